@@ -1,0 +1,68 @@
+//! The one door for time and chance, so that a simulator can run the shipped code.
+//!
+//! No other room asks the operating system for the time or for randomness.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Time and randomness as the rooms below `server` see them.
+pub trait Clock: Send + Sync {
+    /// Monotonic time since this clock was made; it never goes back and ignores wall clock jumps.
+    fn now(&self) -> Duration;
+    /// Wall clock, nanoseconds since the Unix epoch.
+    fn unix_nanos(&self) -> u64;
+    /// 64 random bits.
+    fn random(&self) -> u64;
+}
+
+/// The real clock. Randomness is a SplitMix64 stream seeded from the system's entropy.
+pub struct SystemClock {
+    start: Instant,
+    random: AtomicU64,
+}
+
+impl SystemClock {
+    pub fn new() -> Self {
+        let mut seed = [0; 8];
+        if rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).is_err() {
+            // Ids only have to differ between runs; the time does that where entropy is missing.
+            seed = wall_nanos().to_ne_bytes();
+        }
+        Self { start: Instant::now(), random: AtomicU64::new(u64::from_ne_bytes(seed)) }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn unix_nanos(&self) -> u64 {
+        wall_nanos()
+    }
+
+    fn random(&self) -> u64 {
+        let state = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        split_mix(state)
+    }
+}
+
+fn wall_nanos() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// The output function of SplitMix64.
+pub fn split_mix(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,22 @@
+//! rusd: etcd's key-value store in one binary.
+//!
+//! Imports point down only, and rooms of one layer never import each other; `tests/tidy.rs` holds
+//! both.
+//!
+//! | layer | room | what it is |
+//! |---|---|---|
+//! | 7 | `server` | configuration, listeners, bootstrap, shutdown |
+//! | 6 | `http` | gateway, health, version, metrics |
+//! | 5 | `rpc` | one file per gRPC service, the error table |
+//! | 4 | `node` | raft meets apply: propose, read index, expiry, compactor |
+//! | 3 | `apply`, `watch`, `raft` | the state machine, the event hub, the log and consensus |
+//! | 2 | `mvcc`, `lease`, `auth`, `members` | the state by subject |
+//! | 1 | `store`, `bbolt` | LMDB and etcd's snapshot file |
+//! | 0 | `pb`, `types`, `limits`, `clock`, `metrics` | messages, values, bounds, time and chance, gauges |
+//!
+//! Beside them `client` and `cert` use layer 0 only, and `cli` stands above all.
+
+pub mod clock;
+pub mod limits;
+pub mod pb;
+pub mod types;

@@ -1,0 +1,45 @@
+//! Generated messages and services of the wire, the log and the store.
+//!
+//! `raw` holds the server's answers whose key-value pairs are already encoded: a stored
+//! `mvccpb.KeyValue` is copied into the response as it is. A `raw` message and its generated twin
+//! have the same bytes on the wire.
+
+#![allow(clippy::doc_markdown, clippy::enum_variant_names, reason = "generated code")]
+
+pub mod raw;
+
+pub mod mvccpb {
+    tonic::include_proto!("mvccpb");
+}
+pub mod authpb {
+    tonic::include_proto!("authpb");
+}
+pub mod membershippb {
+    tonic::include_proto!("membershippb");
+}
+pub mod etcdserverpb {
+    tonic::include_proto!("etcdserverpb");
+}
+pub mod leasepb {
+    tonic::include_proto!("leasepb");
+}
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+}
+/// The KV server over `raw` answers.
+pub mod kv_raw {
+    include!(concat!(env!("OUT_DIR"), "/etcdserverpb.KV.rs"));
+}
+/// The Watch server over `raw` answers.
+pub mod watch_raw {
+    include!(concat!(env!("OUT_DIR"), "/etcdserverpb.Watch.rs"));
+}
+
+pub use etcdserverpb::*;
+pub use mvccpb::{Event, KeyValue, event::EventType};

@@ -1,0 +1,122 @@
+//! Small values that every room shares: revisions, key ranges, member and cluster ids.
+
+use std::fmt;
+
+use bytes::Bytes;
+use sha1::{Digest, Sha1};
+
+/// The place of one change in history: the transaction's number and the change's number within it.
+///
+/// An empty store is at main 1; the first write is (2, 0).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision {
+    pub main: i64,
+    pub sub: i64,
+}
+
+impl Revision {
+    pub const fn new(main: i64, sub: i64) -> Self {
+        Self { main, sub }
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.main, self.sub)
+    }
+}
+
+/// The keys that a request names, in etcd's encoding: an empty end is the one key, an end of one
+/// zero byte is every key from `key` on, anything else is the half-open interval [key, end).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KeyRange {
+    pub key: Bytes,
+    pub end: Bytes,
+}
+
+impl KeyRange {
+    pub fn new(key: Bytes, end: Bytes) -> Self {
+        Self { key, end }
+    }
+
+    pub fn single(key: Bytes) -> Self {
+        Self { key, end: Bytes::new() }
+    }
+
+    pub fn is_single(&self) -> bool {
+        self.end.is_empty()
+    }
+
+    /// Whether the range has no upper bound (the end is one zero byte).
+    pub fn is_open(&self) -> bool {
+        self.end.as_ref() == [0]
+    }
+
+    pub fn contains(&self, key: &[u8]) -> bool {
+        if self.is_single() {
+            return key == self.key.as_ref();
+        }
+        key >= self.key.as_ref() && (self.is_open() || key < self.end.as_ref())
+    }
+}
+
+/// First eight bytes of a SHA-1 as a big-endian number: how etcd derives its ids.
+fn id_of(hasher: Sha1) -> u64 {
+    let digest = hasher.finalize();
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest[..8]);
+    u64::from_be_bytes(first)
+}
+
+/// A member's id: SHA-1 over its sorted peer URLs, the cluster token, and, for a member added at
+/// run time, the decimal Unix seconds of the addition.
+pub fn member_id(peer_urls: &[String], token: &str, unix_seconds: Option<i64>) -> u64 {
+    let mut sorted = peer_urls.to_vec();
+    sorted.sort();
+    let mut hasher = Sha1::new();
+    for url in &sorted {
+        hasher.update(url.as_bytes());
+    }
+    hasher.update(token.as_bytes());
+    if let Some(seconds) = unix_seconds {
+        hasher.update(seconds.to_string().as_bytes());
+    }
+    id_of(hasher)
+}
+
+/// A cluster's id: SHA-1 over the sorted ids of its first members.
+pub fn cluster_id(member_ids: &[u64]) -> u64 {
+    let mut sorted = member_ids.to_vec();
+    sorted.sort_unstable();
+    let mut hasher = Sha1::new();
+    for id in sorted {
+        hasher.update(id.to_be_bytes());
+    }
+    id_of(hasher)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_the_default_configuration_are_etcds() {
+        let member = member_id(&["http://localhost:2380".into()], "etcd-cluster", None);
+        assert_eq!(member, 0x8e9e_05c5_2164_694d);
+        assert_eq!(cluster_id(&[member]), 0xcdf8_1819_4e3a_8c32);
+    }
+
+    #[test]
+    fn ranges_follow_etcds_encoding() {
+        let range = |key: &'static str, end: &'static [u8]| {
+            KeyRange::new(Bytes::from_static(key.as_bytes()), Bytes::from_static(end))
+        };
+        assert!(range("a", b"").contains(b"a"));
+        assert!(!range("a", b"").contains(b"ab"));
+        assert!(range("a", b"\0").contains(b"zz"));
+        assert!(!range("b", b"\0").contains(b"a"));
+        assert!(range("a", b"c").contains(b"b"));
+        assert!(!range("a", b"c").contains(b"c"));
+        assert!(!range("c", b"a").contains(b"b"));
+    }
+}
