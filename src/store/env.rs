@@ -13,7 +13,7 @@ use heed::types::Bytes as Raw;
 use heed::{CommitOrAbort, EnvOpenOptions, MdbError, PutFlags, RoTxn, RwTxn, WithoutTls};
 
 use super::schema::{self, Bucket, RevKey};
-use super::{Error, Row, Sizes, record};
+use super::{Error, Pair, Row, Sizes, record};
 use crate::limits::{MAP_BYTES, READERS_MAX, RECORD_CHUNK_BYTES, RECORD_INLINE_BYTES_MAX};
 use crate::types::Revision;
 
@@ -181,7 +181,7 @@ impl Reader<'_> {
         Ok(Some(value.to_vec()))
     }
 
-    pub(super) fn small_iter(&self, bucket: Bucket) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    pub(super) fn small_iter(&self, bucket: Bucket) -> Result<Vec<Pair>, Error> {
         let mut pairs = Vec::new();
         let found = self.env.small(bucket).iter(&self.txn);
         for item in found.map_err(|error| named(&self.env.file, error))? {

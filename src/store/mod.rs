@@ -73,6 +73,9 @@ pub struct Row {
     pub kv: Bytes,
 }
 
+/// Key and value in a small bucket.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
 #[derive(Clone)]
 pub struct Options {
     pub clock: Arc<dyn Clock>,
@@ -280,7 +283,7 @@ impl Store {
     }
 
     /// All committed pairs of a small bucket, in key order.
-    pub fn bucket_iter(&self, bucket: Bucket) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    pub fn bucket_iter(&self, bucket: Bucket) -> Result<Vec<Pair>, Error> {
         self.shared.env.read()?.small_iter(bucket)
     }
 

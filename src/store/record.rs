@@ -33,7 +33,7 @@ pub(super) fn encode(
     chunked: bool,
     record: &[u8],
 ) -> [u8; HEADER_BYTES] {
-    let flags = u8::from(tombstone) * TOMBSTONE | u8::from(chunked) * CHUNKED;
+    let flags = if tombstone { TOMBSTONE } else { 0 } | if chunked { CHUNKED } else { 0 };
     let size = u32::try_from(record.len()).unwrap_or(u32::MAX).to_le_bytes();
     let mut fields = [FORMAT, flags, 0, 0, 0, 0, 0, 0];
     fields[4..].copy_from_slice(&size);
