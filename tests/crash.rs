@@ -8,7 +8,7 @@ mod shim;
 use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -63,6 +63,7 @@ fn store_workload() {
         let mut out = std::io::stdout().lock();
         writeln!(out, "durable {index}").and_then(|()| out.flush()).unwrap();
     });
+    store.on_no_space(|full| println!("full {full}"));
     // What was asked for and not finished is asked for again.
     let finished = opened.finished_compact.map_or(0, |rev| rev.main as u64);
     for index in (finished + 1000..=opened.consistent_index).step_by(1000) {
@@ -116,6 +117,35 @@ fn judge(dir: &Path, durable: u64) {
     }
 }
 
+fn workload(library: &Path, dir: &Path, kill_at: Option<u64>) -> Child {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", "store_workload", "--ignored", "--nocapture"]);
+    shim::preload(&mut command, library, dir, kill_at);
+    command.stdout(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn a_full_disk_delays_the_store_and_loses_nothing() {
+    let library = shim::build();
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("data");
+    std::fs::create_dir(&dir).unwrap();
+    let mut child = workload(&library, &dir, None);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let full = shim::full_mark(&dir);
+    for _ in 0..3 {
+        lines.find(|line| line.starts_with("durable")).unwrap();
+        std::fs::write(&full, b"").unwrap();
+        lines.find(|line| line == "full true").unwrap();
+        std::fs::remove_file(&full).unwrap();
+        lines.find(|line| line == "full false").unwrap();
+    }
+    let line = lines.find(|line| line.starts_with("durable")).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    judge(&dir, line["durable ".len()..].parse().unwrap());
+}
+
 #[test]
 fn power_cuts_leave_the_store_at_a_commit() {
     let library = shim::build();
@@ -130,10 +160,7 @@ fn power_cuts_leave_the_store_at_a_commit() {
         std::fs::create_dir_all(&dir).unwrap();
         let magnitude = chance.below(10);
         let kill_at = 1 + chance.below(4 << magnitude);
-        let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["--exact", "store_workload", "--ignored", "--nocapture"]);
-        shim::preload(&mut command, &library, &dir, Some(kill_at));
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = workload(&library, &dir, Some(kill_at));
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let numbers = lines.filter_map(|line| line.unwrap().strip_prefix("durable ")?.parse().ok());
         let durable = numbers.last().unwrap_or(0);
