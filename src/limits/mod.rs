@@ -28,6 +28,8 @@ pub const COMPACTION_ROWS_MAX: usize = 1000;
 pub const INDEX_HOLD_KEYS_MAX: usize = 1000;
 /// Rows read from LMDB within one read transaction: it pins pages that the writer could reuse.
 pub const READ_CHUNK_ROWS: usize = 1000;
+/// Bytes read from LMDB within one read transaction; one larger record is admitted.
+pub const READ_CHUNK_BYTES: usize = 4 << 20;
 /// Records larger than this are stored in chunks: LMDB would need contiguous pages.
 pub const RECORD_INLINE_BYTES_MAX: usize = 8 << 10;
 /// Size of such a chunk; it fits one LMDB page with its header.
