@@ -50,12 +50,14 @@ pub const RAFT_BATCH_BYTES_MAX: usize = 1 << 20;
 /// Recent log entries kept in memory for apply and for followers.
 pub const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
 
-/// Recent events kept for watchers that lag a little.
-pub const EVENT_RING_BYTES_MAX: usize = 128 << 20;
 /// Revisions in one catch-up response; a revision is never split.
 pub const WATCH_CATCH_UP_REVISIONS_MAX: usize = 1000;
 /// Responses buffered for one watch stream before its watchers fall back to catch-up.
 pub const WATCH_STREAM_RESPONSES_MAX: usize = 128;
+/// Bytes of events buffered for one watch stream; one larger response is admitted.
+pub const WATCH_STREAM_BYTES_MAX: usize = 8 << 20;
+/// Watchers of one stream that share one read of history.
+pub const CATCH_UP_WATCHERS_MAX: usize = 512;
 /// Watchers on one stream.
 pub const WATCHERS_PER_STREAM_MAX: usize = 1 << 20;
 

@@ -126,17 +126,19 @@ impl View<'_> {
         }
     }
 
-    /// All rows up to and with `main`, in revision order.
-    pub(super) fn scan(&self, main: i64, mut f: impl FnMut(&Row)) -> Result<(), Error> {
-        let mut from = Revision::new(0, 0);
+    /// The next rows in revision order, up to and with those of `main`: a bounded number, none at
+    /// the end.
+    pub fn rows(&self, from: Revision, main: i64) -> Result<Vec<Row>, Error> {
         let to = Revision::new(main, i64::MAX);
+        let (rows_max, bytes_max) = (limits::READ_CHUNK_ROWS, limits::READ_CHUNK_BYTES);
+        Ok(self.mvcc.store.scan(from, to, rows_max, bytes_max)?)
+    }
+
+    /// All rows up to and with `main`, in revision order.
+    fn scan(&self, main: i64, mut f: impl FnMut(&Row)) -> Result<(), Error> {
+        let mut from = Revision::default();
         loop {
-            let rows = self.mvcc.store.scan(
-                from,
-                to,
-                limits::READ_CHUNK_ROWS,
-                limits::READ_CHUNK_BYTES,
-            )?;
+            let rows = self.rows(from, main)?;
             rows.iter().for_each(&mut f);
             match rows.last() {
                 Some(last) => from = Revision::new(last.rev.main, last.rev.sub + 1),

@@ -36,7 +36,7 @@ pub use hash::KeyValueHash;
 pub use range::is_default_ordering;
 pub use restore::{Compacted, Restore};
 pub use txn::{Leases, is_read_only, is_serializable, read_txn};
-pub use write::{Change, ChangeKind, Write};
+pub use write::{Change, ChangeKind, Write, deletion_event};
 
 use index::Index;
 

@@ -89,7 +89,7 @@ impl Building {
         };
         self.index.restore(pair.key, row.rev, &restored);
         if pair.lease != 0 {
-            self.attachments.insert(row.kv.slice_ref(pair.key), pair.lease);
+            self.attachments.insert(Bytes::copy_from_slice(pair.key), pair.lease);
         } else if !self.attachments.is_empty() {
             self.attachments.remove(pair.key);
         }
