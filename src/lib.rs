@@ -16,7 +16,13 @@
 //!
 //! Beside them `client` and `cert` use layer 0 only, and `cli` stands above all.
 
+pub mod apply;
 pub mod clock;
+pub mod lease;
 pub mod limits;
+pub mod members;
+pub mod mvcc;
 pub mod pb;
+pub mod store;
 pub mod types;
+pub mod watch;

@@ -6,16 +6,24 @@
 //! touches a bounded number of keys or rows. After a crash the sweep starts over from the rows
 //! that are left.
 
-use std::collections::HashSet;
+use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
 
 use super::hash::{Hasher, KeyValueHash};
 use super::index::Visit;
 use super::{Error, Mvcc};
 use crate::limits;
-use crate::store::schema;
+use crate::store::{Bucket, CompactionCursor, Row, schema};
 use crate::types::Revision;
+
+/// Rows that are looked at together to decide whether their survivors move closer.
+const GROUP_ROWS: usize = 64;
+/// Survivors of a group are written anew if this many of it die: below it, the pages stay full
+/// enough, and writing all of history again at each compaction would cost more than it frees.
+const GROUP_DEAD_MIN: usize = GROUP_ROWS / 4;
 
 /// A sweep in progress.
 pub struct Compaction {
@@ -24,15 +32,27 @@ pub struct Compaction {
     /// Whether the sweep before this one ended, so that this one hashes all that it should.
     is_hash_whole: bool,
     phase: Phase,
-    deleted: usize,
 }
 
 enum Phase {
     /// Readers from before the compaction may still look at what it dooms.
     Wait(Arc<()>),
     Index { start: Box<[u8]>, dead: Vec<Revision>, survivors: u64 },
-    Hash { dead: Vec<Revision>, doomed: HashSet<Revision>, from: Revision, hasher: Hasher, is_any_kept: bool },
-    Delete { dead: Vec<Revision>, next: usize, hash: KeyValueHash },
+    Hash(Box<Scan>),
+    Delete { done: oneshot::Receiver<()>, deleted: usize, hash: KeyValueHash },
+}
+
+/// One pass over the rows up to the compaction, in revision order.
+struct Scan {
+    dead: Vec<Revision>,
+    /// Position in `dead` of the first revision that the pass has not reached.
+    next_dead: usize,
+    from: Revision,
+    hasher: Hasher,
+    is_any_kept: bool,
+    /// The rows of the current group and whether each dies.
+    group: Vec<(Revision, bool)>,
+    survivors: Vec<Revision>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -54,15 +74,15 @@ impl Mvcc {
             return Err(Error::FutureRev);
         }
         self.compacted.store(revision, Ordering::Release);
-        let scheduled = schema::compact_revision_value(revision);
-        self.store.put_meta(schema::SCHEDULED_COMPACT_REVISION, scheduled);
+        let scheduled = schema::revision_bytes(Revision::new(revision, 0)).to_vec();
+        self.store.put(Bucket::Meta, schema::SCHEDULED_COMPACT.to_vec(), scheduled);
         Ok(self.sweep(revision, written.compact_revision))
     }
 
     pub(super) fn sweep(&self, revision: i64, previous: i64) -> Compaction {
         let is_hash_whole = self.sweeps_open.fetch_add(1, Ordering::AcqRel) == 0;
         let phase = Phase::Wait(Arc::new(()));
-        Compaction { revision, previous, is_hash_whole, phase, deleted: 0 }
+        Compaction { revision, previous, is_hash_whole, phase }
     }
 }
 
@@ -78,7 +98,7 @@ impl Compaction {
     /// Starts to wait for readers. Must come after the compact revision was published.
     pub fn arm(&mut self, mvcc: &Mvcc) {
         if let Phase::Wait(epoch) = &mut self.phase {
-            *epoch = std::mem::take(&mut *mvcc.epoch.lock());
+            *epoch = take(&mut *mvcc.epoch.lock());
         }
     }
 
@@ -100,51 +120,79 @@ impl Compaction {
                 match visit {
                     Visit::Next(next) => *start = next,
                     Visit::Done => {
-                        let mut dead = std::mem::take(dead);
+                        let mut dead = take(dead);
                         dead.sort_unstable();
                         let is_any_kept = *survivors > 0;
-                        self.phase = self.hash_phase(dead, is_any_kept);
+                        self.phase = Phase::Hash(Box::new(self.scan(dead, is_any_kept)));
                     }
                 }
             }
-            Phase::Hash { dead, doomed, from, hasher, is_any_kept } => {
-                let to = Revision::new(self.revision, i64::MAX);
-                let rows_max = limits::READ_CHUNK_ROWS;
-                let rows = mvcc.store.scan(*from, to, rows_max, limits::READ_CHUNK_BYTES)?;
-                for row in &rows {
-                    hasher.add(row, |at| !*is_any_kept || !doomed.contains(&at));
-                }
-                match rows.last() {
-                    Some(last) => *from = Revision::new(last.rev.main, last.rev.sub + 1),
-                    None => {
-                        let (dead, hash) = (std::mem::take(dead), hasher.finish());
-                        self.phase = Phase::Delete { dead, next: 0, hash };
-                    }
+            Phase::Hash(scan) => {
+                let rows = mvcc.rows(scan.from, self.revision)?;
+                if rows.is_empty() {
+                    self.phase = scan.delete(mvcc, self.revision);
+                } else {
+                    scan.add(&rows);
                 }
             }
-            Phase::Delete { dead, next, hash } => {
-                if *next == dead.len() {
-                    let finished = schema::compact_revision_value(self.revision);
-                    mvcc.store.put_meta(schema::FINISHED_COMPACT_REVISION, finished);
+            Phase::Delete { done, deleted, hash } => match done.try_recv() {
+                Err(oneshot::error::TryRecvError::Empty) => return Ok(CompactionStep::Waiting),
+                Err(oneshot::error::TryRecvError::Closed) => return Err(Error::Stopped),
+                Ok(()) => {
                     if self.is_hash_whole {
                         mvcc.remember_hash(*hash);
                     }
                     mvcc.sweeps_open.fetch_sub(1, Ordering::AcqRel);
-                    return Ok(CompactionStep::Done { deleted: self.deleted, hash: *hash });
+                    return Ok(CompactionStep::Done { deleted: *deleted, hash: *hash });
                 }
-                let end = dead.len().min(*next + limits::COMPACTION_ROWS_MAX);
-                mvcc.store.delete_rows(&dead[*next..end])?;
-                self.deleted += end - *next;
-                *next = end;
-            }
+            },
         }
         Ok(CompactionStep::More)
     }
 
-    fn hash_phase(&self, dead: Vec<Revision>, is_any_kept: bool) -> Phase {
-        let is_old = |revision: &&Revision| revision.main <= self.previous;
-        let doomed = dead.iter().take_while(is_old).copied().collect();
-        let hasher = Hasher::new(self.previous, self.revision);
-        Phase::Hash { dead, doomed, from: Revision::default(), hasher, is_any_kept }
+    fn scan(&self, dead: Vec<Revision>, is_any_kept: bool) -> Scan {
+        Scan {
+            dead,
+            next_dead: 0,
+            from: Revision::default(),
+            hasher: Hasher::new(self.previous, self.revision),
+            is_any_kept,
+            group: Vec::with_capacity(GROUP_ROWS),
+            survivors: Vec::new(),
+        }
+    }
+}
+
+impl Scan {
+    /// Hands the dead rows to the committer, which deletes them a few in each of its commits.
+    fn delete(&mut self, mvcc: &Mvcc, revision: i64) -> Phase {
+        self.close_group();
+        let (dead, survivors) = (take(&mut self.dead), take(&mut self.survivors));
+        let (deleted, hash) = (dead.len(), self.hasher.finish());
+        let done = mvcc.store.delete_rows(dead, survivors, CompactionCursor::Finished(revision));
+        Phase::Delete { done, deleted, hash }
+    }
+
+    fn add(&mut self, rows: &[Row]) {
+        for row in rows {
+            while self.dead.get(self.next_dead).is_some_and(|dead| *dead < row.rev) {
+                self.next_dead += 1;
+            }
+            let is_dead = self.dead.get(self.next_dead) == Some(&row.rev);
+            self.hasher.add(row, |_| !self.is_any_kept || !is_dead);
+            self.group.push((row.rev, is_dead));
+            if self.group.len() == GROUP_ROWS {
+                self.close_group();
+            }
+            self.from = Revision::new(row.rev.main, row.rev.sub + 1);
+        }
+    }
+
+    fn close_group(&mut self) {
+        let dead = self.group.iter().filter(|(_, is_dead)| *is_dead).count();
+        let survivors = self.group.drain(..).filter(|(_, is_dead)| !*is_dead);
+        if dead >= GROUP_DEAD_MIN {
+            self.survivors.extend(survivors.map(|(revision, _)| revision));
+        }
     }
 }

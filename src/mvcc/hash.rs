@@ -9,11 +9,15 @@ use std::collections::HashSet;
 use super::index::Visit;
 use super::{Error, Mvcc, View};
 use crate::limits;
-use crate::store::Row;
+use crate::store::{Bucket, Row, schema};
 use crate::types::Revision;
 
 /// Name of etcd's bucket that holds the rows.
 const BUCKET: &[u8] = b"key";
+
+/// Keys of the meta bucket that differ between members for a moment.
+const HASH_IGNORES: [&[u8]; 3] =
+    [schema::CONSISTENT_INDEX, schema::TERM, schema::STORAGE_VERSION];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyValueHash {
@@ -86,6 +90,35 @@ impl Mvcc {
         Ok((view.hash(revision)?, current.revision))
     }
 
+    /// The checksum of the whole backend, bucket by bucket in the order of their names. Members at
+    /// the same index agree on it.
+    pub fn hash_all(&self) -> Result<u32, Error> {
+        self.store.flush()?;
+        let view = self.view();
+        let mut buckets = Bucket::ALL.map(|bucket| (bucket.name().as_bytes(), Some(bucket))).to_vec();
+        buckets.push((BUCKET, None));
+        buckets.sort_unstable_by_key(|(name, _)| *name);
+        let mut crc = 0;
+        for (name, bucket) in buckets {
+            crc = crc32c::crc32c_append(crc, name);
+            let Some(bucket) = bucket else {
+                view.scan(view.current.revision, |row| {
+                    let (key, len) = etcd_key(row.rev, row.tombstone);
+                    crc = crc32c::crc32c_append(crc, &key[..len]);
+                    crc = crc32c::crc32c_append(crc, &row.kv);
+                })?;
+                continue;
+            };
+            for (key, value) in self.store.bucket_iter(bucket)? {
+                let is_left_out = bucket == Bucket::Meta && HASH_IGNORES.contains(&key.as_slice());
+                if !is_left_out {
+                    crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, &key), &value);
+                }
+            }
+        }
+        Ok(crc)
+    }
+
     /// Remembers a finished compaction's hash; the newest few are kept.
     pub(super) fn remember_hash(&self, hash: KeyValueHash) {
         let mut hashes = self.hashes.lock();
@@ -129,9 +162,7 @@ impl View<'_> {
     /// The next rows in revision order, up to and with those of `main`: a bounded number, none at
     /// the end.
     pub fn rows(&self, from: Revision, main: i64) -> Result<Vec<Row>, Error> {
-        let to = Revision::new(main, i64::MAX);
-        let (rows_max, bytes_max) = (limits::READ_CHUNK_ROWS, limits::READ_CHUNK_BYTES);
-        Ok(self.mvcc.store.scan(from, to, rows_max, bytes_max)?)
+        self.mvcc.rows(from, main)
     }
 
     /// All rows up to and with `main`, in revision order.

@@ -28,12 +28,13 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::store::{self, Store};
+use crate::limits;
+use crate::store::{self, Row, Store};
 use crate::types::Revision;
 
 pub use compact::{Compaction, CompactionStep};
 pub use hash::KeyValueHash;
-pub use range::is_default_ordering;
+pub use range::{has_revision_filters, is_default_ordering};
 pub use restore::{Compacted, Restore};
 pub use txn::{Leases, is_read_only, is_serializable, read_txn};
 pub use write::{Change, ChangeKind, Write, deletion_event};
@@ -56,6 +57,9 @@ pub enum Error {
     /// Local: the index names a row that the store does not hold.
     #[error("revision {0} is in the index and not in the store")]
     MissingRow(Revision),
+    /// Local: the store closed while work was under way.
+    #[error("the store has stopped")]
+    Stopped,
     /// Local.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -146,8 +150,17 @@ impl Mvcc {
         self.index.read().len()
     }
 
-    pub fn store(&self) -> &Store {
-        &self.store
+    /// Whether a compaction was applied whose sweep has not ended.
+    pub fn is_sweeping(&self) -> bool {
+        self.sweeps_open.load(Ordering::Acquire) > 0
+    }
+
+    /// The next rows in revision order, up to and with those of `main`: a bounded number, none at
+    /// the end.
+    fn rows(&self, from: Revision, main: i64) -> Result<Vec<Row>, Error> {
+        let to = Revision::new(main, i64::MAX);
+        let (rows_max, bytes_max) = (limits::READ_CHUNK_ROWS, limits::READ_CHUNK_BYTES);
+        Ok(self.store.scan(from, to, rows_max, bytes_max)?)
     }
 }
 

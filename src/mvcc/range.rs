@@ -20,7 +20,8 @@ pub fn is_default_ordering(target: SortTarget, order: SortOrder) -> bool {
     order == SortOrder::None || (target == SortTarget::Key && order == SortOrder::Ascend)
 }
 
-fn has_revision_filters(request: &RangeRequest) -> bool {
+/// Whether pairs are dropped by revision, so that no limit can cut the collection short.
+pub fn has_revision_filters(request: &RangeRequest) -> bool {
     request.min_mod_revision != 0
         || request.max_mod_revision != 0
         || request.min_create_revision != 0

@@ -71,8 +71,8 @@ impl Building {
     fn read_rows(&mut self, store: &Store) -> Result<(), Error> {
         let to = Revision::new(i64::MAX, i64::MAX);
         loop {
-            let rows =
-                store.scan(self.from, to, limits::READ_CHUNK_ROWS, limits::READ_CHUNK_BYTES)?;
+            let (rows_max, bytes_max) = (limits::READ_CHUNK_ROWS, limits::READ_CHUNK_BYTES);
+            let rows = store.scan(self.from, to, rows_max, bytes_max)?;
             let Some(last) = rows.last() else { return Ok(()) };
             self.from = Revision::new(last.rev.main, last.rev.sub + 1);
             for row in &rows {
