@@ -38,6 +38,10 @@ pub const RECORD_CHUNK_BYTES: usize = 4000;
 pub const MAP_BYTES: usize = 1 << 40;
 /// LMDB reader slots: one for each thread that may read at a time.
 pub const READERS_MAX: u32 = 2048;
+/// Disk space held back, so that deletes and compaction still commit on a full disk.
+pub const RESERVE_BYTES: u64 = 64 << 20;
+/// LMDB files up to this size are checked to the last leaf page when opened; it takes about 0.1 s.
+pub const OPEN_CHECK_BYTES_MAX: u64 = 256 << 20;
 /// Backend size at which NOSPACE is raised, etcd's default of `--quota-backend-bytes`.
 pub const QUOTA_BYTES: i64 = 2 << 30;
 
