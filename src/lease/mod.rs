@@ -313,15 +313,15 @@ mod tests {
         let mut lessor = leader();
         lessor.grant(1, 10, at(0)).unwrap();
         assert_eq!(lessor.renew(1, at(9)), Renewal::Renewed { ttl_seconds: 10 });
-        assert_eq!(lessor.expired(at(10), at(13), 10), []);
+        assert_eq!(lessor.expired(at(10), at(13), 10), Vec::<i64>::new());
         assert_eq!(lessor.info(1, false, at(12)).unwrap().remaining_seconds, 7);
         assert_eq!(lessor.expired(at(19), at(22), 10), [1]);
         assert_eq!(lessor.renew(1, at(19)), Renewal::Expired);
-        assert_eq!(lessor.expired(at(21), at(24), 10), [], "asked for again only later");
+        assert_eq!(lessor.expired(at(21), at(24), 10), Vec::<i64>::new(), "asked for again only later");
         assert_eq!(lessor.expired(at(22), at(25), 10), [1]);
         assert_eq!(lessor.info(1, false, at(22)).unwrap().remaining_seconds, -3);
         lessor.revoke(1).unwrap();
-        assert_eq!(lessor.expired(at(99), at(99), 10), []);
+        assert_eq!(lessor.expired(at(99), at(99), 10), Vec::<i64>::new());
         assert_eq!(lessor.renew(1, at(99)), Renewal::NotFound);
     }
 
@@ -330,12 +330,12 @@ mod tests {
         let mut lessor = Lessor::default();
         lessor.restore(1, 10, 0);
         lessor.restore(2, 100, 4);
-        assert_eq!(lessor.expired(at(1000), at(1001), 10), []);
+        assert_eq!(lessor.expired(at(1000), at(1001), 10), Vec::<i64>::new());
         lessor.promote(at(1000), at(1));
         assert_eq!(lessor.list(), [2, 1]);
         assert_eq!(lessor.expired(at(1005), at(1006), 10), [2]);
         assert_eq!(lessor.expired(at(1011), at(1012), 1), [2]);
         lessor.demote();
-        assert_eq!(lessor.expired(at(2000), at(2001), 10), []);
+        assert_eq!(lessor.expired(at(2000), at(2001), 10), Vec::<i64>::new());
     }
 }

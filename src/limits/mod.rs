@@ -30,6 +30,12 @@ pub const INDEX_HOLD_KEYS_MAX: usize = 1000;
 pub const READ_CHUNK_ROWS: usize = 1000;
 /// Bytes read from LMDB within one read transaction; one larger record is admitted.
 pub const READ_CHUNK_BYTES: usize = 4 << 20;
+/// Longest page that is read on a thread that serves connections; longer ranges go elsewhere.
+pub const INLINE_RANGE_KEYS_MAX: i64 = 128;
+/// Compactions applied and not yet swept; above it, apply waits.
+pub const SWEEPS_PENDING_MAX: usize = 1024;
+/// Batches of committed entries between raft and apply.
+pub const APPLY_QUEUE_BATCHES_MAX: usize = 64;
 /// Records larger than this are stored in chunks: LMDB would need contiguous pages.
 pub const RECORD_INLINE_BYTES_MAX: usize = 8 << 10;
 /// Size of such a chunk; it fits one LMDB page with its header.

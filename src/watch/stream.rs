@@ -332,6 +332,7 @@ impl Drop for Stream {
 fn history(view: &View<'_>, from: i64, published: i64) -> Result<(Vec<Change>, i64), mvcc::Error> {
     let mut changes: Vec<Change> = Vec::new();
     let (mut start, mut transactions, mut last) = (Revision::new(from, 0), 0, 0);
+    let mut bytes = 0;
     loop {
         let rows = view.rows(start, published)?;
         let Some(end) = rows.last().map(|row| row.rev) else {
@@ -345,9 +346,12 @@ fn history(view: &View<'_>, from: i64, published: i64) -> Result<(Vec<Change>, i
                 transactions += 1;
                 last = row.rev.main;
             }
+            bytes += row.kv.len();
             changes.push(change_of(row)?);
         }
-        if transactions > 1 {
+        let is_enough =
+            changes.len() >= limits::READ_CHUNK_ROWS || bytes >= limits::READ_CHUNK_BYTES;
+        if is_enough && transactions > 1 {
             // The last transaction may go on behind these rows; it is read again.
             let complete = last - 1;
             changes.retain(|change| change.revision.main <= complete);
