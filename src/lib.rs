@@ -18,5 +18,6 @@
 
 pub mod clock;
 pub mod limits;
+pub mod metrics;
 pub mod pb;
 pub mod types;

@@ -65,3 +65,6 @@ pub const LEASE_REVOKES_PER_SECOND: usize = 1000;
 pub const LEASE_REVOKES_PENDING_MAX: usize = 16;
 /// Hashes of past compactions kept to answer HashKV, etcd's.
 pub const COMPACTION_HASHES_KEPT: usize = 10;
+
+/// Different client API versions counted apart; a client chooses the label, so the rest is `other`.
+pub const CLIENT_VERSIONS_MAX: usize = 32;
