@@ -20,4 +20,5 @@ pub mod clock;
 pub mod limits;
 pub mod metrics;
 pub mod pb;
+pub mod server;
 pub mod types;

@@ -1,0 +1,5 @@
+//! (under construction)
+mod config;
+mod flags;
+mod go;
+mod url;
