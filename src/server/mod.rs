@@ -2,4 +2,5 @@
 mod config;
 mod flags;
 mod go;
+mod log;
 mod url;
