@@ -19,6 +19,8 @@
 pub mod clock;
 pub mod limits;
 pub mod metrics;
+pub mod node;
 pub mod pb;
+pub mod rpc;
 pub mod server;
 pub mod types;

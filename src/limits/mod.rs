@@ -68,3 +68,7 @@ pub const COMPACTION_HASHES_KEPT: usize = 10;
 
 /// Different client API versions counted apart; a client chooses the label, so the rest is `other`.
 pub const CLIENT_VERSIONS_MAX: usize = 32;
+/// Rows in the first piece of a range stream, etcd's.
+pub const STREAM_CHUNK_ROWS: i64 = 10;
+/// Time between two looks of a waiting lock or election at the key before it.
+pub const RECIPE_POLL: Duration = Duration::from_millis(20);
