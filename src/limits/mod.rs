@@ -79,3 +79,10 @@ pub const LEASE_REVOKES_PER_SECOND: usize = 1000;
 pub const LEASE_REVOKES_PENDING_MAX: usize = 16;
 /// Hashes of past compactions kept to answer HashKV, etcd's.
 pub const COMPACTION_HASHES_KEPT: usize = 10;
+
+/// Different client API versions counted apart; a client chooses the label, so the rest is `other`.
+pub const CLIENT_VERSIONS_MAX: usize = 32;
+/// Rows in the first piece of a range stream, etcd's.
+pub const STREAM_CHUNK_ROWS: i64 = 10;
+/// Time between two looks of a waiting lock or election at the key before it.
+pub const RECIPE_POLL: Duration = Duration::from_millis(20);
