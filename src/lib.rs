@@ -19,4 +19,5 @@
 pub mod clock;
 pub mod limits;
 pub mod pb;
+pub mod raft;
 pub mod types;

@@ -65,3 +65,17 @@ pub const LEASE_REVOKES_PER_SECOND: usize = 1000;
 pub const LEASE_REVOKES_PENDING_MAX: usize = 16;
 /// Hashes of past compactions kept to answer HashKV, etcd's.
 pub const COMPACTION_HASHES_KEPT: usize = 10;
+
+/// Zeros written ahead of the log's end: some seconds of writing, so that syncs write no metadata.
+pub const LOG_FILL_AHEAD_BYTES: u64 = 8 << 20;
+/// Zeros written and synced at once; larger pieces would delay the syncs of the log itself.
+pub const LOG_FILL_CHUNK_BYTES: usize = 1 << 20;
+/// Longest record that is believed; a longer one is damage. The default limit of a request is 85
+/// times smaller.
+pub const LOG_RECORD_BYTES_MAX: u64 = 128 << 20;
+/// Checksum, metadata and state at the head of a segment take less than this.
+pub const LOG_SEGMENT_HEAD_BYTES: u64 = 128;
+/// Capacity that the log writer's buffer keeps after an unusually large batch.
+pub const LOG_BUFFER_BYTES_KEPT: usize = 4 << 20;
+/// Bytes read at once when old entries are fetched from a segment.
+pub const LOG_READ_BYTES: u64 = 1 << 20;
