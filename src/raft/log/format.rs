@@ -227,9 +227,8 @@ pub(super) fn segment_name(sequence: u64, index: u64) -> String {
 
 pub(super) fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
     let (sequence, index) = name.strip_suffix(".wal")?.split_once('-')?;
-    let number = |digits: &str| {
-        (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten()
-    };
+    let number =
+        |digits: &str| (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
     Some((number(sequence)?, number(index)?))
 }
 
@@ -243,7 +242,8 @@ mod tests {
         encoder.crc_record();
         // Type 4, checksum 0, no data: four bytes and four of padding.
         assert_eq!(encoder.buffer, [4, 0, 0, 0, 0, 0, 0, 0x84, 8, 4, 16, 0, 0, 0, 0, 0]);
-        let entry = Entry { term: 2, index: 3, data: Bytes::from_static(b"hi"), ..Entry::default() };
+        let entry =
+            Entry { term: 2, index: 3, data: Bytes::from_static(b"hi"), ..Entry::default() };
         encoder.buffer.clear();
         encoder.entry(&entry);
         let segment = Bytes::from(encoder.buffer.clone());

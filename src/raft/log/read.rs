@@ -212,8 +212,7 @@ impl Scan {
             Kind::Entry => {
                 // Copied, or the entry would keep the whole segment in memory.
                 let entry = message(&Bytes::copy_from_slice(&record.data))?;
-                let place =
-                    Place { segment: segment.sequence as u32, offset: offset as u32 };
+                let place = Place { segment: segment.sequence as u32, offset: offset as u32 };
                 self.entry(entry, place)?;
             }
         }
@@ -325,8 +324,7 @@ impl Reader {
                 Unread::Io(source) => Error::Io { doing: "read", path: path.clone(), source },
                 Unread::Bad(what) => damage(what),
             })?;
-            let entry: Entry =
-                message(&Bytes::copy_from_slice(&record.data)).map_err(damage)?;
+            let entry: Entry = message(&Bytes::copy_from_slice(&record.data)).map_err(damage)?;
             if record.kind != Kind::Entry || (entry.index, entry.term) != (index, term) {
                 return Err(damage(format!("entry {index} of term {term} is not here")));
             }
@@ -346,7 +344,8 @@ impl Reader {
             }
         }
         let segment = self.segments.0.lock().get(&u64::from(sequence)).cloned();
-        let path = segment.ok_or_else(|| Error::Missing(format!("segment {sequence}").into()))?.path;
+        let path =
+            segment.ok_or_else(|| Error::Missing(format!("segment {sequence}").into()))?.path;
         let file = self.disk.open(&path).map_err(io_error("open", &path))?;
         self.open = Some((sequence, path.clone(), Arc::clone(&file)));
         Ok((path, file))

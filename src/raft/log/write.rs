@@ -95,8 +95,7 @@ pub fn create(
 
 impl Writer {
     pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, tail: Tail, options: Options) -> Self {
-        let ahead =
-            Ahead::start(Arc::clone(&disk), dir, options.segment_bytes, options.fill_ahead);
+        let ahead = Ahead::start(Arc::clone(&disk), dir, options.segment_bytes, options.fill_ahead);
         ahead.follow(&tail.segment.path, tail.offset, tail.offset);
         Self {
             disk,
@@ -139,10 +138,7 @@ impl Writer {
     }
 
     /// After a failure nothing may be written any more: what the disk holds is not known.
-    fn guarded<T>(
-        &mut self,
-        act: impl FnOnce(&mut Self) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    fn guarded<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         if self.failed {
             return Err(Error::Failed);
         }
