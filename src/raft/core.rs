@@ -300,11 +300,11 @@ impl Core {
     fn tick(&mut self, effects: &mut Vec<Effect>) {
         self.ticks += 1;
         self.reads.tick(self.read_retry_ticks);
-        if self.outstanding.is_empty() {
-            if let Some(state) = self.unwritten.take() {
-                let batch = Batch { hard_state: Some(state), ..Batch::default() };
-                self.persist(Job { number: self.last_number, batch, ..Job::default() }, effects);
-            }
+        if self.outstanding.is_empty()
+            && let Some(state) = self.unwritten.take()
+        {
+            let batch = Batch { hard_state: Some(state), ..Batch::default() };
+            self.persist(Job { number: self.last_number, batch, ..Job::default() }, effects);
         }
         let oldest = self.outstanding.front().map_or(self.ticks, |(_, since)| *since);
         let stalled = self.ticks - oldest > self.election_ticks;

@@ -327,8 +327,8 @@ impl Cluster {
         for _ in 0..200 {
             self.tick(cut_off);
             let leader = |core: &&Core| core.status().role == Role::Leader;
-            let id = self.cores.values().filter(leader).map(|core| core.status().id);
-            if let Some(id) = id.filter(|id| Some(*id) != cut_off).next() {
+            let mut ids = self.cores.values().filter(leader).map(|core| core.status().id);
+            if let Some(id) = ids.find(|id| Some(*id) != cut_off) {
                 return id;
             }
         }

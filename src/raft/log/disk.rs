@@ -25,7 +25,7 @@ pub trait Disk: Send + Sync {
 
 /// An open file. Every handle reports a failed sync once, so each thread that syncs has its own.
 pub trait File: Send + Sync {
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     /// Fills the buffer from `offset` on.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
@@ -82,7 +82,7 @@ impl Disk for SystemDisk {
 }
 
 impl File for fs::File {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
 
@@ -102,7 +102,7 @@ impl File for fs::File {
         use rustix::fs::{FallocateFlags, fallocate};
         match fallocate(self, FallocateFlags::empty(), 0, len) {
             Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP) if File::len(self)? < len => {
+            Err(rustix::io::Errno::OPNOTSUPP) if File::size(self)? < len => {
                 fs::File::set_len(self, len)
             }
             Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),

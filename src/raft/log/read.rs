@@ -64,7 +64,7 @@ pub fn open(
         return Err(Error::Missing(dir.to_path_buf()));
     };
     scan.check(&segment, offset)?;
-    let grown = file.len().map_err(io_error("measure", &segment.path))?;
+    let grown = file.size().map_err(io_error("measure", &segment.path))?;
     if grown < options.segment_bytes {
         file.allocate(options.segment_bytes)
             .map_err(io_error("reserve space for", &segment.path))?;
@@ -145,7 +145,7 @@ impl Scan {
     ) -> Result<(Arc<dyn File>, u64), Error> {
         let path = &segment.path;
         let file = disk.open(path).map_err(io_error("open", path))?;
-        let length = file.len().map_err(io_error("measure", path))?;
+        let length = file.size().map_err(io_error("measure", path))?;
         let mut bytes = vec![0; length as usize];
         file.read_at(&mut bytes, 0).map_err(io_error("read", path))?;
         let bytes = Bytes::from(bytes);
@@ -338,10 +338,10 @@ impl Reader {
     }
 
     fn file(&mut self, sequence: u32) -> Result<(PathBuf, Arc<dyn File>), Error> {
-        if let Some((open, path, file)) = &self.open {
-            if *open == sequence {
-                return Ok((path.clone(), Arc::clone(file)));
-            }
+        if let Some((open, path, file)) = &self.open
+            && *open == sequence
+        {
+            return Ok((path.clone(), Arc::clone(file)));
         }
         let segment = self.segments.0.lock().get(&u64::from(sequence)).cloned();
         let path =
@@ -401,7 +401,7 @@ impl Window {
 
     /// Reads more from `offset` on; says no if the window reaches the file's end already.
     fn grow(&mut self, file: &Arc<dyn File>, offset: u64) -> Result<bool, Unread> {
-        let length = file.len().map_err(Unread::Io)?;
+        let length = file.size().map_err(Unread::Io)?;
         if self.start + self.bytes.len() as u64 >= length {
             return Ok(false);
         }
@@ -411,7 +411,7 @@ impl Window {
     }
 
     fn load(&mut self, file: &Arc<dyn File>, offset: u64, size: u64) -> Result<(), Unread> {
-        let length = file.len().map_err(Unread::Io)?;
+        let length = file.size().map_err(Unread::Io)?;
         let size = size.min(length.saturating_sub(offset));
         let mut bytes = vec![0; size as usize];
         file.read_at(&mut bytes, offset).map_err(Unread::Io)?;

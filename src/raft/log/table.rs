@@ -106,10 +106,10 @@ impl Table {
     pub fn placed(&mut self, entries: impl IntoIterator<Item = (u64, u64, Place)>) {
         for (index, term, place) in entries {
             let Some(at) = index.checked_sub(self.first_index()) else { continue };
-            if self.term(index) == Some(term) && index > self.before.0 {
-                if let Some(slot) = self.places.get_mut(at as usize) {
-                    *slot = place;
-                }
+            if self.term(index) == Some(term)
+                && let Some(slot) = self.places.get_mut(at as usize)
+            {
+                *slot = place;
             }
         }
     }

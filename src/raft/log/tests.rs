@@ -294,8 +294,8 @@ struct Failing {
 struct FailingFile(Arc<dyn File>, Arc<Failing>);
 
 impl File for FailingFile {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
     }
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.0.read_at(buffer, offset)
