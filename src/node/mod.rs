@@ -25,6 +25,9 @@ mod status;
 mod sweeper;
 mod waits;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

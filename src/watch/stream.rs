@@ -296,10 +296,10 @@ impl Stream {
 
 impl super::Registry {
     fn is_current(&self, key: u64) -> bool {
-        match self.watchers.get(&key).map(|watcher| watcher.state) {
-            Some(State::Live { start }) => start <= self.revision,
-            _ => false,
-        }
+        self.watchers.get(&key).is_some_and(|watcher| {
+            let is_live = matches!(watcher.state, State::Live { .. });
+            is_live && watcher.spec.start_revision <= self.revision
+        })
     }
 }
 
