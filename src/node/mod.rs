@@ -326,7 +326,11 @@ impl Node {
         }
     }
 
-    pub async fn lease_time_to_live(&self, id: i64, keys: bool) -> Result<Option<LeaseInfo>, Error> {
+    pub async fn lease_time_to_live(
+        &self,
+        id: i64,
+        keys: bool,
+    ) -> Result<Option<LeaseInfo>, Error> {
         self.barrier().await?;
         let info = self.0.lessor.lock().info(id, keys, self.0.clock.now());
         Ok(info.map(|info| LeaseInfo {

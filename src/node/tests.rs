@@ -35,7 +35,8 @@ async fn start(dir: &std::path::Path) -> Node {
 }
 
 fn put(key: &str, value: &str) -> Op {
-    let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
+    let (key, value) =
+        (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
     Op::Put(PutRequest { key, value, ..Default::default() })
 }
 

@@ -44,8 +44,8 @@ pub use self::step::Refusal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use ::raft::eraftpb::{ConfChange, ConfState};
 use ::raft::eraftpb::Message;
+pub use ::raft::eraftpb::{ConfChange, ConfState};
 use bytes::Bytes;
 
 /// What a member is started with.

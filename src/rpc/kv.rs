@@ -53,7 +53,10 @@ impl Server {
         result
     }
 
-    pub(super) async fn put(self: Arc<Self>, request: PutRequest) -> Result<raw::PutResponse, Status> {
+    pub(super) async fn put(
+        self: Arc<Self>,
+        request: PutRequest,
+    ) -> Result<raw::PutResponse, Status> {
         check::put(&request)?;
         let start = Instant::now();
         let result = propose!(self, Put, request);
@@ -72,7 +75,10 @@ impl Server {
         result
     }
 
-    pub(super) async fn txn(self: Arc<Self>, request: TxnRequest) -> Result<raw::TxnResponse, Status> {
+    pub(super) async fn txn(
+        self: Arc<Self>,
+        request: TxnRequest,
+    ) -> Result<raw::TxnResponse, Status> {
         check::txn(&request, self.config.txn_ops_max)?;
         let start = Instant::now();
         if check::is_read_only(&request) {
@@ -98,7 +104,8 @@ impl Server {
     pub(super) async fn range_stream(
         self: Arc<Self>,
         request: RangeRequest,
-    ) -> Result<impl Stream<Item = Result<raw::RangeStreamResponse, Status>> + Send + use<>, Status> {
+    ) -> Result<impl Stream<Item = Result<raw::RangeStreamResponse, Status>> + Send + use<>, Status>
+    {
         check::range_stream(&request)?;
         let chunks = Chunks::new(self, request);
         Ok(stream::unfold(Some(chunks), |chunks| async {
@@ -135,8 +142,11 @@ impl Chunks {
         let mut range = self.server.node.range(&self.request).await?;
         let header = self.header.get_or_insert_with(|| range.header.unwrap_or_default()).to_owned();
         if self.request.count_only {
-            let response =
-                raw::RangeResponse { header: Some(header), count: range.count, ..Default::default() };
+            let response = raw::RangeResponse {
+                header: Some(header),
+                count: range.count,
+                ..Default::default()
+            };
             return Ok((raw::RangeStreamResponse { range_response: Some(response) }, true));
         }
         if self.request.revision <= 0 {

@@ -140,7 +140,8 @@ impl Server {
             }
             leaderless = if self.has_leader() { 0 } else { leaderless + 1 };
             let gone = leaderless >= LEADERLESS_TIMEOUTS;
-            self.ends.send_if_modified(|ends| std::mem::replace(&mut ends.leaderless, gone) != gone);
+            self.ends
+                .send_if_modified(|ends| std::mem::replace(&mut ends.leaderless, gone) != gone);
         }
     }
 
@@ -204,7 +205,9 @@ impl Server {
         let path = parts.uri.path();
         let Some((service, name)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'))
         else {
-            return grpc::failure(&Status::unimplemented(format!("malformed method name: {path:?}")));
+            return grpc::failure(&Status::unimplemented(format!(
+                "malformed method name: {path:?}"
+            )));
         };
         match (service, name) {
             ("etcdserverpb.KV", "Compact") => unary!("etcdserverpb.KV", "Compact", Self::compact),
@@ -259,7 +262,13 @@ impl Server {
         }
     }
 
-    async fn streams<B>(self: &Arc<Self>, service: &str, name: &str, parts: &Parts, body: B) -> Output
+    async fn streams<B>(
+        self: &Arc<Self>,
+        service: &str,
+        name: &str,
+        parts: &Parts,
+        body: B,
+    ) -> Output
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError> + Send + Sync,
@@ -411,7 +420,8 @@ impl Server {
     {
         let codec = ProstCodec::<R, M>::default();
         let encoder = tonic::codec::Codec::encoder(&mut { codec });
-        let body = tonic::codec::EncodeBody::new_server(encoder, stream, None, Default::default(), None);
+        let body =
+            tonic::codec::EncodeBody::new_server(encoder, stream, None, Default::default(), None);
         let ending = self.ending(&parts.headers);
         let stream = grpc::Stream::new(tonic::body::Body::new(body), ending, method, start);
         grpc::stream(stream)
@@ -518,7 +528,8 @@ fn refuse(parts: &Parts) -> Option<Output> {
         (StatusCode::METHOD_NOT_ALLOWED, Status::internal(text))
     } else {
         let text = String::from_utf8_lossy(content_type);
-        let status = Status::invalid_argument(format!("invalid gRPC request content-type {text:?}"));
+        let status =
+            Status::invalid_argument(format!("invalid gRPC request content-type {text:?}"));
         (StatusCode::UNSUPPORTED_MEDIA_TYPE, status)
     };
     let mut response = grpc::failure(&status);

@@ -16,14 +16,30 @@ use crate::types::Revision;
 /// What the consumer of a stream receives, in order.
 #[derive(Clone, Debug)]
 pub enum Item {
-    Created { watch_id: i64, revision: i64 },
-    Canceled { watch_id: i64, revision: i64 },
+    Created {
+        watch_id: i64,
+        revision: i64,
+    },
+    Canceled {
+        watch_id: i64,
+        revision: i64,
+    },
     /// Changes of whole transactions. `revision` is the header's.
-    Events { watch_id: i64, revision: i64, changes: Vec<Change> },
+    Events {
+        watch_id: i64,
+        revision: i64,
+        changes: Vec<Change>,
+    },
     /// Everything up to `revision` was sent; -1 speaks for all watchers of the stream.
-    Progress { watch_id: i64, revision: i64 },
+    Progress {
+        watch_id: i64,
+        revision: i64,
+    },
     /// The watcher's next revision is compacted away.
-    Compacted { watch_id: i64, compact_revision: i64 },
+    Compacted {
+        watch_id: i64,
+        compact_revision: i64,
+    },
 }
 
 impl Item {
