@@ -16,8 +16,14 @@
 //!
 //! Beside them `client` and `cert` use layer 0 only, and `cli` stands above all.
 
+pub mod apply;
 pub mod clock;
+pub mod lease;
 pub mod limits;
+pub mod members;
+pub mod mvcc;
 pub mod pb;
 pub mod raft;
+pub mod store;
 pub mod types;
+pub mod watch;
