@@ -67,6 +67,8 @@ pub enum Fatal {
     Entry(#[from] command::Error),
     #[error(transparent)]
     Member(#[from] crate::members::Malformed),
+    #[error("a configuration change cannot be made: {0}")]
+    ConfChange(String),
 }
 
 impl From<lease::Error> for Error {

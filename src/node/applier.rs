@@ -5,13 +5,14 @@ use std::sync::mpsc::Receiver;
 
 use tokio::sync::watch;
 
+use super::boot::{ConfStates, StoredConfState};
 use super::sweeper::{Sweep, SweepQueue};
 use super::waits::{AppliedWaits, Waits};
 use crate::apply::{self, Fatal, Machine, Outcome, Reply};
 use crate::clock::Clock;
 use crate::metrics;
 use crate::mvcc::Change;
-use crate::raft::{self, Committed};
+use crate::raft::{self, Committed, ConfChange};
 use crate::watch::Hub;
 
 pub struct Applier {
@@ -24,14 +25,16 @@ pub struct Applier {
     pub fatal: watch::Sender<Option<String>>,
     /// Rings when apply finds the disk full, so that the alarm is raised.
     pub no_space: Arc<tokio::sync::Notify>,
+    pub conf_states: Arc<ConfStates>,
+    pub raft: raft::Handle,
 }
 
 type Answer = (u64, Result<Reply, apply::Error>);
 
 impl Applier {
-    pub fn run(self, committed: &Receiver<Vec<Committed>>, raft: &raft::Handle) {
+    pub fn run(self, committed: &Receiver<Vec<Committed>>) {
         while let Ok(batch) = committed.recv() {
-            if let Err(fatal) = self.apply(batch, raft) {
+            if let Err(fatal) = self.apply(batch) {
                 tracing::error!(error = %fatal, "failed to apply a committed entry");
                 self.fatal.send_replace(Some(fatal.to_string()));
                 return;
@@ -39,7 +42,7 @@ impl Applier {
         }
     }
 
-    fn apply(&self, batch: Vec<Committed>, raft: &raft::Handle) -> Result<(), Fatal> {
+    fn apply(&self, batch: Vec<Committed>) -> Result<(), Fatal> {
         let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
         let mut changes: Vec<Change> = Vec::with_capacity(batch.len());
         let mut sweeps: Vec<Sweep> = Vec::new();
@@ -52,12 +55,8 @@ impl Applier {
                     last = index;
                     self.take(outcome, &mut answers, &mut changes, &mut sweeps);
                 }
-                Committed::ConfChange { index, term, context, conf_state, .. } => {
-                    if !context.is_empty() {
-                        self.machine.add_member(&context)?;
-                    }
-                    self.machine.store.set_conf_state(conf_state_json(&conf_state));
-                    self.machine.store.seal(index, term);
+                Committed::ConfChange { index, term, change } => {
+                    self.apply_conf_change(index, term, change)?;
                     last = index;
                 }
             }
@@ -66,7 +65,7 @@ impl Applier {
         self.hub.publish(current.revision, &changes);
         if last > 0 {
             self.applied.advance(last);
-            raft.applied(last);
+            self.raft.applied(last);
         }
         metrics::current_revision().set(current.revision);
         metrics::compact_revision().set(current.compact_revision);
@@ -77,6 +76,21 @@ impl Applier {
         for (id, reply) in answers {
             self.waits.answer(id, reply);
         }
+        Ok(())
+    }
+
+    /// Only additions are ever proposed so far: the first members of a cluster.
+    fn apply_conf_change(&self, index: u64, term: u64, change: ConfChange) -> Result<(), Fatal> {
+        self.machine.add_member(&change.context)?;
+        let conf_state = match self.raft.apply_conf_change(index, Some(change)) {
+            Ok(conf_state) => conf_state,
+            // Raft is stopping, and this entry will be applied again.
+            Err(error) => return Err(Fatal::ConfChange(error.to_string())),
+        };
+        let json = StoredConfState::from(&conf_state).to_json();
+        self.conf_states.push(index, conf_state);
+        self.machine.store.set_conf_state(json);
+        self.machine.store.seal(index, term);
         Ok(())
     }
 
@@ -117,9 +131,4 @@ fn count(reply: &Result<Reply, apply::Error>, changed: &[Change]) {
     }
     let bytes: usize = changed.iter().map(|change| change.kv.len()).sum();
     metrics::put_bytes().add(i64::try_from(bytes).unwrap_or(i64::MAX));
-}
-
-/// etcd's form of raft's configuration in its meta bucket.
-fn conf_state_json(conf_state: &raft::ConfState) -> Vec<u8> {
-    super::boot::StoredConfState::from(conf_state).to_json()
 }

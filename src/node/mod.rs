@@ -27,13 +27,12 @@ mod waits;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
-use crate::apply::{self, Machine, Quota};
+use crate::apply::{self, Quota};
 use crate::clock::Clock;
 use crate::lease::{Lessor, Renewal};
 use crate::limits;
@@ -49,6 +48,7 @@ use crate::watch::Hub;
 
 pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
+pub use boot::StartError;
 pub use error::Error;
 pub use status::{HashKv, LeaseInfo, Status};
 
@@ -89,13 +89,13 @@ struct Inner {
     member_id: u64,
     cluster_id: u64,
     raft: raft::Handle,
+    raft_threads: Mutex<Option<raft::Raft>>,
     store: Arc<Store>,
     mvcc: Arc<Mvcc>,
     hub: Arc<Hub>,
     lessor: Arc<Mutex<Lessor>>,
     members: Arc<RwLock<Members>>,
     quota: Arc<Quota>,
-    size_bytes: Arc<AtomicI64>,
     ids: RequestIds,
     waits: Arc<Waits>,
     applied: Arc<AppliedWaits>,
@@ -105,7 +105,6 @@ struct Inner {
     leader: watch::Sender<u64>,
     fatal: watch::Sender<Option<String>>,
     stopping: watch::Sender<bool>,
-    is_stopped: AtomicBool,
     _lock: store::DirLock,
 }
 
@@ -164,7 +163,7 @@ impl Node {
             return Err(Error::RequestTooLarge);
         }
         let reply = inner.waits.register(id);
-        if let Err(error) = inner.raft.propose(data) {
+        if let Err(error) = inner.raft.propose(id, data) {
             inner.waits.forget(id);
             return Err(error.into());
         }
@@ -357,16 +356,6 @@ impl Node {
     /// Why the member cannot go on, once it cannot.
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.0.fatal.subscribe()
-    }
-
-    fn machine(&self) -> Machine {
-        Machine {
-            store: Arc::clone(&self.0.store),
-            mvcc: Arc::clone(&self.0.mvcc),
-            lessor: Arc::clone(&self.0.lessor),
-            members: Arc::clone(&self.0.members),
-            quota: Arc::clone(&self.0.quota),
-        }
     }
 }
 

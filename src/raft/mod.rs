@@ -38,7 +38,7 @@ mod step;
 mod store;
 
 pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
-pub use self::runtime::{Handle, Raft, Surroundings, exists, start};
+pub use self::runtime::{Handle, Raft, Surroundings, exists, identity, start};
 pub use self::step::Refusal;
 
 use std::path::PathBuf;

@@ -1,0 +1,6 @@
+//! (under construction)
+mod config;
+mod flags;
+mod go;
+mod log;
+mod url;
