@@ -80,12 +80,6 @@ pub const LEASE_REVOKES_PENDING_MAX: usize = 16;
 /// Hashes of past compactions kept to answer HashKV, etcd's.
 pub const COMPACTION_HASHES_KEPT: usize = 10;
 
-/// Different client API versions counted apart; a client chooses the label, so the rest is `other`.
-pub const CLIENT_VERSIONS_MAX: usize = 32;
-/// Rows in the first piece of a range stream, etcd's.
-pub const STREAM_CHUNK_ROWS: i64 = 10;
-/// Time between two looks of a waiting lock or election at the key before it.
-pub const RECIPE_POLL: Duration = Duration::from_millis(20);
 /// Zeros written ahead of the log's end: some seconds of writing, so that syncs write no metadata.
 pub const LOG_FILL_AHEAD_BYTES: u64 = 8 << 20;
 /// Zeros written and synced at once; larger pieces would delay the syncs of the log itself.
@@ -113,8 +107,6 @@ pub const CONF_CHANGES_WAITING_MAX: usize = 16;
 pub const FORWARDED_READS_MAX: usize = 1024;
 /// After this a read index is asked for again, with a new context; etcd's.
 pub const READ_INDEX_RETRY: Duration = Duration::from_millis(500);
-/// Batches of committed entries that may wait for apply.
-pub const APPLY_BATCHES_MAX: usize = 64;
 /// Bytes of committed entries handed to apply at once.
 pub const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
 /// Entries that a leader holds uncommitted before it drops proposals.
@@ -123,3 +115,10 @@ pub const RAFT_UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
 pub const RAFT_MESSAGE_BYTES_MAX: u64 = 512 << 10;
 /// Messages with entries in flight to one member, etcd's.
 pub const RAFT_INFLIGHT_MAX: usize = 512;
+
+/// Different client API versions counted apart; a client chooses the label, so the rest is `other`.
+pub const CLIENT_VERSIONS_MAX: usize = 32;
+/// Rows in the first piece of a range stream, etcd's.
+pub const STREAM_CHUNK_ROWS: i64 = 10;
+/// Time between two looks of a waiting lock or election at the key before it.
+pub const RECIPE_POLL: Duration = Duration::from_millis(20);
