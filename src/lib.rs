@@ -17,6 +17,7 @@
 //! Beside them `client` and `cert` use layer 0 only, and `cli` stands above all.
 
 pub mod clock;
+pub mod http;
 pub mod limits;
 pub mod metrics;
 pub mod node;
