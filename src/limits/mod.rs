@@ -28,6 +28,14 @@ pub const COMPACTION_ROWS_MAX: usize = 1000;
 pub const INDEX_HOLD_KEYS_MAX: usize = 1000;
 /// Rows read from LMDB within one read transaction: it pins pages that the writer could reuse.
 pub const READ_CHUNK_ROWS: usize = 1000;
+/// Bytes read from LMDB within one read transaction; one larger record is admitted.
+pub const READ_CHUNK_BYTES: usize = 4 << 20;
+/// Longest page that is read on a thread that serves connections; longer ranges go elsewhere.
+pub const INLINE_RANGE_KEYS_MAX: i64 = 128;
+/// Compactions applied and not yet swept; above it, apply waits.
+pub const SWEEPS_PENDING_MAX: usize = 1024;
+/// Batches of committed entries between raft and apply.
+pub const APPLY_QUEUE_BATCHES_MAX: usize = 64;
 /// Records larger than this are stored in chunks: LMDB would need contiguous pages.
 pub const RECORD_INLINE_BYTES_MAX: usize = 8 << 10;
 /// Size of such a chunk; it fits one LMDB page with its header.
@@ -36,6 +44,10 @@ pub const RECORD_CHUNK_BYTES: usize = 4000;
 pub const MAP_BYTES: usize = 1 << 40;
 /// LMDB reader slots: one for each thread that may read at a time.
 pub const READERS_MAX: u32 = 2048;
+/// Disk space held back, so that deletes and compaction still commit on a full disk.
+pub const RESERVE_BYTES: u64 = 64 << 20;
+/// LMDB files up to this size are checked to the last leaf page when opened; it takes about 0.1 s.
+pub const OPEN_CHECK_BYTES_MAX: u64 = 256 << 20;
 /// Backend size at which NOSPACE is raised, etcd's default of `--quota-backend-bytes`.
 pub const QUOTA_BYTES: i64 = 2 << 30;
 
@@ -48,12 +60,14 @@ pub const RAFT_BATCH_BYTES_MAX: usize = 1 << 20;
 /// Recent log entries kept in memory for apply and for followers.
 pub const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
 
-/// Recent events kept for watchers that lag a little.
-pub const EVENT_RING_BYTES_MAX: usize = 128 << 20;
 /// Revisions in one catch-up response; a revision is never split.
 pub const WATCH_CATCH_UP_REVISIONS_MAX: usize = 1000;
 /// Responses buffered for one watch stream before its watchers fall back to catch-up.
 pub const WATCH_STREAM_RESPONSES_MAX: usize = 128;
+/// Bytes of events buffered for one watch stream; one larger response is admitted.
+pub const WATCH_STREAM_BYTES_MAX: usize = 8 << 20;
+/// Watchers of one stream that share one read of history.
+pub const CATCH_UP_WATCHERS_MAX: usize = 512;
 /// Watchers on one stream.
 pub const WATCHERS_PER_STREAM_MAX: usize = 1 << 20;
 
