@@ -111,3 +111,41 @@ pub const NODE_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between TCP keepalive probes, and before the first of them, etcd's.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Zeros written ahead of the log's end: some seconds of writing, so that syncs write no metadata.
+pub const LOG_FILL_AHEAD_BYTES: u64 = 8 << 20;
+/// Zeros written and synced at once; larger pieces would delay the syncs of the log itself.
+pub const LOG_FILL_CHUNK_BYTES: usize = 1 << 20;
+/// Longest record that is believed; a longer one is damage. The default limit of a request is 85
+/// times smaller.
+pub const LOG_RECORD_BYTES_MAX: u64 = 128 << 20;
+/// Checksum, metadata and state at the head of a segment take less than this.
+pub const LOG_SEGMENT_HEAD_BYTES: u64 = 128;
+/// Capacity that the log writer's buffer keeps after an unusually large batch.
+pub const LOG_BUFFER_BYTES_KEPT: usize = 4 << 20;
+/// Bytes read at once when old entries are fetched from a segment.
+pub const LOG_READ_BYTES: u64 = 1 << 20;
+
+/// Jobs given to the log writer and not yet reported durable. Above it the raft loop takes no new
+/// proposals, so that it never waits for the writer itself.
+pub const LOG_JOBS_MAX: usize = 256;
+/// Messages of other members that may wait for the raft loop; raft repeats what is dropped.
+pub const RAFT_MESSAGES_MAX: usize = 4096;
+/// Reads that may wait for the raft loop; above it the caller gets "too many requests".
+pub const RAFT_READS_MAX: usize = 65_536;
+/// Configuration changes that may wait for the one before them. etcd admits one at a time.
+pub const CONF_CHANGES_WAITING_MAX: usize = 16;
+/// Reads of other members held until the leader has committed in its term; they ask again.
+pub const FORWARDED_READS_MAX: usize = 1024;
+/// After this a read index is asked for again, with a new context; etcd's.
+pub const READ_INDEX_RETRY: Duration = Duration::from_millis(500);
+/// Batches of committed entries that may wait for apply.
+pub const APPLY_BATCHES_MAX: usize = 64;
+/// Bytes of committed entries handed to apply at once.
+pub const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
+/// Entries that a leader holds uncommitted before it drops proposals.
+pub const RAFT_UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of entries in one message to a member, etcd's.
+pub const RAFT_MESSAGE_BYTES_MAX: u64 = 512 << 10;
+/// Messages with entries in flight to one member, etcd's.
+pub const RAFT_INFLIGHT_MAX: usize = 512;
