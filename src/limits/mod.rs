@@ -84,8 +84,8 @@ pub const COMPACTION_HASHES_KEPT: usize = 10;
 pub const CLIENT_VERSIONS_MAX: usize = 32;
 /// Rows in the first piece of a range stream, etcd's.
 pub const STREAM_CHUNK_ROWS: i64 = 10;
-/// Time between two looks of a waiting lock or election at the key before it.
-pub const RECIPE_POLL: Duration = Duration::from_millis(20);
+/// Pause between two batches of a compaction, etcd's.
+pub const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
 
 /// Open files kept back from client connections for the store, the log and peers, etcd's.
 pub const DESCRIPTORS_RESERVED: u64 = 150;

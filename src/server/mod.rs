@@ -31,10 +31,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::clock::SystemClock;
 use crate::http::{self, Http, Port};
 use crate::node::{self, Node};
-use crate::{limits, metrics, rpc, types};
-use config::{Config, Notice, Stop};
+use crate::{limits, metrics, rpc};
+use config::{Compaction, Config, Notice, Stop};
 use listen::{Keepalive, Listener, Services};
 
 const VERSION: &str = "3.7.1";
@@ -210,9 +211,12 @@ async fn run(config: Config, arguments: &[String]) -> Result<i32, String> {
         "listen-metrics-urls" = ?urls(&config.listen_metrics_urls),
         "now serving peer/client/metrics"
     );
-    let mut ready = node.ready();
-    if ready.wait_for(|ready| *ready).await.is_err() {
-        return Err("the member stopped before it was ready".into());
+    let (mut ready, mut fatal) = (node.ready(), node.fatal());
+    tokio::select! {
+        ready = ready.wait_for(|ready| *ready) => {
+            ready.map_err(|_| "the member stopped before it was ready")?;
+        }
+        error = failure(&mut fatal) => return Err(error),
     }
     let rpc = services.rpc.clone();
     if let Some(rpc) = &rpc {
@@ -221,7 +225,10 @@ async fn run(config: Config, arguments: &[String]) -> Result<i32, String> {
     let addresses: Vec<String> = clients.iter().map(|port| port.address.clone()).collect();
     spawn(&mut ports, clients, &services);
     say_ready(&addresses);
-    let signal = wait_for_signal().await.map_err(|error| error.to_string())?;
+    let ended = tokio::select! {
+        signal = wait_for_signal() => signal.map_err(|error| error.to_string()),
+        error = failure(&mut fatal) => Err(error),
+    };
     if let Some(rpc) = &rpc {
         rpc.stop();
     }
@@ -231,7 +238,15 @@ async fn run(config: Config, arguments: &[String]) -> Result<i32, String> {
         tracing::error!("the node did not stop in time; the log will be replayed");
     }
     tracing::info!("closed etcd server");
-    Ok(signal)
+    ended
+}
+
+/// Resolves when the node cannot go on.
+async fn failure(fatal: &mut watch::Receiver<Option<String>>) -> String {
+    match fatal.wait_for(Option::is_some).await {
+        Ok(error) => error.clone().unwrap_or_default(),
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// Connections that the process's open files allow.
@@ -251,13 +266,20 @@ fn connections_max() -> Result<usize, String> {
 
 /// Opens the data directory and starts the node in it.
 async fn open(config: &Config) -> Result<Node, String> {
-    let initialized = datadir::prepare(&config.data_dir)?;
-    let peer_urls = if initialized { Vec::new() } else { config.first_cluster()? };
-    let settings = node_config(config, initialized, peer_urls);
-    let started = tokio::task::spawn_blocking(move || Node::start(settings)).await;
-    match started {
+    let members = if datadir::is_initialized(&config.data_dir)? {
+        Vec::new()
+    } else {
+        vec![(config.name.clone(), config.first_cluster()?)]
+    };
+    let settings = node_config(config, members);
+    let runtime = tokio::runtime::Handle::current();
+    let started = tokio::task::spawn_blocking(move || {
+        let _entered = runtime.enter();
+        Node::start(settings, Arc::new(SystemClock::new()))
+    });
+    match started.await {
         Ok(Ok(node)) => {
-            metrics::set_server_id(node.header().member_id);
+            metrics::set_server_id(node.member_id());
             Ok(node)
         }
         Ok(Err(error)) => Err(error.to_string()),
@@ -265,9 +287,28 @@ async fn open(config: &Config) -> Result<Node, String> {
     }
 }
 
-fn node_config(config: &Config, _initialized: bool, peer_urls: Vec<String>) -> node::Config {
-    let member_id = types::member_id(&peer_urls, &config.token, None);
-    node::Config { member_id, cluster_id: types::cluster_id(&[member_id]) }
+fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> node::Config {
+    node::Config {
+        name: config.name.clone(),
+        data_dir: config.data_dir.clone(),
+        wal_dir: None,
+        cluster_token: config.token.clone(),
+        initial_cluster,
+        client_urls: config.advertise_client_urls.iter().map(url::Url::to_string).collect(),
+        heartbeat_interval: config.heartbeat,
+        election_timeout: config.election,
+        snapshot_count: config.snapshot_count,
+        snapshot_catchup_entries: config.catch_up_entries,
+        max_request_bytes: config.max_request_bytes,
+        quota_backend_bytes: config.quota_bytes,
+        commit_interval: config.batch_interval.unwrap_or(limits::COMMIT_INTERVAL),
+        retention: match config.compaction {
+            Compaction::Off => None,
+            Compaction::Periodic(period) => Some(node::Retention::Periodic(period)),
+            Compaction::Revision(count) => Some(node::Retention::Revision(count)),
+        },
+        compaction_sleep_interval: config.compaction_pause.unwrap_or(limits::COMPACTION_PAUSE),
+    }
 }
 
 fn say_gates(config: &Config) {
