@@ -44,7 +44,8 @@ pub use self::step::Refusal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ::raft::eraftpb::{ConfState, Message};
+pub use ::raft::eraftpb::{ConfChange, ConfState};
+use ::raft::eraftpb::Message;
 use bytes::Bytes;
 
 /// What a member is started with.

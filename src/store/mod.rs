@@ -53,7 +53,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 pub use checkpoint::{CheckpointBinding, CheckpointReader, Unusable};
-pub use dir::{DirLock, lay_out, lock, refuse_foreign};
+pub use dir::{DirLock, is_missing, lay_out, lock, refuse_foreign};
 pub use error::Error;
 pub use schema::Bucket;
 
