@@ -18,6 +18,19 @@ use crate::pb::{
     ResponseHeader, TxnRequest, raw,
 };
 
+/// Has a write pass the quota before anything else is looked at, as etcd does.
+macro_rules! within_quota {
+    ($server:expr, $kind:ident, $request:expr) => {{
+        let op = Op::$kind($request);
+        $server.node.quota_gate(&op).await.map_err($crate::rpc::error::status)?;
+        match op {
+            Op::$kind(request) => request,
+            _ => return Err($crate::rpc::kv::mismatch()),
+        }
+    }};
+}
+pub(super) use within_quota;
+
 /// An answer of another kind than was asked for is a mistake of ours.
 pub(super) fn mismatch() -> Status {
     Status::internal("the node answered with another kind of reply")
@@ -53,10 +66,8 @@ impl Server {
         result
     }
 
-    pub(super) async fn put(
-        self: Arc<Self>,
-        request: PutRequest,
-    ) -> Result<raw::PutResponse, Status> {
+    pub(super) async fn put(self: Arc<Self>, request: PutRequest) -> Result<raw::PutResponse, Status> {
+        let request = within_quota!(self, Put, request);
         check::put(&request)?;
         let start = Instant::now();
         let result = propose!(self, Put, request);
@@ -75,10 +86,8 @@ impl Server {
         result
     }
 
-    pub(super) async fn txn(
-        self: Arc<Self>,
-        request: TxnRequest,
-    ) -> Result<raw::TxnResponse, Status> {
+    pub(super) async fn txn(self: Arc<Self>, request: TxnRequest) -> Result<raw::TxnResponse, Status> {
+        let request = within_quota!(self, Txn, request);
         check::txn(&request, self.config.txn_ops_max)?;
         let start = Instant::now();
         if check::is_read_only(&request) {

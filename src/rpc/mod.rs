@@ -23,6 +23,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod recipe;
+mod watch;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -36,7 +37,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method as Verb, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use prost::Message;
-use tokio::sync::watch;
+use tokio::sync::watch as latest;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
@@ -55,6 +56,8 @@ pub struct Config {
     pub election_timeout: Duration,
     /// A unary request that takes longer is logged.
     pub warning_duration: Duration,
+    /// Between two progress notifications of a watcher.
+    pub watch_progress_interval: Duration,
 }
 
 impl Config {
@@ -75,8 +78,8 @@ struct Ends {
 pub struct Server {
     node: Node,
     config: Config,
-    leader: watch::Receiver<u64>,
-    ends: watch::Sender<Ends>,
+    leader: latest::Receiver<u64>,
+    ends: latest::Sender<Ends>,
     learner: AtomicBool,
 }
 
@@ -122,7 +125,7 @@ type Output = Response<Body>;
 impl Server {
     pub fn new(node: Node, config: Config) -> Arc<Self> {
         let leader = node.leader();
-        let ends = watch::channel(Ends::default()).0;
+        let ends = latest::channel(Ends::default()).0;
         Arc::new(Self { node, config, leader, ends, learner: AtomicBool::new(false) })
     }
 
@@ -282,6 +285,10 @@ impl Server {
             ("grpc.health.v1.Health", "Watch") => {
                 let method = method!("grpc.health.v1.Health", "Watch");
                 self.server_stream(method, parts, body, Self::health_watch).await
+            }
+            ("etcdserverpb.Watch", "Watch") => {
+                let method = method!("etcdserverpb.Watch", "Watch");
+                self.bidi_stream(method, parts, body, Self::watch).await
             }
             ("etcdserverpb.Lease", "LeaseKeepAlive") => {
                 let method = method!("etcdserverpb.Lease", "LeaseKeepAlive");
