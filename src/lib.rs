@@ -16,6 +16,7 @@
 //!
 //! Beside them `client` and `cert` use layer 0 only, and `cli` stands above all.
 
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod limits;
