@@ -102,6 +102,7 @@ impl Fixture {
 
     fn channel(&self) -> Channel {
         let address = format!("http://127.0.0.1:{}", self.client_port);
+        let _context = self.runtime.enter();
         Endpoint::from_shared(address).unwrap().connect_lazy()
     }
 
