@@ -34,6 +34,7 @@ mod inbox;
 pub mod log;
 mod reads;
 mod runtime;
+mod status;
 mod step;
 mod store;
 
