@@ -18,6 +18,7 @@
 
 pub mod apply;
 pub mod clock;
+pub mod http;
 pub mod lease;
 pub mod limits;
 pub mod members;

@@ -80,6 +80,38 @@ pub const LEASE_REVOKES_PENDING_MAX: usize = 16;
 /// Hashes of past compactions kept to answer HashKV, etcd's.
 pub const COMPACTION_HASHES_KEPT: usize = 10;
 
+/// Different client API versions counted apart; a client chooses the label, so the rest is `other`.
+pub const CLIENT_VERSIONS_MAX: usize = 32;
+/// Rows in the first piece of a range stream, etcd's.
+pub const STREAM_CHUNK_ROWS: i64 = 10;
+/// Pause between two batches of a compaction, etcd's.
+pub const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
+
+/// Open files kept back from client connections for the store, the log and peers, etcd's.
+pub const DESCRIPTORS_RESERVED: u64 = 150;
+/// How long a new connection may take to show its protocol, so that silent ones end.
+pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an HTTP/1.1 connection may take for, or wait between, requests.
+pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Bytes of request headers in one HTTP/2 request; tokens are the largest of them.
+pub const HEADER_BYTES_MAX: u32 = 64 << 10;
+/// Bytes of requests that one client connection may have unread, for each of its streams.
+pub const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// The same for the whole connection: what a silent reader costs at most.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// Streams reset by their client before they were served; above it the connection ends.
+pub const RESET_STREAMS_MAX: usize = 1024;
+/// Pings too many before a client is told to calm down, grpc-go's.
+pub const PING_STRIKES_MAX: u32 = 2;
+/// How long a stop waits for answers under way.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
+/// How long a stop waits for the node; then the log replays what is missing.
+pub const NODE_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after a failed accept, which mostly means that descriptors ran out.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Between TCP keepalive probes, and before the first of them, etcd's.
+pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
 /// Zeros written ahead of the log's end: some seconds of writing, so that syncs write no metadata.
 pub const LOG_FILL_AHEAD_BYTES: u64 = 8 << 20;
 /// Zeros written and synced at once; larger pieces would delay the syncs of the log itself.
@@ -120,9 +152,5 @@ pub const RAFT_MESSAGE_BYTES_MAX: u64 = 512 << 10;
 /// Messages with entries in flight to one member, etcd's.
 pub const RAFT_INFLIGHT_MAX: usize = 512;
 
-/// Different client API versions counted apart; a client chooses the label, so the rest is `other`.
-pub const CLIENT_VERSIONS_MAX: usize = 32;
-/// Rows in the first piece of a range stream, etcd's.
-pub const STREAM_CHUNK_ROWS: i64 = 10;
 /// Time between two looks of a waiting lock or election at the key before it.
 pub const RECIPE_POLL: Duration = Duration::from_millis(20);

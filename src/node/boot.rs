@@ -25,7 +25,7 @@ use crate::lease::Lessor;
 use crate::limits;
 use crate::members::{Malformed, Member, Members};
 use crate::metrics;
-use crate::mvcc::{self, Compacted, Mvcc, Restore};
+use crate::mvcc::{self, Compacted, Restore};
 use crate::pb::{AlarmMember, leasepb};
 use crate::raft::{self, Bootstrap, ConfState, log::SystemDisk};
 use crate::store::{self, Bucket, CheckpointBinding, Opened, Options, Store, schema};
@@ -164,10 +164,10 @@ struct Identity {
 }
 
 impl Identity {
-    fn new(config: &Config, log: Option<raft::log::Metadata>) -> Result<Self, StartError> {
-        if let Some(raft::log::Metadata { node_id, cluster_id }) = log {
-            return Ok(Self { member_id: node_id, cluster_id, bootstrap: None });
-        }
+    /// A log that exists says it, and the flags of the first start count no more.
+    const OF_THE_LOG: Self = Self { member_id: 0, cluster_id: 0, bootstrap: None };
+
+    fn new(config: &Config) -> Result<Self, StartError> {
         let member = |(_, peer_urls): &(String, Vec<String>)| {
             let mut peer_urls = peer_urls.clone();
             peer_urls.sort();
@@ -197,8 +197,8 @@ impl Node {
     /// Opens or makes the data directory and starts the member's threads. Must be called within an
     /// async runtime, on a thread that may block.
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        store::lay_out(&config.data_dir)?;
         let lock = store::lock(&config.data_dir)?;
+        store::lay_out(&config.data_dir)?;
         let disk = Arc::new(SystemDisk);
         let wal = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
         let db = config.data_dir.join("member/db");
@@ -214,11 +214,7 @@ impl Node {
             return Err(StartError::MissingLog { db, wal, applied });
         }
         let store = Arc::new(store);
-        let metadata = match has_log {
-            true => Some(raft::identity(&*disk, &wal)?),
-            false => None,
-        };
-        let identity = Identity::new(&config, metadata)?;
+        let identity = if has_log { Identity::OF_THE_LOG } else { Identity::new(&config)? };
         let loaded = load(&store, &opened)?;
         let conf_state = opened.conf_state.as_deref().map(StoredConfState::parse).transpose()?;
         let conf_state = conf_state.unwrap_or_default();
@@ -320,8 +316,9 @@ fn load_members(store: &Store) -> Result<Members, StartError> {
         members.mark_removed(id);
     }
     for (key, _) in store.bucket_iter(Bucket::Alarm)? {
-        let alarm = AlarmMember::decode(key.as_slice()).map_err(|error| {
-            StartError::Malformed { table: Bucket::Alarm.name(), what: error.to_string() }
+        let alarm = AlarmMember::decode(key.as_slice()).map_err(|error| StartError::Malformed {
+            table: Bucket::Alarm.name(),
+            what: error.to_string(),
         })?;
         members.raise(alarm);
     }
@@ -399,8 +396,7 @@ fn assemble(
         observer: Arc::new(Observer { fatal: fatal.clone() }),
         applier: committed,
     };
-    let (raft, raft_threads) =
-        raft::start(raft_config, surroundings, identity.bootstrap.as_ref())?;
+    let (raft, raft_threads) = raft::start(raft_config, surroundings, identity.bootstrap.as_ref())?;
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
     let machine = Machine {
         store: Arc::clone(&store),
@@ -424,11 +420,11 @@ fn assemble(
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
     let thread = std::thread::Builder::new().name("apply".into());
     let thread = thread.spawn(move || applier.run(&batches))?;
-    let member_id = identity.member_id;
+    let raft::log::Metadata { node_id: member_id, cluster_id } = raft_threads.metadata();
     let node = Node(Arc::new(Inner {
         ids: RequestIds::new(member_id, &*clock),
         member_id,
-        cluster_id: identity.cluster_id,
+        cluster_id,
         config,
         clock,
         raft,

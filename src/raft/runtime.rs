@@ -38,6 +38,7 @@ struct Shared {
 
 /// The running threads. Dropping it stops them.
 pub struct Raft {
+    metadata: Metadata,
     shared: Arc<Shared>,
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -62,9 +63,10 @@ pub struct Surroundings {
     pub applier: SyncSender<Vec<Committed>>,
 }
 
-/// Opens the log, or makes it, and starts the threads.
+/// Opens the log, or makes it, and starts the threads. A log that exists says whose it is: an id
+/// of 0 takes its word, any other must agree.
 pub fn start(
-    config: Config,
+    mut config: Config,
     surroundings: Surroundings,
     bootstrap: Option<&Bootstrap>,
 ) -> Result<(Handle, Raft), Error> {
@@ -77,6 +79,10 @@ pub fn start(
             file = %repair.file.display(), offset = repair.offset, kept = %repair.kept.display(),
             "an interrupted write at the log's end was undone: {}", repair.what
         );
+    }
+    if config.id == 0 {
+        config.id = recovered.metadata.node_id;
+        config.cluster_id = recovered.metadata.cluster_id;
     }
     let hard_state = check(&config, &recovered)?;
     let core_config = CoreConfig {
@@ -96,7 +102,8 @@ pub fn start(
         leader: watch::Sender::new(Leader::default()),
         conf_states: Mutex::default(),
     });
-    spawn(core, writer, shared, surroundings, config.heartbeat_interval)
+    let (metadata, tick) = (recovered.metadata, config.heartbeat_interval);
+    spawn(core, writer, metadata, shared, surroundings, tick)
 }
 
 /// Makes the log of a new member. The changes that add the first members are committed already,
@@ -152,6 +159,7 @@ fn check(config: &Config, recovered: &Recovered) -> Result<HardState, Error> {
 fn spawn(
     core: Core,
     writer: Writer,
+    metadata: Metadata,
     shared: Arc<Shared>,
     surroundings: Surroundings,
     tick: Duration,
@@ -180,7 +188,7 @@ fn spawn(
         backlog: VecDeque::new(),
         refusals: RefusalLog::default(),
     };
-    let mut running = Raft { shared: Arc::clone(&shared), threads: Vec::new() };
+    let mut running = Raft { metadata, shared: Arc::clone(&shared), threads: Vec::new() };
     for (name, body) in [
         ("raft-log", Box::new(move || log.run()) as Box<dyn FnOnce() + Send>),
         ("raft", Box::new(move || raft.run())),
@@ -272,6 +280,11 @@ impl Handle {
 }
 
 impl Raft {
+    /// Whose log it is.
+    pub fn metadata(&self) -> Metadata {
+        self.metadata
+    }
+
     /// Ends the threads and waits for them.
     pub fn stop(self) {}
 }

@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
+use prost::Message;
 use tonic::Status;
 
 use super::Server;
-use super::recipe::{self, Waiter, as_unknown};
+use super::recipe::{self, Events, Waiter, as_unknown};
+use crate::mvcc::ChangeKind;
 use crate::pb::v3electionpb::{
     CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest,
     ProclaimResponse, ResignRequest, ResignResponse,
 };
 use crate::pb::{KeyValue, ResponseHeader, TxnRequest};
+use crate::types::KeyRange;
 
 const NOT_LEADER: &str = "election: not leader";
 const NO_LEADER: &str = "election: no leader";
@@ -80,7 +83,10 @@ impl Server {
         Ok(ProclaimResponse { header: announced.map_err(as_unknown)? })
     }
 
-    pub(super) async fn resign(self: Arc<Self>, request: ResignRequest) -> Result<ResignResponse, Status> {
+    pub(super) async fn resign(
+        self: Arc<Self>,
+        request: ResignRequest,
+    ) -> Result<ResignResponse, Status> {
         let leader = request.leader.ok_or_else(|| Status::unknown(MISSING))?;
         let txn = TxnRequest {
             compare: vec![recipe::created_at(leader.key.clone(), leader.rev)],
@@ -105,33 +111,77 @@ impl Server {
         Ok(kv.map(|kv| LeaderResponse { header: range.header, kv: Some(kv) }))
     }
 
-    /// Each leader and each of its values, from now on.
+    /// The leader and each of its values, then each later leader's.
     pub(super) async fn observe(
         self: Arc<Self>,
         request: LeaderRequest,
     ) -> Result<impl Stream<Item = Result<LeaderResponse, Status>> + Send + use<>, Status> {
-        let state = Some((self, request.name, 0));
-        Ok(stream::unfold(state, |state| async {
-            let (server, name, seen) = state?;
-            match server.next_leader(&name, seen).await {
-                Ok(response) => {
-                    let seen = response.kv.as_ref().map_or(seen, |kv: &KeyValue| kv.mod_revision);
-                    Some((Ok(response), Some((server, name, seen))))
-                }
+        let prefix = Bytes::from(prefix_of(&request.name));
+        let range = KeyRange::new(prefix.clone(), recipe::prefix_end(&prefix));
+        let events = Events::new(&self.node, range)?;
+        let observer = Observer { server: self, name: request.name, events, leader: None, read: 0 };
+        Ok(stream::unfold(Some(observer), |observer| async {
+            let mut observer = observer?;
+            match observer.next().await {
+                Ok(response) => Some((Ok(response), Some(observer))),
                 Err(error) => Some((Err(as_unknown(error)), None)),
             }
         }))
     }
+}
 
-    /// The leader as soon as it is another, or says something else, than at revision `seen`.
-    async fn next_leader(&self, name: &[u8], seen: i64) -> Result<LeaderResponse, Status> {
+struct Observer {
+    server: Arc<Server>,
+    name: Bytes,
+    events: Events,
+    /// The leader's key; none while it must be looked up.
+    leader: Option<Bytes>,
+    /// Revision of the last look: earlier changes are part of what it found.
+    read: i64,
+}
+
+impl Observer {
+    async fn next(&mut self) -> Result<LeaderResponse, Status> {
+        if self.leader.is_none() {
+            if let Some(found) = self.look().await? {
+                return Ok(found);
+            }
+        }
         loop {
-            if let Some(found) = self.elected(name).await? {
-                if found.kv.as_ref().is_some_and(|kv| kv.mod_revision != seen) {
-                    return Ok(found);
+            let (revision, change) = self.events.next().await?;
+            if change.revision.main <= self.read {
+                continue;
+            }
+            let is_new = self.leader.is_none();
+            if !is_new && self.leader.as_ref() != Some(&change.key) {
+                continue;
+            }
+            match change.kind {
+                ChangeKind::Put => {
+                    let kv = KeyValue::decode(change.kv.clone())
+                        .map_err(|error| Status::unknown(error.to_string()))?;
+                    // What arrives with the first leader's key may be later than the key.
+                    let revision = if is_new { kv.mod_revision } else { revision };
+                    self.leader = Some(change.key.clone());
+                    let header = ResponseHeader { revision, ..self.server.node.header() };
+                    return Ok(LeaderResponse { header: Some(header), kv: Some(kv) });
+                }
+                ChangeKind::Delete if is_new => {}
+                ChangeKind::Delete => {
+                    self.leader = None;
+                    if let Some(found) = self.look().await? {
+                        return Ok(found);
+                    }
                 }
             }
-            tokio::time::sleep(crate::limits::RECIPE_POLL).await;
         }
+    }
+
+    async fn look(&mut self) -> Result<Option<LeaderResponse>, Status> {
+        let range = self.server.get(&recipe::first_created(&prefix_of(&self.name))).await?;
+        self.read = range.header.as_ref().map_or(0, |header| header.revision);
+        let Some(kv) = recipe::first(&range) else { return Ok(None) };
+        self.leader = Some(kv.key.clone());
+        Ok(Some(LeaderResponse { header: range.header, kv: Some(kv) }))
     }
 }

@@ -18,6 +18,19 @@ use crate::pb::{
     ResponseHeader, TxnRequest, raw,
 };
 
+/// Has a write pass the quota before anything else is looked at, as etcd does.
+macro_rules! within_quota {
+    ($server:expr, $kind:ident, $request:expr) => {{
+        let op = Op::$kind($request);
+        $server.node.quota_gate(&op).await.map_err($crate::rpc::error::status)?;
+        match op {
+            Op::$kind(request) => request,
+            _ => return Err($crate::rpc::kv::mismatch()),
+        }
+    }};
+}
+pub(super) use within_quota;
+
 /// An answer of another kind than was asked for is a mistake of ours.
 pub(super) fn mismatch() -> Status {
     Status::internal("the node answered with another kind of reply")
@@ -54,6 +67,7 @@ impl Server {
     }
 
     pub(super) async fn put(self: Arc<Self>, request: PutRequest) -> Result<raw::PutResponse, Status> {
+        let request = within_quota!(self, Put, request);
         check::put(&request)?;
         let start = Instant::now();
         let result = propose!(self, Put, request);
@@ -73,6 +87,7 @@ impl Server {
     }
 
     pub(super) async fn txn(self: Arc<Self>, request: TxnRequest) -> Result<raw::TxnResponse, Status> {
+        let request = within_quota!(self, Txn, request);
         check::txn(&request, self.config.txn_ops_max)?;
         let start = Instant::now();
         if check::is_read_only(&request) {
@@ -98,7 +113,8 @@ impl Server {
     pub(super) async fn range_stream(
         self: Arc<Self>,
         request: RangeRequest,
-    ) -> Result<impl Stream<Item = Result<raw::RangeStreamResponse, Status>> + Send + use<>, Status> {
+    ) -> Result<impl Stream<Item = Result<raw::RangeStreamResponse, Status>> + Send + use<>, Status>
+    {
         check::range_stream(&request)?;
         let chunks = Chunks::new(self, request);
         Ok(stream::unfold(Some(chunks), |chunks| async {
@@ -135,8 +151,11 @@ impl Chunks {
         let mut range = self.server.node.range(&self.request).await?;
         let header = self.header.get_or_insert_with(|| range.header.unwrap_or_default()).to_owned();
         if self.request.count_only {
-            let response =
-                raw::RangeResponse { header: Some(header), count: range.count, ..Default::default() };
+            let response = raw::RangeResponse {
+                header: Some(header),
+                count: range.count,
+                ..Default::default()
+            };
             return Ok((raw::RangeStreamResponse { range_response: Some(response) }, true));
         }
         if self.request.revision <= 0 {

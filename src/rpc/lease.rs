@@ -5,10 +5,9 @@ use std::sync::Arc;
 use futures_util::stream::{self, Stream};
 use tonic::{Status, Streaming};
 
-use super::error::{Error, status};
-use super::kv::propose;
+use super::error::status;
+use super::kv::{propose, within_quota};
 use super::{Server, receive_error};
-use crate::metrics;
 use crate::node::{Op, Reply};
 use crate::pb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
@@ -21,6 +20,7 @@ impl Server {
         self: Arc<Self>,
         request: LeaseGrantRequest,
     ) -> Result<LeaseGrantResponse, Status> {
+        let request = within_quota!(self, LeaseGrant, request);
         propose!(self, LeaseGrant, request)
     }
 
@@ -46,7 +46,9 @@ impl Server {
                 granted_ttl: lease.granted_ttl,
                 keys: lease.keys,
             },
-            None => LeaseTimeToLiveResponse { header, id: request.id, ttl: -1, ..Default::default() },
+            None => {
+                LeaseTimeToLiveResponse { header, id: request.id, ttl: -1, ..Default::default() }
+            }
         })
     }
 
@@ -83,13 +85,7 @@ impl Server {
         // The header is filled before the renewal: its revision must not be later than a revoke
         // that the renewal did not see.
         let header = Some(self.node.header());
-        let missing = Status::from(Error::LeaseNotFound);
-        let ttl = match self.node.lease_renew(id).await.map_err(status) {
-            Ok(ttl) => ttl,
-            Err(error) if error.message() == missing.message() => 0,
-            Err(error) => return Err(error),
-        };
-        metrics::lease_renewed().inc();
+        let ttl = self.node.lease_renew(id).await.map_err(status)?;
         Ok(LeaseKeepAliveResponse { header, id, ttl })
     }
 }

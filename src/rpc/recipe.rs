@@ -3,6 +3,7 @@
 //! The owner of a prefix is its key with the lowest create revision. A key that waits watches the
 //! newest of the keys before it and looks again when that one is gone.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,9 +11,10 @@ use prost::Message;
 use tonic::Status;
 
 use super::Server;
-use super::error::status;
+use super::error::{Error, status};
 use super::kv::propose;
-use crate::node::{Op, Reply};
+use crate::mvcc::Change;
+use crate::node::{Node, Op, Reply};
 use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::range_request::{SortOrder, SortTarget};
 use crate::pb::request_op::Request;
@@ -20,6 +22,8 @@ use crate::pb::{
     Compare, DeleteRangeRequest, KeyValue, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp,
     TxnRequest, raw,
 };
+use crate::types::KeyRange;
+use crate::watch::{self as hub, Item, Next};
 
 /// What a lease of a caller who brought none lives, in seconds.
 const SESSION_TTL_SECONDS: i64 = 60;
@@ -133,13 +137,61 @@ impl Server {
 
     /// Waits until the key of this create revision is gone.
     async fn wait_delete(&self, key: Bytes, created: i64) -> Result<(), Status> {
+        // The watcher is there before the look, so that no deletion falls between.
+        let mut events = Events::new(&self.node, KeyRange::single(key.clone()))?;
         let request = RangeRequest { key, serializable: true, ..Default::default() };
         loop {
             let range = self.get(&request).await?;
             if first(&range).is_none_or(|row| row.create_revision != created) {
                 return Ok(());
             }
-            tokio::time::sleep(crate::limits::RECIPE_POLL).await;
+            events.next().await?;
+        }
+    }
+}
+
+/// Each change of a range from now on, in order.
+pub(super) struct Events {
+    node: Node,
+    stream: Arc<hub::Stream>,
+    /// Changes that were taken from the stream, each with its header's revision.
+    taken: VecDeque<(i64, Change)>,
+}
+
+impl Events {
+    pub(super) fn new(node: &Node, range: KeyRange) -> Result<Self, Status> {
+        let stream = node.hub().stream();
+        let spec = hub::Spec { range, start_revision: 0, watch_id: 0, no_put: false, no_delete: false };
+        stream.create(spec).map_err(|error| Status::unknown(error.to_string()))?;
+        Ok(Self { node: node.clone(), stream: Arc::new(stream), taken: VecDeque::new() })
+    }
+
+    /// The next change, and the revision of the answer that carries it.
+    pub(super) async fn next(&mut self) -> Result<(i64, Change), Status> {
+        loop {
+            if let Some(change) = self.taken.pop_front() {
+                return Ok(change);
+            }
+            match self.stream.next() {
+                Next::Item(item) => self.take(item)?,
+                Next::Wait => self.stream.wait().await,
+                Next::CatchUp => {
+                    let stream = Arc::clone(&self.stream);
+                    let items = self.node.read(move |_| stream.catch_up()).await.map_err(status)?;
+                    items.into_iter().try_for_each(|item| self.take(item))?;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, item: Item) -> Result<(), Status> {
+        match item {
+            Item::Events { revision, changes, .. } => {
+                self.taken.extend(changes.into_iter().map(|change| (revision, change)));
+                Ok(())
+            }
+            Item::Compacted { .. } => Err(Error::Compacted.into()),
+            Item::Created { .. } | Item::Canceled { .. } | Item::Progress { .. } => Ok(()),
         }
     }
 }

@@ -117,7 +117,7 @@ pub(super) fn generation_dir(db: &Path, generation: u64) -> PathBuf {
 }
 
 /// Whether `db` holds nothing, so that a store may be made there.
-pub(super) fn is_missing(db: &Path) -> Result<bool, Error> {
+pub fn is_missing(db: &Path) -> Result<bool, Error> {
     match fs::read_dir(db) {
         Ok(mut entries) => Ok(entries.next().is_none()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),

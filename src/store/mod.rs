@@ -53,7 +53,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 pub use checkpoint::{CheckpointBinding, CheckpointReader, Unusable};
-pub use dir::{DirLock, lay_out, lock, refuse_foreign};
+pub use dir::{DirLock, is_missing, lay_out, lock, refuse_foreign};
 pub use error::Error;
 pub use schema::Bucket;
 
@@ -183,7 +183,7 @@ impl Store {
         let committer = Arc::clone(&shared);
         let committer = thread::Builder::new()
             .name("committer".to_owned())
-            .spawn(move || committer.run())
+            .spawn(move || committer::run(&committer))
             .map_err(Error::io(db))?;
         let committer = Mutex::new(Some(committer));
         Ok((Self { shared, committer, generation_dir, generation }, opened))
