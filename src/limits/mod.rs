@@ -68,6 +68,10 @@ pub const WATCH_STREAM_RESPONSES_MAX: usize = 128;
 pub const WATCH_STREAM_BYTES_MAX: usize = 8 << 20;
 /// Watchers of one stream that share one read of history.
 pub const CATCH_UP_WATCHERS_MAX: usize = 512;
+/// Time between two progress notifications of a watcher, etcd's default.
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+/// The shortest time that a flag can ask for, etcd's.
+pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Watchers on one stream.
 pub const WATCHERS_PER_STREAM_MAX: usize = 1 << 20;
 
@@ -154,3 +158,21 @@ pub const RAFT_INFLIGHT_MAX: usize = 512;
 
 /// Time between two looks of a waiting lock or election at the key before it.
 pub const RECIPE_POLL: Duration = Duration::from_millis(20);
+/// Attempts of one call, etcd's client's.
+pub const CLIENT_ATTEMPTS_MAX: u32 = 100;
+/// Pause before a call or a watch is tried again, etcd's client's.
+pub const CLIENT_RETRY_WAIT: Duration = Duration::from_millis(25);
+/// Pause after no endpoint could be dialled: short enough that a restarted server is found at once.
+pub const CLIENT_RECONNECT_WAIT: Duration = Duration::from_millis(250);
+/// Pause before a lost keep-alive stream is opened again, etcd's client's.
+pub const CLIENT_KEEP_ALIVE_RETRY_WAIT: Duration = Duration::from_millis(500);
+/// Shortest interval of HTTP/2 pings: servers close connections that ping more often.
+pub const CLIENT_KEEP_ALIVE_MIN: Duration = Duration::from_secs(10);
+/// Largest request of a client, etcd's client's: below what a server accepts.
+pub const CLIENT_SEND_BYTES_MAX: usize = 2 << 20;
+/// Largest response that a client takes, etcd's client's: the largest that gRPC can frame for Go.
+pub const CLIENT_RECEIVE_BYTES_MAX: usize = i32::MAX as usize;
+/// Flow control windows of a client: a page of keys arrives without a round trip in between.
+pub const CLIENT_WINDOW_BYTES: u32 = 4 << 20;
+/// Requests queued on one stream of a client; the caller waits beyond it.
+pub const CLIENT_STREAM_REQUESTS_MAX: usize = 64;
