@@ -170,4 +170,6 @@ impl Transport for NoTransport {
 }
 
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
