@@ -383,6 +383,9 @@ impl LogThread {
     }
 }
 
+/// The last job that is durable, and the index, term and place of the entries written.
+type Written = (u64, Vec<(u64, u64, Place)>);
+
 /// The log's end, and where the messages go that wait for it.
 struct LogWriter {
     writer: Writer,
@@ -394,7 +397,7 @@ struct LogWriter {
 impl LogWriter {
     /// One write and one sync for all jobs, then their messages leave. Says which job is the last
     /// that is durable now, and where the entries stand.
-    fn carry_out(&mut self, work: Vec<Work>) -> Result<(u64, Vec<(u64, u64, Place)>), log::Error> {
+    fn carry_out(&mut self, work: Vec<Work>) -> Result<Written, log::Error> {
         let mut places = Vec::new();
         let mut messages = Vec::new();
         let mut purge = None;
