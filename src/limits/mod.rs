@@ -84,6 +84,9 @@ pub const COMPACTION_HASHES_KEPT: usize = 10;
 pub const CLIENT_VERSIONS_MAX: usize = 32;
 /// Rows in the first piece of a range stream, etcd's.
 pub const STREAM_CHUNK_ROWS: i64 = 10;
+/// Between progress notifications of a watcher, etcd's default, and the shortest that etcd takes.
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Pause between two batches of a compaction, etcd's.
 pub const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
 

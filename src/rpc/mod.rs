@@ -55,6 +55,8 @@ pub struct Config {
     pub election_timeout: Duration,
     /// A unary request that takes longer is logged.
     pub warning_duration: Duration,
+    /// Between progress notifications of a watcher that asked for them.
+    pub progress_interval: Duration,
 }
 
 impl Config {
