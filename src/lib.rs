@@ -17,6 +17,8 @@
 //! Beside them `client` and `cert` use layer 0 only, and `cli` stands above all.
 
 pub mod apply;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod http;
 pub mod lease;

@@ -1,6 +1,23 @@
+//! Dispatch: the name the process was started by, then its first word.
+
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
+
+use rusd::cli::{self, Program};
+use rusd::server;
+
 fn main() -> ExitCode {
-    let mut args: Vec<_> = std::env::args_os().skip(1).collect();
-    if args.first().is_some_and(|a| a == "serve") { args.remove(0); }
-    rusd::server::main(args)
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let arguments: Vec<OsString> = arguments.collect();
+    match Path::new(&name).file_name().and_then(|name| name.to_str()) {
+        Some("etcd") => server::main(arguments),
+        Some("etcdctl") => cli::main(Program::Etcdctl, arguments),
+        Some("etcdutl") => cli::main(Program::Etcdutl, arguments),
+        _ if arguments.first().is_some_and(|word| word == "serve") => {
+            server::main(arguments.into_iter().skip(1).collect())
+        }
+        _ => cli::main(Program::Rusd, arguments),
+    }
 }

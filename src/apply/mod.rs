@@ -197,8 +197,12 @@ impl Machine {
         data: Bytes,
         now: Duration,
     ) -> Result<Outcome, Fatal> {
-        let mut outcome =
-            Outcome { request_id: 0, reply: Ok(Reply::Done), changes: Vec::new(), compaction: None };
+        let mut outcome = Outcome {
+            request_id: 0,
+            reply: Ok(Reply::Done),
+            changes: Vec::new(),
+            compaction: None,
+        };
         // A new leader's first entry is empty.
         if !data.is_empty() {
             let entry = Entry::decode(data)?;
@@ -376,7 +380,8 @@ impl Machine {
         let attributes = request.member_attributes.unwrap_or_default();
         let mut members = self.members.write();
         let id = request.member_id;
-        if let Some(member) = members.set_attributes(id, &attributes.name, &attributes.client_urls) {
+        if let Some(member) = members.set_attributes(id, &attributes.name, &attributes.client_urls)
+        {
             self.store.put(Bucket::Members, member_key(id), member.to_json());
         }
         Reply::Done

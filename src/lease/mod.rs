@@ -44,7 +44,9 @@ pub struct Info {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    Renewed { ttl_seconds: i64 },
+    Renewed {
+        ttl_seconds: i64,
+    },
     /// Due, and its revocation is on the way.
     Expired,
     NotFound,
@@ -254,7 +256,8 @@ impl Lessor {
             }
             in_window += 1;
             if in_window > REVOKES_PER_SECOND {
-                let extra = Duration::from_secs(1) * u32::try_from(in_window / REVOKES_PER_SECOND).unwrap_or(u32::MAX);
+                let extra = Duration::from_secs(1)
+                    * u32::try_from(in_window / REVOKES_PER_SECOND).unwrap_or(u32::MAX);
                 self.set_deadline(id, deadline + extra);
             }
         }
@@ -317,7 +320,11 @@ mod tests {
         assert_eq!(lessor.info(1, false, at(12)).unwrap().remaining_seconds, 7);
         assert_eq!(lessor.expired(at(19), at(22), 10), [1]);
         assert_eq!(lessor.renew(1, at(19)), Renewal::Expired);
-        assert_eq!(lessor.expired(at(21), at(24), 10), Vec::<i64>::new(), "asked for again only later");
+        assert_eq!(
+            lessor.expired(at(21), at(24), 10),
+            Vec::<i64>::new(),
+            "asked for again only later"
+        );
         assert_eq!(lessor.expired(at(22), at(25), 10), [1]);
         assert_eq!(lessor.info(1, false, at(22)).unwrap().remaining_seconds, -3);
         lessor.revoke(1).unwrap();

@@ -68,6 +68,10 @@ pub const WATCH_STREAM_RESPONSES_MAX: usize = 128;
 pub const WATCH_STREAM_BYTES_MAX: usize = 8 << 20;
 /// Watchers of one stream that share one read of history.
 pub const CATCH_UP_WATCHERS_MAX: usize = 512;
+/// Time between two progress notifications of a watcher, etcd's default.
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+/// The shortest time that a flag can ask for, etcd's.
+pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Watchers on one stream.
 pub const WATCHERS_PER_STREAM_MAX: usize = 1 << 20;
 
@@ -84,9 +88,6 @@ pub const COMPACTION_HASHES_KEPT: usize = 10;
 pub const CLIENT_VERSIONS_MAX: usize = 32;
 /// Rows in the first piece of a range stream, etcd's.
 pub const STREAM_CHUNK_ROWS: i64 = 10;
-/// Between progress notifications of a watcher, etcd's default, and the shortest that etcd takes.
-pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
-pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Pause between two batches of a compaction, etcd's.
 pub const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
 
@@ -142,8 +143,6 @@ pub const CONF_CHANGES_WAITING_MAX: usize = 16;
 pub const FORWARDED_READS_MAX: usize = 1024;
 /// After this a read index is asked for again, with a new context; etcd's.
 pub const READ_INDEX_RETRY: Duration = Duration::from_millis(500);
-/// Batches of committed entries that may wait for apply.
-pub const APPLY_BATCHES_MAX: usize = 64;
 /// Bytes of committed entries handed to apply at once.
 pub const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
 /// Entries that a leader holds uncommitted before it drops proposals.
@@ -152,3 +151,24 @@ pub const RAFT_UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
 pub const RAFT_MESSAGE_BYTES_MAX: u64 = 512 << 10;
 /// Messages with entries in flight to one member, etcd's.
 pub const RAFT_INFLIGHT_MAX: usize = 512;
+
+/// Time between two looks of a waiting lock or election at the key before it.
+pub const RECIPE_POLL: Duration = Duration::from_millis(20);
+/// Attempts of one call, etcd's client's.
+pub const CLIENT_ATTEMPTS_MAX: u32 = 100;
+/// Pause before a call or a watch is tried again, etcd's client's.
+pub const CLIENT_RETRY_WAIT: Duration = Duration::from_millis(25);
+/// Pause after no endpoint could be dialled: short enough that a restarted server is found at once.
+pub const CLIENT_RECONNECT_WAIT: Duration = Duration::from_millis(250);
+/// Pause before a lost keep-alive stream is opened again, etcd's client's.
+pub const CLIENT_KEEP_ALIVE_RETRY_WAIT: Duration = Duration::from_millis(500);
+/// Shortest interval of HTTP/2 pings: servers close connections that ping more often.
+pub const CLIENT_KEEP_ALIVE_MIN: Duration = Duration::from_secs(10);
+/// Largest request of a client, etcd's client's: below what a server accepts.
+pub const CLIENT_SEND_BYTES_MAX: usize = 2 << 20;
+/// Largest response that a client takes, etcd's client's: the largest that gRPC can frame for Go.
+pub const CLIENT_RECEIVE_BYTES_MAX: usize = i32::MAX as usize;
+/// Flow control windows of a client: a page of keys arrives without a round trip in between.
+pub const CLIENT_WINDOW_BYTES: u32 = 4 << 20;
+/// Requests queued on one stream of a client; the caller waits beyond it.
+pub const CLIENT_STREAM_REQUESTS_MAX: usize = 64;

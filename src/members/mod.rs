@@ -114,7 +114,9 @@ impl Members {
     pub fn alarms(&self, kind: i32) -> Vec<AlarmMember> {
         let is_asked_for = |(alarm, _): &&(i32, u64)| kind == 0 || *alarm == kind;
         let alarms = self.alarms.iter().filter(is_asked_for);
-        alarms.map(|(alarm, member_id)| AlarmMember { member_id: *member_id, alarm: *alarm }).collect()
+        alarms
+            .map(|(alarm, member_id)| AlarmMember { member_id: *member_id, alarm: *alarm })
+            .collect()
     }
 
     pub fn has_alarm(&self, kind: pb::AlarmType) -> bool {

@@ -25,8 +25,8 @@ struct Clients {
 static CLIENTS: LazyLock<Clients> = LazyLock::new(|| {
     let options = Opts::new("etcd_server_client_requests_total", "Requests by client version.");
     #[expect(clippy::expect_used, reason = "name and labels are constants")]
-    let family = IntCounterVec::new(options, &["type", "client_api_version"])
-        .expect("metric definition");
+    let family =
+        IntCounterVec::new(options, &["type", "client_api_version"]).expect("metric definition");
     let unknown = version(&family, "unknown");
     let other = version(&family, "other");
     Clients { family, unknown, other, seen: [const { OnceLock::new() }; CLIENT_VERSIONS_MAX] }

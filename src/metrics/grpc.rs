@@ -147,8 +147,7 @@ impl Table {
         let started = counters("grpc_server_started_total", "Calls started.", &LABELS);
         let labels = [LABELS[0], LABELS[1], LABELS[2], "grpc_code"];
         let handled = counters("grpc_server_handled_total", "Calls completed.", &labels);
-        let received =
-            counters("grpc_server_msg_received_total", "Messages received.", &LABELS);
+        let received = counters("grpc_server_msg_received_total", "Messages received.", &LABELS);
         let sent = counters("grpc_server_msg_sent_total", "Messages sent.", &LABELS);
         let methods = METHODS
             .iter()

@@ -37,9 +37,17 @@ pub struct Compaction {
 enum Phase {
     /// Readers from before the compaction may still look at what it dooms.
     Wait(Arc<()>),
-    Index { start: Box<[u8]>, dead: Vec<Revision>, survivors: u64 },
+    Index {
+        start: Box<[u8]>,
+        dead: Vec<Revision>,
+        survivors: u64,
+    },
     Hash(Box<Scan>),
-    Delete { done: oneshot::Receiver<()>, deleted: usize, hash: KeyValueHash },
+    Delete {
+        done: oneshot::Receiver<()>,
+        deleted: usize,
+        hash: KeyValueHash,
+    },
 }
 
 /// One pass over the rows up to the compaction, in revision order.
@@ -60,7 +68,10 @@ pub enum CompactionStep {
     /// Nothing could be done yet; ask again soon.
     Waiting,
     More,
-    Done { deleted: usize, hash: KeyValueHash },
+    Done {
+        deleted: usize,
+        hash: KeyValueHash,
+    },
 }
 
 impl Mvcc {

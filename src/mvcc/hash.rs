@@ -16,8 +16,7 @@ use crate::types::Revision;
 const BUCKET: &[u8] = b"key";
 
 /// Keys of the meta bucket that differ between members for a moment.
-const HASH_IGNORES: [&[u8]; 3] =
-    [schema::CONSISTENT_INDEX, schema::TERM, schema::STORAGE_VERSION];
+const HASH_IGNORES: [&[u8]; 3] = [schema::CONSISTENT_INDEX, schema::TERM, schema::STORAGE_VERSION];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyValueHash {
@@ -95,7 +94,8 @@ impl Mvcc {
     pub fn hash_all(&self) -> Result<u32, Error> {
         self.store.flush()?;
         let view = self.view();
-        let mut buckets = Bucket::ALL.map(|bucket| (bucket.name().as_bytes(), Some(bucket))).to_vec();
+        let mut buckets =
+            Bucket::ALL.map(|bucket| (bucket.name().as_bytes(), Some(bucket))).to_vec();
         buckets.push((BUCKET, None));
         buckets.sort_unstable_by_key(|(name, _)| *name);
         let mut crc = 0;

@@ -7,7 +7,9 @@ use super::kv::Pair;
 use super::{Error, View};
 use crate::limits;
 use crate::pb::raw::RangeResponse;
-use crate::pb::{RangeRequest, ResponseHeader, range_request::SortOrder, range_request::SortTarget};
+use crate::pb::{
+    RangeRequest, ResponseHeader, range_request::SortOrder, range_request::SortTarget,
+};
 use crate::types::{KeyRange, Revision};
 
 struct Item {
@@ -137,7 +139,8 @@ impl View<'_> {
         if range.is_single() {
             let found = self.mvcc.index.read().get(&range.key, main);
             let Some(found) = found else { return Ok((Vec::new(), 0)) };
-            let kv = if by_index { key_only(&range.key, found) } else { self.fetch(found.modified)? };
+            let kv =
+                if by_index { key_only(&range.key, found) } else { self.fetch(found.modified)? };
             return Ok((vec![Item { found, kv }], 1));
         }
         let end = end_of(range);
@@ -229,14 +232,15 @@ fn sort(items: &mut [Item], request: &RangeRequest) -> Result<(), Error> {
         SortTarget::Create => sort_by_key(items, order, |item| item.found.created.main),
         SortTarget::Mod => sort_by_key(items, order, |item| item.found.modified.main),
         SortTarget::Value => {
-            let value = |item: &Item| {
-                Pair::parse(&item.kv).map(|pair| item.kv.slice_ref(pair.value))
-            };
+            let value =
+                |item: &Item| Pair::parse(&item.kv).map(|pair| item.kv.slice_ref(pair.value));
             let values = items.iter().map(value).collect::<Result<Vec<_>, _>>()?;
             let mut keyed: Vec<_> = values.into_iter().zip(items.iter_mut().map(take)).collect();
-            keyed.sort_by(|(a, _), (b, _)| {
-                if order == SortOrder::Descend { b.cmp(a) } else { a.cmp(b) }
-            });
+            keyed.sort_by(
+                |(a, _), (b, _)| {
+                    if order == SortOrder::Descend { b.cmp(a) } else { a.cmp(b) }
+                },
+            );
             for (slot, (_, item)) in items.iter_mut().zip(keyed) {
                 *slot = item;
             }

@@ -118,7 +118,10 @@ impl<'a> Write<'a> {
     }
 
     fn next_revision(&self) -> Revision {
-        Revision::new(self.begin.revision + 1, i64::try_from(self.changes.len()).unwrap_or(i64::MAX))
+        Revision::new(
+            self.begin.revision + 1,
+            i64::try_from(self.changes.len()).unwrap_or(i64::MAX),
+        )
     }
 
     fn store_put(&mut self, key: &Bytes, value: &[u8], lease: i64) {

@@ -77,7 +77,8 @@ impl AutoCompact {
         let interval = self.interval();
         self.next_sample = now + interval;
         self.samples.push_back(revision);
-        let samples_max = usize::try_from(period.div_duration_f64(interval).round() as u64).ok()? + 1;
+        let samples_max =
+            usize::try_from(period.div_duration_f64(interval).round() as u64).ok()? + 1;
         while self.samples.len() > samples_max {
             self.samples.pop_front();
         }

@@ -296,6 +296,11 @@ fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartError> {
     };
     let checkpoint = read_checkpoint(store, opened, &compacted);
     let restore = Restore::read(Arc::clone(store), compacted, checkpoint.as_deref())?;
+    let last = opened.last.map_or(1, |revision| revision.main);
+    if restore.mvcc.current().revision < last {
+        let what = format!("index: it ends before revision {last}, which is there");
+        return Err(StartError::Malformed { table: "rev", what });
+    }
     for (key, id) in &restore.attachments {
         lessor.set(key, *id);
     }
@@ -316,8 +321,9 @@ fn load_members(store: &Store) -> Result<Members, StartError> {
         members.mark_removed(id);
     }
     for (key, _) in store.bucket_iter(Bucket::Alarm)? {
-        let alarm = AlarmMember::decode(key.as_slice()).map_err(|error| {
-            StartError::Malformed { table: Bucket::Alarm.name(), what: error.to_string() }
+        let alarm = AlarmMember::decode(key.as_slice()).map_err(|error| StartError::Malformed {
+            table: Bucket::Alarm.name(),
+            what: error.to_string(),
         })?;
         members.raise(alarm);
     }
@@ -395,8 +401,7 @@ fn assemble(
         observer: Arc::new(Observer { fatal: fatal.clone() }),
         applier: committed,
     };
-    let (raft, raft_threads) =
-        raft::start(raft_config, surroundings, identity.bootstrap.as_ref())?;
+    let (raft, raft_threads) = raft::start(raft_config, surroundings, identity.bootstrap.as_ref())?;
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
     let machine = Machine {
         store: Arc::clone(&store),

@@ -25,6 +25,9 @@ mod status;
 mod sweeper;
 mod waits;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -298,6 +301,11 @@ impl Node {
         }
     }
 
+    /// 64 random bits.
+    pub fn random(&self) -> u64 {
+        self.0.clock.random()
+    }
+
     pub fn hub(&self) -> &Arc<Hub> {
         &self.0.hub
     }
@@ -311,17 +319,18 @@ impl Node {
         loop {
             let renewal = self.0.lessor.lock().renew(id, self.0.clock.now());
             match renewal {
-                Renewal::Renewed { ttl_seconds } => {
-                    crate::metrics::lease_renewed().inc();
-                    return Ok(ttl_seconds);
-                }
+                Renewal::Renewed { ttl_seconds } => return Ok(ttl_seconds),
                 Renewal::NotFound => return Ok(0),
                 Renewal::Expired => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
     }
 
-    pub async fn lease_time_to_live(&self, id: i64, keys: bool) -> Result<Option<LeaseInfo>, Error> {
+    pub async fn lease_time_to_live(
+        &self,
+        id: i64,
+        keys: bool,
+    ) -> Result<Option<LeaseInfo>, Error> {
         self.barrier().await?;
         let info = self.0.lessor.lock().info(id, keys, self.0.clock.now());
         Ok(info.map(|info| LeaseInfo {

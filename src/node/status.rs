@@ -47,7 +47,8 @@ impl Node {
         let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let alarms = members.alarms(AlarmType::None as i32);
         let alarm_text = |alarm: &crate::pb::AlarmMember| {
-            let name = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
+            let name =
+                AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
             format!("memberID:{} alarm:{name}", alarm.member_id)
         };
         let no_leader = (raft.leader == 0).then(|| "etcdserver: no leader".to_owned());

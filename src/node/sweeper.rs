@@ -61,7 +61,10 @@ impl Sweeper {
         let thread = std::thread::Builder::new().name("sweeper".into()).spawn(move || {
             if let Some(compaction) = unfinished {
                 let revision = compaction.revision();
-                tracing::info!("scheduled-compact-revision" = revision, "resume scheduled compaction");
+                tracing::info!(
+                    "scheduled-compact-revision" = revision,
+                    "resume scheduled compaction"
+                );
                 worker.sweep(Sweep { compaction, answer: None });
             }
             worker.run(&receiver);

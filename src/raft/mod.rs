@@ -38,14 +38,13 @@ mod step;
 mod store;
 
 pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
-pub use self::runtime::{Handle, Raft, Surroundings, exists, start};
+pub use self::runtime::{Handle, Raft, Surroundings, exists, identity, start};
 pub use self::step::Refusal;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use ::raft::eraftpb::{ConfChange, ConfState};
-use ::raft::eraftpb::Message;
+pub use ::raft::eraftpb::{ConfChange, ConfState, Message};
 use bytes::Bytes;
 
 /// What a member is started with.

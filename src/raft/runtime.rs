@@ -46,6 +46,11 @@ pub fn exists(disk: &dyn Disk, dir: &Path) -> bool {
     log::exists(disk, dir)
 }
 
+/// Whose log a directory holds.
+pub fn identity(disk: &dyn Disk, dir: &Path) -> Result<Metadata, Error> {
+    Ok(log::identity(disk, dir)?)
+}
+
 /// Everything that raft needs from outside.
 pub struct Surroundings {
     pub clock: Arc<dyn Clock>,

@@ -58,7 +58,7 @@ fn config(dir: &Path, position: (u64, u64), conf_state: ConfState) -> Config {
 }
 
 fn try_start(config: Config, bootstrap: Option<&Bootstrap>) -> Result<Member, Error> {
-    let (applier, committed) = sync_channel(crate::limits::APPLY_BATCHES_MAX);
+    let (applier, committed) = sync_channel(crate::limits::APPLY_QUEUE_BATCHES_MAX);
     let recorder = Arc::new(Recorder::default());
     let surroundings = Surroundings {
         clock: Arc::new(SystemClock::new()),

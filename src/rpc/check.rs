@@ -221,12 +221,18 @@ mod tests {
             sort_target: target,
             ..Default::default()
         };
-        assert_eq!(range(&RangeRequest { sort_order: 9, ..Default::default() }), Err(Error::EmptyKey));
+        assert_eq!(
+            range(&RangeRequest { sort_order: 9, ..Default::default() }),
+            Err(Error::EmptyKey)
+        );
         assert_eq!(range(&request(3, 0)), Err(Error::InvalidSortOption));
         assert_eq!(range(&request(0, 5)), Err(Error::InvalidSortOption));
         assert_eq!(range(&request(-1, 0)), Err(Error::InvalidSortOption));
         assert_eq!(range(&request(2, 4)), Ok(()));
-        assert_eq!(range_stream(&request(2, 0)).unwrap_err().message(), "RangeStream does not support custom sort orders");
+        assert_eq!(
+            range_stream(&request(2, 0)).unwrap_err().message(),
+            "RangeStream does not support custom sort orders"
+        );
         assert!(range_stream(&request(1, 0)).is_ok() && range_stream(&request(0, 3)).is_ok());
     }
 
@@ -297,8 +303,12 @@ mod tests {
         }
         let merged: Vec<_> = changes.deletes.iter().collect();
         assert_eq!(merged, [(&b"a".to_vec(), &b"d".to_vec()), (&b"e".to_vec(), &b"z".to_vec())]);
-        assert!(changes.deletes_key(b"a") && changes.deletes_key(b"cz") && changes.deletes_key(b"e"));
-        assert!(!changes.deletes_key(b"d") && !changes.deletes_key(b"z") && !changes.deletes_key(b""));
+        assert!(
+            changes.deletes_key(b"a") && changes.deletes_key(b"cz") && changes.deletes_key(b"e")
+        );
+        assert!(
+            !changes.deletes_key(b"d") && !changes.deletes_key(b"z") && !changes.deletes_key(b"")
+        );
     }
 
     #[test]
@@ -309,7 +319,8 @@ mod tests {
 
     #[test]
     fn only_direct_ranges_are_read_only() {
-        let range_op = || op(Request::RequestRange(RangeRequest { key: "a".into(), ..Default::default() }));
+        let range_op =
+            || op(Request::RequestRange(RangeRequest { key: "a".into(), ..Default::default() }));
         let read = |success| is_read_only(&TxnRequest { success, ..Default::default() });
         assert!(read(vec![]) && read(vec![range_op()]));
         assert!(!read(vec![nested(vec![range_op()], vec![])]) && !read(vec![put_op("a")]));

@@ -83,7 +83,10 @@ impl Server {
         Ok(ProclaimResponse { header: announced.map_err(as_unknown)? })
     }
 
-    pub(super) async fn resign(self: Arc<Self>, request: ResignRequest) -> Result<ResignResponse, Status> {
+    pub(super) async fn resign(
+        self: Arc<Self>,
+        request: ResignRequest,
+    ) -> Result<ResignResponse, Status> {
         let leader = request.leader.ok_or_else(|| Status::unknown(MISSING))?;
         let txn = TxnRequest {
             compare: vec![recipe::created_at(leader.key.clone(), leader.rev)],

@@ -131,7 +131,11 @@ mod tests {
     #[test]
     fn every_text_is_etcds_own_and_unique() {
         let mut texts: Vec<&str> = Error::ALL.iter().map(|error| error.wire().1).collect();
-        assert!(texts.iter().all(|text| text.starts_with("etcdserver: ") || *text == "context deadline exceeded"));
+        assert!(
+            texts.iter().all(
+                |text| text.starts_with("etcdserver: ") || *text == "context deadline exceeded"
+            )
+        );
         texts.sort_unstable();
         texts.dedup();
         assert_eq!(texts.len(), Error::ALL.len());

@@ -104,7 +104,9 @@ impl Stream {
                 }
                 if let Some(trailers) = frame.trailers_ref() {
                     let status = trailers.get(GRPC_STATUS);
-                    self.finish(status.map_or(2, |value| Code::from_bytes(value.as_bytes()) as usize));
+                    self.finish(
+                        status.map_or(2, |value| Code::from_bytes(value.as_bytes()) as usize),
+                    );
                     return Poll::Ready(self.last(frame));
                 }
             }
@@ -285,9 +287,10 @@ const TONIC_TOO_LARGE: &str = "decoded message length too large: found ";
 
 /// An error of a request stream in etcd's words.
 pub fn receive_error(status: Status, bytes_max: usize) -> Status {
-    let length = status.message().split_once(TONIC_TOO_LARGE).and_then(|(_, rest)| {
-        rest.split(' ').next().and_then(|number| number.parse().ok())
-    });
+    let length = status
+        .message()
+        .split_once(TONIC_TOO_LARGE)
+        .and_then(|(_, rest)| rest.split(' ').next().and_then(|number| number.parse().ok()));
     match length {
         Some(length) => too_large(length, bytes_max),
         None => status,
@@ -341,7 +344,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_is_read_from_chunks_of_any_size() {
-        let request = PutRequest { key: "key".into(), value: vec![7; 100].into(), ..Default::default() };
+        let request =
+            PutRequest { key: "key".into(), value: vec![7; 100].into(), ..Default::default() };
         let bytes = encode(&request).unwrap();
         for chunk in [1, 2, 4, 5, 6, 50, 1000] {
             assert_eq!(decoded(&bytes, chunk, 200).await.unwrap(), request, "{chunk}");

@@ -39,7 +39,8 @@ impl Server {
     pub(super) async fn health_watch(
         self: Arc<Self>,
         request: HealthCheckRequest,
-    ) -> Result<impl Stream<Item = Result<HealthCheckResponse, Status>> + Send + use<>, Status> {
+    ) -> Result<impl Stream<Item = Result<HealthCheckResponse, Status>> + Send + use<>, Status>
+    {
         let status = if request.service.is_empty() {
             ServingStatus::Serving
         } else {

@@ -113,7 +113,8 @@ impl Server {
     pub(super) async fn range_stream(
         self: Arc<Self>,
         request: RangeRequest,
-    ) -> Result<impl Stream<Item = Result<raw::RangeStreamResponse, Status>> + Send + use<>, Status> {
+    ) -> Result<impl Stream<Item = Result<raw::RangeStreamResponse, Status>> + Send + use<>, Status>
+    {
         check::range_stream(&request)?;
         let chunks = Chunks::new(self, request);
         Ok(stream::unfold(Some(chunks), |chunks| async {
@@ -150,8 +151,11 @@ impl Chunks {
         let mut range = self.server.node.range(&self.request).await?;
         let header = self.header.get_or_insert_with(|| range.header.unwrap_or_default()).to_owned();
         if self.request.count_only {
-            let response =
-                raw::RangeResponse { header: Some(header), count: range.count, ..Default::default() };
+            let response = raw::RangeResponse {
+                header: Some(header),
+                count: range.count,
+                ..Default::default()
+            };
             return Ok((raw::RangeStreamResponse { range_response: Some(response) }, true));
         }
         if self.request.revision <= 0 {

@@ -46,7 +46,9 @@ impl Server {
                 granted_ttl: lease.granted_ttl,
                 keys: lease.keys,
             },
-            None => LeaseTimeToLiveResponse { header, id: request.id, ttl: -1, ..Default::default() },
+            None => {
+                LeaseTimeToLiveResponse { header, id: request.id, ttl: -1, ..Default::default() }
+            }
         })
     }
 

@@ -13,7 +13,10 @@ use crate::pb::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockRespon
 use crate::pb::{DeleteRangeRequest, RangeRequest, TxnRequest};
 
 impl Server {
-    pub(super) async fn lock(self: Arc<Self>, request: LockRequest) -> Result<LockResponse, Status> {
+    pub(super) async fn lock(
+        self: Arc<Self>,
+        request: LockRequest,
+    ) -> Result<LockResponse, Status> {
         self.acquire(request).await.map_err(as_unknown)
     }
 
@@ -47,7 +50,10 @@ impl Server {
         Ok(LockResponse { header: still.header, key })
     }
 
-    pub(super) async fn unlock(self: Arc<Self>, request: UnlockRequest) -> Result<UnlockResponse, Status> {
+    pub(super) async fn unlock(
+        self: Arc<Self>,
+        request: UnlockRequest,
+    ) -> Result<UnlockResponse, Status> {
         if request.key.is_empty() {
             return Err(as_unknown(super::Error::EmptyKey.into()));
         }

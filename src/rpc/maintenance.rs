@@ -16,7 +16,10 @@ use crate::pb::{
 
 impl Server {
     /// Even a list goes through the log, as in etcd. An unknown action would end etcd's process.
-    pub(super) async fn alarm(self: Arc<Self>, request: AlarmRequest) -> Result<AlarmResponse, Status> {
+    pub(super) async fn alarm(
+        self: Arc<Self>,
+        request: AlarmRequest,
+    ) -> Result<AlarmResponse, Status> {
         if AlarmAction::try_from(request.action).is_err() {
             return Err(Error::UnknownAlarmAction.into());
         }
@@ -25,7 +28,10 @@ impl Server {
         Ok(response)
     }
 
-    pub(super) async fn status(self: Arc<Self>, _: StatusRequest) -> Result<StatusResponse, Status> {
+    pub(super) async fn status(
+        self: Arc<Self>,
+        _: StatusRequest,
+    ) -> Result<StatusResponse, Status> {
         let status = self.node.status();
         Ok(StatusResponse {
             header: Some(self.node.header()),
@@ -49,7 +55,10 @@ impl Server {
         Ok(HashResponse { header: Some(self.node.header()), hash })
     }
 
-    pub(super) async fn hash_kv(self: Arc<Self>, request: HashKvRequest) -> Result<HashKvResponse, Status> {
+    pub(super) async fn hash_kv(
+        self: Arc<Self>,
+        request: HashKvRequest,
+    ) -> Result<HashKvResponse, Status> {
         let hashed = self.node.hash_kv(request.revision).await.map_err(status)?;
         let header = ResponseHeader { revision: hashed.current_revision, ..self.node.header() };
         Ok(HashKvResponse {

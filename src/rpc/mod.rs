@@ -23,6 +23,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod recipe;
+mod watch;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -36,7 +37,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method as Verb, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use prost::Message;
-use tokio::sync::watch;
+use tokio::sync::watch as latest;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
@@ -55,8 +56,8 @@ pub struct Config {
     pub election_timeout: Duration,
     /// A unary request that takes longer is logged.
     pub warning_duration: Duration,
-    /// Between progress notifications of a watcher that asked for them.
-    pub progress_interval: Duration,
+    /// Between two progress notifications of a watcher.
+    pub watch_progress_interval: Duration,
 }
 
 impl Config {
@@ -77,8 +78,8 @@ struct Ends {
 pub struct Server {
     node: Node,
     config: Config,
-    leader: watch::Receiver<u64>,
-    ends: watch::Sender<Ends>,
+    leader: latest::Receiver<u64>,
+    ends: latest::Sender<Ends>,
     learner: AtomicBool,
 }
 
@@ -124,7 +125,7 @@ type Output = Response<Body>;
 impl Server {
     pub fn new(node: Node, config: Config) -> Arc<Self> {
         let leader = node.leader();
-        let ends = watch::channel(Ends::default()).0;
+        let ends = latest::channel(Ends::default()).0;
         Arc::new(Self { node, config, leader, ends, learner: AtomicBool::new(false) })
     }
 
@@ -139,7 +140,8 @@ impl Server {
             }
             leaderless = if self.has_leader() { 0 } else { leaderless + 1 };
             let gone = leaderless >= LEADERLESS_TIMEOUTS;
-            self.ends.send_if_modified(|ends| std::mem::replace(&mut ends.leaderless, gone) != gone);
+            self.ends
+                .send_if_modified(|ends| std::mem::replace(&mut ends.leaderless, gone) != gone);
         }
     }
 
@@ -203,7 +205,9 @@ impl Server {
         let path = parts.uri.path();
         let Some((service, name)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'))
         else {
-            return grpc::failure(&Status::unimplemented(format!("malformed method name: {path:?}")));
+            return grpc::failure(&Status::unimplemented(format!(
+                "malformed method name: {path:?}"
+            )));
         };
         match (service, name) {
             ("etcdserverpb.KV", "Compact") => unary!("etcdserverpb.KV", "Compact", Self::compact),
@@ -258,7 +262,13 @@ impl Server {
         }
     }
 
-    async fn streams<B>(self: &Arc<Self>, service: &str, name: &str, parts: &Parts, body: B) -> Output
+    async fn streams<B>(
+        self: &Arc<Self>,
+        service: &str,
+        name: &str,
+        parts: &Parts,
+        body: B,
+    ) -> Output
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError> + Send + Sync,
@@ -275,6 +285,10 @@ impl Server {
             ("grpc.health.v1.Health", "Watch") => {
                 let method = method!("grpc.health.v1.Health", "Watch");
                 self.server_stream(method, parts, body, Self::health_watch).await
+            }
+            ("etcdserverpb.Watch", "Watch") => {
+                let method = method!("etcdserverpb.Watch", "Watch");
+                self.bidi_stream(method, parts, body, Self::watch).await
             }
             ("etcdserverpb.Lease", "LeaseKeepAlive") => {
                 let method = method!("etcdserverpb.Lease", "LeaseKeepAlive");
@@ -406,7 +420,8 @@ impl Server {
     {
         let codec = ProstCodec::<R, M>::default();
         let encoder = tonic::codec::Codec::encoder(&mut { codec });
-        let body = tonic::codec::EncodeBody::new_server(encoder, stream, None, Default::default(), None);
+        let body =
+            tonic::codec::EncodeBody::new_server(encoder, stream, None, Default::default(), None);
         let ending = self.ending(&parts.headers);
         let stream = grpc::Stream::new(tonic::body::Body::new(body), ending, method, start);
         grpc::stream(stream)
@@ -513,7 +528,8 @@ fn refuse(parts: &Parts) -> Option<Output> {
         (StatusCode::METHOD_NOT_ALLOWED, Status::internal(text))
     } else {
         let text = String::from_utf8_lossy(content_type);
-        let status = Status::invalid_argument(format!("invalid gRPC request content-type {text:?}"));
+        let status =
+            Status::invalid_argument(format!("invalid gRPC request content-type {text:?}"));
         (StatusCode::UNSUPPORTED_MEDIA_TYPE, status)
     };
     let mut response = grpc::failure(&status);

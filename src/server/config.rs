@@ -213,18 +213,27 @@ impl Values<'_> {
         Url::parse_list(self.0.text(name)).unwrap_or_default()
     }
     fn words(&self, name: &str) -> Vec<String> {
-        self.0.text(name).split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        self.0
+            .text(name)
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 }
 
 fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
     let values = Values(given);
     if given.text("discovery-fallback") == "proxy" {
-        return invalid("v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"");
+        return invalid(
+            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
+        );
     }
     let log = log_settings(given)?;
     let name = given.text("name").to_owned();
-    let missing_advertise = given.is_set("listen-client-urls") && !given.is_set("advertise-client-urls");
+    let missing_advertise =
+        given.is_set("listen-client-urls") && !given.is_set("advertise-client-urls");
     let data_dir = match given.text("data-dir") {
         "" => PathBuf::from(format!("{name}.etcd")),
         path => PathBuf::from(path),
@@ -235,7 +244,11 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         listen_client_urls: values.urls("listen-client-urls"),
         listen_metrics_urls: values.urls("listen-metrics-urls"),
         advertise_peer_urls: values.urls("initial-advertise-peer-urls"),
-        advertise_client_urls: if missing_advertise { Vec::new() } else { values.urls("advertise-client-urls") },
+        advertise_client_urls: if missing_advertise {
+            Vec::new()
+        } else {
+            values.urls("advertise-client-urls")
+        },
         initial_cluster: given.text("initial-cluster").to_owned(),
         new_cluster: given.text("initial-cluster-state") == "new",
         token: given.text("initial-cluster-token").to_owned(),
@@ -243,7 +256,8 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         election: Duration::from_millis(values.uint("election-timeout")),
         max_request_bytes: usize::try_from(values.uint("max-request-bytes")).unwrap_or(usize::MAX),
         max_txn_ops: usize::try_from(values.uint("max-txn-ops")).unwrap_or(usize::MAX),
-        max_concurrent_streams: u32::try_from(values.uint("max-concurrent-streams")).unwrap_or(u32::MAX),
+        max_concurrent_streams: u32::try_from(values.uint("max-concurrent-streams"))
+            .unwrap_or(u32::MAX),
         keepalive_min: values.duration("grpc-keepalive-min-time"),
         keepalive_interval: values.duration("grpc-keepalive-interval"),
         keepalive_timeout: values.duration("grpc-keepalive-timeout"),
@@ -284,7 +298,8 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
             )
         });
     }
-    config.compaction = compaction(given.text("auto-compaction-mode"), given.text("auto-compaction-retention"))?;
+    config.compaction =
+        compaction(given.text("auto-compaction-mode"), given.text("auto-compaction-retention"))?;
     follow_defaults(&mut config, given);
     Ok(config)
 }
@@ -294,7 +309,8 @@ fn gate_settings(given: &Given) -> Vec<(&'static str, &'static str, bool)> {
     flags::GATES
         .iter()
         .map(|&(name, stage, default, _)| {
-            let on = set.iter().rev().find(|(gate, _)| *gate == name).map_or(default, |&(_, on)| on);
+            let on =
+                set.iter().rev().find(|(gate, _)| *gate == name).map_or(default, |&(_, on)| on);
             (name, stage, on)
         })
         .collect()
@@ -310,12 +326,19 @@ fn log_settings(given: &Given) -> Result<Log, Stop> {
         "warn" => Level::Warn,
         "error" => Level::Error,
         "dpanic" | "panic" | "fatal" => Level::Fatal,
-        _ => return Err(Stop::Usage(format!("unrecognized level: {}", go::quote(given.text("log-level"))))),
+        _ => {
+            return Err(Stop::Usage(format!(
+                "unrecognized level: {}",
+                go::quote(given.text("log-level"))
+            )));
+        }
     };
     let json = match given.text("log-format") {
         "json" | "" => true,
         "console" => false,
-        other => return invalid(format!("unknown log format: {other}, supported values json, console")),
+        other => {
+            return invalid(format!("unknown log format: {other}, supported values json, console"));
+        }
     };
     let mut outputs = Values(given).words("log-outputs");
     if outputs.is_empty() {
@@ -338,7 +361,9 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
     bind(&config.listen_metrics_urls)?;
     if let Err(why) = url::check_host(&config.advertise_peer_urls) {
         let urls = go::quote(&url::join(&config.advertise_peer_urls));
-        return invalid(format!("--initial-advertise-peer-urls {urls} must be \"host:port\" ({why})"));
+        return invalid(format!(
+            "--initial-advertise-peer-urls {urls} must be \"host:port\" ({why})"
+        ));
     }
     if let Err(why) = url::check_host(&config.advertise_client_urls) {
         let urls = go::quote(&url::join(&config.advertise_client_urls));
@@ -365,7 +390,9 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
         ));
     }
     if config.advertise_client_urls.is_empty() {
-        return invalid("--advertise-client-urls is required when --listen-client-urls is set explicitly");
+        return invalid(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        );
     }
     match given.text("auto-compaction-mode") {
         "periodic" | "revision" => {}
@@ -373,7 +400,8 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
         mode => return invalid(format!("unknown auto-compaction-mode {}", go::quote(mode))),
     }
     check_time(given, "compact-hash-check-time")?;
-    let listens = [&config.listen_peer_urls, &config.listen_client_urls, &config.listen_metrics_urls];
+    let listens =
+        [&config.listen_peer_urls, &config.listen_client_urls, &config.listen_metrics_urls];
     if let Some(url) = listens.into_iter().flatten().find(|url| url.is_tls()) {
         return invalid(format!("TLS is not supported by rusd yet ({url})"));
     }
@@ -393,14 +421,16 @@ fn compaction(mode: &str, retention: &str) -> Result<Compaction, Stop> {
     let retention = if retention.is_empty() { "0" } else { retention };
     let value = match retention.parse::<i64>() {
         Ok(count) if mode == "revision" => count,
-        Ok(hours) => hours.checked_mul(3_600_000_000_000).ok_or_else(|| {
-            parse(format!("time: invalid duration {}", go::quote(retention)))
-        })?,
+        Ok(hours) => hours
+            .checked_mul(3_600_000_000_000)
+            .ok_or_else(|| parse(format!("time: invalid duration {}", go::quote(retention))))?,
         // A duration counts its nanoseconds as revisions, as in etcd.
         Err(_) => go::parse_duration(retention).map_err(parse)?,
     };
     if value < 0 {
-        return invalid(format!("--auto-compaction-retention must not be negative (set to {retention})"));
+        return invalid(format!(
+            "--auto-compaction-retention must not be negative (set to {retention})"
+        ));
     }
     Ok(match (value, mode) {
         (0, _) => Compaction::Off,
@@ -482,7 +512,10 @@ impl Config {
             ));
         }
         if !self.new_cluster {
-            return Err("rusd does not join existing clusters yet (--initial-cluster-state=existing)".into());
+            return Err(
+                "rusd does not join existing clusters yet (--initial-cluster-state=existing)"
+                    .into(),
+            );
         }
         Ok(mine)
     }
@@ -549,7 +582,10 @@ mod tests {
                 "error parsing CompactionRetention: time: missing unit in duration \"0.5\"",
             ),
             ("--cert-file a.pem", "flag --cert-file is not supported by rusd yet"),
-            ("--listen-peer-urls https://127.0.0.1:1", "TLS is not supported by rusd yet (https://127.0.0.1:1)"),
+            (
+                "--listen-peer-urls https://127.0.0.1:1",
+                "TLS is not supported by rusd yet (https://127.0.0.1:1)",
+            ),
             (
                 "--feature-gates LeaseCheckpoint=true",
                 "feature gate LeaseCheckpoint=true is not supported by rusd yet",
@@ -590,8 +626,12 @@ mod tests {
     #[test]
     fn the_environment_fills_in_and_conflicts_stop() {
         let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let environment =
-            [variable("ETCD_NAME", "n"), variable("ETCD_DATA_DIR", ""), variable("ETCD_ENABLE_V2", "1"), variable("HOME", "/")];
+        let environment = [
+            variable("ETCD_NAME", "n"),
+            variable("ETCD_DATA_DIR", ""),
+            variable("ETCD_ENABLE_V2", "1"),
+            variable("HOME", "/"),
+        ];
         let (config, notices) = load(&[], &environment).unwrap();
         assert_eq!(config.name, "n");
         assert!(notices.iter().any(|n| n.warn
@@ -614,7 +654,9 @@ mod tests {
         assert!(first("--initial-cluster default=http://localhost:1").starts_with(
             "--initial-cluster has default=http://localhost:1 but missing from --initial-advertise-peer-urls="
         ));
-        assert!(first("--initial-cluster default=http://localhost:2380,b=http://localhost:1")
-            .contains("several members"));
+        assert!(
+            first("--initial-cluster default=http://localhost:2380,b=http://localhost:1")
+                .contains("several members")
+        );
     }
 }

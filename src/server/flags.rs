@@ -403,7 +403,10 @@ mod tests {
         for line in ["-name a", "--name a", "-name=a", "--name=a", "--name x --name=a"] {
             assert_eq!(parse(&words(line)).unwrap().text("name"), "a", "{line}");
         }
-        assert_eq!(parse(&words("--election-timeout 0x400")).unwrap().text("election-timeout"), "0x400");
+        assert_eq!(
+            parse(&words("--election-timeout 0x400")).unwrap().text("election-timeout"),
+            "0x400"
+        );
     }
 
     #[test]

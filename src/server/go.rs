@@ -84,7 +84,8 @@ pub(super) fn parse_duration(text: &str) -> Result<i64, String> {
         let nanos = unit_nanos(unit).ok_or_else(|| {
             format!("time: unknown unit {} in duration {}", quote(unit), quote(text))
         })?;
-        total = total.checked_add(scaled(number, nanos).ok_or_else(invalid)?).ok_or_else(invalid)?;
+        total =
+            total.checked_add(scaled(number, nanos).ok_or_else(invalid)?).ok_or_else(invalid)?;
         rest = &rest[unit_end..];
     }
     i64::try_from(if negative { -total } else { total }).map_err(|_| invalid())
@@ -139,9 +140,13 @@ mod tests {
 
     #[test]
     fn durations_have_units() {
-        for (text, nanos) in
-            [("1m30s", 90_000_000_000), ("1.5h", 5_400_000_000_000), ("-2ms", -2_000_000), ("0", 0), (".5s", 500_000_000)]
-        {
+        for (text, nanos) in [
+            ("1m30s", 90_000_000_000),
+            ("1.5h", 5_400_000_000_000),
+            ("-2ms", -2_000_000),
+            ("0", 0),
+            (".5s", 500_000_000),
+        ] {
             assert_eq!(parse_duration(text), Ok(nanos), "{text}");
         }
         assert_eq!(parse_duration("0.5"), Err("time: missing unit in duration \"0.5\"".into()));

@@ -329,7 +329,7 @@ fn services(config: &Config, arguments: &[String], node: &Node, connections: usi
             txn_ops_max: config.max_txn_ops,
             election_timeout: config.election,
             warning_duration: config.warning_request,
-            progress_interval: config.progress_interval,
+            watch_progress_interval: config.progress_interval,
         },
     );
     let http = Http::new(

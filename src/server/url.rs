@@ -26,7 +26,8 @@ impl fmt::Display for Url {
 impl Url {
     /// A list as flags give it: comma separated, doubles dropped, sorted.
     pub(super) fn parse_list(list: &str) -> Result<Vec<Self>, String> {
-        let mut urls = list.split(',').map(|url| Self::parse(url.trim())).collect::<Result<Vec<_>, _>>()?;
+        let mut urls =
+            list.split(',').map(|url| Self::parse(url.trim())).collect::<Result<Vec<_>, _>>()?;
         urls.sort();
         urls.dedup();
         Ok(urls)
@@ -52,7 +53,9 @@ impl Url {
             "unix" | "unixs" => Ok(url),
             "http" | "https" => {
                 if split_host_port(url.authority()).is_none() {
-                    return Err(format!("URL address does not have the form \"host:port\": {text}"));
+                    return Err(format!(
+                        "URL address does not have the form \"host:port\": {text}"
+                    ));
                 }
                 if !url.path().is_empty() {
                     return Err(format!("URL must not contain a path: {text}"));
@@ -127,7 +130,9 @@ fn split_host_port(authority: &str) -> Option<(&str, &str)> {
 pub(super) fn check_bind(urls: &[Url]) -> Result<(), String> {
     for url in urls.iter().filter(|url| !url.is_unix()) {
         let (host, _) = url.host_port();
-        if host != "localhost" && host.split('%').next().is_none_or(|ip| ip.parse::<IpAddr>().is_err()) {
+        if host != "localhost"
+            && host.split('%').next().is_none_or(|ip| ip.parse::<IpAddr>().is_err())
+        {
             return Err(format!("expected IP in URL for binding ({url})"));
         }
     }
@@ -166,15 +171,27 @@ mod tests {
     #[test]
     fn refusals_have_etcds_texts() {
         let refused = |text: &str| Url::parse(text).unwrap_err();
-        assert_eq!(refused("http://a"), "URL address does not have the form \"host:port\": http://a");
+        assert_eq!(
+            refused("http://a"),
+            "URL address does not have the form \"host:port\": http://a"
+        );
         assert_eq!(refused("http://a:1/"), "URL must not contain a path: http://a:1/");
-        assert_eq!(refused("ftp://a:1"), "URL scheme must be http, https, unix, or unixs: ftp://a:1");
-        assert_eq!(refused("http://::1:2379"), "URL address does not have the form \"host:port\": http://::1:2379");
+        assert_eq!(
+            refused("ftp://a:1"),
+            "URL scheme must be http, https, unix, or unixs: ftp://a:1"
+        );
+        assert_eq!(
+            refused("http://::1:2379"),
+            "URL address does not have the form \"host:port\": http://::1:2379"
+        );
         assert_eq!(
             check_bind(&Url::parse_list("http://example.com:2379").unwrap()),
             Err("expected IP in URL for binding (http://example.com:2379)".into())
         );
-        assert_eq!(check_bind(&Url::parse_list("http://localhost:1,http://[::]:2").unwrap()), Ok(()));
+        assert_eq!(
+            check_bind(&Url::parse_list("http://localhost:1,http://[::]:2").unwrap()),
+            Ok(())
+        );
         assert!(check_host(&Url::parse_list("http://:2379").unwrap()).is_err());
     }
 

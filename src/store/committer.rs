@@ -5,6 +5,7 @@
 //! only when its commit is durable: a full disk aborts the transaction and the batch stays.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,7 +151,29 @@ pub(super) struct Shared {
     pub hooks: Hooks,
 }
 
+/// The committer's thread.
+pub(super) fn run(shared: &Shared) {
+    // A panic is a bug; it must not leave apply waiting for a thread that is gone.
+    let ended = panic::catch_unwind(AssertUnwindSafe(|| shared.work_off()));
+    let why = match ended {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the committer panicked".to_owned(),
+    };
+    tracing::error!(error = %why, "the store cannot commit; the member stops");
+    shared.stop(&why);
+    call(&shared.hooks.fatal, &why);
+}
+
 impl Shared {
+    /// Commits until it is told to stop.
+    fn work_off(&self) -> Result<(), Error> {
+        while let Some(batch) = self.next_batch() {
+            self.commit_until_done(batch)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn seal(&self, position: Position) {
         let entry = std::mem::take(&mut *self.open.lock());
         let mut queue = self.queue.lock();
@@ -206,18 +229,6 @@ impl Shared {
         queue.stop.get_or_insert_with(|| why.to_owned());
         self.work.notify_all();
         self.done.notify_all();
-    }
-
-    /// The committer's thread.
-    pub(super) fn run(&self) {
-        while let Some(batch) = self.next_batch() {
-            if let Err(error) = self.commit_until_done(batch) {
-                tracing::error!(%error, "the store cannot commit; the member stops");
-                self.stop(&error.to_string());
-                call(&self.hooks.fatal, &error.to_string());
-                return;
-            }
-        }
     }
 
     /// Waits for work and until it is due. None: stop.

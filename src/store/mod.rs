@@ -183,7 +183,7 @@ impl Store {
         let committer = Arc::clone(&shared);
         let committer = thread::Builder::new()
             .name("committer".to_owned())
-            .spawn(move || committer.run())
+            .spawn(move || committer::run(&committer))
             .map_err(Error::io(db))?;
         let committer = Mutex::new(Some(committer));
         Ok((Self { shared, committer, generation_dir, generation }, opened))

@@ -467,7 +467,8 @@ fn flipped_bits_are_never_served() {
             refused += 1;
             continue;
         };
-        assert_eq!(opened.consistent_index, 602, "byte {at}");
+        // A flipped transaction number can bring back the commit before: the log replays it.
+        assert!(opened.consistent_index <= 602, "byte {at}");
         for row in &expected {
             match store.get_many(&[row.rev]) {
                 Ok(found) => assert_eq!(&found[0], row, "byte {at}"),

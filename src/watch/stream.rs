@@ -16,14 +16,30 @@ use crate::types::Revision;
 /// What the consumer of a stream receives, in order.
 #[derive(Clone, Debug)]
 pub enum Item {
-    Created { watch_id: i64, revision: i64 },
-    Canceled { watch_id: i64, revision: i64 },
+    Created {
+        watch_id: i64,
+        revision: i64,
+    },
+    Canceled {
+        watch_id: i64,
+        revision: i64,
+    },
     /// Changes of whole transactions. `revision` is the header's.
-    Events { watch_id: i64, revision: i64, changes: Vec<Change> },
+    Events {
+        watch_id: i64,
+        revision: i64,
+        changes: Vec<Change>,
+    },
     /// Everything up to `revision` was sent; -1 speaks for all watchers of the stream.
-    Progress { watch_id: i64, revision: i64 },
+    Progress {
+        watch_id: i64,
+        revision: i64,
+    },
     /// The watcher's next revision is compacted away.
-    Compacted { watch_id: i64, compact_revision: i64 },
+    Compacted {
+        watch_id: i64,
+        compact_revision: i64,
+    },
 }
 
 impl Item {
@@ -58,8 +74,6 @@ pub(super) struct Queue {
     pending: Mutex<Pending>,
     /// For the consumer: there is something to take or to read.
     filled: Notify,
-    /// For whoever wants to add a control item: there may be room.
-    drained: Notify,
 }
 
 impl Queue {
@@ -75,8 +89,8 @@ impl Queue {
         true
     }
 
-    /// Takes an answer to a request of the client. Requests wait for room before they are served,
-    /// so answers exceed the bound by a few at most.
+    /// Takes an answer to a request of the client. Requests are read only by the consumer, one for
+    /// each item that it takes, so answers exceed the bound by a few at most.
     fn push(&self, item: Item) {
         self.pending.lock().push(item);
         self.filled.notify_one();
@@ -149,17 +163,6 @@ impl Stream {
         self.hub.revision()
     }
 
-    /// Waits until an answer to one more request has room.
-    pub async fn room(&self) {
-        loop {
-            let drained = self.queue.drained.notified();
-            if !self.queue.pending.lock().is_full() {
-                return;
-            }
-            drained.await;
-        }
-    }
-
     /// Adds a watcher and queues its Created.
     pub fn create(&self, spec: Spec) -> Result<i64, CreateError> {
         let range = &spec.range;
@@ -222,8 +225,6 @@ impl Stream {
         let mut pending = self.queue.pending.lock();
         if let Some(item) = pending.items.pop_front() {
             pending.bytes -= item.bytes();
-            drop(pending);
-            self.queue.drained.notify_one();
             return Next::Item(item);
         }
         if pending.is_lagging { Next::CatchUp } else { Next::Wait }
@@ -311,10 +312,10 @@ impl Stream {
 
 impl super::Registry {
     fn is_current(&self, key: u64) -> bool {
-        match self.watchers.get(&key).map(|watcher| watcher.state) {
-            Some(State::Live { start }) => start <= self.revision,
-            _ => false,
-        }
+        self.watchers.get(&key).is_some_and(|watcher| {
+            let is_live = matches!(watcher.state, State::Live { .. });
+            is_live && watcher.spec.start_revision <= self.revision
+        })
     }
 }
 

@@ -38,7 +38,7 @@ mod write;
 
 pub use disk::{Disk, File, SystemDisk};
 pub use format::{Metadata, SnapshotRecord};
-pub use read::{Reader, Recovered, Repair, exists, open};
+pub use read::{Reader, Recovered, Repair, exists, identity, open};
 pub use table::{Place, Table};
 pub use write::{Batch, Writer, create};
 

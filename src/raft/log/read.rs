@@ -43,6 +43,28 @@ pub fn exists(disk: &dyn Disk, dir: &Path) -> bool {
     disk.list(dir).is_ok_and(|names| names.iter().any(|name| name.ends_with(".wal")))
 }
 
+/// Whose log it is, from the head of its first segment.
+pub fn identity(disk: &dyn Disk, dir: &Path) -> Result<Metadata, Error> {
+    let segments = list_segments(disk, dir)?;
+    let segment = segments.first().ok_or_else(|| Error::Missing(dir.to_path_buf()))?;
+    let path = &segment.path;
+    let file = disk.open(path).map_err(io_error("open", path))?;
+    let size = file.size().map_err(io_error("measure", path))?;
+    let mut head = vec![0; size.min(limits::LOG_SEGMENT_HEAD_BYTES) as usize];
+    file.read_at(&mut head, 0).map_err(io_error("read", path))?;
+    let head = Bytes::from(head);
+    let (mut offset, mut crc) = (0, 0);
+    while let Found::Record(record) = decode(&head, offset, Some(crc), head.len() as u64) {
+        if record.kind == Kind::Metadata {
+            return message(&record.data)
+                .map_err(|what| Error::Damage { file: path.clone(), offset, what });
+        }
+        (offset, crc) = (record.end, record.crc);
+    }
+    let what = "the head does not say whose log it is".into();
+    Err(Error::Damage { file: path.clone(), offset, what })
+}
+
 /// Reads the whole log, checks it, repairs an interrupted write at its end, and makes it ready for
 /// appending.
 pub fn open(

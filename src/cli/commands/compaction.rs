@@ -1,0 +1,20 @@
+//! `compaction`: forgets history before a revision.
+
+use crate::cli::context::Context;
+use crate::cli::exit::{Failure, Outcome};
+use crate::cli::go;
+use crate::client::rpc;
+use crate::pb::CompactionRequest;
+
+pub async fn run(mut context: Context) -> Outcome {
+    if context.args.len() != 1 {
+        return Err(Failure::arguments("compaction command needs 1 argument"));
+    }
+    let revision = go::parse_int(&context.arg(0), 10).map_err(Failure::error)?;
+    let physical = context.flags.bool("physical");
+    let client = context.client().await?;
+    let deadline = context.deadline();
+    client.call(&rpc::COMPACT, CompactionRequest { revision, physical }, deadline).await?;
+    context.printer.line(format!("compacted revision {revision}"));
+    Ok(())
+}

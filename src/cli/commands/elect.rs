@@ -1,0 +1,75 @@
+//! `elect`: stands in an election until a signal, or watches one.
+
+use super::signals::Signals;
+use crate::cli::context::Context;
+use crate::cli::exit::{Failure, Outcome};
+use crate::client::{Client, Deadline, Election, Error, Session, rpc};
+use crate::pb::RangeRequest;
+
+/// etcd's default.
+const SESSION_TTL_SECONDS: i64 = 60;
+
+pub async fn run(mut context: Context) -> Outcome {
+    if context.args.is_empty() || context.args.len() > 2 {
+        return Err(Failure::arguments(
+            "elect takes one election name argument and an optional proposal argument",
+        ));
+    }
+    let client = context.client().await?;
+    let listen = context.flags.bool("listen");
+    match context.args.len() {
+        1 if !listen => Err(Failure::arguments("no proposal argument but -l not set")),
+        1 => observe(&context, &client).await,
+        _ if listen => Err(Failure::arguments("proposal given but -l is set")),
+        _ => campaign(&context, &client).await,
+    }
+}
+
+async fn observe(context: &Context, client: &Client) -> Outcome {
+    let session = Session::new(client, SESSION_TTL_SECONDS).await?;
+    let mut signals = Signals::catch()?;
+    let name = context.arg(0);
+    let election = Election::new(&session, &name);
+    let watching = election.observe(|leader| {
+        // A format without this answer was refused before anything was printed; it ends there.
+        context.display.get(&leader).map_err(|failure| {
+            Error::Other(failure.message.unwrap_or_default())
+        })
+    });
+    tokio::select! {
+        outcome = watching => match outcome {
+            Err(Error::Other(text)) if !text.starts_with("etcdserver") => Err(Failure::new(
+                crate::cli::exit::Exit::BadFeature,
+                text,
+            )),
+            _ => Err(Failure::error("elect: observer lost")),
+        },
+        () = signals.next() => Ok(()),
+    }
+}
+
+async fn campaign(context: &Context, client: &Client) -> Outcome {
+    let session = Session::new(client, SESSION_TTL_SECONDS).await?;
+    let name = context.arg(0);
+    let mut election = Election::new(&session, &name);
+    let mut signals = Signals::catch()?;
+    let proposal = context.args[1].clone();
+    let won = tokio::select! {
+        outcome = election.campaign(proposal.into()) => Some(outcome),
+        () = signals.next() => None,
+    };
+    match won {
+        Some(outcome) => outcome?,
+        None => {
+            election.resign().await?;
+            return Err(Failure::error("context canceled"));
+        }
+    }
+    let request = RangeRequest { key: election.key().clone(), ..RangeRequest::default() };
+    let leader = client.call(&rpc::RANGE, request, Deadline::NONE).await?;
+    context.display.get(&leader)?;
+    tokio::select! {
+        () = signals.next() => Ok(election.resign().await?),
+        () = session.lost() => Err(Failure::error("elect: session expired")),
+    }
+}

@@ -1,0 +1,154 @@
+//! `member`: list and the changes of membership.
+
+use super::get::is_serializable;
+use crate::cli::context::Context;
+use crate::cli::exit::{Failure, Outcome};
+use crate::cli::format::Format;
+use crate::cli::go;
+use crate::client::rpc;
+use crate::pb::{
+    MemberAddRequest, MemberAddResponse, MemberListRequest, MemberPromoteRequest,
+    MemberRemoveRequest, MemberUpdateRequest,
+};
+
+pub async fn list(mut context: Context) -> Outcome {
+    // etcdctl reports the consistency of `get`, which nobody set.
+    let linearizable = !is_serializable(context.flags.string("consistency"), "l")?;
+    let deadline = context.deadline();
+    let client = context.client().await?;
+    let response =
+        client.call(&rpc::MEMBER_LIST, MemberListRequest { linearizable }, deadline).await?;
+    context.display.member_list(&response)
+}
+
+pub async fn add(mut context: Context) -> Outcome {
+    let name = context.arg(0);
+    match context.args.len() {
+        0 => return Err(Failure::arguments("member name not provided")),
+        1 => {}
+        _ => {
+            let meant = (0..context.args.len())
+                .map(|index| context.arg(index))
+                .filter(|word| word.to_lowercase().starts_with("http"))
+                .map(|word| format!(", did you mean --peer-urls={word}"));
+            let text = format!("too many arguments{}", meant.collect::<String>());
+            return Err(Failure::arguments(text));
+        }
+    }
+    let peers = peer_urls(&context)?;
+    let deadline = context.deadline();
+    let client = context.client().await?;
+    check_urls(&peers)?;
+    let request = MemberAddRequest {
+        peer_ur_ls: split(&peers),
+        is_learner: context.flags.bool("learner"),
+    };
+    let response = client.call(&rpc::MEMBER_ADD, request, deadline).await?;
+    context.display.member_add(&response)?;
+    if context.display.format == Format::Simple {
+        context.printer.out(settings(&name, &peers, &response));
+    }
+    Ok(())
+}
+
+/// The environment with which the new member starts.
+fn settings(name: &str, peers: &str, response: &MemberAddResponse) -> String {
+    let added = response.member.as_ref().map_or(0, |member| member.id);
+    let cluster: Vec<_> = response
+        .members
+        .iter()
+        .flat_map(|member| {
+            let name = if member.id == added { name } else { &member.name };
+            member.peer_ur_ls.iter().map(move |url| format!("{name}={url}"))
+        })
+        .collect();
+    let quoted = |text: &str| go::quote(text.as_bytes());
+    format!(
+        "\nETCD_NAME={}\nETCD_INITIAL_CLUSTER={}\nETCD_INITIAL_ADVERTISE_PEER_URLS={}\n\
+         ETCD_INITIAL_CLUSTER_STATE=\"existing\"\n",
+        quoted(name),
+        quoted(&cluster.join(",")),
+        quoted(peers)
+    )
+}
+
+pub async fn remove(mut context: Context) -> Outcome {
+    let id = member_id(&context)?;
+    let deadline = context.deadline();
+    let client = context.client().await?;
+    let response = client.call(&rpc::MEMBER_REMOVE, MemberRemoveRequest { id }, deadline).await?;
+    let (header, members) = (&response.header, &response.members);
+    context.display.member_changed(id, "removed from", &response, header, members)
+}
+
+pub async fn update(mut context: Context) -> Outcome {
+    let id = member_id(&context)?;
+    let peers = peer_urls(&context)?;
+    let deadline = context.deadline();
+    let client = context.client().await?;
+    check_urls(&peers)?;
+    let request = MemberUpdateRequest { id, peer_ur_ls: split(&peers) };
+    let response = client.call(&rpc::MEMBER_UPDATE, request, deadline).await?;
+    let (header, members) = (&response.header, &response.members);
+    context.display.member_changed(id, "updated in", &response, header, members)
+}
+
+pub async fn promote(mut context: Context) -> Outcome {
+    let id = member_id(&context)?;
+    let deadline = context.deadline();
+    let client = context.client().await?;
+    let response = client.call(&rpc::MEMBER_PROMOTE, MemberPromoteRequest { id }, deadline).await?;
+    let (header, members) = (&response.header, &response.members);
+    context.display.member_changed(id, "promoted in", &response, header, members)
+}
+
+fn member_id(context: &Context) -> Result<u64, Failure> {
+    if context.args.len() != 1 {
+        return Err(Failure::arguments("member ID is not provided"));
+    }
+    go::parse_uint(&context.arg(0), 16).map_err(|reason| {
+        Failure::arguments(format!("bad member ID arg ({reason}), expecting ID in Hex"))
+    })
+}
+
+fn peer_urls(context: &Context) -> Result<String, Failure> {
+    match context.flags.string("peer-urls") {
+        "" => Err(Failure::arguments("member peer urls not provided")),
+        urls => Ok(urls.to_string()),
+    }
+}
+
+fn split(urls: &str) -> Vec<String> {
+    urls.split(',').map(str::to_string).collect()
+}
+
+/// What etcd's client refuses before it asks the server.
+fn check_urls(urls: &str) -> Outcome {
+    for url in urls.split(',') {
+        let url = url.trim();
+        let Some((scheme, rest)) = url.split_once("://") else {
+            let quoted = go::quote(url.as_bytes());
+            return Err(Failure::error(match url.split_once(':') {
+                Some((scheme, _)) if scheme.parse::<std::net::IpAddr>().is_ok() => {
+                    format!("parse {quoted}: first path segment in URL cannot contain colon")
+                }
+                _ => format!("URL scheme must be http, https, unix, or unixs: {url}"),
+            }));
+        };
+        if !["http", "https", "unix", "unixs"].contains(&scheme) {
+            let text = format!("URL scheme must be http, https, unix, or unixs: {url}");
+            return Err(Failure::error(text));
+        }
+        if scheme.starts_with("http") {
+            let host = rest.split('/').next().unwrap_or_default();
+            if !host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']')) {
+                let text = format!("URL address does not have the form \"host:port\": {url}");
+                return Err(Failure::error(text));
+            }
+            if rest.contains('/') {
+                return Err(Failure::error(format!("URL must not contain a path: {url}")));
+            }
+        }
+    }
+    Ok(())
+}

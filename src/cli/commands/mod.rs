@@ -1,0 +1,93 @@
+//! One file a command, or a family of them; every command is `async fn(Context) -> Outcome`.
+
+mod alarm;
+mod auth;
+mod bench;
+mod check;
+mod compaction;
+mod defrag;
+mod del;
+mod downgrade;
+mod elect;
+mod endpoint;
+mod get;
+mod lease;
+mod lock;
+mod make_mirror;
+mod member;
+mod move_leader;
+mod put;
+mod role;
+mod signals;
+mod snapshot;
+mod txn;
+mod user;
+mod version;
+mod watch;
+
+use super::context::Context;
+use super::exit::{Failure, Outcome};
+use super::spec::Program;
+
+/// Runs the command that a path names.
+pub fn run(path: &[&str], context: Context) -> Outcome {
+    if context.program == Program::Etcdutl {
+        return match path {
+            ["version"] => version::run(&context),
+            _ => Err(Failure::error(format!("{} is not supported yet", path.join(" ")))),
+        };
+    }
+    match path {
+        ["version"] => return version::run(&context),
+        ["serve"] => return Err(Failure::error("serve is not built in yet")),
+        ["bench"] => return bench::run(context),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::error)?;
+    let outcome = runtime.block_on(client_command(path, context));
+    // A thread may still wait for standard input.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn client_command(path: &[&str], context: Context) -> Outcome {
+    match path {
+        ["get"] => get::run(context).await,
+        ["put"] => put::run(context).await,
+        ["del"] => del::run(context).await,
+        ["txn"] => txn::run(context).await,
+        ["compaction"] => compaction::run(context).await,
+        ["watch"] => watch::run(context).await,
+        ["lease", "grant"] => lease::grant(context).await,
+        ["lease", "revoke"] => lease::revoke(context).await,
+        ["lease", "timetolive"] => lease::time_to_live(context).await,
+        ["lease", "list"] => lease::list(context).await,
+        ["lease", "keep-alive"] => lease::keep_alive(context).await,
+        ["lock"] => lock::run(context).await,
+        ["elect"] => elect::run(context).await,
+        ["alarm", "list"] => alarm::list(context).await,
+        ["alarm", "disarm"] => alarm::disarm(context).await,
+        ["endpoint", "health"] => endpoint::health(context).await,
+        ["endpoint", "status"] => endpoint::status(context).await,
+        ["endpoint", "hashkv"] => endpoint::hash_kv(context).await,
+        ["member", "list"] => member::list(context).await,
+        ["member", "add"] => member::add(context).await,
+        ["member", "remove"] => member::remove(context).await,
+        ["member", "update"] => member::update(context).await,
+        ["member", "promote"] => member::promote(context).await,
+        ["move-leader"] => move_leader::run(context).await,
+        ["defrag"] => defrag::run(context).await,
+        ["downgrade", action] => downgrade::run(context, action).await,
+        ["snapshot", "save"] => snapshot::save(context).await,
+        ["make-mirror"] => make_mirror::run(context).await,
+        ["auth", action] => auth::run(context, action).await,
+        ["role", action] => role::run(context, action).await,
+        ["user", action] => user::run(context, action).await,
+        ["check", "perf"] => check::perf(context).await,
+        ["check", "datascale"] => check::data_scale(context).await,
+        _ => Err(Failure::error(format!("{} is not supported yet", path.join(" ")))),
+    }
+}

@@ -1,0 +1,47 @@
+//! `put`: a value from the command line or from standard input.
+
+use crate::cli::argv::{Flags, Word};
+use crate::cli::context::Context;
+use crate::cli::exit::{Failure, Outcome};
+use crate::cli::go;
+use crate::client::rpc;
+use crate::pb::PutRequest;
+
+pub async fn run(mut context: Context) -> Outcome {
+    let request = request(&context.flags, &context.args, &context)?;
+    let deadline = context.deadline();
+    let client = context.client().await?;
+    let response = client.call(&rpc::PUT, request, deadline).await?;
+    context.display.put(&response)
+}
+
+/// The request that flags and arguments describe; `txn` uses it too.
+pub fn request(flags: &Flags, args: &[Word], context: &Context) -> Result<PutRequest, Failure> {
+    const USAGE: &str = "put command needs 1 argument and input from stdin or 2 arguments";
+    let ignore_value = flags.bool("ignore-value");
+    let (key, value) = match args {
+        [] => return Err(Failure::arguments(USAGE)),
+        [key] if ignore_value => (key.clone(), Vec::new()),
+        [_, _, ..] if ignore_value => {
+            return Err(Failure::arguments(
+                "put command needs only 1 argument when 'ignore-value' is set",
+            ));
+        }
+        [key] => match context.read_stdin() {
+            Ok(value) if !value.is_empty() => (key.clone(), value),
+            _ => return Err(Failure::arguments(USAGE)),
+        },
+        [key, value, ..] => (key.clone(), value.clone()),
+    };
+    let lease = go::parse_int(flags.string("lease"), 16).map_err(|reason| {
+        Failure::arguments(format!("bad lease ID ({reason}), expecting ID in Hex"))
+    })?;
+    Ok(PutRequest {
+        key: key.into(),
+        value: value.into(),
+        lease,
+        prev_kv: flags.bool("prev-kv"),
+        ignore_value,
+        ignore_lease: flags.bool("ignore-lease"),
+    })
+}

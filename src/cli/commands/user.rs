@@ -1,0 +1,152 @@
+//! `user`: users, their passwords and roles.
+
+use std::io::{self, BufRead as _};
+
+use crate::cli::context::Context;
+use crate::cli::exit::{Failure, Outcome};
+use crate::client::{Deadline, rpc};
+use crate::pb::authpb::UserAddOptions;
+use crate::pb::{
+    AuthRoleGetRequest, AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserDeleteRequest,
+    AuthUserGetRequest, AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest,
+};
+
+pub async fn run(context: Context, action: &str) -> Outcome {
+    match action {
+        "add" => add(context).await,
+        "delete" => delete(context).await,
+        "get" => get(context).await,
+        "list" => list(context).await,
+        "passwd" => change_password(context).await,
+        "grant-role" => grant(context).await,
+        _ => revoke(context).await,
+    }
+}
+
+fn name(context: &Context, action: &str) -> Result<String, Failure> {
+    if context.args.len() != 1 {
+        let text = format!("user {action} command requires user name as its argument");
+        return Err(Failure::arguments(text));
+    }
+    Ok(context.arg(0))
+}
+
+async fn add(mut context: Context) -> Outcome {
+    let given = name(&context, "add")?;
+    let no_password = context.flags.bool("no-password");
+    let flag = context.flags.string("new-user-password").to_string();
+    let (name, password) = match given.split_once(':') {
+        _ if no_password => (given, String::new()),
+        _ if !flag.is_empty() => (given, flag),
+        Some(("", _)) => return Err(Failure::arguments("empty user name is not allowed")),
+        Some((name, password)) => (name.to_string(), password.to_string()),
+        None => {
+            let password = password(&context, &given)?;
+            (given, password)
+        }
+    };
+    let client = context.client().await?;
+    let request = AuthUserAddRequest {
+        name: name.clone(),
+        password,
+        options: Some(UserAddOptions { no_password }),
+        hashed_password: String::new(),
+    };
+    let response = client.call(&rpc::USER_ADD, request, Deadline::NONE).await?;
+    context.display.done(format!("User {name} created"), &response, &response.header)
+}
+
+async fn delete(mut context: Context) -> Outcome {
+    let name = name(&context, "delete")?;
+    let client = context.client().await?;
+    let request = AuthUserDeleteRequest { name: name.clone() };
+    let response = client.call(&rpc::USER_DELETE, request, Deadline::NONE).await?;
+    context.display.done(format!("User {name} deleted"), &response, &response.header)
+}
+
+async fn get(mut context: Context) -> Outcome {
+    let name = name(&context, "get")?;
+    let client = context.client().await?;
+    let request = AuthUserGetRequest { name: name.clone() };
+    let response = client.call(&rpc::USER_GET, request, Deadline::NONE).await?;
+    if !context.flags.bool("detail") {
+        return context.display.user_get(&name, &response);
+    }
+    context.printer.line(format!("User: {name}"));
+    for role in response.roles {
+        context.printer.line("");
+        let request = AuthRoleGetRequest { role: role.clone() };
+        let response = client.call(&rpc::ROLE_GET, request, Deadline::NONE).await?;
+        context.display.role_get(&role, &response)?;
+    }
+    Ok(())
+}
+
+async fn list(mut context: Context) -> Outcome {
+    if !context.args.is_empty() {
+        return Err(Failure::arguments("user list command requires no arguments"));
+    }
+    let client = context.client().await?;
+    let response = client.call(&rpc::USER_LIST, AuthUserListRequest {}, Deadline::NONE).await?;
+    context.display.user_list(&response)
+}
+
+async fn change_password(mut context: Context) -> Outcome {
+    let name = name(&context, "passwd")?;
+    let password = password(&context, &name)?;
+    let client = context.client().await?;
+    let request =
+        AuthUserChangePasswordRequest { name, password, hashed_password: String::new() };
+    let response = client.call(&rpc::USER_CHANGE_PASSWORD, request, Deadline::NONE).await?;
+    context.display.done("Password updated", &response, &response.header)
+}
+
+async fn grant(mut context: Context) -> Outcome {
+    if context.args.len() != 2 {
+        return Err(Failure::arguments(
+            "user grant command requires user name and role name as its argument",
+        ));
+    }
+    let (user, role) = (context.arg(0), context.arg(1));
+    let client = context.client().await?;
+    let request = AuthUserGrantRoleRequest { user: user.clone(), role: role.clone() };
+    let response = client.call(&rpc::USER_GRANT_ROLE, request, Deadline::NONE).await?;
+    let sentence = format!("Role {role} is granted to user {user}");
+    context.display.done(sentence, &response, &response.header)
+}
+
+async fn revoke(mut context: Context) -> Outcome {
+    if context.args.len() != 2 {
+        return Err(Failure::arguments(
+            "user revoke-role requires user name and role name as its argument",
+        ));
+    }
+    let (name, role) = (context.arg(0), context.arg(1));
+    let client = context.client().await?;
+    let request = AuthUserRevokeRoleRequest { name: name.clone(), role: role.clone() };
+    let response = client.call(&rpc::USER_REVOKE_ROLE, request, Deadline::NONE).await?;
+    let sentence = format!("Role {role} is revoked from user {name}");
+    context.display.done(sentence, &response, &response.header)
+}
+
+/// A password from the prompts, or the first word of standard input, which may be nothing.
+fn password(context: &Context, user: &str) -> Result<String, Failure> {
+    if !context.flags.bool("interactive") {
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line).map_err(Failure::error)?;
+        return Ok(line.split_whitespace().next().unwrap_or_default().to_string());
+    }
+    let ask = |prompt: String| {
+        context
+            .ask(&prompt)
+            .map_err(|error| Failure::arguments(format!("failed to ask password: {error}")))
+    };
+    let first = ask(format!("Password of {user}: "))?;
+    if first.is_empty() {
+        return Err(Failure::arguments("empty password"));
+    }
+    if ask(format!("Type password of {user} again for confirmation: "))? != first {
+        return Err(Failure::arguments("given passwords are different"));
+    }
+    Ok(first)
+}

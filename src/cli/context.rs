@@ -1,0 +1,265 @@
+//! What a command gets: its flags and arguments, the printer, and a client when it asks for one.
+
+use std::env;
+use std::io::{self, BufRead, IsTerminal, Read};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::argv::{Flags, Word, lossy};
+use super::exit::{Exit, Failure};
+use super::format::{Display, Format};
+use super::printer::Printer;
+use super::spec::Program;
+use crate::client::{Client, Config, Credentials, Deadline, LogSink, TlsOptions, timestamp};
+use crate::clock::{Clock, SystemClock};
+
+/// One run of one command.
+pub struct Context {
+    pub program: Program,
+    pub flags: Flags,
+    pub args: Vec<Word>,
+    /// The whole command line, which `watch` reads again.
+    pub words: Vec<Word>,
+    pub printer: Printer,
+    pub clock: Arc<SystemClock>,
+    /// Simple until [`Context::config`] has read the flags.
+    pub display: Display,
+}
+
+impl Context {
+    pub fn new(
+        program: Program,
+        flags: Flags,
+        args: Vec<Word>,
+        words: Vec<Word>,
+        printer: Printer,
+    ) -> Self {
+        let display = Display {
+            format: Format::Simple,
+            hex: false,
+            value_only: false,
+            out: printer.clone(),
+        };
+        let clock = Arc::new(SystemClock::new());
+        Self { program, flags, args, words, printer, clock, display }
+    }
+
+    /// An argument as text; empty when it is missing.
+    pub fn arg(&self, index: usize) -> String {
+        self.args.get(index).map(|word| lossy(word)).unwrap_or_default()
+    }
+
+    /// When `--command-timeout`, as it stands now, is over.
+    pub fn deadline(&self) -> Deadline {
+        Deadline::after(self.flags.duration("command-timeout"))
+    }
+
+    /// Reads environment and global flags, in etcdctl's order of complaints.
+    pub fn config(&mut self) -> Result<Config, Failure> {
+        self.read_environment()?;
+        if self.flags.bool("debug") {
+            for flag in self.flags.iter().filter(|flag| flag.inherited) {
+                self.printer.err(format!("{}={}\n", variable(&flag.name), flag.display()));
+            }
+        }
+        let endpoints = self.endpoints()?;
+        for name in ["cert", "key", "cacert"] {
+            if self.flags.changed(name) && self.flags.string(name).is_empty() {
+                let text = format!("empty string is passed to --{name} option");
+                return Err(Failure::arguments(text));
+            }
+        }
+        let credentials = self.credentials()?;
+        let Some(format) = Format::parse(self.flags.string("write-out")) else {
+            return Err(Failure::new(Exit::BadFeature, "unsupported output format"));
+        };
+        self.display.format = format;
+        self.display.hex = self.flags.bool("hex");
+        let text = |name| self.flags.string(name).to_string();
+        let tls = TlsOptions {
+            cert: text("cert"),
+            key: text("key"),
+            ca: text("cacert"),
+            insecure_transport: self.flags.bool("insecure-transport"),
+            skip_verify: self.flags.bool("insecure-skip-tls-verify"),
+        };
+        let size = |name| usize::try_from(self.flags.int(name)).unwrap_or_default();
+        Ok(Config {
+            endpoints,
+            dial_timeout: self.flags.duration("dial-timeout"),
+            keep_alive_time: self.flags.duration("keepalive-time"),
+            keep_alive_timeout: self.flags.duration("keepalive-timeout"),
+            send_bytes_max: size("max-request-bytes"),
+            receive_bytes_max: size("max-recv-bytes"),
+            tls,
+            credentials,
+            logger: "etcd-client",
+        })
+    }
+
+    /// A client that is logged in, if the flags say so.
+    pub async fn client(&mut self) -> Result<Client, Failure> {
+        let config = self.config()?;
+        self.connect(config).await
+    }
+
+    pub async fn connect(&self, config: Config) -> Result<Client, Failure> {
+        config.tls.validate().map_err(Failure::arguments)?;
+        let log = Arc::new(self.printer.clone());
+        Client::connect(config, log, self.clock.clone())
+            .await
+            .map_err(|error| Failure::new(Exit::BadConnection, error))
+    }
+
+    fn endpoints(&self) -> Result<Vec<String>, Failure> {
+        let domain = self.flags.string("discovery-srv");
+        if !domain.is_empty() {
+            return Err(Failure::error("discovery by SRV records is not supported yet"));
+        }
+        let endpoints = self.flags.strings("endpoints");
+        Ok(endpoints.iter().map(|endpoint| endpoint.trim().to_string()).collect())
+    }
+
+    fn credentials(&self) -> Result<Credentials, Failure> {
+        let text = |name| self.flags.string(name).to_string();
+        if !self.flags.string("auth-jwt-token").is_empty() {
+            return Ok(Credentials::Token(text("auth-jwt-token")));
+        }
+        self.password_login(text("user"), text("password"))
+    }
+
+    /// A login from `user`, `user:password` or a prompt.
+    pub fn password_login(&self, user: String, password: String) -> Result<Credentials, Failure> {
+        if user.is_empty() {
+            return Ok(Credentials::None);
+        }
+        if !password.is_empty() {
+            return Ok(Credentials::Password { user, password });
+        }
+        if let Some((name, password)) = user.split_once(':') {
+            let (user, password) = (name.to_string(), password.to_string());
+            return Ok(Credentials::Password { user, password });
+        }
+        let password = self.ask("Password: ").map_err(Failure::error)?;
+        Ok(Credentials::Password { user, password })
+    }
+
+    /// Asks for a secret on standard output and reads one line, unseen on a terminal.
+    pub fn ask(&self, prompt: &str) -> io::Result<String> {
+        self.printer.out(prompt);
+        let hidden = Hidden::new();
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line)?;
+        drop(hidden);
+        self.printer.out("\n");
+        Ok(line.trim().to_string())
+    }
+
+    /// The rest of standard input.
+    pub fn read_stdin(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        io::stdin().lock().read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Takes `ETCDCTL_*` variables for flags that were not given.
+    fn read_environment(&mut self) -> Result<(), Failure> {
+        if env::var("ETCD_CLIENT_DEBUG")
+            .is_ok_and(|level| ["error", "dpanic", "panic", "fatal"].contains(&level.as_str()))
+        {
+            self.printer.silence_warnings();
+        }
+        let mut used = Vec::new();
+        let mut given = Vec::new();
+        let names: Vec<_> = self
+            .flags
+            .iter()
+            .filter(|flag| flag.inherited)
+            .map(|flag| (flag.name.clone(), flag.changed))
+            .collect();
+        for (name, changed) in names {
+            let key = variable(&name);
+            if changed {
+                given.push(key);
+                continue;
+            }
+            let value = env::var(&key).unwrap_or_default();
+            if !value.is_empty() {
+                if let Some(flag) = self.flags.get_mut(&name) {
+                    // A value that does not parse is passed over in silence.
+                    let _ = flag.set(&value);
+                }
+                used.push(key);
+            }
+        }
+        if self.flags.get("progress-notify").is_some() {
+            used.extend(["ETCDCTL_WATCH_KEY".to_string(), "ETCDCTL_WATCH_RANGE_END".to_string()]);
+        }
+        for (key, value) in env::vars_os() {
+            let (key, value) = (key.to_string_lossy(), value.to_string_lossy());
+            if used.iter().any(|name| *name == key) {
+                continue;
+            }
+            if given.iter().any(|name| *name == key) {
+                self.log("fatal", 86, CONFLICT, &key, ",\"stacktrace\":\"\"");
+                return Err(Failure::silent(Exit::Error));
+            }
+            if key.starts_with("ETCDCTL_") {
+                let pair = format!("{key}={value}");
+                self.log("warn", 94, "unrecognized environment variable", &pair, "");
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&self, level: &str, line: u32, message: &str, variable: &str, tail: &str) {
+        let (message, variable) = (json!(message), json!(variable));
+        let time = timestamp(self.clock.unix_nanos());
+        LogSink::line(
+            &self.printer,
+            format!(
+                "{{\"level\":\"{level}\",\"ts\":\"{time}\",\"caller\":\"flags/flag.go:{line}\",\
+                 \"msg\":{message},\"environment-variable\":{variable}{tail}}}"
+            ),
+        );
+    }
+}
+
+const CONFLICT: &str = "conflicting environment variable is shadowed by corresponding \
+    command-line flag (either unset environment variable or disable flag))";
+
+/// The variable that stands for a flag.
+fn variable(flag: &str) -> String {
+    format!("ETCDCTL_{}", flag.replace('-', "_").to_uppercase())
+}
+
+/// A terminal that does not echo, until this is dropped.
+struct Hidden(Option<rustix::termios::Termios>);
+
+impl Hidden {
+    fn new() -> Self {
+        let stdin = io::stdin();
+        if !stdin.is_terminal() {
+            return Self(None);
+        }
+        let Ok(before) = rustix::termios::tcgetattr(&stdin) else { return Self(None) };
+        let mut silent = before.clone();
+        silent.local_modes.remove(rustix::termios::LocalModes::ECHO);
+        let action = rustix::termios::OptionalActions::Now;
+        match rustix::termios::tcsetattr(&stdin, action, &silent) {
+            Ok(()) => Self(Some(before)),
+            Err(_) => Self(None),
+        }
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let action = rustix::termios::OptionalActions::Now;
+            // Nothing can be done about a terminal that went away.
+            let _ = rustix::termios::tcsetattr(io::stdin(), action, before);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The command line: etcdctl, etcdutl and rusd's own commands.
+//!
+//! ```text
+//! words ─ argv::find ─> command ─ Flags::parse ─> Context ─ commands::… ─> Display ─> Printer
+//!            └──────── spec: the one definition ────────┘         └─ client
+//! ```
+//!
+//! `spec` defines every command and flag once; parsing (`argv`), help, completions and the man page
+//! read it. A command gets a [`Context`] and returns an [`Outcome`]; only the [`Printer`] touches
+//! standard output and error. etcdctl's words, formats, codes and complaints are a contract; where
+//! it panics, rusd answers an error with the same code.
+
+mod argv;
+mod commands;
+mod completion;
+mod context;
+mod exit;
+mod format;
+mod go;
+mod help;
+mod json;
+mod man;
+mod printer;
+mod spec;
+mod table;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::process::ExitCode;
+
+use argv::{FlagError, Flags, Found, Word, find, lossy};
+use context::Context;
+use exit::{Exit, Failure};
+use printer::Printer;
+
+pub use spec::Program;
+
+/// The etcd release whose behaviour this program has.
+pub const ETCD_VERSION: &str = "3.7.1";
+/// Its API version.
+pub const API_VERSION: &str = "3.7";
+
+/// Runs a program on its arguments, its own name not among them.
+pub fn main(program: Program, arguments: Vec<OsString>) -> ExitCode {
+    let words: Vec<Word> = arguments.into_iter().map(OsString::into_vec).collect();
+    let printer = Printer::new();
+    let exit = match dispatch(program, &words, &printer) {
+        Ok(()) => Exit::Success,
+        Err(_) if printer.closed() => Exit::Success,
+        Err(Failure { exit, message }) => {
+            if let Some(message) = message {
+                printer.err(format!("Error: {message}\n"));
+            }
+            exit
+        }
+    };
+    ExitCode::from(exit.code())
+}
+
+/// The text of a file that the package ships: `man`, or the completions of a shell.
+pub fn generated(what: &str) -> String {
+    match what {
+        "man" => man::page(),
+        shell => completion::script(Program::Rusd, shell).unwrap_or_default(),
+    }
+}
+
+fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcome {
+    let root = spec::root(program);
+    if let Some(request @ (b"__complete" | b"__completeNoDesc")) =
+        words.first().map(Vec::as_slice)
+    {
+        let described = request == b"__complete";
+        completion::complete(&root, &words[1..], described, printer);
+        return Ok(());
+    }
+    let found = find(&root, words);
+    let mut flags = Flags::of(&found.path);
+    if found.path.len() == 1
+        && let Some(at) = argv::first_argument(&flags, &found.words)
+    {
+        return unknown_command(program, &found, at, printer);
+    }
+    let args = match flags.parse(&found.words) {
+        Ok(args) => args,
+        Err(FlagError::Help) => return show_help(program, &found, printer),
+        Err(FlagError::Message(message)) => return misused(program, &found, &message, printer),
+    };
+    let path: Vec<_> = found.path[1..].iter().map(|command| command.get_name()).collect();
+    match path.as_slice() {
+        ["help"] => return help_of(program, &root, &args, printer),
+        ["options"] => {
+            let globals: Vec<_> = root.get_arguments().collect();
+            printer.line("The following options can be passed to any command:\n");
+            printer.out(help::flags(&globals, None));
+            return Ok(());
+        }
+        ["completion"] => {
+            return match completion::check(program, &args) {
+                Ok(script) => {
+                    printer.out(script);
+                    Ok(())
+                }
+                Err(message) => misused(program, &found, &message, printer),
+            };
+        }
+        ["man"] => {
+            printer.out(man::page());
+            return Ok(());
+        }
+        _ if found.command().get_subcommands().next().is_some() || path.is_empty() => {
+            return show_help(program, &found, printer);
+        }
+        _ => {}
+    }
+    if let Some(message) = missing(&flags) {
+        return misused(program, &found, &message, printer);
+    }
+    let context =
+        Context::new(program, flags, args, words.to_vec(), printer.clone());
+    commands::run(&path, context)
+}
+
+fn show_help(program: Program, found: &Found<'_>, printer: &Printer) -> exit::Outcome {
+    printer.out(help::help(program, &found.path));
+    Ok(())
+}
+
+/// `help PATH…`.
+fn help_of(
+    program: Program,
+    root: &clap::Command,
+    args: &[Word],
+    printer: &Printer,
+) -> exit::Outcome {
+    let found = find(root, args);
+    if found.path.len() == 1 && !args.is_empty() {
+        let names: Vec<_> = args.iter().map(|word| format!("`{}`", lossy(word))).collect();
+        printer.err(format!("Unknown help topic [{}]\n", names.join(" ")));
+        printer.err(help::usage(program, &found.path));
+        return Ok(());
+    }
+    show_help(program, &found, printer)
+}
+
+fn unknown_command(
+    program: Program,
+    found: &Found<'_>,
+    at: usize,
+    printer: &Printer,
+) -> exit::Outcome {
+    let (name, typed) = (program.name(), lossy(&found.words[at]));
+    let mut text = format!("unknown command {} for \"{name}\"", go::quote(typed.as_bytes()));
+    let near = argv::suggestions(found.command(), &typed);
+    if !near.is_empty() {
+        let lines: String = near.iter().map(|name| format!("\t{name}\n")).collect();
+        text.push_str(&format!("\n\nDid you mean this?\n{lines}"));
+    }
+    printer.err(format!("Error: {text}\nRun '{name} --help' for usage.\n"));
+    fail(program, &text)
+}
+
+/// Complains about flags or arguments, with the usage.
+fn misused(
+    program: Program,
+    found: &Found<'_>,
+    message: &str,
+    printer: &Printer,
+) -> exit::Outcome {
+    printer.err(format!("Error: {message}\n{}\n", help::usage(program, &found.path)));
+    fail(program, message)
+}
+
+/// Ends a misuse: etcdutl says its complaint a second time.
+fn fail(program: Program, message: &str) -> exit::Outcome {
+    match program {
+        Program::Etcdutl => Err(Failure::error(message)),
+        _ => Err(Failure::silent(Exit::Error)),
+    }
+}
+
+fn missing(flags: &Flags) -> Option<String> {
+    let names: Vec<_> = flags
+        .iter()
+        .filter(|flag| flag.required && !flag.changed)
+        .map(|flag| format!("\"{}\"", flag.name))
+        .collect();
+    if names.is_empty() {
+        return None;
+    }
+    Some(format!("required flag(s) {} not set", names.join(", ")))
+}

@@ -1,0 +1,89 @@
+//! The one owner of standard output and error.
+//!
+//! A reader that goes away (`etcdctl get … | head`) is no failure: what is left to say is dropped,
+//! and the command ends with success.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::client::LogSink;
+
+/// Clones write to the same streams.
+#[derive(Clone)]
+pub struct Printer {
+    streams: Arc<Streams>,
+}
+
+struct Streams {
+    out: Mutex<Box<dyn Write + Send>>,
+    err: Mutex<Box<dyn Write + Send>>,
+    /// Whether standard output's reader has gone away.
+    closed: AtomicBool,
+    /// Log lines below this level are dropped.
+    quiet: AtomicBool,
+}
+
+impl Printer {
+    pub fn new() -> Self {
+        Self {
+            streams: Arc::new(Streams {
+                out: Mutex::new(Box::new(io::stdout())),
+                err: Mutex::new(Box::new(io::stderr())),
+                closed: AtomicBool::new(false),
+                quiet: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Writes to standard output at once.
+    pub fn out(&self, text: impl AsRef<[u8]>) {
+        if self.closed() {
+            return;
+        }
+        let mut out = self.streams.out.lock();
+        if out.write_all(text.as_ref()).and_then(|()| out.flush()).is_err() {
+            self.streams.closed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub fn line(&self, text: impl AsRef<str>) {
+        self.out(format!("{}\n", text.as_ref()));
+    }
+
+    /// Writes to standard error. There is nowhere to report that it failed.
+    pub fn err(&self, text: impl AsRef<[u8]>) {
+        let mut err = self.streams.err.lock();
+        let _ = err.write_all(text.as_ref()).and_then(|()| err.flush());
+    }
+
+    /// Whether nobody reads standard output any more.
+    pub fn closed(&self) -> bool {
+        self.streams.closed.load(Ordering::Relaxed)
+    }
+
+    /// Drops warnings from now on.
+    pub fn silence_warnings(&self) {
+        self.streams.quiet.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_terminal(&self) -> bool {
+        io::stderr().is_terminal()
+    }
+}
+
+impl Default for Printer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LogSink for Printer {
+    fn line(&self, line: String) {
+        if !self.streams.quiet.load(Ordering::Relaxed) {
+            self.err(format!("{line}\n"));
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! Connections, single calls and streams: endpoints in turn, waiting, retries, the login.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use http::uri::PathAndQuery;
+use parking_lot::{Mutex, RwLock};
+use prost::Message;
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::client::Grpc;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::config::{Config, Credentials};
+use super::endpoint::{Connector, Ends, SharedEnds, Target};
+use super::error::{Error, rpc_text};
+use super::log::{FailedAttempt, LogSink};
+use super::methods::{Method, rpc};
+use crate::clock::Clock;
+use crate::limits;
+use crate::pb::AuthenticateRequest;
+
+/// The API version that etcd's own client of this release announces.
+const API_VERSION: &str = "3.7";
+
+/// When to give up; never, if it was made from no duration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Deadline(Option<Instant>);
+
+impl Deadline {
+    pub const NONE: Self = Self(None);
+
+    pub fn after(wait: Duration) -> Self {
+        Self(Instant::now().checked_add(wait))
+    }
+
+    fn passed(self) -> bool {
+        self.0.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Runs `work` until the deadline.
+    pub async fn bound<F: Future>(self, work: F) -> Option<F::Output> {
+        match self.0 {
+            Some(at) => timeout_at(at, work).await.ok(),
+            None => Some(work.await),
+        }
+    }
+}
+
+/// A client of one cluster. Clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    nodes: Vec<Node>,
+    /// Counts picks, so that calls go round the connected nodes.
+    picks: AtomicUsize,
+    token: RwLock<String>,
+    log: Arc<dyn LogSink>,
+    clock: Arc<dyn Clock>,
+    /// What log lines call this client.
+    target: String,
+}
+
+struct Node {
+    /// An endpoint that cannot be dialled at all keeps its reason.
+    endpoint: Result<Endpoint, String>,
+    connector: Connector,
+    channel: Mutex<Option<Channel>>,
+}
+
+/// A call that did not succeed, with what is needed to log it.
+struct Failed {
+    error: Error,
+    logged: String,
+    ends: Option<Ends>,
+}
+
+impl Client {
+    /// Checks the configuration, logs in if it says so, and connects no earlier than that needs.
+    pub async fn connect(
+        config: Config,
+        log: Arc<dyn LogSink>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Error> {
+        let (send, receive) = (config.send_bytes_max, config.receive_bytes_max);
+        if config.endpoints.is_empty() {
+            return Err(Error::Other("etcdclient: no available endpoints".into()));
+        }
+        if receive > 0 && send > receive {
+            return Err(Error::Other(format!(
+                "gRPC message recv limit ({receive} bytes) must be greater than send limit \
+                 ({send} bytes)"
+            )));
+        }
+        let wanted = config.tls.wanted();
+        let targets: Vec<_> =
+            config.endpoints.iter().map(|endpoint| Target::parse(endpoint, wanted)).collect();
+        if targets.iter().any(|target| target.tls) {
+            return Err(Error::Other("TLS is not supported yet".into()));
+        }
+        let id = clock.random() & 0xffff_ffff_ff00;
+        let target = format!("etcd-endpoints://{id:#x}/{}", targets[0].shown());
+        let nodes = targets.into_iter().map(|target| Node::new(&config, target)).collect();
+        let client = Self {
+            inner: Arc::new(Inner {
+                nodes,
+                picks: AtomicUsize::new(0),
+                token: RwLock::default(),
+                log,
+                clock,
+                target,
+                config,
+            }),
+        };
+        let wait = client.inner.config.dial_timeout;
+        let deadline = if wait.is_zero() { Deadline::NONE } else { Deadline::after(wait) };
+        client.log_in(deadline).await?;
+        Ok(client)
+    }
+
+    pub fn endpoints(&self) -> &[String] {
+        &self.inner.config.endpoints
+    }
+
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    pub fn dial_timeout(&self) -> Duration {
+        self.inner.config.dial_timeout
+    }
+
+    pub fn log_line(&self, line: String) {
+        self.inner.log.line(line);
+    }
+
+    /// Calls a unary method.
+    pub async fn call<Q, R>(
+        &self,
+        method: &Method<Q, R>,
+        request: Q,
+        deadline: Deadline,
+    ) -> Result<R, Error>
+    where
+        Q: Message + Clone + Default + 'static,
+        R: Message + Default + 'static,
+    {
+        let quorum = self.inner.nodes.len() / 2 + 1;
+        let mut attempt = 0;
+        loop {
+            if attempt > 0 && attempt as usize % quorum == 0 {
+                let pause = sleep(limits::CLIENT_RETRY_WAIT);
+                deadline.bound(pause).await.ok_or(Error::Deadline)?;
+            }
+            let failed = match self.attempt(method, request.clone(), deadline).await {
+                Ok(response) => return Ok(response),
+                Err(failed) => failed,
+            };
+            self.log_failure(method.path, attempt, &failed);
+            attempt += 1;
+            if attempt >= limits::CLIENT_ATTEMPTS_MAX {
+                return Err(failed.error);
+            }
+            if method.path != rpc::AUTHENTICATE.path && self.should_log_in(&failed.error) {
+                Box::pin(self.log_in(deadline)).await?;
+            } else if !(method.repeatable && failed.error.code() == Some(Code::Unavailable)) {
+                return Err(failed.error);
+            }
+        }
+    }
+
+    async fn attempt<Q, R>(
+        &self,
+        method: &Method<Q, R>,
+        message: Q,
+        deadline: Deadline,
+    ) -> Result<R, Failed>
+    where
+        Q: Message + Default + 'static,
+        R: Message + Default + 'static,
+    {
+        let unconnected = |(error, logged)| Failed { error, logged, ends: None };
+        let (node, mut grpc) = self.ready(deadline).await.map_err(unconnected)?;
+        let outcome = match self.check_size(&message) {
+            Ok(()) => {
+                let request = self.dress(message, deadline, false);
+                let path = PathAndQuery::from_static(method.path);
+                deadline.bound(grpc.unary(request, path, ProstCodec::<Q, R>::default())).await
+            }
+            Err(status) => Some(Err(status)),
+        };
+        let error = match outcome {
+            Some(Ok(response)) => return Ok(response.into_inner()),
+            Some(Err(status)) => self.classify(node, status, deadline),
+            None => Error::Deadline,
+        };
+        let logged = match &error {
+            Error::Status(status) => rpc_text(status),
+            other => format!("rpc error: code = DeadlineExceeded desc = {other}"),
+        };
+        Err(Failed { error, logged, ends: node.connector.ends.lock().clone() })
+    }
+
+    /// Opens a stream in both directions. The server must still accept it: its refusal is the
+    /// stream's first item.
+    pub async fn stream<Q, R, S>(
+        &self,
+        method: &Method<Q, R>,
+        requests: S,
+        require_leader: bool,
+        deadline: Deadline,
+    ) -> Result<Streaming<R>, Error>
+    where
+        Q: Message + Default + 'static,
+        R: Message + Default + 'static,
+        S: Stream<Item = Q> + Send + 'static,
+    {
+        // A token may have expired since the last stream was opened.
+        self.log_in(deadline).await?;
+        let (node, mut grpc) = self.ready(deadline).await.map_err(|(error, _)| error)?;
+        let request = self.dress(requests, deadline, require_leader);
+        let path = PathAndQuery::from_static(method.path);
+        let opened = grpc.streaming(request, path, ProstCodec::<Q, R>::default());
+        match deadline.bound(opened).await {
+            Some(Ok(response)) => Ok(response.into_inner()),
+            Some(Err(status)) => Err(self.classify(node, status, deadline).into_stream()),
+            None => Err(Error::Deadline),
+        }
+    }
+
+    /// The next message of a stream; `None` at its orderly end.
+    pub async fn next<R>(
+        &self,
+        stream: &mut Streaming<R>,
+        deadline: Deadline,
+    ) -> Result<Option<R>, Error> {
+        match deadline.bound(stream.message()).await {
+            Some(Ok(message)) => Ok(message),
+            Some(Err(status)) if is_local(&status) => {
+                // Which node it was is unknown here; those that still live reconnect cheaply.
+                self.inner.nodes.iter().for_each(|node| *node.channel.lock() = None);
+                Err(Error::Stream(connection_lost()))
+            }
+            Some(Err(status)) => Err(Error::Stream(status)),
+            None => Err(Error::Deadline),
+        }
+    }
+
+    /// A connected channel: of the next connected node, else of the first that connects. The
+    /// error comes with what the log says of it.
+    async fn ready(&self, deadline: Deadline) -> Result<(&Node, Grpc<Channel>), (Error, String)> {
+        let last = Mutex::new(String::new());
+        match deadline.bound(self.pick(&last)).await {
+            Some((node, channel)) => Ok((node, self.grpc(channel))),
+            None => {
+                let reason = match last.into_inner() {
+                    empty if empty.is_empty() => "context deadline exceeded".to_string(),
+                    text => format!(
+                        "latest balancer error: connection error: desc = \"transport: Error while \
+                         dialing: {text}\""
+                    ),
+                };
+                let logged = format!("rpc error: code = DeadlineExceeded desc = {reason}");
+                Err((Error::Deadline, logged))
+            }
+        }
+    }
+
+    async fn pick(&self, last: &Mutex<String>) -> (&Node, Channel) {
+        loop {
+            let connected: Vec<_> = self
+                .inner
+                .nodes
+                .iter()
+                .filter_map(|node| Some((node, node.channel.lock().clone()?)))
+                .collect();
+            if !connected.is_empty() {
+                let turn = self.inner.picks.fetch_add(1, Ordering::Relaxed) % connected.len();
+                let (node, channel) = &connected[turn];
+                return (*node, channel.clone());
+            }
+            let mut dials: FuturesUnordered<_> =
+                self.inner.nodes.iter().map(|node| async move { (node, node.dial().await) }).collect();
+            while let Some((node, outcome)) = dials.next().await {
+                match outcome {
+                    Ok(channel) => {
+                        *node.channel.lock() = Some(channel.clone());
+                        return (node, channel);
+                    }
+                    Err(text) => *last.lock() = text,
+                }
+            }
+            sleep(limits::CLIENT_RECONNECT_WAIT).await;
+        }
+    }
+
+    fn grpc(&self, channel: Channel) -> Grpc<Channel> {
+        let receive = match self.inner.config.receive_bytes_max {
+            0 => limits::CLIENT_RECEIVE_BYTES_MAX,
+            bytes => bytes,
+        };
+        Grpc::new(channel).max_decoding_message_size(receive).max_encoding_message_size(usize::MAX)
+    }
+
+    fn check_size(&self, message: &impl Message) -> Result<(), Status> {
+        let limit = match self.inner.config.send_bytes_max {
+            0 => limits::CLIENT_SEND_BYTES_MAX,
+            bytes => bytes,
+        };
+        let bytes = message.encoded_len();
+        if bytes > limit {
+            return Err(Status::resource_exhausted(format!(
+                "trying to send message larger than max ({bytes} vs. {limit})"
+            )));
+        }
+        Ok(())
+    }
+
+    fn dress<T>(&self, message: T, deadline: Deadline, require_leader: bool) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(at) = deadline.0 {
+            request.set_timeout(at.saturating_duration_since(Instant::now()));
+        }
+        let metadata = request.metadata_mut();
+        metadata.insert("client-api-version", MetadataValue::from_static(API_VERSION));
+        if require_leader {
+            metadata.insert("hasleader", MetadataValue::from_static("true"));
+        }
+        // A token that is no header value cannot be a valid one; without it the server says so.
+        if let Ok(token) = MetadataValue::<Ascii>::try_from(self.inner.token.read().as_str())
+            && !token.is_empty()
+        {
+            metadata.insert("token", token);
+        }
+        request
+    }
+
+    /// What a failed call means. A failure of the connection also forgets it.
+    fn classify(&self, node: &Node, status: Status, deadline: Deadline) -> Error {
+        if deadline.passed() || status.message() == "Timeout expired" {
+            return Error::Deadline;
+        }
+        if is_local(&status) {
+            *node.channel.lock() = None;
+            return Error::Status(connection_lost());
+        }
+        if let Some(sizes) = status.message().strip_prefix(
+            "Error, decoded message length too large: found ",
+        ) {
+            let sizes = sizes.replace(" bytes, the limit is: ", " vs. ").replace(" bytes", "");
+            return Error::Status(Status::resource_exhausted(format!(
+                "grpc: received message larger than max ({sizes})"
+            )));
+        }
+        Error::Status(status)
+    }
+
+    fn log_failure(&self, method: &str, attempt: u32, failed: &Failed) {
+        let peer = match &failed.ends {
+            Some(ends) => format!(
+                "Peer{{Addr: '{}', LocalAddr: '{}', AuthInfo: 'insecure'}}",
+                ends.peer, ends.local
+            ),
+            None => "Peer{Addr: <nil>, LocalAddr: <nil>, AuthInfo: <nil>}".into(),
+        };
+        let line = FailedAttempt {
+            unix_nanos: self.inner.clock.unix_nanos(),
+            logger: self.inner.config.logger,
+            target: &self.inner.target,
+            peer: &peer,
+            method,
+            attempt,
+            error: &failed.logged,
+        };
+        self.inner.log.line(line.line());
+    }
+
+    fn should_log_in(&self, error: &Error) -> bool {
+        matches!(self.inner.config.credentials, Credentials::Password { .. })
+            && (error.is("etcdserver: user name is empty")
+                || error.is("etcdserver: invalid auth token")
+                || error.is("etcdserver: revision of auth store is old"))
+    }
+
+    /// Gets a token if the configuration has a password; a cluster without authentication needs
+    /// none.
+    async fn log_in(&self, deadline: Deadline) -> Result<(), Error> {
+        let (name, password) = match &self.inner.config.credentials {
+            Credentials::None => return Ok(()),
+            Credentials::Token(token) => {
+                *self.inner.token.write() = token.clone();
+                return Ok(());
+            }
+            Credentials::Password { password, .. } if password.is_empty() => return Ok(()),
+            Credentials::Password { user, .. } if user.is_empty() => return Ok(()),
+            Credentials::Password { user, password } => (user.clone(), password.clone()),
+        };
+        let request = AuthenticateRequest { name, password };
+        let token = match self.call(&rpc::AUTHENTICATE, request, deadline).await {
+            Ok(response) => response.token,
+            Err(error) if error.is("etcdserver: authentication is not enabled") => String::new(),
+            Err(error) => return Err(error),
+        };
+        *self.inner.token.write() = token;
+        Ok(())
+    }
+}
+
+impl Node {
+    fn new(config: &Config, target: Target) -> Self {
+        let interval = config.keep_alive_time.max(limits::CLIENT_KEEP_ALIVE_MIN);
+        let timeout = config.keep_alive_timeout;
+        let endpoint = Endpoint::from_shared(format!("http://{}", target.authority))
+            .and_then(|endpoint| endpoint.user_agent(concat!("rusd/", env!("CARGO_PKG_VERSION"))))
+            .map(|endpoint| {
+                endpoint
+                    .http2_keep_alive_interval(interval)
+                    .keep_alive_timeout(timeout)
+                    .initial_stream_window_size(limits::CLIENT_WINDOW_BYTES)
+                    .initial_connection_window_size(limits::CLIENT_WINDOW_BYTES)
+            })
+            .map_err(|_| format!("dial tcp: address {}: invalid", target.authority));
+        let connector =
+            Connector { address: target.address, ends: SharedEnds::default() };
+        Self { endpoint, connector, channel: Mutex::new(None) }
+    }
+
+    async fn dial(&self) -> Result<Channel, String> {
+        let endpoint = self.endpoint.as_ref().map_err(Clone::clone)?;
+        endpoint.connect_with_connector(self.connector.clone()).await.map_err(|error| {
+            let mut text = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text = error.to_string();
+                cause = error.source();
+            }
+            text
+        })
+    }
+}
+
+impl Error {
+    /// The same error where streams word it.
+    fn into_stream(self) -> Self {
+        match self {
+            Self::Status(status) => Self::Stream(status),
+            other => other,
+        }
+    }
+}
+
+/// Whether a status was made here, of a broken connection, and not by the server.
+fn is_local(status: &Status) -> bool {
+    status.source().is_some()
+}
+
+fn connection_lost() -> Status {
+    Status::unavailable("error reading from server: EOF")
+}

@@ -1,0 +1,160 @@
+//! What a call can end with, and how etcd's client words it.
+
+use tonic::{Code, Status};
+
+/// Messages that etcd's client knows: they print alone, all others with their gRPC code.
+const KNOWN: &[&str] = &[
+    "key is not provided",
+    "key not found",
+    "value is provided",
+    "lease is provided",
+    "too many operations in txn request",
+    "duplicate key given in txn request",
+    "invalid sort option",
+    "mvcc: required revision has been compacted",
+    "mvcc: required revision is a future revision",
+    "mvcc: database space exceeded",
+    "requested lease not found",
+    "lease already exists",
+    "too large lease TTL",
+    "member ID already exist",
+    "Peer URLs already exists",
+    "re-configuration failed due to not enough started members",
+    "given member URLs are invalid",
+    "member not found",
+    "can only promote a learner member",
+    "can only promote a learner member which is in sync with leader",
+    "too many learner members in cluster",
+    "cluster ID mismatch",
+    "request is too large",
+    "too many requests",
+    "root user does not exist",
+    "root user does not have root role",
+    "user name already exists",
+    "user name is empty",
+    "user name not found",
+    "role name already exists",
+    "role name not found",
+    "role name is empty",
+    "authentication failed, invalid user ID or password",
+    "permission not given",
+    "permission denied",
+    "role is not granted to the user",
+    "permission is not granted to the role",
+    "authentication is not enabled",
+    "invalid auth token",
+    "invalid auth management",
+    "revision of auth store is old",
+    "no leader",
+    "not leader",
+    "leader changed",
+    "not capable",
+    "server stopped",
+    "request timed out",
+    "request timed out, possibly due to previous leader failure",
+    "request timed out, possibly due to connection lost",
+    "request timed out, waiting for the applied index took too long",
+    "unhealthy cluster",
+    "corrupt cluster",
+    "rpc not supported for learner",
+    "bad leader transferee",
+    "wrong downgrade target version format",
+    "invalid downgrade target version",
+    "cluster version not found during downgrade",
+    "cluster has a downgrade job in progress",
+    "no inflight downgrade job",
+];
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The server's answer, or what stood in its place.
+    #[error("{}", status_text(.0))]
+    Status(Status),
+    /// The same, always worded with its code: streams do not translate.
+    #[error("{}", rpc_text(.0))]
+    Stream(Status),
+    #[error("context deadline exceeded")]
+    Deadline,
+    #[error("context canceled")]
+    Canceled,
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Error {
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Status(status) | Self::Stream(status) => Some(status.code()),
+            _ => None,
+        }
+    }
+
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Status(status) | Self::Stream(status) => status.message(),
+            _ => "",
+        }
+    }
+
+    pub fn is(&self, text: &str) -> bool {
+        self.message() == text
+    }
+
+    /// Whether asking again, perhaps elsewhere, could help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.code(), Some(Code::Unavailable | Code::Internal))
+    }
+}
+
+pub fn is_known(message: &str) -> bool {
+    message.strip_prefix("etcdserver: ").is_some_and(|rest| KNOWN.contains(&rest))
+}
+
+fn status_text(status: &Status) -> String {
+    if is_known(status.message()) { status.message().to_string() } else { rpc_text(status) }
+}
+
+/// A status as Go's gRPC words it.
+pub fn rpc_text(status: &Status) -> String {
+    format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message())
+}
+
+/// Go's name of a gRPC code.
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_etcds_own_messages_print_without_their_code() {
+        let text = |message: &str| Error::Status(Status::invalid_argument(message)).to_string();
+        assert_eq!(text("etcdserver: key not found"), "etcdserver: key not found");
+        assert_eq!(
+            text("etcdserver: nonsense"),
+            "rpc error: code = InvalidArgument desc = etcdserver: nonsense"
+        );
+        let stream = Error::Stream(Status::invalid_argument("etcdserver: user name is empty"));
+        assert!(stream.to_string().starts_with("rpc error: code = InvalidArgument"));
+    }
+}

@@ -1,0 +1,64 @@
+//! The client of etcd's gRPC API, for any etcd or rusd endpoint.
+//!
+//! The model is clientv3's: one [`Client`] knows several endpoints, connects when it is first
+//! needed, and sends each call to one endpoint that answers. A call waits for a connection as long
+//! as its deadline allows, so a dead cluster costs exactly the caller's patience and one living
+//! endpoint among dead ones suffices.
+//!
+//! ```text
+//! call(method, request, deadline)
+//!   └─ node(): a connected endpoint in turn, else race to connect all of them, else wait, again
+//!        └─ one attempt ── ok ──────────────────────────────> response
+//!             └─ error: one log line; retried only when safe
+//!                  reads: unavailable; any: the token expired and we can log in again
+//! ```
+//!
+//! Writes are never retried once they may have reached a server: at most once beats available.
+//! Above single calls stand the pieces that need more than one: [`Watcher`] resumes where it was
+//! cut off, [`KeepAlive`] renews a lease, [`Session`] with [`Mutex`] and [`Election`] are etcd's
+//! recipes. TLS is validated and then refused; nothing here prints, a [`LogSink`] takes the lines.
+
+mod concurrency;
+mod config;
+mod connection;
+mod endpoint;
+mod error;
+mod keep_alive;
+mod log;
+mod methods;
+mod watch;
+
+pub use concurrency::{Election, Mutex, Session};
+pub use config::{Config, Credentials, TlsOptions};
+pub use connection::{Client, Deadline};
+pub use endpoint::Target;
+pub use error::{Error, code_name};
+pub use keep_alive::KeepAlive;
+pub use log::{LogSink, timestamp};
+pub use methods::{Method, rpc};
+pub use watch::{Progress, WatchBatch, WatchSpec, Watcher};
+
+/// The end of the range of all keys that begin with `prefix`; one zero byte when there is none.
+pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_before_the_next_sibling() {
+        assert_eq!(prefix_end(b"pre/"), b"pre0");
+        assert_eq!(prefix_end(b"a\xff\xff"), b"b");
+        assert_eq!(prefix_end(b"\xff"), b"\0");
+        assert_eq!(prefix_end(b""), b"\0");
+    }
+}
