@@ -12,8 +12,18 @@ const CODEC: &str = "tonic_prost::ProstCodec";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["auth", "health", "kv", "lease", "membership", "raft_internal", "rpc", "v3election", "v3lock"]
-        .map(|name| format!("{name}.proto"));
+    let files = [
+        "auth",
+        "health",
+        "kv",
+        "lease",
+        "membership",
+        "raft_internal",
+        "rpc",
+        "v3election",
+        "v3lock",
+    ]
+    .map(|name| format!("{name}.proto"));
     let descriptors = protox::compile(&files, ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
@@ -45,11 +55,13 @@ fn kv_server() -> manual::Service {
         )
         .method(method("put", "Put", "PutRequest", "raw::PutResponse").build())
         .method(
-            method("delete_range", "DeleteRange", "DeleteRangeRequest", "raw::DeleteRangeResponse").build(),
+            method("delete_range", "DeleteRange", "DeleteRangeRequest", "raw::DeleteRangeResponse")
+                .build(),
         )
         .method(method("txn", "Txn", "TxnRequest", "raw::TxnResponse").build())
         .method(
-            method("compact", "Compact", "CompactionRequest", "etcdserverpb::CompactionResponse").build(),
+            method("compact", "Compact", "CompactionRequest", "etcdserverpb::CompactionResponse")
+                .build(),
         )
         .build()
 }

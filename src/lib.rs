@@ -16,9 +16,21 @@
 //!
 //! Beside them `client` and `cert` use layer 0 only, and `cli` stands above all.
 
+pub mod apply;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod http;
+pub mod lease;
 pub mod limits;
+pub mod members;
+pub mod metrics;
+pub mod mvcc;
+pub mod node;
 pub mod pb;
+pub mod raft;
+pub mod rpc;
+pub mod server;
+pub mod store;
 pub mod types;
+pub mod watch;

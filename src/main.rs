@@ -5,22 +5,19 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rusd::cli::{self, Program};
+use rusd::server;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
     let arguments: Vec<OsString> = arguments.collect();
     match Path::new(&name).file_name().and_then(|name| name.to_str()) {
-        Some("etcd") => serve(arguments),
+        Some("etcd") => server::main(arguments),
         Some("etcdctl") => cli::main(Program::Etcdctl, arguments),
         Some("etcdutl") => cli::main(Program::Etcdutl, arguments),
         _ if arguments.first().is_some_and(|word| word == "serve") => {
-            serve(arguments.into_iter().skip(1).collect())
+            server::main(arguments.into_iter().skip(1).collect())
         }
         _ => cli::main(Program::Rusd, arguments),
     }
-}
-
-fn serve(_arguments: Vec<OsString>) -> ExitCode {
-    cli::main(Program::Rusd, vec!["serve".into()])
 }

@@ -28,6 +28,14 @@ pub const COMPACTION_ROWS_MAX: usize = 1000;
 pub const INDEX_HOLD_KEYS_MAX: usize = 1000;
 /// Rows read from LMDB within one read transaction: it pins pages that the writer could reuse.
 pub const READ_CHUNK_ROWS: usize = 1000;
+/// Bytes read from LMDB within one read transaction; one larger record is admitted.
+pub const READ_CHUNK_BYTES: usize = 4 << 20;
+/// Longest page that is read on a thread that serves connections; longer ranges go elsewhere.
+pub const INLINE_RANGE_KEYS_MAX: i64 = 128;
+/// Compactions applied and not yet swept; above it, apply waits.
+pub const SWEEPS_PENDING_MAX: usize = 1024;
+/// Batches of committed entries between raft and apply.
+pub const APPLY_QUEUE_BATCHES_MAX: usize = 64;
 /// Records larger than this are stored in chunks: LMDB would need contiguous pages.
 pub const RECORD_INLINE_BYTES_MAX: usize = 8 << 10;
 /// Size of such a chunk; it fits one LMDB page with its header.
@@ -36,6 +44,10 @@ pub const RECORD_CHUNK_BYTES: usize = 4000;
 pub const MAP_BYTES: usize = 1 << 40;
 /// LMDB reader slots: one for each thread that may read at a time.
 pub const READERS_MAX: u32 = 2048;
+/// Disk space held back, so that deletes and compaction still commit on a full disk.
+pub const RESERVE_BYTES: u64 = 64 << 20;
+/// LMDB files up to this size are checked to the last leaf page when opened; it takes about 0.1 s.
+pub const OPEN_CHECK_BYTES_MAX: u64 = 256 << 20;
 /// Backend size at which NOSPACE is raised, etcd's default of `--quota-backend-bytes`.
 pub const QUOTA_BYTES: i64 = 2 << 30;
 
@@ -48,12 +60,18 @@ pub const RAFT_BATCH_BYTES_MAX: usize = 1 << 20;
 /// Recent log entries kept in memory for apply and for followers.
 pub const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
 
-/// Recent events kept for watchers that lag a little.
-pub const EVENT_RING_BYTES_MAX: usize = 128 << 20;
 /// Revisions in one catch-up response; a revision is never split.
 pub const WATCH_CATCH_UP_REVISIONS_MAX: usize = 1000;
 /// Responses buffered for one watch stream before its watchers fall back to catch-up.
 pub const WATCH_STREAM_RESPONSES_MAX: usize = 128;
+/// Bytes of events buffered for one watch stream; one larger response is admitted.
+pub const WATCH_STREAM_BYTES_MAX: usize = 8 << 20;
+/// Watchers of one stream that share one read of history.
+pub const CATCH_UP_WATCHERS_MAX: usize = 512;
+/// Time between two progress notifications of a watcher, etcd's default.
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+/// The shortest time that a flag can ask for, etcd's.
+pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Watchers on one stream.
 pub const WATCHERS_PER_STREAM_MAX: usize = 1 << 20;
 
@@ -66,6 +84,76 @@ pub const LEASE_REVOKES_PENDING_MAX: usize = 16;
 /// Hashes of past compactions kept to answer HashKV, etcd's.
 pub const COMPACTION_HASHES_KEPT: usize = 10;
 
+/// Different client API versions counted apart; a client chooses the label, so the rest is `other`.
+pub const CLIENT_VERSIONS_MAX: usize = 32;
+/// Rows in the first piece of a range stream, etcd's.
+pub const STREAM_CHUNK_ROWS: i64 = 10;
+/// Pause between two batches of a compaction, etcd's.
+pub const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
+
+/// Open files kept back from client connections for the store, the log and peers, etcd's.
+pub const DESCRIPTORS_RESERVED: u64 = 150;
+/// How long a new connection may take to show its protocol, so that silent ones end.
+pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an HTTP/1.1 connection may take for, or wait between, requests.
+pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Bytes of request headers in one HTTP/2 request; tokens are the largest of them.
+pub const HEADER_BYTES_MAX: u32 = 64 << 10;
+/// Bytes of requests that one client connection may have unread, for each of its streams.
+pub const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// The same for the whole connection: what a silent reader costs at most.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// Streams reset by their client before they were served; above it the connection ends.
+pub const RESET_STREAMS_MAX: usize = 1024;
+/// Pings too many before a client is told to calm down, grpc-go's.
+pub const PING_STRIKES_MAX: u32 = 2;
+/// How long a stop waits for answers under way.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
+/// How long a stop waits for the node; then the log replays what is missing.
+pub const NODE_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after a failed accept, which mostly means that descriptors ran out.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Between TCP keepalive probes, and before the first of them, etcd's.
+pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Zeros written ahead of the log's end: some seconds of writing, so that syncs write no metadata.
+pub const LOG_FILL_AHEAD_BYTES: u64 = 8 << 20;
+/// Zeros written and synced at once; larger pieces would delay the syncs of the log itself.
+pub const LOG_FILL_CHUNK_BYTES: usize = 1 << 20;
+/// Longest record that is believed; a longer one is damage. The default limit of a request is 85
+/// times smaller.
+pub const LOG_RECORD_BYTES_MAX: u64 = 128 << 20;
+/// Checksum, metadata and state at the head of a segment take less than this.
+pub const LOG_SEGMENT_HEAD_BYTES: u64 = 128;
+/// Capacity that the log writer's buffer keeps after an unusually large batch.
+pub const LOG_BUFFER_BYTES_KEPT: usize = 4 << 20;
+/// Bytes read at once when old entries are fetched from a segment.
+pub const LOG_READ_BYTES: u64 = 1 << 20;
+
+/// Jobs given to the log writer and not yet reported durable. Above it the raft loop takes no new
+/// proposals, so that it never waits for the writer itself.
+pub const LOG_JOBS_MAX: usize = 256;
+/// Messages of other members that may wait for the raft loop; raft repeats what is dropped.
+pub const RAFT_MESSAGES_MAX: usize = 4096;
+/// Reads that may wait for the raft loop; above it the caller gets "too many requests".
+pub const RAFT_READS_MAX: usize = 65_536;
+/// Configuration changes that may wait for the one before them. etcd admits one at a time.
+pub const CONF_CHANGES_WAITING_MAX: usize = 16;
+/// Reads of other members held until the leader has committed in its term; they ask again.
+pub const FORWARDED_READS_MAX: usize = 1024;
+/// After this a read index is asked for again, with a new context; etcd's.
+pub const READ_INDEX_RETRY: Duration = Duration::from_millis(500);
+/// Bytes of committed entries handed to apply at once.
+pub const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
+/// Entries that a leader holds uncommitted before it drops proposals.
+pub const RAFT_UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of entries in one message to a member, etcd's.
+pub const RAFT_MESSAGE_BYTES_MAX: u64 = 512 << 10;
+/// Messages with entries in flight to one member, etcd's.
+pub const RAFT_INFLIGHT_MAX: usize = 512;
+
+/// Time between two looks of a waiting lock or election at the key before it.
+pub const RECIPE_POLL: Duration = Duration::from_millis(20);
 /// Attempts of one call, etcd's client's.
 pub const CLIENT_ATTEMPTS_MAX: u32 = 100;
 /// Pause before a call or a watch is tried again, etcd's client's.

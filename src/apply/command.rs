@@ -1,0 +1,192 @@
+//! What a log entry asks for: etcd's `InternalRaftRequest`, one command at a time.
+//!
+//! The generated message has a field for each of some thirty requests; this form holds the one
+//! that is set, and costs what that one costs. The bytes are etcd's.
+
+use bytes::{Buf, Bytes, BytesMut};
+use prost::Message;
+use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
+
+use crate::pb::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use crate::pb::{
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseCheckpointRequest, LeaseGrantRequest,
+    LeaseRevokeRequest, PutRequest, RequestHeader, TxnRequest,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("malformed log entry: {0}")]
+    Malformed(#[from] prost::DecodeError),
+    #[error("malformed log entry: a field reaches beyond its end")]
+    Truncated,
+    /// The entry holds a request that this version does not know.
+    #[error("log entry holds request {0}, which this version does not know")]
+    Unknown(u32),
+    #[error("log entry holds no request")]
+    Empty,
+}
+
+const HEADER: u32 = 100;
+/// Field 1 holds the request's id in entries of old versions.
+const ID: u32 = 1;
+
+macro_rules! commands {
+    ($($field:literal $name:ident($request:ty),)*) => {
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Command {
+            $($name($request),)*
+        }
+
+        impl Command {
+            fn field(&self) -> u32 {
+                match self {
+                    $(Self::$name(_) => $field,)*
+                }
+            }
+
+            /// Size of the request itself.
+            pub fn request_len(&self) -> usize {
+                match self {
+                    $(Self::$name(request) => request.encoded_len(),)*
+                }
+            }
+
+            fn encode_request(&self, out: &mut BytesMut) -> Result<(), prost::EncodeError> {
+                match self {
+                    $(Self::$name(request) => request.encode(out),)*
+                }
+            }
+
+            fn decode_request(field: u32, bytes: Bytes) -> Result<Self, Error> {
+                Ok(match field {
+                    $($field => Self::$name(<$request>::decode(bytes)?),)*
+                    _ => return Err(Error::Unknown(field)),
+                })
+            }
+        }
+    };
+}
+
+commands! {
+    4 Put(PutRequest),
+    5 DeleteRange(DeleteRangeRequest),
+    6 Txn(TxnRequest),
+    7 Compaction(CompactionRequest),
+    8 LeaseGrant(LeaseGrantRequest),
+    9 LeaseRevoke(LeaseRevokeRequest),
+    10 Alarm(AlarmRequest),
+    11 LeaseCheckpoint(LeaseCheckpointRequest),
+    1300 ClusterVersionSet(ClusterVersionSetRequest),
+    1301 ClusterMemberAttrSet(ClusterMemberAttrSetRequest),
+}
+
+/// A command with the id under which its proposer waits for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub header: RequestHeader,
+    pub command: Command,
+}
+
+impl Entry {
+    /// The entry's bytes in the log, fields ascending as etcd writes them.
+    pub fn encode(&self) -> Bytes {
+        let (header, request) = (self.header.encoded_len(), self.command.request_len());
+        // Two keys and two lengths of at most five bytes each.
+        let mut out = BytesMut::with_capacity(header + request + 20);
+        let field = self.command.field();
+        if field > HEADER {
+            self.put_header(&mut out, header);
+        }
+        encode_key(field, WireType::LengthDelimited, &mut out);
+        encode_varint(request as u64, &mut out);
+        // BytesMut grows, so encoding cannot fail.
+        let _ = self.command.encode_request(&mut out);
+        if field < HEADER {
+            self.put_header(&mut out, header);
+        }
+        out.freeze()
+    }
+
+    fn put_header(&self, out: &mut BytesMut, len: usize) {
+        encode_key(HEADER, WireType::LengthDelimited, out);
+        encode_varint(len as u64, out);
+        let _ = self.header.encode(out);
+    }
+
+    pub fn decode(mut bytes: Bytes) -> Result<Self, Error> {
+        let mut header = RequestHeader::default();
+        let mut command = None;
+        while bytes.has_remaining() {
+            let (field, wire_type) = decode_key(&mut bytes)?;
+            if field == ID && wire_type == WireType::Varint {
+                header.id = decode_varint(&mut bytes)?;
+                continue;
+            }
+            if wire_type != WireType::LengthDelimited {
+                return Err(Error::Unknown(field));
+            }
+            let len = usize::try_from(decode_varint(&mut bytes)?).map_err(|_| Error::Truncated)?;
+            if len > bytes.len() {
+                return Err(Error::Truncated);
+            }
+            let value = bytes.split_to(len);
+            if field == HEADER {
+                let id = header.id;
+                header = RequestHeader::decode(value)?;
+                if id != 0 {
+                    header.id = id;
+                }
+            } else {
+                command = Some(Command::decode_request(field, value)?);
+            }
+        }
+        Ok(Self { header, command: command.ok_or(Error::Empty)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb::InternalRaftRequest;
+
+    #[test]
+    fn bytes_are_those_of_the_generated_message() {
+        let put = PutRequest { key: "k".into(), value: "v".into(), lease: 7, ..Default::default() };
+        let header = RequestHeader { id: 9, username: "root".into(), auth_revision: 3 };
+        let entry = Entry { header: header.clone(), command: Command::Put(put.clone()) };
+        let message = InternalRaftRequest {
+            header: Some(header.clone()),
+            put: Some(put),
+            ..Default::default()
+        };
+        assert_eq!(entry.encode(), message.encode_to_vec());
+        assert_eq!(Entry::decode(entry.encode()).unwrap(), entry);
+
+        let set = ClusterVersionSetRequest { ver: "3.7.0".into() };
+        let command = Command::ClusterVersionSet(set.clone());
+        let entry = Entry { header: header.clone(), command };
+        let message = InternalRaftRequest {
+            header: Some(header),
+            cluster_version_set: Some(set),
+            ..Default::default()
+        };
+        assert_eq!(entry.encode(), message.encode_to_vec());
+        assert_eq!(Entry::decode(entry.encode()).unwrap(), entry);
+    }
+
+    #[test]
+    fn malformed_entries_are_refused() {
+        let command = Command::LeaseRevoke(LeaseRevokeRequest { id: 5 });
+        let bytes = Entry { header: RequestHeader::default(), command }.encode();
+        for cut in 0..bytes.len() {
+            let decoded = Entry::decode(bytes.slice(..cut));
+            assert!(decoded.is_err() || decoded.unwrap().header.id == 0);
+        }
+        let future = InternalRaftRequest {
+            auth_enable: Some(crate::pb::AuthEnableRequest {}),
+            ..Default::default()
+        };
+        let decoded = Entry::decode(future.encode_to_vec().into());
+        assert!(matches!(decoded, Err(Error::Unknown(1000))));
+    }
+}

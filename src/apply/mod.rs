@@ -1,0 +1,389 @@
+//! The state machine: one path by which a log entry changes the state, on every member alike.
+//!
+//! ```text
+//!   entry ─decode─► gates: CORRUPT, NOSPACE, quota ─► dispatch ─► mvcc, lease, members ─► outcome
+//! ```
+//!
+//! The same entries give the same state: nothing here asks the time, chance, the disk's size or a
+//! flag. What depends on those is decided before a request is proposed. Two things are local and
+//! change no state: whether the disk is full only turns the reply into an error (the write stands,
+//! as in etcd), and a lease's deadline, which only the leader looks at.
+//!
+//! Apply knows nothing of raft, watchers or the network. Its errors are of two kinds: those that
+//! are the reply, and those after which the member must stop.
+
+pub mod command;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use prost::Message;
+
+use crate::lease::{self, Lessor};
+use crate::members::{Member, Members, member_key};
+use crate::mvcc::{self, Change, Compaction, Leases, Mvcc};
+use crate::pb::alarm_request::AlarmAction;
+use crate::pb::raw::{DeleteRangeResponse, PutResponse, TxnResponse};
+use crate::pb::request_op::Request;
+use crate::pb::{
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
+    LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest,
+    LeaseRevokeResponse, PutRequest, RequestOp, ResponseHeader, TxnRequest, leasepb,
+    membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest},
+};
+use crate::store::{Bucket, Store, schema};
+pub use command::{Command, Entry};
+
+/// The reply to a request that was refused, the same on every member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("mvcc: required revision has been compacted")]
+    Compacted,
+    #[error("mvcc: required revision is a future revision")]
+    FutureRev,
+    #[error("key not found")]
+    KeyNotFound,
+    #[error("requested lease not found")]
+    LeaseNotFound,
+    #[error("lease already exists")]
+    LeaseExist,
+    #[error("too large lease TTL")]
+    LeaseTtlTooLarge,
+    #[error("mvcc: database space exceeded")]
+    NoSpace,
+    #[error("corrupt cluster")]
+    Corrupt,
+}
+
+/// The member cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    #[error(transparent)]
+    Mvcc(mvcc::Error),
+    #[error(transparent)]
+    Entry(#[from] command::Error),
+    #[error(transparent)]
+    Member(#[from] crate::members::Malformed),
+    #[error("a configuration change cannot be made: {0}")]
+    ConfChange(String),
+}
+
+impl From<lease::Error> for Error {
+    fn from(error: lease::Error) -> Self {
+        match error {
+            lease::Error::NotFound => Self::LeaseNotFound,
+            lease::Error::Exists => Self::LeaseExist,
+            lease::Error::TtlTooLarge => Self::LeaseTtlTooLarge,
+        }
+    }
+}
+
+/// Splits what mvcc says into the reply and the end.
+fn split<T>(result: Result<T, mvcc::Error>) -> Result<Result<T, Error>, Fatal> {
+    Ok(match result {
+        Ok(reply) => Ok(reply),
+        Err(mvcc::Error::Compacted) => Err(Error::Compacted),
+        Err(mvcc::Error::FutureRev) => Err(Error::FutureRev),
+        Err(mvcc::Error::KeyNotFound) => Err(Error::KeyNotFound),
+        Err(mvcc::Error::LeaseNotFound) => Err(Error::LeaseNotFound),
+        Err(other) => return Err(Fatal::Mvcc(other)),
+    })
+}
+
+/// Answers, with the revision in their headers.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    Put(PutResponse),
+    DeleteRange(DeleteRangeResponse),
+    Txn(TxnResponse),
+    Compaction(CompactionResponse),
+    LeaseGrant(LeaseGrantResponse),
+    LeaseRevoke(LeaseRevokeResponse),
+    Alarm(AlarmResponse),
+    /// Of requests that members make themselves.
+    Done,
+}
+
+/// What applying an entry gave.
+pub struct Outcome {
+    /// Under which the proposer waits.
+    pub request_id: u64,
+    pub reply: Result<Reply, Error>,
+    pub changes: Vec<Change>,
+    /// A compaction to sweep, and whether the reply waits for that.
+    pub compaction: Option<(Compaction, bool)>,
+}
+
+/// Size of the backend against its limit, for the local answer to a full disk.
+#[derive(Debug)]
+pub struct Quota {
+    /// 0 or less: none.
+    limit_bytes: i64,
+    size_bytes: Arc<AtomicI64>,
+}
+
+impl Quota {
+    pub fn new(limit_bytes: i64, size_bytes: Arc<AtomicI64>) -> Self {
+        Self { limit_bytes, size_bytes }
+    }
+
+    pub fn has_room_for(&self, cost_bytes: i64) -> bool {
+        let size_bytes = self.size_bytes.load(Ordering::Relaxed);
+        self.limit_bytes <= 0 || size_bytes.saturating_add(cost_bytes) < self.limit_bytes
+    }
+}
+
+const PUT_OVERHEAD_BYTES: i64 = 256;
+const LEASE_BYTES: i64 = 64;
+
+fn put_cost(put: &PutRequest) -> i64 {
+    let data = i64::try_from(put.key.len() + put.value.len()).unwrap_or(i64::MAX);
+    PUT_OVERHEAD_BYTES.saturating_add(data)
+}
+
+fn ops_cost(ops: &[RequestOp]) -> i64 {
+    let cost = |op: &RequestOp| match &op.request {
+        Some(Request::RequestPut(put)) => put_cost(put),
+        _ => 0,
+    };
+    ops.iter().map(cost).sum()
+}
+
+fn txn_cost(txn: &TxnRequest) -> i64 {
+    ops_cost(&txn.success).max(ops_cost(&txn.failure))
+}
+
+/// Bytes that a request may add, by etcd's estimate; None if it adds none.
+pub fn cost(command: &Command) -> Option<i64> {
+    match command {
+        Command::Put(put) => Some(put_cost(put)),
+        Command::Txn(txn) => Some(txn_cost(txn)),
+        Command::LeaseGrant(_) => Some(LEASE_BYTES),
+        _ => None,
+    }
+}
+
+/// The state that requests change.
+pub struct Machine {
+    pub store: Arc<Store>,
+    pub mvcc: Arc<Mvcc>,
+    pub lessor: Arc<Mutex<Lessor>>,
+    pub members: Arc<RwLock<Members>>,
+    pub quota: Arc<Quota>,
+}
+
+/// Lets mvcc ask about leases and attach keys to them.
+struct LeaseDoor<'a>(&'a Mutex<Lessor>);
+
+impl Leases for LeaseDoor<'_> {
+    fn exists(&self, id: i64) -> bool {
+        self.0.lock().exists(id)
+    }
+
+    fn set(&mut self, key: &Bytes, lease: i64) {
+        self.0.lock().set(key, lease);
+    }
+}
+
+impl Machine {
+    /// Applies a normal entry. `now` is the leader's clock, for deadlines.
+    pub fn apply(
+        &self,
+        index: u64,
+        term: u64,
+        data: Bytes,
+        now: Duration,
+    ) -> Result<Outcome, Fatal> {
+        let mut outcome = Outcome {
+            request_id: 0,
+            reply: Ok(Reply::Done),
+            changes: Vec::new(),
+            compaction: None,
+        };
+        // A new leader's first entry is empty.
+        if !data.is_empty() {
+            let entry = Entry::decode(data)?;
+            outcome.request_id = entry.header.id;
+            outcome.reply = match self.gate(&entry.command) {
+                Ok(()) => self.dispatch(entry.command, now, &mut outcome)?,
+                Err(refusal) => Err(refusal),
+            };
+        }
+        self.store.seal(index, term);
+        Ok(outcome)
+    }
+
+    /// Adds a member, as a configuration change's context describes it.
+    pub fn add_member(&self, context: &[u8]) -> Result<(), Fatal> {
+        let member = Member::from_json(context)?;
+        self.store.put(Bucket::Members, member_key(member.id), member.to_json());
+        self.members.write().insert(member);
+        Ok(())
+    }
+
+    /// Alarms stand in front of everything else.
+    fn gate(&self, command: &Command) -> Result<(), Error> {
+        let members = self.members.read();
+        if members.has_alarm(AlarmType::Corrupt) {
+            match command {
+                Command::Put(_)
+                | Command::DeleteRange(_)
+                | Command::Txn(_)
+                | Command::Compaction(_)
+                | Command::LeaseGrant(_)
+                | Command::LeaseRevoke(_) => return Err(Error::Corrupt),
+                _ => {}
+            }
+        }
+        if members.has_alarm(AlarmType::Nospace) {
+            match command {
+                Command::Put(_) | Command::LeaseGrant(_) => return Err(Error::NoSpace),
+                Command::Txn(txn) if txn_cost(txn) > 0 => return Err(Error::NoSpace),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn dispatch(
+        &self,
+        command: Command,
+        now: Duration,
+        outcome: &mut Outcome,
+    ) -> Result<Result<Reply, Error>, Fatal> {
+        // Asked before the change, answered after it: the write stands, the reply says no.
+        let has_room = cost(&command).is_none_or(|cost| self.quota.has_room_for(cost));
+        let reply = match command {
+            Command::Put(put) => {
+                let mut write = self.mvcc.begin();
+                let reply = split(write.checked_put(&put, &mut LeaseDoor(&self.lessor)))?;
+                outcome.changes = write.finish();
+                reply.map(Reply::Put)
+            }
+            Command::DeleteRange(delete) => {
+                let mut write = self.mvcc.begin();
+                let reply = split(write.delete_range(&delete, &mut LeaseDoor(&self.lessor)))?;
+                outcome.changes = write.finish();
+                reply.map(Reply::DeleteRange)
+            }
+            Command::Txn(txn) => {
+                let mut write = self.mvcc.begin();
+                let reply = split(write.txn(&txn, &mut LeaseDoor(&self.lessor)))?;
+                outcome.changes = write.finish();
+                reply.map(Reply::Txn)
+            }
+            Command::Compaction(compaction) => self.compact(compaction, outcome)?,
+            Command::LeaseGrant(grant) => self.lease_grant(grant, now),
+            Command::LeaseRevoke(revoke) => self.lease_revoke(revoke, outcome),
+            Command::LeaseCheckpoint(checkpoint) => self.lease_checkpoint(&checkpoint),
+            Command::Alarm(alarm) => Ok(Reply::Alarm(self.alarm(alarm))),
+            Command::ClusterVersionSet(set) => Ok(self.set_cluster_version(set)),
+            Command::ClusterMemberAttrSet(set) => Ok(self.set_attributes(set)),
+        };
+        Ok(match reply {
+            Ok(_) if !has_room => Err(Error::NoSpace),
+            reply => reply,
+        })
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "the form in which responses hold it")]
+    fn header(&self) -> Option<ResponseHeader> {
+        Some(ResponseHeader { revision: self.mvcc.written().revision, ..Default::default() })
+    }
+
+    fn compact(
+        &self,
+        request: CompactionRequest,
+        outcome: &mut Outcome,
+    ) -> Result<Result<Reply, Error>, Fatal> {
+        let compaction = match split(self.mvcc.compact(request.revision))? {
+            Ok(compaction) => compaction,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        outcome.compaction = Some((compaction, request.physical));
+        Ok(Ok(Reply::Compaction(CompactionResponse { header: self.header() })))
+    }
+
+    fn lease_grant(&self, request: LeaseGrantRequest, now: Duration) -> Result<Reply, Error> {
+        let LeaseGrantRequest { id, ttl } = request;
+        self.lessor.lock().grant(id, ttl, now)?;
+        self.store_lease(id, ttl, 0);
+        let header = self.header();
+        Ok(Reply::LeaseGrant(LeaseGrantResponse { header, id, ttl, error: String::new() }))
+    }
+
+    /// Deletes the keys in order, in one transaction.
+    fn lease_revoke(
+        &self,
+        request: LeaseRevokeRequest,
+        outcome: &mut Outcome,
+    ) -> Result<Reply, Error> {
+        let keys = self.lessor.lock().revoke(request.id)?;
+        let mut write = self.mvcc.begin();
+        for key in &keys {
+            write.delete(key, &mut LeaseDoor(&self.lessor));
+        }
+        outcome.changes = write.finish();
+        self.store.delete(Bucket::Lease, request.id.to_be_bytes().to_vec());
+        Ok(Reply::LeaseRevoke(LeaseRevokeResponse { header: self.header() }))
+    }
+
+    fn lease_checkpoint(&self, request: &LeaseCheckpointRequest) -> Result<Reply, Error> {
+        for checkpoint in &request.checkpoints {
+            let remaining = checkpoint.remaining_ttl;
+            let ttl = self.lessor.lock().checkpoint(checkpoint.id, remaining)?;
+            self.store_lease(checkpoint.id, ttl, remaining);
+        }
+        Ok(Reply::Done)
+    }
+
+    fn store_lease(&self, id: i64, ttl: i64, remaining_ttl: i64) {
+        let lease = leasepb::Lease { id, ttl, remaining_ttl };
+        self.store.put(Bucket::Lease, id.to_be_bytes().to_vec(), lease.encode_to_vec());
+    }
+
+    fn alarm(&self, request: AlarmRequest) -> AlarmResponse {
+        let AlarmRequest { action, member_id, alarm } = request;
+        let member = AlarmMember { member_id, alarm };
+        let mut members = self.members.write();
+        let alarms = match AlarmAction::try_from(action) {
+            Ok(AlarmAction::Get) => members.alarms(alarm),
+            Ok(AlarmAction::Activate) if alarm != AlarmType::None as i32 => {
+                if members.raise(member) {
+                    self.store.put(Bucket::Alarm, member.encode_to_vec(), Vec::new());
+                }
+                vec![member]
+            }
+            Ok(AlarmAction::Deactivate) if members.clear(member) => {
+                self.store.delete(Bucket::Alarm, member.encode_to_vec());
+                vec![member]
+            }
+            _ => Vec::new(),
+        };
+        AlarmResponse { header: None, alarms }
+    }
+
+    /// The storage version follows the cluster's.
+    fn set_cluster_version(&self, request: ClusterVersionSetRequest) -> Reply {
+        let version = request.ver;
+        let bytes = version.clone().into_bytes();
+        self.store.put(Bucket::Cluster, schema::CLUSTER_VERSION.to_vec(), bytes.clone());
+        self.store.put(Bucket::Meta, schema::STORAGE_VERSION.to_vec(), bytes);
+        self.members.write().set_cluster_version(version);
+        Reply::Done
+    }
+
+    fn set_attributes(&self, request: ClusterMemberAttrSetRequest) -> Reply {
+        let attributes = request.member_attributes.unwrap_or_default();
+        let mut members = self.members.write();
+        let id = request.member_id;
+        if let Some(member) = members.set_attributes(id, &attributes.name, &attributes.client_urls)
+        {
+            self.store.put(Bucket::Members, member_key(id), member.to_json());
+        }
+        Reply::Done
+    }
+}

@@ -1,0 +1,280 @@
+//! What the client port answers over HTTP/1.1, and the metrics port over both: health, version,
+//! metrics, variables.
+//!
+//! ```text
+//!   host allowed? ─► CORS headers ─► OPTIONS? ─► path ─► text or JSON
+//! ```
+//!
+//! Answers are small and whole; no request body is read. The probes ask the node the same way as
+//! a client does, so a member that cannot read is not healthy, and one without a leader is live
+//! but not ready. The JSON gateway is not served yet and says so.
+
+mod health;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
+    CONTENT_TYPE, HOST, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use http_body_util::Full;
+
+use crate::metrics;
+use crate::node::Node;
+use crate::pb::Member;
+
+pub type Answer = Response<Full<Bytes>>;
+
+/// What the handlers need to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Origins that browsers may come from; `*` is any.
+    pub origins: Vec<String>,
+    /// Host names that plain requests may be addressed to; `*`, or none, is any.
+    pub hosts: Vec<String>,
+    /// How long a health check waits for a read.
+    pub request_timeout: Duration,
+    pub command_line: Vec<String>,
+}
+
+pub struct Http {
+    node: Node,
+    config: Config,
+}
+
+/// Which paths a port answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    Client,
+    /// Metrics and health only.
+    Metrics,
+    /// What members ask each other.
+    Peer,
+}
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const METRICS: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
+
+impl Http {
+    pub fn new(node: Node, config: Config) -> Arc<Self> {
+        Arc::new(Self { node, config })
+    }
+
+    pub async fn answer(&self, port: Port, parts: &Parts) -> Answer {
+        match port {
+            Port::Client => {}
+            Port::Metrics => return self.route(port, parts).await,
+            Port::Peer => return self.peer(parts),
+        }
+        if let Some(refusal) = self.refuse_host(parts) {
+            return refusal;
+        }
+        let mut answer = if parts.method == Method::OPTIONS {
+            Answer::default()
+        } else {
+            self.route(port, parts).await
+        };
+        self.allow_origin(parts, &mut answer);
+        answer
+    }
+
+    async fn route(&self, port: Port, parts: &Parts) -> Answer {
+        let path = parts.uri.path();
+        let get = parts.method == Method::GET;
+        match path {
+            "/metrics" => return self.metrics(),
+            "/version" | "/debug/vars" if port == Port::Client => {
+                return match (get, path) {
+                    (false, _) => not_allowed(),
+                    (true, "/version") => self.version(),
+                    (true, _) => self.variables(),
+                };
+            }
+            _ => {}
+        }
+        if let Some(check) = health::Check::of(path) {
+            return if get { self.health(check, parts).await } else { not_allowed() };
+        }
+        if port == Port::Client && (path.starts_with("/v3/") || path.starts_with("/v3beta/")) {
+            let text = r#"{"code":12,"message":"rusd does not serve the JSON gateway yet"}"#;
+            return typed(StatusCode::NOT_IMPLEMENTED, JSON, text);
+        }
+        error(StatusCode::NOT_FOUND, "404 page not found")
+    }
+
+    /// Version and members, for members and tools that ask a peer URL.
+    fn peer(&self, parts: &Parts) -> Answer {
+        let mut answer = match (parts.uri.path(), parts.method == Method::GET) {
+            ("/version" | "/members", false) => not_allowed(),
+            ("/version", _) => self.version(),
+            ("/members", _) => typed(StatusCode::OK, JSON, &members_json(&self.node.members())),
+            _ => error(StatusCode::NOT_FOUND, "404 page not found"),
+        };
+        let cluster = format!("{:x}", self.node.header().cluster_id);
+        if let Ok(cluster) = HeaderValue::from_str(&cluster) {
+            answer.headers_mut().insert("x-etcd-cluster-id", cluster);
+        }
+        answer
+    }
+
+    /// A page that a browser loaded from elsewhere must not reach this server through a name that
+    /// its author points here (DNS rebinding).
+    fn refuse_host(&self, parts: &Parts) -> Option<Answer> {
+        let hosts = &self.config.hosts;
+        if hosts.is_empty() || hosts.iter().any(|host| host == "*") {
+            return None;
+        }
+        let given = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+        let name = host_name(given);
+        if hosts.iter().any(|host| host == name) {
+            return None;
+        }
+        tracing::warn!(host = name, "rejecting HTTP request to prevent DNS rebinding attacks");
+        Some(error(
+            StatusCode::MISDIRECTED_REQUEST,
+            &format!(
+                "\netcd received your request, but the Host header was unrecognized.\n\n\
+                 To fix this, choose one of the following options:\n\
+                 - Enable TLS, then any HTTPS request will be allowed.\n\
+                 - Add the hostname you want to use to the whitelist in settings.\n  \
+                 - e.g. etcd --host-whitelist {name:?}\n\n\
+                 This requirement has been added to help prevent \"DNS Rebinding\" attacks \
+                 (CVE-2018-5702).\n"
+            ),
+        ))
+    }
+
+    fn allow_origin(&self, parts: &Parts, answer: &mut Answer) {
+        let origins = &self.config.origins;
+        let origin = if origins.is_empty() || origins.iter().any(|origin| origin == "*") {
+            HeaderValue::from_static("*")
+        } else {
+            match parts.headers.get(ORIGIN) {
+                Some(origin) if origins.iter().any(|known| known.as_bytes() == origin.as_bytes()) => {
+                    origin.clone()
+                }
+                _ => return,
+            }
+        };
+        let headers = answer.headers_mut();
+        let methods = HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE");
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        let allowed = HeaderValue::from_static("accept, content-type, authorization");
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+    }
+
+    fn version(&self) -> Answer {
+        let status = self.node.status();
+        let known = |version: &str, otherwise: &str| {
+            if version.is_empty() { otherwise.to_owned() } else { version.to_owned() }
+        };
+        let text = format!(
+            r#"{{"etcdserver":"{}","etcdcluster":"{}","storage":"{}"}}"#,
+            status.version,
+            known(&status.cluster_version, "not_decided"),
+            known(&status.storage_version, "unknown"),
+        );
+        typed(StatusCode::OK, JSON, &text)
+    }
+
+    /// What only the node knows is brought up to date when somebody looks.
+    fn metrics(&self) -> Answer {
+        let status = self.node.status();
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics::has_leader().set(i64::from(status.leader != 0));
+        metrics::is_leader().set(i64::from(status.leader == self.node.header().member_id));
+        metrics::is_learner().set(i64::from(status.is_learner));
+        metrics::proposals_committed().set(number(status.raft_index));
+        metrics::proposals_applied().set(number(status.raft_applied_index));
+        metrics::quota_backend_bytes().set(status.db_size_quota);
+        metrics::db_total_bytes().set(status.db_size);
+        metrics::db_in_use_bytes().set(status.db_size_in_use);
+        metrics::current_revision().set(self.node.header().revision);
+        if let Some((version, _patch)) = status.cluster_version.rsplit_once('.') {
+            metrics::set_cluster_version(version);
+        }
+        typed(StatusCode::OK, METRICS, &metrics::render())
+    }
+
+    fn variables(&self) -> Answer {
+        let status = self.node.status();
+        let header = self.node.header();
+        let state = if status.leader == header.member_id { "StateLeader" } else { "StateFollower" };
+        let (_, limit) = descriptor_limit();
+        let text = format!(
+            "{{\n\"cmdline\": {},\n\"file_descriptor_limit\": {limit},\n\"raft.status\": \
+             {{\"id\":\"{:x}\",\"term\":{},\"commit\":{},\"applied\":{},\"lead\":\"{:x}\",\
+             \"raftState\":\"{state}\"}}\n}}\n",
+            serde_json::to_string(&self.config.command_line).unwrap_or_default(),
+            header.member_id,
+            status.raft_term,
+            status.raft_index,
+            status.raft_applied_index,
+            status.leader,
+        );
+        typed(StatusCode::OK, HeaderValue::from_static("application/json; charset=utf-8"), &text)
+    }
+}
+
+/// The members as etcd's peers read them.
+fn members_json(members: &[Member]) -> String {
+    let members: Vec<serde_json::Value> = members
+        .iter()
+        .map(|member| {
+            let mut json = serde_json::json!({ "id": member.id, "peerURLs": member.peer_ur_ls });
+            if member.is_learner {
+                json["isLearner"] = true.into();
+            }
+            if !member.name.is_empty() {
+                json["name"] = member.name.as_str().into();
+            }
+            if !member.client_ur_ls.is_empty() {
+                json["clientURLs"] = member.client_ur_ls.clone().into();
+            }
+            json
+        })
+        .collect();
+    format!("{}\n", serde_json::Value::from(members))
+}
+
+/// Soft and hard limit of open files.
+fn descriptor_limit() -> (u64, u64) {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let current = limit.current.unwrap_or(u64::MAX);
+    (current, limit.maximum.unwrap_or(u64::MAX).min(current))
+}
+
+/// The name in a Host header, without the port.
+fn host_name(host: &str) -> &str {
+    match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => host.split(':').next().unwrap_or(host),
+    }
+}
+
+fn typed(status: StatusCode, content_type: HeaderValue, text: &str) -> Answer {
+    let mut answer = Answer::new(Full::new(Bytes::copy_from_slice(text.as_bytes())));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer
+}
+
+/// An error as Go's standard library writes it: plain text, a newline, no guessing of types.
+fn error(status: StatusCode, text: &str) -> Answer {
+    let mut answer = typed(status, TEXT, &format!("{text}\n"));
+    answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+fn not_allowed() -> Answer {
+    let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    answer
+}

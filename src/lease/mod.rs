@@ -1,0 +1,348 @@
+//! Leases: how long they were granted for, which keys hang on them, when they are due.
+//!
+//! Grants, revocations, attachments and checkpointed remainders come from the log and are the same
+//! on every member. Deadlines are not: only the leader has them, they are points of its monotonic
+//! clock, and a new leader starts them afresh, which can only lengthen a lease. This room reads no
+//! clock; the caller passes the time.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::limits;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("requested lease not found")]
+    NotFound,
+    #[error("lease already exists")]
+    Exists,
+    #[error("too large lease TTL")]
+    TtlTooLarge,
+}
+
+#[derive(Debug, Default)]
+struct Lease {
+    ttl_seconds: i64,
+    /// Time left when the leader last noted it in the log; 0 if it never did.
+    remaining_seconds: i64,
+    keys: BTreeSet<Bytes>,
+    /// On the leader.
+    deadline: Option<Duration>,
+}
+
+/// A lease as LeaseTimeToLive reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    pub granted_seconds: i64,
+    /// Negative if the lease is overdue and could not be revoked.
+    pub remaining_seconds: i64,
+    pub keys: Vec<Bytes>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    Renewed {
+        ttl_seconds: i64,
+    },
+    /// Due, and its revocation is on the way.
+    Expired,
+    NotFound,
+}
+
+#[derive(Debug, Default)]
+pub struct Lessor {
+    leases: HashMap<i64, Lease>,
+    keys: HashMap<Bytes, i64>,
+    /// Deadlines to look at, soonest first. An entry is stale if the lease has another deadline.
+    due: BinaryHeap<Reverse<(Duration, i64)>>,
+    is_leader: bool,
+}
+
+fn seconds(seconds: i64) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+impl Lessor {
+    /// Takes over a stored lease at start.
+    pub fn restore(&mut self, id: i64, ttl_seconds: i64, remaining_seconds: i64) {
+        let lease = Lease { ttl_seconds, remaining_seconds, ..Lease::default() };
+        self.leases.insert(id, lease);
+    }
+
+    pub fn exists(&self, id: i64) -> bool {
+        self.leases.contains_key(&id)
+    }
+
+    pub fn len(&self) -> usize {
+        self.leases.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.leases.is_empty()
+    }
+
+    pub fn grant(&mut self, id: i64, ttl_seconds: i64, now: Duration) -> Result<(), Error> {
+        if id == 0 {
+            return Err(Error::NotFound);
+        }
+        if ttl_seconds > limits::LEASE_TTL_SECONDS_MAX {
+            return Err(Error::TtlTooLarge);
+        }
+        if self.exists(id) {
+            return Err(Error::Exists);
+        }
+        self.restore(id, ttl_seconds, 0);
+        if self.is_leader {
+            self.set_deadline(id, now + seconds(ttl_seconds));
+        }
+        Ok(())
+    }
+
+    /// Forgets the lease and returns its keys, in order; they are attached to nothing any more.
+    pub fn revoke(&mut self, id: i64) -> Result<Vec<Bytes>, Error> {
+        let lease = self.leases.remove(&id).ok_or(Error::NotFound)?;
+        for key in &lease.keys {
+            self.keys.remove(key);
+        }
+        Ok(lease.keys.into_iter().collect())
+    }
+
+    /// Attaches the key to the lease and to no other; 0, and a lease that is gone, detach it.
+    pub fn set(&mut self, key: &Bytes, id: i64) {
+        if id == 0 && self.keys.is_empty() {
+            return;
+        }
+        let old = self.keys.get(key).copied().unwrap_or(0);
+        if old == id {
+            return;
+        }
+        if let Some(lease) = self.leases.get_mut(&old) {
+            lease.keys.remove(key);
+        }
+        self.keys.remove(key);
+        if let Some(lease) = self.leases.get_mut(&id) {
+            // The key may be a part of a whole request; the lease should not keep that alive.
+            let key = Bytes::copy_from_slice(key);
+            lease.keys.insert(key.clone());
+            self.keys.insert(key, id);
+        }
+    }
+
+    /// The keys that hang on leases.
+    pub fn attachments(&self) -> impl ExactSizeIterator<Item = (&Bytes, i64)> {
+        self.keys.iter().map(|(key, id)| (key, *id))
+    }
+
+    /// Notes from the log how long a lease had left.
+    pub fn checkpoint(&mut self, id: i64, remaining_seconds: i64) -> Result<i64, Error> {
+        let lease = self.leases.get_mut(&id).ok_or(Error::NotFound)?;
+        lease.remaining_seconds = remaining_seconds;
+        Ok(lease.ttl_seconds)
+    }
+
+    /// Becomes the one that lets leases expire. Each gets its whole time again (or what the log
+    /// says was left) and `extend` on top, since nobody knows what the last leader renewed.
+    pub fn promote(&mut self, now: Duration, extend: Duration) {
+        self.is_leader = true;
+        self.due.clear();
+        let ids: Vec<i64> = self.leases.keys().copied().collect();
+        for id in ids {
+            let lease = &self.leases[&id];
+            let left = match lease.remaining_seconds {
+                0 => lease.ttl_seconds,
+                left => left,
+            };
+            self.set_deadline(id, now + seconds(left) + extend);
+        }
+        self.spread(now);
+    }
+
+    /// Stops expiring leases.
+    pub fn demote(&mut self) {
+        self.is_leader = false;
+        self.due.clear();
+        for lease in self.leases.values_mut() {
+            lease.deadline = None;
+        }
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.is_leader
+    }
+
+    /// Starts the lease's time again.
+    pub fn renew(&mut self, id: i64, now: Duration) -> Renewal {
+        let Some(lease) = self.leases.get(&id) else { return Renewal::NotFound };
+        if lease.deadline.is_some_and(|deadline| deadline <= now) {
+            return Renewal::Expired;
+        }
+        let ttl_seconds = lease.ttl_seconds;
+        self.set_deadline(id, now + seconds(ttl_seconds));
+        Renewal::Renewed { ttl_seconds }
+    }
+
+    pub fn info(&self, id: i64, with_keys: bool, now: Duration) -> Option<Info> {
+        let lease = self.leases.get(&id)?;
+        let remaining_seconds = match lease.deadline {
+            None => lease.ttl_seconds,
+            Some(deadline) if deadline >= now => whole_seconds(deadline - now),
+            Some(deadline) => -whole_seconds(now - deadline),
+        };
+        let keys = if with_keys { lease.keys.iter().cloned().collect() } else { Vec::new() };
+        Some(Info { granted_seconds: lease.ttl_seconds, remaining_seconds, keys })
+    }
+
+    /// All leases, the one due first in front.
+    pub fn list(&self) -> Vec<i64> {
+        let mut ids: Vec<(Option<Duration>, i64)> =
+            self.leases.iter().map(|(id, lease)| (lease.deadline, *id)).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Leases that are due, at most `leases_max`, soonest first. They stay due: each is looked at
+    /// again at `retry_at`, in case its revocation fails.
+    pub fn expired(&mut self, now: Duration, retry_at: Duration, leases_max: usize) -> Vec<i64> {
+        let mut expired = Vec::new();
+        while expired.len() < leases_max {
+            match self.due.peek() {
+                Some(Reverse((at, _))) if *at <= now => {}
+                _ => break,
+            }
+            let Some(Reverse((at, id))) = self.due.pop() else { break };
+            let Some(deadline) = self.leases.get(&id).and_then(|lease| lease.deadline) else {
+                continue;
+            };
+            if deadline <= now {
+                expired.push(id);
+                self.due.push(Reverse((retry_at, id)));
+            } else if at < deadline {
+                // Renewed since: the heap holds one entry for each lease, so it moves on.
+                self.due.push(Reverse((deadline, id)));
+            }
+        }
+        expired
+    }
+
+    fn set_deadline(&mut self, id: i64, deadline: Duration) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            let is_new = lease.deadline.replace(deadline).is_none();
+            if is_new {
+                self.due.push(Reverse((deadline, id)));
+            }
+        }
+    }
+
+    /// After a change of leader many leases may be due at once; etcd spreads them so that their
+    /// revocations do not crowd out requests.
+    fn spread(&mut self, now: Duration) {
+        const LEASES_MIN: usize = 1000;
+        const REVOKES_PER_SECOND: u64 = 3 * limits::LEASE_REVOKES_PER_SECOND as u64 / 4;
+        if self.leases.len() < LEASES_MIN {
+            return;
+        }
+        let mut ids = self.list();
+        ids.retain(|id| self.leases[id].deadline.is_some());
+        let mut window_start = now;
+        let mut in_window: u64 = 0;
+        for id in ids {
+            let Some(deadline) = self.leases[&id].deadline else { continue };
+            if deadline >= window_start + Duration::from_secs(1) {
+                window_start = deadline;
+                in_window = 0;
+            }
+            in_window += 1;
+            if in_window > REVOKES_PER_SECOND {
+                let extra = Duration::from_secs(1)
+                    * u32::try_from(in_window / REVOKES_PER_SECOND).unwrap_or(u32::MAX);
+                self.set_deadline(id, deadline + extra);
+            }
+        }
+    }
+}
+
+fn whole_seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn key(name: &'static str) -> Bytes {
+        Bytes::from_static(name.as_bytes())
+    }
+
+    fn leader() -> Lessor {
+        let mut lessor = Lessor::default();
+        lessor.promote(at(0), at(0));
+        lessor
+    }
+
+    #[test]
+    fn grants_are_checked_in_etcds_order() {
+        let mut lessor = leader();
+        assert_eq!(lessor.grant(0, 10, at(0)), Err(Error::NotFound));
+        assert_eq!(lessor.grant(1, 9_000_000_001, at(0)), Err(Error::TtlTooLarge));
+        assert_eq!(lessor.grant(1, 9_000_000_000, at(0)), Ok(()));
+        assert_eq!(lessor.grant(1, 10, at(0)), Err(Error::Exists));
+        assert_eq!(lessor.revoke(2), Err(Error::NotFound));
+    }
+
+    #[test]
+    fn a_key_hangs_on_one_lease() {
+        let mut lessor = leader();
+        lessor.grant(1, 10, at(0)).unwrap();
+        lessor.grant(2, 10, at(0)).unwrap();
+        lessor.set(&key("b"), 1);
+        lessor.set(&key("a"), 1);
+        lessor.set(&key("c"), 1);
+        lessor.set(&key("c"), 2);
+        lessor.set(&key("a"), 0);
+        assert_eq!(lessor.revoke(1), Ok(vec![key("b")]));
+        assert_eq!(lessor.revoke(2), Ok(vec![key("c")]));
+        assert_eq!(lessor.attachments().len(), 0);
+    }
+
+    #[test]
+    fn renewal_moves_the_deadline_and_an_overdue_lease_cannot_be_renewed() {
+        let mut lessor = leader();
+        lessor.grant(1, 10, at(0)).unwrap();
+        assert_eq!(lessor.renew(1, at(9)), Renewal::Renewed { ttl_seconds: 10 });
+        assert_eq!(lessor.expired(at(10), at(13), 10), Vec::<i64>::new());
+        assert_eq!(lessor.info(1, false, at(12)).unwrap().remaining_seconds, 7);
+        assert_eq!(lessor.expired(at(19), at(22), 10), [1]);
+        assert_eq!(lessor.renew(1, at(19)), Renewal::Expired);
+        assert_eq!(
+            lessor.expired(at(21), at(24), 10),
+            Vec::<i64>::new(),
+            "asked for again only later"
+        );
+        assert_eq!(lessor.expired(at(22), at(25), 10), [1]);
+        assert_eq!(lessor.info(1, false, at(22)).unwrap().remaining_seconds, -3);
+        lessor.revoke(1).unwrap();
+        assert_eq!(lessor.expired(at(99), at(99), 10), Vec::<i64>::new());
+        assert_eq!(lessor.renew(1, at(99)), Renewal::NotFound);
+    }
+
+    #[test]
+    fn a_new_leader_gives_every_lease_its_time_again() {
+        let mut lessor = Lessor::default();
+        lessor.restore(1, 10, 0);
+        lessor.restore(2, 100, 4);
+        assert_eq!(lessor.expired(at(1000), at(1001), 10), Vec::<i64>::new());
+        lessor.promote(at(1000), at(1));
+        assert_eq!(lessor.list(), [2, 1]);
+        assert_eq!(lessor.expired(at(1005), at(1006), 10), [2]);
+        assert_eq!(lessor.expired(at(1011), at(1012), 1), [2]);
+        lessor.demote();
+        assert_eq!(lessor.expired(at(2000), at(2001), 10), Vec::<i64>::new());
+    }
+}

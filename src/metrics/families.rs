@@ -1,0 +1,257 @@
+//! The families with fixed labels, one function each.
+
+use std::sync::{LazyLock, OnceLock};
+
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, exponential_buckets,
+};
+
+use super::{grpc, process};
+
+/// The version of etcd whose contract this server keeps.
+const VERSION: &str = "3.7.1";
+
+/// The process-wide registry. It exists once because every room writes to it without a handle.
+pub(super) fn registry() -> &'static Registry {
+    &FAMILIES.registry
+}
+
+fn add<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+    // A bad or doubled name is a mistake in this file, and the test that renders everything finds
+    // it; the series then merely stays out of the scrape.
+    #[expect(clippy::expect_used, reason = "names and buckets are constants of this file")]
+    let collector = made.expect("metric definition");
+    drop(registry.register(Box::new(collector.clone())));
+    collector
+}
+
+macro_rules! families {
+    ($( $name:ident: $kind:ident $series:literal $help:literal $(, $argument:expr)*; )*) => {
+        struct Families {
+            registry: Registry,
+            $($name: families!(@type $kind),)*
+        }
+
+        static FAMILIES: LazyLock<Families> = LazyLock::new(|| {
+            let registry = Registry::new();
+            $(let $name = add(&registry, families!(@new $kind $series $help $(, $argument)*));)*
+            grpc::register(&registry);
+            super::clients::register(&registry);
+            drop(registry.register(Box::new(process::ProcessCollector::new())));
+            let families = Families { registry, $($name,)* };
+            families.server_version.with_label_values(&[VERSION]).set(1);
+            families
+        });
+
+        $(families!(@function $kind $name $help);)*
+    };
+    (@type counter) => { IntCounter };
+    (@type gauge) => { IntGauge };
+    (@type seconds) => { Histogram };
+    (@type counters) => { IntCounterVec };
+    (@type gauges) => { IntGaugeVec };
+    (@type histograms) => { HistogramVec };
+    (@new counter $series:literal $help:literal) => { IntCounter::new($series, $help) };
+    (@new gauge $series:literal $help:literal) => { IntGauge::new($series, $help) };
+    (@new seconds $series:literal $help:literal, $start:expr, $count:expr) => {
+        exponential_buckets($start, 2.0, $count).and_then(|buckets| {
+            Histogram::with_opts(HistogramOpts::new($series, $help).buckets(buckets))
+        })
+    };
+    (@new counters $series:literal $help:literal, $labels:expr) => {
+        IntCounterVec::new(Opts::new($series, $help), &$labels)
+    };
+    (@new gauges $series:literal $help:literal, $labels:expr) => {
+        IntGaugeVec::new(Opts::new($series, $help), &$labels)
+    };
+    (@new histograms $series:literal $help:literal, $start:expr, $count:expr, $labels:expr) => {
+        exponential_buckets($start, 2.0, $count).and_then(|buckets| {
+            HistogramVec::new(HistogramOpts::new($series, $help).buckets(buckets), &$labels)
+        })
+    };
+    (@function counter $name:ident $help:literal) => {
+        #[doc = $help]
+        pub fn $name() -> &'static IntCounter { &FAMILIES.$name }
+    };
+    (@function gauge $name:ident $help:literal) => {
+        #[doc = $help]
+        pub fn $name() -> &'static IntGauge { &FAMILIES.$name }
+    };
+    (@function seconds $name:ident $help:literal) => {
+        #[doc = $help]
+        pub fn $name() -> &'static Histogram { &FAMILIES.$name }
+    };
+    // Labelled families are reached through functions that bound or pre-resolve their labels.
+    (@function counters $name:ident $help:literal) => {};
+    (@function gauges $name:ident $help:literal) => {};
+    (@function histograms $name:ident $help:literal) => {};
+}
+
+families! {
+    has_leader: gauge "etcd_server_has_leader" "1 while this member knows a leader.";
+    is_leader: gauge "etcd_server_is_leader" "1 while this member is the leader.";
+    is_learner: gauge "etcd_server_is_learner" "1 while this member is a learner.";
+    leader_changes_seen: counter "etcd_server_leader_changes_seen_total" "Leader changes seen.";
+    proposals_committed: gauge "etcd_server_proposals_committed_total" "Proposals committed.";
+    proposals_applied: gauge "etcd_server_proposals_applied_total" "Proposals applied.";
+    proposals_pending: gauge "etcd_server_proposals_pending" "Proposals waiting to be committed.";
+    proposals_failed: counter "etcd_server_proposals_failed_total" "Proposals that failed.";
+    heartbeat_send_failures: counter "etcd_server_heartbeat_send_failures_total"
+        "Heartbeats that the leader sent late.";
+    slow_apply: counter "etcd_server_slow_apply_total" "Requests whose apply took too long.";
+    slow_read_indexes: counter "etcd_server_slow_read_indexes_total"
+        "Read indexes that had to be asked for again.";
+    read_indexes_failed: counter "etcd_server_read_indexes_failed_total" "Read indexes that failed.";
+    quota_backend_bytes: gauge "etcd_server_quota_backend_bytes" "Backend quota in bytes.";
+    snapshot_apply_in_progress: gauge "etcd_server_snapshot_apply_in_progress_total"
+        "1 while an incoming snapshot is applied.";
+    learner_promote_successes: counter "etcd_server_learner_promote_successes"
+        "Learners promoted by this member.";
+    health_success: counter "etcd_server_health_success" "Successful health checks.";
+    health_failures: counter "etcd_server_health_failures" "Failed health checks.";
+    server_id: gauges "etcd_server_id" "1 for the id of this member.", ["server_id"];
+    server_version: gauges "etcd_server_version" "1 for the running version.", ["server_version"];
+    cluster_version: gauges "etcd_cluster_version" "1 for the cluster version.", ["cluster_version"];
+    feature_enabled: gauges "etcd_server_feature_enabled" "1 for a feature that is on.", ["name", "stage"];
+    health_check: gauges "etcd_server_healthcheck" "Last result of each health check.", ["type", "name"];
+    health_checks: counters "etcd_server_healthchecks_total" "Results of each health check.",
+        ["type", "name", "status"];
+    alarms: gauges "etcd_debugging_server_alarms" "1 for an active alarm.", ["server_id", "alarm_type"];
+    request_duration: histograms "etcd_server_request_duration_seconds"
+        "Time that a request of each type took.", 0.001, 14, ["type", "success"];
+    apply_duration: histograms "etcd_server_apply_duration_seconds"
+        "Time that the apply of each operation took.", 0.0001, 20, ["version", "op", "success"];
+    range_duration: histograms "etcd_server_range_duration_seconds"
+        "Time that a range took.", 0.0001, 20, ["success"];
+
+    wal_fsync_seconds: seconds "etcd_disk_wal_fsync_duration_seconds"
+        "Time that a sync of the log took.", 0.001, 14;
+    wal_write_seconds: seconds "etcd_disk_wal_write_duration_seconds"
+        "Time that a write to the log took.", 0.001, 14;
+    wal_write_bytes: gauge "etcd_disk_wal_write_bytes_total" "Bytes written to the log.";
+    backend_commit_seconds: seconds "etcd_disk_backend_commit_duration_seconds"
+        "Time that a commit of the store took.", 0.001, 14;
+    backend_defrag_seconds: seconds "etcd_disk_backend_defrag_duration_seconds"
+        "Time that a defragmentation took.", 0.1, 13;
+    backend_snapshot_seconds: seconds "etcd_disk_backend_snapshot_duration_seconds"
+        "Time that a snapshot of the store took.", 0.01, 17;
+    defrag_inflight: gauge "etcd_disk_defrag_inflight" "1 while the store is defragmented.";
+
+    db_total_bytes: gauge "etcd_mvcc_db_total_size_in_bytes" "Size of the store on disk.";
+    db_in_use_bytes: gauge "etcd_mvcc_db_total_size_in_use_in_bytes" "Bytes of the store in use.";
+    db_open_reads: gauge "etcd_mvcc_db_open_read_transactions" "Read transactions now open.";
+    mvcc_range: counter "etcd_mvcc_range_total" "Ranges served.";
+    mvcc_put: counter "etcd_mvcc_put_total" "Puts applied.";
+    mvcc_delete: counter "etcd_mvcc_delete_total" "Deletes applied.";
+    mvcc_txn: counter "etcd_mvcc_txn_total" "Transactions applied.";
+    hash_seconds: seconds "etcd_mvcc_hash_duration_seconds" "Time that a hash took.", 0.01, 15;
+    hash_rev_seconds: seconds "etcd_mvcc_hash_rev_duration_seconds"
+        "Time that a hash up to a revision took.", 0.01, 15;
+
+    keys: gauge "etcd_debugging_mvcc_keys_total" "Keys in the store.";
+    watchers: gauge "etcd_debugging_mvcc_watcher_total" "Watchers.";
+    watch_streams: gauge "etcd_debugging_mvcc_watch_stream_total" "Watch streams.";
+    slow_watchers: gauge "etcd_debugging_mvcc_slow_watcher_total" "Watchers that are catching up.";
+    events: counter "etcd_debugging_mvcc_events_total" "Events sent.";
+    pending_events: gauge "etcd_debugging_mvcc_pending_events_total" "Events waiting to be sent.";
+    current_revision: gauge "etcd_debugging_mvcc_current_revision" "Revision of the store.";
+    compact_revision: gauge "etcd_debugging_mvcc_compact_revision" "Revision of the last compaction.";
+    compacted_keys: counter "etcd_debugging_mvcc_db_compaction_keys_total" "Rows removed by compaction.";
+    compaction_last: gauge "etcd_debugging_mvcc_db_compaction_last" "Unix time of the last compaction.";
+    put_bytes: gauge "etcd_debugging_mvcc_total_put_size_in_bytes" "Bytes of all puts.";
+    lease_granted: counter "etcd_debugging_lease_granted_total" "Leases granted.";
+    lease_revoked: counter "etcd_debugging_lease_revoked_total" "Leases revoked.";
+    lease_renewed: counter "etcd_debugging_lease_renewed_total" "Lease renewals on the leader.";
+    lease_expired: counter "etcd_debugging_server_lease_expired_total" "Leases expired.";
+
+    client_received_bytes: counter "etcd_network_client_grpc_received_bytes_total"
+        "Bytes received from gRPC clients.";
+    client_sent_bytes: counter "etcd_network_client_grpc_sent_bytes_total"
+        "Bytes sent to gRPC clients.";
+    known_peers: gauges "etcd_network_known_peers" "1 for each known peer.", ["Local", "Remote"];
+}
+
+/// Names this member in `etcd_server_id` and `etcd_network_known_peers`.
+pub fn set_server_id(member_id: u64) {
+    let id = format!("{member_id:x}");
+    FAMILIES.server_id.with_label_values(&[id.as_str()]).set(1);
+    FAMILIES.known_peers.with_label_values(&[id.as_str(), id.as_str()]).set(1);
+}
+
+/// Names the cluster version, such as `3.7`; an earlier one goes to zero.
+pub fn set_cluster_version(version: &str) {
+    FAMILIES.cluster_version.reset();
+    FAMILIES.cluster_version.with_label_values(&[version]).set(1);
+}
+
+/// Says whether a feature gate is on; `stage` is `ALPHA` or `BETA`.
+pub fn set_feature(name: &str, stage: &str, enabled: bool) {
+    FAMILIES.feature_enabled.with_label_values(&[name, stage]).set(i64::from(enabled));
+}
+
+/// Says whether a member's alarm is active; `kind` is etcd's name of it.
+pub fn set_alarm(member_id: u64, kind: &str, active: bool) {
+    let id = format!("{member_id:x}");
+    FAMILIES.alarms.with_label_values(&[id.as_str(), kind]).set(i64::from(active));
+}
+
+/// Records the result of one health check, such as (`readyz`, `data_corruption`).
+pub fn health_checked(kind: &str, name: &str, healthy: bool) {
+    FAMILIES.health_check.with_label_values(&[kind, name]).set(i64::from(healthy));
+    let status = if healthy { "success" } else { "error" };
+    FAMILIES.health_checks.with_label_values(&[kind, name, status]).inc();
+}
+
+macro_rules! operations {
+    ($($variant:ident)*) => {
+        /// What a request does, in the words of etcd's metric labels.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Operation { $($variant,)* }
+
+        impl Operation {
+            const COUNT: usize = [$(Self::$variant),*].len();
+            fn label(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant),)* }
+            }
+        }
+    };
+}
+
+operations! {
+    Range Put DeleteRange Txn ReadonlyTxn Compaction LeaseGrant LeaseRevoke LeaseCheckpoint Alarm
+    Authenticate AuthEnable AuthDisable AuthStatus UserAdd UserDelete UserGet UserChangePassword
+    UserGrantRole UserRevokeRole UserList RoleList RoleAdd RoleDelete RoleGet RoleGrantPermission
+    RoleRevokePermission ClusterVersionSet ClusterMemberAttrSet DowngradeInfoSet
+}
+
+// A series of these two families appears with its first use, as in etcd; then it is kept here.
+type Slots = [[OnceLock<Histogram>; 2]; Operation::COUNT];
+static REQUESTS: Slots = [const { [const { OnceLock::new() }; 2] }; Operation::COUNT];
+static APPLIES: Slots = [const { [const { OnceLock::new() }; 2] }; Operation::COUNT];
+static RANGES: [OnceLock<Histogram>; 2] = [const { OnceLock::new() }; 2];
+
+fn truth(success: bool) -> &'static str {
+    if success { "true" } else { "false" }
+}
+
+/// Time from taking a request to answering it.
+pub fn request_seconds(operation: Operation, success: bool) -> &'static Histogram {
+    REQUESTS[operation as usize][usize::from(success)].get_or_init(|| {
+        FAMILIES.request_duration.with_label_values(&[operation.label(), truth(success)])
+    })
+}
+
+/// Time that the state machine took for one operation.
+pub fn apply_seconds(operation: Operation, success: bool) -> &'static Histogram {
+    APPLIES[operation as usize][usize::from(success)].get_or_init(|| {
+        FAMILIES.apply_duration.with_label_values(&["v3", operation.label(), truth(success)])
+    })
+}
+
+/// Time that reading a range took.
+pub fn range_seconds(success: bool) -> &'static Histogram {
+    RANGES[usize::from(success)]
+        .get_or_init(|| FAMILIES.range_duration.with_label_values(&[truth(success)]))
+}

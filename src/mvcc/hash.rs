@@ -1,0 +1,180 @@
+//! HashKV: a checksum over history that all members, and etcd, compute alike.
+//!
+//! CRC-32C over the name of etcd's bucket, then for each row in revision order the row's key as
+//! etcd stores it and the stored pair. Rows that a compaction has doomed do not count, whether or
+//! not they are deleted already.
+
+use std::collections::HashSet;
+
+use super::index::Visit;
+use super::{Error, Mvcc, View};
+use crate::limits;
+use crate::store::{Bucket, Row, schema};
+use crate::types::Revision;
+
+/// Name of etcd's bucket that holds the rows.
+const BUCKET: &[u8] = b"key";
+
+/// Keys of the meta bucket that differ between members for a moment.
+const HASH_IGNORES: [&[u8]; 3] = [schema::CONSISTENT_INDEX, schema::TERM, schema::STORAGE_VERSION];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyValueHash {
+    pub hash: u32,
+    pub compact_revision: i64,
+    pub revision: i64,
+}
+
+/// Adds rows in revision order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hasher {
+    crc: u32,
+    compact_revision: i64,
+    revision: i64,
+}
+
+impl Hasher {
+    pub(super) fn new(compact_revision: i64, revision: i64) -> Self {
+        Self { crc: crc32c::crc32c(BUCKET), compact_revision, revision }
+    }
+
+    /// `is_kept` is asked for rows at or below the compact revision only.
+    pub(super) fn add(&mut self, row: &Row, is_kept: impl FnOnce(Revision) -> bool) {
+        let main = row.rev.main;
+        if main > self.revision || (main <= self.compact_revision && !is_kept(row.rev)) {
+            return;
+        }
+        // Old versions of etcd delete a tombstone exactly at the compact revision, new ones do
+        // not; neither hashes it.
+        if main == self.compact_revision && row.tombstone {
+            return;
+        }
+        let (key, len) = etcd_key(row.rev, row.tombstone);
+        self.crc = crc32c::crc32c_append(self.crc, &key[..len]);
+        self.crc = crc32c::crc32c_append(self.crc, &row.kv);
+    }
+
+    pub(super) fn finish(self) -> KeyValueHash {
+        let Self { crc, compact_revision, revision } = self;
+        KeyValueHash { hash: crc, compact_revision, revision }
+    }
+}
+
+/// A row's key in etcd's bucket: main, `_`, sub, and `t` for a tombstone.
+fn etcd_key(revision: Revision, tombstone: bool) -> ([u8; 18], usize) {
+    let mut key = [0; 18];
+    key[..8].copy_from_slice(&revision.main.to_be_bytes());
+    key[8] = b'_';
+    key[9..17].copy_from_slice(&revision.sub.to_be_bytes());
+    key[17] = b't';
+    (key, if tombstone { 18 } else { 17 })
+}
+
+impl Mvcc {
+    /// The hash at `revision` (0: the current one), and the current revision.
+    pub fn hash_by_revision(&self, revision: i64) -> Result<(KeyValueHash, i64), Error> {
+        let view = self.view();
+        let current = view.current;
+        let stored = self.hashes.lock().iter().find(|hash| hash.revision == revision).copied();
+        if let Some(hash) = stored {
+            return Ok((hash, current.revision));
+        }
+        if revision > 0 && revision < current.compact_revision {
+            return Err(Error::Compacted);
+        }
+        if revision > current.revision {
+            return Err(Error::FutureRev);
+        }
+        let revision = if revision == 0 { current.revision } else { revision };
+        Ok((view.hash(revision)?, current.revision))
+    }
+
+    /// The checksum of the whole backend, bucket by bucket in the order of their names. Members at
+    /// the same index agree on it.
+    pub fn hash_all(&self) -> Result<u32, Error> {
+        self.store.flush()?;
+        let view = self.view();
+        let mut buckets =
+            Bucket::ALL.map(|bucket| (bucket.name().as_bytes(), Some(bucket))).to_vec();
+        buckets.push((BUCKET, None));
+        buckets.sort_unstable_by_key(|(name, _)| *name);
+        let mut crc = 0;
+        for (name, bucket) in buckets {
+            crc = crc32c::crc32c_append(crc, name);
+            let Some(bucket) = bucket else {
+                view.scan(view.current.revision, |row| {
+                    let (key, len) = etcd_key(row.rev, row.tombstone);
+                    crc = crc32c::crc32c_append(crc, &key[..len]);
+                    crc = crc32c::crc32c_append(crc, &row.kv);
+                })?;
+                continue;
+            };
+            for (key, value) in self.store.bucket_iter(bucket)? {
+                let is_left_out = bucket == Bucket::Meta && HASH_IGNORES.contains(&key.as_slice());
+                if !is_left_out {
+                    crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, &key), &value);
+                }
+            }
+        }
+        Ok(crc)
+    }
+
+    /// Remembers a finished compaction's hash; the newest few are kept.
+    pub(super) fn remember_hash(&self, hash: KeyValueHash) {
+        let mut hashes = self.hashes.lock();
+        hashes.push(hash);
+        hashes.sort_unstable_by_key(|hash| hash.revision);
+        let excess = hashes.len().saturating_sub(limits::COMPACTION_HASHES_KEPT);
+        hashes.drain(..excess);
+    }
+}
+
+impl View<'_> {
+    fn hash(&self, revision: i64) -> Result<KeyValueHash, Error> {
+        let compact_revision = self.current.compact_revision;
+        let (kept, is_any_kept) = self.kept(revision, compact_revision);
+        let mut hasher = Hasher::new(compact_revision, revision);
+        let is_kept = |at: Revision| !is_any_kept || kept.contains(&at);
+        self.scan(revision, |row| hasher.add(row, is_kept))?;
+        Ok(hasher.finish())
+    }
+
+    /// The revisions up to `compact_revision` that a compaction at `revision` keeps, and whether
+    /// it keeps any at all.
+    fn kept(&self, revision: i64, compact_revision: i64) -> (HashSet<Revision>, bool) {
+        let (mut kept, mut is_any_kept) = (HashSet::new(), false);
+        let mut start: Box<[u8]> = Box::default();
+        loop {
+            let index = self.mvcc.index.read();
+            let visit = index.visit_kept(&start, revision, limits::INDEX_HOLD_KEYS_MAX, |at| {
+                is_any_kept = true;
+                if at.main <= compact_revision {
+                    kept.insert(at);
+                }
+            });
+            match visit {
+                Visit::Done => return (kept, is_any_kept),
+                Visit::Next(next) => start = next,
+            }
+        }
+    }
+
+    /// The next rows in revision order, up to and with those of `main`: a bounded number, none at
+    /// the end.
+    pub fn rows(&self, from: Revision, main: i64) -> Result<Vec<Row>, Error> {
+        self.mvcc.rows(from, main)
+    }
+
+    /// All rows up to and with `main`, in revision order.
+    fn scan(&self, main: i64, mut f: impl FnMut(&Row)) -> Result<(), Error> {
+        let mut from = Revision::default();
+        loop {
+            let rows = self.rows(from, main)?;
+            rows.iter().for_each(&mut f);
+            match rows.last() {
+                Some(last) => from = Revision::new(last.rev.main, last.rev.sub + 1),
+                None => return Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+use super::*;
+use crate::clock::split_mix;
+
+fn rev(main: i64) -> Revision {
+    Revision::new(main, 0)
+}
+
+fn keys(index: &Index, start: &str, end: End<'_>, main: i64) -> Vec<String> {
+    let mut keys = Vec::new();
+    let visit = index.visit(start.as_bytes(), end, main, usize::MAX, |visited| {
+        keys.push(String::from_utf8_lossy(visited.key).into_owned());
+        true
+    });
+    assert_eq!(visit, Visit::Done);
+    keys
+}
+
+fn compact(index: &mut Index, main: i64) -> Vec<Revision> {
+    let mut dead = Vec::new();
+    let mut survivors = 0;
+    let mut start: Box<[u8]> = Box::default();
+    while let Visit::Next(next) = index.compact(&start, main, 3, &mut dead, &mut survivors) {
+        start = next;
+    }
+    dead.sort_unstable();
+    dead
+}
+
+#[test]
+fn a_key_has_generations() {
+    let mut index = Index::default();
+    index.put(b"a", rev(2));
+    index.put(b"a", rev(4));
+    assert!(index.tombstone(b"a", rev(6)));
+    assert!(!index.tombstone(b"a", rev(7)));
+    index.put(b"a", rev(8));
+    let found = |main| index.get(b"a", main).map(|f| (f.modified.main, f.created.main, f.version));
+    assert_eq!(found(1), None);
+    assert_eq!(found(2), Some((2, 2, 1)));
+    assert_eq!(found(5), Some((4, 2, 2)));
+    assert_eq!(found(6), None);
+    assert_eq!(found(7), None);
+    assert_eq!(found(8), Some((8, 8, 1)));
+    assert_eq!(found(i64::MAX), Some((8, 8, 1)));
+}
+
+#[test]
+fn compaction_keeps_the_newest_revision_at_its_point() {
+    let mut index = Index::default();
+    for main in [2, 4, 6] {
+        index.put(b"a", rev(main));
+    }
+    index.put(b"b", rev(3));
+    index.tombstone(b"b", rev(5));
+    index.put(b"c", rev(7));
+    assert_eq!(compact(&mut index, 5), [rev(2), rev(3)]);
+    assert_eq!(index.get(b"a", 5).unwrap().version, 2);
+    assert_eq!(index.get(b"b", 5), None);
+    assert_eq!(index.len(), 3, "a tombstone exactly at the point stays");
+    assert_eq!(compact(&mut index, 6), [rev(4), rev(5)]);
+    assert_eq!(index.len(), 2);
+    assert_eq!(keys(&index, "", End::Open, 7), ["a", "c"]);
+}
+
+#[test]
+fn hash_keeps_no_tombstone() {
+    let mut index = Index::default();
+    index.put(b"a", rev(2));
+    index.tombstone(b"a", rev(3));
+    index.put(b"b", rev(4));
+    let kept = |main| {
+        let mut kept = Vec::new();
+        index.visit_kept(b"", main, usize::MAX, |revision| kept.push(revision));
+        kept
+    };
+    assert_eq!(kept(2), [rev(2)]);
+    assert_eq!(kept(3), []);
+    assert_eq!(kept(4), [rev(4)]);
+}
+
+/// A plain model: each key's changes in order.
+#[derive(Default)]
+struct Model(std::collections::BTreeMap<Vec<u8>, Vec<(i64, bool)>>);
+
+impl Model {
+    fn live(&self, main: i64) -> Vec<Vec<u8>> {
+        let is_live = |changes: &Vec<(i64, bool)>| {
+            changes.iter().rev().find(|(at, _)| *at <= main).is_some_and(|(_, put)| *put)
+        };
+        self.0.iter().filter(|(_, c)| is_live(c)).map(|(k, _)| k.clone()).collect()
+    }
+}
+
+fn random_history(seed: u64, changes: i64, keys: u64) -> (Index, Model) {
+    let (mut index, mut model, mut state) = (Index::default(), Model::default(), seed);
+    for main in 2..changes + 2 {
+        state = split_mix(state);
+        let key = format!("k{:05}", state % keys).into_bytes();
+        let is_put = !(state >> 32).is_multiple_of(3);
+        if is_put {
+            index.put(&key, rev(main));
+        } else if !index.tombstone(&key, rev(main)) {
+            continue;
+        }
+        model.0.entry(key).or_default().push((main, is_put));
+    }
+    (index, model)
+}
+
+#[test]
+fn visits_and_counts_agree_with_a_plain_model() {
+    for seed in 0..4 {
+        let (index, model) = random_history(seed, 6000, 1500);
+        for main in [0, 2, 700, 3000, 6001] {
+            let mut visited = Vec::new();
+            let mut start: Box<[u8]> = Box::default();
+            while let Visit::Next(next) = index.visit(&start, End::Open, main, 100, |v| {
+                visited.push(v.key.to_vec());
+                true
+            }) {
+                start = next;
+            }
+            assert_eq!(visited, model.live(main), "seed {seed} at {main}");
+        }
+        let live = model.live(i64::MAX);
+        assert_eq!(index.live(), live.len() as u64);
+        for (start, end) in [("", "k00700"), ("k00003", "k01200"), ("k007", "k008"), ("k9", "k1")] {
+            let within = |key: &&Vec<u8>| {
+                key.as_slice() >= start.as_bytes() && key.as_slice() < end.as_bytes()
+            };
+            let expected = live.iter().filter(within).count() as u64;
+            let count = index.count_live(start.as_bytes(), End::Before(end.as_bytes()));
+            assert_eq!(count, expected, "seed {seed} {start}..{end}");
+        }
+        assert_eq!(index.count_live(b"", End::Open), live.len() as u64);
+    }
+}
+
+#[test]
+fn compaction_changes_no_later_read() {
+    let (mut index, model) = random_history(9, 5000, 700);
+    let before: Vec<_> = model.0.keys().map(|key| index.get(key, 3000)).collect();
+    compact(&mut index, 3000);
+    let after: Vec<_> = model.0.keys().map(|key| index.get(key, 3000)).collect();
+    assert_eq!(before, after);
+    assert_eq!(index.live(), model.live(i64::MAX).len() as u64);
+    assert_eq!(index.count_live(b"", End::Open), index.live());
+}
+
+#[test]
+fn a_checkpoint_gives_the_same_index_and_damage_none() {
+    let (mut index, _) = random_history(5, 4000, 600);
+    compact(&mut index, 1000);
+    let mut bytes = Vec::new();
+    write_checkpoint(&index, |part| {
+        bytes.append(part);
+        Ok::<_, ()>(())
+    })
+    .unwrap();
+    let restored = read_checkpoint(&mut bytes.as_slice()).ok().unwrap();
+    let entries = |index: &Index| {
+        let entries = index.leaves.iter().flatten();
+        entries.map(|e| (e.key.clone(), e.history.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(entries(&index), entries(&restored));
+    assert_eq!(restored.live(), index.live());
+    assert_eq!(restored.newest(), index.newest());
+    assert!(read_checkpoint(&mut &bytes[..bytes.len() / 2]).is_err());
+}
+
+#[test]
+fn an_index_restored_from_rows_reads_the_same() {
+    let mut index = Index::default();
+    index.restore(b"a", rev(5), &Restored::Put { created: 2, version: 3 });
+    index.restore(b"a", rev(6), &Restored::Put { created: 2, version: 4 });
+    index.restore(b"gone", rev(7), &Restored::Tombstone);
+    index.restore(b"a", rev(8), &Restored::Tombstone);
+    index.restore(b"a", rev(9), &Restored::Put { created: 9, version: 1 });
+    let found = |main| index.get(b"a", main).map(|f| (f.modified.main, f.created.main, f.version));
+    assert_eq!(found(5), Some((5, 2, 3)));
+    assert_eq!(found(7), Some((6, 2, 4)));
+    assert_eq!(found(8), None);
+    assert_eq!(found(9), Some((9, 9, 1)));
+    assert_eq!(index.get(b"gone", 9), None);
+    assert_eq!(index.live(), 1);
+}

@@ -1,0 +1,180 @@
+//! Multi-version storage: revisions, the key index, reads at a revision, transactions, compaction.
+//!
+//! ```text
+//!   apply ──Write──► store (rows by revision, tail first)      publish
+//!            └─────► index (key -> revisions)             ──► revision, compact revision
+//!   read  ──View───► index, filtered to the view's revision ──► store
+//! ```
+//!
+//! History only grows at its end, and a row never changes, so a read needs no snapshot of the
+//! index or of the store: it takes the published revision and ignores what is newer. One thread
+//! writes. It makes rows and index entries of the next revision first and publishes the revision
+//! last, so a reader sees all of a transaction or none of it.
+//!
+//! This room knows keys, values and revisions. It does not know leases (it asks a [`Leases`]),
+//! the log, watchers or the network, and it reads no clock.
+
+mod compact;
+mod hash;
+pub mod index;
+pub mod kv;
+mod range;
+mod restore;
+mod txn;
+mod write;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::limits;
+use crate::store::{self, Row, Store};
+use crate::types::Revision;
+
+pub use compact::{Compaction, CompactionStep};
+pub use hash::KeyValueHash;
+pub use range::{has_revision_filters, is_default_ordering};
+pub use restore::{Compacted, Restore};
+pub use txn::{Leases, is_read_only, is_serializable, read_txn};
+pub use write::{Change, ChangeKind, Write, deletion_event};
+
+use index::Index;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("mvcc: required revision has been compacted")]
+    Compacted,
+    #[error("mvcc: required revision is a future revision")]
+    FutureRev,
+    #[error("key not found")]
+    KeyNotFound,
+    #[error("requested lease not found")]
+    LeaseNotFound,
+    /// Local: the disk holds what it should not.
+    #[error("malformed {0} in the store")]
+    Malformed(&'static str),
+    /// Local: the index names a row that the store does not hold.
+    #[error("revision {0} is in the index and not in the store")]
+    MissingRow(Revision),
+    /// Local: the store closed while work was under way.
+    #[error("the store has stopped")]
+    Stopped,
+    /// Local.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl Error {
+    /// Whether every member that applies the same entry gets this error, so that it is the reply.
+    pub fn is_deterministic(&self) -> bool {
+        matches!(self, Self::Compacted | Self::FutureRev | Self::KeyNotFound | Self::LeaseNotFound)
+    }
+}
+
+/// What readers may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Current {
+    pub revision: i64,
+    /// -1 while nothing was ever compacted.
+    pub compact_revision: i64,
+}
+
+pub struct Mvcc {
+    store: Arc<Store>,
+    index: RwLock<Index>,
+    published: RwLock<Current>,
+    /// Revision of the last finished transaction, published or not.
+    written: AtomicI64,
+    /// Compact revision of the last applied compaction, published or not.
+    compacted: AtomicI64,
+    hashes: Mutex<Vec<KeyValueHash>>,
+    /// Sweeps that are applied and not ended.
+    sweeps_open: AtomicUsize,
+    /// Held by every view; a sweep replaces it and waits until the old one is held by none.
+    epoch: Mutex<Arc<()>>,
+}
+
+impl Mvcc {
+    /// An empty state, at revision 1.
+    pub fn new(store: Arc<Store>) -> Self {
+        Self::with_index(store, Index::default(), Current { revision: 1, compact_revision: -1 })
+    }
+
+    fn with_index(store: Arc<Store>, index: Index, current: Current) -> Self {
+        Self {
+            store,
+            index: RwLock::new(index),
+            published: RwLock::new(current),
+            written: AtomicI64::new(current.revision),
+            compacted: AtomicI64::new(current.compact_revision),
+            hashes: Mutex::new(Vec::new()),
+            sweeps_open: AtomicUsize::new(0),
+            epoch: Mutex::default(),
+        }
+    }
+
+    pub fn current(&self) -> Current {
+        *self.published.read()
+    }
+
+    /// Lets readers see what was written so far.
+    pub fn publish(&self) -> Current {
+        let current = self.written();
+        *self.published.write() = current;
+        current
+    }
+
+    /// The state after all that was applied, published or not. Only the apply thread may ask.
+    pub fn written(&self) -> Current {
+        Current {
+            revision: self.written.load(Ordering::Acquire),
+            compact_revision: self.compacted.load(Ordering::Acquire),
+        }
+    }
+
+    /// A view of the published state, for readers.
+    pub fn view(&self) -> View<'_> {
+        // The epoch comes first: what a later compaction dooms must outlive this view.
+        let epoch = Arc::clone(&self.epoch.lock());
+        View { mvcc: self, current: self.current(), _epoch: Some(epoch) }
+    }
+
+    /// Opens the next transaction. Only the apply thread may call it.
+    pub fn begin(&self) -> Write<'_> {
+        Write::new(self)
+    }
+
+    /// Keys, deleted ones that are not yet compacted included.
+    pub fn keys(&self) -> usize {
+        self.index.read().len()
+    }
+
+    /// Whether a compaction was applied whose sweep has not ended.
+    pub fn is_sweeping(&self) -> bool {
+        self.sweeps_open.load(Ordering::Acquire) > 0
+    }
+
+    /// The next rows in revision order, up to and with those of `main`: a bounded number, none at
+    /// the end.
+    fn rows(&self, from: Revision, main: i64) -> Result<Vec<Row>, Error> {
+        let to = Revision::new(main, i64::MAX);
+        let (rows_max, bytes_max) = (limits::READ_CHUNK_ROWS, limits::READ_CHUNK_BYTES);
+        Ok(self.store.scan(from, to, rows_max, bytes_max)?)
+    }
+}
+
+/// All keys as of one revision.
+pub struct View<'a> {
+    mvcc: &'a Mvcc,
+    current: Current,
+    /// Holds sweeps back. A transaction's own view needs none: it reads at the current revision,
+    /// and the thread that writes is the one that applies compactions.
+    _epoch: Option<Arc<()>>,
+}
+
+impl View<'_> {
+    pub fn current(&self) -> Current {
+        self.current
+    }
+}

@@ -1,0 +1,262 @@
+//! Reads at a revision: collect in key order, filter, sort, cut to the limit, in etcd's order.
+
+use bytes::Bytes;
+
+use super::index::{End, Found, Visit};
+use super::kv::Pair;
+use super::{Error, View};
+use crate::limits;
+use crate::pb::raw::RangeResponse;
+use crate::pb::{
+    RangeRequest, ResponseHeader, range_request::SortOrder, range_request::SortTarget,
+};
+use crate::types::{KeyRange, Revision};
+
+struct Item {
+    found: Found,
+    kv: Bytes,
+}
+
+/// Whether key order, which a collection has anyway, is what the request asks for.
+pub fn is_default_ordering(target: SortTarget, order: SortOrder) -> bool {
+    order == SortOrder::None || (target == SortTarget::Key && order == SortOrder::Ascend)
+}
+
+/// Whether pairs are dropped by revision, so that no limit can cut the collection short.
+pub fn has_revision_filters(request: &RangeRequest) -> bool {
+    request.min_mod_revision != 0
+        || request.max_mod_revision != 0
+        || request.min_create_revision != 0
+        || request.max_create_revision != 0
+}
+
+/// How many pairs must be collected; 0 is all.
+fn collect_limit(request: &RangeRequest) -> usize {
+    let is_cut_early = is_default_ordering(request.sort_target(), request.sort_order())
+        && !has_revision_filters(request);
+    match usize::try_from(request.limit) {
+        // One more than asked for tells whether there are more.
+        Ok(limit) if is_cut_early && limit > 0 => limit.saturating_add(1),
+        _ => 0,
+    }
+}
+
+pub(super) fn key_range(key: &Bytes, end: &Bytes) -> KeyRange {
+    KeyRange::new(key.clone(), end.clone())
+}
+
+fn end_of(range: &KeyRange) -> End<'_> {
+    if range.is_open() { End::Open } else { End::Before(&range.end) }
+}
+
+impl View<'_> {
+    /// Answers a range request. Sort order and target must be known values.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        let main = self.readable(request.revision)?;
+        let range = key_range(&request.key, &request.range_end);
+        let header = Some(ResponseHeader { revision: self.current.revision, ..Default::default() });
+        if request.count_only {
+            let count = self.count(&range, main);
+            return Ok(RangeResponse { header, count, ..Default::default() });
+        }
+        let limit = collect_limit(request);
+        let by_index = request.keys_only && request.sort_target() != SortTarget::Value;
+        let (mut items, count) = self.collect(&range, main, limit, by_index)?;
+        filter(&mut items, request);
+        sort(&mut items, request)?;
+        let mut more = false;
+        if let Ok(limit) = usize::try_from(request.limit)
+            && limit > 0
+            && items.len() > limit
+        {
+            items.truncate(limit);
+            more = true;
+        }
+        let kvs = items.into_iter().map(|item| item.kv);
+        let kvs = if request.keys_only && !by_index {
+            kvs.map(|kv| without_value(&kv)).collect::<Result<_, _>>()?
+        } else {
+            kvs.collect()
+        };
+        Ok(RangeResponse { header, kvs, more, count })
+    }
+
+    /// The revision to read at for the one asked for.
+    pub fn readable(&self, revision: i64) -> Result<i64, Error> {
+        if revision > self.current.revision {
+            return Err(Error::FutureRev);
+        }
+        let main = if revision <= 0 { self.current.revision } else { revision };
+        if main < self.current.compact_revision {
+            return Err(Error::Compacted);
+        }
+        Ok(main)
+    }
+
+    /// The stored pair of one key, if it exists at `main`.
+    pub fn get(&self, key: &[u8], main: i64) -> Result<Option<Bytes>, Error> {
+        let found = self.mvcc.index.read().get(key, main);
+        found.map(|found| self.fetch(found.modified)).transpose()
+    }
+
+    /// Number of keys of the range at `main`.
+    pub fn count(&self, range: &KeyRange, main: i64) -> i64 {
+        if range.is_single() {
+            return i64::from(self.mvcc.index.read().get(&range.key, main).is_some());
+        }
+        self.count_from(&range.key, end_of(range), main)
+    }
+
+    fn count_from(&self, start: &[u8], end: End<'_>, main: i64) -> i64 {
+        let mut count: u64 = 0;
+        let mut start: Box<[u8]> = start.into();
+        loop {
+            let index = self.mvcc.index.read();
+            if index.newest() <= main {
+                count += index.count_live(&start, end);
+                break;
+            }
+            let visit = index.visit(&start, end, main, limits::INDEX_HOLD_KEYS_MAX, |_| {
+                count += 1;
+                true
+            });
+            match visit {
+                Visit::Done => break,
+                Visit::Next(next) => start = next,
+            }
+        }
+        i64::try_from(count).unwrap_or(i64::MAX)
+    }
+
+    /// The first `limit` pairs of the range (0: all) and the number of all its keys.
+    fn collect(
+        &self,
+        range: &KeyRange,
+        main: i64,
+        limit: usize,
+        by_index: bool,
+    ) -> Result<(Vec<Item>, i64), Error> {
+        if range.is_single() {
+            let found = self.mvcc.index.read().get(&range.key, main);
+            let Some(found) = found else { return Ok((Vec::new(), 0)) };
+            let kv =
+                if by_index { key_only(&range.key, found) } else { self.fetch(found.modified)? };
+            return Ok((vec![Item { found, kv }], 1));
+        }
+        let end = end_of(range);
+        let mut items: Vec<Item> = Vec::new();
+        let mut start: Box<[u8]> = range.key.as_ref().into();
+        let mut next_uncollected: Option<Box<[u8]>> = None;
+        loop {
+            let first = items.len();
+            let index = self.mvcc.index.read();
+            let visit = index.visit(&start, end, main, limits::INDEX_HOLD_KEYS_MAX, |visited| {
+                if limit > 0 && items.len() == limit {
+                    next_uncollected = Some(visited.key.into());
+                    return false;
+                }
+                let found = visited.found;
+                let kv = if by_index { key_only(visited.key, found) } else { Bytes::new() };
+                items.push(Item { found, kv });
+                true
+            });
+            drop(index);
+            if !by_index {
+                self.fetch_into(&mut items[first..])?;
+            }
+            match visit {
+                Visit::Next(next) => start = next,
+                Visit::Done => break,
+            }
+        }
+        let collected = i64::try_from(items.len()).unwrap_or(i64::MAX);
+        let rest = next_uncollected.map_or(0, |next| self.count_from(&next, end, main));
+        Ok((items, collected + rest))
+    }
+
+    fn fetch(&self, revision: Revision) -> Result<Bytes, Error> {
+        let row = self.mvcc.store.get(revision)?;
+        row.map(|row| row.kv).ok_or(Error::MissingRow(revision))
+    }
+
+    fn fetch_into(&self, items: &mut [Item]) -> Result<(), Error> {
+        let revisions: Vec<Revision> = items.iter().map(|item| item.found.modified).collect();
+        let rows = self.mvcc.store.get_many(&revisions)?;
+        for (item, row) in items.iter_mut().zip(rows) {
+            item.kv = row.kv;
+        }
+        Ok(())
+    }
+}
+
+fn key_only(key: &[u8], found: Found) -> Bytes {
+    let Found { modified, created, version } = found;
+    let (create_revision, mod_revision) = (created.main, modified.main);
+    Pair { key, create_revision, mod_revision, version, ..Pair::default() }.encode()
+}
+
+fn without_value(kv: &[u8]) -> Result<Bytes, Error> {
+    Ok(Pair { value: &[], ..Pair::parse(kv)? }.encode())
+}
+
+fn filter(items: &mut Vec<Item>, request: &RangeRequest) {
+    if !has_revision_filters(request) {
+        return;
+    }
+    let admits = |revision: i64, min: i64, max: i64| {
+        (max == 0 || revision <= max) && (min == 0 || revision >= min)
+    };
+    items.retain(|Item { found, .. }| {
+        admits(found.modified.main, request.min_mod_revision, request.max_mod_revision)
+            && admits(found.created.main, request.min_create_revision, request.max_create_revision)
+    });
+}
+
+fn sort(items: &mut [Item], request: &RangeRequest) -> Result<(), Error> {
+    let target = request.sort_target();
+    let order = match request.sort_order() {
+        SortOrder::None if target != SortTarget::Key => SortOrder::Ascend,
+        order => order,
+    };
+    if is_default_ordering(target, order) {
+        return Ok(());
+    }
+    match target {
+        SortTarget::Key => {
+            // Collected in key order, each key once.
+            if order == SortOrder::Descend {
+                items.reverse();
+            }
+        }
+        SortTarget::Version => sort_by_key(items, order, |item| item.found.version),
+        SortTarget::Create => sort_by_key(items, order, |item| item.found.created.main),
+        SortTarget::Mod => sort_by_key(items, order, |item| item.found.modified.main),
+        SortTarget::Value => {
+            let value =
+                |item: &Item| Pair::parse(&item.kv).map(|pair| item.kv.slice_ref(pair.value));
+            let values = items.iter().map(value).collect::<Result<Vec<_>, _>>()?;
+            let mut keyed: Vec<_> = values.into_iter().zip(items.iter_mut().map(take)).collect();
+            keyed.sort_by(
+                |(a, _), (b, _)| {
+                    if order == SortOrder::Descend { b.cmp(a) } else { a.cmp(b) }
+                },
+            );
+            for (slot, (_, item)) in items.iter_mut().zip(keyed) {
+                *slot = item;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn take(item: &mut Item) -> Item {
+    Item { found: item.found, kv: std::mem::take(&mut item.kv) }
+}
+
+fn sort_by_key(items: &mut [Item], order: SortOrder, key: impl Fn(&Item) -> i64) {
+    if order == SortOrder::Descend {
+        items.sort_by_key(|item| std::cmp::Reverse(key(item)));
+    } else {
+        items.sort_by_key(key);
+    }
+}

@@ -1,0 +1,231 @@
+//! Transactions: compare everything first, check the chosen path, then run it.
+//!
+//! Nothing is changed before the whole path was found to be possible, so a refused transaction
+//! leaves no trace. The path and the checks see the state before the transaction; the operations
+//! see each other.
+
+use bytes::Bytes;
+
+use super::kv::Pair;
+use super::{Error, View, Write};
+use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
+use crate::pb::raw::{Response, ResponseOp, TxnResponse};
+use crate::pb::request_op::Request;
+use crate::pb::{Compare, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest};
+
+/// What writing needs to know of leases.
+pub trait Leases {
+    fn exists(&self, id: i64) -> bool;
+    /// Attaches the key to the lease, and to no other; 0 detaches it.
+    fn set(&mut self, key: &Bytes, lease: i64);
+}
+
+/// For reads, which never ask.
+struct NoLeases;
+
+impl Leases for NoLeases {
+    fn exists(&self, _: i64) -> bool {
+        false
+    }
+
+    fn set(&mut self, _: &Bytes, _: i64) {}
+}
+
+fn ops(request: &TxnRequest) -> impl Iterator<Item = &RequestOp> {
+    request.success.iter().chain(&request.failure)
+}
+
+/// Whether both branches hold ranges only. A nested transaction makes it a write, as in etcd.
+pub fn is_read_only(request: &TxnRequest) -> bool {
+    ops(request).all(|op| matches!(op.request, Some(Request::RequestRange(_))))
+}
+
+/// Whether both branches hold serializable ranges only, so that no read barrier is needed.
+pub fn is_serializable(request: &TxnRequest) -> bool {
+    let is_serializable = |op: &RequestOp| match &op.request {
+        Some(Request::RequestRange(range)) => range.serializable,
+        _ => false,
+    };
+    ops(request).all(is_serializable)
+}
+
+/// Runs a read-only transaction.
+pub fn read_txn(view: &View<'_>, request: &TxnRequest) -> Result<TxnResponse, Error> {
+    let path = Path::choose(view, request);
+    path.check(view, &NoLeases)?;
+    let mut responses = Vec::with_capacity(path.ops.len());
+    for op in path.ops {
+        let response = match &op.request {
+            Some(Request::RequestRange(range)) => Some(Response::Range(view.range(range)?)),
+            _ => None,
+        };
+        responses.push(ResponseOp { response });
+    }
+    let header = Some(ResponseHeader { revision: view.current.revision, ..Default::default() });
+    Ok(TxnResponse { header, succeeded: path.succeeded, responses })
+}
+
+impl Write<'_> {
+    /// Runs a transaction. An error leaves nothing changed.
+    pub fn txn(
+        &mut self,
+        request: &TxnRequest,
+        leases: &mut impl Leases,
+    ) -> Result<TxnResponse, Error> {
+        let view = self.view();
+        let path = Path::choose(&view, request);
+        path.check(&view, leases)?;
+        let mut response = self.run(&path, leases)?;
+        response.header = Some(ResponseHeader { revision: self.revision(), ..Default::default() });
+        Ok(response)
+    }
+
+    /// A put on its own, with the checks that a transaction makes.
+    pub fn checked_put(
+        &mut self,
+        request: &PutRequest,
+        leases: &mut impl Leases,
+    ) -> Result<crate::pb::raw::PutResponse, Error> {
+        check_put(&self.view(), leases, request)?;
+        self.put(request, leases)
+    }
+
+    fn run(&mut self, path: &Path<'_>, leases: &mut impl Leases) -> Result<TxnResponse, Error> {
+        let mut responses = Vec::with_capacity(path.ops.len());
+        let mut nested = path.nested.iter();
+        for op in path.ops {
+            let response = match &op.request {
+                Some(Request::RequestRange(range)) => {
+                    Some(Response::Range(self.view().range(range)?))
+                }
+                Some(Request::RequestPut(put)) => Some(Response::Put(self.put(put, leases)?)),
+                Some(Request::RequestDeleteRange(delete)) => {
+                    Some(Response::DeleteRange(self.delete_range(delete, leases)?))
+                }
+                Some(Request::RequestTxn(_)) => match nested.next() {
+                    Some(path) => Some(Response::Txn(self.run(path, leases)?)),
+                    None => None,
+                },
+                None => None,
+            };
+            responses.push(ResponseOp { response });
+        }
+        // A nested response has a header with nothing in it.
+        let header = Some(ResponseHeader::default());
+        Ok(TxnResponse { header, succeeded: path.succeeded, responses })
+    }
+}
+
+/// The branch that a transaction takes, with those of its nested transactions, in order.
+struct Path<'a> {
+    succeeded: bool,
+    ops: &'a [RequestOp],
+    nested: Vec<Path<'a>>,
+}
+
+impl<'a> Path<'a> {
+    fn choose(view: &View<'_>, request: &'a TxnRequest) -> Self {
+        let succeeded = request.compare.iter().all(|compare| holds(view, compare));
+        let ops = if succeeded { &request.success } else { &request.failure };
+        let nested = ops.iter().filter_map(|op| match &op.request {
+            Some(Request::RequestTxn(nested)) => Some(Self::choose(view, nested)),
+            _ => None,
+        });
+        Self { succeeded, ops, nested: nested.collect() }
+    }
+
+    fn check(&self, view: &View<'_>, leases: &impl Leases) -> Result<(), Error> {
+        let mut nested = self.nested.iter();
+        for op in self.ops {
+            match &op.request {
+                Some(Request::RequestRange(range)) => check_range(view, range)?,
+                Some(Request::RequestPut(put)) => check_put(view, leases, put)?,
+                Some(Request::RequestTxn(_)) => {
+                    if let Some(path) = nested.next() {
+                        path.check(view, leases)?;
+                    }
+                }
+                Some(Request::RequestDeleteRange(_)) | None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Unlike a range on its own, one in a transaction does not take a negative revision for the
+/// current one.
+fn check_range(view: &View<'_>, request: &RangeRequest) -> Result<(), Error> {
+    match request.revision {
+        0 => Ok(()),
+        revision if revision > view.current.revision => Err(Error::FutureRev),
+        revision if revision < view.current.compact_revision => Err(Error::Compacted),
+        _ => Ok(()),
+    }
+}
+
+fn check_put(view: &View<'_>, leases: &impl Leases, request: &PutRequest) -> Result<(), Error> {
+    if request.lease != 0 && !leases.exists(request.lease) {
+        return Err(Error::LeaseNotFound);
+    }
+    let needs_key = request.ignore_value || request.ignore_lease;
+    let main = view.current.revision;
+    if needs_key && view.mvcc.index.read().get(&request.key, main).is_none() {
+        return Err(Error::KeyNotFound);
+    }
+    Ok(())
+}
+
+fn holds(view: &View<'_>, compare: &Compare) -> bool {
+    let is_by_index = !matches!(compare.target(), CompareTarget::Value | CompareTarget::Lease);
+    let request = RangeRequest {
+        key: compare.key.clone(),
+        range_end: compare.range_end.clone(),
+        keys_only: is_by_index,
+        ..Default::default()
+    };
+    let Ok(response) = view.range(&request) else { return false };
+    if response.kvs.is_empty() {
+        // Empty and missing look the same on the wire, so a missing value compares to nothing.
+        let is_value = compare.target == CompareTarget::Value as i32;
+        return !is_value && pair_holds(compare, &Pair::default());
+    }
+    response.kvs.iter().all(|kv| Pair::parse(kv).is_ok_and(|pair| pair_holds(compare, &pair)))
+}
+
+fn pair_holds(compare: &Compare, pair: &Pair<'_>) -> bool {
+    use std::cmp::Ordering;
+    let union = compare.target_union.as_ref();
+    let ordering = match CompareTarget::try_from(compare.target) {
+        Ok(CompareTarget::Value) => {
+            let given = match union {
+                Some(TargetUnion::Value(value)) => value.as_ref(),
+                _ => &[],
+            };
+            pair.value.cmp(given)
+        }
+        Ok(CompareTarget::Version) => pair.version.cmp(&match union {
+            Some(TargetUnion::Version(given)) => *given,
+            _ => 0,
+        }),
+        Ok(CompareTarget::Create) => pair.create_revision.cmp(&match union {
+            Some(TargetUnion::CreateRevision(given)) => *given,
+            _ => 0,
+        }),
+        Ok(CompareTarget::Mod) => pair.mod_revision.cmp(&match union {
+            Some(TargetUnion::ModRevision(given)) => *given,
+            _ => 0,
+        }),
+        Ok(CompareTarget::Lease) => pair.lease.cmp(&match union {
+            Some(TargetUnion::Lease(given)) => *given,
+            _ => 0,
+        }),
+        Err(_) => Ordering::Equal,
+    };
+    match CompareResult::try_from(compare.result) {
+        Ok(CompareResult::Equal) => ordering.is_eq(),
+        Ok(CompareResult::NotEqual) => ordering.is_ne(),
+        Ok(CompareResult::Greater) => ordering.is_gt(),
+        Ok(CompareResult::Less) => ordering.is_lt(),
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,179 @@
+//! One transaction: its changes share the main revision after the current one.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::index::{End, Visit};
+use super::kv::{self, Pair};
+use super::{Current, Error, Leases, Mvcc, View};
+use crate::limits;
+use crate::pb::raw::{DeleteRangeResponse, PutResponse};
+use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest, ResponseHeader};
+use crate::store::Row;
+use crate::types::{KeyRange, Revision};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    Put,
+    Delete,
+}
+
+/// One change as watchers see it.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub kind: ChangeKind,
+    pub key: Bytes,
+    /// The encoded pair of the event: the stored pair, or a deletion's key and mod_revision.
+    pub kv: Bytes,
+    pub revision: Revision,
+    /// Whether the key did not exist before, so that there is no previous pair.
+    pub is_create: bool,
+}
+
+/// The event's pair of a deletion. Stored is the key alone; its revision is the row's.
+pub fn deletion_event(key: &[u8], main: i64) -> Bytes {
+    Pair { key, mod_revision: main, ..Pair::default() }.encode()
+}
+
+pub struct Write<'a> {
+    mvcc: &'a Mvcc,
+    begin: Current,
+    changes: Vec<Change>,
+}
+
+impl<'a> Write<'a> {
+    pub(super) fn new(mvcc: &'a Mvcc) -> Self {
+        Self { mvcc, begin: mvcc.written(), changes: Vec::new() }
+    }
+
+    /// The state with this transaction's changes so far.
+    pub fn view(&self) -> View<'a> {
+        let current = Current { revision: self.revision(), ..self.begin };
+        View { mvcc: self.mvcc, current, _epoch: None }
+    }
+
+    /// The revision of a response: the transaction's own once it changed something.
+    pub fn revision(&self) -> i64 {
+        self.begin.revision + i64::from(!self.changes.is_empty())
+    }
+
+    /// Ends the transaction and gives its changes. Readers see them after `Mvcc::publish`.
+    pub fn finish(self) -> Vec<Change> {
+        self.mvcc.written.store(self.revision(), Ordering::Release);
+        self.changes
+    }
+
+    pub fn put(
+        &mut self,
+        request: &PutRequest,
+        leases: &mut impl Leases,
+    ) -> Result<PutResponse, Error> {
+        let needs_previous = request.prev_kv || request.ignore_value || request.ignore_lease;
+        let previous = match needs_previous {
+            true => self.view().get(&request.key, self.revision())?,
+            false => None,
+        };
+        let old = previous.as_deref().map(Pair::parse).transpose()?.unwrap_or_default();
+        let value = if request.ignore_value { old.value } else { &request.value };
+        let lease = if request.ignore_lease { old.lease } else { request.lease };
+        self.store_put(&request.key, value, lease);
+        leases.set(&request.key, lease);
+        let prev_kv = previous.filter(|_| request.prev_kv);
+        Ok(PutResponse { header: self.header(), prev_kv })
+    }
+
+    pub fn delete_range(
+        &mut self,
+        request: &DeleteRangeRequest,
+        leases: &mut impl Leases,
+    ) -> Result<DeleteRangeResponse, Error> {
+        let range = KeyRange::new(request.key.clone(), request.range_end.clone());
+        let mut prev_kvs = Vec::new();
+        if request.prev_kv {
+            let (key, range_end) = (range.key.clone(), range.end.clone());
+            let range = RangeRequest { key, range_end, ..Default::default() };
+            prev_kvs = self.view().range(&range)?.kvs;
+        }
+        let keys = self.keys_of(&range);
+        for key in &keys {
+            self.store_delete(key);
+            leases.set(key, 0);
+        }
+        let deleted = i64::try_from(keys.len()).unwrap_or(i64::MAX);
+        Ok(DeleteRangeResponse { header: self.header(), deleted, prev_kvs })
+    }
+
+    /// Deletes one key if it exists.
+    pub fn delete(&mut self, key: &Bytes, leases: &mut impl Leases) {
+        if self.mvcc.index.read().get(key, self.revision()).is_some() {
+            self.store_delete(key);
+            leases.set(key, 0);
+        }
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "the form in which responses hold it")]
+    fn header(&self) -> Option<ResponseHeader> {
+        Some(ResponseHeader { revision: self.revision(), ..Default::default() })
+    }
+
+    fn next_revision(&self) -> Revision {
+        Revision::new(
+            self.begin.revision + 1,
+            i64::try_from(self.changes.len()).unwrap_or(i64::MAX),
+        )
+    }
+
+    fn store_put(&mut self, key: &Bytes, value: &[u8], lease: i64) {
+        let revision = self.next_revision();
+        let found = self.mvcc.index.write().put(key, revision);
+        let pair = Pair {
+            key,
+            create_revision: found.created.main,
+            mod_revision: revision.main,
+            version: found.version,
+            value,
+            lease,
+        };
+        let kv = pair.encode();
+        self.mvcc.store.push_row(Row { rev: revision, tombstone: false, kv: kv.clone() });
+        let is_create = found.version == 1;
+        let key = key.clone();
+        self.changes.push(Change { kind: ChangeKind::Put, key, kv, revision, is_create });
+    }
+
+    fn store_delete(&mut self, key: &Bytes) {
+        let revision = self.next_revision();
+        self.mvcc.index.write().tombstone(key, revision);
+        let stored = kv::encode_tombstone(key);
+        self.mvcc.store.push_row(Row { rev: revision, tombstone: true, kv: stored });
+        let kv = deletion_event(key, revision.main);
+        let (kind, key) = (ChangeKind::Delete, key.clone());
+        self.changes.push(Change { kind, key, kv, revision, is_create: false });
+    }
+
+    /// Keys of the range that exist now, in order.
+    fn keys_of(&self, range: &KeyRange) -> Vec<Bytes> {
+        let index = self.mvcc.index.read();
+        let main = self.revision();
+        if range.is_single() {
+            let exists = index.get(&range.key, main).is_some();
+            return if exists { vec![range.key.clone()] } else { Vec::new() };
+        }
+        drop(index);
+        let end = if range.is_open() { End::Open } else { End::Before(&range.end) };
+        let mut keys = Vec::new();
+        let mut start: Box<[u8]> = range.key.as_ref().into();
+        loop {
+            let index = self.mvcc.index.read();
+            let visit = index.visit(&start, end, main, limits::INDEX_HOLD_KEYS_MAX, |visited| {
+                keys.push(Bytes::copy_from_slice(visited.key));
+                true
+            });
+            match visit {
+                Visit::Done => return keys,
+                Visit::Next(next) => start = next,
+            }
+        }
+    }
+}

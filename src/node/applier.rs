@@ -1,0 +1,134 @@
+//! The apply thread: committed entries in, views, events and answers out.
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use tokio::sync::watch;
+
+use super::boot::{ConfStates, StoredConfState};
+use super::sweeper::{Sweep, SweepQueue};
+use super::waits::{AppliedWaits, Waits};
+use crate::apply::{self, Fatal, Machine, Outcome, Reply};
+use crate::clock::Clock;
+use crate::metrics;
+use crate::mvcc::Change;
+use crate::raft::{self, Committed, ConfChange};
+use crate::watch::Hub;
+
+pub struct Applier {
+    pub machine: Machine,
+    pub clock: Arc<dyn Clock>,
+    pub hub: Arc<Hub>,
+    pub waits: Arc<Waits>,
+    pub applied: Arc<AppliedWaits>,
+    pub sweeps: SweepQueue,
+    pub fatal: watch::Sender<Option<String>>,
+    /// Rings when apply finds the disk full, so that the alarm is raised.
+    pub no_space: Arc<tokio::sync::Notify>,
+    pub conf_states: Arc<ConfStates>,
+    pub raft: raft::Handle,
+}
+
+type Answer = (u64, Result<Reply, apply::Error>);
+
+impl Applier {
+    pub fn run(self, committed: &Receiver<Vec<Committed>>) {
+        while let Ok(batch) = committed.recv() {
+            if let Err(fatal) = self.apply(batch) {
+                tracing::error!(error = %fatal, "failed to apply a committed entry");
+                self.fatal.send_replace(Some(fatal.to_string()));
+                return;
+            }
+        }
+    }
+
+    fn apply(&self, batch: Vec<Committed>) -> Result<(), Fatal> {
+        let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
+        let mut changes: Vec<Change> = Vec::with_capacity(batch.len());
+        let mut sweeps: Vec<Sweep> = Vec::new();
+        let mut last = 0;
+        for entry in batch {
+            match entry {
+                Committed::Normal { index, term, data } => {
+                    let now = self.clock.now();
+                    let outcome = self.machine.apply(index, term, data, now)?;
+                    last = index;
+                    self.take(outcome, &mut answers, &mut changes, &mut sweeps);
+                }
+                Committed::ConfChange { index, term, change } => {
+                    self.apply_conf_change(index, term, change)?;
+                    last = index;
+                }
+            }
+        }
+        let current = self.machine.mvcc.publish();
+        self.hub.publish(current.revision, &changes);
+        if last > 0 {
+            self.applied.advance(last);
+            self.raft.applied(last);
+        }
+        metrics::current_revision().set(current.revision);
+        metrics::compact_revision().set(current.compact_revision);
+        for mut sweep in sweeps {
+            sweep.compaction.arm(&self.machine.mvcc);
+            self.sweeps.push(sweep);
+        }
+        for (id, reply) in answers {
+            self.waits.answer(id, reply);
+        }
+        Ok(())
+    }
+
+    /// Only additions are ever proposed so far: the first members of a cluster.
+    fn apply_conf_change(&self, index: u64, term: u64, change: ConfChange) -> Result<(), Fatal> {
+        self.machine.add_member(&change.context)?;
+        let conf_state = match self.raft.apply_conf_change(index, Some(change)) {
+            Ok(conf_state) => conf_state,
+            // Raft is stopping, and this entry will be applied again.
+            Err(error) => return Err(Fatal::ConfChange(error.to_string())),
+        };
+        let json = StoredConfState::from(&conf_state).to_json();
+        self.conf_states.push(index, conf_state);
+        self.machine.store.set_conf_state(json);
+        self.machine.store.seal(index, term);
+        Ok(())
+    }
+
+    fn take(
+        &self,
+        outcome: Outcome,
+        answers: &mut Vec<Answer>,
+        changes: &mut Vec<Change>,
+        sweeps: &mut Vec<Sweep>,
+    ) {
+        let Outcome { request_id, reply, changes: changed, compaction } = outcome;
+        count(&reply, &changed);
+        changes.extend(changed);
+        if matches!(reply, Err(apply::Error::NoSpace)) {
+            self.no_space.notify_one();
+        }
+        match compaction {
+            Some((compaction, true)) => {
+                sweeps.push(Sweep { compaction, answer: Some((request_id, reply)) });
+            }
+            Some((compaction, false)) => {
+                sweeps.push(Sweep { compaction, answer: None });
+                answers.push((request_id, reply));
+            }
+            None => answers.push((request_id, reply)),
+        }
+    }
+}
+
+fn count(reply: &Result<Reply, apply::Error>, changed: &[Change]) {
+    match reply {
+        Ok(Reply::Put(_)) => metrics::mvcc_put().inc(),
+        Ok(Reply::DeleteRange(_)) => metrics::mvcc_delete().inc(),
+        Ok(Reply::Txn(_)) => metrics::mvcc_txn().inc(),
+        Ok(Reply::LeaseGrant(_)) => metrics::lease_granted().inc(),
+        Ok(Reply::LeaseRevoke(_)) => metrics::lease_revoked().inc(),
+        _ => {}
+    }
+    let bytes: usize = changed.iter().map(|change| change.kv.len()).sum();
+    metrics::put_bytes().add(i64::try_from(bytes).unwrap_or(i64::MAX));
+}

@@ -1,0 +1,126 @@
+//! When history is compacted without being asked, by etcd's two rules. Pure: told the time and the
+//! revision, it says what to compact.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// Keep what is younger.
+    Periodic(Duration),
+    /// Keep as many revisions.
+    Revision(i64),
+}
+
+const REVISION_INTERVAL: Duration = Duration::from_mins(5);
+const PERIODIC_INTERVAL_MAX: Duration = Duration::from_hours(1);
+/// Samples of the revision in one interval of the periodic rule.
+const SAMPLES: u32 = 10;
+
+#[derive(Debug)]
+pub struct AutoCompact {
+    retention: Retention,
+    /// Revisions seen, oldest first, a sample interval apart.
+    samples: VecDeque<i64>,
+    next_sample: Duration,
+    next_run: Duration,
+    /// What was compacted last.
+    last: i64,
+}
+
+impl AutoCompact {
+    pub fn new(retention: Retention, now: Duration) -> Self {
+        let first_run = match retention {
+            Retention::Periodic(period) => now + period,
+            Retention::Revision(_) => now + REVISION_INTERVAL,
+        };
+        Self { retention, samples: VecDeque::new(), next_sample: now, next_run: first_run, last: 0 }
+    }
+
+    /// How often `tick` wants to be called.
+    pub fn interval(&self) -> Duration {
+        match self.retention {
+            Retention::Periodic(period) => {
+                (period.min(PERIODIC_INTERVAL_MAX) / SAMPLES).max(Duration::from_millis(1))
+            }
+            Retention::Revision(_) => REVISION_INTERVAL,
+        }
+    }
+
+    /// The revision to compact now, if any.
+    pub fn tick(&mut self, now: Duration, revision: i64, is_leader: bool) -> Option<i64> {
+        let target = match self.retention {
+            Retention::Periodic(period) => self.periodic(period, now, revision)?,
+            Retention::Revision(kept) => {
+                if now < self.next_run {
+                    return None;
+                }
+                self.next_run = now + REVISION_INTERVAL;
+                revision - kept
+            }
+        };
+        if !is_leader || target <= 0 || target == self.last {
+            return None;
+        }
+        Some(target)
+    }
+
+    /// Notes that the compaction happened, or that it was done already.
+    pub fn done(&mut self, revision: i64) {
+        self.last = revision;
+    }
+
+    fn periodic(&mut self, period: Duration, now: Duration, revision: i64) -> Option<i64> {
+        if now < self.next_sample {
+            return None;
+        }
+        let interval = self.interval();
+        self.next_sample = now + interval;
+        self.samples.push_back(revision);
+        let samples_max =
+            usize::try_from(period.div_duration_f64(interval).round() as u64).ok()? + 1;
+        while self.samples.len() > samples_max {
+            self.samples.pop_front();
+        }
+        if now < self.next_run {
+            return None;
+        }
+        self.next_run = now + period.min(PERIODIC_INTERVAL_MAX);
+        self.samples.front().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_revision_rule_runs_every_five_minutes() {
+        let mut auto = AutoCompact::new(Retention::Revision(10), Duration::ZERO);
+        let at = |minutes| Duration::from_mins(minutes);
+        assert_eq!(auto.tick(at(4), 100, true), None);
+        assert_eq!(auto.tick(at(5), 100, true), Some(90));
+        auto.done(90);
+        assert_eq!(auto.tick(at(10), 100, true), None, "nothing new");
+        assert_eq!(auto.tick(at(15), 105, false), None, "only the leader");
+        assert_eq!(auto.tick(at(20), 105, true), Some(95));
+        assert_eq!(AutoCompact::new(Retention::Revision(10), at(0)).tick(at(5), 8, true), None);
+    }
+
+    #[test]
+    fn the_periodic_rule_compacts_what_was_current_a_period_ago() {
+        let hour = Duration::from_hours(1);
+        let mut auto = AutoCompact::new(Retention::Periodic(2 * hour), Duration::ZERO);
+        let step = auto.interval();
+        assert_eq!(step, hour / 10);
+        let mut runs = Vec::new();
+        for sample in 0..45_i32 {
+            let now = step * u32::try_from(sample).unwrap();
+            if let Some(revision) = auto.tick(now, i64::from(sample) + 1, true) {
+                auto.done(revision);
+                runs.push((sample, revision));
+            }
+        }
+        assert_eq!(runs, [(20, 1), (30, 11), (40, 21)]);
+    }
+}

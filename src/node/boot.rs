@@ -1,0 +1,494 @@
+//! Start and stop: directories, state, threads, in the order that makes a cut at any point harmless.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use prost::Message;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, watch};
+
+use super::applier::Applier;
+use super::duties::Duties;
+use super::ids::RequestIds;
+use super::sweeper::Sweeper;
+use super::waits::{AppliedWaits, Waits};
+use super::{Config, Inner, Node};
+use crate::apply::{Machine, Quota};
+use crate::clock::Clock;
+use crate::lease::Lessor;
+use crate::limits;
+use crate::members::{Malformed, Member, Members};
+use crate::metrics;
+use crate::mvcc::{self, Compacted, Restore};
+use crate::pb::{AlarmMember, leasepb};
+use crate::raft::{self, Bootstrap, ConfState, log::SystemDisk};
+use crate::store::{self, Bucket, CheckpointBinding, Opened, Options, Store, schema};
+use crate::types;
+use crate::watch::Hub;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Mvcc(#[from] mvcc::Error),
+    #[error(transparent)]
+    Raft(#[from] raft::Error),
+    #[error("{table}: malformed {what} in the store")]
+    Malformed { table: &'static str, what: String },
+    #[error("couldn't find local name {0:?} in the initial cluster configuration")]
+    NotInCluster(String),
+    #[error(
+        "{}: the store is missing, but the log in {} is there; \
+         restore the whole data directory from a backup", db.display(), wal.display()
+    )]
+    MissingStore { db: PathBuf, wal: PathBuf },
+    #[error(
+        "{}: the log is missing, but the store in {} has applied entry {applied} of it; \
+         restore the whole data directory from a backup", wal.display(), db.display()
+    )]
+    MissingLog { db: PathBuf, wal: PathBuf, applied: u64 },
+    #[error("a thread could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl From<Malformed> for StartError {
+    fn from(error: Malformed) -> Self {
+        Self::Malformed { table: Bucket::Members.name(), what: error.to_string() }
+    }
+}
+
+/// raft's configuration in etcd's JSON: empty lists are left out, `auto_leave` never is.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct StoredConfState {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    voters: Vec<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    learners: Vec<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    voters_outgoing: Vec<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    learners_next: Vec<u64>,
+    #[serde(default)]
+    auto_leave: bool,
+}
+
+impl From<&ConfState> for StoredConfState {
+    fn from(state: &ConfState) -> Self {
+        Self {
+            voters: state.voters.clone(),
+            learners: state.learners.clone(),
+            voters_outgoing: state.voters_outgoing.clone(),
+            learners_next: state.learners_next.clone(),
+            auto_leave: state.auto_leave,
+        }
+    }
+}
+
+impl StoredConfState {
+    pub fn to_json(&self) -> Vec<u8> {
+        // Numbers and lists always have a JSON form.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    fn parse(json: &[u8]) -> Result<ConfState, StartError> {
+        let stored: Self = serde_json::from_slice(json).map_err(|error| StartError::Malformed {
+            table: Bucket::Meta.name(),
+            what: format!("confState: {error}"),
+        })?;
+        Ok(ConfState {
+            voters: stored.voters,
+            learners: stored.learners,
+            voters_outgoing: stored.voters_outgoing,
+            learners_next: stored.learners_next,
+            auto_leave: stored.auto_leave,
+        })
+    }
+}
+
+/// Configurations by the index from which on they hold, so that a durable index finds its own.
+pub struct ConfStates(Mutex<Vec<(u64, ConfState)>>);
+
+impl ConfStates {
+    fn new(index: u64, state: ConfState) -> Self {
+        Self(Mutex::new(vec![(index, state)]))
+    }
+
+    pub fn push(&self, index: u64, state: ConfState) {
+        self.0.lock().push((index, state));
+    }
+
+    /// The configuration at `index`; older ones are forgotten.
+    fn at(&self, index: u64) -> ConfState {
+        let mut states = self.0.lock();
+        let newer = states.iter().position(|(from, _)| *from > index).unwrap_or(states.len());
+        states.drain(..newer.saturating_sub(1));
+        states.first().map(|(_, state)| state.clone()).unwrap_or_default()
+    }
+}
+
+/// Tells the rest of the member what raft meets.
+struct Observer {
+    fatal: watch::Sender<Option<String>>,
+}
+
+impl raft::Observer for Observer {
+    fn fatal(&self, error: &raft::Error) {
+        tracing::error!(%error, "raft cannot go on");
+        self.fatal.send_replace(Some(error.to_string()));
+    }
+
+    fn synced(&self, took: Duration) {
+        metrics::wal_fsync_seconds().observe(took.as_secs_f64());
+        if took >= Duration::from_secs(1) {
+            tracing::warn!(took = ?took, "expected-duration" = "1s", "slow fdatasync");
+        }
+    }
+
+    fn written(&self, bytes: usize) {
+        metrics::wal_write_bytes().add(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
+/// Who this member is and how its log begins.
+struct Identity {
+    member_id: u64,
+    cluster_id: u64,
+    bootstrap: Option<Bootstrap>,
+}
+
+impl Identity {
+    /// A log that exists says it, and the flags of the first start count no more.
+    const OF_THE_LOG: Self = Self { member_id: 0, cluster_id: 0, bootstrap: None };
+
+    fn new(config: &Config) -> Result<Self, StartError> {
+        let member = |(_, peer_urls): &(String, Vec<String>)| {
+            let mut peer_urls = peer_urls.clone();
+            peer_urls.sort();
+            let id = types::member_id(&peer_urls, &config.cluster_token, None);
+            Member { id, peer_urls, ..Member::default() }
+        };
+        let mut members: Vec<Member> = config.initial_cluster.iter().map(member).collect();
+        let position = config.initial_cluster.iter().position(|(name, _)| *name == config.name);
+        let position = position.ok_or_else(|| StartError::NotInCluster(config.name.clone()))?;
+        let member_id = members[position].id;
+        members.sort_unstable_by_key(|member| member.id);
+        let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
+        let members = members.iter().map(|member| (member.id, Bytes::from(member.to_json())));
+        let bootstrap = Some(Bootstrap { members: members.collect() });
+        Ok(Self { member_id, cluster_id: types::cluster_id(&ids), bootstrap })
+    }
+}
+
+/// The state as the store holds it.
+struct Loaded {
+    lessor: Lessor,
+    members: Members,
+    restore: Restore,
+}
+
+impl Node {
+    /// Opens or makes the data directory and starts the member's threads. Must be called within an
+    /// async runtime, on a thread that may block.
+    pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let lock = store::lock(&config.data_dir)?;
+        store::lay_out(&config.data_dir)?;
+        let disk = Arc::new(SystemDisk);
+        let wal = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
+        let db = config.data_dir.join("member/db");
+        let has_log = raft::exists(&*disk, &wal);
+        if has_log && store::is_missing(&db)? {
+            return Err(StartError::MissingStore { db, wal });
+        }
+        let mut options = Options::new(Arc::clone(&clock));
+        options.commit_interval = config.commit_interval;
+        let (store, opened) = Store::open(&db, options)?;
+        if !has_log && opened.consistent_index > 0 {
+            let applied = opened.consistent_index;
+            return Err(StartError::MissingLog { db, wal, applied });
+        }
+        let store = Arc::new(store);
+        let identity = if has_log { Identity::OF_THE_LOG } else { Identity::new(&config)? };
+        let loaded = load(&store, &opened)?;
+        let conf_state = opened.conf_state.as_deref().map(StoredConfState::parse).transpose()?;
+        let conf_state = conf_state.unwrap_or_default();
+        let raft_config = raft::Config {
+            id: identity.member_id,
+            cluster_id: identity.cluster_id,
+            dir: wal,
+            heartbeat_interval: config.heartbeat_interval,
+            election_timeout: config.election_timeout,
+            pre_vote: true,
+            applied: opened.consistent_index,
+            applied_term: opened.term,
+            conf_state,
+            catch_up_entries: config.snapshot_catchup_entries,
+            log: raft::log::Options::default(),
+        };
+        assemble(config, clock, lock, disk, store, identity, loaded, raft_config)
+    }
+
+    /// Ends the threads, makes everything applied durable, and notes the index for the next start.
+    /// Requests under way are answered that the server stopped.
+    pub async fn stop(&self) {
+        let node = self.clone();
+        let stopped = tokio::task::spawn_blocking(move || node.stop_now()).await;
+        if stopped.is_err() {
+            tracing::error!("stopping failed");
+        }
+    }
+
+    fn stop_now(&self) {
+        let inner = &self.0;
+        inner.stopping.send_replace(true);
+        let Some(raft) = inner.raft_threads.lock().take() else { return };
+        raft.stop();
+        for thread in inner.threads.lock().drain(..) {
+            let _ = thread.join();
+        }
+        inner.waits.stop();
+        inner.applied.stop();
+        inner.sweeper.stop();
+        let is_fatal = inner.fatal.borrow().is_some();
+        if !is_fatal && let Err(error) = self.close_store() {
+            tracing::error!(%error, "failed to close the store");
+        }
+    }
+
+    fn close_store(&self) -> Result<(), store::Error> {
+        let inner = &self.0;
+        let consistent_index = inner.store.flush()?;
+        if !inner.mvcc.is_sweeping() {
+            let current = inner.mvcc.written();
+            let binding = CheckpointBinding {
+                generation: inner.store.generation(),
+                consistent_index,
+                revision: current.revision,
+                compact_revision: current.compact_revision,
+            };
+            let lessor = inner.lessor.lock();
+            inner.store.write_checkpoint(&binding, |out| {
+                inner.mvcc.checkpoint(lessor.attachments(), |part| out.write_all(part))
+            })?;
+        }
+        inner.store.close()
+    }
+}
+
+fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartError> {
+    let mut lessor = Lessor::default();
+    for (_, value) in store.bucket_iter(Bucket::Lease)? {
+        let lease = leasepb::Lease::decode(value.as_slice()).map_err(|error| {
+            StartError::Malformed { table: Bucket::Lease.name(), what: error.to_string() }
+        })?;
+        lessor.restore(lease.id, lease.ttl, lease.remaining_ttl);
+    }
+    let members = load_members(store)?;
+    let compacted = Compacted {
+        scheduled: opened.scheduled_compact.map(|revision| revision.main),
+        finished: opened.finished_compact.map(|revision| revision.main),
+    };
+    let checkpoint = read_checkpoint(store, opened, &compacted);
+    let restore = Restore::read(Arc::clone(store), compacted, checkpoint.as_deref())?;
+    for (key, id) in &restore.attachments {
+        lessor.set(key, *id);
+    }
+    Ok(Loaded { lessor, members, restore })
+}
+
+fn load_members(store: &Store) -> Result<Members, StartError> {
+    let mut members = Members::default();
+    for (_, json) in store.bucket_iter(Bucket::Members)? {
+        members.insert(Member::from_json(&json)?);
+    }
+    for (key, _) in store.bucket_iter(Bucket::MembersRemoved)? {
+        let id = std::str::from_utf8(&key).ok().and_then(|key| u64::from_str_radix(key, 16).ok());
+        let id = id.ok_or_else(|| StartError::Malformed {
+            table: Bucket::MembersRemoved.name(),
+            what: format!("key {}", key.escape_ascii()),
+        })?;
+        members.mark_removed(id);
+    }
+    for (key, _) in store.bucket_iter(Bucket::Alarm)? {
+        let alarm = AlarmMember::decode(key.as_slice()).map_err(|error| StartError::Malformed {
+            table: Bucket::Alarm.name(),
+            what: error.to_string(),
+        })?;
+        members.raise(alarm);
+    }
+    if let Some(version) = store.bucket_get(Bucket::Cluster, schema::CLUSTER_VERSION)? {
+        members.set_cluster_version(String::from_utf8_lossy(&version).into_owned());
+    }
+    Ok(members)
+}
+
+/// The index checkpoint, if it was written for this state. Without one the rows are read.
+fn read_checkpoint(store: &Store, opened: &Opened, compacted: &Compacted) -> Option<Vec<u8>> {
+    if compacted.scheduled != compacted.finished {
+        return None;
+    }
+    let compact_revision = compacted.finished.unwrap_or(-1);
+    let last = opened.last.map_or(1, |revision| revision.main);
+    let binding = CheckpointBinding {
+        generation: opened.generation,
+        consistent_index: opened.consistent_index,
+        revision: last.max(1).max(compact_revision),
+        compact_revision,
+    };
+    let mut bytes = Vec::new();
+    let read = store.read_checkpoint(&binding).map(|mut reader| reader.read_to_end(&mut bytes));
+    match read {
+        Ok(Ok(_)) => Some(bytes),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the index checkpoint is damaged; reading all rows instead");
+            None
+        }
+        Err(why) => {
+            if !opened.created {
+                tracing::info!(%why, "the index checkpoint is not used; reading all rows instead");
+            }
+            None
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "everything that a member is made of")]
+fn assemble(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    lock: store::DirLock,
+    disk: Arc<SystemDisk>,
+    store: Arc<Store>,
+    identity: Identity,
+    loaded: Loaded,
+    raft_config: raft::Config,
+) -> Result<Node, StartError> {
+    let Loaded { lessor, members, restore } = loaded;
+    let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
+    let mvcc = Arc::new(restore.mvcc);
+    let lessor = Arc::new(Mutex::new(lessor));
+    let members = Arc::new(RwLock::new(members));
+    let hub = Hub::new(Arc::clone(&mvcc));
+    let waits = Arc::new(Waits::default());
+    let applied = Arc::new(AppliedWaits::new(applied_index));
+    let fatal = watch::Sender::new(None);
+    let no_space = Arc::new(Notify::new());
+    let size_bytes = Arc::new(AtomicI64::new(0));
+    let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
+    let (sweeper, sweeps) = Sweeper::start(
+        Arc::clone(&mvcc),
+        Arc::clone(&waits),
+        Arc::clone(&clock),
+        config.compaction_sleep_interval,
+        restore.unfinished,
+    )?;
+    let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
+    let surroundings = raft::Surroundings {
+        clock: Arc::clone(&clock),
+        disk,
+        transport: Arc::new(raft::NoTransport),
+        observer: Arc::new(Observer { fatal: fatal.clone() }),
+        applier: committed,
+    };
+    let (raft, raft_threads) = raft::start(raft_config, surroundings, identity.bootstrap.as_ref())?;
+    let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
+    let machine = Machine {
+        store: Arc::clone(&store),
+        mvcc: Arc::clone(&mvcc),
+        lessor: Arc::clone(&lessor),
+        members: Arc::clone(&members),
+        quota: Arc::clone(&quota),
+    };
+    let applier = Applier {
+        machine,
+        clock: Arc::clone(&clock),
+        hub: Arc::clone(&hub),
+        waits: Arc::clone(&waits),
+        applied: Arc::clone(&applied),
+        sweeps,
+        fatal: fatal.clone(),
+        no_space: Arc::clone(&no_space),
+        conf_states: Arc::clone(&conf_states),
+        raft: raft.clone(),
+    };
+    watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
+    let thread = std::thread::Builder::new().name("apply".into());
+    let thread = thread.spawn(move || applier.run(&batches))?;
+    let raft::log::Metadata { node_id: member_id, cluster_id } = raft_threads.metadata();
+    let node = Node(Arc::new(Inner {
+        ids: RequestIds::new(member_id, &*clock),
+        member_id,
+        cluster_id,
+        config,
+        clock,
+        raft,
+        raft_threads: Mutex::new(Some(raft_threads)),
+        store,
+        mvcc,
+        hub,
+        lessor,
+        members,
+        quota,
+        waits,
+        applied,
+        sweeper,
+        threads: Mutex::new(vec![thread]),
+        ready: watch::Sender::new(false),
+        leader: watch::Sender::new(0),
+        fatal,
+        stopping: watch::Sender::new(false),
+        _lock: lock,
+    }));
+    Duties::start(&node, no_space);
+    Ok(node)
+}
+
+fn quota_bytes(config: &Config) -> i64 {
+    match config.quota_backend_bytes {
+        0 => limits::QUOTA_BYTES,
+        quota => quota,
+    }
+}
+
+/// Follows what the store says of its commits, of a full disk and of its end.
+fn watch_store(
+    store: &Arc<Store>,
+    raft: &raft::Handle,
+    conf_states: Arc<ConfStates>,
+    size_bytes: Arc<AtomicI64>,
+    fatal: &watch::Sender<Option<String>>,
+    no_space: &Arc<Notify>,
+) {
+    let measure = move |store: &Weak<Store>| {
+        let Some(store) = store.upgrade() else { return };
+        let sizes = store.sizes();
+        let bytes = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
+        size_bytes.store(bytes(sizes.total), Ordering::Relaxed);
+        metrics::db_total_bytes().set(bytes(sizes.total));
+        metrics::db_in_use_bytes().set(bytes(sizes.in_use));
+    };
+    let (raft, weak) = (raft.clone(), Arc::downgrade(store));
+    measure(&weak);
+    store.on_commit(move |index, term| {
+        raft.durable(index, term, conf_states.at(index));
+        measure(&weak);
+    });
+    let no_space = Arc::clone(no_space);
+    store.on_no_space(move |is_full| {
+        if is_full {
+            tracing::error!("no space left on the device that holds the data directory");
+            no_space.notify_one();
+        }
+    });
+    let fatal = fatal.clone();
+    store.on_fatal(move |error| {
+        tracing::error!(error, "the store cannot go on");
+        fatal.send_replace(Some(error));
+    });
+}

@@ -1,0 +1,196 @@
+//! What a member does by itself: follow the leader, say who it is, agree on the cluster version,
+//! let leases expire, compact history, raise the alarm of a full disk.
+//!
+//! Each duty is a task that waits and then asks a pure rule what to do; it ends when the member
+//! stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::Notify;
+
+use super::auto_compact::AutoCompact;
+use super::{CLUSTER_VERSION, Error, Node, Op};
+use crate::limits;
+use crate::metrics;
+use crate::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use crate::pb::{AlarmType, CompactionRequest, LeaseRevokeRequest};
+
+/// How often etcd looks for expired leases.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
+/// When a lease whose revocation failed is looked at again, as in etcd.
+const REVOKE_RETRY: Duration = Duration::from_millis(7500);
+/// How often etcd's leader looks at the members' versions.
+const VERSION_INTERVAL: Duration = Duration::from_secs(4);
+
+pub struct Duties;
+
+impl Duties {
+    pub fn start(node: &Node, no_space: Arc<Notify>) {
+        spawn(node, |node| async move { node.follow_leader().await });
+        spawn(node, |node| async move { node.publish().await });
+        spawn(node, |node| async move { node.agree_on_version().await });
+        spawn(node, |node| async move { node.expire_leases().await });
+        spawn(node, |node| async move { node.compact_history().await });
+        spawn(node, |node| async move { node.watch_space(&no_space).await });
+    }
+}
+
+fn spawn<F: Future<Output = ()> + Send + 'static>(node: &Node, duty: impl FnOnce(Node) -> F) {
+    let mut stopping = node.0.stopping.subscribe();
+    let duty = duty(node.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = duty => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+    });
+}
+
+impl Node {
+    async fn follow_leader(&self) {
+        let inner = &self.0;
+        let mut leader = inner.raft.subscribe_leader();
+        loop {
+            let id = leader.borrow_and_update().id;
+            let is_leader = id == inner.member_id;
+            {
+                let mut lessor = inner.lessor.lock();
+                if is_leader && !lessor.is_leader() {
+                    // A renewal that the last leader acknowledged may be an election old.
+                    lessor.promote(inner.clock.now(), inner.config.election_timeout);
+                } else if !is_leader && lessor.is_leader() {
+                    lessor.demote();
+                }
+            }
+            if inner.leader.send_replace(id) != id && id != 0 {
+                metrics::leader_changes_seen().inc();
+            }
+            metrics::has_leader().set(i64::from(id != 0));
+            metrics::is_leader().set(i64::from(is_leader));
+            if leader.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tells the cluster this member's name and client URLs, after which it may serve.
+    async fn publish(&self) {
+        let inner = &self.0;
+        let mut leader = inner.leader.subscribe();
+        loop {
+            if leader.wait_for(|id| *id != 0).await.is_err() {
+                return;
+            }
+            let name = inner.config.name.clone();
+            let client_urls = inner.config.client_urls.clone();
+            let attributes = ClusterMemberAttrSetRequest {
+                member_id: inner.member_id,
+                member_attributes: Some(Attributes { name, client_urls }),
+            };
+            match self.propose(Op::ClusterMemberAttrSet(attributes)).await {
+                Ok(_) => break,
+                Err(Error::Stopped) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "failed to publish local member to cluster through raft");
+                }
+            }
+        }
+        tracing::info!(
+            "local-member-id" = format!("{:x}", inner.member_id),
+            "cluster-id" = format!("{:x}", inner.cluster_id),
+            "published local member to cluster through raft"
+        );
+        inner.ready.send_replace(true);
+    }
+
+    async fn agree_on_version(&self) {
+        let mut ready = self.ready();
+        if ready.wait_for(|ready| *ready).await.is_err() {
+            return;
+        }
+        loop {
+            let is_leader = *self.0.leader.borrow() == self.0.member_id;
+            if is_leader && !self.is_cluster_version_current() {
+                let set = ClusterVersionSetRequest { ver: CLUSTER_VERSION.to_owned() };
+                match self.propose(Op::ClusterVersionSet(set)).await {
+                    Ok(_) => {
+                        tracing::info!("cluster-version" = "3.7", "updated cluster version");
+                    }
+                    Err(error) => tracing::warn!(%error, "failed to update cluster version"),
+                }
+            }
+            if self.is_cluster_version_current() {
+                metrics::set_cluster_version("3.7");
+            }
+            tokio::time::sleep(VERSION_INTERVAL).await;
+        }
+    }
+
+    async fn expire_leases(&self) {
+        let inner = &self.0;
+        let per_interval = limits::LEASE_REVOKES_PER_SECOND / 2;
+        loop {
+            tokio::time::sleep(EXPIRY_INTERVAL).await;
+            let now = inner.clock.now();
+            let expired = inner.lessor.lock().expired(now, now + REVOKE_RETRY, per_interval);
+            let revokes = futures_util::stream::iter(expired).map(|id| async move {
+                match self.propose(Op::LeaseRevoke(LeaseRevokeRequest { id })).await {
+                    Ok(_) => metrics::lease_expired().inc(),
+                    // Someone else revoked it first.
+                    Err(Error::LeaseNotFound) => {}
+                    Err(error) => {
+                        tracing::warn!("lease-id" = format!("{id:016x}"), %error, "failed to revoke lease");
+                    }
+                }
+            });
+            let mut revokes = revokes.buffer_unordered(limits::LEASE_REVOKES_PENDING_MAX);
+            while revokes.next().await.is_some() {}
+        }
+    }
+
+    async fn compact_history(&self) {
+        let Some(retention) = self.0.config.retention else { return };
+        let mut rule = AutoCompact::new(retention, self.0.clock.now());
+        loop {
+            let is_leader = *self.0.leader.borrow() == self.0.member_id;
+            let revision = self.0.mvcc.current().revision;
+            if let Some(revision) = rule.tick(self.0.clock.now(), revision, is_leader) {
+                tracing::info!(revision, "starting auto compaction");
+                let compaction = CompactionRequest { revision, physical: false };
+                match self.propose(Op::Compaction(compaction)).await {
+                    Ok(_) | Err(Error::Compacted) => {
+                        tracing::info!(revision, "completed auto compaction");
+                        rule.done(revision);
+                    }
+                    Err(error) => tracing::warn!(revision, %error, "failed auto compaction"),
+                }
+            }
+            tokio::time::sleep(rule.interval()).await;
+        }
+    }
+
+    /// Raises NOSPACE when apply or the store found no room.
+    async fn watch_space(&self, no_space: &Notify) {
+        loop {
+            no_space.notified().await;
+            let is_raised = self.0.members.read().has_alarm(AlarmType::Nospace);
+            if !is_raised {
+                self.raise_no_space().await;
+            }
+        }
+    }
+
+    /// Brings the gauges up to date that nothing else does.
+    pub fn refresh_metrics(&self) {
+        let status = self.0.raft.status();
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics::proposals_committed().set(gauge(status.committed));
+        metrics::proposals_applied().set(gauge(self.0.applied.index()));
+        metrics::keys().set(gauge(self.0.mvcc.keys() as u64));
+        let counts = self.0.hub.counts();
+        metrics::watchers().set(gauge(counts.watchers as u64));
+        metrics::slow_watchers().set(gauge(counts.lagging as u64));
+    }
+}

@@ -1,0 +1,77 @@
+use crate::{apply, mvcc, raft};
+
+/// Why a request was not served, by etcd's names.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("mvcc: required revision has been compacted")]
+    Compacted,
+    #[error("mvcc: required revision is a future revision")]
+    FutureRev,
+    #[error("key not found")]
+    KeyNotFound,
+    #[error("requested lease not found")]
+    LeaseNotFound,
+    #[error("lease already exists")]
+    LeaseExist,
+    #[error("too large lease TTL")]
+    LeaseTtlTooLarge,
+    #[error("mvcc: database space exceeded")]
+    NoSpace,
+    #[error("corrupt cluster")]
+    Corrupt,
+    #[error("too many requests")]
+    TooManyRequests,
+    #[error("request is too large")]
+    RequestTooLarge,
+    #[error("no leader")]
+    NoLeader,
+    #[error("leader changed")]
+    LeaderChanged,
+    #[error("request timed out")]
+    Timeout,
+    #[error("server stopped")]
+    Stopped,
+    #[error("context deadline exceeded")]
+    DeadlineExceeded,
+    /// The disk holds what it should not; the text names it.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<apply::Error> for Error {
+    fn from(error: apply::Error) -> Self {
+        match error {
+            apply::Error::Compacted => Self::Compacted,
+            apply::Error::FutureRev => Self::FutureRev,
+            apply::Error::KeyNotFound => Self::KeyNotFound,
+            apply::Error::LeaseNotFound => Self::LeaseNotFound,
+            apply::Error::LeaseExist => Self::LeaseExist,
+            apply::Error::LeaseTtlTooLarge => Self::LeaseTtlTooLarge,
+            apply::Error::NoSpace => Self::NoSpace,
+            apply::Error::Corrupt => Self::Corrupt,
+        }
+    }
+}
+
+impl From<mvcc::Error> for Error {
+    fn from(error: mvcc::Error) -> Self {
+        match error {
+            mvcc::Error::Compacted => Self::Compacted,
+            mvcc::Error::FutureRev => Self::FutureRev,
+            mvcc::Error::KeyNotFound => Self::KeyNotFound,
+            mvcc::Error::LeaseNotFound => Self::LeaseNotFound,
+            mvcc::Error::Stopped => Self::Stopped,
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}
+
+impl From<raft::Error> for Error {
+    fn from(error: raft::Error) -> Self {
+        match error {
+            raft::Error::Busy => Self::TooManyRequests,
+            raft::Error::Stopped => Self::Stopped,
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}

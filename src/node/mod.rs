@@ -1,0 +1,379 @@
+//! A member: where raft, the state machine and the watchers meet.
+//!
+//! ```text
+//!   rpc ─propose─► id, waiter ─► raft ─► log ─► committed ─► apply thread ─► publish view
+//!                                                                            ─► events to the hub
+//!                                                                            ─► answer waiters
+//!   rpc ─range───► read index ─► applied up to it? ─► view ─► answer
+//! ```
+//!
+//! The order of the last three steps is the promise that the rest relies on: whoever was answered
+//! finds his write in every view and in the watch progress that he asks for next.
+//!
+//! Threads: raft's loop and log writer, the apply thread, the store's committer, the sweeper of
+//! compactions. Async code only waits here: for an answer, for an index, for a timer.
+//!
+//! This room knows requests as messages, not as RPCs: no codes, no texts of errors, no metadata.
+
+mod applier;
+mod auto_compact;
+mod boot;
+mod duties;
+mod error;
+mod ids;
+mod status;
+mod sweeper;
+mod waits;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{oneshot, watch};
+
+use crate::apply::{self, Quota};
+use crate::clock::Clock;
+use crate::lease::{Lessor, Renewal};
+use crate::limits;
+use crate::members::Members;
+use crate::mvcc::{self, Mvcc};
+use crate::pb::alarm_request::AlarmAction;
+use crate::pb::raw::{RangeResponse, TxnResponse};
+use crate::pb::{AlarmMember, AlarmRequest, AlarmType, Member, RangeRequest, ResponseHeader};
+use crate::pb::{RequestHeader, TxnRequest};
+use crate::raft;
+use crate::store::{self, Store};
+use crate::watch::Hub;
+
+pub use crate::apply::{Command as Op, Reply};
+pub use auto_compact::Retention;
+pub use boot::StartError;
+pub use error::Error;
+pub use status::{HashKv, LeaseInfo, Status};
+
+use ids::RequestIds;
+use sweeper::Sweeper;
+use waits::{AppliedWaits, Waits};
+
+/// The version that clients are told: the etcd release whose contract this is.
+pub const VERSION: &str = "3.7.1";
+/// The cluster version that members of this release agree on.
+pub const CLUSTER_VERSION: &str = "3.7.0";
+
+#[derive(Clone)]
+pub struct Config {
+    pub name: String,
+    pub data_dir: PathBuf,
+    pub wal_dir: Option<PathBuf>,
+    /// Of the first start; a log that exists says who the member is.
+    pub cluster_token: String,
+    /// Name and peer URLs of each first member, this one among them.
+    pub initial_cluster: Vec<(String, Vec<String>)>,
+    pub client_urls: Vec<String>,
+    pub heartbeat_interval: Duration,
+    pub election_timeout: Duration,
+    pub snapshot_count: u64,
+    pub snapshot_catchup_entries: u64,
+    pub max_request_bytes: usize,
+    /// 0 is the default, less is no quota.
+    pub quota_backend_bytes: i64,
+    pub commit_interval: Duration,
+    pub retention: Option<Retention>,
+    pub compaction_sleep_interval: Duration,
+}
+
+struct Inner {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    member_id: u64,
+    cluster_id: u64,
+    raft: raft::Handle,
+    raft_threads: Mutex<Option<raft::Raft>>,
+    store: Arc<Store>,
+    mvcc: Arc<Mvcc>,
+    hub: Arc<Hub>,
+    lessor: Arc<Mutex<Lessor>>,
+    members: Arc<RwLock<Members>>,
+    quota: Arc<Quota>,
+    ids: RequestIds,
+    waits: Arc<Waits>,
+    applied: Arc<AppliedWaits>,
+    sweeper: Sweeper,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    ready: watch::Sender<bool>,
+    leader: watch::Sender<u64>,
+    fatal: watch::Sender<Option<String>>,
+    stopping: watch::Sender<bool>,
+    _lock: store::DirLock,
+}
+
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+impl Node {
+    pub fn member_id(&self) -> u64 {
+        self.0.member_id
+    }
+
+    pub fn cluster_id(&self) -> u64 {
+        self.0.cluster_id
+    }
+
+    /// The newest time that a request may take: etcd's 5 s and two elections.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * self.0.config.election_timeout
+    }
+
+    /// Refuses what would outgrow the quota, after raising the alarm through the log. Comes before
+    /// a request's other checks.
+    pub async fn quota_gate(&self, op: &Op) -> Result<(), Error> {
+        let has_room = apply::cost(op).is_none_or(|cost| self.0.quota.has_room_for(cost));
+        if has_room {
+            return Ok(());
+        }
+        self.raise_no_space().await;
+        Err(Error::NoSpace)
+    }
+
+    async fn raise_no_space(&self) {
+        let alarm = AlarmRequest {
+            action: AlarmAction::Activate as i32,
+            member_id: self.0.member_id,
+            alarm: AlarmType::Nospace as i32,
+        };
+        if let Err(error) = self.propose(Op::Alarm(alarm)).await {
+            tracing::warn!(%error, "failed to raise alarm");
+        }
+    }
+
+    /// Has a request applied on every member and answers what this member's apply said.
+    pub async fn propose(&self, op: Op) -> Result<Reply, Error> {
+        let inner = &self.0;
+        let status = inner.raft.status();
+        let backlog = status.committed.saturating_sub(inner.applied.index());
+        if backlog > limits::APPLY_BACKLOG_MAX {
+            return Err(Error::TooManyRequests);
+        }
+        let op = self.prepare(op);
+        let id = inner.ids.next();
+        let header = RequestHeader { id, ..Default::default() };
+        let data = apply::Entry { header, command: op }.encode();
+        if data.len() > inner.config.max_request_bytes {
+            return Err(Error::RequestTooLarge);
+        }
+        let reply = inner.waits.register(id);
+        if let Err(error) = inner.raft.propose(id, data) {
+            inner.waits.forget(id);
+            return Err(error.into());
+        }
+        crate::metrics::proposals_pending().inc();
+        let reply = tokio::time::timeout(self.request_timeout(), reply).await;
+        crate::metrics::proposals_pending().dec();
+        let reply = match reply {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_)) => return Err(Error::Stopped),
+            Err(_) => {
+                inner.waits.forget(id);
+                crate::metrics::proposals_failed().inc();
+                return Err(self.timeout_kind());
+            }
+        };
+        let mut reply = reply?;
+        self.fill_reply(&mut reply);
+        Ok(reply)
+    }
+
+    /// etcd tells a proposal that found no leader from one that was not committed in time.
+    fn timeout_kind(&self) -> Error {
+        if *self.0.leader.borrow() == 0 { Error::DeadlineExceeded } else { Error::Timeout }
+    }
+
+    /// What depends on flags or chance is settled before the log, so that apply does not ask.
+    fn prepare(&self, op: Op) -> Op {
+        match op {
+            Op::LeaseGrant(mut grant) => {
+                while grant.id == 0 {
+                    grant.id = (self.0.ids.next() & i64::MAX.cast_unsigned()).cast_signed();
+                }
+                grant.ttl = grant.ttl.max(self.minimum_ttl_seconds());
+                Op::LeaseGrant(grant)
+            }
+            op => op,
+        }
+    }
+
+    /// The shortest lease: one and a half elections, so that a change of leader cannot end it.
+    fn minimum_ttl_seconds(&self) -> i64 {
+        let millis = self.0.config.election_timeout.as_millis() * 3 / 2;
+        i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
+    }
+
+    fn fill_reply(&self, reply: &mut Reply) {
+        match reply {
+            Reply::Put(response) => self.fill(&mut response.header),
+            Reply::DeleteRange(response) => self.fill(&mut response.header),
+            Reply::Txn(response) => self.fill(&mut response.header),
+            Reply::Compaction(response) => self.fill(&mut response.header),
+            Reply::LeaseGrant(response) => self.fill(&mut response.header),
+            Reply::LeaseRevoke(response) => self.fill(&mut response.header),
+            Reply::Alarm(response) => self.fill(&mut response.header),
+            Reply::Done => {}
+        }
+    }
+
+    /// Completes a header with what does not depend on the request; a revision of 0 becomes the
+    /// current one.
+    pub fn fill(&self, header: &mut Option<ResponseHeader>) {
+        let header = header.get_or_insert_default();
+        header.cluster_id = self.0.cluster_id;
+        header.member_id = self.0.member_id;
+        header.raft_term = self.0.raft.status().term;
+        if header.revision == 0 {
+            header.revision = self.0.mvcc.current().revision;
+        }
+    }
+
+    pub fn header(&self) -> ResponseHeader {
+        let mut header = None;
+        self.fill(&mut header);
+        header.unwrap_or_default()
+    }
+
+    /// Waits until all that was committed when it was called is applied here.
+    pub async fn barrier(&self) -> Result<(), Error> {
+        let (done, waiting) = oneshot::channel();
+        let applied = Arc::clone(&self.0.applied);
+        self.0.raft.read_index(move |index| match index {
+            Ok(index) => applied.wait(index, done),
+            Err(error) => drop(done.send(Err(error.into()))),
+        });
+        match tokio::time::timeout(self.request_timeout(), waiting).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Error::Stopped),
+            Err(_) => {
+                crate::metrics::read_indexes_failed().inc();
+                Err(Error::Timeout)
+            }
+        }
+    }
+
+    pub async fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        if !request.serializable {
+            self.barrier().await?;
+        }
+        let mut response = if is_small(request) {
+            self.0.mvcc.view().range(request)?
+        } else {
+            let request = request.clone();
+            self.read(move |mvcc| mvcc.view().range(&request)).await?
+        };
+        crate::metrics::mvcc_range().inc();
+        self.fill(&mut response.header);
+        Ok(response)
+    }
+
+    /// Runs a read-only transaction.
+    pub async fn read_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Error> {
+        if !mvcc::is_serializable(request) {
+            self.barrier().await?;
+        }
+        let request = request.clone();
+        let response = self.read(move |mvcc| mvcc::read_txn(&mvcc.view(), &request));
+        let mut response = response.await?;
+        crate::metrics::mvcc_txn().inc();
+        self.fill(&mut response.header);
+        Ok(response)
+    }
+
+    /// Reads that may take long leave the threads that serve connections.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Mvcc) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let mvcc = Arc::clone(&self.0.mvcc);
+        match tokio::task::spawn_blocking(move || f(&mvcc)).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(Error::Stopped),
+        }
+    }
+
+    /// 64 random bits.
+    pub fn random(&self) -> u64 {
+        self.0.clock.random()
+    }
+
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.0.hub
+    }
+
+    pub fn mvcc(&self) -> &Arc<Mvcc> {
+        &self.0.mvcc
+    }
+
+    /// Starts a lease's time again; 0 if there is none, after an overdue one was revoked.
+    pub async fn lease_renew(&self, id: i64) -> Result<i64, Error> {
+        loop {
+            let renewal = self.0.lessor.lock().renew(id, self.0.clock.now());
+            match renewal {
+                Renewal::Renewed { ttl_seconds } => return Ok(ttl_seconds),
+                Renewal::NotFound => return Ok(0),
+                Renewal::Expired => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    pub async fn lease_time_to_live(
+        &self,
+        id: i64,
+        keys: bool,
+    ) -> Result<Option<LeaseInfo>, Error> {
+        self.barrier().await?;
+        let info = self.0.lessor.lock().info(id, keys, self.0.clock.now());
+        Ok(info.map(|info| LeaseInfo {
+            granted_ttl: info.granted_seconds,
+            ttl: info.remaining_seconds,
+            keys: info.keys,
+        }))
+    }
+
+    pub fn lease_list(&self) -> Vec<i64> {
+        self.0.lessor.lock().list()
+    }
+
+    pub fn members(&self) -> Vec<Member> {
+        self.0.members.read().list()
+    }
+
+    pub fn alarms(&self) -> Vec<AlarmMember> {
+        self.0.members.read().alarms(AlarmType::None as i32)
+    }
+
+    /// The leader's id; 0 while there is none.
+    pub fn leader(&self) -> watch::Receiver<u64> {
+        self.0.leader.subscribe()
+    }
+
+    /// Whether the member has said through the log who it is, and may serve.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.0.ready.subscribe()
+    }
+
+    /// Why the member cannot go on, once it cannot.
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.0.fatal.subscribe()
+    }
+}
+
+/// Whether a range touches so little that it is answered where it was received.
+fn is_small(request: &RangeRequest) -> bool {
+    let is_single = request.range_end.is_empty();
+    let is_page = request.limit > 0
+        && request.limit <= limits::INLINE_RANGE_KEYS_MAX
+        && mvcc::is_default_ordering(request.sort_target(), request.sort_order())
+        && !mvcc::has_revision_filters(request);
+    is_single || is_page || request.count_only
+}

@@ -1,0 +1,95 @@
+//! What a member says of itself.
+
+use bytes::Bytes;
+
+use super::{CLUSTER_VERSION, Error, Node, VERSION};
+use crate::limits;
+use crate::pb::AlarmType;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseInfo {
+    pub granted_ttl: i64,
+    /// Whole seconds left; negative if overdue.
+    pub ttl: i64,
+    pub keys: Vec<Bytes>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashKv {
+    pub hash: u32,
+    pub compact_revision: i64,
+    pub hash_revision: i64,
+    pub current_revision: i64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    pub version: String,
+    pub db_size: i64,
+    pub db_size_in_use: i64,
+    pub db_size_quota: i64,
+    pub leader: u64,
+    pub raft_index: u64,
+    pub raft_term: u64,
+    pub raft_applied_index: u64,
+    pub errors: Vec<String>,
+    pub is_learner: bool,
+    pub storage_version: String,
+    pub cluster_version: String,
+}
+
+impl Node {
+    pub fn status(&self) -> Status {
+        let inner = &self.0;
+        let raft = inner.raft.status();
+        let sizes = inner.store.sizes();
+        let members = inner.members.read();
+        let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let alarms = members.alarms(AlarmType::None as i32);
+        let alarm_text = |alarm: &crate::pb::AlarmMember| {
+            let name =
+                AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
+            format!("memberID:{} alarm:{name}", alarm.member_id)
+        };
+        let no_leader = (raft.leader == 0).then(|| "etcdserver: no leader".to_owned());
+        let cluster_version = members.cluster_version().unwrap_or_default().to_owned();
+        // The storage version is written with the cluster version, in the same entry.
+        let storage_version = cluster_version.clone();
+        let quota = inner.config.quota_backend_bytes;
+        Status {
+            version: VERSION.to_owned(),
+            db_size: size(sizes.total),
+            db_size_in_use: size(sizes.in_use),
+            db_size_quota: if quota == 0 { limits::QUOTA_BYTES } else { quota },
+            leader: raft.leader,
+            raft_index: raft.committed,
+            raft_term: raft.term,
+            raft_applied_index: inner.applied.index(),
+            errors: no_leader.into_iter().chain(alarms.iter().map(alarm_text)).collect(),
+            is_learner: members.get(inner.member_id).is_some_and(|member| member.is_learner),
+            storage_version,
+            cluster_version,
+        }
+    }
+
+    pub async fn hash_kv(&self, revision: i64) -> Result<HashKv, Error> {
+        let (hash, current_revision) =
+            self.read(move |mvcc| mvcc.hash_by_revision(revision)).await?;
+        Ok(HashKv {
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            hash_revision: hash.revision,
+            current_revision,
+        })
+    }
+
+    /// The checksum of the whole backend.
+    pub async fn hash(&self) -> Result<u32, Error> {
+        self.read(|mvcc| mvcc.hash_all()).await
+    }
+
+    /// Whether the cluster's version is what this release brings it to.
+    pub(super) fn is_cluster_version_current(&self) -> bool {
+        self.0.members.read().cluster_version() == Some(CLUSTER_VERSION)
+    }
+}

@@ -1,0 +1,111 @@
+//! Who waits for what: proposers for the reply to their entry, readers for an applied index.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::Error;
+use crate::apply::{self, Reply};
+
+/// Locks over which waiters are spread, so that proposers and the apply thread seldom meet.
+const SHARDS: usize = 16;
+
+type Waiter = oneshot::Sender<Result<Reply, Error>>;
+
+/// Proposers by request id. Bounded by raft's queue and the requests that it has taken.
+#[derive(Default)]
+pub struct Waits {
+    shards: [Mutex<HashMap<u64, Waiter>>; SHARDS],
+}
+
+impl Waits {
+    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Waiter>> {
+        // Ids count up, so their low bits spread them evenly.
+        &self.shards[usize::try_from(id % SHARDS as u64).unwrap_or(0)]
+    }
+
+    pub fn register(&self, id: u64) -> oneshot::Receiver<Result<Reply, Error>> {
+        let (waiter, reply) = oneshot::channel();
+        self.shard(id).lock().insert(id, waiter);
+        reply
+    }
+
+    pub fn forget(&self, id: u64) {
+        self.shard(id).lock().remove(&id);
+    }
+
+    /// Takes the waiter of an entry that this member proposed and that is still awaited.
+    pub fn take(&self, id: u64) -> Option<Waiter> {
+        self.shard(id).lock().remove(&id)
+    }
+
+    pub fn answer(&self, id: u64, reply: Result<Reply, apply::Error>) {
+        if let Some(waiter) = self.take(id) {
+            // The proposer may have given up meanwhile.
+            let _ = waiter.send(reply.map_err(Error::from));
+        }
+    }
+
+    /// Lets everyone go: the member stops.
+    pub fn stop(&self) {
+        for shard in &self.shards {
+            shard.lock().clear();
+        }
+    }
+}
+
+type IndexWaiter = oneshot::Sender<Result<(), Error>>;
+
+/// Readers by the index that must be applied before they may read.
+#[derive(Default)]
+pub struct AppliedWaits {
+    index: AtomicU64,
+    waiters: Mutex<BTreeMap<u64, Vec<IndexWaiter>>>,
+}
+
+impl AppliedWaits {
+    pub fn new(index: u64) -> Self {
+        Self { index: AtomicU64::new(index), waiters: Mutex::default() }
+    }
+
+    pub fn index(&self) -> u64 {
+        self.index.load(Ordering::Acquire)
+    }
+
+    pub fn wait(&self, index: u64, waiter: IndexWaiter) {
+        if self.index() >= index {
+            let _ = waiter.send(Ok(()));
+            return;
+        }
+        let mut waiters = self.waiters.lock();
+        // Apply may have got there meanwhile; it looks at the waiters after it moved the index.
+        if self.index() >= index {
+            drop(waiters);
+            let _ = waiter.send(Ok(()));
+            return;
+        }
+        waiters.entry(index).or_default().push(waiter);
+    }
+
+    /// Everything up to `index` is applied and visible.
+    pub fn advance(&self, index: u64) {
+        self.index.store(index, Ordering::Release);
+        let ready = {
+            let mut waiters = self.waiters.lock();
+            if waiters.first_key_value().is_none_or(|(first, _)| *first > index) {
+                return;
+            }
+            let later = waiters.split_off(&(index + 1));
+            std::mem::replace(&mut *waiters, later)
+        };
+        for waiter in ready.into_values().flatten() {
+            let _ = waiter.send(Ok(()));
+        }
+    }
+
+    pub fn stop(&self) {
+        self.waiters.lock().clear();
+    }
+}

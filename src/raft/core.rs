@@ -1,0 +1,640 @@
+//! The consensus core: events in, effects out.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use raft::eraftpb::{
+    ConfChange, ConfChangeSingle, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message,
+    MessageType,
+};
+use raft::{RawNode, Ready, StateRole};
+
+use super::drain::TracingDrain;
+use super::log::{Batch, Place, SnapshotRecord};
+use super::reads::Reads;
+use super::store::Store;
+use super::{Error, Leader, Refusal, Role, Status, step};
+use crate::clock::split_mix;
+use crate::limits;
+
+/// What a core is made with.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    pub id: u64,
+    pub heartbeat_interval: Duration,
+    pub election_timeout: Duration,
+    pub pre_vote: bool,
+    pub applied: u64,
+    pub catch_up_entries: u64,
+    /// Random bits of this start: they tell its reads from those of earlier starts and choose the
+    /// election timeouts.
+    pub nonce: u64,
+}
+
+/// Data to be put into the log. The ticket comes back if raft drops it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proposal {
+    pub ticket: u64,
+    pub data: Bytes,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A heartbeat interval passed.
+    Tick,
+    Propose(Vec<Proposal>),
+    ProposeConfChange {
+        ticket: u64,
+        change: ConfChange,
+    },
+    /// A read index is wanted; the token comes back with it.
+    Read(u64),
+    /// Another member sent this.
+    Receive(Message),
+    /// All jobs up to this one are durable, and the entries of those that were not reported before
+    /// stand at these places.
+    Persisted {
+        number: u64,
+        places: Vec<(u64, u64, Place)>,
+    },
+    /// The state includes this entry and all before it.
+    Applied(u64),
+    /// Apply reached a configuration change; nothing if it was rejected.
+    ConfChange {
+        index: u64,
+        change: Option<ConfChange>,
+    },
+    /// The state on disk includes this entry.
+    Durable {
+        index: u64,
+        term: u64,
+        conf_state: ConfState,
+    },
+    TransferLeader(u64),
+    Unreachable(u64),
+}
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub enum Effect {
+    Persist(Job),
+    Send(Vec<Message>),
+    Commit(Vec<Committed>),
+    ReadIndex {
+        tokens: Vec<u64>,
+        index: u64,
+    },
+    Dropped(Vec<u64>),
+    /// The answer to [`Event::ConfChange`].
+    ConfState {
+        index: u64,
+        outcome: Result<ConfState, Error>,
+    },
+    Leader(Leader),
+    /// Segments that hold nothing from `below` on may go.
+    Purge {
+        below: u64,
+        record: SnapshotRecord,
+    },
+    Refused(Refusal),
+    /// The member cannot go on.
+    Fatal(Error),
+}
+
+/// What the log writer does at a time: write, sync if so marked, then send.
+#[derive(Debug, Default)]
+pub struct Job {
+    pub number: u64,
+    pub batch: Batch,
+    pub sync: bool,
+    pub messages: Vec<Message>,
+}
+
+/// A committed entry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Committed {
+    /// Data is empty where a leader took office.
+    Normal {
+        index: u64,
+        term: u64,
+        data: Bytes,
+    },
+    ConfChange {
+        index: u64,
+        term: u64,
+        change: ConfChange,
+    },
+}
+
+impl Committed {
+    pub fn index(&self) -> u64 {
+        match self {
+            Self::Normal { index, .. } | Self::ConfChange { index, .. } => *index,
+        }
+    }
+
+    pub fn term(&self) -> u64 {
+        match self {
+            Self::Normal { term, .. } | Self::ConfChange { term, .. } => *term,
+        }
+    }
+}
+
+/// Consensus without threads, clock or network.
+pub struct Core {
+    raft: RawNode<Store>,
+    config: CoreConfig,
+    election_ticks: u64,
+    read_retry_ticks: u32,
+    ticks: u64,
+    random: u64,
+    /// Jobs not yet durable, and when they were given out.
+    outstanding: VecDeque<(u64, u64)>,
+    /// The last job with a new term or vote, until it is durable.
+    unsynced_vote: Option<u64>,
+    last_vote: (u64, u64),
+    /// A hard state whose commit alone is new; it goes with the next job.
+    unwritten: Option<HardState>,
+    last_number: u64,
+    reads: Reads,
+    /// Reads of other members that wait for the leader's first commit.
+    forwarded: VecDeque<Message>,
+    conf_changes: VecDeque<(u64, ConfChange)>,
+    /// Messages held until a configuration change is applied.
+    held: Option<(u64, Vec<Message>)>,
+    /// Committed before this start; until it is applied again there are no elections.
+    replay_until: u64,
+    leader: Leader,
+    purged_below: u64,
+    proposals_dropped: u64,
+    messages_refused: u64,
+    leader_changes: u64,
+}
+
+impl Core {
+    pub fn new(config: CoreConfig, store: Store) -> Result<Self, Error> {
+        let tick = config.heartbeat_interval.max(Duration::from_millis(1));
+        let ticks = |time: Duration| time.as_nanos().div_ceil(tick.as_nanos());
+        let election_ticks = (ticks(config.election_timeout) as usize).max(2);
+        let raft_config = raft::Config {
+            id: config.id,
+            election_tick: election_ticks,
+            heartbeat_tick: 1,
+            applied: config.applied,
+            max_size_per_msg: limits::RAFT_MESSAGE_BYTES_MAX,
+            max_inflight_msgs: limits::RAFT_INFLIGHT_MAX,
+            check_quorum: true,
+            pre_vote: config.pre_vote,
+            max_uncommitted_size: limits::RAFT_UNCOMMITTED_BYTES_MAX,
+            max_committed_size_per_ready: limits::APPLY_BATCH_BYTES_MAX,
+            ..raft::Config::default()
+        };
+        let logger = slog::Logger::root(TracingDrain, slog::o!());
+        let raft = RawNode::new(&raft_config, store, &logger)?;
+        let reads = Reads::new(config.id, config.nonce);
+        let replay_until = raft.raft.raft_log.committed;
+        let last_vote = (raft.raft.term, raft.raft.vote);
+        let mut core = Self {
+            raft,
+            election_ticks: election_ticks as u64,
+            read_retry_ticks: ticks(limits::READ_INDEX_RETRY).max(1) as u32,
+            ticks: 0,
+            random: config.nonce,
+            config,
+            outstanding: VecDeque::new(),
+            unsynced_vote: None,
+            last_vote,
+            unwritten: None,
+            last_number: 0,
+            reads,
+            forwarded: VecDeque::new(),
+            conf_changes: VecDeque::new(),
+            held: None,
+            replay_until,
+            leader: Leader::default(),
+            purged_below: 0,
+            proposals_dropped: 0,
+            messages_refused: 0,
+            leader_changes: 0,
+        };
+        core.choose_timeout();
+        Ok(core)
+    }
+
+    /// Takes in what happened and says what is to be done.
+    pub fn handle(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for event in events {
+            self.take(event, &mut effects);
+            self.choose_timeout();
+        }
+        self.advance(&mut effects);
+        effects
+    }
+
+    /// Whether proposals may be handed in now; otherwise they wait for the log writer.
+    pub fn has_room(&self) -> bool {
+        self.outstanding.len() < limits::LOG_JOBS_MAX
+    }
+
+    pub fn status(&self) -> Status {
+        let raft = &self.raft.raft;
+        Status {
+            id: raft.id,
+            leader: raft.leader_id,
+            term: raft.term,
+            role: match raft.state {
+                StateRole::Follower => Role::Follower,
+                StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+                StateRole::Leader => Role::Leader,
+            },
+            committed: raft.raft_log.committed,
+            applied: raft.raft_log.applied,
+            last_index: raft.raft_log.last_index(),
+            proposals_dropped: self.proposals_dropped,
+            messages_refused: self.messages_refused,
+            leader_changes: self.leader_changes,
+        }
+    }
+
+    fn take(&mut self, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Tick => self.tick(effects),
+            Event::Propose(proposals) => self.propose(proposals, effects),
+            Event::ProposeConfChange { ticket, change } => {
+                if self.conf_changes.len() < limits::CONF_CHANGES_WAITING_MAX {
+                    self.conf_changes.push_back((ticket, change));
+                } else {
+                    self.drop_proposals(vec![ticket], effects);
+                }
+            }
+            Event::Read(token) => self.reads.push(token),
+            Event::Receive(message) => self.receive(message, effects),
+            Event::Persisted { number, places } => self.persisted(number, places),
+            Event::Applied(index) => self.applied(index, effects),
+            Event::ConfChange { index, change } => {
+                self.change_configuration(index, change, effects)
+            }
+            Event::Durable { index, term, conf_state } => {
+                self.durable(index, term, conf_state, effects);
+            }
+            Event::TransferLeader(to) => self.raft.transfer_leader(to),
+            Event::Unreachable(id) => self.raft.report_unreachable(id),
+        }
+    }
+
+    /// Election timeouts come from our own random bits, so that a simulation repeats. Raft draws
+    /// one whenever it sets the elapsed time to zero.
+    fn choose_timeout(&mut self) {
+        if self.raft.raft.election_elapsed == 0 {
+            self.random = self.random.wrapping_add(1);
+            let spread = split_mix(self.random) % self.election_ticks;
+            let timeout = self.election_ticks + spread;
+            self.raft.raft.set_randomized_election_timeout(timeout as usize);
+        }
+    }
+
+    fn tick(&mut self, effects: &mut Vec<Effect>) {
+        self.ticks += 1;
+        self.reads.tick(self.read_retry_ticks);
+        if self.outstanding.is_empty()
+            && let Some(state) = self.unwritten.take()
+        {
+            let batch = Batch { hard_state: Some(state), ..Batch::default() };
+            self.persist(Job { number: self.last_number, batch, ..Job::default() }, effects);
+        }
+        let oldest = self.outstanding.front().map_or(self.ticks, |(_, since)| *since);
+        let stalled = self.ticks - oldest > self.election_ticks;
+        let leads = self.raft.raft.state == StateRole::Leader;
+        if leads && stalled && !self.is_alone() {
+            self.give_up_leadership();
+        }
+        let replaying = self.raft.raft.raft_log.applied < self.replay_until;
+        if leads || !(stalled || replaying || self.is_alone()) {
+            self.raft.tick();
+        }
+    }
+
+    /// A leader whose disk stalls holds up the cluster: it hands over to the member that is
+    /// furthest, and if that takes another election timeout, it steps down.
+    fn give_up_leadership(&mut self) {
+        let raft = &mut self.raft.raft;
+        if raft.lead_transferee.is_some() {
+            return;
+        }
+        let id = raft.id;
+        let next = raft
+            .prs()
+            .iter()
+            .filter(|(other, progress)| {
+                **other != id
+                    && progress.recent_active
+                    && raft.prs().conf().voters().contains(**other)
+            })
+            .max_by_key(|(other, progress)| (progress.matched, **other))
+            .map(|(other, _)| *other);
+        match next {
+            Some(next) => self.raft.transfer_leader(next),
+            None => {
+                let term = raft.term;
+                raft.become_follower(term, 0);
+            }
+        }
+    }
+
+    /// Whether this member is the only voter.
+    fn is_alone(&self) -> bool {
+        let raft = &self.raft.raft;
+        raft.promotable() && raft.prs().is_singleton()
+    }
+
+    fn propose(&mut self, proposals: Vec<Proposal>, effects: &mut Vec<Effect>) {
+        if proposals.is_empty() {
+            return;
+        }
+        let mut tickets = Vec::with_capacity(proposals.len());
+        let mut entries = Vec::with_capacity(proposals.len());
+        for Proposal { ticket, data } in proposals {
+            tickets.push(ticket);
+            entries.push(Entry { data, ..Entry::default() });
+        }
+        self.step_proposal(entries, tickets, effects);
+    }
+
+    fn step_proposal(&mut self, entries: Vec<Entry>, tickets: Vec<u64>, effects: &mut Vec<Effect>) {
+        let mut message = Message { from: self.config.id, entries, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        if self.raft.raft.step(message).is_err() {
+            self.drop_proposals(tickets, effects);
+        }
+    }
+
+    fn drop_proposals(&mut self, tickets: Vec<u64>, effects: &mut Vec<Effect>) {
+        self.proposals_dropped += tickets.len() as u64;
+        effects.push(Effect::Dropped(tickets));
+    }
+
+    /// Raft would empty a change proposed while another is not applied, so they queue here.
+    fn propose_conf_changes(&mut self, effects: &mut Vec<Effect>) {
+        while !self.raft.raft.has_pending_conf() {
+            let Some((ticket, change)) = self.conf_changes.pop_front() else { return };
+            let data = Bytes::from(change.encode_to_vec());
+            let mut entry = Entry { data, ..Entry::default() };
+            entry.set_entry_type(EntryType::EntryConfChange);
+            self.step_proposal(vec![entry], vec![ticket], effects);
+        }
+    }
+
+    fn receive(&mut self, message: Message, effects: &mut Vec<Effect>) {
+        if let Err(refusal) = step::admit(&self.raft, &message) {
+            self.messages_refused += 1;
+            effects.push(Effect::Refused(refusal));
+            return;
+        }
+        let early = message.get_msg_type() == MessageType::MsgReadIndex
+            && self.raft.raft.state == StateRole::Leader
+            && !self.raft.raft.commit_to_current_term();
+        if early {
+            if self.forwarded.len() < limits::FORWARDED_READS_MAX {
+                self.forwarded.push_back(message);
+            }
+            return;
+        }
+        // An error says that raft dropped the message; senders repeat or time out.
+        if let Err(error) = self.raft.step(message) {
+            tracing::debug!(%error, "raft dropped a message");
+        }
+    }
+
+    fn persisted(&mut self, number: u64, places: Vec<(u64, u64, Place)>) {
+        while self.outstanding.front().is_some_and(|(job, _)| *job <= number) {
+            self.outstanding.pop_front();
+        }
+        if self.unsynced_vote.is_some_and(|job| job <= number) {
+            self.unsynced_vote = None;
+        }
+        let table = &mut self.raft.mut_store().table;
+        table.placed(places);
+        table.evict();
+        self.raft.on_persist_ready(number);
+    }
+
+    fn applied(&mut self, index: u64, effects: &mut Vec<Effect>) {
+        let log = &self.raft.raft.raft_log;
+        if index > log.applied && index <= log.committed.min(log.persisted) {
+            self.raft.advance_apply_to(index);
+        }
+        if let Some((_, messages)) = self.held.take_if(|(until, _)| *until <= index) {
+            effects.push(Effect::Send(messages));
+        }
+    }
+
+    fn change_configuration(
+        &mut self,
+        index: u64,
+        change: Option<ConfChange>,
+        effects: &mut Vec<Effect>,
+    ) {
+        // A change that apply rejected still has to pass: as one of node 0, which is none.
+        let none = || ConfChangeV2 {
+            changes: vec![ConfChangeSingle::default()],
+            ..ConfChangeV2::default()
+        };
+        let outcome = match change {
+            Some(change) => self.raft.apply_conf_change(&change),
+            None => self.raft.apply_conf_change(&none()),
+        };
+        let outcome = outcome.map_err(Error::from);
+        effects.push(Effect::ConfState { index, outcome });
+    }
+
+    /// Once a segment holds only what is durable elsewhere and no follower needs, it may go.
+    fn durable(&mut self, index: u64, term: u64, conf_state: ConfState, effects: &mut Vec<Effect>) {
+        let below = index.saturating_sub(self.config.catch_up_entries);
+        let table = &mut self.raft.mut_store().table;
+        let (Some(first), Some(kept)) = (table.place(table.first_index()), table.place(below))
+        else {
+            return;
+        };
+        if first.segment == kept.segment || below <= self.purged_below {
+            return;
+        }
+        self.purged_below = below;
+        table.compact(below - 1);
+        let record = SnapshotRecord { index, term, conf_state: Some(conf_state) };
+        effects.push(Effect::Purge { below, record });
+    }
+
+    fn advance(&mut self, effects: &mut Vec<Effect>) {
+        loop {
+            self.campaign_if_alone();
+            self.propose_conf_changes(effects);
+            self.ask_for_reads();
+            self.choose_timeout();
+            if !self.has_room() || !self.raft.has_ready() {
+                return;
+            }
+            let ready = self.raft.ready();
+            self.process(ready, effects);
+        }
+    }
+
+    /// A sole voter has nobody to wait for. It wins within the call, and raft requires that all of
+    /// its log is durable then.
+    fn campaign_if_alone(&mut self) {
+        let raft = &self.raft.raft;
+        let log = &raft.raft_log;
+        let ready = raft.state != StateRole::Leader
+            && self.is_alone()
+            && self.outstanding.is_empty()
+            && log.persisted == log.last_index()
+            && log.applied == log.committed;
+        if ready {
+            // It fails only for messages from outside.
+            let _ = self.raft.campaign();
+        }
+    }
+
+    /// Asks the leader, once there is one that can answer.
+    fn ask_for_reads(&mut self) {
+        let raft = &self.raft.raft;
+        let leads = raft.state == StateRole::Leader;
+        if leads && !raft.commit_to_current_term() {
+            return;
+        }
+        if leads {
+            for message in std::mem::take(&mut self.forwarded) {
+                // Dropped reads are asked for again.
+                let _ = self.raft.step(message);
+            }
+        } else {
+            self.forwarded.clear();
+        }
+        if self.raft.raft.leader_id != 0 && self.reads.wants_round() {
+            let context = self.reads.begin();
+            self.raft.read_index(context.to_vec());
+        }
+    }
+
+    fn process(&mut self, mut ready: Ready, effects: &mut Vec<Effect>) {
+        let number = ready.number();
+        self.last_number = number;
+        self.note_leader(effects);
+        for state in ready.take_read_states() {
+            if let Some(tokens) = self.reads.answered(&state.request_ctx) {
+                effects.push(Effect::ReadIndex { tokens, index: state.index });
+            }
+        }
+        let hard_state = ready.hs().cloned();
+        let vote = hard_state.as_ref().map(|state| (state.term, state.vote));
+        if vote.is_some_and(|vote| vote != self.last_vote) {
+            self.last_vote = vote.unwrap_or_default();
+            self.unsynced_vote = Some(number);
+        }
+        let entries = ready.take_entries();
+        let table = &mut self.raft.mut_store().table;
+        for entry in &entries {
+            table.append(entry.clone(), None);
+        }
+        let committed = ready.take_committed_entries();
+        let (mut now, mut later) = self.sort_messages(&mut ready, &committed);
+        let sync = ready.must_sync();
+        self.raft.advance_append_async(ready);
+        if let Some(state) = hard_state {
+            self.unwritten = Some(state);
+        }
+        if !entries.is_empty() || sync || (!later.is_empty() && !self.outstanding.is_empty()) {
+            let hard_state = self.unwritten.take();
+            let batch = Batch { snapshot: None, entries, hard_state };
+            self.persist(Job { number, batch, sync, messages: later }, effects);
+        } else {
+            now.append(&mut later);
+            if self.outstanding.is_empty() {
+                self.raft.on_persist_ready(number);
+            }
+        }
+        if !now.is_empty() {
+            effects.push(Effect::Send(now));
+        }
+        if !committed.is_empty() {
+            self.commit(committed, effects);
+        }
+    }
+
+    /// Messages that may leave at once, and those that wait until the log is durable.
+    fn sort_messages(
+        &mut self,
+        ready: &mut Ready,
+        committed: &[Entry],
+    ) -> (Vec<Message>, Vec<Message>) {
+        let mut later = ready.take_persisted_messages();
+        let mut now = later
+            .extract_if(.., |message| {
+                matches!(
+                    message.get_msg_type(),
+                    MessageType::MsgPropose | MessageType::MsgReadIndex
+                )
+            })
+            .collect::<Vec<_>>();
+        let immediate = ready.take_messages();
+        if self.unsynced_vote.is_some() {
+            // A sole voter elects itself and already sends, before its vote is durable.
+            later.extend(immediate);
+        } else {
+            now.extend(immediate);
+        }
+        // A new configuration must be known before this member answers under it.
+        let leads = self.raft.raft.state == StateRole::Leader;
+        let changes = committed.iter().rev().find(|entry| entry.entry_type != 0);
+        if let (false, Some(change)) = (leads, changes) {
+            let (until, held) = self.held.get_or_insert_with(|| (change.index, Vec::new()));
+            *until = change.index;
+            held.append(&mut later);
+        }
+        (now, later)
+    }
+
+    fn persist(&mut self, job: Job, effects: &mut Vec<Effect>) {
+        self.outstanding.push_back((job.number, self.ticks));
+        effects.push(Effect::Persist(job));
+    }
+
+    fn commit(&mut self, entries: Vec<Entry>, effects: &mut Vec<Effect>) {
+        let mut committed = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let Entry { index, term, data, .. } = entry;
+            match entry.entry_type {
+                0 => committed.push(Committed::Normal { index, term, data }),
+                1 => match ConfChange::decode(data) {
+                    Ok(change) => committed.push(Committed::ConfChange { index, term, change }),
+                    Err(error) => {
+                        let what = error.to_string();
+                        return effects.push(Effect::Fatal(Error::Entry { index, what }));
+                    }
+                },
+                other => {
+                    let what = format!("its type is {other}");
+                    return effects.push(Effect::Fatal(Error::Entry { index, what }));
+                }
+            }
+        }
+        effects.push(Effect::Commit(committed));
+    }
+
+    fn note_leader(&mut self, effects: &mut Vec<Effect>) {
+        let leader = Leader { id: self.raft.raft.leader_id, term: self.raft.raft.term };
+        if leader == self.leader {
+            return;
+        }
+        if leader.id != self.leader.id {
+            self.leader_changes += u64::from(leader.id != 0);
+            // The old leader will not answer any more.
+            self.reads.give_up();
+        }
+        self.leader = leader;
+        effects.push(Effect::Leader(leader));
+    }
+}

@@ -1,0 +1,246 @@
+//! What waits for the raft loop, each kind with its own bound.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use raft::eraftpb::{ConfState, Message};
+
+use super::core::{Event, Proposal};
+use super::log::Place;
+use super::{Error, Refusal};
+use crate::limits;
+
+pub(super) type ReadReply = Box<dyn FnOnce(Result<u64, Error>) + Send>;
+
+/// Many threads put in, the raft loop takes out.
+#[derive(Default)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    proposals: VecDeque<Proposal>,
+    messages: VecDeque<Message>,
+    reads: Vec<ReadReply>,
+    /// What comes seldom.
+    events: Vec<Event>,
+    persisted: u64,
+    places: Vec<(u64, u64, Place)>,
+    applied: u64,
+    durable: Option<(u64, u64, ConfState)>,
+    /// Whether the loop sleeps, and takes no proposals.
+    sleeping: bool,
+    without_proposals: bool,
+    stopped: bool,
+    fatal: Option<Error>,
+}
+
+/// What the loop took out.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub(super) events: Vec<Event>,
+    pub(super) reads: Vec<ReadReply>,
+    pub(super) stopped: bool,
+    pub(super) fatal: Option<Error>,
+}
+
+impl State {
+    fn has_work(&self) -> bool {
+        self.stopped
+            || self.fatal.is_some()
+            || self.persisted > 0
+            || self.applied > 0
+            || self.durable.is_some()
+            || !self.events.is_empty()
+            || !self.reads.is_empty()
+            || !self.messages.is_empty()
+            || (!self.without_proposals && !self.proposals.is_empty())
+    }
+}
+
+impl Inbox {
+    fn put<T>(&self, put: impl FnOnce(&mut State) -> Result<T, Error>) -> Result<T, Error> {
+        let mut state = self.state.lock();
+        if state.stopped {
+            return Err(Error::Stopped);
+        }
+        let outcome = put(&mut state)?;
+        let wake = state.sleeping && state.has_work();
+        if wake {
+            state.sleeping = false;
+        }
+        drop(state);
+        if wake {
+            self.filled.notify_one();
+        }
+        Ok(outcome)
+    }
+
+    pub(super) fn propose(&self, proposal: Proposal) -> Result<(), Error> {
+        self.put(|state| {
+            if state.proposals.len() >= limits::PROPOSE_QUEUE_MAX {
+                return Err(Error::Busy);
+            }
+            state.proposals.push_back(proposal);
+            Ok(())
+        })
+    }
+
+    pub(super) fn message(&self, message: Message) -> Result<(), Error> {
+        self.put(|state| {
+            if state.messages.len() >= limits::RAFT_MESSAGES_MAX {
+                return Err(Error::Busy);
+            }
+            state.messages.push_back(message);
+            Ok(())
+        })
+    }
+
+    pub(super) fn read(&self, reply: ReadReply) -> Result<(), (Error, ReadReply)> {
+        let mut reply = Some(reply);
+        let outcome = self.put(|state| {
+            if state.reads.len() >= limits::RAFT_READS_MAX {
+                return Err(Error::Busy);
+            }
+            state.reads.extend(reply.take());
+            Ok(())
+        });
+        match (outcome, reply) {
+            (Err(error), Some(reply)) => Err((error, reply)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn event(&self, event: Event) -> Result<(), Error> {
+        self.put(|state| {
+            if state.events.len() >= limits::RAFT_EVENTS_MAX {
+                return Err(Error::Busy);
+            }
+            state.events.push(event);
+            Ok(())
+        })
+    }
+
+    pub(super) fn persisted(
+        &self,
+        number: u64,
+        places: impl IntoIterator<Item = (u64, u64, Place)>,
+    ) -> Result<(), Error> {
+        self.put(|state| {
+            state.persisted = state.persisted.max(number);
+            state.places.extend(places);
+            Ok(())
+        })
+    }
+
+    pub(super) fn applied(&self, index: u64) {
+        // After the stop nobody needs to know.
+        let _ = self.put(|state| {
+            state.applied = state.applied.max(index);
+            Ok(())
+        });
+    }
+
+    pub(super) fn durable(&self, index: u64, term: u64, conf_state: ConfState) {
+        let _ = self.put(|state| {
+            state.durable = Some((index, term, conf_state));
+            Ok(())
+        });
+    }
+
+    pub(super) fn fail(&self, error: Error) {
+        let _ = self.put(|state| {
+            state.fatal.get_or_insert(error);
+            Ok(())
+        });
+    }
+
+    pub(super) fn stop(&self) {
+        let _ = self.put(|state| {
+            state.stopped = true;
+            Ok(())
+        });
+    }
+
+    /// Ends the inbox and gives back the reads that nobody will answer.
+    pub(super) fn close(&self) -> Vec<ReadReply> {
+        let mut state = self.state.lock();
+        state.stopped = true;
+        state.proposals.clear();
+        state.messages.clear();
+        state.events.clear();
+        std::mem::take(&mut state.reads)
+    }
+
+    /// Waits for work, at most for `patience`, and takes a turn's worth of it.
+    pub(super) fn take(&self, patience: Duration, proposals: bool) -> Taken {
+        let mut state = self.state.lock();
+        state.without_proposals = !proposals;
+        if !state.has_work() && !patience.is_zero() {
+            state.sleeping = true;
+            self.filled.wait_for(&mut state, patience);
+            state.sleeping = false;
+        }
+        let mut taken = Taken {
+            reads: std::mem::take(&mut state.reads),
+            stopped: state.stopped,
+            fatal: state.fatal.take(),
+            ..Taken::default()
+        };
+        let events = &mut taken.events;
+        if state.persisted > 0 {
+            let number = std::mem::take(&mut state.persisted);
+            let places = std::mem::take(&mut state.places);
+            events.push(Event::Persisted { number, places });
+        }
+        if state.applied > 0 {
+            events.push(Event::Applied(std::mem::take(&mut state.applied)));
+        }
+        if let Some((index, term, conf_state)) = state.durable.take() {
+            events.push(Event::Durable { index, term, conf_state });
+        }
+        events.append(&mut state.events);
+        let count = state.messages.len().min(limits::RAFT_EVENTS_MAX);
+        events.extend(state.messages.drain(..count).map(Event::Receive));
+        if proposals {
+            events.extend(take_proposals(&mut state.proposals).map(Event::Propose));
+        }
+        taken
+    }
+}
+
+/// As many proposals as one turn may merge.
+fn take_proposals(queue: &mut VecDeque<Proposal>) -> Option<Vec<Proposal>> {
+    let mut bytes = 0;
+    let count = queue
+        .iter()
+        .take(limits::RAFT_EVENTS_MAX)
+        .take_while(|proposal| {
+            let fits = bytes < limits::RAFT_BATCH_BYTES_MAX;
+            bytes += proposal.data.len();
+            fits
+        })
+        .count();
+    (count > 0).then(|| queue.drain(..count).collect())
+}
+
+/// Counts refusals and logs now and then: a broken peer must not flood the log.
+#[derive(Default)]
+pub(super) struct RefusalLog {
+    count: u64,
+}
+
+impl RefusalLog {
+    pub(super) fn note(&mut self, refusal: Refusal) {
+        self.count += 1;
+        if self.count.is_power_of_two() {
+            tracing::warn!(
+                refused = self.count,
+                "a message of another member was refused: {refusal}"
+            );
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! Opening the log, and reading old entries back.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use raft::eraftpb::{Entry, HardState};
+
+use super::disk::{Disk, File};
+use super::format::{
+    Bad, FRAME_BYTES, Found, Kind, Metadata, Record, SnapshotRecord, decode, parse_segment_name,
+};
+use super::table::{Place, Table};
+use super::write::{Tail, Writer};
+use super::{Error, Options, Segment, Segments, io_error};
+use crate::limits;
+
+/// What the log held when it was opened.
+#[derive(Debug)]
+pub struct Recovered {
+    pub metadata: Metadata,
+    pub hard_state: HardState,
+    pub table: Table,
+    /// All snapshot records, oldest first.
+    pub snapshots: Vec<SnapshotRecord>,
+    pub repair: Option<Repair>,
+}
+
+/// An interrupted write that was found at the log's end and undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    pub file: PathBuf,
+    /// The rest of the file was zeroed from here on.
+    pub offset: u64,
+    pub what: String,
+    /// The file as it was.
+    pub kept: PathBuf,
+}
+
+/// Whether there is a log in a directory.
+pub fn exists(disk: &dyn Disk, dir: &Path) -> bool {
+    disk.list(dir).is_ok_and(|names| names.iter().any(|name| name.ends_with(".wal")))
+}
+
+/// Whose log it is, from the head of its first segment.
+pub fn identity(disk: &dyn Disk, dir: &Path) -> Result<Metadata, Error> {
+    let segments = list_segments(disk, dir)?;
+    let segment = segments.first().ok_or_else(|| Error::Missing(dir.to_path_buf()))?;
+    let path = &segment.path;
+    let file = disk.open(path).map_err(io_error("open", path))?;
+    let size = file.size().map_err(io_error("measure", path))?;
+    let mut head = vec![0; size.min(limits::LOG_SEGMENT_HEAD_BYTES) as usize];
+    file.read_at(&mut head, 0).map_err(io_error("read", path))?;
+    let head = Bytes::from(head);
+    let (mut offset, mut crc) = (0, 0);
+    while let Found::Record(record) = decode(&head, offset, Some(crc), head.len() as u64) {
+        if record.kind == Kind::Metadata {
+            return message(&record.data)
+                .map_err(|what| Error::Damage { file: path.clone(), offset, what });
+        }
+        (offset, crc) = (record.end, record.crc);
+    }
+    let what = "the head does not say whose log it is".into();
+    Err(Error::Damage { file: path.clone(), offset, what })
+}
+
+/// Reads the whole log, checks it, repairs an interrupted write at its end, and makes it ready for
+/// appending.
+pub fn open(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    options: Options,
+) -> Result<(Writer, Reader, Recovered), Error> {
+    let found = list_segments(disk.as_ref(), dir)?;
+    let mut scan = Scan::default();
+    let mut last = None;
+    let count = found.len();
+    for (number, segment) in found.iter().enumerate() {
+        let is_last = number + 1 == count;
+        last = Some(scan.segment(disk.as_ref(), segment, is_last)?);
+    }
+    let (Some((file, offset)), Some(segment), Some(metadata)) =
+        (last, found.last().cloned(), scan.metadata)
+    else {
+        return Err(Error::Missing(dir.to_path_buf()));
+    };
+    scan.check(&segment, offset)?;
+    let grown = file.size().map_err(io_error("measure", &segment.path))?;
+    if grown < options.segment_bytes {
+        file.allocate(options.segment_bytes)
+            .map_err(io_error("reserve space for", &segment.path))?;
+    }
+    let segments = Segments::default();
+    segments.0.lock().extend(found.into_iter().map(|segment| (segment.sequence, segment)));
+    let reader = Reader { disk: Arc::clone(disk), segments: segments.clone(), open: None };
+    let recovered = Recovered {
+        metadata,
+        hard_state: scan.state.clone(),
+        table: scan.table,
+        snapshots: scan.snapshots,
+        repair: scan.repair,
+    };
+    let tail = Tail {
+        metadata,
+        segments,
+        segment,
+        file,
+        offset,
+        crc: scan.crc,
+        state: scan.state,
+        last_index: recovered.table.last_index().max(scan.last_written),
+    };
+    Ok((Writer::new(Arc::clone(disk), dir, tail, options), reader, recovered))
+}
+
+/// The segments by number, of which none may be missing. Files left by an interrupted rotation are
+/// removed, others that are not segments are left alone.
+fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Segment>, Error> {
+    let mut segments = Vec::new();
+    for name in disk.list(dir).map_err(io_error("list", dir))? {
+        let path = dir.join(&name);
+        if name.ends_with(".tmp") {
+            disk.remove(&path).map_err(io_error("remove", &path))?;
+        } else if name.ends_with(".wal") {
+            let Some((sequence, index)) = parse_segment_name(&name) else {
+                let what = "the name is not that of a segment".into();
+                return Err(Error::Damage { file: path, offset: 0, what });
+            };
+            segments.push(Segment { sequence, index, path });
+        }
+    }
+    segments.sort_by_key(|segment| segment.sequence);
+    for pair in segments.windows(2) {
+        if pair[1].sequence != pair[0].sequence + 1 {
+            let what = format!("segment {} before it is missing", pair[0].sequence + 1);
+            return Err(Error::Damage { file: pair[1].path.clone(), offset: 0, what });
+        }
+    }
+    if segments.is_empty() {
+        return Err(Error::Missing(dir.to_path_buf()));
+    }
+    Ok(segments)
+}
+
+/// What is known while the segments are read in order.
+#[derive(Default)]
+struct Scan {
+    crc: u32,
+    /// Whether a segment was read, so that the next one's checksum can be compared.
+    begun: bool,
+    metadata: Option<Metadata>,
+    state: HardState,
+    table: Table,
+    snapshots: Vec<SnapshotRecord>,
+    repair: Option<Repair>,
+    last_written: u64,
+}
+
+impl Scan {
+    /// Reads one segment and says where it ends.
+    fn segment(
+        &mut self,
+        disk: &dyn Disk,
+        segment: &Segment,
+        is_last: bool,
+    ) -> Result<(Arc<dyn File>, u64), Error> {
+        let path = &segment.path;
+        let file = disk.open(path).map_err(io_error("open", path))?;
+        let length = file.size().map_err(io_error("measure", path))?;
+        let mut bytes = vec![0; length as usize];
+        file.read_at(&mut bytes, 0).map_err(io_error("read", path))?;
+        let bytes = Bytes::from(bytes);
+        let mut offset = 0;
+        let torn = loop {
+            match decode(&bytes, offset, Some(self.crc), limits::LOG_RECORD_BYTES_MAX) {
+                Found::Record(record) => {
+                    let end = record.end;
+                    self.record(segment, offset, record).map_err(|what| Error::Damage {
+                        file: path.clone(),
+                        offset,
+                        what,
+                    })?;
+                    offset = end;
+                }
+                Found::End => break self.garbage(&bytes, offset, is_last),
+                Found::Bad(Bad { what, torn: true }) if is_last => break Some(what),
+                Found::Bad(Bad { what, .. }) => {
+                    return Err(Error::Damage { file: path.clone(), offset, what });
+                }
+            }
+        };
+        if offset == 0 {
+            let what = "the segment is empty".into();
+            return Err(Error::Damage { file: path.clone(), offset, what });
+        }
+        if let Some(what) = torn {
+            self.repair = Some(repair(disk, path, file.as_ref(), &bytes, offset, what)?);
+        }
+        Ok((file, offset))
+    }
+
+    /// After the end of the last segment nothing but zeros may follow.
+    fn garbage(&self, bytes: &Bytes, offset: u64, is_last: bool) -> Option<String> {
+        let rest = bytes.get(offset as usize..).unwrap_or_default();
+        let dirty = is_last && rest.iter().any(|byte| *byte != 0);
+        dirty.then(|| "a record's length is zero and data follows".into())
+    }
+
+    fn record(&mut self, segment: &Segment, offset: u64, record: Record) -> Result<(), String> {
+        if offset == 0 && record.kind != Kind::Crc {
+            return Err("the segment does not begin with a checksum".into());
+        }
+        if record.kind == Kind::Crc {
+            if self.begun && record.crc != self.crc {
+                return Err("the segment does not continue the one before it".into());
+            }
+            self.begun = true;
+            self.crc = record.crc;
+            return Ok(());
+        }
+        self.crc = record.crc;
+        match record.kind {
+            Kind::Crc => {}
+            Kind::Metadata => {
+                let metadata: Metadata = message(&record.data)?;
+                if self.metadata.is_some_and(|known| known != metadata) {
+                    return Err("the segment belongs to another member or cluster".into());
+                }
+                self.metadata = Some(metadata);
+            }
+            Kind::State => self.state = message(&record.data)?,
+            Kind::Snapshot => self.snapshot(message(&record.data)?),
+            Kind::Entry => {
+                // Copied, or the entry would keep the whole segment in memory.
+                let entry = message(&Bytes::copy_from_slice(&record.data))?;
+                let place = Place { segment: segment.sequence as u32, offset: offset as u32 };
+                self.entry(entry, place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A snapshot beyond the entries stands in for all that are missing.
+    fn snapshot(&mut self, snapshot: SnapshotRecord) {
+        self.last_written = self.last_written.max(snapshot.index);
+        if snapshot.index > self.table.last_index() {
+            self.table.restart(snapshot.index, snapshot.term);
+        }
+        self.snapshots.push(snapshot);
+    }
+
+    fn entry(&mut self, entry: Entry, place: Place) -> Result<(), String> {
+        let empty = self.table.last_index() < self.table.first_index();
+        if empty && self.table.last_index() == 0 && entry.index > 1 {
+            // The log was purged: its first entry stands for those before it, as only its own term
+            // is known.
+            self.table.restart(entry.index, entry.term);
+        } else if self.table.accepts(entry.index) {
+            let before = self.table.term(entry.index - 1).unwrap_or(0);
+            if entry.term < before {
+                return Err(format!("entry {} has an older term than the one before", entry.index));
+            }
+            self.table.append(entry, Some(place));
+            self.table.evict();
+        } else if entry.index > self.table.last_index() {
+            let last = self.table.last_index();
+            return Err(format!("entry {} follows entry {last}", entry.index));
+        }
+        self.last_written = self.table.last_index();
+        Ok(())
+    }
+
+    fn check(&mut self, segment: &Segment, offset: u64) -> Result<(), Error> {
+        let last = self.table.last_index();
+        if self.state.commit > last {
+            let what =
+                format!("the log ends with entry {last}, but {} was committed", self.state.commit);
+            return Err(Error::Damage { file: segment.path.clone(), offset, what });
+        }
+        // An interrupted batch may have lost its state after the entries of a newer term. No vote
+        // of that term was ever sent: votes leave after their sync.
+        if self.table.last_term() > self.state.term {
+            self.state.term = self.table.last_term();
+            self.state.vote = 0;
+        }
+        Ok(())
+    }
+}
+
+fn message<M: Message + Default>(data: &Bytes) -> Result<M, String> {
+    M::decode(data.clone()).map_err(|error| format!("a record's data cannot be decoded ({error})"))
+}
+
+/// Keeps the segment as it is under another name, then zeroes it from `offset` on.
+fn repair(
+    disk: &dyn Disk,
+    path: &Path,
+    file: &dyn File,
+    bytes: &Bytes,
+    offset: u64,
+    what: String,
+) -> Result<Repair, Error> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".broken");
+    let kept = path.with_file_name(name);
+    let copy = disk.create(&kept).map_err(io_error("create", &kept))?;
+    copy.write_at(bytes, 0).map_err(io_error("write", &kept))?;
+    copy.fdatasync().map_err(io_error("sync", &kept))?;
+    let dir = path.parent().unwrap_or(path);
+    disk.fsync_dir(dir).map_err(io_error("sync", dir))?;
+    let length = bytes.len() as u64;
+    file.set_len(offset)
+        .and_then(|()| file.allocate(length))
+        .and_then(|()| file.fdatasync())
+        .map_err(io_error("repair", path))?;
+    Ok(Repair { file: path.to_path_buf(), offset, what, kept })
+}
+
+/// Reads entries that are no longer in memory.
+pub struct Reader {
+    disk: Arc<dyn Disk>,
+    segments: Segments,
+    open: Option<(u32, PathBuf, Arc<dyn File>)>,
+}
+
+impl Reader {
+    /// The entries at `places`, whose index and term are expected to be those given. Stops once the
+    /// data exceeds `bytes_max`, but reads at least one.
+    pub fn read(
+        &mut self,
+        wanted: impl Iterator<Item = (u64, u64, Place)>,
+        bytes_max: u64,
+    ) -> Result<Vec<Entry>, Error> {
+        let mut entries = Vec::new();
+        let mut size = 0;
+        let mut window = Window::default();
+        for (index, term, place) in wanted {
+            let (path, file) = self.file(place.segment)?;
+            let damage = |what: String| Error::Damage {
+                file: path.clone(),
+                offset: u64::from(place.offset),
+                what,
+            };
+            let record = window.record(&file, place).map_err(|bad| match bad {
+                Unread::Io(source) => Error::Io { doing: "read", path: path.clone(), source },
+                Unread::Bad(what) => damage(what),
+            })?;
+            let entry: Entry = message(&Bytes::copy_from_slice(&record.data)).map_err(damage)?;
+            if record.kind != Kind::Entry || (entry.index, entry.term) != (index, term) {
+                return Err(damage(format!("entry {index} of term {term} is not here")));
+            }
+            size += entry.data.len() as u64;
+            if size > bytes_max && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn file(&mut self, sequence: u32) -> Result<(PathBuf, Arc<dyn File>), Error> {
+        if let Some((open, path, file)) = &self.open
+            && *open == sequence
+        {
+            return Ok((path.clone(), Arc::clone(file)));
+        }
+        let segment = self.segments.0.lock().get(&u64::from(sequence)).cloned();
+        let path =
+            segment.ok_or_else(|| Error::Missing(format!("segment {sequence}").into()))?.path;
+        let file = self.disk.open(&path).map_err(io_error("open", &path))?;
+        self.open = Some((sequence, path.clone(), Arc::clone(&file)));
+        Ok((path, file))
+    }
+}
+
+enum Unread {
+    Io(std::io::Error),
+    Bad(String),
+}
+
+/// A piece of a segment, and where in it the last record ended.
+#[derive(Default)]
+struct Window {
+    segment: Option<u32>,
+    start: u64,
+    bytes: Bytes,
+    /// End and checksum of the last record read.
+    last: Option<(u64, u32)>,
+}
+
+impl Window {
+    fn record(&mut self, file: &Arc<dyn File>, place: Place) -> Result<Record, Unread> {
+        let offset = u64::from(place.offset);
+        if self.segment != Some(place.segment) {
+            *self = Self { segment: Some(place.segment), ..Self::default() };
+        }
+        self.cover(file, offset, FRAME_BYTES as u64)?;
+        let crc = self.last.filter(|(end, _)| *end == offset).map(|(_, crc)| crc);
+        loop {
+            let at = offset - self.start;
+            match decode(&self.bytes, at, crc, limits::LOG_RECORD_BYTES_MAX) {
+                Found::Record(mut record) => {
+                    record.end += self.start;
+                    self.last = Some((record.end, record.crc));
+                    return Ok(record);
+                }
+                Found::Bad(Bad { torn: true, .. }) if self.grow(file, offset)? => {}
+                Found::Bad(Bad { what, .. }) => return Err(Unread::Bad(what)),
+                Found::End => return Err(Unread::Bad("there is no record here".into())),
+            }
+        }
+    }
+
+    /// Makes sure that `need` bytes from `offset` on are in the window.
+    fn cover(&mut self, file: &Arc<dyn File>, offset: u64, need: u64) -> Result<(), Unread> {
+        let end = self.start + self.bytes.len() as u64;
+        if offset >= self.start && offset + need <= end {
+            return Ok(());
+        }
+        self.load(file, offset, limits::LOG_READ_BYTES)
+    }
+
+    /// Reads more from `offset` on; says no if the window reaches the file's end already.
+    fn grow(&mut self, file: &Arc<dyn File>, offset: u64) -> Result<bool, Unread> {
+        let length = file.size().map_err(Unread::Io)?;
+        if self.start + self.bytes.len() as u64 >= length {
+            return Ok(false);
+        }
+        let twice = 2 * self.bytes.len() as u64;
+        self.load(file, offset, twice.max(limits::LOG_READ_BYTES))?;
+        Ok(true)
+    }
+
+    fn load(&mut self, file: &Arc<dyn File>, offset: u64, size: u64) -> Result<(), Unread> {
+        let length = file.size().map_err(Unread::Io)?;
+        let size = size.min(length.saturating_sub(offset));
+        let mut bytes = vec![0; size as usize];
+        file.read_at(&mut bytes, offset).map_err(Unread::Io)?;
+        self.start = offset;
+        self.bytes = Bytes::from(bytes);
+        Ok(())
+    }
+}

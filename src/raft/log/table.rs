@@ -1,0 +1,214 @@
+//! The log in memory: term and place of every entry, and the recent entries themselves.
+
+use std::collections::VecDeque;
+
+use raft::eraftpb::Entry;
+
+use crate::limits;
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The segment's number.
+    pub segment: u32,
+    /// Offset of the frame.
+    pub offset: u32,
+}
+
+impl Place {
+    /// Of an entry that is not written yet.
+    const NONE: Self = Self { segment: u32::MAX, offset: u32::MAX };
+}
+
+/// The entries after `before`, without gaps.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// Index and term of the entry before the first; both 0 if the log is whole.
+    before: (u64, u64),
+    places: VecDeque<Place>,
+    /// The first index of each run of entries with the same term.
+    terms: VecDeque<(u64, u64)>,
+    /// The last entries.
+    recent: VecDeque<Entry>,
+    recent_bytes: usize,
+}
+
+impl Table {
+    pub fn first_index(&self) -> u64 {
+        self.before.0 + 1
+    }
+
+    pub fn last_index(&self) -> u64 {
+        self.before.0 + self.places.len() as u64
+    }
+
+    pub fn last_term(&self) -> u64 {
+        self.terms.back().map_or(self.before.1, |(_, term)| *term)
+    }
+
+    /// The term of an entry, or of the one before the first.
+    pub fn term(&self, index: u64) -> Option<u64> {
+        if index == self.before.0 {
+            return Some(self.before.1);
+        }
+        if index < self.before.0 || index > self.last_index() {
+            return None;
+        }
+        let run = self.terms.partition_point(|(first, _)| *first <= index);
+        Some(self.terms.get(run.checked_sub(1)?)?.1)
+    }
+
+    pub fn place(&self, index: u64) -> Option<Place> {
+        let at = index.checked_sub(self.first_index())?;
+        self.places.get(usize::try_from(at).ok()?).copied().filter(|place| *place != Place::NONE)
+    }
+
+    /// Whether an entry could be appended without leaving a gap or touching what is purged.
+    pub fn accepts(&self, index: u64) -> bool {
+        index >= self.first_index() && index <= self.last_index() + 1
+    }
+
+    /// Appends an entry; it and all that followed replace what stood there.
+    ///
+    /// The caller asks [`Self::accepts`] first. Entries elsewhere are ignored.
+    pub fn append(&mut self, entry: Entry, place: Option<Place>) {
+        if !self.accepts(entry.index) {
+            return;
+        }
+        self.truncate(entry.index);
+        if self.terms.back().is_none_or(|(_, term)| *term != entry.term) {
+            self.terms.push_back((entry.index, entry.term));
+        }
+        self.places.push_back(place.unwrap_or(Place::NONE));
+        self.recent_bytes += entry_bytes(&entry);
+        self.recent.push_back(entry);
+    }
+
+    /// Drops the entries from `index` on.
+    fn truncate(&mut self, index: u64) {
+        while self.recent.back().is_some_and(|last| last.index >= index) {
+            if let Some(entry) = self.recent.pop_back() {
+                self.recent_bytes -= entry_bytes(&entry);
+            }
+        }
+        while self.terms.back().is_some_and(|(first, _)| *first >= index) {
+            self.terms.pop_back();
+        }
+        self.places.truncate((index - self.first_index()) as usize);
+    }
+
+    /// Starts anew after a snapshot.
+    pub fn restart(&mut self, index: u64, term: u64) {
+        *self = Self { before: (index, term), ..Self::default() };
+    }
+
+    /// Records where entries were written, unless others took their place since.
+    pub fn placed(&mut self, entries: impl IntoIterator<Item = (u64, u64, Place)>) {
+        for (index, term, place) in entries {
+            let Some(at) = index.checked_sub(self.first_index()) else { continue };
+            if self.term(index) == Some(term)
+                && let Some(slot) = self.places.get_mut(at as usize)
+            {
+                *slot = place;
+            }
+        }
+    }
+
+    /// Forgets the entries up to `index`, which becomes the one before the first.
+    pub fn compact(&mut self, index: u64) {
+        let Some(term) = self.term(index) else { return };
+        if index <= self.before.0 {
+            return;
+        }
+        self.places.drain(..(index - self.before.0) as usize);
+        while self.recent.front().is_some_and(|first| first.index <= index) {
+            self.evict_first();
+        }
+        while self.terms.get(1).is_some_and(|(first, _)| *first <= index + 1) {
+            self.terms.pop_front();
+        }
+        if self.places.is_empty() {
+            self.terms.clear();
+        }
+        self.before = (index, term);
+    }
+
+    /// The recent entries from `index` on, if that one is among them.
+    pub fn recent(&self, index: u64) -> Option<impl Iterator<Item = &Entry>> {
+        let first = self.recent.front()?.index;
+        let at = usize::try_from(index.checked_sub(first)?).ok()?;
+        (at < self.recent.len()).then(|| self.recent.range(at..))
+    }
+
+    /// The first index of the recent entries.
+    pub fn recent_first(&self) -> u64 {
+        self.recent.front().map_or(self.last_index() + 1, |entry| entry.index)
+    }
+
+    /// Keeps the recent entries within their bound. An entry that is not on disk yet stays.
+    pub fn evict(&mut self) {
+        while self.recent_bytes > limits::LOG_CACHE_BYTES_MAX {
+            let Some(first) = self.recent.front() else { return };
+            if self.place(first.index).is_none() {
+                return;
+            }
+            self.evict_first();
+        }
+    }
+
+    fn evict_first(&mut self) {
+        if let Some(entry) = self.recent.pop_front() {
+            self.recent_bytes -= entry_bytes(&entry);
+        }
+    }
+}
+
+/// What an entry takes in memory.
+fn entry_bytes(entry: &Entry) -> usize {
+    size_of::<Entry>() + entry.data.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64, term: u64) -> Entry {
+        Entry { index, term, ..Entry::default() }
+    }
+
+    fn terms(table: &Table) -> Vec<u64> {
+        (table.first_index()..=table.last_index()).filter_map(|at| table.term(at)).collect()
+    }
+
+    #[test]
+    fn later_entries_replace_earlier_ones() {
+        let mut table = Table::default();
+        for (index, term) in [(1, 1), (2, 1), (3, 2), (4, 2)] {
+            table.append(entry(index, term), None);
+        }
+        assert_eq!(terms(&table), [1, 1, 2, 2]);
+        table.append(entry(3, 3), None);
+        assert_eq!(terms(&table), [1, 1, 3]);
+        assert_eq!(table.term(4), None);
+        table.placed([(3, 2, Place { segment: 0, offset: 8 })]);
+        assert_eq!(table.place(3), None, "the place of the entry that was replaced");
+        assert!(!table.accepts(5));
+    }
+
+    #[test]
+    fn the_term_before_the_first_entry_survives_a_compaction() {
+        let mut table = Table::default();
+        for (index, term) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 4)] {
+            table.append(entry(index, term), None);
+        }
+        table.compact(3);
+        assert_eq!((table.first_index(), table.last_index()), (4, 5));
+        assert_eq!([2, 3, 4, 5].map(|at| table.term(at)), [None, Some(2), Some(2), Some(4)]);
+        table.compact(5);
+        assert_eq!((table.first_index(), table.last_index(), table.last_term()), (6, 5, 4));
+        table.append(entry(6, 7), None);
+        assert_eq!(table.term(6), Some(7));
+        assert_eq!(table.recent(6).unwrap().count(), 1);
+        assert!(table.recent(5).is_none());
+    }
+}

@@ -1,0 +1,172 @@
+//! Consensus: the log, the raft loop, and what goes between members. It sees bytes only.
+//!
+//! ```text
+//!   propose, read_index, step, applied, durable          (Handle; never blocks)
+//!        |
+//!        v                        Job{entries, state, messages}
+//!   +---------+  Event  +------+ ------------------> +------------+  one write and one
+//!   |  inbox  | ------> | core |                     | log writer |  fdatasync for all
+//!   +---------+         +------+ <------------------ +------------+  jobs that queued
+//!        ^                |  |       Persisted              |
+//!        |   Committed    |  '--- messages that need not wait, other messages ---> Transport
+//!        '---- apply <----'
+//! ```
+//!
+//! [`Core`] is a pure function of its events around the `raft` crate: no thread, no clock, no I/O
+//! (but for reading old entries), so a simulator can run it. The raft loop feeds it what queued up
+//! and carries out its effects; all proposals of one turn become one message to raft. The log
+//! writer is the only one that writes.
+//!
+//! What the members send each other is checked by [`step`] before the `raft` crate sees it, as that
+//! crate panics on what it does not expect. If it panics nevertheless, or the log cannot be
+//! written, the member is over: [`Observer::fatal`] is called once, and nothing goes on.
+//!
+//! A log entry's data is opaque here. Configuration changes are the exception: apply calls
+//! [`Handle::apply_conf_change`] for each, in log order, and stores the configuration that comes
+//! back together with the index.
+//!
+//! Caveats: snapshots from the leader are refused, so a member that is behind the leader's purged
+//! log cannot catch up yet. Entries that have left memory are read from disk within the loop.
+
+mod core;
+mod drain;
+mod inbox;
+pub mod log;
+mod reads;
+mod runtime;
+mod step;
+mod store;
+
+pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
+pub use self::runtime::{Handle, Raft, Surroundings, exists, identity, start};
+pub use self::step::Refusal;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use ::raft::eraftpb::{ConfChange, ConfState, Message};
+use bytes::Bytes;
+
+/// What a member is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub id: u64,
+    pub cluster_id: u64,
+    /// The log's directory.
+    pub dir: PathBuf,
+    pub heartbeat_interval: Duration,
+    pub election_timeout: Duration,
+    pub pre_vote: bool,
+    /// The entry up to which the state on disk is applied, its term, and the configuration there.
+    pub applied: u64,
+    pub applied_term: u64,
+    pub conf_state: ConfState,
+    /// Entries below the durable state that are kept for slow followers.
+    pub catch_up_entries: u64,
+    pub log: log::Options,
+}
+
+/// The first members of a new cluster. Without any, the log starts empty: this member joins.
+#[derive(Clone, Debug, Default)]
+pub struct Bootstrap {
+    /// Ids, and what their configuration changes carry.
+    pub members: Vec<(u64, Bytes)>,
+}
+
+/// Why raft does not do what was asked, or does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("too many requests")]
+    Busy,
+    #[error("the member is stopping")]
+    Stopped,
+    #[error("{0}")]
+    Log(#[from] log::Error),
+    #[error("raft: {0}")]
+    Raft(#[from] ::raft::Error),
+    #[error(
+        "the log belongs to member {found_id:x} of cluster {found_cluster:x}, not to member \
+         {id:x} of cluster {cluster:x}"
+    )]
+    Foreign { found_id: u64, found_cluster: u64, id: u64, cluster: u64 },
+    #[error("the log ends with entry {last}, but entry {applied} has been applied")]
+    LogEndsBefore { last: u64, applied: u64 },
+    #[error("the log begins with entry {first}, but only entry {applied} has been applied")]
+    LogBeginsAfter { first: u64, applied: u64 },
+    #[error("entry {index} was applied with term {applied}, but the log has it with term {logged}")]
+    TermMismatch { index: u64, applied: u64, logged: u64 },
+    #[error("entry {index} of the log cannot be understood: {what}")]
+    Entry { index: u64, what: String },
+    #[error("a thread could not be started: {0}")]
+    Thread(std::io::Error),
+    #[error("the raft loop panicked: {0}")]
+    Panicked(String),
+    #[error("nobody applies the log any more")]
+    ApplyGone,
+}
+
+/// This member's role.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    #[default]
+    Follower,
+    Candidate,
+    Leader,
+}
+
+/// Where raft stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    pub id: u64,
+    /// The leader's id, 0 if none is known.
+    pub leader: u64,
+    pub term: u64,
+    pub role: Role,
+    pub committed: u64,
+    pub applied: u64,
+    pub last_index: u64,
+    pub proposals_dropped: u64,
+    pub messages_refused: u64,
+    pub leader_changes: u64,
+}
+
+/// The leader as of a term.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leader {
+    /// 0 if none is known.
+    pub id: u64,
+    pub term: u64,
+}
+
+/// Told of what happens; the calls come from raft's threads and must not block.
+pub trait Observer: Send + Sync {
+    /// The member cannot go on; the process should end.
+    fn fatal(&self, error: &Error);
+    /// Proposals that raft dropped: no leader is known, or leadership is being transferred.
+    fn dropped(&self, tickets: &[u64]) {
+        let _ = tickets;
+    }
+    /// The log was synced.
+    fn synced(&self, took: Duration) {
+        let _ = took;
+    }
+    /// Bytes were written to the log.
+    fn written(&self, bytes: usize) {
+        let _ = bytes;
+    }
+}
+
+/// Carries messages to other members. It may drop any of them and must not block.
+pub trait Transport: Send + Sync {
+    fn send(&self, messages: Vec<Message>);
+}
+
+/// The transport of a cluster of one.
+pub struct NoTransport;
+
+impl Transport for NoTransport {
+    fn send(&self, _: Vec<Message>) {}
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,517 @@
+//! The threads around the core: the raft loop and the log writer.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use prost::Message as _;
+use raft::eraftpb::{ConfChange, ConfState, Entry, EntryType, HardState, Message};
+use tokio::sync::watch;
+
+use super::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
+use super::inbox::{Inbox, ReadReply, RefusalLog};
+use super::log::{self, Batch, Disk, Metadata, Recovered, SnapshotRecord, Writer};
+use super::store::Store;
+use super::{Bootstrap, Config, Error, Leader, Observer, Status, Transport};
+use crate::clock::Clock;
+
+/// Asks raft, from any thread; nothing here blocks but [`Handle::apply_conf_change`].
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    inbox: Inbox,
+    status: Mutex<Status>,
+    leader: watch::Sender<Leader>,
+    conf_states: Mutex<HashMap<u64, SyncSender<Result<ConfState, Error>>>>,
+}
+
+/// The running threads. Dropping it stops them.
+pub struct Raft {
+    metadata: Metadata,
+    shared: Arc<Shared>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+/// Whether a directory holds a log.
+pub fn exists(disk: &dyn Disk, dir: &Path) -> bool {
+    log::exists(disk, dir)
+}
+
+/// Whose log a directory holds.
+pub fn identity(disk: &dyn Disk, dir: &Path) -> Result<Metadata, Error> {
+    Ok(log::identity(disk, dir)?)
+}
+
+/// Everything that raft needs from outside.
+pub struct Surroundings {
+    pub clock: Arc<dyn Clock>,
+    pub disk: Arc<dyn Disk>,
+    pub transport: Arc<dyn Transport>,
+    pub observer: Arc<dyn Observer>,
+    /// Committed entries go here, in order.
+    pub applier: SyncSender<Vec<Committed>>,
+}
+
+/// Opens the log, or makes it, and starts the threads. A log that exists says whose it is: an id
+/// of 0 takes its word, any other must agree.
+pub fn start(
+    mut config: Config,
+    surroundings: Surroundings,
+    bootstrap: Option<&Bootstrap>,
+) -> Result<(Handle, Raft), Error> {
+    if let Some(bootstrap) = bootstrap {
+        create(&config, surroundings.disk.as_ref(), bootstrap)?;
+    }
+    let (writer, reader, recovered) = log::open(&surroundings.disk, &config.dir, config.log)?;
+    if let Some(repair) = &recovered.repair {
+        tracing::warn!(
+            file = %repair.file.display(), offset = repair.offset, kept = %repair.kept.display(),
+            "an interrupted write at the log's end was undone: {}", repair.what
+        );
+    }
+    if config.id == 0 {
+        config.id = recovered.metadata.node_id;
+        config.cluster_id = recovered.metadata.cluster_id;
+    }
+    let hard_state = check(&config, &recovered)?;
+    let core_config = CoreConfig {
+        id: config.id,
+        heartbeat_interval: config.heartbeat_interval,
+        election_timeout: config.election_timeout,
+        pre_vote: config.pre_vote,
+        applied: config.applied,
+        catch_up_entries: config.catch_up_entries,
+        nonce: surroundings.clock.random(),
+    };
+    let store = Store::new(recovered.table, hard_state, config.conf_state, Some(reader));
+    let core = Core::new(core_config, store)?;
+    let shared = Arc::new(Shared {
+        inbox: Inbox::default(),
+        status: Mutex::new(core.status()),
+        leader: watch::Sender::new(Leader::default()),
+        conf_states: Mutex::default(),
+    });
+    let (metadata, tick) = (recovered.metadata, config.heartbeat_interval);
+    spawn(core, writer, metadata, shared, surroundings, tick)
+}
+
+/// Makes the log of a new member. The changes that add the first members are committed already,
+/// as every one of them starts with the same ones.
+fn create(config: &Config, disk: &dyn Disk, bootstrap: &Bootstrap) -> Result<(), Error> {
+    let mut entries = Vec::with_capacity(bootstrap.members.len());
+    for (at, (id, context)) in bootstrap.members.iter().enumerate() {
+        let change = ConfChange { node_id: *id, context: context.clone(), ..ConfChange::default() };
+        let data = Bytes::from(change.encode_to_vec());
+        let mut entry = Entry { term: 1, index: at as u64 + 1, data, ..Entry::default() };
+        entry.set_entry_type(EntryType::EntryConfChange);
+        entries.push(entry);
+    }
+    let commit = entries.len() as u64;
+    let hard_state = (commit > 0).then_some(HardState { term: 1, vote: 0, commit });
+    let metadata = Metadata { node_id: config.id, cluster_id: config.cluster_id };
+    let batch = Batch { snapshot: None, entries, hard_state };
+    Ok(log::create(disk, &config.dir, metadata, &batch, config.log)?)
+}
+
+/// Compares the log with what has been applied from it, and returns the state to start with.
+///
+/// A state that only moves the commit is not synced, while the applied state is, so the log may say
+/// less than was committed.
+fn check(config: &Config, recovered: &Recovered) -> Result<HardState, Error> {
+    let Metadata { node_id, cluster_id } = recovered.metadata;
+    if (node_id, cluster_id) != (config.id, config.cluster_id) {
+        return Err(Error::Foreign {
+            found_id: node_id,
+            found_cluster: cluster_id,
+            id: config.id,
+            cluster: config.cluster_id,
+        });
+    }
+    let table = &recovered.table;
+    let applied = config.applied;
+    if applied > table.last_index() {
+        return Err(Error::LogEndsBefore { last: table.last_index(), applied });
+    }
+    if applied + 1 < table.first_index() {
+        return Err(Error::LogBeginsAfter { first: table.first_index(), applied });
+    }
+    let logged = table.term(applied).unwrap_or_default();
+    if logged != config.applied_term {
+        let applied = config.applied_term;
+        return Err(Error::TermMismatch { index: config.applied, applied, logged });
+    }
+    let mut hard_state = recovered.hard_state.clone();
+    hard_state.commit = hard_state.commit.max(applied).max(table.first_index() - 1);
+    Ok(hard_state)
+}
+
+fn spawn(
+    core: Core,
+    writer: Writer,
+    metadata: Metadata,
+    shared: Arc<Shared>,
+    surroundings: Surroundings,
+    tick: Duration,
+) -> Result<(Handle, Raft), Error> {
+    let jobs = Arc::new(Jobs::default());
+    let log = LogThread {
+        writer,
+        jobs: Arc::clone(&jobs),
+        shared: Arc::clone(&shared),
+        transport: Arc::clone(&surroundings.transport),
+        observer: Arc::clone(&surroundings.observer),
+        clock: Arc::clone(&surroundings.clock),
+    };
+    let raft = RaftThread {
+        core,
+        jobs,
+        shared: Arc::clone(&shared),
+        surroundings,
+        tick,
+        reads: HashMap::new(),
+        next_token: 0,
+        backlog: VecDeque::new(),
+        refusals: RefusalLog::default(),
+    };
+    let mut running = Raft { metadata, shared: Arc::clone(&shared), threads: Vec::new() };
+    for (name, body) in [
+        ("raft-log", Box::new(move || log.run()) as Box<dyn FnOnce() + Send>),
+        ("raft", Box::new(move || raft.run())),
+    ] {
+        let builder = thread::Builder::new().name(name.into());
+        running.threads.push(builder.spawn(body).map_err(Error::Thread)?);
+    }
+    Ok((Handle { shared }, running))
+}
+
+impl Handle {
+    /// Queues data for the log. Whether it is committed shows when it is applied; if raft drops it,
+    /// the observer learns the ticket.
+    pub fn propose(&self, ticket: u64, data: Bytes) -> Result<(), Error> {
+        self.shared.inbox.propose(Proposal { ticket, data })
+    }
+
+    /// Queues a configuration change.
+    pub fn propose_conf_change(&self, ticket: u64, change: ConfChange) -> Result<(), Error> {
+        self.shared.inbox.event(Event::ProposeConfChange { ticket, change })
+    }
+
+    /// Asks for an index such that a state which includes it shows every write acknowledged before
+    /// this call. The reply comes from raft's thread and must not block.
+    pub fn read_index(&self, reply: impl FnOnce(Result<u64, Error>) + Send + 'static) {
+        if let Err((error, reply)) = self.shared.inbox.read(Box::new(reply)) {
+            reply(Err(error));
+        }
+    }
+
+    /// Hands in a message of another member.
+    pub fn step(&self, message: Message) -> Result<(), Error> {
+        self.shared.inbox.message(message)
+    }
+
+    pub fn status(&self) -> Status {
+        *self.shared.status.lock()
+    }
+
+    /// Entries up to this one are part of the state.
+    pub fn applied(&self, index: u64) {
+        self.shared.inbox.applied(index);
+    }
+
+    /// Entries up to this one are part of the state on disk, with this configuration.
+    pub fn durable(&self, index: u64, term: u64, conf_state: ConfState) {
+        self.shared.inbox.durable(index, term, conf_state);
+    }
+
+    /// Makes a committed configuration change effective, or none if it was rejected, and returns
+    /// the configuration from there on. Apply calls this once for each, in log order, and waits.
+    pub fn apply_conf_change(
+        &self,
+        index: u64,
+        change: Option<ConfChange>,
+    ) -> Result<ConfState, Error> {
+        let (reply, answer) = sync_channel(1);
+        self.shared.conf_states.lock().insert(index, reply);
+        let asked = self.shared.inbox.event(Event::ConfChange { index, change });
+        if let Err(error) = asked {
+            self.shared.conf_states.lock().remove(&index);
+            return Err(error);
+        }
+        answer.recv().unwrap_or(Err(Error::Stopped))
+    }
+
+    pub fn transfer_leader(&self, to: u64) -> Result<(), Error> {
+        self.shared.inbox.event(Event::TransferLeader(to))
+    }
+
+    pub fn report_unreachable(&self, id: u64) -> Result<(), Error> {
+        self.shared.inbox.event(Event::Unreachable(id))
+    }
+
+    pub fn subscribe_leader(&self) -> watch::Receiver<Leader> {
+        self.shared.leader.subscribe()
+    }
+
+    /// Asks the threads to end; [`Raft::stop`] also waits for them.
+    pub fn stop(&self) {
+        self.shared.inbox.stop();
+    }
+}
+
+impl Raft {
+    /// Whose log it is.
+    pub fn metadata(&self) -> Metadata {
+        self.metadata
+    }
+
+    /// Ends the threads and waits for them.
+    pub fn stop(self) {}
+}
+
+impl Drop for Raft {
+    fn drop(&mut self) {
+        self.shared.inbox.stop();
+        for thread in self.threads.drain(..) {
+            // A panic there has been reported as fatal.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the log writer is to do.
+enum Work {
+    Job(Job),
+    Purge { below: u64, record: SnapshotRecord },
+}
+
+/// The queue of the log writer; the core bounds what it puts in.
+#[derive(Default)]
+struct Jobs {
+    state: Mutex<JobsState>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct JobsState {
+    work: Vec<Work>,
+    sleeping: bool,
+    ended: bool,
+}
+
+impl Jobs {
+    fn put(&self, work: Work) {
+        let mut state = self.state.lock();
+        state.work.push(work);
+        let wake = std::mem::take(&mut state.sleeping);
+        drop(state);
+        if wake {
+            self.filled.notify_one();
+        }
+    }
+
+    fn end(&self) {
+        self.state.lock().ended = true;
+        self.filled.notify_one();
+    }
+
+    /// All that queued, or nothing at the end.
+    fn take(&self) -> Option<Vec<Work>> {
+        let mut state = self.state.lock();
+        while state.work.is_empty() && !state.ended {
+            state.sleeping = true;
+            self.filled.wait(&mut state);
+        }
+        state.sleeping = false;
+        (!state.work.is_empty()).then(|| std::mem::take(&mut state.work))
+    }
+}
+
+/// A thread's outcome, with a panic as an error.
+fn reported(outcome: thread::Result<Result<(), Error>>) -> Result<(), Error> {
+    outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        Err(Error::Panicked(text.unwrap_or_default()))
+    })
+}
+
+struct LogThread {
+    writer: Writer,
+    jobs: Arc<Jobs>,
+    shared: Arc<Shared>,
+    transport: Arc<dyn Transport>,
+    observer: Arc<dyn Observer>,
+    clock: Arc<dyn Clock>,
+}
+
+impl LogThread {
+    fn run(mut self) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            while let Some(work) = self.jobs.take() {
+                self.carry_out(work)?;
+            }
+            Ok(())
+        }));
+        if let Err(error) = reported(outcome) {
+            self.shared.inbox.fail(error);
+        }
+    }
+
+    /// One write and one sync for all jobs; then their messages leave, then raft learns of it.
+    fn carry_out(&mut self, work: Vec<Work>) -> Result<(), log::Error> {
+        let mut places = Vec::new();
+        let mut messages = Vec::new();
+        let mut purge = None;
+        let (mut number, mut sync) = (0, false);
+        for work in work {
+            match work {
+                Work::Job(mut job) => {
+                    let written = self.writer.append(&job.batch)?;
+                    let entries = job.batch.entries.iter().map(|entry| (entry.index, entry.term));
+                    places
+                        .extend(entries.zip(written).map(|((index, term), at)| (index, term, at)));
+                    messages.append(&mut job.messages);
+                    number = job.number;
+                    sync |= job.sync;
+                }
+                Work::Purge { below, record } => purge = Some((below, record)),
+            }
+        }
+        let bytes = self.writer.write()?;
+        if bytes > 0 {
+            self.observer.written(bytes);
+        }
+        if sync {
+            let begun = self.clock.now();
+            self.writer.sync()?;
+            self.observer.synced(self.clock.now().saturating_sub(begun));
+        }
+        if !messages.is_empty() {
+            self.transport.send(messages);
+        }
+        if number > 0 {
+            // If raft has stopped, what is durable is found at the next start.
+            let _ = self.shared.inbox.persisted(number, places);
+        }
+        if let Some((below, record)) = purge {
+            self.writer.purge(below, &record)?;
+        }
+        Ok(())
+    }
+}
+
+struct RaftThread {
+    core: Core,
+    jobs: Arc<Jobs>,
+    shared: Arc<Shared>,
+    surroundings: Surroundings,
+    tick: Duration,
+    /// Reads by token; all that came in one turn share one.
+    reads: HashMap<u64, Vec<ReadReply>>,
+    next_token: u64,
+    /// Committed entries for which apply had no room yet.
+    backlog: VecDeque<Vec<Committed>>,
+    refusals: RefusalLog,
+}
+
+impl RaftThread {
+    fn run(mut self) {
+        let outcome = reported(catch_unwind(AssertUnwindSafe(|| self.turns())));
+        if let Err(error) = outcome {
+            tracing::error!(%error, "raft cannot go on");
+            self.surroundings.observer.fatal(&error);
+        }
+        self.jobs.end();
+        let unread = self.shared.inbox.close();
+        let rounds = self.reads.drain().flat_map(|(_, replies)| replies);
+        for reply in rounds.chain(unread) {
+            reply(Err(Error::Stopped));
+        }
+        self.shared.conf_states.lock().clear();
+    }
+
+    fn turns(&mut self) -> Result<(), Error> {
+        let clock = Arc::clone(&self.surroundings.clock);
+        let mut next_tick = clock.now() + self.tick;
+        let mut patience = Duration::ZERO;
+        loop {
+            let mut taken = self.shared.inbox.take(patience, self.core.has_room());
+            if let Some(error) = taken.fatal {
+                return Err(error);
+            }
+            if taken.stopped {
+                return Ok(());
+            }
+            if !taken.reads.is_empty() {
+                self.next_token += 1;
+                self.reads.insert(self.next_token, taken.reads);
+                taken.events.push(Event::Read(self.next_token));
+            }
+            let now = clock.now();
+            if now >= next_tick {
+                taken.events.push(Event::Tick);
+                // After a pause the missed ticks are not made up for: others had no pause.
+                next_tick = (next_tick + self.tick).max(now);
+            }
+            for effect in self.core.handle(taken.events) {
+                self.carry_out(effect)?;
+            }
+            self.hand_over()?;
+            *self.shared.status.lock() = self.core.status();
+            patience = next_tick.saturating_sub(clock.now()).max(Duration::from_nanos(1));
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<(), Error> {
+        match effect {
+            Effect::Persist(job) => self.jobs.put(Work::Job(job)),
+            Effect::Send(messages) => self.surroundings.transport.send(messages),
+            Effect::Commit(committed) => self.backlog.push_back(committed),
+            Effect::ReadIndex { tokens, index } => {
+                for token in tokens {
+                    for reply in self.reads.remove(&token).unwrap_or_default() {
+                        reply(Ok(index));
+                    }
+                }
+            }
+            Effect::Dropped(tickets) => self.surroundings.observer.dropped(&tickets),
+            Effect::ConfState { index, outcome } => {
+                if let Some(reply) = self.shared.conf_states.lock().remove(&index) {
+                    // There is room for the one answer; if nobody waits, nobody needs it.
+                    let _ = reply.try_send(outcome);
+                }
+            }
+            Effect::Leader(leader) => {
+                self.shared.leader.send_replace(leader);
+            }
+            Effect::Purge { below, record } => self.jobs.put(Work::Purge { below, record }),
+            Effect::Refused(refusal) => self.refusals.note(refusal),
+            Effect::Fatal(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Gives apply as much as it has room for; the rest follows when it reports progress.
+    fn hand_over(&mut self) -> Result<(), Error> {
+        while let Some(committed) = self.backlog.pop_front() {
+            match self.surroundings.applier.try_send(committed) {
+                Ok(()) => {}
+                Err(TrySendError::Full(committed)) => {
+                    self.backlog.push_front(committed);
+                    return Ok(());
+                }
+                Err(TrySendError::Disconnected(_)) => return Err(Error::ApplyGone),
+            }
+        }
+        Ok(())
+    }
+}

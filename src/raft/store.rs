@@ -1,0 +1,94 @@
+//! What the `raft` crate reads: the log's table, backed by its segments.
+
+use std::cell::RefCell;
+
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
+
+use super::log::{Reader, Table};
+
+/// The log in memory, and the state it was opened with.
+pub struct Store {
+    pub(super) table: Table,
+    reader: Option<RefCell<Reader>>,
+    initial: RaftState,
+}
+
+impl Store {
+    /// Without a reader only the entries in memory can be read, which suits a simulator.
+    pub fn new(
+        table: Table,
+        hard_state: HardState,
+        conf_state: ConfState,
+        reader: Option<Reader>,
+    ) -> Self {
+        let initial = RaftState::new(hard_state, conf_state);
+        Self { table, reader: reader.map(RefCell::new), initial }
+    }
+
+    fn fetch(&self, low: u64, high: u64, bytes_max: u64) -> raft::Result<Vec<Entry>> {
+        let reader = self.reader.as_ref().ok_or(Error::Store(StorageError::Unavailable))?;
+        let wanted = (low..high)
+            .map_while(|index| Some((index, self.table.term(index)?, self.table.place(index)?)));
+        let entries = reader
+            .borrow_mut()
+            .read(wanted, bytes_max)
+            .map_err(|error| Error::Store(StorageError::Other(Box::new(error))))?;
+        if entries.is_empty() { Err(Error::Store(StorageError::Unavailable)) } else { Ok(entries) }
+    }
+}
+
+impl Storage for Store {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(self.initial.clone())
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        let bytes_max = max_size.into().unwrap_or(u64::MAX);
+        if low < self.table.first_index() {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        if high > self.table.last_index() + 1 {
+            return Err(Error::Store(StorageError::Unavailable));
+        }
+        let Some(recent) = self.table.recent(low) else {
+            return self.fetch(low, high.min(self.table.recent_first()), bytes_max);
+        };
+        let mut entries = Vec::with_capacity((high - low).min(1024) as usize);
+        let mut size = 0_u64;
+        for entry in recent.take((high - low) as usize) {
+            size = size.saturating_add(entry.data.len() as u64 + 24);
+            if size > bytes_max && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry.clone());
+        }
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        self.table.term(index).ok_or(Error::Store(if index < self.table.first_index() {
+            StorageError::Compacted
+        } else {
+            StorageError::Unavailable
+        }))
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.table.first_index())
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.table.last_index())
+    }
+
+    fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
+        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}

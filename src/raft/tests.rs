@@ -1,0 +1,555 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use ::raft::eraftpb::{ConfChange, Entry, HardState, MessageType};
+use parking_lot::Mutex;
+
+use super::log::{Disk, Options, SystemDisk, Table};
+use super::store::Store;
+use super::*;
+use crate::clock::SystemClock;
+
+const ID: u64 = 0x8e9e_05c5_2164_694d;
+
+#[derive(Default)]
+struct Recorder {
+    fatal: Mutex<Vec<String>>,
+    dropped: Mutex<Vec<u64>>,
+}
+
+impl Observer for Recorder {
+    fn fatal(&self, error: &Error) {
+        self.fatal.lock().push(error.to_string());
+    }
+    fn dropped(&self, tickets: &[u64]) {
+        self.dropped.lock().extend(tickets);
+    }
+}
+
+/// A member whose state is the list of what was applied.
+struct Member {
+    handle: Handle,
+    raft: Option<Raft>,
+    committed: Receiver<Vec<Committed>>,
+    recorder: Arc<Recorder>,
+    /// What apply would keep on disk.
+    applied: Vec<Bytes>,
+    position: (u64, u64),
+    conf_state: ConfState,
+}
+
+fn config(dir: &Path, position: (u64, u64), conf_state: ConfState) -> Config {
+    Config {
+        id: ID,
+        cluster_id: 1,
+        dir: dir.to_path_buf(),
+        heartbeat_interval: Duration::from_millis(10),
+        election_timeout: Duration::from_millis(100),
+        pre_vote: true,
+        applied: position.0,
+        applied_term: position.1,
+        conf_state,
+        catch_up_entries: 10,
+        log: Options { segment_bytes: 256 << 10, fill_ahead: true },
+    }
+}
+
+fn try_start(config: Config, bootstrap: Option<&Bootstrap>) -> Result<Member, Error> {
+    let (applier, committed) = sync_channel(crate::limits::APPLY_QUEUE_BATCHES_MAX);
+    let recorder = Arc::new(Recorder::default());
+    let surroundings = Surroundings {
+        clock: Arc::new(SystemClock::new()),
+        disk: Arc::new(SystemDisk),
+        transport: Arc::new(NoTransport),
+        observer: Arc::clone(&recorder) as Arc<dyn Observer>,
+        applier,
+    };
+    let position = (config.applied, config.applied_term);
+    let conf_state = config.conf_state.clone();
+    let (handle, raft) = start(config, surroundings, bootstrap)?;
+    let applied = Vec::new();
+    Ok(Member { handle, raft: Some(raft), committed, recorder, applied, position, conf_state })
+}
+
+fn bootstrapped(dir: &Path) -> Member {
+    let bootstrap = Bootstrap { members: vec![(ID, Bytes::from_static(b"{}"))] };
+    try_start(config(dir, (0, 0), ConfState::default()), Some(&bootstrap)).unwrap()
+}
+
+impl Member {
+    /// Applies until so many values are there.
+    fn apply_until(&mut self, count: usize) {
+        while self.applied.len() < count {
+            self.apply_once();
+        }
+    }
+
+    fn apply_once(&mut self) {
+        let batch = self.committed.recv_timeout(Duration::from_secs(20)).unwrap();
+        for committed in batch {
+            assert_eq!(committed.index(), self.position.0 + 1, "in order and without gaps");
+            self.position = (committed.index(), committed.term());
+            match committed {
+                Committed::Normal { data, .. } if data.is_empty() => {}
+                Committed::Normal { data, .. } => self.applied.push(data),
+                Committed::ConfChange { index, change, .. } => {
+                    self.conf_state = self.handle.apply_conf_change(index, Some(change)).unwrap();
+                }
+            }
+        }
+        self.handle.applied(self.position.0);
+    }
+
+    fn lead(&mut self) {
+        while self.handle.status().role != Role::Leader {
+            self.apply_once();
+        }
+    }
+
+    fn read_index(&self) -> Result<u64, Error> {
+        let (reply, answer) = sync_channel(1);
+        self.handle.read_index(move |outcome| reply.send(outcome).unwrap());
+        answer.recv_timeout(Duration::from_secs(20)).unwrap()
+    }
+
+    fn stop(&mut self) {
+        self.raft.take().unwrap().stop();
+    }
+}
+
+fn value(number: u64) -> Bytes {
+    Bytes::from(format!("value {number}"))
+}
+
+#[test]
+fn a_sole_voter_commits_and_replays() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("wal");
+    let mut member = bootstrapped(&dir);
+    member.lead();
+    assert_eq!(member.conf_state.voters, [ID]);
+    let mut leader = member.handle.subscribe_leader();
+    assert_eq!(leader.borrow_and_update().id, ID);
+    for number in 0..1000 {
+        member.handle.propose(number, value(number)).unwrap();
+    }
+    member.apply_until(1000);
+    assert!(member.applied.iter().enumerate().all(|(at, data)| *data == value(at as u64)));
+    assert!(member.read_index().unwrap() >= 1000);
+    let status = member.handle.status();
+    assert_eq!((status.id, status.leader), (ID, ID));
+    member.stop();
+    assert!(matches!(member.handle.propose(0, value(0)), Err(Error::Stopped)));
+    assert!(matches!(member.read_index(), Err(Error::Stopped)));
+    assert!(member.recorder.fatal.lock().is_empty());
+
+    // Apply kept half of it; the rest is replayed, also after the log was closed in between.
+    for half in [500, 600] {
+        let (index, term, conf_state) = (half + 2, 2, member.conf_state.clone());
+        let mut again = try_start(config(&dir, (index, term), conf_state), None).unwrap();
+        again.apply_until(1000 - half as usize);
+        assert_eq!(again.applied[0], value(half));
+        again.lead();
+        assert!(again.handle.status().term > 2);
+        again.stop();
+    }
+}
+
+#[test]
+fn a_torn_tail_loses_nothing_that_was_applied() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("wal");
+    let mut member = bootstrapped(&dir);
+    member.lead();
+    for number in 0..100 {
+        member.handle.propose(number, value(number)).unwrap();
+    }
+    member.apply_until(100);
+    member.stop();
+    let name = "0000000000000000-0000000000000000.wal";
+    let mut bytes = fs::read(dir.join(name)).unwrap();
+    let end = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
+    // A batch that was being written when the power went.
+    bytes[end.next_multiple_of(8)..][..32].copy_from_slice(&[0x55; 32]);
+    bytes[end.next_multiple_of(8)..][..8].copy_from_slice(&900_u64.to_le_bytes());
+    fs::write(dir.join(name), &bytes).unwrap();
+    let mut again = try_start(config(&dir, (0, 0), ConfState::default()), None).unwrap();
+    assert!(dir.join(format!("{name}.broken")).exists());
+    again.apply_until(100);
+    again.stop();
+}
+
+#[test]
+fn a_log_that_does_not_fit_the_state_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("wal");
+    let mut member = bootstrapped(&dir);
+    member.lead();
+    member.stop();
+    let voters = || ConfState { voters: vec![ID], ..ConfState::default() };
+    let refused = |config| match try_start(config, None) {
+        Ok(_) => panic!("it started"),
+        Err(error) => error,
+    };
+    let error = refused(config(&dir, (50, 2), voters()));
+    assert!(matches!(error, Error::LogEndsBefore { applied: 50, .. }), "{error}");
+    let error = refused(config(&dir, (2, 9), voters()));
+    assert!(matches!(error, Error::TermMismatch { index: 2, applied: 9, logged: 2 }), "{error}");
+    let error = refused(Config { id: 5, ..config(&dir, (0, 0), voters()) });
+    assert!(matches!(error, Error::Foreign { id: 5, .. }), "{error}");
+    let nowhere = temp.path().join("nowhere");
+    let error = refused(config(&nowhere, (0, 0), voters()));
+    assert!(matches!(error, Error::Log(_)), "{error}");
+}
+
+#[test]
+fn segments_below_the_durable_state_go() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("wal");
+    let mut member = bootstrapped(&dir);
+    member.lead();
+    let segments = || fs::read_dir(&dir).unwrap().count();
+    let mut count = 0;
+    while segments() < 5 {
+        for _ in 0..100 {
+            member.handle.propose(0, Bytes::from(vec![7; 1000])).unwrap();
+        }
+        count += 100;
+        member.apply_until(count);
+    }
+    let (index, term) = member.position;
+    member.handle.durable(index, term, member.conf_state.clone());
+    while segments() > 3 {
+        member.handle.propose(0, value(0)).unwrap();
+        count += 1;
+        member.apply_until(count);
+    }
+    let conf_state = member.conf_state.clone();
+    member.stop();
+    let mut again = try_start(config(&dir, (index, term), conf_state), None).unwrap();
+    again.lead();
+    again.stop();
+    let error = try_start(config(&dir, (2, 2), ConfState::default()), None).err().unwrap();
+    assert!(matches!(error, Error::LogBeginsAfter { applied: 2, .. }), "{error}");
+}
+
+/// A core whose log is memory.
+fn core(id: u64, voters: &[u64], seed: u64) -> Core {
+    let mut table = Table::default();
+    table.restart(1, 1);
+    let conf_state = ConfState { voters: voters.to_vec(), ..ConfState::default() };
+    let hard_state = HardState { term: 1, vote: 0, commit: 1 };
+    let config = CoreConfig {
+        id,
+        heartbeat_interval: Duration::from_millis(100),
+        election_timeout: Duration::from_secs(1),
+        pre_vote: true,
+        applied: 1,
+        catch_up_entries: 10,
+        nonce: seed + id,
+    };
+    Core::new(config, Store::new(table, hard_state, conf_state, None)).unwrap()
+}
+
+/// Three cores, a network without loss, and disks that sync at once or when told to.
+struct Cluster {
+    cores: BTreeMap<u64, Core>,
+    committed: BTreeMap<u64, Vec<Committed>>,
+    reads: Vec<(u64, u64)>,
+    dropped: Vec<u64>,
+    network: Vec<Message>,
+}
+
+impl Cluster {
+    fn new(seed: u64) -> Self {
+        let ids = [1, 2, 3];
+        Self {
+            cores: ids.iter().map(|id| (*id, core(*id, &ids, seed))).collect(),
+            committed: ids.iter().map(|id| (*id, Vec::new())).collect(),
+            reads: Vec::new(),
+            dropped: Vec::new(),
+            network: Vec::new(),
+        }
+    }
+
+    fn give(&mut self, id: u64, event: Event) {
+        let mut events = vec![event];
+        while !events.is_empty() {
+            let effects = self.cores.get_mut(&id).unwrap().handle(std::mem::take(&mut events));
+            for effect in effects {
+                match effect {
+                    Effect::Persist(job) => {
+                        self.network.extend(job.messages);
+                        events.push(Event::Persisted { number: job.number, places: Vec::new() });
+                    }
+                    Effect::Send(messages) => self.network.extend(messages),
+                    Effect::Commit(entries) => {
+                        events.push(Event::Applied(entries.last().unwrap().index()));
+                        self.committed.get_mut(&id).unwrap().extend(entries);
+                    }
+                    Effect::ReadIndex { tokens, index } => {
+                        self.reads.extend(tokens.into_iter().map(|token| (token, index)));
+                    }
+                    Effect::Dropped(tickets) => self.dropped.extend(tickets),
+                    Effect::Refused(refusal) => panic!("refused: {refusal}"),
+                    Effect::Fatal(error) => panic!("fatal: {error}"),
+                    Effect::Leader(_) | Effect::ConfState { .. } | Effect::Purge { .. } => {}
+                }
+            }
+        }
+    }
+
+    /// Delivers messages, each through its encoding, until none is left.
+    fn settle(&mut self, cut_off: Option<u64>) {
+        while !self.network.is_empty() {
+            for message in std::mem::take(&mut self.network) {
+                if cut_off.is_some_and(|id| message.to == id || message.from == id) {
+                    continue;
+                }
+                let bytes = prost::Message::encode_to_vec(&message);
+                let message: Message = prost::Message::decode(bytes.as_slice()).unwrap();
+                self.give(message.to, Event::Receive(message));
+            }
+        }
+    }
+
+    fn tick(&mut self, cut_off: Option<u64>) {
+        for id in [1, 2, 3] {
+            self.give(id, Event::Tick);
+            self.settle(cut_off);
+        }
+    }
+
+    fn elect(&mut self, cut_off: Option<u64>) -> u64 {
+        for _ in 0..200 {
+            self.tick(cut_off);
+            let leader = |core: &&Core| core.status().role == Role::Leader;
+            let mut ids = self.cores.values().filter(leader).map(|core| core.status().id);
+            if let Some(id) = ids.find(|id| Some(*id) != cut_off) {
+                return id;
+            }
+        }
+        panic!("no leader was elected");
+    }
+
+    fn propose(&mut self, id: u64, number: u64) {
+        let proposals = vec![Proposal { ticket: number, data: value(number) }];
+        self.give(id, Event::Propose(proposals));
+    }
+
+    fn values(&self, id: u64) -> Vec<Bytes> {
+        let data = |committed: &Committed| match committed {
+            Committed::Normal { data, .. } if !data.is_empty() => Some(data.clone()),
+            _ => None,
+        };
+        self.committed[&id].iter().filter_map(data).collect()
+    }
+}
+
+#[test]
+fn three_members_elect_commit_and_fail_over() {
+    for seed in 0..20 {
+        let mut cluster = Cluster::new(seed * 100);
+        let first = cluster.elect(None);
+        cluster.propose(first, 1);
+        let follower = first % 3 + 1;
+        cluster.propose(follower, 2);
+        cluster.settle(None);
+        cluster.give(follower, Event::Read(77));
+        cluster.settle(None);
+        let (token, index) = cluster.reads.pop().unwrap();
+        let last = cluster.committed[&first].last().unwrap().index();
+        assert_eq!((token, index), (77, last));
+
+        // The leader is cut off; the others elect another and go on.
+        let second = cluster.elect(Some(first));
+        assert_ne!(first, second);
+        cluster.propose(first, 3);
+        cluster.give(first, Event::Read(78));
+        cluster.propose(second, 4);
+        cluster.settle(Some(first));
+        assert!(cluster.reads.is_empty(), "a leader without a quorum answers no read");
+        for _ in 0..30 {
+            cluster.tick(None);
+        }
+        let expected = [1, 2, 4].map(value);
+        for id in [1, 2, 3] {
+            assert_eq!(cluster.values(id), expected, "seed {seed}, member {id}");
+        }
+        assert_eq!(cluster.reads.pop().map(|(token, _)| token), Some(78), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_simulated_election_repeats() {
+    let run = |seed| {
+        let mut cluster = Cluster::new(seed);
+        let mut ticks = 0;
+        while cluster.cores.values().all(|core| core.status().role != Role::Leader) {
+            cluster.tick(None);
+            ticks += 1;
+        }
+        (ticks, cluster.elect(None))
+    };
+    for seed in 0..20 {
+        assert_eq!(run(seed), run(seed));
+    }
+}
+
+#[test]
+fn proposals_without_a_leader_come_back() {
+    let mut cluster = Cluster::new(1);
+    cluster.propose(1, 5);
+    cluster.propose(1, 6);
+    assert_eq!(cluster.dropped, [5, 6]);
+    assert_eq!(cluster.cores[&1].status().proposals_dropped, 2);
+}
+
+#[test]
+fn nothing_is_committed_or_sent_before_it_is_durable() {
+    let mut core = core(1, &[1], 0);
+    let effects = core.handle([Event::Tick]);
+    let jobs = |effects: Vec<Effect>| -> Vec<Job> {
+        effects
+            .into_iter()
+            .filter_map(|effect| match effect {
+                Effect::Persist(job) => Some(job),
+                Effect::Commit(_) => panic!("committed before it was durable"),
+                _ => None,
+            })
+            .collect()
+    };
+    let elected = jobs(effects);
+    assert_eq!(elected.len(), 1);
+    assert!(elected[0].sync);
+    assert_eq!(core.status().role, Role::Leader);
+    let first = core.handle([Event::Propose(vec![Proposal { ticket: 0, data: value(0) }])]);
+    let first = jobs(first);
+    let second = core.handle([Event::Propose(vec![Proposal { ticket: 1, data: value(1) }])]);
+    let second = jobs(second);
+    let persisted = |job: &Job| Event::Persisted { number: job.number, places: Vec::new() };
+    let indexes = |effects: Vec<Effect>| -> Vec<u64> {
+        let commits = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Commit(entries) => Some(entries),
+            _ => None,
+        });
+        commits.flatten().map(|committed| committed.index()).collect()
+    };
+    assert_eq!(indexes(core.handle([persisted(&first[0])])), [2, 3]);
+    assert_eq!(indexes(core.handle([persisted(&second[0])])), [4]);
+}
+
+fn entry(index: u64, term: u64) -> Entry {
+    Entry { index, term, ..Entry::default() }
+}
+
+fn message(kind: MessageType, term: u64) -> Message {
+    let mut message = Message { to: 1, from: 2, term, ..Message::default() };
+    message.set_msg_type(kind);
+    message
+}
+
+fn refusal(core: &mut Core, message: Message) -> Option<Refusal> {
+    core.handle([Event::Receive(message)]).into_iter().find_map(|effect| match effect {
+        Effect::Refused(refusal) => Some(refusal),
+        _ => None,
+    })
+}
+
+#[test]
+fn messages_at_which_raft_panics_are_refused() {
+    use MessageType::*;
+    let follower = &mut core(1, &[1, 2, 3], 0);
+    for kind in [0, 1, 10, 11, 12, 19, 20, 21, 22, 23, 99, -1] {
+        let message = Message { msg_type: kind, ..message(MsgHeartbeat, 1) };
+        assert_eq!(refusal(follower, message), Some(Refusal::Type), "{kind}");
+    }
+    for (from, to) in [(2, 3), (1, 1), (0, 1)] {
+        let message = Message { from, to, ..message(MsgHeartbeat, 1) };
+        assert_eq!(refusal(follower, message), Some(Refusal::Address));
+    }
+    for kind in [MsgAppend, MsgHeartbeat, MsgAppendResponse, MsgRequestVote, MsgTransferLeader] {
+        assert_eq!(refusal(follower, message(kind, 0)), Some(Refusal::Term), "{kind:?}");
+    }
+    for kind in [MsgPropose, MsgReadIndex] {
+        let with_entry = Message { entries: vec![entry(0, 0)], ..message(kind, 1) };
+        assert_eq!(refusal(follower, with_entry), Some(Refusal::Term), "{kind:?}");
+    }
+    for (kind, term) in [(MsgPropose, 0), (MsgReadIndex, 0), (MsgReadIndexResp, 1)] {
+        assert_eq!(refusal(follower, message(kind, term)), Some(Refusal::EntryCount), "{kind:?}");
+    }
+    let append =
+        |index, log_term, entries| Message { index, log_term, entries, ..message(MsgAppend, 3) };
+    for bad in [
+        append(1, 1, vec![entry(3, 3)]),
+        append(1, 1, vec![entry(2, 3), entry(4, 3)]),
+        append(1, 1, vec![entry(2, 3), entry(3, 2)]),
+        append(1, 1, vec![entry(2, 4)]),
+        append(9, 0, vec![entry(10, 3)]),
+        append(u64::MAX, 1, vec![entry(0, 3)]),
+    ] {
+        assert_eq!(refusal(follower, bad), Some(Refusal::EntryOrder));
+    }
+    let typed = |kind| Entry { entry_type: kind, data: value(1), ..entry(2, 3) };
+    for kind in [1, 2, 3, -1] {
+        let bad = append(1, 1, vec![typed(kind)]);
+        assert_eq!(refusal(follower, bad), Some(Refusal::EntryType), "{kind}");
+    }
+    let far = Message { commit: 2, ..message(MsgHeartbeat, 1) };
+    assert_eq!(refusal(follower, far), Some(Refusal::Index));
+    assert_eq!(refusal(follower, message(MsgSnapshot, 1)), Some(Refusal::Snapshot));
+    assert_eq!(refusal(follower, message(MsgTransferLeader, 1)), Some(Refusal::Election));
+    assert_eq!(follower.status().messages_refused, 38);
+    assert_eq!(refusal(follower, append(1, 1, vec![entry(2, 3)])), None);
+    assert_eq!(follower.status().last_index, 2);
+
+    let sole = &mut core(1, &[1], 0);
+    assert_eq!(refusal(sole, message(MsgTimeoutNow, 5)), Some(Refusal::NotMember));
+}
+
+#[test]
+fn a_leader_refuses_what_it_cannot_have_caused() {
+    use MessageType::*;
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect(None);
+    let other = leader % 3 + 1;
+    let core = cluster.cores.get_mut(&leader).unwrap();
+    let term = core.status().term;
+    let message = |kind| Message { to: leader, from: other, ..message(kind, term) };
+    let beyond = Message { index: 1000, ..message(MsgAppendResponse) };
+    assert_eq!(refusal(core, beyond), Some(Refusal::Index));
+    let beyond = Message { reject: true, reject_hint: u64::MAX, ..message(MsgAppendResponse) };
+    assert_eq!(refusal(core, beyond), Some(Refusal::Index));
+    let stranger = Message { from: 9, ..message(MsgHeartbeatResponse) };
+    assert_eq!(refusal(core, stranger), Some(Refusal::NotMember));
+    let committed =
+        Message { index: 1, log_term: 1, entries: vec![entry(2, 1)], ..message(MsgAppend) };
+    assert_eq!(refusal(core, committed), Some(Refusal::Committed));
+
+    // Raft would empty a second change without a word.
+    let data = prost::Message::encode_to_vec(&ConfChange { node_id: 4, ..ConfChange::default() });
+    let change = Entry { entry_type: 1, data: data.into(), ..Entry::default() };
+    let propose = || Message { term: 0, entries: vec![change.clone()], ..message(MsgPropose) };
+    assert_eq!(refusal(core, propose()), None);
+    assert_eq!(refusal(core, propose()), Some(Refusal::ConfChangePending));
+}
+
+#[test]
+fn a_damaged_segment_keeps_the_member_down() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("wal");
+    let mut member = bootstrapped(&dir);
+    member.lead();
+    member.stop();
+    let path = dir.join("0000000000000000-0000000000000000.wal");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let disk: &dyn Disk = &SystemDisk;
+    assert!(exists(disk, &dir));
+    let error = try_start(config(&dir, (0, 0), ConfState::default()), None).err().unwrap();
+    assert!(error.to_string().contains("damaged"), "{error}");
+}

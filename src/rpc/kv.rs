@@ -1,0 +1,211 @@
+//! KV: ranges, puts, deletes, transactions, compactions.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+use prost::Message;
+use tonic::Status;
+
+use super::error::{Error, status};
+use super::{Server, check};
+use crate::limits::STREAM_CHUNK_ROWS;
+use crate::metrics::{self, Operation};
+use crate::node::{self, Op, Reply};
+use crate::pb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest,
+    ResponseHeader, TxnRequest, raw,
+};
+
+/// Has a write pass the quota before anything else is looked at, as etcd does.
+macro_rules! within_quota {
+    ($server:expr, $kind:ident, $request:expr) => {{
+        let op = Op::$kind($request);
+        $server.node.quota_gate(&op).await.map_err($crate::rpc::error::status)?;
+        match op {
+            Op::$kind(request) => request,
+            _ => return Err($crate::rpc::kv::mismatch()),
+        }
+    }};
+}
+pub(super) use within_quota;
+
+/// An answer of another kind than was asked for is a mistake of ours.
+pub(super) fn mismatch() -> Status {
+    Status::internal("the node answered with another kind of reply")
+}
+
+macro_rules! propose {
+    ($server:expr, $kind:ident, $request:expr) => {
+        match $server.node.propose(Op::$kind($request)).await {
+            Ok(Reply::$kind(response)) => Ok(response),
+            Ok(_) => Err($crate::rpc::kv::mismatch()),
+            Err(error) => Err($crate::rpc::error::status(error)),
+        }
+    };
+}
+pub(super) use propose;
+
+fn observe<T>(operation: Operation, start: Instant, result: &Result<T, Status>) {
+    metrics::request_seconds(operation, result.is_ok()).observe(start.elapsed().as_secs_f64());
+}
+
+impl Server {
+    pub(super) async fn range(
+        self: Arc<Self>,
+        request: RangeRequest,
+    ) -> Result<raw::RangeResponse, Status> {
+        if self.learner.load(std::sync::atomic::Ordering::Relaxed) && !request.serializable {
+            return Err(Error::NotSupportedForLearner.into());
+        }
+        check::range(&request)?;
+        let start = Instant::now();
+        let result = self.node.range(&request).await.map_err(status);
+        observe(Operation::Range, start, &result);
+        result
+    }
+
+    pub(super) async fn put(self: Arc<Self>, request: PutRequest) -> Result<raw::PutResponse, Status> {
+        let request = within_quota!(self, Put, request);
+        check::put(&request)?;
+        let start = Instant::now();
+        let result = propose!(self, Put, request);
+        observe(Operation::Put, start, &result);
+        result
+    }
+
+    pub(super) async fn delete_range(
+        self: Arc<Self>,
+        request: DeleteRangeRequest,
+    ) -> Result<raw::DeleteRangeResponse, Status> {
+        check::delete_range(&request)?;
+        let start = Instant::now();
+        let result = propose!(self, DeleteRange, request);
+        observe(Operation::DeleteRange, start, &result);
+        result
+    }
+
+    pub(super) async fn txn(self: Arc<Self>, request: TxnRequest) -> Result<raw::TxnResponse, Status> {
+        let request = within_quota!(self, Txn, request);
+        check::txn(&request, self.config.txn_ops_max)?;
+        let start = Instant::now();
+        if check::is_read_only(&request) {
+            let result = self.node.read_txn(&request).await.map_err(status);
+            observe(Operation::ReadonlyTxn, start, &result);
+            return result;
+        }
+        let result = propose!(self, Txn, request);
+        observe(Operation::Txn, start, &result);
+        result
+    }
+
+    pub(super) async fn compact(
+        self: Arc<Self>,
+        request: CompactionRequest,
+    ) -> Result<CompactionResponse, Status> {
+        let start = Instant::now();
+        let result = propose!(self, Compaction, request);
+        observe(Operation::Compaction, start, &result);
+        result
+    }
+
+    pub(super) async fn range_stream(
+        self: Arc<Self>,
+        request: RangeRequest,
+    ) -> Result<impl Stream<Item = Result<raw::RangeStreamResponse, Status>> + Send + use<>, Status>
+    {
+        check::range_stream(&request)?;
+        let chunks = Chunks::new(self, request);
+        Ok(stream::unfold(Some(chunks), |chunks| async {
+            let mut chunks = chunks?;
+            match chunks.next().await {
+                Ok((chunk, last)) => Some((Ok(chunk), if last { None } else { Some(chunks) })),
+                Err(error) => Some((Err(status(error)), None)),
+            }
+        }))
+    }
+}
+
+/// A range in pieces, all at the revision of the first.
+struct Chunks {
+    server: Arc<Server>,
+    request: RangeRequest,
+    /// Rows that may still be sent.
+    left: i64,
+    sent: i64,
+    header: Option<ResponseHeader>,
+}
+
+impl Chunks {
+    fn new(server: Arc<Server>, mut request: RangeRequest) -> Self {
+        let left = if request.limit <= 0 { i64::MAX } else { request.limit };
+        if !request.count_only {
+            request.limit = STREAM_CHUNK_ROWS.min(left);
+        }
+        Self { server, request, left, sent: 0, header: None }
+    }
+
+    /// The next piece, and whether it is the last. Only the last has header, more and count.
+    async fn next(&mut self) -> Result<(raw::RangeStreamResponse, bool), node::Error> {
+        let mut range = self.server.node.range(&self.request).await?;
+        let header = self.header.get_or_insert_with(|| range.header.unwrap_or_default()).to_owned();
+        if self.request.count_only {
+            let response = raw::RangeResponse {
+                header: Some(header),
+                count: range.count,
+                ..Default::default()
+            };
+            return Ok((raw::RangeStreamResponse { range_response: Some(response) }, true));
+        }
+        if self.request.revision <= 0 {
+            self.request.revision = header.revision;
+        }
+        // The first piece has waited for the leader; its revision is all that the others need.
+        self.request.serializable = true;
+        let rows = range.kvs.len() as i64;
+        let last = !range.more || rows >= self.left;
+        if last {
+            range.header = Some(header);
+            range.count += self.sent;
+        } else {
+            let key = range.kvs.last().and_then(|row| KeyValue::decode(row.clone()).ok());
+            let Some(row) = key else {
+                return Err(node::Error::Internal("a row of the range cannot be decoded".into()));
+            };
+            self.request.key = Bytes::from([row.key.as_ref(), b"\0"].concat());
+            self.left -= rows;
+            self.sent += rows;
+            let bytes: usize = range.kvs.iter().map(Bytes::len).sum();
+            let limit = next_limit(self.request.limit, bytes, self.server.config.request_bytes_max);
+            self.request.limit = limit.min(self.left);
+            range = raw::RangeResponse { kvs: range.kvs, ..Default::default() };
+        }
+        Ok((raw::RangeStreamResponse { range_response: Some(range) }, last))
+    }
+}
+
+/// Keeps a piece near the largest request: twice the rows while it is under half of that, half
+/// while it is over twice.
+fn next_limit(limit: i64, bytes: usize, target: usize) -> i64 {
+    if bytes < target / 2 {
+        limit.saturating_mul(2)
+    } else if bytes > target.saturating_mul(2) {
+        (limit / 2).max(1)
+    } else {
+        limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_grow_and_shrink_towards_the_target() {
+        assert_eq!(next_limit(10, 400, 1000), 20);
+        assert_eq!(next_limit(10, 500, 1000), 10);
+        assert_eq!(next_limit(10, 2001, 1000), 5);
+        assert_eq!(next_limit(1, 2001, 1000), 1);
+    }
+}

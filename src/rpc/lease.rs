@@ -1,0 +1,91 @@
+//! Lease: grants and what keeps them alive.
+
+use std::sync::Arc;
+
+use futures_util::stream::{self, Stream};
+use tonic::{Status, Streaming};
+
+use super::error::status;
+use super::kv::{propose, within_quota};
+use super::{Server, receive_error};
+use crate::node::{Op, Reply};
+use crate::pb::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+
+impl Server {
+    pub(super) async fn lease_grant(
+        self: Arc<Self>,
+        request: LeaseGrantRequest,
+    ) -> Result<LeaseGrantResponse, Status> {
+        let request = within_quota!(self, LeaseGrant, request);
+        propose!(self, LeaseGrant, request)
+    }
+
+    pub(super) async fn lease_revoke(
+        self: Arc<Self>,
+        request: LeaseRevokeRequest,
+    ) -> Result<LeaseRevokeResponse, Status> {
+        propose!(self, LeaseRevoke, request)
+    }
+
+    /// A lease that is not there is an answer, not an error: its TTL is -1.
+    pub(super) async fn lease_time_to_live(
+        self: Arc<Self>,
+        request: LeaseTimeToLiveRequest,
+    ) -> Result<LeaseTimeToLiveResponse, Status> {
+        let found = self.node.lease_time_to_live(request.id, request.keys).await.map_err(status)?;
+        let header = Some(self.node.header());
+        Ok(match found {
+            Some(lease) => LeaseTimeToLiveResponse {
+                header,
+                id: request.id,
+                ttl: lease.ttl,
+                granted_ttl: lease.granted_ttl,
+                keys: lease.keys,
+            },
+            None => {
+                LeaseTimeToLiveResponse { header, id: request.id, ttl: -1, ..Default::default() }
+            }
+        })
+    }
+
+    pub(super) async fn lease_leases(
+        self: Arc<Self>,
+        _: LeaseLeasesRequest,
+    ) -> Result<LeaseLeasesResponse, Status> {
+        let leases = self.node.lease_list().into_iter().map(|id| LeaseStatus { id }).collect();
+        Ok(LeaseLeasesResponse { header: Some(self.node.header()), leases })
+    }
+
+    /// One answer for each request, in order; a missing lease is answered with TTL 0.
+    pub(super) fn lease_keep_alive(
+        self: Arc<Self>,
+        requests: Streaming<LeaseKeepAliveRequest>,
+    ) -> impl Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send + use<> {
+        stream::unfold(Some((self, requests)), |state| async {
+            let (server, mut requests) = state?;
+            let request = match requests.message().await {
+                Ok(request) => request?,
+                Err(error) => {
+                    let error = receive_error(error, server.config.message_bytes_max());
+                    return Some((Err(error), None));
+                }
+            };
+            match server.keep_alive(request.id).await {
+                Ok(response) => Some((Ok(response), Some((server, requests)))),
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+
+    async fn keep_alive(&self, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
+        // The header is filled before the renewal: its revision must not be later than a revoke
+        // that the renewal did not see.
+        let header = Some(self.node.header());
+        let ttl = self.node.lease_renew(id).await.map_err(status)?;
+        Ok(LeaseKeepAliveResponse { header, id, ttl })
+    }
+}

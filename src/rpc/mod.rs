@@ -1,0 +1,557 @@
+//! The gRPC services: what comes over the wire, checked, and handed to the node.
+//!
+//! ```text
+//!   path ─► method ─► decode ─► admit (learner, metadata, leader) ─► check ─► node ─► encode
+//! ```
+//!
+//! One file per service. [`Server::call`] finds the method by its path; unary calls run through
+//! `grpc` directly and streams through tonic's codec. `error` is the one table of codes and texts,
+//! and `check` the shape of requests; both are pure. This room knows no store, no log and no
+//! socket: listeners belong to `server`.
+//!
+//! A stream ends before its client wants it when the server stops, and, if the client asked for a
+//! leader with the metadata `hasleader`, when there was none for three election timeouts.
+
+mod check;
+mod cluster;
+mod election;
+mod error;
+mod grpc;
+mod health;
+mod kv;
+mod lease;
+mod lock;
+mod maintenance;
+mod recipe;
+mod watch;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName};
+use http::request::Parts;
+use http::{HeaderMap, Method as Verb, Request, Response, StatusCode};
+use http_body::Body as HttpBody;
+use prost::Message;
+use tokio::sync::watch as latest;
+use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
+
+use crate::metrics::{self, METHODS, Method};
+use crate::node::Node;
+
+pub use error::{Error, status};
+pub use grpc::{Body, BoxError, receive_error};
+
+/// What the services need to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Largest encoded proposal; a message may be larger by gRPC's overhead allowance.
+    pub request_bytes_max: usize,
+    pub txn_ops_max: usize,
+    pub election_timeout: Duration,
+    /// A unary request that takes longer is logged.
+    pub warning_duration: Duration,
+    /// Between two progress notifications of a watcher.
+    pub watch_progress_interval: Duration,
+}
+
+impl Config {
+    /// Largest message that is received.
+    pub fn message_bytes_max(&self) -> usize {
+        self.request_bytes_max.saturating_add(crate::limits::GRPC_OVERHEAD_BYTES)
+    }
+}
+
+/// Why running streams end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ends {
+    stopped: bool,
+    leaderless: bool,
+}
+
+/// All services of one member.
+pub struct Server {
+    node: Node,
+    config: Config,
+    leader: latest::Receiver<u64>,
+    ends: latest::Sender<Ends>,
+    learner: AtomicBool,
+}
+
+const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
+const CLIENT_VERSION: HeaderName = HeaderName::from_static("client-api-version");
+
+/// Leaderless election timeouts after which streams that need a leader end.
+const LEADERLESS_TIMEOUTS: u32 = 3;
+
+/// The place of a method in `METHODS`, found at compile time.
+const fn index(service: &str, name: &str) -> usize {
+    let mut at = 0;
+    while at < METHODS.len() {
+        if equal(METHODS[at].0, service) && equal(METHODS[at].1, name) {
+            return at;
+        }
+        at += 1;
+    }
+    panic!("unknown method")
+}
+
+const fn equal(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut at = 0;
+    while at < a.len() && at < b.len() {
+        if a[at] != b[at] {
+            return false;
+        }
+        at += 1;
+    }
+    a.len() == b.len()
+}
+
+macro_rules! method {
+    ($service:literal, $name:literal) => {
+        metrics::method(const { index($service, $name) })
+    };
+}
+
+type Ending = Pin<Box<dyn Future<Output = Status> + Send>>;
+type Output = Response<Body>;
+
+impl Server {
+    pub fn new(node: Node, config: Config) -> Arc<Self> {
+        let leader = node.leader();
+        let ends = latest::channel(Ends::default()).0;
+        Arc::new(Self { node, config, leader, ends, learner: AtomicBool::new(false) })
+    }
+
+    /// Follows the leader until the server stops; streams that need one depend on it.
+    pub async fn watch_leader(self: Arc<Self>) {
+        let mut ends = self.ends.subscribe();
+        let mut leaderless = 0;
+        while !ends.borrow().stopped {
+            tokio::select! {
+                () = tokio::time::sleep(self.config.election_timeout) => {}
+                _ = ends.changed() => continue,
+            }
+            leaderless = if self.has_leader() { 0 } else { leaderless + 1 };
+            let gone = leaderless >= LEADERLESS_TIMEOUTS;
+            self.ends
+                .send_if_modified(|ends| std::mem::replace(&mut ends.leaderless, gone) != gone);
+        }
+    }
+
+    /// Ends all streams now.
+    pub fn stop(&self) {
+        self.ends.send_modify(|ends| ends.stopped = true);
+    }
+
+    /// A learner answers only a few methods.
+    pub fn set_learner(&self, learner: bool) {
+        self.learner.store(learner, Ordering::Relaxed);
+    }
+
+    fn has_leader(&self) -> bool {
+        *self.leader.borrow() != 0
+    }
+
+    /// Answers one request, whatever it is.
+    pub async fn call<B>(self: Arc<Self>, request: Request<B>) -> Output
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError> + Send + Sync,
+    {
+        let (parts, body) = request.into_parts();
+        if let Some(refusal) = refuse(&parts) {
+            return refusal;
+        }
+        // The calls that a busy server is asked for stay in this future; the others are boxed, so
+        // that their size does not burden each request.
+        match parts.uri.path() {
+            "/etcdserverpb.KV/Range" => {
+                let method = method!("etcdserverpb.KV", "Range");
+                self.unary(method, &parts, body, Self::range).await
+            }
+            "/etcdserverpb.KV/Txn" => {
+                let method = method!("etcdserverpb.KV", "Txn");
+                self.unary(method, &parts, body, Self::txn).await
+            }
+            "/etcdserverpb.KV/Put" => {
+                let method = method!("etcdserverpb.KV", "Put");
+                self.unary(method, &parts, body, Self::put).await
+            }
+            "/etcdserverpb.KV/DeleteRange" => {
+                let method = method!("etcdserverpb.KV", "DeleteRange");
+                self.unary(method, &parts, body, Self::delete_range).await
+            }
+            _ => Box::pin(self.rare(parts, body)).await,
+        }
+    }
+
+    async fn rare<B>(self: Arc<Self>, parts: Parts, body: B) -> Output
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError> + Send + Sync,
+    {
+        macro_rules! unary {
+            ($service:literal, $name:literal, $handler:expr) => {
+                self.unary(method!($service, $name), &parts, body, $handler).await
+            };
+        }
+        let path = parts.uri.path();
+        let Some((service, name)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'))
+        else {
+            return grpc::failure(&Status::unimplemented(format!(
+                "malformed method name: {path:?}"
+            )));
+        };
+        match (service, name) {
+            ("etcdserverpb.KV", "Compact") => unary!("etcdserverpb.KV", "Compact", Self::compact),
+            ("etcdserverpb.Lease", "LeaseGrant") => {
+                unary!("etcdserverpb.Lease", "LeaseGrant", Self::lease_grant)
+            }
+            ("etcdserverpb.Lease", "LeaseRevoke") => {
+                unary!("etcdserverpb.Lease", "LeaseRevoke", Self::lease_revoke)
+            }
+            ("etcdserverpb.Lease", "LeaseTimeToLive") => {
+                unary!("etcdserverpb.Lease", "LeaseTimeToLive", Self::lease_time_to_live)
+            }
+            ("etcdserverpb.Lease", "LeaseLeases") => {
+                unary!("etcdserverpb.Lease", "LeaseLeases", Self::lease_leases)
+            }
+            ("etcdserverpb.Cluster", "MemberList") => {
+                unary!("etcdserverpb.Cluster", "MemberList", Self::member_list)
+            }
+            ("etcdserverpb.Maintenance", "Alarm") => {
+                unary!("etcdserverpb.Maintenance", "Alarm", Self::alarm)
+            }
+            ("etcdserverpb.Maintenance", "Status") => {
+                unary!("etcdserverpb.Maintenance", "Status", Self::status)
+            }
+            ("etcdserverpb.Maintenance", "Hash") => {
+                unary!("etcdserverpb.Maintenance", "Hash", Self::hash)
+            }
+            ("etcdserverpb.Maintenance", "HashKV") => {
+                unary!("etcdserverpb.Maintenance", "HashKV", Self::hash_kv)
+            }
+            ("v3lockpb.Lock", "Lock") => unary!("v3lockpb.Lock", "Lock", Self::lock),
+            ("v3lockpb.Lock", "Unlock") => unary!("v3lockpb.Lock", "Unlock", Self::unlock),
+            ("v3electionpb.Election", "Campaign") => {
+                unary!("v3electionpb.Election", "Campaign", Self::campaign)
+            }
+            ("v3electionpb.Election", "Proclaim") => {
+                unary!("v3electionpb.Election", "Proclaim", Self::proclaim)
+            }
+            ("v3electionpb.Election", "Leader") => {
+                unary!("v3electionpb.Election", "Leader", Self::election_leader)
+            }
+            ("v3electionpb.Election", "Resign") => {
+                unary!("v3electionpb.Election", "Resign", Self::resign)
+            }
+            ("grpc.health.v1.Health", "Check") => {
+                unary!("grpc.health.v1.Health", "Check", Self::health_check)
+            }
+            ("grpc.health.v1.Health", "List") => {
+                unary!("grpc.health.v1.Health", "List", Self::health_list)
+            }
+            _ => self.streams(service, name, &parts, body).await,
+        }
+    }
+
+    async fn streams<B>(
+        self: &Arc<Self>,
+        service: &str,
+        name: &str,
+        parts: &Parts,
+        body: B,
+    ) -> Output
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError> + Send + Sync,
+    {
+        match (service, name) {
+            ("etcdserverpb.KV", "RangeStream") => {
+                let method = method!("etcdserverpb.KV", "RangeStream");
+                self.server_stream(method, parts, body, Self::range_stream).await
+            }
+            ("v3electionpb.Election", "Observe") => {
+                let method = method!("v3electionpb.Election", "Observe");
+                self.server_stream(method, parts, body, Self::observe).await
+            }
+            ("grpc.health.v1.Health", "Watch") => {
+                let method = method!("grpc.health.v1.Health", "Watch");
+                self.server_stream(method, parts, body, Self::health_watch).await
+            }
+            ("etcdserverpb.Watch", "Watch") => {
+                let method = method!("etcdserverpb.Watch", "Watch");
+                self.bidi_stream(method, parts, body, Self::watch).await
+            }
+            ("etcdserverpb.Lease", "LeaseKeepAlive") => {
+                let method = method!("etcdserverpb.Lease", "LeaseKeepAlive");
+                self.bidi_stream(method, parts, body, Self::lease_keep_alive).await
+            }
+            _ => unknown(service, name),
+        }
+    }
+
+    /// Runs a unary call. A message that cannot be read is not counted as a call, as in etcd.
+    async fn unary<M, R, B, F>(
+        self: &Arc<Self>,
+        method: &'static Method,
+        parts: &Parts,
+        body: B,
+        handler: F,
+    ) -> Output
+    where
+        M: Message + Default,
+        R: Message,
+        B: HttpBody<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+        F: AsyncFnOnce(Arc<Self>, M) -> Result<R, Status>,
+    {
+        let request = match grpc::decode(body, self.config.message_bytes_max()).await {
+            Ok(request) => request,
+            Err(status) => return grpc::failure(&status),
+        };
+        let mut call = Call::start(method);
+        method.received.inc();
+        let answer = async {
+            self.admit(&parts.headers, method)?;
+            grpc::encode(&handler(Arc::clone(self), request).await?)
+        };
+        let answer = match grpc::timeout(&parts.headers) {
+            None => answer.await,
+            Some(limit) => tokio::time::timeout(limit, answer)
+                .await
+                .unwrap_or_else(|_| Err(Error::DeadlineExceeded.into())),
+        };
+        call.finish(&answer, self.config.warning_duration);
+        match answer {
+            Ok(message) => grpc::success(message),
+            Err(status) => grpc::failure(&status),
+        }
+    }
+
+    async fn server_stream<M, R, S, B, F>(
+        self: &Arc<Self>,
+        method: &'static Method,
+        parts: &Parts,
+        body: B,
+        handler: F,
+    ) -> Output
+    where
+        M: Message + Default + 'static,
+        R: Message + Default + 'static,
+        S: futures_core::Stream<Item = Result<R, Status>> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+        F: AsyncFnOnce(Arc<Self>, M) -> Result<S, Status>,
+    {
+        let request: M = match grpc::decode(body, self.config.message_bytes_max()).await {
+            Ok(request) => request,
+            Err(status) => return grpc::failure(&status),
+        };
+        let start = self.start_stream(method);
+        method.received.inc();
+        let stream = async {
+            self.admit(&parts.headers, method)?;
+            handler(Arc::clone(self), request).await
+        };
+        match stream.await {
+            Ok(stream) => self.stream_body::<R, M, S>(method, parts, start, stream).await,
+            Err(status) => {
+                method.handled(status.code() as usize, start.elapsed().as_secs_f64());
+                grpc::failure(&status)
+            }
+        }
+    }
+
+    async fn bidi_stream<M, R, S, B, F>(
+        self: &Arc<Self>,
+        method: &'static Method,
+        parts: &Parts,
+        body: B,
+        handler: F,
+    ) -> Output
+    where
+        M: Message + Default + 'static,
+        R: Message + Default + 'static,
+        S: futures_core::Stream<Item = Result<R, Status>> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError> + Send + Sync,
+        F: FnOnce(Arc<Self>, tonic::Streaming<M>) -> S,
+    {
+        let start = self.start_stream(method);
+        if let Err(error) = self.admit(&parts.headers, method) {
+            let status = Status::from(error);
+            method.handled(status.code() as usize, start.elapsed().as_secs_f64());
+            return grpc::failure(&status);
+        }
+        let requests = tonic::Streaming::new_request(
+            tonic::codec::Codec::decoder(&mut ProstCodec::<R, M>::default()),
+            body,
+            None,
+            Some(self.config.message_bytes_max()),
+        );
+        let stream = handler(Arc::clone(self), requests);
+        self.stream_body::<R, M, S>(method, parts, start, stream).await
+    }
+
+    fn start_stream(&self, method: &'static Method) -> Instant {
+        method.started.inc();
+        Instant::now()
+    }
+
+    async fn stream_body<R, M, S>(
+        &self,
+        method: &'static Method,
+        parts: &Parts,
+        start: Instant,
+        stream: S,
+    ) -> Output
+    where
+        R: Message + Default + 'static,
+        M: Message + Default + 'static,
+        S: futures_core::Stream<Item = Result<R, Status>> + Send + 'static,
+    {
+        let codec = ProstCodec::<R, M>::default();
+        let encoder = tonic::codec::Codec::encoder(&mut { codec });
+        let body =
+            tonic::codec::EncodeBody::new_server(encoder, stream, None, Default::default(), None);
+        let ending = self.ending(&parts.headers);
+        let stream = grpc::Stream::new(tonic::body::Body::new(body), ending, method, start);
+        grpc::stream(stream)
+    }
+
+    /// Resolves when a stream with this metadata must end.
+    fn ending(&self, headers: &HeaderMap) -> Ending {
+        let needs_leader = needs_leader(headers);
+        let mut ends = self.ends.subscribe();
+        Box::pin(async move {
+            loop {
+                let now = *ends.borrow_and_update();
+                if now.stopped {
+                    return Error::Stopped.into();
+                }
+                if needs_leader && now.leaderless {
+                    return Error::NoLeader.into();
+                }
+                if ends.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        })
+    }
+
+    /// What holds for any call: the learner's rule and the client's metadata.
+    fn admit(&self, headers: &HeaderMap, method: &Method) -> Result<(), Error> {
+        if self.learner.load(Ordering::Relaxed) && !serves_as_learner(method) {
+            return Err(Error::NotSupportedForLearner);
+        }
+        let version = match headers.get(CLIENT_VERSION) {
+            None => None,
+            Some(value) => Some(
+                std::str::from_utf8(value.as_bytes())
+                    .map_err(|_| Error::InvalidClientApiVersion)?,
+            ),
+        };
+        metrics::client_requests(method.kind, version).inc();
+        if needs_leader(headers) && !self.has_leader() {
+            return Err(Error::NoLeader);
+        }
+        Ok(())
+    }
+}
+
+fn needs_leader(headers: &HeaderMap) -> bool {
+    headers.get(HAS_LEADER).is_some_and(|value| value == "true")
+}
+
+/// Range is on the list for its serializable form; its handler refuses the other.
+fn serves_as_learner(method: &Method) -> bool {
+    matches!(method.name, "Status" | "Snapshot")
+        || (method.name == "Range" && method.service == "etcdserverpb.KV")
+}
+
+/// Counts a unary call, also when its client goes away first.
+struct Call {
+    method: &'static Method,
+    start: Instant,
+    finished: bool,
+}
+
+impl Call {
+    fn start(method: &'static Method) -> Self {
+        method.started.inc();
+        Self { method, start: Instant::now(), finished: false }
+    }
+
+    fn finish(&mut self, answer: &Result<Bytes, Status>, warning: Duration) {
+        self.finished = true;
+        let took = self.start.elapsed();
+        let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+        if code == Code::Ok {
+            self.method.sent.inc();
+        }
+        self.method.handled(code as usize, took.as_secs_f64());
+        if took > warning {
+            tracing::warn!(
+                "time spent" = %format!("{took:?}"),
+                "response type" = %format!("/{}/{}", self.method.service, self.method.name),
+                "response size" = answer.as_ref().map_or(0, Bytes::len),
+                "request stats"
+            );
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.method.handled(Code::Cancelled as usize, self.start.elapsed().as_secs_f64());
+        }
+    }
+}
+
+/// What is not gRPC is told so in HTTP's terms.
+fn refuse(parts: &Parts) -> Option<Output> {
+    let content_type = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    if parts.method == Verb::POST && is_grpc(content_type) {
+        return None;
+    }
+    let (code, status) = if is_grpc(content_type) {
+        let text = format!("Received a HEAD/{} request with an unsupported verb", parts.method);
+        (StatusCode::METHOD_NOT_ALLOWED, Status::internal(text))
+    } else {
+        let text = String::from_utf8_lossy(content_type);
+        let status =
+            Status::invalid_argument(format!("invalid gRPC request content-type {text:?}"));
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, status)
+    };
+    let mut response = grpc::failure(&status);
+    *response.status_mut() = code;
+    Some(response)
+}
+
+fn is_grpc(content_type: &[u8]) -> bool {
+    match content_type.strip_prefix(b"application/grpc") {
+        Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
+        None => false,
+    }
+}
+
+/// A method that is known and not served yet says so; it is never a pretended success.
+fn unknown(service: &str, name: &str) -> Output {
+    let status = if METHODS.iter().any(|&(known, method, _)| known == service && method == name) {
+        Status::unimplemented(format!("rusd does not support {service}.{name} yet"))
+    } else if METHODS.iter().any(|&(known, ..)| known == service) {
+        Status::unimplemented(format!("unknown method {name} for service {service}"))
+    } else {
+        Status::unimplemented(format!("unknown service {service}"))
+    };
+    grpc::failure(&status)
+}

@@ -1,0 +1,667 @@
+//! From flags and environment to a configuration that holds together.
+//!
+//! The order of the checks and their texts are etcd's, since scripts and people match them. A flag
+//! that this server does not honour is taken at its default only; anything else is refused, so that
+//! nobody believes in a setting that does nothing.
+
+use std::collections::BTreeMap;
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::flags::{self, Flag, Given, Kind, Support};
+use super::go;
+use super::url::{self, Url};
+
+/// Longest election timeout that etcd takes.
+const ELECTION_MS_MAX: u64 = 50_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compaction {
+    Off,
+    Periodic(Duration),
+    Revision(i64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+    /// Panic and fatal: nothing but the end is worth a line.
+    Fatal,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    pub level: Level,
+    pub json: bool,
+    pub outputs: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Config {
+    pub name: String,
+    pub data_dir: PathBuf,
+    pub listen_peer_urls: Vec<Url>,
+    pub listen_client_urls: Vec<Url>,
+    pub listen_metrics_urls: Vec<Url>,
+    pub advertise_peer_urls: Vec<Url>,
+    pub advertise_client_urls: Vec<Url>,
+    pub initial_cluster: String,
+    pub new_cluster: bool,
+    pub token: String,
+    pub heartbeat: Duration,
+    pub election: Duration,
+    pub max_request_bytes: usize,
+    pub max_txn_ops: usize,
+    pub max_concurrent_streams: u32,
+    pub keepalive_min: Duration,
+    pub keepalive_interval: Duration,
+    pub keepalive_timeout: Duration,
+    pub quota_bytes: i64,
+    pub snapshot_count: u64,
+    pub catch_up_entries: u64,
+    pub batch_interval: Option<Duration>,
+    pub batch_limit: Option<usize>,
+    pub compaction: Compaction,
+    pub compaction_rows: Option<usize>,
+    pub compaction_pause: Option<Duration>,
+    pub progress_interval: Option<Duration>,
+    pub warning_apply: Duration,
+    pub warning_request: Duration,
+    pub extensive_metrics: bool,
+    pub origins: Vec<String>,
+    pub hosts: Vec<String>,
+    pub gates: Vec<(&'static str, &'static str, bool)>,
+    pub log: Log,
+}
+
+/// Something worth a log line before there is a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Notice {
+    pub warn: bool,
+    pub message: String,
+    pub fields: Vec<(&'static str, String)>,
+}
+
+/// How a start that does not serve ends.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Help,
+    Version,
+    /// The command line cannot be parsed: text, usage, 2.
+    Usage(String),
+    /// The settings do not hold together: a log line, 1.
+    Invalid(String),
+    /// An environment variable contradicts a flag: a log line, 1.
+    Conflict(String),
+}
+
+fn invalid<T>(text: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::Invalid(text.into()))
+}
+
+/// Reads the command line and `environment`, checks them and adds what they imply.
+pub(super) fn load(
+    arguments: &[String],
+    environment: &[(String, String)],
+) -> Result<(Config, Vec<Notice>), Stop> {
+    let mut given = flags::parse(arguments).map_err(|stop| match stop {
+        flags::Stop::Help => Stop::Help,
+        flags::Stop::Bad(text) => Stop::Usage(text),
+    })?;
+    if let Some(word) = &given.rest {
+        return invalid(format!("{} is not a valid flag", go::quote(word)));
+    }
+    if go::parse_bool(given.text("version")) == Some(true) {
+        return Err(Stop::Version);
+    }
+    let mut notices = Vec::new();
+    for old in std::mem::take(&mut given.old_names) {
+        notices.push(warning(format!("--{old} is a name of etcd 3.5; use its current name")));
+    }
+    add_environment(&mut given, environment, &mut notices)?;
+    refuse_unsupported(&given)?;
+    let config = build(&given, &mut notices)?;
+    Ok((config, notices))
+}
+
+fn warning(message: impl Into<String>) -> Notice {
+    Notice { warn: true, message: message.into(), fields: Vec::new() }
+}
+
+fn add_environment(
+    given: &mut Given,
+    environment: &[(String, String)],
+    notices: &mut Vec<Notice>,
+) -> Result<(), Stop> {
+    let known: BTreeMap<String, &'static Flag> =
+        flags::FLAGS.iter().map(|flag| (flags::environment_name(flag.name), flag)).collect();
+    let by_flag: Vec<&str> = given.given().map(|(flag, _)| flag.name).collect();
+    let mut bad = None;
+    for (variable, value) in environment.iter().filter(|(name, _)| name.starts_with("ETCD_")) {
+        match known.get(variable) {
+            Some(flag) if by_flag.contains(&flag.name) => {
+                return Err(Stop::Conflict(variable.clone()));
+            }
+            Some(_) if value.is_empty() => {}
+            Some(flag) => {
+                if let Err(why) = given.set(flag, value) {
+                    bad = Some(format!("invalid value {} for {variable}: {why}", go::quote(value)));
+                    continue;
+                }
+                notices.push(Notice {
+                    warn: false,
+                    message: "recognized and used environment variable".into(),
+                    fields: vec![
+                        ("variable-name", variable.clone()),
+                        ("variable-value", value.clone()),
+                    ],
+                });
+            }
+            None => notices.push(Notice {
+                fields: vec![("environment-variable", format!("{variable}={value}"))],
+                ..warning("unrecognized environment variable")
+            }),
+        }
+    }
+    bad.map_or(Ok(()), invalid)
+}
+
+/// A flag that is not honoured may only repeat its default.
+fn refuse_unsupported(given: &Given) -> Result<(), Stop> {
+    let equal = |flag: &Flag, text: &str| match flag.kind {
+        Kind::Bool => go::parse_bool(text) == go::parse_bool(flag.default),
+        Kind::Uint | Kind::Int => go::parse_int(text) == go::parse_int(flag.default),
+        _ => text == flag.default,
+    };
+    for (flag, text) in given.given().filter(|(flag, _)| flag.support == Support::Default) {
+        if !equal(flag, text) {
+            return invalid(format!("flag --{} is not supported by rusd yet", flag.name));
+        }
+    }
+    let gates = flags::gates(given.text("feature-gates")).map_err(Stop::Invalid)?;
+    for (name, on) in gates {
+        let known = flags::GATES.iter().find(|(gate, ..)| *gate == name);
+        if known.is_some_and(|&(_, _, default, free)| on != default && !free) {
+            return invalid(format!("feature gate {name}={on} is not supported by rusd yet"));
+        }
+    }
+    Ok(())
+}
+
+/// Typed access; the texts were checked when they were given.
+struct Values<'a>(&'a Given);
+
+impl Values<'_> {
+    fn uint(&self, name: &str) -> u64 {
+        go::parse_uint(self.0.text(name), u64::MAX).unwrap_or_default()
+    }
+    fn int(&self, name: &str) -> i64 {
+        go::parse_int(self.0.text(name)).unwrap_or_default()
+    }
+    /// A duration; a negative one counts as zero.
+    fn duration(&self, name: &str) -> Duration {
+        let nanos = go::parse_duration(self.0.text(name)).unwrap_or_default();
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
+    }
+    /// Zero means that the server chooses.
+    fn own_duration(&self, name: &str) -> Option<Duration> {
+        Some(self.duration(name)).filter(|value| !value.is_zero())
+    }
+    fn own_count(&self, name: &str) -> Option<usize> {
+        usize::try_from(self.int(name)).ok().filter(|&count| count > 0)
+    }
+    fn urls(&self, name: &str) -> Vec<Url> {
+        Url::parse_list(self.0.text(name)).unwrap_or_default()
+    }
+    fn words(&self, name: &str) -> Vec<String> {
+        self.0
+            .text(name)
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
+    let values = Values(given);
+    if given.text("discovery-fallback") == "proxy" {
+        return invalid(
+            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
+        );
+    }
+    let log = log_settings(given)?;
+    let name = given.text("name").to_owned();
+    let missing_advertise =
+        given.is_set("listen-client-urls") && !given.is_set("advertise-client-urls");
+    let data_dir = match given.text("data-dir") {
+        "" => PathBuf::from(format!("{name}.etcd")),
+        path => PathBuf::from(path),
+    };
+    let mut config = Config {
+        data_dir,
+        listen_peer_urls: values.urls("listen-peer-urls"),
+        listen_client_urls: values.urls("listen-client-urls"),
+        listen_metrics_urls: values.urls("listen-metrics-urls"),
+        advertise_peer_urls: values.urls("initial-advertise-peer-urls"),
+        advertise_client_urls: if missing_advertise {
+            Vec::new()
+        } else {
+            values.urls("advertise-client-urls")
+        },
+        initial_cluster: given.text("initial-cluster").to_owned(),
+        new_cluster: given.text("initial-cluster-state") == "new",
+        token: given.text("initial-cluster-token").to_owned(),
+        heartbeat: Duration::from_millis(values.uint("heartbeat-interval")),
+        election: Duration::from_millis(values.uint("election-timeout")),
+        max_request_bytes: usize::try_from(values.uint("max-request-bytes")).unwrap_or(usize::MAX),
+        max_txn_ops: usize::try_from(values.uint("max-txn-ops")).unwrap_or(usize::MAX),
+        max_concurrent_streams: u32::try_from(values.uint("max-concurrent-streams"))
+            .unwrap_or(u32::MAX),
+        keepalive_min: values.duration("grpc-keepalive-min-time"),
+        keepalive_interval: values.duration("grpc-keepalive-interval"),
+        keepalive_timeout: values.duration("grpc-keepalive-timeout"),
+        quota_bytes: values.int("quota-backend-bytes"),
+        snapshot_count: match values.uint("snapshot-count") {
+            0 => 10_000,
+            count => count,
+        },
+        catch_up_entries: values.uint("snapshot-catchup-entries"),
+        batch_interval: values.own_duration("backend-batch-interval"),
+        batch_limit: values.own_count("backend-batch-limit"),
+        compaction: Compaction::Off,
+        compaction_rows: values.own_count("compaction-batch-limit"),
+        compaction_pause: values.own_duration("compaction-sleep-interval"),
+        progress_interval: values.own_duration("watch-progress-notify-interval"),
+        warning_apply: values.duration("warning-apply-duration"),
+        warning_request: values.duration("warning-unary-request-duration"),
+        extensive_metrics: given.text("metrics") == "extensive",
+        origins: values.words("cors"),
+        hosts: values.words("host-whitelist"),
+        gates: gate_settings(given),
+        log,
+        name,
+    };
+    check(&config, given)?;
+    if given.text("data-dir").is_empty() {
+        notices.push(Notice {
+            fields: vec![("data-dir", config.data_dir.display().to_string())],
+            ..warning("'data-dir' was empty; using default")
+        });
+    }
+    if config.name == "default" {
+        notices.push(Notice {
+            fields: vec![("name", config.name.clone())],
+            ..warning(
+                "it isn't recommended to use default name, please set a value for --name. Note \
+                 that etcd might run into issue when multiple members have the same default name",
+            )
+        });
+    }
+    config.compaction =
+        compaction(given.text("auto-compaction-mode"), given.text("auto-compaction-retention"))?;
+    follow_defaults(&mut config, given);
+    Ok(config)
+}
+
+fn gate_settings(given: &Given) -> Vec<(&'static str, &'static str, bool)> {
+    let set = flags::gates(given.text("feature-gates")).unwrap_or_default();
+    flags::GATES
+        .iter()
+        .map(|&(name, stage, default, _)| {
+            let on =
+                set.iter().rev().find(|(gate, _)| *gate == name).map_or(default, |&(_, on)| on);
+            (name, stage, on)
+        })
+        .collect()
+}
+
+fn log_settings(given: &Given) -> Result<Log, Stop> {
+    if given.text("logger") != "zap" {
+        return invalid(format!("unknown logger option {}", go::quote(given.text("logger"))));
+    }
+    let level = match given.text("log-level").to_ascii_lowercase().as_str() {
+        "debug" => Level::Debug,
+        "info" | "" => Level::Info,
+        "warn" => Level::Warn,
+        "error" => Level::Error,
+        "dpanic" | "panic" | "fatal" => Level::Fatal,
+        _ => {
+            return Err(Stop::Usage(format!(
+                "unrecognized level: {}",
+                go::quote(given.text("log-level"))
+            )));
+        }
+    };
+    let json = match given.text("log-format") {
+        "json" | "" => true,
+        "console" => false,
+        other => {
+            return invalid(format!("unknown log format: {other}, supported values json, console"));
+        }
+    };
+    let mut outputs = Values(given).words("log-outputs");
+    if outputs.is_empty() {
+        outputs.push("default".into());
+    }
+    if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
+        return invalid("multi logoutput for \"default\" is not supported yet");
+    }
+    if outputs.iter().any(|output| output == "systemd/journal") {
+        return invalid("log output systemd/journal is not supported by rusd yet");
+    }
+    Ok(Log { level, json, outputs })
+}
+
+/// etcd's checks in etcd's order.
+fn check(config: &Config, given: &Given) -> Result<(), Stop> {
+    let bind = |urls: &[Url]| url::check_bind(urls).map_err(Stop::Invalid);
+    bind(&config.listen_peer_urls)?;
+    bind(&config.listen_client_urls)?;
+    bind(&config.listen_metrics_urls)?;
+    if let Err(why) = url::check_host(&config.advertise_peer_urls) {
+        let urls = go::quote(&url::join(&config.advertise_peer_urls));
+        return invalid(format!(
+            "--initial-advertise-peer-urls {urls} must be \"host:port\" ({why})"
+        ));
+    }
+    if let Err(why) = url::check_host(&config.advertise_client_urls) {
+        let urls = go::quote(&url::join(&config.advertise_client_urls));
+        return invalid(format!(
+            "--advertise-client-urls {urls} must be in the format \"host:port\", \
+             \"unix:/path/to/socket\" or \"unixs:/path/to/socket\" ({why})"
+        ));
+    }
+    let (heartbeat, election) = (config.heartbeat.as_millis(), config.election.as_millis());
+    if heartbeat == 0 {
+        return invalid("--heartbeat-interval must be >0 (set to 0ms)");
+    }
+    if election == 0 {
+        return invalid("--election-timeout must be >0 (set to 0ms)");
+    }
+    if heartbeat.saturating_mul(5) > election {
+        return invalid(format!(
+            "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+        ));
+    }
+    if election > u128::from(ELECTION_MS_MAX) {
+        return invalid(format!(
+            "--election-timeout[{election}ms] is too long, and should be set less than {ELECTION_MS_MAX}ms"
+        ));
+    }
+    if config.advertise_client_urls.is_empty() {
+        return invalid(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        );
+    }
+    match given.text("auto-compaction-mode") {
+        "periodic" | "revision" => {}
+        "" => return invalid("undefined auto-compaction-mode"),
+        mode => return invalid(format!("unknown auto-compaction-mode {}", go::quote(mode))),
+    }
+    check_time(given, "compact-hash-check-time")?;
+    let listens =
+        [&config.listen_peer_urls, &config.listen_client_urls, &config.listen_metrics_urls];
+    if let Some(url) = listens.into_iter().flatten().find(|url| url.is_tls()) {
+        return invalid(format!("TLS is not supported by rusd yet ({url})"));
+    }
+    Ok(())
+}
+
+fn check_time(given: &Given, name: &str) -> Result<(), Stop> {
+    if go::parse_duration(given.text(name)).is_ok_and(|nanos| nanos <= 0) {
+        return invalid(format!("--{name} must be >0 (set to {})", given.text(name)));
+    }
+    Ok(())
+}
+
+/// What to keep: hours or a duration for `periodic`, a number of revisions for `revision`.
+fn compaction(mode: &str, retention: &str) -> Result<Compaction, Stop> {
+    let parse = |why: String| Stop::Invalid(format!("error parsing CompactionRetention: {why}"));
+    let retention = if retention.is_empty() { "0" } else { retention };
+    let value = match retention.parse::<i64>() {
+        Ok(count) if mode == "revision" => count,
+        Ok(hours) => hours
+            .checked_mul(3_600_000_000_000)
+            .ok_or_else(|| parse(format!("time: invalid duration {}", go::quote(retention))))?,
+        // A duration counts its nanoseconds as revisions, as in etcd.
+        Err(_) => go::parse_duration(retention).map_err(parse)?,
+    };
+    if value < 0 {
+        return invalid(format!(
+            "--auto-compaction-retention must not be negative (set to {retention})"
+        ));
+    }
+    Ok(match (value, mode) {
+        (0, _) => Compaction::Off,
+        (count, "revision") => Compaction::Revision(count),
+        (nanos, _) => Compaction::Periodic(Duration::from_nanos(nanos.unsigned_abs())),
+    })
+}
+
+/// What follows from other settings when it is not given: the advertised host of a member that
+/// listens everywhere, and a first cluster of this member alone.
+fn follow_defaults(config: &mut Config, given: &Given) {
+    let default_peer = flags::find("initial-advertise-peer-urls").map_or("", |flag| flag.default);
+    let listens_everywhere =
+        config.listen_peer_urls.first().is_some_and(|url| url.host_port().0 == "0.0.0.0");
+    if listens_everywhere && url::join(&config.advertise_peer_urls) == default_peer {
+        if let Some(host) = default_host() {
+            let port = config.listen_peer_urls[0].host_port().1.to_owned();
+            let url = config.advertise_peer_urls[0].with_host(&host, &port);
+            config.advertise_peer_urls = vec![url];
+        }
+    }
+    let default_cluster = flags::find("initial-cluster").map_or("", |flag| flag.default);
+    if config.name != "default" && given.text("initial-cluster") == default_cluster {
+        let members: Vec<String> =
+            config.advertise_peer_urls.iter().map(|url| format!("{}={url}", config.name)).collect();
+        config.initial_cluster = members.join(",");
+    }
+}
+
+/// The address that this machine would use to reach others. Nothing is sent.
+fn default_host() -> Option<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified()).then(|| ip.to_string())
+}
+
+impl Config {
+    /// Checks the first cluster and returns this member's peer URLs in it. An initialised member
+    /// does not ask.
+    pub(super) fn first_cluster(&self) -> Result<Vec<String>, String> {
+        let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for part in self.initial_cluster.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let (name, url) = part.split_once('=').unwrap_or((part, ""));
+            if url.is_empty() {
+                return Err(format!("empty URL given for {}", go::quote(name)));
+            }
+            members.entry(name).or_default().push(Url::parse(url)?.to_string());
+        }
+        let Some(mine) = members.get(self.name.as_str()) else {
+            return Err(format!(
+                "couldn't find local name {} in the initial cluster configuration",
+                go::quote(&self.name)
+            ));
+        };
+        let mut mine = mine.clone();
+        mine.sort();
+        let advertised: Vec<String> = self.advertise_peer_urls.iter().map(Url::to_string).collect();
+        if let Some(extra) = mine.iter().find(|url| !advertised.contains(url)) {
+            return Err(format!(
+                "--initial-cluster has {}={extra} but missing from --initial-advertise-peer-urls={}",
+                self.name,
+                advertised.join(",")
+            ));
+        }
+        if let Some(extra) = advertised.iter().find(|url| !mine.contains(url)) {
+            return Err(format!(
+                "--initial-advertise-peer-urls has {extra} but missing from --initial-cluster={}",
+                self.initial_cluster
+            ));
+        }
+        if mine.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(format!("initial cluster {} has duplicate url", self.initial_cluster));
+        }
+        if members.len() > 1 {
+            return Err(format!(
+                "rusd does not form clusters of several members yet (--initial-cluster={})",
+                self.initial_cluster
+            ));
+        }
+        if !self.new_cluster {
+            return Err(
+                "rusd does not join existing clusters yet (--initial-cluster-state=existing)"
+                    .into(),
+            );
+        }
+        Ok(mine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn of(line: &str) -> Result<Config, Stop> {
+        load(&words(line), &[]).map(|(config, _)| config)
+    }
+
+    fn refused(line: &str) -> String {
+        match of(line) {
+            Err(Stop::Invalid(text)) => text,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_etcds() {
+        let config = of("").unwrap();
+        assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
+        assert_eq!(config.election, Duration::from_secs(1));
+        assert_eq!(config.max_request_bytes, 1_572_864);
+        assert_eq!(config.snapshot_count, 10_000);
+        assert_eq!(config.compaction, Compaction::Off);
+        assert_eq!(config.first_cluster(), Ok(vec!["http://localhost:2380".into()]));
+    }
+
+    #[test]
+    fn a_name_alone_names_the_first_cluster() {
+        let config = of("--name m1").unwrap();
+        assert_eq!(config.initial_cluster, "m1=http://localhost:2380");
+        assert_eq!(config.data_dir, PathBuf::from("m1.etcd"));
+        assert!(config.first_cluster().is_ok());
+    }
+
+    #[test]
+    fn settings_that_do_not_hold_together_are_refused_in_etcds_words() {
+        for (line, text) in [
+            ("extra", "\"extra\" is not a valid flag"),
+            (
+                "--listen-client-urls http://127.0.0.1:1",
+                "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+            ),
+            ("--heartbeat-interval 0", "--heartbeat-interval must be >0 (set to 0ms)"),
+            (
+                "--heartbeat-interval 300",
+                "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[300ms]",
+            ),
+            (
+                "--election-timeout 50001",
+                "--election-timeout[50001ms] is too long, and should be set less than 50000ms",
+            ),
+            ("--auto-compaction-mode x", "unknown auto-compaction-mode \"x\""),
+            (
+                "--auto-compaction-retention 0.5",
+                "error parsing CompactionRetention: time: missing unit in duration \"0.5\"",
+            ),
+            ("--cert-file a.pem", "flag --cert-file is not supported by rusd yet"),
+            (
+                "--listen-peer-urls https://127.0.0.1:1",
+                "TLS is not supported by rusd yet (https://127.0.0.1:1)",
+            ),
+            (
+                "--feature-gates LeaseCheckpoint=true",
+                "feature gate LeaseCheckpoint=true is not supported by rusd yet",
+            ),
+        ] {
+            assert_eq!(refused(line), text, "{line}");
+        }
+    }
+
+    #[test]
+    fn unsupported_flags_may_repeat_their_default() {
+        of("--cert-file= --client-cert-auth=false --pre-vote=1 --auth-token simple").unwrap();
+        of("--feature-gates InitialCorruptCheck=true,LeaseCheckpoint=false").unwrap();
+    }
+
+    #[test]
+    fn compaction_retention_reads_hours_durations_and_revisions() {
+        let kept = |line: &str| of(line).unwrap().compaction;
+        assert_eq!(
+            kept("--auto-compaction-retention 5"),
+            Compaction::Periodic(Duration::from_secs(5 * 3600))
+        );
+        assert_eq!(
+            kept("--auto-compaction-retention 10m"),
+            Compaction::Periodic(Duration::from_secs(600))
+        );
+        assert_eq!(
+            kept("--auto-compaction-mode revision --auto-compaction-retention 1000"),
+            Compaction::Revision(1000)
+        );
+        assert_eq!(
+            kept("--auto-compaction-mode revision --auto-compaction-retention 1s"),
+            Compaction::Revision(1_000_000_000)
+        );
+        assert!(refused("--auto-compaction-retention=-1h").contains("must not be negative"));
+    }
+
+    #[test]
+    fn the_environment_fills_in_and_conflicts_stop() {
+        let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let environment = [
+            variable("ETCD_NAME", "n"),
+            variable("ETCD_DATA_DIR", ""),
+            variable("ETCD_ENABLE_V2", "1"),
+            variable("HOME", "/"),
+        ];
+        let (config, notices) = load(&[], &environment).unwrap();
+        assert_eq!(config.name, "n");
+        assert!(notices.iter().any(|n| n.warn
+            && n.message == "unrecognized environment variable"
+            && n.fields == [("environment-variable", "ETCD_ENABLE_V2=1".to_owned())]));
+        let stop = load(&words("--name x"), &environment).unwrap_err();
+        assert!(matches!(stop, Stop::Conflict(name) if name == "ETCD_NAME"));
+        let stop = load(&[], &[variable("ETCD_ELECTION_TIMEOUT", "x")]).unwrap_err();
+        assert!(matches!(stop, Stop::Invalid(text)
+            if text == "invalid value \"x\" for ETCD_ELECTION_TIMEOUT: parse error"));
+    }
+
+    #[test]
+    fn first_cluster_errors_name_both_sides() {
+        let first = |line: &str| of(line).unwrap().first_cluster().unwrap_err();
+        assert_eq!(
+            first("--initial-cluster b=http://localhost:2380"),
+            "couldn't find local name \"default\" in the initial cluster configuration"
+        );
+        assert!(first("--initial-cluster default=http://localhost:1").starts_with(
+            "--initial-cluster has default=http://localhost:1 but missing from --initial-advertise-peer-urls="
+        ));
+        assert!(
+            first("--initial-cluster default=http://localhost:2380,b=http://localhost:1")
+                .contains("several members")
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! The data directory before anything in it is opened: whether a member was started here before,
+//! and whether others may look in. Whose directory it is, `store` decides.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Whether a member has been started in this directory: its log exists.
+pub(super) fn is_initialized(path: &Path) -> Result<bool, String> {
+    let failed = |error: io::Error| format!("cannot access data directory {}: {error}", path.display());
+    warn_if_open(path).map_err(failed)?;
+    let initialized = has_log(&path.join("member/wal")).map_err(failed)?;
+    let dir = path.display().to_string();
+    if initialized {
+        let kind = "member";
+        tracing::info!("data-dir" = dir, "dir-type" = kind, "server has already been initialized");
+    } else {
+        let kind = "empty";
+        tracing::info!("data-dir" = dir, "dir-type" = kind, "Initialize and start etcd server");
+    }
+    Ok(initialized)
+}
+
+fn warn_if_open(path: &Path) -> io::Result<()> {
+    let mode = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        metadata => metadata?.permissions().mode() & 0o777,
+    };
+    if mode != 0o700 {
+        tracing::warn!(
+            dir = %path.display(),
+            mode = %format!("{mode:o}"),
+            "the recommended permission of the data directory is 700, to keep others from the data"
+        );
+    }
+    Ok(())
+}
+
+fn has_log(path: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        if Path::new(&entry?.file_name()).extension().is_some_and(|extension| extension == "wal") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_makes_the_member() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(is_initialized(&root.path().join("none")), Ok(false));
+        let wal = root.path().join("member/wal");
+        fs::create_dir_all(&wal).unwrap();
+        fs::write(wal.join("0.tmp"), "x").unwrap();
+        assert_eq!(is_initialized(root.path()), Ok(false));
+        fs::write(wal.join("0000000000000000-0000000000000000.wal"), "x").unwrap();
+        assert_eq!(is_initialized(root.path()), Ok(true));
+        fs::remove_dir_all(&wal).unwrap();
+        fs::write(&wal, "a file").unwrap();
+        assert!(is_initialized(root.path()).is_err());
+    }
+}

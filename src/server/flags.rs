@@ -1,0 +1,461 @@
+//! The table of etcd's flags and Go's way of parsing them.
+//!
+//! `-x` and `--x` are the same, a value follows `=` or is the next word, a boolean takes a value
+//! only after `=`, the last one wins, and the first word that is not a flag ends parsing. The
+//! environment fills in what no flag gave: `ETCD_` and the flag's name in capitals.
+
+use std::collections::BTreeMap;
+
+use super::go;
+use super::url::Url;
+
+/// How a flag's text is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Bool,
+    Uint,
+    Uint32,
+    Int,
+    Duration,
+    Text,
+    /// URLs, comma separated.
+    Urls,
+    /// URLs, or one of the words that stand for all of them.
+    Origins,
+    Words,
+    State,
+    Fallback,
+    Gates,
+}
+
+/// What this server does with a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Support {
+    Honoured,
+    /// Taken without effect: what it tunes does not exist here, or needs no tuning.
+    Ignored,
+    /// Only its default is taken, since ignoring another value would break a promise.
+    Default,
+}
+
+use Kind::{Bool, Duration, Fallback, Gates, Int, Origins, State, Text, Uint, Uint32, Urls, Words};
+use Support::{Default, Honoured, Ignored};
+
+pub(super) struct Flag {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub default: &'static str,
+    pub support: Support,
+    pub help: &'static str,
+}
+
+const fn flag(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    support: Support,
+    help: &'static str,
+) -> Flag {
+    Flag { name, kind, default, support, help }
+}
+
+const PEER: &str = "http://localhost:2380";
+const CLIENT: &str = "http://localhost:2379";
+
+/// Every flag of etcd 3.7.1.
+#[rustfmt::skip]
+pub(super) const FLAGS: &[Flag] = &[
+    flag("name", Text, "default", Honoured, "Name of this member."),
+    flag("data-dir", Text, "", Honoured, "Data directory; <name>.etcd by default."),
+    flag("wal-dir", Text, "", Default, "Directory for the log."),
+    flag("snapshot-count", Uint, "10000", Honoured, "Entries applied between snapshots of the log."),
+    flag("snapshot-catchup-entries", Uint, "5000", Honoured, "Log entries kept for a slow follower."),
+    flag("max-snapshots", Uint, "5", Ignored, "Snapshot files kept."),
+    flag("max-wals", Uint, "5", Ignored, "Log files kept."),
+    flag("heartbeat-interval", Uint, "100", Honoured, "Milliseconds between heartbeats."),
+    flag("election-timeout", Uint, "1000", Honoured, "Milliseconds without a heartbeat before an election."),
+    flag("initial-election-tick-advance", Bool, "true", Ignored, "Start the first election sooner."),
+    flag("pre-vote", Bool, "true", Default, "Ask for votes before an election."),
+    flag("strict-reconfig-check", Bool, "true", Default, "Refuse changes that would lose the quorum."),
+    flag("listen-peer-urls", Urls, PEER, Honoured, "URLs to listen on for peers."),
+    flag("listen-client-urls", Urls, CLIENT, Honoured, "URLs to listen on for clients."),
+    flag("listen-client-http-urls", Urls, "", Default, "URLs to listen on for HTTP clients only."),
+    flag("listen-metrics-urls", Urls, "", Honoured, "URLs to listen on for metrics and health."),
+    flag("initial-advertise-peer-urls", Urls, PEER, Honoured, "This member's peer URLs."),
+    flag("advertise-client-urls", Urls, CLIENT, Honoured, "This member's client URLs."),
+    flag("initial-cluster", Text, "default=http://localhost:2380", Honoured, "Members of the first cluster."),
+    flag("initial-cluster-state", State, "new", Honoured, "new or existing."),
+    flag("initial-cluster-token", Text, "etcd-cluster", Honoured, "Token that makes the cluster's id its own."),
+    flag("force-new-cluster", Bool, "false", Default, "Make a new cluster of this member alone."),
+    flag("max-learners", Int, "1", Default, "Most learners in the cluster."),
+    flag("discovery-srv", Text, "", Default, "DNS domain to find the cluster."),
+    flag("discovery-srv-name", Text, "", Default, "Service name for discovery-srv."),
+    flag("discovery-endpoints", Words, "", Default, "Endpoints of a discovery service."),
+    flag("discovery-token", Text, "", Default, "Token for the discovery service."),
+    flag("discovery-dial-timeout", Duration, "2s", Ignored, "Timeout to reach the discovery service."),
+    flag("discovery-request-timeout", Duration, "5s", Ignored, "Timeout of a discovery request."),
+    flag("discovery-keepalive-time", Duration, "2s", Ignored, "Keepalive to the discovery service."),
+    flag("discovery-keepalive-timeout", Duration, "6s", Ignored, "Keepalive timeout to the discovery service."),
+    flag("discovery-insecure-transport", Bool, "true", Ignored, "Reach the discovery service without TLS."),
+    flag("discovery-insecure-skip-tls-verify", Bool, "false", Ignored, "Trust any discovery service."),
+    flag("discovery-cert", Text, "", Default, "Client certificate for discovery."),
+    flag("discovery-key", Text, "", Default, "Client key for discovery."),
+    flag("discovery-cacert", Text, "", Default, "Authorities trusted for discovery."),
+    flag("discovery-user", Text, "", Default, "User for discovery."),
+    flag("discovery-password", Text, "", Default, "Password for discovery."),
+    flag("discovery-fallback", Fallback, "exit", Honoured, "exit."),
+    flag("quota-backend-bytes", Int, "0", Honoured, "Size of the store that raises NOSPACE; 0 is 2 GiB, negative is none."),
+    flag("backend-batch-interval", Duration, "0s", Honoured, "Longest time between commits of the store."),
+    flag("backend-batch-limit", Int, "0", Honoured, "Most operations between commits of the store."),
+    flag("backend-bbolt-freelist-type", Text, "map", Ignored, "Kind of bbolt free list."),
+    flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Default, "Defragment at start if that much is free."),
+    flag("max-txn-ops", Uint, "128", Honoured, "Most operations in a transaction."),
+    flag("max-request-bytes", Uint, "1572864", Honoured, "Largest request."),
+    flag("max-concurrent-streams", Uint32, "4294967295", Honoured, "Streams that each client may open."),
+    flag("grpc-keepalive-min-time", Duration, "5s", Honoured, "Shortest time between a client's pings."),
+    flag("grpc-keepalive-interval", Duration, "2h0m0s", Honoured, "Time between pings to a client; 0 is never."),
+    flag("grpc-keepalive-timeout", Duration, "20s", Honoured, "Time to wait for the answer to a ping."),
+    flag("socket-reuse-port", Bool, "false", Default, "Listen with SO_REUSEPORT."),
+    flag("socket-reuse-address", Bool, "false", Ignored, "Listen with SO_REUSEADDR, which is always done."),
+    flag("raft-read-timeout", Duration, "5s", Ignored, "Timeout of a read from a peer."),
+    flag("raft-write-timeout", Duration, "5s", Ignored, "Timeout of a write to a peer."),
+    flag("cert-file", Text, "", Default, "Server certificate."),
+    flag("key-file", Text, "", Default, "Server key."),
+    flag("client-cert-file", Text, "", Default, "Client certificate of this server."),
+    flag("client-key-file", Text, "", Default, "Client key of this server."),
+    flag("client-cert-auth", Bool, "false", Default, "Ask clients for certificates."),
+    flag("client-crl-file", Text, "", Default, "Revoked client certificates."),
+    flag("client-cert-allowed-hostname", Words, "", Default, "Host names allowed to clients."),
+    flag("trusted-ca-file", Text, "", Default, "Authorities trusted for clients."),
+    flag("auto-tls", Bool, "false", Default, "Make server certificates."),
+    flag("peer-cert-file", Text, "", Default, "Peer certificate."),
+    flag("peer-key-file", Text, "", Default, "Peer key."),
+    flag("peer-client-cert-file", Text, "", Default, "Client certificate for peers."),
+    flag("peer-client-key-file", Text, "", Default, "Client key for peers."),
+    flag("peer-client-cert-auth", Bool, "false", Default, "Ask peers for certificates."),
+    flag("peer-trusted-ca-file", Text, "", Default, "Authorities trusted for peers."),
+    flag("peer-auto-tls", Bool, "false", Default, "Make peer certificates."),
+    flag("self-signed-cert-validity", Uint, "1", Ignored, "Years that made certificates are valid."),
+    flag("peer-crl-file", Text, "", Default, "Revoked peer certificates."),
+    flag("peer-cert-allowed-cn", Words, "", Default, "Common names allowed to peers."),
+    flag("peer-cert-allowed-hostname", Words, "", Default, "Host names allowed to peers."),
+    flag("cipher-suites", Words, "", Default, "Cipher suites for TLS 1.2."),
+    flag("peer-skip-client-san-verification", Bool, "false", Default, "Do not check the names in peers' certificates."),
+    flag("tls-min-version", Text, "TLS1.2", Default, "Lowest TLS version."),
+    flag("tls-max-version", Text, "", Default, "Highest TLS version."),
+    flag("cors", Origins, "*", Honoured, "Origins allowed to browsers."),
+    flag("host-whitelist", Words, "*", Honoured, "Host names allowed in plain HTTP requests."),
+    flag("auth-token", Text, "simple", Default, "Kind of auth token."),
+    flag("auth-token-ttl", Uint, "300", Ignored, "Seconds that a simple token lives."),
+    flag("bcrypt-cost", Uint, "10", Ignored, "Cost of hashing a password."),
+    flag("logger", Text, "zap", Honoured, "zap."),
+    flag("log-outputs", Words, "default", Honoured, "default, stderr, stdout or files."),
+    flag("log-level", Text, "info", Honoured, "debug, info, warn, error, panic or fatal."),
+    flag("log-format", Text, "json", Honoured, "json or console."),
+    flag("enable-log-rotation", Bool, "false", Default, "Rotate a log file."),
+    flag("log-rotation-config-json", Text, r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#, Ignored, "How to rotate."),
+    flag("auto-compaction-mode", Text, "periodic", Honoured, "periodic or revision."),
+    flag("auto-compaction-retention", Text, "0", Honoured, "Hours, a duration, or revisions to keep; 0 is off."),
+    flag("enable-pprof", Bool, "false", Ignored, "Profiles of Go, which this server does not have."),
+    flag("metrics", Text, "basic", Honoured, "basic or extensive."),
+    flag("enable-distributed-tracing", Bool, "false", Default, "Send traces."),
+    flag("distributed-tracing-address", Text, "localhost:4317", Ignored, "Where to send traces."),
+    flag("distributed-tracing-service-name", Text, "etcd", Ignored, "Service name in traces."),
+    flag("distributed-tracing-instance-id", Text, "", Ignored, "Instance in traces."),
+    flag("distributed-tracing-sampling-rate", Int, "0", Ignored, "Traces per million."),
+    flag("enable-grpc-gateway", Bool, "true", Ignored, "Serve JSON under /v3."),
+    flag("corrupt-check-time", Duration, "0s", Ignored, "Time between checks of the members against each other."),
+    flag("compact-hash-check-time", Duration, "1m0s", Ignored, "Time between checks of compaction hashes."),
+    flag("compaction-batch-limit", Int, "0", Honoured, "Rows that compaction removes at once."),
+    flag("compaction-sleep-interval", Duration, "0s", Honoured, "Pause between such batches."),
+    flag("watch-progress-notify-interval", Duration, "0s", Honoured, "Time between progress notifications; 0 is 10 minutes."),
+    flag("downgrade-check-time", Duration, "5s", Ignored, "Time between checks of a downgrade."),
+    flag("warning-apply-duration", Duration, "100ms", Honoured, "Apply time that is logged."),
+    flag("warning-unary-request-duration", Duration, "300ms", Honoured, "Request time that is logged."),
+    flag("memory-mlock", Bool, "false", Default, "Lock the store in memory."),
+    flag("unsafe-no-fsync", Bool, "false", Default, "Never sync; loses data."),
+    flag("v2-deprecation", Text, "write-only", Ignored, "Stage of the v2 store's removal."),
+    flag("feature-gates", Gates, "", Honoured, "Feature gates, such as A=true,B=false."),
+    flag("config-file", Text, "", Default, "Configuration file instead of flags."),
+    flag("version", Bool, "false", Honoured, "Print the version and exit."),
+    flag("cluster-active-size", Text, "", Ignored, ""),
+    flag("cluster-remove-delay", Text, "", Ignored, ""),
+    flag("cluster-sync-interval", Text, "", Ignored, ""),
+    flag("config", Text, "", Ignored, ""),
+    flag("force", Bool, "", Ignored, ""),
+    flag("max-result-buffer", Text, "", Ignored, ""),
+    flag("max-retry-attempts", Text, "", Ignored, ""),
+    flag("peer-heartbeat-interval", Text, "", Ignored, ""),
+    flag("peer-election-timeout", Text, "", Ignored, ""),
+    flag("retry-interval", Text, "", Ignored, ""),
+    flag("snapshot", Bool, "", Ignored, ""),
+    flag("v", Bool, "", Ignored, ""),
+    flag("vv", Bool, "", Ignored, ""),
+];
+
+/// Gates of etcd 3.7: name, stage, whether it is on by default, whether it may be turned here.
+pub(super) const GATES: &[(&str, &str, bool, bool)] = &[
+    ("AllAlpha", "ALPHA", false, false),
+    ("AllBeta", "BETA", false, false),
+    // Compares members at start; one member has nothing to compare.
+    ("InitialCorruptCheck", "ALPHA", false, true),
+    ("CompactHashCheck", "ALPHA", false, true),
+    ("StopGRPCServiceOnDefrag", "ALPHA", false, false),
+    ("LeaseCheckpoint", "ALPHA", false, false),
+    ("LeaseCheckpointPersist", "ALPHA", false, false),
+    ("SetMemberLocalAddr", "ALPHA", false, true),
+    ("PriorityRequest", "ALPHA", false, false),
+    ("FastLeaseKeepAlive", "BETA", true, true),
+    ("TxnModeWriteWithSharedBuffer", "BETA", true, true),
+];
+
+/// Flags that etcd 3.5 had as `--experimental-` booleans and 3.7 has as gates.
+const OLD_GATES: &[(&str, &str)] = &[
+    ("experimental-initial-corrupt-check", "InitialCorruptCheck"),
+    ("experimental-compact-hash-check-enabled", "CompactHashCheck"),
+    ("experimental-enable-lease-checkpoint", "LeaseCheckpoint"),
+    ("experimental-enable-lease-checkpoint-persist", "LeaseCheckpointPersist"),
+    ("experimental-stop-grpc-service-on-defrag", "StopGRPCServiceOnDefrag"),
+    ("experimental-txn-mode-write-with-shared-buffer", "TxnModeWriteWithSharedBuffer"),
+];
+
+pub(super) fn find(name: &str) -> Option<&'static Flag> {
+    FLAGS.iter().find(|flag| flag.name == name)
+}
+
+pub(super) fn environment_name(flag: &str) -> String {
+    format!("ETCD_{}", flag.to_uppercase().replace('-', "_"))
+}
+
+/// A flag that could not be parsed; the program ends with 2 after this text and the usage.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    Help,
+    Bad(String),
+}
+
+/// The texts that were given, by flag.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    texts: BTreeMap<&'static str, String>,
+    /// Old names that were understood, to be warned about.
+    pub old_names: Vec<String>,
+    /// First word that is not a flag.
+    pub rest: Option<String>,
+}
+
+impl Given {
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.texts.contains_key(name)
+    }
+
+    /// The flag's text: given, or its default.
+    pub(super) fn text(&self, name: &str) -> &str {
+        match self.texts.get(name) {
+            Some(text) => text,
+            None => find(name).map_or("", |flag| flag.default),
+        }
+    }
+
+    pub(super) fn set(&mut self, flag: &'static Flag, text: &str) -> Result<(), String> {
+        check(flag.kind, text)?;
+        let text = match (flag.kind, self.texts.get(flag.name)) {
+            // Gates add up; for any other flag the last one wins.
+            (Gates, Some(earlier)) => format!("{earlier},{text}"),
+            _ => text.to_owned(),
+        };
+        self.texts.insert(flag.name, text);
+        Ok(())
+    }
+
+    pub(super) fn given(&self) -> impl Iterator<Item = (&'static Flag, &str)> {
+        self.texts.iter().filter_map(|(name, text)| Some((find(name)?, text.as_str())))
+    }
+}
+
+/// Reads the command line.
+pub(super) fn parse(arguments: &[String]) -> Result<Given, Stop> {
+    let mut given = Given::default();
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        let Some(body) = word.strip_prefix('-').filter(|body| !body.is_empty()) else {
+            given.rest = Some(word.clone());
+            break;
+        };
+        let body = body.strip_prefix('-').unwrap_or(body);
+        if body.is_empty() {
+            given.rest = words.next().cloned();
+            break;
+        }
+        if body.starts_with(['-', '=']) {
+            return Err(Stop::Bad(format!("bad flag syntax: {word}")));
+        }
+        let (name, value) = match body.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (body, None),
+        };
+        one(&mut given, name, value, &mut words)?;
+    }
+    Ok(given)
+}
+
+fn one<'a>(
+    given: &mut Given,
+    name: &str,
+    value: Option<&'a str>,
+    words: &mut impl Iterator<Item = &'a String>,
+) -> Result<(), Stop> {
+    let Some((flag, gate)) = resolve(name) else {
+        if matches!(name, "h" | "help") {
+            return Err(Stop::Help);
+        }
+        return Err(Stop::Bad(format!("flag provided but not defined: -{name}")));
+    };
+    if name != flag.name {
+        given.old_names.push(name.to_owned());
+    }
+    if flag.kind == Bool || gate.is_some() {
+        let text = value.unwrap_or("true");
+        if go::parse_bool(text).is_none() {
+            return Err(Stop::Bad(format!(
+                "invalid boolean value {} for -{name}: parse error",
+                go::quote(text)
+            )));
+        }
+        let text = gate.map_or_else(|| text.to_owned(), |gate| format!("{gate}={text}"));
+        return given.set(flag, &text).map_err(Stop::Bad);
+    }
+    let Some(text) = value.or_else(|| words.next().map(String::as_str)) else {
+        return Err(Stop::Bad(format!("flag needs an argument: -{name}")));
+    };
+    given.set(flag, text).map_err(|why| {
+        Stop::Bad(format!("invalid value {} for flag -{name}: {why}", go::quote(text)))
+    })
+}
+
+/// The flag of this name, or the one that an `--experimental-` name became, with its gate.
+fn resolve(name: &str) -> Option<(&'static Flag, Option<&'static str>)> {
+    if let Some(flag) = find(name) {
+        return Some((flag, None));
+    }
+    if let Some((_, gate)) = OLD_GATES.iter().find(|(old, _)| *old == name) {
+        return Some((find("feature-gates")?, Some(gate)));
+    }
+    find(name.strip_prefix("experimental-")?).map(|flag| (flag, None))
+}
+
+fn check(kind: Kind, text: &str) -> Result<(), String> {
+    match kind {
+        Bool => go::parse_bool(text).map(drop).ok_or_else(|| "parse error".to_owned()),
+        Uint => go::parse_uint(text, u64::MAX).map(drop),
+        Uint32 => go::parse_uint(text, u64::from(u32::MAX)).map(drop),
+        Int => go::parse_int(text).map(drop),
+        Duration => go::parse_duration(text).map(drop).map_err(|_| "parse error".to_owned()),
+        Urls if text.is_empty() => Ok(()),
+        Urls => Url::parse_list(text).map(drop),
+        Origins if text == "*" => Ok(()),
+        Origins => Url::parse_list(text).map(drop),
+        Text | Words => Ok(()),
+        State if matches!(text, "new" | "existing") => Ok(()),
+        Fallback if matches!(text, "exit" | "proxy") => Ok(()),
+        State | Fallback => Err("invalid value".to_owned()),
+        Gates => gates(text).map(drop),
+    }
+}
+
+/// Reads `A=true,B=false`.
+pub(super) fn gates(text: &str) -> Result<Vec<(&'static str, bool)>, String> {
+    let mut found = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (name, value) = part
+            .split_once('=')
+            .ok_or_else(|| format!("missing bool value for feature gate {part}"))?;
+        let (name, value) = (name.trim(), value.trim());
+        let on = go::parse_bool(value).ok_or_else(|| {
+            format!("invalid value of feature gate {name}: {value}, err: parse error")
+        })?;
+        let known = GATES
+            .iter()
+            .find(|(gate, ..)| *gate == name)
+            .ok_or_else(|| format!("unrecognized feature gate: {name}"))?;
+        found.push((known.0, on));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn bad(line: &str) -> String {
+        match parse(&words(line)) {
+            Err(Stop::Bad(text)) => text,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn one_dash_two_dashes_equals_or_next_word() {
+        for line in ["-name a", "--name a", "-name=a", "--name=a", "--name x --name=a"] {
+            assert_eq!(parse(&words(line)).unwrap().text("name"), "a", "{line}");
+        }
+        assert_eq!(
+            parse(&words("--election-timeout 0x400")).unwrap().text("election-timeout"),
+            "0x400"
+        );
+    }
+
+    #[test]
+    fn a_boolean_takes_no_next_word() {
+        let given = parse(&words("--pre-vote true --name a")).unwrap();
+        assert_eq!(given.rest.as_deref(), Some("true"));
+        assert!(!given.is_set("name"));
+    }
+
+    #[test]
+    fn errors_are_gos() {
+        assert_eq!(bad("--nope"), "flag provided but not defined: -nope");
+        assert_eq!(bad("--name"), "flag needs an argument: -name");
+        assert_eq!(bad("---name"), "bad flag syntax: ---name");
+        assert_eq!(
+            bad("--election-timeout ten"),
+            "invalid value \"ten\" for flag -election-timeout: parse error"
+        );
+        assert_eq!(
+            bad("--election-timeout=-1"),
+            "invalid value \"-1\" for flag -election-timeout: parse error"
+        );
+        assert_eq!(bad("--pre-vote=x"), "invalid boolean value \"x\" for -pre-vote: parse error");
+        assert_eq!(
+            bad("--listen-client-urls 127.0.0.1:1"),
+            "invalid value \"127.0.0.1:1\" for flag -listen-client-urls: \
+             parse \"127.0.0.1:1\": first path segment in URL cannot contain colon"
+        );
+        assert_eq!(
+            bad("--feature-gates Nope=true"),
+            "invalid value \"Nope=true\" for flag -feature-gates: unrecognized feature gate: Nope"
+        );
+    }
+
+    #[test]
+    fn old_experimental_names_are_understood() {
+        let line = "--experimental-initial-corrupt-check=true \
+                    --experimental-watch-progress-notify-interval 5s";
+        let given = parse(&words(line)).unwrap();
+        assert_eq!(given.text("feature-gates"), "InitialCorruptCheck=true");
+        assert_eq!(given.text("watch-progress-notify-interval"), "5s");
+        assert_eq!(given.old_names.len(), 2);
+        assert_eq!(bad("--experimental-x"), "flag provided but not defined: -experimental-x");
+    }
+
+    #[test]
+    fn every_default_passes_its_own_check() {
+        for flag in FLAGS.iter().filter(|flag| !flag.help.is_empty()) {
+            assert_eq!(check(flag.kind, flag.default), Ok(()), "{}", flag.name);
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! A client's connection with a look at its frames: bytes are counted, and pings that come too
+//! often end it.
+//!
+//! h2 answers pings by itself and tells nobody. So the frame headers that pass by are read here,
+//! nine bytes each, which also shows where a frame of ours ends: there, and only there, a GOAWAY
+//! can be put into the stream. The rule is grpc-go's: a ping sooner than the minimum after the one
+//! before it, or within two hours of it while no call is open, is a strike; an answer of ours
+//! forgives all strikes; the third one ends the connection.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::limits::PING_STRIKES_MAX;
+use crate::metrics;
+
+/// What an HTTP/2 client sends first.
+pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PING: u8 = 6;
+const ACK: u8 = 1;
+/// Without an open call a client has no reason to ping more often.
+const IDLE_PING: Duration = Duration::from_secs(2 * 3600);
+
+/// GOAWAY, ENHANCE_YOUR_CALM, "too_many_pings".
+const GOAWAY: &[u8] = b"\x00\x00\x16\x07\x00\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x0btoo_many_pings";
+
+/// Follows frame headers through a stream of bytes.
+struct Frames {
+    header: [u8; 9],
+    have: usize,
+    /// Bytes of payload, or of the preface, that are still to pass.
+    skip: usize,
+}
+
+impl Frames {
+    fn new(skip: usize) -> Self {
+        Self { header: [0; 9], have: 0, skip }
+    }
+
+    /// Calls `seen` with type and flags of each frame whose header is complete in these bytes.
+    fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(u8, u8)) {
+        while !bytes.is_empty() {
+            let skip = self.skip.min(bytes.len());
+            self.skip -= skip;
+            bytes = &bytes[skip..];
+            let take = (self.header.len() - self.have).min(bytes.len());
+            if self.skip > 0 || take == 0 {
+                continue;
+            }
+            self.header[self.have..self.have + take].copy_from_slice(&bytes[..take]);
+            self.have += take;
+            bytes = &bytes[take..];
+            if self.have == self.header.len() {
+                let [a, b, c, kind, flags, ..] = self.header;
+                self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
+                self.have = 0;
+                seen(kind, flags);
+            }
+        }
+    }
+
+    fn at_boundary(&self) -> bool {
+        self.skip == 0 && self.have == 0
+    }
+}
+
+/// Counts strikes against a client.
+struct Pings {
+    minimum: Duration,
+    last: Option<Instant>,
+    strikes: u32,
+    forgiven: bool,
+}
+
+impl Pings {
+    fn new(minimum: Duration) -> Self {
+        Self { minimum, last: None, strikes: 0, forgiven: false }
+    }
+
+    /// Whether this ping is one too many.
+    fn ping(&mut self, now: Instant, idle: bool) -> bool {
+        let since = self.last.map(|last| now.duration_since(last));
+        self.last = Some(now);
+        if std::mem::take(&mut self.forgiven) {
+            self.strikes = 0;
+            return false;
+        }
+        let least = if idle { IDLE_PING } else { self.minimum };
+        if since.is_some_and(|since| since < least) {
+            self.strikes += 1;
+        }
+        self.strikes > PING_STRIKES_MAX
+    }
+}
+
+/// Calls open on one connection.
+#[derive(Clone, Default)]
+pub(super) struct Calls(Arc<AtomicUsize>);
+
+impl Calls {
+    pub(super) fn enter(&self) -> Open {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(&self.0))
+    }
+}
+
+/// One open call; it ends when this is dropped.
+pub(super) struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An HTTP/2 connection under these rules. `first` is what was read to know its protocol.
+pub(super) struct Guarded<S> {
+    inner: S,
+    first: Bytes,
+    inbound: Frames,
+    outbound: Frames,
+    pings: Pings,
+    calls: Calls,
+    /// Set once the connection must end: what is left of the GOAWAY.
+    farewell: Option<&'static [u8]>,
+    reader: Option<Waker>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
+    pub(super) fn new(inner: S, first: Bytes, minimum: Duration, calls: Calls) -> Self {
+        let (inbound, outbound) = (Frames::new(PREFACE.len()), Frames::new(0));
+        let pings = Pings::new(minimum);
+        Self { inner, first, inbound, outbound, pings, calls, farewell: None, reader: None }
+    }
+
+    fn received(&mut self, bytes: &[u8]) {
+        metrics::client_received_bytes().inc_by(bytes.len() as u64);
+        let mut pings = 0;
+        self.inbound.feed(bytes, |kind, flags| {
+            pings += u32::from(kind == PING && flags & ACK == 0);
+        });
+        for _ in 0..pings {
+            let idle = self.calls.0.load(Ordering::Relaxed) == 0;
+            if self.pings.ping(Instant::now(), idle) && self.farewell.is_none() {
+                self.farewell = Some(GOAWAY);
+            }
+        }
+    }
+
+    fn sent(&mut self, bytes: &[u8]) {
+        let forgiven = &mut self.pings.forgiven;
+        self.outbound.feed(bytes, |kind, _| *forgiven |= matches!(kind, DATA | HEADERS));
+    }
+
+    fn wrote(&mut self, count: usize) {
+        metrics::client_sent_bytes().inc_by(count as u64);
+        if self.farewell.is_some() {
+            if let Some(reader) = self.reader.take() {
+                reader.wake();
+            }
+        }
+    }
+
+    /// Sends the GOAWAY, where a frame may start.
+    fn part(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.farewell.filter(|rest| !rest.is_empty()) {
+            let count = ready!(Pin::new(&mut self.inner).poll_write(context, rest))?;
+            self.farewell = Some(&rest[count..]);
+        }
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+}
+
+fn calm_down() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "too many pings from the client")
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.farewell.is_some() {
+            if !this.outbound.at_boundary() {
+                this.reader = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            ready!(this.part(context))?;
+            return Poll::Ready(Err(calm_down()));
+        }
+        let start = buffer.filled().len();
+        if this.first.is_empty() {
+            ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
+        } else {
+            let count = this.first.len().min(buffer.remaining());
+            buffer.put_slice(&this.first[..count]);
+            this.first.advance(count);
+        }
+        this.received(&buffer.filled()[start..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.farewell.is_some() && this.outbound.at_boundary() {
+            ready!(this.part(context))?;
+            return Poll::Ready(Err(calm_down()));
+        }
+        let count = ready!(Pin::new(&mut this.inner).poll_write(context, bytes))?;
+        this.sent(&bytes[..count]);
+        this.wrote(count);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.farewell.is_some() && this.outbound.at_boundary() {
+            ready!(this.part(context))?;
+            return Poll::Ready(Err(calm_down()));
+        }
+        let count = ready!(Pin::new(&mut this.inner).poll_write_vectored(context, slices))?;
+        let mut left = count;
+        for slice in slices {
+            let part = left.min(slice.len());
+            this.sent(&slice[..part]);
+            left -= part;
+        }
+        this.wrote(count);
+        Poll::Ready(Ok(count))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
+        let mut bytes = (payload as u32).to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags, 0, 0, 0, 0]);
+        bytes.extend(vec![PING; payload]);
+        bytes
+    }
+
+    #[test]
+    fn frames_are_found_however_the_bytes_are_cut() {
+        let mut bytes = PREFACE.to_vec();
+        for part in [frame(4, 0, 18), frame(PING, 0, 8), frame(DATA, 1, 0), frame(PING, ACK, 8)] {
+            bytes.extend(part);
+        }
+        for cut in 1..bytes.len() {
+            let mut frames = Frames::new(PREFACE.len());
+            let mut seen = Vec::new();
+            for part in bytes.chunks(cut) {
+                frames.feed(part, |kind, flags| seen.push((kind, flags)));
+            }
+            assert_eq!(seen, [(4, 0), (PING, 0), (DATA, 1), (PING, ACK)], "cut {cut}");
+            assert!(frames.at_boundary());
+        }
+    }
+
+    #[test]
+    fn the_third_strike_ends_and_an_answer_forgives() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut pings = Pings::new(Duration::from_secs(5));
+        assert!(!pings.ping(at(0), false));
+        assert!(!pings.ping(at(5), false), "in time");
+        assert!(!pings.ping(at(6), false) && !pings.ping(at(7), false));
+        assert!(pings.ping(at(8), false));
+
+        let mut pings = Pings::new(Duration::from_secs(5));
+        for second in 0..100 {
+            pings.forgiven = true;
+            assert!(!pings.ping(at(second), false));
+        }
+
+        let mut pings = Pings::new(Duration::from_secs(5));
+        let verdicts: Vec<bool> = (0..4).map(|n| pings.ping(at(n * 60), true)).collect();
+        assert_eq!(verdicts, [false, false, false, true], "idle pings need two hours");
+    }
+
+    #[test]
+    fn the_goaway_is_a_frame() {
+        let length = u32::from_be_bytes([0, GOAWAY[0], GOAWAY[1], GOAWAY[2]]) as usize;
+        assert_eq!(GOAWAY.len(), 9 + length);
+        assert_eq!(GOAWAY[3], 7);
+    }
+}

@@ -1,0 +1,369 @@
+//! Listeners: binding, accepting, and telling HTTP/2 from HTTP/1.1 by the first bytes.
+//!
+//! ```text
+//!   URL ─► bind ─► accept ─► first bytes ─┬─ HTTP/2 preface ─► gRPC
+//!                                         └─ anything else  ─► HTTP/1.1
+//! ```
+//!
+//! A port is bound before the data directory is opened and answers only once the member is ready;
+//! connections made before wait in the kernel's queue. The number of connections is bounded by the
+//! process's open files; above it they wait there too.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body as HttpBody, Frame};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::io::{Calls, Guarded, Open, PREFACE};
+use super::url::Url;
+use crate::http::{Http, Port};
+use crate::{limits, rpc};
+
+/// How HTTP/2 connections are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keepalive {
+    /// Shortest time between a client's pings.
+    pub minimum: Duration,
+    /// Between our pings; zero is never.
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub streams_max: u32,
+}
+
+/// What a port serves.
+#[derive(Clone)]
+pub(super) struct Services {
+    /// None on ports that speak HTTP/1.1 only.
+    pub rpc: Option<Arc<rpc::Server>>,
+    pub http: Arc<Http>,
+    pub port: Port,
+    pub keepalive: Keepalive,
+    pub connections: Arc<Semaphore>,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// A bound port.
+pub(super) struct Listener {
+    socket: Socket,
+    pub address: String,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Socket::Unix(_, path) = &self.socket {
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+/// Binds every URL once.
+pub(super) fn bind(urls: &[Url]) -> Result<Vec<Listener>, String> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    for url in urls {
+        let listener = bind_one(url)?;
+        if let Some(listener) = listener {
+            listeners.push(listener);
+        }
+    }
+    Ok(listeners)
+}
+
+fn bind_one(url: &Url) -> Result<Option<Listener>, String> {
+    if url.is_unix() {
+        let path = url.socket_path();
+        let failed = |error: io::Error| format!("listen unix {path}: bind: {}", reason(&error));
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let socket = UnixListener::bind(&path).map_err(failed)?;
+        let socket = Socket::Unix(socket, PathBuf::from(&path));
+        return Ok(Some(Listener { socket, address: path }));
+    }
+    let (host, port) = url.host_port();
+    let failed = |error: io::Error| format!("listen tcp {host}:{port}: bind: {}", reason(&error));
+    let address = resolve(host, port).map_err(failed)?;
+    let socket = std::net::TcpListener::bind(address).map_err(failed)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    let address = socket.local_addr().map_err(failed)?.to_string();
+    let socket = TcpListener::from_std(socket).map_err(failed)?;
+    Ok(Some(Listener { socket: Socket::Tcp(socket), address }))
+}
+
+/// `localhost` may be several addresses; IPv4 comes first, as in etcd.
+fn resolve(host: &str, port: &str) -> io::Result<SocketAddr> {
+    let port: u16 = port.parse().map_err(|_| io::Error::other("invalid port"))?;
+    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+    first.copied().ok_or_else(|| io::Error::other("no such host"))
+}
+
+/// The system's words without Rust's number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+/// Accepts until `stop`, then gives the connections a moment to end.
+pub(super) async fn serve(listener: Listener, services: Services, mut stop: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    let stopped = stop.clone();
+    loop {
+        let permit = tokio::select! {
+            permit = Arc::clone(&services.connections).acquire_owned() => permit,
+            () = stopping(&mut stop) => break,
+        };
+        let Ok(permit) = permit else { break };
+        tokio::select! {
+            accepted = accept(&listener, &services, &stopped, permit, &mut connections) => {
+                if let Err(error) = accepted {
+                    tracing::warn!(address = listener.address.as_str(), %error, "failed to accept a connection");
+                    tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+                }
+            }
+            () = stopping(&mut stop) => break,
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    drop(tokio::time::timeout(limits::SHUTDOWN_GRACE, ended).await);
+}
+
+/// Resolves when the server stops.
+async fn stopping(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+async fn accept(
+    listener: &Listener,
+    services: &Services,
+    stop: &watch::Receiver<bool>,
+    permit: OwnedSemaphorePermit,
+    connections: &mut JoinSet<()>,
+) -> io::Result<()> {
+    let (services, stop) = (services.clone(), stop.clone());
+    match &listener.socket {
+        Socket::Tcp(socket) => {
+            let (stream, _) = socket.accept().await?;
+            // A socket that refuses an option is still a connection.
+            drop(stream.set_nodelay(true));
+            drop(keep_alive(&stream));
+            connections.spawn(connection(stream, services, stop, permit));
+        }
+        Socket::Unix(socket, _) => {
+            let (stream, _) = socket.accept().await?;
+            connections.spawn(connection(stream, services, stop, permit));
+        }
+    }
+    Ok(())
+}
+
+/// Lets the kernel find out about clients that vanished.
+fn keep_alive(socket: impl AsFd) -> rustix::io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, limits::TCP_KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(&socket, limits::TCP_KEEPALIVE)
+}
+
+async fn connection<S>(
+    mut stream: S,
+    services: Services,
+    stop: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let sniffed = tokio::time::timeout(limits::PREFACE_TIMEOUT, sniff(&mut stream)).await;
+    let Ok(Ok((first, http2))) = sniffed else { return };
+    match (http2, &services.rpc) {
+        (true, Some(rpc)) => {
+            let rpc = Arc::clone(rpc);
+            http2_connection(stream, first, rpc, services.keepalive, stop).await;
+        }
+        (true, None) => {}
+        (false, _) => {
+            let stream = Replay { first, inner: stream };
+            http1_connection(stream, services.http, services.port, stop).await;
+        }
+    }
+}
+
+/// Reads until the bytes are, or can no longer be, the HTTP/2 preface.
+async fn sniff<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Bytes, bool)> {
+    let mut first = BytesMut::with_capacity(256);
+    loop {
+        if stream.read_buf(&mut first).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let common = first.len().min(PREFACE.len());
+        if first[..common] != PREFACE[..common] {
+            return Ok((first.freeze(), false));
+        }
+        if common == PREFACE.len() {
+            return Ok((first.freeze(), true));
+        }
+    }
+}
+
+async fn http2_connection<S>(
+    stream: S,
+    first: Bytes,
+    rpc: Arc<rpc::Server>,
+    keepalive: Keepalive,
+    mut stop: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let calls = Calls::default();
+    let stream = Guarded::new(stream, first, keepalive.minimum, calls.clone());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (rpc, open) = (Arc::clone(&rpc), calls.enter());
+        async move {
+            let response = rpc.call(request).await;
+            Ok::<_, Infallible>(response.map(|body| Counted { body, _open: open }))
+        }
+    });
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .max_concurrent_streams(keepalive.streams_max)
+        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(limits::HEADER_BYTES_MAX)
+        .max_pending_accept_reset_streams(limits::RESET_STREAMS_MAX)
+        .keep_alive_interval(Some(keepalive.interval).filter(|interval| !interval.is_zero()))
+        .keep_alive_timeout(keepalive.timeout);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "client connection ended");
+            }
+            return;
+        }
+        () = stopping(&mut stop) => connection.as_mut().graceful_shutdown(),
+    }
+    drop(connection.await);
+}
+
+async fn http1_connection<S>(
+    stream: S,
+    http: Arc<Http>,
+    port: Port,
+    mut stop: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let http = Arc::clone(&http);
+        async move {
+            let (parts, _body) = request.into_parts();
+            let answer: Response<_> = http.answer(port, &parts).await;
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HTTP_HEADER_TIMEOUT)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "client connection ended");
+            }
+            return;
+        }
+        () = stopping(&mut stop) => connection.as_mut().graceful_shutdown(),
+    }
+    drop(connection.await);
+}
+
+/// An answer whose call counts as open until it is sent.
+struct Counted {
+    body: rpc::Body,
+    _open: Open,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+/// A stream whose first bytes were read already.
+struct Replay<S> {
+    first: Bytes,
+    inner: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Replay<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.first.is_empty() {
+            return Pin::new(&mut this.inner).poll_read(context, buffer);
+        }
+        let count = this.first.len().min(buffer.remaining());
+        buffer.put_slice(&this.first.split_to(count));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Replay<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+    }
+}

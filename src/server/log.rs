@@ -1,0 +1,322 @@
+//! Log lines as etcd writes them: one JSON object a line, or tab-separated for people.
+//!
+//! This is a whole `tracing` subscriber and not a layer: the server opens no spans, and events of
+//! other crates are turned off at their call sites, so that what is not logged costs nothing. A
+//! line is formatted first and written with one call under the lock. The target `fatal` marks the
+//! last line before the process ends.
+
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+
+use parking_lot::Mutex;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use super::config;
+use crate::clock::{Clock, SystemClock};
+
+enum Output {
+    Stderr,
+    Stdout,
+    File(File),
+}
+
+pub(super) struct Logger {
+    level: config::Level,
+    json: bool,
+    outputs: Mutex<Vec<Output>>,
+    clock: SystemClock,
+}
+
+impl Logger {
+    pub(super) fn new(settings: &config::Log) -> io::Result<Self> {
+        let outputs = settings
+            .outputs
+            .iter()
+            .map(|output| match output.as_str() {
+                "default" | "stderr" => Ok(Output::Stderr),
+                "stdout" => Ok(Output::Stdout),
+                path => OpenOptions::new().append(true).create(true).open(path).map(Output::File),
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        let clock = SystemClock::new();
+        Ok(Self { level: settings.level, json: settings.json, outputs: Mutex::new(outputs), clock })
+    }
+
+    /// Makes this the process's logger. A second one is ignored.
+    pub(super) fn install(self) {
+        drop(tracing::subscriber::set_global_default(self));
+    }
+
+    fn wants(&self, metadata: &Metadata<'_>) -> bool {
+        let ours = metadata.target().starts_with("rusd") || metadata.target() == FATAL;
+        ours && metadata.is_event() && level_of(metadata) >= self.level
+    }
+}
+
+/// The target of the line that says why the process ends.
+pub(super) const FATAL: &str = "fatal";
+
+fn level_of(metadata: &Metadata<'_>) -> config::Level {
+    if metadata.target() == FATAL {
+        return config::Level::Fatal;
+    }
+    match *metadata.level() {
+        Level::ERROR => config::Level::Error,
+        Level::WARN => config::Level::Warn,
+        Level::INFO => config::Level::Info,
+        _ => config::Level::Debug,
+    }
+}
+
+fn level_name(level: config::Level) -> &'static str {
+    match level {
+        config::Level::Debug => "debug",
+        config::Level::Info => "info",
+        config::Level::Warn => "warn",
+        config::Level::Error => "error",
+        config::Level::Fatal => "fatal",
+    }
+}
+
+impl Subscriber for Logger {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.wants(metadata) { Interest::always() } else { Interest::never() }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.wants(metadata)
+    }
+
+    fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
+        use tracing::level_filters::LevelFilter;
+        Some(match self.level {
+            config::Level::Debug => LevelFilter::DEBUG,
+            config::Level::Info => LevelFilter::INFO,
+            config::Level::Warn => LevelFilter::WARN,
+            config::Level::Error | config::Level::Fatal => LevelFilter::ERROR,
+        })
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let line = line(event, self.clock.unix_nanos(), self.json);
+        for output in self.outputs.lock().iter_mut() {
+            // Nobody is left to tell when the log itself cannot be written.
+            drop(match output {
+                Output::Stderr => io::stderr().write_all(line.as_bytes()),
+                Output::Stdout => io::stdout().write_all(line.as_bytes()),
+                Output::File(file) => file.write_all(line.as_bytes()),
+            });
+        }
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+fn line(event: &Event<'_>, unix_nanos: u64, json: bool) -> String {
+    let mut fields = Fields { message: String::new(), text: String::new(), spaced: !json };
+    event.record(&mut fields);
+    let metadata = event.metadata();
+    let level = level_name(level_of(metadata));
+    let (time, caller) = (timestamp(unix_nanos), caller(metadata));
+    if json {
+        let mut line = format!("{{\"level\":\"{level}\",\"ts\":\"{time}\",\"caller\":");
+        quote(&mut line, &caller);
+        line.push_str(",\"msg\":");
+        quote(&mut line, &fields.message);
+        if !fields.text.is_empty() {
+            line.push(',');
+            line.push_str(&fields.text);
+        }
+        line.push_str("}\n");
+        line
+    } else {
+        let mut line = format!("{time}\t{level}\t{caller}\t{}", fields.message);
+        if !fields.text.is_empty() {
+            line.push_str("\t{");
+            line.push_str(&fields.text);
+            line.push('}');
+        }
+        line.push('\n');
+        line
+    }
+}
+
+/// Directory, file and line of the call.
+fn caller(metadata: &Metadata<'_>) -> String {
+    let file = metadata.file().unwrap_or("unknown");
+    let start = file.rmatch_indices('/').nth(1).map_or(0, |(at, _)| at + 1);
+    format!("{}:{}", &file[start..], metadata.line().unwrap_or(0))
+}
+
+struct Fields {
+    message: String,
+    text: String,
+    spaced: bool,
+}
+
+impl Fields {
+    fn raw(&mut self, field: &Field, value: &str) {
+        if !self.text.is_empty() {
+            self.text.push_str(if self.spaced { ", " } else { "," });
+        }
+        quote(&mut self.text, field.name());
+        self.text.push_str(if self.spaced { ": " } else { ":" });
+        self.text.push_str(value);
+    }
+
+    fn string(&mut self, field: &Field, value: &str) {
+        let mut quoted = String::with_capacity(value.len() + 2);
+        quote(&mut quoted, value);
+        self.raw(field, &quoted);
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = format!("{value:?}");
+        if field.name() == "message" {
+            self.message = text;
+        } else if let (true, Ok(list)) =
+            (text.starts_with(['[', '"']), serde_json::from_str::<serde_json::Value>(&text))
+        {
+            // The debug form of a list of strings or numbers is JSON already.
+            self.raw(field, &list.to_string());
+        } else {
+            self.string(field, &text);
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.message = value.to_owned();
+        } else {
+            self.string(field, value);
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.raw(field, &value.to_string());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.raw(field, &value.to_string());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.raw(field, if value { "true" } else { "false" });
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        if value.is_finite() {
+            self.raw(field, &value.to_string());
+        } else {
+            self.string(field, &value.to_string());
+        }
+    }
+}
+
+fn quote(out: &mut String, text: &str) {
+    match serde_json::to_string(text) {
+        Ok(quoted) => out.push_str(&quoted),
+        Err(_) => out.push_str("\"\""),
+    }
+}
+
+/// Microseconds in UTC: `2026-11-22T18:20:11.890616Z`.
+fn timestamp(unix_nanos: u64) -> String {
+    let micros = unix_nanos / 1000;
+    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let mut text = String::with_capacity(27);
+    drop(write!(
+        text,
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{micros:06}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    ));
+    text
+}
+
+/// The date of a day counted from 1970-01-01. Years start in March here, so that the leap day is
+/// the last of a year.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    fn logged(format: &str, log: impl FnOnce()) -> String {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap().to_owned();
+        let settings = config::Log {
+            level: config::Level::Info,
+            json: format == "json",
+            outputs: vec![path.clone()],
+        };
+        tracing::subscriber::with_default(Logger::new(&settings).unwrap(), log);
+        let mut text = String::new();
+        File::open(path).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_line_is_etcds_json() {
+        let text = logged("json", || {
+            let urls = vec!["http://a:1".to_owned()];
+            tracing::info!("data-dir" = "d \"x\"", count = 3, urls = ?urls, error = %"e", "hello {}", 1);
+            tracing::debug!("not this");
+        });
+        let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+        assert_eq!(line["level"], "info");
+        assert_eq!(line["msg"], "hello 1");
+        assert_eq!(line["data-dir"], "d \"x\"");
+        assert_eq!(line["count"], 3);
+        assert_eq!(line["urls"], serde_json::json!(["http://a:1"]));
+        assert_eq!(line["error"], "e");
+        assert!(line["caller"].as_str().unwrap().starts_with("server/log.rs:"));
+        assert_eq!(line["ts"].as_str().unwrap().len(), 27);
+        assert!(text.starts_with("{\"level\":\"info\",\"ts\":\""));
+    }
+
+    #[test]
+    fn a_console_line_is_tab_separated() {
+        let text = logged("console", || tracing::warn!(a = 1, b = "x", "hello"));
+        let parts: Vec<&str> = text.trim_end().split('\t').collect();
+        assert_eq!((parts[1], parts[3], parts[4]), ("warn", "hello", "{\"a\": 1, \"b\": \"x\"}"));
+    }
+
+    #[test]
+    fn timestamps_know_leap_days() {
+        assert_eq!(timestamp(0), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(timestamp(951_782_400_000_001_000), "2000-02-29T00:00:00.000001Z");
+        assert_eq!(timestamp(1_795_371_611_890_616_000), "2026-11-22T18:20:11.890616Z");
+    }
+}

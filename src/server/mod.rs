@@ -1,0 +1,386 @@
+//! The server program: configuration, listeners, start and stop.
+//!
+//! ```text
+//!   flags ─► log ─► bind peer and client ports ─► data directory ─► node ─► metrics port
+//!         ─► ready (published through the log) ─► client ports ─► READY=1
+//!   signal ─► streams end, ports close ─► node stops, all is durable ─► die by the signal
+//! ```
+//!
+//! Nothing below this room reads flags, the environment or signals. A port is bound early, so that
+//! a second server fails before it touches the data, and answers late, so that no client sees a
+//! member that is not part of its cluster yet. The metrics port answers in between: a probe must
+//! be able to tell a member that waits for its quorum from one that hangs.
+
+mod config;
+mod datadir;
+mod flags;
+mod go;
+mod io;
+mod listen;
+mod log;
+mod notify;
+mod url;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::clock::SystemClock;
+use crate::http::{self, Http, Port};
+use crate::node::{self, Node};
+use crate::{limits, metrics, rpc};
+use config::{Compaction, Config, Notice, Stop};
+use listen::{Keepalive, Listener, Services};
+
+const VERSION: &str = "3.7.1";
+
+/// Runs the server with these flags, given without the program's name, until a signal.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let arguments: Vec<String> =
+        arguments.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .map(|(name, value)| {
+            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+        })
+        .collect();
+    match config::load(&arguments, &environment) {
+        Ok((config, notices)) => match log::Logger::new(&config.log) {
+            Ok(logger) => {
+                logger.install();
+                start(config, &arguments, &notices)
+            }
+            Err(error) => stop_early(Stop::Invalid(format!("cannot open log output: {error}"))),
+        },
+        Err(stop) => stop_early(stop),
+    }
+}
+
+/// Ends a start that the flags do not allow, in etcd's way.
+fn stop_early(stop: Stop) -> ExitCode {
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    match stop {
+        Stop::Help => {
+            drop(err.write_all(USAGE.as_bytes()));
+            drop(out.write_all(help().as_bytes()));
+            ExitCode::SUCCESS
+        }
+        Stop::Version => {
+            drop(out.write_all(version().as_bytes()));
+            ExitCode::SUCCESS
+        }
+        Stop::Usage(text) => {
+            drop(write!(err, "{text}\n{USAGE}"));
+            ExitCode::from(2)
+        }
+        Stop::Invalid(error) => {
+            default_log();
+            tracing::warn!(error, "failed to verify flags");
+            ExitCode::FAILURE
+        }
+        Stop::Conflict(variable) => {
+            default_log();
+            tracing::error!(
+                target: log::FATAL,
+                { "environment-variable" = variable },
+                "conflicting environment variable is shadowed by corresponding command-line flag \
+                 (either unset environment variable or disable flag))"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn default_log() {
+    let settings = config::Log {
+        level: config::Level::Info,
+        json: true,
+        outputs: vec!["default".into()],
+    };
+    if let Ok(logger) = log::Logger::new(&settings) {
+        logger.install();
+    }
+}
+
+const USAGE: &str = "Usage:\n\n  etcd [flags]\n    Start the server.\n\n  etcd --version\n    \
+                     Show the version.\n\n  etcd -h | --help\n    Show the flags.\n";
+
+fn help() -> String {
+    let mut text = String::from("Flags (a value may follow = or a space):\n\n");
+    for flag in flags::FLAGS.iter().filter(|flag| !flag.help.is_empty()) {
+        let note = match flag.support {
+            flags::Support::Honoured => "",
+            flags::Support::Ignored => " (accepted without effect)",
+            flags::Support::Default => " (only the default is supported yet)",
+        };
+        text.push_str(&format!("  --{} '{}'\n    {}{note}\n", flag.name, flag.default, flag.help));
+    }
+    text
+}
+
+fn version() -> String {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!(
+        "etcd Version: {VERSION}\nGit SHA: rusd-{}\nGo Version: none, this is rusd\nGo OS/Arch: {}/{arch}\n",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::OS
+    )
+}
+
+/// The last line of a server that cannot go on.
+fn fatal(message: &str, error: &str) -> ExitCode {
+    tracing::error!(target: log::FATAL, error, "{message}");
+    ExitCode::FAILURE
+}
+
+fn start(config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
+    tracing::info!(args = ?arguments, "Running: ");
+    for notice in notices {
+        say(notice);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fatal("cannot start threads", &error.to_string()),
+    };
+    let ended = runtime.block_on(run(config, arguments));
+    // Connections that did not end in time must not hold the process.
+    runtime.shutdown_background();
+    match ended {
+        Ok(signal) => die_by(signal),
+        Err(error) => fatal("discovery failed", &error),
+    }
+}
+
+fn say(notice: &Notice) {
+    let fields: Vec<String> =
+        notice.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    match (notice.warn, fields.is_empty()) {
+        (true, true) => tracing::warn!("{}", notice.message),
+        (true, false) => tracing::warn!(details = ?fields, "{}", notice.message),
+        (false, _) => tracing::info!(details = ?fields, "{}", notice.message),
+    }
+}
+
+/// Ends the process the way its signal would have. The first process of a container cannot be
+/// killed by a default action, so it ends with success.
+fn die_by(signal: i32) -> ExitCode {
+    if std::process::id() == 1 {
+        return ExitCode::SUCCESS;
+    }
+    drop(signal_hook::low_level::emulate_default_handler(signal));
+    ExitCode::from(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0)))
+}
+
+/// Serves until a signal and returns its number.
+async fn run(config: Config, arguments: &[String]) -> Result<i32, String> {
+    let connections = connections_max()?;
+    let urls = |urls: &[url::Url]| urls.iter().map(url::Url::to_string).collect::<Vec<_>>();
+    tracing::info!("listen-peer-urls" = ?urls(&config.listen_peer_urls), "configuring peer listeners");
+    let peers = listen::bind(&config.listen_peer_urls)?;
+    tracing::info!("listen-client-urls" = ?urls(&config.listen_client_urls), "configuring client listeners");
+    let clients = listen::bind(&config.listen_client_urls)?;
+    let probes = listen::bind(&config.listen_metrics_urls)?;
+    let node = open(&config).await?;
+    say_gates(&config);
+
+    let services = services(&config, arguments, &node, connections);
+    let (stop, stopped) = watch::channel(false);
+    let mut ports = JoinSet::new();
+    let spawn = |ports: &mut JoinSet<()>, listeners: Vec<Listener>, services: &Services| {
+        for listener in listeners {
+            ports.spawn(listen::serve(listener, services.clone(), stopped.clone()));
+        }
+    };
+    spawn(&mut ports, peers, &Services { rpc: None, port: Port::Peer, ..services.clone() });
+    spawn(&mut ports, probes, &Services { rpc: None, port: Port::Metrics, ..services.clone() });
+    tracing::info!(
+        "local-member-id" = %format!("{:x}", node.header().member_id),
+        "initial-advertise-peer-urls" = ?urls(&config.advertise_peer_urls),
+        "listen-peer-urls" = ?urls(&config.listen_peer_urls),
+        "advertise-client-urls" = ?urls(&config.advertise_client_urls),
+        "listen-client-urls" = ?urls(&config.listen_client_urls),
+        "listen-metrics-urls" = ?urls(&config.listen_metrics_urls),
+        "now serving peer/client/metrics"
+    );
+    let (mut ready, mut fatal) = (node.ready(), node.fatal());
+    tokio::select! {
+        ready = ready.wait_for(|ready| *ready) => {
+            ready.map_err(|_| "the member stopped before it was ready")?;
+        }
+        error = failure(&mut fatal) => return Err(error),
+    }
+    let rpc = services.rpc.clone();
+    if let Some(rpc) = &rpc {
+        ports.spawn(Arc::clone(rpc).watch_leader());
+    }
+    let addresses: Vec<String> = clients.iter().map(|port| port.address.clone()).collect();
+    spawn(&mut ports, clients, &services);
+    say_ready(&addresses);
+    let ended = tokio::select! {
+        signal = wait_for_signal() => signal.map_err(|error| error.to_string()),
+        error = failure(&mut fatal) => Err(error),
+    };
+    if let Some(rpc) = &rpc {
+        rpc.stop();
+    }
+    stop.send_replace(true);
+    while ports.join_next().await.is_some() {}
+    if tokio::time::timeout(limits::NODE_STOP_TIMEOUT, node.stop()).await.is_err() {
+        tracing::error!("the node did not stop in time; the log will be replayed");
+    }
+    tracing::info!("closed etcd server");
+    ended
+}
+
+/// Resolves when the node cannot go on.
+async fn failure(fatal: &mut watch::Receiver<Option<String>>) -> String {
+    match fatal.wait_for(Option::is_some).await {
+        Ok(error) => error.clone().unwrap_or_default(),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Connections that the process's open files allow.
+fn connections_max() -> Result<usize, String> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.unwrap_or(u64::MAX);
+    if limit <= limits::DESCRIPTORS_RESERVED {
+        return Err(format!(
+            "file descriptor limit[{limit}] of etcd process is too low, and should be set higher \
+             than {} to ensure that the process has enough file descriptors",
+            limits::DESCRIPTORS_RESERVED
+        ));
+    }
+    let free = usize::try_from(limit - limits::DESCRIPTORS_RESERVED).unwrap_or(usize::MAX);
+    Ok(free.min(Semaphore::MAX_PERMITS))
+}
+
+/// Opens the data directory and starts the node in it.
+async fn open(config: &Config) -> Result<Node, String> {
+    let members = if datadir::is_initialized(&config.data_dir)? {
+        Vec::new()
+    } else {
+        vec![(config.name.clone(), config.first_cluster()?)]
+    };
+    let settings = node_config(config, members);
+    let runtime = tokio::runtime::Handle::current();
+    let started = tokio::task::spawn_blocking(move || {
+        let _entered = runtime.enter();
+        Node::start(settings, Arc::new(SystemClock::new()))
+    });
+    match started.await {
+        Ok(Ok(node)) => {
+            metrics::set_server_id(node.member_id());
+            Ok(node)
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> node::Config {
+    node::Config {
+        name: config.name.clone(),
+        data_dir: config.data_dir.clone(),
+        wal_dir: None,
+        cluster_token: config.token.clone(),
+        initial_cluster,
+        client_urls: config.advertise_client_urls.iter().map(url::Url::to_string).collect(),
+        heartbeat_interval: config.heartbeat,
+        election_timeout: config.election,
+        snapshot_count: config.snapshot_count,
+        snapshot_catchup_entries: config.catch_up_entries,
+        max_request_bytes: config.max_request_bytes,
+        quota_backend_bytes: config.quota_bytes,
+        commit_interval: config.batch_interval.unwrap_or(limits::COMMIT_INTERVAL),
+        retention: match config.compaction {
+            Compaction::Off => None,
+            Compaction::Periodic(period) => Some(node::Retention::Periodic(period)),
+            Compaction::Revision(count) => Some(node::Retention::Revision(count)),
+        },
+        compaction_sleep_interval: config.compaction_pause.unwrap_or(limits::COMPACTION_PAUSE),
+    }
+}
+
+fn say_gates(config: &Config) {
+    for (name, stage, on) in &config.gates {
+        metrics::set_feature(name, stage, *on);
+    }
+    if config.extensive_metrics {
+        metrics::enable_handling_seconds();
+    }
+}
+
+fn services(config: &Config, arguments: &[String], node: &Node, connections: usize) -> Services {
+    let request_timeout = Duration::from_secs(5) + 2 * config.election;
+    let rpc = rpc::Server::new(
+        node.clone(),
+        rpc::Config {
+            request_bytes_max: config.max_request_bytes,
+            txn_ops_max: config.max_txn_ops,
+            election_timeout: config.election,
+            warning_duration: config.warning_request,
+            watch_progress_interval: config
+                .progress_interval
+                .unwrap_or(limits::WATCH_PROGRESS_INTERVAL)
+                .max(limits::WATCH_PROGRESS_INTERVAL_MIN),
+        },
+    );
+    let http = Http::new(
+        node.clone(),
+        http::Config {
+            origins: config.origins.clone(),
+            hosts: config.hosts.clone(),
+            request_timeout,
+            command_line: arguments.to_vec(),
+        },
+    );
+    Services {
+        rpc: Some(rpc),
+        http,
+        port: Port::Client,
+        keepalive: Keepalive {
+            minimum: config.keepalive_min,
+            interval: config.keepalive_interval,
+            timeout: config.keepalive_timeout,
+            streams_max: config.max_concurrent_streams,
+        },
+        connections: Arc::new(Semaphore::new(connections)),
+    }
+}
+
+fn say_ready(addresses: &[String]) {
+    for address in addresses {
+        tracing::info!("ready to serve client requests");
+        tracing::info!(
+            traffic = "grpc+http",
+            address = address.as_str(),
+            "serving client traffic insecurely; this is strongly discouraged!"
+        );
+    }
+    tracing::info!("notifying init daemon");
+    match notify::ready() {
+        Ok(()) => tracing::info!("successfully notified init daemon"),
+        Err(error) => tracing::error!(%error, "failed to notify systemd for readiness"),
+    }
+}
+
+async fn wait_for_signal() -> std::io::Result<i32> {
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (number, name) = tokio::select! {
+        _ = terminate.recv() => (libc::SIGTERM, "terminated"),
+        _ = interrupt.recv() => (libc::SIGINT, "interrupt"),
+    };
+    tracing::info!(signal = name, "received signal; shutting down");
+    Ok(number)
+}

@@ -1,0 +1,419 @@
+//! The one thread that writes LMDB.
+//!
+//! Apply fills the open entry; `seal` moves it, whole, into the waiting batch; the committer takes
+//! the whole batch into one transaction, so no entry is ever split over two. A batch leaves memory
+//! only when its commit is durable: a full disk aborts the transaction and the batch stays.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use tokio::sync::oneshot;
+
+use super::env::{Env, Writer};
+use super::schema::{self, Bucket};
+use super::space::{self, Reserve};
+use super::tail::Tail;
+use super::{CompactionCursor, Error, Options, Row, Sizes};
+use crate::limits::{COMMIT_BYTES_MAX, COMMIT_OPS_MAX, COMPACTION_ROWS_MAX, TAIL_BYTES_MAX};
+use crate::types::Revision;
+
+/// How long a batch that found no space waits until it is tried again.
+const NO_SPACE_RETRY: Duration = Duration::from_secs(1);
+/// Rows copied out of the tail at a time, so that its lock is held shortly.
+const TAIL_SLICE_ROWS: usize = 256;
+
+type Small = BTreeMap<(Bucket, Vec<u8>), Option<Vec<u8>>>;
+
+/// Changes that belong together: of the entry that apply works on, or of all sealed entries.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// So many rows, the oldest in the tail that no other batch has.
+    pub rows: usize,
+    pub bytes: usize,
+    pub small: Small,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.rows == 0 && self.small.is_empty()
+    }
+
+    fn is_large(&self) -> bool {
+        self.rows + self.small.len() >= COMMIT_OPS_MAX || self.bytes >= COMMIT_BYTES_MAX
+    }
+
+    fn absorb(&mut self, entry: Self) {
+        self.rows += entry.rows;
+        self.bytes += entry.bytes;
+        self.small.extend(entry.small);
+    }
+
+    pub(super) fn set(&mut self, bucket: Bucket, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+        self.small.insert((bucket, key), value);
+    }
+}
+
+/// A log position: the index and term of a sealed or committed entry.
+pub(super) type Position = (u64, u64);
+
+pub(super) struct Job {
+    /// Rows in revision order, and whether each is put back.
+    rows: Vec<(Revision, bool)>,
+    done: usize,
+    cursor: CompactionCursor,
+    /// The seal that must be committed with the job or before it.
+    after_seal: u64,
+    /// Cloned by every guard taken before the job was scheduled.
+    guards: Arc<()>,
+    finished: oneshot::Sender<()>,
+}
+
+impl Job {
+    pub(super) fn new(
+        mut dead: Vec<(Revision, bool)>,
+        cursor: CompactionCursor,
+        after_seal: u64,
+        guards: Arc<()>,
+        finished: oneshot::Sender<()>,
+    ) -> Self {
+        dead.sort_unstable();
+        dead.dedup_by_key(|(rev, _)| *rev);
+        Self { rows: dead, done: 0, cursor, after_seal, guards, finished }
+    }
+}
+
+/// What apply, the waiting callers and the committer share.
+#[derive(Default)]
+pub(super) struct Queue {
+    pub batch: Batch,
+    pub position: Position,
+    /// Seals so far, and how many of them are durable.
+    pub sealed: u64,
+    pub committed: u64,
+    pub durable: Position,
+    /// Bytes in the batch and in the transaction under way.
+    pub bytes: usize,
+    /// A flush waits for this seal.
+    pub flush_to: u64,
+    pub jobs: VecDeque<Job>,
+    /// Stands for the guards taken since the last job was scheduled.
+    pub guards: Arc<()>,
+    pub no_space: bool,
+    /// Why the committer ended, or is to end.
+    pub stop: Option<String>,
+    /// When the waiting work is committed at the latest, by the store's clock.
+    pub due: Option<Duration>,
+}
+
+impl Queue {
+    fn job_is_ready(&self) -> bool {
+        self.jobs
+            .front()
+            .is_some_and(|job| job.after_seal <= self.sealed && Arc::strong_count(&job.guards) == 1)
+    }
+
+    fn has_entries(&self) -> bool {
+        self.sealed > self.committed
+    }
+}
+
+type Hook<T> = Mutex<Vec<Box<dyn Fn(T) + Send + Sync>>>;
+
+#[derive(Default)]
+pub(super) struct Hooks {
+    pub commit: Hook<Position>,
+    pub no_space: Hook<bool>,
+    pub fatal: Hook<String>,
+}
+
+fn call<T: Clone>(hook: &Hook<T>, value: &T) {
+    for hook in hook.lock().iter() {
+        hook(value.clone());
+    }
+}
+
+pub(super) struct Shared {
+    pub env: Env,
+    pub options: Options,
+    pub reserve: Reserve,
+    pub tail: RwLock<Tail>,
+    pub open: Mutex<Batch>,
+    pub queue: Mutex<Queue>,
+    /// The committer waits here for work.
+    pub work: Condvar,
+    /// Sealers and flushers wait here for the committer.
+    pub done: Condvar,
+    pub sizes: Mutex<Sizes>,
+    pub hooks: Hooks,
+}
+
+/// The committer's thread.
+pub(super) fn run(shared: &Shared) {
+    // A panic is a bug; it must not leave apply waiting for a thread that is gone.
+    let ended = panic::catch_unwind(AssertUnwindSafe(|| shared.work_off()));
+    let why = match ended {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the committer panicked".to_owned(),
+    };
+    tracing::error!(error = %why, "the store cannot commit; the member stops");
+    shared.stop(&why);
+    call(&shared.hooks.fatal, &why);
+}
+
+impl Shared {
+    /// Commits until it is told to stop.
+    fn work_off(&self) -> Result<(), Error> {
+        while let Some(batch) = self.next_batch() {
+            self.commit_until_done(batch)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn seal(&self, position: Position) {
+        let entry = std::mem::take(&mut *self.open.lock());
+        let mut queue = self.queue.lock();
+        let idle = !queue.has_entries();
+        assert!(queue.position.0 < position.0, "entry {} sealed twice", position.0);
+        queue.position = position;
+        queue.sealed += 1;
+        queue.bytes += entry.bytes;
+        queue.batch.absorb(entry);
+        if idle || queue.batch.is_large() {
+            self.work.notify_one();
+        }
+        while queue.bytes > TAIL_BYTES_MAX && queue.stop.is_none() {
+            self.done.wait(&mut queue);
+        }
+    }
+
+    pub(super) fn flush(&self) -> Result<u64, Error> {
+        let mut queue = self.queue.lock();
+        let target = queue.sealed;
+        queue.flush_to = queue.flush_to.max(target);
+        self.work.notify_one();
+        while queue.committed < target {
+            if let Some(why) = &queue.stop {
+                return Err(Error::Stopped(why.clone()));
+            }
+            if queue.no_space {
+                return Err(Error::NoSpace { file: self.env.file().to_path_buf() });
+            }
+            self.done.wait(&mut queue);
+        }
+        Ok(queue.durable.0)
+    }
+
+    pub(super) fn schedule(
+        &self,
+        rows: Vec<(Revision, bool)>,
+        cursor: CompactionCursor,
+    ) -> oneshot::Receiver<()> {
+        let (finished, receiver) = oneshot::channel();
+        let open = self.open.lock();
+        let mut queue = self.queue.lock();
+        // The entry being applied may be the compaction itself: its rows go with it, not before.
+        let after_seal = queue.sealed + u64::from(!open.is_empty());
+        let guards = std::mem::take(&mut queue.guards);
+        queue.jobs.push_back(Job::new(rows, cursor, after_seal, guards, finished));
+        self.work.notify_one();
+        receiver
+    }
+
+    pub(super) fn stop(&self, why: &str) {
+        let mut queue = self.queue.lock();
+        queue.stop.get_or_insert_with(|| why.to_owned());
+        self.work.notify_all();
+        self.done.notify_all();
+    }
+
+    /// Waits for work and until it is due. None: stop.
+    fn next_batch(&self) -> Option<Taken> {
+        let mut queue = self.queue.lock();
+        loop {
+            if queue.stop.is_some() {
+                return None;
+            }
+            if !queue.has_entries() && !queue.job_is_ready() {
+                self.work.wait(&mut queue);
+                continue;
+            }
+            let now = self.options.clock.now();
+            let due = *queue.due.get_or_insert(now + self.options.commit_interval);
+            let flush = queue.flush_to > queue.committed;
+            if flush || queue.batch.is_large() || now >= due {
+                break;
+            }
+            self.work.wait_for(&mut queue, due - now);
+        }
+        queue.due = None;
+        let position = queue.has_entries().then_some(queue.position);
+        let batch = std::mem::take(&mut queue.batch);
+        Some(Taken { batch, position, sealed: queue.sealed })
+    }
+
+    /// Commits; on a full disk gives up the reserve at once and then tries again each second.
+    fn commit_until_done(&self, taken: Taken) -> Result<(), Error> {
+        loop {
+            let needed = taken.batch.bytes.max(COMMIT_BYTES_MAX) as u64;
+            match self.commit(&taken) {
+                Ok(job) => {
+                    self.publish(&taken, job);
+                    return Ok(());
+                }
+                Err(error) if space::is_full(&error, needed) => {
+                    let gave = self.reserve.give();
+                    self.set_no_space(true);
+                    if gave {
+                        tracing::warn!(%error, "the disk is full; the reserve is given up");
+                        continue;
+                    }
+                    let mut queue = self.queue.lock();
+                    if queue.stop.is_some() {
+                        return Ok(());
+                    }
+                    self.work.wait_for(&mut queue, NO_SPACE_RETRY);
+                    if queue.stop.is_some() {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn set_no_space(&self, no_space: bool) {
+        let was = std::mem::replace(&mut self.queue.lock().no_space, no_space);
+        self.done.notify_all();
+        if was != no_space {
+            call(&self.hooks.no_space, &no_space);
+        }
+    }
+
+    /// One transaction: the batch, its log position, and the next part of a compaction.
+    fn commit(&self, taken: &Taken) -> Result<Option<JobStep>, Error> {
+        let mut writer = self.env.write()?;
+        self.write_rows(&mut writer, taken.batch.rows)?;
+        for ((bucket, key), value) in &taken.batch.small {
+            writer.put_small(*bucket, key, value.as_deref())?;
+        }
+        if let Some((index, term)) = taken.position {
+            let meta = Bucket::Meta;
+            writer.put_small(meta, schema::CONSISTENT_INDEX, Some(&index.to_be_bytes()))?;
+            writer.put_small(meta, schema::TERM, Some(&term.to_be_bytes()))?;
+        }
+        let step = self.next_step(taken.sealed);
+        if let Some(step) = &step {
+            write_step(&mut writer, step)?;
+        }
+        writer.commit()?;
+        Ok(step)
+    }
+
+    fn write_rows(&self, writer: &mut Writer<'_>, rows: usize) -> Result<(), Error> {
+        let mut start = 0;
+        while start < rows {
+            let slice = self.tail.read().slice(start, TAIL_SLICE_ROWS.min(rows - start));
+            for row in &slice {
+                writer.put_row(row)?;
+            }
+            start += slice.len();
+        }
+        Ok(())
+    }
+
+    /// The next rows of the first job, if nothing holds it back.
+    fn next_step(&self, sealed: u64) -> Option<JobStep> {
+        let queue = self.queue.lock();
+        if !queue.job_is_ready() {
+            return None;
+        }
+        let job = queue.jobs.front().filter(|job| job.after_seal <= sealed)?;
+        let rest = &job.rows[job.done..];
+        let rows = rest[..rest.len().min(COMPACTION_ROWS_MAX)].to_vec();
+        let cursor = (rows.len() == rest.len()).then(|| job.cursor.clone());
+        Some(JobStep { rows, cursor })
+    }
+
+    /// After a durable commit: the tail gives the rows up, then everybody is told.
+    fn publish(&self, taken: &Taken, step: Option<JobStep>) {
+        if let Ok(sizes) = self.env.read().and_then(|reader| reader.sizes()) {
+            *self.sizes.lock() = sizes;
+        }
+        let trimmed: VecDeque<Row> = self.tail.write().trim(taken.batch.rows);
+        drop(trimmed);
+        let mut queue = self.queue.lock();
+        queue.bytes -= taken.batch.bytes;
+        queue.committed = taken.sealed;
+        if let Some(position) = taken.position {
+            queue.durable = position;
+        }
+        if let Some(step) = step {
+            finish_step(&mut queue, &step);
+        }
+        let was_full = queue.no_space;
+        drop(queue);
+        self.done.notify_all();
+        if was_full {
+            self.set_no_space(false);
+            self.reserve.take();
+        }
+        if let Some(position) = taken.position {
+            call(&self.hooks.commit, &position);
+        }
+    }
+}
+
+/// What the committer has in hand.
+struct Taken {
+    batch: Batch,
+    position: Option<Position>,
+    sealed: u64,
+}
+
+/// A part of a job, small enough for one commit. The cursor comes with the last part.
+struct JobStep {
+    rows: Vec<(Revision, bool)>,
+    cursor: Option<CompactionCursor>,
+}
+
+/// Deletes all of the step's rows first and then puts the survivors back in order: the pages
+/// between them are empty by then, and the survivors fill them to the end.
+fn write_step(writer: &mut Writer<'_>, step: &JobStep) -> Result<(), Error> {
+    let mut survivors = Vec::new();
+    for (rev, survives) in &step.rows {
+        if *survives {
+            survivors.extend(writer.take_row(*rev)?);
+        } else {
+            writer.delete_row(*rev)?;
+        }
+    }
+    for (key, value) in &survivors {
+        writer.restore_row(key, value)?;
+    }
+    match &step.cursor {
+        Some(CompactionCursor::At(cursor)) => {
+            writer.put_own(schema::COMPACTION_CURSOR, Some(cursor))
+        }
+        Some(CompactionCursor::Finished(revision)) => {
+            let bytes = schema::revision_bytes(Revision::new(*revision, 0));
+            writer.put_own(schema::COMPACTION_CURSOR, None)?;
+            writer.put_small(Bucket::Meta, schema::FINISHED_COMPACT, Some(&bytes))
+        }
+        None => Ok(()),
+    }
+}
+
+fn finish_step(queue: &mut Queue, step: &JobStep) {
+    if let Some(job) = queue.jobs.front_mut() {
+        job.done += step.rows.len();
+    }
+    if step.cursor.is_some() {
+        // The receiver may be gone: nobody has to wait for a compaction.
+        let _ = queue.jobs.pop_front().map(|job| job.finished.send(()));
+    }
+}

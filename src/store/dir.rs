@@ -1,0 +1,156 @@
+//! The data directory: its layout, its lock, and what is refused there.
+//!
+//! | path | what |
+//! |---|---|
+//! | `rusd.lock` | locked while a process uses the directory |
+//! | `member/db/CURRENT` | names the generation in use |
+//! | `member/db/gen-N/` | one LMDB environment and its index checkpoint |
+//! | `member/db/reserve` | space given up first when the disk is full |
+//! | `proxy/` | empty: etcd refuses a directory that has `member/` and `proxy/` |
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::Error;
+
+const LOCK_FILE: &str = "rusd.lock";
+const CURRENT_FILE: &str = "CURRENT";
+
+/// Network file systems, by the number that statfs gives.
+const NETWORK: [(u32, &str); 5] = [
+    (0x6969, "NFS"),
+    (0x517b, "SMB"),
+    (0xfe53_4d42, "SMB2"),
+    (0xff53_4d42, "CIFS"),
+    (0x00c3_6400, "Ceph"),
+];
+
+/// Held as long as the data directory is in use. The system frees it when the process ends.
+#[derive(Debug)]
+pub struct DirLock {
+    _file: File,
+}
+
+/// Locks the data directory, which is created if missing. Offline tools take the same lock.
+pub fn lock(data_dir: &Path) -> Result<DirLock, Error> {
+    create_dir(data_dir)?;
+    refuse_foreign(data_dir)?;
+    let path = data_dir.join(LOCK_FILE);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(Error::io(&path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            let read = file.take(20).read_to_string(&mut pid);
+            let pid = if read.is_ok() { pid.trim() } else { "" };
+            let holder = if pid.is_empty() { String::new() } else { format!(" (pid {pid})") };
+            return Err(Error::Locked { file: path, holder });
+        }
+        Err(errno) => return Err(Error::Io { file: path, source: errno.into() }),
+    }
+    // The number only helps whoever reads the refusal; the lock holds without it.
+    let written = file.set_len(0).and_then(|()| file.rewind());
+    let _ = written.and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(DirLock { _file: file })
+}
+
+/// Creates what is missing of the data directory's layout. `member/db` itself appears whole, when
+/// the store is opened.
+pub fn lay_out(data_dir: &Path) -> Result<(), Error> {
+    create_dir(data_dir)?;
+    refuse_foreign(data_dir)?;
+    create_dir(&data_dir.join("member"))?;
+    create_dir(&data_dir.join("proxy"))?;
+    sync_dir(data_dir)
+}
+
+/// Refuses etcd's data directory and network file systems.
+pub fn refuse_foreign(data_dir: &Path) -> Result<(), Error> {
+    let found = data_dir.join("member").join("snap");
+    if found.try_exists().map_err(Error::io(&found))? {
+        return Err(Error::Etcd { found });
+    }
+    let stat = rustix::fs::statfs(data_dir)
+        .map_err(|errno| Error::Io { file: data_dir.to_path_buf(), source: errno.into() })?;
+    // The kernel's numbers have 32 bits; the field's width and sign differ by architecture.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
+    let magic = stat.f_type as u32;
+    match NETWORK.iter().find(|(number, _)| *number == magic) {
+        Some((_, kind)) => Err(Error::NetworkFileSystem { dir: data_dir.to_path_buf(), kind }),
+        None => Ok(()),
+    }
+}
+
+/// Creates a directory and its parents, readable by the owner only.
+pub(super) fn create_dir(dir: &Path) -> Result<(), Error> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io(dir))
+}
+
+/// Makes names that were created, renamed or removed in `dir` durable.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), Error> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io(dir))
+}
+
+/// Writes a small file so that it is there whole or not at all.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let temporary = path.with_extension("tmp");
+    let write = || -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(Error::io(path))?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+pub(super) fn generation_dir(db: &Path, generation: u64) -> PathBuf {
+    db.join(format!("gen-{generation}"))
+}
+
+/// Whether `db` holds nothing, so that a store may be made there.
+pub fn is_missing(db: &Path) -> Result<bool, Error> {
+    match fs::read_dir(db) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(source) => Err(Error::Io { file: db.to_path_buf(), source }),
+    }
+}
+
+/// The line in CURRENT: the generation and a checksum of its name.
+fn current_line(generation: u64) -> String {
+    let name = format!("gen-{generation}");
+    format!("{name} {:08x}\n", crc32c::crc32c(name.as_bytes()))
+}
+
+pub(super) fn write_current(db: &Path, generation: u64) -> Result<(), Error> {
+    write_whole(&db.join(CURRENT_FILE), current_line(generation).as_bytes())
+}
+
+/// The generation that CURRENT names.
+pub(super) fn read_current(db: &Path) -> Result<u64, Error> {
+    let path = db.join(CURRENT_FILE);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let what = "the file is missing, though the store is not empty";
+            return Err(Error::damage(path, "offset 0", what));
+        }
+        Err(source) => return Err(Error::Io { file: path, source }),
+    };
+    let text = String::from_utf8_lossy(&text);
+    let number = text.strip_prefix("gen-").and_then(|rest| rest.split(' ').next());
+    let generation = number.and_then(|number| number.parse().ok());
+    match generation {
+        Some(generation) if text == current_line(generation) => Ok(generation),
+        _ => Err(Error::damage(path, "offset 0", "not the name of a generation and its checksum")),
+    }
+}

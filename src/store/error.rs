@@ -1,0 +1,55 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::types::Revision;
+
+/// What can go wrong on the disk. Every variant is local: it is never a reply, the member stops or
+/// tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The bytes are not what rusd wrote. They are named and never served.
+    #[error("{file}: damaged at {at}: {what}")]
+    Damage { file: PathBuf, at: String, what: String },
+    /// The index knows a row that neither the tail nor the file has.
+    #[error("revision {0} is not in the store")]
+    Missing(Revision),
+    #[error("{file}: {source}")]
+    Io { file: PathBuf, source: io::Error },
+    #[error("{file}: {what}")]
+    Lmdb { file: PathBuf, what: String },
+    #[error("{file}: no space left on the device")]
+    NoSpace { file: PathBuf },
+    #[error("{file}: format {found} is not one that this rusd reads; it reads format {known}")]
+    Format { file: PathBuf, found: u32, known: u32 },
+    #[error("{file}: locked by another process{holder}; only one may use a data directory")]
+    Locked { file: PathBuf, holder: String },
+    #[error(
+        "{found}: rusd will not start on etcd's data directory; bring it in with `rusd import`, \
+         or choose another --data-dir"
+    )]
+    Etcd { found: PathBuf },
+    #[error(
+        "{dir}: is on a network file system ({kind}), which loses the locks and the order of \
+         writes that the store relies on; choose a directory on a local disk"
+    )]
+    NetworkFileSystem { dir: PathBuf, kind: &'static str },
+    /// The committer has ended, by `close` or by an earlier fatal error.
+    #[error("the store has stopped: {0}")]
+    Stopped(String),
+}
+
+impl Error {
+    pub(super) fn damage(
+        file: impl Into<PathBuf>,
+        at: impl Into<String>,
+        what: impl Into<String>,
+    ) -> Self {
+        Self::Damage { file: file.into(), at: at.into(), what: what.into() }
+    }
+
+    /// For `map_err`: an I/O error with the file it happened on.
+    pub(super) fn io(file: &Path) -> impl FnOnce(io::Error) -> Self {
+        let file = file.to_path_buf();
+        move |source| Self::Io { file, source }
+    }
+}

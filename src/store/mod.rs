@@ -1,0 +1,421 @@
+//! The durable state: LMDB, a write-back tail in front of it, and the thread between them.
+//!
+//! ```text
+//!   apply ── push_row, put, delete ──▶ open entry ── seal ──▶ batch ── committer ──▶ LMDB
+//!                 │                                                       │
+//!                 └──────────────▶ tail ◀── trims after the commit ───────┘
+//!   readers ── get, scan ──▶ tail, then LMDB
+//! ```
+//!
+//! LMDB holds the revision log (one record for each revision: the exact bytes of etcd's
+//! `mvccpb.KeyValue`) and the small buckets. It has no index by key: that lives in memory, in
+//! `mvcc`, and no user key is ever an LMDB key.
+//!
+//! The raft log makes a write durable before it is acknowledged. The store follows some
+//! milliseconds later, in commits of whole log entries, each with the index and term of its last
+//! entry in the same transaction and with a full sync. After a crash the log is replayed from
+//! there, so a commit may come late but never out of order, and never in halves.
+//!
+//! A row is readable from the moment it is pushed: it stands in the tail until the commit that
+//! holds it is durable, and only then is it trimmed. A reader asks the tail first and begins its
+//! read transaction after that, so there is no moment at which a row is in neither.
+//!
+//! Caveats:
+//! - One thread applies. Rows come in revision order, entries in index order; anything else is a
+//!   bug and stops the process.
+//! - A small bucket shows what is committed. Who needs more keeps it in memory.
+//! - LMDB trusts its file. Before it is mapped, its pages are walked here with every bound checked;
+//!   after that each record has its own checksum.
+//! - This is the only room that names heed.
+
+mod check;
+mod checkpoint;
+mod committer;
+mod dir;
+mod env;
+mod error;
+mod record;
+pub mod schema;
+mod space;
+mod tail;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::oneshot;
+
+pub use checkpoint::{CheckpointBinding, CheckpointReader, Unusable};
+pub use dir::{DirLock, is_missing, lay_out, lock, refuse_foreign};
+pub use error::Error;
+pub use schema::Bucket;
+
+use crate::clock::Clock;
+use crate::limits::{COMMIT_INTERVAL, READ_CHUNK_ROWS, RESERVE_BYTES};
+use crate::types::Revision;
+use committer::{Hooks, Queue, Shared};
+use env::Env;
+use space::Reserve;
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub rev: Revision,
+    pub tombstone: bool,
+    /// The `mvccpb.KeyValue` as etcd would store it; a tombstone's holds only the key.
+    pub kv: Bytes,
+}
+
+/// Key and value in a small bucket.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+#[derive(Clone)]
+pub struct Options {
+    pub clock: Arc<dyn Clock>,
+    /// How long sealed entries wait for others to share their commit.
+    pub commit_interval: Duration,
+    /// Disk space held back for the day the disk is full; 0 for none.
+    pub reserve_bytes: u64,
+}
+
+impl Options {
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, commit_interval: COMMIT_INTERVAL, reserve_bytes: RESERVE_BYTES }
+    }
+}
+
+/// What the store held when it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// The store was made by this call.
+    pub created: bool,
+    pub generation: u64,
+    /// Index and term of the last entry that is in the store; 0 for none.
+    pub consistent_index: u64,
+    pub term: u64,
+    pub conf_state: Option<Vec<u8>>,
+    /// The newest revision among the rows.
+    pub last: Option<Revision>,
+    pub scheduled_compact: Option<Revision>,
+    pub finished_compact: Option<Revision>,
+    /// Where an unfinished compaction stood, as its caller put it.
+    pub compaction_cursor: Option<Vec<u8>>,
+}
+
+/// What is written with the last rows of a part of a compaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CompactionCursor {
+    /// Where to resume; the bytes are the caller's.
+    At(Vec<u8>),
+    /// The compaction at this revision is complete.
+    Finished(i64),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Bytes up to the last page that was ever used.
+    pub total: u64,
+    /// Bytes of the pages that hold something.
+    pub in_use: u64,
+}
+
+/// Holds physical deletion back: rows whose deletion is scheduled after the guard was taken stay
+/// until it is dropped.
+pub struct ReadGuard {
+    epoch: Option<Arc<()>>,
+    shared: Weak<Shared>,
+}
+
+impl Drop for ReadGuard {
+    fn drop(&mut self) {
+        self.epoch = None;
+        if let Some(shared) = self.shared.upgrade() {
+            // Under the lock, so that the committer is either waiting or yet to look.
+            let _queue = shared.queue.lock();
+            shared.work.notify_one();
+        }
+    }
+}
+
+pub struct Store {
+    shared: Arc<Shared>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    generation_dir: PathBuf,
+    generation: u64,
+}
+
+impl Store {
+    /// Opens the store in `db` (`member/db`), which is made if it is missing or empty.
+    pub fn open(db: &Path, options: Options) -> Result<(Self, Opened), Error> {
+        let created = dir::is_missing(db)?;
+        if created {
+            create(db)?;
+        }
+        let generation = dir::read_current(db)?;
+        let generation_dir = dir::generation_dir(db, generation);
+        check::check(&generation_dir.join(env::DATA_FILE))?;
+        let env = Env::open(&generation_dir)?;
+        let opened = read_opened(&env, created, generation)?;
+        let sizes = env.read()?.sizes()?;
+        let reserve = Reserve::new(db, options.reserve_bytes);
+        reserve.take();
+        let position = (opened.consistent_index, opened.term);
+        let queue = Queue { position, durable: position, ..Queue::default() };
+        let shared = Arc::new(Shared {
+            env,
+            options,
+            reserve,
+            tail: RwLock::default(),
+            open: Mutex::default(),
+            queue: Mutex::new(queue),
+            work: parking_lot::Condvar::new(),
+            done: parking_lot::Condvar::new(),
+            sizes: Mutex::new(sizes),
+            hooks: Hooks::default(),
+        });
+        let committer = Arc::clone(&shared);
+        let committer = thread::Builder::new()
+            .name("committer".to_owned())
+            .spawn(move || committer::run(&committer))
+            .map_err(Error::io(db))?;
+        let committer = Mutex::new(Some(committer));
+        Ok((Self { shared, committer, generation_dir, generation }, opened))
+    }
+
+    /// Adds a row to the entry being applied. It is readable at once.
+    pub fn push_row(&self, row: Row) {
+        let mut open = self.shared.open.lock();
+        open.rows += 1;
+        open.bytes += row.kv.len();
+        self.shared.tail.write().push(row);
+    }
+
+    /// Sets a key of a small bucket with the entry being applied.
+    pub fn put(&self, bucket: Bucket, key: Vec<u8>, value: Vec<u8>) {
+        self.shared.open.lock().set(bucket, key, Some(value));
+    }
+
+    /// Removes a key of a small bucket with the entry being applied.
+    pub fn delete(&self, bucket: Bucket, key: Vec<u8>) {
+        self.shared.open.lock().set(bucket, key, None);
+    }
+
+    /// Sets raft's ConfState with the entry being applied.
+    pub fn set_conf_state(&self, bytes: Vec<u8>) {
+        self.put(Bucket::Meta, schema::CONF_STATE.to_vec(), bytes);
+    }
+
+    /// Ends the entry being applied: all its changes are in. Waits while the tail is full.
+    pub fn seal(&self, index: u64, term: u64) {
+        self.shared.seal((index, term));
+    }
+
+    pub fn get(&self, rev: Revision) -> Result<Option<Row>, Error> {
+        if let Some(row) = self.shared.tail.read().get(rev) {
+            return Ok(Some(row));
+        }
+        self.shared.env.read()?.row(rev)
+    }
+
+    /// The rows in the order asked for; one that is missing is an error.
+    pub fn get_many(&self, revs: &[Revision]) -> Result<Vec<Row>, Error> {
+        let mut rows = Vec::with_capacity(revs.len());
+        for chunk in revs.chunks(READ_CHUNK_ROWS) {
+            let found: Vec<Option<Row>> = {
+                let tail = self.shared.tail.read();
+                chunk.iter().map(|rev| tail.get(*rev)).collect()
+            };
+            let mut reader = None;
+            for (rev, found) in chunk.iter().zip(found) {
+                let row = match (found, &mut reader) {
+                    (Some(row), _) => Some(row),
+                    (None, Some(reader)) => env::Reader::row(reader, *rev)?,
+                    (None, reader) => reader.insert(self.shared.env.read()?).row(*rev)?,
+                };
+                rows.push(row.ok_or(Error::Missing(*rev))?);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The rows of [from, to] in order: at most `rows_max` of them, and no further row once
+    /// `bytes_max` is reached. An empty answer is the end.
+    pub fn scan(
+        &self,
+        from: Revision,
+        to: Revision,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Row>, Error> {
+        let newest = self.shared.tail.read().range(from, to, rows_max);
+        // All that is older than the tail's first row was committed before it was trimmed.
+        let end = newest.first().map_or(Bound::Included(to), |row| Bound::Excluded(row.rev));
+        let mut bytes = bytes_max.max(1);
+        let mut rows: Vec<Row> = Vec::new();
+        let mut next = from;
+        while rows.len() < rows_max && bytes > 0 {
+            let wanted = (rows_max - rows.len()).min(READ_CHUNK_ROWS);
+            let chunk = self.shared.env.read()?.rows(next, end, wanted, &mut bytes)?;
+            let Some(last) = chunk.last() else { break };
+            next = Revision::new(last.rev.main, last.rev.sub + 1);
+            rows.extend(chunk);
+        }
+        for row in newest {
+            if rows.len() >= rows_max || bytes == 0 {
+                break;
+            }
+            bytes = bytes.saturating_sub(row.kv.len());
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    /// A committed value of a small bucket.
+    pub fn bucket_get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.shared.env.read()?.small(bucket, key)
+    }
+
+    /// All committed pairs of a small bucket, in key order.
+    pub fn bucket_iter(&self, bucket: Bucket) -> Result<Vec<Pair>, Error> {
+        self.shared.env.read()?.small_iter(bucket)
+    }
+
+    /// Schedules the deletion of `dead` rows. `survivors` are the rows between them that stay: they
+    /// are written anew, so that half-empty pages do not remain. The committer works it off in
+    /// parts, in the order of scheduling; the last part carries `cursor`. The receiver learns that
+    /// it is durable, or is closed if the store stops first.
+    pub fn delete_rows(
+        &self,
+        dead: Vec<Revision>,
+        survivors: Vec<Revision>,
+        cursor: CompactionCursor,
+    ) -> oneshot::Receiver<()> {
+        let mut rows: Vec<_> = dead.into_iter().map(|rev| (rev, false)).collect();
+        rows.extend(survivors.into_iter().map(|rev| (rev, true)));
+        self.shared.schedule(rows, cursor)
+    }
+
+    /// Holds back what `delete_rows` schedules from now on.
+    pub fn read_guard(&self) -> ReadGuard {
+        let epoch = Arc::clone(&self.shared.queue.lock().guards);
+        ReadGuard { epoch: Some(epoch), shared: Arc::downgrade(&self.shared) }
+    }
+
+    /// Commits everything sealed and answers the durable consistent index.
+    pub fn flush(&self) -> Result<u64, Error> {
+        self.shared.flush()
+    }
+
+    /// Index and term of the last durable entry: the raft log is needed only above it.
+    pub fn durable(&self) -> (u64, u64) {
+        self.shared.queue.lock().durable
+    }
+
+    /// Calls back after each commit with the durable index and term, on the committer's thread.
+    pub fn on_commit(&self, callback: impl Fn(u64, u64) + Send + Sync + 'static) {
+        let callback = move |(index, term)| callback(index, term);
+        self.shared.hooks.commit.lock().push(Box::new(callback));
+    }
+
+    /// Calls back with true when the disk is full and with false when a commit fits again.
+    pub fn on_no_space(&self, callback: impl Fn(bool) + Send + Sync + 'static) {
+        self.shared.hooks.no_space.lock().push(Box::new(callback));
+    }
+
+    /// Calls back when the store cannot go on, with the reason: the member must stop.
+    pub fn on_fatal(&self, callback: impl Fn(String) + Send + Sync + 'static) {
+        self.shared.hooks.fatal.lock().push(Box::new(callback));
+    }
+
+    /// Sizes as of the last commit.
+    pub fn sizes(&self) -> Sizes {
+        *self.shared.sizes.lock()
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Commits what is sealed and ends the committer. Reads still work afterwards.
+    pub fn close(&self) -> Result<(), Error> {
+        let flushed = self.flush();
+        self.end("it was closed");
+        flushed.map(|_| ())
+    }
+
+    fn end(&self, why: &str) {
+        self.shared.stop(why);
+        if let Some(committer) = self.committer.lock().take()
+            && committer.join().is_err()
+        {
+            tracing::error!("the committer panicked");
+        }
+    }
+}
+
+/// Without `close`, what is not committed is left to the raft log.
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.end("it was dropped");
+    }
+}
+
+/// Makes a store beside `db` and renames it, so that `db` is there whole or not at all.
+fn create(db: &Path) -> Result<(), Error> {
+    let new = db.with_extension("new");
+    if new.try_exists().map_err(Error::io(&new))? {
+        std::fs::remove_dir_all(&new).map_err(Error::io(&new))?;
+    }
+    let generation_dir = dir::generation_dir(&new, 1);
+    dir::create_dir(&generation_dir)?;
+    let env = Env::open(&generation_dir)?;
+    let mut writer = env.write()?;
+    writer.put_own(schema::FORMAT, Some(&schema::FORMAT_VERSION.to_le_bytes()))?;
+    writer.commit()?;
+    drop(env);
+    dir::sync_dir(&generation_dir)?;
+    dir::write_current(&new, 1)?;
+    std::fs::rename(&new, db).map_err(Error::io(db))?;
+    db.parent().map_or(Ok(()), dir::sync_dir)
+}
+
+fn read_opened(env: &Env, created: bool, generation: u64) -> Result<Opened, Error> {
+    let reader = env.read()?;
+    let format = reader.own(schema::FORMAT)?.unwrap_or_default();
+    let found = format.try_into().map_or(0, u32::from_le_bytes);
+    if found != schema::FORMAT_VERSION {
+        let known = schema::FORMAT_VERSION;
+        return Err(Error::Format { file: env.file().to_path_buf(), found, known });
+    }
+    let meta = |name| reader.small(Bucket::Meta, name);
+    let bad = |name: &[u8]| {
+        let at = format!("table meta, key {}", name.escape_ascii());
+        Error::damage(env.file(), at, "the value has the wrong size")
+    };
+    let number = |name| match meta(name)? {
+        None => Ok(0),
+        Some(value) => value.try_into().map(u64::from_be_bytes).map_err(|_| bad(name)),
+    };
+    let revision = |name| match meta(name)? {
+        None => Ok(None),
+        Some(value) => schema::revision_parse(&value).map(Some).ok_or_else(|| bad(name)),
+    };
+    Ok(Opened {
+        created,
+        generation,
+        consistent_index: number(schema::CONSISTENT_INDEX)?,
+        term: number(schema::TERM)?,
+        conf_state: meta(schema::CONF_STATE)?,
+        last: reader.last_rev()?,
+        scheduled_compact: revision(schema::SCHEDULED_COMPACT)?,
+        finished_compact: revision(schema::FINISHED_COMPACT)?,
+        compaction_cursor: reader.own(schema::COMPACTION_CURSOR)?,
+    })
+}

@@ -1,0 +1,197 @@
+//! The event hub: who watches what, live delivery, and catch-up from history.
+//!
+//! ```text
+//!   apply ─publish(revision, changes)─► Hub ──match──► queue of each stream ──► consumer
+//!                                                        │ full
+//!                                                        ▼
+//!                                       lagging watchers read history themselves
+//! ```
+//!
+//! A watcher is either live, which means that its stream's queue has received every event up to
+//! the hub's revision, or lagging, which means that it still has to read history from its next
+//! revision on. A watcher starts lagging if it asks for the past, and falls back to it when its
+//! stream's queue is full. Only the consumer of a stream reads history for it, and only when the
+//! queue is empty, so order holds, a consumer that does not read costs nothing, and nobody waits
+//! for it. The step that reaches the hub's revision makes the watcher live under the hub's lock;
+//! nothing falls between.
+//!
+//! There is no ring of recent events: a lagging watcher reads the store, whose tail holds recent
+//! rows in memory anyway.
+//!
+//! This room knows changes and key ranges, not the wire: previous pairs, fragments and headers are
+//! the business of `rpc`.
+
+mod ranges;
+mod stream;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::mvcc::{Change, ChangeKind, Mvcc};
+use crate::types::KeyRange;
+use ranges::Ranges;
+use stream::Queue;
+
+pub use stream::{CreateError, Item, Next, Stream};
+
+/// What a watcher asks for.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub range: KeyRange,
+    /// First revision wanted; 0 is the next one.
+    pub start_revision: i64,
+    /// 0 lets the stream choose.
+    pub watch_id: i64,
+    pub no_put: bool,
+    pub no_delete: bool,
+}
+
+impl Spec {
+    fn admits(&self, change: &Change) -> bool {
+        match change.kind {
+            ChangeKind::Put => !self.no_put,
+            ChangeKind::Delete => !self.no_delete,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Has everything up to the hub's revision; wants nothing below `start`.
+    Live { start: i64 },
+    /// Must read history from `next` on.
+    Lagging { next: i64 },
+    /// Its history was compacted away. It keeps its id until it is canceled, as in etcd.
+    Dead,
+}
+
+struct Watcher {
+    id: i64,
+    spec: Spec,
+    queue: Arc<Queue>,
+    state: State,
+}
+
+#[derive(Default)]
+struct Registry {
+    /// Newest revision that was handed to live watchers.
+    revision: i64,
+    watchers: HashMap<u64, Watcher>,
+    next_key: u64,
+    singles: HashMap<Bytes, Vec<u64>>,
+    ranges: Ranges,
+}
+
+pub struct Hub {
+    mvcc: Arc<Mvcc>,
+    registry: Mutex<Registry>,
+}
+
+/// Counts for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub watchers: usize,
+    pub lagging: usize,
+}
+
+impl Hub {
+    pub fn new(mvcc: Arc<Mvcc>) -> Arc<Self> {
+        let registry = Registry { revision: mvcc.current().revision, ..Registry::default() };
+        Arc::new(Self { mvcc, registry: Mutex::new(registry) })
+    }
+
+    /// Newest revision that was handed out. Never ahead of what readers see.
+    pub fn revision(&self) -> i64 {
+        self.registry.lock().revision
+    }
+
+    pub fn counts(&self) -> Counts {
+        let registry = self.registry.lock();
+        let is_lagging = |w: &&Watcher| matches!(w.state, State::Lagging { .. });
+        let lagging = registry.watchers.values().filter(is_lagging).count();
+        Counts { watchers: registry.watchers.len(), lagging }
+    }
+
+    /// Hands out changes in revision order, which readers already see, up to `revision`.
+    pub fn publish(&self, revision: i64, changes: &[Change]) {
+        let mut registry = self.registry.lock();
+        if registry.watchers.is_empty() {
+            registry.revision = revision;
+            return;
+        }
+        for transaction in changes.chunk_by(|a, b| a.revision.main == b.revision.main) {
+            registry.deliver(transaction);
+        }
+        registry.revision = revision;
+    }
+
+    /// A stream of watchers with one consumer.
+    pub fn stream(self: &Arc<Self>) -> Stream {
+        Stream::new(Arc::clone(self))
+    }
+}
+
+impl Registry {
+    fn add(&mut self, watcher: Watcher) -> u64 {
+        let key = self.next_key;
+        self.next_key += 1;
+        let range = &watcher.spec.range;
+        if range.is_single() {
+            self.singles.entry(range.key.clone()).or_default().push(key);
+        } else {
+            self.ranges.insert(range.clone(), key);
+        }
+        self.watchers.insert(key, watcher);
+        key
+    }
+
+    fn remove(&mut self, key: u64) {
+        let Some(watcher) = self.watchers.remove(&key) else { return };
+        let range = &watcher.spec.range;
+        if !range.is_single() {
+            self.ranges.remove(range, key);
+        } else if let Some(keys) = self.singles.get_mut(&range.key) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.singles.remove(&range.key);
+            }
+        }
+    }
+
+    /// Gives each live watcher its events of one transaction.
+    fn deliver(&mut self, transaction: &[Change]) {
+        let Some(main) = transaction.first().map(|change| change.revision.main) else { return };
+        let mut matches: Vec<(u64, usize)> = Vec::new();
+        for (position, change) in transaction.iter().enumerate() {
+            if let Some(keys) = self.singles.get(&change.key) {
+                matches.extend(keys.iter().map(|key| (*key, position)));
+            }
+            self.ranges.visit(&change.key, |key| matches.push((key, position)));
+        }
+        matches.sort_unstable();
+        for of_watcher in matches.chunk_by(|a, b| a.0 == b.0) {
+            let Some(watcher) = self.watchers.get_mut(&of_watcher[0].0) else { continue };
+            match watcher.state {
+                State::Live { start } if main >= start => {}
+                _ => continue,
+            }
+            let changes = of_watcher.iter().map(|(_, position)| &transaction[*position]);
+            let changes = changes.filter(|change| watcher.spec.admits(change));
+            let changes: Vec<Change> = changes.cloned().collect();
+            if changes.is_empty() {
+                continue;
+            }
+            let item = Item::Events { watch_id: watcher.id, revision: main, changes };
+            if !watcher.queue.offer(item) {
+                watcher.state = State::Lagging { next: main };
+                watcher.queue.mark_lagging();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

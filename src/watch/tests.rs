@@ -1,0 +1,210 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::limits;
+use crate::pb::PutRequest;
+use crate::store::{Options, Store};
+
+struct NoLeases;
+
+impl crate::mvcc::Leases for NoLeases {
+    fn exists(&self, _: i64) -> bool {
+        false
+    }
+
+    fn set(&mut self, _: &Bytes, _: i64) {}
+}
+
+struct Fixture {
+    hub: Arc<Hub>,
+    mvcc: Arc<Mvcc>,
+    store: Arc<Store>,
+    index: u64,
+    _dir: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = Options::new(Arc::new(SystemClock::new()));
+        options.reserve_bytes = 0;
+        let (store, _) = Store::open(&dir.path().join("db"), options).unwrap();
+        let store = Arc::new(store);
+        let mvcc = Arc::new(Mvcc::new(Arc::clone(&store)));
+        Self { hub: Hub::new(Arc::clone(&mvcc)), mvcc, store, index: 0, _dir: dir }
+    }
+
+    /// One transaction that puts the keys.
+    fn put(&mut self, keys: &[&str]) {
+        let mut write = self.mvcc.begin();
+        for key in keys {
+            let key = Bytes::copy_from_slice(key.as_bytes());
+            let put = PutRequest { key, value: Bytes::from_static(b"v"), ..Default::default() };
+            write.put(&put, &mut NoLeases).unwrap();
+        }
+        let changes = write.finish();
+        self.index += 1;
+        self.store.seal(self.index, 1);
+        let current = self.mvcc.publish();
+        self.hub.publish(current.revision, &changes);
+    }
+}
+
+fn spec(key: &'static str, end: &'static str, start_revision: i64) -> Spec {
+    let range = KeyRange::new(Bytes::from(key), Bytes::from(end));
+    Spec { range, start_revision, watch_id: 0, no_put: false, no_delete: false }
+}
+
+/// Everything that the stream has for its consumer now, as text.
+fn drain(stream: &Stream) -> Vec<String> {
+    let mut lines = Vec::new();
+    loop {
+        match stream.next() {
+            Next::Item(item) => lines.push(text(&item)),
+            Next::CatchUp => lines.extend(stream.catch_up().unwrap().iter().map(text)),
+            Next::Wait => return lines,
+        }
+    }
+}
+
+fn text(item: &Item) -> String {
+    match item {
+        Item::Created { watch_id, revision } => format!("created {watch_id} @{revision}"),
+        Item::Canceled { watch_id, revision } => format!("canceled {watch_id} @{revision}"),
+        Item::Progress { watch_id, revision } => format!("progress {watch_id} @{revision}"),
+        Item::Compacted { watch_id, compact_revision } => {
+            format!("compacted {watch_id} @{compact_revision}")
+        }
+        Item::Events { watch_id, changes, .. } => {
+            let changes = changes.iter().map(|change| {
+                format!(" {}@{}", String::from_utf8_lossy(&change.key), change.revision)
+            });
+            format!("events {watch_id}{}", changes.collect::<String>())
+        }
+    }
+}
+
+#[test]
+fn live_watchers_get_whole_transactions_in_order() {
+    let mut fixture = Fixture::new();
+    let stream = fixture.hub.stream();
+    stream.create(spec("a", "", 0)).unwrap();
+    stream.create(spec("a", "c", 0)).unwrap();
+    stream.create(spec("b", "\0", 4)).unwrap();
+    fixture.put(&["a", "b"]);
+    fixture.put(&["c"]);
+    fixture.put(&["c", "a"]);
+    assert_eq!(
+        drain(&stream),
+        [
+            "created 0 @1",
+            "created 1 @1",
+            "created 2 @1",
+            "events 0 a@2.0",
+            "events 1 a@2.0 b@2.1",
+            "events 0 a@4.1",
+            "events 1 a@4.1",
+            "events 2 c@4.0",
+        ]
+    );
+    assert!(stream.cancel(1));
+    assert!(!stream.cancel(1));
+    fixture.put(&["a"]);
+    assert_eq!(drain(&stream), ["canceled 1 @4", "events 0 a@5.0"]);
+}
+
+#[test]
+fn the_past_is_read_from_history_and_handed_over_without_gap() {
+    let mut fixture = Fixture::new();
+    for key in ["a", "b", "a", "c"] {
+        fixture.put(&[key]);
+    }
+    let stream = fixture.hub.stream();
+    stream.create(spec("a", "", 1)).unwrap();
+    stream.create(spec("a", "\0", 4)).unwrap();
+    assert_eq!(
+        drain(&stream),
+        ["created 0 @5", "created 1 @5", "events 0 a@2.0 a@4.0", "events 1 a@4.0 c@5.0"]
+    );
+    fixture.put(&["a"]);
+    assert_eq!(drain(&stream), ["events 0 a@6.0", "events 1 a@6.0"]);
+}
+
+#[test]
+fn a_consumer_that_does_not_read_costs_a_bounded_queue_and_loses_nothing() {
+    let mut fixture = Fixture::new();
+    let stream = fixture.hub.stream();
+    stream.create(spec("a", "\0", 0)).unwrap();
+    let puts = 3 * limits::WATCH_STREAM_RESPONSES_MAX + limits::WATCH_CATCH_UP_REVISIONS_MAX;
+    for _ in 0..puts {
+        fixture.put(&["a", "b"]);
+    }
+    assert_eq!(fixture.hub.counts(), Counts { watchers: 1, lagging: 1 });
+    let mut seen = Vec::new();
+    for line in drain(&stream) {
+        seen.extend(line.split(' ').skip(2).map(str::to_owned));
+    }
+    let expected = (0..puts).flat_map(|n| [format!("a@{}.0", n + 2), format!("b@{}.1", n + 2)]);
+    let created = ["@1".to_owned()];
+    assert_eq!(seen, created.into_iter().chain(expected).collect::<Vec<_>>());
+    assert_eq!(fixture.hub.counts(), Counts { watchers: 1, lagging: 0 });
+    drop(stream);
+    assert_eq!(fixture.hub.counts(), Counts::default());
+}
+
+#[test]
+fn progress_is_told_only_if_all_watchers_are_current() {
+    let mut fixture = Fixture::new();
+    fixture.put(&["a"]);
+    let stream = fixture.hub.stream();
+    stream.request_progress();
+    assert_eq!(drain(&stream), Vec::<String>::new(), "no watchers");
+    stream.create(spec("a", "", 0)).unwrap();
+    fixture.put(&["a"]);
+    stream.request_progress();
+    assert_eq!(drain(&stream), ["created 0 @2", "events 0 a@3.0", "progress -1 @3"]);
+    stream.create(spec("a", "", 100)).unwrap();
+    stream.request_progress();
+    stream.notify_progress(0);
+    stream.notify_progress(1);
+    assert_eq!(drain(&stream), ["created 1 @3", "progress 0 @3"], "1 wants only the future");
+}
+
+#[test]
+fn a_compacted_watcher_is_told_once_and_mutes_progress() {
+    let mut fixture = Fixture::new();
+    for _ in 0..5 {
+        fixture.put(&["a"]);
+    }
+    fixture.mvcc.compact(4).unwrap();
+    fixture.mvcc.publish();
+    let stream = fixture.hub.stream();
+    stream.create(spec("a", "", 3)).unwrap();
+    stream.create(spec("a", "", 4)).unwrap();
+    assert_eq!(
+        drain(&stream),
+        ["created 0 @6", "created 1 @6", "compacted 0 @4", "events 1 a@4.0 a@5.0 a@6.0"]
+    );
+    stream.request_progress();
+    assert_eq!(drain(&stream), Vec::<String>::new());
+    stream.cancel(0);
+    stream.request_progress();
+    assert_eq!(drain(&stream), ["canceled 0 @6", "progress -1 @6"]);
+}
+
+#[test]
+fn ids_are_chosen_as_etcd_chooses_them() {
+    let fixture = Fixture::new();
+    let stream = fixture.hub.stream();
+    let create = |watch_id| stream.create(Spec { watch_id, ..spec("a", "", 0) });
+    assert_eq!(create(1), Ok(1));
+    assert_eq!(create(0), Ok(0));
+    assert_eq!(create(0), Ok(2));
+    assert_eq!(create(-7), Ok(-7));
+    assert_eq!(create(1), Err(CreateError::DuplicateId));
+    assert_eq!(stream.create(spec("b", "a", 0)), Err(CreateError::EmptyRange));
+    assert_eq!(stream.create(spec("b", "b", 0)), Err(CreateError::EmptyRange));
+}
