@@ -158,7 +158,7 @@ impl Mvcc {
     /// The next rows in revision order, up to and with those of `main`: a bounded number, none at
     /// the end.
     fn rows(&self, from: Revision, main: i64) -> Result<Vec<Row>, Error> {
-        let to = Revision::new(main, i64::MAX);
+        let to = Revision::last_of(main);
         let (rows_max, bytes_max) = (limits::READ_CHUNK_ROWS, limits::READ_CHUNK_BYTES);
         Ok(self.store.scan(from, to, rows_max, bytes_max)?)
     }

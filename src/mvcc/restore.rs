@@ -69,7 +69,7 @@ impl Restore {
 
 impl Building {
     fn read_rows(&mut self, store: &Store) -> Result<(), Error> {
-        let to = Revision::new(i64::MAX, i64::MAX);
+        let to = Revision::last_of(i64::MAX);
         loop {
             let (rows_max, bytes_max) = (limits::READ_CHUNK_ROWS, limits::READ_CHUNK_BYTES);
             let rows = store.scan(self.from, to, rows_max, bytes_max)?;

@@ -296,6 +296,11 @@ fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartError> {
     };
     let checkpoint = read_checkpoint(store, opened, &compacted);
     let restore = Restore::read(Arc::clone(store), compacted, checkpoint.as_deref())?;
+    let last = opened.last.map_or(1, |revision| revision.main);
+    if restore.mvcc.current().revision < last {
+        let what = format!("index: it ends before revision {last}, which is there");
+        return Err(StartError::Malformed { table: "rev", what });
+    }
     for (key, id) in &restore.attachments {
         lessor.set(key, *id);
     }

@@ -48,7 +48,7 @@ async fn get(node: &Node, key: &str) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_is_there_after_a_stop_and_after_a_drop() {
+async fn what_was_acknowledged_is_there_after_a_restart_with_and_without_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(dir.path()).await;
     assert_eq!(node.member_id(), 0x8e9e_05c5_2164_694d);
@@ -72,6 +72,16 @@ async fn what_was_acknowledged_is_there_after_a_stop_and_after_a_drop() {
     node.stop().await;
     let error = node.propose(put("a", "4")).await.unwrap_err();
     assert_eq!(error, Error::Stopped);
+    drop(node);
+
+    // Without the index checkpoint, as after a crash, the index comes from the rows.
+    std::fs::remove_file(dir.path().join("member/db/gen-1/index")).unwrap();
+    let node = start(dir.path()).await;
+    assert_eq!(get(&node, "a").await.as_deref(), Some("3"));
+    let old = RangeRequest { key: "a".into(), revision: 3, ..Default::default() };
+    assert_eq!(node.range(&old).await.unwrap().kvs.len(), 1);
+    assert_eq!(node.header().revision, 4);
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

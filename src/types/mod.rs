@@ -18,6 +18,11 @@ impl Revision {
     pub const fn new(main: i64, sub: i64) -> Self {
         Self { main, sub }
     }
+
+    /// At or after every change of a transaction: the store counts them in 32 bits.
+    pub const fn last_of(main: i64) -> Self {
+        Self { main, sub: u32::MAX as i64 }
+    }
 }
 
 impl fmt::Display for Revision {
