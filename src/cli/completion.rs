@@ -59,12 +59,7 @@ pub fn complete(root: &Command, words: &[Word], described: bool, printer: &Print
 
 type Choices = Vec<(String, String)>;
 
-fn choices(
-    path: &[&Command],
-    before: &[Word],
-    words: &[Word],
-    last: &str,
-) -> (Choices, u32) {
+fn choices(path: &[&Command], before: &[Word], words: &[Word], last: &str) -> (Choices, u32) {
     let flags = Flags::of(path);
     let args: Vec<_> = path
         .iter()

@@ -290,8 +290,12 @@ impl Client {
                 let (node, channel) = &connected[turn];
                 return (*node, channel.clone());
             }
-            let mut dials: FuturesUnordered<_> =
-                self.inner.nodes.iter().map(|node| async move { (node, node.dial().await) }).collect();
+            let mut dials: FuturesUnordered<_> = self
+                .inner
+                .nodes
+                .iter()
+                .map(|node| async move { (node, node.dial().await) })
+                .collect();
             while let Some((node, outcome)) = dials.next().await {
                 match outcome {
                     Ok(channel) => {
@@ -355,9 +359,9 @@ impl Client {
             *node.channel.lock() = None;
             return Error::Status(connection_lost());
         }
-        if let Some(sizes) = status.message().strip_prefix(
-            "Error, decoded message length too large: found ",
-        ) {
+        if let Some(sizes) =
+            status.message().strip_prefix("Error, decoded message length too large: found ")
+        {
             let sizes = sizes.replace(" bytes, the limit is: ", " vs. ").replace(" bytes", "");
             return Error::Status(Status::resource_exhausted(format!(
                 "grpc: received message larger than max ({sizes})"
@@ -431,8 +435,7 @@ impl Node {
                     .initial_connection_window_size(limits::CLIENT_WINDOW_BYTES)
             })
             .map_err(|_| format!("dial tcp: address {}: invalid", target.authority));
-        let connector =
-            Connector { address: target.address, ends: SharedEnds::default() };
+        let connector = Connector { address: target.address, ends: SharedEnds::default() };
         Self { endpoint, connector, channel: Mutex::new(None) }
     }
 

@@ -177,10 +177,8 @@ impl Watcher {
             let _ = sender.try_send(WatchRequest { request_union: Some(request) });
         }
         let requests = ReceiverStream::new(receiver).boxed();
-        let stream = self
-            .client
-            .stream(&rpc::WATCH, requests, self.require_leader, Deadline::NONE)
-            .await?;
+        let stream =
+            self.client.stream(&rpc::WATCH, requests, self.require_leader, Deadline::NONE).await?;
         self.stream = Some((sender, stream));
         for watch in first.map_or(0, |first| first + 1)..self.watches.len() {
             self.create(watch).await;

@@ -31,7 +31,8 @@ const ACK: u8 = 1;
 const IDLE_PING: Duration = Duration::from_secs(2 * 3600);
 
 /// GOAWAY, ENHANCE_YOUR_CALM, "too_many_pings".
-const GOAWAY: &[u8] = b"\x00\x00\x16\x07\x00\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x0btoo_many_pings";
+const GOAWAY: &[u8] =
+    b"\x00\x00\x16\x07\x00\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x0btoo_many_pings";
 
 /// Follows frame headers through a stream of bytes.
 struct Frames {

@@ -56,8 +56,11 @@ pub fn identity(disk: &dyn Disk, dir: &Path) -> Result<Metadata, Error> {
     let (mut offset, mut crc) = (0, 0);
     while let Found::Record(record) = decode(&head, offset, Some(crc), head.len() as u64) {
         if record.kind == Kind::Metadata {
-            return message(&record.data)
-                .map_err(|what| Error::Damage { file: path.clone(), offset, what });
+            return message(&record.data).map_err(|what| Error::Damage {
+                file: path.clone(),
+                offset,
+                what,
+            });
         }
         (offset, crc) = (record.end, record.crc);
     }
