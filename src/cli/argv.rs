@@ -358,14 +358,12 @@ fn subcommand<'a>(command: &'a Command, word: &[u8]) -> Option<&'a Command> {
 /// Names of subcommands near to a mistyped one.
 pub fn suggestions(command: &Command, word: &str) -> Vec<String> {
     let typed = word.to_lowercase();
-    let mut names: Vec<_> = command
+    command
         .get_subcommands()
         .map(Command::get_name)
         .filter(|name| distance(&typed, name) <= 2 || name.starts_with(&typed))
         .map(str::to_string)
-        .collect();
-    names.sort();
-    names
+        .collect()
 }
 
 /// The Levenshtein distance.

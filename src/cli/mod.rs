@@ -57,14 +57,6 @@ pub fn main(program: Program, arguments: Vec<OsString>) -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-/// The text of a file that the package ships: `man`, or the completions of a shell.
-pub fn generated(what: &str) -> String {
-    match what {
-        "man" => man::page(),
-        shell => completion::script(Program::Rusd, shell).unwrap_or_default(),
-    }
-}
-
 fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcome {
     let root = spec::root(program);
     if let Some(request @ (b"__complete" | b"__completeNoDesc")) = words.first().map(Vec::as_slice)

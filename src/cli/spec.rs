@@ -197,18 +197,22 @@ impl Maker {
         self.command(name, line, short).long_about(long).subcommands(commands)
     }
 
+    /// The order shows where near names are suggested for a mistyped one.
     fn etcdctl(&self) -> Command {
+        let [compaction, get, put, del] = self.key_values();
+        let [defrag, move_leader, snapshot] = self.maintenance();
+        let options = ("options", "Show the global command-line flags");
+        let version = ("version", "Prints the version of etcdctl");
+        let [options, version] =
+            [options, version].map(|(name, short)| self.command(name, name, short));
         self.command(self.0, self.0, "")
             .args(globals())
-            .subcommands(self.key_values())
-            .subcommands([self.lease(), self.watch(), self.txn()])
-            .subcommands([self.alarm(), self.downgrade(), self.endpoint(), self.member()])
-            .subcommands(self.maintenance())
+            .subcommands([get, put, del, self.txn(), compaction, self.alarm(), defrag])
+            .subcommands([self.endpoint(), move_leader, self.watch(), version, self.lease()])
+            .subcommands([self.member(), snapshot, self.make_mirror()])
             .subcommands(self.concurrency())
-            .subcommands([self.auth(), self.role(), self.user()])
-            .subcommands([self.check(), self.make_mirror(), self.completion(), self.help()])
-            .subcommand(self.command("options", "options", "Show the global command-line flags"))
-            .subcommand(self.command("version", "version", "Prints the version of etcdctl"))
+            .subcommands([self.auth(), self.user(), self.role(), self.check()])
+            .subcommands([self.completion(), self.downgrade(), options, self.help()])
     }
 
     fn key_values(&self) -> [Command; 4] {

@@ -196,7 +196,11 @@ impl Client {
             Ok(()) => {
                 let request = self.dress(message, deadline, false);
                 let path = PathAndQuery::from_static(method.path);
-                deadline.bound(grpc.unary(request, path, ProstCodec::<Q, R>::default())).await
+                let work = async {
+                    grpc.ready().await.map_err(not_ready)?;
+                    grpc.unary(request, path, ProstCodec::<Q, R>::default()).await
+                };
+                deadline.bound(work).await
             }
             Err(status) => Some(Err(status)),
         };
@@ -231,7 +235,10 @@ impl Client {
         let (node, mut grpc) = self.ready(deadline).await.map_err(|(error, _)| error)?;
         let request = self.dress(requests, deadline, require_leader);
         let path = PathAndQuery::from_static(method.path);
-        let opened = grpc.streaming(request, path, ProstCodec::<Q, R>::default());
+        let opened = async {
+            grpc.ready().await.map_err(not_ready)?;
+            grpc.streaming(request, path, ProstCodec::<Q, R>::default()).await
+        };
         match deadline.bound(opened).await {
             Some(Ok(response)) => Ok(response.into_inner()),
             Some(Err(status)) => Err(self.classify(node, status, deadline).into_stream()),
@@ -466,6 +473,10 @@ impl Error {
 /// Whether a status was made here, of a broken connection, and not by the server.
 fn is_local(status: &Status) -> bool {
     status.source().is_some()
+}
+
+fn not_ready(error: tonic::transport::Error) -> Status {
+    Status::from_error(Box::new(error))
 }
 
 fn connection_lost() -> Status {
