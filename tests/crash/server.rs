@@ -8,17 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rusd::pb::alarm_request::AlarmAction;
 use rusd::pb::kv_client::KvClient;
+use rusd::pb::maintenance_client::MaintenanceClient;
 use rusd::pb::request_op::Request;
 use rusd::pb::watch_client::WatchClient;
 use rusd::pb::watch_request::RequestUnion;
 use rusd::pb::{
-    CompactionRequest, DeleteRangeRequest, Event, PutRequest, RangeRequest, RangeResponse,
-    RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
+    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, Event, PutRequest,
+    RangeRequest, RangeResponse, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use super::oracle::Oracle;
@@ -310,4 +313,73 @@ fn a_power_cut_keeps_every_acknowledged_write() {
         fixture.verify(&mut chance);
     });
     assert!(fixture.oracle.writes() > 0 && unsynced > 0);
+}
+
+/// Puts until the answer is, or is not, that there is no space.
+async fn put_until(channel: Channel, oracle: &Oracle, seed: u64, refused: bool) {
+    let mut kv = KvClient::new(channel);
+    for count in 0_u64.. {
+        let mut value = format!("full/{seed}/{count}/").into_bytes();
+        value.resize(20_000, b'v');
+        let value = Bytes::from(value);
+        oracle.try_write(&value);
+        let key = Bytes::from_static(b"full");
+        match kv.put(PutRequest { key, value: value.clone(), ..Default::default() }).await {
+            Ok(answer) => {
+                oracle.acknowledge(&value, answer.into_inner().header.unwrap().revision);
+                if !refused {
+                    return;
+                }
+            }
+            Err(status) => {
+                let text = "etcdserver: mvcc: database space exceeded";
+                assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, text));
+                if refused {
+                    return;
+                }
+            }
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn a_full_disk_raises_the_alarm_and_loses_nothing() {
+    let library = shim::build();
+    let mut fixture = Fixture::new();
+    let mut member = fixture.start(|command, dir| shim::preload(command, &library, dir, None));
+    assert!(fixture.wait_ready(&mut member).is_some(), "no start:\n{}", member.log());
+    let full = shim::full_mark(&fixture.data());
+    for seed in 0..2 {
+        fs::write(&full, b"").unwrap();
+        let (channel, oracle) = (fixture.channel(), &fixture.oracle);
+        fixture.runtime.block_on(async {
+            let refused = put_until(channel.clone(), oracle, 2 * seed, true);
+            let ended = timeout(START, refused).await;
+            assert!(ended.is_ok(), "no alarm:\n{}", member.log());
+        });
+        let read = fixture.runtime.block_on(range_all(channel.clone())).unwrap();
+        assert_eq!(read.header.unwrap().revision, oracle.acknowledged(), "reads go on");
+        fs::remove_file(&full).unwrap();
+        let mut maintenance = MaintenanceClient::new(channel.clone());
+        fixture.runtime.block_on(async {
+            let allowed = async {
+                let list = AlarmRequest { action: AlarmAction::Get.into(), ..Default::default() };
+                for alarm in maintenance.alarm(list).await.unwrap().into_inner().alarms {
+                    assert_eq!(alarm.alarm(), AlarmType::Nospace);
+                    let disarm = AlarmRequest {
+                        action: AlarmAction::Deactivate.into(),
+                        member_id: alarm.member_id,
+                        alarm: alarm.alarm,
+                    };
+                    maintenance.alarm(disarm).await.unwrap();
+                }
+                put_until(channel, oracle, 2 * seed + 1, false).await;
+            };
+            let ended = timeout(START, allowed).await;
+            assert!(ended.is_ok(), "the alarm stays:\n{}", member.log());
+        });
+    }
+    drop(member);
+    fixture.verify(&mut Chance::new(1));
 }
