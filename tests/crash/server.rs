@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,9 +33,9 @@ const START: Duration = Duration::from_secs(60);
 const CLIENTS: u64 = 8;
 const KEYS: u64 = 20;
 
-struct Fixture {
+pub struct Fixture {
     root: TempDir,
-    runtime: Runtime,
+    pub runtime: Runtime,
     client_port: u16,
     peer_port: u16,
     oracle: Arc<Oracle>,
@@ -43,8 +43,8 @@ struct Fixture {
 }
 
 /// A running member; dropped, it is killed.
-struct Member {
-    child: Child,
+pub struct Member {
+    pub child: Child,
     log: PathBuf,
 }
 
@@ -60,7 +60,11 @@ impl Member {
         self.child.try_wait().unwrap().is_some()
     }
 
-    fn log(&self) -> String {
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    pub fn log(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
@@ -72,7 +76,7 @@ fn free_port() -> u16 {
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             root: tempfile::tempdir().unwrap(),
             runtime: Runtime::new().unwrap(),
@@ -83,11 +87,11 @@ impl Fixture {
         }
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.root.path().join("data")
     }
 
-    fn start(&self, prepare: impl FnOnce(&mut Command, &Path)) -> Member {
+    pub fn start(&self, prepare: impl FnOnce(&mut Command, &Path)) -> Member {
         let client = format!("http://127.0.0.1:{}", self.client_port);
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
         let log = self.root.path().join("log");
@@ -103,14 +107,14 @@ impl Fixture {
         Member { child, log }
     }
 
-    fn channel(&self) -> Channel {
+    pub fn channel(&self) -> Channel {
         let address = format!("http://127.0.0.1:{}", self.client_port);
         let _context = self.runtime.enter();
         Endpoint::from_shared(address).unwrap().connect_lazy()
     }
 
     /// Waits until the member answers a linearizable range; None if it dies first.
-    fn wait_ready(&self, member: &mut Member) -> Option<RangeResponse> {
+    pub fn wait_ready(&self, member: &mut Member) -> Option<RangeResponse> {
         self.runtime.block_on(async {
             let ready = async {
                 while !member.is_dead() {
