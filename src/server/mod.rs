@@ -19,6 +19,8 @@ mod io;
 mod listen;
 mod log;
 mod notify;
+#[cfg(test)]
+mod tests;
 mod url;
 
 use std::ffi::OsString;
@@ -97,11 +99,8 @@ fn stop_early(stop: Stop) -> ExitCode {
 }
 
 fn default_log() {
-    let settings = config::Log {
-        level: config::Level::Info,
-        json: true,
-        outputs: vec!["default".into()],
-    };
+    let settings =
+        config::Log { level: config::Level::Info, json: true, outputs: vec!["default".into()] };
     if let Ok(logger) = log::Logger::new(&settings) {
         logger.install();
     }
