@@ -133,6 +133,10 @@ pub const LOG_READ_BYTES: u64 = 1 << 20;
 /// Jobs given to the log writer and not yet reported durable. Above it the raft loop takes no new
 /// proposals, so that it never waits for the writer itself.
 pub const LOG_JOBS_MAX: usize = 256;
+/// A sole voter writes up to so many entries and bytes within the raft loop. What comes meanwhile
+/// waits and makes the next batch large, which then goes to the log writer.
+pub const LOG_INLINE_ENTRIES_MAX: usize = 16;
+pub const LOG_INLINE_BYTES_MAX: usize = 64 << 10;
 /// Messages of other members that may wait for the raft loop; raft repeats what is dropped.
 pub const RAFT_MESSAGES_MAX: usize = 4096;
 /// Reads that may wait for the raft loop; above it the caller gets "too many requests".

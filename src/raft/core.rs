@@ -240,6 +240,17 @@ impl Core {
         self.outstanding.len() < limits::LOG_JOBS_MAX
     }
 
+    /// Whether one job is outstanding, and nobody but this member waits for it.
+    pub fn awaits_one_job_alone(&self) -> bool {
+        self.outstanding.len() == 1 && self.is_alone()
+    }
+
+    /// Whether what is committed here is all that is committed anywhere.
+    pub fn answers_reads_alone(&self) -> bool {
+        let raft = &self.raft.raft;
+        raft.state == StateRole::Leader && self.is_alone() && raft.commit_to_current_term()
+    }
+
     pub fn status(&self) -> Status {
         let raft = &self.raft.raft;
         Status {

@@ -56,8 +56,11 @@ pub fn identity(disk: &dyn Disk, dir: &Path) -> Result<Metadata, Error> {
     let (mut offset, mut crc) = (0, 0);
     while let Found::Record(record) = decode(&head, offset, Some(crc), head.len() as u64) {
         if record.kind == Kind::Metadata {
-            return message(&record.data)
-                .map_err(|what| Error::Damage { file: path.clone(), offset, what });
+            return message(&record.data).map_err(|what| Error::Damage {
+                file: path.clone(),
+                offset,
+                what,
+            });
         }
         (offset, crc) = (record.end, record.crc);
     }
@@ -91,6 +94,9 @@ pub fn open(
         file.allocate(options.segment_bytes)
             .map_err(io_error("reserve space for", &segment.path))?;
     }
+    // A process that was killed may have left what it never synced. From here on it counts.
+    file.fdatasync().map_err(io_error("sync", &segment.path))?;
+    disk.fsync_dir(dir).map_err(io_error("sync", dir))?;
     let segments = Segments::default();
     segments.0.lock().extend(found.into_iter().map(|segment| (segment.sequence, segment)));
     let reader = Reader { disk: Arc::clone(disk), segments: segments.clone(), open: None };

@@ -20,7 +20,7 @@ const ENTRY_BYTES: usize = 48;
 pub fn build() -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let library = dir.join(format!("shim-{}.so", std::process::id()));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shim/shim.c");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash/shim.c");
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     let mut command = Command::new(compiler);
     command.args(["-O1", "-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
