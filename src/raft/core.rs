@@ -464,8 +464,13 @@ impl Core {
 
     /// Once a segment holds only what is durable elsewhere and no follower needs, it may go.
     fn durable(&mut self, index: u64, term: u64, conf_state: ConfState, effects: &mut Vec<Effect>) {
-        let below = index.saturating_sub(self.config.catch_up_entries);
+        let has_peers = self.raft.raft.prs().iter().len() > 1;
         let table = &mut self.raft.mut_store().table;
+        let mut below = index.saturating_sub(self.config.catch_up_entries);
+        if has_peers {
+            // A member that was away longer can come back only by a snapshot.
+            below = below.min(table.first_of_last_segments(limits::LOG_SEGMENTS_FOR_PEERS));
+        }
         let (Some(first), Some(kept)) = (table.place(table.first_index()), table.place(below))
         else {
             return;

@@ -24,6 +24,7 @@ pub(super) struct Inbox {
 struct State {
     proposals: VecDeque<Proposal>,
     messages: VecDeque<Message>,
+    message_bytes: usize,
     reads: Vec<ReadReply>,
     /// What comes seldom.
     events: Vec<Event>,
@@ -91,9 +92,13 @@ impl Inbox {
 
     pub(super) fn message(&self, message: Message) -> Result<(), Error> {
         self.put(|state| {
-            if state.messages.len() >= limits::RAFT_MESSAGES_MAX {
+            let bytes = entry_bytes(&message);
+            let is_full = state.messages.len() >= limits::RAFT_MESSAGES_MAX
+                || state.message_bytes + bytes > limits::RAFT_MESSAGES_BYTES_MAX;
+            if is_full && state.message_bytes > 0 {
                 return Err(Error::Busy);
             }
+            state.message_bytes += bytes;
             state.messages.push_back(message);
             Ok(())
         })
@@ -171,6 +176,7 @@ impl Inbox {
         state.stopped = true;
         state.proposals.clear();
         state.messages.clear();
+        state.message_bytes = 0;
         state.events.clear();
         std::mem::take(&mut state.reads)
     }
@@ -204,12 +210,21 @@ impl Inbox {
         }
         events.append(&mut state.events);
         let count = state.messages.len().min(limits::RAFT_EVENTS_MAX);
-        events.extend(state.messages.drain(..count).map(Event::Receive));
+        for _ in 0..count {
+            if let Some(message) = state.messages.pop_front() {
+                state.message_bytes -= entry_bytes(&message);
+                events.push(Event::Receive(message));
+            }
+        }
         if proposals {
             events.extend(take_proposals(&mut state.proposals).map(Event::Propose));
         }
         taken
     }
+}
+
+fn entry_bytes(message: &Message) -> usize {
+    message.entries.iter().map(|entry| entry.data.len()).sum::<usize>() + size_of::<Message>()
 }
 
 /// As many proposals as one turn may merge.
