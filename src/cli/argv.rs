@@ -47,7 +47,15 @@ impl Flag {
             _ => vec![default],
         };
         let required = arg.is_required_set();
-        Some(Self { name, short: arg.get_short(), kind, values, changed: false, inherited, required })
+        Some(Self {
+            name,
+            short: arg.get_short(),
+            kind,
+            values,
+            changed: false,
+            inherited,
+            required,
+        })
     }
 
     /// How messages name the flag.
@@ -106,7 +114,10 @@ pub fn default_of(arg: &Arg) -> String {
     if matches!(arg.get_action(), ArgAction::SetTrue) {
         return String::new();
     }
-    arg.get_default_values().first().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
+    arg.get_default_values()
+        .first()
+        .map(|value| value.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 /// The flags of one command line, by name. Asking for a flag that the command does not have gives
@@ -216,9 +227,7 @@ impl Flags {
             (Some(value), ..) => set(flag, &value).map(|()| rest),
             (None, Kind::Bool, _) => set(flag, "true").map(|()| rest),
             (None, _, Some((value, rest))) => set(flag, &lossy(value)).map(|()| rest),
-            (None, _, None) => {
-                Err(FlagError::Message(format!("flag needs an argument: --{name}")))
-            }
+            (None, _, None) => Err(FlagError::Message(format!("flag needs an argument: --{name}"))),
         }
     }
 
@@ -340,7 +349,8 @@ fn subcommand<'a>(command: &'a Command, word: &[u8]) -> Option<&'a Command> {
     if exact.is_some() {
         return exact;
     }
-    let mut matches = command.get_subcommands().filter(|command| command.get_name().starts_with(word));
+    let mut matches =
+        command.get_subcommands().filter(|command| command.get_name().starts_with(word));
     let first = matches.next()?;
     if matches.next().is_some() { None } else { Some(first) }
 }
@@ -348,14 +358,12 @@ fn subcommand<'a>(command: &'a Command, word: &[u8]) -> Option<&'a Command> {
 /// Names of subcommands near to a mistyped one.
 pub fn suggestions(command: &Command, word: &str) -> Vec<String> {
     let typed = word.to_lowercase();
-    let mut names: Vec<_> = command
+    command
         .get_subcommands()
         .map(Command::get_name)
         .filter(|name| distance(&typed, name) <= 2 || name.starts_with(&typed))
         .map(str::to_string)
-        .collect();
-    names.sort();
-    names
+        .collect()
 }
 
 /// The Levenshtein distance.

@@ -35,12 +35,8 @@ impl Context {
         words: Vec<Word>,
         printer: Printer,
     ) -> Self {
-        let display = Display {
-            format: Format::Simple,
-            hex: false,
-            value_only: false,
-            out: printer.clone(),
-        };
+        let display =
+            Display { format: Format::Simple, hex: false, value_only: false, out: printer.clone() };
         let clock = Arc::new(SystemClock::new());
         Self { program, flags, args, words, printer, clock, display }
     }

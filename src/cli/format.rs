@@ -438,7 +438,8 @@ impl Display {
             }),
             json: Some(&|| {
                 let leases = response.leases.iter();
-                let leases = leases.map(|lease| Object::new().raw("id", lease.id.to_string()).end());
+                let leases =
+                    leases.map(|lease| Object::new().raw("id", lease.id.to_string()).end());
                 flat(&response.header).raw("leases", json::array(leases.collect())).end().into()
             }),
             protobuf: Some(&|| bare(&response.header)),
@@ -727,8 +728,11 @@ impl Display {
             simple: Some(&|| lines_of(&response.roles)),
             fields: Some(&|| {
                 self.with_header(&response.header, |text| {
-                    let roles: String =
-                        response.roles.iter().map(|role| format!(" {}", go::quote(role.as_bytes()))).collect();
+                    let roles: String = response
+                        .roles
+                        .iter()
+                        .map(|role| format!(" {}", go::quote(role.as_bytes())))
+                        .collect();
                     text.line(format!("\"Roles\" :{roles}"));
                 })
             }),
@@ -916,7 +920,9 @@ fn role_simple(role: &str, response: &AuthRoleGetResponse) -> Vec<u8> {
         }
         for perm in &response.perm {
             if perm.perm_type() == other || perm.perm_type() == Type::Readwrite {
-                text.line([b"\t".as_slice(), &range_text(&perm.key, &perm.range_end, true)].concat());
+                text.line(
+                    [b"\t".as_slice(), &range_text(&perm.key, &perm.range_end, true)].concat(),
+                );
             }
         }
     }

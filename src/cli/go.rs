@@ -115,7 +115,8 @@ pub fn parse_int(text: &str, base: u32) -> Result<i64, String> {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    let value = parse_magnitude(magnitude, base).map_err(|reason| number_error("ParseInt", text, reason))?;
+    let value = parse_magnitude(magnitude, base)
+        .map_err(|reason| number_error("ParseInt", text, reason))?;
     let signed = if negative { -i128::from(value) } else { i128::from(value) };
     i64::try_from(signed).map_err(|_| number_error("ParseInt", text, "value out of range"))
 }
@@ -265,7 +266,10 @@ pub fn parse_csv(text: &str) -> Result<Vec<String>, String> {
     loop {
         if let Some(quoted) = rest.strip_prefix('"') {
             let (field, tail) = csv_quoted(quoted).ok_or_else(|| {
-                format!("parse error on line 1, column {}: extraneous or missing \" in quoted-field", text.len() + 1)
+                format!(
+                    "parse error on line 1, column {}: extraneous or missing \" in quoted-field",
+                    text.len() + 1
+                )
             })?;
             fields.push(field);
             rest = tail;
@@ -331,10 +335,7 @@ mod tests {
         for (text, nanos) in [("1h2m3.5s", 3_723_500_000_000), ("700ms", 700_000_000), ("0", 0)] {
             assert_eq!(parse_duration(text), Ok(nanos));
         }
-        assert_eq!(
-            parse_duration("5").unwrap_err(),
-            "time: missing unit in duration \"5\""
-        );
+        assert_eq!(parse_duration("5").unwrap_err(), "time: missing unit in duration \"5\"");
         assert_eq!(
             parse_duration("5x").unwrap_err(),
             "time: unknown unit \"x\" in duration \"5x\""

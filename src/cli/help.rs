@@ -11,7 +11,7 @@ pub fn help(program: Program, path: &[&Command]) -> String {
     let mut out = String::new();
     let about = command.get_long_about().or(command.get_about()).map(ToString::to_string);
     let about = about.unwrap_or_default();
-    if !about.is_empty() {
+    if !about.is_empty() && program != Program::Etcdutl {
         out.push_str(about.trim_end());
         out.push_str("\n\n");
     }

@@ -269,7 +269,9 @@ mod tests {
 
     #[test]
     fn bytes_are_base64() {
-        for (bytes, text) in [("", "\"\""), ("f", "\"Zg==\""), ("fo", "\"Zm8=\""), ("foo", "\"Zm9v\"")] {
+        for (bytes, text) in
+            [("", "\"\""), ("f", "\"Zg==\""), ("fo", "\"Zm8=\""), ("foo", "\"Zm9v\"")]
+        {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
     }

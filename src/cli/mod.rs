@@ -57,18 +57,9 @@ pub fn main(program: Program, arguments: Vec<OsString>) -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-/// The text of a file that the package ships: `man`, or the completions of a shell.
-pub fn generated(what: &str) -> String {
-    match what {
-        "man" => man::page(),
-        shell => completion::script(Program::Rusd, shell).unwrap_or_default(),
-    }
-}
-
 fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcome {
     let root = spec::root(program);
-    if let Some(request @ (b"__complete" | b"__completeNoDesc")) =
-        words.first().map(Vec::as_slice)
+    if let Some(request @ (b"__complete" | b"__completeNoDesc")) = words.first().map(Vec::as_slice)
     {
         let described = request == b"__complete";
         completion::complete(&root, &words[1..], described, printer);
@@ -116,8 +107,7 @@ fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcom
     if let Some(message) = missing(&flags) {
         return misused(program, &found, &message, printer);
     }
-    let context =
-        Context::new(program, flags, args, words.to_vec(), printer.clone());
+    let context = Context::new(program, flags, args, words.to_vec(), printer.clone());
     commands::run(&path, context)
 }
 
@@ -161,12 +151,7 @@ fn unknown_command(
 }
 
 /// Complains about flags or arguments, with the usage.
-fn misused(
-    program: Program,
-    found: &Found<'_>,
-    message: &str,
-    printer: &Printer,
-) -> exit::Outcome {
+fn misused(program: Program, found: &Found<'_>, message: &str, printer: &Printer) -> exit::Outcome {
     printer.err(format!("Error: {message}\n{}\n", help::usage(program, &found.path)));
     fail(program, message)
 }

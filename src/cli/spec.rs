@@ -137,7 +137,11 @@ fn globals() -> Vec<Arg> {
         ),
         string("cert", "", "identify secure client using this TLS certificate file"),
         string("key", "", "identify secure client using this TLS key file"),
-        string("cacert", "", "verify certificates of TLS-enabled secure servers using this CA bundle"),
+        string(
+            "cacert",
+            "",
+            "verify certificates of TLS-enabled secure servers using this CA bundle",
+        ),
         string(
             "auth-jwt-token",
             "",
@@ -182,27 +186,33 @@ impl Maker {
             .disable_help_subcommand(true)
     }
 
-    fn group(&self, name: &'static str, line: &str, short: &str, commands: Vec<Command>) -> Command {
+    fn group(
+        &self,
+        name: &'static str,
+        line: &str,
+        short: &str,
+        commands: Vec<Command>,
+    ) -> Command {
         let long = short.split(". Use `").next().unwrap_or(short).to_string();
         self.command(name, line, short).long_about(long).subcommands(commands)
     }
 
+    /// The order shows where near names are suggested for a mistyped one.
     fn etcdctl(&self) -> Command {
+        let [compaction, get, put, del] = self.key_values();
+        let [defrag, move_leader, snapshot] = self.maintenance();
+        let options = ("options", "Show the global command-line flags");
+        let version = ("version", "Prints the version of etcdctl");
+        let [options, version] =
+            [options, version].map(|(name, short)| self.command(name, name, short));
         self.command(self.0, self.0, "")
             .args(globals())
-            .subcommands(self.key_values())
-            .subcommands([self.lease(), self.watch(), self.txn()])
-            .subcommands([self.alarm(), self.downgrade(), self.endpoint(), self.member()])
-            .subcommands(self.maintenance())
+            .subcommands([get, put, del, self.txn(), compaction, self.alarm(), defrag])
+            .subcommands([self.endpoint(), move_leader, self.watch(), version, self.lease()])
+            .subcommands([self.member(), snapshot, self.make_mirror()])
             .subcommands(self.concurrency())
-            .subcommands([self.auth(), self.role(), self.user()])
-            .subcommands([self.check(), self.make_mirror(), self.completion(), self.help()])
-            .subcommand(self.command(
-                "options",
-                "options",
-                "Show the global command-line flags",
-            ))
-            .subcommand(self.command("version", "version", "Prints the version of etcdctl"))
+            .subcommands([self.auth(), self.user(), self.role(), self.check()])
+            .subcommands([self.completion(), self.downgrade(), options, self.help()])
     }
 
     fn key_values(&self) -> [Command; 4] {
@@ -236,41 +246,39 @@ impl Maker {
     }
 
     fn get(&self) -> Command {
-        self.command(
-            "get",
-            "get [options] <key> [range_end]",
-            "Gets the key or a range of keys",
-        )
-        .args([
-            among(string("consistency", "l", "Linearizable(l) or Serializable(s)"), &["l", "s"]),
-            among(
-                string(
-                    "order",
-                    "",
-                    "Order of results; ASCEND or DESCEND (ASCEND by default)",
+        self.command("get", "get [options] <key> [range_end]", "Gets the key or a range of keys")
+            .args([
+                among(
+                    string("consistency", "l", "Linearizable(l) or Serializable(s)"),
+                    &["l", "s"],
                 ),
-                &["ASCEND", "DESCEND"],
-            ),
-            among(
-                string("sort-by", "", "Sort target; CREATE, KEY, MODIFY, VALUE, or VERSION"),
-                &["CREATE", "KEY", "MODIFY", "VALUE", "VERSION"],
-            ),
-            int("limit", "0", "Maximum number of results"),
-            flag("prefix", "Get keys with matching prefix"),
-            flag(
-                "from-key",
-                "Get keys that are greater than or equal to the given key using byte compare",
-            ),
-            int("rev", "0", "Specify the kv revision"),
-            flag("keys-only", "Get only the keys"),
-            flag("count-only", "Get only the count"),
-            flag("print-value-only", "Only write values when using the \"simple\" output format"),
-            int("min-create-rev", "0", "Minimum create revision"),
-            int("max-create-rev", "0", "Maximum create revision"),
-            int("min-mod-rev", "0", "Minimum modification revision"),
-            int("max-mod-rev", "0", "Maximum modification revision"),
-            flag("stream", "Use the RangeStream RPC"),
-        ])
+                among(
+                    string("order", "", "Order of results; ASCEND or DESCEND (ASCEND by default)"),
+                    &["ASCEND", "DESCEND"],
+                ),
+                among(
+                    string("sort-by", "", "Sort target; CREATE, KEY, MODIFY, VALUE, or VERSION"),
+                    &["CREATE", "KEY", "MODIFY", "VALUE", "VERSION"],
+                ),
+                int("limit", "0", "Maximum number of results"),
+                flag("prefix", "Get keys with matching prefix"),
+                flag(
+                    "from-key",
+                    "Get keys that are greater than or equal to the given key using byte compare",
+                ),
+                int("rev", "0", "Specify the kv revision"),
+                flag("keys-only", "Get only the keys"),
+                flag("count-only", "Get only the count"),
+                flag(
+                    "print-value-only",
+                    "Only write values when using the \"simple\" output format",
+                ),
+                int("min-create-rev", "0", "Minimum create revision"),
+                int("max-create-rev", "0", "Maximum create revision"),
+                int("min-mod-rev", "0", "Minimum modification revision"),
+                int("max-mod-rev", "0", "Maximum modification revision"),
+                flag("stream", "Use the RangeStream RPC"),
+            ])
     }
 
     fn put(&self) -> Command {
@@ -289,13 +297,9 @@ impl Maker {
     }
 
     fn txn(&self) -> Command {
-        self.command(
-            "txn",
-            "txn [options]",
-            "Txn processes all the requests in one transaction",
-        )
-        .long_about(self.text(TXN_LONG))
-        .arg(flag("interactive", "Input transaction in interactive mode").short('i'))
+        self.command("txn", "txn [options]", "Txn processes all the requests in one transaction")
+            .long_about(self.text(TXN_LONG))
+            .arg(flag("interactive", "Input transaction in interactive mode").short('i'))
     }
 
     fn watch(&self) -> Command {
@@ -322,8 +326,12 @@ impl Maker {
             vec![
                 self.command("grant", "grant <ttl>", "Creates leases"),
                 self.command("revoke", "revoke <leaseID>", "Revokes leases"),
-                self.command("timetolive", "timetolive <leaseID> [options]", "Get lease information")
-                    .arg(flag("keys", "Get keys attached to this lease")),
+                self.command(
+                    "timetolive",
+                    "timetolive <leaseID> [options]",
+                    "Get lease information",
+                )
+                .arg(flag("keys", "Get keys attached to this lease")),
                 self.command("list", "list", "List all active leases"),
                 self.command(
                     "keep-alive",
@@ -369,11 +377,7 @@ impl Maker {
                     "enable <TARGET_VERSION>",
                     "Start a downgrade action to cluster",
                 ),
-                self.command(
-                    "cancel",
-                    "cancel",
-                    "Cancel the ongoing downgrade action to cluster",
-                ),
+                self.command("cancel", "cancel", "Cancel the ongoing downgrade action to cluster"),
             ],
         )
     }
@@ -401,7 +405,11 @@ impl Maker {
                     "hashkv",
                     "Prints the KV history hash for each endpoint in --endpoints",
                 )
-                .arg(int("rev", "0", "maximum revision to hash (default: latest revision)")),
+                .arg(int(
+                    "rev",
+                    "0",
+                    "maximum revision to hash (default: latest revision)",
+                )),
             ],
         )
         .arg(flag("cluster", "use all endpoints from the cluster member list").global(true))
@@ -555,22 +563,19 @@ impl Maker {
             "user <subcommand>",
             short,
             vec![
-                self.command("add", "add <user name or user:password> [options]", "Adds a new user")
-                    .args([
-                        switch(
-                            "interactive",
-                            "Read password from stdin instead of interactive terminal",
-                        ),
-                        string(
-                            "new-user-password",
-                            "",
-                            "Supply password from the command line flag",
-                        ),
-                        flag(
-                            "no-password",
-                            "Create a user without password (CN based auth only)",
-                        ),
-                    ]),
+                self.command(
+                    "add",
+                    "add <user name or user:password> [options]",
+                    "Adds a new user",
+                )
+                .args([
+                    switch(
+                        "interactive",
+                        "Read password from stdin instead of interactive terminal",
+                    ),
+                    string("new-user-password", "", "Supply password from the command line flag"),
+                    flag("no-password", "Create a user without password (CN based auth only)"),
+                ]),
                 self.command("delete", "delete <user name>", "Deletes a user"),
                 self.command(
                     "get",
@@ -601,10 +606,7 @@ impl Maker {
     fn check(&self) -> Command {
         let after = || {
             [
-                flag(
-                    "auto-compact",
-                    "Compact storage with last revision after test is finished.",
-                ),
+                flag("auto-compact", "Compact storage with last revision after test is finished."),
                 flag("auto-defrag", "Defragment storage after test is finished."),
             ]
         };
@@ -676,10 +678,7 @@ impl Maker {
                 "",
                 "Verify certificates of TLS enabled secure servers using this CA bundle",
             ),
-            switch(
-                "dest-insecure-transport",
-                "Disable transport security for client connections",
-            ),
+            switch("dest-insecure-transport", "Disable transport security for client connections"),
             string(
                 "dest-user",
                 "",
@@ -741,15 +740,23 @@ impl Maker {
     fn offline(&self) -> [Command; 4] {
         [
             self.command("defrag", "defrag", "Defragments the storage of the etcd").arg(
-                string("data-dir", "", "Required. Defragments a data directory not in use by etcd.")
-                    .required(true),
+                string(
+                    "data-dir",
+                    "",
+                    "Required. Defragments a data directory not in use by etcd.",
+                )
+                .required(true),
             ),
             self.command(
                 "hashkv",
                 "hashkv <filename>",
                 "Prints the KV history hash of a given file",
             )
-            .arg(int("rev", "0", "maximum revision to hash (default: latest revision)")),
+            .arg(int(
+                "rev",
+                "0",
+                "maximum revision to hash (default: latest revision)",
+            )),
             self.command(
                 "migrate",
                 "migrate",

@@ -15,12 +15,16 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     };
     let line = |cells: Vec<String>| format!("│ {} │\n", cells.join(" │ "));
     let mut out = rule("┌", "┬", "┐");
-    out.push_str(&line(header.iter().zip(&widths).map(|(cell, w)| format!("{cell:^w$}")).collect()));
+    out.push_str(&line(
+        header.iter().zip(&widths).map(|(cell, w)| format!("{cell:^w$}")).collect(),
+    ));
     if !rows.is_empty() {
         out.push_str(&rule("├", "┼", "┤"));
     }
     for row in rows {
-        out.push_str(&line(row.iter().zip(&widths).map(|(cell, w)| format!("{cell:>w$}")).collect()));
+        out.push_str(&line(
+            row.iter().zip(&widths).map(|(cell, w)| format!("{cell:>w$}")).collect(),
+        ));
     }
     out.push_str(&rule("└", "┴", "┘"));
     out

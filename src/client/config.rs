@@ -84,10 +84,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_reported_as_go_does() {
         let tls = TlsOptions { ca: "/nonexistent/ca".into(), ..TlsOptions::default() };
-        assert_eq!(
-            tls.validate().unwrap_err(),
-            "open /nonexistent/ca: no such file or directory"
-        );
+        assert_eq!(tls.validate().unwrap_err(), "open /nonexistent/ca: no such file or directory");
     }
 
     #[test]

@@ -196,7 +196,11 @@ impl Client {
             Ok(()) => {
                 let request = self.dress(message, deadline, false);
                 let path = PathAndQuery::from_static(method.path);
-                deadline.bound(grpc.unary(request, path, ProstCodec::<Q, R>::default())).await
+                let work = async {
+                    grpc.ready().await.map_err(not_ready)?;
+                    grpc.unary(request, path, ProstCodec::<Q, R>::default()).await
+                };
+                deadline.bound(work).await
             }
             Err(status) => Some(Err(status)),
         };
@@ -231,7 +235,10 @@ impl Client {
         let (node, mut grpc) = self.ready(deadline).await.map_err(|(error, _)| error)?;
         let request = self.dress(requests, deadline, require_leader);
         let path = PathAndQuery::from_static(method.path);
-        let opened = grpc.streaming(request, path, ProstCodec::<Q, R>::default());
+        let opened = async {
+            grpc.ready().await.map_err(not_ready)?;
+            grpc.streaming(request, path, ProstCodec::<Q, R>::default()).await
+        };
         match deadline.bound(opened).await {
             Some(Ok(response)) => Ok(response.into_inner()),
             Some(Err(status)) => Err(self.classify(node, status, deadline).into_stream()),
@@ -290,8 +297,12 @@ impl Client {
                 let (node, channel) = &connected[turn];
                 return (*node, channel.clone());
             }
-            let mut dials: FuturesUnordered<_> =
-                self.inner.nodes.iter().map(|node| async move { (node, node.dial().await) }).collect();
+            let mut dials: FuturesUnordered<_> = self
+                .inner
+                .nodes
+                .iter()
+                .map(|node| async move { (node, node.dial().await) })
+                .collect();
             while let Some((node, outcome)) = dials.next().await {
                 match outcome {
                     Ok(channel) => {
@@ -355,9 +366,9 @@ impl Client {
             *node.channel.lock() = None;
             return Error::Status(connection_lost());
         }
-        if let Some(sizes) = status.message().strip_prefix(
-            "Error, decoded message length too large: found ",
-        ) {
+        if let Some(sizes) =
+            status.message().strip_prefix("Error, decoded message length too large: found ")
+        {
             let sizes = sizes.replace(" bytes, the limit is: ", " vs. ").replace(" bytes", "");
             return Error::Status(Status::resource_exhausted(format!(
                 "grpc: received message larger than max ({sizes})"
@@ -431,8 +442,7 @@ impl Node {
                     .initial_connection_window_size(limits::CLIENT_WINDOW_BYTES)
             })
             .map_err(|_| format!("dial tcp: address {}: invalid", target.authority));
-        let connector =
-            Connector { address: target.address, ends: SharedEnds::default() };
+        let connector = Connector { address: target.address, ends: SharedEnds::default() };
         Self { endpoint, connector, channel: Mutex::new(None) }
     }
 
@@ -463,6 +473,10 @@ impl Error {
 /// Whether a status was made here, of a broken connection, and not by the server.
 fn is_local(status: &Status) -> bool {
     status.source().is_some()
+}
+
+fn not_ready(error: tonic::transport::Error) -> Status {
+    Status::from_error(Box::new(error))
 }
 
 fn connection_lost() -> Status {

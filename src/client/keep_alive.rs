@@ -67,10 +67,8 @@ impl KeepAlive {
             let (sender, receiver) = mpsc::channel(limits::CLIENT_STREAM_REQUESTS_MAX);
             let _ = sender.try_send(request);
             let requests = ReceiverStream::new(receiver).boxed();
-            let stream = self
-                .client
-                .stream(&rpc::LEASE_KEEP_ALIVE, requests, true, Deadline::NONE)
-                .await?;
+            let stream =
+                self.client.stream(&rpc::LEASE_KEEP_ALIVE, requests, true, Deadline::NONE).await?;
             self.stream = Some((sender, stream));
         }
         let Some((_, stream)) = &mut self.stream else { return Ok(None) };

@@ -177,10 +177,8 @@ impl Watcher {
             let _ = sender.try_send(WatchRequest { request_union: Some(request) });
         }
         let requests = ReceiverStream::new(receiver).boxed();
-        let stream = self
-            .client
-            .stream(&rpc::WATCH, requests, self.require_leader, Deadline::NONE)
-            .await?;
+        let stream =
+            self.client.stream(&rpc::WATCH, requests, self.require_leader, Deadline::NONE).await?;
         self.stream = Some((sender, stream));
         for watch in first.map_or(0, |first| first + 1)..self.watches.len() {
             self.create(watch).await;
@@ -231,6 +229,12 @@ impl Watcher {
         }
         let Some(&watch) = self.ids.get(&response.watch_id) else { return };
         let Some(Some(state)) = self.watches.get_mut(watch) else { return };
+        if response.canceled && response.compact_revision == 0 {
+            // etcd's client ends such a watch without a word.
+            self.ids.remove(&response.watch_id);
+            self.watches[watch] = None;
+            return;
+        }
         if response.fragment {
             state.parts.extend(response.events);
             return;
@@ -265,12 +269,12 @@ impl Watcher {
         let watch = self.creating.remove(0);
         if response.canceled {
             self.watches[watch] = None;
+            let reason = response.cancel_reason.clone();
             self.ready.push(WatchBatch {
                 watch,
-                header,
-                compact_revision: response.compact_revision,
                 canceled: true,
-                cancel_reason: response.cancel_reason.clone(),
+                compact_revision: response.compact_revision,
+                stream_error: Some(reason).filter(|reason| !reason.is_empty()),
                 ..WatchBatch::default()
             });
             return;

@@ -1,8 +1,8 @@
 //! /health, /livez, /readyz and their single checks.
 
+use http::header::X_CONTENT_TYPE_OPTIONS;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
-use http::header::X_CONTENT_TYPE_OPTIONS;
 
 use super::{Answer, Http, TEXT, error, typed};
 use crate::metrics;
@@ -18,7 +18,8 @@ pub(super) enum Check {
 }
 
 const LIVE: &[&str] = &["serializable_read"];
-const READY: &[&str] = &["data_corruption", "serializable_read", "linearizable_read", "non_learner"];
+const READY: &[&str] =
+    &["data_corruption", "serializable_read", "linearizable_read", "non_learner"];
 
 impl Check {
     pub(super) fn of(path: &str) -> Option<Self> {
@@ -134,7 +135,12 @@ impl Http {
         }
         if failed {
             let path = parts.uri.path();
-            tracing::error!(path, reason = report.as_str(), "status-code" = 503, "Health check error");
+            tracing::error!(
+                path,
+                reason = report.as_str(),
+                "status-code" = 503,
+                "Health check error"
+            );
             return error(StatusCode::SERVICE_UNAVAILABLE, &report);
         }
         let verbose = query(parts, "verbose").next().is_some();

@@ -156,7 +156,9 @@ impl Http {
             HeaderValue::from_static("*")
         } else {
             match parts.headers.get(ORIGIN) {
-                Some(origin) if origins.iter().any(|known| known.as_bytes() == origin.as_bytes()) => {
+                Some(origin)
+                    if origins.iter().any(|known| known.as_bytes() == origin.as_bytes()) =>
+                {
                     origin.clone()
                 }
                 _ => return,

@@ -66,7 +66,10 @@ impl Server {
         result
     }
 
-    pub(super) async fn put(self: Arc<Self>, request: PutRequest) -> Result<raw::PutResponse, Status> {
+    pub(super) async fn put(
+        self: Arc<Self>,
+        request: PutRequest,
+    ) -> Result<raw::PutResponse, Status> {
         let request = within_quota!(self, Put, request);
         check::put(&request)?;
         let start = Instant::now();
@@ -86,7 +89,10 @@ impl Server {
         result
     }
 
-    pub(super) async fn txn(self: Arc<Self>, request: TxnRequest) -> Result<raw::TxnResponse, Status> {
+    pub(super) async fn txn(
+        self: Arc<Self>,
+        request: TxnRequest,
+    ) -> Result<raw::TxnResponse, Status> {
         let request = within_quota!(self, Txn, request);
         check::txn(&request, self.config.txn_ops_max)?;
         let start = Instant::now();

@@ -161,7 +161,8 @@ pub(super) struct Events {
 impl Events {
     pub(super) fn new(node: &Node, range: KeyRange) -> Result<Self, Status> {
         let stream = node.hub().stream();
-        let spec = hub::Spec { range, start_revision: 0, watch_id: 0, no_put: false, no_delete: false };
+        let spec =
+            hub::Spec { range, start_revision: 0, watch_id: 0, no_put: false, no_delete: false };
         stream.create(spec).map_err(|error| Status::unknown(error.to_string()))?;
         Ok(Self { node: node.clone(), stream: Arc::new(stream), taken: VecDeque::new() })
     }

@@ -8,7 +8,8 @@ use std::path::Path;
 
 /// Whether a member has been started in this directory: its log exists.
 pub(super) fn is_initialized(path: &Path) -> Result<bool, String> {
-    let failed = |error: io::Error| format!("cannot access data directory {}: {error}", path.display());
+    let failed =
+        |error: io::Error| format!("cannot access data directory {}: {error}", path.display());
     warn_if_open(path).map_err(failed)?;
     let initialized = has_log(&path.join("member/wal")).map_err(failed)?;
     let dir = path.display().to_string();

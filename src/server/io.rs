@@ -31,7 +31,8 @@ const ACK: u8 = 1;
 const IDLE_PING: Duration = Duration::from_secs(2 * 3600);
 
 /// GOAWAY, ENHANCE_YOUR_CALM, "too_many_pings".
-const GOAWAY: &[u8] = b"\x00\x00\x16\x07\x00\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x0btoo_many_pings";
+const GOAWAY: &[u8] =
+    b"\x00\x00\x16\x07\x00\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x0btoo_many_pings";
 
 /// Follows frame headers through a stream of bytes.
 struct Frames {
@@ -163,10 +164,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
 
     fn wrote(&mut self, count: usize) {
         metrics::client_sent_bytes().inc_by(count as u64);
-        if self.farewell.is_some() {
-            if let Some(reader) = self.reader.take() {
-                reader.wake();
-            }
+        if self.farewell.is_some()
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
         }
     }
 

@@ -32,9 +32,10 @@ async fn observe(context: &Context, client: &Client) -> Outcome {
     let election = Election::new(&session, &name);
     let watching = election.observe(|leader| {
         // A format without this answer was refused before anything was printed; it ends there.
-        context.display.get(&leader).map_err(|failure| {
-            Error::Other(failure.message.unwrap_or_default())
-        })
+        context
+            .display
+            .get(&leader)
+            .map_err(|failure| Error::Other(failure.message.unwrap_or_default()))
     });
     tokio::select! {
         outcome = watching => match outcome {

@@ -10,9 +10,7 @@ use crate::cli::format::Health;
 use crate::cli::go;
 use crate::client::{Config, Error, rpc};
 use crate::clock::Clock as _;
-use crate::pb::{
-    AlarmType, HashKvRequest, MemberListRequest, RangeRequest, StatusRequest,
-};
+use crate::pb::{AlarmType, HashKvRequest, MemberListRequest, RangeRequest, StatusRequest};
 
 pub async fn health(mut context: Context) -> Outcome {
     let mut config = context.config()?;
@@ -78,9 +76,9 @@ pub async fn status(mut context: Context) -> Outcome {
             Ok(response) => all.push((endpoint, response)),
             Err(error) => {
                 failed = true;
-                context.printer.err(format!(
-                    "Failed to get the status of endpoint {endpoint} ({error})\n"
-                ));
+                context
+                    .printer
+                    .err(format!("Failed to get the status of endpoint {endpoint} ({error})\n"));
             }
         }
     }
@@ -99,9 +97,9 @@ pub async fn hash_kv(mut context: Context) -> Outcome {
         match client.call(&rpc::HASH_KV, request, context.deadline()).await {
             Ok(response) => all.push((endpoint, response)),
             Err(error) => {
-                context.printer.err(format!(
-                    "Failed to get the hash of endpoint {endpoint} ({error})\n"
-                ));
+                context
+                    .printer
+                    .err(format!("Failed to get the hash of endpoint {endpoint} ({error})\n"));
                 failed = Some(error);
             }
         }
@@ -123,16 +121,14 @@ pub async fn endpoints(context: &Context, config: &Config) -> Result<Vec<String>
     if !context.flags.bool("cluster") {
         return Ok(context.flags.strings("endpoints"));
     }
-    let client = context.connect(config.clone()).await.map_err(|failure| Failure {
-        exit: Exit::Error,
-        ..failure
-    })?;
+    let client = context
+        .connect(config.clone())
+        .await
+        .map_err(|failure| Failure { exit: Exit::Error, ..failure })?;
     let request = MemberListRequest { linearizable: true };
     let response = client.call(&rpc::MEMBER_LIST, request, context.deadline()).await;
     let members = response.map_err(|error| {
-        Failure::error(format!(
-            "failed to fetch endpoints from etcd cluster member list: {error}"
-        ))
+        Failure::error(format!("failed to fetch endpoints from etcd cluster member list: {error}"))
     })?;
     Ok(members.members.into_iter().flat_map(|member| member.client_ur_ls).collect())
 }

@@ -1,1 +1,3 @@
-pub async fn run(_context: crate::cli::context::Context) -> crate::cli::exit::Outcome { Err(crate::cli::exit::Failure::error("not supported yet")) }
+pub async fn run(_context: crate::cli::context::Context) -> crate::cli::exit::Outcome {
+    Err(crate::cli::exit::Failure::error("not supported yet"))
+}

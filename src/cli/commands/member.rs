@@ -39,10 +39,8 @@ pub async fn add(mut context: Context) -> Outcome {
     let deadline = context.deadline();
     let client = context.client().await?;
     check_urls(&peers)?;
-    let request = MemberAddRequest {
-        peer_ur_ls: split(&peers),
-        is_learner: context.flags.bool("learner"),
-    };
+    let request =
+        MemberAddRequest { peer_ur_ls: split(&peers), is_learner: context.flags.bool("learner") };
     let response = client.call(&rpc::MEMBER_ADD, request, deadline).await?;
     context.display.member_add(&response)?;
     if context.display.format == Format::Simple {

@@ -98,11 +98,8 @@ async fn revoke(mut context: Context) -> Outcome {
     let role = context.arg(0);
     let (key, range_end) = permission_range(&context, &context.args[1..])?;
     let client = context.client().await?;
-    let request = AuthRoleRevokePermissionRequest {
-        role: role.clone(),
-        key,
-        range_end: range_end.clone(),
-    };
+    let request =
+        AuthRoleRevokePermissionRequest { role: role.clone(), key, range_end: range_end.clone() };
     let response = client.call(&rpc::ROLE_REVOKE_PERMISSION, request, Deadline::NONE).await?;
     let subject: &[u8] = if range_end.is_empty() { b"key " } else { b"range " };
     let range = range_text(&context.args[1], &range_end, false);

@@ -71,7 +71,9 @@ fn compare(line: &[u8]) -> Result<Compare, Failure> {
     let Some(value) = value else {
         let key = go::quote(&key.unwrap_or_default());
         let op = lossy(&op.unwrap_or_default());
-        return Err(invalid(format!("malformed comparison: {shown}; got {target}({key}) {op} \"\"")));
+        return Err(invalid(format!(
+            "malformed comparison: {shown}; got {target}({key}) {op} \"\""
+        )));
     };
     let number = |base| {
         go::parse_int(&lossy(&value), base)

@@ -95,8 +95,7 @@ async fn change_password(mut context: Context) -> Outcome {
     let name = name(&context, "passwd")?;
     let password = password(&context, &name)?;
     let client = context.client().await?;
-    let request =
-        AuthUserChangePasswordRequest { name, password, hashed_password: String::new() };
+    let request = AuthUserChangePasswordRequest { name, password, hashed_password: String::new() };
     let response = client.call(&rpc::USER_CHANGE_PASSWORD, request, Deadline::NONE).await?;
     context.display.done("Password updated", &response, &response.header)
 }

@@ -212,10 +212,7 @@ enum Refusal {
 }
 
 /// Reads one line: a watch with its command, or nothing for `progress`.
-fn request(
-    line: &[u8],
-    defaults: &Defaults,
-) -> Result<Option<(WatchSpec, Vec<Word>)>, Refusal> {
+fn request(line: &[u8], defaults: &Defaults) -> Result<Option<(WatchSpec, Vec<Word>)>, Refusal> {
     let shown = lossy(line);
     let words = split(line).map_err(Refusal::Fatal)?;
     match words.first().map(Vec::as_slice) {
