@@ -240,6 +240,12 @@ impl Core {
         self.outstanding.len() < limits::LOG_JOBS_MAX
     }
 
+    /// Whether something goes on as soon as apply does: an election, a configuration change,
+    /// messages.
+    pub fn awaits_apply(&self) -> bool {
+        self.raft.raft.leader_id == 0 || self.held.is_some() || !self.conf_changes.is_empty()
+    }
+
     /// Whether one job is outstanding, and nobody but this member waits for it.
     pub fn awaits_one_job_alone(&self) -> bool {
         self.outstanding.len() == 1 && self.is_alone()

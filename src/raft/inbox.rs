@@ -35,6 +35,8 @@ struct State {
     /// Whether the loop sleeps, and takes no proposals.
     sleeping: bool,
     without_proposals: bool,
+    /// Whether the loop cannot go on before apply does.
+    awaits_apply: bool,
     stopped: bool,
     fatal: Option<Error>,
 }
@@ -49,12 +51,13 @@ pub(super) struct Taken {
 }
 
 impl State {
-    /// What is worth a wake-up. Progress of apply and of the store is not: nothing waits for it but
-    /// housekeeping, and the next turn, at the latest the next tick, takes it along.
+    /// What is worth a wake-up. Progress of apply seldom is and that of the store never: only
+    /// housekeeping waits for it, and the next turn, at the latest the next tick, takes it along.
     fn has_work(&self) -> bool {
         self.stopped
             || self.fatal.is_some()
             || self.persisted > 0
+            || (self.awaits_apply && self.applied > 0)
             || !self.events.is_empty()
             || !self.reads.is_empty()
             || !self.messages.is_empty()
@@ -182,9 +185,10 @@ impl Inbox {
     }
 
     /// Waits for work, at most for `patience`, and takes a turn's worth of it.
-    pub(super) fn take(&self, patience: Duration, proposals: bool) -> Taken {
+    pub(super) fn take(&self, patience: Duration, proposals: bool, awaits_apply: bool) -> Taken {
         let mut state = self.state.lock();
         state.without_proposals = !proposals;
+        state.awaits_apply = awaits_apply;
         if !state.has_work() && !patience.is_zero() {
             state.sleeping = true;
             self.filled.wait_for(&mut state, patience);

@@ -22,7 +22,7 @@ mod dial;
 mod frame;
 
 pub use self::answer::PeerBody;
-pub use self::dial::{Dial, Link, TcpDial};
+pub use self::dial::{Dial, Dialing, Link, TcpDial};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,6 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::server::conn::http1;
@@ -11,7 +10,7 @@ use raft::eraftpb::ConfState;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::raft::log::{Options, SystemDisk};
 use crate::raft::{
     Bootstrap, Committed, Config, Error, Observer, Raft, Role, Surroundings, exists, start,
@@ -115,9 +114,9 @@ impl Cluster {
 
     /// Lets members apply until something holds.
     fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
-        let begun = Instant::now();
+        let clock = SystemClock::new();
         while !holds(self) {
-            assert!(begun.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+            assert!(clock.now() < Duration::from_secs(60), "not within a minute: {what}");
             for member in self.running() {
                 member.apply();
             }
