@@ -15,7 +15,7 @@
 //! and the reader hangs up without one.
 //!
 //! Caveats: snapshots do not travel yet. Until it is proven that this member applies every request
-//! just as etcd does, it neither dials nor answers members that do not say that they are rusd.
+//! just as etcd does, it neither reads from nor answers members that do not say that they are rusd.
 
 mod answer;
 mod dial;
