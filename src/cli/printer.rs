@@ -3,7 +3,7 @@
 //! A reader that goes away (`etcdctl get … | head`) is no failure: what is left to say is dropped,
 //! and the command ends with success.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -67,10 +67,6 @@ impl Printer {
     /// Drops warnings from now on.
     pub fn silence_warnings(&self) {
         self.streams.quiet.store(true, Ordering::Relaxed);
-    }
-
-    pub fn is_terminal(&self) -> bool {
-        io::stderr().is_terminal()
     }
 }
 

@@ -445,12 +445,13 @@ fn follow_defaults(config: &mut Config, given: &Given) {
     let default_peer = flags::find("initial-advertise-peer-urls").map_or("", |flag| flag.default);
     let listens_everywhere =
         config.listen_peer_urls.first().is_some_and(|url| url.host_port().0 == "0.0.0.0");
-    if listens_everywhere && url::join(&config.advertise_peer_urls) == default_peer {
-        if let Some(host) = default_host() {
-            let port = config.listen_peer_urls[0].host_port().1.to_owned();
-            let url = config.advertise_peer_urls[0].with_host(&host, &port);
-            config.advertise_peer_urls = vec![url];
-        }
+    if listens_everywhere
+        && url::join(&config.advertise_peer_urls) == default_peer
+        && let Some(host) = default_host()
+    {
+        let port = config.listen_peer_urls[0].host_port().1.to_owned();
+        let url = config.advertise_peer_urls[0].with_host(&host, &port);
+        config.advertise_peer_urls = vec![url];
     }
     let default_cluster = flags::find("initial-cluster").map_or("", |flag| flag.default);
     if config.name != "default" && given.text("initial-cluster") == default_cluster {
