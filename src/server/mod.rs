@@ -19,6 +19,8 @@ mod io;
 mod listen;
 mod log;
 mod notify;
+#[cfg(test)]
+mod tests;
 mod url;
 
 use std::ffi::OsString;
