@@ -139,7 +139,7 @@ fn check_urls(urls: &str) -> Outcome {
         }
         if scheme.starts_with("http") {
             let host = rest.split('/').next().unwrap_or_default();
-            if !host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']')) {
+            if host.rsplit_once(':').is_none_or(|(_, port)| port.contains(']')) {
                 let text = format!("URL address does not have the form \"host:port\": {url}");
                 return Err(Failure::error(text));
             }
