@@ -15,10 +15,12 @@ mod scrape;
 
 use std::time::Duration;
 
-use super::super::context::Context;
-use super::super::exit::{Failure, Outcome};
+use crate::cli::context::Context;
+use crate::cli::exit::{Failure, Outcome};
 use load::{Kind, Plan};
 use report::Report;
+
+pub use scrape::usage;
 
 pub fn run(mut context: Context) -> Outcome {
     let plan = plan(&context)?;
