@@ -7,8 +7,6 @@ use std::time::Duration;
 pub const REQUEST_BYTES_MAX: usize = 1_572_864;
 /// What gRPC may receive beyond the largest request: etcd's overhead allowance.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
-/// Operations in one list of a transaction, etcd's default of `--max-txn-ops`.
-pub const TXN_OPS_MAX: usize = 128;
 /// Entries that may be committed and not yet applied before requests are refused.
 pub const APPLY_BACKLOG_MAX: u64 = 5000;
 /// Proposals that may wait for the raft loop; above it the caller gets "too many requests".
@@ -133,6 +131,10 @@ pub const LOG_READ_BYTES: u64 = 1 << 20;
 /// Jobs given to the log writer and not yet reported durable. Above it the raft loop takes no new
 /// proposals, so that it never waits for the writer itself.
 pub const LOG_JOBS_MAX: usize = 256;
+/// A sole voter writes up to so many entries and bytes within the raft loop. What comes meanwhile
+/// waits and makes the next batch large, which then goes to the log writer.
+pub const LOG_INLINE_ENTRIES_MAX: usize = 16;
+pub const LOG_INLINE_BYTES_MAX: usize = 64 << 10;
 /// Messages of other members that may wait for the raft loop; raft repeats what is dropped.
 pub const RAFT_MESSAGES_MAX: usize = 4096;
 /// Reads that may wait for the raft loop; above it the caller gets "too many requests".
@@ -152,8 +154,6 @@ pub const RAFT_MESSAGE_BYTES_MAX: u64 = 512 << 10;
 /// Messages with entries in flight to one member, etcd's.
 pub const RAFT_INFLIGHT_MAX: usize = 512;
 
-/// Time between two looks of a waiting lock or election at the key before it.
-pub const RECIPE_POLL: Duration = Duration::from_millis(20);
 /// Attempts of one call, etcd's client's.
 pub const CLIENT_ATTEMPTS_MAX: u32 = 100;
 /// Pause before a call or a watch is tried again, etcd's client's.

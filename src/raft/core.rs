@@ -240,6 +240,17 @@ impl Core {
         self.outstanding.len() < limits::LOG_JOBS_MAX
     }
 
+    /// Whether one job is outstanding, and nobody but this member waits for it.
+    pub fn awaits_one_job_alone(&self) -> bool {
+        self.outstanding.len() == 1 && self.is_alone()
+    }
+
+    /// Whether what is committed here is all that is committed anywhere.
+    pub fn answers_reads_alone(&self) -> bool {
+        let raft = &self.raft.raft;
+        raft.state == StateRole::Leader && self.is_alone() && raft.commit_to_current_term()
+    }
+
     pub fn status(&self) -> Status {
         let raft = &self.raft.raft;
         Status {
@@ -426,6 +437,9 @@ impl Core {
         let log = &self.raft.raft.raft_log;
         if index > log.applied && index <= log.committed.min(log.persisted) {
             self.raft.advance_apply_to(index);
+        }
+        if self.is_alone() && self.raft.raft.prs().iter().count() == 1 {
+            self.raft.mut_store().evict(index);
         }
         if let Some((_, messages)) = self.held.take_if(|(until, _)| *until <= index) {
             effects.push(Effect::Send(messages));

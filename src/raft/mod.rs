@@ -34,6 +34,7 @@ mod inbox;
 pub mod log;
 mod reads;
 mod runtime;
+mod status;
 mod step;
 mod store;
 
@@ -168,5 +169,7 @@ impl Transport for NoTransport {
     fn send(&self, _: Vec<Message>) {}
 }
 
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod tests;

@@ -16,10 +16,12 @@ use tokio::sync::watch;
 
 use super::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
 use super::inbox::{Inbox, ReadReply, RefusalLog};
-use super::log::{self, Batch, Disk, Metadata, Recovered, SnapshotRecord, Writer};
+use super::log::{self, Batch, Disk, Metadata, Place, Recovered, SnapshotRecord, Writer};
+use super::status::StatusCells;
 use super::store::Store;
 use super::{Bootstrap, Config, Error, Leader, Observer, Status, Transport};
 use crate::clock::Clock;
+use crate::limits;
 
 /// Asks raft, from any thread; nothing here blocks but [`Handle::apply_conf_change`].
 #[derive(Clone)]
@@ -29,7 +31,7 @@ pub struct Handle {
 
 struct Shared {
     inbox: Inbox,
-    status: Mutex<Status>,
+    status: StatusCells,
     leader: watch::Sender<Leader>,
     conf_states: Mutex<HashMap<u64, SyncSender<Result<ConfState, Error>>>>,
 }
@@ -96,7 +98,7 @@ pub fn start(
     let core = Core::new(core_config, store)?;
     let shared = Arc::new(Shared {
         inbox: Inbox::default(),
-        status: Mutex::new(core.status()),
+        status: StatusCells::new(core.status()),
         leader: watch::Sender::new(Leader::default()),
         conf_states: Mutex::default(),
     });
@@ -163,16 +165,20 @@ fn spawn(
     tick: Duration,
 ) -> Result<(Handle, Raft), Error> {
     let jobs = Arc::new(Jobs::default());
-    let log = LogThread {
+    let writer = Arc::new(Mutex::new(LogWriter {
         writer,
-        jobs: Arc::clone(&jobs),
-        shared: Arc::clone(&shared),
         transport: Arc::clone(&surroundings.transport),
         observer: Arc::clone(&surroundings.observer),
         clock: Arc::clone(&surroundings.clock),
+    }));
+    let log = LogThread {
+        writer: Arc::clone(&writer),
+        jobs: Arc::clone(&jobs),
+        shared: Arc::clone(&shared),
     };
     let raft = RaftThread {
         core,
+        writer,
         jobs,
         shared: Arc::clone(&shared),
         surroundings,
@@ -206,8 +212,14 @@ impl Handle {
     }
 
     /// Asks for an index such that a state which includes it shows every write acknowledged before
-    /// this call. The reply comes from raft's thread and must not block.
+    /// this call. The reply comes within this call or from raft's thread, and must not block.
+    ///
+    /// A sole voter that leads has nobody to ask: without it nothing can be committed, and it
+    /// publishes what is committed before apply can acknowledge it.
     pub fn read_index(&self, reply: impl FnOnce(Result<u64, Error>) + Send + 'static) {
+        if let Some(index) = self.shared.status.committed_alone() {
+            return reply(Ok(index));
+        }
         if let Err((error, reply)) = self.shared.inbox.read(Box::new(reply)) {
             reply(Err(error));
         }
@@ -219,7 +231,7 @@ impl Handle {
     }
 
     pub fn status(&self) -> Status {
-        *self.shared.status.lock()
+        self.shared.status.get()
     }
 
     /// Entries up to this one are part of the state.
@@ -345,19 +357,23 @@ fn reported(outcome: thread::Result<Result<(), Error>>) -> Result<(), Error> {
 }
 
 struct LogThread {
-    writer: Writer,
+    writer: Arc<Mutex<LogWriter>>,
     jobs: Arc<Jobs>,
     shared: Arc<Shared>,
-    transport: Arc<dyn Transport>,
-    observer: Arc<dyn Observer>,
-    clock: Arc<dyn Clock>,
 }
 
 impl LogThread {
-    fn run(mut self) {
+    fn run(self) {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             while let Some(work) = self.jobs.take() {
-                self.carry_out(work)?;
+                let (work, purges) =
+                    work.into_iter().partition(|work| matches!(work, Work::Job(_)));
+                let (number, places) = self.writer.lock().carry_out(work)?;
+                if number > 0 {
+                    // If raft has stopped, what is durable is found at the next start.
+                    let _ = self.shared.inbox.persisted(number, places);
+                }
+                self.writer.lock().carry_out(purges)?;
             }
             Ok(())
         }));
@@ -365,9 +381,23 @@ impl LogThread {
             self.shared.inbox.fail(error);
         }
     }
+}
 
-    /// One write and one sync for all jobs; then their messages leave, then raft learns of it.
-    fn carry_out(&mut self, work: Vec<Work>) -> Result<(), log::Error> {
+/// The last job that is durable, and the index, term and place of the entries written.
+type Written = (u64, Vec<(u64, u64, Place)>);
+
+/// The log's end, and where the messages go that wait for it.
+struct LogWriter {
+    writer: Writer,
+    transport: Arc<dyn Transport>,
+    observer: Arc<dyn Observer>,
+    clock: Arc<dyn Clock>,
+}
+
+impl LogWriter {
+    /// One write and one sync for all jobs, then their messages leave. Says which job is the last
+    /// that is durable now, and where the entries stand.
+    fn carry_out(&mut self, work: Vec<Work>) -> Result<Written, log::Error> {
         let mut places = Vec::new();
         let mut messages = Vec::new();
         let mut purge = None;
@@ -398,19 +428,16 @@ impl LogThread {
         if !messages.is_empty() {
             self.transport.send(messages);
         }
-        if number > 0 {
-            // If raft has stopped, what is durable is found at the next start.
-            let _ = self.shared.inbox.persisted(number, places);
-        }
         if let Some((below, record)) = purge {
             self.writer.purge(below, &record)?;
         }
-        Ok(())
+        Ok((number, places))
     }
 }
 
 struct RaftThread {
     core: Core,
+    writer: Arc<Mutex<LogWriter>>,
     jobs: Arc<Jobs>,
     shared: Arc<Shared>,
     surroundings: Surroundings,
@@ -431,6 +458,7 @@ impl RaftThread {
             self.surroundings.observer.fatal(&error);
         }
         self.jobs.end();
+        self.shared.status.retire();
         let unread = self.shared.inbox.close();
         let rounds = self.reads.drain().flat_map(|(_, replies)| replies);
         for reply in rounds.chain(unread) {
@@ -462,12 +490,48 @@ impl RaftThread {
                 // After a pause the missed ticks are not made up for: others had no pause.
                 next_tick = (next_tick + self.tick).max(now);
             }
-            for effect in self.core.handle(taken.events) {
+            self.turn(taken.events)?;
+            patience = next_tick.saturating_sub(clock.now()).max(Duration::from_nanos(1));
+        }
+    }
+
+    /// Takes events through the core, and what a short write makes durable at once as well.
+    fn turn(&mut self, mut events: Vec<Event>) -> Result<(), Error> {
+        loop {
+            let mut effects = self.core.handle(events);
+            // Before apply can acknowledge anything: reads rely on it.
+            self.shared.status.set(self.core.status(), self.core.answers_reads_alone());
+            let short = self.take_short_job(&mut effects);
+            for effect in effects {
                 self.carry_out(effect)?;
             }
             self.hand_over()?;
-            *self.shared.status.lock() = self.core.status();
-            patience = next_tick.saturating_sub(clock.now()).max(Duration::from_nanos(1));
+            let Some(job) = short else { return Ok(()) };
+            let (number, places) = self.writer.lock().carry_out(vec![Work::Job(job)])?;
+            events = vec![Event::Persisted { number, places }];
+        }
+    }
+
+    /// A sole voter with little to write saves the way to the log writer and back. With more to
+    /// write, the writer's sync and this thread's work are better done side by side.
+    fn take_short_job(&self, effects: &mut Vec<Effect>) -> Option<Job> {
+        if !self.core.awaits_one_job_alone() {
+            return None;
+        }
+        let at = effects.iter().position(|effect| match effect {
+            Effect::Persist(Job { batch, .. }) => {
+                batch.entries.len() <= limits::LOG_INLINE_ENTRIES_MAX
+                    && batch.entries.iter().map(|entry| entry.data.len()).sum::<usize>()
+                        <= limits::LOG_INLINE_BYTES_MAX
+            }
+            _ => false,
+        })?;
+        match effects.remove(at) {
+            Effect::Persist(job) => Some(job),
+            other => {
+                effects.insert(at, other);
+                None
+            }
         }
     }
 

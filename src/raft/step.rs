@@ -51,6 +51,8 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
     if is_forwarded != (message.term == 0) {
         return Err(Refusal::Term);
     }
+    // Raft does not look further into what belongs to a term that is over.
+    let is_late = !is_forwarded && message.term < raft.raft.term;
     match kind {
         MessageType::MsgHup
         | MessageType::MsgBeat
@@ -65,8 +67,11 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
                 Err(Refusal::EntryCount)
             }
         }
+        _ if is_late => Ok(()),
         MessageType::MsgAppend => admit_append(raft, message),
         MessageType::MsgHeartbeat => within_log(raft, message.commit),
+        // A leader that crashed may hear of entries that it lost, and is a follower then.
+        MessageType::MsgAppendResponse if !leads => Ok(()),
         MessageType::MsgAppendResponse => {
             within_log(raft, message.index)?;
             within_log(raft, message.reject_hint)

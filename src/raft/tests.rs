@@ -507,7 +507,9 @@ fn messages_at_which_raft_panics_are_refused() {
     assert_eq!(follower.status().last_index, 2);
 
     let sole = &mut core(1, &[1], 0);
-    assert_eq!(refusal(sole, message(MsgTimeoutNow, 5)), Some(Refusal::NotMember));
+    assert_eq!(refusal(sole, message(MsgTimeoutNow, 5)), Some(Refusal::Election));
+    assert_eq!(sole.status().role, Role::Leader);
+    assert_eq!(refusal(sole, message(MsgRequestVote, 5)), Some(Refusal::NotMember));
 }
 
 #[test]

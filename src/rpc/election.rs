@@ -142,10 +142,10 @@ struct Observer {
 
 impl Observer {
     async fn next(&mut self) -> Result<LeaderResponse, Status> {
-        if self.leader.is_none() {
-            if let Some(found) = self.look().await? {
-                return Ok(found);
-            }
+        if self.leader.is_none()
+            && let Some(found) = self.look().await?
+        {
+            return Ok(found);
         }
         loop {
             let (revision, change) = self.events.next().await?;

@@ -168,7 +168,7 @@ impl HttpBody for Body {
 }
 
 /// An answer without a message.
-pub fn failure(status: &Status) -> Response<Body> {
+pub(super) fn failure(status: &Status) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.headers_mut() = trailers(status);
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
@@ -176,20 +176,20 @@ pub fn failure(status: &Status) -> Response<Body> {
 }
 
 /// A successful unary answer.
-pub fn success(message: Bytes) -> Response<Body> {
+pub(super) fn success(message: Bytes) -> Response<Body> {
     let mut response = Response::new(Body::Unary(Some(message)));
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
 }
 
 /// The start of a stream of answers.
-pub fn stream(stream: Stream) -> Response<Body> {
+pub(super) fn stream(stream: Stream) -> Response<Body> {
     let mut response = Response::new(Body::Stream(Box::new(stream)));
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
 }
 
-pub fn encode<M: Message>(message: &M) -> Result<Bytes, Status> {
+pub(super) fn encode<M: Message>(message: &M) -> Result<Bytes, Status> {
     let length = message.encoded_len();
     let Some(prefix) = u32::try_from(length).ok().filter(|_| length <= SEND_BYTES_MAX) else {
         return Err(Status::resource_exhausted(format!(
@@ -204,7 +204,7 @@ pub fn encode<M: Message>(message: &M) -> Result<Bytes, Status> {
 }
 
 /// Reads and decodes the one message of a unary request.
-pub async fn decode<M: Message + Default, B>(body: B, bytes_max: usize) -> Result<M, Status>
+pub(super) async fn decode<M: Message + Default, B>(body: B, bytes_max: usize) -> Result<M, Status>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -298,7 +298,7 @@ pub fn receive_error(status: Status, bytes_max: usize) -> Status {
 }
 
 /// The deadline that a client states, such as `500m`.
-pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at(text.len().checked_sub(1)?);
     if digits.is_empty() || digits.len() > 8 {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::flags::{self, Flag, Given, Kind, Support};
 use super::go;
 use super::url::{self, Url};
+use crate::limits;
 
 /// Longest election timeout that etcd takes.
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -64,12 +65,9 @@ pub(super) struct Config {
     pub snapshot_count: u64,
     pub catch_up_entries: u64,
     pub batch_interval: Option<Duration>,
-    pub batch_limit: Option<usize>,
     pub compaction: Compaction,
-    pub compaction_rows: Option<usize>,
     pub compaction_pause: Option<Duration>,
-    pub progress_interval: Option<Duration>,
-    pub warning_apply: Duration,
+    pub progress_interval: Duration,
     pub warning_request: Duration,
     pub extensive_metrics: bool,
     pub origins: Vec<String>,
@@ -211,9 +209,6 @@ impl Values<'_> {
     fn own_duration(&self, name: &str) -> Option<Duration> {
         Some(self.duration(name)).filter(|value| !value.is_zero())
     }
-    fn own_count(&self, name: &str) -> Option<usize> {
-        usize::try_from(self.int(name)).ok().filter(|&count| count > 0)
-    }
     fn urls(&self, name: &str) -> Vec<Url> {
         Url::parse_list(self.0.text(name)).unwrap_or_default()
     }
@@ -273,12 +268,12 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         },
         catch_up_entries: values.uint("snapshot-catchup-entries"),
         batch_interval: values.own_duration("backend-batch-interval"),
-        batch_limit: values.own_count("backend-batch-limit"),
         compaction: Compaction::Off,
-        compaction_rows: values.own_count("compaction-batch-limit"),
         compaction_pause: values.own_duration("compaction-sleep-interval"),
-        progress_interval: values.own_duration("watch-progress-notify-interval"),
-        warning_apply: values.duration("warning-apply-duration"),
+        progress_interval: values
+            .own_duration("watch-progress-notify-interval")
+            .unwrap_or(limits::WATCH_PROGRESS_INTERVAL)
+            .max(limits::WATCH_PROGRESS_INTERVAL_MIN),
         warning_request: values.duration("warning-unary-request-duration"),
         extensive_metrics: given.text("metrics") == "extensive",
         origins: values.words("cors"),
@@ -450,12 +445,13 @@ fn follow_defaults(config: &mut Config, given: &Given) {
     let default_peer = flags::find("initial-advertise-peer-urls").map_or("", |flag| flag.default);
     let listens_everywhere =
         config.listen_peer_urls.first().is_some_and(|url| url.host_port().0 == "0.0.0.0");
-    if listens_everywhere && url::join(&config.advertise_peer_urls) == default_peer {
-        if let Some(host) = default_host() {
-            let port = config.listen_peer_urls[0].host_port().1.to_owned();
-            let url = config.advertise_peer_urls[0].with_host(&host, &port);
-            config.advertise_peer_urls = vec![url];
-        }
+    if listens_everywhere
+        && url::join(&config.advertise_peer_urls) == default_peer
+        && let Some(host) = default_host()
+    {
+        let port = config.listen_peer_urls[0].host_port().1.to_owned();
+        let url = config.advertise_peer_urls[0].with_host(&host, &port);
+        config.advertise_peer_urls = vec![url];
     }
     let default_cluster = flags::find("initial-cluster").map_or("", |flag| flag.default);
     if config.name != "default" && given.text("initial-cluster") == default_cluster {

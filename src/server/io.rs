@@ -164,10 +164,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
 
     fn wrote(&mut self, count: usize) {
         metrics::client_sent_bytes().inc_by(count as u64);
-        if self.farewell.is_some() {
-            if let Some(reader) = self.reader.take() {
-                reader.wake();
-            }
+        if self.farewell.is_some()
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
         }
     }
 

@@ -170,7 +170,7 @@ async fn accept(
             let (stream, _) = socket.accept().await?;
             // A socket that refuses an option is still a connection.
             drop(stream.set_nodelay(true));
-            drop(keep_alive(&stream));
+            let _ = keep_alive(&stream);
             connections.spawn(connection(stream, services, stop, permit));
         }
         Socket::Unix(socket, _) => {

@@ -243,13 +243,14 @@ fn timestamp(unix_nanos: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
     let mut text = String::with_capacity(27);
-    drop(write!(
+    // Writing into a string cannot fail.
+    let _ = write!(
         text,
         "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{micros:06}Z",
         second / 3600,
         second / 60 % 60,
         second % 60
-    ));
+    );
     text
 }
 

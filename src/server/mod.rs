@@ -19,6 +19,8 @@ mod io;
 mod listen;
 mod log;
 mod notify;
+#[cfg(test)]
+mod tests;
 mod url;
 
 use std::ffi::OsString;
@@ -326,10 +328,7 @@ fn services(config: &Config, arguments: &[String], node: &Node, connections: usi
             txn_ops_max: config.max_txn_ops,
             election_timeout: config.election,
             warning_duration: config.warning_request,
-            watch_progress_interval: config
-                .progress_interval
-                .unwrap_or(limits::WATCH_PROGRESS_INTERVAL)
-                .max(limits::WATCH_PROGRESS_INTERVAL_MIN),
+            watch_progress_interval: config.progress_interval,
         },
     );
     let http = Http::new(

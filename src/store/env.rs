@@ -132,14 +132,12 @@ impl Reader<'_> {
         rows_max: usize,
         bytes: &mut usize,
     ) -> Result<Vec<Row>, Error> {
-        let Some(first) = schema::rev_key(from) else { return Ok(Vec::new()) };
-        let (last, open);
-        match to {
-            Bound::Included(rev) => (last, open) = (schema::rev_key(rev), false),
-            Bound::Excluded(rev) => (last, open) = (schema::rev_key(rev), true),
-            Bound::Unbounded => (last, open) = (Some([0xff; 12]), false),
-        }
-        let Some(last) = last else { return Ok(Vec::new()) };
+        let first = schema::bound_key(from);
+        let (last, open) = match to {
+            Bound::Included(rev) => (schema::bound_key(rev), false),
+            Bound::Excluded(rev) => (schema::bound_key(rev), true),
+            Bound::Unbounded => ([0xff; 12], false),
+        };
         if last < first {
             return Ok(Vec::new());
         }

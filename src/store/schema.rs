@@ -149,6 +149,15 @@ pub(super) fn rev_key(rev: Revision) -> Option<RevKey> {
     Some(key)
 }
 
+/// The key of the bound of a range: the nearest one, for a revision that no store can hold.
+pub(super) fn bound_key(rev: Revision) -> RevKey {
+    if rev.main < 0 {
+        return [0; 12];
+    }
+    let sub = rev.sub.clamp(0, i64::from(u32::MAX));
+    rev_key(Revision::new(rev.main, sub)).unwrap_or([0xff; 12])
+}
+
 pub(super) fn rev_of(key: &[u8]) -> Option<Revision> {
     let (main, sub) = key.split_first_chunk::<8>()?;
     let main = i64::try_from(u64::from_be_bytes(*main)).ok()?;

@@ -69,7 +69,8 @@ fn apply(store: &Store, main: i64, bytes: usize) {
 }
 
 fn all(store: &Store) -> Vec<Row> {
-    store.scan(rev(0), rev(i64::MAX), usize::MAX, usize::MAX).unwrap()
+    let (first, last) = (Revision::new(-1, 0), Revision::new(i64::MAX, i64::MAX));
+    store.scan(first, last, usize::MAX, usize::MAX).unwrap()
 }
 
 #[test]
@@ -190,6 +191,8 @@ fn scans_keep_their_bounds_across_file_and_tail() {
     assert_eq!(scan(14, 21, 3, usize::MAX), (Some(14), 3));
     assert_eq!(scan(22, 30, 3, usize::MAX), (None, 0));
     assert_eq!(scan(15, 4, 3, usize::MAX), (None, 0));
+    let of_eleven = store.scan(rev(11), Revision::new(11, i64::MAX), 9, usize::MAX).unwrap();
+    assert_eq!(of_eleven, [row(11, 100)]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The messages. Names are the `raft` crate's, numbers and encoding are etcd's.
 
 use bytes::{Buf, BufMut, Bytes};
-use prost::encoding::{self, DecodeContext, WireType};
 use prost::DecodeError;
+use prost::encoding::{self, DecodeContext, WireType};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]

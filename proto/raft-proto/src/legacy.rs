@@ -17,10 +17,7 @@ use crate::eraftpb;
 static NO_FIELDS: UnknownFields = UnknownFields { fields: None };
 
 fn unreadable(error: &prost::DecodeError) -> ProtobufError {
-    ProtobufError::IoError(std::io::Error::new(
-        std::io::ErrorKind::InvalidData,
-        error.to_string(),
-    ))
+    ProtobufError::IoError(std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()))
 }
 
 macro_rules! legacy_message {

@@ -98,4 +98,6 @@ struct Segment {
 }
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod tests;

@@ -94,6 +94,9 @@ pub fn open(
         file.allocate(options.segment_bytes)
             .map_err(io_error("reserve space for", &segment.path))?;
     }
+    // A process that was killed may have left what it never synced. From here on it counts.
+    file.fdatasync().map_err(io_error("sync", &segment.path))?;
+    disk.fsync_dir(dir).map_err(io_error("sync", dir))?;
     let segments = Segments::default();
     segments.0.lock().extend(found.into_iter().map(|segment| (segment.sequence, segment)));
     let reader = Reader { disk: Arc::clone(disk), segments: segments.clone(), open: None };

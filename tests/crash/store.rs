@@ -1,9 +1,4 @@
-//! Killed processes and power cuts.
-//!
-//! `RUSD_CRASH_ROUNDS` sets the number of rounds, `RUSD_CRASH_SEED` where they begin; a failure
-//! prints the seed of its round.
-
-mod shim;
+//! The store alone, in a process that dies or finds its disk full.
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
@@ -17,22 +12,9 @@ use bytes::Bytes;
 use rusd::clock::SystemClock;
 use rusd::store::{Bucket, CompactionCursor, Options, Row, Store};
 use rusd::types::Revision;
-use shim::Chance;
 
-const ROUNDS: u64 = 10;
-
-fn number(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |value| value.parse().unwrap())
-}
-
-/// Runs `round` with a seed of its own for each round.
-fn rounds(mut round: impl FnMut(u64)) {
-    let first = number("RUSD_CRASH_SEED", 1);
-    for seed in first..first + number("RUSD_CRASH_ROUNDS", ROUNDS) {
-        eprintln!("RUSD_CRASH_SEED={seed}");
-        round(seed);
-    }
-}
+use super::rounds;
+use super::shim::{self, Chance};
 
 fn options() -> Options {
     let mut options = Options::new(Arc::new(SystemClock::new()));
@@ -119,7 +101,7 @@ fn judge(dir: &Path, durable: u64) {
 
 fn workload(library: &Path, dir: &Path, kill_at: Option<u64>) -> Child {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", "store_workload", "--ignored", "--nocapture"]);
+    command.args(["--exact", "store::store_workload", "--ignored", "--nocapture"]);
     shim::preload(&mut command, library, dir, kill_at);
     command.stdout(Stdio::piped()).spawn().unwrap()
 }
