@@ -152,7 +152,7 @@ fn writes(context: &Context, total: u64, rate: Option<u64>, sizes: (usize, usize
     })
 }
 
-pub async fn perf(mut context: Context) -> Outcome {
+pub(super) async fn perf(mut context: Context) -> Outcome {
     let (rate, count) = load(&context, [150, 1000, 8000, 15000])?;
     let clients = connect(&mut context, count).await?;
     refuse_used(&clients[0], context.flags.string("prefix"), "'").await?;
@@ -229,7 +229,7 @@ fn deviation(seconds: &[f64]) -> f64 {
     (seconds.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt()
 }
 
-pub async fn data_scale(mut context: Context) -> Outcome {
+pub(super) async fn data_scale(mut context: Context) -> Outcome {
     let (total, count) = load(&context, [10_000, 100_000, 1_000_000, 3_000_000])?;
     let clients = connect(&mut context, count).await?;
     refuse_used(&clients[0], context.flags.string("prefix"), "").await?;

@@ -29,7 +29,7 @@ struct Mirror {
     total: Arc<AtomicU64>,
 }
 
-pub async fn run(mut context: Context) -> Outcome {
+pub(super) async fn run(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("make-mirror takes one destination argument"));
     }

@@ -19,7 +19,7 @@ use crate::pb::SnapshotRequest;
 const PAGE: u64 = 512;
 const HASH: u64 = 32;
 
-pub async fn save(mut context: Context) -> Outcome {
+pub(super) async fn save(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("snapshot save expects one argument <filename>"));
     }

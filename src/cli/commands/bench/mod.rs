@@ -20,9 +20,9 @@ use crate::cli::exit::{Failure, Outcome};
 use load::{Kind, Plan};
 use report::Report;
 
-pub use scrape::usage;
+pub(super) use scrape::usage;
 
-pub fn run(mut context: Context) -> Outcome {
+pub(super) fn run(mut context: Context) -> Outcome {
     let plan = plan(&context)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::error)?;
