@@ -176,3 +176,10 @@ pub const CLIENT_RECEIVE_BYTES_MAX: usize = i32::MAX as usize;
 pub const CLIENT_WINDOW_BYTES: u32 = 4 << 20;
 /// Requests queued on one stream of a client; the caller waits beyond it.
 pub const CLIENT_STREAM_REQUESTS_MAX: usize = 64;
+
+/// How long a unary request's message may take to arrive once it is awaited.
+pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Lines of one log message in a second; of the rest one in as many is written. etcd's.
+pub const LOG_LINES_PER_SECOND: u64 = 100;
+/// Log messages that are counted apart; more share places.
+pub const LOG_SAMPLER_PLACES: usize = 4096;
