@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 
 use crate::client::LogSink;
@@ -69,8 +70,21 @@ impl Printer {
         self.streams.quiet.store(true, Ordering::Relaxed);
     }
 
-    pub fn is_terminal(&self) -> bool {
-        io::stderr().is_terminal()
+    /// A progress bar on standard error, or a hidden one where nobody looks. Without a total it
+    /// only spins.
+    pub fn progress(&self, total: u64, title: &str) -> ProgressBar {
+        if !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let (bar, template) = match total {
+            0 => (ProgressBar::new_spinner(), "{spinner} {prefix} {msg}"),
+            total => (ProgressBar::new(total), "{prefix} [{bar:40}] {msg}"),
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(title.to_string());
+        bar
     }
 }
 

@@ -7,8 +7,6 @@ use std::time::Duration;
 pub const REQUEST_BYTES_MAX: usize = 1_572_864;
 /// What gRPC may receive beyond the largest request: etcd's overhead allowance.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
-/// Operations in one list of a transaction, etcd's default of `--max-txn-ops`.
-pub const TXN_OPS_MAX: usize = 128;
 /// Entries that may be committed and not yet applied before requests are refused.
 pub const APPLY_BACKLOG_MAX: u64 = 5000;
 /// Proposals that may wait for the raft loop; above it the caller gets "too many requests".
@@ -156,8 +154,6 @@ pub const RAFT_MESSAGE_BYTES_MAX: u64 = 512 << 10;
 /// Messages with entries in flight to one member, etcd's.
 pub const RAFT_INFLIGHT_MAX: usize = 512;
 
-/// Time between two looks of a waiting lock or election at the key before it.
-pub const RECIPE_POLL: Duration = Duration::from_millis(20);
 /// Attempts of one call, etcd's client's.
 pub const CLIENT_ATTEMPTS_MAX: u32 = 100;
 /// Pause before a call or a watch is tried again, etcd's client's.

@@ -438,6 +438,9 @@ impl Core {
         if index > log.applied && index <= log.committed.min(log.persisted) {
             self.raft.advance_apply_to(index);
         }
+        if self.is_alone() && self.raft.raft.prs().iter().count() == 1 {
+            self.raft.mut_store().evict(index);
+        }
         if let Some((_, messages)) = self.held.take_if(|(until, _)| *until <= index) {
             effects.push(Effect::Send(messages));
         }

@@ -48,12 +48,12 @@ pub(super) struct Taken {
 }
 
 impl State {
+    /// What is worth a wake-up. Progress of apply and of the store is not: nothing waits for it but
+    /// housekeeping, and the next turn, at the latest the next tick, takes it along.
     fn has_work(&self) -> bool {
         self.stopped
             || self.fatal.is_some()
             || self.persisted > 0
-            || self.applied > 0
-            || self.durable.is_some()
             || !self.events.is_empty()
             || !self.reads.is_empty()
             || !self.messages.is_empty()

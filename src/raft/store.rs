@@ -26,6 +26,13 @@ impl Store {
         Self { table, reader: reader.map(RefCell::new), initial }
     }
 
+    /// Lets go of entries that are applied here and that no other member will ask for soon.
+    pub fn evict(&mut self, index: u64) {
+        if self.reader.is_some() {
+            self.table.evict_to(index);
+        }
+    }
+
     fn fetch(&self, low: u64, high: u64, bytes_max: u64) -> raft::Result<Vec<Entry>> {
         let reader = self.reader.as_ref().ok_or(Error::Store(StorageError::Unavailable))?;
         let wanted = (low..high)

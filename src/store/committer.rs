@@ -287,11 +287,9 @@ impl Shared {
     }
 
     fn set_no_space(&self, no_space: bool) {
-        let was = std::mem::replace(&mut self.queue.lock().no_space, no_space);
+        self.queue.lock().no_space = no_space;
         self.done.notify_all();
-        if was != no_space {
-            call(&self.hooks.no_space, &no_space);
-        }
+        call(&self.hooks.no_space, &no_space);
     }
 
     /// One transaction: the batch, its log position, and the next part of a compaction.

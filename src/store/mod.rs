@@ -324,7 +324,8 @@ impl Store {
         self.shared.hooks.commit.lock().push(Box::new(callback));
     }
 
-    /// Calls back with true when the disk is full and with false when a commit fits again.
+    /// Calls back with true whenever a commit finds the disk full, each second as long as that
+    /// lasts, and with false when a commit fits again.
     pub fn on_no_space(&self, callback: impl Fn(bool) + Send + Sync + 'static) {
         self.shared.hooks.no_space.lock().push(Box::new(callback));
     }

@@ -1,8 +1,9 @@
-//! Killed processes, power cuts and full disks.
+//! Killed processes, power cuts, full disks and damaged files.
 //!
 //! `RUSD_CRASH_ROUNDS` sets the number of rounds, `RUSD_CRASH_SEED` where they begin; each round
 //! prints its seed, and a failure shows the last one.
 
+mod damage;
 mod oracle;
 mod server;
 mod shim;

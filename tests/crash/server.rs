@@ -3,22 +3,25 @@
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rusd::pb::alarm_request::AlarmAction;
 use rusd::pb::kv_client::KvClient;
+use rusd::pb::maintenance_client::MaintenanceClient;
 use rusd::pb::request_op::Request;
 use rusd::pb::watch_client::WatchClient;
 use rusd::pb::watch_request::RequestUnion;
 use rusd::pb::{
-    CompactionRequest, DeleteRangeRequest, Event, PutRequest, RangeRequest, RangeResponse,
-    RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
+    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, Event, PutRequest,
+    RangeRequest, RangeResponse, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use super::oracle::Oracle;
@@ -30,9 +33,9 @@ const START: Duration = Duration::from_secs(60);
 const CLIENTS: u64 = 8;
 const KEYS: u64 = 20;
 
-struct Fixture {
+pub struct Fixture {
     root: TempDir,
-    runtime: Runtime,
+    pub runtime: Runtime,
     client_port: u16,
     peer_port: u16,
     oracle: Arc<Oracle>,
@@ -40,8 +43,8 @@ struct Fixture {
 }
 
 /// A running member; dropped, it is killed.
-struct Member {
-    child: Child,
+pub struct Member {
+    pub child: Child,
     log: PathBuf,
 }
 
@@ -57,7 +60,11 @@ impl Member {
         self.child.try_wait().unwrap().is_some()
     }
 
-    fn log(&self) -> String {
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    pub fn log(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
@@ -69,7 +76,7 @@ fn free_port() -> u16 {
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             root: tempfile::tempdir().unwrap(),
             runtime: Runtime::new().unwrap(),
@@ -80,11 +87,11 @@ impl Fixture {
         }
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.root.path().join("data")
     }
 
-    fn start(&self, prepare: impl FnOnce(&mut Command, &Path)) -> Member {
+    pub fn start(&self, prepare: impl FnOnce(&mut Command, &Path)) -> Member {
         let client = format!("http://127.0.0.1:{}", self.client_port);
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
         let log = self.root.path().join("log");
@@ -100,14 +107,14 @@ impl Fixture {
         Member { child, log }
     }
 
-    fn channel(&self) -> Channel {
+    pub fn channel(&self) -> Channel {
         let address = format!("http://127.0.0.1:{}", self.client_port);
         let _context = self.runtime.enter();
         Endpoint::from_shared(address).unwrap().connect_lazy()
     }
 
     /// Waits until the member answers a linearizable range; None if it dies first.
-    fn wait_ready(&self, member: &mut Member) -> Option<RangeResponse> {
+    pub fn wait_ready(&self, member: &mut Member) -> Option<RangeResponse> {
         self.runtime.block_on(async {
             let ready = async {
                 while !member.is_dead() {
@@ -310,4 +317,73 @@ fn a_power_cut_keeps_every_acknowledged_write() {
         fixture.verify(&mut chance);
     });
     assert!(fixture.oracle.writes() > 0 && unsynced > 0);
+}
+
+/// Puts until the answer is, or is not, that there is no space.
+async fn put_until(channel: Channel, oracle: &Oracle, seed: u64, refused: bool) {
+    let mut kv = KvClient::new(channel);
+    for count in 0_u64.. {
+        let mut value = format!("full/{seed}/{count}/").into_bytes();
+        value.resize(20_000, b'v');
+        let value = Bytes::from(value);
+        oracle.try_write(&value);
+        let key = Bytes::from_static(b"full");
+        match kv.put(PutRequest { key, value: value.clone(), ..Default::default() }).await {
+            Ok(answer) => {
+                oracle.acknowledge(&value, answer.into_inner().header.unwrap().revision);
+                if !refused {
+                    return;
+                }
+            }
+            Err(status) => {
+                let text = "etcdserver: mvcc: database space exceeded";
+                assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, text));
+                if refused {
+                    return;
+                }
+            }
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn a_full_disk_raises_the_alarm_and_loses_nothing() {
+    let library = shim::build();
+    let mut fixture = Fixture::new();
+    let mut member = fixture.start(|command, dir| shim::preload(command, &library, dir, None));
+    assert!(fixture.wait_ready(&mut member).is_some(), "no start:\n{}", member.log());
+    let full = shim::full_mark(&fixture.data());
+    for seed in 0..2 {
+        fs::write(&full, b"").unwrap();
+        let (channel, oracle) = (fixture.channel(), &fixture.oracle);
+        fixture.runtime.block_on(async {
+            let refused = put_until(channel.clone(), oracle, 2 * seed, true);
+            let ended = timeout(START, refused).await;
+            assert!(ended.is_ok(), "no alarm:\n{}", member.log());
+        });
+        let read = fixture.runtime.block_on(range_all(channel.clone())).unwrap();
+        assert_eq!(read.header.unwrap().revision, oracle.acknowledged(), "reads go on");
+        fs::remove_file(&full).unwrap();
+        let mut maintenance = MaintenanceClient::new(channel.clone());
+        fixture.runtime.block_on(async {
+            let allowed = async {
+                let list = AlarmRequest { action: AlarmAction::Get.into(), ..Default::default() };
+                for alarm in maintenance.alarm(list).await.unwrap().into_inner().alarms {
+                    assert_eq!(alarm.alarm(), AlarmType::Nospace);
+                    let disarm = AlarmRequest {
+                        action: AlarmAction::Deactivate.into(),
+                        member_id: alarm.member_id,
+                        alarm: alarm.alarm,
+                    };
+                    maintenance.alarm(disarm).await.unwrap();
+                }
+                put_until(channel, oracle, 2 * seed + 1, false).await;
+            };
+            let ended = timeout(START, allowed).await;
+            assert!(ended.is_ok(), "the alarm stays:\n{}", member.log());
+        });
+    }
+    drop(member);
+    fixture.verify(&mut Chance::new(1));
 }

@@ -10,6 +10,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use rusd::clock::split_mix;
 
@@ -18,15 +19,19 @@ const ENTRY_BYTES: usize = 48;
 
 /// Compiles the shim, once for each test process.
 pub fn build() -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let library = dir.join(format!("shim-{}.so", std::process::id()));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash/shim.c");
-    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-    let mut command = Command::new(compiler);
-    command.args(["-O1", "-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
-    let status = command.args(["-ldl", "-pthread"]).status().unwrap();
-    assert!(status.success(), "the shim does not compile");
-    library
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    let compile = || {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let library = dir.join(format!("shim-{}.so", std::process::id()));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash/shim.c");
+        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+        let mut command = Command::new(compiler);
+        command.args(["-O1", "-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+        let status = command.args(["-ldl", "-pthread"]).status().unwrap();
+        assert!(status.success(), "the shim does not compile");
+        library
+    };
+    LIBRARY.get_or_init(compile).clone()
 }
 
 /// A stream of numbers that a seed repeats.

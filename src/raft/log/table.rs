@@ -156,6 +156,13 @@ impl Table {
         }
     }
 
+    /// Keeps the entries up to `index` on disk only.
+    pub fn evict_to(&mut self, index: u64) {
+        while self.recent.front().is_some_and(|first| first.index <= index) {
+            self.evict_first();
+        }
+    }
+
     fn evict_first(&mut self) {
         if let Some(entry) = self.recent.pop_front() {
             self.recent_bytes -= entry_bytes(&entry);

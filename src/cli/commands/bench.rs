@@ -1,3 +1,0 @@
-pub fn run(_context: crate::cli::context::Context) -> crate::cli::exit::Outcome {
-    Err(crate::cli::exit::Failure::error("not supported yet"))
-}

@@ -1,0 +1,427 @@
+//! The callers, and what they send.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::histogram::Histogram;
+use super::report::Report;
+use super::scrape::{Usage, usage};
+use crate::cli::context::Context;
+use crate::cli::exit::Failure;
+use crate::client::{Client, Config, Deadline, Error, WatchSpec, Watcher, prefix_end, rpc};
+use crate::clock::{Clock, SystemClock, split_mix};
+use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
+use crate::pb::request_op::Request;
+use crate::pb::{
+    Compare, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Put,
+    Range,
+    Txn,
+    Watch,
+    Lease,
+}
+
+/// What to send, how, and for how long.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub kind: Kind,
+    pub clients: usize,
+    pub connections: usize,
+    pub key_bytes: usize,
+    pub value_bytes: usize,
+    pub keys: usize,
+    pub range_keys: usize,
+    pub watchers: usize,
+    pub serializable: bool,
+    /// Requests to send; zero leaves the end to the duration.
+    pub total: u64,
+    pub duration: Duration,
+    /// Requests a second of all callers together; zero is no limit.
+    pub rate: u64,
+}
+
+/// Where the benchmark writes.
+const PREFIX: &str = "/rusd-bench/";
+/// Time of a lease that the benchmark grants; it is revoked after the run.
+const LEASE_SECONDS: i64 = 600;
+/// How long the last events may take to arrive.
+const QUIET: Duration = Duration::from_secs(3);
+
+impl Plan {
+    pub fn title(&self) -> String {
+        let name = format!("{:?}", self.kind).to_lowercase();
+        let watchers = match self.kind {
+            Kind::Watch => format!(", {} watchers", self.watchers),
+            _ => String::new(),
+        };
+        format!(
+            "{name}: {} clients, {} connections, {} B keys, {} B values{watchers}",
+            self.clients, self.connections, self.key_bytes, self.value_bytes
+        )
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "kind": format!("{:?}", self.kind).to_lowercase(),
+            "clients": self.clients,
+            "connections": self.connections,
+            "keyBytes": self.key_bytes,
+            "valueBytes": self.value_bytes,
+            "keys": self.keys,
+            "rangeKeys": self.range_keys,
+            "watchers": self.watchers,
+            "serializable": self.serializable,
+            "ratePerSecond": self.rate,
+        })
+    }
+
+    fn key(&self, index: usize) -> Bytes {
+        let width = self.key_bytes.saturating_sub(PREFIX.len());
+        format!("{PREFIX}{index:0width$}").into()
+    }
+}
+
+/// What all callers of a run share.
+struct Run {
+    plan: Plan,
+    keys: Vec<Bytes>,
+    value: Bytes,
+    clock: Arc<SystemClock>,
+    start: Duration,
+    sent: AtomicU64,
+    done: AtomicU64,
+    errors: AtomicU64,
+    first_error: Mutex<Option<String>>,
+    leases: Mutex<Vec<i64>>,
+    /// Events that are to arrive, once that is known.
+    expected: AtomicU64,
+    /// When the last one arrived, in nanoseconds.
+    last_arrival: AtomicU64,
+}
+
+/// Runs a plan against the endpoints of `config`.
+pub async fn run(
+    context: &Context,
+    config: &Config,
+    plan: &Plan,
+    title: &str,
+) -> Result<Report, Failure> {
+    let mut clients = Vec::new();
+    for connection in 0..plan.connections {
+        let mut config = config.clone();
+        // Each connection has a first choice of its own.
+        let turn = connection % config.endpoints.len();
+        config.endpoints.rotate_left(turn);
+        config.endpoints.truncate(1);
+        clients.push(context.connect(config).await?);
+    }
+    let value = (0..plan.value_bytes as u64).map(|at| b'a' + (split_mix(at) % 26) as u8).collect();
+    let mut run = Run {
+        keys: (0..plan.keys).map(|index| plan.key(index)).collect(),
+        value,
+        clock: Arc::clone(&context.clock),
+        start: Duration::ZERO,
+        sent: AtomicU64::new(0),
+        done: AtomicU64::new(0),
+        errors: AtomicU64::new(0),
+        first_error: Mutex::new(None),
+        leases: Mutex::default(),
+        expected: AtomicU64::new(u64::MAX),
+        last_arrival: AtomicU64::new(0),
+        plan: plan.clone(),
+    };
+    if matches!(plan.kind, Kind::Range | Kind::Txn) {
+        fill(&clients, &run).await?;
+    }
+    // The first call of a connection pays for dialling.
+    for client in &clients {
+        let request = RangeRequest { key: PREFIX.into(), ..RangeRequest::default() };
+        client.call(&rpc::RANGE, request, context.deadline()).await?;
+    }
+    let endpoint = &config.endpoints[0];
+    let before = usage(endpoint).await;
+    run.start = run.clock.now();
+    let run = Arc::new(run);
+    let progress = progress(context, &run, title);
+    let latencies = match plan.kind {
+        Kind::Watch => watch(&clients, &run).await,
+        _ => call(&clients, &run).await,
+    };
+    let end = match run.last_arrival.load(Ordering::Relaxed) {
+        0 => run.clock.now(),
+        nanos => Duration::from_nanos(nanos),
+    };
+    let elapsed = end.saturating_sub(run.start);
+    progress.abort();
+    let after = usage(endpoint).await;
+    revoke(&clients, &run).await;
+    let mut report = Report::new(&latencies, elapsed);
+    report.errors = run.errors.load(Ordering::Relaxed) as f64;
+    report.first_error = run.first_error.lock().clone();
+    account(&mut report, before, after, run.sent.load(Ordering::Relaxed));
+    Ok(report)
+}
+
+fn account(report: &mut Report, before: Usage, after: Usage, sent: u64) {
+    if let (Some(first), Some(last)) = (before.cpu_seconds, after.cpu_seconds)
+        && sent > 0
+    {
+        report.cpu_micros_per_request = Some((last - first) * 1e6 / sent as f64);
+    }
+    report.resident_bytes = after.resident_bytes;
+}
+
+/// Shows a bar on a terminal until it is aborted.
+fn progress(context: &Context, run: &Arc<Run>, title: &str) -> tokio::task::AbortHandle {
+    let bar = context.printer.progress(run.plan.total, title);
+    let run = Arc::clone(run);
+    tokio::spawn(async move {
+        let _clear = Clear(bar.clone());
+        loop {
+            let done = run.done.load(Ordering::Relaxed);
+            let elapsed = run.clock.now().saturating_sub(run.start).as_secs_f64();
+            bar.set_position(done);
+            bar.set_message(format!("{done} done, {:.0}/s", done as f64 / elapsed.max(0.001)));
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .abort_handle()
+}
+
+struct Clear(indicatif::ProgressBar);
+
+impl Drop for Clear {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Puts every key once, so that reads find something.
+async fn fill(clients: &[Client], run: &Run) -> Result<(), Failure> {
+    const OPS: usize = 100;
+    for (turn, keys) in run.keys.chunks(OPS).enumerate() {
+        let success = keys.iter().map(|key| op(run.put(key.clone()))).collect();
+        let request = TxnRequest { success, ..TxnRequest::default() };
+        let client = &clients[turn % clients.len()];
+        client.call(&rpc::TXN, request, Deadline::NONE).await?;
+    }
+    Ok(())
+}
+
+/// All callers, to the end of the plan.
+async fn call(clients: &[Client], run: &Arc<Run>) -> Histogram {
+    let mut callers = JoinSet::new();
+    for caller in 0..run.plan.clients {
+        let client = clients[caller % clients.len()].clone();
+        callers.spawn(caller_loop(client, Arc::clone(run), caller as u64));
+    }
+    let mut all = Histogram::new();
+    while let Some(one) = callers.join_next().await {
+        if let Ok(one) = one {
+            all.merge(&one);
+        }
+    }
+    all
+}
+
+async fn caller_loop(client: Client, run: Arc<Run>, caller: u64) -> Histogram {
+    let mut latencies = Histogram::new();
+    let mut random = split_mix(caller.wrapping_mul(0x9e37_79b9).wrapping_add(run.clock.random()));
+    while run.next_turn().await {
+        random = split_mix(random);
+        let start = run.clock.now();
+        match run.request(&client, random).await {
+            Ok(()) => {
+                let took = run.clock.now().saturating_sub(start);
+                latencies.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+                run.done.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => run.failed(&error),
+        }
+    }
+    latencies
+}
+
+impl Run {
+    /// Waits for the next request's turn; false when the plan is fulfilled.
+    async fn next_turn(&self) -> bool {
+        let turn = self.sent.fetch_add(1, Ordering::Relaxed);
+        let now = self.clock.now().saturating_sub(self.start);
+        let over = match self.plan.total {
+            0 => now >= self.plan.duration,
+            total => turn >= total,
+        };
+        if over {
+            self.sent.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        if let Some(pause) =
+            Duration::from_secs(1).checked_mul(u32::try_from(turn).unwrap_or(u32::MAX))
+            && self.plan.rate > 0
+        {
+            let due = pause.div_f64(self.plan.rate as f64);
+            sleep(due.saturating_sub(now)).await;
+        }
+        true
+    }
+
+    fn failed(&self, error: &Error) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        self.first_error.lock().get_or_insert_with(|| error.to_string());
+    }
+
+    fn put(&self, key: Bytes) -> PutRequest {
+        PutRequest { key, value: self.value.clone(), ..PutRequest::default() }
+    }
+
+    async fn request(&self, client: &Client, random: u64) -> Result<(), Error> {
+        let index = (random % self.keys.len() as u64) as usize;
+        let key = self.keys[index].clone();
+        match self.plan.kind {
+            Kind::Put | Kind::Watch => {
+                client.call(&rpc::PUT, self.put(key), Deadline::NONE).await?;
+            }
+            Kind::Range => {
+                let range_end = match self.plan.range_keys {
+                    1 => Bytes::new(),
+                    _ => prefix_end(PREFIX.as_bytes()).into(),
+                };
+                let request = RangeRequest {
+                    key,
+                    range_end,
+                    limit: self.plan.range_keys as i64,
+                    serializable: self.plan.serializable,
+                    ..RangeRequest::default()
+                };
+                client.call(&rpc::RANGE, request, Deadline::NONE).await?;
+            }
+            Kind::Txn => {
+                let compare = Compare {
+                    result: CompareResult::Greater.into(),
+                    target: CompareTarget::Mod.into(),
+                    key: key.clone(),
+                    range_end: Bytes::new(),
+                    target_union: Some(TargetUnion::ModRevision(0)),
+                };
+                let (compare, success) = (vec![compare], vec![op(self.put(key))]);
+                let request = TxnRequest { compare, success, failure: Vec::new() };
+                client.call(&rpc::TXN, request, Deadline::NONE).await?;
+            }
+            Kind::Lease => {
+                let request = LeaseGrantRequest { ttl: LEASE_SECONDS, id: 0 };
+                let lease = client.call(&rpc::LEASE_GRANT, request, Deadline::NONE).await?;
+                self.leases.lock().push(lease.id);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn op(put: PutRequest) -> RequestOp {
+    RequestOp { request: Some(Request::RequestPut(put)) }
+}
+
+/// Takes back the leases that were granted.
+async fn revoke(clients: &[Client], run: &Arc<Run>) {
+    let leases = std::mem::take(&mut *run.leases.lock());
+    let share = leases.len().div_ceil(run.plan.clients).max(1);
+    let mut tasks = JoinSet::new();
+    for (turn, ids) in leases.chunks(share).enumerate() {
+        let (client, ids) = (clients[turn % clients.len()].clone(), ids.to_vec());
+        tasks.spawn(async move {
+            for id in ids {
+                // What stays behind expires.
+                let request = LeaseRevokeRequest { id };
+                let _ = client.call(&rpc::LEASE_REVOKE, request, Deadline::NONE).await;
+            }
+        });
+    }
+    tasks.join_all().await;
+}
+
+/// Callers put values that begin with the time; watchers read it off on arrival. Latencies are
+/// those of events, from the call that caused them.
+async fn watch(clients: &[Client], run: &Arc<Run>) -> Histogram {
+    let mut watchers = JoinSet::new();
+    for (turn, client) in clients.iter().enumerate() {
+        let count = (turn..run.plan.watchers).step_by(clients.len()).count();
+        let mut watcher = Watcher::new(client, true);
+        for _ in 0..count {
+            let spec = WatchSpec {
+                key: PREFIX.into(),
+                range_end: prefix_end(PREFIX.as_bytes()).into(),
+                ..WatchSpec::default()
+            };
+            watcher.add(spec).await;
+        }
+        let run = Arc::clone(run);
+        watchers.spawn(async move { arrivals(watcher, &run).await });
+    }
+    // Watches from now on must be there before what they are to see.
+    sleep(Duration::from_millis(200)).await;
+    let mut callers = JoinSet::new();
+    for caller in 0..run.plan.clients {
+        let (client, run) = (clients[caller % clients.len()].clone(), Arc::clone(run));
+        callers.spawn(async move {
+            let mut random = split_mix(caller as u64);
+            while run.next_turn().await {
+                random = split_mix(random);
+                let key = run.keys[(random % run.keys.len() as u64) as usize].clone();
+                let stamp = format!("{:020}", run.clock.now().as_nanos());
+                let value = [stamp.as_bytes(), &run.value].concat().into();
+                let request = PutRequest { key, value, ..PutRequest::default() };
+                if let Err(error) = client.call(&rpc::PUT, request, Deadline::NONE).await {
+                    run.failed(&error);
+                }
+            }
+        });
+    }
+    callers.join_all().await;
+    let puts = run.sent.load(Ordering::Relaxed) - run.errors.load(Ordering::Relaxed);
+    run.expected.store(puts * run.plan.watchers as u64, Ordering::Relaxed);
+    let mut all = Histogram::new();
+    for one in watchers.join_all().await {
+        all.merge(&one);
+    }
+    all
+}
+
+async fn arrivals(mut watcher: Watcher, run: &Run) -> Histogram {
+    const TICK: Duration = Duration::from_millis(20);
+    let mut latencies = Histogram::new();
+    let mut quiet = Duration::ZERO;
+    while quiet < QUIET && run.done.load(Ordering::Relaxed) < run.expected.load(Ordering::Relaxed) {
+        let batch = match timeout(TICK, watcher.next()).await {
+            Ok(Some(batch)) => batch,
+            Ok(None) => break,
+            Err(_) => {
+                quiet += TICK;
+                continue;
+            }
+        };
+        quiet = Duration::ZERO;
+        let now = run.clock.now();
+        for kv in batch.events.iter().filter_map(|event| event.kv.as_ref()) {
+            let stamp = kv.value.get(..20).and_then(|stamp| std::str::from_utf8(stamp).ok());
+            if let Some(sent) = stamp.and_then(|stamp| stamp.parse().ok()) {
+                let took = now.saturating_sub(Duration::from_nanos(sent));
+                latencies.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+                run.done.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        run.last_arrival.fetch_max(now, Ordering::Relaxed);
+    }
+    latencies
+}

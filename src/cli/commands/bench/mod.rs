@@ -1,0 +1,102 @@
+//! `bench`: measures any etcd endpoint, or compares two.
+//!
+//! A run is a [`Plan`]: so many callers, sharing so many connections, send one kind of request for
+//! a time or a number. Keys and the value are made before the clock starts, each caller keeps its
+//! own histogram, so the load generator costs little more than its gRPC calls. Around a run the
+//! server's own metrics are read, for its CPU time per request and its memory.
+//!
+//! A comparison runs short rounds on the two servers in turn, the first of a round being the second
+//! of the next, and shows medians: what disturbs the machine then disturbs both.
+
+mod histogram;
+mod load;
+mod report;
+mod scrape;
+
+use std::time::Duration;
+
+use super::super::context::Context;
+use super::super::exit::{Failure, Outcome};
+use load::{Kind, Plan};
+use report::Report;
+
+pub fn run(mut context: Context) -> Outcome {
+    let plan = plan(&context)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::error)?;
+    let outcome = runtime.block_on(measure(&mut context, plan));
+    runtime.shutdown_background();
+    outcome
+}
+
+fn plan(context: &Context) -> Result<Plan, Failure> {
+    let flags = &context.flags;
+    let kind = match context.arg(0).as_str() {
+        "put" => Kind::Put,
+        "range" => Kind::Range,
+        "txn" => Kind::Txn,
+        "watch" => Kind::Watch,
+        "lease" => Kind::Lease,
+        "" => return Err(Failure::arguments("bench needs put, range, txn, watch or lease")),
+        other => return Err(Failure::arguments(format!("unknown benchmark {other}"))),
+    };
+    let number = |name| u64::try_from(flags.int(name)).unwrap_or_default();
+    let size = |name| usize::try_from(flags.int(name)).unwrap_or_default();
+    let least_one = |name| size(name).max(1);
+    Ok(Plan {
+        kind,
+        clients: least_one("clients"),
+        connections: least_one("conns").min(least_one("clients")),
+        key_bytes: least_one("key-size"),
+        value_bytes: size("val-size"),
+        keys: least_one("keys"),
+        range_keys: least_one("range-size"),
+        watchers: least_one("watchers"),
+        serializable: flags.bool("serializable"),
+        total: number("total"),
+        duration: flags.duration("duration"),
+        rate: number("rate"),
+    })
+}
+
+async fn measure(context: &mut Context, plan: Plan) -> Outcome {
+    let config = context.config()?;
+    let json = context.flags.string("output") == "json";
+    let other = context.flags.string("compare").to_string();
+    if other.is_empty() {
+        let title = plan.title();
+        let endpoints = config.endpoints.join(",");
+        let report = load::run(context, &config, &plan, &title).await?;
+        return show(context, &plan, &[(endpoints, report)], json);
+    }
+    let rounds = context.flags.int("rounds").max(1).unsigned_abs();
+    let rounds_short = u32::try_from(rounds).unwrap_or(u32::MAX);
+    let round = Plan {
+        total: plan.total.div_ceil(rounds),
+        duration: (plan.duration / rounds_short).max(Duration::from_millis(100)),
+        ..plan.clone()
+    };
+    let mut second = config.clone();
+    second.endpoints = other.split(',').map(str::to_string).collect();
+    let servers = [config, second];
+    let mut reports = [Vec::new(), Vec::new()];
+    for turn in 0..rounds {
+        let order = if turn % 2 == 0 { [0, 1] } else { [1, 0] };
+        for side in order {
+            let title = format!("{} round {}/{rounds}", servers[side].endpoints[0], turn + 1);
+            reports[side].push(load::run(context, &servers[side], &round, &title).await?);
+        }
+    }
+    let medians: Vec<_> = servers
+        .iter()
+        .zip(&reports)
+        .map(|(server, reports)| (server.endpoints.join(","), Report::median(reports)))
+        .collect();
+    show(context, &plan, &medians, json)
+}
+
+fn show(context: &Context, plan: &Plan, reports: &[(String, Report)], json: bool) -> Outcome {
+    let text = if json { report::json(plan, reports) } else { report::text(plan, reports) };
+    context.printer.out(text);
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! What a server publishes of itself on `/metrics`.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A server's own account.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    pub cpu_seconds: Option<f64>,
+    pub resident_bytes: Option<f64>,
+}
+
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Reads the metrics of an endpoint; what cannot be read is left out.
+pub async fn usage(endpoint: &str) -> Usage {
+    let address = endpoint.trim_start_matches("http://").trim_end_matches('/');
+    match timeout(PATIENCE, fetch(address)).await {
+        Ok(Ok(page)) => parse(&page),
+        _ => Usage::default(),
+    }
+}
+
+/// HTTP/1.0 keeps the answer in one piece.
+async fn fetch(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut page = Vec::new();
+    stream.read_to_end(&mut page).await?;
+    Ok(String::from_utf8_lossy(&page).into_owned())
+}
+
+fn parse(page: &str) -> Usage {
+    let value = |name: &str| {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        line.trim().parse().ok()
+    };
+    Usage {
+        cpu_seconds: value("process_cpu_seconds_total"),
+        resident_bytes: value("process_resident_memory_bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_among_others() {
+        let page = "# TYPE x gauge\nprocess_cpu_seconds_total 1.5\r\nprocess_cpu 3\n\
+                    process_resident_memory_bytes 3.1e+07\n";
+        let usage = parse(page);
+        assert_eq!(usage.cpu_seconds, Some(1.5));
+        assert_eq!(usage.resident_bytes, Some(31_000_000.0));
+    }
+}
