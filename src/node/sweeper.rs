@@ -99,6 +99,7 @@ impl Worker {
         while !self.is_stopping.load(Ordering::Acquire) {
             match sweep.compaction.step(&self.mvcc) {
                 Ok(CompactionStep::Waiting) => std::thread::sleep(WAIT),
+                Ok(CompactionStep::Thinned) => std::thread::yield_now(),
                 Ok(CompactionStep::More) => std::thread::sleep(self.pause),
                 Ok(CompactionStep::Done { deleted, hash }) => {
                     metrics::compacted_keys().inc_by(deleted as u64);

@@ -26,7 +26,7 @@ struct Defaults {
     end: Vec<u8>,
 }
 
-pub async fn run(mut context: Context) -> Outcome {
+pub(super) async fn run(mut context: Context) -> Outcome {
     let variable = |name| env::var_os(name).map(OsString::into_vec).unwrap_or_default();
     let defaults = Defaults { key: variable(KEY_VARIABLE), end: variable(END_VARIABLE) };
     if defaults.key.is_empty() && !defaults.end.is_empty() {
