@@ -10,7 +10,6 @@
 //! standard output and error. etcdctl's words, formats, codes and complaints are a contract; where
 //! it panics, rusd answers an error with the same code.
 
-
 mod argv;
 mod commands;
 mod completion;
