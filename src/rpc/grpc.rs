@@ -5,11 +5,12 @@
 //! a request, and lets a too large message fail with etcd's words. Streams use tonic's codec.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame};
@@ -17,6 +18,7 @@ use http_body_util::BodyExt;
 use prost::Message;
 use tonic::{Code, Status};
 
+use crate::limits::REQUEST_BODY_TIMEOUT;
 use crate::metrics;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -209,7 +211,14 @@ where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    let message = read(body, bytes_max).await?;
+    // Mostly the message came with the headers; only one that did not is worth a timer.
+    let mut reading = pin!(read(body, bytes_max));
+    let message = match reading.as_mut().now_or_never() {
+        Some(message) => message?,
+        None => tokio::time::timeout(REQUEST_BODY_TIMEOUT, reading)
+            .await
+            .map_err(|_| Status::deadline_exceeded("the request's message did not arrive"))??,
+    };
     M::decode(message)
         .map_err(|error| Status::internal(format!("grpc: error unmarshalling request: {error}")))
 }

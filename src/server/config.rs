@@ -78,10 +78,12 @@ pub(super) struct Config {
 
 /// Something worth a log line before there is a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Notice {
-    pub warn: bool,
-    pub message: String,
-    pub fields: Vec<(&'static str, String)>,
+pub(super) enum Notice {
+    DefaultName,
+    DefaultDataDir(PathBuf),
+    OldName(String),
+    VariableUsed { name: String, value: String },
+    VariableUnknown(String),
 }
 
 /// How a start that does not serve ends.
@@ -118,16 +120,12 @@ pub(super) fn load(
     }
     let mut notices = Vec::new();
     for old in std::mem::take(&mut given.old_names) {
-        notices.push(warning(format!("--{old} is a name of etcd 3.5; use its current name")));
+        notices.push(Notice::OldName(old));
     }
     add_environment(&mut given, environment, &mut notices)?;
     refuse_unsupported(&given)?;
     let config = build(&given, &mut notices)?;
     Ok((config, notices))
-}
-
-fn warning(message: impl Into<String>) -> Notice {
-    Notice { warn: true, message: message.into(), fields: Vec::new() }
 }
 
 fn add_environment(
@@ -150,19 +148,10 @@ fn add_environment(
                     bad = Some(format!("invalid value {} for {variable}: {why}", go::quote(value)));
                     continue;
                 }
-                notices.push(Notice {
-                    warn: false,
-                    message: "recognized and used environment variable".into(),
-                    fields: vec![
-                        ("variable-name", variable.clone()),
-                        ("variable-value", value.clone()),
-                    ],
-                });
+                let (name, value) = (variable.clone(), value.clone());
+                notices.push(Notice::VariableUsed { name, value });
             }
-            None => notices.push(Notice {
-                fields: vec![("environment-variable", format!("{variable}={value}"))],
-                ..warning("unrecognized environment variable")
-            }),
+            None => notices.push(Notice::VariableUnknown(format!("{variable}={value}"))),
         }
     }
     bad.map_or(Ok(()), invalid)
@@ -284,19 +273,10 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
     };
     check(&config, given)?;
     if given.text("data-dir").is_empty() {
-        notices.push(Notice {
-            fields: vec![("data-dir", config.data_dir.display().to_string())],
-            ..warning("'data-dir' was empty; using default")
-        });
+        notices.push(Notice::DefaultDataDir(config.data_dir.clone()));
     }
     if config.name == "default" {
-        notices.push(Notice {
-            fields: vec![("name", config.name.clone())],
-            ..warning(
-                "it isn't recommended to use default name, please set a value for --name. Note \
-                 that etcd might run into issue when multiple members have the same default name",
-            )
-        });
+        notices.push(Notice::DefaultName);
     }
     config.compaction =
         compaction(given.text("auto-compaction-mode"), given.text("auto-compaction-retention"))?;
@@ -635,9 +615,9 @@ mod tests {
         ];
         let (config, notices) = load(&[], &environment).unwrap();
         assert_eq!(config.name, "n");
-        assert!(notices.iter().any(|n| n.warn
-            && n.message == "unrecognized environment variable"
-            && n.fields == [("environment-variable", "ETCD_ENABLE_V2=1".to_owned())]));
+        assert!(notices.contains(&Notice::VariableUnknown("ETCD_ENABLE_V2=1".into())));
+        let (name, value) = ("ETCD_NAME".into(), "n".into());
+        assert!(notices.contains(&Notice::VariableUsed { name, value }));
         let stop = load(&words("--name x"), &environment).unwrap_err();
         assert!(matches!(stop, Stop::Conflict(name) if name == "ETCD_NAME"));
         let stop = load(&[], &[variable("ETCD_ELECTION_TIMEOUT", "x")]).unwrap_err();

@@ -7,7 +7,9 @@
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
@@ -17,6 +19,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::config;
 use crate::clock::{Clock, SystemClock};
+use crate::limits::{LOG_LINES_PER_SECOND, LOG_SAMPLER_PLACES};
 
 enum Output {
     Stderr,
@@ -24,7 +27,33 @@ enum Output {
     File(File),
 }
 
+/// How often each message was logged in the current second. A message is found by a hash, so two
+/// may share a place, which costs a line now and then and no memory.
+struct Sampler {
+    places: Vec<(AtomicU64, AtomicU64)>,
+}
+
+impl Sampler {
+    fn new() -> Self {
+        Self { places: (0..LOG_SAMPLER_PLACES).map(|_| Default::default()).collect() }
+    }
+
+    /// The first lines of a message in a second pass, then one in a hundred.
+    fn passes(&self, level: config::Level, message: &str, second: u64) -> bool {
+        let mut hasher = DefaultHasher::new();
+        (level as u8, message).hash(&mut hasher);
+        let place = (hasher.finish() % self.places.len() as u64) as usize;
+        let (now, count) = &self.places[place];
+        if now.swap(second, Ordering::Relaxed) != second {
+            count.store(0, Ordering::Relaxed);
+        }
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        before < LOG_LINES_PER_SECOND || before.is_multiple_of(LOG_LINES_PER_SECOND)
+    }
+}
+
 pub(super) struct Logger {
+    sampler: Sampler,
     level: config::Level,
     json: bool,
     outputs: Mutex<Vec<Output>>,
@@ -42,8 +71,9 @@ impl Logger {
                 path => OpenOptions::new().append(true).create(true).open(path).map(Output::File),
             })
             .collect::<io::Result<Vec<_>>>()?;
-        let clock = SystemClock::new();
-        Ok(Self { level: settings.level, json: settings.json, outputs: Mutex::new(outputs), clock })
+        let (level, json) = (settings.level, settings.json);
+        let (sampler, clock) = (Sampler::new(), SystemClock::new());
+        Ok(Self { sampler, level, json, outputs: Mutex::new(outputs), clock })
     }
 
     /// Makes this the process's logger. A second one is ignored.
@@ -110,7 +140,13 @@ impl Subscriber for Logger {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let line = line(event, self.clock.unix_nanos(), self.json);
+        let mut fields = Fields { message: String::new(), text: String::new(), spaced: !self.json };
+        event.record(&mut fields);
+        let (level, now) = (level_of(event.metadata()), self.clock.unix_nanos());
+        if !self.sampler.passes(level, &fields.message, now / 1_000_000_000) {
+            return;
+        }
+        let line = line(event.metadata(), &fields, now, self.json);
         for output in self.outputs.lock().iter_mut() {
             // Nobody is left to tell when the log itself cannot be written.
             drop(match output {
@@ -126,10 +162,7 @@ impl Subscriber for Logger {
     fn exit(&self, _: &Id) {}
 }
 
-fn line(event: &Event<'_>, unix_nanos: u64, json: bool) -> String {
-    let mut fields = Fields { message: String::new(), text: String::new(), spaced: !json };
-    event.record(&mut fields);
-    let metadata = event.metadata();
+fn line(metadata: &Metadata<'_>, fields: &Fields, unix_nanos: u64, json: bool) -> String {
     let level = level_name(level_of(metadata));
     let (time, caller) = (timestamp(unix_nanos), caller(metadata));
     if json {
@@ -312,6 +345,16 @@ mod tests {
         let text = logged("console", || tracing::warn!(a = 1, b = "x", "hello"));
         let parts: Vec<&str> = text.trim_end().split('\t').collect();
         assert_eq!((parts[1], parts[3], parts[4]), ("warn", "hello", "{\"a\": 1, \"b\": \"x\"}"));
+    }
+
+    #[test]
+    fn a_flood_of_one_message_is_thinned_and_others_pass() {
+        let sampler = Sampler::new();
+        let flood =
+            |second| (0..1000).filter(|_| sampler.passes(config::Level::Warn, "x", second)).count();
+        assert_eq!(flood(1), 100 + 9);
+        assert!(sampler.passes(config::Level::Warn, "y", 1));
+        assert_eq!(flood(2), 100 + 9);
     }
 
     #[test]

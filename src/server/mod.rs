@@ -55,12 +55,25 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok((config, notices)) => match log::Logger::new(&config.log) {
             Ok(logger) => {
                 logger.install();
+                log_panics();
                 start(config, &arguments, &notices)
             }
             Err(error) => stop_early(Stop::Invalid(format!("cannot open log output: {error}"))),
         },
         Err(stop) => stop_early(stop),
     }
+}
+
+/// A panic is a mistake of ours; its line must not be lost among lines of another form.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let payload = info.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        tracing::error!(target: log::FATAL, place, thread, "panic: {}", text.unwrap_or("unknown"));
+    }));
 }
 
 /// Ends a start that the flags do not allow, in etcd's way.
@@ -83,6 +96,9 @@ fn stop_early(stop: Stop) -> ExitCode {
         Stop::Invalid(error) => {
             default_log();
             tracing::warn!(error, "failed to verify flags");
+            if error.starts_with("--advertise-client-urls is required") {
+                tracing::warn!(error, "advertise client URLs are not set");
+            }
             ExitCode::FAILURE
         }
         Stop::Conflict(variable) => {
@@ -160,12 +176,26 @@ fn start(config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
 }
 
 fn say(notice: &Notice) {
-    let fields: Vec<String> =
-        notice.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    match (notice.warn, fields.is_empty()) {
-        (true, true) => tracing::warn!("{}", notice.message),
-        (true, false) => tracing::warn!(details = ?fields, "{}", notice.message),
-        (false, _) => tracing::info!(details = ?fields, "{}", notice.message),
+    match notice {
+        Notice::DefaultName => tracing::warn!(
+            name = "default",
+            "it isn't recommended to use default name, please set a value for --name. Note that \
+             etcd might run into issue when multiple members have the same default name"
+        ),
+        Notice::DefaultDataDir(path) => {
+            tracing::warn!("data-dir" = %path.display(), "'data-dir' was empty; using default");
+        }
+        Notice::OldName(flag) => {
+            tracing::warn!(flag, "this flag has lost its prefix experimental- in etcd 3.6");
+        }
+        Notice::VariableUsed { name, value } => tracing::info!(
+            "variable-name" = name,
+            "variable-value" = value,
+            "recognized and used environment variable"
+        ),
+        Notice::VariableUnknown(text) => {
+            tracing::warn!("environment-variable" = text, "unrecognized environment variable");
+        }
     }
 }
 
@@ -268,7 +298,10 @@ async fn open(config: &Config) -> Result<Node, String> {
     let members = if datadir::is_initialized(&config.data_dir)? {
         Vec::new()
     } else {
-        vec![(config.name.clone(), config.first_cluster()?)]
+        let peer_urls = config.first_cluster().inspect_err(|error| {
+            tracing::error!(error = error.as_str(), "bootstrap failed");
+        })?;
+        vec![(config.name.clone(), peer_urls)]
     };
     let settings = node_config(config, members);
     let runtime = tokio::runtime::Handle::current();
