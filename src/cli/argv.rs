@@ -10,11 +10,11 @@ use clap::{Arg, ArgAction, Command};
 
 use super::go;
 
-pub type Word = Vec<u8>;
+pub(super) type Word = Vec<u8>;
 
 /// What a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     Bool,
     String,
     Strings,
@@ -25,7 +25,7 @@ pub enum Kind {
 
 /// One flag as it stands after parsing.
 #[derive(Clone, Debug)]
-pub struct Flag {
+pub(super) struct Flag {
     pub name: String,
     pub short: Option<char>,
     pub kind: Kind,
@@ -67,7 +67,7 @@ impl Flag {
     }
 
     /// Takes a value; the error is the reason alone.
-    pub fn set(&mut self, text: &str) -> Result<(), String> {
+    pub(super) fn set(&mut self, text: &str) -> Result<(), String> {
         let values = match self.kind {
             Kind::Bool => vec![go::parse_bool(text)?.to_string()],
             Kind::String => vec![text.to_string()],
@@ -86,7 +86,7 @@ impl Flag {
     }
 
     /// The value as Go prints it.
-    pub fn display(&self) -> String {
+    pub(super) fn display(&self) -> String {
         match self.kind {
             Kind::Strings => format!("[{}]", self.values.join(" ")),
             Kind::Duration => {
@@ -98,7 +98,7 @@ impl Flag {
     }
 }
 
-pub fn kind_of(arg: &Arg) -> Kind {
+pub(super) fn kind_of(arg: &Arg) -> Kind {
     let name = arg.get_value_names().and_then(|names| names.first()).map(|name| name.as_str());
     match name {
         Some("strings") => Kind::Strings,
@@ -110,7 +110,7 @@ pub fn kind_of(arg: &Arg) -> Kind {
     }
 }
 
-pub fn default_of(arg: &Arg) -> String {
+pub(super) fn default_of(arg: &Arg) -> String {
     if matches!(arg.get_action(), ArgAction::SetTrue) {
         return String::new();
     }
@@ -123,13 +123,13 @@ pub fn default_of(arg: &Arg) -> String {
 /// The flags of one command line, by name. Asking for a flag that the command does not have gives
 /// its zero value.
 #[derive(Clone, Debug, Default)]
-pub struct Flags {
+pub(super) struct Flags {
     flags: BTreeMap<String, Flag>,
 }
 
 impl Flags {
     /// All flags of the last command of a path, its parents' inherited ones included.
-    pub fn of(path: &[&Command]) -> Self {
+    pub(super) fn of(path: &[&Command]) -> Self {
         let mut flags = BTreeMap::new();
         for (depth, command) in path.iter().enumerate() {
             let own = depth + 1 == path.len();
@@ -144,15 +144,15 @@ impl Flags {
         Self { flags }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Flag> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Flag> {
         self.flags.values()
     }
 
-    pub fn get(&self, name: &str) -> Option<&Flag> {
+    pub(super) fn get(&self, name: &str) -> Option<&Flag> {
         self.flags.get(name)
     }
 
-    pub fn get_mut(&mut self, name: &str) -> Option<&mut Flag> {
+    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut Flag> {
         self.flags.get_mut(name)
     }
 
@@ -164,33 +164,33 @@ impl Flags {
         self.get(name).and_then(|flag| flag.values.first()).map_or("", String::as_str)
     }
 
-    pub fn bool(&self, name: &str) -> bool {
+    pub(super) fn bool(&self, name: &str) -> bool {
         self.first(name) == "true"
     }
 
-    pub fn string(&self, name: &str) -> &str {
+    pub(super) fn string(&self, name: &str) -> &str {
         self.first(name)
     }
 
-    pub fn strings(&self, name: &str) -> Vec<String> {
+    pub(super) fn strings(&self, name: &str) -> Vec<String> {
         self.get(name).map(|flag| flag.values.clone()).unwrap_or_default()
     }
 
-    pub fn int(&self, name: &str) -> i64 {
+    pub(super) fn int(&self, name: &str) -> i64 {
         self.first(name).parse().unwrap_or_default()
     }
 
-    pub fn duration(&self, name: &str) -> std::time::Duration {
+    pub(super) fn duration(&self, name: &str) -> std::time::Duration {
         let nanos = go::parse_duration(self.first(name)).unwrap_or_default();
         std::time::Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
     }
 
-    pub fn changed(&self, name: &str) -> bool {
+    pub(super) fn changed(&self, name: &str) -> bool {
         self.get(name).is_some_and(|flag| flag.changed)
     }
 
     /// Reads words into flags; what is left are the arguments.
-    pub fn parse(&mut self, words: &[Word]) -> Result<Vec<Word>, FlagError> {
+    pub(super) fn parse(&mut self, words: &[Word]) -> Result<Vec<Word>, FlagError> {
         let mut arguments = Vec::new();
         let mut rest = words;
         while let Some((word, tail)) = rest.split_first() {
@@ -263,7 +263,7 @@ impl Flags {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum FlagError {
+pub(super) enum FlagError {
     Help,
     Message(String),
 }
@@ -288,12 +288,12 @@ fn set(flag: &mut Flag, value: &str) -> Result<(), FlagError> {
     })
 }
 
-pub fn lossy(word: &[u8]) -> String {
+pub(super) fn lossy(word: &[u8]) -> String {
     String::from_utf8_lossy(word).into_owned()
 }
 
 /// Where a command line leads.
-pub struct Found<'a> {
+pub(super) struct Found<'a> {
     /// The commands from the root down.
     pub path: Vec<&'a Command>,
     /// The words that are left for flags and arguments.
@@ -301,13 +301,13 @@ pub struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    pub fn command(&self) -> &'a Command {
+    pub(super) fn command(&self) -> &'a Command {
         self.path[self.path.len() - 1]
     }
 }
 
 /// Walks down the subcommands that the words name.
-pub fn find<'a>(root: &'a Command, words: &[Word]) -> Found<'a> {
+pub(super) fn find<'a>(root: &'a Command, words: &[Word]) -> Found<'a> {
     let mut found = Found { path: vec![root], words: words.to_vec() };
     loop {
         let flags = Flags::of(&found.path);
@@ -319,7 +319,7 @@ pub fn find<'a>(root: &'a Command, words: &[Word]) -> Found<'a> {
 }
 
 /// The position of the first word that is neither a flag nor its value; none after `--`.
-pub fn first_argument(flags: &Flags, words: &[Word]) -> Option<usize> {
+pub(super) fn first_argument(flags: &Flags, words: &[Word]) -> Option<usize> {
     let mut at = 0;
     while at < words.len() {
         match words[at].as_slice() {
@@ -356,7 +356,7 @@ fn subcommand<'a>(command: &'a Command, word: &[u8]) -> Option<&'a Command> {
 }
 
 /// Names of subcommands near to a mistyped one.
-pub fn suggestions(command: &Command, word: &str) -> Vec<String> {
+pub(super) fn suggestions(command: &Command, word: &str) -> Vec<String> {
     let typed = word.to_lowercase();
     command
         .get_subcommands()

@@ -15,7 +15,7 @@ const FILES: u32 = 0;
 const NO_FILES: u32 = 4;
 
 /// The script for the arguments of `completion`, or the complaint about them.
-pub fn check(program: Program, args: &[Word]) -> Result<String, String> {
+pub(super) fn check(program: Program, args: &[Word]) -> Result<String, String> {
     let [shell] = args else {
         return Err(format!("accepts 1 arg(s), received {}", args.len()));
     };
@@ -26,7 +26,7 @@ pub fn check(program: Program, args: &[Word]) -> Result<String, String> {
 }
 
 /// The script of a shell; `None` if it is unknown.
-pub fn script(program: Program, shell: &str) -> Option<String> {
+pub(super) fn script(program: Program, shell: &str) -> Option<String> {
     let template = match shell {
         "bash" => BASH,
         "zsh" => ZSH,
@@ -38,7 +38,7 @@ pub fn script(program: Program, shell: &str) -> Option<String> {
 }
 
 /// Answers for the words typed so far, of which the last is unfinished.
-pub fn complete(root: &Command, words: &[Word], described: bool, printer: &Printer) {
+pub(super) fn complete(root: &Command, words: &[Word], described: bool, printer: &Printer) {
     let (last, before) = match words.split_last() {
         Some((last, before)) => (lossy(last), before),
         None => (String::new(), words),

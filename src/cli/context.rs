@@ -15,7 +15,7 @@ use crate::client::{Client, Config, Credentials, Deadline, LogSink, TlsOptions, 
 use crate::clock::{Clock, SystemClock};
 
 /// One run of one command.
-pub struct Context {
+pub(super) struct Context {
     pub program: Program,
     pub flags: Flags,
     pub args: Vec<Word>,
@@ -28,7 +28,7 @@ pub struct Context {
 }
 
 impl Context {
-    pub fn new(
+    pub(super) fn new(
         program: Program,
         flags: Flags,
         args: Vec<Word>,
@@ -42,17 +42,17 @@ impl Context {
     }
 
     /// An argument as text; empty when it is missing.
-    pub fn arg(&self, index: usize) -> String {
+    pub(super) fn arg(&self, index: usize) -> String {
         self.args.get(index).map(|word| lossy(word)).unwrap_or_default()
     }
 
     /// When `--command-timeout`, as it stands now, is over.
-    pub fn deadline(&self) -> Deadline {
+    pub(super) fn deadline(&self) -> Deadline {
         Deadline::after(self.flags.duration("command-timeout"))
     }
 
     /// Reads environment and global flags, in etcdctl's order of complaints.
-    pub fn config(&mut self) -> Result<Config, Failure> {
+    pub(super) fn config(&mut self) -> Result<Config, Failure> {
         self.read_environment()?;
         if self.flags.bool("debug") {
             for flag in self.flags.iter().filter(|flag| flag.inherited) {
@@ -95,12 +95,12 @@ impl Context {
     }
 
     /// A client that is logged in, if the flags say so.
-    pub async fn client(&mut self) -> Result<Client, Failure> {
+    pub(super) async fn client(&mut self) -> Result<Client, Failure> {
         let config = self.config()?;
         self.connect(config).await
     }
 
-    pub async fn connect(&self, config: Config) -> Result<Client, Failure> {
+    pub(super) async fn connect(&self, config: Config) -> Result<Client, Failure> {
         config.tls.validate().map_err(Failure::arguments)?;
         let log = Arc::new(self.printer.clone());
         Client::connect(config, log, self.clock.clone())
@@ -126,7 +126,11 @@ impl Context {
     }
 
     /// A login from `user`, `user:password` or a prompt.
-    pub fn password_login(&self, user: String, password: String) -> Result<Credentials, Failure> {
+    pub(super) fn password_login(
+        &self,
+        user: String,
+        password: String,
+    ) -> Result<Credentials, Failure> {
         if user.is_empty() {
             return Ok(Credentials::None);
         }
@@ -142,7 +146,7 @@ impl Context {
     }
 
     /// Asks for a secret on standard output and reads one line, unseen on a terminal.
-    pub fn ask(&self, prompt: &str) -> io::Result<String> {
+    pub(super) fn ask(&self, prompt: &str) -> io::Result<String> {
         self.printer.out(prompt);
         let hidden = Hidden::new();
         let mut line = String::new();
@@ -153,7 +157,7 @@ impl Context {
     }
 
     /// The rest of standard input.
-    pub fn read_stdin(&self) -> io::Result<Vec<u8>> {
+    pub(super) fn read_stdin(&self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         io::stdin().lock().read_to_end(&mut bytes)?;
         Ok(bytes)

@@ -2,7 +2,7 @@
 
 /// etcdctl's exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub(super) enum Exit {
     Success,
     Error,
     /// No login, no endpoint, or a lease command that failed; also what Go calls a panic.
@@ -16,7 +16,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    pub fn code(self) -> u8 {
+    pub(super) fn code(self) -> u8 {
         match self {
             Self::Success => 0,
             Self::Error => 1,
@@ -32,28 +32,28 @@ impl Exit {
 
 /// Why a command ends with another code than success.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     pub exit: Exit,
     /// What follows `Error: `; nothing if the command has said it already.
     pub message: Option<String>,
 }
 
-pub type Outcome = Result<(), Failure>;
+pub(super) type Outcome = Result<(), Failure>;
 
 impl Failure {
-    pub fn new(exit: Exit, message: impl ToString) -> Self {
+    pub(super) fn new(exit: Exit, message: impl ToString) -> Self {
         Self { exit, message: Some(message.to_string()) }
     }
 
-    pub fn error(message: impl ToString) -> Self {
+    pub(super) fn error(message: impl ToString) -> Self {
         Self::new(Exit::Error, message)
     }
 
-    pub fn arguments(message: impl ToString) -> Self {
+    pub(super) fn arguments(message: impl ToString) -> Self {
         Self::new(Exit::BadArguments, message)
     }
 
-    pub fn silent(exit: Exit) -> Self {
+    pub(super) fn silent(exit: Exit) -> Self {
         Self { exit, message: None }
     }
 }

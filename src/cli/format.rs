@@ -16,7 +16,7 @@ use crate::pb::response_op::Response;
 use crate::pb::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(super) enum Format {
     Simple,
     Fields,
     Json,
@@ -25,7 +25,7 @@ pub enum Format {
 }
 
 impl Format {
-    pub fn parse(name: &str) -> Option<Self> {
+    pub(super) fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "simple" => Self::Simple,
             "fields" => Self::Fields,
@@ -49,7 +49,7 @@ impl Format {
 
 /// Shows answers in the chosen format.
 #[derive(Clone)]
-pub struct Display {
+pub(super) struct Display {
     pub format: Format,
     pub hex: bool,
     /// `get --print-value-only`.
@@ -159,7 +159,7 @@ impl Display {
         text.0
     }
 
-    pub fn get(&self, response: &RangeResponse) -> Outcome {
+    pub(super) fn get(&self, response: &RangeResponse) -> Outcome {
         self.show(Forms {
             simple: Some(&|| self.get_simple(response)),
             fields: Some(&|| self.get_fields(response)),
@@ -182,7 +182,7 @@ impl Display {
         })
     }
 
-    pub fn put(&self, response: &PutResponse) -> Outcome {
+    pub(super) fn put(&self, response: &PutResponse) -> Outcome {
         self.show(Forms {
             simple: Some(&|| self.put_simple(response)),
             fields: Some(&|| self.put_fields(response)),
@@ -205,7 +205,7 @@ impl Display {
         })
     }
 
-    pub fn delete(&self, response: &DeleteRangeResponse) -> Outcome {
+    pub(super) fn delete(&self, response: &DeleteRangeResponse) -> Outcome {
         self.show(Forms {
             simple: Some(&|| self.delete_simple(response)),
             fields: Some(&|| self.delete_fields(response)),
@@ -229,7 +229,7 @@ impl Display {
         })
     }
 
-    pub fn txn(&self, response: &TxnResponse) -> Outcome {
+    pub(super) fn txn(&self, response: &TxnResponse) -> Outcome {
         self.show(Forms {
             simple: Some(&|| self.txn_simple(response)),
             fields: Some(&|| self.txn_fields(response)),
@@ -270,7 +270,7 @@ impl Display {
         })
     }
 
-    pub fn watch(&self, batch: &WatchBatch) -> Outcome {
+    pub(super) fn watch(&self, batch: &WatchBatch) -> Outcome {
         self.show(Forms {
             simple: Some(&|| self.watch_simple(batch)),
             fields: Some(&|| self.watch_fields(batch)),
@@ -309,7 +309,7 @@ impl Display {
         })
     }
 
-    pub fn lease_grant(&self, response: &LeaseGrantResponse) -> Outcome {
+    pub(super) fn lease_grant(&self, response: &LeaseGrantResponse) -> Outcome {
         let (id, ttl) = (response.id, response.ttl);
         self.show(Forms {
             simple: Some(&|| format!("lease {id:016x} granted with TTL({ttl}s)\n").into()),
@@ -331,7 +331,7 @@ impl Display {
         })
     }
 
-    pub fn lease_revoke(&self, id: i64, response: &LeaseRevokeResponse) -> Outcome {
+    pub(super) fn lease_revoke(&self, id: i64, response: &LeaseRevokeResponse) -> Outcome {
         if self.format == Format::Protobuf {
             // etcdctl's own slip: the lease is revoked, the answer cannot be shown.
             let text = "marshal unsupported for type *clientv3.LeaseRevokeResponse";
@@ -352,7 +352,7 @@ impl Display {
         })
     }
 
-    pub fn lease_keep_alive(&self, response: &LeaseKeepAliveResponse) -> Outcome {
+    pub(super) fn lease_keep_alive(&self, response: &LeaseKeepAliveResponse) -> Outcome {
         let (id, ttl) = (response.id, response.ttl);
         self.show(Forms {
             simple: Some(&|| format!("lease {id:016x} keepalived with TTL({ttl})\n").into()),
@@ -373,7 +373,11 @@ impl Display {
         })
     }
 
-    pub fn lease_time_to_live(&self, response: &LeaseTimeToLiveResponse, keys: bool) -> Outcome {
+    pub(super) fn lease_time_to_live(
+        &self,
+        response: &LeaseTimeToLiveResponse,
+        keys: bool,
+    ) -> Outcome {
         let (id, ttl, granted) = (response.id, response.ttl, response.granted_ttl);
         self.show(Forms {
             simple: Some(&|| {
@@ -419,7 +423,7 @@ impl Display {
         })
     }
 
-    pub fn leases(&self, response: &LeaseLeasesResponse) -> Outcome {
+    pub(super) fn leases(&self, response: &LeaseLeasesResponse) -> Outcome {
         self.show(Forms {
             simple: Some(&|| {
                 let mut text = Text::default();
@@ -447,7 +451,7 @@ impl Display {
         })
     }
 
-    pub fn alarm(&self, response: &AlarmResponse) -> Outcome {
+    pub(super) fn alarm(&self, response: &AlarmResponse) -> Outcome {
         self.show(Forms {
             simple: Some(&|| {
                 let mut text = Text::default();
@@ -480,7 +484,7 @@ impl Display {
         })
     }
 
-    pub fn member_list(&self, response: &MemberListResponse) -> Outcome {
+    pub(super) fn member_list(&self, response: &MemberListResponse) -> Outcome {
         let rows = || response.members.iter().map(member_row).collect::<Vec<_>>();
         let header = ["ID", "Status", "Name", "Peer Addrs", "Client Addrs", "Is Learner"];
         self.show(Forms {
@@ -526,7 +530,7 @@ impl Display {
             .into()
     }
 
-    pub fn member_add(&self, response: &MemberAddResponse) -> Outcome {
+    pub(super) fn member_add(&self, response: &MemberAddResponse) -> Outcome {
         let member = response.member.clone().unwrap_or_default();
         let cluster = response.header.unwrap_or_default().cluster_id;
         let learner = if member.is_learner { " as learner " } else { " " };
@@ -541,7 +545,7 @@ impl Display {
     }
 
     /// An answer that etcdctl words as "Member … `done` … cluster …".
-    pub fn member_changed<R: Message>(
+    pub(super) fn member_changed<R: Message>(
         &self,
         id: u64,
         done: &str,
@@ -558,7 +562,7 @@ impl Display {
         })
     }
 
-    pub fn endpoint_health(&self, all: &[Health]) -> Outcome {
+    pub(super) fn endpoint_health(&self, all: &[Health]) -> Outcome {
         let error = |health: &Health| (!health.error.is_empty()).then(|| health.error.clone());
         self.show(Forms {
             simple: Some(&|| {
@@ -615,7 +619,7 @@ impl Display {
         })
     }
 
-    pub fn endpoint_status(&self, all: &[(String, StatusResponse)]) -> Outcome {
+    pub(super) fn endpoint_status(&self, all: &[(String, StatusResponse)]) -> Outcome {
         let rows = || all.iter().map(|(name, status)| status_row(name, status)).collect::<Vec<_>>();
         self.show(Forms {
             simple: Some(&|| lines(&rows())),
@@ -656,7 +660,7 @@ impl Display {
             .line("");
     }
 
-    pub fn endpoint_hash(&self, all: &[(String, HashKvResponse)]) -> Outcome {
+    pub(super) fn endpoint_hash(&self, all: &[(String, HashKvResponse)]) -> Outcome {
         let row = |(name, hash): &(String, HashKvResponse)| {
             vec![name.clone(), hash.hash.to_string(), hash.hash_revision.to_string()]
         };
@@ -684,7 +688,7 @@ impl Display {
         })
     }
 
-    pub fn move_leader(&self, from: u64, to: u64, response: &MoveLeaderResponse) -> Outcome {
+    pub(super) fn move_leader(&self, from: u64, to: u64, response: &MoveLeaderResponse) -> Outcome {
         self.show(Forms {
             simple: Some(&|| format!("Leadership transferred from {from:x} to {to:x}\n").into()),
             json: Some(&|| json::answer(&response.header).end().into()),
@@ -693,7 +697,7 @@ impl Display {
         })
     }
 
-    pub fn downgrade(&self, action: &str, response: &DowngradeResponse) -> Outcome {
+    pub(super) fn downgrade(&self, action: &str, response: &DowngradeResponse) -> Outcome {
         let version = &response.version;
         self.show(Forms {
             simple: Some(&|| {
@@ -706,7 +710,7 @@ impl Display {
     }
 
     /// An answer that is its header and one sentence.
-    pub fn done<R: Message>(
+    pub(super) fn done<R: Message>(
         &self,
         sentence: impl Into<Vec<u8>>,
         response: &R,
@@ -723,7 +727,7 @@ impl Display {
         })
     }
 
-    pub fn role_list(&self, response: &AuthRoleListResponse) -> Outcome {
+    pub(super) fn role_list(&self, response: &AuthRoleListResponse) -> Outcome {
         self.show(Forms {
             simple: Some(&|| lines_of(&response.roles)),
             fields: Some(&|| {
@@ -742,7 +746,7 @@ impl Display {
         })
     }
 
-    pub fn role_get(&self, role: &str, response: &AuthRoleGetResponse) -> Outcome {
+    pub(super) fn role_get(&self, role: &str, response: &AuthRoleGetResponse) -> Outcome {
         self.show(Forms {
             simple: Some(&|| role_simple(role, response)),
             fields: Some(&|| {
@@ -763,7 +767,7 @@ impl Display {
         })
     }
 
-    pub fn user_get(&self, user: &str, response: &AuthUserGetResponse) -> Outcome {
+    pub(super) fn user_get(&self, user: &str, response: &AuthUserGetResponse) -> Outcome {
         self.show(Forms {
             simple: Some(&|| {
                 let roles: String = response.roles.iter().map(|role| format!(" {role}")).collect();
@@ -775,7 +779,7 @@ impl Display {
         })
     }
 
-    pub fn user_list(&self, response: &AuthUserListResponse) -> Outcome {
+    pub(super) fn user_list(&self, response: &AuthUserListResponse) -> Outcome {
         self.show(Forms {
             simple: Some(&|| lines_of(&response.users)),
             json: Some(&|| names_json(&response.header, "users", &response.users)),
@@ -784,7 +788,7 @@ impl Display {
         })
     }
 
-    pub fn auth_status(&self, response: &AuthStatusResponse) -> Outcome {
+    pub(super) fn auth_status(&self, response: &AuthStatusResponse) -> Outcome {
         self.show(Forms {
             simple: Some(&|| {
                 let (enabled, revision) = (response.enabled, response.auth_revision);
@@ -805,7 +809,7 @@ impl Display {
 
 /// One endpoint's health.
 #[derive(Clone, Debug)]
-pub struct Health {
+pub(super) struct Health {
     pub endpoint: String,
     pub healthy: bool,
     pub took: String,
@@ -930,7 +934,7 @@ fn role_simple(role: &str, response: &AuthRoleGetResponse) -> Vec<u8> {
 }
 
 /// A key or range as etcdctl words it in `role`.
-pub fn range_text(key: &[u8], end: &[u8], name_prefix: bool) -> Vec<u8> {
+pub(super) fn range_text(key: &[u8], end: &[u8], name_prefix: bool) -> Vec<u8> {
     if end.is_empty() {
         return key.to_vec();
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// `%q` of a string: double quotes, escapes, printable characters as they are.
-pub fn quote(bytes: &[u8]) -> String {
+pub(super) fn quote(bytes: &[u8]) -> String {
     let mut out = String::from("\"");
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -44,7 +44,7 @@ fn is_printable(c: char) -> bool {
 
 /// Reads one Go string literal, `"…"` with escapes or `` `…` ``, at the start of `text`. Returns
 /// its value and what follows.
-pub fn unquote(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+pub(super) fn unquote(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     match text.first()? {
         b'`' => {
             let end = text[1..].iter().position(|byte| *byte == b'`')?;
@@ -110,7 +110,7 @@ fn digits(text: &[u8], length: usize, radix: u32) -> Option<u32> {
 }
 
 /// `strconv.ParseInt` of 64 bits in `base`, or with a prefix that names it if that is zero.
-pub fn parse_int(text: &str, base: u32) -> Result<i64, String> {
+pub(super) fn parse_int(text: &str, base: u32) -> Result<i64, String> {
     let (negative, magnitude) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -122,7 +122,7 @@ pub fn parse_int(text: &str, base: u32) -> Result<i64, String> {
 }
 
 /// `strconv.ParseUint` of 64 bits.
-pub fn parse_uint(text: &str, base: u32) -> Result<u64, String> {
+pub(super) fn parse_uint(text: &str, base: u32) -> Result<u64, String> {
     parse_magnitude(text, base).map_err(|reason| number_error("ParseUint", text, reason))
 }
 
@@ -153,7 +153,7 @@ fn number_error(function: &str, text: &str, reason: &str) -> String {
 }
 
 /// `strconv.ParseBool`.
-pub fn parse_bool(text: &str) -> Result<bool, String> {
+pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
@@ -173,7 +173,7 @@ const UNITS: [(&str, u64); 8] = [
 ];
 
 /// `time.ParseDuration`, in nanoseconds.
-pub fn parse_duration(text: &str) -> Result<i64, String> {
+pub(super) fn parse_duration(text: &str) -> Result<i64, String> {
     let shown = quote(text.as_bytes());
     let invalid = || format!("time: invalid duration {shown}");
     let (negative, mut rest) = match text.strip_prefix('-') {
@@ -211,7 +211,7 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
 }
 
 /// `time.Duration.String`.
-pub fn duration(value: Duration) -> String {
+pub(super) fn duration(value: Duration) -> String {
     let nanos = value.as_nanos();
     if nanos == 0 {
         return "0s".into();
@@ -240,7 +240,7 @@ fn decimal(value: u128, scale: u128) -> String {
 }
 
 /// Bytes in decimal units, as etcdctl shows sizes.
-pub fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     if bytes < 10 {
         return format!("{bytes} B");
     }
@@ -254,7 +254,7 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// Splits a list flag as Go's CSV reader does.
-pub fn parse_csv(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn parse_csv(text: &str) -> Result<Vec<String>, String> {
     if text.is_empty() {
         return Ok(Vec::new());
     }

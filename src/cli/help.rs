@@ -6,7 +6,7 @@ use super::argv::{Kind, default_of, kind_of};
 use super::spec::{GROUPS, Program};
 
 /// The help of the last command of a path.
-pub fn help(program: Program, path: &[&Command]) -> String {
+pub(super) fn help(program: Program, path: &[&Command]) -> String {
     let command = path[path.len() - 1];
     let mut out = String::new();
     let about = command.get_long_about().or(command.get_about()).map(ToString::to_string);
@@ -27,7 +27,7 @@ pub fn help(program: Program, path: &[&Command]) -> String {
 }
 
 /// The usage of the last command of a path.
-pub fn usage(program: Program, path: &[&Command]) -> String {
+pub(super) fn usage(program: Program, path: &[&Command]) -> String {
     let command = path[path.len() - 1];
     let names: Vec<_> = path.iter().map(|command| command.get_name()).collect();
     let names = names.join(" ");
@@ -98,7 +98,7 @@ fn commands(program: Program, command: &Command, is_root: bool) -> String {
 }
 
 /// All flags, sorted, one a line; `help` is the text of the flag that every command has.
-pub fn flags(args: &[&Arg], help: Option<String>) -> String {
+pub(super) fn flags(args: &[&Arg], help: Option<String>) -> String {
     let mut rows: Vec<_> = args.iter().map(|arg| row(arg)).collect();
     if let Some(text) = help {
         rows.push(("help".into(), "  -h, --help".into(), text));

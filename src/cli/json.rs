@@ -7,15 +7,15 @@ use crate::pb::{
 use crate::pb::{DeleteRangeResponse, PutResponse, ResponseOp};
 
 /// An object under construction.
-pub struct Object(String);
+pub(super) struct Object(String);
 
 impl Object {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(String::from("{"))
     }
 
     /// Adds a field with ready JSON.
-    pub fn raw(mut self, name: &str, json: impl AsRef<str>) -> Self {
+    pub(super) fn raw(mut self, name: &str, json: impl AsRef<str>) -> Self {
         if self.0.len() > 1 {
             self.0.push(',');
         }
@@ -24,49 +24,49 @@ impl Object {
     }
 
     /// Adds a number unless it is zero.
-    pub fn number(self, name: &str, value: impl Into<i128>) -> Self {
+    pub(super) fn number(self, name: &str, value: impl Into<i128>) -> Self {
         match value.into() {
             0 => self,
             value => self.raw(name, value.to_string()),
         }
     }
 
-    pub fn text(self, name: &str, value: &str) -> Self {
+    pub(super) fn text(self, name: &str, value: &str) -> Self {
         if value.is_empty() { self } else { self.raw(name, string(value.as_bytes())) }
     }
 
-    pub fn bytes(self, name: &str, value: &[u8]) -> Self {
+    pub(super) fn bytes(self, name: &str, value: &[u8]) -> Self {
         if value.is_empty() { self } else { self.raw(name, base64(value)) }
     }
 
-    pub fn bool(self, name: &str, value: bool) -> Self {
+    pub(super) fn bool(self, name: &str, value: bool) -> Self {
         if value { self.raw(name, "true") } else { self }
     }
 
     /// Adds a list unless it is empty.
-    pub fn list(self, name: &str, items: Vec<String>) -> Self {
+    pub(super) fn list(self, name: &str, items: Vec<String>) -> Self {
         if items.is_empty() { self } else { self.raw(name, array(items)) }
     }
 
-    pub fn some(self, name: &str, json: Option<String>) -> Self {
+    pub(super) fn some(self, name: &str, json: Option<String>) -> Self {
         match json {
             Some(json) => self.raw(name, json),
             None => self,
         }
     }
 
-    pub fn end(mut self) -> String {
+    pub(super) fn end(mut self) -> String {
         self.0.push('}');
         self.0
     }
 }
 
-pub fn array(items: Vec<String>) -> String {
+pub(super) fn array(items: Vec<String>) -> String {
     format!("[{}]", items.join(","))
 }
 
 /// A JSON string as Go writes it: safe within HTML, invalid UTF-8 replaced.
-pub fn string(bytes: &[u8]) -> String {
+pub(super) fn string(bytes: &[u8]) -> String {
     let mut out = String::from("\"");
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -93,7 +93,7 @@ pub fn string(bytes: &[u8]) -> String {
 }
 
 /// Standard base64 in quotes.
-pub fn base64(bytes: &[u8]) -> String {
+pub(super) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::from("\"");
     for chunk in bytes.chunks(3) {
@@ -110,7 +110,7 @@ pub fn base64(bytes: &[u8]) -> String {
 }
 
 /// A header's fields, for the answers that embed it.
-pub fn with_header(object: Object, header: Option<&ResponseHeader>) -> Object {
+pub(super) fn with_header(object: Object, header: Option<&ResponseHeader>) -> Object {
     let Some(header) = header else { return object };
     object
         .number("cluster_id", header.cluster_id)
@@ -119,16 +119,16 @@ pub fn with_header(object: Object, header: Option<&ResponseHeader>) -> Object {
         .number("raft_term", header.raft_term)
 }
 
-pub fn header(header: &ResponseHeader) -> String {
+pub(super) fn header(header: &ResponseHeader) -> String {
     with_header(Object::new(), Some(header)).end()
 }
 
 /// An answer begun with its header.
-pub fn answer(header_of: &Option<ResponseHeader>) -> Object {
+pub(super) fn answer(header_of: &Option<ResponseHeader>) -> Object {
     Object::new().some("header", header_of.as_ref().map(header))
 }
 
-pub fn key_value(kv: &KeyValue) -> String {
+pub(super) fn key_value(kv: &KeyValue) -> String {
     Object::new()
         .bytes("key", &kv.key)
         .number("create_revision", kv.create_revision)
@@ -143,7 +143,7 @@ fn key_values(kvs: &[KeyValue]) -> Vec<String> {
     kvs.iter().map(key_value).collect()
 }
 
-pub fn event(event: &Event) -> String {
+pub(super) fn event(event: &Event) -> String {
     Object::new()
         .number("type", event.r#type)
         .some("kv", event.kv.as_ref().map(key_value))
@@ -151,7 +151,7 @@ pub fn event(event: &Event) -> String {
         .end()
 }
 
-pub fn range(response: &RangeResponse) -> String {
+pub(super) fn range(response: &RangeResponse) -> String {
     answer(&response.header)
         .list("kvs", key_values(&response.kvs))
         .bool("more", response.more)
@@ -159,18 +159,18 @@ pub fn range(response: &RangeResponse) -> String {
         .end()
 }
 
-pub fn put(response: &PutResponse) -> String {
+pub(super) fn put(response: &PutResponse) -> String {
     answer(&response.header).some("prev_kv", response.prev_kv.as_ref().map(key_value)).end()
 }
 
-pub fn delete(response: &DeleteRangeResponse) -> String {
+pub(super) fn delete(response: &DeleteRangeResponse) -> String {
     answer(&response.header)
         .number("deleted", response.deleted)
         .list("prev_kvs", key_values(&response.prev_kvs))
         .end()
 }
 
-pub fn txn(response: &TxnResponse) -> String {
+pub(super) fn txn(response: &TxnResponse) -> String {
     answer(&response.header)
         .bool("succeeded", response.succeeded)
         .list("responses", response.responses.iter().map(op).collect())
@@ -192,7 +192,7 @@ fn op(op: &ResponseOp) -> String {
     Object::new().raw("Response", inner.end()).end()
 }
 
-pub fn member(member: &Member) -> String {
+pub(super) fn member(member: &Member) -> String {
     member_fields(Object::new().number("ID", member.id), member)
 }
 
@@ -207,11 +207,11 @@ fn member_fields(object: Object, member: &Member) -> String {
 }
 
 /// The same with hexadecimal ids, as `--hex` wants them.
-pub fn member_hex(member: &Member) -> String {
+pub(super) fn member_hex(member: &Member) -> String {
     member_fields(Object::new().raw("ID", format!("\"{:x}\"", member.id)), member)
 }
 
-pub fn header_hex(header: &ResponseHeader) -> String {
+pub(super) fn header_hex(header: &ResponseHeader) -> String {
     Object::new()
         .raw("cluster_id", format!("\"{:x}\"", header.cluster_id))
         .raw("member_id", format!("\"{:x}\"", header.member_id))
@@ -220,11 +220,11 @@ pub fn header_hex(header: &ResponseHeader) -> String {
         .end()
 }
 
-pub fn alarm(alarm: &AlarmMember) -> String {
+pub(super) fn alarm(alarm: &AlarmMember) -> String {
     Object::new().number("memberID", alarm.member_id).number("alarm", alarm.alarm).end()
 }
 
-pub fn permission(permission: &Permission) -> String {
+pub(super) fn permission(permission: &Permission) -> String {
     Object::new()
         .number("permType", permission.perm_type)
         .bytes("key", &permission.key)
@@ -232,7 +232,7 @@ pub fn permission(permission: &Permission) -> String {
         .end()
 }
 
-pub fn status(response: &StatusResponse) -> String {
+pub(super) fn status(response: &StatusResponse) -> String {
     let info = response.downgrade_info.as_ref().map(|info| {
         Object::new()
             .bool("enabled", info.enabled)
@@ -255,7 +255,7 @@ pub fn status(response: &StatusResponse) -> String {
         .end()
 }
 
-pub fn hash_kv(response: &HashKvResponse) -> String {
+pub(super) fn hash_kv(response: &HashKvResponse) -> String {
     answer(&response.header)
         .number("hash", response.hash)
         .number("compact_revision", response.compact_revision)

@@ -6,7 +6,7 @@ use super::argv::{Kind, default_of, kind_of};
 use super::spec::{GROUPS, Program, root};
 
 /// `rusd(1)` in roff.
-pub fn page() -> String {
+pub(super) fn page() -> String {
     let root = root(Program::Rusd);
     let mut out = String::from(HEAD);
     for (title, names) in GROUPS {

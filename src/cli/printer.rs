@@ -14,7 +14,7 @@ use crate::client::LogSink;
 
 /// Clones write to the same streams.
 #[derive(Clone)]
-pub struct Printer {
+pub(super) struct Printer {
     streams: Arc<Streams>,
 }
 
@@ -28,7 +28,7 @@ struct Streams {
 }
 
 impl Printer {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             streams: Arc::new(Streams {
                 out: Mutex::new(Box::new(io::stdout())),
@@ -40,7 +40,7 @@ impl Printer {
     }
 
     /// Writes to standard output at once.
-    pub fn out(&self, text: impl AsRef<[u8]>) {
+    pub(super) fn out(&self, text: impl AsRef<[u8]>) {
         if self.closed() {
             return;
         }
@@ -50,29 +50,29 @@ impl Printer {
         }
     }
 
-    pub fn line(&self, text: impl AsRef<str>) {
+    pub(super) fn line(&self, text: impl AsRef<str>) {
         self.out(format!("{}\n", text.as_ref()));
     }
 
     /// Writes to standard error. There is nowhere to report that it failed.
-    pub fn err(&self, text: impl AsRef<[u8]>) {
+    pub(super) fn err(&self, text: impl AsRef<[u8]>) {
         let mut err = self.streams.err.lock();
         let _ = err.write_all(text.as_ref()).and_then(|()| err.flush());
     }
 
     /// Whether nobody reads standard output any more.
-    pub fn closed(&self) -> bool {
+    pub(super) fn closed(&self) -> bool {
         self.streams.closed.load(Ordering::Relaxed)
     }
 
     /// Drops warnings from now on.
-    pub fn silence_warnings(&self) {
+    pub(super) fn silence_warnings(&self) {
         self.streams.quiet.store(true, Ordering::Relaxed);
     }
 
     /// A progress bar on standard error, or a hidden one where nobody looks. Without a total it
     /// only spins.
-    pub fn progress(&self, total: u64, title: &str) -> ProgressBar {
+    pub(super) fn progress(&self, total: u64, title: &str) -> ProgressBar {
         if !io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }

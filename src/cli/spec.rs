@@ -25,7 +25,7 @@ impl Program {
 }
 
 /// The headings of the root's help, and the commands under each.
-pub const GROUPS: &[(&str, &[&str])] = &[
+pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Server commands", &["serve"]),
     ("Key-value commands", &["compaction", "del", "get", "lease", "put", "txn", "watch"]),
     (
@@ -41,7 +41,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
 ];
 
 /// The whole tree of a program.
-pub fn root(program: Program) -> Command {
+pub(super) fn root(program: Program) -> Command {
     match program {
         Program::Etcdctl => Maker("etcdctl").etcdctl(),
         Program::Etcdutl => Maker("etcdutl").etcdutl(),
@@ -1006,7 +1006,7 @@ Measures requests per second, latency and, where the server publishes it, CPU ti
 With --compare the two servers are measured in turn in short rounds, and medians and ratios are printed.";
 
 /// What may stand in a transaction.
-pub fn operations() -> Command {
+pub(super) fn operations() -> Command {
     let maker = Maker("etcdctl");
     let [_, get, put, del] = maker.key_values();
     Command::new("txn").subcommands([get, put, del])

@@ -1,7 +1,7 @@
 //! The box that `-w table` draws.
 
 /// Draws a header (upper case, centred, odd space to the right) and right-aligned rows.
-pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let header: Vec<_> = header.iter().map(|cell| cell.replace('_', " ").to_uppercase()).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));

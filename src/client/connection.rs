@@ -159,7 +159,7 @@ impl Client {
         let quorum = self.inner.nodes.len() / 2 + 1;
         let mut attempt = 0;
         loop {
-            if attempt > 0 && attempt as usize % quorum == 0 {
+            if attempt > 0 && (attempt as usize).is_multiple_of(quorum) {
                 let pause = sleep(limits::CLIENT_RETRY_WAIT);
                 deadline.bound(pause).await.ok_or(Error::Deadline)?;
             }

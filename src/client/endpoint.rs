@@ -64,21 +64,21 @@ impl Target {
 
 /// Both ends of the latest connection, for log lines.
 #[derive(Clone, Debug)]
-pub struct Ends {
+pub(super) struct Ends {
     pub peer: String,
     pub local: String,
 }
 
-pub type SharedEnds = Arc<Mutex<Option<Ends>>>;
+pub(super) type SharedEnds = Arc<Mutex<Option<Ends>>>;
 
 /// Opens sockets for tonic and notes their ends.
 #[derive(Clone)]
-pub struct Connector {
+pub(super) struct Connector {
     pub address: Address,
     pub ends: SharedEnds,
 }
 
-pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
 impl Connector {

@@ -106,7 +106,7 @@ impl Error {
     }
 }
 
-pub fn is_known(message: &str) -> bool {
+pub(super) fn is_known(message: &str) -> bool {
     message.strip_prefix("etcdserver: ").is_some_and(|rest| KNOWN.contains(&rest))
 }
 
@@ -115,7 +115,7 @@ fn status_text(status: &Status) -> String {
 }
 
 /// A status as Go's gRPC words it.
-pub fn rpc_text(status: &Status) -> String {
+pub(super) fn rpc_text(status: &Status) -> String {
     format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message())
 }
 

@@ -34,7 +34,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 }
 
 /// One failed attempt of a call.
-pub struct FailedAttempt<'a> {
+pub(super) struct FailedAttempt<'a> {
     pub unix_nanos: u64,
     pub logger: &'a str,
     pub target: &'a str,
@@ -45,7 +45,7 @@ pub struct FailedAttempt<'a> {
 }
 
 impl FailedAttempt<'_> {
-    pub fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let text = |value: &str| json!(value).to_string();
         format!(
             "{{\"level\":\"warn\",\"ts\":\"{}\",\"logger\":\"{}\",\

@@ -214,7 +214,7 @@ impl Watcher {
     }
 
     fn take(&mut self, response: WatchResponse) {
-        let header = response.header.clone().unwrap_or_default();
+        let header = response.header.unwrap_or_default();
         if response.created {
             self.created(&response, header);
             return;

@@ -123,6 +123,8 @@ pub const LOG_FILL_CHUNK_BYTES: usize = 1 << 20;
 pub const LOG_RECORD_BYTES_MAX: u64 = 128 << 20;
 /// Checksum, metadata and state at the head of a segment take less than this.
 pub const LOG_SEGMENT_HEAD_BYTES: u64 = 128;
+/// Segments kept for members that were away, as snapshots do not travel yet: half a gigabyte.
+pub const LOG_SEGMENTS_FOR_PEERS: u32 = 8;
 /// Capacity that the log writer's buffer keeps after an unusually large batch.
 pub const LOG_BUFFER_BYTES_KEPT: usize = 4 << 20;
 /// Bytes read at once when old entries are fetched from a segment.
@@ -179,3 +181,13 @@ pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 pub const LOG_LINES_PER_SECOND: u64 = 100;
 /// Log messages that are counted apart; more share places.
 pub const LOG_SAMPLER_PLACES: usize = 4096;
+/// Messages queued for one stream of a peer, etcd's.
+pub const PEER_QUEUE_MAX: usize = 4096;
+/// Bytes queued for one stream of a peer: what raft may have in flight would be four times that.
+pub const PEER_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Largest message from a peer, etcd's.
+pub const PEER_MESSAGE_BYTES_MAX: u64 = 512 << 20;
+/// Messages are put together up to this size before they go to a peer's socket.
+pub const PEER_CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of entries from peers that may wait for the raft loop; raft repeats what is dropped.
+pub const RAFT_MESSAGES_BYTES_MAX: usize = 64 << 20;

@@ -67,6 +67,9 @@ struct Scan {
 pub enum CompactionStep {
     /// Nothing could be done yet; ask again soon.
     Waiting,
+    /// A piece of the index was thinned; go on.
+    Thinned,
+    /// A piece of history was read; go on after the pause between batches.
     More,
     Done {
         deleted: usize,
@@ -129,7 +132,10 @@ impl Compaction {
                 let visit = index.compact(start, self.revision, keys_max, dead, survivors);
                 drop(index);
                 match visit {
-                    Visit::Next(next) => *start = next,
+                    Visit::Next(next) => {
+                        *start = next;
+                        return Ok(CompactionStep::Thinned);
+                    }
                     Visit::Done => {
                         let mut dead = take(dead);
                         dead.sort_unstable();

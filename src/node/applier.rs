@@ -15,7 +15,7 @@ use crate::mvcc::Change;
 use crate::raft::{self, Committed, ConfChange};
 use crate::watch::Hub;
 
-pub struct Applier {
+pub(super) struct Applier {
     pub machine: Machine,
     pub clock: Arc<dyn Clock>,
     pub hub: Arc<Hub>,
@@ -32,7 +32,7 @@ pub struct Applier {
 type Answer = (u64, Result<Reply, apply::Error>);
 
 impl Applier {
-    pub fn run(self, committed: &Receiver<Vec<Committed>>) {
+    pub(super) fn run(self, committed: &Receiver<Vec<Committed>>) {
         while let Ok(batch) = committed.recv() {
             if let Err(fatal) = self.apply(batch) {
                 tracing::error!(error = %fatal, "failed to apply a committed entry");

@@ -12,13 +12,13 @@ pub enum Retention {
     Revision(i64),
 }
 
-const REVISION_INTERVAL: Duration = Duration::from_mins(5);
-const PERIODIC_INTERVAL_MAX: Duration = Duration::from_hours(1);
+const REVISION_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const PERIODIC_INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
 /// Samples of the revision in one interval of the periodic rule.
 const SAMPLES: u32 = 10;
 
 #[derive(Debug)]
-pub struct AutoCompact {
+pub(super) struct AutoCompact {
     retention: Retention,
     /// Revisions seen, oldest first, a sample interval apart.
     samples: VecDeque<i64>,
@@ -29,7 +29,7 @@ pub struct AutoCompact {
 }
 
 impl AutoCompact {
-    pub fn new(retention: Retention, now: Duration) -> Self {
+    pub(super) fn new(retention: Retention, now: Duration) -> Self {
         let first_run = match retention {
             Retention::Periodic(period) => now + period,
             Retention::Revision(_) => now + REVISION_INTERVAL,
@@ -38,7 +38,7 @@ impl AutoCompact {
     }
 
     /// How often `tick` wants to be called.
-    pub fn interval(&self) -> Duration {
+    pub(super) fn interval(&self) -> Duration {
         match self.retention {
             Retention::Periodic(period) => {
                 (period.min(PERIODIC_INTERVAL_MAX) / SAMPLES).max(Duration::from_millis(1))
@@ -48,7 +48,7 @@ impl AutoCompact {
     }
 
     /// The revision to compact now, if any.
-    pub fn tick(&mut self, now: Duration, revision: i64, is_leader: bool) -> Option<i64> {
+    pub(super) fn tick(&mut self, now: Duration, revision: i64, is_leader: bool) -> Option<i64> {
         let target = match self.retention {
             Retention::Periodic(period) => self.periodic(period, now, revision)?,
             Retention::Revision(kept) => {
@@ -66,7 +66,7 @@ impl AutoCompact {
     }
 
     /// Notes that the compaction happened, or that it was done already.
-    pub fn done(&mut self, revision: i64) {
+    pub(super) fn done(&mut self, revision: i64) {
         self.last = revision;
     }
 
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_periodic_rule_compacts_what_was_current_a_period_ago() {
-        let hour = Duration::from_hours(1);
+        let hour = Duration::from_secs(60 * 60);
         let mut auto = AutoCompact::new(Retention::Periodic(2 * hour), Duration::ZERO);
         let step = auto.interval();
         assert_eq!(step, hour / 10);

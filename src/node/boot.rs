@@ -66,7 +66,7 @@ impl From<Malformed> for StartError {
 
 /// raft's configuration in etcd's JSON: empty lists are left out, `auto_leave` never is.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct StoredConfState {
+pub(super) struct StoredConfState {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     voters: Vec<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -92,7 +92,7 @@ impl From<&ConfState> for StoredConfState {
 }
 
 impl StoredConfState {
-    pub fn to_json(&self) -> Vec<u8> {
+    pub(super) fn to_json(&self) -> Vec<u8> {
         // Numbers and lists always have a JSON form.
         serde_json::to_vec(self).unwrap_or_default()
     }
@@ -113,14 +113,14 @@ impl StoredConfState {
 }
 
 /// Configurations by the index from which on they hold, so that a durable index finds its own.
-pub struct ConfStates(Mutex<Vec<(u64, ConfState)>>);
+pub(super) struct ConfStates(Mutex<Vec<(u64, ConfState)>>);
 
 impl ConfStates {
     fn new(index: u64, state: ConfState) -> Self {
         Self(Mutex::new(vec![(index, state)]))
     }
 
-    pub fn push(&self, index: u64, state: ConfState) {
+    pub(super) fn push(&self, index: u64, state: ConfState) {
         self.0.lock().push((index, state));
     }
 

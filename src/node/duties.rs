@@ -24,10 +24,10 @@ const REVOKE_RETRY: Duration = Duration::from_millis(7500);
 /// How often etcd's leader looks at the members' versions.
 const VERSION_INTERVAL: Duration = Duration::from_secs(4);
 
-pub struct Duties;
+pub(super) struct Duties;
 
 impl Duties {
-    pub fn start(node: &Node, no_space: Arc<Notify>) {
+    pub(super) fn start(node: &Node, no_space: Arc<Notify>) {
         spawn(node, |node| async move { node.follow_leader().await });
         spawn(node, |node| async move { node.publish().await });
         spawn(node, |node| async move { node.agree_on_version().await });

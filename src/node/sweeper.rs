@@ -17,7 +17,7 @@ use crate::mvcc::{Compaction, CompactionStep, Mvcc};
 /// How long the sweeper waits for readers and for the committer before it looks again.
 const WAIT: Duration = Duration::from_millis(2);
 
-pub struct Sweep {
+pub(super) struct Sweep {
     pub compaction: Compaction,
     /// The reply of a physical compaction, which waits for the sweep.
     pub answer: Option<(u64, Result<Reply, apply::Error>)>,
@@ -25,16 +25,16 @@ pub struct Sweep {
 
 /// Where applied compactions go. A full queue makes apply wait.
 #[derive(Clone)]
-pub struct SweepQueue(SyncSender<Sweep>);
+pub(super) struct SweepQueue(SyncSender<Sweep>);
 
 impl SweepQueue {
-    pub fn push(&self, sweep: Sweep) {
+    pub(super) fn push(&self, sweep: Sweep) {
         // The sweeper ends only when the member stops.
         let _ = self.0.send(sweep);
     }
 }
 
-pub struct Sweeper {
+pub(super) struct Sweeper {
     is_stopping: Arc<AtomicBool>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -48,7 +48,7 @@ struct Worker {
 }
 
 impl Sweeper {
-    pub fn start(
+    pub(super) fn start(
         mvcc: Arc<Mvcc>,
         waits: Arc<Waits>,
         clock: Arc<dyn Clock>,
@@ -73,7 +73,7 @@ impl Sweeper {
     }
 
     /// Ends the sweep under way where it is; a start resumes it.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
@@ -99,6 +99,7 @@ impl Worker {
         while !self.is_stopping.load(Ordering::Acquire) {
             match sweep.compaction.step(&self.mvcc) {
                 Ok(CompactionStep::Waiting) => std::thread::sleep(WAIT),
+                Ok(CompactionStep::Thinned) => std::thread::yield_now(),
                 Ok(CompactionStep::More) => std::thread::sleep(self.pause),
                 Ok(CompactionStep::Done { deleted, hash }) => {
                     metrics::compacted_keys().inc_by(deleted as u64);

@@ -16,7 +16,7 @@ type Waiter = oneshot::Sender<Result<Reply, Error>>;
 
 /// Proposers by request id. Bounded by raft's queue and the requests that it has taken.
 #[derive(Default)]
-pub struct Waits {
+pub(super) struct Waits {
     shards: [Mutex<HashMap<u64, Waiter>>; SHARDS],
 }
 
@@ -26,22 +26,22 @@ impl Waits {
         &self.shards[usize::try_from(id % SHARDS as u64).unwrap_or(0)]
     }
 
-    pub fn register(&self, id: u64) -> oneshot::Receiver<Result<Reply, Error>> {
+    pub(super) fn register(&self, id: u64) -> oneshot::Receiver<Result<Reply, Error>> {
         let (waiter, reply) = oneshot::channel();
         self.shard(id).lock().insert(id, waiter);
         reply
     }
 
-    pub fn forget(&self, id: u64) {
+    pub(super) fn forget(&self, id: u64) {
         self.shard(id).lock().remove(&id);
     }
 
     /// Takes the waiter of an entry that this member proposed and that is still awaited.
-    pub fn take(&self, id: u64) -> Option<Waiter> {
+    pub(super) fn take(&self, id: u64) -> Option<Waiter> {
         self.shard(id).lock().remove(&id)
     }
 
-    pub fn answer(&self, id: u64, reply: Result<Reply, apply::Error>) {
+    pub(super) fn answer(&self, id: u64, reply: Result<Reply, apply::Error>) {
         if let Some(waiter) = self.take(id) {
             // The proposer may have given up meanwhile.
             let _ = waiter.send(reply.map_err(Error::from));
@@ -49,7 +49,7 @@ impl Waits {
     }
 
     /// Lets everyone go: the member stops.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         for shard in &self.shards {
             shard.lock().clear();
         }
@@ -60,21 +60,21 @@ type IndexWaiter = oneshot::Sender<Result<(), Error>>;
 
 /// Readers by the index that must be applied before they may read.
 #[derive(Default)]
-pub struct AppliedWaits {
+pub(super) struct AppliedWaits {
     index: AtomicU64,
     waiters: Mutex<BTreeMap<u64, Vec<IndexWaiter>>>,
 }
 
 impl AppliedWaits {
-    pub fn new(index: u64) -> Self {
+    pub(super) fn new(index: u64) -> Self {
         Self { index: AtomicU64::new(index), waiters: Mutex::default() }
     }
 
-    pub fn index(&self) -> u64 {
+    pub(super) fn index(&self) -> u64 {
         self.index.load(Ordering::Acquire)
     }
 
-    pub fn wait(&self, index: u64, waiter: IndexWaiter) {
+    pub(super) fn wait(&self, index: u64, waiter: IndexWaiter) {
         if self.index() >= index {
             let _ = waiter.send(Ok(()));
             return;
@@ -90,7 +90,7 @@ impl AppliedWaits {
     }
 
     /// Everything up to `index` is applied and visible.
-    pub fn advance(&self, index: u64) {
+    pub(super) fn advance(&self, index: u64) {
         self.index.store(index, Ordering::Release);
         let ready = {
             let mut waiters = self.waiters.lock();
@@ -105,7 +105,7 @@ impl AppliedWaits {
         }
     }
 
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.waiters.lock().clear();
     }
 }

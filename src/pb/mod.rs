@@ -1,4 +1,4 @@
-//! Generated messages and services of the wire, the log and the store.
+//! Generated messages and clients of the wire, the log and the store.
 //!
 //! `raw` holds the server's answers whose key-value pairs are already encoded: a stored
 //! `mvccpb.KeyValue` is copied into the response as it is. A `raw` message and its generated twin
@@ -31,14 +31,6 @@ pub mod v3electionpb {
 }
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
-}
-/// The KV server over `raw` answers.
-pub mod kv_raw {
-    include!(concat!(env!("OUT_DIR"), "/etcdserverpb.KV.rs"));
-}
-/// The Watch server over `raw` answers.
-pub mod watch_raw {
-    include!(concat!(env!("OUT_DIR"), "/etcdserverpb.Watch.rs"));
 }
 
 pub use etcdserverpb::*;

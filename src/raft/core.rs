@@ -240,6 +240,12 @@ impl Core {
         self.outstanding.len() < limits::LOG_JOBS_MAX
     }
 
+    /// Whether something goes on as soon as apply does: an election, a configuration change,
+    /// messages.
+    pub fn awaits_apply(&self) -> bool {
+        self.raft.raft.leader_id == 0 || self.held.is_some() || !self.conf_changes.is_empty()
+    }
+
     /// Whether one job is outstanding, and nobody but this member waits for it.
     pub fn awaits_one_job_alone(&self) -> bool {
         self.outstanding.len() == 1 && self.is_alone()
@@ -467,8 +473,13 @@ impl Core {
 
     /// Once a segment holds only what is durable elsewhere and no follower needs, it may go.
     fn durable(&mut self, index: u64, term: u64, conf_state: ConfState, effects: &mut Vec<Effect>) {
-        let below = index.saturating_sub(self.config.catch_up_entries);
+        let has_peers = self.raft.raft.prs().iter().len() > 1;
         let table = &mut self.raft.mut_store().table;
+        let mut below = index.saturating_sub(self.config.catch_up_entries);
+        if has_peers {
+            // A member that was away longer can come back only by a snapshot.
+            below = below.min(table.first_of_last_segments(limits::LOG_SEGMENTS_FOR_PEERS));
+        }
         let (Some(first), Some(kept)) = (table.place(table.first_index()), table.place(below))
         else {
             return;

@@ -24,6 +24,7 @@ pub(super) struct Inbox {
 struct State {
     proposals: VecDeque<Proposal>,
     messages: VecDeque<Message>,
+    message_bytes: usize,
     reads: Vec<ReadReply>,
     /// What comes seldom.
     events: Vec<Event>,
@@ -34,6 +35,8 @@ struct State {
     /// Whether the loop sleeps, and takes no proposals.
     sleeping: bool,
     without_proposals: bool,
+    /// Whether the loop cannot go on before apply does.
+    awaits_apply: bool,
     stopped: bool,
     fatal: Option<Error>,
 }
@@ -48,12 +51,13 @@ pub(super) struct Taken {
 }
 
 impl State {
-    /// What is worth a wake-up. Progress of apply and of the store is not: nothing waits for it but
-    /// housekeeping, and the next turn, at the latest the next tick, takes it along.
+    /// What is worth a wake-up. Progress of apply seldom is and that of the store never: only
+    /// housekeeping waits for it, and the next turn, at the latest the next tick, takes it along.
     fn has_work(&self) -> bool {
         self.stopped
             || self.fatal.is_some()
             || self.persisted > 0
+            || (self.awaits_apply && self.applied > 0)
             || !self.events.is_empty()
             || !self.reads.is_empty()
             || !self.messages.is_empty()
@@ -91,9 +95,13 @@ impl Inbox {
 
     pub(super) fn message(&self, message: Message) -> Result<(), Error> {
         self.put(|state| {
-            if state.messages.len() >= limits::RAFT_MESSAGES_MAX {
+            let bytes = entry_bytes(&message);
+            let is_full = state.messages.len() >= limits::RAFT_MESSAGES_MAX
+                || state.message_bytes + bytes > limits::RAFT_MESSAGES_BYTES_MAX;
+            if is_full && state.message_bytes > 0 {
                 return Err(Error::Busy);
             }
+            state.message_bytes += bytes;
             state.messages.push_back(message);
             Ok(())
         })
@@ -171,14 +179,16 @@ impl Inbox {
         state.stopped = true;
         state.proposals.clear();
         state.messages.clear();
+        state.message_bytes = 0;
         state.events.clear();
         std::mem::take(&mut state.reads)
     }
 
     /// Waits for work, at most for `patience`, and takes a turn's worth of it.
-    pub(super) fn take(&self, patience: Duration, proposals: bool) -> Taken {
+    pub(super) fn take(&self, patience: Duration, proposals: bool, awaits_apply: bool) -> Taken {
         let mut state = self.state.lock();
         state.without_proposals = !proposals;
+        state.awaits_apply = awaits_apply;
         if !state.has_work() && !patience.is_zero() {
             state.sleeping = true;
             self.filled.wait_for(&mut state, patience);
@@ -204,12 +214,21 @@ impl Inbox {
         }
         events.append(&mut state.events);
         let count = state.messages.len().min(limits::RAFT_EVENTS_MAX);
-        events.extend(state.messages.drain(..count).map(Event::Receive));
+        for _ in 0..count {
+            if let Some(message) = state.messages.pop_front() {
+                state.message_bytes -= entry_bytes(&message);
+                events.push(Event::Receive(message));
+            }
+        }
         if proposals {
             events.extend(take_proposals(&mut state.proposals).map(Event::Propose));
         }
         taken
     }
+}
+
+fn entry_bytes(message: &Message) -> usize {
+    message.entries.iter().map(|entry| entry.data.len()).sum::<usize>() + size_of::<Message>()
 }
 
 /// As many proposals as one turn may merge.

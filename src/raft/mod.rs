@@ -25,13 +25,19 @@
 //! [`Handle::apply_conf_change`] for each, in log order, and stores the configuration that comes
 //! back together with the index.
 //!
+//! [`peer`] carries the messages; with [`NoTransport`] there is a cluster of one. A sole voter takes
+//! two short cuts: the loop itself writes a short batch, which spares the way to the log writer and
+//! back, and a read index is answered where it is asked for.
+//!
 //! Caveats: snapshots from the leader are refused, so a member that is behind the leader's purged
-//! log cannot catch up yet. Entries that have left memory are read from disk within the loop.
+//! log cannot catch up yet; with peers, more of the log is kept for them instead. Entries that have
+//! left memory are read from disk within the loop.
 
 mod core;
 mod drain;
 mod inbox;
 pub mod log;
+pub mod peer;
 mod reads;
 mod runtime;
 mod status;

@@ -472,7 +472,9 @@ impl RaftThread {
         let mut next_tick = clock.now() + self.tick;
         let mut patience = Duration::ZERO;
         loop {
-            let mut taken = self.shared.inbox.take(patience, self.core.has_room());
+            let awaits_apply = !self.backlog.is_empty() || self.core.awaits_apply();
+            let has_room = self.core.has_room();
+            let mut taken = self.shared.inbox.take(patience, has_room, awaits_apply);
             if let Some(error) = taken.fatal {
                 return Err(error);
             }

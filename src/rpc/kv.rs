@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::error::{Error, status};
 use super::{Server, check};
+use crate::clock;
 use crate::limits::STREAM_CHUNK_ROWS;
 use crate::metrics::{self, Operation};
 use crate::node::{self, Op, Reply};
@@ -60,7 +61,7 @@ impl Server {
             return Err(Error::NotSupportedForLearner.into());
         }
         check::range(&request)?;
-        let start = Instant::now();
+        let start = clock::instant();
         let result = self.node.range(&request).await.map_err(status);
         observe(Operation::Range, start, &result);
         result
@@ -72,7 +73,7 @@ impl Server {
     ) -> Result<raw::PutResponse, Status> {
         let request = within_quota!(self, Put, request);
         check::put(&request)?;
-        let start = Instant::now();
+        let start = clock::instant();
         let result = propose!(self, Put, request);
         observe(Operation::Put, start, &result);
         result
@@ -83,7 +84,7 @@ impl Server {
         request: DeleteRangeRequest,
     ) -> Result<raw::DeleteRangeResponse, Status> {
         check::delete_range(&request)?;
-        let start = Instant::now();
+        let start = clock::instant();
         let result = propose!(self, DeleteRange, request);
         observe(Operation::DeleteRange, start, &result);
         result
@@ -95,7 +96,7 @@ impl Server {
     ) -> Result<raw::TxnResponse, Status> {
         let request = within_quota!(self, Txn, request);
         check::txn(&request, self.config.txn_ops_max)?;
-        let start = Instant::now();
+        let start = clock::instant();
         if check::is_read_only(&request) {
             let result = self.node.read_txn(&request).await.map_err(status);
             observe(Operation::ReadonlyTxn, start, &result);
@@ -110,7 +111,7 @@ impl Server {
         self: Arc<Self>,
         request: CompactionRequest,
     ) -> Result<CompactionResponse, Status> {
-        let start = Instant::now();
+        let start = clock::instant();
         let result = propose!(self, Compaction, request);
         observe(Operation::Compaction, start, &result);
         result

@@ -41,6 +41,7 @@ use tokio::sync::watch as latest;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
+use crate::clock;
 use crate::metrics::{self, METHODS, Method};
 use crate::node::Node;
 
@@ -403,7 +404,7 @@ impl Server {
 
     fn start_stream(&self, method: &'static Method) -> Instant {
         method.started.inc();
-        Instant::now()
+        clock::instant()
     }
 
     async fn stream_body<R, M, S>(
@@ -487,7 +488,7 @@ struct Call {
 impl Call {
     fn start(method: &'static Method) -> Self {
         method.started.inc();
-        Self { method, start: Instant::now(), finished: false }
+        Self { method, start: clock::instant(), finished: false }
     }
 
     fn finish(&mut self, answer: &Result<Bytes, Status>, warning: Duration) {

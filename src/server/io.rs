@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::clock;
 use crate::limits::PING_STRIKES_MAX;
 use crate::metrics;
 
@@ -151,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         });
         for _ in 0..pings {
             let idle = self.calls.0.load(Ordering::Relaxed) == 0;
-            if self.pings.ping(Instant::now(), idle) && self.farewell.is_none() {
+            if self.pings.ping(clock::instant(), idle) && self.farewell.is_none() {
                 self.farewell = Some(GOAWAY);
             }
         }
@@ -294,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_third_strike_ends_and_an_answer_forgives() {
-        let start = Instant::now();
+        let start = clock::instant();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut pings = Pings::new(Duration::from_secs(5));
         assert!(!pings.ping(at(0), false));

@@ -149,7 +149,7 @@ pub(super) async fn serve(listener: Listener, services: Services, mut stop: watc
     }
     drop(listener);
     let ended = async { while connections.join_next().await.is_some() {} };
-    drop(tokio::time::timeout(limits::SHUTDOWN_GRACE, ended).await);
+    let _ = tokio::time::timeout(limits::SHUTDOWN_GRACE, ended).await;
 }
 
 /// Resolves when the server stops.

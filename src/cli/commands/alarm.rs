@@ -7,11 +7,11 @@ use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{AlarmRequest, AlarmResponse};
 
 /// What asks for every alarm of every member.
-pub fn list_request() -> AlarmRequest {
+pub(super) fn list_request() -> AlarmRequest {
     AlarmRequest { action: AlarmAction::Get.into(), member_id: 0, alarm: 0 }
 }
 
-pub async fn list(mut context: Context) -> Outcome {
+pub(super) async fn list(mut context: Context) -> Outcome {
     if !context.args.is_empty() {
         return Err(Failure::arguments("alarm list command accepts no arguments"));
     }
@@ -21,7 +21,7 @@ pub async fn list(mut context: Context) -> Outcome {
     context.display.alarm(&response)
 }
 
-pub async fn disarm(mut context: Context) -> Outcome {
+pub(super) async fn disarm(mut context: Context) -> Outcome {
     if !context.args.is_empty() {
         return Err(Failure::arguments("alarm disarm command accepts no arguments"));
     }

@@ -8,7 +8,7 @@ use crate::pb::{
     AuthUserGrantRoleRequest,
 };
 
-pub async fn run(mut context: Context, action: &str) -> Outcome {
+pub(super) async fn run(mut context: Context, action: &str) -> Outcome {
     if !context.args.is_empty() {
         let text = format!("auth {action} command does not accept any arguments");
         return Err(Failure::arguments(text));

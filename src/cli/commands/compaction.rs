@@ -6,7 +6,7 @@ use crate::cli::go;
 use crate::client::rpc;
 use crate::pb::CompactionRequest;
 
-pub async fn run(mut context: Context) -> Outcome {
+pub(super) async fn run(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("compaction command needs 1 argument"));
     }

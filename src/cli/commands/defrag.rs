@@ -8,7 +8,7 @@ use crate::client::rpc;
 use crate::clock::Clock as _;
 use crate::pb::DefragmentRequest;
 
-pub async fn run(mut context: Context) -> Outcome {
+pub(super) async fn run(mut context: Context) -> Outcome {
     let config = context.config()?;
     let mut failed = false;
     for endpoint in endpoints(&context, &config).await? {

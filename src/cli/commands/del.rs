@@ -13,7 +13,7 @@ use crate::pb::DeleteRangeRequest;
 /// How long a range can still be spared.
 const REGRET: Duration = Duration::from_secs(2);
 
-pub async fn run(mut context: Context) -> Outcome {
+pub(super) async fn run(mut context: Context) -> Outcome {
     let request = request(&context.flags, &context.args, &context).await?;
     let deadline = context.deadline();
     let client = context.client().await?;
@@ -22,7 +22,7 @@ pub async fn run(mut context: Context) -> Outcome {
 }
 
 /// The request that flags and arguments describe; `txn` uses it too.
-pub async fn request(
+pub(super) async fn request(
     flags: &Flags,
     args: &[Word],
     context: &Context,

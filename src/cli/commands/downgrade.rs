@@ -6,7 +6,7 @@ use crate::client::rpc;
 use crate::pb::DowngradeRequest;
 use crate::pb::downgrade_request::DowngradeAction;
 
-pub async fn run(mut context: Context, action: &str) -> Outcome {
+pub(super) async fn run(mut context: Context, action: &str) -> Outcome {
     let (kind, version) = match action {
         "cancel" => (DowngradeAction::Cancel, String::new()),
         _ => {

@@ -9,7 +9,7 @@ use crate::pb::RangeRequest;
 /// etcd's default.
 const SESSION_TTL_SECONDS: i64 = 60;
 
-pub async fn run(mut context: Context) -> Outcome {
+pub(super) async fn run(mut context: Context) -> Outcome {
     if context.args.is_empty() || context.args.len() > 2 {
         return Err(Failure::arguments(
             "elect takes one election name argument and an optional proposal argument",

@@ -12,7 +12,7 @@ use crate::client::{Config, Error, rpc};
 use crate::clock::Clock as _;
 use crate::pb::{AlarmType, HashKvRequest, MemberListRequest, RangeRequest, StatusRequest};
 
-pub async fn health(mut context: Context) -> Outcome {
+pub(super) async fn health(mut context: Context) -> Outcome {
     let mut config = context.config()?;
     let endpoints = endpoints(&context, &config).await?;
     config.logger = "client";
@@ -66,7 +66,7 @@ fn active(alarms: impl Iterator<Item = AlarmType>) -> String {
     if names.is_empty() { names } else { format!("Active Alarm(s): {names}") }
 }
 
-pub async fn status(mut context: Context) -> Outcome {
+pub(super) async fn status(mut context: Context) -> Outcome {
     let config = context.config()?;
     let mut all = Vec::new();
     let mut failed = false;
@@ -86,7 +86,7 @@ pub async fn status(mut context: Context) -> Outcome {
     if failed { Err(Failure::silent(Exit::Error)) } else { Ok(()) }
 }
 
-pub async fn hash_kv(mut context: Context) -> Outcome {
+pub(super) async fn hash_kv(mut context: Context) -> Outcome {
     let config = context.config()?;
     let revision = context.flags.int("rev");
     let mut all = Vec::new();
@@ -112,12 +112,12 @@ pub async fn hash_kv(mut context: Context) -> Outcome {
 }
 
 /// A configuration for one endpoint.
-pub fn single(config: &Config, endpoint: &str) -> Config {
+pub(super) fn single(config: &Config, endpoint: &str) -> Config {
     Config { endpoints: vec![endpoint.to_string()], ..config.clone() }
 }
 
 /// The endpoints given, as they were given, or with `--cluster` every member's.
-pub async fn endpoints(context: &Context, config: &Config) -> Result<Vec<String>, Failure> {
+pub(super) async fn endpoints(context: &Context, config: &Config) -> Result<Vec<String>, Failure> {
     if !context.flags.bool("cluster") {
         return Ok(context.flags.strings("endpoints"));
     }

@@ -10,7 +10,7 @@ use crate::client::{Client, Deadline, Error, prefix_end, rpc};
 use crate::pb::range_request::{SortOrder, SortTarget};
 use crate::pb::{RangeRequest, RangeResponse};
 
-pub async fn run(mut context: Context) -> Outcome {
+pub(super) async fn run(mut context: Context) -> Outcome {
     let request = request(&context.flags, &context.args)?;
     let deadline = context.deadline();
     let client = context.client().await?;
@@ -54,7 +54,7 @@ async fn stream(
 }
 
 /// `l` or `s`; a wrong one is reported as `shown`, which `member list` gets wrong.
-pub fn is_serializable(consistency: &str, shown: &str) -> Result<bool, Failure> {
+pub(super) fn is_serializable(consistency: &str, shown: &str) -> Result<bool, Failure> {
     match consistency {
         "s" => Ok(true),
         "l" => Ok(false),
@@ -66,7 +66,7 @@ pub fn is_serializable(consistency: &str, shown: &str) -> Result<bool, Failure> 
 }
 
 /// The request that flags and arguments describe; `txn` uses it too.
-pub fn request(flags: &Flags, args: &[Word]) -> Result<RangeRequest, Failure> {
+pub(super) fn request(flags: &Flags, args: &[Word]) -> Result<RangeRequest, Failure> {
     let [key, rest @ ..] = args else {
         return Err(Failure::arguments(
             "get command needs one argument as key and an optional argument as range_end",
@@ -108,7 +108,7 @@ pub fn request(flags: &Flags, args: &[Word]) -> Result<RangeRequest, Failure> {
 }
 
 /// Key and range end of `KEY [END]`, a prefix, or everything from a key.
-pub fn range(
+pub(super) fn range(
     key: &[u8],
     rest: &[Word],
     prefix: bool,

@@ -9,7 +9,7 @@ use crate::pb::{
     LeaseGrantRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
 };
 
-pub async fn grant(mut context: Context) -> Outcome {
+pub(super) async fn grant(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("lease grant command needs TTL argument"));
     }
@@ -24,7 +24,7 @@ pub async fn grant(mut context: Context) -> Outcome {
     context.display.lease_grant(&response)
 }
 
-pub async fn revoke(mut context: Context) -> Outcome {
+pub(super) async fn revoke(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("lease revoke command needs 1 argument"));
     }
@@ -38,7 +38,7 @@ pub async fn revoke(mut context: Context) -> Outcome {
     context.display.lease_revoke(id, &response)
 }
 
-pub async fn time_to_live(mut context: Context) -> Outcome {
+pub(super) async fn time_to_live(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("lease timetolive command needs lease ID as argument"));
     }
@@ -52,7 +52,7 @@ pub async fn time_to_live(mut context: Context) -> Outcome {
     context.display.lease_time_to_live(&response, keys)
 }
 
-pub async fn list(mut context: Context) -> Outcome {
+pub(super) async fn list(mut context: Context) -> Outcome {
     let client = context.client().await?;
     let response = client
         .call(&rpc::LEASE_LEASES, LeaseLeasesRequest {}, Deadline::NONE)
@@ -61,7 +61,7 @@ pub async fn list(mut context: Context) -> Outcome {
     context.display.leases(&response)
 }
 
-pub async fn keep_alive(mut context: Context) -> Outcome {
+pub(super) async fn keep_alive(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("lease keep-alive command needs lease ID as argument"));
     }

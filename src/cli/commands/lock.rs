@@ -17,7 +17,7 @@ use crate::pb::RangeRequest;
 /// The session's time when `--ttl` makes no sense.
 const SESSION_TTL_SECONDS: i64 = 60;
 
-pub async fn run(mut context: Context) -> Outcome {
+pub(super) async fn run(mut context: Context) -> Outcome {
     if context.args.is_empty() {
         return Err(Failure::arguments(
             "lock takes a lock name argument and an optional command to execute",
@@ -86,7 +86,7 @@ async fn run_child(mutex: &Mutex<'_>, words: &[Word]) -> Outcome {
 }
 
 /// How Go words a child's end.
-pub fn exit_text(status: ExitStatus) -> String {
+pub(super) fn exit_text(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
         (None, Some(signal)) => format!("signal: {}", signal_name(signal)),
@@ -108,7 +108,7 @@ fn signal_name(signal: i32) -> String {
 }
 
 /// How Go words a command that could not be started.
-pub fn spawn_error(program: &str, error: &std::io::Error) -> String {
+pub(super) fn spawn_error(program: &str, error: &std::io::Error) -> String {
     let missing = error.kind() == std::io::ErrorKind::NotFound;
     match (missing, program.contains('/')) {
         (true, false) => format!("exec: \"{program}\": executable file not found in $PATH"),

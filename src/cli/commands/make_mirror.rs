@@ -1,3 +1,185 @@
-pub async fn run(_context: crate::cli::context::Context) -> crate::cli::exit::Outcome {
-    Err(crate::cli::exit::Failure::error("not supported yet"))
+//! `make-mirror`: copies a prefix to another cluster and follows its changes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::sleep;
+
+use crate::cli::context::Context;
+use crate::cli::exit::{Failure, Outcome};
+use crate::client::{
+    Client, Config, Deadline, Error, TlsOptions, WatchBatch, WatchSpec, Watcher, prefix_end, rpc,
+};
+use crate::pb::request_op::Request;
+use crate::pb::{DeleteRangeRequest, EventType, PutRequest, RangeRequest, RequestOp, TxnRequest};
+
+/// Keys read at once while copying, etcd's number.
+const PAGE_KEYS: i64 = 1000;
+/// How often the running total is printed.
+const TOTAL_INTERVAL: Duration = Duration::from_secs(30);
+
+struct Mirror {
+    source: Client,
+    destination: Client,
+    prefix: Vec<u8>,
+    dest_prefix: Vec<u8>,
+    ops_max: usize,
+    total: Arc<AtomicU64>,
+}
+
+pub(super) async fn run(mut context: Context) -> Outcome {
+    if context.args.len() != 1 {
+        return Err(Failure::arguments("make-mirror takes one destination argument"));
+    }
+    let destination = destination(&context)?;
+    let destination = context.connect(destination).await?;
+    let source = context.client().await?;
+    let text = |name| context.flags.string(name).as_bytes().to_vec();
+    let (prefix, mut dest_prefix) = (text("prefix"), text("dest-prefix"));
+    let strip = context.flags.bool("no-dest-prefix");
+    if strip && !dest_prefix.is_empty() {
+        return Err(Failure::arguments(
+            "`--dest-prefix` and `--no-dest-prefix` cannot be set at the same time, choose one",
+        ));
+    }
+    let start = (context.flags.int("rev") - 1).max(0);
+    if start == 0 && !strip && dest_prefix.is_empty() {
+        dest_prefix.clone_from(&prefix);
+    }
+    let total = Arc::new(AtomicU64::new(0));
+    let ops_max = usize::try_from(context.flags.int("max-txn-ops")).unwrap_or_default().max(1);
+    let mirror =
+        Mirror { source, destination, prefix, dest_prefix, ops_max, total: Arc::clone(&total) };
+    let printer = context.printer.clone();
+    let ticker = tokio::spawn(async move {
+        loop {
+            sleep(TOTAL_INTERVAL).await;
+            printer.line(total.load(Ordering::Relaxed).to_string());
+        }
+    });
+    let outcome = mirror.run(start).await;
+    ticker.abort();
+    let reason = match outcome {
+        Ok(()) => "<nil>".to_string(),
+        Err(error) => error.to_string(),
+    };
+    Err(Failure::error(reason))
+}
+
+fn destination(context: &Context) -> Result<Config, Failure> {
+    let flags = &context.flags;
+    let text = |name| flags.string(name).to_string();
+    let size = |name| usize::try_from(flags.int(name)).unwrap_or_default();
+    Ok(Config {
+        endpoints: vec![context.arg(0)],
+        dial_timeout: flags.duration("dial-timeout"),
+        keep_alive_time: flags.duration("keepalive-time"),
+        keep_alive_timeout: flags.duration("keepalive-timeout"),
+        send_bytes_max: size("max-request-bytes"),
+        receive_bytes_max: size("max-recv-bytes"),
+        tls: TlsOptions {
+            cert: text("dest-cert"),
+            key: text("dest-key"),
+            ca: text("dest-cacert"),
+            insecure_transport: flags.bool("dest-insecure-transport"),
+            skip_verify: false,
+        },
+        credentials: context.password_login(text("dest-user"), text("dest-password"))?,
+        logger: "etcd-client",
+    })
+}
+
+impl Mirror {
+    async fn run(&self, start: i64) -> Result<(), Error> {
+        let revision = if start == 0 { self.copy().await? } else { start };
+        let range_end = prefix_end(&self.prefix);
+        let key = if self.prefix.is_empty() { vec![0] } else { self.prefix.clone() };
+        let mut watcher = Watcher::new(&self.source, false);
+        let spec = WatchSpec {
+            key: key.into(),
+            range_end: range_end.into(),
+            revision: revision + 1,
+            ..WatchSpec::default()
+        };
+        watcher.add(spec).await;
+        while let Some(batch) = watcher.next().await {
+            if batch.compact_revision != 0 {
+                return Err(Error::Other(batch.error().unwrap_or_default()));
+            }
+            self.follow(batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Copies what is there and returns the revision at which it was.
+    async fn copy(&self) -> Result<i64, Error> {
+        let probe = if self.prefix.is_empty() { b"foo".to_vec() } else { self.prefix.clone() };
+        let request = RangeRequest { key: probe.into(), ..RangeRequest::default() };
+        let response = self.source.call(&rpc::RANGE, request, Deadline::NONE).await?;
+        let revision = response.header.unwrap_or_default().revision;
+        let mut key = if self.prefix.is_empty() { vec![0] } else { self.prefix.clone() };
+        loop {
+            let request = RangeRequest {
+                key: key.into(),
+                range_end: prefix_end(&self.prefix).into(),
+                limit: PAGE_KEYS,
+                revision,
+                ..RangeRequest::default()
+            };
+            let page = self.source.call(&rpc::RANGE, request, Deadline::NONE).await?;
+            for kv in &page.kvs {
+                let request = PutRequest {
+                    key: self.rename(&kv.key),
+                    value: kv.value.clone(),
+                    ..PutRequest::default()
+                };
+                self.destination.call(&rpc::PUT, request, Deadline::NONE).await?;
+                self.total.fetch_add(1, Ordering::Relaxed);
+            }
+            let Some(last) = page.kvs.last().filter(|_| page.more) else { return Ok(revision) };
+            key = [&last.key[..], &[0]].concat();
+        }
+    }
+
+    /// One transaction for each revision.
+    async fn follow(&self, batch: WatchBatch) -> Result<(), Error> {
+        let mut ops = Vec::new();
+        let mut last = 0;
+        for event in batch.events {
+            let kind = event.r#type();
+            let Some(kv) = event.kv else { continue };
+            if last != 0 && kv.mod_revision > last || ops.len() == self.ops_max {
+                self.commit(std::mem::take(&mut ops)).await?;
+            }
+            last = kv.mod_revision;
+            let key = self.rename(&kv.key);
+            let request = match kind {
+                EventType::Put => Request::RequestPut(PutRequest {
+                    key,
+                    value: kv.value,
+                    ..PutRequest::default()
+                }),
+                EventType::Delete => Request::RequestDeleteRange(DeleteRangeRequest {
+                    key,
+                    ..DeleteRangeRequest::default()
+                }),
+            };
+            ops.push(RequestOp { request: Some(request) });
+            self.total.fetch_add(1, Ordering::Relaxed);
+        }
+        if ops.is_empty() { Ok(()) } else { self.commit(ops).await }
+    }
+
+    async fn commit(&self, success: Vec<RequestOp>) -> Result<(), Error> {
+        let request = TxnRequest { success, ..TxnRequest::default() };
+        self.destination.call(&rpc::TXN, request, Deadline::NONE).await.map(|_| ())
+    }
+
+    /// Puts the destination's prefix in the place of the source's.
+    fn rename(&self, key: &[u8]) -> Bytes {
+        let tail = key.strip_prefix(self.prefix.as_slice()).unwrap_or(key);
+        [self.dest_prefix.as_slice(), tail].concat().into()
+    }
 }

@@ -11,7 +11,7 @@ use crate::pb::{
     MemberRemoveRequest, MemberUpdateRequest,
 };
 
-pub async fn list(mut context: Context) -> Outcome {
+pub(super) async fn list(mut context: Context) -> Outcome {
     // etcdctl reports the consistency of `get`, which nobody set.
     let linearizable = !is_serializable(context.flags.string("consistency"), "l")?;
     let deadline = context.deadline();
@@ -21,7 +21,7 @@ pub async fn list(mut context: Context) -> Outcome {
     context.display.member_list(&response)
 }
 
-pub async fn add(mut context: Context) -> Outcome {
+pub(super) async fn add(mut context: Context) -> Outcome {
     let name = context.arg(0);
     match context.args.len() {
         0 => return Err(Failure::arguments("member name not provided")),
@@ -70,7 +70,7 @@ fn settings(name: &str, peers: &str, response: &MemberAddResponse) -> String {
     )
 }
 
-pub async fn remove(mut context: Context) -> Outcome {
+pub(super) async fn remove(mut context: Context) -> Outcome {
     let id = member_id(&context)?;
     let deadline = context.deadline();
     let client = context.client().await?;
@@ -79,7 +79,7 @@ pub async fn remove(mut context: Context) -> Outcome {
     context.display.member_changed(id, "removed from", &response, header, members)
 }
 
-pub async fn update(mut context: Context) -> Outcome {
+pub(super) async fn update(mut context: Context) -> Outcome {
     let id = member_id(&context)?;
     let peers = peer_urls(&context)?;
     let deadline = context.deadline();
@@ -91,7 +91,7 @@ pub async fn update(mut context: Context) -> Outcome {
     context.display.member_changed(id, "updated in", &response, header, members)
 }
 
-pub async fn promote(mut context: Context) -> Outcome {
+pub(super) async fn promote(mut context: Context) -> Outcome {
     let id = member_id(&context)?;
     let deadline = context.deadline();
     let client = context.client().await?;
@@ -139,7 +139,7 @@ fn check_urls(urls: &str) -> Outcome {
         }
         if scheme.starts_with("http") {
             let host = rest.split('/').next().unwrap_or_default();
-            if !host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']')) {
+            if host.rsplit_once(':').is_none_or(|(_, port)| port.contains(']')) {
                 let text = format!("URL address does not have the form \"host:port\": {url}");
                 return Err(Failure::error(text));
             }

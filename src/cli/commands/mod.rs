@@ -30,7 +30,7 @@ use super::exit::{Failure, Outcome};
 use super::spec::Program;
 
 /// Runs the command that a path names.
-pub fn run(path: &[&str], context: Context) -> Outcome {
+pub(super) fn run(path: &[&str], context: Context) -> Outcome {
     if context.program == Program::Etcdutl {
         return match path {
             ["version"] => version::run(&context),

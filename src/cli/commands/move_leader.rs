@@ -7,7 +7,7 @@ use crate::cli::go;
 use crate::client::rpc;
 use crate::pb::{MoveLeaderRequest, StatusRequest};
 
-pub async fn run(mut context: Context) -> Outcome {
+pub(super) async fn run(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("move-leader command needs 1 argument"));
     }

@@ -7,7 +7,7 @@ use crate::cli::go;
 use crate::client::rpc;
 use crate::pb::PutRequest;
 
-pub async fn run(mut context: Context) -> Outcome {
+pub(super) async fn run(mut context: Context) -> Outcome {
     let request = request(&context.flags, &context.args, &context)?;
     let deadline = context.deadline();
     let client = context.client().await?;
@@ -16,7 +16,11 @@ pub async fn run(mut context: Context) -> Outcome {
 }
 
 /// The request that flags and arguments describe; `txn` uses it too.
-pub fn request(flags: &Flags, args: &[Word], context: &Context) -> Result<PutRequest, Failure> {
+pub(super) fn request(
+    flags: &Flags,
+    args: &[Word],
+    context: &Context,
+) -> Result<PutRequest, Failure> {
     const USAGE: &str = "put command needs 1 argument and input from stdin or 2 arguments";
     let ignore_value = flags.bool("ignore-value");
     let (key, value) = match args {

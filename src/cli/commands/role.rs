@@ -15,7 +15,7 @@ use crate::pb::{
     AuthRoleListRequest, AuthRoleRevokePermissionRequest,
 };
 
-pub async fn run(context: Context, action: &str) -> Outcome {
+pub(super) async fn run(context: Context, action: &str) -> Outcome {
     match action {
         "add" => add(context).await,
         "delete" => delete(context).await,

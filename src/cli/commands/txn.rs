@@ -13,7 +13,7 @@ use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::request_op::Request;
 use crate::pb::{Compare, RequestOp, TxnRequest};
 
-pub async fn run(mut context: Context) -> Outcome {
+pub(super) async fn run(mut context: Context) -> Outcome {
     if !context.args.is_empty() {
         return Err(Failure::arguments("txn command does not accept argument"));
     }
@@ -151,7 +151,7 @@ async fn operation(line: &[u8], context: &Context) -> Result<RequestOp, Failure>
 }
 
 /// Splits a line into words: `"…"` as Go reads it, `'…'` as it stands, or what has no blank.
-pub fn split(line: &[u8]) -> Result<Vec<Word>, Failure> {
+pub(super) fn split(line: &[u8]) -> Result<Vec<Word>, Failure> {
     let mut words = Vec::new();
     let mut rest = line;
     while let Some(&first) = rest.first() {

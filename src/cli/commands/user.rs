@@ -11,7 +11,7 @@ use crate::pb::{
     AuthUserGetRequest, AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest,
 };
 
-pub async fn run(context: Context, action: &str) -> Outcome {
+pub(super) async fn run(context: Context, action: &str) -> Outcome {
     match action {
         "add" => add(context).await,
         "delete" => delete(context).await,

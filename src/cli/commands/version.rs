@@ -4,7 +4,7 @@ use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::{API_VERSION, ETCD_VERSION, Program};
 
-pub fn run(context: &Context) -> Outcome {
+pub(super) fn run(context: &Context) -> Outcome {
     let name = context.program.name();
     if context.program == Program::Rusd {
         context.printer.line(concat!("rusd version: ", env!("CARGO_PKG_VERSION")));

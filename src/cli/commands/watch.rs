@@ -15,7 +15,7 @@ use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::go;
 use crate::client::{Progress, WatchBatch, WatchSpec, Watcher, prefix_end};
-use crate::pb::{Event, KeyValue};
+use crate::pb::Event;
 
 const KEY_VARIABLE: &str = "ETCDCTL_WATCH_KEY";
 const END_VARIABLE: &str = "ETCDCTL_WATCH_RANGE_END";
@@ -26,7 +26,7 @@ struct Defaults {
     end: Vec<u8>,
 }
 
-pub async fn run(mut context: Context) -> Outcome {
+pub(super) async fn run(mut context: Context) -> Outcome {
     let variable = |name| env::var_os(name).map(OsString::into_vec).unwrap_or_default();
     let defaults = Defaults { key: variable(KEY_VARIABLE), end: variable(END_VARIABLE) };
     if defaults.key.is_empty() && !defaults.end.is_empty() {
@@ -161,7 +161,7 @@ async fn execute(context: &Context, batch: &WatchBatch, command: &[Word]) -> Out
 }
 
 fn variables(batch: &WatchBatch, event: &Event) -> [(&'static str, String); 4] {
-    let kv = event.kv.clone().unwrap_or_else(KeyValue::default);
+    let kv = event.kv.clone().unwrap_or_default();
     let kind = event.r#type().as_str_name();
     [
         ("ETCD_WATCH_REVISION", batch.header.revision.to_string()),

@@ -63,6 +63,14 @@ impl Table {
         self.places.get(usize::try_from(at).ok()?).copied().filter(|place| *place != Place::NONE)
     }
 
+    /// The first entry in the last so many segments.
+    pub fn first_of_last_segments(&self, count: u32) -> u64 {
+        let mut written = self.places.iter().rev().filter(|place| **place != Place::NONE);
+        let last = written.next().map_or(0, |place| place.segment);
+        let kept = (last + 1).saturating_sub(count);
+        self.first_index() + self.places.partition_point(|place| place.segment < kept) as u64
+    }
+
     /// Whether an entry could be appended without leaving a gap or touching what is purged.
     pub fn accepts(&self, index: u64) -> bool {
         index >= self.first_index() && index <= self.last_index() + 1
@@ -200,6 +208,17 @@ mod tests {
         table.placed([(3, 2, Place { segment: 0, offset: 8 })]);
         assert_eq!(table.place(3), None, "the place of the entry that was replaced");
         assert!(!table.accepts(5));
+    }
+
+    #[test]
+    fn the_last_segments_are_found() {
+        let mut table = Table::default();
+        for index in 1..=10 {
+            let place = Place { segment: (index / 3) as u32, offset: 0 };
+            table.append(entry(index, 1), (index < 10).then_some(place));
+        }
+        // Entries 1 and 2 are in segment 0, 3 to 5 in 1, 6 to 8 in 2, 9 in 3, 10 nowhere yet.
+        assert_eq!([1, 2, 3, 9].map(|count| table.first_of_last_segments(count)), [9, 6, 3, 1]);
     }
 
     #[test]

@@ -6,24 +6,24 @@ const BUCKETS: usize = STEPS * 60;
 
 /// Counts of nanoseconds.
 #[derive(Clone)]
-pub struct Histogram {
+pub(super) struct Histogram {
     buckets: Vec<u64>,
     count: u64,
     max: u64,
 }
 
 impl Histogram {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { buckets: vec![0; BUCKETS], count: 0, max: 0 }
     }
 
-    pub fn record(&mut self, nanos: u64) {
+    pub(super) fn record(&mut self, nanos: u64) {
         self.buckets[bucket(nanos)] += 1;
         self.count += 1;
         self.max = self.max.max(nanos);
     }
 
-    pub fn merge(&mut self, other: &Self) {
+    pub(super) fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
             *mine += theirs;
         }
@@ -31,16 +31,16 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
-    pub fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.count
     }
 
-    pub fn max(&self) -> u64 {
+    pub(super) fn max(&self) -> u64 {
         self.max
     }
 
     /// The latency that this share of all calls did not exceed.
-    pub fn quantile(&self, share: f64) -> u64 {
+    pub(super) fn quantile(&self, share: f64) -> u64 {
         let rank = (self.count as f64 * share).ceil().max(1.0) as u64;
         let mut seen = 0;
         for (bucket, count) in self.buckets.iter().enumerate() {

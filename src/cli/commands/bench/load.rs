@@ -24,7 +24,7 @@ use crate::pb::{
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     Put,
     Range,
     Txn,
@@ -34,7 +34,7 @@ pub enum Kind {
 
 /// What to send, how, and for how long.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(super) struct Plan {
     pub kind: Kind,
     pub clients: usize,
     pub connections: usize,
@@ -59,7 +59,7 @@ const LEASE_SECONDS: i64 = 600;
 const QUIET: Duration = Duration::from_secs(3);
 
 impl Plan {
-    pub fn title(&self) -> String {
+    pub(super) fn title(&self) -> String {
         let name = format!("{:?}", self.kind).to_lowercase();
         let watchers = match self.kind {
             Kind::Watch => format!(", {} watchers", self.watchers),
@@ -71,7 +71,7 @@ impl Plan {
         )
     }
 
-    pub fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         json!({
             "kind": format!("{:?}", self.kind).to_lowercase(),
             "clients": self.clients,
@@ -111,7 +111,7 @@ struct Run {
 }
 
 /// Runs a plan against the endpoints of `config`.
-pub async fn run(
+pub(super) async fn run(
     context: &Context,
     config: &Config,
     plan: &Plan,

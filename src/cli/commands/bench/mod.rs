@@ -15,12 +15,14 @@ mod scrape;
 
 use std::time::Duration;
 
-use super::super::context::Context;
-use super::super::exit::{Failure, Outcome};
+use crate::cli::context::Context;
+use crate::cli::exit::{Failure, Outcome};
 use load::{Kind, Plan};
 use report::Report;
 
-pub fn run(mut context: Context) -> Outcome {
+pub(super) use scrape::usage;
+
+pub(super) fn run(mut context: Context) -> Outcome {
     let plan = plan(&context)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::error)?;

@@ -10,7 +10,7 @@ use crate::cli::go;
 
 /// One run's findings. Latencies are in nanoseconds.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub(super) struct Report {
     pub requests: f64,
     pub errors: f64,
     pub seconds: f64,
@@ -25,7 +25,7 @@ const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), 
 const NAMES: [&str; 5] = ["p50", "p90", "p99", "p99.9", "max"];
 
 impl Report {
-    pub fn new(latencies: &Histogram, elapsed: Duration) -> Self {
+    pub(super) fn new(latencies: &Histogram, elapsed: Duration) -> Self {
         let mut quantiles = [0.0; 5];
         for (slot, (_, share)) in quantiles.iter_mut().zip(QUANTILES) {
             *slot = latencies.quantile(share) as f64;
@@ -37,7 +37,7 @@ impl Report {
     }
 
     /// The median of each number; requests, errors and seconds are sums.
-    pub fn median(rounds: &[Self]) -> Self {
+    pub(super) fn median(rounds: &[Self]) -> Self {
         let of = |pick: &dyn Fn(&Self) -> Option<f64>| median(rounds.iter().filter_map(pick));
         let sum = |pick: fn(&Self) -> f64| rounds.iter().map(pick).sum();
         let mut quantiles = [0.0; 5];
@@ -107,7 +107,7 @@ fn latency(nanos: f64) -> String {
 }
 
 /// One server's numbers, or two servers' with their ratio.
-pub fn text(plan: &Plan, reports: &[(String, Report)]) -> String {
+pub(super) fn text(plan: &Plan, reports: &[(String, Report)]) -> String {
     let mut out = format!("{}\n", plan.title());
     let mut heads = vec![String::new()];
     heads.extend(reports.iter().map(|(endpoint, _)| endpoint.clone()));
@@ -153,7 +153,7 @@ fn cell((column, (text, width)): (usize, (&String, &usize))) -> String {
 }
 
 /// The same as one JSON object.
-pub fn json(plan: &Plan, reports: &[(String, Report)]) -> String {
+pub(super) fn json(plan: &Plan, reports: &[(String, Report)]) -> String {
     let servers: Vec<_> = reports.iter().map(|(endpoint, report)| report.json(endpoint)).collect();
     let mut value = json!({ "benchmark": plan.json(), "servers": servers });
     if let [(_, first), (_, second)] = reports {

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 /// A server's own account.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Usage {
+pub(crate) struct Usage {
     pub cpu_seconds: Option<f64>,
     pub resident_bytes: Option<f64>,
 }
@@ -16,7 +16,7 @@ pub struct Usage {
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Reads the metrics of an endpoint; what cannot be read is left out.
-pub async fn usage(endpoint: &str) -> Usage {
+pub(crate) async fn usage(endpoint: &str) -> Usage {
     let address = endpoint.trim_start_matches("http://").trim_end_matches('/');
     match timeout(PATIENCE, fetch(address)).await {
         Ok(Ok(page)) => parse(&page),

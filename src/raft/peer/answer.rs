@@ -1,0 +1,217 @@
+//! The answering side: requests below `/raft`.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Limited};
+use prost::Message as _;
+use raft::eraftpb::Message;
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::dial::is_rusd;
+use super::frame::Encoder;
+use super::{Channel, Peers, PeersConfig, READ_TIMEOUT};
+use crate::limits;
+
+const SERVER_FROM: HeaderName = HeaderName::from_static("x-server-from");
+const SERVER_VERSION: HeaderName = HeaderName::from_static("x-server-version");
+const MIN_CLUSTER_VERSION: HeaderName = HeaderName::from_static("x-min-cluster-version");
+const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
+const RAFT_TO: HeaderName = HeaderName::from_static("x-raft-to");
+const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
+/// What only rusd says.
+pub(super) const RUSD_VERSION: HeaderName = HeaderName::from_static("x-rusd-version");
+
+/// What this member says of itself, in a request to a peer or in an answer.
+pub(super) fn headers(config: &PeersConfig, to: Option<u64>) -> Result<HeaderMap, http::Error> {
+    let mut headers = HeaderMap::new();
+    let mut put = |name, value: &str| -> Result<(), http::Error> {
+        headers.insert(name, HeaderValue::from_str(value)?);
+        Ok(())
+    };
+    put(SERVER_VERSION, &config.version)?;
+    put(MIN_CLUSTER_VERSION, "3.0.0")?;
+    put(CLUSTER_ID, &format!("{:x}", config.cluster_id))?;
+    put(RUSD_VERSION, env!("CARGO_PKG_VERSION"))?;
+    if let Some(to) = to {
+        put(SERVER_FROM, &format!("{:x}", config.id))?;
+        put(RAFT_TO, &format!("{to:x}"))?;
+        put(PEER_URLS, &config.urls.join(","))?;
+    }
+    Ok(headers)
+}
+
+/// An answer's body: short, or a stream of messages without end.
+pub enum PeerBody {
+    Text(Option<Bytes>),
+    Stream(Box<MessageStream>),
+}
+
+type Answer = Response<PeerBody>;
+
+fn refuse(status: StatusCode, text: &str) -> Answer {
+    let mut answer = Response::new(PeerBody::Text(Some(format!("{text}\n").into())));
+    *answer.status_mut() = status;
+    answer
+}
+
+impl Peers {
+    /// Answers a request whose path begins with `/raft`.
+    pub async fn answer<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let path = request.uri().path().trim_start_matches("/raft").to_owned();
+        let mut answer = match (request.method(), path.as_str()) {
+            (&Method::GET, "/probing") => self.probe(),
+            (&Method::POST, "") => self.take(request).await,
+            (&Method::GET, path) if path.starts_with("/stream/") => {
+                self.stream(path, request.headers())
+            }
+            (_, path) if path.is_empty() || path.starts_with("/stream/") => {
+                refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+            }
+            _ => refuse(StatusCode::NOT_FOUND, "404 page not found"),
+        };
+        if let Ok(ours) = headers(&self.config, None) {
+            answer.headers_mut().extend(ours);
+        }
+        answer
+    }
+
+    /// Peers measure the way there and back with it.
+    fn probe(&self) -> Answer {
+        Response::new(PeerBody::Text(Some(Bytes::from_static(b"{\"OK\":true}\n"))))
+    }
+
+    /// A peer wants a stream.
+    fn stream(&self, path: &str, headers: &HeaderMap) -> Answer {
+        if let Err(refusal) = self.check(headers) {
+            return *refusal;
+        }
+        let mut parts = path.trim_start_matches("/stream/").split('/');
+        let channel = parts
+            .next()
+            .and_then(|name| Channel::BOTH.into_iter().find(|channel| channel.name() == name));
+        let from = parts.next().and_then(|id| u64::from_str_radix(id, 16).ok());
+        let (Some(channel), Some(from), None) = (channel, from, parts.next()) else {
+            return refuse(StatusCode::NOT_FOUND, "invalid path");
+        };
+        if self.known.read().removed.contains(&from) {
+            return refuse(StatusCode::GONE, "the member has been permanently removed");
+        }
+        let Some(peer) = self.peer(from) else {
+            return refuse(StatusCode::NOT_FOUND, "error sender not found");
+        };
+        let to = headers.get(RAFT_TO).and_then(|to| to.to_str().ok());
+        if to != Some(format!("{:x}", self.config.id).as_str()) {
+            return refuse(StatusCode::PRECONDITION_FAILED, "to field mismatch");
+        }
+        let (messages, queued) = peer.attach(channel);
+        let mut alive = tokio::time::interval(READ_TIMEOUT / 3);
+        alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let encoder = Encoder::new(channel);
+        let stream = MessageStream { messages, queued, alive, encoder };
+        Response::new(PeerBody::Stream(Box::new(stream)))
+    }
+
+    /// A peer hands in one message.
+    async fn take<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if let Err(refusal) = self.check(request.headers()) {
+            return *refusal;
+        }
+        let body = Limited::new(request.into_body(), limits::PEER_MESSAGE_BYTES_MAX as usize);
+        let Ok(body) = Box::pin(body).collect().await else {
+            return refuse(StatusCode::BAD_REQUEST, "error reading raft message");
+        };
+        let Ok(message) = Message::decode(body.to_bytes()) else {
+            return refuse(StatusCode::BAD_REQUEST, "error unmarshalling raft message");
+        };
+        let from = message.from;
+        if self.known.read().removed.contains(&from) {
+            return refuse(StatusCode::GONE, "the member has been permanently removed");
+        }
+        if self.peer(from).is_none() {
+            return refuse(StatusCode::FORBIDDEN, "error sender not found");
+        }
+        self.receive(from, message);
+        let mut answer = Response::new(PeerBody::Text(None));
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        answer
+    }
+
+    fn check(&self, headers: &HeaderMap) -> Result<(), Box<Answer>> {
+        let refused = |text| Err(Box::new(refuse(StatusCode::PRECONDITION_FAILED, text)));
+        let cluster = headers.get(CLUSTER_ID).and_then(|id| id.to_str().ok());
+        if cluster != Some(format!("{:x}", self.config.cluster_id).as_str()) {
+            return refused("cluster ID mismatch");
+        }
+        if !is_rusd(headers) {
+            return refused("a cluster of rusd and etcd members is not supported yet");
+        }
+        Ok(())
+    }
+}
+
+/// Messages on their way to a peer.
+pub struct MessageStream {
+    messages: mpsc::Receiver<Message>,
+    queued: Arc<AtomicUsize>,
+    alive: Interval,
+    encoder: Encoder,
+}
+
+impl MessageStream {
+    fn encode(&mut self, message: &Message, out: &mut BytesMut) {
+        self.queued.fetch_sub(message.encoded_len(), Ordering::Relaxed);
+        self.encoder.message(message, out);
+    }
+
+    /// What is queued, up to a bound, or a sign of life. Nothing once another stream took over.
+    fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let mut out = BytesMut::new();
+        match self.messages.poll_recv(context) {
+            Poll::Ready(Some(message)) => {
+                self.encode(&message, &mut out);
+                while out.len() < limits::PEER_CHUNK_BYTES {
+                    let Ok(message) = self.messages.try_recv() else { break };
+                    self.encode(&message, &mut out);
+                }
+            }
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {
+                ready!(self.alive.poll_tick(context));
+                self.encoder.alive(&mut out);
+            }
+        }
+        Poll::Ready(Some(out.freeze()))
+    }
+}
+
+impl Body for PeerBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let bytes = match self.get_mut() {
+            Self::Text(text) => text.take(),
+            Self::Stream(stream) => ready!(stream.poll_bytes(context)),
+        };
+        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}

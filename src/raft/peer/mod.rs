@@ -1,0 +1,245 @@
+//! What goes between members: etcd's peer protocol below `/raft`, on HTTP/1.1.
+//!
+//! ```text
+//!   us                                                      a peer
+//!   Transport::send ─► queue ─► body of an endless answer ─► its reader ─► its raft
+//!                               (it dialed: GET /raft/stream/msgapp/{its id}
+//!                                           GET /raft/stream/message/{its id})
+//!   our raft ◄─ our reader ◄─ (we dialed)
+//! ```
+//!
+//! The receiver dials. A peer holds two streams of ours: entries go down `msgapp`, everything else
+//! down `message`, so that a heartbeat does not wait behind a megabyte. Queues are bounded; what
+//! does not fit, or finds no stream, is dropped and the peer reported unreachable: raft repeats
+//! what matters. Both ends of a silent link notice: the sender puts a sign of life into each stream
+//! and the reader hangs up without one.
+//!
+//! Caveats: snapshots do not travel yet. Until it is proven that this member applies every request
+//! just as etcd does, it neither reads from nor answers members that do not say that they are rusd.
+
+mod answer;
+mod dial;
+mod frame;
+
+pub use self::answer::PeerBody;
+pub use self::dial::{Dial, Dialing, Link, TcpDial};
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use prost::Message as _;
+use raft::eraftpb::{Message, MessageType};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::{Handle, Transport};
+use crate::limits;
+
+/// What this member says of itself.
+#[derive(Clone, Debug)]
+pub struct PeersConfig {
+    pub id: u64,
+    pub cluster_id: u64,
+    /// Where peers reach this member.
+    pub urls: Vec<String>,
+    /// The version of etcd that this member stands in for.
+    pub version: String,
+}
+
+/// All peers of this member.
+pub struct Peers {
+    config: PeersConfig,
+    dial: Arc<dyn Dial>,
+    runtime: tokio::runtime::Handle,
+    raft: OnceLock<Handle>,
+    known: RwLock<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    peers: HashMap<u64, Arc<Peer>>,
+    removed: HashSet<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Channel {
+    /// Entries.
+    Append,
+    /// Everything else.
+    Other,
+}
+
+impl Channel {
+    const BOTH: [Self; 2] = [Self::Append, Self::Other];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Append => "msgapp",
+            Self::Other => "message",
+        }
+    }
+
+    fn of(message: &Message) -> Self {
+        if message.msg_type == MessageType::MsgAppend as i32 { Self::Append } else { Self::Other }
+    }
+}
+
+struct Peer {
+    id: u64,
+    urls: Vec<String>,
+    /// The streams that the peer has dialed.
+    streams: Mutex<[Option<Outgoing>; 2]>,
+    readers: Mutex<Vec<AbortHandle>>,
+}
+
+/// The sending end of a stream, and what is queued in it.
+#[derive(Clone)]
+struct Outgoing {
+    queue: mpsc::Sender<Message>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Peers {
+    pub fn new(
+        config: PeersConfig,
+        dial: Arc<dyn Dial>,
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Self> {
+        Arc::new(Self { config, dial, runtime, raft: OnceLock::new(), known: RwLock::default() })
+    }
+
+    /// Gives received messages to raft from now on, and dials the peers known so far.
+    pub fn start(self: &Arc<Self>, raft: Handle) {
+        if self.raft.set(raft).is_ok() {
+            for peer in self.known.read().peers.values() {
+                self.read_from(peer);
+            }
+        }
+    }
+
+    /// Adds a peer, or gives it other URLs.
+    pub fn update(self: &Arc<Self>, id: u64, urls: Vec<String>) {
+        if id == self.config.id {
+            return;
+        }
+        let mut known = self.known.write();
+        if known.peers.get(&id).is_some_and(|peer| peer.urls == urls) {
+            return;
+        }
+        let peer = Peer { id, urls, streams: Mutex::default(), readers: Mutex::default() };
+        let peer = Arc::new(peer);
+        if let Some(old) = known.peers.insert(id, Arc::clone(&peer)) {
+            // It goes on with the streams that it has dialed.
+            std::mem::swap(&mut *peer.streams.lock(), &mut *old.streams.lock());
+            old.hang_up();
+        }
+        if self.raft.get().is_some() {
+            self.read_from(&peer);
+        }
+    }
+
+    /// Forgets a member that was removed from the cluster, and tells it so when it calls.
+    pub fn remove(&self, id: u64) {
+        let mut known = self.known.write();
+        known.removed.insert(id);
+        if let Some(peer) = known.peers.remove(&id) {
+            peer.hang_up();
+        }
+    }
+
+    /// Whether a peer holds both streams of ours.
+    pub fn is_connected(&self, id: u64) -> bool {
+        let peer = self.known.read().peers.get(&id).cloned();
+        peer.is_some_and(|peer| {
+            let streams = peer.streams.lock();
+            streams.iter().flatten().filter(|stream| !stream.queue.is_closed()).count() == 2
+        })
+    }
+
+    /// Hangs up on all peers.
+    pub fn stop(&self) {
+        for (_, peer) in self.known.write().peers.drain() {
+            peer.hang_up();
+        }
+    }
+
+    fn read_from(self: &Arc<Self>, peer: &Arc<Peer>) {
+        let mut readers = peer.readers.lock();
+        for channel in Channel::BOTH {
+            let reader = dial::read(Arc::downgrade(self), peer.id, peer.urls.clone(), channel);
+            readers.push(self.runtime.spawn(reader).abort_handle());
+        }
+    }
+
+    /// Takes a message from a stream of `from`'s.
+    fn receive(&self, from: u64, message: Message) {
+        if message.from != from {
+            tracing::debug!(from, claimed = message.from, "a peer's message has another sender");
+            return;
+        }
+        if let Some(raft) = self.raft.get()
+            && let Err(error) = raft.step(message)
+        {
+            tracing::debug!(%error, "a peer's message was dropped");
+        }
+    }
+
+    fn peer(&self, id: u64) -> Option<Arc<Peer>> {
+        self.known.read().peers.get(&id).cloned()
+    }
+}
+
+impl Peer {
+    fn hang_up(&self) {
+        for reader in self.readers.lock().drain(..) {
+            reader.abort();
+        }
+        *self.streams.lock() = [None, None];
+    }
+
+    /// Puts a new stream in the place of the one before it.
+    fn attach(&self, channel: Channel) -> (mpsc::Receiver<Message>, Arc<AtomicUsize>) {
+        let (queue, messages) = mpsc::channel(limits::PEER_QUEUE_MAX);
+        let bytes = Arc::new(AtomicUsize::new(0));
+        let outgoing = Outgoing { queue, bytes: Arc::clone(&bytes) };
+        self.streams.lock()[channel as usize] = Some(outgoing);
+        (messages, bytes)
+    }
+
+    fn send(&self, message: Message) -> bool {
+        let channel = Channel::of(&message);
+        let Some(stream) = self.streams.lock()[channel as usize].clone() else { return false };
+        let size = message.encoded_len();
+        if stream.bytes.fetch_add(size, Ordering::Relaxed) + size > limits::PEER_QUEUE_BYTES_MAX {
+            stream.bytes.fetch_sub(size, Ordering::Relaxed);
+            return false;
+        }
+        let sent = stream.queue.try_send(message).is_ok();
+        if !sent {
+            stream.bytes.fetch_sub(size, Ordering::Relaxed);
+        }
+        sent
+    }
+}
+
+impl Transport for Peers {
+    fn send(&self, messages: Vec<Message>) {
+        for message in messages {
+            let to = message.to;
+            let sent = self.peer(to).is_some_and(|peer| peer.send(message));
+            if !sent && let Some(raft) = self.raft.get() {
+                // It only makes raft probe earlier.
+                let _ = raft.report_unreachable(to);
+            }
+        }
+    }
+}
+
+/// How long a stream may be silent, etcd's.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

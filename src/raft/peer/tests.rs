@@ -1,0 +1,271 @@
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use bytes::Bytes;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use raft::eraftpb::ConfState;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::clock::{Clock, SystemClock};
+use crate::raft::log::{Options, SystemDisk};
+use crate::raft::{
+    Bootstrap, Committed, Config, Error, Observer, Raft, Role, Surroundings, exists, start,
+};
+
+struct Silent;
+
+impl Observer for Silent {
+    fn fatal(&self, error: &Error) {
+        panic!("{error}");
+    }
+}
+
+/// A member on a port of its own, with a state machine that is a list.
+struct Member {
+    id: u64,
+    handle: Handle,
+    raft: Option<Raft>,
+    peers: Arc<Peers>,
+    server: AbortHandle,
+    committed: Receiver<Vec<Committed>>,
+    applied: Vec<Bytes>,
+    last: u64,
+}
+
+struct Cluster {
+    _temp: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+    root: PathBuf,
+    addresses: Vec<SocketAddr>,
+    members: Vec<Option<Member>>,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let bind = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let root = temp.path().to_path_buf();
+        let addresses = vec![bind(), bind(), bind()];
+        let mut cluster = Self { _temp: temp, runtime, root, addresses, members: Vec::new() };
+        cluster.members = (0..3).map(|at| Some(cluster.start(at))).collect();
+        cluster
+    }
+
+    fn start(&self, at: usize) -> Member {
+        let id = at as u64 + 1;
+        let dir = self.root.join(format!("{id}"));
+        let config = PeersConfig {
+            id,
+            cluster_id: 9,
+            urls: vec![format!("http://{}", self.addresses[at])],
+            version: "3.7.1".into(),
+        };
+        let peers = Peers::new(config, Arc::new(TcpDial), self.runtime.handle().clone());
+        for (other, address) in self.addresses.iter().enumerate() {
+            peers.update(other as u64 + 1, vec![format!("http://{address}")]);
+        }
+        let server = self.runtime.spawn(serve(self.addresses[at], Arc::clone(&peers)));
+        let (applier, committed) = sync_channel(64);
+        let surroundings = Surroundings {
+            clock: Arc::new(SystemClock::new()),
+            disk: Arc::new(SystemDisk),
+            transport: Arc::clone(&peers) as Arc<dyn Transport>,
+            observer: Arc::new(Silent),
+            applier,
+        };
+        let members = (1..=3).map(|id| (id, Bytes::from_static(b"{}"))).collect();
+        let bootstrap = Bootstrap { members };
+        let is_new = !exists(&SystemDisk, &dir.join("wal"));
+        let (handle, raft) =
+            start(config_of(id, &dir), surroundings, is_new.then_some(&bootstrap)).unwrap();
+        peers.start(handle.clone());
+        Member {
+            id,
+            handle,
+            raft: Some(raft),
+            peers,
+            server: server.abort_handle(),
+            committed,
+            applied: Vec::new(),
+            last: 0,
+        }
+    }
+
+    fn stop(&mut self, at: usize) {
+        if let Some(mut member) = self.members[at].take() {
+            member.raft.take().unwrap().stop();
+            member.peers.stop();
+            member.server.abort();
+        }
+    }
+
+    fn running(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.members.iter_mut().flatten()
+    }
+
+    /// Lets members apply until something holds.
+    fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
+        let clock = SystemClock::new();
+        while !holds(self) {
+            assert!(clock.now() < Duration::from_secs(60), "not within a minute: {what}");
+            for member in self.running() {
+                member.apply();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn elect(&mut self) -> usize {
+        let mut leader = 0;
+        self.until("a leader", |cluster| {
+            let leads = |member: &mut Member| member.handle.status().role == Role::Leader;
+            let found = cluster.running().find_map(|member| leads(member).then_some(member.id));
+            leader = found.unwrap_or(0) as usize;
+            leader > 0
+        });
+        leader - 1
+    }
+
+    fn propose(&mut self, at: usize, number: usize) {
+        let member = self.members[at].as_ref().unwrap();
+        member.handle.propose(0, Bytes::from(format!("value {number}"))).unwrap();
+    }
+
+    fn expect(&mut self, count: usize) {
+        self.until("everything applied", |cluster| {
+            cluster.running().all(|member| member.applied.len() >= count)
+        });
+        for member in self.running() {
+            let values = (0..count).map(|number| Bytes::from(format!("value {number}")));
+            assert!(values.eq(member.applied.iter().cloned()), "member {}", member.id);
+        }
+    }
+}
+
+impl Member {
+    fn apply(&mut self) {
+        while let Ok(batch) = self.committed.try_recv() {
+            for committed in batch {
+                self.last = committed.index();
+                match committed {
+                    Committed::Normal { data, .. } if data.is_empty() => {}
+                    Committed::Normal { data, .. } => self.applied.push(data),
+                    Committed::ConfChange { index, change, .. } => {
+                        self.handle.apply_conf_change(index, Some(change)).unwrap();
+                    }
+                }
+            }
+            self.handle.applied(self.last);
+        }
+    }
+}
+
+fn config_of(id: u64, dir: &Path) -> Config {
+    Config {
+        id,
+        cluster_id: 9,
+        dir: dir.join("wal"),
+        heartbeat_interval: Duration::from_millis(20),
+        election_timeout: Duration::from_millis(200),
+        pre_vote: true,
+        applied: 0,
+        applied_term: 0,
+        conf_state: ConfState::default(),
+        catch_up_entries: 1000,
+        log: Options { segment_bytes: 1 << 20, fill_ahead: false },
+    }
+}
+
+async fn serve(address: SocketAddr, peers: Arc<Peers>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    let listener: TcpListener = socket.listen(64).unwrap();
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let peers = Arc::clone(&peers);
+        let answer = service_fn(move |request| {
+            let peers = Arc::clone(&peers);
+            async move { Ok::<_, std::convert::Infallible>(peers.answer(request).await) }
+        });
+        connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+    }
+}
+
+#[test]
+fn members_replicate_over_sockets_and_survive_the_loss_of_one() {
+    let mut cluster = Cluster::new();
+    let leader = cluster.elect();
+    let mut count = 0;
+    // From the leader, and forwarded by a follower: one after the other, for the order's sake.
+    for at in [leader, (leader + 1) % 3] {
+        for _ in 0..100 {
+            cluster.propose(at, count);
+            count += 1;
+        }
+        cluster.expect(count);
+    }
+    let (reply, answer) = sync_channel(1);
+    let follower = cluster.members[(leader + 2) % 3].as_ref().unwrap();
+    follower.handle.read_index(move |outcome| reply.send(outcome).unwrap());
+    let index = answer.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+    assert!(index >= 203, "{index}");
+
+    cluster.stop(leader);
+    let second = cluster.elect();
+    assert_ne!(second, leader);
+    for _ in 0..100 {
+        cluster.propose(second, count);
+        count += 1;
+    }
+    cluster.expect(count);
+    cluster.members[leader] = Some(cluster.start(leader));
+    cluster.expect(count);
+}
+
+#[test]
+fn strangers_get_no_stream() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let peers = Peers::new(config, Arc::new(TcpDial), runtime.handle().clone());
+    peers.update(2, Vec::new());
+    peers.remove(3);
+    let asking = PeersConfig { id: 2, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let ask = |path: &str, change: &dyn Fn(&mut http::HeaderMap)| {
+        let mut request =
+            http::Request::get(path).body(http_body_util::Empty::<Bytes>::new()).unwrap();
+        *request.headers_mut() = answer::headers(&asking, Some(1)).unwrap();
+        change(request.headers_mut());
+        runtime.block_on(peers.answer(request)).status().as_u16()
+    };
+    let as_is = |_: &mut http::HeaderMap| {};
+    assert_eq!(ask("/raft/stream/message/2", &as_is), 200);
+    assert_eq!(ask("/raft/stream/msgapp/2", &as_is), 200);
+    assert_eq!(ask("/raft/stream/message/7", &as_is), 404);
+    assert_eq!(ask("/raft/stream/message/3", &as_is), 410);
+    assert_eq!(ask("/raft/stream/other/2", &as_is), 404);
+    assert_eq!(ask("/raft/stream/message/2/x", &as_is), 404);
+    assert_eq!(ask("/raft/probing", &as_is), 200);
+    assert_eq!(ask("/raft", &as_is), 405);
+    let set = |name: &'static str, value: &'static str| {
+        move |headers: &mut http::HeaderMap| {
+            headers.insert(name, http::HeaderValue::from_static(value));
+        }
+    };
+    assert_eq!(ask("/raft/stream/message/2", &set("x-etcd-cluster-id", "8")), 412);
+    assert_eq!(ask("/raft/stream/message/2", &set("x-raft-to", "5")), 412);
+    let etcd = |headers: &mut http::HeaderMap| {
+        headers.remove("x-rusd-version");
+    };
+    assert_eq!(ask("/raft/stream/message/2", &etcd), 412);
+}
