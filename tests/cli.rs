@@ -8,6 +8,9 @@
 //! output matches; `bg` starts a command that a later case `join`s; `decode` shows protobuf as
 //! text. Cases run in order and build on each other.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::disallowed_methods, reason = "tests wait in real time")]
+
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};

@@ -10,8 +10,6 @@
 //! standard output and error. etcdctl's words, formats, codes and complaints are a contract; where
 //! it panics, rusd answers an error with the same code.
 
-#![expect(unreachable_pub, reason = "nothing stands above: pub is what a file offers the others")]
-
 mod argv;
 mod commands;
 mod completion;

@@ -175,12 +175,6 @@ pub const CLIENT_WINDOW_BYTES: u32 = 4 << 20;
 /// Requests queued on one stream of a client; the caller waits beyond it.
 pub const CLIENT_STREAM_REQUESTS_MAX: usize = 64;
 
-/// How long a unary request's message may take to arrive once it is awaited.
-pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Lines of one log message in a second; of the rest one in as many is written. etcd's.
-pub const LOG_LINES_PER_SECOND: u64 = 100;
-/// Log messages that are counted apart; more share places.
-pub const LOG_SAMPLER_PLACES: usize = 4096;
 /// Messages queued for one stream of a peer, etcd's.
 pub const PEER_QUEUE_MAX: usize = 4096;
 /// Bytes queued for one stream of a peer: what raft may have in flight would be four times that.
@@ -191,3 +185,9 @@ pub const PEER_MESSAGE_BYTES_MAX: u64 = 512 << 20;
 pub const PEER_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes of entries from peers that may wait for the raft loop; raft repeats what is dropped.
 pub const RAFT_MESSAGES_BYTES_MAX: usize = 64 << 20;
+/// How long a unary request's message may take to arrive once it is awaited.
+pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Lines of one log message in a second; of the rest one in as many is written. etcd's.
+pub const LOG_LINES_PER_SECOND: u64 = 100;
+/// Log messages that are counted apart; more share places.
+pub const LOG_SAMPLER_PLACES: usize = 4096;

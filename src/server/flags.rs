@@ -367,9 +367,8 @@ fn check(kind: Kind, text: &str) -> Result<(), String> {
 pub(super) fn gates(text: &str) -> Result<Vec<(&'static str, bool)>, String> {
     let mut found = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (name, value) = part
-            .split_once('=')
-            .ok_or_else(|| format!("missing bool value for {part}"))?;
+        let (name, value) =
+            part.split_once('=').ok_or_else(|| format!("missing bool value for {part}"))?;
         let (name, value) = (name.trim(), value.trim());
         let on = go::parse_bool(value).ok_or_else(|| {
             format!("invalid value of feature gate {name}: {value}, err: parse error")
