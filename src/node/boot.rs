@@ -215,7 +215,6 @@ impl Node {
         }
         let store = Arc::new(store);
         let identity = if has_log { Identity::OF_THE_LOG } else { Identity::new(&config)? };
-        let loaded = load(&store, &opened)?;
         let conf_state = opened.conf_state.as_deref().map(StoredConfState::parse).transpose()?;
         let conf_state = conf_state.unwrap_or_default();
         let raft_config = raft::Config {
@@ -231,7 +230,7 @@ impl Node {
             catch_up_entries: config.snapshot_catchup_entries,
             log: raft::log::Options::default(),
         };
-        assemble(config, clock, lock, disk, store, identity, loaded, raft_config)
+        assemble(config, clock, lock, disk, store, opened, identity, raft_config)
     }
 
     /// Ends the threads, makes everything applied durable, and notes the index for the next start.
@@ -370,19 +369,36 @@ fn assemble(
     lock: store::DirLock,
     disk: Arc<SystemDisk>,
     store: Arc<Store>,
+    opened: Opened,
     identity: Identity,
-    loaded: Loaded,
     raft_config: raft::Config,
 ) -> Result<Node, StartError> {
-    let Loaded { lessor, members, restore } = loaded;
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
+    let fatal = watch::Sender::new(None);
+    let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
+    let surroundings = raft::Surroundings {
+        clock: Arc::clone(&clock),
+        disk,
+        transport: Arc::new(raft::NoTransport),
+        observer: Arc::new(Observer { fatal: fatal.clone() }),
+        applier: committed,
+    };
+    // Log and state are read side by side; what raft commits meanwhile waits for apply.
+    let loading = std::thread::Builder::new().name("load".into());
+    let loading = loading.spawn({
+        let store = Arc::clone(&store);
+        move || load(&store, &opened)
+    })?;
+    let started = raft::start(raft_config, surroundings, identity.bootstrap.as_ref());
+    let loaded = loading.join().map_err(|_| std::io::Error::other("loading the state panicked"))?;
+    let (raft, raft_threads) = started?;
+    let Loaded { lessor, members, restore } = loaded?;
     let mvcc = Arc::new(restore.mvcc);
     let lessor = Arc::new(Mutex::new(lessor));
     let members = Arc::new(RwLock::new(members));
     let hub = Hub::new(Arc::clone(&mvcc));
     let waits = Arc::new(Waits::default());
     let applied = Arc::new(AppliedWaits::new(applied_index));
-    let fatal = watch::Sender::new(None);
     let no_space = Arc::new(Notify::new());
     let size_bytes = Arc::new(AtomicI64::new(0));
     let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
@@ -393,15 +409,6 @@ fn assemble(
         config.compaction_sleep_interval,
         restore.unfinished,
     )?;
-    let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
-    let surroundings = raft::Surroundings {
-        clock: Arc::clone(&clock),
-        disk,
-        transport: Arc::new(raft::NoTransport),
-        observer: Arc::new(Observer { fatal: fatal.clone() }),
-        applier: committed,
-    };
-    let (raft, raft_threads) = raft::start(raft_config, surroundings, identity.bootstrap.as_ref())?;
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
     let machine = Machine {
         store: Arc::clone(&store),
