@@ -16,6 +16,14 @@
 //!
 //! Beside them `client` and `cert` use layer 0 only, and `cli` stands above all.
 
+#![warn(unreachable_pub)]
+#![deny(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
+
 pub mod apply;
 pub mod cli;
 pub mod client;

@@ -1,5 +1,7 @@
 //! Dispatch: the name the process was started by, then its first word.
 
+#![deny(clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)]
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;

@@ -8,10 +8,12 @@ use std::path::Path;
 
 /// Whether a member has been started in this directory: its log exists.
 pub(super) fn is_initialized(path: &Path) -> Result<bool, String> {
-    let failed =
-        |error: io::Error| format!("cannot access data directory {}: {error}", path.display());
-    warn_if_open(path).map_err(failed)?;
-    let initialized = has_log(&path.join("member/wal")).map_err(failed)?;
+    let failed = |path: &Path, error: io::Error| {
+        format!("cannot access data directory {}: {error}", path.display())
+    };
+    warn_if_open(path).map_err(|error| failed(path, error))?;
+    let log = path.join("member/wal");
+    let initialized = has_log(&log).map_err(|error| failed(&log, error))?;
     let dir = path.display().to_string();
     if initialized {
         let kind = "member";

@@ -32,7 +32,11 @@ fn row(index: u64) -> Row {
         _ => 200,
     };
     kv.resize(bytes, index as u8);
-    Row { rev: Revision::new(index as i64, 0), tombstone: index % 7 == 0, kv: Bytes::from(kv) }
+    Row {
+        rev: Revision::new(index as i64, 0),
+        tombstone: index.is_multiple_of(7),
+        kv: Bytes::from(kv),
+    }
 }
 
 /// In another process, under the shim: writes entries, deletes old rows, says what is durable.
@@ -67,7 +71,7 @@ fn store_workload() {
 fn compact(store: &Store, index: u64) {
     let rows = (index - 999..index - 99).map(|index| Revision::new(index as i64, 0));
     let (keep, dead) = rows.partition(|rev| rev.main % 10 == 0);
-    let _ = store.delete_rows(dead, keep, CompactionCursor::Finished(index as i64));
+    drop(store.delete_rows(dead, keep, CompactionCursor::Finished(index as i64)));
 }
 
 /// Opens what is left and compares it with what the workload must have written.

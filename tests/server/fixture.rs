@@ -1,0 +1,158 @@
+//! A member in a process of its own on free ports.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusd::pb::kv_client::KvClient;
+use rusd::pb::{PutRequest, RangeRequest};
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+/// What nothing needs on a busy machine; a test that waits longer has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running member; dropped, it is killed.
+pub struct Member {
+    pub child: Child,
+    pub address: String,
+    pub log: PathBuf,
+    /// Goes with the member that made it.
+    root: Option<TempDir>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+impl Member {
+    /// A new member that answers.
+    pub fn start() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let mut member = Self::spawn(&root.path().join("data"), &root.path().join("log"));
+        member.wait_ready();
+        member.root = Some(root);
+        member
+    }
+
+    /// A process on this data directory, which may refuse it.
+    pub fn spawn(data: &Path, log: &Path) -> Self {
+        let address = free_address();
+        let (client, peer) = (format!("http://{address}"), format!("http://{}", free_address()));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+        command.args(["serve", "--name", "one", "--data-dir"]).arg(data);
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &format!("one={peer}")]);
+        let output = File::create(log).unwrap();
+        let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
+        Self { child, address, log: log.to_path_buf(), root: None }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.root.as_ref().unwrap().path().join("data")
+    }
+
+    pub fn wait_ready(&mut self) {
+        for _ in 0..PATIENCE.as_millis() / 20 {
+            assert!(self.child.try_wait().unwrap().is_none(), "no start:\n{}", self.log());
+            if self.is_healthy() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("no start:\n{}", self.log());
+    }
+
+    /// Waits for a refused start, and gives what was said.
+    pub fn wait_refused(&mut self) -> String {
+        for _ in 0..PATIENCE.as_millis() / 20 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert_eq!(status.code(), Some(1), "{}", self.log());
+                return self.log();
+            }
+            assert!(!self.is_healthy(), "it serves:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("neither serves nor ends:\n{}", self.log());
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        for _ in 0..PATIENCE.as_millis() / 20 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("it does not end:\n{}", self.log());
+    }
+
+    fn is_healthy(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(&self.address) else { return false };
+        let mut answer = String::new();
+        let request = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let _ = stream.write_all(request);
+        let _ = stream.read_to_string(&mut answer);
+        answer.contains("\"health\":\"true\"")
+    }
+
+    /// A connection of its own.
+    pub async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        endpoint.connect().await.unwrap()
+    }
+
+    pub async fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel().await)
+    }
+
+    /// Shows that a new client is served and that nothing has panicked.
+    pub async fn serves(&self) {
+        let mut kv = self.kv().await;
+        let (key, value) = (Bytes::from("served"), Bytes::from("yes"));
+        kv.put(PutRequest { key: key.clone(), value: value.clone(), ..Default::default() })
+            .await
+            .unwrap();
+        let range = RangeRequest { key, ..Default::default() };
+        assert_eq!(kv.range(range).await.unwrap().into_inner().kvs[0].value, value);
+        let log = self.log();
+        assert!(!log.contains("panicked"), "{log}");
+    }
+
+    /// Sends bytes and reads until the server ends the connection.
+    pub fn raw(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // The server may have had enough before all is sent.
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut answer = Vec::new();
+        match stream.read_to_end(&mut answer) {
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+            ended => drop(ended.unwrap()),
+        }
+        answer
+    }
+
+    /// Memory of its own in KiB; the mapped file does not count.
+    pub fn memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}

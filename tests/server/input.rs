@@ -1,0 +1,348 @@
+//! Bytes and requests that nobody should send: a clear answer or the end of that connection, and
+//! never a panic or a lost member.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use bytes::{Buf, BufMut, Bytes};
+use prost::Message;
+use rusd::pb::kv_client::KvClient;
+use rusd::pb::lease_client::LeaseClient;
+use rusd::pb::request_op::Request as Op;
+use rusd::pb::watch_client::WatchClient;
+use rusd::pb::watch_request::RequestUnion;
+use rusd::pb::{
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest,
+    LeaseTimeToLiveRequest, PutRequest, PutResponse, RangeRequest, RequestOp, TxnRequest,
+    WatchCreateRequest, WatchRequest, WatchResponse,
+};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::fixture::{Member, PATIENCE};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Length 0, type 4, no flags, stream 0: a client's first frame.
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+fn key(name: &'static str) -> Bytes {
+    Bytes::from_static(name.as_bytes())
+}
+
+fn noise(seed: u64, count: usize) -> Vec<u8> {
+    let bytes = (0..).flat_map(|at| rusd::clock::split_mix(seed << 32 | at).to_le_bytes());
+    bytes.take(count).collect()
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_ends_its_own_connection() {
+    let member = Member::start();
+    let bystander = member.channel().await;
+    let after_preface = |rest: Vec<u8>| [PREFACE, SETTINGS, &rest].concat();
+    let mut attacks: Vec<Vec<u8>> = (0..40).map(|seed| noise(seed, 4000)).collect();
+    attacks.extend((40..80).map(|seed| after_preface(noise(seed, 4000))));
+    attacks.extend([
+        PREFACE[..10].to_vec(),
+        // A TLS greeting on a plain port.
+        [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &noise(1, 500)].concat(),
+        // A frame longer than was agreed on, and one that claims 16 MiB.
+        after_preface(frame(0, 0, 1, &[0; 100_000])),
+        after_preface(vec![0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1]),
+        // Headers of a stream that only the server may open, headers that cannot be unpacked.
+        after_preface(frame(1, 4, 2, b"\x82\x86\x84")),
+        after_preface(frame(1, 4, 1, &[0xff; 1000])),
+        after_preface(frame(3, 0, 1, &[0; 4])),
+        after_preface(frame(6, 0, 0, &[0; 7])),
+        after_preface(frame(8, 0, 0, &[0; 4])),
+        b"GET / HTTP/9.9\r\n\r\n".to_vec(),
+        [b"GET / HTTP/1.1\r\nx: ".as_slice(), &[b'a'; 1_000_000]].concat(),
+        b"POST /v3/kv/range HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n"
+            .to_vec(),
+    ]);
+    for attack in attacks {
+        member.raw(&attack);
+    }
+    // Nobody else noticed.
+    let range = RangeRequest { key: key("a"), ..Default::default() };
+    KvClient::new(bystander).range(range).await.unwrap();
+    member.serves().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_end_and_hold_nobody_up() {
+    let member = Member::start();
+    let open = |bytes: &[u8]| {
+        let mut stream = TcpStream::connect(&member.address).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream
+    };
+    let mut silent: Vec<TcpStream> = (0..100).map(|_| open(b"")).collect();
+    silent.extend((0..100).map(|_| open(&PREFACE[..12])));
+    // These have shown their protocol, and may stay.
+    let begun: Vec<TcpStream> =
+        (0..100).map(|_| open(&[PREFACE, SETTINGS, &[0, 0, 9, 0]].concat())).collect();
+    member.serves().await;
+    for mut stream in silent {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(!matches!(stream.read(&mut [0; 1]), Ok(1..)), "an answer to nothing");
+    }
+    drop(begun);
+    member.serves().await;
+}
+
+/// Sends and takes messages as bytes.
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
+
+async fn send(channel: &Channel, path: &'static str, message: Vec<u8>) -> Result<Bytes, Status> {
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    grpc.ready().await.unwrap();
+    let path = http::uri::PathAndQuery::from_static(path);
+    let request = tonic::Request::new(Bytes::from(message));
+    grpc.unary(request, path, Raw).await.map(tonic::Response::into_inner)
+}
+
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const PUT: &str = "/etcdserverpb.KV/Put";
+const TXN: &str = "/etcdserverpb.KV/Txn";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_cannot_be_read_are_refused() {
+    let member = Member::start();
+    let channel = member.channel().await;
+    let refused = async |path, message: Vec<u8>| send(&channel, path, message).await.unwrap_err();
+    // A field's length beyond the end, a wrong wire type, half a number.
+    for message in [vec![0x0a, 200, b'a'], vec![0x08, 1], vec![0x18, 0xff]] {
+        let status = refused(RANGE, message).await;
+        assert_eq!(status.code(), Code::Internal, "{status}");
+        assert!(status.message().starts_with("grpc: error unmarshalling request"), "{status}");
+    }
+    for seed in 0..200 {
+        // Some are requests by chance; none may end anything.
+        let _ = send(&channel, TXN, noise(seed, 64)).await;
+    }
+    // The service's name is text, and this is none.
+    let status = refused("/grpc.health.v1.Health/Check", vec![0x0a, 2, 0xc3, 0x28]).await;
+    assert_eq!(status.code(), Code::Internal, "{status}");
+    // A transaction in a transaction, and so on.
+    let mut txn = TxnRequest::default().encode_to_vec();
+    for _ in 0..2000 {
+        let op = wrap(4, &txn);
+        txn = wrap(2, &op);
+    }
+    let status = refused(TXN, txn).await;
+    assert!(!status.message().is_empty(), "{status}");
+    member.serves().await;
+}
+
+/// A field that holds a message.
+fn wrap(field: u8, message: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![field << 3 | 2];
+    prost::encoding::encode_varint(message.len() as u64, &mut bytes);
+    bytes.extend_from_slice(message);
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_fields_are_ignored_and_unknown_enums_refused() {
+    let member = Member::start();
+    let channel = member.channel().await;
+    let put = PutRequest { key: key("a"), value: key("b"), ..Default::default() };
+    let mut message = put.encode_to_vec();
+    // Field 1000, of a release to come.
+    message.extend([0xc2, 0x3e, 3, b'n', b'e', b'w']);
+    let answer = send(&channel, PUT, message).await.unwrap();
+    assert_eq!(PutResponse::decode(answer).unwrap().header.unwrap().revision, 2);
+    let mut kv = member.kv().await;
+    let found = kv.range(RangeRequest { key: key("a"), ..Default::default() }).await.unwrap();
+    assert_eq!(found.into_inner().kvs[0].value, key("b"));
+    for (order, target) in [(99, 0), (0, 99), (-1, 0), (i32::MIN, i32::MAX)] {
+        let range = RangeRequest {
+            key: key("a"),
+            sort_order: order,
+            sort_target: target,
+            ..Default::default()
+        };
+        let status = kv.range(range).await.unwrap_err();
+        assert_eq!(status.message(), "etcdserver: invalid sort option");
+    }
+    member.serves().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_refused_in_etcds_words() {
+    let member = Member::start();
+    let mut kv = member.kv().await;
+    let put = |key: Vec<u8>, value: Vec<u8>| PutRequest {
+        key: key.into(),
+        value: value.into(),
+        ..Default::default()
+    };
+    let status = kv.put(put(b"a".to_vec(), vec![0; 3 << 20])).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let expected = "grpc: received message larger than max (3145736 vs. 2097152)";
+    assert_eq!(status.message(), expected);
+    let status = kv.put(put(vec![b'k'; 1_572_864], Vec::new())).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(status.message(), "etcdserver: request is too large");
+    // A key just below that is a key like any other.
+    let large = vec![b'k'; 1_500_000];
+    kv.put(put(large.clone(), b"v".to_vec())).await.unwrap();
+    let range = RangeRequest { key: large.clone().into(), ..Default::default() };
+    let found = kv.range(range).await.unwrap().into_inner();
+    assert_eq!((found.count, found.kvs[0].key.len()), (1, large.len()));
+    let delete = DeleteRangeRequest { key: large.into(), ..Default::default() };
+    assert_eq!(kv.delete_range(delete).await.unwrap().into_inner().deleted, 1);
+    let get = |name: String| RequestOp {
+        request: Some(Op::RequestRange(RangeRequest { key: name.into(), ..Default::default() })),
+    };
+    let success: Vec<RequestOp> = (0..129).map(|number| get(number.to_string())).collect();
+    let status = kv.txn(TxnRequest { success, ..Default::default() }).await.unwrap_err();
+    assert_eq!(status.message(), "etcdserver: too many operations in txn request");
+    member.serves().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_keys_are_refused() {
+    let member = Member::start();
+    let mut kv = member.kv().await;
+    let put = Op::RequestPut(PutRequest::default());
+    let delete = Op::RequestDeleteRange(DeleteRangeRequest::default());
+    let range = Op::RequestRange(RangeRequest::default());
+    let mut refusals = vec![
+        kv.put(PutRequest::default()).await.unwrap_err(),
+        kv.range(RangeRequest::default()).await.unwrap_err(),
+        kv.delete_range(DeleteRangeRequest::default()).await.unwrap_err(),
+    ];
+    for op in [put, delete, range] {
+        let success = vec![RequestOp { request: Some(op) }];
+        let txn = TxnRequest { success, ..Default::default() };
+        refusals.push(kv.txn(txn).await.unwrap_err());
+    }
+    for status in refusals {
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message(), "etcdserver: key is not provided");
+    }
+    member.serves().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn absurd_numbers_have_sober_answers() {
+    let member = Member::start();
+    let mut kv = member.kv().await;
+    kv.put(PutRequest { key: key("a"), ..Default::default() }).await.unwrap();
+    let range = RangeRequest { key: key("a"), range_end: key("z"), ..Default::default() };
+    for limit in [i64::MAX, -1, i64::MIN] {
+        let found = kv.range(RangeRequest { limit, ..range.clone() }).await.unwrap().into_inner();
+        assert_eq!((found.count, found.kvs.len(), found.more), (1, 1, false), "limit {limit}");
+    }
+    let old = RangeRequest { revision: i64::MIN, ..range.clone() };
+    assert_eq!(kv.range(old).await.unwrap().into_inner().count, 1);
+    let future = kv.range(RangeRequest { revision: i64::MAX, ..range }).await.unwrap_err();
+    assert_eq!(future.code(), Code::OutOfRange);
+    for revision in [i64::MAX, 3] {
+        let request = CompactionRequest { revision, ..Default::default() };
+        let status = kv.compact(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::OutOfRange, "{status}");
+    }
+
+    let mut lease = LeaseClient::new(member.channel().await);
+    let long = LeaseGrantRequest { ttl: i64::MAX, ..Default::default() };
+    let status = lease.lease_grant(long).await.unwrap_err();
+    assert_eq!(status.message(), "etcdserver: too large lease TTL");
+    let short = LeaseGrantRequest { ttl: i64::MIN, id: i64::MIN };
+    assert!(lease.lease_grant(short).await.unwrap().into_inner().ttl > 0);
+    let status = lease.lease_revoke(LeaseRevokeRequest { id: i64::MAX }).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    let ask = LeaseTimeToLiveRequest { id: -1, keys: true };
+    assert_eq!(lease.lease_time_to_live(ask).await.unwrap().into_inner().ttl, -1);
+    member.serves().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn absurd_watches_are_answered_on_their_stream() {
+    let member = Member::start();
+    let mut watch = WatchClient::new(member.channel().await);
+    let create = |start_revision, watch_id| {
+        let create = WatchCreateRequest {
+            key: key("a"),
+            start_revision,
+            watch_id,
+            filters: vec![99, -1],
+            ..Default::default()
+        };
+        WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
+    };
+    let cancel = |watch_id| {
+        let cancel = rusd::pb::WatchCancelRequest { watch_id };
+        WatchRequest { request_union: Some(RequestUnion::CancelRequest(cancel)) }
+    };
+    let requests = vec![
+        WatchRequest { request_union: None },
+        cancel(i64::MIN),
+        create(i64::MAX, i64::MAX),
+        create(i64::MIN, 7),
+        create(0, 7),
+        cancel(7),
+    ];
+    let (sender, receiver) = tokio::sync::mpsc::channel(requests.len());
+    for request in requests {
+        sender.try_send(request).unwrap();
+    }
+    let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut answers = watch.watch(requests).await.unwrap().into_inner();
+    let mut next = async || -> WatchResponse {
+        tokio::time::timeout(PATIENCE, answers.message()).await.unwrap().unwrap().unwrap()
+    };
+    let mut seen = Vec::new();
+    while seen.last() != Some(&(7, false, true)) {
+        let answer = next().await;
+        seen.push((answer.watch_id, answer.created, answer.canceled));
+    }
+    // The stream answers on, whatever it was asked.
+    assert!(seen.contains(&(i64::MAX, true, false)), "{seen:?}");
+    assert!(seen.contains(&(7, true, false)), "{seen:?}");
+    assert!(seen.contains(&(-1, true, true)), "{seen:?}");
+    member.serves().await;
+}

@@ -1,0 +1,7 @@
+//! The real binary, treated badly: bytes and requests that nobody should send, clients that do not
+//! read, directories that belong to others, signals.
+
+mod fixture;
+mod input;
+mod process;
+mod slow;

@@ -1,0 +1,136 @@
+//! Starts that must be refused, and stops.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+
+use bytes::Bytes;
+use rusd::clock::SystemClock;
+use rusd::pb::maintenance_client::MaintenanceClient;
+use rusd::pb::watch_client::WatchClient;
+use rusd::pb::watch_request::RequestUnion;
+use rusd::pb::{PutRequest, RangeRequest, StatusRequest, WatchCreateRequest, WatchRequest};
+use rusd::store::{Options, Store};
+use rustix::process::{Pid, Signal, kill_process};
+use tonic::Code;
+
+use super::fixture::{Member, PATIENCE};
+
+#[test]
+fn a_directory_in_use_is_refused_with_its_holder() {
+    let holder = Member::start();
+    let log = holder.data().with_extension("second");
+    let said = Member::spawn(&holder.data(), &log).wait_refused();
+    assert!(said.contains("rusd.lock"), "{said}");
+    assert!(said.contains(&format!("(pid {})", holder.child.id())), "{said}");
+}
+
+fn refused(make: impl FnOnce(&Path)) -> String {
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path().join("data");
+    make(&data);
+    let said = Member::spawn(&data, &root.path().join("log")).wait_refused();
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+#[test]
+fn etcds_directory_is_refused_and_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path().join("data");
+    for dir in ["member/snap", "member/wal"] {
+        fs::create_dir_all(data.join(dir)).unwrap();
+    }
+    let files = ["member/snap/db", "member/wal/0000000000000000-0000000000000000.wal"];
+    for file in files {
+        fs::write(data.join(file), "etcd's own bytes").unwrap();
+    }
+    let said = Member::spawn(&data, &root.path().join("log")).wait_refused();
+    assert!(said.contains("member/snap"), "{said}");
+    assert!(said.contains("rusd import"), "{said}");
+    for file in files {
+        assert_eq!(fs::read(data.join(file)).unwrap(), b"etcd's own bytes");
+    }
+    assert!(!data.join("member/db").exists());
+}
+
+#[test]
+fn a_log_without_its_store_is_refused() {
+    let said = refused(|data| {
+        fs::create_dir_all(data.join("member/wal")).unwrap();
+        let segment = "member/wal/0000000000000000-0000000000000000.wal";
+        fs::write(data.join(segment), "not a log").unwrap();
+    });
+    assert!(said.contains("member"), "{said}");
+}
+
+#[test]
+fn a_file_in_the_place_of_a_directory_is_named() {
+    let said = refused(|data| fs::write(data, "a file").unwrap());
+    assert!(said.contains("/data"), "{said}");
+    let said = refused(|data| {
+        fs::create_dir_all(data).unwrap();
+        fs::write(data.join("member"), "a file").unwrap();
+    });
+    assert!(said.contains("member"), "{said}");
+}
+
+#[test]
+fn a_foreign_lock_file_does_no_harm() {
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path().join("data");
+    fs::create_dir_all(&data).unwrap();
+    // What a killed process leaves behind, or somebody else's bytes.
+    fs::write(data.join("rusd.lock"), [0xff; 5000]).unwrap();
+    let mut member = Member::spawn(&data, &root.path().join("log"));
+    member.wait_ready();
+    let lock = fs::read_to_string(data.join("rusd.lock")).unwrap();
+    assert_eq!(lock.trim(), member.child.id().to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_streams_at_once_and_leaves_nothing_to_replay() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut member = Member::start();
+        let mut kv = member.kv().await;
+        for number in 0..50 {
+            let key = Bytes::from(format!("key {number}"));
+            kv.put(PutRequest { key, value: "v".into(), ..Default::default() }).await.unwrap();
+        }
+        let mut maintenance = MaintenanceClient::new(member.channel().await);
+        let status = maintenance.status(StatusRequest {}).await.unwrap().into_inner();
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let create = WatchCreateRequest { key: "key".into(), ..Default::default() };
+        let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        sender.send(create).await.unwrap();
+        let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let mut watch = WatchClient::new(member.channel().await);
+        let mut answers = watch.watch(requests).await.unwrap().into_inner();
+        assert!(answers.message().await.unwrap().unwrap().created);
+
+        kill_process(Pid::from_child(&member.child), signal).unwrap();
+        let ended = tokio::time::timeout(PATIENCE, answers.message()).await.unwrap();
+        let ended = ended.expect_err("the stream went on");
+        assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+        assert_eq!(ended.message(), "etcdserver: server stopped");
+        // The request half is still open, and holds nobody up.
+        assert_eq!(member.wait().signal(), Some(signal.as_raw()));
+        drop(sender);
+
+        let db = member.data().join("member/db");
+        let options = Options::new(std::sync::Arc::new(SystemClock::new()));
+        let (store, opened) = Store::open(&db, options).unwrap();
+        assert!(opened.consistent_index >= status.raft_index, "something is left to replay");
+        drop(store);
+
+        let mut again = Member::spawn(&member.data(), &member.log.with_extension("again"));
+        again.wait_ready();
+        let said = again.log();
+        assert!(!said.contains("reading all rows"), "{said}");
+        let range =
+            RangeRequest { key: "key".into(), range_end: "kez".into(), ..Default::default() };
+        let found = again.kv().await.range(range).await.unwrap().into_inner();
+        assert_eq!(found.count, 50);
+        assert_eq!(found.header.unwrap().revision, 51);
+    }
+}
