@@ -16,6 +16,7 @@ use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
 use prost::Message;
+use tonic::codec::{DecodeBuf, Decoder};
 use tonic::{Code, Status};
 
 use crate::limits::REQUEST_BODY_TIMEOUT;
@@ -289,6 +290,25 @@ fn too_large(length: usize, bytes_max: usize) -> Status {
     Status::resource_exhausted(format!(
         "grpc: received message larger than max ({length} vs. {bytes_max})"
     ))
+}
+
+/// Counts the messages of a request stream.
+pub(super) struct Counting<D> {
+    pub decoder: D,
+    pub method: &'static metrics::Method,
+}
+
+impl<D: Decoder> Decoder for Counting<D> {
+    type Item = D::Item;
+    type Error = D::Error;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<D::Item>, D::Error> {
+        let message = self.decoder.decode(from)?;
+        if message.is_some() {
+            self.method.received.inc();
+        }
+        Ok(message)
+    }
 }
 
 /// The words of tonic's decoder before the length of a message that is too large.

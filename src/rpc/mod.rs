@@ -130,7 +130,7 @@ impl Server {
         Arc::new(Self { node, config, leader, ends, learner: AtomicBool::new(false) })
     }
 
-    /// Follows the leader until the server stops; streams that need one depend on it.
+    /// Follows the leader, and whether this member is a learner, until the server stops.
     pub async fn watch_leader(self: Arc<Self>) {
         let mut ends = self.ends.subscribe();
         let mut leaderless = 0;
@@ -139,6 +139,7 @@ impl Server {
                 () = tokio::time::sleep(self.config.election_timeout) => {}
                 _ = ends.changed() => continue,
             }
+            self.learner.store(self.node.status().is_learner, Ordering::Relaxed);
             leaderless = if self.has_leader() { 0 } else { leaderless + 1 };
             let gone = leaderless >= LEADERLESS_TIMEOUTS;
             self.ends
@@ -149,11 +150,6 @@ impl Server {
     /// Ends all streams now.
     pub fn stop(&self) {
         self.ends.send_modify(|ends| ends.stopped = true);
-    }
-
-    /// A learner answers only a few methods.
-    pub fn set_learner(&self, learner: bool) {
-        self.learner.store(learner, Ordering::Relaxed);
     }
 
     fn has_leader(&self) -> bool {
@@ -392,8 +388,9 @@ impl Server {
             method.handled(status.code() as usize, start.elapsed().as_secs_f64());
             return grpc::failure(&status);
         }
+        let decoder = tonic::codec::Codec::decoder(&mut ProstCodec::<R, M>::default());
         let requests = tonic::Streaming::new_request(
-            tonic::codec::Codec::decoder(&mut ProstCodec::<R, M>::default()),
+            grpc::Counting { decoder, method },
             body,
             None,
             Some(self.config.message_bytes_max()),

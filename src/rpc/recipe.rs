@@ -221,8 +221,9 @@ impl Drop for Waiter {
             return;
         }
         let (server, key, created) = (Arc::clone(&self.server), self.key.clone(), self.created);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         // The call is over, so that nobody is left to hear of a failure; the lease ends the key.
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             let request = TxnRequest {
                 compare: vec![created_at(key.clone(), created)],
                 success: vec![delete(key)],

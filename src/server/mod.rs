@@ -170,7 +170,8 @@ fn start(config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
     // Connections that did not end in time must not hold the process.
     runtime.shutdown_background();
     match ended {
-        Ok(signal) => die_by(signal),
+        Ok(End::Signal(signal)) => die_by(signal),
+        Ok(End::Failure(error)) => fatal("the member cannot go on", &error),
         Err(error) => fatal("discovery failed", &error),
     }
 }
@@ -209,8 +210,14 @@ fn die_by(signal: i32) -> ExitCode {
     ExitCode::from(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0)))
 }
 
-/// Serves until a signal and returns its number.
-async fn run(config: Config, arguments: &[String]) -> Result<i32, String> {
+/// Why a server that served ends.
+enum End {
+    Signal(i32),
+    Failure(String),
+}
+
+/// Serves until a signal, or until the node cannot go on. An error means that it never served.
+async fn run(config: Config, arguments: &[String]) -> Result<End, String> {
     let connections = connections_max()?;
     let urls = |urls: &[url::Url]| urls.iter().map(url::Url::to_string).collect::<Vec<_>>();
     tracing::info!("listen-peer-urls" = ?urls(&config.listen_peer_urls), "configuring peer listeners");
@@ -255,8 +262,11 @@ async fn run(config: Config, arguments: &[String]) -> Result<i32, String> {
     spawn(&mut ports, clients, &services);
     say_ready(&addresses);
     let ended = tokio::select! {
-        signal = wait_for_signal() => signal.map_err(|error| error.to_string()),
-        error = failure(&mut fatal) => Err(error),
+        signal = wait_for_signal() => match signal {
+            Ok(signal) => End::Signal(signal),
+            Err(error) => End::Failure(error.to_string()),
+        },
+        error = failure(&mut fatal) => End::Failure(error),
     };
     if let Some(rpc) = &rpc {
         rpc.stop();
@@ -267,7 +277,7 @@ async fn run(config: Config, arguments: &[String]) -> Result<i32, String> {
         tracing::error!("the node did not stop in time; the log will be replayed");
     }
     tracing::info!("closed etcd server");
-    ended
+    Ok(ended)
 }
 
 /// Resolves when the node cannot go on.
