@@ -19,7 +19,7 @@ const SECRETS: [(&str, &[&str]); 8] = [
     ("heed", &["store"]),
     ("raft", &["raft"]),
     ("tonic", &["client", "pb", "rpc", "server", "cli"]),
-    ("hyper", &["client", "rpc", "http", "server", "cli"]),
+    ("hyper", &["raft", "client", "rpc", "http", "server", "cli"]),
     ("clap", &["cli"]),
     ("prometheus", &["metrics"]),
     ("libc", &["store", "server", "cli"]),

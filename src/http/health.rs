@@ -48,7 +48,7 @@ fn query<'a>(parts: &'a Parts, name: &'a str) -> impl Iterator<Item = &'a str> {
     })
 }
 
-fn alarm_name(alarm: i32) -> &'static str {
+pub(super) fn alarm_name(alarm: i32) -> &'static str {
     match AlarmType::try_from(alarm) {
         Ok(AlarmType::Nospace) => "NOSPACE",
         Ok(AlarmType::Corrupt) => "CORRUPT",

@@ -202,6 +202,9 @@ impl Http {
         if let Some((version, _patch)) = status.cluster_version.rsplit_once('.') {
             metrics::set_cluster_version(version);
         }
+        let alarms = self.node.alarms();
+        let named = alarms.iter().map(|alarm| (alarm.member_id, health::alarm_name(alarm.alarm)));
+        metrics::set_alarms(named);
         typed(StatusCode::OK, METRICS, &metrics::render())
     }
 

@@ -191,10 +191,13 @@ pub fn set_feature(name: &str, stage: &str, enabled: bool) {
     FAMILIES.feature_enabled.with_label_values(&[name, stage]).set(i64::from(enabled));
 }
 
-/// Says whether a member's alarm is active; `kind` is etcd's name of it.
-pub fn set_alarm(member_id: u64, kind: &str, active: bool) {
-    let id = format!("{member_id:x}");
-    FAMILIES.alarms.with_label_values(&[id.as_str(), kind]).set(i64::from(active));
+/// Shows these alarms as active, by member and etcd's name, and no others.
+pub fn set_alarms<'a>(active: impl Iterator<Item = (u64, &'a str)>) {
+    FAMILIES.alarms.reset();
+    for (member_id, kind) in active {
+        let id = format!("{member_id:x}");
+        FAMILIES.alarms.with_label_values(&[id.as_str(), kind]).set(1);
+    }
 }
 
 /// Records the result of one health check, such as (`readyz`, `data_corruption`).

@@ -8,10 +8,10 @@ use std::sync::Mutex;
 use rusd::pb::{Event, EventType, KeyValue};
 
 /// The changes of one revision, as a watcher saw them: key and value, or None for a deletion.
-pub type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+pub(super) type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 #[derive(Default)]
-pub struct Oracle {
+pub(super) struct Oracle {
     state: Mutex<State>,
 }
 
@@ -26,33 +26,33 @@ struct State {
 }
 
 impl Oracle {
-    pub fn try_write(&self, value: &[u8]) {
+    pub(super) fn try_write(&self, value: &[u8]) {
         let before = self.state.lock().unwrap().tried.insert(value.to_vec(), None);
         assert!(before.is_none(), "a value is used twice");
     }
 
-    pub fn acknowledge(&self, value: &[u8], revision: i64) {
+    pub(super) fn acknowledge(&self, value: &[u8], revision: i64) {
         let mut state = self.state.lock().unwrap();
         state.tried.insert(value.to_vec(), Some(revision));
         state.acknowledged = state.acknowledged.max(revision);
     }
 
     /// The newest acknowledged revision.
-    pub fn acknowledged(&self) -> i64 {
+    pub(super) fn acknowledged(&self) -> i64 {
         self.state.lock().unwrap().acknowledged
     }
 
     /// The newest revision that a watcher saw.
-    pub fn seen(&self) -> i64 {
+    pub(super) fn seen(&self) -> i64 {
         self.state.lock().unwrap().history.last_key_value().map_or(1, |(revision, _)| *revision)
     }
 
-    pub fn writes(&self) -> usize {
+    pub(super) fn writes(&self) -> usize {
         self.state.lock().unwrap().seen.len()
     }
 
     /// Takes in the events of a live or resumed watcher, which continue where it ended before.
-    pub fn watch(&self, events: &[Event]) {
+    pub(super) fn watch(&self, events: &[Event]) {
         for (revision, changes) in by_revision(events) {
             let mut state = self.state.lock().unwrap();
             let last = state.history.last_key_value().map_or(1, |(revision, _)| *revision);
@@ -67,14 +67,14 @@ impl Oracle {
     }
 
     /// Compares history from `first` on, read again, with what the watcher saw live.
-    pub fn compare_history(&self, first: i64, events: &[Event]) {
+    pub(super) fn compare_history(&self, first: i64, events: &[Event]) {
         let state = self.state.lock().unwrap();
         let replay = by_revision(events);
         assert!(state.history.range(first..).eq(replay.iter()), "history has changed");
     }
 
     /// To be asked when the watcher has caught up: every acknowledged write is where it was.
-    pub fn judge(&self, current: i64, pairs: &[KeyValue], compacted: i64) {
+    pub(super) fn judge(&self, current: i64, pairs: &[KeyValue], compacted: i64) {
         assert!(current >= self.acknowledged(), "the revision {current} fell back");
         assert_eq!(current, self.seen());
         let state = self.state.lock().unwrap();

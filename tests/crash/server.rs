@@ -33,9 +33,9 @@ const START: Duration = Duration::from_secs(60);
 const CLIENTS: u64 = 8;
 const KEYS: u64 = 20;
 
-pub struct Fixture {
+pub(super) struct Fixture {
     root: TempDir,
-    pub runtime: Runtime,
+    pub(super) runtime: Runtime,
     client_port: u16,
     peer_port: u16,
     oracle: Arc<Oracle>,
@@ -43,8 +43,8 @@ pub struct Fixture {
 }
 
 /// A running member; dropped, it is killed.
-pub struct Member {
-    pub child: Child,
+pub(super) struct Member {
+    pub(super) child: Child,
     log: PathBuf,
 }
 
@@ -60,11 +60,11 @@ impl Member {
         self.child.try_wait().unwrap().is_some()
     }
 
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(super) fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 
-    pub fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
@@ -76,7 +76,7 @@ fn free_port() -> u16 {
 }
 
 impl Fixture {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             root: tempfile::tempdir().unwrap(),
             runtime: Runtime::new().unwrap(),
@@ -87,11 +87,11 @@ impl Fixture {
         }
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(super) fn data(&self) -> PathBuf {
         self.root.path().join("data")
     }
 
-    pub fn start(&self, prepare: impl FnOnce(&mut Command, &Path)) -> Member {
+    pub(super) fn start(&self, prepare: impl FnOnce(&mut Command, &Path)) -> Member {
         let client = format!("http://127.0.0.1:{}", self.client_port);
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
         let log = self.root.path().join("log");
@@ -107,14 +107,14 @@ impl Fixture {
         Member { child, log }
     }
 
-    pub fn channel(&self) -> Channel {
+    pub(super) fn channel(&self) -> Channel {
         let address = format!("http://127.0.0.1:{}", self.client_port);
         let _context = self.runtime.enter();
         Endpoint::from_shared(address).unwrap().connect_lazy()
     }
 
     /// Waits until the member answers a linearizable range; None if it dies first.
-    pub fn wait_ready(&self, member: &mut Member) -> Option<RangeResponse> {
+    pub(super) fn wait_ready(&self, member: &mut Member) -> Option<RangeResponse> {
         self.runtime.block_on(async {
             let ready = async {
                 while !member.is_dead() {

@@ -18,7 +18,7 @@ const SECTOR: u64 = 512;
 const ENTRY_BYTES: usize = 48;
 
 /// Compiles the shim, once for each test process.
-pub fn build() -> PathBuf {
+pub(super) fn build() -> PathBuf {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let compile = || {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -35,25 +35,25 @@ pub fn build() -> PathBuf {
 }
 
 /// A stream of numbers that a seed repeats.
-pub struct Chance(u64);
+pub(super) struct Chance(u64);
 
 impl Chance {
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self(split_mix(seed))
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         split_mix(self.0)
     }
 
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 }
 
 /// Makes `command` run under the shim, with a fresh journal; dies at the given operation, if any.
-pub fn preload(command: &mut Command, library: &Path, dir: &Path, kill_at: Option<u64>) {
+pub(super) fn preload(command: &mut Command, library: &Path, dir: &Path, kill_at: Option<u64>) {
     let journal = journal_of(dir);
     forget(dir);
     command.env("LD_PRELOAD", library).env("SHIM_DIR", dir).env("SHIM_JOURNAL", &journal);
@@ -64,7 +64,7 @@ pub fn preload(command: &mut Command, library: &Path, dir: &Path, kill_at: Optio
 }
 
 /// While this file exists, the disk is full for the process under the shim.
-pub fn full_mark(dir: &Path) -> PathBuf {
+pub(super) fn full_mark(dir: &Path) -> PathBuf {
     dir.with_extension("full")
 }
 
@@ -187,7 +187,7 @@ fn some(path: PathBuf) -> Option<PathBuf> {
 
 /// Turns the directory of a killed process into what a power cut could have left of it. Returns the
 /// number of writes that were not synced.
-pub fn power_cut(dir: &Path, chance: &mut Chance) -> usize {
+pub(super) fn power_cut(dir: &Path, chance: &mut Chance) -> usize {
     let journal = Journal::read(&journal_of(dir));
     let mut files = BTreeMap::new();
     walk(&fs::canonicalize(dir).unwrap(), &mut files);

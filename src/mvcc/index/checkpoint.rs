@@ -97,9 +97,10 @@ fn read_entry(bytes: &mut &[u8]) -> Result<Entry, Malformed> {
 fn read_generation(bytes: &mut &[u8]) -> Result<Generation, Malformed> {
     let version = number(bytes)?.cast_signed();
     let created = Packed { main: number(bytes)?.cast_signed(), sub: sub(bytes)? };
-    let mut revisions = SmallVec::new();
+    let count = length(bytes)?;
+    let mut revisions = SmallVec::with_capacity(count);
     let mut previous: i64 = 0;
-    for _ in 0..length(bytes)? {
+    for _ in 0..count {
         previous = previous.wrapping_add(number(bytes)?.cast_signed());
         revisions.push(Packed { main: previous, sub: sub(bytes)? });
     }

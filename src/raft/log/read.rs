@@ -76,7 +76,8 @@ pub fn open(
     options: Options,
 ) -> Result<(Writer, Reader, Recovered), Error> {
     let found = list_segments(disk.as_ref(), dir)?;
-    let mut scan = Scan::default();
+    let is_purged = found.first().is_some_and(|segment| segment.sequence > 0);
+    let mut scan = Scan { is_purged, ..Scan::default() };
     let mut last = None;
     let count = found.len();
     for (number, segment) in found.iter().enumerate() {
@@ -161,6 +162,9 @@ struct Scan {
     snapshots: Vec<SnapshotRecord>,
     repair: Option<Repair>,
     last_written: u64,
+    /// Whether the log's first segments are gone.
+    is_purged: bool,
+    has_entries: bool,
 }
 
 impl Scan {
@@ -257,10 +261,10 @@ impl Scan {
     }
 
     fn entry(&mut self, entry: Entry, place: Place) -> Result<(), String> {
-        let empty = self.table.last_index() < self.table.first_index();
-        if empty && self.table.last_index() == 0 && entry.index > 1 {
-            // The log was purged: its first entry stands for those before it, as only its own term
-            // is known.
+        let is_first = !std::mem::replace(&mut self.has_entries, true);
+        if is_first && self.is_purged && entry.index > self.table.last_index() + 1 {
+            // The first entry left stands for those before it, as only its own term is known. A
+            // snapshot record before it may be an older one.
             self.table.restart(entry.index, entry.term);
         } else if self.table.accepts(entry.index) {
             let before = self.table.term(entry.index - 1).unwrap_or(0);

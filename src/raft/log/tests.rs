@@ -183,6 +183,39 @@ fn a_purged_log_keeps_what_is_needed() {
 }
 
 #[test]
+fn what_a_purge_leaves_may_begin_with_an_older_snapshot_record() {
+    let fixture = Fixture::filled(400);
+    let (mut writer, ..) = fixture.open().unwrap();
+    // A segment that holds no entry yet gets the record of a purge.
+    let mut last = 400;
+    while fixture.segments().len() < 4 {
+        last += 1;
+        writer.append(&batch(last..=last, 2)).unwrap();
+        writer.write().unwrap();
+    }
+    drop(writer);
+    let offset = {
+        let (.., recovered) = fixture.open().unwrap();
+        recovered.table.place(last).unwrap().offset as usize
+    };
+    fixture.edit(3, |bytes| bytes[offset..].fill(0));
+    let (mut writer, ..) = fixture.open().unwrap();
+    let record = |index| SnapshotRecord {
+        index,
+        term: 2,
+        conf_state: Some(ConfState { voters: vec![7], ..ConfState::default() }),
+    };
+    writer.purge(last - 200, &record(last - 3)).unwrap();
+    writer.append(&batch(last..=last + 9, 2)).unwrap();
+    writer.write().unwrap();
+    writer.purge(last, &record(last + 5)).unwrap();
+    drop(writer);
+    assert_eq!(fixture.segments().len(), 1);
+    let (.., recovered) = fixture.open().unwrap();
+    assert_eq!((recovered.table.first_index(), recovered.table.last_index()), (last + 1, last + 9));
+}
+
+#[test]
 fn a_flipped_bit_is_damage() {
     let fixture = Fixture::filled(1000);
     fixture.edit(1, |bytes| bytes[20_000] ^= 4);
