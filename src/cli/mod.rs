@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `spec` defines every command and flag once; parsing (`argv`), help, completions and the man page
-//! read it. A command gets a [`Context`] and returns an [`Outcome`]; only the [`Printer`] touches
+//! read it. A command gets a `Context` and returns an `Outcome`; only the `Printer` touches
 //! standard output and error. etcdctl's words, formats, codes and complaints are a contract; where
 //! it panics, rusd answers an error with the same code.
 

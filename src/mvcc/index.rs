@@ -1,6 +1,6 @@
 //! The key index: every key with the revisions at which it changed, ordered by key, in memory.
 //!
-//! Keys lie in leaves of at most [`LEAF_KEYS_MAX`] entries, kept in order in one list, with each
+//! Keys lie in leaves of at most `LEAF_KEYS_MAX` entries, kept in order in one list, with each
 //! leaf's number of live keys beside it. A lookup is two binary searches; a count at the current
 //! revision adds up one number a leaf, which takes microseconds where visiting the keys would
 //! take milliseconds. A full tree would save moving the list of leaves at a split, which with

@@ -17,7 +17,7 @@
 //! and carries out its effects; all proposals of one turn become one message to raft. The log
 //! writer is the only one that writes.
 //!
-//! What the members send each other is checked by [`step`] before the `raft` crate sees it, as that
+//! What the members send each other is checked by `step` before the `raft` crate sees it, as that
 //! crate panics on what it does not expect. If it panics nevertheless, or the log cannot be
 //! written, the member is over: [`Observer::fatal`] is called once, and nothing goes on.
 //!

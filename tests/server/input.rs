@@ -78,6 +78,37 @@ async fn garbage_ends_its_own_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn floods_cost_little() {
+    let member = Member::start();
+    let flood = |first: Vec<u8>, next: &dyn Fn(u32) -> Vec<u8>| {
+        let mut bytes = [PREFACE, SETTINGS, &first].concat();
+        (0..20_000).for_each(|number| bytes.extend(next(number)));
+        bytes
+    };
+    let get = |number: u32| frame(1, 4, 2 * number + 1, b"\x82\x86\x84");
+    let floods = [
+        // Settings and pings that want answers, which nobody reads.
+        flood(Vec::new(), &|_| SETTINGS.to_vec()),
+        flood(Vec::new(), &|_| frame(6, 0, 0, &[7; 8])),
+        // Headers that go on and on.
+        flood(frame(1, 0, 1, b"\x82"), &|_| frame(9, 0, 1, &[0x40, 1, b'a', 1, b'b'].repeat(200))),
+        // Calls that are taken back at once, and calls that never end.
+        flood(Vec::new(), &|number| [get(number), frame(3, 0, 2 * number + 1, &[0; 4])].concat()),
+        flood(Vec::new(), &get),
+        // Priorities and windows of streams that do not exist.
+        flood(Vec::new(), &|number| frame(2, 0, 2 * number + 1, &[0; 5])),
+        flood(Vec::new(), &|_| frame(8, 0, 0, &[0, 0, 0, 1])),
+    ];
+    let before = member.memory_kib();
+    for bytes in floods {
+        member.raw(&bytes);
+    }
+    member.serves().await;
+    let growth = member.memory_kib().saturating_sub(before);
+    assert!(growth < 64 << 10, "memory has grown by {growth} KiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_end_and_hold_nobody_up() {
     let member = Member::start();
     let open = |bytes: &[u8]| {
