@@ -475,8 +475,10 @@ impl Core {
     fn durable(&mut self, index: u64, term: u64, conf_state: ConfState, effects: &mut Vec<Effect>) {
         let has_peers = self.raft.raft.prs().iter().len() > 1;
         let table = &mut self.raft.mut_store().table;
-        let mut below = index.saturating_sub(self.config.catch_up_entries);
+        // A sole member has nobody to catch up, and reads what it keeps at each start.
+        let mut below = index;
         if has_peers {
+            below = below.saturating_sub(self.config.catch_up_entries);
             // A member that was away longer can come back only by a snapshot.
             below = below.min(table.first_of_last_segments(limits::LOG_SEGMENTS_FOR_PEERS));
         }
