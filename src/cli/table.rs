@@ -1,5 +1,10 @@
 //! The box that `-w table` draws.
 
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+
+/// Borders, header line and columns of etcdctl's tables; nothing between rows.
+const PRESET: &str = "││──├─┼┤│    ┬┴┌┐└┘";
+
 /// Draws a header (upper case, centred, odd space to the right) and right-aligned rows.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let header: Vec<_> = header.iter().map(|cell| cell.replace('_', " ").to_uppercase()).collect();
@@ -8,25 +13,21 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         let widest = cells.chain(&header[column..=column]).map(|cell| cell.chars().count()).max();
         widest.unwrap_or(0)
     };
-    let widths: Vec<_> = (0..header.len()).map(width).collect();
-    let rule = |left: &str, middle: &str, right: &str| {
-        let bars: Vec<_> = widths.iter().map(|width| "─".repeat(width + 2)).collect();
-        format!("{left}{}{right}\n", bars.join(middle))
-    };
-    let line = |cells: Vec<String>| format!("│ {} │\n", cells.join(" │ "));
-    let mut out = rule("┌", "┬", "┐");
-    out.push_str(&line(
-        header.iter().zip(&widths).map(|(cell, w)| format!("{cell:^w$}")).collect(),
-    ));
-    if !rows.is_empty() {
-        out.push_str(&rule("├", "┼", "┤"));
+    let mut table = Table::new();
+    table.load_preset(PRESET).set_content_arrangement(ContentArrangement::Disabled);
+    // The crate would put the odd space of a centred cell to the left.
+    let centred = header.iter().enumerate().map(|(at, cell)| format!("{cell:^w$}", w = width(at)));
+    table.set_header(centred).add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_cell_alignment(CellAlignment::Right);
     }
-    for row in rows {
-        out.push_str(&line(
-            row.iter().zip(&widths).map(|(cell, w)| format!("{cell:>w$}")).collect(),
-        ));
+    let mut out = table.to_string();
+    if rows.is_empty() {
+        // The line under the header has nothing to part.
+        let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with('├')).collect();
+        out = lines.join("\n");
     }
-    out.push_str(&rule("└", "┴", "┘"));
+    out.push('\n');
     out
 }
 

@@ -18,6 +18,7 @@ use super::space::{self, Reserve};
 use super::tail::Tail;
 use super::{CompactionCursor, Error, Options, Row, Sizes};
 use crate::limits::{COMMIT_BYTES_MAX, COMMIT_OPS_MAX, COMPACTION_ROWS_MAX, TAIL_BYTES_MAX};
+use crate::metrics;
 use crate::types::Revision;
 
 /// How long a batch that found no space waits until it is tried again.
@@ -294,6 +295,7 @@ impl Shared {
 
     /// One transaction: the batch, its log position, and the next part of a compaction.
     fn commit(&self, taken: &Taken) -> Result<Option<JobStep>, Error> {
+        let started = self.options.clock.now();
         let mut writer = self.env.write()?;
         self.write_rows(&mut writer, taken.batch.rows)?;
         for ((bucket, key), value) in &taken.batch.small {
@@ -309,6 +311,8 @@ impl Shared {
             write_step(&mut writer, step)?;
         }
         writer.commit()?;
+        let took = self.options.clock.now().saturating_sub(started);
+        metrics::backend_commit_seconds().observe(took.as_secs_f64());
         Ok(step)
     }
 
