@@ -99,6 +99,10 @@ impl Session {
                 return Ok(response);
             }
             self.take_waiting_request()?;
+            if !self.outbox.is_empty() {
+                // A refusal is there at once; nothing else would wake the stream for it.
+                continue;
+            }
             match self.stream.next() {
                 Next::Item(item) => self.send(vec![item]).await?,
                 Next::CatchUp => {
