@@ -362,6 +362,25 @@ fn read_checkpoint(store: &Store, opened: &Opened, compacted: &Compacted) -> Opt
     }
 }
 
+/// Reads log and state side by side; what raft commits meanwhile waits for apply.
+fn open_both(
+    store: &Arc<Store>,
+    opened: Opened,
+    raft_config: raft::Config,
+    surroundings: raft::Surroundings,
+    bootstrap: Option<&Bootstrap>,
+) -> Result<(raft::Handle, raft::Raft, Loaded), StartError> {
+    let loading = std::thread::Builder::new().name("load".into());
+    let loading = loading.spawn({
+        let store = Arc::clone(store);
+        move || load(&store, &opened)
+    })?;
+    let started = raft::start(raft_config, surroundings, bootstrap);
+    let loaded = loading.join().map_err(|_| std::io::Error::other("loading the state panicked"))?;
+    let (raft, raft_threads) = started?;
+    Ok((raft, raft_threads, loaded?))
+}
+
 #[expect(clippy::too_many_arguments, reason = "everything that a member is made of")]
 fn assemble(
     config: Config,
@@ -383,16 +402,9 @@ fn assemble(
         observer: Arc::new(Observer { fatal: fatal.clone() }),
         applier: committed,
     };
-    // Log and state are read side by side; what raft commits meanwhile waits for apply.
-    let loading = std::thread::Builder::new().name("load".into());
-    let loading = loading.spawn({
-        let store = Arc::clone(&store);
-        move || load(&store, &opened)
-    })?;
-    let started = raft::start(raft_config, surroundings, identity.bootstrap.as_ref());
-    let loaded = loading.join().map_err(|_| std::io::Error::other("loading the state panicked"))?;
-    let (raft, raft_threads) = started?;
-    let Loaded { lessor, members, restore } = loaded?;
+    let (raft, raft_threads, loaded) =
+        open_both(&store, opened, raft_config, surroundings, identity.bootstrap.as_ref())?;
+    let Loaded { lessor, members, restore } = loaded;
     let mvcc = Arc::new(restore.mvcc);
     let lessor = Arc::new(Mutex::new(lessor));
     let members = Arc::new(RwLock::new(members));
