@@ -41,11 +41,7 @@ fn collect_limit(request: &RangeRequest) -> usize {
     }
 }
 
-pub(super) fn key_range(key: &Bytes, end: &Bytes) -> KeyRange {
-    KeyRange::new(key.clone(), end.clone())
-}
-
-fn end_of(range: &KeyRange) -> End<'_> {
+pub(super) fn end_of(range: &KeyRange) -> End<'_> {
     if range.is_open() { End::Open } else { End::Before(&range.end) }
 }
 
@@ -53,7 +49,7 @@ impl View<'_> {
     /// Answers a range request. Sort order and target must be known values.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
         let main = self.readable(request.revision)?;
-        let range = key_range(&request.key, &request.range_end);
+        let range = KeyRange::new(request.key.clone(), request.range_end.clone());
         let header = Some(ResponseHeader { revision: self.current.revision, ..Default::default() });
         if request.count_only {
             let count = self.count(&range, main);

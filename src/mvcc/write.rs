@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::index::{End, Visit};
+use super::index::Visit;
 use super::kv::{self, Pair};
+use super::range::end_of;
 use super::{Current, Error, Leases, Mvcc, View};
 use crate::limits;
 use crate::pb::raw::{DeleteRangeResponse, PutResponse};
@@ -161,7 +162,7 @@ impl<'a> Write<'a> {
             return if exists { vec![range.key.clone()] } else { Vec::new() };
         }
         drop(index);
-        let end = if range.is_open() { End::Open } else { End::Before(&range.end) };
+        let end = end_of(range);
         let mut keys = Vec::new();
         let mut start: Box<[u8]> = range.key.as_ref().into();
         loop {
