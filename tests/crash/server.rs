@@ -363,7 +363,8 @@ fn a_full_disk_raises_the_alarm_and_loses_nothing() {
             assert!(ended.is_ok(), "no alarm:\n{}", member.log());
         });
         let read = fixture.runtime.block_on(range_all(channel.clone())).unwrap();
-        assert_eq!(read.header.unwrap().revision, oracle.acknowledged(), "reads go on");
+        // The write that found the disk full may stand, and it may have been the first.
+        assert!(read.header.unwrap().revision >= oracle.acknowledged(), "reads go on");
         fs::remove_file(&full).unwrap();
         let mut maintenance = MaintenanceClient::new(channel.clone());
         fixture.runtime.block_on(async {
