@@ -1,7 +1,6 @@
 //! The whole member under load, killed or cut from power, and started again.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
@@ -25,6 +24,7 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use super::oracle::Oracle;
+use super::ports;
 use super::rounds;
 use super::shim::{self, Chance};
 
@@ -71,17 +71,13 @@ impl Member {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 impl Fixture {
     pub(super) fn new() -> Self {
         Self {
             root: tempfile::tempdir().unwrap(),
             runtime: Runtime::new().unwrap(),
-            client_port: free_port(),
-            peer_port: free_port(),
+            client_port: ports::free(),
+            peer_port: ports::free(),
             oracle: Arc::default(),
             compacted: 0,
         }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
@@ -12,6 +12,8 @@ use rusd::pb::kv_client::KvClient;
 use rusd::pb::{PutRequest, RangeRequest};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
+
+use super::ports;
 
 /// What nothing needs on a busy machine; a test that waits longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,7 +35,7 @@ impl Drop for Member {
 }
 
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", ports::free())
 }
 
 impl Member {
