@@ -191,3 +191,6 @@ pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 pub const LOG_LINES_PER_SECOND: u64 = 100;
 /// Log messages that are counted apart; more share places.
 pub const LOG_SAMPLER_PLACES: usize = 4096;
+
+/// A configuration file; etcd's longest is a few kilobytes.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;

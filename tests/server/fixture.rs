@@ -57,6 +57,28 @@ impl Member {
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &format!("one={peer}")]);
+        Self::run(command, address, log)
+    }
+
+    /// A process whose settings, and `more` of them, are in `file`.
+    pub fn spawn_from_file(file: &Path, data: &Path, more: &str, log: &Path) -> Self {
+        let address = free_address();
+        let (client, peer) = (format!("http://{address}"), format!("http://{}", free_address()));
+        let settings = format!(
+            "name: one\ndata-dir: {}\nlisten-client-urls: {client}\n\
+             advertise-client-urls: {client}\nlisten-peer-urls: {peer}\n\
+             initial-advertise-peer-urls: {peer}\ninitial-cluster: one={peer}\n{more}",
+            data.display()
+        );
+        fs::write(file, settings).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+        // All other flags and variables count no more.
+        command.args(["serve", "--name", "flag", "--config-file"]).arg(file);
+        command.env("ETCD_DATA_DIR", "/nonexistent");
+        Self::run(command, address, log)
+    }
+
+    fn run(mut command: Command, address: String, log: &Path) -> Self {
         let output = File::create(log).unwrap();
         let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
         Self { child, address, log: log.to_path_buf(), root: None }
