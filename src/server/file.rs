@@ -34,28 +34,33 @@ const NOT_AT_TOP: &[&str] = &[
     "socket-reuse-address",
 ];
 
-/// Maps, the flags' prefix for what is in them, and the names that differ from the flags'.
-const MAPS: &[(&str, &str, &[(&str, &str)])] = &[
-    (
-        "client-transport-security",
-        "",
-        &[
+/// A map, the prefix of the flags that its keys stand for, and the keys for which this is not so.
+struct Map {
+    name: &'static str,
+    prefix: &'static str,
+    others: &'static [(&'static str, &'static str)],
+}
+
+const MAPS: &[Map] = &[
+    Map {
+        name: "client-transport-security",
+        prefix: "",
+        others: &[
             ("allowed-hostname", "client-cert-allowed-hostname"),
             // Of peers only; a client's name is not compared with a list.
             ("skip-client-san-verification", ""),
         ],
-    ),
-    (
-        "peer-transport-security",
-        "peer-",
-        &[
+    },
+    Map {
+        name: "peer-transport-security",
+        prefix: "peer-",
+        others: &[
             ("allowed-cn", "peer-cert-allowed-cn"),
             ("allowed-hostname", "peer-cert-allowed-hostname"),
-            ("skip-client-san-verification", "peer-skip-client-san-verification"),
         ],
-    ),
-    ("socket-options", "socket-", &[]),
-    ("discovery-config", "discovery-", &[]),
+    },
+    Map { name: "socket-options", prefix: "socket-", others: &[] },
+    Map { name: "discovery-config", prefix: "discovery-", others: &[] },
 ];
 
 /// Reads a file as if its settings had been given as flags; also the keys that nobody knows.
@@ -100,11 +105,11 @@ impl Reader {
     fn top(&mut self, map: &Hash) -> Result<(), String> {
         for (key, value) in map {
             let key = name(key)?;
-            if let Some((map, prefix, others)) = MAPS.iter().find(|(map, ..)| *map == key) {
+            if let Some(map) = MAPS.iter().find(|map| map.name == key) {
                 match value {
                     Yaml::Null => {}
-                    Yaml::Hash(inner) => self.inner(map, prefix, others, inner)?,
-                    _ => return Err(format!("invalid {map}")),
+                    Yaml::Hash(inner) => self.inner(map, inner)?,
+                    _ => return Err(format!("invalid {key}")),
                 }
                 continue;
             }
@@ -117,22 +122,13 @@ impl Reader {
         Ok(())
     }
 
-    fn inner(
-        &mut self,
-        map: &str,
-        prefix: &str,
-        others: &[(&str, &str)],
-        inner: &Hash,
-    ) -> Result<(), String> {
+    fn inner(&mut self, map: &Map, inner: &Hash) -> Result<(), String> {
         for (key, value) in inner {
             let key = name(key)?;
-            let path = format!("{map}.{key}");
-            let other = others.iter().find(|(other, _)| *other == key).map(|(_, flag)| *flag);
-            let flag = match (other, map) {
-                (Some(flag), _) => flag.to_owned(),
-                (None, "socket-options") => format!("socket-{key}"),
-                (None, _) => format!("{prefix}{key}"),
-            };
+            let path = format!("{}.{key}", map.name);
+            let other = map.others.iter().find(|(other, _)| *other == key);
+            let flag =
+                other.map_or_else(|| format!("{}{key}", map.prefix), |(_, flag)| (*flag).into());
             match flags::find(&flag) {
                 Some(flag) => self.set(flag, &path, value)?,
                 None => self.unknown.push(path),
