@@ -25,6 +25,7 @@
 )]
 
 pub mod apply;
+pub mod auth;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -9,7 +9,12 @@ use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_va
 
 use crate::pb::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
 use crate::pb::{
-    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseCheckpointRequest, LeaseGrantRequest,
+    AlarmRequest, AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest,
+    AuthRoleGetRequest, AuthRoleGrantPermissionRequest, AuthRoleListRequest,
+    AuthRoleRevokePermissionRequest, AuthStatusRequest, AuthUserAddRequest,
+    AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGetRequest,
+    AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest, CompactionRequest,
+    DeleteRangeRequest, InternalAuthenticateRequest, LeaseCheckpointRequest, LeaseGrantRequest,
     LeaseRevokeRequest, PutRequest, RequestHeader, TxnRequest,
 };
 
@@ -76,6 +81,23 @@ commands! {
     9 LeaseRevoke(LeaseRevokeRequest),
     10 Alarm(AlarmRequest),
     11 LeaseCheckpoint(LeaseCheckpointRequest),
+    1000 AuthEnable(AuthEnableRequest),
+    1011 AuthDisable(AuthDisableRequest),
+    1012 Authenticate(InternalAuthenticateRequest),
+    1013 AuthStatus(AuthStatusRequest),
+    1100 UserAdd(AuthUserAddRequest),
+    1101 UserDelete(AuthUserDeleteRequest),
+    1102 UserGet(AuthUserGetRequest),
+    1103 UserChangePassword(AuthUserChangePasswordRequest),
+    1104 UserGrantRole(AuthUserGrantRoleRequest),
+    1105 UserRevokeRole(AuthUserRevokeRoleRequest),
+    1106 UserList(AuthUserListRequest),
+    1107 RoleList(AuthRoleListRequest),
+    1200 RoleAdd(AuthRoleAddRequest),
+    1201 RoleDelete(AuthRoleDeleteRequest),
+    1202 RoleGet(AuthRoleGetRequest),
+    1203 RoleGrantPermission(AuthRoleGrantPermissionRequest),
+    1204 RoleRevokePermission(AuthRoleRevokePermissionRequest),
     1300 ClusterVersionSet(ClusterVersionSetRequest),
     1301 ClusterMemberAttrSet(ClusterMemberAttrSetRequest),
 }
@@ -183,10 +205,10 @@ mod tests {
             assert!(decoded.is_err() || decoded.unwrap().header.id == 0);
         }
         let future = InternalRaftRequest {
-            auth_enable: Some(crate::pb::AuthEnableRequest {}),
+            downgrade_version_test: Some(crate::pb::DowngradeVersionTestRequest::default()),
             ..Default::default()
         };
         let decoded = Entry::decode(future.encode_to_vec().into());
-        assert!(matches!(decoded, Err(Error::Unknown(1000))));
+        assert!(matches!(decoded, Err(Error::Unknown(9900))));
     }
 }

@@ -1,7 +1,8 @@
 //! The state machine: one path by which a log entry changes the state, on every member alike.
 //!
 //! ```text
-//!   entry ─decode─► gates: CORRUPT, NOSPACE, quota ─► dispatch ─► mvcc, lease, members ─► outcome
+//!   entry ─decode─► alarms: CORRUPT, NOSPACE ─► may the caller? ─► dispatch ─► mvcc, lease, auth,
+//!                                                                        members ─► outcome
 //! ```
 //!
 //! The same entries give the same state: nothing here asks the time, chance, the disk's size or a
@@ -12,6 +13,7 @@
 //! Apply knows nothing of raft, watchers or the network. Its errors are of two kinds: those that
 //! are the reply, and those after which the member must stop.
 
+mod auth;
 pub mod command;
 
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
 
+use crate::auth::{Auth, Tokens};
 use crate::lease::{self, Lessor};
 use crate::members::{Member, Members, member_key};
 use crate::mvcc::{self, Change, Compaction, Leases, Mvcc};
@@ -29,12 +32,18 @@ use crate::pb::alarm_request::AlarmAction;
 use crate::pb::raw::{DeleteRangeResponse, PutResponse, TxnResponse};
 use crate::pb::request_op::Request;
 use crate::pb::{
-    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, AuthDisableResponse, AuthEnableResponse,
+    AuthRoleAddResponse, AuthRoleDeleteResponse, AuthRoleGetResponse,
+    AuthRoleGrantPermissionResponse, AuthRoleListResponse, AuthRoleRevokePermissionResponse,
+    AuthStatusResponse, AuthUserAddResponse, AuthUserChangePasswordResponse,
+    AuthUserDeleteResponse, AuthUserGetResponse, AuthUserGrantRoleResponse, AuthUserListResponse,
+    AuthUserRevokeRoleResponse, AuthenticateResponse, CompactionRequest, CompactionResponse,
     LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest,
     LeaseRevokeResponse, PutRequest, RequestOp, ResponseHeader, TxnRequest, leasepb,
     membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest},
 };
 use crate::store::{Bucket, Store, schema};
+pub use auth::{Demands, demands};
 pub use command::{Command, Entry};
 
 /// The reply to a request that was refused, the same on every member.
@@ -56,6 +65,8 @@ pub enum Error {
     NoSpace,
     #[error("corrupt cluster")]
     Corrupt,
+    #[error(transparent)]
+    Auth(#[from] crate::auth::Error),
 }
 
 /// The member cannot go on.
@@ -103,6 +114,24 @@ pub enum Reply {
     LeaseGrant(LeaseGrantResponse),
     LeaseRevoke(LeaseRevokeResponse),
     Alarm(AlarmResponse),
+    AuthEnable(AuthEnableResponse),
+    AuthDisable(AuthDisableResponse),
+    /// With a simple token; others are made by the member that answers.
+    Authenticate(AuthenticateResponse),
+    AuthStatus(AuthStatusResponse),
+    UserAdd(AuthUserAddResponse),
+    UserDelete(AuthUserDeleteResponse),
+    UserGet(AuthUserGetResponse),
+    UserChangePassword(AuthUserChangePasswordResponse),
+    UserGrantRole(AuthUserGrantRoleResponse),
+    UserRevokeRole(AuthUserRevokeRoleResponse),
+    UserList(AuthUserListResponse),
+    RoleList(AuthRoleListResponse),
+    RoleAdd(AuthRoleAddResponse),
+    RoleDelete(AuthRoleDeleteResponse),
+    RoleGet(AuthRoleGetResponse),
+    RoleGrantPermission(AuthRoleGrantPermissionResponse),
+    RoleRevokePermission(AuthRoleRevokePermissionResponse),
     /// Of requests that members make themselves.
     Done,
 }
@@ -172,6 +201,8 @@ pub struct Machine {
     pub mvcc: Arc<Mvcc>,
     pub lessor: Arc<Mutex<Lessor>>,
     pub members: Arc<RwLock<Members>>,
+    pub auth: Arc<RwLock<Auth>>,
+    pub tokens: Arc<Tokens>,
     pub quota: Arc<Quota>,
 }
 
@@ -207,8 +238,9 @@ impl Machine {
         if !data.is_empty() {
             let entry = Entry::decode(data)?;
             outcome.request_id = entry.header.id;
-            outcome.reply = match self.gate(&entry.command) {
-                Ok(()) => self.dispatch(entry.command, now, &mut outcome)?,
+            let allowed = self.gate(&entry.command).and_then(|()| self.authorize(&entry));
+            outcome.reply = match allowed {
+                Ok(()) => self.dispatch(entry.command, index, now, &mut outcome)?,
                 Err(refusal) => Err(refusal),
             };
         }
@@ -251,6 +283,7 @@ impl Machine {
     fn dispatch(
         &self,
         command: Command,
+        index: u64,
         now: Duration,
         outcome: &mut Outcome,
     ) -> Result<Result<Reply, Error>, Fatal> {
@@ -282,6 +315,23 @@ impl Machine {
             Command::Alarm(alarm) => Ok(Reply::Alarm(self.alarm(alarm))),
             Command::ClusterVersionSet(set) => Ok(self.set_cluster_version(set)),
             Command::ClusterMemberAttrSet(set) => Ok(self.set_attributes(set)),
+            command @ (Command::AuthEnable(_)
+            | Command::AuthDisable(_)
+            | Command::Authenticate(_)
+            | Command::AuthStatus(_)) => self.apply_auth(command, index),
+            command @ (Command::UserAdd(_)
+            | Command::UserDelete(_)
+            | Command::UserGet(_)
+            | Command::UserChangePassword(_)
+            | Command::UserGrantRole(_)
+            | Command::UserRevokeRole(_)
+            | Command::UserList(_)) => self.apply_user(command),
+            command @ (Command::RoleList(_)
+            | Command::RoleAdd(_)
+            | Command::RoleDelete(_)
+            | Command::RoleGet(_)
+            | Command::RoleGrantPermission(_)
+            | Command::RoleRevokePermission(_)) => self.apply_role(command),
         };
         Ok(match reply {
             Ok(_) if !has_room => Err(Error::NoSpace),

@@ -13,6 +13,15 @@ pub trait Clock: Send + Sync {
     fn unix_nanos(&self) -> u64;
     /// 64 random bits.
     fn random(&self) -> u64;
+
+    /// Bytes that nobody can guess: the system's entropy. A clock that is not the system's, which
+    /// is there to repeat, takes its random bits.
+    fn secret(&self, out: &mut [u8]) -> std::io::Result<()> {
+        for chunk in out.chunks_mut(8) {
+            chunk.copy_from_slice(&self.random().to_ne_bytes()[..chunk.len()]);
+        }
+        Ok(())
+    }
 }
 
 /// Now, for the rim: to measure what is only reported, and to keep connections' deadlines. What the
@@ -59,6 +68,19 @@ impl Clock for SystemClock {
     fn random(&self) -> u64 {
         let state = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         split_mix(state)
+    }
+
+    fn secret(&self, out: &mut [u8]) -> std::io::Result<()> {
+        let mut filled = 0;
+        while filled < out.len() {
+            #[expect(clippy::disallowed_methods, reason = "the door itself")]
+            let got = rustix::rand::getrandom(
+                &mut out[filled..],
+                rustix::rand::GetRandomFlags::empty(),
+            )?;
+            filled += got;
+        }
+        Ok(())
     }
 }
 

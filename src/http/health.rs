@@ -105,12 +105,8 @@ impl Http {
     }
 
     async fn read(&self, serializable: bool) -> Result<(), String> {
-        let request =
-            RangeRequest { keys_only: true, limit: 1, serializable, ..Default::default() };
-        match self.node.range(&request).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(rpc::status(error).message().to_owned()),
-        }
+        let probed = self.node.probe(serializable).await;
+        probed.map_err(|error| rpc::status(error).message().to_owned())
     }
 
     async fn checks(&self, kind: &str, checks: &[&str], parts: &Parts) -> Answer {

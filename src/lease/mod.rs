@@ -131,6 +131,11 @@ impl Lessor {
         }
     }
 
+    /// The keys that hang on a lease, in order; none if it does not exist.
+    pub fn keys(&self, id: i64) -> Vec<Bytes> {
+        self.leases.get(&id).map(|lease| lease.keys.iter().cloned().collect()).unwrap_or_default()
+    }
+
     /// The keys that hang on leases.
     pub fn attachments(&self) -> impl ExactSizeIterator<Item = (&Bytes, i64)> {
         self.keys.iter().map(|(key, id)| (key, *id))

@@ -194,3 +194,14 @@ pub const LOG_SAMPLER_PLACES: usize = 4096;
 
 /// A configuration file; etcd's longest is a few kilobytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Simple tokens that a member remembers; the one that ends first makes room for a new one. A token
+/// costs about 200 bytes.
+pub const SIMPLE_TOKENS_MAX: usize = 100_000;
+/// How long a simple token lives unused, etcd's default of `--auth-token-ttl`.
+pub const SIMPLE_TOKEN_TTL: Duration = Duration::from_secs(300);
+/// Passwords that wait to be hashed or compared; above it the caller gets "too many requests". At
+/// cost 10 a thread works off sixteen a second, so the last one waits about as long as a request may.
+pub const PASSWORDS_PENDING_MAX: usize = 64;
+/// Threads that hash: logins may not take more than half of a small machine.
+pub const PASSWORD_THREADS_MAX: usize = 4;

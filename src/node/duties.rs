@@ -89,7 +89,7 @@ impl Node {
                 member_id: inner.member_id,
                 member_attributes: Some(Attributes { name, client_urls }),
             };
-            match self.propose(Op::ClusterMemberAttrSet(attributes)).await {
+            match self.propose_own(Op::ClusterMemberAttrSet(attributes)).await {
                 Ok(_) => break,
                 Err(Error::Stopped) => return,
                 Err(error) => {
@@ -114,7 +114,7 @@ impl Node {
             let is_leader = *self.0.leader.borrow() == self.0.member_id;
             if is_leader && !self.is_cluster_version_current() {
                 let set = ClusterVersionSetRequest { ver: CLUSTER_VERSION.to_owned() };
-                match self.propose(Op::ClusterVersionSet(set)).await {
+                match self.propose_own(Op::ClusterVersionSet(set)).await {
                     Ok(_) => {
                         tracing::info!("cluster-version" = "3.7", "updated cluster version");
                     }
@@ -136,7 +136,7 @@ impl Node {
             let now = inner.clock.now();
             let expired = inner.lessor.lock().expired(now, now + REVOKE_RETRY, per_interval);
             let revokes = futures_util::stream::iter(expired).map(|id| async move {
-                match self.propose(Op::LeaseRevoke(LeaseRevokeRequest { id })).await {
+                match self.propose_own(Op::LeaseRevoke(LeaseRevokeRequest { id })).await {
                     Ok(_) => metrics::lease_expired().inc(),
                     // Someone else revoked it first.
                     Err(Error::LeaseNotFound) => {}
@@ -159,7 +159,7 @@ impl Node {
             if let Some(revision) = rule.tick(self.0.clock.now(), revision, is_leader) {
                 tracing::info!(revision, "starting auto compaction");
                 let compaction = CompactionRequest { revision, physical: false };
-                match self.propose(Op::Compaction(compaction)).await {
+                match self.propose_own(Op::Compaction(compaction)).await {
                     Ok(_) | Err(Error::Compacted) => {
                         tracing::info!(revision, "completed auto compaction");
                         rule.done(revision);

@@ -1,4 +1,4 @@
-use crate::{apply, mvcc, raft};
+use crate::{apply, auth, mvcc, raft};
 
 /// Why a request was not served, by etcd's names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +33,8 @@ pub enum Error {
     Stopped,
     #[error("context deadline exceeded")]
     DeadlineExceeded,
+    #[error(transparent)]
+    Auth(#[from] auth::Error),
     /// The disk holds what it should not; the text names it.
     #[error("{0}")]
     Internal(String),
@@ -49,6 +51,7 @@ impl From<apply::Error> for Error {
             apply::Error::LeaseTtlTooLarge => Self::LeaseTtlTooLarge,
             apply::Error::NoSpace => Self::NoSpace,
             apply::Error::Corrupt => Self::Corrupt,
+            apply::Error::Auth(error) => Self::Auth(error),
         }
     }
 }

@@ -13,17 +13,23 @@
 //! Threads: raft's loop and log writer, the apply thread, the store's committer, the sweeper of
 //! compactions. Async code only waits here: for an answer, for an index, for a timer.
 //!
+//! Its doors take [`Credentials`] and decide, through `auth`, before they answer. What has no such
+//! parameter shows no key and changes nothing.
+//!
 //! This room knows requests as messages, not as RPCs: no codes, no texts of errors, no metadata.
 
 mod applier;
+mod auth;
 mod auto_compact;
 mod boot;
 mod duties;
 mod error;
 mod ids;
+mod passwords;
 mod status;
 mod sweeper;
 mod waits;
+mod watching;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +42,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use crate::apply::{self, Quota};
+use crate::auth::{Auth, Caller, Credentials, Demand, Tokens, demand};
 use crate::clock::Clock;
 use crate::lease::{Lessor, Renewal};
 use crate::limits;
@@ -54,8 +61,10 @@ pub use auto_compact::Retention;
 pub use boot::StartError;
 pub use error::Error;
 pub use status::{HashKv, LeaseInfo, Status};
+pub use watching::{WatchError, WatchStream};
 
 use ids::RequestIds;
+use passwords::Passwords;
 use sweeper::Sweeper;
 use waits::{AppliedWaits, Waits};
 
@@ -84,6 +93,10 @@ pub struct Config {
     pub commit_interval: Duration,
     pub retention: Option<Retention>,
     pub compaction_sleep_interval: Duration,
+    /// `--auth-token`, as etcd reads it.
+    pub auth_token: String,
+    pub auth_token_ttl: Duration,
+    pub bcrypt_cost: u32,
 }
 
 struct Inner {
@@ -98,6 +111,9 @@ struct Inner {
     hub: Arc<Hub>,
     lessor: Arc<Mutex<Lessor>>,
     members: Arc<RwLock<Members>>,
+    auth: Arc<RwLock<Auth>>,
+    tokens: Arc<Tokens>,
+    passwords: Passwords,
     quota: Arc<Quota>,
     ids: RequestIds,
     waits: Arc<Waits>,
@@ -145,13 +161,25 @@ impl Node {
             member_id: self.0.member_id,
             alarm: AlarmType::Nospace as i32,
         };
-        if let Err(error) = self.propose(Op::Alarm(alarm)).await {
+        if let Err(error) = self.propose_own(Op::Alarm(alarm)).await {
             tracing::warn!(%error, "failed to raise alarm");
         }
     }
 
     /// Has a request applied on every member and answers what this member's apply said.
-    pub async fn propose(&self, op: Op) -> Result<Reply, Error> {
+    pub async fn propose(&self, who: &Credentials, op: Op) -> Result<Reply, Error> {
+        let caller = self.admit(who, &op).await?;
+        let op = self.hash_password(op).await?;
+        self.submit(&caller, op).await
+    }
+
+    /// The same for what the member wants itself: it speaks as root.
+    pub(super) async fn propose_own(&self, op: Op) -> Result<Reply, Error> {
+        let caller = self.own_identity();
+        self.submit(&caller, op).await
+    }
+
+    async fn submit(&self, caller: &Caller, op: Op) -> Result<Reply, Error> {
         let inner = &self.0;
         let status = inner.raft.status();
         let backlog = status.committed.saturating_sub(inner.applied.index());
@@ -160,7 +188,8 @@ impl Node {
         }
         let op = self.prepare(op);
         let id = inner.ids.next();
-        let header = RequestHeader { id, ..Default::default() };
+        let (username, auth_revision) = caller.header();
+        let header = RequestHeader { id, username: username.to_owned(), auth_revision };
         let data = apply::Entry { header, command: op }.encode();
         if data.len() > inner.config.max_request_bytes {
             return Err(Error::RequestTooLarge);
@@ -221,6 +250,23 @@ impl Node {
             Reply::LeaseGrant(response) => self.fill(&mut response.header),
             Reply::LeaseRevoke(response) => self.fill(&mut response.header),
             Reply::Alarm(response) => self.fill(&mut response.header),
+            Reply::AuthEnable(response) => self.fill(&mut response.header),
+            Reply::AuthDisable(response) => self.fill(&mut response.header),
+            Reply::Authenticate(response) => self.fill(&mut response.header),
+            Reply::AuthStatus(response) => self.fill(&mut response.header),
+            Reply::UserAdd(response) => self.fill(&mut response.header),
+            Reply::UserDelete(response) => self.fill(&mut response.header),
+            Reply::UserGet(response) => self.fill(&mut response.header),
+            Reply::UserChangePassword(response) => self.fill(&mut response.header),
+            Reply::UserGrantRole(response) => self.fill(&mut response.header),
+            Reply::UserRevokeRole(response) => self.fill(&mut response.header),
+            Reply::UserList(response) => self.fill(&mut response.header),
+            Reply::RoleList(response) => self.fill(&mut response.header),
+            Reply::RoleAdd(response) => self.fill(&mut response.header),
+            Reply::RoleDelete(response) => self.fill(&mut response.header),
+            Reply::RoleGet(response) => self.fill(&mut response.header),
+            Reply::RoleGrantPermission(response) => self.fill(&mut response.header),
+            Reply::RoleRevokePermission(response) => self.fill(&mut response.header),
             Reply::Done => {}
         }
     }
@@ -261,36 +307,59 @@ impl Node {
         }
     }
 
-    pub async fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+    pub async fn range(
+        &self,
+        who: &Credentials,
+        request: &RangeRequest,
+    ) -> Result<RangeResponse, Error> {
         if !request.serializable {
             self.barrier().await?;
         }
+        let permit = self.authorize(who, &demand::range(request)).await?;
         let mut response = if is_small(request) {
             self.0.mvcc.view().range(request)?
         } else {
             let request = request.clone();
             self.read(move |mvcc| mvcc.view().range(&request)).await?
         };
+        permit.still_holds(self)?;
         crate::metrics::mvcc_range().inc();
         self.fill(&mut response.header);
         Ok(response)
     }
 
+    /// Whether a read would be served, for probes, which nobody logs in for. It shows nothing.
+    pub async fn probe(&self, serializable: bool) -> Result<(), Error> {
+        if !serializable {
+            self.barrier().await?;
+        }
+        let request = RangeRequest { keys_only: true, limit: 1, ..Default::default() };
+        self.0.mvcc.view().range(&request)?;
+        Ok(())
+    }
+
     /// Runs a read-only transaction.
-    pub async fn read_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Error> {
+    pub async fn read_txn(
+        &self,
+        who: &Credentials,
+        request: &TxnRequest,
+    ) -> Result<TxnResponse, Error> {
         if !mvcc::is_serializable(request) {
             self.barrier().await?;
         }
+        // It puts nothing, so no lease is asked about.
+        let permit = self.authorize(who, &demand::txn(request, &NoLeases)).await?;
         let request = request.clone();
         let response = self.read(move |mvcc| mvcc::read_txn(&mvcc.view(), &request));
         let mut response = response.await?;
+        permit.still_holds(self)?;
         crate::metrics::mvcc_txn().inc();
         self.fill(&mut response.header);
         Ok(response)
     }
 
     /// Reads that may take long leave the threads that serve connections.
-    pub async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         f: impl FnOnce(&Mvcc) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
@@ -306,18 +375,15 @@ impl Node {
         self.0.clock.random()
     }
 
-    pub fn hub(&self) -> &Arc<Hub> {
-        &self.0.hub
-    }
-
-    pub fn mvcc(&self) -> &Arc<Mvcc> {
-        &self.0.mvcc
-    }
-
     /// Starts a lease's time again; 0 if there is none, after an overdue one was revoked.
-    pub async fn lease_renew(&self, id: i64) -> Result<i64, Error> {
+    pub async fn lease_renew(&self, who: &Credentials, id: i64) -> Result<i64, Error> {
+        let permit = self.authorize(who, &Demand::Somebody).await?;
         loop {
-            let renewal = self.0.lessor.lock().renew(id, self.0.clock.now());
+            let renewal = {
+                let mut lessor = self.0.lessor.lock();
+                permit.check(self, || demand::lease_writes(lessor.keys(id)))?;
+                lessor.renew(id, self.0.clock.now())
+            };
             match renewal {
                 Renewal::Renewed { ttl_seconds } => return Ok(ttl_seconds),
                 Renewal::NotFound => return Ok(0),
@@ -328,11 +394,19 @@ impl Node {
 
     pub async fn lease_time_to_live(
         &self,
+        who: &Credentials,
         id: i64,
         keys: bool,
     ) -> Result<Option<LeaseInfo>, Error> {
+        let permit = self.authorize(who, &Demand::Somebody).await?;
         self.barrier().await?;
         let info = self.0.lessor.lock().info(id, keys, self.0.clock.now());
+        // What is shown is checked, not what was there when the caller came.
+        if let Some(info) = &info
+            && keys
+        {
+            permit.check(self, || demand::lease_reads(info.keys.clone()))?;
+        }
         Ok(info.map(|info| LeaseInfo {
             granted_ttl: info.granted_seconds,
             ttl: info.remaining_seconds,
@@ -340,8 +414,13 @@ impl Node {
         }))
     }
 
-    pub fn lease_list(&self) -> Vec<i64> {
-        self.0.lessor.lock().list()
+    pub async fn lease_list(&self, who: &Credentials) -> Result<Vec<i64>, Error> {
+        let permit = self.authorize(who, &Demand::Somebody).await?;
+        let lessor = self.0.lessor.lock();
+        permit.check(self, || {
+            demand::lease_reads(lessor.attachments().map(|(key, _)| key.clone()).collect())
+        })?;
+        Ok(lessor.list())
     }
 
     pub fn members(&self) -> Vec<Member> {
@@ -365,6 +444,14 @@ impl Node {
     /// Why the member cannot go on, once it cannot.
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.0.fatal.subscribe()
+    }
+}
+
+struct NoLeases;
+
+impl crate::auth::LeaseKeys for NoLeases {
+    fn keys(&self, _: i64) -> Vec<bytes::Bytes> {
+        Vec::new()
     }
 }
 

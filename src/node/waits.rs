@@ -89,6 +89,17 @@ impl AppliedWaits {
         waiters.entry(index).or_default().push(waiter);
     }
 
+    /// Lets go of those who wait for `index` and have given up.
+    pub(super) fn prune(&self, index: u64) {
+        let mut waiters = self.waiters.lock();
+        if let Some(waiting) = waiters.get_mut(&index) {
+            waiting.retain(|waiter| !waiter.is_closed());
+            if waiting.is_empty() {
+                waiters.remove(&index);
+            }
+        }
+    }
+
     /// Everything up to `index` is applied and visible.
     pub(super) fn advance(&self, index: u64) {
         self.index.store(index, Ordering::Release);

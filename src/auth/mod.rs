@@ -1,0 +1,147 @@
+//! Who may do what: users, roles, ranges of keys, and the one place that decides.
+//!
+//! ```text
+//!   request ─► Demand: nothing, somebody, root, a list of key accesses ─┐
+//!   metadata ─► Credentials ─► Tokens ─► Caller: nobody, or a name and a revision ─► Auth::check
+//! ```
+//!
+//! A request is first turned into what it demands, in `demand`: a flat list of reads and writes of
+//! key ranges, whatever its kind and however deep its transactions nest. [`Auth::check`] decides on
+//! that list and knows nothing of requests. There is no second path: what goes through the log is
+//! checked where it is applied, by a match that names every command; what is read beside the log is
+//! behind doors of `node` that take [`Credentials`] and check before, or on what, they answer; and
+//! an RPC that nobody gave a rule is root's alone.
+//!
+//! Users and roles are data like any other: changed by the log alone, kept in etcd's buckets with
+//! etcd's bytes, equal on every member. Each change moves the auth revision. Tokens are not: each
+//! member has its own list of simple tokens, and a JWT is known by its signature.
+//!
+//! This room hashes no password by itself: [`password`] is pure and slow, and who calls it chooses
+//! the thread.
+
+pub mod demand;
+mod jwt;
+pub mod password;
+mod pem;
+mod ranges;
+mod state;
+mod tokens;
+
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+pub use demand::{Access, Demand, LeaseKeys};
+pub use state::{Auth, Malformed};
+pub use tokens::{TokenError, Tokens};
+
+/// The name of the user and of the role that may do everything.
+pub const ROOT: &str = "root";
+
+/// Why a request of a user, or about users, is refused. What etcd has no code for says here what
+/// etcd says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("auth: root user does not exist")]
+    RootUserNotExist,
+    #[error("auth: root user does not have root role")]
+    RootRoleNotExist,
+    #[error("auth: user already exists")]
+    UserAlreadyExist,
+    #[error("auth: user name is empty")]
+    UserEmpty,
+    #[error("auth: user not found")]
+    UserNotFound,
+    #[error("auth: role already exists")]
+    RoleAlreadyExist,
+    #[error("auth: role not found")]
+    RoleNotFound,
+    #[error("auth: role name is empty")]
+    RoleEmpty,
+    #[error("auth: permission not given")]
+    PermissionNotGiven,
+    #[error("auth: authentication failed, invalid user ID or password")]
+    AuthFailed,
+    #[error("auth: authentication failed, password was given for no password user")]
+    NoPasswordUser,
+    #[error("auth: permission denied")]
+    PermissionDenied,
+    #[error("auth: role is not granted to the user")]
+    RoleNotGranted,
+    #[error("auth: permission is not granted to the role")]
+    PermissionNotGranted,
+    #[error("auth: authentication is not enabled")]
+    AuthNotEnabled,
+    #[error("auth: revision in header is old")]
+    OldRevision,
+    #[error("auth: invalid auth token")]
+    InvalidToken,
+    #[error("auth: invalid auth management")]
+    InvalidManagement,
+    #[error("auth: token signing attempted with verify-only key")]
+    VerifyOnly,
+    #[error("key is invalid")]
+    InvalidKey,
+    #[error("bcrypt: password length exceeds 72 bytes")]
+    PasswordTooLong,
+}
+
+/// What a call brought with it to say who it is from. Nothing is believed yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// The metadata `token`, else `authorization`.
+    token: Option<Bytes>,
+    /// Of the certificate that the connection's client proved to own.
+    common_name: Option<String>,
+}
+
+impl Credentials {
+    pub fn token(token: Option<Bytes>) -> Self {
+        Self { token, common_name: None }
+    }
+
+    /// The entry point of identities by certificate: the common name of the verified leaf, to be
+    /// given only where clients must show one (`--client-cert-auth`). A token beats it.
+    #[must_use]
+    pub fn with_common_name(mut self, common_name: Option<String>) -> Self {
+        self.common_name = common_name;
+        self
+    }
+
+    pub fn presented_token(&self) -> Option<&Bytes> {
+        self.token.as_ref()
+    }
+
+    pub fn presented_name(&self) -> Option<&str> {
+        self.common_name.as_deref()
+    }
+}
+
+/// Who a request is from, as far as that was proved, and as of which auth revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller(Option<Identity>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Identity {
+    name: String,
+    revision: u64,
+}
+
+impl Caller {
+    pub const NOBODY: Self = Self(None);
+
+    pub fn user(name: impl Into<String>, revision: u64) -> Self {
+        Self(Some(Identity { name: name.into(), revision }))
+    }
+
+    /// As a log entry's header names its proposer; an empty header is nobody.
+    pub fn of_header(name: &str, revision: u64) -> Self {
+        if name.is_empty() && revision == 0 { Self::NOBODY } else { Self::user(name, revision) }
+    }
+
+    /// For a log entry's header.
+    pub fn header(&self) -> (&str, u64) {
+        self.0.as_ref().map_or(("", 0), |identity| (&identity.name, identity.revision))
+    }
+}

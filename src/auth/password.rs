@@ -1,0 +1,71 @@
+//! Passwords: bcrypt, as etcd stores it. Each call takes as long as it was made to take.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::Error;
+
+/// etcd's default, and what it takes for a cost that bcrypt does not have.
+pub const COST: u32 = 10;
+const COSTS: std::ops::RangeInclusive<u32> = 4..=31;
+/// bcrypt looks no further; etcd refuses to hash more.
+const PASSWORD_BYTES_MAX: usize = 72;
+
+/// The cost to hash with; an impossible one becomes the default.
+pub fn cost(wanted: u32) -> u32 {
+    if COSTS.contains(&wanted) { wanted } else { COST }
+}
+
+/// The hash of a password as requests carry it: bcrypt's text in base64.
+pub fn hash(password: &str, cost: u32, salt: [u8; 16]) -> Result<String, Error> {
+    if password.len() > PASSWORD_BYTES_MAX {
+        return Err(Error::PasswordTooLong);
+    }
+    let parts = bcrypt::hash_with_salt(password, cost, salt).map_err(|_| Error::AuthFailed)?;
+    Ok(STANDARD.encode(parts.format_for_version(bcrypt::Version::TwoA)))
+}
+
+/// Whether a stored hash is this password's.
+pub fn matches(password: &str, stored: &[u8]) -> bool {
+    let stored = std::str::from_utf8(stored).unwrap_or_default();
+    bcrypt::verify(password, stored).unwrap_or(false)
+}
+
+/// Takes as long as a comparison with a hash of this cost, so that the time does not tell whether
+/// there is such a user.
+pub fn waste(password: &str, cost: u32) {
+    let _ = bcrypt::hash_with_salt(password, cost, [0; 16]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_gos_and_gos_are_ours() {
+        // Made by golang.org/x/crypto/bcrypt.
+        let gos = b"$2a$10$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga";
+        assert!(matches("allmine", gos));
+        assert!(!matches("allmin", gos));
+        let ours = hash("secret", 4, [7; 16]).unwrap();
+        let ours = STANDARD.decode(ours).unwrap();
+        assert!(ours.starts_with(b"$2a$04$"));
+        assert_eq!(ours.len(), 60);
+        assert!(matches("secret", &ours));
+        assert!(!matches("", &ours));
+    }
+
+    #[test]
+    fn odd_passwords_and_hashes_are_no_match_and_no_panic() {
+        assert_eq!(hash(&"x".repeat(73), 4, [0; 16]), Err(Error::PasswordTooLong));
+        let long = STANDARD.decode(hash(&"x".repeat(72), 4, [0; 16]).unwrap()).unwrap();
+        assert!(matches(&"x".repeat(72), &long));
+        assert!(!matches(&"x".repeat(71), &long));
+        let nul = STANDARD.decode(hash("a\0b", 4, [0; 16]).unwrap()).unwrap();
+        assert!(!matches("a", &nul));
+        for stored in [&b""[..], b"$2a$", b"\xff\xff", b"$2a$99$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga"] {
+            assert!(!matches("", stored));
+        }
+        assert_eq!((cost(3), cost(32), cost(31)), (COST, COST, 31));
+    }
+}

@@ -1,0 +1,244 @@
+//! Tokens: what a login is answered with, and how a later call is known by it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::jwt::Jwt;
+use super::{Caller, Error};
+use crate::clock::Clock;
+use crate::limits;
+
+/// Why the server cannot start with what it was told about tokens, in etcd's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    #[error("auth: invalid auth options")]
+    InvalidOptions,
+    #[error("auth: missing key data")]
+    MissingKey,
+    #[error("auth: public and private keys don't match")]
+    KeyMismatch,
+    #[error("{0}")]
+    Key(&'static str),
+}
+
+const PREFIX_LETTERS: usize = 16;
+const LETTERS: &[u8; 52] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+const JWT_TTL: Duration = Duration::from_secs(300);
+
+enum Kind {
+    Simple,
+    Jwt(Box<Jwt>),
+    /// Every login fails.
+    None,
+}
+
+/// The tokens of one member.
+pub struct Tokens {
+    kind: Kind,
+    ttl: Duration,
+    clock: Arc<dyn Clock>,
+    simple: Mutex<Simple>,
+}
+
+/// Simple tokens by name, and by when they end.
+#[derive(Default)]
+struct Simple {
+    tokens: HashMap<Arc<str>, Login>,
+    ends: BTreeSet<(Duration, Arc<str>)>,
+}
+
+struct Login {
+    user: String,
+    end: Duration,
+}
+
+impl Simple {
+    fn insert(&mut self, token: Arc<str>, user: String, end: Duration) {
+        self.remove(&token);
+        self.ends.insert((end, Arc::clone(&token)));
+        self.tokens.insert(token, Login { user, end });
+    }
+
+    fn remove(&mut self, token: &Arc<str>) {
+        if let Some(login) = self.tokens.remove(token) {
+            self.ends.remove(&(login.end, Arc::clone(token)));
+        }
+    }
+
+    /// Drops what has ended, and more, soonest first, until there is room for one.
+    fn make_room(&mut self, now: Duration) {
+        while let Some((end, token)) = self.ends.first().cloned() {
+            if end >= now && self.tokens.len() < limits::SIMPLE_TOKENS_MAX {
+                break;
+            }
+            self.remove(&token);
+        }
+    }
+
+    fn renew(&mut self, token: &str, now: Duration, ttl: Duration) -> Option<String> {
+        let (token, login) = self.tokens.get_key_value(token)?;
+        if login.end < now {
+            return None;
+        }
+        let (token, user) = (Arc::clone(token), login.user.clone());
+        self.insert(token, user.clone(), now + ttl);
+        Some(user)
+    }
+}
+
+impl Tokens {
+    /// Of `--auth-token` and `--auth-token-ttl`. Reads the key files that the former names.
+    pub fn new(spec: &str, ttl: Duration, clock: Arc<dyn Clock>) -> Result<Self, TokenError> {
+        let mut words = spec.split(',');
+        let kind = words.next().unwrap_or_default();
+        let mut options: Vec<(&str, &str)> = Vec::new();
+        for word in words {
+            let (name, value) = word.split_once('=').ok_or(TokenError::InvalidOptions)?;
+            if value.contains('=') || options.iter().any(|(other, _)| *other == name) {
+                return Err(TokenError::InvalidOptions);
+            }
+            options.push((name, value));
+        }
+        let kind = match kind {
+            "" => Kind::None,
+            "simple" => {
+                tracing::warn!("simple token is not cryptographically signed");
+                Kind::Simple
+            }
+            "jwt" => Kind::Jwt(Box::new(jwt(&options)?)),
+            _ => return Err(TokenError::InvalidOptions),
+        };
+        // etcd takes no time for its default.
+        let ttl = if ttl.is_zero() { limits::SIMPLE_TOKEN_TTL } else { ttl };
+        Ok(Self { kind, ttl, clock, simple: Mutex::default() })
+    }
+
+    /// The random part of a simple token, chosen before the log so that each member has the same.
+    pub fn prefix(&self) -> std::io::Result<String> {
+        let mut prefix = String::new();
+        if !matches!(self.kind, Kind::Simple) {
+            return Ok(prefix);
+        }
+        while prefix.len() < PREFIX_LETTERS {
+            let mut bytes = [0; 2 * PREFIX_LETTERS];
+            self.clock.secret(&mut bytes)?;
+            // The largest multiple of 52 that a byte holds, so that no letter is more likely.
+            let fair = bytes.iter().filter(|byte| **byte < 208);
+            prefix.extend(fair.map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])));
+        }
+        prefix.truncate(PREFIX_LETTERS);
+        Ok(prefix)
+    }
+
+    /// Gives a user the simple token of a log entry; empty if tokens are of another kind.
+    pub fn assign(&self, user: &str, prefix: &str, index: u64) -> String {
+        if !matches!(self.kind, Kind::Simple) {
+            return String::new();
+        }
+        let token = format!("{prefix}.{index}");
+        let now = self.clock.now();
+        let mut simple = self.simple.lock();
+        simple.make_room(now);
+        simple.insert(token.as_str().into(), user.to_owned(), now + self.ttl);
+        token
+    }
+
+    /// What a login is answered with: its simple token, or one that is signed here and now.
+    pub fn finish(&self, simple: String, user: &str, revision: u64) -> Result<String, Error> {
+        match &self.kind {
+            Kind::Simple => Ok(simple),
+            Kind::Jwt(jwt) => jwt.sign(user, revision, self.clock.unix_nanos()),
+            Kind::None => Err(Error::AuthFailed),
+        }
+    }
+
+    /// The log entry that must be applied here before this member can know the token.
+    pub fn index_of(&self, token: &str) -> Option<u64> {
+        if !matches!(self.kind, Kind::Simple) {
+            return None;
+        }
+        let (_, index) = token.split_once('.')?;
+        let is_number = index.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| index.parse().ok()).flatten()
+    }
+
+    /// Who brings the token. A simple token lives on from now, and counts as of `revision`.
+    pub fn resolve(&self, token: &str, revision: u64) -> Result<Caller, Error> {
+        let caller = match &self.kind {
+            Kind::Simple => {
+                let user = self.simple.lock().renew(token, self.clock.now(), self.ttl);
+                user.map(|user| Caller::user(user, revision))
+            }
+            Kind::Jwt(jwt) => jwt.verify(token, self.clock.unix_nanos()),
+            Kind::None => None,
+        };
+        caller.ok_or(Error::InvalidToken)
+    }
+
+    /// Ends a user's simple tokens; a JWT ends with its time, or by the revision in it.
+    pub fn forget_user(&self, user: &str) {
+        let mut simple = self.simple.lock();
+        let of_user = simple.tokens.iter().filter(|(_, login)| login.user == user);
+        let tokens: Vec<Arc<str>> = of_user.map(|(token, _)| Arc::clone(token)).collect();
+        tokens.iter().for_each(|token| simple.remove(token));
+    }
+
+    /// Ends all simple tokens.
+    pub fn forget_all(&self) {
+        *self.simple.lock() = Simple::default();
+    }
+}
+
+fn jwt(options: &[(&str, &str)]) -> Result<Jwt, TokenError> {
+    let option = |name| options.iter().find(|(other, _)| *other == name).map_or("", |found| found.1);
+    let file = |name| match option(name) {
+        "" => Ok(Vec::new()),
+        path => std::fs::read(path).map_err(|error| {
+            tracing::error!(path, %error, "problem loading JWT options");
+            TokenError::InvalidOptions
+        }),
+    };
+    let ttl = match option("ttl") {
+        "" => JWT_TTL,
+        text => duration(text).ok_or(TokenError::InvalidOptions)?,
+    };
+    let (public, private) = (file("pub-key")?, file("priv-key")?);
+    let known = ["sign-method", "pub-key", "priv-key", "ttl"];
+    let unknown: Vec<_> = options.iter().filter(|(name, _)| !known.contains(name)).collect();
+    let jwt = Jwt::new(option("sign-method"), &private, &public, ttl)?;
+    if !unknown.is_empty() {
+        tracing::warn!(keys = ?unknown, "unknown JWT options");
+    }
+    Ok(jwt)
+}
+
+/// A time in Go's notation, such as `1h30m`. A negative one would make tokens that are over when
+/// they are made, so it is none.
+fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut total = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(digits);
+        let unit = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit);
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" | "μs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * seconds;
+        rest = tail;
+    }
+    if text.is_empty() { None } else { Duration::try_from_secs_f64(total).ok() }
+}

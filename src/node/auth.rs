@@ -1,0 +1,211 @@
+//! Who a caller is, whether he may, and logins.
+
+use tokio::sync::oneshot;
+
+use super::waits::AppliedWaits;
+use super::{Error, Node, Op, Reply};
+use crate::apply;
+use crate::auth::{self, Caller, Credentials, Demand, LeaseKeys, ROOT};
+use crate::limits;
+use crate::pb::{AuthenticateRequest, AuthenticateResponse, InternalAuthenticateRequest};
+
+/// That a caller may do what he was asked about, as of the auth revision that he came with.
+pub(super) struct Permit {
+    caller: Caller,
+}
+
+impl Permit {
+    /// Fails if users or roles have changed since: what was read meanwhile may not be shown.
+    pub(super) fn still_holds(&self, node: &Node) -> Result<(), Error> {
+        let (_, revision) = self.caller.header();
+        if revision != 0 && revision != node.0.auth.read().revision() {
+            return Err(auth::Error::OldRevision.into());
+        }
+        Ok(())
+    }
+
+    /// Checks a further demand of the same caller, which is worked out only if it counts.
+    pub(super) fn check(
+        &self,
+        node: &Node,
+        demand: impl FnOnce() -> Demand,
+    ) -> Result<(), Error> {
+        let auth = node.0.auth.read();
+        if auth.is_enabled() {
+            auth.check(&self.caller, &demand())?;
+        }
+        Ok(())
+    }
+}
+
+impl LeaseKeys for Node {
+    fn keys(&self, lease: i64) -> Vec<bytes::Bytes> {
+        self.0.lessor.lock().keys(lease)
+    }
+}
+
+/// Takes a waiter for an index back when its future ends first.
+struct Waiting<'a>(&'a AppliedWaits, u64);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.prune(self.1);
+    }
+}
+
+impl Node {
+    /// Whether the caller may do something that this room does not do for him.
+    pub async fn permits(&self, who: &Credentials, demand: &Demand) -> Result<(), Error> {
+        self.authorize(who, demand).await.map(drop)
+    }
+
+    pub(super) async fn authorize(
+        &self,
+        who: &Credentials,
+        demand: &Demand,
+    ) -> Result<Permit, Error> {
+        let caller = self.caller(who).await?;
+        let auth = self.0.auth.read();
+        // etcd serves a request without any key to everybody; it still needs somebody here.
+        if matches!(demand, Demand::Keys(accesses) if accesses.is_empty()) {
+            auth.check(&caller, &Demand::Somebody)?;
+        }
+        auth.check(&caller, demand)?;
+        drop(auth);
+        Ok(Permit { caller })
+    }
+
+    /// Who proposes, if he may, as far as that is asked before the log.
+    pub(super) async fn admit(&self, who: &Credentials, op: &Op) -> Result<Caller, Error> {
+        // A login proves itself, whatever old token it comes with.
+        if matches!(op, Op::Authenticate(_)) {
+            return Ok(Caller::NOBODY);
+        }
+        let caller = self.caller(who).await?;
+        let auth = self.0.auth.read();
+        if auth.is_enabled() {
+            auth.check(&caller, &apply::demands(op, self).proposed)?;
+        }
+        Ok(caller)
+    }
+
+    /// Who the credentials prove the caller to be. While auth is off nobody is asked.
+    async fn caller(&self, who: &Credentials) -> Result<Caller, Error> {
+        if !self.0.auth.read().is_enabled() {
+            return Ok(Caller::NOBODY);
+        }
+        if let Some(token) = who.presented_token() {
+            let token = std::str::from_utf8(token).map_err(|_| auth::Error::InvalidToken)?;
+            if let Some(index) = self.0.tokens.index_of(token) {
+                self.applied_for_token(index).await?;
+            }
+            let revision = self.0.auth.read().revision();
+            return Ok(self.0.tokens.resolve(token, revision)?);
+        }
+        let revision = self.0.auth.read().revision();
+        Ok(match who.presented_name() {
+            Some(name) => Caller::user(name, revision),
+            None => Caller::NOBODY,
+        })
+    }
+
+    /// Waits until the entry that made a token is applied here, so that a token is good on every
+    /// member at once. One that was made up may name an entry that never comes.
+    async fn applied_for_token(&self, index: u64) -> Result<(), Error> {
+        let applied = &self.0.applied;
+        if applied.index() >= index {
+            return Ok(());
+        }
+        // Declared first, so that it is dropped after the receiver.
+        let _waiting = Waiting(applied, index);
+        let (done, waiting) = oneshot::channel();
+        applied.wait(index, done);
+        match tokio::time::timeout(self.request_timeout(), waiting).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Error::Stopped),
+            Err(_) => Err(auth::Error::InvalidToken.into()),
+        }
+    }
+
+    /// A member speaks as root.
+    pub(super) fn own_identity(&self) -> Caller {
+        let auth = self.0.auth.read();
+        if auth.is_enabled() { Caller::user(ROOT, auth.revision()) } else { Caller::NOBODY }
+    }
+
+    /// Replaces a new password by its hash, so that the log never holds one.
+    pub(super) async fn hash_password(&self, op: Op) -> Result<Op, Error> {
+        let passwords = &self.0.passwords;
+        Ok(match op {
+            Op::UserAdd(mut add) if !add.options.is_some_and(|options| options.no_password) => {
+                add.hashed_password = passwords.hash(std::mem::take(&mut add.password)).await?;
+                Op::UserAdd(add)
+            }
+            Op::UserAdd(mut add) => {
+                add.password.clear();
+                Op::UserAdd(add)
+            }
+            Op::UserChangePassword(mut change) if !change.password.is_empty() => {
+                let password = std::mem::take(&mut change.password);
+                change.hashed_password = passwords.hash(password).await?;
+                Op::UserChangePassword(change)
+            }
+            op => op,
+        })
+    }
+
+    /// Gives a token for a password. If users or roles change between the look at the password and
+    /// the log entry, it looks again.
+    pub async fn authenticate(
+        &self,
+        request: AuthenticateRequest,
+    ) -> Result<AuthenticateResponse, Error> {
+        self.barrier().await?;
+        let AuthenticateRequest { name, password } = request;
+        for _ in 0..limits::LOGIN_ATTEMPTS_MAX {
+            let revision = self.check_password(&name, &password).await?;
+            let simple_token = self.0.tokens.prefix().map_err(|error| {
+                Error::Internal(format!("no randomness for a token: {error}"))
+            })?;
+            let login = InternalAuthenticateRequest {
+                name: name.clone(),
+                password: String::new(),
+                simple_token,
+            };
+            let reply = self.submit(&Caller::NOBODY, Op::Authenticate(login)).await?;
+            let Reply::Authenticate(mut response) = reply else {
+                return Err(Error::Internal("a login was answered with something else".into()));
+            };
+            if self.0.auth.read().revision() == revision {
+                let token = std::mem::take(&mut response.token);
+                response.token = self.0.tokens.finish(token, &name, revision)?;
+                return Ok(response);
+            }
+            tracing::info!("revision when password checked became stale; retrying");
+        }
+        Err(auth::Error::OldRevision.into())
+    }
+
+    /// The revision as of which the password is right.
+    async fn check_password(&self, name: &str, password: &str) -> Result<u64, Error> {
+        let found = self.0.auth.read().password_hash(name);
+        let is_right = match &found {
+            Ok((hash, _)) => self.0.passwords.matches(password.to_owned(), hash.clone()).await?,
+            // The time may not tell that there is no such user.
+            Err(auth::Error::AuthFailed) => {
+                self.0.passwords.waste(password.to_owned()).await?;
+                false
+            }
+            Err(_) => false,
+        };
+        let error = match found {
+            Ok((_, revision)) if is_right => return Ok(revision),
+            Ok(_) => auth::Error::AuthFailed,
+            Err(error) => error,
+        };
+        if error != auth::Error::AuthNotEnabled {
+            tracing::warn!(user = name, %error, "invalid authentication was requested");
+        }
+        Err(error.into())
+    }
+}
