@@ -29,10 +29,9 @@ pub fn demands(command: &Command, leases: &dyn LeaseKeys) -> Demands {
         Command::Put(put) => at_apply(demand::put(put, leases)),
         Command::DeleteRange(delete) => at_apply(demand::delete_range(delete)),
         Command::Txn(txn) => at_apply(demand::txn(txn, leases)),
-        Command::LeaseRevoke(revoke) => Demands {
-            proposed: Demand::Somebody,
-            applied: demand::lease_revoke(revoke.id, leases),
-        },
+        Command::LeaseRevoke(revoke) => {
+            Demands { proposed: Demand::Somebody, applied: demand::lease_revoke(revoke.id, leases) }
+        }
         Command::LeaseGrant(_) => before(Demand::Somebody),
         Command::Alarm(alarm) if alarm.action == AlarmAction::Get as i32 => {
             before(Demand::Somebody)

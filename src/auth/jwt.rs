@@ -6,17 +6,17 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED,
     ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED, ECDSA_P521_SHA512_FIXED_SIGNING,
-    ED25519, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384,
-    RSA_PKCS1_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512,
-    RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair, UnparsedPublicKey,
-    VerificationAlgorithm,
+    ED25519, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
+    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
+    RSA_PSS_SHA512, RsaEncoding, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
 };
-use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde_json::{Value, json};
@@ -105,8 +105,7 @@ impl Jwt {
             if private.is_empty() {
                 return Err(TokenError::MissingKey);
             }
-            let algorithm =
-                method.of([&hmac::HMAC_SHA256, &hmac::HMAC_SHA384, &hmac::HMAC_SHA512]);
+            let algorithm = method.of([&hmac::HMAC_SHA256, &hmac::HMAC_SHA384, &hmac::HMAC_SHA512]);
             let signer = Signer::Hmac(hmac::Key::new(*algorithm, private));
             return Ok(Self { method, signer, public: None, ttl });
         }
@@ -127,11 +126,8 @@ impl Jwt {
         let end = unix_nanos.saturating_add(u64::try_from(self.ttl.as_nanos()).unwrap_or(u64::MAX));
         let header = json!({"alg": self.method.name, "typ": "JWT"});
         let claims = json!({"exp": end / 1_000_000_000, "revision": revision, "username": name});
-        let text = format!(
-            "{}.{}",
-            BASE64.encode(header.to_string()),
-            BASE64.encode(claims.to_string())
-        );
+        let text =
+            format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
         let signature = self.signature(text.as_bytes())?;
         Ok(format!("{text}.{}", BASE64.encode(signature)))
     }
@@ -154,8 +150,7 @@ impl Jwt {
                     },
                 };
                 let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(encoding, &random, text, &mut signature)
-                    .map_err(|_| Error::InvalidKey)?;
+                key.sign(encoding, &random, text, &mut signature).map_err(|_| Error::InvalidKey)?;
                 Ok(signature)
             }
             Signer::Ecdsa(key) => {

@@ -63,7 +63,12 @@ mod tests {
         assert!(!matches(&"x".repeat(71), &long));
         let nul = STANDARD.decode(hash("a\0b", 4, [0; 16]).unwrap()).unwrap();
         assert!(!matches("a", &nul));
-        for stored in [&b""[..], b"$2a$", b"\xff\xff", b"$2a$99$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga"] {
+        for stored in [
+            &b""[..],
+            b"$2a$",
+            b"\xff\xff",
+            b"$2a$99$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga",
+        ] {
             assert!(!matches("", stored));
         }
         assert_eq!((cost(3), cost(32), cost(31)), (COST, COST, 31));

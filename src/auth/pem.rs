@@ -114,9 +114,16 @@ mod tests {
     fn damaged_keys_are_no_keys() {
         assert_eq!(first_block(b""), None);
         assert_eq!(first_block(b"-----BEGIN X-----\n!!!\n-----END X-----"), None);
-        let (label, bytes) = first_block(b"x\n-----BEGIN A B-----\nk: v\nAQI=\n-----END A B-----").unwrap();
+        let (label, bytes) =
+            first_block(b"x\n-----BEGIN A B-----\nk: v\nAQI=\n-----END A B-----").unwrap();
         assert_eq!((label.as_str(), bytes.as_slice()), ("A B", &[1, 2][..]));
-        for der in [&[][..], &[0x30], &[0x30, 0x80], &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff], &[0x30, 0x03, 0x02, 0x01, 0x00]] {
+        for der in [
+            &[][..],
+            &[0x30],
+            &[0x30, 0x80],
+            &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff],
+            &[0x30, 0x03, 0x02, 0x01, 0x00],
+        ] {
             assert_eq!(public_key(der), None);
         }
     }

@@ -38,8 +38,7 @@ fn end_of(range: &KeyRange) -> End {
 
 impl Ranges {
     pub(super) fn new(ranges: impl Iterator<Item = KeyRange>) -> Self {
-        let mut granted: Vec<_> =
-            ranges.map(|range| (range.key.clone(), end_of(&range))).collect();
+        let mut granted: Vec<_> = ranges.map(|range| (range.key.clone(), end_of(&range))).collect();
         granted.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let mut merged: Vec<(Bytes, End)> = Vec::new();
         for (start, end) in &granted {
@@ -105,12 +104,15 @@ mod tests {
 
     #[test]
     fn grants_that_touch_cover_what_spans_them() {
-        let ranges = [range("c", "e"), range("a", "b"), range("b", "c"), range("x", ""), range("x\0", "z")];
+        let ranges =
+            [range("c", "e"), range("a", "b"), range("b", "c"), range("x", ""), range("x\0", "z")];
         let ranges = Ranges::new(ranges.into_iter());
         for (key, end) in [("a", ""), ("a", "e"), ("b", "d"), ("dzz", ""), ("x", "z"), ("x", "")] {
             assert!(ranges.cover(&range(key, end)), "{key} {end}");
         }
-        for (key, end) in [("a", "f"), ("e", ""), ("a", "\0"), ("", "b"), ("e", "x"), ("z", ""), ("A", "c")] {
+        for (key, end) in
+            [("a", "f"), ("e", ""), ("a", "\0"), ("", "b"), ("e", "x"), ("z", ""), ("A", "c")]
+        {
             assert!(!ranges.cover(&range(key, end)), "{key} {end}");
         }
     }

@@ -65,13 +65,15 @@ impl Auth {
         };
         let mut users = BTreeMap::new();
         for (key, value) in store.bucket_iter(Bucket::AuthUsers)? {
-            let name = String::from_utf8(key).map_err(|error| malformed(Bucket::AuthUsers, error))?;
+            let name =
+                String::from_utf8(key).map_err(|error| malformed(Bucket::AuthUsers, error))?;
             let user = User::decode(value.as_slice());
             users.insert(name, user.map_err(|error| malformed(Bucket::AuthUsers, error))?);
         }
         let mut roles = BTreeMap::new();
         for (key, value) in store.bucket_iter(Bucket::AuthRoles)? {
-            let name = String::from_utf8(key).map_err(|error| malformed(Bucket::AuthRoles, error))?;
+            let name =
+                String::from_utf8(key).map_err(|error| malformed(Bucket::AuthRoles, error))?;
             let role = Role::decode(value.as_slice());
             roles.insert(name, role.map_err(|error| malformed(Bucket::AuthRoles, error))?);
         }

@@ -193,7 +193,8 @@ impl Tokens {
 }
 
 fn jwt(options: &[(&str, &str)]) -> Result<Jwt, TokenError> {
-    let option = |name| options.iter().find(|(other, _)| *other == name).map_or("", |found| found.1);
+    let option =
+        |name| options.iter().find(|(other, _)| *other == name).map_or("", |found| found.1);
     let file = |name| match option(name) {
         "" => Ok(Vec::new()),
         path => std::fs::read(path).map_err(|error| {

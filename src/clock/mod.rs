@@ -74,10 +74,8 @@ impl Clock for SystemClock {
         let mut filled = 0;
         while filled < out.len() {
             #[expect(clippy::disallowed_methods, reason = "the door itself")]
-            let got = rustix::rand::getrandom(
-                &mut out[filled..],
-                rustix::rand::GetRandomFlags::empty(),
-            )?;
+            let got =
+                rustix::rand::getrandom(&mut out[filled..], rustix::rand::GetRandomFlags::empty())?;
             filled += got;
         }
         Ok(())

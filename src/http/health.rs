@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::{Answer, Http, TEXT, error, typed};
 use crate::metrics;
-use crate::pb::{AlarmType, RangeRequest};
+use crate::pb::AlarmType;
 use crate::rpc;
 
 /// A probe: the old one, or some of the named checks.

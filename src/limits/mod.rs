@@ -203,5 +203,7 @@ pub const SIMPLE_TOKEN_TTL: Duration = Duration::from_secs(300);
 /// Passwords that wait to be hashed or compared; above it the caller gets "too many requests". At
 /// cost 10 a thread works off sixteen a second, so the last one waits about as long as a request may.
 pub const PASSWORDS_PENDING_MAX: usize = 64;
+/// Looks at a password that one login may take while users and roles keep changing.
+pub const LOGIN_ATTEMPTS_MAX: usize = 10;
 /// Threads that hash: logins may not take more than half of a small machine.
 pub const PASSWORD_THREADS_MAX: usize = 4;

@@ -25,11 +25,7 @@ impl Permit {
     }
 
     /// Checks a further demand of the same caller, which is worked out only if it counts.
-    pub(super) fn check(
-        &self,
-        node: &Node,
-        demand: impl FnOnce() -> Demand,
-    ) -> Result<(), Error> {
+    pub(super) fn check(&self, node: &Node, demand: impl FnOnce() -> Demand) -> Result<(), Error> {
         let auth = node.0.auth.read();
         if auth.is_enabled() {
             auth.check(&self.caller, &demand())?;
@@ -164,9 +160,10 @@ impl Node {
         let AuthenticateRequest { name, password } = request;
         for _ in 0..limits::LOGIN_ATTEMPTS_MAX {
             let revision = self.check_password(&name, &password).await?;
-            let simple_token = self.0.tokens.prefix().map_err(|error| {
-                Error::Internal(format!("no randomness for a token: {error}"))
-            })?;
+            let simple_token =
+                self.0.tokens.prefix().map_err(|error| {
+                    Error::Internal(format!("no randomness for a token: {error}"))
+                })?;
             let login = InternalAuthenticateRequest {
                 name: name.clone(),
                 password: String::new(),

@@ -16,10 +16,12 @@ use tokio::sync::{Notify, watch};
 use super::applier::Applier;
 use super::duties::Duties;
 use super::ids::RequestIds;
+use super::passwords::Passwords;
 use super::sweeper::Sweeper;
 use super::waits::{AppliedWaits, Waits};
 use super::{Config, Inner, Node};
 use crate::apply::{Machine, Quota};
+use crate::auth::{self, Auth, TokenError, Tokens};
 use crate::clock::Clock;
 use crate::lease::Lessor;
 use crate::limits;
@@ -42,6 +44,10 @@ pub enum StartError {
     Raft(#[from] raft::Error),
     #[error("{table}: malformed {what} in the store")]
     Malformed { table: &'static str, what: String },
+    #[error(transparent)]
+    Auth(#[from] auth::Malformed),
+    #[error(transparent)]
+    Token(#[from] TokenError),
     #[error("couldn't find local name {0:?} in the initial cluster configuration")]
     NotInCluster(String),
     #[error(
@@ -190,6 +196,7 @@ impl Identity {
 struct Loaded {
     lessor: Lessor,
     members: Members,
+    auth: Auth,
     restore: Restore,
 }
 
@@ -303,7 +310,8 @@ fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartError> {
     for (key, id) in &restore.attachments {
         lessor.set(key, *id);
     }
-    Ok(Loaded { lessor, members, restore })
+    let auth = Auth::load(Arc::clone(store))?;
+    Ok(Loaded { lessor, members, auth, restore })
 }
 
 fn load_members(store: &Store) -> Result<Members, StartError> {
@@ -393,6 +401,9 @@ fn assemble(
     raft_config: raft::Config,
 ) -> Result<Node, StartError> {
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
+    let tokens = Tokens::new(&config.auth_token, config.auth_token_ttl, Arc::clone(&clock))?;
+    let tokens = Arc::new(tokens);
+    let passwords = Passwords::start(config.bcrypt_cost, Arc::clone(&clock))?;
     let fatal = watch::Sender::new(None);
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
     let surroundings = raft::Surroundings {
@@ -404,7 +415,8 @@ fn assemble(
     };
     let (raft, raft_threads, loaded) =
         open_both(&store, opened, raft_config, surroundings, identity.bootstrap.as_ref())?;
-    let Loaded { lessor, members, restore } = loaded;
+    let Loaded { lessor, members, auth, restore } = loaded;
+    let auth = Arc::new(RwLock::new(auth));
     let mvcc = Arc::new(restore.mvcc);
     let lessor = Arc::new(Mutex::new(lessor));
     let members = Arc::new(RwLock::new(members));
@@ -427,6 +439,8 @@ fn assemble(
         mvcc: Arc::clone(&mvcc),
         lessor: Arc::clone(&lessor),
         members: Arc::clone(&members),
+        auth: Arc::clone(&auth),
+        tokens: Arc::clone(&tokens),
         quota: Arc::clone(&quota),
     };
     let applier = Applier {
@@ -458,6 +472,9 @@ fn assemble(
         hub,
         lessor,
         members,
+        auth,
+        tokens,
+        passwords,
         quota,
         waits,
         applied,

@@ -25,6 +25,9 @@ fn config(dir: &std::path::Path) -> Config {
         commit_interval: limits::COMMIT_INTERVAL,
         retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
+        auth_token: "simple".into(),
+        auth_token_ttl: limits::SIMPLE_TOKEN_TTL,
+        bcrypt_cost: 4,
     }
 }
 
@@ -42,7 +45,10 @@ fn put(key: &str, value: &str) -> Op {
 
 async fn get(node: &Node, key: &str) -> Option<String> {
     let key = Bytes::copy_from_slice(key.as_bytes());
-    let response = node.range(&RangeRequest { key, ..Default::default() }).await.unwrap();
+    let response = node
+        .range(&Credentials::default(), &RangeRequest { key, ..Default::default() })
+        .await
+        .unwrap();
     let value = |kv: &Bytes| String::from_utf8(Pair::parse(kv).unwrap().value.to_vec()).unwrap();
     response.kvs.first().map(value)
 }
@@ -53,8 +59,8 @@ async fn what_was_acknowledged_is_there_after_a_restart_with_and_without_checkpo
     let node = start(dir.path()).await;
     assert_eq!(node.member_id(), 0x8e9e_05c5_2164_694d);
     assert_eq!(node.cluster_id(), 0xcdf8_1819_4e3a_8c32);
-    node.propose(put("a", "1")).await.unwrap();
-    let reply = node.propose(put("b", "2")).await.unwrap();
+    node.propose(&Credentials::default(), put("a", "1")).await.unwrap();
+    let reply = node.propose(&Credentials::default(), put("b", "2")).await.unwrap();
     let Reply::Put(reply) = reply else { panic!("{reply:?}") };
     assert_eq!(reply.header.unwrap().revision, 3);
     assert_eq!(get(&node, "a").await.as_deref(), Some("1"));
@@ -64,13 +70,13 @@ async fn what_was_acknowledged_is_there_after_a_restart_with_and_without_checkpo
 
     let node = start(dir.path()).await;
     assert_eq!(get(&node, "b").await.as_deref(), Some("2"));
-    node.propose(put("a", "3")).await.unwrap();
+    node.propose(&Credentials::default(), put("a", "3")).await.unwrap();
     assert_eq!(node.header().revision, 4);
     let (key, range_end) = (Bytes::from_static(&[0]), Bytes::from_static(&[0]));
     let all = RangeRequest { key, range_end, count_only: true, ..Default::default() };
-    assert_eq!(node.range(&all).await.unwrap().count, 2);
+    assert_eq!(node.range(&Credentials::default(), &all).await.unwrap().count, 2);
     node.stop().await;
-    let error = node.propose(put("a", "4")).await.unwrap_err();
+    let error = node.propose(&Credentials::default(), put("a", "4")).await.unwrap_err();
     assert_eq!(error, Error::Stopped);
     drop(node);
 
@@ -79,7 +85,7 @@ async fn what_was_acknowledged_is_there_after_a_restart_with_and_without_checkpo
     let node = start(dir.path()).await;
     assert_eq!(get(&node, "a").await.as_deref(), Some("3"));
     let old = RangeRequest { key: "a".into(), revision: 3, ..Default::default() };
-    assert_eq!(node.range(&old).await.unwrap().kvs.len(), 1);
+    assert_eq!(node.range(&Credentials::default(), &old).await.unwrap().kvs.len(), 1);
     assert_eq!(node.header().revision, 4);
     node.stop().await;
 }
@@ -89,27 +95,32 @@ async fn leases_expire_and_compaction_sweeps() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(dir.path()).await;
     let grant = Op::LeaseGrant(LeaseGrantRequest { id: 7, ttl: 0 });
-    let Ok(Reply::LeaseGrant(lease)) = node.propose(grant).await else { panic!() };
+    let Ok(Reply::LeaseGrant(lease)) = node.propose(&Credentials::default(), grant).await else {
+        panic!()
+    };
     assert_eq!((lease.id, lease.ttl), (7, 2), "raised to the minimum");
     let with_lease = PutRequest { key: "k".into(), lease: 7, ..Default::default() };
-    node.propose(Op::Put(with_lease)).await.unwrap();
+    node.propose(&Credentials::default(), Op::Put(with_lease)).await.unwrap();
     for n in 0..50 {
-        node.propose(put("x", &n.to_string())).await.unwrap();
+        node.propose(&Credentials::default(), put("x", &n.to_string())).await.unwrap();
     }
     let before = node.hash_kv(40).await.unwrap();
     let compaction = Op::Compaction(CompactionRequest { revision: 40, physical: true });
-    node.propose(compaction.clone()).await.unwrap();
-    assert_eq!(node.propose(compaction).await.unwrap_err(), Error::Compacted);
+    node.propose(&Credentials::default(), compaction.clone()).await.unwrap();
+    assert_eq!(
+        node.propose(&Credentials::default(), compaction).await.unwrap_err(),
+        Error::Compacted
+    );
     let after = node.hash_kv(40).await.unwrap();
     assert_eq!((after.compact_revision, after.hash), (-1, before.hash), "the stored hash");
     let old = RangeRequest { key: "x".into(), revision: 39, ..Default::default() };
-    assert_eq!(node.range(&old).await.unwrap_err(), Error::Compacted);
-    assert_eq!(node.lease_list(), [7]);
+    assert_eq!(node.range(&Credentials::default(), &old).await.unwrap_err(), Error::Compacted);
+    assert_eq!(node.lease_list(&Credentials::default()).await.unwrap(), [7]);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     while get(&node, "k").await.is_some() {
         assert!(tokio::time::Instant::now() < deadline, "the lease does not expire");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(node.lease_list(), [0_i64; 0]);
+    assert_eq!(node.lease_list(&Credentials::default()).await.unwrap(), [0_i64; 0]);
     node.stop().await;
 }

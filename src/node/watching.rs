@@ -18,7 +18,7 @@ pub enum WatchError {
     #[error(transparent)]
     Refused(#[from] Error),
     #[error(transparent)]
-    Watch(#[from] watch::Error),
+    Watch(#[from] watch::CreateError),
 }
 
 /// Watchers of one client.

@@ -6,11 +6,13 @@ use tonic::Status;
 
 use super::Server;
 use super::error::status;
+use crate::auth::Credentials;
 use crate::pb::{MemberListRequest, MemberListResponse, ResponseHeader};
 
 impl Server {
     pub(super) async fn member_list(
         self: Arc<Self>,
+        _: Credentials,
         request: MemberListRequest,
     ) -> Result<MemberListResponse, Status> {
         if request.linearizable {

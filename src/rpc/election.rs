@@ -9,6 +9,7 @@ use tonic::Status;
 
 use super::Server;
 use super::recipe::{self, Events, Waiter, as_unknown};
+use crate::auth::Credentials;
 use crate::mvcc::ChangeKind;
 use crate::pb::v3electionpb::{
     CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest,
@@ -28,13 +29,18 @@ fn prefix_of(name: &[u8]) -> Vec<u8> {
 impl Server {
     pub(super) async fn campaign(
         self: Arc<Self>,
+        who: Credentials,
         request: CampaignRequest,
     ) -> Result<CampaignResponse, Status> {
-        self.run(request).await.map_err(as_unknown)
+        self.run(&who, request).await.map_err(as_unknown)
     }
 
-    async fn run(self: Arc<Self>, request: CampaignRequest) -> Result<CampaignResponse, Status> {
-        let lease = self.session(request.lease).await?;
+    async fn run(
+        self: Arc<Self>,
+        who: &Credentials,
+        request: CampaignRequest,
+    ) -> Result<CampaignResponse, Status> {
+        let lease = self.session(who, request.lease).await?;
         let prefix = prefix_of(&request.name);
         let key = Bytes::from([prefix.as_slice(), format!("{lease:x}").as_bytes()].concat());
         let txn = TxnRequest {
@@ -42,15 +48,15 @@ impl Server {
             success: vec![recipe::put(key.clone(), request.value.clone(), lease)],
             failure: vec![recipe::get(key.clone())],
         };
-        let response = self.commit(txn).await?;
+        let response = self.commit(who, txn).await?;
         let header = response.header.unwrap_or_default();
         let mine = recipe::found(&response, 0);
         let rev = mine.as_ref().map_or(header.revision, |row| row.create_revision);
-        let waiter = Waiter::new(Arc::clone(&self), key.clone(), rev);
+        let waiter = Waiter::new(Arc::clone(&self), who.clone(), key.clone(), rev);
         if mine.is_some_and(|row| row.value != request.value) {
-            self.announce(&key, rev, lease, request.value).await?;
+            self.announce(who, &key, rev, lease, request.value).await?;
         }
-        self.wait_turn(&prefix, rev).await?;
+        self.wait_turn(who, &prefix, rev).await?;
         waiter.keep();
         let leader = LeaderKey { name: request.name, key, rev, lease };
         Ok(CampaignResponse { header: Some(header), leader: Some(leader) })
@@ -59,6 +65,7 @@ impl Server {
     /// Sets the leader's value while it leads.
     async fn announce(
         &self,
+        who: &Credentials,
         key: &Bytes,
         rev: i64,
         lease: i64,
@@ -69,22 +76,24 @@ impl Server {
             success: vec![recipe::put(key.clone(), value, lease)],
             failure: Vec::new(),
         };
-        let response = self.commit(txn).await?;
+        let response = self.commit(who, txn).await?;
         if response.succeeded { Ok(response.header) } else { Err(Status::unknown(NOT_LEADER)) }
     }
 
     pub(super) async fn proclaim(
         self: Arc<Self>,
+        who: Credentials,
         request: ProclaimRequest,
     ) -> Result<ProclaimResponse, Status> {
         let leader = request.leader.ok_or_else(|| Status::unknown(MISSING))?;
-        let lease = self.session(leader.lease).await.map_err(as_unknown)?;
-        let announced = self.announce(&leader.key, leader.rev, lease, request.value).await;
+        let lease = self.session(&who, leader.lease).await.map_err(as_unknown)?;
+        let announced = self.announce(&who, &leader.key, leader.rev, lease, request.value).await;
         Ok(ProclaimResponse { header: announced.map_err(as_unknown)? })
     }
 
     pub(super) async fn resign(
         self: Arc<Self>,
+        who: Credentials,
         request: ResignRequest,
     ) -> Result<ResignResponse, Status> {
         let leader = request.leader.ok_or_else(|| Status::unknown(MISSING))?;
@@ -93,20 +102,25 @@ impl Server {
             success: vec![recipe::delete(leader.key)],
             failure: Vec::new(),
         };
-        let response = self.commit(txn).await.map_err(as_unknown)?;
+        let response = self.commit(&who, txn).await.map_err(as_unknown)?;
         Ok(ResignResponse { header: response.header })
     }
 
     pub(super) async fn election_leader(
         self: Arc<Self>,
+        who: Credentials,
         request: LeaderRequest,
     ) -> Result<LeaderResponse, Status> {
-        let found = self.elected(&request.name).await.map_err(as_unknown)?;
+        let found = self.elected(&who, &request.name).await.map_err(as_unknown)?;
         found.ok_or_else(|| Status::unknown(NO_LEADER))
     }
 
-    async fn elected(&self, name: &[u8]) -> Result<Option<LeaderResponse>, Status> {
-        let range = self.get(&recipe::first_created(&prefix_of(name))).await?;
+    async fn elected(
+        &self,
+        who: &Credentials,
+        name: &[u8],
+    ) -> Result<Option<LeaderResponse>, Status> {
+        let range = self.get(who, &recipe::first_created(&prefix_of(name))).await?;
         let kv = recipe::first(&range);
         Ok(kv.map(|kv| LeaderResponse { header: range.header, kv: Some(kv) }))
     }
@@ -114,12 +128,14 @@ impl Server {
     /// The leader and each of its values, then each later leader's.
     pub(super) async fn observe(
         self: Arc<Self>,
+        who: Credentials,
         request: LeaderRequest,
     ) -> Result<impl Stream<Item = Result<LeaderResponse, Status>> + Send + use<>, Status> {
         let prefix = Bytes::from(prefix_of(&request.name));
         let range = KeyRange::new(prefix.clone(), recipe::prefix_end(&prefix));
-        let events = Events::new(&self.node, range)?;
-        let observer = Observer { server: self, name: request.name, events, leader: None, read: 0 };
+        let events = Events::new(&self.node, &who, range).await.map_err(as_unknown)?;
+        let observer =
+            Observer { server: self, who, name: request.name, events, leader: None, read: 0 };
         Ok(stream::unfold(Some(observer), |observer| async {
             let mut observer = observer?;
             match observer.next().await {
@@ -132,6 +148,7 @@ impl Server {
 
 struct Observer {
     server: Arc<Server>,
+    who: Credentials,
     name: Bytes,
     events: Events,
     /// The leader's key; none while it must be looked up.
@@ -178,7 +195,8 @@ impl Observer {
     }
 
     async fn look(&mut self) -> Result<Option<LeaderResponse>, Status> {
-        let range = self.server.get(&recipe::first_created(&prefix_of(&self.name))).await?;
+        let range =
+            self.server.get(&self.who, &recipe::first_created(&prefix_of(&self.name))).await?;
         self.read = range.header.as_ref().map_or(0, |header| header.revision);
         let Some(kv) = recipe::first(&range) else { return Ok(None) };
         self.leader = Some(kv.key.clone());

@@ -101,6 +101,7 @@ impl From<Error> for Status {
 
 /// What the door to the node answers, on the wire.
 pub fn status(error: node::Error) -> Status {
+    use crate::auth::Error as Auth;
     use node::Error as From;
     let known = match error {
         From::Compacted => Error::Compacted,
@@ -118,6 +119,23 @@ pub fn status(error: node::Error) -> Status {
         From::Timeout => Error::Timeout,
         From::Stopped => Error::Stopped,
         From::DeadlineExceeded => Error::DeadlineExceeded,
+        From::Auth(Auth::RootUserNotExist) => Error::RootUserNotExist,
+        From::Auth(Auth::RootRoleNotExist) => Error::RootRoleNotExist,
+        From::Auth(Auth::UserAlreadyExist) => Error::UserAlreadyExist,
+        From::Auth(Auth::UserEmpty) => Error::UserEmpty,
+        From::Auth(Auth::UserNotFound) => Error::UserNotFound,
+        From::Auth(Auth::RoleAlreadyExist) => Error::RoleAlreadyExist,
+        From::Auth(Auth::RoleNotFound) => Error::RoleNotFound,
+        From::Auth(Auth::RoleEmpty) => Error::RoleEmpty,
+        From::Auth(Auth::PermissionNotGiven) => Error::PermissionNotGiven,
+        From::Auth(Auth::AuthFailed) => Error::AuthFailed,
+        From::Auth(Auth::PermissionDenied) => Error::PermissionDenied,
+        From::Auth(Auth::RoleNotGranted) => Error::RoleNotGranted,
+        From::Auth(Auth::PermissionNotGranted) => Error::PermissionNotGranted,
+        From::Auth(Auth::AuthNotEnabled) => Error::AuthNotEnabled,
+        From::Auth(Auth::OldRevision) => Error::AuthOldRevision,
+        From::Auth(Auth::InvalidToken) => Error::InvalidAuthToken,
+        From::Auth(Auth::InvalidManagement) => Error::InvalidAuthMgmt,
         // etcd sends what it has no code for as Unknown, with the bare text.
         other => return Status::unknown(other.to_string()),
     };

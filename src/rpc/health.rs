@@ -6,6 +6,7 @@ use futures_util::stream::{self, Stream, StreamExt};
 use tonic::Status;
 
 use super::Server;
+use crate::auth::Credentials;
 use crate::pb::health::ServingStatus;
 use crate::pb::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
@@ -18,6 +19,7 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
 impl Server {
     pub(super) async fn health_check(
         self: Arc<Self>,
+        _: Credentials,
         request: HealthCheckRequest,
     ) -> Result<HealthCheckResponse, Status> {
         if request.service.is_empty() {
@@ -29,6 +31,7 @@ impl Server {
 
     pub(super) async fn health_list(
         self: Arc<Self>,
+        _: Credentials,
         _: HealthListRequest,
     ) -> Result<HealthListResponse, Status> {
         let statuses = [(String::new(), response(ServingStatus::Serving))].into();
@@ -38,6 +41,7 @@ impl Server {
     /// The status now; it stays as it is until the stream ends.
     pub(super) async fn health_watch(
         self: Arc<Self>,
+        _: Credentials,
         request: HealthCheckRequest,
     ) -> Result<impl Stream<Item = Result<HealthCheckResponse, Status>> + Send + use<>, Status>
     {

@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::error::{Error, status};
 use super::{Server, check};
+use crate::auth::Credentials;
 use crate::clock;
 use crate::limits::STREAM_CHUNK_ROWS;
 use crate::metrics::{self, Operation};
@@ -38,8 +39,8 @@ pub(super) fn mismatch() -> Status {
 }
 
 macro_rules! propose {
-    ($server:expr, $kind:ident, $request:expr) => {
-        match $server.node.propose(Op::$kind($request)).await {
+    ($server:expr, $who:expr, $kind:ident, $request:expr) => {
+        match $server.node.propose($who, Op::$kind($request)).await {
             Ok(Reply::$kind(response)) => Ok(response),
             Ok(_) => Err($crate::rpc::kv::mismatch()),
             Err(error) => Err($crate::rpc::error::status(error)),
@@ -55,6 +56,7 @@ fn observe<T>(operation: Operation, start: Instant, result: &Result<T, Status>) 
 impl Server {
     pub(super) async fn range(
         self: Arc<Self>,
+        who: Credentials,
         request: RangeRequest,
     ) -> Result<raw::RangeResponse, Status> {
         if self.learner.load(std::sync::atomic::Ordering::Relaxed) && !request.serializable {
@@ -62,68 +64,73 @@ impl Server {
         }
         check::range(&request)?;
         let start = clock::instant();
-        let result = self.node.range(&request).await.map_err(status);
+        let result = self.node.range(&who, &request).await.map_err(status);
         observe(Operation::Range, start, &result);
         result
     }
 
     pub(super) async fn put(
         self: Arc<Self>,
+        who: Credentials,
         request: PutRequest,
     ) -> Result<raw::PutResponse, Status> {
         let request = within_quota!(self, Put, request);
         check::put(&request)?;
         let start = clock::instant();
-        let result = propose!(self, Put, request);
+        let result = propose!(self, &who, Put, request);
         observe(Operation::Put, start, &result);
         result
     }
 
     pub(super) async fn delete_range(
         self: Arc<Self>,
+        who: Credentials,
         request: DeleteRangeRequest,
     ) -> Result<raw::DeleteRangeResponse, Status> {
         check::delete_range(&request)?;
         let start = clock::instant();
-        let result = propose!(self, DeleteRange, request);
+        let result = propose!(self, &who, DeleteRange, request);
         observe(Operation::DeleteRange, start, &result);
         result
     }
 
     pub(super) async fn txn(
         self: Arc<Self>,
+        who: Credentials,
         request: TxnRequest,
     ) -> Result<raw::TxnResponse, Status> {
         let request = within_quota!(self, Txn, request);
         check::txn(&request, self.config.txn_ops_max)?;
         let start = clock::instant();
         if check::is_read_only(&request) {
-            let result = self.node.read_txn(&request).await.map_err(status);
+            let result = self.node.read_txn(&who, &request).await.map_err(status);
             observe(Operation::ReadonlyTxn, start, &result);
             return result;
         }
-        let result = propose!(self, Txn, request);
+        let result = propose!(self, &who, Txn, request);
         observe(Operation::Txn, start, &result);
         result
     }
 
     pub(super) async fn compact(
         self: Arc<Self>,
+        who: Credentials,
         request: CompactionRequest,
     ) -> Result<CompactionResponse, Status> {
         let start = clock::instant();
-        let result = propose!(self, Compaction, request);
+        let result = propose!(self, &who, Compaction, request);
         observe(Operation::Compaction, start, &result);
         result
     }
 
     pub(super) async fn range_stream(
         self: Arc<Self>,
+        who: Credentials,
         request: RangeRequest,
     ) -> Result<impl Stream<Item = Result<raw::RangeStreamResponse, Status>> + Send + use<>, Status>
     {
         check::range_stream(&request)?;
-        let chunks = Chunks::new(self, request);
+        let chunks = Chunks::new(self, who, request);
         Ok(stream::unfold(Some(chunks), |chunks| async {
             let mut chunks = chunks?;
             match chunks.next().await {
@@ -137,6 +144,7 @@ impl Server {
 /// A range in pieces, all at the revision of the first.
 struct Chunks {
     server: Arc<Server>,
+    who: Credentials,
     request: RangeRequest,
     /// Rows that may still be sent.
     left: i64,
@@ -145,17 +153,17 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn new(server: Arc<Server>, mut request: RangeRequest) -> Self {
+    fn new(server: Arc<Server>, who: Credentials, mut request: RangeRequest) -> Self {
         let left = if request.limit <= 0 { i64::MAX } else { request.limit };
         if !request.count_only {
             request.limit = STREAM_CHUNK_ROWS.min(left);
         }
-        Self { server, request, left, sent: 0, header: None }
+        Self { server, who, request, left, sent: 0, header: None }
     }
 
     /// The next piece, and whether it is the last. Only the last has header, more and count.
     async fn next(&mut self) -> Result<(raw::RangeStreamResponse, bool), node::Error> {
-        let mut range = self.server.node.range(&self.request).await?;
+        let mut range = self.server.node.range(&self.who, &self.request).await?;
         let header = self.header.get_or_insert_with(|| range.header.unwrap_or_default()).to_owned();
         if self.request.count_only {
             let response = raw::RangeResponse {

@@ -8,6 +8,7 @@ use tonic::{Status, Streaming};
 use super::error::status;
 use super::kv::{propose, within_quota};
 use super::{Server, receive_error};
+use crate::auth::Credentials;
 use crate::node::{Op, Reply};
 use crate::pb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
@@ -18,25 +19,29 @@ use crate::pb::{
 impl Server {
     pub(super) async fn lease_grant(
         self: Arc<Self>,
+        who: Credentials,
         request: LeaseGrantRequest,
     ) -> Result<LeaseGrantResponse, Status> {
         let request = within_quota!(self, LeaseGrant, request);
-        propose!(self, LeaseGrant, request)
+        propose!(self, &who, LeaseGrant, request)
     }
 
     pub(super) async fn lease_revoke(
         self: Arc<Self>,
+        who: Credentials,
         request: LeaseRevokeRequest,
     ) -> Result<LeaseRevokeResponse, Status> {
-        propose!(self, LeaseRevoke, request)
+        propose!(self, &who, LeaseRevoke, request)
     }
 
     /// A lease that is not there is an answer, not an error: its TTL is -1.
     pub(super) async fn lease_time_to_live(
         self: Arc<Self>,
+        who: Credentials,
         request: LeaseTimeToLiveRequest,
     ) -> Result<LeaseTimeToLiveResponse, Status> {
-        let found = self.node.lease_time_to_live(request.id, request.keys).await.map_err(status)?;
+        let found =
+            self.node.lease_time_to_live(&who, request.id, request.keys).await.map_err(status)?;
         let header = Some(self.node.header());
         Ok(match found {
             Some(lease) => LeaseTimeToLiveResponse {
@@ -54,19 +59,22 @@ impl Server {
 
     pub(super) async fn lease_leases(
         self: Arc<Self>,
+        who: Credentials,
         _: LeaseLeasesRequest,
     ) -> Result<LeaseLeasesResponse, Status> {
-        let leases = self.node.lease_list().into_iter().map(|id| LeaseStatus { id }).collect();
+        let leases = self.node.lease_list(&who).await.map_err(status)?;
+        let leases = leases.into_iter().map(|id| LeaseStatus { id }).collect();
         Ok(LeaseLeasesResponse { header: Some(self.node.header()), leases })
     }
 
     /// One answer for each request, in order; a missing lease is answered with TTL 0.
     pub(super) fn lease_keep_alive(
         self: Arc<Self>,
+        who: Credentials,
         requests: Streaming<LeaseKeepAliveRequest>,
     ) -> impl Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send + use<> {
-        stream::unfold(Some((self, requests)), |state| async {
-            let (server, mut requests) = state?;
+        stream::unfold(Some((self, who, requests)), |state| async {
+            let (server, who, mut requests) = state?;
             let request = match requests.message().await {
                 Ok(request) => request?,
                 Err(error) => {
@@ -74,18 +82,22 @@ impl Server {
                     return Some((Err(error), None));
                 }
             };
-            match server.keep_alive(request.id).await {
-                Ok(response) => Some((Ok(response), Some((server, requests)))),
+            match server.keep_alive(&who, request.id).await {
+                Ok(response) => Some((Ok(response), Some((server, who, requests)))),
                 Err(error) => Some((Err(error), None)),
             }
         })
     }
 
-    async fn keep_alive(&self, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
+    async fn keep_alive(
+        &self,
+        who: &Credentials,
+        id: i64,
+    ) -> Result<LeaseKeepAliveResponse, Status> {
         // The header is filled before the renewal: its revision must not be later than a revoke
         // that the renewal did not see.
         let header = Some(self.node.header());
-        let ttl = self.node.lease_renew(id).await.map_err(status)?;
+        let ttl = self.node.lease_renew(who, id).await.map_err(status)?;
         Ok(LeaseKeepAliveResponse { header, id, ttl })
     }
 }

@@ -8,6 +8,7 @@ use tonic::Status;
 use super::Server;
 use super::kv::propose;
 use super::recipe::{self, Waiter, as_unknown};
+use crate::auth::Credentials;
 use crate::node::{Op, Reply};
 use crate::pb::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 use crate::pb::{DeleteRangeRequest, RangeRequest, TxnRequest};
@@ -15,13 +16,18 @@ use crate::pb::{DeleteRangeRequest, RangeRequest, TxnRequest};
 impl Server {
     pub(super) async fn lock(
         self: Arc<Self>,
+        who: Credentials,
         request: LockRequest,
     ) -> Result<LockResponse, Status> {
-        self.acquire(request).await.map_err(as_unknown)
+        self.acquire(&who, request).await.map_err(as_unknown)
     }
 
-    async fn acquire(self: Arc<Self>, request: LockRequest) -> Result<LockResponse, Status> {
-        let lease = self.session(request.lease).await?;
+    async fn acquire(
+        self: Arc<Self>,
+        who: &Credentials,
+        request: LockRequest,
+    ) -> Result<LockResponse, Status> {
+        let lease = self.session(who, request.lease).await?;
         let prefix = [request.name.as_ref(), b"/"].concat();
         let key = Bytes::from([prefix.as_slice(), format!("{lease:x}").as_bytes()].concat());
         let owner = || recipe::range_op(recipe::first_created(&prefix));
@@ -30,7 +36,7 @@ impl Server {
             success: vec![recipe::put(key.clone(), Bytes::new(), lease), owner()],
             failure: vec![recipe::get(key.clone()), owner()],
         };
-        let response = self.commit(request).await?;
+        let response = self.commit(who, request).await?;
         let header = response.header.unwrap_or_default();
         let mine = if response.succeeded {
             header.revision
@@ -40,9 +46,9 @@ impl Server {
         if recipe::found(&response, 1).is_none_or(|owner| owner.create_revision == mine) {
             return Ok(LockResponse { header: Some(header), key });
         }
-        let waiter = Waiter::new(Arc::clone(&self), key.clone(), mine);
-        self.wait_turn(&prefix, mine).await?;
-        let still = self.get(&RangeRequest { key: key.clone(), ..Default::default() }).await?;
+        let waiter = Waiter::new(Arc::clone(&self), who.clone(), key.clone(), mine);
+        self.wait_turn(who, &prefix, mine).await?;
+        let still = self.get(who, &RangeRequest { key: key.clone(), ..Default::default() }).await?;
         waiter.keep();
         if still.kvs.is_empty() {
             return Err(Status::unknown("mutex: session is expired"));
@@ -52,13 +58,14 @@ impl Server {
 
     pub(super) async fn unlock(
         self: Arc<Self>,
+        who: Credentials,
         request: UnlockRequest,
     ) -> Result<UnlockResponse, Status> {
         if request.key.is_empty() {
             return Err(as_unknown(super::Error::EmptyKey.into()));
         }
         let request = DeleteRangeRequest { key: request.key, ..Default::default() };
-        let deleted = propose!(self, DeleteRange, request).map_err(as_unknown)?;
+        let deleted = propose!(self, &who, DeleteRange, request).map_err(as_unknown)?;
         Ok(UnlockResponse { header: deleted.header })
     }
 }

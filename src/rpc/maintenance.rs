@@ -7,6 +7,7 @@ use tonic::Status;
 use super::Server;
 use super::error::{Error, status};
 use super::kv::propose;
+use crate::auth::Credentials;
 use crate::node::{Op, Reply};
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{
@@ -18,18 +19,20 @@ impl Server {
     /// Even a list goes through the log, as in etcd. An unknown action would end etcd's process.
     pub(super) async fn alarm(
         self: Arc<Self>,
+        who: Credentials,
         request: AlarmRequest,
     ) -> Result<AlarmResponse, Status> {
         if AlarmAction::try_from(request.action).is_err() {
             return Err(Error::UnknownAlarmAction.into());
         }
-        let mut response = propose!(self, Alarm, request)?;
+        let mut response = propose!(self, &who, Alarm, request)?;
         self.node.fill(&mut response.header);
         Ok(response)
     }
 
     pub(super) async fn status(
         self: Arc<Self>,
+        _: Credentials,
         _: StatusRequest,
     ) -> Result<StatusResponse, Status> {
         let status = self.node.status();
@@ -50,13 +53,18 @@ impl Server {
         })
     }
 
-    pub(super) async fn hash(self: Arc<Self>, _: HashRequest) -> Result<HashResponse, Status> {
+    pub(super) async fn hash(
+        self: Arc<Self>,
+        _: Credentials,
+        _: HashRequest,
+    ) -> Result<HashResponse, Status> {
         let hash = self.node.hash().await.map_err(status)?;
         Ok(HashResponse { header: Some(self.node.header()), hash })
     }
 
     pub(super) async fn hash_kv(
         self: Arc<Self>,
+        _: Credentials,
         request: HashKvRequest,
     ) -> Result<HashKvResponse, Status> {
         let hashed = self.node.hash_kv(request.revision).await.map_err(status)?;

@@ -1,7 +1,7 @@
 //! The gRPC services: what comes over the wire, checked, and handed to the node.
 //!
 //! ```text
-//!   path ─► method ─► decode ─► admit (learner, metadata, leader) ─► check ─► node ─► encode
+//!   path ─► method ─► decode ─► admit (learner, metadata, leader, rule) ─► check ─► node ─► encode
 //! ```
 //!
 //! One file per service. [`Server::call`] finds the method by its path; unary calls run through
@@ -9,9 +9,13 @@
 //! and `check` the shape of requests; both are pure. This room knows no store, no log and no
 //! socket: listeners belong to `server`.
 //!
+//! Every handler gets the credentials that its call came with and hands them to the node. A method
+//! has a rule in `auth`; without one it is root's alone.
+//!
 //! A stream ends before its client wants it when the server stops, and, if the client asked for a
 //! leader with the metadata `hasleader`, when there was none for three election timeouts.
 
+mod auth;
 mod check;
 mod cluster;
 mod election;
@@ -41,6 +45,7 @@ use tokio::sync::watch as latest;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
+use crate::auth::Credentials;
 use crate::clock;
 use crate::metrics::{self, METHODS, Method};
 use crate::node::Node;
@@ -255,7 +260,40 @@ impl Server {
             ("grpc.health.v1.Health", "List") => {
                 unary!("grpc.health.v1.Health", "List", Self::health_list)
             }
+            ("etcdserverpb.Auth", name) => self.auth(name, &parts, body).await,
             _ => self.streams(service, name, &parts, body).await,
+        }
+    }
+
+    async fn auth<B>(self: &Arc<Self>, name: &str, parts: &Parts, body: B) -> Output
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError> + Send + Sync,
+    {
+        macro_rules! unary {
+            ($name:literal, $handler:expr) => {
+                self.unary(method!("etcdserverpb.Auth", $name), parts, body, $handler).await
+            };
+        }
+        match name {
+            "AuthEnable" => unary!("AuthEnable", Self::auth_enable),
+            "AuthDisable" => unary!("AuthDisable", Self::auth_disable),
+            "AuthStatus" => unary!("AuthStatus", Self::auth_status),
+            "Authenticate" => unary!("Authenticate", Self::authenticate),
+            "UserAdd" => unary!("UserAdd", Self::user_add),
+            "UserGet" => unary!("UserGet", Self::user_get),
+            "UserList" => unary!("UserList", Self::user_list),
+            "UserDelete" => unary!("UserDelete", Self::user_delete),
+            "UserChangePassword" => unary!("UserChangePassword", Self::user_change_password),
+            "UserGrantRole" => unary!("UserGrantRole", Self::user_grant_role),
+            "UserRevokeRole" => unary!("UserRevokeRole", Self::user_revoke_role),
+            "RoleAdd" => unary!("RoleAdd", Self::role_add),
+            "RoleGet" => unary!("RoleGet", Self::role_get),
+            "RoleList" => unary!("RoleList", Self::role_list),
+            "RoleDelete" => unary!("RoleDelete", Self::role_delete),
+            "RoleGrantPermission" => unary!("RoleGrantPermission", Self::role_grant_permission),
+            "RoleRevokePermission" => unary!("RoleRevokePermission", Self::role_revoke_permission),
+            _ => unknown("etcdserverpb.Auth", name),
         }
     }
 
@@ -308,7 +346,7 @@ impl Server {
         R: Message,
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
-        F: AsyncFnOnce(Arc<Self>, M) -> Result<R, Status>,
+        F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
     {
         let request = match grpc::decode(body, self.config.message_bytes_max()).await {
             Ok(request) => request,
@@ -318,7 +356,8 @@ impl Server {
         method.received.inc();
         let answer = async {
             self.admit(&parts.headers, method)?;
-            grpc::encode(&handler(Arc::clone(self), request).await?)
+            let who = self.identify(parts, method).await?;
+            grpc::encode(&handler(Arc::clone(self), who, request).await?)
         };
         let answer = match grpc::timeout(&parts.headers) {
             None => answer.await,
@@ -346,7 +385,7 @@ impl Server {
         S: futures_core::Stream<Item = Result<R, Status>> + Send + 'static,
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
-        F: AsyncFnOnce(Arc<Self>, M) -> Result<S, Status>,
+        F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<S, Status>,
     {
         let request: M = match grpc::decode(body, self.config.message_bytes_max()).await {
             Ok(request) => request,
@@ -356,7 +395,8 @@ impl Server {
         method.received.inc();
         let stream = async {
             self.admit(&parts.headers, method)?;
-            handler(Arc::clone(self), request).await
+            let who = self.identify(parts, method).await?;
+            handler(Arc::clone(self), who, request).await
         };
         match stream.await {
             Ok(stream) => self.stream_body::<R, M, S>(method, parts, start, stream).await,
@@ -380,14 +420,21 @@ impl Server {
         S: futures_core::Stream<Item = Result<R, Status>> + Send + 'static,
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError> + Send + Sync,
-        F: FnOnce(Arc<Self>, tonic::Streaming<M>) -> S,
+        F: FnOnce(Arc<Self>, Credentials, tonic::Streaming<M>) -> S,
     {
         let start = self.start_stream(method);
-        if let Err(error) = self.admit(&parts.headers, method) {
-            let status = Status::from(error);
-            method.handled(status.code() as usize, start.elapsed().as_secs_f64());
-            return grpc::failure(&status);
-        }
+        let admitted = self.admit(&parts.headers, method).map_err(Status::from);
+        let who = match admitted {
+            Ok(()) => self.identify(parts, method).await,
+            Err(status) => Err(status),
+        };
+        let who = match who {
+            Ok(who) => who,
+            Err(status) => {
+                method.handled(status.code() as usize, start.elapsed().as_secs_f64());
+                return grpc::failure(&status);
+            }
+        };
         let decoder = tonic::codec::Codec::decoder(&mut ProstCodec::<R, M>::default());
         let requests = tonic::Streaming::new_request(
             grpc::Counting { decoder, method },
@@ -395,7 +442,7 @@ impl Server {
             None,
             Some(self.config.message_bytes_max()),
         );
-        let stream = handler(Arc::clone(self), requests);
+        let stream = handler(Arc::clone(self), who, requests);
         self.stream_body::<R, M, S>(method, parts, start, stream).await
     }
 

@@ -13,8 +13,9 @@ use tonic::Status;
 use super::Server;
 use super::error::{Error, status};
 use super::kv::propose;
+use crate::auth::Credentials;
 use crate::mvcc::Change;
-use crate::node::{Node, Op, Reply};
+use crate::node::{Node, Op, Reply, WatchError, WatchStream};
 use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::range_request::{SortOrder, SortTarget};
 use crate::pb::request_op::Request;
@@ -101,24 +102,37 @@ pub(super) fn first(range: &raw::RangeResponse) -> Option<KeyValue> {
 
 impl Server {
     /// The caller's lease, or a new one.
-    pub(super) async fn session(&self, lease: i64) -> Result<i64, Status> {
+    pub(super) async fn session(&self, who: &Credentials, lease: i64) -> Result<i64, Status> {
         if lease != 0 {
             return Ok(lease);
         }
         let request = LeaseGrantRequest { ttl: SESSION_TTL_SECONDS, id: 0 };
-        Ok(propose!(self, LeaseGrant, request)?.id)
+        Ok(propose!(self, who, LeaseGrant, request)?.id)
     }
 
-    pub(super) async fn commit(&self, request: TxnRequest) -> Result<raw::TxnResponse, Status> {
-        propose!(self, Txn, request)
+    pub(super) async fn commit(
+        &self,
+        who: &Credentials,
+        request: TxnRequest,
+    ) -> Result<raw::TxnResponse, Status> {
+        propose!(self, who, Txn, request)
     }
 
-    pub(super) async fn get(&self, request: &RangeRequest) -> Result<raw::RangeResponse, Status> {
-        self.node.range(request).await.map_err(status)
+    pub(super) async fn get(
+        &self,
+        who: &Credentials,
+        request: &RangeRequest,
+    ) -> Result<raw::RangeResponse, Status> {
+        self.node.range(who, request).await.map_err(status)
     }
 
     /// Waits until no key under the prefix is older than the one created at `revision`.
-    pub(super) async fn wait_turn(&self, prefix: &[u8], revision: i64) -> Result<(), Status> {
+    pub(super) async fn wait_turn(
+        &self,
+        who: &Credentials,
+        prefix: &[u8],
+        revision: i64,
+    ) -> Result<(), Status> {
         let older = RangeRequest {
             key: Bytes::copy_from_slice(prefix),
             range_end: prefix_end(prefix),
@@ -129,19 +143,19 @@ impl Server {
             ..Default::default()
         };
         loop {
-            let range = self.get(&older).await?;
+            let range = self.get(who, &older).await?;
             let Some(before) = first(&range) else { return Ok(()) };
-            self.wait_delete(before.key, before.create_revision).await?;
+            self.wait_delete(who, before.key, before.create_revision).await?;
         }
     }
 
     /// Waits until the key of this create revision is gone.
-    async fn wait_delete(&self, key: Bytes, created: i64) -> Result<(), Status> {
+    async fn wait_delete(&self, who: &Credentials, key: Bytes, created: i64) -> Result<(), Status> {
         // The watcher is there before the look, so that no deletion falls between.
-        let mut events = Events::new(&self.node, KeyRange::single(key.clone()))?;
+        let mut events = Events::new(&self.node, who, KeyRange::single(key.clone())).await?;
         let request = RangeRequest { key, serializable: true, ..Default::default() };
         loop {
-            let range = self.get(&request).await?;
+            let range = self.get(who, &request).await?;
             if first(&range).is_none_or(|row| row.create_revision != created) {
                 return Ok(());
             }
@@ -152,19 +166,25 @@ impl Server {
 
 /// Each change of a range from now on, in order.
 pub(super) struct Events {
-    node: Node,
-    stream: Arc<hub::Stream>,
+    stream: WatchStream,
     /// Changes that were taken from the stream, each with its header's revision.
     taken: VecDeque<(i64, Change)>,
 }
 
 impl Events {
-    pub(super) fn new(node: &Node, range: KeyRange) -> Result<Self, Status> {
-        let stream = node.hub().stream();
+    pub(super) async fn new(
+        node: &Node,
+        who: &Credentials,
+        range: KeyRange,
+    ) -> Result<Self, Status> {
+        let stream = node.watch_stream();
         let spec =
             hub::Spec { range, start_revision: 0, watch_id: 0, no_put: false, no_delete: false };
-        stream.create(spec).map_err(|error| Status::unknown(error.to_string()))?;
-        Ok(Self { node: node.clone(), stream: Arc::new(stream), taken: VecDeque::new() })
+        match stream.create(who, spec).await {
+            Ok(_) => Ok(Self { stream, taken: VecDeque::new() }),
+            Err(WatchError::Refused(error)) => Err(status(error)),
+            Err(WatchError::Watch(error)) => Err(Status::unknown(error.to_string())),
+        }
     }
 
     /// The next change, and the revision of the answer that carries it.
@@ -177,8 +197,7 @@ impl Events {
                 Next::Item(item) => self.take(item)?,
                 Next::Wait => self.stream.wait().await,
                 Next::CatchUp => {
-                    let stream = Arc::clone(&self.stream);
-                    let items = self.node.read(move |_| stream.catch_up()).await.map_err(status)?;
+                    let items = self.stream.catch_up().await.map_err(status)?;
                     items.into_iter().try_for_each(|item| self.take(item))?;
                 }
             }
@@ -200,14 +219,15 @@ impl Events {
 /// Takes a waiter's key back when its caller goes away or its wait fails.
 pub(super) struct Waiter {
     server: Arc<Server>,
+    who: Credentials,
     key: Bytes,
     created: i64,
     armed: bool,
 }
 
 impl Waiter {
-    pub(super) fn new(server: Arc<Server>, key: Bytes, created: i64) -> Self {
-        Self { server, key, created, armed: true }
+    pub(super) fn new(server: Arc<Server>, who: Credentials, key: Bytes, created: i64) -> Self {
+        Self { server, who, key, created, armed: true }
     }
 
     pub(super) fn keep(mut self) {
@@ -221,6 +241,7 @@ impl Drop for Waiter {
             return;
         }
         let (server, key, created) = (Arc::clone(&self.server), self.key.clone(), self.created);
+        let who = self.who.clone();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         // The call is over, so that nobody is left to hear of a failure; the lease ends the key.
         runtime.spawn(async move {
@@ -229,7 +250,7 @@ impl Drop for Waiter {
                 success: vec![delete(key)],
                 failure: Vec::new(),
             };
-            drop(server.commit(request).await);
+            drop(server.commit(&who, request).await);
         });
     }
 }

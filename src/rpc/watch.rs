@@ -17,19 +17,19 @@ use tonic::{Status, Streaming};
 
 use super::error::{Error, status};
 use super::{Server, receive_error};
+use crate::auth::Credentials;
 use crate::metrics;
-use crate::mvcc::{Change, ChangeKind, Mvcc, View};
+use crate::mvcc::{Change, ChangeKind};
+use crate::node::{self, WatchError, WatchStream};
 use crate::pb::raw::{Event, WatchResponse};
 use crate::pb::watch_create_request::FilterType;
 use crate::pb::watch_request::RequestUnion;
 use crate::pb::{EventType, ResponseHeader, WatchCreateRequest, WatchRequest};
 use crate::types::KeyRange;
-use crate::watch::{self, Item, Next, Spec};
+use crate::watch::{Item, Next, Spec};
 
 /// Watch id of what concerns no single watcher.
 const NO_WATCH_ID: i64 = -1;
-/// Previous pairs read on the thread that serves the connection; more are read elsewhere.
-const PREVIOUS_INLINE_MAX: usize = 16;
 
 /// What a watcher wants besides its events.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,7 +43,8 @@ struct Wishes {
 
 struct Session {
     server: Arc<Server>,
-    stream: Arc<watch::Stream>,
+    who: Credentials,
+    stream: WatchStream,
     /// None after the client's half-close, which leaves the watchers alive.
     requests: Option<Streaming<WatchRequest>>,
     wishes: HashMap<i64, Wishes>,
@@ -54,6 +55,7 @@ struct Session {
 impl Server {
     pub(super) fn watch(
         self: Arc<Self>,
+        who: Credentials,
         requests: Streaming<WatchRequest>,
     ) -> impl Stream<Item = Result<WatchResponse, Status>> + Send + use<> {
         let interval = self.config.watch_progress_interval;
@@ -64,8 +66,9 @@ impl Server {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         metrics::watch_streams().inc();
         let session = Session {
-            stream: Arc::new(self.node.hub().stream()),
+            stream: self.node.watch_stream(),
             server: self,
+            who,
             requests: Some(requests),
             wishes: HashMap::new(),
             outbox: VecDeque::new(),
@@ -98,7 +101,7 @@ impl Session {
             if let Some(response) = self.outbox.pop_front() {
                 return Ok(response);
             }
-            self.take_waiting_request()?;
+            self.take_waiting_request().await?;
             if !self.outbox.is_empty() {
                 // A refusal is there at once; nothing else would wake the stream for it.
                 continue;
@@ -106,8 +109,7 @@ impl Session {
             match self.stream.next() {
                 Next::Item(item) => self.send(vec![item]).await?,
                 Next::CatchUp => {
-                    let stream = Arc::clone(&self.stream);
-                    let items = self.server.node.read(move |_| stream.catch_up()).await;
+                    let items = self.stream.catch_up().await;
                     self.send(items.map_err(status)?).await?;
                 }
                 Next::Wait => self.wait().await?,
@@ -123,7 +125,7 @@ impl Session {
             }
         };
         tokio::select! {
-            request = request => self.received(request),
+            request = request => self.received(request).await,
             () = self.stream.wait() => Ok(()),
             _ = self.ticks.tick() => {
                 self.tell_progress();
@@ -133,18 +135,21 @@ impl Session {
     }
 
     /// Serves a request that is here already, without waiting for one.
-    fn take_waiting_request(&mut self) -> Result<(), Status> {
+    async fn take_waiting_request(&mut self) -> Result<(), Status> {
         let Some(requests) = &mut self.requests else { return Ok(()) };
         match requests.message().now_or_never() {
-            Some(request) => self.received(request),
+            Some(request) => self.received(request).await,
             None => Ok(()),
         }
     }
 
-    fn received(&mut self, request: Result<Option<WatchRequest>, Status>) -> Result<(), Status> {
+    async fn received(
+        &mut self,
+        request: Result<Option<WatchRequest>, Status>,
+    ) -> Result<(), Status> {
         match request {
             Ok(Some(request)) => {
-                self.handle(request);
+                self.handle(request).await;
                 Ok(())
             }
             Ok(None) => {
@@ -155,9 +160,9 @@ impl Session {
         }
     }
 
-    fn handle(&mut self, request: WatchRequest) {
+    async fn handle(&mut self, request: WatchRequest) {
         match request.request_union {
-            Some(RequestUnion::CreateRequest(create)) => self.create(create),
+            Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
             Some(RequestUnion::CancelRequest(cancel)) => {
                 // An unknown id is no news, as in etcd. The wishes go with the Canceled: events
                 // before it still need them.
@@ -168,7 +173,7 @@ impl Session {
         }
     }
 
-    fn create(&mut self, request: WatchCreateRequest) {
+    async fn create(&mut self, request: WatchCreateRequest) {
         if request.start_revision < 0 {
             return self.refuse(Error::Compacted.wire().1.to_owned());
         }
@@ -189,11 +194,12 @@ impl Session {
             no_put,
             no_delete,
         };
-        match self.stream.create(spec) {
+        match self.stream.create(&self.who, spec).await {
             Ok(watch_id) => {
                 self.wishes.insert(watch_id, wishes);
             }
-            Err(error) => self.refuse(error.to_string()),
+            Err(WatchError::Refused(error)) => self.refuse(refusal(error)),
+            Err(WatchError::Watch(error)) => self.refuse(error.to_string()),
         }
     }
 
@@ -264,15 +270,12 @@ impl Session {
         }
         let wishes = *wishes;
         metrics::events().inc_by(changes.len() as u64);
-        let node = &self.server.node;
-        let events = if !wishes.prev_kv {
-            changes.into_iter().map(|change| event(change, None)).collect()
-        } else if changes.len() <= PREVIOUS_INLINE_MAX {
-            events_with_previous(node.mvcc(), changes).map_err(|error| status(error.into()))?
-        } else {
-            let events = node.read(move |mvcc| events_with_previous(mvcc, changes)).await;
-            events.map_err(status)?
+        let previous = match wishes.prev_kv {
+            true => self.stream.previous(&changes).await.map_err(status)?,
+            false => vec![None; changes.len()],
         };
+        let events = changes.into_iter().zip(previous);
+        let events = events.map(|(change, previous)| event(change, previous)).collect();
         let header = self.header(revision);
         let response = WatchResponse { header, watch_id, events, ..Default::default() };
         if wishes.fragment {
@@ -297,27 +300,10 @@ fn event(change: Change, prev_kv: Option<Bytes>) -> Event {
     Event { kind: kind as i32, kv: Some(change.kv), prev_kv }
 }
 
-fn events_with_previous(
-    mvcc: &Mvcc,
-    changes: Vec<Change>,
-) -> Result<Vec<Event>, crate::mvcc::Error> {
-    let view = mvcc.view();
-    changes
-        .into_iter()
-        .map(|change| {
-            let previous = previous(&view, &change)?;
-            Ok(event(change, previous))
-        })
-        .collect()
-}
-
-/// The pair before a change; none for a creation, or where history is compacted away.
-fn previous(view: &View<'_>, change: &Change) -> Result<Option<Bytes>, crate::mvcc::Error> {
-    let before = change.revision.main - 1;
-    if change.is_create || before < view.current().compact_revision {
-        return Ok(None);
-    }
-    view.get(&change.key, before)
+/// Why a watcher is refused, which here is said with the code.
+fn refusal(error: node::Error) -> String {
+    let status = status(error);
+    format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
 }
 
 /// Splits a response that is too large; all parts but the last say that more follow.

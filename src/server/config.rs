@@ -70,6 +70,9 @@ pub(super) struct Config {
     pub compaction: Compaction,
     pub compaction_pause: Option<Duration>,
     pub progress_interval: Duration,
+    pub auth_token: String,
+    pub auth_token_ttl: Duration,
+    pub bcrypt_cost: u32,
     pub warning_request: Duration,
     pub extensive_metrics: bool,
     pub origins: Vec<String>,
@@ -283,6 +286,9 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
             .own_duration("watch-progress-notify-interval")
             .unwrap_or(limits::WATCH_PROGRESS_INTERVAL)
             .max(limits::WATCH_PROGRESS_INTERVAL_MIN),
+        auth_token: given.text("auth-token").to_owned(),
+        auth_token_ttl: Duration::from_secs(values.uint("auth-token-ttl")),
+        bcrypt_cost: u32::try_from(values.uint("bcrypt-cost")).unwrap_or(u32::MAX),
         warning_request: values.duration("warning-unary-request-duration"),
         extensive_metrics: given.text("metrics") == "extensive",
         origins: values.words("cors"),

@@ -359,6 +359,9 @@ fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> 
             Compaction::Revision(count) => Some(node::Retention::Revision(count)),
         },
         compaction_sleep_interval: config.compaction_pause.unwrap_or(limits::COMPACTION_PAUSE),
+        auth_token: config.auth_token.clone(),
+        auth_token_ttl: config.auth_token_ttl,
+        bcrypt_cost: config.bcrypt_cost,
     }
 }
 

@@ -1,0 +1,158 @@
+//! Auth: users, roles, logins; and who a call is from.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderName};
+use http::request::Parts;
+use tonic::Status;
+
+use super::Server;
+use super::error::status;
+use super::kv::propose;
+use crate::auth::{Credentials, Demand};
+use crate::metrics::Method;
+use crate::node::{Op, Reply};
+use crate::pb::{
+    AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse,
+    AuthRoleAddRequest, AuthRoleAddResponse, AuthRoleDeleteRequest, AuthRoleDeleteResponse,
+    AuthRoleGetRequest, AuthRoleGetResponse, AuthRoleGrantPermissionRequest,
+    AuthRoleGrantPermissionResponse, AuthRoleListRequest, AuthRoleListResponse,
+    AuthRoleRevokePermissionRequest, AuthRoleRevokePermissionResponse, AuthStatusRequest,
+    AuthStatusResponse, AuthUserAddRequest, AuthUserAddResponse, AuthUserChangePasswordRequest,
+    AuthUserChangePasswordResponse, AuthUserDeleteRequest, AuthUserDeleteResponse,
+    AuthUserGetRequest, AuthUserGetResponse, AuthUserGrantRoleRequest, AuthUserGrantRoleResponse,
+    AuthUserListRequest, AuthUserListResponse, AuthUserRevokeRoleRequest,
+    AuthUserRevokeRoleResponse, AuthenticateRequest, AuthenticateResponse,
+};
+
+const TOKEN: HeaderName = HeaderName::from_static("token");
+const BEARER: &[u8] = b"Bearer ";
+
+/// What a call came with: the metadata `token`, else `authorization`.
+fn credentials(parts: &Parts) -> Credentials {
+    let token = parts.headers.get(TOKEN).or_else(|| parts.headers.get(AUTHORIZATION));
+    Credentials::token(token.map(|value| {
+        let bytes = value.as_bytes();
+        Bytes::copy_from_slice(bytes.strip_prefix(BEARER).unwrap_or(bytes))
+    }))
+}
+
+/// What a method demands before its request is looked at; none where the node decides on what is
+/// asked for, with the credentials that it gets. A method that stands nowhere is root's.
+fn rule(method: &Method) -> Option<Demand> {
+    match (method.service, method.name) {
+        (
+            "etcdserverpb.KV",
+            "Range" | "RangeStream" | "Put" | "DeleteRange" | "Txn" | "Compact",
+        )
+        | ("etcdserverpb.Watch", "Watch")
+        | (
+            "etcdserverpb.Lease",
+            "LeaseGrant" | "LeaseRevoke" | "LeaseKeepAlive" | "LeaseTimeToLive" | "LeaseLeases",
+        )
+        | ("etcdserverpb.Maintenance", "Alarm")
+        | ("etcdserverpb.Auth", _)
+        | ("v3lockpb.Lock", _)
+        | ("v3electionpb.Election", _)
+        | ("grpc.health.v1.Health", _) => None,
+        ("etcdserverpb.Cluster", "MemberList") | ("etcdserverpb.Maintenance", "Status") => {
+            Some(Demand::Somebody)
+        }
+        _ => Some(Demand::Root),
+    }
+}
+
+macro_rules! handlers {
+    ($($handler:ident $kind:ident($request:ty) -> $response:ty;)*) => {
+        $(pub(super) async fn $handler(
+            self: Arc<Self>,
+            who: Credentials,
+            request: $request,
+        ) -> Result<$response, Status> {
+            propose!(self, &who, $kind, request)
+        })*
+    };
+}
+
+impl Server {
+    /// Takes a call's credentials, and sees to its method's rule.
+    pub(super) async fn identify(
+        &self,
+        parts: &Parts,
+        method: &Method,
+    ) -> Result<Credentials, Status> {
+        let who = credentials(parts);
+        if let Some(demand) = rule(method) {
+            self.node.permits(&who, &demand).await.map_err(status)?;
+        }
+        Ok(who)
+    }
+
+    pub(super) async fn authenticate(
+        self: Arc<Self>,
+        _: Credentials,
+        request: AuthenticateRequest,
+    ) -> Result<AuthenticateResponse, Status> {
+        self.node.authenticate(request).await.map_err(status)
+    }
+
+    handlers! {
+        auth_enable AuthEnable(AuthEnableRequest) -> AuthEnableResponse;
+        auth_disable AuthDisable(AuthDisableRequest) -> AuthDisableResponse;
+        auth_status AuthStatus(AuthStatusRequest) -> AuthStatusResponse;
+        user_add UserAdd(AuthUserAddRequest) -> AuthUserAddResponse;
+        user_get UserGet(AuthUserGetRequest) -> AuthUserGetResponse;
+        user_list UserList(AuthUserListRequest) -> AuthUserListResponse;
+        user_delete UserDelete(AuthUserDeleteRequest) -> AuthUserDeleteResponse;
+        user_change_password UserChangePassword(AuthUserChangePasswordRequest) -> AuthUserChangePasswordResponse;
+        user_grant_role UserGrantRole(AuthUserGrantRoleRequest) -> AuthUserGrantRoleResponse;
+        user_revoke_role UserRevokeRole(AuthUserRevokeRoleRequest) -> AuthUserRevokeRoleResponse;
+        role_add RoleAdd(AuthRoleAddRequest) -> AuthRoleAddResponse;
+        role_get RoleGet(AuthRoleGetRequest) -> AuthRoleGetResponse;
+        role_list RoleList(AuthRoleListRequest) -> AuthRoleListResponse;
+        role_delete RoleDelete(AuthRoleDeleteRequest) -> AuthRoleDeleteResponse;
+        role_grant_permission RoleGrantPermission(AuthRoleGrantPermissionRequest) -> AuthRoleGrantPermissionResponse;
+        role_revoke_permission RoleRevokePermission(AuthRoleRevokePermissionRequest) -> AuthRoleRevokePermissionResponse;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::METHODS;
+
+    #[test]
+    fn a_method_without_a_rule_is_roots() {
+        let roots = |service: &str, name: &str| {
+            let at = METHODS.iter().position(|(s, n, _)| *s == service && *n == name);
+            rule(crate::metrics::method(at.unwrap())) == Some(Demand::Root)
+        };
+        for name in ["Defragment", "Hash", "HashKV", "Snapshot", "MoveLeader", "Downgrade"] {
+            assert!(roots("etcdserverpb.Maintenance", name), "{name}");
+        }
+        for name in ["MemberAdd", "MemberRemove", "MemberUpdate", "MemberPromote"] {
+            assert!(roots("etcdserverpb.Cluster", name), "{name}");
+        }
+        assert!(!roots("etcdserverpb.Maintenance", "Status"));
+        assert!(!roots("etcdserverpb.KV", "Put"));
+    }
+
+    #[test]
+    fn a_token_is_taken_from_either_field() {
+        let of = |fields: &[(&str, &str)]| {
+            let mut request = http::Request::builder();
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            credentials(&request.body(()).unwrap().into_parts().0)
+        };
+        let token =
+            |text: &'static str| Credentials::token(Some(Bytes::from_static(text.as_bytes())));
+        assert_eq!(of(&[]), Credentials::default());
+        assert_eq!(of(&[("authorization", "Bearer a.1")]), token("a.1"));
+        assert_eq!(of(&[("authorization", "b"), ("token", "Bearer a.1")]), token("a.1"));
+        assert_eq!(of(&[("token", "bearer a.1")]), token("bearer a.1"));
+        assert_eq!(of(&[("token", "")]), token(""));
+    }
+}
