@@ -191,3 +191,10 @@ pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 pub const LOG_LINES_PER_SECOND: u64 = 100;
 /// Log messages that are counted apart; more share places.
 pub const LOG_SAMPLER_PLACES: usize = 4096;
+
+/// Branches above one another in a bbolt file: each has two children, so fewer bits than a page
+/// number has are enough for any tree.
+pub const BBOLT_DEPTH_MAX: usize = 64;
+/// Largest page, with what overflows, that is believed; the default limit of a request is 300 times
+/// smaller.
+pub const BBOLT_PAGE_BYTES_MAX: u64 = 512 << 20;
