@@ -194,3 +194,9 @@ pub const LOG_SAMPLER_PLACES: usize = 4096;
 
 /// A configuration file; etcd's longest is a few kilobytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Branches above one another in a bbolt file: each has two children, so fewer bits than a page
+/// number has are enough for any tree.
+pub const BBOLT_DEPTH_MAX: usize = 64;
+/// Largest page, with what overflows, that is believed; the default limit of a request is 300 times
+/// smaller.
+pub const BBOLT_PAGE_BYTES_MAX: u64 = 512 << 20;
