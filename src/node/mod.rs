@@ -21,6 +21,7 @@ mod boot;
 mod duties;
 mod error;
 mod ids;
+mod snapshot;
 mod status;
 mod sweeper;
 mod waits;
@@ -53,6 +54,7 @@ pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
 pub use boot::StartError;
 pub use error::Error;
+pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 
 use ids::RequestIds;
