@@ -192,6 +192,8 @@ pub const LOG_LINES_PER_SECOND: u64 = 100;
 /// Log messages that are counted apart; more share places.
 pub const LOG_SAMPLER_PLACES: usize = 4096;
 
+/// A configuration file; etcd's longest is a few kilobytes.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Branches above one another in a bbolt file: each has two children, so fewer bits than a page
 /// number has are enough for any tree.
 pub const BBOLT_DEPTH_MAX: usize = 64;

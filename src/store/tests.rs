@@ -487,6 +487,18 @@ fn flipped_bits_are_never_served() {
 }
 
 #[test]
+fn more_pages_than_can_be_are_refused() {
+    let fixture = filled(10);
+    let data = fixture.file("data.mdb");
+    let mut bytes = fs::read(&data).unwrap();
+    for meta in [0, 4096] {
+        bytes[meta + 136 + 7] ^= 0x40;
+    }
+    fs::write(&data, &bytes).unwrap();
+    assert!(fixture.refusal().contains("more pages than there can be"));
+}
+
+#[test]
 fn garbage_pages_are_never_served() {
     let fixture = filled(600);
     let data = fixture.file("data.mdb");
