@@ -21,6 +21,7 @@ mod boot;
 mod duties;
 mod error;
 mod ids;
+mod snapshot;
 mod status;
 mod steps;
 mod sweeper;
@@ -54,6 +55,7 @@ pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
 pub use boot::{StartError, Surroundings};
 pub use error::Error;
+pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
 
