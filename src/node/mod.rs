@@ -22,6 +22,7 @@ mod duties;
 mod error;
 mod ids;
 mod status;
+mod steps;
 mod sweeper;
 mod waits;
 
@@ -36,7 +37,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use crate::apply::{self, Quota};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::lease::{Lessor, Renewal};
 use crate::limits;
 use crate::members::Members;
@@ -51,9 +52,10 @@ use crate::watch::Hub;
 
 pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
-pub use boot::StartError;
+pub use boot::{StartError, Surroundings};
 pub use error::Error;
 pub use status::{HashKv, LeaseInfo, Status};
+pub use steps::Steps;
 
 use ids::RequestIds;
 use sweeper::Sweeper;
@@ -171,12 +173,12 @@ impl Node {
             return Err(error.into());
         }
         crate::metrics::proposals_pending().inc();
-        let reply = tokio::time::timeout(self.request_timeout(), reply).await;
+        let reply = clock::timeout(&*inner.clock, self.request_timeout(), reply).await;
         crate::metrics::proposals_pending().dec();
         let reply = match reply {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(_)) => return Err(Error::Stopped),
-            Err(_) => {
+            Some(Ok(reply)) => reply,
+            Some(Err(_)) => return Err(Error::Stopped),
+            None => {
                 inner.waits.forget(id);
                 crate::metrics::proposals_failed().inc();
                 return Err(self.timeout_kind());
@@ -251,10 +253,10 @@ impl Node {
             Ok(index) => applied.wait(index, done),
             Err(error) => drop(done.send(Err(error.into()))),
         });
-        match tokio::time::timeout(self.request_timeout(), waiting).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Error::Stopped),
-            Err(_) => {
+        match clock::timeout(&*self.0.clock, self.request_timeout(), waiting).await {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(Error::Stopped),
+            None => {
                 crate::metrics::read_indexes_failed().inc();
                 Err(Error::Timeout)
             }
@@ -321,7 +323,7 @@ impl Node {
             match renewal {
                 Renewal::Renewed { ttl_seconds } => return Ok(ttl_seconds),
                 Renewal::NotFound => return Ok(0),
-                Renewal::Expired => tokio::time::sleep(Duration::from_millis(50)).await,
+                Renewal::Expired => self.0.clock.sleep(Duration::from_millis(50)).await,
             }
         }
     }

@@ -143,6 +143,8 @@ pub(super) struct Shared {
     pub done: Condvar,
     pub sizes: Mutex<Sizes>,
     pub hooks: Hooks,
+    /// What found no space, where no thread holds it.
+    pub held: Mutex<Option<Taken>>,
 }
 
 /// The committer's thread.
@@ -243,36 +245,56 @@ impl Shared {
             }
             self.work.wait_for(&mut queue, due - now);
         }
-        queue.due = None;
-        let position = queue.has_entries().then_some(queue.position);
-        let batch = std::mem::take(&mut queue.batch);
-        Some(Taken { batch, position, sealed: queue.sealed })
+        Some(Taken::from(&mut *queue))
+    }
+
+    /// Commits what there is without waiting; false if there is nothing, or no space for it.
+    pub(super) fn turn(&self) -> Result<bool, Error> {
+        let held = self.held.lock().take();
+        let taken = held.or_else(|| {
+            let mut queue = self.queue.lock();
+            let has_work = queue.has_entries() || queue.job_is_ready();
+            (has_work && queue.stop.is_none()).then(|| Taken::from(&mut *queue))
+        });
+        let Some(taken) = taken else { return Ok(false) };
+        let is_done = self.try_commit(&taken)?;
+        if !is_done {
+            *self.held.lock() = Some(taken);
+        }
+        Ok(is_done)
     }
 
     /// Commits; on a full disk gives up the reserve at once and then tries again each second.
     fn commit_until_done(&self, taken: Taken) -> Result<(), Error> {
+        while !self.try_commit(&taken)? {
+            let mut queue = self.queue.lock();
+            if queue.stop.is_some() {
+                return Ok(());
+            }
+            self.work.wait_for(&mut queue, NO_SPACE_RETRY);
+            if queue.stop.is_some() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// False if there is no space, not even with the reserve.
+    fn try_commit(&self, taken: &Taken) -> Result<bool, Error> {
         loop {
             let needed = taken.batch.bytes.max(COMMIT_BYTES_MAX) as u64;
-            match self.commit(&taken) {
+            match self.commit(taken) {
                 Ok(job) => {
-                    self.publish(&taken, job);
-                    return Ok(());
+                    self.publish(taken, job);
+                    return Ok(true);
                 }
                 Err(error) if space::is_full(&error, needed) => {
                     let gave = self.reserve.give();
                     self.set_no_space(true);
-                    if gave {
-                        tracing::warn!(%error, "the disk is full; the reserve is given up");
-                        continue;
+                    if !gave {
+                        return Ok(false);
                     }
-                    let mut queue = self.queue.lock();
-                    if queue.stop.is_some() {
-                        return Ok(());
-                    }
-                    self.work.wait_for(&mut queue, NO_SPACE_RETRY);
-                    if queue.stop.is_some() {
-                        return Ok(());
-                    }
+                    tracing::warn!(%error, "the disk is full; the reserve is given up");
                 }
                 Err(error) => return Err(error),
             }
@@ -288,6 +310,9 @@ impl Shared {
     /// One transaction: the batch, its log position, and the next part of a compaction.
     fn commit(&self, taken: &Taken) -> Result<Option<JobStep>, Error> {
         let started = self.options.clock.now();
+        if let Some(disk) = &self.options.disk {
+            disk().map_err(Error::io(self.env.file()))?;
+        }
         let mut writer = self.env.write()?;
         self.write_rows(&mut writer, taken.batch.rows)?;
         for ((bucket, key), value) in &taken.batch.small {
@@ -363,10 +388,19 @@ impl Shared {
 }
 
 /// What the committer has in hand.
-struct Taken {
+pub(super) struct Taken {
     batch: Batch,
     position: Option<Position>,
     sealed: u64,
+}
+
+impl From<&mut Queue> for Taken {
+    fn from(queue: &mut Queue) -> Self {
+        queue.due = None;
+        let position = queue.has_entries().then_some(queue.position);
+        let batch = std::mem::take(&mut queue.batch);
+        Self { batch, position, sealed: queue.sealed }
+    }
 }
 
 /// A part of a job, small enough for one commit. The last part finishes the compaction.

@@ -83,11 +83,24 @@ pub struct Options {
     pub commit_interval: Duration,
     /// Disk space held back for the day the disk is full; 0 for none.
     pub reserve_bytes: u64,
+    /// Without a committer's thread, its turns are [`Store::commit_turn`].
+    pub committer: bool,
+    /// Asked before each commit; an error stands for one of the disk.
+    pub disk: Option<DiskState>,
 }
+
+/// Whether the disk takes a commit.
+pub type DiskState = Arc<dyn Fn() -> std::io::Result<()> + Send + Sync>;
 
 impl Options {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, commit_interval: COMMIT_INTERVAL, reserve_bytes: RESERVE_BYTES }
+        Self {
+            clock,
+            commit_interval: COMMIT_INTERVAL,
+            reserve_bytes: RESERVE_BYTES,
+            committer: true,
+            disk: None,
+        }
     }
 }
 
@@ -150,13 +163,15 @@ impl Store {
             done: parking_lot::Condvar::new(),
             sizes: Mutex::new(sizes),
             hooks: Hooks::default(),
+            held: Mutex::default(),
         });
-        let committer = Arc::clone(&shared);
-        let committer = thread::Builder::new()
-            .name("committer".to_owned())
-            .spawn(move || committer::run(&committer))
-            .map_err(Error::io(db))?;
-        let committer = Mutex::new(Some(committer));
+        let spawn = || {
+            let committer = Arc::clone(&shared);
+            let builder = thread::Builder::new().name("committer".to_owned());
+            builder.spawn(move || committer::run(&committer)).map_err(Error::io(db))
+        };
+        let committer = shared.options.committer.then(spawn).transpose()?;
+        let committer = Mutex::new(committer);
         Ok((Self { shared, committer, generation_dir, generation }, opened))
     }
 
@@ -273,8 +288,17 @@ impl Store {
         self.shared.schedule(rows, revision)
     }
 
+    /// The committer's next commit, for who runs the store without its thread; false if there is
+    /// nothing to commit, or no space for it.
+    pub fn commit_turn(&self) -> Result<bool, Error> {
+        self.shared.turn()
+    }
+
     /// Commits everything sealed and answers the durable consistent index.
     pub fn flush(&self) -> Result<u64, Error> {
+        if !self.shared.options.committer {
+            while self.commit_turn()? {}
+        }
         self.shared.flush()
     }
 
