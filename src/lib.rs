@@ -26,6 +26,7 @@
 
 pub mod apply;
 pub mod auth;
+pub mod bbolt;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -53,10 +53,6 @@ const LATER: &[&str] = &[
     "utl-hashkv",
     "utl-defrag",
     "utl-migrate",
-    // authentication
-    "role-",
-    "user-",
-    "auth-",
     // TLS, discovery, the checks
     "https-on-plain",
     "discovery-",

@@ -15,7 +15,9 @@ const FUNCTION_LINES_MAX: usize = 90;
 const TABLES: [&str; 1] = ["src/cli/spec.rs"];
 
 /// Crates that only some rooms may name: what they stand for is those rooms' secret.
-const SECRETS: [(&str, &[&str]); 8] = [
+const SECRETS: [(&str, &[&str]); 10] = [
+    ("aws_lc_rs", &["auth"]),
+    ("bcrypt", &["auth"]),
     ("heed", &["store"]),
     ("raft", &["raft"]),
     ("tonic", &["client", "pb", "rpc", "server", "cli"]),
@@ -125,6 +127,17 @@ fn imported(code: &str) -> BTreeSet<String> {
         }
     }
     names
+}
+
+#[test]
+fn no_request_goes_around_the_decision_on_rights() {
+    let rim = sources(&["src/rpc", "src/http"]);
+    let findings: Vec<String> = rim
+        .iter()
+        .filter(|source| source.code().contains("unguarded"))
+        .map(|source| format!("{} uses a door that asks for no credentials", source.path))
+        .collect();
+    check("rpc and http use doors that take credentials", &findings);
 }
 
 #[test]

@@ -72,13 +72,13 @@ impl LeaseKeys for LeaseDoor<'_> {
 impl Machine {
     /// Whether the entry's caller may have it applied.
     pub(super) fn authorize(&self, entry: &Entry) -> Result<(), Error> {
-        let auth = self.auth.read();
-        if !auth.is_enabled() {
+        if !self.auth.read().is_enabled() {
             return Ok(());
         }
         let caller = Caller::of_header(&entry.header.username, entry.header.auth_revision);
+        // Leases are locked before users everywhere, so the demand comes first.
         let demand = demands(&entry.command, &LeaseDoor(&self.lessor)).applied;
-        Ok(auth.check(&caller, &demand)?)
+        Ok(self.auth.read().check(&caller, &demand)?)
     }
 
     /// Turning it on and off, and logins. Dispatch sends no other command here.

@@ -282,3 +282,135 @@ fn parse_private(method: Method, file: &[u8]) -> Result<(Signer, PublicKey), Tok
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::rsa::KeySize;
+    use aws_lc_rs::signature::{EcdsaSigningAlgorithm, Ed25519KeyPair};
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000_000_000_000;
+    const TTL: Duration = Duration::from_secs(60);
+
+    fn pem(label: &str, der: &[u8]) -> Vec<u8> {
+        let body = STANDARD.encode(der);
+        format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n").into_bytes()
+    }
+
+    fn ecdsa(algorithm: &'static EcdsaSigningAlgorithm) -> Vec<u8> {
+        let der = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap();
+        pem("PRIVATE KEY", der.as_ref())
+    }
+
+    fn rsa() -> Vec<u8> {
+        use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+        let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der: Pkcs8V1Der<'_> = key.as_der().unwrap();
+        pem("PRIVATE KEY", der.as_ref())
+    }
+
+    fn keys(method: Method) -> Vec<u8> {
+        match method.family {
+            Family::Hmac => b"secret".to_vec(),
+            Family::Ecdsa => ecdsa(method.of([
+                &ECDSA_P256_SHA256_FIXED_SIGNING,
+                &ECDSA_P384_SHA384_FIXED_SIGNING,
+                &ECDSA_P521_SHA512_FIXED_SIGNING,
+            ])),
+            Family::Ed25519 => {
+                let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+                pem("PRIVATE KEY", der.as_ref())
+            }
+            _ => rsa(),
+        }
+    }
+
+    #[test]
+    fn every_method_knows_its_own_tokens_until_they_end() {
+        for method in METHODS {
+            let name = method.name;
+            let jwt = Jwt::new(name, &keys(method), b"", TTL).unwrap();
+            let token = jwt.sign("ann", 7, NOW).unwrap();
+            assert_eq!(jwt.verify(&token, NOW), Some(Caller::user("ann", 7)), "{name}");
+            assert_eq!(jwt.verify(&token, NOW + 61_000_000_000), None, "{name}");
+            let other = Jwt::new(name, &other_keys(method), b"", TTL).unwrap();
+            assert_eq!(other.verify(&token, NOW), None, "{name}: another key");
+            let (text, signature) = token.rsplit_once('.').unwrap();
+            let (header, _) = text.split_once('.').unwrap();
+            let claims = BASE64.encode(json!({"username": "root", "revision": 7}).to_string());
+            for forged in [
+                format!("{header}.{claims}.{signature}"),
+                format!("{text}."),
+                format!("{text}.AAAA"),
+                text.to_owned(),
+                token[..token.len() - 4].to_owned(),
+                format!("{token}.x"),
+                String::new(),
+                "..".to_owned(),
+            ] {
+                assert_eq!(jwt.verify(&forged, NOW), None, "{name}: {forged}");
+            }
+        }
+    }
+
+    fn other_keys(method: Method) -> Vec<u8> {
+        if method.family == Family::Hmac { b"other".to_vec() } else { keys(method) }
+    }
+
+    #[test]
+    fn a_token_may_not_choose_its_algorithm() {
+        let file = ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING);
+        let jwt = Jwt::new("ES256", &file, b"", TTL).unwrap();
+        let point = jwt.public.as_ref().unwrap().bytes.clone();
+        let confused = Jwt::new("HS256", &point, b"", TTL).unwrap().sign("root", 1, NOW).unwrap();
+        assert_eq!(jwt.verify(&confused, NOW), None);
+        let header = BASE64.encode(json!({"alg": "none", "typ": "JWT"}).to_string());
+        let claims = BASE64.encode(json!({"username": "root", "revision": 1}).to_string());
+        assert_eq!(jwt.verify(&format!("{header}.{claims}."), NOW), None);
+    }
+
+    #[test]
+    fn a_public_key_verifies_and_does_not_sign() {
+        let file = ecdsa(&ECDSA_P384_SHA384_FIXED_SIGNING);
+        let jwt = Jwt::new("ES384", &file, b"", TTL).unwrap();
+        let point = &jwt.public.as_ref().unwrap().bytes;
+        // SubjectPublicKeyInfo of a point on P-384.
+        let mut spki = vec![0x30, 0x76, 0x30, 0x10, 0x06, 0x07];
+        spki.extend_from_slice(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05]);
+        spki.extend_from_slice(&[0x2b, 0x81, 0x04, 0x00, 0x22, 0x03, 0x62, 0x00]);
+        spki.extend_from_slice(point);
+        let public = pem("PUBLIC KEY", &spki);
+        let verifier = Jwt::new("ES384", b"", &public, TTL).unwrap();
+        let token = jwt.sign("ann", 7, NOW).unwrap();
+        assert_eq!(verifier.verify(&token, NOW), Some(Caller::user("ann", 7)));
+        assert_eq!(verifier.sign("ann", 7, NOW), Err(Error::VerifyOnly));
+        assert!(Jwt::new("ES384", &file, &public, TTL).is_ok());
+        let other = ecdsa(&ECDSA_P384_SHA384_FIXED_SIGNING);
+        assert_eq!(Jwt::new("ES384", &other, &public, TTL).err(), Some(TokenError::KeyMismatch));
+        let unfit = Jwt::new("ES256", &file, b"", TTL).unwrap();
+        assert_eq!(unfit.sign("ann", 7, NOW), Err(Error::InvalidKey));
+        assert_eq!(unfit.verify(&token, NOW), None);
+    }
+
+    #[test]
+    fn files_that_are_no_keys_are_refused() {
+        let text = |method, private: &[u8], public: &[u8]| {
+            Jwt::new(method, private, public, TTL).err().map(|error| error.to_string())
+        };
+        let ecdsa = ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING);
+        let no_rsa = Some("key is not a valid RSA private key".to_owned());
+        assert_eq!(text("RS256", &ecdsa, b""), no_rsa);
+        assert_eq!(text("PS512", b"", b"x"), Some(NO_PEM.to_string()));
+        let missing = Some("auth: missing key data".to_owned());
+        for method in ["RS256", "ES512", "EdDSA", "HS384"] {
+            assert_eq!(text(method, b"", b""), missing);
+        }
+        let garbage = pem("PUBLIC KEY", &[0x30, 0x03, 0x01, 0x01, 0xff]);
+        assert_eq!(
+            text("EdDSA", b"", &garbage),
+            Some("key is not a valid Ed25519 public key".to_owned())
+        );
+    }
+}

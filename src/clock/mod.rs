@@ -2,6 +2,7 @@
 //!
 //! No other room asks the operating system for the time or for randomness.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +14,10 @@ pub trait Clock: Send + Sync {
     fn unix_nanos(&self) -> u64;
     /// 64 random bits.
     fn random(&self) -> u64;
+    /// Ends when so much of this clock's time has passed.
+    fn sleep(&self, duration: Duration) -> Sleep {
+        Box::pin(tokio::time::sleep(duration))
+    }
 
     /// Bytes that nobody can guess: the system's entropy. A clock that is not the system's, which
     /// is there to repeat, takes its random bits.
@@ -21,6 +26,22 @@ pub trait Clock: Send + Sync {
             chunk.copy_from_slice(&self.random().to_ne_bytes()[..chunk.len()]);
         }
         Ok(())
+    }
+}
+
+pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What the future gives, or nothing if it takes longer by this clock.
+pub async fn timeout<F: Future>(
+    clock: &dyn Clock,
+    duration: Duration,
+    future: F,
+) -> Option<F::Output> {
+    let sleep = clock.sleep(duration);
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = sleep => None,
     }
 }
 

@@ -6,6 +6,7 @@ use super::waits::AppliedWaits;
 use super::{Error, Node, Op, Reply};
 use crate::apply;
 use crate::auth::{self, Caller, Credentials, Demand, LeaseKeys, ROOT};
+use crate::clock;
 use crate::limits;
 use crate::pb::{AuthenticateRequest, AuthenticateResponse, InternalAuthenticateRequest};
 
@@ -78,9 +79,10 @@ impl Node {
             return Ok(Caller::NOBODY);
         }
         let caller = self.caller(who).await?;
-        let auth = self.0.auth.read();
-        if auth.is_enabled() {
-            auth.check(&caller, &apply::demands(op, self).proposed)?;
+        if self.0.auth.read().is_enabled() {
+            // Leases are locked before users everywhere, so the demand comes first.
+            let demand = apply::demands(op, self).proposed;
+            self.0.auth.read().check(&caller, &demand)?;
         }
         Ok(caller)
     }
@@ -116,10 +118,10 @@ impl Node {
         let _waiting = Waiting(applied, index);
         let (done, waiting) = oneshot::channel();
         applied.wait(index, done);
-        match tokio::time::timeout(self.request_timeout(), waiting).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Error::Stopped),
-            Err(_) => Err(auth::Error::InvalidToken.into()),
+        match clock::timeout(&*self.0.clock, self.request_timeout(), waiting).await {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(Error::Stopped),
+            None => Err(auth::Error::InvalidToken.into()),
         }
     }
 

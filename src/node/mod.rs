@@ -26,7 +26,9 @@ mod duties;
 mod error;
 mod ids;
 mod passwords;
+mod snapshot;
 mod status;
+mod steps;
 mod sweeper;
 mod waits;
 mod watching;
@@ -43,7 +45,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::apply::{self, Quota};
 use crate::auth::{Auth, Caller, Credentials, Demand, Tokens, demand};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::lease::{Lessor, Renewal};
 use crate::limits;
 use crate::members::Members;
@@ -58,9 +60,11 @@ use crate::watch::Hub;
 
 pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
-pub use boot::StartError;
+pub use boot::{StartError, Surroundings};
 pub use error::Error;
+pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
+pub use steps::Steps;
 pub use watching::{WatchError, WatchStream};
 
 use ids::RequestIds;
@@ -200,12 +204,12 @@ impl Node {
             return Err(error.into());
         }
         crate::metrics::proposals_pending().inc();
-        let reply = tokio::time::timeout(self.request_timeout(), reply).await;
+        let reply = clock::timeout(&*inner.clock, self.request_timeout(), reply).await;
         crate::metrics::proposals_pending().dec();
         let reply = match reply {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(_)) => return Err(Error::Stopped),
-            Err(_) => {
+            Some(Ok(reply)) => reply,
+            Some(Err(_)) => return Err(Error::Stopped),
+            None => {
                 inner.waits.forget(id);
                 crate::metrics::proposals_failed().inc();
                 return Err(self.timeout_kind());
@@ -297,10 +301,10 @@ impl Node {
             Ok(index) => applied.wait(index, done),
             Err(error) => drop(done.send(Err(error.into()))),
         });
-        match tokio::time::timeout(self.request_timeout(), waiting).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Error::Stopped),
-            Err(_) => {
+        match clock::timeout(&*self.0.clock, self.request_timeout(), waiting).await {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(Error::Stopped),
+            None => {
                 crate::metrics::read_indexes_failed().inc();
                 Err(Error::Timeout)
             }
@@ -387,7 +391,7 @@ impl Node {
             match renewal {
                 Renewal::Renewed { ttl_seconds } => return Ok(ttl_seconds),
                 Renewal::NotFound => return Ok(0),
-                Renewal::Expired => tokio::time::sleep(Duration::from_millis(50)).await,
+                Renewal::Expired => self.0.clock.sleep(Duration::from_millis(50)).await,
             }
         }
     }
@@ -423,6 +427,11 @@ impl Node {
         Ok(lessor.list())
     }
 
+    /// For what looks at a member from within its process. No RPC and no HTTP may come this way.
+    pub fn unguarded(&self) -> Unguarded<'_> {
+        Unguarded(&self.0)
+    }
+
     pub fn members(&self) -> Vec<Member> {
         self.0.members.read().list()
     }
@@ -444,6 +453,23 @@ impl Node {
     /// Why the member cannot go on, once it cannot.
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.0.fatal.subscribe()
+    }
+}
+
+/// The state, without the question who looks.
+pub struct Unguarded<'a>(&'a Inner);
+
+impl<'a> Unguarded<'a> {
+    pub fn mvcc(&self) -> &'a Arc<Mvcc> {
+        &self.0.mvcc
+    }
+
+    pub fn hub(&self) -> &'a Arc<Hub> {
+        &self.0.hub
+    }
+
+    pub fn leases(&self) -> Vec<i64> {
+        self.0.lessor.lock().list()
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{CLUSTER_VERSION, Error, Node, VERSION};
+use crate::auth::{Credentials, Demand};
 use crate::limits;
 use crate::pb::AlarmType;
 
@@ -72,7 +73,8 @@ impl Node {
         }
     }
 
-    pub async fn hash_kv(&self, revision: i64) -> Result<HashKv, Error> {
+    pub async fn hash_kv(&self, who: &Credentials, revision: i64) -> Result<HashKv, Error> {
+        self.permits(who, &Demand::Root).await?;
         let (hash, current_revision) =
             self.read(move |mvcc| mvcc.hash_by_revision(revision)).await?;
         Ok(HashKv {
@@ -84,7 +86,8 @@ impl Node {
     }
 
     /// The checksum of the whole backend.
-    pub async fn hash(&self) -> Result<u32, Error> {
+    pub async fn hash(&self, who: &Credentials) -> Result<u32, Error> {
+        self.permits(who, &Demand::Root).await?;
         self.read(|mvcc| mvcc.hash_all()).await
     }
 

@@ -4,9 +4,16 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
+use crate::auth;
 use crate::clock::SystemClock;
 use crate::mvcc::kv::Pair;
-use crate::pb::{CompactionRequest, LeaseGrantRequest, PutRequest};
+use crate::pb::authpb::Permission;
+use crate::pb::authpb::permission::Type;
+use crate::pb::{
+    AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
+    AuthUserChangePasswordRequest, AuthUserGrantRoleRequest, AuthUserRevokeRoleRequest,
+    AuthenticateRequest, CompactionRequest, LeaseGrantRequest, PutRequest,
+};
 
 fn config(dir: &std::path::Path) -> Config {
     Config {
@@ -104,14 +111,14 @@ async fn leases_expire_and_compaction_sweeps() {
     for n in 0..50 {
         node.propose(&Credentials::default(), put("x", &n.to_string())).await.unwrap();
     }
-    let before = node.hash_kv(40).await.unwrap();
+    let before = node.hash_kv(&Credentials::default(), 40).await.unwrap();
     let compaction = Op::Compaction(CompactionRequest { revision: 40, physical: true });
     node.propose(&Credentials::default(), compaction.clone()).await.unwrap();
     assert_eq!(
         node.propose(&Credentials::default(), compaction).await.unwrap_err(),
         Error::Compacted
     );
-    let after = node.hash_kv(40).await.unwrap();
+    let after = node.hash_kv(&Credentials::default(), 40).await.unwrap();
     assert_eq!((after.compact_revision, after.hash), (-1, before.hash), "the stored hash");
     let old = RangeRequest { key: "x".into(), revision: 39, ..Default::default() };
     assert_eq!(node.range(&Credentials::default(), &old).await.unwrap_err(), Error::Compacted);
@@ -122,5 +129,142 @@ async fn leases_expire_and_compaction_sweeps() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(node.lease_list(&Credentials::default()).await.unwrap(), [0_i64; 0]);
+    node.stop().await;
+}
+
+fn bearer(token: &str) -> Credentials {
+    Credentials::token(Some(Bytes::copy_from_slice(token.as_bytes())))
+}
+
+async fn log_in(node: &Node, name: &str, password: &str) -> Result<Credentials, Error> {
+    let request = AuthenticateRequest { name: name.into(), password: password.into() };
+    node.authenticate(request).await.map(|response| bearer(&response.token))
+}
+
+/// Users root and ann, who may use the key `k`; auth is on.
+async fn with_users(node: &Node) {
+    let nobody = Credentials::default();
+    let user = |name: &str, password: &str| {
+        let (name, password) = (name.into(), password.into());
+        Op::UserAdd(AuthUserAddRequest { name, password, ..Default::default() })
+    };
+    let role = AuthRoleAddRequest { name: "r".into() };
+    let key = Bytes::from_static(b"k");
+    let perm = Permission { perm_type: Type::Readwrite as i32, key, ..Default::default() };
+    let perm = AuthRoleGrantPermissionRequest { name: "r".into(), perm: Some(perm) };
+    let grant = |user: &str, role: &str| {
+        Op::UserGrantRole(AuthUserGrantRoleRequest { user: user.into(), role: role.into() })
+    };
+    for op in [
+        user("root", "pw"),
+        user("ann", "secret"),
+        Op::RoleAdd(role),
+        Op::RoleGrantPermission(perm),
+        grant("root", "root"),
+        grant("ann", "r"),
+        Op::AuthEnable(AuthEnableRequest {}),
+    ] {
+        node.propose(&nobody, op).await.unwrap();
+    }
+}
+
+async fn read(node: &Node, who: &Credentials, key: &'static str) -> Result<(), Error> {
+    let key = Bytes::from_static(key.as_bytes());
+    node.range(who, &RangeRequest { key, ..Default::default() }).await.map(drop)
+}
+
+fn refused(error: auth::Error) -> Result<(), Error> {
+    Err(Error::Auth(error))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_simple_token_is_its_users_until_it_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    let early = log_in(&node, "root", "pw").await.unwrap_err();
+    assert_eq!(early, Error::Auth(auth::Error::AuthNotEnabled));
+    with_users(&node).await;
+    for (name, password) in [("ann", "wrong"), ("ghost", "secret"), ("", "")] {
+        let error = log_in(&node, name, password).await.unwrap_err();
+        assert_eq!(error, Error::Auth(auth::Error::AuthFailed), "{name}");
+    }
+    let ann = log_in(&node, "ann", "secret").await.unwrap();
+    let root = log_in(&node, "root", "pw").await.unwrap();
+    assert_eq!(read(&node, &ann, "k").await, Ok(()));
+    assert_eq!(read(&node, &ann, "l").await, refused(auth::Error::PermissionDenied));
+    assert_eq!(read(&node, &root, "l").await, Ok(()));
+    let nobody = Credentials::default();
+    assert_eq!(read(&node, &nobody, "k").await, refused(auth::Error::UserEmpty));
+    for token in ["", "x", "abcdefghijklmnop.1", "abc.def"] {
+        let error = read(&node, &bearer(token), "k").await;
+        assert_eq!(error, refused(auth::Error::InvalidToken), "{token}");
+    }
+    // A right that is taken away is gone at once, and the token stays.
+    let revoke = AuthUserRevokeRoleRequest { name: "ann".into(), role: "r".into() };
+    node.propose(&root, Op::UserRevokeRole(revoke)).await.unwrap();
+    assert_eq!(read(&node, &ann, "k").await, refused(auth::Error::PermissionDenied));
+    assert_eq!(node.lease_list(&ann).await, Ok(Vec::new()));
+    let change = AuthUserChangePasswordRequest {
+        name: "ann".into(),
+        password: "new".into(),
+        hashed_password: String::new(),
+    };
+    node.propose(&root, Op::UserChangePassword(change)).await.unwrap();
+    assert_eq!(read(&node, &ann, "k").await, refused(auth::Error::InvalidToken));
+    log_in(&node, "ann", "new").await.unwrap();
+    node.stop().await;
+    drop(node);
+
+    let node = start(dir.path()).await;
+    assert_eq!(read(&node, &root, "l").await, refused(auth::Error::InvalidToken));
+    let root = log_in(&node, "root", "pw").await.unwrap();
+    assert_eq!(read(&node, &root, "l").await, Ok(()));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_jwt_outlives_a_restart_and_no_change_of_rights() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    std::fs::write(&key, "secret").unwrap();
+    let auth_token = format!("jwt,sign-method=HS256,priv-key={}", key.display());
+    let config = Config { auth_token, ..config(&dir.path().join("data")) };
+    let start = async || {
+        let node = Node::start(config.clone(), Arc::new(SystemClock::new())).unwrap();
+        node.ready().wait_for(|ready| *ready).await.unwrap();
+        node
+    };
+    let node = start().await;
+    with_users(&node).await;
+    let (ann, root) = (log_in(&node, "ann", "secret").await, log_in(&node, "root", "pw").await);
+    let (ann, root) = (ann.unwrap(), root.unwrap());
+    node.stop().await;
+    drop(node);
+
+    let node = start().await;
+    assert_eq!(read(&node, &ann, "k").await, Ok(()));
+    assert_eq!(read(&node, &bearer("a.b.c"), "k").await, refused(auth::Error::InvalidToken));
+    let add = AuthRoleAddRequest { name: "s".into() };
+    node.propose(&root, Op::RoleAdd(add)).await.unwrap();
+    assert_eq!(read(&node, &ann, "k").await, refused(auth::Error::OldRevision));
+    let ann = log_in(&node, "ann", "secret").await.unwrap();
+    assert_eq!(read(&node, &ann, "k").await, Ok(()));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_logins_than_can_be_worked_off_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { bcrypt_cost: 8, ..config(dir.path()) };
+    let node = Node::start(config, Arc::new(SystemClock::new())).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    with_users(&node).await;
+    let logins = (0..3 * limits::PASSWORDS_PENDING_MAX).map(|_| log_in(&node, "ann", "secret"));
+    let results = futures_util::future::join_all(logins).await;
+    let refused = results.iter().filter(|result| **result == Err(Error::TooManyRequests));
+    assert!(refused.count() > 0);
+    assert!(
+        results.iter().filter(|result| result.is_ok()).count() >= limits::PASSWORDS_PENDING_MAX
+    );
     node.stop().await;
 }
