@@ -46,7 +46,7 @@ const LATER: &[&str] = &[
     "downgrade-",
     // snapshots, defragmentation and the offline tools
     "defrag",
-    "snap-",
+    "snap-hash",
     "snapshot-",
     "utl-status",
     "utl-restore",
