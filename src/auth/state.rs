@@ -430,8 +430,8 @@ fn has_no_password(user: &User) -> bool {
     user.options.is_some_and(|options| options.no_password)
 }
 
-/// The hash that a request carries. etcd before 3.5 put passwords into the log and hashed them here,
-/// each member with its own salt; such an entry gives a password that nothing matches.
+/// The hash that a request carries. etcd before 3.5 put passwords into the log and hashed them
+/// here, each member with its own salt; such an entry gives a password that nothing matches.
 fn stored_password(hashed: &str) -> Result<Bytes, Error> {
     STANDARD.decode(hashed).map(Bytes::from).map_err(|_| Error::NoPasswordUser)
 }

@@ -161,6 +161,7 @@ families! {
     compacted_keys: counter "etcd_debugging_mvcc_db_compaction_keys_total" "Rows removed by compaction.";
     compaction_last: gauge "etcd_debugging_mvcc_db_compaction_last" "Unix time of the last compaction.";
     put_bytes: gauge "etcd_debugging_mvcc_total_put_size_in_bytes" "Bytes of all puts.";
+    auth_revision: gauge "etcd_debugging_auth_revision" "Revision of users and roles.";
     lease_granted: counter "etcd_debugging_lease_granted_total" "Leases granted.";
     lease_revoked: counter "etcd_debugging_lease_revoked_total" "Leases revoked.";
     lease_renewed: counter "etcd_debugging_lease_renewed_total" "Lease renewals on the leader.";
@@ -224,9 +225,10 @@ macro_rules! operations {
 
 operations! {
     Range Put DeleteRange Txn ReadonlyTxn Compaction LeaseGrant LeaseRevoke LeaseCheckpoint Alarm
-    Authenticate AuthEnable AuthDisable AuthStatus UserAdd UserDelete UserGet UserChangePassword
-    UserGrantRole UserRevokeRole UserList RoleList RoleAdd RoleDelete RoleGet RoleGrantPermission
-    RoleRevokePermission ClusterVersionSet ClusterMemberAttrSet DowngradeInfoSet
+    Authenticate AuthEnable AuthDisable AuthStatus AuthUserAdd AuthUserDelete AuthUserGet
+    AuthUserChangePassword AuthUserGrantRole AuthUserRevokeRole AuthUserList AuthRoleList AuthRoleAdd
+    AuthRoleDelete AuthRoleGet AuthRoleGrantPermission AuthRoleRevokePermission ClusterVersionSet
+    ClusterMemberAttrSet DowngradeInfoSet
 }
 
 // A series of these two families appears with its first use, as in etcd; then it is kept here.

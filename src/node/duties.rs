@@ -189,6 +189,7 @@ impl Node {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         metrics::proposals_committed().set(gauge(status.committed));
         metrics::proposals_applied().set(gauge(self.0.applied.index()));
+        metrics::auth_revision().set(gauge(self.0.auth.read().revision()));
         metrics::keys().set(gauge(self.0.mvcc.keys() as u64));
         let counts = self.0.hub.counts();
         metrics::watchers().set(gauge(counts.watchers as u64));

@@ -9,9 +9,10 @@ use tonic::Status;
 
 use super::Server;
 use super::error::status;
-use super::kv::propose;
+use super::kv::{observe, propose};
 use crate::auth::{Credentials, Demand};
-use crate::metrics::Method;
+use crate::clock;
+use crate::metrics::{Method, Operation};
 use crate::node::{Op, Reply};
 use crate::pb::{
     AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse,
@@ -64,13 +65,16 @@ fn rule(method: &Method) -> Option<Demand> {
 }
 
 macro_rules! handlers {
-    ($($handler:ident $kind:ident($request:ty) -> $response:ty;)*) => {
+    ($($handler:ident $kind:ident $operation:ident($request:ty) -> $response:ty;)*) => {
         $(pub(super) async fn $handler(
             self: Arc<Self>,
             who: Credentials,
             request: $request,
         ) -> Result<$response, Status> {
-            propose!(self, &who, $kind, request)
+            let start = clock::instant();
+            let result = propose!(self, &who, $kind, request);
+            observe(Operation::$operation, start, &result);
+            result
         })*
     };
 }
@@ -94,26 +98,34 @@ impl Server {
         _: Credentials,
         request: AuthenticateRequest,
     ) -> Result<AuthenticateResponse, Status> {
-        self.node.authenticate(request).await.map_err(status)
+        let start = clock::instant();
+        let result = self.node.authenticate(request).await.map_err(status);
+        observe(Operation::Authenticate, start, &result);
+        result
     }
 
     handlers! {
-        auth_enable AuthEnable(AuthEnableRequest) -> AuthEnableResponse;
-        auth_disable AuthDisable(AuthDisableRequest) -> AuthDisableResponse;
-        auth_status AuthStatus(AuthStatusRequest) -> AuthStatusResponse;
-        user_add UserAdd(AuthUserAddRequest) -> AuthUserAddResponse;
-        user_get UserGet(AuthUserGetRequest) -> AuthUserGetResponse;
-        user_list UserList(AuthUserListRequest) -> AuthUserListResponse;
-        user_delete UserDelete(AuthUserDeleteRequest) -> AuthUserDeleteResponse;
-        user_change_password UserChangePassword(AuthUserChangePasswordRequest) -> AuthUserChangePasswordResponse;
-        user_grant_role UserGrantRole(AuthUserGrantRoleRequest) -> AuthUserGrantRoleResponse;
-        user_revoke_role UserRevokeRole(AuthUserRevokeRoleRequest) -> AuthUserRevokeRoleResponse;
-        role_add RoleAdd(AuthRoleAddRequest) -> AuthRoleAddResponse;
-        role_get RoleGet(AuthRoleGetRequest) -> AuthRoleGetResponse;
-        role_list RoleList(AuthRoleListRequest) -> AuthRoleListResponse;
-        role_delete RoleDelete(AuthRoleDeleteRequest) -> AuthRoleDeleteResponse;
-        role_grant_permission RoleGrantPermission(AuthRoleGrantPermissionRequest) -> AuthRoleGrantPermissionResponse;
-        role_revoke_permission RoleRevokePermission(AuthRoleRevokePermissionRequest) -> AuthRoleRevokePermissionResponse;
+        auth_enable AuthEnable AuthEnable(AuthEnableRequest) -> AuthEnableResponse;
+        auth_disable AuthDisable AuthDisable(AuthDisableRequest) -> AuthDisableResponse;
+        auth_status AuthStatus AuthStatus(AuthStatusRequest) -> AuthStatusResponse;
+        user_add UserAdd AuthUserAdd(AuthUserAddRequest) -> AuthUserAddResponse;
+        user_get UserGet AuthUserGet(AuthUserGetRequest) -> AuthUserGetResponse;
+        user_list UserList AuthUserList(AuthUserListRequest) -> AuthUserListResponse;
+        user_delete UserDelete AuthUserDelete(AuthUserDeleteRequest) -> AuthUserDeleteResponse;
+        user_change_password UserChangePassword AuthUserChangePassword
+            (AuthUserChangePasswordRequest) -> AuthUserChangePasswordResponse;
+        user_grant_role UserGrantRole AuthUserGrantRole
+            (AuthUserGrantRoleRequest) -> AuthUserGrantRoleResponse;
+        user_revoke_role UserRevokeRole AuthUserRevokeRole
+            (AuthUserRevokeRoleRequest) -> AuthUserRevokeRoleResponse;
+        role_add RoleAdd AuthRoleAdd(AuthRoleAddRequest) -> AuthRoleAddResponse;
+        role_get RoleGet AuthRoleGet(AuthRoleGetRequest) -> AuthRoleGetResponse;
+        role_list RoleList AuthRoleList(AuthRoleListRequest) -> AuthRoleListResponse;
+        role_delete RoleDelete AuthRoleDelete(AuthRoleDeleteRequest) -> AuthRoleDeleteResponse;
+        role_grant_permission RoleGrantPermission AuthRoleGrantPermission
+            (AuthRoleGrantPermissionRequest) -> AuthRoleGrantPermissionResponse;
+        role_revoke_permission RoleRevokePermission AuthRoleRevokePermission
+            (AuthRoleRevokePermissionRequest) -> AuthRoleRevokePermissionResponse;
     }
 }
 

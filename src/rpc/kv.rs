@@ -49,7 +49,7 @@ macro_rules! propose {
 }
 pub(super) use propose;
 
-fn observe<T>(operation: Operation, start: Instant, result: &Result<T, Status>) {
+pub(super) fn observe<T>(operation: Operation, start: Instant, result: &Result<T, Status>) {
     metrics::request_seconds(operation, result.is_ok()).observe(start.elapsed().as_secs_f64());
 }
 
