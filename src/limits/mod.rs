@@ -191,3 +191,6 @@ pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 pub const LOG_LINES_PER_SECOND: u64 = 100;
 /// Log messages that are counted apart; more share places.
 pub const LOG_SAMPLER_PLACES: usize = 4096;
+
+/// Pause before a proposal that found no leader is made again: a fraction of an election.
+pub const PROPOSE_RETRY: Duration = Duration::from_millis(20);
