@@ -208,3 +208,5 @@ pub const SNAPSHOT_MESSAGE_BYTES: usize = 32 << 10;
 pub const SNAPSHOT_PIECES_MAX: usize = 4;
 /// How long a reader of a snapshot may take for a piece: compaction waits meanwhile.
 pub const SNAPSHOT_STALL_MAX: Duration = Duration::from_secs(60);
+/// Pause before a proposal that found no leader is made again: a fraction of an election.
+pub const PROPOSE_RETRY: Duration = Duration::from_millis(20);
