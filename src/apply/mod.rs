@@ -353,13 +353,18 @@ impl Machine {
         request: LeaseRevokeRequest,
         outcome: &mut Outcome,
     ) -> Result<Reply, Error> {
+        if !self.lessor.lock().exists(request.id) {
+            return Err(Error::LeaseNotFound);
+        }
+        // The store has a part of this entry before the keys lose their lease: whoever reads the
+        // leases meanwhile can tell from which entry on they hold.
+        self.store.delete(Bucket::Lease, request.id.to_be_bytes().to_vec());
         let keys = self.lessor.lock().revoke(request.id)?;
         let mut write = self.mvcc.begin();
         for key in &keys {
             write.delete(key, &mut LeaseDoor(&self.lessor));
         }
         outcome.changes = write.finish();
-        self.store.delete(Bucket::Lease, request.id.to_be_bytes().to_vec());
         Ok(Reply::LeaseRevoke(LeaseRevokeResponse { header: self.header() }))
     }
 

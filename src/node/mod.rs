@@ -18,6 +18,7 @@
 mod applier;
 mod auto_compact;
 mod boot;
+mod checkpointer;
 mod duties;
 mod error;
 mod ids;
@@ -56,6 +57,7 @@ use crate::watch::Hub;
 pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
 pub use boot::{StartError, Surroundings};
+pub use checkpointer::CheckpointPace;
 pub use error::Error;
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
@@ -92,6 +94,7 @@ pub struct Config {
     pub commit_interval: Duration,
     pub retention: Option<Retention>,
     pub compaction_sleep_interval: Duration,
+    pub checkpoint_pace: CheckpointPace,
 }
 
 struct Inner {
