@@ -26,7 +26,7 @@ use crate::lease::Lessor;
 use crate::limits;
 use crate::members::{Malformed, Member, Members};
 use crate::metrics;
-use crate::mvcc::{self, Compacted, Restore};
+use crate::mvcc::{self, Compacted, Mvcc, Restore};
 use crate::pb::{AlarmMember, leasepb};
 use crate::raft::log::{Disk, SystemDisk};
 use crate::raft::{self, Bootstrap, ConfState};
@@ -189,10 +189,10 @@ impl Identity {
 }
 
 /// The state as the store holds it.
-struct Loaded {
-    lessor: Lessor,
-    members: Members,
-    restore: Restore,
+pub(super) struct Loaded {
+    pub lessor: Lessor,
+    pub members: Members,
+    pub restore: Restore,
 }
 
 /// What a member stands on: the system, or a simulator's idea of it.
@@ -288,32 +288,36 @@ impl Node {
         inner.applied.stop();
         inner.sweeper.stop();
         let is_fatal = inner.fatal.borrow().is_some();
-        if !is_fatal && let Err(error) = self.close_store() {
+        if !is_fatal && let Err(error) = close_store(&inner.store, &inner.mvcc, &inner.lessor) {
             tracing::error!(%error, "failed to close the store");
         }
     }
-
-    fn close_store(&self) -> Result<(), store::Error> {
-        let inner = &self.0;
-        let consistent_index = inner.store.flush()?;
-        if !inner.mvcc.is_sweeping() {
-            let current = inner.mvcc.written();
-            let binding = CheckpointBinding {
-                generation: inner.store.generation(),
-                consistent_index,
-                revision: current.revision,
-                compact_revision: current.compact_revision,
-            };
-            let lessor = inner.lessor.lock();
-            inner.store.write_checkpoint(&binding, |out| {
-                inner.mvcc.checkpoint(lessor.attachments(), |part| out.write_all(part))
-            })?;
-        }
-        inner.store.close()
-    }
 }
 
-fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartError> {
+/// Makes everything durable, with the index for the next start unless a sweep is under way.
+pub(super) fn close_store(
+    store: &Store,
+    mvcc: &Mvcc,
+    lessor: &Mutex<Lessor>,
+) -> Result<(), store::Error> {
+    let consistent_index = store.flush()?;
+    if !mvcc.is_sweeping() {
+        let current = mvcc.written();
+        let binding = CheckpointBinding {
+            generation: store.generation(),
+            consistent_index,
+            revision: current.revision,
+            compact_revision: current.compact_revision,
+        };
+        let lessor = lessor.lock();
+        store.write_checkpoint(&binding, |out| {
+            mvcc.checkpoint(lessor.attachments(), |part| out.write_all(part))
+        })?;
+    }
+    store.close()
+}
+
+pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartError> {
     let mut lessor = Lessor::default();
     for (_, value) in store.bucket_iter(Bucket::Lease)? {
         let lease = leasepb::Lease::decode(value.as_slice()).map_err(|error| {

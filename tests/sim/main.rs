@@ -132,7 +132,9 @@ fn main() -> ExitCode {
         let to = to.parse().unwrap_or(from + 1);
         if arguments.iter().any(|argument| argument == "--trace") {
             match run(from, events, true) {
-                Ok(run) => println!("{:x} after {} events: {:?}", run.trace, run.events, run.checked),
+                Ok(run) => {
+                    println!("{:x} after {} events: {:?}", run.trace, run.events, run.checked)
+                }
                 Err(why) => println!("seed {from} failed {why}"),
             }
             return ExitCode::SUCCESS;

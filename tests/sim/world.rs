@@ -15,8 +15,8 @@ use rusd::node::{Config, Node, Steps, Surroundings};
 use rusd::raft::{Message, Role, Transport};
 use rusd::{raft, store};
 
-use super::clock::{Chance, SimClock};
 use super::client::{Ask, Client, all, pairs};
+use super::clock::{Chance, SimClock};
 use super::disk::SimDisk;
 use super::oracle::{Oracle, fold};
 use super::watcher::Watcher;
@@ -370,13 +370,20 @@ impl World {
         let Some(batch) = life.steps.apply() else { return false };
         for committed in &batch {
             let before = std::mem::replace(&mut life.applied, committed.index());
-            assert_eq!(before + 1, committed.index(), "member {number} skipped or repeated entries");
+            assert_eq!(
+                before + 1,
+                committed.index(),
+                "member {number} skipped or repeated entries"
+            );
             self.oracle.applied(self.now, committed);
         }
         let revision = life.node.mvcc().current().revision;
         let is_first = life.applied == self.oracle.committed();
-        assert!(!is_first || revision == self.oracle.model.revision,
-            "member {number} is at revision {revision}, not {}", self.oracle.model.revision);
+        assert!(
+            !is_first || revision == self.oracle.model.revision,
+            "member {number} is at revision {revision}, not {}",
+            self.oracle.model.revision
+        );
         true
     }
 
@@ -673,7 +680,8 @@ impl World {
             let leads = |member: &Member| {
                 member.life.as_ref().is_some_and(|life| life.steps.status().role == Role::Leader)
             };
-            let leaders: Vec<usize> = (0..self.members.len()).filter(|at| leads(&self.members[*at])).collect();
+            let leaders: Vec<usize> =
+                (0..self.members.len()).filter(|at| leads(&self.members[*at])).collect();
             if leaders.is_empty() {
                 return;
             }
@@ -778,7 +786,9 @@ impl World {
 
     fn restless(&self) -> String {
         let mut text = format!(
-            "{} committed, {} leases;", self.oracle.committed(), self.oracle.model.leases.len()
+            "{} committed, {} leases;",
+            self.oracle.committed(),
+            self.oracle.model.leases.len()
         );
         for member in &self.members {
             let status = member.life.as_ref().map(|life| life.steps.status());
