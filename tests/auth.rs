@@ -23,7 +23,7 @@ use prost::Message;
 
 use rusd::auth::{Credentials, Error as Refusal};
 use rusd::clock::{SystemClock, split_mix};
-use rusd::node::{Config, Error, Node, Op, Reply, WatchError};
+use rusd::node::{AuthConfig, CheckpointPace, Config, Error, Node, Op, Reply, WatchError};
 use rusd::pb::authpb::permission::Type;
 use rusd::pb::authpb::{Permission, UserAddOptions};
 use rusd::pb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -158,9 +158,8 @@ impl World {
             commit_interval: rusd::limits::COMMIT_INTERVAL,
             retention: None,
             compaction_sleep_interval: Duration::from_millis(1),
-            auth_token: "simple".into(),
-            auth_token_ttl: rusd::limits::SIMPLE_TOKEN_TTL,
-            bcrypt_cost: 4,
+            checkpoint_pace: CheckpointPace::default(),
+            auth: AuthConfig { bcrypt_cost: 4, ..AuthConfig::default() },
         };
         let node = Node::start(config, Arc::new(SystemClock::new())).unwrap();
         node.ready().wait_for(|ready| *ready).await.unwrap();

@@ -70,7 +70,7 @@ impl Method {
 }
 
 enum Signer {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Rsa(Box<RsaKeyPair>),
     Ecdsa(Box<EcdsaKeyPair>),
     Ed25519(Box<Ed25519KeyPair>),
@@ -106,7 +106,7 @@ impl Jwt {
                 return Err(TokenError::MissingKey);
             }
             let algorithm = method.of([&hmac::HMAC_SHA256, &hmac::HMAC_SHA384, &hmac::HMAC_SHA512]);
-            let signer = Signer::Hmac(hmac::Key::new(*algorithm, private));
+            let signer = Signer::Hmac(Box::new(hmac::Key::new(*algorithm, private)));
             return Ok(Self { method, signer, public: None, ttl });
         }
         let public = (!public.is_empty()).then(|| parse_public(method, public)).transpose()?;

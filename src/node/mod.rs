@@ -22,9 +22,11 @@ mod applier;
 mod auth;
 mod auto_compact;
 mod boot;
+mod checkpointer;
 mod duties;
 mod error;
 mod ids;
+mod membership;
 mod passwords;
 mod snapshot;
 mod status;
@@ -33,6 +35,8 @@ mod sweeper;
 mod waits;
 mod watching;
 
+#[cfg(test)]
+mod scripts;
 #[cfg(test)]
 mod tests;
 
@@ -55,12 +59,14 @@ use crate::pb::raw::{RangeResponse, TxnResponse};
 use crate::pb::{AlarmMember, AlarmRequest, AlarmType, Member, RangeRequest, ResponseHeader};
 use crate::pb::{RequestHeader, TxnRequest};
 use crate::raft;
+use crate::raft::peer::Peers;
 use crate::store::{self, Store};
 use crate::watch::Hub;
 
 pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
 pub use boot::{StartError, Surroundings};
+pub use checkpointer::CheckpointPace;
 pub use error::Error;
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
@@ -86,6 +92,8 @@ pub struct Config {
     pub cluster_token: String,
     /// Name and peer URLs of each first member, this one among them.
     pub initial_cluster: Vec<(String, Vec<String>)>,
+    /// Where peers reach this member.
+    pub peer_urls: Vec<String>,
     pub client_urls: Vec<String>,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
@@ -97,10 +105,27 @@ pub struct Config {
     pub commit_interval: Duration,
     pub retention: Option<Retention>,
     pub compaction_sleep_interval: Duration,
+    pub checkpoint_pace: CheckpointPace,
+    pub auth: AuthConfig,
+}
+
+/// How logins are answered.
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
     /// `--auth-token`, as etcd reads it.
-    pub auth_token: String,
-    pub auth_token_ttl: Duration,
+    pub token: String,
+    pub token_ttl: Duration,
     pub bcrypt_cost: u32,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            token: "simple".to_owned(),
+            token_ttl: limits::SIMPLE_TOKEN_TTL,
+            bcrypt_cost: crate::auth::password::COST,
+        }
+    }
 }
 
 struct Inner {
@@ -109,6 +134,7 @@ struct Inner {
     member_id: u64,
     cluster_id: u64,
     raft: raft::Handle,
+    peers: Arc<Peers>,
     raft_threads: Mutex<Option<raft::Raft>>,
     store: Arc<Store>,
     mvcc: Arc<Mvcc>,
@@ -127,6 +153,7 @@ struct Inner {
     ready: watch::Sender<bool>,
     leader: watch::Sender<u64>,
     fatal: watch::Sender<Option<String>>,
+    removed: watch::Sender<bool>,
     stopping: watch::Sender<bool>,
     _lock: store::DirLock,
 }
@@ -198,26 +225,48 @@ impl Node {
         if data.len() > inner.config.max_request_bytes {
             return Err(Error::RequestTooLarge);
         }
-        let reply = inner.waits.register(id);
-        if let Err(error) = inner.raft.propose(id, data) {
-            inner.waits.forget(id);
-            return Err(error.into());
-        }
         crate::metrics::proposals_pending().inc();
-        let reply = clock::timeout(&*inner.clock, self.request_timeout(), reply).await;
+        let reply = self.propose_until_taken(id, |raft| raft.propose(id, data.clone())).await;
         crate::metrics::proposals_pending().dec();
-        let reply = match reply {
-            Some(Ok(reply)) => reply,
-            Some(Err(_)) => return Err(Error::Stopped),
-            None => {
-                inner.waits.forget(id);
-                crate::metrics::proposals_failed().inc();
-                return Err(self.timeout_kind());
-            }
-        };
         let mut reply = reply?;
         self.fill_reply(&mut reply);
         Ok(reply)
+    }
+
+    /// Proposes under an id and waits for what apply answers. A proposal that is known to stand
+    /// in no log, as there is no leader or none can be reached, is made again.
+    async fn propose_until_taken(
+        &self,
+        id: u64,
+        propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
+    ) -> Result<Reply, Error> {
+        let inner = &self.0;
+        let attempts = async {
+            let mut leader = inner.leader.subscribe();
+            loop {
+                if leader.wait_for(|id| *id != 0).await.is_err() {
+                    return Err(Error::Stopped);
+                }
+                let reply = inner.waits.register(id);
+                if let Err(error) = propose(&inner.raft) {
+                    inner.waits.forget(id);
+                    return Err(error.into());
+                }
+                match reply.await {
+                    Ok(Err(Error::Dropped)) => inner.clock.sleep(limits::PROPOSE_RETRY).await,
+                    Ok(reply) => return reply,
+                    Err(_) => return Err(Error::Stopped),
+                }
+            }
+        };
+        match clock::timeout(&*inner.clock, self.request_timeout(), attempts).await {
+            Some(reply) => reply,
+            None => {
+                inner.waits.forget(id);
+                crate::metrics::proposals_failed().inc();
+                Err(self.timeout_kind())
+            }
+        }
     }
 
     /// etcd tells a proposal that found no leader from one that was not committed in time.
@@ -232,17 +281,11 @@ impl Node {
                 while grant.id == 0 {
                     grant.id = (self.0.ids.next() & i64::MAX.cast_unsigned()).cast_signed();
                 }
-                grant.ttl = grant.ttl.max(self.minimum_ttl_seconds());
+                grant.ttl = grant.ttl.max(minimum_ttl_seconds(self.0.config.election_timeout));
                 Op::LeaseGrant(grant)
             }
             op => op,
         }
-    }
-
-    /// The shortest lease: one and a half elections, so that a change of leader cannot end it.
-    fn minimum_ttl_seconds(&self) -> i64 {
-        let millis = self.0.config.election_timeout.as_millis() * 3 / 2;
-        i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
     }
 
     fn fill_reply(&self, reply: &mut Reply) {
@@ -271,7 +314,7 @@ impl Node {
             Reply::RoleGet(response) => self.fill(&mut response.header),
             Reply::RoleGrantPermission(response) => self.fill(&mut response.header),
             Reply::RoleRevokePermission(response) => self.fill(&mut response.header),
-            Reply::Done => {}
+            Reply::Members(_) | Reply::Done => {}
         }
     }
 
@@ -450,6 +493,16 @@ impl Node {
         self.0.ready.subscribe()
     }
 
+    /// What answers peers' requests below `/raft`.
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.0.peers
+    }
+
+    /// Whether this member was removed from the cluster, and has to end.
+    pub fn removed(&self) -> watch::Receiver<bool> {
+        self.0.removed.subscribe()
+    }
+
     /// Why the member cannot go on, once it cannot.
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.0.fatal.subscribe()
@@ -479,6 +532,12 @@ impl crate::auth::LeaseKeys for NoLeases {
     fn keys(&self, _: i64) -> Vec<bytes::Bytes> {
         Vec::new()
     }
+}
+
+/// The shortest lease: one and a half elections, so that a change of leader cannot end it.
+fn minimum_ttl_seconds(election_timeout: Duration) -> i64 {
+    let millis = election_timeout.as_millis() * 3 / 2;
+    i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
 }
 
 /// Whether a range touches so little that it is answered where it was received.

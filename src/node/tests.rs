@@ -22,6 +22,7 @@ fn config(dir: &std::path::Path) -> Config {
         wal_dir: None,
         cluster_token: "etcd-cluster".into(),
         initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
+        peer_urls: vec!["http://localhost:2380".into()],
         client_urls: vec!["http://localhost:2379".into()],
         heartbeat_interval: Duration::from_millis(100),
         election_timeout: Duration::from_millis(1000),
@@ -32,9 +33,8 @@ fn config(dir: &std::path::Path) -> Config {
         commit_interval: limits::COMMIT_INTERVAL,
         retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
-        auth_token: "simple".into(),
-        auth_token_ttl: limits::SIMPLE_TOKEN_TTL,
-        bcrypt_cost: 4,
+        checkpoint_pace: CheckpointPace::default(),
+        auth: AuthConfig { bcrypt_cost: 4, ..AuthConfig::default() },
     }
 }
 
@@ -227,8 +227,9 @@ async fn a_jwt_outlives_a_restart_and_no_change_of_rights() {
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("key");
     std::fs::write(&key, "secret").unwrap();
-    let auth_token = format!("jwt,sign-method=HS256,priv-key={}", key.display());
-    let config = Config { auth_token, ..config(&dir.path().join("data")) };
+    let token = format!("jwt,sign-method=HS256,priv-key={}", key.display());
+    let auth = AuthConfig { token, ..config(dir.path()).auth };
+    let config = Config { auth, ..config(&dir.path().join("data")) };
     let start = async || {
         let node = Node::start(config.clone(), Arc::new(SystemClock::new())).unwrap();
         node.ready().wait_for(|ready| *ready).await.unwrap();
@@ -255,7 +256,8 @@ async fn a_jwt_outlives_a_restart_and_no_change_of_rights() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_logins_than_can_be_worked_off_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { bcrypt_cost: 8, ..config(dir.path()) };
+    let auth = AuthConfig { bcrypt_cost: 8, ..AuthConfig::default() };
+    let config = Config { auth, ..config(dir.path()) };
     let node = Node::start(config, Arc::new(SystemClock::new())).unwrap();
     node.ready().wait_for(|ready| *ready).await.unwrap();
     with_users(&node).await;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Error, Node};
 use crate::auth::{Credentials, demand};
-use crate::mvcc::{self, Change, Mvcc, View};
+use crate::mvcc::{self, Change, Mvcc};
 use crate::watch::{self, Item, Next, Spec};
 
 /// Previous pairs read on the thread that serves the connection; more are read elsewhere.
@@ -86,13 +86,5 @@ impl WatchStream {
 
 fn previous_of(mvcc: &Mvcc, changes: &[Change]) -> Result<Vec<Option<Bytes>>, mvcc::Error> {
     let view = mvcc.view();
-    changes.iter().map(|change| previous(&view, change)).collect()
-}
-
-fn previous(view: &View<'_>, change: &Change) -> Result<Option<Bytes>, mvcc::Error> {
-    let before = change.revision.main - 1;
-    if change.is_create || before < view.current().compact_revision {
-        return Ok(None);
-    }
-    view.get(&change.key, before)
+    changes.iter().map(|change| view.previous(change)).collect()
 }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -38,7 +39,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.rows == 0 && self.small.is_empty()
     }
 
@@ -150,6 +151,7 @@ pub(super) struct Shared {
     pub done: Condvar,
     pub sizes: Mutex<Sizes>,
     pub hooks: Hooks,
+    pub rows_pushed: AtomicU64,
     /// What found no space, where no thread holds it.
     pub held: Mutex<Option<Taken>>,
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusd::clock::Clock;
-use rusd::node::{Config, Node, Steps, Surroundings};
+use rusd::node::{AuthConfig, Config, Node, Steps, Surroundings};
 use rusd::raft::{Message, Role, Transport};
 use rusd::{raft, store};
 
@@ -492,7 +492,7 @@ impl World {
         let surroundings = Surroundings {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             disk: Arc::new(member.disk.clone()),
-            transport: Arc::new(Outbox(Arc::clone(&outbox))),
+            transport: Some(Arc::new(Outbox(Arc::clone(&outbox)))),
             log: raft::log::Options { segment_bytes: self.plan.segment_bytes, fill_ahead: false },
             store,
         };
@@ -847,7 +847,9 @@ impl Member {
 }
 
 fn config(name: String, data_dir: PathBuf, initial_cluster: Vec<(String, Vec<String>)>) -> Config {
+    let mine = initial_cluster.iter().find(|(other, _)| *other == name);
     Config {
+        peer_urls: mine.map(|(_, urls)| urls.clone()).unwrap_or_default(),
         name,
         data_dir,
         wal_dir: None,
@@ -863,8 +865,6 @@ fn config(name: String, data_dir: PathBuf, initial_cluster: Vec<(String, Vec<Str
         commit_interval: Duration::from_millis(20),
         retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
-        auth_token: "simple".into(),
-        auth_token_ttl: rusd::limits::SIMPLE_TOKEN_TTL,
-        bcrypt_cost: 4,
+        auth: AuthConfig { bcrypt_cost: 4, ..AuthConfig::default() },
     }
 }
