@@ -209,7 +209,8 @@ impl Client {
                 oracle.wrote(revision, least, &put.key, Some(&put.value));
             }
             (Ask::Delete(delete), Answer::Reply(Reply::DeleteRange(response))) => {
-                let (range, revision) = (range_of(&delete.key, &delete.range_end), revision(&response.header));
+                let (range, revision) =
+                    (range_of(&delete.key, &delete.range_end), revision(&response.header));
                 let before = if response.deleted > 0 { revision - 1 } else { revision };
                 let gone = oracle.model.range(&range, before).len() as i64;
                 assert_eq!(response.deleted, gone, "deleted at {revision}: {delete:?}");
@@ -247,7 +248,13 @@ impl Client {
         }
     }
 
-    fn judge_txn(&mut self, txn: &TxnRequest, response: &TxnResponse, least: i64, oracle: &mut Oracle) {
+    fn judge_txn(
+        &mut self,
+        txn: &TxnRequest,
+        response: &TxnResponse,
+        least: i64,
+        oracle: &mut Oracle,
+    ) {
         let revision = revision(&response.header);
         if let Some(compare) = txn.compare.first() {
             let Some(TargetUnion::ModRevision(asked)) = compare.target_union else { return };

@@ -15,8 +15,8 @@ use rusd::node::{Config, Node, Steps, Surroundings};
 use rusd::raft::{Message, Role, Transport};
 use rusd::{raft, store};
 
-use super::clock::{Chance, SimClock};
 use super::client::{Ask, Client, all, pairs};
+use super::clock::{Chance, SimClock};
 use super::disk::SimDisk;
 use super::oracle::{Oracle, fold};
 use super::watcher::Watcher;
@@ -25,7 +25,7 @@ pub const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLI;
 const HEARTBEAT: u64 = 100 * MILLI;
 const ELECTION: u64 = 500 * MILLI;
-const CLIENTS: u64 = 4;
+const CLIENTS: u64 = 8;
 const WATCHERS: u64 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,6 +299,8 @@ impl World {
         let struck = self.members[number].disk.troubles(|troubles| troubles.struck);
         assert!(struck, "member {number} stopped: {why}");
         self.tell(|| format!("m{number} stops: {why}"));
+        // What it sent until then is on its way.
+        self.send(number);
         self.crash(number, true);
     }
 
@@ -359,7 +361,8 @@ impl World {
             return self.end(number, &why);
         }
         if did {
-            self.events += 1;
+            // A task seldom does anything when it is looked at.
+            self.events += u64::from(worker != Worker::Tasks);
             self.note(number as u64 * 8 + worker as u64);
             self.follow(number, worker);
         }
@@ -370,13 +373,20 @@ impl World {
         let Some(batch) = life.steps.apply() else { return false };
         for committed in &batch {
             let before = std::mem::replace(&mut life.applied, committed.index());
-            assert_eq!(before + 1, committed.index(), "member {number} skipped or repeated entries");
+            assert_eq!(
+                before + 1,
+                committed.index(),
+                "member {number} skipped or repeated entries"
+            );
             self.oracle.applied(self.now, committed);
         }
         let revision = life.node.mvcc().current().revision;
         let is_first = life.applied == self.oracle.committed();
-        assert!(!is_first || revision == self.oracle.model.revision,
-            "member {number} is at revision {revision}, not {}", self.oracle.model.revision);
+        assert!(
+            !is_first || revision == self.oracle.model.revision,
+            "member {number} is at revision {revision}, not {}",
+            self.oracle.model.revision
+        );
         true
     }
 
@@ -663,7 +673,7 @@ impl World {
         if !self.is_asking {
             return;
         }
-        let think = self.chance.below(40 * MILLI);
+        let think = self.chance.below(30 * MILLI);
         self.at(think, Event::Client(number));
         let known = self.oracle.known;
         let ask = self.clients[number].choose(&mut self.chance, known);
@@ -673,7 +683,8 @@ impl World {
             let leads = |member: &Member| {
                 member.life.as_ref().is_some_and(|life| life.steps.status().role == Role::Leader)
             };
-            let leaders: Vec<usize> = (0..self.members.len()).filter(|at| leads(&self.members[*at])).collect();
+            let leaders: Vec<usize> =
+                (0..self.members.len()).filter(|at| leads(&self.members[*at])).collect();
             if leaders.is_empty() {
                 return;
             }
@@ -778,7 +789,9 @@ impl World {
 
     fn restless(&self) -> String {
         let mut text = format!(
-            "{} committed, {} leases;", self.oracle.committed(), self.oracle.model.leases.len()
+            "{} committed, {} leases;",
+            self.oracle.committed(),
+            self.oracle.model.leases.len()
         );
         for member in &self.members {
             let status = member.life.as_ref().map(|life| life.steps.status());
