@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use super::applier::Applier;
-use super::checkpointer::Checkpointer;
+use super::checkpointer::{CheckpointPace, Checkpointer};
 use super::duties::Duties;
 use super::ids::RequestIds;
 use super::membership::Circle;

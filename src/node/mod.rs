@@ -51,6 +51,7 @@ use crate::pb::alarm_request::AlarmAction;
 use crate::pb::raw::{RangeResponse, TxnResponse};
 use crate::pb::{AlarmMember, AlarmRequest, AlarmType, Member, RangeRequest, ResponseHeader};
 use crate::pb::{RequestHeader, TxnRequest};
+use crate::planted::{self, Bug};
 use crate::raft;
 use crate::raft::peer::Peers;
 use crate::store::{self, Store};
@@ -279,6 +280,7 @@ impl Node {
         let (done, waiting) = oneshot::channel();
         let applied = Arc::clone(&self.0.applied);
         self.0.raft.read_index(move |index| match index {
+            Ok(_) if planted::is(Bug::ReadBeforeApply) => applied.wait(0, done),
             Ok(index) => applied.wait(index, done),
             Err(error) => drop(done.send(Err(error.into()))),
         });
