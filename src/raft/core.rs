@@ -144,6 +144,16 @@ impl Committed {
     }
 }
 
+/// Messages that wait until a configuration change is applied and the log is durable: some of
+/// them say that it is.
+struct Held {
+    /// The change's index.
+    until: u64,
+    /// The last job that they speak of.
+    job: u64,
+    messages: Vec<Message>,
+}
+
 /// Consensus without threads, clock or network.
 pub struct Core {
     raft: RawNode<Store>,
@@ -164,8 +174,7 @@ pub struct Core {
     /// Reads of other members that wait for the leader's first commit.
     forwarded: VecDeque<Message>,
     conf_changes: VecDeque<(u64, ConfChange)>,
-    /// Messages held until a configuration change is applied.
-    held: Option<(u64, Vec<Message>)>,
+    held: Option<Held>,
     /// Committed before this start; until it is applied again there are no elections.
     replay_until: u64,
     leader: Leader,
@@ -291,7 +300,7 @@ impl Core {
             }
             Event::Read(token) => self.reads.push(token),
             Event::Receive(message) => self.receive(message, effects),
-            Event::Persisted { number, places } => self.persisted(number, places),
+            Event::Persisted { number, places } => self.persisted(number, places, effects),
             Event::Applied(index) => self.applied(index, effects),
             Event::ConfChange { index, change } => {
                 self.change_configuration(index, change, effects)
@@ -408,6 +417,9 @@ impl Core {
 
     fn receive(&mut self, message: Message, effects: &mut Vec<Effect>) {
         if let Err(refusal) = step::admit(&self.raft, &message) {
+            if refusal == Refusal::ConfChangePending {
+                return self.take_turns(message, effects);
+            }
             self.messages_refused += 1;
             effects.push(Effect::Refused(refusal));
             return;
@@ -427,7 +439,30 @@ impl Core {
         }
     }
 
-    fn persisted(&mut self, number: u64, places: Vec<(u64, u64, Place)>) {
+    /// Proposals of another member with a configuration change, while one is under way: the change
+    /// waits as this member's own do.
+    fn take_turns(&mut self, message: Message, effects: &mut Vec<Effect>) {
+        let mut normal = Vec::new();
+        for entry in message.entries {
+            if entry.entry_type == 0 {
+                normal.push(entry);
+            } else if self.conf_changes.len() < limits::CONF_CHANGES_WAITING_MAX
+                && let Ok(change) = ConfChange::decode(entry.data)
+            {
+                self.conf_changes.push_back((0, change));
+            }
+        }
+        if !normal.is_empty() {
+            self.step_proposal(normal, Vec::new(), effects);
+        }
+    }
+
+    fn persisted(
+        &mut self,
+        number: u64,
+        places: Vec<(u64, u64, Place)>,
+        effects: &mut Vec<Effect>,
+    ) {
         while self.outstanding.front().is_some_and(|(job, _)| *job <= number) {
             self.outstanding.pop_front();
         }
@@ -438,6 +473,7 @@ impl Core {
         table.placed(places);
         table.evict();
         self.raft.on_persist_ready(number);
+        self.release(effects);
     }
 
     fn applied(&mut self, index: u64, effects: &mut Vec<Effect>) {
@@ -448,8 +484,14 @@ impl Core {
         if self.is_alone() && self.raft.raft.prs().iter().count() == 1 {
             self.raft.mut_store().evict(index);
         }
-        if let Some((_, messages)) = self.held.take_if(|(until, _)| *until <= index) {
-            effects.push(Effect::Send(messages));
+        self.release(effects);
+    }
+
+    fn release(&mut self, effects: &mut Vec<Effect>) {
+        let applied = self.raft.raft.raft_log.applied;
+        let unsynced = self.outstanding.front().map_or(u64::MAX, |(job, _)| *job);
+        if let Some(held) = self.held.take_if(|held| held.until <= applied && held.job < unsynced) {
+            effects.push(Effect::Send(held.messages));
         }
     }
 
@@ -621,9 +663,10 @@ impl Core {
         let leads = self.raft.raft.state == StateRole::Leader;
         let changes = committed.iter().rev().find(|entry| entry.entry_type != 0);
         if let (false, Some(change)) = (leads, changes) {
-            let (until, held) = self.held.get_or_insert_with(|| (change.index, Vec::new()));
-            *until = change.index;
-            held.append(&mut later);
+            let held =
+                self.held.get_or_insert_with(|| Held { until: 0, job: 0, messages: Vec::new() });
+            (held.until, held.job) = (change.index, ready.number());
+            held.messages.append(&mut later);
         }
         (now, later)
     }

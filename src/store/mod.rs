@@ -45,7 +45,8 @@ mod tests;
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
-pub use checkpoint::{CheckpointBinding, CheckpointReader, Unusable};
+pub use checkpoint::{CheckpointBinding, CheckpointReader, CheckpointWriter, Unusable};
 pub use dir::{DirLock, is_missing, lay_out, lock, refuse_foreign};
 pub use error::Error;
 pub use schema::Bucket;
@@ -111,6 +112,8 @@ impl Options {
 pub struct Opened {
     /// The store was made by this call.
     pub created: bool,
+    /// Drawn when the store was made; 0 if it has none.
+    pub id: u64,
     pub generation: u64,
     /// Index and term of the last entry that is in the store; 0 for none.
     pub consistent_index: u64,
@@ -120,17 +123,6 @@ pub struct Opened {
     pub last: Option<Revision>,
     pub scheduled_compact: Option<Revision>,
     pub finished_compact: Option<Revision>,
-    /// Where an unfinished compaction stood, as its caller put it.
-    pub compaction_cursor: Option<Vec<u8>>,
-}
-
-/// What is written with the last rows of a part of a compaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CompactionCursor {
-    /// Where to resume; the bytes are the caller's.
-    At(Vec<u8>),
-    /// The compaction at this revision is complete.
-    Finished(i64),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,29 +133,12 @@ pub struct Sizes {
     pub in_use: u64,
 }
 
-/// Holds physical deletion back: rows whose deletion is scheduled after the guard was taken stay
-/// until it is dropped.
-pub struct ReadGuard {
-    epoch: Option<Arc<()>>,
-    shared: Weak<Shared>,
-}
-
-impl Drop for ReadGuard {
-    fn drop(&mut self) {
-        self.epoch = None;
-        if let Some(shared) = self.shared.upgrade() {
-            // Under the lock, so that the committer is either waiting or yet to look.
-            let _queue = shared.queue.lock();
-            shared.work.notify_one();
-        }
-    }
-}
-
 pub struct Store {
     shared: Arc<Shared>,
     committer: Mutex<Option<JoinHandle<()>>>,
     generation_dir: PathBuf,
     generation: u64,
+    id: u64,
 }
 
 impl Store {
@@ -171,7 +146,7 @@ impl Store {
     pub fn open(db: &Path, options: Options) -> Result<(Self, Opened), Error> {
         let created = dir::is_missing(db)?;
         if created {
-            create(db)?;
+            create(db, options.clock.random())?;
         }
         let generation = dir::read_current(db)?;
         let generation_dir = dir::generation_dir(db, generation);
@@ -194,6 +169,7 @@ impl Store {
             done: parking_lot::Condvar::new(),
             sizes: Mutex::new(sizes),
             hooks: Hooks::default(),
+            rows_pushed: AtomicU64::new(0),
             held: Mutex::default(),
         });
         let spawn = || {
@@ -203,12 +179,14 @@ impl Store {
         };
         let committer = shared.options.committer.then(spawn).transpose()?;
         let committer = Mutex::new(committer);
-        Ok((Self { shared, committer, generation_dir, generation }, opened))
+        let id = opened.id;
+        Ok((Self { shared, committer, generation_dir, generation, id }, opened))
     }
 
     /// Adds a row to the entry being applied. It is readable at once.
     pub fn push_row(&self, row: Row) {
         let mut open = self.shared.open.lock();
+        self.shared.rows_pushed.fetch_add(1, Ordering::Relaxed);
         open.rows += 1;
         open.bytes += row.kv.len();
         self.shared.tail.write().push(row);
@@ -307,23 +285,17 @@ impl Store {
 
     /// Schedules the deletion of `dead` rows. `survivors` are the rows between them that stay: they
     /// are written anew, so that half-empty pages do not remain. The committer works it off in
-    /// parts, in the order of scheduling; the last part carries `cursor`. The receiver learns that
-    /// it is durable, or is closed if the store stops first.
+    /// parts, in the order of scheduling; with the last part the compaction at `revision` is noted
+    /// as finished. The receiver learns that it is durable, or is closed if the store stops first.
     pub fn delete_rows(
         &self,
         dead: Vec<Revision>,
         survivors: Vec<Revision>,
-        cursor: CompactionCursor,
+        revision: i64,
     ) -> oneshot::Receiver<()> {
         let mut rows: Vec<_> = dead.into_iter().map(|rev| (rev, false)).collect();
         rows.extend(survivors.into_iter().map(|rev| (rev, true)));
-        self.shared.schedule(rows, cursor)
-    }
-
-    /// Holds back what `delete_rows` schedules from now on.
-    pub fn read_guard(&self) -> ReadGuard {
-        let epoch = Arc::clone(&self.shared.queue.lock().guards);
-        ReadGuard { epoch: Some(epoch), shared: Arc::downgrade(&self.shared) }
+        self.shared.schedule(rows, revision)
     }
 
     /// The committer's next commit, for who runs the store without its thread; false if there is
@@ -367,8 +339,21 @@ impl Store {
         *self.shared.sizes.lock()
     }
 
-    pub fn generation(&self) -> u64 {
-        self.generation
+    /// Stands for all that was pushed until now, the entry being applied included.
+    pub fn pushed(&self) -> u64 {
+        let open = self.shared.open.lock();
+        self.shared.queue.lock().sealed + u64::from(!open.is_empty())
+    }
+
+    /// Whether what `pushed` stood for is durable; then the index up to which the store is.
+    pub fn durable_after(&self, pushed: u64) -> Option<u64> {
+        let queue = self.shared.queue.lock();
+        (queue.committed >= pushed).then_some(queue.durable.0)
+    }
+
+    /// Rows pushed since the store was opened.
+    pub fn rows_pushed(&self) -> u64 {
+        self.shared.rows_pushed.load(Ordering::Relaxed)
     }
 
     /// Commits what is sealed and ends the committer. Reads still work afterwards.
@@ -396,7 +381,7 @@ impl Drop for Store {
 }
 
 /// Makes a store beside `db` and renames it, so that `db` is there whole or not at all.
-fn create(db: &Path) -> Result<(), Error> {
+fn create(db: &Path, id: u64) -> Result<(), Error> {
     let new = db.with_extension("new");
     if new.try_exists().map_err(Error::io(&new))? {
         std::fs::remove_dir_all(&new).map_err(Error::io(&new))?;
@@ -406,6 +391,7 @@ fn create(db: &Path) -> Result<(), Error> {
     let env = Env::open(&generation_dir)?;
     let mut writer = env.write()?;
     writer.put_own(schema::FORMAT, Some(&schema::FORMAT_VERSION.to_le_bytes()))?;
+    writer.put_own(schema::ID, Some(&id.to_le_bytes()))?;
     writer.commit()?;
     drop(env);
     dir::sync_dir(&generation_dir)?;
@@ -435,8 +421,10 @@ fn read_opened(env: &Env, created: bool, generation: u64) -> Result<Opened, Erro
         None => Ok(None),
         Some(value) => schema::revision_parse(&value).map(Some).ok_or_else(|| bad(name)),
     };
+    let id = reader.own(schema::ID)?.unwrap_or_default();
     Ok(Opened {
         created,
+        id: id.try_into().map_or(0, u64::from_le_bytes),
         generation,
         consistent_index: number(schema::CONSISTENT_INDEX)?,
         term: number(schema::TERM)?,
@@ -444,6 +432,5 @@ fn read_opened(env: &Env, created: bool, generation: u64) -> Result<Opened, Erro
         last: reader.last_rev()?,
         scheduled_compact: revision(schema::SCHEDULED_COMPACT)?,
         finished_compact: revision(schema::FINISHED_COMPACT)?,
-        compaction_cursor: reader.own(schema::COMPACTION_CURSOR)?,
     })
 }

@@ -504,7 +504,7 @@ impl World {
         let surroundings = Surroundings {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             disk: Arc::new(member.disk.clone()),
-            transport: Arc::new(Outbox(Arc::clone(&outbox))),
+            transport: Some(Arc::new(Outbox(Arc::clone(&outbox)))),
             log: raft::log::Options { segment_bytes: self.plan.segment_bytes, fill_ahead: false },
             store,
         };
@@ -866,7 +866,9 @@ impl Member {
 }
 
 fn config(name: String, data_dir: PathBuf, initial_cluster: Vec<(String, Vec<String>)>) -> Config {
+    let mine = initial_cluster.iter().find(|(other, _)| *other == name);
     Config {
+        peer_urls: mine.map(|(_, urls)| urls.clone()).unwrap_or_default(),
         name,
         data_dir,
         wal_dir: None,
