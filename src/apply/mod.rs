@@ -310,7 +310,7 @@ impl Machine {
             Command::Compaction(compaction) => self.compact(compaction, outcome)?,
             Command::LeaseGrant(grant) => self.lease_grant(grant, now),
             Command::LeaseRevoke(revoke) => self.lease_revoke(revoke, outcome),
-            Command::LeaseCheckpoint(checkpoint) => self.lease_checkpoint(&checkpoint),
+            Command::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(&checkpoint)),
             Command::Alarm(alarm) => Ok(Reply::Alarm(self.alarm(alarm))),
             Command::ClusterVersionSet(set) => Ok(self.set_cluster_version(set)),
             Command::ClusterMemberAttrSet(set) => Ok(self.set_attributes(set)),
@@ -368,13 +368,15 @@ impl Machine {
         Ok(Reply::LeaseRevoke(LeaseRevokeResponse { header: self.header() }))
     }
 
-    fn lease_checkpoint(&self, request: &LeaseCheckpointRequest) -> Result<Reply, Error> {
+    /// A lease that was revoked meanwhile is passed over; the others of the request still count.
+    fn lease_checkpoint(&self, request: &LeaseCheckpointRequest) -> Reply {
         for checkpoint in &request.checkpoints {
             let remaining = checkpoint.remaining_ttl;
-            let ttl = self.lessor.lock().checkpoint(checkpoint.id, remaining)?;
-            self.store_lease(checkpoint.id, ttl, remaining);
+            if let Some(ttl) = self.lessor.lock().checkpoint(checkpoint.id, remaining) {
+                self.store_lease(checkpoint.id, ttl, remaining);
+            }
         }
-        Ok(Reply::Done)
+        Reply::Done
     }
 
     fn store_lease(&self, id: i64, ttl: i64, remaining_ttl: i64) {

@@ -143,11 +143,12 @@ impl Lessor {
         self.leases.keys().copied()
     }
 
-    /// Notes from the log how long a lease had left.
-    pub fn checkpoint(&mut self, id: i64, remaining_seconds: i64) -> Result<i64, Error> {
-        let lease = self.leases.get_mut(&id).ok_or(Error::NotFound)?;
+    /// Notes from the log how long a lease had left, and gives how long it was granted for; nothing
+    /// if it is gone.
+    pub fn checkpoint(&mut self, id: i64, remaining_seconds: i64) -> Option<i64> {
+        let lease = self.leases.get_mut(&id)?;
         lease.remaining_seconds = remaining_seconds;
-        Ok(lease.ttl_seconds)
+        Some(lease.ttl_seconds)
     }
 
     /// Becomes the one that lets leases expire. Each gets its whole time again (or what the log
@@ -159,8 +160,8 @@ impl Lessor {
         for id in ids {
             let lease = &self.leases[&id];
             let left = match lease.remaining_seconds {
-                0 => lease.ttl_seconds,
-                left => left,
+                left if left > 0 => left,
+                _ => lease.ttl_seconds,
             };
             self.set_deadline(id, now + seconds(left) + extend);
         }

@@ -28,7 +28,7 @@ use crate::lease::Lessor;
 use crate::limits;
 use crate::members::{Malformed, Member, Members};
 use crate::metrics;
-use crate::mvcc::{self, Checkpoint, Compacted, Current, Restore};
+use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore};
 use crate::pb::{AlarmMember, leasepb};
 use crate::raft::log::{Disk, SystemDisk};
 use crate::raft::{self, Bootstrap, ConfState};
@@ -306,20 +306,27 @@ impl Node {
         inner.applied.stop();
         inner.sweeper.stop();
         let is_fatal = inner.fatal.borrow().is_some();
-        if !is_fatal && let Err(error) = self.close_store() {
+        if is_fatal {
+            return;
+        }
+        let clock = Arc::clone(&inner.clock);
+        if let Err(error) = close_store(&inner.store, &inner.mvcc, &inner.lessor, clock) {
             tracing::error!(%error, "failed to close the store");
         }
     }
+}
 
-    fn close_store(&self) -> Result<(), store::Error> {
-        let inner = &self.0;
-        inner.store.flush()?;
-        let (store, mvcc) = (Arc::clone(&inner.store), Arc::clone(&inner.mvcc));
-        let (lessor, clock) = (Arc::clone(&inner.lessor), Arc::clone(&inner.clock));
-        Checkpointer::new(store, mvcc, lessor, clock, inner.config.checkpoint_pace, (-1, 0))
-            .write_now();
-        inner.store.close()
-    }
+/// Makes everything durable, with the index for the next start unless a sweep is under way.
+pub(super) fn close_store(
+    store: &Arc<Store>,
+    mvcc: &Arc<Mvcc>,
+    lessor: &Arc<Mutex<Lessor>>,
+    clock: Arc<dyn Clock>,
+) -> Result<(), store::Error> {
+    store.flush()?;
+    let (open, mvcc, lessor) = (Arc::clone(store), Arc::clone(mvcc), Arc::clone(lessor));
+    Checkpointer::new(open, mvcc, lessor, clock, CheckpointPace::default(), (-1, 0)).write_now();
+    store.close()
 }
 
 pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartError> {

@@ -21,7 +21,7 @@ use crate::planted::{self, Bug};
 /// How often etcd looks for expired leases.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 /// When a lease whose revocation failed is looked at again, as in etcd.
-const REVOKE_RETRY: Duration = Duration::from_millis(7500);
+pub(super) const REVOKE_RETRY: Duration = Duration::from_millis(7500);
 /// How often etcd's leader looks at the members' versions.
 const VERSION_INTERVAL: Duration = Duration::from_secs(4);
 

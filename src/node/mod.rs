@@ -30,6 +30,8 @@ mod sweeper;
 mod waits;
 
 #[cfg(test)]
+mod scripts;
+#[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
@@ -235,17 +237,11 @@ impl Node {
                 while grant.id == 0 {
                     grant.id = (self.0.ids.next() & i64::MAX.cast_unsigned()).cast_signed();
                 }
-                grant.ttl = grant.ttl.max(self.minimum_ttl_seconds());
+                grant.ttl = grant.ttl.max(minimum_ttl_seconds(self.0.config.election_timeout));
                 Op::LeaseGrant(grant)
             }
             op => op,
         }
-    }
-
-    /// The shortest lease: one and a half elections, so that a change of leader cannot end it.
-    fn minimum_ttl_seconds(&self) -> i64 {
-        let millis = self.0.config.election_timeout.as_millis() * 3 / 2;
-        i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
     }
 
     fn fill_reply(&self, reply: &mut Reply) {
@@ -413,6 +409,12 @@ impl Node {
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.0.fatal.subscribe()
     }
+}
+
+/// The shortest lease: one and a half elections, so that a change of leader cannot end it.
+fn minimum_ttl_seconds(election_timeout: Duration) -> i64 {
+    let millis = election_timeout.as_millis() * 3 / 2;
+    i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
 }
 
 /// Whether a range touches so little that it is answered where it was received.
