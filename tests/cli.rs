@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 
 use regex::Regex;
 use serde_json::Value;
+
+#[path = "common/ports.rs"]
+mod ports;
 
 /// Cases of what later work delivers, by the beginning of their id.
 const LATER: &[&str] = &[
@@ -135,7 +138,7 @@ impl Drop for Server {
 }
 
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", ports::free())
 }
 
 /// A command under way.

@@ -2,6 +2,7 @@
 //!
 //! No other room asks the operating system for the time or for randomness.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +14,26 @@ pub trait Clock: Send + Sync {
     fn unix_nanos(&self) -> u64;
     /// 64 random bits.
     fn random(&self) -> u64;
+    /// Ends when so much of this clock's time has passed.
+    fn sleep(&self, duration: Duration) -> Sleep {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What the future gives, or nothing if it takes longer by this clock.
+pub async fn timeout<F: Future>(
+    clock: &dyn Clock,
+    duration: Duration,
+    future: F,
+) -> Option<F::Output> {
+    let sleep = clock.sleep(duration);
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = sleep => None,
+    }
 }
 
 /// Now, for the rim: to measure what is only reported, and to keep connections' deadlines. What the

@@ -36,12 +36,20 @@ type Answer = (u64, Result<Reply, apply::Error>);
 impl Applier {
     pub(super) fn run(self, committed: &Receiver<Vec<Committed>>) {
         while let Ok(batch) = committed.recv() {
-            if let Err(fatal) = self.apply(batch) {
-                tracing::error!(error = %fatal, "failed to apply a committed entry");
-                self.fatal.send_replace(Some(fatal.to_string()));
+            if !self.turn(batch) {
                 return;
             }
         }
+    }
+
+    /// False if the member cannot go on.
+    pub(super) fn turn(&self, batch: Vec<Committed>) -> bool {
+        if let Err(fatal) = self.apply(batch) {
+            tracing::error!(error = %fatal, "failed to apply a committed entry");
+            self.fatal.send_replace(Some(fatal.to_string()));
+            return false;
+        }
+        true
     }
 
     fn apply(&self, batch: Vec<Committed>) -> Result<(), Fatal> {

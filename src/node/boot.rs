@@ -17,7 +17,8 @@ use super::applier::Applier;
 use super::duties::Duties;
 use super::ids::RequestIds;
 use super::membership::Circle;
-use super::sweeper::Sweeper;
+use super::steps::Steps;
+use super::sweeper::{SweepWorker, Sweeper};
 use super::waits::{AppliedWaits, Waits};
 use super::{Config, Inner, Node, membership};
 use crate::apply::{Machine, Quota};
@@ -28,7 +29,8 @@ use crate::members::{Malformed, Member, Members};
 use crate::metrics;
 use crate::mvcc::{self, Compacted, Restore};
 use crate::pb::{AlarmMember, leasepb};
-use crate::raft::{self, Bootstrap, ConfState, log::SystemDisk};
+use crate::raft::log::{Disk, SystemDisk};
+use crate::raft::{self, Bootstrap, ConfState};
 use crate::store::{self, Bucket, CheckpointBinding, Opened, Options, Store, schema};
 use crate::types;
 use crate::watch::Hub;
@@ -171,7 +173,7 @@ struct Identity {
 
 impl Identity {
     /// A log that exists says it, and the flags of the first start count no more.
-    fn of_the_log(disk: &SystemDisk, wal: &Path) -> Result<Self, StartError> {
+    fn of_the_log(disk: &dyn Disk, wal: &Path) -> Result<Self, StartError> {
         let raft::log::Metadata { node_id: member_id, cluster_id } = raft::identity(disk, wal)?;
         Ok(Self { member_id, cluster_id, bootstrap: None })
     }
@@ -202,45 +204,76 @@ struct Loaded {
     restore: Restore,
 }
 
+/// What a member stands on: the system, or a simulator's idea of it.
+pub struct Surroundings {
+    pub clock: Arc<dyn Clock>,
+    pub disk: Arc<dyn Disk>,
+    /// None: the member and its peers dial each other.
+    pub transport: Option<Arc<dyn raft::Transport>>,
+    pub log: raft::log::Options,
+    pub store: Options,
+}
+
+impl Surroundings {
+    pub fn system(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            disk: Arc::new(SystemDisk),
+            transport: None,
+            log: raft::log::Options::default(),
+            store: Options::new(Arc::clone(&clock)),
+            clock,
+        }
+    }
+}
+
+/// Opens or makes the data directory, and the member's threads or the steps that stand for them.
+pub(super) fn start(
+    config: Config,
+    mut surroundings: Surroundings,
+    stepped: bool,
+) -> Result<(Node, Option<Steps>), StartError> {
+    let lock = store::lock(&config.data_dir)?;
+    store::lay_out(&config.data_dir)?;
+    let wal = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
+    let db = config.data_dir.join("member/db");
+    let has_log = raft::exists(&*surroundings.disk, &wal);
+    if has_log && store::is_missing(&db)? {
+        return Err(StartError::MissingStore { db, wal });
+    }
+    let options = &mut surroundings.store;
+    options.commit_interval = config.commit_interval;
+    options.committer = !stepped;
+    let (store, opened) = Store::open(&db, options.clone())?;
+    if !has_log && opened.consistent_index > 0 {
+        let applied = opened.consistent_index;
+        return Err(StartError::MissingLog { db, wal, applied });
+    }
+    let store = Arc::new(store);
+    let disk = &*surroundings.disk;
+    let identity = if has_log { Identity::of_the_log(disk, &wal)? } else { Identity::new(&config)? };
+    let conf_state = opened.conf_state.as_deref().map(StoredConfState::parse).transpose()?;
+    let conf_state = conf_state.unwrap_or_default();
+    let raft_config = raft::Config {
+        id: identity.member_id,
+        cluster_id: identity.cluster_id,
+        dir: wal,
+        heartbeat_interval: config.heartbeat_interval,
+        election_timeout: config.election_timeout,
+        pre_vote: true,
+        applied: opened.consistent_index,
+        applied_term: opened.term,
+        conf_state,
+        catch_up_entries: config.snapshot_catchup_entries,
+        log: surroundings.log,
+    };
+    assemble(config, surroundings, lock, store, opened, identity, raft_config, stepped)
+}
+
 impl Node {
     /// Opens or makes the data directory and starts the member's threads. Must be called within an
     /// async runtime, on a thread that may block.
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let lock = store::lock(&config.data_dir)?;
-        store::lay_out(&config.data_dir)?;
-        let disk = Arc::new(SystemDisk);
-        let wal = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
-        let db = config.data_dir.join("member/db");
-        let has_log = raft::exists(&*disk, &wal);
-        if has_log && store::is_missing(&db)? {
-            return Err(StartError::MissingStore { db, wal });
-        }
-        let mut options = Options::new(Arc::clone(&clock));
-        options.commit_interval = config.commit_interval;
-        let (store, opened) = Store::open(&db, options)?;
-        if !has_log && opened.consistent_index > 0 {
-            let applied = opened.consistent_index;
-            return Err(StartError::MissingLog { db, wal, applied });
-        }
-        let store = Arc::new(store);
-        let identity =
-            if has_log { Identity::of_the_log(&disk, &wal)? } else { Identity::new(&config)? };
-        let conf_state = opened.conf_state.as_deref().map(StoredConfState::parse).transpose()?;
-        let conf_state = conf_state.unwrap_or_default();
-        let raft_config = raft::Config {
-            id: identity.member_id,
-            cluster_id: identity.cluster_id,
-            dir: wal,
-            heartbeat_interval: config.heartbeat_interval,
-            election_timeout: config.election_timeout,
-            pre_vote: true,
-            applied: opened.consistent_index,
-            applied_term: opened.term,
-            conf_state,
-            catch_up_entries: config.snapshot_catchup_entries,
-            log: raft::log::Options::default(),
-        };
-        assemble(config, clock, lock, disk, store, opened, identity, raft_config)
+        start(config, Surroundings::system(clock), false).map(|(node, _)| node)
     }
 
     /// Ends the threads, makes everything applied durable, and notes the index for the next start.
@@ -253,7 +286,8 @@ impl Node {
         }
     }
 
-    fn stop_now(&self) {
+    /// As [`Node::stop`], for who may block.
+    pub fn stop_now(&self) {
         let inner = &self.0;
         inner.stopping.send_replace(true);
         let Some(raft) = inner.raft_threads.lock().take() else { return };
@@ -373,6 +407,9 @@ fn read_checkpoint(store: &Store, opened: &Opened, compacted: &Compacted) -> Opt
     }
 }
 
+/// Raft's door and threads, or its turns, and the state.
+type Both = (raft::Handle, raft::Raft, Option<raft::Turns>, Loaded);
+
 /// Reads log and state side by side; what raft commits meanwhile waits for apply.
 fn open_both(
     store: &Arc<Store>,
@@ -380,7 +417,12 @@ fn open_both(
     raft_config: raft::Config,
     surroundings: raft::Surroundings,
     bootstrap: Option<&Bootstrap>,
-) -> Result<(raft::Handle, raft::Raft, Loaded), StartError> {
+    stepped: bool,
+) -> Result<Both, StartError> {
+    if stepped {
+        let (handle, raft, turns) = raft::start_stepped(raft_config, surroundings, bootstrap)?;
+        return Ok((handle, raft, Some(turns), load(store, &opened)?));
+    }
     let loading = std::thread::Builder::new().name("load".into());
     let loading = loading.spawn({
         let store = Arc::clone(store);
@@ -389,20 +431,22 @@ fn open_both(
     let started = raft::start(raft_config, surroundings, bootstrap);
     let loaded = loading.join().map_err(|_| std::io::Error::other("loading the state panicked"))?;
     let (raft, raft_threads) = started?;
-    Ok((raft, raft_threads, loaded?))
+    Ok((raft, raft_threads, None, loaded?))
 }
 
 #[expect(clippy::too_many_arguments, reason = "everything that a member is made of")]
 fn assemble(
     config: Config,
-    clock: Arc<dyn Clock>,
+    surroundings: Surroundings,
     lock: store::DirLock,
-    disk: Arc<SystemDisk>,
     store: Arc<Store>,
     opened: Opened,
     identity: Identity,
     raft_config: raft::Config,
-) -> Result<Node, StartError> {
+    stepped: bool,
+) -> Result<(Node, Option<Steps>), StartError> {
+    let Surroundings { clock, disk, transport, .. } = surroundings;
+    let dials = transport.is_none();
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let fatal = watch::Sender::new(None);
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
@@ -411,17 +455,20 @@ fn assemble(
     let surroundings = raft::Surroundings {
         clock: Arc::clone(&clock),
         disk,
-        transport: Arc::clone(&peers) as Arc<dyn raft::Transport>,
+        transport: transport.unwrap_or_else(|| Arc::clone(&peers) as Arc<dyn raft::Transport>),
         observer: Arc::new(Observer { fatal: fatal.clone(), waits: Arc::clone(&waits) }),
         applier: committed,
     };
-    let (raft, raft_threads, loaded) =
-        open_both(&store, opened, raft_config, surroundings, identity.bootstrap.as_ref())?;
+    let bootstrap = identity.bootstrap.as_ref();
+    let (raft, raft_threads, turns, loaded) =
+        open_both(&store, opened, raft_config, surroundings, bootstrap, stepped)?;
     let Loaded { lessor, members, restore } = loaded;
     let removed = watch::Sender::new(false);
     let id = raft_threads.metadata().node_id;
     let circle = Circle { id, peers: Arc::clone(&peers), removed: removed.clone() };
-    circle.start(&raft, &members, &waits);
+    if dials {
+        circle.start(&raft, &members, &waits);
+    }
     let mvcc = Arc::new(restore.mvcc);
     let lessor = Arc::new(Mutex::new(lessor));
     let members = Arc::new(RwLock::new(members));
@@ -430,13 +477,13 @@ fn assemble(
     let no_space = Arc::new(Notify::new());
     let size_bytes = Arc::new(AtomicI64::new(0));
     let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
-    let (sweeper, sweeps) = Sweeper::start(
+    let (sweep_worker, sweeps) = SweepWorker::new(
         Arc::clone(&mvcc),
         Arc::clone(&waits),
         Arc::clone(&clock),
         config.compaction_sleep_interval,
         restore.unfinished,
-    )?;
+    );
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
     let machine = Machine {
         store: Arc::clone(&store),
@@ -459,8 +506,19 @@ fn assemble(
         circle,
     };
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
-    let thread = std::thread::Builder::new().name("apply".into());
-    let thread = thread.spawn(move || applier.run(&batches))?;
+    let (sweeper, threads, steps) = match turns {
+        Some(turns) => {
+            let (raft, store) = (raft.clone(), Arc::clone(&store));
+            let committed = batches;
+            let steps = Steps { turns, raft, applier, committed, store, sweeper: sweep_worker };
+            (Sweeper::default(), Vec::new(), Some(steps))
+        }
+        None => {
+            let thread = std::thread::Builder::new().name("apply".into());
+            let thread = thread.spawn(move || applier.run(&batches))?;
+            (Sweeper::start(sweep_worker)?, vec![thread], None)
+        }
+    };
     let raft::log::Metadata { node_id: member_id, cluster_id } = raft_threads.metadata();
     let node = Node(Arc::new(Inner {
         ids: RequestIds::new(member_id, &*clock),
@@ -480,7 +538,7 @@ fn assemble(
         waits,
         applied,
         sweeper,
-        threads: Mutex::new(vec![thread]),
+        threads: Mutex::new(threads),
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),
         fatal,
@@ -489,7 +547,7 @@ fn assemble(
         _lock: lock,
     }));
     Duties::start(&node, no_space);
-    Ok(node)
+    Ok((node, steps))
 }
 
 fn quota_bytes(config: &Config) -> i64 {

@@ -42,6 +42,7 @@ fn spawn<F: Future<Output = ()> + Send + 'static>(node: &Node, duty: impl FnOnce
     let duty = duty(node.clone());
     tokio::spawn(async move {
         tokio::select! {
+            biased;
             () = duty => {}
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
@@ -124,7 +125,7 @@ impl Node {
             if self.is_cluster_version_current() {
                 metrics::set_cluster_version("3.7");
             }
-            tokio::time::sleep(VERSION_INTERVAL).await;
+            self.0.clock.sleep(VERSION_INTERVAL).await;
         }
     }
 
@@ -132,7 +133,7 @@ impl Node {
         let inner = &self.0;
         let per_interval = limits::LEASE_REVOKES_PER_SECOND / 2;
         loop {
-            tokio::time::sleep(EXPIRY_INTERVAL).await;
+            inner.clock.sleep(EXPIRY_INTERVAL).await;
             let now = inner.clock.now();
             let expired = inner.lessor.lock().expired(now, now + REVOKE_RETRY, per_interval);
             let revokes = futures_util::stream::iter(expired).map(|id| async move {
@@ -167,7 +168,7 @@ impl Node {
                     Err(error) => tracing::warn!(revision, %error, "failed auto compaction"),
                 }
             }
-            tokio::time::sleep(rule.interval()).await;
+            self.0.clock.sleep(rule.interval()).await;
         }
     }
 

@@ -22,7 +22,9 @@ mod duties;
 mod error;
 mod ids;
 mod membership;
+mod snapshot;
 mod status;
+mod steps;
 mod sweeper;
 mod waits;
 
@@ -37,7 +39,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use crate::apply::{self, Quota};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::lease::{Lessor, Renewal};
 use crate::limits;
 use crate::members::Members;
@@ -53,9 +55,11 @@ use crate::watch::Hub;
 
 pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
-pub use boot::StartError;
+pub use boot::{StartError, Surroundings};
 pub use error::Error;
+pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
+pub use steps::Steps;
 
 use ids::RequestIds;
 use sweeper::Sweeper;
@@ -199,15 +203,15 @@ impl Node {
                     return Err(error.into());
                 }
                 match reply.await {
-                    Ok(Err(Error::Dropped)) => tokio::time::sleep(limits::PROPOSE_RETRY).await,
+                    Ok(Err(Error::Dropped)) => inner.clock.sleep(limits::PROPOSE_RETRY).await,
                     Ok(reply) => return reply,
                     Err(_) => return Err(Error::Stopped),
                 }
             }
         };
-        match tokio::time::timeout(self.request_timeout(), attempts).await {
-            Ok(reply) => reply,
-            Err(_) => {
+        match clock::timeout(&*inner.clock, self.request_timeout(), attempts).await {
+            Some(reply) => reply,
+            None => {
                 inner.waits.forget(id);
                 crate::metrics::proposals_failed().inc();
                 Err(self.timeout_kind())
@@ -279,10 +283,10 @@ impl Node {
             Ok(index) => applied.wait(index, done),
             Err(error) => drop(done.send(Err(error.into()))),
         });
-        match tokio::time::timeout(self.request_timeout(), waiting).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Error::Stopped),
-            Err(_) => {
+        match clock::timeout(&*self.0.clock, self.request_timeout(), waiting).await {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(Error::Stopped),
+            None => {
                 crate::metrics::read_indexes_failed().inc();
                 Err(Error::Timeout)
             }
@@ -349,7 +353,7 @@ impl Node {
             match renewal {
                 Renewal::Renewed { ttl_seconds } => return Ok(ttl_seconds),
                 Renewal::NotFound => return Ok(0),
-                Renewal::Expired => tokio::time::sleep(Duration::from_millis(50)).await,
+                Renewal::Expired => self.0.clock.sleep(Duration::from_millis(50)).await,
             }
         }
     }

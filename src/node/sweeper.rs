@@ -34,42 +34,31 @@ impl SweepQueue {
     }
 }
 
+/// The thread, and how it is told to end.
+#[derive(Default)]
 pub(super) struct Sweeper {
     is_stopping: Arc<AtomicBool>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
-struct Worker {
+/// What the thread does.
+pub(super) struct SweepWorker {
     mvcc: Arc<Mvcc>,
     waits: Arc<Waits>,
     clock: Arc<dyn Clock>,
     pause: Duration,
-    is_stopping: Arc<AtomicBool>,
+    sweeps: Receiver<Sweep>,
+    /// The sweep under way, and since when.
+    current: Option<(Sweep, Duration)>,
 }
 
 impl Sweeper {
-    pub(super) fn start(
-        mvcc: Arc<Mvcc>,
-        waits: Arc<Waits>,
-        clock: Arc<dyn Clock>,
-        pause: Duration,
-        unfinished: Option<Compaction>,
-    ) -> std::io::Result<(Self, SweepQueue)> {
-        let (sender, receiver) = sync_channel(limits::SWEEPS_PENDING_MAX);
+    pub(super) fn start(worker: SweepWorker) -> std::io::Result<Self> {
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let worker = Worker { mvcc, waits, clock, pause, is_stopping: Arc::clone(&is_stopping) };
-        let thread = std::thread::Builder::new().name("sweeper".into()).spawn(move || {
-            if let Some(compaction) = unfinished {
-                let revision = compaction.revision();
-                tracing::info!(
-                    "scheduled-compact-revision" = revision,
-                    "resume scheduled compaction"
-                );
-                worker.sweep(Sweep { compaction, answer: None });
-            }
-            worker.run(&receiver);
-        })?;
-        Ok((Self { is_stopping, thread: Mutex::new(Some(thread)) }, SweepQueue(sender)))
+        let stopping = Arc::clone(&is_stopping);
+        let thread = std::thread::Builder::new().name("sweeper".into());
+        let thread = thread.spawn(move || worker.run(&stopping))?;
+        Ok(Self { is_stopping, thread: Mutex::new(Some(thread)) })
     }
 
     /// Ends the sweep under way where it is; a start resumes it.
@@ -81,46 +70,77 @@ impl Sweeper {
     }
 }
 
-impl Worker {
-    fn run(&self, sweeps: &Receiver<Sweep>) {
-        while !self.is_stopping.load(Ordering::Acquire) {
-            match sweeps.recv_timeout(Duration::from_millis(50)) {
-                Ok(sweep) => self.sweep(sweep),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+impl SweepWorker {
+    pub(super) fn new(
+        mvcc: Arc<Mvcc>,
+        waits: Arc<Waits>,
+        clock: Arc<dyn Clock>,
+        pause: Duration,
+        unfinished: Option<Compaction>,
+    ) -> (Self, SweepQueue) {
+        let (sender, sweeps) = sync_channel(limits::SWEEPS_PENDING_MAX);
+        let mut worker = Self { mvcc, waits, clock, pause, sweeps, current: None };
+        if let Some(compaction) = unfinished {
+            let revision = compaction.revision();
+            tracing::info!("scheduled-compact-revision" = revision, "resume scheduled compaction");
+            worker.begin(Sweep { compaction, answer: None });
+        }
+        (worker, SweepQueue(sender))
+    }
+
+    fn run(mut self, is_stopping: &AtomicBool) {
+        while !is_stopping.load(Ordering::Acquire) {
+            match self.turn() {
+                Some(Duration::ZERO) => std::thread::yield_now(),
+                Some(pause) => std::thread::sleep(pause),
+                None => match self.sweeps.recv_timeout(Duration::from_millis(50)) {
+                    Ok(sweep) => self.begin(sweep),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                },
             }
+        }
+        self.end();
+    }
+
+    fn begin(&mut self, sweep: Sweep) {
+        tracing::info!(revision = sweep.compaction.revision(), "compact tree index");
+        self.current = Some((sweep, self.clock.now()));
+    }
+
+    /// Who waited for the sweep goes on, whether it was completed or the next start will do that.
+    fn end(&mut self) {
+        if let Some((Sweep { answer: Some((id, reply)), .. }, _)) = self.current.take() {
+            self.waits.answer(id, reply);
         }
     }
 
-    fn sweep(&self, mut sweep: Sweep) {
-        let started = self.clock.now();
+    /// A bounded piece of a sweep. Says how long to rest after it; nothing if there is none.
+    pub(super) fn turn(&mut self) -> Option<Duration> {
+        if self.current.is_none() {
+            let sweep = self.sweeps.try_recv().ok()?;
+            self.begin(sweep);
+        }
+        let (sweep, started) = self.current.as_mut()?;
         let revision = sweep.compaction.revision();
-        tracing::info!(revision, "compact tree index");
-        while !self.is_stopping.load(Ordering::Acquire) {
-            match sweep.compaction.step(&self.mvcc) {
-                Ok(CompactionStep::Waiting) => std::thread::sleep(WAIT),
-                Ok(CompactionStep::Thinned) => std::thread::yield_now(),
-                Ok(CompactionStep::More) => std::thread::sleep(self.pause),
-                Ok(CompactionStep::Done { deleted, hash }) => {
-                    metrics::compacted_keys().inc_by(deleted as u64);
-                    let took = self.clock.now().saturating_sub(started);
-                    tracing::info!(
-                        "compact-revision" = revision,
-                        took = ?took,
-                        "number-of-keys-compacted" = deleted,
-                        hash = hash.hash,
-                        "finished scheduled compaction"
-                    );
-                    break;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "Failed compaction");
-                    break;
-                }
+        match sweep.compaction.step(&self.mvcc) {
+            Ok(CompactionStep::Waiting) => return Some(WAIT),
+            Ok(CompactionStep::Thinned) => return Some(Duration::ZERO),
+            Ok(CompactionStep::More) => return Some(self.pause),
+            Ok(CompactionStep::Done { deleted, hash }) => {
+                metrics::compacted_keys().inc_by(deleted as u64);
+                let took = self.clock.now().saturating_sub(*started);
+                tracing::info!(
+                    "compact-revision" = revision,
+                    took = ?took,
+                    "number-of-keys-compacted" = deleted,
+                    hash = hash.hash,
+                    "finished scheduled compaction"
+                );
             }
+            Err(error) => tracing::warn!(%error, "Failed compaction"),
         }
-        if let Some((id, reply)) = sweep.answer {
-            self.waits.answer(id, reply);
-        }
+        self.end();
+        Some(Duration::ZERO)
     }
 }

@@ -83,6 +83,10 @@ impl Inbox {
         Ok(outcome)
     }
 
+    pub(super) fn has_work(&self) -> bool {
+        self.state.lock().has_work()
+    }
+
     pub(super) fn propose(&self, proposal: Proposal) -> Result<(), Error> {
         self.put(|state| {
             if state.proposals.len() >= limits::PROPOSE_QUEUE_MAX {

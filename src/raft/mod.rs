@@ -45,7 +45,9 @@ mod step;
 mod store;
 
 pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
-pub use self::runtime::{Handle, Raft, Surroundings, exists, identity, start};
+pub use self::runtime::{
+    Handle, Raft, Surroundings, Turns, exists, identity, start, start_stepped,
+};
 pub use self::step::Refusal;
 
 use std::path::PathBuf;

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ struct Shared {
     status: StatusCells,
     leader: watch::Sender<Leader>,
     conf_states: Mutex<HashMap<u64, SyncSender<Result<ConfState, Error>>>>,
+    /// Without a thread for the raft loop, who waits for it takes its turn.
+    while_waiting: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// The running threads. Dropping it stops them.
@@ -66,10 +68,45 @@ pub struct Surroundings {
 /// Opens the log, or makes it, and starts the threads. A log that exists says whose it is: an id
 /// of 0 takes its word, any other must agree.
 pub fn start(
-    mut config: Config,
+    config: Config,
     surroundings: Surroundings,
     bootstrap: Option<&Bootstrap>,
 ) -> Result<(Handle, Raft), Error> {
+    let (raft, log, mut running) = open(config, surroundings, bootstrap)?;
+    for (name, body) in [
+        ("raft-log", Box::new(move || log.run()) as Box<dyn FnOnce() + Send>),
+        ("raft", Box::new(move || raft.run())),
+    ] {
+        let builder = thread::Builder::new().name(name.into());
+        running.threads.push(builder.spawn(body).map_err(Error::Thread)?);
+    }
+    Ok((Handle { shared: Arc::clone(&running.shared) }, running))
+}
+
+/// As [`start`], but nothing runs by itself: the caller takes the turns of both threads.
+pub fn start_stepped(
+    config: Config,
+    surroundings: Surroundings,
+    bootstrap: Option<&Bootstrap>,
+) -> Result<(Handle, Raft, Turns), Error> {
+    let (raft, log, running) = open(config, surroundings, bootstrap)?;
+    let shared = Arc::clone(&running.shared);
+    let raft = Arc::new(Mutex::new(raft));
+    let waited_for = Arc::downgrade(&raft);
+    let _ = shared.while_waiting.set(Box::new(move || {
+        let Some(raft) = waited_for.upgrade() else { return };
+        if let Err(error) = raft.lock().next_turn(false) {
+            tracing::error!(%error, "raft cannot go on");
+        }
+    }));
+    Ok((Handle { shared }, running, Turns { raft, log }))
+}
+
+fn open(
+    mut config: Config,
+    surroundings: Surroundings,
+    bootstrap: Option<&Bootstrap>,
+) -> Result<(RaftThread, LogThread, Raft), Error> {
     if let Some(bootstrap) = bootstrap {
         create(&config, surroundings.disk.as_ref(), bootstrap)?;
     }
@@ -101,9 +138,12 @@ pub fn start(
         status: StatusCells::new(core.status()),
         leader: watch::Sender::new(Leader::default()),
         conf_states: Mutex::default(),
+        while_waiting: OnceLock::new(),
     });
-    let (metadata, tick) = (recovered.metadata, config.heartbeat_interval);
-    spawn(core, writer, metadata, shared, surroundings, tick)
+    let running =
+        Raft { metadata: recovered.metadata, shared: Arc::clone(&shared), threads: Vec::new() };
+    let (raft, log) = assemble(core, writer, shared, surroundings, config.heartbeat_interval);
+    Ok((raft, log, running))
 }
 
 /// Makes the log of a new member. The changes that add the first members are committed already,
@@ -156,14 +196,13 @@ fn check(config: &Config, recovered: &Recovered) -> Result<HardState, Error> {
     Ok(hard_state)
 }
 
-fn spawn(
+fn assemble(
     core: Core,
     writer: Writer,
-    metadata: Metadata,
     shared: Arc<Shared>,
     surroundings: Surroundings,
     tick: Duration,
-) -> Result<(Handle, Raft), Error> {
+) -> (RaftThread, LogThread) {
     let jobs = Arc::new(Jobs::default());
     let writer = Arc::new(Mutex::new(LogWriter {
         writer,
@@ -180,7 +219,9 @@ fn spawn(
         core,
         writer,
         jobs,
-        shared: Arc::clone(&shared),
+        shared,
+        next_tick: surroundings.clock.now() + tick,
+        patience: Duration::ZERO,
         surroundings,
         tick,
         reads: HashMap::new(),
@@ -188,15 +229,34 @@ fn spawn(
         backlog: VecDeque::new(),
         refusals: RefusalLog::default(),
     };
-    let mut running = Raft { metadata, shared: Arc::clone(&shared), threads: Vec::new() };
-    for (name, body) in [
-        ("raft-log", Box::new(move || log.run()) as Box<dyn FnOnce() + Send>),
-        ("raft", Box::new(move || raft.run())),
-    ] {
-        let builder = thread::Builder::new().name(name.into());
-        running.threads.push(builder.spawn(body).map_err(Error::Thread)?);
+    (raft, log)
+}
+
+/// The turns of threads that were not started.
+pub struct Turns {
+    raft: Arc<Mutex<RaftThread>>,
+    log: LogThread,
+}
+
+impl Turns {
+    /// Takes what waits for the raft loop through it.
+    pub fn raft(&self) -> Result<(), Error> {
+        self.raft.lock().next_turn(false).map(|_| ())
     }
-    Ok((Handle { shared }, running))
+
+    /// Writes and syncs what waits for the log writer; false if nothing did.
+    pub fn log(&self) -> Result<bool, Error> {
+        self.log.jobs.take(false).map_or(Ok(false), |work| self.log.carry_out(work).map(|()| true))
+    }
+
+    pub fn raft_has_work(&self) -> bool {
+        let raft = self.raft.lock();
+        raft.surroundings.clock.now() >= raft.next_tick || raft.shared.inbox.has_work()
+    }
+
+    pub fn log_has_work(&self) -> bool {
+        self.log.jobs.has_work()
+    }
 }
 
 impl Handle {
@@ -257,6 +317,9 @@ impl Handle {
         if let Err(error) = asked {
             self.shared.conf_states.lock().remove(&index);
             return Err(error);
+        }
+        if let Some(take_turn) = self.shared.while_waiting.get() {
+            take_turn();
         }
         answer.recv().unwrap_or(Err(Error::Stopped))
     }
@@ -335,10 +398,14 @@ impl Jobs {
         self.filled.notify_one();
     }
 
+    fn has_work(&self) -> bool {
+        !self.state.lock().work.is_empty()
+    }
+
     /// All that queued, or nothing at the end.
-    fn take(&self) -> Option<Vec<Work>> {
+    fn take(&self, waits: bool) -> Option<Vec<Work>> {
         let mut state = self.state.lock();
-        while state.work.is_empty() && !state.ended {
+        while waits && state.work.is_empty() && !state.ended {
             state.sleeping = true;
             self.filled.wait(&mut state);
         }
@@ -365,21 +432,25 @@ struct LogThread {
 impl LogThread {
     fn run(self) {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            while let Some(work) = self.jobs.take() {
-                let (work, purges) =
-                    work.into_iter().partition(|work| matches!(work, Work::Job(_)));
-                let (number, places) = self.writer.lock().carry_out(work)?;
-                if number > 0 {
-                    // If raft has stopped, what is durable is found at the next start.
-                    let _ = self.shared.inbox.persisted(number, places);
-                }
-                self.writer.lock().carry_out(purges)?;
+            while let Some(work) = self.jobs.take(true) {
+                self.carry_out(work)?;
             }
             Ok(())
         }));
         if let Err(error) = reported(outcome) {
             self.shared.inbox.fail(error);
         }
+    }
+
+    fn carry_out(&self, work: Vec<Work>) -> Result<(), Error> {
+        let (work, purges) = work.into_iter().partition(|work| matches!(work, Work::Job(_)));
+        let (number, places) = self.writer.lock().carry_out(work)?;
+        if number > 0 {
+            // If raft has stopped, what is durable is found at the next start.
+            let _ = self.shared.inbox.persisted(number, places);
+        }
+        self.writer.lock().carry_out(purges)?;
+        Ok(())
     }
 }
 
@@ -442,6 +513,9 @@ struct RaftThread {
     shared: Arc<Shared>,
     surroundings: Surroundings,
     tick: Duration,
+    next_tick: Duration,
+    /// How long the next turn may wait for work.
+    patience: Duration,
     /// Reads by token; all that came in one turn share one.
     reads: HashMap<u64, Vec<ReadReply>>,
     next_token: u64,
@@ -452,7 +526,10 @@ struct RaftThread {
 
 impl RaftThread {
     fn run(mut self) {
-        let outcome = reported(catch_unwind(AssertUnwindSafe(|| self.turns())));
+        let outcome = reported(catch_unwind(AssertUnwindSafe(|| {
+            while self.next_turn(true)? {}
+            Ok(())
+        })));
         if let Err(error) = outcome {
             tracing::error!(%error, "raft cannot go on");
             self.surroundings.observer.fatal(&error);
@@ -467,34 +544,33 @@ impl RaftThread {
         self.shared.conf_states.lock().clear();
     }
 
-    fn turns(&mut self) -> Result<(), Error> {
-        let clock = Arc::clone(&self.surroundings.clock);
-        let mut next_tick = clock.now() + self.tick;
-        let mut patience = Duration::ZERO;
-        loop {
-            let awaits_apply = !self.backlog.is_empty() || self.core.awaits_apply();
-            let has_room = self.core.has_room();
-            let mut taken = self.shared.inbox.take(patience, has_room, awaits_apply);
-            if let Some(error) = taken.fatal {
-                return Err(error);
-            }
-            if taken.stopped {
-                return Ok(());
-            }
-            if !taken.reads.is_empty() {
-                self.next_token += 1;
-                self.reads.insert(self.next_token, taken.reads);
-                taken.events.push(Event::Read(self.next_token));
-            }
-            let now = clock.now();
-            if now >= next_tick {
-                taken.events.push(Event::Tick);
-                // After a pause the missed ticks are not made up for: others had no pause.
-                next_tick = (next_tick + self.tick).max(now);
-            }
-            self.turn(taken.events)?;
-            patience = next_tick.saturating_sub(clock.now()).max(Duration::from_nanos(1));
+    /// Waits for work, if it may, and takes a turn's worth of it; false if the loop is to end.
+    fn next_turn(&mut self, waits: bool) -> Result<bool, Error> {
+        let awaits_apply = !self.backlog.is_empty() || self.core.awaits_apply();
+        let has_room = self.core.has_room();
+        let patience = if waits { self.patience } else { Duration::ZERO };
+        let mut taken = self.shared.inbox.take(patience, has_room, awaits_apply);
+        if let Some(error) = taken.fatal {
+            return Err(error);
         }
+        if taken.stopped {
+            return Ok(false);
+        }
+        if !taken.reads.is_empty() {
+            self.next_token += 1;
+            self.reads.insert(self.next_token, taken.reads);
+            taken.events.push(Event::Read(self.next_token));
+        }
+        let now = self.surroundings.clock.now();
+        if now >= self.next_tick {
+            taken.events.push(Event::Tick);
+            // After a pause the missed ticks are not made up for: others had no pause.
+            self.next_tick = (self.next_tick + self.tick).max(now);
+        }
+        self.turn(taken.events)?;
+        let now = self.surroundings.clock.now();
+        self.patience = self.next_tick.saturating_sub(now).max(Duration::from_nanos(1));
+        Ok(true)
     }
 
     /// Takes events through the core, and what a short write makes durable at once as well.

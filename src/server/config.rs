@@ -9,6 +9,7 @@ use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::file;
 use super::flags::{self, Flag, Given, Kind, Support};
 use super::go;
 use super::url::{self, Url};
@@ -45,6 +46,7 @@ pub(super) struct Log {
 pub(super) struct Config {
     pub name: String,
     pub data_dir: PathBuf,
+    pub wal_dir: Option<PathBuf>,
     pub listen_peer_urls: Vec<Url>,
     pub listen_client_urls: Vec<Url>,
     pub listen_metrics_urls: Vec<Url>,
@@ -82,6 +84,8 @@ pub(super) enum Notice {
     DefaultName,
     DefaultDataDir(PathBuf),
     OldName(String),
+    FileUsed(PathBuf),
+    KeyUnknown(String),
     VariableUsed { name: String, value: String },
     VariableUnknown(String),
 }
@@ -119,6 +123,20 @@ pub(super) fn load(
         return Err(Stop::Version);
     }
     let mut notices = Vec::new();
+    let variable = || environment.iter().find(|(name, _)| name == "ETCD_CONFIG_FILE");
+    let file = match given.text("config-file") {
+        "" => variable().map_or("", |(_, path)| path.as_str()),
+        path => path,
+    };
+    if !file.is_empty() {
+        let path = PathBuf::from(file);
+        let (given, unknown) = file::read(&path).map_err(Stop::Invalid)?;
+        notices.push(Notice::FileUsed(path));
+        notices.extend(unknown.into_iter().map(Notice::KeyUnknown));
+        refuse_unsupported(&given)?;
+        let config = build(&given, &mut notices)?;
+        return Ok((config, notices));
+    }
     for old in std::mem::take(&mut given.old_names) {
         notices.push(Notice::OldName(old));
     }
@@ -221,14 +239,16 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
     }
     let log = log_settings(given)?;
     let name = given.text("name").to_owned();
-    let missing_advertise =
-        given.is_set("listen-client-urls") && !given.is_set("advertise-client-urls");
+    let missing_advertise = given.is_set("listen-client-urls")
+        && !given.is_set("advertise-client-urls")
+        && !given.is_from_file();
     let data_dir = match given.text("data-dir") {
         "" => PathBuf::from(format!("{name}.etcd")),
         path => PathBuf::from(path),
     };
     let mut config = Config {
         data_dir,
+        wal_dir: Some(given.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
         listen_peer_urls: values.urls("listen-peer-urls"),
         listen_client_urls: values.urls("listen-client-urls"),
         listen_metrics_urls: values.urls("listen-metrics-urls"),

@@ -6,13 +6,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Whether a member has been started in this directory: its log exists.
-pub(super) fn is_initialized(path: &Path) -> Result<bool, String> {
+/// Whether a member has been started in this directory: its log exists, there or in `wal_dir`.
+pub(super) fn is_initialized(path: &Path, wal_dir: Option<&Path>) -> Result<bool, String> {
     let failed = |path: &Path, error: io::Error| {
         format!("cannot access data directory {}: {error}", path.display())
     };
     warn_if_open(path).map_err(|error| failed(path, error))?;
-    let log = path.join("member/wal");
+    let log = wal_dir.map_or_else(|| path.join("member/wal"), Path::to_path_buf);
     let initialized = has_log(&log).map_err(|error| failed(&log, error))?;
     let dir = path.display().to_string();
     if initialized {
@@ -60,15 +60,15 @@ mod tests {
     #[test]
     fn a_log_makes_the_member() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(is_initialized(&root.path().join("none")), Ok(false));
+        assert_eq!(is_initialized(&root.path().join("none"), None), Ok(false));
         let wal = root.path().join("member/wal");
         fs::create_dir_all(&wal).unwrap();
         fs::write(wal.join("0.tmp"), "x").unwrap();
-        assert_eq!(is_initialized(root.path()), Ok(false));
+        assert_eq!(is_initialized(root.path(), None), Ok(false));
         fs::write(wal.join("0000000000000000-0000000000000000.wal"), "x").unwrap();
-        assert_eq!(is_initialized(root.path()), Ok(true));
+        assert_eq!(is_initialized(root.path(), None), Ok(true));
         fs::remove_dir_all(&wal).unwrap();
         fs::write(&wal, "a file").unwrap();
-        assert!(is_initialized(root.path()).is_err());
+        assert!(is_initialized(root.path(), None).is_err());
     }
 }

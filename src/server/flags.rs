@@ -67,7 +67,7 @@ const CLIENT: &str = "http://localhost:2379";
 pub(super) const FLAGS: &[Flag] = &[
     flag("name", Text, "default", Honoured, "Name of this member."),
     flag("data-dir", Text, "", Honoured, "Data directory; <name>.etcd by default."),
-    flag("wal-dir", Text, "", Default, "Directory for the log."),
+    flag("wal-dir", Text, "", Honoured, "Directory for the log; <data-dir>/member/wal by default."),
     flag("snapshot-count", Uint, "10000", Honoured, "Entries applied between snapshots of the log."),
     flag("snapshot-catchup-entries", Uint, "5000", Honoured, "Log entries kept for a slow follower."),
     flag("max-snapshots", Uint, "5", Ignored, "Snapshot files kept."),
@@ -176,7 +176,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("unsafe-no-fsync", Bool, "false", Default, "Never sync; loses data."),
     flag("v2-deprecation", Text, "write-only", Ignored, "Stage of the v2 store's removal."),
     flag("feature-gates", Gates, "", Honoured, "Feature gates, such as A=true,B=false."),
-    flag("config-file", Text, "", Default, "Configuration file instead of flags."),
+    flag("config-file", Text, "", Honoured, "File that stands for all other flags and variables."),
     flag("version", Bool, "false", Honoured, "Print the version and exit."),
     flag("cluster-active-size", Text, "", Ignored, ""),
     flag("cluster-remove-delay", Text, "", Ignored, ""),
@@ -242,11 +242,21 @@ pub(super) struct Given {
     pub old_names: Vec<String>,
     /// First word that is not a flag.
     pub rest: Option<String>,
+    is_from_file: bool,
 }
 
 impl Given {
     pub(super) fn is_set(&self, name: &str) -> bool {
         self.texts.contains_key(name)
+    }
+
+    pub(super) fn set_from_file(&mut self) {
+        self.is_from_file = true;
+    }
+
+    /// Whether a configuration file stands for the flags.
+    pub(super) fn is_from_file(&self) -> bool {
+        self.is_from_file
     }
 
     /// The flag's text: given, or its default.

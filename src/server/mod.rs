@@ -13,6 +13,7 @@
 
 mod config;
 mod datadir;
+mod file;
 mod flags;
 mod go;
 mod io;
@@ -195,6 +196,14 @@ fn say(notice: &Notice) {
         Notice::OldName(flag) => {
             tracing::warn!(flag, "this flag has lost its prefix experimental- in etcd 3.6");
         }
+        Notice::FileUsed(path) => tracing::info!(
+            path = %path.display(),
+            "loaded server configuration, other configuration command line flags and environment \
+             variables will be ignored if provided"
+        ),
+        Notice::KeyUnknown(key) => {
+            tracing::warn!(key, "unknown key in the configuration file");
+        }
         Notice::VariableUsed { name, value } => tracing::info!(
             "variable-name" = name,
             "variable-value" = value,
@@ -329,7 +338,7 @@ fn connections_max() -> Result<usize, String> {
 
 /// Opens the data directory and starts the node in it.
 async fn open(config: &Config) -> Result<Node, String> {
-    let members = if datadir::is_initialized(&config.data_dir)? {
+    let members = if datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())? {
         Vec::new()
     } else {
         config.first_cluster().inspect_err(|error| {
@@ -356,7 +365,7 @@ fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> 
     node::Config {
         name: config.name.clone(),
         data_dir: config.data_dir.clone(),
-        wal_dir: None,
+        wal_dir: config.wal_dir.clone(),
         cluster_token: config.token.clone(),
         initial_cluster,
         peer_urls: config.advertise_peer_urls.iter().map(url::Url::to_string).collect(),

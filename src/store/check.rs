@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::schema::{self, Bucket};
-use crate::limits::OPEN_CHECK_BYTES_MAX;
+use crate::limits::{MAP_BYTES, OPEN_CHECK_BYTES_MAX};
 
 const MAGIC: u32 = 0xbeef_c0de;
 const DATA_VERSION: u32 = 1;
@@ -157,6 +157,10 @@ impl Head<'_> {
         }
         if meta.last_page < 1 {
             return Err(wrong("a meta page that names no pages"));
+        }
+        // It may lie behind the file's end, as pages that a commit freed again are not written.
+        if meta.last_page >= MAP_BYTES as u64 / meta.page_bytes as u64 {
+            return Err(wrong("a meta page that names more pages than there can be"));
         }
         Ok(meta)
     }

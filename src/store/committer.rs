@@ -16,7 +16,7 @@ use super::env::{Env, Writer};
 use super::schema::{self, Bucket};
 use super::space::{self, Reserve};
 use super::tail::Tail;
-use super::{CompactionCursor, Error, Options, Row, Sizes};
+use super::{Error, Options, Row, Sizes};
 use crate::limits::{COMMIT_BYTES_MAX, COMMIT_OPS_MAX, COMPACTION_ROWS_MAX, TAIL_BYTES_MAX};
 use crate::metrics;
 use crate::types::Revision;
@@ -65,25 +65,23 @@ pub(super) struct Job {
     /// Rows in revision order, and whether each is put back.
     rows: Vec<(Revision, bool)>,
     done: usize,
-    cursor: CompactionCursor,
+    /// The compaction that ends with the job.
+    compaction: i64,
     /// The seal that must be committed with the job or before it.
     after_seal: u64,
-    /// Cloned by every guard taken before the job was scheduled.
-    guards: Arc<()>,
     finished: oneshot::Sender<()>,
 }
 
 impl Job {
     pub(super) fn new(
         mut dead: Vec<(Revision, bool)>,
-        cursor: CompactionCursor,
+        compaction: i64,
         after_seal: u64,
-        guards: Arc<()>,
         finished: oneshot::Sender<()>,
     ) -> Self {
         dead.sort_unstable();
         dead.dedup_by_key(|(rev, _)| *rev);
-        Self { rows: dead, done: 0, cursor, after_seal, guards, finished }
+        Self { rows: dead, done: 0, compaction, after_seal, finished }
     }
 }
 
@@ -101,8 +99,10 @@ pub(super) struct Queue {
     /// A flush waits for this seal.
     pub flush_to: u64,
     pub jobs: VecDeque<Job>,
-    /// Stands for the guards taken since the last job was scheduled.
-    pub guards: Arc<()>,
+    /// Cloned by everybody who needs all rows as they are.
+    pub holds: Arc<()>,
+    /// A commit under way deletes rows.
+    pub is_deleting: bool,
     pub no_space: bool,
     /// Why the committer ended, or is to end.
     pub stop: Option<String>,
@@ -112,9 +112,8 @@ pub(super) struct Queue {
 
 impl Queue {
     fn job_is_ready(&self) -> bool {
-        self.jobs
-            .front()
-            .is_some_and(|job| job.after_seal <= self.sealed && Arc::strong_count(&job.guards) == 1)
+        Arc::strong_count(&self.holds) == 1
+            && self.jobs.front().is_some_and(|job| job.after_seal <= self.sealed)
     }
 
     fn has_entries(&self) -> bool {
@@ -138,7 +137,8 @@ fn call<T: Clone>(hook: &Hook<T>, value: &T) {
 }
 
 pub(super) struct Shared {
-    pub env: Env,
+    /// Replaced when another generation is installed.
+    pub env: RwLock<Arc<Env>>,
     pub options: Options,
     pub reserve: Reserve,
     pub tail: RwLock<Tail>,
@@ -150,6 +150,8 @@ pub(super) struct Shared {
     pub done: Condvar,
     pub sizes: Mutex<Sizes>,
     pub hooks: Hooks,
+    /// What found no space, where no thread holds it.
+    pub held: Mutex<Option<Taken>>,
 }
 
 /// The committer's thread.
@@ -167,6 +169,10 @@ pub(super) fn run(shared: &Shared) {
 }
 
 impl Shared {
+    pub(super) fn env(&self) -> Arc<Env> {
+        Arc::clone(&self.env.read())
+    }
+
     /// Commits until it is told to stop.
     fn work_off(&self) -> Result<(), Error> {
         while let Some(batch) = self.next_batch() {
@@ -202,7 +208,7 @@ impl Shared {
                 return Err(Error::Stopped(why.clone()));
             }
             if queue.no_space {
-                return Err(Error::NoSpace { file: self.env.file().to_path_buf() });
+                return Err(Error::NoSpace { file: self.env().file().to_path_buf() });
             }
             self.done.wait(&mut queue);
         }
@@ -212,15 +218,14 @@ impl Shared {
     pub(super) fn schedule(
         &self,
         rows: Vec<(Revision, bool)>,
-        cursor: CompactionCursor,
+        compaction: i64,
     ) -> oneshot::Receiver<()> {
         let (finished, receiver) = oneshot::channel();
         let open = self.open.lock();
         let mut queue = self.queue.lock();
         // The entry being applied may be the compaction itself: its rows go with it, not before.
         let after_seal = queue.sealed + u64::from(!open.is_empty());
-        let guards = std::mem::take(&mut queue.guards);
-        queue.jobs.push_back(Job::new(rows, cursor, after_seal, guards, finished));
+        queue.jobs.push_back(Job::new(rows, compaction, after_seal, finished));
         self.work.notify_one();
         receiver
     }
@@ -251,36 +256,57 @@ impl Shared {
             }
             self.work.wait_for(&mut queue, due - now);
         }
-        queue.due = None;
-        let position = queue.has_entries().then_some(queue.position);
-        let batch = std::mem::take(&mut queue.batch);
-        Some(Taken { batch, position, sealed: queue.sealed })
+        Some(Taken::from(&mut *queue))
+    }
+
+    /// Commits what there is without waiting; false if there is nothing, or no space for it.
+    pub(super) fn turn(&self) -> Result<bool, Error> {
+        let held = self.held.lock().take();
+        let taken = held.or_else(|| {
+            let mut queue = self.queue.lock();
+            let has_work = queue.has_entries() || queue.job_is_ready();
+            (has_work && queue.stop.is_none()).then(|| Taken::from(&mut *queue))
+        });
+        let Some(taken) = taken else { return Ok(false) };
+        let is_done = self.try_commit(&taken)?;
+        if !is_done {
+            *self.held.lock() = Some(taken);
+        }
+        Ok(is_done)
     }
 
     /// Commits; on a full disk gives up the reserve at once and then tries again each second.
     fn commit_until_done(&self, taken: Taken) -> Result<(), Error> {
+        while !self.try_commit(&taken)? {
+            let mut queue = self.queue.lock();
+            if queue.stop.is_some() {
+                return Ok(());
+            }
+            self.work.wait_for(&mut queue, NO_SPACE_RETRY);
+            if queue.stop.is_some() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// False if there is no space, not even with the reserve.
+    fn try_commit(&self, taken: &Taken) -> Result<bool, Error> {
         loop {
             let needed = taken.batch.bytes.max(COMMIT_BYTES_MAX) as u64;
-            match self.commit(&taken) {
+            match self.commit(taken) {
                 Ok(job) => {
-                    self.publish(&taken, job);
-                    return Ok(());
+                    self.publish(taken, job);
+                    return Ok(true);
                 }
                 Err(error) if space::is_full(&error, needed) => {
+                    self.queue.lock().is_deleting = false;
                     let gave = self.reserve.give();
                     self.set_no_space(true);
-                    if gave {
-                        tracing::warn!(%error, "the disk is full; the reserve is given up");
-                        continue;
+                    if !gave {
+                        return Ok(false);
                     }
-                    let mut queue = self.queue.lock();
-                    if queue.stop.is_some() {
-                        return Ok(());
-                    }
-                    self.work.wait_for(&mut queue, NO_SPACE_RETRY);
-                    if queue.stop.is_some() {
-                        return Ok(());
-                    }
+                    tracing::warn!(%error, "the disk is full; the reserve is given up");
                 }
                 Err(error) => return Err(error),
             }
@@ -296,7 +322,11 @@ impl Shared {
     /// One transaction: the batch, its log position, and the next part of a compaction.
     fn commit(&self, taken: &Taken) -> Result<Option<JobStep>, Error> {
         let started = self.options.clock.now();
-        let mut writer = self.env.write()?;
+        let env = self.env();
+        if let Some(disk) = &self.options.disk {
+            disk().map_err(Error::io(env.file()))?;
+        }
+        let mut writer = env.write()?;
         self.write_rows(&mut writer, taken.batch.rows)?;
         for ((bucket, key), value) in &taken.batch.small {
             writer.put_small(*bucket, key, value.as_deref())?;
@@ -330,25 +360,27 @@ impl Shared {
 
     /// The next rows of the first job, if nothing holds it back.
     fn next_step(&self, sealed: u64) -> Option<JobStep> {
-        let queue = self.queue.lock();
+        let mut queue = self.queue.lock();
         if !queue.job_is_ready() {
             return None;
         }
+        queue.is_deleting = true;
         let job = queue.jobs.front().filter(|job| job.after_seal <= sealed)?;
         let rest = &job.rows[job.done..];
         let rows = rest[..rest.len().min(COMPACTION_ROWS_MAX)].to_vec();
-        let cursor = (rows.len() == rest.len()).then(|| job.cursor.clone());
-        Some(JobStep { rows, cursor })
+        let finishes = (rows.len() == rest.len()).then_some(job.compaction);
+        Some(JobStep { rows, finishes })
     }
 
     /// After a durable commit: the tail gives the rows up, then everybody is told.
     fn publish(&self, taken: &Taken, step: Option<JobStep>) {
-        if let Ok(sizes) = self.env.read().and_then(|reader| reader.sizes()) {
+        if let Ok(sizes) = self.env().read().and_then(|reader| reader.sizes()) {
             *self.sizes.lock() = sizes;
         }
         let trimmed: VecDeque<Row> = self.tail.write().trim(taken.batch.rows);
         drop(trimmed);
         let mut queue = self.queue.lock();
+        queue.is_deleting = false;
         queue.bytes -= taken.batch.bytes;
         queue.committed = taken.sealed;
         if let Some(position) = taken.position {
@@ -371,16 +403,25 @@ impl Shared {
 }
 
 /// What the committer has in hand.
-struct Taken {
+pub(super) struct Taken {
     batch: Batch,
     position: Option<Position>,
     sealed: u64,
 }
 
-/// A part of a job, small enough for one commit. The cursor comes with the last part.
+impl From<&mut Queue> for Taken {
+    fn from(queue: &mut Queue) -> Self {
+        queue.due = None;
+        let position = queue.has_entries().then_some(queue.position);
+        let batch = std::mem::take(&mut queue.batch);
+        Self { batch, position, sealed: queue.sealed }
+    }
+}
+
+/// A part of a job, small enough for one commit. The last part finishes the compaction.
 struct JobStep {
     rows: Vec<(Revision, bool)>,
-    cursor: Option<CompactionCursor>,
+    finishes: Option<i64>,
 }
 
 /// Deletes all of the step's rows first and then puts the survivors back in order: the pages
@@ -397,24 +438,16 @@ fn write_step(writer: &mut Writer<'_>, step: &JobStep) -> Result<(), Error> {
     for (key, value) in &survivors {
         writer.restore_row(key, value)?;
     }
-    match &step.cursor {
-        Some(CompactionCursor::At(cursor)) => {
-            writer.put_own(schema::COMPACTION_CURSOR, Some(cursor))
-        }
-        Some(CompactionCursor::Finished(revision)) => {
-            let bytes = schema::revision_bytes(Revision::new(*revision, 0));
-            writer.put_own(schema::COMPACTION_CURSOR, None)?;
-            writer.put_small(Bucket::Meta, schema::FINISHED_COMPACT, Some(&bytes))
-        }
-        None => Ok(()),
-    }
+    let Some(revision) = step.finishes else { return Ok(()) };
+    let bytes = schema::revision_bytes(Revision::new(revision, 0));
+    writer.put_small(Bucket::Meta, schema::FINISHED_COMPACT, Some(&bytes))
 }
 
 fn finish_step(queue: &mut Queue, step: &JobStep) {
     if let Some(job) = queue.jobs.front_mut() {
         job.done += step.rows.len();
     }
-    if step.cursor.is_some() {
+    if step.finishes.is_some() {
         // The receiver may be gone: nobody has to wait for a compaction.
         let _ = queue.jobs.pop_front().map(|job| job.finished.send(()));
     }

@@ -36,6 +36,7 @@ mod env;
 mod error;
 mod record;
 pub mod schema;
+mod snapshot;
 mod space;
 mod tail;
 
@@ -44,7 +45,7 @@ mod tests;
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ pub use checkpoint::{CheckpointBinding, CheckpointReader, Unusable};
 pub use dir::{DirLock, is_missing, lay_out, lock, refuse_foreign};
 pub use error::Error;
 pub use schema::Bucket;
+pub use snapshot::Frozen;
 
 use crate::clock::Clock;
 use crate::limits::{COMMIT_INTERVAL, READ_CHUNK_ROWS, RESERVE_BYTES};
@@ -83,11 +85,24 @@ pub struct Options {
     pub commit_interval: Duration,
     /// Disk space held back for the day the disk is full; 0 for none.
     pub reserve_bytes: u64,
+    /// Without a committer's thread, its turns are [`Store::commit_turn`].
+    pub committer: bool,
+    /// Asked before each commit; an error stands for one of the disk.
+    pub disk: Option<DiskState>,
 }
+
+/// Whether the disk takes a commit.
+pub type DiskState = Arc<dyn Fn() -> std::io::Result<()> + Send + Sync>;
 
 impl Options {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, commit_interval: COMMIT_INTERVAL, reserve_bytes: RESERVE_BYTES }
+        Self {
+            clock,
+            commit_interval: COMMIT_INTERVAL,
+            reserve_bytes: RESERVE_BYTES,
+            committer: true,
+            disk: None,
+        }
     }
 }
 
@@ -105,17 +120,6 @@ pub struct Opened {
     pub last: Option<Revision>,
     pub scheduled_compact: Option<Revision>,
     pub finished_compact: Option<Revision>,
-    /// Where an unfinished compaction stood, as its caller put it.
-    pub compaction_cursor: Option<Vec<u8>>,
-}
-
-/// What is written with the last rows of a part of a compaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CompactionCursor {
-    /// Where to resume; the bytes are the caller's.
-    At(Vec<u8>),
-    /// The compaction at this revision is complete.
-    Finished(i64),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,24 +128,6 @@ pub struct Sizes {
     pub total: u64,
     /// Bytes of the pages that hold something.
     pub in_use: u64,
-}
-
-/// Holds physical deletion back: rows whose deletion is scheduled after the guard was taken stay
-/// until it is dropped.
-pub struct ReadGuard {
-    epoch: Option<Arc<()>>,
-    shared: Weak<Shared>,
-}
-
-impl Drop for ReadGuard {
-    fn drop(&mut self) {
-        self.epoch = None;
-        if let Some(shared) = self.shared.upgrade() {
-            // Under the lock, so that the committer is either waiting or yet to look.
-            let _queue = shared.queue.lock();
-            shared.work.notify_one();
-        }
-    }
 }
 
 pub struct Store {
@@ -169,7 +155,7 @@ impl Store {
         let position = (opened.consistent_index, opened.term);
         let queue = Queue { position, durable: position, ..Queue::default() };
         let shared = Arc::new(Shared {
-            env,
+            env: RwLock::new(Arc::new(env)),
             options,
             reserve,
             tail: RwLock::default(),
@@ -179,13 +165,15 @@ impl Store {
             done: parking_lot::Condvar::new(),
             sizes: Mutex::new(sizes),
             hooks: Hooks::default(),
+            held: Mutex::default(),
         });
-        let committer = Arc::clone(&shared);
-        let committer = thread::Builder::new()
-            .name("committer".to_owned())
-            .spawn(move || committer::run(&committer))
-            .map_err(Error::io(db))?;
-        let committer = Mutex::new(Some(committer));
+        let spawn = || {
+            let committer = Arc::clone(&shared);
+            let builder = thread::Builder::new().name("committer".to_owned());
+            builder.spawn(move || committer::run(&committer)).map_err(Error::io(db))
+        };
+        let committer = shared.options.committer.then(spawn).transpose()?;
+        let committer = Mutex::new(committer);
         Ok((Self { shared, committer, generation_dir, generation }, opened))
     }
 
@@ -221,7 +209,7 @@ impl Store {
         if let Some(row) = self.shared.tail.read().get(rev) {
             return Ok(Some(row));
         }
-        self.shared.env.read()?.row(rev)
+        self.shared.env().read()?.row(rev)
     }
 
     /// The rows in the order asked for; one that is missing is an error.
@@ -232,12 +220,13 @@ impl Store {
                 let tail = self.shared.tail.read();
                 chunk.iter().map(|rev| tail.get(*rev)).collect()
             };
+            let env = self.shared.env();
             let mut reader = None;
             for (rev, found) in chunk.iter().zip(found) {
                 let row = match (found, &mut reader) {
                     (Some(row), _) => Some(row),
                     (None, Some(reader)) => env::Reader::row(reader, *rev)?,
-                    (None, reader) => reader.insert(self.shared.env.read()?).row(*rev)?,
+                    (None, reader) => reader.insert(env.read()?).row(*rev)?,
                 };
                 rows.push(row.ok_or(Error::Missing(*rev))?);
             }
@@ -262,7 +251,7 @@ impl Store {
         let mut next = from;
         while rows.len() < rows_max && bytes > 0 {
             let wanted = (rows_max - rows.len()).min(READ_CHUNK_ROWS);
-            let chunk = self.shared.env.read()?.rows(next, end, wanted, &mut bytes)?;
+            let chunk = self.shared.env().read()?.rows(next, end, wanted, &mut bytes)?;
             let Some(last) = chunk.last() else { break };
             next = Revision::new(last.rev.main, last.rev.sub + 1);
             rows.extend(chunk);
@@ -279,37 +268,40 @@ impl Store {
 
     /// A committed value of a small bucket.
     pub fn bucket_get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.shared.env.read()?.small(bucket, key)
+        self.shared.env().read()?.small(bucket, key)
     }
 
     /// All committed pairs of a small bucket, in key order.
     pub fn bucket_iter(&self, bucket: Bucket) -> Result<Vec<Pair>, Error> {
-        self.shared.env.read()?.small_iter(bucket)
+        self.shared.env().read()?.small_iter(bucket)
     }
 
     /// Schedules the deletion of `dead` rows. `survivors` are the rows between them that stay: they
     /// are written anew, so that half-empty pages do not remain. The committer works it off in
-    /// parts, in the order of scheduling; the last part carries `cursor`. The receiver learns that
-    /// it is durable, or is closed if the store stops first.
+    /// parts, in the order of scheduling; with the last part the compaction at `revision` is noted
+    /// as finished. The receiver learns that it is durable, or is closed if the store stops first.
     pub fn delete_rows(
         &self,
         dead: Vec<Revision>,
         survivors: Vec<Revision>,
-        cursor: CompactionCursor,
+        revision: i64,
     ) -> oneshot::Receiver<()> {
         let mut rows: Vec<_> = dead.into_iter().map(|rev| (rev, false)).collect();
         rows.extend(survivors.into_iter().map(|rev| (rev, true)));
-        self.shared.schedule(rows, cursor)
+        self.shared.schedule(rows, revision)
     }
 
-    /// Holds back what `delete_rows` schedules from now on.
-    pub fn read_guard(&self) -> ReadGuard {
-        let epoch = Arc::clone(&self.shared.queue.lock().guards);
-        ReadGuard { epoch: Some(epoch), shared: Arc::downgrade(&self.shared) }
+    /// The committer's next commit, for who runs the store without its thread; false if there is
+    /// nothing to commit, or no space for it.
+    pub fn commit_turn(&self) -> Result<bool, Error> {
+        self.shared.turn()
     }
 
     /// Commits everything sealed and answers the durable consistent index.
     pub fn flush(&self) -> Result<u64, Error> {
+        if !self.shared.options.committer {
+            while self.commit_turn()? {}
+        }
         self.shared.flush()
     }
 
@@ -417,6 +409,5 @@ fn read_opened(env: &Env, created: bool, generation: u64) -> Result<Opened, Erro
         last: reader.last_rev()?,
         scheduled_compact: revision(schema::SCHEDULED_COMPACT)?,
         finished_compact: revision(schema::FINISHED_COMPACT)?,
-        compaction_cursor: reader.own(schema::COMPACTION_CURSOR)?,
     })
 }

@@ -93,7 +93,8 @@ fn flip(path: &Path, at: usize) {
 fn flip_each(path: &Path, needle: &[u8]) {
     let mut bytes = fs::read(path).unwrap();
     let windows = bytes.windows(needle.len()).enumerate();
-    let places: Vec<_> = windows.filter(|(_, window)| *window == needle).map(|(at, _)| at).collect();
+    let places: Vec<_> =
+        windows.filter(|(_, window)| *window == needle).map(|(at, _)| at).collect();
     assert!(!places.is_empty());
     places.into_iter().for_each(|at| bytes[at] ^= 4);
     fs::write(path, bytes).unwrap();

@@ -8,6 +8,8 @@
 
 mod damage;
 mod oracle;
+#[path = "../common/ports.rs"]
+mod ports;
 mod server;
 mod shim;
 mod store;

@@ -1,7 +1,6 @@
 //! The whole member under load, killed or cut from power, and started again.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
@@ -25,6 +24,7 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use super::oracle::Oracle;
+use super::ports;
 use super::rounds;
 use super::shim::{self, Chance};
 
@@ -71,17 +71,13 @@ impl Member {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 impl Fixture {
     pub(super) fn new() -> Self {
         Self {
             root: tempfile::tempdir().unwrap(),
             runtime: Runtime::new().unwrap(),
-            client_port: free_port(),
-            peer_port: free_port(),
+            client_port: ports::free(),
+            peer_port: ports::free(),
             oracle: Arc::default(),
             compacted: 0,
         }
@@ -363,7 +359,8 @@ fn a_full_disk_raises_the_alarm_and_loses_nothing() {
             assert!(ended.is_ok(), "no alarm:\n{}", member.log());
         });
         let read = fixture.runtime.block_on(range_all(channel.clone())).unwrap();
-        assert_eq!(read.header.unwrap().revision, oracle.acknowledged(), "reads go on");
+        // The write that found the disk full may stand, and it may have been the first.
+        assert!(read.header.unwrap().revision >= oracle.acknowledged(), "reads go on");
         fs::remove_file(&full).unwrap();
         let mut maintenance = MaintenanceClient::new(channel.clone());
         fixture.runtime.block_on(async {

@@ -19,6 +19,8 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
 
 mod generate;
+#[path = "../common/ports.rs"]
+mod ports;
 mod server;
 mod subject;
 

@@ -1,12 +1,13 @@
 //! The shipped binary as a server that lives as long as the value.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rusd::pb::RangeRequest;
 use rusd::pb::kv_client::KvClient;
 use tonic::transport::Channel;
+
+use super::ports;
 
 pub(crate) struct Server {
     child: Child,
@@ -15,7 +16,7 @@ pub(crate) struct Server {
 }
 
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", ports::free())
 }
 
 impl Server {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
@@ -12,6 +12,8 @@ use rusd::pb::kv_client::KvClient;
 use rusd::pb::{PutRequest, RangeRequest};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
+
+use super::ports;
 
 /// What nothing needs on a busy machine; a test that waits longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,7 +35,7 @@ impl Drop for Member {
 }
 
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", ports::free())
 }
 
 impl Member {
@@ -55,6 +57,28 @@ impl Member {
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &format!("one={peer}")]);
+        Self::run(command, address, log)
+    }
+
+    /// A process whose settings, and `more` of them, are in `file`.
+    pub fn spawn_from_file(file: &Path, data: &Path, more: &str, log: &Path) -> Self {
+        let address = free_address();
+        let (client, peer) = (format!("http://{address}"), format!("http://{}", free_address()));
+        let settings = format!(
+            "name: one\ndata-dir: {}\nlisten-client-urls: {client}\n\
+             advertise-client-urls: {client}\nlisten-peer-urls: {peer}\n\
+             initial-advertise-peer-urls: {peer}\ninitial-cluster: one={peer}\n{more}",
+            data.display()
+        );
+        fs::write(file, settings).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+        // All other flags and variables count no more.
+        command.args(["serve", "--name", "flag", "--config-file"]).arg(file);
+        command.env("ETCD_DATA_DIR", "/nonexistent");
+        Self::run(command, address, log)
+    }
+
+    fn run(mut command: Command, address: String, log: &Path) -> Self {
         let output = File::create(log).unwrap();
         let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
         Self { child, address, log: log.to_path_buf(), root: None }

@@ -3,5 +3,7 @@
 
 mod fixture;
 mod input;
+#[path = "../common/ports.rs"]
+mod ports;
 mod process;
 mod slow;

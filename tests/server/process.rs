@@ -55,6 +55,27 @@ fn etcds_directory_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_file_stands_for_the_flags_and_the_log_may_live_elsewhere() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    let wal = format!("wal-dir: {}\n", path("wal").display());
+    let start =
+        |more: &str| Member::spawn_from_file(&path("yaml"), &path("data"), more, &path("log"));
+    let mut member = start(&wal);
+    member.wait_ready();
+    kill_process(Pid::from_child(&member.child), Signal::TERM).unwrap();
+    member.wait();
+    assert!(path("wal").join("0000000000000000-0000000000000000.wal").exists());
+    assert!(!path("data").join("member/wal").exists());
+    start(&wal).wait_ready();
+    fs::rename(path("wal"), path("away")).unwrap();
+    let said = start(&wal).wait_refused();
+    assert!(said.contains("the log is missing"), "{said}");
+    let said = start("heartbeat-interval: soon\n").wait_refused();
+    assert!(said.contains("invalid value \\\"soon\\\" for heartbeat-interval"), "{said}");
+}
+
+#[test]
 fn a_log_without_its_store_is_refused() {
     let said = refused(|data| {
         fs::create_dir_all(data.join("member/wal")).unwrap();

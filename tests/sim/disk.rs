@@ -1,0 +1,305 @@
+//! A disk in memory for the log. At a power cut, what was not synced survives sector by sector, or
+//! not; names survive in the order of a journal. Syncs fail, space runs out, and the power can go
+//! in the middle of anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rusd::raft::log::{Disk, File};
+
+use super::clock::Chance;
+
+const SECTOR: usize = 512;
+
+/// A file's bytes as a reader sees them, as the last sync left them, and where they differ.
+#[derive(Default)]
+struct Inode {
+    seen: Vec<u8>,
+    synced: Vec<u8>,
+    dirty: BTreeSet<usize>,
+}
+
+type Node = Arc<Mutex<Inode>>;
+
+#[derive(Clone)]
+enum Change {
+    Link(PathBuf, Node),
+    Unlink(PathBuf),
+    Rename(PathBuf, PathBuf),
+}
+
+#[derive(Default)]
+struct Names {
+    seen: BTreeMap<PathBuf, Node>,
+    synced: BTreeMap<PathBuf, Node>,
+    /// What happened to names since the last sync of a directory, in order.
+    changes: Vec<Change>,
+}
+
+/// What goes wrong.
+#[derive(Default)]
+pub struct Troubles {
+    /// So many more operations until the power goes.
+    pub fuse: Option<u64>,
+    pub sync_fails: bool,
+    pub is_full: bool,
+    /// Something did go wrong, so the member may stop.
+    pub struck: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    names: Mutex<Names>,
+    troubles: Mutex<Troubles>,
+}
+
+#[derive(Default, Clone)]
+pub struct SimDisk(Arc<Shared>);
+
+impl Change {
+    fn apply(&self, names: &mut BTreeMap<PathBuf, Node>) {
+        match self {
+            Self::Link(path, node) => drop(names.insert(path.clone(), Arc::clone(node))),
+            Self::Unlink(path) => drop(names.remove(path)),
+            Self::Rename(from, to) => {
+                let moved: Vec<_> =
+                    names.keys().filter(|path| path.starts_with(from)).cloned().collect();
+                for path in moved {
+                    let Some(node) = names.remove(&path) else { continue };
+                    let rest = path.strip_prefix(from).unwrap();
+                    let is_same = rest.as_os_str().is_empty();
+                    names.insert(if is_same { to.clone() } else { to.join(rest) }, node);
+                }
+            }
+        }
+    }
+}
+
+impl SimDisk {
+    pub fn troubles<T>(&self, f: impl FnOnce(&mut Troubles) -> T) -> T {
+        f(&mut self.0.troubles.lock())
+    }
+
+    /// The power goes and comes back.
+    pub fn cut_power(&self, chance: &mut Chance) {
+        let mut names = self.0.names.lock();
+        let changes = std::mem::take(&mut names.changes);
+        let survived = chance.below(changes.len() as u64 + 1) as usize;
+        let mut synced = std::mem::take(&mut names.synced);
+        for change in &changes[..survived] {
+            change.apply(&mut synced);
+        }
+        for node in synced.values() {
+            node.lock().cut_power(chance);
+        }
+        names.seen = synced.clone();
+        names.synced = synced;
+    }
+
+    fn change(&self, change: Change) -> io::Result<()> {
+        self.0.burn()?;
+        let mut names = self.0.names.lock();
+        change.apply(&mut names.seen);
+        names.changes.push(change);
+        Ok(())
+    }
+
+    fn handle(&self, node: Node) -> Arc<dyn File> {
+        Arc::new(Handle { node, disk: Arc::clone(&self.0) })
+    }
+}
+
+fn no_space() -> io::Error {
+    io::Error::from_raw_os_error(28)
+}
+
+impl Shared {
+    /// Counts an operation; an error once the power is gone.
+    fn burn(&self) -> io::Result<()> {
+        let mut troubles = self.troubles.lock();
+        match &mut troubles.fuse {
+            Some(0) => {
+                troubles.struck = true;
+                Err(io::Error::other("the power is gone"))
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn need_space(&self) -> io::Result<()> {
+        let mut troubles = self.troubles.lock();
+        if !troubles.is_full {
+            return Ok(());
+        }
+        troubles.struck = true;
+        Err(no_space())
+    }
+}
+
+impl Inode {
+    fn cut_power(&mut self, chance: &mut Chance) {
+        if self.dirty.is_empty() && self.seen.len() == self.synced.len() {
+            return;
+        }
+        // Now and then all or nothing survives.
+        let odds = chance.below(4);
+        let mut keep = || match odds {
+            0 => true,
+            1 => false,
+            _ => chance.one_in(2),
+        };
+        let length = if keep() { self.seen.len() } else { self.synced.len() };
+        let mut image = self.synced.clone();
+        image.resize(length, 0);
+        for sector in std::mem::take(&mut self.dirty) {
+            if keep() {
+                copy_sector(&self.seen, &mut image, sector);
+            }
+        }
+        self.seen = image.clone();
+        self.synced = image;
+    }
+
+    fn mark(&mut self, from: usize, to: usize) {
+        self.dirty.extend(from / SECTOR..to.div_ceil(SECTOR));
+    }
+
+    fn sync(&mut self) {
+        self.synced.resize(self.seen.len(), 0);
+        for sector in std::mem::take(&mut self.dirty) {
+            copy_sector(&self.seen, &mut self.synced, sector);
+        }
+    }
+}
+
+/// Copies what both have of a sector.
+fn copy_sector(from: &[u8], to: &mut [u8], sector: usize) {
+    let end = ((sector + 1) * SECTOR).min(from.len()).min(to.len());
+    let start = (sector * SECTOR).min(end);
+    to[start..end].copy_from_slice(&from[start..end]);
+}
+
+struct Handle {
+    node: Node,
+    disk: Arc<Shared>,
+}
+
+impl File for Handle {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.node.lock().seen.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let inode = self.node.lock();
+        let bytes = inode.seen.get(offset as usize..offset as usize + buffer.len());
+        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.disk.burn()?;
+        let mut inode = self.node.lock();
+        let (start, end) = (offset as usize, offset as usize + bytes.len());
+        if inode.seen.len() < end {
+            self.disk.need_space()?;
+            inode.seen.resize(end, 0);
+        }
+        inode.seen[start..end].copy_from_slice(bytes);
+        inode.mark(start, end);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.burn()?;
+        let mut inode = self.node.lock();
+        let old = inode.seen.len();
+        inode.seen.resize(len as usize, 0);
+        inode.mark(old.min(len as usize), old.max(len as usize));
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.disk.burn()?;
+        let mut inode = self.node.lock();
+        let old = inode.seen.len();
+        if old < len as usize {
+            self.disk.need_space()?;
+            inode.seen.resize(len as usize, 0);
+            inode.mark(old, len as usize);
+        }
+        Ok(())
+    }
+
+    fn fdatasync(&self) -> io::Result<()> {
+        self.disk.burn()?;
+        let fails = {
+            let mut troubles = self.disk.troubles.lock();
+            troubles.struck |= troubles.sync_fails;
+            std::mem::take(&mut troubles.sync_fails)
+        };
+        if fails {
+            // The pages count as clean now, though they never reached the disk.
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.node.lock().sync();
+        Ok(())
+    }
+}
+
+impl Disk for SimDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let node = Node::default();
+        self.change(Change::Link(path.to_path_buf(), Arc::clone(&node)))?;
+        Ok(self.handle(node))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let node = self.0.names.lock().seen.get(path).cloned();
+        Ok(self.handle(node.ok_or(io::ErrorKind::NotFound)?))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let names = self.0.names.lock();
+        let inside = names.seen.keys().filter(|path| path.parent() == Some(dir));
+        Ok(inside.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect())
+    }
+
+    fn create_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.0.names.lock().seen.keys().any(|known| known.starts_with(path))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change(Change::Rename(from.to_path_buf(), to.to_path_buf()))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.change(Change::Unlink(path.to_path_buf()))
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let known: Vec<_> = self.0.names.lock().seen.keys().cloned().collect();
+        for path in known.into_iter().filter(|path| path.starts_with(dir)) {
+            self.change(Change::Unlink(path))?;
+        }
+        Ok(())
+    }
+
+    fn fsync_dir(&self, _: &Path) -> io::Result<()> {
+        self.0.burn()?;
+        let mut names = self.0.names.lock();
+        names.changes.clear();
+        names.synced = names.seen.clone();
+        Ok(())
+    }
+}
