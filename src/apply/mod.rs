@@ -25,9 +25,9 @@ use prost::Message;
 use crate::lease::{self, Lessor};
 use crate::members::{self, Members, Refused, member_key};
 use crate::mvcc::{self, Change, Compaction, Leases, Mvcc};
-use crate::pb::{self, alarm_request::AlarmAction};
 use crate::pb::raw::{DeleteRangeResponse, PutResponse, TxnResponse};
 use crate::pb::request_op::Request;
+use crate::pb::{self, alarm_request::AlarmAction};
 use crate::pb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
     LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest,
@@ -398,12 +398,14 @@ impl Machine {
         AlarmResponse { header: None, alarms }
     }
 
-    /// The storage version follows the cluster's.
+    /// The storage version follows the cluster's, once that is one that knows of it.
     fn set_cluster_version(&self, request: ClusterVersionSetRequest) -> Reply {
         let version = request.ver;
         let bytes = version.clone().into_bytes();
         self.store.put(Bucket::Cluster, schema::CLUSTER_VERSION.to_vec(), bytes.clone());
-        self.store.put(Bucket::Meta, schema::STORAGE_VERSION.to_vec(), bytes);
+        if version != "3.0.0" {
+            self.store.put(Bucket::Meta, schema::STORAGE_VERSION.to_vec(), bytes);
+        }
         self.members.write().set_cluster_version(version);
         Reply::Done
     }

@@ -103,7 +103,9 @@ impl Members {
             (Change::Add(_), None) => Ok(()),
             (_, None) => Err(Refused::NotFound),
             (Change::Promote(_), Some(member)) if !member.is_learner => Err(Refused::NotLearner),
-            (Change::Remove(_), Some(member)) if !member.is_learner && self.voters().count() == 1 => {
+            (Change::Remove(_), Some(member))
+                if !member.is_learner && self.voters().count() == 1 =>
+            {
                 Err(Refused::LastVoter)
             }
             (_, Some(_)) => Ok(()),

@@ -16,7 +16,12 @@ use crate::pb::{self, AlarmMember};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     pub id: u64,
-    #[serde(rename = "peerURLs", default, serialize_with = "or_null", deserialize_with = "null_or")]
+    #[serde(
+        rename = "peerURLs",
+        default,
+        serialize_with = "or_null",
+        deserialize_with = "null_or"
+    )]
     pub peer_urls: Vec<String>,
     #[serde(rename = "isLearner", default, skip_serializing_if = "std::ops::Not::not")]
     pub is_learner: bool,
@@ -50,7 +55,7 @@ impl Member {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    fn to_pb(&self) -> pb::Member {
+    pub fn to_pb(&self) -> pb::Member {
         pb::Member {
             id: self.id,
             name: self.name.clone(),

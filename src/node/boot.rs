@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use super::applier::Applier;
 use super::duties::Duties;
 use super::ids::RequestIds;
-use super::membership::Circle;
+use super::membership::{Circle, Join};
 use super::steps::Steps;
 use super::sweeper::{SweepWorker, Sweeper};
 use super::waits::{AppliedWaits, Waits};
@@ -179,6 +179,10 @@ impl Identity {
     }
 
     fn new(config: &Config) -> Result<Self, StartError> {
+        if let Some(Join { cluster_id, member_id, .. }) = config.join {
+            let bootstrap = Some(Bootstrap::default());
+            return Ok(Self { member_id, cluster_id, bootstrap });
+        }
         let member = |(_, peer_urls): &(String, Vec<String>)| {
             let mut peer_urls = peer_urls.clone();
             peer_urls.sort();
@@ -250,7 +254,8 @@ pub(super) fn start(
     }
     let store = Arc::new(store);
     let disk = &*surroundings.disk;
-    let identity = if has_log { Identity::of_the_log(disk, &wal)? } else { Identity::new(&config)? };
+    let identity =
+        if has_log { Identity::of_the_log(disk, &wal)? } else { Identity::new(&config)? };
     let conf_state = opened.conf_state.as_deref().map(StoredConfState::parse).transpose()?;
     let conf_state = conf_state.unwrap_or_default();
     let raft_config = raft::Config {
@@ -463,11 +468,11 @@ fn assemble(
     let (raft, raft_threads, turns, loaded) =
         open_both(&store, opened, raft_config, surroundings, bootstrap, stepped)?;
     let Loaded { lessor, members, restore } = loaded;
-    let removed = watch::Sender::new(false);
+    let removed = watch::Sender::new(None);
     let id = raft_threads.metadata().node_id;
     let circle = Circle { id, peers: Arc::clone(&peers), removed: removed.clone() };
     if dials {
-        circle.start(&raft, &members, &waits);
+        circle.start(&raft, &members, config.join.as_ref(), &waits);
     }
     let mvcc = Arc::new(restore.mvcc);
     let lessor = Arc::new(Mutex::new(lessor));

@@ -286,6 +286,13 @@ impl Core {
         }
     }
 
+    /// How far each member's log is known to go; on the leader.
+    pub fn progress(&self) -> Option<Vec<(u64, u64)>> {
+        let raft = &self.raft.raft;
+        let leads = raft.state == StateRole::Leader;
+        leads.then(|| raft.prs().iter().map(|(id, of)| (*id, of.matched)).collect())
+    }
+
     fn take(&mut self, event: Event, effects: &mut Vec<Effect>) {
         match event {
             Event::Tick => self.tick(effects),
@@ -489,9 +496,7 @@ impl Core {
     fn release(&mut self, effects: &mut Vec<Effect>) {
         let applied = self.raft.raft.raft_log.applied;
         let unsynced = self.outstanding.front().map_or(u64::MAX, |(job, _)| *job);
-        if let Some(held) =
-            self.held.take_if(|held| held.until <= applied && held.job < unsynced)
-        {
+        if let Some(held) = self.held.take_if(|held| held.until <= applied && held.job < unsynced) {
             effects.push(Effect::Send(held.messages));
         }
     }
@@ -661,11 +666,8 @@ impl Core {
         let leads = self.raft.raft.state == StateRole::Leader;
         let changes = committed.iter().rev().find(|entry| entry.entry_type != 0);
         if let (false, Some(change)) = (leads, changes) {
-            let held = self.held.get_or_insert_with(|| Held {
-                until: 0,
-                job: 0,
-                messages: Vec::new(),
-            });
+            let held =
+                self.held.get_or_insert_with(|| Held { until: 0, job: 0, messages: Vec::new() });
             (held.until, held.job) = (change.index, ready.number());
             held.messages.append(&mut later);
         }

@@ -276,11 +276,8 @@ async fn http2_connection<S>(
     drop(connection.await);
 }
 
-async fn http1_connection<S>(
-    stream: S,
-    services: Services,
-    mut stop: watch::Receiver<bool>,
-) where
+async fn http1_connection<S>(stream: S, services: Services, mut stop: watch::Receiver<bool>)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Services { http, peers, port, .. } = services;
