@@ -2,7 +2,7 @@
 //! single keys.
 //!
 //! ```text
-//! cargo test --test auth                                    some hundred requests
+//! cargo test --test auth                                    some thousand requests
 //! RUSD_AUTH_CASES=100000 RUSD_AUTH_SEED=7 cargo test --test auth -- --nocapture
 //! ```
 //!
@@ -148,6 +148,10 @@ impl World {
             wal_dir: None,
             cluster_token: "etcd-cluster".into(),
             initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
+            peer_urls: vec!["http://localhost:2380".into()],
+            join: None,
+            strict_reconfig_check: true,
+            max_learners: 1,
             client_urls: Vec::new(),
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1000),
@@ -205,7 +209,7 @@ impl World {
 
     /// Changes rights and data.
     async fn change(&mut self) {
-        for _ in 0..self.random.below(4) + 2 {
+        for _ in 0..self.random.below(8) + 4 {
             let (role, name) = (self.random.of(&ROLES), self.random.of(&USERS));
             match self.random.below(5) {
                 0 | 1 => self.grant(role).await,
@@ -294,7 +298,7 @@ impl World {
 
     fn put(&mut self, uses: &mut Uses) -> PutRequest {
         let (key, _) = self.range_of_keys();
-        let lease = if self.random.one_in(3) { self.random.of(&LEASES) } else { 0 };
+        let lease = if self.random.one_in(2) { self.random.of(&LEASES) } else { 0 };
         let prev_kv = self.random.one_in(3);
         uses.writes.extend(named(&key, b""));
         uses.writes.extend(self.leases.get(&lease).into_iter().flatten().cloned());
@@ -584,7 +588,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_leaves_or_changes_that_was_not_granted() {
-    let (cases, seed) = (setting("RUSD_AUTH_CASES", 600), setting("RUSD_AUTH_SEED", 1));
+    let (cases, seed) = (setting("RUSD_AUTH_CASES", 2500), setting("RUSD_AUTH_SEED", 1));
     let dir = tempfile::tempdir().unwrap();
     let mut world = World::new(dir.path(), seed).await;
     for case in 0..cases {
