@@ -22,6 +22,18 @@ pub const COMMIT_BYTES_MAX: usize = 16 << 20;
 pub const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
 /// Rows that one commit deletes for compaction, so that puts queued behind it wait little.
 pub const COMPACTION_ROWS_MAX: usize = 1000;
+/// Rows that a start may have to read beside the index checkpoint before it is written anew: a tenth
+/// of a second of reading.
+pub const CHECKPOINT_ROWS: u64 = 50_000;
+/// Time between two index checkpoints at least. With a busy writer, a start reads the rows of so
+/// long; 1M keys make a file of 30 MB.
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Rest after each piece of an index checkpoint, so that it takes a tenth of a processor.
+pub const CHECKPOINT_PAUSE: Duration = Duration::from_millis(1);
+/// Bytes of an index checkpoint written while the index lock is held; one larger key is admitted.
+pub const CHECKPOINT_STEP_BYTES: usize = 256 << 10;
+/// Bytes of an index checkpoint between two syncs, so that those of the log wait little.
+pub const CHECKPOINT_SYNC_BYTES: usize = 4 << 20;
 /// Keys visited while the index lock is held.
 pub const INDEX_HOLD_KEYS_MAX: usize = 1000;
 /// Rows read from LMDB within one read transaction: it pins pages that the writer could reuse.

@@ -16,11 +16,12 @@ use crate::limits;
 use crate::metrics;
 use crate::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
 use crate::pb::{AlarmType, CompactionRequest, LeaseRevokeRequest};
+use crate::planted::{self, Bug};
 
 /// How often etcd looks for expired leases.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 /// When a lease whose revocation failed is looked at again, as in etcd.
-const REVOKE_RETRY: Duration = Duration::from_millis(7500);
+pub(super) const REVOKE_RETRY: Duration = Duration::from_millis(7500);
 /// How often etcd's leader looks at the members' versions.
 const VERSION_INTERVAL: Duration = Duration::from_secs(4);
 
@@ -70,7 +71,7 @@ impl Node {
                 if is_leader && !lessor.is_leader() {
                     // A renewal that the last leader acknowledged may be an election old.
                     lessor.promote(inner.clock.now(), inner.config.election_timeout);
-                } else if !is_leader && lessor.is_leader() {
+                } else if !is_leader && lessor.is_leader() && !planted::is(Bug::OldLeaderRevokes) {
                     lessor.demote();
                 }
             }

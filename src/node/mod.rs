@@ -18,6 +18,7 @@
 mod applier;
 mod auto_compact;
 mod boot;
+mod checkpointer;
 mod duties;
 mod error;
 mod ids;
@@ -29,6 +30,8 @@ mod steps;
 mod sweeper;
 mod waits;
 
+#[cfg(test)]
+mod scripts;
 #[cfg(test)]
 mod tests;
 
@@ -50,6 +53,7 @@ use crate::pb::alarm_request::AlarmAction;
 use crate::pb::raw::{RangeResponse, TxnResponse};
 use crate::pb::{AlarmMember, AlarmRequest, AlarmType, Member, RangeRequest, ResponseHeader};
 use crate::pb::{RequestHeader, TxnRequest};
+use crate::planted::{self, Bug};
 use crate::raft;
 use crate::raft::peer::Peers;
 use crate::store::{self, Store};
@@ -58,6 +62,7 @@ use crate::watch::Hub;
 pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
 pub use boot::{StartError, Surroundings};
+pub use checkpointer::CheckpointPace;
 pub use error::Error;
 pub use membership::Join;
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
@@ -99,6 +104,7 @@ pub struct Config {
     pub commit_interval: Duration,
     pub retention: Option<Retention>,
     pub compaction_sleep_interval: Duration,
+    pub checkpoint_pace: CheckpointPace,
 }
 
 struct Inner {
@@ -241,17 +247,11 @@ impl Node {
                 while grant.id == 0 {
                     grant.id = (self.0.ids.next() & i64::MAX.cast_unsigned()).cast_signed();
                 }
-                grant.ttl = grant.ttl.max(self.minimum_ttl_seconds());
+                grant.ttl = grant.ttl.max(minimum_ttl_seconds(self.0.config.election_timeout));
                 Op::LeaseGrant(grant)
             }
             op => op,
         }
-    }
-
-    /// The shortest lease: one and a half elections, so that a change of leader cannot end it.
-    fn minimum_ttl_seconds(&self) -> i64 {
-        let millis = self.0.config.election_timeout.as_millis() * 3 / 2;
-        i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
     }
 
     fn fill_reply(&self, reply: &mut Reply) {
@@ -290,6 +290,7 @@ impl Node {
         let (done, waiting) = oneshot::channel();
         let applied = Arc::clone(&self.0.applied);
         self.0.raft.read_index(move |index| match index {
+            Ok(_) if planted::is(Bug::ReadBeforeApply) => applied.wait(0, done),
             Ok(index) => applied.wait(index, done),
             Err(error) => drop(done.send(Err(error.into()))),
         });
@@ -397,6 +398,12 @@ impl Node {
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.0.fatal.subscribe()
     }
+}
+
+/// The shortest lease: one and a half elections, so that a change of leader cannot end it.
+fn minimum_ttl_seconds(election_timeout: Duration) -> i64 {
+    let millis = election_timeout.as_millis() * 3 / 2;
+    i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
 }
 
 /// Whether a range touches so little that it is answered where it was received.

@@ -29,6 +29,7 @@ fn config(dir: &std::path::Path) -> Config {
         commit_interval: limits::COMMIT_INTERVAL,
         retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
+        checkpoint_pace: CheckpointPace::default(),
     }
 }
 

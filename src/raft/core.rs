@@ -18,6 +18,7 @@ use super::store::Store;
 use super::{Error, Leader, Refusal, Role, Status, step};
 use crate::clock::split_mix;
 use crate::limits;
+use crate::planted::{self, Bug};
 
 /// What a core is made with.
 #[derive(Clone, Debug)]
@@ -619,7 +620,10 @@ impl Core {
         let (mut now, mut later) = self.sort_messages(&mut ready, &committed);
         let sync = ready.must_sync();
         self.raft.advance_append_async(ready);
-        if let Some(state) = hard_state {
+        if let Some(mut state) = hard_state {
+            if planted::is(Bug::LostVote) {
+                state.vote = 0;
+            }
             self.unwritten = Some(state);
         }
         if !entries.is_empty() || sync || (!later.is_empty() && !self.outstanding.is_empty()) {

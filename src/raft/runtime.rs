@@ -19,9 +19,10 @@ use super::inbox::{Inbox, ReadReply, RefusalLog};
 use super::log::{self, Batch, Disk, Metadata, Place, Recovered, SnapshotRecord, Writer};
 use super::status::StatusCells;
 use super::store::Store;
-use super::{Bootstrap, Config, Error, Leader, Observer, Status, Transport};
+use super::{Bootstrap, Config, Error, Leader, Observer, Role, Status, Transport};
 use crate::clock::Clock;
 use crate::limits;
+use crate::planted::{self, Bug};
 
 /// Asks raft, from any thread; nothing here blocks but [`Handle::apply_conf_change`].
 #[derive(Clone)]
@@ -195,6 +196,9 @@ fn check(config: &Config, recovered: &Recovered) -> Result<HardState, Error> {
         return Err(Error::TermMismatch { index: config.applied, applied, logged });
     }
     let mut hard_state = recovered.hard_state.clone();
+    if planted::is(Bug::CommitOnly) {
+        return Ok(hard_state);
+    }
     hard_state.commit = hard_state.commit.max(applied).max(table.first_index() - 1);
     Ok(hard_state)
 }
@@ -282,6 +286,9 @@ impl Handle {
     pub fn read_index(&self, reply: impl FnOnce(Result<u64, Error>) + Send + 'static) {
         if let Some(index) = self.shared.status.committed_alone() {
             return reply(Ok(index));
+        }
+        if planted::is(Bug::StaleRead) && self.status().role == Role::Leader {
+            return reply(Ok(self.status().committed));
         }
         if let Err((error, reply)) = self.shared.inbox.read(Box::new(reply)) {
             reply(Err(error));
@@ -499,6 +506,9 @@ impl LogWriter {
         let bytes = self.writer.write()?;
         if bytes > 0 {
             self.observer.written(bytes);
+        }
+        if planted::is(Bug::AckBeforeSync) {
+            self.transport.send(std::mem::take(&mut messages));
         }
         if sync {
             let begun = self.clock.now();

@@ -404,6 +404,7 @@ fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> 
             Compaction::Revision(count) => Some(node::Retention::Revision(count)),
         },
         compaction_sleep_interval: config.compaction_pause.unwrap_or(limits::COMPACTION_PAUSE),
+        checkpoint_pace: node::CheckpointPace::default(),
     }
 }
 
