@@ -594,7 +594,8 @@ impl RaftThread {
 
     /// Takes events through the core, and what a short write makes durable at once as well.
     fn turn(&mut self, mut events: Vec<Event>) -> Result<(), Error> {
-        let shows_progress = |event: &Event| matches!(event, Event::Tick | Event::ConfChange { .. });
+        let shows_progress =
+            |event: &Event| matches!(event, Event::Tick | Event::ConfChange { .. });
         let shows = events.iter().any(shows_progress);
         loop {
             let mut effects = self.core.handle(events);
