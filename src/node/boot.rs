@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use super::applier::Applier;
-use super::checkpointer::Checkpointer;
+use super::checkpointer::{CheckpointPace, Checkpointer};
 use super::duties::Duties;
 use super::ids::RequestIds;
-use super::membership::Circle;
+use super::membership::{Circle, Join};
 use super::steps::Steps;
 use super::sweeper::{SweepWorker, Sweeper};
 use super::waits::{AppliedWaits, Waits};
@@ -180,6 +180,10 @@ impl Identity {
     }
 
     fn new(config: &Config) -> Result<Self, StartError> {
+        if let Some(Join { cluster_id, member_id, .. }) = config.join {
+            let bootstrap = Some(Bootstrap::default());
+            return Ok(Self { member_id, cluster_id, bootstrap });
+        }
         let member = |(_, peer_urls): &(String, Vec<String>)| {
             let mut peer_urls = peer_urls.clone();
             peer_urls.sort();
@@ -211,7 +215,7 @@ pub(super) struct Loaded {
 pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     pub disk: Arc<dyn Disk>,
-    /// Peers over TCP if it is left open.
+    /// None: the member and its peers dial each other.
     pub transport: Option<Arc<dyn raft::Transport>>,
     pub log: raft::log::Options,
     pub store: Options,
@@ -252,11 +256,9 @@ pub(super) fn start(
         return Err(StartError::MissingLog { db, wal, applied });
     }
     let store = Arc::new(store);
-    let identity = if has_log {
-        Identity::of_the_log(&*surroundings.disk, &wal)?
-    } else {
-        Identity::new(&config)?
-    };
+    let disk = &*surroundings.disk;
+    let identity =
+        if has_log { Identity::of_the_log(disk, &wal)? } else { Identity::new(&config)? };
     let conf_state = opened.conf_state.as_deref().map(StoredConfState::parse).transpose()?;
     let conf_state = conf_state.unwrap_or_default();
     let raft_config = raft::Config {
@@ -444,12 +446,12 @@ fn assemble(
     stepped: bool,
 ) -> Result<(Node, Option<Steps>), StartError> {
     let Surroundings { clock, disk, transport, .. } = surroundings;
+    let dials = transport.is_none();
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let fatal = watch::Sender::new(None);
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
     let waits = Arc::new(Waits::default());
     let peers = membership::peers(&config, &raft_config);
-    let has_peers = transport.is_none();
     let surroundings = raft::Surroundings {
         clock: Arc::clone(&clock),
         disk,
@@ -461,11 +463,11 @@ fn assemble(
     let (raft, raft_threads, turns, loaded) =
         open_both(&store, opened, raft_config, surroundings, bootstrap, stepped)?;
     let Loaded { lessor, members, restore, used } = loaded;
-    let removed = watch::Sender::new(false);
+    let removed = watch::Sender::new(None);
     let id = raft_threads.metadata().node_id;
     let circle = Circle { id, peers: Arc::clone(&peers), removed: removed.clone() };
-    if has_peers {
-        circle.start(&raft, &members, &waits);
+    if dials {
+        circle.start(&raft, &members, config.join.as_ref(), &waits);
     }
     let mvcc = Arc::new(restore.mvcc);
     let lessor = Arc::new(Mutex::new(lessor));

@@ -287,6 +287,13 @@ impl Core {
         }
     }
 
+    /// How far each member's log is known to go; on the leader.
+    pub fn progress(&self) -> Option<Vec<(u64, u64)>> {
+        let raft = &self.raft.raft;
+        let leads = raft.state == StateRole::Leader;
+        leads.then(|| raft.prs().iter().map(|(id, of)| (*id, of.matched)).collect())
+    }
+
     fn take(&mut self, event: Event, effects: &mut Vec<Effect>) {
         match event {
             Event::Tick => self.tick(effects),

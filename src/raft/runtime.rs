@@ -34,6 +34,8 @@ struct Shared {
     inbox: Inbox,
     status: StatusCells,
     leader: watch::Sender<Leader>,
+    /// As of the last tick; nothing unless this member leads.
+    progress: Mutex<Option<Vec<(u64, u64)>>>,
     conf_states: Mutex<HashMap<u64, SyncSender<Result<ConfState, Error>>>>,
     /// Without a thread for the raft loop, who waits for it takes its turn.
     while_waiting: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -138,6 +140,7 @@ fn open(
         inbox: Inbox::default(),
         status: StatusCells::new(core.status()),
         leader: watch::Sender::new(Leader::default()),
+        progress: Mutex::default(),
         conf_states: Mutex::default(),
         while_waiting: OnceLock::new(),
     });
@@ -299,6 +302,12 @@ impl Handle {
 
     pub fn status(&self) -> Status {
         self.shared.status.get()
+    }
+
+    /// How far each member's log is known to go, within a heartbeat; nothing unless this member
+    /// leads.
+    pub fn progress(&self) -> Option<Vec<(u64, u64)>> {
+        self.shared.progress.lock().clone()
     }
 
     /// Entries up to this one are part of the state.
@@ -585,8 +594,12 @@ impl RaftThread {
 
     /// Takes events through the core, and what a short write makes durable at once as well.
     fn turn(&mut self, mut events: Vec<Event>) -> Result<(), Error> {
+        let ticked = events.iter().any(|event| matches!(event, Event::Tick));
         loop {
             let mut effects = self.core.handle(events);
+            if ticked {
+                *self.shared.progress.lock() = self.core.progress();
+            }
             // Before apply can acknowledge anything: reads rely on it.
             self.shared.status.set(self.core.status(), self.core.answers_reads_alone());
             let short = self.take_short_job(&mut effects);

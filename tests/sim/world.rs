@@ -866,18 +866,21 @@ impl Member {
 }
 
 fn config(name: String, data_dir: PathBuf, initial_cluster: Vec<(String, Vec<String>)>) -> Config {
-    let mine = initial_cluster.iter().find(|(other, _)| *other == name);
     Config {
-        peer_urls: mine.map(|(_, urls)| urls.clone()).unwrap_or_default(),
         name,
         data_dir,
         wal_dir: None,
         cluster_token: "sim".into(),
         initial_cluster,
+        peer_urls: vec!["http://10.0.0.1:2380".into()],
+        join: None,
+        strict_reconfig_check: true,
+        max_learners: 1,
         client_urls: vec!["http://10.0.0.1:2379".into()],
         heartbeat_interval: Duration::from_nanos(HEARTBEAT),
         election_timeout: Duration::from_nanos(ELECTION),
         snapshot_count: 10_000,
+        checkpoint_pace: rusd::node::CheckpointPace::default(),
         snapshot_catchup_entries: 5_000,
         max_request_bytes: 1 << 20,
         quota_backend_bytes: 0,
