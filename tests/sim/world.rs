@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusd::clock::Clock;
-use rusd::node::{Config, Node, Steps, Surroundings};
+use rusd::node::{CheckpointPace, Config, Node, Steps, Surroundings};
 use rusd::raft::{Message, Role, Transport};
 use rusd::{raft, store};
 
@@ -887,5 +887,10 @@ fn config(name: String, data_dir: PathBuf, initial_cluster: Vec<(String, Vec<Str
         commit_interval: Duration::from_millis(20),
         retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
+        checkpoint_pace: CheckpointPace {
+            rows: 20,
+            interval: Duration::from_millis(300),
+            pause: Duration::from_millis(1),
+        },
     }
 }
