@@ -262,7 +262,8 @@ impl Oracle {
     pub fn renewed(&mut self, id: i64, from: u64, ttl_seconds: i64) {
         self.checked.renewals += 1;
         let until = from + ttl_seconds as u64 * 1_000_000_000;
-        let lease = self.leases.entry(id).or_insert(Lease { safe_until: 0, revoked_by_client: false });
+        let lease =
+            self.leases.entry(id).or_insert(Lease { safe_until: 0, revoked_by_client: false });
         lease.safe_until = lease.safe_until.max(until);
     }
 
