@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusd::clock::Clock;
-use rusd::node::{AuthConfig, Config, Node, Steps, Surroundings};
+use rusd::node::{AuthConfig, CheckpointPace, Config, Node, Steps, Surroundings};
 use rusd::raft::{Message, Role, Transport};
 use rusd::{raft, store};
 
@@ -884,7 +884,6 @@ fn config(name: String, data_dir: PathBuf, initial_cluster: Vec<(String, Vec<Str
         heartbeat_interval: Duration::from_nanos(HEARTBEAT),
         election_timeout: Duration::from_nanos(ELECTION),
         snapshot_count: 10_000,
-        checkpoint_pace: rusd::node::CheckpointPace::default(),
         snapshot_catchup_entries: 5_000,
         max_request_bytes: 1 << 20,
         quota_backend_bytes: 0,
@@ -892,5 +891,10 @@ fn config(name: String, data_dir: PathBuf, initial_cluster: Vec<(String, Vec<Str
         retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
         auth: AuthConfig { bcrypt_cost: 4, ..AuthConfig::default() },
+        checkpoint_pace: CheckpointPace {
+            rows: 20,
+            interval: Duration::from_millis(300),
+            pause: Duration::from_millis(1),
+        },
     }
 }
