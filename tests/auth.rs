@@ -69,10 +69,10 @@ impl Random {
     }
 }
 
-/// All keys of one or two letters.
+/// All keys of one or two letters, and the smallest key, with which ranges may begin.
 fn universe() -> Keys {
     let letters = [b'a', b'b', b'c'];
-    let mut keys = Keys::new();
+    let mut keys = Keys::from([Bytes::from_static(b"\0")]);
     for first in letters {
         keys.insert(Bytes::copy_from_slice(&[first]));
         for second in letters {
