@@ -62,6 +62,16 @@ const fn flag(
 const PEER: &str = "http://localhost:2380";
 const CLIENT: &str = "http://localhost:2379";
 
+/// Flags whose use etcd warns about, and its words.
+pub(super) const DEPRECATED: [(&str, &str); 2] = [
+    ("max-snapshots", "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
+    (
+        "v2-deprecation",
+        "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is \
+         enforced, ignoring user input.",
+    ),
+];
+
 /// Every flag of etcd 3.7.1.
 #[rustfmt::skip]
 pub(super) const FLAGS: &[Flag] = &[

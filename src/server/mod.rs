@@ -197,6 +197,7 @@ fn say(notice: &Notice) {
         Notice::OldName(flag) => {
             tracing::warn!(flag, "this flag has lost its prefix experimental- in etcd 3.6");
         }
+        Notice::Deprecated(text) => tracing::warn!("{text}"),
         Notice::FileUsed(path) => tracing::info!(
             path = %path.display(),
             "loaded server configuration, other configuration command line flags and environment \
