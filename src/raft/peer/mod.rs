@@ -201,7 +201,7 @@ impl Peers {
         Some(since.elapsed())
     }
 
-    /// Asks a peer, at one of its URLs after the other.
+    /// Asks a peer, at one of its URLs after the other. Before the start nobody is asked.
     pub async fn ask(
         &self,
         id: u64,
@@ -209,6 +209,7 @@ impl Peers {
         body: Option<Bytes>,
         limit: Duration,
     ) -> Option<Answered> {
+        self.raft.get()?;
         let peer = self.peer(id)?;
         for url in &peer.urls {
             match ask(&*self.dial, url, path, body.clone(), limit).await {
