@@ -2,8 +2,8 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ use crate::metrics;
 use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore};
 use crate::pb::{AlarmMember, leasepb};
 use crate::raft::log::{Disk, SystemDisk};
+use crate::raft::peer::Peers;
 use crate::raft::{self, Bootstrap, ConfState};
 use crate::store::{self, Bucket, CheckpointBinding, Opened, Options, Store, schema};
 use crate::types;
@@ -233,6 +234,19 @@ impl Surroundings {
     }
 }
 
+impl Surroundings {
+    fn of_raft(
+        self,
+        peers: &Arc<Peers>,
+        observer: Observer,
+        applier: SyncSender<Vec<raft::Committed>>,
+    ) -> raft::Surroundings {
+        let Self { clock, disk, transport, .. } = self;
+        let transport = transport.unwrap_or_else(|| Arc::clone(peers) as Arc<dyn raft::Transport>);
+        raft::Surroundings { clock, disk, transport, observer: Arc::new(observer), applier }
+    }
+}
+
 /// Opens or makes the data directory, and the member's threads or the steps that stand for them.
 pub(super) fn start(
     config: Config,
@@ -300,7 +314,7 @@ impl Node {
         inner.stopping.send_replace(true);
         let Some(raft) = inner.raft_threads.lock().take() else { return };
         raft.stop();
-        inner.peers.stop();
+        inner.circle.peers.stop();
         for thread in inner.threads.lock().drain(..) {
             let _ = thread.join();
         }
@@ -445,33 +459,20 @@ fn assemble(
     raft_config: raft::Config,
     stepped: bool,
 ) -> Result<(Node, Option<Steps>), StartError> {
-    let Surroundings { clock, disk, transport, .. } = surroundings;
-    let dials = transport.is_none();
+    let clock = Arc::clone(&surroundings.clock);
+    let dials = surroundings.transport.is_none();
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let fatal = watch::Sender::new(None);
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
     let waits = Arc::new(Waits::default());
     let peers = membership::peers(&config, &raft_config);
-    let surroundings = raft::Surroundings {
-        clock: Arc::clone(&clock),
-        disk,
-        transport: transport.unwrap_or_else(|| Arc::clone(&peers) as Arc<dyn raft::Transport>),
-        observer: Arc::new(Observer { fatal: fatal.clone(), waits: Arc::clone(&waits) }),
-        applier: committed,
-    };
+    let observer = Observer { fatal: fatal.clone(), waits: Arc::clone(&waits) };
+    let surroundings = surroundings.of_raft(&peers, observer, committed);
     let bootstrap = identity.bootstrap.as_ref();
     let (raft, raft_threads, turns, loaded) =
         open_both(&store, opened, raft_config, surroundings, bootstrap, stepped)?;
     let Loaded { lessor, members, restore, used } = loaded;
-    let removed = watch::Sender::new(None);
-    let id = raft_threads.metadata().node_id;
-    let is_learner = Arc::new(AtomicBool::new(false));
-    let circle = Circle {
-        id,
-        peers: Arc::clone(&peers),
-        removed: removed.clone(),
-        is_learner: Arc::clone(&is_learner),
-    };
+    let circle = Circle::new(raft_threads.metadata().node_id, peers);
     if dials {
         circle.start(&raft, &members, config.join.as_ref(), &waits);
     }
@@ -483,21 +484,15 @@ fn assemble(
     let no_space = Arc::new(Notify::new());
     let size_bytes = Arc::new(AtomicI64::new(0));
     let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
-    let (sweep_worker, sweeps) = SweepWorker::new(
-        Arc::clone(&mvcc),
-        Arc::clone(&waits),
-        Arc::clone(&clock),
-        config.compaction_sleep_interval,
-        restore.unfinished,
-        Checkpointer::new(
-            Arc::clone(&store),
-            Arc::clone(&mvcc),
-            Arc::clone(&lessor),
-            Arc::clone(&clock),
-            config.checkpoint_pace,
-            used,
-        ),
-    );
+    let (sweep_worker, sweeps) = {
+        let (of_mvcc, of_clock) = (Arc::clone(&mvcc), Arc::clone(&clock));
+        let (store, lessor) = (Arc::clone(&store), Arc::clone(&lessor));
+        let pace = config.checkpoint_pace;
+        let checkpoint = Checkpointer::new(store, of_mvcc, lessor, of_clock, pace, used);
+        let (mvcc, waits, clock) = (Arc::clone(&mvcc), Arc::clone(&waits), Arc::clone(&clock));
+        let pause = config.compaction_sleep_interval;
+        SweepWorker::new(mvcc, waits, clock, pause, restore.unfinished, checkpoint)
+    };
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
     let machine = Machine {
         store: Arc::clone(&store),
@@ -517,22 +512,10 @@ fn assemble(
         no_space: Arc::clone(&no_space),
         conf_states: Arc::clone(&conf_states),
         raft: raft.clone(),
-        circle,
+        circle: circle.clone(),
     };
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
-    let (sweeper, threads, steps) = match turns {
-        Some(turns) => {
-            let (raft, store) = (raft.clone(), Arc::clone(&store));
-            let committed = batches;
-            let steps = Steps { turns, raft, applier, committed, store, sweeper: sweep_worker };
-            (Sweeper::default(), Vec::new(), Some(steps))
-        }
-        None => {
-            let thread = std::thread::Builder::new().name("apply".into());
-            let thread = thread.spawn(move || applier.run(&batches))?;
-            (Sweeper::start(sweep_worker)?, vec![thread], None)
-        }
-    };
+    let (sweeper, threads, steps) = work(turns, &raft, &store, applier, batches, sweep_worker)?;
     let raft::log::Metadata { node_id: member_id, cluster_id } = raft_threads.metadata();
     let node = Node(Arc::new(Inner {
         ids: RequestIds::new(member_id, &*clock),
@@ -541,7 +524,7 @@ fn assemble(
         config,
         clock,
         raft,
-        peers,
+        circle,
         raft_threads: Mutex::new(Some(raft_threads)),
         store,
         mvcc,
@@ -556,13 +539,32 @@ fn assemble(
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),
         fatal,
-        removed,
-        is_learner,
         stopping: watch::Sender::new(false),
         _lock: lock,
     }));
     Duties::start(&node, no_space);
     Ok((node, steps))
+}
+
+type Work = (Sweeper, Vec<std::thread::JoinHandle<()>>, Option<Steps>);
+
+/// Threads that apply and sweep, or the steps that stand for them.
+fn work(
+    turns: Option<raft::Turns>,
+    raft: &raft::Handle,
+    store: &Arc<Store>,
+    applier: Applier,
+    committed: Receiver<Vec<raft::Committed>>,
+    sweeper: SweepWorker,
+) -> Result<Work, StartError> {
+    if let Some(turns) = turns {
+        let (raft, store) = (raft.clone(), Arc::clone(store));
+        let steps = Steps { turns, raft, applier, committed, store, sweeper };
+        return Ok((Sweeper::default(), Vec::new(), Some(steps)));
+    }
+    let thread = std::thread::Builder::new().name("apply".into());
+    let thread = thread.spawn(move || applier.run(&committed))?;
+    Ok((Sweeper::start(sweeper)?, vec![thread], None))
 }
 
 fn quota_bytes(config: &Config) -> i64 {

@@ -149,7 +149,7 @@ impl Node {
         let others = members.iter().filter(|member| member.id != inner.member_id);
         let asked = others.map(|member| async {
             let limit = limits::ASK_LEADER_TIMEOUT;
-            let answered = inner.peers.ask(member.id, "/version", None, limit).await?;
+            let answered = inner.circle.peers.ask(member.id, "/version", None, limit).await?;
             let versions: serde_json::Value = serde_json::from_slice(&answered.body).ok()?;
             minor_of(versions.get("etcdserver")?.as_str()?)
         });

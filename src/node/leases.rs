@@ -106,7 +106,7 @@ impl Node {
                     return Err(Error::Stopped);
                 };
                 let limit = limits::ASK_LEADER_TIMEOUT;
-                let answered = inner.peers.ask(id, path, Some(body.clone()), limit).await;
+                let answered = inner.circle.peers.ask(id, path, Some(body.clone()), limit).await;
                 if let Some(answered) = answered
                     && matches!(answered.status, StatusCode::OK | StatusCode::NOT_FOUND)
                 {

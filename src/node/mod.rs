@@ -37,7 +37,7 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -70,6 +70,7 @@ pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
 
 use ids::RequestIds;
+use membership::Circle;
 use sweeper::Sweeper;
 use waits::{AppliedWaits, Waits};
 
@@ -113,7 +114,7 @@ struct Inner {
     member_id: u64,
     cluster_id: u64,
     raft: raft::Handle,
-    peers: Arc<Peers>,
+    circle: Circle,
     raft_threads: Mutex<Option<raft::Raft>>,
     store: Arc<Store>,
     mvcc: Arc<Mvcc>,
@@ -129,8 +130,6 @@ struct Inner {
     ready: watch::Sender<bool>,
     leader: watch::Sender<u64>,
     fatal: watch::Sender<Option<String>>,
-    removed: watch::Sender<Option<Duration>>,
-    is_learner: Arc<AtomicBool>,
     stopping: watch::Sender<bool>,
     _lock: store::DirLock,
 }
@@ -381,17 +380,17 @@ impl Node {
 
     /// What answers peers' requests below `/raft`.
     pub fn peers(&self) -> &Arc<Peers> {
-        &self.0.peers
+        &self.0.circle.peers
     }
 
     /// Whether this member only follows, and has no vote.
     pub fn is_learner(&self) -> bool {
-        self.0.is_learner.load(Ordering::Relaxed)
+        self.0.circle.is_learner.load(Ordering::Relaxed)
     }
 
     /// Set when this member was removed from the cluster: it has to end, after this time.
     pub fn removed(&self) -> watch::Receiver<Option<Duration>> {
-        self.0.removed.subscribe()
+        self.0.circle.removed.subscribe()
     }
 
     /// Why the member cannot go on, once it cannot.
