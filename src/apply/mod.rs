@@ -171,9 +171,10 @@ fn put_cost(put: &PutRequest) -> i64 {
 fn ops_cost(ops: &[RequestOp]) -> i64 {
     let cost = |op: &RequestOp| match &op.request {
         Some(Request::RequestPut(put)) => put_cost(put),
+        Some(Request::RequestTxn(txn)) => txn_cost(txn),
         _ => 0,
     };
-    ops.iter().map(cost).sum()
+    ops.iter().map(cost).fold(0, i64::saturating_add)
 }
 
 fn txn_cost(txn: &TxnRequest) -> i64 {

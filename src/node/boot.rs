@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -465,7 +465,13 @@ fn assemble(
     let Loaded { lessor, members, restore, used } = loaded;
     let removed = watch::Sender::new(None);
     let id = raft_threads.metadata().node_id;
-    let circle = Circle { id, peers: Arc::clone(&peers), removed: removed.clone() };
+    let is_learner = Arc::new(AtomicBool::new(false));
+    let circle = Circle {
+        id,
+        peers: Arc::clone(&peers),
+        removed: removed.clone(),
+        is_learner: Arc::clone(&is_learner),
+    };
     if dials {
         circle.start(&raft, &members, config.join.as_ref(), &waits);
     }
@@ -551,6 +557,7 @@ fn assemble(
         leader: watch::Sender::new(0),
         fatal,
         removed,
+        is_learner,
         stopping: watch::Sender::new(false),
         _lock: lock,
     }));

@@ -1,6 +1,7 @@
 //! Who the members are: what peers are told of it, and what they say of this one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -42,6 +43,7 @@ pub(super) struct Circle {
     pub id: u64,
     pub peers: Arc<Peers>,
     pub removed: watch::Sender<Option<Duration>>,
+    pub is_learner: Arc<AtomicBool>,
 }
 
 impl Circle {
@@ -59,6 +61,7 @@ impl Circle {
             self.peers.update(id, urls);
         }
         members.removed().for_each(|id| self.peers.remove(id));
+        self.set_learner(members.get(self.id).is_some_and(|member| member.is_learner));
         if members.is_removed(self.id) {
             self.removed.send_replace(Some(Duration::ZERO));
         }
@@ -66,9 +69,18 @@ impl Circle {
         self.peers.start(raft.clone(), Arc::new(events));
     }
 
+    fn set_learner(&self, is_learner: bool) {
+        self.is_learner.store(is_learner, Ordering::Relaxed);
+    }
+
     /// Apply changed the membership.
     pub(super) fn changed(&self, change: &Change) {
         let id = change.id();
+        match change {
+            Change::Add(member) if id == self.id => self.set_learner(member.is_learner),
+            Change::Promote(_) if id == self.id => self.set_learner(false),
+            _ => {}
+        }
         let shown = format!("{id:x}");
         match change {
             Change::Add(member) => {

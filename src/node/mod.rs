@@ -37,6 +37,7 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -129,6 +130,7 @@ struct Inner {
     leader: watch::Sender<u64>,
     fatal: watch::Sender<Option<String>>,
     removed: watch::Sender<Option<Duration>>,
+    is_learner: Arc<AtomicBool>,
     stopping: watch::Sender<bool>,
     _lock: store::DirLock,
 }
@@ -380,6 +382,11 @@ impl Node {
     /// What answers peers' requests below `/raft`.
     pub fn peers(&self) -> &Arc<Peers> {
         &self.0.peers
+    }
+
+    /// Whether this member only follows, and has no vote.
+    pub fn is_learner(&self) -> bool {
+        self.0.is_learner.load(Ordering::Relaxed)
     }
 
     /// Set when this member was removed from the cluster: it has to end, after this time.

@@ -594,10 +594,12 @@ impl RaftThread {
 
     /// Takes events through the core, and what a short write makes durable at once as well.
     fn turn(&mut self, mut events: Vec<Event>) -> Result<(), Error> {
-        let ticked = events.iter().any(|event| matches!(event, Event::Tick));
+        let shows_progress =
+            |event: &Event| matches!(event, Event::Tick | Event::ConfChange { .. });
+        let shows = events.iter().any(shows_progress);
         loop {
             let mut effects = self.core.handle(events);
-            if ticked {
+            if shows {
                 *self.shared.progress.lock() = self.core.progress();
             }
             // Before apply can acknowledge anything: reads rely on it.

@@ -259,8 +259,16 @@ fn what_waits_for_a_configuration_change_also_waits_for_the_disk() {
     let mut follower = core(1, &[1, 2, 3], 7);
     let append = |index, log_term, entry: Entry, commit| {
         let entries = vec![entry];
-        let mut message =
-            Message { to: 1, from: 2, term: 2, index, log_term, entries, commit, ..Message::default() };
+        let mut message = Message {
+            to: 1,
+            from: 2,
+            term: 2,
+            index,
+            log_term,
+            entries,
+            commit,
+            ..Message::default()
+        };
         message.set_msg_type(MessageType::MsgAppend);
         Event::Receive(message)
     };
@@ -274,7 +282,9 @@ fn what_waits_for_a_configuration_change_also_waits_for_the_disk() {
         })
     };
     let sends = |effects: &[Effect]| {
-        effects.iter().any(|effect| matches!(effect, Effect::Send(messages) if !messages.is_empty()))
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Send(messages) if !messages.is_empty()))
     };
     let first = job(&follower.handle([append(1, 1, entry, 1)])).unwrap();
     follower.handle([Event::Persisted { number: first, places: Vec::new() }]);
@@ -282,10 +292,8 @@ fn what_waits_for_a_configuration_change_also_waits_for_the_disk() {
     let effects = follower.handle([append(2, 2, entry, 2)]);
     let second = job(&effects).unwrap();
     assert!(!sends(&effects));
-    let effects = follower.handle([
-        Event::ConfChange { index: 2, change: Some(change) },
-        Event::Applied(2),
-    ]);
+    let effects =
+        follower.handle([Event::ConfChange { index: 2, change: Some(change) }, Event::Applied(2)]);
     assert!(!sends(&effects), "entry 3 is acknowledged before it is durable");
     let effects = follower.handle([Event::Persisted { number: second, places: Vec::new() }]);
     assert!(sends(&effects));

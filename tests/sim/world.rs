@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusd::clock::Clock;
-use rusd::node::{Config, Node, Steps, Surroundings};
+use rusd::node::{CheckpointPace, Config, Node, Steps, Surroundings};
 use rusd::raft::{Message, Role, Transport};
 use rusd::{raft, store};
 
@@ -880,12 +880,16 @@ fn config(name: String, data_dir: PathBuf, initial_cluster: Vec<(String, Vec<Str
         heartbeat_interval: Duration::from_nanos(HEARTBEAT),
         election_timeout: Duration::from_nanos(ELECTION),
         snapshot_count: 10_000,
-        checkpoint_pace: rusd::node::CheckpointPace::default(),
         snapshot_catchup_entries: 5_000,
         max_request_bytes: 1 << 20,
         quota_backend_bytes: 0,
         commit_interval: Duration::from_millis(20),
         retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
+        checkpoint_pace: CheckpointPace {
+            rows: 20,
+            interval: Duration::from_millis(300),
+            pause: Duration::from_millis(1),
+        },
     }
 }
