@@ -6,6 +6,7 @@ use std::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
 use super::boot::{ConfStates, StoredConfState};
+use super::membership::{self, Circle};
 use super::sweeper::{Sweep, SweepQueue};
 use super::waits::{AppliedWaits, Waits};
 use crate::apply::{self, Fatal, Machine, Outcome, Reply};
@@ -27,6 +28,7 @@ pub(super) struct Applier {
     pub no_space: Arc<tokio::sync::Notify>,
     pub conf_states: Arc<ConfStates>,
     pub raft: raft::Handle,
+    pub circle: Circle,
 }
 
 type Answer = (u64, Result<Reply, apply::Error>);
@@ -64,7 +66,7 @@ impl Applier {
                     self.take(outcome, &mut answers, &mut changes, &mut sweeps);
                 }
                 Committed::ConfChange { index, term, change } => {
-                    self.apply_conf_change(index, term, change)?;
+                    answers.push(self.apply_conf_change(index, term, change)?);
                     last = index;
                 }
             }
@@ -87,10 +89,18 @@ impl Applier {
         Ok(())
     }
 
-    /// Only additions are ever proposed so far: the first members of a cluster.
-    fn apply_conf_change(&self, index: u64, term: u64, change: ConfChange) -> Result<(), Fatal> {
-        self.machine.add_member(&change.context)?;
-        let conf_state = match self.raft.apply_conf_change(index, Some(change)) {
+    /// A change that the members' rules refuse passes raft as one that changes nothing.
+    fn apply_conf_change(
+        &self,
+        index: u64,
+        term: u64,
+        change: ConfChange,
+    ) -> Result<Answer, Fatal> {
+        let id = change.id;
+        let wanted = membership::wanted(&change)?;
+        let reply = self.machine.change_members(&wanted);
+        let effective = reply.is_ok().then_some(change);
+        let conf_state = match self.raft.apply_conf_change(index, effective) {
             Ok(conf_state) => conf_state,
             // Raft is stopping, and this entry will be applied again.
             Err(error) => return Err(Fatal::ConfChange(error.to_string())),
@@ -99,7 +109,11 @@ impl Applier {
         self.conf_states.push(index, conf_state);
         self.machine.store.set_conf_state(json);
         self.machine.store.seal(index, term);
-        Ok(())
+        match &reply {
+            Ok(_) => self.circle.changed(&wanted),
+            Err(error) => tracing::warn!(%error, "a configuration change was refused"),
+        }
+        Ok((id, reply))
     }
 
     fn take(

@@ -1,8 +1,8 @@
 //! Start and stop: directories, state, threads, in the order that makes a cut at any point harmless.
 
 use std::io::Read;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,19 +14,21 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use super::applier::Applier;
+use super::checkpointer::{CheckpointPace, Checkpointer};
 use super::duties::Duties;
 use super::ids::RequestIds;
+use super::membership::{Circle, Join};
 use super::steps::Steps;
 use super::sweeper::{SweepWorker, Sweeper};
 use super::waits::{AppliedWaits, Waits};
-use super::{Config, Inner, Node};
+use super::{Config, Inner, Node, membership};
 use crate::apply::{Machine, Quota};
 use crate::clock::Clock;
 use crate::lease::Lessor;
 use crate::limits;
 use crate::members::{Malformed, Member, Members};
 use crate::metrics;
-use crate::mvcc::{self, Compacted, Mvcc, Restore};
+use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore};
 use crate::pb::{AlarmMember, leasepb};
 use crate::raft::log::{Disk, SystemDisk};
 use crate::raft::{self, Bootstrap, ConfState};
@@ -138,12 +140,17 @@ impl ConfStates {
 /// Tells the rest of the member what raft meets.
 struct Observer {
     fatal: watch::Sender<Option<String>>,
+    waits: Arc<Waits>,
 }
 
 impl raft::Observer for Observer {
     fn fatal(&self, error: &raft::Error) {
         tracing::error!(%error, "raft cannot go on");
         self.fatal.send_replace(Some(error.to_string()));
+    }
+
+    fn dropped(&self, tickets: &[u64]) {
+        tickets.iter().for_each(|ticket| self.waits.dropped(*ticket));
     }
 
     fn synced(&self, took: Duration) {
@@ -167,9 +174,16 @@ struct Identity {
 
 impl Identity {
     /// A log that exists says it, and the flags of the first start count no more.
-    const OF_THE_LOG: Self = Self { member_id: 0, cluster_id: 0, bootstrap: None };
+    fn of_the_log(disk: &dyn Disk, wal: &Path) -> Result<Self, StartError> {
+        let raft::log::Metadata { node_id: member_id, cluster_id } = raft::identity(disk, wal)?;
+        Ok(Self { member_id, cluster_id, bootstrap: None })
+    }
 
     fn new(config: &Config) -> Result<Self, StartError> {
+        if let Some(Join { cluster_id, member_id, .. }) = config.join {
+            let bootstrap = Some(Bootstrap::default());
+            return Ok(Self { member_id, cluster_id, bootstrap });
+        }
         let member = |(_, peer_urls): &(String, Vec<String>)| {
             let mut peer_urls = peer_urls.clone();
             peer_urls.sort();
@@ -193,13 +207,16 @@ pub(super) struct Loaded {
     pub lessor: Lessor,
     pub members: Members,
     pub restore: Restore,
+    /// Revision of the checkpoint, and how many rows came beside it.
+    pub used: (i64, u64),
 }
 
 /// What a member stands on: the system, or a simulator's idea of it.
 pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     pub disk: Arc<dyn Disk>,
-    pub transport: Arc<dyn raft::Transport>,
+    /// None: the member and its peers dial each other.
+    pub transport: Option<Arc<dyn raft::Transport>>,
     pub log: raft::log::Options,
     pub store: Options,
 }
@@ -208,7 +225,7 @@ impl Surroundings {
     pub fn system(clock: Arc<dyn Clock>) -> Self {
         Self {
             disk: Arc::new(SystemDisk),
-            transport: Arc::new(raft::NoTransport),
+            transport: None,
             log: raft::log::Options::default(),
             store: Options::new(Arc::clone(&clock)),
             clock,
@@ -239,7 +256,9 @@ pub(super) fn start(
         return Err(StartError::MissingLog { db, wal, applied });
     }
     let store = Arc::new(store);
-    let identity = if has_log { Identity::OF_THE_LOG } else { Identity::new(&config)? };
+    let disk = &*surroundings.disk;
+    let identity =
+        if has_log { Identity::of_the_log(disk, &wal)? } else { Identity::new(&config)? };
     let conf_state = opened.conf_state.as_deref().map(StoredConfState::parse).transpose()?;
     let conf_state = conf_state.unwrap_or_default();
     let raft_config = raft::Config {
@@ -281,6 +300,7 @@ impl Node {
         inner.stopping.send_replace(true);
         let Some(raft) = inner.raft_threads.lock().take() else { return };
         raft.stop();
+        inner.peers.stop();
         for thread in inner.threads.lock().drain(..) {
             let _ = thread.join();
         }
@@ -288,7 +308,11 @@ impl Node {
         inner.applied.stop();
         inner.sweeper.stop();
         let is_fatal = inner.fatal.borrow().is_some();
-        if !is_fatal && let Err(error) = close_store(&inner.store, &inner.mvcc, &inner.lessor) {
+        if is_fatal {
+            return;
+        }
+        let clock = Arc::clone(&inner.clock);
+        if let Err(error) = close_store(&inner.store, &inner.mvcc, &inner.lessor, clock) {
             tracing::error!(%error, "failed to close the store");
         }
     }
@@ -296,24 +320,14 @@ impl Node {
 
 /// Makes everything durable, with the index for the next start unless a sweep is under way.
 pub(super) fn close_store(
-    store: &Store,
-    mvcc: &Mvcc,
-    lessor: &Mutex<Lessor>,
+    store: &Arc<Store>,
+    mvcc: &Arc<Mvcc>,
+    lessor: &Arc<Mutex<Lessor>>,
+    clock: Arc<dyn Clock>,
 ) -> Result<(), store::Error> {
-    let consistent_index = store.flush()?;
-    if !mvcc.is_sweeping() {
-        let current = mvcc.written();
-        let binding = CheckpointBinding {
-            generation: store.generation(),
-            consistent_index,
-            revision: current.revision,
-            compact_revision: current.compact_revision,
-        };
-        let lessor = lessor.lock();
-        store.write_checkpoint(&binding, |out| {
-            mvcc.checkpoint(lessor.attachments(), |part| out.write_all(part))
-        })?;
-    }
+    store.flush()?;
+    let (open, mvcc, lessor) = (Arc::clone(store), Arc::clone(mvcc), Arc::clone(lessor));
+    Checkpointer::new(open, mvcc, lessor, clock, CheckpointPace::default(), (-1, 0)).write_now();
     store.close()
 }
 
@@ -330,8 +344,9 @@ pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartE
         scheduled: opened.scheduled_compact.map(|revision| revision.main),
         finished: opened.finished_compact.map(|revision| revision.main),
     };
-    let checkpoint = read_checkpoint(store, opened, &compacted);
-    let restore = Restore::read(Arc::clone(store), compacted, checkpoint.as_deref())?;
+    let checkpoint = read_checkpoint(store, opened);
+    let restore = Restore::read(Arc::clone(store), compacted, checkpoint.as_ref())?;
+    let used = (checkpoint.map_or(-1, |checkpoint| checkpoint.current.revision), restore.rows);
     let last = opened.last.map_or(1, |revision| revision.main);
     if restore.mvcc.current().revision < last {
         let what = format!("index: it ends before revision {last}, which is there");
@@ -340,7 +355,7 @@ pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartE
     for (key, id) in &restore.attachments {
         lessor.set(key, *id);
     }
-    Ok(Loaded { lessor, members, restore })
+    Ok(Loaded { lessor, members, restore, used })
 }
 
 fn load_members(store: &Store) -> Result<Members, StartError> {
@@ -369,23 +384,16 @@ fn load_members(store: &Store) -> Result<Members, StartError> {
     Ok(members)
 }
 
-/// The index checkpoint, if it was written for this state. Without one the rows are read.
-fn read_checkpoint(store: &Store, opened: &Opened, compacted: &Compacted) -> Option<Vec<u8>> {
-    if compacted.scheduled != compacted.finished {
-        return None;
-    }
-    let compact_revision = compacted.finished.unwrap_or(-1);
-    let last = opened.last.map_or(1, |revision| revision.main);
-    let binding = CheckpointBinding {
-        generation: opened.generation,
-        consistent_index: opened.consistent_index,
-        revision: last.max(1).max(compact_revision),
-        compact_revision,
-    };
+/// The index checkpoint, if it serves this state. Without one all rows are read.
+fn read_checkpoint(store: &Store, opened: &Opened) -> Option<Checkpoint> {
     let mut bytes = Vec::new();
-    let read = store.read_checkpoint(&binding).map(|mut reader| reader.read_to_end(&mut bytes));
+    let read = store
+        .read_checkpoint(opened)
+        .map(|mut reader| reader.read_to_end(&mut bytes).map(|_| reader.binding));
     match read {
-        Ok(Ok(_)) => Some(bytes),
+        Ok(Ok(CheckpointBinding { revision, compact_revision, .. })) => {
+            Some(Checkpoint { current: Current { revision, compact_revision }, bytes })
+        }
         Ok(Err(error)) => {
             tracing::warn!(%error, "the index checkpoint is damaged; reading all rows instead");
             None
@@ -438,25 +446,39 @@ fn assemble(
     stepped: bool,
 ) -> Result<(Node, Option<Steps>), StartError> {
     let Surroundings { clock, disk, transport, .. } = surroundings;
+    let dials = transport.is_none();
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let fatal = watch::Sender::new(None);
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
+    let waits = Arc::new(Waits::default());
+    let peers = membership::peers(&config, &raft_config);
     let surroundings = raft::Surroundings {
         clock: Arc::clone(&clock),
         disk,
-        transport,
-        observer: Arc::new(Observer { fatal: fatal.clone() }),
+        transport: transport.unwrap_or_else(|| Arc::clone(&peers) as Arc<dyn raft::Transport>),
+        observer: Arc::new(Observer { fatal: fatal.clone(), waits: Arc::clone(&waits) }),
         applier: committed,
     };
     let bootstrap = identity.bootstrap.as_ref();
     let (raft, raft_threads, turns, loaded) =
         open_both(&store, opened, raft_config, surroundings, bootstrap, stepped)?;
-    let Loaded { lessor, members, restore } = loaded;
+    let Loaded { lessor, members, restore, used } = loaded;
+    let removed = watch::Sender::new(None);
+    let id = raft_threads.metadata().node_id;
+    let is_learner = Arc::new(AtomicBool::new(false));
+    let circle = Circle {
+        id,
+        peers: Arc::clone(&peers),
+        removed: removed.clone(),
+        is_learner: Arc::clone(&is_learner),
+    };
+    if dials {
+        circle.start(&raft, &members, config.join.as_ref(), &waits);
+    }
     let mvcc = Arc::new(restore.mvcc);
     let lessor = Arc::new(Mutex::new(lessor));
     let members = Arc::new(RwLock::new(members));
     let hub = Hub::new(Arc::clone(&mvcc));
-    let waits = Arc::new(Waits::default());
     let applied = Arc::new(AppliedWaits::new(applied_index));
     let no_space = Arc::new(Notify::new());
     let size_bytes = Arc::new(AtomicI64::new(0));
@@ -467,6 +489,14 @@ fn assemble(
         Arc::clone(&clock),
         config.compaction_sleep_interval,
         restore.unfinished,
+        Checkpointer::new(
+            Arc::clone(&store),
+            Arc::clone(&mvcc),
+            Arc::clone(&lessor),
+            Arc::clone(&clock),
+            config.checkpoint_pace,
+            used,
+        ),
     );
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
     let machine = Machine {
@@ -487,6 +517,7 @@ fn assemble(
         no_space: Arc::clone(&no_space),
         conf_states: Arc::clone(&conf_states),
         raft: raft.clone(),
+        circle,
     };
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
     let (sweeper, threads, steps) = match turns {
@@ -510,6 +541,7 @@ fn assemble(
         config,
         clock,
         raft,
+        peers,
         raft_threads: Mutex::new(Some(raft_threads)),
         store,
         mvcc,
@@ -524,6 +556,8 @@ fn assemble(
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),
         fatal,
+        removed,
+        is_learner,
         stopping: watch::Sender::new(false),
         _lock: lock,
     }));

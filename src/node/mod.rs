@@ -18,9 +18,12 @@
 mod applier;
 mod auto_compact;
 mod boot;
+mod checkpointer;
 mod duties;
 mod error;
 mod ids;
+mod leases;
+mod membership;
 mod snapshot;
 mod status;
 mod steps;
@@ -34,6 +37,7 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -41,7 +45,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::apply::{self, Quota};
 use crate::clock::{self, Clock};
-use crate::lease::{Lessor, Renewal};
+use crate::lease::Lessor;
 use crate::limits;
 use crate::members::Members;
 use crate::mvcc::{self, Mvcc};
@@ -49,14 +53,18 @@ use crate::pb::alarm_request::AlarmAction;
 use crate::pb::raw::{RangeResponse, TxnResponse};
 use crate::pb::{AlarmMember, AlarmRequest, AlarmType, Member, RangeRequest, ResponseHeader};
 use crate::pb::{RequestHeader, TxnRequest};
+use crate::planted::{self, Bug};
 use crate::raft;
+use crate::raft::peer::Peers;
 use crate::store::{self, Store};
 use crate::watch::Hub;
 
 pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
 pub use boot::{StartError, Surroundings};
+pub use checkpointer::CheckpointPace;
 pub use error::Error;
+pub use membership::Join;
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
@@ -79,6 +87,12 @@ pub struct Config {
     pub cluster_token: String,
     /// Name and peer URLs of each first member, this one among them.
     pub initial_cluster: Vec<(String, Vec<String>)>,
+    /// Where peers reach this member.
+    pub peer_urls: Vec<String>,
+    /// What the members of a running cluster say of it, for one that joins it.
+    pub join: Option<Join>,
+    pub strict_reconfig_check: bool,
+    pub max_learners: usize,
     pub client_urls: Vec<String>,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
@@ -90,6 +104,7 @@ pub struct Config {
     pub commit_interval: Duration,
     pub retention: Option<Retention>,
     pub compaction_sleep_interval: Duration,
+    pub checkpoint_pace: CheckpointPace,
 }
 
 struct Inner {
@@ -98,6 +113,7 @@ struct Inner {
     member_id: u64,
     cluster_id: u64,
     raft: raft::Handle,
+    peers: Arc<Peers>,
     raft_threads: Mutex<Option<raft::Raft>>,
     store: Arc<Store>,
     mvcc: Arc<Mvcc>,
@@ -113,6 +129,8 @@ struct Inner {
     ready: watch::Sender<bool>,
     leader: watch::Sender<u64>,
     fatal: watch::Sender<Option<String>>,
+    removed: watch::Sender<Option<Duration>>,
+    is_learner: Arc<AtomicBool>,
     stopping: watch::Sender<bool>,
     _lock: store::DirLock,
 }
@@ -171,26 +189,50 @@ impl Node {
         if data.len() > inner.config.max_request_bytes {
             return Err(Error::RequestTooLarge);
         }
-        let reply = inner.waits.register(id);
-        if let Err(error) = inner.raft.propose(id, data) {
-            inner.waits.forget(id);
-            return Err(error.into());
-        }
         crate::metrics::proposals_pending().inc();
-        let reply = clock::timeout(&*inner.clock, self.request_timeout(), reply).await;
+        let reply = self.propose_until_taken(id, |raft| raft.propose(id, data.clone())).await;
         crate::metrics::proposals_pending().dec();
-        let reply = match reply {
-            Some(Ok(reply)) => reply,
-            Some(Err(_)) => return Err(Error::Stopped),
-            None => {
-                inner.waits.forget(id);
-                crate::metrics::proposals_failed().inc();
-                return Err(self.timeout_kind());
-            }
-        };
         let mut reply = reply?;
         self.fill_reply(&mut reply);
         Ok(reply)
+    }
+
+    async fn propose_until_taken(
+        &self,
+        id: u64,
+        propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
+    ) -> Result<Reply, Error> {
+        let attempts = self.attempt(id, propose);
+        match clock::timeout(&*self.0.clock, self.request_timeout(), attempts).await {
+            Some(reply) => reply,
+            None => {
+                crate::metrics::proposals_failed().inc();
+                Err(self.timeout_kind())
+            }
+        }
+    }
+
+    /// Proposes under an id and waits for what apply answers. A proposal that is known to stand
+    /// in no log, as there is no leader or none can be reached, is made again.
+    async fn attempt(
+        &self,
+        id: u64,
+        propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
+    ) -> Result<Reply, Error> {
+        let inner = &self.0;
+        let mut leader = inner.leader.subscribe();
+        loop {
+            if leader.wait_for(|id| *id != 0).await.is_err() {
+                return Err(Error::Stopped);
+            }
+            let (reply, _forget) = inner.waits.register(id);
+            propose(&inner.raft)?;
+            match reply.await {
+                Ok(Err(Error::Dropped)) => inner.clock.sleep(limits::PROPOSE_RETRY).await,
+                Ok(reply) => return reply,
+                Err(_) => return Err(Error::Stopped),
+            }
+        }
     }
 
     /// etcd tells a proposal that found no leader from one that was not committed in time.
@@ -221,7 +263,7 @@ impl Node {
             Reply::LeaseGrant(response) => self.fill(&mut response.header),
             Reply::LeaseRevoke(response) => self.fill(&mut response.header),
             Reply::Alarm(response) => self.fill(&mut response.header),
-            Reply::Done => {}
+            Reply::Members(_) | Reply::Done => {}
         }
     }
 
@@ -248,6 +290,7 @@ impl Node {
         let (done, waiting) = oneshot::channel();
         let applied = Arc::clone(&self.0.applied);
         self.0.raft.read_index(move |index| match index {
+            Ok(_) if planted::is(Bug::ReadBeforeApply) => applied.wait(0, done),
             Ok(index) => applied.wait(index, done),
             Err(error) => drop(done.send(Err(error.into()))),
         });
@@ -314,32 +357,6 @@ impl Node {
         &self.0.mvcc
     }
 
-    /// Starts a lease's time again; 0 if there is none, after an overdue one was revoked.
-    pub async fn lease_renew(&self, id: i64) -> Result<i64, Error> {
-        loop {
-            let renewal = self.0.lessor.lock().renew(id, self.0.clock.now());
-            match renewal {
-                Renewal::Renewed { ttl_seconds } => return Ok(ttl_seconds),
-                Renewal::NotFound => return Ok(0),
-                Renewal::Expired => self.0.clock.sleep(Duration::from_millis(50)).await,
-            }
-        }
-    }
-
-    pub async fn lease_time_to_live(
-        &self,
-        id: i64,
-        keys: bool,
-    ) -> Result<Option<LeaseInfo>, Error> {
-        self.barrier().await?;
-        let info = self.0.lessor.lock().info(id, keys, self.0.clock.now());
-        Ok(info.map(|info| LeaseInfo {
-            granted_ttl: info.granted_seconds,
-            ttl: info.remaining_seconds,
-            keys: info.keys,
-        }))
-    }
-
     pub fn lease_list(&self) -> Vec<i64> {
         self.0.lessor.lock().list()
     }
@@ -360,6 +377,21 @@ impl Node {
     /// Whether the member has said through the log who it is, and may serve.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.0.ready.subscribe()
+    }
+
+    /// What answers peers' requests below `/raft`.
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.0.peers
+    }
+
+    /// Whether this member only follows, and has no vote.
+    pub fn is_learner(&self) -> bool {
+        self.0.is_learner.load(Ordering::Relaxed)
+    }
+
+    /// Set when this member was removed from the cluster: it has to end, after this time.
+    pub fn removed(&self) -> watch::Receiver<Option<Duration>> {
+        self.0.removed.subscribe()
     }
 
     /// Why the member cannot go on, once it cannot.

@@ -18,6 +18,7 @@ use super::store::Store;
 use super::{Error, Leader, Refusal, Role, Status, step};
 use crate::clock::split_mix;
 use crate::limits;
+use crate::planted::{self, Bug};
 
 /// What a core is made with.
 #[derive(Clone, Debug)]
@@ -143,6 +144,16 @@ impl Committed {
     }
 }
 
+/// Messages that wait until a configuration change is applied and the log is durable: some of
+/// them say that it is.
+struct Held {
+    /// The change's index.
+    until: u64,
+    /// The last job that they speak of.
+    job: u64,
+    messages: Vec<Message>,
+}
+
 /// Consensus without threads, clock or network.
 pub struct Core {
     raft: RawNode<Store>,
@@ -163,8 +174,7 @@ pub struct Core {
     /// Reads of other members that wait for the leader's first commit.
     forwarded: VecDeque<Message>,
     conf_changes: VecDeque<(u64, ConfChange)>,
-    /// Messages held until a configuration change is applied.
-    held: Option<(u64, Vec<Message>)>,
+    held: Option<Held>,
     /// Committed before this start; until it is applied again there are no elections.
     replay_until: u64,
     leader: Leader,
@@ -277,6 +287,13 @@ impl Core {
         }
     }
 
+    /// How far each member's log is known to go; on the leader.
+    pub fn progress(&self) -> Option<Vec<(u64, u64)>> {
+        let raft = &self.raft.raft;
+        let leads = raft.state == StateRole::Leader;
+        leads.then(|| raft.prs().iter().map(|(id, of)| (*id, of.matched)).collect())
+    }
+
     fn take(&mut self, event: Event, effects: &mut Vec<Effect>) {
         match event {
             Event::Tick => self.tick(effects),
@@ -290,7 +307,7 @@ impl Core {
             }
             Event::Read(token) => self.reads.push(token),
             Event::Receive(message) => self.receive(message, effects),
-            Event::Persisted { number, places } => self.persisted(number, places),
+            Event::Persisted { number, places } => self.persisted(number, places, effects),
             Event::Applied(index) => self.applied(index, effects),
             Event::ConfChange { index, change } => {
                 self.change_configuration(index, change, effects)
@@ -407,6 +424,9 @@ impl Core {
 
     fn receive(&mut self, message: Message, effects: &mut Vec<Effect>) {
         if let Err(refusal) = step::admit(&self.raft, &message) {
+            if refusal == Refusal::ConfChangePending {
+                return self.take_turns(message, effects);
+            }
             self.messages_refused += 1;
             effects.push(Effect::Refused(refusal));
             return;
@@ -426,7 +446,30 @@ impl Core {
         }
     }
 
-    fn persisted(&mut self, number: u64, places: Vec<(u64, u64, Place)>) {
+    /// Proposals of another member with a configuration change, while one is under way: the change
+    /// waits as this member's own do.
+    fn take_turns(&mut self, message: Message, effects: &mut Vec<Effect>) {
+        let mut normal = Vec::new();
+        for entry in message.entries {
+            if entry.entry_type == 0 {
+                normal.push(entry);
+            } else if self.conf_changes.len() < limits::CONF_CHANGES_WAITING_MAX
+                && let Ok(change) = ConfChange::decode(entry.data)
+            {
+                self.conf_changes.push_back((0, change));
+            }
+        }
+        if !normal.is_empty() {
+            self.step_proposal(normal, Vec::new(), effects);
+        }
+    }
+
+    fn persisted(
+        &mut self,
+        number: u64,
+        places: Vec<(u64, u64, Place)>,
+        effects: &mut Vec<Effect>,
+    ) {
         while self.outstanding.front().is_some_and(|(job, _)| *job <= number) {
             self.outstanding.pop_front();
         }
@@ -437,6 +480,7 @@ impl Core {
         table.placed(places);
         table.evict();
         self.raft.on_persist_ready(number);
+        self.release(effects);
     }
 
     fn applied(&mut self, index: u64, effects: &mut Vec<Effect>) {
@@ -447,8 +491,14 @@ impl Core {
         if self.is_alone() && self.raft.raft.prs().iter().count() == 1 {
             self.raft.mut_store().evict(index);
         }
-        if let Some((_, messages)) = self.held.take_if(|(until, _)| *until <= index) {
-            effects.push(Effect::Send(messages));
+        self.release(effects);
+    }
+
+    fn release(&mut self, effects: &mut Vec<Effect>) {
+        let applied = self.raft.raft.raft_log.applied;
+        let unsynced = self.outstanding.front().map_or(u64::MAX, |(job, _)| *job);
+        if let Some(held) = self.held.take_if(|held| held.until <= applied && held.job < unsynced) {
+            effects.push(Effect::Send(held.messages));
         }
     }
 
@@ -570,7 +620,10 @@ impl Core {
         let (mut now, mut later) = self.sort_messages(&mut ready, &committed);
         let sync = ready.must_sync();
         self.raft.advance_append_async(ready);
-        if let Some(state) = hard_state {
+        if let Some(mut state) = hard_state {
+            if planted::is(Bug::LostVote) {
+                state.vote = 0;
+            }
             self.unwritten = Some(state);
         }
         if !entries.is_empty() || sync || (!later.is_empty() && !self.outstanding.is_empty()) {
@@ -617,9 +670,10 @@ impl Core {
         let leads = self.raft.raft.state == StateRole::Leader;
         let changes = committed.iter().rev().find(|entry| entry.entry_type != 0);
         if let (false, Some(change)) = (leads, changes) {
-            let (until, held) = self.held.get_or_insert_with(|| (change.index, Vec::new()));
-            *until = change.index;
-            held.append(&mut later);
+            let held =
+                self.held.get_or_insert_with(|| Held { until: 0, job: 0, messages: Vec::new() });
+            (held.until, held.job) = (change.index, ready.number());
+            held.messages.append(&mut later);
         }
         (now, later)
     }

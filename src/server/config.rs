@@ -54,6 +54,8 @@ pub(super) struct Config {
     pub advertise_client_urls: Vec<Url>,
     pub initial_cluster: String,
     pub new_cluster: bool,
+    pub strict_reconfig_check: bool,
+    pub max_learners: usize,
     pub token: String,
     pub heartbeat: Duration,
     pub election: Duration,
@@ -84,9 +86,14 @@ pub(super) enum Notice {
     DefaultName,
     DefaultDataDir(PathBuf),
     OldName(String),
+    /// In the words of the line.
+    Deprecated(&'static str),
     FileUsed(PathBuf),
     KeyUnknown(String),
-    VariableUsed { name: String, value: String },
+    VariableUsed {
+        name: String,
+        value: String,
+    },
     VariableUnknown(String),
 }
 
@@ -232,6 +239,8 @@ impl Values<'_> {
 
 fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
     let values = Values(given);
+    let used = flags::DEPRECATED.iter().filter(|(name, _)| given.is_set(name));
+    notices.extend(used.map(|&(_, text)| Notice::Deprecated(text)));
     if given.text("discovery-fallback") == "proxy" {
         return invalid(
             "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
@@ -260,6 +269,8 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         },
         initial_cluster: given.text("initial-cluster").to_owned(),
         new_cluster: given.text("initial-cluster-state") == "new",
+        strict_reconfig_check: go::parse_bool(given.text("strict-reconfig-check")) != Some(false),
+        max_learners: usize::try_from(values.int("max-learners")).unwrap_or_default(),
         token: given.text("initial-cluster-token").to_owned(),
         heartbeat: Duration::from_millis(values.uint("heartbeat-interval")),
         election: Duration::from_millis(values.uint("election-timeout")),
@@ -470,9 +481,9 @@ fn default_host() -> Option<String> {
 }
 
 impl Config {
-    /// Checks the first cluster and returns this member's peer URLs in it. An initialised member
-    /// does not ask.
-    pub(super) fn first_cluster(&self) -> Result<Vec<String>, String> {
+    /// Checks the first cluster and returns its members' names and peer URLs. An initialised
+    /// member does not ask.
+    pub(super) fn first_cluster(&self) -> Result<Vec<(String, Vec<String>)>, String> {
         let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for part in self.initial_cluster.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (name, url) = part.split_once('=').unwrap_or((part, ""));
@@ -503,22 +514,12 @@ impl Config {
                 self.initial_cluster
             ));
         }
-        if mine.windows(2).any(|pair| pair[0] == pair[1]) {
+        let mut urls: Vec<&String> = members.values().flatten().collect();
+        urls.sort();
+        if urls.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(format!("initial cluster {} has duplicate url", self.initial_cluster));
         }
-        if members.len() > 1 {
-            return Err(format!(
-                "rusd does not form clusters of several members yet (--initial-cluster={})",
-                self.initial_cluster
-            ));
-        }
-        if !self.new_cluster {
-            return Err(
-                "rusd does not join existing clusters yet (--initial-cluster-state=existing)"
-                    .into(),
-            );
-        }
-        Ok(mine)
+        Ok(members.into_iter().map(|(name, urls)| (name.to_owned(), urls)).collect())
     }
 }
 
@@ -549,7 +550,8 @@ mod tests {
         assert_eq!(config.max_request_bytes, 1_572_864);
         assert_eq!(config.snapshot_count, 10_000);
         assert_eq!(config.compaction, Compaction::Off);
-        assert_eq!(config.first_cluster(), Ok(vec!["http://localhost:2380".into()]));
+        let alone = ("default".into(), vec!["http://localhost:2380".into()]);
+        assert_eq!(config.first_cluster(), Ok(vec![alone]));
     }
 
     #[test]
@@ -646,6 +648,25 @@ mod tests {
     }
 
     #[test]
+    fn deprecated_flags_are_warned_about_wherever_they_are_given() {
+        let warned = |line: &str, environment: &[(String, String)]| -> Vec<&str> {
+            let (_, notices) = load(&words(line), environment).unwrap();
+            let said = notices.iter().filter_map(|notice| match notice {
+                Notice::Deprecated(text) => text.split(' ').next(),
+                _ => None,
+            });
+            said.collect()
+        };
+        assert_eq!(warned("--max-wals 5", &[]), [""; 0]);
+        assert_eq!(
+            warned("--v2-deprecation gone --max-snapshots 5", &[]),
+            ["--max-snapshots", "--v2-deprecation"]
+        );
+        let variable = ("ETCD_MAX_SNAPSHOTS".to_owned(), "5".to_owned());
+        assert_eq!(warned("", &[variable]), ["--max-snapshots"]);
+    }
+
+    #[test]
     fn first_cluster_errors_name_both_sides() {
         let first = |line: &str| of(line).unwrap().first_cluster().unwrap_err();
         assert_eq!(
@@ -656,8 +677,8 @@ mod tests {
             "--initial-cluster has default=http://localhost:1 but missing from --initial-advertise-peer-urls="
         ));
         assert!(
-            first("--initial-cluster default=http://localhost:2380,b=http://localhost:1")
-                .contains("several members")
+            first("--initial-cluster default=http://localhost:2380,b=http://localhost:2380")
+                .ends_with("has duplicate url")
         );
     }
 }

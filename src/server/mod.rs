@@ -17,6 +17,7 @@ mod file;
 mod flags;
 mod go;
 mod io;
+mod join;
 mod listen;
 mod log;
 mod notify;
@@ -173,6 +174,12 @@ fn start(config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
     match ended {
         Ok(End::Signal(signal)) => die_by(signal),
         Ok(End::Failure(error)) => fatal("the member cannot go on", &error),
+        Ok(End::Removed) => {
+            let error = "the member has been permanently removed from the cluster";
+            tracing::error!(error, "server error");
+            tracing::warn!("data-dir used by this member must be removed");
+            ExitCode::SUCCESS
+        }
         Err(error) => fatal("discovery failed", &error),
     }
 }
@@ -190,6 +197,7 @@ fn say(notice: &Notice) {
         Notice::OldName(flag) => {
             tracing::warn!(flag, "this flag has lost its prefix experimental- in etcd 3.6");
         }
+        Notice::Deprecated(text) => tracing::warn!("{text}"),
         Notice::FileUsed(path) => tracing::info!(
             path = %path.display(),
             "loaded server configuration, other configuration command line flags and environment \
@@ -223,6 +231,8 @@ fn die_by(signal: i32) -> ExitCode {
 enum End {
     Signal(i32),
     Failure(String),
+    /// The cluster goes on without this member.
+    Removed,
 }
 
 /// Serves until a signal, or until the node cannot go on. An error means that it never served.
@@ -256,12 +266,16 @@ async fn run(config: Config, arguments: &[String]) -> Result<End, String> {
         "listen-metrics-urls" = ?urls(&config.listen_metrics_urls),
         "now serving peer/client/metrics"
     );
-    let (mut ready, mut fatal) = (node.ready(), node.fatal());
+    let (mut ready, mut fatal, mut removed) = (node.ready(), node.fatal(), node.removed());
     tokio::select! {
         ready = ready.wait_for(|ready| *ready) => {
             ready.map_err(|_| "the member stopped before it was ready")?;
         }
         error = failure(&mut fatal) => return Err(error),
+        () = removal(&mut removed) => {
+            stop_node(&node).await;
+            return Ok(End::Removed);
+        }
     }
     let rpc = services.rpc.clone();
     if let Some(rpc) = &rpc {
@@ -276,17 +290,35 @@ async fn run(config: Config, arguments: &[String]) -> Result<End, String> {
             Err(error) => End::Failure(error.to_string()),
         },
         error = failure(&mut fatal) => End::Failure(error),
+        () = removal(&mut removed) => End::Removed,
     };
     if let Some(rpc) = &rpc {
         rpc.stop();
     }
+    if !matches!(ended, End::Failure(_))
+        && let Err(error) = node.hand_over().await
+    {
+        tracing::warn!(%error, "leadership transfer failed");
+    }
     stop.send_replace(true);
     while ports.join_next().await.is_some() {}
+    stop_node(&node).await;
+    tracing::info!("closed etcd server");
+    Ok(ended)
+}
+
+async fn stop_node(node: &Node) {
     if tokio::time::timeout(limits::NODE_STOP_TIMEOUT, node.stop()).await.is_err() {
         tracing::error!("the node did not stop in time; the log will be replayed");
     }
-    tracing::info!("closed etcd server");
-    Ok(ended)
+}
+
+/// Resolves when this member has to end, as the cluster has removed it.
+async fn removal(removed: &mut watch::Receiver<Option<Duration>>) {
+    match removed.wait_for(Option::is_some).await.map(|grace| grace.unwrap_or_default()) {
+        Ok(grace) => tokio::time::sleep(grace).await,
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// Resolves when the node cannot go on.
@@ -314,15 +346,14 @@ fn connections_max() -> Result<usize, String> {
 
 /// Opens the data directory and starts the node in it.
 async fn open(config: &Config) -> Result<Node, String> {
-    let members = if datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())? {
-        Vec::new()
-    } else {
-        let peer_urls = config.first_cluster().inspect_err(|error| {
-            tracing::error!(error = error.as_str(), "bootstrap failed");
-        })?;
-        vec![(config.name.clone(), peer_urls)]
-    };
-    let settings = node_config(config, members);
+    let (members, join) =
+        match datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())? {
+            true => (Vec::new(), None),
+            false => first_members(config).await.inspect_err(|error| {
+                tracing::error!(error = error.as_str(), "bootstrap failed");
+            })?,
+        };
+    let settings = node::Config { join, ..node_config(config, members) };
     let runtime = tokio::runtime::Handle::current();
     let started = tokio::task::spawn_blocking(move || {
         let _entered = runtime.enter();
@@ -338,6 +369,17 @@ async fn open(config: &Config) -> Result<Node, String> {
     }
 }
 
+/// Who the members are at this one's first start.
+async fn first_members(config: &Config) -> Result<(join::Named, Option<node::Join>), String> {
+    let cluster = config.first_cluster()?;
+    if config.new_cluster {
+        join::check_new(config, &cluster).await?;
+        return Ok((cluster, None));
+    }
+    let join = join::existing(config, &cluster).await?;
+    Ok((cluster, Some(join)))
+}
+
 fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> node::Config {
     node::Config {
         name: config.name.clone(),
@@ -345,6 +387,10 @@ fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> 
         wal_dir: config.wal_dir.clone(),
         cluster_token: config.token.clone(),
         initial_cluster,
+        join: None,
+        strict_reconfig_check: config.strict_reconfig_check,
+        max_learners: config.max_learners,
+        peer_urls: config.advertise_peer_urls.iter().map(url::Url::to_string).collect(),
         client_urls: config.advertise_client_urls.iter().map(url::Url::to_string).collect(),
         heartbeat_interval: config.heartbeat,
         election_timeout: config.election,
@@ -359,6 +405,7 @@ fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> 
             Compaction::Revision(count) => Some(node::Retention::Revision(count)),
         },
         compaction_sleep_interval: config.compaction_pause.unwrap_or(limits::COMPACTION_PAUSE),
+        checkpoint_pace: node::CheckpointPace::default(),
     }
 }
 
@@ -395,6 +442,7 @@ fn services(config: &Config, arguments: &[String], node: &Node, connections: usi
     Services {
         rpc: Some(rpc),
         http,
+        peers: Arc::clone(node.peers()),
         port: Port::Client,
         keepalive: Keepalive {
             minimum: config.keepalive_min,

@@ -509,7 +509,6 @@ impl Iterator for Generator {
     }
 }
 
-/// Keeps the first put of each key only, so that fewer transactions are refused.
 /// etcd's process ends at a put that keeps the value or lease of a key which the same transaction
 /// deleted, and its check for duplicate keys misses deletions without an end: such puts keep
 /// nothing. Gives the lowest key from which on there are no more keys.
@@ -523,10 +522,10 @@ fn spare_reference(txn: &mut TxnRequest, deleted: Option<Bytes>) -> Option<Bytes
                 Some(Request::RequestDeleteRange(delete)) if delete.range_end.as_ref() == [0] => {
                     deleted = lower(deleted, Some(delete.key.clone()));
                 }
-                Some(Request::RequestPut(put)) => {
-                    if deleted.as_ref().is_some_and(|from| *from <= put.key) {
-                        (put.ignore_value, put.ignore_lease) = (false, false);
-                    }
+                Some(Request::RequestPut(put))
+                    if deleted.as_ref().is_some_and(|from| *from <= put.key) =>
+                {
+                    (put.ignore_value, put.ignore_lease) = (false, false);
                 }
                 Some(Request::RequestTxn(nested)) => deleted = spare_reference(nested, deleted),
                 _ => {}
@@ -537,6 +536,7 @@ fn spare_reference(txn: &mut TxnRequest, deleted: Option<Bytes>) -> Option<Bytes
     lowest
 }
 
+/// Keeps the first put of each key only, so that fewer transactions are refused.
 fn separate_puts(ops: &mut Vec<RequestOp>) {
     let mut keys = Vec::new();
     ops.retain(|op| match &op.request {

@@ -114,7 +114,9 @@ impl Member {
 
     /// The clean stop leaves everything on disk, and the index beside it.
     pub(super) fn restart(self) -> Self {
-        boot::close_store(&self.machine.store, &self.machine.mvcc, &self.machine.lessor).unwrap();
+        let Machine { store, mvcc, lessor, .. } = &self.machine;
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        boot::close_store(store, mvcc, lessor, clock).unwrap();
         self.reopen()
     }
 
