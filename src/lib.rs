@@ -25,6 +25,7 @@
 )]
 
 pub mod apply;
+pub mod bbolt;
 pub mod cli;
 pub mod client;
 pub mod clock;

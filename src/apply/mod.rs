@@ -23,11 +23,12 @@ use parking_lot::{Mutex, RwLock};
 use prost::Message;
 
 use crate::lease::{self, Lessor};
-use crate::members::{Member, Members, member_key};
+use crate::members::{self, Members, Refused, member_key};
+use crate::metrics::Operation;
 use crate::mvcc::{self, Change, Compaction, Leases, Mvcc};
-use crate::pb::alarm_request::AlarmAction;
 use crate::pb::raw::{DeleteRangeResponse, PutResponse, TxnResponse};
 use crate::pb::request_op::Request;
+use crate::pb::{self, alarm_request::AlarmAction};
 use crate::pb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
     LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest,
@@ -56,6 +57,28 @@ pub enum Error {
     NoSpace,
     #[error("corrupt cluster")]
     Corrupt,
+    #[error("member not found")]
+    MemberNotFound,
+    #[error("member ID already exist")]
+    MemberExist,
+    #[error("Peer URLs already exists")]
+    PeerUrlExist,
+    #[error("can only promote a learner member")]
+    MemberNotLearner,
+    #[error("re-configuration failed due to not enough started members")]
+    MemberNotEnoughStarted,
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Removed | Refused::NotFound => Self::MemberNotFound,
+            Refused::Exists => Self::MemberExist,
+            Refused::PeerUrlExists => Self::PeerUrlExist,
+            Refused::NotLearner => Self::MemberNotLearner,
+            Refused::LastVoter => Self::MemberNotEnoughStarted,
+        }
+    }
 }
 
 /// The member cannot go on.
@@ -103,6 +126,8 @@ pub enum Reply {
     LeaseGrant(LeaseGrantResponse),
     LeaseRevoke(LeaseRevokeResponse),
     Alarm(AlarmResponse),
+    /// The members after a change.
+    Members(Vec<pb::Member>),
     /// Of requests that members make themselves.
     Done,
 }
@@ -111,6 +136,8 @@ pub enum Reply {
 pub struct Outcome {
     /// Under which the proposer waits.
     pub request_id: u64,
+    /// None for an entry that asks for nothing.
+    pub operation: Option<Operation>,
     pub reply: Result<Reply, Error>,
     pub changes: Vec<Change>,
     /// A compaction to sweep, and whether the reply waits for that.
@@ -199,6 +226,7 @@ impl Machine {
     ) -> Result<Outcome, Fatal> {
         let mut outcome = Outcome {
             request_id: 0,
+            operation: None,
             reply: Ok(Reply::Done),
             changes: Vec::new(),
             compaction: None,
@@ -207,6 +235,7 @@ impl Machine {
         if !data.is_empty() {
             let entry = Entry::decode(data)?;
             outcome.request_id = entry.header.id;
+            outcome.operation = Some(entry.command.operation());
             outcome.reply = match self.gate(&entry.command) {
                 Ok(()) => self.dispatch(entry.command, now, &mut outcome)?,
                 Err(refusal) => Err(refusal),
@@ -216,12 +245,20 @@ impl Machine {
         Ok(outcome)
     }
 
-    /// Adds a member, as a configuration change's context describes it.
-    pub fn add_member(&self, context: &[u8]) -> Result<(), Fatal> {
-        let member = Member::from_json(context)?;
-        self.store.put(Bucket::Members, member_key(member.id), member.to_json());
-        self.members.write().insert(member);
-        Ok(())
+    /// Changes the membership if the change is valid. The caller seals the entry, as the
+    /// configuration goes with it.
+    pub fn change_members(&self, change: &members::Change) -> Result<Reply, Error> {
+        let mut members = self.members.write();
+        members.validate(change)?;
+        let key = member_key(change.id());
+        match members.change(change) {
+            Some(member) => self.store.put(Bucket::Members, key, member.to_json()),
+            None => {
+                self.store.delete(Bucket::Members, key.clone());
+                self.store.put(Bucket::MembersRemoved, key, b"removed".to_vec());
+            }
+        }
+        Ok(Reply::Members(members.list()))
     }
 
     /// Alarms stand in front of everything else.
@@ -278,7 +315,7 @@ impl Machine {
             Command::Compaction(compaction) => self.compact(compaction, outcome)?,
             Command::LeaseGrant(grant) => self.lease_grant(grant, now),
             Command::LeaseRevoke(revoke) => self.lease_revoke(revoke, outcome),
-            Command::LeaseCheckpoint(checkpoint) => self.lease_checkpoint(&checkpoint),
+            Command::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(&checkpoint, now)),
             Command::Alarm(alarm) => Ok(Reply::Alarm(self.alarm(alarm))),
             Command::ClusterVersionSet(set) => Ok(self.set_cluster_version(set)),
             Command::ClusterMemberAttrSet(set) => Ok(self.set_attributes(set)),
@@ -336,13 +373,16 @@ impl Machine {
         Ok(Reply::LeaseRevoke(LeaseRevokeResponse { header: self.header() }))
     }
 
-    fn lease_checkpoint(&self, request: &LeaseCheckpointRequest) -> Result<Reply, Error> {
+    /// A lease that is gone meanwhile is passed over.
+    fn lease_checkpoint(&self, request: &LeaseCheckpointRequest, now: Duration) -> Reply {
         for checkpoint in &request.checkpoints {
             let remaining = checkpoint.remaining_ttl;
-            let ttl = self.lessor.lock().checkpoint(checkpoint.id, remaining)?;
-            self.store_lease(checkpoint.id, ttl, remaining);
+            let ttl = self.lessor.lock().checkpoint(checkpoint.id, remaining, now);
+            if let Some(ttl) = ttl {
+                self.store_lease(checkpoint.id, ttl, remaining);
+            }
         }
-        Ok(Reply::Done)
+        Reply::Done
     }
 
     fn store_lease(&self, id: i64, ttl: i64, remaining_ttl: i64) {

@@ -89,6 +89,10 @@ pub const WATCHERS_PER_STREAM_MAX: usize = 1 << 20;
 pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
 /// Expired leases revoked each second, etcd's pace.
 pub const LEASE_REVOKES_PER_SECOND: usize = 1000;
+/// How often the rest of a long lease is noted in the log, etcd's.
+pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+/// Remainders noted with one entry, etcd's.
+pub const LEASE_CHECKPOINT_LEASES_MAX: usize = 1000;
 /// Revokes in flight at once.
 pub const LEASE_REVOKES_PENDING_MAX: usize = 16;
 /// Hashes of past compactions kept to answer HashKV, etcd's.
@@ -206,3 +210,19 @@ pub const LOG_SAMPLER_PLACES: usize = 4096;
 
 /// A configuration file; etcd's longest is a few kilobytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Branches above one another in a bbolt file: each has two children, so fewer bits than a page
+/// number has are enough for any tree.
+pub const BBOLT_DEPTH_MAX: usize = 64;
+/// Largest page, with what overflows, that is believed; the default limit of a request is 300 times
+/// smaller.
+pub const BBOLT_PAGE_BYTES_MAX: u64 = 512 << 20;
+/// Bytes of a snapshot put together at a time; about as many again are read for them.
+pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+/// Bytes of a snapshot in one message to a client, etcd's.
+pub const SNAPSHOT_MESSAGE_BYTES: usize = 32 << 10;
+/// Pieces of a snapshot ready for a client that reads slowly.
+pub const SNAPSHOT_PIECES_MAX: usize = 4;
+/// How long a reader of a snapshot may take for a piece: compaction waits meanwhile.
+pub const SNAPSHOT_STALL_MAX: Duration = Duration::from_secs(60);
+/// Pause before a proposal that found no leader is made again: a fraction of an election.
+pub const PROPOSE_RETRY: Duration = Duration::from_millis(20);

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::boot::{ConfStates, StoredConfState};
+use super::membership::{self, Circle};
 use super::sweeper::{Sweep, SweepQueue};
 use super::waits::{AppliedWaits, Waits};
 use crate::apply::{self, Fatal, Machine, Outcome, Reply};
@@ -14,6 +16,9 @@ use crate::metrics;
 use crate::mvcc::Change;
 use crate::raft::{self, Committed, ConfChange};
 use crate::watch::Hub;
+
+/// An apply that takes so long is counted as slow, as in etcd.
+const SLOW_APPLY: Duration = Duration::from_millis(100);
 
 pub(super) struct Applier {
     pub machine: Machine,
@@ -27,6 +32,7 @@ pub(super) struct Applier {
     pub no_space: Arc<tokio::sync::Notify>,
     pub conf_states: Arc<ConfStates>,
     pub raft: raft::Handle,
+    pub circle: Circle,
 }
 
 type Answer = (u64, Result<Reply, apply::Error>);
@@ -55,17 +61,21 @@ impl Applier {
         let mut changes: Vec<Change> = Vec::with_capacity(batch.len());
         let mut sweeps: Vec<Sweep> = Vec::new();
         let mut last = 0;
+        // Where one entry ends the next begins, so the clock is read once for each.
+        let mut now = self.clock.now();
         for entry in batch {
             match entry {
                 Committed::Normal { index, term, data } => {
-                    let now = self.clock.now();
                     let outcome = self.machine.apply(index, term, data, now)?;
                     last = index;
+                    let begun = std::mem::replace(&mut now, self.clock.now());
+                    observe(&outcome, now.saturating_sub(begun));
                     self.take(outcome, &mut answers, &mut changes, &mut sweeps);
                 }
                 Committed::ConfChange { index, term, change } => {
-                    self.apply_conf_change(index, term, change)?;
+                    answers.push(self.apply_conf_change(index, term, change)?);
                     last = index;
+                    now = self.clock.now();
                 }
             }
         }
@@ -87,10 +97,18 @@ impl Applier {
         Ok(())
     }
 
-    /// Only additions are ever proposed so far: the first members of a cluster.
-    fn apply_conf_change(&self, index: u64, term: u64, change: ConfChange) -> Result<(), Fatal> {
-        self.machine.add_member(&change.context)?;
-        let conf_state = match self.raft.apply_conf_change(index, Some(change)) {
+    /// A change that the members' rules refuse passes raft as one that changes nothing.
+    fn apply_conf_change(
+        &self,
+        index: u64,
+        term: u64,
+        change: ConfChange,
+    ) -> Result<Answer, Fatal> {
+        let id = change.id;
+        let wanted = membership::wanted(&change)?;
+        let reply = self.machine.change_members(&wanted);
+        let effective = reply.is_ok().then_some(change);
+        let conf_state = match self.raft.apply_conf_change(index, effective) {
             Ok(conf_state) => conf_state,
             // Raft is stopping, and this entry will be applied again.
             Err(error) => return Err(Fatal::ConfChange(error.to_string())),
@@ -99,7 +117,11 @@ impl Applier {
         self.conf_states.push(index, conf_state);
         self.machine.store.set_conf_state(json);
         self.machine.store.seal(index, term);
-        Ok(())
+        match &reply {
+            Ok(_) => self.circle.changed(&wanted),
+            Err(error) => tracing::warn!(%error, "a configuration change was refused"),
+        }
+        Ok((id, reply))
     }
 
     fn take(
@@ -109,7 +131,7 @@ impl Applier {
         changes: &mut Vec<Change>,
         sweeps: &mut Vec<Sweep>,
     ) {
-        let Outcome { request_id, reply, changes: changed, compaction } = outcome;
+        let Outcome { request_id, reply, changes: changed, compaction, .. } = outcome;
         count(&reply, &changed);
         changes.extend(changed);
         if matches!(reply, Err(apply::Error::NoSpace)) {
@@ -124,6 +146,16 @@ impl Applier {
                 answers.push((request_id, reply));
             }
             None => answers.push((request_id, reply)),
+        }
+    }
+}
+
+fn observe(outcome: &Outcome, took: Duration) {
+    if let Some(operation) = outcome.operation {
+        let seconds = metrics::apply_seconds(operation, outcome.reply.is_ok());
+        seconds.observe(took.as_secs_f64());
+        if took >= SLOW_APPLY {
+            metrics::slow_apply().inc();
         }
     }
 }

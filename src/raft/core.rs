@@ -143,6 +143,16 @@ impl Committed {
     }
 }
 
+/// Messages that wait until a configuration change is applied and the log is durable: some of
+/// them say that it is.
+struct Held {
+    /// The change's index.
+    until: u64,
+    /// The last job that they speak of.
+    job: u64,
+    messages: Vec<Message>,
+}
+
 /// Consensus without threads, clock or network.
 pub struct Core {
     raft: RawNode<Store>,
@@ -163,8 +173,7 @@ pub struct Core {
     /// Reads of other members that wait for the leader's first commit.
     forwarded: VecDeque<Message>,
     conf_changes: VecDeque<(u64, ConfChange)>,
-    /// Messages held until a configuration change is applied.
-    held: Option<(u64, Vec<Message>)>,
+    held: Option<Held>,
     /// Committed before this start; until it is applied again there are no elections.
     replay_until: u64,
     leader: Leader,
@@ -290,7 +299,7 @@ impl Core {
             }
             Event::Read(token) => self.reads.push(token),
             Event::Receive(message) => self.receive(message, effects),
-            Event::Persisted { number, places } => self.persisted(number, places),
+            Event::Persisted { number, places } => self.persisted(number, places, effects),
             Event::Applied(index) => self.applied(index, effects),
             Event::ConfChange { index, change } => {
                 self.change_configuration(index, change, effects)
@@ -324,10 +333,11 @@ impl Core {
             self.persist(Job { number: self.last_number, batch, ..Job::default() }, effects);
         }
         let oldest = self.outstanding.front().map_or(self.ticks, |(_, since)| *since);
-        let stalled = self.ticks - oldest > self.election_ticks;
+        let stalled_ticks = self.ticks - oldest;
+        let stalled = stalled_ticks > self.election_ticks;
         let leads = self.raft.raft.state == StateRole::Leader;
         if leads && stalled && !self.is_alone() {
-            self.give_up_leadership();
+            self.give_up_leadership(stalled_ticks > 2 * self.election_ticks);
         }
         let replaying = self.raft.raft.raft_log.applied < self.replay_until;
         if leads || !(stalled || replaying || self.is_alone()) {
@@ -337,12 +347,16 @@ impl Core {
 
     /// A leader whose disk stalls holds up the cluster: it hands over to the member that is
     /// furthest, and if that takes another election timeout, it steps down.
-    fn give_up_leadership(&mut self) {
+    fn give_up_leadership(&mut self, is_overdue: bool) {
         let raft = &mut self.raft.raft;
+        let id = raft.id;
+        if is_overdue {
+            let term = raft.term;
+            return raft.become_follower(term, 0);
+        }
         if raft.lead_transferee.is_some() {
             return;
         }
-        let id = raft.id;
         let next = raft
             .prs()
             .iter()
@@ -407,6 +421,9 @@ impl Core {
 
     fn receive(&mut self, message: Message, effects: &mut Vec<Effect>) {
         if let Err(refusal) = step::admit(&self.raft, &message) {
+            if refusal == Refusal::ConfChangePending {
+                return self.take_turns(message, effects);
+            }
             self.messages_refused += 1;
             effects.push(Effect::Refused(refusal));
             return;
@@ -426,7 +443,30 @@ impl Core {
         }
     }
 
-    fn persisted(&mut self, number: u64, places: Vec<(u64, u64, Place)>) {
+    /// Proposals of another member with a configuration change, while one is under way: the change
+    /// waits as this member's own do.
+    fn take_turns(&mut self, message: Message, effects: &mut Vec<Effect>) {
+        let mut normal = Vec::new();
+        for entry in message.entries {
+            if entry.entry_type == 0 {
+                normal.push(entry);
+            } else if self.conf_changes.len() < limits::CONF_CHANGES_WAITING_MAX
+                && let Ok(change) = ConfChange::decode(entry.data)
+            {
+                self.conf_changes.push_back((0, change));
+            }
+        }
+        if !normal.is_empty() {
+            self.step_proposal(normal, Vec::new(), effects);
+        }
+    }
+
+    fn persisted(
+        &mut self,
+        number: u64,
+        places: Vec<(u64, u64, Place)>,
+        effects: &mut Vec<Effect>,
+    ) {
         while self.outstanding.front().is_some_and(|(job, _)| *job <= number) {
             self.outstanding.pop_front();
         }
@@ -437,6 +477,7 @@ impl Core {
         table.placed(places);
         table.evict();
         self.raft.on_persist_ready(number);
+        self.release(effects);
     }
 
     fn applied(&mut self, index: u64, effects: &mut Vec<Effect>) {
@@ -447,8 +488,14 @@ impl Core {
         if self.is_alone() && self.raft.raft.prs().iter().count() == 1 {
             self.raft.mut_store().evict(index);
         }
-        if let Some((_, messages)) = self.held.take_if(|(until, _)| *until <= index) {
-            effects.push(Effect::Send(messages));
+        self.release(effects);
+    }
+
+    fn release(&mut self, effects: &mut Vec<Effect>) {
+        let applied = self.raft.raft.raft_log.applied;
+        let unsynced = self.outstanding.front().map_or(u64::MAX, |(job, _)| *job);
+        if let Some(held) = self.held.take_if(|held| held.until <= applied && held.job < unsynced) {
+            effects.push(Effect::Send(held.messages));
         }
     }
 
@@ -617,9 +664,10 @@ impl Core {
         let leads = self.raft.raft.state == StateRole::Leader;
         let changes = committed.iter().rev().find(|entry| entry.entry_type != 0);
         if let (false, Some(change)) = (leads, changes) {
-            let (until, held) = self.held.get_or_insert_with(|| (change.index, Vec::new()));
-            *until = change.index;
-            held.append(&mut later);
+            let held =
+                self.held.get_or_insert_with(|| Held { until: 0, job: 0, messages: Vec::new() });
+            (held.until, held.job) = (change.index, ready.number());
+            held.messages.append(&mut later);
         }
         (now, later)
     }

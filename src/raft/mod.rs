@@ -53,7 +53,7 @@ pub use self::step::Refusal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use ::raft::eraftpb::{ConfChange, ConfState, Message};
+pub use ::raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, Message};
 use bytes::Bytes;
 
 /// What a member is started with.
@@ -160,8 +160,8 @@ pub trait Observer: Send + Sync {
         let _ = took;
     }
     /// Bytes were written to the log.
-    fn written(&self, bytes: usize) {
-        let _ = bytes;
+    fn written(&self, bytes: usize, took: Duration) {
+        let _ = (bytes, took);
     }
 }
 

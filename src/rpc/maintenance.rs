@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
 use tonic::Status;
 
 use super::Server;
 use super::error::{Error, status};
 use super::kv::propose;
-use crate::node::{Op, Reply};
+use crate::limits::SNAPSHOT_MESSAGE_BYTES;
+use crate::node::{self, Op, Piece, Pieces, Reply};
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{
     AlarmRequest, AlarmResponse, DowngradeInfo, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, ResponseHeader, StatusRequest, StatusResponse,
+    HashResponse, ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
 
 impl Server {
@@ -67,5 +70,62 @@ impl Server {
             compact_revision: hashed.compact_revision,
             hash_revision: hashed.hash_revision,
         })
+    }
+
+    /// The file in small messages, and its digest in the last one.
+    pub(super) async fn snapshot(
+        self: Arc<Self>,
+        _: SnapshotRequest,
+    ) -> Result<impl Stream<Item = Result<SnapshotResponse, Status>> + Send + use<>, Status> {
+        let pieces = self.node.snapshot().await.map_err(status)?;
+        tracing::info!(
+            "total-bytes" = pieces.file_bytes,
+            "storage-version" = pieces.storage_version,
+            "sending database snapshot to client"
+        );
+        let left = pieces.file_bytes;
+        let sending = Sending { pieces, rest: Bytes::new(), left };
+        Ok(stream::unfold(Some(sending), |sending| async {
+            let mut sending = sending?;
+            match sending.next().await {
+                Ok((response, false)) => Some((Ok(response), Some(sending))),
+                Ok((response, true)) => Some((Ok(response), None)),
+                Err(error) => Some((Err(status(error)), None)),
+            }
+        }))
+    }
+}
+
+/// A snapshot on its way to a client.
+struct Sending {
+    pieces: Pieces,
+    /// What is left of the piece at hand.
+    rest: Bytes,
+    /// Bytes of the file that are not sent yet.
+    left: u64,
+}
+
+impl Sending {
+    /// The next message, and whether it is the last.
+    async fn next(&mut self) -> Result<(SnapshotResponse, bool), node::Error> {
+        while self.rest.is_empty() {
+            match self.pieces.next().await {
+                Some(Ok(Piece::Bytes(bytes))) => self.rest = bytes,
+                Some(Ok(Piece::Digest(digest))) => {
+                    tracing::info!("successfully sent database snapshot to client");
+                    return Ok((self.response(Bytes::copy_from_slice(&digest)), true));
+                }
+                Some(Err(error)) => return Err(node::Error::Internal(error.to_string())),
+                None => return Err(node::Error::Stopped),
+            }
+        }
+        let blob = self.rest.split_to(self.rest.len().min(SNAPSHOT_MESSAGE_BYTES));
+        self.left -= blob.len() as u64;
+        Ok((self.response(blob), false))
+    }
+
+    fn response(&self, blob: Bytes) -> SnapshotResponse {
+        let version = self.pieces.storage_version.clone();
+        SnapshotResponse { header: None, remaining_bytes: self.left, blob, version }
     }
 }

@@ -275,6 +275,10 @@ impl Server {
                 let method = method!("etcdserverpb.KV", "RangeStream");
                 self.server_stream(method, parts, body, Self::range_stream).await
             }
+            ("etcdserverpb.Maintenance", "Snapshot") => {
+                let method = method!("etcdserverpb.Maintenance", "Snapshot");
+                self.server_stream(method, parts, body, Self::snapshot).await
+            }
             ("v3electionpb.Election", "Observe") => {
                 let method = method!("v3electionpb.Election", "Observe");
                 self.server_stream(method, parts, body, Self::observe).await

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -99,6 +100,10 @@ pub(super) struct Queue {
     /// A flush waits for this seal.
     pub flush_to: u64,
     pub jobs: VecDeque<Job>,
+    /// Cloned by everybody who needs all rows as they are.
+    pub holds: Arc<()>,
+    /// A commit under way deletes rows.
+    pub is_deleting: bool,
     pub no_space: bool,
     /// Why the committer ended, or is to end.
     pub stop: Option<String>,
@@ -108,7 +113,8 @@ pub(super) struct Queue {
 
 impl Queue {
     fn job_is_ready(&self) -> bool {
-        self.jobs.front().is_some_and(|job| job.after_seal <= self.sealed)
+        Arc::strong_count(&self.holds) == 1
+            && self.jobs.front().is_some_and(|job| job.after_seal <= self.sealed)
     }
 
     fn has_entries(&self) -> bool {
@@ -132,7 +138,8 @@ fn call<T: Clone>(hook: &Hook<T>, value: &T) {
 }
 
 pub(super) struct Shared {
-    pub env: Env,
+    /// Replaced when another generation is installed.
+    pub env: RwLock<Arc<Env>>,
     pub options: Options,
     pub reserve: Reserve,
     pub tail: RwLock<Tail>,
@@ -164,6 +171,10 @@ pub(super) fn run(shared: &Shared) {
 }
 
 impl Shared {
+    pub(super) fn env(&self) -> Arc<Env> {
+        Arc::clone(&self.env.read())
+    }
+
     /// Commits until it is told to stop.
     fn work_off(&self) -> Result<(), Error> {
         while let Some(batch) = self.next_batch() {
@@ -199,7 +210,7 @@ impl Shared {
                 return Err(Error::Stopped(why.clone()));
             }
             if queue.no_space {
-                return Err(Error::NoSpace { file: self.env.file().to_path_buf() });
+                return Err(Error::NoSpace { file: self.env().file().to_path_buf() });
             }
             self.done.wait(&mut queue);
         }
@@ -291,6 +302,7 @@ impl Shared {
                     return Ok(true);
                 }
                 Err(error) if space::is_full(&error, needed) => {
+                    self.queue.lock().is_deleting = false;
                     let gave = self.reserve.give();
                     self.set_no_space(true);
                     if !gave {
@@ -312,10 +324,11 @@ impl Shared {
     /// One transaction: the batch, its log position, and the next part of a compaction.
     fn commit(&self, taken: &Taken) -> Result<Option<JobStep>, Error> {
         let started = self.options.clock.now();
+        let env = self.env();
         if let Some(disk) = &self.options.disk {
-            disk().map_err(Error::io(self.env.file()))?;
+            disk().map_err(Error::io(env.file()))?;
         }
-        let mut writer = self.env.write()?;
+        let mut writer = env.write()?;
         self.write_rows(&mut writer, taken.batch.rows)?;
         for ((bucket, key), value) in &taken.batch.small {
             writer.put_small(*bucket, key, value.as_deref())?;
@@ -349,10 +362,11 @@ impl Shared {
 
     /// The next rows of the first job, if nothing holds it back.
     fn next_step(&self, sealed: u64) -> Option<JobStep> {
-        let queue = self.queue.lock();
+        let mut queue = self.queue.lock();
         if !queue.job_is_ready() {
             return None;
         }
+        queue.is_deleting = true;
         let job = queue.jobs.front().filter(|job| job.after_seal <= sealed)?;
         let rest = &job.rows[job.done..];
         let rows = rest[..rest.len().min(COMPACTION_ROWS_MAX)].to_vec();
@@ -362,12 +376,13 @@ impl Shared {
 
     /// After a durable commit: the tail gives the rows up, then everybody is told.
     fn publish(&self, taken: &Taken, step: Option<JobStep>) {
-        if let Ok(sizes) = self.env.read().and_then(|reader| reader.sizes()) {
+        if let Ok(sizes) = self.env().read().and_then(|reader| reader.sizes()) {
             *self.sizes.lock() = sizes;
         }
         let trimmed: VecDeque<Row> = self.tail.write().trim(taken.batch.rows);
         drop(trimmed);
         let mut queue = self.queue.lock();
+        queue.is_deleting = false;
         queue.bytes -= taken.batch.bytes;
         queue.committed = taken.sealed;
         if let Some(position) = taken.position {

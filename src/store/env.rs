@@ -13,6 +13,7 @@ use heed::types::Bytes as Raw;
 use heed::{CommitOrAbort, EnvOpenOptions, MdbError, PutFlags, RoTxn, RwTxn, WithoutTls};
 
 use super::schema::{self, Bucket, RevKey};
+use super::snapshot::RowSize;
 use super::{Error, Pair, Row, Sizes, record};
 use crate::limits::{MAP_BYTES, READERS_MAX, RECORD_CHUNK_BYTES, RECORD_INLINE_BYTES_MAX};
 use crate::types::Revision;
@@ -155,6 +156,30 @@ impl Reader<'_> {
             rows.push(row);
         }
         Ok(rows)
+    }
+
+    /// What `rows` would return, as revision, whether a tombstone, and length of the record.
+    pub(super) fn row_sizes(
+        &self,
+        from: Revision,
+        to: Revision,
+        rows_max: usize,
+    ) -> Result<Vec<RowSize>, Error> {
+        let (first, last) = (schema::bound_key(from), schema::bound_key(to));
+        if last < first {
+            return Ok(Vec::new());
+        }
+        let range = (Bound::Included(&first[..]), Bound::Included(&last[..]));
+        let found = self.env.rev.range(&self.txn, &range);
+        let found = found.map_err(|error| named(&self.env.file, error))?.take(rows_max);
+        let size = |item: Result<(&[u8], &[u8]), heed::Error>| {
+            let (key, value) = item.map_err(|error| named(&self.env.file, error))?;
+            let (rev, _) = self.parse_key(key)?;
+            let (header, _) = record::decode(value)
+                .map_err(|what| self.env.damage(format!("revision {rev}"), what))?;
+            Ok(RowSize { rev, tombstone: header.tombstone, bytes: header.record_bytes })
+        };
+        found.map(size).collect()
     }
 
     /// The newest revision in the file.

@@ -36,6 +36,7 @@ mod env;
 mod error;
 mod record;
 pub mod schema;
+mod snapshot;
 mod space;
 mod tail;
 
@@ -57,6 +58,7 @@ pub use checkpoint::{CheckpointBinding, CheckpointReader, CheckpointWriter, Unus
 pub use dir::{DirLock, is_missing, lay_out, lock, refuse_foreign};
 pub use error::Error;
 pub use schema::Bucket;
+pub use snapshot::Frozen;
 
 use crate::clock::Clock;
 use crate::limits::{COMMIT_INTERVAL, READ_CHUNK_ROWS, RESERVE_BYTES};
@@ -157,7 +159,7 @@ impl Store {
         let position = (opened.consistent_index, opened.term);
         let queue = Queue { position, durable: position, ..Queue::default() };
         let shared = Arc::new(Shared {
-            env,
+            env: RwLock::new(Arc::new(env)),
             options,
             reserve,
             tail: RwLock::default(),
@@ -214,7 +216,7 @@ impl Store {
         if let Some(row) = self.shared.tail.read().get(rev) {
             return Ok(Some(row));
         }
-        self.shared.env.read()?.row(rev)
+        self.shared.env().read()?.row(rev)
     }
 
     /// The rows in the order asked for; one that is missing is an error.
@@ -225,12 +227,13 @@ impl Store {
                 let tail = self.shared.tail.read();
                 chunk.iter().map(|rev| tail.get(*rev)).collect()
             };
+            let env = self.shared.env();
             let mut reader = None;
             for (rev, found) in chunk.iter().zip(found) {
                 let row = match (found, &mut reader) {
                     (Some(row), _) => Some(row),
                     (None, Some(reader)) => env::Reader::row(reader, *rev)?,
-                    (None, reader) => reader.insert(self.shared.env.read()?).row(*rev)?,
+                    (None, reader) => reader.insert(env.read()?).row(*rev)?,
                 };
                 rows.push(row.ok_or(Error::Missing(*rev))?);
             }
@@ -255,7 +258,7 @@ impl Store {
         let mut next = from;
         while rows.len() < rows_max && bytes > 0 {
             let wanted = (rows_max - rows.len()).min(READ_CHUNK_ROWS);
-            let chunk = self.shared.env.read()?.rows(next, end, wanted, &mut bytes)?;
+            let chunk = self.shared.env().read()?.rows(next, end, wanted, &mut bytes)?;
             let Some(last) = chunk.last() else { break };
             next = Revision::new(last.rev.main, last.rev.sub + 1);
             rows.extend(chunk);
@@ -272,12 +275,12 @@ impl Store {
 
     /// A committed value of a small bucket.
     pub fn bucket_get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.shared.env.read()?.small(bucket, key)
+        self.shared.env().read()?.small(bucket, key)
     }
 
     /// All committed pairs of a small bucket, in key order.
     pub fn bucket_iter(&self, bucket: Bucket) -> Result<Vec<Pair>, Error> {
-        self.shared.env.read()?.small_iter(bucket)
+        self.shared.env().read()?.small_iter(bucket)
     }
 
     /// Schedules the deletion of `dead` rows. `survivors` are the rows between them that stay: they

@@ -202,7 +202,8 @@ fn a_commit_holds_whole_entries_only() {
     let (store, _) = fixture.open(Options { commit_interval: Duration::ZERO, ..options() });
     let (noted, shared) = (Arc::clone(&commits), Arc::clone(&store.shared));
     store.on_commit(move |index, _| {
-        let reader = shared.env.read().unwrap();
+        let env = shared.env();
+        let reader = env.read().unwrap();
         let last = reader.last_rev().unwrap().unwrap();
         let value = reader.small(Bucket::Lease, b"entry").unwrap().unwrap();
         noted.lock().push((index, last, value));

@@ -1,0 +1,49 @@
+//! The SHA-256 behind a snapshot file.
+
+use sha2::{Digest, Sha256};
+
+use super::{Error, ReadAt};
+
+pub const DIGEST_BYTES: usize = 32;
+/// A bbolt file is a whole number of these, so that a digest behind it shows in the length.
+const SECTOR_BYTES: u64 = 512;
+const READ_BYTES: usize = 1 << 20;
+
+/// What stands behind the file, and what should stand there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trailer {
+    pub expected: [u8; DIGEST_BYTES],
+    pub found: [u8; DIGEST_BYTES],
+}
+
+impl Trailer {
+    pub fn is_right(&self) -> bool {
+        self.expected == self.found
+    }
+}
+
+/// Whether a file of this length ends in a digest, as etcd decides it.
+pub fn has_trailer(file_bytes: u64) -> bool {
+    file_bytes % SECTOR_BYTES == DIGEST_BYTES as u64
+}
+
+/// Reads the whole file and compares. None: there is no digest behind it.
+pub fn trailer(file: &impl ReadAt) -> Result<Option<Trailer>, Error> {
+    let file_bytes = file.bytes()?;
+    if !has_trailer(file_bytes) {
+        return Ok(None);
+    }
+    let end = file_bytes - DIGEST_BYTES as u64;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; READ_BYTES];
+    let mut at = 0;
+    while at < end {
+        let wanted = usize::try_from(end - at).unwrap_or(READ_BYTES).min(READ_BYTES);
+        file.read_at(&mut buffer[..wanted], at)?;
+        hasher.update(&buffer[..wanted]);
+        at += wanted as u64;
+    }
+    let mut expected = [0; DIGEST_BYTES];
+    file.read_at(&mut expected, end)?;
+    Ok(Some(Trailer { expected, found: hasher.finalize().into() }))
+}

@@ -1,0 +1,197 @@
+use sha2::{Digest, Sha256};
+
+use super::*;
+
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+type Buckets = Vec<(Vec<u8>, Pairs)>;
+
+/// A small generator of repeatable numbers.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        (self.0 >> 33) % bound
+    }
+
+    fn bytes(&mut self, bytes: u64) -> Vec<u8> {
+        (0..bytes).map(|_| self.below(256) as u8).collect()
+    }
+}
+
+fn write(buckets: &Buckets) -> Vec<u8> {
+    let mut measuring = Writer::measure();
+    for (name, pairs) in buckets {
+        measuring.begin(name).unwrap();
+        for (key, value) in pairs {
+            measuring.put_size(key, value.len()).unwrap();
+        }
+        measuring.end().unwrap();
+    }
+    let plan = measuring.finish().unwrap();
+    assert_eq!(measuring.ready_bytes(), 0);
+    let mut writer = Writer::write(plan);
+    let mut file = Vec::new();
+    for (name, pairs) in buckets {
+        writer.begin(name).unwrap();
+        for (key, value) in pairs {
+            writer.put(key, value).unwrap();
+            file.extend(writer.take());
+        }
+        writer.end().unwrap();
+    }
+    writer.finish().unwrap();
+    file.extend(writer.take());
+    assert_eq!(file.len() as u64, plan.file_bytes());
+    file
+}
+
+fn pairs(reader: &Reader<&[u8]>, bucket: &Bucket) -> Result<Pairs, Error> {
+    let mut found = Vec::new();
+    let mut cursor = reader.cursor(bucket);
+    while let Some((key, item)) = cursor.next()? {
+        match item {
+            Item::Value(value) => found.push((key.to_vec(), value.to_vec())),
+            Item::Bucket(_) => found.push((key.to_vec(), b"a bucket".to_vec())),
+        }
+    }
+    Ok(found)
+}
+
+fn read(file: &[u8]) -> Result<Buckets, Error> {
+    let reader = Reader::open(file)?;
+    reader.check()?;
+    let mut names = Vec::new();
+    let mut cursor = reader.cursor(&reader.root());
+    while let Some((name, item)) = cursor.next()? {
+        if let Item::Bucket(bucket) = item {
+            names.push((name.to_vec(), bucket));
+        }
+    }
+    names.into_iter().map(|(name, bucket)| Ok((name, pairs(&reader, &bucket)?))).collect()
+}
+
+fn some_buckets(random: &mut Random, pairs_max: u64, value_bytes_max: u64) -> Buckets {
+    let mut buckets = Buckets::new();
+    for _ in 0..random.below(6) {
+        let size = 1 + random.below(12);
+        let name = random.bytes(size);
+        let mut pairs = Pairs::new();
+        for _ in 0..random.below(pairs_max) {
+            let key_bytes_max = if random.below(20) == 0 { 3000 } else { 30 };
+            let key_bytes = 1 + random.below(key_bytes_max);
+            let value_bytes = random.below(value_bytes_max);
+            pairs.push((random.bytes(key_bytes), random.bytes(value_bytes)));
+        }
+        pairs.sort();
+        pairs.dedup_by(|a, b| a.0 == b.0);
+        buckets.push((name, pairs));
+    }
+    buckets.sort();
+    buckets.dedup_by(|a, b| a.0 == b.0);
+    buckets
+}
+
+#[test]
+fn what_is_written_is_read() {
+    for seed in 0..18 {
+        let mut random = Random(seed);
+        let pairs_max = [3, 40, 700][seed as usize % 3];
+        let buckets = some_buckets(&mut random, pairs_max, [9, 300, 9000][seed as usize / 3 % 3]);
+        assert_eq!(read(&write(&buckets)).unwrap(), buckets, "seed {seed}");
+    }
+}
+
+#[test]
+fn long_keys_make_branches_that_overflow() {
+    for count in 1..12_u8 {
+        let pairs: Pairs = (0..count).map(|n| (vec![n; 9000], vec![n; 10])).collect();
+        let buckets = vec![(b"long".to_vec(), pairs)];
+        assert_eq!(read(&write(&buckets)).unwrap(), buckets);
+    }
+    let mut writer = Writer::measure();
+    writer.begin(b"b").unwrap();
+    assert!(matches!(writer.put_size(b"", 1), Err(Error::KeySize(0))));
+    assert!(matches!(writer.put_size(&[1; 32_769], 1), Err(Error::KeySize(32_769))));
+    writer.put_size(b"k", 1).unwrap();
+    assert!(matches!(writer.put_size(b"k", 1), Err(Error::Misuse(_))));
+}
+
+#[test]
+fn a_second_run_over_other_pairs_is_refused() {
+    let plan = Writer::measure().finish().unwrap();
+    let mut writer = Writer::write(plan);
+    writer.begin(b"b").unwrap();
+    writer.put(b"key", &[0; 5000]).unwrap();
+    writer.end().unwrap();
+    assert!(matches!(writer.finish(), Err(Error::Misuse(_))));
+}
+
+/// Truncated or with a bit flipped, a file is refused, or its structure and the bytes that were
+/// not touched are read as they were; there is no third outcome, and above all no panic.
+#[test]
+fn damage_is_an_error_and_never_a_panic() {
+    let mut random = Random(7);
+    let pairs: Pairs = (0..260_u32)
+        .map(|n| (n.to_be_bytes().to_vec(), random.bytes(if n == 9 { 5000 } else { 30 })))
+        .collect();
+    let buckets = vec![
+        (b"empty".to_vec(), Pairs::new()),
+        (b"inline".to_vec(), vec![(b"k".to_vec(), b"v".to_vec())]),
+        (b"large".to_vec(), pairs),
+    ];
+    let file = write(&buckets);
+    assert_eq!(read(&file).unwrap(), buckets);
+    for end in (0..file.len()).step_by(211) {
+        assert!(read(&file[..end]).is_err(), "cut at {end}");
+    }
+    let count = |buckets: &Buckets| buckets.iter().map(|(_, pairs)| pairs.len()).sum::<usize>();
+    let mut refused = 0;
+    // Of pages all heads and elements, and some of the data.
+    for at in (0..file.len()).filter(|at| at % 4096 < 700 || at % 19 == 0) {
+        let mut damaged = file.clone();
+        damaged[at] ^= 1 << random.below(8);
+        match read(&damaged) {
+            Ok(found) => assert!(count(&found) <= count(&buckets)),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 500, "{refused}");
+}
+
+#[test]
+fn every_flipped_bit_is_seen_by_the_digest() {
+    let mut file = write(&vec![(b"b".to_vec(), vec![(b"k".to_vec(), b"v".to_vec())])]);
+    assert_eq!(trailer(&file.as_slice()).unwrap(), None);
+    let digest = Sha256::digest(&file);
+    file.extend_from_slice(&digest);
+    assert!(trailer(&file.as_slice()).unwrap().unwrap().is_right());
+    assert_eq!(read(&file).unwrap().len(), 1);
+    for at in (0..file.len()).step_by(7) {
+        file[at] ^= 1 << (at % 8);
+        assert!(!trailer(&file.as_slice()).unwrap().unwrap().is_right());
+        file[at] ^= 1 << (at % 8);
+    }
+}
+
+/// A branch that names its own parent must not be followed forever.
+#[test]
+fn cycles_end() {
+    let pairs: Pairs = (0..9_000_u32).map(|n| (n.to_be_bytes().to_vec(), vec![1; 180])).collect();
+    let file = write(&vec![(b"b".to_vec(), pairs)]);
+    let branches: Vec<usize> =
+        (2..file.len() / 4096).filter(|id| file[id * 4096 + 8] == 1).collect();
+    assert!(branches.len() > 2);
+    for branch in &branches {
+        for target in &branches {
+            let mut damaged = file.clone();
+            let child = branch * 4096 + 16 + 8;
+            damaged[child..child + 8].copy_from_slice(&(*target as u64).to_le_bytes());
+            let Err(error) = read(&damaged) else {
+                assert_eq!(damaged, file);
+                continue;
+            };
+            assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        }
+    }
+}

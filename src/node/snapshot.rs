@@ -1,0 +1,221 @@
+//! The member's state as etcd's snapshot file, made while it is read.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{Error, Node};
+use crate::bbolt::{self, Plan, Writer};
+use crate::limits::{SNAPSHOT_PIECE_BYTES, SNAPSHOT_PIECES_MAX, SNAPSHOT_STALL_MAX};
+use crate::store::{self, Bucket, Frozen, Pair, Store, schema};
+use crate::types::Revision;
+
+/// etcd's bucket of the rows.
+const KEY_BUCKET: &str = "key";
+
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Bbolt(#[from] bbolt::Error),
+}
+
+/// A snapshot on its way out. Deletions by compaction wait as long as it exists.
+pub struct Snapshot {
+    frozen: Frozen,
+    writer: Writer,
+    plan: Plan,
+    /// Buckets in the order of their names; nothing stands for the rows.
+    buckets: Vec<(&'static str, Option<Bucket>)>,
+    /// How many of them are written.
+    done: usize,
+    /// The next row, while the rows are being written.
+    next_row: Option<Revision>,
+    is_finished: bool,
+}
+
+impl Snapshot {
+    /// Fixes the state and measures the file. It reads from disk.
+    pub fn new(store: &Store) -> Result<Self, SnapshotError> {
+        let frozen = store.freeze()?;
+        let mut buckets = Bucket::ALL.map(|bucket| (bucket.name(), Some(bucket))).to_vec();
+        buckets.push((KEY_BUCKET, None));
+        buckets.sort_unstable();
+        let plan = measure(&frozen, &buckets)?;
+        let writer = Writer::write(plan);
+        Ok(Self { frozen, writer, plan, buckets, done: 0, next_row: None, is_finished: false })
+    }
+
+    /// Length of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.plan.file_bytes()
+    }
+
+    /// What a bucket holds under a key.
+    pub fn get(&self, bucket: Bucket, key: &[u8]) -> Option<&[u8]> {
+        self.frozen.get(bucket, key)
+    }
+
+    pub fn storage_version(&self) -> String {
+        let version = self.get(Bucket::Meta, schema::STORAGE_VERSION).unwrap_or_default();
+        String::from_utf8_lossy(version).into_owned()
+    }
+
+    /// The next piece of the file; none at the end. It reads from disk.
+    pub fn next_piece(&mut self) -> Result<Option<Bytes>, SnapshotError> {
+        while self.writer.ready_bytes() < SNAPSHOT_PIECE_BYTES && !self.is_finished {
+            self.advance()?;
+        }
+        let piece = self.writer.take();
+        Ok((!piece.is_empty()).then(|| piece.into()))
+    }
+
+    fn advance(&mut self) -> Result<(), SnapshotError> {
+        if let Some(from) = self.next_row {
+            let rows = self.frozen.rows(from)?;
+            for row in &rows {
+                let (key, len) = row_key(row.rev, row.tombstone);
+                self.writer.put(&key[..len], &row.kv)?;
+            }
+            self.next_row = rows.last().map(|row| after(row.rev));
+            if self.next_row.is_none() {
+                self.writer.end()?;
+                self.done += 1;
+            }
+            return Ok(());
+        }
+        let Some((name, bucket)) = self.buckets.get(self.done).copied() else {
+            self.writer.finish()?;
+            self.is_finished = true;
+            return Ok(());
+        };
+        self.writer.begin(name.as_bytes())?;
+        match bucket {
+            Some(bucket) => {
+                for (key, value) in self.frozen.bucket(bucket) {
+                    self.writer.put(key, value)?;
+                }
+                self.writer.end()?;
+                self.done += 1;
+            }
+            None => self.next_row = Some(Revision::default()),
+        }
+        Ok(())
+    }
+}
+
+fn measure(
+    frozen: &Frozen,
+    buckets: &[(&'static str, Option<Bucket>)],
+) -> Result<Plan, SnapshotError> {
+    let mut measuring = Writer::measure();
+    for (name, bucket) in buckets {
+        measuring.begin(name.as_bytes())?;
+        if let Some(bucket) = bucket {
+            let mut put = |(key, value): &Pair| measuring.put_size(key, value.len());
+            frozen.bucket(*bucket).iter().try_for_each(&mut put)?;
+        } else {
+            let mut from = Revision::default();
+            loop {
+                let rows = frozen.row_sizes(from)?;
+                let Some(last) = rows.last() else { break };
+                from = after(last.rev);
+                for row in rows {
+                    let (key, len) = row_key(row.rev, row.tombstone);
+                    measuring.put_size(&key[..len], row.bytes)?;
+                }
+            }
+        }
+        measuring.end()?;
+    }
+    Ok(measuring.finish()?)
+}
+
+fn after(rev: Revision) -> Revision {
+    Revision::new(rev.main, rev.sub + 1)
+}
+
+/// A row's key in etcd's bucket: main, `_`, sub, and `t` for a tombstone.
+fn row_key(rev: Revision, tombstone: bool) -> ([u8; 18], usize) {
+    let mut key = [b't'; 18];
+    key[..17].copy_from_slice(&schema::revision_bytes(rev));
+    (key, if tombstone { 18 } else { 17 })
+}
+
+/// A piece of the file, or the SHA-256 of all of them, which comes last.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    Bytes(Bytes),
+    Digest([u8; bbolt::DIGEST_BYTES]),
+}
+
+/// A snapshot as it comes out of the threads that read it. Without the digest it is not whole.
+pub struct Pieces {
+    pub file_bytes: u64,
+    pub storage_version: String,
+    pieces: mpsc::Receiver<Result<Piece, SnapshotError>>,
+}
+
+impl Pieces {
+    /// Starts to read; at most a few pieces ahead of the caller.
+    pub fn start(snapshot: Snapshot, runtime: &tokio::runtime::Handle) -> Self {
+        let (sender, pieces) = mpsc::channel(SNAPSHOT_PIECES_MAX);
+        let (file_bytes, storage_version) = (snapshot.file_bytes(), snapshot.storage_version());
+        runtime.spawn(pump(snapshot, sender));
+        Self { file_bytes, storage_version, pieces }
+    }
+
+    /// The next piece; none after the digest, or if this member stops or the caller was too slow.
+    pub async fn next(&mut self) -> Option<Result<Piece, SnapshotError>> {
+        self.pieces.recv().await
+    }
+}
+
+/// Reads piece by piece for as long as somebody takes them.
+async fn pump(mut snapshot: Snapshot, pieces: mpsc::Sender<Result<Piece, SnapshotError>>) {
+    let mut hasher = Sha256::new();
+    loop {
+        let read = tokio::task::spawn_blocking(move || {
+            let piece = snapshot.next_piece();
+            if let Ok(Some(bytes)) = &piece {
+                hasher.update(bytes);
+            }
+            (snapshot, hasher, piece)
+        });
+        let Ok((back, hashed, piece)) = read.await else { return };
+        (snapshot, hasher) = (back, hashed);
+        let is_last = !matches!(piece, Ok(Some(_)));
+        let piece = piece.map(|bytes| match bytes {
+            Some(bytes) => Piece::Bytes(bytes),
+            None => Piece::Digest(hasher.clone().finalize().into()),
+        });
+        match timeout(SNAPSHOT_STALL_MAX, pieces.send(piece)).await {
+            Ok(Ok(())) if !is_last => {}
+            Err(_) => {
+                tracing::warn!("a snapshot is given up: its reader took too long");
+                return;
+            }
+            _ => return,
+        }
+    }
+}
+
+impl Node {
+    /// Begins a snapshot of what is applied here.
+    pub async fn snapshot(&self) -> Result<Pieces, Error> {
+        let store = Arc::clone(&self.0.store);
+        let snapshot = tokio::task::spawn_blocking(move || {
+            store.flush()?;
+            Snapshot::new(&store)
+        });
+        match snapshot.await {
+            Ok(Ok(snapshot)) => Ok(Pieces::start(snapshot, &tokio::runtime::Handle::current())),
+            Ok(Err(error)) => Err(Error::Internal(error.to_string())),
+            Err(_) => Err(Error::Stopped),
+        }
+    }
+}

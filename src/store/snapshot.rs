@@ -1,0 +1,97 @@
+//! One state of the store, to be copied while the store goes on.
+//!
+//! The small buckets and the place in the log come from one short transaction. Rows never change,
+//! so those up to the newest one of that transaction can be read afterwards, a few at a time, as
+//! long as none is deleted. Nothing pins LMDB's pages meanwhile.
+
+use std::ops::Bound;
+use std::sync::{Arc, Weak};
+
+use super::committer::Shared;
+use super::env::Env;
+use super::{Bucket, Error, Pair, Row, Store};
+use crate::limits::{READ_CHUNK_BYTES, READ_CHUNK_ROWS};
+use crate::types::Revision;
+
+/// A row without its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowSize {
+    pub rev: Revision,
+    pub tombstone: bool,
+    pub bytes: usize,
+}
+
+/// Until it is dropped, no row is deleted, even by what was scheduled before.
+struct Hold {
+    taken: Option<Arc<()>>,
+    shared: Weak<Shared>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.taken = None;
+        if let Some(shared) = self.shared.upgrade() {
+            // Under the lock, so that the committer is either waiting or yet to look.
+            let _queue = shared.queue.lock();
+            shared.work.notify_one();
+        }
+    }
+}
+
+/// The state as of one log entry.
+pub struct Frozen {
+    env: Arc<Env>,
+    buckets: Vec<(Bucket, Vec<Pair>)>,
+    last: Option<Revision>,
+    _hold: Hold,
+}
+
+impl Store {
+    /// Keeps the state as the last commit left it.
+    pub fn freeze(&self) -> Result<Frozen, Error> {
+        let shared = &self.shared;
+        let hold = {
+            let mut queue = shared.queue.lock();
+            let taken = Some(Arc::clone(&queue.holds));
+            while queue.is_deleting && queue.stop.is_none() {
+                shared.done.wait(&mut queue);
+            }
+            Hold { taken, shared: Arc::downgrade(shared) }
+        };
+        let env = shared.env();
+        let reader = env.read()?;
+        let mut buckets = Vec::with_capacity(Bucket::ALL.len());
+        for bucket in Bucket::ALL {
+            buckets.push((bucket, reader.small_iter(bucket)?));
+        }
+        let last = reader.last_rev()?;
+        drop(reader);
+        Ok(Frozen { env, buckets, last, _hold: hold })
+    }
+}
+
+impl Frozen {
+    /// All pairs of a small bucket, in key order.
+    pub fn bucket(&self, bucket: Bucket) -> &[Pair] {
+        let found = self.buckets.iter().find(|(found, _)| *found == bucket);
+        found.map_or(&[], |(_, pairs)| pairs)
+    }
+
+    pub fn get(&self, bucket: Bucket, key: &[u8]) -> Option<&[u8]> {
+        let mut pairs = self.bucket(bucket).iter();
+        pairs.find(|(found, _)| found == key).map(|(_, value)| value.as_slice())
+    }
+
+    /// The next rows from `from` on: a bounded number, none at the end.
+    pub fn rows(&self, from: Revision) -> Result<Vec<Row>, Error> {
+        let Some(last) = self.last else { return Ok(Vec::new()) };
+        let mut bytes = READ_CHUNK_BYTES;
+        self.env.read()?.rows(from, Bound::Included(last), READ_CHUNK_ROWS, &mut bytes)
+    }
+
+    /// As `rows`, without the records.
+    pub fn row_sizes(&self, from: Revision) -> Result<Vec<RowSize>, Error> {
+        let Some(last) = self.last else { return Ok(Vec::new()) };
+        self.env.read()?.row_sizes(from, last, READ_CHUNK_ROWS)
+    }
+}
