@@ -411,12 +411,14 @@ impl Machine {
         AlarmResponse { header: None, alarms }
     }
 
-    /// The storage version follows the cluster's.
+    /// The storage version follows the cluster's, once that is one that knows of it.
     fn set_cluster_version(&self, request: ClusterVersionSetRequest) -> Reply {
         let version = request.ver;
         let bytes = version.clone().into_bytes();
         self.store.put(Bucket::Cluster, schema::CLUSTER_VERSION.to_vec(), bytes.clone());
-        self.store.put(Bucket::Meta, schema::STORAGE_VERSION.to_vec(), bytes);
+        if version != "3.0.0" {
+            self.store.put(Bucket::Meta, schema::STORAGE_VERSION.to_vec(), bytes);
+        }
         self.members.write().set_cluster_version(version);
         Reply::Done
     }

@@ -208,6 +208,9 @@ pub const LOG_LINES_PER_SECOND: u64 = 100;
 /// Log messages that are counted apart; more share places.
 pub const LOG_SAMPLER_PLACES: usize = 4096;
 
+/// Pause before a proposal that found no leader is made again: a fraction of an election.
+pub const PROPOSE_RETRY: Duration = Duration::from_millis(20);
+
 /// A configuration file; etcd's longest is a few kilobytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Branches above one another in a bbolt file: each has two children, so fewer bits than a page
@@ -224,5 +227,21 @@ pub const SNAPSHOT_MESSAGE_BYTES: usize = 32 << 10;
 pub const SNAPSHOT_PIECES_MAX: usize = 4;
 /// How long a reader of a snapshot may take for a piece: compaction waits meanwhile.
 pub const SNAPSHOT_STALL_MAX: Duration = Duration::from_secs(60);
-/// Pause before a proposal that found no leader is made again: a fraction of an election.
-pub const PROPOSE_RETRY: Duration = Duration::from_millis(20);
+/// Bytes of a member's answer to a single question: members, versions, leases with their keys.
+pub const PEER_ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a question of a member's to the leader, etcd's.
+pub const PEER_QUESTION_BYTES_MAX: usize = 64 << 10;
+/// Peers that a member believes in before the log has told it who they are.
+pub const PEERS_REMEMBERED_MAX: usize = 16;
+/// How long a member goes on after it has applied its removal, so that others learn of it, etcd's.
+pub const REMOVED_GRACE: Duration = Duration::from_secs(1);
+/// How long a peer must have been connected to count when the membership changes, etcd's.
+pub const PEER_HEALTHY_AFTER: Duration = Duration::from_secs(5);
+/// How long one attempt to reach the leader may take before the next.
+pub const ASK_LEADER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause between two attempts to reach the leader, etcd's.
+pub const ASK_LEADER_PAUSE: Duration = Duration::from_millis(50);
+/// How long a new member waits for another's word on whether it was here before, etcd's.
+pub const BOOTSTRAP_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a joining member waits for the list of members, etcd's.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(10);

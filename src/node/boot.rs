@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use super::applier::Applier;
-use super::checkpointer::Checkpointer;
+use super::checkpointer::{CheckpointPace, Checkpointer};
 use super::duties::Duties;
 use super::ids::RequestIds;
-use super::membership::Circle;
+use super::membership::{Circle, Join};
 use super::steps::Steps;
 use super::sweeper::{SweepWorker, Sweeper};
 use super::waits::{AppliedWaits, Waits};
@@ -28,7 +28,7 @@ use crate::lease::Lessor;
 use crate::limits;
 use crate::members::{Malformed, Member, Members};
 use crate::metrics;
-use crate::mvcc::{self, Checkpoint, Compacted, Current, Restore};
+use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore};
 use crate::pb::{AlarmMember, leasepb};
 use crate::raft::log::{Disk, SystemDisk};
 use crate::raft::{self, Bootstrap, ConfState};
@@ -181,6 +181,10 @@ impl Identity {
     }
 
     fn new(config: &Config) -> Result<Self, StartError> {
+        if let Some(Join { cluster_id, member_id, .. }) = config.join {
+            let bootstrap = Some(Bootstrap::default());
+            return Ok(Self { member_id, cluster_id, bootstrap });
+        }
         let member = |(_, peer_urls): &(String, Vec<String>)| {
             let mut peer_urls = peer_urls.clone();
             peer_urls.sort();
@@ -212,7 +216,7 @@ pub(super) struct Loaded {
 pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     pub disk: Arc<dyn Disk>,
-    /// Peers over TCP if it is left open.
+    /// None: the member and its peers dial each other.
     pub transport: Option<Arc<dyn raft::Transport>>,
     pub log: raft::log::Options,
     pub store: Options,
@@ -253,11 +257,9 @@ pub(super) fn start(
         return Err(StartError::MissingLog { db, wal, applied });
     }
     let store = Arc::new(store);
-    let identity = if has_log {
-        Identity::of_the_log(&*surroundings.disk, &wal)?
-    } else {
-        Identity::new(&config)?
-    };
+    let disk = &*surroundings.disk;
+    let identity =
+        if has_log { Identity::of_the_log(disk, &wal)? } else { Identity::new(&config)? };
     let conf_state = opened.conf_state.as_deref().map(StoredConfState::parse).transpose()?;
     let conf_state = conf_state.unwrap_or_default();
     let raft_config = raft::Config {
@@ -307,20 +309,27 @@ impl Node {
         inner.applied.stop();
         inner.sweeper.stop();
         let is_fatal = inner.fatal.borrow().is_some();
-        if !is_fatal && let Err(error) = self.close_store() {
+        if is_fatal {
+            return;
+        }
+        let clock = Arc::clone(&inner.clock);
+        if let Err(error) = close_store(&inner.store, &inner.mvcc, &inner.lessor, clock) {
             tracing::error!(%error, "failed to close the store");
         }
     }
+}
 
-    fn close_store(&self) -> Result<(), store::Error> {
-        let inner = &self.0;
-        inner.store.flush()?;
-        let (store, mvcc) = (Arc::clone(&inner.store), Arc::clone(&inner.mvcc));
-        let (lessor, clock) = (Arc::clone(&inner.lessor), Arc::clone(&inner.clock));
-        Checkpointer::new(store, mvcc, lessor, clock, inner.config.checkpoint_pace, (-1, 0))
-            .write_now();
-        inner.store.close()
-    }
+/// Makes everything durable, with the index for the next start unless a sweep is under way.
+pub(super) fn close_store(
+    store: &Arc<Store>,
+    mvcc: &Arc<Mvcc>,
+    lessor: &Arc<Mutex<Lessor>>,
+    clock: Arc<dyn Clock>,
+) -> Result<(), store::Error> {
+    store.flush()?;
+    let (open, mvcc, lessor) = (Arc::clone(store), Arc::clone(mvcc), Arc::clone(lessor));
+    Checkpointer::new(open, mvcc, lessor, clock, CheckpointPace::default(), (-1, 0)).write_now();
+    store.close()
 }
 
 pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartError> {
@@ -438,12 +447,12 @@ fn assemble(
     stepped: bool,
 ) -> Result<(Node, Option<Steps>), StartError> {
     let Surroundings { clock, disk, transport, .. } = surroundings;
+    let dials = transport.is_none();
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let fatal = watch::Sender::new(None);
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
     let waits = Arc::new(Waits::default());
     let peers = membership::peers(&config, &raft_config);
-    let has_peers = transport.is_none();
     let surroundings = raft::Surroundings {
         clock: Arc::clone(&clock),
         disk,
@@ -455,11 +464,11 @@ fn assemble(
     let (raft, raft_threads, turns, loaded) =
         open_both(&store, opened, raft_config, surroundings, bootstrap, stepped)?;
     let Loaded { lessor, members, restore, used } = loaded;
-    let removed = watch::Sender::new(false);
+    let removed = watch::Sender::new(None);
     let id = raft_threads.metadata().node_id;
     let circle = Circle { id, peers: Arc::clone(&peers), removed: removed.clone() };
-    if has_peers {
-        circle.start(&raft, &members, &waits);
+    if dials {
+        circle.start(&raft, &members, config.join.as_ref(), &waits);
     }
     let mvcc = Arc::new(restore.mvcc);
     let lessor = Arc::new(Mutex::new(lessor));

@@ -223,6 +223,21 @@ impl Server {
             ("etcdserverpb.Cluster", "MemberList") => {
                 unary!("etcdserverpb.Cluster", "MemberList", Self::member_list)
             }
+            ("etcdserverpb.Cluster", "MemberAdd") => {
+                unary!("etcdserverpb.Cluster", "MemberAdd", Self::member_add)
+            }
+            ("etcdserverpb.Cluster", "MemberRemove") => {
+                unary!("etcdserverpb.Cluster", "MemberRemove", Self::member_remove)
+            }
+            ("etcdserverpb.Cluster", "MemberUpdate") => {
+                unary!("etcdserverpb.Cluster", "MemberUpdate", Self::member_update)
+            }
+            ("etcdserverpb.Cluster", "MemberPromote") => {
+                unary!("etcdserverpb.Cluster", "MemberPromote", Self::member_promote)
+            }
+            ("etcdserverpb.Maintenance", "MoveLeader") => {
+                unary!("etcdserverpb.Maintenance", "MoveLeader", Self::move_leader)
+            }
             ("etcdserverpb.Maintenance", "Alarm") => {
                 unary!("etcdserverpb.Maintenance", "Alarm", Self::alarm)
             }

@@ -54,6 +54,8 @@ pub(super) struct Config {
     pub advertise_client_urls: Vec<Url>,
     pub initial_cluster: String,
     pub new_cluster: bool,
+    pub strict_reconfig_check: bool,
+    pub max_learners: usize,
     pub token: String,
     pub heartbeat: Duration,
     pub election: Duration,
@@ -260,6 +262,8 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         },
         initial_cluster: given.text("initial-cluster").to_owned(),
         new_cluster: given.text("initial-cluster-state") == "new",
+        strict_reconfig_check: go::parse_bool(given.text("strict-reconfig-check")) != Some(false),
+        max_learners: usize::try_from(values.int("max-learners")).unwrap_or_default(),
         token: given.text("initial-cluster-token").to_owned(),
         heartbeat: Duration::from_millis(values.uint("heartbeat-interval")),
         election: Duration::from_millis(values.uint("election-timeout")),
@@ -507,12 +511,6 @@ impl Config {
         urls.sort();
         if urls.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(format!("initial cluster {} has duplicate url", self.initial_cluster));
-        }
-        if !self.new_cluster {
-            return Err(
-                "rusd does not join existing clusters yet (--initial-cluster-state=existing)"
-                    .into(),
-            );
         }
         Ok(members.into_iter().map(|(name, urls)| (name.to_owned(), urls)).collect())
     }
