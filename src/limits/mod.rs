@@ -89,6 +89,10 @@ pub const WATCHERS_PER_STREAM_MAX: usize = 1 << 20;
 pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
 /// Expired leases revoked each second, etcd's pace.
 pub const LEASE_REVOKES_PER_SECOND: usize = 1000;
+/// How often the rest of a long lease is noted in the log, etcd's.
+pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+/// Remainders noted with one entry, etcd's.
+pub const LEASE_CHECKPOINT_LEASES_MAX: usize = 1000;
 /// Revokes in flight at once.
 pub const LEASE_REVOKES_PENDING_MAX: usize = 16;
 /// Hashes of past compactions kept to answer HashKV, etcd's.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -15,6 +16,9 @@ use crate::metrics;
 use crate::mvcc::Change;
 use crate::raft::{self, Committed, ConfChange};
 use crate::watch::Hub;
+
+/// An apply that takes so long is counted as slow, as in etcd.
+const SLOW_APPLY: Duration = Duration::from_millis(100);
 
 pub(super) struct Applier {
     pub machine: Machine,
@@ -57,17 +61,21 @@ impl Applier {
         let mut changes: Vec<Change> = Vec::with_capacity(batch.len());
         let mut sweeps: Vec<Sweep> = Vec::new();
         let mut last = 0;
+        // Where one entry ends the next begins, so the clock is read once for each.
+        let mut now = self.clock.now();
         for entry in batch {
             match entry {
                 Committed::Normal { index, term, data } => {
-                    let now = self.clock.now();
                     let outcome = self.machine.apply(index, term, data, now)?;
                     last = index;
+                    let begun = std::mem::replace(&mut now, self.clock.now());
+                    observe(&outcome, now.saturating_sub(begun));
                     self.take(outcome, &mut answers, &mut changes, &mut sweeps);
                 }
                 Committed::ConfChange { index, term, change } => {
                     answers.push(self.apply_conf_change(index, term, change)?);
                     last = index;
+                    now = self.clock.now();
                 }
             }
         }
@@ -123,7 +131,7 @@ impl Applier {
         changes: &mut Vec<Change>,
         sweeps: &mut Vec<Sweep>,
     ) {
-        let Outcome { request_id, reply, changes: changed, compaction } = outcome;
+        let Outcome { request_id, reply, changes: changed, compaction, .. } = outcome;
         count(&reply, &changed);
         changes.extend(changed);
         if matches!(reply, Err(apply::Error::NoSpace)) {
@@ -138,6 +146,16 @@ impl Applier {
                 answers.push((request_id, reply));
             }
             None => answers.push((request_id, reply)),
+        }
+    }
+}
+
+fn observe(outcome: &Outcome, took: Duration) {
+    if let Some(operation) = outcome.operation {
+        let seconds = metrics::apply_seconds(operation, outcome.reply.is_ok());
+        seconds.observe(took.as_secs_f64());
+        if took >= SLOW_APPLY {
+            metrics::slow_apply().inc();
         }
     }
 }

@@ -161,7 +161,8 @@ impl raft::Observer for Observer {
         }
     }
 
-    fn written(&self, bytes: usize) {
+    fn written(&self, bytes: usize, took: Duration) {
+        metrics::wal_write_seconds().observe(took.as_secs_f64());
         metrics::wal_write_bytes().add(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }

@@ -341,10 +341,11 @@ impl Core {
             self.persist(Job { number: self.last_number, batch, ..Job::default() }, effects);
         }
         let oldest = self.outstanding.front().map_or(self.ticks, |(_, since)| *since);
-        let stalled = self.ticks - oldest > self.election_ticks;
+        let stalled_ticks = self.ticks - oldest;
+        let stalled = stalled_ticks > self.election_ticks;
         let leads = self.raft.raft.state == StateRole::Leader;
         if leads && stalled && !self.is_alone() {
-            self.give_up_leadership();
+            self.give_up_leadership(stalled_ticks > 2 * self.election_ticks);
         }
         let replaying = self.raft.raft.raft_log.applied < self.replay_until;
         if leads || !(stalled || replaying || self.is_alone()) {
@@ -354,12 +355,16 @@ impl Core {
 
     /// A leader whose disk stalls holds up the cluster: it hands over to the member that is
     /// furthest, and if that takes another election timeout, it steps down.
-    fn give_up_leadership(&mut self) {
+    fn give_up_leadership(&mut self, is_overdue: bool) {
         let raft = &mut self.raft.raft;
+        let id = raft.id;
+        if is_overdue {
+            let term = raft.term;
+            return raft.become_follower(term, 0);
+        }
         if raft.lead_transferee.is_some() {
             return;
         }
-        let id = raft.id;
         let next = raft
             .prs()
             .iter()

@@ -160,8 +160,8 @@ pub trait Observer: Send + Sync {
         let _ = took;
     }
     /// Bytes were written to the log.
-    fn written(&self, bytes: usize) {
-        let _ = bytes;
+    fn written(&self, bytes: usize, took: Duration) {
+        let _ = (bytes, took);
     }
 }
 

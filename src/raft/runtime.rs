@@ -503,17 +503,18 @@ impl LogWriter {
                 Work::Purge { below, record } => purge = Some((below, record)),
             }
         }
+        let begun = self.clock.now();
         let bytes = self.writer.write()?;
+        let written = self.clock.now();
         if bytes > 0 {
-            self.observer.written(bytes);
+            self.observer.written(bytes, written.saturating_sub(begun));
         }
         if planted::is(Bug::AckBeforeSync) {
             self.transport.send(std::mem::take(&mut messages));
         }
         if sync {
-            let begun = self.clock.now();
             self.writer.sync()?;
-            self.observer.synced(self.clock.now().saturating_sub(begun));
+            self.observer.synced(self.clock.now().saturating_sub(written));
         }
         if !messages.is_empty() {
             self.transport.send(messages);
