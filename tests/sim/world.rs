@@ -880,7 +880,6 @@ fn config(name: String, data_dir: PathBuf, initial_cluster: Vec<(String, Vec<Str
         heartbeat_interval: Duration::from_nanos(HEARTBEAT),
         election_timeout: Duration::from_nanos(ELECTION),
         snapshot_count: 10_000,
-        checkpoint_pace: rusd::node::CheckpointPace::default(),
         snapshot_catchup_entries: 5_000,
         max_request_bytes: 1 << 20,
         quota_backend_bytes: 0,
