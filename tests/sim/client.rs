@@ -293,7 +293,7 @@ impl Client {
 async fn carry_out(node: &Node, ask: Ask) -> Result<Answer, Error> {
     let op = match ask {
         Ask::Range(range) => return node.range(&range).await.map(Answer::Range),
-        Ask::Renew(id) => return node.lease_renew(id).await.map(Answer::Ttl),
+        Ask::Renew(id) => return node.lease_renew_here(id).await.map(Answer::Ttl),
         Ask::Put(put) => Op::Put(put),
         Ask::Delete(delete) => Op::DeleteRange(delete),
         Ask::Txn(txn) => Op::Txn(txn),

@@ -209,6 +209,7 @@ impl Peers {
         body: Option<Bytes>,
         limit: Duration,
     ) -> Option<Answered> {
+        // Before the start, and where messages go another way, nobody is dialed.
         self.raft.get()?;
         let peer = self.peer(id)?;
         for url in &peer.urls {
