@@ -16,7 +16,7 @@ use super::hash::{Hasher, KeyValueHash};
 use super::index::Visit;
 use super::{Error, Mvcc};
 use crate::limits;
-use crate::store::{Bucket, CompactionCursor, Row, schema};
+use crate::store::{Bucket, Row, schema};
 use crate::types::Revision;
 
 /// Rows that are looked at together to decide whether their survivors move closer.
@@ -186,7 +186,7 @@ impl Scan {
         self.close_group();
         let (dead, survivors) = (take(&mut self.dead), take(&mut self.survivors));
         let (deleted, hash) = (dead.len(), self.hasher.finish());
-        let done = mvcc.store.delete_rows(dead, survivors, CompactionCursor::Finished(revision));
+        let done = mvcc.store.delete_rows(dead, survivors, revision);
         Phase::Delete { done, deleted, hash }
     }
 

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -16,7 +15,7 @@ use super::env::{Env, Writer};
 use super::schema::{self, Bucket};
 use super::space::{self, Reserve};
 use super::tail::Tail;
-use super::{CompactionCursor, Error, Options, Row, Sizes};
+use super::{Error, Options, Row, Sizes};
 use crate::limits::{COMMIT_BYTES_MAX, COMMIT_OPS_MAX, COMPACTION_ROWS_MAX, TAIL_BYTES_MAX};
 use crate::metrics;
 use crate::types::Revision;
@@ -65,25 +64,23 @@ pub(super) struct Job {
     /// Rows in revision order, and whether each is put back.
     rows: Vec<(Revision, bool)>,
     done: usize,
-    cursor: CompactionCursor,
+    /// The compaction that ends with the job.
+    compaction: i64,
     /// The seal that must be committed with the job or before it.
     after_seal: u64,
-    /// Cloned by every guard taken before the job was scheduled.
-    guards: Arc<()>,
     finished: oneshot::Sender<()>,
 }
 
 impl Job {
     pub(super) fn new(
         mut dead: Vec<(Revision, bool)>,
-        cursor: CompactionCursor,
+        compaction: i64,
         after_seal: u64,
-        guards: Arc<()>,
         finished: oneshot::Sender<()>,
     ) -> Self {
         dead.sort_unstable();
         dead.dedup_by_key(|(rev, _)| *rev);
-        Self { rows: dead, done: 0, cursor, after_seal, guards, finished }
+        Self { rows: dead, done: 0, compaction, after_seal, finished }
     }
 }
 
@@ -101,8 +98,6 @@ pub(super) struct Queue {
     /// A flush waits for this seal.
     pub flush_to: u64,
     pub jobs: VecDeque<Job>,
-    /// Stands for the guards taken since the last job was scheduled.
-    pub guards: Arc<()>,
     /// Cloned by everybody who needs all rows as they are.
     pub holds: Arc<()>,
     /// A commit under way deletes rows.
@@ -116,10 +111,8 @@ pub(super) struct Queue {
 
 impl Queue {
     fn job_is_ready(&self) -> bool {
-        Arc::strong_count(&self.holds) == 1
-            && self.jobs.front().is_some_and(|job| {
-                job.after_seal <= self.sealed && Arc::strong_count(&job.guards) == 1
-            })
+        let is_held = Arc::strong_count(&self.holds) > 1;
+        !is_held && self.jobs.front().is_some_and(|job| job.after_seal <= self.sealed)
     }
 
     fn has_entries(&self) -> bool {
@@ -224,15 +217,14 @@ impl Shared {
     pub(super) fn schedule(
         &self,
         rows: Vec<(Revision, bool)>,
-        cursor: CompactionCursor,
+        compaction: i64,
     ) -> oneshot::Receiver<()> {
         let (finished, receiver) = oneshot::channel();
         let open = self.open.lock();
         let mut queue = self.queue.lock();
         // The entry being applied may be the compaction itself: its rows go with it, not before.
         let after_seal = queue.sealed + u64::from(!open.is_empty());
-        let guards = std::mem::take(&mut queue.guards);
-        queue.jobs.push_back(Job::new(rows, cursor, after_seal, guards, finished));
+        queue.jobs.push_back(Job::new(rows, compaction, after_seal, finished));
         self.work.notify_one();
         receiver
     }
@@ -375,8 +367,8 @@ impl Shared {
         let job = queue.jobs.front().filter(|job| job.after_seal <= sealed)?;
         let rest = &job.rows[job.done..];
         let rows = rest[..rest.len().min(COMPACTION_ROWS_MAX)].to_vec();
-        let cursor = (rows.len() == rest.len()).then(|| job.cursor.clone());
-        Some(JobStep { rows, cursor })
+        let finishes = (rows.len() == rest.len()).then_some(job.compaction);
+        Some(JobStep { rows, finishes })
     }
 
     /// After a durable commit: the tail gives the rows up, then everybody is told.
@@ -425,10 +417,10 @@ impl From<&mut Queue> for Taken {
     }
 }
 
-/// A part of a job, small enough for one commit. The cursor comes with the last part.
+/// A part of a job, small enough for one commit. The last part finishes the compaction.
 struct JobStep {
     rows: Vec<(Revision, bool)>,
-    cursor: Option<CompactionCursor>,
+    finishes: Option<i64>,
 }
 
 /// Deletes all of the step's rows first and then puts the survivors back in order: the pages
@@ -445,24 +437,16 @@ fn write_step(writer: &mut Writer<'_>, step: &JobStep) -> Result<(), Error> {
     for (key, value) in &survivors {
         writer.restore_row(key, value)?;
     }
-    match &step.cursor {
-        Some(CompactionCursor::At(cursor)) => {
-            writer.put_own(schema::COMPACTION_CURSOR, Some(cursor))
-        }
-        Some(CompactionCursor::Finished(revision)) => {
-            let bytes = schema::revision_bytes(Revision::new(*revision, 0));
-            writer.put_own(schema::COMPACTION_CURSOR, None)?;
-            writer.put_small(Bucket::Meta, schema::FINISHED_COMPACT, Some(&bytes))
-        }
-        None => Ok(()),
-    }
+    let Some(revision) = step.finishes else { return Ok(()) };
+    let bytes = schema::revision_bytes(Revision::new(revision, 0));
+    writer.put_small(Bucket::Meta, schema::FINISHED_COMPACT, Some(&bytes))
 }
 
 fn finish_step(queue: &mut Queue, step: &JobStep) {
     if let Some(job) = queue.jobs.front_mut() {
         job.done += step.rows.len();
     }
-    if step.cursor.is_some() {
+    if step.finishes.is_some() {
         // The receiver may be gone: nobody has to wait for a compaction.
         let _ = queue.jobs.pop_front().map(|job| job.finished.send(()));
     }

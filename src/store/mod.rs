@@ -45,7 +45,7 @@ mod tests;
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -120,17 +120,6 @@ pub struct Opened {
     pub last: Option<Revision>,
     pub scheduled_compact: Option<Revision>,
     pub finished_compact: Option<Revision>,
-    /// Where an unfinished compaction stood, as its caller put it.
-    pub compaction_cursor: Option<Vec<u8>>,
-}
-
-/// What is written with the last rows of a part of a compaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CompactionCursor {
-    /// Where to resume; the bytes are the caller's.
-    At(Vec<u8>),
-    /// The compaction at this revision is complete.
-    Finished(i64),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,24 +128,6 @@ pub struct Sizes {
     pub total: u64,
     /// Bytes of the pages that hold something.
     pub in_use: u64,
-}
-
-/// Holds physical deletion back: rows whose deletion is scheduled after the guard was taken stay
-/// until it is dropped.
-pub struct ReadGuard {
-    epoch: Option<Arc<()>>,
-    shared: Weak<Shared>,
-}
-
-impl Drop for ReadGuard {
-    fn drop(&mut self) {
-        self.epoch = None;
-        if let Some(shared) = self.shared.upgrade() {
-            // Under the lock, so that the committer is either waiting or yet to look.
-            let _queue = shared.queue.lock();
-            shared.work.notify_one();
-        }
-    }
 }
 
 pub struct Store {
@@ -307,23 +278,17 @@ impl Store {
 
     /// Schedules the deletion of `dead` rows. `survivors` are the rows between them that stay: they
     /// are written anew, so that half-empty pages do not remain. The committer works it off in
-    /// parts, in the order of scheduling; the last part carries `cursor`. The receiver learns that
-    /// it is durable, or is closed if the store stops first.
+    /// parts, in the order of scheduling; with the last part the compaction at `revision` is noted
+    /// as finished. The receiver learns that it is durable, or is closed if the store stops first.
     pub fn delete_rows(
         &self,
         dead: Vec<Revision>,
         survivors: Vec<Revision>,
-        cursor: CompactionCursor,
+        revision: i64,
     ) -> oneshot::Receiver<()> {
         let mut rows: Vec<_> = dead.into_iter().map(|rev| (rev, false)).collect();
         rows.extend(survivors.into_iter().map(|rev| (rev, true)));
-        self.shared.schedule(rows, cursor)
-    }
-
-    /// Holds back what `delete_rows` schedules from now on.
-    pub fn read_guard(&self) -> ReadGuard {
-        let epoch = Arc::clone(&self.shared.queue.lock().guards);
-        ReadGuard { epoch: Some(epoch), shared: Arc::downgrade(&self.shared) }
+        self.shared.schedule(rows, revision)
     }
 
     /// The committer's next commit, for who runs the store without its thread; false if there is
@@ -444,6 +409,5 @@ fn read_opened(env: &Env, created: bool, generation: u64) -> Result<Opened, Erro
         last: reader.last_rev()?,
         scheduled_compact: revision(schema::SCHEDULED_COMPACT)?,
         finished_compact: revision(schema::FINISHED_COMPACT)?,
-        compaction_cursor: reader.own(schema::COMPACTION_CURSOR)?,
     })
 }

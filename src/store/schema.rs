@@ -73,7 +73,6 @@ pub const AUTH_REVISION: &[u8] = b"authRevision";
 
 /// Keys of `rusd`.
 pub(super) const FORMAT: &[u8] = b"format";
-pub(super) const COMPACTION_CURSOR: &[u8] = b"compactionCursor";
 
 /// The format that this build writes, and the only one so far that it reads.
 pub(super) const FORMAT_VERSION: u32 = 1;

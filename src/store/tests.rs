@@ -266,46 +266,19 @@ fn compaction_deletes_in_parts_and_keeps_the_survivors() {
     store.flush().unwrap();
     let before = store.sizes();
     let (dead, survivors): (Vec<_>, Vec<_>) = (2..5000).map(rev).partition(|r| r.main % 7 != 0);
-    wait(store.delete_rows(dead, survivors, CompactionCursor::At(b"half".to_vec())));
+    wait(store.delete_rows(dead, survivors, 5000));
     let kept = || (2..6000).filter(|main| *main >= 5000 || main % 7 == 0).map(sized);
     assert!(all(&store).into_iter().eq(kept()));
     assert!(store.sizes().in_use < before.in_use / 2, "{:?} {before:?}", store.sizes());
     drop(store);
     let (store, opened) = fixture.open(options());
-    assert_eq!(opened.compaction_cursor.as_deref(), Some(&b"half"[..]));
+    assert_eq!(opened.finished_compact, Some(rev(5000)));
     // What was deleted already is no error when the work is resumed.
-    wait(store.delete_rows(vec![rev(2), rev(5001)], Vec::new(), CompactionCursor::Finished(5500)));
+    wait(store.delete_rows(vec![rev(2), rev(5001)], Vec::new(), 5500));
     drop(store);
     let (store, opened) = fixture.open(options());
-    assert_eq!(opened.compaction_cursor, None);
     assert_eq!(opened.finished_compact, Some(rev(5500)));
     assert!(all(&store).into_iter().eq(kept().filter(|row| row.rev.main != 5001)));
-}
-
-#[test]
-fn a_guard_holds_back_what_is_scheduled_after_it() {
-    let fixture = Fixture::new();
-    let (store, _) = fixture.open(Options { commit_interval: Duration::ZERO, ..options() });
-    for main in 2..10 {
-        apply(&store, main, 10);
-    }
-    let first = store.read_guard();
-    let second = store.read_guard();
-    let mut held = store.delete_rows(vec![rev(2)], Vec::new(), CompactionCursor::Finished(3));
-    let late = store.read_guard();
-    for main in 10..20 {
-        apply(&store, main, 10);
-        store.flush().unwrap();
-    }
-    drop(first);
-    apply(&store, 20, 10);
-    store.flush().unwrap();
-    assert!(held.try_recv().is_err());
-    assert!(store.get(rev(2)).unwrap().is_some());
-    drop(second);
-    wait(held);
-    assert_eq!(store.get(rev(2)).unwrap(), None);
-    drop(late);
 }
 
 #[test]
@@ -315,7 +288,7 @@ fn a_compaction_is_not_durable_before_the_entry_that_asks_for_it() {
     apply(&store, 2, 10);
     apply(&store, 3, 10);
     store.put(Bucket::Meta, schema::SCHEDULED_COMPACT.to_vec(), b"...".to_vec());
-    let mut done = store.delete_rows(vec![rev(2)], Vec::new(), CompactionCursor::Finished(3));
+    let mut done = store.delete_rows(vec![rev(2)], Vec::new(), 3);
     store.flush().unwrap();
     assert!(done.try_recv().is_err());
     assert!(store.get(rev(2)).unwrap().is_some());
@@ -389,7 +362,7 @@ fn filled(rows: i64) -> Fixture {
     store.put(Bucket::Lease, b"lease".to_vec(), b"60".to_vec());
     store.seal(rows as u64 + 2, 1);
     let dead = (2..rows / 3).map(rev).collect();
-    wait(store.delete_rows(dead, Vec::new(), CompactionCursor::Finished(rows / 3)));
+    wait(store.delete_rows(dead, Vec::new(), rows / 3));
     store.close().unwrap();
     drop(store);
     fixture

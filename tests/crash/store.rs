@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rusd::clock::SystemClock;
-use rusd::store::{Bucket, CompactionCursor, Options, Row, Store};
+use rusd::store::{Bucket, Options, Row, Store};
 use rusd::types::Revision;
 
 use super::rounds;
@@ -71,7 +71,7 @@ fn store_workload() {
 fn compact(store: &Store, index: u64) {
     let rows = (index - 999..index - 99).map(|index| Revision::new(index as i64, 0));
     let (keep, dead) = rows.partition(|rev| rev.main % 10 == 0);
-    drop(store.delete_rows(dead, keep, CompactionCursor::Finished(index as i64)));
+    drop(store.delete_rows(dead, keep, index as i64));
 }
 
 /// Opens what is left and compares it with what the workload must have written.
