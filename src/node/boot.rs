@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use super::applier::Applier;
 use super::duties::Duties;
 use super::ids::RequestIds;
+use super::install::{Door, Installs};
 use super::steps::Steps;
 use super::sweeper::{SweepWorker, Sweeper};
 use super::waits::{AppliedWaits, Waits};
@@ -99,7 +100,7 @@ impl StoredConfState {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    fn parse(json: &[u8]) -> Result<ConfState, StartError> {
+    pub(super) fn parse(json: &[u8]) -> Result<ConfState, StartError> {
         let stored: Self = serde_json::from_slice(json).map_err(|error| StartError::Malformed {
             table: Bucket::Meta.name(),
             what: format!("confState: {error}"),
@@ -189,10 +190,10 @@ impl Identity {
 }
 
 /// The state as the store holds it.
-struct Loaded {
-    lessor: Lessor,
-    members: Members,
-    restore: Restore,
+pub(super) struct Loaded {
+    pub lessor: Lessor,
+    pub members: Members,
+    pub restore: Restore,
 }
 
 /// What a member stands on: the system, or a simulator's idea of it.
@@ -229,6 +230,10 @@ pub(super) fn start(
     let has_log = raft::exists(&*surroundings.disk, &wal);
     if has_log && store::is_missing(&db)? {
         return Err(StartError::MissingStore { db, wal });
+    }
+    if has_log && store::has_other(&db)? {
+        let snapshot = raft::last_snapshot(&surroundings.disk, &wal, surroundings.log)?;
+        store::settle(&db, snapshot.map(|record| record.index))?;
     }
     let options = &mut surroundings.store;
     options.commit_interval = config.commit_interval;
@@ -313,7 +318,7 @@ impl Node {
     }
 }
 
-fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartError> {
+pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartError> {
     let mut lessor = Lessor::default();
     for (_, value) in store.bucket_iter(Bucket::Lease)? {
         let lease = leasepb::Lease::decode(value.as_slice()).map_err(|error| {
@@ -433,7 +438,7 @@ fn assemble(
     raft_config: raft::Config,
     stepped: bool,
 ) -> Result<(Node, Option<Steps>), StartError> {
-    let Surroundings { clock, disk, transport, .. } = surroundings;
+    let Surroundings { clock, disk, transport, store: options, .. } = surroundings;
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let fatal = watch::Sender::new(None);
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
@@ -465,6 +470,8 @@ fn assemble(
         restore.unfinished,
     );
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
+    let installs = Arc::new(Installs::default());
+    let door = Door { store: Arc::clone(&store), installs: Arc::clone(&installs), options };
     let machine = Machine {
         store: Arc::clone(&store),
         mvcc: Arc::clone(&mvcc),
@@ -483,6 +490,7 @@ fn assemble(
         no_space: Arc::clone(&no_space),
         conf_states: Arc::clone(&conf_states),
         raft: raft.clone(),
+        installs,
     };
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
     let (sweeper, threads, steps) = match turns {
@@ -516,6 +524,7 @@ fn assemble(
         waits,
         applied,
         sweeper,
+        snapshots: Arc::new(door),
         threads: Mutex::new(threads),
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),

@@ -21,6 +21,7 @@ mod boot;
 mod duties;
 mod error;
 mod ids;
+mod install;
 mod snapshot;
 mod status;
 mod steps;
@@ -55,6 +56,7 @@ pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
 pub use boot::{StartError, Surroundings};
 pub use error::Error;
+pub use install::{InstallError, restore_store};
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
@@ -107,6 +109,7 @@ struct Inner {
     waits: Arc<Waits>,
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
+    snapshots: Arc<dyn raft::peer::Snapshots>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     ready: watch::Sender<bool>,
     leader: watch::Sender<u64>,
@@ -359,6 +362,11 @@ impl Node {
     /// The leader's id; 0 while there is none.
     pub fn leader(&self) -> watch::Receiver<u64> {
         self.0.leader.subscribe()
+    }
+
+    /// What goes between members when one is too far behind for the log.
+    pub fn snapshots(&self) -> Arc<dyn raft::peer::Snapshots> {
+        Arc::clone(&self.0.snapshots)
     }
 
     /// Whether the member has said through the log who it is, and may serve.

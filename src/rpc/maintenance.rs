@@ -14,8 +14,7 @@ use crate::node::{self, Op, Piece, Pieces, Reply};
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{
     AlarmRequest, AlarmResponse, DowngradeInfo, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, ResponseHeader, SnapshotRequest, SnapshotResponse,
-    StatusRequest, StatusResponse,
+    HashResponse, ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
 
 impl Server {

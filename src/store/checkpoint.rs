@@ -82,7 +82,8 @@ impl Store {
         binding: &CheckpointBinding,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Error> {
-        let path = self.generation_dir.join(FILE);
+        let generation_dir = self.place.read().1.clone();
+        let path = generation_dir.join(FILE);
         let temporary = path.with_extension("tmp");
         let produce = || -> io::Result<()> {
             let mut options = OpenOptions::new();
@@ -95,7 +96,7 @@ impl Store {
             fs::rename(&temporary, &path)
         };
         produce().map_err(Error::io(&path))?;
-        dir::sync_dir(&self.generation_dir)
+        dir::sync_dir(&generation_dir)
     }
 
     /// The checkpoint, if it was written for exactly this state. Damage in its payload shows as an
@@ -104,7 +105,7 @@ impl Store {
         &self,
         binding: &CheckpointBinding,
     ) -> Result<CheckpointReader, Unusable> {
-        open(&self.generation_dir.join(FILE), binding)
+        open(&self.place.read().1.join(FILE), binding)
     }
 }
 

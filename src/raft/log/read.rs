@@ -251,10 +251,13 @@ impl Scan {
         Ok(())
     }
 
-    /// A snapshot beyond the entries stands in for all that are missing.
+    /// A snapshot beyond the entries stands in for all that are missing, and one that contradicts
+    /// them in place of all.
     fn snapshot(&mut self, snapshot: SnapshotRecord) {
         self.last_written = self.last_written.max(snapshot.index);
-        if snapshot.index > self.table.last_index() {
+        let logged = self.table.term(snapshot.index);
+        let contradicts = logged.is_some_and(|term| term != snapshot.term);
+        if snapshot.index > self.table.last_index() || contradicts {
             self.table.restart(snapshot.index, snapshot.term);
         }
         self.snapshots.push(snapshot);

@@ -14,19 +14,23 @@
 //! what matters. Both ends of a silent link notice: the sender puts a sign of life into each stream
 //! and the reader hangs up without one.
 //!
-//! Caveats: snapshots do not travel yet. Until it is proven that this member applies every request
+//! A member that is too far behind for the log gets a snapshot by a request of its own.
+//!
+//! Caveats: until it is proven that this member applies every request
 //! just as etcd does, it neither reads from nor answers members that do not say that they are rusd.
 
 mod answer;
 mod dial;
 mod frame;
+mod snapshot;
 
 pub use self::answer::PeerBody;
 pub use self::dial::{Dial, Dialing, Link, TcpDial};
+pub use self::snapshot::{IncomingSnapshot, OutgoingSnapshot, SnapshotPlace, Snapshots};
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -56,6 +60,11 @@ pub struct Peers {
     runtime: tokio::runtime::Handle,
     raft: OnceLock<Handle>,
     known: RwLock<Known>,
+    me: Weak<Self>,
+    snapshots: OnceLock<Arc<dyn Snapshots>>,
+    /// Held while a snapshot is received.
+    receives_snapshot: tokio::sync::Mutex<()>,
+    snapshots_refused: AtomicU64,
 }
 
 #[derive(Default)]
@@ -93,6 +102,7 @@ struct Peer {
     /// The streams that the peer has dialed.
     streams: Mutex<[Option<Outgoing>; 2]>,
     readers: Mutex<Vec<AbortHandle>>,
+    sends_snapshot: AtomicBool,
 }
 
 /// The sending end of a stream, and what is queued in it.
@@ -108,7 +118,17 @@ impl Peers {
         dial: Arc<dyn Dial>,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Self> {
-        Arc::new(Self { config, dial, runtime, raft: OnceLock::new(), known: RwLock::default() })
+        Arc::new_cyclic(|me| Self {
+            config,
+            dial,
+            runtime,
+            raft: OnceLock::new(),
+            known: RwLock::default(),
+            me: me.clone(),
+            snapshots: OnceLock::new(),
+            receives_snapshot: tokio::sync::Mutex::default(),
+            snapshots_refused: AtomicU64::new(0),
+        })
     }
 
     /// Gives received messages to raft from now on, and dials the peers known so far.
@@ -129,7 +149,13 @@ impl Peers {
         if known.peers.get(&id).is_some_and(|peer| peer.urls == urls) {
             return;
         }
-        let peer = Peer { id, urls, streams: Mutex::default(), readers: Mutex::default() };
+        let peer = Peer {
+            id,
+            urls,
+            streams: Mutex::default(),
+            readers: Mutex::default(),
+            sends_snapshot: AtomicBool::new(false),
+        };
         let peer = Arc::new(peer);
         if let Some(old) = known.peers.insert(id, Arc::clone(&peer)) {
             // It goes on with the streams that it has dialed.
@@ -229,6 +255,10 @@ impl Transport for Peers {
     fn send(&self, messages: Vec<Message>) {
         for message in messages {
             let to = message.to;
+            if message.msg_type == MessageType::MsgSnapshot as i32 {
+                self.send_snapshot(message);
+                continue;
+            }
             let sent = self.peer(to).is_some_and(|peer| peer.send(message));
             if !sent && let Some(raft) = self.raft.get() {
                 // It only makes raft probe earlier.

@@ -1,0 +1,178 @@
+//! Another generation beside the one in use: built from a snapshot, then put in its place.
+//!
+//! What is being built stands in a directory that nothing names, so an interrupted build is only
+//! litter. CURRENT is what makes a generation count, and it changes by one rename.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::committer::{Batch, Queue};
+use super::env::{self, Env};
+use super::{Bucket, Error, Opened, Options, Pair, Row, Store, check, dir, read_opened, schema};
+
+/// A generation that is being filled.
+pub struct Building {
+    db: PathBuf,
+    generation: u64,
+    env: Env,
+}
+
+impl Building {
+    /// Begins the generation after the current one. What earlier attempts left is removed.
+    pub fn begin(db: &Path) -> Result<Self, Error> {
+        let current = dir::read_current(db)?;
+        remove_others(db, current)?;
+        Self::make(db, current + 1)
+    }
+
+    /// Begins the first generation of a store that is not there yet.
+    pub fn first(db: &Path) -> Result<Self, Error> {
+        Self::make(db, 1)
+    }
+
+    fn make(db: &Path, generation: u64) -> Result<Self, Error> {
+        let generation_dir = dir::generation_dir(db, generation);
+        dir::create_dir(&generation_dir)?;
+        let env = Env::open(&generation_dir)?;
+        let mut writer = env.write()?;
+        writer.put_own(schema::FORMAT, Some(&schema::FORMAT_VERSION.to_le_bytes()))?;
+        writer.commit()?;
+        Ok(Self { db: db.to_path_buf(), generation, env })
+    }
+
+    /// Adds rows in the order of history, in one durable commit.
+    pub fn rows<'a>(&mut self, rows: impl IntoIterator<Item = &'a Row>) -> Result<(), Error> {
+        let mut writer = self.env.write()?;
+        for row in rows {
+            writer.put_row(row)?;
+        }
+        writer.commit()
+    }
+
+    /// Adds pairs of a small bucket, in one durable commit.
+    pub fn pairs(&mut self, bucket: Bucket, pairs: &[Pair]) -> Result<(), Error> {
+        let mut writer = self.env.write()?;
+        for (key, value) in pairs {
+            writer.put_small(bucket, key, Some(value))?;
+        }
+        writer.commit()
+    }
+
+    /// Makes the names durable, and gives the generation as a store that can be read.
+    pub fn finish(self, mut options: Options) -> Result<(Store, Opened), Error> {
+        let generation_dir = dir::generation_dir(&self.db, self.generation);
+        dir::sync_dir(&generation_dir)?;
+        dir::sync_dir(&self.db)?;
+        let opened = read_opened(&self.env, true, self.generation)?;
+        (options.committer, options.reserve_bytes) = (false, 0);
+        let store = Store::over(&self.db, self.env, &opened, options)?;
+        Ok((store, opened))
+    }
+
+    /// Makes this the store's generation, durably.
+    pub fn name_current(db: &Path, generation: u64) -> Result<(), Error> {
+        dir::write_current(db, generation)
+    }
+}
+
+impl Store {
+    /// Takes the place of what was there: CURRENT first, then everything in memory. Only the thread
+    /// that applies may ask, and nobody may be reading rows.
+    pub fn install(&self, new: &Self) -> Result<(), Error> {
+        let db = new.db().to_path_buf();
+        self.end("another generation takes its place");
+        let (generation, generation_dir) = new.place.read().clone();
+        dir::write_current(&db, generation)?;
+        *self.place.write() = (generation, generation_dir);
+        *self.shared.env.write() = new.shared.env();
+        *self.shared.open.lock() = Batch::default();
+        *self.shared.held.lock() = None;
+        *self.shared.tail.write() = super::tail::Tail::default();
+        *self.shared.sizes.lock() = new.sizes();
+        {
+            let mut queue = self.shared.queue.lock();
+            let position = new.shared.queue.lock().position;
+            let sealed = queue.sealed;
+            // What was sealed is part of what came, so who waits for it may go on.
+            *queue = Queue {
+                position,
+                durable: position,
+                sealed,
+                committed: sealed,
+                ..Queue::default()
+            };
+        }
+        self.shared.done.notify_all();
+        self.start_committer(&db)?;
+        remove_others(&db, generation)
+    }
+
+    fn db(&self) -> PathBuf {
+        let place = self.place.read();
+        place.1.parent().map_or_else(|| place.1.clone(), Path::to_path_buf)
+    }
+
+    /// Where generations are built.
+    pub fn directory(&self) -> PathBuf {
+        self.db()
+    }
+}
+
+/// Whether a generation stands beside the current one, as a crash during an installation leaves it.
+pub fn has_other(db: &Path) -> Result<bool, Error> {
+    let current = dir::read_current(db)?;
+    Ok(dir::generations(db)?.iter().any(|generation| *generation != current))
+}
+
+/// After a crash: if the log says that a snapshot at `index` is part of the state, and the current
+/// generation is older, the one with exactly that index takes its place. All others are removed.
+pub fn settle(db: &Path, index: Option<u64>) -> Result<(), Error> {
+    let current = dir::read_current(db)?;
+    let mut chosen = current;
+    if let Some(index) = index
+        && consistent_index(db, current)? < index
+    {
+        for generation in dir::generations(db)? {
+            // One that was never completed cannot be read, or has another index.
+            if generation != current && consistent_index(db, generation).is_ok_and(|at| at == index)
+            {
+                chosen = generation;
+            }
+        }
+    }
+    if chosen != current {
+        tracing::info!(generation = chosen, "completing the installation of a snapshot");
+        dir::write_current(db, chosen)?;
+    }
+    remove_others(db, chosen)
+}
+
+fn consistent_index(db: &Path, generation: u64) -> Result<u64, Error> {
+    let generation_dir = dir::generation_dir(db, generation);
+    check::check(&generation_dir.join(env::DATA_FILE))?;
+    let env = Env::open(&generation_dir)?;
+    Ok(read_opened(&env, false, generation)?.consistent_index)
+}
+
+fn remove_others(db: &Path, current: u64) -> Result<(), Error> {
+    for generation in dir::generations(db)? {
+        if generation != current {
+            let path = dir::generation_dir(db, generation);
+            std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        }
+    }
+    dir::sync_dir(db)
+}
+
+impl Store {
+    pub(super) fn start_committer(&self, db: &Path) -> Result<(), Error> {
+        if !self.shared.options.committer {
+            return Ok(());
+        }
+        let committer = Arc::clone(&self.shared);
+        let builder = std::thread::Builder::new().name("committer".to_owned());
+        let thread = builder.spawn(move || super::committer::run(&committer));
+        *self.committer.lock() = Some(thread.map_err(Error::io(db))?);
+        Ok(())
+    }
+}
