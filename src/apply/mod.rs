@@ -23,11 +23,11 @@ use parking_lot::{Mutex, RwLock};
 use prost::Message;
 
 use crate::lease::{self, Lessor};
-use crate::members::{Member, Members, member_key};
+use crate::members::{self, Members, Refused, member_key};
 use crate::mvcc::{self, Change, Compaction, Leases, Mvcc};
-use crate::pb::alarm_request::AlarmAction;
 use crate::pb::raw::{DeleteRangeResponse, PutResponse, TxnResponse};
 use crate::pb::request_op::Request;
+use crate::pb::{self, alarm_request::AlarmAction};
 use crate::pb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, CompactionRequest, CompactionResponse,
     LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest,
@@ -56,6 +56,28 @@ pub enum Error {
     NoSpace,
     #[error("corrupt cluster")]
     Corrupt,
+    #[error("member not found")]
+    MemberNotFound,
+    #[error("member ID already exist")]
+    MemberExist,
+    #[error("Peer URLs already exists")]
+    PeerUrlExist,
+    #[error("can only promote a learner member")]
+    MemberNotLearner,
+    #[error("re-configuration failed due to not enough started members")]
+    MemberNotEnoughStarted,
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Removed | Refused::NotFound => Self::MemberNotFound,
+            Refused::Exists => Self::MemberExist,
+            Refused::PeerUrlExists => Self::PeerUrlExist,
+            Refused::NotLearner => Self::MemberNotLearner,
+            Refused::LastVoter => Self::MemberNotEnoughStarted,
+        }
+    }
 }
 
 /// The member cannot go on.
@@ -107,6 +129,8 @@ pub enum Reply {
     LeaseGrant(LeaseGrantResponse),
     LeaseRevoke(LeaseRevokeResponse),
     Alarm(AlarmResponse),
+    /// The members after a change.
+    Members(Vec<pb::Member>),
     /// Of requests that members make themselves.
     Done,
 }
@@ -220,12 +244,20 @@ impl Machine {
         Ok(outcome)
     }
 
-    /// Adds a member, as a configuration change's context describes it.
-    pub fn add_member(&self, context: &[u8]) -> Result<(), Fatal> {
-        let member = Member::from_json(context)?;
-        self.store.put(Bucket::Members, member_key(member.id), member.to_json());
-        self.members.write().insert(member);
-        Ok(())
+    /// Changes the membership if the change is valid. The caller seals the entry, as the
+    /// configuration goes with it.
+    pub fn change_members(&self, change: &members::Change) -> Result<Reply, Error> {
+        let mut members = self.members.write();
+        members.validate(change)?;
+        let key = member_key(change.id());
+        match members.change(change) {
+            Some(member) => self.store.put(Bucket::Members, key, member.to_json()),
+            None => {
+                self.store.delete(Bucket::Members, key.clone());
+                self.store.put(Bucket::MembersRemoved, key, b"removed".to_vec());
+            }
+        }
+        Ok(Reply::Members(members.list()))
     }
 
     /// Alarms stand in front of everything else.

@@ -10,6 +10,7 @@
 //! but not ready. The JSON gateway is not served yet and says so.
 
 mod health;
+mod peer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,6 @@ use http_body_util::Full;
 
 use crate::metrics;
 use crate::node::Node;
-use crate::pb::Member;
 
 pub type Answer = Response<Full<Bytes>>;
 
@@ -69,8 +69,7 @@ impl Http {
     pub async fn answer(&self, port: Port, parts: &Parts) -> Answer {
         match port {
             Port::Client => {}
-            Port::Metrics => return self.route(port, parts).await,
-            Port::Peer => return self.peer(parts),
+            Port::Metrics | Port::Peer => return self.route(port, parts).await,
         }
         if let Some(refusal) = self.refuse_host(parts) {
             return refusal;
@@ -106,21 +105,6 @@ impl Http {
             return typed(StatusCode::NOT_IMPLEMENTED, JSON, text);
         }
         error(StatusCode::NOT_FOUND, "404 page not found")
-    }
-
-    /// Version and members, for members and tools that ask a peer URL.
-    fn peer(&self, parts: &Parts) -> Answer {
-        let mut answer = match (parts.uri.path(), parts.method == Method::GET) {
-            ("/version" | "/members", false) => not_allowed(),
-            ("/version", _) => self.version(),
-            ("/members", _) => typed(StatusCode::OK, JSON, &members_json(&self.node.members())),
-            _ => error(StatusCode::NOT_FOUND, "404 page not found"),
-        };
-        let cluster = format!("{:x}", self.node.header().cluster_id);
-        if let Ok(cluster) = HeaderValue::from_str(&cluster) {
-            answer.headers_mut().insert("x-etcd-cluster-id", cluster);
-        }
-        answer
     }
 
     /// A page that a browser loaded from elsewhere must not reach this server through a name that
@@ -226,27 +210,6 @@ impl Http {
         );
         typed(StatusCode::OK, HeaderValue::from_static("application/json; charset=utf-8"), &text)
     }
-}
-
-/// The members as etcd's peers read them.
-fn members_json(members: &[Member]) -> String {
-    let members: Vec<serde_json::Value> = members
-        .iter()
-        .map(|member| {
-            let mut json = serde_json::json!({ "id": member.id, "peerURLs": member.peer_ur_ls });
-            if member.is_learner {
-                json["isLearner"] = true.into();
-            }
-            if !member.name.is_empty() {
-                json["name"] = member.name.as_str().into();
-            }
-            if !member.client_ur_ls.is_empty() {
-                json["clientURLs"] = member.client_ur_ls.clone().into();
-            }
-            json
-        })
-        .collect();
-    format!("{}\n", serde_json::Value::from(members))
 }
 
 /// Soft and hard limit of open files.

@@ -192,6 +192,9 @@ pub const LOG_LINES_PER_SECOND: u64 = 100;
 /// Log messages that are counted apart; more share places.
 pub const LOG_SAMPLER_PLACES: usize = 4096;
 
+/// Pause before a proposal that found no leader is made again: a fraction of an election.
+pub const PROPOSE_RETRY: Duration = Duration::from_millis(20);
+
 /// A configuration file; etcd's longest is a few kilobytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Branches above one another in a bbolt file: each has two children, so fewer bits than a page

@@ -3,16 +3,25 @@
 //! Members are stored as etcd stores them: JSON under the hexadecimal id. The map is small, so it
 //! lives in memory and every change is written through by the caller.
 
+mod change;
+
+pub use change::{Change, Refused};
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::pb::{self, AlarmMember};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     pub id: u64,
-    #[serde(rename = "peerURLs", default)]
+    #[serde(
+        rename = "peerURLs",
+        default,
+        serialize_with = "or_null",
+        deserialize_with = "null_or"
+    )]
     pub peer_urls: Vec<String>,
     #[serde(rename = "isLearner", default, skip_serializing_if = "std::ops::Not::not")]
     pub is_learner: bool,
@@ -21,6 +30,15 @@ pub struct Member {
     pub name: String,
     #[serde(rename = "clientURLs", default, skip_serializing_if = "Vec::is_empty")]
     pub client_urls: Vec<String>,
+}
+
+/// Go writes a list that was never made as null.
+fn or_null<S: Serializer>(urls: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    Some(urls).filter(|urls| !urls.is_empty()).serialize(serializer)
+}
+
+fn null_or<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +96,11 @@ impl Members {
 
     pub fn is_removed(&self, id: u64) -> bool {
         self.removed.contains(&id)
+    }
+
+    /// Members of the past, whose ids are never used again.
+    pub fn removed(&self) -> impl Iterator<Item = u64> {
+        self.removed.iter().copied()
     }
 
     pub fn get(&self, id: u64) -> Option<&Member> {

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::boot::{ConfStates, Loaded, StoredConfState};
 use super::install::{Installs, Prepared};
+use super::membership::{self, Circle};
 use super::sweeper::{Sweep, SweepQueue};
 use super::waits::{AppliedWaits, Waits};
 use crate::apply::{self, Fatal, Machine, Outcome, Reply};
@@ -29,6 +30,7 @@ pub(super) struct Applier {
     pub conf_states: Arc<ConfStates>,
     pub raft: raft::Handle,
     pub installs: Arc<Installs>,
+    pub circle: Circle,
 }
 
 type Answer = (u64, Result<Reply, apply::Error>);
@@ -66,7 +68,7 @@ impl Applier {
                     self.take(outcome, &mut answers, &mut changes, &mut sweeps);
                 }
                 Committed::ConfChange { index, term, change } => {
-                    self.apply_conf_change(index, term, change)?;
+                    answers.push(self.apply_conf_change(index, term, change)?);
                     last = index;
                 }
                 Committed::Snapshot { index, conf_state, .. } => {
@@ -105,6 +107,7 @@ impl Applier {
         let started = self.clock.now();
         self.machine.mvcc.install(&mvcc, || self.machine.store.install(&store))?;
         *self.machine.lessor.lock() = lessor;
+        self.circle.replaced(&members);
         *self.machine.members.write() = members;
         self.conf_states.push(index, conf_state.clone());
         self.hub.replace(self.machine.mvcc.current().revision);
@@ -119,10 +122,18 @@ impl Applier {
         Ok(())
     }
 
-    /// Only additions are ever proposed so far: the first members of a cluster.
-    fn apply_conf_change(&self, index: u64, term: u64, change: ConfChange) -> Result<(), Fatal> {
-        self.machine.add_member(&change.context)?;
-        let conf_state = match self.raft.apply_conf_change(index, Some(change)) {
+    /// A change that the members' rules refuse passes raft as one that changes nothing.
+    fn apply_conf_change(
+        &self,
+        index: u64,
+        term: u64,
+        change: ConfChange,
+    ) -> Result<Answer, Fatal> {
+        let id = change.id;
+        let wanted = membership::wanted(&change)?;
+        let reply = self.machine.change_members(&wanted);
+        let effective = reply.is_ok().then_some(change);
+        let conf_state = match self.raft.apply_conf_change(index, effective) {
             Ok(conf_state) => conf_state,
             // Raft is stopping, and this entry will be applied again.
             Err(error) => return Err(Fatal::ConfChange(error.to_string())),
@@ -131,7 +142,11 @@ impl Applier {
         self.conf_states.push(index, conf_state);
         self.machine.store.set_conf_state(json);
         self.machine.store.seal(index, term);
-        Ok(())
+        match &reply {
+            Ok(_) => self.circle.changed(&wanted),
+            Err(error) => tracing::warn!(%error, "a configuration change was refused"),
+        }
+        Ok((id, reply))
     }
 
     fn take(

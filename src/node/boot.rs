@@ -1,7 +1,7 @@
 //! Start and stop: directories, state, threads, in the order that makes a cut at any point harmless.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
@@ -17,10 +17,11 @@ use super::applier::Applier;
 use super::duties::Duties;
 use super::ids::RequestIds;
 use super::install::{Door, Installs};
+use super::membership::Circle;
 use super::steps::Steps;
 use super::sweeper::{SweepWorker, Sweeper};
 use super::waits::{AppliedWaits, Waits};
-use super::{Config, Inner, Node};
+use super::{Config, Inner, Node, membership};
 use crate::apply::{Machine, Quota};
 use crate::clock::Clock;
 use crate::lease::Lessor;
@@ -139,12 +140,17 @@ impl ConfStates {
 /// Tells the rest of the member what raft meets.
 struct Observer {
     fatal: watch::Sender<Option<String>>,
+    waits: Arc<Waits>,
 }
 
 impl raft::Observer for Observer {
     fn fatal(&self, error: &raft::Error) {
         tracing::error!(%error, "raft cannot go on");
         self.fatal.send_replace(Some(error.to_string()));
+    }
+
+    fn dropped(&self, tickets: &[u64]) {
+        tickets.iter().for_each(|ticket| self.waits.dropped(*ticket));
     }
 
     fn synced(&self, took: Duration) {
@@ -168,7 +174,10 @@ struct Identity {
 
 impl Identity {
     /// A log that exists says it, and the flags of the first start count no more.
-    const OF_THE_LOG: Self = Self { member_id: 0, cluster_id: 0, bootstrap: None };
+    fn of_the_log(disk: &dyn Disk, wal: &Path) -> Result<Self, StartError> {
+        let raft::log::Metadata { node_id: member_id, cluster_id } = raft::identity(disk, wal)?;
+        Ok(Self { member_id, cluster_id, bootstrap: None })
+    }
 
     fn new(config: &Config) -> Result<Self, StartError> {
         let member = |(_, peer_urls): &(String, Vec<String>)| {
@@ -200,7 +209,8 @@ pub(super) struct Loaded {
 pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     pub disk: Arc<dyn Disk>,
-    pub transport: Arc<dyn raft::Transport>,
+    /// None: the member and its peers dial each other.
+    pub transport: Option<Arc<dyn raft::Transport>>,
     pub log: raft::log::Options,
     pub store: Options,
 }
@@ -209,7 +219,7 @@ impl Surroundings {
     pub fn system(clock: Arc<dyn Clock>) -> Self {
         Self {
             disk: Arc::new(SystemDisk),
-            transport: Arc::new(raft::NoTransport),
+            transport: None,
             log: raft::log::Options::default(),
             store: Options::new(Arc::clone(&clock)),
             clock,
@@ -244,7 +254,9 @@ pub(super) fn start(
         return Err(StartError::MissingLog { db, wal, applied });
     }
     let store = Arc::new(store);
-    let identity = if has_log { Identity::OF_THE_LOG } else { Identity::new(&config)? };
+    let disk = &*surroundings.disk;
+    let identity =
+        if has_log { Identity::of_the_log(disk, &wal)? } else { Identity::new(&config)? };
     let conf_state = opened.conf_state.as_deref().map(StoredConfState::parse).transpose()?;
     let conf_state = conf_state.unwrap_or_default();
     let raft_config = raft::Config {
@@ -286,6 +298,7 @@ impl Node {
         inner.stopping.send_replace(true);
         let Some(raft) = inner.raft_threads.lock().take() else { return };
         raft.stop();
+        inner.peers.stop();
         for thread in inner.threads.lock().drain(..) {
             let _ = thread.join();
         }
@@ -439,25 +452,33 @@ fn assemble(
     stepped: bool,
 ) -> Result<(Node, Option<Steps>), StartError> {
     let Surroundings { clock, disk, transport, store: options, .. } = surroundings;
+    let dials = transport.is_none();
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let fatal = watch::Sender::new(None);
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
+    let waits = Arc::new(Waits::default());
+    let peers = membership::peers(&config, &raft_config);
     let surroundings = raft::Surroundings {
         clock: Arc::clone(&clock),
         disk,
-        transport,
-        observer: Arc::new(Observer { fatal: fatal.clone() }),
+        transport: transport.unwrap_or_else(|| Arc::clone(&peers) as Arc<dyn raft::Transport>),
+        observer: Arc::new(Observer { fatal: fatal.clone(), waits: Arc::clone(&waits) }),
         applier: committed,
     };
     let bootstrap = identity.bootstrap.as_ref();
     let (raft, raft_threads, turns, loaded) =
         open_both(&store, opened, raft_config, surroundings, bootstrap, stepped)?;
     let Loaded { lessor, members, restore } = loaded;
+    let removed = watch::Sender::new(false);
+    let id = raft_threads.metadata().node_id;
+    let circle = Circle { id, peers: Arc::clone(&peers), removed: removed.clone() };
+    if dials {
+        circle.start(&raft, &members, &waits);
+    }
     let mvcc = Arc::new(restore.mvcc);
     let lessor = Arc::new(Mutex::new(lessor));
     let members = Arc::new(RwLock::new(members));
     let hub = Hub::new(Arc::clone(&mvcc));
-    let waits = Arc::new(Waits::default());
     let applied = Arc::new(AppliedWaits::new(applied_index));
     let no_space = Arc::new(Notify::new());
     let size_bytes = Arc::new(AtomicI64::new(0));
@@ -471,7 +492,8 @@ fn assemble(
     );
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
     let installs = Arc::new(Installs::default());
-    let door = Door { store: Arc::clone(&store), installs: Arc::clone(&installs), options };
+    let door = Door { store: Arc::downgrade(&store), installs: Arc::clone(&installs), options };
+    peers.serve_snapshots(Arc::new(door));
     let machine = Machine {
         store: Arc::clone(&store),
         mvcc: Arc::clone(&mvcc),
@@ -491,6 +513,7 @@ fn assemble(
         conf_states: Arc::clone(&conf_states),
         raft: raft.clone(),
         installs,
+        circle,
     };
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
     let (sweeper, threads, steps) = match turns {
@@ -514,6 +537,7 @@ fn assemble(
         config,
         clock,
         raft,
+        peers,
         raft_threads: Mutex::new(Some(raft_threads)),
         store,
         mvcc,
@@ -524,11 +548,11 @@ fn assemble(
         waits,
         applied,
         sweeper,
-        snapshots: Arc::new(door),
         threads: Mutex::new(threads),
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),
         fatal,
+        removed,
         stopping: watch::Sender::new(false),
         _lock: lock,
     }));

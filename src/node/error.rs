@@ -31,8 +31,31 @@ pub enum Error {
     Timeout,
     #[error("server stopped")]
     Stopped,
+    /// The proposal is in no log: there was no leader to take it.
+    #[error("raft proposal dropped")]
+    Dropped,
     #[error("context deadline exceeded")]
     DeadlineExceeded,
+    #[error("member not found")]
+    MemberNotFound,
+    #[error("member ID already exist")]
+    MemberExist,
+    #[error("Peer URLs already exists")]
+    PeerUrlExist,
+    #[error("can only promote a learner member")]
+    MemberNotLearner,
+    #[error("can only promote a learner member which is in sync with leader")]
+    LearnerNotReady,
+    #[error("re-configuration failed due to not enough started members")]
+    MemberNotEnoughStarted,
+    #[error("too many learner members in cluster")]
+    TooManyLearners,
+    #[error("unhealthy cluster")]
+    Unhealthy,
+    #[error("not leader")]
+    NotLeader,
+    #[error("bad leader transferee")]
+    BadLeaderTransferee,
     /// The disk holds what it should not; the text names it.
     #[error("{0}")]
     Internal(String),
@@ -49,6 +72,11 @@ impl From<apply::Error> for Error {
             apply::Error::LeaseTtlTooLarge => Self::LeaseTtlTooLarge,
             apply::Error::NoSpace => Self::NoSpace,
             apply::Error::Corrupt => Self::Corrupt,
+            apply::Error::MemberNotFound => Self::MemberNotFound,
+            apply::Error::MemberExist => Self::MemberExist,
+            apply::Error::PeerUrlExist => Self::PeerUrlExist,
+            apply::Error::MemberNotLearner => Self::MemberNotLearner,
+            apply::Error::MemberNotEnoughStarted => Self::MemberNotEnoughStarted,
         }
     }
 }

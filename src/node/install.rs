@@ -13,7 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -126,14 +126,21 @@ impl Installs {
 
 /// The member's side of snapshots between members.
 pub(super) struct Door {
-    pub store: Arc<Store>,
+    /// The store ends with the member, and peers may hold on longer.
+    pub store: Weak<Store>,
     pub installs: Arc<Installs>,
     pub options: Options,
 }
 
+impl Door {
+    fn store(&self) -> io::Result<Arc<Store>> {
+        self.store.upgrade().ok_or_else(|| io::Error::other("the member is stopping"))
+    }
+}
+
 impl Snapshots for Door {
     fn open(&self) -> io::Result<Box<dyn OutgoingSnapshot>> {
-        let snapshot = Snapshot::new(&self.store).map_err(io::Error::other)?;
+        let snapshot = Snapshot::new(&*self.store()?).map_err(io::Error::other)?;
         let place = place_of(|key| snapshot.get(Bucket::Meta, key).map(<[u8]>::to_vec));
         let place = place.map_err(io::Error::other)?;
         Ok(Box::new(Sending { snapshot, place }))
@@ -142,7 +149,7 @@ impl Snapshots for Door {
     fn receive(&self, place: SnapshotPlace) -> io::Result<Box<dyn IncomingSnapshot>> {
         // Only one is received at a time; the one before has been answered.
         drop(self.installs.0.lock().take());
-        let db = self.store.directory();
+        let db = self.store()?.directory();
         let path = db.join(INCOMING);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(0o600);

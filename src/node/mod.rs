@@ -22,6 +22,7 @@ mod duties;
 mod error;
 mod ids;
 mod install;
+mod membership;
 mod snapshot;
 mod status;
 mod steps;
@@ -49,6 +50,7 @@ use crate::pb::raw::{RangeResponse, TxnResponse};
 use crate::pb::{AlarmMember, AlarmRequest, AlarmType, Member, RangeRequest, ResponseHeader};
 use crate::pb::{RequestHeader, TxnRequest};
 use crate::raft;
+use crate::raft::peer::Peers;
 use crate::store::{self, Store};
 use crate::watch::Hub;
 
@@ -79,6 +81,8 @@ pub struct Config {
     pub cluster_token: String,
     /// Name and peer URLs of each first member, this one among them.
     pub initial_cluster: Vec<(String, Vec<String>)>,
+    /// Where peers reach this member.
+    pub peer_urls: Vec<String>,
     pub client_urls: Vec<String>,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
@@ -98,6 +102,7 @@ struct Inner {
     member_id: u64,
     cluster_id: u64,
     raft: raft::Handle,
+    peers: Arc<Peers>,
     raft_threads: Mutex<Option<raft::Raft>>,
     store: Arc<Store>,
     mvcc: Arc<Mvcc>,
@@ -109,11 +114,11 @@ struct Inner {
     waits: Arc<Waits>,
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
-    snapshots: Arc<dyn raft::peer::Snapshots>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     ready: watch::Sender<bool>,
     leader: watch::Sender<u64>,
     fatal: watch::Sender<Option<String>>,
+    removed: watch::Sender<bool>,
     stopping: watch::Sender<bool>,
     _lock: store::DirLock,
 }
@@ -172,26 +177,48 @@ impl Node {
         if data.len() > inner.config.max_request_bytes {
             return Err(Error::RequestTooLarge);
         }
-        let reply = inner.waits.register(id);
-        if let Err(error) = inner.raft.propose(id, data) {
-            inner.waits.forget(id);
-            return Err(error.into());
-        }
         crate::metrics::proposals_pending().inc();
-        let reply = clock::timeout(&*inner.clock, self.request_timeout(), reply).await;
+        let reply = self.propose_until_taken(id, |raft| raft.propose(id, data.clone())).await;
         crate::metrics::proposals_pending().dec();
-        let reply = match reply {
-            Some(Ok(reply)) => reply,
-            Some(Err(_)) => return Err(Error::Stopped),
-            None => {
-                inner.waits.forget(id);
-                crate::metrics::proposals_failed().inc();
-                return Err(self.timeout_kind());
-            }
-        };
         let mut reply = reply?;
         self.fill_reply(&mut reply);
         Ok(reply)
+    }
+
+    /// Proposes under an id and waits for what apply answers. A proposal that is known to stand
+    /// in no log, as there is no leader or none can be reached, is made again.
+    async fn propose_until_taken(
+        &self,
+        id: u64,
+        propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
+    ) -> Result<Reply, Error> {
+        let inner = &self.0;
+        let attempts = async {
+            let mut leader = inner.leader.subscribe();
+            loop {
+                if leader.wait_for(|id| *id != 0).await.is_err() {
+                    return Err(Error::Stopped);
+                }
+                let reply = inner.waits.register(id);
+                if let Err(error) = propose(&inner.raft) {
+                    inner.waits.forget(id);
+                    return Err(error.into());
+                }
+                match reply.await {
+                    Ok(Err(Error::Dropped)) => inner.clock.sleep(limits::PROPOSE_RETRY).await,
+                    Ok(reply) => return reply,
+                    Err(_) => return Err(Error::Stopped),
+                }
+            }
+        };
+        match clock::timeout(&*inner.clock, self.request_timeout(), attempts).await {
+            Some(reply) => reply,
+            None => {
+                inner.waits.forget(id);
+                crate::metrics::proposals_failed().inc();
+                Err(self.timeout_kind())
+            }
+        }
     }
 
     /// etcd tells a proposal that found no leader from one that was not committed in time.
@@ -228,7 +255,7 @@ impl Node {
             Reply::LeaseGrant(response) => self.fill(&mut response.header),
             Reply::LeaseRevoke(response) => self.fill(&mut response.header),
             Reply::Alarm(response) => self.fill(&mut response.header),
-            Reply::Done => {}
+            Reply::Members(_) | Reply::Done => {}
         }
     }
 
@@ -364,14 +391,19 @@ impl Node {
         self.0.leader.subscribe()
     }
 
-    /// What goes between members when one is too far behind for the log.
-    pub fn snapshots(&self) -> Arc<dyn raft::peer::Snapshots> {
-        Arc::clone(&self.0.snapshots)
-    }
-
     /// Whether the member has said through the log who it is, and may serve.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.0.ready.subscribe()
+    }
+
+    /// What answers peers' requests below `/raft`.
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.0.peers
+    }
+
+    /// Whether this member was removed from the cluster, and has to end.
+    pub fn removed(&self) -> watch::Receiver<bool> {
+        self.0.removed.subscribe()
     }
 
     /// Why the member cannot go on, once it cannot.

@@ -15,6 +15,7 @@ fn config(dir: &std::path::Path) -> Config {
         wal_dir: None,
         cluster_token: "etcd-cluster".into(),
         initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
+        peer_urls: vec!["http://localhost:2380".into()],
         client_urls: vec!["http://localhost:2379".into()],
         heartbeat_interval: Duration::from_millis(100),
         election_timeout: Duration::from_millis(1000),

@@ -48,6 +48,13 @@ impl Waits {
         }
     }
 
+    /// Tells a proposer that nothing will come of the request, and that it may try again.
+    pub(super) fn dropped(&self, id: u64) {
+        if let Some(waiter) = self.take(id) {
+            let _ = waiter.send(Err(Error::Dropped));
+        }
+    }
+
     /// Lets everyone go: the member stops.
     pub(super) fn stop(&self) {
         for shard in &self.shards {

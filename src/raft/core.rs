@@ -160,6 +160,16 @@ impl Committed {
     }
 }
 
+/// Messages that wait until a configuration change is applied and the log is durable: some of
+/// them say that it is.
+struct Held {
+    /// The change's index.
+    until: u64,
+    /// The last job that they speak of.
+    job: u64,
+    messages: Vec<Message>,
+}
+
 /// Consensus without threads, clock or network.
 pub struct Core {
     raft: RawNode<Store>,
@@ -180,8 +190,7 @@ pub struct Core {
     /// Reads of other members that wait for the leader's first commit.
     forwarded: VecDeque<Message>,
     conf_changes: VecDeque<(u64, ConfChange)>,
-    /// Messages held until a configuration change is applied.
-    held: Option<(u64, Vec<Message>)>,
+    held: Option<Held>,
     /// Committed before this start; until it is applied again there are no elections.
     replay_until: u64,
     leader: Leader,
@@ -438,6 +447,9 @@ impl Core {
 
     fn receive(&mut self, message: Message, effects: &mut Vec<Effect>) {
         let admitted = step::admit(&self.raft, &message);
+        if admitted == Err(Refusal::ConfChangePending) {
+            return self.take_turns(message, effects);
+        }
         let early = message.get_msg_type() == MessageType::MsgReadIndex
             && self.raft.raft.state == StateRole::Leader
             && !self.raft.raft.commit_to_current_term();
@@ -467,6 +479,24 @@ impl Core {
         }
     }
 
+    /// Proposals of another member with a configuration change, while one is under way: the change
+    /// waits as this member's own do.
+    fn take_turns(&mut self, message: Message, effects: &mut Vec<Effect>) {
+        let mut normal = Vec::new();
+        for entry in message.entries {
+            if entry.entry_type == 0 {
+                normal.push(entry);
+            } else if self.conf_changes.len() < limits::CONF_CHANGES_WAITING_MAX
+                && let Ok(change) = ConfChange::decode(entry.data)
+            {
+                self.conf_changes.push_back((0, change));
+            }
+        }
+        if !normal.is_empty() {
+            self.step_proposal(normal, Vec::new(), effects);
+        }
+    }
+
     fn persisted(
         &mut self,
         number: u64,
@@ -488,6 +518,7 @@ impl Core {
             let conf_state = conf_state.unwrap_or_default();
             effects.push(Effect::Commit(vec![Committed::Snapshot { index, term, conf_state }]));
         }
+        self.release(effects);
     }
 
     fn applied(&mut self, index: u64, effects: &mut Vec<Effect>) {
@@ -498,8 +529,14 @@ impl Core {
         if self.is_alone() && self.raft.raft.prs().iter().count() == 1 {
             self.raft.mut_store().evict(index);
         }
-        if let Some((_, messages)) = self.held.take_if(|(until, _)| *until <= index) {
-            effects.push(Effect::Send(messages));
+        self.release(effects);
+    }
+
+    fn release(&mut self, effects: &mut Vec<Effect>) {
+        let applied = self.raft.raft.raft_log.applied;
+        let unsynced = self.outstanding.front().map_or(u64::MAX, |(job, _)| *job);
+        if let Some(held) = self.held.take_if(|held| held.until <= applied && held.job < unsynced) {
+            effects.push(Effect::Send(held.messages));
         }
     }
 
@@ -700,9 +737,10 @@ impl Core {
         let leads = self.raft.raft.state == StateRole::Leader;
         let changes = committed.iter().rev().find(|entry| entry.entry_type != 0);
         if let (false, Some(change)) = (leads, changes) {
-            let (until, held) = self.held.get_or_insert_with(|| (change.index, Vec::new()));
-            *until = change.index;
-            held.append(&mut later);
+            let held =
+                self.held.get_or_insert_with(|| Held { until: 0, job: 0, messages: Vec::new() });
+            (held.until, held.job) = (change.index, ready.number());
+            held.messages.append(&mut later);
         }
         (now, later)
     }

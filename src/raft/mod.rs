@@ -54,7 +54,7 @@ pub use self::step::Refusal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use ::raft::eraftpb::{ConfChange, ConfState, Message};
+pub use ::raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, Message};
 use bytes::Bytes;
 
 /// What a member is started with.

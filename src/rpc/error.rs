@@ -118,6 +118,16 @@ pub fn status(error: node::Error) -> Status {
         From::Timeout => Error::Timeout,
         From::Stopped => Error::Stopped,
         From::DeadlineExceeded => Error::DeadlineExceeded,
+        From::MemberNotFound => Error::MemberNotFound,
+        From::MemberExist => Error::MemberExist,
+        From::PeerUrlExist => Error::PeerUrlExist,
+        From::MemberNotLearner => Error::MemberNotLearner,
+        From::LearnerNotReady => Error::LearnerNotReady,
+        From::MemberNotEnoughStarted => Error::MemberNotEnoughStarted,
+        From::TooManyLearners => Error::TooManyLearners,
+        From::Unhealthy => Error::Unhealthy,
+        From::NotLeader => Error::NotLeader,
+        From::BadLeaderTransferee => Error::BadLeaderTransferee,
         // etcd sends what it has no code for as Unknown, with the bare text.
         other => return Status::unknown(other.to_string()),
     };

@@ -470,9 +470,9 @@ fn default_host() -> Option<String> {
 }
 
 impl Config {
-    /// Checks the first cluster and returns this member's peer URLs in it. An initialised member
-    /// does not ask.
-    pub(super) fn first_cluster(&self) -> Result<Vec<String>, String> {
+    /// Checks the first cluster and returns its members' names and peer URLs. An initialised
+    /// member does not ask.
+    pub(super) fn first_cluster(&self) -> Result<Vec<(String, Vec<String>)>, String> {
         let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for part in self.initial_cluster.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (name, url) = part.split_once('=').unwrap_or((part, ""));
@@ -503,14 +503,10 @@ impl Config {
                 self.initial_cluster
             ));
         }
-        if mine.windows(2).any(|pair| pair[0] == pair[1]) {
+        let mut urls: Vec<&String> = members.values().flatten().collect();
+        urls.sort();
+        if urls.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(format!("initial cluster {} has duplicate url", self.initial_cluster));
-        }
-        if members.len() > 1 {
-            return Err(format!(
-                "rusd does not form clusters of several members yet (--initial-cluster={})",
-                self.initial_cluster
-            ));
         }
         if !self.new_cluster {
             return Err(
@@ -518,7 +514,7 @@ impl Config {
                     .into(),
             );
         }
-        Ok(mine)
+        Ok(members.into_iter().map(|(name, urls)| (name.to_owned(), urls)).collect())
     }
 }
 
@@ -549,7 +545,8 @@ mod tests {
         assert_eq!(config.max_request_bytes, 1_572_864);
         assert_eq!(config.snapshot_count, 10_000);
         assert_eq!(config.compaction, Compaction::Off);
-        assert_eq!(config.first_cluster(), Ok(vec!["http://localhost:2380".into()]));
+        let alone = ("default".into(), vec!["http://localhost:2380".into()]);
+        assert_eq!(config.first_cluster(), Ok(vec![alone]));
     }
 
     #[test]
@@ -656,8 +653,8 @@ mod tests {
             "--initial-cluster has default=http://localhost:1 but missing from --initial-advertise-peer-urls="
         ));
         assert!(
-            first("--initial-cluster default=http://localhost:2380,b=http://localhost:1")
-                .contains("several members")
+            first("--initial-cluster default=http://localhost:2380,b=http://localhost:2380")
+                .ends_with("has duplicate url")
         );
     }
 }

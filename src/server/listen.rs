@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -33,6 +34,7 @@ use tokio::task::JoinSet;
 use super::io::{Calls, Guarded, Open, PREFACE};
 use super::url::Url;
 use crate::http::{Http, Port};
+use crate::raft::peer::Peers;
 use crate::{limits, rpc};
 
 /// How HTTP/2 connections are kept.
@@ -52,6 +54,8 @@ pub(super) struct Services {
     /// None on ports that speak HTTP/1.1 only.
     pub rpc: Option<Arc<rpc::Server>>,
     pub http: Arc<Http>,
+    /// Answers on the peer port what is below `/raft`.
+    pub peers: Arc<Peers>,
     pub port: Port,
     pub keepalive: Keepalive,
     pub connections: Arc<Semaphore>,
@@ -207,7 +211,7 @@ async fn connection<S>(
         (true, None) => {}
         (false, _) => {
             let stream = Replay { first, inner: stream };
-            http1_connection(stream, services.http, services.port, stop).await;
+            http1_connection(stream, services, stop).await;
         }
     }
 }
@@ -272,19 +276,21 @@ async fn http2_connection<S>(
     drop(connection.await);
 }
 
-async fn http1_connection<S>(
-    stream: S,
-    http: Arc<Http>,
-    port: Port,
-    mut stop: watch::Receiver<bool>,
-) where
+async fn http1_connection<S>(stream: S, services: Services, mut stop: watch::Receiver<bool>)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Services { http, peers, port, .. } = services;
     let service = service_fn(move |request: Request<Incoming>| {
-        let http = Arc::clone(&http);
+        let (http, peers) = (Arc::clone(&http), Arc::clone(&peers));
         async move {
-            let (parts, _body) = request.into_parts();
-            let answer: Response<_> = http.answer(port, &parts).await;
+            let answer: Response<_> = match port {
+                Port::Peer if is_raft(request.uri().path()) => {
+                    peers.answer(request).await.map(Either::Left)
+                }
+                Port::Peer => http.answer_peer(request).await.map(Either::Right),
+                _ => http.answer(port, &request.into_parts().0).await.map(Either::Right),
+            };
             Ok::<_, Infallible>(answer)
         }
     });
@@ -304,6 +310,10 @@ async fn http1_connection<S>(
         () = stopping(&mut stop) => connection.as_mut().graceful_shutdown(),
     }
     drop(connection.await);
+}
+
+fn is_raft(path: &str) -> bool {
+    path == "/raft" || path.starts_with("/raft/")
 }
 
 /// An answer whose call counts as open until it is sent.

@@ -173,6 +173,12 @@ fn start(config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
     match ended {
         Ok(End::Signal(signal)) => die_by(signal),
         Ok(End::Failure(error)) => fatal("the member cannot go on", &error),
+        Ok(End::Removed) => {
+            let error = "the member has been permanently removed from the cluster";
+            tracing::error!(error, "server error");
+            tracing::warn!("data-dir used by this member must be removed");
+            ExitCode::SUCCESS
+        }
         Err(error) => fatal("discovery failed", &error),
     }
 }
@@ -223,6 +229,8 @@ fn die_by(signal: i32) -> ExitCode {
 enum End {
     Signal(i32),
     Failure(String),
+    /// The cluster goes on without this member.
+    Removed,
 }
 
 /// Serves until a signal, or until the node cannot go on. An error means that it never served.
@@ -256,12 +264,16 @@ async fn run(config: Config, arguments: &[String]) -> Result<End, String> {
         "listen-metrics-urls" = ?urls(&config.listen_metrics_urls),
         "now serving peer/client/metrics"
     );
-    let (mut ready, mut fatal) = (node.ready(), node.fatal());
+    let (mut ready, mut fatal, mut removed) = (node.ready(), node.fatal(), node.removed());
     tokio::select! {
         ready = ready.wait_for(|ready| *ready) => {
             ready.map_err(|_| "the member stopped before it was ready")?;
         }
         error = failure(&mut fatal) => return Err(error),
+        () = removal(&mut removed) => {
+            stop_node(&node).await;
+            return Ok(End::Removed);
+        }
     }
     let rpc = services.rpc.clone();
     if let Some(rpc) = &rpc {
@@ -276,17 +288,29 @@ async fn run(config: Config, arguments: &[String]) -> Result<End, String> {
             Err(error) => End::Failure(error.to_string()),
         },
         error = failure(&mut fatal) => End::Failure(error),
+        () = removal(&mut removed) => End::Removed,
     };
     if let Some(rpc) = &rpc {
         rpc.stop();
     }
     stop.send_replace(true);
     while ports.join_next().await.is_some() {}
+    stop_node(&node).await;
+    tracing::info!("closed etcd server");
+    Ok(ended)
+}
+
+async fn stop_node(node: &Node) {
     if tokio::time::timeout(limits::NODE_STOP_TIMEOUT, node.stop()).await.is_err() {
         tracing::error!("the node did not stop in time; the log will be replayed");
     }
-    tracing::info!("closed etcd server");
-    Ok(ended)
+}
+
+/// Resolves when the cluster has removed this member.
+async fn removal(removed: &mut watch::Receiver<bool>) {
+    if removed.wait_for(|removed| *removed).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Resolves when the node cannot go on.
@@ -317,10 +341,9 @@ async fn open(config: &Config) -> Result<Node, String> {
     let members = if datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())? {
         Vec::new()
     } else {
-        let peer_urls = config.first_cluster().inspect_err(|error| {
+        config.first_cluster().inspect_err(|error| {
             tracing::error!(error = error.as_str(), "bootstrap failed");
-        })?;
-        vec![(config.name.clone(), peer_urls)]
+        })?
     };
     let settings = node_config(config, members);
     let runtime = tokio::runtime::Handle::current();
@@ -345,6 +368,7 @@ fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> 
         wal_dir: config.wal_dir.clone(),
         cluster_token: config.token.clone(),
         initial_cluster,
+        peer_urls: config.advertise_peer_urls.iter().map(url::Url::to_string).collect(),
         client_urls: config.advertise_client_urls.iter().map(url::Url::to_string).collect(),
         heartbeat_interval: config.heartbeat,
         election_timeout: config.election,
@@ -395,6 +419,7 @@ fn services(config: &Config, arguments: &[String], node: &Node, connections: usi
     Services {
         rpc: Some(rpc),
         http,
+        peers: Arc::clone(node.peers()),
         port: Port::Client,
         keepalive: Keepalive {
             minimum: config.keepalive_min,

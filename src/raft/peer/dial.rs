@@ -147,6 +147,11 @@ async fn open(
     request.headers_mut().insert(http::header::HOST, host);
     let response = sender.send_request(request).await?;
     let status = response.status();
+    if status == StatusCode::GONE
+        && let Some(events) = peers.upgrade().and_then(|peers| peers.events.get().cloned())
+    {
+        events.removed();
+    }
     if status != StatusCode::OK {
         return Err(Failure::Status(status, text(response.into_body()).await));
     }

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{Entry, Message, MessageType};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -53,12 +53,21 @@ pub struct PeersConfig {
     pub version: String,
 }
 
+/// Told of what concerns the whole member. The calls must not block.
+pub trait PeerEvents: Send + Sync {
+    /// A proposal found no way to the leader, and stands nowhere else.
+    fn unsent(&self, proposal: &Entry);
+    /// A peer says that this member was removed from the cluster.
+    fn removed(&self);
+}
+
 /// All peers of this member.
 pub struct Peers {
     config: PeersConfig,
     dial: Arc<dyn Dial>,
     runtime: tokio::runtime::Handle,
     raft: OnceLock<Handle>,
+    events: OnceLock<Arc<dyn PeerEvents>>,
     known: RwLock<Known>,
     me: Weak<Self>,
     snapshots: OnceLock<Arc<dyn Snapshots>>,
@@ -123,6 +132,7 @@ impl Peers {
             dial,
             runtime,
             raft: OnceLock::new(),
+            events: OnceLock::new(),
             known: RwLock::default(),
             me: me.clone(),
             snapshots: OnceLock::new(),
@@ -132,7 +142,8 @@ impl Peers {
     }
 
     /// Gives received messages to raft from now on, and dials the peers known so far.
-    pub fn start(self: &Arc<Self>, raft: Handle) {
+    pub fn start(self: &Arc<Self>, raft: Handle, events: Arc<dyn PeerEvents>) {
+        let _ = self.events.set(events);
         if self.raft.set(raft).is_ok() {
             for peer in self.known.read().peers.values() {
                 self.read_from(peer);
@@ -235,19 +246,21 @@ impl Peer {
         (messages, bytes)
     }
 
-    fn send(&self, message: Message) -> bool {
+    /// Queues a message, or gives it back.
+    fn send(&self, message: Message) -> Result<(), Message> {
         let channel = Channel::of(&message);
-        let Some(stream) = self.streams.lock()[channel as usize].clone() else { return false };
+        let Some(stream) = self.streams.lock()[channel as usize].clone() else {
+            return Err(message);
+        };
         let size = message.encoded_len();
         if stream.bytes.fetch_add(size, Ordering::Relaxed) + size > limits::PEER_QUEUE_BYTES_MAX {
             stream.bytes.fetch_sub(size, Ordering::Relaxed);
-            return false;
+            return Err(message);
         }
-        let sent = stream.queue.try_send(message).is_ok();
-        if !sent {
+        stream.queue.try_send(message).map_err(|error| {
             stream.bytes.fetch_sub(size, Ordering::Relaxed);
-        }
-        sent
+            error.into_inner()
+        })
     }
 }
 
@@ -259,8 +272,16 @@ impl Transport for Peers {
                 self.send_snapshot(message);
                 continue;
             }
-            let sent = self.peer(to).is_some_and(|peer| peer.send(message));
-            if !sent && let Some(raft) = self.raft.get() {
+            let sent = match self.peer(to) {
+                Some(peer) => peer.send(message),
+                None => Err(message),
+            };
+            let Err(unsent) = sent else { continue };
+            if unsent.msg_type == MessageType::MsgPropose as i32 {
+                if let Some(events) = self.events.get() {
+                    unsent.entries.iter().for_each(|entry| events.unsent(entry));
+                }
+            } else if let Some(raft) = self.raft.get() {
                 // It only makes raft probe earlier.
                 let _ = raft.report_unreachable(to);
             }

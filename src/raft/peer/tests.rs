@@ -36,6 +36,13 @@ struct Member {
     last: u64,
 }
 
+struct NoEvents;
+
+impl PeerEvents for NoEvents {
+    fn unsent(&self, _: &Entry) {}
+    fn removed(&self) {}
+}
+
 struct Cluster {
     _temp: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
@@ -87,7 +94,7 @@ impl Cluster {
         let is_new = !exists(&SystemDisk, &dir.join("wal"));
         let (handle, raft) =
             start(config_of(id, &dir), surroundings, is_new.then_some(&bootstrap)).unwrap();
-        peers.start(handle.clone());
+        peers.start(handle.clone(), Arc::new(NoEvents));
         Member {
             id,
             handle,

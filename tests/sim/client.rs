@@ -1,0 +1,321 @@
+//! Clients: each asks one thing at a time of some member, and tells the oracle what it was told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message as _;
+use rusd::node::{Error, Node, Op, Reply};
+use rusd::pb::compare::{CompareResult, CompareTarget, TargetUnion};
+use rusd::pb::raw::{RangeResponse, Response, TxnResponse};
+use rusd::pb::request_op::Request;
+use rusd::pb::{
+    CompactionRequest, Compare, DeleteRangeRequest, KeyValue, LeaseGrantRequest,
+    LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest,
+};
+use rusd::types::KeyRange;
+
+use super::clock::Chance;
+use super::oracle::Oracle;
+
+const KEYS: u64 = 8;
+
+fn key(number: u64) -> Bytes {
+    Bytes::from(format!("k{number}"))
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    Put(PutRequest),
+    Delete(DeleteRangeRequest),
+    Txn(TxnRequest),
+    Range(RangeRequest),
+    Grant(LeaseGrantRequest),
+    Renew(i64),
+    Revoke(LeaseRevokeRequest),
+    Compact(CompactionRequest),
+    Hash(i64),
+}
+
+/// What it was told.
+#[derive(Debug)]
+pub enum Answer {
+    Reply(Reply),
+    Range(RangeResponse),
+    Ttl(i64),
+}
+
+pub type Slot = Arc<Mutex<Option<Result<Answer, Error>>>>;
+
+pub struct Pending {
+    pub ask: Ask,
+    pub member: usize,
+    pub since: u64,
+    /// What was known to all clients when it was asked.
+    least: i64,
+    slot: Slot,
+    pub task: tokio::task::JoinHandle<()>,
+}
+
+pub struct Client {
+    id: u64,
+    count: u64,
+    grants: i64,
+    /// The newest mod revision that this client saw of a key.
+    seen: BTreeMap<Bytes, i64>,
+    leases: Vec<i64>,
+    pub pending: Option<Pending>,
+}
+
+impl Client {
+    pub fn new(id: u64) -> Self {
+        Self { id, count: 0, grants: 0, seen: BTreeMap::new(), leases: Vec::new(), pending: None }
+    }
+
+    fn put(&mut self, chance: &mut Chance, key: Bytes) -> PutRequest {
+        self.count += 1;
+        let padding = if chance.one_in(10) { chance.below(2000) } else { 0 } as usize;
+        let value = Bytes::from(format!("{}-{}{}", self.id, self.count, "x".repeat(padding)));
+        PutRequest { key, value, ..Default::default() }
+    }
+
+    pub fn choose(&mut self, chance: &mut Chance, known: i64) -> Ask {
+        let one = key(chance.below(KEYS));
+        let range = |key: Bytes| RangeRequest { key, ..Default::default() };
+        match chance.below(100) {
+            0..36 => {
+                let mut put = self.put(chance, one);
+                if !self.leases.is_empty() && chance.one_in(4) {
+                    put.lease = *chance.pick(&self.leases);
+                }
+                Ask::Put(put)
+            }
+            36..42 => Ask::Delete(DeleteRangeRequest { key: one, ..Default::default() }),
+            42..44 => {
+                let range_end = Bytes::from_static(b"k4");
+                Ask::Delete(DeleteRangeRequest { key: key(1), range_end, ..Default::default() })
+            }
+            44..58 => self.compare_and_swap(chance, one),
+            58..61 => self.many(chance),
+            61..74 => Ask::Range(range(one)),
+            74..80 => Ask::Range(RangeRequest { serializable: true, ..range(one) }),
+            80..85 => Ask::Range(all(0)),
+            85..87 => Ask::Range(all((known - chance.below(20) as i64).max(1))),
+            87..91 => {
+                self.grants += 1;
+                let id = self.id as i64 * 1000 + self.grants;
+                Ask::Grant(LeaseGrantRequest { id, ttl: 1 + chance.below(3) as i64 })
+            }
+            91..95 if !self.leases.is_empty() => Ask::Renew(*chance.pick(&self.leases)),
+            95 if !self.leases.is_empty() => {
+                let at = chance.below(self.leases.len() as u64) as usize;
+                Ask::Revoke(LeaseRevokeRequest { id: self.leases.remove(at) })
+            }
+            96 | 97 => {
+                let revision = known - chance.below(60) as i64;
+                Ask::Compact(CompactionRequest { revision, physical: chance.one_in(3) })
+            }
+            98 => Ask::Hash(known - chance.below(5) as i64),
+            _ => Ask::Range(range(one)),
+        }
+    }
+
+    fn compare_and_swap(&mut self, chance: &mut Chance, key: Bytes) -> Ask {
+        let asked = self.seen.get(&key).copied().unwrap_or(0);
+        let compare = Compare {
+            result: CompareResult::Equal as i32,
+            target: CompareTarget::Mod as i32,
+            key: key.clone(),
+            target_union: Some(TargetUnion::ModRevision(asked)),
+            ..Default::default()
+        };
+        let put = self.put(chance, key.clone());
+        let get = RangeRequest { key, ..Default::default() };
+        Ask::Txn(TxnRequest {
+            compare: vec![compare],
+            success: vec![RequestOp { request: Some(Request::RequestPut(put)) }],
+            failure: vec![RequestOp { request: Some(Request::RequestRange(get)) }],
+        })
+    }
+
+    /// Two puts and a deletion that belong together.
+    fn many(&mut self, chance: &mut Chance) -> Ask {
+        let start = chance.below(KEYS);
+        let [a, b, c] = [0, 1, 2].map(|step| key((start + step) % KEYS));
+        let puts = [self.put(chance, a), self.put(chance, b)].map(Request::RequestPut);
+        let delete = DeleteRangeRequest { key: c, ..Default::default() };
+        let all = puts.into_iter().chain([Request::RequestDeleteRange(delete)]);
+        let success = all.map(|request| RequestOp { request: Some(request) }).collect();
+        Ask::Txn(TxnRequest { success, ..Default::default() })
+    }
+
+    /// Asks a member; the task runs in its runtime.
+    pub fn ask(
+        &mut self,
+        ask: Ask,
+        member: usize,
+        node: &Node,
+        runtime: &tokio::runtime::Runtime,
+        (since, least): (u64, i64),
+    ) {
+        let slot = Slot::default();
+        let (node, answer, asked) = (node.clone(), Arc::clone(&slot), ask.clone());
+        let task = runtime.spawn(async move {
+            let result = carry_out(&node, asked).await;
+            *answer.lock() = Some(result);
+        });
+        self.pending = Some(Pending { ask, member, since, least, slot, task });
+    }
+
+    /// Whether the answer is there.
+    pub fn is_answered(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.slot.lock().is_some())
+    }
+
+    /// Takes the answer and judges it.
+    pub fn take(&mut self, oracle: &mut Oracle) -> Option<String> {
+        let pending = self.pending.take()?;
+        let result = pending.slot.lock().take()?;
+        let text = format!("{:?} -> {result:?}", pending.ask);
+        match result {
+            Ok(answer) => self.judge(&pending, answer, oracle),
+            Err(error) => self.refused(&pending, &error, oracle),
+        }
+        Some(text)
+    }
+
+    fn refused(&mut self, pending: &Pending, error: &Error, oracle: &mut Oracle) {
+        match (error, &pending.ask) {
+            (Error::Internal(text), _) => panic!("{:?} failed: {text}", pending.ask),
+            (Error::Compacted, Ask::Range(range)) => {
+                assert!(range.revision < oracle.model.compacted, "nothing was compacted");
+            }
+            (Error::LeaseNotFound, Ask::Put(put)) => {
+                assert!(!oracle.model.leases.contains_key(&put.lease), "the lease is there");
+                self.leases.retain(|id| *id != put.lease);
+            }
+            _ => {}
+        }
+    }
+
+    fn judge(&mut self, pending: &Pending, answer: Answer, oracle: &mut Oracle) {
+        let least = pending.least;
+        match (&pending.ask, answer) {
+            (Ask::Put(put), Answer::Reply(Reply::Put(response))) => {
+                let revision = revision(&response.header);
+                self.seen.insert(put.key.clone(), revision);
+                oracle.wrote(revision, least, &put.key, Some(&put.value));
+            }
+            (Ask::Delete(delete), Answer::Reply(Reply::DeleteRange(response))) => {
+                let (range, revision) =
+                    (range_of(&delete.key, &delete.range_end), revision(&response.header));
+                let before = if response.deleted > 0 { revision - 1 } else { revision };
+                let gone = oracle.model.range(&range, before).len() as i64;
+                assert_eq!(response.deleted, gone, "deleted at {revision}: {delete:?}");
+                if gone > 0 {
+                    let first = oracle.model.range(&range, before)[0].key.clone();
+                    oracle.wrote(revision, least, &first, None);
+                } else {
+                    oracle.read(revision, Some(least), &range, 0, &[]);
+                }
+            }
+            (Ask::Txn(txn), Answer::Reply(Reply::Txn(response))) => {
+                self.judge_txn(txn, &response, least, oracle);
+            }
+            (Ask::Range(range), Answer::Range(response)) => {
+                let least = (!range.serializable).then_some(least);
+                let pairs = pairs(&response);
+                for pair in &pairs {
+                    self.seen.insert(pair.key.clone(), pair.mod_revision);
+                }
+                let keys = range_of(&range.key, &range.range_end);
+                oracle.read(revision(&response.header), least, &keys, range.revision, &pairs);
+            }
+            (Ask::Grant(_), Answer::Reply(Reply::LeaseGrant(response))) => {
+                oracle.renewed(response.id, pending.since, response.ttl);
+                self.leases.push(response.id);
+            }
+            (Ask::Renew(id), Answer::Ttl(ttl)) => {
+                if ttl > 0 {
+                    oracle.renewed(*id, pending.since, ttl);
+                } else {
+                    self.leases.retain(|known| known != id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn judge_txn(
+        &mut self,
+        txn: &TxnRequest,
+        response: &TxnResponse,
+        least: i64,
+        oracle: &mut Oracle,
+    ) {
+        let revision = revision(&response.header);
+        if let Some(compare) = txn.compare.first() {
+            let Some(TargetUnion::ModRevision(asked)) = compare.target_union else { return };
+            let at = if response.succeeded { revision - 1 } else { revision };
+            let found = oracle.model.get(&compare.key, at).map_or(0, |pair| pair.mod_revision);
+            assert_eq!(response.succeeded, found == asked, "{txn:?} at {revision}: {found}");
+        }
+        for op in if response.succeeded { &txn.success } else { &txn.failure } {
+            match &op.request {
+                Some(Request::RequestPut(put)) => {
+                    self.seen.insert(put.key.clone(), revision);
+                    oracle.wrote(revision, least, &put.key, Some(&put.value));
+                }
+                Some(Request::RequestRange(get)) => {
+                    let Some(Response::Range(range)) =
+                        response.responses.first().and_then(|op| op.response.as_ref())
+                    else {
+                        panic!("a transaction without the answer to its range");
+                    };
+                    let pairs = pairs(range);
+                    for pair in &pairs {
+                        self.seen.insert(pair.key.clone(), pair.mod_revision);
+                    }
+                    oracle.read(revision, Some(least), &range_of(&get.key, b""), 0, &pairs);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+async fn carry_out(node: &Node, ask: Ask) -> Result<Answer, Error> {
+    let op = match ask {
+        Ask::Range(range) => return node.range(&range).await.map(Answer::Range),
+        Ask::Renew(id) => return node.lease_renew(id).await.map(Answer::Ttl),
+        Ask::Put(put) => Op::Put(put),
+        Ask::Delete(delete) => Op::DeleteRange(delete),
+        Ask::Txn(txn) => Op::Txn(txn),
+        Ask::Grant(grant) => Op::LeaseGrant(grant),
+        Ask::Revoke(revoke) => Op::LeaseRevoke(revoke),
+        Ask::Compact(compact) => Op::Compaction(compact),
+        Ask::Hash(_) => return Ok(Answer::Ttl(0)),
+    };
+    node.quota_gate(&op).await?;
+    node.propose(op).await.map(Answer::Reply)
+}
+
+/// All keys, a page of them, so that the answer is made at once.
+pub fn all(revision: i64) -> RangeRequest {
+    let (key, range_end) = (Bytes::from_static(b"k"), Bytes::from_static(b"l"));
+    RangeRequest { key, range_end, revision, limit: 100, ..Default::default() }
+}
+
+fn range_of(key: &Bytes, end: &[u8]) -> KeyRange {
+    KeyRange::new(key.clone(), Bytes::copy_from_slice(end))
+}
+
+fn revision(header: &Option<ResponseHeader>) -> i64 {
+    header.as_ref().map_or(0, |header| header.revision)
+}
+
+pub fn pairs(response: &RangeResponse) -> Vec<KeyValue> {
+    response.kvs.iter().map(|pair| KeyValue::decode(pair.clone()).unwrap()).collect()
+}

@@ -1,0 +1,158 @@
+//! The simulator: the shipped members over a network, disks and clocks that fail, by seed.
+//!
+//! ```text
+//! cargo test --test sim                            the seeds that failed once, and 200 more
+//! cargo test --release --test sim -- --seeds A..B  any seeds, in the background say
+//!     [--events N] [--trace]
+//! ```
+//!
+//! A seed decides everything: who fails when, which message is lost, whose thread runs next. The
+//! same seed gives the same run, to the bit. The members are the shipped code without its threads
+//! ([`rusd::node::Steps`]); the log lies on a disk in memory, the store in a directory in memory,
+//! where a crash leaves the last commit. What is not simulated is what LMDB itself promises.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
+
+mod client;
+mod clock;
+mod disk;
+mod model;
+mod oracle;
+mod watcher;
+mod world;
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use oracle::Checked;
+use world::World;
+
+const EVENTS: u64 = 2000;
+
+thread_local! {
+    /// The first panic since a run began, in a task or anywhere else.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+fn note_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let text = info.payload().downcast_ref::<String>().cloned();
+        let text = text.or_else(|| info.payload().downcast_ref::<&str>().map(ToString::to_string));
+        let at = info.location().map(ToString::to_string).unwrap_or_default();
+        let text = format!("{at}: {}", text.unwrap_or_default());
+        PANIC.with_borrow_mut(|panic| panic.get_or_insert(text).len());
+    }));
+}
+
+struct Run {
+    trace: u64,
+    events: u64,
+    checked: Checked,
+}
+
+fn run(seed: u64, events: u64, tells: bool) -> Result<Run, String> {
+    PANIC.with_borrow_mut(Option::take);
+    let mut world = None;
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let world = world.insert(World::new(seed, events, tells));
+        world.run();
+    }));
+    let panic = PANIC.with_borrow_mut(Option::take);
+    let mut told = Vec::new();
+    let mut done = None;
+    if let Some(mut world) = world {
+        told = world.told.take().unwrap_or_default();
+        let (trace, events, checked) = (world.trace, world.events, world.oracle.checked);
+        done = Some(Run { trace, events, checked });
+        // A member that panicked may panic again when it goes.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(world)));
+    }
+    for line in told {
+        println!("{line}");
+    }
+    match (outcome, panic, done) {
+        (Ok(()), None, Some(run)) => Ok(run),
+        (_, panic, done) => {
+            let events = done.map_or(0, |run| run.events);
+            Err(format!("after {events} events: {}", panic.unwrap_or_default()))
+        }
+    }
+}
+
+/// Runs seeds on all processors and says what failed.
+fn run_all(seeds: std::ops::Range<u64>, events: u64) -> Vec<(u64, String)> {
+    let begun = Instant::now();
+    let (next, done) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
+    let failures = Mutex::new(Vec::new());
+    let total = Mutex::new(Checked::default());
+    let workers = std::thread::available_parallelism().map_or(1, |count| count.get());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    match run(seed, events, false) {
+                        Ok(run) => total.lock().unwrap().add(&run.checked),
+                        Err(why) => {
+                            println!("seed {seed} failed {why}");
+                            failures.lock().unwrap().push((seed, why));
+                        }
+                    }
+                    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                    if done % 500 == 0 {
+                        println!("{done} seeds after {:?}", begun.elapsed());
+                    }
+                }
+            });
+        }
+    });
+    let total = total.into_inner().unwrap();
+    println!("{} seeds in {:.1?}: {total:?}", seeds.end - seeds.start, begun.elapsed());
+    failures.into_inner().unwrap()
+}
+
+fn main() -> ExitCode {
+    note_panics();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).cloned()
+    };
+    let events = value("--events").map_or(EVENTS, |events| events.parse().unwrap());
+    if let Some(seeds) = value("--seeds") {
+        let (from, to) = seeds.split_once("..").unwrap_or((&seeds, ""));
+        let from: u64 = from.parse().unwrap();
+        let to = to.parse().unwrap_or(from + 1);
+        if arguments.iter().any(|argument| argument == "--trace") {
+            match run(from, events, true) {
+                Ok(run) => {
+                    println!("{:x} after {} events: {:?}", run.trace, run.events, run.checked)
+                }
+                Err(why) => println!("seed {from} failed {why}"),
+            }
+            return ExitCode::SUCCESS;
+        }
+        let failures = run_all(from..to, events);
+        return if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    by_default(events)
+}
+
+fn by_default(events: u64) -> ExitCode {
+    let mut failures = run_all(0..200, events);
+    for seed in 0..5 {
+        let traces = [(); 2].map(|()| run(seed, events, false).map(|run| run.trace).ok());
+        if traces[0] != traces[1] {
+            println!("seed {seed} gives two traces: {traces:x?}");
+            failures.push((seed, "two traces".into()));
+        }
+    }
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
