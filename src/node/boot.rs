@@ -279,7 +279,12 @@ impl Node {
     /// Opens or makes the data directory and starts the member's threads. Must be called within an
     /// async runtime, on a thread that may block.
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        start(config, Surroundings::system(clock), false).map(|(node, _)| node)
+        Self::start_with(config, Surroundings::system(clock))
+    }
+
+    /// As [`Node::start`], on something other than the system as it is.
+    pub fn start_with(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
+        start(config, surroundings, false).map(|(node, _)| node)
     }
 
     /// Ends the threads, makes everything applied durable, and notes the index for the next start.

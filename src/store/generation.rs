@@ -176,3 +176,117 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::types::Revision;
+
+    fn options() -> Options {
+        let mut options = Options::new(Arc::new(SystemClock::new()));
+        options.reserve_bytes = 0;
+        options
+    }
+
+    fn row(main: i64) -> Row {
+        let kv = Bytes::from(vec![7; 9000 * usize::from(main == 3) + 10]);
+        Row { rev: Revision::new(main, 0), tombstone: false, kv }
+    }
+
+    /// A store that has applied entry 5, with two rows.
+    fn store(db: &Path) -> Store {
+        let (store, _) = Store::open(db, options()).unwrap();
+        for main in [2, 3] {
+            store.push_row(row(main));
+        }
+        store.seal(5, 1);
+        store.flush().unwrap();
+        store
+    }
+
+    /// A generation of entry 9 with one more row, built and not put in place.
+    fn build(db: &Path) -> Store {
+        let mut building = Building::begin(db).unwrap();
+        building.rows(&[row(2), row(3), row(4)]).unwrap();
+        let number = |number: u64| number.to_be_bytes().to_vec();
+        let pairs =
+            [(schema::CONSISTENT_INDEX.to_vec(), number(9)), (schema::TERM.to_vec(), number(2))];
+        building.pairs(Bucket::Meta, &pairs).unwrap();
+        building.finish(options()).unwrap().0
+    }
+
+    fn opened(db: &Path) -> (u64, u64) {
+        let (store, opened) = Store::open(db, options()).unwrap();
+        drop(store);
+        (opened.generation, opened.consistent_index)
+    }
+
+    #[test]
+    fn a_crash_around_an_installation_leaves_the_old_or_the_new_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("db");
+        drop(store(&db));
+        assert!(!has_other(&db).unwrap());
+        // Built, and no record in the log: litter.
+        drop(build(&db));
+        assert!(has_other(&db).unwrap());
+        settle(&db, None).unwrap();
+        assert_eq!(opened(&db), (1, 5));
+        // A record of a snapshot that the state includes already means nothing.
+        drop(build(&db));
+        settle(&db, Some(4)).unwrap();
+        assert_eq!(opened(&db), (1, 5));
+        // A generation that was not completed is never chosen.
+        drop(Building::begin(&db).unwrap());
+        settle(&db, Some(9)).unwrap();
+        assert_eq!(opened(&db), (1, 5));
+        // Built, and the record is durable: completed.
+        drop(build(&db));
+        settle(&db, Some(9)).unwrap();
+        assert!(!has_other(&db).unwrap());
+        assert_eq!(opened(&db), (2, 9));
+    }
+
+    #[test]
+    fn a_running_store_goes_on_with_what_was_installed() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("db");
+        let store = store(&db);
+        let frozen = store.freeze().unwrap();
+        let new = build(&db);
+        store.push_row(row(8));
+        store.install(&new).unwrap();
+        drop(new);
+        assert_eq!((store.generation(), store.durable()), (2, (9, 2)));
+        assert_eq!(store.get(Revision::new(8, 0)).unwrap(), None, "it was never committed");
+        assert_eq!(store.get(Revision::new(4, 0)).unwrap(), Some(row(4)));
+        store.push_row(row(5));
+        store.seal(10, 2);
+        assert_eq!(store.flush().unwrap(), 10);
+        // Who was reading the old state can finish.
+        assert_eq!(frozen.rows(Revision::default()).unwrap(), [row(2), row(3)]);
+        drop((frozen, store));
+        assert_eq!(opened(&db), (2, 10));
+    }
+
+    #[test]
+    fn nothing_is_deleted_from_a_frozen_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(&dir.path().join("db"));
+        let frozen = store.freeze().unwrap();
+        let mut deleted = store.delete_rows(vec![Revision::new(2, 0)], Vec::new(), 2);
+        store.push_row(row(4));
+        store.seal(6, 1);
+        store.flush().unwrap();
+        assert!(deleted.try_recv().is_err());
+        assert_eq!(frozen.rows(Revision::default()).unwrap(), [row(2), row(3)]);
+        let sizes = frozen.row_sizes(Revision::default()).unwrap();
+        assert_eq!(sizes.iter().map(|row| row.bytes).collect::<Vec<_>>(), [10, 9010]);
+        drop(frozen);
+        deleted.blocking_recv().unwrap();
+        assert_eq!(store.get(Revision::new(2, 0)).unwrap(), None);
+    }
+}

@@ -252,11 +252,12 @@ impl Scan {
     }
 
     /// A snapshot beyond the entries stands in for all that are missing, and one that contradicts
-    /// them in place of all.
+    /// what was not committed in place of all.
     fn snapshot(&mut self, snapshot: SnapshotRecord) {
         self.last_written = self.last_written.max(snapshot.index);
         let logged = self.table.term(snapshot.index);
-        let contradicts = logged.is_some_and(|term| term != snapshot.term);
+        let is_new = snapshot.index > self.state.commit;
+        let contradicts = is_new && logged.is_some_and(|term| term != snapshot.term);
         if snapshot.index > self.table.last_index() || contradicts {
             self.table.restart(snapshot.index, snapshot.term);
         }
