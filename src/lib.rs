@@ -12,7 +12,7 @@
 //! | 3 | `apply`, `watch`, `raft` | the state machine, the event hub, the log and consensus |
 //! | 2 | `mvcc`, `lease`, `auth`, `members` | the state by subject |
 //! | 1 | `store`, `bbolt` | LMDB and etcd's snapshot file |
-//! | 0 | `pb`, `types`, `limits`, `clock`, `metrics` | messages, values, bounds, time and chance, gauges |
+//! | 0 | `pb`, `types`, `limits`, `clock`, `metrics`, `planted` | messages, values, bounds, time and chance, gauges, bugs for tests |
 //!
 //! Beside them `client` and `cert` use layer 0 only, and `cli` stands above all.
 
@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod mvcc;
 pub mod node;
 pub mod pb;
+pub mod planted;
 pub mod raft;
 pub mod rpc;
 pub mod server;

@@ -175,9 +175,10 @@ fn put_cost(put: &PutRequest) -> i64 {
 fn ops_cost(ops: &[RequestOp]) -> i64 {
     let cost = |op: &RequestOp| match &op.request {
         Some(Request::RequestPut(put)) => put_cost(put),
+        Some(Request::RequestTxn(txn)) => txn_cost(txn),
         _ => 0,
     };
-    ops.iter().map(cost).sum()
+    ops.iter().map(cost).fold(0, i64::saturating_add)
 }
 
 fn txn_cost(txn: &TxnRequest) -> i64 {
@@ -314,7 +315,7 @@ impl Machine {
             Command::Compaction(compaction) => self.compact(compaction, outcome)?,
             Command::LeaseGrant(grant) => self.lease_grant(grant, now),
             Command::LeaseRevoke(revoke) => self.lease_revoke(revoke, outcome),
-            Command::LeaseCheckpoint(checkpoint) => self.lease_checkpoint(&checkpoint),
+            Command::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(&checkpoint)),
             Command::Alarm(alarm) => Ok(Reply::Alarm(self.alarm(alarm))),
             Command::ClusterVersionSet(set) => Ok(self.set_cluster_version(set)),
             Command::ClusterMemberAttrSet(set) => Ok(self.set_attributes(set)),
@@ -357,23 +358,30 @@ impl Machine {
         request: LeaseRevokeRequest,
         outcome: &mut Outcome,
     ) -> Result<Reply, Error> {
+        if !self.lessor.lock().exists(request.id) {
+            return Err(Error::LeaseNotFound);
+        }
+        // The store has a part of this entry before the keys lose their lease: whoever reads the
+        // leases meanwhile can tell from which entry on they hold.
+        self.store.delete(Bucket::Lease, request.id.to_be_bytes().to_vec());
         let keys = self.lessor.lock().revoke(request.id)?;
         let mut write = self.mvcc.begin();
         for key in &keys {
             write.delete(key, &mut LeaseDoor(&self.lessor));
         }
         outcome.changes = write.finish();
-        self.store.delete(Bucket::Lease, request.id.to_be_bytes().to_vec());
         Ok(Reply::LeaseRevoke(LeaseRevokeResponse { header: self.header() }))
     }
 
-    fn lease_checkpoint(&self, request: &LeaseCheckpointRequest) -> Result<Reply, Error> {
+    /// A lease that was revoked meanwhile is passed over; the others of the request still count.
+    fn lease_checkpoint(&self, request: &LeaseCheckpointRequest) -> Reply {
         for checkpoint in &request.checkpoints {
             let remaining = checkpoint.remaining_ttl;
-            let ttl = self.lessor.lock().checkpoint(checkpoint.id, remaining)?;
-            self.store_lease(checkpoint.id, ttl, remaining);
+            if let Some(ttl) = self.lessor.lock().checkpoint(checkpoint.id, remaining) {
+                self.store_lease(checkpoint.id, ttl, remaining);
+            }
         }
-        Ok(Reply::Done)
+        Reply::Done
     }
 
     fn store_lease(&self, id: i64, ttl: i64, remaining_ttl: i64) {
@@ -402,12 +410,14 @@ impl Machine {
         AlarmResponse { header: None, alarms }
     }
 
-    /// The storage version follows the cluster's.
+    /// The storage version follows the cluster's, once that is one that knows of it.
     fn set_cluster_version(&self, request: ClusterVersionSetRequest) -> Reply {
         let version = request.ver;
         let bytes = version.clone().into_bytes();
         self.store.put(Bucket::Cluster, schema::CLUSTER_VERSION.to_vec(), bytes.clone());
-        self.store.put(Bucket::Meta, schema::STORAGE_VERSION.to_vec(), bytes);
+        if version != "3.0.0" {
+            self.store.put(Bucket::Meta, schema::STORAGE_VERSION.to_vec(), bytes);
+        }
         self.members.write().set_cluster_version(version);
         Reply::Done
     }

@@ -1,25 +1,130 @@
 //! What members ask each other over the peer port, but for what is below `/raft`.
 
+use bytes::Bytes;
+use http::header::HeaderName;
 use http::{HeaderValue, Method, Request, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, Full, Limited};
+use prost::Message;
 
-use super::{Answer, Http, JSON, error, not_allowed, typed};
-use crate::pb::Member;
+use super::{Answer, Http, JSON, TEXT, error, not_allowed, typed};
+use crate::limits;
+use crate::node::Error;
+use crate::pb::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
+use crate::pb::{
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse, Member, ResponseHeader,
+};
+use crate::raft::peer::RUSD_VERSION;
+
+const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
+const PROTOBUF: HeaderValue = HeaderValue::from_static("application/protobuf");
+const PROMOTE: &str = "/members/promote/";
 
 impl Http {
-    pub async fn answer_peer<B>(&self, request: Request<B>) -> Answer {
+    pub async fn answer_peer<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let get = request.method() == Method::GET;
-        let mut answer = match (request.uri().path(), get) {
-            ("/version" | "/members", false) => not_allowed(),
-            ("/version", _) => self.version(),
-            ("/members", _) => typed(StatusCode::OK, JSON, &members_json(&self.node.members())),
+        let path = request.uri().path().to_owned();
+        let mut answer = match path.as_str() {
+            "/version" | "/members" | "/downgrade/enabled" if !get => not_allowed(),
+            "/version" => self.version(),
+            "/members" => typed(StatusCode::OK, JSON, &members_json(&self.node.members())),
+            "/downgrade/enabled" => typed(StatusCode::OK, TEXT, "false"),
+            "/leases" | "/leases/internal" => self.lease(&path, request).await,
+            promote if promote.starts_with(PROMOTE) && request.method() != Method::POST => {
+                not_allowed()
+            }
+            promote if promote.starts_with(PROMOTE) => {
+                self.promote(&promote[PROMOTE.len()..]).await
+            }
             _ => error(StatusCode::NOT_FOUND, "404 page not found"),
         };
-        let cluster = format!("{:x}", self.node.cluster_id());
-        if let Ok(cluster) = HeaderValue::from_str(&cluster) {
-            answer.headers_mut().insert("x-etcd-cluster-id", cluster);
+        if let Ok(cluster) = HeaderValue::from_str(&format!("{:x}", self.node.cluster_id())) {
+            answer.headers_mut().insert(CLUSTER_ID, cluster);
         }
+        let version = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
+        answer.headers_mut().insert(RUSD_VERSION, version);
         answer
     }
+
+    /// Another member could not promote a learner, as it does not lead.
+    async fn promote(&self, id: &str) -> Answer {
+        let not_found =
+            || error(StatusCode::NOT_FOUND, &format!("member {id} not found in cluster"));
+        let Ok(number) = id.parse() else { return not_found() };
+        match self.node.promote_member_here(number).await {
+            Ok(members) => typed(StatusCode::OK, JSON, &members_json(&members)),
+            Err(Error::MemberNotFound) => not_found(),
+            Err(why @ (Error::MemberNotLearner | Error::LearnerNotReady)) => {
+                error(StatusCode::PRECONDITION_FAILED, &format!("etcdserver: {why}"))
+            }
+            Err(why) => error(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string()),
+        }
+    }
+
+    /// Another member's clients ask for what only the leader knows of a lease.
+    async fn lease<B>(&self, path: &str, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if request.method() != Method::POST {
+            return not_allowed();
+        }
+        let body = Limited::new(request.into_body(), limits::PEER_QUESTION_BYTES_MAX);
+        let Ok(body) = Box::pin(body).collect().await else {
+            return error(StatusCode::BAD_REQUEST, "error reading body");
+        };
+        let outcome = if path == "/leases" {
+            self.renew(body.to_bytes()).await
+        } else {
+            self.time_to_live(body.to_bytes()).await
+        };
+        match outcome {
+            Ok(Some(bytes)) => {
+                let mut answer = Answer::new(Full::new(bytes.into()));
+                answer.headers_mut().insert(http::header::CONTENT_TYPE, PROTOBUF);
+                answer
+            }
+            Ok(None) => error(StatusCode::NOT_FOUND, "lease not found"),
+            Err(Error::NotLeader) => error(StatusCode::BAD_REQUEST, "not a primary lessor"),
+            Err(Error::Timeout) => error(
+                StatusCode::REQUEST_TIMEOUT,
+                "waiting for node to catch up its applied index has timed out",
+            ),
+            Err(why) => error(StatusCode::BAD_REQUEST, &why.to_string()),
+        }
+    }
+
+    async fn renew(&self, body: Bytes) -> Result<Option<Vec<u8>>, Error> {
+        let request = LeaseKeepAliveRequest::decode(body).map_err(|_| malformed())?;
+        let ttl = self.node.lease_renew_here(request.id).await?;
+        let response = LeaseKeepAliveResponse { header: None, id: request.id, ttl };
+        Ok((ttl > 0).then(|| response.encode_to_vec()))
+    }
+
+    async fn time_to_live(&self, body: Bytes) -> Result<Option<Vec<u8>>, Error> {
+        let request = LeaseInternalRequest::decode(body).map_err(|_| malformed())?;
+        let request = request.lease_time_to_live_request.ok_or_else(malformed)?;
+        let lease = self.node.lease_time_to_live_here(request.id, request.keys).await?;
+        Ok(lease.map(|lease| {
+            let response = LeaseTimeToLiveResponse {
+                header: Some(ResponseHeader::default()),
+                id: request.id,
+                ttl: lease.ttl,
+                granted_ttl: lease.granted_ttl,
+                keys: lease.keys,
+            };
+            LeaseInternalResponse { lease_time_to_live_response: Some(response) }.encode_to_vec()
+        }))
+    }
+}
+
+fn malformed() -> Error {
+    Error::Internal("error unmarshalling request".into())
 }
 
 /// The members as etcd's peers read them.

@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -131,16 +132,23 @@ impl Lessor {
         }
     }
 
-    /// The keys that hang on leases.
-    pub fn attachments(&self) -> impl ExactSizeIterator<Item = (&Bytes, i64)> {
-        self.keys.iter().map(|(key, id)| (key, *id))
+    /// The lease's keys in order, those after `after` if it is given; none if it is gone.
+    pub fn keys_after(&self, id: i64, after: Option<&Bytes>) -> impl Iterator<Item = &Bytes> {
+        let lower = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.clone()));
+        let lease = self.leases.get(&id);
+        lease.into_iter().flat_map(move |lease| lease.keys.range((lower.clone(), Bound::Unbounded)))
     }
 
-    /// Notes from the log how long a lease had left.
-    pub fn checkpoint(&mut self, id: i64, remaining_seconds: i64) -> Result<i64, Error> {
-        let lease = self.leases.get_mut(&id).ok_or(Error::NotFound)?;
+    pub fn ids(&self) -> impl Iterator<Item = i64> {
+        self.leases.keys().copied()
+    }
+
+    /// Notes from the log how long a lease had left, and gives how long it was granted for; nothing
+    /// if it is gone.
+    pub fn checkpoint(&mut self, id: i64, remaining_seconds: i64) -> Option<i64> {
+        let lease = self.leases.get_mut(&id)?;
         lease.remaining_seconds = remaining_seconds;
-        Ok(lease.ttl_seconds)
+        Some(lease.ttl_seconds)
     }
 
     /// Becomes the one that lets leases expire. Each gets its whole time again (or what the log
@@ -152,8 +160,8 @@ impl Lessor {
         for id in ids {
             let lease = &self.leases[&id];
             let left = match lease.remaining_seconds {
-                0 => lease.ttl_seconds,
-                left => left,
+                left if left > 0 => left,
+                _ => lease.ttl_seconds,
             };
             self.set_deadline(id, now + seconds(left) + extend);
         }
@@ -308,7 +316,7 @@ mod tests {
         lessor.set(&key("a"), 0);
         assert_eq!(lessor.revoke(1), Ok(vec![key("b")]));
         assert_eq!(lessor.revoke(2), Ok(vec![key("c")]));
-        assert_eq!(lessor.attachments().len(), 0);
+        assert!(lessor.keys.is_empty());
     }
 
     #[test]

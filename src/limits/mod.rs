@@ -22,6 +22,18 @@ pub const COMMIT_BYTES_MAX: usize = 16 << 20;
 pub const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
 /// Rows that one commit deletes for compaction, so that puts queued behind it wait little.
 pub const COMPACTION_ROWS_MAX: usize = 1000;
+/// Rows that a start may have to read beside the index checkpoint before it is written anew: a tenth
+/// of a second of reading.
+pub const CHECKPOINT_ROWS: u64 = 50_000;
+/// Time between two index checkpoints at least. With a busy writer, a start reads the rows of so
+/// long; 1M keys make a file of 30 MB.
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Rest after each piece of an index checkpoint, so that it takes a tenth of a processor.
+pub const CHECKPOINT_PAUSE: Duration = Duration::from_millis(1);
+/// Bytes of an index checkpoint written while the index lock is held; one larger key is admitted.
+pub const CHECKPOINT_STEP_BYTES: usize = 256 << 10;
+/// Bytes of an index checkpoint between two syncs, so that those of the log wait little.
+pub const CHECKPOINT_SYNC_BYTES: usize = 4 << 20;
 /// Keys visited while the index lock is held.
 pub const INDEX_HOLD_KEYS_MAX: usize = 1000;
 /// Rows read from LMDB within one read transaction: it pins pages that the writer could reuse.
@@ -219,3 +231,21 @@ pub const SNAPSHOT_HEAD_BYTES_MAX: u64 = 1 << 20;
 pub const SNAPSHOT_ANSWER_MAX: Duration = Duration::from_secs(3600);
 /// How long connecting to a peer may take.
 pub const PEER_DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of a member's answer to a single question: members, versions, leases with their keys.
+pub const PEER_ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a question of a member's to the leader, etcd's.
+pub const PEER_QUESTION_BYTES_MAX: usize = 64 << 10;
+/// Peers that a member believes in before the log has told it who they are.
+pub const PEERS_REMEMBERED_MAX: usize = 16;
+/// How long a member goes on after it has applied its removal, so that others learn of it, etcd's.
+pub const REMOVED_GRACE: Duration = Duration::from_secs(1);
+/// How long a peer must have been connected to count when the membership changes, etcd's.
+pub const PEER_HEALTHY_AFTER: Duration = Duration::from_secs(5);
+/// How long one attempt to reach the leader may take before the next.
+pub const ASK_LEADER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause between two attempts to reach the leader, etcd's.
+pub const ASK_LEADER_PAUSE: Duration = Duration::from_millis(50);
+/// How long a new member waits for another's word on whether it was here before, etcd's.
+pub const BOOTSTRAP_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a joining member waits for the list of members, etcd's.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(10);

@@ -55,7 +55,7 @@ impl Member {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    fn to_pb(&self) -> pb::Member {
+    pub fn to_pb(&self) -> pb::Member {
         pb::Member {
             id: self.id,
             name: self.name.clone(),

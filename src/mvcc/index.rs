@@ -507,7 +507,7 @@ pub enum Restored {
 }
 
 mod checkpoint;
-pub use checkpoint::{Malformed, read_checkpoint, write_checkpoint};
+pub use checkpoint::{Malformed, read_keys, write_end, write_keys};
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@
 //! This room knows keys, values and revisions. It does not know leases (it asks a [`Leases`]),
 //! the log, watchers or the network, and it reads no clock.
 
+mod checkpoint;
 mod compact;
 mod hash;
 pub mod index;
@@ -33,6 +34,7 @@ use crate::limits;
 use crate::store::{self, Row, Store};
 use crate::types::Revision;
 
+pub use checkpoint::{Checkpoint, IndexPass, write_attachment, write_attachments_end};
 pub use compact::{Compaction, CompactionStep};
 pub use hash::KeyValueHash;
 pub use range::{has_revision_filters, is_default_ordering};

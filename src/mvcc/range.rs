@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::index::{End, Found, Visit};
 use super::kv::Pair;
-use super::{Error, View};
+use super::{Change, Error, View};
 use crate::limits;
 use crate::pb::raw::RangeResponse;
 use crate::pb::{
@@ -93,6 +93,15 @@ impl View<'_> {
     pub fn get(&self, key: &[u8], main: i64) -> Result<Option<Bytes>, Error> {
         let found = self.mvcc.index.read().get(key, main);
         found.map(|found| self.fetch(found.modified)).transpose()
+    }
+
+    /// The pair before a change; none for a creation, or where history is compacted away.
+    pub fn previous(&self, change: &Change) -> Result<Option<Bytes>, Error> {
+        let before = change.revision.main - 1;
+        if change.is_create || before < self.current.compact_revision {
+            return Ok(None);
+        }
+        self.get(&change.key, before)
     }
 
     /// Number of keys of the range at `main`.

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::encoding::{decode_varint, encode_varint};
 
-use super::index::{self, Index, Restored};
+use super::checkpoint::{self, Checkpoint};
+use super::index::{Index, Restored, Visit};
 use super::kv::Pair;
 use super::{Compaction, Current, Error, Mvcc};
 use crate::limits;
@@ -27,30 +27,34 @@ pub struct Restore {
     pub attachments: HashMap<Bytes, i64>,
     /// The sweep that did not end.
     pub unfinished: Option<Compaction>,
+    /// Rows that were read, because no checkpoint had them.
+    pub rows: u64,
 }
 
+#[derive(Default)]
 struct Building {
     index: Index,
     attachments: HashMap<Bytes, i64>,
     /// First row that the index does not hold yet.
     from: Revision,
+    rows: u64,
 }
 
 impl Restore {
-    /// `checkpoint` holds the index up to some revision, as `Mvcc::checkpoint` wrote it, and the
-    /// store vouches that no compaction came after it.
+    /// The store vouches for the checkpoint: it was written for an earlier state of this store, and
+    /// no compaction since then went beyond its revision, so no row is missing that it lacks.
     pub fn read(
         store: Arc<Store>,
         compacted: Compacted,
-        checkpoint: Option<&[u8]>,
+        checkpoint: Option<&Checkpoint>,
     ) -> Result<Self, Error> {
-        let mut building = checkpoint.and_then(read_checkpoint).unwrap_or_else(|| Building {
-            index: Index::default(),
-            attachments: HashMap::new(),
-            from: Revision::default(),
-        });
-        building.read_rows(&store)?;
         let finished = compacted.finished.unwrap_or(-1);
+        let mut building = checkpoint.and_then(Building::after).unwrap_or_default();
+        building.read_rows(&store)?;
+        // The index of the checkpoint may name rows that a later compaction has deleted.
+        if checkpoint.is_some_and(|checkpoint| checkpoint.current.compact_revision < finished) {
+            building.compact(finished);
+        }
         let scheduled = compacted.scheduled.unwrap_or(-1);
         // Rows up to a compaction may all be gone, so history can be longer than its last row.
         let revision = building.index.newest().max(1).max(finished).max(scheduled);
@@ -63,11 +67,29 @@ impl Restore {
             sweep.forget_hash();
             sweep
         });
-        Ok(Self { mvcc, attachments: building.attachments, unfinished })
+        Ok(Self { mvcc, attachments: building.attachments, unfinished, rows: building.rows })
     }
 }
 
 impl Building {
+    fn after(checkpoint: &Checkpoint) -> Option<Self> {
+        let (index, attachments) = checkpoint::read(checkpoint)?;
+        let from = Revision::new(checkpoint.current.revision + 1, 0);
+        Some(Self { index, attachments, from, rows: 0 })
+    }
+
+    fn compact(&mut self, main: i64) {
+        let (mut start, mut dead, mut survivors) = (Box::default(), Vec::new(), 0);
+        loop {
+            let keys_max = limits::INDEX_HOLD_KEYS_MAX;
+            match self.index.compact(&start, main, keys_max, &mut dead, &mut survivors) {
+                Visit::Next(next) => start = next,
+                Visit::Done => return,
+            }
+            dead.clear();
+        }
+    }
+
     fn read_rows(&mut self, store: &Store) -> Result<(), Error> {
         let to = Revision::last_of(i64::MAX);
         loop {
@@ -75,6 +97,7 @@ impl Building {
             let rows = store.scan(self.from, to, rows_max, bytes_max)?;
             let Some(last) = rows.last() else { return Ok(()) };
             self.from = Revision::new(last.rev.main, last.rev.sub + 1);
+            self.rows += rows.len() as u64;
             for row in &rows {
                 self.add(row)?;
             }
@@ -95,39 +118,4 @@ impl Building {
         }
         Ok(())
     }
-}
-
-impl Mvcc {
-    /// Writes the index and the keys' leases for the next start. Nothing may be applied meanwhile.
-    pub fn checkpoint<'a, E>(
-        &self,
-        attachments: impl ExactSizeIterator<Item = (&'a Bytes, i64)>,
-        mut flush: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let index = self.index.read();
-        let mut head = Vec::new();
-        encode_varint(attachments.len() as u64, &mut head);
-        for (key, lease) in attachments {
-            encode_varint(lease.cast_unsigned(), &mut head);
-            encode_varint(key.len() as u64, &mut head);
-            head.extend_from_slice(key);
-        }
-        flush(&head)?;
-        index::write_checkpoint(&index, |part| flush(part))
-    }
-}
-
-fn read_checkpoint(mut bytes: &[u8]) -> Option<Building> {
-    let count = decode_varint(&mut bytes).ok()?;
-    let mut attachments = HashMap::new();
-    for _ in 0..count {
-        let lease = decode_varint(&mut bytes).ok()?.cast_signed();
-        let len = usize::try_from(decode_varint(&mut bytes).ok()?).ok()?;
-        let (key, rest) = bytes.split_at_checked(len)?;
-        attachments.insert(Bytes::copy_from_slice(key), lease);
-        bytes = rest;
-    }
-    let index = index::read_checkpoint(&mut bytes).ok().filter(|_| bytes.is_empty())?;
-    let from = Revision::new(index.newest() + 1, 0);
-    Some(Building { index, attachments, from })
 }

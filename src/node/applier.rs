@@ -102,7 +102,7 @@ impl Applier {
     fn install(&self, index: u64, conf_state: ConfState) -> Result<(), Fatal> {
         let prepared = self.installs.take(index).ok_or(Fatal::MissingSnapshot(index))?;
         let Prepared { store, place, loaded } = prepared;
-        let Loaded { lessor, members, restore } = loaded;
+        let Loaded { lessor, members, restore, .. } = loaded;
         let Restore { mvcc, unfinished, .. } = restore;
         let started = self.clock.now();
         self.machine.mvcc.install(&mvcc, || self.machine.store.install(&store))?;

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use super::applier::Applier;
+use super::checkpointer::{CheckpointPace, Checkpointer};
 use super::duties::Duties;
 use super::ids::RequestIds;
 use super::install::{Door, Installs};
-use super::membership::Circle;
+use super::membership::{Circle, Join};
 use super::steps::Steps;
 use super::sweeper::{SweepWorker, Sweeper};
 use super::waits::{AppliedWaits, Waits};
@@ -28,7 +29,7 @@ use crate::lease::Lessor;
 use crate::limits;
 use crate::members::{Malformed, Member, Members};
 use crate::metrics;
-use crate::mvcc::{self, Compacted, Restore};
+use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore};
 use crate::pb::{AlarmMember, leasepb};
 use crate::raft::log::{Disk, SystemDisk};
 use crate::raft::{self, Bootstrap, ConfState};
@@ -180,6 +181,10 @@ impl Identity {
     }
 
     fn new(config: &Config) -> Result<Self, StartError> {
+        if let Some(Join { cluster_id, member_id, .. }) = config.join {
+            let bootstrap = Some(Bootstrap::default());
+            return Ok(Self { member_id, cluster_id, bootstrap });
+        }
         let member = |(_, peer_urls): &(String, Vec<String>)| {
             let mut peer_urls = peer_urls.clone();
             peer_urls.sort();
@@ -203,6 +208,8 @@ pub(super) struct Loaded {
     pub lessor: Lessor,
     pub members: Members,
     pub restore: Restore,
+    /// Revision of the checkpoint, and how many rows came beside it.
+    pub used: (i64, u64),
 }
 
 /// What a member stands on: the system, or a simulator's idea of it.
@@ -311,29 +318,27 @@ impl Node {
         inner.applied.stop();
         inner.sweeper.stop();
         let is_fatal = inner.fatal.borrow().is_some();
-        if !is_fatal && let Err(error) = self.close_store() {
+        if is_fatal {
+            return;
+        }
+        let clock = Arc::clone(&inner.clock);
+        if let Err(error) = close_store(&inner.store, &inner.mvcc, &inner.lessor, clock) {
             tracing::error!(%error, "failed to close the store");
         }
     }
+}
 
-    fn close_store(&self) -> Result<(), store::Error> {
-        let inner = &self.0;
-        let consistent_index = inner.store.flush()?;
-        if !inner.mvcc.is_sweeping() {
-            let current = inner.mvcc.written();
-            let binding = CheckpointBinding {
-                generation: inner.store.generation(),
-                consistent_index,
-                revision: current.revision,
-                compact_revision: current.compact_revision,
-            };
-            let lessor = inner.lessor.lock();
-            inner.store.write_checkpoint(&binding, |out| {
-                inner.mvcc.checkpoint(lessor.attachments(), |part| out.write_all(part))
-            })?;
-        }
-        inner.store.close()
-    }
+/// Makes everything durable, with the index for the next start unless a sweep is under way.
+pub(super) fn close_store(
+    store: &Arc<Store>,
+    mvcc: &Arc<Mvcc>,
+    lessor: &Arc<Mutex<Lessor>>,
+    clock: Arc<dyn Clock>,
+) -> Result<(), store::Error> {
+    store.flush()?;
+    let (open, mvcc, lessor) = (Arc::clone(store), Arc::clone(mvcc), Arc::clone(lessor));
+    Checkpointer::new(open, mvcc, lessor, clock, CheckpointPace::default(), (-1, 0)).write_now();
+    store.close()
 }
 
 pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartError> {
@@ -349,8 +354,9 @@ pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartE
         scheduled: opened.scheduled_compact.map(|revision| revision.main),
         finished: opened.finished_compact.map(|revision| revision.main),
     };
-    let checkpoint = read_checkpoint(store, opened, &compacted);
-    let restore = Restore::read(Arc::clone(store), compacted, checkpoint.as_deref())?;
+    let checkpoint = read_checkpoint(store, opened);
+    let restore = Restore::read(Arc::clone(store), compacted, checkpoint.as_ref())?;
+    let used = (checkpoint.map_or(-1, |checkpoint| checkpoint.current.revision), restore.rows);
     let last = opened.last.map_or(1, |revision| revision.main);
     if restore.mvcc.current().revision < last {
         let what = format!("index: it ends before revision {last}, which is there");
@@ -359,7 +365,7 @@ pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartE
     for (key, id) in &restore.attachments {
         lessor.set(key, *id);
     }
-    Ok(Loaded { lessor, members, restore })
+    Ok(Loaded { lessor, members, restore, used })
 }
 
 fn load_members(store: &Store) -> Result<Members, StartError> {
@@ -388,23 +394,16 @@ fn load_members(store: &Store) -> Result<Members, StartError> {
     Ok(members)
 }
 
-/// The index checkpoint, if it was written for this state. Without one the rows are read.
-fn read_checkpoint(store: &Store, opened: &Opened, compacted: &Compacted) -> Option<Vec<u8>> {
-    if compacted.scheduled != compacted.finished {
-        return None;
-    }
-    let compact_revision = compacted.finished.unwrap_or(-1);
-    let last = opened.last.map_or(1, |revision| revision.main);
-    let binding = CheckpointBinding {
-        generation: opened.generation,
-        consistent_index: opened.consistent_index,
-        revision: last.max(1).max(compact_revision),
-        compact_revision,
-    };
+/// The index checkpoint, if it serves this state. Without one all rows are read.
+fn read_checkpoint(store: &Store, opened: &Opened) -> Option<Checkpoint> {
     let mut bytes = Vec::new();
-    let read = store.read_checkpoint(&binding).map(|mut reader| reader.read_to_end(&mut bytes));
+    let read = store
+        .read_checkpoint(opened)
+        .map(|mut reader| reader.read_to_end(&mut bytes).map(|_| reader.binding));
     match read {
-        Ok(Ok(_)) => Some(bytes),
+        Ok(Ok(CheckpointBinding { revision, compact_revision, .. })) => {
+            Some(Checkpoint { current: Current { revision, compact_revision }, bytes })
+        }
         Ok(Err(error)) => {
             tracing::warn!(%error, "the index checkpoint is damaged; reading all rows instead");
             None
@@ -473,12 +472,18 @@ fn assemble(
     let bootstrap = identity.bootstrap.as_ref();
     let (raft, raft_threads, turns, loaded) =
         open_both(&store, opened, raft_config, surroundings, bootstrap, stepped)?;
-    let Loaded { lessor, members, restore } = loaded;
-    let removed = watch::Sender::new(false);
+    let Loaded { lessor, members, restore, used } = loaded;
+    let removed = watch::Sender::new(None);
     let id = raft_threads.metadata().node_id;
-    let circle = Circle { id, peers: Arc::clone(&peers), removed: removed.clone() };
+    let is_learner = Arc::new(AtomicBool::new(false));
+    let circle = Circle {
+        id,
+        peers: Arc::clone(&peers),
+        removed: removed.clone(),
+        is_learner: Arc::clone(&is_learner),
+    };
     if dials {
-        circle.start(&raft, &members, &waits);
+        circle.start(&raft, &members, config.join.as_ref(), &waits);
     }
     let mvcc = Arc::new(restore.mvcc);
     let lessor = Arc::new(Mutex::new(lessor));
@@ -494,6 +499,14 @@ fn assemble(
         Arc::clone(&clock),
         config.compaction_sleep_interval,
         restore.unfinished,
+        Checkpointer::new(
+            Arc::clone(&store),
+            Arc::clone(&mvcc),
+            Arc::clone(&lessor),
+            Arc::clone(&clock),
+            config.checkpoint_pace,
+            used,
+        ),
     );
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
     let installs = Arc::new(Installs::default());
@@ -558,6 +571,7 @@ fn assemble(
         leader: watch::Sender::new(0),
         fatal,
         removed,
+        is_learner,
         stopping: watch::Sender::new(false),
         _lock: lock,
     }));

@@ -52,6 +52,8 @@ pub enum Error {
     TooManyLearners,
     #[error("unhealthy cluster")]
     Unhealthy,
+    #[error("etcdserver: request timed out, leader transfer took too long")]
+    TimeoutLeaderTransfer,
     #[error("not leader")]
     NotLeader,
     #[error("bad leader transferee")]

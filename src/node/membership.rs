@@ -1,15 +1,30 @@
 //! Who the members are: what peers are told of it, and what they say of this one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use http::StatusCode;
 use tokio::sync::watch;
 
 use super::waits::Waits;
-use super::{Config, VERSION};
+use super::{Config, Error, Node, Reply, VERSION};
 use crate::apply::{self, Fatal};
-use crate::members::{Change, Members};
+use crate::clock;
+use crate::limits;
+use crate::members::{Change, Member, Members};
+use crate::pb;
 use crate::raft::peer::{PeerEvents, Peers, PeersConfig, TcpDial};
 use crate::raft::{self, ConfChange, Entry};
+
+/// What a member that joins a running cluster was told by its members.
+#[derive(Clone, Debug)]
+pub struct Join {
+    pub cluster_id: u64,
+    pub member_id: u64,
+    /// Ids and peer URLs, this member's among them.
+    pub members: Vec<(u64, Vec<String>)>,
+}
 
 /// What goes between this member and its peers.
 pub(super) fn peers(config: &Config, raft: &raft::Config) -> Arc<Peers> {
@@ -27,13 +42,29 @@ pub(super) fn peers(config: &Config, raft: &raft::Config) -> Arc<Peers> {
 pub(super) struct Circle {
     pub id: u64,
     pub peers: Arc<Peers>,
-    pub removed: watch::Sender<bool>,
+    pub removed: watch::Sender<Option<Duration>>,
+    pub is_learner: Arc<AtomicBool>,
 }
 
 impl Circle {
-    /// Lets the members that the store knows talk to raft.
-    pub(super) fn start(&self, raft: &raft::Handle, members: &Members, waits: &Arc<Waits>) {
-        self.replaced(members);
+    /// Lets the members that the store knows talk to raft; one that joins has been told of some.
+    pub(super) fn start(
+        &self,
+        raft: &raft::Handle,
+        members: &Members,
+        join: Option<&Join>,
+        waits: &Arc<Waits>,
+    ) {
+        let told = join.iter().flat_map(|join| join.members.iter().cloned());
+        let known = members.list().into_iter().map(|member| (member.id, member.peer_ur_ls));
+        for (id, urls) in told.chain(known) {
+            self.peers.update(id, urls);
+        }
+        members.removed().for_each(|id| self.peers.remove(id));
+        self.set_learner(members.get(self.id).is_some_and(|member| member.is_learner));
+        if members.is_removed(self.id) {
+            self.removed.send_replace(Some(Duration::ZERO));
+        }
         let events = Events { waits: Arc::clone(waits), removed: self.removed.clone() };
         self.peers.start(raft.clone(), Arc::new(events));
     }
@@ -44,11 +75,21 @@ impl Circle {
             self.peers.update(member.id, member.peer_ur_ls);
         }
         members.removed().for_each(|id| self.peers.remove(id));
+        self.set_learner(members.get(self.id).is_some_and(|member| member.is_learner));
+    }
+
+    fn set_learner(&self, is_learner: bool) {
+        self.is_learner.store(is_learner, Ordering::Relaxed);
     }
 
     /// Apply changed the membership.
     pub(super) fn changed(&self, change: &Change) {
         let id = change.id();
+        match change {
+            Change::Add(member) if id == self.id => self.set_learner(member.is_learner),
+            Change::Promote(_) if id == self.id => self.set_learner(false),
+            _ => {}
+        }
         let shown = format!("{id:x}");
         match change {
             Change::Add(member) => {
@@ -72,7 +113,7 @@ impl Circle {
             Change::Remove(_) => {
                 tracing::info!("removed-remote-peer-id" = shown, "removed member");
                 if id == self.id {
-                    self.removed.send_replace(true);
+                    self.removed.send_replace(Some(limits::REMOVED_GRACE));
                 } else {
                     self.peers.remove(id);
                 }
@@ -116,7 +157,7 @@ const ADD_LEARNER_NODE: i32 = 3;
 
 struct Events {
     waits: Arc<Waits>,
-    removed: watch::Sender<bool>,
+    removed: watch::Sender<Option<Duration>>,
 }
 
 impl PeerEvents for Events {
@@ -133,6 +174,217 @@ impl PeerEvents for Events {
     }
 
     fn removed(&self) {
-        self.removed.send_replace(true);
+        self.removed.send_replace(Some(Duration::ZERO));
+    }
+}
+
+/// A quorum of so many voters.
+fn quorum(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+/// Changes of the membership, with etcd's checks before they are proposed.
+impl Node {
+    pub async fn add_member(
+        &self,
+        peer_urls: Vec<String>,
+        is_learner: bool,
+    ) -> Result<(pb::Member, Vec<pb::Member>), Error> {
+        let mut peer_urls = peer_urls;
+        peer_urls.sort();
+        let seconds = (self.0.clock.unix_nanos() / 1_000_000_000).cast_signed();
+        let id = crate::types::member_id(&peer_urls, "", Some(seconds));
+        self.may_add(is_learner)?;
+        let member = Member { id, peer_urls: peer_urls.clone(), is_learner, ..Member::default() };
+        let members = self.configure(&Change::Add(member)).await?;
+        let added = pb::Member { id, peer_ur_ls: peer_urls, is_learner, ..Default::default() };
+        Ok((added, members))
+    }
+
+    pub async fn remove_member(&self, id: u64) -> Result<Vec<pb::Member>, Error> {
+        self.may_remove(id)?;
+        if id == self.0.member_id && self.is_leader() {
+            // A leader that is no member any more would lead on until it is stopped.
+            if let Err(error) = self.hand_over().await {
+                tracing::warn!(%error, "the leader removes itself without handing over");
+            }
+        }
+        self.configure(&Change::Remove(id)).await
+    }
+
+    pub async fn update_member(
+        &self,
+        id: u64,
+        peer_urls: Vec<String>,
+    ) -> Result<Vec<pb::Member>, Error> {
+        self.configure(&Change::Update { id, peer_urls }).await
+    }
+
+    /// Makes a learner a voter. Only the leader knows whether it has caught up.
+    pub async fn promote_member(&self, id: u64) -> Result<Vec<pb::Member>, Error> {
+        let asked = async {
+            loop {
+                match self.promote_member_here(id).await {
+                    Err(Error::NotLeader) => {}
+                    outcome => return outcome,
+                }
+                if let Some(outcome) = self.ask_to_promote(id).await {
+                    return outcome;
+                }
+                self.0.clock.sleep(limits::ASK_LEADER_PAUSE).await;
+            }
+        };
+        let limit = self.request_timeout();
+        clock::timeout(&*self.0.clock, limit, asked).await.unwrap_or(Err(Error::Timeout))
+    }
+
+    /// The leader's part of a promotion.
+    pub async fn promote_member_here(&self, id: u64) -> Result<Vec<pb::Member>, Error> {
+        if !self.is_leader() {
+            return Err(Error::NotLeader);
+        }
+        self.barrier().await?;
+        let progress = self.0.raft.progress().ok_or(Error::NotLeader)?;
+        let matched = |id: u64| progress.iter().find(|(of, _)| *of == id).map(|(_, at)| *at);
+        let member = matched(id).ok_or(Error::MemberNotFound)?;
+        let leader = matched(self.0.member_id).unwrap_or_default();
+        // etcd's measure: nine tenths of the leader's log.
+        if member.saturating_mul(10) < leader.saturating_mul(9) {
+            return Err(Error::LearnerNotReady);
+        }
+        if self.0.config.strict_reconfig_check {
+            let (voters, started) = self.0.members.read().started_voters(id);
+            if started + 1 < quorum(voters + 1) {
+                return Err(Error::MemberNotEnoughStarted);
+            }
+        }
+        self.configure(&Change::Promote(id)).await
+    }
+
+    /// Nothing if the leader should be asked again.
+    async fn ask_to_promote(&self, id: u64) -> Option<Result<Vec<pb::Member>, Error>> {
+        let leader = *self.0.leader.borrow();
+        let path = format!("/members/promote/{id}");
+        let (body, limit) = (Some(bytes::Bytes::new()), limits::ASK_LEADER_TIMEOUT);
+        let answered = self.0.peers.ask(leader, &path, body, limit).await?;
+        let text = String::from_utf8_lossy(&answered.body);
+        match answered.status {
+            StatusCode::OK => {
+                let members: Vec<Member> = serde_json::from_slice(&answered.body).ok()?;
+                Some(Ok(members.iter().map(Member::to_pb).collect()))
+            }
+            StatusCode::NOT_FOUND => Some(Err(Error::MemberNotFound)),
+            StatusCode::PRECONDITION_FAILED if text.contains("in sync with leader") => {
+                Some(Err(Error::LearnerNotReady))
+            }
+            StatusCode::PRECONDITION_FAILED => Some(Err(Error::MemberNotLearner)),
+            _ => None,
+        }
+    }
+
+    /// Has a change applied. As in etcd, only the client's deadline ends the wait.
+    async fn configure(&self, change: &Change) -> Result<Vec<pb::Member>, Error> {
+        let id = self.0.ids.next();
+        let proposed = conf_change(id, change);
+        let reply = self.attempt(id, |raft| raft.propose_conf_change(id, proposed.clone())).await?;
+        match reply {
+            Reply::Members(members) => Ok(members),
+            _ => Err(Error::Internal("a configuration change had another answer".into())),
+        }
+    }
+
+    fn may_add(&self, is_learner: bool) -> Result<(), Error> {
+        let members = self.0.members.read();
+        if is_learner && members.learners().count() >= self.0.config.max_learners {
+            return Err(Error::TooManyLearners);
+        }
+        if !self.0.config.strict_reconfig_check {
+            return Ok(());
+        }
+        let (voters, started) = members.started_voters(0);
+        let is_first = voters == 1 && started == 1;
+        if !is_learner && !is_first && started < quorum(voters + 1) {
+            return Err(Error::MemberNotEnoughStarted);
+        }
+        if voters > 1 && self.healthy_voters(&members) < quorum(voters + 1) {
+            return Err(Error::Unhealthy);
+        }
+        Ok(())
+    }
+
+    fn may_remove(&self, id: u64) -> Result<(), Error> {
+        let members = self.0.members.read();
+        let is_learner = members.get(id).is_some_and(|member| member.is_learner);
+        if is_learner || !self.0.config.strict_reconfig_check {
+            return Ok(());
+        }
+        let (voters, started) = members.started_voters(id);
+        if started < quorum(voters) {
+            return Err(Error::MemberNotEnoughStarted);
+        }
+        // A member that is down takes part in no quorum.
+        if id != self.0.member_id && self.0.peers.connected_for(id).is_none() {
+            return Ok(());
+        }
+        let all = members.voters().count();
+        if self.healthy_voters(&members) < 2 + all.saturating_sub(1) / 2 {
+            return Err(Error::Unhealthy);
+        }
+        Ok(())
+    }
+
+    /// Voters that this member has been connected to for a while, and itself.
+    fn healthy_voters(&self, members: &Members) -> usize {
+        let is_healthy = |id: u64| {
+            let connected = self.0.peers.connected_for(id);
+            id == self.0.member_id || connected > Some(limits::PEER_HEALTHY_AFTER)
+        };
+        members.voters().filter(|member| is_healthy(member.id)).count()
+    }
+
+    /// Hands leadership to a voter and waits until it leads.
+    pub async fn move_leader(&self, to: u64) -> Result<(), Error> {
+        if !self.is_leader() {
+            return Err(Error::NotLeader);
+        }
+        let inner = &self.0;
+        if !inner.members.read().voters().any(|member| member.id == to) {
+            return Err(Error::BadLeaderTransferee);
+        }
+        let (from, shown) = (format!("{:x}", inner.member_id), format!("{to:x}"));
+        tracing::info!(
+            "current-leader-member-id" = from,
+            "transferee-member-id" = shown,
+            "leadership transfer starting"
+        );
+        inner.raft.transfer_leader(to)?;
+        let mut leader = inner.leader.subscribe();
+        let moved = leader.wait_for(|id| *id == to);
+        match clock::timeout(&*inner.clock, self.request_timeout(), moved).await {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => return Err(Error::Stopped),
+            None => return Err(Error::TimeoutLeaderTransfer),
+        }
+        tracing::info!(
+            "old-leader-member-id" = from,
+            "new-leader-member-id" = shown,
+            "leadership transfer finished"
+        );
+        Ok(())
+    }
+
+    /// Hands leadership to the voter that has been connected longest, if this member has it and
+    /// there is another.
+    pub async fn hand_over(&self) -> Result<(), Error> {
+        let inner = &self.0;
+        let own = inner.member_id;
+        if !self.is_leader() || inner.members.read().voters().count() < 2 {
+            return Ok(());
+        }
+        let voters: Vec<u64> = inner.members.read().voters().map(|member| member.id).collect();
+        let connected =
+            voters.into_iter().filter_map(|id| Some((inner.peers.connected_for(id)?, id)));
+        let (_, to) = connected.filter(|(_, id)| *id != own).max().ok_or(Error::Unhealthy)?;
+        self.move_leader(to).await
     }
 }

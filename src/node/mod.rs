@@ -18,10 +18,12 @@
 mod applier;
 mod auto_compact;
 mod boot;
+mod checkpointer;
 mod duties;
 mod error;
 mod ids;
 mod install;
+mod leases;
 mod membership;
 mod snapshot;
 mod status;
@@ -30,10 +32,13 @@ mod sweeper;
 mod waits;
 
 #[cfg(test)]
+mod scripts;
+#[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -41,7 +46,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::apply::{self, Quota};
 use crate::clock::{self, Clock};
-use crate::lease::{Lessor, Renewal};
+use crate::lease::Lessor;
 use crate::limits;
 use crate::members::Members;
 use crate::mvcc::{self, Mvcc};
@@ -49,6 +54,7 @@ use crate::pb::alarm_request::AlarmAction;
 use crate::pb::raw::{RangeResponse, TxnResponse};
 use crate::pb::{AlarmMember, AlarmRequest, AlarmType, Member, RangeRequest, ResponseHeader};
 use crate::pb::{RequestHeader, TxnRequest};
+use crate::planted::{self, Bug};
 use crate::raft;
 use crate::raft::peer::Peers;
 use crate::store::{self, Store};
@@ -57,8 +63,10 @@ use crate::watch::Hub;
 pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
 pub use boot::{StartError, Surroundings};
+pub use checkpointer::CheckpointPace;
 pub use error::Error;
 pub use install::{InstallError, restore_store};
+pub use membership::Join;
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
@@ -83,6 +91,10 @@ pub struct Config {
     pub initial_cluster: Vec<(String, Vec<String>)>,
     /// Where peers reach this member.
     pub peer_urls: Vec<String>,
+    /// What the members of a running cluster say of it, for one that joins it.
+    pub join: Option<Join>,
+    pub strict_reconfig_check: bool,
+    pub max_learners: usize,
     pub client_urls: Vec<String>,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
@@ -94,6 +106,7 @@ pub struct Config {
     pub commit_interval: Duration,
     pub retention: Option<Retention>,
     pub compaction_sleep_interval: Duration,
+    pub checkpoint_pace: CheckpointPace,
 }
 
 struct Inner {
@@ -118,7 +131,8 @@ struct Inner {
     ready: watch::Sender<bool>,
     leader: watch::Sender<u64>,
     fatal: watch::Sender<Option<String>>,
-    removed: watch::Sender<bool>,
+    removed: watch::Sender<Option<Duration>>,
+    is_learner: Arc<AtomicBool>,
     stopping: watch::Sender<bool>,
     _lock: store::DirLock,
 }
@@ -185,38 +199,40 @@ impl Node {
         Ok(reply)
     }
 
-    /// Proposes under an id and waits for what apply answers. A proposal that is known to stand
-    /// in no log, as there is no leader or none can be reached, is made again.
     async fn propose_until_taken(
         &self,
         id: u64,
         propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
     ) -> Result<Reply, Error> {
-        let inner = &self.0;
-        let attempts = async {
-            let mut leader = inner.leader.subscribe();
-            loop {
-                if leader.wait_for(|id| *id != 0).await.is_err() {
-                    return Err(Error::Stopped);
-                }
-                let reply = inner.waits.register(id);
-                if let Err(error) = propose(&inner.raft) {
-                    inner.waits.forget(id);
-                    return Err(error.into());
-                }
-                match reply.await {
-                    Ok(Err(Error::Dropped)) => inner.clock.sleep(limits::PROPOSE_RETRY).await,
-                    Ok(reply) => return reply,
-                    Err(_) => return Err(Error::Stopped),
-                }
-            }
-        };
-        match clock::timeout(&*inner.clock, self.request_timeout(), attempts).await {
+        let attempts = self.attempt(id, propose);
+        match clock::timeout(&*self.0.clock, self.request_timeout(), attempts).await {
             Some(reply) => reply,
             None => {
-                inner.waits.forget(id);
                 crate::metrics::proposals_failed().inc();
                 Err(self.timeout_kind())
+            }
+        }
+    }
+
+    /// Proposes under an id and waits for what apply answers. A proposal that is known to stand
+    /// in no log, as there is no leader or none can be reached, is made again.
+    async fn attempt(
+        &self,
+        id: u64,
+        propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
+    ) -> Result<Reply, Error> {
+        let inner = &self.0;
+        let mut leader = inner.leader.subscribe();
+        loop {
+            if leader.wait_for(|id| *id != 0).await.is_err() {
+                return Err(Error::Stopped);
+            }
+            let (reply, _forget) = inner.waits.register(id);
+            propose(&inner.raft)?;
+            match reply.await {
+                Ok(Err(Error::Dropped)) => inner.clock.sleep(limits::PROPOSE_RETRY).await,
+                Ok(reply) => return reply,
+                Err(_) => return Err(Error::Stopped),
             }
         }
     }
@@ -233,17 +249,11 @@ impl Node {
                 while grant.id == 0 {
                     grant.id = (self.0.ids.next() & i64::MAX.cast_unsigned()).cast_signed();
                 }
-                grant.ttl = grant.ttl.max(self.minimum_ttl_seconds());
+                grant.ttl = grant.ttl.max(minimum_ttl_seconds(self.0.config.election_timeout));
                 Op::LeaseGrant(grant)
             }
             op => op,
         }
-    }
-
-    /// The shortest lease: one and a half elections, so that a change of leader cannot end it.
-    fn minimum_ttl_seconds(&self) -> i64 {
-        let millis = self.0.config.election_timeout.as_millis() * 3 / 2;
-        i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
     }
 
     fn fill_reply(&self, reply: &mut Reply) {
@@ -282,6 +292,7 @@ impl Node {
         let (done, waiting) = oneshot::channel();
         let applied = Arc::clone(&self.0.applied);
         self.0.raft.read_index(move |index| match index {
+            Ok(_) if planted::is(Bug::ReadBeforeApply) => applied.wait(0, done),
             Ok(index) => applied.wait(index, done),
             Err(error) => drop(done.send(Err(error.into()))),
         });
@@ -348,32 +359,6 @@ impl Node {
         &self.0.mvcc
     }
 
-    /// Starts a lease's time again; 0 if there is none, after an overdue one was revoked.
-    pub async fn lease_renew(&self, id: i64) -> Result<i64, Error> {
-        loop {
-            let renewal = self.0.lessor.lock().renew(id, self.0.clock.now());
-            match renewal {
-                Renewal::Renewed { ttl_seconds } => return Ok(ttl_seconds),
-                Renewal::NotFound => return Ok(0),
-                Renewal::Expired => self.0.clock.sleep(Duration::from_millis(50)).await,
-            }
-        }
-    }
-
-    pub async fn lease_time_to_live(
-        &self,
-        id: i64,
-        keys: bool,
-    ) -> Result<Option<LeaseInfo>, Error> {
-        self.barrier().await?;
-        let info = self.0.lessor.lock().info(id, keys, self.0.clock.now());
-        Ok(info.map(|info| LeaseInfo {
-            granted_ttl: info.granted_seconds,
-            ttl: info.remaining_seconds,
-            keys: info.keys,
-        }))
-    }
-
     pub fn lease_list(&self) -> Vec<i64> {
         self.0.lessor.lock().list()
     }
@@ -401,8 +386,13 @@ impl Node {
         &self.0.peers
     }
 
-    /// Whether this member was removed from the cluster, and has to end.
-    pub fn removed(&self) -> watch::Receiver<bool> {
+    /// Whether this member only follows, and has no vote.
+    pub fn is_learner(&self) -> bool {
+        self.0.is_learner.load(Ordering::Relaxed)
+    }
+
+    /// Set when this member was removed from the cluster: it has to end, after this time.
+    pub fn removed(&self) -> watch::Receiver<Option<Duration>> {
         self.0.removed.subscribe()
     }
 
@@ -410,6 +400,12 @@ impl Node {
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.0.fatal.subscribe()
     }
+}
+
+/// The shortest lease: one and a half elections, so that a change of leader cannot end it.
+fn minimum_ttl_seconds(election_timeout: Duration) -> i64 {
+    let millis = election_timeout.as_millis() * 3 / 2;
+    i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
 }
 
 /// Whether a range touches so little that it is answered where it was received.

@@ -53,8 +53,10 @@ impl Node {
         };
         let no_leader = (raft.leader == 0).then(|| "etcdserver: no leader".to_owned());
         let cluster_version = members.cluster_version().unwrap_or_default().to_owned();
-        // The storage version is written with the cluster version, in the same entry.
-        let storage_version = cluster_version.clone();
+        // The storage version is written with the cluster version, in the same entry; the lowest
+        // cluster version of all knows of none.
+        let storage_version =
+            if cluster_version == "3.0.0" { String::new() } else { cluster_version.clone() };
         let quota = inner.config.quota_backend_bytes;
         Status {
             version: VERSION.to_owned(),

@@ -1,4 +1,5 @@
-//! The thread that sweeps up after compactions, one at a time, a little at a time.
+//! The thread that sweeps up after compactions, one at a time, a little at a time, and between them
+//! keeps the index checkpoint fresh.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::checkpointer::Checkpointer;
 use super::waits::Waits;
 use crate::apply::{self, Reply};
 use crate::clock::Clock;
@@ -50,6 +52,7 @@ pub(super) struct SweepWorker {
     sweeps: Receiver<Sweep>,
     /// The sweep under way, and since when.
     current: Option<(Sweep, Duration)>,
+    checkpointer: Checkpointer,
 }
 
 impl Sweeper {
@@ -77,9 +80,10 @@ impl SweepWorker {
         clock: Arc<dyn Clock>,
         pause: Duration,
         unfinished: Option<Compaction>,
+        checkpointer: Checkpointer,
     ) -> (Self, SweepQueue) {
         let (sender, sweeps) = sync_channel(limits::SWEEPS_PENDING_MAX);
-        let mut worker = Self { mvcc, waits, clock, pause, sweeps, current: None };
+        let mut worker = Self { mvcc, waits, clock, pause, sweeps, current: None, checkpointer };
         if let Some(compaction) = unfinished {
             let revision = compaction.revision();
             tracing::info!("scheduled-compact-revision" = revision, "resume scheduled compaction");
@@ -115,10 +119,14 @@ impl SweepWorker {
         }
     }
 
-    /// A bounded piece of a sweep. Says how long to rest after it; nothing if there is none.
+    /// A bounded piece of a sweep or of the checkpoint. Says how long to rest after it; nothing if
+    /// there is none.
     pub(super) fn turn(&mut self) -> Option<Duration> {
+        if self.checkpointer.is_busy() {
+            return self.checkpointer.turn();
+        }
         if self.current.is_none() {
-            let sweep = self.sweeps.try_recv().ok()?;
+            let Ok(sweep) = self.sweeps.try_recv() else { return self.checkpointer.turn() };
             self.begin(sweep);
         }
         let (sweep, started) = self.current.as_mut()?;

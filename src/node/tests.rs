@@ -17,6 +17,9 @@ fn config(dir: &std::path::Path) -> Config {
         cluster_token: "etcd-cluster".into(),
         initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
         peer_urls: vec!["http://localhost:2380".into()],
+        join: None,
+        strict_reconfig_check: true,
+        max_learners: 1,
         client_urls: vec!["http://localhost:2379".into()],
         heartbeat_interval: Duration::from_millis(100),
         election_timeout: Duration::from_millis(1000),
@@ -27,6 +30,7 @@ fn config(dir: &std::path::Path) -> Config {
         commit_interval: limits::COMMIT_INTERVAL,
         retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
+        checkpoint_pace: CheckpointPace::default(),
     }
 }
 

@@ -26,14 +26,14 @@ impl Waits {
         &self.shards[usize::try_from(id % SHARDS as u64).unwrap_or(0)]
     }
 
-    pub(super) fn register(&self, id: u64) -> oneshot::Receiver<Result<Reply, Error>> {
+    /// Waits for the answer under an id, until what comes with it is dropped.
+    pub(super) fn register(
+        &self,
+        id: u64,
+    ) -> (oneshot::Receiver<Result<Reply, Error>>, Forget<'_>) {
         let (waiter, reply) = oneshot::channel();
         self.shard(id).lock().insert(id, waiter);
-        reply
-    }
-
-    pub(super) fn forget(&self, id: u64) {
-        self.shard(id).lock().remove(&id);
+        (reply, Forget { waits: self, id })
     }
 
     /// Takes the waiter of an entry that this member proposed and that is still awaited.
@@ -60,6 +60,18 @@ impl Waits {
         for shard in &self.shards {
             shard.lock().clear();
         }
+    }
+}
+
+/// Lets go of a waiter that nobody awaits any more.
+pub(super) struct Forget<'a> {
+    waits: &'a Waits,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.waits.take(self.id);
     }
 }
 

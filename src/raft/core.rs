@@ -18,6 +18,7 @@ use super::store::Store;
 use super::{Error, Leader, Refusal, Role, Status, step};
 use crate::clock::split_mix;
 use crate::limits;
+use crate::planted::{self, Bug};
 
 /// What a core is made with.
 #[derive(Clone, Debug)]
@@ -307,6 +308,13 @@ impl Core {
             messages_refused: self.messages_refused,
             leader_changes: self.leader_changes,
         }
+    }
+
+    /// How far each member's log is known to go; on the leader.
+    pub fn progress(&self) -> Option<Vec<(u64, u64)>> {
+        let raft = &self.raft.raft;
+        let leads = raft.state == StateRole::Leader;
+        leads.then(|| raft.prs().iter().map(|(id, of)| (*id, of.matched)).collect())
     }
 
     fn take(&mut self, event: Event, effects: &mut Vec<Effect>) {
@@ -677,7 +685,10 @@ impl Core {
         let (mut now, mut later) = self.sort_messages(&mut ready, &committed);
         let sync = ready.must_sync();
         self.raft.advance_append_async(ready);
-        if let Some(state) = hard_state {
+        if let Some(mut state) = hard_state {
+            if planted::is(Bug::LostVote) {
+                state.vote = 0;
+            }
             self.unwritten = Some(state);
         }
         if !entries.is_empty() || sync || (!later.is_empty() && !self.outstanding.is_empty()) {

@@ -8,6 +8,8 @@
 
 use std::collections::VecDeque;
 
+use crate::planted::{self, Bug};
+
 /// Member id, boot nonce and counter.
 const CONTEXT_BYTES: usize = 24;
 pub(super) type Context = [u8; CONTEXT_BYTES];
@@ -43,7 +45,7 @@ impl Reads {
 
     /// Begins a round with all that wait, and returns the context to ask with.
     pub(super) fn begin(&mut self) -> Context {
-        self.counter += 1;
+        self.counter += u64::from(!planted::is(Bug::ReusedContext));
         let mut context = [0; CONTEXT_BYTES];
         context[..8].copy_from_slice(&self.id.to_be_bytes());
         context[8..16].copy_from_slice(&self.nonce.to_be_bytes());

@@ -19,9 +19,10 @@ use super::inbox::{Inbox, ReadReply, RefusalLog};
 use super::log::{self, Batch, Disk, Metadata, Place, Recovered, SnapshotRecord, Writer};
 use super::status::StatusCells;
 use super::store::Store;
-use super::{Bootstrap, Config, Error, Leader, Observer, Status, Transport};
+use super::{Bootstrap, Config, Error, Leader, Observer, Role, Status, Transport};
 use crate::clock::Clock;
 use crate::limits;
+use crate::planted::{self, Bug};
 
 /// Asks raft, from any thread; nothing here blocks but [`Handle::apply_conf_change`].
 #[derive(Clone)]
@@ -33,6 +34,8 @@ struct Shared {
     inbox: Inbox,
     status: StatusCells,
     leader: watch::Sender<Leader>,
+    /// As of the last tick; nothing unless this member leads.
+    progress: Mutex<Option<Vec<(u64, u64)>>>,
     conf_states: Mutex<HashMap<u64, SyncSender<Result<ConfState, Error>>>>,
     /// Without a thread for the raft loop, who waits for it takes its turn.
     while_waiting: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -150,6 +153,7 @@ fn open(
         inbox: Inbox::default(),
         status: StatusCells::new(core.status()),
         leader: watch::Sender::new(Leader::default()),
+        progress: Mutex::default(),
         conf_states: Mutex::default(),
         while_waiting: OnceLock::new(),
     });
@@ -205,6 +209,9 @@ fn check(config: &Config, recovered: &Recovered) -> Result<HardState, Error> {
         return Err(Error::TermMismatch { index: config.applied, applied, logged });
     }
     let mut hard_state = recovered.hard_state.clone();
+    if planted::is(Bug::CommitOnly) {
+        return Ok(hard_state);
+    }
     hard_state.commit = hard_state.commit.max(applied).max(table.first_index() - 1);
     Ok(hard_state)
 }
@@ -293,6 +300,9 @@ impl Handle {
         if let Some(index) = self.shared.status.committed_alone() {
             return reply(Ok(index));
         }
+        if planted::is(Bug::StaleRead) && self.status().role == Role::Leader {
+            return reply(Ok(self.status().committed));
+        }
         if let Err((error, reply)) = self.shared.inbox.read(Box::new(reply)) {
             reply(Err(error));
         }
@@ -305,6 +315,12 @@ impl Handle {
 
     pub fn status(&self) -> Status {
         self.shared.status.get()
+    }
+
+    /// How far each member's log is known to go, within a heartbeat; nothing unless this member
+    /// leads.
+    pub fn progress(&self) -> Option<Vec<(u64, u64)>> {
+        self.shared.progress.lock().clone()
     }
 
     /// Entries up to this one are part of the state.
@@ -514,6 +530,9 @@ impl LogWriter {
         if bytes > 0 {
             self.observer.written(bytes);
         }
+        if planted::is(Bug::AckBeforeSync) {
+            self.transport.send(std::mem::take(&mut messages));
+        }
         if sync {
             let begun = self.clock.now();
             self.writer.sync()?;
@@ -598,8 +617,14 @@ impl RaftThread {
 
     /// Takes events through the core, and what a short write makes durable at once as well.
     fn turn(&mut self, mut events: Vec<Event>) -> Result<(), Error> {
+        let shows_progress =
+            |event: &Event| matches!(event, Event::Tick | Event::ConfChange { .. });
+        let shows = events.iter().any(shows_progress);
         loop {
             let mut effects = self.core.handle(events);
+            if shows {
+                *self.shared.progress.lock() = self.core.progress();
+            }
             // Before apply can acknowledge anything: reads rely on it.
             self.shared.status.set(self.core.status(), self.core.answers_reads_alone());
             let short = self.take_short_job(&mut effects);

@@ -255,6 +255,51 @@ fn core(id: u64, voters: &[u64], seed: u64) -> Core {
     Core::new(config, Store::new(table, hard_state, conf_state, None)).unwrap()
 }
 
+#[test]
+fn what_waits_for_a_configuration_change_also_waits_for_the_disk() {
+    let mut follower = core(1, &[1, 2, 3], 7);
+    let append = |index, log_term, entry: Entry, commit| {
+        let entries = vec![entry];
+        let mut message = Message {
+            to: 1,
+            from: 2,
+            term: 2,
+            index,
+            log_term,
+            entries,
+            commit,
+            ..Message::default()
+        };
+        message.set_msg_type(MessageType::MsgAppend);
+        Event::Receive(message)
+    };
+    let change = ConfChange { node_id: 4, ..ConfChange::default() };
+    let data = Bytes::from(prost::Message::encode_to_vec(&change));
+    let entry = Entry { entry_type: 1, term: 2, index: 2, data, ..Entry::default() };
+    let job = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Persist(job) => Some(job.number),
+            _ => None,
+        })
+    };
+    let sends = |effects: &[Effect]| {
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Send(messages) if !messages.is_empty()))
+    };
+    let first = job(&follower.handle([append(1, 1, entry, 1)])).unwrap();
+    follower.handle([Event::Persisted { number: first, places: Vec::new() }]);
+    let entry = Entry { term: 2, index: 3, data: Bytes::from_static(b"x"), ..Entry::default() };
+    let effects = follower.handle([append(2, 2, entry, 2)]);
+    let second = job(&effects).unwrap();
+    assert!(!sends(&effects));
+    let effects =
+        follower.handle([Event::ConfChange { index: 2, change: Some(change) }, Event::Applied(2)]);
+    assert!(!sends(&effects), "entry 3 is acknowledged before it is durable");
+    let effects = follower.handle([Event::Persisted { number: second, places: Vec::new() }]);
+    assert!(sends(&effects));
+}
+
 /// Three cores, a network without loss, and disks that sync at once or when told to.
 struct Cluster {
     cores: BTreeMap<u64, Core>,

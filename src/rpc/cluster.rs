@@ -5,8 +5,13 @@ use std::sync::Arc;
 use tonic::Status;
 
 use super::Server;
-use super::error::status;
-use crate::pb::{MemberListRequest, MemberListResponse, ResponseHeader};
+use super::error::{Error, status};
+use crate::pb::{
+    MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+    MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
+    MemberUpdateRequest, MemberUpdateResponse, ResponseHeader,
+};
+use crate::types;
 
 impl Server {
     pub(super) async fn member_list(
@@ -16,8 +21,53 @@ impl Server {
         if request.linearizable {
             self.node.barrier().await.map_err(status)?;
         }
-        // Headers of this service carry no revision.
-        let header = ResponseHeader { revision: 0, ..self.node.header() };
-        Ok(MemberListResponse { header: Some(header), members: self.node.members() })
+        Ok(MemberListResponse { header: self.bare_header(), members: self.node.members() })
+    }
+
+    pub(super) async fn member_add(
+        self: Arc<Self>,
+        request: MemberAddRequest,
+    ) -> Result<MemberAddResponse, Status> {
+        if !types::are_member_urls(&request.peer_ur_ls) {
+            return Err(Error::MemberBadUrls.into());
+        }
+        let added = self.node.add_member(request.peer_ur_ls, request.is_learner).await;
+        let (member, members) = added.map_err(status)?;
+        Ok(MemberAddResponse { header: self.bare_header(), member: Some(member), members })
+    }
+
+    pub(super) async fn member_remove(
+        self: Arc<Self>,
+        request: MemberRemoveRequest,
+    ) -> Result<MemberRemoveResponse, Status> {
+        let members = self.node.remove_member(request.id).await.map_err(status)?;
+        Ok(MemberRemoveResponse { header: self.bare_header(), members })
+    }
+
+    /// etcd takes any URL here, and a bad one ends the other members' processes.
+    pub(super) async fn member_update(
+        self: Arc<Self>,
+        request: MemberUpdateRequest,
+    ) -> Result<MemberUpdateResponse, Status> {
+        if !types::are_member_urls(&request.peer_ur_ls) {
+            return Err(Error::MemberBadUrls.into());
+        }
+        let updated = self.node.update_member(request.id, request.peer_ur_ls).await;
+        let members = updated.map_err(status)?;
+        Ok(MemberUpdateResponse { header: self.bare_header(), members })
+    }
+
+    pub(super) async fn member_promote(
+        self: Arc<Self>,
+        request: MemberPromoteRequest,
+    ) -> Result<MemberPromoteResponse, Status> {
+        let members = self.node.promote_member(request.id).await.map_err(status)?;
+        Ok(MemberPromoteResponse { header: self.bare_header(), members })
+    }
+
+    /// Headers of this service carry no revision.
+    #[expect(clippy::unnecessary_wraps, reason = "the form in which responses hold it")]
+    fn bare_header(&self) -> Option<ResponseHeader> {
+        Some(ResponseHeader { revision: 0, ..self.node.header() })
     }
 }

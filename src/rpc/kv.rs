@@ -57,7 +57,7 @@ impl Server {
         self: Arc<Self>,
         request: RangeRequest,
     ) -> Result<raw::RangeResponse, Status> {
-        if self.learner.load(std::sync::atomic::Ordering::Relaxed) && !request.serializable {
+        if self.node.is_learner() && !request.serializable {
             return Err(Error::NotSupportedForLearner.into());
         }
         check::range(&request)?;

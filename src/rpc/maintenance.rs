@@ -14,7 +14,8 @@ use crate::node::{self, Op, Piece, Pieces, Reply};
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{
     AlarmRequest, AlarmResponse, DowngradeInfo, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+    HashResponse, MoveLeaderRequest, MoveLeaderResponse, ResponseHeader, SnapshotRequest,
+    SnapshotResponse, StatusRequest, StatusResponse,
 };
 
 impl Server {
@@ -51,6 +52,14 @@ impl Server {
             db_size_quota: status.db_size_quota,
             downgrade_info: Some(DowngradeInfo::default()),
         })
+    }
+
+    pub(super) async fn move_leader(
+        self: Arc<Self>,
+        request: MoveLeaderRequest,
+    ) -> Result<MoveLeaderResponse, Status> {
+        self.node.move_leader(request.target_id).await.map_err(status)?;
+        Ok(MoveLeaderResponse { header: Some(self.node.header()) })
     }
 
     pub(super) async fn hash(self: Arc<Self>, _: HashRequest) -> Result<HashResponse, Status> {

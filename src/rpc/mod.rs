@@ -28,7 +28,6 @@ mod watch;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -81,7 +80,6 @@ pub struct Server {
     config: Config,
     leader: latest::Receiver<u64>,
     ends: latest::Sender<Ends>,
-    learner: AtomicBool,
 }
 
 const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
@@ -127,10 +125,10 @@ impl Server {
     pub fn new(node: Node, config: Config) -> Arc<Self> {
         let leader = node.leader();
         let ends = latest::channel(Ends::default()).0;
-        Arc::new(Self { node, config, leader, ends, learner: AtomicBool::new(false) })
+        Arc::new(Self { node, config, leader, ends })
     }
 
-    /// Follows the leader, and whether this member is a learner, until the server stops.
+    /// Follows the leader until the server stops.
     pub async fn watch_leader(self: Arc<Self>) {
         let mut ends = self.ends.subscribe();
         let mut leaderless = 0;
@@ -139,7 +137,6 @@ impl Server {
                 () = tokio::time::sleep(self.config.election_timeout) => {}
                 _ = ends.changed() => continue,
             }
-            self.learner.store(self.node.status().is_learner, Ordering::Relaxed);
             leaderless = if self.has_leader() { 0 } else { leaderless + 1 };
             let gone = leaderless >= LEADERLESS_TIMEOUTS;
             self.ends
@@ -222,6 +219,21 @@ impl Server {
             }
             ("etcdserverpb.Cluster", "MemberList") => {
                 unary!("etcdserverpb.Cluster", "MemberList", Self::member_list)
+            }
+            ("etcdserverpb.Cluster", "MemberAdd") => {
+                unary!("etcdserverpb.Cluster", "MemberAdd", Self::member_add)
+            }
+            ("etcdserverpb.Cluster", "MemberRemove") => {
+                unary!("etcdserverpb.Cluster", "MemberRemove", Self::member_remove)
+            }
+            ("etcdserverpb.Cluster", "MemberUpdate") => {
+                unary!("etcdserverpb.Cluster", "MemberUpdate", Self::member_update)
+            }
+            ("etcdserverpb.Cluster", "MemberPromote") => {
+                unary!("etcdserverpb.Cluster", "MemberPromote", Self::member_promote)
+            }
+            ("etcdserverpb.Maintenance", "MoveLeader") => {
+                unary!("etcdserverpb.Maintenance", "MoveLeader", Self::move_leader)
             }
             ("etcdserverpb.Maintenance", "Alarm") => {
                 unary!("etcdserverpb.Maintenance", "Alarm", Self::alarm)
@@ -451,7 +463,7 @@ impl Server {
 
     /// What holds for any call: the learner's rule and the client's metadata.
     fn admit(&self, headers: &HeaderMap, method: &Method) -> Result<(), Error> {
-        if self.learner.load(Ordering::Relaxed) && !serves_as_learner(method) {
+        if self.node.is_learner() && !serves_as_learner(method) {
             return Err(Error::NotSupportedForLearner);
         }
         let version = match headers.get(CLIENT_VERSION) {

@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 use super::error::{Error, status};
 use super::{Server, receive_error};
 use crate::metrics;
-use crate::mvcc::{Change, ChangeKind, Mvcc, View};
+use crate::mvcc::{Change, ChangeKind, Mvcc};
 use crate::pb::raw::{Event, WatchResponse};
 use crate::pb::watch_create_request::FilterType;
 use crate::pb::watch_request::RequestUnion;
@@ -305,19 +305,10 @@ fn events_with_previous(
     changes
         .into_iter()
         .map(|change| {
-            let previous = previous(&view, &change)?;
+            let previous = view.previous(&change)?;
             Ok(event(change, previous))
         })
         .collect()
-}
-
-/// The pair before a change; none for a creation, or where history is compacted away.
-fn previous(view: &View<'_>, change: &Change) -> Result<Option<Bytes>, crate::mvcc::Error> {
-    let before = change.revision.main - 1;
-    if change.is_create || before < view.current().compact_revision {
-        return Ok(None);
-    }
-    view.get(&change.key, before)
 }
 
 /// Splits a response that is too large; all parts but the last say that more follow.

@@ -54,6 +54,8 @@ pub(super) struct Config {
     pub advertise_client_urls: Vec<Url>,
     pub initial_cluster: String,
     pub new_cluster: bool,
+    pub strict_reconfig_check: bool,
+    pub max_learners: usize,
     pub token: String,
     pub heartbeat: Duration,
     pub election: Duration,
@@ -84,9 +86,14 @@ pub(super) enum Notice {
     DefaultName,
     DefaultDataDir(PathBuf),
     OldName(String),
+    /// In the words of the line.
+    Deprecated(&'static str),
     FileUsed(PathBuf),
     KeyUnknown(String),
-    VariableUsed { name: String, value: String },
+    VariableUsed {
+        name: String,
+        value: String,
+    },
     VariableUnknown(String),
 }
 
@@ -232,6 +239,8 @@ impl Values<'_> {
 
 fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
     let values = Values(given);
+    let used = flags::DEPRECATED.iter().filter(|(name, _)| given.is_set(name));
+    notices.extend(used.map(|&(_, text)| Notice::Deprecated(text)));
     if given.text("discovery-fallback") == "proxy" {
         return invalid(
             "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
@@ -260,6 +269,8 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         },
         initial_cluster: given.text("initial-cluster").to_owned(),
         new_cluster: given.text("initial-cluster-state") == "new",
+        strict_reconfig_check: go::parse_bool(given.text("strict-reconfig-check")) != Some(false),
+        max_learners: usize::try_from(values.int("max-learners")).unwrap_or_default(),
         token: given.text("initial-cluster-token").to_owned(),
         heartbeat: Duration::from_millis(values.uint("heartbeat-interval")),
         election: Duration::from_millis(values.uint("election-timeout")),
@@ -508,12 +519,6 @@ impl Config {
         if urls.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(format!("initial cluster {} has duplicate url", self.initial_cluster));
         }
-        if !self.new_cluster {
-            return Err(
-                "rusd does not join existing clusters yet (--initial-cluster-state=existing)"
-                    .into(),
-            );
-        }
         Ok(members.into_iter().map(|(name, urls)| (name.to_owned(), urls)).collect())
     }
 }
@@ -640,6 +645,25 @@ mod tests {
         let stop = load(&[], &[variable("ETCD_ELECTION_TIMEOUT", "x")]).unwrap_err();
         assert!(matches!(stop, Stop::Invalid(text)
             if text == "invalid value \"x\" for ETCD_ELECTION_TIMEOUT: parse error"));
+    }
+
+    #[test]
+    fn deprecated_flags_are_warned_about_wherever_they_are_given() {
+        let warned = |line: &str, environment: &[(String, String)]| -> Vec<&str> {
+            let (_, notices) = load(&words(line), environment).unwrap();
+            let said = notices.iter().filter_map(|notice| match notice {
+                Notice::Deprecated(text) => text.split(' ').next(),
+                _ => None,
+            });
+            said.collect()
+        };
+        assert_eq!(warned("--max-wals 5", &[]), [""; 0]);
+        assert_eq!(
+            warned("--v2-deprecation gone --max-snapshots 5", &[]),
+            ["--max-snapshots", "--v2-deprecation"]
+        );
+        let variable = ("ETCD_MAX_SNAPSHOTS".to_owned(), "5".to_owned());
+        assert_eq!(warned("", &[variable]), ["--max-snapshots"]);
     }
 
     #[test]

@@ -62,6 +62,16 @@ const fn flag(
 const PEER: &str = "http://localhost:2380";
 const CLIENT: &str = "http://localhost:2379";
 
+/// Flags whose use etcd warns about, and its words.
+pub(super) const DEPRECATED: [(&str, &str); 2] = [
+    ("max-snapshots", "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
+    (
+        "v2-deprecation",
+        "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is \
+         enforced, ignoring user input.",
+    ),
+];
+
 /// Every flag of etcd 3.7.1.
 #[rustfmt::skip]
 pub(super) const FLAGS: &[Flag] = &[
@@ -76,7 +86,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("election-timeout", Uint, "1000", Honoured, "Milliseconds without a heartbeat before an election."),
     flag("initial-election-tick-advance", Bool, "true", Ignored, "Start the first election sooner."),
     flag("pre-vote", Bool, "true", Default, "Ask for votes before an election."),
-    flag("strict-reconfig-check", Bool, "true", Default, "Refuse changes that would lose the quorum."),
+    flag("strict-reconfig-check", Bool, "true", Honoured, "Refuse changes that would lose the quorum."),
     flag("listen-peer-urls", Urls, PEER, Honoured, "URLs to listen on for peers."),
     flag("listen-client-urls", Urls, CLIENT, Honoured, "URLs to listen on for clients."),
     flag("listen-client-http-urls", Urls, "", Default, "URLs to listen on for HTTP clients only."),
@@ -87,7 +97,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("initial-cluster-state", State, "new", Honoured, "new or existing."),
     flag("initial-cluster-token", Text, "etcd-cluster", Honoured, "Token that makes the cluster's id its own."),
     flag("force-new-cluster", Bool, "false", Default, "Make a new cluster of this member alone."),
-    flag("max-learners", Int, "1", Default, "Most learners in the cluster."),
+    flag("max-learners", Int, "1", Honoured, "Most learners in the cluster."),
     flag("discovery-srv", Text, "", Default, "DNS domain to find the cluster."),
     flag("discovery-srv-name", Text, "", Default, "Service name for discovery-srv."),
     flag("discovery-endpoints", Words, "", Default, "Endpoints of a discovery service."),

@@ -17,6 +17,7 @@ mod file;
 mod flags;
 mod go;
 mod io;
+mod join;
 mod listen;
 mod log;
 mod notify;
@@ -198,6 +199,7 @@ fn say(notice: &Notice) {
         Notice::OldName(flag) => {
             tracing::warn!(flag, "this flag has lost its prefix experimental- in etcd 3.6");
         }
+        Notice::Deprecated(text) => tracing::warn!("{text}"),
         Notice::FileUsed(path) => tracing::info!(
             path = %path.display(),
             "loaded server configuration, other configuration command line flags and environment \
@@ -295,6 +297,11 @@ async fn run(config: Config, arguments: &[String]) -> Result<End, String> {
     if let Some(rpc) = &rpc {
         rpc.stop();
     }
+    if !matches!(ended, End::Failure(_))
+        && let Err(error) = node.hand_over().await
+    {
+        tracing::warn!(%error, "leadership transfer failed");
+    }
     stop.send_replace(true);
     while ports.join_next().await.is_some() {}
     stop_node(&node).await;
@@ -308,10 +315,11 @@ async fn stop_node(node: &Node) {
     }
 }
 
-/// Resolves when the cluster has removed this member.
-async fn removal(removed: &mut watch::Receiver<bool>) {
-    if removed.wait_for(|removed| *removed).await.is_err() {
-        std::future::pending().await
+/// Resolves when this member has to end, as the cluster has removed it.
+async fn removal(removed: &mut watch::Receiver<Option<Duration>>) {
+    match removed.wait_for(Option::is_some).await.map(|grace| grace.unwrap_or_default()) {
+        Ok(grace) => tokio::time::sleep(grace).await,
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -340,14 +348,14 @@ fn connections_max() -> Result<usize, String> {
 
 /// Opens the data directory and starts the node in it.
 async fn open(config: &Config) -> Result<Node, String> {
-    let members = if datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())? {
-        Vec::new()
-    } else {
-        config.first_cluster().inspect_err(|error| {
-            tracing::error!(error = error.as_str(), "bootstrap failed");
-        })?
-    };
-    let settings = node_config(config, members);
+    let (members, join) =
+        match datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())? {
+            true => (Vec::new(), None),
+            false => first_members(config).await.inspect_err(|error| {
+                tracing::error!(error = error.as_str(), "bootstrap failed");
+            })?,
+        };
+    let settings = node::Config { join, ..node_config(config, members) };
     let runtime = tokio::runtime::Handle::current();
     let started = tokio::task::spawn_blocking(move || {
         let _entered = runtime.enter();
@@ -363,6 +371,17 @@ async fn open(config: &Config) -> Result<Node, String> {
     }
 }
 
+/// Who the members are at this one's first start.
+async fn first_members(config: &Config) -> Result<(join::Named, Option<node::Join>), String> {
+    let cluster = config.first_cluster()?;
+    if config.new_cluster {
+        join::check_new(config, &cluster).await?;
+        return Ok((cluster, None));
+    }
+    let join = join::existing(config, &cluster).await?;
+    Ok((cluster, Some(join)))
+}
+
 fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> node::Config {
     node::Config {
         name: config.name.clone(),
@@ -370,6 +389,9 @@ fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> 
         wal_dir: config.wal_dir.clone(),
         cluster_token: config.token.clone(),
         initial_cluster,
+        join: None,
+        strict_reconfig_check: config.strict_reconfig_check,
+        max_learners: config.max_learners,
         peer_urls: config.advertise_peer_urls.iter().map(url::Url::to_string).collect(),
         client_urls: config.advertise_client_urls.iter().map(url::Url::to_string).collect(),
         heartbeat_interval: config.heartbeat,
@@ -385,6 +407,7 @@ fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> 
             Compaction::Revision(count) => Some(node::Retention::Revision(count)),
         },
         compaction_sleep_interval: config.compaction_pause.unwrap_or(limits::COMPACTION_PAUSE),
+        checkpoint_pace: node::CheckpointPace::default(),
     }
 }
 

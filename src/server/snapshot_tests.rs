@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use crate::clock::{Clock, SystemClock};
 use crate::limits;
-use crate::node::{Config, Node, Op, Piece, Surroundings};
+use crate::node::{CheckpointPace, Config, Node, Op, Piece, Surroundings};
 use crate::pb::{PutRequest, RangeRequest};
 use crate::raft;
 use crate::types::KeyRange;
@@ -34,6 +34,9 @@ fn config(dir: &Path, at: usize, addresses: &[SocketAddr]) -> Config {
         cluster_token: "snapshots".into(),
         initial_cluster: addresses.iter().enumerate().map(named).collect(),
         peer_urls: url(&addresses[at]),
+        join: None,
+        strict_reconfig_check: true,
+        max_learners: 1,
         client_urls: vec!["http://localhost:1".into()],
         heartbeat_interval: Duration::from_millis(100),
         election_timeout: Duration::from_secs(1),
@@ -44,6 +47,7 @@ fn config(dir: &Path, at: usize, addresses: &[SocketAddr]) -> Config {
         commit_interval: limits::COMMIT_INTERVAL,
         retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
+        checkpoint_pace: CheckpointPace::default(),
     }
 }
 

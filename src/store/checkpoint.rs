@@ -3,22 +3,26 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0-7 | `RUSDIDX1` |
-//! | 8-39 | generation, consistent index, revision, compact revision; 64 bits each, little-endian |
-//! | 40-43 | CRC-32C of bytes 0-39, little-endian |
-//! | 44- | blocks: length u32, CRC-32C u32 over block number (u64) and payload, payload |
+//! | 8-47 | store id, generation, consistent index, revision, compact revision; 64 bits each, little-endian |
+//! | 48-51 | CRC-32C of bytes 0-47, little-endian |
+//! | 52- | blocks: length u32, CRC-32C u32 over block number (u64) and payload, payload |
 //!
-//! A block of length 0 ends the file. The checkpoint is only a copy of what the rows say, so it is
-//! used exactly if it was written for the state at hand and is whole; else the rows are scanned.
+//! A block of length 0 ends the file. The checkpoint is only a copy of what the rows say, and the
+//! rows after it complete it. If it does not fit the state at hand, or is not whole, the rows are
+//! scanned from the first one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
-use super::{Error, Store, dir};
+use super::{Error, Opened, Store, dir};
+use crate::limits::CHECKPOINT_SYNC_BYTES;
+use crate::types::Revision;
 
 const MAGIC: &[u8; 8] = b"RUSDIDX1";
-const HEAD_BYTES: usize = 44;
+const HEAD_BYTES: usize = 52;
 /// Payload in one block: what a reader takes in before it has verified it.
 const BLOCK_BYTES_MAX: usize = 1 << 20;
 const FILE: &str = "index";
@@ -26,7 +30,9 @@ const FILE: &str = "index";
 /// The state that a checkpoint was written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckpointBinding {
+    pub store_id: u64,
     pub generation: u64,
+    /// Everything that the checkpoint has seen was applied by this entry or before it.
     pub consistent_index: u64,
     pub revision: i64,
     pub compact_revision: i64,
@@ -49,23 +55,25 @@ impl CheckpointBinding {
     fn head(&self) -> [u8; HEAD_BYTES] {
         let mut head = [0; HEAD_BYTES];
         head[..8].copy_from_slice(MAGIC);
-        head[8..16].copy_from_slice(&self.generation.to_le_bytes());
-        head[16..24].copy_from_slice(&self.consistent_index.to_le_bytes());
-        head[24..32].copy_from_slice(&self.revision.to_le_bytes());
-        head[32..40].copy_from_slice(&self.compact_revision.to_le_bytes());
-        let crc = crc32c::crc32c(&head[..40]);
-        head[40..].copy_from_slice(&crc.to_le_bytes());
+        head[8..16].copy_from_slice(&self.store_id.to_le_bytes());
+        head[16..24].copy_from_slice(&self.generation.to_le_bytes());
+        head[24..32].copy_from_slice(&self.consistent_index.to_le_bytes());
+        head[32..40].copy_from_slice(&self.revision.to_le_bytes());
+        head[40..48].copy_from_slice(&self.compact_revision.to_le_bytes());
+        let crc = crc32c::crc32c(&head[..48]);
+        head[48..].copy_from_slice(&crc.to_le_bytes());
         head
     }
 
     fn parse(head: &[u8; HEAD_BYTES]) -> Result<Self, Unusable> {
-        let mut words = head[8..40].chunks_exact(8).map(|word| {
+        let mut words = head[8..48].chunks_exact(8).map(|word| {
             let mut bytes = [0; 8];
             bytes.copy_from_slice(word);
             u64::from_le_bytes(bytes)
         });
         let mut word = || words.next().unwrap_or(0);
         let binding = Self {
+            store_id: word(),
             generation: word(),
             consistent_index: word(),
             revision: word().cast_signed(),
@@ -75,41 +83,111 @@ impl CheckpointBinding {
     }
 }
 
-impl Store {
-    /// Replaces the checkpoint by what `write` produces.
-    pub fn write_checkpoint(
-        &self,
-        binding: &CheckpointBinding,
-        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> Result<(), Error> {
-        let generation_dir = self.place.read().1.clone();
-        let path = generation_dir.join(FILE);
-        let temporary = path.with_extension("tmp");
-        let produce = || -> io::Result<()> {
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(0o600);
-            let mut file = options.open(&temporary)?;
-            file.write_all(&binding.head())?;
-            let mut blocks = BlockWriter { file, number: 0, payload: Vec::new() };
-            write(&mut blocks)?;
-            blocks.finish()?.sync_all()?;
-            fs::rename(&temporary, &path)
-        };
-        produce().map_err(Error::io(&path))?;
-        dir::sync_dir(&generation_dir)
-    }
-
-    /// The checkpoint, if it was written for exactly this state. Damage in its payload shows as an
-    /// error while it is read: what was read until then must be thrown away.
-    pub fn read_checkpoint(
-        &self,
-        binding: &CheckpointBinding,
-    ) -> Result<CheckpointReader, Unusable> {
-        open(&self.place.read().1.join(FILE), binding)
+impl CheckpointBinding {
+    /// Whether the index as of this state and the rows after it give the index of the store as it
+    /// was opened. The store must hold all that the checkpoint has seen. And no compaction since
+    /// then may have gone beyond its revision: that would have deleted rows which the checkpoint
+    /// has not, and with them the word that older ones, which it has, are dead.
+    fn serves(&self, opened: &Opened) -> bool {
+        let main = |revision: &Option<Revision>| revision.map_or(-1, |revision| revision.main);
+        let finished = main(&opened.finished_compact);
+        let compacted = finished.max(main(&opened.scheduled_compact));
+        self.store_id == opened.id
+            && self.generation == opened.generation
+            && self.consistent_index <= opened.consistent_index
+            && self.compact_revision <= finished
+            && (compacted == self.compact_revision || compacted <= self.revision)
     }
 }
 
-fn open(path: &Path, binding: &CheckpointBinding) -> Result<CheckpointReader, Unusable> {
+impl Store {
+    /// Begins a checkpoint. It replaces the one before when it is published, not earlier; there must
+    /// be one at a time.
+    pub fn begin_checkpoint(&self) -> Result<CheckpointWriter, Error> {
+        let path = self.place.read().1.join(FILE);
+        let temporary = path.with_extension("tmp");
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(&temporary).map_err(Error::io(&temporary))?;
+        let blocks = BlockWriter { file, number: 0, unsynced_bytes: 0, payload: Vec::new() };
+        let mut writer = CheckpointWriter {
+            path,
+            temporary,
+            blocks,
+            store_id: self.id.load(Ordering::Relaxed),
+            generation: self.generation(),
+            is_published: false,
+        };
+        // The place of the head, which is known at the end.
+        writer.blocks.file.write_all(&[0; HEAD_BYTES]).map_err(Error::io(&writer.temporary))?;
+        Ok(writer)
+    }
+
+    /// The checkpoint, if it serves the store as it was opened. Damage in its payload shows as an
+    /// error while it is read: what was read until then must be thrown away.
+    pub fn read_checkpoint(&self, opened: &Opened) -> Result<CheckpointReader, Unusable> {
+        let reader = open(&self.place.read().1.join(FILE))?;
+        match reader.binding.serves(opened) {
+            true => Ok(reader),
+            false => Err(Unusable::OtherState(reader.binding)),
+        }
+    }
+}
+
+/// A checkpoint being written beside the one in force.
+pub struct CheckpointWriter {
+    path: PathBuf,
+    temporary: PathBuf,
+    blocks: BlockWriter,
+    store_id: u64,
+    generation: u64,
+    is_published: bool,
+}
+
+impl CheckpointWriter {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.blocks.write_all(bytes).map_err(Error::io(&self.temporary))
+    }
+
+    /// Puts the checkpoint in force: the index as of `revision` and `compact_revision`. The store
+    /// must have made everything durable up to `consistent_index`, and nothing that was written
+    /// may come from a later entry.
+    pub fn publish(
+        mut self,
+        consistent_index: u64,
+        revision: i64,
+        compact_revision: i64,
+    ) -> Result<(), Error> {
+        let (store_id, generation) = (self.store_id, self.generation);
+        let binding = CheckpointBinding {
+            store_id,
+            generation,
+            consistent_index,
+            revision,
+            compact_revision,
+        };
+        let mut produce = || -> io::Result<()> {
+            self.blocks.finish()?;
+            self.blocks.file.write_all_at(&binding.head(), 0)?;
+            self.blocks.file.sync_all()?;
+            fs::rename(&self.temporary, &self.path)
+        };
+        produce().map_err(Error::io(&self.path))?;
+        self.is_published = true;
+        self.path.parent().map_or(Ok(()), dir::sync_dir)
+    }
+}
+
+impl Drop for CheckpointWriter {
+    fn drop(&mut self) {
+        if !self.is_published {
+            // What stays is overwritten by the next one.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<CheckpointReader, Unusable> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unusable::Absent),
@@ -121,17 +199,16 @@ fn open(path: &Path, binding: &CheckpointBinding) -> Result<CheckpointReader, Un
         io::ErrorKind::UnexpectedEof => Unusable::Damaged("the header is cut off"),
         _ => Unusable::Unreadable(error),
     })?;
-    let found = CheckpointBinding::parse(&head)?;
-    if found != *binding {
-        return Err(Unusable::OtherState(found));
-    }
-    Ok(CheckpointReader { file, number: 0, payload: Vec::new(), taken: 0, ended: false })
+    let binding = CheckpointBinding::parse(&head)?;
+    Ok(CheckpointReader { binding, file, number: 0, payload: Vec::new(), taken: 0, ended: false })
 }
 
 /// Cuts what is written into blocks.
 struct BlockWriter {
     file: File,
     number: u64,
+    /// A sync of everything at once would hold up those of the log.
+    unsynced_bytes: usize,
     payload: Vec<u8>,
 }
 
@@ -142,17 +219,21 @@ impl BlockWriter {
         block.extend_from_slice(&block_crc(self.number, &self.payload).to_le_bytes());
         self.file.write_all(&block)?;
         self.file.write_all(&self.payload)?;
+        self.unsynced_bytes += self.payload.len();
+        if self.unsynced_bytes >= CHECKPOINT_SYNC_BYTES {
+            self.file.sync_data()?;
+            self.unsynced_bytes = 0;
+        }
         self.number += 1;
         self.payload.clear();
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<File> {
+    fn finish(&mut self) -> io::Result<()> {
         if !self.payload.is_empty() {
             self.block()?;
         }
-        self.block()?;
-        Ok(self.file)
+        self.block()
     }
 }
 
@@ -178,6 +259,7 @@ fn block_crc(number: u64, payload: &[u8]) -> u32 {
 /// Hands the payload out block by block, each verified first.
 #[derive(Debug)]
 pub struct CheckpointReader {
+    pub binding: CheckpointBinding,
     file: BufReader<File>,
     number: u64,
     payload: Vec<u8>,

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -19,6 +20,7 @@ use super::tail::Tail;
 use super::{Error, Options, Row, Sizes};
 use crate::limits::{COMMIT_BYTES_MAX, COMMIT_OPS_MAX, COMPACTION_ROWS_MAX, TAIL_BYTES_MAX};
 use crate::metrics;
+use crate::planted::{self, Bug};
 use crate::types::Revision;
 
 /// How long a batch that found no space waits until it is tried again.
@@ -38,7 +40,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.rows == 0 && self.small.is_empty()
     }
 
@@ -150,6 +152,7 @@ pub(super) struct Shared {
     pub done: Condvar,
     pub sizes: Mutex<Sizes>,
     pub hooks: Hooks,
+    pub rows_pushed: AtomicU64,
     /// What found no space, where no thread holds it.
     pub held: Mutex<Option<Taken>>,
 }
@@ -331,7 +334,8 @@ impl Shared {
         for ((bucket, key), value) in &taken.batch.small {
             writer.put_small(*bucket, key, value.as_deref())?;
         }
-        if let Some((index, term)) = taken.position {
+        if let Some((mut index, term)) = taken.position {
+            index -= u64::from(planted::is(Bug::DoubleApply));
             let meta = Bucket::Meta;
             writer.put_small(meta, schema::CONSISTENT_INDEX, Some(&index.to_be_bytes()))?;
             writer.put_small(meta, schema::TERM, Some(&term.to_be_bytes()))?;

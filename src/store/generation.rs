@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::committer::{Batch, Queue};
 use super::env::{self, Env};
@@ -63,6 +64,9 @@ impl Building {
         let generation_dir = dir::generation_dir(&self.db, self.generation);
         dir::sync_dir(&generation_dir)?;
         dir::sync_dir(&self.db)?;
+        let mut writer = self.env.write()?;
+        writer.put_own(schema::ID, Some(&options.clock.random().to_le_bytes()))?;
+        writer.commit()?;
         let opened = read_opened(&self.env, true, self.generation)?;
         (options.committer, options.reserve_bytes) = (false, 0);
         let store = Store::over(&self.db, self.env, &opened, options)?;
@@ -84,6 +88,7 @@ impl Store {
         let (generation, generation_dir) = new.place.read().clone();
         dir::write_current(&db, generation)?;
         *self.place.write() = (generation, generation_dir);
+        self.id.store(new.id.load(Ordering::Relaxed), Ordering::Relaxed);
         *self.shared.env.write() = new.shared.env();
         *self.shared.open.lock() = Batch::default();
         *self.shared.held.lock() = None;

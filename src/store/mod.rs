@@ -47,6 +47,7 @@ mod tests;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
-pub use checkpoint::{CheckpointBinding, CheckpointReader, Unusable};
+pub use checkpoint::{CheckpointBinding, CheckpointReader, CheckpointWriter, Unusable};
 pub use dir::{DirLock, is_missing, lay_out, lock, refuse_foreign};
 pub use error::Error;
 pub use generation::{Building, has_other, settle};
@@ -113,6 +114,8 @@ impl Options {
 pub struct Opened {
     /// The store was made by this call.
     pub created: bool,
+    /// Drawn when the store was made; 0 if it has none.
+    pub id: u64,
     pub generation: u64,
     /// Index and term of the last entry that is in the store; 0 for none.
     pub consistent_index: u64,
@@ -137,6 +140,7 @@ pub struct Store {
     committer: Mutex<Option<JoinHandle<()>>>,
     /// The generation in use and its directory.
     place: RwLock<(u64, PathBuf)>,
+    id: AtomicU64,
 }
 
 impl Store {
@@ -144,7 +148,7 @@ impl Store {
     pub fn open(db: &Path, options: Options) -> Result<(Self, Opened), Error> {
         let created = dir::is_missing(db)?;
         if created {
-            create(db)?;
+            create(db, options.clock.random())?;
         }
         let generation = dir::read_current(db)?;
         let generation_dir = dir::generation_dir(db, generation);
@@ -174,16 +178,19 @@ impl Store {
             done: parking_lot::Condvar::new(),
             sizes: Mutex::new(sizes),
             hooks: Hooks::default(),
+            rows_pushed: AtomicU64::new(0),
             held: Mutex::default(),
         });
         let generation = opened.generation;
         let place = RwLock::new((generation, dir::generation_dir(db, generation)));
-        Ok(Self { shared, committer: Mutex::default(), place })
+        let id = AtomicU64::new(opened.id);
+        Ok(Self { shared, committer: Mutex::default(), place, id })
     }
 
     /// Adds a row to the entry being applied. It is readable at once.
     pub fn push_row(&self, row: Row) {
         let mut open = self.shared.open.lock();
+        self.shared.rows_pushed.fetch_add(1, Ordering::Relaxed);
         open.rows += 1;
         open.bytes += row.kv.len();
         self.shared.tail.write().push(row);
@@ -340,6 +347,23 @@ impl Store {
         self.place.read().0
     }
 
+    /// Stands for all that was pushed until now, the entry being applied included.
+    pub fn pushed(&self) -> u64 {
+        let open = self.shared.open.lock();
+        self.shared.queue.lock().sealed + u64::from(!open.is_empty())
+    }
+
+    /// Whether what `pushed` stood for is durable; then the index up to which the store is.
+    pub fn durable_after(&self, pushed: u64) -> Option<u64> {
+        let queue = self.shared.queue.lock();
+        (queue.committed >= pushed).then_some(queue.durable.0)
+    }
+
+    /// Rows pushed since the store was opened.
+    pub fn rows_pushed(&self) -> u64 {
+        self.shared.rows_pushed.load(Ordering::Relaxed)
+    }
+
     /// Commits what is sealed and ends the committer. Reads still work afterwards.
     pub fn close(&self) -> Result<(), Error> {
         let flushed = self.flush();
@@ -365,7 +389,7 @@ impl Drop for Store {
 }
 
 /// Makes a store beside `db` and renames it, so that `db` is there whole or not at all.
-fn create(db: &Path) -> Result<(), Error> {
+fn create(db: &Path, id: u64) -> Result<(), Error> {
     let new = db.with_extension("new");
     if new.try_exists().map_err(Error::io(&new))? {
         std::fs::remove_dir_all(&new).map_err(Error::io(&new))?;
@@ -375,6 +399,7 @@ fn create(db: &Path) -> Result<(), Error> {
     let env = Env::open(&generation_dir)?;
     let mut writer = env.write()?;
     writer.put_own(schema::FORMAT, Some(&schema::FORMAT_VERSION.to_le_bytes()))?;
+    writer.put_own(schema::ID, Some(&id.to_le_bytes()))?;
     writer.commit()?;
     drop(env);
     dir::sync_dir(&generation_dir)?;
@@ -404,8 +429,10 @@ fn read_opened(env: &Env, created: bool, generation: u64) -> Result<Opened, Erro
         None => Ok(None),
         Some(value) => schema::revision_parse(&value).map(Some).ok_or_else(|| bad(name)),
     };
+    let id = reader.own(schema::ID)?.unwrap_or_default();
     Ok(Opened {
         created,
+        id: id.try_into().map_or(0, u64::from_le_bytes),
         generation,
         consistent_index: number(schema::CONSISTENT_INDEX)?,
         term: number(schema::TERM)?,

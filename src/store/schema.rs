@@ -73,6 +73,7 @@ pub const AUTH_REVISION: &[u8] = b"authRevision";
 
 /// Keys of `rusd`.
 pub(super) const FORMAT: &[u8] = b"format";
+pub(super) const ID: &[u8] = b"id";
 
 /// The format that this build writes, and the only one so far that it reads.
 pub(super) const FORMAT_VERSION: u32 = 1;

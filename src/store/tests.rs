@@ -298,45 +298,77 @@ fn a_compaction_is_not_durable_before_the_entry_that_asks_for_it() {
     assert_eq!(store.get(rev(2)).unwrap(), None);
 }
 
-const BINDING: CheckpointBinding =
-    CheckpointBinding { generation: 1, consistent_index: 9, revision: 8, compact_revision: 3 };
+/// A store with a checkpoint of entry 9 at revision 8, compacted at 3.
+fn with_checkpoint(payload: &[u8]) -> (Fixture, Store, Opened) {
+    let fixture = Fixture::new();
+    let (store, opened) = fixture.open(options());
+    let mut writer = store.begin_checkpoint().unwrap();
+    writer.write(payload).unwrap();
+    writer.publish(9, 8, 3).unwrap();
+    let compacted = Some(rev(3));
+    let opened = Opened {
+        consistent_index: 9,
+        scheduled_compact: compacted,
+        finished_compact: compacted,
+        ..opened
+    };
+    (fixture, store, opened)
+}
 
 #[test]
-fn a_checkpoint_serves_only_the_state_it_was_written_for() {
-    let fixture = Fixture::new();
-    let (store, _) = fixture.open(options());
-    assert!(matches!(store.read_checkpoint(&BINDING), Err(Unusable::Absent)));
+fn a_checkpoint_serves_its_own_store_from_then_on() {
     let payload: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 253) as u8).collect();
-    store.write_checkpoint(&BINDING, |to| to.write_all(&payload)).unwrap();
+    let (_fixture, store, opened) = with_checkpoint(&payload);
     let mut read = Vec::new();
-    store.read_checkpoint(&BINDING).unwrap().read_to_end(&mut read).unwrap();
+    store.read_checkpoint(&opened).unwrap().read_to_end(&mut read).unwrap();
     assert!(read == payload);
-    for other in [
-        CheckpointBinding { generation: 2, ..BINDING },
-        CheckpointBinding { consistent_index: 10, ..BINDING },
-        CheckpointBinding { revision: 9, ..BINDING },
-        CheckpointBinding { compact_revision: 4, ..BINDING },
-    ] {
-        assert!(matches!(store.read_checkpoint(&other), Err(Unusable::OtherState(BINDING))));
+    let at = |scheduled, finished| Opened {
+        consistent_index: 20,
+        scheduled_compact: Some(rev(scheduled)),
+        finished_compact: Some(rev(finished)),
+        ..opened.clone()
+    };
+    for served in [at(3, 3), at(5, 3), at(8, 8), at(8, 5)] {
+        assert!(store.read_checkpoint(&served).is_ok(), "{served:?}");
     }
-    let failed = store.write_checkpoint(&BINDING, |to| {
-        to.write_all(b"half")?;
-        Err(std::io::Error::other("no more"))
-    });
-    assert!(failed.is_err());
-    store.read_checkpoint(&BINDING).unwrap().read_exact(&mut [0; 100]).unwrap();
+    for other in [
+        Opened { id: opened.id ^ 1, ..opened.clone() },
+        Opened { generation: 2, ..opened.clone() },
+        Opened { consistent_index: 8, ..opened.clone() },
+        Opened { finished_compact: None, ..opened.clone() },
+        at(2, 2),
+        at(9, 3),
+        at(9, 9),
+        at(9, 5),
+    ] {
+        let refused = store.read_checkpoint(&other);
+        assert!(matches!(refused, Err(Unusable::OtherState(_))), "{other:?}");
+    }
+}
+
+#[test]
+fn a_checkpoint_counts_once_it_is_published() {
+    let (fixture, store, opened) = with_checkpoint(b"old");
+    let mut writer = store.begin_checkpoint().unwrap();
+    writer.write(b"new").unwrap();
+    assert!(fixture.file("index.tmp").exists());
+    drop(writer);
+    assert!(!fixture.file("index.tmp").exists());
+    let mut read = Vec::new();
+    store.read_checkpoint(&opened).unwrap().read_to_end(&mut read).unwrap();
+    assert_eq!(read, b"old");
+    fs::remove_file(fixture.file("index")).unwrap();
+    assert!(matches!(store.read_checkpoint(&opened), Err(Unusable::Absent)));
 }
 
 #[test]
 fn a_damaged_checkpoint_is_never_read_to_its_end() {
-    let fixture = Fixture::new();
-    let (store, _) = fixture.open(options());
-    store.write_checkpoint(&BINDING, |to| to.write_all(&[7; 300])).unwrap();
+    let (fixture, store, opened) = with_checkpoint(&[7; 300]);
     let path = fixture.file("index");
     let whole = fs::read(&path).unwrap();
     let is_read = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        let reader = store.read_checkpoint(&BINDING);
+        let reader = store.read_checkpoint(&opened);
         reader.is_ok_and(|mut reader| reader.read_to_end(&mut Vec::new()).is_ok())
     };
     assert!(is_read(&whole));

@@ -100,6 +100,21 @@ pub fn cluster_id(member_ids: &[u64]) -> u64 {
     id_of(hasher)
 }
 
+/// Whether members can be reached at these URLs: there are some, each with a scheme and a host
+/// with port, or the path of a socket, and nothing else.
+pub fn are_member_urls(urls: &[String]) -> bool {
+    let is_one = |url: &String| match url.split_once("://") {
+        Some(("http" | "https", rest)) => {
+            let is_plain = !rest.contains(['/', '?', '#', '@', ' ']);
+            let port = rest.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            is_plain && port.is_some_and(|port| port.is_ok())
+        }
+        Some(("unix" | "unixs", rest)) => !rest.is_empty(),
+        _ => false,
+    };
+    !urls.is_empty() && urls.iter().all(is_one)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +138,16 @@ mod tests {
         assert!(range("a", b"c").contains(b"b"));
         assert!(!range("a", b"c").contains(b"c"));
         assert!(!range("c", b"a").contains(b"b"));
+    }
+
+    #[test]
+    fn member_urls_have_a_scheme_a_host_and_a_port() {
+        let good = |url: &str| are_member_urls(&[url.to_owned()]);
+        assert!(good("http://a:1") && good("https://[::1]:2380") && good("unix://a:1"));
+        for url in ["", "a:1", "http://a", "http://a:1/", "http://a:1/p", "ftp://a:1", "http://a:x"]
+        {
+            assert!(!good(url), "{url}");
+        }
+        assert!(!are_member_urls(&[]));
     }
 }

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 #![expect(clippy::print_stderr, reason = "a failure shows the seed of its round")]
 
+mod checkpoint;
 mod damage;
 mod oracle;
 #[path = "../common/ports.rs"]

@@ -141,7 +141,11 @@ impl Generator {
             // docs/compat.md says why rusd does not.
             560..570 => Op::RangeStream(RangeRequest { sort_target: 0, ..self.range() }),
             570..640 => Op::DeleteRange(self.delete_range()),
-            640..900 => Op::Txn(self.txn(0)),
+            640..900 => {
+                let mut txn = self.txn(0);
+                spare_reference(&mut txn, None);
+                Op::Txn(txn)
+            }
             900..925 => Op::LeaseGrant(self.grant()),
             925..933 => Op::LeaseRevoke(LeaseRevokeRequest { id: self.lease() }),
             933..950 => {
@@ -503,6 +507,33 @@ impl Iterator for Generator {
             }
         }
     }
+}
+
+/// etcd's process ends at a put that keeps the value or lease of a key which the same transaction
+/// deleted, and its check for duplicate keys misses deletions without an end: such puts keep
+/// nothing. Gives the lowest key from which on there are no more keys.
+fn spare_reference(txn: &mut TxnRequest, deleted: Option<Bytes>) -> Option<Bytes> {
+    let lower = |a: Option<Bytes>, b: Option<Bytes>| [a, b].into_iter().flatten().min();
+    let mut lowest = deleted.clone();
+    for branch in [&mut txn.success, &mut txn.failure] {
+        let mut deleted = deleted.clone();
+        for op in branch {
+            match &mut op.request {
+                Some(Request::RequestDeleteRange(delete)) if delete.range_end.as_ref() == [0] => {
+                    deleted = lower(deleted, Some(delete.key.clone()));
+                }
+                Some(Request::RequestPut(put))
+                    if deleted.as_ref().is_some_and(|from| *from <= put.key) =>
+                {
+                    (put.ignore_value, put.ignore_lease) = (false, false);
+                }
+                Some(Request::RequestTxn(nested)) => deleted = spare_reference(nested, deleted),
+                _ => {}
+            }
+        }
+        lowest = lower(lowest, deleted);
+    }
+    lowest
 }
 
 /// Keeps the first put of each key only, so that fewer transactions are refused.

@@ -18,6 +18,7 @@ use rusd::types::KeyRange;
 
 use super::clock::Chance;
 use super::oracle::Oracle;
+use super::world::Life;
 
 const KEYS: u64 = 8;
 
@@ -53,6 +54,8 @@ pub struct Pending {
     pub ask: Ask,
     pub member: usize,
     pub since: u64,
+    /// When the client hangs up.
+    pub patience: u64,
     /// What was known to all clients when it was asked.
     least: i64,
     slot: Slot,
@@ -99,16 +102,16 @@ impl Client {
             }
             44..58 => self.compare_and_swap(chance, one),
             58..61 => self.many(chance),
-            61..74 => Ask::Range(range(one)),
-            74..80 => Ask::Range(RangeRequest { serializable: true, ..range(one) }),
-            80..85 => Ask::Range(all(0)),
-            85..87 => Ask::Range(all((known - chance.below(20) as i64).max(1))),
-            87..91 => {
+            61..72 => Ask::Range(range(one)),
+            72..77 => Ask::Range(RangeRequest { serializable: true, ..range(one) }),
+            77..82 => Ask::Range(all(0)),
+            82..84 => Ask::Range(all((known - chance.below(20) as i64).max(1))),
+            84..87 => {
                 self.grants += 1;
                 let id = self.id as i64 * 1000 + self.grants;
                 Ask::Grant(LeaseGrantRequest { id, ttl: 1 + chance.below(3) as i64 })
             }
-            91..95 if !self.leases.is_empty() => Ask::Renew(*chance.pick(&self.leases)),
+            87..95 if !self.leases.is_empty() => Ask::Renew(*chance.pick(&self.leases)),
             95 if !self.leases.is_empty() => {
                 let at = chance.below(self.leases.len() as u64) as usize;
                 Ask::Revoke(LeaseRevokeRequest { id: self.leases.remove(at) })
@@ -156,17 +159,18 @@ impl Client {
         &mut self,
         ask: Ask,
         member: usize,
-        node: &Node,
-        runtime: &tokio::runtime::Runtime,
-        (since, least): (u64, i64),
+        life: &Life,
+        (since, patience): (u64, u64),
+        least: i64,
     ) {
         let slot = Slot::default();
+        let node = &life.node;
         let (node, answer, asked) = (node.clone(), Arc::clone(&slot), ask.clone());
-        let task = runtime.spawn(async move {
+        let task = life.runtime.spawn(async move {
             let result = carry_out(&node, asked).await;
             *answer.lock() = Some(result);
         });
-        self.pending = Some(Pending { ask, member, since, least, slot, task });
+        self.pending = Some(Pending { ask, member, since, patience, least, slot, task });
     }
 
     /// Whether the answer is there.

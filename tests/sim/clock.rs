@@ -28,10 +28,6 @@ impl Chance {
         self.next() % bound.max(1)
     }
 
-    pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.below(high - low)
-    }
-
     pub fn one_in(&mut self, odds: u64) -> bool {
         self.below(odds) == 0
     }

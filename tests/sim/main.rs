@@ -4,6 +4,7 @@
 //! cargo test --test sim                            the seeds that failed once, and 200 more
 //! cargo test --release --test sim -- --seeds A..B  any seeds, in the background say
 //!     [--events N] [--trace]
+//! cargo test --test sim -- --planted               how many seeds find each planted bug
 //! ```
 //!
 //! A seed decides everything: who fails when, which message is lost, whose thread runs next. The
@@ -32,6 +33,9 @@ use oracle::Checked;
 use world::World;
 
 const EVENTS: u64 = 2000;
+/// So many seeds are tried until a planted bug is found.
+#[cfg(debug_assertions)]
+const SEEDS_PER_BUG: u64 = 1000;
 
 thread_local! {
     /// The first panic since a run began, in a task or anywhere else.
@@ -83,15 +87,18 @@ fn run(seed: u64, events: u64, tells: bool) -> Result<Run, String> {
     }
 }
 
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get())
+}
+
 /// Runs seeds on all processors and says what failed.
 fn run_all(seeds: std::ops::Range<u64>, events: u64) -> Vec<(u64, String)> {
     let begun = Instant::now();
     let (next, done) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
     let failures = Mutex::new(Vec::new());
     let total = Mutex::new(Checked::default());
-    let workers = std::thread::available_parallelism().map_or(1, |count| count.get());
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..workers() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -126,6 +133,10 @@ fn main() -> ExitCode {
         arguments.get(at + 1).cloned()
     };
     let events = value("--events").map_or(EVENTS, |events| events.parse().unwrap());
+    if arguments.iter().any(|argument| argument == "--planted") {
+        let failures = plant_bugs(events);
+        return if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     if let Some(seeds) = value("--seeds") {
         let (from, to) = seeds.split_once("..").unwrap_or((&seeds, ""));
         let from: u64 = from.parse().unwrap();
@@ -145,8 +156,50 @@ fn main() -> ExitCode {
     by_default(events)
 }
 
+/// Plants each bug and runs seeds until one finds it.
+#[cfg(debug_assertions)]
+fn plant_bugs(events: u64) -> Vec<(u64, String)> {
+    use rusd::planted::{Bug, plant};
+    let found = |bug| {
+        plant(Some(bug));
+        let mut tried = 0..SEEDS_PER_BUG;
+        let found = tried.find_map(|seed| Some((seed, run(seed, events, false).err()?)));
+        plant(None);
+        match found {
+            Some((seed, why)) => {
+                let why: String = why.chars().take(150).collect();
+                println!("{bug:?} is found by seed {seed}: {why}");
+                None
+            }
+            None => {
+                println!("{bug:?} is not found by {SEEDS_PER_BUG} seeds");
+                Some((0, format!("{bug:?} is not found")))
+            }
+        }
+    };
+    let next = AtomicU64::new(0);
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..workers() {
+            scope.spawn(|| {
+                while let Some(bug) = Bug::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    failures.lock().unwrap().extend(found(*bug));
+                }
+            });
+        }
+    });
+    failures.into_inner().unwrap()
+}
+
+/// A release build has no bugs to plant.
+#[cfg(not(debug_assertions))]
+fn plant_bugs(_: u64) -> Vec<(u64, String)> {
+    Vec::new()
+}
+
 fn by_default(events: u64) -> ExitCode {
     let mut failures = run_all(0..200, events);
+    failures.extend(plant_bugs(events));
     for seed in 0..5 {
         let traces = [(); 2].map(|()| run(seed, events, false).map(|run| run.trace).ok());
         if traces[0] != traces[1] {

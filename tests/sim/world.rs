@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusd::clock::Clock;
-use rusd::node::{Config, Node, Steps, Surroundings};
+use rusd::node::{CheckpointPace, Config, Node, Steps, Surroundings};
 use rusd::raft::{Message, Role, Transport};
 use rusd::{raft, store};
 
@@ -25,7 +25,7 @@ pub const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLI;
 const HEARTBEAT: u64 = 100 * MILLI;
 const ELECTION: u64 = 500 * MILLI;
-const CLIENTS: u64 = 4;
+const CLIENTS: u64 = 8;
 const WATCHERS: u64 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +87,8 @@ pub struct Member {
     wall: u64,
     /// Until then its log writer is slow.
     slow_until: u64,
+    /// Until then nothing of it runs, as if it were stopped by a signal.
+    frozen_until: u64,
 }
 
 /// What a seed decides about itself.
@@ -99,6 +101,7 @@ pub struct Plan {
     loss_odds: u64,
     repeat_odds: u64,
     slow_odds: u64,
+    late_odds: u64,
     drift: u64,
     segment_bytes: u64,
 }
@@ -108,9 +111,10 @@ impl Plan {
         Self {
             members: *chance.pick(&[3, 3, 3, 3, 3, 3, 5, 5, 1]),
             events,
-            fault_millis: *chance.pick(&[150, 300, 600, 1500]),
+            fault_millis: *chance.pick(&[80, 150, 300, 600, 1500]),
             loss_odds: *chance.pick(&[10, 50, 1_000_000]),
             repeat_odds: *chance.pick(&[10, 50, 1_000_000]),
+            late_odds: *chance.pick(&[3, 10, 10, 50]),
             slow_odds: *chance.pick(&[20, 100, 1000]),
             drift: *chance.pick(&[0, 100, 1000]),
             segment_bytes: *chance.pick(&[8 << 10, 32 << 10, 256 << 10]),
@@ -167,6 +171,7 @@ impl World {
                 drift: chance.below(2 * plan.drift + 1) as i64 - plan.drift as i64,
                 wall: 1_700_000_000 * SECOND + chance.below(3600) * SECOND,
                 slow_until: 0,
+                frozen_until: 0,
             }
         });
         let members: Vec<Member> = members.collect();
@@ -204,7 +209,7 @@ impl World {
             self.watchers.push(Watcher::new(number, &mut self.chance));
             self.at(SECOND, Event::Watch(number as usize));
         }
-        self.at(3 * SECOND, Event::Fault);
+        self.at(SECOND, Event::Fault);
     }
 
     /// Runs the seed to its end.
@@ -255,6 +260,11 @@ impl World {
         self.now = self.now.max(at);
         self.note(at);
         match event {
+            Event::Work(member, life, worker) if self.members[member].frozen_until > self.now => {
+                let delay = self.members[member].frozen_until - self.now;
+                let delay = delay + self.chance.below(MILLI);
+                self.at(delay, Event::Work(member, life, worker));
+            }
             Event::Work(member, life, worker) => {
                 if self.members[member].lives == life && self.members[member].life.is_some() {
                     self.work(member, worker);
@@ -299,6 +309,8 @@ impl World {
         let struck = self.members[number].disk.troubles(|troubles| troubles.struck);
         assert!(struck, "member {number} stopped: {why}");
         self.tell(|| format!("m{number} stops: {why}"));
+        // What it sent until then is on its way.
+        self.send(number);
         self.crash(number, true);
     }
 
@@ -359,7 +371,8 @@ impl World {
             return self.end(number, &why);
         }
         if did {
-            self.events += 1;
+            // A task seldom does anything when it is looked at.
+            self.events += u64::from(worker != Worker::Tasks);
             self.note(number as u64 * 8 + worker as u64);
             self.follow(number, worker);
         }
@@ -452,12 +465,11 @@ impl World {
 
     fn delay(&mut self) -> u64 {
         let usual = 100_000 + self.chance.below(MILLI);
-        match self.chance.below(100) {
-            _ if !self.has_faults => usual,
-            0..90 => usual,
-            90..99 => self.chance.below(60 * MILLI),
-            _ => self.chance.below(2 * SECOND),
+        if !self.has_faults || !self.chance.one_in(self.plan.late_odds) {
+            return usual;
         }
+        let most = *self.chance.pick(&[20, 60, 60, 200, 600, 2000]);
+        self.chance.below(most * MILLI)
     }
 
     fn deliver(&mut self, message: Message) {
@@ -565,8 +577,11 @@ impl World {
         let delay = self.chance.below(2 * self.plan.fault_millis * MILLI);
         self.at(delay, Event::Fault);
         let count = self.members.len();
-        let number = self.chance.below(count as u64) as usize;
-        let kind = self.chance.below(16);
+        let mut number = self.chance.below(count as u64) as usize;
+        if let (Some(leader), true) = (self.leader(), self.chance.one_in(3)) {
+            number = leader;
+        }
+        let kind = self.chance.below(18);
         self.note(kind);
         self.tell(|| format!("fault {kind} at m{number}"));
         match kind {
@@ -616,7 +631,8 @@ impl World {
                     life.clock.jump(wall);
                 }
             }
-            14 if self.chance.one_in(2) => {
+            14 | 15 => self.members[number].frozen_until = self.now + self.chance.below(2 * SECOND),
+            16 if self.chance.one_in(2) => {
                 *self.members[number].store_is_full.lock() = true;
                 let log_too = self.chance.one_in(2);
                 self.members[number].disk.troubles(|troubles| troubles.is_full = log_too);
@@ -625,6 +641,16 @@ impl World {
             }
             _ => self.stop(number),
         }
+    }
+
+    /// Some member that believes to lead.
+    fn leader(&mut self) -> Option<usize> {
+        let leads = |at: &usize| {
+            let life = self.members[*at].life.as_ref();
+            life.is_some_and(|life| life.steps.status().role == Role::Leader)
+        };
+        let leaders: Vec<usize> = (0..self.members.len()).filter(leads).collect();
+        (!leaders.is_empty()).then(|| *self.chance.pick(&leaders))
     }
 
     fn mend_later(&mut self) {
@@ -656,36 +682,28 @@ impl World {
 
     fn client(&mut self, number: usize) {
         if let Some(pending) = &self.clients[number].pending {
-            let waited = self.now - pending.since;
             // A client that loses patience hangs up.
-            if waited > 2 * SECOND && self.chance.one_in(3) {
+            if self.now >= pending.patience {
                 pending.task.abort();
                 let member = pending.member;
                 self.clients[number].pending = None;
                 self.arm(member, Worker::Tasks, 0);
             }
-            self.at(500 * MILLI, Event::Client(number));
+            self.at(50 * MILLI, Event::Client(number));
             return;
         }
         if !self.is_asking {
             return;
         }
-        let think = self.chance.below(40 * MILLI);
+        let think = self.chance.below(30 * MILLI);
         self.at(think, Event::Client(number));
         let known = self.oracle.known;
         let ask = self.clients[number].choose(&mut self.chance, known);
         let mut member = self.chance.below(self.members.len() as u64) as usize;
         if let Ask::Renew(_) = ask {
             // Renewals are the leader's.
-            let leads = |member: &Member| {
-                member.life.as_ref().is_some_and(|life| life.steps.status().role == Role::Leader)
-            };
-            let leaders: Vec<usize> =
-                (0..self.members.len()).filter(|at| leads(&self.members[*at])).collect();
-            if leaders.is_empty() {
-                return;
-            }
-            member = *self.chance.pick(&leaders);
+            let Some(leader) = self.leader() else { return };
+            member = leader;
         }
         if let Ask::Revoke(revoke) = &ask {
             self.oracle.gives_up(revoke.id);
@@ -697,8 +715,12 @@ impl World {
             }
             return;
         }
-        let (since, least) = (self.now, self.oracle.known);
-        self.clients[number].ask(ask, member, &life.node, &life.runtime, (since, least));
+        let patience = match self.chance.below(3) {
+            0 => self.now + self.chance.below(6 * SECOND),
+            _ => self.now + 50 * MILLI + self.chance.below(400 * MILLI),
+        };
+        let times = (self.now, patience);
+        self.clients[number].ask(ask, member, life, times, self.oracle.known);
         self.arm(member, Worker::Tasks, 0);
     }
 
@@ -749,6 +771,7 @@ impl World {
         }
         for number in 0..self.members.len() {
             self.members[number].slow_until = 0;
+            self.members[number].frozen_until = 0;
             self.members[number].disk.troubles(|troubles| {
                 troubles.fuse = None;
                 troubles.sync_fails = false;
@@ -850,6 +873,9 @@ fn config(name: String, data_dir: PathBuf, initial_cluster: Vec<(String, Vec<Str
         cluster_token: "sim".into(),
         initial_cluster,
         peer_urls: vec!["http://10.0.0.1:2380".into()],
+        join: None,
+        strict_reconfig_check: true,
+        max_learners: 1,
         client_urls: vec!["http://10.0.0.1:2379".into()],
         heartbeat_interval: Duration::from_nanos(HEARTBEAT),
         election_timeout: Duration::from_nanos(ELECTION),
@@ -860,5 +886,10 @@ fn config(name: String, data_dir: PathBuf, initial_cluster: Vec<(String, Vec<Str
         commit_interval: Duration::from_millis(20),
         retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
+        checkpoint_pace: CheckpointPace {
+            rows: 20,
+            interval: Duration::from_millis(300),
+            pause: Duration::from_millis(1),
+        },
     }
 }

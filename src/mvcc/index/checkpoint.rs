@@ -1,63 +1,103 @@
 //! The index as bytes, so that a start need not read every row.
 //!
-//! Keys in order; each as varints: key length, key, number of closed generations, then each
+//! Keys in order; each as varints: key length and one, key, number of closed generations, then each
 //! generation (closed ones first, the open one last): version, created main and sub, number of
-//! revisions, and the revisions as main's distance from the one before and sub. The store binds
-//! the bytes to the state that they describe and checks them as a whole.
+//! revisions, and the revisions as main's distance from the one before and sub. A zero ends the
+//! keys. The store binds the bytes to the state that they describe and checks them as a whole.
+//!
+//! The bytes show the index as of one revision, though it changes while they are written: what is
+//! newer is left out, and what is older changes only by compaction, which the caller keeps away.
 
 use prost::encoding::{decode_varint, encode_varint};
 use smallvec::SmallVec;
 
-use super::{Entry, Generation, History, Index, LEAF_KEYS_MAX, Packed};
+use super::{Entry, Generation, History, Index, LEAF_KEYS_MAX, Packed, Visit};
 
 /// Bytes that do not describe an index.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// Appends the keys of one leaf at a time, so that the caller can hand the bytes on.
-pub fn write_checkpoint<E>(
+/// Appends the keys from `start` on as they were at `main`, until `keys_max` were looked at or
+/// there are `bytes_max` bytes.
+pub fn write_keys(
     index: &Index,
-    mut flush: impl FnMut(&mut Vec<u8>) -> Result<(), E>,
-) -> Result<(), E> {
-    let mut out = Vec::new();
-    encode_varint(index.keys as u64, &mut out);
-    encode_varint(index.newest.cast_unsigned(), &mut out);
-    for entry in index.leaves.iter().flatten() {
-        encode_varint(entry.key.len() as u64, &mut out);
-        out.extend_from_slice(&entry.key);
-        let closed = entry.history.closed();
-        encode_varint(closed.len() as u64, &mut out);
-        for generation in closed.iter().chain([&entry.history.open]) {
-            write_generation(generation, &mut out);
+    start: &[u8],
+    main: i64,
+    keys_max: usize,
+    bytes_max: usize,
+    out: &mut Vec<u8>,
+) -> Visit {
+    let (mut leaf, mut position) = index.lower_bound(start);
+    let mut looked_at = 0;
+    while let Some(entries) = index.leaves.get(leaf) {
+        for entry in &entries[position..] {
+            if looked_at == keys_max || out.len() >= bytes_max {
+                return Visit::Next(entry.key.clone());
+            }
+            looked_at += 1;
+            write_entry(entry, main, out);
         }
-        if out.len() >= 1 << 16 {
-            flush(&mut out)?;
-            out.clear();
-        }
+        leaf += 1;
+        position = 0;
     }
-    flush(&mut out)
+    Visit::Done
 }
 
-fn write_generation(generation: &Generation, out: &mut Vec<u8>) {
-    encode_varint(generation.version.cast_unsigned(), out);
+/// Ends the keys.
+pub fn write_end(out: &mut Vec<u8>) {
+    out.push(0);
+}
+
+fn write_entry(entry: &Entry, main: i64, out: &mut Vec<u8>) {
+    let all = entry.history.closed().iter().chain([&entry.history.open]);
+    let is_old = |generation: &&Generation| {
+        generation.revisions.first().is_some_and(|first| { first.main } <= main)
+    };
+    let generations = all.clone().filter(is_old).count();
+    if generations == 0 {
+        return;
+    }
+    // The last one was open then if it is open now or was closed later.
+    let last = all.clone().take(generations).last();
+    let is_last_closed = generations <= entry.history.closed().len()
+        && last.is_some_and(|generation| generation.last_main() <= main);
+    encode_varint(entry.key.len() as u64 + 1, out);
+    out.extend_from_slice(&entry.key);
+    let closed = if is_last_closed { generations } else { generations - 1 };
+    encode_varint(closed as u64, out);
+    for generation in all.take(generations) {
+        write_generation(generation, main, out);
+    }
+    if is_last_closed {
+        write_generation(&Generation::default(), main, out);
+    }
+}
+
+fn write_generation(generation: &Generation, main: i64, out: &mut Vec<u8>) {
+    let old = generation.revisions.partition_point(|revision| { revision.main } <= main);
+    let (old, newer) = generation.revisions.split_at(old);
+    let version = generation.version - i64::try_from(newer.len()).unwrap_or(i64::MAX);
+    encode_varint(version.cast_unsigned(), out);
     encode_varint({ generation.created.main }.cast_unsigned(), out);
     encode_varint(u64::from(generation.created.sub), out);
-    encode_varint(generation.revisions.len() as u64, out);
+    encode_varint(old.len() as u64, out);
     let mut previous = 0;
-    for revision in &generation.revisions {
+    for revision in old {
         encode_varint({ revision.main }.wrapping_sub(previous).cast_unsigned(), out);
         encode_varint(u64::from(revision.sub), out);
         previous = revision.main;
     }
 }
 
-/// Reads what `write_checkpoint` wrote, and leaves what follows it in `bytes`.
-pub fn read_checkpoint(bytes: &mut &[u8]) -> Result<Index, Malformed> {
-    let keys = length(bytes)?;
-    let mut index = Index { newest: number(bytes)?.cast_signed(), ..Index::default() };
-    let mut leaf = Vec::with_capacity(LEAF_KEYS_MAX.min(keys));
-    for _ in 0..keys {
-        let entry = read_entry(bytes)?;
+/// Reads keys as they were at `main` to their end, and leaves what follows in `bytes`.
+pub fn read_keys(bytes: &mut &[u8], main: i64) -> Result<Index, Malformed> {
+    let mut index = Index { newest: main, ..Index::default() };
+    let mut leaf: Vec<Entry> = Vec::with_capacity(LEAF_KEYS_MAX);
+    while let Some(entry) = read_entry(bytes)? {
+        let last = leaf.last().or_else(|| index.leaves.last().and_then(|leaf| leaf.last()));
+        if last.is_some_and(|last| last.key >= entry.key) {
+            return Err(Malformed);
+        }
         if leaf.len() == LEAF_KEYS_MAX {
             index.push_leaf(std::mem::replace(&mut leaf, Vec::with_capacity(LEAF_KEYS_MAX)));
         }
@@ -66,9 +106,7 @@ pub fn read_checkpoint(bytes: &mut &[u8]) -> Result<Index, Malformed> {
     if !leaf.is_empty() {
         index.push_leaf(leaf);
     }
-    let is_ordered = |pair: &[&Entry]| pair[0].key < pair[1].key;
-    let entries: Vec<&Entry> = index.leaves.iter().flatten().collect();
-    if entries.windows(2).all(is_ordered) { Ok(index) } else { Err(Malformed) }
+    Ok(index)
 }
 
 impl Index {
@@ -80,8 +118,10 @@ impl Index {
     }
 }
 
-fn read_entry(bytes: &mut &[u8]) -> Result<Entry, Malformed> {
-    let len = length(bytes)?;
+fn read_entry(bytes: &mut &[u8]) -> Result<Option<Entry>, Malformed> {
+    let Some(len) = usize::try_from(number(bytes)?).map_err(|_| Malformed)?.checked_sub(1) else {
+        return Ok(None);
+    };
     let (key, rest) = bytes.split_at_checked(len).ok_or(Malformed)?;
     *bytes = rest;
     let closed = length(bytes)?;
@@ -91,7 +131,7 @@ fn read_entry(bytes: &mut &[u8]) -> Result<Entry, Malformed> {
     }
     let open = read_generation(bytes)?;
     let closed = (!closed.is_empty()).then(|| Box::new(closed));
-    Ok(Entry { key: key.into(), history: History { closed, open } })
+    Ok(Some(Entry { key: key.into(), history: History { closed, open } }))
 }
 
 fn read_generation(bytes: &mut &[u8]) -> Result<Generation, Malformed> {

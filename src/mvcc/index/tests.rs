@@ -147,25 +147,37 @@ fn compaction_changes_no_later_read() {
     assert_eq!(index.count_live(b"", End::Open), index.live());
 }
 
+fn entries(index: &Index) -> Vec<(Box<[u8]>, History)> {
+    let entries = index.leaves.iter().flatten();
+    entries.map(|entry| (entry.key.clone(), entry.history.clone())).collect()
+}
+
+fn keys_as_bytes(index: &Index, main: i64) -> Vec<u8> {
+    let (mut bytes, mut start) = (Vec::new(), Box::default());
+    while let Visit::Next(next) = write_keys(index, &start, main, 100, usize::MAX, &mut bytes) {
+        start = next;
+    }
+    write_end(&mut bytes);
+    bytes
+}
+
 #[test]
-fn a_checkpoint_gives_the_same_index_and_damage_none() {
-    let (mut index, _) = random_history(5, 4000, 600);
-    compact(&mut index, 1000);
-    let mut bytes = Vec::new();
-    write_checkpoint(&index, |part| {
-        bytes.append(part);
-        Ok::<_, ()>(())
-    })
-    .unwrap();
-    let restored = read_checkpoint(&mut bytes.as_slice()).ok().unwrap();
-    let entries = |index: &Index| {
-        let entries = index.leaves.iter().flatten();
-        entries.map(|e| (e.key.clone(), e.history.clone())).collect::<Vec<_>>()
-    };
-    assert_eq!(entries(&index), entries(&restored));
-    assert_eq!(restored.live(), index.live());
-    assert_eq!(restored.newest(), index.newest());
-    assert!(read_checkpoint(&mut &bytes[..bytes.len() / 2]).is_err());
+fn keys_read_back_as_they_were_at_a_revision() {
+    for (newest, compacted) in [(4000, 1000), (4000, 4000), (1500, 1000), (1000, 1000)] {
+        // The history is the same as far as it goes, so the shorter one is what the longer one was.
+        let (mut longer, _) = random_history(5, 4000, 600);
+        let (mut expected, _) = random_history(5, newest - 1, 600);
+        compact(&mut longer, compacted);
+        compact(&mut expected, compacted);
+        let bytes = keys_as_bytes(&longer, newest);
+        let restored = read_keys(&mut bytes.as_slice(), newest).ok().unwrap();
+        assert_eq!(entries(&expected), entries(&restored));
+        assert_eq!(restored.live(), expected.live());
+        assert_eq!(restored.len(), expected.len());
+        for cut in (0..bytes.len()).step_by(97) {
+            assert!(read_keys(&mut &bytes[..cut], newest).is_err());
+        }
+    }
 }
 
 #[test]

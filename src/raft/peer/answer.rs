@@ -27,7 +27,7 @@ const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 const RAFT_TO: HeaderName = HeaderName::from_static("x-raft-to");
 const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
 /// What only rusd says.
-pub(super) const RUSD_VERSION: HeaderName = HeaderName::from_static("x-rusd-version");
+pub const RUSD_VERSION: HeaderName = HeaderName::from_static("x-rusd-version");
 
 /// What this member says of itself, in a request to a peer or in an answer.
 pub(super) fn headers(config: &PeersConfig, to: Option<u64>) -> Result<HeaderMap, http::Error> {
@@ -70,7 +70,7 @@ fn no_content() -> Answer {
 
 impl Peers {
     /// Answers a request whose path begins with `/raft`.
-    pub async fn answer<B>(&self, request: Request<B>) -> Answer
+    pub async fn answer<B>(self: &Arc<Self>, request: Request<B>) -> Answer
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -109,7 +109,7 @@ impl Peers {
     }
 
     /// A peer wants a stream.
-    fn stream(&self, path: &str, headers: &HeaderMap) -> Answer {
+    fn stream(self: &Arc<Self>, path: &str, headers: &HeaderMap) -> Answer {
         if let Err(refusal) = self.check(headers) {
             return *refusal;
         }
@@ -125,6 +125,7 @@ impl Peers {
             return refuse(StatusCode::GONE, "the member has been permanently removed");
         }
         let Some(peer) = self.peer(from) else {
+            self.remember(from, headers);
             return refuse(StatusCode::NOT_FOUND, "error sender not found");
         };
         let to = headers.get(RAFT_TO).and_then(|to| to.to_str().ok());
@@ -137,6 +138,16 @@ impl Peers {
         let encoder = Encoder::new(channel);
         let stream = MessageStream { messages, queued, alive, encoder };
         Response::new(PeerBody::Stream(Box::new(stream)))
+    }
+
+    /// A member that has not learned yet who the others are believes the first that call it.
+    fn remember(self: &Arc<Self>, from: u64, headers: &HeaderMap) {
+        let urls = headers.get(PEER_URLS).and_then(|urls| urls.to_str().ok()).unwrap_or_default();
+        let urls: Vec<String> = urls.split(',').map(str::to_owned).collect();
+        let knows_others = self.known.read().peers.values().any(|peer| !peer.is_remembered);
+        if !knows_others && self.known.read().peers.len() < limits::PEERS_REMEMBERED_MAX {
+            self.insert(from, urls, true);
+        }
     }
 
     /// A peer hands in one message.

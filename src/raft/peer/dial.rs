@@ -104,7 +104,10 @@ async fn follow(
     attempts: &mut u64,
 ) -> Result<std::convert::Infallible, Failure> {
     let mut body = timeout(DIAL_TIMEOUT, open(peers, from, url, channel)).await??;
-    let to = peers.upgrade().ok_or(Failure::Stopped)?.config.id;
+    let (to, _held) = {
+        let peers = peers.upgrade().ok_or(Failure::Stopped)?;
+        (peers.config.id, peers.peer(from).ok_or(Failure::Stopped)?.read())
+    };
     let mut decoder = Decoder::new(channel, from, to);
     tracing::info!(peer = %format_args!("{from:x}"), stream = channel.name(), "reading a peer's stream");
     *attempts = 0;
@@ -161,7 +164,8 @@ async fn open(
     Ok(response.into_body())
 }
 
-pub(super) fn is_rusd(headers: &HeaderMap) -> bool {
+/// Whether a member says that it is rusd.
+pub fn is_rusd(headers: &HeaderMap) -> bool {
     headers.contains_key(RUSD_VERSION)
 }
 

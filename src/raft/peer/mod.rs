@@ -20,19 +20,23 @@
 //! just as etcd does, it neither reads from nor answers members that do not say that they are rusd.
 
 mod answer;
+mod ask;
 mod dial;
 mod frame;
 mod snapshot;
 
 pub use self::answer::PeerBody;
-pub use self::dial::{Dial, Dialing, Link, TcpDial};
+pub use self::answer::RUSD_VERSION;
+pub use self::ask::{Answered, AskError, ask};
+pub use self::dial::{Dial, Dialing, Link, TcpDial, is_rusd};
 pub use self::snapshot::{IncomingSnapshot, OutgoingSnapshot, SnapshotPlace, Snapshots};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use raft::eraftpb::{Entry, Message, MessageType};
@@ -108,10 +112,20 @@ impl Channel {
 struct Peer {
     id: u64,
     urls: Vec<String>,
+    /// It called before this member had learned from the log who its peers are.
+    is_remembered: bool,
     /// The streams that the peer has dialed.
     streams: Mutex<[Option<Outgoing>; 2]>,
     readers: Mutex<Vec<AbortHandle>>,
     sends_snapshot: AtomicBool,
+    reading: Mutex<Reading>,
+}
+
+/// How many streams of a peer's are read, and since when both are.
+#[derive(Default)]
+struct Reading {
+    streams: usize,
+    since: Option<Instant>,
 }
 
 /// The sending end of a stream, and what is queued in it.
@@ -153,21 +167,27 @@ impl Peers {
 
     /// Adds a peer, or gives it other URLs.
     pub fn update(self: &Arc<Self>, id: u64, urls: Vec<String>) {
+        self.insert(id, urls, false);
+    }
+
+    fn insert(self: &Arc<Self>, id: u64, urls: Vec<String>, is_remembered: bool) {
         if id == self.config.id {
             return;
         }
         let mut known = self.known.write();
-        if known.peers.get(&id).is_some_and(|peer| peer.urls == urls) {
+        let is_known = |peer: &Arc<Peer>| peer.urls == urls && peer.is_remembered == is_remembered;
+        if known.peers.get(&id).is_some_and(is_known) {
             return;
         }
-        let peer = Peer {
+        let peer = Arc::new(Peer {
             id,
             urls,
+            is_remembered,
             streams: Mutex::default(),
             readers: Mutex::default(),
+            reading: Mutex::default(),
             sends_snapshot: AtomicBool::new(false),
-        };
-        let peer = Arc::new(peer);
+        });
         if let Some(old) = known.peers.insert(id, Arc::clone(&peer)) {
             // It goes on with the streams that it has dialed.
             std::mem::swap(&mut *peer.streams.lock(), &mut *old.streams.lock());
@@ -194,6 +214,30 @@ impl Peers {
             let streams = peer.streams.lock();
             streams.iter().flatten().filter(|stream| !stream.queue.is_closed()).count() == 2
         })
+    }
+
+    /// For how long both streams of a peer's have been read.
+    pub fn connected_for(&self, id: u64) -> Option<Duration> {
+        let since = self.peer(id)?.reading.lock().since?;
+        Some(since.elapsed())
+    }
+
+    /// Asks a peer, at one of its URLs after the other.
+    pub async fn ask(
+        &self,
+        id: u64,
+        path: &str,
+        body: Option<Bytes>,
+        limit: Duration,
+    ) -> Option<Answered> {
+        let peer = self.peer(id)?;
+        for url in &peer.urls {
+            match ask(&*self.dial, url, path, body.clone(), limit).await {
+                Ok(answered) => return Some(answered),
+                Err(error) => tracing::debug!(url, path, %error, "a peer did not answer"),
+            }
+        }
+        None
     }
 
     /// Hangs up on all peers.
@@ -237,6 +281,16 @@ impl Peer {
         *self.streams.lock() = [None, None];
     }
 
+    /// A stream of the peer's is read until what this gives is dropped.
+    fn read(self: &Arc<Self>) -> Held {
+        let mut reading = self.reading.lock();
+        reading.streams += 1;
+        if reading.streams == Channel::BOTH.len() {
+            reading.since = Some(crate::clock::instant());
+        }
+        Held(Arc::clone(self))
+    }
+
     /// Puts a new stream in the place of the one before it.
     fn attach(&self, channel: Channel) -> (mpsc::Receiver<Message>, Arc<AtomicUsize>) {
         let (queue, messages) = mpsc::channel(limits::PEER_QUEUE_MAX);
@@ -247,20 +301,29 @@ impl Peer {
     }
 
     /// Queues a message, or gives it back.
-    fn send(&self, message: Message) -> Result<(), Message> {
+    fn send(&self, message: Message) -> Option<Message> {
         let channel = Channel::of(&message);
         let Some(stream) = self.streams.lock()[channel as usize].clone() else {
-            return Err(message);
+            return Some(message);
         };
         let size = message.encoded_len();
         if stream.bytes.fetch_add(size, Ordering::Relaxed) + size > limits::PEER_QUEUE_BYTES_MAX {
             stream.bytes.fetch_sub(size, Ordering::Relaxed);
-            return Err(message);
+            return Some(message);
         }
-        stream.queue.try_send(message).map_err(|error| {
-            stream.bytes.fetch_sub(size, Ordering::Relaxed);
-            error.into_inner()
-        })
+        let error = stream.queue.try_send(message).err()?;
+        stream.bytes.fetch_sub(size, Ordering::Relaxed);
+        Some(error.into_inner())
+    }
+}
+
+struct Held(Arc<Peer>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut reading = self.0.reading.lock();
+        reading.streams -= 1;
+        reading.since = None;
     }
 }
 
@@ -272,11 +335,11 @@ impl Transport for Peers {
                 self.send_snapshot(message);
                 continue;
             }
-            let sent = match self.peer(to) {
+            let unsent = match self.peer(to) {
                 Some(peer) => peer.send(message),
-                None => Err(message),
+                None => Some(message),
             };
-            let Err(unsent) = sent else { continue };
+            let Some(unsent) = unsent else { continue };
             if unsent.msg_type == MessageType::MsgPropose as i32 {
                 if let Some(events) = self.events.get() {
                     unsent.entries.iter().for_each(|entry| events.unsent(entry));

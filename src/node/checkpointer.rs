@@ -1,0 +1,269 @@
+//! The index checkpoint, brought up to date a little at a time while the member works.
+//!
+//! It runs on the sweeper's thread, between sweeps: an index that is being thinned cannot be
+//! written. Apply is held up only as long as a reader of some keys would hold it up, and the file
+//! takes the old one's place when the store has made durable what it says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
+use crate::lease::Lessor;
+use crate::limits;
+use crate::mvcc::{Current, IndexPass, Mvcc, write_attachment, write_attachments_end};
+use crate::store::{self, CheckpointWriter, Store};
+
+/// How long the checkpoint waits for the committer before it looks again.
+const WAIT: Duration = Duration::from_millis(2);
+/// A checkpoint is written again after this many times what the last one took.
+const REST_FACTOR: u32 = 10;
+
+/// When the checkpoint is written anew.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointPace {
+    /// A start would have to read so many rows.
+    pub rows: u64,
+    /// At least this long after the last one.
+    pub interval: Duration,
+    /// Between two pieces of it.
+    pub pause: Duration,
+}
+
+impl Default for CheckpointPace {
+    fn default() -> Self {
+        Self {
+            rows: limits::CHECKPOINT_ROWS,
+            interval: limits::CHECKPOINT_INTERVAL,
+            pause: limits::CHECKPOINT_PAUSE,
+        }
+    }
+}
+
+pub(super) struct Checkpointer {
+    store: Arc<Store>,
+    mvcc: Arc<Mvcc>,
+    lessor: Arc<Mutex<Lessor>>,
+    clock: Arc<dyn Clock>,
+    pace: CheckpointPace,
+    /// Rows that came after the checkpoint in force.
+    rows_behind: u64,
+    /// Rows pushed when `rows_behind` was counted.
+    rows_pushed: u64,
+    /// Revision of the checkpoint in force, if there is one to rely on.
+    revision: i64,
+    /// No other one begins before.
+    rest_until: Duration,
+    work: Option<Work>,
+}
+
+struct Work {
+    started: Duration,
+    current: Current,
+    rows_pushed: u64,
+    file: CheckpointWriter,
+    phase: Phase,
+}
+
+enum Phase {
+    Index(IndexPass),
+    Attachments {
+        leases: std::vec::IntoIter<i64>,
+        /// The lease under way and its last key that was written.
+        at: Option<(i64, Option<Bytes>)>,
+    },
+    /// Waits until the store has what the checkpoint says.
+    Durable {
+        pushed: u64,
+    },
+}
+
+impl Checkpointer {
+    /// `revision` is that of the checkpoint that this start has used and `rows` what it read beside
+    /// it; without one, everything.
+    pub(super) fn new(
+        store: Arc<Store>,
+        mvcc: Arc<Mvcc>,
+        lessor: Arc<Mutex<Lessor>>,
+        clock: Arc<dyn Clock>,
+        pace: CheckpointPace,
+        used: (i64, u64),
+    ) -> Self {
+        let (revision, rows_behind) = used;
+        let rest_until = clock.now() + pace.interval;
+        let rows_pushed = store.rows_pushed();
+        Self {
+            store,
+            mvcc,
+            lessor,
+            clock,
+            pace,
+            rows_behind,
+            rows_pushed,
+            revision,
+            rest_until,
+            work: None,
+        }
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.work.is_some()
+    }
+
+    /// Writes it in one go. Nothing may be applied any more.
+    pub(super) fn write_now(&mut self) {
+        self.work = None;
+        self.begin();
+        while self.work.is_some() {
+            if self.turn() == Some(WAIT) {
+                std::thread::sleep(WAIT);
+            }
+        }
+    }
+
+    /// A bounded piece of work. Says how long to rest after it; nothing if there is none.
+    pub(super) fn turn(&mut self) -> Option<Duration> {
+        if self.work.is_none() && self.is_due() {
+            self.begin();
+        }
+        let work = self.work.as_mut()?;
+        match work.step(&self.store, &self.mvcc, &self.lessor) {
+            Ok(Step::More) => Some(self.pace.pause),
+            Ok(Step::Waiting) => Some(WAIT),
+            Ok(Step::Durable(index)) => {
+                self.publish(index);
+                Some(Duration::ZERO)
+            }
+            Err(error) => {
+                self.give_up(&error);
+                Some(Duration::ZERO)
+            }
+        }
+    }
+
+    fn is_due(&mut self) -> bool {
+        if self.clock.now() < self.rest_until {
+            return false;
+        }
+        // After a compaction beyond it, the checkpoint in force serves no start.
+        let is_useless = self.mvcc.current().compact_revision > self.revision;
+        let rows_behind = match is_useless {
+            true => self.mvcc.keys() as u64,
+            false => self.rows_behind + self.store.rows_pushed() - self.rows_pushed,
+        };
+        rows_behind >= self.pace.rows
+    }
+
+    fn begin(&mut self) {
+        let Some(pass) = IndexPass::new(&self.mvcc) else { return };
+        match self.store.begin_checkpoint() {
+            Ok(file) => {
+                let (current, started) = (pass.current(), self.clock.now());
+                let rows_pushed = self.store.rows_pushed();
+                let phase = Phase::Index(pass);
+                self.work = Some(Work { started, current, rows_pushed, file, phase });
+            }
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    fn publish(&mut self, consistent_index: u64) {
+        let Some(Work { started, current, rows_pushed, file, .. }) = self.work.take() else {
+            return;
+        };
+        let (revision, compact_revision) = (current.revision, current.compact_revision);
+        if let Err(error) = file.publish(consistent_index, revision, compact_revision) {
+            self.give_up(&error);
+            return;
+        }
+        let now = self.clock.now();
+        let took = now.saturating_sub(started);
+        tracing::info!(revision, took = ?took, "index checkpoint written");
+        self.revision = revision;
+        (self.rows_behind, self.rows_pushed) = (0, rows_pushed);
+        self.rest_until = now + self.pace.interval.max(took * REST_FACTOR);
+    }
+
+    /// A start can do without, so nothing else depends on it.
+    fn give_up(&mut self, error: &store::Error) {
+        tracing::warn!(%error, "the index checkpoint could not be written");
+        self.work = None;
+        self.rest_until = self.clock.now() + self.pace.interval;
+    }
+}
+
+enum Step {
+    More,
+    Waiting,
+    /// All is written, and the store is durable up to this index.
+    Durable(u64),
+}
+
+impl Work {
+    fn step(
+        &mut self,
+        store: &Store,
+        mvcc: &Mvcc,
+        lessor: &Mutex<Lessor>,
+    ) -> Result<Step, store::Error> {
+        let mut bytes = Vec::new();
+        match &mut self.phase {
+            Phase::Index(pass) => {
+                if !pass.step(mvcc, &mut bytes) {
+                    let leases: Vec<i64> = lessor.lock().ids().collect();
+                    self.phase = Phase::Attachments { leases: leases.into_iter(), at: None };
+                }
+            }
+            Phase::Attachments { leases, at } => {
+                if !write_attachments(&lessor.lock(), leases, at, &mut bytes) {
+                    write_attachments_end(&mut bytes);
+                    self.phase = Phase::Durable { pushed: store.pushed() };
+                }
+            }
+            Phase::Durable { pushed } => {
+                let index = store.durable_after(*pushed);
+                return Ok(index.map_or(Step::Waiting, Step::Durable));
+            }
+        }
+        self.file.write(&bytes)?;
+        Ok(Step::More)
+    }
+}
+
+/// A bounded number of keys and leases; false at the end.
+fn write_attachments(
+    lessor: &Lessor,
+    leases: &mut std::vec::IntoIter<i64>,
+    at: &mut Option<(i64, Option<Bytes>)>,
+    out: &mut Vec<u8>,
+) -> bool {
+    let mut looked_at = 0;
+    while looked_at < limits::INDEX_HOLD_KEYS_MAX && out.len() < limits::CHECKPOINT_STEP_BYTES {
+        let Some((lease, after)) = at else {
+            let Some(lease) = leases.next() else { return false };
+            looked_at += 1;
+            *at = Some((lease, None));
+            continue;
+        };
+        let mut last = None;
+        for key in lessor.keys_after(*lease, after.as_ref()) {
+            write_attachment(key, *lease, out);
+            looked_at += 1;
+            last = Some(key.clone());
+            let is_full = out.len() >= limits::CHECKPOINT_STEP_BYTES;
+            if looked_at >= limits::INDEX_HOLD_KEYS_MAX || is_full {
+                break;
+            }
+        }
+        match last {
+            Some(key) => *after = Some(key),
+            None => *at = None,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests;

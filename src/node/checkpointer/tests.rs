@@ -1,0 +1,283 @@
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use super::*;
+use crate::apply::{Command, Entry, Machine, Quota};
+use crate::clock::split_mix;
+use crate::members::Members;
+use crate::node::boot::{Loaded, load};
+use crate::node::sweeper::{Sweep, SweepQueue, SweepWorker};
+use crate::node::waits::Waits;
+use crate::pb::request_op::Request;
+use crate::pb::{
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
+    RangeRequest, RequestHeader, RequestOp, TxnRequest,
+};
+use crate::store::{Opened, Options, Row};
+use crate::types::Revision;
+
+const KEYS: u64 = 1500;
+
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        split_mix(self.0) % end
+    }
+
+    /// A command for a state at `revision`.
+    fn command(&mut self, revision: i64) -> Command {
+        let first = self.below(KEYS);
+        let key = |n: u64| Bytes::from(format!("k{:04}", n % KEYS));
+        match self.below(20) {
+            0..7 => {
+                let lease = if self.below(3) == 0 { self.below(4).cast_signed() } else { 0 };
+                Command::Put(PutRequest { key: key(first), lease, ..Default::default() })
+            }
+            7..11 => {
+                let put = |n| Request::RequestPut(PutRequest { key: key(n), ..Default::default() });
+                let put = |n| RequestOp { request: Some(put(n)) };
+                let success = (first..first + 40).map(put).collect();
+                Command::Txn(TxnRequest { success, ..Default::default() })
+            }
+            11..15 => {
+                let (key, range_end) = (key(first), key(first + 30));
+                let delete = DeleteRangeRequest { key, range_end, ..Default::default() };
+                Command::DeleteRange(delete)
+            }
+            15 | 16 => {
+                let id = 1 + self.below(3).cast_signed();
+                Command::LeaseGrant(LeaseGrantRequest { id, ttl: 60 })
+            }
+            17 => {
+                let id = 1 + self.below(3).cast_signed();
+                Command::LeaseRevoke(LeaseRevokeRequest { id })
+            }
+            18 => {
+                let furthest = if self.below(4) == 0 { 10 } else { 400 };
+                let back = self.below(furthest);
+                let revision = (revision - back.cast_signed()).max(1);
+                Command::Compaction(CompactionRequest { revision, physical: false })
+            }
+            _ => Command::Put(PutRequest { key: key(first), ..Default::default() }),
+        }
+    }
+}
+
+/// Time stands still, so that nothing ever has to rest.
+struct Still(AtomicU64);
+
+impl Clock for Still {
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn unix_nanos(&self) -> u64 {
+        0
+    }
+
+    fn random(&self) -> u64 {
+        split_mix(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A member without raft: it applies entries, commits, sweeps and writes checkpoints when told to.
+struct Member {
+    store: Arc<Store>,
+    machine: Machine,
+    worker: SweepWorker,
+    sweeps: SweepQueue,
+    opened: Opened,
+    /// Index of the last entry applied.
+    index: u64,
+    used: (i64, u64),
+}
+
+impl Member {
+    fn boot(db: &Path, seed: u64, rows: u64) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(Still(AtomicU64::new(seed)));
+        let mut options = Options::new(Arc::clone(&clock));
+        (options.reserve_bytes, options.committer) = (0, false);
+        let (store, opened) = Store::open(db, options).unwrap();
+        let store = Arc::new(store);
+        let Loaded { lessor, restore, used, .. } = load(&store, &opened).unwrap();
+        let machine = Machine {
+            store: Arc::clone(&store),
+            mvcc: Arc::new(restore.mvcc),
+            lessor: Arc::new(Mutex::new(lessor)),
+            members: Arc::new(RwLock::new(Members::default())),
+            quota: Arc::new(Quota::new(0, Arc::new(AtomicI64::new(0)))),
+        };
+        let (mvcc, lessor) = (Arc::clone(&machine.mvcc), Arc::clone(&machine.lessor));
+        let pace = CheckpointPace { rows, interval: Duration::ZERO, pause: Duration::ZERO };
+        let checkpointer = Checkpointer::new(
+            Arc::clone(&store),
+            Arc::clone(&mvcc),
+            lessor,
+            Arc::clone(&clock),
+            pace,
+            used,
+        );
+        let waits = Arc::new(Waits::default());
+        let (worker, sweeps) =
+            SweepWorker::new(mvcc, waits, clock, Duration::ZERO, restore.unfinished, checkpointer);
+        let index = opened.consistent_index;
+        Self { store, machine, worker, sweeps, opened, index, used }
+    }
+
+    /// Applies the next entry: the log's, if it has one, else a new one that the log then has.
+    fn apply(&mut self, log: &mut Vec<Command>, chance: &mut Chance) {
+        self.index += 1;
+        let at = usize::try_from(self.index - 1).unwrap();
+        if at == log.len() {
+            log.push(chance.command(self.machine.mvcc.current().revision));
+        }
+        let (header, command) = (RequestHeader::default(), log[at].clone());
+        let data = Entry { header, command }.encode();
+        let outcome = self.machine.apply(self.index, 1, data, Duration::ZERO).unwrap();
+        self.machine.mvcc.publish();
+        if let Some((mut compaction, _)) = outcome.compaction {
+            compaction.arm(&self.machine.mvcc);
+            self.sweeps.push(Sweep { compaction, answer: None });
+        }
+    }
+
+    /// Ends all sweeps.
+    fn settle(&mut self) {
+        while self.worker.turn().is_some() {
+            while self.store.commit_turn().unwrap() {}
+        }
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let last = Revision::last_of(i64::MAX);
+        self.store.scan(Revision::default(), last, usize::MAX, usize::MAX).unwrap()
+    }
+
+    /// All that a client could ask for.
+    fn history(&self) -> Vec<(i64, Vec<Bytes>)> {
+        let view = self.machine.mvcc.view();
+        let current = view.current();
+        let everything = Bytes::from_static(&[0]);
+        let at = |revision| {
+            let (key, range_end) = (everything.clone(), everything.clone());
+            let all = RangeRequest { key, range_end, revision, ..Default::default() };
+            let response = view.range(&all).unwrap();
+            assert_eq!(response.count, i64::try_from(response.kvs.len()).unwrap());
+            (revision, response.kvs)
+        };
+        let oldest = current.compact_revision.max(1);
+        let step = usize::try_from((current.revision - oldest) / 4 + 1).unwrap();
+        (oldest..=current.revision).rev().step_by(step).map(at).collect()
+    }
+
+    fn attachments(&self) -> Vec<(i64, Vec<Bytes>)> {
+        let lessor = self.machine.lessor.lock();
+        let mut ids: Vec<i64> = lessor.ids().collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|id| (id, lessor.keys_after(id, None).cloned().collect())).collect()
+    }
+
+    fn same_as(&self, other: &Self) {
+        assert_eq!(self.machine.mvcc.current(), other.machine.mvcc.current());
+        assert_eq!(self.attachments(), other.attachments());
+        assert!(self.history() == other.history(), "what clients read differs");
+    }
+}
+
+fn copy(from: &Path, to: PathBuf, with_index: bool) -> PathBuf {
+    let generation = to.join("gen-1");
+    std::fs::create_dir_all(&generation).unwrap();
+    std::fs::copy(from.join("CURRENT"), to.join("CURRENT")).unwrap();
+    for file in ["data.mdb", "index"] {
+        if from.join("gen-1").join(file).exists() && (with_index || file != "index") {
+            std::fs::copy(from.join("gen-1").join(file), generation.join(file)).unwrap();
+        }
+    }
+    to
+}
+
+#[derive(Default)]
+struct Seen {
+    checkpoints: u32,
+    behind: u32,
+    compacted_since: u32,
+    unfinished: u32,
+    refused: u32,
+}
+
+/// Boots what a crash has left twice, with the checkpoint and without, and has both go on.
+fn compare(db: &Path, log: &mut Vec<Command>, chance: &mut Chance, seen: &mut Seen) {
+    let dir = tempfile::tempdir().unwrap();
+    let with = copy(db, dir.path().join("with"), true);
+    let without = copy(db, dir.path().join("without"), false);
+    let mut with = Member::boot(&with, 1, u64::MAX);
+    let mut without = Member::boot(&without, 1, u64::MAX);
+    let is_used = with.used.0 >= 0;
+    seen.checkpoints += u32::from(is_used);
+    seen.refused += u32::from(!is_used && db.join("gen-1/index").exists());
+    seen.behind += u32::from(is_used && with.used.1 > 0);
+    let main = |revision: Option<Revision>| revision.map_or(-1, |revision| revision.main);
+    let finished = main(with.opened.finished_compact);
+    seen.unfinished += u32::from(is_used && main(with.opened.scheduled_compact) > finished);
+    if is_used {
+        let found = with.store.read_checkpoint(&with.opened).unwrap().binding;
+        seen.compacted_since += u32::from(found.compact_revision < finished);
+    }
+    assert_eq!(without.used.0, -1);
+    with.same_as(&without);
+    with.settle();
+    without.settle();
+    with.same_as(&without);
+    assert_eq!(with.machine.mvcc.keys(), without.machine.mvcc.keys());
+    assert!(with.rows() == without.rows(), "a sweep removed other rows");
+    for _ in 0..chance.below(40) {
+        with.apply(log, chance);
+        without.apply(log, chance);
+        while with.store.commit_turn().unwrap() {}
+        while without.store.commit_turn().unwrap() {}
+    }
+    with.settle();
+    without.settle();
+    with.same_as(&without);
+    assert_eq!(with.machine.mvcc.keys(), without.machine.mvcc.keys());
+    assert!(with.rows() == without.rows(), "a later sweep removed other rows");
+    let hash = |member: &Member| member.machine.mvcc.hash_by_revision(0).unwrap().0;
+    assert_eq!(hash(&with), hash(&without));
+}
+
+#[test]
+fn a_checkpoint_of_any_age_gives_the_index_that_the_rows_give() {
+    let mut seen = Seen::default();
+    for seed in 0..8 {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("db");
+        let (mut chance, mut log) = (Chance(seed), Vec::new());
+        for _ in 0..6 {
+            let rows = 1 + chance.below(3000);
+            let mut member = Member::boot(&db, seed, rows);
+            for _ in 0..chance.below(250) {
+                match chance.below(10) {
+                    0..5 => member.apply(&mut log, &mut chance),
+                    5..8 => drop(member.worker.turn()),
+                    _ => drop(member.store.commit_turn().unwrap()),
+                }
+            }
+            if chance.below(2) == 0 {
+                member.store.flush().unwrap();
+            }
+            // Without a close, what was not committed is gone.
+            drop(member);
+            compare(&db, &mut log, &mut chance, &mut seen);
+        }
+    }
+    let Seen { checkpoints, behind, compacted_since, unfinished, refused } = seen;
+    eprintln!(
+        "{checkpoints} used, {behind} behind, {compacted_since} compacted since, {unfinished} with a sweep, {refused} refused"
+    );
+    let all = [checkpoints, behind, compacted_since, unfinished, refused];
+    assert!(all.iter().all(|count| *count >= 1), "a case is missing: {all:?}");
+}

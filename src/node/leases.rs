@@ -1,0 +1,129 @@
+//! Leases as clients ask for them: the leader alone knows when they end, so others ask it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use prost::Message;
+
+use super::{Error, LeaseInfo, Node};
+use crate::lease::Renewal;
+use crate::limits;
+use crate::pb::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
+use crate::pb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest};
+use crate::raft::peer::Answered;
+
+impl Node {
+    pub fn is_leader(&self) -> bool {
+        *self.0.leader.borrow() == self.0.member_id
+    }
+
+    /// Starts a lease's time again; 0 if there is none, after an overdue one was revoked.
+    pub async fn lease_renew(&self, id: i64) -> Result<i64, Error> {
+        if self.is_leader() {
+            match self.lease_renew_here(id).await {
+                Err(Error::NotLeader) => {}
+                renewed => return renewed,
+            }
+        }
+        let request = LeaseKeepAliveRequest { id }.encode_to_vec();
+        let answered = self.ask_leader("/leases", request.into()).await?;
+        match answered.status {
+            StatusCode::NOT_FOUND => Ok(0),
+            _ => Ok(decoded::<LeaseKeepAliveResponse>(&answered)?.ttl),
+        }
+    }
+
+    /// The leader's part. A leader that others have replaced would not know what they revoked, so
+    /// it asks them first.
+    pub async fn lease_renew_here(&self, id: i64) -> Result<i64, Error> {
+        let inner = &self.0;
+        self.barrier().await?;
+        loop {
+            let renewal = {
+                let mut lessor = inner.lessor.lock();
+                if !lessor.is_leader() {
+                    return Err(Error::NotLeader);
+                }
+                lessor.renew(id, inner.clock.now())
+            };
+            match renewal {
+                Renewal::Renewed { ttl_seconds } => return Ok(ttl_seconds),
+                Renewal::NotFound => return Ok(0),
+                Renewal::Expired => inner.clock.sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    pub async fn lease_time_to_live(
+        &self,
+        id: i64,
+        keys: bool,
+    ) -> Result<Option<LeaseInfo>, Error> {
+        if self.is_leader() {
+            match self.lease_time_to_live_here(id, keys).await {
+                Err(Error::NotLeader) => {}
+                info => return info,
+            }
+        }
+        let request = LeaseTimeToLiveRequest { id, keys };
+        let request = LeaseInternalRequest { lease_time_to_live_request: Some(request) };
+        let answered = self.ask_leader("/leases/internal", request.encode_to_vec().into()).await?;
+        if answered.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let response = decoded::<LeaseInternalResponse>(&answered)?;
+        let response = response.lease_time_to_live_response.unwrap_or_default();
+        let (granted_ttl, ttl, keys) = (response.granted_ttl, response.ttl, response.keys);
+        Ok(Some(LeaseInfo { granted_ttl, ttl, keys }))
+    }
+
+    /// The leader's part.
+    pub async fn lease_time_to_live_here(
+        &self,
+        id: i64,
+        keys: bool,
+    ) -> Result<Option<LeaseInfo>, Error> {
+        self.barrier().await?;
+        let lessor = self.0.lessor.lock();
+        if !lessor.is_leader() {
+            return Err(Error::NotLeader);
+        }
+        Ok(lessor.info(id, keys, self.0.clock.now()).map(|info| LeaseInfo {
+            granted_ttl: info.granted_seconds,
+            ttl: info.remaining_seconds,
+            keys: info.keys,
+        }))
+    }
+
+    /// Asks whoever leads until there is a plain answer: success, or that there is no such thing.
+    async fn ask_leader(&self, path: &str, body: Bytes) -> Result<Answered, Error> {
+        let inner = &self.0;
+        let asked = async {
+            let mut leader = inner.leader.subscribe();
+            loop {
+                let Ok(id) = leader.wait_for(|id| *id != 0).await.map(|id| *id) else {
+                    return Err(Error::Stopped);
+                };
+                let limit = limits::ASK_LEADER_TIMEOUT;
+                let answered = inner.peers.ask(id, path, Some(body.clone()), limit).await;
+                if let Some(answered) = answered
+                    && matches!(answered.status, StatusCode::OK | StatusCode::NOT_FOUND)
+                {
+                    return Ok(answered);
+                }
+                inner.clock.sleep(limits::ASK_LEADER_PAUSE).await;
+            }
+        };
+        let limit = self.request_timeout();
+        match crate::clock::timeout(&*inner.clock, limit, asked).await {
+            Some(answered) => answered,
+            None if *inner.leader.borrow() == 0 => Err(Error::NoLeader),
+            None => Err(Error::Timeout),
+        }
+    }
+}
+
+fn decoded<M: Message + Default>(answered: &Answered) -> Result<M, Error> {
+    M::decode(answered.body.clone()).map_err(|error| Error::Internal(error.to_string()))
+}

@@ -1,0 +1,149 @@
+//! What a member without a log asks the others before its first start: whether it was here before,
+//! and who the members of a running cluster are.
+
+use std::time::Duration;
+
+use super::config::Config;
+use crate::limits;
+use crate::members::Member;
+use crate::node::Join;
+use crate::raft::peer::{TcpDial, ask, is_rusd};
+use crate::types;
+
+/// Names and peer URLs, as `--initial-cluster` gives them.
+pub(super) type Named = Vec<(String, Vec<String>)>;
+
+/// What one member says.
+struct Told {
+    cluster_id: u64,
+    is_rusd: bool,
+    members: Vec<Member>,
+}
+
+/// A new cluster: none of the others may know this member as one that has run.
+pub(super) async fn check_new(config: &Config, cluster: &Named) -> Result<(), String> {
+    let mut own: Vec<String> = Vec::new();
+    for (_, urls) in cluster.iter().filter(|(name, _)| *name == config.name) {
+        own.clone_from(urls);
+    }
+    let id = types::member_id(&own, &config.token, None);
+    let asked = others(config, cluster)
+        .into_iter()
+        .map(|url| async move { members_at(&url, limits::BOOTSTRAP_CHECK_TIMEOUT).await });
+    for told in futures_util::future::join_all(asked).await.into_iter().flatten() {
+        let mut known = told.members.iter().filter(|member| member.id == id);
+        if known.any(|member| !member.client_urls.is_empty()) {
+            return Err(format!("member {id:x} has already been bootstrapped"));
+        }
+    }
+    Ok(())
+}
+
+/// A running cluster: its members say which ids belong to which URLs.
+pub(super) async fn existing(config: &Config, cluster: &Named) -> Result<Join, String> {
+    let mut told = None;
+    for url in others(config, cluster) {
+        told = members_at(&url, limits::JOIN_TIMEOUT).await;
+        if told.is_some() {
+            break;
+        }
+    }
+    let told = told.ok_or(
+        "cannot fetch cluster info from peer urls: could not retrieve cluster information from the \
+         given URLs",
+    )?;
+    if !told.is_rusd {
+        return Err(
+            "the members of this cluster are not rusd; a cluster of rusd and etcd members is not \
+             supported yet"
+                .into(),
+        );
+    }
+    matched(config, cluster, told)
+}
+
+fn matched(config: &Config, cluster: &Named, told: Told) -> Result<Join, String> {
+    let failed = |why: String| format!("error validating peerURLs: {why}");
+    if told.members.len() != cluster.len() {
+        return Err(failed("member count is unequal".into()));
+    }
+    let sorted = |urls: &[String]| {
+        let mut urls = urls.to_vec();
+        urls.sort();
+        urls
+    };
+    let mut member_id = None;
+    let mut members = Vec::new();
+    for member in &told.members {
+        let urls = sorted(&member.peer_urls);
+        let named = cluster.iter().find(|(_, named)| sorted(named) == urls).ok_or_else(|| {
+            failed(format!(
+                "PeerURLs: no match found for existing member ({:x}, {:?})",
+                member.id, member.peer_urls
+            ))
+        })?;
+        if named.0 == config.name {
+            member_id = Some(member.id);
+        }
+        members.push((member.id, member.peer_urls.clone()));
+    }
+    let member_id = member_id.ok_or_else(|| failed("this member is not among them".into()))?;
+    Ok(Join { cluster_id: told.cluster_id, member_id, members })
+}
+
+fn others(config: &Config, cluster: &Named) -> Vec<String> {
+    let others = cluster.iter().filter(|(name, _)| *name != config.name);
+    others.flat_map(|(_, urls)| urls.clone()).collect()
+}
+
+async fn members_at(url: &str, limit: Duration) -> Option<Told> {
+    let answered = match ask(&TcpDial, url, "/members", None, limit).await {
+        Ok(answered) => answered,
+        Err(error) => {
+            tracing::warn!(address = url, %error, "failed to get cluster response");
+            return None;
+        }
+    };
+    let cluster_id = answered.headers.get("x-etcd-cluster-id")?.to_str().ok()?;
+    Some(Told {
+        cluster_id: u64::from_str_radix(cluster_id, 16).ok()?,
+        is_rusd: is_rusd(&answered.headers),
+        members: serde_json::from_slice(&answered.body).ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::config;
+
+    fn told(members: &[(u64, &str)]) -> Told {
+        let member = |(id, url): &(u64, &str)| Member {
+            id: *id,
+            peer_urls: vec![(*url).to_owned()],
+            ..Member::default()
+        };
+        let members = members.iter().map(member).collect();
+        Told { cluster_id: 7, is_rusd: true, members }
+    }
+
+    #[test]
+    fn members_of_a_running_cluster_are_found_by_their_urls() {
+        let line = "--initial-cluster-state existing --initial-cluster \
+                    default=http://localhost:2380,b=http://b:1";
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let (config, _) = config::load(&words, &[]).unwrap();
+        let cluster = config.first_cluster().unwrap();
+        let join =
+            matched(&config, &cluster, told(&[(1, "http://b:1"), (2, "http://localhost:2380")]));
+        let join = join.unwrap();
+        assert_eq!((join.member_id, join.cluster_id, join.members.len()), (2, 7, 2));
+        let refused =
+            |members: &[(u64, &str)]| matched(&config, &cluster, told(members)).unwrap_err();
+        assert!(refused(&[(1, "http://b:1")]).ends_with("member count is unequal"));
+        assert!(
+            refused(&[(1, "http://b:2"), (2, "http://localhost:2380")])
+                .contains("no match found for existing member (1, ")
+        );
+    }
+}

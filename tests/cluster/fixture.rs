@@ -1,0 +1,300 @@
+//! The members' processes, and clients that remember what they were told.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rusd::pb::kv_client::KvClient;
+use rusd::pb::maintenance_client::MaintenanceClient;
+use rusd::pb::{HashKvRequest, PutRequest, RangeRequest, StatusRequest};
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+use tonic::transport::{Channel, Endpoint};
+
+use super::ports;
+use super::proxy::Network;
+
+/// Long enough for anything on a busy machine; what takes longer does not happen.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Member {
+    pub name: String,
+    pub client: String,
+    /// Where others reach it.
+    pub peer: String,
+    listen: String,
+    child: Option<Child>,
+}
+
+pub struct Cluster {
+    root: TempDir,
+    pub members: Vec<Member>,
+    pub network: Option<Network>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for at in 0..self.members.len() {
+            self.kill(at);
+        }
+    }
+}
+
+impl Cluster {
+    /// Starts `count` members that form a cluster.
+    pub fn start(count: usize) -> Self {
+        Self::start_in(None, count)
+    }
+
+    /// Starts them in a network that can be cut.
+    pub async fn start_apart(count: usize) -> Self {
+        let cluster = Self::start_in(Some(Network::new()), count);
+        let all: Vec<usize> = (0..count).collect();
+        cluster.ready(&all).await;
+        let mut ids = Vec::new();
+        for at in all {
+            let mut client = MaintenanceClient::new(cluster.channel(at));
+            let status = client.status(StatusRequest {}).await.unwrap().into_inner();
+            ids.push(status.header.unwrap().member_id);
+        }
+        cluster.network.as_ref().unwrap().name(ids);
+        cluster
+    }
+
+    fn start_in(network: Option<Network>, count: usize) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let mut cluster = Self { root, members: Vec::new(), network };
+        for _ in 0..count {
+            cluster.add();
+        }
+        for at in 0..count {
+            cluster.run(at, "new");
+        }
+        cluster
+    }
+
+    /// A member that is not started yet.
+    pub fn add(&mut self) -> usize {
+        let at = self.members.len();
+        let port = ports::free();
+        let listen = format!("http://127.0.0.1:{port}");
+        let client = format!("http://127.0.0.1:{}", ports::free());
+        let peer = self.network.as_ref().map(|network| network.front(at, port));
+        let peer = peer.unwrap_or_else(|| listen.clone());
+        let name = format!("m{}", at + 1);
+        self.members.push(Member { name, client, peer, listen, child: None });
+        at
+    }
+
+    pub fn dir(&self, at: usize) -> PathBuf {
+        self.root.path().join(&self.members[at].name)
+    }
+
+    /// Starts a member; its first start needs to know the cluster's state.
+    pub fn run(&mut self, at: usize, state: &str) {
+        let all: Vec<String> =
+            self.members.iter().map(|member| format!("{}={}", member.name, member.peer)).collect();
+        self.run_with(at, &["--initial-cluster-state", state, "--initial-cluster", &all.join(",")]);
+    }
+
+    pub fn run_with(&mut self, at: usize, arguments: &[&str]) {
+        let dir = self.dir(at);
+        let log = File::options().create(true).append(true).open(self.log_path(at)).unwrap();
+        let member = &mut self.members[at];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+        command.args(["serve", "--name", &member.name, "--data-dir"]).arg(dir);
+        command.args(["--listen-client-urls", &member.client]);
+        command.args(["--advertise-client-urls", &member.client]);
+        command.args(["--listen-peer-urls", &member.listen]);
+        command.args(["--initial-advertise-peer-urls", &member.peer]);
+        command.args(arguments);
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        member.child = Some(command.spawn().unwrap());
+    }
+
+    fn log_path(&self, at: usize) -> PathBuf {
+        self.root.path().join(format!("{}.log", self.members[at].name))
+    }
+
+    /// The last lines that the members wrote.
+    pub fn logs(&self) -> String {
+        let tail = |at: usize| {
+            let text = fs::read_to_string(self.log_path(at)).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            format!("--- {at}\n{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
+        };
+        (0..self.members.len()).map(tail).collect()
+    }
+
+    pub fn kill(&mut self, at: usize) {
+        if let Some(mut child) = self.members[at].child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub fn signal(&self, at: usize, signal: i32) {
+        let pid = rustix::process::Pid::from_child(self.members[at].child.as_ref().unwrap());
+        let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for a member to end by itself; its exit code.
+    pub fn wait(&mut self, at: usize) -> Option<i32> {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            let child = self.members[at].child.as_mut().unwrap();
+            if let Some(status) = child.try_wait().unwrap() {
+                self.members[at].child = None;
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("member {at} does not end:\n{}", self.logs());
+    }
+
+    pub fn channel(&self, at: usize) -> Channel {
+        Endpoint::from_shared(self.members[at].client.clone()).unwrap().connect_lazy()
+    }
+
+    /// Waits until the members answer linearizable reads.
+    pub async fn ready(&self, members: &[usize]) {
+        for at in members {
+            let answered = async {
+                loop {
+                    let read = timeout(Duration::from_secs(5), get(self.channel(*at), "none"));
+                    if let Ok(Ok(_)) = read.await {
+                        return;
+                    }
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            if timeout(PATIENCE, answered).await.is_err() {
+                panic!("member {at} does not serve:\n{}", self.logs());
+            }
+        }
+    }
+
+    /// Where the leader is, as the members say.
+    pub async fn leader(&self) -> usize {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            for at in 0..self.members.len() {
+                let mut client = MaintenanceClient::new(self.channel(at));
+                let status = timeout(Duration::from_secs(1), client.status(StatusRequest {})).await;
+                let Ok(Ok(status)) = status else { continue };
+                let status = status.into_inner();
+                if status.leader != 0 && status.leader == status.header.unwrap().member_id {
+                    return at;
+                }
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no leader:\n{}", self.logs());
+    }
+
+    /// Every member has the same history.
+    pub async fn compare_hashes(&self, members: &[usize]) {
+        self.ready(members).await;
+        let revision = {
+            let mut client = KvClient::new(self.channel(members[0]));
+            let answer = client.range(RangeRequest { key: "x".into(), ..Default::default() }).await;
+            answer.unwrap().into_inner().header.unwrap().revision
+        };
+        let mut hashes = Vec::new();
+        for at in members {
+            // A linearizable read has shown that the member has this revision.
+            get(self.channel(*at), "x").await.unwrap();
+            let mut client = MaintenanceClient::new(self.channel(*at));
+            let answer = client.hash_kv(HashKvRequest { revision }).await.unwrap().into_inner();
+            hashes.push((answer.hash, answer.compact_revision));
+        }
+        assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
+    }
+}
+
+pub async fn get(channel: Channel, key: &str) -> Result<Option<Bytes>, tonic::Status> {
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    let request = RangeRequest { key, ..Default::default() };
+    let answer = KvClient::new(channel).range(request).await?.into_inner();
+    Ok(answer.kvs.into_iter().next().map(|kv| kv.value))
+}
+
+pub async fn put(channel: Channel, key: &str, value: &str) -> Result<i64, tonic::Status> {
+    let (key, value) =
+        (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
+    let request = PutRequest { key, value, ..Default::default() };
+    let answer = KvClient::new(channel).put(request).await?.into_inner();
+    Ok(answer.header.unwrap().revision)
+}
+
+/// What clients know: of each key, the last acknowledged count and the last tried.
+#[derive(Default)]
+pub struct Oracle {
+    known: Mutex<BTreeMap<String, (u64, u64)>>,
+    pub acknowledged: std::sync::atomic::AtomicU64,
+    ended: AtomicBool,
+}
+
+/// One writer: counts up under a key of its own, at whichever member answers, and reads it back.
+/// A count below an acknowledged one is a lost write or a stale read. A write without an answer may
+/// happen at any time from then on, so the next ones go to another key.
+pub async fn count_up(oracle: Arc<Oracle>, channels: Vec<Channel>, writer: usize) {
+    let (mut at, mut keys, mut count) = (writer, 0, 0);
+    while !oracle.ended.load(Ordering::Relaxed) {
+        at += 1;
+        let channel = &channels[at % channels.len()];
+        count += 1;
+        let key = format!("writer/{writer}/{keys}");
+        oracle.known.lock().unwrap().entry(key.clone()).or_default().1 = count;
+        let value = count.to_string();
+        let written = put(channel.clone(), &key, &value);
+        match timeout(Duration::from_secs(2), written).await {
+            Ok(Ok(_)) => {
+                oracle.known.lock().unwrap().get_mut(&key).unwrap().0 = count;
+                oracle.acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {
+                (keys, count) = (keys + 1, 0);
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+        let acknowledged = oracle.known.lock().unwrap()[&key].0;
+        let channel = channels[(at + 1) % channels.len()].clone();
+        if let Ok(Ok(value)) = timeout(Duration::from_secs(2), get(channel, &key)).await {
+            oracle.judge(&key, value.as_deref(), acknowledged);
+        }
+    }
+}
+
+impl Oracle {
+    fn judge(&self, key: &str, value: Option<&[u8]>, acknowledged: u64) {
+        let value = value.map_or(0, |value| str::from_utf8(value).unwrap().parse().unwrap());
+        let tried = self.known.lock().unwrap()[key].1;
+        assert!(
+            (acknowledged..=tried).contains(&value),
+            "{key} is {value}, but {acknowledged} was acknowledged and {tried} tried"
+        );
+    }
+
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Reads everything back on each of these members.
+    pub async fn verify(&self, cluster: &Cluster, members: &[usize]) {
+        cluster.ready(members).await;
+        let known = self.known.lock().unwrap().clone();
+        for at in members {
+            for (key, (acknowledged, _)) in &known {
+                let value = get(cluster.channel(*at), key).await.unwrap();
+                self.judge(key, value.as_deref(), *acknowledged);
+            }
+        }
+    }
+}

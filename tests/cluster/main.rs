@@ -1,0 +1,11 @@
+//! Several members as processes of their own, under load, killed and started again. The oracle is
+//! what the clients were told.
+//!
+//! `RUSD_CLUSTER_ROUNDS=N` asks for a longer run.
+
+mod faults;
+mod fixture;
+mod membership;
+#[path = "../common/ports.rs"]
+mod ports;
+mod proxy;

@@ -1,0 +1,195 @@
+//! Members that come and go while clients write.
+
+use std::time::Duration;
+
+use rusd::pb::cluster_client::ClusterClient;
+use rusd::pb::lease_client::LeaseClient;
+use rusd::pb::maintenance_client::MaintenanceClient;
+use rusd::pb::{
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, Member, MemberAddRequest,
+    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
+    MoveLeaderRequest, StatusRequest,
+};
+use tokio::time::sleep;
+use tonic::{Code, Status};
+
+use super::fixture::{Cluster, PATIENCE, get, put};
+
+fn client(cluster: &Cluster, at: usize) -> ClusterClient<tonic::transport::Channel> {
+    ClusterClient::new(cluster.channel(at))
+}
+
+async fn list(cluster: &Cluster, at: usize) -> Vec<Member> {
+    let request = MemberListRequest { linearizable: true };
+    client(cluster, at).member_list(request).await.unwrap().into_inner().members
+}
+
+async fn id_of(cluster: &Cluster, at: usize) -> u64 {
+    let mut client = MaintenanceClient::new(cluster.channel(at));
+    client.status(StatusRequest {}).await.unwrap().into_inner().header.unwrap().member_id
+}
+
+/// Asks until the cluster is found healthy, which takes it some seconds after a change.
+async fn until_healthy<T>(mut ask: impl AsyncFnMut() -> Result<T, Status>) -> Result<T, Status> {
+    let begun = std::time::Instant::now();
+    loop {
+        match ask().await {
+            Err(status)
+                if begun.elapsed() < PATIENCE
+                    && (status.message() == "etcdserver: unhealthy cluster"
+                        || status.message().contains("in sync with leader")) =>
+            {
+                sleep(Duration::from_millis(100)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn refusal<T: std::fmt::Debug>(outcome: Result<T, Status>) -> (Code, String) {
+    let status = outcome.unwrap_err();
+    (status.code(), status.message().to_owned())
+}
+
+fn add(url: &str, is_learner: bool) -> MemberAddRequest {
+    MemberAddRequest { peer_ur_ls: vec![url.to_owned()], is_learner }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_joins_becomes_a_voter_and_replaces_a_member() {
+    let mut cluster = Cluster::start(3);
+    cluster.ready(&[0, 1, 2]).await;
+    put(cluster.channel(0), "k", "before").await.unwrap();
+    let new = cluster.add();
+    let url = cluster.members[new].peer.clone();
+    let leader = cluster.leader().await;
+    let follower = (leader + 1) % 3;
+    let added =
+        until_healthy(async || client(&cluster, follower).member_add(add(&url, true)).await);
+    let id = added.await.unwrap().into_inner().member.unwrap().id;
+    assert_eq!(
+        refusal(client(&cluster, follower).member_add(add("http://127.0.0.1:1", true)).await),
+        (Code::FailedPrecondition, "etcdserver: too many learner members in cluster".to_owned())
+    );
+    let promote = MemberPromoteRequest { id };
+    assert_eq!(
+        refusal(client(&cluster, follower).member_promote(promote).await),
+        (
+            Code::FailedPrecondition,
+            "etcdserver: can only promote a learner member which is in sync with leader".to_owned()
+        )
+    );
+    cluster.run(new, "existing");
+    // It has published itself once its name is known.
+    let begun = std::time::Instant::now();
+    while !list(&cluster, leader).await.iter().any(|member| member.name == "m4") {
+        assert!(begun.elapsed() < PATIENCE, "the learner does not start:\n{}", cluster.logs());
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(
+        refusal(put(cluster.channel(new), "k", "learner").await),
+        (Code::FailedPrecondition, "etcdserver: rpc not supported for learner".to_owned())
+    );
+    let promoted = until_healthy(async || client(&cluster, follower).member_promote(promote).await);
+    let members = promoted.await.unwrap().into_inner().members;
+    assert!(members.len() == 4 && members.iter().all(|member| !member.is_learner));
+    cluster.ready(&[new]).await;
+    assert_eq!(get(cluster.channel(new), "k").await.unwrap().as_deref(), Some(&b"before"[..]));
+
+    let gone = id_of(&cluster, follower).await;
+    let remove = MemberRemoveRequest { id: gone };
+    until_healthy(async || client(&cluster, leader).member_remove(remove).await).await.unwrap();
+    assert_eq!(cluster.wait(follower), Some(0), "a removed member ends with success");
+    cluster.run(follower, "new");
+    assert_eq!(cluster.wait(follower), Some(0), "also when it is started again");
+    let left: Vec<usize> = (0..4).filter(|at| *at != follower).collect();
+    assert!(list(&cluster, leader).await.iter().all(|member| member.id != gone));
+    put(cluster.channel(new), "k", "after").await.unwrap();
+    cluster.compare_hashes(&left).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_that_do_not_hold_are_refused_in_etcds_words() {
+    let cluster = Cluster::start(3);
+    cluster.ready(&[0, 1, 2]).await;
+    let mut first = client(&cluster, 0);
+    let not_found = (Code::NotFound, "etcdserver: member not found".to_owned());
+    let remove = MemberRemoveRequest { id: 1 };
+    assert_eq!(refusal(until_healthy(async || first.member_remove(remove).await).await), not_found);
+    let mut update = MemberUpdateRequest { id: 1, peer_ur_ls: vec!["http://127.0.0.1:1".into()] };
+    assert_eq!(refusal(first.member_update(update.clone()).await), not_found);
+    update.id = id_of(&cluster, 0).await;
+    update.peer_ur_ls = vec![cluster.members[1].peer.clone()];
+    let taken = (Code::FailedPrecondition, "etcdserver: Peer URLs already exists".to_owned());
+    assert_eq!(refusal(first.member_update(update).await), taken);
+    assert_eq!(refusal(first.member_promote(MemberPromoteRequest { id: 1 }).await), not_found);
+    let voter = MemberPromoteRequest { id: id_of(&cluster, 1).await };
+    let text = "etcdserver: can only promote a learner member".to_owned();
+    assert_eq!(refusal(first.member_promote(voter).await), (Code::FailedPrecondition, text));
+    let bad = add("127.0.0.1:1", false);
+    let text = "etcdserver: given member URLs are invalid".to_owned();
+    assert_eq!(refusal(first.member_add(bad).await), (Code::InvalidArgument, text));
+    let known = add(&cluster.members[2].peer, false);
+    let known = until_healthy(async || first.member_add(known.clone()).await).await;
+    assert_eq!(refusal(known), taken);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_moves_when_asked_and_when_the_leader_ends_or_removes_itself() {
+    let mut cluster = Cluster::start(3);
+    cluster.ready(&[0, 1, 2]).await;
+    let leader = cluster.leader().await;
+    let other = (leader + 1) % 3;
+    let target = MoveLeaderRequest { target_id: id_of(&cluster, other).await };
+    let mut maintenance = MaintenanceClient::new(cluster.channel(other));
+    let not_leader = (Code::FailedPrecondition, "etcdserver: not leader".to_owned());
+    assert_eq!(refusal(maintenance.move_leader(target).await), not_leader);
+    let mut maintenance = MaintenanceClient::new(cluster.channel(leader));
+    let nobody = MoveLeaderRequest { target_id: 1 };
+    let bad = (Code::FailedPrecondition, "etcdserver: bad leader transferee".to_owned());
+    assert_eq!(refusal(maintenance.move_leader(nobody).await), bad);
+    maintenance.move_leader(target).await.unwrap();
+    assert_eq!(cluster.leader().await, other);
+
+    // A leader that is told to end hands over first, so that nobody waits for an election.
+    cluster.signal(other, libc::SIGTERM);
+    cluster.wait(other);
+    let text = cluster.logs();
+    assert!(text.contains("leadership transfer finished"), "{text}");
+    cluster.run(other, "new");
+    cluster.ready(&[0, 1, 2]).await;
+
+    let leader = cluster.leader().await;
+    let remove = MemberRemoveRequest { id: id_of(&cluster, leader).await };
+    until_healthy(async || client(&cluster, leader).member_remove(remove).await).await.unwrap();
+    assert_eq!(cluster.wait(leader), Some(0));
+    let left: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+    put(cluster.channel(left[0]), "k", "two").await.unwrap();
+    cluster.compare_hashes(&left).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_kept_alive_through_any_member() {
+    let cluster = Cluster::start(3);
+    cluster.ready(&[0, 1, 2]).await;
+    for at in 0..3 {
+        let mut leases = LeaseClient::new(cluster.channel(at));
+        let grant = LeaseGrantRequest { ttl: 100, id: 7 + at as i64 };
+        let id = leases.lease_grant(grant).await.unwrap().into_inner().id;
+        for asked in 0..3 {
+            let mut leases = LeaseClient::new(cluster.channel(asked));
+            let request = tokio_stream::once(LeaseKeepAliveRequest { id });
+            let mut answers = leases.lease_keep_alive(request).await.unwrap().into_inner();
+            assert_eq!(answers.message().await.unwrap().unwrap().ttl, 100);
+            let request = LeaseTimeToLiveRequest { id, keys: true };
+            let answer = leases.lease_time_to_live(request).await.unwrap().into_inner();
+            assert_eq!(answer.granted_ttl, 100);
+            assert!(answer.ttl > 90);
+            let none = LeaseTimeToLiveRequest { id: 1, keys: true };
+            assert_eq!(leases.lease_time_to_live(none).await.unwrap().into_inner().ttl, -1);
+            let request = tokio_stream::once(LeaseKeepAliveRequest { id: 1 });
+            let mut answers = leases.lease_keep_alive(request).await.unwrap().into_inner();
+            assert_eq!(answers.message().await.unwrap().unwrap().ttl, 0);
+        }
+    }
+}
