@@ -92,6 +92,10 @@ pub enum Fatal {
     Member(#[from] crate::members::Malformed),
     #[error("a configuration change cannot be made: {0}")]
     ConfChange(String),
+    #[error("the snapshot of entry {0} is not there")]
+    MissingSnapshot(u64),
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
 }
 
 impl From<lease::Error> for Error {

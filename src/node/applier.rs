@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::boot::{ConfStates, StoredConfState};
+use super::boot::{ConfStates, Loaded, StoredConfState};
+use super::install::{Installs, Prepared};
 use super::membership::{self, Circle};
 use super::sweeper::{Sweep, SweepQueue};
 use super::waits::{AppliedWaits, Waits};
 use crate::apply::{self, Fatal, Machine, Outcome, Reply};
 use crate::clock::Clock;
 use crate::metrics;
-use crate::mvcc::Change;
-use crate::raft::{self, Committed, ConfChange};
+use crate::mvcc::{Change, Restore};
+use crate::raft::{self, Committed, ConfChange, ConfState};
 use crate::watch::Hub;
 
 /// An apply that takes so long is counted as slow, as in etcd.
@@ -32,6 +33,7 @@ pub(super) struct Applier {
     pub no_space: Arc<tokio::sync::Notify>,
     pub conf_states: Arc<ConfStates>,
     pub raft: raft::Handle,
+    pub installs: Arc<Installs>,
     pub circle: Circle,
 }
 
@@ -77,6 +79,12 @@ impl Applier {
                     last = index;
                     now = self.clock.now();
                 }
+                Committed::Snapshot { index, conf_state, .. } => {
+                    self.install(index, conf_state)?;
+                    // What was changed before is part of it.
+                    changes.clear();
+                    last = index;
+                }
             }
         }
         let current = self.machine.mvcc.publish();
@@ -84,6 +92,7 @@ impl Applier {
         if last > 0 {
             self.applied.advance(last);
             self.raft.applied(last);
+            self.installs.applied(last);
         }
         metrics::current_revision().set(current.revision);
         metrics::compact_revision().set(current.compact_revision);
@@ -94,6 +103,30 @@ impl Applier {
         for (id, reply) in answers {
             self.waits.answer(id, reply);
         }
+        Ok(())
+    }
+
+    /// Puts the state of another member in the place of this one's.
+    fn install(&self, index: u64, conf_state: ConfState) -> Result<(), Fatal> {
+        let prepared = self.installs.take(index).ok_or(Fatal::MissingSnapshot(index))?;
+        let Prepared { store, place, loaded } = prepared;
+        let Loaded { lessor, members, restore, .. } = loaded;
+        let Restore { mvcc, unfinished, .. } = restore;
+        let started = self.clock.now();
+        self.machine.mvcc.install(&mvcc, || self.machine.store.install(&store))?;
+        *self.machine.lessor.lock() = lessor;
+        self.circle.replaced(&members);
+        *self.machine.members.write() = members;
+        self.conf_states.push(index, conf_state.clone());
+        self.hub.replace(self.machine.mvcc.current().revision);
+        self.raft.durable(index, place.term, conf_state);
+        if let Some(mut compaction) = unfinished {
+            compaction.belong_to(&self.machine.mvcc);
+            self.sweeps.push(Sweep { compaction, answer: None });
+        }
+        let took = self.clock.now().saturating_sub(started);
+        tracing::info!(index, revision = self.machine.mvcc.current().revision, took = ?took,
+            "installed a snapshot of another member");
         Ok(())
     }
 

@@ -17,6 +17,7 @@ use super::applier::Applier;
 use super::checkpointer::{CheckpointPace, Checkpointer};
 use super::duties::Duties;
 use super::ids::RequestIds;
+use super::install::{Door, Installs};
 use super::membership::{Circle, Join};
 use super::steps::Steps;
 use super::sweeper::{SweepWorker, Sweeper};
@@ -102,7 +103,7 @@ impl StoredConfState {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    fn parse(json: &[u8]) -> Result<ConfState, StartError> {
+    pub(super) fn parse(json: &[u8]) -> Result<ConfState, StartError> {
         let stored: Self = serde_json::from_slice(json).map_err(|error| StartError::Malformed {
             table: Bucket::Meta.name(),
             what: format!("confState: {error}"),
@@ -262,6 +263,10 @@ pub(super) fn start(
     if has_log && store::is_missing(&db)? {
         return Err(StartError::MissingStore { db, wal });
     }
+    if has_log && store::has_other(&db)? {
+        let snapshot = raft::last_snapshot(&surroundings.disk, &wal, surroundings.log)?;
+        store::settle(&db, snapshot.map(|record| record.index))?;
+    }
     let options = &mut surroundings.store;
     options.commit_interval = config.commit_interval;
     options.committer = !stepped;
@@ -296,7 +301,12 @@ impl Node {
     /// Opens or makes the data directory and starts the member's threads. Must be called within an
     /// async runtime, on a thread that may block.
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        start(config, Surroundings::system(clock), false).map(|(node, _)| node)
+        Self::start_with(config, Surroundings::system(clock))
+    }
+
+    /// As [`Node::start`], on something other than the system as it is.
+    pub fn start_with(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
+        start(config, surroundings, false).map(|(node, _)| node)
     }
 
     /// Ends the threads, makes everything applied durable, and notes the index for the next start.
@@ -462,6 +472,7 @@ fn assemble(
 ) -> Result<(Node, Option<Steps>), StartError> {
     let clock = Arc::clone(&surroundings.clock);
     let dials = surroundings.transport.is_none();
+    let options = surroundings.store.clone();
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let fatal = watch::Sender::new(None);
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
@@ -495,6 +506,9 @@ fn assemble(
         SweepWorker::new(mvcc, waits, clock, pause, restore.unfinished, checkpoint)
     };
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
+    let installs = Arc::new(Installs::default());
+    let door = Door { store: Arc::downgrade(&store), installs: Arc::clone(&installs), options };
+    peers.serve_snapshots(Arc::new(door));
     let machine = Machine {
         store: Arc::clone(&store),
         mvcc: Arc::clone(&mvcc),
@@ -513,6 +527,7 @@ fn assemble(
         no_space: Arc::clone(&no_space),
         conf_states: Arc::clone(&conf_states),
         raft: raft.clone(),
+        installs,
         circle: circle.clone(),
     };
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);

@@ -73,6 +73,15 @@ impl Circle {
         self.peers.start(raft.clone(), Arc::new(events));
     }
 
+    /// A snapshot brought another membership.
+    pub(super) fn replaced(&self, members: &Members) {
+        for member in members.list() {
+            self.peers.update(member.id, member.peer_ur_ls);
+        }
+        members.removed().for_each(|id| self.peers.remove(id));
+        self.set_learner(members.get(self.id).is_some_and(|member| member.is_learner));
+    }
+
     fn set_learner(&self, is_learner: bool) {
         self.is_learner.store(is_learner, Ordering::Relaxed);
     }

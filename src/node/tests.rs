@@ -7,6 +7,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::mvcc::kv::Pair;
 use crate::pb::{CompactionRequest, LeaseGrantRequest, PutRequest};
+use crate::store::{self, Store};
 
 fn config(dir: &std::path::Path) -> Config {
     Config {
@@ -116,5 +117,47 @@ async fn leases_expire_and_compaction_sweeps() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(node.lease_list(), [0_i64; 0]);
+    node.stop().await;
+}
+
+fn whole(store: &Store) -> Vec<u8> {
+    let mut snapshot = Snapshot::new(store).unwrap();
+    let mut file = Vec::new();
+    while let Some(piece) = snapshot.next_piece().unwrap() {
+        file.extend_from_slice(&piece);
+    }
+    assert_eq!(file.len() as u64, snapshot.file_bytes());
+    file
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_holds_everything_and_a_damaged_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    for n in 0..300 {
+        node.propose(put(&format!("key {}", n % 70), &"x".repeat(n * 40))).await.unwrap();
+    }
+    let grant = Op::LeaseGrant(LeaseGrantRequest { id: 7, ttl: 1000 });
+    node.propose(grant).await.unwrap();
+    let delete = crate::pb::DeleteRangeRequest { key: "key 3".into(), ..Default::default() };
+    node.propose(Op::DeleteRange(delete)).await.unwrap();
+    let compaction = Op::Compaction(CompactionRequest { revision: 100, physical: true });
+    node.propose(compaction).await.unwrap();
+    node.0.store.flush().unwrap();
+    let file = whole(&node.0.store);
+
+    let path = dir.path().join("file");
+    std::fs::write(&path, &file).unwrap();
+    let restore = |path: &std::path::Path| {
+        let db = tempfile::tempdir().unwrap();
+        let options = store::Options::new(Arc::new(SystemClock::new()));
+        let file = std::fs::File::open(path).unwrap();
+        restore_store(&file, &db.path().join("db"), options).map(|(store, _)| whole(&store))
+    };
+    assert!(restore(&path).unwrap() == file, "read back and written again, it is the same file");
+    for cut in [0, 5000, file.len() / 2, file.len() - 1] {
+        std::fs::write(&path, &file[..cut]).unwrap();
+        assert!(restore(&path).is_err(), "cut at {cut}");
+    }
     node.stop().await;
 }

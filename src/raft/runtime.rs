@@ -58,6 +58,17 @@ pub fn identity(disk: &dyn Disk, dir: &Path) -> Result<Metadata, Error> {
     Ok(log::identity(disk, dir)?)
 }
 
+/// The last snapshot that the log says is part of the state.
+pub fn last_snapshot(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    options: log::Options,
+) -> Result<Option<SnapshotRecord>, Error> {
+    let options = log::Options { fill_ahead: false, ..options };
+    let (_, _, recovered) = log::open(disk, dir, options)?;
+    Ok(recovered.snapshots.last().cloned())
+}
+
 /// Everything that raft needs from outside.
 pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
@@ -134,7 +145,9 @@ fn open(
         catch_up_entries: config.catch_up_entries,
         nonce: surroundings.clock.random(),
     };
-    let store = Store::new(recovered.table, hard_state, config.conf_state, Some(reader));
+    let durable = (config.applied, config.applied_term, config.conf_state.clone());
+    let mut store = Store::new(recovered.table, hard_state, config.conf_state, Some(reader));
+    store.durable = Some(durable);
     let core = Core::new(core_config, store)?;
     let shared = Arc::new(Shared {
         inbox: Inbox::default(),
@@ -346,6 +359,16 @@ impl Handle {
 
     pub fn report_unreachable(&self, id: u64) -> Result<(), Error> {
         self.shared.inbox.event(Event::Unreachable(id))
+    }
+
+    /// Hands in another member's snapshot, whose data is on disk and checked.
+    pub fn step_snapshot(&self, message: Message) -> Result<(), Error> {
+        self.shared.inbox.event(Event::ReceiveSnapshot(message))
+    }
+
+    /// Says whether a snapshot reached the member that it was sent to.
+    pub fn report_snapshot(&self, to: u64, arrived: bool) -> Result<(), Error> {
+        self.shared.inbox.event(Event::SnapshotSent { to, arrived })
     }
 
     pub fn subscribe_leader(&self) -> watch::Receiver<Leader> {

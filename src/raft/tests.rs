@@ -98,6 +98,7 @@ impl Member {
                 Committed::ConfChange { index, change, .. } => {
                     self.conf_state = self.handle.apply_conf_change(index, Some(change)).unwrap();
                 }
+                Committed::Snapshot { .. } => panic!("nobody sends snapshots here"),
             }
         }
         self.handle.applied(self.position.0);

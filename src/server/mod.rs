@@ -22,6 +22,8 @@ mod listen;
 mod log;
 mod notify;
 #[cfg(test)]
+mod snapshot_tests;
+#[cfg(test)]
 mod tests;
 mod url;
 
