@@ -508,7 +508,7 @@ fn assemble(
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
     let installs = Arc::new(Installs::default());
     let door = Door { store: Arc::downgrade(&store), installs: Arc::clone(&installs), options };
-    peers.serve_snapshots(Arc::new(door));
+    circle.peers.serve_snapshots(Arc::new(door));
     let machine = Machine {
         store: Arc::clone(&store),
         mvcc: Arc::clone(&mvcc),
