@@ -470,13 +470,11 @@ fn assemble(
     raft_config: raft::Config,
     stepped: bool,
 ) -> Result<(Node, Option<Steps>), StartError> {
-    let clock = Arc::clone(&surroundings.clock);
-    let dials = surroundings.transport.is_none();
+    let (clock, dials) = (Arc::clone(&surroundings.clock), surroundings.transport.is_none());
     let options = surroundings.store.clone();
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
-    let fatal = watch::Sender::new(None);
+    let (fatal, waits) = (watch::Sender::new(None), Arc::new(Waits::default()));
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
-    let waits = Arc::new(Waits::default());
     let peers = membership::peers(&config, &raft_config);
     let observer = Observer { fatal: fatal.clone(), waits: Arc::clone(&waits) };
     let surroundings = surroundings.of_raft(&peers, observer, committed);
@@ -489,20 +487,16 @@ fn assemble(
         circle.start(&raft, &members, config.join.as_ref(), &waits);
     }
     let mvcc = Arc::new(restore.mvcc);
-    let lessor = Arc::new(Mutex::new(lessor));
-    let members = Arc::new(RwLock::new(members));
-    let hub = Hub::new(Arc::clone(&mvcc));
-    let applied = Arc::new(AppliedWaits::new(applied_index));
-    let no_space = Arc::new(Notify::new());
-    let size_bytes = Arc::new(AtomicI64::new(0));
+    let (lessor, members) = (Arc::new(Mutex::new(lessor)), Arc::new(RwLock::new(members)));
+    let (hub, applied) = (Hub::new(Arc::clone(&mvcc)), Arc::new(AppliedWaits::new(applied_index)));
+    let (no_space, size_bytes) = (Arc::new(Notify::new()), Arc::new(AtomicI64::new(0)));
     let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
     let (sweep_worker, sweeps) = {
         let (of_mvcc, of_clock) = (Arc::clone(&mvcc), Arc::clone(&clock));
         let (store, lessor) = (Arc::clone(&store), Arc::clone(&lessor));
-        let pace = config.checkpoint_pace;
+        let (pace, pause) = (config.checkpoint_pace, config.compaction_sleep_interval);
         let checkpoint = Checkpointer::new(store, of_mvcc, lessor, of_clock, pace, used);
         let (mvcc, waits, clock) = (Arc::clone(&mvcc), Arc::clone(&waits), Arc::clone(&clock));
-        let pause = config.compaction_sleep_interval;
         SweepWorker::new(mvcc, waits, clock, pause, restore.unfinished, checkpoint)
     };
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
