@@ -221,10 +221,10 @@ impl Node {
         propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
     ) -> Result<Reply, Error> {
         let inner = &self.0;
-        let mut leader = inner.leader.subscribe();
         loop {
-            if leader.wait_for(|id| *id != 0).await.is_err() {
-                return Err(Error::Stopped);
+            // A watch wakes who waits for it in an order of its own, another one in each run.
+            while *inner.leader.borrow() == 0 {
+                inner.clock.sleep(limits::PROPOSE_RETRY).await;
             }
             let (reply, _forget) = inner.waits.register(id);
             propose(&inner.raft)?;
