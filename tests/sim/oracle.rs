@@ -113,6 +113,8 @@ impl Oracle {
         let data = match committed {
             Committed::Normal { data, .. } => data.clone(),
             Committed::ConfChange { change, .. } => Bytes::from(change.encode_to_vec()),
+            // It stands for entries that others applied.
+            Committed::Snapshot { .. } => return,
         };
         if let Some(known) = self.entries.get(index as usize - 1) {
             assert_eq!(*known, (term, data), "two histories: entry {index} was applied as another");
