@@ -220,8 +220,8 @@ impl Oracle {
     }
 
     fn next_event(&self, range: &KeyRange, cursor: usize) -> Option<(usize, &model::Change)> {
-        let rest = self.model.changes.iter().enumerate().skip(cursor);
-        rest.filter(|(_, change)| range.contains(&change.key)).next()
+        let mut rest = self.model.changes.iter().enumerate().skip(cursor);
+        rest.find(|(_, change)| range.contains(&change.key))
     }
 
     /// A watcher got changes of whole transactions; they must be the next ones. Returns where it is
