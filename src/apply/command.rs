@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 
+use crate::metrics::Operation;
 use crate::pb::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
 use crate::pb::{
     AlarmRequest, AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest,
@@ -43,6 +44,13 @@ macro_rules! commands {
         }
 
         impl Command {
+            /// How metrics name it.
+            pub fn operation(&self) -> Operation {
+                match self {
+                    $(Self::$name(_) => Operation::$name,)*
+                }
+            }
+
             fn field(&self) -> u32 {
                 match self {
                     $(Self::$name(_) => $field,)*

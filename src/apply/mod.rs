@@ -27,6 +27,7 @@ use prost::Message;
 use crate::auth::{Auth, Tokens};
 use crate::lease::{self, Lessor};
 use crate::members::{self, Members, Refused, member_key};
+use crate::metrics::Operation;
 use crate::mvcc::{self, Change, Compaction, Leases, Mvcc};
 use crate::pb::raw::{DeleteRangeResponse, PutResponse, TxnResponse};
 use crate::pb::request_op::Request;
@@ -100,8 +101,14 @@ pub enum Fatal {
     Entry(#[from] command::Error),
     #[error(transparent)]
     Member(#[from] crate::members::Malformed),
+    #[error(transparent)]
+    Auth(#[from] crate::auth::Malformed),
     #[error("a configuration change cannot be made: {0}")]
     ConfChange(String),
+    #[error("the snapshot of entry {0} is not there")]
+    MissingSnapshot(u64),
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
 }
 
 impl From<lease::Error> for Error {
@@ -164,6 +171,8 @@ pub enum Reply {
 pub struct Outcome {
     /// Under which the proposer waits.
     pub request_id: u64,
+    /// None for an entry that asks for nothing.
+    pub operation: Option<Operation>,
     pub reply: Result<Reply, Error>,
     pub changes: Vec<Change>,
     /// A compaction to sweep, and whether the reply waits for that.
@@ -221,6 +230,7 @@ pub fn cost(command: &Command) -> Option<i64> {
 }
 
 /// The state that requests change.
+#[derive(Clone)]
 pub struct Machine {
     pub store: Arc<Store>,
     pub mvcc: Arc<Mvcc>,
@@ -255,6 +265,7 @@ impl Machine {
     ) -> Result<Outcome, Fatal> {
         let mut outcome = Outcome {
             request_id: 0,
+            operation: None,
             reply: Ok(Reply::Done),
             changes: Vec::new(),
             compaction: None,
@@ -263,6 +274,7 @@ impl Machine {
         if !data.is_empty() {
             let entry = Entry::decode(data)?;
             outcome.request_id = entry.header.id;
+            outcome.operation = Some(entry.command.operation());
             let allowed = self.gate(&entry.command).and_then(|()| self.authorize(&entry));
             outcome.reply = match allowed {
                 Ok(()) => self.dispatch(entry.command, index, now, &mut outcome)?,
@@ -344,7 +356,7 @@ impl Machine {
             Command::Compaction(compaction) => self.compact(compaction, outcome)?,
             Command::LeaseGrant(grant) => self.lease_grant(grant, now),
             Command::LeaseRevoke(revoke) => self.lease_revoke(revoke, outcome),
-            Command::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(&checkpoint)),
+            Command::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(&checkpoint, now)),
             Command::Alarm(alarm) => Ok(Reply::Alarm(self.alarm(alarm))),
             Command::ClusterVersionSet(set) => Ok(self.set_cluster_version(set)),
             Command::ClusterMemberAttrSet(set) => Ok(self.set_attributes(set)),
@@ -419,11 +431,12 @@ impl Machine {
         Ok(Reply::LeaseRevoke(LeaseRevokeResponse { header: self.header() }))
     }
 
-    /// A lease that was revoked meanwhile is passed over; the others of the request still count.
-    fn lease_checkpoint(&self, request: &LeaseCheckpointRequest) -> Reply {
+    /// A lease that is gone meanwhile is passed over.
+    fn lease_checkpoint(&self, request: &LeaseCheckpointRequest, now: Duration) -> Reply {
         for checkpoint in &request.checkpoints {
             let remaining = checkpoint.remaining_ttl;
-            if let Some(ttl) = self.lessor.lock().checkpoint(checkpoint.id, remaining) {
+            let ttl = self.lessor.lock().checkpoint(checkpoint.id, remaining, now);
+            if let Some(ttl) = ttl {
                 self.store_lease(checkpoint.id, ttl, remaining);
             }
         }

@@ -2,8 +2,13 @@
 //!
 //! Grants, revocations, attachments and checkpointed remainders come from the log and are the same
 //! on every member. Deadlines are not: only the leader has them, they are points of its monotonic
-//! clock, and a new leader starts them afresh, which can only lengthen a lease. This room reads no
-//! clock; the caller passes the time.
+//! clock, which a jump of the wall clock does not move, and a new leader starts them afresh, which
+//! can only lengthen a lease. This room reads no clock; the caller passes the time.
+//!
+//! So that a change of leader does not give a long lease all of its time again, the leader notes in
+//! the log now and then how much is left. A renewal makes such a note wrong: the next leader would
+//! end the lease too early. So a lease with a note, or with one on its way, is renewed only once the
+//! log has taken the note back.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
@@ -32,6 +37,10 @@ struct Lease {
     keys: BTreeSet<Bytes>,
     /// On the leader.
     deadline: Option<Duration>,
+    /// On the leader, for long leases: when the rest is to be noted in the log.
+    checkpoint_at: Option<Duration>,
+    /// A note was handed out and has not come back through the log.
+    is_checkpoint_pending: bool,
 }
 
 /// A lease as LeaseTimeToLive reports it.
@@ -51,6 +60,10 @@ pub enum Renewal {
     /// Due, and its revocation is on the way.
     Expired,
     NotFound,
+    /// The log holds a remainder, which must be taken back first: by a checkpoint of 0.
+    Remainder,
+    /// Only the leader knows deadlines.
+    NotLeader,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +72,16 @@ pub struct Lessor {
     keys: HashMap<Bytes, i64>,
     /// Deadlines to look at, soonest first. An entry is stale if the lease has another deadline.
     due: BinaryHeap<Reverse<(Duration, i64)>>,
+    /// When to note remainders, soonest first. An entry is stale if the lease says another time.
+    checkpoints: BinaryHeap<Reverse<(Duration, i64)>>,
     is_leader: bool,
+}
+
+impl Lease {
+    /// What the log says is left.
+    fn left_seconds(&self) -> i64 {
+        if self.remaining_seconds > 0 { self.remaining_seconds } else { self.ttl_seconds }
+    }
 }
 
 fn seconds(seconds: i64) -> Duration {
@@ -98,6 +120,7 @@ impl Lessor {
         self.restore(id, ttl_seconds, 0);
         if self.is_leader {
             self.set_deadline(id, now + seconds(ttl_seconds));
+            self.plan_checkpoint(id, now);
         }
         Ok(())
     }
@@ -153,27 +176,67 @@ impl Lessor {
         self.leases.keys().copied()
     }
 
-    /// Notes from the log how long a lease had left, and gives how long it was granted for; nothing
-    /// if it is gone.
-    pub fn checkpoint(&mut self, id: i64, remaining_seconds: i64) -> Option<i64> {
+    /// Notes from the log how long a lease had left, and answers its whole time; none if it is gone.
+    pub fn checkpoint(&mut self, id: i64, remaining_seconds: i64, now: Duration) -> Option<i64> {
         let lease = self.leases.get_mut(&id)?;
         lease.remaining_seconds = remaining_seconds;
-        Some(lease.ttl_seconds)
+        lease.is_checkpoint_pending = false;
+        let ttl_seconds = lease.ttl_seconds;
+        if self.is_leader {
+            self.plan_checkpoint(id, now);
+        }
+        Some(ttl_seconds)
+    }
+
+    /// Remainders to note in the log, at most `leases_max`, with the seconds left.
+    pub fn due_checkpoints(&mut self, now: Duration, leases_max: usize) -> Vec<(i64, i64)> {
+        let mut due = Vec::new();
+        while due.len() < leases_max {
+            match self.checkpoints.peek() {
+                Some(Reverse((at, _))) if *at <= now => {}
+                _ => break,
+            }
+            let Some(Reverse((at, id))) = self.checkpoints.pop() else { break };
+            let Some(lease) = self.leases.get_mut(&id) else { continue };
+            let Some(deadline) = lease.deadline.filter(|_| lease.checkpoint_at == Some(at)) else {
+                continue;
+            };
+            lease.checkpoint_at = None;
+            if deadline <= now {
+                continue;
+            }
+            let left = deadline - now;
+            let remaining_seconds = whole_seconds(left + Duration::from_nanos(999_999_999));
+            if remaining_seconds < lease.ttl_seconds {
+                lease.is_checkpoint_pending = true;
+                due.push((id, remaining_seconds));
+            }
+            // In case the note gets lost; with the note itself this is planned anew.
+            self.plan_checkpoint(id, now);
+        }
+        due
+    }
+
+    fn plan_checkpoint(&mut self, id: i64, now: Duration) {
+        let Some(lease) = self.leases.get_mut(&id) else { return };
+        if seconds(lease.left_seconds()) > limits::LEASE_CHECKPOINT_INTERVAL {
+            let at = now + limits::LEASE_CHECKPOINT_INTERVAL;
+            if lease.checkpoint_at.replace(at) != Some(at) {
+                self.checkpoints.push(Reverse((at, id)));
+            }
+        }
     }
 
     /// Becomes the one that lets leases expire. Each gets its whole time again (or what the log
     /// says was left) and `extend` on top, since nobody knows what the last leader renewed.
     pub fn promote(&mut self, now: Duration, extend: Duration) {
+        self.demote();
         self.is_leader = true;
-        self.due.clear();
-        let ids: Vec<i64> = self.leases.keys().copied().collect();
-        for id in ids {
-            let lease = &self.leases[&id];
-            let left = match lease.remaining_seconds {
-                left if left > 0 => left,
-                _ => lease.ttl_seconds,
-            };
+        let left: Vec<(i64, i64)> =
+            self.leases.iter().map(|(id, lease)| (*id, lease.left_seconds())).collect();
+        for (id, left) in left {
             self.set_deadline(id, now + seconds(left) + extend);
+            self.plan_checkpoint(id, now);
         }
         self.spread(now);
     }
@@ -182,8 +245,10 @@ impl Lessor {
     pub fn demote(&mut self) {
         self.is_leader = false;
         self.due.clear();
+        self.checkpoints.clear();
         for lease in self.leases.values_mut() {
-            lease.deadline = None;
+            (lease.deadline, lease.checkpoint_at) = (None, None);
+            lease.is_checkpoint_pending = false;
         }
     }
 
@@ -193,9 +258,15 @@ impl Lessor {
 
     /// Starts the lease's time again.
     pub fn renew(&mut self, id: i64, now: Duration) -> Renewal {
+        if !self.is_leader {
+            return Renewal::NotLeader;
+        }
         let Some(lease) = self.leases.get(&id) else { return Renewal::NotFound };
         if lease.deadline.is_some_and(|deadline| deadline <= now) {
             return Renewal::Expired;
+        }
+        if lease.remaining_seconds > 0 || lease.is_checkpoint_pending {
+            return Renewal::Remainder;
         }
         let ttl_seconds = lease.ttl_seconds;
         self.set_deadline(id, now + seconds(ttl_seconds));
@@ -255,29 +326,35 @@ impl Lessor {
     }
 
     /// After a change of leader many leases may be due at once; etcd spreads them so that their
-    /// revocations do not crowd out requests.
+    /// revocations do not crowd out requests. A second's window takes three quarters of what may be
+    /// revoked in it, and stretches with what is put off.
     fn spread(&mut self, now: Duration) {
-        const LEASES_MIN: usize = 1000;
-        const REVOKES_PER_SECOND: u64 = 3 * limits::LEASE_REVOKES_PER_SECOND as u64 / 4;
-        if self.leases.len() < LEASES_MIN {
+        const TARGET: u32 = 3 * limits::LEASE_REVOKES_PER_SECOND as u32 / 4;
+        const SECOND: Duration = Duration::from_secs(1);
+        if self.leases.len() < limits::LEASE_REVOKES_PER_SECOND {
             return;
         }
-        let mut ids = self.list();
-        ids.retain(|id| self.leases[id].deadline.is_some());
-        let mut window_start = now;
-        let mut in_window: u64 = 0;
-        for id in ids {
-            let Some(deadline) = self.leases[&id].deadline else { continue };
-            if deadline >= window_start + Duration::from_secs(1) {
-                window_start = deadline;
-                in_window = 0;
+        let mut leases: Vec<(Duration, i64)> = self
+            .leases
+            .iter()
+            .filter_map(|(id, lease)| Some((lease.deadline?.saturating_sub(now), *id)))
+            .collect();
+        leases.sort_unstable();
+        let mut base = leases.first().map_or(Duration::ZERO, |(remaining, _)| *remaining);
+        let mut next = base + SECOND;
+        let mut expiring: u32 = 0;
+        for (remaining, id) in leases {
+            if remaining > next {
+                (base, next, expiring) = (remaining, remaining + SECOND, 1);
+                continue;
             }
-            in_window += 1;
-            if in_window > REVOKES_PER_SECOND {
-                let extra = Duration::from_secs(1)
-                    * u32::try_from(in_window / REVOKES_PER_SECOND).unwrap_or(u32::MAX);
-                self.set_deadline(id, deadline + extra);
+            expiring += 1;
+            if expiring <= TARGET {
+                continue;
             }
+            let delay = (SECOND * expiring / TARGET).saturating_sub(remaining - base);
+            next = base + delay;
+            self.set_deadline(id, now + remaining + delay);
         }
     }
 }
@@ -358,9 +435,75 @@ mod tests {
         assert_eq!(lessor.expired(at(1000), at(1001), 10), Vec::<i64>::new());
         lessor.promote(at(1000), at(1));
         assert_eq!(lessor.list(), [2, 1]);
+        assert_eq!(lessor.expired(at(1004), at(1005), 10), Vec::<i64>::new());
         assert_eq!(lessor.expired(at(1005), at(1006), 10), [2]);
         assert_eq!(lessor.expired(at(1011), at(1012), 1), [2]);
         lessor.demote();
         assert_eq!(lessor.expired(at(2000), at(2001), 10), Vec::<i64>::new());
+        assert_eq!(lessor.renew(1, at(2000)), Renewal::NotLeader);
+        assert_eq!(lessor.info(1, false, at(2000)).unwrap().remaining_seconds, 10);
+        lessor.grant(3, 10, at(2000)).unwrap();
+        assert_eq!(lessor.expired(at(9000), at(9001), 10), Vec::<i64>::new());
+        lessor.promote(at(9000), at(1));
+        assert_eq!(lessor.expired(at(9004), at(9005), 10), Vec::<i64>::new());
+        assert_eq!(lessor.renew(3, at(9010)), Renewal::Renewed { ttl_seconds: 10 });
+    }
+
+    #[test]
+    fn the_rest_of_long_leases_is_noted_every_five_minutes() {
+        let mut lessor = leader();
+        lessor.grant(1, 1000, at(0)).unwrap();
+        lessor.grant(2, 300, at(0)).unwrap();
+        lessor.grant(3, 1000, at(10)).unwrap();
+        assert_eq!(lessor.due_checkpoints(at(299), 10), []);
+        assert_eq!(lessor.due_checkpoints(at(300), 10), [(1, 700)]);
+        assert_eq!(lessor.due_checkpoints(at(301), 10), []);
+        assert_eq!(lessor.checkpoint(1, 700, at(301)), Some(1000));
+        assert_eq!(lessor.checkpoint(9, 700, at(301)), None);
+        assert_eq!(lessor.due_checkpoints(at(620), 1), [(3, 390)]);
+        assert_eq!(lessor.due_checkpoints(at(620), 1), [(1, 380)]);
+        // A note that never came back is repeated.
+        assert_eq!(lessor.due_checkpoints(at(920), 10), [(1, 80), (3, 90)]);
+        lessor.demote();
+        assert_eq!(lessor.due_checkpoints(at(9999), 10), []);
+        lessor.promote(at(10_000), at(1));
+        assert_eq!(lessor.info(1, false, at(10_000)).unwrap().remaining_seconds, 701);
+        assert_eq!(lessor.info(3, false, at(10_000)).unwrap().remaining_seconds, 1001);
+    }
+
+    #[test]
+    fn a_lease_is_renewed_once_its_note_is_taken_back() {
+        let mut lessor = leader();
+        lessor.grant(1, 1000, at(0)).unwrap();
+        assert_eq!(lessor.due_checkpoints(at(300), 10), [(1, 700)]);
+        // The note is on its way: a renewal before it arrives would be forgotten by the next leader.
+        assert_eq!(lessor.renew(1, at(300)), Renewal::Remainder);
+        lessor.checkpoint(1, 700, at(301));
+        assert_eq!(lessor.renew(1, at(301)), Renewal::Remainder);
+        lessor.checkpoint(1, 0, at(302));
+        assert_eq!(lessor.renew(1, at(302)), Renewal::Renewed { ttl_seconds: 1000 });
+        lessor.promote(at(303), at(0));
+        assert_eq!(lessor.info(1, false, at(303)).unwrap().remaining_seconds, 1000);
+    }
+
+    #[test]
+    fn a_storm_of_expiries_is_spread() {
+        let mut lessor = Lessor::default();
+        for id in 1..=5000 {
+            lessor.restore(id, 60, 0);
+        }
+        lessor.promote(at(0), at(1));
+        let mut expired = 0;
+        for second in 0..=80 {
+            let due = lessor.expired(at(second), at(second + 1000), usize::MAX).len();
+            // etcd's target, and what is due within the second that is being looked at.
+            assert!(
+                second < 61 || due <= 2 * limits::LEASE_REVOKES_PER_SECOND,
+                "{due} at {second}"
+            );
+            expired += due;
+            assert!(second >= 61 || due == 0);
+        }
+        assert_eq!(expired, 5000);
     }
 }

@@ -89,6 +89,10 @@ pub const WATCHERS_PER_STREAM_MAX: usize = 1 << 20;
 pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
 /// Expired leases revoked each second, etcd's pace.
 pub const LEASE_REVOKES_PER_SECOND: usize = 1000;
+/// How often the rest of a long lease is noted in the log, etcd's.
+pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+/// Remainders noted with one entry, etcd's.
+pub const LEASE_CHECKPOINT_LEASES_MAX: usize = 1000;
 /// Revokes in flight at once.
 pub const LEASE_REVOKES_PENDING_MAX: usize = 16;
 /// Hashes of past compactions kept to answer HashKV, etcd's.
@@ -224,6 +228,14 @@ pub const SNAPSHOT_PIECES_MAX: usize = 4;
 /// How long a reader of a snapshot may take for a piece: compaction waits meanwhile.
 pub const SNAPSHOT_STALL_MAX: Duration = Duration::from_secs(60);
 
+/// Bytes of rows that one commit brings into a generation that is being built.
+pub const SNAPSHOT_BUILD_BYTES: usize = 16 << 20;
+/// Largest message in front of a snapshot: it holds numbers only.
+pub const SNAPSHOT_HEAD_BYTES_MAX: u64 = 1 << 20;
+/// How long a peer may take for a snapshot and for building its state from it.
+pub const SNAPSHOT_ANSWER_MAX: Duration = Duration::from_secs(3600);
+/// How long connecting to a peer may take.
+pub const PEER_DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of a member's answer to a single question: members, versions, leases with their keys.
 pub const PEER_ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a question of a member's to the leader, etcd's.

@@ -209,7 +209,7 @@ pub fn health_checked(kind: &str, name: &str, healthy: bool) {
 }
 
 macro_rules! operations {
-    ($($variant:ident)*) => {
+    ($($variant:ident $label:literal)*) => {
         /// What a request does, in the words of etcd's metric labels.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Operation { $($variant,)* }
@@ -217,18 +217,43 @@ macro_rules! operations {
         impl Operation {
             const COUNT: usize = [$(Self::$variant),*].len();
             fn label(self) -> &'static str {
-                match self { $(Self::$variant => stringify!($variant),)* }
+                match self { $(Self::$variant => $label,)* }
             }
         }
     };
 }
 
 operations! {
-    Range Put DeleteRange Txn ReadonlyTxn Compaction LeaseGrant LeaseRevoke LeaseCheckpoint Alarm
-    Authenticate AuthEnable AuthDisable AuthStatus AuthUserAdd AuthUserDelete AuthUserGet
-    AuthUserChangePassword AuthUserGrantRole AuthUserRevokeRole AuthUserList AuthRoleList AuthRoleAdd
-    AuthRoleDelete AuthRoleGet AuthRoleGrantPermission AuthRoleRevokePermission ClusterVersionSet
-    ClusterMemberAttrSet DowngradeInfoSet
+    Range "Range"
+    Put "Put"
+    DeleteRange "DeleteRange"
+    Txn "Txn"
+    ReadonlyTxn "ReadonlyTxn"
+    Compaction "Compaction"
+    LeaseGrant "LeaseGrant"
+    LeaseRevoke "LeaseRevoke"
+    LeaseCheckpoint "LeaseCheckpoint"
+    Alarm "Alarm"
+    Authenticate "Authenticate"
+    AuthEnable "AuthEnable"
+    AuthDisable "AuthDisable"
+    AuthStatus "AuthStatus"
+    UserAdd "AuthUserAdd"
+    UserDelete "AuthUserDelete"
+    UserGet "AuthUserGet"
+    UserChangePassword "AuthUserChangePassword"
+    UserGrantRole "AuthUserGrantRole"
+    UserRevokeRole "AuthUserRevokeRole"
+    UserList "AuthUserList"
+    RoleList "AuthRoleList"
+    RoleAdd "AuthRoleAdd"
+    RoleDelete "AuthRoleDelete"
+    RoleGet "AuthRoleGet"
+    RoleGrantPermission "AuthRoleGrantPermission"
+    RoleRevokePermission "AuthRoleRevokePermission"
+    ClusterVersionSet "ClusterVersionSet"
+    ClusterMemberAttrSet "ClusterMemberAttrSet"
+    DowngradeInfoSet "DowngradeInfoSet"
 }
 
 // A series of these two families appears with its first use, as in etcd; then it is kept here.

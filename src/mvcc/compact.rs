@@ -32,6 +32,8 @@ pub struct Compaction {
     /// Whether the sweep before this one ended, so that this one hashes all that it should.
     is_hash_whole: bool,
     phase: Phase,
+    /// Which of the states that replaced one another it belongs to.
+    state: u64,
 }
 
 enum Phase {
@@ -96,13 +98,19 @@ impl Mvcc {
     pub(super) fn sweep(&self, revision: i64, previous: i64) -> Compaction {
         let is_hash_whole = self.sweeps_open.fetch_add(1, Ordering::AcqRel) == 0;
         let phase = Phase::Wait(Arc::new(()));
-        Compaction { revision, previous, is_hash_whole, phase }
+        let state = *self.replaced.read();
+        Compaction { revision, previous, is_hash_whole, phase, state }
     }
 }
 
 impl Compaction {
     pub fn revision(&self) -> i64 {
         self.revision
+    }
+
+    /// Hands the sweep over to the state that takes this one's.
+    pub fn belong_to(&mut self, mvcc: &Mvcc) {
+        self.state = *mvcc.replaced.read();
     }
 
     pub(super) fn forget_hash(&mut self) {
@@ -113,11 +121,18 @@ impl Compaction {
     pub fn arm(&mut self, mvcc: &Mvcc) {
         if let Phase::Wait(epoch) = &mut self.phase {
             *epoch = take(&mut *mvcc.epoch.lock());
+            let mut older = mvcc.older_epochs.lock();
+            older.retain(|epoch| epoch.strong_count() > 0);
+            older.push(Arc::downgrade(epoch));
         }
     }
 
     /// Does a bounded piece of work.
     pub fn step(&mut self, mvcc: &Mvcc) -> Result<CompactionStep, Error> {
+        let state = mvcc.replaced.read();
+        if *state != self.state {
+            return Err(Error::Stopped);
+        }
         match &mut self.phase {
             Phase::Wait(epoch) => {
                 if Arc::strong_count(epoch) > 1 {

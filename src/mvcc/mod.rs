@@ -24,8 +24,9 @@ mod restore;
 mod txn;
 mod write;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -74,6 +75,9 @@ impl Error {
     }
 }
 
+/// How long the replacement of the state waits before it looks for views again.
+const VIEWS_WAIT: Duration = Duration::from_millis(1);
+
 /// What readers may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Current {
@@ -95,6 +99,10 @@ pub struct Mvcc {
     sweeps_open: AtomicUsize,
     /// Held by every view; a sweep replaces it and waits until the old one is held by none.
     epoch: Mutex<Arc<()>>,
+    /// Epochs that sweeps have replaced.
+    older_epochs: Mutex<Vec<Weak<()>>>,
+    /// Counts replacements of the whole state; held for reading by each step of a sweep.
+    replaced: RwLock<u64>,
 }
 
 impl Mvcc {
@@ -113,7 +121,39 @@ impl Mvcc {
             hashes: Mutex::new(Vec::new()),
             sweeps_open: AtomicUsize::new(0),
             epoch: Mutex::default(),
+            older_epochs: Mutex::default(),
+            replaced: RwLock::default(),
         }
+    }
+
+    /// Takes the state of another store in the place of this one's, which `swap_stores` replaces by
+    /// it meanwhile. Waits until no view is left, and new ones wait.
+    pub fn install(
+        &self,
+        new: &Self,
+        swap_stores: impl FnOnce() -> Result<(), store::Error>,
+    ) -> Result<(), store::Error> {
+        let mut replaced = self.replaced.write();
+        let mut epoch = self.epoch.lock();
+        let old = std::mem::take(&mut *epoch);
+        let is_seen = || {
+            let older = self.older_epochs.lock();
+            // A sweep that waits holds each of the older ones once.
+            Arc::strong_count(&old) > 1 || older.iter().any(|epoch| epoch.strong_count() > 1)
+        };
+        while is_seen() {
+            std::thread::sleep(VIEWS_WAIT);
+        }
+        swap_stores()?;
+        *self.index.write() = std::mem::take(&mut *new.index.write());
+        let current = new.written();
+        self.written.store(current.revision, Ordering::Release);
+        self.compacted.store(current.compact_revision, Ordering::Release);
+        *self.published.write() = current;
+        self.hashes.lock().clear();
+        self.sweeps_open.store(new.sweeps_open.load(Ordering::Acquire), Ordering::Release);
+        *replaced += 1;
+        Ok(())
     }
 
     pub fn current(&self) -> Current {

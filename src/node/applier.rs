@@ -2,19 +2,25 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::boot::{ConfStates, StoredConfState};
+use super::boot::{ConfStates, Loaded, StoredConfState};
+use super::install::{Installs, Prepared};
 use super::membership::{self, Circle};
 use super::sweeper::{Sweep, SweepQueue};
 use super::waits::{AppliedWaits, Waits};
 use crate::apply::{self, Fatal, Machine, Outcome, Reply};
+use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::metrics;
-use crate::mvcc::Change;
-use crate::raft::{self, Committed, ConfChange};
+use crate::mvcc::{Change, Restore};
+use crate::raft::{self, Committed, ConfChange, ConfState};
 use crate::watch::Hub;
+
+/// An apply that takes so long is counted as slow, as in etcd.
+const SLOW_APPLY: Duration = Duration::from_millis(100);
 
 pub(super) struct Applier {
     pub machine: Machine,
@@ -28,6 +34,7 @@ pub(super) struct Applier {
     pub no_space: Arc<tokio::sync::Notify>,
     pub conf_states: Arc<ConfStates>,
     pub raft: raft::Handle,
+    pub installs: Arc<Installs>,
     pub circle: Circle,
 }
 
@@ -57,16 +64,26 @@ impl Applier {
         let mut changes: Vec<Change> = Vec::with_capacity(batch.len());
         let mut sweeps: Vec<Sweep> = Vec::new();
         let mut last = 0;
+        // Where one entry ends the next begins, so the clock is read once for each.
+        let mut now = self.clock.now();
         for entry in batch {
             match entry {
                 Committed::Normal { index, term, data } => {
-                    let now = self.clock.now();
                     let outcome = self.machine.apply(index, term, data, now)?;
                     last = index;
+                    let begun = std::mem::replace(&mut now, self.clock.now());
+                    observe(&outcome, now.saturating_sub(begun));
                     self.take(outcome, &mut answers, &mut changes, &mut sweeps);
                 }
                 Committed::ConfChange { index, term, change } => {
                     answers.push(self.apply_conf_change(index, term, change)?);
+                    last = index;
+                    now = self.clock.now();
+                }
+                Committed::Snapshot { index, conf_state, .. } => {
+                    self.install(index, conf_state)?;
+                    // What was changed before is part of it.
+                    changes.clear();
                     last = index;
                 }
             }
@@ -76,6 +93,7 @@ impl Applier {
         if last > 0 {
             self.applied.advance(last);
             self.raft.applied(last);
+            self.installs.applied(last);
         }
         metrics::current_revision().set(current.revision);
         metrics::compact_revision().set(current.compact_revision);
@@ -86,6 +104,31 @@ impl Applier {
         for (id, reply) in answers {
             self.waits.answer(id, reply);
         }
+        Ok(())
+    }
+
+    /// Puts the state of another member in the place of this one's.
+    fn install(&self, index: u64, conf_state: ConfState) -> Result<(), Fatal> {
+        let prepared = self.installs.take(index).ok_or(Fatal::MissingSnapshot(index))?;
+        let Prepared { store, place, loaded } = prepared;
+        let Loaded { lessor, members, restore, .. } = loaded;
+        let Restore { mvcc, unfinished, .. } = restore;
+        let started = self.clock.now();
+        self.machine.mvcc.install(&mvcc, || self.machine.store.install(&store))?;
+        *self.machine.lessor.lock() = lessor;
+        self.circle.replaced(&members);
+        *self.machine.members.write() = members;
+        *self.machine.auth.write() = Auth::load(Arc::clone(&self.machine.store))?;
+        self.conf_states.push(index, conf_state.clone());
+        self.hub.replace(self.machine.mvcc.current().revision);
+        self.raft.durable(index, place.term, conf_state);
+        if let Some(mut compaction) = unfinished {
+            compaction.belong_to(&self.machine.mvcc);
+            self.sweeps.push(Sweep { compaction, answer: None });
+        }
+        let took = self.clock.now().saturating_sub(started);
+        tracing::info!(index, revision = self.machine.mvcc.current().revision, took = ?took,
+            "installed a snapshot of another member");
         Ok(())
     }
 
@@ -123,7 +166,7 @@ impl Applier {
         changes: &mut Vec<Change>,
         sweeps: &mut Vec<Sweep>,
     ) {
-        let Outcome { request_id, reply, changes: changed, compaction } = outcome;
+        let Outcome { request_id, reply, changes: changed, compaction, .. } = outcome;
         count(&reply, &changed);
         changes.extend(changed);
         if matches!(reply, Err(apply::Error::NoSpace)) {
@@ -138,6 +181,16 @@ impl Applier {
                 answers.push((request_id, reply));
             }
             None => answers.push((request_id, reply)),
+        }
+    }
+}
+
+fn observe(outcome: &Outcome, took: Duration) {
+    if let Some(operation) = outcome.operation {
+        let seconds = metrics::apply_seconds(operation, outcome.reply.is_ok());
+        seconds.observe(took.as_secs_f64());
+        if took >= SLOW_APPLY {
+            metrics::slow_apply().inc();
         }
     }
 }

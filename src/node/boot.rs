@@ -2,8 +2,8 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::applier::Applier;
 use super::checkpointer::{CheckpointPace, Checkpointer};
 use super::duties::Duties;
 use super::ids::RequestIds;
+use super::install::{Door, Installs};
 use super::membership::{Circle, Join};
 use super::passwords::Passwords;
 use super::steps::Steps;
@@ -33,6 +34,7 @@ use crate::metrics;
 use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore};
 use crate::pb::{AlarmMember, leasepb};
 use crate::raft::log::{Disk, SystemDisk};
+use crate::raft::peer::Peers;
 use crate::raft::{self, Bootstrap, ConfState};
 use crate::store::{self, Bucket, CheckpointBinding, Opened, Options, Store, schema};
 use crate::types;
@@ -107,7 +109,7 @@ impl StoredConfState {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    fn parse(json: &[u8]) -> Result<ConfState, StartError> {
+    pub(super) fn parse(json: &[u8]) -> Result<ConfState, StartError> {
         let stored: Self = serde_json::from_slice(json).map_err(|error| StartError::Malformed {
             table: Bucket::Meta.name(),
             what: format!("confState: {error}"),
@@ -166,7 +168,8 @@ impl raft::Observer for Observer {
         }
     }
 
-    fn written(&self, bytes: usize) {
+    fn written(&self, bytes: usize, took: Duration) {
+        metrics::wal_write_seconds().observe(took.as_secs_f64());
         metrics::wal_write_bytes().add(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
@@ -240,6 +243,19 @@ impl Surroundings {
     }
 }
 
+impl Surroundings {
+    fn of_raft(
+        self,
+        peers: &Arc<Peers>,
+        observer: Observer,
+        applier: SyncSender<Vec<raft::Committed>>,
+    ) -> raft::Surroundings {
+        let Self { clock, disk, transport, .. } = self;
+        let transport = transport.unwrap_or_else(|| Arc::clone(peers) as Arc<dyn raft::Transport>);
+        raft::Surroundings { clock, disk, transport, observer: Arc::new(observer), applier }
+    }
+}
+
 /// Opens or makes the data directory, and the member's threads or the steps that stand for them.
 pub(super) fn start(
     config: Config,
@@ -253,6 +269,10 @@ pub(super) fn start(
     let has_log = raft::exists(&*surroundings.disk, &wal);
     if has_log && store::is_missing(&db)? {
         return Err(StartError::MissingStore { db, wal });
+    }
+    if has_log && store::has_other(&db)? {
+        let snapshot = raft::last_snapshot(&surroundings.disk, &wal, surroundings.log)?;
+        store::settle(&db, snapshot.map(|record| record.index))?;
     }
     let options = &mut surroundings.store;
     options.commit_interval = config.commit_interval;
@@ -288,7 +308,12 @@ impl Node {
     /// Opens or makes the data directory and starts the member's threads. Must be called within an
     /// async runtime, on a thread that may block.
     pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        start(config, Surroundings::system(clock), false).map(|(node, _)| node)
+        Self::start_with(config, Surroundings::system(clock))
+    }
+
+    /// As [`Node::start`], on something other than the system as it is.
+    pub fn start_with(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
+        start(config, surroundings, false).map(|(node, _)| node)
     }
 
     /// Ends the threads, makes everything applied durable, and notes the index for the next start.
@@ -307,7 +332,7 @@ impl Node {
         inner.stopping.send_replace(true);
         let Some(raft) = inner.raft_threads.lock().take() else { return };
         raft.stop();
-        inner.peers.stop();
+        inner.circle.peers.stop();
         for thread in inner.threads.lock().drain(..) {
             let _ = thread.join();
         }
@@ -453,73 +478,41 @@ fn assemble(
     raft_config: raft::Config,
     stepped: bool,
 ) -> Result<(Node, Option<Steps>), StartError> {
-    let Surroundings { clock, disk, transport, .. } = surroundings;
-    let dials = transport.is_none();
+    let (clock, dials) = (Arc::clone(&surroundings.clock), surroundings.transport.is_none());
+    let options = surroundings.store.clone();
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
-    let tokens = Tokens::new(&config.auth.token, config.auth.token_ttl, Arc::clone(&clock))?;
-    let tokens = Arc::new(tokens);
-    let passwords = Passwords::start(config.auth.bcrypt_cost, Arc::clone(&clock))?;
-    let fatal = watch::Sender::new(None);
+    let (tokens, passwords) = logins(&config, &clock)?;
+    let (fatal, waits) = (watch::Sender::new(None), Arc::new(Waits::default()));
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
-    let waits = Arc::new(Waits::default());
     let peers = membership::peers(&config, &raft_config);
-    let surroundings = raft::Surroundings {
-        clock: Arc::clone(&clock),
-        disk,
-        transport: transport.unwrap_or_else(|| Arc::clone(&peers) as Arc<dyn raft::Transport>),
-        observer: Arc::new(Observer { fatal: fatal.clone(), waits: Arc::clone(&waits) }),
-        applier: committed,
-    };
+    let observer = Observer { fatal: fatal.clone(), waits: Arc::clone(&waits) };
+    let surroundings = surroundings.of_raft(&peers, observer, committed);
     let bootstrap = identity.bootstrap.as_ref();
     let (raft, raft_threads, turns, loaded) =
         open_both(&store, opened, raft_config, surroundings, bootstrap, stepped)?;
     let Loaded { lessor, members, auth, restore, used } = loaded;
     let auth = Arc::new(RwLock::new(auth));
-    let removed = watch::Sender::new(None);
-    let id = raft_threads.metadata().node_id;
-    let is_learner = Arc::new(AtomicBool::new(false));
-    let circle = Circle {
-        id,
-        peers: Arc::clone(&peers),
-        removed: removed.clone(),
-        is_learner: Arc::clone(&is_learner),
-    };
+    let circle = Circle::new(raft_threads.metadata().node_id, peers);
     if dials {
         circle.start(&raft, &members, config.join.as_ref(), &waits);
     }
     let mvcc = Arc::new(restore.mvcc);
-    let lessor = Arc::new(Mutex::new(lessor));
-    let members = Arc::new(RwLock::new(members));
-    let hub = Hub::new(Arc::clone(&mvcc));
-    let applied = Arc::new(AppliedWaits::new(applied_index));
-    let no_space = Arc::new(Notify::new());
-    let size_bytes = Arc::new(AtomicI64::new(0));
+    let (lessor, members) = (Arc::new(Mutex::new(lessor)), Arc::new(RwLock::new(members)));
+    let (hub, applied) = (Hub::new(Arc::clone(&mvcc)), Arc::new(AppliedWaits::new(applied_index)));
+    let (no_space, size_bytes) = (Arc::new(Notify::new()), Arc::new(AtomicI64::new(0)));
     let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
-    let (sweep_worker, sweeps) = SweepWorker::new(
-        Arc::clone(&mvcc),
-        Arc::clone(&waits),
-        Arc::clone(&clock),
-        config.compaction_sleep_interval,
-        restore.unfinished,
-        Checkpointer::new(
-            Arc::clone(&store),
-            Arc::clone(&mvcc),
-            Arc::clone(&lessor),
-            Arc::clone(&clock),
-            config.checkpoint_pace,
-            used,
-        ),
-    );
+    let (pace, pause) = (config.checkpoint_pace, config.compaction_sleep_interval);
+    let checkpoint = checkpointer(&store, &mvcc, &lessor, &clock, pace, used);
+    let of_waits = Arc::clone(&waits);
+    let (of_mvcc, of_clock) = (Arc::clone(&mvcc), Arc::clone(&clock));
+    let (sweep_worker, sweeps) =
+        SweepWorker::new(of_mvcc, of_waits, of_clock, pause, restore.unfinished, checkpoint);
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
-    let machine = Machine {
-        store: Arc::clone(&store),
-        mvcc: Arc::clone(&mvcc),
-        lessor: Arc::clone(&lessor),
-        members: Arc::clone(&members),
-        auth: Arc::clone(&auth),
-        tokens: Arc::clone(&tokens),
-        quota: Arc::clone(&quota),
-    };
+    let installs = Arc::new(Installs::default());
+    let door = Door { store: Arc::downgrade(&store), installs: Arc::clone(&installs), options };
+    circle.peers.serve_snapshots(Arc::new(door));
+    let machine = Machine { store, mvcc, lessor, members, auth, tokens, quota };
+    let Machine { store, mvcc, lessor, members, auth, tokens, quota } = machine.clone();
     let applier = Applier {
         machine,
         clock: Arc::clone(&clock),
@@ -531,22 +524,11 @@ fn assemble(
         no_space: Arc::clone(&no_space),
         conf_states: Arc::clone(&conf_states),
         raft: raft.clone(),
-        circle,
+        installs,
+        circle: circle.clone(),
     };
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
-    let (sweeper, threads, steps) = match turns {
-        Some(turns) => {
-            let (raft, store) = (raft.clone(), Arc::clone(&store));
-            let committed = batches;
-            let steps = Steps { turns, raft, applier, committed, store, sweeper: sweep_worker };
-            (Sweeper::default(), Vec::new(), Some(steps))
-        }
-        None => {
-            let thread = std::thread::Builder::new().name("apply".into());
-            let thread = thread.spawn(move || applier.run(&batches))?;
-            (Sweeper::start(sweep_worker)?, vec![thread], None)
-        }
-    };
+    let (sweeper, threads, steps) = work(turns, &raft, &store, applier, batches, sweep_worker)?;
     let raft::log::Metadata { node_id: member_id, cluster_id } = raft_threads.metadata();
     let node = Node(Arc::new(Inner {
         ids: RequestIds::new(member_id, &*clock),
@@ -555,7 +537,7 @@ fn assemble(
         config,
         clock,
         raft,
-        peers,
+        circle,
         raft_threads: Mutex::new(Some(raft_threads)),
         store,
         mvcc,
@@ -573,13 +555,51 @@ fn assemble(
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),
         fatal,
-        removed,
-        is_learner,
         stopping: watch::Sender::new(false),
         _lock: lock,
     }));
     Duties::start(&node, no_space);
     Ok((node, steps))
+}
+
+/// What tells users' tokens and passwords.
+fn logins(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Arc<Tokens>, Passwords), StartError> {
+    let auth = &config.auth;
+    let tokens = Tokens::new(&auth.token, auth.token_ttl, Arc::clone(clock))?;
+    Ok((Arc::new(tokens), Passwords::start(auth.bcrypt_cost, Arc::clone(clock))?))
+}
+
+fn checkpointer(
+    store: &Arc<Store>,
+    mvcc: &Arc<Mvcc>,
+    lessor: &Arc<Mutex<Lessor>>,
+    clock: &Arc<dyn Clock>,
+    pace: CheckpointPace,
+    used: (i64, u64),
+) -> Checkpointer {
+    let (store, mvcc) = (Arc::clone(store), Arc::clone(mvcc));
+    Checkpointer::new(store, mvcc, Arc::clone(lessor), Arc::clone(clock), pace, used)
+}
+
+type Work = (Sweeper, Vec<std::thread::JoinHandle<()>>, Option<Steps>);
+
+/// Threads that apply and sweep, or the steps that stand for them.
+fn work(
+    turns: Option<raft::Turns>,
+    raft: &raft::Handle,
+    store: &Arc<Store>,
+    applier: Applier,
+    committed: Receiver<Vec<raft::Committed>>,
+    sweeper: SweepWorker,
+) -> Result<Work, StartError> {
+    if let Some(turns) = turns {
+        let (raft, store) = (raft.clone(), Arc::clone(store));
+        let steps = Steps { turns, raft, applier, committed, store, sweeper };
+        return Ok((Sweeper::default(), Vec::new(), Some(steps)));
+    }
+    let thread = std::thread::Builder::new().name("apply".into());
+    let thread = thread.spawn(move || applier.run(&committed))?;
+    Ok((Sweeper::start(sweeper)?, vec![thread], None))
 }
 
 fn quota_bytes(config: &Config) -> i64 {

@@ -15,7 +15,9 @@ use super::{CLUSTER_VERSION, Error, Node, Op};
 use crate::limits;
 use crate::metrics;
 use crate::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
-use crate::pb::{AlarmType, CompactionRequest, LeaseRevokeRequest};
+use crate::pb::{
+    AlarmType, CompactionRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest,
+};
 use crate::planted::{self, Bug};
 
 /// How often etcd looks for expired leases.
@@ -149,7 +151,7 @@ impl Node {
         let others = members.iter().filter(|member| member.id != inner.member_id);
         let asked = others.map(|member| async {
             let limit = limits::ASK_LEADER_TIMEOUT;
-            let answered = inner.peers.ask(member.id, "/version", None, limit).await?;
+            let answered = inner.circle.peers.ask(member.id, "/version", None, limit).await?;
             let versions: serde_json::Value = serde_json::from_slice(&answered.body).ok()?;
             minor_of(versions.get("etcdserver")?.as_str()?)
         });
@@ -172,7 +174,13 @@ impl Node {
         loop {
             inner.clock.sleep(EXPIRY_INTERVAL).await;
             let now = inner.clock.now();
+            self.checkpoint_leases().await;
             let expired = inner.lessor.lock().expired(now, now + REVOKE_RETRY, per_interval);
+            // A leader that others have replaced would not know what they renewed. What it does not
+            // revoke comes up again.
+            if expired.is_empty() || !self.still_leads().await {
+                continue;
+            }
             let revokes = futures_util::stream::iter(expired).map(|id| async move {
                 match self.propose_own(Op::LeaseRevoke(LeaseRevokeRequest { id })).await {
                     Ok(_) => metrics::lease_expired().inc(),
@@ -185,6 +193,35 @@ impl Node {
             });
             let mut revokes = revokes.buffer_unordered(limits::LEASE_REVOKES_PENDING_MAX);
             while revokes.next().await.is_some() {}
+        }
+    }
+
+    async fn still_leads(&self) -> bool {
+        self.barrier().await.is_ok()
+            && self.0.lessor.lock().is_leader()
+            && (self.0.raft.status().leader == self.0.member_id
+                || planted::is(Bug::OldLeaderRevokes))
+    }
+
+    /// Notes in the log how long leases have left, so that the next leader does not begin anew.
+    async fn checkpoint_leases(&self) {
+        let leases_max = limits::LEASE_CHECKPOINT_LEASES_MAX;
+        loop {
+            let due = self.0.lessor.lock().due_checkpoints(self.0.clock.now(), leases_max);
+            if due.is_empty() {
+                return;
+            }
+            let is_last = due.len() < leases_max;
+            let note = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
+            let checkpoints = due.into_iter().map(note).collect();
+            let request = LeaseCheckpointRequest { checkpoints };
+            if let Err(error) = self.propose_own(Op::LeaseCheckpoint(request)).await {
+                tracing::warn!(%error, "failed to checkpoint leases");
+                return;
+            }
+            if is_last {
+                return;
+            }
         }
     }
 

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use http::StatusCode;
 use prost::Message;
 
-use super::{Error, LeaseInfo, Node};
+use super::{Error, LeaseInfo, Node, Op};
 use crate::auth::{Credentials, Demand, LeaseKeys, demand};
 use crate::lease::Renewal;
 use crate::limits;
+use crate::metrics;
 use crate::pb::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
+use crate::pb::{LeaseCheckpoint, LeaseCheckpointRequest};
 use crate::pb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest};
 use crate::raft::peer::Answered;
 
@@ -43,19 +45,25 @@ impl Node {
         let inner = &self.0;
         self.barrier().await?;
         loop {
-            let renewal = {
-                let mut lessor = inner.lessor.lock();
-                if !lessor.is_leader() {
-                    return Err(Error::NotLeader);
-                }
-                lessor.renew(id, inner.clock.now())
-            };
+            let renewal = inner.lessor.lock().renew(id, inner.clock.now());
             match renewal {
-                Renewal::Renewed { ttl_seconds } => return Ok(ttl_seconds),
+                Renewal::Renewed { ttl_seconds } => {
+                    metrics::lease_renewed().inc();
+                    return Ok(ttl_seconds);
+                }
+                Renewal::NotLeader => return Err(Error::NotLeader),
+                Renewal::Remainder => self.forget_remainder(id).await?,
                 Renewal::NotFound => return Ok(0),
                 Renewal::Expired => inner.clock.sleep(Duration::from_millis(50)).await,
             }
         }
+    }
+
+    /// Takes back what the log says of how long a lease has left.
+    async fn forget_remainder(&self, id: i64) -> Result<(), Error> {
+        let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
+        self.propose_own(Op::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints })).await?;
+        Ok(())
     }
 
     pub async fn lease_time_to_live(
@@ -132,7 +140,7 @@ impl Node {
                     return Err(Error::Stopped);
                 };
                 let limit = limits::ASK_LEADER_TIMEOUT;
-                let answered = inner.peers.ask(id, path, Some(body.clone()), limit).await;
+                let answered = inner.circle.peers.ask(id, path, Some(body.clone()), limit).await;
                 if let Some(answered) = answered
                     && matches!(answered.status, StatusCode::OK | StatusCode::NOT_FOUND)
                 {

@@ -48,6 +48,10 @@ pub(super) struct Circle {
 }
 
 impl Circle {
+    pub(super) fn new(id: u64, peers: Arc<Peers>) -> Self {
+        Self { id, peers, removed: watch::Sender::new(None), is_learner: Arc::default() }
+    }
+
     /// Lets the members that the store knows talk to raft; one that joins has been told of some.
     pub(super) fn start(
         &self,
@@ -68,6 +72,15 @@ impl Circle {
         }
         let events = Events { waits: Arc::clone(waits), removed: self.removed.clone() };
         self.peers.start(raft.clone(), Arc::new(events));
+    }
+
+    /// A snapshot brought another membership.
+    pub(super) fn replaced(&self, members: &Members) {
+        for member in members.list() {
+            self.peers.update(member.id, member.peer_ur_ls);
+        }
+        members.removed().for_each(|id| self.peers.remove(id));
+        self.set_learner(members.get(self.id).is_some_and(|member| member.is_learner));
     }
 
     fn set_learner(&self, is_learner: bool) {
@@ -272,7 +285,7 @@ impl Node {
         let leader = *self.0.leader.borrow();
         let path = format!("/members/promote/{id}");
         let (body, limit) = (Some(bytes::Bytes::new()), limits::ASK_LEADER_TIMEOUT);
-        let answered = self.0.peers.ask(leader, &path, body, limit).await?;
+        let answered = self.0.circle.peers.ask(leader, &path, body, limit).await?;
         let text = String::from_utf8_lossy(&answered.body);
         match answered.status {
             StatusCode::OK => {
@@ -329,7 +342,7 @@ impl Node {
             return Err(Error::MemberNotEnoughStarted);
         }
         // A member that is down takes part in no quorum.
-        if id != self.0.member_id && self.0.peers.connected_for(id).is_none() {
+        if id != self.0.member_id && self.0.circle.peers.connected_for(id).is_none() {
             return Ok(());
         }
         let all = members.voters().count();
@@ -342,7 +355,7 @@ impl Node {
     /// Voters that this member has been connected to for a while, and itself.
     fn healthy_voters(&self, members: &Members) -> usize {
         let is_healthy = |id: u64| {
-            let connected = self.0.peers.connected_for(id);
+            let connected = self.0.circle.peers.connected_for(id);
             id == self.0.member_id || connected > Some(limits::PEER_HEALTHY_AFTER)
         };
         members.voters().filter(|member| is_healthy(member.id)).count()
@@ -394,7 +407,7 @@ impl Node {
         }
         let voters: Vec<u64> = inner.members.read().voters().map(|member| member.id).collect();
         let connected =
-            voters.into_iter().filter_map(|id| Some((inner.peers.connected_for(id)?, id)));
+            voters.into_iter().filter_map(|id| Some((inner.circle.peers.connected_for(id)?, id)));
         let (_, to) = connected.filter(|(_, id)| *id != own).max().ok_or(Error::Unhealthy)?;
         self.transfer_to(to).await
     }

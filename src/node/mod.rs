@@ -26,6 +26,7 @@ mod checkpointer;
 mod duties;
 mod error;
 mod ids;
+mod install;
 mod leases;
 mod membership;
 mod passwords;
@@ -43,7 +44,7 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -71,6 +72,7 @@ pub use auto_compact::Retention;
 pub use boot::{StartError, Surroundings};
 pub use checkpointer::CheckpointPace;
 pub use error::Error;
+pub use install::{InstallError, restore_store};
 pub use membership::Join;
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
@@ -78,6 +80,7 @@ pub use steps::Steps;
 pub use watching::{WatchError, WatchStream};
 
 use ids::RequestIds;
+use membership::Circle;
 use passwords::Passwords;
 use sweeper::Sweeper;
 use waits::{AppliedWaits, Waits};
@@ -142,7 +145,7 @@ struct Inner {
     member_id: u64,
     cluster_id: u64,
     raft: raft::Handle,
-    peers: Arc<Peers>,
+    circle: Circle,
     raft_threads: Mutex<Option<raft::Raft>>,
     store: Arc<Store>,
     mvcc: Arc<Mvcc>,
@@ -161,8 +164,6 @@ struct Inner {
     ready: watch::Sender<bool>,
     leader: watch::Sender<u64>,
     fatal: watch::Sender<Option<String>>,
-    removed: watch::Sender<Option<Duration>>,
-    is_learner: Arc<AtomicBool>,
     stopping: watch::Sender<bool>,
     _lock: store::DirLock,
 }
@@ -265,10 +266,10 @@ impl Node {
         propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
     ) -> Result<Reply, Error> {
         let inner = &self.0;
-        let mut leader = inner.leader.subscribe();
         loop {
-            if leader.wait_for(|id| *id != 0).await.is_err() {
-                return Err(Error::Stopped);
+            // A watch wakes who waits for it in an order of its own, another one in each run.
+            while *inner.leader.borrow() == 0 {
+                inner.clock.sleep(limits::PROPOSE_RETRY).await;
             }
             let (reply, _forget) = inner.waits.register(id);
             propose(&inner.raft)?;
@@ -459,17 +460,17 @@ impl Node {
 
     /// What answers peers' requests below `/raft`.
     pub fn peers(&self) -> &Arc<Peers> {
-        &self.0.peers
+        &self.0.circle.peers
     }
 
     /// Whether this member only follows, and has no vote.
     pub fn is_learner(&self) -> bool {
-        self.0.is_learner.load(Ordering::Relaxed)
+        self.0.circle.is_learner.load(Ordering::Relaxed)
     }
 
     /// Set when this member was removed from the cluster: it has to end, after this time.
     pub fn removed(&self) -> watch::Receiver<Option<Duration>> {
-        self.0.removed.subscribe()
+        self.0.circle.removed.subscribe()
     }
 
     /// Why the member cannot go on, once it cannot.

@@ -15,7 +15,7 @@ use crate::store::{self, Bucket, Frozen, Pair, Store, schema};
 use crate::types::Revision;
 
 /// etcd's bucket of the rows.
-const KEY_BUCKET: &str = "key";
+pub(super) const KEY_BUCKET: &str = "key";
 
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {

@@ -14,6 +14,7 @@ use crate::pb::{
     AuthUserChangePasswordRequest, AuthUserGrantRoleRequest, AuthUserRevokeRoleRequest,
     AuthenticateRequest, CompactionRequest, LeaseGrantRequest, PutRequest,
 };
+use crate::store::{self, Store};
 
 fn config(dir: &std::path::Path) -> Config {
     Config {
@@ -271,5 +272,49 @@ async fn more_logins_than_can_be_worked_off_are_refused() {
     assert!(
         results.iter().filter(|result| result.is_ok()).count() >= limits::PASSWORDS_PENDING_MAX
     );
+    node.stop().await;
+}
+
+fn whole(store: &Store) -> Vec<u8> {
+    let mut snapshot = Snapshot::new(store).unwrap();
+    let mut file = Vec::new();
+    while let Some(piece) = snapshot.next_piece().unwrap() {
+        file.extend_from_slice(&piece);
+    }
+    assert_eq!(file.len() as u64, snapshot.file_bytes());
+    file
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_holds_everything_and_a_damaged_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    for n in 0..300 {
+        node.propose(&Credentials::default(), put(&format!("key {}", n % 70), &"x".repeat(n * 40)))
+            .await
+            .unwrap();
+    }
+    let grant = Op::LeaseGrant(LeaseGrantRequest { id: 7, ttl: 1000 });
+    node.propose(&Credentials::default(), grant).await.unwrap();
+    let delete = crate::pb::DeleteRangeRequest { key: "key 3".into(), ..Default::default() };
+    node.propose(&Credentials::default(), Op::DeleteRange(delete)).await.unwrap();
+    let compaction = Op::Compaction(CompactionRequest { revision: 100, physical: true });
+    node.propose(&Credentials::default(), compaction).await.unwrap();
+    node.0.store.flush().unwrap();
+    let file = whole(&node.0.store);
+
+    let path = dir.path().join("file");
+    std::fs::write(&path, &file).unwrap();
+    let restore = |path: &std::path::Path| {
+        let db = tempfile::tempdir().unwrap();
+        let options = store::Options::new(Arc::new(SystemClock::new()));
+        let file = std::fs::File::open(path).unwrap();
+        restore_store(&file, &db.path().join("db"), options).map(|(store, _)| whole(&store))
+    };
+    assert!(restore(&path).unwrap() == file, "read back and written again, it is the same file");
+    for cut in [0, 5000, file.len() / 2, file.len() - 1] {
+        std::fs::write(&path, &file[..cut]).unwrap();
+        assert!(restore(&path).is_err(), "cut at {cut}");
+    }
     node.stop().await;
 }

@@ -9,7 +9,7 @@ use raft::eraftpb::{
     ConfChange, ConfChangeSingle, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message,
     MessageType,
 };
-use raft::{RawNode, Ready, StateRole};
+use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 
 use super::drain::TracingDrain;
 use super::log::{Batch, Place, SnapshotRecord};
@@ -76,6 +76,13 @@ pub enum Event {
     },
     TransferLeader(u64),
     Unreachable(u64),
+    /// Another member sent a snapshot, which is on disk and checked.
+    ReceiveSnapshot(Message),
+    /// A snapshot that was sent has arrived, or not.
+    SnapshotSent {
+        to: u64,
+        arrived: bool,
+    },
 }
 
 /// What is to be done, in this order.
@@ -128,18 +135,28 @@ pub enum Committed {
         term: u64,
         change: ConfChange,
     },
+    /// The state up to here is that of a snapshot, whatever was applied before.
+    Snapshot {
+        index: u64,
+        term: u64,
+        conf_state: ConfState,
+    },
 }
 
 impl Committed {
     pub fn index(&self) -> u64 {
         match self {
-            Self::Normal { index, .. } | Self::ConfChange { index, .. } => *index,
+            Self::Normal { index, .. }
+            | Self::ConfChange { index, .. }
+            | Self::Snapshot { index, .. } => *index,
         }
     }
 
     pub fn term(&self) -> u64 {
         match self {
-            Self::Normal { term, .. } | Self::ConfChange { term, .. } => *term,
+            Self::Normal { term, .. }
+            | Self::ConfChange { term, .. }
+            | Self::Snapshot { term, .. } => *term,
         }
     }
 }
@@ -178,6 +195,10 @@ pub struct Core {
     /// Committed before this start; until it is applied again there are no elections.
     replay_until: u64,
     leader: Leader,
+    /// A snapshot, until the job that writes its record is durable.
+    installing: Option<(u64, SnapshotRecord)>,
+    /// Index of the last snapshot that replaced the log.
+    restored: u64,
     purged_below: u64,
     proposals_dropped: u64,
     messages_refused: u64,
@@ -225,6 +246,8 @@ impl Core {
             held: None,
             replay_until,
             leader: Leader::default(),
+            installing: None,
+            restored: 0,
             purged_below: 0,
             proposals_dropped: 0,
             messages_refused: 0,
@@ -317,6 +340,14 @@ impl Core {
             }
             Event::TransferLeader(to) => self.raft.transfer_leader(to),
             Event::Unreachable(id) => self.raft.report_unreachable(id),
+            Event::ReceiveSnapshot(message) => {
+                let admitted = step::admit_snapshot(&self.raft, &message);
+                self.step_admitted(admitted, message, effects);
+            }
+            Event::SnapshotSent { to, arrived } => {
+                let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                self.raft.report_snapshot(to, status);
+            }
         }
     }
 
@@ -341,10 +372,11 @@ impl Core {
             self.persist(Job { number: self.last_number, batch, ..Job::default() }, effects);
         }
         let oldest = self.outstanding.front().map_or(self.ticks, |(_, since)| *since);
-        let stalled = self.ticks - oldest > self.election_ticks;
+        let stalled_ticks = self.ticks - oldest;
+        let stalled = stalled_ticks > self.election_ticks;
         let leads = self.raft.raft.state == StateRole::Leader;
         if leads && stalled && !self.is_alone() {
-            self.give_up_leadership();
+            self.give_up_leadership(stalled_ticks > 2 * self.election_ticks);
         }
         let replaying = self.raft.raft.raft_log.applied < self.replay_until;
         if leads || !(stalled || replaying || self.is_alone()) {
@@ -354,12 +386,16 @@ impl Core {
 
     /// A leader whose disk stalls holds up the cluster: it hands over to the member that is
     /// furthest, and if that takes another election timeout, it steps down.
-    fn give_up_leadership(&mut self) {
+    fn give_up_leadership(&mut self, is_overdue: bool) {
         let raft = &mut self.raft.raft;
+        let id = raft.id;
+        if is_overdue {
+            let term = raft.term;
+            return raft.become_follower(term, 0);
+        }
         if raft.lead_transferee.is_some() {
             return;
         }
-        let id = raft.id;
         let next = raft
             .prs()
             .iter()
@@ -423,21 +459,31 @@ impl Core {
     }
 
     fn receive(&mut self, message: Message, effects: &mut Vec<Effect>) {
-        if let Err(refusal) = step::admit(&self.raft, &message) {
-            if refusal == Refusal::ConfChangePending {
-                return self.take_turns(message, effects);
-            }
-            self.messages_refused += 1;
-            effects.push(Effect::Refused(refusal));
-            return;
+        let admitted = step::admit(&self.raft, &message);
+        if admitted == Err(Refusal::ConfChangePending) {
+            return self.take_turns(message, effects);
         }
         let early = message.get_msg_type() == MessageType::MsgReadIndex
             && self.raft.raft.state == StateRole::Leader
             && !self.raft.raft.commit_to_current_term();
-        if early {
+        if early && admitted.is_ok() {
             if self.forwarded.len() < limits::FORWARDED_READS_MAX {
                 self.forwarded.push_back(message);
             }
+            return;
+        }
+        self.step_admitted(admitted, message, effects);
+    }
+
+    fn step_admitted(
+        &mut self,
+        admitted: Result<(), Refusal>,
+        message: Message,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Err(refusal) = admitted {
+            self.messages_refused += 1;
+            effects.push(Effect::Refused(refusal));
             return;
         }
         // An error says that raft dropped the message; senders repeat or time out.
@@ -480,6 +526,11 @@ impl Core {
         table.placed(places);
         table.evict();
         self.raft.on_persist_ready(number);
+        if let Some((_, record)) = self.installing.take_if(|(job, _)| *job <= number) {
+            let SnapshotRecord { index, term, conf_state } = record;
+            let conf_state = conf_state.unwrap_or_default();
+            effects.push(Effect::Commit(vec![Committed::Snapshot { index, term, conf_state }]));
+        }
         self.release(effects);
     }
 
@@ -514,6 +565,8 @@ impl Core {
             ..ConfChangeV2::default()
         };
         let outcome = match change {
+            // The snapshot that replaced this part of the log knows what came of it.
+            _ if index <= self.restored => Ok(self.raft.raft.prs().conf().to_conf_state()),
             Some(change) => self.raft.apply_conf_change(&change),
             None => self.raft.apply_conf_change(&none()),
         };
@@ -521,16 +574,32 @@ impl Core {
         effects.push(Effect::ConfState { index, outcome });
     }
 
+    /// The first entry that a member which is there still needs, or will need after the snapshot
+    /// that is on its way to it. Only a leader knows.
+    fn needed_by_peers(&self) -> u64 {
+        let raft = &self.raft.raft;
+        if raft.state != StateRole::Leader {
+            return u64::MAX;
+        }
+        let needed = raft.prs().iter().filter(|(_, progress)| progress.recent_active);
+        let needed = needed.map(|(_, progress)| progress.matched.max(progress.pending_snapshot));
+        needed.min().map_or(u64::MAX, |index| index + 1)
+    }
+
     /// Once a segment holds only what is durable elsewhere and no follower needs, it may go.
     fn durable(&mut self, index: u64, term: u64, conf_state: ConfState, effects: &mut Vec<Effect>) {
         let has_peers = self.raft.raft.prs().iter().len() > 1;
-        let table = &mut self.raft.mut_store().table;
+        let needed = self.needed_by_peers();
+        let store = self.raft.mut_store();
+        store.durable = Some((index, term, conf_state.clone()));
+        let table = &mut store.table;
         // A sole member has nobody to catch up, and reads what it keeps at each start.
         let mut below = index;
         if has_peers {
             below = below.saturating_sub(self.config.catch_up_entries);
-            // A member that was away longer can come back only by a snapshot.
-            below = below.min(table.first_of_last_segments(limits::LOG_SEGMENTS_FOR_PEERS));
+            // A member that is further behind comes back by a snapshot.
+            let kept = table.first_of_last_segments(limits::LOG_SEGMENTS_FOR_PEERS);
+            below = below.min(needed.max(kept));
         }
         let (Some(first), Some(kept)) = (table.place(table.first_index()), table.place(below))
         else {
@@ -611,6 +680,7 @@ impl Core {
             self.last_vote = vote.unwrap_or_default();
             self.unsynced_vote = Some(number);
         }
+        let snapshot = self.take_snapshot(&ready);
         let entries = ready.take_entries();
         let table = &mut self.raft.mut_store().table;
         for entry in &entries {
@@ -628,7 +698,7 @@ impl Core {
         }
         if !entries.is_empty() || sync || (!later.is_empty() && !self.outstanding.is_empty()) {
             let hard_state = self.unwritten.take();
-            let batch = Batch { snapshot: None, entries, hard_state };
+            let batch = Batch { snapshot, entries, hard_state };
             self.persist(Job { number, batch, sync, messages: later }, effects);
         } else {
             now.append(&mut later);
@@ -642,6 +712,19 @@ impl Core {
         if !committed.is_empty() {
             self.commit(committed, effects);
         }
+    }
+
+    /// A snapshot takes the log's place. Until it is applied there are no elections: raft would look
+    /// for entries that are gone.
+    fn take_snapshot(&mut self, ready: &Ready) -> Option<SnapshotRecord> {
+        let metadata = ready.snapshot().metadata.as_ref().filter(|metadata| metadata.index > 0)?;
+        let (index, term) = (metadata.index, metadata.term);
+        let record = SnapshotRecord { index, term, conf_state: metadata.conf_state.clone() };
+        self.raft.mut_store().table.restart(index, term);
+        self.restored = index;
+        self.replay_until = self.replay_until.max(index);
+        self.installing = Some((ready.number(), record.clone()));
+        Some(record)
     }
 
     /// Messages that may leave at once, and those that wait until the log is durable.

@@ -45,8 +45,9 @@ mod step;
 mod store;
 
 pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
+pub use self::peer::SnapshotPlace;
 pub use self::runtime::{
-    Handle, Raft, Surroundings, Turns, exists, identity, start, start_stepped,
+    Handle, Raft, Surroundings, Turns, exists, identity, last_snapshot, start, start_stepped,
 };
 pub use self::step::Refusal;
 
@@ -160,8 +161,8 @@ pub trait Observer: Send + Sync {
         let _ = took;
     }
     /// Bytes were written to the log.
-    fn written(&self, bytes: usize) {
-        let _ = bytes;
+    fn written(&self, bytes: usize, took: Duration) {
+        let _ = (bytes, took);
     }
 }
 

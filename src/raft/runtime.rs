@@ -58,6 +58,17 @@ pub fn identity(disk: &dyn Disk, dir: &Path) -> Result<Metadata, Error> {
     Ok(log::identity(disk, dir)?)
 }
 
+/// The last snapshot that the log says is part of the state.
+pub fn last_snapshot(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    options: log::Options,
+) -> Result<Option<SnapshotRecord>, Error> {
+    let options = log::Options { fill_ahead: false, ..options };
+    let (_, _, recovered) = log::open(disk, dir, options)?;
+    Ok(recovered.snapshots.last().cloned())
+}
+
 /// Everything that raft needs from outside.
 pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
@@ -134,7 +145,9 @@ fn open(
         catch_up_entries: config.catch_up_entries,
         nonce: surroundings.clock.random(),
     };
-    let store = Store::new(recovered.table, hard_state, config.conf_state, Some(reader));
+    let durable = (config.applied, config.applied_term, config.conf_state.clone());
+    let mut store = Store::new(recovered.table, hard_state, config.conf_state, Some(reader));
+    store.durable = Some(durable);
     let core = Core::new(core_config, store)?;
     let shared = Arc::new(Shared {
         inbox: Inbox::default(),
@@ -348,6 +361,16 @@ impl Handle {
         self.shared.inbox.event(Event::Unreachable(id))
     }
 
+    /// Hands in another member's snapshot, whose data is on disk and checked.
+    pub fn step_snapshot(&self, message: Message) -> Result<(), Error> {
+        self.shared.inbox.event(Event::ReceiveSnapshot(message))
+    }
+
+    /// Says whether a snapshot reached the member that it was sent to.
+    pub fn report_snapshot(&self, to: u64, arrived: bool) -> Result<(), Error> {
+        self.shared.inbox.event(Event::SnapshotSent { to, arrived })
+    }
+
     pub fn subscribe_leader(&self) -> watch::Receiver<Leader> {
         self.shared.leader.subscribe()
     }
@@ -503,17 +526,18 @@ impl LogWriter {
                 Work::Purge { below, record } => purge = Some((below, record)),
             }
         }
+        let begun = self.clock.now();
         let bytes = self.writer.write()?;
+        let written = self.clock.now();
         if bytes > 0 {
-            self.observer.written(bytes);
+            self.observer.written(bytes, written.saturating_sub(begun));
         }
         if planted::is(Bug::AckBeforeSync) {
             self.transport.send(std::mem::take(&mut messages));
         }
         if sync {
-            let begun = self.clock.now();
             self.writer.sync()?;
-            self.observer.synced(self.clock.now().saturating_sub(begun));
+            self.observer.synced(self.clock.now().saturating_sub(written));
         }
         if !messages.is_empty() {
             self.transport.send(messages);

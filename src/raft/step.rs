@@ -1,7 +1,7 @@
 //! What is let through to the `raft` crate, which panics on messages it does not expect.
 
 use prost::Message as _;
-use raft::eraftpb::{ConfChange, Entry, Message, MessageType};
+use raft::eraftpb::{ConfChange, ConfState, Entry, Message, MessageType};
 use raft::{RawNode, StateRole};
 
 use super::store::Store;
@@ -27,8 +27,10 @@ pub enum Refusal {
     Committed,
     #[error("its index is beyond the log")]
     Index,
-    #[error("snapshots are not taken")]
+    #[error("a snapshot did not come the way of snapshots")]
     Snapshot,
+    #[error("the configuration of a snapshot is not one that this member can be in")]
+    ConfState,
     #[error("a configuration change is under way")]
     ConfChangePending,
     #[error("this member does not take part in elections now")]
@@ -79,7 +81,9 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
         MessageType::MsgSnapshot => Err(Refusal::Snapshot),
         // A follower would pass it on with its term, at which raft panics.
         MessageType::MsgTransferLeader if !leads => Err(Refusal::Election),
-        MessageType::MsgTimeoutNow if raft.raft.prs().is_singleton() => Err(Refusal::Election),
+        MessageType::MsgTimeoutNow if raft.raft.prs().is_singleton() || awaits_snapshot(raft) => {
+            Err(Refusal::Election)
+        }
         MessageType::MsgTransferLeader
         | MessageType::MsgTimeoutNow
         | MessageType::MsgHeartbeatResponse
@@ -88,6 +92,44 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
         | MessageType::MsgRequestPreVote
         | MessageType::MsgRequestPreVoteResponse => Ok(()),
     }
+}
+
+/// Whether entries that are not applied are missing, since a snapshot stands for them.
+fn awaits_snapshot(raft: &RawNode<Store>) -> bool {
+    raft.raft.raft_log.applied + 1 < raft.raft.raft_log.first_index()
+}
+
+/// Checks a snapshot from another member, whose data is there.
+pub(super) fn admit_snapshot(raft: &RawNode<Store>, message: &Message) -> Result<(), Refusal> {
+    if message.msg_type != MessageType::MsgSnapshot as i32 {
+        return Err(Refusal::Type);
+    }
+    let id = raft.raft.id;
+    if message.to != id || message.from == 0 || message.from == id {
+        return Err(Refusal::Address);
+    }
+    let metadata = message.get_snapshot().get_metadata();
+    if metadata.index == 0 {
+        return Err(Refusal::Index);
+    }
+    if metadata.term == 0 || metadata.term > message.term {
+        return Err(Refusal::Term);
+    }
+    // A second one has to wait until the first is installed.
+    if awaits_snapshot(raft) {
+        return Err(Refusal::Snapshot);
+    }
+    let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } =
+        metadata.get_conf_state();
+    let mut ids: Vec<u64> = voters.iter().chain(learners).copied().collect();
+    let is_joint = !voters_outgoing.is_empty() || !learners_next.is_empty() || *auto_leave;
+    let is_member = ids.contains(&id);
+    ids.sort_unstable();
+    let is_sound = ids.first() != Some(&0) && ids.windows(2).all(|pair| pair[0] != pair[1]);
+    if voters.is_empty() || is_joint || !is_member || !is_sound {
+        return Err(Refusal::ConfState);
+    }
+    Ok(())
 }
 
 fn within_log(raft: &RawNode<Store>, index: u64) -> Result<(), Refusal> {

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::log::{Reader, Table};
@@ -10,6 +10,8 @@ use super::log::{Reader, Table};
 /// The log in memory, and the state it was opened with.
 pub struct Store {
     pub(super) table: Table,
+    /// Index, term and configuration of the state on disk, which a snapshot would hold.
+    pub(super) durable: Option<(u64, u64, ConfState)>,
     reader: Option<RefCell<Reader>>,
     initial: RaftState,
 }
@@ -23,7 +25,7 @@ impl Store {
         reader: Option<Reader>,
     ) -> Self {
         let initial = RaftState::new(hard_state, conf_state);
-        Self { table, reader: reader.map(RefCell::new), initial }
+        Self { table, durable: None, reader: reader.map(RefCell::new), initial }
     }
 
     /// Lets go of entries that are applied here and that no other member will ask for soon.
@@ -95,7 +97,16 @@ impl Storage for Store {
         Ok(self.table.last_index())
     }
 
-    fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
-        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    /// What a snapshot would stand for at least. Its data travels apart from raft, and is made when
+    /// it does.
+    fn snapshot(&self, index_min: u64, _: u64) -> raft::Result<Snapshot> {
+        let durable = self.durable.as_ref().filter(|(index, ..)| {
+            *index > 0 && *index >= index_min && *index + 1 >= self.table.first_index()
+        });
+        let (index, term, conf_state) =
+            durable.cloned().ok_or(Error::Store(StorageError::SnapshotTemporarilyUnavailable))?;
+        let conf_state = Some(conf_state);
+        let metadata = Some(SnapshotMetadata { conf_state, index, term });
+        Ok(Snapshot { metadata, ..Snapshot::default() })
     }
 }

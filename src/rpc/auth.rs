@@ -108,23 +108,23 @@ impl Server {
         auth_enable AuthEnable AuthEnable(AuthEnableRequest) -> AuthEnableResponse;
         auth_disable AuthDisable AuthDisable(AuthDisableRequest) -> AuthDisableResponse;
         auth_status AuthStatus AuthStatus(AuthStatusRequest) -> AuthStatusResponse;
-        user_add UserAdd AuthUserAdd(AuthUserAddRequest) -> AuthUserAddResponse;
-        user_get UserGet AuthUserGet(AuthUserGetRequest) -> AuthUserGetResponse;
-        user_list UserList AuthUserList(AuthUserListRequest) -> AuthUserListResponse;
-        user_delete UserDelete AuthUserDelete(AuthUserDeleteRequest) -> AuthUserDeleteResponse;
-        user_change_password UserChangePassword AuthUserChangePassword
+        user_add UserAdd UserAdd(AuthUserAddRequest) -> AuthUserAddResponse;
+        user_get UserGet UserGet(AuthUserGetRequest) -> AuthUserGetResponse;
+        user_list UserList UserList(AuthUserListRequest) -> AuthUserListResponse;
+        user_delete UserDelete UserDelete(AuthUserDeleteRequest) -> AuthUserDeleteResponse;
+        user_change_password UserChangePassword UserChangePassword
             (AuthUserChangePasswordRequest) -> AuthUserChangePasswordResponse;
-        user_grant_role UserGrantRole AuthUserGrantRole
+        user_grant_role UserGrantRole UserGrantRole
             (AuthUserGrantRoleRequest) -> AuthUserGrantRoleResponse;
-        user_revoke_role UserRevokeRole AuthUserRevokeRole
+        user_revoke_role UserRevokeRole UserRevokeRole
             (AuthUserRevokeRoleRequest) -> AuthUserRevokeRoleResponse;
-        role_add RoleAdd AuthRoleAdd(AuthRoleAddRequest) -> AuthRoleAddResponse;
-        role_get RoleGet AuthRoleGet(AuthRoleGetRequest) -> AuthRoleGetResponse;
-        role_list RoleList AuthRoleList(AuthRoleListRequest) -> AuthRoleListResponse;
-        role_delete RoleDelete AuthRoleDelete(AuthRoleDeleteRequest) -> AuthRoleDeleteResponse;
-        role_grant_permission RoleGrantPermission AuthRoleGrantPermission
+        role_add RoleAdd RoleAdd(AuthRoleAddRequest) -> AuthRoleAddResponse;
+        role_get RoleGet RoleGet(AuthRoleGetRequest) -> AuthRoleGetResponse;
+        role_list RoleList RoleList(AuthRoleListRequest) -> AuthRoleListResponse;
+        role_delete RoleDelete RoleDelete(AuthRoleDeleteRequest) -> AuthRoleDeleteResponse;
+        role_grant_permission RoleGrantPermission RoleGrantPermission
             (AuthRoleGrantPermissionRequest) -> AuthRoleGrantPermissionResponse;
-        role_revoke_permission RoleRevokePermission AuthRoleRevokePermission
+        role_revoke_permission RoleRevokePermission RoleRevokePermission
             (AuthRoleRevokePermissionRequest) -> AuthRoleRevokePermissionResponse;
     }
 }

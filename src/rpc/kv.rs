@@ -154,7 +154,8 @@ struct Chunks {
 
 impl Chunks {
     fn new(server: Arc<Server>, who: Credentials, mut request: RangeRequest) -> Self {
-        let left = if request.limit <= 0 { i64::MAX } else { request.limit };
+        // A negative limit asks for all rows in one piece, as it does of a range on its own.
+        let left = if request.limit == 0 { i64::MAX } else { request.limit };
         if !request.count_only {
             request.limit = STREAM_CHUNK_ROWS.min(left);
         }

@@ -22,6 +22,8 @@ mod listen;
 mod log;
 mod notify;
 #[cfg(test)]
+mod snapshot_tests;
+#[cfg(test)]
 mod tests;
 mod url;
 
@@ -244,6 +246,7 @@ async fn run(config: Config, arguments: &[String]) -> Result<End, String> {
     tracing::info!("listen-client-urls" = ?urls(&config.listen_client_urls), "configuring client listeners");
     let clients = listen::bind(&config.listen_client_urls)?;
     let probes = listen::bind(&config.listen_metrics_urls)?;
+    say_settings(&config);
     let node = open(&config).await?;
     say_gates(&config);
 
@@ -412,6 +415,36 @@ fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> 
             bcrypt_cost: config.bcrypt_cost,
         },
     }
+}
+
+/// What an operator looks for first in the log of a member that behaves oddly.
+fn say_settings(config: &Config) {
+    let urls = |urls: &[url::Url]| urls.iter().map(url::Url::to_string).collect::<Vec<_>>();
+    tracing::info!(
+        "etcd-version" = VERSION,
+        name = config.name.as_str(),
+        "data-dir" = %config.data_dir.display(),
+        "wal-dir" = %config.wal_dir.clone().unwrap_or_default().display(),
+        "heartbeat-interval" = %format!("{:?}", config.heartbeat),
+        "election-timeout" = %format!("{:?}", config.election),
+        "snapshot-count" = config.snapshot_count,
+        "snapshot-catchup-entries" = config.catch_up_entries,
+        "initial-advertise-peer-urls" = ?urls(&config.advertise_peer_urls),
+        "listen-peer-urls" = ?urls(&config.listen_peer_urls),
+        "advertise-client-urls" = ?urls(&config.advertise_client_urls),
+        "listen-client-urls" = ?urls(&config.listen_client_urls),
+        "listen-metrics-urls" = ?urls(&config.listen_metrics_urls),
+        cors = ?config.origins,
+        "host-whitelist" = ?config.hosts,
+        "initial-cluster" = config.initial_cluster.as_str(),
+        "initial-cluster-state" = if config.new_cluster { "new" } else { "existing" },
+        "initial-cluster-token" = config.token.as_str(),
+        "quota-backend-bytes" = config.quota_bytes,
+        "max-request-bytes" = config.max_request_bytes,
+        "max-concurrent-streams" = config.max_concurrent_streams,
+        "max-learners" = config.max_learners,
+        "starting an etcd server"
+    );
 }
 
 fn say_gates(config: &Config) {

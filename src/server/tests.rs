@@ -11,7 +11,6 @@ use tonic::transport::Channel;
 use tonic::{Code, Request};
 
 use super::*;
-use crate::pb::auth_client::AuthClient;
 use crate::pb::cluster_client::ClusterClient;
 use crate::pb::health::health_client::HealthClient;
 use crate::pb::health::{HealthCheckRequest, ServingStatus};
@@ -25,7 +24,7 @@ use crate::pb::v3electionpb::{
 use crate::pb::v3lockpb::lock_client::LockClient;
 use crate::pb::v3lockpb::{LockRequest, UnlockRequest};
 use crate::pb::{
-    AlarmRequest, AuthStatusRequest, CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
+    AlarmRequest, CompactionRequest, DefragmentRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
     LeaseTimeToLiveRequest, MemberListRequest, PutRequest, RangeRequest, StatusRequest,
 };
 
@@ -140,12 +139,12 @@ async fn refusals_have_etcds_codes_and_texts() {
             "etcdserver: mvcc: required revision is a future revision",
         ),
         (
-            AuthClient::new(member.channel.clone())
-                .auth_status(AuthStatusRequest {})
+            MaintenanceClient::new(member.channel.clone())
+                .defragment(DefragmentRequest {})
                 .await
                 .unwrap_err(),
             12,
-            "rusd does not support etcdserverpb.Auth.AuthStatus yet",
+            "rusd does not support etcdserverpb.Maintenance.Defragment yet",
         ),
         (
             MaintenanceClient::new(member.channel.clone())

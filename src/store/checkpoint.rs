@@ -15,6 +15,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use super::{Error, Opened, Store, dir};
 use crate::limits::CHECKPOINT_SYNC_BYTES;
@@ -103,7 +104,7 @@ impl Store {
     /// Begins a checkpoint. It replaces the one before when it is published, not earlier; there must
     /// be one at a time.
     pub fn begin_checkpoint(&self) -> Result<CheckpointWriter, Error> {
-        let path = self.generation_dir.join(FILE);
+        let path = self.place.read().1.join(FILE);
         let temporary = path.with_extension("tmp");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
@@ -113,8 +114,8 @@ impl Store {
             path,
             temporary,
             blocks,
-            store_id: self.id,
-            generation: self.generation,
+            store_id: self.id.load(Ordering::Relaxed),
+            generation: self.generation(),
             is_published: false,
         };
         // The place of the head, which is known at the end.
@@ -125,7 +126,7 @@ impl Store {
     /// The checkpoint, if it serves the store as it was opened. Damage in its payload shows as an
     /// error while it is read: what was read until then must be thrown away.
     pub fn read_checkpoint(&self, opened: &Opened) -> Result<CheckpointReader, Unusable> {
-        let reader = open(&self.generation_dir.join(FILE))?;
+        let reader = open(&self.place.read().1.join(FILE))?;
         match reader.binding.serves(opened) {
             true => Ok(reader),
             false => Err(Unusable::OtherState(reader.binding)),

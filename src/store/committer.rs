@@ -114,8 +114,8 @@ pub(super) struct Queue {
 
 impl Queue {
     fn job_is_ready(&self) -> bool {
-        Arc::strong_count(&self.holds) == 1
-            && self.jobs.front().is_some_and(|job| job.after_seal <= self.sealed)
+        let is_held = Arc::strong_count(&self.holds) > 1;
+        !is_held && self.jobs.front().is_some_and(|job| job.after_seal <= self.sealed)
     }
 
     fn has_entries(&self) -> bool {

@@ -116,6 +116,18 @@ pub(super) fn generation_dir(db: &Path, generation: u64) -> PathBuf {
     db.join(format!("gen-{generation}"))
 }
 
+/// The generations that have a directory.
+pub(super) fn generations(db: &Path) -> Result<Vec<u64>, Error> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(db).map_err(Error::io(db))? {
+        let name = entry.map_err(Error::io(db))?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("gen-"));
+        found.extend(number.and_then(|number| number.parse::<u64>().ok()));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
 /// Whether `db` holds nothing, so that a store may be made there.
 pub fn is_missing(db: &Path) -> Result<bool, Error> {
     match fs::read_dir(db) {

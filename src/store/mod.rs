@@ -34,6 +34,7 @@ mod committer;
 mod dir;
 mod env;
 mod error;
+mod generation;
 mod record;
 pub mod schema;
 mod snapshot;
@@ -47,7 +48,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,6 +58,7 @@ use tokio::sync::oneshot;
 pub use checkpoint::{CheckpointBinding, CheckpointReader, CheckpointWriter, Unusable};
 pub use dir::{DirLock, is_missing, lay_out, lock, refuse_foreign};
 pub use error::Error;
+pub use generation::{Building, has_other, settle};
 pub use schema::Bucket;
 pub use snapshot::Frozen;
 
@@ -136,9 +138,9 @@ pub struct Sizes {
 pub struct Store {
     shared: Arc<Shared>,
     committer: Mutex<Option<JoinHandle<()>>>,
-    generation_dir: PathBuf,
-    generation: u64,
-    id: u64,
+    /// The generation in use and its directory.
+    place: RwLock<(u64, PathBuf)>,
+    id: AtomicU64,
 }
 
 impl Store {
@@ -153,9 +155,16 @@ impl Store {
         check::check(&generation_dir.join(env::DATA_FILE))?;
         let env = Env::open(&generation_dir)?;
         let opened = read_opened(&env, created, generation)?;
+        let store = Self::over(db, env, &opened, options)?;
+        store.shared.reserve.take();
+        store.start_committer(db)?;
+        Ok((store, opened))
+    }
+
+    /// A store over a generation, without its committer.
+    fn over(db: &Path, env: Env, opened: &Opened, options: Options) -> Result<Self, Error> {
         let sizes = env.read()?.sizes()?;
         let reserve = Reserve::new(db, options.reserve_bytes);
-        reserve.take();
         let position = (opened.consistent_index, opened.term);
         let queue = Queue { position, durable: position, ..Queue::default() };
         let shared = Arc::new(Shared {
@@ -172,15 +181,10 @@ impl Store {
             rows_pushed: AtomicU64::new(0),
             held: Mutex::default(),
         });
-        let spawn = || {
-            let committer = Arc::clone(&shared);
-            let builder = thread::Builder::new().name("committer".to_owned());
-            builder.spawn(move || committer::run(&committer)).map_err(Error::io(db))
-        };
-        let committer = shared.options.committer.then(spawn).transpose()?;
-        let committer = Mutex::new(committer);
-        let id = opened.id;
-        Ok((Self { shared, committer, generation_dir, generation, id }, opened))
+        let generation = opened.generation;
+        let place = RwLock::new((generation, dir::generation_dir(db, generation)));
+        let id = AtomicU64::new(opened.id);
+        Ok(Self { shared, committer: Mutex::default(), place, id })
     }
 
     /// Adds a row to the entry being applied. It is readable at once.
@@ -337,6 +341,10 @@ impl Store {
     /// Sizes as of the last commit.
     pub fn sizes(&self) -> Sizes {
         *self.shared.sizes.lock()
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.place.read().0
     }
 
     /// Stands for all that was pushed until now, the entry being applied included.

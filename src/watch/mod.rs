@@ -128,6 +128,20 @@ impl Hub {
         registry.revision = revision;
     }
 
+    /// The state was replaced by one at `revision`, which readers already see. What happened between
+    /// is in its history, or compacted away.
+    pub fn replace(&self, revision: i64) {
+        let mut registry = self.registry.lock();
+        let after = registry.revision + 1;
+        for watcher in registry.watchers.values_mut() {
+            if let State::Live { start } = watcher.state {
+                watcher.state = State::Lagging { next: start.max(after) };
+                watcher.queue.mark_lagging();
+            }
+        }
+        registry.revision = registry.revision.max(revision);
+    }
+
     /// A stream of watchers with one consumer.
     pub fn stream(self: &Arc<Self>) -> Stream {
         Stream::new(Arc::clone(self))

@@ -55,6 +55,22 @@ fn etcds_directory_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_start_says_what_it_was_told() {
+    let member = Member::start();
+    let log = member.log();
+    let line = log.lines().find(|line| line.contains("starting an etcd server")).unwrap();
+    for setting in [
+        "\"name\":\"one\"".to_owned(),
+        format!("\"data-dir\":\"{}\"", member.data().display()),
+        format!("\"listen-client-urls\":[\"http://{}\"]", member.address),
+        "\"election-timeout\":\"1s\"".to_owned(),
+        "\"snapshot-catchup-entries\":5000".to_owned(),
+    ] {
+        assert!(line.contains(&setting), "{setting} in {line}");
+    }
+}
+
+#[test]
 fn a_file_stands_for_the_flags_and_the_log_may_live_elsewhere() {
     let root = tempfile::tempdir().unwrap();
     let path = |name: &str| root.path().join(name);

@@ -296,9 +296,7 @@ async fn carry_out(node: &Node, ask: Ask) -> Result<Answer, Error> {
         Ask::Range(range) => {
             return node.range(&Credentials::default(), &range).await.map(Answer::Range);
         }
-        Ask::Renew(id) => {
-            return node.lease_renew(&Credentials::default(), id).await.map(Answer::Ttl);
-        }
+        Ask::Renew(id) => return node.lease_renew_here(id).await.map(Answer::Ttl),
         Ask::Put(put) => Op::Put(put),
         Ask::Delete(delete) => Op::DeleteRange(delete),
         Ask::Txn(txn) => Op::Txn(txn),

@@ -61,11 +61,10 @@ impl Model {
         let no_space = !self.without_space.is_empty();
         match op {
             Op::Put(_) | Op::LeaseGrant(_) if no_space => {}
-            Op::Put(put) => {
-                if put.lease == 0 || self.leases.contains_key(&put.lease) {
-                    self.put(put);
-                }
+            Op::Put(put) if put.lease == 0 || self.leases.contains_key(&put.lease) => {
+                self.put(put);
             }
+            Op::Put(_) => {}
             Op::DeleteRange(delete) => self.delete(&delete.key, &delete.range_end),
             Op::Txn(txn) => {
                 let puts = |ops: &[RequestOp]| {
@@ -85,11 +84,12 @@ impl Model {
                     }
                 }
             }
-            Op::Compaction(compaction) => {
-                if compaction.revision > self.compacted && compaction.revision <= self.revision {
-                    self.compacted = compaction.revision;
-                }
+            Op::Compaction(compaction)
+                if (self.compacted + 1..=self.revision).contains(&compaction.revision) =>
+            {
+                self.compacted = compaction.revision;
             }
+            Op::Compaction(_) => {}
             Op::LeaseGrant(grant) => {
                 self.leases.entry(grant.id).or_default();
             }

@@ -113,6 +113,8 @@ impl Oracle {
         let data = match committed {
             Committed::Normal { data, .. } => data.clone(),
             Committed::ConfChange { change, .. } => Bytes::from(change.encode_to_vec()),
+            // It stands for entries that others applied.
+            Committed::Snapshot { .. } => return,
         };
         if let Some(known) = self.entries.get(index as usize - 1) {
             assert_eq!(*known, (term, data), "two histories: entry {index} was applied as another");
@@ -218,8 +220,8 @@ impl Oracle {
     }
 
     fn next_event(&self, range: &KeyRange, cursor: usize) -> Option<(usize, &model::Change)> {
-        let rest = self.model.changes.iter().enumerate().skip(cursor);
-        rest.filter(|(_, change)| range.contains(&change.key)).next()
+        let mut rest = self.model.changes.iter().enumerate().skip(cursor);
+        rest.find(|(_, change)| range.contains(&change.key))
     }
 
     /// A watcher got changes of whole transactions; they must be the next ones. Returns where it is

@@ -43,7 +43,7 @@ const WORKERS: usize = 6;
 enum Event {
     Work(usize, u64, Worker),
     Tick(usize, u64),
-    Deliver(Message),
+    Deliver(Box<Message>),
     Client(usize),
     Watch(usize),
     Fault,
@@ -277,7 +277,7 @@ impl World {
                     self.arm(member, Worker::Raft, 0);
                 }
             }
-            Event::Deliver(message) => self.deliver(message),
+            Event::Deliver(message) => self.deliver(*message),
             Event::Client(client) => self.client(client),
             Event::Watch(watcher) => self.watch(watcher),
             Event::Fault => self.fault(),
@@ -456,10 +456,10 @@ impl World {
             let once = kind == PROPOSE || kind == READ_INDEX;
             if !once && faults && self.chance.one_in(self.plan.repeat_odds) {
                 let delay = self.delay();
-                self.at(delay, Event::Deliver(message.clone()));
+                self.at(delay, Event::Deliver(Box::new(message.clone())));
             }
             let delay = self.delay();
-            self.at(delay, Event::Deliver(message));
+            self.at(delay, Event::Deliver(Box::new(message)));
         }
     }
 

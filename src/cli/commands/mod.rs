@@ -20,6 +20,7 @@ mod put;
 mod role;
 mod signals;
 mod snapshot;
+mod snapshot_status;
 mod txn;
 mod user;
 mod version;
@@ -34,6 +35,7 @@ pub(super) fn run(path: &[&str], context: Context) -> Outcome {
     if context.program == Program::Etcdutl {
         return match path {
             ["version"] => version::run(&context),
+            ["snapshot", "status"] => snapshot_status::run(&context),
             _ => Err(Failure::error(format!("{} is not supported yet", path.join(" ")))),
         };
     }

@@ -170,7 +170,7 @@ impl Member {
         self.applied += 1;
         let (index, now) = (self.applied as u64, self.clock.now());
         let outcome = self.machine.apply(index, 1, data, now).unwrap();
-        let Outcome { request_id, reply, changes, compaction } = outcome;
+        let Outcome { request_id, reply, changes, compaction, operation: _ } = outcome;
         assert_eq!(request_id, index);
         self.unpublished.extend(changes);
         self.sweeps.extend(compaction.map(|(compaction, _)| compaction));

@@ -199,10 +199,18 @@ impl Runner {
             }
             "keepalive" => {
                 let id = command.number("the id")?;
-                vec![match self.member().machine.lessor.lock().renew(id, now) {
+                let mut renewal = self.member().machine.lessor.lock().renew(id, now);
+                if renewal == Renewal::Remainder {
+                    let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
+                    self.propose(Op::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints }));
+                    renewal = self.member().machine.lessor.lock().renew(id, now);
+                }
+                vec![match renewal {
                     Renewal::Renewed { ttl_seconds } => format!("lease {id} ttl {ttl_seconds}"),
                     Renewal::Expired => format!("lease {id} is due and waits for its revocation"),
                     Renewal::NotFound => format!("lease {id} ttl 0"),
+                    Renewal::NotLeader => "not leader".to_owned(),
+                    Renewal::Remainder => format!("lease {id} keeps its remainder"),
                 }]
             }
             "ttl" => {

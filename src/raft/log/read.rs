@@ -252,10 +252,14 @@ impl Scan {
         Ok(())
     }
 
-    /// A snapshot beyond the entries stands in for all that are missing.
+    /// A snapshot beyond the entries stands in for all that are missing, and one that contradicts
+    /// what was not committed in place of all.
     fn snapshot(&mut self, snapshot: SnapshotRecord) {
         self.last_written = self.last_written.max(snapshot.index);
-        if snapshot.index > self.table.last_index() {
+        let logged = self.table.term(snapshot.index);
+        let is_new = snapshot.index > self.state.commit;
+        let contradicts = is_new && logged.is_some_and(|term| term != snapshot.term);
+        if snapshot.index > self.table.last_index() || contradicts {
             self.table.restart(snapshot.index, snapshot.term);
         }
         self.snapshots.push(snapshot);

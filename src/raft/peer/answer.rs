@@ -62,6 +62,12 @@ fn refuse(status: StatusCode, text: &str) -> Answer {
     answer
 }
 
+fn no_content() -> Answer {
+    let mut answer = Response::new(PeerBody::Text(None));
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
+}
+
 impl Peers {
     /// Answers a request whose path begins with `/raft`.
     pub async fn answer<B>(self: &Arc<Self>, request: Request<B>) -> Answer
@@ -73,10 +79,20 @@ impl Peers {
         let mut answer = match (request.method(), path.as_str()) {
             (&Method::GET, "/probing") => self.probe(),
             (&Method::POST, "") => self.take(request).await,
+            (&Method::POST, "/snapshot") => {
+                let (parts, body) = request.into_parts();
+                match self.check(&parts.headers) {
+                    Err(refusal) => *refusal,
+                    Ok(()) => match self.take_snapshot(&parts.headers, body).await {
+                        Ok(()) => no_content(),
+                        Err((status, why)) => refuse(status, &why),
+                    },
+                }
+            }
             (&Method::GET, path) if path.starts_with("/stream/") => {
                 self.stream(path, request.headers())
             }
-            (_, path) if path.is_empty() || path.starts_with("/stream/") => {
+            (_, path) if path.is_empty() || path == "/snapshot" || path.starts_with("/stream/") => {
                 refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
             }
             _ => refuse(StatusCode::NOT_FOUND, "404 page not found"),
@@ -158,9 +174,7 @@ impl Peers {
             return refuse(StatusCode::FORBIDDEN, "error sender not found");
         }
         self.receive(from, message);
-        let mut answer = Response::new(PeerBody::Text(None));
-        *answer.status_mut() = StatusCode::NO_CONTENT;
-        answer
+        no_content()
     }
 
     fn check(&self, headers: &HeaderMap) -> Result<(), Box<Answer>> {

@@ -14,22 +14,26 @@
 //! what matters. Both ends of a silent link notice: the sender puts a sign of life into each stream
 //! and the reader hangs up without one.
 //!
-//! Caveats: snapshots do not travel yet. Until it is proven that this member applies every request
+//! A member that is too far behind for the log gets a snapshot by a request of its own.
+//!
+//! Caveats: until it is proven that this member applies every request
 //! just as etcd does, it neither reads from nor answers members that do not say that they are rusd.
 
 mod answer;
 mod ask;
 mod dial;
 mod frame;
+mod snapshot;
 
 pub use self::answer::PeerBody;
 pub use self::answer::RUSD_VERSION;
 pub use self::ask::{Answered, AskError, ask};
 pub use self::dial::{Dial, Dialing, Link, TcpDial, is_rusd};
+pub use self::snapshot::{IncomingSnapshot, OutgoingSnapshot, SnapshotPlace, Snapshots};
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -69,6 +73,11 @@ pub struct Peers {
     raft: OnceLock<Handle>,
     events: OnceLock<Arc<dyn PeerEvents>>,
     known: RwLock<Known>,
+    me: Weak<Self>,
+    snapshots: OnceLock<Arc<dyn Snapshots>>,
+    /// Held while a snapshot is received.
+    receives_snapshot: tokio::sync::Mutex<()>,
+    snapshots_refused: AtomicU64,
 }
 
 #[derive(Default)]
@@ -108,6 +117,7 @@ struct Peer {
     /// The streams that the peer has dialed.
     streams: Mutex<[Option<Outgoing>; 2]>,
     readers: Mutex<Vec<AbortHandle>>,
+    sends_snapshot: AtomicBool,
     reading: Mutex<Reading>,
 }
 
@@ -131,8 +141,18 @@ impl Peers {
         dial: Arc<dyn Dial>,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Self> {
-        let (raft, events) = (OnceLock::new(), OnceLock::new());
-        Arc::new(Self { config, dial, runtime, raft, events, known: RwLock::default() })
+        Arc::new_cyclic(|me| Self {
+            config,
+            dial,
+            runtime,
+            raft: OnceLock::new(),
+            events: OnceLock::new(),
+            known: RwLock::default(),
+            me: me.clone(),
+            snapshots: OnceLock::new(),
+            receives_snapshot: tokio::sync::Mutex::default(),
+            snapshots_refused: AtomicU64::new(0),
+        })
     }
 
     /// Gives received messages to raft from now on, and dials the peers known so far.
@@ -166,6 +186,7 @@ impl Peers {
             streams: Mutex::default(),
             readers: Mutex::default(),
             reading: Mutex::default(),
+            sends_snapshot: AtomicBool::new(false),
         });
         if let Some(old) = known.peers.insert(id, Arc::clone(&peer)) {
             // It goes on with the streams that it has dialed.
@@ -201,7 +222,7 @@ impl Peers {
         Some(since.elapsed())
     }
 
-    /// Asks a peer, at one of its URLs after the other.
+    /// Asks a peer, at one of its URLs after the other. Before the start nobody is asked.
     pub async fn ask(
         &self,
         id: u64,
@@ -209,6 +230,8 @@ impl Peers {
         body: Option<Bytes>,
         limit: Duration,
     ) -> Option<Answered> {
+        // Before the start, and where messages go another way, nobody is dialed.
+        self.raft.get()?;
         let peer = self.peer(id)?;
         for url in &peer.urls {
             match ask(&*self.dial, url, path, body.clone(), limit).await {
@@ -310,6 +333,10 @@ impl Transport for Peers {
     fn send(&self, messages: Vec<Message>) {
         for message in messages {
             let to = message.to;
+            if message.msg_type == MessageType::MsgSnapshot as i32 {
+                self.send_snapshot(message);
+                continue;
+            }
             let unsent = match self.peer(to) {
                 Some(peer) => peer.send(message),
                 None => Some(message),

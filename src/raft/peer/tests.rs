@@ -169,6 +169,7 @@ impl Member {
                     Committed::ConfChange { index, change, .. } => {
                         self.handle.apply_conf_change(index, Some(change)).unwrap();
                     }
+                    Committed::Snapshot { .. } => panic!("nobody sends snapshots here"),
                 }
             }
             self.handle.applied(self.last);

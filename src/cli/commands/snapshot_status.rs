@@ -1,0 +1,121 @@
+//! `snapshot status`: what a snapshot file holds, after a check of all its pages.
+
+use std::collections::HashSet;
+use std::fs::File;
+
+use prost::Message as _;
+use serde_json::json;
+
+use crate::bbolt::{Error, Item, Reader};
+use crate::cli::context::Context;
+use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::format::Format;
+use crate::cli::go;
+use crate::cli::table::table;
+use crate::pb::KeyValue;
+
+const HEADER: [&str; 5] = ["hash", "revision", "total keys", "total size", "version"];
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Status {
+    hash: u32,
+    revision: u64,
+    keys: usize,
+    size: u64,
+    version: String,
+}
+
+pub(super) fn run(context: &Context) -> Outcome {
+    if context.args.len() != 1 {
+        return Err(Failure::arguments("snapshot status requires exactly one argument"));
+    }
+    let path = context.arg(0);
+    let Some(format) = Format::parse(context.flags.string("write-out")) else {
+        return Err(Failure::new(Exit::BadFeature, "unsupported output format"));
+    };
+    let file = File::open(&path).map_err(|error| {
+        let text = error.to_string();
+        let reason = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+        Failure::error(format!("stat {path}: {reason}"))
+    })?;
+    let status = read(&file).map_err(|error| {
+        Failure::error(match error {
+            Error::NotBbolt(_) => "invalid database".to_owned(),
+            other => format!("snapshot file integrity check failed. 1 errors found.\n{other}"),
+        })
+    })?;
+    let Status { hash, revision, keys, size, version } = &status;
+    let cells = vec![
+        format!("{hash:x}"),
+        revision.to_string(),
+        keys.to_string(),
+        go::size(*size),
+        version.clone(),
+    ];
+    context.printer.out(match format {
+        Format::Simple => cells.join(", ") + "\n",
+        Format::Table => table(&HEADER, &[cells]),
+        Format::Fields => format!(
+            "\"Hash\" : {hash}\n\"Revision\" : {revision}\n\"Keys\" : {keys}\n\
+             \"Size\" : {size}\n\"Version\" : {version}\n"
+        ),
+        Format::Json => format!(
+            "{{\"hash\":{hash},\"revision\":{revision},\"totalKey\":{keys},\
+             \"totalSize\":{size},\"version\":{}}}\n",
+            json!(version)
+        ),
+        Format::Protobuf => {
+            let text = "protobuf not supported as output format";
+            return Err(Failure::new(Exit::BadFeature, text));
+        }
+    });
+    Ok(())
+}
+
+fn read(file: &File) -> Result<Status, Error> {
+    let reader = Reader::open(file)?;
+    reader.check()?;
+    let mut status = Status { size: reader.used_bytes(), ..Status::default() };
+    let mut names = Vec::new();
+    let mut root = reader.cursor(&reader.root());
+    while let Some((name, item)) = root.next()? {
+        match item {
+            Item::Bucket(bucket) => names.push((name.to_vec(), bucket)),
+            Item::Value(_) => return Err(Error::NotBbolt("a pair stands among the buckets")),
+        }
+    }
+    let mut alive = HashSet::new();
+    for (name, bucket) in names {
+        status.hash = crc32c::crc32c_append(status.hash, &name);
+        let mut cursor = reader.cursor(&bucket);
+        while let Some((key, item)) = cursor.next()? {
+            let value = match item {
+                Item::Value(value) => value,
+                Item::Bucket(_) => &[],
+            };
+            status.hash = crc32c::crc32c_append(crc32c::crc32c_append(status.hash, key), value);
+            match name.as_slice() {
+                b"key" => status.count(key, value, &mut alive),
+                b"meta" if key == b"storageVersion" => {
+                    status.version = String::from_utf8_lossy(value).into_owned();
+                }
+                _ => {}
+            }
+        }
+    }
+    status.keys = alive.len();
+    Ok(status)
+}
+
+impl Status {
+    fn count(&mut self, key: &[u8], value: &[u8], alive: &mut HashSet<Vec<u8>>) {
+        let main = key.first_chunk().map(|main| u64::from_be_bytes(*main));
+        self.revision = main.unwrap_or(self.revision);
+        let pair = KeyValue::decode(value).unwrap_or_default();
+        if key.len() == 18 && key.ends_with(b"t") {
+            alive.remove(pair.key.as_ref() as &[u8]);
+        } else {
+            alive.insert(pair.key.to_vec());
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! A snapshot on its way in: received, checked, built into a generation of the store, and at last
+//! put in the place of what is there.
+//!
+//! ```text
+//!   peer ─► incoming file ─► checked ─► gen-N+1, its index and leases in memory ─► raft
+//!   raft: log record durable ─► apply thread: CURRENT, then everything in memory
+//! ```
+//!
+//! Serving goes on until the last step, which takes milliseconds. A crash before the record leaves
+//! litter, one after it is completed by the next start.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use super::boot::{Loaded, StoredConfState, load};
+use super::snapshot::{KEY_BUCKET, Snapshot};
+use crate::bbolt::{self, Item, Reader};
+use crate::limits::SNAPSHOT_BUILD_BYTES;
+use crate::raft::peer::{IncomingSnapshot, OutgoingSnapshot, Snapshots};
+use crate::raft::{ConfState, SnapshotPlace};
+use crate::store::{self, Bucket, Building, Opened, Options, Row, Store, schema};
+
+/// Where the file is kept until the generation is built.
+const INCOMING: &str = "incoming.snap.db";
+
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    #[error("the snapshot is refused: {0}")]
+    Refused(String),
+    #[error("the snapshot is damaged: {0}")]
+    Bbolt(#[from] bbolt::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Load(#[from] super::StartError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+fn refused(what: impl Into<String>) -> InstallError {
+    InstallError::Refused(what.into())
+}
+
+/// Fills a generation from etcd's snapshot file, all of whose pages are checked first.
+pub(super) fn build(file: &File, mut building: Building) -> Result<Building, InstallError> {
+    let reader = Reader::open(file)?;
+    reader.check()?;
+    for name in ["meta", KEY_BUCKET] {
+        if reader.bucket(name.as_bytes())?.is_none() {
+            return Err(refused(format!("it has no bucket {name}")));
+        }
+    }
+    for bucket in Bucket::ALL {
+        let Some(found) = reader.bucket(bucket.name().as_bytes())? else { continue };
+        let (mut cursor, mut pairs) = (reader.cursor(&found), Vec::new());
+        while let Some((key, item)) = cursor.next()? {
+            let Item::Value(value) = item else {
+                return Err(refused(format!("bucket {} holds a bucket", bucket.name())));
+            };
+            pairs.push((key.to_vec(), value.to_vec()));
+        }
+        building.pairs(bucket, &pairs)?;
+    }
+    let Some(rows) = reader.bucket(KEY_BUCKET.as_bytes())? else { return Ok(building) };
+    let (mut cursor, mut pending, mut bytes) = (reader.cursor(&rows), Vec::new(), 0);
+    while let Some((key, item)) = cursor.next()? {
+        let Item::Value(value) = item else {
+            return Err(refused("a row is a bucket"));
+        };
+        let row = parse_row(key, value)
+            .ok_or_else(|| refused(format!("{} is no key of a row", key.escape_ascii())))?;
+        bytes += row.kv.len() + size_of::<Row>();
+        pending.push(row);
+        if bytes >= SNAPSHOT_BUILD_BYTES {
+            building.rows(&pending)?;
+            (bytes, pending) = (0, Vec::new());
+        }
+    }
+    building.rows(&pending)?;
+    Ok(building)
+}
+
+fn parse_row(key: &[u8], value: &[u8]) -> Option<Row> {
+    let tombstone = match key {
+        [_, .., b't'] if key.len() == 18 => true,
+        _ if key.len() == 17 => false,
+        _ => return None,
+    };
+    let rev = schema::revision_parse(&key[..17]).filter(|rev| rev.main > 0 && rev.sub >= 0)?;
+    Some(Row { rev, tombstone, kv: Bytes::copy_from_slice(value) })
+}
+
+/// A generation that only waits to be put in place, with what stands in memory for it.
+pub(super) struct Prepared {
+    pub store: Arc<Store>,
+    pub place: SnapshotPlace,
+    pub loaded: Loaded,
+}
+
+/// The generation that is prepared, if any. There is never more than one.
+#[derive(Default)]
+pub(super) struct Installs(Mutex<Option<Prepared>>);
+
+impl Installs {
+    /// The one of exactly this index.
+    pub(super) fn take(&self, index: u64) -> Option<Prepared> {
+        self.0.lock().take_if(|prepared| prepared.place.index == index)
+    }
+
+    /// Drops what raft had no use for.
+    pub(super) fn applied(&self, index: u64) {
+        if let Some(mut prepared) = self.0.try_lock() {
+            let outdated = prepared.take_if(|prepared| prepared.place.index <= index);
+            drop(prepared);
+            drop(outdated);
+        }
+    }
+}
+
+/// The member's side of snapshots between members.
+pub(super) struct Door {
+    /// The store ends with the member, and peers may hold on longer.
+    pub store: Weak<Store>,
+    pub installs: Arc<Installs>,
+    pub options: Options,
+}
+
+impl Door {
+    fn store(&self) -> io::Result<Arc<Store>> {
+        self.store.upgrade().ok_or_else(|| io::Error::other("the member is stopping"))
+    }
+}
+
+impl Snapshots for Door {
+    fn open(&self) -> io::Result<Box<dyn OutgoingSnapshot>> {
+        let snapshot = Snapshot::new(&*self.store()?).map_err(io::Error::other)?;
+        let place = place_of(|key| snapshot.get(Bucket::Meta, key).map(<[u8]>::to_vec));
+        let place = place.map_err(io::Error::other)?;
+        Ok(Box::new(Sending { snapshot, place }))
+    }
+
+    fn receive(&self, place: SnapshotPlace) -> io::Result<Box<dyn IncomingSnapshot>> {
+        // Only one is received at a time; the one before has been answered.
+        drop(self.installs.0.lock().take());
+        let db = self.store()?.directory();
+        let path = db.join(INCOMING);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(&path)?;
+        let (installs, options) = (Arc::clone(&self.installs), self.options.clone());
+        let hasher = Sha256::new();
+        Ok(Box::new(Receiving { file, path, db, place, hasher, installs, options }))
+    }
+}
+
+struct Sending {
+    snapshot: Snapshot,
+    place: SnapshotPlace,
+}
+
+impl OutgoingSnapshot for Sending {
+    fn place(&self) -> &SnapshotPlace {
+        &self.place
+    }
+
+    fn bytes(&self) -> u64 {
+        self.snapshot.file_bytes()
+    }
+
+    fn next_piece(&mut self) -> io::Result<Option<Bytes>> {
+        self.snapshot.next_piece().map_err(io::Error::other)
+    }
+}
+
+struct Receiving {
+    file: File,
+    path: PathBuf,
+    db: PathBuf,
+    place: SnapshotPlace,
+    hasher: Sha256,
+    installs: Arc<Installs>,
+    options: Options,
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        // The next one would overwrite it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl IncomingSnapshot for Receiving {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hasher.update(bytes);
+        self.file.write_all(bytes)
+    }
+
+    fn finish(self: Box<Self>, digest: Option<[u8; 32]>) -> io::Result<()> {
+        let found: [u8; 32] = self.hasher.clone().finalize().into();
+        if digest.is_some_and(|digest| digest != found) {
+            return Err(io::Error::other("the snapshot's SHA-256 does not match"));
+        }
+        self.prepare().map_err(io::Error::other)
+    }
+}
+
+impl Receiving {
+    fn prepare(&self) -> Result<(), InstallError> {
+        let building = build(&self.file, Building::begin(&self.db)?)?;
+        let (store, opened) = building.finish(self.options.clone())?;
+        let place = place_of(|key| store.bucket_get(Bucket::Meta, key).ok().flatten())?;
+        if place != self.place {
+            let (found, said) = (&place, &self.place);
+            return Err(refused(format!(
+                "it is of entry {} of term {} and not of {} of {}, or its configuration differs",
+                found.index, found.term, said.index, said.term
+            )));
+        }
+        let store = Arc::new(store);
+        let loaded = load(&store, &opened)?;
+        *self.installs.0.lock() = Some(Prepared { store, place, loaded });
+        Ok(())
+    }
+}
+
+/// Where a state stands in the log, from its bucket `meta`.
+fn place_of(get: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Result<SnapshotPlace, InstallError> {
+    let number = |key: &[u8]| {
+        let bytes = get(key).and_then(|value| value.try_into().ok()).map(u64::from_be_bytes);
+        bytes.ok_or_else(|| refused(format!("it has no {}", key.escape_ascii())))
+    };
+    let json = get(schema::CONF_STATE).ok_or_else(|| refused("it has no confState"))?;
+    let conf_state: ConfState = StoredConfState::parse(&json)?;
+    Ok(SnapshotPlace {
+        index: number(schema::CONSISTENT_INDEX)?,
+        term: number(schema::TERM)?,
+        conf_state,
+    })
+}
+
+/// Makes the data directory's store from a snapshot file, for a member that has none.
+pub fn restore_store(
+    file: &File,
+    db: &Path,
+    options: Options,
+) -> Result<(Store, Opened), InstallError> {
+    let building = build(file, Building::first(db)?)?;
+    let restored = building.finish(options)?;
+    Building::name_current(db, 1)?;
+    Ok(restored)
+}

@@ -1,0 +1,397 @@
+//! Snapshots between members: `POST /raft/snapshot`, etcd's framing.
+//!
+//! The body is a message's length (u64, big-endian), the message, and the file as it is made. A
+//! header of ours says that the file's SHA-256 follows it. The receiver answers when the state is on
+//! disk, checked and known to raft, so the answer is also the report that raft waits for.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use prost::Message as _;
+use raft::eraftpb::{ConfState, Message, MessageType, SnapshotMetadata};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::Peers;
+use super::answer::headers;
+use crate::clock;
+use crate::limits;
+
+/// Says that the SHA-256 of the file follows it.
+const DIGEST_FOLLOWS: HeaderName = HeaderName::from_static("x-rusd-snapshot-digest");
+const DIGEST_BYTES: usize = 32;
+/// While requests are committed, a sender rests so many times as long as it works.
+const REST_FACTOR: u32 = 2;
+
+/// Where a state stands in the log, and the configuration there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SnapshotPlace {
+    pub index: u64,
+    pub term: u64,
+    pub conf_state: ConfState,
+}
+
+/// The state's side. All of it may block.
+pub trait Snapshots: Send + Sync {
+    /// Begins a snapshot of what is durable here.
+    fn open(&self) -> io::Result<Box<dyn OutgoingSnapshot>>;
+    /// Begins to take one in, in place of any that was not installed.
+    fn receive(&self, place: SnapshotPlace) -> io::Result<Box<dyn IncomingSnapshot>>;
+}
+
+/// A snapshot that is made while it is read.
+pub trait OutgoingSnapshot: Send {
+    fn place(&self) -> &SnapshotPlace;
+    /// Length of the file.
+    fn bytes(&self) -> u64;
+    /// The next piece; none at the end.
+    fn next_piece(&mut self) -> io::Result<Option<Bytes>>;
+}
+
+/// A snapshot that is being received. Dropped, it leaves nothing.
+pub trait IncomingSnapshot: Send {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Checks what came and makes it ready to be installed.
+    fn finish(self: Box<Self>, digest: Option<[u8; DIGEST_BYTES]>) -> io::Result<()>;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Url(#[from] http::uri::InvalidUri),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("{0}")]
+    Request(#[from] http::Error),
+    #[error("{0}")]
+    Other(&'static str),
+    #[error("it answered {0}")]
+    Status(StatusCode),
+    #[error("it took too long")]
+    Slow(#[from] tokio::time::error::Elapsed),
+}
+
+/// The body on its way to the peer.
+struct SnapshotBody {
+    pieces: mpsc::Receiver<Bytes>,
+    left: u64,
+}
+
+impl Body for SnapshotBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.pieces.poll_recv(context).map(|piece| {
+            let piece = piece?;
+            self.left -= (piece.len() as u64).min(self.left);
+            Some(Ok(Frame::data(piece)))
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+impl Peers {
+    /// Sends the state in place of a message that says so, and tells raft how it went. There is at
+    /// most one on its way to a peer.
+    pub(super) fn send_snapshot(&self, message: Message) {
+        let to = message.to;
+        let (Some(peers), Some(peer)) = (self.me.upgrade(), self.peer(to)) else { return };
+        if peer.sends_snapshot.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.runtime.spawn(async move {
+            let outcome = peers.transfer(message, &peer.urls).await;
+            peer.sends_snapshot.store(false, Ordering::Release);
+            if let Some(raft) = peers.raft.get() {
+                // A full inbox loses it; the peer's answers tell raft as well.
+                let _ = raft.report_snapshot(to, outcome.is_ok());
+            }
+            let peer = format_args!("{to:x}").to_string();
+            match outcome {
+                Ok(bytes) => tracing::info!(peer, bytes, "sent database snapshot"),
+                Err(error) => tracing::warn!(peer, %error, "failed to send database snapshot"),
+            }
+        });
+    }
+
+    async fn transfer(&self, mut message: Message, urls: &[String]) -> Result<u64, Failure> {
+        let snapshots = self.snapshots.get().cloned();
+        let snapshots = snapshots.ok_or(Failure::Other("there is no state to send"))?;
+        let opened = tokio::task::spawn_blocking(move || snapshots.open()).await;
+        let outgoing = opened.map_err(io::Error::other)??;
+        let place = outgoing.place().clone();
+        if place.index < message.get_snapshot().get_metadata().index {
+            return Err(Failure::Other("the state is older than what was promised"));
+        }
+        let conf_state = Some(place.conf_state);
+        let metadata = SnapshotMetadata { conf_state, index: place.index, term: place.term };
+        message.mut_snapshot().metadata = Some(metadata);
+        let mut head = BytesMut::new();
+        head.put_u64(message.encoded_len() as u64);
+        head.extend_from_slice(&message.encode_to_vec());
+        let bytes = head.len() as u64 + outgoing.bytes() + DIGEST_BYTES as u64;
+        let (pieces, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
+        // There is room for the first one.
+        let _ = pieces.try_send(head.freeze());
+        let url: Uri = urls.first().ok_or(Failure::Other("it has no URL"))?.parse()?;
+        let body = SnapshotBody { pieces: receiver, left: bytes };
+        tracing::info!(bytes, index = place.index, "sending database snapshot");
+        let (answer, pumped) =
+            tokio::join!(self.post(&url, message.to, body), self.pump(outgoing, pieces));
+        let status = answer?;
+        pumped?;
+        if status == StatusCode::NO_CONTENT { Ok(bytes) } else { Err(Failure::Status(status)) }
+    }
+
+    async fn post(&self, url: &Uri, to: u64, body: SnapshotBody) -> Result<StatusCode, Failure> {
+        let link = timeout(limits::PEER_DIAL_TIMEOUT, self.dial.dial(url)).await??;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(link)).await?;
+        // It ends with the answer, or with an error that the answer reports as well.
+        tokio::spawn(connection);
+        let mut request = Request::post("/raft/snapshot").body(body)?;
+        *request.headers_mut() = headers(&self.config, Some(to))?;
+        let host = url.authority().map_or("", |authority| authority.as_str());
+        let host = HeaderValue::from_str(host).map_err(http::Error::from)?;
+        request.headers_mut().insert(http::header::HOST, host);
+        request.headers_mut().insert(DIGEST_FOLLOWS, HeaderValue::from_static("sha256"));
+        let answer = timeout(limits::SNAPSHOT_ANSWER_MAX, sender.send_request(request)).await??;
+        Ok(answer.status())
+    }
+
+    /// Reads the state piece by piece. While requests are committed here, it leaves them most of the
+    /// disk and the processors.
+    async fn pump(
+        &self,
+        mut outgoing: Box<dyn OutgoingSnapshot>,
+        pieces: mpsc::Sender<Bytes>,
+    ) -> Result<(), Failure> {
+        let mut hasher = Sha256::new();
+        let committed = || self.raft.get().map_or(0, |raft| raft.status().committed);
+        let mut before = committed();
+        loop {
+            let started = clock::instant();
+            let read = tokio::task::spawn_blocking(move || {
+                let piece = outgoing.next_piece();
+                if let Ok(Some(bytes)) = &piece {
+                    hasher.update(bytes);
+                }
+                (outgoing, hasher, piece)
+            });
+            let (back, hashed, piece) = read.await.map_err(io::Error::other)?;
+            (outgoing, hasher) = (back, hashed);
+            let took = started.elapsed();
+            let piece = piece?;
+            let is_last = piece.is_none();
+            let piece = piece.unwrap_or_else(|| Bytes::copy_from_slice(&hasher.clone().finalize()));
+            let sent = timeout(limits::SNAPSHOT_STALL_MAX, pieces.send(piece)).await?;
+            // The answer says why nobody takes them any more.
+            if sent.is_err() || is_last {
+                return Ok(());
+            }
+            let now = committed();
+            if now != before {
+                tokio::time::sleep(took * REST_FACTOR).await;
+            }
+            before = now;
+        }
+    }
+
+    /// A peer sends its state.
+    pub(super) async fn take_snapshot<B>(
+        &self,
+        headers: &HeaderMap,
+        body: B,
+    ) -> Result<(), (StatusCode, String)>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let taken = self.receive_snapshot(headers, body).await;
+        if let Err((_, why)) = &taken {
+            let refused = self.snapshots_refused.fetch_add(1, Ordering::Relaxed) + 1;
+            // A peer that tries again and again must not flood the log.
+            if refused.is_power_of_two() {
+                tracing::warn!(refused, "refused a database snapshot: {why}");
+            }
+        }
+        taken
+    }
+
+    async fn receive_snapshot<B>(
+        &self,
+        headers: &HeaderMap,
+        body: B,
+    ) -> Result<(), (StatusCode, String)>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let refuse = |status, why: &str| Err((status, why.to_owned()));
+        let (Some(raft), Some(snapshots)) = (self.raft.get(), self.snapshots.get().cloned()) else {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "not ready for snapshots");
+        };
+        let Ok(_one_at_a_time) = self.receives_snapshot.try_lock() else {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "another snapshot is being received");
+        };
+        let has_digest = headers.contains_key(DIGEST_FOLLOWS);
+        let mut body = Box::pin(body);
+        let mut buffer = BytesMut::new();
+        let message = match read_head(&mut body, &mut buffer).await {
+            Ok(message) => message,
+            Err(why) => return refuse(StatusCode::BAD_REQUEST, why),
+        };
+        if message.msg_type != MessageType::MsgSnapshot as i32 {
+            return refuse(StatusCode::BAD_REQUEST, "wrong raft message type");
+        }
+        if message.to != self.config.id || self.peer(message.from).is_none() {
+            return refuse(StatusCode::FORBIDDEN, "error sender not found");
+        }
+        let metadata = message.get_snapshot().get_metadata();
+        let (index, term) = (metadata.index, metadata.term);
+        let status = raft.status();
+        if index <= status.committed || message.term < status.term {
+            return refuse(StatusCode::CONFLICT, "the snapshot is older than what is here");
+        }
+        let place = SnapshotPlace { index, term, conf_state: metadata.get_conf_state().clone() };
+        tracing::info!(from = %format_args!("{:x}", message.from), index, "receiving database snapshot");
+        let (chunks, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
+        let saving = tokio::task::spawn_blocking(move || {
+            save(snapshots.receive(place)?, receiver, has_digest)
+        });
+        let arrived = forward(&mut body, buffer, chunks).await;
+        match saving.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let why = arrived.err().map_or_else(|| error.to_string(), str::to_owned);
+                return Err((StatusCode::INTERNAL_SERVER_ERROR, why));
+            }
+            Err(_) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, "it could not be saved"),
+        }
+        match raft.step_snapshot(message) {
+            Ok(()) => Ok(()),
+            Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        }
+    }
+
+    /// Snapshots of peers that were refused.
+    pub fn snapshots_refused(&self) -> &AtomicU64 {
+        &self.snapshots_refused
+    }
+
+    /// Sends and takes snapshots from now on.
+    pub fn serve_snapshots(&self, snapshots: Arc<dyn Snapshots>) {
+        // The first one stays.
+        let _ = self.snapshots.set(snapshots);
+    }
+}
+
+/// What is on its way to the file. Without the end it was cut off.
+enum Chunk {
+    Bytes(Bytes),
+    End,
+}
+
+/// The next bytes of a body; nothing at its end.
+async fn frame<B>(body: &mut Pin<Box<B>>) -> Result<Option<Bytes>, &'static str>
+where
+    B: Body<Data = Bytes>,
+{
+    loop {
+        match timeout(limits::SNAPSHOT_STALL_MAX, body.frame()).await {
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(_) => continue,
+            },
+            Ok(Some(Err(_))) => return Err("the snapshot was cut off"),
+            Ok(None) => return Ok(None),
+            Err(_) => return Err("the snapshot stalled"),
+        }
+    }
+}
+
+async fn read_head<B>(
+    body: &mut Pin<Box<B>>,
+    buffer: &mut BytesMut,
+) -> Result<Message, &'static str>
+where
+    B: Body<Data = Bytes>,
+{
+    const CUT: &str = "the snapshot's message is cut off";
+    while buffer.len() < 8 {
+        buffer.extend_from_slice(&frame(body).await?.ok_or(CUT)?);
+    }
+    let length = buffer.get_u64();
+    if length > limits::SNAPSHOT_HEAD_BYTES_MAX {
+        return Err("the snapshot's message is too long");
+    }
+    let length = length as usize;
+    while buffer.len() < length {
+        buffer.extend_from_slice(&frame(body).await?.ok_or(CUT)?);
+    }
+    Message::decode(buffer.split_to(length)).map_err(|_| "failed to decode raft message")
+}
+
+async fn forward<B>(
+    body: &mut Pin<Box<B>>,
+    first: BytesMut,
+    chunks: mpsc::Sender<Chunk>,
+) -> Result<(), &'static str>
+where
+    B: Body<Data = Bytes>,
+{
+    let gone = |_| "the snapshot could not be saved";
+    chunks.send(Chunk::Bytes(first.freeze())).await.map_err(gone)?;
+    while let Some(bytes) = frame(body).await? {
+        chunks.send(Chunk::Bytes(bytes)).await.map_err(gone)?;
+    }
+    chunks.send(Chunk::End).await.map_err(gone)
+}
+
+/// Writes what arrives, but for the digest at the end.
+fn save(
+    mut incoming: Box<dyn IncomingSnapshot>,
+    mut chunks: mpsc::Receiver<Chunk>,
+    has_digest: bool,
+) -> io::Result<()> {
+    let kept = if has_digest { DIGEST_BYTES } else { 0 };
+    let mut held = BytesMut::new();
+    loop {
+        match chunks.blocking_recv() {
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(Chunk::Bytes(bytes)) => {
+                held.extend_from_slice(&bytes);
+                if held.len() > kept {
+                    let ready = held.split_to(held.len() - kept);
+                    incoming.write(&ready)?;
+                }
+            }
+            Some(Chunk::End) => {
+                let digest = held.first_chunk::<DIGEST_BYTES>().copied();
+                if has_digest && digest.is_none() {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                return incoming.finish(digest);
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Members of one cluster in this process, one of which comes when the log is purged.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use prost::Message as _;
+
+use crate::auth::Credentials;
+use crate::clock::{Clock, SystemClock};
+use crate::limits;
+use crate::node::{AuthConfig, CheckpointPace, Config, Node, Op, Piece, Surroundings};
+use crate::pb::{PutRequest, RangeRequest};
+use crate::raft;
+use crate::types::KeyRange;
+use crate::watch::{Item, Next, Spec};
+
+struct Member {
+    node: Node,
+    server: tokio::task::JoinHandle<()>,
+}
+
+fn config(dir: &Path, at: usize, addresses: &[SocketAddr]) -> Config {
+    let url = |address: &SocketAddr| vec![format!("http://{address}")];
+    let named = |(at, address)| (format!("m{at}"), url(address));
+    Config {
+        auth: AuthConfig::default(),
+        name: format!("m{at}"),
+        data_dir: dir.join(format!("m{at}")),
+        wal_dir: None,
+        cluster_token: "snapshots".into(),
+        initial_cluster: addresses.iter().enumerate().map(named).collect(),
+        peer_urls: url(&addresses[at]),
+        join: None,
+        strict_reconfig_check: true,
+        max_learners: 1,
+        client_urls: vec!["http://localhost:1".into()],
+        heartbeat_interval: Duration::from_millis(100),
+        election_timeout: Duration::from_secs(1),
+        snapshot_count: 10,
+        snapshot_catchup_entries: 10,
+        max_request_bytes: limits::REQUEST_BYTES_MAX,
+        quota_backend_bytes: 0,
+        commit_interval: limits::COMMIT_INTERVAL,
+        retention: None,
+        compaction_sleep_interval: Duration::from_millis(1),
+        checkpoint_pace: CheckpointPace::default(),
+    }
+}
+
+async fn start(dir: &Path, at: usize, addresses: &[SocketAddr]) -> Member {
+    let mut surroundings = Surroundings::system(Arc::new(SystemClock::new()));
+    surroundings.log = raft::log::Options { segment_bytes: 64 << 10, fill_ahead: false };
+    surroundings.store.reserve_bytes = 0;
+    let config = config(dir, at, addresses);
+    let node = tokio::task::spawn_blocking(move || Node::start_with(config, surroundings));
+    let node = node.await.unwrap().unwrap();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(addresses[at]).unwrap();
+    let listener = socket.listen(64).unwrap();
+    let peers = Arc::clone(node.peers());
+    let server = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let peers = Arc::clone(&peers);
+            let answer = service_fn(move |request| {
+                let peers = Arc::clone(&peers);
+                async move { Ok::<_, std::convert::Infallible>(peers.answer(request).await) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new();
+            connections.spawn(connection.serve_connection(TokioIo::new(stream), answer));
+        }
+    });
+    Member { node, server }
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let clock = SystemClock::new();
+    while !holds().await {
+        assert!(clock.now() < Duration::from_secs(120), "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn put(node: &Node, key: &str, bytes: usize) {
+    let request = PutRequest {
+        key: key.to_owned().into(),
+        value: vec![b'v'; bytes].into(),
+        ..Default::default()
+    };
+    until("a put", async || {
+        node.propose(&Credentials::default(), Op::Put(request.clone())).await.is_ok()
+    })
+    .await;
+}
+
+async fn has(node: &Node, key: &str) -> bool {
+    let request =
+        RangeRequest { key: key.to_owned().into(), serializable: true, ..Default::default() };
+    node.range(&Credentials::default(), &request).await.is_ok_and(|response| response.count == 1)
+}
+
+async fn assert_equal(a: &Node, b: &Node) {
+    let revision = a.header().revision;
+    until("the same revision", async || b.header().revision >= revision).await;
+    let (a, b) = (
+        a.hash_kv(&Credentials::default(), revision).await.unwrap(),
+        b.hash_kv(&Credentials::default(), revision).await.unwrap(),
+    );
+    assert_eq!((a.hash, a.compact_revision), (b.hash, b.compact_revision));
+}
+
+fn addresses() -> Vec<SocketAddr> {
+    let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap()).collect()
+}
+
+async fn post(node: &Node, cluster: u64, body: Vec<u8>) -> u16 {
+    let request = hyper::Request::post("/raft/snapshot")
+        .header("x-etcd-cluster-id", format!("{cluster:x}"))
+        .header("x-rusd-version", "1")
+        .header("x-server-version", "3.7.1")
+        .header("x-rusd-snapshot-digest", "sha256")
+        .body(Full::new(Bytes::from(body)))
+        .unwrap();
+    node.peers().answer(request).await.status().as_u16()
+}
+
+/// Every snapshot but a good one is refused, and the member goes on.
+async fn refuses_bad_snapshots(from: &Node, to: &Node) {
+    let mut pieces = from.snapshot(&Credentials::default()).await.unwrap();
+    let mut file = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        match piece.unwrap() {
+            Piece::Bytes(bytes) => file.extend_from_slice(&bytes),
+            Piece::Digest(digest) => file.extend_from_slice(&digest),
+        }
+    }
+    let committed = to.status().raft_index;
+    let body = |index: u64, kind: i32, file: &[u8]| {
+        let mut message = raft::Message { msg_type: kind, ..Default::default() };
+        (message.from, message.to, message.term) = (from.member_id(), to.member_id(), 1 << 20);
+        message.mut_snapshot().mut_metadata().index = index;
+        message.mut_snapshot().mut_metadata().term = 1;
+        let mut body = BytesMut::new();
+        body.put_u64(message.encoded_len() as u64);
+        body.extend_from_slice(&message.encode_to_vec());
+        body.extend_from_slice(file);
+        body.to_vec()
+    };
+    const SNAPSHOT: i32 = 7;
+    let (cluster, later) = (to.cluster_id(), committed + 1000);
+    assert_eq!(post(to, cluster + 1, body(later, SNAPSHOT, &file)).await, 412, "another cluster");
+    assert_eq!(post(to, cluster, body(1, SNAPSHOT, &file)).await, 409, "an old one");
+    assert_eq!(post(to, cluster, body(later, 3, &file)).await, 400, "another message");
+    assert_eq!(post(to, cluster, vec![0; 5]).await, 400, "cut off");
+    assert_eq!(post(to, cluster, vec![0xff; 50]).await, 400, "a long message");
+    let cut = &file[..file.len() - 1];
+    assert_eq!(post(to, cluster, body(later, SNAPSHOT, cut)).await, 500, "truncated");
+    let mut flipped = file.clone();
+    flipped[file.len() / 2] ^= 4;
+    assert_eq!(post(to, cluster, body(later, SNAPSHOT, &flipped)).await, 500, "a flipped bit");
+    assert_eq!(post(to, cluster, body(later, SNAPSHOT, &file)).await, 500, "of another index");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_comes_late_gets_a_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let addresses = addresses();
+    let first = start(dir.path(), 0, &addresses).await;
+    let second = start(dir.path(), 1, &addresses).await;
+    for n in 0..400 {
+        put(&first.node, &format!("key {}", n % 50), 1000).await;
+    }
+    let late = start(dir.path(), 2, &addresses).await;
+    let stream = late.node.watch_stream();
+    let range = KeyRange { key: Bytes::from_static(b"key 7"), end: Bytes::new() };
+    let (start_revision, watch_id, no_put, no_delete) = (0, 0, false, false);
+    let spec = Spec { range, start_revision, watch_id, no_put, no_delete };
+    stream.create(&Credentials::default(), spec).await.unwrap();
+    until("the newest key", async || has(&late.node, "key 49").await).await;
+    assert_equal(&first.node, &late.node).await;
+    let current = || std::fs::read_to_string(dir.path().join("m2/member/db/CURRENT")).unwrap();
+    assert!(current().starts_with("gen-2 "), "{}", current());
+    assert_eq!(late.node.members(), first.node.members());
+    let mut seen = 0;
+    until("the events", async || {
+        match stream.next() {
+            Next::Item(Item::Events { changes, .. }) => seen += changes.len(),
+            Next::CatchUp => {
+                for item in stream.catch_up().await.unwrap() {
+                    if let Item::Events { changes, .. } = item {
+                        seen += changes.len();
+                    }
+                }
+            }
+            _ => {}
+        }
+        seen == 8
+    })
+    .await;
+    put(&second.node, "after", 10).await;
+    until("what came after it", async || has(&late.node, "after").await).await;
+    refuses_bad_snapshots(&first.node, &late.node).await;
+    put(&first.node, "still there", 10).await;
+    until("what came after all", async || has(&late.node, "still there").await).await;
+
+    late.server.abort();
+    late.node.stop().await;
+    drop((late, stream));
+    put(&first.node, "meanwhile", 10).await;
+    let late = start(dir.path(), 2, &addresses).await;
+    until("what came meanwhile", async || has(&late.node, "meanwhile").await).await;
+    assert_equal(&first.node, &late.node).await;
+    for member in [first, second, late] {
+        member.server.abort();
+        member.node.stop().await;
+    }
+}

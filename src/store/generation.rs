@@ -1,0 +1,297 @@
+//! Another generation beside the one in use: built from a snapshot, then put in its place.
+//!
+//! What is being built stands in a directory that nothing names, so an interrupted build is only
+//! litter. CURRENT is what makes a generation count, and it changes by one rename.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::committer::{Batch, Queue};
+use super::env::{self, Env};
+use super::{Bucket, Error, Opened, Options, Pair, Row, Store, check, dir, read_opened, schema};
+
+/// A generation that is being filled.
+pub struct Building {
+    db: PathBuf,
+    generation: u64,
+    env: Env,
+}
+
+impl Building {
+    /// Begins the generation after the current one. What earlier attempts left is removed.
+    pub fn begin(db: &Path) -> Result<Self, Error> {
+        let current = dir::read_current(db)?;
+        remove_others(db, current)?;
+        Self::make(db, current + 1)
+    }
+
+    /// Begins the first generation of a store that is not there yet.
+    pub fn first(db: &Path) -> Result<Self, Error> {
+        Self::make(db, 1)
+    }
+
+    fn make(db: &Path, generation: u64) -> Result<Self, Error> {
+        let generation_dir = dir::generation_dir(db, generation);
+        dir::create_dir(&generation_dir)?;
+        let env = Env::open(&generation_dir)?;
+        let mut writer = env.write()?;
+        writer.put_own(schema::FORMAT, Some(&schema::FORMAT_VERSION.to_le_bytes()))?;
+        writer.commit()?;
+        Ok(Self { db: db.to_path_buf(), generation, env })
+    }
+
+    /// Adds rows in the order of history, in one durable commit.
+    pub fn rows<'a>(&mut self, rows: impl IntoIterator<Item = &'a Row>) -> Result<(), Error> {
+        let mut writer = self.env.write()?;
+        for row in rows {
+            writer.put_row(row)?;
+        }
+        writer.commit()
+    }
+
+    /// Adds pairs of a small bucket, in one durable commit.
+    pub fn pairs(&mut self, bucket: Bucket, pairs: &[Pair]) -> Result<(), Error> {
+        let mut writer = self.env.write()?;
+        for (key, value) in pairs {
+            writer.put_small(bucket, key, Some(value))?;
+        }
+        writer.commit()
+    }
+
+    /// Makes the names durable, and gives the generation as a store that can be read.
+    pub fn finish(self, mut options: Options) -> Result<(Store, Opened), Error> {
+        let generation_dir = dir::generation_dir(&self.db, self.generation);
+        dir::sync_dir(&generation_dir)?;
+        dir::sync_dir(&self.db)?;
+        let mut writer = self.env.write()?;
+        writer.put_own(schema::ID, Some(&options.clock.random().to_le_bytes()))?;
+        writer.commit()?;
+        let opened = read_opened(&self.env, true, self.generation)?;
+        (options.committer, options.reserve_bytes) = (false, 0);
+        let store = Store::over(&self.db, self.env, &opened, options)?;
+        Ok((store, opened))
+    }
+
+    /// Makes this the store's generation, durably.
+    pub fn name_current(db: &Path, generation: u64) -> Result<(), Error> {
+        dir::write_current(db, generation)
+    }
+}
+
+impl Store {
+    /// Takes the place of what was there: CURRENT first, then everything in memory. Only the thread
+    /// that applies may ask, and nobody may be reading rows.
+    pub fn install(&self, new: &Self) -> Result<(), Error> {
+        let db = new.db().to_path_buf();
+        self.end("another generation takes its place");
+        let (generation, generation_dir) = new.place.read().clone();
+        dir::write_current(&db, generation)?;
+        *self.place.write() = (generation, generation_dir);
+        self.id.store(new.id.load(Ordering::Relaxed), Ordering::Relaxed);
+        *self.shared.env.write() = new.shared.env();
+        *self.shared.open.lock() = Batch::default();
+        *self.shared.held.lock() = None;
+        *self.shared.tail.write() = super::tail::Tail::default();
+        *self.shared.sizes.lock() = new.sizes();
+        {
+            let mut queue = self.shared.queue.lock();
+            let position = new.shared.queue.lock().position;
+            let sealed = queue.sealed;
+            // What was sealed is part of what came, so who waits for it may go on.
+            *queue = Queue {
+                position,
+                durable: position,
+                sealed,
+                committed: sealed,
+                ..Queue::default()
+            };
+        }
+        self.shared.done.notify_all();
+        self.start_committer(&db)?;
+        remove_others(&db, generation)
+    }
+
+    fn db(&self) -> PathBuf {
+        let place = self.place.read();
+        place.1.parent().map_or_else(|| place.1.clone(), Path::to_path_buf)
+    }
+
+    /// Where generations are built.
+    pub fn directory(&self) -> PathBuf {
+        self.db()
+    }
+}
+
+/// Whether a generation stands beside the current one, as a crash during an installation leaves it.
+pub fn has_other(db: &Path) -> Result<bool, Error> {
+    let current = dir::read_current(db)?;
+    Ok(dir::generations(db)?.iter().any(|generation| *generation != current))
+}
+
+/// After a crash: if the log says that a snapshot at `index` is part of the state, and the current
+/// generation is older, the one with exactly that index takes its place. All others are removed.
+pub fn settle(db: &Path, index: Option<u64>) -> Result<(), Error> {
+    let current = dir::read_current(db)?;
+    let mut chosen = current;
+    if let Some(index) = index
+        && consistent_index(db, current)? < index
+    {
+        for generation in dir::generations(db)? {
+            // One that was never completed cannot be read, or has another index.
+            if generation != current && consistent_index(db, generation).is_ok_and(|at| at == index)
+            {
+                chosen = generation;
+            }
+        }
+    }
+    if chosen != current {
+        tracing::info!(generation = chosen, "completing the installation of a snapshot");
+        dir::write_current(db, chosen)?;
+    }
+    remove_others(db, chosen)
+}
+
+fn consistent_index(db: &Path, generation: u64) -> Result<u64, Error> {
+    let generation_dir = dir::generation_dir(db, generation);
+    check::check(&generation_dir.join(env::DATA_FILE))?;
+    let env = Env::open(&generation_dir)?;
+    Ok(read_opened(&env, false, generation)?.consistent_index)
+}
+
+fn remove_others(db: &Path, current: u64) -> Result<(), Error> {
+    for generation in dir::generations(db)? {
+        if generation != current {
+            let path = dir::generation_dir(db, generation);
+            std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        }
+    }
+    dir::sync_dir(db)
+}
+
+impl Store {
+    pub(super) fn start_committer(&self, db: &Path) -> Result<(), Error> {
+        if !self.shared.options.committer {
+            return Ok(());
+        }
+        let committer = Arc::clone(&self.shared);
+        let builder = std::thread::Builder::new().name("committer".to_owned());
+        let thread = builder.spawn(move || super::committer::run(&committer));
+        *self.committer.lock() = Some(thread.map_err(Error::io(db))?);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::types::Revision;
+
+    fn options() -> Options {
+        let mut options = Options::new(Arc::new(SystemClock::new()));
+        options.reserve_bytes = 0;
+        options
+    }
+
+    fn row(main: i64) -> Row {
+        let kv = Bytes::from(vec![7; 9000 * usize::from(main == 3) + 10]);
+        Row { rev: Revision::new(main, 0), tombstone: false, kv }
+    }
+
+    /// A store that has applied entry 5, with two rows.
+    fn store(db: &Path) -> Store {
+        let (store, _) = Store::open(db, options()).unwrap();
+        for main in [2, 3] {
+            store.push_row(row(main));
+        }
+        store.seal(5, 1);
+        store.flush().unwrap();
+        store
+    }
+
+    /// A generation of entry 9 with one more row, built and not put in place.
+    fn build(db: &Path) -> Store {
+        let mut building = Building::begin(db).unwrap();
+        building.rows(&[row(2), row(3), row(4)]).unwrap();
+        let number = |number: u64| number.to_be_bytes().to_vec();
+        let pairs =
+            [(schema::CONSISTENT_INDEX.to_vec(), number(9)), (schema::TERM.to_vec(), number(2))];
+        building.pairs(Bucket::Meta, &pairs).unwrap();
+        building.finish(options()).unwrap().0
+    }
+
+    fn opened(db: &Path) -> (u64, u64) {
+        let (store, opened) = Store::open(db, options()).unwrap();
+        drop(store);
+        (opened.generation, opened.consistent_index)
+    }
+
+    #[test]
+    fn a_crash_around_an_installation_leaves_the_old_or_the_new_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("db");
+        drop(store(&db));
+        assert!(!has_other(&db).unwrap());
+        // Built, and no record in the log: litter.
+        drop(build(&db));
+        assert!(has_other(&db).unwrap());
+        settle(&db, None).unwrap();
+        assert_eq!(opened(&db), (1, 5));
+        // A record of a snapshot that the state includes already means nothing.
+        drop(build(&db));
+        settle(&db, Some(4)).unwrap();
+        assert_eq!(opened(&db), (1, 5));
+        // A generation that was not completed is never chosen.
+        drop(Building::begin(&db).unwrap());
+        settle(&db, Some(9)).unwrap();
+        assert_eq!(opened(&db), (1, 5));
+        // Built, and the record is durable: completed.
+        drop(build(&db));
+        settle(&db, Some(9)).unwrap();
+        assert!(!has_other(&db).unwrap());
+        assert_eq!(opened(&db), (2, 9));
+    }
+
+    #[test]
+    fn a_running_store_goes_on_with_what_was_installed() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("db");
+        let store = store(&db);
+        let frozen = store.freeze().unwrap();
+        let new = build(&db);
+        store.push_row(row(8));
+        store.install(&new).unwrap();
+        drop(new);
+        assert_eq!((store.generation(), store.durable()), (2, (9, 2)));
+        assert_eq!(store.get(Revision::new(8, 0)).unwrap(), None, "it was never committed");
+        assert_eq!(store.get(Revision::new(4, 0)).unwrap(), Some(row(4)));
+        store.push_row(row(5));
+        store.seal(10, 2);
+        assert_eq!(store.flush().unwrap(), 10);
+        // Who was reading the old state can finish.
+        assert_eq!(frozen.rows(Revision::default()).unwrap(), [row(2), row(3)]);
+        drop((frozen, store));
+        assert_eq!(opened(&db), (2, 10));
+    }
+
+    #[test]
+    fn nothing_is_deleted_from_a_frozen_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(&dir.path().join("db"));
+        let frozen = store.freeze().unwrap();
+        let mut deleted = store.delete_rows(vec![Revision::new(2, 0)], Vec::new(), 2);
+        store.push_row(row(4));
+        store.seal(6, 1);
+        store.flush().unwrap();
+        assert!(deleted.try_recv().is_err());
+        assert_eq!(frozen.rows(Revision::default()).unwrap(), [row(2), row(3)]);
+        let sizes = frozen.row_sizes(Revision::default()).unwrap();
+        assert_eq!(sizes.iter().map(|row| row.bytes).collect::<Vec<_>>(), [10, 9010]);
+        drop(frozen);
+        deleted.blocking_recv().unwrap();
+        assert_eq!(store.get(Revision::new(2, 0)).unwrap(), None);
+    }
+}
