@@ -139,7 +139,7 @@ pub const LOG_FILL_CHUNK_BYTES: usize = 1 << 20;
 pub const LOG_RECORD_BYTES_MAX: u64 = 128 << 20;
 /// Checksum, metadata and state at the head of a segment take less than this.
 pub const LOG_SEGMENT_HEAD_BYTES: u64 = 128;
-/// Segments kept for members that were away, as snapshots do not travel yet: half a gigabyte.
+/// Segments kept for members that were away, half a gigabyte: the log is cheaper than a snapshot.
 pub const LOG_SEGMENTS_FOR_PEERS: u32 = 8;
 /// Capacity that the log writer's buffer keeps after an unusually large batch.
 pub const LOG_BUFFER_BYTES_KEPT: usize = 4 << 20;

@@ -503,14 +503,11 @@ fn assemble(
     let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
     let (pace, pause) = (config.checkpoint_pace, config.compaction_sleep_interval);
     let checkpoint = checkpointer(&store, &mvcc, &lessor, &clock, pace, used);
-    let of_waits = Arc::clone(&waits);
-    let (of_mvcc, of_clock) = (Arc::clone(&mvcc), Arc::clone(&clock));
+    let (of_mvcc, of_waits, of_clock) = (Arc::clone(&mvcc), Arc::clone(&waits), Arc::clone(&clock));
     let (sweep_worker, sweeps) =
         SweepWorker::new(of_mvcc, of_waits, of_clock, pause, restore.unfinished, checkpoint);
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
-    let installs = Arc::new(Installs::default());
-    let door = Door { store: Arc::downgrade(&store), installs: Arc::clone(&installs), options };
-    circle.peers.serve_snapshots(Arc::new(door));
+    let installs = take_snapshots(&circle, &store, options);
     let machine = Machine { store, mvcc, lessor, members, auth, tokens, quota };
     let Machine { store, mvcc, lessor, members, auth, tokens, quota } = machine.clone();
     let applier = Applier {
@@ -529,10 +526,10 @@ fn assemble(
     };
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
     let (sweeper, threads, steps) = work(turns, &raft, &store, applier, batches, sweep_worker)?;
-    let raft::log::Metadata { node_id: member_id, cluster_id } = raft_threads.metadata();
+    let raft::log::Metadata { node_id, cluster_id } = raft_threads.metadata();
     let node = Node(Arc::new(Inner {
-        ids: RequestIds::new(member_id, &*clock),
-        member_id,
+        ids: RequestIds::new(node_id, &*clock),
+        member_id: node_id,
         cluster_id,
         config,
         clock,
@@ -567,6 +564,14 @@ fn logins(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Arc<Tokens>, Passw
     let auth = &config.auth;
     let tokens = Tokens::new(&auth.token, auth.token_ttl, Arc::clone(clock))?;
     Ok((Arc::new(tokens), Passwords::start(auth.bcrypt_cost, Arc::clone(clock))?))
+}
+
+/// Lets peers send and ask for snapshots; what they sent waits there for apply.
+fn take_snapshots(circle: &Circle, store: &Arc<Store>, options: Options) -> Arc<Installs> {
+    let installs = Arc::new(Installs::default());
+    let door = Door { store: Arc::downgrade(store), installs: Arc::clone(&installs), options };
+    circle.peers.serve_snapshots(Arc::new(door));
+    installs
 }
 
 fn checkpointer(

@@ -29,9 +29,7 @@
 //! two short cuts: the loop itself writes a short batch, which spares the way to the log writer and
 //! back, and a read index is answered where it is asked for.
 //!
-//! Caveats: snapshots from the leader are refused, so a member that is behind the leader's purged
-//! log cannot catch up yet; with peers, more of the log is kept for them instead. Entries that have
-//! left memory are read from disk within the loop.
+//! Caveat: entries that have left memory are read from disk within the loop.
 
 mod core;
 mod drain;
