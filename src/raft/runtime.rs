@@ -122,7 +122,8 @@ fn open(
     bootstrap: Option<&Bootstrap>,
 ) -> Result<(RaftThread, LogThread, Raft), Error> {
     if let Some(bootstrap) = bootstrap {
-        create(&config, surroundings.disk.as_ref(), bootstrap)?;
+        let metadata = Metadata { node_id: config.id, cluster_id: config.cluster_id };
+        create(surroundings.disk.as_ref(), &config.dir, metadata, bootstrap, config.log)?;
     }
     let (writer, reader, recovered) = log::open(&surroundings.disk, &config.dir, config.log)?;
     if let Some(repair) = &recovered.repair {
@@ -165,7 +166,13 @@ fn open(
 
 /// Makes the log of a new member. The changes that add the first members are committed already,
 /// as every one of them starts with the same ones.
-fn create(config: &Config, disk: &dyn Disk, bootstrap: &Bootstrap) -> Result<(), Error> {
+pub fn create(
+    disk: &dyn Disk,
+    dir: &Path,
+    metadata: Metadata,
+    bootstrap: &Bootstrap,
+    options: log::Options,
+) -> Result<(), Error> {
     let mut entries = Vec::with_capacity(bootstrap.members.len());
     for (at, (id, context)) in bootstrap.members.iter().enumerate() {
         let change = ConfChange { node_id: *id, context: context.clone(), ..ConfChange::default() };
@@ -176,9 +183,8 @@ fn create(config: &Config, disk: &dyn Disk, bootstrap: &Bootstrap) -> Result<(),
     }
     let commit = entries.len() as u64;
     let hard_state = (commit > 0).then_some(HardState { term: 1, vote: 0, commit });
-    let metadata = Metadata { node_id: config.id, cluster_id: config.cluster_id };
     let batch = Batch { snapshot: None, entries, hard_state };
-    Ok(log::create(disk, &config.dir, metadata, &batch, config.log)?)
+    Ok(log::create(disk, dir, metadata, &batch, options)?)
 }
 
 /// Compares the log with what has been applied from it, and returns the state to start with.
