@@ -46,13 +46,7 @@ const LATER: &[&str] = &[
     "downgrade-",
     // snapshots, defragmentation and the offline tools
     "defrag",
-    "snap-hash",
-    "snapshot-",
-    "utl-status",
-    "utl-restore",
-    "utl-hashkv",
     "utl-defrag",
-    "utl-migrate",
     // TLS, discovery, the checks
     "https-on-plain",
     "discovery-",

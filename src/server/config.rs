@@ -490,43 +490,58 @@ impl Config {
     /// Checks the first cluster and returns its members' names and peer URLs. An initialised
     /// member does not ask.
     pub(super) fn first_cluster(&self) -> Result<Vec<(String, Vec<String>)>, String> {
-        let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for part in self.initial_cluster.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let (name, url) = part.split_once('=').unwrap_or((part, ""));
-            if url.is_empty() {
-                return Err(format!("empty URL given for {}", go::quote(name)));
-            }
-            members.entry(name).or_default().push(Url::parse(url)?.to_string());
-        }
-        let Some(mine) = members.get(self.name.as_str()) else {
-            return Err(format!(
-                "couldn't find local name {} in the initial cluster configuration",
-                go::quote(&self.name)
-            ));
-        };
-        let mut mine = mine.clone();
-        mine.sort();
-        let advertised: Vec<String> = self.advertise_peer_urls.iter().map(Url::to_string).collect();
-        if let Some(extra) = mine.iter().find(|url| !advertised.contains(url)) {
-            return Err(format!(
-                "--initial-cluster has {}={extra} but missing from --initial-advertise-peer-urls={}",
-                self.name,
-                advertised.join(",")
-            ));
-        }
-        if let Some(extra) = advertised.iter().find(|url| !mine.contains(url)) {
-            return Err(format!(
-                "--initial-advertise-peer-urls has {extra} but missing from --initial-cluster={}",
-                self.initial_cluster
-            ));
-        }
-        let mut urls: Vec<&String> = members.values().flatten().collect();
-        urls.sort();
-        if urls.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(format!("initial cluster {} has duplicate url", self.initial_cluster));
-        }
-        Ok(members.into_iter().map(|(name, urls)| (name.to_owned(), urls)).collect())
+        first_cluster(&self.name, &self.initial_cluster, &self.advertise_peer_urls)
     }
+}
+
+/// The members that `--initial-cluster` names, which must agree with what this one advertises.
+pub(super) fn first_cluster(
+    name: &str,
+    initial_cluster: &str,
+    advertise_peer_urls: &[Url],
+) -> Result<Vec<(String, Vec<String>)>, String> {
+    let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for part in initial_cluster.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (name, url) = part.split_once('=').unwrap_or((part, ""));
+        if url.is_empty() {
+            return Err(format!("empty URL given for {}", go::quote(name)));
+        }
+        members.entry(name).or_default().push(Url::parse(url)?.to_string());
+    }
+    let Some(mine) = members.get(name) else {
+        return Err(format!(
+            "couldn't find local name {} in the initial cluster configuration",
+            go::quote(name)
+        ));
+    };
+    let mut mine = mine.clone();
+    mine.sort();
+    let advertised: Vec<String> = advertise_peer_urls.iter().map(Url::to_string).collect();
+    let pairs = advertised.iter().zip(&mine);
+    let differs = pairs.map(|(ours, theirs)| format!("\"{ours}\" != \"{theirs}\""));
+    let differs = match advertised.len() == mine.len() {
+        true => differs.collect::<Vec<_>>().join(", "),
+        false => format!("len([{}]) != len([{}])", advertised.join(" "), mine.join(" ")),
+    };
+    if let Some(extra) = mine.iter().find(|url| !advertised.contains(url)) {
+        return Err(format!(
+            "--initial-cluster has {name}={extra} but missing from \
+             --initial-advertise-peer-urls={} (resolved urls: {differs})",
+            advertised.join(",")
+        ));
+    }
+    if let Some(extra) = advertised.iter().find(|url| !mine.contains(url)) {
+        return Err(format!(
+            "--initial-advertise-peer-urls has {extra} but missing from \
+             --initial-cluster={initial_cluster}"
+        ));
+    }
+    let mut urls: Vec<&String> = members.values().flatten().collect();
+    urls.sort();
+    if urls.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(format!("initial cluster {initial_cluster} has duplicate url"));
+    }
+    Ok(members.into_iter().map(|(name, urls)| (name.to_owned(), urls)).collect())
 }
 
 #[cfg(test)]

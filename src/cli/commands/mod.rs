@@ -17,6 +17,7 @@ mod make_mirror;
 mod member;
 mod move_leader;
 mod put;
+mod offline;
 mod role;
 mod signals;
 mod snapshot;
@@ -33,11 +34,11 @@ use super::spec::Program;
 /// Runs the command that a path names.
 pub(super) fn run(path: &[&str], context: Context) -> Outcome {
     if context.program == Program::Etcdutl {
-        return match path {
-            ["version"] => version::run(&context),
-            ["snapshot", "status"] => snapshot_status::run(&context),
-            _ => Err(Failure::error(format!("{} is not supported yet", path.join(" ")))),
-        };
+        if path == ["version"] {
+            return version::run(&context);
+        }
+        let unknown = || Err(Failure::error(format!("{} is not supported yet", path.join(" "))));
+        return offline::run(path, &context).unwrap_or_else(unknown);
     }
     match path {
         ["version"] => return version::run(&context),
