@@ -157,6 +157,7 @@ impl World {
             election_timeout: Duration::from_millis(1000),
             snapshot_count: 10_000,
             snapshot_catchup_entries: 5_000,
+            downgrade_check_interval: Duration::from_secs(5),
             max_request_bytes: rusd::limits::REQUEST_BYTES_MAX,
             quota_backend_bytes: 0,
             commit_interval: rusd::limits::COMMIT_INTERVAL,

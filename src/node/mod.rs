@@ -34,6 +34,7 @@ mod snapshot;
 mod status;
 mod steps;
 mod sweeper;
+mod versions;
 mod waits;
 mod watching;
 
@@ -77,6 +78,7 @@ pub use membership::Join;
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
+pub use versions::Downgrade;
 pub use watching::{WatchError, WatchStream};
 
 use ids::RequestIds;
@@ -87,8 +89,6 @@ use waits::{AppliedWaits, Waits};
 
 /// The version that clients are told: the etcd release whose contract this is.
 pub const VERSION: &str = "3.7.1";
-/// The cluster version that members of this release agree on.
-pub const CLUSTER_VERSION: &str = "3.7.0";
 
 #[derive(Clone)]
 pub struct Config {
@@ -110,6 +110,8 @@ pub struct Config {
     pub election_timeout: Duration,
     pub snapshot_count: u64,
     pub snapshot_catchup_entries: u64,
+    /// Time between looks at whether a downgrade is complete; zero is never.
+    pub downgrade_check_interval: Duration,
     pub max_request_bytes: usize,
     /// 0 is the default, less is no quota.
     pub quota_backend_bytes: i64,

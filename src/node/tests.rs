@@ -32,6 +32,7 @@ fn config(dir: &std::path::Path) -> Config {
         election_timeout: Duration::from_millis(1000),
         snapshot_count: 10_000,
         snapshot_catchup_entries: 5_000,
+        downgrade_check_interval: Duration::from_secs(5),
         max_request_bytes: limits::REQUEST_BYTES_MAX,
         quota_backend_bytes: 0,
         commit_interval: limits::COMMIT_INTERVAL,

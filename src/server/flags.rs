@@ -179,7 +179,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("compaction-batch-limit", Int, "0", Ignored, "Rows that compaction removes at once."),
     flag("compaction-sleep-interval", Duration, "0s", Honoured, "Pause between such batches."),
     flag("watch-progress-notify-interval", Duration, "0s", Honoured, "Time between progress notifications; 0 is 10 minutes."),
-    flag("downgrade-check-time", Duration, "5s", Ignored, "Time between checks of a downgrade."),
+    flag("downgrade-check-time", Duration, "5s", Honoured, "Time between checks of a downgrade."),
     flag("warning-apply-duration", Duration, "100ms", Ignored, "Apply time that is logged."),
     flag("warning-unary-request-duration", Duration, "300ms", Honoured, "Request time that is logged."),
     flag("memory-mlock", Bool, "false", Default, "Lock the store in memory."),

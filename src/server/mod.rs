@@ -399,6 +399,7 @@ fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> 
         election_timeout: config.election,
         snapshot_count: config.snapshot_count,
         snapshot_catchup_entries: config.catch_up_entries,
+        downgrade_check_interval: config.downgrade_check,
         max_request_bytes: config.max_request_bytes,
         quota_backend_bytes: config.quota_bytes,
         commit_interval: config.batch_interval.unwrap_or(limits::COMMIT_INTERVAL),

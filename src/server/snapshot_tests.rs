@@ -44,6 +44,7 @@ fn config(dir: &Path, at: usize, addresses: &[SocketAddr]) -> Config {
         election_timeout: Duration::from_secs(1),
         snapshot_count: 10,
         snapshot_catchup_entries: 10,
+        downgrade_check_interval: Duration::from_secs(5),
         max_request_bytes: limits::REQUEST_BYTES_MAX,
         quota_backend_bytes: 0,
         commit_interval: limits::COMMIT_INTERVAL,

@@ -885,6 +885,7 @@ fn config(name: String, data_dir: PathBuf, initial_cluster: Vec<(String, Vec<Str
         election_timeout: Duration::from_nanos(ELECTION),
         snapshot_count: 10_000,
         snapshot_catchup_entries: 5_000,
+        downgrade_check_interval: Duration::from_secs(5),
         max_request_bytes: 1 << 20,
         quota_backend_bytes: 0,
         commit_interval: Duration::from_millis(20),
