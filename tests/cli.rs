@@ -39,9 +39,8 @@ const LATER: &[&str] = &[
     "utl-hashkv",
     "utl-defrag",
     "utl-migrate",
-    // TLS, discovery, the checks
+    // TLS, the checks
     "https-on-plain",
-    "discovery-",
     "check-",
 ];
 

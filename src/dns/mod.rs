@@ -14,9 +14,9 @@
 mod conf;
 mod message;
 
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -44,6 +44,11 @@ pub struct Resolver {
     conf: Conf,
 }
 
+/// The variable that names another file than the system's, for tests and for machines whose file is
+/// not meant for servers. A name server in it may have a port.
+pub const VARIABLE: &str = "RUSD_RESOLV_CONF";
+const SYSTEM: &str = "/etc/resolv.conf";
+
 /// What kept one server from answering.
 enum Unanswered {
     Io(io::Error),
@@ -53,8 +58,9 @@ enum Unanswered {
 }
 
 impl Resolver {
-    /// From a file such as `/etc/resolv.conf`; without one there is a server on this machine.
-    pub fn from_file(path: &Path) -> Self {
+    /// As the system's file or another one says; without one there is a server on this machine.
+    pub fn new(other: Option<OsString>) -> Self {
+        let path = other.unwrap_or_else(|| SYSTEM.into());
         let text = std::fs::read_to_string(path).unwrap_or_default();
         Self { conf: Conf::parse(&text) }
     }

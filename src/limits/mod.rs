@@ -283,3 +283,7 @@ pub const DNS_SEARCH_MAX: usize = 6;
 pub const DNS_DATAGRAM_BYTES_MAX: usize = 4096;
 /// Longest name in its own encoding.
 pub const DNS_NAME_BYTES_MAX: usize = 255;
+/// How long a name in a peer URL may stay unknown, as in etcd.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Times that the pause doubles between questions to a discovery service that is away, as in etcd.
+pub const DISCOVERY_BACKOFFS_MAX: u32 = 8;
