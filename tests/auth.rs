@@ -150,6 +150,7 @@ impl World {
             initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
             peer_urls: vec!["http://localhost:2380".into()],
             join: None,
+            force_new_cluster: false,
             strict_reconfig_check: true,
             max_learners: 1,
             client_urls: Vec::new(),

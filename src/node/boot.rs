@@ -305,6 +305,16 @@ pub(super) fn start(
         catch_up_entries: config.snapshot_catchup_entries,
         log: surroundings.log,
     };
+    if config.force_new_cluster && has_log {
+        let removed = raft::force_alone(&raft_config, &surroundings.disk)?;
+        let removed: Vec<String> = removed.iter().map(|id| format!("{id:x}")).collect();
+        tracing::warn!(
+            "cluster-id" = format!("{:x}", identity.cluster_id),
+            "local-member-id" = format!("{:x}", identity.member_id),
+            ?removed,
+            "forcing restart member"
+        );
+    }
     assemble(config, surroundings, lock, store, opened, identity, raft_config, stepped)
 }
 

@@ -103,6 +103,8 @@ pub struct Config {
     pub peer_urls: Vec<String>,
     /// What the members of a running cluster say of it, for one that joins it.
     pub join: Option<Join>,
+    /// Drops all other members at the start.
+    pub force_new_cluster: bool,
     pub strict_reconfig_check: bool,
     pub max_learners: usize,
     pub client_urls: Vec<String>,

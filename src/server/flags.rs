@@ -96,7 +96,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("initial-cluster", Text, "default=http://localhost:2380", Honoured, "Members of the first cluster."),
     flag("initial-cluster-state", State, "new", Honoured, "new or existing."),
     flag("initial-cluster-token", Text, "etcd-cluster", Honoured, "Token that makes the cluster's id its own."),
-    flag("force-new-cluster", Bool, "false", Default, "Make a new cluster of this member alone."),
+    flag("force-new-cluster", Bool, "false", Honoured, "Make a new cluster of this member alone; the others are lost."),
     flag("max-learners", Int, "1", Honoured, "Most learners in the cluster."),
     flag("discovery-srv", Text, "", Honoured, "DNS domain to find the cluster."),
     flag("discovery-srv-name", Text, "", Honoured, "Service name for discovery-srv."),

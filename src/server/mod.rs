@@ -402,6 +402,7 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
         cluster_token: first.token,
         initial_cluster: first.members,
         join: first.join,
+        force_new_cluster: config.force_new_cluster,
         strict_reconfig_check: config.strict_reconfig_check,
         max_learners: config.max_learners,
         peer_urls: config.advertise_peer_urls.iter().map(url::Url::to_string).collect(),
