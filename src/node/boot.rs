@@ -24,12 +24,12 @@ use super::steps::Steps;
 use super::sweeper::{SweepWorker, Sweeper};
 use super::waits::{AppliedWaits, Waits};
 use super::{Config, Inner, Node, membership};
-use crate::apply::{Machine, Quota};
+use crate::apply::{self, Machine, NewerCluster, Quota};
 use crate::auth::{self, Auth, TokenError, Tokens};
 use crate::clock::Clock;
 use crate::lease::Lessor;
 use crate::limits;
-use crate::members::{Founders, Malformed, Member, Members};
+use crate::members::{Downgrade, Founders, Malformed, Member, Members};
 use crate::metrics;
 use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore};
 use crate::pb::{AlarmMember, leasepb};
@@ -37,6 +37,7 @@ use crate::raft::log::{Disk, SystemDisk};
 use crate::raft::peer::Peers;
 use crate::raft::{self, Bootstrap, ConfState};
 use crate::store::{self, Bucket, CheckpointBinding, Opened, Options, Store, schema};
+use crate::types::Version;
 use crate::watch::Hub;
 
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,10 @@ pub enum StartError {
          restore the whole data directory from a backup", wal.display(), db.display()
     )]
     MissingLog { db: PathBuf, wal: PathBuf, applied: u64 },
+    #[error(transparent)]
+    Newer(#[from] NewerCluster),
+    #[error("version {0:?} is not supported")]
+    StorageVersion(String),
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -297,6 +302,16 @@ pub(super) fn start(
         catch_up_entries: config.snapshot_catchup_entries,
         log: surroundings.log,
     };
+    if config.force_new_cluster && has_log {
+        let removed = raft::force_alone(&raft_config, &surroundings.disk)?;
+        let removed: Vec<String> = removed.iter().map(|id| format!("{id:x}")).collect();
+        tracing::warn!(
+            "cluster-id" = format!("{:x}", identity.cluster_id),
+            "local-member-id" = format!("{:x}", identity.member_id),
+            ?removed,
+            "forcing restart member"
+        );
+    }
     assemble(config, surroundings, lock, store, opened, identity, raft_config, stepped)
 }
 
@@ -368,6 +383,7 @@ pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartE
         lessor.restore(lease.id, lease.ttl, lease.remaining_ttl);
     }
     let members = load_members(store)?;
+    check_storage_version(store)?;
     let compacted = Compacted {
         scheduled: opened.scheduled_compact.map(|revision| revision.main),
         finished: opened.finished_compact.map(|revision| revision.main),
@@ -385,6 +401,18 @@ pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartE
     }
     let auth = Auth::load(Arc::clone(store))?;
     Ok(Loaded { lessor, members, auth, restore, used })
+}
+
+/// A newer release may have written what this one would misread.
+fn check_storage_version(store: &Store) -> Result<(), StartError> {
+    let Some(text) = store.bucket_get(Bucket::Meta, schema::STORAGE_VERSION)? else {
+        return Ok(());
+    };
+    let text = String::from_utf8_lossy(&text);
+    match Version::parse(&text) {
+        Some(version) if version <= apply::RELEASE => Ok(()),
+        _ => Err(StartError::StorageVersion(text.into_owned())),
+    }
 }
 
 fn load_members(store: &Store) -> Result<Members, StartError> {
@@ -408,7 +436,16 @@ fn load_members(store: &Store) -> Result<Members, StartError> {
         members.raise(alarm);
     }
     if let Some(version) = store.bucket_get(Bucket::Cluster, schema::CLUSTER_VERSION)? {
-        members.set_cluster_version(String::from_utf8_lossy(&version).into_owned());
+        let text = String::from_utf8_lossy(&version);
+        let version = Version::parse(&text).ok_or_else(|| StartError::Malformed {
+            table: Bucket::Cluster.name(),
+            what: format!("clusterVersion {text:?}"),
+        })?;
+        apply::check_cluster_version(version)?;
+        members.set_cluster_version(version);
+    }
+    if let Some(json) = store.bucket_get(Bucket::Cluster, schema::DOWNGRADE)? {
+        members.set_downgrade(Downgrade::from_json(&json)?);
     }
     Ok(members)
 }

@@ -58,6 +58,16 @@ pub enum Error {
     NotLeader,
     #[error("bad leader transferee")]
     BadLeaderTransferee,
+    #[error("wrong downgrade target version format")]
+    WrongDowngradeVersionFormat,
+    #[error("invalid downgrade target version")]
+    InvalidDowngradeTargetVersion,
+    #[error("cluster version not found during downgrade")]
+    ClusterVersionUnavailable,
+    #[error("cluster has a downgrade job in progress")]
+    DowngradeInProcess,
+    #[error("no inflight downgrade job")]
+    NoInflightDowngrade,
     #[error(transparent)]
     Auth(#[from] auth::Error),
     /// The disk holds what it should not; the text names it.

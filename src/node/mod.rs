@@ -36,6 +36,7 @@ mod snapshot;
 mod status;
 mod steps;
 mod sweeper;
+mod versions;
 mod waits;
 mod watching;
 
@@ -81,6 +82,7 @@ pub use seed::{Seed, hash_kv};
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
+pub use versions::Downgrade;
 pub use watching::{WatchError, WatchStream};
 
 use ids::RequestIds;
@@ -91,8 +93,6 @@ use waits::{AppliedWaits, Waits};
 
 /// The version that clients are told: the etcd release whose contract this is.
 pub const VERSION: &str = "3.7.1";
-/// The cluster version that members of this release agree on.
-pub const CLUSTER_VERSION: &str = "3.7.0";
 
 #[derive(Clone)]
 pub struct Config {
@@ -107,6 +107,8 @@ pub struct Config {
     pub peer_urls: Vec<String>,
     /// What the members of a running cluster say of it, for one that joins it.
     pub join: Option<Join>,
+    /// Drops all other members at the start.
+    pub force_new_cluster: bool,
     pub strict_reconfig_check: bool,
     pub max_learners: usize,
     pub client_urls: Vec<String>,
@@ -114,6 +116,8 @@ pub struct Config {
     pub election_timeout: Duration,
     pub snapshot_count: u64,
     pub snapshot_catchup_entries: u64,
+    /// Time between looks at whether a downgrade is complete; zero is never.
+    pub downgrade_check_interval: Duration,
     pub max_request_bytes: usize,
     /// 0 is the default, less is no quota.
     pub quota_backend_bytes: i64,

@@ -33,6 +33,7 @@
 
 mod core;
 mod drain;
+mod force;
 mod inbox;
 pub mod log;
 pub mod peer;
@@ -43,6 +44,7 @@ mod step;
 mod store;
 
 pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
+pub use self::force::force_alone;
 pub use self::peer::SnapshotPlace;
 pub use self::runtime::{
     Handle, Raft, Surroundings, Turns, create, exists, identity, last_snapshot, start, start_stepped,
@@ -105,6 +107,8 @@ pub enum Error {
     TermMismatch { index: u64, applied: u64, logged: u64 },
     #[error("entry {index} of the log cannot be understood: {what}")]
     Entry { index: u64, what: String },
+    #[error("member {0:x} has no vote, so it cannot be made a cluster of its own")]
+    NoVote(u64),
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
     #[error("the raft loop panicked: {0}")]

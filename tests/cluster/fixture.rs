@@ -51,6 +51,11 @@ impl Cluster {
         Self::start_in(None, count)
     }
 
+    /// Without members.
+    pub fn empty() -> Self {
+        Self::start_in(None, 0)
+    }
+
     /// Starts them in a network that can be cut.
     pub async fn start_apart(count: usize) -> Self {
         let cluster = Self::start_in(Some(Network::new()), count);

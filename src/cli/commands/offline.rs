@@ -69,12 +69,16 @@ fn restore(context: &Context) -> Outcome {
     if bumps && bump <= 0 {
         return Err(Failure::error("the revision would be too large"));
     }
-    let cluster = server::first_cluster(
-        text("name"),
-        text("initial-cluster"),
-        text("initial-advertise-peer-urls"),
-    )
-    .map_err(Failure::error)?;
+    // Names in the URLs may have to be looked up.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let cluster = runtime
+        .map_err(Failure::error)?
+        .block_on(server::first_cluster(
+            text("name"),
+            text("initial-cluster"),
+            text("initial-advertise-peer-urls"),
+        ))
+        .map_err(Failure::error)?;
     let data_dir = match text("data-dir") {
         "" => PathBuf::from(format!("{}.etcd", text("name"))),
         dir => PathBuf::from(dir),
