@@ -30,7 +30,17 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Key-value commands", &["compaction", "del", "get", "lease", "put", "txn", "watch"]),
     (
         "Cluster maintenance commands",
-        &["alarm", "defrag", "downgrade", "endpoint", "member", "move-leader", "snapshot"],
+        &[
+            "alarm",
+            "defrag",
+            "downgrade",
+            "endpoint",
+            "hashkv",
+            "member",
+            "migrate",
+            "move-leader",
+            "snapshot",
+        ],
     ),
     ("Concurrency commands", &["elect", "lock"]),
     ("Authentication commands", &["auth", "role", "user"]),
@@ -47,7 +57,13 @@ pub(super) fn root(program: Program) -> Command {
         Program::Etcdutl => Maker("etcdutl").etcdutl(),
         Program::Rusd => {
             let maker = Maker("rusd");
-            maker.etcdctl().subcommands(maker.rusd())
+            let [_, hashkv, migrate, snapshot] = maker.offline();
+            let on_files: Vec<Command> = snapshot.get_subcommands().cloned().collect();
+            maker
+                .etcdctl()
+                .mut_subcommand("snapshot", |snapshot| snapshot.subcommands(on_files))
+                .subcommands([hashkv, migrate])
+                .subcommands(maker.rusd())
         }
     }
     .about(match program {

@@ -32,7 +32,11 @@ impl Archive {
         }
         let file = File::open(path).map_err(Error::io(verb, path))?;
         let is_dir = file.metadata().map_err(Error::io(verb, path))?.is_dir();
-        if is_dir { Err(Error::Missing { path: path.join(ETCD_FILE) }) } else { Ok(Self::File(file)) }
+        if is_dir {
+            Err(Error::Missing { path: path.join(ETCD_FILE) })
+        } else {
+            Ok(Self::File(file))
+        }
     }
 
     fn open_member(data_dir: &Path) -> Result<Self, Error> {

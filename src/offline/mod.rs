@@ -17,6 +17,8 @@
 mod archive;
 mod restore;
 
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -91,13 +91,8 @@ impl Restore<'_> {
             };
             write().map_err(Error::io("write", &note))?;
         }
-        let seed = Seed {
-            db: &db,
-            wal: &wal,
-            founders,
-            member_id,
-            bump_revision: self.bump_revision,
-        };
+        let seed =
+            Seed { db: &db, wal: &wal, founders, member_id, bump_revision: self.bump_revision };
         let mut options = Options::new(Arc::new(SystemClock::new()));
         options.reserve_bytes = 0;
         seed.plant(&archive.source(), options)?;
@@ -142,4 +137,3 @@ fn remove(dir: &Path) -> io::Result<()> {
 fn sync(dir: &Path) -> Result<(), Error> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", dir))
 }
-

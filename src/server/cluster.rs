@@ -124,10 +124,7 @@ pub(super) async fn listed(name: &str, list: &str, advertised: &[Url]) -> Result
 fn own<'a>(name: &str, members: &'a Named) -> Result<&'a [String], String> {
     let mine = members.iter().find(|(found, _)| found == name);
     mine.map(|(_, urls)| urls.as_slice()).ok_or_else(|| {
-        format!(
-            "couldn't find local name {} in the initial cluster configuration",
-            go::quote(name)
-        )
+        format!("couldn't find local name {} in the initial cluster configuration", go::quote(name))
     })
 }
 

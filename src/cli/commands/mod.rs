@@ -16,8 +16,8 @@ mod lock;
 mod make_mirror;
 mod member;
 mod move_leader;
-mod put;
 mod offline;
+mod put;
 mod role;
 mod signals;
 mod snapshot;
@@ -39,6 +39,11 @@ pub(super) fn run(path: &[&str], context: Context) -> Outcome {
         }
         let unknown = || Err(Failure::error(format!("{} is not supported yet", path.join(" "))));
         return offline::run(path, &context).unwrap_or_else(unknown);
+    }
+    if context.program == Program::Rusd
+        && let Some(outcome) = offline::run(path, &context)
+    {
+        return outcome;
     }
     match path {
         ["version"] => return version::run(&context),

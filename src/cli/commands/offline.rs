@@ -7,6 +7,7 @@ use super::snapshot_status;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
+use crate::cli::spec::Program;
 use crate::cli::table::table;
 use crate::mvcc::KeyValueHash;
 use crate::node::InstallError;
@@ -28,12 +29,14 @@ pub(super) fn run(path: &[&str], context: &Context) -> Option<Outcome> {
     })
 }
 
-/// Waits for a directory in use, as long as `--timeout` says; 0 is for ever.
+/// Waits for a directory in use, as long as `--timeout` says; 0 is for ever. Under rusd's own name
+/// the flag is `--command-timeout`.
 fn patiently<T>(
     context: &Context,
     mut attempt: impl FnMut() -> Result<T, Error>,
 ) -> Result<T, Failure> {
-    let patience = context.flags.duration("timeout");
+    let flag = if context.program == Program::Etcdutl { "timeout" } else { "command-timeout" };
+    let patience = context.flags.duration(flag);
     let mut waited = Duration::ZERO;
     loop {
         match attempt() {
