@@ -137,10 +137,15 @@ impl Cluster {
         self.root.path().join(format!("{}.log", self.members[at].name))
     }
 
+    /// All that a member has written.
+    pub fn log(&self, at: usize) -> String {
+        fs::read_to_string(self.log_path(at)).unwrap_or_default()
+    }
+
     /// The last lines that the members wrote.
     pub fn logs(&self) -> String {
         let tail = |at: usize| {
-            let text = fs::read_to_string(self.log_path(at)).unwrap_or_default();
+            let text = self.log(at);
             let lines: Vec<&str> = text.lines().collect();
             format!("--- {at}\n{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
         };
