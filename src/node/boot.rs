@@ -300,6 +300,7 @@ pub(super) fn start(
         applied_term: opened.term,
         conf_state,
         catch_up_entries: config.snapshot_catchup_entries,
+        snapshot_count: config.snapshot_count,
         log: surroundings.log,
     };
     if config.force_new_cluster && has_log {

@@ -28,6 +28,8 @@ pub struct CoreConfig {
     pub election_timeout: Duration,
     pub pre_vote: bool,
     pub applied: u64,
+    /// Entries that become durable between two looks at what the log may forget.
+    pub snapshot_count: u64,
     pub catch_up_entries: u64,
     /// Random bits of this start: they tell its reads from those of earlier starts and choose the
     /// election timeouts.
@@ -199,7 +201,8 @@ pub struct Core {
     installing: Option<(u64, SnapshotRecord)>,
     /// Index of the last snapshot that replaced the log.
     restored: u64,
-    purged_below: u64,
+    /// The durable index when the log's beginning was last forgotten.
+    compacted_at: u64,
     proposals_dropped: u64,
     messages_refused: u64,
     leader_changes: u64,
@@ -228,6 +231,7 @@ impl Core {
         let reads = Reads::new(config.id, config.nonce);
         let replay_until = raft.raft.raft_log.committed;
         let last_vote = (raft.raft.term, raft.raft.vote);
+        let compacted_at = config.applied;
         let mut core = Self {
             raft,
             election_ticks: election_ticks as u64,
@@ -248,7 +252,7 @@ impl Core {
             leader: Leader::default(),
             installing: None,
             restored: 0,
-            purged_below: 0,
+            compacted_at,
             proposals_dropped: 0,
             messages_refused: 0,
             leader_changes: 0,
@@ -586,10 +590,13 @@ impl Core {
         needed.min().map_or(u64::MAX, |index| index + 1)
     }
 
-    /// Once a segment holds only what is durable elsewhere and no follower needs, it may go.
+    /// After so many entries, or once a segment holds only what is durable elsewhere, the log's
+    /// beginning is forgotten: entries that followers may still ask for stay, and a member that is
+    /// further behind comes back by a snapshot. Segments go with the last entry in them.
     fn durable(&mut self, index: u64, term: u64, conf_state: ConfState, effects: &mut Vec<Effect>) {
         let has_peers = self.raft.raft.prs().iter().len() > 1;
         let needed = self.needed_by_peers();
+        let is_due = index >= self.compacted_at.saturating_add(self.config.snapshot_count);
         let store = self.raft.mut_store();
         store.durable = Some((index, term, conf_state.clone()));
         let table = &mut store.table;
@@ -597,7 +604,6 @@ impl Core {
         let mut below = index;
         if has_peers {
             below = below.saturating_sub(self.config.catch_up_entries);
-            // A member that is further behind comes back by a snapshot.
             let kept = table.first_of_last_segments(limits::LOG_SEGMENTS_FOR_PEERS);
             below = below.min(needed.max(kept));
         }
@@ -605,13 +611,16 @@ impl Core {
         else {
             return;
         };
-        if first.segment == kept.segment || below <= self.purged_below {
+        let frees_segments = first.segment != kept.segment;
+        if below <= table.first_index() || !(is_due || frees_segments) {
             return;
         }
-        self.purged_below = below;
+        self.compacted_at = index;
         table.compact(below - 1);
-        let record = SnapshotRecord { index, term, conf_state: Some(conf_state) };
-        effects.push(Effect::Purge { below, record });
+        if frees_segments {
+            let record = SnapshotRecord { index, term, conf_state: Some(conf_state) };
+            effects.push(Effect::Purge { below, record });
+        }
     }
 
     fn advance(&mut self, effects: &mut Vec<Effect>) {

@@ -74,6 +74,8 @@ pub struct Config {
     pub conf_state: ConfState,
     /// Entries below the durable state that are kept for slow followers.
     pub catch_up_entries: u64,
+    /// Entries that become durable before the log is cut.
+    pub snapshot_count: u64,
     pub log: log::Options,
 }
 

@@ -143,6 +143,7 @@ fn open(
         election_timeout: config.election_timeout,
         pre_vote: config.pre_vote,
         applied: config.applied,
+        snapshot_count: config.snapshot_count,
         catch_up_entries: config.catch_up_entries,
         nonce: surroundings.clock.random(),
     };

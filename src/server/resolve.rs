@@ -17,9 +17,11 @@ pub(super) async fn address(url: &Url) -> Result<SocketAddr, String> {
     let host = host.trim_end_matches('.');
     let port = port.parse().map_err(|_| format!("address {port}: invalid port"))?;
     let found = tokio::net::lookup_host((host, port)).await;
-    let found =
-        found.map(|mut all| all.next()).map_err(|error| format!("lookup {host}: {error}"))?;
-    found.ok_or_else(|| format!("lookup {host}: no such host"))
+    let found: Vec<SocketAddr> =
+        found.map_err(|error| format!("lookup {host}: {error}"))?.collect();
+    // Of both kinds, Go takes the older.
+    let chosen = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    chosen.copied().ok_or_else(|| format!("lookup {host}: no such host"))
 }
 
 /// The URL with its host as an address. What names this machine stays as it is.
