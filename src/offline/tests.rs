@@ -145,7 +145,11 @@ fn a_bump_continues_history_later_and_compacts_what_was_before() {
     let hash = archive.hash_kv(0).unwrap();
     assert_eq!((hash.revision, hash.compact_revision), (1004, 1004));
     let mut rows = Vec::new();
-    archive.source().rows(|row| Ok(rows.push((row.rev.main, row.kv)))).unwrap();
+    let walked = archive.source().rows(|row| {
+        rows.push((row.rev.main, row.kv));
+        Ok(())
+    });
+    walked.unwrap();
     assert_eq!(rows.last(), Some(&(1004, Bytes::new())));
     drop(archive);
     assert!(matches!(
