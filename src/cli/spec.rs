@@ -35,7 +35,9 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
             "defrag",
             "downgrade",
             "endpoint",
+            "export",
             "hashkv",
+            "import",
             "member",
             "migrate",
             "move-leader",
@@ -63,6 +65,7 @@ pub(super) fn root(program: Program) -> Command {
                 .etcdctl()
                 .mut_subcommand("snapshot", |snapshot| snapshot.subcommands(on_files))
                 .subcommands([hashkv, migrate])
+                .subcommands(maker.moving())
                 .subcommands(maker.rusd())
         }
     }
@@ -804,6 +807,32 @@ impl Maker {
                     .long_about(SNAPSHOT_STATUS_LONG),
                     self.restore(),
                 ]),
+        ]
+    }
+
+    /// The ways in and out, which etcd's tools do not have.
+    fn moving(&self) -> [Command; 2] {
+        [
+            self.command(
+                "import",
+                "import --from-data-dir DIR --data-dir DIR",
+                "Makes a rusd member of a stopped etcd member, with its ids and its log",
+            )
+            .args([
+                string("from-data-dir", "", "etcd's data directory, which is only read"),
+                string("from-wal-dir", "", "etcd's log, if it is not in its data directory"),
+                string("data-dir", "", "the new data directory"),
+                string("wal-dir", "", "where the log goes, if not into the data directory"),
+            ]),
+            self.command(
+                "export",
+                "export --data-dir DIR <filename>",
+                "Writes a stopped member's state as a snapshot file, from which etcdutl restores",
+            )
+            .args([
+                string("data-dir", "", "the member's data directory").required(true),
+                string("wal-dir", "", "the member's log, if it is not in its data directory"),
+            ]),
         ]
     }
 

@@ -45,7 +45,7 @@ mod scripts;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -78,7 +78,7 @@ pub use error::Error;
 pub use fill::{Seen, Source};
 pub use install::InstallError;
 pub use membership::Join;
-pub use seed::{Seed, hash_kv};
+pub use seed::{Adopted, Seed, adopt, hash_kv, settle};
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
@@ -126,6 +126,37 @@ pub struct Config {
     pub compaction_sleep_interval: Duration,
     pub checkpoint_pace: CheckpointPace,
     pub auth: AuthConfig,
+}
+
+impl Config {
+    /// The server's defaults for a data directory that exists.
+    pub fn of(data_dir: &Path) -> Self {
+        Self {
+            name: "default".to_owned(),
+            data_dir: data_dir.to_path_buf(),
+            wal_dir: None,
+            cluster_token: "etcd-cluster".to_owned(),
+            initial_cluster: Vec::new(),
+            peer_urls: Vec::new(),
+            join: None,
+            force_new_cluster: false,
+            strict_reconfig_check: true,
+            max_learners: 1,
+            client_urls: Vec::new(),
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_millis(1000),
+            snapshot_count: 10_000,
+            snapshot_catchup_entries: 5_000,
+            downgrade_check_interval: Duration::ZERO,
+            max_request_bytes: limits::REQUEST_BYTES_MAX,
+            quota_backend_bytes: 0,
+            commit_interval: limits::COMMIT_INTERVAL,
+            retention: None,
+            compaction_sleep_interval: limits::COMPACTION_PAUSE,
+            checkpoint_pace: CheckpointPace::default(),
+            auth: AuthConfig::default(),
+        }
+    }
 }
 
 /// How logins are answered.

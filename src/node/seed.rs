@@ -2,17 +2,23 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::boot::{StoredConfState, bootstrap, close_store, load};
+use super::boot::{StartError, StoredConfState, Surroundings, bootstrap, close_store, load};
 use super::fill::Source;
 use super::install::{InstallError, refused};
-use crate::members::{Founders, member_key};
+use super::{Config, Node};
+use crate::clock::{Clock, SystemClock};
+use crate::members::{Founders, Members, member_key};
 use crate::mvcc::{self, Compacted, KeyValueHash};
 use crate::raft::{self, ConfState, log};
-use crate::store::{Bucket, Building, Options, Pair, Row, schema};
+use crate::store::{Bucket, Building, Opened, Options, Pair, Row, schema};
 use crate::types::Revision;
+
+/// Between two looks at a member that elects itself.
+const SETTLE_TURN: Duration = Duration::from_millis(1);
 
 /// A new cluster that begins with the state of an old one.
 pub struct Seed<'a> {
@@ -37,17 +43,7 @@ impl Seed<'_> {
         if let Some(bump) = self.bump_revision {
             bump_revision(source, &mut building, bump)?;
         }
-        let clock = Arc::clone(&options.clock);
-        let (store, opened) = building.finish(options)?;
-        let store = Arc::new(store);
-        // What a start would refuse is refused here.
-        let loaded = load(&store, &opened)?;
-        let (mvcc, lessor) = (Arc::new(loaded.restore.mvcc), Arc::new(Mutex::new(loaded.lessor)));
-        if loaded.restore.unfinished.is_none() {
-            // With it the first start need not read all rows again.
-            close_store(&store, &mvcc, &lessor, clock)?;
-        }
-        Building::name_current(self.db, opened.generation)?;
+        complete(building, self.db, options)?;
         let metadata =
             log::Metadata { node_id: self.member_id, cluster_id: self.founders.cluster_id };
         let (disk, bootstrap) = (log::SystemDisk, bootstrap(self.founders));
@@ -72,6 +68,84 @@ impl Seed<'_> {
         ];
         Ok(building.pairs(Bucket::Meta, &place)?)
     }
+}
+
+/// Makes what was filled the store, if a start would take it.
+fn complete(building: Building, db: &Path, options: Options) -> Result<Opened, InstallError> {
+    let clock = Arc::clone(&options.clock);
+    let (store, opened) = building.finish(options)?;
+    let store = Arc::new(store);
+    let loaded = load(&store, &opened)?;
+    let (mvcc, lessor) = (Arc::new(loaded.restore.mvcc), Arc::new(Mutex::new(loaded.lessor)));
+    if loaded.restore.unfinished.is_none() {
+        // With it the first start need not read all rows again.
+        close_store(&store, &mvcc, &lessor, clock)?;
+    }
+    Building::name_current(db, opened.generation)?;
+    Ok(opened)
+}
+
+/// Another server's member, taken over with its ids.
+pub struct Adopted {
+    pub metadata: log::Metadata,
+    /// Last entry that is part of the state.
+    pub applied: u64,
+    /// Last entry of the log.
+    pub last: u64,
+}
+
+/// Makes a store in `db` that belongs to the log in `wal`, which is there already.
+pub fn adopt(
+    source: &Source<'_>,
+    db: &Path,
+    wal: &Path,
+    disk: Arc<dyn log::Disk>,
+    options: Options,
+) -> Result<Adopted, InstallError> {
+    let mut building = Building::first(db)?;
+    source.fill(&mut building)?;
+    let opened = complete(building, db, options)?;
+    if opened.conf_state.is_none() {
+        return Err(refused(
+            "it does not say who votes, as it was written by an etcd before 3.5; save a snapshot \
+             and restore it",
+        ));
+    }
+    let applied = opened.consistent_index;
+    let (metadata, last) = raft::inspect(&disk, wal, applied, opened.term)?;
+    Ok(Adopted { metadata, applied, last })
+}
+
+/// Applies what the log of a stopped member holds and its store does not: what it knows to be
+/// committed, and in a cluster of one everything. Nothing else of the member runs.
+pub fn settle(data_dir: &Path, wal_dir: Option<&Path>) -> Result<(), StartError> {
+    let clock = Arc::new(SystemClock::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Tasks are made there and never run, so that no lease ends and nothing is proposed.
+    let _entered = runtime.enter();
+    let mut surroundings = Surroundings::system(Arc::clone(&clock) as Arc<dyn Clock>);
+    surroundings.transport = Some(Arc::new(raft::NoTransport));
+    surroundings.store.reserve_bytes = 0;
+    let config = Config { wal_dir: wal_dir.map(Path::to_path_buf), ..Config::of(data_dir) };
+    let (node, steps) = Node::start_stepped(config, surroundings)?;
+    let voters = |members: &Members| members.list().iter().filter(|one| !one.is_learner).count();
+    let is_alone = voters(&node.0.members.read()) == 1;
+    loop {
+        steps.raft()?;
+        while steps.log()? {}
+        while steps.apply().is_some() {}
+        if let Some(why) = node.0.fatal.borrow().clone() {
+            return Err(std::io::Error::other(why).into());
+        }
+        let status = steps.status();
+        let is_settled = !is_alone || status.committed == status.last_index;
+        if is_settled && node.0.applied.index() >= status.committed {
+            break;
+        }
+        std::thread::sleep(SETTLE_TURN);
+    }
+    node.stop_now();
+    Ok(())
 }
 
 /// As etcd does it: an empty record stands for the new revision, and a compaction there is due.

@@ -28,7 +28,7 @@ impl Archive {
     /// its own. `verb` begins the error about a file that cannot be opened.
     pub fn open(path: &Path, verb: &'static str) -> Result<Self, Error> {
         if let Some(data_dir) = member_of(path) {
-            return Self::open_member(&data_dir);
+            return Self::open_member(&data_dir, None);
         }
         let file = File::open(path).map_err(Error::io(verb, path))?;
         let is_dir = file.metadata().map_err(Error::io(verb, path))?.is_dir();
@@ -39,7 +39,13 @@ impl Archive {
         }
     }
 
-    fn open_member(data_dir: &Path) -> Result<Self, Error> {
+    /// Opens a data directory, whose log may be elsewhere.
+    pub fn open_member(data_dir: &Path, wal_dir: Option<&Path>) -> Result<Self, Error> {
+        if !data_dir.join(DB).is_dir() {
+            return Err(Error::Missing { path: data_dir.join(DB) });
+        }
+        // Not all that was acknowledged may be in the store.
+        node::settle(data_dir, wal_dir)?;
         let lock = store::lock(data_dir)?;
         let mut options = Options::new(Arc::new(SystemClock::new()));
         (options.committer, options.reserve_bytes) = (false, 0);

@@ -1,20 +1,24 @@
-//! What is done to a state that no member is serving: restored, hashed, migrated.
+//! What is done to a state that no member is serving: restored, brought in, taken out, hashed.
 //!
 //! ```text
-//!   snapshot file ─┐                         ┌─► data directory of a new member
-//!                  ├─► Archive (checked) ────┤
-//!   data directory ┘                         └─► HashKV, storage version
+//!   snapshot file ──┐                       ┌─► data directory of a new member
+//!                   ├─► Archive (checked) ──┼─► snapshot file
+//!   data directory ─┘                       └─► HashKV, storage version
+//!
+//!   etcd's data directory ──► data directory of the same member
 //! ```
 //!
 //! An [`Archive`] is either etcd's bbolt file or the directory of a stopped rusd member, under its
-//! lock. A file is read and never written: etcd's own tools open it for writing and so spoil its
-//! checksum.
+//! lock, with everything that its log says is committed applied first. A file is read and never
+//! written: etcd's own tools open it for writing and so spoil its checksum.
 //!
 //! What is made appears under its final name by one rename, when it is complete and synced. An
 //! attempt that fails leaves nothing behind, and one that was killed leaves a directory `restoring`
 //! that the next attempt removes.
 
 mod archive;
+mod import;
+mod place;
 mod restore;
 
 #[cfg(test)]
@@ -24,6 +28,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use archive::{Archive, migrate, storage_version};
+pub use import::{Import, Imported, export};
+pub use place::Place;
 pub use restore::Restore;
 
 use crate::{bbolt, node, store};
@@ -32,6 +38,8 @@ use crate::{bbolt, node, store};
 pub enum Error {
     #[error("{verb} {}: {}", path.display(), reason(source))]
     Io { verb: &'static str, path: PathBuf, source: io::Error },
+    #[error("{}: in use by another process; stop etcd first", path.display())]
+    InUse { path: PathBuf },
     /// Nothing is there that could be an archive.
     #[error("stat {}: no such file or directory", path.display())]
     Missing { path: PathBuf },
@@ -51,6 +59,8 @@ pub enum Error {
     Store(#[from] store::Error),
     #[error(transparent)]
     Install(#[from] node::InstallError),
+    #[error(transparent)]
+    Start(#[from] node::StartError),
 }
 
 impl Error {

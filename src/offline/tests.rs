@@ -64,8 +64,7 @@ impl Case {
     fn restore(&self, file: &Path, wal_dir: Option<&Path>) -> Result<(), Error> {
         let restore = Restore {
             snapshot: file,
-            data_dir: &self.path("data"),
-            wal_dir,
+            place: Place { data_dir: &self.path("data"), wal_dir },
             name: "m1",
             cluster: &self.cluster,
             token: "t",
@@ -77,7 +76,11 @@ impl Case {
 
     /// HashKV of what was restored.
     fn hash(&self) -> u32 {
-        let archive = Archive::open(&self.path("data/member/snap/db"), "stat").unwrap();
+        let (data_dir, wal) = (self.path("data"), self.path("wal"));
+        let archive = match wal.exists() {
+            true => Archive::open_member(&data_dir, Some(&wal)).unwrap(),
+            false => Archive::open(&data_dir.join("member/snap/db"), "stat").unwrap(),
+        };
         archive.hash_kv(0).unwrap().hash
     }
 
@@ -132,8 +135,7 @@ fn a_bump_continues_history_later_and_compacts_what_was_before() {
     let case = Case::new();
     let restore = Restore {
         snapshot: &case.path("s.db"),
-        data_dir: &case.path("data"),
-        wal_dir: None,
+        place: Place { data_dir: &case.path("data"), wal_dir: None },
         name: "m1",
         cluster: &case.cluster,
         token: "t",
@@ -169,4 +171,53 @@ fn a_storage_version_is_changed_and_taken_away() {
     migrate(&data, None).unwrap();
     assert_eq!(storage_version(&data).unwrap(), None);
     assert_eq!(case.hash(), case.file_hash());
+}
+
+/// A member that was killed: entries are in its log and not in its store.
+#[test]
+fn what_only_the_log_holds_is_exported() {
+    let case = Case::new();
+    case.restore(&case.path("s.db"), None).unwrap();
+    let data = case.path("data");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let copy = case.path("copy");
+    runtime.block_on(async {
+        let clock = Arc::new(SystemClock::new());
+        // The store's commits come later than this test ends.
+        let mut config = node::Config::of(&data);
+        config.commit_interval = std::time::Duration::from_secs(3600);
+        let node = node::Node::start(config, clock).unwrap();
+        let put = crate::pb::PutRequest { key: "late".into(), ..Default::default() };
+        let nobody = crate::auth::Credentials::default();
+        while node.propose(&nobody, node::Op::Put(put.clone())).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        copy_dir(&data, &copy);
+        node.stop().await;
+    });
+    let to = case.path("out.db");
+    export(&copy, None, &to).unwrap();
+    let archive = Archive::open(&to, "open").unwrap();
+    archive.check_hash().unwrap();
+    let mut last = Bytes::new();
+    let walked = archive.source().rows(|row| {
+        last = row.kv;
+        Ok(())
+    });
+    walked.unwrap();
+    assert_eq!(Pair::parse(&last).unwrap().key, b"late");
+    assert!(export(&copy, None, &to).is_err(), "nothing is overwritten");
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }

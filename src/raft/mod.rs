@@ -47,7 +47,7 @@ pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
 pub use self::force::force_alone;
 pub use self::peer::SnapshotPlace;
 pub use self::runtime::{
-    Handle, Raft, Surroundings, Turns, create, exists, identity, last_snapshot, start,
+    Handle, Raft, Surroundings, Turns, create, exists, identity, inspect, last_snapshot, start,
     start_stepped,
 };
 pub use self::step::Refusal;

@@ -11,7 +11,7 @@ use crate::cli::spec::Program;
 use crate::cli::table::table;
 use crate::mvcc::KeyValueHash;
 use crate::node::InstallError;
-use crate::offline::{self, Archive, Error, Restore};
+use crate::offline::{self, Archive, Error, Import, Imported, Place, Restore};
 use crate::server;
 use crate::store;
 
@@ -25,6 +25,8 @@ pub(super) fn run(path: &[&str], context: &Context) -> Option<Outcome> {
         ["snapshot", "restore"] => restore(context),
         ["hashkv"] => hash_kv(context),
         ["migrate"] => migrate(context),
+        ["import"] => import(context),
+        ["export"] => export(context),
         _ => return None,
     })
 }
@@ -90,8 +92,7 @@ fn restore(context: &Context) -> Outcome {
     let snapshot = context.arg(0);
     let restore = Restore {
         snapshot: Path::new(&snapshot),
-        data_dir: &data_dir,
-        wal_dir: wal_dir.as_deref(),
+        place: Place { data_dir: &data_dir, wal_dir: wal_dir.as_deref() },
         name: text("name"),
         cluster: &cluster,
         token: text("initial-cluster-token"),
@@ -103,10 +104,49 @@ fn restore(context: &Context) -> Outcome {
         "wal-dir": wal_dir.clone().unwrap_or_else(|| data_dir.join("member/wal")),
         "data-dir": data_dir,
     });
-    restore.check().map_err(Failure::error)?;
+    restore.place.check().map_err(Failure::error)?;
     log(context, "snapshot/v3_snapshot.go:306", "restoring snapshot", &fields);
     restore.run().map_err(Failure::error)?;
     log(context, "snapshot/v3_snapshot.go:332", "restored snapshot", &fields);
+    Ok(())
+}
+
+fn import(context: &Context) -> Outcome {
+    let path = |name: &str| Some(context.flags.string(name)).filter(|dir| !dir.is_empty());
+    let (Some(from), Some(data_dir)) = (path("from-data-dir"), path("data-dir")) else {
+        return Err(Failure::arguments("import requires --from-data-dir and --data-dir"));
+    };
+    let place = Place { data_dir: Path::new(data_dir), wal_dir: path("wal-dir").map(Path::new) };
+    let from_wal = path("from-wal-dir").map(Path::new);
+    let import = Import { from: Path::new(from), from_wal, place };
+    let Imported { member_id, cluster_id, applied, last, revision, hash } =
+        import.run().map_err(Failure::error)?;
+    let line = |text: String| context.printer.line(text);
+    line(format!("Imported member {member_id:x} of cluster {cluster_id:x} into {data_dir}"));
+    line(format!("etcd's file: all pages sound, revision {revision}, HashKV {hash}"));
+    line(format!(
+        "log: all records sound, entries up to {last}, of which the {} after {applied} are applied \
+         by the first start",
+        last - applied
+    ));
+    Ok(())
+}
+
+fn export(context: &Context) -> Outcome {
+    if context.args.len() != 1 {
+        return Err(Failure::arguments("export requires exactly one argument"));
+    }
+    let (data_dir, to) = (PathBuf::from(context.flags.string("data-dir")), context.arg(0));
+    let wal_dir = Some(context.flags.string("wal-dir")).filter(|dir| !dir.is_empty());
+    let wal_dir = wal_dir.map(Path::new);
+    let bytes = patiently(context, || offline::export(&data_dir, wal_dir, Path::new(&to)))?;
+    let archive = Archive::open(Path::new(&to), "open").map_err(Failure::error)?;
+    archive.check_hash().map_err(Failure::error)?;
+    let KeyValueHash { hash, revision, .. } = archive.hash_kv(0).map_err(Failure::error)?;
+    context.printer.line(format!("Exported {} to {to}", data_dir.display()));
+    context.printer.line(format!(
+        "{bytes} bytes, read again: SHA-256 and all pages sound, revision {revision}, HashKV {hash}"
+    ));
     Ok(())
 }
 
