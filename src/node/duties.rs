@@ -69,6 +69,9 @@ impl Node {
             }
             if inner.leader.send_replace(id) != id && id != 0 {
                 metrics::leader_changes_seen().inc();
+                if is_leader {
+                    *inner.elected.lock() = Some(inner.clock.now());
+                }
             }
             metrics::has_leader().set(i64::from(id != 0));
             metrics::is_leader().set(i64::from(is_leader));
