@@ -110,6 +110,8 @@ pub struct Config {
     pub client_urls: Vec<String>,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
+    /// The first election comes as soon as the others are reached.
+    pub initial_election_tick_advance: bool,
     pub snapshot_count: u64,
     pub snapshot_catchup_entries: u64,
     /// Time between looks at whether a downgrade is complete; zero is never.
