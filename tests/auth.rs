@@ -150,6 +150,7 @@ impl World {
             initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
             peer_urls: vec!["http://localhost:2380".into()],
             join: None,
+            initial_election_tick_advance: false,
             force_new_cluster: false,
             strict_reconfig_check: true,
             max_learners: 1,

@@ -97,7 +97,7 @@ impl Http {
             }
             Ok(None) => error(StatusCode::NOT_FOUND, "lease not found"),
             Err(Error::NotLeader) => error(StatusCode::BAD_REQUEST, "not a primary lessor"),
-            Err(Error::Timeout) => error(
+            Err(Error::Timeout | Error::TimeoutWaitAppliedIndex) => error(
                 StatusCode::REQUEST_TIMEOUT,
                 "waiting for node to catch up its applied index has timed out",
             ),

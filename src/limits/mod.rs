@@ -287,3 +287,10 @@ pub const DNS_NAME_BYTES_MAX: usize = 255;
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Times that the pause doubles between questions to a discovery service that is away, as in etcd.
 pub const DISCOVERY_BACKOFFS_MAX: u32 = 8;
+/// Time that the leader's apply has to get to what was committed when a lease was asked about, as
+/// in etcd.
+pub const LEASE_APPLY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often, and for how long, a member that starts looks whether it has reached the others before
+/// it lets its first election come by itself: etcd's 50 ms and 5 s.
+pub const PEERS_REACHED_INTERVAL: Duration = Duration::from_millis(50);
+pub const PEERS_REACHED_LOOKS_MAX: u32 = 100;

@@ -585,6 +585,7 @@ fn assemble(
         threads: Mutex::new(threads),
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),
+        elected: Mutex::default(),
         fatal,
         stopping: watch::Sender::new(false),
         _lock: lock,

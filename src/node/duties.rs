@@ -30,6 +30,9 @@ pub(super) struct Duties;
 impl Duties {
     pub(super) fn start(node: &Node, no_space: Arc<Notify>) {
         spawn(node, |node| async move { node.follow_leader().await });
+        if node.0.config.initial_election_tick_advance {
+            spawn(node, |node| async move { node.hasten_election().await });
+        }
         spawn(node, |node| async move { node.publish().await });
         spawn(node, |node| async move { node.agree_on_version().await });
         spawn(node, |node| async move { node.watch_downgrade().await });
@@ -69,10 +72,27 @@ impl Node {
             }
             if inner.leader.send_replace(id) != id && id != 0 {
                 metrics::leader_changes_seen().inc();
+                if is_leader {
+                    *inner.elected.lock() = Some(inner.clock.now());
+                }
             }
             metrics::has_leader().set(i64::from(id != 0));
             metrics::is_leader().set(i64::from(is_leader));
             if leader.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Once more than one peer has been reached, nobody needs to wait any longer to elect.
+    async fn hasten_election(&self) {
+        let inner = &self.0;
+        for _ in 0..limits::PEERS_REACHED_LOOKS_MAX {
+            inner.clock.sleep(limits::PEERS_REACHED_INTERVAL).await;
+            let members = self.members();
+            let others = members.iter().map(|member| member.id).filter(|id| *id != inner.member_id);
+            if others.filter(|id| inner.circle.peers.connected_for(*id).is_some()).count() > 1 {
+                drop(inner.raft.reached_peers());
                 return;
             }
         }

@@ -29,6 +29,12 @@ pub enum Error {
     LeaderChanged,
     #[error("request timed out")]
     Timeout,
+    #[error("request timed out, possibly due to previous leader failure")]
+    TimeoutDueToLeaderFail,
+    #[error("request timed out, possibly due to connection lost")]
+    TimeoutDueToConnectionLost,
+    #[error("request timed out, waiting for the applied index took too long")]
+    TimeoutWaitAppliedIndex,
     #[error("server stopped")]
     Stopped,
     /// The proposal is in no log: there was no leader to take it.

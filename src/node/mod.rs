@@ -47,7 +47,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -114,6 +114,8 @@ pub struct Config {
     pub client_urls: Vec<String>,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
+    /// The first election comes as soon as the others are reached.
+    pub initial_election_tick_advance: bool,
     pub snapshot_count: u64,
     pub snapshot_catchup_entries: u64,
     /// Time between looks at whether a downgrade is complete; zero is never.
@@ -202,6 +204,8 @@ struct Inner {
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     ready: watch::Sender<bool>,
     leader: watch::Sender<u64>,
+    /// When this member last became the leader.
+    elected: Mutex<Option<Duration>>,
     fatal: watch::Sender<Option<String>>,
     stopping: watch::Sender<bool>,
     _lock: store::DirLock,
@@ -287,12 +291,14 @@ impl Node {
         id: u64,
         propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
     ) -> Result<Reply, Error> {
-        let attempts = self.attempt(id, propose);
+        let begun = self.0.clock.now();
+        let is_proposed = AtomicBool::new(false);
+        let attempts = self.attempt(id, propose, &is_proposed);
         match clock::timeout(&*self.0.clock, self.request_timeout(), attempts).await {
             Some(reply) => reply,
             None => {
                 crate::metrics::proposals_failed().inc();
-                Err(self.timeout_kind())
+                Err(self.timeout_kind(begun, is_proposed.load(Ordering::Relaxed)))
             }
         }
     }
@@ -303,6 +309,7 @@ impl Node {
         &self,
         id: u64,
         propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
+        is_proposed: &AtomicBool,
     ) -> Result<Reply, Error> {
         let inner = &self.0;
         loop {
@@ -312,7 +319,10 @@ impl Node {
             }
             let (reply, _forget) = inner.waits.register(id);
             propose(&inner.raft)?;
-            match reply.await {
+            is_proposed.store(true, Ordering::Relaxed);
+            let reply = reply.await;
+            is_proposed.store(false, Ordering::Relaxed);
+            match reply {
                 Ok(Err(Error::Dropped)) => inner.clock.sleep(limits::PROPOSE_RETRY).await,
                 Ok(reply) => return reply,
                 Err(_) => return Err(Error::Stopped),
@@ -320,9 +330,29 @@ impl Node {
         }
     }
 
-    /// etcd tells a proposal that found no leader from one that was not committed in time.
-    fn timeout_kind(&self) -> Error {
-        if *self.0.leader.borrow() == 0 { Error::DeadlineExceeded } else { Error::Timeout }
+    /// What a client is told of a request that took too long, in etcd's distinctions: it found no
+    /// leader; it was made while the leader before this one failed; this member lost who it needs.
+    fn timeout_kind(&self, begun: Duration, is_proposed: bool) -> Error {
+        let inner = &self.0;
+        if !is_proposed {
+            return Error::DeadlineExceeded;
+        }
+        let two_elections = 2 * inner.config.election_timeout;
+        let elected = *inner.elected.lock();
+        if elected.is_some_and(|at| begun < at && begun + two_elections > at) {
+            return Error::TimeoutDueToLeaderFail;
+        }
+        let took = inner.clock.now().saturating_sub(begun);
+        let is_connected = |id: u64| inner.circle.peers.connected_for(id) > Some(took);
+        let leader = *inner.leader.borrow();
+        let has_whom_it_needs = if leader == inner.member_id {
+            let members = self.members();
+            let reached = members.iter().filter(|it| it.id == leader || is_connected(it.id));
+            reached.count() > members.len() / 2
+        } else {
+            leader == 0 || is_connected(leader)
+        };
+        if has_whom_it_needs { Error::Timeout } else { Error::TimeoutDueToConnectionLost }
     }
 
     /// What depends on flags or chance is settled before the log, so that apply does not ask.
@@ -402,6 +432,28 @@ impl Node {
             None => {
                 crate::metrics::read_indexes_failed().inc();
                 Err(Error::Timeout)
+            }
+        }
+    }
+
+    /// The same for who asks the leader about leases: once it is known what was committed, apply
+    /// has a second to get there.
+    pub(super) async fn lease_barrier(&self) -> Result<(), Error> {
+        let (told, asked) = oneshot::channel();
+        self.0.raft.read_index(move |index| drop(told.send(index)));
+        let index = match clock::timeout(&*self.0.clock, self.request_timeout(), asked).await {
+            Some(Ok(index)) => index?,
+            Some(Err(_)) => return Err(Error::Stopped),
+            None => return Err(Error::Timeout),
+        };
+        let (done, waiting) = oneshot::channel();
+        self.0.applied.wait(index, done);
+        match clock::timeout(&*self.0.clock, limits::LEASE_APPLY_TIMEOUT, waiting).await {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(Error::Stopped),
+            None => {
+                self.0.applied.prune(index);
+                Err(Error::TimeoutWaitAppliedIndex)
             }
         }
     }

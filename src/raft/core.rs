@@ -77,6 +77,8 @@ pub enum Event {
         conf_state: ConfState,
     },
     TransferLeader(u64),
+    /// The others have been reached: the first election need not wait for its full timeout.
+    Reached,
     Unreachable(u64),
     /// Another member sent a snapshot, which is on disk and checked.
     ReceiveSnapshot(Message),
@@ -343,6 +345,7 @@ impl Core {
                 self.durable(index, term, conf_state, effects);
             }
             Event::TransferLeader(to) => self.raft.transfer_leader(to),
+            Event::Reached => self.hasten_election(),
             Event::Unreachable(id) => self.raft.report_unreachable(id),
             Event::ReceiveSnapshot(message) => {
                 let admitted = step::admit_snapshot(&self.raft, &message);
@@ -384,6 +387,18 @@ impl Core {
         }
         let replaying = self.raft.raft.raft_log.applied < self.replay_until;
         if leads || !(stalled || replaying || self.is_alone()) {
+            self.raft.tick();
+        }
+    }
+
+    /// Skips all but two ticks of the timeout, as etcd does, unless there is a leader already.
+    fn hasten_election(&mut self) {
+        let replaying = self.raft.raft.raft_log.applied < self.replay_until;
+        for _ in 2..self.election_ticks {
+            let raft = &self.raft.raft;
+            if replaying || raft.leader_id != 0 || raft.state != StateRole::Follower {
+                return;
+            }
             self.raft.tick();
         }
     }

@@ -380,6 +380,11 @@ impl Handle {
         self.shared.inbox.event(Event::TransferLeader(to))
     }
 
+    /// Tells a member that starts that it has reached the others.
+    pub fn reached_peers(&self) -> Result<(), Error> {
+        self.shared.inbox.event(Event::Reached)
+    }
+
     pub fn report_unreachable(&self, id: u64) -> Result<(), Error> {
         self.shared.inbox.event(Event::Unreachable(id))
     }

@@ -67,7 +67,8 @@ impl Server {
         request: MoveLeaderRequest,
     ) -> Result<MoveLeaderResponse, Status> {
         self.node.move_leader(&who, request.target_id).await.map_err(status)?;
-        Ok(MoveLeaderResponse { header: Some(self.node.header()) })
+        // etcd sends no header with it.
+        Ok(MoveLeaderResponse::default())
     }
 
     pub(super) async fn downgrade(

@@ -62,6 +62,7 @@ pub(super) struct Config {
     pub token: String,
     pub heartbeat: Duration,
     pub election: Duration,
+    pub hasten_election: bool,
     pub max_request_bytes: usize,
     pub max_txn_ops: usize,
     pub max_concurrent_streams: u32,
@@ -296,6 +297,7 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         token: given.text("initial-cluster-token").to_owned(),
         heartbeat: Duration::from_millis(values.uint("heartbeat-interval")),
         election: Duration::from_millis(values.uint("election-timeout")),
+        hasten_election: values.bool("initial-election-tick-advance"),
         max_request_bytes: usize::try_from(values.uint("max-request-bytes")).unwrap_or(usize::MAX),
         max_txn_ops: usize::try_from(values.uint("max-txn-ops")).unwrap_or(usize::MAX),
         max_concurrent_streams: u32::try_from(values.uint("max-concurrent-streams"))

@@ -84,7 +84,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("max-wals", Uint, "5", Ignored, "Log files kept."),
     flag("heartbeat-interval", Uint, "100", Honoured, "Milliseconds between heartbeats."),
     flag("election-timeout", Uint, "1000", Honoured, "Milliseconds without a heartbeat before an election."),
-    flag("initial-election-tick-advance", Bool, "true", Ignored, "Start the first election sooner."),
+    flag("initial-election-tick-advance", Bool, "true", Honoured, "Hold the first election as soon as the others are reached."),
     flag("pre-vote", Bool, "true", Default, "Ask for votes before an election."),
     flag("strict-reconfig-check", Bool, "true", Honoured, "Refuse changes that would lose the quorum."),
     flag("listen-peer-urls", Urls, PEER, Honoured, "URLs to listen on for peers."),

@@ -420,6 +420,7 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
         client_urls: config.advertise_client_urls.iter().map(url::Url::to_string).collect(),
         heartbeat_interval: config.heartbeat,
         election_timeout: config.election,
+        initial_election_tick_advance: config.hasten_election,
         snapshot_count: config.snapshot_count,
         snapshot_catchup_entries: config.catch_up_entries,
         downgrade_check_interval: config.downgrade_check,

@@ -37,6 +37,7 @@ fn config(dir: &Path, at: usize, addresses: &[SocketAddr]) -> Config {
         initial_cluster: addresses.iter().enumerate().map(named).collect(),
         peer_urls: url(&addresses[at]),
         join: None,
+        initial_election_tick_advance: false,
         force_new_cluster: false,
         strict_reconfig_check: true,
         max_learners: 1,

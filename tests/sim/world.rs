@@ -878,6 +878,7 @@ fn config(name: String, data_dir: PathBuf, initial_cluster: Vec<(String, Vec<Str
         initial_cluster,
         peer_urls: vec!["http://10.0.0.1:2380".into()],
         join: None,
+        initial_election_tick_advance: false,
         force_new_cluster: false,
         strict_reconfig_check: true,
         max_learners: 1,
