@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::time::Duration;
 
+use crate::tls::ClientFiles;
+
 /// How to reach and enter a cluster.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -49,6 +51,17 @@ impl TlsOptions {
             || !self.ca.is_empty()
             || !self.insecure_transport
             || self.skip_verify
+    }
+
+    pub(super) fn files(&self) -> ClientFiles {
+        ClientFiles {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            ca: self.ca.clone(),
+            skip_verify: self.skip_verify,
+            protocol: "h2",
+            ..ClientFiles::default()
+        }
     }
 
     /// Checks what was given, in etcd's words, before anything is dialled.

@@ -19,13 +19,14 @@ use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::config::{Config, Credentials};
-use super::endpoint::{Connector, Ends, SharedEnds, Target};
+use super::endpoint::{Dialer, Ends, HANDSHAKE_FAILED, SharedEnds, Target};
 use super::error::{Error, rpc_text};
 use super::log::{FailedAttempt, LogSink};
 use super::methods::{Method, rpc};
 use crate::clock::Clock;
 use crate::limits;
 use crate::pb::AuthenticateRequest;
+use crate::tls::Connector;
 
 /// The API version that etcd's own client of this release announces.
 const API_VERSION: &str = "3.7";
@@ -75,7 +76,7 @@ struct Inner {
 struct Node {
     /// An endpoint that cannot be dialled at all keeps its reason.
     endpoint: Result<Endpoint, String>,
-    connector: Connector,
+    connector: Dialer,
     channel: Mutex<Option<Channel>>,
 }
 
@@ -106,12 +107,22 @@ impl Client {
         let wanted = config.tls.wanted();
         let targets: Vec<_> =
             config.endpoints.iter().map(|endpoint| Target::parse(endpoint, wanted)).collect();
-        if targets.iter().any(|target| target.tls) {
-            return Err(Error::Other("TLS is not supported yet".into()));
-        }
+        let tls = match targets.iter().any(|target| target.tls) {
+            true => {
+                let connector = Connector::new(config.tls.files());
+                Some(Arc::new(connector.map_err(|error| Error::Other(error.to_string()))?))
+            }
+            false => None,
+        };
         let id = clock.random() & 0xffff_ffff_ff00;
         let target = format!("etcd-endpoints://{id:#x}/{}", targets[0].shown());
-        let nodes = targets.into_iter().map(|target| Node::new(&config, target)).collect();
+        let nodes = targets
+            .into_iter()
+            .map(|target| {
+                let tls = tls.clone().filter(|_| target.tls);
+                Node::new(&config, target, tls)
+            })
+            .collect();
         let client = Self {
             inner: Arc::new(Inner {
                 nodes,
@@ -274,8 +285,7 @@ impl Client {
                 let reason = match last.into_inner() {
                     empty if empty.is_empty() => "context deadline exceeded".to_string(),
                     text => format!(
-                        "latest balancer error: connection error: desc = \"transport: Error while \
-                         dialing: {text}\""
+                        "latest balancer error: connection error: desc = \"transport: {text}\""
                     ),
                 };
                 let logged = format!("rpc error: code = DeadlineExceeded desc = {reason}");
@@ -380,8 +390,8 @@ impl Client {
     fn log_failure(&self, method: &str, attempt: u32, failed: &Failed) {
         let peer = match &failed.ends {
             Some(ends) => format!(
-                "Peer{{Addr: '{}', LocalAddr: '{}', AuthInfo: 'insecure'}}",
-                ends.peer, ends.local
+                "Peer{{Addr: '{}', LocalAddr: '{}', AuthInfo: '{}'}}",
+                ends.peer, ends.local, ends.security
             ),
             None => "Peer{Addr: <nil>, LocalAddr: <nil>, AuthInfo: <nil>}".into(),
         };
@@ -429,7 +439,7 @@ impl Client {
 }
 
 impl Node {
-    fn new(config: &Config, target: Target) -> Self {
+    fn new(config: &Config, target: Target, tls: Option<Arc<Connector>>) -> Self {
         let interval = config.keep_alive_time.max(limits::CLIENT_KEEP_ALIVE_MIN);
         let timeout = config.keep_alive_timeout;
         let endpoint = Endpoint::from_shared(format!("http://{}", target.authority))
@@ -442,7 +452,7 @@ impl Node {
                     .initial_connection_window_size(limits::CLIENT_WINDOW_BYTES)
             })
             .map_err(|_| format!("dial tcp: address {}: invalid", target.authority));
-        let connector = Connector { address: target.address, ends: SharedEnds::default() };
+        let connector = Dialer { address: target.address, tls, ends: SharedEnds::default() };
         Self { endpoint, connector, channel: Mutex::new(None) }
     }
 
@@ -455,7 +465,10 @@ impl Node {
                 text = error.to_string();
                 cause = error.source();
             }
-            text
+            match text.starts_with(HANDSHAKE_FAILED) {
+                true => text,
+                false => format!("Error while dialing: {text}"),
+            }
         })
     }
 }

@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::tls::Connector;
+
 /// Where an endpoint leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -67,21 +69,23 @@ impl Target {
 pub(super) struct Ends {
     pub peer: String,
     pub local: String,
+    pub security: &'static str,
 }
 
 pub(super) type SharedEnds = Arc<Mutex<Option<Ends>>>;
 
 /// Opens sockets for tonic and notes their ends.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(super) struct Dialer {
     pub address: Address,
+    pub tls: Option<Arc<Connector>>,
     pub ends: SharedEnds,
 }
 
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
-impl Connector {
+impl Dialer {
     async fn open(self) -> io::Result<TokioIo<Box<dyn Socket>>> {
         match &self.address {
             Address::Tcp(host) => {
@@ -93,22 +97,69 @@ impl Connector {
                 *self.ends.lock() = Some(Ends {
                     peer: stream.peer_addr()?.to_string(),
                     local: stream.local_addr()?.to_string(),
+                    security: self.security(),
                 });
-                Ok(TokioIo::new(Box::new(stream)))
+                let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
+                self.secure(stream, name.trim_end_matches('.')).await
             }
             Address::Unix(path) => {
                 let shown = path.display().to_string();
                 let stream = UnixStream::connect(path)
                     .await
                     .map_err(|error| dial_error("unix", &shown, &error))?;
-                *self.ends.lock() = Some(Ends { peer: shown, local: "@".into() });
-                Ok(TokioIo::new(Box::new(stream)))
+                let security = self.security();
+                *self.ends.lock() = Some(Ends { peer: shown, local: "@".into(), security });
+                self.secure(stream, "localhost").await
             }
         }
     }
+
+    fn security(&self) -> &'static str {
+        if self.tls.is_some() { "tls" } else { "insecure" }
+    }
+
+    async fn secure(
+        &self,
+        stream: impl Socket + 'static,
+        name: &str,
+    ) -> io::Result<TokioIo<Box<dyn Socket>>> {
+        let Some(tls) = &self.tls else { return Ok(TokioIo::new(Box::new(stream))) };
+        let secured = tls.connect(stream, name).await.map_err(|error| {
+            io::Error::new(error.kind(), format!("{HANDSHAKE_FAILED}: {}", in_gos_words(&error)))
+        })?;
+        Ok(TokioIo::new(Box::new(secured)))
+    }
 }
 
-impl tower::Service<Uri> for Connector {
+/// How the text of a failed handshake begins.
+pub(super) const HANDSHAKE_FAILED: &str = "authentication handshake failed";
+
+/// What Go's TLS would have said.
+fn in_gos_words(error: &io::Error) -> String {
+    use rustls::{CertificateError as Certificate, Error};
+    let verify = |what: &str| format!("tls: failed to verify certificate: x509: {what}");
+    match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
+        Some(Error::InvalidCertificate(Certificate::UnknownIssuer)) => {
+            verify("certificate signed by unknown authority")
+        }
+        Some(Error::InvalidCertificate(
+            Certificate::Expired
+            | Certificate::ExpiredContext { .. }
+            | Certificate::NotValidYet
+            | Certificate::NotValidYetContext { .. },
+        )) => verify("certificate has expired or is not yet valid"),
+        Some(Error::InvalidCertificate(
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
+        )) => verify(&format!("certificate is not valid for this name ({error})")),
+        Some(Error::InvalidMessage(_)) => {
+            "tls: first record does not look like a TLS handshake".to_owned()
+        }
+        Some(Error::AlertReceived(alert)) => format!("remote error: tls: {alert:?}"),
+        _ => error.to_string(),
+    }
+}
+
+impl tower::Service<Uri> for Dialer {
     type Response = TokioIo<Box<dyn Socket>>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;

@@ -294,3 +294,9 @@ pub const LEASE_APPLY_TIMEOUT: Duration = Duration::from_secs(1);
 /// it lets its first election come by itself: etcd's 50 ms and 5 s.
 pub const PEERS_REACHED_INTERVAL: Duration = Duration::from_millis(50);
 pub const PEERS_REACHED_LOOKS_MAX: u32 = 100;
+
+/// A TLS handshake must be done by then, etcd's.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Handshakes under way at once on one kind of port: each costs some 30 KiB and a millisecond of
+/// arithmetic, and slow ones end by their timeout. The others wait for their turn, within theirs.
+pub const TLS_HANDSHAKES_MAX: usize = 1024;

@@ -34,7 +34,7 @@ use crate::metrics;
 use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore};
 use crate::pb::{AlarmMember, leasepb};
 use crate::raft::log::{Disk, SystemDisk};
-use crate::raft::peer::Peers;
+use crate::raft::peer::{Dial, Peers, TcpDial};
 use crate::raft::{self, Bootstrap, ConfState};
 use crate::store::{self, Bucket, CheckpointBinding, Opened, Options, Store, schema};
 use crate::types::Version;
@@ -228,6 +228,7 @@ pub struct Surroundings {
     pub disk: Arc<dyn Disk>,
     /// None: the member and its peers dial each other.
     pub transport: Option<Arc<dyn raft::Transport>>,
+    pub dial: Arc<dyn Dial>,
     pub log: raft::log::Options,
     pub store: Options,
 }
@@ -237,6 +238,7 @@ impl Surroundings {
         Self {
             disk: Arc::new(SystemDisk),
             transport: None,
+            dial: Arc::new(TcpDial),
             log: raft::log::Options::default(),
             store: Options::new(Arc::clone(&clock)),
             clock,
@@ -518,7 +520,7 @@ fn assemble(
     let (tokens, passwords) = logins(&config, &clock)?;
     let (fatal, waits) = (watch::Sender::new(None), Arc::new(Waits::default()));
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
-    let peers = membership::peers(&config, &raft_config);
+    let peers = membership::peers(&config, &raft_config, Arc::clone(&surroundings.dial));
     let observer = Observer { fatal: fatal.clone(), waits: Arc::clone(&waits) };
     let surroundings = surroundings.of_raft(&peers, observer, committed);
     let (raft, raft_threads, turns, loaded) =

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::limits;
 use crate::members::{Change, Member, Members};
 use crate::pb;
-use crate::raft::peer::{PeerEvents, Peers, PeersConfig, TcpDial};
+use crate::raft::peer::{Dial, PeerEvents, Peers, PeersConfig};
 use crate::raft::{self, ConfChange, Entry};
 
 /// What a member that joins a running cluster was told by its members.
@@ -28,14 +28,14 @@ pub struct Join {
 }
 
 /// What goes between this member and its peers.
-pub(super) fn peers(config: &Config, raft: &raft::Config) -> Arc<Peers> {
+pub(super) fn peers(config: &Config, raft: &raft::Config, dial: Arc<dyn Dial>) -> Arc<Peers> {
     let config = PeersConfig {
         id: raft.id,
         cluster_id: raft.cluster_id,
         urls: config.peer_urls.clone(),
         version: VERSION.to_owned(),
     };
-    Peers::new(config, Arc::new(TcpDial), tokio::runtime::Handle::current())
+    Peers::new(config, dial, tokio::runtime::Handle::current())
 }
 
 /// Who this member is among its peers, for apply to keep up to date.

@@ -30,13 +30,20 @@ use crate::pb::{
 const TOKEN: HeaderName = HeaderName::from_static("token");
 const BEARER: &[u8] = b"Bearer ";
 
-/// What a call came with: the metadata `token`, else `authorization`.
+/// Put into a request's extensions: the common name of the certificate that the connection's client
+/// was made to show.
+#[derive(Clone, Debug)]
+pub struct CommonName(pub Arc<str>);
+
+/// What a call came with: the metadata `token`, else `authorization`; and a certificate's name.
 fn credentials(parts: &Parts) -> Credentials {
     let token = parts.headers.get(TOKEN).or_else(|| parts.headers.get(AUTHORIZATION));
+    let name = parts.extensions.get::<CommonName>().map(|CommonName(name)| name.to_string());
     Credentials::token(token.map(|value| {
         let bytes = value.as_bytes();
         Bytes::copy_from_slice(bytes.strip_prefix(BEARER).unwrap_or(bytes))
     }))
+    .with_common_name(name)
 }
 
 /// What a method demands before its request is looked at; none where the node decides on what is

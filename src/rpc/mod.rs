@@ -49,6 +49,7 @@ use crate::clock;
 use crate::metrics::{self, METHODS, Method};
 use crate::node::Node;
 
+pub use auth::CommonName;
 pub use error::{Error, status};
 pub use grpc::{Body, BoxError, receive_error};
 

@@ -15,6 +15,7 @@ use super::flags::{self, Flag, Given, Kind, Support};
 use super::go;
 use super::url::{self, Url};
 use crate::client::TlsOptions;
+use crate::tls::{ClientFiles, ServerFiles, Versions};
 use crate::limits;
 
 /// Longest election timeout that etcd takes.
@@ -85,6 +86,7 @@ pub(super) struct Config {
     pub origins: Vec<String>,
     pub hosts: Vec<String>,
     pub gates: Vec<(&'static str, &'static str, bool)>,
+    pub tls: super::tls::Settings,
     pub log: Log,
 }
 
@@ -327,6 +329,7 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         origins: values.words("cors"),
         hosts: values.words("host-whitelist"),
         gates: gate_settings(given),
+        tls: tls_settings(given),
         log,
         name,
     };
@@ -506,12 +509,51 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
         mode => return invalid(format!("unknown auto-compaction-mode {}", go::quote(mode))),
     }
     check_time(given, "compact-hash-check-time")?;
-    let listens =
-        [&config.listen_peer_urls, &config.listen_client_urls, &config.listen_metrics_urls];
-    if let Some(url) = listens.into_iter().flatten().find(|url| url.is_tls()) {
-        return invalid(format!("TLS is not supported by rusd yet ({url})"));
+    let (clients, peers) = (&config.listen_client_urls, &config.listen_peer_urls);
+    config.tls.check(clients, peers, &config.listen_metrics_urls).map_err(Stop::Invalid)
+}
+
+fn tls_settings(given: &Given) -> super::tls::Settings {
+    let values = Values(given);
+    let text = |name: &str| given.text(name).to_owned();
+    // A certificate of its own for dialling, else the one that is shown to who dials.
+    let or = |name: &str, other: &str| if text(name).is_empty() { text(other) } else { text(name) };
+    let versions = Versions {
+        min: text("tls-min-version"),
+        max: text("tls-max-version"),
+        suites: values.words("cipher-suites"),
+    };
+    super::tls::Settings {
+        client: ServerFiles {
+            cert: text("cert-file"),
+            key: text("key-file"),
+            ca: text("trusted-ca-file"),
+            crl: text("client-crl-file"),
+            demands_certificates: values.bool("client-cert-auth"),
+            allowed_names: Vec::new(),
+            allowed_hosts: values.words("client-cert-allowed-hostname"),
+            versions: versions.clone(),
+        },
+        peer: ServerFiles {
+            cert: text("peer-cert-file"),
+            key: text("peer-key-file"),
+            ca: text("peer-trusted-ca-file"),
+            crl: text("peer-crl-file"),
+            demands_certificates: values.bool("peer-client-cert-auth"),
+            allowed_names: values.words("peer-cert-allowed-cn"),
+            allowed_hosts: values.words("peer-cert-allowed-hostname"),
+            versions: versions.clone(),
+        },
+        dial: ClientFiles {
+            cert: or("peer-client-cert-file", "peer-cert-file"),
+            key: or("peer-client-key-file", "peer-key-file"),
+            ca: text("peer-trusted-ca-file"),
+            protocol: "http/1.1",
+            versions,
+            ..ClientFiles::default()
+        },
+        skip_peer_names: values.bool("peer-skip-client-san-verification"),
     }
-    Ok(())
 }
 
 fn check_time(given: &Given, name: &str) -> Result<(), Stop> {

@@ -10,7 +10,8 @@ use super::url::Url;
 use crate::limits;
 use crate::members::Member;
 use crate::node::Join;
-use crate::raft::peer::{TcpDial, ask, is_rusd};
+use super::tls::TlsDial;
+use crate::raft::peer::{ask, is_rusd};
 use crate::types;
 
 /// What one member says.
@@ -27,9 +28,10 @@ pub(super) async fn check_new(config: &Config, cluster: &Named, token: &str) -> 
         own.clone_from(urls);
     }
     let id = types::member_id(&own, token, None);
+    let dial = TlsDial::new(&config.tls.dial)?;
     let asked = others(config, cluster)
         .into_iter()
-        .map(|url| async move { members_at(&url, limits::BOOTSTRAP_CHECK_TIMEOUT).await });
+        .map(|url| members_at(&dial, url, limits::BOOTSTRAP_CHECK_TIMEOUT));
     for told in futures_util::future::join_all(asked).await.into_iter().flatten() {
         let mut known = told.members.iter().filter(|member| member.id == id);
         if known.any(|member| !member.client_urls.is_empty()) {
@@ -41,9 +43,10 @@ pub(super) async fn check_new(config: &Config, cluster: &Named, token: &str) -> 
 
 /// A running cluster: its members say which ids belong to which URLs.
 pub(super) async fn existing(config: &Config, cluster: &Named) -> Result<Join, String> {
+    let dial = TlsDial::new(&config.tls.dial)?;
     let mut told = None;
     for url in others(config, cluster) {
-        told = members_at(&url, limits::JOIN_TIMEOUT).await;
+        told = members_at(&dial, url, limits::JOIN_TIMEOUT).await;
         if told.is_some() {
             break;
         }
@@ -101,8 +104,8 @@ fn others(config: &Config, cluster: &Named) -> Vec<String> {
     others.flat_map(|(_, urls)| urls.clone()).collect()
 }
 
-async fn members_at(url: &str, limit: Duration) -> Option<Told> {
-    let answered = match ask(&TcpDial, url, "/members", None, limit).await {
+async fn members_at(dial: &TlsDial, url: String, limit: Duration) -> Option<Told> {
+    let answered = match ask(dial, &url, "/members", None, limit).await {
         Ok(answered) => answered,
         Err(error) => {
             tracing::warn!(address = url, %error, "failed to get cluster response");

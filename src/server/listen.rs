@@ -1,8 +1,8 @@
 //! Listeners: binding, accepting, and telling HTTP/2 from HTTP/1.1 by the first bytes.
 //!
 //! ```text
-//!   URL ─► bind ─► accept ─► first bytes ─┬─ HTTP/2 preface ─► gRPC
-//!                                         └─ anything else  ─► HTTP/1.1
+//!   URL ─► bind ─► accept ─► TLS? ─► first bytes ─┬─ HTTP/2 preface ─► gRPC; over TLS also HTTP
+//!                                                 └─ anything else  ─► HTTP/1.1
 //! ```
 //!
 //! A port is bound before the data directory is opened and answers only once the member is ready;
@@ -32,9 +32,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::io::{Calls, Guarded, Open, PREFACE};
+use super::tls::check_address;
 use super::url::Url;
 use crate::http::{Http, Port};
 use crate::raft::peer::Peers;
+use crate::rpc::CommonName;
+use crate::tls::{Accepted, Acceptor};
 use crate::{limits, rpc};
 
 /// How HTTP/2 connections are kept.
@@ -57,6 +60,10 @@ pub(super) struct Services {
     /// Answers on the peer port what is below `/raft`.
     pub peers: Arc<Peers>,
     pub port: Port,
+    /// Whether certificates name users.
+    pub names_users: bool,
+    /// Whether a peer's certificate must be for the peer's address.
+    pub checks_addresses: bool,
     pub keepalive: Keepalive,
     pub connections: Arc<Semaphore>,
 }
@@ -70,6 +77,14 @@ enum Socket {
 pub(super) struct Listener {
     socket: Socket,
     pub address: String,
+    tls: Option<Arc<Acceptor>>,
+}
+
+/// What is known of a connection before its first request.
+#[derive(Clone, Default)]
+struct Origin {
+    is_secured: bool,
+    user: Option<CommonName>,
 }
 
 impl Drop for Listener {
@@ -80,19 +95,18 @@ impl Drop for Listener {
     }
 }
 
-/// Binds every URL once.
-pub(super) fn bind(urls: &[Url]) -> Result<Vec<Listener>, String> {
+/// Binds every URL once; those with TLS get the acceptor.
+pub(super) fn bind(urls: &[Url], tls: Option<&Arc<Acceptor>>) -> Result<Vec<Listener>, String> {
     let mut listeners: Vec<Listener> = Vec::new();
     for url in urls {
-        let listener = bind_one(url)?;
-        if let Some(listener) = listener {
-            listeners.push(listener);
-        }
+        let mut listener = bind_one(url)?;
+        listener.tls = tls.filter(|_| url.is_tls()).cloned();
+        listeners.push(listener);
     }
     Ok(listeners)
 }
 
-fn bind_one(url: &Url) -> Result<Option<Listener>, String> {
+fn bind_one(url: &Url) -> Result<Listener, String> {
     if url.is_unix() {
         let path = url.socket_path();
         let failed = |error: io::Error| format!("listen unix {path}: bind: {}", reason(&error));
@@ -102,7 +116,7 @@ fn bind_one(url: &Url) -> Result<Option<Listener>, String> {
         }
         let socket = UnixListener::bind(&path).map_err(failed)?;
         let socket = Socket::Unix(socket, PathBuf::from(&path));
-        return Ok(Some(Listener { socket, address: path }));
+        return Ok(Listener { socket, address: path, tls: None });
     }
     let (host, port) = url.host_port();
     let failed = |error: io::Error| format!("listen tcp {host}:{port}: bind: {}", reason(&error));
@@ -111,7 +125,7 @@ fn bind_one(url: &Url) -> Result<Option<Listener>, String> {
     socket.set_nonblocking(true).map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?.to_string();
     let socket = TcpListener::from_std(socket).map_err(failed)?;
-    Ok(Some(Listener { socket: Socket::Tcp(socket), address }))
+    Ok(Listener { socket: Socket::Tcp(socket), address, tls: None })
 }
 
 /// `localhost` may be several addresses; IPv4 comes first, as in etcd.
@@ -171,15 +185,26 @@ async fn accept(
     let (services, stop) = (services.clone(), stop.clone());
     match &listener.socket {
         Socket::Tcp(socket) => {
-            let (stream, _) = socket.accept().await?;
+            let (stream, from) = socket.accept().await?;
             // A socket that refuses an option is still a connection.
             drop(stream.set_nodelay(true));
             let _ = keep_alive(&stream);
-            connections.spawn(connection(stream, services, stop, permit));
+            let from = Some(from);
+            match listener.tls.clone() {
+                Some(tls) => {
+                    connections.spawn(secured(stream, from, tls, services, stop, permit))
+                }
+                None => connections.spawn(plain(stream, services, stop, permit)),
+            };
         }
         Socket::Unix(socket, _) => {
             let (stream, _) = socket.accept().await?;
-            connections.spawn(connection(stream, services, stop, permit));
+            match listener.tls.clone() {
+                Some(tls) => {
+                    connections.spawn(secured(stream, None, tls, services, stop, permit))
+                }
+                None => connections.spawn(plain(stream, services, stop, permit)),
+            };
         }
     }
     Ok(())
@@ -193,22 +218,77 @@ fn keep_alive(socket: impl AsFd) -> rustix::io::Result<()> {
     sockopt::set_tcp_keepintvl(&socket, limits::TCP_KEEPALIVE)
 }
 
-async fn connection<S>(
-    mut stream: S,
+async fn plain<S>(
+    stream: S,
     services: Services,
     stop: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    connection(stream, Origin::default(), services, stop).await;
+}
+
+/// A connection that shakes hands first.
+async fn secured<S>(
+    stream: S,
+    from: Option<SocketAddr>,
+    tls: Arc<Acceptor>,
+    services: Services,
+    mut stop: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let shaken = tokio::select! {
+        shaken = tls.accept(stream) => shaken.map_err(|error| error.to_string()),
+        () = stopping(&mut stop) => return,
+    };
+    let checked = match shaken {
+        Ok(Accepted { stream, common_name, certificate }) => match (certificate, from) {
+            (Some(certificate), Some(from))
+                if services.port == Port::Peer && services.checks_addresses =>
+            {
+                check_address(&certificate, from).await.map(|()| (stream, common_name))
+            }
+            _ => Ok((stream, common_name)),
+        },
+        Err(error) => Err(error),
+    };
+    match checked {
+        Ok((stream, name)) => {
+            let name = name.filter(|_| services.names_users && services.port == Port::Client);
+            let user = name.map(|name| CommonName(name.into()));
+            connection(stream, Origin { is_secured: true, user }, services, stop).await;
+        }
+        Err(error) => {
+            let from = from.map(|from| from.to_string()).unwrap_or_default();
+            match services.port {
+                Port::Peer => tracing::warn!(
+                    "remote-addr" = from, error, "rejected connection on peer endpoint"
+                ),
+                _ => tracing::warn!(
+                    "remote-addr" = from, error, "rejected connection on client endpoint"
+                ),
+            }
+        }
+    }
+}
+
+async fn connection<S>(
+    mut stream: S,
+    origin: Origin,
+    services: Services,
+    stop: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let sniffed = tokio::time::timeout(limits::PREFACE_TIMEOUT, sniff(&mut stream)).await;
     let Ok(Ok((first, http2))) = sniffed else { return };
     match (http2, &services.rpc) {
-        (true, Some(rpc)) => {
-            let rpc = Arc::clone(rpc);
-            http2_connection(stream, first, rpc, services.keepalive, stop).await;
-        }
-        (true, None) => {}
+        // Without TLS, a connection of HTTP/2 is one of gRPC; peers never speak it.
+        (true, None) if !origin.is_secured || services.port == Port::Peer => {}
+        (true, _) => http2_connection(stream, first, origin, services, stop).await,
         (false, _) => {
             let stream = Replay { first, inner: stream };
             http1_connection(stream, services, stop).await;
@@ -236,19 +316,29 @@ async fn sniff<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(Bytes, bool)
 async fn http2_connection<S>(
     stream: S,
     first: Bytes,
-    rpc: Arc<rpc::Server>,
-    keepalive: Keepalive,
+    origin: Origin,
+    services: Services,
     mut stop: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Services { rpc, http, port, keepalive, .. } = services;
     let calls = Calls::default();
     let stream = Guarded::new(stream, first, keepalive.minimum, calls.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (rpc, open) = (Arc::clone(&rpc), calls.enter());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let (http, open) = (Arc::clone(&http), calls.enter());
+        // Over TLS, where one connection carries both, the content tells them apart.
+        let rpc = rpc.clone().filter(|_| !origin.is_secured || is_grpc(&request));
+        if let Some(user) = &origin.user {
+            request.extensions_mut().insert(user.clone());
+        }
         async move {
+            let Some(rpc) = rpc else {
+                let answer = http.answer(port, &request.into_parts().0).await;
+                return Ok::<_, Infallible>(answer.map(Either::Right));
+            };
             let response = rpc.call(request).await;
-            Ok::<_, Infallible>(response.map(|body| Counted { body, _open: open }))
+            Ok(response.map(|body| Either::Left(Counted { body, _open: open })))
         }
     });
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -310,6 +400,11 @@ where
         () = stopping(&mut stop) => connection.as_mut().graceful_shutdown(),
     }
     drop(connection.await);
+}
+
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let kind = request.headers().get(http::header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn is_raft(path: &str) -> bool {

@@ -28,6 +28,7 @@ mod resolve;
 mod snapshot_tests;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod url;
 
 use std::ffi::OsString;
@@ -270,10 +271,16 @@ async fn run(config: &Config, arguments: &[String]) -> Result<End, cluster::Erro
     let connections = connections_max()?;
     let urls = |urls: &[url::Url]| urls.iter().map(url::Url::to_string).collect::<Vec<_>>();
     tracing::info!("listen-peer-urls" = ?urls(&config.listen_peer_urls), "configuring peer listeners");
-    let peers = listen::bind(&config.listen_peer_urls)?;
+    let failed = |what: &'static str| move |why: String| format!("{what} failed: {why}");
+    let peer_tls = tls::acceptor(&config.listen_peer_urls, &config.tls.peer)
+        .map_err(failed("creating peer listener"))?;
+    let client_urls = [config.listen_client_urls.as_slice(), &config.listen_metrics_urls].concat();
+    let client_tls =
+        tls::acceptor(&client_urls, &config.tls.client).map_err(failed("listener"))?;
+    let peers = listen::bind(&config.listen_peer_urls, peer_tls.as_ref())?;
     tracing::info!("listen-client-urls" = ?urls(&config.listen_client_urls), "configuring client listeners");
-    let clients = listen::bind(&config.listen_client_urls)?;
-    let probes = listen::bind(&config.listen_metrics_urls)?;
+    let clients = listen::bind(&config.listen_client_urls, client_tls.as_ref())?;
+    let probes = listen::bind(&config.listen_metrics_urls, client_tls.as_ref())?;
     say_settings(config);
     let node = open(config).await?;
     say_gates(config);
@@ -390,10 +397,12 @@ async fn open(config: &Config) -> Result<Node, cluster::Error> {
         })?
     };
     let settings = node_config(config, first);
+    let mut surroundings = node::Surroundings::system(Arc::new(SystemClock::new()));
+    surroundings.dial = Arc::new(tls::TlsDial::new(&config.tls.dial)?);
     let runtime = tokio::runtime::Handle::current();
     let started = tokio::task::spawn_blocking(move || {
         let _entered = runtime.enter();
-        Node::start(settings, Arc::new(SystemClock::new()))
+        Node::start_with(settings, surroundings)
     });
     match started.await {
         Ok(Ok(node)) => {
@@ -510,6 +519,8 @@ fn services(config: &Config, arguments: &[String], node: &Node, connections: usi
         http,
         peers: Arc::clone(node.peers()),
         port: Port::Client,
+        names_users: config.tls.client.demands_certificates,
+        checks_addresses: !config.tls.skip_peer_names,
         keepalive: Keepalive {
             minimum: config.keepalive_min,
             interval: config.keepalive_interval,

@@ -51,7 +51,7 @@ impl Member {
         let node = open(&config).await.unwrap();
         node.ready().wait_for(|ready| *ready).await.unwrap();
         let services = services(&config, &words, &node, 100);
-        let listener = listen::bind(&config.listen_client_urls).unwrap().remove(0);
+        let listener = listen::bind(&config.listen_client_urls, None).unwrap().remove(0);
         let address = listener.address.parse().unwrap();
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(listen::serve(listener, services.clone(), stopped));

@@ -505,6 +505,7 @@ impl World {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             disk: Arc::new(member.disk.clone()),
             transport: Some(Arc::new(Outbox(Arc::clone(&outbox)))),
+            dial: Arc::new(raft::peer::TcpDial),
             log: raft::log::Options { segment_bytes: self.plan.segment_bytes, fill_ahead: false },
             store,
         };

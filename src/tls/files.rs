@@ -1,0 +1,181 @@
+//! What stands in the files, and whether they have changed.
+
+use std::collections::HashSet;
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
+use super::Error;
+
+/// How a PEM file begins.
+const PEM: &[u8] = b"-----BEGIN";
+
+fn read(path: &str) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::Open { path: path.to_owned(), source })
+}
+
+fn malformed(path: &str, what: impl ToString) -> Error {
+    Error::File { path: path.to_owned(), what: what.to_string() }
+}
+
+/// A chain of certificates, the leaf first.
+pub(super) fn chain(path: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let bytes = read(path)?;
+    let chain = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| malformed(path, error))?;
+    if chain.is_empty() {
+        return Err(malformed(path, "tls: failed to find any PEM data in certificate input"));
+    }
+    Ok(chain)
+}
+
+/// A private key in PKCS #1, SEC 1 or PKCS #8.
+pub(super) fn key(path: &str) -> Result<PrivateKeyDer<'static>, Error> {
+    let bytes = read(path)?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| malformed(path, error))
+}
+
+/// The authorities in a file, or those of the system.
+pub(super) fn roots(path: Option<&str>) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = path else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok(roots);
+    };
+    for certificate in chain(path)? {
+        roots.add(certificate).map_err(|error| malformed(path, error))?;
+    }
+    Ok(roots)
+}
+
+/// Serial numbers that lists in DER or PEM revoke. As in etcd, only the number counts.
+pub(super) fn revoked(path: &str) -> Result<HashSet<Vec<u8>>, Error> {
+    let bytes = read(path)?;
+    let lists: Vec<Vec<u8>> = if bytes.trim_ascii_start().starts_with(PEM) {
+        CertificateRevocationListDer::pem_slice_iter(&bytes)
+            .map(|list| list.map(|list| list.to_vec()))
+            .collect::<Result<_, _>>()
+            .map_err(|error| malformed(path, error))?
+    } else {
+        vec![bytes]
+    };
+    if lists.is_empty() {
+        return Err(malformed(path, "x509: malformed crl"));
+    }
+    let mut serials = HashSet::new();
+    for list in lists {
+        let parsed = CertificateRevocationList::from_der(&list);
+        let (rest, list) = parsed.map_err(|_| malformed(path, "x509: malformed crl"))?;
+        if !rest.is_empty() {
+            return Err(malformed(path, "x509: trailing data after the crl"));
+        }
+        serials.extend(list.iter_revoked_certificates().map(|one| number(one.raw_serial())));
+    }
+    Ok(serials)
+}
+
+/// A serial number without what DER puts before it.
+fn number(bytes: &[u8]) -> Vec<u8> {
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    bytes[zeros..].to_vec()
+}
+
+pub(super) fn serial(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(number(parsed.raw_serial()))
+}
+
+/// The common name of a certificate's subject.
+pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let name = parsed.subject().iter_common_name().last()?;
+    name.as_str().ok().map(str::to_owned)
+}
+
+/// What changes when a file is written or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: (i64, i64),
+    bytes: u64,
+    inode: u64,
+}
+
+fn stamp(path: &str) -> Option<Stamp> {
+    // Through links, since Kubernetes rotates a mounted secret by one.
+    let meta = fs::metadata(path).ok()?;
+    Some(Stamp {
+        modified: (meta.mtime(), meta.mtime_nsec()),
+        bytes: meta.len(),
+        inode: meta.ino(),
+    })
+}
+
+type Stamps = Vec<Option<Stamp>>;
+
+/// Something made of files, made anew when they change.
+pub(super) struct Reloaded<T> {
+    paths: Vec<String>,
+    state: Mutex<(Stamps, Arc<T>)>,
+}
+
+impl<T> Reloaded<T> {
+    pub(super) fn new(
+        paths: Vec<String>,
+        make: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<Self, Error> {
+        let paths: Vec<String> = paths.into_iter().filter(|path| !path.is_empty()).collect();
+        // Taken before the files are read: a change meanwhile is seen the next time.
+        let stamps = paths.iter().map(|path| stamp(path)).collect();
+        Ok(Self { paths, state: Mutex::new((stamps, Arc::new(make()?))) })
+    }
+
+    /// What the files say now, or if that is nothing, what they said before.
+    pub(super) fn get(&self, make: impl FnOnce() -> Result<T, Error>) -> Arc<T> {
+        let now: Stamps = self.paths.iter().map(|path| stamp(path)).collect();
+        let mut state = self.state.lock();
+        if state.0 == now {
+            return Arc::clone(&state.1);
+        }
+        state.0 = now;
+        match make() {
+            Ok(made) => {
+                tracing::info!(files = ?self.paths, "TLS files have changed and are in use");
+                state.1 = Arc::new(made);
+            }
+            Err(error) => tracing::warn!(
+                files = ?self.paths, %error,
+                "TLS files have changed and cannot be used; the ones before stay in use"
+            ),
+        }
+        Arc::clone(&state.1)
+    }
+}
+
+/// The DNS names and the addresses that a certificate is for.
+pub fn alternative_names(certificate: &CertificateDer<'_>) -> (Vec<String>, Vec<IpAddr>) {
+    let (mut names, mut addresses) = (Vec::new(), Vec::new());
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return (names, addresses);
+    };
+    let extension = parsed.subject_alternative_name().ok().flatten();
+    for name in extension.iter().flat_map(|extension| &extension.value.general_names) {
+        match name {
+            GeneralName::DNSName(name) => names.push((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => {
+                let four = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+                let address = four.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
+                addresses.extend(address.map(|address| address.to_canonical()).ok());
+            }
+            _ => {}
+        }
+    }
+    (names, addresses)
+}

@@ -1,0 +1,193 @@
+//! TLS from files: certificates, keys, authorities and revocation lists, as they are now.
+//!
+//! ```text
+//!   ServerFiles ─► Acceptor ─► accept(stream) ─► Accepted{stream, common name}
+//!   ClientFiles ─► Connector ─► connect(stream, host)
+//! ```
+//!
+//! Files are looked at whenever a connection is made, and read again when one of them has changed:
+//! its time, its length or its inode. So are authorities and lists, not only certificates. If what
+//! is there does not fit together, as in the middle of a rotation, what was read before stays in
+//! use, and the log says so once for each state of the files.
+//!
+//! A handshake has a time and the number of handshakes under way a bound, so that clients that say
+//! nothing hold neither sockets nor memory for long. Certificates of clients are verified against
+//! the authorities, then against the revocation lists (by serial number, as etcd does) and the
+//! names that are allowed.
+//!
+//! The cryptography is aws-lc's, as it is for tokens.
+
+mod client;
+mod files;
+mod server;
+
+pub use client::{ClientFiles, Connector};
+pub use files::{alternative_names, common_name};
+pub use server::{Accepted, Acceptor, ServerFiles};
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+pub use rustls::pki_types::CertificateDer;
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("open {path}: {}", reason(source))]
+    Open { path: String, source: io::Error },
+    #[error("{path}: {what}")]
+    File { path: String, what: String },
+    #[error("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")]
+    Pair { cert: String, key: String },
+    #[error("unexpected TLS cipher suite {0:?}")]
+    Suite(String),
+    #[error("unexpected TLS version {0:?} (must be one of: TLS1.2, TLS1.3)")]
+    Version(String),
+    #[error("tls: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+fn provider() -> CryptoProvider {
+    rustls::crypto::aws_lc_rs::default_provider()
+}
+
+/// TLS 1.2 suites that Go has and this provider does not: without forward secrecy or with CBC.
+/// They may be listed, as long as another one is.
+const OLD_SUITES: [&str; 13] = [
+    "TLS_RSA_WITH_RC4_128_SHA",
+    "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA256",
+    "TLS_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256",
+];
+/// HTTP/2 demands one of these of TLS 1.2.
+const HTTP2_SUITES: [&str; 2] =
+    ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"];
+
+/// Versions and suites, as flags name them.
+#[derive(Clone, Debug, Default)]
+pub struct Versions {
+    /// `TLS1.2` or `TLS1.3`; empty for the lowest and highest there is.
+    pub min: String,
+    pub max: String,
+    /// Of TLS 1.2, by their IANA names; none for all.
+    pub suites: Vec<String>,
+}
+
+impl Versions {
+    /// Checks the names.
+    pub fn check(&self) -> Result<(), Error> {
+        self.allowed()?;
+        self.provider().map(|_| ())
+    }
+
+    fn allowed(&self) -> Result<Vec<&'static rustls::SupportedProtocolVersion>, Error> {
+        let number = |text: &str, default| match text {
+            "" => Ok(default),
+            "TLS1.2" => Ok(2),
+            "TLS1.3" => Ok(3),
+            other => Err(Error::Version(other.to_owned())),
+        };
+        let (min, max) = (number(&self.min, 2)?, number(&self.max, 3)?);
+        if min > max {
+            return Err(Error::Other(format!(
+                "min version ({}) is greater than max version ({})",
+                self.min, self.max
+            )));
+        }
+        let all = [(2, &rustls::version::TLS12), (3, &rustls::version::TLS13)];
+        let allowed = all.into_iter().filter(|(version, _)| (min..=max).contains(version));
+        Ok(allowed.map(|(_, version)| version).collect())
+    }
+
+    fn provider(&self) -> Result<Arc<CryptoProvider>, Error> {
+        let mut provider = provider();
+        if self.suites.is_empty() {
+            return Ok(Arc::new(provider));
+        }
+        let name_of = |suite: &rustls::SupportedCipherSuite| {
+            // rustls numbers its own names of TLS 1.3's suites.
+            format!("{:?}", suite.suite()).replace("TLS13_", "TLS_")
+        };
+        let known: Vec<String> = provider.cipher_suites.iter().map(name_of).collect();
+        // Go's old names of two of them.
+        let current = |name: &str| match name {
+            "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305" | "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305" => {
+                format!("{name}_SHA256")
+            }
+            other => other.to_owned(),
+        };
+        let wanted: Vec<String> = self.suites.iter().map(|name| current(name)).collect();
+        for (given, name) in self.suites.iter().zip(&wanted) {
+            if !known.contains(name) && !OLD_SUITES.contains(&name.as_str()) {
+                return Err(Error::Suite(given.clone()));
+            }
+        }
+        let has_2 = self.allowed()?.contains(&&rustls::version::TLS12);
+        if has_2 && !wanted.iter().any(|name| HTTP2_SUITES.contains(&name.as_str())) {
+            return Err(Error::Other(format!(
+                "http2: TLSConfig.CipherSuites is missing an HTTP/2-required AES_128_GCM_SHA256 \
+                 cipher (need at least one of {})",
+                HTTP2_SUITES.join(" or ")
+            )));
+        }
+        provider.cipher_suites.retain(|suite| {
+            suite.version().version == rustls::ProtocolVersion::TLSv1_3
+                || wanted.contains(&name_of(suite))
+        });
+        Ok(Arc::new(provider))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suites(names: &[&str]) -> Result<usize, String> {
+        let suites = names.iter().map(|name| (*name).to_owned()).collect();
+        let versions = Versions { suites, ..Versions::default() };
+        versions.provider().map(|it| it.cipher_suites.len()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn suites_are_chosen_by_their_iana_names() {
+        let all = suites(&[]).unwrap();
+        assert_eq!(suites(&["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]).unwrap(), 4);
+        assert!(all > 4);
+        let old = ["TLS_RSA_WITH_AES_128_CBC_SHA", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"];
+        assert_eq!(suites(&old).unwrap(), 4);
+        assert_eq!(suites(&["NONE"]).unwrap_err(), "unexpected TLS cipher suite \"NONE\"");
+        let alone = suites(&["TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"]).unwrap_err();
+        assert!(alone.starts_with("http2: TLSConfig.CipherSuites is missing"), "{alone}");
+    }
+
+    #[test]
+    fn versions_are_a_range() {
+        let of = |min: &str, max: &str| {
+            let versions = Versions { min: min.into(), max: max.into(), suites: Vec::new() };
+            versions.allowed().map(|allowed| allowed.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(of("", ""), Ok(2));
+        assert_eq!(of("TLS1.3", ""), Ok(1));
+        assert_eq!(of("TLS1.2", "TLS1.2"), Ok(1));
+        assert!(of("TLS1.3", "TLS1.2").is_err());
+        let text = "unexpected TLS version \"TLS1.1\" (must be one of: TLS1.2, TLS1.3)";
+        assert_eq!(of("TLS1.1", ""), Err(text.to_owned()));
+    }
+}

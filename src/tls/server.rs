@@ -1,0 +1,195 @@
+//! The side that is dialled.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::verify_server_name;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
+
+use super::files::{self, Reloaded};
+use super::{Error, Versions};
+use crate::limits::{TLS_HANDSHAKE_TIMEOUT, TLS_HANDSHAKES_MAX};
+
+/// What a port's TLS is made of; an empty path is none.
+#[derive(Clone, Debug, Default)]
+pub struct ServerFiles {
+    pub cert: String,
+    pub key: String,
+    /// Authorities for clients. With it, or if clients must have certificates, they must.
+    pub ca: String,
+    pub crl: String,
+    pub demands_certificates: bool,
+    /// Common names of which a client's certificate must have one, if there are any.
+    pub allowed_names: Vec<String>,
+    /// Hosts for one of which a client's certificate must be valid, if there are any.
+    pub allowed_hosts: Vec<String>,
+    pub versions: Versions,
+}
+
+impl ServerFiles {
+    pub fn is_empty(&self) -> bool {
+        self.cert.is_empty() && self.key.is_empty()
+    }
+
+    fn paths(&self) -> Vec<String> {
+        [&self.cert, &self.key, &self.ca, &self.crl].map(Clone::clone).to_vec()
+    }
+
+    fn config(&self) -> Result<ServerConfig, Error> {
+        if self.cert.is_empty() || self.key.is_empty() {
+            return Err(Error::Pair { cert: self.cert.clone(), key: self.key.clone() });
+        }
+        let provider = self.versions.provider()?;
+        let versions = self.versions.allowed()?;
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&versions)?;
+        let builder = match self.ca.is_empty() && !self.demands_certificates {
+            true => builder.with_no_client_auth(),
+            false => {
+                let path = Some(self.ca.as_str()).filter(|path| !path.is_empty());
+                let roots = Arc::new(files::roots(path)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+                let inner = verifier.map_err(|error| Error::Other(error.to_string()))?;
+                let revoked = match self.crl.as_str() {
+                    "" => HashSet::new(),
+                    path => files::revoked(path)?,
+                };
+                let (names, hosts) = (self.allowed_names.clone(), self.allowed_hosts.clone());
+                builder.with_client_cert_verifier(Arc::new(Guests { inner, revoked, names, hosts }))
+            }
+        };
+        let (chain, key) = (files::chain(&self.cert)?, files::key(&self.key)?);
+        let mut config = builder.with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+}
+
+/// A client that has proved who it is, if it had to.
+pub struct Accepted<S> {
+    pub stream: TlsStream<S>,
+    /// Of the client's certificate; empty if the certificate has none.
+    pub common_name: Option<String>,
+    /// The client's certificate.
+    pub certificate: Option<CertificateDer<'static>>,
+}
+
+/// Takes connections with the files as they are.
+pub struct Acceptor {
+    files: ServerFiles,
+    config: Reloaded<ServerConfig>,
+    handshakes: Semaphore,
+}
+
+impl Acceptor {
+    pub fn new(files: ServerFiles) -> Result<Self, Error> {
+        let config = Reloaded::new(files.paths(), || files.config())?;
+        Ok(Self { files, config, handshakes: Semaphore::new(TLS_HANDSHAKES_MAX) })
+    }
+
+    /// Shakes hands, within a time and with a bounded number of others.
+    pub async fn accept<S>(&self, stream: S) -> io::Result<Accepted<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "the handshake takes too long");
+        let shake = async {
+            let _place = self.handshakes.acquire().await.map_err(io::Error::other)?;
+            let config = self.config.get(|| self.files.config());
+            tokio_rustls::TlsAcceptor::from(config).accept(stream).await
+        };
+        let stream = timeout(TLS_HANDSHAKE_TIMEOUT, shake).await.map_err(|_| late())??;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let certificate = leaf.map(|leaf| leaf.clone().into_owned());
+        let name = certificate.as_ref().map(|leaf| files::common_name(leaf).unwrap_or_default());
+        Ok(Accepted { stream, common_name: name, certificate })
+    }
+}
+
+/// Says whose certificates are good enough.
+struct Guests {
+    inner: Arc<dyn ClientCertVerifier>,
+    revoked: HashSet<Vec<u8>>,
+    names: Vec<String>,
+    hosts: Vec<String>,
+}
+
+impl fmt::Debug for Guests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guests").field("revoked", &self.revoked.len()).finish_non_exhaustive()
+    }
+}
+
+impl Guests {
+    fn is_allowed(&self, leaf: &CertificateDer<'_>) -> bool {
+        let name = || files::common_name(leaf);
+        if !self.names.is_empty() {
+            return name().is_some_and(|name| self.names.contains(&name));
+        }
+        if self.hosts.is_empty() {
+            return true;
+        }
+        let Ok(parsed) = ParsedCertificate::try_from(leaf) else { return false };
+        self.hosts.iter().any(|host| {
+            let host = ServerName::try_from(host.as_str());
+            host.is_ok_and(|host| verify_server_name(&parsed, &host).is_ok())
+        })
+    }
+}
+
+impl ClientCertVerifier for Guests {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.inner.verify_client_cert(leaf, intermediates, now)?;
+        for certificate in std::iter::once(leaf).chain(intermediates) {
+            if files::serial(certificate).is_none_or(|serial| self.revoked.contains(&serial)) {
+                return Err(CertificateError::Revoked.into());
+            }
+        }
+        if !self.is_allowed(leaf) {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
