@@ -59,7 +59,12 @@ pub(super) async fn existing(config: &Config, cluster: &Named) -> Result<Join, S
                 .into(),
         );
     }
-    matched(config, cluster, told).await
+    let learners = told.members.iter().filter(|member| member.is_learner).count();
+    let join = matched(config, cluster, told).await?;
+    if learners > config.max_learners {
+        return Err("membership: too many learner members in cluster".into());
+    }
+    Ok(join)
 }
 
 async fn matched(config: &Config, cluster: &Named, told: Told) -> Result<Join, String> {

@@ -264,7 +264,7 @@ async fn run(config: &Config, arguments: &[String]) -> Result<End, cluster::Erro
     let clients = listen::bind(&config.listen_client_urls)?;
     let probes = listen::bind(&config.listen_metrics_urls)?;
     say_settings(config);
-    let node = open(config).await?;
+    let node = open(config, &peers).await?;
     say_gates(config);
 
     let services = services(config, arguments, &node, connections);
@@ -365,19 +365,33 @@ fn connections_max() -> Result<usize, String> {
 }
 
 /// Opens the data directory and starts the node in it.
-async fn open(config: &Config) -> Result<Node, cluster::Error> {
-    let first = if datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())? {
+async fn open(config: &Config, peers: &[Listener]) -> Result<Node, cluster::Error> {
+    if datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())? {
         if let Source::Discovery(_) = config.source {
             tracing::warn!(
                 "discovery token is ignored since cluster already initialized; valid logs are found"
             );
         }
-        cluster::First { members: Vec::new(), token: config.token.clone(), join: None }
-    } else {
-        cluster::first(config).await.inspect_err(|error| {
+        let (members, token) = (Vec::new(), config.token.clone());
+        return start_node(config, cluster::First { members, token, join: None }).await;
+    }
+    let starting = async {
+        let first = cluster::first(config).await.inspect_err(|error| {
             tracing::error!(%error, "bootstrap failed");
-        })?
+        })?;
+        start_node(config, first).await
     };
+    if !config.new_cluster {
+        return starting.await;
+    }
+    // The first members ask each other whether they ran before; none should wait for the others.
+    tokio::select! {
+        node = starting => node,
+        never = listen::turn_away(peers) => match never {},
+    }
+}
+
+async fn start_node(config: &Config, first: cluster::First) -> Result<Node, cluster::Error> {
     let settings = node_config(config, first);
     let runtime = tokio::runtime::Handle::current();
     let started = tokio::task::spawn_blocking(move || {
