@@ -32,13 +32,7 @@ mod ports;
 const LATER: &[&str] = &[
     // snapshots, defragmentation and the offline tools
     "defrag",
-    "snap-hash",
-    "snapshot-",
-    "utl-status",
-    "utl-restore",
-    "utl-hashkv",
     "utl-defrag",
-    "utl-migrate",
     // TLS, the checks
     "https-on-plain",
     "check-",

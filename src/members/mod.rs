@@ -4,8 +4,10 @@
 //! lives in memory and every change is written through by the caller.
 
 mod change;
+mod founders;
 
 pub use change::{Change, Refused};
+pub use founders::Founders;
 
 use std::collections::{BTreeMap, BTreeSet};
 

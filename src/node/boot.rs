@@ -29,7 +29,7 @@ use crate::auth::{self, Auth, TokenError, Tokens};
 use crate::clock::Clock;
 use crate::lease::Lessor;
 use crate::limits;
-use crate::members::{Downgrade, Malformed, Member, Members};
+use crate::members::{Downgrade, Founders, Malformed, Member, Members};
 use crate::metrics;
 use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore};
 use crate::pb::{AlarmMember, leasepb};
@@ -37,7 +37,7 @@ use crate::raft::log::{Disk, SystemDisk};
 use crate::raft::peer::Peers;
 use crate::raft::{self, Bootstrap, ConfState};
 use crate::store::{self, Bucket, CheckpointBinding, Opened, Options, Store, schema};
-use crate::types::{self, Version};
+use crate::types::Version;
 use crate::watch::Hub;
 
 #[derive(Debug, thiserror::Error)]
@@ -197,22 +197,19 @@ impl Identity {
             let bootstrap = Some(Bootstrap::default());
             return Ok(Self { member_id, cluster_id, bootstrap });
         }
-        let member = |(_, peer_urls): &(String, Vec<String>)| {
-            let mut peer_urls = peer_urls.clone();
-            peer_urls.sort();
-            let id = types::member_id(&peer_urls, &config.cluster_token, None);
-            Member { id, peer_urls, ..Member::default() }
-        };
-        let mut members: Vec<Member> = config.initial_cluster.iter().map(member).collect();
-        let position = config.initial_cluster.iter().position(|(name, _)| *name == config.name);
-        let position = position.ok_or_else(|| StartError::NotInCluster(config.name.clone()))?;
-        let member_id = members[position].id;
-        members.sort_unstable_by_key(|member| member.id);
-        let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
-        let members = members.iter().map(|member| (member.id, Bytes::from(member.to_json())));
-        let bootstrap = Some(Bootstrap { members: members.collect() });
-        Ok(Self { member_id, cluster_id: types::cluster_id(&ids), bootstrap })
+        let founders = Founders::new(&config.initial_cluster, &config.cluster_token);
+        let own = founders.named(&config.name);
+        let own = own.ok_or_else(|| StartError::NotInCluster(config.name.clone()))?;
+        let (member_id, cluster_id) = (own.id, founders.cluster_id);
+        Ok(Self { member_id, cluster_id, bootstrap: Some(bootstrap(&founders)) })
     }
+}
+
+/// The log's first entries add the founders.
+pub(super) fn bootstrap(founders: &Founders) -> Bootstrap {
+    let members = founders.members.iter();
+    let members = members.map(|member| (member.id, Bytes::from(member.to_json())));
+    Bootstrap { members: members.collect() }
 }
 
 /// The state as the store holds it.
@@ -524,9 +521,8 @@ fn assemble(
     let peers = membership::peers(&config, &raft_config);
     let observer = Observer { fatal: fatal.clone(), waits: Arc::clone(&waits) };
     let surroundings = surroundings.of_raft(&peers, observer, committed);
-    let bootstrap = identity.bootstrap.as_ref();
     let (raft, raft_threads, turns, loaded) =
-        open_both(&store, opened, raft_config, surroundings, bootstrap, stepped)?;
+        open_both(&store, opened, raft_config, surroundings, identity.bootstrap.as_ref(), stepped)?;
     let Loaded { lessor, members, auth, restore, used } = loaded;
     let auth = Arc::new(RwLock::new(auth));
     let circle = Circle::new(raft_threads.metadata().node_id, peers);

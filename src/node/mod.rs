@@ -25,11 +25,13 @@ mod boot;
 mod checkpointer;
 mod duties;
 mod error;
+mod fill;
 mod ids;
 mod install;
 mod leases;
 mod membership;
 mod passwords;
+mod seed;
 mod snapshot;
 mod status;
 mod steps;
@@ -43,7 +45,7 @@ mod scripts;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -73,8 +75,10 @@ pub use auto_compact::Retention;
 pub use boot::{StartError, Surroundings};
 pub use checkpointer::CheckpointPace;
 pub use error::Error;
-pub use install::{InstallError, restore_store};
+pub use fill::{Seen, Source};
+pub use install::InstallError;
 pub use membership::Join;
+pub use seed::{Adopted, Seed, adopt, hash_kv, settle};
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
@@ -124,6 +128,38 @@ pub struct Config {
     pub compaction_sleep_interval: Duration,
     pub checkpoint_pace: CheckpointPace,
     pub auth: AuthConfig,
+}
+
+impl Config {
+    /// The server's defaults for a data directory that exists.
+    pub fn of(data_dir: &Path) -> Self {
+        Self {
+            name: "default".to_owned(),
+            data_dir: data_dir.to_path_buf(),
+            wal_dir: None,
+            cluster_token: "etcd-cluster".to_owned(),
+            initial_cluster: Vec::new(),
+            peer_urls: Vec::new(),
+            join: None,
+            force_new_cluster: false,
+            strict_reconfig_check: true,
+            max_learners: 1,
+            client_urls: Vec::new(),
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_millis(1000),
+            initial_election_tick_advance: true,
+            snapshot_count: 10_000,
+            snapshot_catchup_entries: 5_000,
+            downgrade_check_interval: Duration::ZERO,
+            max_request_bytes: limits::REQUEST_BYTES_MAX,
+            quota_backend_bytes: 0,
+            commit_interval: limits::COMMIT_INTERVAL,
+            retention: None,
+            compaction_sleep_interval: limits::COMPACTION_PAUSE,
+            checkpoint_pace: CheckpointPace::default(),
+            auth: AuthConfig::default(),
+        }
+    }
 }
 
 /// How logins are answered.

@@ -14,7 +14,7 @@ use crate::pb::{
     AuthUserChangePasswordRequest, AuthUserGrantRoleRequest, AuthUserRevokeRoleRequest,
     AuthenticateRequest, CompactionRequest, LeaseGrantRequest, PutRequest,
 };
-use crate::store::{self, Store};
+use crate::store::{self, Building, Store};
 
 fn config(dir: &std::path::Path) -> Config {
     Config {
@@ -312,7 +312,10 @@ async fn a_snapshot_holds_everything_and_a_damaged_one_is_refused() {
         let db = tempfile::tempdir().unwrap();
         let options = store::Options::new(Arc::new(SystemClock::new()));
         let file = std::fs::File::open(path).unwrap();
-        restore_store(&file, &db.path().join("db"), options).map(|(store, _)| whole(&store))
+        let mut building = Building::first(&db.path().join("db"))?;
+        Source::File(&file).fill(&mut building)?;
+        let (store, _) = building.finish(options)?;
+        Ok::<_, InstallError>(whole(&store))
     };
     assert!(restore(&path).unwrap() == file, "read back and written again, it is the same file");
     for cut in [0, 5000, file.len() / 2, file.len() - 1] {

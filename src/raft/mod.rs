@@ -47,7 +47,8 @@ pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
 pub use self::force::force_alone;
 pub use self::peer::SnapshotPlace;
 pub use self::runtime::{
-    Handle, Raft, Surroundings, Turns, exists, identity, last_snapshot, start, start_stepped,
+    Handle, Raft, Surroundings, Turns, create, exists, identity, inspect, last_snapshot, start,
+    start_stepped,
 };
 pub use self::step::Refusal;
 

@@ -54,7 +54,7 @@ pub(super) async fn first(config: &Config) -> Result<First, Error> {
             (vec![(config.name.clone(), urls)], discovery.token.clone())
         }
     };
-    let mine = own(config, &members)?.to_vec();
+    let mine = own(&config.name, &members)?.to_vec();
     if !config.new_cluster {
         check_double(&members, "initial")?;
         if matches!(config.source, Source::Discovery(_)) {
@@ -64,7 +64,7 @@ pub(super) async fn first(config: &Config) -> Result<First, Error> {
         let join = Some(join::existing(config, &members).await?);
         return Ok(First { members, token, join });
     }
-    check_advertised(config, &mine).await?;
+    check_advertised(&config.name, &config.advertise_peer_urls, &mine).await?;
     check_double(&members, "initial")?;
     join::check_new(config, &members, &token).await?;
     let Source::Discovery(discovery) = &config.source else {
@@ -113,13 +113,18 @@ fn text_of(members: &[(String, Vec<String>)]) -> String {
     pairs.join(",")
 }
 
-fn own<'a>(config: &Config, members: &'a Named) -> Result<&'a [String], String> {
-    let mine = members.iter().find(|(name, _)| *name == config.name);
+/// The members that a list names, which must agree with what the one of this name advertises.
+pub(super) async fn listed(name: &str, list: &str, advertised: &[Url]) -> Result<Named, String> {
+    let members = parse(list)?;
+    check_advertised(name, advertised, own(name, &members)?).await?;
+    check_double(&members, "initial")?;
+    Ok(members)
+}
+
+fn own<'a>(name: &str, members: &'a Named) -> Result<&'a [String], String> {
+    let mine = members.iter().find(|(found, _)| found == name);
     mine.map(|(_, urls)| urls.as_slice()).ok_or_else(|| {
-        format!(
-            "couldn't find local name {} in the initial cluster configuration",
-            go::quote(&config.name)
-        )
+        format!("couldn't find local name {} in the initial cluster configuration", go::quote(name))
     })
 }
 
@@ -133,13 +138,12 @@ fn check_double(members: &Named, which: &str) -> Result<(), String> {
 }
 
 /// What this member says of its URLs must be what the others will be told of it.
-async fn check_advertised(config: &Config, mine: &[String]) -> Result<(), String> {
+async fn check_advertised(name: &str, advertised: &[Url], mine: &[String]) -> Result<(), String> {
     let parsed = mine.iter().map(|url| Url::parse(url)).collect::<Result<Vec<_>, _>>()?;
-    let Err(why) = resolve::equal(&config.advertise_peer_urls, &parsed).await else {
+    let Err(why) = resolve::equal(advertised, &parsed).await else {
         return Ok(());
     };
-    let advertised: Vec<String> = config.advertise_peer_urls.iter().map(Url::to_string).collect();
-    let name = &config.name;
+    let advertised: Vec<String> = advertised.iter().map(Url::to_string).collect();
     let missing: Vec<String> = mine
         .iter()
         .filter(|url| !advertised.contains(url))
@@ -155,13 +159,13 @@ async fn check_advertised(config: &Config, mine: &[String]) -> Result<(), String
     let extra: Vec<&str> =
         advertised.iter().filter(|url| !mine.contains(url)).map(String::as_str).collect();
     if !extra.is_empty() {
-        let own = text_of(&[(name.clone(), advertised.clone())]);
+        let own = text_of(&[(name.to_owned(), advertised.clone())]);
         let extra = extra.join(",");
         return Err(format!(
             "--initial-advertise-peer-urls has {extra} but missing from --initial-cluster={own}"
         ));
     }
-    let own = text_of(&[(name.clone(), advertised.clone())]);
+    let own = text_of(&[(name.to_owned(), advertised.clone())]);
     let advertised = advertised.join(",");
     Err(format!("failed to resolve {advertised} to match --initial-cluster={own} ({why})"))
 }

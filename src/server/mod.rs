@@ -49,6 +49,17 @@ use listen::{Keepalive, Listener, Services};
 
 const VERSION: &str = "3.7.1";
 
+/// Names and peer URLs of a cluster's first members, as `--initial-cluster` gives them, checked
+/// against this member's name and advertised URLs.
+pub async fn first_cluster(
+    name: &str,
+    initial_cluster: &str,
+    advertise_peer_urls: &str,
+) -> Result<Vec<(String, Vec<String>)>, String> {
+    let advertised = url::Url::parse_list(advertise_peer_urls)?;
+    cluster::listed(name, initial_cluster, &advertised).await
+}
+
 /// Runs the server with these flags, given without the program's name, until a signal.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let arguments: Vec<String> =

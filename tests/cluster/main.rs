@@ -3,6 +3,7 @@
 //!
 //! `RUSD_CLUSTER_ROUNDS=N` asks for a longer run.
 
+mod backup;
 mod dns;
 mod faults;
 mod fixture;
