@@ -174,7 +174,13 @@ impl Client {
             }
             if method.path != rpc::AUTHENTICATE.path && self.should_log_in(&failed.error) {
                 Box::pin(self.log_in(deadline)).await?;
-            } else if !(method.repeatable && failed.error.code() == Some(Code::Unavailable)) {
+                continue;
+            }
+            // A learner did nothing, and among several endpoints the next may be a voter.
+            let is_learner = failed.error.is("etcdserver: rpc not supported for learner");
+            let is_elsewhere = is_learner && self.inner.nodes.len() > 1;
+            let is_away = failed.error.code() == Some(Code::Unavailable);
+            if !(is_elsewhere || method.repeatable && is_away) {
                 return Err(failed.error);
             }
         }

@@ -263,13 +263,12 @@ impl Node {
             return Err(Error::NotLeader);
         }
         self.barrier().await?;
-        let progress = self.0.raft.progress().ok_or(Error::NotLeader)?;
-        let matched = |id: u64| progress.iter().find(|(of, _)| *of == id).map(|(_, at)| *at);
-        let member = matched(id).ok_or(Error::MemberNotFound)?;
-        let leader = matched(self.0.member_id).unwrap_or_default();
-        // etcd's measure: nine tenths of the leader's log.
-        if member.saturating_mul(10) < leader.saturating_mul(9) {
-            return Err(Error::LearnerNotReady);
+        if !self.is_caught_up(id)? {
+            // What is known of the others is as old as the last heartbeat.
+            self.0.clock.sleep(2 * self.0.config.heartbeat_interval).await;
+            if !self.is_caught_up(id)? {
+                return Err(Error::LearnerNotReady);
+            }
         }
         if self.0.config.strict_reconfig_check {
             let (voters, started) = self.0.members.read().started_voters(id);
@@ -278,6 +277,15 @@ impl Node {
             }
         }
         self.configure(&Change::Promote(id)).await
+    }
+
+    /// Whether a member's log goes far enough by etcd's measure: nine tenths of the leader's.
+    fn is_caught_up(&self, id: u64) -> Result<bool, Error> {
+        let progress = self.0.raft.progress().ok_or(Error::NotLeader)?;
+        let matched = |id: u64| progress.iter().find(|(of, _)| *of == id).map(|(_, at)| *at);
+        let member = matched(id).ok_or(Error::MemberNotFound)?;
+        let leader = matched(self.0.member_id).unwrap_or_default();
+        Ok(member.saturating_mul(10) >= leader.saturating_mul(9))
     }
 
     /// Nothing if the leader should be asked again.
