@@ -183,6 +183,9 @@ impl Client {
             if !(is_elsewhere || method.repeatable && is_away) {
                 return Err(failed.error);
             }
+            if is_elsewhere {
+                deadline.bound(self.connect_another()).await;
+            }
         }
     }
 
@@ -319,6 +322,19 @@ impl Client {
                 }
             }
             sleep(limits::CLIENT_RECONNECT_WAIT).await;
+        }
+    }
+
+    /// Connects to one endpoint more, for a call that those at hand do not serve.
+    async fn connect_another(&self) {
+        let away = self.inner.nodes.iter().filter(|node| node.channel.lock().is_none());
+        let mut dials: FuturesUnordered<_> =
+            away.map(|node| async move { (node, node.dial().await) }).collect();
+        while let Some((node, outcome)) = dials.next().await {
+            if let Ok(channel) = outcome {
+                *node.channel.lock() = Some(channel);
+                return;
+            }
         }
     }
 
