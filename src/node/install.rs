@@ -13,6 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use super::boot::{Loaded, StoredConfState, load};
 use super::snapshot::{KEY_BUCKET, Snapshot};
 use crate::bbolt::{self, Item, Reader};
 use crate::limits::SNAPSHOT_BUILD_BYTES;
+use crate::mvcc::Restoring;
 use crate::raft::peer::{IncomingSnapshot, OutgoingSnapshot, Snapshots};
 use crate::raft::{ConfState, SnapshotPlace};
 use crate::store::{self, Bucket, Building, Opened, Options, Row, Store, schema};
@@ -48,10 +50,17 @@ fn refused(what: impl Into<String>) -> InstallError {
     InstallError::Refused(what.into())
 }
 
-/// Fills a generation from etcd's snapshot file, all of whose pages are checked first.
-pub(super) fn build(file: &File, mut building: Building) -> Result<Building, InstallError> {
+/// Fills a generation from etcd's snapshot file, and the index that stands in memory for it. Unless
+/// the file's digest vouches for it, all of its pages are checked first.
+pub(super) fn build(
+    file: &File,
+    mut building: Building,
+    is_vouched_for: bool,
+) -> Result<(Building, Restoring), InstallError> {
     let reader = Reader::open(file)?;
-    reader.check()?;
+    if !is_vouched_for {
+        reader.check()?;
+    }
     for name in ["meta", KEY_BUCKET] {
         if reader.bucket(name.as_bytes())?.is_none() {
             return Err(refused(format!("it has no bucket {name}")));
@@ -68,7 +77,29 @@ pub(super) fn build(file: &File, mut building: Building) -> Result<Building, Ins
         }
         building.pairs(bucket, &pairs)?;
     }
-    let Some(rows) = reader.bucket(KEY_BUCKET.as_bytes())? else { return Ok(building) };
+    // One thread reads what another writes.
+    std::thread::scope(|scope| {
+        let (batches, written) = sync_channel::<Vec<Row>>(0);
+        let writing = scope.spawn(move || {
+            for rows in written {
+                building.rows(&rows)?;
+            }
+            Ok::<_, InstallError>(building)
+        });
+        let read = read_rows(&reader, &batches);
+        drop(batches);
+        let building = writing.join().map_err(|_| io::Error::other("building panicked"))??;
+        Ok((building, read?))
+    })
+}
+
+/// Hands on all rows in batches, for as long as somebody takes them.
+fn read_rows(
+    reader: &Reader<&File>,
+    batches: &SyncSender<Vec<Row>>,
+) -> Result<Restoring, InstallError> {
+    let mut index = Restoring::default();
+    let Some(rows) = reader.bucket(KEY_BUCKET.as_bytes())? else { return Ok(index) };
     let (mut cursor, mut pending, mut bytes) = (reader.cursor(&rows), Vec::new(), 0);
     while let Some((key, item)) = cursor.next()? {
         let Item::Value(value) = item else {
@@ -76,15 +107,19 @@ pub(super) fn build(file: &File, mut building: Building) -> Result<Building, Ins
         };
         let row = parse_row(key, value)
             .ok_or_else(|| refused(format!("{} is no key of a row", key.escape_ascii())))?;
+        index.add(&row).map_err(|error| refused(error.to_string()))?;
         bytes += row.kv.len() + size_of::<Row>();
         pending.push(row);
         if bytes >= SNAPSHOT_BUILD_BYTES {
-            building.rows(&pending)?;
-            (bytes, pending) = (0, Vec::new());
+            bytes = 0;
+            // The writer says why it ended.
+            if batches.send(std::mem::take(&mut pending)).is_err() {
+                return Ok(index);
+            }
         }
     }
-    building.rows(&pending)?;
-    Ok(building)
+    let _ = batches.send(pending);
+    Ok(index)
 }
 
 fn parse_row(key: &[u8], value: &[u8]) -> Option<Row> {
@@ -207,13 +242,13 @@ impl IncomingSnapshot for Receiving {
         if digest.is_some_and(|digest| digest != found) {
             return Err(io::Error::other("the snapshot's SHA-256 does not match"));
         }
-        self.prepare().map_err(io::Error::other)
+        self.prepare(digest.is_some()).map_err(io::Error::other)
     }
 }
 
 impl Receiving {
-    fn prepare(&self) -> Result<(), InstallError> {
-        let building = build(&self.file, Building::begin(&self.db)?)?;
+    fn prepare(&self, is_vouched_for: bool) -> Result<(), InstallError> {
+        let (building, index) = build(&self.file, Building::begin(&self.db)?, is_vouched_for)?;
         let (store, opened) = building.finish(self.options.clone())?;
         let place = place_of(|key| store.bucket_get(Bucket::Meta, key).ok().flatten())?;
         if place != self.place {
@@ -224,7 +259,7 @@ impl Receiving {
             )));
         }
         let store = Arc::new(store);
-        let loaded = load(&store, &opened)?;
+        let loaded = load(&store, &opened, Some(index))?;
         *self.installs.0.lock() = Some(Prepared { store, place, loaded });
         Ok(())
     }
@@ -251,7 +286,7 @@ pub fn restore_store(
     db: &Path,
     options: Options,
 ) -> Result<(Store, Opened), InstallError> {
-    let building = build(file, Building::first(db)?)?;
+    let (building, _) = build(file, Building::first(db)?, false)?;
     let restored = building.finish(options)?;
     Building::name_current(db, 1)?;
     Ok(restored)

@@ -43,6 +43,7 @@ mod scripts;
 mod tests;
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -192,7 +193,8 @@ impl Node {
         if has_room {
             return Ok(());
         }
-        self.raise_no_space().await;
+        // Rare, so it does not burden the size of each request.
+        Box::pin(self.raise_no_space()).await;
         Err(Error::NoSpace)
     }
 
@@ -210,7 +212,8 @@ impl Node {
     /// Has a request applied on every member and answers what this member's apply said.
     pub async fn propose(&self, who: &Credentials, op: Op) -> Result<Reply, Error> {
         let caller = self.admit(who, &op).await?;
-        let op = self.hash_password(op).await?;
+        let has_password = matches!(op, Op::UserAdd(_) | Op::UserChangePassword(_));
+        let op = if has_password { Box::pin(self.hash_password(op)).await? } else { op };
         self.submit(&caller, op).await
     }
 
@@ -248,7 +251,7 @@ impl Node {
         id: u64,
         propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
     ) -> Result<Reply, Error> {
-        let attempts = self.attempt(id, propose);
+        let attempts = pin!(self.attempt(id, propose));
         match clock::timeout(&*self.0.clock, self.request_timeout(), attempts).await {
             Some(reply) => reply,
             None => {

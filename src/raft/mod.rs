@@ -34,6 +34,7 @@
 mod core;
 mod drain;
 mod inbox;
+mod latency;
 pub mod log;
 pub mod peer;
 mod reads;
