@@ -20,6 +20,14 @@ pub struct Compacted {
     pub finished: Option<i64>,
 }
 
+impl Compacted {
+    /// Rows up to a compaction may all be gone, so history can be longer than its last row.
+    pub(super) fn current(&self, index: &Index) -> Current {
+        let compact_revision = self.finished.unwrap_or(-1).max(self.scheduled.unwrap_or(-1));
+        Current { revision: index.newest().max(1).max(compact_revision), compact_revision }
+    }
+}
+
 /// The state as it was.
 pub struct Restore {
     pub mvcc: Mvcc,
@@ -34,7 +42,7 @@ pub struct Restore {
 /// An index that is being built from rows.
 #[derive(Default)]
 pub struct Restoring {
-    index: Index,
+    pub(super) index: Index,
     attachments: HashMap<Bytes, i64>,
     /// First row that the index does not hold yet.
     from: Revision,
@@ -65,10 +73,7 @@ impl Restoring {
     pub fn finish(self, store: Arc<Store>, compacted: Compacted) -> Restore {
         let finished = compacted.finished.unwrap_or(-1);
         let scheduled = compacted.scheduled.unwrap_or(-1);
-        // Rows up to a compaction may all be gone, so history can be longer than its last row.
-        let revision = self.index.newest().max(1).max(finished).max(scheduled);
-        let compact_revision = finished.max(scheduled);
-        let current = Current { revision, compact_revision };
+        let current = compacted.current(&self.index);
         let mvcc = Mvcc::with_index(store, self.index, current);
         let unfinished = (scheduled > finished).then(|| {
             // Rows may be gone that the sweep's hash would have to cover.
