@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::index::Visit;
-use super::restore::Building;
+use super::restore::Restoring;
 use super::{Compacted, Error, Mvcc, View};
 use crate::limits;
 use crate::store::{Bucket, Row, schema};
@@ -165,7 +165,7 @@ pub fn hash_rows<E: From<Error>>(
     revision: i64,
     scan: impl Fn(&mut dyn FnMut(&Row) -> Result<(), Error>) -> Result<(), E>,
 ) -> Result<KeyValueHash, E> {
-    let mut building = Building::default();
+    let mut building = Restoring::default();
     scan(&mut |row| building.add(row))?;
     let current = compacted.current(&building.index);
     if revision > 0 && revision < current.compact_revision {

@@ -95,7 +95,7 @@ impl Node {
         if let Some(token) = who.presented_token() {
             let token = std::str::from_utf8(token).map_err(|_| auth::Error::InvalidToken)?;
             if let Some(index) = self.0.tokens.index_of(token) {
-                self.applied_for_token(index).await?;
+                Box::pin(self.applied_for_token(index)).await?;
             }
             let revision = self.0.auth.read().revision();
             return Ok(self.0.tokens.resolve(token, revision)?);

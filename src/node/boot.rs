@@ -31,7 +31,7 @@ use crate::lease::Lessor;
 use crate::limits;
 use crate::members::{Downgrade, Founders, Malformed, Member, Members};
 use crate::metrics;
-use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore};
+use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore, Restoring};
 use crate::pb::{AlarmMember, leasepb};
 use crate::raft::log::{Disk, SystemDisk};
 use crate::raft::peer::Peers;
@@ -375,7 +375,12 @@ pub(super) fn close_store(
     store.close()
 }
 
-pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartError> {
+/// The state of a store. Its index may have been built with it; else it is read.
+pub(super) fn load(
+    store: &Arc<Store>,
+    opened: &Opened,
+    index: Option<Restoring>,
+) -> Result<Loaded, StartError> {
     let mut lessor = Lessor::default();
     for (_, value) in store.bucket_iter(Bucket::Lease)? {
         let lease = leasepb::Lease::decode(value.as_slice()).map_err(|error| {
@@ -389,8 +394,14 @@ pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartE
         scheduled: opened.scheduled_compact.map(|revision| revision.main),
         finished: opened.finished_compact.map(|revision| revision.main),
     };
-    let checkpoint = read_checkpoint(store, opened);
-    let restore = Restore::read(Arc::clone(store), compacted, checkpoint.as_ref())?;
+    let (restore, checkpoint) = match index {
+        Some(index) => (index.finish(Arc::clone(store), compacted), None),
+        None => {
+            let checkpoint = read_checkpoint(store, opened);
+            let read = Restore::read(Arc::clone(store), compacted, checkpoint.as_ref())?;
+            (read, checkpoint)
+        }
+    };
     let used = (checkpoint.map_or(-1, |checkpoint| checkpoint.current.revision), restore.rows);
     let last = opened.last.map_or(1, |revision| revision.main);
     if restore.mvcc.current().revision < last {
@@ -488,12 +499,12 @@ fn open_both(
 ) -> Result<Both, StartError> {
     if stepped {
         let (handle, raft, turns) = raft::start_stepped(raft_config, surroundings, bootstrap)?;
-        return Ok((handle, raft, Some(turns), load(store, &opened)?));
+        return Ok((handle, raft, Some(turns), load(store, &opened, None)?));
     }
     let loading = std::thread::Builder::new().name("load".into());
     let loading = loading.spawn({
         let store = Arc::clone(store);
-        move || load(&store, &opened)
+        move || load(&store, &opened, None)
     })?;
     let started = raft::start(raft_config, surroundings, bootstrap);
     let loaded = loading.join().map_err(|_| std::io::Error::other("loading the state panicked"))?;

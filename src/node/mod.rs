@@ -46,6 +46,7 @@ mod scripts;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -236,7 +237,8 @@ impl Node {
         if has_room {
             return Ok(());
         }
-        self.raise_no_space().await;
+        // Rare, so it does not burden the size of each request.
+        Box::pin(self.raise_no_space()).await;
         Err(Error::NoSpace)
     }
 
@@ -254,7 +256,8 @@ impl Node {
     /// Has a request applied on every member and answers what this member's apply said.
     pub async fn propose(&self, who: &Credentials, op: Op) -> Result<Reply, Error> {
         let caller = self.admit(who, &op).await?;
-        let op = self.hash_password(op).await?;
+        let has_password = matches!(op, Op::UserAdd(_) | Op::UserChangePassword(_));
+        let op = if has_password { Box::pin(self.hash_password(op)).await? } else { op };
         self.submit(&caller, op).await
     }
 
@@ -294,7 +297,7 @@ impl Node {
     ) -> Result<Reply, Error> {
         let begun = self.0.clock.now();
         let is_proposed = AtomicBool::new(false);
-        let attempts = self.attempt(id, propose, &is_proposed);
+        let attempts = pin!(self.attempt(id, propose, &is_proposed));
         match clock::timeout(&*self.0.clock, self.request_timeout(), attempts).await {
             Some(reply) => reply,
             None => {

@@ -194,6 +194,9 @@ pub struct Core {
     reads: Reads,
     /// Reads of other members that wait for the leader's first commit.
     forwarded: VecDeque<Message>,
+    /// The last append that was acknowledged since the last heartbeat: to whom, in which term, up to
+    /// where.
+    acknowledged: Option<(u64, u64, u64)>,
     conf_changes: VecDeque<(u64, ConfChange)>,
     held: Option<Held>,
     /// Committed before this start; until it is applied again there are no elections.
@@ -248,6 +251,7 @@ impl Core {
             last_number: 0,
             reads,
             forwarded: VecDeque::new(),
+            acknowledged: None,
             conf_changes: VecDeque::new(),
             held: None,
             replay_until,
@@ -279,15 +283,30 @@ impl Core {
         self.outstanding.len() < limits::LOG_JOBS_MAX
     }
 
+    /// How many proposals are worth a turn. While the log is being written, a few of them would
+    /// only make another short batch behind it, for this member and for all others. A writer that
+    /// hangs is not waited for: other members may be able to commit without it.
+    pub fn proposals_min(&self) -> usize {
+        match self.outstanding.front() {
+            _ if !self.has_room() => usize::MAX,
+            Some((_, since)) if self.ticks - since < 2 => limits::PROPOSALS_PER_BATCH_MIN,
+            _ => 1,
+        }
+    }
+
     /// Whether something goes on as soon as apply does: an election, a configuration change,
     /// messages.
     pub fn awaits_apply(&self) -> bool {
         self.raft.raft.leader_id == 0 || self.held.is_some() || !self.conf_changes.is_empty()
     }
 
-    /// Whether one job is outstanding, and nobody but this member waits for it.
-    pub fn awaits_one_job_alone(&self) -> bool {
-        self.outstanding.len() == 1 && self.is_alone()
+    /// Whether one job is outstanding, the one given out last.
+    pub fn awaits_one_job(&self) -> bool {
+        self.outstanding.len() == 1
+    }
+
+    pub fn leads(&self) -> bool {
+        self.raft.raft.state == StateRole::Leader
     }
 
     /// Whether what is committed here is all that is committed anywhere.
@@ -435,7 +454,7 @@ impl Core {
     }
 
     /// Whether this member is the only voter.
-    fn is_alone(&self) -> bool {
+    pub fn is_alone(&self) -> bool {
         let raft = &self.raft.raft;
         raft.promotable() && raft.prs().is_singleton()
     }
@@ -479,6 +498,9 @@ impl Core {
 
     fn receive(&mut self, message: Message, effects: &mut Vec<Effect>) {
         let admitted = step::admit(&self.raft, &message);
+        if message.msg_type == MessageType::MsgHeartbeat as i32 {
+            self.acknowledged = None;
+        }
         if admitted == Err(Refusal::ConfChangePending) {
             return self.take_turns(message, effects);
         }
@@ -758,6 +780,7 @@ impl Core {
         committed: &[Entry],
     ) -> (Vec<Message>, Vec<Message>) {
         let mut later = ready.take_persisted_messages();
+        later.retain(|message| self.is_worth_sending(message));
         let mut now = later
             .extract_if(.., |message| {
                 matches!(
@@ -766,7 +789,7 @@ impl Core {
                 )
             })
             .collect::<Vec<_>>();
-        let immediate = ready.take_messages();
+        let immediate = merged(ready.take_messages());
         if self.unsynced_vote.is_some() {
             // A sole voter elects itself and already sends, before its vote is durable.
             later.extend(immediate);
@@ -783,6 +806,17 @@ impl Core {
             held.messages.append(&mut later);
         }
         (now, later)
+    }
+
+    /// The leader tells each commit by an append without entries, and raft acknowledges what it has
+    /// acknowledged before. That says nothing, unless the first one was lost: so it is said again
+    /// after each heartbeat.
+    fn is_worth_sending(&mut self, message: &Message) -> bool {
+        if message.msg_type != MessageType::MsgAppendResponse as i32 || message.reject {
+            return true;
+        }
+        let this = Some((message.to, message.term, message.index));
+        std::mem::replace(&mut self.acknowledged, this) != this
     }
 
     fn persist(&mut self, job: Job, effects: &mut Vec<Effect>) {
@@ -825,4 +859,36 @@ impl Core {
         self.leader = leader;
         effects.push(Effect::Leader(leader));
     }
+}
+
+/// Puts entries for the same member together: what a turn appends, and the commit that it brings
+/// about, become one message.
+fn merged(messages: Vec<Message>) -> Vec<Message> {
+    let mut merged: Vec<Message> = Vec::with_capacity(messages.len());
+    for mut message in messages {
+        let is_append = |other: &Message| other.msg_type == MessageType::MsgAppend as i32;
+        let before = merged.iter_mut().rev().find(|before| before.to == message.to);
+        match before {
+            Some(before) if is_append(before) && is_append(&message) => {
+                let (index, term) = (before.entries.last())
+                    .map_or((before.index, before.log_term), |last| (last.index, last.term));
+                let follows = (index, term) == (message.index, message.log_term)
+                    && before.term == message.term
+                    && entry_bytes(before) + entry_bytes(&message)
+                        <= limits::RAFT_MESSAGE_BYTES_MAX;
+                if follows {
+                    before.entries.append(&mut message.entries);
+                    before.commit = before.commit.max(message.commit);
+                } else {
+                    merged.push(message);
+                }
+            }
+            _ => merged.push(message),
+        }
+    }
+    merged
+}
+
+fn entry_bytes(message: &Message) -> u64 {
+    message.entries.iter().map(|entry| entry.data.len() as u64).sum()
 }

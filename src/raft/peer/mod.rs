@@ -23,6 +23,7 @@ mod answer;
 mod ask;
 mod dial;
 mod frame;
+mod pace;
 mod snapshot;
 
 pub use self::answer::PeerBody;
