@@ -34,7 +34,7 @@ use crate::metrics;
 use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore};
 use crate::pb::{AlarmMember, leasepb};
 use crate::raft::log::{Disk, SystemDisk};
-use crate::raft::peer::Peers;
+use crate::raft::peer::{PeerEvents, Peers, Reach, Snapshots};
 use crate::raft::{self, Bootstrap, ConfState};
 use crate::store::{self, Bucket, CheckpointBinding, Opened, Options, Store, schema};
 use crate::types;
@@ -227,6 +227,8 @@ pub struct Surroundings {
     pub disk: Arc<dyn Disk>,
     /// None: the member and its peers dial each other.
     pub transport: Option<Arc<dyn raft::Transport>>,
+    /// Goes with the transport.
+    pub reach: Option<Arc<dyn Reach>>,
     pub log: raft::log::Options,
     pub store: Options,
 }
@@ -236,6 +238,7 @@ impl Surroundings {
         Self {
             disk: Arc::new(SystemDisk),
             transport: None,
+            reach: None,
             log: raft::log::Options::default(),
             store: Options::new(Arc::clone(&clock)),
             clock,
@@ -486,15 +489,18 @@ fn assemble(
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
     let peers = membership::peers(&config, &raft_config);
     let observer = Observer { fatal: fatal.clone(), waits: Arc::clone(&waits) };
+    let reach = surroundings.reach.clone();
     let surroundings = surroundings.of_raft(&peers, observer, committed);
     let bootstrap = identity.bootstrap.as_ref();
     let (raft, raft_threads, turns, loaded) =
         open_both(&store, opened, raft_config, surroundings, bootstrap, stepped)?;
     let Loaded { lessor, members, auth, restore, used } = loaded;
     let auth = Arc::new(RwLock::new(auth));
-    let circle = Circle::new(raft_threads.metadata().node_id, peers);
+    let circle = Circle::new(raft_threads.metadata().node_id, peers, reach);
+    circle.fill(&members, config.join.as_ref());
+    let events = circle.events(&waits);
     if dials {
-        circle.start(&raft, &members, config.join.as_ref(), &waits);
+        circle.peers.start(raft.clone(), Arc::clone(&events));
     }
     let mvcc = Arc::new(restore.mvcc);
     let (lessor, members) = (Arc::new(Mutex::new(lessor)), Arc::new(RwLock::new(members)));
@@ -507,7 +513,7 @@ fn assemble(
     let (sweep_worker, sweeps) =
         SweepWorker::new(of_mvcc, of_waits, of_clock, pause, restore.unfinished, checkpoint);
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
-    let installs = take_snapshots(&circle, &store, options);
+    let (installs, door) = take_snapshots(&circle, &store, options);
     let machine = Machine { store, mvcc, lessor, members, auth, tokens, quota };
     let Machine { store, mvcc, lessor, members, auth, tokens, quota } = machine.clone();
     let applier = Applier {
@@ -525,7 +531,9 @@ fn assemble(
         circle: circle.clone(),
     };
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
-    let (sweeper, threads, steps) = work(turns, &raft, &store, applier, batches, sweep_worker)?;
+    let stepped = turns.map(|turns| (turns, door, events));
+    let (sweeper, threads, steps) =
+        work(stepped, &raft, &store, applier, batches, sweep_worker)?;
     let raft::log::Metadata { node_id, cluster_id } = raft_threads.metadata();
     let node = Node(Arc::new(Inner {
         ids: RequestIds::new(node_id, &*clock),
@@ -551,6 +559,7 @@ fn assemble(
         threads: Mutex::new(threads),
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),
+        has_leader: Notify::new(),
         fatal,
         stopping: watch::Sender::new(false),
         _lock: lock,
@@ -567,11 +576,16 @@ fn logins(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Arc<Tokens>, Passw
 }
 
 /// Lets peers send and ask for snapshots; what they sent waits there for apply.
-fn take_snapshots(circle: &Circle, store: &Arc<Store>, options: Options) -> Arc<Installs> {
+fn take_snapshots(
+    circle: &Circle,
+    store: &Arc<Store>,
+    options: Options,
+) -> (Arc<Installs>, Arc<dyn Snapshots>) {
     let installs = Arc::new(Installs::default());
     let door = Door { store: Arc::downgrade(store), installs: Arc::clone(&installs), options };
-    circle.peers.serve_snapshots(Arc::new(door));
-    installs
+    let door: Arc<dyn Snapshots> = Arc::new(door);
+    circle.peers.serve_snapshots(Arc::clone(&door));
+    (installs, door)
 }
 
 fn checkpointer(
@@ -590,16 +604,16 @@ type Work = (Sweeper, Vec<std::thread::JoinHandle<()>>, Option<Steps>);
 
 /// Threads that apply and sweep, or the steps that stand for them.
 fn work(
-    turns: Option<raft::Turns>,
+    stepped: Option<(raft::Turns, Arc<dyn Snapshots>, Arc<dyn PeerEvents>)>,
     raft: &raft::Handle,
     store: &Arc<Store>,
     applier: Applier,
     committed: Receiver<Vec<raft::Committed>>,
     sweeper: SweepWorker,
 ) -> Result<Work, StartError> {
-    if let Some(turns) = turns {
+    if let Some((turns, snapshots, events)) = stepped {
         let (raft, store) = (raft.clone(), Arc::clone(store));
-        let steps = Steps { turns, raft, applier, committed, store, sweeper };
+        let steps = Steps { turns, raft, applier, committed, store, sweeper, snapshots, events };
         return Ok((Sweeper::default(), Vec::new(), Some(steps)));
     }
     let thread = std::thread::Builder::new().name("apply".into());

@@ -80,6 +80,9 @@ impl Node {
             if inner.leader.send_replace(id) != id && id != 0 {
                 metrics::leader_changes_seen().inc();
             }
+            if id != 0 {
+                inner.has_leader.notify_waiters();
+            }
             metrics::has_leader().set(i64::from(id != 0));
             metrics::is_leader().set(i64::from(is_leader));
             if leader.changed().await.is_err() {
@@ -91,11 +94,8 @@ impl Node {
     /// Tells the cluster this member's name and client URLs, after which it may serve.
     async fn publish(&self) {
         let inner = &self.0;
-        let mut leader = inner.leader.subscribe();
         loop {
-            if leader.wait_for(|id| *id != 0).await.is_err() {
-                return;
-            }
+            self.some_leader().await;
             let name = inner.config.name.clone();
             let client_urls = inner.config.client_urls.clone();
             let attributes = ClusterMemberAttrSetRequest {
@@ -151,7 +151,7 @@ impl Node {
         let others = members.iter().filter(|member| member.id != inner.member_id);
         let asked = others.map(|member| async {
             let limit = limits::ASK_LEADER_TIMEOUT;
-            let answered = inner.circle.peers.ask(member.id, "/version", None, limit).await?;
+            let answered = inner.circle.reach.ask(member.id, "/version", None, limit).await?;
             let versions: serde_json::Value = serde_json::from_slice(&answered.body).ok()?;
             minor_of(versions.get("etcdserver")?.as_str()?)
         });

@@ -134,24 +134,21 @@ impl Node {
     async fn ask_leader(&self, path: &str, body: Bytes) -> Result<Answered, Error> {
         let inner = &self.0;
         let asked = async {
-            let mut leader = inner.leader.subscribe();
             loop {
-                let Ok(id) = leader.wait_for(|id| *id != 0).await.map(|id| *id) else {
-                    return Err(Error::Stopped);
-                };
+                let id = self.some_leader().await;
                 let limit = limits::ASK_LEADER_TIMEOUT;
-                let answered = inner.circle.peers.ask(id, path, Some(body.clone()), limit).await;
+                let answered = inner.circle.reach.ask(id, path, Some(body.clone()), limit).await;
                 if let Some(answered) = answered
                     && matches!(answered.status, StatusCode::OK | StatusCode::NOT_FOUND)
                 {
-                    return Ok(answered);
+                    return answered;
                 }
                 inner.clock.sleep(limits::ASK_LEADER_PAUSE).await;
             }
         };
         let limit = self.request_timeout();
         match crate::clock::timeout(&*inner.clock, limit, asked).await {
-            Some(answered) => answered,
+            Some(answered) => Ok(answered),
             None if *inner.leader.borrow() == 0 => Err(Error::NoLeader),
             None => Err(Error::Timeout),
         }

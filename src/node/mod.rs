@@ -48,7 +48,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::apply::{self, Quota};
 use crate::auth::{Auth, Caller, Credentials, Tokens, demand};
@@ -163,6 +163,9 @@ struct Inner {
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     ready: watch::Sender<bool>,
     leader: watch::Sender<u64>,
+    /// Wakes who waits for a leader, in the order in which they came: a watch does it in another
+    /// order in each run.
+    has_leader: Notify,
     fatal: watch::Sender<Option<String>>,
     stopping: watch::Sender<bool>,
     _lock: store::DirLock,
@@ -267,10 +270,7 @@ impl Node {
     ) -> Result<Reply, Error> {
         let inner = &self.0;
         loop {
-            // A watch wakes who waits for it in an order of its own, another one in each run.
-            while *inner.leader.borrow() == 0 {
-                inner.clock.sleep(limits::PROPOSE_RETRY).await;
-            }
+            self.some_leader().await;
             let (reply, _forget) = inner.waits.register(id);
             propose(&inner.raft)?;
             match reply.await {
@@ -278,6 +278,18 @@ impl Node {
                 Ok(reply) => return reply,
                 Err(_) => return Err(Error::Stopped),
             }
+        }
+    }
+
+    /// Waits until a leader is known, and says who.
+    async fn some_leader(&self) -> u64 {
+        loop {
+            let changed = self.0.has_leader.notified();
+            let leader = *self.0.leader.borrow();
+            if leader != 0 {
+                return leader;
+            }
+            changed.await;
         }
     }
 

@@ -472,7 +472,25 @@ impl Core {
             }
             return;
         }
+        let message = if planted::is(Bug::LearnerInQuorum) {
+            self.as_a_voter(message)
+        } else {
+            message
+        };
         self.step_admitted(admitted, message, effects);
+    }
+
+    /// Only a planted bug comes here: a learner's acknowledgement as that of some other voter.
+    fn as_a_voter(&self, mut message: Message) -> Message {
+        let raft = &self.raft.raft;
+        let acknowledges =
+            message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject;
+        let conf = raft.prs().conf();
+        if acknowledges && conf.learners().contains(&message.from) {
+            let voter = conf.voters().ids().iter().filter(|id| *id != raft.id).min();
+            message.from = voter.unwrap_or(message.from);
+        }
+        message
     }
 
     fn step_admitted(
@@ -572,6 +590,12 @@ impl Core {
         };
         let outcome = outcome.map_err(Error::from);
         effects.push(Effect::ConfState { index, outcome });
+        // Raft panics when a leader that is no member any more makes entries durable.
+        let raft = &mut self.raft.raft;
+        if raft.state == StateRole::Leader && raft.prs().get(raft.id).is_none() {
+            let term = raft.term;
+            raft.become_follower(term, 0);
+        }
     }
 
     /// The first entry that a member which is there still needs, or will need after the snapshot

@@ -14,10 +14,13 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
 
+mod admin;
 mod client;
 mod clock;
 mod disk;
+mod faults;
 mod model;
+mod network;
 mod oracle;
 mod watcher;
 mod world;

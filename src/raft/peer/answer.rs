@@ -121,7 +121,7 @@ impl Peers {
         let (Some(channel), Some(from), None) = (channel, from, parts.next()) else {
             return refuse(StatusCode::NOT_FOUND, "invalid path");
         };
-        if self.known.read().removed.contains(&from) {
+        if self.is_removed(from) {
             return refuse(StatusCode::GONE, "the member has been permanently removed");
         }
         let Some(peer) = self.peer(from) else {
@@ -167,7 +167,7 @@ impl Peers {
             return refuse(StatusCode::BAD_REQUEST, "error unmarshalling raft message");
         };
         let from = message.from;
-        if self.known.read().removed.contains(&from) {
+        if self.is_removed(from) {
             return refuse(StatusCode::GONE, "the member has been permanently removed");
         }
         if self.peer(from).is_none() {
