@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb::{
-    ConfChange, ConfChangeSingle, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message,
+    ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message,
     MessageType,
 };
 use raft::{RawNode, Ready, SnapshotStatus, StateRole};
@@ -191,6 +191,8 @@ pub struct Core {
     /// Reads of other members that wait for the leader's first commit.
     forwarded: VecDeque<Message>,
     conf_changes: VecDeque<(u64, ConfChange)>,
+    /// Whether this leader hands over, since the first of those would remove it.
+    is_leaving: bool,
     held: Option<Held>,
     /// Committed before this start; until it is applied again there are no elections.
     replay_until: u64,
@@ -243,6 +245,7 @@ impl Core {
             reads,
             forwarded: VecDeque::new(),
             conf_changes: VecDeque::new(),
+            is_leaving: false,
             held: None,
             replay_until,
             leader: Leader::default(),
@@ -388,7 +391,6 @@ impl Core {
     /// furthest, and if that takes another election timeout, it steps down.
     fn give_up_leadership(&mut self, is_overdue: bool) {
         let raft = &mut self.raft.raft;
-        let id = raft.id;
         if is_overdue {
             let term = raft.term;
             return raft.become_follower(term, 0);
@@ -396,23 +398,26 @@ impl Core {
         if raft.lead_transferee.is_some() {
             return;
         }
-        let next = raft
-            .prs()
-            .iter()
-            .filter(|(other, progress)| {
-                **other != id
-                    && progress.recent_active
-                    && raft.prs().conf().voters().contains(**other)
-            })
-            .max_by_key(|(other, progress)| (progress.matched, **other))
-            .map(|(other, _)| *other);
-        match next {
+        match self.next_leader() {
             Some(next) => self.raft.transfer_leader(next),
             None => {
+                let raft = &mut self.raft.raft;
                 let term = raft.term;
                 raft.become_follower(term, 0);
             }
         }
+    }
+
+    /// The other voter that is there and furthest.
+    fn next_leader(&self) -> Option<u64> {
+        let raft = &self.raft.raft;
+        let progress = raft.prs().iter().filter(|(other, progress)| {
+            **other != raft.id
+                && progress.recent_active
+                && raft.prs().conf().voters().contains(**other)
+        });
+        let furthest = progress.max_by_key(|(other, progress)| (progress.matched, **other));
+        furthest.map(|(other, _)| *other)
     }
 
     /// Whether this member is the only voter.
@@ -451,6 +456,14 @@ impl Core {
     fn propose_conf_changes(&mut self, effects: &mut Vec<Effect>) {
         while !self.raft.raft.has_pending_conf() {
             let Some((ticket, change)) = self.conf_changes.pop_front() else { return };
+            if self.hands_over_before(&change) {
+                self.conf_changes.push_front((ticket, change));
+                return;
+            }
+            if self.removes_leader(&change) {
+                self.drop_proposals(vec![ticket], effects);
+                continue;
+            }
             let data = Bytes::from(change.encode_to_vec());
             let mut entry = Entry { data, ..Entry::default() };
             entry.set_entry_type(EntryType::EntryConfChange);
@@ -458,8 +471,41 @@ impl Core {
         }
     }
 
+    /// Whether this member leads others and the change would remove it.
+    fn removes_leader(&self, change: &ConfChange) -> bool {
+        let raft = &self.raft.raft;
+        let is_removal = change.get_change_type() == ConfChangeType::RemoveNode;
+        let leads = raft.state == StateRole::Leader && !self.is_alone();
+        leads && is_removal && change.node_id == raft.id
+    }
+
+    /// A leader that removes itself hands over first, and the next leader gets the change. If it
+    /// went before the others know that the change is committed, they might need its vote for ever.
+    /// False too if nobody takes over.
+    fn hands_over_before(&mut self, change: &ConfChange) -> bool {
+        let leaves = std::mem::take(&mut self.is_leaving);
+        if !self.removes_leader(change) {
+            // The next leader is not known at once.
+            self.is_leaving = leaves && self.raft.raft.leader_id == 0;
+            return self.is_leaving;
+        }
+        if self.raft.raft.lead_transferee.is_none() {
+            let Some(next) = self.next_leader().filter(|_| !leaves) else { return false };
+            self.raft.transfer_leader(next);
+        }
+        self.is_leaving = true;
+        true
+    }
+
     fn receive(&mut self, message: Message, effects: &mut Vec<Effect>) {
-        let admitted = step::admit(&self.raft, &message);
+        let mut admitted = step::admit(&self.raft, &message);
+        if admitted.is_ok() && message.get_msg_type() == MessageType::MsgPropose {
+            let change = |entry: &Entry| ConfChange::decode(entry.data.clone()).ok();
+            let mut changes = message.entries.iter().filter(|entry| entry.entry_type != 0);
+            if changes.any(|entry| change(entry).is_some_and(|of| self.removes_leader(&of))) {
+                admitted = Err(Refusal::ConfChangePending);
+            }
+        }
         if admitted == Err(Refusal::ConfChangePending) {
             return self.take_turns(message, effects);
         }

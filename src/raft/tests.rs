@@ -641,3 +641,37 @@ fn a_damaged_segment_keeps_the_member_down() {
     let error = try_start(config(&dir, (0, 0), ConfState::default()), None).err().unwrap();
     assert!(error.to_string().contains("damaged"), "{error}");
 }
+
+#[test]
+fn a_leader_that_is_to_remove_itself_hands_over_first() {
+    for is_forwarded in [false, true] {
+        let mut cluster = Cluster::new(5);
+        let old = cluster.elect(None);
+        let change = ConfChange { node_id: old, change_type: 1, ..ConfChange::default() };
+        let asked = if is_forwarded { old % 3 + 1 } else { old };
+        cluster.give(asked, Event::ProposeConfChange { ticket: 1, change });
+        cluster.settle(None);
+        let new = cluster.elect(None);
+        assert_ne!(new, old);
+        cluster.settle(None);
+        let removed = cluster.committed[&new].iter().any(|committed| {
+            matches!(committed, Committed::ConfChange { change, .. } if change.node_id == old)
+        });
+        assert!(removed, "the new leader gets the change");
+        assert!(cluster.dropped.is_empty());
+    }
+}
+
+#[test]
+fn a_leader_that_is_no_member_any_more_steps_down() {
+    let mut cluster = Cluster::new(5);
+    let old = cluster.elect(None);
+    let change = ConfChange { node_id: old, change_type: 1, ..ConfChange::default() };
+    let index = cluster.cores[&old].status().last_index;
+    cluster.stalled = Some(old);
+    cluster.propose(old, 1);
+    cluster.give(old, Event::ConfChange { index, change: Some(change) });
+    assert_eq!(cluster.cores[&old].status().role, Role::Follower);
+    // Raft panics if it still leads.
+    cluster.give(old, Event::Persisted { number: 1000, places: Vec::new() });
+}

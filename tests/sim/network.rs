@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use super::clock::{Chance, SimClock};
-use super::world::{Event, MILLI, Worker, World};
+use super::world::{Event, Life, MILLI, Member, Worker, World};
 
 const PROPOSE: i32 = 2;
 const SNAPSHOT: i32 = 7;
@@ -226,8 +226,8 @@ impl World {
         self.note(message.index ^ message.term << 20 ^ (kind as u64) << 40 ^ message.to);
         let to = self.position(message.to);
         let Some(life) = &self.members[number].life else { return };
-        let accepted = life.node.peers().accepts(message.to);
-        let Some(to) = to.filter(|to| accepted && !self.is_cut(number, *to)) else {
+        let is_removed = life.node.peers().is_removed(message.to);
+        let Some(to) = to.filter(|to| !is_removed && !self.is_cut(number, *to)) else {
             // There is no stream to put it into, and the member notices.
             let life = &self.members[number].life;
             if let Some(life) = life.as_ref().filter(|_| self.chance.one_in(2)) {
@@ -287,9 +287,6 @@ impl World {
         let sender = self.members[from].id;
         let Some(life) = &self.members[to].life else { return };
         if life.node.peers().is_removed(sender) {
-            return self.tell_of_removal(from, to);
-        }
-        if !life.node.peers().accepts(sender) {
             return;
         }
         self.events += 1;
@@ -297,13 +294,21 @@ impl World {
         self.arm(to, Worker::Raft, 0);
     }
 
-    /// Who calls a member that knows of his removal is told.
-    fn tell_of_removal(&mut self, removed: usize, by: usize) {
-        let Some(life) = self.members[removed].life.as_ref().filter(|_| !self.cut.contains(&(by, removed)))
-        else {
-            return;
+    /// Every member dials the others again and again. Whom one of them knows as removed is told.
+    pub fn dial(&self, number: usize) {
+        let member = &self.members[number];
+        let tells = |(at, other): (usize, &Member)| {
+            let knows = |life: &Life| life.node.peers().is_removed(member.id);
+            !self.is_cut(number, at)
+                && !self.is_cut(at, number)
+                && other.life.as_ref().is_some_and(knows)
         };
-        life.steps.told_of_removal();
+        if self.oracle.removed.contains(&member.id)
+            && self.members.iter().enumerate().any(tells)
+            && let Some(life) = &member.life
+        {
+            life.steps.told_of_removal();
+        }
     }
 
     /// A snapshot sets out in the place of raft's message.

@@ -334,6 +334,7 @@ impl World {
                     let delay = self.members[member].to_world(HEARTBEAT);
                     self.at(delay, Event::Tick(member, life));
                     self.arm(member, Worker::Raft, 0);
+                    self.dial(member);
                 }
             }
             Event::Deliver(from, to, message) => self.deliver(from, to, *message),

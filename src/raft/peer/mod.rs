@@ -131,7 +131,7 @@ impl Channel {
 struct Peer {
     id: u64,
     urls: Vec<String>,
-    /// It called before this member had learned from the log who its peers are.
+    /// It called, and this member has not learned from the log that it is one.
     is_remembered: bool,
     /// The streams that the peer has dialed.
     streams: Mutex<[Option<Outgoing>; 2]>,
@@ -233,13 +233,6 @@ impl Peers {
             let streams = peer.streams.lock();
             streams.iter().flatten().filter(|stream| !stream.queue.is_closed()).count() == 2
         })
-    }
-
-    /// Whether this member takes messages of another one and sends it any. Who knows no peer yet
-    /// believes whoever calls.
-    pub fn accepts(&self, id: u64) -> bool {
-        let known = self.known.read();
-        !known.removed.contains(&id) && (known.peers.is_empty() || known.peers.contains_key(&id))
     }
 
     /// Whether this member knows that another was removed.
