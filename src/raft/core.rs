@@ -287,6 +287,11 @@ impl Core {
         self.outstanding.len() == 1 && self.is_alone()
     }
 
+    /// Whether a snapshot was taken that is not applied.
+    pub fn awaits_snapshot(&self) -> bool {
+        step::awaits_snapshot(&self.raft)
+    }
+
     /// Whether what is committed here is all that is committed anywhere.
     pub fn answers_reads_alone(&self) -> bool {
         let raft = &self.raft.raft;

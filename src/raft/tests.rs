@@ -675,3 +675,29 @@ fn a_leader_that_is_no_member_any_more_steps_down() {
     // Raft panics if it still leads.
     cluster.give(old, Event::Persisted { number: 1000, places: Vec::new() });
 }
+
+#[test]
+fn a_snapshot_is_awaited_from_its_arrival_until_it_is_applied() {
+    let temp = tempfile::tempdir().unwrap();
+    let joins = Bootstrap::default();
+    let member =
+        try_start(config(temp.path(), (0, 0), ConfState::default()), Some(&joins)).unwrap();
+    assert!(!member.handle.awaits_snapshot());
+    let mut message = Message { to: ID, from: 1, term: 2, ..Message::default() };
+    message.set_msg_type(MessageType::MsgSnapshot);
+    let metadata = message.mut_snapshot().mut_metadata();
+    (metadata.index, metadata.term) = (5, 2);
+    metadata.mut_conf_state().voters = vec![1, ID];
+    member.handle.step_snapshot(message.clone()).unwrap();
+    assert!(member.handle.awaits_snapshot(), "before raft has seen it");
+    let batch = member.committed.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(matches!(batch[..], [Committed::Snapshot { index: 5, .. }]));
+    // A later one would take the place of the data that is about to be applied.
+    message.mut_snapshot().mut_metadata().index = 9;
+    assert!(peer::announced(&message, &member.handle).is_err());
+    member.handle.applied(5);
+    while member.handle.awaits_snapshot() {
+        std::thread::yield_now();
+    }
+    assert!(peer::announced(&message, &member.handle).is_ok());
+}

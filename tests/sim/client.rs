@@ -71,6 +71,8 @@ pub struct Client {
     id: u64,
     /// It only keeps a lease alive.
     is_keeper: bool,
+    /// One value in so many is long.
+    long_odds: u64,
     count: u64,
     grants: i64,
     /// The newest mod revision that this client saw of a key.
@@ -80,9 +82,9 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(id: u64, is_keeper: bool) -> Self {
+    pub fn new(id: u64, is_keeper: bool, long_odds: u64) -> Self {
         let (seen, leases) = (BTreeMap::new(), Vec::new());
-        Self { id, is_keeper, count: 0, grants: 0, seen, leases, pending: None }
+        Self { id, is_keeper, long_odds, count: 0, grants: 0, seen, leases, pending: None }
     }
 
     /// How long until it asks again.
@@ -109,7 +111,7 @@ impl Client {
 
     fn put(&mut self, chance: &mut Chance, key: Bytes) -> PutRequest {
         self.count += 1;
-        let padding = if chance.one_in(10) { chance.below(2000) } else { 0 } as usize;
+        let padding = if chance.one_in(self.long_odds) { chance.below(2000) } else { 0 } as usize;
         let value = Bytes::from(format!("{}-{}{}", self.id, self.count, "x".repeat(padding)));
         PutRequest { key, value, ..Default::default() }
     }

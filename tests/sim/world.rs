@@ -152,6 +152,7 @@ pub struct Plan {
     drift: u64,
     /// What the operator does, one thing in so many milliseconds; 0 is nothing.
     pub admin_millis: u64,
+    long_odds: u64,
     segment_bytes: u64,
     catch_up_entries: u64,
 }
@@ -170,6 +171,7 @@ impl Plan {
             slow_odds: *chance.pick(&[20, 100, 1000]),
             drift: *chance.pick(&[0, 100, 1000]),
             admin_millis: *chance.pick(&[0, 0, 200, 600, 2000]),
+            long_odds: *chance.pick(&[10, 10, 2]),
             segment_bytes: *chance.pick(&[4 << 10, 8 << 10, 256 << 10]),
             catch_up_entries: *chance.pick(&[3, 20, 5000]),
         }
@@ -225,7 +227,7 @@ impl World {
         let members: Vec<Member> = members.collect();
         let mut ids: Vec<u64> = members.iter().map(|member| member.id).collect();
         ids.sort_unstable();
-        let client = |number| Client::new(number + 1, number < KEEPERS);
+        let client = |number| Client::new(number + 1, number < KEEPERS, plan.long_odds);
         let mut world = Self {
             cluster_id: rusd::types::cluster_id(&ids),
             cut: BTreeSet::new(),

@@ -85,6 +85,10 @@ pub fn announced(message: &Message, raft: &Handle) -> Result<SnapshotPlace, &'st
     if index <= status.committed || message.term < status.term {
         return Err("the snapshot is older than what is here");
     }
+    // The next one would take the place of its data.
+    if raft.awaits_snapshot() {
+        return Err("another snapshot is being installed");
+    }
     Ok(SnapshotPlace { index, term, conf_state: metadata.get_conf_state().clone() })
 }
 
