@@ -532,8 +532,7 @@ fn assemble(
     };
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
     let stepped = turns.map(|turns| (turns, door, events));
-    let (sweeper, threads, steps) =
-        work(stepped, &raft, &store, applier, batches, sweep_worker)?;
+    let (sweeper, threads, steps) = work(stepped, &raft, &store, applier, batches, sweep_worker)?;
     let raft::log::Metadata { node_id, cluster_id } = raft_threads.metadata();
     let node = Node(Arc::new(Inner {
         ids: RequestIds::new(node_id, &*clock),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb::{
-    ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message,
-    MessageType,
+    ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType,
+    HardState, Message, MessageType,
 };
 use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 
@@ -523,11 +523,8 @@ impl Core {
             }
             return;
         }
-        let message = if planted::is(Bug::LearnerInQuorum) {
-            self.as_a_voter(message)
-        } else {
-            message
-        };
+        let message =
+            if planted::is(Bug::LearnerInQuorum) { self.as_a_voter(message) } else { message };
         self.step_admitted(admitted, message, effects);
     }
 
@@ -594,13 +591,24 @@ impl Core {
         let table = &mut self.raft.mut_store().table;
         table.placed(places);
         table.evict();
-        self.raft.on_persist_ready(number);
+        self.note_persisted(number);
         if let Some((_, record)) = self.installing.take_if(|(job, _)| *job <= number) {
             let SnapshotRecord { index, term, conf_state } = record;
             let conf_state = conf_state.unwrap_or_default();
             effects.push(Effect::Commit(vec![Committed::Snapshot { index, term, conf_state }]));
         }
         self.release(effects);
+    }
+
+    /// A leader that is no member any more leads on, so that the others learn that this is committed.
+    /// But raft panics when it makes further entries durable.
+    fn note_persisted(&mut self, number: u64) {
+        let raft = &mut self.raft.raft;
+        if raft.state == StateRole::Leader && raft.prs().get(raft.id).is_none() {
+            let term = raft.term;
+            raft.become_follower(term, 0);
+        }
+        self.raft.on_persist_ready(number);
     }
 
     fn applied(&mut self, index: u64, effects: &mut Vec<Effect>) {
@@ -641,12 +649,6 @@ impl Core {
         };
         let outcome = outcome.map_err(Error::from);
         effects.push(Effect::ConfState { index, outcome });
-        // Raft panics when a leader that is no member any more makes entries durable.
-        let raft = &mut self.raft.raft;
-        if raft.state == StateRole::Leader && raft.prs().get(raft.id).is_none() {
-            let term = raft.term;
-            raft.become_follower(term, 0);
-        }
     }
 
     /// The first entry that a member which is there still needs, or will need after the snapshot
@@ -778,7 +780,7 @@ impl Core {
         } else {
             now.append(&mut later);
             if self.outstanding.is_empty() {
-                self.raft.on_persist_ready(number);
+                self.note_persisted(number);
             }
         }
         if !now.is_empty() {

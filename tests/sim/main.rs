@@ -3,7 +3,7 @@
 //! ```text
 //! cargo test --test sim                            200 seeds, and the bugs that few seeds find
 //! cargo test --release --test sim -- --seeds A..B  any seeds, in the background say
-//!     [--events N] [--trace]
+//!     [--events N] [--trace] [--bug NAME]
 //! cargo test --test sim -- --planted               how many seeds find each planted bug
 //! ```
 //!
@@ -150,6 +150,9 @@ fn main() -> ExitCode {
         let from: u64 = from.parse().unwrap();
         let to = to.parse().unwrap_or(from + 1);
         if arguments.iter().any(|argument| argument == "--trace") {
+            if let Some(name) = value("--bug") {
+                plant(Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == name));
+            }
             match run(from, events, true) {
                 Ok(run) => {
                     println!("{:x} after {} events: {:?}", run.trace, run.events, run.checked)
@@ -164,10 +167,18 @@ fn main() -> ExitCode {
     by_default(events)
 }
 
-/// Plants each bug and runs seeds until one finds it.
 #[cfg(debug_assertions)]
+use rusd::planted::plant;
+
+#[cfg(not(debug_assertions))]
+fn plant(_: Option<Bug>) {}
+
+/// Plants each bug and runs seeds until one finds it.
 fn plant_bugs(bugs: &[Bug], seeds_max: u64, events: u64) -> Vec<(u64, String)> {
-    use rusd::planted::plant;
+    if cfg!(not(debug_assertions)) {
+        println!("a release build has no bugs to plant");
+        return Vec::new();
+    }
     let found = |bug| {
         plant(Some(bug));
         let mut tried = 0..seeds_max;
@@ -199,12 +210,6 @@ fn plant_bugs(bugs: &[Bug], seeds_max: u64, events: u64) -> Vec<(u64, String)> {
         }
     });
     failures.into_inner().unwrap()
-}
-
-/// A release build has no bugs to plant.
-#[cfg(not(debug_assertions))]
-fn plant_bugs(_: &[Bug], _: u64, _: u64) -> Vec<(u64, String)> {
-    Vec::new()
 }
 
 fn by_default(events: u64) -> ExitCode {

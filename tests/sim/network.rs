@@ -115,8 +115,7 @@ impl Wire {
         }
         let found = found.expect("a stream ends before its message");
         // The last three are raft's own and not on the wire.
-        let sent =
-            Message { commit_term: 0, request_snapshot: 0, priority: 0, ..message.clone() };
+        let sent = Message { commit_term: 0, request_snapshot: 0, priority: 0, ..message.clone() };
         assert_eq!(found, sent, "a stream changed a message");
         found
     }
@@ -145,7 +144,8 @@ impl Wire {
 fn garbage(message: &Message, chance: &mut Chance) -> Message {
     let mut message = message.clone();
     let far = 1 << 40;
-    let gap = rusd::raft::Entry { index: message.index + 3, term: message.term, ..Default::default() };
+    let gap =
+        rusd::raft::Entry { index: message.index + 3, term: message.term, ..Default::default() };
     match chance.below(9) {
         0 => message.to ^= 1,
         1 => message.from = 0,

@@ -552,7 +552,8 @@ impl World {
             return;
         }
         let random = self.chance.next();
-        let cluster = (0..self.plan.members).map(|number| (format!("m{number}"), peer_urls(number)));
+        let cluster =
+            (0..self.plan.members).map(|number| (format!("m{number}"), peer_urls(number)));
         let links = Arc::clone(&self.links);
         let member = &mut self.members[number];
         let clock = Arc::new(SimClock::new(member.wall + self.now, random));
