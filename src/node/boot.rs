@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -547,6 +547,7 @@ fn assemble(
         mvcc,
         hub,
         lessor,
+        lease_term: AtomicU64::new(0),
         members,
         auth,
         tokens,
@@ -599,11 +600,14 @@ fn checkpointer(
     Checkpointer::new(store, mvcc, Arc::clone(lessor), Arc::clone(clock), pace, used)
 }
 
+/// What steps need that threads do not.
+type Stepped = (raft::Turns, Arc<dyn Snapshots>, Arc<dyn PeerEvents>);
+
 type Work = (Sweeper, Vec<std::thread::JoinHandle<()>>, Option<Steps>);
 
 /// Threads that apply and sweep, or the steps that stand for them.
 fn work(
-    stepped: Option<(raft::Turns, Arc<dyn Snapshots>, Arc<dyn PeerEvents>)>,
+    stepped: Option<Stepped>,
     raft: &raft::Handle,
     store: &Arc<Store>,
     applier: Applier,

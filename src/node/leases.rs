@@ -1,5 +1,6 @@
 //! Leases as clients ask for them: the leader alone knows when they end, so others ask it.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use crate::metrics;
 use crate::pb::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use crate::pb::{LeaseCheckpoint, LeaseCheckpointRequest};
 use crate::pb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest};
+use crate::raft::Role;
 use crate::raft::peer::Answered;
 
 impl Node {
@@ -45,7 +47,14 @@ impl Node {
         let inner = &self.0;
         self.barrier().await?;
         loop {
-            let renewal = inner.lessor.lock().renew(id, inner.clock.now());
+            let renewal = {
+                let mut lessor = inner.lessor.lock();
+                // The lessor learns late of the end of its term.
+                match self.leads_leases() {
+                    true => lessor.renew(id, inner.clock.now()),
+                    false => return Err(Error::NotLeader),
+                }
+            };
             match renewal {
                 Renewal::Renewed { ttl_seconds } => {
                     metrics::lease_renewed().inc();
@@ -57,6 +66,12 @@ impl Node {
                 Renewal::Expired => inner.clock.sleep(Duration::from_millis(50)).await,
             }
         }
+    }
+
+    /// Whether this member leads in the term that the lessor takes it to lead in.
+    fn leads_leases(&self) -> bool {
+        let status = self.0.raft.status();
+        status.role == Role::Leader && status.term == self.0.lease_term.load(Relaxed)
     }
 
     /// Takes back what the log says of how long a lease has left.

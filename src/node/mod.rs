@@ -44,7 +44,7 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -151,6 +151,8 @@ struct Inner {
     mvcc: Arc<Mvcc>,
     hub: Arc<Hub>,
     lessor: Arc<Mutex<Lessor>>,
+    /// The term as whose leader the lessor lets leases expire; changed under the lessor's lock.
+    lease_term: AtomicU64,
     members: Arc<RwLock<Members>>,
     auth: Arc<RwLock<Auth>>,
     tokens: Arc<Tokens>,
@@ -214,16 +216,24 @@ impl Node {
     pub async fn propose(&self, who: &Credentials, op: Op) -> Result<Reply, Error> {
         let caller = self.admit(who, &op).await?;
         let op = self.hash_password(op).await?;
-        self.submit(&caller, op).await
+        self.submit(&caller, op, 0).await
     }
 
     /// The same for what the member wants itself: it speaks as root.
     pub(super) async fn propose_own(&self, op: Op) -> Result<Reply, Error> {
         let caller = self.own_identity();
-        self.submit(&caller, op).await
+        self.submit(&caller, op, 0).await
     }
 
-    async fn submit(&self, caller: &Caller, op: Op) -> Result<Reply, Error> {
+    /// The same for what only the leader of a term may want: it knows what clients were promised,
+    /// and a later one has promised more.
+    pub(super) async fn propose_as_leader(&self, op: Op, term: u64) -> Result<Reply, Error> {
+        let caller = self.own_identity();
+        self.submit(&caller, op, term).await
+    }
+
+    /// A term of 0 is any leader's.
+    async fn submit(&self, caller: &Caller, op: Op, term: u64) -> Result<Reply, Error> {
         let inner = &self.0;
         let status = inner.raft.status();
         let backlog = status.committed.saturating_sub(inner.applied.index());
@@ -239,7 +249,11 @@ impl Node {
             return Err(Error::RequestTooLarge);
         }
         crate::metrics::proposals_pending().inc();
-        let reply = self.propose_until_taken(id, |raft| raft.propose(id, data.clone())).await;
+        let propose = |raft: &raft::Handle| match term {
+            0 => raft.propose(id, data.clone()),
+            term => raft.propose_as_leader(id, data.clone(), term),
+        };
+        let reply = self.propose_until_taken(id, propose, term).await;
         crate::metrics::proposals_pending().dec();
         let mut reply = reply?;
         self.fill_reply(&mut reply);
@@ -250,8 +264,9 @@ impl Node {
         &self,
         id: u64,
         propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
+        term: u64,
     ) -> Result<Reply, Error> {
-        let attempts = self.attempt(id, propose);
+        let attempts = self.attempt(id, propose, term);
         match clock::timeout(&*self.0.clock, self.request_timeout(), attempts).await {
             Some(reply) => reply,
             None => {
@@ -262,11 +277,13 @@ impl Node {
     }
 
     /// Proposes under an id and waits for what apply answers. A proposal that is known to stand
-    /// in no log, as there is no leader or none can be reached, is made again.
+    /// in no log, as there is no leader or none can be reached, is made again, unless it is for one
+    /// term only.
     async fn attempt(
         &self,
         id: u64,
         propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
+        term: u64,
     ) -> Result<Reply, Error> {
         let inner = &self.0;
         loop {
@@ -274,6 +291,7 @@ impl Node {
             let (reply, _forget) = inner.waits.register(id);
             propose(&inner.raft)?;
             match reply.await {
+                Ok(Err(Error::Dropped)) if term != 0 => return Err(Error::NotLeader),
                 Ok(Err(Error::Dropped)) => inner.clock.sleep(limits::PROPOSE_RETRY).await,
                 Ok(reply) => return reply,
                 Err(_) => return Err(Error::Stopped),

@@ -35,10 +35,12 @@ pub struct CoreConfig {
 }
 
 /// Data to be put into the log. The ticket comes back if raft drops it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Proposal {
     pub ticket: u64,
     pub data: Bytes,
+    /// Only for the log of this member as the leader of that term; 0 is for any leader's.
+    pub term: u64,
 }
 
 /// What happened.
@@ -437,11 +439,23 @@ impl Core {
         }
         let mut tickets = Vec::with_capacity(proposals.len());
         let mut entries = Vec::with_capacity(proposals.len());
-        for Proposal { ticket, data } in proposals {
+        let raft = &self.raft.raft;
+        let leads = if raft.state == StateRole::Leader { raft.term } else { 0 };
+        let mut late = Vec::new();
+        for Proposal { ticket, data, term } in proposals {
+            if term != 0 && term != leads {
+                late.push(ticket);
+                continue;
+            }
             tickets.push(ticket);
             entries.push(Entry { data, ..Entry::default() });
         }
-        self.step_proposal(entries, tickets, effects);
+        if !late.is_empty() {
+            self.drop_proposals(late, effects);
+        }
+        if !entries.is_empty() {
+            self.step_proposal(entries, tickets, effects);
+        }
     }
 
     fn step_proposal(&mut self, entries: Vec<Entry>, tickets: Vec<u64>, effects: &mut Vec<Effect>) {

@@ -290,7 +290,13 @@ impl Handle {
     /// Queues data for the log. Whether it is committed shows when it is applied; if raft drops it,
     /// the observer learns the ticket.
     pub fn propose(&self, ticket: u64, data: Bytes) -> Result<(), Error> {
-        self.shared.inbox.propose(Proposal { ticket, data })
+        self.shared.inbox.propose(Proposal { ticket, data, term: 0 })
+    }
+
+    /// As [`Handle::propose`], but only this member may put it into the log, as the leader of
+    /// `term`; otherwise it is dropped.
+    pub fn propose_as_leader(&self, ticket: u64, data: Bytes, term: u64) -> Result<(), Error> {
+        self.shared.inbox.propose(Proposal { ticket, data, term })
     }
 
     /// Queues a configuration change.

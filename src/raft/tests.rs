@@ -393,7 +393,7 @@ impl Cluster {
     }
 
     fn propose(&mut self, id: u64, number: u64) {
-        let proposals = vec![Proposal { ticket: number, data: value(number) }];
+        let proposals = vec![Proposal { ticket: number, data: value(number), term: 0 }];
         self.give(id, Event::Propose(proposals));
     }
 
@@ -510,9 +510,11 @@ fn nothing_is_committed_or_sent_before_it_is_durable() {
     assert_eq!(elected.len(), 1);
     assert!(elected[0].sync);
     assert_eq!(core.status().role, Role::Leader);
-    let first = core.handle([Event::Propose(vec![Proposal { ticket: 0, data: value(0) }])]);
+    let first =
+        core.handle([Event::Propose(vec![Proposal { ticket: 0, data: value(0), term: 0 }])]);
     let first = jobs(first);
-    let second = core.handle([Event::Propose(vec![Proposal { ticket: 1, data: value(1) }])]);
+    let second =
+        core.handle([Event::Propose(vec![Proposal { ticket: 1, data: value(1), term: 0 }])]);
     let second = jobs(second);
     let persisted = |job: &Job| Event::Persisted { number: job.number, places: Vec::new() };
     let indexes = |effects: Vec<Effect>| -> Vec<u64> {
@@ -701,4 +703,30 @@ fn a_snapshot_is_awaited_from_its_arrival_until_it_is_applied() {
         std::thread::yield_now();
     }
     assert!(peer::announced(&message, &member.handle).is_ok());
+}
+
+#[test]
+fn what_a_leader_alone_may_propose_goes_with_its_term() {
+    let mut cluster = Cluster::new(5);
+    let old = cluster.elect(None);
+    let term = cluster.cores[&old].status().term;
+    let propose = |ticket, term| {
+        let data = value(ticket);
+        Event::Propose(vec![Proposal { ticket, data, term }])
+    };
+    cluster.give(old, propose(1, term));
+    cluster.give(old % 3 + 1, propose(2, term));
+    cluster.give(old, propose(3, term - 1));
+    cluster.settle(None);
+    assert_eq!(cluster.dropped, [2, 3]);
+    let new = cluster.elect(Some(old));
+    for _ in 0..30 {
+        cluster.tick(None);
+    }
+    cluster.dropped.clear();
+    // It is not passed on to whoever leads now.
+    cluster.give(old, propose(4, term));
+    cluster.settle(None);
+    assert_eq!(cluster.dropped, [4]);
+    assert_eq!(cluster.values(new), [value(1)]);
 }

@@ -105,7 +105,7 @@ impl Wire {
             let piece = 1 + chance.below(bytes.len() as u64) as usize;
             self.decoder.feed(&bytes.split_to(piece));
             loop {
-                match self.decoder.next() {
+                match self.decoder.read() {
                     Ok(Read::Message(read)) => assert!(found.replace(read).is_none()),
                     Ok(Read::Alive) => {}
                     Ok(Read::Partial) => break,
@@ -128,14 +128,14 @@ impl Wire {
         if chance.one_in(2) {
             bytes.truncate(chance.below(bytes.len() as u64) as usize);
             self.decoder.feed(&bytes.freeze());
-            let read = self.decoder.next();
+            let read = self.decoder.read();
             assert!(matches!(read, Ok(Read::Partial)), "half a message was read: {read:?}");
         } else {
             let at = chance.below(bytes.len() as u64) as usize;
             bytes[at] ^= 1 << chance.below(8);
             self.decoder.feed(&bytes.freeze());
             // It must end, and not by a panic.
-            while matches!(self.decoder.next(), Ok(Read::Message(_) | Read::Alive)) {}
+            while matches!(self.decoder.read(), Ok(Read::Message(_) | Read::Alive)) {}
         }
     }
 }
@@ -227,7 +227,11 @@ impl World {
         let to = self.position(message.to);
         let Some(life) = &self.members[number].life else { return };
         let is_removed = life.node.peers().is_removed(message.to);
-        let Some(to) = to.filter(|to| !is_removed && !self.is_cut(number, *to)) else {
+        let there = to.filter(|to| !is_removed && !self.is_cut(number, *to));
+        if let (SNAPSHOT, None, Some(to)) = (kind, there, to) {
+            return self.report(number, to, false);
+        }
+        let Some(to) = there else {
             // There is no stream to put it into, and the member notices.
             let life = &self.members[number].life;
             if let Some(life) = life.as_ref().filter(|_| self.chance.one_in(2)) {

@@ -120,7 +120,7 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    pub fn next(&mut self) -> Result<Read, Broken> {
+    pub fn read(&mut self) -> Result<Read, Broken> {
         match self.channel {
             Channel::Other => self.next_message(0),
             Channel::Append => match self.buffer.first() {
@@ -250,7 +250,7 @@ mod tests {
             for byte in bytes {
                 decoder.feed(&Bytes::copy_from_slice(&[byte]));
                 loop {
-                    match decoder.next().unwrap() {
+                    match decoder.read().unwrap() {
                         Read::Message(message) => read.push(message),
                         Read::Alive => alive += 1,
                         Read::Partial => break,
@@ -279,12 +279,12 @@ mod tests {
     fn absurd_lengths_are_refused_before_anything_is_allocated() {
         let mut decoder = Decoder::new(Channel::Other, 1, 2);
         decoder.feed(&Bytes::copy_from_slice(&u64::MAX.to_be_bytes()));
-        assert!(decoder.next().is_err());
+        assert!(decoder.read().is_err());
         let mut decoder = Decoder::new(Channel::Append, 1, 2);
         decoder.feed(&Bytes::from_static(&[1, 255, 255, 255, 255, 255, 255, 255, 255]));
-        assert!(decoder.next().is_err());
+        assert!(decoder.read().is_err());
         let mut decoder = Decoder::new(Channel::Append, 1, 2);
         decoder.feed(&Bytes::from_static(&[9]));
-        assert!(decoder.next().is_err());
+        assert!(decoder.read().is_err());
     }
 }
