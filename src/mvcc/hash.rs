@@ -133,7 +133,10 @@ impl View<'_> {
     fn hash(&self, revision: i64) -> Result<KeyValueHash, Error> {
         let compact_revision = self.current.compact_revision;
         let (mut kept, is_any_kept) = self.kept(revision, compact_revision);
-        if !is_any_kept {
+        // A compaction at the revision would keep what is deleted exactly there, and say so in its
+        // own hash.
+        let deletes = |rows: &[Row]| rows.iter().any(|row| row.tombstone);
+        if !is_any_kept && !deletes(&self.rows(Revision::new(revision, 0), revision)?) {
             // etcd counts all rows then, so that its answer changes when the compaction's sweep
             // comes through. This is the answer after the sweep, on every member at any time.
             (kept, _) = self.kept(compact_revision, compact_revision);

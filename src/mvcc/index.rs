@@ -365,8 +365,7 @@ impl Index {
     }
 
     /// Compacts at most `keys_max` keys from `start` on. Dead revisions are added to `dead`, the
-    /// number of keys that are there at `main` to `survivors`: a hash asks for them, and a deletion
-    /// exactly at `main` is kept but is no key.
+    /// number of keys that keep a revision at or below `main` to `survivors`.
     pub fn compact(
         &mut self,
         start: &[u8],
@@ -381,8 +380,7 @@ impl Index {
             let entries = &mut self.leaves[leaf];
             let budget = (keys_max - looked_at).min(entries.len() - position);
             for entry in &mut entries[position..position + budget] {
-                entry.history.compact(main, dead);
-                *survivors += u64::from(entry.history.kept(main).is_some());
+                *survivors += u64::from(entry.history.compact(main, dead).is_some());
             }
             looked_at += budget;
             let next = entries.get(position + budget).map(|entry| entry.key.clone());
