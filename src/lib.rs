@@ -7,14 +7,14 @@
 //! |---|---|---|
 //! | 7 | `server` | configuration, listeners, bootstrap, shutdown |
 //! | 6 | `http` | gateway, health, version, metrics |
-//! | 5 | `rpc` | one file per gRPC service, the error table |
+//! | 5 | `rpc`, `offline` | one file per gRPC service, the error table; backups, and members at rest |
 //! | 4 | `node` | raft meets apply: propose, read index, expiry, compactor |
 //! | 3 | `apply`, `watch`, `raft` | the state machine, the event hub, the log and consensus |
 //! | 2 | `mvcc`, `lease`, `auth`, `members` | the state by subject |
-//! | 1 | `store`, `bbolt` | LMDB and etcd's snapshot file |
+//! | 1 | `store`, `bbolt`, `dns` | LMDB, etcd's snapshot file, SRV records |
 //! | 0 | `pb`, `types`, `limits`, `clock`, `metrics`, `planted` | messages, values, bounds, time and chance, gauges, bugs for tests |
 //!
-//! Beside them `client` and `cert` use layer 0 only, and `cli` stands above all.
+//! Beside them `client` and `cert` use layer 0 only and serve `server`, and `cli` stands above all.
 
 #![warn(unreachable_pub)]
 #![deny(
@@ -34,6 +34,7 @@ pub mod bbolt;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod dns;
 pub mod http;
 pub mod lease;
 pub mod limits;
@@ -41,6 +42,7 @@ pub mod members;
 pub mod metrics;
 pub mod mvcc;
 pub mod node;
+pub mod offline;
 pub mod pb;
 pub mod planted;
 pub mod raft;

@@ -30,32 +30,11 @@ mod ports;
 
 /// Cases of what later work delivers, by the beginning of their id.
 const LATER: &[&str] = &[
-    // a second member
-    "member-add-learner",
-    "member-list-2",
-    "member-add-second-learner",
-    "member-add-dup-url",
-    "member-promote-not-ready",
-    "member-promote-voter",
-    "member-update",
-    "member-remove",
-    "member-add-json",
-    "member-list-hex-m4",
-    "move-leader-self",
-    "move-leader-unknown",
-    "downgrade-",
     // snapshots, defragmentation and the offline tools
     "defrag",
-    "snap-hash",
-    "snapshot-",
-    "utl-status",
-    "utl-restore",
-    "utl-hashkv",
     "utl-defrag",
-    "utl-migrate",
-    // TLS, discovery, the checks
+    // TLS, the checks
     "https-on-plain",
-    "discovery-",
     "check-",
 ];
 

@@ -40,7 +40,8 @@ pub fn demands(command: &Command, leases: &dyn LeaseKeys) -> Demands {
         // Only members propose these.
         Command::LeaseCheckpoint(_)
         | Command::ClusterVersionSet(_)
-        | Command::ClusterMemberAttrSet(_) => before(Demand::Root),
+        | Command::ClusterMemberAttrSet(_)
+        | Command::DowngradeInfoSet(_) => before(Demand::Root),
         // The password was the proof, and whether there are users is no secret.
         Command::Authenticate(_) | Command::AuthStatus(_) => before(Demand::Nothing),
         // Hashing a password is work, so that it is not done for everybody who asks.

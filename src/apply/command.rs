@@ -8,7 +8,9 @@ use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 
 use crate::metrics::Operation;
-use crate::pb::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use crate::pb::membershippb::{
+    ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
+};
 use crate::pb::{
     AlarmRequest, AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest,
     AuthRoleGetRequest, AuthRoleGrantPermissionRequest, AuthRoleListRequest,
@@ -108,6 +110,7 @@ commands! {
     1204 RoleRevokePermission(AuthRoleRevokePermissionRequest),
     1300 ClusterVersionSet(ClusterVersionSetRequest),
     1301 ClusterMemberAttrSet(ClusterMemberAttrSetRequest),
+    1302 DowngradeInfoSet(DowngradeInfoSetRequest),
 }
 
 /// A command with the id under which its proposer waits for it.

@@ -26,7 +26,7 @@ use prost::Message;
 
 use crate::auth::{Auth, Tokens};
 use crate::lease::{self, Lessor};
-use crate::members::{self, Members, Refused, member_key};
+use crate::members::{self, Downgrade, Members, Refused, member_key};
 use crate::metrics::Operation;
 use crate::mvcc::{self, Change, Compaction, Leases, Mvcc};
 use crate::pb::raw::{DeleteRangeResponse, PutResponse, TxnResponse};
@@ -41,9 +41,12 @@ use crate::pb::{
     AuthUserRevokeRoleResponse, AuthenticateResponse, CompactionRequest, CompactionResponse,
     LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest,
     LeaseRevokeResponse, PutRequest, RequestOp, ResponseHeader, TxnRequest, leasepb,
-    membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest},
+    membershippb::{
+        ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
+    },
 };
 use crate::store::{Bucket, Store, schema};
+use crate::types::Version;
 pub use auth::{Demands, demands};
 pub use command::{Command, Entry};
 
@@ -92,6 +95,27 @@ impl From<Refused> for Error {
     }
 }
 
+/// The newest release whose contract this is; members that run it agree on it.
+pub const RELEASE: Version = Version::new(3, 7);
+
+/// The cluster has agreed on a version whose entries this release may not understand.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "invalid downgrade; server version is lower than determined cluster version \
+     (server version {RELEASE}, cluster version {0})"
+)]
+pub struct NewerCluster(Version);
+
+pub fn check_cluster_version(version: Version) -> Result<(), NewerCluster> {
+    if version > RELEASE { Err(NewerCluster(version)) } else { Ok(()) }
+}
+
+/// Whether the store's version follows such a cluster version. The version of a cluster whose
+/// members do not all answer yet knows of none.
+pub fn has_storage_version(version: Version) -> bool {
+    version != Version::new(3, 0)
+}
+
 /// The member cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
@@ -105,6 +129,10 @@ pub enum Fatal {
     Auth(#[from] crate::auth::Malformed),
     #[error("a configuration change cannot be made: {0}")]
     ConfChange(String),
+    #[error("the cluster's version {0:?} is none")]
+    ClusterVersion(String),
+    #[error(transparent)]
+    Newer(#[from] NewerCluster),
     #[error("the snapshot of entry {0} is not there")]
     MissingSnapshot(u64),
     #[error(transparent)]
@@ -358,8 +386,9 @@ impl Machine {
             Command::LeaseRevoke(revoke) => self.lease_revoke(revoke, outcome),
             Command::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(&checkpoint, now)),
             Command::Alarm(alarm) => Ok(Reply::Alarm(self.alarm(alarm))),
-            Command::ClusterVersionSet(set) => Ok(self.set_cluster_version(set)),
+            Command::ClusterVersionSet(set) => Ok(self.set_cluster_version(&set)?),
             Command::ClusterMemberAttrSet(set) => Ok(self.set_attributes(set)),
+            Command::DowngradeInfoSet(set) => Ok(self.set_downgrade(set)),
             command @ (Command::AuthEnable(_)
             | Command::AuthDisable(_)
             | Command::Authenticate(_)
@@ -470,14 +499,32 @@ impl Machine {
     }
 
     /// The storage version follows the cluster's, once that is one that knows of it.
-    fn set_cluster_version(&self, request: ClusterVersionSetRequest) -> Reply {
-        let version = request.ver;
-        let bytes = version.clone().into_bytes();
+    fn set_cluster_version(&self, request: &ClusterVersionSetRequest) -> Result<Reply, Fatal> {
+        let version = Version::parse(&request.ver);
+        let version = version.ok_or_else(|| Fatal::ClusterVersion(request.ver.clone()))?;
+        check_cluster_version(version)?;
+        let bytes = version.to_string().into_bytes();
         self.store.put(Bucket::Cluster, schema::CLUSTER_VERSION.to_vec(), bytes.clone());
-        if version != "3.0.0" {
+        if has_storage_version(version) {
             self.store.put(Bucket::Meta, schema::STORAGE_VERSION.to_vec(), bytes);
         }
-        self.members.write().set_cluster_version(version);
+        let before = self.members.write().set_cluster_version(version);
+        let to = version.short();
+        match before {
+            Some(before) => {
+                tracing::info!(from = before.short(), to, "updated cluster version");
+            }
+            None => tracing::info!("cluster-version" = to, "set initial cluster version"),
+        }
+        Ok(Reply::Done)
+    }
+
+    fn set_downgrade(&self, request: DowngradeInfoSetRequest) -> Reply {
+        let DowngradeInfoSetRequest { enabled, ver } = request;
+        let target_version = if enabled { ver } else { String::new() };
+        let downgrade = Downgrade { target_version, enabled };
+        self.store.put(Bucket::Cluster, schema::DOWNGRADE.to_vec(), downgrade.to_json());
+        self.members.write().set_downgrade(downgrade);
         Reply::Done
     }
 

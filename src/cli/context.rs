@@ -9,10 +9,12 @@ use serde_json::json;
 use super::argv::{Flags, Word, lossy};
 use super::exit::{Exit, Failure};
 use super::format::{Display, Format};
+use super::go;
 use super::printer::Printer;
 use super::spec::Program;
 use crate::client::{Client, Config, Credentials, Deadline, LogSink, TlsOptions, timestamp};
 use crate::clock::{Clock, SystemClock};
+use crate::dns::{self, Resolver, Service};
 
 /// One run of one command.
 pub(super) struct Context {
@@ -52,14 +54,14 @@ impl Context {
     }
 
     /// Reads environment and global flags, in etcdctl's order of complaints.
-    pub(super) fn config(&mut self) -> Result<Config, Failure> {
+    pub(super) async fn config(&mut self) -> Result<Config, Failure> {
         self.read_environment()?;
         if self.flags.bool("debug") {
             for flag in self.flags.iter().filter(|flag| flag.inherited) {
                 self.printer.err(format!("{}={}\n", variable(&flag.name), flag.display()));
             }
         }
-        let endpoints = self.endpoints()?;
+        let endpoints = self.endpoints().await?;
         for name in ["cert", "key", "cacert"] {
             if self.flags.changed(name) && self.flags.string(name).is_empty() {
                 let text = format!("empty string is passed to --{name} option");
@@ -96,7 +98,7 @@ impl Context {
 
     /// A client that is logged in, if the flags say so.
     pub(super) async fn client(&mut self) -> Result<Client, Failure> {
-        let config = self.config()?;
+        let config = self.config().await?;
         self.connect(config).await
     }
 
@@ -108,13 +110,47 @@ impl Context {
             .map_err(|error| Failure::new(Exit::BadConnection, error))
     }
 
-    fn endpoints(&self) -> Result<Vec<String>, Failure> {
+    /// Those that DNS names for the domain, else those that were given.
+    async fn endpoints(&self) -> Result<Vec<String>, Failure> {
         let domain = self.flags.string("discovery-srv");
         if !domain.is_empty() {
-            return Err(Failure::error("discovery by SRV records is not supported yet"));
+            let found = self.discover(domain).await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
         }
         let endpoints = self.flags.strings("endpoints");
         Ok(endpoints.iter().map(|endpoint| endpoint.trim().to_string()).collect())
+    }
+
+    async fn discover(&self, domain: &str) -> Result<Vec<String>, Failure> {
+        let suffix = match self.flags.string("discovery-srv-name") {
+            "" => String::new(),
+            name => format!("-{name}"),
+        };
+        let resolver = Resolver::new(env::var_os(dns::VARIABLE));
+        let look_up = async |scheme: &str, service: &str| {
+            let service = format!("{service}{suffix}");
+            let found = resolver.services(&*self.clock, &service, domain).await?;
+            let url = |it: &Service| format!("{scheme}://{}:{}", it.host, it.port);
+            Ok::<Vec<String>, dns::Error>(found.iter().map(url).collect())
+        };
+        let secure = look_up("https", "etcd-client-ssl").await;
+        let plain = look_up("http", "etcd-client").await;
+        if let (Err(first), Err(second)) = (&secure, &plain) {
+            return Err(Failure::error(format!("dns lookup errors: {first} and {second}")));
+        }
+        let mut endpoints = secure.unwrap_or_default();
+        let plain = plain.unwrap_or_default();
+        if self.flags.bool("insecure-discovery") {
+            endpoints.extend(plain);
+        } else {
+            for endpoint in plain {
+                let endpoint = go::quote(endpoint.as_bytes());
+                self.printer.err(format!("ignoring discovered insecure endpoint {endpoint}\n"));
+            }
+        }
+        Ok(endpoints)
     }
 
     fn credentials(&self) -> Result<Credentials, Failure> {

@@ -30,7 +30,19 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Key-value commands", &["compaction", "del", "get", "lease", "put", "txn", "watch"]),
     (
         "Cluster maintenance commands",
-        &["alarm", "defrag", "downgrade", "endpoint", "member", "move-leader", "snapshot"],
+        &[
+            "alarm",
+            "defrag",
+            "downgrade",
+            "endpoint",
+            "export",
+            "hashkv",
+            "import",
+            "member",
+            "migrate",
+            "move-leader",
+            "snapshot",
+        ],
     ),
     ("Concurrency commands", &["elect", "lock"]),
     ("Authentication commands", &["auth", "role", "user"]),
@@ -47,7 +59,14 @@ pub(super) fn root(program: Program) -> Command {
         Program::Etcdutl => Maker("etcdutl").etcdutl(),
         Program::Rusd => {
             let maker = Maker("rusd");
-            maker.etcdctl().subcommands(maker.rusd())
+            let [_, hashkv, migrate, snapshot] = maker.offline();
+            let on_files: Vec<Command> = snapshot.get_subcommands().cloned().collect();
+            maker
+                .etcdctl()
+                .mut_subcommand("snapshot", |snapshot| snapshot.subcommands(on_files))
+                .subcommands([hashkv, migrate])
+                .subcommands(maker.moving())
+                .subcommands(maker.rusd())
         }
     }
     .about(match program {
@@ -788,6 +807,32 @@ impl Maker {
                     .long_about(SNAPSHOT_STATUS_LONG),
                     self.restore(),
                 ]),
+        ]
+    }
+
+    /// The ways in and out, which etcd's tools do not have.
+    fn moving(&self) -> [Command; 2] {
+        [
+            self.command(
+                "import",
+                "import --from-data-dir DIR --data-dir DIR",
+                "Makes a rusd member of a stopped etcd member, with its ids and its log",
+            )
+            .args([
+                string("from-data-dir", "", "etcd's data directory, which is only read"),
+                string("from-wal-dir", "", "etcd's log, if it is not in its data directory"),
+                string("data-dir", "", "the new data directory"),
+                string("wal-dir", "", "where the log goes, if not into the data directory"),
+            ]),
+            self.command(
+                "export",
+                "export --data-dir DIR <filename>",
+                "Writes a stopped member's state as a snapshot file, from which etcdutl restores",
+            )
+            .args([
+                string("data-dir", "", "the member's data directory").required(true),
+                string("wal-dir", "", "the member's log, if it is not in its data directory"),
+            ]),
         ]
     }
 

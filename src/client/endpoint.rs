@@ -85,7 +85,8 @@ impl Connector {
     async fn open(self) -> io::Result<TokioIo<Box<dyn Socket>>> {
         match &self.address {
             Address::Tcp(host) => {
-                let stream = TcpStream::connect(host.as_str())
+                // The system may know a complete name only without the dot at its end.
+                let stream = TcpStream::connect(host.replace(".:", ":"))
                     .await
                     .map_err(|error| dial_error("tcp", host, &error))?;
                 stream.set_nodelay(true)?;

@@ -32,7 +32,13 @@ impl Http {
             "/version" | "/members" | "/downgrade/enabled" if !get => not_allowed(),
             "/version" => self.version(),
             "/members" => typed(StatusCode::OK, JSON, &members_json(&self.node.members())),
-            "/downgrade/enabled" => typed(StatusCode::OK, TEXT, "false"),
+            "/downgrade/enabled" => match self.node.barrier().await {
+                Ok(()) => typed(StatusCode::OK, TEXT, &self.node.is_downgrading().to_string()),
+                Err(why) => {
+                    let text = format!("failed linearized read: etcdserver: {why}");
+                    error(StatusCode::INTERNAL_SERVER_ERROR, &text)
+                }
+            },
             "/leases" | "/leases/internal" => self.lease(&path, request).await,
             promote if promote.starts_with(PROMOTE) && request.method() != Method::POST => {
                 not_allowed()
@@ -91,7 +97,7 @@ impl Http {
             }
             Ok(None) => error(StatusCode::NOT_FOUND, "lease not found"),
             Err(Error::NotLeader) => error(StatusCode::BAD_REQUEST, "not a primary lessor"),
-            Err(Error::Timeout) => error(
+            Err(Error::Timeout | Error::TimeoutWaitAppliedIndex) => error(
                 StatusCode::REQUEST_TIMEOUT,
                 "waiting for node to catch up its applied index has timed out",
             ),

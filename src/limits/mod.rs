@@ -267,3 +267,30 @@ pub const PASSWORDS_PENDING_MAX: usize = 64;
 pub const LOGIN_ATTEMPTS_MAX: usize = 10;
 /// Threads that hash: logins may not take more than half of a small machine.
 pub const PASSWORD_THREADS_MAX: usize = 4;
+
+/// Time that one name server has for an answer, unless `resolv.conf` says another, as in C.
+pub const DNS_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest that `resolv.conf` may say, as in C.
+pub const DNS_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+/// Rounds through the name servers, unless `resolv.conf` says another number, as in C.
+pub const DNS_ATTEMPTS: usize = 2;
+/// The most that `resolv.conf` may say, as in C.
+pub const DNS_ATTEMPTS_MAX: usize = 5;
+/// Name servers that are asked, and suffixes that are tried: what C's library takes.
+pub const DNS_SERVERS_MAX: usize = 3;
+pub const DNS_SEARCH_MAX: usize = 6;
+/// A datagram without extensions has 512 bytes; some servers do not keep to that.
+pub const DNS_DATAGRAM_BYTES_MAX: usize = 4096;
+/// Longest name in its own encoding.
+pub const DNS_NAME_BYTES_MAX: usize = 255;
+/// How long a name in a peer URL may stay unknown, as in etcd.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Times that the pause doubles between questions to a discovery service that is away, as in etcd.
+pub const DISCOVERY_BACKOFFS_MAX: u32 = 8;
+/// Time that the leader's apply has to get to what was committed when a lease was asked about, as
+/// in etcd.
+pub const LEASE_APPLY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often, and for how long, a member that starts looks whether it has reached the others before
+/// it lets its first election come by itself: etcd's 50 ms and 5 s.
+pub const PEERS_REACHED_INTERVAL: Duration = Duration::from_millis(50);
+pub const PEERS_REACHED_LOOKS_MAX: u32 = 100;

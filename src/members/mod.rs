@@ -4,14 +4,17 @@
 //! lives in memory and every change is written through by the caller.
 
 mod change;
+mod founders;
 
 pub use change::{Change, Refused};
+pub use founders::Founders;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::pb::{self, AlarmMember};
+use crate::types::Version;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -66,6 +69,31 @@ impl Member {
     }
 }
 
+/// A downgrade that an operator has asked for, in etcd's JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Downgrade {
+    #[serde(rename = "target-version", default)]
+    pub target_version: String,
+    #[serde(default)]
+    pub enabled: bool,
+}
+
+impl Downgrade {
+    pub fn from_json(json: &[u8]) -> Result<Self, Malformed> {
+        Ok(serde_json::from_slice(json)?)
+    }
+
+    pub fn to_json(&self) -> Vec<u8> {
+        // A string and a truth always have a JSON form.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// What the cluster's version shall become, while a downgrade is under way.
+    pub fn target(&self) -> Option<Version> {
+        Version::parse(&self.target_version).filter(|_| self.enabled)
+    }
+}
+
 /// The key of a member in its bucket.
 pub fn member_key(id: u64) -> Vec<u8> {
     format!("{id:x}").into_bytes()
@@ -75,7 +103,8 @@ pub fn member_key(id: u64) -> Vec<u8> {
 pub struct Members {
     members: BTreeMap<u64, Member>,
     removed: BTreeSet<u64>,
-    cluster_version: Option<String>,
+    cluster_version: Option<Version>,
+    downgrade: Downgrade,
     /// (type, member) of each raised alarm.
     alarms: BTreeSet<(i32, u64)>,
 }
@@ -125,12 +154,21 @@ impl Members {
         self.members.values().map(Member::to_pb).collect()
     }
 
-    pub fn cluster_version(&self) -> Option<&str> {
-        self.cluster_version.as_deref()
+    pub fn cluster_version(&self) -> Option<Version> {
+        self.cluster_version
     }
 
-    pub fn set_cluster_version(&mut self, version: String) {
-        self.cluster_version = Some(version);
+    /// Returns the one before.
+    pub fn set_cluster_version(&mut self, version: Version) -> Option<Version> {
+        self.cluster_version.replace(version)
+    }
+
+    pub fn downgrade(&self) -> &Downgrade {
+        &self.downgrade
+    }
+
+    pub fn set_downgrade(&mut self, downgrade: Downgrade) {
+        self.downgrade = downgrade;
     }
 
     /// Alarms of a type; type 0 is all.

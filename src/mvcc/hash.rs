@@ -7,7 +7,8 @@
 use std::collections::HashSet;
 
 use super::index::Visit;
-use super::{Error, Mvcc, View};
+use super::restore::Building;
+use super::{Compacted, Error, Mvcc, View};
 use crate::limits;
 use crate::store::{Bucket, Row, schema};
 use crate::types::Revision;
@@ -129,41 +130,81 @@ impl Mvcc {
     }
 }
 
+/// The revisions up to `compact_revision` that a compaction at `revision` keeps. If something is
+/// deleted exactly there, it would keep that, and say so in its own hash.
+fn kept(
+    revision: i64,
+    compact_revision: i64,
+    deletes: bool,
+    mut visit: impl FnMut(&[u8], i64, &mut dyn FnMut(Revision)) -> Visit,
+) -> HashSet<Revision> {
+    let mut walk = |at: i64| {
+        let (mut kept, mut is_any_kept) = (HashSet::new(), false);
+        let mut start: Box<[u8]> = Box::default();
+        let mut keep = |at: Revision| {
+            is_any_kept = true;
+            if at.main <= compact_revision {
+                kept.insert(at);
+            }
+        };
+        while let Visit::Next(next) = visit(&start, at, &mut keep) {
+            start = next;
+        }
+        (kept, is_any_kept)
+    };
+    match walk(revision) {
+        (kept, is_any_kept) if is_any_kept || deletes => kept,
+        // etcd counts all rows then, so that its answer changes when the compaction's sweep comes
+        // through. This is the answer after the sweep, on every member at any time.
+        _ => walk(compact_revision).0,
+    }
+}
+
+/// The hash of rows that no member serves; at revision 0, of all of them. `scan` shows them in the
+/// order of their revisions, and is asked three times.
+pub fn hash_rows<E: From<Error>>(
+    compacted: Compacted,
+    revision: i64,
+    scan: impl Fn(&mut dyn FnMut(&Row) -> Result<(), Error>) -> Result<(), E>,
+) -> Result<KeyValueHash, E> {
+    let mut building = Building::default();
+    scan(&mut |row| building.add(row))?;
+    let current = compacted.current(&building.index);
+    if revision > 0 && revision < current.compact_revision {
+        return Err(Error::Compacted.into());
+    }
+    if revision > current.revision {
+        return Err(Error::FutureRev.into());
+    }
+    let revision = if revision == 0 { current.revision } else { revision };
+    let keys_max = limits::INDEX_HOLD_KEYS_MAX;
+    let mut deletes = false;
+    scan(&mut |row| {
+        deletes |= row.tombstone && row.rev.main == revision;
+        Ok(())
+    })?;
+    let kept = kept(revision, current.compact_revision, deletes, |start, at, keep| {
+        building.index.visit_kept(start, at, keys_max, keep)
+    });
+    let mut hasher = Hasher::new(current.compact_revision, revision);
+    scan(&mut |row| {
+        hasher.add(row, |at| kept.contains(&at));
+        Ok(())
+    })?;
+    Ok(hasher.finish())
+}
+
 impl View<'_> {
     fn hash(&self, revision: i64) -> Result<KeyValueHash, Error> {
         let compact_revision = self.current.compact_revision;
-        let (mut kept, is_any_kept) = self.kept(revision, compact_revision);
-        // A compaction at the revision would keep what is deleted exactly there, and say so in its
-        // own hash.
-        let deletes = |rows: &[Row]| rows.iter().any(|row| row.tombstone);
-        if !is_any_kept && !deletes(&self.rows(Revision::new(revision, 0), revision)?) {
-            // etcd counts all rows then, so that its answer changes when the compaction's sweep
-            // comes through. This is the answer after the sweep, on every member at any time.
-            (kept, _) = self.kept(compact_revision, compact_revision);
-        }
+        let at_revision = self.rows(Revision::new(revision, 0), revision)?;
+        let deletes = at_revision.iter().any(|row| row.tombstone);
+        let kept = kept(revision, compact_revision, deletes, |start, at, keep| {
+            self.mvcc.index.read().visit_kept(start, at, limits::INDEX_HOLD_KEYS_MAX, keep)
+        });
         let mut hasher = Hasher::new(compact_revision, revision);
         self.scan(revision, |row| hasher.add(row, |at| kept.contains(&at)))?;
         Ok(hasher.finish())
-    }
-
-    /// The revisions up to `compact_revision` that a compaction at `revision` keeps, and whether
-    /// it keeps any at all.
-    fn kept(&self, revision: i64, compact_revision: i64) -> (HashSet<Revision>, bool) {
-        let (mut kept, mut is_any_kept) = (HashSet::new(), false);
-        let mut start: Box<[u8]> = Box::default();
-        loop {
-            let index = self.mvcc.index.read();
-            let visit = index.visit_kept(&start, revision, limits::INDEX_HOLD_KEYS_MAX, |at| {
-                is_any_kept = true;
-                if at.main <= compact_revision {
-                    kept.insert(at);
-                }
-            });
-            match visit {
-                Visit::Done => return (kept, is_any_kept),
-                Visit::Next(next) => start = next,
-            }
-        }
     }
 
     /// The next rows in revision order, up to and with those of `main`: a bounded number, none at

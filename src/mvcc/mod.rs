@@ -36,7 +36,7 @@ use crate::types::Revision;
 
 pub use checkpoint::{Checkpoint, IndexPass, write_attachment, write_attachments_end};
 pub use compact::{Compaction, CompactionStep};
-pub use hash::KeyValueHash;
+pub use hash::{KeyValueHash, hash_rows};
 pub use range::{has_revision_filters, is_default_ordering};
 pub use restore::{Compacted, Restore};
 pub use txn::{Leases, is_read_only, is_serializable, read_txn};

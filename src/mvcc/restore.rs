@@ -20,6 +20,14 @@ pub struct Compacted {
     pub finished: Option<i64>,
 }
 
+impl Compacted {
+    /// Rows up to a compaction may all be gone, so history can be longer than its last row.
+    pub(super) fn current(&self, index: &Index) -> Current {
+        let compact_revision = self.finished.unwrap_or(-1).max(self.scheduled.unwrap_or(-1));
+        Current { revision: index.newest().max(1).max(compact_revision), compact_revision }
+    }
+}
+
 /// The state as it was.
 pub struct Restore {
     pub mvcc: Mvcc,
@@ -32,8 +40,8 @@ pub struct Restore {
 }
 
 #[derive(Default)]
-struct Building {
-    index: Index,
+pub(super) struct Building {
+    pub(super) index: Index,
     attachments: HashMap<Bytes, i64>,
     /// First row that the index does not hold yet.
     from: Revision,
@@ -56,10 +64,7 @@ impl Restore {
             building.compact(finished);
         }
         let scheduled = compacted.scheduled.unwrap_or(-1);
-        // Rows up to a compaction may all be gone, so history can be longer than its last row.
-        let revision = building.index.newest().max(1).max(finished).max(scheduled);
-        let compact_revision = finished.max(scheduled);
-        let current = Current { revision, compact_revision };
+        let current = compacted.current(&building.index);
         let mvcc = Mvcc::with_index(store, building.index, current);
         let unfinished = (scheduled > finished).then(|| {
             // Rows may be gone that the sweep's hash would have to cover.
@@ -104,7 +109,7 @@ impl Building {
         }
     }
 
-    fn add(&mut self, row: &Row) -> Result<(), Error> {
+    pub(super) fn add(&mut self, row: &Row) -> Result<(), Error> {
         let pair = Pair::parse(&row.kv)?;
         let restored = match row.tombstone {
             true => Restored::Tombstone,

@@ -24,12 +24,12 @@ use super::steps::Steps;
 use super::sweeper::{SweepWorker, Sweeper};
 use super::waits::{AppliedWaits, Waits};
 use super::{Config, Inner, Node, membership};
-use crate::apply::{Machine, Quota};
+use crate::apply::{self, Machine, NewerCluster, Quota};
 use crate::auth::{self, Auth, TokenError, Tokens};
 use crate::clock::Clock;
 use crate::lease::Lessor;
 use crate::limits;
-use crate::members::{Malformed, Member, Members};
+use crate::members::{Downgrade, Founders, Malformed, Member, Members};
 use crate::metrics;
 use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore};
 use crate::pb::{AlarmMember, leasepb};
@@ -37,7 +37,7 @@ use crate::raft::log::{Disk, SystemDisk};
 use crate::raft::peer::{PeerEvents, Peers, Reach, Snapshots};
 use crate::raft::{self, Bootstrap, ConfState};
 use crate::store::{self, Bucket, CheckpointBinding, Opened, Options, Store, schema};
-use crate::types;
+use crate::types::Version;
 use crate::watch::Hub;
 
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +66,10 @@ pub enum StartError {
          restore the whole data directory from a backup", wal.display(), db.display()
     )]
     MissingLog { db: PathBuf, wal: PathBuf, applied: u64 },
+    #[error(transparent)]
+    Newer(#[from] NewerCluster),
+    #[error("version {0:?} is not supported")]
+    StorageVersion(String),
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -193,22 +197,19 @@ impl Identity {
             let bootstrap = Some(Bootstrap::default());
             return Ok(Self { member_id, cluster_id, bootstrap });
         }
-        let member = |(_, peer_urls): &(String, Vec<String>)| {
-            let mut peer_urls = peer_urls.clone();
-            peer_urls.sort();
-            let id = types::member_id(&peer_urls, &config.cluster_token, None);
-            Member { id, peer_urls, ..Member::default() }
-        };
-        let mut members: Vec<Member> = config.initial_cluster.iter().map(member).collect();
-        let position = config.initial_cluster.iter().position(|(name, _)| *name == config.name);
-        let position = position.ok_or_else(|| StartError::NotInCluster(config.name.clone()))?;
-        let member_id = members[position].id;
-        members.sort_unstable_by_key(|member| member.id);
-        let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
-        let members = members.iter().map(|member| (member.id, Bytes::from(member.to_json())));
-        let bootstrap = Some(Bootstrap { members: members.collect() });
-        Ok(Self { member_id, cluster_id: types::cluster_id(&ids), bootstrap })
+        let founders = Founders::new(&config.initial_cluster, &config.cluster_token);
+        let own = founders.named(&config.name);
+        let own = own.ok_or_else(|| StartError::NotInCluster(config.name.clone()))?;
+        let (member_id, cluster_id) = (own.id, founders.cluster_id);
+        Ok(Self { member_id, cluster_id, bootstrap: Some(bootstrap(&founders)) })
     }
+}
+
+/// The log's first entries add the founders.
+pub(super) fn bootstrap(founders: &Founders) -> Bootstrap {
+    let members = founders.members.iter();
+    let members = members.map(|member| (member.id, Bytes::from(member.to_json())));
+    Bootstrap { members: members.collect() }
 }
 
 /// The state as the store holds it.
@@ -302,8 +303,19 @@ pub(super) fn start(
         applied_term: opened.term,
         conf_state,
         catch_up_entries: config.snapshot_catchup_entries,
+        snapshot_count: config.snapshot_count,
         log: surroundings.log,
     };
+    if config.force_new_cluster && has_log {
+        let removed = raft::force_alone(&raft_config, &surroundings.disk)?;
+        let removed: Vec<String> = removed.iter().map(|id| format!("{id:x}")).collect();
+        tracing::warn!(
+            "cluster-id" = format!("{:x}", identity.cluster_id),
+            "local-member-id" = format!("{:x}", identity.member_id),
+            ?removed,
+            "forcing restart member"
+        );
+    }
     assemble(config, surroundings, lock, store, opened, identity, raft_config, stepped)
 }
 
@@ -375,6 +387,7 @@ pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartE
         lessor.restore(lease.id, lease.ttl, lease.remaining_ttl);
     }
     let members = load_members(store)?;
+    check_storage_version(store)?;
     let compacted = Compacted {
         scheduled: opened.scheduled_compact.map(|revision| revision.main),
         finished: opened.finished_compact.map(|revision| revision.main),
@@ -392,6 +405,18 @@ pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartE
     }
     let auth = Auth::load(Arc::clone(store))?;
     Ok(Loaded { lessor, members, auth, restore, used })
+}
+
+/// A newer release may have written what this one would misread.
+fn check_storage_version(store: &Store) -> Result<(), StartError> {
+    let Some(text) = store.bucket_get(Bucket::Meta, schema::STORAGE_VERSION)? else {
+        return Ok(());
+    };
+    let text = String::from_utf8_lossy(&text);
+    match Version::parse(&text) {
+        Some(version) if version <= apply::RELEASE => Ok(()),
+        _ => Err(StartError::StorageVersion(text.into_owned())),
+    }
 }
 
 fn load_members(store: &Store) -> Result<Members, StartError> {
@@ -415,7 +440,16 @@ fn load_members(store: &Store) -> Result<Members, StartError> {
         members.raise(alarm);
     }
     if let Some(version) = store.bucket_get(Bucket::Cluster, schema::CLUSTER_VERSION)? {
-        members.set_cluster_version(String::from_utf8_lossy(&version).into_owned());
+        let text = String::from_utf8_lossy(&version);
+        let version = Version::parse(&text).ok_or_else(|| StartError::Malformed {
+            table: Bucket::Cluster.name(),
+            what: format!("clusterVersion {text:?}"),
+        })?;
+        apply::check_cluster_version(version)?;
+        members.set_cluster_version(version);
+    }
+    if let Some(json) = store.bucket_get(Bucket::Cluster, schema::DOWNGRADE)? {
+        members.set_downgrade(Downgrade::from_json(&json)?);
     }
     Ok(members)
 }
@@ -491,9 +525,8 @@ fn assemble(
     let observer = Observer { fatal: fatal.clone(), waits: Arc::clone(&waits) };
     let reach = surroundings.reach.clone();
     let surroundings = surroundings.of_raft(&peers, observer, committed);
-    let bootstrap = identity.bootstrap.as_ref();
     let (raft, raft_threads, turns, loaded) =
-        open_both(&store, opened, raft_config, surroundings, bootstrap, stepped)?;
+        open_both(&store, opened, raft_config, surroundings, identity.bootstrap.as_ref(), stepped)?;
     let Loaded { lessor, members, auth, restore, used } = loaded;
     let auth = Arc::new(RwLock::new(auth));
     let circle = Circle::new(raft_threads.metadata().node_id, peers, reach);
@@ -560,6 +593,7 @@ fn assemble(
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),
         has_leader: Notify::new(),
+        elected: Mutex::default(),
         fatal,
         stopping: watch::Sender::new(false),
         _lock: lock,

@@ -12,10 +12,10 @@ use futures_util::StreamExt;
 use tokio::sync::Notify;
 
 use super::auto_compact::AutoCompact;
-use super::{CLUSTER_VERSION, Error, Node, Op};
+use super::{Error, Node, Op};
 use crate::limits;
 use crate::metrics;
-use crate::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use crate::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use crate::pb::{
     AlarmType, CompactionRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest,
 };
@@ -26,25 +26,18 @@ use crate::raft;
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 /// When a lease whose revocation failed is looked at again, as in etcd.
 pub(super) const REVOKE_RETRY: Duration = Duration::from_millis(7500);
-/// How often etcd's leader looks at the members' versions.
-const VERSION_INTERVAL: Duration = Duration::from_secs(4);
-
-/// The version of a cluster whose members do not all answer yet, etcd's.
-const CLUSTER_VERSION_UNKNOWN: &str = "3.0.0";
-
-/// The two numbers of a release that decide what it understands.
-fn minor_of(version: &str) -> Option<(u32, u32)> {
-    let mut numbers = version.split('.').map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
 
 pub(super) struct Duties;
 
 impl Duties {
     pub(super) fn start(node: &Node, no_space: Arc<Notify>) {
         spawn(node, |node| async move { node.follow_leader().await });
+        if node.0.config.initial_election_tick_advance {
+            spawn(node, |node| async move { node.hasten_election().await });
+        }
         spawn(node, |node| async move { node.publish().await });
         spawn(node, |node| async move { node.agree_on_version().await });
+        spawn(node, |node| async move { node.watch_downgrade().await });
         spawn(node, |node| async move { node.expire_leases().await });
         spawn(node, |node| async move { node.compact_history().await });
         spawn(node, |node| async move { node.watch_space(&no_space).await });
@@ -84,6 +77,9 @@ impl Node {
             }
             if inner.leader.send_replace(id) != id && id != 0 {
                 metrics::leader_changes_seen().inc();
+                if is_leader {
+                    *inner.elected.lock() = Some(inner.clock.now());
+                }
             }
             if id != 0 {
                 inner.has_leader.notify_waiters();
@@ -91,6 +87,20 @@ impl Node {
             metrics::has_leader().set(i64::from(id != 0));
             metrics::is_leader().set(i64::from(is_leader));
             if leader.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Once more than one peer has been reached, nobody needs to wait any longer to elect.
+    async fn hasten_election(&self) {
+        let inner = &self.0;
+        for _ in 0..limits::PEERS_REACHED_LOOKS_MAX {
+            inner.clock.sleep(limits::PEERS_REACHED_INTERVAL).await;
+            let members = self.members();
+            let others = members.iter().map(|member| member.id).filter(|id| *id != inner.member_id);
+            if others.filter(|id| inner.circle.reach.connected_for(*id).is_some()).count() > 1 {
+                drop(inner.raft.reached_peers());
                 return;
             }
         }
@@ -121,56 +131,6 @@ impl Node {
             "published local member to cluster through raft"
         );
         inner.ready.send_replace(true);
-    }
-
-    async fn agree_on_version(&self) {
-        let mut ready = self.ready();
-        if ready.wait_for(|ready| *ready).await.is_err() {
-            return;
-        }
-        loop {
-            if self.is_leader()
-                && let Some(version) = self.due_version().await
-            {
-                let set = ClusterVersionSetRequest { ver: version.clone() };
-                match self.propose_own(Op::ClusterVersionSet(set)).await {
-                    Ok(_) => tracing::info!("cluster-version" = version, "updated cluster version"),
-                    Err(error) => tracing::warn!(%error, "failed to update cluster version"),
-                }
-            }
-            if self.is_cluster_version_current() {
-                metrics::set_cluster_version("3.7");
-            }
-            self.0.clock.sleep(VERSION_INTERVAL).await;
-        }
-    }
-
-    /// The version that the cluster should have now: the lowest of its members', or the lowest of
-    /// all while one of them does not answer and none is set. It never falls.
-    async fn due_version(&self) -> Option<String> {
-        let inner = &self.0;
-        if self.is_cluster_version_current() {
-            return None;
-        }
-        let members = self.members();
-        let others = members.iter().filter(|member| member.id != inner.member_id);
-        let asked = others.map(|member| async {
-            let limit = limits::ASK_LEADER_TIMEOUT;
-            let answered = inner.circle.reach.ask(member.id, "/version", None, limit).await?;
-            let versions: serde_json::Value = serde_json::from_slice(&answered.body).ok()?;
-            minor_of(versions.get("etcdserver")?.as_str()?)
-        });
-        let told = futures_util::future::join_all(asked).await;
-        let own = minor_of(CLUSTER_VERSION)?;
-        let lowest = told.into_iter().try_fold(own, |lowest, told| Some(lowest.min(told?)));
-        let current = inner.members.read().cluster_version().map(str::to_owned);
-        match (current.as_deref().and_then(minor_of), lowest) {
-            (None, None) => Some(CLUSTER_VERSION_UNKNOWN.to_owned()),
-            (current, Some((major, minor))) if current < Some((major, minor)) => {
-                Some(format!("{major}.{minor}.0"))
-            }
-            _ => None,
-        }
     }
 
     async fn expire_leases(&self) {

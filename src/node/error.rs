@@ -29,6 +29,12 @@ pub enum Error {
     LeaderChanged,
     #[error("request timed out")]
     Timeout,
+    #[error("request timed out, possibly due to previous leader failure")]
+    TimeoutDueToLeaderFail,
+    #[error("request timed out, possibly due to connection lost")]
+    TimeoutDueToConnectionLost,
+    #[error("request timed out, waiting for the applied index took too long")]
+    TimeoutWaitAppliedIndex,
     #[error("server stopped")]
     Stopped,
     /// The proposal is in no log: there was no leader to take it.
@@ -58,6 +64,16 @@ pub enum Error {
     NotLeader,
     #[error("bad leader transferee")]
     BadLeaderTransferee,
+    #[error("wrong downgrade target version format")]
+    WrongDowngradeVersionFormat,
+    #[error("invalid downgrade target version")]
+    InvalidDowngradeTargetVersion,
+    #[error("cluster version not found during downgrade")]
+    ClusterVersionUnavailable,
+    #[error("cluster has a downgrade job in progress")]
+    DowngradeInProcess,
+    #[error("no inflight downgrade job")]
+    NoInflightDowngrade,
     #[error(transparent)]
     Auth(#[from] auth::Error),
     /// The disk holds what it should not; the text names it.

@@ -12,7 +12,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -20,12 +20,13 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::boot::{Loaded, StoredConfState, load};
-use super::snapshot::{KEY_BUCKET, Snapshot};
-use crate::bbolt::{self, Item, Reader};
-use crate::limits::SNAPSHOT_BUILD_BYTES;
+use super::fill::Source;
+use super::snapshot::Snapshot;
+use crate::bbolt;
+use crate::mvcc;
 use crate::raft::peer::{IncomingSnapshot, OutgoingSnapshot, Snapshots};
-use crate::raft::{ConfState, SnapshotPlace};
-use crate::store::{self, Bucket, Building, Opened, Options, Row, Store, schema};
+use crate::raft::{self, ConfState, SnapshotPlace};
+use crate::store::{self, Bucket, Building, Options, Store, schema};
 
 /// Where the file is kept until the generation is built.
 const INCOMING: &str = "incoming.snap.db";
@@ -40,61 +41,18 @@ pub enum InstallError {
     Store(#[from] store::Error),
     #[error(transparent)]
     Load(#[from] super::StartError),
+    #[error(transparent)]
+    Mvcc(#[from] mvcc::Error),
+    #[error(transparent)]
+    Raft(#[from] raft::Error),
+    #[error(transparent)]
+    Snapshot(#[from] super::SnapshotError),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
-fn refused(what: impl Into<String>) -> InstallError {
+pub(super) fn refused(what: impl Into<String>) -> InstallError {
     InstallError::Refused(what.into())
-}
-
-/// Fills a generation from etcd's snapshot file, all of whose pages are checked first.
-pub(super) fn build(file: &File, mut building: Building) -> Result<Building, InstallError> {
-    let reader = Reader::open(file)?;
-    reader.check()?;
-    for name in ["meta", KEY_BUCKET] {
-        if reader.bucket(name.as_bytes())?.is_none() {
-            return Err(refused(format!("it has no bucket {name}")));
-        }
-    }
-    for bucket in Bucket::ALL {
-        let Some(found) = reader.bucket(bucket.name().as_bytes())? else { continue };
-        let (mut cursor, mut pairs) = (reader.cursor(&found), Vec::new());
-        while let Some((key, item)) = cursor.next()? {
-            let Item::Value(value) = item else {
-                return Err(refused(format!("bucket {} holds a bucket", bucket.name())));
-            };
-            pairs.push((key.to_vec(), value.to_vec()));
-        }
-        building.pairs(bucket, &pairs)?;
-    }
-    let Some(rows) = reader.bucket(KEY_BUCKET.as_bytes())? else { return Ok(building) };
-    let (mut cursor, mut pending, mut bytes) = (reader.cursor(&rows), Vec::new(), 0);
-    while let Some((key, item)) = cursor.next()? {
-        let Item::Value(value) = item else {
-            return Err(refused("a row is a bucket"));
-        };
-        let row = parse_row(key, value)
-            .ok_or_else(|| refused(format!("{} is no key of a row", key.escape_ascii())))?;
-        bytes += row.kv.len() + size_of::<Row>();
-        pending.push(row);
-        if bytes >= SNAPSHOT_BUILD_BYTES {
-            building.rows(&pending)?;
-            (bytes, pending) = (0, Vec::new());
-        }
-    }
-    building.rows(&pending)?;
-    Ok(building)
-}
-
-fn parse_row(key: &[u8], value: &[u8]) -> Option<Row> {
-    let tombstone = match key {
-        [_, .., b't'] if key.len() == 18 => true,
-        _ if key.len() == 17 => false,
-        _ => return None,
-    };
-    let rev = schema::revision_parse(&key[..17]).filter(|rev| rev.main > 0 && rev.sub >= 0)?;
-    Some(Row { rev, tombstone, kv: Bytes::copy_from_slice(value) })
 }
 
 /// A generation that only waits to be put in place, with what stands in memory for it.
@@ -213,7 +171,8 @@ impl IncomingSnapshot for Receiving {
 
 impl Receiving {
     fn prepare(&self) -> Result<(), InstallError> {
-        let building = build(&self.file, Building::begin(&self.db)?)?;
+        let mut building = Building::begin(&self.db)?;
+        Source::File(&self.file).fill(&mut building)?;
         let (store, opened) = building.finish(self.options.clone())?;
         let place = place_of(|key| store.bucket_get(Bucket::Meta, key).ok().flatten())?;
         if place != self.place {
@@ -243,16 +202,4 @@ fn place_of(get: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Result<SnapshotPlace, Ins
         term: number(schema::TERM)?,
         conf_state,
     })
-}
-
-/// Makes the data directory's store from a snapshot file, for a member that has none.
-pub fn restore_store(
-    file: &File,
-    db: &Path,
-    options: Options,
-) -> Result<(Store, Opened), InstallError> {
-    let building = build(file, Building::first(db)?)?;
-    let restored = building.finish(options)?;
-    Building::name_current(db, 1)?;
-    Ok(restored)
 }

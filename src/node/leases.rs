@@ -45,7 +45,7 @@ impl Node {
     /// it asks them first.
     pub async fn lease_renew_here(&self, id: i64) -> Result<i64, Error> {
         let inner = &self.0;
-        self.barrier().await?;
+        self.lease_barrier().await?;
         loop {
             let renewal = {
                 let mut lessor = inner.lessor.lock();
@@ -133,7 +133,7 @@ impl Node {
         id: i64,
         keys: bool,
     ) -> Result<Option<LeaseInfo>, Error> {
-        self.barrier().await?;
+        self.lease_barrier().await?;
         let lessor = self.0.lessor.lock();
         if !lessor.is_leader() {
             return Err(Error::NotLeader);

@@ -306,8 +306,8 @@ impl Node {
     async fn configure(&self, change: &Change) -> Result<Vec<pb::Member>, Error> {
         let id = self.0.ids.next();
         let proposed = conf_change(id, change);
-        let reply =
-            self.attempt(id, |raft| raft.propose_conf_change(id, proposed.clone()), 0).await?;
+        let propose = |raft: &raft::Handle| raft.propose_conf_change(id, proposed.clone());
+        let reply = self.attempt(id, propose, &AtomicBool::new(false), 0).await?;
         match reply {
             Reply::Members(members) => Ok(members),
             _ => Err(Error::Internal("a configuration change had another answer".into())),

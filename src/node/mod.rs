@@ -25,15 +25,18 @@ mod boot;
 mod checkpointer;
 mod duties;
 mod error;
+mod fill;
 mod ids;
 mod install;
 mod leases;
 mod membership;
 mod passwords;
+mod seed;
 mod snapshot;
 mod status;
 mod steps;
 mod sweeper;
+mod versions;
 mod waits;
 mod watching;
 
@@ -42,9 +45,9 @@ mod scripts;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -72,11 +75,14 @@ pub use auto_compact::Retention;
 pub use boot::{StartError, Surroundings};
 pub use checkpointer::CheckpointPace;
 pub use error::Error;
-pub use install::{InstallError, restore_store};
+pub use fill::{Seen, Source};
+pub use install::InstallError;
 pub use membership::Join;
+pub use seed::{Adopted, Seed, adopt, hash_kv, settle};
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
+pub use versions::Downgrade;
 pub use watching::{WatchError, WatchStream};
 
 use ids::RequestIds;
@@ -87,8 +93,6 @@ use waits::{AppliedWaits, Waits};
 
 /// The version that clients are told: the etcd release whose contract this is.
 pub const VERSION: &str = "3.7.1";
-/// The cluster version that members of this release agree on.
-pub const CLUSTER_VERSION: &str = "3.7.0";
 
 #[derive(Clone)]
 pub struct Config {
@@ -103,13 +107,19 @@ pub struct Config {
     pub peer_urls: Vec<String>,
     /// What the members of a running cluster say of it, for one that joins it.
     pub join: Option<Join>,
+    /// Drops all other members at the start.
+    pub force_new_cluster: bool,
     pub strict_reconfig_check: bool,
     pub max_learners: usize,
     pub client_urls: Vec<String>,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
+    /// The first election comes as soon as the others are reached.
+    pub initial_election_tick_advance: bool,
     pub snapshot_count: u64,
     pub snapshot_catchup_entries: u64,
+    /// Time between looks at whether a downgrade is complete; zero is never.
+    pub downgrade_check_interval: Duration,
     pub max_request_bytes: usize,
     /// 0 is the default, less is no quota.
     pub quota_backend_bytes: i64,
@@ -118,6 +128,38 @@ pub struct Config {
     pub compaction_sleep_interval: Duration,
     pub checkpoint_pace: CheckpointPace,
     pub auth: AuthConfig,
+}
+
+impl Config {
+    /// The server's defaults for a data directory that exists.
+    pub fn of(data_dir: &Path) -> Self {
+        Self {
+            name: "default".to_owned(),
+            data_dir: data_dir.to_path_buf(),
+            wal_dir: None,
+            cluster_token: "etcd-cluster".to_owned(),
+            initial_cluster: Vec::new(),
+            peer_urls: Vec::new(),
+            join: None,
+            force_new_cluster: false,
+            strict_reconfig_check: true,
+            max_learners: 1,
+            client_urls: Vec::new(),
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_millis(1000),
+            initial_election_tick_advance: true,
+            snapshot_count: 10_000,
+            snapshot_catchup_entries: 5_000,
+            downgrade_check_interval: Duration::ZERO,
+            max_request_bytes: limits::REQUEST_BYTES_MAX,
+            quota_backend_bytes: 0,
+            commit_interval: limits::COMMIT_INTERVAL,
+            retention: None,
+            compaction_sleep_interval: limits::COMPACTION_PAUSE,
+            checkpoint_pace: CheckpointPace::default(),
+            auth: AuthConfig::default(),
+        }
+    }
 }
 
 /// How logins are answered.
@@ -168,6 +210,8 @@ struct Inner {
     /// Wakes who waits for a leader, in the order in which they came: a watch does it in another
     /// order in each run.
     has_leader: Notify,
+    /// When this member last became the leader.
+    elected: Mutex<Option<Duration>>,
     fatal: watch::Sender<Option<String>>,
     stopping: watch::Sender<bool>,
     _lock: store::DirLock,
@@ -266,12 +310,14 @@ impl Node {
         propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
         term: u64,
     ) -> Result<Reply, Error> {
-        let attempts = self.attempt(id, propose, term);
+        let begun = self.0.clock.now();
+        let is_proposed = AtomicBool::new(false);
+        let attempts = self.attempt(id, propose, &is_proposed, term);
         match clock::timeout(&*self.0.clock, self.request_timeout(), attempts).await {
             Some(reply) => reply,
             None => {
                 crate::metrics::proposals_failed().inc();
-                Err(self.timeout_kind())
+                Err(self.timeout_kind(begun, is_proposed.load(Ordering::Relaxed)))
             }
         }
     }
@@ -283,6 +329,7 @@ impl Node {
         &self,
         id: u64,
         propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
+        is_proposed: &AtomicBool,
         term: u64,
     ) -> Result<Reply, Error> {
         let inner = &self.0;
@@ -290,7 +337,10 @@ impl Node {
             self.some_leader().await;
             let (reply, _forget) = inner.waits.register(id);
             propose(&inner.raft)?;
-            match reply.await {
+            is_proposed.store(true, Ordering::Relaxed);
+            let reply = reply.await;
+            is_proposed.store(false, Ordering::Relaxed);
+            match reply {
                 Ok(Err(Error::Dropped)) if term != 0 => return Err(Error::NotLeader),
                 Ok(Err(Error::Dropped)) => inner.clock.sleep(limits::PROPOSE_RETRY).await,
                 Ok(reply) => return reply,
@@ -311,9 +361,29 @@ impl Node {
         }
     }
 
-    /// etcd tells a proposal that found no leader from one that was not committed in time.
-    fn timeout_kind(&self) -> Error {
-        if *self.0.leader.borrow() == 0 { Error::DeadlineExceeded } else { Error::Timeout }
+    /// What a client is told of a request that took too long, in etcd's distinctions: it found no
+    /// leader; it was made while the leader before this one failed; this member lost who it needs.
+    fn timeout_kind(&self, begun: Duration, is_proposed: bool) -> Error {
+        let inner = &self.0;
+        if !is_proposed {
+            return Error::DeadlineExceeded;
+        }
+        let two_elections = 2 * inner.config.election_timeout;
+        let elected = *inner.elected.lock();
+        if elected.is_some_and(|at| begun < at && begun + two_elections > at) {
+            return Error::TimeoutDueToLeaderFail;
+        }
+        let took = inner.clock.now().saturating_sub(begun);
+        let is_connected = |id: u64| inner.circle.reach.connected_for(id) > Some(took);
+        let leader = *inner.leader.borrow();
+        let has_whom_it_needs = if leader == inner.member_id {
+            let members = self.members();
+            let reached = members.iter().filter(|it| it.id == leader || is_connected(it.id));
+            reached.count() > members.len() / 2
+        } else {
+            leader == 0 || is_connected(leader)
+        };
+        if has_whom_it_needs { Error::Timeout } else { Error::TimeoutDueToConnectionLost }
     }
 
     /// What depends on flags or chance is settled before the log, so that apply does not ask.
@@ -393,6 +463,28 @@ impl Node {
             None => {
                 crate::metrics::read_indexes_failed().inc();
                 Err(Error::Timeout)
+            }
+        }
+    }
+
+    /// The same for who asks the leader about leases: once it is known what was committed, apply
+    /// has a second to get there.
+    pub(super) async fn lease_barrier(&self) -> Result<(), Error> {
+        let (told, asked) = oneshot::channel();
+        self.0.raft.read_index(move |index| drop(told.send(index)));
+        let index = match clock::timeout(&*self.0.clock, self.request_timeout(), asked).await {
+            Some(Ok(index)) => index?,
+            Some(Err(_)) => return Err(Error::Stopped),
+            None => return Err(Error::Timeout),
+        };
+        let (done, waiting) = oneshot::channel();
+        self.0.applied.wait(index, done);
+        match clock::timeout(&*self.0.clock, limits::LEASE_APPLY_TIMEOUT, waiting).await {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(Error::Stopped),
+            None => {
+                self.0.applied.prune(index);
+                Err(Error::TimeoutWaitAppliedIndex)
             }
         }
     }

@@ -30,7 +30,6 @@ pub struct Snapshot {
     frozen: Frozen,
     writer: Writer,
     plan: Plan,
-    /// Buckets in the order of their names; nothing stands for the rows.
     buckets: Vec<(&'static str, Option<Bucket>)>,
     /// How many of them are written.
     done: usize,
@@ -43,9 +42,7 @@ impl Snapshot {
     /// Fixes the state and measures the file. It reads from disk.
     pub fn new(store: &Store) -> Result<Self, SnapshotError> {
         let frozen = store.freeze()?;
-        let mut buckets = Bucket::ALL.map(|bucket| (bucket.name(), Some(bucket))).to_vec();
-        buckets.push((KEY_BUCKET, None));
-        buckets.sort_unstable();
+        let buckets = etcd_buckets();
         let plan = measure(&frozen, &buckets)?;
         let writer = Writer::write(plan);
         Ok(Self { frozen, writer, plan, buckets, done: 0, next_row: None, is_finished: false })
@@ -109,6 +106,14 @@ impl Snapshot {
     }
 }
 
+/// etcd's buckets in the order of their names; nothing stands for the rows.
+pub(super) fn etcd_buckets() -> Vec<(&'static str, Option<Bucket>)> {
+    let mut buckets = Bucket::ALL.map(|bucket| (bucket.name(), Some(bucket))).to_vec();
+    buckets.push((KEY_BUCKET, None));
+    buckets.sort_unstable();
+    buckets
+}
+
 fn measure(
     frozen: &Frozen,
     buckets: &[(&'static str, Option<Bucket>)],
@@ -141,7 +146,7 @@ fn after(rev: Revision) -> Revision {
 }
 
 /// A row's key in etcd's bucket: main, `_`, sub, and `t` for a tombstone.
-fn row_key(rev: Revision, tombstone: bool) -> ([u8; 18], usize) {
+pub(super) fn row_key(rev: Revision, tombstone: bool) -> ([u8; 18], usize) {
     let mut key = [b't'; 18];
     key[..17].copy_from_slice(&schema::revision_bytes(rev));
     (key, if tombstone { 18 } else { 17 })

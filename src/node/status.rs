@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{CLUSTER_VERSION, Error, Node, VERSION};
+use super::{Error, Node, VERSION};
+use crate::apply;
 use crate::auth::{Credentials, Demand};
 use crate::limits;
 use crate::pb::AlarmType;
+use crate::types::Version;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseInfo {
@@ -37,6 +39,8 @@ pub struct Status {
     pub is_learner: bool,
     pub storage_version: String,
     pub cluster_version: String,
+    /// What the cluster is to go back to, while it is.
+    pub downgrade_target: Option<String>,
 }
 
 impl Node {
@@ -53,11 +57,9 @@ impl Node {
             format!("memberID:{} alarm:{name}", alarm.member_id)
         };
         let no_leader = (raft.leader == 0).then(|| "etcdserver: no leader".to_owned());
-        let cluster_version = members.cluster_version().unwrap_or_default().to_owned();
-        // The storage version is written with the cluster version, in the same entry; the lowest
-        // cluster version of all knows of none.
-        let storage_version =
-            if cluster_version == "3.0.0" { String::new() } else { cluster_version.clone() };
+        let cluster_version = members.cluster_version();
+        let text = |version: Option<Version>| version.map(|it| it.to_string()).unwrap_or_default();
+        let downgrade = members.downgrade();
         let quota = inner.config.quota_backend_bytes;
         Status {
             version: VERSION.to_owned(),
@@ -70,8 +72,10 @@ impl Node {
             raft_applied_index: inner.applied.index(),
             errors: no_leader.into_iter().chain(alarms.iter().map(alarm_text)).collect(),
             is_learner: members.get(inner.member_id).is_some_and(|member| member.is_learner),
-            storage_version,
-            cluster_version,
+            // Written with the cluster's version, in the same entry.
+            storage_version: text(cluster_version.filter(|it| apply::has_storage_version(*it))),
+            cluster_version: text(cluster_version),
+            downgrade_target: downgrade.enabled.then(|| downgrade.target_version.clone()),
         }
     }
 
@@ -91,10 +95,5 @@ impl Node {
     pub async fn hash(&self, who: &Credentials) -> Result<u32, Error> {
         self.permits(who, &Demand::Root).await?;
         self.read(|mvcc| mvcc.hash_all()).await
-    }
-
-    /// Whether the cluster's version is what this release brings it to.
-    pub(super) fn is_cluster_version_current(&self) -> bool {
-        self.0.members.read().cluster_version() == Some(CLUSTER_VERSION)
     }
 }

@@ -14,7 +14,7 @@ use crate::pb::{
     AuthUserChangePasswordRequest, AuthUserGrantRoleRequest, AuthUserRevokeRoleRequest,
     AuthenticateRequest, CompactionRequest, LeaseGrantRequest, PutRequest,
 };
-use crate::store::{self, Store};
+use crate::store::{self, Building, Store};
 
 fn config(dir: &std::path::Path) -> Config {
     Config {
@@ -25,6 +25,8 @@ fn config(dir: &std::path::Path) -> Config {
         initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
         peer_urls: vec!["http://localhost:2380".into()],
         join: None,
+        initial_election_tick_advance: false,
+        force_new_cluster: false,
         strict_reconfig_check: true,
         max_learners: 1,
         client_urls: vec!["http://localhost:2379".into()],
@@ -32,6 +34,7 @@ fn config(dir: &std::path::Path) -> Config {
         election_timeout: Duration::from_millis(1000),
         snapshot_count: 10_000,
         snapshot_catchup_entries: 5_000,
+        downgrade_check_interval: Duration::from_secs(5),
         max_request_bytes: limits::REQUEST_BYTES_MAX,
         quota_backend_bytes: 0,
         commit_interval: limits::COMMIT_INTERVAL,
@@ -309,7 +312,10 @@ async fn a_snapshot_holds_everything_and_a_damaged_one_is_refused() {
         let db = tempfile::tempdir().unwrap();
         let options = store::Options::new(Arc::new(SystemClock::new()));
         let file = std::fs::File::open(path).unwrap();
-        restore_store(&file, &db.path().join("db"), options).map(|(store, _)| whole(&store))
+        let mut building = Building::first(&db.path().join("db"))?;
+        Source::File(&file).fill(&mut building)?;
+        let (store, _) = building.finish(options)?;
+        Ok::<_, InstallError>(whole(&store))
     };
     assert!(restore(&path).unwrap() == file, "read back and written again, it is the same file");
     for cut in [0, 5000, file.len() / 2, file.len() - 1] {

@@ -28,6 +28,8 @@ pub struct CoreConfig {
     pub election_timeout: Duration,
     pub pre_vote: bool,
     pub applied: u64,
+    /// Entries that become durable between two looks at what the log may forget.
+    pub snapshot_count: u64,
     pub catch_up_entries: u64,
     /// Random bits of this start: they tell its reads from those of earlier starts and choose the
     /// election timeouts.
@@ -77,6 +79,8 @@ pub enum Event {
         conf_state: ConfState,
     },
     TransferLeader(u64),
+    /// The others have been reached: the first election need not wait for its full timeout.
+    Reached,
     Unreachable(u64),
     /// Another member sent a snapshot, which is on disk and checked.
     ReceiveSnapshot(Message),
@@ -203,7 +207,8 @@ pub struct Core {
     installing: Option<(u64, SnapshotRecord)>,
     /// Index of the last snapshot that replaced the log.
     restored: u64,
-    purged_below: u64,
+    /// The durable index when the log's beginning was last forgotten.
+    compacted_at: u64,
     proposals_dropped: u64,
     messages_refused: u64,
     leader_changes: u64,
@@ -232,6 +237,7 @@ impl Core {
         let reads = Reads::new(config.id, config.nonce);
         let replay_until = raft.raft.raft_log.committed;
         let last_vote = (raft.raft.term, raft.raft.vote);
+        let compacted_at = config.applied;
         let mut core = Self {
             raft,
             election_ticks: election_ticks as u64,
@@ -253,7 +259,7 @@ impl Core {
             leader: Leader::default(),
             installing: None,
             restored: 0,
-            purged_below: 0,
+            compacted_at,
             proposals_dropped: 0,
             messages_refused: 0,
             leader_changes: 0,
@@ -349,6 +355,7 @@ impl Core {
                 self.durable(index, term, conf_state, effects);
             }
             Event::TransferLeader(to) => self.raft.transfer_leader(to),
+            Event::Reached => self.hasten_election(),
             Event::Unreachable(id) => self.raft.report_unreachable(id),
             Event::ReceiveSnapshot(message) => {
                 let admitted = step::admit_snapshot(&self.raft, &message);
@@ -390,6 +397,18 @@ impl Core {
         }
         let replaying = self.raft.raft.raft_log.applied < self.replay_until;
         if leads || !(stalled || replaying || self.is_alone()) {
+            self.raft.tick();
+        }
+    }
+
+    /// Skips all but two ticks of the timeout, as etcd does, unless there is a leader already.
+    fn hasten_election(&mut self) {
+        let replaying = self.raft.raft.raft_log.applied < self.replay_until;
+        for _ in 2..self.election_ticks {
+            let raft = &self.raft.raft;
+            if replaying || raft.leader_id != 0 || raft.state != StateRole::Follower {
+                return;
+            }
             self.raft.tick();
         }
     }
@@ -677,10 +696,13 @@ impl Core {
         needed.min().map_or(u64::MAX, |index| index + 1)
     }
 
-    /// Once a segment holds only what is durable elsewhere and no follower needs, it may go.
+    /// After so many entries, or once a segment holds only what is durable elsewhere, the log's
+    /// beginning is forgotten: entries that followers may still ask for stay, and a member that is
+    /// further behind comes back by a snapshot. Segments go with the last entry in them.
     fn durable(&mut self, index: u64, term: u64, conf_state: ConfState, effects: &mut Vec<Effect>) {
         let has_peers = self.raft.raft.prs().iter().len() > 1;
         let needed = self.needed_by_peers();
+        let is_due = index >= self.compacted_at.saturating_add(self.config.snapshot_count);
         let store = self.raft.mut_store();
         store.durable = Some((index, term, conf_state.clone()));
         let table = &mut store.table;
@@ -688,7 +710,6 @@ impl Core {
         let mut below = index;
         if has_peers {
             below = below.saturating_sub(self.config.catch_up_entries);
-            // A member that is further behind comes back by a snapshot.
             let kept = table.first_of_last_segments(limits::LOG_SEGMENTS_FOR_PEERS);
             below = below.min(needed.max(kept));
         }
@@ -696,13 +717,16 @@ impl Core {
         else {
             return;
         };
-        if first.segment == kept.segment || below <= self.purged_below {
+        let frees_segments = first.segment != kept.segment;
+        if below <= table.first_index() || !(is_due || frees_segments) {
             return;
         }
-        self.purged_below = below;
+        self.compacted_at = index;
         table.compact(below - 1);
-        let record = SnapshotRecord { index, term, conf_state: Some(conf_state) };
-        effects.push(Effect::Purge { below, record });
+        if frees_segments {
+            let record = SnapshotRecord { index, term, conf_state: Some(conf_state) };
+            effects.push(Effect::Purge { below, record });
+        }
     }
 
     fn advance(&mut self, effects: &mut Vec<Effect>) {

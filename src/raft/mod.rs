@@ -33,6 +33,7 @@
 
 mod core;
 mod drain;
+mod force;
 mod inbox;
 pub mod log;
 pub mod peer;
@@ -43,9 +44,11 @@ mod step;
 mod store;
 
 pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
+pub use self::force::force_alone;
 pub use self::peer::SnapshotPlace;
 pub use self::runtime::{
-    Handle, Raft, Surroundings, Turns, exists, identity, last_snapshot, start, start_stepped,
+    Handle, Raft, Surroundings, Turns, create, exists, identity, inspect, last_snapshot, start,
+    start_stepped,
 };
 pub use self::step::Refusal;
 
@@ -71,6 +74,8 @@ pub struct Config {
     pub conf_state: ConfState,
     /// Entries below the durable state that are kept for slow followers.
     pub catch_up_entries: u64,
+    /// Entries that become durable before the log is cut.
+    pub snapshot_count: u64,
     pub log: log::Options,
 }
 
@@ -105,6 +110,8 @@ pub enum Error {
     TermMismatch { index: u64, applied: u64, logged: u64 },
     #[error("entry {index} of the log cannot be understood: {what}")]
     Entry { index: u64, what: String },
+    #[error("member {0:x} has no vote, so it cannot be made a cluster of its own")]
+    NoVote(u64),
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
     #[error("the raft loop panicked: {0}")]

@@ -127,7 +127,8 @@ fn open(
     bootstrap: Option<&Bootstrap>,
 ) -> Result<(RaftThread, LogThread, Raft), Error> {
     if let Some(bootstrap) = bootstrap {
-        create(&config, surroundings.disk.as_ref(), bootstrap)?;
+        let metadata = Metadata { node_id: config.id, cluster_id: config.cluster_id };
+        create(surroundings.disk.as_ref(), &config.dir, metadata, bootstrap, config.log)?;
     }
     let (writer, reader, recovered) = log::open(&surroundings.disk, &config.dir, config.log)?;
     if let Some(repair) = &recovered.repair {
@@ -140,13 +141,15 @@ fn open(
         config.id = recovered.metadata.node_id;
         config.cluster_id = recovered.metadata.cluster_id;
     }
-    let hard_state = check(&config, &recovered)?;
+    let whose = Metadata { node_id: config.id, cluster_id: config.cluster_id };
+    let hard_state = check(whose, config.applied, config.applied_term, &recovered)?;
     let core_config = CoreConfig {
         id: config.id,
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
         pre_vote: config.pre_vote,
         applied: config.applied,
+        snapshot_count: config.snapshot_count,
         catch_up_entries: config.catch_up_entries,
         nonce: surroundings.clock.random(),
     };
@@ -172,7 +175,13 @@ fn open(
 
 /// Makes the log of a new member. The changes that add the first members are committed already,
 /// as every one of them starts with the same ones.
-fn create(config: &Config, disk: &dyn Disk, bootstrap: &Bootstrap) -> Result<(), Error> {
+pub fn create(
+    disk: &dyn Disk,
+    dir: &Path,
+    metadata: Metadata,
+    bootstrap: &Bootstrap,
+    options: log::Options,
+) -> Result<(), Error> {
     let mut entries = Vec::with_capacity(bootstrap.members.len());
     for (at, (id, context)) in bootstrap.members.iter().enumerate() {
         let change = ConfChange { node_id: *id, context: context.clone(), ..ConfChange::default() };
@@ -183,27 +192,42 @@ fn create(config: &Config, disk: &dyn Disk, bootstrap: &Bootstrap) -> Result<(),
     }
     let commit = entries.len() as u64;
     let hard_state = (commit > 0).then_some(HardState { term: 1, vote: 0, commit });
-    let metadata = Metadata { node_id: config.id, cluster_id: config.cluster_id };
     let batch = Batch { snapshot: None, entries, hard_state };
-    Ok(log::create(disk, &config.dir, metadata, &batch, config.log)?)
+    Ok(log::create(disk, dir, metadata, &batch, options)?)
+}
+
+/// Reads and checks the whole log of a member at rest, which has applied an entry of a term. Whose
+/// it is, and its last entry.
+pub fn inspect(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    applied: u64,
+    applied_term: u64,
+) -> Result<(Metadata, u64), Error> {
+    let (_, _, recovered) = log::open(disk, dir, log::Options::default())?;
+    check(recovered.metadata, applied, applied_term, &recovered)?;
+    Ok((recovered.metadata, recovered.table.last_index()))
 }
 
 /// Compares the log with what has been applied from it, and returns the state to start with.
 ///
 /// A state that only moves the commit is not synced, while the applied state is, so the log may say
 /// less than was committed.
-fn check(config: &Config, recovered: &Recovered) -> Result<HardState, Error> {
-    let Metadata { node_id, cluster_id } = recovered.metadata;
-    if (node_id, cluster_id) != (config.id, config.cluster_id) {
+fn check(
+    whose: Metadata,
+    applied: u64,
+    applied_term: u64,
+    recovered: &Recovered,
+) -> Result<HardState, Error> {
+    if recovered.metadata != whose {
         return Err(Error::Foreign {
-            found_id: node_id,
-            found_cluster: cluster_id,
-            id: config.id,
-            cluster: config.cluster_id,
+            found_id: recovered.metadata.node_id,
+            found_cluster: recovered.metadata.cluster_id,
+            id: whose.node_id,
+            cluster: whose.cluster_id,
         });
     }
     let table = &recovered.table;
-    let applied = config.applied;
     if applied > table.last_index() {
         return Err(Error::LogEndsBefore { last: table.last_index(), applied });
     }
@@ -211,9 +235,8 @@ fn check(config: &Config, recovered: &Recovered) -> Result<HardState, Error> {
         return Err(Error::LogBeginsAfter { first: table.first_index(), applied });
     }
     let logged = table.term(applied).unwrap_or_default();
-    if logged != config.applied_term {
-        let applied = config.applied_term;
-        return Err(Error::TermMismatch { index: config.applied, applied, logged });
+    if logged != applied_term {
+        return Err(Error::TermMismatch { index: applied, applied: applied_term, logged });
     }
     let mut hard_state = recovered.hard_state.clone();
     if planted::is(Bug::CommitOnly) {
@@ -368,6 +391,11 @@ impl Handle {
 
     pub fn transfer_leader(&self, to: u64) -> Result<(), Error> {
         self.shared.inbox.event(Event::TransferLeader(to))
+    }
+
+    /// Tells a member that starts that it has reached the others.
+    pub fn reached_peers(&self) -> Result<(), Error> {
+        self.shared.inbox.event(Event::Reached)
     }
 
     pub fn report_unreachable(&self, id: u64) -> Result<(), Error> {

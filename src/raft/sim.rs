@@ -120,6 +120,7 @@ impl World {
             election_timeout: Duration::from_secs(1),
             pre_vote: true,
             applied: member.applied.0,
+            snapshot_count: 25,
             catch_up_entries: 10,
             nonce,
         };

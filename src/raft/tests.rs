@@ -52,6 +52,7 @@ fn config(dir: &Path, position: (u64, u64), conf_state: ConfState) -> Config {
         applied: position.0,
         applied_term: position.1,
         conf_state,
+        snapshot_count: 10_000,
         catch_up_entries: 10,
         log: Options { segment_bytes: 256 << 10, fill_ahead: true },
     }
@@ -249,6 +250,7 @@ fn core(id: u64, voters: &[u64], seed: u64) -> Core {
         election_timeout: Duration::from_secs(1),
         pre_vote: true,
         applied: 1,
+        snapshot_count: 10_000,
         catch_up_entries: 10,
         nonce: seed + id,
     };

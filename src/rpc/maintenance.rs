@@ -11,12 +11,13 @@ use super::error::{Error, status};
 use super::kv::propose;
 use crate::auth::Credentials;
 use crate::limits::SNAPSHOT_MESSAGE_BYTES;
-use crate::node::{self, Op, Piece, Pieces, Reply};
+use crate::node::{self, Downgrade, Op, Piece, Pieces, Reply};
 use crate::pb::alarm_request::AlarmAction;
+use crate::pb::downgrade_request::DowngradeAction;
 use crate::pb::{
-    AlarmRequest, AlarmResponse, DowngradeInfo, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, MoveLeaderRequest, MoveLeaderResponse, ResponseHeader, SnapshotRequest,
-    SnapshotResponse, StatusRequest, StatusResponse,
+    AlarmRequest, AlarmResponse, DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest,
+    HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse,
+    ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
 
 impl Server {
@@ -53,7 +54,10 @@ impl Server {
             is_learner: status.is_learner,
             storage_version: status.storage_version,
             db_size_quota: status.db_size_quota,
-            downgrade_info: Some(DowngradeInfo::default()),
+            downgrade_info: Some(DowngradeInfo {
+                enabled: status.downgrade_target.is_some(),
+                target_version: status.downgrade_target.unwrap_or_default(),
+            }),
         })
     }
 
@@ -63,7 +67,23 @@ impl Server {
         request: MoveLeaderRequest,
     ) -> Result<MoveLeaderResponse, Status> {
         self.node.move_leader(&who, request.target_id).await.map_err(status)?;
-        Ok(MoveLeaderResponse { header: Some(self.node.header()) })
+        // etcd sends no header with it.
+        Ok(MoveLeaderResponse::default())
+    }
+
+    pub(super) async fn downgrade(
+        self: Arc<Self>,
+        who: Credentials,
+        request: DowngradeRequest,
+    ) -> Result<DowngradeResponse, Status> {
+        let asked = match DowngradeAction::try_from(request.action) {
+            Ok(DowngradeAction::Validate) => Downgrade::Validate(request.version),
+            Ok(DowngradeAction::Enable) => Downgrade::Enable(request.version),
+            Ok(DowngradeAction::Cancel) => Downgrade::Cancel,
+            Err(_) => return Err(Status::unknown("etcdserver: unknown method")),
+        };
+        let version = self.node.downgrade(&who, asked).await.map_err(status)?;
+        Ok(DowngradeResponse { header: Some(self.node.header()), version: version.short() })
     }
 
     pub(super) async fn hash(

@@ -240,6 +240,9 @@ impl Server {
             ("etcdserverpb.Maintenance", "MoveLeader") => {
                 unary!("etcdserverpb.Maintenance", "MoveLeader", Self::move_leader)
             }
+            ("etcdserverpb.Maintenance", "Downgrade") => {
+                unary!("etcdserverpb.Maintenance", "Downgrade", Self::downgrade)
+            }
             ("etcdserverpb.Maintenance", "Alarm") => {
                 unary!("etcdserverpb.Maintenance", "Alarm", Self::alarm)
             }

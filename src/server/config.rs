@@ -9,10 +9,12 @@ use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::discovery::Discovery;
 use super::file;
 use super::flags::{self, Flag, Given, Kind, Support};
 use super::go;
 use super::url::{self, Url};
+use crate::client::TlsOptions;
 use crate::limits;
 
 /// Longest election timeout that etcd takes.
@@ -52,13 +54,15 @@ pub(super) struct Config {
     pub listen_metrics_urls: Vec<Url>,
     pub advertise_peer_urls: Vec<Url>,
     pub advertise_client_urls: Vec<Url>,
-    pub initial_cluster: String,
+    pub source: Source,
     pub new_cluster: bool,
+    pub force_new_cluster: bool,
     pub strict_reconfig_check: bool,
     pub max_learners: usize,
     pub token: String,
     pub heartbeat: Duration,
     pub election: Duration,
+    pub hasten_election: bool,
     pub max_request_bytes: usize,
     pub max_txn_ops: usize,
     pub max_concurrent_streams: u32,
@@ -68,6 +72,7 @@ pub(super) struct Config {
     pub quota_bytes: i64,
     pub snapshot_count: u64,
     pub catch_up_entries: u64,
+    pub downgrade_check: Duration,
     pub batch_interval: Option<Duration>,
     pub compaction: Compaction,
     pub compaction_pause: Option<Duration>,
@@ -81,6 +86,17 @@ pub(super) struct Config {
     pub hosts: Vec<String>,
     pub gates: Vec<(&'static str, &'static str, bool)>,
     pub log: Log,
+}
+
+/// Where the members of the first cluster are named.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// In `--initial-cluster`.
+    Flags(String),
+    /// In DNS.
+    Domain { domain: String, service: Option<String> },
+    /// By each other, through a discovery service.
+    Discovery(Box<Discovery>),
 }
 
 /// Something worth a log line before there is a log.
@@ -222,6 +238,9 @@ impl Values<'_> {
         let nanos = go::parse_duration(self.0.text(name)).unwrap_or_default();
         Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
     }
+    fn bool(&self, name: &str) -> bool {
+        go::parse_bool(self.0.text(name)) == Some(true)
+    }
     /// Zero means that the server chooses.
     fn own_duration(&self, name: &str) -> Option<Duration> {
         Some(self.duration(name)).filter(|value| !value.is_zero())
@@ -270,13 +289,15 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         } else {
             values.urls("advertise-client-urls")
         },
-        initial_cluster: given.text("initial-cluster").to_owned(),
+        source: source(given),
         new_cluster: given.text("initial-cluster-state") == "new",
-        strict_reconfig_check: go::parse_bool(given.text("strict-reconfig-check")) != Some(false),
+        force_new_cluster: values.bool("force-new-cluster"),
+        strict_reconfig_check: values.bool("strict-reconfig-check"),
         max_learners: usize::try_from(values.int("max-learners")).unwrap_or_default(),
         token: given.text("initial-cluster-token").to_owned(),
         heartbeat: Duration::from_millis(values.uint("heartbeat-interval")),
         election: Duration::from_millis(values.uint("election-timeout")),
+        hasten_election: values.bool("initial-election-tick-advance"),
         max_request_bytes: usize::try_from(values.uint("max-request-bytes")).unwrap_or(usize::MAX),
         max_txn_ops: usize::try_from(values.uint("max-txn-ops")).unwrap_or(usize::MAX),
         max_concurrent_streams: u32::try_from(values.uint("max-concurrent-streams"))
@@ -290,6 +311,7 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
             count => count,
         },
         catch_up_entries: values.uint("snapshot-catchup-entries"),
+        downgrade_check: values.duration("downgrade-check-time"),
         batch_interval: values.own_duration("backend-batch-interval"),
         compaction: Compaction::Off,
         compaction_pause: values.own_duration("compaction-sleep-interval"),
@@ -317,8 +339,74 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
     }
     config.compaction =
         compaction(given.text("auto-compaction-mode"), given.text("auto-compaction-retention"))?;
-    follow_defaults(&mut config, given);
+    follow_defaults(&mut config);
     Ok(config)
+}
+
+/// What `--initial-cluster` says, or in its place DNS or a discovery service.
+fn source(given: &Given) -> Source {
+    let values = Values(given);
+    let text = |name| given.text(name).to_owned();
+    let endpoints = discovery_endpoints(given);
+    if !endpoints.is_empty() {
+        return Source::Discovery(Box::new(Discovery {
+            endpoints,
+            token: text("discovery-token"),
+            dial_timeout: values.duration("discovery-dial-timeout"),
+            request_timeout: values.duration("discovery-request-timeout"),
+            keep_alive_time: values.duration("discovery-keepalive-time"),
+            keep_alive_timeout: values.duration("discovery-keepalive-timeout"),
+            tls: TlsOptions {
+                cert: text("discovery-cert"),
+                key: text("discovery-key"),
+                ca: text("discovery-cacert"),
+                insecure_transport: values.bool("discovery-insecure-transport"),
+                skip_verify: values.bool("discovery-insecure-skip-tls-verify"),
+            },
+            user: text("discovery-user"),
+            password: text("discovery-password"),
+        }));
+    }
+    match given.text("discovery-srv") {
+        "" => Source::Flags(text("initial-cluster")),
+        domain => Source::Domain {
+            domain: domain.to_owned(),
+            service: Some(text("discovery-srv-name")).filter(|name| !name.is_empty()),
+        },
+    }
+}
+
+/// In the order given, each once. An empty list is none, unless it was given.
+fn discovery_endpoints(given: &Given) -> Vec<String> {
+    let mut endpoints: Vec<String> = Vec::new();
+    if given.is_set("discovery-endpoints") {
+        for endpoint in given.text("discovery-endpoints").split(',') {
+            if !endpoints.iter().any(|known| known == endpoint) {
+                endpoints.push(endpoint.to_owned());
+            }
+        }
+    }
+    endpoints
+}
+
+/// One way to name the members, and that one completely.
+fn check_source(given: &Given) -> Result<(), Stop> {
+    let endpoints = discovery_endpoints(given);
+    let is_set = |name| given.is_set(name) && !given.text(name).is_empty();
+    let ways = [is_set("initial-cluster"), is_set("discovery-srv"), !endpoints.is_empty()];
+    if ways.into_iter().filter(|is_used| *is_used).count() > 1 {
+        return invalid(
+            "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+             \"discovery-endpoints\" or \"discovery-srv\"",
+        );
+    }
+    if given.text("discovery-token").is_empty() != endpoints.is_empty() {
+        return invalid("both --discovery-token and --discovery-endpoints must be set");
+    }
+    if endpoints.iter().any(|endpoint| endpoint.trim().is_empty()) {
+        return invalid("--discovery-endpoints must not contain empty endpoints");
+    }
+    Ok(())
 }
 
 fn gate_settings(given: &Given) -> Vec<(&'static str, &'static str, bool)> {
@@ -389,6 +477,7 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
              \"unix:/path/to/socket\" or \"unixs:/path/to/socket\" ({why})"
         ));
     }
+    check_source(given)?;
     let (heartbeat, election) = (config.heartbeat.as_millis(), config.election.as_millis());
     if heartbeat == 0 {
         return invalid("--heartbeat-interval must be >0 (set to 0ms)");
@@ -458,7 +547,7 @@ fn compaction(mode: &str, retention: &str) -> Result<Compaction, Stop> {
 
 /// What follows from other settings when it is not given: the advertised host of a member that
 /// listens everywhere, and a first cluster of this member alone.
-fn follow_defaults(config: &mut Config, given: &Given) {
+fn follow_defaults(config: &mut Config) {
     let default_peer = flags::find("initial-advertise-peer-urls").map_or("", |flag| flag.default);
     let listens_everywhere =
         config.listen_peer_urls.first().is_some_and(|url| url.host_port().0 == "0.0.0.0");
@@ -471,10 +560,13 @@ fn follow_defaults(config: &mut Config, given: &Given) {
         config.advertise_peer_urls = vec![url];
     }
     let default_cluster = flags::find("initial-cluster").map_or("", |flag| flag.default);
-    if config.name != "default" && given.text("initial-cluster") == default_cluster {
+    if config.name != "default"
+        && let Source::Flags(list) = &mut config.source
+        && list == default_cluster
+    {
         let members: Vec<String> =
             config.advertise_peer_urls.iter().map(|url| format!("{}={url}", config.name)).collect();
-        config.initial_cluster = members.join(",");
+        *list = members.join(",");
     }
 }
 
@@ -484,49 +576,6 @@ fn default_host() -> Option<String> {
     socket.connect("192.0.2.1:9").ok()?;
     let ip = socket.local_addr().ok()?.ip();
     (!ip.is_unspecified()).then(|| ip.to_string())
-}
-
-impl Config {
-    /// Checks the first cluster and returns its members' names and peer URLs. An initialised
-    /// member does not ask.
-    pub(super) fn first_cluster(&self) -> Result<Vec<(String, Vec<String>)>, String> {
-        let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for part in self.initial_cluster.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let (name, url) = part.split_once('=').unwrap_or((part, ""));
-            if url.is_empty() {
-                return Err(format!("empty URL given for {}", go::quote(name)));
-            }
-            members.entry(name).or_default().push(Url::parse(url)?.to_string());
-        }
-        let Some(mine) = members.get(self.name.as_str()) else {
-            return Err(format!(
-                "couldn't find local name {} in the initial cluster configuration",
-                go::quote(&self.name)
-            ));
-        };
-        let mut mine = mine.clone();
-        mine.sort();
-        let advertised: Vec<String> = self.advertise_peer_urls.iter().map(Url::to_string).collect();
-        if let Some(extra) = mine.iter().find(|url| !advertised.contains(url)) {
-            return Err(format!(
-                "--initial-cluster has {}={extra} but missing from --initial-advertise-peer-urls={}",
-                self.name,
-                advertised.join(",")
-            ));
-        }
-        if let Some(extra) = advertised.iter().find(|url| !mine.contains(url)) {
-            return Err(format!(
-                "--initial-advertise-peer-urls has {extra} but missing from --initial-cluster={}",
-                self.initial_cluster
-            ));
-        }
-        let mut urls: Vec<&String> = members.values().flatten().collect();
-        urls.sort();
-        if urls.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(format!("initial cluster {} has duplicate url", self.initial_cluster));
-        }
-        Ok(members.into_iter().map(|(name, urls)| (name.to_owned(), urls)).collect())
-    }
 }
 
 #[cfg(test)]
@@ -556,16 +605,16 @@ mod tests {
         assert_eq!(config.max_request_bytes, 1_572_864);
         assert_eq!(config.snapshot_count, 10_000);
         assert_eq!(config.compaction, Compaction::Off);
-        let alone = ("default".into(), vec!["http://localhost:2380".into()]);
-        assert_eq!(config.first_cluster(), Ok(vec![alone]));
+        assert!(
+            matches!(config.source, Source::Flags(list) if list == "default=http://localhost:2380")
+        );
     }
 
     #[test]
     fn a_name_alone_names_the_first_cluster() {
         let config = of("--name m1").unwrap();
-        assert_eq!(config.initial_cluster, "m1=http://localhost:2380");
+        assert!(matches!(config.source, Source::Flags(list) if list == "m1=http://localhost:2380"));
         assert_eq!(config.data_dir, PathBuf::from("m1.etcd"));
-        assert!(config.first_cluster().is_ok());
     }
 
     #[test]
@@ -577,6 +626,20 @@ mod tests {
                 "--advertise-client-urls is required when --listen-client-urls is set explicitly",
             ),
             ("--heartbeat-interval 0", "--heartbeat-interval must be >0 (set to 0ms)"),
+            ("--discovery-token t", "both --discovery-token and --discovery-endpoints must be set"),
+            (
+                "--discovery-endpoints=",
+                "both --discovery-token and --discovery-endpoints must be set",
+            ),
+            (
+                "--discovery-token t --discovery-endpoints a:1,,b:1",
+                "--discovery-endpoints must not contain empty endpoints",
+            ),
+            (
+                "--discovery-srv a.test --initial-cluster default=http://localhost:2380",
+                "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+                 \"discovery-endpoints\" or \"discovery-srv\"",
+            ),
             (
                 "--heartbeat-interval 300",
                 "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[300ms]",
@@ -670,21 +733,5 @@ mod tests {
         );
         let variable = ("ETCD_MAX_SNAPSHOTS".to_owned(), "5".to_owned());
         assert_eq!(warned("", &[variable]), ["--max-snapshots"]);
-    }
-
-    #[test]
-    fn first_cluster_errors_name_both_sides() {
-        let first = |line: &str| of(line).unwrap().first_cluster().unwrap_err();
-        assert_eq!(
-            first("--initial-cluster b=http://localhost:2380"),
-            "couldn't find local name \"default\" in the initial cluster configuration"
-        );
-        assert!(first("--initial-cluster default=http://localhost:1").starts_with(
-            "--initial-cluster has default=http://localhost:1 but missing from --initial-advertise-peer-urls="
-        ));
-        assert!(
-            first("--initial-cluster default=http://localhost:2380,b=http://localhost:2380")
-                .ends_with("has duplicate url")
-        );
     }
 }

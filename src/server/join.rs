@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
+use super::cluster::Named;
 use super::config::Config;
+use super::resolve;
+use super::url::Url;
 use crate::limits;
 use crate::members::Member;
 use crate::node::Join;
 use crate::raft::peer::{TcpDial, ask, is_rusd};
 use crate::types;
-
-/// Names and peer URLs, as `--initial-cluster` gives them.
-pub(super) type Named = Vec<(String, Vec<String>)>;
 
 /// What one member says.
 struct Told {
@@ -21,12 +21,12 @@ struct Told {
 }
 
 /// A new cluster: none of the others may know this member as one that has run.
-pub(super) async fn check_new(config: &Config, cluster: &Named) -> Result<(), String> {
+pub(super) async fn check_new(config: &Config, cluster: &Named, token: &str) -> Result<(), String> {
     let mut own: Vec<String> = Vec::new();
     for (_, urls) in cluster.iter().filter(|(name, _)| *name == config.name) {
         own.clone_from(urls);
     }
-    let id = types::member_id(&own, &config.token, None);
+    let id = types::member_id(&own, token, None);
     let asked = others(config, cluster)
         .into_iter()
         .map(|url| async move { members_at(&url, limits::BOOTSTRAP_CHECK_TIMEOUT).await });
@@ -59,24 +59,29 @@ pub(super) async fn existing(config: &Config, cluster: &Named) -> Result<Join, S
                 .into(),
         );
     }
-    matched(config, cluster, told)
+    matched(config, cluster, told).await
 }
 
-fn matched(config: &Config, cluster: &Named, told: Told) -> Result<Join, String> {
+async fn matched(config: &Config, cluster: &Named, told: Told) -> Result<Join, String> {
     let failed = |why: String| format!("error validating peerURLs: {why}");
     if told.members.len() != cluster.len() {
         return Err(failed("member count is unequal".into()));
     }
-    let sorted = |urls: &[String]| {
-        let mut urls = urls.to_vec();
-        urls.sort();
-        urls
+    let parse = |urls: &[String]| -> Result<Vec<Url>, String> {
+        urls.iter().map(|url| Url::parse(url)).collect()
     };
     let mut member_id = None;
     let mut members = Vec::new();
     for member in &told.members {
-        let urls = sorted(&member.peer_urls);
-        let named = cluster.iter().find(|(_, named)| sorted(named) == urls).ok_or_else(|| {
+        let urls = parse(&member.peer_urls).map_err(failed)?;
+        let mut matching = None;
+        for named in cluster {
+            if resolve::equal(&urls, &parse(&named.1)?).await.is_ok() {
+                matching = Some(named);
+                break;
+            }
+        }
+        let named = matching.ok_or_else(|| {
             failed(format!(
                 "PeerURLs: no match found for existing member ({:x}, {:?})",
                 member.id, member.peer_urls
@@ -115,7 +120,8 @@ async fn members_at(url: &str, limit: Duration) -> Option<Told> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::config;
+    use crate::server::cluster;
+    use crate::server::config::{self, Source};
 
     fn told(members: &[(u64, &str)]) -> Told {
         let member = |(id, url): &(u64, &str)| Member {
@@ -127,22 +133,28 @@ mod tests {
         Told { cluster_id: 7, is_rusd: true, members }
     }
 
-    #[test]
-    fn members_of_a_running_cluster_are_found_by_their_urls() {
+    #[tokio::test]
+    async fn members_of_a_running_cluster_are_found_by_their_urls() {
         let line = "--initial-cluster-state existing --initial-cluster \
-                    default=http://localhost:2380,b=http://b:1";
+                    default=http://localhost:2380,b=http://127.0.0.2:1";
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let (config, _) = config::load(&words, &[]).unwrap();
-        let cluster = config.first_cluster().unwrap();
-        let join =
-            matched(&config, &cluster, told(&[(1, "http://b:1"), (2, "http://localhost:2380")]));
-        let join = join.unwrap();
+        let Source::Flags(list) = &config.source else { panic!("{:?}", config.source) };
+        let cluster = cluster::parse(list).unwrap();
+        let join = matched(
+            &config,
+            &cluster,
+            told(&[(1, "http://127.0.0.2:1"), (2, "http://localhost:2380")]),
+        );
+        let join = join.await.unwrap();
         assert_eq!((join.member_id, join.cluster_id, join.members.len()), (2, 7, 2));
-        let refused =
-            |members: &[(u64, &str)]| matched(&config, &cluster, told(members)).unwrap_err();
-        assert!(refused(&[(1, "http://b:1")]).ends_with("member count is unequal"));
+        let refused = async |members: &[(u64, &str)]| {
+            matched(&config, &cluster, told(members)).await.unwrap_err()
+        };
+        assert!(refused(&[(1, "http://127.0.0.2:1")]).await.ends_with("member count is unequal"));
         assert!(
-            refused(&[(1, "http://b:2"), (2, "http://localhost:2380")])
+            refused(&[(1, "http://127.0.0.3:1"), (2, "http://localhost:2380")])
+                .await
                 .contains("no match found for existing member (1, ")
         );
     }

@@ -11,8 +11,10 @@
 //! member that is not part of its cluster yet. The metrics port answers in between: a probe must
 //! be able to tell a member that waits for its quorum from one that hangs.
 
+mod cluster;
 mod config;
 mod datadir;
+mod discovery;
 mod file;
 mod flags;
 mod go;
@@ -21,6 +23,7 @@ mod join;
 mod listen;
 mod log;
 mod notify;
+mod resolve;
 #[cfg(test)]
 mod snapshot_tests;
 #[cfg(test)]
@@ -41,10 +44,21 @@ use crate::clock::SystemClock;
 use crate::http::{self, Http, Port};
 use crate::node::{self, Node};
 use crate::{limits, metrics, rpc};
-use config::{Compaction, Config, Notice, Stop};
+use config::{Compaction, Config, Notice, Source, Stop};
 use listen::{Keepalive, Listener, Services};
 
 const VERSION: &str = "3.7.1";
+
+/// Names and peer URLs of a cluster's first members, as `--initial-cluster` gives them, checked
+/// against this member's name and advertised URLs.
+pub async fn first_cluster(
+    name: &str,
+    initial_cluster: &str,
+    advertise_peer_urls: &str,
+) -> Result<Vec<(String, Vec<String>)>, String> {
+    let advertised = url::Url::parse_list(advertise_peer_urls)?;
+    cluster::listed(name, initial_cluster, &advertised).await
+}
 
 /// Runs the server with these flags, given without the program's name, until a signal.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
@@ -170,7 +184,7 @@ fn start(config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fatal("cannot start threads", &error.to_string()),
     };
-    let ended = runtime.block_on(run(config, arguments));
+    let ended = runtime.block_on(run(&config, arguments));
     // Connections that did not end in time must not hold the process.
     runtime.shutdown_background();
     match ended {
@@ -182,7 +196,21 @@ fn start(config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
             tracing::warn!("data-dir used by this member must be removed");
             ExitCode::SUCCESS
         }
-        Err(error) => fatal("discovery failed", &error),
+        Err(error @ cluster::Error::Discovery(_)) => {
+            if let Source::Discovery(discovery) = &config.source {
+                tracing::warn!(
+                    "discovery-token" = discovery.token,
+                    "discovery-endpoints" = ?discovery.endpoints,
+                    %error,
+                    "failed to bootstrap; discovery token was already used"
+                );
+            }
+            tracing::warn!(
+                "do not reuse discovery token; generate a new one to bootstrap a cluster"
+            );
+            ExitCode::FAILURE
+        }
+        Err(error) => fatal("discovery failed", &error.to_string()),
     }
 }
 
@@ -238,7 +266,7 @@ enum End {
 }
 
 /// Serves until a signal, or until the node cannot go on. An error means that it never served.
-async fn run(config: Config, arguments: &[String]) -> Result<End, String> {
+async fn run(config: &Config, arguments: &[String]) -> Result<End, cluster::Error> {
     let connections = connections_max()?;
     let urls = |urls: &[url::Url]| urls.iter().map(url::Url::to_string).collect::<Vec<_>>();
     tracing::info!("listen-peer-urls" = ?urls(&config.listen_peer_urls), "configuring peer listeners");
@@ -246,11 +274,11 @@ async fn run(config: Config, arguments: &[String]) -> Result<End, String> {
     tracing::info!("listen-client-urls" = ?urls(&config.listen_client_urls), "configuring client listeners");
     let clients = listen::bind(&config.listen_client_urls)?;
     let probes = listen::bind(&config.listen_metrics_urls)?;
-    say_settings(&config);
-    let node = open(&config).await?;
-    say_gates(&config);
+    say_settings(config);
+    let node = open(config).await?;
+    say_gates(config);
 
-    let services = services(&config, arguments, &node, connections);
+    let services = services(config, arguments, &node, connections);
     let (stop, stopped) = watch::channel(false);
     let mut ports = JoinSet::new();
     let spawn = |ports: &mut JoinSet<()>, listeners: Vec<Listener>, services: &Services| {
@@ -272,9 +300,9 @@ async fn run(config: Config, arguments: &[String]) -> Result<End, String> {
     let (mut ready, mut fatal, mut removed) = (node.ready(), node.fatal(), node.removed());
     tokio::select! {
         ready = ready.wait_for(|ready| *ready) => {
-            ready.map_err(|_| "the member stopped before it was ready")?;
+            ready.map_err(|_| "the member stopped before it was ready".to_owned())?;
         }
-        error = failure(&mut fatal) => return Err(error),
+        error = failure(&mut fatal) => return Err(error.into()),
         () = removal(&mut removed) => {
             stop_node(&node).await;
             return Ok(End::Removed);
@@ -348,15 +376,20 @@ fn connections_max() -> Result<usize, String> {
 }
 
 /// Opens the data directory and starts the node in it.
-async fn open(config: &Config) -> Result<Node, String> {
-    let (members, join) =
-        match datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())? {
-            true => (Vec::new(), None),
-            false => first_members(config).await.inspect_err(|error| {
-                tracing::error!(error = error.as_str(), "bootstrap failed");
-            })?,
-        };
-    let settings = node::Config { join, ..node_config(config, members) };
+async fn open(config: &Config) -> Result<Node, cluster::Error> {
+    let first = if datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())? {
+        if let Source::Discovery(_) = config.source {
+            tracing::warn!(
+                "discovery token is ignored since cluster already initialized; valid logs are found"
+            );
+        }
+        cluster::First { members: Vec::new(), token: config.token.clone(), join: None }
+    } else {
+        cluster::first(config).await.inspect_err(|error| {
+            tracing::error!(%error, "bootstrap failed");
+        })?
+    };
+    let settings = node_config(config, first);
     let runtime = tokio::runtime::Handle::current();
     let started = tokio::task::spawn_blocking(move || {
         let _entered = runtime.enter();
@@ -367,38 +400,30 @@ async fn open(config: &Config) -> Result<Node, String> {
             metrics::set_server_id(node.member_id());
             Ok(node)
         }
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(error) => Err(error.to_string()),
+        Ok(Err(error)) => Err(error.to_string().into()),
+        Err(error) => Err(error.to_string().into()),
     }
 }
 
-/// Who the members are at this one's first start.
-async fn first_members(config: &Config) -> Result<(join::Named, Option<node::Join>), String> {
-    let cluster = config.first_cluster()?;
-    if config.new_cluster {
-        join::check_new(config, &cluster).await?;
-        return Ok((cluster, None));
-    }
-    let join = join::existing(config, &cluster).await?;
-    Ok((cluster, Some(join)))
-}
-
-fn node_config(config: &Config, initial_cluster: Vec<(String, Vec<String>)>) -> node::Config {
+fn node_config(config: &Config, first: cluster::First) -> node::Config {
     node::Config {
         name: config.name.clone(),
         data_dir: config.data_dir.clone(),
         wal_dir: config.wal_dir.clone(),
-        cluster_token: config.token.clone(),
-        initial_cluster,
-        join: None,
+        cluster_token: first.token,
+        initial_cluster: first.members,
+        join: first.join,
+        force_new_cluster: config.force_new_cluster,
         strict_reconfig_check: config.strict_reconfig_check,
         max_learners: config.max_learners,
         peer_urls: config.advertise_peer_urls.iter().map(url::Url::to_string).collect(),
         client_urls: config.advertise_client_urls.iter().map(url::Url::to_string).collect(),
         heartbeat_interval: config.heartbeat,
         election_timeout: config.election,
+        initial_election_tick_advance: config.hasten_election,
         snapshot_count: config.snapshot_count,
         snapshot_catchup_entries: config.catch_up_entries,
+        downgrade_check_interval: config.downgrade_check,
         max_request_bytes: config.max_request_bytes,
         quota_backend_bytes: config.quota_bytes,
         commit_interval: config.batch_interval.unwrap_or(limits::COMMIT_INTERVAL),
@@ -436,7 +461,10 @@ fn say_settings(config: &Config) {
         "listen-metrics-urls" = ?urls(&config.listen_metrics_urls),
         cors = ?config.origins,
         "host-whitelist" = ?config.hosts,
-        "initial-cluster" = config.initial_cluster.as_str(),
+        "initial-cluster" = match &config.source {
+            Source::Flags(list) => list.as_str(),
+            _ => "",
+        },
         "initial-cluster-state" = if config.new_cluster { "new" } else { "existing" },
         "initial-cluster-token" = config.token.as_str(),
         "quota-backend-bytes" = config.quota_bytes,

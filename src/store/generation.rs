@@ -59,6 +59,16 @@ impl Building {
         writer.commit()
     }
 
+    /// Takes all pairs of a small bucket away.
+    pub fn clear(&mut self, bucket: Bucket) -> Result<(), Error> {
+        let names = self.env.read()?.small_iter(bucket)?;
+        let mut writer = self.env.write()?;
+        for (name, _) in &names {
+            writer.put_small(bucket, name, None)?;
+        }
+        writer.commit()
+    }
+
     /// Makes the names durable, and gives the generation as a store that can be read.
     pub fn finish(self, mut options: Options) -> Result<(Store, Opened), Error> {
         let generation_dir = dir::generation_dir(&self.db, self.generation);
@@ -150,6 +160,16 @@ pub fn settle(db: &Path, index: Option<u64>) -> Result<(), Error> {
         dir::write_current(db, chosen)?;
     }
     remove_others(db, chosen)
+}
+
+/// Changes a pair of a small bucket in a store that nobody has open, outside of any log.
+pub fn amend(db: &Path, bucket: Bucket, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
+    let generation_dir = dir::generation_dir(db, dir::read_current(db)?);
+    check::check(&generation_dir.join(env::DATA_FILE))?;
+    let env = Env::open(&generation_dir)?;
+    let mut writer = env.write()?;
+    writer.put_small(bucket, key, value)?;
+    writer.commit()
 }
 
 fn consistent_index(db: &Path, generation: u64) -> Result<u64, Error> {

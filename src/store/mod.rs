@@ -58,7 +58,7 @@ use tokio::sync::oneshot;
 pub use checkpoint::{CheckpointBinding, CheckpointReader, CheckpointWriter, Unusable};
 pub use dir::{DirLock, is_missing, lay_out, lock, refuse_foreign};
 pub use error::Error;
-pub use generation::{Building, has_other, settle};
+pub use generation::{Building, amend, has_other, settle};
 pub use schema::Bucket;
 pub use snapshot::Frozen;
 

@@ -1,5 +1,9 @@
 //! Small values that every room shares: revisions, key ranges, member and cluster ids.
 
+mod version;
+
+pub use version::Version;
+
 use std::fmt;
 
 use bytes::Bytes;

@@ -35,6 +35,8 @@ pub struct Cluster {
     root: TempDir,
     pub members: Vec<Member>,
     pub network: Option<Network>,
+    /// Variables for members that are started from now on.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Drop for Cluster {
@@ -49,6 +51,11 @@ impl Cluster {
     /// Starts `count` members that form a cluster.
     pub fn start(count: usize) -> Self {
         Self::start_in(None, count)
+    }
+
+    /// Without members.
+    pub fn empty() -> Self {
+        Self::start_in(None, 0)
     }
 
     /// Starts them in a network that can be cut.
@@ -68,7 +75,8 @@ impl Cluster {
 
     fn start_in(network: Option<Network>, count: usize) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let mut cluster = Self { root, members: Vec::new(), network };
+        let (members, environment) = (Vec::new(), Vec::new());
+        let mut cluster = Self { root, members, network, environment };
         for _ in 0..count {
             cluster.add();
         }
@@ -113,18 +121,31 @@ impl Cluster {
         command.args(["--listen-peer-urls", &member.listen]);
         command.args(["--initial-advertise-peer-urls", &member.peer]);
         command.args(arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdout(log.try_clone().unwrap()).stderr(log);
         member.child = Some(command.spawn().unwrap());
+    }
+
+    /// A file of the test beside the members' directories.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.root.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
     }
 
     fn log_path(&self, at: usize) -> PathBuf {
         self.root.path().join(format!("{}.log", self.members[at].name))
     }
 
+    /// All that a member has written.
+    pub fn log(&self, at: usize) -> String {
+        fs::read_to_string(self.log_path(at)).unwrap_or_default()
+    }
+
     /// The last lines that the members wrote.
     pub fn logs(&self) -> String {
         let tail = |at: usize| {
-            let text = fs::read_to_string(self.log_path(at)).unwrap_or_default();
+            let text = self.log(at);
             let lines: Vec<&str> = text.lines().collect();
             format!("--- {at}\n{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
         };

@@ -3,6 +3,8 @@
 //!
 //! `RUSD_CLUSTER_ROUNDS=N` asks for a longer run.
 
+mod backup;
+mod dns;
 mod faults;
 mod fixture;
 mod membership;

@@ -193,3 +193,92 @@ async fn a_lease_is_kept_alive_through_any_member() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_lost_the_others_is_made_a_cluster_of_its_own() {
+    let mut cluster = Cluster::start(3);
+    cluster.ready(&[0, 1, 2]).await;
+    put(cluster.channel(0), "k", "v").await.unwrap();
+    let (id, all) = (id_of(&cluster, 2).await, list(&cluster, 2).await);
+    (0..3).for_each(|at| cluster.kill(at));
+    // A second start with the flag left in place changes nothing more.
+    for _ in 0..2 {
+        cluster.run_with(2, &["--force-new-cluster"]);
+        cluster.ready(&[2]).await;
+        assert_eq!(get(cluster.channel(2), "k").await.unwrap().unwrap(), "v");
+        put(cluster.channel(2), "k", "v").await.unwrap();
+        let alone = all.iter().filter(|member| member.id == id);
+        assert_eq!(list(&cluster, 2).await, alone.cloned().collect::<Vec<_>>());
+        cluster.kill(2);
+    }
+    // Members that were dropped are told so when they come back.
+    cluster.run_with(2, &[]);
+    cluster.ready(&[2]).await;
+    cluster.run_with(0, &[]);
+    assert_eq!(cluster.wait(0), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_meet_through_a_discovery_service() {
+    let mut registry = Cluster::start(1);
+    registry.ready(&[0]).await;
+    put(registry.channel(0), "/_etcd/registry/here/_config/size", "3").await.unwrap();
+    let endpoint = registry.members[0].client.clone();
+    let flags = ["--discovery-endpoints", &endpoint, "--discovery-token", "here"];
+    let mut cluster = Cluster::empty();
+    for at in 0..3 {
+        cluster.add();
+        cluster.run_with(at, &flags);
+    }
+    cluster.ready(&[0, 1, 2]).await;
+    let mut names: Vec<_> = list(&cluster, 1).await.into_iter().map(|it| it.name).collect();
+    names.sort();
+    assert_eq!(names, ["m1", "m2", "m3"]);
+    // There is no place for a fourth, and without a size for nobody.
+    cluster.add();
+    cluster.run_with(3, &flags);
+    assert_eq!(cluster.wait(3), Some(1));
+    assert!(cluster.logs().contains("discovery: cluster is full"));
+    registry.add();
+    registry.run_with(1, &["--discovery-endpoints", &endpoint, "--discovery-token", "other"]);
+    assert_eq!(registry.wait(1), Some(1));
+    assert!(registry.logs().contains("discovery: size key not found"));
+    // Once it has started, a member does not ask again.
+    registry.kill(0);
+    cluster.kill(0);
+    cluster.run_with(0, &flags);
+    cluster.ready(&[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_away_too_long_comes_back_by_a_snapshot() {
+    let mut cluster = Cluster::empty();
+    for _ in 0..3 {
+        cluster.add();
+    }
+    let all: Vec<String> =
+        cluster.members.iter().map(|member| format!("{}={}", member.name, member.peer)).collect();
+    let all = all.join(",");
+    let flags = ["--snapshot-count=50", "--snapshot-catchup-entries=20", "--initial-cluster", &all];
+    for at in 0..3 {
+        cluster.run_with(at, &flags);
+    }
+    cluster.ready(&[0, 1, 2]).await;
+    let leader = cluster.leader().await;
+    let away = (leader + 1) % 3;
+    // A few entries are kept for it; after many it is shown the whole state.
+    for (count, by_snapshot) in [(5, false), (200, true)] {
+        cluster.kill(away);
+        for at in 0..count {
+            put(cluster.channel(leader), &format!("k{at}"), "v").await.unwrap();
+        }
+        // What is written reaches the store, and the log is cut, within some milliseconds.
+        sleep(Duration::from_millis(300)).await;
+        put(cluster.channel(leader), "last", "v").await.unwrap();
+        cluster.run_with(away, &flags);
+        cluster.ready(&[away]).await;
+        let has = cluster.log(away).contains("installed a snapshot of another member");
+        assert_eq!(has, by_snapshot, "after {count}:\n{}", cluster.logs());
+    }
+    cluster.compare_hashes(&[0, 1, 2]).await;
+}

@@ -112,7 +112,7 @@ async fn write_all(clients: &[Client], writes: &Arc<Writes>) -> Results {
 }
 
 async fn connect(context: &mut Context, count: usize) -> Result<Vec<Client>, Failure> {
-    let config = context.config()?;
+    let config = context.config().await?;
     let mut clients = Vec::with_capacity(count);
     for _ in 0..count {
         clients.push(context.connect(config.clone()).await?);

@@ -9,7 +9,7 @@ use crate::clock::Clock as _;
 use crate::pb::DefragmentRequest;
 
 pub(super) async fn run(mut context: Context) -> Outcome {
-    let config = context.config()?;
+    let config = context.config().await?;
     let mut failed = false;
     for endpoint in endpoints(&context, &config).await? {
         let client = context.connect(single(&config, &endpoint)).await?;

@@ -13,7 +13,7 @@ use crate::clock::Clock as _;
 use crate::pb::{AlarmType, HashKvRequest, MemberListRequest, RangeRequest, StatusRequest};
 
 pub(super) async fn health(mut context: Context) -> Outcome {
-    let mut config = context.config()?;
+    let mut config = context.config().await?;
     let endpoints = endpoints(&context, &config).await?;
     config.logger = "client";
     config.tls.validate().map_err(Failure::arguments)?;
@@ -67,7 +67,7 @@ fn active(alarms: impl Iterator<Item = AlarmType>) -> String {
 }
 
 pub(super) async fn status(mut context: Context) -> Outcome {
-    let config = context.config()?;
+    let config = context.config().await?;
     let mut all = Vec::new();
     let mut failed = false;
     for endpoint in endpoints(&context, &config).await? {
@@ -87,7 +87,7 @@ pub(super) async fn status(mut context: Context) -> Outcome {
 }
 
 pub(super) async fn hash_kv(mut context: Context) -> Outcome {
-    let config = context.config()?;
+    let config = context.config().await?;
     let revision = context.flags.int("rev");
     let mut all = Vec::new();
     let mut failed: Option<Error> = None;

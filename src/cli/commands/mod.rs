@@ -16,6 +16,7 @@ mod lock;
 mod make_mirror;
 mod member;
 mod move_leader;
+mod offline;
 mod put;
 mod role;
 mod signals;
@@ -33,11 +34,16 @@ use super::spec::Program;
 /// Runs the command that a path names.
 pub(super) fn run(path: &[&str], context: Context) -> Outcome {
     if context.program == Program::Etcdutl {
-        return match path {
-            ["version"] => version::run(&context),
-            ["snapshot", "status"] => snapshot_status::run(&context),
-            _ => Err(Failure::error(format!("{} is not supported yet", path.join(" ")))),
-        };
+        if path == ["version"] {
+            return version::run(&context);
+        }
+        let unknown = || Err(Failure::error(format!("{} is not supported yet", path.join(" "))));
+        return offline::run(path, &context).unwrap_or_else(unknown);
+    }
+    if context.program == Program::Rusd
+        && let Some(outcome) = offline::run(path, &context)
+    {
+        return outcome;
     }
     match path {
         ["version"] => return version::run(&context),

@@ -24,7 +24,7 @@ pub(super) async fn save(mut context: Context) -> Outcome {
         return Err(Failure::arguments("snapshot save expects one argument <filename>"));
     }
     let path = context.arg(0);
-    let config = context.config()?;
+    let config = context.config().await?;
     config.tls.validate().map_err(Failure::arguments)?;
     let deadline = match context.flags.changed("command-timeout") {
         true => context.deadline(),

@@ -1,17 +1,19 @@
 //! `snapshot status`: what a snapshot file holds, after a check of all its pages.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::path::Path;
 
 use prost::Message as _;
 use serde_json::json;
 
-use crate::bbolt::{Error, Item, Reader};
+use crate::bbolt;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
 use crate::cli::go;
 use crate::cli::table::table;
+use crate::node::{InstallError, Seen};
+use crate::offline::Archive;
 use crate::pb::KeyValue;
 
 const HEADER: [&str; 5] = ["hash", "revision", "total keys", "total size", "version"];
@@ -33,17 +35,14 @@ pub(super) fn run(context: &Context) -> Outcome {
     let Some(format) = Format::parse(context.flags.string("write-out")) else {
         return Err(Failure::new(Exit::BadFeature, "unsupported output format"));
     };
-    let file = File::open(&path).map_err(|error| {
-        let text = error.to_string();
-        let reason = text.split(" (os error").next().unwrap_or_default().to_lowercase();
-        Failure::error(format!("stat {path}: {reason}"))
-    })?;
-    let status = read(&file).map_err(|error| {
+    let archive = Archive::open(Path::new(&path), "stat").map_err(Failure::error)?;
+    archive.check().map_err(|error| {
         Failure::error(match error {
-            Error::NotBbolt(_) => "invalid database".to_owned(),
+            bbolt::Error::NotBbolt(_) => "invalid database".to_owned(),
             other => format!("snapshot file integrity check failed. 1 errors found.\n{other}"),
         })
     })?;
+    let status = read(&archive).map_err(Failure::error)?;
     let Status { hash, revision, keys, size, version } = &status;
     let cells = vec![
         format!("{hash:x}"),
@@ -72,37 +71,26 @@ pub(super) fn run(context: &Context) -> Outcome {
     Ok(())
 }
 
-fn read(file: &File) -> Result<Status, Error> {
-    let reader = Reader::open(file)?;
-    reader.check()?;
-    let mut status = Status { size: reader.used_bytes(), ..Status::default() };
-    let mut names = Vec::new();
-    let mut root = reader.cursor(&reader.root());
-    while let Some((name, item)) = root.next()? {
-        match item {
-            Item::Bucket(bucket) => names.push((name.to_vec(), bucket)),
-            Item::Value(_) => return Err(Error::NotBbolt("a pair stands among the buckets")),
-        }
-    }
+fn read(archive: &Archive) -> Result<Status, InstallError> {
+    let mut status = Status { size: archive.file_bytes()?, ..Status::default() };
     let mut alive = HashSet::new();
-    for (name, bucket) in names {
-        status.hash = crc32c::crc32c_append(status.hash, &name);
-        let mut cursor = reader.cursor(&bucket);
-        while let Some((key, item)) = cursor.next()? {
-            let value = match item {
-                Item::Value(value) => value,
-                Item::Bucket(_) => &[],
-            };
-            status.hash = crc32c::crc32c_append(crc32c::crc32c_append(status.hash, key), value);
-            match name.as_slice() {
-                b"key" => status.count(key, value, &mut alive),
-                b"meta" if key == b"storageVersion" => {
-                    status.version = String::from_utf8_lossy(value).into_owned();
-                }
-                _ => {}
+    archive.source().walk(|seen| {
+        let (bucket, key, value) = match seen {
+            Seen::Bucket(name) => {
+                status.hash = crc32c::crc32c_append(status.hash, name);
+                return;
             }
+            Seen::Pair { bucket, key, value } => (bucket, key, value),
+        };
+        status.hash = crc32c::crc32c_append(crc32c::crc32c_append(status.hash, key), value);
+        match bucket {
+            b"key" => status.count(key, value, &mut alive),
+            b"meta" if key == b"storageVersion" => {
+                status.version = String::from_utf8_lossy(value).into_owned();
+            }
+            _ => {}
         }
-    }
+    })?;
     status.keys = alive.len();
     Ok(status)
 }

@@ -188,6 +188,7 @@ fn config_of(id: u64, dir: &Path) -> Config {
         applied: 0,
         applied_term: 0,
         conf_state: ConfState::default(),
+        snapshot_count: 10_000,
         catch_up_entries: 1000,
         log: Options { segment_bytes: 1 << 20, fill_ahead: false },
     }

@@ -62,7 +62,7 @@ fn plan(context: &Context) -> Result<Plan, Failure> {
 }
 
 async fn measure(context: &mut Context, plan: Plan) -> Outcome {
-    let config = context.config()?;
+    let config = context.config().await?;
     let json = context.flags.string("output") == "json";
     let other = context.flags.string("compare").to_string();
     if other.is_empty() {

@@ -1,0 +1,233 @@
+//! etcdutl's commands: a stopped member's directory, or a snapshot file.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::snapshot_status;
+use crate::cli::context::Context;
+use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::format::Format;
+use crate::cli::spec::Program;
+use crate::cli::table::table;
+use crate::mvcc::KeyValueHash;
+use crate::node::InstallError;
+use crate::offline::{self, Archive, Error, Import, Imported, Place, Restore};
+use crate::server;
+use crate::store;
+
+/// How often a lock that another process holds is tried.
+const LOCK_RETRY: Duration = Duration::from_millis(100);
+
+/// Runs the command of these words; none if there is no such one.
+pub(super) fn run(path: &[&str], context: &Context) -> Option<Outcome> {
+    Some(match path {
+        ["snapshot", "status"] => snapshot_status::run(context),
+        ["snapshot", "restore"] => restore(context),
+        ["hashkv"] => hash_kv(context),
+        ["migrate"] => migrate(context),
+        ["import"] => import(context),
+        ["export"] => export(context),
+        _ => return None,
+    })
+}
+
+/// Waits for a directory in use, as long as `--timeout` says; 0 is for ever. Under rusd's own name
+/// the flag is `--command-timeout`.
+fn patiently<T>(
+    context: &Context,
+    mut attempt: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Failure> {
+    let flag = if context.program == Program::Etcdutl { "timeout" } else { "command-timeout" };
+    let patience = context.flags.duration(flag);
+    let mut waited = Duration::ZERO;
+    loop {
+        match attempt() {
+            Err(Error::Store(store::Error::Locked { .. }))
+                if patience.is_zero() || waited < patience =>
+            {
+                std::thread::sleep(LOCK_RETRY);
+                waited += LOCK_RETRY;
+            }
+            outcome => return outcome.map_err(Failure::error),
+        }
+    }
+}
+
+/// The console form of zap, in which etcdutl logs.
+fn log(context: &Context, caller: &str, message: &str, fields: &serde_json::Value) {
+    let time = crate::client::timestamp(crate::clock::Clock::unix_nanos(&*context.clock));
+    let seconds = time.split('.').next().unwrap_or_default();
+    context.printer.err(format!("{seconds}Z\tinfo\t{caller}\t{message}\t{fields}\n"));
+}
+
+fn restore(context: &Context) -> Outcome {
+    if context.args.len() != 1 {
+        return Err(Failure::arguments("snapshot restore requires exactly one argument"));
+    }
+    let text = |name| context.flags.string(name);
+    let bump: i64 = context.flags.int("bump-revision");
+    let is_marked = context.flags.bool("mark-compacted");
+    let bumps = context.flags.string("bump-revision") != "0";
+    if bumps && !is_marked {
+        return Err(Failure::arguments("--mark-compacted required if --revision-bump > 0"));
+    }
+    if bumps && bump <= 0 {
+        return Err(Failure::error("the revision would be too large"));
+    }
+    // Names in the URLs may have to be looked up.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let cluster = runtime
+        .map_err(Failure::error)?
+        .block_on(server::first_cluster(
+            text("name"),
+            text("initial-cluster"),
+            text("initial-advertise-peer-urls"),
+        ))
+        .map_err(Failure::error)?;
+    let data_dir = match text("data-dir") {
+        "" => PathBuf::from(format!("{}.etcd", text("name"))),
+        dir => PathBuf::from(dir),
+    };
+    let wal_dir = Some(text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let snapshot = context.arg(0);
+    let restore = Restore {
+        snapshot: Path::new(&snapshot),
+        place: Place { data_dir: &data_dir, wal_dir: wal_dir.as_deref() },
+        name: text("name"),
+        cluster: &cluster,
+        token: text("initial-cluster-token"),
+        skip_hash_check: context.flags.bool("skip-hash-check"),
+        bump_revision: bumps.then_some(bump),
+    };
+    let fields = serde_json::json!({
+        "path": snapshot,
+        "wal-dir": wal_dir.clone().unwrap_or_else(|| data_dir.join("member/wal")),
+        "data-dir": data_dir,
+    });
+    restore.place.check().map_err(Failure::error)?;
+    log(context, "snapshot/v3_snapshot.go:306", "restoring snapshot", &fields);
+    restore.run().map_err(Failure::error)?;
+    log(context, "snapshot/v3_snapshot.go:332", "restored snapshot", &fields);
+    Ok(())
+}
+
+fn import(context: &Context) -> Outcome {
+    let path = |name: &str| Some(context.flags.string(name)).filter(|dir| !dir.is_empty());
+    let (Some(from), Some(data_dir)) = (path("from-data-dir"), path("data-dir")) else {
+        return Err(Failure::arguments("import requires --from-data-dir and --data-dir"));
+    };
+    let place = Place { data_dir: Path::new(data_dir), wal_dir: path("wal-dir").map(Path::new) };
+    let from_wal = path("from-wal-dir").map(Path::new);
+    let import = Import { from: Path::new(from), from_wal, place };
+    let Imported { member_id, cluster_id, applied, last, revision, hash } =
+        import.run().map_err(Failure::error)?;
+    let line = |text: String| context.printer.line(text);
+    line(format!("Imported member {member_id:x} of cluster {cluster_id:x} into {data_dir}"));
+    line(format!("etcd's file: all pages sound, revision {revision}, HashKV {hash}"));
+    line(format!(
+        "log: all records sound, entries up to {last}, of which the {} after {applied} are applied \
+         by the first start",
+        last - applied
+    ));
+    Ok(())
+}
+
+fn export(context: &Context) -> Outcome {
+    if context.args.len() != 1 {
+        return Err(Failure::arguments("export requires exactly one argument"));
+    }
+    let (data_dir, to) = (PathBuf::from(context.flags.string("data-dir")), context.arg(0));
+    let wal_dir = Some(context.flags.string("wal-dir")).filter(|dir| !dir.is_empty());
+    let wal_dir = wal_dir.map(Path::new);
+    let bytes = patiently(context, || offline::export(&data_dir, wal_dir, Path::new(&to)))?;
+    let archive = Archive::open(Path::new(&to), "open").map_err(Failure::error)?;
+    archive.check_hash().map_err(Failure::error)?;
+    let KeyValueHash { hash, revision, .. } = archive.hash_kv(0).map_err(Failure::error)?;
+    context.printer.line(format!("Exported {} to {to}", data_dir.display()));
+    context.printer.line(format!(
+        "{bytes} bytes, read again: SHA-256 and all pages sound, revision {revision}, HashKV {hash}"
+    ));
+    Ok(())
+}
+
+fn hash_kv(context: &Context) -> Outcome {
+    if context.args.len() != 1 {
+        return Err(Failure::arguments("hashkv command requires exactly one argument"));
+    }
+    let Some(format) = Format::parse(context.flags.string("write-out")) else {
+        return Err(Failure::new(Exit::BadFeature, "unsupported output format"));
+    };
+    let path = context.arg(0);
+    let archive = patiently(context, || Archive::open(Path::new(&path), "stat"))?;
+    let found = archive.hash_kv(context.flags.int("rev")).map_err(|error| match error {
+        InstallError::Bbolt(crate::bbolt::Error::NotBbolt(_)) => Failure::error("invalid database"),
+        error => Failure::error(error),
+    })?;
+    let KeyValueHash { hash, revision, compact_revision } = found;
+    context.printer.out(match format {
+        Format::Simple => format!("{hash}, {revision}, {compact_revision}\n"),
+        Format::Table => table(
+            &["hash", "hash revision", "compact revision"],
+            &[vec![hash.to_string(), revision.to_string(), compact_revision.to_string()]],
+        ),
+        Format::Fields => format!(
+            "\"Hash\" : {hash}\n\"Hash revision\" : {revision}\n\
+             \"Compact revision\" : {compact_revision}\n"
+        ),
+        Format::Json => format!(
+            "{{\"hash\":{hash},\"hashRevision\":{revision},\
+             \"compactRevision\":{compact_revision}}}\n"
+        ),
+        Format::Protobuf => {
+            let text = "protobuf not supported as output format";
+            return Err(Failure::new(Exit::BadFeature, text));
+        }
+    });
+    Ok(())
+}
+
+/// Major and minor of a version that was asked for.
+fn parse_target(text: &str) -> Result<(u32, u32), Failure> {
+    let parts: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
+    let Some([major, minor]) = parts.as_deref() else {
+        let text = format!("wrong target version format, expected \"X.Y\", got {text:?}");
+        return Err(Failure::arguments(text));
+    };
+    if (*major, *minor) < (3, 5) {
+        let text = format!("target version {text:?} not supported. Minimal \"3.5\"");
+        return Err(Failure::arguments(text));
+    }
+    Ok((*major, *minor))
+}
+
+/// etcd knows the storage schemas of these; the last is this server's.
+const STORAGE_MINORS: std::ops::RangeInclusive<u32> = 5..=7;
+
+fn migrate(context: &Context) -> Outcome {
+    let target = parse_target(context.flags.string("target-version"))?;
+    let data_dir = PathBuf::from(context.flags.string("data-dir"));
+    let found = patiently(context, || offline::storage_version(&data_dir))?;
+    // Before 3.6 nothing was noted.
+    let current = found.as_deref().and_then(minor_of).unwrap_or((3, 5));
+    let shown = |(major, minor): (u32, u32)| format!("{major}.{minor}.0");
+    if current == target {
+        let fields = serde_json::json!({ "storage-version": shown(target) });
+        log(context, "schema/migration.go:43", "storage version up-to-date", &fields);
+        return Ok(());
+    }
+    if (target.0 != 3 || !STORAGE_MINORS.contains(&target.1)) && !context.flags.bool("force") {
+        let text = format!("version {:?} is not supported", shown(target));
+        return Err(Failure::error(format!("cannot create migration plan: {text}")));
+    }
+    let version = shown(target);
+    let stored = (target != (3, 5)).then_some(version.as_str());
+    patiently(context, || offline::migrate(&data_dir, stored))?;
+    let fields = serde_json::json!({ "new-storage-version": version });
+    log(context, "schema/migration.go:65", "updated storage version", &fields);
+    Ok(())
+}
+
+fn minor_of(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??))
+}

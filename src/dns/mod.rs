@@ -1,0 +1,162 @@
+//! SRV records: which hosts and ports a domain names for a service.
+//!
+//! ```text
+//!   lookup(etcd-server, example.org) ─► _etcd-server._tcp.example.org. ─► each name server in turn
+//!                                       and with each search suffix       UDP; TCP if it was cut
+//! ```
+//!
+//! Only this kind of record is asked for here, since the system's library does not offer it; hosts
+//! are resolved as everywhere else. The name servers are those of `resolv.conf`. What is left out:
+//! EDNS, caching, DNSSEC, and following an alias that the server does not follow itself. Answers
+//! come from the network: every length and pointer in them is checked, and what does not match the
+//! question is passed over until the time is up.
+
+mod conf;
+mod message;
+
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+
+use crate::clock::{self, Clock};
+use crate::limits;
+use conf::Conf;
+pub use message::Service;
+use message::{Answer, Reply};
+
+/// Why there are no records; its text is Go's, which operators know from etcd.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("lookup {0}: no such host")]
+    NotFound(String),
+    #[error("lookup {name} on {server}: {why}")]
+    Failed { name: String, server: SocketAddr, why: String },
+    #[error("lookup {0}: no name server is known")]
+    NoServer(String),
+}
+
+/// Asks name servers.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    conf: Conf,
+}
+
+/// The variable that names another file than the system's, for tests and for machines whose file is
+/// not meant for servers. A name server in it may have a port.
+pub const VARIABLE: &str = "RUSD_RESOLV_CONF";
+const SYSTEM: &str = "/etc/resolv.conf";
+
+/// What kept one server from answering.
+enum Unanswered {
+    Io(io::Error),
+    Timeout,
+    /// It says that it could not, or will not.
+    Refused(u8),
+}
+
+impl Resolver {
+    /// As the system's file or another one says; without one there is a server on this machine.
+    pub fn new(other: Option<OsString>) -> Self {
+        let path = other.unwrap_or_else(|| SYSTEM.into());
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        Self { conf: Conf::parse(&text) }
+    }
+
+    /// The records of `_service._tcp.domain`, by their priority.
+    pub async fn services(
+        &self,
+        clock: &dyn Clock,
+        service: &str,
+        domain: &str,
+    ) -> Result<Vec<Service>, Error> {
+        let shown = format!("_{service}._tcp.{domain}");
+        // Nobody owns names below this one, so nobody needs to be asked.
+        if domain.trim_end_matches('.').rsplit('.').next() == Some("invalid") {
+            return Err(Error::NotFound(shown));
+        }
+        let mut worst = Error::NotFound(shown.clone());
+        for name in self.conf.names(&shown) {
+            match self.ask(clock, &shown, &name).await {
+                Ok(mut services) if !services.is_empty() => {
+                    services.sort_by_key(|service| service.priority);
+                    return Ok(services);
+                }
+                Ok(_) | Err(Error::NotFound(_)) => {}
+                Err(error) => worst = error,
+            }
+        }
+        Err(worst)
+    }
+
+    /// Each server in turn, and all of them again, until one knows.
+    async fn ask(&self, clock: &dyn Clock, shown: &str, name: &str) -> Result<Vec<Service>, Error> {
+        let mut worst = Error::NoServer(shown.to_owned());
+        for _ in 0..self.conf.attempts {
+            for server in &self.conf.servers {
+                let id = u16::try_from(clock.random() & 0xffff).unwrap_or_default();
+                let Some(question) = message::question(id, name) else {
+                    return Err(Error::NotFound(shown.to_owned()));
+                };
+                let asked = exchange(*server, &question);
+                let limit = self.conf.timeout;
+                let answered = clock::timeout(clock, limit, asked).await;
+                let why = match answered.unwrap_or(Err(Unanswered::Timeout)) {
+                    Ok(Answer::Services(services)) => return Ok(services),
+                    Ok(Answer::NoSuchName) => return Err(Error::NotFound(shown.to_owned())),
+                    Err(Unanswered::Io(error)) => error.to_string(),
+                    Err(Unanswered::Timeout) => format!("no answer in {limit:?}"),
+                    Err(Unanswered::Refused(code)) => {
+                        format!("server misbehaving (response code {code})")
+                    }
+                };
+                worst = Error::Failed { name: shown.to_owned(), server: *server, why };
+            }
+        }
+        Err(worst)
+    }
+}
+
+/// One question to one server; by TCP if the answer does not fit a datagram.
+async fn exchange(server: SocketAddr, question: &[u8]) -> Result<Answer, Unanswered> {
+    let from: SocketAddr =
+        if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = UdpSocket::bind(from).await.map_err(Unanswered::Io)?;
+    socket.connect(server).await.map_err(Unanswered::Io)?;
+    socket.send(question).await.map_err(Unanswered::Io)?;
+    let mut buffer = [0; limits::DNS_DATAGRAM_BYTES_MAX];
+    loop {
+        let length = socket.recv(&mut buffer).await.map_err(Unanswered::Io)?;
+        match message::read(question, &buffer[..length]) {
+            Some(Reply::Answer(answer)) => return Ok(answer),
+            Some(Reply::Refused(code)) => return Err(Unanswered::Refused(code)),
+            Some(Reply::Cut) => return exchange_by_stream(server, question).await,
+            // Not an answer to this question: somebody guesses, or a late one.
+            None => {}
+        }
+    }
+}
+
+async fn exchange_by_stream(server: SocketAddr, question: &[u8]) -> Result<Answer, Unanswered> {
+    let read = async {
+        let mut stream = TcpStream::connect(server).await?;
+        let length = u16::try_from(question.len()).unwrap_or(u16::MAX);
+        stream.write_all(&length.to_be_bytes()).await?;
+        stream.write_all(question).await?;
+        let length = usize::from(stream.read_u16().await?);
+        let mut buffer = vec![0; length];
+        stream.read_exact(&mut buffer).await?;
+        Ok(buffer)
+    };
+    let answer = read.await.map_err(Unanswered::Io)?;
+    match message::read(question, &answer) {
+        Some(Reply::Answer(answer)) => Ok(answer),
+        Some(Reply::Refused(code)) => Err(Unanswered::Refused(code)),
+        _ => Err(Unanswered::Io(io::Error::other("malformed answer"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

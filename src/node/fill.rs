@@ -1,0 +1,191 @@
+//! A generation of the store, filled with a state that is somewhere else.
+
+use std::fs::File;
+
+use bytes::Bytes;
+
+use super::install::{InstallError, refused};
+use super::snapshot::{KEY_BUCKET, etcd_buckets, row_key};
+use crate::bbolt::{Item, Reader};
+use crate::limits::SNAPSHOT_BUILD_BYTES;
+use crate::store::{Bucket, Building, Frozen, Row, schema};
+use crate::types::Revision;
+
+/// Where a state comes from.
+pub enum Source<'a> {
+    /// etcd's snapshot file, all of whose pages are checked first.
+    File(&'a File),
+    /// Another store.
+    Store(&'a Frozen),
+}
+
+/// What is met on a walk.
+pub enum Seen<'a> {
+    Bucket(&'a [u8]),
+    Pair { bucket: &'a [u8], key: &'a [u8], value: &'a [u8] },
+}
+
+impl Source<'_> {
+    /// Copies everything.
+    pub fn fill(&self, building: &mut Building) -> Result<(), InstallError> {
+        match self {
+            Self::File(file) => from_file(file, building),
+            Self::Store(frozen) => {
+                for bucket in Bucket::ALL {
+                    building.pairs(bucket, frozen.bucket(bucket))?;
+                }
+                let mut batch = Batch::default();
+                self.rows(|row| batch.add(row, building))?;
+                batch.end(building)
+            }
+        }
+    }
+
+    /// The value under a key of a small bucket.
+    pub fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Vec<u8>>, InstallError> {
+        let file = match self {
+            Self::Store(frozen) => return Ok(frozen.get(bucket, key).map(<[u8]>::to_vec)),
+            Self::File(file) => file,
+        };
+        let reader = Reader::open(file)?;
+        let Some(found) = reader.bucket(bucket.name().as_bytes())? else { return Ok(None) };
+        let mut cursor = reader.cursor(&found);
+        while let Some((found, item)) = cursor.next()? {
+            match item {
+                Item::Value(value) if found == key => return Ok(Some(value.to_vec())),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Shows everything as etcd's file has it, in its order.
+    pub fn walk(&self, mut each: impl FnMut(Seen<'_>)) -> Result<(), InstallError> {
+        match self {
+            Self::File(file) => {
+                let reader = Reader::open(file)?;
+                let (mut root, mut found) = (reader.cursor(&reader.root()), Vec::new());
+                while let Some((name, item)) = root.next()? {
+                    let Item::Bucket(bucket) = item else {
+                        return Err(refused("a pair stands among the buckets"));
+                    };
+                    found.push((name.to_vec(), bucket));
+                }
+                for (name, bucket) in found {
+                    each(Seen::Bucket(&name));
+                    let mut cursor = reader.cursor(&bucket);
+                    while let Some((key, item)) = cursor.next()? {
+                        let value = if let Item::Value(value) = item { value } else { &[] };
+                        each(Seen::Pair { bucket: &name, key, value });
+                    }
+                }
+            }
+            Self::Store(frozen) => {
+                for (name, bucket) in etcd_buckets() {
+                    each(Seen::Bucket(name.as_bytes()));
+                    let Some(bucket) = bucket else {
+                        self.rows(|row| {
+                            let (key, len) = row_key(row.rev, row.tombstone);
+                            let (bucket, key, value) = (name.as_bytes(), &key[..len], &row.kv);
+                            each(Seen::Pair { bucket, key, value });
+                            Ok(())
+                        })?;
+                        continue;
+                    };
+                    for (key, value) in frozen.bucket(bucket) {
+                        each(Seen::Pair { bucket: name.as_bytes(), key, value });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows all rows in order of their revisions.
+    pub fn rows(
+        &self,
+        mut each: impl FnMut(Row) -> Result<(), InstallError>,
+    ) -> Result<(), InstallError> {
+        match self {
+            Self::File(file) => {
+                let reader = Reader::open(file)?;
+                let Some(rows) = reader.bucket(KEY_BUCKET.as_bytes())? else { return Ok(()) };
+                let mut cursor = reader.cursor(&rows);
+                while let Some((key, item)) = cursor.next()? {
+                    let Item::Value(value) = item else {
+                        return Err(refused("a row is a bucket"));
+                    };
+                    let row = parse_row(key, value);
+                    let key = key.escape_ascii();
+                    each(row.ok_or_else(|| refused(format!("{key} is no key of a row")))?)?;
+                }
+            }
+            Self::Store(frozen) => {
+                let mut from = Revision::default();
+                loop {
+                    let rows = frozen.rows(from)?;
+                    let Some(last) = rows.last() else { break };
+                    from = Revision::new(last.rev.main, last.rev.sub + 1);
+                    rows.into_iter().try_for_each(&mut each)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows on their way into one commit.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<Row>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn add(&mut self, row: Row, building: &mut Building) -> Result<(), InstallError> {
+        self.bytes += row.kv.len() + size_of::<Row>();
+        self.rows.push(row);
+        if self.bytes >= SNAPSHOT_BUILD_BYTES { self.end(building) } else { Ok(()) }
+    }
+
+    fn end(&mut self, building: &mut Building) -> Result<(), InstallError> {
+        building.rows(&self.rows)?;
+        self.bytes = 0;
+        self.rows.clear();
+        Ok(())
+    }
+}
+
+fn from_file(file: &File, building: &mut Building) -> Result<(), InstallError> {
+    let reader = Reader::open(file)?;
+    reader.check()?;
+    for name in ["meta", KEY_BUCKET] {
+        if reader.bucket(name.as_bytes())?.is_none() {
+            return Err(refused(format!("it has no bucket {name}")));
+        }
+    }
+    for bucket in Bucket::ALL {
+        let Some(found) = reader.bucket(bucket.name().as_bytes())? else { continue };
+        let (mut cursor, mut pairs) = (reader.cursor(&found), Vec::new());
+        while let Some((key, item)) = cursor.next()? {
+            let Item::Value(value) = item else {
+                return Err(refused(format!("bucket {} holds a bucket", bucket.name())));
+            };
+            pairs.push((key.to_vec(), value.to_vec()));
+        }
+        building.pairs(bucket, &pairs)?;
+    }
+    let mut batch = Batch::default();
+    Source::File(file).rows(|row| batch.add(row, building))?;
+    batch.end(building)
+}
+
+fn parse_row(key: &[u8], value: &[u8]) -> Option<Row> {
+    let tombstone = match key {
+        [_, .., b't'] if key.len() == 18 => true,
+        _ if key.len() == 17 => false,
+        _ => return None,
+    };
+    let rev = schema::revision_parse(&key[..17]).filter(|rev| rev.main > 0 && rev.sub >= 0)?;
+    Some(Row { rev, tombstone, kv: Bytes::copy_from_slice(value) })
+}

@@ -1,0 +1,125 @@
+//! A state at rest: etcd's file, or a stopped member's directory.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Error;
+use crate::bbolt;
+use crate::clock::SystemClock;
+use crate::mvcc::KeyValueHash;
+use crate::node::{self, InstallError, Snapshot, Source};
+use crate::store::{self, Bucket, DirLock, Frozen, Options, Store, schema};
+
+/// Where etcd keeps its file within a data directory. Scripts name it, so for rusd's directories it
+/// stands for the store that is there instead.
+const ETCD_FILE: &str = "member/snap/db";
+
+/// rusd's store within a data directory.
+const DB: &str = "member/db";
+
+pub enum Archive {
+    File(File),
+    Member { frozen: Box<Frozen>, store: Box<Store>, lock: DirLock },
+}
+
+impl Archive {
+    /// Opens a snapshot file, etcd's `member/snap/db`, or rusd's data directory under that name or
+    /// its own. `verb` begins the error about a file that cannot be opened.
+    pub fn open(path: &Path, verb: &'static str) -> Result<Self, Error> {
+        if let Some(data_dir) = member_of(path) {
+            return Self::open_member(&data_dir, None);
+        }
+        let file = File::open(path).map_err(Error::io(verb, path))?;
+        let is_dir = file.metadata().map_err(Error::io(verb, path))?.is_dir();
+        if is_dir {
+            Err(Error::Missing { path: path.join(ETCD_FILE) })
+        } else {
+            Ok(Self::File(file))
+        }
+    }
+
+    /// Opens a data directory, whose log may be elsewhere.
+    pub fn open_member(data_dir: &Path, wal_dir: Option<&Path>) -> Result<Self, Error> {
+        if !data_dir.join(DB).is_dir() {
+            return Err(Error::Missing { path: data_dir.join(DB) });
+        }
+        // Not all that was acknowledged may be in the store.
+        node::settle(data_dir, wal_dir)?;
+        let lock = store::lock(data_dir)?;
+        let mut options = Options::new(Arc::new(SystemClock::new()));
+        (options.committer, options.reserve_bytes) = (false, 0);
+        let (store, _) = Store::open(&data_dir.join(DB), options)?;
+        let frozen = Box::new(store.freeze()?);
+        Ok(Self::Member { frozen, store: Box::new(store), lock })
+    }
+
+    pub fn source(&self) -> Source<'_> {
+        match self {
+            Self::File(file) => Source::File(file),
+            Self::Member { frozen, .. } => Source::Store(frozen),
+        }
+    }
+
+    /// Compares the SHA-256 behind a file. Directories have none, as etcd's have none.
+    pub fn check_hash(&self) -> Result<(), Error> {
+        let Self::File(file) = self else { return Err(Error::NoHash) };
+        match bbolt::trailer(file)? {
+            None => Err(Error::NoHash),
+            Some(trailer) if trailer.is_right() => Ok(()),
+            Some(bbolt::Trailer { expected, found }) => Err(Error::Hash { expected, found }),
+        }
+    }
+
+    /// Length of the snapshot file without the hash behind it.
+    pub fn file_bytes(&self) -> Result<u64, InstallError> {
+        match self {
+            Self::File(file) => Ok(bbolt::Reader::open(file)?.used_bytes()),
+            Self::Member { store, .. } => Ok(Snapshot::new(store)?.file_bytes()),
+        }
+    }
+
+    /// Walks a file, of which nothing is believed before.
+    pub fn check(&self) -> Result<(), bbolt::Error> {
+        match self {
+            Self::File(file) => bbolt::Reader::open(file)?.check(),
+            Self::Member { .. } => Ok(()),
+        }
+    }
+
+    /// HashKV at a revision, or at 0 of everything.
+    pub fn hash_kv(&self, revision: i64) -> Result<KeyValueHash, InstallError> {
+        self.check()?;
+        node::hash_kv(&self.source(), revision)
+    }
+}
+
+/// rusd's data directory that a path means.
+fn member_of(path: &Path) -> Option<PathBuf> {
+    let data_dir = match path.ends_with(ETCD_FILE) {
+        true if !path.exists() => path.ancestors().nth(3)?,
+        true => return None,
+        false => path,
+    };
+    data_dir.join(DB).is_dir().then(|| data_dir.to_path_buf())
+}
+
+/// The storage version of a stopped member, and none if it is older than 3.6.
+pub fn storage_version(data_dir: &Path) -> Result<Option<String>, Error> {
+    let path = data_dir.join(ETCD_FILE);
+    if member_of(&path).is_none() {
+        return Err(Error::Missing { path });
+    }
+    let version = Archive::open(&path, "open")?
+        .source()
+        .get(Bucket::Meta, schema::STORAGE_VERSION)?
+        .map(|version| String::from_utf8_lossy(&version).into_owned());
+    Ok(version)
+}
+
+/// Sets a stopped member's storage version, or with none removes it.
+pub fn migrate(data_dir: &Path, version: Option<&str>) -> Result<(), Error> {
+    let _lock = store::lock(data_dir)?;
+    let (db, version) = (data_dir.join(DB), version.map(str::as_bytes));
+    Ok(store::amend(&db, Bucket::Meta, schema::STORAGE_VERSION, version)?)
+}

@@ -1,0 +1,134 @@
+//! A stopped etcd member made into a rusd member with the same ids, and the way back.
+//!
+//! The store is filled from etcd's file. The log is taken over as it is, since its format is the
+//! same: what etcd had logged and not yet applied to its file, this member applies when it starts.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest, Sha256};
+
+use super::{Archive, Error, Place, place};
+use crate::clock::SystemClock;
+use crate::node::{self, Source};
+use crate::raft::log::SystemDisk;
+use crate::store::Options;
+
+/// A data directory of etcd 3.5 or newer, at rest.
+pub struct Import<'a> {
+    pub from: &'a Path,
+    /// None: within the data directory.
+    pub from_wal: Option<&'a Path>,
+    pub place: Place<'a>,
+}
+
+/// What was found and checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Imported {
+    pub member_id: u64,
+    pub cluster_id: u64,
+    /// Last entry that was part of etcd's file.
+    pub applied: u64,
+    /// Last entry of the log.
+    pub last: u64,
+    pub revision: i64,
+    pub hash: u32,
+}
+
+impl Import<'_> {
+    /// All of it or nothing. etcd's directory is only read.
+    pub fn run(&self) -> Result<Imported, Error> {
+        self.place.check()?;
+        let path = self.from.join("member/snap/db");
+        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::InUse { path }),
+            Err(errno) => return Err(Error::io("lock", &path)(errno.into())),
+        }
+        let wal = self.from_wal.map_or_else(|| self.from.join("member/wal"), Path::to_path_buf);
+        let found = Archive::File(file);
+        let hash = found.hash_kv(0)?;
+        let Archive::File(file) = &found else { return Err(Error::Missing { path }) };
+        let adopted = self.place.make(|db, log| {
+            copy_log(&wal, log)?;
+            let mut options = Options::new(Arc::new(SystemClock::new()));
+            options.reserve_bytes = 0;
+            Ok(node::adopt(&Source::File(file), db, log, Arc::new(SystemDisk), options)?)
+        })?;
+        let node::Adopted { metadata, applied, last } = adopted;
+        Ok(Imported {
+            member_id: metadata.node_id,
+            cluster_id: metadata.cluster_id,
+            applied,
+            last,
+            revision: hash.revision,
+            hash: hash.hash,
+        })
+    }
+}
+
+/// Copies the segments, durably.
+fn copy_log(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::create_dir(to).map_err(Error::io("mkdir", to))?;
+    let private = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(to, private).map_err(Error::io("chmod", to))?;
+    for entry in fs::read_dir(from).map_err(Error::io("open", from))? {
+        let source = entry.map_err(Error::io("read", from))?.path();
+        if source.extension().is_none_or(|extension| extension != "wal") {
+            continue;
+        }
+        let target = to.join(source.file_name().unwrap_or_default());
+        let copy = || -> io::Result<()> {
+            fs::copy(&source, &target)?;
+            File::open(&target)?.sync_all()
+        };
+        copy().map_err(Error::io("copy", &source))?;
+    }
+    place::sync(to)
+}
+
+/// Writes a stopped member's state as etcd's snapshot file, of which etcdutl makes a member of
+/// etcd. The file appears when it is complete and synced; its length is returned.
+pub fn export(data_dir: &Path, wal_dir: Option<&Path>, to: &Path) -> Result<u64, Error> {
+    if to.exists() {
+        let source = io::ErrorKind::AlreadyExists.into();
+        return Err(Error::Io { verb: "write", path: to.to_path_buf(), source });
+    }
+    let archive = Archive::open_member(data_dir, wal_dir)?;
+    let Archive::Member { store, .. } = &archive else {
+        return Err(Error::Missing { path: data_dir.to_path_buf() });
+    };
+    let part = PathBuf::from(format!("{}.part", to.display()));
+    let written = write_snapshot(store, &part).and_then(|bytes| {
+        fs::rename(&part, to).map_err(Error::io("rename", &part))?;
+        let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+        place::sync(parent.unwrap_or(Path::new(".")))?;
+        Ok(bytes)
+    });
+    if written.is_err() {
+        // It may not have been made.
+        let _ = fs::remove_file(&part);
+    }
+    written
+}
+
+fn write_snapshot(store: &crate::store::Store, part: &Path) -> Result<u64, Error> {
+    let mut snapshot = node::Snapshot::new(store).map_err(node::InstallError::from)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(part).map_err(Error::io("open", part))?;
+    let (mut hasher, mut bytes) = (Sha256::new(), 0);
+    while let Some(piece) = snapshot.next_piece().map_err(node::InstallError::from)? {
+        hasher.update(&piece);
+        bytes += piece.len() as u64;
+        file.write_all(&piece).map_err(Error::io("write", part))?;
+    }
+    file.write_all(&hasher.finalize()).map_err(Error::io("write", part))?;
+    file.sync_all().map_err(Error::io("sync", part))?;
+    Ok(bytes)
+}

@@ -1,0 +1,81 @@
+//! What is done to a state that no member is serving: restored, brought in, taken out, hashed.
+//!
+//! ```text
+//!   snapshot file ──┐                       ┌─► data directory of a new member
+//!                   ├─► Archive (checked) ──┼─► snapshot file
+//!   data directory ─┘                       └─► HashKV, storage version
+//!
+//!   etcd's data directory ──► data directory of the same member
+//! ```
+//!
+//! An [`Archive`] is either etcd's bbolt file or the directory of a stopped rusd member, under its
+//! lock, with everything that its log says is committed applied first. A file is read and never
+//! written: etcd's own tools open it for writing and so spoil its checksum.
+//!
+//! What is made appears under its final name by one rename, when it is complete and synced. An
+//! attempt that fails leaves nothing behind, and one that was killed leaves a directory `restoring`
+//! that the next attempt removes.
+
+mod archive;
+mod import;
+mod place;
+mod restore;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use archive::{Archive, migrate, storage_version};
+pub use import::{Import, Imported, export};
+pub use place::Place;
+pub use restore::Restore;
+
+use crate::{bbolt, node, store};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{verb} {}: {}", path.display(), reason(source))]
+    Io { verb: &'static str, path: PathBuf, source: io::Error },
+    #[error("{}: in use by another process; stop etcd first", path.display())]
+    InUse { path: PathBuf },
+    /// Nothing is there that could be an archive.
+    #[error("stat {}: no such file or directory", path.display())]
+    Missing { path: PathBuf },
+    #[error("data-dir {} not empty or could not be read", quoted(path))]
+    NotEmpty { path: PathBuf },
+    #[error("wal-dir {} exists", quoted(path))]
+    WalExists { path: PathBuf },
+    #[error("couldn't find local name {0:?} in the initial cluster configuration")]
+    NotInCluster(String),
+    #[error("snapshot missing hash but --skip-hash-check=false")]
+    NoHash,
+    #[error("expected sha256 {expected:?}, got {found:?}")]
+    Hash { expected: [u8; 32], found: [u8; 32] },
+    #[error(transparent)]
+    Bbolt(#[from] bbolt::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Install(#[from] node::InstallError),
+    #[error(transparent)]
+    Start(#[from] node::StartError),
+}
+
+impl Error {
+    fn io(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { verb, path, source }
+    }
+}
+
+/// An error's text without its number, as Go writes it.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+fn quoted(path: &Path) -> String {
+    format!("\"{}\"", path.display())
+}

@@ -1,0 +1,44 @@
+//! A snapshot made into a data directory.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Archive, Error, Place};
+use crate::clock::SystemClock;
+use crate::members::Founders;
+use crate::node::Seed;
+use crate::store::Options;
+
+/// One member of a new cluster, from the state of an old one.
+pub struct Restore<'a> {
+    pub snapshot: &'a Path,
+    pub place: Place<'a>,
+    /// This member's name in `cluster`.
+    pub name: &'a str,
+    /// Names and peer URLs of the cluster's first members.
+    pub cluster: &'a [(String, Vec<String>)],
+    pub token: &'a str,
+    pub skip_hash_check: bool,
+    pub bump_revision: Option<i64>,
+}
+
+impl Restore<'_> {
+    /// All of it or nothing: the directory is complete when it appears.
+    pub fn run(&self) -> Result<(), Error> {
+        self.place.check()?;
+        let founders = Founders::new(self.cluster, self.token);
+        let own = founders.named(self.name);
+        let member_id = own.ok_or_else(|| Error::NotInCluster(self.name.to_owned()))?.id;
+        let archive = Archive::open(self.snapshot, "open")?;
+        if !self.skip_hash_check {
+            archive.check_hash()?;
+        }
+        self.place.make(|db, wal| {
+            let seed =
+                Seed { db, wal, founders: &founders, member_id, bump_revision: self.bump_revision };
+            let mut options = Options::new(Arc::new(SystemClock::new()));
+            options.reserve_bytes = 0;
+            Ok(seed.plant(&archive.source(), options)?)
+        })
+    }
+}

@@ -1,0 +1,223 @@
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::mvcc::kv::Pair;
+use crate::node::Snapshot;
+use crate::store::{Bucket, Options, Row, Store, schema};
+use crate::types::Revision;
+
+struct Case {
+    dir: TempDir,
+    cluster: Vec<(String, Vec<String>)>,
+}
+
+impl Case {
+    /// A directory with a snapshot file of three keys.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = Options::new(Arc::new(SystemClock::new()));
+        options.reserve_bytes = 0;
+        let (store, _) = Store::open(&dir.path().join("source"), options).unwrap();
+        for main in 2..5 {
+            let key = [b'a' + u8::try_from(main).unwrap()];
+            let pair = Pair {
+                key: &key,
+                create_revision: main,
+                mod_revision: main,
+                version: 1,
+                value: b"value",
+                lease: 0,
+            };
+            store.push_row(Row {
+                rev: Revision::new(main, 0),
+                tombstone: false,
+                kv: pair.encode(),
+            });
+        }
+        store.put(Bucket::Meta, schema::STORAGE_VERSION.to_vec(), b"3.7.0".to_vec());
+        store.seal(9, 2);
+        store.flush().unwrap();
+        let mut snapshot = Snapshot::new(&store).unwrap();
+        let (mut file, mut hasher) = (Vec::new(), Sha256::new());
+        while let Some(piece) = snapshot.next_piece().unwrap() {
+            hasher.update(&piece);
+            file.extend_from_slice(&piece);
+        }
+        file.extend_from_slice(&hasher.finalize());
+        fs::write(dir.path().join("s.db"), file).unwrap();
+        let cluster = vec![("m1".to_owned(), vec!["http://127.0.0.1:1".to_owned()])];
+        Self { dir, cluster }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn restore(&self, file: &Path, wal_dir: Option<&Path>) -> Result<(), Error> {
+        let restore = Restore {
+            snapshot: file,
+            place: Place { data_dir: &self.path("data"), wal_dir },
+            name: "m1",
+            cluster: &self.cluster,
+            token: "t",
+            skip_hash_check: false,
+            bump_revision: None,
+        };
+        restore.run()
+    }
+
+    /// HashKV of what was restored.
+    fn hash(&self) -> u32 {
+        let (data_dir, wal) = (self.path("data"), self.path("wal"));
+        let archive = match wal.exists() {
+            true => Archive::open_member(&data_dir, Some(&wal)).unwrap(),
+            false => Archive::open(&data_dir.join("member/snap/db"), "stat").unwrap(),
+        };
+        archive.hash_kv(0).unwrap().hash
+    }
+
+    fn file_hash(&self) -> u32 {
+        Archive::open(&self.path("s.db"), "stat").unwrap().hash_kv(0).unwrap().hash
+    }
+}
+
+#[test]
+fn a_damaged_snapshot_leaves_nothing_behind() {
+    let case = Case::new();
+    let whole = fs::read(case.path("s.db")).unwrap();
+    let bad = case.path("bad.db");
+    let flips = (0..whole.len()).step_by(whole.len() / 50).map(|at| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        bytes
+    });
+    let cuts = [0, 31, 32, 512, 4096, 8192 + 32, whole.len() - 512, whole.len() - 32];
+    for bytes in flips.chain(cuts.map(|len| whole[..len].to_vec())) {
+        fs::write(&bad, &bytes).unwrap();
+        assert!(case.restore(&bad, Some(&case.path("wal"))).is_err());
+        assert!(!case.path("data").exists() && !case.path("wal").exists());
+    }
+    case.restore(&case.path("s.db"), Some(&case.path("wal"))).unwrap();
+    assert_eq!(case.hash(), case.file_hash());
+}
+
+#[test]
+fn what_a_killed_restore_left_is_in_nobodys_way() {
+    let case = Case::new();
+    let wal = case.path("wal");
+    let work = case.path("data/restoring");
+    fs::create_dir_all(work.join("db/gen-1")).unwrap();
+    fs::create_dir_all(case.path("data/proxy")).unwrap();
+    fs::create_dir(&wal).unwrap();
+    assert!(matches!(case.restore(&case.path("s.db"), Some(&wal)), Err(Error::WalExists { .. })));
+    File::create(work.join("wal-dir"))
+        .unwrap()
+        .write_all(wal.as_os_str().as_encoded_bytes())
+        .unwrap();
+    case.restore(&case.path("s.db"), Some(&wal)).unwrap();
+    assert_eq!(case.hash(), case.file_hash());
+    assert!(!work.exists() && !case.path("data/member/wal-dir").exists());
+    let again = case.restore(&case.path("s.db"), None);
+    assert!(matches!(again, Err(Error::NotEmpty { .. })));
+    assert_eq!(case.hash(), case.file_hash(), "what was there is untouched");
+}
+
+#[test]
+fn a_bump_continues_history_later_and_compacts_what_was_before() {
+    let case = Case::new();
+    let restore = Restore {
+        snapshot: &case.path("s.db"),
+        place: Place { data_dir: &case.path("data"), wal_dir: None },
+        name: "m1",
+        cluster: &case.cluster,
+        token: "t",
+        skip_hash_check: false,
+        bump_revision: Some(1000),
+    };
+    restore.run().unwrap();
+    let archive = Archive::open(&case.path("data"), "stat").unwrap();
+    let hash = archive.hash_kv(0).unwrap();
+    assert_eq!((hash.revision, hash.compact_revision), (1004, 1004));
+    let mut rows = Vec::new();
+    let walked = archive.source().rows(|row| {
+        rows.push((row.rev.main, row.kv));
+        Ok(())
+    });
+    walked.unwrap();
+    assert_eq!(rows.last(), Some(&(1004, Bytes::new())));
+    drop(archive);
+    assert!(matches!(
+        Archive::open(&case.path("data"), "stat").unwrap().hash_kv(1003),
+        Err(crate::node::InstallError::Mvcc(crate::mvcc::Error::Compacted))
+    ));
+}
+
+#[test]
+fn a_storage_version_is_changed_and_taken_away() {
+    let case = Case::new();
+    case.restore(&case.path("s.db"), None).unwrap();
+    let data = case.path("data");
+    assert_eq!(storage_version(&data).unwrap().as_deref(), Some("3.7.0"));
+    migrate(&data, Some("3.6.0")).unwrap();
+    assert_eq!(storage_version(&data).unwrap().as_deref(), Some("3.6.0"));
+    migrate(&data, None).unwrap();
+    assert_eq!(storage_version(&data).unwrap(), None);
+    assert_eq!(case.hash(), case.file_hash());
+}
+
+/// A member that was killed: entries are in its log and not in its store.
+#[test]
+fn what_only_the_log_holds_is_exported() {
+    let case = Case::new();
+    case.restore(&case.path("s.db"), None).unwrap();
+    let data = case.path("data");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let copy = case.path("copy");
+    runtime.block_on(async {
+        let clock = Arc::new(SystemClock::new());
+        // The store's commits come later than this test ends.
+        let mut config = node::Config::of(&data);
+        config.commit_interval = std::time::Duration::from_secs(3600);
+        let node = node::Node::start(config, clock).unwrap();
+        let put = crate::pb::PutRequest { key: "late".into(), ..Default::default() };
+        let nobody = crate::auth::Credentials::default();
+        while node.propose(&nobody, node::Op::Put(put.clone())).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        copy_dir(&data, &copy);
+        node.stop().await;
+    });
+    let to = case.path("out.db");
+    export(&copy, None, &to).unwrap();
+    let archive = Archive::open(&to, "open").unwrap();
+    archive.check_hash().unwrap();
+    let mut last = Bytes::new();
+    let walked = archive.source().rows(|row| {
+        last = row.kv;
+        Ok(())
+    });
+    walked.unwrap();
+    assert_eq!(Pair::parse(&last).unwrap().key, b"late");
+    assert!(export(&copy, None, &to).is_err(), "nothing is overwritten");
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

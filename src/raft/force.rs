@@ -1,0 +1,89 @@
+//! Making a cluster of one out of a member that has lost the others for good.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
+use raft::eraftpb::{ConfChange, ConfChangeType, Entry, EntryType, HardState};
+use raft::{GetEntriesContext, Storage as _};
+
+use super::log::{self, Batch, Disk};
+use super::store::Store;
+use super::{Config, Error};
+use crate::limits;
+
+const ADD_NODE: i32 = ConfChangeType::AddNode as i32;
+const REMOVE_NODE: i32 = ConfChangeType::RemoveNode as i32;
+const ADD_LEARNER_NODE: i32 = ConfChangeType::AddLearnerNode as i32;
+
+/// Adds the removal of all other members to the log of one that is not running, and declares
+/// everything in it committed. What others had committed last may be known here as received only,
+/// and was perhaps acknowledged, so it stays. Returns the members that will be gone.
+pub fn force_alone(config: &Config, disk: &Arc<dyn Disk>) -> Result<Vec<u64>, Error> {
+    let options = log::Options { fill_ahead: false, ..config.log };
+    let (mut writer, reader, recovered) = log::open(disk, &config.dir, options)?;
+    let (last, mut hard_state) = (recovered.table.last_index(), recovered.hard_state);
+    let term = hard_state.term.max(recovered.table.last_term());
+    let state = config.conf_state.clone();
+    let mut voters: BTreeSet<u64> = state.voters.iter().copied().collect();
+    let mut others: BTreeSet<u64> = voters.iter().chain(&state.learners).copied().collect();
+    let store = Store::new(recovered.table, HardState::default(), state, Some(reader));
+    let mut next = config.applied + 1;
+    while next <= last {
+        let reason = GetEntriesContext::empty(false);
+        let entries = store.entries(next, last + 1, limits::LOG_READ_BYTES, reason)?;
+        for entry in &entries {
+            next = entry.index + 1;
+            if entry.get_entry_type() == EntryType::EntryConfChange {
+                follow(entry, &mut voters, &mut others)?;
+            }
+        }
+    }
+    // Without a voter nothing can ever be committed again, not even its promotion.
+    if !voters.contains(&config.id) {
+        return Err(Error::NoVote(config.id));
+    }
+    others.remove(&config.id);
+    if others.is_empty() {
+        return Ok(Vec::new());
+    }
+    let removals = others.iter().zip(last + 1..);
+    let removals = removals.map(|(id, index)| {
+        let mut change = ConfChange { node_id: *id, ..ConfChange::default() };
+        change.set_change_type(ConfChangeType::RemoveNode);
+        let data = Bytes::from(change.encode_to_vec());
+        let mut entry = Entry { term, index, data, ..Entry::default() };
+        entry.set_entry_type(EntryType::EntryConfChange);
+        entry
+    });
+    let entries: Vec<Entry> = removals.collect();
+    hard_state.term = term;
+    hard_state.commit = last + entries.len() as u64;
+    writer.append(&Batch { snapshot: None, entries, hard_state: Some(hard_state) })?;
+    writer.write()?;
+    writer.sync()?;
+    Ok(others.into_iter().collect())
+}
+
+/// Takes part in what a configuration change does to the membership, refused or not: a removal too
+/// many does no harm.
+fn follow(entry: &Entry, voters: &mut BTreeSet<u64>, all: &mut BTreeSet<u64>) -> Result<(), Error> {
+    let change = ConfChange::decode(entry.data.clone())
+        .map_err(|error| Error::Entry { index: entry.index, what: error.to_string() })?;
+    match change.change_type {
+        ADD_NODE if change.node_id != 0 => {
+            voters.insert(change.node_id);
+            all.insert(change.node_id);
+        }
+        ADD_LEARNER_NODE => {
+            all.insert(change.node_id);
+        }
+        REMOVE_NODE => {
+            voters.remove(&change.node_id);
+            all.remove(&change.node_id);
+        }
+        _ => {}
+    }
+    Ok(())
+}

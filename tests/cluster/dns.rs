@@ -1,0 +1,88 @@
+//! Members and clients that find each other by SRV records, from a name server within the test.
+
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::fixture::{Cluster, Member, put};
+
+/// Answers a question whose first label it knows with one record a port, any other with "no such
+/// name".
+fn name_server(records: Vec<(&'static str, Vec<u16>)>) -> u16 {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let mut answer = buffer[..length].to_vec();
+            let label = &buffer[13..13 + usize::from(buffer[12])];
+            let known = records.iter().find(|(name, _)| name.as_bytes() == label);
+            let ports = known.map_or(&[][..], |(_, ports)| ports);
+            (answer[2], answer[3]) = (0x81, if known.is_some() { 0x80 } else { 0x83 });
+            answer[7] = u8::try_from(ports.len()).unwrap();
+            for port in ports {
+                // The owner is the question's name; the host is an address in the form of a name.
+                answer.extend([192, 12, 0, 33, 0, 1, 0, 0, 0, 9, 0, 17, 0, 0, 0, 0]);
+                answer.extend(port.to_be_bytes());
+                answer.extend(b"\x03127\x010\x010\x011\0");
+            }
+            socket.send_to(&answer, from).unwrap();
+        }
+    });
+    port
+}
+
+fn ports(cluster: &Cluster, url: fn(&Member) -> &String) -> Vec<u16> {
+    let port = |member| url(member).rsplit(':').next().unwrap().parse().unwrap();
+    cluster.members.iter().map(port).collect()
+}
+
+fn client(conf: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+    command.env("RUSD_RESOLV_CONF", conf).args(arguments).output().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_and_clients_find_each_other_in_dns() {
+    let mut cluster = Cluster::empty();
+    for _ in 0..3 {
+        cluster.add();
+    }
+    let peers = ports(&cluster, |member| &member.peer);
+    let clients = ports(&cluster, |member| &member.client);
+    let records = vec![("_etcd-server-here", peers), ("_etcd-client", clients.clone())];
+    let conf = format!("nameserver 127.0.0.1:{}\n", name_server(records));
+    let conf = cluster.write("resolv.conf", &conf);
+    cluster.environment.push(("RUSD_RESOLV_CONF", conf.clone()));
+    let flags = ["--discovery-srv", "a.test", "--discovery-srv-name", "here"];
+    for at in 0..3 {
+        cluster.run_with(at, &flags);
+    }
+    cluster.ready(&[0, 1, 2]).await;
+    put(cluster.channel(0), "k", "v").await.unwrap();
+
+    let output = client(&conf, &["get", "k", "-d", "a.test"]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "k\nv\n");
+    let output = client(&conf, &["get", "k", "-d", "a.test", "--discovery-srv-name", "there"]);
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "Error: dns lookup errors: lookup _etcd-client-ssl-there._tcp.a.test: no such host and \
+         lookup _etcd-client-there._tcp.a.test: no such host\n"
+    );
+    assert_eq!(output.status.code(), Some(1));
+    // What is not secure does not count, and the endpoints of the flag take its place.
+    let endpoints = format!("--endpoints={}", cluster.members[0].client);
+    let arguments = ["get", "k", "-d", "a.test", "--insecure-discovery=false", &endpoints];
+    let output = client(&conf, &arguments);
+    let url = format!("http://127.0.0.1.:{}", clients[0]);
+    let ignored = format!("ignoring discovered insecure endpoint \"{url}\"\n");
+    assert!(String::from_utf8(output.stderr).unwrap().contains(&ignored));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "k\nv\n");
+
+    // A member that stands in no record has no place.
+    cluster.add();
+    cluster.run_with(3, &flags);
+    assert_eq!(cluster.wait(3), Some(1));
+    let complaint = "cannot find local etcd member \\\"m4\\\" in SRV records";
+    assert!(cluster.logs().contains(complaint), "{}", cluster.logs());
+}
