@@ -529,12 +529,9 @@ fn assemble(
         open_both(&store, opened, raft_config, surroundings, identity.bootstrap.as_ref(), stepped)?;
     let Loaded { lessor, members, auth, restore, used } = loaded;
     let auth = Arc::new(RwLock::new(auth));
-    let circle = Circle::new(raft_threads.metadata().node_id, peers, reach);
-    circle.fill(&members, config.join.as_ref());
-    let events = circle.events(&waits);
-    if dials {
-        circle.peers.start(raft.clone(), Arc::clone(&events));
-    }
+    let node_id = raft_threads.metadata().node_id;
+    let (circle, events) = circle(node_id, &config, peers, reach, &members, &waits);
+    dials.then(|| circle.peers.start(raft.clone(), Arc::clone(&events)));
     let mvcc = Arc::new(restore.mvcc);
     let (lessor, members) = (Arc::new(Mutex::new(lessor)), Arc::new(RwLock::new(members)));
     let (hub, applied) = (Hub::new(Arc::clone(&mvcc)), Arc::new(AppliedWaits::new(applied_index)));
@@ -600,6 +597,21 @@ fn assemble(
     }));
     Duties::start(&node, no_space);
     Ok((node, steps))
+}
+
+/// Who this member is among its peers, and what they tell of it.
+fn circle(
+    node_id: u64,
+    config: &Config,
+    peers: Arc<Peers>,
+    reach: Option<Arc<dyn Reach>>,
+    members: &Members,
+    waits: &Arc<Waits>,
+) -> (Circle, Arc<dyn PeerEvents>) {
+    let circle = Circle::new(node_id, peers, reach);
+    circle.fill(members, config.join.as_ref());
+    let events = circle.events(waits);
+    (circle, events)
 }
 
 /// What tells users' tokens and passwords.
