@@ -271,7 +271,7 @@ pub const PEER_DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 pub const PEER_ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a question of a member's to the leader, etcd's.
 pub const PEER_QUESTION_BYTES_MAX: usize = 64 << 10;
-/// Peers that a member believes in before the log has told it who they are.
+/// Peers that a member believes in before the log has told it of them.
 pub const PEERS_REMEMBERED_MAX: usize = 16;
 /// How long a member goes on after it has applied its removal, so that others learn of it, etcd's.
 pub const REMOVED_GRACE: Duration = Duration::from_secs(1);

@@ -171,7 +171,7 @@ impl Node {
                 password: String::new(),
                 simple_token,
             };
-            let reply = self.submit(&Caller::NOBODY, Op::Authenticate(login)).await?;
+            let reply = self.submit(&Caller::NOBODY, Op::Authenticate(login), 0).await?;
             let Reply::Authenticate(mut response) = reply else {
                 return Err(Error::Internal("a login was answered with something else".into()));
             };

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -34,7 +34,7 @@ use crate::metrics;
 use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore, Restoring};
 use crate::pb::{AlarmMember, leasepb};
 use crate::raft::log::{Disk, SystemDisk};
-use crate::raft::peer::Peers;
+use crate::raft::peer::{PeerEvents, Peers, Reach, Snapshots};
 use crate::raft::{self, Bootstrap, ConfState};
 use crate::store::{self, Bucket, CheckpointBinding, Opened, Options, Store, schema};
 use crate::types::Version;
@@ -228,6 +228,8 @@ pub struct Surroundings {
     pub disk: Arc<dyn Disk>,
     /// None: the member and its peers dial each other.
     pub transport: Option<Arc<dyn raft::Transport>>,
+    /// Goes with the transport.
+    pub reach: Option<Arc<dyn Reach>>,
     pub log: raft::log::Options,
     pub store: Options,
 }
@@ -237,6 +239,7 @@ impl Surroundings {
         Self {
             disk: Arc::new(SystemDisk),
             transport: None,
+            reach: None,
             log: raft::log::Options::default(),
             store: Options::new(Arc::clone(&clock)),
             clock,
@@ -524,7 +527,7 @@ fn assemble(
     stepped: bool,
 ) -> Result<(Node, Option<Steps>), StartError> {
     let (clock, dials) = (Arc::clone(&surroundings.clock), surroundings.transport.is_none());
-    let options = surroundings.store.clone();
+    let (options, reach) = (surroundings.store.clone(), surroundings.reach.clone());
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let (tokens, passwords) = logins(&config, &clock)?;
     let (fatal, waits) = (watch::Sender::new(None), Arc::new(Waits::default()));
@@ -535,12 +538,10 @@ fn assemble(
     let (raft, raft_threads, turns, loaded) =
         open_both(&store, opened, raft_config, surroundings, identity.bootstrap.as_ref(), stepped)?;
     let Loaded { lessor, members, auth, restore, used } = loaded;
-    let auth = Arc::new(RwLock::new(auth));
-    let circle = Circle::new(raft_threads.metadata().node_id, peers);
-    if dials {
-        circle.start(&raft, &members, config.join.as_ref(), &waits);
-    }
-    let mvcc = Arc::new(restore.mvcc);
+    let raft::log::Metadata { node_id, cluster_id } = raft_threads.metadata();
+    let (circle, events) = circle(node_id, &config, peers, reach, &members, &waits);
+    dials.then(|| circle.peers.start(raft.clone(), Arc::clone(&events)));
+    let (mvcc, auth) = (Arc::new(restore.mvcc), Arc::new(RwLock::new(auth)));
     let (lessor, members) = (Arc::new(Mutex::new(lessor)), Arc::new(RwLock::new(members)));
     let (hub, applied) = (Hub::new(Arc::clone(&mvcc)), Arc::new(AppliedWaits::new(applied_index)));
     let (no_space, size_bytes) = (Arc::new(Notify::new()), Arc::new(AtomicI64::new(0)));
@@ -551,7 +552,7 @@ fn assemble(
     let (sweep_worker, sweeps) =
         SweepWorker::new(of_mvcc, of_waits, of_clock, pause, restore.unfinished, checkpoint);
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
-    let installs = take_snapshots(&circle, &store, options);
+    let (installs, door) = take_snapshots(&circle, &store, options);
     let machine = Machine { store, mvcc, lessor, members, auth, tokens, quota };
     let Machine { store, mvcc, lessor, members, auth, tokens, quota } = machine.clone();
     let applier = Applier {
@@ -569,8 +570,8 @@ fn assemble(
         circle: circle.clone(),
     };
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
-    let (sweeper, threads, steps) = work(turns, &raft, &store, applier, batches, sweep_worker)?;
-    let raft::log::Metadata { node_id, cluster_id } = raft_threads.metadata();
+    let stepped = turns.map(|turns| (turns, door, events));
+    let (sweeper, threads, steps) = work(stepped, &raft, &store, applier, batches, sweep_worker)?;
     let node = Node(Arc::new(Inner {
         ids: RequestIds::new(node_id, &*clock),
         member_id: node_id,
@@ -584,6 +585,7 @@ fn assemble(
         mvcc,
         hub,
         lessor,
+        lease_term: AtomicU64::new(0),
         members,
         auth,
         tokens,
@@ -595,6 +597,7 @@ fn assemble(
         threads: Mutex::new(threads),
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),
+        has_leader: Notify::new(),
         elected: Mutex::default(),
         fatal,
         stopping: watch::Sender::new(false),
@@ -602,6 +605,21 @@ fn assemble(
     }));
     Duties::start(&node, no_space);
     Ok((node, steps))
+}
+
+/// Who this member is among its peers, and what they tell of it.
+fn circle(
+    node_id: u64,
+    config: &Config,
+    peers: Arc<Peers>,
+    reach: Option<Arc<dyn Reach>>,
+    members: &Members,
+    waits: &Arc<Waits>,
+) -> (Circle, Arc<dyn PeerEvents>) {
+    let circle = Circle::new(node_id, peers, reach);
+    circle.fill(members, config.join.as_ref());
+    let events = circle.events(waits);
+    (circle, events)
 }
 
 /// What tells users' tokens and passwords.
@@ -612,11 +630,16 @@ fn logins(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Arc<Tokens>, Passw
 }
 
 /// Lets peers send and ask for snapshots; what they sent waits there for apply.
-fn take_snapshots(circle: &Circle, store: &Arc<Store>, options: Options) -> Arc<Installs> {
+fn take_snapshots(
+    circle: &Circle,
+    store: &Arc<Store>,
+    options: Options,
+) -> (Arc<Installs>, Arc<dyn Snapshots>) {
     let installs = Arc::new(Installs::default());
     let door = Door { store: Arc::downgrade(store), installs: Arc::clone(&installs), options };
-    circle.peers.serve_snapshots(Arc::new(door));
-    installs
+    let door: Arc<dyn Snapshots> = Arc::new(door);
+    circle.peers.serve_snapshots(Arc::clone(&door));
+    (installs, door)
 }
 
 fn checkpointer(
@@ -631,20 +654,23 @@ fn checkpointer(
     Checkpointer::new(store, mvcc, Arc::clone(lessor), Arc::clone(clock), pace, used)
 }
 
+/// What steps need that threads do not.
+type Stepped = (raft::Turns, Arc<dyn Snapshots>, Arc<dyn PeerEvents>);
+
 type Work = (Sweeper, Vec<std::thread::JoinHandle<()>>, Option<Steps>);
 
 /// Threads that apply and sweep, or the steps that stand for them.
 fn work(
-    turns: Option<raft::Turns>,
+    stepped: Option<Stepped>,
     raft: &raft::Handle,
     store: &Arc<Store>,
     applier: Applier,
     committed: Receiver<Vec<raft::Committed>>,
     sweeper: SweepWorker,
 ) -> Result<Work, StartError> {
-    if let Some(turns) = turns {
+    if let Some((turns, snapshots, events)) = stepped {
         let (raft, store) = (raft.clone(), Arc::clone(store));
-        let steps = Steps { turns, raft, applier, committed, store, sweeper };
+        let steps = Steps { turns, raft, applier, committed, store, sweeper, snapshots, events };
         return Ok((Sweeper::default(), Vec::new(), Some(steps)));
     }
     let thread = std::thread::Builder::new().name("apply".into());

@@ -1,14 +1,13 @@
 //! The consensus core: events in, effects out.
 
+mod changes;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use raft::eraftpb::{
-    ConfChange, ConfChangeSingle, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message,
-    MessageType,
-};
+use raft::eraftpb::{ConfChange, ConfState, Entry, HardState, Message, MessageType};
 use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 
 use super::drain::TracingDrain;
@@ -37,10 +36,12 @@ pub struct CoreConfig {
 }
 
 /// Data to be put into the log. The ticket comes back if raft drops it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Proposal {
     pub ticket: u64,
     pub data: Bytes,
+    /// Only for the log of this member as the leader of that term; 0 is for any leader's.
+    pub term: u64,
 }
 
 /// What happened.
@@ -198,6 +199,8 @@ pub struct Core {
     /// where.
     acknowledged: Option<(u64, u64, u64)>,
     conf_changes: VecDeque<(u64, ConfChange)>,
+    /// Whether this leader hands over, since the first of those would remove it.
+    is_leaving: bool,
     held: Option<Held>,
     /// Committed before this start; until it is applied again there are no elections.
     replay_until: u64,
@@ -253,6 +256,7 @@ impl Core {
             forwarded: VecDeque::new(),
             acknowledged: None,
             conf_changes: VecDeque::new(),
+            is_leaving: false,
             held: None,
             replay_until,
             leader: Leader::default(),
@@ -307,6 +311,11 @@ impl Core {
 
     pub fn leads(&self) -> bool {
         self.raft.raft.state == StateRole::Leader
+    }
+
+    /// Whether a snapshot was taken that is not applied.
+    pub fn awaits_snapshot(&self) -> bool {
+        step::awaits_snapshot(&self.raft)
     }
 
     /// Whether what is committed here is all that is committed anywhere.
@@ -426,7 +435,6 @@ impl Core {
     /// furthest, and if that takes another election timeout, it steps down.
     fn give_up_leadership(&mut self, is_overdue: bool) {
         let raft = &mut self.raft.raft;
-        let id = raft.id;
         if is_overdue {
             let term = raft.term;
             return raft.become_follower(term, 0);
@@ -434,23 +442,26 @@ impl Core {
         if raft.lead_transferee.is_some() {
             return;
         }
-        let next = raft
-            .prs()
-            .iter()
-            .filter(|(other, progress)| {
-                **other != id
-                    && progress.recent_active
-                    && raft.prs().conf().voters().contains(**other)
-            })
-            .max_by_key(|(other, progress)| (progress.matched, **other))
-            .map(|(other, _)| *other);
-        match next {
+        match self.next_leader() {
             Some(next) => self.raft.transfer_leader(next),
             None => {
+                let raft = &mut self.raft.raft;
                 let term = raft.term;
                 raft.become_follower(term, 0);
             }
         }
+    }
+
+    /// The other voter that is there and furthest.
+    fn next_leader(&self) -> Option<u64> {
+        let raft = &self.raft.raft;
+        let progress = raft.prs().iter().filter(|(other, progress)| {
+            **other != raft.id
+                && progress.recent_active
+                && raft.prs().conf().voters().contains(**other)
+        });
+        let furthest = progress.max_by_key(|(other, progress)| (progress.matched, **other));
+        furthest.map(|(other, _)| *other)
     }
 
     /// Whether this member is the only voter.
@@ -465,11 +476,23 @@ impl Core {
         }
         let mut tickets = Vec::with_capacity(proposals.len());
         let mut entries = Vec::with_capacity(proposals.len());
-        for Proposal { ticket, data } in proposals {
+        let raft = &self.raft.raft;
+        let leads = if raft.state == StateRole::Leader { raft.term } else { 0 };
+        let mut late = Vec::new();
+        for Proposal { ticket, data, term } in proposals {
+            if term != 0 && term != leads {
+                late.push(ticket);
+                continue;
+            }
             tickets.push(ticket);
             entries.push(Entry { data, ..Entry::default() });
         }
-        self.step_proposal(entries, tickets, effects);
+        if !late.is_empty() {
+            self.drop_proposals(late, effects);
+        }
+        if !entries.is_empty() {
+            self.step_proposal(entries, tickets, effects);
+        }
     }
 
     fn step_proposal(&mut self, entries: Vec<Entry>, tickets: Vec<u64>, effects: &mut Vec<Effect>) {
@@ -485,21 +508,17 @@ impl Core {
         effects.push(Effect::Dropped(tickets));
     }
 
-    /// Raft would empty a change proposed while another is not applied, so they queue here.
-    fn propose_conf_changes(&mut self, effects: &mut Vec<Effect>) {
-        while !self.raft.raft.has_pending_conf() {
-            let Some((ticket, change)) = self.conf_changes.pop_front() else { return };
-            let data = Bytes::from(change.encode_to_vec());
-            let mut entry = Entry { data, ..Entry::default() };
-            entry.set_entry_type(EntryType::EntryConfChange);
-            self.step_proposal(vec![entry], vec![ticket], effects);
-        }
-    }
-
     fn receive(&mut self, message: Message, effects: &mut Vec<Effect>) {
-        let admitted = step::admit(&self.raft, &message);
+        let mut admitted = step::admit(&self.raft, &message);
         if message.msg_type == MessageType::MsgHeartbeat as i32 {
             self.acknowledged = None;
+        }
+        if admitted.is_ok() && message.get_msg_type() == MessageType::MsgPropose {
+            let change = |entry: &Entry| ConfChange::decode(entry.data.clone()).ok();
+            let mut changes = message.entries.iter().filter(|entry| entry.entry_type != 0);
+            if changes.any(|entry| change(entry).is_some_and(|of| self.removes_leader(&of))) {
+                admitted = Err(Refusal::ConfChangePending);
+            }
         }
         if admitted == Err(Refusal::ConfChangePending) {
             return self.take_turns(message, effects);
@@ -513,7 +532,22 @@ impl Core {
             }
             return;
         }
+        let message =
+            if planted::is(Bug::LearnerInQuorum) { self.as_a_voter(message) } else { message };
         self.step_admitted(admitted, message, effects);
+    }
+
+    /// Only a planted bug comes here: a learner's acknowledgement as that of some other voter.
+    fn as_a_voter(&self, mut message: Message) -> Message {
+        let raft = &self.raft.raft;
+        let acknowledges =
+            message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject;
+        let conf = raft.prs().conf();
+        if acknowledges && conf.learners().contains(&message.from) {
+            let voter = conf.voters().ids().iter().filter(|id| *id != raft.id).min();
+            message.from = voter.unwrap_or(message.from);
+        }
+        message
     }
 
     fn step_admitted(
@@ -533,24 +567,6 @@ impl Core {
         }
     }
 
-    /// Proposals of another member with a configuration change, while one is under way: the change
-    /// waits as this member's own do.
-    fn take_turns(&mut self, message: Message, effects: &mut Vec<Effect>) {
-        let mut normal = Vec::new();
-        for entry in message.entries {
-            if entry.entry_type == 0 {
-                normal.push(entry);
-            } else if self.conf_changes.len() < limits::CONF_CHANGES_WAITING_MAX
-                && let Ok(change) = ConfChange::decode(entry.data)
-            {
-                self.conf_changes.push_back((0, change));
-            }
-        }
-        if !normal.is_empty() {
-            self.step_proposal(normal, Vec::new(), effects);
-        }
-    }
-
     fn persisted(
         &mut self,
         number: u64,
@@ -566,13 +582,24 @@ impl Core {
         let table = &mut self.raft.mut_store().table;
         table.placed(places);
         table.evict();
-        self.raft.on_persist_ready(number);
+        self.note_persisted(number);
         if let Some((_, record)) = self.installing.take_if(|(job, _)| *job <= number) {
             let SnapshotRecord { index, term, conf_state } = record;
             let conf_state = conf_state.unwrap_or_default();
             effects.push(Effect::Commit(vec![Committed::Snapshot { index, term, conf_state }]));
         }
         self.release(effects);
+    }
+
+    /// A leader that is no member any more leads on, so that the others learn that this is committed.
+    /// But raft panics when it makes further entries durable.
+    fn note_persisted(&mut self, number: u64) {
+        let raft = &mut self.raft.raft;
+        if raft.state == StateRole::Leader && raft.prs().get(raft.id).is_none() {
+            let term = raft.term;
+            raft.become_follower(term, 0);
+        }
+        self.raft.on_persist_ready(number);
     }
 
     fn applied(&mut self, index: u64, effects: &mut Vec<Effect>) {
@@ -592,27 +619,6 @@ impl Core {
         if let Some(held) = self.held.take_if(|held| held.until <= applied && held.job < unsynced) {
             effects.push(Effect::Send(held.messages));
         }
-    }
-
-    fn change_configuration(
-        &mut self,
-        index: u64,
-        change: Option<ConfChange>,
-        effects: &mut Vec<Effect>,
-    ) {
-        // A change that apply rejected still has to pass: as one of node 0, which is none.
-        let none = || ConfChangeV2 {
-            changes: vec![ConfChangeSingle::default()],
-            ..ConfChangeV2::default()
-        };
-        let outcome = match change {
-            // The snapshot that replaced this part of the log knows what came of it.
-            _ if index <= self.restored => Ok(self.raft.raft.prs().conf().to_conf_state()),
-            Some(change) => self.raft.apply_conf_change(&change),
-            None => self.raft.apply_conf_change(&none()),
-        };
-        let outcome = outcome.map_err(Error::from);
-        effects.push(Effect::ConfState { index, outcome });
     }
 
     /// The first entry that a member which is there still needs, or will need after the snapshot
@@ -749,7 +755,7 @@ impl Core {
         } else {
             now.append(&mut later);
             if self.outstanding.is_empty() {
-                self.raft.on_persist_ready(number);
+                self.note_persisted(number);
             }
         }
         if !now.is_empty() {

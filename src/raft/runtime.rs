@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -37,6 +38,10 @@ struct Shared {
     leader: watch::Sender<Leader>,
     /// As of the last tick; nothing unless this member leads.
     progress: Mutex<Option<Vec<(u64, u64)>>>,
+    /// Snapshots that the loop has not looked at.
+    snapshots_waiting: AtomicU64,
+    /// Whether one that it has taken is not applied.
+    awaits_snapshot: AtomicBool,
     conf_states: Mutex<HashMap<u64, SyncSender<Result<ConfState, Error>>>>,
     latencies: Latencies,
     /// Without a thread for the raft loop, who waits for it takes its turn.
@@ -159,6 +164,8 @@ fn open(
         status: StatusCells::new(core.status()),
         leader: watch::Sender::new(Leader::default()),
         progress: Mutex::default(),
+        snapshots_waiting: AtomicU64::new(0),
+        awaits_snapshot: AtomicBool::new(false),
         conf_states: Mutex::default(),
         latencies: Latencies::default(),
         while_waiting: OnceLock::new(),
@@ -312,7 +319,13 @@ impl Handle {
     /// Queues data for the log. Whether it is committed shows when it is applied; if raft drops it,
     /// the observer learns the ticket.
     pub fn propose(&self, ticket: u64, data: Bytes) -> Result<(), Error> {
-        self.shared.inbox.propose(Proposal { ticket, data })
+        self.shared.inbox.propose(Proposal { ticket, data, term: 0 })
+    }
+
+    /// As [`Handle::propose`], but only this member may put it into the log, as the leader of
+    /// `term`; otherwise it is dropped.
+    pub fn propose_as_leader(&self, ticket: u64, data: Bytes, term: u64) -> Result<(), Error> {
+        self.shared.inbox.propose(Proposal { ticket, data, term })
     }
 
     /// Queues a configuration change.
@@ -402,7 +415,20 @@ impl Handle {
 
     /// Hands in another member's snapshot, whose data is on disk and checked.
     pub fn step_snapshot(&self, message: Message) -> Result<(), Error> {
-        self.shared.inbox.event(Event::ReceiveSnapshot(message))
+        let waiting = &self.shared.snapshots_waiting;
+        waiting.fetch_add(1, Ordering::AcqRel);
+        let queued = self.shared.inbox.event(Event::ReceiveSnapshot(message));
+        if queued.is_err() {
+            waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+        queued
+    }
+
+    /// Whether a snapshot that was handed in is, or may be, on its way into the state. Its data must
+    /// stay until then.
+    pub fn awaits_snapshot(&self) -> bool {
+        let waits = self.shared.snapshots_waiting.load(Ordering::Acquire) > 0;
+        waits || self.shared.awaits_snapshot.load(Ordering::Acquire)
     }
 
     /// Says whether a snapshot reached the member that it was sent to.
@@ -668,8 +694,13 @@ impl RaftThread {
         let shows_progress =
             |event: &Event| matches!(event, Event::Tick | Event::ConfChange { .. });
         let shows = events.iter().any(shows_progress);
+        let is_snapshot = |event: &&Event| matches!(event, Event::ReceiveSnapshot(_));
+        let mut snapshots = events.iter().filter(is_snapshot).count() as u64;
         loop {
             let mut effects = self.core.handle(events);
+            self.shared.awaits_snapshot.store(self.core.awaits_snapshot(), Ordering::Release);
+            let looked_at = std::mem::take(&mut snapshots);
+            self.shared.snapshots_waiting.fetch_sub(looked_at, Ordering::AcqRel);
             if shows {
                 *self.shared.progress.lock() = self.core.progress();
             }

@@ -124,7 +124,7 @@ async fn follow(
         decoder.feed(bytes);
         let peers = peers.upgrade().ok_or(Failure::Stopped)?;
         loop {
-            match decoder.next()? {
+            match decoder.read()? {
                 Read::Message(message) => peers.receive(from, message),
                 Read::Alive => {}
                 Read::Partial => break,

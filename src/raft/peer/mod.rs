@@ -30,7 +30,10 @@ pub use self::answer::PeerBody;
 pub use self::answer::RUSD_VERSION;
 pub use self::ask::{Answered, AskError, ask};
 pub use self::dial::{Dial, Dialing, Link, TcpDial, is_rusd};
-pub use self::snapshot::{IncomingSnapshot, OutgoingSnapshot, SnapshotPlace, Snapshots};
+pub use self::frame::{Broken, Decoder, Encoder, Read};
+pub use self::snapshot::{
+    IncomingSnapshot, OutgoingSnapshot, SnapshotPlace, Snapshots, announce, announced,
+};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -38,6 +41,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use raft::eraftpb::{Entry, Message, MessageType};
@@ -66,6 +70,20 @@ pub trait PeerEvents: Send + Sync {
     fn removed(&self);
 }
 
+/// What a member wants of its peers beside raft's messages.
+pub trait Reach: Send + Sync {
+    /// Asks a peer; nothing if it does not answer.
+    fn ask<'a>(
+        &'a self,
+        id: u64,
+        path: &'a str,
+        body: Option<Bytes>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Option<Answered>>;
+    /// For how long both streams of a peer's have been read.
+    fn connected_for(&self, id: u64) -> Option<Duration>;
+}
+
 /// All peers of this member.
 pub struct Peers {
     config: PeersConfig,
@@ -87,8 +105,9 @@ struct Known {
     removed: HashSet<u64>,
 }
 
+/// Which stream a message takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Channel {
+pub enum Channel {
     /// Entries.
     Append,
     /// Everything else.
@@ -96,7 +115,7 @@ enum Channel {
 }
 
 impl Channel {
-    const BOTH: [Self; 2] = [Self::Append, Self::Other];
+    pub const BOTH: [Self; 2] = [Self::Append, Self::Other];
 
     fn name(self) -> &'static str {
         match self {
@@ -105,7 +124,7 @@ impl Channel {
         }
     }
 
-    fn of(message: &Message) -> Self {
+    pub fn of(message: &Message) -> Self {
         if message.msg_type == MessageType::MsgAppend as i32 { Self::Append } else { Self::Other }
     }
 }
@@ -113,7 +132,7 @@ impl Channel {
 struct Peer {
     id: u64,
     urls: Vec<String>,
-    /// It called before this member had learned from the log who its peers are.
+    /// It called, and this member has not learned from the log that it is one.
     is_remembered: bool,
     /// The streams that the peer has dialed.
     streams: Mutex<[Option<Outgoing>; 2]>,
@@ -217,30 +236,9 @@ impl Peers {
         })
     }
 
-    /// For how long both streams of a peer's have been read.
-    pub fn connected_for(&self, id: u64) -> Option<Duration> {
-        let since = self.peer(id)?.reading.lock().since?;
-        Some(since.elapsed())
-    }
-
-    /// Asks a peer, at one of its URLs after the other. Before the start nobody is asked.
-    pub async fn ask(
-        &self,
-        id: u64,
-        path: &str,
-        body: Option<Bytes>,
-        limit: Duration,
-    ) -> Option<Answered> {
-        // Before the start, and where messages go another way, nobody is dialed.
-        self.raft.get()?;
-        let peer = self.peer(id)?;
-        for url in &peer.urls {
-            match ask(&*self.dial, url, path, body.clone(), limit).await {
-                Ok(answered) => return Some(answered),
-                Err(error) => tracing::debug!(url, path, %error, "a peer did not answer"),
-            }
-        }
-        None
+    /// Whether this member knows that another was removed.
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.known.read().removed.contains(&id)
     }
 
     /// Hangs up on all peers.
@@ -327,6 +325,34 @@ impl Drop for Held {
         let mut reading = self.0.reading.lock();
         reading.streams -= 1;
         reading.since = None;
+    }
+}
+
+impl Reach for Peers {
+    fn connected_for(&self, id: u64) -> Option<Duration> {
+        let since = self.peer(id)?.reading.lock().since?;
+        Some(since.elapsed())
+    }
+
+    /// At one of its URLs after the other. Before the start nobody is asked.
+    fn ask<'a>(
+        &'a self,
+        id: u64,
+        path: &'a str,
+        body: Option<Bytes>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Option<Answered>> {
+        Box::pin(async move {
+            self.raft.get()?;
+            let peer = self.peer(id)?;
+            for url in &peer.urls {
+                match ask(&*self.dial, url, path, body.clone(), limit).await {
+                    Ok(answered) => return Some(answered),
+                    Err(error) => tracing::debug!(url, path, %error, "a peer did not answer"),
+                }
+            }
+            None
+        })
     }
 }
 

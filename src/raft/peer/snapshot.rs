@@ -24,9 +24,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::Peers;
 use super::answer::headers;
 use super::pace::Pacer;
+use super::{Handle, Peers};
 use crate::clock;
 use crate::limits::{self, SNAPSHOT_NICENESS, SNAPSHOT_STALL_MAX};
 
@@ -64,6 +64,32 @@ pub trait IncomingSnapshot: Send {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Checks what came and makes it ready to be installed.
     fn finish(self: Box<Self>, digest: Option<[u8; DIGEST_BYTES]>) -> io::Result<()>;
+}
+
+/// Makes raft's message say which state goes with it. It may be newer than the one raft knew.
+pub fn announce(message: &mut Message, place: &SnapshotPlace) -> Result<(), &'static str> {
+    if place.index < message.get_snapshot().get_metadata().index {
+        return Err("the state is older than what was promised");
+    }
+    let SnapshotPlace { index, term, conf_state } = place.clone();
+    let metadata = SnapshotMetadata { conf_state: Some(conf_state), index, term };
+    message.mut_snapshot().metadata = Some(metadata);
+    Ok(())
+}
+
+/// The state that a message announces, if this member has use for it.
+pub fn announced(message: &Message, raft: &Handle) -> Result<SnapshotPlace, &'static str> {
+    let metadata = message.get_snapshot().get_metadata();
+    let (index, term) = (metadata.index, metadata.term);
+    let status = raft.status();
+    if index <= status.committed || message.term < status.term {
+        return Err("the snapshot is older than what is here");
+    }
+    // The next one would take the place of its data.
+    if raft.awaits_snapshot() {
+        return Err("another snapshot is being installed");
+    }
+    Ok(SnapshotPlace { index, term, conf_state: metadata.get_conf_state().clone() })
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -144,12 +170,7 @@ impl Peers {
         let opened = tokio::task::spawn_blocking(move || snapshots.open()).await;
         let outgoing = opened.map_err(io::Error::other)??;
         let place = outgoing.place().clone();
-        if place.index < message.get_snapshot().get_metadata().index {
-            return Err(Failure::Other("the state is older than what was promised"));
-        }
-        let conf_state = Some(place.conf_state);
-        let metadata = SnapshotMetadata { conf_state, index: place.index, term: place.term };
-        message.mut_snapshot().metadata = Some(metadata);
+        announce(&mut message, &place).map_err(Failure::Other)?;
         let mut head = BytesMut::new();
         head.put_u64(message.encoded_len() as u64);
         head.extend_from_slice(&message.encode_to_vec());
@@ -270,14 +291,12 @@ impl Peers {
         if message.to != self.config.id || self.peer(message.from).is_none() {
             return refuse(StatusCode::FORBIDDEN, "error sender not found");
         }
-        let metadata = message.get_snapshot().get_metadata();
-        let (index, term) = (metadata.index, metadata.term);
-        let status = raft.status();
-        if index <= status.committed || message.term < status.term {
-            return refuse(StatusCode::CONFLICT, "the snapshot is older than what is here");
-        }
-        let place = SnapshotPlace { index, term, conf_state: metadata.get_conf_state().clone() };
-        tracing::info!(from = %format_args!("{:x}", message.from), index, "receiving database snapshot");
+        let place = match announced(&message, raft) {
+            Ok(place) => place,
+            Err(why) => return refuse(StatusCode::CONFLICT, why),
+        };
+        let from = format_args!("{:x}", message.from).to_string();
+        tracing::info!(from, index = place.index, "receiving database snapshot");
         let (chunks, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
         let saving = tokio::spawn(nice_thread("snapshot-save", move || {
             save(snapshots.receive(place)?, receiver, has_digest)

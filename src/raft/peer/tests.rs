@@ -277,4 +277,11 @@ fn strangers_get_no_stream() {
         headers.remove("x-rusd-version");
     };
     assert_eq!(ask("/raft/stream/message/2", &etcd), 412);
+    // Who is behind does not know of everybody; one that says where it is found is believed.
+    assert_eq!(ask("/raft/stream/message/7", &as_is), 404);
+    let reachable = set("x-peerurls", "http://127.0.0.1:1");
+    assert_eq!(ask("/raft/stream/message/7", &reachable), 404);
+    assert_eq!(ask("/raft/stream/message/7", &as_is), 200);
+    assert_eq!(ask("/raft/stream/message/3", &reachable), 410);
+    assert_eq!(ask("/raft/stream/message/3", &as_is), 410);
 }
