@@ -8,6 +8,9 @@ mod dns;
 mod faults;
 mod fixture;
 mod membership;
+mod oracle;
 #[path = "../common/ports.rs"]
 mod ports;
+#[path = "../common/preload.rs"]
+mod preload;
 mod proxy;
