@@ -521,9 +521,8 @@ fn assemble(
     let peers = membership::peers(&config, &raft_config);
     let observer = Observer { fatal: fatal.clone(), waits: Arc::clone(&waits) };
     let surroundings = surroundings.of_raft(&peers, observer, committed);
-    let bootstrap = identity.bootstrap.as_ref();
     let (raft, raft_threads, turns, loaded) =
-        open_both(&store, opened, raft_config, surroundings, bootstrap, stepped)?;
+        open_both(&store, opened, raft_config, surroundings, identity.bootstrap.as_ref(), stepped)?;
     let Loaded { lessor, members, auth, restore, used } = loaded;
     let auth = Arc::new(RwLock::new(auth));
     let circle = Circle::new(raft_threads.metadata().node_id, peers);

@@ -147,6 +147,7 @@ impl Config {
             client_urls: Vec::new(),
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1000),
+            initial_election_tick_advance: true,
             snapshot_count: 10_000,
             snapshot_catchup_entries: 5_000,
             downgrade_check_interval: Duration::ZERO,
