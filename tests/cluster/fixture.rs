@@ -83,7 +83,8 @@ impl Cluster {
 
     fn start_in(network: Option<Network>, has_bad_disks: bool, count: usize) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let mut cluster = Self { root, has_bad_disks, members: Vec::new(), network };
+        let environment = Vec::new();
+        let mut cluster = Self { root, has_bad_disks, members: Vec::new(), network, environment };
         for _ in 0..count {
             cluster.add();
         }
@@ -234,9 +235,14 @@ impl Cluster {
 
     /// Where the leader is, as the members say.
     pub async fn leader(&self) -> usize {
+        self.leader_but(usize::MAX).await
+    }
+
+    /// Waits until some other member leads.
+    pub async fn leader_but(&self, past: usize) -> usize {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            for at in 0..self.members.len() {
+            for at in (0..self.members.len()).filter(|at| *at != past) {
                 let mut client = MaintenanceClient::new(self.channel(at));
                 let status = timeout(Duration::from_secs(1), client.status(StatusRequest {})).await;
                 let Ok(Ok(status)) = status else { continue };

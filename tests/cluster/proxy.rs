@@ -90,20 +90,27 @@ impl Network {
             self.pump(&mut from_read, &mut to_write, there).await
         };
         let answers = self.pump(&mut to_read, &mut from_write, back);
-        let both = |cuts: &Cuts| [there, back].iter().flatten().all(|way| cuts.contains(way));
-        let mut cuts = self.cuts.subscribe();
+        let both = |cuts: &Cuts| {
+            there
+                .zip(back)
+                .is_some_and(|(there, back)| cuts.contains(&there) && cuts.contains(&back))
+        };
         tokio::select! {
             _ = requests => {}
             _ = answers => {}
-            _ = cuts.wait_for(|cuts| caller.is_some() && both(cuts)) => {}
+            () = self.until(both) => {}
         }
         None
     }
 
     /// Waits until a way is open.
     async fn open(&self, way: Option<(usize, usize)>) {
-        let mut cuts = self.cuts.subscribe();
-        let _ = cuts.wait_for(|cuts| way.is_none_or(|way| !cuts.contains(&way))).await;
+        self.until(|cuts| way.is_none_or(|way| !cuts.contains(&way))).await;
+    }
+
+    async fn until(&self, holds: impl FnMut(&Cuts) -> bool) {
+        // What it gives is a guard, which must not live on.
+        drop(self.cuts.subscribe().wait_for(holds).await);
     }
 
     /// Passes on what comes, until the end or until the way was cut and is open again.
@@ -113,10 +120,9 @@ impl Network {
         to: &mut (impl AsyncWriteExt + Unpin),
         way: Option<(usize, usize)>,
     ) -> io::Result<()> {
-        let mut cuts = self.cuts.subscribe();
         tokio::select! {
             done = tokio::io::copy(from, to) => done.map(drop),
-            _ = cuts.wait_for(|cuts| way.is_some_and(|way| cuts.contains(&way))) => {
+            () = self.until(|cuts| way.is_some_and(|way| cuts.contains(&way))) => {
                 self.open(way).await;
                 Ok(())
             }
