@@ -28,6 +28,8 @@ struct Oracle {
     writes: Mutex<BTreeMap<i64, (String, u64)>>,
     acknowledged: AtomicU64,
     ended: AtomicBool,
+    /// Why the last write failed.
+    failure: Mutex<String>,
 }
 
 /// What one watcher saw: by revision the key, its version and its count.
@@ -58,7 +60,10 @@ impl Load {
         let before = self.oracle.acknowledged.load(Ordering::Relaxed);
         let begun = Instant::now();
         while self.oracle.acknowledged.load(Ordering::Relaxed) < before + 20 {
-            assert!(begun.elapsed() < PATIENCE, "nothing is written:\n{}", cluster.logs());
+            if begun.elapsed() > PATIENCE {
+                let why = self.oracle.failure.lock().unwrap().clone();
+                panic!("nothing is written: {why}\n{}", cluster.logs());
+            }
             self.assert_running();
             sleep(Duration::from_millis(10)).await;
         }
@@ -107,7 +112,8 @@ async fn count_up(oracle: Arc<Oracle>, channels: Vec<Channel>, writer: usize) {
         let written = put(channel.clone(), &key, &value);
         match timeout(Duration::from_secs(2), written).await {
             Ok(Ok(revision)) => oracle.note(revision, &key, count),
-            _ => {
+            failed => {
+                *oracle.failure.lock().unwrap() = format!("{failed:?}");
                 (keys, count) = (keys + 1, 0);
                 sleep(Duration::from_millis(20)).await;
             }

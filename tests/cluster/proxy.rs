@@ -78,34 +78,26 @@ impl Network {
         let text = String::from_utf8_lossy(&head).to_lowercase();
         let caller = text.lines().find_map(|line| line.strip_prefix("x-server-from: "));
         let caller = caller.and_then(|id| u64::from_str_radix(id.trim(), 16).ok());
-        let caller = caller.and_then(|id| self.members.lock().unwrap().get(&id).copied());
-        let there = caller.map(|caller| (caller, at));
-        let back = caller.map(|caller| (at, caller));
+        // It may get its name only while the connection stands.
+        let place = || self.members.lock().unwrap().get(&caller?).copied();
+        let there = |cuts: &Cuts| place().is_some_and(|caller| cuts.contains(&(caller, at)));
+        let back = |cuts: &Cuts| place().is_some_and(|caller| cuts.contains(&(at, caller)));
         let mut to = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
         let (mut from_read, mut from_write) = from.split();
         let (mut to_read, mut to_write) = to.split();
         let requests = async {
-            self.open(there).await;
+            self.until(|cuts| !there(cuts)).await;
             to_write.write_all(&head).await?;
             self.pump(&mut from_read, &mut to_write, there).await
         };
         let answers = self.pump(&mut to_read, &mut from_write, back);
-        let both = |cuts: &Cuts| {
-            there
-                .zip(back)
-                .is_some_and(|(there, back)| cuts.contains(&there) && cuts.contains(&back))
-        };
+        let both = |cuts: &Cuts| there(cuts) && back(cuts);
         tokio::select! {
             _ = requests => {}
             _ = answers => {}
             () = self.until(both) => {}
         }
         None
-    }
-
-    /// Waits until a way is open.
-    async fn open(&self, way: Option<(usize, usize)>) {
-        self.until(|cuts| way.is_none_or(|way| !cuts.contains(&way))).await;
     }
 
     async fn until(&self, holds: impl FnMut(&Cuts) -> bool) {
@@ -118,12 +110,12 @@ impl Network {
         &self,
         from: &mut (impl AsyncReadExt + Unpin),
         to: &mut (impl AsyncWriteExt + Unpin),
-        way: Option<(usize, usize)>,
+        is_cut: impl Fn(&Cuts) -> bool,
     ) -> io::Result<()> {
         tokio::select! {
             done = tokio::io::copy(from, to) => done.map(drop),
-            () = self.until(|cuts| way.is_some_and(|way| cuts.contains(&way))) => {
-                self.open(way).await;
+            () = self.until(&is_cut) => {
+                self.until(|cuts| !is_cut(cuts)).await;
                 Ok(())
             }
         }
