@@ -27,6 +27,7 @@ use super::Peers;
 use super::answer::headers;
 use crate::clock;
 use crate::limits;
+use crate::metrics;
 
 /// Says that the SHA-256 of the file follows it.
 const DIGEST_FOLLOWS: HeaderName = HeaderName::from_static("x-rusd-snapshot-digest");
@@ -121,6 +122,10 @@ impl Peers {
         }
         self.runtime.spawn(async move {
             let outcome = peers.transfer(message, &peer.urls).await;
+            match outcome {
+                Ok(_) => peer.series.snapshots_sent.inc(),
+                Err(_) => peer.series.snapshots_unsent.inc(),
+            }
             peer.sends_snapshot.store(false, Ordering::Release);
             if let Some(raft) = peers.raft.get() {
                 // A full inbox loses it; the peer's answers tell raft as well.
@@ -229,6 +234,7 @@ impl Peers {
         let taken = self.receive_snapshot(headers, body).await;
         if let Err((_, why)) = &taken {
             let refused = self.snapshots_refused.fetch_add(1, Ordering::Relaxed) + 1;
+            metrics::snapshots_refused().inc();
             // A peer that tries again and again must not flood the log.
             if refused.is_power_of_two() {
                 tracing::warn!(refused, "refused a database snapshot: {why}");
