@@ -62,7 +62,7 @@ async fn survive(count: usize, first: usize) {
         let leader = cluster.leader().await;
         let offset = split_mix(round as u64) as usize % (count - 1) + 1;
         // Each kind meets both, in its turn and one KINDS.len() rounds later.
-        let at_leader = (first + round + round / KINDS.len()) % 2 == 0;
+        let at_leader = (first + round + round / KINDS.len()).is_multiple_of(2);
         let victim = if at_leader { leader } else { (leader + offset) % count };
         println!("round {round} of {count} members: {fault:?} at {victim}, leader {leader}");
         sleep(Duration::from_millis(100)).await;
@@ -150,14 +150,11 @@ async fn fill_disk(cluster: &mut Cluster, load: &Load, victim: usize) {
             let request =
                 AlarmRequest { action: AlarmAction::Deactivate as i32, ..AlarmRequest::default() };
             let mut maintenance = MaintenanceClient::new(cluster.channel(victim));
-            let get = AlarmRequest { action: AlarmAction::Get as i32, ..request.clone() };
+            let get = AlarmRequest { action: AlarmAction::Get as i32, ..request };
             if let Ok(active) = maintenance.alarm(get).await {
                 for alarm in active.into_inner().alarms {
-                    let request = AlarmRequest {
-                        member_id: alarm.member_id,
-                        alarm: alarm.alarm,
-                        ..request.clone()
-                    };
+                    let request =
+                        AlarmRequest { member_id: alarm.member_id, alarm: alarm.alarm, ..request };
                     let _ = maintenance.alarm(request).await;
                 }
             }
