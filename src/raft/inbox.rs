@@ -10,6 +10,7 @@ use super::core::{Event, Proposal};
 use super::log::Place;
 use super::{Error, Refusal};
 use crate::limits;
+use crate::metrics;
 
 pub(super) type ReadReply = Box<dyn FnOnce(Result<u64, Error>) + Send>;
 
@@ -287,6 +288,7 @@ pub(super) struct RefusalLog {
 impl RefusalLog {
     pub(super) fn note(&mut self, refusal: Refusal) {
         self.count += 1;
+        metrics::messages_refused().inc();
         if self.count.is_power_of_two() {
             tracing::warn!(
                 refused = self.count,

@@ -50,6 +50,7 @@ use tokio::task::AbortHandle;
 
 use super::{Handle, Transport};
 use crate::limits;
+use crate::metrics;
 
 /// What this member says of itself.
 #[derive(Clone, Debug)]
@@ -139,6 +140,7 @@ struct Peer {
     readers: Mutex<Vec<AbortHandle>>,
     sends_snapshot: AtomicBool,
     reading: Mutex<Reading>,
+    series: metrics::PeerSeries,
 }
 
 /// How many streams of a peer's are read, and since when both are.
@@ -207,7 +209,9 @@ impl Peers {
             readers: Mutex::default(),
             reading: Mutex::default(),
             sends_snapshot: AtomicBool::new(false),
+            series: metrics::peer(self.config.id, id),
         });
+        peer.series.known.set(1);
         if let Some(old) = known.peers.insert(id, Arc::clone(&peer)) {
             // It goes on with the streams that it has dialed.
             std::mem::swap(&mut *peer.streams.lock(), &mut *old.streams.lock());
@@ -223,6 +227,7 @@ impl Peers {
         let mut known = self.known.write();
         known.removed.insert(id);
         if let Some(peer) = known.peers.remove(&id) {
+            peer.series.known.set(0);
             peer.hang_up();
         }
     }
@@ -262,6 +267,9 @@ impl Peers {
             tracing::debug!(from, claimed = message.from, "a peer's message has another sender");
             return;
         }
+        if let Some(peer) = self.peer(from) {
+            peer.series.received_bytes.inc_by(message.encoded_len() as u64);
+        }
         if let Some(raft) = self.raft.get()
             && let Err(error) = raft.step(message)
         {
@@ -288,6 +296,7 @@ impl Peer {
         reading.streams += 1;
         if reading.streams == Channel::BOTH.len() {
             reading.since = Some(crate::clock::instant());
+            self.series.active.set(1);
         }
         Held(Arc::clone(self))
     }
@@ -303,11 +312,20 @@ impl Peer {
 
     /// Queues a message, or gives it back.
     fn send(&self, message: Message) -> Option<Message> {
+        let size = message.encoded_len();
+        let unsent = self.queue(message, size);
+        match unsent {
+            None => self.series.sent_bytes.inc_by(size as u64),
+            Some(_) => self.series.sent_failures.inc(),
+        }
+        unsent
+    }
+
+    fn queue(&self, message: Message, size: usize) -> Option<Message> {
         let channel = Channel::of(&message);
         let Some(stream) = self.streams.lock()[channel as usize].clone() else {
             return Some(message);
         };
-        let size = message.encoded_len();
         if stream.bytes.fetch_add(size, Ordering::Relaxed) + size > limits::PEER_QUEUE_BYTES_MAX {
             stream.bytes.fetch_sub(size, Ordering::Relaxed);
             return Some(message);
@@ -325,6 +343,7 @@ impl Drop for Held {
         let mut reading = self.0.reading.lock();
         reading.streams -= 1;
         reading.since = None;
+        self.0.series.active.set(0);
     }
 }
 

@@ -29,6 +29,7 @@ use super::pace::Pacer;
 use super::{Handle, Peers};
 use crate::clock;
 use crate::limits::{self, SNAPSHOT_NICENESS, SNAPSHOT_STALL_MAX};
+use crate::metrics;
 
 /// Says that the SHA-256 of the file follows it.
 const DIGEST_FOLLOWS: HeaderName = HeaderName::from_static("x-rusd-snapshot-digest");
@@ -147,9 +148,13 @@ impl Peers {
         }
         self.runtime.spawn(async move {
             let outcome = peers.transfer(message, &peer.urls).await;
-            if outcome.is_err() {
-                // Raft would try again with the next heartbeat.
-                tokio::time::sleep(limits::SNAPSHOT_RETRY_PAUSE).await;
+            match outcome {
+                Ok(_) => peer.series.snapshots_sent.inc(),
+                Err(_) => {
+                    peer.series.snapshots_unsent.inc();
+                    // Raft would try again with the next heartbeat.
+                    tokio::time::sleep(limits::SNAPSHOT_RETRY_PAUSE).await;
+                }
             }
             peer.sends_snapshot.store(false, Ordering::Release);
             if let Some(raft) = peers.raft.get() {
@@ -254,6 +259,7 @@ impl Peers {
         let taken = self.receive_snapshot(headers, body).await;
         if let Err((_, why)) = &taken {
             let refused = self.snapshots_refused.fetch_add(1, Ordering::Relaxed) + 1;
+            metrics::snapshots_refused().inc();
             // A peer that tries again and again must not flood the log.
             if refused.is_power_of_two() {
                 tracing::warn!(refused, "refused a database snapshot: {why}");
