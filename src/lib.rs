@@ -24,6 +24,10 @@
     clippy::unwrap_used
 )]
 
+// The simulator's disk serves tests in here as well.
+#[cfg(test)]
+extern crate self as rusd;
+
 pub mod apply;
 pub mod auth;
 pub mod bbolt;

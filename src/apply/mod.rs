@@ -509,6 +509,12 @@ impl Machine {
             self.store.put(Bucket::Meta, schema::STORAGE_VERSION.to_vec(), bytes);
         }
         let before = self.members.write().set_cluster_version(version);
+        self.say_version(before, version);
+        Ok(Reply::Done)
+    }
+
+    /// In etcd's words: operators wait for these lines.
+    fn say_version(&self, before: Option<Version>, version: Version) {
         let to = version.short();
         match before {
             Some(before) => {
@@ -516,7 +522,18 @@ impl Machine {
             }
             None => tracing::info!("cluster-version" = to, "set initial cluster version"),
         }
-        Ok(Reply::Done)
+        if has_storage_version(version) && before != Some(version) {
+            let to = version.to_string();
+            tracing::info!("new-storage-version" = to, "updated storage version");
+            if self.members.read().downgrade().target() == Some(version) {
+                let release = RELEASE.to_string();
+                tracing::info!(
+                    "target-version" = to,
+                    "server-version" = release,
+                    "The server is ready to downgrade"
+                );
+            }
+        }
     }
 
     fn set_downgrade(&self, request: DowngradeInfoSetRequest) -> Reply {

@@ -203,23 +203,27 @@ impl<R: ReadAt> Reader<R> {
         }
         let page_bytes = u64::from(self.meta.page_bytes);
         let at = id * page_bytes;
-        let mut header = [0; HEADER_BYTES];
-        self.file.read_at(&mut header, at)?;
-        if u64_at(&header, 0) != id {
+        // Mostly that is all of it.
+        let mut bytes = vec![0; self.meta.page_bytes as usize];
+        self.file.read_at(&mut bytes, at)?;
+        if u64_at(&bytes, 0) != id {
             return Err(damaged("it has another page's number"));
         }
-        let pages = u64::from(u32_at(&header, 12)) + 1;
+        let pages = u64::from(u32_at(&bytes, 12)) + 1;
         if pages > self.meta.pages - id {
             return Err(damaged("it reaches beyond the end of the file"));
         }
         *pages_left =
             pages_left.checked_sub(pages).ok_or_else(|| damaged("it is reached twice"))?;
-        let bytes = pages * page_bytes;
-        if bytes > BBOLT_PAGE_BYTES_MAX {
-            return Err(damaged("it is larger than any that etcd writes"));
+        if pages > 1 {
+            let all = pages * page_bytes;
+            if all > BBOLT_PAGE_BYTES_MAX {
+                return Err(damaged("it is larger than any that etcd writes"));
+            }
+            let first = bytes.len();
+            bytes.resize(usize::try_from(all).unwrap_or(usize::MAX), 0);
+            self.file.read_at(&mut bytes[first..], at + page_bytes)?;
         }
-        let mut bytes = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
-        self.file.read_at(&mut bytes, at)?;
         Page::check(id, bytes)
     }
 }

@@ -904,7 +904,7 @@ impl Maker {
             int("total", "0", "requests to send; with 0 the duration decides"),
             duration("duration", "10s", "how long to send"),
             int("rate", "0", "requests per second of all callers together; 0 is no limit"),
-            string("compare", "", "a second endpoint, measured in turn with the first"),
+            string("compare", "", "endpoints of a second server or cluster, measured in turn"),
             int("rounds", "5", "rounds of a comparison for each server"),
             among(string("output", "simple", "simple or json").short('o'), &["simple", "json"]),
         ])
@@ -1048,7 +1048,8 @@ Measures requests per second, latency and, where the server publishes it, CPU ti
   watch  writes under many watchers and times each event's arrival
   lease  grants leases
 
-With --compare the two servers are measured in turn in short rounds, and medians and ratios are printed.";
+The connections are spread over all endpoints, and CPU time and memory are those of all of them together.
+With --compare the two servers or clusters are measured in turn in short rounds, and medians and ratios are printed.";
 
 /// What may stand in a transaction.
 pub(super) fn operations() -> Command {

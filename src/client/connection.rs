@@ -185,8 +185,17 @@ impl Client {
             }
             if method.path != rpc::AUTHENTICATE.path && self.should_log_in(&failed.error) {
                 Box::pin(self.log_in(deadline)).await?;
-            } else if !(method.repeatable && failed.error.code() == Some(Code::Unavailable)) {
+                continue;
+            }
+            // A learner did nothing, and among several endpoints the next may be a voter.
+            let is_learner = failed.error.is("etcdserver: rpc not supported for learner");
+            let is_elsewhere = is_learner && self.inner.nodes.len() > 1;
+            let is_away = failed.error.code() == Some(Code::Unavailable);
+            if !(is_elsewhere || method.repeatable && is_away) {
                 return Err(failed.error);
+            }
+            if is_elsewhere {
+                deadline.bound(self.connect_another()).await;
             }
         }
     }
@@ -323,6 +332,19 @@ impl Client {
                 }
             }
             sleep(limits::CLIENT_RECONNECT_WAIT).await;
+        }
+    }
+
+    /// Connects to one endpoint more, for a call that those at hand do not serve.
+    async fn connect_another(&self) {
+        let away = self.inner.nodes.iter().filter(|node| node.channel.lock().is_none());
+        let mut dials: FuturesUnordered<_> =
+            away.map(|node| async move { (node, node.dial().await) }).collect();
+        while let Some((node, outcome)) = dials.next().await {
+            if let Ok(channel) = outcome {
+                *node.channel.lock() = Some(channel);
+                return;
+            }
         }
     }
 

@@ -18,8 +18,11 @@ pub const TAIL_BYTES_MAX: usize = 64 << 20;
 pub const COMMIT_OPS_MAX: usize = 10_000;
 /// Bytes after which the committer commits without waiting for its interval.
 pub const COMMIT_BYTES_MAX: usize = 16 << 20;
-/// How long applied entries may wait for LMDB. etcd waits 100 ms; the log holds them meanwhile.
-pub const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
+/// How long applied entries may wait for LMDB, etcd's; the log holds them meanwhile. A commit costs
+/// two syncs and the pages on the way to its rows, however few these are.
+pub const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+/// How long deletions by compaction may wait: the next ones come after them.
+pub const COMPACTION_COMMIT_INTERVAL: Duration = Duration::from_millis(20);
 /// Rows that one commit deletes for compaction, so that puts queued behind it wait little.
 pub const COMPACTION_ROWS_MAX: usize = 1000;
 /// Rows that a start may have to read beside the index checkpoint before it is written anew: a tenth
@@ -153,6 +156,13 @@ pub const LOG_JOBS_MAX: usize = 256;
 /// waits and makes the next batch large, which then goes to the log writer.
 pub const LOG_INLINE_ENTRIES_MAX: usize = 16;
 pub const LOG_INLINE_BYTES_MAX: usize = 64 << 10;
+/// A follower on a quick disk writes up to so much within the loop: nothing else of it waits.
+pub const LOG_INLINE_FOLLOWER_ENTRIES_MAX: usize = 256;
+pub const LOG_INLINE_FOLLOWER_BYTES_MAX: usize = 256 << 10;
+/// A disk whose syncs take less is quick. What a follower forwards may wait for one of them.
+pub const LOG_INLINE_SYNC_MAX: Duration = Duration::from_millis(2);
+/// So many proposals do not wait for the log to become free: they make a batch of their own.
+pub const PROPOSALS_PER_BATCH_MIN: usize = 128;
 /// Messages of other members that may wait for the raft loop; raft repeats what is dropped.
 pub const RAFT_MESSAGES_MAX: usize = 4096;
 /// Reads that may wait for the raft loop; above it the caller gets "too many requests".
@@ -169,8 +179,9 @@ pub const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
 pub const RAFT_UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of entries in one message to a member, etcd's.
 pub const RAFT_MESSAGE_BYTES_MAX: u64 = 512 << 10;
-/// Messages with entries in flight to one member, etcd's.
-pub const RAFT_INFLIGHT_MAX: usize = 512;
+/// Messages with entries in flight to one member. Together they fit its queue; once they are
+/// acknowledged slowly, they become larger instead of more.
+pub const RAFT_INFLIGHT_MAX: usize = 32;
 
 /// Attempts of one call, etcd's client's.
 pub const CLIENT_ATTEMPTS_MAX: u32 = 100;
@@ -228,8 +239,28 @@ pub const SNAPSHOT_PIECES_MAX: usize = 4;
 /// How long a reader of a snapshot may take for a piece: compaction waits meanwhile.
 pub const SNAPSHOT_STALL_MAX: Duration = Duration::from_secs(60);
 
-/// Bytes of rows that one commit brings into a generation that is being built.
-pub const SNAPSHOT_BUILD_BYTES: usize = 16 << 20;
+/// Bytes of rows that one commit brings into a generation that is being built. As many again are
+/// read meanwhile. Larger ones would hold up the log's syncs on the same disk.
+pub const SNAPSHOT_BUILD_BYTES: usize = 8 << 20;
+/// Rest before a snapshot that did not arrive is sent again: each attempt measures the state anew.
+pub const SNAPSHOT_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Bytes of rows read at once for a snapshot; one larger record is admitted.
+pub const SNAPSHOT_READ_BYTES: usize = 512 << 10;
+/// A snapshot for a member looks so often at what it does to puts.
+pub const SNAPSHOT_PACE_WINDOW: Duration = Duration::from_millis(100);
+/// One window in so many is silent, to see what puts take without it.
+pub const SNAPSHOT_PACE_SILENCE: u32 = 16;
+/// Batches of proposals that a window needs to be judged by; with fewer nobody is held up.
+pub const SNAPSHOT_PACE_SAMPLES_MIN: u32 = 5;
+/// Puts that take less are not held up by anything.
+pub const SNAPSHOT_PACE_LATENCY_MIN: Duration = Duration::from_millis(1);
+/// Bytes a second of a snapshot while puts suffer: at least, so that it arrives, at first, and at
+/// most, which is more than any disk takes.
+pub const SNAPSHOT_RATE_MIN: u64 = 4 << 20;
+pub const SNAPSHOT_RATE_FIRST: u64 = 32 << 20;
+pub const SNAPSHOT_RATE_MAX: u64 = 4 << 30;
+/// Niceness of the threads that read and build snapshots: with puts to serve they get a tenth.
+pub const SNAPSHOT_NICENESS: i32 = 10;
 /// Largest message in front of a snapshot: it holds numbers only.
 pub const SNAPSHOT_HEAD_BYTES_MAX: u64 = 1 << 20;
 /// How long a peer may take for a snapshot and for building its state from it.
@@ -240,7 +271,7 @@ pub const PEER_DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 pub const PEER_ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a question of a member's to the leader, etcd's.
 pub const PEER_QUESTION_BYTES_MAX: usize = 64 << 10;
-/// Peers that a member believes in before the log has told it who they are.
+/// Peers that a member believes in before the log has told it of them.
 pub const PEERS_REMEMBERED_MAX: usize = 16;
 /// How long a member goes on after it has applied its removal, so that others learn of it, etcd's.
 pub const REMOVED_GRACE: Duration = Duration::from_secs(1);

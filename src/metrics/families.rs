@@ -172,6 +172,22 @@ families! {
     client_sent_bytes: counter "etcd_network_client_grpc_sent_bytes_total"
         "Bytes sent to gRPC clients.";
     known_peers: gauges "etcd_network_known_peers" "1 for each known peer.", ["Local", "Remote"];
+    active_peers: gauges "etcd_network_active_peers" "1 for each peer whose streams are read.",
+        ["Local", "Remote"];
+    peer_sent_bytes: counters "etcd_network_peer_sent_bytes_total"
+        "Bytes of messages sent to each peer.", ["To"];
+    peer_received_bytes: counters "etcd_network_peer_received_bytes_total"
+        "Bytes of messages received from each peer.", ["From"];
+    peer_sent_failures: counters "etcd_network_peer_sent_failures_total"
+        "Messages to each peer that found no stream or no room.", ["To"];
+    snapshot_send_success: counters "etcd_network_snapshot_send_success"
+        "Snapshots that reached each peer.", ["To"];
+    snapshot_send_failures: counters "etcd_network_snapshot_send_failures"
+        "Snapshots that did not reach each peer.", ["To"];
+    messages_refused: counter "rusd_network_peer_messages_refused_total"
+        "Messages of peers that raft was not shown.";
+    snapshots_refused: counter "rusd_network_peer_snapshots_refused_total"
+        "Snapshots of peers that were refused.";
 }
 
 /// Names this member in `etcd_server_id` and `etcd_network_known_peers`.
@@ -179,6 +195,33 @@ pub fn set_server_id(member_id: u64) {
     let id = format!("{member_id:x}");
     FAMILIES.server_id.with_label_values(&[id.as_str()]).set(1);
     FAMILIES.known_peers.with_label_values(&[id.as_str(), id.as_str()]).set(1);
+}
+
+/// What is counted for each peer.
+pub struct PeerSeries {
+    pub active: IntGauge,
+    pub known: IntGauge,
+    pub sent_bytes: IntCounter,
+    pub received_bytes: IntCounter,
+    pub sent_failures: IntCounter,
+    pub snapshots_sent: IntCounter,
+    pub snapshots_unsent: IntCounter,
+}
+
+/// The series of one peer. There are as many as members that this one ever knew.
+pub fn peer(member_id: u64, peer_id: u64) -> PeerSeries {
+    let (local, remote) = (format!("{member_id:x}"), format!("{peer_id:x}"));
+    let both = [local.as_str(), remote.as_str()];
+    let of = |counters: &IntCounterVec| counters.with_label_values(&[remote.as_str()]);
+    PeerSeries {
+        active: FAMILIES.active_peers.with_label_values(&both),
+        known: FAMILIES.known_peers.with_label_values(&both),
+        sent_bytes: of(&FAMILIES.peer_sent_bytes),
+        received_bytes: of(&FAMILIES.peer_received_bytes),
+        sent_failures: of(&FAMILIES.peer_sent_failures),
+        snapshots_sent: of(&FAMILIES.snapshot_send_success),
+        snapshots_unsent: of(&FAMILIES.snapshot_send_failures),
+    }
 }
 
 /// Names the cluster version, such as `3.7`; an earlier one goes to zero.

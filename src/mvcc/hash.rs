@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::index::Visit;
-use super::restore::Building;
+use super::restore::Restoring;
 use super::{Compacted, Error, Mvcc, View};
 use crate::limits;
 use crate::store::{Bucket, Row, schema};
@@ -130,10 +130,12 @@ impl Mvcc {
     }
 }
 
-/// The revisions up to `compact_revision` that a compaction at `revision` keeps.
+/// The revisions up to `compact_revision` that a compaction at `revision` keeps. If something is
+/// deleted exactly there, it would keep that, and say so in its own hash.
 fn kept(
     revision: i64,
     compact_revision: i64,
+    deletes: bool,
     mut visit: impl FnMut(&[u8], i64, &mut dyn FnMut(Revision)) -> Visit,
 ) -> HashSet<Revision> {
     let mut walk = |at: i64| {
@@ -151,7 +153,7 @@ fn kept(
         (kept, is_any_kept)
     };
     match walk(revision) {
-        (kept, true) => kept,
+        (kept, is_any_kept) if is_any_kept || deletes => kept,
         // etcd counts all rows then, so that its answer changes when the compaction's sweep comes
         // through. This is the answer after the sweep, on every member at any time.
         _ => walk(compact_revision).0,
@@ -159,13 +161,13 @@ fn kept(
 }
 
 /// The hash of rows that no member serves; at revision 0, of all of them. `scan` shows them in the
-/// order of their revisions, and is asked twice.
+/// order of their revisions, and is asked three times.
 pub fn hash_rows<E: From<Error>>(
     compacted: Compacted,
     revision: i64,
     scan: impl Fn(&mut dyn FnMut(&Row) -> Result<(), Error>) -> Result<(), E>,
 ) -> Result<KeyValueHash, E> {
-    let mut building = Building::default();
+    let mut building = Restoring::default();
     scan(&mut |row| building.add(row))?;
     let current = compacted.current(&building.index);
     if revision > 0 && revision < current.compact_revision {
@@ -176,7 +178,12 @@ pub fn hash_rows<E: From<Error>>(
     }
     let revision = if revision == 0 { current.revision } else { revision };
     let keys_max = limits::INDEX_HOLD_KEYS_MAX;
-    let kept = kept(revision, current.compact_revision, |start, at, keep| {
+    let mut deletes = false;
+    scan(&mut |row| {
+        deletes |= row.tombstone && row.rev.main == revision;
+        Ok(())
+    })?;
+    let kept = kept(revision, current.compact_revision, deletes, |start, at, keep| {
         building.index.visit_kept(start, at, keys_max, keep)
     });
     let mut hasher = Hasher::new(current.compact_revision, revision);
@@ -190,7 +197,9 @@ pub fn hash_rows<E: From<Error>>(
 impl View<'_> {
     fn hash(&self, revision: i64) -> Result<KeyValueHash, Error> {
         let compact_revision = self.current.compact_revision;
-        let kept = kept(revision, compact_revision, |start, at, keep| {
+        let at_revision = self.rows(Revision::new(revision, 0), revision)?;
+        let deletes = at_revision.iter().any(|row| row.tombstone);
+        let kept = kept(revision, compact_revision, deletes, |start, at, keep| {
             self.mvcc.index.read().visit_kept(start, at, limits::INDEX_HOLD_KEYS_MAX, keep)
         });
         let mut hasher = Hasher::new(compact_revision, revision);

@@ -38,7 +38,7 @@ pub use checkpoint::{Checkpoint, IndexPass, write_attachment, write_attachments_
 pub use compact::{Compaction, CompactionStep};
 pub use hash::{KeyValueHash, hash_rows};
 pub use range::{has_revision_filters, is_default_ordering};
-pub use restore::{Compacted, Restore};
+pub use restore::{Compacted, Restore, Restoring};
 pub use txn::{Leases, is_read_only, is_serializable, read_txn};
 pub use write::{Change, ChangeKind, Write, deletion_event};
 

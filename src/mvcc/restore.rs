@@ -39,8 +39,9 @@ pub struct Restore {
     pub rows: u64,
 }
 
+/// An index that is being built from rows.
 #[derive(Default)]
-pub(super) struct Building {
+pub struct Restoring {
     pub(super) index: Index,
     attachments: HashMap<Bytes, i64>,
     /// First row that the index does not hold yet.
@@ -57,26 +58,34 @@ impl Restore {
         checkpoint: Option<&Checkpoint>,
     ) -> Result<Self, Error> {
         let finished = compacted.finished.unwrap_or(-1);
-        let mut building = checkpoint.and_then(Building::after).unwrap_or_default();
+        let mut building: Restoring = checkpoint.and_then(Restoring::after).unwrap_or_default();
         building.read_rows(&store)?;
         // The index of the checkpoint may name rows that a later compaction has deleted.
         if checkpoint.is_some_and(|checkpoint| checkpoint.current.compact_revision < finished) {
             building.compact(finished);
         }
+        Ok(building.finish(store, compacted))
+    }
+}
+
+impl Restoring {
+    /// The state of a store that holds the rows that were added, and no others.
+    pub fn finish(self, store: Arc<Store>, compacted: Compacted) -> Restore {
+        let finished = compacted.finished.unwrap_or(-1);
         let scheduled = compacted.scheduled.unwrap_or(-1);
-        let current = compacted.current(&building.index);
-        let mvcc = Mvcc::with_index(store, building.index, current);
+        let current = compacted.current(&self.index);
+        let mvcc = Mvcc::with_index(store, self.index, current);
         let unfinished = (scheduled > finished).then(|| {
             // Rows may be gone that the sweep's hash would have to cover.
             let mut sweep = mvcc.sweep(scheduled, finished);
             sweep.forget_hash();
             sweep
         });
-        Ok(Self { mvcc, attachments: building.attachments, unfinished, rows: building.rows })
+        Restore { mvcc, attachments: self.attachments, unfinished, rows: self.rows }
     }
 }
 
-impl Building {
+impl Restoring {
     fn after(checkpoint: &Checkpoint) -> Option<Self> {
         let (index, attachments) = checkpoint::read(checkpoint)?;
         let from = Revision::new(checkpoint.current.revision + 1, 0);
@@ -102,14 +111,15 @@ impl Building {
             let rows = store.scan(self.from, to, rows_max, bytes_max)?;
             let Some(last) = rows.last() else { return Ok(()) };
             self.from = Revision::new(last.rev.main, last.rev.sub + 1);
-            self.rows += rows.len() as u64;
             for row in &rows {
                 self.add(row)?;
             }
         }
     }
 
-    pub(super) fn add(&mut self, row: &Row) -> Result<(), Error> {
+    /// Adds the next row in the order of history.
+    pub fn add(&mut self, row: &Row) -> Result<(), Error> {
+        self.rows += 1;
         let pair = Pair::parse(&row.kv)?;
         let restored = match row.tombstone {
             true => Restored::Tombstone,

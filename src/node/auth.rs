@@ -95,7 +95,7 @@ impl Node {
         if let Some(token) = who.presented_token() {
             let token = std::str::from_utf8(token).map_err(|_| auth::Error::InvalidToken)?;
             if let Some(index) = self.0.tokens.index_of(token) {
-                self.applied_for_token(index).await?;
+                Box::pin(self.applied_for_token(index)).await?;
             }
             let revision = self.0.auth.read().revision();
             return Ok(self.0.tokens.resolve(token, revision)?);
@@ -171,7 +171,7 @@ impl Node {
                 password: String::new(),
                 simple_token,
             };
-            let reply = self.submit(&Caller::NOBODY, Op::Authenticate(login)).await?;
+            let reply = self.submit(&Caller::NOBODY, Op::Authenticate(login), 0).await?;
             let Reply::Authenticate(mut response) = reply else {
                 return Err(Error::Internal("a login was answered with something else".into()));
             };

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -31,10 +31,10 @@ use crate::lease::Lessor;
 use crate::limits;
 use crate::members::{Downgrade, Founders, Malformed, Member, Members};
 use crate::metrics;
-use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore};
+use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore, Restoring};
 use crate::pb::{AlarmMember, leasepb};
 use crate::raft::log::{Disk, SystemDisk};
-use crate::raft::peer::{Dial, Peers, TcpDial};
+use crate::raft::peer::{Dial, PeerEvents, Peers, Reach, Snapshots, TcpDial};
 use crate::raft::{self, Bootstrap, ConfState};
 use crate::store::{self, Bucket, CheckpointBinding, Opened, Options, Store, schema};
 use crate::types::Version;
@@ -229,6 +229,8 @@ pub struct Surroundings {
     /// None: the member and its peers dial each other.
     pub transport: Option<Arc<dyn raft::Transport>>,
     pub dial: Arc<dyn Dial>,
+    /// Goes with the transport.
+    pub reach: Option<Arc<dyn Reach>>,
     pub log: raft::log::Options,
     pub store: Options,
 }
@@ -239,6 +241,7 @@ impl Surroundings {
             disk: Arc::new(SystemDisk),
             transport: None,
             dial: Arc::new(TcpDial),
+            reach: None,
             log: raft::log::Options::default(),
             store: Options::new(Arc::clone(&clock)),
             clock,
@@ -377,7 +380,12 @@ pub(super) fn close_store(
     store.close()
 }
 
-pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartError> {
+/// The state of a store. Its index may have been built with it; else it is read.
+pub(super) fn load(
+    store: &Arc<Store>,
+    opened: &Opened,
+    index: Option<Restoring>,
+) -> Result<Loaded, StartError> {
     let mut lessor = Lessor::default();
     for (_, value) in store.bucket_iter(Bucket::Lease)? {
         let lease = leasepb::Lease::decode(value.as_slice()).map_err(|error| {
@@ -391,8 +399,14 @@ pub(super) fn load(store: &Arc<Store>, opened: &Opened) -> Result<Loaded, StartE
         scheduled: opened.scheduled_compact.map(|revision| revision.main),
         finished: opened.finished_compact.map(|revision| revision.main),
     };
-    let checkpoint = read_checkpoint(store, opened);
-    let restore = Restore::read(Arc::clone(store), compacted, checkpoint.as_ref())?;
+    let (restore, checkpoint) = match index {
+        Some(index) => (index.finish(Arc::clone(store), compacted), None),
+        None => {
+            let checkpoint = read_checkpoint(store, opened);
+            let read = Restore::read(Arc::clone(store), compacted, checkpoint.as_ref())?;
+            (read, checkpoint)
+        }
+    };
     let used = (checkpoint.map_or(-1, |checkpoint| checkpoint.current.revision), restore.rows);
     let last = opened.last.map_or(1, |revision| revision.main);
     if restore.mvcc.current().revision < last {
@@ -490,12 +504,12 @@ fn open_both(
 ) -> Result<Both, StartError> {
     if stepped {
         let (handle, raft, turns) = raft::start_stepped(raft_config, surroundings, bootstrap)?;
-        return Ok((handle, raft, Some(turns), load(store, &opened)?));
+        return Ok((handle, raft, Some(turns), load(store, &opened, None)?));
     }
     let loading = std::thread::Builder::new().name("load".into());
     let loading = loading.spawn({
         let store = Arc::clone(store);
-        move || load(&store, &opened)
+        move || load(&store, &opened, None)
     })?;
     let started = raft::start(raft_config, surroundings, bootstrap);
     let loaded = loading.join().map_err(|_| std::io::Error::other("loading the state panicked"))?;
@@ -515,7 +529,7 @@ fn assemble(
     stepped: bool,
 ) -> Result<(Node, Option<Steps>), StartError> {
     let (clock, dials) = (Arc::clone(&surroundings.clock), surroundings.transport.is_none());
-    let options = surroundings.store.clone();
+    let (options, reach) = (surroundings.store.clone(), surroundings.reach.clone());
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let (tokens, passwords) = logins(&config, &clock)?;
     let (fatal, waits) = (watch::Sender::new(None), Arc::new(Waits::default()));
@@ -526,12 +540,10 @@ fn assemble(
     let (raft, raft_threads, turns, loaded) =
         open_both(&store, opened, raft_config, surroundings, identity.bootstrap.as_ref(), stepped)?;
     let Loaded { lessor, members, auth, restore, used } = loaded;
-    let auth = Arc::new(RwLock::new(auth));
-    let circle = Circle::new(raft_threads.metadata().node_id, peers);
-    if dials {
-        circle.start(&raft, &members, config.join.as_ref(), &waits);
-    }
-    let mvcc = Arc::new(restore.mvcc);
+    let raft::log::Metadata { node_id, cluster_id } = raft_threads.metadata();
+    let (circle, events) = circle(node_id, &config, peers, reach, &members, &waits);
+    dials.then(|| circle.peers.start(raft.clone(), Arc::clone(&events)));
+    let (mvcc, auth) = (Arc::new(restore.mvcc), Arc::new(RwLock::new(auth)));
     let (lessor, members) = (Arc::new(Mutex::new(lessor)), Arc::new(RwLock::new(members)));
     let (hub, applied) = (Hub::new(Arc::clone(&mvcc)), Arc::new(AppliedWaits::new(applied_index)));
     let (no_space, size_bytes) = (Arc::new(Notify::new()), Arc::new(AtomicI64::new(0)));
@@ -542,7 +554,7 @@ fn assemble(
     let (sweep_worker, sweeps) =
         SweepWorker::new(of_mvcc, of_waits, of_clock, pause, restore.unfinished, checkpoint);
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
-    let installs = take_snapshots(&circle, &store, options);
+    let (installs, door) = take_snapshots(&circle, &store, options);
     let machine = Machine { store, mvcc, lessor, members, auth, tokens, quota };
     let Machine { store, mvcc, lessor, members, auth, tokens, quota } = machine.clone();
     let applier = Applier {
@@ -560,8 +572,8 @@ fn assemble(
         circle: circle.clone(),
     };
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
-    let (sweeper, threads, steps) = work(turns, &raft, &store, applier, batches, sweep_worker)?;
-    let raft::log::Metadata { node_id, cluster_id } = raft_threads.metadata();
+    let stepped = turns.map(|turns| (turns, door, events));
+    let (sweeper, threads, steps) = work(stepped, &raft, &store, applier, batches, sweep_worker)?;
     let node = Node(Arc::new(Inner {
         ids: RequestIds::new(node_id, &*clock),
         member_id: node_id,
@@ -575,6 +587,7 @@ fn assemble(
         mvcc,
         hub,
         lessor,
+        lease_term: AtomicU64::new(0),
         members,
         auth,
         tokens,
@@ -586,6 +599,7 @@ fn assemble(
         threads: Mutex::new(threads),
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),
+        has_leader: Notify::new(),
         elected: Mutex::default(),
         fatal,
         stopping: watch::Sender::new(false),
@@ -593,6 +607,21 @@ fn assemble(
     }));
     Duties::start(&node, no_space);
     Ok((node, steps))
+}
+
+/// Who this member is among its peers, and what they tell of it.
+fn circle(
+    node_id: u64,
+    config: &Config,
+    peers: Arc<Peers>,
+    reach: Option<Arc<dyn Reach>>,
+    members: &Members,
+    waits: &Arc<Waits>,
+) -> (Circle, Arc<dyn PeerEvents>) {
+    let circle = Circle::new(node_id, peers, reach);
+    circle.fill(members, config.join.as_ref());
+    let events = circle.events(waits);
+    (circle, events)
 }
 
 /// What tells users' tokens and passwords.
@@ -603,11 +632,16 @@ fn logins(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Arc<Tokens>, Passw
 }
 
 /// Lets peers send and ask for snapshots; what they sent waits there for apply.
-fn take_snapshots(circle: &Circle, store: &Arc<Store>, options: Options) -> Arc<Installs> {
+fn take_snapshots(
+    circle: &Circle,
+    store: &Arc<Store>,
+    options: Options,
+) -> (Arc<Installs>, Arc<dyn Snapshots>) {
     let installs = Arc::new(Installs::default());
     let door = Door { store: Arc::downgrade(store), installs: Arc::clone(&installs), options };
-    circle.peers.serve_snapshots(Arc::new(door));
-    installs
+    let door: Arc<dyn Snapshots> = Arc::new(door);
+    circle.peers.serve_snapshots(Arc::clone(&door));
+    (installs, door)
 }
 
 fn checkpointer(
@@ -622,20 +656,23 @@ fn checkpointer(
     Checkpointer::new(store, mvcc, Arc::clone(lessor), Arc::clone(clock), pace, used)
 }
 
+/// What steps need that threads do not.
+type Stepped = (raft::Turns, Arc<dyn Snapshots>, Arc<dyn PeerEvents>);
+
 type Work = (Sweeper, Vec<std::thread::JoinHandle<()>>, Option<Steps>);
 
 /// Threads that apply and sweep, or the steps that stand for them.
 fn work(
-    turns: Option<raft::Turns>,
+    stepped: Option<Stepped>,
     raft: &raft::Handle,
     store: &Arc<Store>,
     applier: Applier,
     committed: Receiver<Vec<raft::Committed>>,
     sweeper: SweepWorker,
 ) -> Result<Work, StartError> {
-    if let Some(turns) = turns {
+    if let Some((turns, snapshots, events)) = stepped {
         let (raft, store) = (raft.clone(), Arc::clone(store));
-        let steps = Steps { turns, raft, applier, committed, store, sweeper };
+        let steps = Steps { turns, raft, applier, committed, store, sweeper, snapshots, events };
         return Ok((Sweeper::default(), Vec::new(), Some(steps)));
     }
     let thread = std::thread::Builder::new().name("apply".into());

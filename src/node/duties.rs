@@ -5,6 +5,7 @@
 //! stops.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -19,6 +20,7 @@ use crate::pb::{
     AlarmType, CompactionRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest,
 };
 use crate::planted::{self, Bug};
+use crate::raft;
 
 /// How often etcd looks for expired leases.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -59,13 +61,16 @@ impl Node {
         let inner = &self.0;
         let mut leader = inner.raft.subscribe_leader();
         loop {
-            let id = leader.borrow_and_update().id;
+            let raft::Leader { id, term } = *leader.borrow_and_update();
             let is_leader = id == inner.member_id;
             {
                 let mut lessor = inner.lessor.lock();
-                if is_leader && !lessor.is_leader() {
+                // Between two terms of its own another one may have led, unseen.
+                let is_new = !lessor.is_leader() || inner.lease_term.load(Relaxed) != term;
+                if is_leader && is_new {
                     // A renewal that the last leader acknowledged may be an election old.
                     lessor.promote(inner.clock.now(), inner.config.election_timeout);
+                    inner.lease_term.store(term, Relaxed);
                 } else if !is_leader && lessor.is_leader() && !planted::is(Bug::OldLeaderRevokes) {
                     lessor.demote();
                 }
@@ -75,6 +80,9 @@ impl Node {
                 if is_leader {
                     *inner.elected.lock() = Some(inner.clock.now());
                 }
+            }
+            if id != 0 {
+                inner.has_leader.notify_waiters();
             }
             metrics::has_leader().set(i64::from(id != 0));
             metrics::is_leader().set(i64::from(is_leader));
@@ -91,7 +99,7 @@ impl Node {
             inner.clock.sleep(limits::PEERS_REACHED_INTERVAL).await;
             let members = self.members();
             let others = members.iter().map(|member| member.id).filter(|id| *id != inner.member_id);
-            if others.filter(|id| inner.circle.peers.connected_for(*id).is_some()).count() > 1 {
+            if others.filter(|id| inner.circle.reach.connected_for(*id).is_some()).count() > 1 {
                 drop(inner.raft.reached_peers());
                 return;
             }
@@ -101,11 +109,8 @@ impl Node {
     /// Tells the cluster this member's name and client URLs, after which it may serve.
     async fn publish(&self) {
         let inner = &self.0;
-        let mut leader = inner.leader.subscribe();
         loop {
-            if leader.wait_for(|id| *id != 0).await.is_err() {
-                return;
-            }
+            self.some_leader().await;
             let name = inner.config.name.clone();
             let client_urls = inner.config.client_urls.clone();
             let attributes = ClusterMemberAttrSetRequest {
@@ -135,17 +140,23 @@ impl Node {
             inner.clock.sleep(EXPIRY_INTERVAL).await;
             let now = inner.clock.now();
             self.checkpoint_leases().await;
-            let expired = inner.lessor.lock().expired(now, now + REVOKE_RETRY, per_interval);
+            let (expired, term) = {
+                let mut lessor = inner.lessor.lock();
+                let expired = lessor.expired(now, now + REVOKE_RETRY, per_interval);
+                (expired, inner.lease_term.load(Relaxed))
+            };
+            let term = if planted::is(Bug::OldLeaderRevokes) { 0 } else { term };
             // A leader that others have replaced would not know what they renewed. What it does not
             // revoke comes up again.
             if expired.is_empty() || !self.still_leads().await {
                 continue;
             }
             let revokes = futures_util::stream::iter(expired).map(|id| async move {
-                match self.propose_own(Op::LeaseRevoke(LeaseRevokeRequest { id })).await {
+                let revoke = Op::LeaseRevoke(LeaseRevokeRequest { id });
+                match self.propose_as_leader(revoke, term).await {
                     Ok(_) => metrics::lease_expired().inc(),
-                    // Someone else revoked it first.
-                    Err(Error::LeaseNotFound) => {}
+                    // Someone else revoked it first, or is the one to do it.
+                    Err(Error::LeaseNotFound | Error::NotLeader) => {}
                     Err(error) => {
                         tracing::warn!("lease-id" = format!("{id:016x}"), %error, "failed to revoke lease");
                     }
@@ -167,7 +178,11 @@ impl Node {
     async fn checkpoint_leases(&self) {
         let leases_max = limits::LEASE_CHECKPOINT_LEASES_MAX;
         loop {
-            let due = self.0.lessor.lock().due_checkpoints(self.0.clock.now(), leases_max);
+            let (due, term) = {
+                let mut lessor = self.0.lessor.lock();
+                let due = lessor.due_checkpoints(self.0.clock.now(), leases_max);
+                (due, self.0.lease_term.load(Relaxed))
+            };
             if due.is_empty() {
                 return;
             }
@@ -175,7 +190,7 @@ impl Node {
             let note = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
             let checkpoints = due.into_iter().map(note).collect();
             let request = LeaseCheckpointRequest { checkpoints };
-            if let Err(error) = self.propose_own(Op::LeaseCheckpoint(request)).await {
+            if let Err(error) = self.propose_as_leader(Op::LeaseCheckpoint(request), term).await {
                 tracing::warn!(%error, "failed to checkpoint leases");
                 return;
             }

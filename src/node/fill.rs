@@ -1,6 +1,7 @@
 //! A generation of the store, filled with a state that is somewhere else.
 
 use std::fs::File;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use bytes::Bytes;
 
@@ -8,6 +9,7 @@ use super::install::{InstallError, refused};
 use super::snapshot::{KEY_BUCKET, etcd_buckets, row_key};
 use crate::bbolt::{Item, Reader};
 use crate::limits::SNAPSHOT_BUILD_BYTES;
+use crate::mvcc::Restoring;
 use crate::store::{Bucket, Building, Frozen, Row, schema};
 use crate::types::Revision;
 
@@ -159,6 +161,58 @@ impl Batch {
 fn from_file(file: &File, building: &mut Building) -> Result<(), InstallError> {
     let reader = Reader::open(file)?;
     reader.check()?;
+    small_buckets(&reader, building)?;
+    let mut batch = Batch::default();
+    Source::File(file).rows(|row| batch.add(row, building))?;
+    batch.end(building)
+}
+
+/// As [`Source::fill`] from a file, and builds the index that stands in memory for it. One thread
+/// reads what another writes. Unless the file's digest vouches for it, all pages are checked first.
+pub(super) fn fill_and_index(
+    file: &File,
+    mut building: Building,
+    is_vouched_for: bool,
+) -> Result<(Building, Restoring), InstallError> {
+    let reader = Reader::open(file)?;
+    if !is_vouched_for {
+        reader.check()?;
+    }
+    small_buckets(&reader, &mut building)?;
+    std::thread::scope(|scope| {
+        let (batches, written) = sync_channel::<Vec<Row>>(0);
+        let writing = scope.spawn(move || {
+            for rows in written {
+                building.rows(&rows)?;
+            }
+            Ok::<_, InstallError>(building)
+        });
+        let read = read_rows(file, &batches);
+        drop(batches);
+        // If the writer ended early, it says why.
+        let ended = writing.join().map_err(|_| refused("building it panicked"))?;
+        Ok((ended?, read?))
+    })
+}
+
+/// Hands on all rows in batches.
+fn read_rows(file: &File, batches: &SyncSender<Vec<Row>>) -> Result<Restoring, InstallError> {
+    let (mut index, mut batch) = (Restoring::default(), Batch::default());
+    let gone = |_| refused("nobody writes it");
+    Source::File(file).rows(|row| {
+        index.add(&row).map_err(|error| refused(error.to_string()))?;
+        batch.bytes += row.kv.len() + size_of::<Row>();
+        batch.rows.push(row);
+        if batch.bytes >= SNAPSHOT_BUILD_BYTES {
+            batches.send(std::mem::take(&mut batch).rows).map_err(gone)?;
+        }
+        Ok(())
+    })?;
+    batches.send(batch.rows).map_err(gone)?;
+    Ok(index)
+}
+
+fn small_buckets(reader: &Reader<&File>, building: &mut Building) -> Result<(), InstallError> {
     for name in ["meta", KEY_BUCKET] {
         if reader.bucket(name.as_bytes())?.is_none() {
             return Err(refused(format!("it has no bucket {name}")));
@@ -175,9 +229,7 @@ fn from_file(file: &File, building: &mut Building) -> Result<(), InstallError> {
         }
         building.pairs(bucket, &pairs)?;
     }
-    let mut batch = Batch::default();
-    Source::File(file).rows(|row| batch.add(row, building))?;
-    batch.end(building)
+    Ok(())
 }
 
 fn parse_row(key: &[u8], value: &[u8]) -> Option<Row> {

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::boot::{Loaded, StoredConfState, load};
-use super::fill::Source;
+use super::fill::fill_and_index;
 use super::snapshot::Snapshot;
 use crate::bbolt;
 use crate::mvcc;
@@ -165,14 +165,14 @@ impl IncomingSnapshot for Receiving {
         if digest.is_some_and(|digest| digest != found) {
             return Err(io::Error::other("the snapshot's SHA-256 does not match"));
         }
-        self.prepare().map_err(io::Error::other)
+        self.prepare(digest.is_some()).map_err(io::Error::other)
     }
 }
 
 impl Receiving {
-    fn prepare(&self) -> Result<(), InstallError> {
-        let mut building = Building::begin(&self.db)?;
-        Source::File(&self.file).fill(&mut building)?;
+    fn prepare(&self, is_vouched_for: bool) -> Result<(), InstallError> {
+        let building = Building::begin(&self.db)?;
+        let (building, index) = fill_and_index(&self.file, building, is_vouched_for)?;
         let (store, opened) = building.finish(self.options.clone())?;
         let place = place_of(|key| store.bucket_get(Bucket::Meta, key).ok().flatten())?;
         if place != self.place {
@@ -183,7 +183,7 @@ impl Receiving {
             )));
         }
         let store = Arc::new(store);
-        let loaded = load(&store, &opened)?;
+        let loaded = load(&store, &opened, Some(index))?;
         *self.installs.0.lock() = Some(Prepared { store, place, loaded });
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Leases as clients ask for them: the leader alone knows when they end, so others ask it.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use crate::metrics;
 use crate::pb::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use crate::pb::{LeaseCheckpoint, LeaseCheckpointRequest};
 use crate::pb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest};
+use crate::raft::Role;
 use crate::raft::peer::Answered;
 
 impl Node {
@@ -45,7 +47,14 @@ impl Node {
         let inner = &self.0;
         self.lease_barrier().await?;
         loop {
-            let renewal = inner.lessor.lock().renew(id, inner.clock.now());
+            let renewal = {
+                let mut lessor = inner.lessor.lock();
+                // The lessor learns late of the end of its term.
+                match self.leads_leases() {
+                    true => lessor.renew(id, inner.clock.now()),
+                    false => return Err(Error::NotLeader),
+                }
+            };
             match renewal {
                 Renewal::Renewed { ttl_seconds } => {
                     metrics::lease_renewed().inc();
@@ -57,6 +66,12 @@ impl Node {
                 Renewal::Expired => inner.clock.sleep(Duration::from_millis(50)).await,
             }
         }
+    }
+
+    /// Whether this member leads in the term that the lessor takes it to lead in.
+    fn leads_leases(&self) -> bool {
+        let status = self.0.raft.status();
+        status.role == Role::Leader && status.term == self.0.lease_term.load(Relaxed)
     }
 
     /// Takes back what the log says of how long a lease has left.
@@ -134,24 +149,21 @@ impl Node {
     async fn ask_leader(&self, path: &str, body: Bytes) -> Result<Answered, Error> {
         let inner = &self.0;
         let asked = async {
-            let mut leader = inner.leader.subscribe();
             loop {
-                let Ok(id) = leader.wait_for(|id| *id != 0).await.map(|id| *id) else {
-                    return Err(Error::Stopped);
-                };
+                let id = self.some_leader().await;
                 let limit = limits::ASK_LEADER_TIMEOUT;
-                let answered = inner.circle.peers.ask(id, path, Some(body.clone()), limit).await;
+                let answered = inner.circle.reach.ask(id, path, Some(body.clone()), limit).await;
                 if let Some(answered) = answered
                     && matches!(answered.status, StatusCode::OK | StatusCode::NOT_FOUND)
                 {
-                    return Ok(answered);
+                    return answered;
                 }
                 inner.clock.sleep(limits::ASK_LEADER_PAUSE).await;
             }
         };
         let limit = self.request_timeout();
         match crate::clock::timeout(&*inner.clock, limit, asked).await {
-            Some(answered) => answered,
+            Some(answered) => Ok(answered),
             None if *inner.leader.borrow() == 0 => Err(Error::NoLeader),
             None => Err(Error::Timeout),
         }

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::limits;
 use crate::members::{Change, Member, Members};
 use crate::pb;
-use crate::raft::peer::{Dial, PeerEvents, Peers, PeersConfig};
+use crate::raft::peer::{Dial, PeerEvents, Peers, PeersConfig, Reach};
 use crate::raft::{self, ConfChange, Entry};
 
 /// What a member that joins a running cluster was told by its members.
@@ -43,23 +43,21 @@ pub(super) fn peers(config: &Config, raft: &raft::Config, dial: Arc<dyn Dial>) -
 pub(super) struct Circle {
     pub id: u64,
     pub peers: Arc<Peers>,
+    /// How questions reach them: by `peers`, or as a simulator has it.
+    pub reach: Arc<dyn Reach>,
     pub removed: watch::Sender<Option<Duration>>,
     pub is_learner: Arc<AtomicBool>,
 }
 
 impl Circle {
-    pub(super) fn new(id: u64, peers: Arc<Peers>) -> Self {
-        Self { id, peers, removed: watch::Sender::new(None), is_learner: Arc::default() }
+    pub(super) fn new(id: u64, peers: Arc<Peers>, reach: Option<Arc<dyn Reach>>) -> Self {
+        let reach = reach.unwrap_or_else(|| Arc::clone(&peers) as Arc<dyn Reach>);
+        let removed = watch::Sender::new(None);
+        Self { id, peers, reach, removed, is_learner: Arc::default() }
     }
 
-    /// Lets the members that the store knows talk to raft; one that joins has been told of some.
-    pub(super) fn start(
-        &self,
-        raft: &raft::Handle,
-        members: &Members,
-        join: Option<&Join>,
-        waits: &Arc<Waits>,
-    ) {
+    /// Takes in whom the store knows; one that joins has been told of some.
+    pub(super) fn fill(&self, members: &Members, join: Option<&Join>) {
         let told = join.iter().flat_map(|join| join.members.iter().cloned());
         let known = members.list().into_iter().map(|member| (member.id, member.peer_ur_ls));
         for (id, urls) in told.chain(known) {
@@ -70,8 +68,11 @@ impl Circle {
         if members.is_removed(self.id) {
             self.removed.send_replace(Some(Duration::ZERO));
         }
-        let events = Events { waits: Arc::clone(waits), removed: self.removed.clone() };
-        self.peers.start(raft.clone(), Arc::new(events));
+    }
+
+    /// What peers tell of the whole member.
+    pub(super) fn events(&self, waits: &Arc<Waits>) -> Arc<dyn PeerEvents> {
+        Arc::new(Events { waits: Arc::clone(waits), removed: self.removed.clone() })
     }
 
     /// A snapshot brought another membership.
@@ -263,13 +264,12 @@ impl Node {
             return Err(Error::NotLeader);
         }
         self.barrier().await?;
-        let progress = self.0.raft.progress().ok_or(Error::NotLeader)?;
-        let matched = |id: u64| progress.iter().find(|(of, _)| *of == id).map(|(_, at)| *at);
-        let member = matched(id).ok_or(Error::MemberNotFound)?;
-        let leader = matched(self.0.member_id).unwrap_or_default();
-        // etcd's measure: nine tenths of the leader's log.
-        if member.saturating_mul(10) < leader.saturating_mul(9) {
-            return Err(Error::LearnerNotReady);
+        if !self.is_caught_up(id)? {
+            // What is known of the others is as old as the last heartbeat.
+            self.0.clock.sleep(2 * self.0.config.heartbeat_interval).await;
+            if !self.is_caught_up(id)? {
+                return Err(Error::LearnerNotReady);
+            }
         }
         if self.0.config.strict_reconfig_check {
             let (voters, started) = self.0.members.read().started_voters(id);
@@ -280,12 +280,21 @@ impl Node {
         self.configure(&Change::Promote(id)).await
     }
 
+    /// Whether a member's log goes far enough by etcd's measure: nine tenths of the leader's.
+    fn is_caught_up(&self, id: u64) -> Result<bool, Error> {
+        let progress = self.0.raft.progress().ok_or(Error::NotLeader)?;
+        let matched = |id: u64| progress.iter().find(|(of, _)| *of == id).map(|(_, at)| *at);
+        let member = matched(id).ok_or(Error::MemberNotFound)?;
+        let leader = matched(self.0.member_id).unwrap_or_default();
+        Ok(member.saturating_mul(10) >= leader.saturating_mul(9))
+    }
+
     /// Nothing if the leader should be asked again.
     async fn ask_to_promote(&self, id: u64) -> Option<Result<Vec<pb::Member>, Error>> {
         let leader = *self.0.leader.borrow();
         let path = format!("/members/promote/{id}");
         let (body, limit) = (Some(bytes::Bytes::new()), limits::ASK_LEADER_TIMEOUT);
-        let answered = self.0.circle.peers.ask(leader, &path, body, limit).await?;
+        let answered = self.0.circle.reach.ask(leader, &path, body, limit).await?;
         let text = String::from_utf8_lossy(&answered.body);
         match answered.status {
             StatusCode::OK => {
@@ -306,7 +315,7 @@ impl Node {
         let id = self.0.ids.next();
         let proposed = conf_change(id, change);
         let propose = |raft: &raft::Handle| raft.propose_conf_change(id, proposed.clone());
-        let reply = self.attempt(id, propose, &AtomicBool::new(false)).await?;
+        let reply = self.attempt(id, propose, &AtomicBool::new(false), 0).await?;
         match reply {
             Reply::Members(members) => Ok(members),
             _ => Err(Error::Internal("a configuration change had another answer".into())),
@@ -343,7 +352,7 @@ impl Node {
             return Err(Error::MemberNotEnoughStarted);
         }
         // A member that is down takes part in no quorum.
-        if id != self.0.member_id && self.0.circle.peers.connected_for(id).is_none() {
+        if id != self.0.member_id && self.0.circle.reach.connected_for(id).is_none() {
             return Ok(());
         }
         let all = members.voters().count();
@@ -356,7 +365,7 @@ impl Node {
     /// Voters that this member has been connected to for a while, and itself.
     fn healthy_voters(&self, members: &Members) -> usize {
         let is_healthy = |id: u64| {
-            let connected = self.0.circle.peers.connected_for(id);
+            let connected = self.0.circle.reach.connected_for(id);
             id == self.0.member_id || connected > Some(limits::PEER_HEALTHY_AFTER)
         };
         members.voters().filter(|member| is_healthy(member.id)).count()
@@ -408,7 +417,7 @@ impl Node {
         }
         let voters: Vec<u64> = inner.members.read().voters().map(|member| member.id).collect();
         let connected =
-            voters.into_iter().filter_map(|id| Some((inner.circle.peers.connected_for(id)?, id)));
+            voters.into_iter().filter_map(|id| Some((inner.circle.reach.connected_for(id)?, id)));
         let (_, to) = connected.filter(|(_, id)| *id != own).max().ok_or(Error::Unhealthy)?;
         self.transfer_to(to).await
     }

@@ -46,12 +46,13 @@ mod scripts;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::apply::{self, Quota};
 use crate::auth::{Auth, Caller, Credentials, Tokens, demand};
@@ -193,6 +194,8 @@ struct Inner {
     mvcc: Arc<Mvcc>,
     hub: Arc<Hub>,
     lessor: Arc<Mutex<Lessor>>,
+    /// The term as whose leader the lessor lets leases expire; changed under the lessor's lock.
+    lease_term: AtomicU64,
     members: Arc<RwLock<Members>>,
     auth: Arc<RwLock<Auth>>,
     tokens: Arc<Tokens>,
@@ -205,6 +208,9 @@ struct Inner {
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     ready: watch::Sender<bool>,
     leader: watch::Sender<u64>,
+    /// Wakes who waits for a leader, in the order in which they came: a watch does it in another
+    /// order in each run.
+    has_leader: Notify,
     /// When this member last became the leader.
     elected: Mutex<Option<Duration>>,
     fatal: watch::Sender<Option<String>>,
@@ -236,7 +242,8 @@ impl Node {
         if has_room {
             return Ok(());
         }
-        self.raise_no_space().await;
+        // Rare, so it does not burden the size of each request.
+        Box::pin(self.raise_no_space()).await;
         Err(Error::NoSpace)
     }
 
@@ -254,17 +261,26 @@ impl Node {
     /// Has a request applied on every member and answers what this member's apply said.
     pub async fn propose(&self, who: &Credentials, op: Op) -> Result<Reply, Error> {
         let caller = self.admit(who, &op).await?;
-        let op = self.hash_password(op).await?;
-        self.submit(&caller, op).await
+        let has_password = matches!(op, Op::UserAdd(_) | Op::UserChangePassword(_));
+        let op = if has_password { Box::pin(self.hash_password(op)).await? } else { op };
+        self.submit(&caller, op, 0).await
     }
 
     /// The same for what the member wants itself: it speaks as root.
     pub(super) async fn propose_own(&self, op: Op) -> Result<Reply, Error> {
         let caller = self.own_identity();
-        self.submit(&caller, op).await
+        self.submit(&caller, op, 0).await
     }
 
-    async fn submit(&self, caller: &Caller, op: Op) -> Result<Reply, Error> {
+    /// The same for what only the leader of a term may want: it knows what clients were promised,
+    /// and a later one has promised more.
+    pub(super) async fn propose_as_leader(&self, op: Op, term: u64) -> Result<Reply, Error> {
+        let caller = self.own_identity();
+        self.submit(&caller, op, term).await
+    }
+
+    /// A term of 0 is any leader's.
+    async fn submit(&self, caller: &Caller, op: Op, term: u64) -> Result<Reply, Error> {
         let inner = &self.0;
         let status = inner.raft.status();
         let backlog = status.committed.saturating_sub(inner.applied.index());
@@ -280,7 +296,11 @@ impl Node {
             return Err(Error::RequestTooLarge);
         }
         crate::metrics::proposals_pending().inc();
-        let reply = self.propose_until_taken(id, |raft| raft.propose(id, data.clone())).await;
+        let propose = |raft: &raft::Handle| match term {
+            0 => raft.propose(id, data.clone()),
+            term => raft.propose_as_leader(id, data.clone(), term),
+        };
+        let reply = self.propose_until_taken(id, propose, term).await;
         crate::metrics::proposals_pending().dec();
         let mut reply = reply?;
         self.fill_reply(&mut reply);
@@ -291,10 +311,11 @@ impl Node {
         &self,
         id: u64,
         propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
+        term: u64,
     ) -> Result<Reply, Error> {
         let begun = self.0.clock.now();
         let is_proposed = AtomicBool::new(false);
-        let attempts = self.attempt(id, propose, &is_proposed);
+        let attempts = pin!(self.attempt(id, propose, &is_proposed, term));
         match clock::timeout(&*self.0.clock, self.request_timeout(), attempts).await {
             Some(reply) => reply,
             None => {
@@ -305,29 +326,41 @@ impl Node {
     }
 
     /// Proposes under an id and waits for what apply answers. A proposal that is known to stand
-    /// in no log, as there is no leader or none can be reached, is made again.
+    /// in no log, as there is no leader or none can be reached, is made again, unless it is for one
+    /// term only.
     async fn attempt(
         &self,
         id: u64,
         propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
         is_proposed: &AtomicBool,
+        term: u64,
     ) -> Result<Reply, Error> {
         let inner = &self.0;
         loop {
-            // A watch wakes who waits for it in an order of its own, another one in each run.
-            while *inner.leader.borrow() == 0 {
-                inner.clock.sleep(limits::PROPOSE_RETRY).await;
-            }
+            self.some_leader().await;
             let (reply, _forget) = inner.waits.register(id);
             propose(&inner.raft)?;
             is_proposed.store(true, Ordering::Relaxed);
             let reply = reply.await;
             is_proposed.store(false, Ordering::Relaxed);
             match reply {
+                Ok(Err(Error::Dropped)) if term != 0 => return Err(Error::NotLeader),
                 Ok(Err(Error::Dropped)) => inner.clock.sleep(limits::PROPOSE_RETRY).await,
                 Ok(reply) => return reply,
                 Err(_) => return Err(Error::Stopped),
             }
+        }
+    }
+
+    /// Waits until a leader is known, and says who.
+    async fn some_leader(&self) -> u64 {
+        loop {
+            let changed = self.0.has_leader.notified();
+            let leader = *self.0.leader.borrow();
+            if leader != 0 {
+                return leader;
+            }
+            changed.await;
         }
     }
 
@@ -344,7 +377,7 @@ impl Node {
             return Error::TimeoutDueToLeaderFail;
         }
         let took = inner.clock.now().saturating_sub(begun);
-        let is_connected = |id: u64| inner.circle.peers.connected_for(id) > Some(took);
+        let is_connected = |id: u64| inner.circle.reach.connected_for(id) > Some(took);
         let leader = *inner.leader.borrow();
         let has_whom_it_needs = if leader == inner.member_id {
             let members = self.members();

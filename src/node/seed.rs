@@ -75,7 +75,7 @@ fn complete(building: Building, db: &Path, options: Options) -> Result<Opened, I
     let clock = Arc::clone(&options.clock);
     let (store, opened) = building.finish(options)?;
     let store = Arc::new(store);
-    let loaded = load(&store, &opened)?;
+    let loaded = load(&store, &opened, None)?;
     let (mvcc, lessor) = (Arc::new(loaded.restore.mvcc), Arc::new(Mutex::new(loaded.lessor)));
     if loaded.restore.unfinished.is_none() {
         // With it the first start need not read all rows again.

@@ -9,7 +9,8 @@ use super::applier::Applier;
 use super::boot::{StartError, Surroundings, start};
 use super::sweeper::SweepWorker;
 use super::{Config, Node};
-use crate::raft::{self, Committed, Message};
+use crate::raft::peer::{PeerEvents, Snapshots};
+use crate::raft::{self, Committed, Entry, Message};
 use crate::store::{self, Store};
 
 /// The work of a member's threads. Tasks are not among it: they run in the async runtime.
@@ -20,6 +21,8 @@ pub struct Steps {
     pub(super) committed: Receiver<Vec<Committed>>,
     pub(super) store: Arc<Store>,
     pub(super) sweeper: SweepWorker,
+    pub(super) snapshots: Arc<dyn Snapshots>,
+    pub(super) events: Arc<dyn PeerEvents>,
 }
 
 impl Node {
@@ -74,6 +77,26 @@ impl Steps {
     pub fn receive(&self, message: Message) {
         // A full inbox loses it, which raft bears.
         let _ = self.raft.step(message);
+    }
+
+    /// Where snapshots of this member are read and those of others are put.
+    pub fn snapshots(&self) -> &Arc<dyn Snapshots> {
+        &self.snapshots
+    }
+
+    /// A proposal found no way to the leader.
+    pub fn unsent(&self, proposal: &Entry) {
+        self.events.unsent(proposal);
+    }
+
+    /// A peer says that this member was removed.
+    pub fn told_of_removal(&self) {
+        self.events.removed();
+    }
+
+    /// What else there is to tell raft and to ask it.
+    pub fn handle(&self) -> &raft::Handle {
+        &self.raft
     }
 
     pub fn transfer_leader(&self, to: u64) {

@@ -25,12 +25,14 @@ pub enum Bug {
     OldLeaderRevokes,
     /// The log's commit is believed, though the store has applied more.
     CommitOnly,
+    /// What a learner acknowledges counts as if a voter had.
+    LearnerInQuorum,
     /// The log's reader keeps an entry that was replaced later.
     SkippedTruncation,
 }
 
 impl Bug {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AckBeforeSync,
         Self::StaleRead,
         Self::ReadBeforeApply,
@@ -40,6 +42,7 @@ impl Bug {
         Self::WatchGap,
         Self::OldLeaderRevokes,
         Self::CommitOnly,
+        Self::LearnerInQuorum,
         Self::SkippedTruncation,
     ];
 }

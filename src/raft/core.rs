@@ -1,14 +1,13 @@
 //! The consensus core: events in, effects out.
 
+mod changes;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use raft::eraftpb::{
-    ConfChange, ConfChangeSingle, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message,
-    MessageType,
-};
+use raft::eraftpb::{ConfChange, ConfState, Entry, HardState, Message, MessageType};
 use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 
 use super::drain::TracingDrain;
@@ -37,10 +36,12 @@ pub struct CoreConfig {
 }
 
 /// Data to be put into the log. The ticket comes back if raft drops it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Proposal {
     pub ticket: u64,
     pub data: Bytes,
+    /// Only for the log of this member as the leader of that term; 0 is for any leader's.
+    pub term: u64,
 }
 
 /// What happened.
@@ -194,7 +195,12 @@ pub struct Core {
     reads: Reads,
     /// Reads of other members that wait for the leader's first commit.
     forwarded: VecDeque<Message>,
+    /// The last append that was acknowledged since the last heartbeat: to whom, in which term, up to
+    /// where.
+    acknowledged: Option<(u64, u64, u64)>,
     conf_changes: VecDeque<(u64, ConfChange)>,
+    /// Whether this leader hands over, since the first of those would remove it.
+    is_leaving: bool,
     held: Option<Held>,
     /// Committed before this start; until it is applied again there are no elections.
     replay_until: u64,
@@ -248,7 +254,9 @@ impl Core {
             last_number: 0,
             reads,
             forwarded: VecDeque::new(),
+            acknowledged: None,
             conf_changes: VecDeque::new(),
+            is_leaving: false,
             held: None,
             replay_until,
             leader: Leader::default(),
@@ -279,15 +287,35 @@ impl Core {
         self.outstanding.len() < limits::LOG_JOBS_MAX
     }
 
+    /// How many proposals are worth a turn. While the log is being written, a few of them would
+    /// only make another short batch behind it, for this member and for all others. A writer that
+    /// hangs is not waited for: other members may be able to commit without it.
+    pub fn proposals_min(&self) -> usize {
+        match self.outstanding.front() {
+            _ if !self.has_room() => usize::MAX,
+            Some((_, since)) if self.ticks - since < 2 => limits::PROPOSALS_PER_BATCH_MIN,
+            _ => 1,
+        }
+    }
+
     /// Whether something goes on as soon as apply does: an election, a configuration change,
     /// messages.
     pub fn awaits_apply(&self) -> bool {
         self.raft.raft.leader_id == 0 || self.held.is_some() || !self.conf_changes.is_empty()
     }
 
-    /// Whether one job is outstanding, and nobody but this member waits for it.
-    pub fn awaits_one_job_alone(&self) -> bool {
-        self.outstanding.len() == 1 && self.is_alone()
+    /// Whether one job is outstanding, the one given out last.
+    pub fn awaits_one_job(&self) -> bool {
+        self.outstanding.len() == 1
+    }
+
+    pub fn leads(&self) -> bool {
+        self.raft.raft.state == StateRole::Leader
+    }
+
+    /// Whether a snapshot was taken that is not applied.
+    pub fn awaits_snapshot(&self) -> bool {
+        step::awaits_snapshot(&self.raft)
     }
 
     /// Whether what is committed here is all that is committed anywhere.
@@ -407,7 +435,6 @@ impl Core {
     /// furthest, and if that takes another election timeout, it steps down.
     fn give_up_leadership(&mut self, is_overdue: bool) {
         let raft = &mut self.raft.raft;
-        let id = raft.id;
         if is_overdue {
             let term = raft.term;
             return raft.become_follower(term, 0);
@@ -415,27 +442,30 @@ impl Core {
         if raft.lead_transferee.is_some() {
             return;
         }
-        let next = raft
-            .prs()
-            .iter()
-            .filter(|(other, progress)| {
-                **other != id
-                    && progress.recent_active
-                    && raft.prs().conf().voters().contains(**other)
-            })
-            .max_by_key(|(other, progress)| (progress.matched, **other))
-            .map(|(other, _)| *other);
-        match next {
+        match self.next_leader() {
             Some(next) => self.raft.transfer_leader(next),
             None => {
+                let raft = &mut self.raft.raft;
                 let term = raft.term;
                 raft.become_follower(term, 0);
             }
         }
     }
 
+    /// The other voter that is there and furthest.
+    fn next_leader(&self) -> Option<u64> {
+        let raft = &self.raft.raft;
+        let progress = raft.prs().iter().filter(|(other, progress)| {
+            **other != raft.id
+                && progress.recent_active
+                && raft.prs().conf().voters().contains(**other)
+        });
+        let furthest = progress.max_by_key(|(other, progress)| (progress.matched, **other));
+        furthest.map(|(other, _)| *other)
+    }
+
     /// Whether this member is the only voter.
-    fn is_alone(&self) -> bool {
+    pub fn is_alone(&self) -> bool {
         let raft = &self.raft.raft;
         raft.promotable() && raft.prs().is_singleton()
     }
@@ -446,11 +476,23 @@ impl Core {
         }
         let mut tickets = Vec::with_capacity(proposals.len());
         let mut entries = Vec::with_capacity(proposals.len());
-        for Proposal { ticket, data } in proposals {
+        let raft = &self.raft.raft;
+        let leads = if raft.state == StateRole::Leader { raft.term } else { 0 };
+        let mut late = Vec::new();
+        for Proposal { ticket, data, term } in proposals {
+            if term != 0 && term != leads {
+                late.push(ticket);
+                continue;
+            }
             tickets.push(ticket);
             entries.push(Entry { data, ..Entry::default() });
         }
-        self.step_proposal(entries, tickets, effects);
+        if !late.is_empty() {
+            self.drop_proposals(late, effects);
+        }
+        if !entries.is_empty() {
+            self.step_proposal(entries, tickets, effects);
+        }
     }
 
     fn step_proposal(&mut self, entries: Vec<Entry>, tickets: Vec<u64>, effects: &mut Vec<Effect>) {
@@ -466,19 +508,18 @@ impl Core {
         effects.push(Effect::Dropped(tickets));
     }
 
-    /// Raft would empty a change proposed while another is not applied, so they queue here.
-    fn propose_conf_changes(&mut self, effects: &mut Vec<Effect>) {
-        while !self.raft.raft.has_pending_conf() {
-            let Some((ticket, change)) = self.conf_changes.pop_front() else { return };
-            let data = Bytes::from(change.encode_to_vec());
-            let mut entry = Entry { data, ..Entry::default() };
-            entry.set_entry_type(EntryType::EntryConfChange);
-            self.step_proposal(vec![entry], vec![ticket], effects);
-        }
-    }
-
     fn receive(&mut self, message: Message, effects: &mut Vec<Effect>) {
-        let admitted = step::admit(&self.raft, &message);
+        let mut admitted = step::admit(&self.raft, &message);
+        if message.msg_type == MessageType::MsgHeartbeat as i32 {
+            self.acknowledged = None;
+        }
+        if admitted.is_ok() && message.get_msg_type() == MessageType::MsgPropose {
+            let change = |entry: &Entry| ConfChange::decode(entry.data.clone()).ok();
+            let mut changes = message.entries.iter().filter(|entry| entry.entry_type != 0);
+            if changes.any(|entry| change(entry).is_some_and(|of| self.removes_leader(&of))) {
+                admitted = Err(Refusal::ConfChangePending);
+            }
+        }
         if admitted == Err(Refusal::ConfChangePending) {
             return self.take_turns(message, effects);
         }
@@ -491,7 +532,22 @@ impl Core {
             }
             return;
         }
+        let message =
+            if planted::is(Bug::LearnerInQuorum) { self.as_a_voter(message) } else { message };
         self.step_admitted(admitted, message, effects);
+    }
+
+    /// Only a planted bug comes here: a learner's acknowledgement as that of some other voter.
+    fn as_a_voter(&self, mut message: Message) -> Message {
+        let raft = &self.raft.raft;
+        let acknowledges =
+            message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject;
+        let conf = raft.prs().conf();
+        if acknowledges && conf.learners().contains(&message.from) {
+            let voter = conf.voters().ids().iter().filter(|id| *id != raft.id).min();
+            message.from = voter.unwrap_or(message.from);
+        }
+        message
     }
 
     fn step_admitted(
@@ -511,24 +567,6 @@ impl Core {
         }
     }
 
-    /// Proposals of another member with a configuration change, while one is under way: the change
-    /// waits as this member's own do.
-    fn take_turns(&mut self, message: Message, effects: &mut Vec<Effect>) {
-        let mut normal = Vec::new();
-        for entry in message.entries {
-            if entry.entry_type == 0 {
-                normal.push(entry);
-            } else if self.conf_changes.len() < limits::CONF_CHANGES_WAITING_MAX
-                && let Ok(change) = ConfChange::decode(entry.data)
-            {
-                self.conf_changes.push_back((0, change));
-            }
-        }
-        if !normal.is_empty() {
-            self.step_proposal(normal, Vec::new(), effects);
-        }
-    }
-
     fn persisted(
         &mut self,
         number: u64,
@@ -544,13 +582,24 @@ impl Core {
         let table = &mut self.raft.mut_store().table;
         table.placed(places);
         table.evict();
-        self.raft.on_persist_ready(number);
+        self.note_persisted(number);
         if let Some((_, record)) = self.installing.take_if(|(job, _)| *job <= number) {
             let SnapshotRecord { index, term, conf_state } = record;
             let conf_state = conf_state.unwrap_or_default();
             effects.push(Effect::Commit(vec![Committed::Snapshot { index, term, conf_state }]));
         }
         self.release(effects);
+    }
+
+    /// A leader that is no member any more leads on, so that the others learn that this is committed.
+    /// But raft panics when it makes further entries durable.
+    fn note_persisted(&mut self, number: u64) {
+        let raft = &mut self.raft.raft;
+        if raft.state == StateRole::Leader && raft.prs().get(raft.id).is_none() {
+            let term = raft.term;
+            raft.become_follower(term, 0);
+        }
+        self.raft.on_persist_ready(number);
     }
 
     fn applied(&mut self, index: u64, effects: &mut Vec<Effect>) {
@@ -570,27 +619,6 @@ impl Core {
         if let Some(held) = self.held.take_if(|held| held.until <= applied && held.job < unsynced) {
             effects.push(Effect::Send(held.messages));
         }
-    }
-
-    fn change_configuration(
-        &mut self,
-        index: u64,
-        change: Option<ConfChange>,
-        effects: &mut Vec<Effect>,
-    ) {
-        // A change that apply rejected still has to pass: as one of node 0, which is none.
-        let none = || ConfChangeV2 {
-            changes: vec![ConfChangeSingle::default()],
-            ..ConfChangeV2::default()
-        };
-        let outcome = match change {
-            // The snapshot that replaced this part of the log knows what came of it.
-            _ if index <= self.restored => Ok(self.raft.raft.prs().conf().to_conf_state()),
-            Some(change) => self.raft.apply_conf_change(&change),
-            None => self.raft.apply_conf_change(&none()),
-        };
-        let outcome = outcome.map_err(Error::from);
-        effects.push(Effect::ConfState { index, outcome });
     }
 
     /// The first entry that a member which is there still needs, or will need after the snapshot
@@ -727,7 +755,7 @@ impl Core {
         } else {
             now.append(&mut later);
             if self.outstanding.is_empty() {
-                self.raft.on_persist_ready(number);
+                self.note_persisted(number);
             }
         }
         if !now.is_empty() {
@@ -758,6 +786,7 @@ impl Core {
         committed: &[Entry],
     ) -> (Vec<Message>, Vec<Message>) {
         let mut later = ready.take_persisted_messages();
+        later.retain(|message| self.is_worth_sending(message));
         let mut now = later
             .extract_if(.., |message| {
                 matches!(
@@ -766,7 +795,7 @@ impl Core {
                 )
             })
             .collect::<Vec<_>>();
-        let immediate = ready.take_messages();
+        let immediate = merged(ready.take_messages());
         if self.unsynced_vote.is_some() {
             // A sole voter elects itself and already sends, before its vote is durable.
             later.extend(immediate);
@@ -783,6 +812,17 @@ impl Core {
             held.messages.append(&mut later);
         }
         (now, later)
+    }
+
+    /// The leader tells each commit by an append without entries, and raft acknowledges what it has
+    /// acknowledged before. That says nothing, unless the first one was lost: so it is said again
+    /// after each heartbeat.
+    fn is_worth_sending(&mut self, message: &Message) -> bool {
+        if message.msg_type != MessageType::MsgAppendResponse as i32 || message.reject {
+            return true;
+        }
+        let this = Some((message.to, message.term, message.index));
+        std::mem::replace(&mut self.acknowledged, this) != this
     }
 
     fn persist(&mut self, job: Job, effects: &mut Vec<Effect>) {
@@ -825,4 +865,36 @@ impl Core {
         self.leader = leader;
         effects.push(Effect::Leader(leader));
     }
+}
+
+/// Puts entries for the same member together: what a turn appends, and the commit that it brings
+/// about, become one message.
+fn merged(messages: Vec<Message>) -> Vec<Message> {
+    let mut merged: Vec<Message> = Vec::with_capacity(messages.len());
+    for mut message in messages {
+        let is_append = |other: &Message| other.msg_type == MessageType::MsgAppend as i32;
+        let before = merged.iter_mut().rev().find(|before| before.to == message.to);
+        match before {
+            Some(before) if is_append(before) && is_append(&message) => {
+                let (index, term) = (before.entries.last())
+                    .map_or((before.index, before.log_term), |last| (last.index, last.term));
+                let follows = (index, term) == (message.index, message.log_term)
+                    && before.term == message.term
+                    && entry_bytes(before) + entry_bytes(&message)
+                        <= limits::RAFT_MESSAGE_BYTES_MAX;
+                if follows {
+                    before.entries.append(&mut message.entries);
+                    before.commit = before.commit.max(message.commit);
+                } else {
+                    merged.push(message);
+                }
+            }
+            _ => merged.push(message),
+        }
+    }
+    merged
+}
+
+fn entry_bytes(message: &Message) -> u64 {
+    message.entries.iter().map(|entry| entry.data.len() as u64).sum()
 }

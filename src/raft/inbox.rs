@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use raft::eraftpb::{ConfState, Message};
+use raft::eraftpb::{ConfState, Message, MessageType};
 
 use super::core::{Event, Proposal};
 use super::log::Place;
 use super::{Error, Refusal};
 use crate::limits;
+use crate::metrics;
 
 pub(super) type ReadReply = Box<dyn FnOnce(Result<u64, Error>) + Send>;
 
@@ -24,6 +25,9 @@ pub(super) struct Inbox {
 struct State {
     proposals: VecDeque<Proposal>,
     messages: VecDeque<Message>,
+    /// Proposals of other members, which wait for what this member's own wait for.
+    forwarded: VecDeque<Message>,
+    forwarded_entries: usize,
     message_bytes: usize,
     reads: Vec<ReadReply>,
     /// What comes seldom.
@@ -32,9 +36,9 @@ struct State {
     places: Vec<(u64, u64, Place)>,
     applied: u64,
     durable: Option<(u64, u64, ConfState)>,
-    /// Whether the loop sleeps, and takes no proposals.
     sleeping: bool,
-    without_proposals: bool,
+    /// How many proposals are worth a turn of their own.
+    proposals_min: usize,
     /// Whether the loop cannot go on before apply does.
     awaits_apply: bool,
     stopped: bool,
@@ -61,7 +65,12 @@ impl State {
             || !self.events.is_empty()
             || !self.reads.is_empty()
             || !self.messages.is_empty()
-            || (!self.without_proposals && !self.proposals.is_empty())
+            || self.has_proposals()
+    }
+
+    fn has_proposals(&self) -> bool {
+        let waiting = self.proposals.len() + self.forwarded_entries;
+        waiting > 0 && waiting >= self.proposals_min
     }
 }
 
@@ -100,13 +109,19 @@ impl Inbox {
     pub(super) fn message(&self, message: Message) -> Result<(), Error> {
         self.put(|state| {
             let bytes = entry_bytes(&message);
-            let is_full = state.messages.len() >= limits::RAFT_MESSAGES_MAX
+            let waiting = state.messages.len() + state.forwarded.len();
+            let is_full = waiting >= limits::RAFT_MESSAGES_MAX
                 || state.message_bytes + bytes > limits::RAFT_MESSAGES_BYTES_MAX;
             if is_full && state.message_bytes > 0 {
                 return Err(Error::Busy);
             }
             state.message_bytes += bytes;
-            state.messages.push_back(message);
+            if message.msg_type == MessageType::MsgPropose as i32 {
+                state.forwarded_entries += message.entries.len();
+                state.forwarded.push_back(message);
+            } else {
+                state.messages.push_back(message);
+            }
             Ok(())
         })
     }
@@ -183,15 +198,22 @@ impl Inbox {
         state.stopped = true;
         state.proposals.clear();
         state.messages.clear();
+        state.forwarded.clear();
         state.message_bytes = 0;
         state.events.clear();
         std::mem::take(&mut state.reads)
     }
 
-    /// Waits for work, at most for `patience`, and takes a turn's worth of it.
-    pub(super) fn take(&self, patience: Duration, proposals: bool, awaits_apply: bool) -> Taken {
+    /// Waits for work, at most for `patience`, and takes a turn's worth of it. Proposals come along
+    /// if there are enough of them, or if the log writer has just become free.
+    pub(super) fn take(
+        &self,
+        patience: Duration,
+        proposals_min: usize,
+        awaits_apply: bool,
+    ) -> Taken {
         let mut state = self.state.lock();
-        state.without_proposals = !proposals;
+        state.proposals_min = proposals_min;
         state.awaits_apply = awaits_apply;
         if !state.has_work() && !patience.is_zero() {
             state.sleeping = true;
@@ -204,6 +226,8 @@ impl Inbox {
             fatal: state.fatal.take(),
             ..Taken::default()
         };
+        let is_free = state.persisted > 0 && proposals_min < usize::MAX;
+        let proposals = is_free || state.has_proposals();
         let events = &mut taken.events;
         if state.persisted > 0 {
             let number = std::mem::take(&mut state.persisted);
@@ -225,6 +249,11 @@ impl Inbox {
             }
         }
         if proposals {
+            state.forwarded_entries = 0;
+            while let Some(message) = state.forwarded.pop_front() {
+                state.message_bytes -= entry_bytes(&message);
+                events.push(Event::Receive(message));
+            }
             events.extend(take_proposals(&mut state.proposals).map(Event::Propose));
         }
         taken
@@ -259,6 +288,7 @@ pub(super) struct RefusalLog {
 impl RefusalLog {
     pub(super) fn note(&mut self, refusal: Refusal) {
         self.count += 1;
+        metrics::messages_refused().inc();
         if self.count.is_power_of_two() {
             tracing::warn!(
                 refused = self.count,

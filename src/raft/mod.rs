@@ -35,6 +35,7 @@ mod core;
 mod drain;
 mod force;
 mod inbox;
+mod latency;
 pub mod log;
 pub mod peer;
 mod reads;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 
 use super::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
 use super::inbox::{Inbox, ReadReply, RefusalLog};
+use super::latency::Latencies;
 use super::log::{self, Batch, Disk, Metadata, Place, Recovered, SnapshotRecord, Writer};
 use super::status::StatusCells;
 use super::store::Store;
@@ -36,7 +38,12 @@ struct Shared {
     leader: watch::Sender<Leader>,
     /// As of the last tick; nothing unless this member leads.
     progress: Mutex<Option<Vec<(u64, u64)>>>,
+    /// Snapshots that the loop has not looked at.
+    snapshots_waiting: AtomicU64,
+    /// Whether one that it has taken is not applied.
+    awaits_snapshot: AtomicBool,
     conf_states: Mutex<HashMap<u64, SyncSender<Result<ConfState, Error>>>>,
+    latencies: Latencies,
     /// Without a thread for the raft loop, who waits for it takes its turn.
     while_waiting: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -105,7 +112,7 @@ pub fn start_stepped(
 ) -> Result<(Handle, Raft, Turns), Error> {
     let (raft, log, running) = open(config, surroundings, bootstrap)?;
     let shared = Arc::clone(&running.shared);
-    let raft = Arc::new(Mutex::new(raft));
+    let raft = Arc::new(Mutex::new(RaftThread { is_stepped: true, ..raft }));
     let waited_for = Arc::downgrade(&raft);
     let _ = shared.while_waiting.set(Box::new(move || {
         let Some(raft) = waited_for.upgrade() else { return };
@@ -157,7 +164,10 @@ fn open(
         status: StatusCells::new(core.status()),
         leader: watch::Sender::new(Leader::default()),
         progress: Mutex::default(),
+        snapshots_waiting: AtomicU64::new(0),
+        awaits_snapshot: AtomicBool::new(false),
         conf_states: Mutex::default(),
+        latencies: Latencies::default(),
         while_waiting: OnceLock::new(),
     });
     let running =
@@ -252,6 +262,7 @@ fn assemble(
         transport: Arc::clone(&surroundings.transport),
         observer: Arc::clone(&surroundings.observer),
         clock: Arc::clone(&surroundings.clock),
+        sync_average: Duration::ZERO,
     }));
     let log = LogThread {
         writer: Arc::clone(&writer),
@@ -269,6 +280,8 @@ fn assemble(
         tick,
         reads: HashMap::new(),
         next_token: 0,
+        appended: VecDeque::new(),
+        is_stepped: false,
         backlog: VecDeque::new(),
         refusals: RefusalLog::default(),
     };
@@ -306,7 +319,13 @@ impl Handle {
     /// Queues data for the log. Whether it is committed shows when it is applied; if raft drops it,
     /// the observer learns the ticket.
     pub fn propose(&self, ticket: u64, data: Bytes) -> Result<(), Error> {
-        self.shared.inbox.propose(Proposal { ticket, data })
+        self.shared.inbox.propose(Proposal { ticket, data, term: 0 })
+    }
+
+    /// As [`Handle::propose`], but only this member may put it into the log, as the leader of
+    /// `term`; otherwise it is dropped.
+    pub fn propose_as_leader(&self, ticket: u64, data: Bytes, term: u64) -> Result<(), Error> {
+        self.shared.inbox.propose(Proposal { ticket, data, term })
     }
 
     /// Queues a configuration change.
@@ -344,6 +363,11 @@ impl Handle {
     /// leads.
     pub fn progress(&self) -> Option<Vec<(u64, u64)>> {
         self.shared.progress.lock().clone()
+    }
+
+    /// How long proposals took that this member committed as the leader.
+    pub(super) fn latencies(&self) -> &Latencies {
+        &self.shared.latencies
     }
 
     /// Entries up to this one are part of the state.
@@ -391,7 +415,20 @@ impl Handle {
 
     /// Hands in another member's snapshot, whose data is on disk and checked.
     pub fn step_snapshot(&self, message: Message) -> Result<(), Error> {
-        self.shared.inbox.event(Event::ReceiveSnapshot(message))
+        let waiting = &self.shared.snapshots_waiting;
+        waiting.fetch_add(1, Ordering::AcqRel);
+        let queued = self.shared.inbox.event(Event::ReceiveSnapshot(message));
+        if queued.is_err() {
+            waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+        queued
+    }
+
+    /// Whether a snapshot that was handed in is, or may be, on its way into the state. Its data must
+    /// stay until then.
+    pub fn awaits_snapshot(&self) -> bool {
+        let waits = self.shared.snapshots_waiting.load(Ordering::Acquire) > 0;
+        waits || self.shared.awaits_snapshot.load(Ordering::Acquire)
     }
 
     /// Says whether a snapshot reached the member that it was sent to.
@@ -530,6 +567,8 @@ struct LogWriter {
     transport: Arc<dyn Transport>,
     observer: Arc<dyn Observer>,
     clock: Arc<dyn Clock>,
+    /// How long the last syncs took.
+    sync_average: Duration,
 }
 
 impl LogWriter {
@@ -565,7 +604,9 @@ impl LogWriter {
         }
         if sync {
             self.writer.sync()?;
-            self.observer.synced(self.clock.now().saturating_sub(written));
+            let took = self.clock.now().saturating_sub(written);
+            self.sync_average = (self.sync_average * 7 + took) / 8;
+            self.observer.synced(took);
         }
         if !messages.is_empty() {
             self.transport.send(messages);
@@ -590,6 +631,10 @@ struct RaftThread {
     /// Reads by token; all that came in one turn share one.
     reads: HashMap<u64, Vec<ReadReply>>,
     next_token: u64,
+    /// Last entries of batches that this member appended as the leader, and when.
+    appended: VecDeque<(u64, Duration)>,
+    /// Somebody else takes the turns of this loop and of the log writer.
+    is_stepped: bool,
     /// Committed entries for which apply had no room yet.
     backlog: VecDeque<Vec<Committed>>,
     refusals: RefusalLog,
@@ -618,9 +663,9 @@ impl RaftThread {
     /// Waits for work, if it may, and takes a turn's worth of it; false if the loop is to end.
     fn next_turn(&mut self, waits: bool) -> Result<bool, Error> {
         let awaits_apply = !self.backlog.is_empty() || self.core.awaits_apply();
-        let has_room = self.core.has_room();
+        let proposals_min = self.core.proposals_min();
         let patience = if waits { self.patience } else { Duration::ZERO };
-        let mut taken = self.shared.inbox.take(patience, has_room, awaits_apply);
+        let mut taken = self.shared.inbox.take(patience, proposals_min, awaits_apply);
         if let Some(error) = taken.fatal {
             return Err(error);
         }
@@ -649,35 +694,79 @@ impl RaftThread {
         let shows_progress =
             |event: &Event| matches!(event, Event::Tick | Event::ConfChange { .. });
         let shows = events.iter().any(shows_progress);
+        let is_snapshot = |event: &&Event| matches!(event, Event::ReceiveSnapshot(_));
+        let mut snapshots = events.iter().filter(is_snapshot).count() as u64;
         loop {
             let mut effects = self.core.handle(events);
+            self.shared.awaits_snapshot.store(self.core.awaits_snapshot(), Ordering::Release);
+            let looked_at = std::mem::take(&mut snapshots);
+            self.shared.snapshots_waiting.fetch_sub(looked_at, Ordering::AcqRel);
             if shows {
                 *self.shared.progress.lock() = self.core.progress();
             }
+            let status = self.core.status();
+            self.note_latencies(&status);
             // Before apply can acknowledge anything: reads rely on it.
-            self.shared.status.set(self.core.status(), self.core.answers_reads_alone());
+            self.shared.status.set(status, self.core.answers_reads_alone());
             let short = self.take_short_job(&mut effects);
             for effect in effects {
                 self.carry_out(effect)?;
             }
             self.hand_over()?;
             let Some(job) = short else { return Ok(()) };
+            // Only a purge may hold the writer now: no job is with it.
             let (number, places) = self.writer.lock().carry_out(vec![Work::Job(job)])?;
             events = vec![Event::Persisted { number, places }];
         }
     }
 
-    /// A sole voter with little to write saves the way to the log writer and back. With more to
-    /// write, the writer's sync and this thread's work are better done side by side.
+    /// Sees how long it takes until what the leader appends is committed.
+    fn note_latencies(&mut self, status: &Status) {
+        if status.role != Role::Leader {
+            return self.appended.clear();
+        }
+        let is_new =
+            self.appended.back().map_or(status.committed, |(index, _)| *index) < status.last_index;
+        let is_over = self.appended.front().is_some_and(|(index, _)| *index <= status.committed);
+        if !is_new && !is_over {
+            return;
+        }
+        let now = self.surroundings.clock.now();
+        while self.appended.front().is_some_and(|(index, _)| *index <= status.committed) {
+            if let Some((_, since)) = self.appended.pop_front() {
+                self.shared.latencies.note(now.saturating_sub(since));
+            }
+        }
+        if is_new && self.appended.len() < limits::LOG_JOBS_MAX {
+            self.appended.push_back((status.last_index, now));
+        }
+    }
+
+    /// Who has nobody waiting for this thread, and little to write, saves the way to the log writer
+    /// and back: a sole voter, and a follower while the disk is quick. With more to write, the
+    /// writer's sync and this thread's work are better done side by side.
     fn take_short_job(&self, effects: &mut Vec<Effect>) -> Option<Job> {
-        if !self.core.awaits_one_job_alone() {
+        if !self.core.awaits_one_job() {
             return None;
+        }
+        let (mut entries_max, mut bytes_max) =
+            (limits::LOG_INLINE_ENTRIES_MAX, limits::LOG_INLINE_BYTES_MAX);
+        if !self.core.is_alone() {
+            let is_quick = self
+                .writer
+                .try_lock()
+                .is_some_and(|writer| writer.sync_average < limits::LOG_INLINE_SYNC_MAX);
+            if self.is_stepped || self.core.leads() || !is_quick {
+                return None;
+            }
+            entries_max = limits::LOG_INLINE_FOLLOWER_ENTRIES_MAX;
+            bytes_max = limits::LOG_INLINE_FOLLOWER_BYTES_MAX;
         }
         let at = effects.iter().position(|effect| match effect {
             Effect::Persist(Job { batch, .. }) => {
-                batch.entries.len() <= limits::LOG_INLINE_ENTRIES_MAX
+                batch.entries.len() <= entries_max
                     && batch.entries.iter().map(|entry| entry.data.len()).sum::<usize>()
-                        <= limits::LOG_INLINE_BYTES_MAX
+                        <= bytes_max
             }
             _ => false,
         })?;

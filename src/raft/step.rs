@@ -95,7 +95,7 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
 }
 
 /// Whether entries that are not applied are missing, since a snapshot stands for them.
-fn awaits_snapshot(raft: &RawNode<Store>) -> bool {
+pub(super) fn awaits_snapshot(raft: &RawNode<Store>) -> bool {
     raft.raft.raft_log.applied + 1 < raft.raft.raft_log.first_index()
 }
 

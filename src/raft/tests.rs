@@ -395,7 +395,7 @@ impl Cluster {
     }
 
     fn propose(&mut self, id: u64, number: u64) {
-        let proposals = vec![Proposal { ticket: number, data: value(number) }];
+        let proposals = vec![Proposal { ticket: number, data: value(number), term: 0 }];
         self.give(id, Event::Propose(proposals));
     }
 
@@ -512,9 +512,11 @@ fn nothing_is_committed_or_sent_before_it_is_durable() {
     assert_eq!(elected.len(), 1);
     assert!(elected[0].sync);
     assert_eq!(core.status().role, Role::Leader);
-    let first = core.handle([Event::Propose(vec![Proposal { ticket: 0, data: value(0) }])]);
+    let first =
+        core.handle([Event::Propose(vec![Proposal { ticket: 0, data: value(0), term: 0 }])]);
     let first = jobs(first);
-    let second = core.handle([Event::Propose(vec![Proposal { ticket: 1, data: value(1) }])]);
+    let second =
+        core.handle([Event::Propose(vec![Proposal { ticket: 1, data: value(1), term: 0 }])]);
     let second = jobs(second);
     let persisted = |job: &Job| Event::Persisted { number: job.number, places: Vec::new() };
     let indexes = |effects: Vec<Effect>| -> Vec<u64> {
@@ -642,4 +644,91 @@ fn a_damaged_segment_keeps_the_member_down() {
     assert!(exists(disk, &dir));
     let error = try_start(config(&dir, (0, 0), ConfState::default()), None).err().unwrap();
     assert!(error.to_string().contains("damaged"), "{error}");
+}
+
+#[test]
+fn a_leader_that_is_to_remove_itself_hands_over_first() {
+    for is_forwarded in [false, true] {
+        let mut cluster = Cluster::new(5);
+        let old = cluster.elect(None);
+        let change = ConfChange { node_id: old, change_type: 1, ..ConfChange::default() };
+        let asked = if is_forwarded { old % 3 + 1 } else { old };
+        cluster.give(asked, Event::ProposeConfChange { ticket: 1, change });
+        cluster.settle(None);
+        let new = cluster.elect(None);
+        assert_ne!(new, old);
+        cluster.settle(None);
+        let removed = cluster.committed[&new].iter().any(|committed| {
+            matches!(committed, Committed::ConfChange { change, .. } if change.node_id == old)
+        });
+        assert!(removed, "the new leader gets the change");
+        assert!(cluster.dropped.is_empty());
+    }
+}
+
+#[test]
+fn a_leader_that_is_no_member_any_more_does_not_panic() {
+    let mut cluster = Cluster::new(5);
+    let old = cluster.elect(None);
+    let change = ConfChange { node_id: old, change_type: 1, ..ConfChange::default() };
+    let index = cluster.cores[&old].status().last_index;
+    cluster.stalled = Some(old);
+    cluster.propose(old, 1);
+    cluster.give(old, Event::ConfChange { index, change: Some(change) });
+    assert_eq!(cluster.cores[&old].status().role, Role::Leader, "the others have to hear of it");
+    // Raft panics if it still leads then.
+    cluster.give(old, Event::Persisted { number: 1000, places: Vec::new() });
+    assert_eq!(cluster.cores[&old].status().role, Role::Follower);
+}
+
+#[test]
+fn a_snapshot_is_awaited_from_its_arrival_until_it_is_applied() {
+    let temp = tempfile::tempdir().unwrap();
+    let joins = Bootstrap::default();
+    let member =
+        try_start(config(temp.path(), (0, 0), ConfState::default()), Some(&joins)).unwrap();
+    assert!(!member.handle.awaits_snapshot());
+    let mut message = Message { to: ID, from: 1, term: 2, ..Message::default() };
+    message.set_msg_type(MessageType::MsgSnapshot);
+    let metadata = message.mut_snapshot().mut_metadata();
+    (metadata.index, metadata.term) = (5, 2);
+    metadata.mut_conf_state().voters = vec![1, ID];
+    member.handle.step_snapshot(message.clone()).unwrap();
+    assert!(member.handle.awaits_snapshot(), "before raft has seen it");
+    let batch = member.committed.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(matches!(batch[..], [Committed::Snapshot { index: 5, .. }]));
+    // A later one would take the place of the data that is about to be applied.
+    message.mut_snapshot().mut_metadata().index = 9;
+    assert!(peer::announced(&message, &member.handle).is_err());
+    member.handle.applied(5);
+    while member.handle.awaits_snapshot() {
+        std::thread::yield_now();
+    }
+    assert!(peer::announced(&message, &member.handle).is_ok());
+}
+
+#[test]
+fn what_a_leader_alone_may_propose_goes_with_its_term() {
+    let mut cluster = Cluster::new(5);
+    let old = cluster.elect(None);
+    let term = cluster.cores[&old].status().term;
+    let propose = |ticket, term| {
+        let data = value(ticket);
+        Event::Propose(vec![Proposal { ticket, data, term }])
+    };
+    cluster.give(old, propose(1, term));
+    cluster.give(old % 3 + 1, propose(2, term));
+    cluster.give(old, propose(3, term - 1));
+    cluster.settle(None);
+    assert_eq!(cluster.dropped, [2, 3]);
+    let new = cluster.elect(Some(old));
+    for _ in 0..30 {
+        cluster.tick(None);
+    }
+    cluster.dropped.clear();
+    // It is not passed on to whoever leads now.
+    cluster.give(old, propose(4, term));
+    cluster.settle(None);
+    assert_eq!(cluster.dropped, [4]);
+    assert_eq!(cluster.values(new), [value(1)]);
 }

@@ -30,7 +30,7 @@ mod recipe;
 mod watch;
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -374,11 +374,11 @@ impl Server {
         };
         let mut call = Call::start(method);
         method.received.inc();
-        let answer = async {
+        let answer = pin!(async {
             self.admit(&parts.headers, method)?;
             let who = self.identify(parts, method).await?;
             grpc::encode(&handler(Arc::clone(self), who, request).await?)
-        };
+        });
         let answer = match grpc::timeout(&parts.headers) {
             None => answer.await,
             Some(limit) => tokio::time::timeout(limit, answer)

@@ -15,8 +15,8 @@ use super::flags::{self, Flag, Given, Kind, Support};
 use super::go;
 use super::url::{self, Url};
 use crate::client::TlsOptions;
-use crate::tls::{ClientFiles, ServerFiles, Versions};
 use crate::limits;
+use crate::tls::{ClientFiles, ServerFiles, Versions};
 
 /// Longest election timeout that etcd takes.
 const ELECTION_MS_MAX: u64 = 50_000;

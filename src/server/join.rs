@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::cluster::Named;
 use super::config::Config;
 use super::resolve;
+use super::tls::TlsDial;
 use super::url::Url;
 use crate::limits;
 use crate::members::Member;
 use crate::node::Join;
-use super::tls::TlsDial;
 use crate::raft::peer::{ask, is_rusd};
 use crate::types;
 
@@ -62,7 +62,12 @@ pub(super) async fn existing(config: &Config, cluster: &Named) -> Result<Join, S
                 .into(),
         );
     }
-    matched(config, cluster, told).await
+    let learners = told.members.iter().filter(|member| member.is_learner).count();
+    let join = matched(config, cluster, told).await?;
+    if learners > config.max_learners {
+        return Err("membership: too many learner members in cluster".into());
+    }
+    Ok(join)
 }
 
 async fn matched(config: &Config, cluster: &Named, told: Told) -> Result<Join, String> {

@@ -144,6 +144,23 @@ fn reason(error: &io::Error) -> String {
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
+/// Ends every connection as it comes, for who would rather know at once that nobody answers yet.
+pub(super) async fn turn_away(listeners: &[Listener]) -> Infallible {
+    let ports = listeners.iter().map(|listener| async {
+        loop {
+            let accepted = match &listener.socket {
+                Socket::Tcp(socket) => socket.accept().await.map(drop),
+                Socket::Unix(socket, _) => socket.accept().await.map(drop),
+            };
+            if accepted.is_err() {
+                tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+            }
+        }
+    });
+    let _: Vec<Infallible> = futures_util::future::join_all(ports).await;
+    std::future::pending().await
+}
+
 /// Accepts until `stop`, then gives the connections a moment to end.
 pub(super) async fn serve(listener: Listener, services: Services, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
@@ -191,18 +208,14 @@ async fn accept(
             let _ = keep_alive(&stream);
             let from = Some(from);
             match listener.tls.clone() {
-                Some(tls) => {
-                    connections.spawn(secured(stream, from, tls, services, stop, permit))
-                }
+                Some(tls) => connections.spawn(secured(stream, from, tls, services, stop, permit)),
                 None => connections.spawn(plain(stream, services, stop, permit)),
             };
         }
         Socket::Unix(socket, _) => {
             let (stream, _) = socket.accept().await?;
             match listener.tls.clone() {
-                Some(tls) => {
-                    connections.spawn(secured(stream, None, tls, services, stop, permit))
-                }
+                Some(tls) => connections.spawn(secured(stream, None, tls, services, stop, permit)),
                 None => connections.spawn(plain(stream, services, stop, permit)),
             };
         }
@@ -265,10 +278,14 @@ async fn secured<S>(
             let from = from.map(|from| from.to_string()).unwrap_or_default();
             match services.port {
                 Port::Peer => tracing::warn!(
-                    "remote-addr" = from, error, "rejected connection on peer endpoint"
+                    "remote-addr" = from,
+                    error,
+                    "rejected connection on peer endpoint"
                 ),
                 _ => tracing::warn!(
-                    "remote-addr" = from, error, "rejected connection on client endpoint"
+                    "remote-addr" = from,
+                    error,
+                    "rejected connection on client endpoint"
                 ),
             }
         }

@@ -181,13 +181,24 @@ fn start(config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
     for notice in notices {
         say(notice);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fatal("cannot start threads", &error.to_string()),
+    // The member's own tasks and its peers have one thread for themselves: clients' load does not
+    // delay them, and what comes from a peer wakes one thread and not several that share the work.
+    let clients = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let member = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("rusd-member")
+        .enable_all()
+        .build();
+    let (clients, member) = match (clients, member) {
+        (Ok(clients), Ok(member)) => (clients, member),
+        (Err(error), _) | (_, Err(error)) => {
+            return fatal("cannot start threads", &error.to_string());
+        }
     };
-    let ended = runtime.block_on(run(&config, arguments));
+    let ended = clients.block_on(run(&config, arguments, member.handle()));
     // Connections that did not end in time must not hold the process.
-    runtime.shutdown_background();
+    clients.shutdown_background();
+    member.shutdown_background();
     match ended {
         Ok(End::Signal(signal)) => die_by(signal),
         Ok(End::Failure(error)) => fatal("the member cannot go on", &error),
@@ -267,7 +278,11 @@ enum End {
 }
 
 /// Serves until a signal, or until the node cannot go on. An error means that it never served.
-async fn run(config: &Config, arguments: &[String]) -> Result<End, cluster::Error> {
+async fn run(
+    config: &Config,
+    arguments: &[String],
+    member: &tokio::runtime::Handle,
+) -> Result<End, cluster::Error> {
     let connections = connections_max()?;
     let urls = |urls: &[url::Url]| urls.iter().map(url::Url::to_string).collect::<Vec<_>>();
     tracing::info!("listen-peer-urls" = ?urls(&config.listen_peer_urls), "configuring peer listeners");
@@ -275,14 +290,16 @@ async fn run(config: &Config, arguments: &[String]) -> Result<End, cluster::Erro
     let peer_tls = tls::acceptor(&config.listen_peer_urls, &config.tls.peer)
         .map_err(failed("creating peer listener"))?;
     let client_urls = [config.listen_client_urls.as_slice(), &config.listen_metrics_urls].concat();
-    let client_tls =
-        tls::acceptor(&client_urls, &config.tls.client).map_err(failed("listener"))?;
-    let peers = listen::bind(&config.listen_peer_urls, peer_tls.as_ref())?;
+    let client_tls = tls::acceptor(&client_urls, &config.tls.client).map_err(failed("listener"))?;
+    let peers = {
+        let _there = member.enter();
+        listen::bind(&config.listen_peer_urls, peer_tls.as_ref())?
+    };
     tracing::info!("listen-client-urls" = ?urls(&config.listen_client_urls), "configuring client listeners");
     let clients = listen::bind(&config.listen_client_urls, client_tls.as_ref())?;
     let probes = listen::bind(&config.listen_metrics_urls, client_tls.as_ref())?;
     say_settings(config);
-    let node = open(config).await?;
+    let node = open(config, &peers, member).await?;
     say_gates(config);
 
     let services = services(config, arguments, &node, connections);
@@ -293,7 +310,11 @@ async fn run(config: &Config, arguments: &[String]) -> Result<End, cluster::Erro
             ports.spawn(listen::serve(listener, services.clone(), stopped.clone()));
         }
     };
-    spawn(&mut ports, peers, &Services { rpc: None, port: Port::Peer, ..services.clone() });
+    let for_peers = Services { rpc: None, port: Port::Peer, ..services.clone() };
+    for listener in peers {
+        let serving = listen::serve(listener, for_peers.clone(), stopped.clone());
+        ports.spawn_on(serving, member);
+    }
     spawn(&mut ports, probes, &Services { rpc: None, port: Port::Metrics, ..services.clone() });
     tracing::info!(
         "local-member-id" = %format!("{:x}", node.header().member_id),
@@ -383,23 +404,46 @@ fn connections_max() -> Result<usize, String> {
 }
 
 /// Opens the data directory and starts the node in it.
-async fn open(config: &Config) -> Result<Node, cluster::Error> {
-    let first = if datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())? {
+async fn open(
+    config: &Config,
+    peers: &[Listener],
+    member: &tokio::runtime::Handle,
+) -> Result<Node, cluster::Error> {
+    if datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())? {
         if let Source::Discovery(_) = config.source {
             tracing::warn!(
                 "discovery token is ignored since cluster already initialized; valid logs are found"
             );
         }
-        cluster::First { members: Vec::new(), token: config.token.clone(), join: None }
-    } else {
-        cluster::first(config).await.inspect_err(|error| {
+        let (members, token) = (Vec::new(), config.token.clone());
+        let first = cluster::First { members, token, join: None };
+        return start_node(config, first, member).await;
+    }
+    let starting = async {
+        let first = cluster::first(config).await.inspect_err(|error| {
             tracing::error!(%error, "bootstrap failed");
-        })?
+        })?;
+        start_node(config, first, member).await
     };
+    if !config.new_cluster {
+        return starting.await;
+    }
+    // The first members ask each other whether they ran before; none should wait for the others.
+    tokio::select! {
+        node = starting => node,
+        never = listen::turn_away(peers) => match never {},
+    }
+}
+
+async fn start_node(
+    config: &Config,
+    first: cluster::First,
+    member: &tokio::runtime::Handle,
+) -> Result<Node, cluster::Error> {
     let settings = node_config(config, first);
     let mut surroundings = node::Surroundings::system(Arc::new(SystemClock::new()));
     surroundings.dial = Arc::new(tls::TlsDial::new(&config.tls.dial)?);
-    let runtime = tokio::runtime::Handle::current();
+    let runtime = member.clone();
     let started = tokio::task::spawn_blocking(move || {
         let _entered = runtime.enter();
         Node::start_with(settings, surroundings)

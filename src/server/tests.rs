@@ -48,7 +48,7 @@ impl Member {
         );
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let (config, _) = config::load(&words, &[]).unwrap();
-        let node = open(&config).await.unwrap();
+        let node = open(&config, &[], &tokio::runtime::Handle::current()).await.unwrap();
         node.ready().wait_for(|ready| *ready).await.unwrap();
         let services = services(&config, &words, &node, 100);
         let listener = listen::bind(&config.listen_client_urls, None).unwrap().remove(0);

@@ -5,10 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::Uri;
-use tokio::net::TcpStream;
 
 use super::url::Url;
-use crate::raft::peer::{Dial, Dialing, Link};
+use crate::raft::peer::{Dial, Dialing, Link, TcpDial};
 use crate::tls::{self, Acceptor, ClientFiles, Connector, ServerFiles};
 
 /// The TLS of both kinds of port, and of this member towards its peers.
@@ -41,9 +40,11 @@ impl Settings {
             ));
         }
         if metrics.iter().any(|url| url.is_tls() && self.client.is_empty()) {
-            return Err("client TLS key/cert (--cert-file, --key-file) must be provided for metrics \
+            return Err(
+                "client TLS key/cert (--cert-file, --key-file) must be provided for metrics \
                         secure url"
-                .into());
+                    .into(),
+            );
         }
         if let Some(url) = peers.iter().find(|url| url.is_tls() && self.peer.is_empty()) {
             let (host, port) = url.host_port();
@@ -89,19 +90,16 @@ impl TlsDial {
 impl Dial for TlsDial {
     fn dial<'a>(&'a self, url: &'a Uri) -> Dialing<'a> {
         Box::pin(async move {
-            let secured = match url.scheme_str() {
-                Some("https") => true,
-                Some("http") => false,
-                _ => return Err(io::Error::other("peers are reached over http and https only")),
+            let plain = match url.scheme_str() {
+                Some("https") => "http",
+                Some("unixs") => "unix",
+                _ => return TcpDial.dial(url).await,
             };
-            let authority = url.authority().ok_or(io::ErrorKind::InvalidInput)?;
-            let stream = TcpStream::connect(authority.as_str()).await?;
-            stream.set_nodelay(true)?;
-            if !secured {
-                return Ok(Box::new(stream) as Box<dyn Link>);
-            }
-            let stream = self.0.connect(stream, authority.host()).await?;
-            Ok(Box::new(stream) as Box<dyn Link>)
+            let mut parts = url.clone().into_parts();
+            parts.scheme = Some(plain.parse().map_err(io::Error::other)?);
+            let link = TcpDial.dial(&Uri::from_parts(parts).map_err(io::Error::other)?).await?;
+            let host = if plain == "http" { url.host().unwrap_or_default() } else { "localhost" };
+            Ok(Box::new(self.0.connect(link, host).await?) as Box<dyn Link>)
         })
     }
 }

@@ -18,7 +18,10 @@ use super::schema::{self, Bucket};
 use super::space::{self, Reserve};
 use super::tail::Tail;
 use super::{Error, Options, Row, Sizes};
-use crate::limits::{COMMIT_BYTES_MAX, COMMIT_OPS_MAX, COMPACTION_ROWS_MAX, TAIL_BYTES_MAX};
+use crate::limits::{
+    COMMIT_BYTES_MAX, COMMIT_OPS_MAX, COMPACTION_COMMIT_INTERVAL, COMPACTION_ROWS_MAX,
+    TAIL_BYTES_MAX,
+};
 use crate::metrics;
 use crate::planted::{self, Bug};
 use crate::types::Revision;
@@ -252,7 +255,11 @@ impl Shared {
                 continue;
             }
             let now = self.options.clock.now();
-            let due = *queue.due.get_or_insert(now + self.options.commit_interval);
+            let mut due = *queue.due.get_or_insert(now + self.options.commit_interval);
+            if queue.job_is_ready() {
+                due = due.min(now + COMPACTION_COMMIT_INTERVAL);
+                queue.due = Some(due);
+            }
             let flush = queue.flush_to > queue.committed;
             if flush || queue.batch.is_large() || now >= due {
                 break;

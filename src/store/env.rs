@@ -15,7 +15,9 @@ use heed::{CommitOrAbort, EnvOpenOptions, MdbError, PutFlags, RoTxn, RwTxn, With
 use super::schema::{self, Bucket, RevKey};
 use super::snapshot::RowSize;
 use super::{Error, Pair, Row, Sizes, record};
-use crate::limits::{MAP_BYTES, READERS_MAX, RECORD_CHUNK_BYTES, RECORD_INLINE_BYTES_MAX};
+use crate::limits::{
+    MAP_BYTES, READERS_MAX, RECORD_CHUNK_BYTES, RECORD_INLINE_BYTES_MAX, REQUEST_BYTES_MAX,
+};
 use crate::types::Revision;
 
 type Table = heed::Database<'static, Raw, Raw>;
@@ -277,15 +279,22 @@ impl Reader<'_> {
     }
 
     fn chunks(&self, key: &RevKey, record_bytes: usize) -> Result<Option<Bytes>, Error> {
-        let mut record = BytesMut::new();
+        // A damaged header can claim any length.
+        let mut record = BytesMut::with_capacity(record_bytes.min(REQUEST_BYTES_MAX));
+        let (first, last) = (schema::blob_key(key, 0), schema::blob_key(key, u32::MAX));
+        let range = (Bound::Included(&first[..]), Bound::Included(&last[..]));
+        let found = self.env.blob.range(&self.txn, &range);
+        let mut chunks = found.map_err(|error| named(&self.env.file, error))?;
         for number in 0.. {
             let left = record_bytes - record.len();
             if left == 0 {
                 break;
             }
-            let chunk = self.env.blob.get(&self.txn, &schema::blob_key(key, number));
-            match chunk.map_err(|error| named(&self.env.file, error))? {
-                Some(chunk) if chunk.len() == left.min(RECORD_CHUNK_BYTES) => {
+            match chunks.next().transpose().map_err(|error| named(&self.env.file, error))? {
+                Some((at, chunk))
+                    if at == schema::blob_key(key, number)
+                        && chunk.len() == left.min(RECORD_CHUNK_BYTES) =>
+                {
                     record.extend_from_slice(chunk);
                 }
                 _ => return Ok(None),

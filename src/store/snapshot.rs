@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use super::committer::Shared;
 use super::env::Env;
 use super::{Bucket, Error, Pair, Row, Store};
-use crate::limits::{READ_CHUNK_BYTES, READ_CHUNK_ROWS};
+use crate::limits::{READ_CHUNK_ROWS, SNAPSHOT_READ_BYTES};
 use crate::types::Revision;
 
 /// A row without its record.
@@ -85,7 +85,7 @@ impl Frozen {
     /// The next rows from `from` on: a bounded number, none at the end.
     pub fn rows(&self, from: Revision) -> Result<Vec<Row>, Error> {
         let Some(last) = self.last else { return Ok(Vec::new()) };
-        let mut bytes = READ_CHUNK_BYTES;
+        let mut bytes = SNAPSHOT_READ_BYTES;
         self.env.read()?.rows(from, Bound::Included(last), READ_CHUNK_ROWS, &mut bytes)
     }
 

@@ -1,124 +1,198 @@
-//! Members that die, and what the others make of it.
+//! Members that die, stop, lose their disks or each other, and what the others make of it.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep;
+use rusd::clock::split_mix;
+use rusd::pb::alarm_request::AlarmAction;
+use rusd::pb::maintenance_client::MaintenanceClient;
+use rusd::pb::{AlarmRequest, MemberAddRequest, MemberRemoveRequest};
+use tokio::time::{sleep, timeout};
 
-use super::fixture::{Cluster, Oracle, PATIENCE, count_up, get, put};
+use super::fixture::{Cluster, PATIENCE, get, put};
+use super::membership::{client, id_of, until_healthy};
+use super::oracle::Load;
 
-const WRITERS: usize = 6;
-
+/// The first few kinds, unless more are asked for: eight rounds have one of each.
 fn rounds() -> usize {
     std::env::var("RUSD_CLUSTER_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4)
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Kill,
+    Stop,
+    Separate,
+    /// Others do not hear the member, but it hears them.
+    Mute,
+    /// The other way round.
+    Deafen,
+    FillDisk,
+    Replace,
+    RestartAll,
+}
+
+const KINDS: [Fault; 8] = [
+    Fault::Kill,
+    Fault::Separate,
+    Fault::Mute,
+    Fault::Stop,
+    Fault::Deafen,
+    Fault::RestartAll,
+    Fault::FillDisk,
+    Fault::Replace,
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_members_lose_nothing() {
-    let mut cluster = Cluster::start(3);
-    let all = [0, 1, 2];
-    cluster.ready(&all).await;
+async fn three_members_lose_nothing_to_any_fault() {
+    survive(3, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_members_lose_nothing_to_any_fault() {
+    survive(5, 0).await;
+}
+
+/// Every round one fault, under load, at the leader or at another member in turns.
+async fn survive(count: usize, first: usize) {
+    let mut cluster = Cluster::start_apart(count).await;
+    let all: Vec<usize> = (0..count).collect();
     let load = Load::start(&cluster, &all);
     for round in 0..rounds() {
+        let fault = KINDS[round % KINDS.len()];
         let leader = cluster.leader().await;
-        let victim = if round % 2 == 0 { leader } else { (leader + 1) % 3 };
-        sleep(Duration::from_millis(200)).await;
-        cluster.kill(victim);
-        // Two of three go on.
-        load.goes_on(&cluster).await;
-        cluster.run(victim, "new");
+        let offset = split_mix(round as u64) as usize % (count - 1) + 1;
+        // Each kind meets both, in its turn and one KINDS.len() rounds later.
+        let at_leader = (first + round + round / KINDS.len()).is_multiple_of(2);
+        let victim = if at_leader { leader } else { (leader + offset) % count };
+        println!("round {round} of {count} members: {fault:?} at {victim}, leader {leader}");
+        sleep(Duration::from_millis(100)).await;
+        inflict(&mut cluster, &load, fault, victim, &all).await;
+        load.assert_running();
         cluster.ready(&all).await;
     }
     load.end(&cluster, &all).await;
 }
 
-/// Writers that run until they are told to end.
-struct Load {
-    oracle: Arc<Oracle>,
-    writers: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Load {
-    fn start(cluster: &Cluster, members: &[usize]) -> Self {
-        let oracle = Arc::new(Oracle::default());
-        let channels: Vec<_> = members.iter().map(|at| cluster.channel(*at)).collect();
-        let writer = |writer| tokio::spawn(count_up(Arc::clone(&oracle), channels.clone(), writer));
-        let writers = (0..WRITERS).map(writer).collect();
-        Self { oracle, writers }
-    }
-
-    /// Waits until so many more writes are acknowledged.
-    async fn goes_on(&self, cluster: &Cluster) {
-        let before = self.oracle.acknowledged.load(Ordering::Relaxed);
-        let begun = Instant::now();
-        while self.oracle.acknowledged.load(Ordering::Relaxed) < before + 20 {
-            assert!(begun.elapsed() < PATIENCE, "nothing is written:\n{}", cluster.logs());
-            sleep(Duration::from_millis(10)).await;
+async fn inflict(cluster: &mut Cluster, load: &Load, fault: Fault, victim: usize, all: &[usize]) {
+    let others: Vec<usize> = all.iter().copied().filter(|at| *at != victim).collect();
+    let network = cluster.network.clone().unwrap();
+    match fault {
+        Fault::Kill => {
+            cluster.kill(victim);
+            load.goes_on(cluster).await;
+            cluster.run(victim, "new");
         }
-    }
-
-    async fn end(self, cluster: &Cluster, members: &[usize]) {
-        self.oracle.end();
-        for writer in self.writers {
-            writer.await.unwrap();
-        }
-        self.oracle.verify(cluster, members).await;
-        cluster.compare_hashes(members).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stopped_and_separated_members_mislead_nobody() {
-    let cluster = Cluster::start_apart(3).await;
-    let all = [0, 1, 2];
-    let load = Load::start(&cluster, &all);
-    for round in 0..rounds() {
-        let leader = cluster.leader().await;
-        let victim = if round % 2 == 0 { leader } else { (leader + 1) % 3 };
-        let network = cluster.network.as_ref().unwrap();
-        if round % 4 < 2 {
-            let others: Vec<usize> = all.iter().copied().filter(|at| *at != victim).collect();
-            network.split(&[&[victim], &others]);
-            load.goes_on(&cluster).await;
-            // A linearizable read finds no quorum there, and so never an old value.
-            let alone = get(cluster.channel(victim), "writer/0/0");
-            let alone = tokio::time::timeout(Duration::from_secs(2), alone).await;
-            assert!(!matches!(alone, Ok(Ok(_))), "a separated member answers");
-            network.heal();
-        } else {
+        Fault::Stop => {
             cluster.signal(victim, libc::SIGSTOP);
-            load.goes_on(&cluster).await;
+            load.goes_on(cluster).await;
             sleep(Duration::from_millis(500)).await;
             cluster.signal(victim, libc::SIGCONT);
         }
-        cluster.ready(&all).await;
+        Fault::Separate => {
+            network.split(&[&[victim], &others]);
+            load.goes_on(cluster).await;
+            // A linearizable read finds no quorum there, once what was on its way has arrived.
+            let begun = Instant::now();
+            loop {
+                let alone = get(cluster.channel(victim), "none");
+                let Ok(Ok(_)) = timeout(Duration::from_secs(2), alone).await else { break };
+                assert!(begun.elapsed() < PATIENCE, "a separated member answers");
+            }
+            network.heal();
+        }
+        Fault::Mute => {
+            network.silence(&[victim], &others);
+            load.goes_on(cluster).await;
+            network.heal();
+        }
+        Fault::Deafen => {
+            network.silence(&others, &[victim]);
+            load.goes_on(cluster).await;
+            network.heal();
+        }
+        Fault::FillDisk => fill_disk(cluster, load, victim).await,
+        Fault::Replace => replace(cluster, load, victim, others[0]).await,
+        Fault::RestartAll => {
+            for at in all {
+                cluster.signal(*at, libc::SIGTERM);
+                cluster.wait(*at);
+                load.goes_on(cluster).await;
+                cluster.run(*at, "new");
+                cluster.ready(&[*at]).await;
+            }
+        }
     }
-    load.end(&cluster, &all).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn five_members_go_on_without_two_and_are_restarted_one_by_one() {
-    let mut cluster = Cluster::start(5);
-    let all = [0, 1, 2, 3, 4];
-    cluster.ready(&all).await;
-    let load = Load::start(&cluster, &all);
-    let leader = cluster.leader().await;
-    let other = (leader + 2) % 5;
-    cluster.kill(leader);
-    cluster.kill(other);
-    load.goes_on(&cluster).await;
-    cluster.run(leader, "new");
-    cluster.run(other, "new");
-    cluster.ready(&all).await;
-    for at in all {
-        cluster.signal(at, libc::SIGTERM);
-        cluster.wait(at);
-        load.goes_on(&cluster).await;
-        cluster.run(at, "new");
-        cluster.ready(&[at]).await;
+/// A member without space refuses or ends; with space, nothing is missing.
+async fn fill_disk(cluster: &mut Cluster, load: &Load, victim: usize) {
+    cluster.spoil_disk(victim, "full");
+    // Something large, so that the store has to grow; refused once it cannot.
+    let begun = Instant::now();
+    let large = "x".repeat(200_000);
+    while begun.elapsed() < Duration::from_secs(3) && !cluster.has_ended(victim) {
+        let write = put(cluster.channel(victim), "large", &large);
+        if let Ok(Err(status)) = timeout(Duration::from_secs(1), write).await
+            && status.code() == tonic::Code::ResourceExhausted
+        {
+            break;
+        }
     }
-    load.end(&cluster, &all).await;
+    cluster.repair_disk(victim, "full");
+    if cluster.has_ended(victim) {
+        cluster.kill(victim);
+        cluster.run(victim, "new");
+    }
+    cluster.ready(&[victim]).await;
+    // The member may raise its alarm late.
+    let disarmed = async {
+        loop {
+            let request =
+                AlarmRequest { action: AlarmAction::Deactivate as i32, ..AlarmRequest::default() };
+            let mut maintenance = MaintenanceClient::new(cluster.channel(victim));
+            let get = AlarmRequest { action: AlarmAction::Get as i32, ..request };
+            if let Ok(active) = maintenance.alarm(get).await {
+                for alarm in active.into_inner().alarms {
+                    let request =
+                        AlarmRequest { member_id: alarm.member_id, alarm: alarm.alarm, ..request };
+                    let _ = maintenance.alarm(request).await;
+                }
+            }
+            let write = put(cluster.channel(victim), "large", "");
+            if let Ok(Ok(_)) = timeout(Duration::from_secs(2), write).await {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    if timeout(PATIENCE, disarmed).await.is_err() {
+        panic!("no space after it was given back:\n{}", cluster.logs());
+    }
+    load.goes_on(cluster).await;
+}
+
+/// Removes a member and puts an empty one in its place.
+async fn replace(cluster: &mut Cluster, load: &Load, victim: usize, other: usize) {
+    let id = id_of(cluster, victim).await;
+    let remove = MemberRemoveRequest { id };
+    let removed = until_healthy(async || client(cluster, other).member_remove(remove).await).await;
+    // A leader that goes may take its answer with it.
+    if let Err(status) = removed {
+        let list = super::membership::list(cluster, other).await;
+        assert!(list.iter().all(|member| member.id != id), "{status}: {list:?}");
+    }
+    let code = cluster.wait(victim);
+    assert_eq!(code, Some(0), "a removed member ends with success:\n{}", cluster.logs());
+    cluster.wipe(victim);
+    load.goes_on(cluster).await;
+    let url = cluster.members[victim].peer.clone();
+    let add = MemberAddRequest { peer_ur_ls: vec![url], is_learner: false };
+    let added = until_healthy(async || client(cluster, other).member_add(add.clone()).await).await;
+    let id = added.unwrap().into_inner().member.unwrap().id;
+    cluster.network.as_ref().unwrap().name(victim, id);
+    cluster.run(victim, "existing");
+    cluster.ready(&[victim]).await;
+    load.goes_on(cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

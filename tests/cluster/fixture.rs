@@ -1,11 +1,8 @@
 //! The members' processes, and clients that remember what they were told.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
 use super::ports;
+use super::preload;
 use super::proxy::Network;
 
 /// Long enough for anything on a busy machine; what takes longer does not happen.
@@ -33,6 +31,8 @@ pub struct Member {
 
 pub struct Cluster {
     root: TempDir,
+    /// Whether disks can be made to fail.
+    has_bad_disks: bool,
     pub members: Vec<Member>,
     pub network: Option<Network>,
     /// Variables for members that are started from now on.
@@ -50,33 +50,41 @@ impl Drop for Cluster {
 impl Cluster {
     /// Starts `count` members that form a cluster.
     pub fn start(count: usize) -> Self {
-        Self::start_in(None, count)
+        Self::start_in(None, false, count)
     }
 
     /// Without members.
     pub fn empty() -> Self {
-        Self::start_in(None, 0)
+        Self::start_in(None, false, 0)
     }
 
-    /// Starts them in a network that can be cut.
+    /// Starts them on disks that can fail.
+    pub fn start_on_bad_disks(count: usize) -> Self {
+        Self::start_in(None, true, count)
+    }
+
+    /// Starts them on disks that can fail, in a network that can be cut.
     pub async fn start_apart(count: usize) -> Self {
-        let cluster = Self::start_in(Some(Network::new()), count);
+        let cluster = Self::start_in(Some(Network::new()), true, count);
         let all: Vec<usize> = (0..count).collect();
         cluster.ready(&all).await;
-        let mut ids = Vec::new();
         for at in all {
-            let mut client = MaintenanceClient::new(cluster.channel(at));
-            let status = client.status(StatusRequest {}).await.unwrap().into_inner();
-            ids.push(status.header.unwrap().member_id);
+            cluster.introduce(at).await;
         }
-        cluster.network.as_ref().unwrap().name(ids);
         cluster
     }
 
-    fn start_in(network: Option<Network>, count: usize) -> Self {
+    /// Tells the network who the member at this place is.
+    pub async fn introduce(&self, at: usize) {
+        let mut client = MaintenanceClient::new(self.channel(at));
+        let status = client.status(StatusRequest {}).await.unwrap().into_inner();
+        self.network.as_ref().unwrap().name(at, status.header.unwrap().member_id);
+    }
+
+    fn start_in(network: Option<Network>, has_bad_disks: bool, count: usize) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let (members, environment) = (Vec::new(), Vec::new());
-        let mut cluster = Self { root, members, network, environment };
+        let environment = Vec::new();
+        let mut cluster = Self { root, has_bad_disks, members: Vec::new(), network, environment };
         for _ in 0..count {
             cluster.add();
         }
@@ -103,6 +111,25 @@ impl Cluster {
         self.root.path().join(&self.members[at].name)
     }
 
+    /// Gives a member's disk a fault of the shim's.
+    pub fn spoil_disk(&self, at: usize, fault: &str) {
+        File::create(self.dir(at).with_extension(fault)).unwrap();
+    }
+
+    pub fn repair_disk(&self, at: usize, fault: &str) {
+        fs::remove_file(self.dir(at).with_extension(fault)).unwrap();
+    }
+
+    pub fn wipe(&mut self, at: usize) {
+        self.kill(at);
+        fs::remove_dir_all(self.dir(at)).unwrap();
+    }
+
+    pub fn has_ended(&mut self, at: usize) -> bool {
+        let child = self.members[at].child.as_mut();
+        child.is_none_or(|child| child.try_wait().unwrap().is_some())
+    }
+
     /// Starts a member; its first start needs to know the cluster's state.
     pub fn run(&mut self, at: usize, state: &str) {
         let all: Vec<String> =
@@ -112,10 +139,15 @@ impl Cluster {
 
     pub fn run_with(&mut self, at: usize, arguments: &[&str]) {
         let dir = self.dir(at);
+        fs::create_dir_all(&dir).unwrap();
         let log = File::options().create(true).append(true).open(self.log_path(at)).unwrap();
         let member = &mut self.members[at];
         let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
-        command.args(["serve", "--name", &member.name, "--data-dir"]).arg(dir);
+        command.args(["serve", "--name", &member.name, "--data-dir"]).arg(&dir);
+        if self.has_bad_disks {
+            command.env("LD_PRELOAD", preload::build());
+            command.env("SHIM_DIR", &dir).env("SHIM_MARKS", &dir);
+        }
         command.args(["--listen-client-urls", &member.client]);
         command.args(["--advertise-client-urls", &member.client]);
         command.args(["--listen-peer-urls", &member.listen]);
@@ -203,9 +235,14 @@ impl Cluster {
 
     /// Where the leader is, as the members say.
     pub async fn leader(&self) -> usize {
+        self.leader_but(usize::MAX).await
+    }
+
+    /// Waits until some other member leads.
+    pub async fn leader_but(&self, past: usize) -> usize {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            for at in 0..self.members.len() {
+            for at in (0..self.members.len()).filter(|at| *at != past) {
                 let mut client = MaintenanceClient::new(self.channel(at));
                 let status = timeout(Duration::from_secs(1), client.status(StatusRequest {})).await;
                 let Ok(Ok(status)) = status else { continue };
@@ -252,70 +289,4 @@ pub async fn put(channel: Channel, key: &str, value: &str) -> Result<i64, tonic:
     let request = PutRequest { key, value, ..Default::default() };
     let answer = KvClient::new(channel).put(request).await?.into_inner();
     Ok(answer.header.unwrap().revision)
-}
-
-/// What clients know: of each key, the last acknowledged count and the last tried.
-#[derive(Default)]
-pub struct Oracle {
-    known: Mutex<BTreeMap<String, (u64, u64)>>,
-    pub acknowledged: std::sync::atomic::AtomicU64,
-    ended: AtomicBool,
-}
-
-/// One writer: counts up under a key of its own, at whichever member answers, and reads it back.
-/// A count below an acknowledged one is a lost write or a stale read. A write without an answer may
-/// happen at any time from then on, so the next ones go to another key.
-pub async fn count_up(oracle: Arc<Oracle>, channels: Vec<Channel>, writer: usize) {
-    let (mut at, mut keys, mut count) = (writer, 0, 0);
-    while !oracle.ended.load(Ordering::Relaxed) {
-        at += 1;
-        let channel = &channels[at % channels.len()];
-        count += 1;
-        let key = format!("writer/{writer}/{keys}");
-        oracle.known.lock().unwrap().entry(key.clone()).or_default().1 = count;
-        let value = count.to_string();
-        let written = put(channel.clone(), &key, &value);
-        match timeout(Duration::from_secs(2), written).await {
-            Ok(Ok(_)) => {
-                oracle.known.lock().unwrap().get_mut(&key).unwrap().0 = count;
-                oracle.acknowledged.fetch_add(1, Ordering::Relaxed);
-            }
-            _ => {
-                (keys, count) = (keys + 1, 0);
-                sleep(Duration::from_millis(20)).await;
-            }
-        }
-        let acknowledged = oracle.known.lock().unwrap()[&key].0;
-        let channel = channels[(at + 1) % channels.len()].clone();
-        if let Ok(Ok(value)) = timeout(Duration::from_secs(2), get(channel, &key)).await {
-            oracle.judge(&key, value.as_deref(), acknowledged);
-        }
-    }
-}
-
-impl Oracle {
-    fn judge(&self, key: &str, value: Option<&[u8]>, acknowledged: u64) {
-        let value = value.map_or(0, |value| str::from_utf8(value).unwrap().parse().unwrap());
-        let tried = self.known.lock().unwrap()[key].1;
-        assert!(
-            (acknowledged..=tried).contains(&value),
-            "{key} is {value}, but {acknowledged} was acknowledged and {tried} tried"
-        );
-    }
-
-    pub fn end(&self) {
-        self.ended.store(true, Ordering::Relaxed);
-    }
-
-    /// Reads everything back on each of these members.
-    pub async fn verify(&self, cluster: &Cluster, members: &[usize]) {
-        cluster.ready(members).await;
-        let known = self.known.lock().unwrap().clone();
-        for at in members {
-            for (key, (acknowledged, _)) in &known {
-                let value = get(cluster.channel(*at), key).await.unwrap();
-                self.judge(key, value.as_deref(), *acknowledged);
-            }
-        }
-    }
 }

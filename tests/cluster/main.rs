@@ -4,10 +4,15 @@
 //! `RUSD_CLUSTER_ROUNDS=N` asks for a longer run.
 
 mod backup;
+mod disks;
 mod dns;
 mod faults;
 mod fixture;
+mod leases;
 mod membership;
+mod oracle;
 #[path = "../common/ports.rs"]
 mod ports;
+#[path = "../common/preload.rs"]
+mod preload;
 mod proxy;

@@ -15,22 +15,24 @@ use tonic::{Code, Status};
 
 use super::fixture::{Cluster, PATIENCE, get, put};
 
-fn client(cluster: &Cluster, at: usize) -> ClusterClient<tonic::transport::Channel> {
+pub fn client(cluster: &Cluster, at: usize) -> ClusterClient<tonic::transport::Channel> {
     ClusterClient::new(cluster.channel(at))
 }
 
-async fn list(cluster: &Cluster, at: usize) -> Vec<Member> {
+pub async fn list(cluster: &Cluster, at: usize) -> Vec<Member> {
     let request = MemberListRequest { linearizable: true };
     client(cluster, at).member_list(request).await.unwrap().into_inner().members
 }
 
-async fn id_of(cluster: &Cluster, at: usize) -> u64 {
+pub async fn id_of(cluster: &Cluster, at: usize) -> u64 {
     let mut client = MaintenanceClient::new(cluster.channel(at));
     client.status(StatusRequest {}).await.unwrap().into_inner().header.unwrap().member_id
 }
 
 /// Asks until the cluster is found healthy, which takes it some seconds after a change.
-async fn until_healthy<T>(mut ask: impl AsyncFnMut() -> Result<T, Status>) -> Result<T, Status> {
+pub async fn until_healthy<T>(
+    mut ask: impl AsyncFnMut() -> Result<T, Status>,
+) -> Result<T, Status> {
     let begun = std::time::Instant::now();
     loop {
         match ask().await {

@@ -11,6 +11,8 @@ mod damage;
 mod oracle;
 #[path = "../common/ports.rs"]
 mod ports;
+#[path = "../common/preload.rs"]
+mod preload;
 mod server;
 mod shim;
 mod store;

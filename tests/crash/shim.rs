@@ -1,7 +1,7 @@
 //! Power cuts, made from a killed process.
 //!
-//! `shim.c` is preloaded into the process and keeps a journal of what each write replaced and of
-//! what was synced. After a kill, `power_cut` takes unsynced changes back: all of them, or sector by
+//! `tests/common/shim.c` is preloaded into the process and keeps a journal of what each write replaced
+//! and of what was synced. After a kill, `power_cut` takes unsynced changes back: all of them, or sector by
 //! sector at random, or from some write on, and likewise unsynced creations, renames and removals of
 //! files. What was synced stays: that is all that a program may rely on.
 
@@ -10,29 +10,13 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use rusd::clock::split_mix;
 
+pub(super) use super::preload::build;
+
 const SECTOR: u64 = 512;
 const ENTRY_BYTES: usize = 48;
-
-/// Compiles the shim, once for each test process.
-pub(super) fn build() -> PathBuf {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    let compile = || {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let library = dir.join(format!("shim-{}.so", std::process::id()));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash/shim.c");
-        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-        let mut command = Command::new(compiler);
-        command.args(["-O1", "-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
-        let status = command.args(["-ldl", "-pthread"]).status().unwrap();
-        assert!(status.success(), "the shim does not compile");
-        library
-    };
-    LIBRARY.get_or_init(compile).clone()
-}
 
 /// A stream of numbers that a seed repeats.
 pub(super) struct Chance(u64);
@@ -57,7 +41,7 @@ pub(super) fn preload(command: &mut Command, library: &Path, dir: &Path, kill_at
     let journal = journal_of(dir);
     forget(dir);
     command.env("LD_PRELOAD", library).env("SHIM_DIR", dir).env("SHIM_JOURNAL", &journal);
-    command.env("SHIM_FULL", full_mark(dir));
+    command.env("SHIM_MARKS", dir);
     if let Some(operation) = kill_at {
         command.env("SHIM_KILL_AT", operation.to_string());
     }

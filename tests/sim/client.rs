@@ -19,7 +19,7 @@ use rusd::types::KeyRange;
 
 use super::clock::Chance;
 use super::oracle::Oracle;
-use super::world::Life;
+use super::world::{Life, MILLI};
 
 const KEYS: u64 = 8;
 
@@ -36,6 +36,8 @@ pub enum Ask {
     Range(RangeRequest),
     Grant(LeaseGrantRequest),
     Renew(i64),
+    /// How long a lease has left.
+    Left(i64),
     Revoke(LeaseRevokeRequest),
     Compact(CompactionRequest),
     Hash(i64),
@@ -47,6 +49,8 @@ pub enum Answer {
     Reply(Reply),
     Range(RangeResponse),
     Ttl(i64),
+    /// Granted and left, in seconds; nothing if there is no such lease.
+    Left(Option<(i64, i64)>),
 }
 
 pub type Slot = Arc<Mutex<Option<Result<Answer, Error>>>>;
@@ -65,6 +69,10 @@ pub struct Pending {
 
 pub struct Client {
     id: u64,
+    /// It only keeps a lease alive.
+    is_keeper: bool,
+    /// One value in so many is long.
+    long_odds: u64,
     count: u64,
     grants: i64,
     /// The newest mod revision that this client saw of a key.
@@ -74,18 +82,44 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(id: u64) -> Self {
-        Self { id, count: 0, grants: 0, seen: BTreeMap::new(), leases: Vec::new(), pending: None }
+    pub fn new(id: u64, is_keeper: bool, long_odds: u64) -> Self {
+        let (seen, leases) = (BTreeMap::new(), Vec::new());
+        Self { id, is_keeper, long_odds, count: 0, grants: 0, seen, leases, pending: None }
+    }
+
+    /// How long until it asks again.
+    pub fn think(&self, chance: &mut Chance) -> u64 {
+        chance.below(if self.is_keeper { 800 } else { 30 } * MILLI)
+    }
+
+    /// Grants one lease and renews it again and again.
+    fn keep(&mut self, chance: &mut Chance) -> Ask {
+        let Some(id) = self.leases.last().copied() else {
+            self.grants += 1;
+            let id = self.id as i64 * 1000 + self.grants;
+            return Ask::Grant(LeaseGrantRequest { id, ttl: 2 + chance.below(2) as i64 });
+        };
+        match chance.below(10) {
+            0 => {
+                let one = key(chance.below(KEYS));
+                Ask::Put(PutRequest { lease: id, ..self.put(chance, one) })
+            }
+            1 => Ask::Left(id),
+            _ => Ask::Renew(id),
+        }
     }
 
     fn put(&mut self, chance: &mut Chance, key: Bytes) -> PutRequest {
         self.count += 1;
-        let padding = if chance.one_in(10) { chance.below(2000) } else { 0 } as usize;
+        let padding = if chance.one_in(self.long_odds) { chance.below(2000) } else { 0 } as usize;
         let value = Bytes::from(format!("{}-{}{}", self.id, self.count, "x".repeat(padding)));
         PutRequest { key, value, ..Default::default() }
     }
 
     pub fn choose(&mut self, chance: &mut Chance, known: i64) -> Ask {
+        if self.is_keeper {
+            return self.keep(chance);
+        }
         let one = key(chance.below(KEYS));
         let range = |key: Bytes| RangeRequest { key, ..Default::default() };
         match chance.below(100) {
@@ -180,12 +214,12 @@ impl Client {
     }
 
     /// Takes the answer and judges it.
-    pub fn take(&mut self, oracle: &mut Oracle) -> Option<String> {
+    pub fn take(&mut self, now: u64, oracle: &mut Oracle) -> Option<String> {
         let pending = self.pending.take()?;
         let result = pending.slot.lock().take()?;
         let text = format!("{:?} -> {result:?}", pending.ask);
         match result {
-            Ok(answer) => self.judge(&pending, answer, oracle),
+            Ok(answer) => self.judge(&pending, answer, now, oracle),
             Err(error) => self.refused(&pending, &error, oracle),
         }
         Some(text)
@@ -205,7 +239,7 @@ impl Client {
         }
     }
 
-    fn judge(&mut self, pending: &Pending, answer: Answer, oracle: &mut Oracle) {
+    fn judge(&mut self, pending: &Pending, answer: Answer, now: u64, oracle: &mut Oracle) {
         let least = pending.least;
         match (&pending.ask, answer) {
             (Ask::Put(put), Answer::Reply(Reply::Put(response))) => {
@@ -246,8 +280,13 @@ impl Client {
                 if ttl > 0 {
                     oracle.renewed(*id, pending.since, ttl);
                 } else {
+                    oracle.lease_is_gone(now, *id);
                     self.leases.retain(|known| known != id);
                 }
+            }
+            (Ask::Left(id), Answer::Left(None)) => oracle.lease_is_gone(now, *id),
+            (Ask::Left(_), Answer::Left(Some((granted, left)))) => {
+                assert!(left <= granted, "{left} seconds left of {granted}");
             }
             _ => {}
         }
@@ -292,11 +331,16 @@ impl Client {
 }
 
 async fn carry_out(node: &Node, ask: Ask) -> Result<Answer, Error> {
+    let who = Credentials::default();
     let op = match ask {
         Ask::Range(range) => {
-            return node.range(&Credentials::default(), &range).await.map(Answer::Range);
+            return node.range(&who, &range).await.map(Answer::Range);
         }
-        Ask::Renew(id) => return node.lease_renew_here(id).await.map(Answer::Ttl),
+        Ask::Renew(id) => return node.lease_renew(&who, id).await.map(Answer::Ttl),
+        Ask::Left(id) => {
+            let info = node.lease_time_to_live(&who, id, true).await?;
+            return Ok(Answer::Left(info.map(|info| (info.granted_ttl, info.ttl))));
+        }
         Ask::Put(put) => Op::Put(put),
         Ask::Delete(delete) => Op::DeleteRange(delete),
         Ask::Txn(txn) => Op::Txn(txn),
@@ -306,7 +350,7 @@ async fn carry_out(node: &Node, ask: Ask) -> Result<Answer, Error> {
         Ask::Hash(_) => return Ok(Answer::Ttl(0)),
     };
     node.quota_gate(&op).await?;
-    node.propose(&Credentials::default(), op).await.map(Answer::Reply)
+    node.propose(&who, op).await.map(Answer::Reply)
 }
 
 /// All keys, a page of them, so that the answer is made at once.

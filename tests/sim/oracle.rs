@@ -1,15 +1,16 @@
 //! What must hold, whatever fails. The members' applied entries make the one history; everything
 //! that a client was told is compared with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message as _;
 use rusd::apply::Entry;
+use rusd::members;
 use rusd::mvcc::{Change, ChangeKind};
 use rusd::node::Op;
-use rusd::pb::KeyValue;
-use rusd::raft::{Committed, Message, Role, Status};
+use rusd::pb::{self, KeyValue};
+use rusd::raft::{Committed, ConfChange, Message, Role, Status};
 use rusd::types::KeyRange;
 
 use super::model::{self, Model};
@@ -21,6 +22,13 @@ pub struct Oracle {
     /// Terms and what messages said about an entry of them.
     sent: BTreeMap<(u64, u64), u64>,
     leaders: BTreeMap<u64, u64>,
+    /// The revision after each entry.
+    revisions: Vec<i64>,
+    /// Who the members are after the last entry, and who was one.
+    pub members: BTreeMap<u64, Member>,
+    pub removed: BTreeSet<u64>,
+    /// Members that nobody has seen to yet.
+    pub added: Vec<(u64, Vec<String>)>,
     /// Up to here clients know of history.
     pub known: i64,
     /// Hash by compact revision and revision.
@@ -42,6 +50,10 @@ pub struct Checked {
     pub expired: u64,
     pub leaders: u64,
     pub crashes: u64,
+    pub snapshots: u64,
+    pub installed: u64,
+    pub deeds: u64,
+    pub changes: u64,
 }
 
 impl Checked {
@@ -57,6 +69,10 @@ impl Checked {
             &mut self.expired,
             &mut self.leaders,
             &mut self.crashes,
+            &mut self.snapshots,
+            &mut self.installed,
+            &mut self.deeds,
+            &mut self.changes,
         ];
         let others = [
             other.entries,
@@ -69,11 +85,22 @@ impl Checked {
             other.expired,
             other.leaders,
             other.crashes,
+            other.snapshots,
+            other.installed,
+            other.deeds,
+            other.changes,
         ];
         for (mine, other) in mine.into_iter().zip(others) {
             *mine += other;
         }
     }
+}
+
+/// A member as the log has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    pub urls: Vec<String>,
+    pub is_learner: bool,
 }
 
 struct Lease {
@@ -95,6 +122,10 @@ impl Oracle {
             entries: Vec::new(),
             sent: BTreeMap::new(),
             leaders: BTreeMap::new(),
+            revisions: Vec::new(),
+            members: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            added: Vec::new(),
             known: 1,
             hashes: BTreeMap::new(),
             leases: BTreeMap::new(),
@@ -114,7 +145,12 @@ impl Oracle {
             Committed::Normal { data, .. } => data.clone(),
             Committed::ConfChange { change, .. } => Bytes::from(change.encode_to_vec()),
             // It stands for entries that others applied.
-            Committed::Snapshot { .. } => return,
+            Committed::Snapshot { .. } => {
+                let known = self.entries.get(index as usize - 1).map(|(term, _)| *term);
+                assert_eq!(known, Some(term), "a snapshot of entry {index}");
+                self.checked.installed += 1;
+                return;
+            }
         };
         if let Some(known) = self.entries.get(index as usize - 1) {
             assert_eq!(*known, (term, data), "two histories: entry {index} was applied as another");
@@ -130,6 +166,65 @@ impl Oracle {
             }
             self.model.apply(&entry.command);
         }
+        if let Committed::ConfChange { change, .. } = committed {
+            self.change_members(change);
+        }
+        self.revisions.push(self.model.revision);
+    }
+
+    /// The revision of a state that includes an entry, once anyone has applied it.
+    pub fn revision_at(&self, index: u64) -> Option<i64> {
+        self.revisions.get(index.checked_sub(1)? as usize).copied()
+    }
+
+    /// etcd's rules, again.
+    fn change_members(&mut self, change: &ConfChange) {
+        let id = change.node_id;
+        if self.removed.contains(&id) {
+            return;
+        }
+        let is_taken = |urls: &[String]| {
+            let others = self.members.iter().filter(|(other, _)| **other != id);
+            others.flat_map(|(_, member)| &member.urls).any(|url| urls.contains(url))
+        };
+        let voters = self.members.values().filter(|member| !member.is_learner).count();
+        let known = self.members.get(&id).cloned();
+        let is_removal = change.change_type == 1;
+        let wanted = match change.change_type {
+            1 => members::Change::Remove(id),
+            2 => members::Change::update(&change.context).unwrap(),
+            _ => members::Change::addition(&change.context).unwrap(),
+        };
+        assert_eq!(is_removal, matches!(wanted, members::Change::Remove(_)));
+        match (wanted, known) {
+            (members::Change::Add(member), None) if !is_taken(&member.peer_urls) => {
+                let (urls, is_learner) = (member.peer_urls, member.is_learner);
+                self.added.push((id, urls.clone()));
+                self.members.insert(id, Member { urls, is_learner });
+            }
+            (members::Change::Promote(_), Some(member)) if member.is_learner => {
+                self.members.insert(id, Member { is_learner: false, ..member });
+            }
+            (members::Change::Remove(_), Some(member)) if member.is_learner || voters > 1 => {
+                self.members.remove(&id);
+                self.removed.insert(id);
+            }
+            (members::Change::Update { peer_urls: urls, .. }, Some(member)) if !is_taken(&urls) => {
+                self.members.insert(id, Member { urls, ..member });
+            }
+            _ => return,
+        }
+        self.checked.changes += 1;
+    }
+
+    /// What a member that has applied everything says of the membership.
+    pub fn membership(&self, said: &[pb::Member]) {
+        let said = said.iter().map(|member| {
+            let (urls, is_learner) = (member.peer_ur_ls.clone(), member.is_learner);
+            (member.id, Member { urls, is_learner })
+        });
+        let said: BTreeMap<u64, Member> = said.collect();
+        assert_eq!(said, self.members, "the members are others");
     }
 
     fn revoked(&mut self, now: u64, id: i64) {
@@ -160,8 +255,16 @@ impl Oracle {
         }
     }
 
-    pub fn status(&mut self, status: &Status) {
+    /// Raft's promises, as far as one member's word shows whether they are kept.
+    pub fn status(&mut self, status: &Status, before: &Status) {
+        let id = status.id;
+        assert!(status.term >= before.term, "the term of {id:x} fell: {before:?}, {status:?}");
+        let fell = status.committed < before.committed;
+        assert!(!fell, "what {id:x} knows as committed fell: {before:?}, {status:?}");
         if status.role == Role::Leader {
+            if !self.leaders.contains_key(&status.term) {
+                self.elected(status);
+            }
             let checked = &mut self.checked.leaders;
             let leader = *self.leaders.entry(status.term).or_insert_with(|| {
                 *checked += 1;
@@ -169,6 +272,20 @@ impl Oracle {
             });
             assert_eq!(leader, status.id, "two leaders in term {}", status.term);
         }
+    }
+
+    /// Who leads has all that was committed in earlier terms, and a vote.
+    fn elected(&self, status: &Status) {
+        let earlier = self.entries.partition_point(|(term, _)| *term < status.term) as u64;
+        assert!(
+            status.last_index >= earlier,
+            "{:x} leads term {} with {} entries, but {earlier} were committed before",
+            status.id,
+            status.term,
+            status.last_index
+        );
+        let is_learner = self.members.get(&status.id).is_some_and(|member| member.is_learner);
+        assert!(!is_learner, "the learner {:x} leads", status.id);
     }
 
     /// Something that was confirmed at a revision: it must be past what was known before it began.
@@ -263,10 +380,18 @@ impl Oracle {
     /// A grant or renewal that began at `from` was acknowledged.
     pub fn renewed(&mut self, id: i64, from: u64, ttl_seconds: i64) {
         self.checked.renewals += 1;
-        let until = from + ttl_seconds as u64 * 1_000_000_000;
+        // A leader's clock may be fast by a thousandth.
+        let until = from + ttl_seconds as u64 * 998_000_000;
         let lease =
             self.leases.entry(id).or_insert(Lease { safe_until: 0, revoked_by_client: false });
         lease.safe_until = lease.safe_until.max(until);
+    }
+
+    /// A client was told that there is no such lease.
+    pub fn lease_is_gone(&self, now: u64, id: i64) {
+        let Some(lease) = self.leases.get(&id) else { return };
+        let may_be = lease.revoked_by_client || now >= lease.safe_until;
+        assert!(may_be, "lease {id} is gone before its time");
     }
 
     /// A client asked for the end of a lease.

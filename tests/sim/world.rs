@@ -4,32 +4,36 @@
 //! too: whatever gives one of them work arms it, and it takes its turn a little later, or much
 //! later if the seed says so.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusd::clock::Clock;
-use rusd::node::{AuthConfig, CheckpointPace, Config, Node, Steps, Surroundings};
-use rusd::raft::{Message, Role, Transport};
+use rusd::node::{AuthConfig, CheckpointPace, Config, Join, Node, Steps, Surroundings};
+use rusd::raft::{Committed, Message};
 use rusd::{raft, store};
 
-use super::client::{Ask, Client, all, pairs};
+use super::admin::Asked;
+use super::client::{Ask, Client};
 use super::clock::{Chance, SimClock};
 use super::disk::SimDisk;
+use super::network::{Given, Links, Out, Question, SimNet, Transfers, Wires};
 use super::oracle::{Oracle, fold};
 use super::watcher::Watcher;
 
 pub const MILLI: u64 = 1_000_000;
-const SECOND: u64 = 1000 * MILLI;
+pub const SECOND: u64 = 1000 * MILLI;
 const HEARTBEAT: u64 = 100 * MILLI;
 const ELECTION: u64 = 500 * MILLI;
-const CLIENTS: u64 = 8;
+const CLIENTS: u64 = 10;
+/// Among them, who do nothing but keep a lease alive.
+const KEEPERS: u64 = 3;
 const WATCHERS: u64 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Worker {
+pub enum Worker {
     Raft,
     Log,
     Apply,
@@ -40,25 +44,24 @@ enum Worker {
 
 const WORKERS: usize = 6;
 
-enum Event {
+pub enum Event {
     Work(usize, u64, Worker),
     Tick(usize, u64),
-    Deliver(Box<Message>),
+    Deliver(usize, usize, Box<Message>),
+    /// Of a snapshot.
+    Piece(u64),
+    Question(usize, usize, Box<Question>),
+    Answer(Box<Given>),
     Client(usize),
     Watch(usize),
+    Admin,
     Fault,
     Boot(usize),
     /// A trouble of a member ends.
     Relief(usize),
+    /// A removed member goes.
+    Leave(usize, u64),
     Mend,
-}
-
-struct Outbox(Arc<Mutex<Vec<Message>>>);
-
-impl Transport for Outbox {
-    fn send(&self, messages: Vec<Message>) {
-        self.0.lock().extend(messages);
-    }
 }
 
 /// A member that runs. Its tasks hold the node, so the runtime goes first.
@@ -67,28 +70,71 @@ pub struct Life {
     pub node: Node,
     pub steps: Steps,
     pub clock: Arc<SimClock>,
-    outbox: Arc<Mutex<Vec<Message>>>,
+    pub out: Arc<Mutex<Out>>,
+    pub given: Arc<Mutex<Vec<Given>>>,
     /// Since when, in the world's time.
     since: u64,
     armed: [bool; WORKERS],
-    applied: u64,
+    pub applied: u64,
+    /// What its raft said last.
+    before: raft::Status,
+    is_leaving: bool,
 }
 
 pub struct Member {
     pub id: u64,
-    name: String,
-    dir: PathBuf,
-    disk: SimDisk,
-    store_is_full: Arc<Mutex<bool>>,
+    pub name: String,
+    pub urls: Vec<String>,
+    /// Of one that came later.
+    pub join: Option<Join>,
+    pub dir: PathBuf,
+    pub disk: SimDisk,
+    pub store_is_full: Arc<Mutex<bool>>,
     pub life: Option<Life>,
-    lives: u64,
+    pub lives: u64,
+    /// It was removed and will not come back.
+    pub is_gone: bool,
     /// Parts in a million by which its clock is fast.
     drift: i64,
     wall: u64,
     /// Until then its log writer is slow.
-    slow_until: u64,
+    pub slow_until: u64,
+    /// Until then its apply thread does not run.
+    pub lags_until: u64,
     /// Until then nothing of it runs, as if it were stopped by a signal.
-    frozen_until: u64,
+    pub frozen_until: u64,
+}
+
+impl Member {
+    pub fn new(id: u64, number: usize, dir: &Path, chance: &mut Chance, plan: &Plan) -> Self {
+        let name = format!("m{number}");
+        Self {
+            id,
+            dir: dir.join(&name),
+            name,
+            urls: peer_urls(number),
+            join: None,
+            disk: SimDisk::default(),
+            store_is_full: Arc::default(),
+            life: None,
+            lives: 0,
+            is_gone: false,
+            drift: chance.below(2 * plan.drift + 1) as i64 - plan.drift as i64,
+            wall: 1_700_000_000 * SECOND + chance.below(3600) * SECOND,
+            slow_until: 0,
+            lags_until: 0,
+            frozen_until: 0,
+        }
+    }
+
+    /// The world's time at which this member's clock shows `nanos`, or a little later.
+    fn to_world(&self, nanos: u64) -> u64 {
+        let mut world = (nanos as i64 - nanos as i64 / 1_000_000 * self.drift) as u64;
+        while local(self.drift, world) < nanos {
+            world += 1 + (nanos - local(self.drift, world));
+        }
+        world
+    }
 }
 
 /// What a seed decides about itself.
@@ -97,27 +143,37 @@ pub struct Plan {
     pub members: usize,
     pub events: u64,
     /// One fault in so many milliseconds, on average.
-    fault_millis: u64,
-    loss_odds: u64,
-    repeat_odds: u64,
+    pub fault_millis: u64,
+    pub loss_odds: u64,
+    pub repeat_odds: u64,
+    pub garbage_odds: u64,
     slow_odds: u64,
-    late_odds: u64,
+    pub late_odds: u64,
     drift: u64,
+    /// What the operator does, one thing in so many milliseconds; 0 is nothing.
+    pub admin_millis: u64,
+    long_odds: u64,
     segment_bytes: u64,
+    catch_up_entries: u64,
 }
 
 impl Plan {
     fn new(chance: &mut Chance, events: u64) -> Self {
+        const NEVER: u64 = 1_000_000;
         Self {
             members: *chance.pick(&[3, 3, 3, 3, 3, 3, 5, 5, 1]),
             events,
-            fault_millis: *chance.pick(&[80, 150, 300, 600, 1500]),
-            loss_odds: *chance.pick(&[10, 50, 1_000_000]),
-            repeat_odds: *chance.pick(&[10, 50, 1_000_000]),
+            fault_millis: *chance.pick(&[150, 300, 600, 1500]),
+            loss_odds: *chance.pick(&[10, 50, NEVER]),
+            repeat_odds: *chance.pick(&[10, 50, NEVER]),
+            garbage_odds: *chance.pick(&[100, NEVER]),
             late_odds: *chance.pick(&[3, 10, 10, 50]),
             slow_odds: *chance.pick(&[20, 100, 1000]),
             drift: *chance.pick(&[0, 100, 1000]),
-            segment_bytes: *chance.pick(&[8 << 10, 32 << 10, 256 << 10]),
+            admin_millis: *chance.pick(&[0, 0, 200, 600, 2000]),
+            long_odds: *chance.pick(&[10, 10, 2]),
+            segment_bytes: *chance.pick(&[4 << 10, 8 << 10, 256 << 10]),
+            catch_up_entries: *chance.pick(&[3, 20, 5000]),
         }
     }
 }
@@ -130,20 +186,27 @@ pub struct World {
     sequence: u64,
     queue: BTreeMap<(u64, u64), Event>,
     pub members: Vec<Member>,
-    /// Whether the way from one member to another is cut.
-    cut: Vec<Vec<bool>>,
-    clients: Vec<Client>,
-    watchers: Vec<Watcher>,
+    pub cluster_id: u64,
+    /// Ways from one member to another that are cut.
+    pub cut: BTreeSet<(usize, usize)>,
+    pub links: Links,
+    pub wires: Wires,
+    pub transfers: Transfers,
+    pub last_transfer: u64,
+    pub clients: Vec<Client>,
+    pub watchers: Vec<Watcher>,
+    pub asked: Option<Asked>,
+    pub last_url: u64,
     pub oracle: Oracle,
     pub trace: u64,
     pub told: Option<Vec<String>>,
-    has_faults: bool,
-    is_asking: bool,
-    _dir: tempfile::TempDir,
+    pub has_faults: bool,
+    pub is_asking: bool,
+    pub dir: tempfile::TempDir,
 }
 
 fn scratch() -> tempfile::TempDir {
-    let memory = std::path::Path::new("/dev/shm");
+    let memory = Path::new("/dev/shm");
     let builder = || tempfile::Builder::new().prefix("rusd-sim-").to_owned();
     let dir = if memory.is_dir() { builder().tempdir_in(memory) } else { builder().tempdir() };
     dir.unwrap()
@@ -158,27 +221,24 @@ impl World {
         let mut chance = Chance::new(seed);
         let plan = Plan::new(&mut chance, events);
         let dir = scratch();
-        let members = (0..plan.members).map(|number| {
-            let name = format!("m{number}");
-            Member {
-                id: rusd::types::member_id(&peer_urls(number), "sim", None),
-                dir: dir.path().join(&name),
-                name,
-                disk: SimDisk::default(),
-                store_is_full: Arc::default(),
-                life: None,
-                lives: 0,
-                drift: chance.below(2 * plan.drift + 1) as i64 - plan.drift as i64,
-                wall: 1_700_000_000 * SECOND + chance.below(3600) * SECOND,
-                slow_until: 0,
-                frozen_until: 0,
-            }
-        });
+        let id = |number| rusd::types::member_id(&peer_urls(number), "sim", None);
+        let members = (0..plan.members)
+            .map(|number| Member::new(id(number), number, dir.path(), &mut chance, &plan));
         let members: Vec<Member> = members.collect();
+        let mut ids: Vec<u64> = members.iter().map(|member| member.id).collect();
+        ids.sort_unstable();
+        let client = |number| Client::new(number + 1, number < KEEPERS, plan.long_odds);
         let mut world = Self {
-            cut: vec![vec![false; plan.members]; plan.members],
-            clients: (0..CLIENTS).map(|number| Client::new(number + 1)).collect(),
+            cluster_id: rusd::types::cluster_id(&ids),
+            cut: BTreeSet::new(),
+            links: Links::default(),
+            wires: Wires::new(),
+            transfers: Transfers::new(),
+            last_transfer: 0,
+            clients: (0..CLIENTS).map(client).collect(),
             watchers: Vec::new(),
+            asked: None,
+            last_url: 1,
             oracle: Oracle::new(),
             trace: 0,
             told: tells.then(Vec::new),
@@ -191,8 +251,10 @@ impl World {
             sequence: 0,
             queue: BTreeMap::new(),
             members,
-            _dir: dir,
+            dir,
         };
+        let plan = format!("{:?}", world.plan);
+        world.tell(|| plan);
         world.begin();
         world
     }
@@ -210,6 +272,9 @@ impl World {
             self.at(SECOND, Event::Watch(number as usize));
         }
         self.at(SECOND, Event::Fault);
+        if self.plan.admin_millis > 0 {
+            self.at(2 * SECOND, Event::Admin);
+        }
     }
 
     /// Runs the seed to its end.
@@ -220,7 +285,7 @@ impl World {
         self.heal();
     }
 
-    fn at(&mut self, delay: u64, event: Event) {
+    pub fn at(&mut self, delay: u64, event: Event) {
         self.sequence += 1;
         self.queue.insert((self.now + delay, self.sequence), event);
     }
@@ -231,7 +296,7 @@ impl World {
         }
     }
 
-    fn note(&mut self, number: u64) {
+    pub fn note(&mut self, number: u64) {
         self.trace = rusd::clock::split_mix(self.trace ^ number);
     }
 
@@ -246,7 +311,7 @@ impl World {
         self.members.iter().enumerate().filter_map(timer).min()
     }
 
-    fn step(&mut self) {
+    pub fn step(&mut self) {
         let next = self.queue.first_key_value().map(|((at, _), _)| *at);
         let Some(next) = next else { panic!("nothing happens any more") };
         if let Some((at, member)) = self.next_timer()
@@ -259,47 +324,69 @@ impl World {
         let Some(((at, _), event)) = self.queue.pop_first() else { return };
         self.now = self.now.max(at);
         self.note(at);
+        self.happen(event);
+        self.after();
+    }
+
+    fn happen(&mut self, event: Event) {
         match event {
-            Event::Work(member, life, worker) if self.members[member].frozen_until > self.now => {
-                let delay = self.members[member].frozen_until - self.now;
-                let delay = delay + self.chance.below(MILLI);
-                self.at(delay, Event::Work(member, life, worker));
-            }
-            Event::Work(member, life, worker) => {
-                if self.members[member].lives == life && self.members[member].life.is_some() {
-                    self.work(member, worker);
-                }
-            }
+            Event::Work(member, life, worker) => self.turn(member, life, worker),
             Event::Tick(member, life) => {
                 if self.members[member].lives == life && self.members[member].life.is_some() {
                     let delay = self.members[member].to_world(HEARTBEAT);
                     self.at(delay, Event::Tick(member, life));
                     self.arm(member, Worker::Raft, 0);
+                    self.dial(member);
                 }
             }
-            Event::Deliver(message) => self.deliver(*message),
+            Event::Deliver(from, to, message) => self.deliver(from, to, *message),
+            Event::Piece(transfer) => self.piece(transfer),
+            Event::Question(from, to, question) => self.question(from, to, *question),
+            Event::Answer(given) => self.answer(*given),
             Event::Client(client) => self.client(client),
             Event::Watch(watcher) => self.watch(watcher),
+            Event::Admin => self.admin(),
             Event::Fault => self.fault(),
             Event::Boot(member) => self.boot(member),
             Event::Relief(member) => self.relieve(member),
+            Event::Leave(member, life) => self.leave(member, life),
             Event::Mend => {
                 self.tell(|| "the network is whole".into());
-                self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
+                self.cut.clear();
+                self.rewire();
             }
         }
-        self.after();
+    }
+
+    fn turn(&mut self, number: usize, life: u64, worker: Worker) {
+        let member = &self.members[number];
+        let lags = worker == Worker::Apply && member.lags_until > self.now;
+        let until = if lags { member.lags_until } else { member.frozen_until };
+        if until > self.now {
+            let delay = until - self.now + self.chance.below(MILLI);
+            self.at(delay, Event::Work(number, life, worker));
+        } else if member.lives == life && member.life.is_some() {
+            self.work(number, worker);
+        }
     }
 
     /// What is looked at after each event.
     fn after(&mut self) {
+        self.welcome();
         for number in 0..self.members.len() {
-            let Some(life) = &self.members[number].life else { continue };
+            let Some(life) = &mut self.members[number].life else { continue };
             let status = life.steps.status();
-            self.oracle.status(&status);
+            self.oracle.status(&status, &life.before);
+            life.before = status;
             let fatal = life.node.fatal().borrow().clone();
+            let removed = *life.node.removed().borrow();
             if let Some(why) = fatal {
                 self.end(number, &why);
+            } else if let Some(grace) = removed
+                && !std::mem::replace(&mut life.is_leaving, true)
+            {
+                let life = self.members[number].lives;
+                self.at(grace.as_nanos() as u64, Event::Leave(number, life));
             }
         }
     }
@@ -314,7 +401,7 @@ impl World {
         self.crash(number, true);
     }
 
-    fn arm(&mut self, member: usize, worker: Worker, delay: u64) {
+    pub fn arm(&mut self, member: usize, worker: Worker, delay: u64) {
         let lives = self.members[member].lives;
         let slow_until = self.members[member].slow_until;
         let Some(life) = &mut self.members[member].life else { return };
@@ -381,23 +468,37 @@ impl World {
     fn apply(&mut self, number: usize) -> bool {
         let Some(life) = &mut self.members[number].life else { return false };
         let Some(batch) = life.steps.apply() else { return false };
+        // Why it did not is seen next.
+        if life.node.fatal().borrow().is_some() {
+            return true;
+        }
         for committed in &batch {
-            let before = std::mem::replace(&mut life.applied, committed.index());
-            assert_eq!(
-                before + 1,
-                committed.index(),
-                "member {number} skipped or repeated entries"
-            );
+            let index = committed.index();
+            let before = std::mem::replace(&mut life.applied, index);
+            let is_next = match committed {
+                Committed::Snapshot { .. } => before < index,
+                _ => before + 1 == index,
+            };
+            assert!(is_next, "member {number} applied {index} after {before}");
             self.oracle.applied(self.now, committed);
         }
-        let revision = life.node.unguarded().mvcc().current().revision;
-        let is_first = life.applied == self.oracle.committed();
-        assert!(
-            !is_first || revision == self.oracle.model.revision,
-            "member {number} is at revision {revision}, not {}",
-            self.oracle.model.revision
-        );
+        self.compare(number);
         true
+    }
+
+    /// A member's state is the one that the log leads to.
+    fn compare(&self, number: usize) {
+        let Some(life) = &self.members[number].life else { return };
+        let revision = life.node.unguarded().mvcc().current().revision;
+        let expected = self.oracle.revision_at(life.applied);
+        assert!(
+            expected.is_none_or(|expected| revision == expected),
+            "member {number} is at revision {revision} with entry {}, not at {expected:?}",
+            life.applied
+        );
+        if life.applied == self.oracle.committed() {
+            self.oracle.membership(&life.node.members());
+        }
     }
 
     fn sweep(&mut self, number: usize) -> bool {
@@ -428,7 +529,10 @@ impl World {
                 self.arm(number, Worker::Commit, delay);
             }
             Worker::Sweep => self.arm(number, Worker::Commit, 20 * MILLI),
-            Worker::Tasks => self.collect(),
+            Worker::Tasks => {
+                self.send_answers(number);
+                self.collect();
+            }
             Worker::Log => {}
         }
         let Some(life) = &self.members[number].life else { return };
@@ -437,63 +541,23 @@ impl World {
         }
     }
 
-    /// What a member wants sent goes on its way.
-    fn send(&mut self, number: usize) {
-        let Some(life) = &self.members[number].life else { return };
-        let messages = std::mem::take(&mut *life.outbox.lock());
-        for message in messages {
-            self.oracle.sent(&message);
-            let kind = message.msg_type;
-            self.note(message.index ^ message.term << 20 ^ (kind as u64) << 40 ^ message.to);
-            let Some(to) = self.members.iter().position(|member| member.id == message.to) else {
-                continue;
-            };
-            let faults = self.has_faults;
-            if self.cut[number][to] || faults && self.chance.one_in(self.plan.loss_odds) {
-                continue;
-            }
-            // What a stream carries once must not arrive twice: raft itself asks for that.
-            let once = kind == PROPOSE || kind == READ_INDEX;
-            if !once && faults && self.chance.one_in(self.plan.repeat_odds) {
-                let delay = self.delay();
-                self.at(delay, Event::Deliver(Box::new(message.clone())));
-            }
-            let delay = self.delay();
-            self.at(delay, Event::Deliver(Box::new(message)));
-        }
-    }
-
-    fn delay(&mut self) -> u64 {
-        let usual = 100_000 + self.chance.below(MILLI);
-        if !self.has_faults || !self.chance.one_in(self.plan.late_odds) {
-            return usual;
-        }
-        let most = *self.chance.pick(&[20, 60, 60, 200, 600, 2000]);
-        self.chance.below(most * MILLI)
-    }
-
-    fn deliver(&mut self, message: Message) {
-        let position = |id| self.members.iter().position(|member| member.id == id);
-        let (Some(from), Some(to)) = (position(message.from), position(message.to)) else { return };
-        if self.cut[from][to] {
+    fn boot(&mut self, number: usize) {
+        if self.members[number].life.is_some() || self.members[number].is_gone {
             return;
         }
-        let Some(life) = &self.members[to].life else { return };
-        self.events += 1;
-        life.steps.receive(message);
-        self.arm(to, Worker::Raft, 0);
-    }
-
-    fn boot(&mut self, number: usize) {
-        if self.members[number].life.is_some() {
+        // Who was removed may come back and has to be told, or its machine is taken away.
+        let is_removed = self.oracle.removed.contains(&self.members[number].id);
+        if is_removed && (!self.has_faults || self.chance.one_in(2)) {
+            self.members[number].is_gone = true;
             return;
         }
         let random = self.chance.next();
-        let count = self.members.len();
-        let cluster = (0..count).map(|number| (format!("m{number}"), peer_urls(number)));
+        let cluster =
+            (0..self.plan.members).map(|number| (format!("m{number}"), peer_urls(number)));
+        let links = Arc::clone(&self.links);
         let member = &mut self.members[number];
         let clock = Arc::new(SimClock::new(member.wall + self.now, random));
-        let outbox = Arc::default();
+        let out = Arc::default();
         let is_full = Arc::clone(&member.store_is_full);
         let mut store = store::Options::new(Arc::clone(&clock) as Arc<dyn Clock>);
         store.reserve_bytes = 0;
@@ -501,16 +565,20 @@ impl World {
             true => Err(std::io::Error::from_raw_os_error(28)),
             false => Ok(()),
         }));
+        let net =
+            Arc::new(SimNet { id: member.id, out: Arc::clone(&out), links, clock: clock.clone() });
         let surroundings = Surroundings {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             disk: Arc::new(member.disk.clone()),
             transport: Some(Arc::new(Outbox(Arc::clone(&outbox)))),
             dial: Arc::new(raft::peer::TcpDial),
+            transport: Some(Arc::clone(&net) as _),
+            reach: Some(net),
             log: raft::log::Options { segment_bytes: self.plan.segment_bytes, fill_ahead: false },
             store,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let config = config(member.name.clone(), member.dir.clone(), cluster.collect());
+        let config = config(member, &self.plan, cluster.collect());
         let started = {
             let _guard = runtime.enter();
             Node::start_stepped(config, surroundings)
@@ -526,159 +594,31 @@ impl World {
             }
         };
         assert_eq!(node.member_id(), member.id);
-        let applied = steps.status().applied;
+        let before = steps.status();
+        let applied = before.applied;
         member.lives += 1;
-        let lives = member.lives;
-        let armed = [false; WORKERS];
-        let since = self.now;
-        member.life = Some(Life { runtime, node, steps, clock, outbox, since, armed, applied });
+        let (lives, since, given) = (member.lives, self.now, Arc::default());
+        let (armed, is_leaving) = ([false; WORKERS], false);
+        member.life = Some(Life {
+            runtime,
+            node,
+            steps,
+            clock,
+            out,
+            given,
+            since,
+            armed,
+            applied,
+            before,
+            is_leaving,
+        });
         self.tell(|| format!("m{number} starts, applied {applied}"));
+        self.rewire();
+        self.compare(number);
         self.at(HEARTBEAT, Event::Tick(number, lives));
         self.arm(number, Worker::Raft, 0);
         self.arm(number, Worker::Tasks, 0);
         self.arm(number, Worker::Sweep, 0);
-    }
-
-    /// A member ends; with a power cut, unsynced bytes go with it.
-    fn crash(&mut self, number: usize, power: bool) {
-        self.oracle.checked.crashes += 1;
-        for client in &mut self.clients {
-            if client.pending.as_ref().is_some_and(|pending| pending.member == number) {
-                client.pending = None;
-            }
-        }
-        for watcher in &mut self.watchers {
-            watcher.lose(number);
-        }
-        let member = &mut self.members[number];
-        if let Some(Life { runtime, node, steps, .. }) = member.life.take() {
-            drop(runtime);
-            drop(steps);
-            drop(node);
-        }
-        let struck = member.disk.troubles(|troubles| {
-            troubles.fuse = None;
-            std::mem::take(&mut troubles.struck)
-        });
-        if power || struck {
-            member.disk.cut_power(&mut self.chance);
-        }
-        let delay = match self.chance.below(3) {
-            0 => self.chance.below(50 * MILLI),
-            1 => self.chance.below(SECOND),
-            _ => self.chance.below(4 * SECOND),
-        };
-        self.at(delay, Event::Boot(number));
-    }
-
-    fn fault(&mut self) {
-        if !self.has_faults {
-            return;
-        }
-        let delay = self.chance.below(2 * self.plan.fault_millis * MILLI);
-        self.at(delay, Event::Fault);
-        let count = self.members.len();
-        let mut number = self.chance.below(count as u64) as usize;
-        if let (Some(leader), true) = (self.leader(), self.chance.one_in(3)) {
-            number = leader;
-        }
-        let kind = self.chance.below(18);
-        self.note(kind);
-        self.tell(|| format!("fault {kind} at m{number}"));
-        match kind {
-            0 | 1 => self.crash_if_alive(number, true),
-            2 => self.crash_if_alive(number, false),
-            // The power goes in the middle of a write.
-            3 | 4 => {
-                let left = self.chance.below(6);
-                self.members[number].disk.troubles(|troubles| troubles.fuse = Some(left));
-            }
-            5 => self.members[number].disk.troubles(|troubles| troubles.sync_fails = true),
-            6 => {
-                self.members[number].slow_until = self.now + self.chance.below(3 * SECOND);
-            }
-            7 | 8 => {
-                for other in 0..count {
-                    if other != number {
-                        self.cut[number][other] = true;
-                        self.cut[other][number] = true;
-                    }
-                }
-                self.mend_later();
-            }
-            9 | 10 => {
-                let other = self.chance.below(count as u64) as usize;
-                self.cut[number][other] = true;
-                self.mend_later();
-            }
-            11 => {
-                for from in 0..count {
-                    for to in 0..count {
-                        self.cut[from][to] |= self.chance.one_in(3);
-                    }
-                }
-                self.mend_later();
-            }
-            12 => {
-                let to = self.members[self.chance.below(count as u64) as usize].id;
-                if let Some(life) = &self.members[number].life {
-                    life.steps.transfer_leader(to);
-                    self.arm(number, Worker::Raft, 0);
-                }
-            }
-            13 => {
-                let wall = self.chance.below(2_000_000_000 * SECOND);
-                if let Some(life) = &self.members[number].life {
-                    life.clock.jump(wall);
-                }
-            }
-            14 | 15 => self.members[number].frozen_until = self.now + self.chance.below(2 * SECOND),
-            16 if self.chance.one_in(2) => {
-                *self.members[number].store_is_full.lock() = true;
-                let log_too = self.chance.one_in(2);
-                self.members[number].disk.troubles(|troubles| troubles.is_full = log_too);
-                let delay = self.chance.below(SECOND);
-                self.at(delay, Event::Relief(number));
-            }
-            _ => self.stop(number),
-        }
-    }
-
-    /// Some member that believes to lead.
-    fn leader(&mut self) -> Option<usize> {
-        let leads = |at: &usize| {
-            let life = self.members[*at].life.as_ref();
-            life.is_some_and(|life| life.steps.status().role == Role::Leader)
-        };
-        let leaders: Vec<usize> = (0..self.members.len()).filter(leads).collect();
-        (!leaders.is_empty()).then(|| *self.chance.pick(&leaders))
-    }
-
-    fn mend_later(&mut self) {
-        let delay = self.chance.below(3 * SECOND);
-        self.at(delay, Event::Mend);
-    }
-
-    fn relieve(&mut self, number: usize) {
-        self.members[number].disk.troubles(|troubles| troubles.is_full = false);
-        *self.members[number].store_is_full.lock() = false;
-        self.arm(number, Worker::Commit, 0);
-    }
-
-    fn crash_if_alive(&mut self, number: usize, power: bool) {
-        if self.members[number].life.is_some() {
-            self.crash(number, power);
-        }
-    }
-
-    /// A member is asked to stop and does so in order.
-    fn stop(&mut self, number: usize) {
-        let Some(life) = &self.members[number].life else { return };
-        {
-            let _guard = life.runtime.enter();
-            life.node.stop_now();
-        }
-        self.crash(number, false);
     }
 
     fn client(&mut self, number: usize) {
@@ -696,16 +636,16 @@ impl World {
         if !self.is_asking {
             return;
         }
-        let think = self.chance.below(30 * MILLI);
+        let think = self.clients[number].think(&mut self.chance);
         self.at(think, Event::Client(number));
+        let alive = |at: &usize| self.members[*at].life.is_some();
+        let alive: Vec<usize> = (0..self.members.len()).filter(alive).collect();
+        if alive.is_empty() {
+            return;
+        }
+        let member = *self.chance.pick(&alive);
         let known = self.oracle.known;
         let ask = self.clients[number].choose(&mut self.chance, known);
-        let mut member = self.chance.below(self.members.len() as u64) as usize;
-        if let Ask::Renew(_) = ask {
-            // Renewals are the leader's.
-            let Some(leader) = self.leader() else { return };
-            member = leader;
-        }
         if let Ask::Revoke(revoke) = &ask {
             self.oracle.gives_up(revoke.id);
         }
@@ -731,7 +671,7 @@ impl World {
             if !self.clients[number].is_answered() {
                 continue;
             }
-            let text = self.clients[number].take(&mut self.oracle);
+            let text = self.clients[number].take(self.now, &mut self.oracle);
             if let Some(text) = text {
                 self.note(fold(text.as_bytes()));
                 self.tell(|| format!("client {number}: {text}"));
@@ -761,133 +701,31 @@ impl World {
             }
         }
     }
-
-    /// Without faults everybody agrees soon, and everything asked is answered.
-    fn heal(&mut self) {
-        self.tell(|| "healing".into());
-        self.has_faults = false;
-        self.is_asking = false;
-        for row in &mut self.cut {
-            row.fill(false);
-        }
-        for number in 0..self.members.len() {
-            self.members[number].slow_until = 0;
-            self.members[number].frozen_until = 0;
-            self.members[number].disk.troubles(|troubles| {
-                troubles.fuse = None;
-                troubles.sync_fails = false;
-            });
-            self.relieve(number);
-        }
-        let deadline = self.now + 60 * SECOND;
-        let mut calm_since = None;
-        loop {
-            self.step();
-            if !self.is_calm() {
-                calm_since = None;
-            } else if self.now > *calm_since.get_or_insert(self.now) + 2 * SECOND {
-                break;
-            }
-            assert!(self.now < deadline, "no calm after a minute: {}", self.restless());
-        }
-        self.judge();
-    }
-
-    fn is_calm(&self) -> bool {
-        let committed = self.oracle.committed();
-        let mut leaders = 0;
-        for member in &self.members {
-            let Some(life) = &member.life else { return false };
-            leaders += u64::from(life.steps.status().role == Role::Leader);
-            if life.applied != committed || life.steps.status().committed != committed {
-                return false;
-            }
-        }
-        leaders == 1
-            && self.clients.iter().all(|client| client.pending.is_none())
-            && self.oracle.model.leases.is_empty()
-    }
-
-    fn restless(&self) -> String {
-        let mut text = format!(
-            "{} committed, {} leases;",
-            self.oracle.committed(),
-            self.oracle.model.leases.len()
-        );
-        for member in &self.members {
-            let status = member.life.as_ref().map(|life| life.steps.status());
-            text += &format!(" {}: {status:?}", member.name);
-        }
-        for client in self.clients.iter().filter_map(|client| client.pending.as_ref()) {
-            text += &format!(" pending on m{}: {:?}", client.member, client.ask);
-        }
-        text
-    }
-
-    /// All members hold the same, which is what the log says, and all watchers know it.
-    fn judge(&mut self) {
-        let revision = self.oracle.model.revision;
-        for number in 0..self.members.len() {
-            let Some(life) = &self.members[number].life else { continue };
-            let view = life.node.unguarded().mvcc().view();
-            let response = view.range(&all(0)).unwrap();
-            let found = pairs(&response);
-            let range = rusd::types::KeyRange::new("k".into(), "l".into());
-            drop(view);
-            self.oracle.read(revision, None, &range, revision, &found);
-            assert_eq!(
-                life.node.unguarded().mvcc().current().revision,
-                revision,
-                "member {number}"
-            );
-            assert_eq!(life.node.unguarded().leases(), [0_i64; 0], "member {number} keeps leases");
-            let (hash, _) = life.node.unguarded().mvcc().hash_by_revision(0).unwrap();
-            self.oracle.hash(hash.revision, hash.compact_revision, hash.hash);
-        }
-        for watcher in &self.watchers {
-            watcher.finish(&self.oracle, revision);
-        }
-        self.trace = rusd::clock::split_mix(self.trace ^ self.now);
-    }
 }
-
-const PROPOSE: i32 = 2;
-const READ_INDEX: i32 = 15;
 
 /// A member's time for the world's.
 fn local(drift: i64, nanos: u64) -> u64 {
     (nanos as i64 + nanos as i64 / 1_000_000 * drift) as u64
 }
 
-impl Member {
-    /// The world's time at which this member's clock shows `nanos`, or a little later.
-    fn to_world(&self, nanos: u64) -> u64 {
-        let mut world = (nanos as i64 - nanos as i64 / 1_000_000 * self.drift) as u64;
-        while local(self.drift, world) < nanos {
-            world += 1 + (nanos - local(self.drift, world));
-        }
-        world
-    }
-}
-
-fn config(name: String, data_dir: PathBuf, initial_cluster: Vec<(String, Vec<String>)>) -> Config {
+fn config(member: &Member, plan: &Plan, initial_cluster: Vec<(String, Vec<String>)>) -> Config {
     Config {
-        name,
-        data_dir,
+        name: member.name.clone(),
+        data_dir: member.dir.clone(),
         wal_dir: None,
         cluster_token: "sim".into(),
         initial_cluster,
-        peer_urls: vec!["http://10.0.0.1:2380".into()],
-        join: None,
+        peer_urls: member.urls.clone(),
+        join: member.join.clone(),
         initial_election_tick_advance: false,
         force_new_cluster: false,
         strict_reconfig_check: true,
-        max_learners: 1,
+        max_learners: 2,
         client_urls: vec!["http://10.0.0.1:2379".into()],
         heartbeat_interval: Duration::from_nanos(HEARTBEAT),
         election_timeout: Duration::from_nanos(ELECTION),
         snapshot_count: 10_000,
-        snapshot_catchup_entries: 5_000,
+        snapshot_catchup_entries: plan.catch_up_entries,
         downgrade_check_interval: Duration::from_secs(5),
         max_request_bytes: 1 << 20,
         quota_backend_bytes: 0,

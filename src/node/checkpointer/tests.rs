@@ -104,7 +104,7 @@ impl Member {
         (options.reserve_bytes, options.committer) = (0, false);
         let (store, opened) = Store::open(db, options).unwrap();
         let store = Arc::new(store);
-        let Loaded { lessor, auth, restore, used, .. } = load(&store, &opened).unwrap();
+        let Loaded { lessor, auth, restore, used, .. } = load(&store, &opened, None).unwrap();
         let machine = Machine {
             store: Arc::clone(&store),
             mvcc: Arc::new(restore.mvcc),

@@ -84,7 +84,7 @@ impl Member {
         options.committer = false;
         let (store, opened) = Store::open(&db(&dir), options).unwrap();
         let store = Arc::new(store);
-        let loaded = boot::load(&store, &opened).unwrap();
+        let loaded = boot::load(&store, &opened, None).unwrap();
         let mvcc = Arc::new(loaded.restore.mvcc);
         let machine = Machine {
             store,

@@ -1,201 +1,22 @@
-//! A disk in memory that loses power: what was not synced survives sector by sector, or not.
+//! Logs on the simulator's disk, which loses power: what was not synced survives sector by sector, or
+//! not.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use raft::eraftpb::{ConfState, Entry, HardState};
 
+use self::clock::Chance;
+use self::disk::SimDisk;
 use super::*;
-use crate::clock::split_mix;
 
-const SECTOR: usize = 512;
-
-pub(super) struct Chance(u64);
-
-impl Chance {
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(1);
-        split_mix(self.0) % bound
-    }
-}
-
-/// A file's bytes as a reader sees them, and as the last sync left them.
-#[derive(Default)]
-struct Inode {
-    seen: Vec<u8>,
-    synced: Vec<u8>,
-}
-
-type Node = Arc<Mutex<Inode>>;
-
-#[derive(Clone)]
-enum Change {
-    Link(PathBuf, Node),
-    Unlink(PathBuf),
-    Rename(PathBuf, PathBuf),
-}
-
-#[derive(Default)]
-struct Names {
-    seen: BTreeMap<PathBuf, Node>,
-    synced: BTreeMap<PathBuf, Node>,
-    /// What happened to names since; a file system journals it in this order.
-    changes: Vec<Change>,
-}
-
-#[derive(Default, Clone)]
-pub(super) struct CrashDisk(Arc<Mutex<Names>>);
-
-fn apply(names: &mut BTreeMap<PathBuf, Node>, change: &Change) {
-    match change {
-        Change::Link(path, node) => drop(names.insert(path.clone(), Arc::clone(node))),
-        Change::Unlink(path) => drop(names.remove(path)),
-        Change::Rename(from, to) => {
-            let moved: Vec<_> =
-                names.keys().filter(|path| path.starts_with(from)).cloned().collect();
-            for path in moved {
-                let node = names.remove(&path).unwrap();
-                let rest = path.strip_prefix(from).unwrap();
-                let path = if rest.as_os_str().is_empty() { to.clone() } else { to.join(rest) };
-                names.insert(path, node);
-            }
-        }
-    }
-}
-
-impl CrashDisk {
-    fn change(&self, change: Change) {
-        let mut names = self.0.lock();
-        apply(&mut names.seen, &change);
-        names.changes.push(change);
-    }
-
-    fn node(&self, path: &Path) -> io::Result<Node> {
-        let names = self.0.lock();
-        names.seen.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    /// The power goes and comes back.
-    fn crash(&self, chance: &mut Chance) {
-        let mut names = self.0.lock();
-        let changes = std::mem::take(&mut names.changes);
-        let survived = chance.below(changes.len() as u64 + 1) as usize;
-        let mut synced = std::mem::take(&mut names.synced);
-        for change in &changes[..survived] {
-            apply(&mut synced, change);
-        }
-        for node in synced.values() {
-            node.lock().crash(chance);
-        }
-        names.seen = synced.clone();
-        names.synced = synced;
-    }
-}
-
-impl Inode {
-    fn crash(&mut self, chance: &mut Chance) {
-        // Now and then all or nothing survives.
-        let odds = chance.below(4);
-        let mut keep = || match odds {
-            0 => true,
-            1 => false,
-            _ => chance.below(2) == 0,
-        };
-        let length = if keep() { self.seen.len() } else { self.synced.len() };
-        let mut image = vec![0; length];
-        for (at, sector) in image.chunks_mut(SECTOR).enumerate() {
-            let source = if keep() { &self.seen } else { &self.synced };
-            let start = (at * SECTOR).min(source.len());
-            let bytes = &source[start..(start + sector.len()).min(source.len())];
-            sector[..bytes.len()].copy_from_slice(bytes);
-        }
-        self.seen = image.clone();
-        self.synced = image;
-    }
-}
-
-impl File for Mutex<Inode> {
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.lock().seen.len() as u64)
-    }
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let inode = self.lock();
-        let bytes = inode.seen.get(offset as usize..offset as usize + buffer.len());
-        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut inode = self.lock();
-        let end = offset as usize + bytes.len();
-        if inode.seen.len() < end {
-            inode.seen.resize(end, 0);
-        }
-        inode.seen[offset as usize..end].copy_from_slice(bytes);
-        Ok(())
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.lock().seen.resize(len as usize, 0);
-        Ok(())
-    }
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        let mut inode = self.lock();
-        let len = inode.seen.len().max(len as usize);
-        inode.seen.resize(len, 0);
-        Ok(())
-    }
-    fn fdatasync(&self) -> io::Result<()> {
-        let mut inode = self.lock();
-        inode.synced = inode.seen.clone();
-        Ok(())
-    }
-}
-
-impl Disk for CrashDisk {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let node = Node::default();
-        self.change(Change::Link(path.to_path_buf(), Arc::clone(&node)));
-        Ok(node)
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(self.node(path)?)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let names = self.0.lock();
-        let inside = names.seen.keys().filter(|path| path.parent() == Some(dir));
-        Ok(inside.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect())
-    }
-    fn create_dir(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-    fn exists(&self, path: &Path) -> bool {
-        self.0.lock().seen.keys().any(|known| known.starts_with(path))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.change(Change::Rename(from.to_path_buf(), to.to_path_buf()));
-        Ok(())
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.change(Change::Unlink(path.to_path_buf()));
-        Ok(())
-    }
-    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let known: Vec<_> = self.0.lock().seen.keys().cloned().collect();
-        for path in known.into_iter().filter(|path| path.starts_with(dir)) {
-            self.change(Change::Unlink(path));
-        }
-        Ok(())
-    }
-    fn fsync_dir(&self, _: &Path) -> io::Result<()> {
-        let mut names = self.0.lock();
-        names.changes.clear();
-        names.synced = names.seen.clone();
-        Ok(())
-    }
-}
+#[expect(dead_code, unreachable_pub, reason = "the simulator uses all of it")]
+#[path = "../../../tests/sim/clock.rs"]
+mod clock;
+#[expect(unreachable_pub, reason = "the simulator sees it as a room of its own")]
+#[path = "../../../tests/sim/disk.rs"]
+mod disk;
 
 const METADATA: Metadata = Metadata { node_id: 1, cluster_id: 2 };
 const OPTIONS: Options = Options { segment_bytes: 24 << 10, fill_ahead: false };
@@ -232,7 +53,7 @@ impl Model {
 /// A log that is written, synced, purged and crashed at random.
 struct Trial {
     chance: Chance,
-    disk: CrashDisk,
+    disk: SimDisk,
     term: u64,
     model: Model,
     /// What the log may hold after a crash: the state at the last sync and after each record since.
@@ -323,7 +144,7 @@ impl Trial {
         drop(writer);
         // Sometimes only the process dies: the next one finds what was never synced.
         if self.chance.below(3) > 0 {
-            self.disk.crash(&mut self.chance);
+            self.disk.cut_power(&mut self.chance);
         }
     }
 }
@@ -332,17 +153,17 @@ impl Trial {
 fn a_power_cut_loses_nothing_that_was_synced() {
     let dir = Path::new("/member/wal");
     for seed in 0..300 {
-        let disk = CrashDisk::default();
+        let disk = SimDisk::default();
         create(&disk, dir, METADATA, &Batch::default(), OPTIONS).unwrap();
         let mut trial = Trial {
-            chance: Chance(seed << 32),
+            chance: Chance::new(seed),
             disk,
             term: 1,
             model: Model::default(),
             possible: vec![Model::default()],
             purged: 0,
         };
-        trial.disk.crash(&mut trial.chance);
+        trial.disk.cut_power(&mut trial.chance);
         for _ in 0..8 {
             trial.life(dir, seed);
         }
@@ -352,20 +173,25 @@ fn a_power_cut_loses_nothing_that_was_synced() {
 #[test]
 fn a_log_is_made_as_a_whole_or_not_at_all() {
     let dir = Path::new("/member/wal");
-    for seed in 0..100 {
-        let chance = &mut Chance(seed << 32);
-        let disk = CrashDisk::default();
-        let entry = Entry { index: 1, term: 1, ..Entry::default() };
-        let batch = Batch { entries: vec![entry], ..Batch::default() };
-        // The power goes before the parent directory is synced.
-        create(&disk, dir, METADATA, &batch, OPTIONS).unwrap();
-        disk.0.lock().synced.clear();
-        disk.crash(chance);
-        if exists(&disk, dir) {
-            let disk: Arc<dyn Disk> = Arc::new(disk);
-            assert_eq!(open(&disk, dir, OPTIONS).unwrap().2.table.last_index(), 1);
-        } else {
+    let entry = Entry { index: 1, term: 1, ..Entry::default() };
+    let batch = Batch { entries: vec![entry], ..Batch::default() };
+    let mut made = 0;
+    for seed in 0..200 {
+        let chance = &mut Chance::new(seed);
+        let disk = SimDisk::default();
+        // The power goes after so many operations.
+        disk.troubles(|troubles| troubles.fuse = Some(seed % 20));
+        let outcome = create(&disk, dir, METADATA, &batch, OPTIONS);
+        disk.troubles(|troubles| troubles.fuse = None);
+        disk.cut_power(chance);
+        let is_there = exists(&disk, dir);
+        assert!(is_there || outcome.is_err(), "seed {seed}: a log that was made is gone");
+        made += u64::from(outcome.is_ok());
+        if !is_there {
             create(&disk, dir, METADATA, &batch, OPTIONS).unwrap();
         }
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        assert_eq!(open(&disk, dir, OPTIONS).unwrap().2.table.last_index(), 1, "seed {seed}");
     }
+    assert!((1..200).contains(&made), "{made}");
 }

@@ -17,7 +17,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::dial::is_rusd;
 use super::frame::Encoder;
-use super::{Channel, Peers, PeersConfig, READ_TIMEOUT};
+use super::{Channel, Peer, Peers, PeersConfig, READ_TIMEOUT};
 use crate::limits;
 
 const SERVER_FROM: HeaderName = HeaderName::from_static("x-server-from");
@@ -121,7 +121,7 @@ impl Peers {
         let (Some(channel), Some(from), None) = (channel, from, parts.next()) else {
             return refuse(StatusCode::NOT_FOUND, "invalid path");
         };
-        if self.known.read().removed.contains(&from) {
+        if self.is_removed(from) {
             return refuse(StatusCode::GONE, "the member has been permanently removed");
         }
         let Some(peer) = self.peer(from) else {
@@ -140,12 +140,15 @@ impl Peers {
         Response::new(PeerBody::Stream(Box::new(stream)))
     }
 
-    /// A member that has not learned yet who the others are believes the first that call it.
+    /// A member that is behind does not know who was added since, and one of them may lead: only
+    /// from it can it learn more. So it believes who calls.
     fn remember(self: &Arc<Self>, from: u64, headers: &HeaderMap) {
         let urls = headers.get(PEER_URLS).and_then(|urls| urls.to_str().ok()).unwrap_or_default();
-        let urls: Vec<String> = urls.split(',').map(str::to_owned).collect();
-        let knows_others = self.known.read().peers.values().any(|peer| !peer.is_remembered);
-        if !knows_others && self.known.read().peers.len() < limits::PEERS_REMEMBERED_MAX {
+        let urls: Vec<String> =
+            urls.split(',').filter(|url| !url.is_empty()).map(str::to_owned).collect();
+        let is_remembered = |peer: &&Arc<Peer>| peer.is_remembered;
+        let remembered = self.known.read().peers.values().filter(is_remembered).count();
+        if !urls.is_empty() && remembered < limits::PEERS_REMEMBERED_MAX {
             self.insert(from, urls, true);
         }
     }
@@ -167,7 +170,7 @@ impl Peers {
             return refuse(StatusCode::BAD_REQUEST, "error unmarshalling raft message");
         };
         let from = message.from;
-        if self.known.read().removed.contains(&from) {
+        if self.is_removed(from) {
             return refuse(StatusCode::GONE, "the member has been permanently removed");
         }
         if self.peer(from).is_none() {

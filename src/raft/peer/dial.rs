@@ -12,7 +12,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::answer::{self, RUSD_VERSION};
@@ -42,10 +42,17 @@ pub struct TcpDial;
 impl Dial for TcpDial {
     fn dial<'a>(&'a self, url: &'a Uri) -> Dialing<'a> {
         Box::pin(async move {
-            if url.scheme_str() != Some("http") {
-                return Err(io::Error::other("peers are reached over http only"));
-            }
             let authority = url.authority().ok_or(io::ErrorKind::InvalidInput)?;
+            match url.scheme_str() {
+                Some("http") => {}
+                Some("unix") => {
+                    // The socket's path is everything behind the slashes, host and port or not.
+                    let path = format!("{authority}{}", url.path().trim_end_matches('/'));
+                    let stream = UnixStream::connect(path).await?;
+                    return Ok(Box::new(stream) as Box<dyn Link>);
+                }
+                _ => return Err(io::Error::other("peers are reached over http and unix only")),
+            }
             let stream = TcpStream::connect(authority.as_str()).await?;
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn Link>)
@@ -117,7 +124,7 @@ async fn follow(
         decoder.feed(bytes);
         let peers = peers.upgrade().ok_or(Failure::Stopped)?;
         loop {
-            match decoder.next()? {
+            match decoder.read()? {
                 Read::Message(message) => peers.receive(from, message),
                 Read::Alive => {}
                 Read::Partial => break,

@@ -30,17 +30,18 @@ impl Place {
     }
 }
 
-pub(super) struct Encoder {
+/// Writes a stream.
+pub struct Encoder {
     channel: Channel,
     place: Place,
 }
 
 impl Encoder {
-    pub(super) fn new(channel: Channel) -> Self {
+    pub fn new(channel: Channel) -> Self {
         Self { channel, place: Place::default() }
     }
 
-    pub(super) fn alive(&self, out: &mut BytesMut) {
+    pub fn alive(&self, out: &mut BytesMut) {
         match self.channel {
             Channel::Append => out.put_u8(ALIVE),
             Channel::Other => {
@@ -51,7 +52,7 @@ impl Encoder {
         }
     }
 
-    pub(super) fn message(&mut self, message: &Message, out: &mut BytesMut) {
+    pub fn message(&mut self, message: &Message, out: &mut BytesMut) {
         if self.channel == Channel::Other {
             return put(message, out);
         }
@@ -82,7 +83,7 @@ fn put(message: &impl prost::Message, out: &mut BytesMut) {
 
 /// A stream that does not hold to the protocol.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
+pub enum Broken {
     #[error("a frame of unknown kind {0}")]
     Kind(u8),
     #[error("a message of {0} bytes")]
@@ -91,7 +92,8 @@ pub(super) enum Broken {
     Message(#[from] prost::DecodeError),
 }
 
-pub(super) struct Decoder {
+/// Reads a stream, in whatever pieces it comes.
+pub struct Decoder {
     channel: Channel,
     place: Place,
     from: u64,
@@ -102,7 +104,7 @@ pub(super) struct Decoder {
 /// One thing read from a stream.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "it is taken apart where it is returned")]
-pub(super) enum Read {
+pub enum Read {
     Message(Message),
     Alive,
     /// More bytes are needed.
@@ -110,15 +112,15 @@ pub(super) enum Read {
 }
 
 impl Decoder {
-    pub(super) fn new(channel: Channel, from: u64, to: u64) -> Self {
+    pub fn new(channel: Channel, from: u64, to: u64) -> Self {
         Self { channel, place: Place::default(), from, to, buffer: BytesMut::new() }
     }
 
-    pub(super) fn feed(&mut self, bytes: &Bytes) {
+    pub fn feed(&mut self, bytes: &Bytes) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    pub(super) fn next(&mut self) -> Result<Read, Broken> {
+    pub fn read(&mut self) -> Result<Read, Broken> {
         match self.channel {
             Channel::Other => self.next_message(0),
             Channel::Append => match self.buffer.first() {
@@ -248,7 +250,7 @@ mod tests {
             for byte in bytes {
                 decoder.feed(&Bytes::copy_from_slice(&[byte]));
                 loop {
-                    match decoder.next().unwrap() {
+                    match decoder.read().unwrap() {
                         Read::Message(message) => read.push(message),
                         Read::Alive => alive += 1,
                         Read::Partial => break,
@@ -277,12 +279,12 @@ mod tests {
     fn absurd_lengths_are_refused_before_anything_is_allocated() {
         let mut decoder = Decoder::new(Channel::Other, 1, 2);
         decoder.feed(&Bytes::copy_from_slice(&u64::MAX.to_be_bytes()));
-        assert!(decoder.next().is_err());
+        assert!(decoder.read().is_err());
         let mut decoder = Decoder::new(Channel::Append, 1, 2);
         decoder.feed(&Bytes::from_static(&[1, 255, 255, 255, 255, 255, 255, 255, 255]));
-        assert!(decoder.next().is_err());
+        assert!(decoder.read().is_err());
         let mut decoder = Decoder::new(Channel::Append, 1, 2);
         decoder.feed(&Bytes::from_static(&[9]));
-        assert!(decoder.next().is_err());
+        assert!(decoder.read().is_err());
     }
 }

@@ -23,13 +23,17 @@ mod answer;
 mod ask;
 mod dial;
 mod frame;
+mod pace;
 mod snapshot;
 
 pub use self::answer::PeerBody;
 pub use self::answer::RUSD_VERSION;
 pub use self::ask::{Answered, AskError, ask};
 pub use self::dial::{Dial, Dialing, Link, TcpDial, is_rusd};
-pub use self::snapshot::{IncomingSnapshot, OutgoingSnapshot, SnapshotPlace, Snapshots};
+pub use self::frame::{Broken, Decoder, Encoder, Read};
+pub use self::snapshot::{
+    IncomingSnapshot, OutgoingSnapshot, SnapshotPlace, Snapshots, announce, announced,
+};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -37,6 +41,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use raft::eraftpb::{Entry, Message, MessageType};
@@ -45,6 +50,7 @@ use tokio::task::AbortHandle;
 
 use super::{Handle, Transport};
 use crate::limits;
+use crate::metrics;
 
 /// What this member says of itself.
 #[derive(Clone, Debug)]
@@ -63,6 +69,20 @@ pub trait PeerEvents: Send + Sync {
     fn unsent(&self, proposal: &Entry);
     /// A peer says that this member was removed from the cluster.
     fn removed(&self);
+}
+
+/// What a member wants of its peers beside raft's messages.
+pub trait Reach: Send + Sync {
+    /// Asks a peer; nothing if it does not answer.
+    fn ask<'a>(
+        &'a self,
+        id: u64,
+        path: &'a str,
+        body: Option<Bytes>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Option<Answered>>;
+    /// For how long both streams of a peer's have been read.
+    fn connected_for(&self, id: u64) -> Option<Duration>;
 }
 
 /// All peers of this member.
@@ -86,8 +106,9 @@ struct Known {
     removed: HashSet<u64>,
 }
 
+/// Which stream a message takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Channel {
+pub enum Channel {
     /// Entries.
     Append,
     /// Everything else.
@@ -95,7 +116,7 @@ enum Channel {
 }
 
 impl Channel {
-    const BOTH: [Self; 2] = [Self::Append, Self::Other];
+    pub const BOTH: [Self; 2] = [Self::Append, Self::Other];
 
     fn name(self) -> &'static str {
         match self {
@@ -104,7 +125,7 @@ impl Channel {
         }
     }
 
-    fn of(message: &Message) -> Self {
+    pub fn of(message: &Message) -> Self {
         if message.msg_type == MessageType::MsgAppend as i32 { Self::Append } else { Self::Other }
     }
 }
@@ -112,13 +133,14 @@ impl Channel {
 struct Peer {
     id: u64,
     urls: Vec<String>,
-    /// It called before this member had learned from the log who its peers are.
+    /// It called, and this member has not learned from the log that it is one.
     is_remembered: bool,
     /// The streams that the peer has dialed.
     streams: Mutex<[Option<Outgoing>; 2]>,
     readers: Mutex<Vec<AbortHandle>>,
     sends_snapshot: AtomicBool,
     reading: Mutex<Reading>,
+    series: metrics::PeerSeries,
 }
 
 /// How many streams of a peer's are read, and since when both are.
@@ -187,7 +209,9 @@ impl Peers {
             readers: Mutex::default(),
             reading: Mutex::default(),
             sends_snapshot: AtomicBool::new(false),
+            series: metrics::peer(self.config.id, id),
         });
+        peer.series.known.set(1);
         if let Some(old) = known.peers.insert(id, Arc::clone(&peer)) {
             // It goes on with the streams that it has dialed.
             std::mem::swap(&mut *peer.streams.lock(), &mut *old.streams.lock());
@@ -203,6 +227,7 @@ impl Peers {
         let mut known = self.known.write();
         known.removed.insert(id);
         if let Some(peer) = known.peers.remove(&id) {
+            peer.series.known.set(0);
             peer.hang_up();
         }
     }
@@ -216,30 +241,9 @@ impl Peers {
         })
     }
 
-    /// For how long both streams of a peer's have been read.
-    pub fn connected_for(&self, id: u64) -> Option<Duration> {
-        let since = self.peer(id)?.reading.lock().since?;
-        Some(since.elapsed())
-    }
-
-    /// Asks a peer, at one of its URLs after the other. Before the start nobody is asked.
-    pub async fn ask(
-        &self,
-        id: u64,
-        path: &str,
-        body: Option<Bytes>,
-        limit: Duration,
-    ) -> Option<Answered> {
-        // Before the start, and where messages go another way, nobody is dialed.
-        self.raft.get()?;
-        let peer = self.peer(id)?;
-        for url in &peer.urls {
-            match ask(&*self.dial, url, path, body.clone(), limit).await {
-                Ok(answered) => return Some(answered),
-                Err(error) => tracing::debug!(url, path, %error, "a peer did not answer"),
-            }
-        }
-        None
+    /// Whether this member knows that another was removed.
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.known.read().removed.contains(&id)
     }
 
     /// Hangs up on all peers.
@@ -262,6 +266,9 @@ impl Peers {
         if message.from != from {
             tracing::debug!(from, claimed = message.from, "a peer's message has another sender");
             return;
+        }
+        if let Some(peer) = self.peer(from) {
+            peer.series.received_bytes.inc_by(message.encoded_len() as u64);
         }
         if let Some(raft) = self.raft.get()
             && let Err(error) = raft.step(message)
@@ -289,6 +296,7 @@ impl Peer {
         reading.streams += 1;
         if reading.streams == Channel::BOTH.len() {
             reading.since = Some(crate::clock::instant());
+            self.series.active.set(1);
         }
         Held(Arc::clone(self))
     }
@@ -304,11 +312,20 @@ impl Peer {
 
     /// Queues a message, or gives it back.
     fn send(&self, message: Message) -> Option<Message> {
+        let size = message.encoded_len();
+        let unsent = self.queue(message, size);
+        match unsent {
+            None => self.series.sent_bytes.inc_by(size as u64),
+            Some(_) => self.series.sent_failures.inc(),
+        }
+        unsent
+    }
+
+    fn queue(&self, message: Message, size: usize) -> Option<Message> {
         let channel = Channel::of(&message);
         let Some(stream) = self.streams.lock()[channel as usize].clone() else {
             return Some(message);
         };
-        let size = message.encoded_len();
         if stream.bytes.fetch_add(size, Ordering::Relaxed) + size > limits::PEER_QUEUE_BYTES_MAX {
             stream.bytes.fetch_sub(size, Ordering::Relaxed);
             return Some(message);
@@ -326,6 +343,35 @@ impl Drop for Held {
         let mut reading = self.0.reading.lock();
         reading.streams -= 1;
         reading.since = None;
+        self.0.series.active.set(0);
+    }
+}
+
+impl Reach for Peers {
+    fn connected_for(&self, id: u64) -> Option<Duration> {
+        let since = self.peer(id)?.reading.lock().since?;
+        Some(since.elapsed())
+    }
+
+    /// At one of its URLs after the other. Before the start nobody is asked.
+    fn ask<'a>(
+        &'a self,
+        id: u64,
+        path: &'a str,
+        body: Option<Bytes>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Option<Answered>> {
+        Box::pin(async move {
+            self.raft.get()?;
+            let peer = self.peer(id)?;
+            for url in &peer.urls {
+                match ask(&*self.dial, url, path, body.clone(), limit).await {
+                    Ok(answered) => return Some(answered),
+                    Err(error) => tracing::debug!(url, path, %error, "a peer did not answer"),
+                }
+            }
+            None
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
@@ -20,19 +21,19 @@ use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use raft::eraftpb::{ConfState, Message, MessageType, SnapshotMetadata};
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::Peers;
 use super::answer::headers;
+use super::pace::Pacer;
+use super::{Handle, Peers};
 use crate::clock;
-use crate::limits;
+use crate::limits::{self, SNAPSHOT_NICENESS, SNAPSHOT_STALL_MAX};
+use crate::metrics;
 
 /// Says that the SHA-256 of the file follows it.
 const DIGEST_FOLLOWS: HeaderName = HeaderName::from_static("x-rusd-snapshot-digest");
 const DIGEST_BYTES: usize = 32;
-/// While requests are committed, a sender rests so many times as long as it works.
-const REST_FACTOR: u32 = 2;
 
 /// Where a state stands in the log, and the configuration there.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -64,6 +65,32 @@ pub trait IncomingSnapshot: Send {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Checks what came and makes it ready to be installed.
     fn finish(self: Box<Self>, digest: Option<[u8; DIGEST_BYTES]>) -> io::Result<()>;
+}
+
+/// Makes raft's message say which state goes with it. It may be newer than the one raft knew.
+pub fn announce(message: &mut Message, place: &SnapshotPlace) -> Result<(), &'static str> {
+    if place.index < message.get_snapshot().get_metadata().index {
+        return Err("the state is older than what was promised");
+    }
+    let SnapshotPlace { index, term, conf_state } = place.clone();
+    let metadata = SnapshotMetadata { conf_state: Some(conf_state), index, term };
+    message.mut_snapshot().metadata = Some(metadata);
+    Ok(())
+}
+
+/// The state that a message announces, if this member has use for it.
+pub fn announced(message: &Message, raft: &Handle) -> Result<SnapshotPlace, &'static str> {
+    let metadata = message.get_snapshot().get_metadata();
+    let (index, term) = (metadata.index, metadata.term);
+    let status = raft.status();
+    if index <= status.committed || message.term < status.term {
+        return Err("the snapshot is older than what is here");
+    }
+    // The next one would take the place of its data.
+    if raft.awaits_snapshot() {
+        return Err("another snapshot is being installed");
+    }
+    Ok(SnapshotPlace { index, term, conf_state: metadata.get_conf_state().clone() })
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +148,14 @@ impl Peers {
         }
         self.runtime.spawn(async move {
             let outcome = peers.transfer(message, &peer.urls).await;
+            match outcome {
+                Ok(_) => peer.series.snapshots_sent.inc(),
+                Err(_) => {
+                    peer.series.snapshots_unsent.inc();
+                    // Raft would try again with the next heartbeat.
+                    tokio::time::sleep(limits::SNAPSHOT_RETRY_PAUSE).await;
+                }
+            }
             peer.sends_snapshot.store(false, Ordering::Release);
             if let Some(raft) = peers.raft.get() {
                 // A full inbox loses it; the peer's answers tell raft as well.
@@ -140,12 +175,7 @@ impl Peers {
         let opened = tokio::task::spawn_blocking(move || snapshots.open()).await;
         let outgoing = opened.map_err(io::Error::other)??;
         let place = outgoing.place().clone();
-        if place.index < message.get_snapshot().get_metadata().index {
-            return Err(Failure::Other("the state is older than what was promised"));
-        }
-        let conf_state = Some(place.conf_state);
-        let metadata = SnapshotMetadata { conf_state, index: place.index, term: place.term };
-        message.mut_snapshot().metadata = Some(metadata);
+        announce(&mut message, &place).map_err(Failure::Other)?;
         let mut head = BytesMut::new();
         head.put_u64(message.encoded_len() as u64);
         head.extend_from_slice(&message.encode_to_vec());
@@ -178,42 +208,42 @@ impl Peers {
         Ok(answer.status())
     }
 
-    /// Reads the state piece by piece. While requests are committed here, it leaves them most of the
-    /// disk and the processors.
+    /// Reads the state piece by piece, on a thread of its own that gives way to all others. While
+    /// requests are committed here, it also leaves them most of the disk and the network.
     async fn pump(
         &self,
         mut outgoing: Box<dyn OutgoingSnapshot>,
         pieces: mpsc::Sender<Bytes>,
     ) -> Result<(), Failure> {
-        let mut hasher = Sha256::new();
-        let committed = || self.raft.get().map_or(0, |raft| raft.status().committed);
-        let mut before = committed();
-        loop {
-            let started = clock::instant();
-            let read = tokio::task::spawn_blocking(move || {
-                let piece = outgoing.next_piece();
-                if let Ok(Some(bytes)) = &piece {
-                    hasher.update(bytes);
+        let raft = self.raft.get().cloned().ok_or(Failure::Other("there is no raft"))?;
+        let runtime = self.runtime.clone();
+        nice_thread("snapshot-send", move || {
+            let began = clock::instant();
+            let mut pacer = Pacer::new(Duration::ZERO, raft.latencies().counted());
+            let mut hasher = Sha256::new();
+            loop {
+                let piece = outgoing.next_piece()?;
+                let is_last = piece.is_none();
+                let piece = piece.unwrap_or_else(|| hasher.finalize_reset().to_vec().into());
+                hasher.update(&piece);
+                let mut bytes = piece.len() as u64;
+                let sending = async { timeout(SNAPSHOT_STALL_MAX, pieces.send(piece)).await };
+                let sent = runtime.block_on(sending)?;
+                // The answer says why nobody takes them any more.
+                if sent.is_err() || is_last {
+                    return Ok(());
                 }
-                (outgoing, hasher, piece)
-            });
-            let (back, hashed, piece) = read.await.map_err(io::Error::other)?;
-            (outgoing, hasher) = (back, hashed);
-            let took = started.elapsed();
-            let piece = piece?;
-            let is_last = piece.is_none();
-            let piece = piece.unwrap_or_else(|| Bytes::copy_from_slice(&hasher.clone().finalize()));
-            let sent = timeout(limits::SNAPSHOT_STALL_MAX, pieces.send(piece)).await?;
-            // The answer says why nobody takes them any more.
-            if sent.is_err() || is_last {
-                return Ok(());
+                loop {
+                    let counted = raft.latencies().counted();
+                    let rest = pacer.rest(began.elapsed(), std::mem::take(&mut bytes), &counted);
+                    if rest.is_zero() {
+                        break;
+                    }
+                    std::thread::sleep(rest);
+                }
             }
-            let now = committed();
-            if now != before {
-                tokio::time::sleep(took * REST_FACTOR).await;
-            }
-            before = now;
-        }
+        })
+        .await
     }
 
     /// A peer sends its state.
@@ -229,6 +259,7 @@ impl Peers {
         let taken = self.receive_snapshot(headers, body).await;
         if let Err((_, why)) = &taken {
             let refused = self.snapshots_refused.fetch_add(1, Ordering::Relaxed) + 1;
+            metrics::snapshots_refused().inc();
             // A peer that tries again and again must not flood the log.
             if refused.is_power_of_two() {
                 tracing::warn!(refused, "refused a database snapshot: {why}");
@@ -266,18 +297,16 @@ impl Peers {
         if message.to != self.config.id || self.peer(message.from).is_none() {
             return refuse(StatusCode::FORBIDDEN, "error sender not found");
         }
-        let metadata = message.get_snapshot().get_metadata();
-        let (index, term) = (metadata.index, metadata.term);
-        let status = raft.status();
-        if index <= status.committed || message.term < status.term {
-            return refuse(StatusCode::CONFLICT, "the snapshot is older than what is here");
-        }
-        let place = SnapshotPlace { index, term, conf_state: metadata.get_conf_state().clone() };
-        tracing::info!(from = %format_args!("{:x}", message.from), index, "receiving database snapshot");
+        let place = match announced(&message, raft) {
+            Ok(place) => place,
+            Err(why) => return refuse(StatusCode::CONFLICT, why),
+        };
+        let from = format_args!("{:x}", message.from).to_string();
+        tracing::info!(from, index = place.index, "receiving database snapshot");
         let (chunks, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
-        let saving = tokio::task::spawn_blocking(move || {
+        let saving = tokio::spawn(nice_thread("snapshot-save", move || {
             save(snapshots.receive(place)?, receiver, has_digest)
-        });
+        }));
         let arrived = forward(&mut body, buffer, chunks).await;
         match saving.await {
             Ok(Ok(())) => {}
@@ -305,6 +334,27 @@ impl Peers {
     }
 }
 
+/// Runs on a thread of its own, which gets little where others want to run.
+async fn nice_thread<T, E>(
+    name: &str,
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<io::Error> + Send + 'static,
+{
+    let (done, outcome) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread.spawn(move || {
+        // Where it is not allowed, it competes.
+        let _ = rustix::process::setpriority_process(None, SNAPSHOT_NICENESS);
+        // Who waited may be gone.
+        let _ = done.send(work());
+    })?;
+    let gone = |_| E::from(io::Error::other("the thread ended"));
+    outcome.await.map_err(gone)?
+}
+
 /// What is on its way to the file. Without the end it was cut off.
 enum Chunk {
     Bytes(Bytes),
@@ -317,7 +367,7 @@ where
     B: Body<Data = Bytes>,
 {
     loop {
-        match timeout(limits::SNAPSHOT_STALL_MAX, body.frame()).await {
+        match timeout(SNAPSHOT_STALL_MAX, body.frame()).await {
             Ok(Some(Ok(frame))) => match frame.into_data() {
                 Ok(bytes) => return Ok(Some(bytes)),
                 Err(_) => continue,
@@ -378,12 +428,12 @@ fn save(
     loop {
         match chunks.blocking_recv() {
             None => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Some(Chunk::Bytes(bytes)) => {
+            Some(Chunk::Bytes(mut bytes)) => {
+                let ready = (held.len() + bytes.len()).saturating_sub(kept);
+                let first = held.split_to(ready.min(held.len()));
+                incoming.write(&first)?;
+                incoming.write(&bytes.split_to(ready - first.len()))?;
                 held.extend_from_slice(&bytes);
-                if held.len() > kept {
-                    let ready = held.split_to(held.len() - kept);
-                    incoming.write(&ready)?;
-                }
             }
             Some(Chunk::End) => {
                 let digest = held.first_chunk::<DIGEST_BYTES>().copied();

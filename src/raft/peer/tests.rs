@@ -277,4 +277,39 @@ fn strangers_get_no_stream() {
         headers.remove("x-rusd-version");
     };
     assert_eq!(ask("/raft/stream/message/2", &etcd), 412);
+    // Who is behind does not know of everybody; one that says where it is found is believed.
+    assert_eq!(ask("/raft/stream/message/7", &as_is), 404);
+    let reachable = set("x-peerurls", "http://127.0.0.1:1");
+    assert_eq!(ask("/raft/stream/message/7", &reachable), 404);
+    assert_eq!(ask("/raft/stream/message/7", &as_is), 200);
+    assert_eq!(ask("/raft/stream/message/3", &reachable), 410);
+    assert_eq!(ask("/raft/stream/message/3", &as_is), 410);
+}
+
+#[test]
+fn a_peer_that_takes_nothing_costs_no_more_than_its_queue() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _context = runtime.enter();
+    let of = |id| PeersConfig { id, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let peers = Peers::new(of(1), Arc::new(TcpDial), runtime.handle().clone());
+    peers.update(2, Vec::new());
+    let path = "/raft/stream/msgapp/2";
+    let mut request = http::Request::get(path).body(http_body_util::Empty::<Bytes>::new()).unwrap();
+    *request.headers_mut() = answer::headers(&of(2), Some(1)).unwrap();
+    // The peer asks for the stream, and then reads nothing of it.
+    let hung = runtime.block_on(peers.answer(request));
+    assert_eq!(hung.status(), 200);
+    let peer = peers.peer(2).unwrap();
+    let fill = |bytes: usize| {
+        let entry = Entry { data: vec![0; bytes].into(), ..Entry::default() };
+        let mut message = Message { to: 2, from: 1, entries: vec![entry], ..Message::default() };
+        message.set_msg_type(MessageType::MsgAppend);
+        (0..2 * limits::PEER_QUEUE_MAX).filter(|_| peer.send(message.clone()).is_none()).count()
+    };
+    let large = fill(1 << 20);
+    assert!(0 < large && large << 20 <= limits::PEER_QUEUE_BYTES_MAX, "{large}");
+    let small = fill(1);
+    assert!(large + small <= limits::PEER_QUEUE_MAX, "{large} and {small}");
+    drop(hung);
+    assert_eq!(fill(1), 0, "nobody holds the stream");
 }

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::histogram::Histogram;
 use super::report::Report;
-use super::scrape::{Usage, usage};
+use super::scrape::{Usage, usage_of_all};
 use crate::cli::context::Context;
 use crate::cli::exit::Failure;
 use crate::client::{Client, Config, Deadline, Error, WatchSpec, Watcher, prefix_end, rpc};
@@ -149,8 +149,7 @@ pub(super) async fn run(
         let request = RangeRequest { key: PREFIX.into(), ..RangeRequest::default() };
         client.call(&rpc::RANGE, request, context.deadline()).await?;
     }
-    let endpoint = &config.endpoints[0];
-    let before = usage(endpoint).await;
+    let before = usage_of_all(&config.endpoints).await;
     run.start = run.clock.now();
     let run = Arc::new(run);
     let progress = progress(context, &run, title);
@@ -164,7 +163,7 @@ pub(super) async fn run(
     };
     let elapsed = end.saturating_sub(run.start);
     progress.abort();
-    let after = usage(endpoint).await;
+    let after = usage_of_all(&config.endpoints).await;
     revoke(&clients, &run).await;
     let mut report = Report::new(&latencies, elapsed);
     report.errors = run.errors.load(Ordering::Relaxed) as f64;

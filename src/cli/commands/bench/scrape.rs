@@ -24,6 +24,18 @@ pub(crate) async fn usage(endpoint: &str) -> Usage {
     }
 }
 
+/// The account of all members of a cluster together; without one of them it would mislead.
+pub(super) async fn usage_of_all(endpoints: &[String]) -> Usage {
+    let mut all = Usage { cpu_seconds: Some(0.0), resident_bytes: Some(0.0) };
+    for endpoint in endpoints {
+        let one = usage(endpoint).await;
+        let sum = |all: Option<f64>, one: Option<f64>| Some(all? + one?);
+        all.cpu_seconds = sum(all.cpu_seconds, one.cpu_seconds);
+        all.resident_bytes = sum(all.resident_bytes, one.resident_bytes);
+    }
+    all
+}
+
 /// HTTP/1.0 keeps the answer in one piece.
 async fn fetch(address: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
@@ -48,6 +60,12 @@ fn parse(page: &str) -> Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_member_that_says_nothing_leaves_no_sum() {
+        let nobody = usage_of_all(&["http://127.0.0.1:1".to_owned()]).await;
+        assert_eq!((nobody.cpu_seconds, nobody.resident_bytes), (None, None));
+    }
 
     #[test]
     fn values_are_found_among_others() {

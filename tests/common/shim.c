@@ -7,9 +7,13 @@
  *
  * Environment:
  *   SHIM_DIR      the data directory
- *   SHIM_JOURNAL  the journal, which is appended to
+ *   SHIM_JOURNAL  the journal, which is appended to; without it nothing is noted
  *   SHIM_KILL_AT  the process kills itself before this write, sync or rename, counted from 1
- *   SHIM_FULL     while this file exists, the disk is full: no file can grow
+ *   SHIM_MARKS    how the names of some files begin, and while they exist:
+ *     .full         the disk is full, no file can grow
+ *     .badwrite     writes to the log fail
+ *     .badsync      syncs of the log fail
+ *     .stall        syncs of the log wait
  *
  * A journal entry: kind (1 byte), seven zeroes, then inode, number, offset, length and old file size
  * (u64 each, native), then length bytes. A write's bytes are the old contents, cut at the old file
@@ -54,7 +58,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static char dir[PATH_MAX];
 static size_t dir_length;
-static const char *journal_path, *full_path;
+static const char *journal_path, *marks;
 static int journal = -1;
 static uint64_t number, operations, kill_at;
 
@@ -66,9 +70,10 @@ static void start(void)
 {
     const char *root = getenv("SHIM_DIR"), *kill = getenv("SHIM_KILL_AT");
     journal_path = getenv("SHIM_JOURNAL");
-    full_path = getenv("SHIM_FULL");
-    if (!root || !journal_path || !realpath(root, dir)) return;
+    marks = getenv("SHIM_MARKS");
+    if (!root || !realpath(root, dir)) return;
     dir_length = strlen(dir);
+    if (!journal_path) return;
     journal = syscall(SYS_openat, AT_FDCWD, journal_path,
                       O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600);
     if (kill) kill_at = strtoull(kill, NULL, 10);
@@ -77,7 +82,7 @@ static void start(void)
 static int active(void)
 {
     pthread_once(&once, start);
-    return journal >= 0;
+    return dir_length > 0;
 }
 
 static int in_dir(const char *path)
@@ -138,6 +143,7 @@ static int absolute(int at, const char *path, char *full)
 static void note(char kind, uint64_t inode, uint64_t id, uint64_t offset, uint64_t old_size,
                  const void *bytes, uint64_t length)
 {
+    if (journal < 0) return;
     struct entry entry = { .kind = kind, .inode = inode, .number = id, .offset = offset,
                            .length = length, .old_size = old_size };
     struct iovec parts[2] = { { &entry, sizeof entry }, { (void *)bytes, length } };
@@ -160,7 +166,7 @@ static void before_write(const struct stat *stat, int fd, const char *path, uint
     char *bytes = NULL;
     count();
     number++;
-    if (offset < size && length > 0) {
+    if (journal >= 0 && offset < size && length > 0) {
         int reader = fd;
         old = offset + length > size ? size - offset : length;
         bytes = malloc(old);
@@ -176,9 +182,22 @@ static void before_write(const struct stat *stat, int fd, const char *path, uint
     free(bytes);
 }
 
+static int marked(const char *what)
+{
+    char mark[PATH_MAX];
+    if (!marks) return 0;
+    snprintf(mark, sizeof mark, "%s.%s", marks, what);
+    return access(mark, F_OK) == 0;
+}
+
 static int disk_full(const struct stat *stat, uint64_t end)
 {
-    return full_path && end > (uint64_t)stat->st_size && access(full_path, F_OK) == 0;
+    return end > (uint64_t)stat->st_size && marked("full");
+}
+
+static int is_log(const char *path)
+{
+    return strstr(path, "/wal/") != NULL;
 }
 
 static uint64_t total(const struct iovec *parts, int count)
@@ -203,6 +222,11 @@ static uint64_t total(const struct iovec *parts, int count)
     if (disk_full(&stat, offset + (length))) { \
         pthread_mutex_unlock(&lock); \
         errno = ENOSPC; \
+        return -1; \
+    } \
+    if (is_log(path) && marked("badwrite")) { \
+        pthread_mutex_unlock(&lock); \
+        errno = EIO; \
         return -1; \
     } \
     before_write(&stat, fd, path, offset, length); \
@@ -258,6 +282,13 @@ ssize_t pwritev64(int fd, const struct iovec *parts, int count, off64_t at)
     count(); \
     reached = ++number; \
     pthread_mutex_unlock(&lock); \
+    if (file && is_log(path)) { \
+        while (marked("stall")) usleep(10000); \
+        if (marked("badsync")) { \
+            errno = EIO; \
+            return -1; \
+        } \
+    } \
     done = call; \
     if (done == 0) { \
         pthread_mutex_lock(&lock); \
@@ -353,7 +384,7 @@ int openat64(int at, const char *path, int flags, ...) { MODE(flags); return ope
 static void keep(const char *path, char *backup)
 {
     backup[0] = 0;
-    if (access(path, F_OK) != 0) return;
+    if (journal < 0 || access(path, F_OK) != 0) return;
     snprintf(backup, PATH_MAX, BACKUP_TEMPLATE, journal_path, (unsigned long long)number);
     if (link(path, backup) != 0) backup[0] = 0;
 }

@@ -1,0 +1,96 @@
+//! How long the last proposals took from the leader's log to their commit.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// Four for each doubling, from a microsecond on.
+const PLACES: usize = 112;
+
+/// Counts by length. One thread counts, any may look.
+pub(super) struct Latencies {
+    counts: [AtomicU32; PLACES],
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self { counts: [const { AtomicU32::new(0) }; PLACES] }
+    }
+}
+
+/// The counts at a time.
+#[derive(Clone)]
+pub(super) struct Counted([u32; PLACES]);
+
+fn place(took: Duration) -> usize {
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+    let power = micros.ilog2() as usize;
+    let quarter = if power >= 2 { (micros >> (power - 2)) as usize & 3 } else { 0 };
+    (power * 4 + quarter).min(PLACES - 1)
+}
+
+/// The shortest time that has this place.
+fn length(place: usize) -> Duration {
+    let (power, quarter) = (place / 4, place as u64 % 4);
+    let micros = if power >= 2 { (4 + quarter) << (power - 2) } else { 1 << power };
+    Duration::from_micros(micros)
+}
+
+impl Latencies {
+    pub(super) fn note(&self, took: Duration) {
+        self.counts[place(took)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(in crate::raft) fn counted(&self) -> Counted {
+        Counted(std::array::from_fn(|at| self.counts[at].load(Ordering::Relaxed)))
+    }
+}
+
+impl Counted {
+    /// What came since an earlier look: how many, and the time that 95 of 100 did not exceed.
+    pub(in crate::raft) fn since(&self, earlier: &Self) -> (u32, Duration) {
+        let added = |at: usize| self.0[at].wrapping_sub(earlier.0[at]);
+        let count: u32 = (0..PLACES).map(added).sum();
+        let mut above = count / 20;
+        let found = (0..PLACES).rev().find(|at| {
+            let here = added(*at);
+            let is_it = here > above;
+            above = above.saturating_sub(here);
+            is_it
+        });
+        (count, found.map_or(Duration::ZERO, length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_twentieth_is_left_out() {
+        let latencies = Latencies::default();
+        latencies.note(Duration::from_secs(9));
+        let before = latencies.counted();
+        assert_eq!(latencies.counted().since(&before), (0, Duration::ZERO));
+        for _ in 0..95 {
+            latencies.note(Duration::from_micros(700));
+        }
+        for _ in 0..5 {
+            latencies.note(Duration::from_millis(90));
+        }
+        assert_eq!(latencies.counted().since(&before), (100, Duration::from_micros(640)));
+        latencies.note(Duration::from_millis(90));
+        let (count, slow) = latencies.counted().since(&before);
+        assert_eq!(count, 101);
+        let place = Duration::from_millis(81)..=Duration::from_millis(90);
+        assert!(place.contains(&slow), "{slow:?}");
+    }
+
+    #[test]
+    fn a_place_is_within_a_fifth_of_what_it_stands_for() {
+        for micros in [1, 2, 3, 4, 5, 99, 1000, 12_345, 9_999_999] {
+            let took = Duration::from_micros(micros);
+            let shown = length(place(took));
+            assert!(shown <= took && shown.mul_f64(1.51) >= took, "{took:?} {shown:?}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The operator: adds, promotes, updates, replaces and removes members, and moves the leader.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rusd::auth::Credentials;
+use rusd::node::{Error, Join};
+use rusd::raft::Role;
+
+use super::world::{Event, MILLI, Member, SECOND, Worker, World};
+
+/// Members at a time.
+const MEMBERS_MAX: usize = 7;
+
+#[derive(Clone, Debug)]
+enum Deed {
+    Add { urls: Vec<String>, is_learner: bool },
+    Promote(u64),
+    Remove(u64),
+    Update { id: u64, urls: Vec<String> },
+    Move(u64),
+    HandOver,
+}
+
+type Slot = Arc<Mutex<Option<Result<(), Error>>>>;
+
+/// What the operator waits for.
+pub struct Asked {
+    deed: Deed,
+    pub member: usize,
+    patience: u64,
+    slot: Slot,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl World {
+    /// Makes the next change, if the last one is over.
+    pub fn admin(&mut self) {
+        let pause = self.chance.below(2 * self.plan.admin_millis * MILLI);
+        if let Some(asked) = &self.asked {
+            let answer = asked.slot.lock().take();
+            let is_over = answer.is_some() || self.now >= asked.patience;
+            if let Some(Err(Error::Internal(why))) = &answer {
+                panic!("{:?} failed: {why}", asked.deed);
+            }
+            if is_over && let Some(asked) = self.asked.take() {
+                asked.task.abort();
+                self.arm(asked.member, Worker::Tasks, 0);
+                self.tell(|| format!("{:?} -> {answer:?}", asked.deed));
+            }
+            return self.at(20 * MILLI, Event::Admin);
+        }
+        if !self.is_asking {
+            return;
+        }
+        self.at(pause, Event::Admin);
+        let Some(deed) = self.choose_deed() else { return };
+        let Some(member) = self.choose_member(&deed) else { return };
+        self.tell(|| format!("the operator asks m{member}: {deed:?}"));
+        self.oracle.checked.deeds += 1;
+        let Some(life) = &self.members[member].life else { return };
+        let (node, slot, asked) = (life.node.clone(), Slot::default(), deed.clone());
+        let answer = Arc::clone(&slot);
+        let task = life.runtime.spawn(async move {
+            let who = Credentials::default();
+            let result = match asked {
+                Deed::Add { urls, is_learner } => {
+                    node.add_member(&who, urls, is_learner).await.map(|_| ())
+                }
+                Deed::Promote(id) => node.promote_member(&who, id).await.map(|_| ()),
+                Deed::Remove(id) => node.remove_member(&who, id).await.map(|_| ()),
+                Deed::Update { id, urls } => node.update_member(&who, id, urls).await.map(|_| ()),
+                Deed::Move(id) => node.move_leader(&who, id).await,
+                Deed::HandOver => node.hand_over().await,
+            };
+            *answer.lock() = Some(result);
+        });
+        let patience = self.now + SECOND + self.chance.below(6 * SECOND);
+        self.asked = Some(Asked { deed, member, patience, slot, task });
+        self.arm(member, Worker::Tasks, 0);
+    }
+
+    fn choose_deed(&mut self) -> Option<Deed> {
+        let members = self.oracle.members.clone();
+        let ids: Vec<u64> = members.keys().copied().collect();
+        if ids.is_empty() {
+            return None;
+        }
+        let learners: Vec<u64> = ids.iter().filter(|id| members[*id].is_learner).copied().collect();
+        let voters = ids.len() - learners.len();
+        let one = *self.chance.pick(&ids);
+        let urls = || vec![format!("http://10.0.1.{}:2380", self.last_url)];
+        Some(match self.chance.below(12) {
+            0..3 if ids.len() < MEMBERS_MAX => {
+                let deed = Deed::Add { urls: urls(), is_learner: self.chance.one_in(2) };
+                self.last_url += 1;
+                deed
+            }
+            3 | 4 if !learners.is_empty() => Deed::Promote(*self.chance.pick(&learners)),
+            // With two voters, the one that stays may never hear that the other was removed: raft has
+            // no answer to that but to ask for its vote.
+            5..8 if voters < 3 => return None,
+            // Whoever is gone is replaced: what follows is an addition, sooner or later.
+            5 | 6 => {
+                let gone = |id: &&u64| {
+                    let member = self.members.iter().find(|member| member.id == **id);
+                    member.is_none_or(|member| member.life.is_none())
+                };
+                Deed::Remove(ids.iter().find(gone).copied().unwrap_or(one))
+            }
+            7 => Deed::Remove(one),
+            8 => {
+                let deed = Deed::Update { id: one, urls: urls() };
+                self.last_url += 1;
+                deed
+            }
+            9 | 10 => Deed::Move(one),
+            _ => Deed::HandOver,
+        })
+    }
+
+    fn choose_member(&mut self, deed: &Deed) -> Option<usize> {
+        let wants_leader = match deed {
+            Deed::Move(_) | Deed::HandOver => true,
+            // A leader that removes itself.
+            Deed::Remove(_) => self.chance.one_in(3),
+            _ => false,
+        };
+        if wants_leader {
+            return self.leader();
+        }
+        let alive = |at: &usize| self.members[*at].life.is_some();
+        let alive: Vec<usize> = (0..self.members.len()).filter(alive).collect();
+        (!alive.is_empty()).then(|| *self.chance.pick(&alive))
+    }
+
+    /// Members that were added get a machine.
+    pub fn welcome(&mut self) {
+        for (id, urls) in std::mem::take(&mut self.oracle.added) {
+            if self.position(id).is_some() {
+                continue;
+            }
+            let number = self.members.len();
+            self.tell(|| format!("m{number} is to be {id:x}"));
+            let mut member = Member::new(id, number, self.dir.path(), &mut self.chance, &self.plan);
+            let known = self.oracle.members.iter().map(|(id, of)| (*id, of.urls.clone()));
+            let cluster_id = self.cluster_id;
+            member.join = Some(Join { cluster_id, member_id: id, members: known.collect() });
+            member.urls = urls;
+            self.members.push(member);
+            let delay = self.chance.below(SECOND);
+            self.at(delay, Event::Boot(number));
+        }
+    }
+
+    /// A member that learned of its removal ends, and does not come back.
+    pub fn leave(&mut self, number: usize, life: u64) {
+        let member = &self.members[number];
+        if member.lives != life || member.life.is_none() {
+            return;
+        }
+        let id = member.id;
+        assert!(self.oracle.removed.contains(&id), "m{number} leaves without being removed");
+        self.tell(|| format!("m{number} leaves"));
+        self.members[number].is_gone = true;
+        self.stop(number);
+    }
+
+    /// Some member that believes to lead.
+    pub fn leader(&mut self) -> Option<usize> {
+        let leads = |at: &usize| {
+            let life = self.members[*at].life.as_ref();
+            life.is_some_and(|life| life.steps.status().role == Role::Leader)
+        };
+        let leaders: Vec<usize> = (0..self.members.len()).filter(leads).collect();
+        (!leaders.is_empty()).then(|| *self.chance.pick(&leaders))
+    }
+}
