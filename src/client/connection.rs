@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -78,6 +78,8 @@ struct Node {
     endpoint: Result<Endpoint, String>,
     connector: Dialer,
     channel: Mutex<Option<Channel>>,
+    /// Whether the channel has brought an answer.
+    has_answered: AtomicBool,
 }
 
 /// A call that did not succeed, with what is needed to log it.
@@ -225,8 +227,18 @@ impl Client {
             Err(status) => Some(Err(status)),
         };
         let error = match outcome {
-            Some(Ok(response)) => return Ok(response.into_inner()),
-            Some(Err(status)) => self.classify(node, status, deadline),
+            Some(Ok(response)) => {
+                node.has_answered.store(true, Ordering::Relaxed);
+                return Ok(response.into_inner());
+            }
+            Some(Err(status)) => {
+                let is_lost = is_local(&status);
+                if is_lost && !node.has_answered.swap(false, Ordering::Relaxed) {
+                    // As with a dial that fails: whoever refuses a certificate does so here.
+                    let _ = deadline.bound(sleep(limits::CLIENT_RECONNECT_WAIT)).await;
+                }
+                self.classify(node, status, deadline)
+            }
             None => Error::Deadline,
         };
         let logged = match &error {
@@ -475,7 +487,12 @@ impl Node {
             })
             .map_err(|_| format!("dial tcp: address {}: invalid", target.authority));
         let connector = Dialer { address: target.address, tls, ends: SharedEnds::default() };
-        Self { endpoint, connector, channel: Mutex::new(None) }
+        Self {
+            endpoint,
+            connector,
+            channel: Mutex::new(None),
+            has_answered: AtomicBool::new(false),
+        }
     }
 
     async fn dial(&self) -> Result<Channel, String> {

@@ -20,6 +20,8 @@
 mod client;
 mod files;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub use client::{ClientFiles, Connector};
 pub use files::{alternative_names, common_name};
@@ -152,42 +154,5 @@ impl Versions {
                 || wanted.contains(&name_of(suite))
         });
         Ok(Arc::new(provider))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn suites(names: &[&str]) -> Result<usize, String> {
-        let suites = names.iter().map(|name| (*name).to_owned()).collect();
-        let versions = Versions { suites, ..Versions::default() };
-        versions.provider().map(|it| it.cipher_suites.len()).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn suites_are_chosen_by_their_iana_names() {
-        let all = suites(&[]).unwrap();
-        assert_eq!(suites(&["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]).unwrap(), 4);
-        assert!(all > 4);
-        let old = ["TLS_RSA_WITH_AES_128_CBC_SHA", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"];
-        assert_eq!(suites(&old).unwrap(), 4);
-        assert_eq!(suites(&["NONE"]).unwrap_err(), "unexpected TLS cipher suite \"NONE\"");
-        let alone = suites(&["TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"]).unwrap_err();
-        assert!(alone.starts_with("http2: TLSConfig.CipherSuites is missing"), "{alone}");
-    }
-
-    #[test]
-    fn versions_are_a_range() {
-        let of = |min: &str, max: &str| {
-            let versions = Versions { min: min.into(), max: max.into(), suites: Vec::new() };
-            versions.allowed().map(|allowed| allowed.len()).map_err(|error| error.to_string())
-        };
-        assert_eq!(of("", ""), Ok(2));
-        assert_eq!(of("TLS1.3", ""), Ok(1));
-        assert_eq!(of("TLS1.2", "TLS1.2"), Ok(1));
-        assert!(of("TLS1.3", "TLS1.2").is_err());
-        let text = "unexpected TLS version \"TLS1.1\" (must be one of: TLS1.2, TLS1.3)";
-        assert_eq!(of("TLS1.1", ""), Err(text.to_owned()));
     }
 }
