@@ -570,7 +570,6 @@ impl World {
         let surroundings = Surroundings {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             disk: Arc::new(member.disk.clone()),
-            transport: Some(Arc::new(Outbox(Arc::clone(&outbox)))),
             dial: Arc::new(raft::peer::TcpDial),
             transport: Some(Arc::clone(&net) as _),
             reach: Some(net),
