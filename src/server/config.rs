@@ -695,10 +695,29 @@ mod tests {
                 "--auto-compaction-retention 0.5",
                 "error parsing CompactionRetention: time: missing unit in duration \"0.5\"",
             ),
-            ("--cert-file a.pem", "flag --cert-file is not supported by rusd yet"),
+            ("--auto-tls", "flag --auto-tls is not supported by rusd yet"),
             (
                 "--listen-peer-urls https://127.0.0.1:1",
-                "TLS is not supported by rusd yet (https://127.0.0.1:1)",
+                "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",
+            ),
+            (
+                "--listen-client-urls https://127.0.0.1:1 --advertise-client-urls https://127.0.0.1:1",
+                "TLS key/cert (--cert-file, --key-file) must be provided for client url \
+                 https://127.0.0.1:1 with HTTPS scheme",
+            ),
+            (
+                "--tls-max-version TLS1.1",
+                "unexpected TLS version \"TLS1.1\" (must be one of: TLS1.2, TLS1.3)",
+            ),
+            (
+                "--tls-min-version TLS1.3 --cipher-suites TLS_AES_128_GCM_SHA256",
+                "cipher suites cannot be configured when only TLS1.3 is enabled",
+            ),
+            ("--cipher-suites NONE", "unexpected TLS cipher suite \"NONE\""),
+            (
+                "--peer-cert-allowed-cn a,b --peer-cert-allowed-hostname c",
+                "AllowedCNs and AllowedHostnames are mutually exclusive (cns=[\"a\" \"b\"], \
+                 hostnames=[\"c\"])",
             ),
             (
                 "--feature-gates LeaseCheckpoint=true",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::Uri;
 
+use super::go;
 use super::url::Url;
 use crate::raft::peer::{Dial, Dialing, Link, TcpDial};
 use crate::tls::{self, Acceptor, ClientFiles, Connector, ServerFiles};
@@ -54,13 +55,20 @@ impl Settings {
         }
         let ServerFiles { allowed_names, allowed_hosts, .. } = &self.peer;
         if !allowed_names.is_empty() && !allowed_hosts.is_empty() {
+            let (names, hosts) = (quoted(allowed_names), quoted(allowed_hosts));
             return Err(format!(
-                "AllowedCNs and AllowedHostnames are mutually exclusive (cns={allowed_names:?}, \
-                 hostnames={allowed_hosts:?})"
+                "AllowedCNs and AllowedHostnames are mutually exclusive (cns={names}, \
+                 hostnames={hosts})"
             ));
         }
         Ok(())
     }
+}
+
+/// A list as Go's `%q` writes it.
+fn quoted(list: &[String]) -> String {
+    let quoted: Vec<String> = list.iter().map(|word| go::quote(word)).collect();
+    format!("[{}]", quoted.join(" "))
 }
 
 /// An acceptor for the ports of a kind, if one of them needs it.
