@@ -33,8 +33,7 @@ const LATER: &[&str] = &[
     // snapshots, defragmentation and the offline tools
     "defrag",
     "utl-defrag",
-    // TLS, the checks
-    "https-on-plain",
+    // the checks
     "check-",
 ];
 
