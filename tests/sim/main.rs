@@ -3,7 +3,7 @@
 //! ```text
 //! cargo test --test sim                            200 seeds, and the bugs that few seeds find
 //! cargo test --release --test sim -- --seeds A..B  any seeds, in the background say
-//!     [--events N] [--trace] [--bug NAME]
+//!     [--events N] [--traces] [--trace] [--bug NAME]
 //! cargo test --test sim -- --planted               how many seeds find each planted bug
 //! ```
 //!
@@ -108,7 +108,7 @@ fn workers() -> usize {
 }
 
 /// Runs seeds on all processors and says what failed.
-fn run_all(seeds: std::ops::Range<u64>, events: u64) -> Vec<(u64, String)> {
+fn run_all(seeds: std::ops::Range<u64>, events: u64, tells: bool) -> Vec<(u64, String)> {
     let begun = Instant::now();
     let (next, done) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
     let failures = Mutex::new(Vec::new());
@@ -122,7 +122,12 @@ fn run_all(seeds: std::ops::Range<u64>, events: u64) -> Vec<(u64, String)> {
                         return;
                     }
                     match run(seed, events, false) {
-                        Ok(run) => total.lock().unwrap().add(&run.checked),
+                        Ok(run) => {
+                            if tells {
+                                println!("seed {seed} gives {:016x}", run.trace);
+                            }
+                            total.lock().unwrap().add(&run.checked);
+                        }
                         Err(why) => {
                             println!("seed {seed} failed {why}");
                             failures.lock().unwrap().push((seed, why));
@@ -148,8 +153,9 @@ fn main() -> ExitCode {
         let at = arguments.iter().position(|argument| argument == name)?;
         arguments.get(at + 1).cloned()
     };
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
     let events = value("--events").map_or(EVENTS, |events| events.parse().unwrap());
-    if arguments.iter().any(|argument| argument == "--planted") {
+    if has("--planted") {
         let failures = plant_bugs(&Bug::ALL, SEEDS_PER_BUG, events);
         return if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
@@ -157,7 +163,7 @@ fn main() -> ExitCode {
         let (from, to) = seeds.split_once("..").unwrap_or((&seeds, ""));
         let from: u64 = from.parse().unwrap();
         let to = to.parse().unwrap_or(from + 1);
-        if arguments.iter().any(|argument| argument == "--trace") {
+        if has("--trace") {
             if let Some(name) = value("--bug") {
                 plant(Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == name));
             }
@@ -169,7 +175,7 @@ fn main() -> ExitCode {
             }
             return ExitCode::SUCCESS;
         }
-        let failures = run_all(from..to, events);
+        let failures = run_all(from..to, events, has("--traces"));
         return if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     by_default(events)
@@ -221,7 +227,7 @@ fn plant_bugs(bugs: &[Bug], seeds_max: u64, events: u64) -> Vec<(u64, String)> {
 }
 
 fn by_default(events: u64) -> ExitCode {
-    let mut failures = run_all(0..200, events);
+    let mut failures = run_all(0..200, events, false);
     for (seed, found) in KEPT {
         if let Err(why) = run(*seed, events, false) {
             println!("seed {seed}, which found {found}, failed {why}");
