@@ -28,8 +28,8 @@ pub fn self_signed(
         let text = "selfSignedCertValidity is invalid,it should be greater than 0";
         return Err(Error::Order(text.into()));
     }
-    let dir = std::path::absolute(dir)
-        .map_err(|source| Error::Io { path: dir.to_path_buf(), source })?;
+    let dir =
+        std::path::absolute(dir).map_err(|source| Error::Io { path: dir.to_path_buf(), source })?;
     let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
     if certificate.exists() && key.exists() {
         warn_if_over(&certificate, clock);

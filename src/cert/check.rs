@@ -62,10 +62,8 @@ pub fn check(subject: &Subject) -> Vec<Finding> {
             findings.push(finding("malformed", "a certificate of the chain cannot be read"));
             continue;
         };
-        let (from, until) = (
-            parsed.validity().not_before.timestamp(),
-            parsed.validity().not_after.timestamp(),
-        );
+        let (from, until) =
+            (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
         let who = parsed.subject();
         if now > until {
             let days = (now - until) / 86_400;

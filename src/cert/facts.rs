@@ -137,8 +137,8 @@ fn usages(parsed: &X509Certificate<'_>) -> Vec<String> {
 fn key_name(parsed: &X509Certificate<'_>) -> String {
     match parsed.public_key().parsed() {
         Ok(PublicKey::RSA(key)) => format!("RSA {}", key.key_size()),
-        // Compressed or not, a point's length names the curve.
-        Ok(PublicKey::EC(point)) => format!("ECDSA P-{}", point.key_size()),
+        // Coordinates are whole bytes, and those of P-521 have bits to spare.
+        Ok(PublicKey::EC(point)) => format!("ECDSA P-{}", point.key_size().min(521)),
         _ => parsed.public_key().algorithm.algorithm.to_string(),
     }
 }

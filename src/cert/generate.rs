@@ -106,7 +106,11 @@ pub fn make(order: &Order, clock: &dyn Clock) -> Result<Made, Error> {
     let is_cut_short = not_after > authority.not_after;
     for (purpose, file, common_name) in wanted {
         let mut params = leaf(order, purpose, common_name, clock)?;
-        set_validity(&mut params, now - LEEWAY_SECONDS.min(now), not_after.min(authority.not_after));
+        set_validity(
+            &mut params,
+            now - LEEWAY_SECONDS.min(now),
+            not_after.min(authority.not_after),
+        );
         let pair = order.key_type.generate()?;
         let certificate = params.signed_by(&pair, &authority.issuer)?;
         let what = match purpose {
@@ -128,7 +132,8 @@ pub fn make(order: &Order, clock: &dyn Clock) -> Result<Made, Error> {
 fn check(order: &Order) -> Result<(), Error> {
     let refuse = |text: String| Err(Error::Order(text));
     let has = |purpose| order.purposes.contains(&purpose);
-    if order.purposes.is_empty() || (order.purposes == [Purpose::Client] && order.clients.is_empty())
+    if order.purposes.is_empty()
+        || (order.purposes == [Purpose::Client] && order.clients.is_empty())
     {
         return refuse("nothing to make".into());
     }
@@ -144,7 +149,9 @@ fn check(order: &Order) -> Result<(), Error> {
             && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
             && name.len() <= CLIENT_NAME_BYTES_MAX;
         if !is_file || ["ca", "server", "peer"].contains(&name.as_str()) {
-            return refuse(format!("{name:?} cannot name a client: its files could not be named so"));
+            return refuse(format!(
+                "{name:?} cannot name a client: its files could not be named so"
+            ));
         }
         if order.clients[..at].contains(name) {
             return refuse(format!("the client {name} is listed twice"));

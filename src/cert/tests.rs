@@ -62,7 +62,10 @@ fn an_order_makes_what_etcd_and_kubeadm_need() {
     for name in ["server", "peer"] {
         let it = certificate(dir.path().join(format!("{name}.crt")));
         assert_eq!(it.usages, ["server", "client"]);
-        assert_eq!((it.dns_names, it.addresses), (vec!["m1.example".into()], vec!["127.0.0.1".into()]));
+        assert_eq!(
+            (it.dns_names, it.addresses),
+            (vec!["m1.example".into()], vec!["127.0.0.1".into()])
+        );
         assert_eq!(it.days_left, 29);
         assert_eq!(problems(dir.path(), name, |_| {}), [""; 0]);
     }
@@ -175,7 +178,10 @@ fn what_is_made_for_auto_tls_is_kept() {
     let (path, key) = self_signed(&fixtures, &hosts, 2, &clock).unwrap();
     assert_eq!((path.clone(), key.clone()), (fixtures.join("cert.pem"), fixtures.join("key.pem")));
     let it = certificate(path.clone());
-    assert_eq!((it.subject.as_str(), it.key.as_str(), it.days_left), ("O=etcd", "ECDSA P-521", 729));
+    assert_eq!(
+        (it.subject.as_str(), it.key.as_str(), it.days_left),
+        ("O=etcd", "ECDSA P-521", 729)
+    );
     assert_eq!((it.dns_names.len(), it.addresses.len(), it.usages), (1, 1, vec!["server".into()]));
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     let before = fs::read(&path).unwrap();

@@ -907,7 +907,12 @@ impl Maker {
                         "localhost,127.0.0.1,::1",
                         "names and addresses of all members",
                     ),
-                    value("clients", "strings", "client", "common names of clients: with auth, users"),
+                    value(
+                        "clients",
+                        "strings",
+                        "client",
+                        "common names of clients: with auth, users",
+                    ),
                     value("only", "strings", "server,peer,client", "which certificates to make"),
                     string("ca-cert", "", "certificate of an authority that exists"),
                     string("ca-key", "", "its key"),
@@ -965,8 +970,7 @@ impl Maker {
     }
 }
 
-const CERT_KEYS: &str =
-    "kind of the keys (ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096)";
+const CERT_KEYS: &str = "kind of the keys (ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096)";
 
 const CERT_CHECK_LONG: &str = "\
 Says why a handshake would fail, each reason on a line of its own, and ends with 1; or that it would

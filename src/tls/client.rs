@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustls::ClientConfig;
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, SignatureScheme};
@@ -113,8 +113,7 @@ pub async fn look<S>(files: &ClientFiles, stream: S, host: &str) -> Result<Shown
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let files =
-        ClientFiles { skip_verify: true, protocol: "http/1.1", ..files.clone() };
+    let files = ClientFiles { skip_verify: true, protocol: "http/1.1", ..files.clone() };
     let mut config = files.config()?;
     let seen = Arc::new(Mutex::new(Vec::new()));
     let anybody = Anybody { seen: Some(Arc::clone(&seen)) };

@@ -7,9 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustls::{CertificateError, RootCertStore};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::{CertificateError, RootCertStore};
 use x509_parser::extensions::{ExtendedKeyUsage, GeneralName};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 

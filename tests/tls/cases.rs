@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use rcgen::{ExtendedKeyUsagePurpose, KeyPair, PKCS_ECDSA_P384_SHA384, SanType, SerialNumber, date_time_ymd};
+use rcgen::{
+    ExtendedKeyUsagePurpose, KeyPair, PKCS_ECDSA_P384_SHA384, SanType, SerialNumber, date_time_ymd,
+};
 use rusd::tls::{ClientFiles, Connector, Versions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -157,8 +159,10 @@ async fn the_newest_version_only_and_allowed_hosts() {
     let shop = Shop::new();
     stock(&shop);
     shop.sell("guest", |it| {
-        it.subject_alt_names =
-            vec![SanType::DnsName("guest.example".try_into().unwrap()), SanType::IpAddress([127, 0, 0, 1].into())];
+        it.subject_alt_names = vec![
+            SanType::DnsName("guest.example".try_into().unwrap()),
+            SanType::IpAddress([127, 0, 0, 1].into()),
+        ];
     });
     let mut flags = mutual(&shop);
     // As tools of old write a key.

@@ -26,7 +26,8 @@ async fn good(words: &[&str]) -> String {
 /// The words for what `cert check` found.
 async fn problems(words: &[&str]) -> Vec<String> {
     let output = rusd(&[&["cert", "check", "-w", "json"], words].concat()).await;
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let told: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
     let found = told["findings"].as_array().unwrap();
     assert_eq!(told["ok"], found.is_empty());
     assert_eq!(output.status.code(), Some(i32::from(!found.is_empty())));
@@ -81,13 +82,18 @@ async fn one_command_makes_what_a_member_needs_and_another_checks_it() {
     let pair = ["--cert", &server_crt, "--key", &server_key, "--cacert", &ca];
     assert_eq!(problems(&[&pair[..], &["--for", "peer"]].concat()).await, [""; 0]);
     assert_eq!(
-        problems(&["--cert", &alice, "--key", &server_key, "--cacert", &ca, "--for", "server"]).await,
+        problems(&["--cert", &alice, "--key", &server_key, "--cacert", &ca, "--for", "server"])
+            .await,
         ["missing-usage", "key-mismatch"]
     );
     let shop = Shop::new();
     let strange = shop.path("ca.crt");
-    assert_eq!(problems(&["--cert", &server_crt, "--cacert", &strange]).await, ["unknown-authority"]);
-    let careless = problems(&[address, "--cacert", &strange, "--cert", &alice, "--key", &key]).await;
+    assert_eq!(
+        problems(&["--cert", &server_crt, "--cacert", &strange]).await,
+        ["unknown-authority"]
+    );
+    let careless =
+        problems(&[address, "--cacert", &strange, "--cert", &alice, "--key", &key]).await;
     assert_eq!(careless, ["unknown-authority"]);
     for port in BOTH {
         assert!(server.meet(port, &client(&shop, "client"), "localhost").await.is_err());

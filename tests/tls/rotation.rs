@@ -31,7 +31,8 @@ impl Load {
     fn new(server: &Arc<Server>, files: &ClientFiles) -> Self {
         let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let worker = |port: Port| {
-            let (server, stop, served) = (Arc::clone(server), Arc::clone(&stop), Arc::clone(&served));
+            let (server, stop, served) =
+                (Arc::clone(server), Arc::clone(&stop), Arc::clone(&served));
             let connector = Connector::new(files.clone()).unwrap();
             tokio::spawn(async move {
                 let mut failures = Vec::new();
@@ -127,7 +128,11 @@ async fn files_change_and_no_request_fails() {
     let pair = KeyPair::generate().unwrap();
     shop.sell_by("next", &shop.foreign, &pair, Form::Pkcs8, |_| {});
     for end in ["crt", "key"] {
-        replace(&shop, &format!("server.{end}"), fs::read(shop.path(&format!("next.{end}"))).unwrap());
+        replace(
+            &shop,
+            &format!("server.{end}"),
+            fs::read(shop.path(&format!("next.{end}"))).unwrap(),
+        );
         load.goes_on().await;
     }
     let stranger = KeyPair::generate().unwrap();

@@ -57,11 +57,8 @@ impl Server {
             command.args(["--initial-cluster", &format!("one={peer_url}")]);
         }
         command.args(flags);
-        let child = command
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
+        let child =
+            command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
         Self { child, client, peer, log, _root: root }
     }
 
@@ -134,7 +131,9 @@ pub async fn request<S>(mut stream: S) -> std::io::Result<String>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    stream.write_all(b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    stream
+        .write_all(b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await?;
     stream.flush().await?;
     let mut answer = Vec::new();
     let mut piece = [0; 1024];

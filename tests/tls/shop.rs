@@ -159,8 +159,7 @@ fn key(pair: &KeyPair, form: Form) -> String {
         Form::Pkcs1 => pem("RSA PRIVATE KEY", inner),
         Form::Sec1 => {
             // With the name of the curve P-256, as tools write it.
-            const CURVE: [u8; 12] =
-                [0xa0, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+            const CURVE: [u8; 12] = [0xa0, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
             let (_, fields, _) = field(inner);
             let (head, tail) = fields.split_at(3 + 34);
             let length = u8::try_from(fields.len() + CURVE.len()).unwrap();
@@ -175,7 +174,8 @@ fn field(der: &[u8]) -> (u8, &[u8], &[u8]) {
         short if short < 0x80 => (usize::from(short), 2),
         long => {
             let bytes = usize::from(long & 0x7f);
-            let length = der[2..2 + bytes].iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+            let length =
+                der[2..2 + bytes].iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
             (length, 2 + bytes)
         }
     };

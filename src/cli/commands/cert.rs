@@ -19,11 +19,8 @@ pub(super) fn make(context: Context) -> Outcome {
     let order = order(&context)?;
     let made = cert::make(&order, &*context.clock).map_err(Failure::error)?;
     if is_json {
-        let files: Vec<_> = made
-            .files
-            .iter()
-            .map(|(path, what)| json!({ "path": path, "what": what }))
-            .collect();
+        let files: Vec<_> =
+            made.files.iter().map(|(path, what)| json!({ "path": path, "what": what })).collect();
         context.printer.line(json!({ "ca": made.ca, "files": files }).to_string());
         return Ok(());
     }
@@ -43,7 +40,9 @@ fn order(context: &Context) -> Result<Order, Failure> {
     }
     let text = |name| context.flags.string(name);
     let words = |name: &str| -> Vec<String> {
-        let words = context.flags.strings(name).into_iter().map(|word| word.trim().to_owned());
+        // A default is one text, whatever it lists.
+        let list = context.flags.strings(name).join(",");
+        let words = list.split(',').map(|word| word.trim().to_owned());
         words.filter(|word| !word.is_empty()).collect()
     };
     let purpose = |name: &String| {
@@ -164,7 +163,11 @@ fn shown_item(item: &Item) -> String {
     match item {
         Item::Certificate(certificate) => shown_certificate(certificate),
         Item::Key(key) => {
-            format!("private key\n{}{}", line("kind", &key.kind), line("key SHA-256", &key.key_sha256))
+            format!(
+                "private key\n{}{}",
+                line("kind", &key.kind),
+                line("key SHA-256", &key.key_sha256)
+            )
         }
         Item::RevocationList(list) => [
             "revocation list\n".to_owned(),
@@ -316,8 +319,9 @@ async fn with_server(context: &Context, config: &Config) -> Result<Checked, Fail
         // The server may believe others than this client does.
         let own = Subject { roots: None, host: None, ..own(context, config, Purpose::Client)? };
         let told = cert::check(&own).into_iter();
-        findings.extend(told.map(|Finding { problem, text }| {
-            Finding { problem, text: format!("own certificate: {text}") }
+        findings.extend(told.map(|Finding { problem, text }| Finding {
+            problem,
+            text: format!("own certificate: {text}"),
         }));
     }
     Ok((endpoint, findings))
