@@ -17,6 +17,14 @@ fn rounds() -> usize {
     std::env::var("RUSD_CLUSTER_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4)
 }
 
+/// The kinds of faults in their order, or those which `RUSD_CLUSTER_FAULTS` names.
+fn kinds() -> Vec<Fault> {
+    let wanted = std::env::var("RUSD_CLUSTER_FAULTS").unwrap_or_default();
+    let is_wanted = |kind: &Fault| wanted.split(',').any(|name| name == format!("{kind:?}"));
+    let some: Vec<Fault> = KINDS.into_iter().filter(is_wanted).collect();
+    if some.is_empty() { KINDS.to_vec() } else { some }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     Kill,
@@ -57,13 +65,14 @@ async fn survive(count: usize, first: usize) {
     let mut cluster = Cluster::start_apart(count).await;
     let all: Vec<usize> = (0..count).collect();
     let load = Load::start(&cluster, &all);
+    let kinds = kinds();
     for round in first..first + rounds() {
         let begun = Instant::now();
-        let fault = KINDS[round % KINDS.len()];
+        let fault = kinds[round % kinds.len()];
         let leader = cluster.leader().await;
         let offset = split_mix(round as u64) as usize % (count - 1) + 1;
-        // Each kind meets both, in its turn and one KINDS.len() rounds later.
-        let at_leader = (round + round / KINDS.len()).is_multiple_of(2);
+        // Each kind meets both, in its turn and again when all kinds had theirs.
+        let at_leader = (round + round / kinds.len()).is_multiple_of(2);
         let victim = if at_leader { leader } else { (leader + offset) % count };
         println!("round {round} of {count} members: {fault:?} at {victim}, leader {leader}");
         sleep(Duration::from_millis(100)).await;
@@ -148,14 +157,14 @@ async fn fill_disk(cluster: &mut Cluster, load: &Load, victim: usize) {
     // Something large, so that the store has to grow; refused once it cannot.
     let begun = Instant::now();
     let large = "x".repeat(200_000);
-    while begun.elapsed() < Duration::from_secs(3) && !cluster.has_ended(victim) {
+    let mut is_refused = false;
+    while begun.elapsed() < Duration::from_secs(3) && !cluster.has_ended(victim) && !is_refused {
         let write = put(cluster.channel(victim), "large", &large);
-        if let Ok(Err(status)) = timeout(Duration::from_secs(1), write).await
-            && status.code() == tonic::Code::ResourceExhausted
-        {
-            break;
-        }
+        let outcome = timeout(Duration::from_secs(1), write).await;
+        let full = |status: &tonic::Status| status.code() == tonic::Code::ResourceExhausted;
+        is_refused = matches!(outcome, Ok(Err(status)) if full(&status));
     }
+    println!("full disk: refused {is_refused}, ended {}", cluster.has_ended(victim));
     cluster.repair_disk(victim, "full");
     if cluster.has_ended(victim) {
         cluster.kill(victim);
