@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rusd::clock::split_mix;
 use rusd::pb::alarm_request::AlarmAction;
 use rusd::pb::maintenance_client::MaintenanceClient;
-use rusd::pb::{AlarmRequest, MemberAddRequest, MemberRemoveRequest};
+use rusd::pb::{AlarmRequest, MemberAddRequest, MemberPromoteRequest, MemberRemoveRequest};
 use tokio::time::{sleep, timeout};
 
 use super::fixture::{Cluster, PATIENCE, get, put};
@@ -198,7 +198,8 @@ async fn fill_disk(cluster: &mut Cluster, load: &Load, victim: usize) {
     load.goes_on(cluster).await;
 }
 
-/// Removes a member and puts an empty one in its place.
+/// Removes a member and puts an empty one in its place: where there are many, as a learner that is
+/// promoted.
 async fn replace(cluster: &mut Cluster, load: &Load, victim: usize, other: usize) {
     let id = id_of(cluster, victim).await;
     let remove = MemberRemoveRequest { id };
@@ -213,11 +214,17 @@ async fn replace(cluster: &mut Cluster, load: &Load, victim: usize, other: usize
     cluster.wipe(victim);
     load.goes_on(cluster).await;
     let url = cluster.members[victim].peer.clone();
-    let add = MemberAddRequest { peer_ur_ls: vec![url], is_learner: false };
+    let is_learner = cluster.members.len() > 3;
+    let add = MemberAddRequest { peer_ur_ls: vec![url], is_learner };
     let added = until_healthy(async || client(cluster, other).member_add(add.clone()).await).await;
     let id = added.unwrap().into_inner().member.unwrap().id;
     cluster.network.as_ref().unwrap().name(victim, id);
     cluster.run(victim, "existing");
+    if is_learner {
+        let promote = MemberPromoteRequest { id };
+        let promoted = async || client(cluster, other).member_promote(promote).await;
+        until_healthy(promoted).await.unwrap();
+    }
     cluster.ready(&[victim]).await;
     load.goes_on(cluster).await;
 }
