@@ -12,7 +12,7 @@ use super::fixture::{Cluster, PATIENCE, get, put};
 use super::membership::{client, id_of, until_healthy};
 use super::oracle::Load;
 
-/// Few kinds for each size of cluster, unless more are asked for: eight rounds have one of each.
+/// Few kinds for each size of cluster, unless more are asked for: nine rounds have one of each.
 fn rounds() -> usize {
     std::env::var("RUSD_CLUSTER_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4)
 }
@@ -37,9 +37,10 @@ enum Fault {
     FillDisk,
     Replace,
     RestartAll,
+    KillAll,
 }
 
-const KINDS: [Fault; 8] = [
+const KINDS: [Fault; 9] = [
     Fault::Kill,
     Fault::Separate,
     Fault::FillDisk,
@@ -48,6 +49,7 @@ const KINDS: [Fault; 8] = [
     Fault::Replace,
     Fault::Deafen,
     Fault::RestartAll,
+    Fault::KillAll,
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,7 +74,7 @@ async fn survive(count: usize, first: usize) {
         let leader = cluster.leader().await;
         let offset = split_mix(round as u64) as usize % (count - 1) + 1;
         // Each kind meets both, in its turn and again when all kinds had theirs.
-        let at_leader = (round + round / kinds.len()).is_multiple_of(2);
+        let at_leader = (round % kinds.len() + round / kinds.len()).is_multiple_of(2);
         let victim = if at_leader { leader } else { (leader + offset) % count };
         println!("round {round} of {count} members: {fault:?} at {victim}, leader {leader}");
         sleep(Duration::from_millis(100)).await;
@@ -134,6 +136,17 @@ async fn inflict(cluster: &mut Cluster, load: &Load, fault: Fault, victim: usize
                 cluster.run(*at, "new");
                 cluster.ready(&[*at]).await;
             }
+        }
+        Fault::KillAll => {
+            for at in all {
+                cluster.signal(*at, libc::SIGKILL);
+            }
+            for at in all {
+                cluster.wait(*at);
+                cluster.run(*at, "new");
+            }
+            cluster.ready(all).await;
+            load.goes_on(cluster).await;
         }
     }
 }
