@@ -64,6 +64,10 @@ pub(super) fn root(program: Program) -> Command {
             maker
                 .etcdctl()
                 .mut_subcommand("snapshot", |snapshot| snapshot.subcommands(on_files))
+                .mut_subcommand("defrag", |defrag| {
+                    let help = "defragment this directory, of a stopped member, instead";
+                    defrag.arg(string("data-dir", "", help))
+                })
                 .subcommands([hashkv, migrate])
                 .subcommands(maker.moving())
                 .subcommands(maker.rusd())

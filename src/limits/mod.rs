@@ -331,3 +331,22 @@ pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes under way at once on one kind of port: each costs some 30 KiB and a millisecond of
 /// arithmetic, and slow ones end by their timeout. The others wait for their turn, within theirs.
 pub const TLS_HANDSHAKES_MAX: usize = 1024;
+
+/// Bytes copied into one commit by a defragmentation; one larger record is admitted. Its syncs hold
+/// up those of the log for a few milliseconds.
+pub const DEFRAG_PIECE_BYTES: usize = 1 << 20;
+/// Keys of small buckets that may change before a defragmentation copies them again.
+pub const DEFRAG_CHANGES_MAX: usize = 10_000;
+/// Pieces with which a defragmentation goes after rows that came while it copied. If writers outrun
+/// it by then, the store's commits wait for the rest.
+pub const DEFRAG_CATCH_UP_PIECES_MAX: u32 = 256;
+/// Free disk space that a defragmentation leaves to the log and the store.
+pub const DEFRAG_FREE_BYTES_MIN: u64 = 32 << 20;
+/// How long readers of the old file are waited for. Then it is removed under them, and its space
+/// comes free when they end.
+pub const DEFRAG_READERS_WAIT: Duration = Duration::from_secs(5);
+/// Bytes of the old file given back at once.
+pub const DEFRAG_TRUNCATE_BYTES: u64 = 64 << 20;
+/// Requests to defragment that may wait for the one under way; above it the caller gets "too many
+/// requests".
+pub const DEFRAGS_WAITING_MAX: usize = 16;

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use super::applier::Applier;
 use super::checkpointer::{CheckpointPace, Checkpointer};
+use super::defrag::Defrags;
 use super::duties::Duties;
 use super::ids::RequestIds;
 use super::install::{Door, Installs};
@@ -596,6 +597,7 @@ fn assemble(
         waits,
         applied,
         sweeper,
+        defrags: Defrags::default(),
         threads: Mutex::new(threads),
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),
@@ -706,6 +708,8 @@ fn watch_store(
     };
     let (raft, weak) = (raft.clone(), Arc::downgrade(store));
     measure(&weak);
+    let (measure_again, resized) = (measure.clone(), Weak::clone(&weak));
+    store.on_resize(move || measure_again(&resized));
     store.on_commit(move |index, term| {
         raft.durable(index, term, conf_states.at(index));
         measure(&weak);

@@ -23,6 +23,7 @@ mod auth;
 mod auto_compact;
 mod boot;
 mod checkpointer;
+mod defrag;
 mod duties;
 mod error;
 mod fill;
@@ -86,6 +87,7 @@ pub use steps::Steps;
 pub use versions::Downgrade;
 pub use watching::{WatchError, WatchStream};
 
+use defrag::Defrags;
 use ids::RequestIds;
 use membership::Circle;
 use passwords::Passwords;
@@ -205,6 +207,7 @@ struct Inner {
     waits: Arc<Waits>,
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
+    defrags: Defrags,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     ready: watch::Sender<bool>,
     leader: watch::Sender<u64>,

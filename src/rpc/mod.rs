@@ -244,6 +244,9 @@ impl Server {
             ("etcdserverpb.Maintenance", "Downgrade") => {
                 unary!("etcdserverpb.Maintenance", "Downgrade", Self::downgrade)
             }
+            ("etcdserverpb.Maintenance", "Defragment") => {
+                unary!("etcdserverpb.Maintenance", "Defragment", Self::defragment)
+            }
             ("etcdserverpb.Maintenance", "Alarm") => {
                 unary!("etcdserverpb.Maintenance", "Alarm", Self::alarm)
             }

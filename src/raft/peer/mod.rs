@@ -31,6 +31,7 @@ pub use self::answer::RUSD_VERSION;
 pub use self::ask::{Answered, AskError, ask};
 pub use self::dial::{Dial, Dialing, Link, TcpDial, is_rusd};
 pub use self::frame::{Broken, Decoder, Encoder, Read};
+pub use self::pace::Pace;
 pub use self::snapshot::{
     IncomingSnapshot, OutgoingSnapshot, SnapshotPlace, Snapshots, announce, announced,
 };
