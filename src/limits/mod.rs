@@ -350,3 +350,18 @@ pub const DEFRAG_TRUNCATE_BYTES: u64 = 64 << 20;
 /// Requests to defragment that may wait for the one under way; above it the caller gets "too many
 /// requests".
 pub const DEFRAGS_WAITING_MAX: usize = 16;
+/// How often the space policy `auto` looks whether there is something to do.
+pub const SPACE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Newest revisions that it never compacts away, as many as a Kubernetes cluster makes in a minute or
+/// two: who reads or watches in pages has not gone on to newer ones yet.
+pub const SPACE_REVISIONS_KEPT: i64 = 1000;
+/// A recovery ends with one part in so many of the quota free, and with it the alarm.
+pub const SPACE_ROOM_PARTS: u64 = 8;
+/// How long it rests when nothing helps: what is left is live data.
+pub const SPACE_HELPLESS_REST: Duration = Duration::from_secs(60);
+/// How often it looks whether a compaction has been swept up.
+pub const SPACE_SWEEP_LOOK: Duration = Duration::from_millis(20);
+/// Free bytes within the file, beside a half of it, that are given back without being asked.
+pub const SPACE_FREE_BYTES_MIN: u64 = 64 << 20;
+/// Time between two such times at least, since each copies what is in use.
+pub const SPACE_RECLAIM_INTERVAL: Duration = Duration::from_secs(600);

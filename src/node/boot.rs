@@ -682,7 +682,7 @@ fn work(
     Ok((Sweeper::start(sweeper)?, vec![thread], None))
 }
 
-fn quota_bytes(config: &Config) -> i64 {
+pub(super) fn quota_bytes(config: &Config) -> i64 {
     match config.quota_backend_bytes {
         0 => limits::QUOTA_BYTES,
         quota => quota,

@@ -34,6 +34,7 @@ mod membership;
 mod passwords;
 mod seed;
 mod snapshot;
+mod space;
 mod status;
 mod steps;
 mod sweeper;
@@ -126,6 +127,8 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// 0 is the default, less is no quota.
     pub quota_backend_bytes: i64,
+    /// Compacts, reclaims and takes NOSPACE back without being asked.
+    pub keeps_space: bool,
     pub commit_interval: Duration,
     pub retention: Option<Retention>,
     pub compaction_sleep_interval: Duration,
@@ -156,6 +159,7 @@ impl Config {
             downgrade_check_interval: Duration::ZERO,
             max_request_bytes: limits::REQUEST_BYTES_MAX,
             quota_backend_bytes: 0,
+            keeps_space: false,
             commit_interval: limits::COMMIT_INTERVAL,
             retention: None,
             compaction_sleep_interval: limits::COMPACTION_PAUSE,

@@ -71,6 +71,8 @@ pub(super) struct Config {
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
     pub quota_bytes: i64,
+    /// Whether a full store is compacted and the alarm taken back without being asked.
+    pub keeps_space: bool,
     pub snapshot_count: u64,
     pub catch_up_entries: u64,
     pub downgrade_check: Duration,
@@ -308,6 +310,7 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         keepalive_interval: values.duration("grpc-keepalive-interval"),
         keepalive_timeout: values.duration("grpc-keepalive-timeout"),
         quota_bytes: values.int("quota-backend-bytes"),
+        keeps_space: given.text("space-policy") == "auto",
         snapshot_count: match values.uint("snapshot-count") {
             0 => 10_000,
             count => count,
@@ -507,6 +510,10 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
         "periodic" | "revision" => {}
         "" => return invalid("undefined auto-compaction-mode"),
         mode => return invalid(format!("unknown auto-compaction-mode {}", go::quote(mode))),
+    }
+    if !["alarm", "auto"].contains(&given.text("space-policy")) {
+        let policy = go::quote(given.text("space-policy"));
+        return invalid(format!("unknown space-policy {policy}; it is alarm or auto"));
     }
     check_time(given, "compact-hash-check-time")?;
     let (clients, peers) = (&config.listen_client_urls, &config.listen_peer_urls);

@@ -479,6 +479,7 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
         downgrade_check_interval: config.downgrade_check,
         max_request_bytes: config.max_request_bytes,
         quota_backend_bytes: config.quota_bytes,
+        keeps_space: config.keeps_space,
         commit_interval: config.batch_interval.unwrap_or(limits::COMMIT_INTERVAL),
         retention: match config.compaction {
             Compaction::Off => None,

@@ -353,6 +353,11 @@ impl Store {
         *self.shared.sizes.lock()
     }
 
+    /// Whether the last commit found the disk full.
+    pub fn is_full(&self) -> bool {
+        self.shared.queue.lock().no_space
+    }
+
     pub fn generation(&self) -> u64 {
         self.place.read().0
     }
