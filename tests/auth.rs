@@ -23,7 +23,7 @@ use prost::Message;
 
 use rusd::auth::{Credentials, Error as Refusal};
 use rusd::clock::{SystemClock, split_mix};
-use rusd::node::{AuthConfig, CheckpointPace, Config, Error, Node, Op, Reply, WatchError};
+use rusd::node::{AuthConfig, Config, Error, Node, Op, Reply, WatchError};
 use rusd::pb::authpb::permission::Type;
 use rusd::pb::authpb::{Permission, UserAddOptions};
 use rusd::pb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -143,30 +143,13 @@ fn is_refusal(error: &Error) -> bool {
 impl World {
     async fn new(dir: &std::path::Path, seed: u64) -> Self {
         let config = Config {
-            name: "default".into(),
-            data_dir: dir.to_path_buf(),
-            wal_dir: None,
-            cluster_token: "etcd-cluster".into(),
             initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
             peer_urls: vec!["http://localhost:2380".into()],
-            join: None,
             initial_election_tick_advance: false,
-            force_new_cluster: false,
-            strict_reconfig_check: true,
-            max_learners: 1,
-            client_urls: Vec::new(),
-            heartbeat_interval: Duration::from_millis(100),
-            election_timeout: Duration::from_millis(1000),
-            snapshot_count: 10_000,
-            snapshot_catchup_entries: 5_000,
             downgrade_check_interval: Duration::from_secs(5),
-            max_request_bytes: rusd::limits::REQUEST_BYTES_MAX,
-            quota_backend_bytes: 0,
-            commit_interval: rusd::limits::COMMIT_INTERVAL,
-            retention: None,
             compaction_sleep_interval: Duration::from_millis(1),
-            checkpoint_pace: CheckpointPace::default(),
             auth: AuthConfig { bcrypt_cost: 4, ..AuthConfig::default() },
+            ..Config::of(dir)
         };
         let node = Node::start(config, Arc::new(SystemClock::new())).unwrap();
         node.ready().wait_for(|ready| *ready).await.unwrap();

@@ -599,6 +599,7 @@ fn assemble(
         sweeper,
         defrags: Defrags::default(),
         threads: Mutex::new(threads),
+        is_stepped: steps.is_some(),
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),
         has_leader: Notify::new(),

@@ -213,6 +213,8 @@ struct Inner {
     sweeper: Sweeper,
     defrags: Defrags,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// It has no threads: somebody else lets it take its steps.
+    is_stepped: bool,
     ready: watch::Sender<bool>,
     leader: watch::Sender<u64>,
     /// Wakes who waits for a leader, in the order in which they came: a watch does it in another
@@ -556,7 +558,11 @@ impl Node {
         f: impl FnOnce(&Mvcc) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let mvcc = Arc::clone(&self.0.mvcc);
-        match tokio::task::spawn_blocking(move || f(&mvcc)).await {
+        let read = match self.0.is_stepped {
+            true => tokio::spawn(async move { f(&mvcc) }),
+            false => tokio::task::spawn_blocking(move || f(&mvcc)),
+        };
+        match read.await {
             Ok(result) => Ok(result?),
             Err(_) => Err(Error::Stopped),
         }

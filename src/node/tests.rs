@@ -18,30 +18,14 @@ use crate::store::{self, Building, Store};
 
 fn config(dir: &std::path::Path) -> Config {
     Config {
-        name: "default".into(),
-        data_dir: dir.to_path_buf(),
-        wal_dir: None,
-        cluster_token: "etcd-cluster".into(),
         initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
         peer_urls: vec!["http://localhost:2380".into()],
-        join: None,
         initial_election_tick_advance: false,
-        force_new_cluster: false,
-        strict_reconfig_check: true,
-        max_learners: 1,
         client_urls: vec!["http://localhost:2379".into()],
-        heartbeat_interval: Duration::from_millis(100),
-        election_timeout: Duration::from_millis(1000),
-        snapshot_count: 10_000,
-        snapshot_catchup_entries: 5_000,
         downgrade_check_interval: Duration::from_secs(5),
-        max_request_bytes: limits::REQUEST_BYTES_MAX,
-        quota_backend_bytes: 0,
-        commit_interval: limits::COMMIT_INTERVAL,
-        retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
-        checkpoint_pace: CheckpointPace::default(),
         auth: AuthConfig { bcrypt_cost: 4, ..AuthConfig::default() },
+        ..Config::of(dir)
     }
 }
 

@@ -10,9 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusd::auth::Credentials;
 use rusd::clock::SystemClock;
-use rusd::limits;
 use rusd::mvcc::{Checkpoint, Compacted, Current, Restore};
-use rusd::node::{AuthConfig, CheckpointPace, Config, Node, Op};
+use rusd::node::{CheckpointPace, Config, Node, Op};
 use rusd::pb::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest,
 };
@@ -24,30 +23,15 @@ use super::shim::{self, Chance};
 fn config(dir: &Path) -> Config {
     let none = Duration::ZERO;
     Config {
-        name: "default".into(),
-        data_dir: dir.to_path_buf(),
-        wal_dir: None,
-        cluster_token: "etcd-cluster".into(),
         initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
         peer_urls: vec!["http://localhost:2380".into()],
-        join: None,
         initial_election_tick_advance: false,
-        force_new_cluster: false,
-        strict_reconfig_check: true,
-        max_learners: 1,
         client_urls: vec!["http://localhost:2379".into()],
-        heartbeat_interval: Duration::from_millis(100),
-        election_timeout: Duration::from_millis(1000),
-        snapshot_count: 10_000,
-        snapshot_catchup_entries: 5000,
         downgrade_check_interval: Duration::from_secs(5),
-        max_request_bytes: limits::REQUEST_BYTES_MAX,
-        quota_backend_bytes: 0,
         commit_interval: Duration::from_millis(1),
-        retention: None,
         compaction_sleep_interval: none,
-        auth: AuthConfig::default(),
         checkpoint_pace: CheckpointPace { rows: 20, interval: none, pause: none },
+        ..Config::of(dir)
     }
 }
 

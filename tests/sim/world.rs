@@ -12,6 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rusd::clock::Clock;
 use rusd::node::{AuthConfig, CheckpointPace, Config, Join, Node, Steps, Surroundings};
+use rusd::raft::peer::Answered;
 use rusd::raft::{Committed, Message};
 use rusd::{raft, store};
 
@@ -19,7 +20,7 @@ use super::admin::Asked;
 use super::client::{Ask, Client};
 use super::clock::{Chance, SimClock};
 use super::disk::SimDisk;
-use super::network::{Given, Links, Out, Question, SimNet, Transfers, Wires};
+use super::network::{Given, Links, Out, Question, Reply, SimNet, Transfers, Wires};
 use super::oracle::{Oracle, fold};
 use super::watcher::Watcher;
 
@@ -71,7 +72,11 @@ pub struct Life {
     pub steps: Steps,
     pub clock: Arc<SimClock>,
     pub out: Arc<Mutex<Out>>,
-    pub given: Arc<Mutex<Vec<Given>>>,
+    /// Who waits for this one's answers. Tasks that end with it do so in an order of their own, in
+    /// which those who hear of it must not be woken.
+    pub asked: BTreeMap<u64, (usize, Reply)>,
+    pub last_asked: u64,
+    pub given: Arc<Mutex<Vec<(u64, Answered)>>>,
     /// Since when, in the world's time.
     since: u64,
     armed: [bool; WORKERS],
@@ -604,6 +609,8 @@ impl World {
             steps,
             clock,
             out,
+            asked: BTreeMap::new(),
+            last_asked: 0,
             given,
             since,
             armed,
