@@ -365,3 +365,10 @@ pub const SPACE_SWEEP_LOOK: Duration = Duration::from_millis(20);
 pub const SPACE_FREE_BYTES_MIN: u64 = 64 << 20;
 /// Time between two such times at least, since each copies what is in use.
 pub const SPACE_RECLAIM_INTERVAL: Duration = Duration::from_secs(600);
+/// Looks at the store's size that are remembered, and the time between two: the last hour.
+pub const SPACE_SAMPLES_MAX: usize = 60;
+pub const SPACE_SAMPLE_INTERVAL: Duration = Duration::from_secs(60);
+/// Prefixes that a report of the store's space counts apart: some megabytes while it is made.
+pub const SPACE_PREFIXES_MAX: usize = 10_000;
+/// Longest such prefix.
+pub const SPACE_PREFIX_BYTES_MAX: usize = 256;

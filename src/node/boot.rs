@@ -23,6 +23,7 @@ use super::membership::{Circle, Join};
 use super::passwords::Passwords;
 use super::steps::Steps;
 use super::sweeper::{SweepWorker, Sweeper};
+use super::usage::Growth;
 use super::waits::{AppliedWaits, Waits};
 use super::{Config, Inner, Node, membership};
 use crate::apply::{self, Machine, NewerCluster, Quota};
@@ -598,6 +599,7 @@ fn assemble(
         applied,
         sweeper,
         defrags: Defrags::default(),
+        growth: Growth::default(),
         threads: Mutex::new(threads),
         is_stepped: steps.is_some(),
         ready: watch::Sender::new(false),

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
-use super::{Error, Node};
+use super::{Error, Node, nice};
 use crate::auth::{Credentials, Demand};
-use crate::limits::{DEFRAGS_WAITING_MAX, SNAPSHOT_NICENESS};
+use crate::limits::DEFRAGS_WAITING_MAX;
 use crate::metrics;
 use crate::raft::peer::Pace;
 use crate::store::Defragmented;
@@ -39,18 +39,12 @@ impl Node {
         };
         let running = Arc::clone(&defrags.running).acquire_owned().await;
         let running = running.map_err(|_| Error::Stopped)?;
-        let (done, outcome) = oneshot::channel();
         let node = self.clone();
-        let thread = std::thread::Builder::new().name("defrag".to_owned());
-        let thread = thread.spawn(move || {
-            // Where it is not allowed, it competes.
-            let _ = rustix::process::setpriority_process(None, SNAPSHOT_NICENESS);
-            // Who waited may be gone.
-            let _ = done.send(node.defragment_now());
-            drop(running);
-        });
-        thread.map_err(|error| Error::Internal(error.to_string()))?;
-        outcome.await.map_err(|_| Error::Stopped)?
+        let work = move || {
+            let _running = running;
+            node.defragment_now()
+        };
+        nice::run("defrag", work).await
     }
 
     /// Blocks until it is done.

@@ -41,6 +41,7 @@ impl Duties {
         spawn(node, |node| async move { node.expire_leases().await });
         spawn(node, |node| async move { node.compact_history().await });
         spawn(node, |node| async move { node.watch_space(&no_space).await });
+        spawn(node, |node| async move { node.observe_growth().await });
         if node.0.config.keeps_space {
             spawn(node, |node| async move { node.keep_space().await });
         }

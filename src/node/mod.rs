@@ -31,6 +31,7 @@ mod ids;
 mod install;
 mod leases;
 mod membership;
+mod nice;
 mod passwords;
 mod seed;
 mod snapshot;
@@ -38,6 +39,7 @@ mod space;
 mod status;
 mod steps;
 mod sweeper;
+mod usage;
 mod versions;
 mod waits;
 mod watching;
@@ -85,6 +87,7 @@ pub use seed::{Adopted, Seed, adopt, hash_kv, settle};
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
+pub use usage::{Tally, Usage};
 pub use versions::Downgrade;
 pub use watching::{WatchError, WatchStream};
 
@@ -93,6 +96,7 @@ use ids::RequestIds;
 use membership::Circle;
 use passwords::Passwords;
 use sweeper::Sweeper;
+use usage::Growth;
 use waits::{AppliedWaits, Waits};
 
 /// The version that clients are told: the etcd release whose contract this is.
@@ -212,6 +216,7 @@ struct Inner {
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
     defrags: Defrags,
+    growth: Growth,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// It has no threads: somebody else lets it take its steps.
     is_stepped: bool,

@@ -139,7 +139,7 @@ impl Node {
             Ok(done) => {
                 let bytes = done.before.total.saturating_sub(done.after.total);
                 metrics::space_reclaims().inc();
-                metrics::space_reclaimed_bytes().add(i64::try_from(bytes).unwrap_or(i64::MAX));
+                metrics::space_reclaimed_bytes().inc_by(bytes);
                 tracing::info!(why, "reclaimed-bytes" = bytes, "space policy: gave space back");
             }
             Err(error) => tracing::warn!(why, %error, "space policy: no space could be given back"),
@@ -167,33 +167,4 @@ impl Node {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn history_is_halved_and_the_newest_of_it_stays() {
-        let (revision, mut compacted) = (1_000_000, -1);
-        let mut steps = Vec::new();
-        while let Some(next) = older_half(revision, compacted) {
-            assert!(next > compacted);
-            compacted = next;
-            steps.push(revision - next);
-        }
-        assert_eq!(&steps[..2], [500_000, 250_000]);
-        assert_eq!(steps.last(), Some(&SPACE_REVISIONS_KEPT));
-        assert_eq!(older_half(SPACE_REVISIONS_KEPT, -1), None);
-        assert_eq!(older_half(5000, 4500), None);
-    }
-
-    #[test]
-    fn room_is_an_eighth_of_the_quota() {
-        assert!(has_room(700, 800) && !has_room(701, 800) && has_room(u64::MAX / 2, u64::MAX));
-    }
-
-    #[test]
-    fn little_space_is_not_worth_a_copy() {
-        let sizes = |total: u64, in_use: u64| Sizes { total: total << 20, in_use: in_use << 20 };
-        assert!(is_mostly_free(sizes(200, 90)));
-        assert!(!is_mostly_free(sizes(200, 110)) && !is_mostly_free(sizes(60, 1)));
-    }
-}
+mod tests;

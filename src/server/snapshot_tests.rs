@@ -49,6 +49,7 @@ fn config(dir: &Path, at: usize, addresses: &[SocketAddr]) -> Config {
         downgrade_check_interval: Duration::from_secs(5),
         max_request_bytes: limits::REQUEST_BYTES_MAX,
         quota_backend_bytes: 0,
+        keeps_space: false,
         commit_interval: limits::COMMIT_INTERVAL,
         retention: None,
         compaction_sleep_interval: Duration::from_millis(1),

@@ -159,7 +159,7 @@ impl Copy {
             Ok(new) => Some(new),
             Err(error) => {
                 let _ = fs::remove_dir_all(&new_dir);
-                return Err(error);
+                return Err(plain(error, &new_dir));
             }
         };
         *shared.changed.lock() = Some(std::collections::BTreeSet::new());
@@ -303,11 +303,16 @@ impl Copy {
             let dir = self.new_dir.display();
             tracing::warn!(%dir, %error, "what a defragmentation left could not be removed");
         }
-        if space::is_full(&error, DEFRAG_FREE_BYTES_MIN) {
-            return Error::NoSpace { file: self.new_dir };
-        }
-        error
+        plain(error, &self.new_dir)
     }
+}
+
+/// A full disk by its name.
+fn plain(error: Error, new_dir: &Path) -> Error {
+    if space::is_full(&error, DEFRAG_FREE_BYTES_MIN) {
+        return Error::NoSpace { file: new_dir.to_path_buf() };
+    }
+    error
 }
 
 /// Copies that a crash cut off.

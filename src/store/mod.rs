@@ -353,6 +353,11 @@ impl Store {
         *self.shared.sizes.lock()
     }
 
+    /// What the file system of the store has left.
+    pub fn disk_free_bytes(&self) -> u64 {
+        space::available(&self.place.read().1)
+    }
+
     /// Whether the last commit found the disk full.
     pub fn is_full(&self) -> bool {
         self.shared.queue.lock().no_space

@@ -735,6 +735,7 @@ fn config(member: &Member, plan: &Plan, initial_cluster: Vec<(String, Vec<String
         downgrade_check_interval: Duration::from_secs(5),
         max_request_bytes: 1 << 20,
         quota_backend_bytes: 0,
+        keeps_space: false,
         commit_interval: Duration::from_millis(20),
         retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
