@@ -25,7 +25,7 @@ use super::steps::Steps;
 use super::sweeper::{SweepWorker, Sweeper};
 use super::usage::Growth;
 use super::waits::{AppliedWaits, Waits};
-use super::{Config, Inner, Node, membership};
+use super::{Config, Inner, Node, defrag, membership};
 use crate::apply::{self, Machine, NewerCluster, Quota};
 use crate::auth::{self, Auth, TokenError, Tokens};
 use crate::clock::Clock;
@@ -285,7 +285,8 @@ pub(super) fn start(
     let options = &mut surroundings.store;
     options.commit_interval = config.commit_interval;
     options.committer = !stepped;
-    let (store, opened) = Store::open(&db, options.clone())?;
+    let (store, mut opened) = Store::open(&db, options.clone())?;
+    opened.generation = defrag::at_start(&store, config.defrag_at_start_bytes);
     if !has_log && opened.consistent_index > 0 {
         let applied = opened.consistent_index;
         return Err(StartError::MissingLog { db, wal, applied });

@@ -9,7 +9,7 @@ use crate::auth::{Credentials, Demand};
 use crate::limits::DEFRAGS_WAITING_MAX;
 use crate::metrics;
 use crate::raft::peer::Pace;
-use crate::store::Defragmented;
+use crate::store::{Defragmented, Store};
 
 /// Who may defragment now, and who may wait for it.
 pub(super) struct Defrags {
@@ -77,6 +77,30 @@ impl Node {
         );
         Ok(done)
     }
+}
+
+/// Before anybody is served, if enough would come free. The store's generation after that.
+pub(super) fn at_start(store: &Store, threshold_bytes: u64) -> u64 {
+    let before = store.sizes();
+    let free_bytes = before.total.saturating_sub(before.in_use);
+    if threshold_bytes > 0 && free_bytes >= threshold_bytes {
+        match store.defragment(&mut |_| {}) {
+            Ok(done) => tracing::info!(
+                "current-db-size-bytes-before" = before.total,
+                "current-db-size-bytes" = done.after.total,
+                "finished defragmenting directory"
+            ),
+            Err(error) => tracing::warn!(%error, "failed to defragment"),
+        }
+    } else if threshold_bytes > 0 {
+        tracing::info!(
+            "current-db-size-bytes" = before.total,
+            "current-db-size-in-use-bytes" = before.in_use,
+            "bootstrap-defrag-threshold-bytes" = threshold_bytes,
+            "Skipping defragmentation"
+        );
+    }
+    store.generation()
 }
 
 fn signed(bytes: u64) -> i64 {

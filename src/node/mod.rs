@@ -133,6 +133,8 @@ pub struct Config {
     pub quota_backend_bytes: i64,
     /// Compacts, reclaims and takes NOSPACE back without being asked.
     pub keeps_space: bool,
+    /// Free bytes within the store for which a start defragments it; 0 for none.
+    pub defrag_at_start_bytes: u64,
     pub commit_interval: Duration,
     pub retention: Option<Retention>,
     pub compaction_sleep_interval: Duration,
@@ -164,6 +166,7 @@ impl Config {
             max_request_bytes: limits::REQUEST_BYTES_MAX,
             quota_backend_bytes: 0,
             keeps_space: false,
+            defrag_at_start_bytes: 0,
             commit_interval: limits::COMMIT_INTERVAL,
             retention: None,
             compaction_sleep_interval: limits::COMPACTION_PAUSE,

@@ -73,6 +73,7 @@ pub(super) struct Config {
     pub quota_bytes: i64,
     /// Whether a full store is compacted and the alarm taken back without being asked.
     pub keeps_space: bool,
+    pub defrag_at_start_bytes: u64,
     pub snapshot_count: u64,
     pub catch_up_entries: u64,
     pub downgrade_check: Duration,
@@ -311,6 +312,7 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         keepalive_timeout: values.duration("grpc-keepalive-timeout"),
         quota_bytes: values.int("quota-backend-bytes"),
         keeps_space: given.text("space-policy") == "auto",
+        defrag_at_start_bytes: values.uint("bootstrap-defrag-threshold-megabytes") << 20,
         snapshot_count: match values.uint("snapshot-count") {
             0 => 10_000,
             count => count,

@@ -50,6 +50,7 @@ fn config(dir: &Path, at: usize, addresses: &[SocketAddr]) -> Config {
         max_request_bytes: limits::REQUEST_BYTES_MAX,
         quota_backend_bytes: 0,
         keeps_space: false,
+        defrag_at_start_bytes: 0,
         commit_interval: limits::COMMIT_INTERVAL,
         retention: None,
         compaction_sleep_interval: Duration::from_millis(1),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rusd::pb::kv_client::KvClient;
 use rusd::pb::maintenance_client::MaintenanceClient;
 use rusd::pb::{CompactionRequest, DefragmentRequest};
+use tokio::task::JoinHandle;
 
 use super::oracle::Oracle;
 use super::rounds;
@@ -19,14 +20,19 @@ use super::shim::{self, Chance};
 
 /// Defragments and compacts without a pause until the member is gone. Nothing is compacted that the
 /// watcher has not seen.
-fn keep_house(fixture: &Fixture, oracle: &Arc<Oracle>, compacted: &Arc<AtomicI64>, seed: u64) {
+fn keep_house(
+    fixture: &Fixture,
+    oracle: &Arc<Oracle>,
+    compacted: &Arc<AtomicI64>,
+    seed: u64,
+) -> [JoinHandle<()>; 2] {
     let channel = fixture.channel();
     let mut maintenance = MaintenanceClient::new(channel.clone());
-    fixture
+    let defragmenting = fixture
         .runtime
         .spawn(async move { while maintenance.defragment(DefragmentRequest {}).await.is_ok() {} });
     let (oracle, compacted) = (Arc::clone(oracle), Arc::clone(compacted));
-    fixture.runtime.spawn(async move {
+    let compacting = fixture.runtime.spawn(async move {
         let mut chance = Chance::new(seed);
         let mut kv = KvClient::new(channel);
         loop {
@@ -41,6 +47,7 @@ fn keep_house(fixture: &Fixture, oracle: &Arc<Oracle>, compacted: &Arc<AtomicI64
             tokio::time::sleep(Duration::from_millis(chance.below(30))).await;
         }
     });
+    [defragmenting, compacting]
 }
 
 /// What the start left of the generations: exactly one, and nothing half-made beside it.
@@ -55,8 +62,10 @@ fn judge_files(fixture: &Fixture) {
 fn round(fixture: &mut Fixture, seed: u64, chance: &mut Chance, member: &mut Member) {
     let compacted = Arc::new(AtomicI64::new(fixture.compacted));
     let oracle = Arc::clone(&fixture.oracle);
-    keep_house(fixture, &oracle, &compacted, seed);
+    let tasks = keep_house(fixture, &oracle, &compacted, seed);
     fixture.load(member, seed, Duration::from_millis(50 + chance.below(600)));
+    // The next round's member is none of their business.
+    tasks.iter().for_each(JoinHandle::abort);
     // It may have happened, and then not again.
     fixture.compacted = fixture.compacted.max(compacted.load(Ordering::Relaxed));
 }

@@ -736,6 +736,7 @@ fn config(member: &Member, plan: &Plan, initial_cluster: Vec<(String, Vec<String
         max_request_bytes: 1 << 20,
         quota_backend_bytes: 0,
         keeps_space: false,
+        defrag_at_start_bytes: 0,
         commit_interval: Duration::from_millis(20),
         retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
