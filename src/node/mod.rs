@@ -265,6 +265,10 @@ impl Node {
     }
 
     async fn raise_no_space(&self) {
+        tracing::warn!(
+            "quota-size-bytes" = self.0.config.quota_backend_bytes,
+            "the store has no room; raising alarm"
+        );
         let alarm = AlarmRequest {
             action: AlarmAction::Activate as i32,
             member_id: self.0.member_id,

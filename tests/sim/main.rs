@@ -161,7 +161,7 @@ fn main() -> ExitCode {
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
     let events = value("--events").map_or(EVENTS, |events| events.parse().unwrap());
     if has("--planted") {
-        let failures = plant_bugs(&Bug::ALL, SEEDS_PER_BUG, events);
+        let failures = plant_bugs(&Bug::OF_CLUSTERS, SEEDS_PER_BUG, events);
         return if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     if let Some(seeds) = value("--seeds") {
@@ -170,7 +170,7 @@ fn main() -> ExitCode {
         let to = to.parse().unwrap_or(from + 1);
         if has("--trace") {
             if let Some(name) = value("--bug") {
-                plant(Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == name));
+                plant(Bug::OF_CLUSTERS.into_iter().find(|bug| format!("{bug:?}") == name));
             }
             match run(from, events, true) {
                 Ok(run) => {
