@@ -26,7 +26,7 @@ use crate::bbolt;
 use crate::mvcc;
 use crate::raft::peer::{IncomingSnapshot, OutgoingSnapshot, Snapshots};
 use crate::raft::{self, ConfState, SnapshotPlace};
-use crate::store::{self, Bucket, Building, Options, Store, schema};
+use crate::store::{self, Bucket, Options, Store, schema};
 
 /// Where the file is kept until the generation is built.
 const INCOMING: &str = "incoming.snap.db";
@@ -114,7 +114,8 @@ impl Snapshots for Door {
         let file = options.open(&path)?;
         let (installs, options) = (Arc::clone(&self.installs), self.options.clone());
         let hasher = Sha256::new();
-        Ok(Box::new(Receiving { file, path, db, place, hasher, installs, options }))
+        let store = Weak::clone(&self.store);
+        Ok(Box::new(Receiving { file, path, store, place, hasher, installs, options }))
     }
 }
 
@@ -140,7 +141,7 @@ impl OutgoingSnapshot for Sending {
 struct Receiving {
     file: File,
     path: PathBuf,
-    db: PathBuf,
+    store: Weak<Store>,
     place: SnapshotPlace,
     hasher: Sha256,
     installs: Arc<Installs>,
@@ -171,7 +172,8 @@ impl IncomingSnapshot for Receiving {
 
 impl Receiving {
     fn prepare(&self, is_vouched_for: bool) -> Result<(), InstallError> {
-        let building = Building::begin(&self.db)?;
+        let stopping = || io::Error::other("the member is stopping");
+        let building = self.store.upgrade().ok_or_else(stopping)?.begin_building()?;
         let (building, index) = fill_and_index(&self.file, building, is_vouched_for)?;
         let (store, opened) = building.finish(self.options.clone())?;
         let place = place_of(|key| store.bucket_get(Bucket::Meta, key).ok().flatten())?;

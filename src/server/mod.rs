@@ -489,6 +489,8 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
         compact_hash_check_interval: config.compact_hash_check,
         max_request_bytes: config.max_request_bytes,
         quota_backend_bytes: config.quota_bytes,
+        keeps_space: config.keeps_space,
+        defrag_at_start_bytes: config.defrag_at_start_bytes,
         commit_interval: config.batch_interval.unwrap_or(limits::COMMIT_INTERVAL),
         retention: match config.compaction {
             Compaction::Off => None,
