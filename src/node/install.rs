@@ -23,6 +23,8 @@ use super::boot::{Loaded, StoredConfState, load};
 use super::fill::fill_and_index;
 use super::snapshot::Snapshot;
 use crate::bbolt;
+use crate::clock;
+use crate::metrics;
 use crate::mvcc;
 use crate::raft::peer::{IncomingSnapshot, OutgoingSnapshot, Snapshots};
 use crate::raft::{self, ConfState, SnapshotPlace};
@@ -173,7 +175,9 @@ impl Receiving {
     fn prepare(&self, is_vouched_for: bool) -> Result<(), InstallError> {
         let building = Building::begin(&self.db)?;
         let (building, index) = fill_and_index(&self.file, building, is_vouched_for)?;
+        let began = clock::instant();
         let (store, opened) = building.finish(self.options.clone())?;
+        metrics::snap_db_fsync_seconds().observe(began.elapsed().as_secs_f64());
         let place = place_of(|key| store.bucket_get(Bucket::Meta, key).ok().flatten())?;
         if place != self.place {
             let (found, said) = (&place, &self.place);

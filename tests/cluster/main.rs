@@ -8,6 +8,7 @@ mod disks;
 mod dns;
 mod faults;
 mod fixture;
+mod hostile;
 mod leases;
 mod membership;
 mod oracle;

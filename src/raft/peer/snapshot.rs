@@ -30,6 +30,7 @@ use super::{Handle, Peers};
 use crate::clock;
 use crate::limits::{self, SNAPSHOT_NICENESS, SNAPSHOT_STALL_MAX};
 use crate::metrics;
+use crate::raft::step;
 
 /// Says that the SHA-256 of the file follows it.
 const DIGEST_FOLLOWS: HeaderName = HeaderName::from_static("x-rusd-snapshot-digest");
@@ -83,6 +84,9 @@ pub fn announced(message: &Message, raft: &Handle) -> Result<SnapshotPlace, &'st
     let metadata = message.get_snapshot().get_metadata();
     let (index, term) = (metadata.index, metadata.term);
     let status = raft.status();
+    if !step::is_possible(metadata.get_conf_state(), status.id) {
+        return Err("the snapshot's configuration is not one that this member can be in");
+    }
     if index <= status.committed || message.term < status.term {
         return Err("the snapshot is older than what is here");
     }
@@ -147,11 +151,20 @@ impl Peers {
             return;
         }
         self.runtime.spawn(async move {
+            let series = metrics::snapshots_to(to);
+            let inflight = series.begin();
+            let began = clock::instant();
             let outcome = peers.transfer(message, &peer.urls).await;
+            drop(inflight);
             match outcome {
-                Ok(_) => peer.series.snapshots_sent.inc(),
+                Ok(bytes) => {
+                    series.successes.inc();
+                    series.seconds.observe(began.elapsed().as_secs_f64());
+                    peer.series.sent_bytes.inc_by(bytes);
+                }
                 Err(_) => {
-                    peer.series.snapshots_unsent.inc();
+                    series.failures.inc();
+                    peer.series.sent_failures.inc();
                     // Raft would try again with the next heartbeat.
                     tokio::time::sleep(limits::SNAPSHOT_RETRY_PAUSE).await;
                 }
@@ -256,14 +269,21 @@ impl Peers {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let taken = self.receive_snapshot(headers, body).await;
+        let mut from = None;
+        let began = clock::instant();
+        let taken = self.receive_snapshot(headers, body, &mut from).await;
+        let series = metrics::snapshots_from(from);
         if let Err((_, why)) = &taken {
             let refused = self.snapshots_refused.fetch_add(1, Ordering::Relaxed) + 1;
             metrics::snapshots_refused().inc();
+            series.failures.inc();
             // A peer that tries again and again must not flood the log.
             if refused.is_power_of_two() {
                 tracing::warn!(refused, "refused a database snapshot: {why}");
             }
+        } else {
+            series.successes.inc();
+            series.seconds.observe(began.elapsed().as_secs_f64());
         }
         taken
     }
@@ -272,6 +292,7 @@ impl Peers {
         &self,
         headers: &HeaderMap,
         body: B,
+        sender: &mut Option<u64>,
     ) -> Result<(), (StatusCode, String)>
     where
         B: Body<Data = Bytes> + Send,
@@ -297,18 +318,23 @@ impl Peers {
         if message.to != self.config.id || self.peer(message.from).is_none() {
             return refuse(StatusCode::FORBIDDEN, "error sender not found");
         }
+        *sender = Some(message.from);
         let place = match announced(&message, raft) {
             Ok(place) => place,
             Err(why) => return refuse(StatusCode::CONFLICT, why),
         };
         let from = format_args!("{:x}", message.from).to_string();
         tracing::info!(from, index = place.index, "receiving database snapshot");
+        let _inflight = metrics::snapshots_from(*sender).begin();
+        let began = clock::instant();
         let (chunks, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
         let saving = tokio::spawn(nice_thread("snapshot-save", move || {
             save(snapshots.receive(place)?, receiver, has_digest)
         }));
         let arrived = forward(&mut body, buffer, chunks).await;
-        match saving.await {
+        let saved = saving.await;
+        metrics::snap_db_save_seconds().observe(began.elapsed().as_secs_f64());
+        match saved {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 let why = arrived.err().map_or_else(|| error.to_string(), str::to_owned);
