@@ -189,6 +189,8 @@ pub struct Core {
     /// The last job with a new term or vote, or with the commit of a configuration change, until it
     /// is durable.
     unsynced_state: Option<u64>,
+    /// Committed entries that apply gets once a job is durable, and those behind them.
+    delayed: VecDeque<(u64, Vec<Entry>)>,
     /// The last configuration change whose commit this leader has made durable, or is about to.
     change_synced: u64,
     /// The change that removed this member.
@@ -254,6 +256,7 @@ impl Core {
             config,
             outstanding: VecDeque::new(),
             unsynced_state: None,
+            delayed: VecDeque::new(),
             change_synced: 0,
             left_at: None,
             last_vote,
@@ -606,6 +609,11 @@ impl Core {
         table.placed(places);
         table.evict();
         self.note_persisted(number);
+        while self.delayed.front().is_some_and(|(job, _)| *job <= number) {
+            if let Some((_, entries)) = self.delayed.pop_front() {
+                self.commit(entries, effects);
+            }
+        }
         if let Some((_, record)) = self.installing.take_if(|(job, _)| *job <= number) {
             let SnapshotRecord { index, term, conf_state } = record;
             let conf_state = conf_state.unwrap_or_default();
@@ -788,8 +796,12 @@ impl Core {
         if !now.is_empty() {
             effects.push(Effect::Send(now));
         }
-        if !committed.is_empty() {
-            self.commit(committed, effects);
+        let last = self.delayed.back().map(|(job, _)| *job);
+        match if commits_change { Some(number) } else { last } {
+            _ if committed.is_empty() => {}
+            // Apply hangs up on who is removed, and he has to be told before.
+            Some(job) => self.delayed.push_back((job, committed)),
+            None => self.commit(committed, effects),
         }
     }
 

@@ -18,6 +18,8 @@ mod discovery;
 mod file;
 mod flags;
 mod go;
+#[cfg(test)]
+mod hostile_snapshot_tests;
 mod io;
 mod join;
 mod listen;

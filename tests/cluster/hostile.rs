@@ -124,15 +124,16 @@ impl Scene {
             assert!(!self.cluster.has_ended(at), "{after}:\n{}", self.cluster.logs());
             let begun = Instant::now();
             loop {
-                let write = put(self.cluster.channel(at), "k", after);
-                if let Ok(Ok(_)) = timeout(Duration::from_secs(5), write).await {
+                let channel = self.cluster.channel(at);
+                let write = timeout(Duration::from_secs(5), put(channel.clone(), "k", after)).await;
+                let read = timeout(Duration::from_secs(5), get(channel, "k")).await;
+                if let (Ok(Ok(_)), Ok(Ok(found))) = (write, read) {
+                    assert_eq!(found.as_deref(), Some(after.as_bytes()));
                     break;
                 }
                 assert!(begun.elapsed() < PATIENCE, "{after}:\n{}", self.cluster.logs());
                 sleep(Duration::from_millis(20)).await;
             }
-            let found = get(self.cluster.channel(at), "k").await.unwrap();
-            assert_eq!(found.as_deref(), Some(after.as_bytes()));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Snapshots between members: `POST /raft/snapshot`, etcd's framing.
 //!
 //! The body is a message's length (u64, big-endian), the message, and the file as it is made. A
-//! header of ours says that the file's SHA-256 follows it. The receiver answers when the state is on
+//! header of ours holds the message's SHA-256, and says that the file's follows it. The receiver answers when the state is on
 //! disk, checked and known to raft, so the answer is also the report that raft waits for.
 
 use std::convert::Infallible;
@@ -32,8 +32,8 @@ use crate::limits::{self, SNAPSHOT_NICENESS, SNAPSHOT_STALL_MAX};
 use crate::metrics;
 use crate::raft::step;
 
-/// Says that the SHA-256 of the file follows it.
-const DIGEST_FOLLOWS: HeaderName = HeaderName::from_static("x-rusd-snapshot-digest");
+/// The SHA-256 of the message. That of the file follows the file.
+const DIGEST: HeaderName = HeaderName::from_static("x-rusd-snapshot-digest");
 const DIGEST_BYTES: usize = 32;
 
 /// Where a state stands in the log, and the configuration there.
@@ -65,7 +65,7 @@ pub trait OutgoingSnapshot: Send {
 pub trait IncomingSnapshot: Send {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Checks what came and makes it ready to be installed.
-    fn finish(self: Box<Self>, digest: Option<[u8; DIGEST_BYTES]>) -> io::Result<()>;
+    fn finish(self: Box<Self>, digest: [u8; DIGEST_BYTES]) -> io::Result<()>;
 }
 
 /// Makes raft's message say which state goes with it. It may be newer than the one raft knew.
@@ -190,8 +190,10 @@ impl Peers {
         let place = outgoing.place().clone();
         announce(&mut message, &place).map_err(Failure::Other)?;
         let mut head = BytesMut::new();
-        head.put_u64(message.encoded_len() as u64);
-        head.extend_from_slice(&message.encode_to_vec());
+        let encoded = message.encode_to_vec();
+        head.put_u64(encoded.len() as u64);
+        head.extend_from_slice(&encoded);
+        let digest = format!("{:x}", Sha256::digest(&encoded));
         let bytes = head.len() as u64 + outgoing.bytes() + DIGEST_BYTES as u64;
         let (pieces, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
         // There is room for the first one.
@@ -200,13 +202,19 @@ impl Peers {
         let body = SnapshotBody { pieces: receiver, left: bytes };
         tracing::info!(bytes, index = place.index, "sending database snapshot");
         let (answer, pumped) =
-            tokio::join!(self.post(&url, message.to, body), self.pump(outgoing, pieces));
+            tokio::join!(self.post(&url, message.to, &digest, body), self.pump(outgoing, pieces));
         let status = answer?;
         pumped?;
         if status == StatusCode::NO_CONTENT { Ok(bytes) } else { Err(Failure::Status(status)) }
     }
 
-    async fn post(&self, url: &Uri, to: u64, body: SnapshotBody) -> Result<StatusCode, Failure> {
+    async fn post(
+        &self,
+        url: &Uri,
+        to: u64,
+        digest: &str,
+        body: SnapshotBody,
+    ) -> Result<StatusCode, Failure> {
         let link = timeout(limits::PEER_DIAL_TIMEOUT, self.dial.dial(url)).await??;
         let (mut sender, connection) = http1::handshake(TokioIo::new(link)).await?;
         // It ends with the answer, or with an error that the answer reports as well.
@@ -216,7 +224,8 @@ impl Peers {
         let host = url.authority().map_or("", |authority| authority.as_str());
         let host = HeaderValue::from_str(host).map_err(http::Error::from)?;
         request.headers_mut().insert(http::header::HOST, host);
-        request.headers_mut().insert(DIGEST_FOLLOWS, HeaderValue::from_static("sha256"));
+        let digest = HeaderValue::from_str(digest).map_err(http::Error::from)?;
+        request.headers_mut().insert(DIGEST, digest);
         let answer = timeout(limits::SNAPSHOT_ANSWER_MAX, sender.send_request(request)).await??;
         Ok(answer.status())
     }
@@ -305,10 +314,13 @@ impl Peers {
         let Ok(_one_at_a_time) = self.receives_snapshot.try_lock() else {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "another snapshot is being received");
         };
-        let has_digest = headers.contains_key(DIGEST_FOLLOWS);
+        // Without it a flipped bit in a value would not be noticed.
+        let Some(digest) = headers.get(DIGEST) else {
+            return refuse(StatusCode::BAD_REQUEST, "the snapshot comes without its SHA-256");
+        };
         let mut body = Box::pin(body);
         let mut buffer = BytesMut::new();
-        let message = match read_head(&mut body, &mut buffer).await {
+        let message = match read_head(&mut body, &mut buffer, digest.as_bytes()).await {
             Ok(message) => message,
             Err(why) => return refuse(StatusCode::BAD_REQUEST, why),
         };
@@ -329,7 +341,7 @@ impl Peers {
         let began = clock::instant();
         let (chunks, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
         let saving = tokio::spawn(nice_thread("snapshot-save", move || {
-            save(snapshots.receive(place)?, receiver, has_digest)
+            save(snapshots.receive(place)?, receiver)
         }));
         let arrived = forward(&mut body, buffer, chunks).await;
         let saved = saving.await;
@@ -408,6 +420,7 @@ where
 async fn read_head<B>(
     body: &mut Pin<Box<B>>,
     buffer: &mut BytesMut,
+    digest: &[u8],
 ) -> Result<Message, &'static str>
 where
     B: Body<Data = Bytes>,
@@ -424,7 +437,11 @@ where
     while buffer.len() < length {
         buffer.extend_from_slice(&frame(body).await?.ok_or(CUT)?);
     }
-    Message::decode(buffer.split_to(length)).map_err(|_| "failed to decode raft message")
+    let message = buffer.split_to(length);
+    if format!("{:x}", Sha256::digest(&message)).as_bytes() != digest {
+        return Err("the SHA-256 of the snapshot's message does not match");
+    }
+    Message::decode(message).map_err(|_| "failed to decode raft message")
 }
 
 async fn forward<B>(
@@ -447,15 +464,13 @@ where
 fn save(
     mut incoming: Box<dyn IncomingSnapshot>,
     mut chunks: mpsc::Receiver<Chunk>,
-    has_digest: bool,
 ) -> io::Result<()> {
-    let kept = if has_digest { DIGEST_BYTES } else { 0 };
     let mut held = BytesMut::new();
     loop {
         match chunks.blocking_recv() {
             None => return Err(io::ErrorKind::UnexpectedEof.into()),
             Some(Chunk::Bytes(mut bytes)) => {
-                let ready = (held.len() + bytes.len()).saturating_sub(kept);
+                let ready = (held.len() + bytes.len()).saturating_sub(DIGEST_BYTES);
                 let first = held.split_to(ready.min(held.len()));
                 incoming.write(&first)?;
                 incoming.write(&bytes.split_to(ready - first.len()))?;
@@ -463,10 +478,7 @@ fn save(
             }
             Some(Chunk::End) => {
                 let digest = held.first_chunk::<DIGEST_BYTES>().copied();
-                if has_digest && digest.is_none() {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                return incoming.finish(digest);
+                return incoming.finish(digest.ok_or(io::ErrorKind::UnexpectedEof)?);
             }
         }
     }

@@ -180,3 +180,64 @@ fn members_in_every_role_survive_any_message() {
         assert!(victim.refused > 100, "{}", victim.refused);
     }
 }
+
+/// A snapshot that a follower would take.
+fn snapshot() -> Message {
+    let mut snapshot = message(MessageType::MsgSnapshot, 3);
+    let metadata = snapshot.mut_snapshot().mut_metadata();
+    (metadata.index, metadata.term) = (9, 2);
+    *metadata.mut_conf_state() =
+        ConfState { voters: vec![1, 2, 3], learners: vec![4], ..ConfState::default() };
+    snapshot
+}
+
+#[test]
+fn snapshots_at_which_raft_panics_are_refused() {
+    type Edit = fn(&mut Message);
+    fn conf(message: &mut Message) -> &mut ConfState {
+        message.mut_snapshot().mut_metadata().mut_conf_state()
+    }
+    let cases: [(&str, Edit, Refusal); 19] = [
+        ("of nobody", |m| conf(m).voters.clear(), Refusal::ConfState),
+        ("without us", |m| conf(m).voters = vec![2, 3], Refusal::ConfState),
+        ("a learner that votes", |m| conf(m).learners = vec![1], Refusal::ConfState),
+        ("a voter twice", |m| conf(m).voters = vec![1, 2, 2], Refusal::ConfState),
+        ("with member 0", |m| conf(m).learners = vec![0], Refusal::ConfState),
+        ("joint", |m| conf(m).voters_outgoing = vec![1], Refusal::ConfState),
+        ("a learner to be", |m| conf(m).learners_next = vec![2], Refusal::ConfState),
+        ("that leaves", |m| conf(m).auto_leave = true, Refusal::ConfState),
+        ("none", |m| m.mut_snapshot().mut_metadata().conf_state = None, Refusal::ConfState),
+        ("no snapshot", |m| m.snapshot = None, Refusal::Index),
+        ("at no index", |m| m.mut_snapshot().mut_metadata().index = 0, Refusal::Index),
+        ("the last index", |m| m.mut_snapshot().mut_metadata().index = u64::MAX, Refusal::Index),
+        ("of no term", |m| m.mut_snapshot().mut_metadata().term = 0, Refusal::Term),
+        ("of a term to come", |m| m.mut_snapshot().mut_metadata().term = 4, Refusal::Term),
+        ("the last term", |m| m.term = u64::MAX, Refusal::Term),
+        ("from nobody", |m| m.from = 0, Refusal::Address),
+        ("from ourselves", |m| m.from = 1, Refusal::Address),
+        ("to another", |m| m.to = 2, Refusal::Address),
+        ("another message", |m| m.msg_type = 3, Refusal::Type),
+    ];
+    let follower = &mut core(1, &[1, 2, 3], 0);
+    let mut give = |message: Message| {
+        follower.handle([Event::ReceiveSnapshot(message)]).into_iter().find_map(|effect| {
+            match effect {
+                Effect::Refused(refusal) => Some(refusal),
+                _ => None,
+            }
+        })
+    };
+    for (what, edit, expected) in cases {
+        let mut bad = snapshot();
+        edit(&mut bad);
+        assert_eq!(give(bad), Some(expected), "{what}");
+    }
+    // It has an entry 1 of term 1, which is committed.
+    let mut bad = snapshot();
+    bad.mut_snapshot().mut_metadata().index = 1;
+    assert_eq!(give(bad), Some(Refusal::Committed));
+    assert_eq!(give(snapshot()), None);
+    let mut second = snapshot();
+    second.mut_snapshot().mut_metadata().index = 10;
+    assert_eq!(give(second), Some(Refusal::Snapshot), "the first is not installed");
+}
