@@ -14,7 +14,8 @@
 //! what matters. Both ends of a silent link notice: the sender puts a sign of life into each stream
 //! and the reader hangs up without one.
 //!
-//! A member that is too far behind for the log gets a snapshot by a request of its own.
+//! A member that is too far behind for the log gets a snapshot by a request of its own. Another, now
+//! and then, measures the way to each peer and back.
 //!
 //! Caveats: until it is proven that this member applies every request
 //! just as etcd does, it neither reads from nor answers members that do not say that they are rusd.
