@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::pb::request_op::Request;
 use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
+use crate::planted::{self, Bug};
 use crate::types::KeyRange;
 
 /// One use of a range of keys.
@@ -65,7 +66,11 @@ pub fn txn(request: &TxnRequest, leases: &dyn LeaseKeys) -> Demand {
 
 /// Watching is reading whatever comes. The range is the one that is watched, not what was asked.
 pub fn watch(range: &KeyRange) -> Demand {
-    Demand::Keys(vec![Access::Read(range.clone())])
+    let mut range = range.clone();
+    if range.is_open() && planted::is(Bug::UncheckedWatchFromKey) {
+        range = KeyRange::single(range.key);
+    }
+    Demand::Keys(vec![Access::Read(range)])
 }
 
 /// Ending a lease deletes its keys.
@@ -93,10 +98,10 @@ fn write(key: &Bytes, end: &Bytes) -> Access {
 
 fn of_put(request: &PutRequest, leases: &dyn LeaseKeys, accesses: &mut Vec<Access>) {
     accesses.push(write(&request.key, &Bytes::new()));
-    if request.prev_kv {
+    if request.prev_kv && !planted::is(Bug::UncheckedPreviousValue) {
         accesses.push(read(&request.key, &Bytes::new()));
     }
-    if request.lease != 0 {
+    if request.lease != 0 && !planted::is(Bug::UncheckedLease) {
         let keys = leases.keys(request.lease);
         accesses.extend(keys.into_iter().map(|key| Access::Write(KeyRange::single(key))));
     }
@@ -104,7 +109,7 @@ fn of_put(request: &PutRequest, leases: &dyn LeaseKeys, accesses: &mut Vec<Acces
 
 fn of_delete_range(request: &DeleteRangeRequest, accesses: &mut Vec<Access>) {
     accesses.push(write(&request.key, &request.range_end));
-    if request.prev_kv {
+    if request.prev_kv && !planted::is(Bug::UncheckedPreviousValue) {
         accesses.push(read(&request.key, &request.range_end));
     }
 }
@@ -122,6 +127,7 @@ fn of_txn(request: &TxnRequest, leases: &dyn LeaseKeys, accesses: &mut Vec<Acces
 fn of_op(op: &RequestOp, leases: &dyn LeaseKeys, accesses: &mut Vec<Access>) {
     match &op.request {
         None => {}
+        Some(Request::RequestTxn(_)) if planted::is(Bug::UncheckedNestedTxn) => {}
         Some(Request::RequestRange(range)) => accesses.push(read(&range.key, &range.range_end)),
         Some(Request::RequestPut(put)) => of_put(put, leases, accesses),
         Some(Request::RequestDeleteRange(delete)) => of_delete_range(delete, accesses),

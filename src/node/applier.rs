@@ -16,6 +16,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::metrics;
 use crate::mvcc::{Change, Restore};
+use crate::pb::AlarmType;
 use crate::raft::{self, Committed, ConfChange, ConfState};
 use crate::watch::Hub;
 
@@ -161,6 +162,10 @@ impl Applier {
         Ok((id, reply))
     }
 
+    fn has_space_alarm(&self) -> bool {
+        self.machine.members.read().has_alarm(AlarmType::Nospace)
+    }
+
     fn take(
         &self,
         outcome: Outcome,
@@ -171,7 +176,9 @@ impl Applier {
         let Outcome { request_id, reply, changes: changed, compaction, .. } = outcome;
         count(&reply, &changed);
         changes.extend(changed);
-        if matches!(reply, Err(apply::Error::NoSpace)) {
+        // Only who found the room wanting says so: an entry that stands behind an alarm is refused
+        // for that one, and may be applied when that one is long gone.
+        if matches!(reply, Err(apply::Error::NoSpace)) && !self.has_space_alarm() {
             self.no_space.notify_one();
         }
         match compaction {

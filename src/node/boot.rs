@@ -597,6 +597,7 @@ fn assemble(
         applied,
         sweeper,
         threads: Mutex::new(threads),
+        is_stepped: steps.is_some(),
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),
         has_leader: Notify::new(),

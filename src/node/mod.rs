@@ -23,6 +23,7 @@ mod auth;
 mod auto_compact;
 mod boot;
 mod checkpointer;
+mod corruption;
 mod duties;
 mod error;
 mod fill;
@@ -75,6 +76,7 @@ pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
 pub use boot::{StartError, Surroundings};
 pub use checkpointer::CheckpointPace;
+pub use corruption::CorruptionError;
 pub use error::Error;
 pub use fill::{Seen, Source};
 pub use install::InstallError;
@@ -121,6 +123,10 @@ pub struct Config {
     pub snapshot_catchup_entries: u64,
     /// Time between looks at whether a downgrade is complete; zero is never.
     pub downgrade_check_interval: Duration,
+    /// Time between comparisons of the members' histories by the leader; zero is never.
+    pub corrupt_check_interval: Duration,
+    /// Time between comparisons of what the members' compactions found.
+    pub compact_hash_check_interval: Option<Duration>,
     pub max_request_bytes: usize,
     /// 0 is the default, less is no quota.
     pub quota_backend_bytes: i64,
@@ -152,6 +158,8 @@ impl Config {
             snapshot_count: 10_000,
             snapshot_catchup_entries: 5_000,
             downgrade_check_interval: Duration::ZERO,
+            corrupt_check_interval: Duration::ZERO,
+            compact_hash_check_interval: None,
             max_request_bytes: limits::REQUEST_BYTES_MAX,
             quota_backend_bytes: 0,
             commit_interval: limits::COMMIT_INTERVAL,
@@ -206,6 +214,8 @@ struct Inner {
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// It has no threads: somebody else lets it take its steps.
+    is_stepped: bool,
     ready: watch::Sender<bool>,
     leader: watch::Sender<u64>,
     /// Wakes who waits for a leader, in the order in which they came: a watch does it in another
@@ -248,6 +258,10 @@ impl Node {
     }
 
     async fn raise_no_space(&self) {
+        tracing::warn!(
+            "quota-size-bytes" = self.0.config.quota_backend_bytes,
+            "the store has no room; raising alarm"
+        );
         let alarm = AlarmRequest {
             action: AlarmAction::Activate as i32,
             member_id: self.0.member_id,
@@ -549,7 +563,11 @@ impl Node {
         f: impl FnOnce(&Mvcc) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let mvcc = Arc::clone(&self.0.mvcc);
-        match tokio::task::spawn_blocking(move || f(&mvcc)).await {
+        let read = match self.0.is_stepped {
+            true => tokio::spawn(async move { f(&mvcc) }),
+            false => tokio::task::spawn_blocking(move || f(&mvcc)),
+        };
+        match read.await {
             Ok(result) => Ok(result?),
             Err(_) => Err(Error::Stopped),
         }

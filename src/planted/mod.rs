@@ -1,8 +1,9 @@
-//! Bugs that a test plants to see that the simulator finds them.
+//! Bugs that a test plants to see that it, or the simulator, finds them.
 //!
 //! Each is one question at the place where the code is right: `planted::is(Bug::…)`. In a release
 //! build the answer is a constant no, and nothing of it is left. Elsewhere a thread plants at most
-//! one, for itself alone: a simulated cluster lives on one thread.
+//! one, for itself alone: a simulated cluster lives on one thread. A test of a member with threads
+//! of its own plants one in all of its process.
 
 /// What the code does wrong if it is planted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +30,19 @@ pub enum Bug {
     LearnerInQuorum,
     /// The log's reader keeps an entry that was replaced later.
     SkippedTruncation,
+    /// Nobody asks who may do what a transaction within a transaction does.
+    UncheckedNestedTxn,
+    /// Nobody asks who may read the previous value that a write gives back.
+    UncheckedPreviousValue,
+    /// Nobody asks who may write the keys on a lease that a put joins.
+    UncheckedLease,
+    /// Who may read a key may watch all from there.
+    UncheckedWatchFromKey,
 }
 
 impl Bug {
-    pub const ALL: [Self; 11] = [
+    /// What the simulator is to find.
+    pub const OF_CLUSTERS: [Self; 11] = [
         Self::AckBeforeSync,
         Self::StaleRead,
         Self::ReadBeforeApply,
@@ -45,12 +55,23 @@ impl Bug {
         Self::LearnerInQuorum,
         Self::SkippedTruncation,
     ];
+
+    /// The ways around permissions that etcd had.
+    pub const OF_AUTH: [Self; 4] = [
+        Self::UncheckedNestedTxn,
+        Self::UncheckedPreviousValue,
+        Self::UncheckedLease,
+        Self::UncheckedWatchFromKey,
+    ];
 }
 
 #[cfg(debug_assertions)]
 mod switch {
     use super::Bug;
+    use parking_lot::RwLock;
     use std::cell::Cell;
+
+    static EVERYWHERE: RwLock<Option<Bug>> = RwLock::new(None);
 
     thread_local! {
         static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
@@ -61,15 +82,20 @@ mod switch {
         PLANTED.set(bug);
     }
 
+    /// The same for all threads.
+    pub fn plant_everywhere(bug: Option<Bug>) {
+        *EVERYWHERE.write() = bug;
+    }
+
     pub(crate) fn is(bug: Bug) -> bool {
-        PLANTED.get() == Some(bug)
+        PLANTED.get() == Some(bug) || *EVERYWHERE.read() == Some(bug)
     }
 }
 
 #[cfg(debug_assertions)]
 pub(crate) use switch::is;
 #[cfg(debug_assertions)]
-pub use switch::plant;
+pub use switch::{plant, plant_everywhere};
 
 #[cfg(not(debug_assertions))]
 pub(crate) const fn is(_: Bug) -> bool {

@@ -413,14 +413,13 @@ impl Core {
     }
 
     /// Election timeouts come from our own random bits, so that a simulation repeats. Raft draws
-    /// one whenever it sets the elapsed time to zero.
+    /// one whenever it sets the elapsed time to zero, and may tick before it is seen here.
     fn choose_timeout(&mut self) {
         if self.raft.raft.election_elapsed == 0 {
             self.random = self.random.wrapping_add(1);
-            let spread = split_mix(self.random) % self.election_ticks;
-            let timeout = self.election_ticks + spread;
-            self.raft.raft.set_randomized_election_timeout(timeout as usize);
         }
+        let timeout = self.election_ticks + split_mix(self.random) % self.election_ticks;
+        self.raft.raft.set_randomized_election_timeout(timeout as usize);
     }
 
     fn tick(&mut self, effects: &mut Vec<Effect>) {

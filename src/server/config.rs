@@ -74,6 +74,10 @@ pub(super) struct Config {
     pub snapshot_count: u64,
     pub catch_up_entries: u64,
     pub downgrade_check: Duration,
+    pub initial_corrupt_check: bool,
+    pub corrupt_check: Duration,
+    /// Where its gate is open.
+    pub compact_hash_check: Option<Duration>,
     pub batch_interval: Option<Duration>,
     pub compaction: Compaction,
     pub compaction_pause: Option<Duration>,
@@ -314,6 +318,10 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         },
         catch_up_entries: values.uint("snapshot-catchup-entries"),
         downgrade_check: values.duration("downgrade-check-time"),
+        initial_corrupt_check: is_open(given, "InitialCorruptCheck"),
+        corrupt_check: values.duration("corrupt-check-time"),
+        compact_hash_check: is_open(given, "CompactHashCheck")
+            .then(|| values.duration("compact-hash-check-time")),
         batch_interval: values.own_duration("backend-batch-interval"),
         compaction: Compaction::Off,
         compaction_pause: values.own_duration("compaction-sleep-interval"),
@@ -410,6 +418,10 @@ fn check_source(given: &Given) -> Result<(), Stop> {
         return invalid("--discovery-endpoints must not contain empty endpoints");
     }
     Ok(())
+}
+
+fn is_open(given: &Given, gate: &str) -> bool {
+    gate_settings(given).iter().any(|(name, _, on)| *name == gate && *on)
 }
 
 fn gate_settings(given: &Given) -> Vec<(&'static str, &'static str, bool)> {

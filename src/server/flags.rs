@@ -174,8 +174,8 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("distributed-tracing-instance-id", Text, "", Ignored, "Instance in traces."),
     flag("distributed-tracing-sampling-rate", Int, "0", Ignored, "Traces per million."),
     flag("enable-grpc-gateway", Bool, "true", Ignored, "Serve JSON under /v3."),
-    flag("corrupt-check-time", Duration, "0s", Ignored, "Time between checks of the members against each other."),
-    flag("compact-hash-check-time", Duration, "1m0s", Ignored, "Time between checks of compaction hashes."),
+    flag("corrupt-check-time", Duration, "0s", Honoured, "Time between checks of the members against each other."),
+    flag("compact-hash-check-time", Duration, "1m0s", Honoured, "Time between checks of compaction hashes."),
     flag("compaction-batch-limit", Int, "0", Ignored, "Rows that compaction removes at once."),
     flag("compaction-sleep-interval", Duration, "0s", Honoured, "Pause between such batches."),
     flag("watch-progress-notify-interval", Duration, "0s", Honoured, "Time between progress notifications; 0 is 10 minutes."),
@@ -207,7 +207,6 @@ pub(super) const FLAGS: &[Flag] = &[
 pub(super) const GATES: &[(&str, &str, bool, bool)] = &[
     ("AllAlpha", "ALPHA", false, false),
     ("AllBeta", "BETA", false, false),
-    // Compares members at start; one member has nothing to compare.
     ("InitialCorruptCheck", "ALPHA", false, true),
     ("CompactHashCheck", "ALPHA", false, true),
     ("StopGRPCServiceOnDefrag", "ALPHA", false, false),

@@ -422,7 +422,15 @@ async fn open(
         }
         let (members, token) = (Vec::new(), config.token.clone());
         let first = cluster::First { members, token, join: None };
-        return start_node(config, first, member).await;
+        let node = start_node(config, first, member).await?;
+        if config.initial_corrupt_check
+            && let Err(error) = node.check_at_start().await
+        {
+            tracing::error!(%error, "checkInitialHashKV failed");
+            stop_node(&node).await;
+            return Err(error.into());
+        }
+        return Ok(node);
     }
     let starting = async {
         let first = cluster::first(config).await.inspect_err(|error| {
@@ -482,6 +490,8 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
         snapshot_count: config.snapshot_count,
         snapshot_catchup_entries: config.catch_up_entries,
         downgrade_check_interval: config.downgrade_check,
+        corrupt_check_interval: config.corrupt_check,
+        compact_hash_check_interval: config.compact_hash_check,
         max_request_bytes: config.max_request_bytes,
         quota_backend_bytes: config.quota_bytes,
         commit_interval: config.batch_interval.unwrap_or(limits::COMMIT_INTERVAL),

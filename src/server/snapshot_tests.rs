@@ -11,8 +11,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::auth::Credentials;
 use crate::clock::{Clock, SystemClock};
-use crate::limits;
-use crate::node::{AuthConfig, CheckpointPace, Config, Node, Op, Piece, Surroundings};
+use crate::node::{Config, Node, Op, Piece, Surroundings};
 use crate::pb::{PutRequest, RangeRequest};
 use crate::raft;
 use crate::types::KeyRange;
@@ -27,30 +26,17 @@ fn config(dir: &Path, at: usize, addresses: &[SocketAddr]) -> Config {
     let url = |address: &SocketAddr| vec![format!("http://{address}")];
     let named = |(at, address)| (format!("m{at}"), url(address));
     Config {
-        auth: AuthConfig::default(),
         name: format!("m{at}"),
-        data_dir: dir.join(format!("m{at}")),
-        wal_dir: None,
         cluster_token: "snapshots".into(),
         initial_cluster: addresses.iter().enumerate().map(named).collect(),
         peer_urls: url(&addresses[at]),
-        join: None,
         initial_election_tick_advance: false,
-        force_new_cluster: false,
-        strict_reconfig_check: true,
-        max_learners: 1,
         client_urls: vec!["http://localhost:1".into()],
-        heartbeat_interval: Duration::from_millis(100),
-        election_timeout: Duration::from_secs(1),
         snapshot_count: 10,
         snapshot_catchup_entries: 10,
         downgrade_check_interval: Duration::from_secs(5),
-        max_request_bytes: limits::REQUEST_BYTES_MAX,
-        quota_backend_bytes: 0,
-        commit_interval: limits::COMMIT_INTERVAL,
-        retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
-        checkpoint_pace: CheckpointPace::default(),
+        ..Config::of(&dir.join(format!("m{at}")))
     }
 }
 

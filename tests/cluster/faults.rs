@@ -5,16 +5,24 @@ use std::time::{Duration, Instant};
 use rusd::clock::split_mix;
 use rusd::pb::alarm_request::AlarmAction;
 use rusd::pb::maintenance_client::MaintenanceClient;
-use rusd::pb::{AlarmRequest, MemberAddRequest, MemberRemoveRequest};
+use rusd::pb::{AlarmRequest, MemberAddRequest, MemberPromoteRequest, MemberRemoveRequest};
 use tokio::time::{sleep, timeout};
 
 use super::fixture::{Cluster, PATIENCE, get, put};
 use super::membership::{client, id_of, until_healthy};
 use super::oracle::Load;
 
-/// The first few kinds, unless more are asked for: eight rounds have one of each.
+/// Few kinds for each size of cluster, unless more are asked for: nine rounds have one of each.
 fn rounds() -> usize {
     std::env::var("RUSD_CLUSTER_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4)
+}
+
+/// The kinds of faults in their order, or those which `RUSD_CLUSTER_FAULTS` names.
+fn kinds() -> Vec<Fault> {
+    let wanted = std::env::var("RUSD_CLUSTER_FAULTS").unwrap_or_default();
+    let is_wanted = |kind: &Fault| wanted.split(',').any(|name| name == format!("{kind:?}"));
+    let some: Vec<Fault> = KINDS.into_iter().filter(is_wanted).collect();
+    if some.is_empty() { KINDS.to_vec() } else { some }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -29,27 +37,29 @@ enum Fault {
     FillDisk,
     Replace,
     RestartAll,
+    KillAll,
 }
 
-const KINDS: [Fault; 8] = [
+const KINDS: [Fault; 9] = [
     Fault::Kill,
     Fault::Separate,
+    Fault::FillDisk,
     Fault::Mute,
     Fault::Stop,
+    Fault::Replace,
     Fault::Deafen,
     Fault::RestartAll,
-    Fault::FillDisk,
-    Fault::Replace,
+    Fault::KillAll,
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_members_lose_nothing_to_any_fault() {
-    survive(3, 1).await;
+    survive(3, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_members_lose_nothing_to_any_fault() {
-    survive(5, 0).await;
+    survive(5, 4).await;
 }
 
 /// Every round one fault, under load, at the leader or at another member in turns.
@@ -57,18 +67,21 @@ async fn survive(count: usize, first: usize) {
     let mut cluster = Cluster::start_apart(count).await;
     let all: Vec<usize> = (0..count).collect();
     let load = Load::start(&cluster, &all);
-    for round in 0..rounds() {
-        let fault = KINDS[round % KINDS.len()];
+    let kinds = kinds();
+    for round in first..first + rounds() {
+        let begun = Instant::now();
+        let fault = kinds[round % kinds.len()];
         let leader = cluster.leader().await;
         let offset = split_mix(round as u64) as usize % (count - 1) + 1;
-        // Each kind meets both, in its turn and one KINDS.len() rounds later.
-        let at_leader = (first + round + round / KINDS.len()).is_multiple_of(2);
+        // Each kind meets both, in its turn and again when all kinds had theirs.
+        let at_leader = (round % kinds.len() + round / kinds.len()).is_multiple_of(2);
         let victim = if at_leader { leader } else { (leader + offset) % count };
         println!("round {round} of {count} members: {fault:?} at {victim}, leader {leader}");
         sleep(Duration::from_millis(100)).await;
         inflict(&mut cluster, &load, fault, victim, &all).await;
         load.assert_running();
         cluster.ready(&all).await;
+        println!("round {round} of {count} members: over after {:?}", begun.elapsed());
     }
     load.end(&cluster, &all).await;
 }
@@ -79,6 +92,9 @@ async fn inflict(cluster: &mut Cluster, load: &Load, fault: Fault, victim: usize
     match fault {
         Fault::Kill => {
             cluster.kill(victim);
+            let killed = Instant::now();
+            put_somewhere(cluster, &others).await;
+            println!("put after a kill: {:?}", killed.elapsed());
             load.goes_on(cluster).await;
             cluster.run(victim, "new");
         }
@@ -121,6 +137,30 @@ async fn inflict(cluster: &mut Cluster, load: &Load, fault: Fault, victim: usize
                 cluster.ready(&[*at]).await;
             }
         }
+        Fault::KillAll => {
+            for at in all {
+                cluster.signal(*at, libc::SIGKILL);
+            }
+            for at in all {
+                cluster.wait(*at);
+                cluster.run(*at, "new");
+            }
+            cluster.ready(all).await;
+            load.goes_on(cluster).await;
+        }
+    }
+}
+
+/// Writes as a client does that knows all these members.
+async fn put_somewhere(cluster: &Cluster, members: &[usize]) {
+    let begun = Instant::now();
+    for at in members.iter().cycle() {
+        let write = put(cluster.channel(*at), "after", "v");
+        if let Ok(Ok(_)) = timeout(Duration::from_secs(2), write).await {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "nothing is written:\n{}", cluster.logs());
+        sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -130,14 +170,14 @@ async fn fill_disk(cluster: &mut Cluster, load: &Load, victim: usize) {
     // Something large, so that the store has to grow; refused once it cannot.
     let begun = Instant::now();
     let large = "x".repeat(200_000);
-    while begun.elapsed() < Duration::from_secs(3) && !cluster.has_ended(victim) {
+    let mut is_refused = false;
+    while begun.elapsed() < Duration::from_secs(3) && !cluster.has_ended(victim) && !is_refused {
         let write = put(cluster.channel(victim), "large", &large);
-        if let Ok(Err(status)) = timeout(Duration::from_secs(1), write).await
-            && status.code() == tonic::Code::ResourceExhausted
-        {
-            break;
-        }
+        let outcome = timeout(Duration::from_secs(1), write).await;
+        let full = |status: &tonic::Status| status.code() == tonic::Code::ResourceExhausted;
+        is_refused = matches!(outcome, Ok(Err(status)) if full(&status));
     }
+    println!("full disk: refused {is_refused}, ended {}", cluster.has_ended(victim));
     cluster.repair_disk(victim, "full");
     if cluster.has_ended(victim) {
         cluster.kill(victim);
@@ -171,7 +211,8 @@ async fn fill_disk(cluster: &mut Cluster, load: &Load, victim: usize) {
     load.goes_on(cluster).await;
 }
 
-/// Removes a member and puts an empty one in its place.
+/// Removes a member and puts an empty one in its place: where there are many, as a learner that is
+/// promoted.
 async fn replace(cluster: &mut Cluster, load: &Load, victim: usize, other: usize) {
     let id = id_of(cluster, victim).await;
     let remove = MemberRemoveRequest { id };
@@ -186,11 +227,17 @@ async fn replace(cluster: &mut Cluster, load: &Load, victim: usize, other: usize
     cluster.wipe(victim);
     load.goes_on(cluster).await;
     let url = cluster.members[victim].peer.clone();
-    let add = MemberAddRequest { peer_ur_ls: vec![url], is_learner: false };
+    let is_learner = cluster.members.len() > 3;
+    let add = MemberAddRequest { peer_ur_ls: vec![url], is_learner };
     let added = until_healthy(async || client(cluster, other).member_add(add.clone()).await).await;
     let id = added.unwrap().into_inner().member.unwrap().id;
     cluster.network.as_ref().unwrap().name(victim, id);
     cluster.run(victim, "existing");
+    if is_learner {
+        let promote = MemberPromoteRequest { id };
+        let promoted = async || client(cluster, other).member_promote(promote).await;
+        until_healthy(promoted).await.unwrap();
+    }
     cluster.ready(&[victim]).await;
     load.goes_on(cluster).await;
 }

@@ -4,6 +4,7 @@
 //! `RUSD_CLUSTER_ROUNDS=N` asks for a longer run.
 
 mod backup;
+mod corruption;
 mod disks;
 mod dns;
 mod faults;

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use rusd::pb::alarm_request::AlarmAction;
 use rusd::pb::cluster_client::ClusterClient;
 use rusd::pb::lease_client::LeaseClient;
 use rusd::pb::maintenance_client::MaintenanceClient;
 use rusd::pb::{
-    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, Member, MemberAddRequest,
-    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
-    MoveLeaderRequest, StatusRequest,
+    AlarmRequest, AlarmType, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest,
+    Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
+    MemberUpdateRequest, MoveLeaderRequest, StatusRequest,
 };
 use tokio::time::sleep;
 use tonic::{Code, Status};
@@ -108,6 +109,32 @@ async fn a_learner_joins_becomes_a_voter_and_replaces_a_member() {
     assert!(list(&cluster, leader).await.iter().all(|member| member.id != gone));
     put(cluster.channel(new), "k", "after").await.unwrap();
     cluster.compare_hashes(&left).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_joins_does_not_raise_the_alarms_that_it_reads_of() {
+    let mut cluster = Cluster::start(1);
+    cluster.ready(&[0]).await;
+    let mut maintenance = MaintenanceClient::new(cluster.channel(0));
+    let id = id_of(&cluster, 0).await;
+    for action in [AlarmAction::Activate, AlarmAction::Deactivate] {
+        let alarm = AlarmType::Nospace as i32;
+        let alarm = AlarmRequest { action: action as i32, member_id: id, alarm };
+        maintenance.alarm(alarm).await.unwrap();
+        let written = put(cluster.channel(0), "k", "v").await;
+        assert_eq!(written.is_ok(), action == AlarmAction::Deactivate, "{written:?}");
+    }
+    // The log begins at the first entry, so this one applies all of them.
+    let new = cluster.add();
+    let url = cluster.members[new].peer.clone();
+    let added = until_healthy(async || client(&cluster, 0).member_add(add(&url, false)).await);
+    added.await.unwrap();
+    cluster.run(new, "existing");
+    cluster.ready(&[new]).await;
+    for _ in 0..20 {
+        put(cluster.channel(new), "k", "v").await.unwrap();
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

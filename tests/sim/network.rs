@@ -13,7 +13,7 @@ use rusd::clock::{Clock, timeout};
 use rusd::http::Http;
 use rusd::raft::peer::{
     Answered, Channel, Decoder, Encoder, IncomingSnapshot, OutgoingSnapshot, Reach, Read, announce,
-    announced,
+    announced, method_of,
 };
 use rusd::raft::{Message, Transport};
 use sha2::{Digest, Sha256};
@@ -44,7 +44,7 @@ pub struct Question {
     pub to: u64,
     path: String,
     body: Option<Bytes>,
-    pub reply: oneshot::Sender<Answered>,
+    pub reply: Reply,
 }
 
 /// A member's end of the network.
@@ -178,10 +178,12 @@ pub struct Transfer {
     is_damaged: bool,
 }
 
+pub type Reply = oneshot::Sender<Answered>;
+
 /// An answer to a question, where it was given.
 pub struct Given {
     pub asker: usize,
-    reply: oneshot::Sender<Answered>,
+    reply: Reply,
     answered: Answered,
 }
 
@@ -448,27 +450,37 @@ impl World {
     /// A question arrives, and is answered as the peer port answers it.
     pub fn question(&mut self, from: usize, to: usize, question: Question) {
         self.events += 1;
-        let Some(life) = &self.members[to].life else { return self.arm(from, Worker::Tasks, 0) };
+        let Some(life) = &mut self.members[to].life else {
+            return self.arm(from, Worker::Tasks, 0);
+        };
         let (http, given) = (Http::new(life.node.clone(), http_config()), Arc::clone(&life.given));
         let Question { path, body, reply, .. } = question;
+        life.last_asked += 1;
+        let number = life.last_asked;
+        life.asked.insert(number, (from, reply));
         life.runtime.spawn(async move {
-            let request = http::Request::builder().uri(path);
-            let method = if body.is_some() { http::Method::POST } else { http::Method::GET };
-            let request = request.method(method).body(Full::new(body.unwrap_or_default()));
+            let (method, _) = method_of(&path, body.is_some());
+            let request = http::Request::builder().method(method).uri(path);
+            let request = request.body(Full::new(body.unwrap_or_default()));
             let Ok(request) = request else { return };
             let (parts, body) = http.answer_peer(request).await.into_parts();
             let Ok(body) = body.collect().await;
             let answered =
                 Answered { status: parts.status, headers: parts.headers, body: body.to_bytes() };
-            given.lock().push(Given { asker: from, reply, answered });
+            given.lock().push((number, answered));
         });
         self.arm(to, Worker::Tasks, 0);
     }
 
     /// Answers that a member gave go back.
     pub fn send_answers(&mut self, number: usize) {
-        let Some(life) = &self.members[number].life else { return };
+        let Some(life) = &mut self.members[number].life else { return };
         let given = std::mem::take(&mut *life.given.lock());
+        let take = |(asked, answered)| {
+            let (asker, reply) = life.asked.remove(&asked)?;
+            Some(Given { asker, reply, answered })
+        };
+        let given: Vec<Given> = given.into_iter().filter_map(take).collect();
         for given in given {
             if self.is_cut(number, given.asker) {
                 self.arm(given.asker, Worker::Tasks, 0);

@@ -29,8 +29,8 @@ mod probe;
 mod snapshot;
 
 pub use self::answer::PeerBody;
-pub use self::answer::RUSD_VERSION;
-pub use self::ask::{Answered, AskError, ask};
+pub use self::answer::{CLUSTER_ID, RUSD_VERSION};
+pub use self::ask::{Answered, AskError, HASH_KV_PATH, ask, method_of};
 pub use self::dial::{Dial, Dialing, Link, TcpDial, is_rusd};
 pub use self::frame::{Broken, Decoder, Encoder, Read};
 pub use self::snapshot::{
