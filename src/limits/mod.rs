@@ -179,6 +179,8 @@ pub const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
 pub const RAFT_UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of entries in one message to a member, etcd's.
 pub const RAFT_MESSAGE_BYTES_MAX: u64 = 512 << 10;
+/// Highest term or index that is believed: no cluster gets there, and from there it can still count.
+pub const RAFT_NUMBER_MAX: u64 = i64::MAX as u64;
 /// Messages with entries in flight to one member. Together they fit its queue; once they are
 /// acknowledged slowly, they become larger instead of more.
 pub const RAFT_INFLIGHT_MAX: usize = 32;
@@ -208,6 +210,8 @@ pub const PEER_QUEUE_MAX: usize = 4096;
 pub const PEER_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Largest message from a peer, etcd's.
 pub const PEER_MESSAGE_BYTES_MAX: u64 = 512 << 20;
+/// Entries in one message from a peer: what a member sends at once has far fewer.
+pub const PEER_MESSAGE_ENTRIES_MAX: u64 = 1 << 20;
 /// Messages are put together up to this size before they go to a peer's socket.
 pub const PEER_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes of entries from peers that may wait for the raft loop; raft repeats what is dropped.
@@ -265,6 +269,8 @@ pub const SNAPSHOT_NICENESS: i32 = 10;
 pub const SNAPSHOT_HEAD_BYTES_MAX: u64 = 1 << 20;
 /// How long a peer may take for a snapshot and for building its state from it.
 pub const SNAPSHOT_ANSWER_MAX: Duration = Duration::from_secs(3600);
+/// How often a peer is asked how far it is, etcd's; that is also how long the answer may take.
+pub const PEER_PROBE_INTERVAL: Duration = Duration::from_secs(4);
 /// How long connecting to a peer may take.
 pub const PEER_DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of a member's answer to a single question: members, versions, leases with their keys.
@@ -275,6 +281,10 @@ pub const PEER_QUESTION_BYTES_MAX: usize = 64 << 10;
 pub const PEERS_REMEMBERED_MAX: usize = 16;
 /// How long a member goes on after it has applied its removal, so that others learn of it, etcd's.
 pub const REMOVED_GRACE: Duration = Duration::from_secs(1);
+/// How often, and for how long, a removed member then looks whether one that stays knows of it: with
+/// two voters, the other could not go on without its vote. Five minutes outlive a restart.
+pub const REMOVED_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+pub const REMOVED_LOOKS_MAX: u32 = 3000;
 /// How long a peer must have been connected to count when the membership changes, etcd's.
 pub const PEER_HEALTHY_AFTER: Duration = Duration::from_secs(5);
 /// How long one attempt to reach the leader may take before the next.

@@ -631,6 +631,17 @@ impl Node {
         self.0.circle.removed.subscribe()
     }
 
+    /// Waits until somebody who stays knows that this member was removed, but not for ever.
+    pub async fn leave(&self) {
+        for _ in 0..limits::REMOVED_LOOKS_MAX {
+            let is_told = *self.0.circle.removed.borrow() == Some(Duration::ZERO);
+            if is_told || self.0.raft.may_leave() {
+                return;
+            }
+            self.0.clock.sleep(limits::REMOVED_LOOK_INTERVAL).await;
+        }
+    }
+
     /// Why the member cannot go on, once it cannot.
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.0.fatal.subscribe()
