@@ -574,6 +574,9 @@ fn tls_settings(given: &Given) -> super::tls::Settings {
             ..ClientFiles::default()
         },
         skip_peer_names: values.bool("peer-skip-client-san-verification"),
+        makes_client: values.bool("auto-tls"),
+        makes_peer: values.bool("peer-auto-tls"),
+        validity_years: values.uint("self-signed-cert-validity"),
     }
 }
 
@@ -716,7 +719,7 @@ mod tests {
                 "--auto-compaction-retention 0.5",
                 "error parsing CompactionRetention: time: missing unit in duration \"0.5\"",
             ),
-            ("--auto-tls", "flag --auto-tls is not supported by rusd yet"),
+            ("--unsafe-no-fsync", "flag --unsafe-no-fsync is not supported by rusd yet"),
             (
                 "--listen-peer-urls https://127.0.0.1:1",
                 "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",

@@ -178,10 +178,14 @@ fn fatal(message: &str, error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn start(config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
+fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
     tracing::info!(args = ?arguments, "Running: ");
     for notice in notices {
         say(notice);
+    }
+    let (clients, peers) = (&config.listen_client_urls, &config.listen_peer_urls);
+    if let Err(error) = config.tls.make(&config.data_dir, clients, peers) {
+        return fatal("discovery failed", &error);
     }
     // The member's own tasks and its peers have one thread for themselves: clients' load does not
     // delay them, and what comes from a peer wakes one thread and not several that share the work.

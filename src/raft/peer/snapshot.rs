@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use super::answer::headers;
 use super::pace::Pace;
 use super::{Handle, Peers};
+use crate::clock;
 use crate::limits::{self, SNAPSHOT_NICENESS, SNAPSHOT_STALL_MAX};
 use crate::metrics;
 use crate::raft::step;
