@@ -24,6 +24,7 @@ mod auto_compact;
 mod boot;
 mod checkpointer;
 mod corruption;
+mod defrag;
 mod duties;
 mod error;
 mod fill;
@@ -31,12 +32,15 @@ mod ids;
 mod install;
 mod leases;
 mod membership;
+mod nice;
 mod passwords;
 mod seed;
 mod snapshot;
+mod space;
 mod status;
 mod steps;
 mod sweeper;
+mod usage;
 mod versions;
 mod waits;
 mod watching;
@@ -85,13 +89,16 @@ pub use seed::{Adopted, Seed, adopt, hash_kv, settle};
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
+pub use usage::{Tally, Usage};
 pub use versions::Downgrade;
 pub use watching::{WatchError, WatchStream};
 
+use defrag::Defrags;
 use ids::RequestIds;
 use membership::Circle;
 use passwords::Passwords;
 use sweeper::Sweeper;
+use usage::Growth;
 use waits::{AppliedWaits, Waits};
 
 /// The version that clients are told: the etcd release whose contract this is.
@@ -130,6 +137,10 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// 0 is the default, less is no quota.
     pub quota_backend_bytes: i64,
+    /// Compacts, reclaims and takes NOSPACE back without being asked.
+    pub keeps_space: bool,
+    /// Free bytes within the store for which a start defragments it; 0 for none.
+    pub defrag_at_start_bytes: u64,
     pub commit_interval: Duration,
     pub retention: Option<Retention>,
     pub compaction_sleep_interval: Duration,
@@ -162,6 +173,8 @@ impl Config {
             compact_hash_check_interval: None,
             max_request_bytes: limits::REQUEST_BYTES_MAX,
             quota_backend_bytes: 0,
+            keeps_space: false,
+            defrag_at_start_bytes: 0,
             commit_interval: limits::COMMIT_INTERVAL,
             retention: None,
             compaction_sleep_interval: limits::COMPACTION_PAUSE,
@@ -213,6 +226,8 @@ struct Inner {
     waits: Arc<Waits>,
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
+    defrags: Defrags,
+    growth: Growth,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// It has no threads: somebody else lets it take its steps.
     is_stepped: bool,
@@ -614,6 +629,17 @@ impl Node {
     /// Set when this member was removed from the cluster: it has to end, after this time.
     pub fn removed(&self) -> watch::Receiver<Option<Duration>> {
         self.0.circle.removed.subscribe()
+    }
+
+    /// Waits until somebody who stays knows that this member was removed, but not for ever.
+    pub async fn leave(&self) {
+        for _ in 0..limits::REMOVED_LOOKS_MAX {
+            let is_told = *self.0.circle.removed.borrow() == Some(Duration::ZERO);
+            if is_told || self.0.raft.may_leave() {
+                return;
+            }
+            self.0.clock.sleep(limits::REMOVED_LOOK_INTERVAL).await;
+        }
     }
 
     /// Why the member cannot go on, once it cannot.

@@ -71,6 +71,9 @@ pub(super) struct Config {
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
     pub quota_bytes: i64,
+    /// Whether a full store is compacted and the alarm taken back without being asked.
+    pub keeps_space: bool,
+    pub defrag_at_start_bytes: u64,
     pub snapshot_count: u64,
     pub catch_up_entries: u64,
     pub downgrade_check: Duration,
@@ -312,6 +315,8 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         keepalive_interval: values.duration("grpc-keepalive-interval"),
         keepalive_timeout: values.duration("grpc-keepalive-timeout"),
         quota_bytes: values.int("quota-backend-bytes"),
+        keeps_space: given.text("space-policy") == "auto",
+        defrag_at_start_bytes: values.uint("bootstrap-defrag-threshold-megabytes") << 20,
         snapshot_count: match values.uint("snapshot-count") {
             0 => 10_000,
             count => count,
@@ -519,6 +524,10 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
         "periodic" | "revision" => {}
         "" => return invalid("undefined auto-compaction-mode"),
         mode => return invalid(format!("unknown auto-compaction-mode {}", go::quote(mode))),
+    }
+    if !["alarm", "auto"].contains(&given.text("space-policy")) {
+        let policy = go::quote(given.text("space-policy"));
+        return invalid(format!("unknown space-policy {policy}; it is alarm or auto"));
     }
     check_time(given, "compact-hash-check-time")?;
     let (clients, peers) = (&config.listen_client_urls, &config.listen_peer_urls);

@@ -118,7 +118,9 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("backend-batch-interval", Duration, "0s", Honoured, "Longest time between commits of the store."),
     flag("backend-batch-limit", Int, "0", Ignored, "Most operations between commits of the store."),
     flag("backend-bbolt-freelist-type", Text, "map", Ignored, "Kind of bbolt free list."),
-    flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Default, "Defragment at start if that much is free."),
+    // rusd's own.
+    flag("space-policy", Text, "alarm", Honoured, "alarm: NOSPACE stays until it is disarmed; auto: compact, reclaim and disarm."),
+    flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Honoured, "Defragment at start if that much is free."),
     flag("max-txn-ops", Uint, "128", Honoured, "Most operations in a transaction."),
     flag("max-request-bytes", Uint, "1572864", Honoured, "Largest request."),
     flag("max-concurrent-streams", Uint32, "4294967295", Honoured, "Streams that each client may open."),
@@ -209,7 +211,8 @@ pub(super) const GATES: &[(&str, &str, bool, bool)] = &[
     ("AllBeta", "BETA", false, false),
     ("InitialCorruptCheck", "ALPHA", false, true),
     ("CompactHashCheck", "ALPHA", false, true),
-    ("StopGRPCServiceOnDefrag", "ALPHA", false, false),
+    // Nothing stops meanwhile, so there is nobody to be sent elsewhere.
+    ("StopGRPCServiceOnDefrag", "ALPHA", false, true),
     ("LeaseCheckpoint", "ALPHA", false, false),
     ("LeaseCheckpointPersist", "ALPHA", false, false),
     ("SetMemberLocalAddr", "ALPHA", false, true),

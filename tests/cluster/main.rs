@@ -9,6 +9,7 @@ mod disks;
 mod dns;
 mod faults;
 mod fixture;
+mod hostile;
 mod leases;
 mod membership;
 mod oracle;

@@ -403,7 +403,7 @@ impl World {
             let Some(piece) = piece else {
                 let digest = transfer.hasher.clone().finalize().into();
                 let incoming = transfer.incoming.take().ok_or("nothing came")?;
-                let finished = incoming.finish(Some(digest)).map_err(|error| error.to_string());
+                let finished = incoming.finish(digest).map_err(|error| error.to_string());
                 assert!(finished.is_err() || !transfer.is_damaged, "a flipped bit was not found");
                 finished?;
                 let taken = life.steps.handle().step_snapshot(transfer.message.clone());

@@ -33,6 +33,8 @@ pub enum AskError {
     Request(#[from] http::Error),
     #[error("{0}")]
     Body(Box<dyn std::error::Error + Send + Sync>),
+    #[error("it answered {0}")]
+    Status(StatusCode),
     #[error("no answer in time")]
     Late(#[from] tokio::time::error::Elapsed),
 }
