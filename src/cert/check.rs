@@ -165,7 +165,10 @@ fn trust(subject: &Subject, leaf: &CertificateDer<'static>, moment: i64) -> Opti
         )
     };
     match error? {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // A known authority of the same name, with another key, is an unknown one.
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => {
             let issuer = subject.chain.last().and_then(|last| facts::describe(last, 0));
             let issuer = issuer.map(|last| last.issuer).unwrap_or_default();
             let text = format!("signed by an unknown authority, {issuer}");

@@ -66,7 +66,7 @@ fn an_order_makes_what_etcd_and_kubeadm_need() {
             (it.dns_names, it.addresses),
             (vec!["m1.example".into()], vec!["127.0.0.1".into()])
         );
-        assert_eq!(it.days_left, 29);
+        assert!([29, 30].contains(&it.days_left));
         assert_eq!(problems(dir.path(), name, |_| {}), [""; 0]);
     }
     let client = certificate(dir.path().join("alice.crt"));
@@ -101,7 +101,7 @@ fn an_authority_that_exists_signs_more() {
         let more = Order { ca: ca.clone(), clients: vec!["bob".into()], ..first.clone() };
         let more = made(&Order { purposes: vec![Purpose::Client], ..more }).unwrap();
         assert_eq!((more.files.len(), more.is_cut_short), (2, true));
-        assert_eq!(certificate(path(name).join("bob.crt")).days_left, 9);
+        assert!([9, 10].contains(&certificate(path(name).join("bob.crt")).days_left));
         let mut found = problems(&path(name), "alice", |_| {});
         found.extend(problems(&path(name), "bob", |it| it.purposes = vec![Purpose::Client]));
         assert_eq!(found, [""; 0], "{name}");
@@ -178,10 +178,8 @@ fn what_is_made_for_auto_tls_is_kept() {
     let (path, key) = self_signed(&fixtures, &hosts, 2, &clock).unwrap();
     assert_eq!((path.clone(), key.clone()), (fixtures.join("cert.pem"), fixtures.join("key.pem")));
     let it = certificate(path.clone());
-    assert_eq!(
-        (it.subject.as_str(), it.key.as_str(), it.days_left),
-        ("O=etcd", "ECDSA P-521", 729)
-    );
+    assert_eq!((it.subject.as_str(), it.key.as_str()), ("O=etcd", "ECDSA P-521"));
+    assert!([729, 730].contains(&it.days_left));
     assert_eq!((it.dns_names.len(), it.addresses.len(), it.usages), (1, 1, vec!["server".into()]));
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     let before = fs::read(&path).unwrap();
