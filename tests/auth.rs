@@ -12,7 +12,7 @@
 //! must be writable, and no error may hold a value. What the model allows key by key is not
 //! refused either, where a request names single keys alone.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
+#![expect(clippy::unwrap_used, reason = "a test program")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -242,9 +242,13 @@ impl World {
         let reply = self.node.propose(&root(), Op::RoleGrantPermission(op)).await;
         assert_eq!(reply.is_ok(), is_valid, "{perm:?}");
         if is_valid {
+            // As etcd has it, a grant takes the place of the role's first one of this key, if that
+            // is of the same range, and stands beside all others.
             let grants = self.model.grants.entry(role).or_default();
-            grants.retain(|old| old.key != perm.key || old.range_end != perm.range_end);
-            grants.push(perm);
+            match grants.iter_mut().find(|old| old.key == perm.key) {
+                Some(first) if first.range_end == perm.range_end => *first = perm,
+                _ => grants.push(perm),
+            }
         }
     }
 
@@ -254,6 +258,7 @@ impl World {
             return;
         }
         let perm = grants.remove(self.random.below(grants.len()));
+        grants.retain(|other| (&other.key, &other.range_end) != (&perm.key, &perm.range_end));
         let op = AuthRoleRevokePermissionRequest {
             role: role.into(),
             key: perm.key,

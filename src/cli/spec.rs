@@ -42,6 +42,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
             "migrate",
             "move-leader",
             "snapshot",
+            "space",
         ],
     ),
     ("Concurrency commands", &["elect", "lock"]),
@@ -64,6 +65,10 @@ pub(super) fn root(program: Program) -> Command {
             maker
                 .etcdctl()
                 .mut_subcommand("snapshot", |snapshot| snapshot.subcommands(on_files))
+                .mut_subcommand("defrag", |defrag| {
+                    let help = "defragment this directory, of a stopped member, instead";
+                    defrag.arg(string("data-dir", "", help))
+                })
                 .subcommands([hashkv, migrate])
                 .subcommands(maker.moving())
                 .subcommands(maker.rusd())
@@ -877,8 +882,13 @@ impl Maker {
     }
 
     /// What only rusd has.
-    fn rusd(&self) -> [Command; 3] {
+    fn rusd(&self) -> [Command; 4] {
         [
+            self.command("space", "space", "Shows what the bytes of a member's store are").args([
+                flag("cluster", "use all endpoints from the cluster member list").global(true),
+                int("prefixes", "10", "how many of the largest prefixes are shown"),
+                int("depth", "2", "slashes that a prefix goes on to"),
+            ]),
             self.command("serve", "serve [etcd's flags]", "Runs the server; takes etcd's flags"),
             self.bench(),
             self.command("man", "man", "Prints the manual page"),

@@ -1,7 +1,6 @@
 //! What members ask each other over the peer port, but for what is below `/raft`.
 
 use bytes::Bytes;
-use http::header::HeaderName;
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, Limited};
@@ -14,9 +13,8 @@ use crate::pb::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use crate::pb::{
     LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse, Member, ResponseHeader,
 };
-use crate::raft::peer::RUSD_VERSION;
+use crate::raft::peer::{CLUSTER_ID, HASH_KV_PATH, RUSD_VERSION};
 
-const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/protobuf");
 const PROMOTE: &str = "/members/promote/";
 
@@ -39,6 +37,8 @@ impl Http {
                     error(StatusCode::INTERNAL_SERVER_ERROR, &text)
                 }
             },
+            HASH_KV_PATH if !get => not_allowed(),
+            HASH_KV_PATH => self.history_hash(request).await,
             "/leases" | "/leases/internal" => self.lease(&path, request).await,
             promote if promote.starts_with(PROMOTE) && request.method() != Method::POST => {
                 not_allowed()
@@ -54,6 +54,51 @@ impl Http {
         let version = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
         answer.headers_mut().insert(RUSD_VERSION, version);
         answer
+    }
+
+    /// Another member compares its history with this one's.
+    async fn history_hash<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let cluster = format!("{:x}", self.node.cluster_id());
+        let asked = request.headers().get(CLUSTER_ID);
+        if asked.is_some_and(|asked| !asked.is_empty() && asked.as_bytes() != cluster.as_bytes()) {
+            return error(StatusCode::PRECONDITION_FAILED, "cluster ID mismatch");
+        }
+        let body = Limited::new(request.into_body(), limits::PEER_QUESTION_BYTES_MAX);
+        let Ok(body) = Box::pin(body).collect().await else {
+            return error(StatusCode::BAD_REQUEST, "error reading body");
+        };
+        let question: Option<serde_json::Value> = serde_json::from_slice(&body.to_bytes()).ok();
+        let revision = question.as_ref().and_then(|question| {
+            let revision = question.as_object()?.get("revision");
+            revision.map_or(Some(0), serde_json::Value::as_i64)
+        });
+        let Some(revision) = revision else {
+            return error(StatusCode::BAD_REQUEST, "error unmarshalling request");
+        };
+        match self.node.history_hash(revision).await {
+            Ok(hash) => {
+                // Zeros are left out, but for the revision, which is never zero.
+                let mut json =
+                    serde_json::json!({ "header": { "revision": hash.current_revision } });
+                let parts = [
+                    ("hash", i64::from(hash.hash)),
+                    ("compact_revision", hash.compact_revision),
+                    ("hash_revision", hash.hash_revision),
+                ];
+                for (name, value) in parts.into_iter().filter(|(_, value)| *value != 0) {
+                    json[name] = value.into();
+                }
+                typed(StatusCode::OK, JSON, &json.to_string())
+            }
+            Err(why) => {
+                tracing::warn!("requested-revision" = revision, error = %why, "failed to get hashKV");
+                error(StatusCode::BAD_REQUEST, &why.to_string())
+            }
+        }
     }
 
     /// Another member could not promote a learner, as it does not lead.

@@ -179,6 +179,8 @@ pub const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
 pub const RAFT_UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of entries in one message to a member, etcd's.
 pub const RAFT_MESSAGE_BYTES_MAX: u64 = 512 << 10;
+/// Highest term or index that is believed: no cluster gets there, and from there it can still count.
+pub const RAFT_NUMBER_MAX: u64 = i64::MAX as u64;
 /// Messages with entries in flight to one member. Together they fit its queue; once they are
 /// acknowledged slowly, they become larger instead of more.
 pub const RAFT_INFLIGHT_MAX: usize = 32;
@@ -208,6 +210,8 @@ pub const PEER_QUEUE_MAX: usize = 4096;
 pub const PEER_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Largest message from a peer, etcd's.
 pub const PEER_MESSAGE_BYTES_MAX: u64 = 512 << 20;
+/// Entries in one message from a peer: what a member sends at once has far fewer.
+pub const PEER_MESSAGE_ENTRIES_MAX: u64 = 1 << 20;
 /// Messages are put together up to this size before they go to a peer's socket.
 pub const PEER_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes of entries from peers that may wait for the raft loop; raft repeats what is dropped.
@@ -265,6 +269,8 @@ pub const SNAPSHOT_NICENESS: i32 = 10;
 pub const SNAPSHOT_HEAD_BYTES_MAX: u64 = 1 << 20;
 /// How long a peer may take for a snapshot and for building its state from it.
 pub const SNAPSHOT_ANSWER_MAX: Duration = Duration::from_secs(3600);
+/// How often a peer is asked how far it is, etcd's; that is also how long the answer may take.
+pub const PEER_PROBE_INTERVAL: Duration = Duration::from_secs(4);
 /// How long connecting to a peer may take.
 pub const PEER_DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of a member's answer to a single question: members, versions, leases with their keys.
@@ -275,6 +281,10 @@ pub const PEER_QUESTION_BYTES_MAX: usize = 64 << 10;
 pub const PEERS_REMEMBERED_MAX: usize = 16;
 /// How long a member goes on after it has applied its removal, so that others learn of it, etcd's.
 pub const REMOVED_GRACE: Duration = Duration::from_secs(1);
+/// How often, and for how long, a removed member then looks whether one that stays knows of it: with
+/// two voters, the other could not go on without its vote. Five minutes outlive a restart.
+pub const REMOVED_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+pub const REMOVED_LOOKS_MAX: u32 = 3000;
 /// How long a peer must have been connected to count when the membership changes, etcd's.
 pub const PEER_HEALTHY_AFTER: Duration = Duration::from_secs(5);
 /// How long one attempt to reach the leader may take before the next.
@@ -331,3 +341,44 @@ pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes under way at once on one kind of port: each costs some 30 KiB and a millisecond of
 /// arithmetic, and slow ones end by their timeout. The others wait for their turn, within theirs.
 pub const TLS_HANDSHAKES_MAX: usize = 1024;
+
+/// Bytes copied into one commit by a defragmentation; one larger record is admitted. Its syncs hold
+/// up those of the log for a few milliseconds.
+pub const DEFRAG_PIECE_BYTES: usize = 1 << 20;
+/// Keys of small buckets that may change before a defragmentation copies them again.
+pub const DEFRAG_CHANGES_MAX: usize = 10_000;
+/// Pieces with which a defragmentation goes after rows that came while it copied. If writers outrun
+/// it by then, the store's commits wait for the rest.
+pub const DEFRAG_CATCH_UP_PIECES_MAX: u32 = 256;
+/// Free disk space that a defragmentation leaves to the log and the store.
+pub const DEFRAG_FREE_BYTES_MIN: u64 = 32 << 20;
+/// How long readers of the old file are waited for. Then it is removed under them, and its space
+/// comes free when they end.
+pub const DEFRAG_READERS_WAIT: Duration = Duration::from_secs(5);
+/// Bytes of the old file given back at once.
+pub const DEFRAG_TRUNCATE_BYTES: u64 = 64 << 20;
+/// Requests to defragment that may wait for the one under way; above it the caller gets "too many
+/// requests".
+pub const DEFRAGS_WAITING_MAX: usize = 16;
+/// How often the space policy `auto` looks whether there is something to do.
+pub const SPACE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Newest revisions that it never compacts away, as many as a Kubernetes cluster makes in a minute or
+/// two: who reads or watches in pages has not gone on to newer ones yet.
+pub const SPACE_REVISIONS_KEPT: i64 = 1000;
+/// A recovery ends with one part in so many of the quota free, and with it the alarm.
+pub const SPACE_ROOM_PARTS: u64 = 8;
+/// How long it rests when nothing helps: what is left is live data.
+pub const SPACE_HELPLESS_REST: Duration = Duration::from_secs(60);
+/// How often it looks whether a compaction has been swept up.
+pub const SPACE_SWEEP_LOOK: Duration = Duration::from_millis(20);
+/// Free bytes within the file, beside a half of it, that are given back without being asked.
+pub const SPACE_FREE_BYTES_MIN: u64 = 64 << 20;
+/// Time between two such times at least, since each copies what is in use.
+pub const SPACE_RECLAIM_INTERVAL: Duration = Duration::from_secs(600);
+/// Looks at the store's size that are remembered, and the time between two: the last hour.
+pub const SPACE_SAMPLES_MAX: usize = 60;
+pub const SPACE_SAMPLE_INTERVAL: Duration = Duration::from_secs(60);
+/// Prefixes that a report of the store's space counts apart: some megabytes while it is made.
+pub const SPACE_PREFIXES_MAX: usize = 10_000;
+/// Longest such prefix.
+pub const SPACE_PREFIX_BYTES_MAX: usize = 256;

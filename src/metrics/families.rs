@@ -137,7 +137,24 @@ families! {
         "Time that a defragmentation took.", 0.1, 13;
     backend_snapshot_seconds: seconds "etcd_disk_backend_snapshot_duration_seconds"
         "Time that a snapshot of the store took.", 0.01, 17;
+    defrag_pause_seconds: seconds "rusd_disk_backend_defrag_pause_duration_seconds"
+        "Time that commits of the store waited for the end of a defragmentation.", 0.001, 14;
+    space_compactions: counter "rusd_space_policy_compactions_total"
+        "Compactions that the space policy made for want of space.";
+    space_reclaims: counter "rusd_space_policy_reclaims_total"
+        "Defragmentations that the space policy made.";
+    space_reclaimed_bytes: counter "rusd_space_policy_reclaimed_bytes_total"
+        "Bytes that they gave back.";
+    space_recoveries: counter "rusd_space_policy_recoveries_total"
+        "NOSPACE alarms that the space policy cleared.";
     defrag_inflight: gauge "etcd_disk_defrag_inflight" "1 while the store is defragmented.";
+
+    snap_fsync_seconds: seconds "etcd_snap_fsync_duration_seconds"
+        "Time that writing and syncing a snapshot record of the log took.", 0.001, 14;
+    snap_db_fsync_seconds: seconds "etcd_snap_db_fsync_duration_seconds"
+        "Time that syncing a received state took.", 0.001, 14;
+    snap_db_save_seconds: seconds "etcd_snap_db_save_total_duration_seconds"
+        "Time that receiving a state and building the store from it took.", 0.1, 10;
 
     db_total_bytes: gauge "etcd_mvcc_db_total_size_in_bytes" "Size of the store on disk.";
     db_in_use_bytes: gauge "etcd_mvcc_db_total_size_in_use_in_bytes" "Bytes of the store in use.";
@@ -180,6 +197,24 @@ families! {
         "Bytes of messages received from each peer.", ["From"];
     peer_sent_failures: counters "etcd_network_peer_sent_failures_total"
         "Messages to each peer that found no stream or no room.", ["To"];
+    peer_received_failures: counters "etcd_network_peer_received_failures_total"
+        "Messages from each peer that could not be read, or found no room.", ["From"];
+    disconnected_peers: counters "etcd_network_disconnected_peers_total"
+        "Times that each peer was lost.", ["Local", "Remote"];
+    peer_round_trip: histograms "etcd_network_peer_round_trip_time_seconds"
+        "Time to each peer and back.", 0.0001, 16, ["To"];
+    snapshot_send_inflights: gauges "etcd_network_snapshot_send_inflights_total"
+        "Snapshots on their way to each peer.", ["To"];
+    snapshot_send_duration: histograms "etcd_network_snapshot_send_total_duration_seconds"
+        "Time that sending a snapshot took.", 0.1, 10, ["To"];
+    snapshot_receive_success: counters "etcd_network_snapshot_receive_success"
+        "Snapshots that came from each peer.", ["From"];
+    snapshot_receive_failures: counters "etcd_network_snapshot_receive_failures"
+        "Snapshots from each peer that were refused or broke off.", ["From"];
+    snapshot_receive_inflights: gauges "etcd_network_snapshot_receive_inflights_total"
+        "Snapshots on their way from each peer.", ["From"];
+    snapshot_receive_duration: histograms "etcd_network_snapshot_receive_total_duration_seconds"
+        "Time that receiving a snapshot took.", 0.1, 10, ["From"];
     snapshot_send_success: counters "etcd_network_snapshot_send_success"
         "Snapshots that reached each peer.", ["To"];
     snapshot_send_failures: counters "etcd_network_snapshot_send_failures"
@@ -197,30 +232,79 @@ pub fn set_server_id(member_id: u64) {
     FAMILIES.known_peers.with_label_values(&[id.as_str(), id.as_str()]).set(1);
 }
 
-/// What is counted for each peer.
+/// What is counted for each peer as long as there is one.
 pub struct PeerSeries {
     pub active: IntGauge,
     pub known: IntGauge,
+    pub lost: IntCounter,
     pub sent_bytes: IntCounter,
     pub received_bytes: IntCounter,
     pub sent_failures: IntCounter,
-    pub snapshots_sent: IntCounter,
-    pub snapshots_unsent: IntCounter,
+    pub received_failures: IntCounter,
+    pub round_trip: Histogram,
 }
 
 /// The series of one peer. There are as many as members that this one ever knew.
 pub fn peer(member_id: u64, peer_id: u64) -> PeerSeries {
     let (local, remote) = (format!("{member_id:x}"), format!("{peer_id:x}"));
-    let both = [local.as_str(), remote.as_str()];
-    let of = |counters: &IntCounterVec| counters.with_label_values(&[remote.as_str()]);
+    let (both, remote) = ([local.as_str(), remote.as_str()], [remote.as_str()]);
     PeerSeries {
         active: FAMILIES.active_peers.with_label_values(&both),
         known: FAMILIES.known_peers.with_label_values(&both),
-        sent_bytes: of(&FAMILIES.peer_sent_bytes),
-        received_bytes: of(&FAMILIES.peer_received_bytes),
-        sent_failures: of(&FAMILIES.peer_sent_failures),
-        snapshots_sent: of(&FAMILIES.snapshot_send_success),
-        snapshots_unsent: of(&FAMILIES.snapshot_send_failures),
+        lost: FAMILIES.disconnected_peers.with_label_values(&both),
+        sent_bytes: FAMILIES.peer_sent_bytes.with_label_values(&remote),
+        received_bytes: FAMILIES.peer_received_bytes.with_label_values(&remote),
+        sent_failures: FAMILIES.peer_sent_failures.with_label_values(&remote),
+        received_failures: FAMILIES.peer_received_failures.with_label_values(&remote),
+        round_trip: FAMILIES.peer_round_trip.with_label_values(&remote),
+    }
+}
+
+/// Snapshots to or from a peer. As in etcd there is a series once there was one.
+pub struct SnapshotSeries {
+    inflight: IntGauge,
+    pub successes: IntCounter,
+    pub failures: IntCounter,
+    pub seconds: Histogram,
+}
+
+impl SnapshotSeries {
+    /// One more is under way.
+    pub fn begin(&self) -> Inflight {
+        self.inflight.inc();
+        Inflight(self.inflight.clone())
+    }
+}
+
+/// Counts a snapshot until it is dropped: its connection may go at any time.
+pub struct Inflight(IntGauge);
+
+impl Drop for Inflight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+pub fn snapshots_to(peer_id: u64) -> SnapshotSeries {
+    let peer = format!("{peer_id:x}");
+    let to = [peer.as_str()];
+    SnapshotSeries {
+        inflight: FAMILIES.snapshot_send_inflights.with_label_values(&to),
+        successes: FAMILIES.snapshot_send_success.with_label_values(&to),
+        failures: FAMILIES.snapshot_send_failures.with_label_values(&to),
+        seconds: FAMILIES.snapshot_send_duration.with_label_values(&to),
+    }
+}
+
+/// Of a peer that is known, or of `None` for whoever else sends one.
+pub fn snapshots_from(peer_id: Option<u64>) -> SnapshotSeries {
+    let peer = peer_id.map_or_else(|| "UNKNOWN_SNAPSHOT_SENDER".into(), |id| format!("{id:x}"));
+    let from = [peer.as_str()];
+    SnapshotSeries {
+        inflight: FAMILIES.snapshot_receive_inflights.with_label_values(&from),
+        successes: FAMILIES.snapshot_receive_success.with_label_values(&from),
+        failures: FAMILIES.snapshot_receive_failures.with_label_values(&from),
+        seconds: FAMILIES.snapshot_receive_duration.with_label_values(&from),
     }
 }
 

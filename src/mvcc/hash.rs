@@ -76,8 +76,10 @@ impl Mvcc {
     pub fn hash_by_revision(&self, revision: i64) -> Result<(KeyValueHash, i64), Error> {
         let view = self.view();
         let current = view.current;
+        // 0 asks for the current revision. etcd takes it for that of a compaction at 0, if there was
+        // one, and its members then disagree once one of them has restarted.
         let stored = self.hashes.lock().iter().find(|hash| hash.revision == revision).copied();
-        if let Some(hash) = stored {
+        if let Some(hash) = stored.filter(|_| revision != 0) {
             return Ok((hash, current.revision));
         }
         if revision > 0 && revision < current.compact_revision {
@@ -118,6 +120,11 @@ impl Mvcc {
             }
         }
         Ok(crc)
+    }
+
+    /// What the last compactions found, in the order of their revisions.
+    pub fn compaction_hashes(&self) -> Vec<KeyValueHash> {
+        self.hashes.lock().clone()
     }
 
     /// Remembers a finished compaction's hash; the newest few are kept.

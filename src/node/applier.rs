@@ -115,6 +115,7 @@ impl Applier {
         let Loaded { lessor, members, restore, .. } = loaded;
         let Restore { mvcc, unfinished, .. } = restore;
         let started = self.clock.now();
+        metrics::snapshot_apply_in_progress().set(1);
         self.machine.mvcc.install(&mvcc, || self.machine.store.install(&store))?;
         *self.machine.lessor.lock() = lessor;
         self.circle.replaced(&members);
@@ -127,6 +128,7 @@ impl Applier {
             compaction.belong_to(&self.machine.mvcc);
             self.sweeps.push(Sweep { compaction, answer: None });
         }
+        metrics::snapshot_apply_in_progress().set(0);
         let took = self.clock.now().saturating_sub(started);
         tracing::info!(index, revision = self.machine.mvcc.current().revision, took = ?took,
             "installed a snapshot of another member");

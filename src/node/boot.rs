@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use super::applier::Applier;
 use super::checkpointer::{CheckpointPace, Checkpointer};
+use super::defrag::Defrags;
 use super::duties::Duties;
 use super::ids::RequestIds;
 use super::install::{Door, Installs};
@@ -22,8 +23,9 @@ use super::membership::{Circle, Join};
 use super::passwords::Passwords;
 use super::steps::Steps;
 use super::sweeper::{SweepWorker, Sweeper};
+use super::usage::Growth;
 use super::waits::{AppliedWaits, Waits};
-use super::{Config, Inner, Node, membership};
+use super::{Config, Inner, Node, defrag, membership};
 use crate::apply::{self, Machine, NewerCluster, Quota};
 use crate::auth::{self, Auth, TokenError, Tokens};
 use crate::clock::Clock;
@@ -283,7 +285,8 @@ pub(super) fn start(
     let options = &mut surroundings.store;
     options.commit_interval = config.commit_interval;
     options.committer = !stepped;
-    let (store, opened) = Store::open(&db, options.clone())?;
+    let (store, mut opened) = Store::open(&db, options.clone())?;
+    opened.generation = defrag::at_start(&store, config.defrag_at_start_bytes);
     if !has_log && opened.consistent_index > 0 {
         let applied = opened.consistent_index;
         return Err(StartError::MissingLog { db, wal, applied });
@@ -596,6 +599,8 @@ fn assemble(
         waits,
         applied,
         sweeper,
+        defrags: Defrags::default(),
+        growth: Growth::default(),
         threads: Mutex::new(threads),
         is_stepped: steps.is_some(),
         ready: watch::Sender::new(false),
@@ -681,7 +686,7 @@ fn work(
     Ok((Sweeper::start(sweeper)?, vec![thread], None))
 }
 
-fn quota_bytes(config: &Config) -> i64 {
+pub(super) fn quota_bytes(config: &Config) -> i64 {
     match config.quota_backend_bytes {
         0 => limits::QUOTA_BYTES,
         quota => quota,
@@ -707,6 +712,8 @@ fn watch_store(
     };
     let (raft, weak) = (raft.clone(), Arc::downgrade(store));
     measure(&weak);
+    let (measure_again, resized) = (measure.clone(), Weak::clone(&weak));
+    store.on_resize(move || measure_again(&resized));
     store.on_commit(move |index, term| {
         raft.durable(index, term, conf_states.at(index));
         measure(&weak);

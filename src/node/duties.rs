@@ -1,5 +1,5 @@
 //! What a member does by itself: follow the leader, say who it is, agree on the cluster version,
-//! let leases expire, compact history, raise the alarm of a full disk.
+//! let leases expire, compact history, compare it with its peers', raise the alarm of a full disk.
 //!
 //! Each duty is a task that waits and then asks a pure rule what to do; it ends when the member
 //! stops.
@@ -40,7 +40,13 @@ impl Duties {
         spawn(node, |node| async move { node.watch_downgrade().await });
         spawn(node, |node| async move { node.expire_leases().await });
         spawn(node, |node| async move { node.compact_history().await });
+        spawn(node, |node| async move { node.compare_histories().await });
+        spawn(node, |node| async move { node.compare_compactions().await });
         spawn(node, |node| async move { node.watch_space(&no_space).await });
+        spawn(node, |node| async move { node.observe_growth().await });
+        if node.0.config.keeps_space {
+            spawn(node, |node| async move { node.keep_space().await });
+        }
     }
 }
 

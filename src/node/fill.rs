@@ -167,17 +167,13 @@ fn from_file(file: &File, building: &mut Building) -> Result<(), InstallError> {
     batch.end(building)
 }
 
-/// As [`Source::fill`] from a file, and builds the index that stands in memory for it. One thread
-/// reads what another writes. Unless the file's digest vouches for it, all pages are checked first.
+/// As [`Source::fill`] from a file whose digest vouches for it, and builds the index that stands in
+/// memory for it. One thread reads what another writes.
 pub(super) fn fill_and_index(
     file: &File,
     mut building: Building,
-    is_vouched_for: bool,
 ) -> Result<(Building, Restoring), InstallError> {
     let reader = Reader::open(file)?;
-    if !is_vouched_for {
-        reader.check()?;
-    }
     small_buckets(&reader, &mut building)?;
     std::thread::scope(|scope| {
         let (batches, written) = sync_channel::<Vec<Row>>(0);

@@ -23,10 +23,12 @@ use super::boot::{Loaded, StoredConfState, load};
 use super::fill::fill_and_index;
 use super::snapshot::Snapshot;
 use crate::bbolt;
+use crate::clock;
+use crate::metrics;
 use crate::mvcc;
 use crate::raft::peer::{IncomingSnapshot, OutgoingSnapshot, Snapshots};
 use crate::raft::{self, ConfState, SnapshotPlace};
-use crate::store::{self, Bucket, Building, Options, Store, schema};
+use crate::store::{self, Bucket, Options, Store, schema};
 
 /// Where the file is kept until the generation is built.
 const INCOMING: &str = "incoming.snap.db";
@@ -114,7 +116,8 @@ impl Snapshots for Door {
         let file = options.open(&path)?;
         let (installs, options) = (Arc::clone(&self.installs), self.options.clone());
         let hasher = Sha256::new();
-        Ok(Box::new(Receiving { file, path, db, place, hasher, installs, options }))
+        let store = Weak::clone(&self.store);
+        Ok(Box::new(Receiving { file, path, store, place, hasher, installs, options }))
     }
 }
 
@@ -140,7 +143,7 @@ impl OutgoingSnapshot for Sending {
 struct Receiving {
     file: File,
     path: PathBuf,
-    db: PathBuf,
+    store: Weak<Store>,
     place: SnapshotPlace,
     hasher: Sha256,
     installs: Arc<Installs>,
@@ -160,20 +163,23 @@ impl IncomingSnapshot for Receiving {
         self.file.write_all(bytes)
     }
 
-    fn finish(self: Box<Self>, digest: Option<[u8; 32]>) -> io::Result<()> {
+    fn finish(self: Box<Self>, digest: [u8; 32]) -> io::Result<()> {
         let found: [u8; 32] = self.hasher.clone().finalize().into();
-        if digest.is_some_and(|digest| digest != found) {
+        if digest != found {
             return Err(io::Error::other("the snapshot's SHA-256 does not match"));
         }
-        self.prepare(digest.is_some()).map_err(io::Error::other)
+        self.prepare().map_err(io::Error::other)
     }
 }
 
 impl Receiving {
-    fn prepare(&self, is_vouched_for: bool) -> Result<(), InstallError> {
-        let building = Building::begin(&self.db)?;
-        let (building, index) = fill_and_index(&self.file, building, is_vouched_for)?;
+    fn prepare(&self) -> Result<(), InstallError> {
+        let stopping = || io::Error::other("the member is stopping");
+        let building = self.store.upgrade().ok_or_else(stopping)?.begin_building()?;
+        let (building, index) = fill_and_index(&self.file, building)?;
+        let began = clock::instant();
         let (store, opened) = building.finish(self.options.clone())?;
+        metrics::snap_db_fsync_seconds().observe(began.elapsed().as_secs_f64());
         let place = place_of(|key| store.bucket_get(Bucket::Meta, key).ok().flatten())?;
         if place != self.place {
             let (found, said) = (&place, &self.place);

@@ -14,6 +14,7 @@ use crate::auth::{Credentials, Demand};
 use crate::clock;
 use crate::limits;
 use crate::members::{Change, Member, Members};
+use crate::metrics;
 use crate::pb;
 use crate::raft::peer::{Dial, PeerEvents, Peers, PeersConfig, Reach};
 use crate::raft::{self, ConfChange, Entry};
@@ -182,6 +183,17 @@ impl PeerEvents for Events {
     fn removed(&self) {
         self.removed.send_replace(Some(Duration::ZERO));
     }
+
+    fn admits(&self, proposal: &Entry) -> bool {
+        let data = proposal.data.clone();
+        if proposal.entry_type == 0 {
+            return apply::Entry::decode(data).is_ok();
+        }
+        let Ok(change) = <ConfChange as prost::Message>::decode(data) else { return false };
+        // A voter by the one and a learner by the other would have raft and the members disagree.
+        wanted(&change)
+            .is_ok_and(|wanted| conf_change(change.id, &wanted).change_type == change.change_type)
+    }
 }
 
 /// A quorum of so many voters.
@@ -277,7 +289,9 @@ impl Node {
                 return Err(Error::MemberNotEnoughStarted);
             }
         }
-        self.configure(&Change::Promote(id)).await
+        let members = self.configure(&Change::Promote(id)).await?;
+        metrics::learner_promote_successes().inc();
+        Ok(members)
     }
 
     /// Whether a member's log goes far enough by etcd's measure: nine tenths of the leader's.

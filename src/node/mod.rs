@@ -23,6 +23,8 @@ mod auth;
 mod auto_compact;
 mod boot;
 mod checkpointer;
+mod corruption;
+mod defrag;
 mod duties;
 mod error;
 mod fill;
@@ -30,12 +32,15 @@ mod ids;
 mod install;
 mod leases;
 mod membership;
+mod nice;
 mod passwords;
 mod seed;
 mod snapshot;
+mod space;
 mod status;
 mod steps;
 mod sweeper;
+mod usage;
 mod versions;
 mod waits;
 mod watching;
@@ -75,6 +80,7 @@ pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
 pub use boot::{StartError, Surroundings};
 pub use checkpointer::CheckpointPace;
+pub use corruption::CorruptionError;
 pub use error::Error;
 pub use fill::{Seen, Source};
 pub use install::InstallError;
@@ -83,13 +89,16 @@ pub use seed::{Adopted, Seed, adopt, hash_kv, settle};
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
+pub use usage::{Tally, Usage};
 pub use versions::Downgrade;
 pub use watching::{WatchError, WatchStream};
 
+use defrag::Defrags;
 use ids::RequestIds;
 use membership::Circle;
 use passwords::Passwords;
 use sweeper::Sweeper;
+use usage::Growth;
 use waits::{AppliedWaits, Waits};
 
 /// The version that clients are told: the etcd release whose contract this is.
@@ -121,9 +130,17 @@ pub struct Config {
     pub snapshot_catchup_entries: u64,
     /// Time between looks at whether a downgrade is complete; zero is never.
     pub downgrade_check_interval: Duration,
+    /// Time between comparisons of the members' histories by the leader; zero is never.
+    pub corrupt_check_interval: Duration,
+    /// Time between comparisons of what the members' compactions found.
+    pub compact_hash_check_interval: Option<Duration>,
     pub max_request_bytes: usize,
     /// 0 is the default, less is no quota.
     pub quota_backend_bytes: i64,
+    /// Compacts, reclaims and takes NOSPACE back without being asked.
+    pub keeps_space: bool,
+    /// Free bytes within the store for which a start defragments it; 0 for none.
+    pub defrag_at_start_bytes: u64,
     pub commit_interval: Duration,
     pub retention: Option<Retention>,
     pub compaction_sleep_interval: Duration,
@@ -152,8 +169,12 @@ impl Config {
             snapshot_count: 10_000,
             snapshot_catchup_entries: 5_000,
             downgrade_check_interval: Duration::ZERO,
+            corrupt_check_interval: Duration::ZERO,
+            compact_hash_check_interval: None,
             max_request_bytes: limits::REQUEST_BYTES_MAX,
             quota_backend_bytes: 0,
+            keeps_space: false,
+            defrag_at_start_bytes: 0,
             commit_interval: limits::COMMIT_INTERVAL,
             retention: None,
             compaction_sleep_interval: limits::COMPACTION_PAUSE,
@@ -205,6 +226,8 @@ struct Inner {
     waits: Arc<Waits>,
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
+    defrags: Defrags,
+    growth: Growth,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// It has no threads: somebody else lets it take its steps.
     is_stepped: bool,
@@ -606,6 +629,17 @@ impl Node {
     /// Set when this member was removed from the cluster: it has to end, after this time.
     pub fn removed(&self) -> watch::Receiver<Option<Duration>> {
         self.0.circle.removed.subscribe()
+    }
+
+    /// Waits until somebody who stays knows that this member was removed, but not for ever.
+    pub async fn leave(&self) {
+        for _ in 0..limits::REMOVED_LOOKS_MAX {
+            let is_told = *self.0.circle.removed.borrow() == Some(Duration::ZERO);
+            if is_told || self.0.raft.may_leave() {
+                return;
+            }
+            self.0.clock.sleep(limits::REMOVED_LOOK_INTERVAL).await;
+        }
     }
 
     /// Why the member cannot go on, once it cannot.

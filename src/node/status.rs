@@ -6,6 +6,7 @@ use super::{Error, Node, VERSION};
 use crate::apply;
 use crate::auth::{Credentials, Demand};
 use crate::limits;
+use crate::mvcc::KeyValueHash;
 use crate::pb::AlarmType;
 use crate::types::Version;
 
@@ -23,6 +24,13 @@ pub struct HashKv {
     pub compact_revision: i64,
     pub hash_revision: i64,
     pub current_revision: i64,
+}
+
+impl HashKv {
+    pub(super) fn new(hash: KeyValueHash, current_revision: i64) -> Self {
+        let KeyValueHash { hash, compact_revision, revision } = hash;
+        Self { hash, compact_revision, hash_revision: revision, current_revision }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -81,14 +89,7 @@ impl Node {
 
     pub async fn hash_kv(&self, who: &Credentials, revision: i64) -> Result<HashKv, Error> {
         self.permits(who, &Demand::Root).await?;
-        let (hash, current_revision) =
-            self.read(move |mvcc| mvcc.hash_by_revision(revision)).await?;
-        Ok(HashKv {
-            hash: hash.hash,
-            compact_revision: hash.compact_revision,
-            hash_revision: hash.revision,
-            current_revision,
-        })
+        self.history_hash(revision).await
     }
 
     /// The checksum of the whole backend.

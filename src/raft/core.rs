@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb::{ConfChange, ConfState, Entry, HardState, Message, MessageType};
-use raft::{RawNode, Ready, SnapshotStatus, StateRole};
+use raft::{Progress, RawNode, Ready, SnapshotStatus, StateRole};
 
 use super::drain::TracingDrain;
 use super::log::{Batch, Place, SnapshotRecord};
@@ -186,8 +186,15 @@ pub struct Core {
     random: u64,
     /// Jobs not yet durable, and when they were given out.
     outstanding: VecDeque<(u64, u64)>,
-    /// The last job with a new term or vote, until it is durable.
-    unsynced_vote: Option<u64>,
+    /// The last job with a new term or vote, or with the commit of a configuration change, until it
+    /// is durable.
+    unsynced_state: Option<u64>,
+    /// Committed entries that apply gets once a job is durable, and those behind them.
+    delayed: VecDeque<(u64, Vec<Entry>)>,
+    /// The last configuration change whose commit this leader has made durable, or is about to.
+    change_synced: u64,
+    /// The change that removed this member.
+    left_at: Option<u64>,
     last_vote: (u64, u64),
     /// A hard state whose commit alone is new; it goes with the next job.
     unwritten: Option<HardState>,
@@ -248,7 +255,10 @@ impl Core {
             random: config.nonce,
             config,
             outstanding: VecDeque::new(),
-            unsynced_vote: None,
+            unsynced_state: None,
+            delayed: VecDeque::new(),
+            change_synced: 0,
+            left_at: None,
             last_vote,
             unwritten: None,
             last_number: 0,
@@ -341,6 +351,22 @@ impl Core {
             proposals_dropped: self.proposals_dropped,
             messages_refused: self.messages_refused,
             leader_changes: self.leader_changes,
+        }
+    }
+
+    /// Whether somebody who stays knows that this member was removed, if it was.
+    pub fn may_leave(&self) -> bool {
+        let raft = &self.raft.raft;
+        let Some(left_at) = self.left_at else { return true };
+        let knows = |(id, progress): (&u64, &Progress)| {
+            *id != raft.id
+                && raft.prs().conf().voters().contains(*id)
+                && progress.committed_index >= left_at
+        };
+        match raft.leader_id {
+            0 => false,
+            leader if leader == raft.id => raft.prs().iter().any(knows),
+            _ => true,
         }
     }
 
@@ -575,13 +601,18 @@ impl Core {
         while self.outstanding.front().is_some_and(|(job, _)| *job <= number) {
             self.outstanding.pop_front();
         }
-        if self.unsynced_vote.is_some_and(|job| job <= number) {
-            self.unsynced_vote = None;
+        if self.unsynced_state.is_some_and(|job| job <= number) {
+            self.unsynced_state = None;
         }
         let table = &mut self.raft.mut_store().table;
         table.placed(places);
         table.evict();
         self.note_persisted(number);
+        while self.delayed.front().is_some_and(|(job, _)| *job <= number) {
+            if let Some((_, entries)) = self.delayed.pop_front() {
+                self.commit(entries, effects);
+            }
+        }
         if let Some((_, record)) = self.installing.take_if(|(job, _)| *job <= number) {
             let SnapshotRecord { index, term, conf_state } = record;
             let conf_state = conf_state.unwrap_or_default();
@@ -729,7 +760,7 @@ impl Core {
         let vote = hard_state.as_ref().map(|state| (state.term, state.vote));
         if vote.is_some_and(|vote| vote != self.last_vote) {
             self.last_vote = vote.unwrap_or_default();
-            self.unsynced_vote = Some(number);
+            self.unsynced_state = Some(number);
         }
         let snapshot = self.take_snapshot(&ready);
         let entries = ready.take_entries();
@@ -738,8 +769,12 @@ impl Core {
             table.append(entry.clone(), None);
         }
         let committed = ready.take_committed_entries();
+        let commits_change = self.commits_change(hard_state.as_ref(), &committed);
+        if commits_change {
+            self.unsynced_state = Some(number);
+        }
+        let sync = ready.must_sync() || commits_change;
         let (mut now, mut later) = self.sort_messages(&mut ready, &committed);
-        let sync = ready.must_sync();
         self.raft.advance_append_async(ready);
         if let Some(mut state) = hard_state {
             if planted::is(Bug::LostVote) {
@@ -760,9 +795,27 @@ impl Core {
         if !now.is_empty() {
             effects.push(Effect::Send(now));
         }
-        if !committed.is_empty() {
-            self.commit(committed, effects);
+        let last = self.delayed.back().map(|(job, _)| *job);
+        match if commits_change { Some(number) } else { last } {
+            _ if committed.is_empty() => {}
+            // Apply hangs up on who is removed, and he has to be told before.
+            Some(job) => self.delayed.push_back((job, committed)),
+            None => self.commit(committed, effects),
         }
+    }
+
+    /// Who leaves the cluster goes once it knows that this is committed. So those who stay must not
+    /// forget it: raft might need the vote of who is gone.
+    fn commits_change(&mut self, state: Option<&HardState>, committed: &[Entry]) -> bool {
+        let raft = &self.raft.raft;
+        let pending = raft.pending_conf_index;
+        let tells = raft.state == StateRole::Leader
+            && self.change_synced < pending
+            && state.is_some_and(|state| state.commit >= pending);
+        if tells {
+            self.change_synced = pending;
+        }
+        tells || committed.iter().any(|entry| entry.entry_type != 0)
     }
 
     /// A snapshot takes the log's place. Until it is applied there are no elections: raft would look
@@ -795,7 +848,7 @@ impl Core {
             })
             .collect::<Vec<_>>();
         let immediate = merged(ready.take_messages());
-        if self.unsynced_vote.is_some() {
+        if self.unsynced_state.is_some() {
             // A sole voter elects itself and already sends, before its vote is durable.
             later.extend(immediate);
         } else {

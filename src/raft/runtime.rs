@@ -24,6 +24,7 @@ use super::store::Store;
 use super::{Bootstrap, Config, Error, Leader, Observer, Role, Status, Transport};
 use crate::clock::Clock;
 use crate::limits;
+use crate::metrics;
 use crate::planted::{self, Bug};
 
 /// Asks raft, from any thread; nothing here blocks but [`Handle::apply_conf_change`].
@@ -38,6 +39,8 @@ struct Shared {
     leader: watch::Sender<Leader>,
     /// As of the last tick; nothing unless this member leads.
     progress: Mutex<Option<Vec<(u64, u64)>>>,
+    /// Whether this member is still in the cluster, or may end.
+    may_leave: AtomicBool,
     /// Snapshots that the loop has not looked at.
     snapshots_waiting: AtomicU64,
     /// Whether one that it has taken is not applied.
@@ -164,6 +167,7 @@ fn open(
         status: StatusCells::new(core.status()),
         leader: watch::Sender::new(Leader::default()),
         progress: Mutex::default(),
+        may_leave: AtomicBool::new(true),
         snapshots_waiting: AtomicU64::new(0),
         awaits_snapshot: AtomicBool::new(false),
         conf_states: Mutex::default(),
@@ -363,6 +367,11 @@ impl Handle {
     /// leads.
     pub fn progress(&self) -> Option<Vec<(u64, u64)>> {
         self.shared.progress.lock().clone()
+    }
+
+    /// Whether somebody who stays knows that this member was removed, if it was, within a heartbeat.
+    pub fn may_leave(&self) -> bool {
+        self.shared.may_leave.load(Ordering::Acquire)
     }
 
     /// How long proposals took that this member committed as the leader.
@@ -612,7 +621,10 @@ impl LogWriter {
             self.transport.send(messages);
         }
         if let Some((below, record)) = purge {
+            let begun = self.clock.now();
             self.writer.purge(below, &record)?;
+            let took = self.clock.now().saturating_sub(begun);
+            metrics::snap_fsync_seconds().observe(took.as_secs_f64());
         }
         Ok((number, places))
     }
@@ -680,6 +692,7 @@ impl RaftThread {
         let now = self.surroundings.clock.now();
         if now >= self.next_tick {
             taken.events.push(Event::Tick);
+            self.note_lateness(now - self.next_tick);
             // After a pause the missed ticks are not made up for: others had no pause.
             self.next_tick = (self.next_tick + self.tick).max(now);
         }
@@ -687,6 +700,18 @@ impl RaftThread {
         let now = self.surroundings.clock.now();
         self.patience = self.next_tick.saturating_sub(now).max(Duration::from_nanos(1));
         Ok(true)
+    }
+
+    /// Heartbeats leave with ticks. Who waits for one too long calls an election.
+    fn note_lateness(&self, late: Duration) {
+        if late > self.tick && self.core.leads() && !self.core.is_alone() {
+            metrics::heartbeat_send_failures().inc();
+            tracing::warn!(
+                "heartbeat-interval" = ?self.tick,
+                "exceeded-duration" = ?late,
+                "leader failed to send out heartbeat on time; took too long, leader is overloaded"
+            );
+        }
     }
 
     /// Takes events through the core, and what a short write makes durable at once as well.
@@ -703,6 +728,7 @@ impl RaftThread {
             self.shared.snapshots_waiting.fetch_sub(looked_at, Ordering::AcqRel);
             if shows {
                 *self.shared.progress.lock() = self.core.progress();
+                self.shared.may_leave.store(self.core.may_leave(), Ordering::Release);
             }
             let status = self.core.status();
             self.note_latencies(&status);

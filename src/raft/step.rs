@@ -5,6 +5,7 @@ use raft::eraftpb::{ConfChange, ConfState, Entry, Message, MessageType};
 use raft::{RawNode, StateRole};
 
 use super::store::Store;
+use crate::limits::RAFT_NUMBER_MAX;
 
 /// Why a message was refused. Raft works with any message lost, so nothing else happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +51,7 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
         return Err(Refusal::NotMember);
     }
     let is_forwarded = matches!(kind, MessageType::MsgPropose | MessageType::MsgReadIndex);
-    if is_forwarded != (message.term == 0) {
+    if is_forwarded != (message.term == 0) || message.term > RAFT_NUMBER_MAX {
         return Err(Refusal::Term);
     }
     // Raft does not look further into what belongs to a term that is over.
@@ -109,27 +110,33 @@ pub(super) fn admit_snapshot(raft: &RawNode<Store>, message: &Message) -> Result
         return Err(Refusal::Address);
     }
     let metadata = message.get_snapshot().get_metadata();
-    if metadata.index == 0 {
+    if metadata.index == 0 || metadata.index > RAFT_NUMBER_MAX {
         return Err(Refusal::Index);
     }
-    if metadata.term == 0 || metadata.term > message.term {
+    if metadata.term == 0 || metadata.term > message.term || message.term > RAFT_NUMBER_MAX {
         return Err(Refusal::Term);
+    }
+    // Raft drops what is older than the commit, but would put this in the place of the last of it.
+    let log = &raft.raft.raft_log;
+    if metadata.index == log.committed && log.term(log.committed) != Ok(metadata.term) {
+        return Err(Refusal::Committed);
     }
     // A second one has to wait until the first is installed.
     if awaits_snapshot(raft) {
         return Err(Refusal::Snapshot);
     }
-    let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } =
-        metadata.get_conf_state();
+    if is_possible(metadata.get_conf_state(), id) { Ok(()) } else { Err(Refusal::ConfState) }
+}
+
+/// Whether a member can be in a configuration, which it is by simple changes only.
+pub(super) fn is_possible(conf_state: &ConfState, id: u64) -> bool {
+    let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = conf_state;
     let mut ids: Vec<u64> = voters.iter().chain(learners).copied().collect();
     let is_joint = !voters_outgoing.is_empty() || !learners_next.is_empty() || *auto_leave;
     let is_member = ids.contains(&id);
     ids.sort_unstable();
     let is_sound = ids.first() != Some(&0) && ids.windows(2).all(|pair| pair[0] != pair[1]);
-    if voters.is_empty() || is_joint || !is_member || !is_sound {
-        return Err(Refusal::ConfState);
-    }
-    Ok(())
+    !voters.is_empty() && !is_joint && is_member && is_sound
 }
 
 fn within_log(raft: &RawNode<Store>, index: u64) -> Result<(), Refusal> {

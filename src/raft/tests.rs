@@ -1,3 +1,5 @@
+mod hostile;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -679,6 +681,73 @@ fn a_leader_that_is_no_member_any_more_does_not_panic() {
     // Raft panics if it still leads then.
     cluster.give(old, Event::Persisted { number: 1000, places: Vec::new() });
     assert_eq!(cluster.cores[&old].status().role, Role::Follower);
+}
+
+#[test]
+fn a_removed_leader_leaves_when_one_that_stays_knows() {
+    let mut cluster = Cluster::new(5);
+    let leader = cluster.elect(None);
+    cluster.propose(leader, 1);
+    cluster.settle(None);
+    let core = &cluster.cores[&leader];
+    assert!(core.may_leave(), "it is a member");
+    let index = core.status().committed;
+    let change = ConfChange { node_id: leader, change_type: 1, ..ConfChange::default() };
+    cluster.give(leader, Event::ConfChange { index, change: Some(change) });
+    for _ in 0..50 {
+        cluster.tick(Some(leader));
+        assert!(!cluster.cores[&leader].may_leave(), "nobody has said that he knows");
+    }
+    for _ in 0..50 {
+        cluster.tick(None);
+    }
+    assert!(cluster.cores[&leader].may_leave());
+}
+
+/// Who is removed goes once he hears that this is committed, and his vote would be missed by those
+/// who have forgotten it.
+#[test]
+fn the_commit_of_a_removal_is_durable_before_it_is_told() {
+    let mut cluster = Cluster::new(5);
+    let leader = cluster.elect(None);
+    let change = ConfChange { node_id: leader % 3 + 1, change_type: 1, ..ConfChange::default() };
+    cluster.give(leader, Event::ProposeConfChange { ticket: 1, change: change.clone() });
+    let index = cluster.cores[&leader].status().last_index;
+    let (mut synced, mut told) = (Vec::new(), 0);
+    while let Some(message) = cluster.network.pop() {
+        let to = message.to;
+        let mut events = vec![Event::Receive(message)];
+        while !events.is_empty() {
+            let core = cluster.cores.get_mut(&to).unwrap();
+            for effect in core.handle(std::mem::take(&mut events)) {
+                match effect {
+                    Effect::Persist(job) => {
+                        let state = job.batch.hard_state.as_ref();
+                        if job.sync && state.is_some_and(|state| state.commit >= index) {
+                            synced.push(to);
+                        }
+                        cluster.network.extend(job.messages);
+                        let (number, places) = (job.number, Vec::new());
+                        events.push(Event::Persisted { number, places });
+                    }
+                    Effect::Send(messages) => {
+                        for message in &messages {
+                            assert!(message.commit < index || synced.contains(&to), "{message:?}");
+                        }
+                        cluster.network.extend(messages);
+                    }
+                    Effect::Commit(entries) => {
+                        assert_eq!(entries.last().unwrap().index(), index);
+                        told += 1;
+                        let change = Some(change.clone());
+                        events.extend([Event::ConfChange { index, change }, Event::Applied(index)]);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    assert_eq!((told, synced.len()), (3, 3), "everybody hears of it");
 }
 
 #[test]

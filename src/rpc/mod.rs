@@ -27,6 +27,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod recipe;
+mod space;
 mod watch;
 
 use std::future::Future;
@@ -244,6 +245,9 @@ impl Server {
             ("etcdserverpb.Maintenance", "Downgrade") => {
                 unary!("etcdserverpb.Maintenance", "Downgrade", Self::downgrade)
             }
+            ("etcdserverpb.Maintenance", "Defragment") => {
+                unary!("etcdserverpb.Maintenance", "Defragment", Self::defragment)
+            }
             ("etcdserverpb.Maintenance", "Alarm") => {
                 unary!("etcdserverpb.Maintenance", "Alarm", Self::alarm)
             }
@@ -270,6 +274,7 @@ impl Server {
             ("v3electionpb.Election", "Resign") => {
                 unary!("v3electionpb.Election", "Resign", Self::resign)
             }
+            ("rusdpb.Space", "Report") => unary!("rusdpb.Space", "Report", Self::space),
             ("grpc.health.v1.Health", "Check") => {
                 unary!("grpc.health.v1.Health", "Check", Self::health_check)
             }

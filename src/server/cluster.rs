@@ -9,7 +9,7 @@ use super::url::Url;
 use super::{discovery, go, join, resolve};
 use crate::clock::SystemClock;
 use crate::dns::{self, Resolver, Service};
-use crate::node::Join;
+use crate::node::{CorruptionError, Join};
 use crate::types;
 
 /// Names and peer URLs, as `--initial-cluster` gives them.
@@ -32,6 +32,8 @@ pub(super) enum Error {
     /// A discovery service that knows another cluster under this token, or none.
     #[error("failed to join discovery cluster ({0})")]
     Discovery(discovery::Error),
+    #[error("{0}")]
+    Corruption(#[from] CorruptionError),
 }
 
 impl From<String> for Error {

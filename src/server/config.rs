@@ -71,9 +71,16 @@ pub(super) struct Config {
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
     pub quota_bytes: i64,
+    /// Whether a full store is compacted and the alarm taken back without being asked.
+    pub keeps_space: bool,
+    pub defrag_at_start_bytes: u64,
     pub snapshot_count: u64,
     pub catch_up_entries: u64,
     pub downgrade_check: Duration,
+    pub initial_corrupt_check: bool,
+    pub corrupt_check: Duration,
+    /// Where its gate is open.
+    pub compact_hash_check: Option<Duration>,
     pub batch_interval: Option<Duration>,
     pub compaction: Compaction,
     pub compaction_pause: Option<Duration>,
@@ -308,12 +315,18 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         keepalive_interval: values.duration("grpc-keepalive-interval"),
         keepalive_timeout: values.duration("grpc-keepalive-timeout"),
         quota_bytes: values.int("quota-backend-bytes"),
+        keeps_space: given.text("space-policy") == "auto",
+        defrag_at_start_bytes: values.uint("bootstrap-defrag-threshold-megabytes") << 20,
         snapshot_count: match values.uint("snapshot-count") {
             0 => 10_000,
             count => count,
         },
         catch_up_entries: values.uint("snapshot-catchup-entries"),
         downgrade_check: values.duration("downgrade-check-time"),
+        initial_corrupt_check: is_open(given, "InitialCorruptCheck"),
+        corrupt_check: values.duration("corrupt-check-time"),
+        compact_hash_check: is_open(given, "CompactHashCheck")
+            .then(|| values.duration("compact-hash-check-time")),
         batch_interval: values.own_duration("backend-batch-interval"),
         compaction: Compaction::Off,
         compaction_pause: values.own_duration("compaction-sleep-interval"),
@@ -412,6 +425,10 @@ fn check_source(given: &Given) -> Result<(), Stop> {
     Ok(())
 }
 
+fn is_open(given: &Given, gate: &str) -> bool {
+    gate_settings(given).iter().any(|(name, _, on)| *name == gate && *on)
+}
+
 fn gate_settings(given: &Given) -> Vec<(&'static str, &'static str, bool)> {
     let set = flags::gates(given.text("feature-gates")).unwrap_or_default();
     flags::GATES
@@ -507,6 +524,10 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
         "periodic" | "revision" => {}
         "" => return invalid("undefined auto-compaction-mode"),
         mode => return invalid(format!("unknown auto-compaction-mode {}", go::quote(mode))),
+    }
+    if !["alarm", "auto"].contains(&given.text("space-policy")) {
+        let policy = go::quote(given.text("space-policy"));
+        return invalid(format!("unknown space-policy {policy}; it is alarm or auto"));
     }
     check_time(given, "compact-hash-check-time")?;
     let (clients, peers) = (&config.listen_client_urls, &config.listen_peer_urls);

@@ -118,7 +118,9 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("backend-batch-interval", Duration, "0s", Honoured, "Longest time between commits of the store."),
     flag("backend-batch-limit", Int, "0", Ignored, "Most operations between commits of the store."),
     flag("backend-bbolt-freelist-type", Text, "map", Ignored, "Kind of bbolt free list."),
-    flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Default, "Defragment at start if that much is free."),
+    // rusd's own.
+    flag("space-policy", Text, "alarm", Honoured, "alarm: NOSPACE stays until it is disarmed; auto: compact, reclaim and disarm."),
+    flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Honoured, "Defragment at start if that much is free."),
     flag("max-txn-ops", Uint, "128", Honoured, "Most operations in a transaction."),
     flag("max-request-bytes", Uint, "1572864", Honoured, "Largest request."),
     flag("max-concurrent-streams", Uint32, "4294967295", Honoured, "Streams that each client may open."),
@@ -174,8 +176,8 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("distributed-tracing-instance-id", Text, "", Ignored, "Instance in traces."),
     flag("distributed-tracing-sampling-rate", Int, "0", Ignored, "Traces per million."),
     flag("enable-grpc-gateway", Bool, "true", Ignored, "Serve JSON under /v3."),
-    flag("corrupt-check-time", Duration, "0s", Ignored, "Time between checks of the members against each other."),
-    flag("compact-hash-check-time", Duration, "1m0s", Ignored, "Time between checks of compaction hashes."),
+    flag("corrupt-check-time", Duration, "0s", Honoured, "Time between checks of the members against each other."),
+    flag("compact-hash-check-time", Duration, "1m0s", Honoured, "Time between checks of compaction hashes."),
     flag("compaction-batch-limit", Int, "0", Ignored, "Rows that compaction removes at once."),
     flag("compaction-sleep-interval", Duration, "0s", Honoured, "Pause between such batches."),
     flag("watch-progress-notify-interval", Duration, "0s", Honoured, "Time between progress notifications; 0 is 10 minutes."),
@@ -207,10 +209,10 @@ pub(super) const FLAGS: &[Flag] = &[
 pub(super) const GATES: &[(&str, &str, bool, bool)] = &[
     ("AllAlpha", "ALPHA", false, false),
     ("AllBeta", "BETA", false, false),
-    // Compares members at start; one member has nothing to compare.
     ("InitialCorruptCheck", "ALPHA", false, true),
     ("CompactHashCheck", "ALPHA", false, true),
-    ("StopGRPCServiceOnDefrag", "ALPHA", false, false),
+    // Nothing stops meanwhile, so there is nobody to be sent elsewhere.
+    ("StopGRPCServiceOnDefrag", "ALPHA", false, true),
     ("LeaseCheckpoint", "ALPHA", false, false),
     ("LeaseCheckpointPersist", "ALPHA", false, false),
     ("SetMemberLocalAddr", "ALPHA", false, true),

@@ -18,6 +18,8 @@ mod discovery;
 mod file;
 mod flags;
 mod go;
+#[cfg(test)]
+mod hostile_snapshot_tests;
 mod io;
 mod join;
 mod listen;
@@ -331,7 +333,7 @@ async fn run(
             ready.map_err(|_| "the member stopped before it was ready".to_owned())?;
         }
         error = failure(&mut fatal) => return Err(error.into()),
-        () = removal(&mut removed) => {
+        () = removal(&node, &mut removed) => {
             stop_node(&node).await;
             return Ok(End::Removed);
         }
@@ -349,7 +351,7 @@ async fn run(
             Err(error) => End::Failure(error.to_string()),
         },
         error = failure(&mut fatal) => End::Failure(error),
-        () = removal(&mut removed) => End::Removed,
+        () = removal(&node, &mut removed) => End::Removed,
     };
     if let Some(rpc) = &rpc {
         rpc.stop();
@@ -373,9 +375,12 @@ async fn stop_node(node: &Node) {
 }
 
 /// Resolves when this member has to end, as the cluster has removed it.
-async fn removal(removed: &mut watch::Receiver<Option<Duration>>) {
+async fn removal(node: &Node, removed: &mut watch::Receiver<Option<Duration>>) {
     match removed.wait_for(Option::is_some).await.map(|grace| grace.unwrap_or_default()) {
-        Ok(grace) => tokio::time::sleep(grace).await,
+        Ok(grace) => {
+            tokio::time::sleep(grace).await;
+            node.leave().await;
+        }
         Err(_) => std::future::pending().await,
     }
 }
@@ -417,7 +422,15 @@ async fn open(
         }
         let (members, token) = (Vec::new(), config.token.clone());
         let first = cluster::First { members, token, join: None };
-        return start_node(config, first, member).await;
+        let node = start_node(config, first, member).await?;
+        if config.initial_corrupt_check
+            && let Err(error) = node.check_at_start().await
+        {
+            tracing::error!(%error, "checkInitialHashKV failed");
+            stop_node(&node).await;
+            return Err(error.into());
+        }
+        return Ok(node);
     }
     let starting = async {
         let first = cluster::first(config).await.inspect_err(|error| {
@@ -477,8 +490,12 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
         snapshot_count: config.snapshot_count,
         snapshot_catchup_entries: config.catch_up_entries,
         downgrade_check_interval: config.downgrade_check,
+        corrupt_check_interval: config.corrupt_check,
+        compact_hash_check_interval: config.compact_hash_check,
         max_request_bytes: config.max_request_bytes,
         quota_backend_bytes: config.quota_bytes,
+        keeps_space: config.keeps_space,
+        defrag_at_start_bytes: config.defrag_at_start_bytes,
         commit_interval: config.batch_interval.unwrap_or(limits::COMMIT_INTERVAL),
         retention: match config.compaction {
             Compaction::Off => None,

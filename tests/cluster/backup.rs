@@ -11,12 +11,12 @@ use rusd::pb::{
 
 use super::fixture::{Cluster, get, put};
 
-fn rusd(arguments: &[&str]) {
+pub fn rusd(arguments: &[&str]) {
     let done = Command::new(env!("CARGO_BIN_EXE_rusd")).args(arguments).output().unwrap();
     assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

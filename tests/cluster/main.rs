@@ -5,10 +5,12 @@
 //! `RUSD_CLUSTER_FAULTS=Kill,Replace` for some kinds of them only.
 
 mod backup;
+mod corruption;
 mod disks;
 mod dns;
 mod faults;
 mod fixture;
+mod hostile;
 mod leases;
 mod membership;
 mod oracle;

@@ -13,7 +13,7 @@ use rusd::clock::{Clock, timeout};
 use rusd::http::Http;
 use rusd::raft::peer::{
     Answered, Channel, Decoder, Encoder, IncomingSnapshot, OutgoingSnapshot, Reach, Read, announce,
-    announced,
+    announced, method_of,
 };
 use rusd::raft::{Message, Transport};
 use sha2::{Digest, Sha256};
@@ -403,7 +403,7 @@ impl World {
             let Some(piece) = piece else {
                 let digest = transfer.hasher.clone().finalize().into();
                 let incoming = transfer.incoming.take().ok_or("nothing came")?;
-                let finished = incoming.finish(Some(digest)).map_err(|error| error.to_string());
+                let finished = incoming.finish(digest).map_err(|error| error.to_string());
                 assert!(finished.is_err() || !transfer.is_damaged, "a flipped bit was not found");
                 finished?;
                 let taken = life.steps.handle().step_snapshot(transfer.message.clone());
@@ -459,9 +459,9 @@ impl World {
         let number = life.last_asked;
         life.asked.insert(number, (from, reply));
         life.runtime.spawn(async move {
-            let request = http::Request::builder().uri(path);
-            let method = if body.is_some() { http::Method::POST } else { http::Method::GET };
-            let request = request.method(method).body(Full::new(body.unwrap_or_default()));
+            let (method, _) = method_of(&path, body.is_some());
+            let request = http::Request::builder().method(method).uri(path);
+            let request = request.body(Full::new(body.unwrap_or_default()));
             let Ok(request) = request else { return };
             let (parts, body) = http.answer_peer(request).await.into_parts();
             let Ok(body) = body.collect().await;

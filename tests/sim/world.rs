@@ -12,6 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rusd::clock::Clock;
 use rusd::node::{AuthConfig, CheckpointPace, Config, Join, Node, Steps, Surroundings};
+use rusd::pb::{AlarmMember, AlarmType};
 use rusd::raft::peer::Answered;
 use rusd::raft::{Committed, Message};
 use rusd::{raft, store};
@@ -160,6 +161,8 @@ pub struct Plan {
     long_odds: u64,
     segment_bytes: u64,
     catch_up_entries: u64,
+    /// How often leaders compare histories; 0 is never.
+    corrupt_check_millis: u64,
 }
 
 impl Plan {
@@ -179,6 +182,7 @@ impl Plan {
             long_odds: *chance.pick(&[10, 10, 2]),
             segment_bytes: *chance.pick(&[4 << 10, 8 << 10, 256 << 10]),
             catch_up_entries: *chance.pick(&[3, 20, 5000]),
+            corrupt_check_millis: *chance.pick(&[0, 300, 2000]),
         }
     }
 }
@@ -504,6 +508,9 @@ impl World {
         if life.applied == self.oracle.committed() {
             self.oracle.membership(&life.node.members());
         }
+        let is_corrupt = |alarm: &AlarmMember| alarm.alarm == AlarmType::Corrupt as i32;
+        let alarm = life.node.alarms().into_iter().find(is_corrupt);
+        assert!(alarm.is_none(), "healthy members found each other corrupt: {alarm:?}");
     }
 
     fn sweep(&mut self, number: usize) -> bool {
@@ -715,28 +722,24 @@ fn local(drift: i64, nanos: u64) -> u64 {
 }
 
 fn config(member: &Member, plan: &Plan, initial_cluster: Vec<(String, Vec<String>)>) -> Config {
+    let corrupt_check = Duration::from_millis(plan.corrupt_check_millis);
     Config {
         name: member.name.clone(),
-        data_dir: member.dir.clone(),
-        wal_dir: None,
         cluster_token: "sim".into(),
         initial_cluster,
         peer_urls: member.urls.clone(),
         join: member.join.clone(),
         initial_election_tick_advance: false,
-        force_new_cluster: false,
-        strict_reconfig_check: true,
         max_learners: 2,
         client_urls: vec!["http://10.0.0.1:2379".into()],
         heartbeat_interval: Duration::from_nanos(HEARTBEAT),
         election_timeout: Duration::from_nanos(ELECTION),
-        snapshot_count: 10_000,
         snapshot_catchup_entries: plan.catch_up_entries,
         downgrade_check_interval: Duration::from_secs(5),
+        corrupt_check_interval: corrupt_check,
+        compact_hash_check_interval: (!corrupt_check.is_zero()).then_some(corrupt_check),
         max_request_bytes: 1 << 20,
-        quota_backend_bytes: 0,
         commit_interval: Duration::from_millis(20),
-        retention: None,
         compaction_sleep_interval: Duration::from_millis(1),
         auth: AuthConfig { bcrypt_cost: 4, ..AuthConfig::default() },
         checkpoint_pace: CheckpointPace {
@@ -744,5 +747,6 @@ fn config(member: &Member, plan: &Plan, initial_cluster: Vec<(String, Vec<String
             interval: Duration::from_millis(300),
             pause: Duration::from_millis(1),
         },
+        ..Config::of(&member.dir)
     }
 }

@@ -22,6 +22,7 @@ mod role;
 mod signals;
 mod snapshot;
 mod snapshot_status;
+mod space;
 mod txn;
 mod user;
 mod version;
@@ -88,6 +89,7 @@ async fn client_command(path: &[&str], context: Context) -> Outcome {
         ["member", "promote"] => member::promote(context).await,
         ["move-leader"] => move_leader::run(context).await,
         ["defrag"] => defrag::run(context).await,
+        ["space"] => space::run(context).await,
         ["downgrade", action] => downgrade::run(context, action).await,
         ["snapshot", "save"] => snapshot::save(context).await,
         ["make-mirror"] => make_mirror::run(context).await,

@@ -93,6 +93,10 @@ impl Core {
             Some(change) => self.raft.apply_conf_change(&change),
             None => self.raft.apply_conf_change(&none()),
         };
+        let id = self.raft.raft.id;
+        let conf = self.raft.raft.prs().conf();
+        let is_member = conf.voters().contains(id) || conf.learners().contains(&id);
+        self.left_at = if is_member { None } else { self.left_at.or(Some(index)) };
         let outcome = outcome.map_err(Error::from);
         effects.push(Effect::ConfState { index, outcome });
     }

@@ -23,7 +23,7 @@ use crate::limits;
 const SERVER_FROM: HeaderName = HeaderName::from_static("x-server-from");
 const SERVER_VERSION: HeaderName = HeaderName::from_static("x-server-version");
 const MIN_CLUSTER_VERSION: HeaderName = HeaderName::from_static("x-min-cluster-version");
-const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
+pub const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 const RAFT_TO: HeaderName = HeaderName::from_static("x-raft-to");
 const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
 /// What only rusd says.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -33,11 +33,25 @@ pub enum AskError {
     Request(#[from] http::Error),
     #[error("{0}")]
     Body(Box<dyn std::error::Error + Send + Sync>),
+    #[error("it answered {0}")]
+    Status(StatusCode),
     #[error("no answer in time")]
     Late(#[from] tokio::time::error::Elapsed),
 }
 
-/// Asks the member at a peer URL: a GET without a body, a POST with one.
+/// Where a member tells a hash of its history.
+pub const HASH_KV_PATH: &str = "/members/hashkv";
+
+/// A question without a body is a GET and one with a body a POST, but for this one.
+pub fn method_of(path: &str, has_body: bool) -> (Method, &'static str) {
+    match has_body {
+        true if path == HASH_KV_PATH => (Method::GET, "application/json"),
+        true => (Method::POST, "application/protobuf"),
+        false => (Method::GET, ""),
+    }
+}
+
+/// Asks the member at a peer URL.
 pub async fn ask(
     dial: &dyn Dial,
     url: &str,
@@ -60,11 +74,10 @@ async fn ask_at_leisure(
     // It ends with the sender, and its errors are the request's.
     let connection = tokio::spawn(connection);
     let host = uri.authority().map_or("", |authority| authority.as_str());
-    let mut request = Request::builder().uri(path).header(http::header::HOST, host);
+    let (method, content_type) = method_of(path, body.is_some());
+    let mut request = Request::builder().method(method).uri(path).header(http::header::HOST, host);
     if body.is_some() {
-        request = request
-            .method(Method::POST)
-            .header(http::header::CONTENT_TYPE, HeaderValue::from_static("application/protobuf"));
+        request = request.header(http::header::CONTENT_TYPE, content_type);
     }
     let request = request.body(Full::new(body.unwrap_or_default()))?;
     let response = sender.send_request(request).await?;

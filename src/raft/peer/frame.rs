@@ -88,6 +88,8 @@ pub enum Broken {
     Kind(u8),
     #[error("a message of {0} bytes")]
     Length(u64),
+    #[error("a message of {0} entries")]
+    Entries(u64),
     #[error("a message cannot be decoded: {0}")]
     Message(#[from] prost::DecodeError),
 }
@@ -99,6 +101,8 @@ pub struct Decoder {
     from: u64,
     to: u64,
     buffer: BytesMut,
+    /// Where the entries of a frame stand that is not here as a whole: the search goes on there.
+    found: Vec<(usize, usize)>,
 }
 
 /// One thing read from a stream.
@@ -113,7 +117,8 @@ pub enum Read {
 
 impl Decoder {
     pub fn new(channel: Channel, from: u64, to: u64) -> Self {
-        Self { channel, place: Place::default(), from, to, buffer: BytesMut::new() }
+        let (place, buffer, found) = (Place::default(), BytesMut::new(), Vec::new());
+        Self { channel, place, from, to, buffer, found }
     }
 
     pub fn feed(&mut self, bytes: &Bytes) {
@@ -156,19 +161,18 @@ impl Decoder {
 
     fn next_entries(&mut self) -> Result<Read, Broken> {
         let Some(count) = self.number(1) else { return Ok(Read::Partial) };
-        if count > limits::PEER_MESSAGE_BYTES_MAX {
-            return Err(Broken::Length(count));
+        if count > limits::PEER_MESSAGE_ENTRIES_MAX {
+            return Err(Broken::Entries(count));
         }
-        let mut ends = Vec::new();
-        let mut end = 9;
-        for _ in 0..count {
+        let mut end = self.found.last().map_or(9, |(_, end)| *end);
+        while (self.found.len() as u64) < count {
             let Some(next) = self.end_of(end)? else { return Ok(Read::Partial) };
-            ends.push((end + 8, next));
+            self.found.push((end + 8, next));
             end = next;
         }
         let Some(commit) = self.number(end) else { return Ok(Read::Partial) };
         let bytes = self.buffer.split_to(end + 8).freeze();
-        let entries = ends
+        let entries = std::mem::take(&mut self.found)
             .into_iter()
             .map(|(start, end)| Entry::decode(bytes.slice(start..end)))
             .collect::<Result<Vec<_>, _>>()?;
@@ -196,7 +200,7 @@ impl Decoder {
     /// Where the item ends whose length stands at `at`, if all of it is there.
     fn end_of(&self, at: usize) -> Result<Option<usize>, Broken> {
         let Some(length) = self.number(at) else { return Ok(None) };
-        if length > limits::PEER_MESSAGE_BYTES_MAX {
+        if length.saturating_add(at as u64) > limits::PEER_MESSAGE_BYTES_MAX + 8 {
             return Err(Broken::Length(length));
         }
         let end = at + 8 + length as usize;
@@ -286,5 +290,12 @@ mod tests {
         let mut decoder = Decoder::new(Channel::Append, 1, 2);
         decoder.feed(&Bytes::from_static(&[9]));
         assert!(decoder.read().is_err());
+        // The second entry would not be too large by itself.
+        let mut decoder = Decoder::new(Channel::Append, 1, 2);
+        decoder.feed(&[&[1][..], &2_u64.to_be_bytes()].concat().into());
+        decoder.feed(&[&100_u64.to_be_bytes()[..], &[0; 100]].concat().into());
+        assert!(matches!(decoder.read(), Ok(Read::Partial)));
+        decoder.feed(&(limits::PEER_MESSAGE_BYTES_MAX - 50).to_be_bytes().to_vec().into());
+        assert!(matches!(decoder.read(), Err(Broken::Length(_))));
     }
 }

@@ -14,7 +14,8 @@
 //! what matters. Both ends of a silent link notice: the sender puts a sign of life into each stream
 //! and the reader hangs up without one.
 //!
-//! A member that is too far behind for the log gets a snapshot by a request of its own.
+//! A member that is too far behind for the log gets a snapshot by a request of its own. Another, now
+//! and then, measures the way to each peer and back.
 //!
 //! Caveats: until it is proven that this member applies every request
 //! just as etcd does, it neither reads from nor answers members that do not say that they are rusd.
@@ -24,13 +25,15 @@ mod ask;
 mod dial;
 mod frame;
 mod pace;
+mod probe;
 mod snapshot;
 
 pub use self::answer::PeerBody;
-pub use self::answer::RUSD_VERSION;
-pub use self::ask::{Answered, AskError, ask};
+pub use self::answer::{CLUSTER_ID, RUSD_VERSION};
+pub use self::ask::{Answered, AskError, HASH_KV_PATH, ask, method_of};
 pub use self::dial::{Dial, Dialing, Link, TcpDial, is_rusd};
 pub use self::frame::{Broken, Decoder, Encoder, Read};
+pub use self::pace::Pace;
 pub use self::snapshot::{
     IncomingSnapshot, OutgoingSnapshot, SnapshotPlace, Snapshots, announce, announced,
 };
@@ -69,6 +72,8 @@ pub trait PeerEvents: Send + Sync {
     fn unsent(&self, proposal: &Entry);
     /// A peer says that this member was removed from the cluster.
     fn removed(&self);
+    /// Whether a peer's proposal can be applied: once it is in the log, every member has to.
+    fn admits(&self, proposal: &Entry) -> bool;
 }
 
 /// What a member wants of its peers beside raft's messages.
@@ -97,6 +102,7 @@ pub struct Peers {
     snapshots: OnceLock<Arc<dyn Snapshots>>,
     /// Held while a snapshot is received.
     receives_snapshot: tokio::sync::Mutex<()>,
+    messages_refused: AtomicU64,
     snapshots_refused: AtomicU64,
 }
 
@@ -173,6 +179,7 @@ impl Peers {
             me: me.clone(),
             snapshots: OnceLock::new(),
             receives_snapshot: tokio::sync::Mutex::default(),
+            messages_refused: AtomicU64::new(0),
             snapshots_refused: AtomicU64::new(0),
         })
     }
@@ -259,21 +266,43 @@ impl Peers {
             let reader = dial::read(Arc::downgrade(self), peer.id, peer.urls.clone(), channel);
             readers.push(self.runtime.spawn(reader).abort_handle());
         }
+        let prober = probe::probe(Arc::downgrade(self), peer.id, peer.urls.clone());
+        readers.push(self.runtime.spawn(prober).abort_handle());
     }
 
     /// Takes a message from a stream of `from`'s.
     fn receive(&self, from: u64, message: Message) {
         if message.from != from {
-            tracing::debug!(from, claimed = message.from, "a peer's message has another sender");
-            return;
+            return self.refuse(from, "it has another sender");
         }
-        if let Some(peer) = self.peer(from) {
+        let is_proposal = message.msg_type == MessageType::MsgPropose as i32;
+        if is_proposal
+            && let Some(events) = self.events.get()
+            && !message.entries.iter().all(|entry| events.admits(entry))
+        {
+            return self.refuse(from, "it proposes what nobody could apply");
+        }
+        let peer = self.peer(from);
+        if let Some(peer) = &peer {
             peer.series.received_bytes.inc_by(message.encoded_len() as u64);
         }
         if let Some(raft) = self.raft.get()
             && let Err(error) = raft.step(message)
         {
             tracing::debug!(%error, "a peer's message was dropped");
+            if let Some(peer) = peer {
+                peer.series.received_failures.inc();
+            }
+        }
+    }
+
+    fn refuse(&self, from: u64, why: &str) {
+        let refused = self.messages_refused.fetch_add(1, Ordering::Relaxed) + 1;
+        metrics::messages_refused().inc();
+        // A broken peer must not flood the log.
+        if refused.is_power_of_two() {
+            let peer = format_args!("{from:x}");
+            tracing::warn!(%peer, refused, "a message of another member was refused: {why}");
         }
     }
 
@@ -341,9 +370,12 @@ struct Held(Arc<Peer>);
 impl Drop for Held {
     fn drop(&mut self) {
         let mut reading = self.0.reading.lock();
+        if reading.streams == Channel::BOTH.len() {
+            self.0.series.active.set(0);
+            self.0.series.lost.inc();
+        }
         reading.streams -= 1;
         reading.since = None;
-        self.0.series.active.set(0);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Snapshots between members: `POST /raft/snapshot`, etcd's framing.
 //!
 //! The body is a message's length (u64, big-endian), the message, and the file as it is made. A
-//! header of ours says that the file's SHA-256 follows it. The receiver answers when the state is on
+//! header of ours holds the message's SHA-256, and says that the file's follows it. The receiver answers when the state is on
 //! disk, checked and known to raft, so the answer is also the report that raft waits for.
 
 use std::convert::Infallible;
@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
@@ -25,14 +24,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::answer::headers;
-use super::pace::Pacer;
+use super::pace::Pace;
 use super::{Handle, Peers};
-use crate::clock;
 use crate::limits::{self, SNAPSHOT_NICENESS, SNAPSHOT_STALL_MAX};
 use crate::metrics;
+use crate::raft::step;
 
-/// Says that the SHA-256 of the file follows it.
-const DIGEST_FOLLOWS: HeaderName = HeaderName::from_static("x-rusd-snapshot-digest");
+/// The SHA-256 of the message. That of the file follows the file.
+const DIGEST: HeaderName = HeaderName::from_static("x-rusd-snapshot-digest");
 const DIGEST_BYTES: usize = 32;
 
 /// Where a state stands in the log, and the configuration there.
@@ -64,7 +63,7 @@ pub trait OutgoingSnapshot: Send {
 pub trait IncomingSnapshot: Send {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Checks what came and makes it ready to be installed.
-    fn finish(self: Box<Self>, digest: Option<[u8; DIGEST_BYTES]>) -> io::Result<()>;
+    fn finish(self: Box<Self>, digest: [u8; DIGEST_BYTES]) -> io::Result<()>;
 }
 
 /// Makes raft's message say which state goes with it. It may be newer than the one raft knew.
@@ -83,6 +82,9 @@ pub fn announced(message: &Message, raft: &Handle) -> Result<SnapshotPlace, &'st
     let metadata = message.get_snapshot().get_metadata();
     let (index, term) = (metadata.index, metadata.term);
     let status = raft.status();
+    if !step::is_possible(metadata.get_conf_state(), status.id) {
+        return Err("the snapshot's configuration is not one that this member can be in");
+    }
     if index <= status.committed || message.term < status.term {
         return Err("the snapshot is older than what is here");
     }
@@ -147,11 +149,20 @@ impl Peers {
             return;
         }
         self.runtime.spawn(async move {
+            let series = metrics::snapshots_to(to);
+            let inflight = series.begin();
+            let began = clock::instant();
             let outcome = peers.transfer(message, &peer.urls).await;
+            drop(inflight);
             match outcome {
-                Ok(_) => peer.series.snapshots_sent.inc(),
+                Ok(bytes) => {
+                    series.successes.inc();
+                    series.seconds.observe(began.elapsed().as_secs_f64());
+                    peer.series.sent_bytes.inc_by(bytes);
+                }
                 Err(_) => {
-                    peer.series.snapshots_unsent.inc();
+                    series.failures.inc();
+                    peer.series.sent_failures.inc();
                     // Raft would try again with the next heartbeat.
                     tokio::time::sleep(limits::SNAPSHOT_RETRY_PAUSE).await;
                 }
@@ -177,8 +188,10 @@ impl Peers {
         let place = outgoing.place().clone();
         announce(&mut message, &place).map_err(Failure::Other)?;
         let mut head = BytesMut::new();
-        head.put_u64(message.encoded_len() as u64);
-        head.extend_from_slice(&message.encode_to_vec());
+        let encoded = message.encode_to_vec();
+        head.put_u64(encoded.len() as u64);
+        head.extend_from_slice(&encoded);
+        let digest = format!("{:x}", Sha256::digest(&encoded));
         let bytes = head.len() as u64 + outgoing.bytes() + DIGEST_BYTES as u64;
         let (pieces, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
         // There is room for the first one.
@@ -187,13 +200,19 @@ impl Peers {
         let body = SnapshotBody { pieces: receiver, left: bytes };
         tracing::info!(bytes, index = place.index, "sending database snapshot");
         let (answer, pumped) =
-            tokio::join!(self.post(&url, message.to, body), self.pump(outgoing, pieces));
+            tokio::join!(self.post(&url, message.to, &digest, body), self.pump(outgoing, pieces));
         let status = answer?;
         pumped?;
         if status == StatusCode::NO_CONTENT { Ok(bytes) } else { Err(Failure::Status(status)) }
     }
 
-    async fn post(&self, url: &Uri, to: u64, body: SnapshotBody) -> Result<StatusCode, Failure> {
+    async fn post(
+        &self,
+        url: &Uri,
+        to: u64,
+        digest: &str,
+        body: SnapshotBody,
+    ) -> Result<StatusCode, Failure> {
         let link = timeout(limits::PEER_DIAL_TIMEOUT, self.dial.dial(url)).await??;
         let (mut sender, connection) = http1::handshake(TokioIo::new(link)).await?;
         // It ends with the answer, or with an error that the answer reports as well.
@@ -203,7 +222,8 @@ impl Peers {
         let host = url.authority().map_or("", |authority| authority.as_str());
         let host = HeaderValue::from_str(host).map_err(http::Error::from)?;
         request.headers_mut().insert(http::header::HOST, host);
-        request.headers_mut().insert(DIGEST_FOLLOWS, HeaderValue::from_static("sha256"));
+        let digest = HeaderValue::from_str(digest).map_err(http::Error::from)?;
+        request.headers_mut().insert(DIGEST, digest);
         let answer = timeout(limits::SNAPSHOT_ANSWER_MAX, sender.send_request(request)).await??;
         Ok(answer.status())
     }
@@ -218,29 +238,21 @@ impl Peers {
         let raft = self.raft.get().cloned().ok_or(Failure::Other("there is no raft"))?;
         let runtime = self.runtime.clone();
         nice_thread("snapshot-send", move || {
-            let began = clock::instant();
-            let mut pacer = Pacer::new(Duration::ZERO, raft.latencies().counted());
+            let mut pace = Pace::new(raft);
             let mut hasher = Sha256::new();
             loop {
                 let piece = outgoing.next_piece()?;
                 let is_last = piece.is_none();
                 let piece = piece.unwrap_or_else(|| hasher.finalize_reset().to_vec().into());
                 hasher.update(&piece);
-                let mut bytes = piece.len() as u64;
+                let bytes = piece.len() as u64;
                 let sending = async { timeout(SNAPSHOT_STALL_MAX, pieces.send(piece)).await };
                 let sent = runtime.block_on(sending)?;
                 // The answer says why nobody takes them any more.
                 if sent.is_err() || is_last {
                     return Ok(());
                 }
-                loop {
-                    let counted = raft.latencies().counted();
-                    let rest = pacer.rest(began.elapsed(), std::mem::take(&mut bytes), &counted);
-                    if rest.is_zero() {
-                        break;
-                    }
-                    std::thread::sleep(rest);
-                }
+                pace.rest(bytes);
             }
         })
         .await
@@ -256,14 +268,21 @@ impl Peers {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let taken = self.receive_snapshot(headers, body).await;
+        let mut from = None;
+        let began = clock::instant();
+        let taken = self.receive_snapshot(headers, body, &mut from).await;
+        let series = metrics::snapshots_from(from);
         if let Err((_, why)) = &taken {
             let refused = self.snapshots_refused.fetch_add(1, Ordering::Relaxed) + 1;
             metrics::snapshots_refused().inc();
+            series.failures.inc();
             // A peer that tries again and again must not flood the log.
             if refused.is_power_of_two() {
                 tracing::warn!(refused, "refused a database snapshot: {why}");
             }
+        } else {
+            series.successes.inc();
+            series.seconds.observe(began.elapsed().as_secs_f64());
         }
         taken
     }
@@ -272,6 +291,7 @@ impl Peers {
         &self,
         headers: &HeaderMap,
         body: B,
+        sender: &mut Option<u64>,
     ) -> Result<(), (StatusCode, String)>
     where
         B: Body<Data = Bytes> + Send,
@@ -284,10 +304,13 @@ impl Peers {
         let Ok(_one_at_a_time) = self.receives_snapshot.try_lock() else {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "another snapshot is being received");
         };
-        let has_digest = headers.contains_key(DIGEST_FOLLOWS);
+        // Without it a flipped bit in a value would not be noticed.
+        let Some(digest) = headers.get(DIGEST) else {
+            return refuse(StatusCode::BAD_REQUEST, "the snapshot comes without its SHA-256");
+        };
         let mut body = Box::pin(body);
         let mut buffer = BytesMut::new();
-        let message = match read_head(&mut body, &mut buffer).await {
+        let message = match read_head(&mut body, &mut buffer, digest.as_bytes()).await {
             Ok(message) => message,
             Err(why) => return refuse(StatusCode::BAD_REQUEST, why),
         };
@@ -297,18 +320,23 @@ impl Peers {
         if message.to != self.config.id || self.peer(message.from).is_none() {
             return refuse(StatusCode::FORBIDDEN, "error sender not found");
         }
+        *sender = Some(message.from);
         let place = match announced(&message, raft) {
             Ok(place) => place,
             Err(why) => return refuse(StatusCode::CONFLICT, why),
         };
         let from = format_args!("{:x}", message.from).to_string();
         tracing::info!(from, index = place.index, "receiving database snapshot");
+        let _inflight = metrics::snapshots_from(*sender).begin();
+        let began = clock::instant();
         let (chunks, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
         let saving = tokio::spawn(nice_thread("snapshot-save", move || {
-            save(snapshots.receive(place)?, receiver, has_digest)
+            save(snapshots.receive(place)?, receiver)
         }));
         let arrived = forward(&mut body, buffer, chunks).await;
-        match saving.await {
+        let saved = saving.await;
+        metrics::snap_db_save_seconds().observe(began.elapsed().as_secs_f64());
+        match saved {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 let why = arrived.err().map_or_else(|| error.to_string(), str::to_owned);
@@ -382,6 +410,7 @@ where
 async fn read_head<B>(
     body: &mut Pin<Box<B>>,
     buffer: &mut BytesMut,
+    digest: &[u8],
 ) -> Result<Message, &'static str>
 where
     B: Body<Data = Bytes>,
@@ -398,7 +427,11 @@ where
     while buffer.len() < length {
         buffer.extend_from_slice(&frame(body).await?.ok_or(CUT)?);
     }
-    Message::decode(buffer.split_to(length)).map_err(|_| "failed to decode raft message")
+    let message = buffer.split_to(length);
+    if format!("{:x}", Sha256::digest(&message)).as_bytes() != digest {
+        return Err("the SHA-256 of the snapshot's message does not match");
+    }
+    Message::decode(message).map_err(|_| "failed to decode raft message")
 }
 
 async fn forward<B>(
@@ -421,15 +454,13 @@ where
 fn save(
     mut incoming: Box<dyn IncomingSnapshot>,
     mut chunks: mpsc::Receiver<Chunk>,
-    has_digest: bool,
 ) -> io::Result<()> {
-    let kept = if has_digest { DIGEST_BYTES } else { 0 };
     let mut held = BytesMut::new();
     loop {
         match chunks.blocking_recv() {
             None => return Err(io::ErrorKind::UnexpectedEof.into()),
             Some(Chunk::Bytes(mut bytes)) => {
-                let ready = (held.len() + bytes.len()).saturating_sub(kept);
+                let ready = (held.len() + bytes.len()).saturating_sub(DIGEST_BYTES);
                 let first = held.split_to(ready.min(held.len()));
                 incoming.write(&first)?;
                 incoming.write(&bytes.split_to(ready - first.len()))?;
@@ -437,10 +468,7 @@ fn save(
             }
             Some(Chunk::End) => {
                 let digest = held.first_chunk::<DIGEST_BYTES>().copied();
-                if has_digest && digest.is_none() {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                return incoming.finish(digest);
+                return incoming.finish(digest.ok_or(io::ErrorKind::UnexpectedEof)?);
             }
         }
     }

@@ -41,6 +41,9 @@ struct NoEvents;
 impl PeerEvents for NoEvents {
     fn unsent(&self, _: &Entry) {}
     fn removed(&self) {}
+    fn admits(&self, _: &Entry) -> bool {
+        true
+    }
 }
 
 struct Cluster {

@@ -1,0 +1,82 @@
+//! How long it takes to a peer and back, and whether it answers at all.
+
+use std::sync::Weak;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::time::{sleep, timeout};
+
+use super::{Peers, ask::AskError};
+use crate::clock;
+use crate::limits::{PEER_ANSWER_BYTES_MAX, PEER_PROBE_INTERVAL};
+
+type Connection = SendRequest<Empty<Bytes>>;
+
+/// Asks a peer now and then, over one connection for as long as that lasts.
+pub(super) async fn probe(peers: Weak<Peers>, to: u64, urls: Vec<String>) {
+    let mut connection = None;
+    let mut failures = 0_u64;
+    // Another URL is asked once one does not answer.
+    let mut places = urls.iter().cycle();
+    let Some(mut url) = places.next() else { return };
+    loop {
+        sleep(PEER_PROBE_INTERVAL).await;
+        let asked = timeout(PEER_PROBE_INTERVAL, ask(&peers, &mut connection, to, url)).await;
+        let error = match asked.unwrap_or_else(|late| Err(late.into())) {
+            Ok(true) => {
+                failures = 0;
+                continue;
+            }
+            Ok(false) => return,
+            Err(error) => error,
+        };
+        failures += 1;
+        // A peer that is down must not flood the log.
+        if failures.is_power_of_two() {
+            let peer = format_args!("{to:x}");
+            tracing::warn!("remote-peer-id" = %peer, url, failures, %error,
+                "prober detected unhealthy status");
+        }
+        url = places.next().unwrap_or(url);
+    }
+}
+
+/// Asks once; false if this member is stopping.
+async fn ask(
+    peers: &Weak<Peers>,
+    connection: &mut Option<Connection>,
+    to: u64,
+    url: &str,
+) -> Result<bool, AskError> {
+    let Some(dial) = peers.upgrade().map(|peers| peers.dial.clone()) else { return Ok(false) };
+    let uri: Uri = url.parse()?;
+    let mut sender = match connection.take().filter(|sender| !sender.is_closed()) {
+        Some(sender) => sender,
+        None => {
+            let link = dial.dial(&uri).await?;
+            let (sender, driver) = http1::handshake(TokioIo::new(link)).await?;
+            // It ends with the sender.
+            tokio::spawn(driver);
+            sender
+        }
+    };
+    let host = uri.authority().map_or("", |authority| authority.as_str());
+    let host = HeaderValue::from_str(host).map_err(http::Error::from)?;
+    let mut request = Request::get("/raft/probing").body(Empty::new())?;
+    request.headers_mut().insert(http::header::HOST, host);
+    let began = clock::instant();
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), PEER_ANSWER_BYTES_MAX).collect().await;
+    body.map_err(AskError::Body)?;
+    if status != StatusCode::OK {
+        return Err(AskError::Status(status));
+    }
+    *connection = Some(sender);
+    let Some(peer) = peers.upgrade().and_then(|peers| peers.peer(to)) else { return Ok(false) };
+    peer.series.round_trip.observe(began.elapsed().as_secs_f64());
+    Ok(true)
+}
