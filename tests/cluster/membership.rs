@@ -7,9 +7,9 @@ use rusd::pb::cluster_client::ClusterClient;
 use rusd::pb::lease_client::LeaseClient;
 use rusd::pb::maintenance_client::MaintenanceClient;
 use rusd::pb::{
-    AlarmRequest, AlarmType, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, Member, MemberAddRequest,
-    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
-    MoveLeaderRequest, StatusRequest,
+    AlarmRequest, AlarmType, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest,
+    Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
+    MemberUpdateRequest, MoveLeaderRequest, StatusRequest,
 };
 use tokio::time::sleep;
 use tonic::{Code, Status};
