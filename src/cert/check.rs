@@ -83,7 +83,7 @@ pub fn check(subject: &Subject) -> Vec<Finding> {
     }
     findings.extend(usages(subject, &parsed));
     findings.extend(host(subject, leaf));
-    findings.extend(key(subject, leaf, &parsed));
+    findings.extend(key(subject, &parsed));
     findings.extend(trust(subject, leaf, moment));
     findings
 }
@@ -121,17 +121,13 @@ fn host(subject: &Subject, leaf: &CertificateDer<'_>) -> Option<Finding> {
     Some(finding("wrong-host", format!("the certificate is for {valid}, not for {host}")))
 }
 
-fn key(
-    subject: &Subject,
-    leaf: &CertificateDer<'_>,
-    parsed: &X509Certificate<'_>,
-) -> Option<Finding> {
+fn key(subject: &Subject, parsed: &X509Certificate<'_>) -> Option<Finding> {
     let key = match aws_lc_rs::sign::any_supported_type(subject.key.as_ref()?) {
         Ok(key) => key,
         Err(error) => return Some(finding("bad-key", format!("the key cannot be used: {error}"))),
     };
     let public = key.public_key()?;
-    let is_own = public.as_ref() == parsed.public_key().raw && !leaf.is_empty();
+    let is_own = public.as_ref() == parsed.public_key().raw;
     (!is_own).then(|| finding("key-mismatch", "the key is not that of the certificate"))
 }
 

@@ -346,7 +346,8 @@ async fn run(
     if let Some(rpc) = &rpc {
         ports.spawn(Arc::clone(rpc).watch_leader());
     }
-    let addresses: Vec<String> = clients.iter().map(|port| port.address.clone()).collect();
+    let addresses: Vec<(String, bool)> =
+        clients.iter().map(|port| (port.address.clone(), port.is_secured())).collect();
     spawn(&mut ports, clients, &services);
     say_ready(&addresses);
     let ended = tokio::select! {
@@ -596,14 +597,20 @@ fn services(config: &Config, arguments: &[String], node: &Node, connections: usi
     }
 }
 
-fn say_ready(addresses: &[String]) {
-    for address in addresses {
+/// Says where clients are served, and whether over TLS.
+fn say_ready(addresses: &[(String, bool)]) {
+    for (address, is_secured) in addresses {
         tracing::info!("ready to serve client requests");
-        tracing::info!(
-            traffic = "grpc+http",
-            address = address.as_str(),
-            "serving client traffic insecurely; this is strongly discouraged!"
-        );
+        let (traffic, address) = ("grpc+http", address.as_str());
+        if *is_secured {
+            tracing::info!(traffic, address, "serving client traffic securely");
+        } else {
+            tracing::info!(
+                traffic,
+                address,
+                "serving client traffic insecurely; this is strongly discouraged!"
+            );
+        }
     }
     tracing::info!("notifying init daemon");
     match notify::ready() {

@@ -121,7 +121,7 @@ async fn a_discovery_service_may_want_certificates() {
         format!("--discovery-key={key}"),
     ]);
     let member = Server::start("https", &all).await;
-    assert!(member.log().contains("found all needed peers"), "{}", member.log());
+    assert!(member.log().contains("discovery joined cluster successfully"), "{}", member.log());
     let shop = Shop::new();
     let stranger = client(&shop, "client");
     assert!(member.meet(Port::Client, &stranger, "localhost").await.is_err());

@@ -1,7 +1,6 @@
 //! Certificates of every kind, made on the spot.
 
 use std::fs;
-use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -116,10 +115,6 @@ impl Shop {
         };
         let list = params.signed_by(issuer).unwrap();
         (list.der().to_vec(), list.pem().unwrap())
-    }
-
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
     }
 }
 
