@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "membership",
         "raft_internal",
         "rpc",
+        "space",
         "v3election",
         "v3lock",
     ]

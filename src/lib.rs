@@ -14,7 +14,7 @@
 //! | 1 | `store`, `bbolt`, `dns` | LMDB, etcd's snapshot file, SRV records |
 //! | 0 | `pb`, `types`, `limits`, `clock`, `metrics`, `tls`, `planted` | messages, values, bounds, time and chance, gauges, secured streams, bugs for tests |
 //!
-//! Beside them `client` uses layer 0 only and serves `server`, and `cli` stands above all.
+//! Beside them `client` and `cert` use layer 0 only and serve `server`, and `cli` stands above all.
 
 #![warn(unreachable_pub)]
 #![deny(
@@ -31,6 +31,7 @@ extern crate self as rusd;
 pub mod apply;
 pub mod auth;
 pub mod bbolt;
+pub mod cert;
 pub mod cli;
 pub mod client;
 pub mod clock;

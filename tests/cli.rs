@@ -30,9 +30,6 @@ mod ports;
 
 /// Cases of what later work delivers, by the beginning of their id.
 const LATER: &[&str] = &[
-    // snapshots, defragmentation and the offline tools
-    "defrag",
-    "utl-defrag",
     // the checks
     "check-",
 ];

@@ -6,6 +6,8 @@
 
 use clap::{Arg, ArgAction, Command};
 
+use crate::cert::KeyType;
+
 /// The program whose name the process bears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -42,10 +44,11 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
             "migrate",
             "move-leader",
             "snapshot",
+            "space",
         ],
     ),
     ("Concurrency commands", &["elect", "lock"]),
-    ("Authentication commands", &["auth", "role", "user"]),
+    ("Authentication commands", &["auth", "cert", "role", "user"]),
     (
         "Utility commands",
         &["bench", "check", "completion", "help", "make-mirror", "man", "options", "version"],
@@ -64,6 +67,10 @@ pub(super) fn root(program: Program) -> Command {
             maker
                 .etcdctl()
                 .mut_subcommand("snapshot", |snapshot| snapshot.subcommands(on_files))
+                .mut_subcommand("defrag", |defrag| {
+                    let help = "defragment this directory, of a stopped member, instead";
+                    defrag.arg(string("data-dir", "", help))
+                })
                 .subcommands([hashkv, migrate])
                 .subcommands(maker.moving())
                 .subcommands(maker.rusd())
@@ -877,12 +884,74 @@ impl Maker {
     }
 
     /// What only rusd has.
-    fn rusd(&self) -> [Command; 3] {
+    fn rusd(&self) -> [Command; 5] {
         [
+            self.command("space", "space", "Shows what the bytes of a member's store are").args([
+                flag("cluster", "use all endpoints from the cluster member list").global(true),
+                int("prefixes", "10", "how many of the largest prefixes are shown"),
+                int("depth", "2", "slashes that a prefix goes on to"),
+            ]),
             self.command("serve", "serve [etcd's flags]", "Runs the server; takes etcd's flags"),
             self.bench(),
+            self.cert(),
             self.command("man", "man", "Prints the manual page"),
         ]
+    }
+
+    fn cert(&self) -> Command {
+        self.group(
+            "cert",
+            "cert <subcommand>",
+            "Makes, shows and checks certificates",
+            vec![
+                self.command(
+                    "gen",
+                    "gen [options]",
+                    "Makes an authority, and server, peer and client certificates",
+                )
+                .args([
+                    string("dir", "certs", "directory for the files"),
+                    value(
+                        "hosts",
+                        "strings",
+                        "localhost,127.0.0.1,::1",
+                        "names and addresses of all members",
+                    ),
+                    value(
+                        "clients",
+                        "strings",
+                        "client",
+                        "common names of clients: with auth, users",
+                    ),
+                    value("only", "strings", "server,peer,client", "which certificates to make"),
+                    string("ca-cert", "", "certificate of an authority that exists"),
+                    string("ca-key", "", "its key"),
+                    uint("days", "365", "how long certificates are valid"),
+                    uint("ca-days", "3650", "how long a new authority is valid"),
+                    among(string("key-type", "ecdsa-p256", CERT_KEYS), KeyType::NAMES),
+                    flag("force", "replace files that exist"),
+                ]),
+                self.command(
+                    "show",
+                    "show <file or host:port>...",
+                    "Says what is in a file, or what a server shows",
+                ),
+                self.command(
+                    "check",
+                    "check [host:port] [options]",
+                    "Says why a handshake would fail: of files, or with a server",
+                )
+                .long_about(CERT_CHECK_LONG)
+                .args([
+                    string("host", "", "whom the certificate must be for"),
+                    string("crl", "", "revocation list, in PEM or DER"),
+                    among(
+                        string("for", "server", "what the certificate is for"),
+                        &["client", "peer", "server"],
+                    ),
+                ]),
+            ],
+        )
     }
 
     fn bench(&self) -> Command {
@@ -910,6 +979,21 @@ impl Maker {
         ])
     }
 }
+
+const CERT_KEYS: &str = "kind of the keys (ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096)";
+
+const CERT_CHECK_LONG: &str = "\
+Says why a handshake would fail, each reason on a line of its own, and ends with 1; or that it would
+not, and ends with 0.
+
+With files, of --cert and --key as --cacert's clients or servers see them:
+
+$ cert check --cert server.crt --key server.key --cacert ca.crt --for server --host m1.example.org
+
+With a server, as a client that has --cert, --key and --cacert:
+
+$ cert check m1.example.org:2379 --cert client.crt --key client.key --cacert ca.crt
+";
 
 const PUT_LONG: &str = "
 Puts the given key into the store.

@@ -33,6 +33,10 @@ pub mod rpc {
         };
     }
 
+    /// Not etcd's: where the bytes of an rusd member are.
+    pub const SPACE: Method<rusdpb::SpaceRequest, rusdpb::SpaceResponse> =
+        Method::repeatable("/rusdpb.Space/Report");
+
     methods! {
         RANGE = repeatable "KV/Range" (RangeRequest) -> RangeResponse;
         RANGE_STREAM = once "KV/RangeStream" (RangeRequest) -> RangeStreamResponse;

@@ -31,7 +31,7 @@ mod watch;
 pub use concurrency::{Election, Mutex, Session};
 pub use config::{Config, Credentials, TlsOptions};
 pub use connection::{Client, Deadline};
-pub use endpoint::Target;
+pub use endpoint::{Address, Target};
 pub use error::{Error, code_name};
 pub use keep_alive::KeepAlive;
 pub use log::{LogSink, timestamp};

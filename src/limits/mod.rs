@@ -342,3 +342,44 @@ pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes under way at once on one kind of port: each costs some 30 KiB and a millisecond of
 /// arithmetic, and slow ones end by their timeout. The others wait for their turn, within theirs.
 pub const TLS_HANDSHAKES_MAX: usize = 1024;
+
+/// Bytes copied into one commit by a defragmentation; one larger record is admitted. Its syncs hold
+/// up those of the log for a few milliseconds.
+pub const DEFRAG_PIECE_BYTES: usize = 1 << 20;
+/// Keys of small buckets that may change before a defragmentation copies them again.
+pub const DEFRAG_CHANGES_MAX: usize = 10_000;
+/// Pieces with which a defragmentation goes after rows that came while it copied. If writers outrun
+/// it by then, the store's commits wait for the rest.
+pub const DEFRAG_CATCH_UP_PIECES_MAX: u32 = 256;
+/// Free disk space that a defragmentation leaves to the log and the store.
+pub const DEFRAG_FREE_BYTES_MIN: u64 = 32 << 20;
+/// How long readers of the old file are waited for. Then it is removed under them, and its space
+/// comes free when they end.
+pub const DEFRAG_READERS_WAIT: Duration = Duration::from_secs(5);
+/// Bytes of the old file given back at once.
+pub const DEFRAG_TRUNCATE_BYTES: u64 = 64 << 20;
+/// Requests to defragment that may wait for the one under way; above it the caller gets "too many
+/// requests".
+pub const DEFRAGS_WAITING_MAX: usize = 16;
+/// How often the space policy `auto` looks whether there is something to do.
+pub const SPACE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Newest revisions that it never compacts away, as many as a Kubernetes cluster makes in a minute or
+/// two: who reads or watches in pages has not gone on to newer ones yet.
+pub const SPACE_REVISIONS_KEPT: i64 = 1000;
+/// A recovery ends with one part in so many of the quota free, and with it the alarm.
+pub const SPACE_ROOM_PARTS: u64 = 8;
+/// How long it rests when nothing helps: what is left is live data.
+pub const SPACE_HELPLESS_REST: Duration = Duration::from_secs(60);
+/// How often it looks whether a compaction has been swept up.
+pub const SPACE_SWEEP_LOOK: Duration = Duration::from_millis(20);
+/// Free bytes within the file, beside a half of it, that are given back without being asked.
+pub const SPACE_FREE_BYTES_MIN: u64 = 64 << 20;
+/// Time between two such times at least, since each copies what is in use.
+pub const SPACE_RECLAIM_INTERVAL: Duration = Duration::from_secs(600);
+/// Looks at the store's size that are remembered, and the time between two: the last hour.
+pub const SPACE_SAMPLES_MAX: usize = 60;
+pub const SPACE_SAMPLE_INTERVAL: Duration = Duration::from_secs(60);
+/// Prefixes that a report of the store's space counts apart: some megabytes while it is made.
+pub const SPACE_PREFIXES_MAX: usize = 10_000;
+/// Longest such prefix.
+pub const SPACE_PREFIX_BYTES_MAX: usize = 256;

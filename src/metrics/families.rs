@@ -137,6 +137,16 @@ families! {
         "Time that a defragmentation took.", 0.1, 13;
     backend_snapshot_seconds: seconds "etcd_disk_backend_snapshot_duration_seconds"
         "Time that a snapshot of the store took.", 0.01, 17;
+    defrag_pause_seconds: seconds "rusd_disk_backend_defrag_pause_duration_seconds"
+        "Time that commits of the store waited for the end of a defragmentation.", 0.001, 14;
+    space_compactions: counter "rusd_space_policy_compactions_total"
+        "Compactions that the space policy made for want of space.";
+    space_reclaims: counter "rusd_space_policy_reclaims_total"
+        "Defragmentations that the space policy made.";
+    space_reclaimed_bytes: counter "rusd_space_policy_reclaimed_bytes_total"
+        "Bytes that they gave back.";
+    space_recoveries: counter "rusd_space_policy_recoveries_total"
+        "NOSPACE alarms that the space policy cleared.";
     defrag_inflight: gauge "etcd_disk_defrag_inflight" "1 while the store is defragmented.";
 
     snap_fsync_seconds: seconds "etcd_snap_fsync_duration_seconds"

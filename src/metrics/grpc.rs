@@ -48,7 +48,7 @@ const CODES: [&str; 17] = [
 ];
 
 /// Every method of the wire: service, method, kind.
-pub const METHODS: [(&str, &str, Kind); 52] = [
+pub const METHODS: [(&str, &str, Kind); 53] = [
     ("etcdserverpb.KV", "Range", Kind::Unary),
     ("etcdserverpb.KV", "RangeStream", Kind::ServerStream),
     ("etcdserverpb.KV", "Put", Kind::Unary),
@@ -98,6 +98,7 @@ pub const METHODS: [(&str, &str, Kind); 52] = [
     ("v3electionpb.Election", "Leader", Kind::Unary),
     ("v3electionpb.Election", "Observe", Kind::ServerStream),
     ("v3electionpb.Election", "Resign", Kind::Unary),
+    ("rusdpb.Space", "Report", Kind::Unary),
     ("grpc.health.v1.Health", "Check", Kind::Unary),
     ("grpc.health.v1.Health", "List", Kind::Unary),
     ("grpc.health.v1.Health", "Watch", Kind::ServerStream),

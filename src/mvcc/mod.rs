@@ -187,6 +187,12 @@ impl Mvcc {
         Write::new(self)
     }
 
+    /// Whether a row is the newest of its key.
+    pub fn is_newest(&self, key: &[u8], rev: Revision) -> bool {
+        let found = self.index.read().get(key, i64::MAX);
+        found.is_some_and(|found| found.modified == rev)
+    }
+
     /// Keys, deleted ones that are not yet compacted included.
     pub fn keys(&self) -> usize {
         self.index.read().len()

@@ -43,6 +43,10 @@ impl Duties {
         spawn(node, |node| async move { node.compare_histories().await });
         spawn(node, |node| async move { node.compare_compactions().await });
         spawn(node, |node| async move { node.watch_space(&no_space).await });
+        spawn(node, |node| async move { node.observe_growth().await });
+        if node.0.config.keeps_space {
+            spawn(node, |node| async move { node.keep_space().await });
+        }
     }
 }
 

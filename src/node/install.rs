@@ -28,7 +28,7 @@ use crate::metrics;
 use crate::mvcc;
 use crate::raft::peer::{IncomingSnapshot, OutgoingSnapshot, Snapshots};
 use crate::raft::{self, ConfState, SnapshotPlace};
-use crate::store::{self, Bucket, Building, Options, Store, schema};
+use crate::store::{self, Bucket, Options, Store, schema};
 
 /// Where the file is kept until the generation is built.
 const INCOMING: &str = "incoming.snap.db";
@@ -116,7 +116,8 @@ impl Snapshots for Door {
         let file = options.open(&path)?;
         let (installs, options) = (Arc::clone(&self.installs), self.options.clone());
         let hasher = Sha256::new();
-        Ok(Box::new(Receiving { file, path, db, place, hasher, installs, options }))
+        let store = Weak::clone(&self.store);
+        Ok(Box::new(Receiving { file, path, store, place, hasher, installs, options }))
     }
 }
 
@@ -142,7 +143,7 @@ impl OutgoingSnapshot for Sending {
 struct Receiving {
     file: File,
     path: PathBuf,
-    db: PathBuf,
+    store: Weak<Store>,
     place: SnapshotPlace,
     hasher: Sha256,
     installs: Arc<Installs>,
@@ -173,7 +174,8 @@ impl IncomingSnapshot for Receiving {
 
 impl Receiving {
     fn prepare(&self) -> Result<(), InstallError> {
-        let building = Building::begin(&self.db)?;
+        let stopping = || io::Error::other("the member is stopping");
+        let building = self.store.upgrade().ok_or_else(stopping)?.begin_building()?;
         let (building, index) = fill_and_index(&self.file, building)?;
         let began = clock::instant();
         let (store, opened) = building.finish(self.options.clone())?;

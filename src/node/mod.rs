@@ -24,6 +24,7 @@ mod auto_compact;
 mod boot;
 mod checkpointer;
 mod corruption;
+mod defrag;
 mod duties;
 mod error;
 mod fill;
@@ -31,12 +32,15 @@ mod ids;
 mod install;
 mod leases;
 mod membership;
+mod nice;
 mod passwords;
 mod seed;
 mod snapshot;
+mod space;
 mod status;
 mod steps;
 mod sweeper;
+mod usage;
 mod versions;
 mod waits;
 mod watching;
@@ -85,12 +89,14 @@ pub use seed::{Adopted, Seed, adopt, hash_kv, settle};
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
+pub use usage::{Tally, Usage};
 pub use versions::Downgrade;
 pub use watching::{WatchError, WatchStream};
 
 use ids::RequestIds;
 use membership::Circle;
 use passwords::Passwords;
+use space::Upkeep;
 use sweeper::Sweeper;
 use waits::{AppliedWaits, Waits};
 
@@ -130,6 +136,10 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// 0 is the default, less is no quota.
     pub quota_backend_bytes: i64,
+    /// Compacts, reclaims and takes NOSPACE back without being asked.
+    pub keeps_space: bool,
+    /// Free bytes within the store for which a start defragments it; 0 for none.
+    pub defrag_at_start_bytes: u64,
     pub commit_interval: Duration,
     pub retention: Option<Retention>,
     pub compaction_sleep_interval: Duration,
@@ -162,6 +172,8 @@ impl Config {
             compact_hash_check_interval: None,
             max_request_bytes: limits::REQUEST_BYTES_MAX,
             quota_backend_bytes: 0,
+            keeps_space: false,
+            defrag_at_start_bytes: 0,
             commit_interval: limits::COMMIT_INTERVAL,
             retention: None,
             compaction_sleep_interval: limits::COMPACTION_PAUSE,
@@ -213,6 +225,7 @@ struct Inner {
     waits: Arc<Waits>,
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
+    upkeep: Upkeep,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// It has no threads: somebody else lets it take its steps.
     is_stepped: bool,

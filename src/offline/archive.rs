@@ -9,7 +9,7 @@ use crate::bbolt;
 use crate::clock::SystemClock;
 use crate::mvcc::KeyValueHash;
 use crate::node::{self, InstallError, Snapshot, Source};
-use crate::store::{self, Bucket, DirLock, Frozen, Options, Store, schema};
+use crate::store::{self, Bucket, Defragmented, DirLock, Frozen, Options, Store, schema};
 
 /// Where etcd keeps its file within a data directory. Scripts name it, so for rusd's directories it
 /// stands for the store that is there instead.
@@ -115,6 +115,19 @@ pub fn storage_version(data_dir: &Path) -> Result<Option<String>, Error> {
         .get(Bucket::Meta, schema::STORAGE_VERSION)?
         .map(|version| String::from_utf8_lossy(&version).into_owned());
     Ok(version)
+}
+
+/// Gives back the space that is free within a stopped member's store. Its log is left as it is.
+pub fn defragment(data_dir: &Path) -> Result<Defragmented, Error> {
+    let path = data_dir.join(ETCD_FILE);
+    if member_of(&path).is_none() && !path.exists() {
+        return Err(Error::Missing { path });
+    }
+    let _lock = store::lock(data_dir)?;
+    let mut options = Options::new(Arc::new(SystemClock::new()));
+    (options.committer, options.reserve_bytes) = (false, 0);
+    let (store, _) = Store::open(&data_dir.join(DB), options)?;
+    Ok(store.defragment(&mut |_| {})?)
 }
 
 /// Sets a stopped member's storage version, or with none removes it.

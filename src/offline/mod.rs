@@ -27,7 +27,7 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use archive::{Archive, migrate, storage_version};
+pub use archive::{Archive, defragment, migrate, storage_version};
 pub use import::{Import, Imported, export};
 pub use place::Place;
 pub use restore::Restore;

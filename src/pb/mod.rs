@@ -29,6 +29,9 @@ pub mod v3lockpb {
 pub mod v3electionpb {
     tonic::include_proto!("v3electionpb");
 }
+pub mod rusdpb {
+    tonic::include_proto!("rusdpb");
+}
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }

@@ -15,9 +15,10 @@ use crate::node::{self, Downgrade, Op, Piece, Pieces, Reply};
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::downgrade_request::DowngradeAction;
 use crate::pb::{
-    AlarmRequest, AlarmResponse, DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest,
-    HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse,
-    ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+    AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeInfo,
+    DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
+    MoveLeaderRequest, MoveLeaderResponse, ResponseHeader, SnapshotRequest, SnapshotResponse,
+    StatusRequest, StatusResponse,
 };
 
 impl Server {
@@ -84,6 +85,26 @@ impl Server {
         };
         let version = self.node.downgrade(&who, asked).await.map_err(status)?;
         Ok(DowngradeResponse { header: Some(self.node.header()), version: version.short() })
+    }
+
+    /// Everything else goes on meanwhile.
+    pub(super) async fn defragment(
+        self: Arc<Self>,
+        who: Credentials,
+        _: DefragmentRequest,
+    ) -> Result<DefragmentResponse, Status> {
+        tracing::info!("starting defragment");
+        match self.node.defragment(&who).await {
+            Ok(()) => {
+                tracing::info!("finished defragment");
+                // etcd sends no header with it.
+                Ok(DefragmentResponse::default())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to defragment");
+                Err(status(error))
+            }
+        }
     }
 
     pub(super) async fn hash(

@@ -71,6 +71,9 @@ pub(super) struct Config {
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
     pub quota_bytes: i64,
+    /// Whether a full store is compacted and the alarm taken back without being asked.
+    pub keeps_space: bool,
+    pub defrag_at_start_bytes: u64,
     pub snapshot_count: u64,
     pub catch_up_entries: u64,
     pub downgrade_check: Duration,
@@ -312,6 +315,8 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         keepalive_interval: values.duration("grpc-keepalive-interval"),
         keepalive_timeout: values.duration("grpc-keepalive-timeout"),
         quota_bytes: values.int("quota-backend-bytes"),
+        keeps_space: given.text("space-policy") == "auto",
+        defrag_at_start_bytes: values.uint("bootstrap-defrag-threshold-megabytes") << 20,
         snapshot_count: match values.uint("snapshot-count") {
             0 => 10_000,
             count => count,
@@ -520,6 +525,10 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
         "" => return invalid("undefined auto-compaction-mode"),
         mode => return invalid(format!("unknown auto-compaction-mode {}", go::quote(mode))),
     }
+    if !["alarm", "auto"].contains(&given.text("space-policy")) {
+        let policy = go::quote(given.text("space-policy"));
+        return invalid(format!("unknown space-policy {policy}; it is alarm or auto"));
+    }
     check_time(given, "compact-hash-check-time")?;
     let (clients, peers) = (&config.listen_client_urls, &config.listen_peer_urls);
     config.tls.check(clients, peers, &config.listen_metrics_urls).map_err(Stop::Invalid)
@@ -565,6 +574,9 @@ fn tls_settings(given: &Given) -> super::tls::Settings {
             ..ClientFiles::default()
         },
         skip_peer_names: values.bool("peer-skip-client-san-verification"),
+        makes_client: values.bool("auto-tls"),
+        makes_peer: values.bool("peer-auto-tls"),
+        validity_years: values.uint("self-signed-cert-validity"),
     }
 }
 
@@ -707,7 +719,7 @@ mod tests {
                 "--auto-compaction-retention 0.5",
                 "error parsing CompactionRetention: time: missing unit in duration \"0.5\"",
             ),
-            ("--auto-tls", "flag --auto-tls is not supported by rusd yet"),
+            ("--unsafe-no-fsync", "flag --unsafe-no-fsync is not supported by rusd yet"),
             (
                 "--listen-peer-urls https://127.0.0.1:1",
                 "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",

@@ -95,6 +95,13 @@ impl Drop for Listener {
     }
 }
 
+impl Listener {
+    /// Whether clients have to speak TLS.
+    pub(super) fn is_secured(&self) -> bool {
+        self.tls.is_some()
+    }
+}
+
 /// Binds every URL once; those with TLS get the acceptor.
 pub(super) fn bind(urls: &[Url], tls: Option<&Arc<Acceptor>>) -> Result<Vec<Listener>, String> {
     let mut listeners: Vec<Listener> = Vec::new();

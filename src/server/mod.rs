@@ -178,10 +178,14 @@ fn fatal(message: &str, error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn start(config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
+fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
     tracing::info!(args = ?arguments, "Running: ");
     for notice in notices {
         say(notice);
+    }
+    let (clients, peers) = (&config.listen_client_urls, &config.listen_peer_urls);
+    if let Err(error) = config.tls.make(&config.data_dir, clients, peers) {
+        return fatal("discovery failed", &error);
     }
     // The member's own tasks and its peers have one thread for themselves: clients' load does not
     // delay them, and what comes from a peer wakes one thread and not several that share the work.
@@ -342,7 +346,8 @@ async fn run(
     if let Some(rpc) = &rpc {
         ports.spawn(Arc::clone(rpc).watch_leader());
     }
-    let addresses: Vec<String> = clients.iter().map(|port| port.address.clone()).collect();
+    let addresses: Vec<(String, bool)> =
+        clients.iter().map(|port| (port.address.clone(), port.is_secured())).collect();
     spawn(&mut ports, clients, &services);
     say_ready(&addresses);
     let ended = tokio::select! {
@@ -494,6 +499,8 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
         compact_hash_check_interval: config.compact_hash_check,
         max_request_bytes: config.max_request_bytes,
         quota_backend_bytes: config.quota_bytes,
+        keeps_space: config.keeps_space,
+        defrag_at_start_bytes: config.defrag_at_start_bytes,
         commit_interval: config.batch_interval.unwrap_or(limits::COMMIT_INTERVAL),
         retention: match config.compaction {
             Compaction::Off => None,
@@ -590,14 +597,20 @@ fn services(config: &Config, arguments: &[String], node: &Node, connections: usi
     }
 }
 
-fn say_ready(addresses: &[String]) {
-    for address in addresses {
+/// Says where clients are served, and whether over TLS.
+fn say_ready(addresses: &[(String, bool)]) {
+    for (address, is_secured) in addresses {
         tracing::info!("ready to serve client requests");
-        tracing::info!(
-            traffic = "grpc+http",
-            address = address.as_str(),
-            "serving client traffic insecurely; this is strongly discouraged!"
-        );
+        let (traffic, address) = ("grpc+http", address.as_str());
+        if *is_secured {
+            tracing::info!(traffic, address, "serving client traffic securely");
+        } else {
+            tracing::info!(
+                traffic,
+                address,
+                "serving client traffic insecurely; this is strongly discouraged!"
+            );
+        }
     }
     tracing::info!("notifying init daemon");
     match notify::ready() {

@@ -24,7 +24,7 @@ use crate::pb::v3electionpb::{
 use crate::pb::v3lockpb::lock_client::LockClient;
 use crate::pb::v3lockpb::{LockRequest, UnlockRequest};
 use crate::pb::{
-    AlarmRequest, CompactionRequest, DefragmentRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
+    AlarmRequest, CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
     LeaseTimeToLiveRequest, MemberListRequest, PutRequest, RangeRequest, StatusRequest,
 };
 
@@ -137,14 +137,6 @@ async fn refusals_have_etcds_codes_and_texts() {
             kv.compact(CompactionRequest { revision: 9, physical: false }).await.unwrap_err(),
             11,
             "etcdserver: mvcc: required revision is a future revision",
-        ),
-        (
-            MaintenanceClient::new(member.channel.clone())
-                .defragment(DefragmentRequest {})
-                .await
-                .unwrap_err(),
-            12,
-            "rusd does not support etcdserverpb.Maintenance.Defragment yet",
         ),
         (
             MaintenanceClient::new(member.channel.clone())

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::Uri;
 
 use super::go;
 use super::url::Url;
+use crate::cert;
+use crate::clock::SystemClock;
 use crate::raft::peer::{Dial, Dialing, Link, TcpDial};
 use crate::tls::{self, Acceptor, ClientFiles, Connector, ServerFiles};
 
@@ -19,6 +22,10 @@ pub(super) struct Settings {
     pub dial: ClientFiles,
     /// Take peers whose certificates are not for the addresses that they come from.
     pub skip_peer_names: bool,
+    /// Make certificates for ports for which none were given.
+    pub makes_client: bool,
+    pub makes_peer: bool,
+    pub validity_years: u64,
 }
 
 impl Settings {
@@ -34,24 +41,36 @@ impl Settings {
         if versions.min == "TLS1.3" && !versions.suites.is_empty() {
             return Err("cipher suites cannot be configured when only TLS1.3 is enabled".into());
         }
-        if let Some(url) = clients.iter().find(|url| url.is_tls() && self.client.is_empty()) {
+        let (has_client, has_peer) = (
+            self.makes_client || !self.client.is_empty(),
+            self.makes_peer || !self.peer.is_empty(),
+        );
+        if let Some(url) = clients.iter().find(|url| url.is_tls() && !has_client) {
             return Err(format!(
                 "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with \
                  HTTPS scheme"
             ));
         }
-        if metrics.iter().any(|url| url.is_tls() && self.client.is_empty()) {
+        if metrics.iter().any(|url| url.is_tls() && !has_client) {
             return Err(
                 "client TLS key/cert (--cert-file, --key-file) must be provided for metrics \
                         secure url"
                     .into(),
             );
         }
-        if let Some(url) = peers.iter().find(|url| url.is_tls() && self.peer.is_empty()) {
+        if let Some(url) = peers.iter().find(|url| url.is_tls() && !has_peer) {
             let (host, port) = url.host_port();
             return Err(format!(
                 "cannot listen on TLS for {host}:{port}: KeyFile and CertFile are not presented"
             ));
+        }
+        let demands = self.peer.demands_certificates || !self.peer.ca.is_empty();
+        if self.makes_peer && self.peer.is_empty() && demands {
+            return Err(
+                "--peer-auto-tls makes certificates that no authority has signed, so that peers \
+                 cannot meet --peer-client-cert-auth or --peer-trusted-ca-file"
+                    .into(),
+            );
         }
         let ServerFiles { allowed_names, allowed_hosts, .. } = &self.peer;
         if !allowed_names.is_empty() && !allowed_hosts.is_empty() {
@@ -62,6 +81,45 @@ impl Settings {
             ));
         }
         Ok(())
+    }
+
+    /// Makes the certificates that `--auto-tls` and `--peer-auto-tls` ask for, or takes those of an
+    /// earlier start. Members with made certificates believe each other without looking.
+    pub(super) fn make(
+        &mut self,
+        data_dir: &Path,
+        clients: &[Url],
+        peers: &[Url],
+    ) -> Result<(), String> {
+        if self.makes_peer && self.peer.is_empty() {
+            (self.peer.cert, self.peer.key) = self.made(data_dir, "peer", peers)?;
+            self.dial.skip_verify = true;
+            if self.dial.cert.is_empty() {
+                (self.dial.cert, self.dial.key) = (self.peer.cert.clone(), self.peer.key.clone());
+            }
+        } else if self.makes_peer {
+            tracing::warn!("ignoring peer auto TLS since certs given");
+        }
+        if self.makes_client && self.client.is_empty() {
+            (self.client.cert, self.client.key) = self.made(data_dir, "client", clients)?;
+        } else if self.makes_client {
+            tracing::warn!("ignoring client auto TLS since certs given");
+        }
+        Ok(())
+    }
+
+    fn made(&self, data_dir: &Path, kind: &str, urls: &[Url]) -> Result<(String, String), String> {
+        let dir = data_dir.join("fixtures").join(kind);
+        let hosts = urls.iter().filter(|url| !url.is_unix());
+        let hosts: Vec<String> = hosts.map(|url| url.host_port().0.to_owned()).collect();
+        let made = cert::self_signed(&dir, &hosts, self.validity_years, &SystemClock::new());
+        let (certificate, key) = made.map_err(|error| {
+            let error = error.to_string();
+            tracing::warn!(error, "cannot generate cert");
+            error
+        })?;
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        Ok((text(certificate), text(key)))
     }
 }
 

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use super::{Error, Opened, Store, dir};
-use crate::limits::CHECKPOINT_SYNC_BYTES;
+use crate::limits::{CHECKPOINT_SYNC_BYTES, DEFRAG_PIECE_BYTES};
 use crate::types::Revision;
 
 const MAGIC: &[u8; 8] = b"RUSDIDX1";
@@ -132,6 +132,39 @@ impl Store {
             false => Err(Unusable::OtherState(reader.binding)),
         }
     }
+}
+
+/// Copies a generation's checkpoint to another one that holds the same, which it then serves.
+/// `rest` hears of the bytes as they are written. Without a checkpoint nothing is done.
+pub(super) fn carry_over(
+    from: &Path,
+    to: &Path,
+    generation: u64,
+    rest: &mut dyn FnMut(u64),
+) -> Result<(), Error> {
+    let Ok(CheckpointReader { binding, mut file, .. }) = open(&from.join(FILE)) else {
+        return Ok(());
+    };
+    let (path, temporary) = (to.join(FILE), to.join(FILE).with_extension("tmp"));
+    let mut copy = || -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut out = options.open(&temporary)?;
+        out.write_all(&CheckpointBinding { generation, ..binding }.head())?;
+        let mut piece = vec![0; DEFRAG_PIECE_BYTES];
+        loop {
+            let read = file.read(&mut piece)?;
+            if read == 0 {
+                break;
+            }
+            out.write_all(&piece[..read])?;
+            out.sync_data()?;
+            rest(read as u64);
+        }
+        out.sync_all()?;
+        fs::rename(&temporary, &path)
+    };
+    copy().map_err(Error::io(&path))
 }
 
 /// A checkpoint being written beside the one in force.

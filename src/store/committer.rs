@@ -4,7 +4,7 @@
 //! the whole batch into one transaction, so no entry is ever split over two. A batch leaves memory
 //! only when its commit is durable: a full disk aborts the transaction and the batch stays.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::oneshot;
 
+use super::defrag::Defrag;
 use super::env::{Env, Writer};
 use super::schema::{self, Bucket};
 use super::space::{self, Reserve};
@@ -32,6 +33,9 @@ const NO_SPACE_RETRY: Duration = Duration::from_secs(1);
 const TAIL_SLICE_ROWS: usize = 256;
 
 type Small = BTreeMap<(Bucket, Vec<u8>), Option<Vec<u8>>>;
+
+/// Keys of small buckets.
+pub(super) type Changed = BTreeSet<(Bucket, Vec<u8>)>;
 
 /// Changes that belong together: of the entry that apply works on, or of all sealed entries.
 #[derive(Default)]
@@ -133,9 +137,11 @@ pub(super) struct Hooks {
     pub commit: Hook<Position>,
     pub no_space: Hook<bool>,
     pub fatal: Hook<String>,
+    /// Sizes changed otherwise than by a commit.
+    pub resized: Hook<()>,
 }
 
-fn call<T: Clone>(hook: &Hook<T>, value: &T) {
+pub(super) fn call<T: Clone>(hook: &Hook<T>, value: &T) {
     for hook in hook.lock().iter() {
         hook(value.clone());
     }
@@ -158,6 +164,11 @@ pub(super) struct Shared {
     pub rows_pushed: AtomicU64,
     /// What found no space, where no thread holds it.
     pub held: Mutex<Option<Taken>>,
+    /// Held by each commit; who holds it has the file as the last one left it.
+    pub committing: Mutex<()>,
+    /// While somebody copies the store: keys of small buckets that were committed meanwhile.
+    pub changed: Mutex<Option<Changed>>,
+    pub defrag: Defrag,
 }
 
 /// The committer's thread.
@@ -332,6 +343,7 @@ impl Shared {
     /// One transaction: the batch, its log position, and the next part of a compaction.
     fn commit(&self, taken: &Taken) -> Result<Option<JobStep>, Error> {
         let started = self.options.clock.now();
+        let _committing = self.committing.lock();
         let env = self.env();
         if let Some(disk) = &self.options.disk {
             disk().map_err(Error::io(env.file()))?;
@@ -352,6 +364,9 @@ impl Shared {
             write_step(&mut writer, step)?;
         }
         writer.commit()?;
+        if let Some(changed) = &mut *self.changed.lock() {
+            changed.extend(taken.batch.small.keys().cloned());
+        }
         let took = self.options.clock.now().saturating_sub(started);
         metrics::backend_commit_seconds().observe(took.as_secs_f64());
         Ok(step)

@@ -5,6 +5,8 @@
 
 #![expect(unsafe_code, reason = "opening an LMDB environment maps a file into memory")]
 
+pub(super) mod copy;
+
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 

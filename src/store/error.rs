@@ -19,6 +19,13 @@ pub enum Error {
     Lmdb { file: PathBuf, what: String },
     #[error("{file}: no space left on the device")]
     NoSpace { file: PathBuf },
+    #[error(
+        "{dir}: defragmentation needs {needed} bytes of free disk space beside the store, and \
+         {free} are left"
+    )]
+    NoRoom { dir: PathBuf, needed: u64, free: u64 },
+    #[error("the defragmentation was given up: {0}")]
+    GivenUp(&'static str),
     #[error("{file}: format {found} is not one that this rusd reads; it reads format {known}")]
     Format { file: PathBuf, found: u32, known: u32 },
     #[error("{file}: locked by another process{holder}; only one may use a data directory")]

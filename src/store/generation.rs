@@ -94,6 +94,7 @@ impl Store {
     /// that applies may ask, and nobody may be reading rows.
     pub fn install(&self, new: &Self) -> Result<(), Error> {
         let db = new.db().to_path_buf();
+        let _quiet = self.shared.defrag.quiet();
         self.end("another generation takes its place");
         let (generation, generation_dir) = new.place.read().clone();
         dir::write_current(&db, generation)?;

@@ -31,6 +31,7 @@
 mod check;
 mod checkpoint;
 mod committer;
+mod defrag;
 mod dir;
 mod env;
 mod error;
@@ -56,6 +57,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 pub use checkpoint::{CheckpointBinding, CheckpointReader, CheckpointWriter, Unusable};
+pub use defrag::Defragmented;
 pub use dir::{DirLock, is_missing, lay_out, lock, refuse_foreign};
 pub use error::Error;
 pub use generation::{Building, amend, has_other, settle};
@@ -180,6 +182,9 @@ impl Store {
             hooks: Hooks::default(),
             rows_pushed: AtomicU64::new(0),
             held: Mutex::default(),
+            committing: Mutex::default(),
+            changed: Mutex::default(),
+            defrag: defrag::Defrag::default(),
         });
         let generation = opened.generation;
         let place = RwLock::new((generation, dir::generation_dir(db, generation)));
@@ -338,9 +343,24 @@ impl Store {
         self.shared.hooks.fatal.lock().push(Box::new(callback));
     }
 
+    /// Calls back when the sizes have changed otherwise than by a commit.
+    pub fn on_resize(&self, callback: impl Fn() + Send + Sync + 'static) {
+        self.shared.hooks.resized.lock().push(Box::new(move |()| callback()));
+    }
+
     /// Sizes as of the last commit.
     pub fn sizes(&self) -> Sizes {
         *self.shared.sizes.lock()
+    }
+
+    /// What the file system of the store has left.
+    pub fn disk_free_bytes(&self) -> u64 {
+        space::available(&self.place.read().1)
+    }
+
+    /// Whether the last commit found the disk full.
+    pub fn is_full(&self) -> bool {
+        self.shared.queue.lock().no_space
     }
 
     pub fn generation(&self) -> u64 {

@@ -22,7 +22,7 @@ pub struct RowSize {
 }
 
 /// Until it is dropped, no row is deleted, even by what was scheduled before.
-struct Hold {
+pub(super) struct Hold {
     taken: Option<Arc<()>>,
     shared: Weak<Shared>,
 }
@@ -47,18 +47,21 @@ pub struct Frozen {
 }
 
 impl Store {
+    /// Waits for the deletions under way; no others begin as long as the answer lives.
+    pub(super) fn hold(&self) -> Hold {
+        let shared = &self.shared;
+        let mut queue = shared.queue.lock();
+        let taken = Some(Arc::clone(&queue.holds));
+        while queue.is_deleting && queue.stop.is_none() {
+            shared.done.wait(&mut queue);
+        }
+        Hold { taken, shared: Arc::downgrade(shared) }
+    }
+
     /// Keeps the state as the last commit left it.
     pub fn freeze(&self) -> Result<Frozen, Error> {
-        let shared = &self.shared;
-        let hold = {
-            let mut queue = shared.queue.lock();
-            let taken = Some(Arc::clone(&queue.holds));
-            while queue.is_deleting && queue.stop.is_none() {
-                shared.done.wait(&mut queue);
-            }
-            Hold { taken, shared: Arc::downgrade(shared) }
-        };
-        let env = shared.env();
+        let hold = self.hold();
+        let env = self.shared.env();
         let reader = env.read()?;
         let mut buckets = Vec::with_capacity(Bucket::ALL.len());
         for bucket in Bucket::ALL {

@@ -45,7 +45,7 @@ impl Reserve {
 }
 
 /// Bytes that the disk of `path` still has for us, as far as it says so.
-fn available(path: &Path) -> u64 {
+pub(super) fn available(path: &Path) -> u64 {
     let dir = path.parent().unwrap_or(path);
     statvfs(dir).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }

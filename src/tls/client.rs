@@ -3,12 +3,14 @@
 use std::io;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustls::ClientConfig;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
@@ -46,12 +48,15 @@ impl ClientFiles {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)?;
         let builder = if self.skip_verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody::default()))
         } else {
             let path = Some(self.ca.as_str()).filter(|path| !path.is_empty());
             let roots = Arc::new(files::roots(path)?);
             let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
-            builder.with_webpki_verifier(verifier.map_err(|error| Error::Other(error.to_string()))?)
+            let inner = verifier.map_err(|error| Error::Other(error.to_string()))?;
+            let known = path.map(files::chain).transpose()?.unwrap_or_default();
+            let verifier = Arc::new(Hosts { inner, known });
+            builder.dangerous().with_custom_certificate_verifier(verifier)
         };
         let mut config = match self.cert.as_str() {
             "" => builder.with_no_client_auth(),
@@ -91,19 +96,73 @@ impl Connector {
     }
 }
 
+/// What a server shows to who believes everybody.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// Its certificates, the leaf first; none if it did not come to that.
+    pub chain: Vec<CertificateDer<'static>>,
+    pub version: String,
+    pub suite: String,
+    /// Why the server does not go on, if it does not.
+    pub refusal: Option<String>,
+}
+
+/// Shakes hands without believing anything, and asks for `/version`, since a server of TLS 1.3 says
+/// only after the handshake what it thinks of the client.
+pub async fn look<S>(files: &ClientFiles, stream: S, host: &str) -> Result<Shown, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let files = ClientFiles { skip_verify: true, protocol: "http/1.1", ..files.clone() };
+    let mut config = files.config()?;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let anybody = Anybody { seen: Some(Arc::clone(&seen)) };
+    config.dangerous().set_certificate_verifier(Arc::new(anybody));
+    let mut shown = Shown::default();
+    let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(name).map_err(|error| Error::Other(error.to_string()))?;
+    let talk = async {
+        let mut stream =
+            tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let session = stream.get_ref().1;
+        shown.version = session.protocol_version().map(|it| format!("{it:?}")).unwrap_or_default();
+        let suite = session.negotiated_cipher_suite().map(|it| format!("{:?}", it.suite()));
+        shown.suite = suite.unwrap_or_default();
+        let request = format!("GET /version HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        stream.flush().await?;
+        match stream.read(&mut [0; 1]).await? {
+            0 => Err(io::Error::other("it closes the connection after the handshake")),
+            _ => Ok(()),
+        }
+    };
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "it does not answer in time");
+    let ended = timeout(TLS_HANDSHAKE_TIMEOUT, talk).await.unwrap_or_else(|_| Err(late()));
+    shown.refusal = ended.err().map(|error| error.to_string());
+    shown.chain = std::mem::take(&mut *seen.lock());
+    Ok(shown)
+}
+
 /// Believes every server, for who asks for it in so many words.
-#[derive(Debug)]
-struct Anybody;
+#[derive(Debug, Default)]
+struct Anybody {
+    /// Where to note what was shown.
+    seen: Option<Arc<Mutex<Vec<CertificateDer<'static>>>>>,
+}
 
 impl ServerCertVerifier for Anybody {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some(seen) = &self.seen {
+            let chain = std::iter::once(leaf).chain(others);
+            *seen.lock() = chain.map(|one| one.clone().into_owned()).collect();
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -129,5 +188,69 @@ impl ServerCertVerifier for Anybody {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Believes servers whose certificates the authorities have signed, and those that are listed among
+/// the authorities themselves, as those of `--auto-tls` are: they may sign, and the usual verifier
+/// takes no such certificate for a server's.
+#[derive(Debug)]
+struct Hosts {
+    inner: Arc<WebPkiServerVerifier>,
+    known: Vec<CertificateDer<'static>>,
+}
+
+impl Hosts {
+    /// What the usual verifier asks of a certificate beside its signature.
+    fn verify_known(
+        leaf: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some(error) = files::unfit(leaf, now.as_secs()) {
+            return Err(error.into());
+        }
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        verify_server_name(&parsed, name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+}
+
+impl ServerCertVerifier for Hosts {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.inner.verify_server_cert(leaf, others, name, response, now);
+        if verified.is_err() && self.known.contains(leaf) {
+            return Self::verify_known(leaf, name, now);
+        }
+        verified
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
     }
 }

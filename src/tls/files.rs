@@ -7,10 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use x509_parser::extensions::GeneralName;
+use rustls::{CertificateError, RootCertStore};
+use x509_parser::extensions::{ExtendedKeyUsage, GeneralName};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::Error;
@@ -27,7 +27,7 @@ fn malformed(path: &str, what: impl ToString) -> Error {
 }
 
 /// A chain of certificates, the leaf first.
-pub(super) fn chain(path: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub fn chain(path: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
     let bytes = read(path)?;
     let chain = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| malformed(path, error))?;
@@ -38,13 +38,13 @@ pub(super) fn chain(path: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
 }
 
 /// A private key in PKCS #1, SEC 1 or PKCS #8.
-pub(super) fn key(path: &str) -> Result<PrivateKeyDer<'static>, Error> {
+pub fn key(path: &str) -> Result<PrivateKeyDer<'static>, Error> {
     let bytes = read(path)?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| malformed(path, error))
 }
 
 /// The authorities in a file, or those of the system.
-pub(super) fn roots(path: Option<&str>) -> Result<RootCertStore, Error> {
+pub fn roots(path: Option<&str>) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     let Some(path) = path else {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -57,7 +57,7 @@ pub(super) fn roots(path: Option<&str>) -> Result<RootCertStore, Error> {
 }
 
 /// Serial numbers that lists in DER or PEM revoke. As in etcd, only the number counts.
-pub(super) fn revoked(path: &str) -> Result<HashSet<Vec<u8>>, Error> {
+pub fn revoked(path: &str) -> Result<HashSet<Vec<u8>>, Error> {
     let bytes = read(path)?;
     let lists: Vec<Vec<u8>> = if bytes.trim_ascii_start().starts_with(PEM) {
         CertificateRevocationListDer::pem_slice_iter(&bytes)
@@ -88,9 +88,27 @@ fn number(bytes: &[u8]) -> Vec<u8> {
     bytes[zeros..].to_vec()
 }
 
-pub(super) fn serial(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+/// The number that a revocation list would name a certificate by.
+pub fn serial(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     Some(number(parsed.raw_serial()))
+}
+
+/// Why a certificate cannot be a server's in this second, its signature and names aside.
+pub(super) fn unfit(certificate: &CertificateDer<'_>, now: u64) -> Option<CertificateError> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Some(CertificateError::BadEncoding);
+    };
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    if now < parsed.validity().not_before.timestamp() {
+        return Some(CertificateError::NotValidYet);
+    }
+    if now > parsed.validity().not_after.timestamp() {
+        return Some(CertificateError::Expired);
+    }
+    let usages = parsed.extended_key_usage().ok().flatten();
+    let is_other = |usages: &ExtendedKeyUsage<'_>| !usages.any && !usages.server_auth;
+    usages.is_some_and(|usages| is_other(usages.value)).then_some(CertificateError::InvalidPurpose)
 }
 
 /// The common name of a certificate's subject.

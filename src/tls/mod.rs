@@ -23,8 +23,8 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use client::{ClientFiles, Connector};
-pub use files::{alternative_names, common_name};
+pub use client::{ClientFiles, Connector, Shown, look};
+pub use files::{alternative_names, chain, common_name, key, revoked, roots, serial};
 pub use server::{Accepted, Acceptor, ServerFiles};
 
 use std::io;

@@ -8,6 +8,7 @@
 
 mod checkpoint;
 mod damage;
+mod housekeeping;
 mod oracle;
 #[path = "../common/ports.rs"]
 mod ports;

@@ -38,8 +38,8 @@ pub(super) struct Fixture {
     pub(super) runtime: Runtime,
     client_port: u16,
     peer_port: u16,
-    oracle: Arc<Oracle>,
-    compacted: i64,
+    pub(super) oracle: Arc<Oracle>,
+    pub(super) compacted: i64,
 }
 
 /// A running member; dropped, it is killed.
@@ -127,7 +127,7 @@ impl Fixture {
     }
 
     /// Writes and watches until the time is over or the member dies.
-    fn load(&self, member: &mut Member, seed: u64, time: Duration) {
+    pub(super) fn load(&self, member: &mut Member, seed: u64, time: Duration) {
         let (channel, oracle) = (self.channel(), &self.oracle);
         self.runtime.block_on(async {
             let mut tasks = tokio::task::JoinSet::new();
@@ -157,7 +157,7 @@ impl Fixture {
     }
 
     /// Starts the member again, lets the watcher resume, and compares everything.
-    fn verify(&mut self, chance: &mut Chance) {
+    pub(super) fn verify(&mut self, chance: &mut Chance) {
         let mut member = self.start(|_, _| {});
         let Some(all) = self.wait_ready(&mut member) else {
             panic!("the member does not start again:\n{}", member.log());
@@ -181,7 +181,7 @@ impl Fixture {
     }
 
     fn compact(&mut self, chance: &mut Chance, current: i64) {
-        let span = current - self.compacted;
+        let span = (current - self.compacted).max(1);
         let revision = self.compacted + chance.below(span as u64) as i64;
         if revision > self.compacted {
             let request = CompactionRequest { revision, physical: chance.below(2) == 0 };

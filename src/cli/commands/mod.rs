@@ -3,6 +3,7 @@
 mod alarm;
 mod auth;
 mod bench;
+mod cert;
 mod check;
 mod compaction;
 mod defrag;
@@ -22,6 +23,7 @@ mod role;
 mod signals;
 mod snapshot;
 mod snapshot_status;
+mod space;
 mod txn;
 mod user;
 mod version;
@@ -49,6 +51,7 @@ pub(super) fn run(path: &[&str], context: Context) -> Outcome {
         ["version"] => return version::run(&context),
         ["serve"] => return Err(Failure::error("serve is not built in yet")),
         ["bench"] => return bench::run(context),
+        ["cert", "gen"] => return cert::make(context),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -63,6 +66,8 @@ pub(super) fn run(path: &[&str], context: Context) -> Outcome {
 
 async fn client_command(path: &[&str], context: Context) -> Outcome {
     match path {
+        ["cert", "show"] => cert::show(context).await,
+        ["cert", "check"] => cert::check(context).await,
         ["get"] => get::run(context).await,
         ["put"] => put::run(context).await,
         ["del"] => del::run(context).await,
@@ -88,6 +93,7 @@ async fn client_command(path: &[&str], context: Context) -> Outcome {
         ["member", "promote"] => member::promote(context).await,
         ["move-leader"] => move_leader::run(context).await,
         ["defrag"] => defrag::run(context).await,
+        ["space"] => space::run(context).await,
         ["downgrade", action] => downgrade::run(context, action).await,
         ["snapshot", "save"] => snapshot::save(context).await,
         ["make-mirror"] => make_mirror::run(context).await,

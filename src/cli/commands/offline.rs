@@ -23,6 +23,7 @@ pub(super) fn run(path: &[&str], context: &Context) -> Option<Outcome> {
     Some(match path {
         ["snapshot", "status"] => snapshot_status::run(context),
         ["snapshot", "restore"] => restore(context),
+        ["defrag"] if !context.flags.string("data-dir").is_empty() => defragment(context),
         ["hashkv"] => hash_kv(context),
         ["migrate"] => migrate(context),
         ["import"] => import(context),
@@ -147,6 +148,23 @@ fn export(context: &Context) -> Outcome {
     context.printer.line(format!(
         "{bytes} bytes, read again: SHA-256 and all pages sound, revision {revision}, HashKV {hash}"
     ));
+    Ok(())
+}
+
+fn defragment(context: &Context) -> Outcome {
+    let data_dir = context.flags.string("data-dir");
+    let done = patiently(context, || offline::defragment(Path::new(data_dir)));
+    let done = done.map_err(|Failure { exit, message }| {
+        let why = message.unwrap_or_default();
+        Failure::new(exit, format!("Failed to defragment etcd data[{data_dir}] ({why})"))
+    })?;
+    let fields = serde_json::json!({
+        "path": data_dir,
+        "current-db-size-bytes": done.after.total,
+        "current-db-size-bytes-before": done.before.total,
+        "current-db-size-in-use-bytes": done.after.in_use,
+    });
+    log(context, "backend/backend.go:605", "finished defragmenting directory", &fields);
     Ok(())
 }
 

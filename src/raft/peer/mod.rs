@@ -33,6 +33,7 @@ pub use self::answer::{CLUSTER_ID, RUSD_VERSION};
 pub use self::ask::{Answered, AskError, HASH_KV_PATH, ask, method_of};
 pub use self::dial::{Dial, Dialing, Link, TcpDial, is_rusd};
 pub use self::frame::{Broken, Decoder, Encoder, Read};
+pub use self::pace::Pace;
 pub use self::snapshot::{
     IncomingSnapshot, OutgoingSnapshot, SnapshotPlace, Snapshots, announce, announced,
 };

@@ -1,18 +1,46 @@
-//! How fast a snapshot leaves while clients write.
+//! How fast a snapshot leaves, or the store is copied, while clients write.
 //!
 //! Time goes in short windows. Some of them are silent: nothing is sent, and how long proposals
 //! take then is what they take without us. If they take noticeably longer in the others, the rate
 //! halves, else it grows. Without proposals there is nobody to spare, and no bound.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::limits::{
     SNAPSHOT_PACE_LATENCY_MIN, SNAPSHOT_PACE_SAMPLES_MIN, SNAPSHOT_PACE_SILENCE,
     SNAPSHOT_PACE_WINDOW, SNAPSHOT_RATE_FIRST, SNAPSHOT_RATE_MAX, SNAPSHOT_RATE_MIN,
 };
+use crate::raft::Handle;
 use crate::raft::latency::Counted;
 
-pub(super) struct Pacer {
+/// For who copies much: rests, so that requests committed here hardly notice.
+pub struct Pace {
+    raft: Handle,
+    began: Instant,
+    pacer: Pacer,
+}
+
+impl Pace {
+    pub fn new(raft: Handle) -> Self {
+        let pacer = Pacer::new(Duration::ZERO, raft.latencies().counted());
+        Self { raft, began: clock::instant(), pacer }
+    }
+
+    /// Blocks for as long as it is due after so many more bytes.
+    pub fn rest(&mut self, mut bytes: u64) {
+        loop {
+            let counted = self.raft.latencies().counted();
+            let rest = self.pacer.rest(self.began.elapsed(), std::mem::take(&mut bytes), &counted);
+            if rest.is_zero() {
+                return;
+            }
+            std::thread::sleep(rest);
+        }
+    }
+}
+
+struct Pacer {
     began: Duration,
     before: Counted,
     /// Windows so far, of which one in so many is silent.
@@ -26,7 +54,7 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    pub(super) fn new(now: Duration, counted: Counted) -> Self {
+    fn new(now: Duration, counted: Counted) -> Self {
         Self {
             began: now,
             before: counted,
@@ -39,7 +67,7 @@ impl Pacer {
     }
 
     /// How long to rest after so many more bytes, or after a rest.
-    pub(super) fn rest(&mut self, now: Duration, bytes: u64, counted: &Counted) -> Duration {
+    fn rest(&mut self, now: Duration, bytes: u64, counted: &Counted) -> Duration {
         self.sent += bytes;
         let took = now.saturating_sub(self.began);
         if took < SNAPSHOT_PACE_WINDOW {

@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
@@ -25,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::answer::headers;
-use super::pace::Pacer;
+use super::pace::Pace;
 use super::{Handle, Peers};
 use crate::clock;
 use crate::limits::{self, SNAPSHOT_NICENESS, SNAPSHOT_STALL_MAX};
@@ -240,29 +239,21 @@ impl Peers {
         let raft = self.raft.get().cloned().ok_or(Failure::Other("there is no raft"))?;
         let runtime = self.runtime.clone();
         nice_thread("snapshot-send", move || {
-            let began = clock::instant();
-            let mut pacer = Pacer::new(Duration::ZERO, raft.latencies().counted());
+            let mut pace = Pace::new(raft);
             let mut hasher = Sha256::new();
             loop {
                 let piece = outgoing.next_piece()?;
                 let is_last = piece.is_none();
                 let piece = piece.unwrap_or_else(|| hasher.finalize_reset().to_vec().into());
                 hasher.update(&piece);
-                let mut bytes = piece.len() as u64;
+                let bytes = piece.len() as u64;
                 let sending = async { timeout(SNAPSHOT_STALL_MAX, pieces.send(piece)).await };
                 let sent = runtime.block_on(sending)?;
                 // The answer says why nobody takes them any more.
                 if sent.is_err() || is_last {
                     return Ok(());
                 }
-                loop {
-                    let counted = raft.latencies().counted();
-                    let rest = pacer.rest(began.elapsed(), std::mem::take(&mut bytes), &counted);
-                    if rest.is_zero() {
-                        break;
-                    }
-                    std::thread::sleep(rest);
-                }
+                pace.rest(bytes);
             }
         })
         .await

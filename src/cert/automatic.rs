@@ -1,0 +1,86 @@
+//! What `--auto-tls` and `--peer-auto-tls` make, and keep.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P521_SHA512,
+};
+
+use super::files::{Draft, make_dir, place};
+use super::generate::{after, alternative_names, random_serial, set_validity};
+use super::{Error, facts};
+use crate::clock::Clock;
+
+/// The names are etcd's.
+const CERTIFICATE: &str = "cert.pem";
+const KEY: &str = "key.pem";
+
+/// A certificate that nobody but its own key has signed, and its key: those in the directory, or
+/// new ones for these hosts and so many years of 365 days.
+pub fn self_signed(
+    dir: &Path,
+    hosts: &[String],
+    years: u64,
+    clock: &dyn Clock,
+) -> Result<(PathBuf, PathBuf), Error> {
+    if years == 0 {
+        let text = "selfSignedCertValidity is invalid,it should be greater than 0";
+        return Err(Error::Order(text.into()));
+    }
+    let dir =
+        std::path::absolute(dir).map_err(|source| Error::Io { path: dir.to_path_buf(), source })?;
+    let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
+    if certificate.exists() && key.exists() {
+        warn_if_over(&certificate, clock);
+        return Ok((certificate, key));
+    }
+    make_dir(&dir, true)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "etcd");
+    params.serial_number = Some(random_serial(clock)?);
+    let now = clock.unix_nanos() / 1_000_000_000;
+    let not_after = after(now, years.saturating_mul(365))?;
+    set_validity(&mut params, now, not_after);
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+        KeyUsagePurpose::CrlSign,
+    ];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.subject_alt_names = alternative_names(hosts)?;
+    tracing::warn!(
+        "certificate-validity-bound-not-after" = %facts::date(i64::try_from(not_after).unwrap_or(i64::MAX)),
+        "automatically generate certificates"
+    );
+    let pair = KeyPair::generate_for(&PKCS_ECDSA_P521_SHA512)?;
+    let made = params.self_signed(&pair)?;
+    let drafts = [
+        Draft { path: certificate.clone(), text: made.pem(), is_secret: false },
+        Draft { path: key.clone(), text: pair.serialize_pem(), is_secret: true },
+    ];
+    // One of the two without the other is of no use to anybody.
+    place(&drafts, true)?;
+    tracing::info!(path = %certificate.display(), "created cert file");
+    tracing::info!(path = %key.display(), "created key file");
+    Ok((certificate, key))
+}
+
+/// As in etcd, a kept certificate is used whatever its age; at least say so.
+fn warn_if_over(path: &Path, clock: &dyn Clock) {
+    let now = clock.unix_nanos() / 1_000_000_000;
+    let found = facts::read(&path.to_string_lossy(), now).unwrap_or_default();
+    for item in found {
+        if let facts::Item::Certificate(certificate) = item
+            && certificate.days_left < 0
+        {
+            tracing::warn!(
+                path = %path.display(),
+                "not-after" = certificate.not_after,
+                "the kept certificate has expired; remove its directory to have a new one made"
+            );
+        }
+    }
+}

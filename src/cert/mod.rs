@@ -1,0 +1,75 @@
+//! Certificates: made, shown and checked.
+//!
+//! ```text
+//!   Order ─► make() ─► CA ─► server, peer and client certificates ─► files, all or none
+//!   self_signed() ─► fixtures/client, fixtures/peer          for --auto-tls and --peer-auto-tls
+//!   read(file) ─► Item{certificate, key, list}               what is in a file
+//!   check(Subject) ─► Finding{problem, text}                 why a handshake would fail
+//! ```
+//!
+//! What a purpose needs is etcd's and kubeadm's: a server's and a peer's certificate serve both
+//! sides of a connection, since members dial each other with them; a client's serves one. Its
+//! common name is the user that it stands for.
+//!
+//! Files get their final names when all of them are written and synced, so an order that fails
+//! leaves nothing behind. Keys are for their owner only, before they have a name already.
+//!
+//! This room makes and looks; which certificate a connection is shown and whom it believes is
+//! `tls`'s business. `check` asks the same verifiers that a handshake would.
+
+mod automatic;
+mod check;
+mod facts;
+mod files;
+mod generate;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use automatic::self_signed;
+pub use check::{Finding, Subject, check};
+pub use facts::{Certificate, Item, Key, List, describe, read};
+pub use generate::{KeyType, Made, Order, make};
+
+use crate::tls;
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{} exists already; --force replaces it", .0.display())]
+    Exists(PathBuf),
+    #[error("cannot make a certificate: {0}")]
+    Rcgen(#[from] rcgen::Error),
+    #[error("{0}")]
+    Tls(#[from] tls::Error),
+    #[error("{0}")]
+    Order(String),
+}
+
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Server,
+    Peer,
+    Client,
+}
+
+impl Purpose {
+    pub const ALL: [Self; 3] = [Self::Server, Self::Peer, Self::Client];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Peer => "peer",
+            Self::Client => "client",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|purpose| purpose.name() == name)
+    }
+}

@@ -1,0 +1,328 @@
+//! `cert`: makes, shows and checks certificates.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::cert::{self, Certificate, Finding, Item, KeyType, Made, Order, Purpose, Subject};
+use crate::cli::context::Context;
+use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::client::{Address, Config, Target};
+use crate::clock::Clock as _;
+use crate::tls::{self, ClientFiles, Shown};
+
+/// `cert gen`.
+pub(super) fn make(context: Context) -> Outcome {
+    let is_json = is_json(&context)?;
+    let order = order(&context)?;
+    let made = cert::make(&order, &*context.clock).map_err(Failure::error)?;
+    if is_json {
+        let files: Vec<_> =
+            made.files.iter().map(|(path, what)| json!({ "path": path, "what": what })).collect();
+        context.printer.line(json!({ "ca": made.ca, "files": files }).to_string());
+        return Ok(());
+    }
+    for (path, what) in &made.files {
+        context.printer.line(format!("{}: {what}", path.display()));
+    }
+    if made.is_cut_short {
+        context.printer.line("They end with the authority, which is earlier than ordered.");
+    }
+    context.printer.out(advice(&order, &made));
+    Ok(())
+}
+
+fn order(context: &Context) -> Result<Order, Failure> {
+    if !context.args.is_empty() {
+        return Err(Failure::arguments("cert gen takes no arguments; names go with --hosts"));
+    }
+    let text = |name| context.flags.string(name);
+    let words = |name: &str| -> Vec<String> {
+        // A default is one text, whatever it lists.
+        let list = context.flags.strings(name).join(",");
+        let words = list.split(',').map(|word| word.trim().to_owned());
+        words.filter(|word| !word.is_empty()).collect()
+    };
+    let purpose = |name: &String| {
+        let text = || format!("--only takes server, peer and client, not {name}");
+        Purpose::parse(name).ok_or_else(|| Failure::arguments(text()))
+    };
+    let path = |name| Some(text(name)).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let ca = match (path("ca-cert"), path("ca-key")) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => return Err(Failure::arguments("--ca-cert and --ca-key go together")),
+    };
+    let key_type = KeyType::parse(text("key-type"));
+    Ok(Order {
+        dir: PathBuf::from(text("dir")),
+        hosts: words("hosts"),
+        clients: words("clients"),
+        purposes: words("only").iter().map(purpose).collect::<Result<_, _>>()?,
+        ca,
+        days: number(context, "days"),
+        ca_days: number(context, "ca-days"),
+        key_type: key_type.ok_or_else(|| Failure::arguments("unknown --key-type"))?,
+        replaces: context.flags.bool("force"),
+    })
+}
+
+fn number(context: &Context, name: &str) -> u64 {
+    u64::try_from(context.flags.int(name)).unwrap_or_default()
+}
+
+/// How to use what was made.
+fn advice(order: &Order, made: &Made) -> String {
+    let (ca, dir) = (made.ca.display(), order.dir.display());
+    let has = |purpose| order.purposes.contains(&purpose);
+    let mut text = String::new();
+    if has(Purpose::Server) {
+        text += &format!(
+            "\nA server with it, on https URLs:\n  rusd serve --cert-file {dir}/server.crt --key-file \
+             {dir}/server.key \\\n    --trusted-ca-file {ca} --client-cert-auth"
+        );
+        if has(Purpose::Peer) {
+            text += &format!(
+                " \\\n    --peer-cert-file {dir}/peer.crt --peer-key-file {dir}/peer.key \\\n    \
+                 --peer-trusted-ca-file {ca} --peer-client-cert-auth"
+            );
+        }
+        text += " ...\n";
+    }
+    if let Some(client) = order.clients.first().filter(|_| has(Purpose::Client)) {
+        text += &format!(
+            "\nA client:\n  rusd --endpoints https://... --cacert {ca} --cert {dir}/{client}.crt \
+             --key {dir}/{client}.key ...\n"
+        );
+    }
+    text
+}
+
+fn is_json(context: &Context) -> Result<bool, Failure> {
+    match context.flags.string("write-out") {
+        "json" => Ok(true),
+        "simple" => Ok(false),
+        _ => Err(Failure::new(Exit::BadFeature, "cert prints as simple or json only")),
+    }
+}
+
+fn now(context: &Context) -> u64 {
+    context.clock.unix_nanos() / 1_000_000_000
+}
+
+/// `cert show`.
+pub(super) async fn show(mut context: Context) -> Outcome {
+    let config = context.config().await?;
+    let is_json = is_json(&context)?;
+    if context.args.is_empty() {
+        return Err(Failure::arguments("cert show requires a file or HOST:PORT"));
+    }
+    let mut all = Vec::new();
+    for index in 0..context.args.len() {
+        let source = context.arg(index);
+        let items = match is_file(&source) {
+            true => cert::read(&source, now(&context)).map_err(Failure::error)?,
+            false => {
+                let (_, shown) = look(&source, &config).await?;
+                let describe = |one| cert::describe(one, now(&context));
+                let chain = shown.chain.iter().filter_map(describe);
+                let items: Vec<Item> = chain.map(|one| Item::Certificate(Box::new(one))).collect();
+                if items.is_empty() {
+                    let why = shown.refusal.unwrap_or_else(|| "it shows no certificate".into());
+                    return Err(Failure::error(format!("{source}: {why}")));
+                }
+                items
+            }
+        };
+        if is_json {
+            all.push(json!({ "source": source, "items": items }));
+            continue;
+        }
+        for item in &items {
+            context.printer.out(format!("{source}: {}", shown_item(item)));
+        }
+    }
+    if is_json {
+        context.printer.line(json!(all).to_string());
+    }
+    Ok(())
+}
+
+/// A path, rather than an endpoint.
+fn is_file(source: &str) -> bool {
+    Path::new(source).exists() || !source.contains(':')
+}
+
+fn shown_item(item: &Item) -> String {
+    let line = |name: &str, value: &str| match value {
+        "" => String::new(),
+        value => format!("  {name}: {value}\n"),
+    };
+    match item {
+        Item::Certificate(certificate) => shown_certificate(certificate),
+        Item::Key(key) => {
+            format!(
+                "private key\n{}{}",
+                line("kind", &key.kind),
+                line("key SHA-256", &key.key_sha256)
+            )
+        }
+        Item::RevocationList(list) => [
+            "revocation list\n".to_owned(),
+            line("issuer", &list.issuer),
+            line("of", &list.this_update),
+            line("next", &list.next_update),
+            line("revoked", &list.revoked.join(", ")),
+        ]
+        .concat(),
+    }
+}
+
+fn shown_certificate(certificate: &Certificate) -> String {
+    let mut text = match (certificate.is_authority, certificate.is_self_signed) {
+        (true, true) => "certificate of a root authority\n".to_owned(),
+        (true, false) => "certificate of an authority\n".to_owned(),
+        (false, true) => "self-signed certificate\n".to_owned(),
+        (false, false) => "certificate\n".to_owned(),
+    };
+    let usages = match certificate.usages.as_slice() {
+        [] => "any".to_owned(),
+        usages => usages.join(", "),
+    };
+    let left = match certificate.days_left {
+        days if days < 0 => format!("EXPIRED {} days ago", -days),
+        days => format!("{days} days left"),
+    };
+    let validity = format!("{} to {}, {left}", certificate.not_before, certificate.not_after);
+    for (name, value) in [
+        ("subject", &certificate.subject),
+        ("issuer", &certificate.issuer),
+        ("serial", &certificate.serial),
+        ("names", &certificate.dns_names.join(", ")),
+        ("addresses", &certificate.addresses.join(", ")),
+        ("for", &usages),
+        ("valid", &validity),
+        ("key", &certificate.key),
+        ("SHA-256", &certificate.sha256),
+        ("SHA-1", &certificate.sha1),
+        ("key SHA-256", &certificate.key_sha256),
+    ] {
+        if !value.is_empty() {
+            text += &format!("  {name}: {value}\n");
+        }
+    }
+    text
+}
+
+/// Shakes hands with an endpoint; its host, and what it showed.
+async fn look(endpoint: &str, config: &Config) -> Result<(String, Shown), Failure> {
+    let target = Target::parse(endpoint, true);
+    let files = ClientFiles {
+        cert: config.tls.cert.clone(),
+        key: config.tls.key.clone(),
+        ca: config.tls.ca.clone(),
+        ..ClientFiles::default()
+    };
+    let Address::Tcp(address) = &target.address else {
+        return Err(Failure::arguments("cert looks at files and at HOST:PORT"));
+    };
+    let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+    let failed = |error: &dyn std::fmt::Display| Failure::error(format!("{endpoint}: {error}"));
+    let dialled = timeout(config.dial_timeout, TcpStream::connect(address)).await;
+    let stream = dialled.map_err(|_| failed(&"dial timeout"))?.map_err(|error| failed(&error))?;
+    let shown = tls::look(&files, stream, host).await.map_err(|error| failed(&error))?;
+    Ok((host.to_owned(), shown))
+}
+
+/// `cert check`.
+pub(super) async fn check(mut context: Context) -> Outcome {
+    let config = context.config().await?;
+    let is_json = is_json(&context)?;
+    let (subject, findings) = match context.args.len() {
+        0 => of_files(&context, &config)?,
+        1 => with_server(&context, &config).await?,
+        _ => return Err(Failure::arguments("cert check takes one HOST:PORT at most")),
+    };
+    if is_json {
+        let is_ok = findings.is_empty();
+        let text = json!({ "subject": subject, "ok": is_ok, "findings": findings });
+        context.printer.line(text.to_string());
+    } else if findings.is_empty() {
+        context.printer.line(format!("{subject}: nothing is wrong"));
+    } else {
+        for Finding { problem, text } in &findings {
+            context.printer.line(format!("{subject}: {problem}: {text}"));
+        }
+    }
+    match findings.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::silent(Exit::Error)),
+    }
+}
+
+type Checked = (String, Vec<Finding>);
+
+fn of_files(context: &Context, config: &Config) -> Result<Checked, Failure> {
+    let path = &config.tls.cert;
+    if path.is_empty() {
+        return Err(Failure::arguments("cert check requires --cert, or HOST:PORT"));
+    }
+    let purpose = Purpose::parse(context.flags.string("for")).unwrap_or(Purpose::Server);
+    let subject = own(context, config, purpose)?;
+    Ok((path.clone(), cert::check(&subject)))
+}
+
+/// The files of the flags, as the other side would see them.
+fn own(context: &Context, config: &Config, purpose: Purpose) -> Result<Subject, Failure> {
+    let given = |path: &str| Some(path.to_owned()).filter(|path| !path.is_empty());
+    let key = given(&config.tls.key).map(|path| tls::key(&path)).transpose();
+    let crl = given(context.flags.string("crl")).map(|path| tls::revoked(&path)).transpose();
+    // Without authorities it cannot be told whom the other side believes.
+    let roots = given(&config.tls.ca).map(|path| tls::roots(Some(&path))).transpose();
+    Ok(Subject {
+        chain: tls::chain(&config.tls.cert).map_err(Failure::error)?,
+        key: key.map_err(Failure::error)?,
+        roots: roots.map_err(Failure::error)?,
+        revoked: crl.map_err(Failure::error)?.unwrap_or_default(),
+        host: given(context.flags.string("host")),
+        purposes: vec![purpose],
+        now: now(context),
+    })
+}
+
+async fn with_server(context: &Context, config: &Config) -> Result<Checked, Failure> {
+    let endpoint = context.arg(0);
+    let (host, shown) = look(&endpoint, config).await?;
+    let mut findings = Vec::new();
+    if !shown.chain.is_empty() {
+        let ca = Some(config.tls.ca.as_str()).filter(|path| !path.is_empty());
+        let host = match context.flags.string("host") {
+            "" => host,
+            host => host.to_owned(),
+        };
+        let subject = Subject {
+            chain: shown.chain,
+            roots: Some(tls::roots(ca).map_err(Failure::error)?),
+            host: Some(host),
+            purposes: vec![Purpose::Server],
+            now: now(context),
+            ..Subject::default()
+        };
+        findings = cert::check(&subject);
+    }
+    if let Some(refusal) = shown.refusal {
+        findings.push(Finding { problem: "refused-by-server", text: refusal });
+    }
+    if !config.tls.cert.is_empty() {
+        // The server may believe others than this client does.
+        let own = Subject { roots: None, host: None, ..own(context, config, Purpose::Client)? };
+        let told = cert::check(&own).into_iter();
+        findings.extend(told.map(|Finding { problem, text }| Finding {
+            problem,
+            text: format!("own certificate: {text}"),
+        }));
+    }
+    Ok((endpoint, findings))
+}

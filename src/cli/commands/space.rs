@@ -1,0 +1,209 @@
+//! `space`: what the bytes of each member's store are, and how long the quota lasts.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::endpoint::{endpoints, single};
+use crate::cli::context::Context;
+use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::format::Format;
+use crate::cli::go;
+use crate::cli::table::table;
+use crate::client::Deadline;
+use crate::client::rpc::SPACE;
+use crate::pb::rusdpb::{SpacePrefix, SpaceRequest, SpaceResponse};
+
+/// How long a report may take unless `--command-timeout` says otherwise.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+pub(super) async fn run(mut context: Context) -> Outcome {
+    let config = context.config().await?;
+    let format = context.display.format;
+    if !matches!(format, Format::Simple | Format::Table | Format::Json) {
+        return Err(Failure::new(Exit::BadFeature, "unsupported output format"));
+    }
+    let request =
+        SpaceRequest { prefixes: context.flags.int("prefixes"), depth: context.flags.int("depth") };
+    let (mut all, mut failed) = (Vec::new(), false);
+    for endpoint in endpoints(&context, &config).await? {
+        let client = context.connect(single(&config, &endpoint)).await?;
+        // All of history is read, and slowly.
+        let deadline = match context.flags.changed("command-timeout") {
+            true => context.deadline(),
+            false => Deadline::after(PATIENCE),
+        };
+        match client.call(&SPACE, request, deadline).await {
+            Ok(space) if format == Format::Json => all.push(as_json(&endpoint, &space)),
+            Ok(space) => context.printer.out(as_text(&endpoint, &space)),
+            Err(error) => {
+                failed = true;
+                let text = format!("Failed to get the space of endpoint {endpoint} ({error})\n");
+                context.printer.err(text);
+            }
+        }
+    }
+    if format == Format::Json {
+        context.printer.line(Value::from(all).to_string());
+    }
+    if failed { Err(Failure::silent(Exit::Error)) } else { Ok(()) }
+}
+
+fn size(bytes: i64) -> String {
+    let text = go::size(bytes.unsigned_abs());
+    if bytes < 0 { format!("-{text}") } else { text }
+}
+
+/// Pages that are not full, and what LMDB needs to find them; leases, users and members.
+fn rest(space: &SpaceResponse) -> i64 {
+    (space.in_use_bytes - space.live_bytes - space.history_bytes).max(0)
+}
+
+fn as_text(endpoint: &str, space: &SpaceResponse) -> String {
+    let free = space.total_bytes - space.in_use_bytes;
+    let quota = match space.quota_bytes {
+        0 => "no quota".to_owned(),
+        quota => {
+            let part = space.total_bytes as f64 * 100.0 / quota as f64;
+            format!("{part:.1}% of the quota of {}", size(quota))
+        }
+    };
+    let history = format!("{} older versions and deletions", space.history_records);
+    let revisions = format!(
+        "after revision {} up to {}; compaction frees what is older than it keeps",
+        space.compact_revision, space.revision
+    );
+    let lines = [
+        ("file", size(space.total_bytes), quota),
+        ("  live", size(space.live_bytes), format!("{} keys", space.keys)),
+        ("  history", size(space.history_bytes), format!("{history}, {revisions}")),
+        ("  tables", size(rest(space)), "pages, leases, users, members".to_owned()),
+        ("  free", size(free), "used again; defrag gives it back".to_owned()),
+        ("log", size(space.log_bytes), "beside the quota".to_owned()),
+        ("disk", size(space.disk_free_bytes), "free".to_owned()),
+        ("growth", growth(space), outlook(space)),
+    ];
+    let mut text = format!("{endpoint}\n");
+    for (name, bytes, what) in lines {
+        text.push_str(&format!("{name:<11}{bytes:>8}  {what}\n"));
+    }
+    if !space.prefixes.is_empty() {
+        text.push_str(&prefixes(space));
+    }
+    text
+}
+
+fn growth(space: &SpaceResponse) -> String {
+    if space.growth_seconds == 0 { "-".to_owned() } else { size(space.growth_bytes) }
+}
+
+/// When the bytes in use reach the quota if they grow on as they did.
+fn seconds_left(space: &SpaceResponse) -> Option<f64> {
+    if space.growth_seconds <= 0 || space.growth_bytes <= 0 || space.quota_bytes == 0 {
+        return None;
+    }
+    let room = (space.quota_bytes - space.in_use_bytes).max(0);
+    Some(room as f64 * space.growth_seconds as f64 / space.growth_bytes as f64)
+}
+
+fn outlook(space: &SpaceResponse) -> String {
+    if space.growth_seconds == 0 {
+        return "not known yet: ask again in a minute".to_owned();
+    }
+    let within = format!("in the last {}", time(space.growth_seconds as f64));
+    match seconds_left(space) {
+        Some(left) => format!("{within}; at this pace the quota is reached in {}", time(left)),
+        None => format!("{within}; at this pace the quota is not reached"),
+    }
+}
+
+fn time(seconds: f64) -> String {
+    let (number, unit) = match seconds {
+        s if s < 120.0 => (s, "seconds"),
+        s if s < 7200.0 => (s / 60.0, "minutes"),
+        s if s < 172_800.0 => (s / 3600.0, "hours"),
+        s => (s / 86_400.0, "days"),
+    };
+    format!("{number:.0} {unit}")
+}
+
+fn prefixes(space: &SpaceResponse) -> String {
+    let row = |name: String, prefix: &SpacePrefix| {
+        vec![name, prefix.keys.to_string(), size(prefix.live_bytes), size(prefix.history_bytes)]
+    };
+    let name = |prefix: &SpacePrefix| match prefix.prefix.is_empty() {
+        true => "(none)".to_owned(),
+        false => String::from_utf8_lossy(&prefix.prefix).into_owned(),
+    };
+    let mut rows: Vec<_> = space.prefixes.iter().map(|one| row(name(one), one)).collect();
+    let others = space.others.as_ref();
+    rows.extend(others.filter(|one| one.keys > 0).map(|one| row("(others)".to_owned(), one)));
+    table(&["prefix", "keys", "live", "history"], &rows)
+}
+
+fn as_json(endpoint: &str, space: &SpaceResponse) -> Value {
+    let prefix = |prefix: &SpacePrefix| {
+        json!({
+            "prefix": String::from_utf8_lossy(&prefix.prefix),
+            "keys": prefix.keys,
+            "liveBytes": prefix.live_bytes,
+            "historyBytes": prefix.history_bytes,
+        })
+    };
+    json!({
+        "endpoint": endpoint,
+        "totalBytes": space.total_bytes,
+        "inUseBytes": space.in_use_bytes,
+        "quotaBytes": space.quota_bytes,
+        "liveBytes": space.live_bytes,
+        "keys": space.keys,
+        "historyBytes": space.history_bytes,
+        "historyRecords": space.history_records,
+        "freeBytes": space.total_bytes - space.in_use_bytes,
+        "logBytes": space.log_bytes,
+        "diskFreeBytes": space.disk_free_bytes,
+        "revision": space.revision,
+        "compactRevision": space.compact_revision,
+        "growthBytes": space.growth_bytes,
+        "growthSeconds": space.growth_seconds,
+        "secondsToQuota": seconds_left(space),
+        "prefixes": space.prefixes.iter().map(prefix).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_add_up_and_the_quota_comes_nearer() {
+        let prefix =
+            SpacePrefix { prefix: "/a/".into(), keys: 3, live_bytes: 2000, history_bytes: 500 };
+        let space = SpaceResponse {
+            total_bytes: 10_000_000,
+            in_use_bytes: 6_000_000,
+            quota_bytes: 20_000_000,
+            live_bytes: 4_000_000,
+            keys: 3,
+            history_bytes: 1_000_000,
+            history_records: 9,
+            growth_bytes: 1_000_000,
+            growth_seconds: 3600,
+            prefixes: vec![prefix],
+            ..SpaceResponse::default()
+        };
+        let text = as_text("e", &space);
+        for part in [
+            "50.0% of the quota of 20 MB",
+            "  live       4.0 MB  3 keys",
+            "  tables     1.0 MB",
+            "  free       4.0 MB",
+            "growth       1.0 MB  in the last 60 minutes; at this pace the quota is reached in 14 \
+             hours",
+            "/a/",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        assert_eq!(as_json("e", &space)["secondsToQuota"], 14.0 * 3600.0);
+    }
+}

@@ -1,0 +1,108 @@
+//! Defragmentation on demand: one at a time, on a thread that gives way to all others.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::{Error, Node, nice};
+use crate::auth::{Credentials, Demand};
+use crate::limits::DEFRAGS_WAITING_MAX;
+use crate::metrics;
+use crate::raft::peer::Pace;
+use crate::store::{Defragmented, Store};
+
+/// Who may defragment now, and who may wait for it.
+pub(super) struct Defrags {
+    running: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+impl Default for Defrags {
+    fn default() -> Self {
+        let waiting = Arc::new(Semaphore::new(DEFRAGS_WAITING_MAX));
+        Self { running: Arc::new(Semaphore::new(1)), waiting }
+    }
+}
+
+impl Node {
+    /// Gives back the space that is free within the file. As in etcd, who comes while another one
+    /// is under way waits and then has it done again; and it goes on if the caller does not wait.
+    pub async fn defragment(&self, who: &Credentials) -> Result<(), Error> {
+        self.permits(who, &Demand::Root).await?;
+        self.defragment_own().await.map(drop)
+    }
+
+    pub(super) async fn defragment_own(&self) -> Result<Defragmented, Error> {
+        let defrags = &self.0.upkeep.defrags;
+        let Ok(_waiting) = Arc::clone(&defrags.waiting).try_acquire_owned() else {
+            return Err(Error::TooManyRequests);
+        };
+        let running = Arc::clone(&defrags.running).acquire_owned().await;
+        let running = running.map_err(|_| Error::Stopped)?;
+        let node = self.clone();
+        let work = move || {
+            let _running = running;
+            node.defragment_now()
+        };
+        nice::run("defrag", work).await
+    }
+
+    /// Blocks until it is done.
+    fn defragment_now(&self) -> Result<Defragmented, Error> {
+        let inner = &self.0;
+        let before = inner.store.sizes();
+        tracing::info!(
+            path = %inner.store.directory().display(),
+            "current-db-size-bytes" = before.total,
+            "current-db-size-in-use-bytes" = before.in_use,
+            "defragmenting"
+        );
+        metrics::defrag_inflight().set(1);
+        let began = inner.clock.now();
+        let mut pace = Pace::new(inner.raft.clone());
+        let done = inner.store.defragment(&mut |bytes| pace.rest(bytes));
+        let took = inner.clock.now().saturating_sub(began);
+        metrics::defrag_inflight().set(0);
+        let done = done.map_err(|error| Error::Internal(error.to_string()))?;
+        metrics::backend_defrag_seconds().observe(took.as_secs_f64());
+        metrics::defrag_pause_seconds().observe(done.pause.as_secs_f64());
+        tracing::info!(
+            "current-db-size-bytes-diff" = signed(done.after.total) - signed(before.total),
+            "current-db-size-bytes" = done.after.total,
+            "current-db-size-in-use-bytes" = done.after.in_use,
+            "copied-bytes" = done.copied_bytes,
+            "commits-paused" = ?done.pause,
+            took = ?took,
+            "finished defragmenting directory"
+        );
+        Ok(done)
+    }
+}
+
+/// Before anybody is served, if enough would come free. The store's generation after that.
+pub(super) fn at_start(store: &Store, threshold_bytes: u64) -> u64 {
+    let before = store.sizes();
+    let free_bytes = before.total.saturating_sub(before.in_use);
+    if threshold_bytes > 0 && free_bytes >= threshold_bytes {
+        match store.defragment(&mut |_| {}) {
+            Ok(done) => tracing::info!(
+                "current-db-size-bytes-before" = before.total,
+                "current-db-size-bytes" = done.after.total,
+                "finished defragmenting directory"
+            ),
+            Err(error) => tracing::warn!(%error, "failed to defragment"),
+        }
+    } else if threshold_bytes > 0 {
+        tracing::info!(
+            "current-db-size-bytes" = before.total,
+            "current-db-size-in-use-bytes" = before.in_use,
+            "bootstrap-defrag-threshold-bytes" = threshold_bytes,
+            "Skipping defragmentation"
+        );
+    }
+    store.generation()
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

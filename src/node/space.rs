@@ -1,0 +1,179 @@
+//! The space policy `auto`: what a member does by itself when its space is used up.
+//!
+//! ```text
+//!   NOSPACE of this member ─► enough room within the file? ──no──► compact half of history, again
+//!                                       │ yes
+//!                                       ▼
+//!                             defragment ─► room below the quota? ─► disarm
+//! ```
+//!
+//! The rule for history: nothing is compacted that need not be. While an eighth of the quota is free
+//! within the file, nothing at all. Else the older half of the revisions that are left goes, and
+//! only when these are swept up it is looked again. The newest thousand revisions always stay; if
+//! they are too much, the alarm stays too, and the log says why. A full disk counts as no room.
+//!
+//! Apart from alarms, space is given back when more than half of the file is free, and not little.
+//!
+//! The compaction goes through the log, so it is every member's; each disarms only its own alarm.
+
+use std::time::Duration;
+
+use super::boot::quota_bytes;
+use super::defrag::Defrags;
+use super::usage::Growth;
+use super::{Error, Node, Op};
+use crate::limits::{
+    SPACE_FREE_BYTES_MIN, SPACE_HELPLESS_REST, SPACE_LOOK_INTERVAL, SPACE_RECLAIM_INTERVAL,
+    SPACE_REVISIONS_KEPT, SPACE_ROOM_PARTS, SPACE_SWEEP_LOOK,
+};
+use crate::metrics;
+use crate::pb::alarm_request::AlarmAction;
+use crate::pb::{AlarmMember, AlarmRequest, AlarmType, CompactionRequest};
+use crate::store::Sizes;
+
+/// What housekeeping remembers.
+#[derive(Default)]
+pub(super) struct Upkeep {
+    pub defrags: Defrags,
+    pub growth: Growth,
+}
+
+/// The revision to compact so that the older half of history goes, but never the newest ones.
+fn older_half(revision: i64, compacted: i64) -> Option<i64> {
+    let history = revision - compacted.max(0);
+    let kept = (history / 2).max(SPACE_REVISIONS_KEPT);
+    (kept < history).then_some(revision - kept)
+}
+
+fn has_room(bytes: u64, quota_bytes: u64) -> bool {
+    bytes <= quota_bytes - quota_bytes / SPACE_ROOM_PARTS
+}
+
+fn is_mostly_free(sizes: Sizes) -> bool {
+    let free = sizes.total - sizes.in_use;
+    free >= SPACE_FREE_BYTES_MIN && free > sizes.total / 2
+}
+
+impl Node {
+    pub(super) async fn keep_space(&self) {
+        let clock = &self.0.clock;
+        let mut rest_until = Duration::ZERO;
+        loop {
+            clock.sleep(SPACE_LOOK_INTERVAL).await;
+            if self.has_own_alarm() {
+                if !self.recover_space().await {
+                    clock.sleep(SPACE_HELPLESS_REST).await;
+                }
+            } else if clock.now() >= rest_until && is_mostly_free(self.0.store.sizes()) {
+                self.reclaim("more than half of the file is free").await;
+                rest_until = clock.now() + SPACE_RECLAIM_INTERVAL;
+            }
+        }
+    }
+
+    fn has_own_alarm(&self) -> bool {
+        let alarm = AlarmMember { member_id: self.0.member_id, alarm: AlarmType::Nospace as i32 };
+        self.alarms().contains(&alarm)
+    }
+
+    /// False if nothing helps.
+    async fn recover_space(&self) -> bool {
+        let quota = u64::try_from(quota_bytes(&self.0.config)).unwrap_or(0);
+        let quota = if quota == 0 { u64::MAX } else { quota };
+        let sizes = self.0.store.sizes();
+        tracing::warn!(
+            "db-size-bytes" = sizes.total,
+            "db-size-in-use-bytes" = sizes.in_use,
+            "quota-bytes" = quota,
+            "space policy: no space is left; history is compacted as far as needed"
+        );
+        loop {
+            let sizes = self.swept_sizes().await;
+            if has_room(sizes.in_use, quota) && !self.0.store.is_full() {
+                break;
+            }
+            let current = self.0.mvcc.current();
+            let Some(revision) = older_half(current.revision, current.compact_revision) else {
+                tracing::warn!(
+                    "db-size-in-use-bytes" = sizes.in_use,
+                    "quota-bytes" = quota,
+                    "revisions-kept" = current.revision - current.compact_revision.max(0),
+                    "space policy: what is left is live data and the newest history; delete keys \
+                     or raise the quota"
+                );
+                return false;
+            };
+            if !self.compact_for_space(revision, current.revision - revision).await {
+                return false;
+            }
+        }
+        if !has_room(self.0.store.sizes().total, quota) {
+            self.reclaim("no space is left").await;
+        }
+        let sizes = self.0.store.sizes();
+        has_room(sizes.total, quota) && self.disarm_space(sizes).await
+    }
+
+    /// The sizes once no deletion is under way any more.
+    async fn swept_sizes(&self) -> Sizes {
+        while self.0.mvcc.is_sweeping() {
+            self.0.clock.sleep(SPACE_SWEEP_LOOK).await;
+        }
+        self.0.store.sizes()
+    }
+
+    async fn compact_for_space(&self, revision: i64, kept: i64) -> bool {
+        let request = CompactionRequest { revision, physical: true };
+        match self.propose_own(Op::Compaction(request)).await {
+            Ok(_) => {
+                metrics::space_compactions().inc();
+                tracing::warn!(
+                    "compact-revision" = revision,
+                    "revisions-kept" = kept,
+                    "space policy: compacted history"
+                );
+                true
+            }
+            // Somebody else was faster, or it takes longer: the sizes will tell.
+            Err(Error::Compacted | Error::Timeout) => true,
+            Err(error) => {
+                tracing::warn!(revision, %error, "space policy: the compaction failed");
+                false
+            }
+        }
+    }
+
+    async fn reclaim(&self, why: &str) {
+        match self.defragment_own().await {
+            Ok(done) => {
+                let bytes = done.before.total.saturating_sub(done.after.total);
+                metrics::space_reclaims().inc();
+                metrics::space_reclaimed_bytes().inc_by(bytes);
+                tracing::info!(why, "reclaimed-bytes" = bytes, "space policy: gave space back");
+            }
+            Err(error) => tracing::warn!(why, %error, "space policy: no space could be given back"),
+        }
+    }
+
+    async fn disarm_space(&self, sizes: Sizes) -> bool {
+        let alarm = AlarmRequest {
+            action: AlarmAction::Deactivate as i32,
+            member_id: self.0.member_id,
+            alarm: AlarmType::Nospace as i32,
+        };
+        if let Err(error) = self.propose_own(Op::Alarm(alarm)).await {
+            tracing::warn!(%error, "space policy: the alarm could not be cleared");
+            return false;
+        }
+        metrics::space_recoveries().inc();
+        tracing::warn!(
+            "db-size-bytes" = sizes.total,
+            "db-size-in-use-bytes" = sizes.in_use,
+            "space policy: there is room again; the NOSPACE alarm is cleared"
+        );
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

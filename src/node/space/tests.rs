@@ -1,0 +1,158 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::auth::Credentials;
+use crate::clock::SystemClock;
+use crate::node::Config;
+use crate::pb::PutRequest;
+
+const QUOTA: i64 = 6 << 20;
+
+async fn start(dir: &std::path::Path, quota: i64, keeps_space: bool) -> Node {
+    let config = Config {
+        initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
+        peer_urls: vec!["http://localhost:2380".into()],
+        initial_election_tick_advance: false,
+        commit_interval: Duration::from_millis(5),
+        compaction_sleep_interval: Duration::ZERO,
+        quota_backend_bytes: quota,
+        keeps_space,
+        ..Config::of(dir)
+    };
+    let node = Node::start(config, Arc::new(SystemClock::new())).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    node
+}
+
+async fn propose(node: &Node, op: Op) -> Result<(), Error> {
+    node.quota_gate(&op).await?;
+    node.propose(&Credentials::default(), op).await.map(drop)
+}
+
+/// Writes over and over to the same keys, some at a time.
+async fn put(node: &Node, from: i64, count: i64) -> Result<(), Error> {
+    let puts = (from..from + count).map(|number| {
+        let key = Bytes::from(format!("key {}", number % 50));
+        let value = Bytes::from(format!("{number:01000}"));
+        let node = node.clone();
+        tokio::spawn(async move {
+            let put = PutRequest { key, value, ..Default::default() };
+            propose(&node, Op::Put(put)).await
+        })
+    });
+    let mut outcome = Ok(());
+    for put in puts.collect::<Vec<_>>() {
+        outcome = outcome.and(put.await.unwrap());
+    }
+    outcome
+}
+
+async fn fill(node: &Node) {
+    for batch in 0.. {
+        assert!(batch < 1000, "it does not fill up");
+        match put(node, batch * 50, 50).await {
+            Ok(()) => {}
+            Err(Error::NoSpace) => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+async fn compact(node: &Node, revision: i64) {
+    let compaction = CompactionRequest { revision, physical: true };
+    propose(node, Op::Compaction(compaction)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_store_recovers_alone_and_keeps_the_newest_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), QUOTA, true).await;
+    fill(&node).await;
+    let filled = node.header().revision;
+    let mut looks = 0;
+    while node.alarms().iter().any(|alarm| alarm.alarm == AlarmType::Nospace as i32)
+        || put(&node, 0, 1).await.is_err()
+    {
+        looks += 1;
+        assert!(looks < 3000, "it does not recover: {:?}", node.status());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let current = node.0.mvcc.current();
+    assert!(current.compact_revision > 0, "history was compacted");
+    assert!(current.compact_revision <= filled - SPACE_REVISIONS_KEPT, "{current:?}");
+    assert!(node.status().db_size <= QUOTA * 7 / 8, "{:?}", node.status());
+    assert!(node.status().errors.is_empty());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_policy_compaction_defragmentation_and_disarm_recover_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), QUOTA, false).await;
+    fill(&node).await;
+    let hash = |node: Node| async move {
+        let hash = node.hash_kv(&Credentials::default(), 0).await.unwrap();
+        (hash.hash, hash.compact_revision)
+    };
+    compact(&node, node.header().revision).await;
+    let compacted = hash(node.clone()).await;
+    let before = node.status();
+    node.defragment(&Credentials::default()).await.unwrap();
+    let after = node.status();
+    assert!(after.db_size < before.db_size / 2, "{before:?} {after:?}");
+    assert!(after.db_size_in_use <= after.db_size);
+    assert_eq!(hash(node.clone()).await, compacted);
+    assert_eq!(put(&node, 0, 1).await, Err(Error::NoSpace), "until it is disarmed");
+    let disarm = AlarmRequest {
+        action: AlarmAction::Deactivate as i32,
+        member_id: node.member_id(),
+        alarm: AlarmType::Nospace as i32,
+    };
+    propose(&node, Op::Alarm(disarm)).await.unwrap();
+    put(&node, 0, 50).await.unwrap();
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cycles_of_filling_and_compacting_keep_the_file_flat() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), 0, false).await;
+    let mut sizes = Vec::new();
+    for cycle in 0..20 {
+        put(&node, cycle * 1000, 1000).await.unwrap();
+        compact(&node, node.header().revision).await;
+        sizes.push(node.status().db_size);
+    }
+    let early = sizes[..5].iter().max().unwrap();
+    assert!(sizes[19] <= early + early / 4, "{sizes:?}");
+    node.stop().await;
+}
+
+#[test]
+fn history_is_halved_and_the_newest_of_it_stays() {
+    let (revision, mut compacted) = (1_000_000, -1);
+    let mut steps = Vec::new();
+    while let Some(next) = older_half(revision, compacted) {
+        assert!(next > compacted);
+        compacted = next;
+        steps.push(revision - next);
+    }
+    assert_eq!(&steps[..2], [500_000, 250_000]);
+    assert_eq!(steps.last(), Some(&SPACE_REVISIONS_KEPT));
+    assert_eq!(older_half(SPACE_REVISIONS_KEPT, -1), None);
+    assert_eq!(older_half(5000, 4500), None);
+}
+
+#[test]
+fn room_is_an_eighth_of_the_quota() {
+    assert!(has_room(700, 800) && !has_room(701, 800) && has_room(u64::MAX / 2, u64::MAX));
+}
+
+#[test]
+fn little_space_is_not_worth_a_copy() {
+    let sizes = |total: u64, in_use: u64| Sizes { total: total << 20, in_use: in_use << 20 };
+    assert!(is_mostly_free(sizes(200, 90)));
+    assert!(!is_mostly_free(sizes(200, 110)) && !is_mostly_free(sizes(60, 1)));
+}

@@ -1,0 +1,358 @@
+//! Defragmentation: the store copied into a new generation, in order, while it goes on.
+//!
+//! ```text
+//!   small buckets ─► rows, oldest first ─► what came meanwhile ─► the last bit ─► CURRENT
+//!   reads, writes and commits go on ─────────────────────────────► no commit ────► go on
+//! ```
+//!
+//! The copy is made in small durable commits, with a rest after each that the caller chooses. Rows
+//! only come at the end, so the copy follows them; keys of the small buckets that change meanwhile
+//! are noted by the committer and copied again; deletions by compaction wait. For the last bit the
+//! committer pauses, while apply and all readers go on: what is applied waits in the tail. Then
+//! CURRENT names the new generation, and everybody reads from it.
+//!
+//! A crash before CURRENT is renamed leaves the old generation and litter, a later one the new
+//! generation and litter. The litter is marked by a file and removed by the next start or the next
+//! attempt. Until its last commit a copy says that it has applied nothing, so it is never taken for
+//! a snapshot that waits to be installed.
+//!
+//! Whoever installs a snapshot goes first: the copy is given up.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::committer::{Changed, Shared, call};
+use super::env::copy::Copied;
+use super::env::{DATA_FILE, Env};
+use super::{Bucket, Building, Error, Sizes, Store, checkpoint, dir, space};
+use crate::limits::{
+    DEFRAG_CATCH_UP_PIECES_MAX, DEFRAG_CHANGES_MAX, DEFRAG_FREE_BYTES_MIN, DEFRAG_PIECE_BYTES,
+    DEFRAG_READERS_WAIT, DEFRAG_TRUNCATE_BYTES,
+};
+use crate::types::Revision;
+
+/// Stands in a generation that is a copy under way.
+const MARK: &str = "defragmenting";
+/// How often it is looked whether the old generation's readers are gone, and the rest between two
+/// pieces of the file that are given back.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Who defragments, and who wants that it ends.
+#[derive(Default)]
+pub(super) struct Defrag {
+    running: Mutex<()>,
+    unwanted: AtomicU64,
+}
+
+/// While it lives, no copy is under way.
+pub(super) struct Quiet<'a> {
+    defrag: &'a Defrag,
+    _running: MutexGuard<'a, ()>,
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        self.defrag.unwanted.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Defrag {
+    pub(super) fn quiet(&self) -> Quiet<'_> {
+        self.unwanted.fetch_add(1, Ordering::AcqRel);
+        Quiet { defrag: self, _running: self.running.lock() }
+    }
+}
+
+/// What a defragmentation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defragmented {
+    pub before: Sizes,
+    pub after: Sizes,
+    pub copied_bytes: u64,
+    /// How long no commit could begin. Reads and writes went on.
+    pub pause: Duration,
+}
+
+/// Called with the bytes of each piece; it rests as long as it likes.
+type Rest<'a> = &'a mut dyn FnMut(u64);
+
+impl Store {
+    /// Copies everything into a new file and goes on with that one. One at a time: the next one
+    /// waits. It blocks for as long as the copying takes.
+    pub fn defragment(&self, rest: Rest<'_>) -> Result<Defragmented, Error> {
+        let running = self.shared.defrag.running.lock();
+        let hold = self.hold();
+        let mut copy = Copy::begin(self)?;
+        let done = copy.run(self, rest);
+        *self.shared.changed.lock() = None;
+        drop(hold);
+        let (swapped, old) = match done {
+            Ok(done) => done,
+            Err(error) => return Err(copy.abandon(self, error)),
+        };
+        drop((copy, running));
+        call(&self.shared.hooks.resized, &());
+        discard(old.0, &old.1);
+        Ok(swapped)
+    }
+
+    /// Begins the generation after the current one, for a snapshot. What earlier attempts left is
+    /// removed, and a defragmentation under way is given up.
+    pub fn begin_building(&self) -> Result<Building, Error> {
+        let _quiet = self.shared.defrag.quiet();
+        Building::begin(&self.directory())
+    }
+
+    fn is_unwanted(&self) -> Result<(), Error> {
+        if self.shared.defrag.unwanted.load(Ordering::Acquire) > 0 {
+            return Err(Error::GivenUp("a snapshot of another member takes the store's place"));
+        }
+        match &self.shared.queue.lock().stop {
+            Some(why) => Err(Error::Stopped(why.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The copy in the making.
+struct Copy {
+    old: Arc<Env>,
+    old_dir: PathBuf,
+    new: Option<Env>,
+    new_dir: PathBuf,
+    db: PathBuf,
+    generation: u64,
+    before: Sizes,
+    /// The first row that is not copied.
+    next: Revision,
+    copied_bytes: u64,
+    /// CURRENT may name the copy.
+    is_named: bool,
+}
+
+/// The generation that was replaced, and its directory.
+type Replaced = (Arc<Env>, PathBuf);
+
+impl Copy {
+    fn begin(store: &Store) -> Result<Self, Error> {
+        let shared = &store.shared;
+        let (current, old_dir) = store.place.read().clone();
+        let db = store.directory();
+        remove_litter(&db, current)?;
+        let before = shared.env().read()?.sizes()?;
+        let needed = before.in_use + DEFRAG_FREE_BYTES_MIN;
+        let free = space::available(&db.join(MARK));
+        if free < needed {
+            return Err(Error::NoRoom { dir: db, needed, free });
+        }
+        let generation = dir::generations(&db)?.last().map_or(1, |last| last + 1);
+        let new_dir = dir::generation_dir(&db, generation);
+        let made = dir::create_dir(&new_dir)
+            .and_then(|()| File::create(new_dir.join(MARK)).map_err(Error::io(&new_dir)))
+            .and_then(|_| Env::open(&new_dir));
+        let new = match made {
+            Ok(new) => Some(new),
+            Err(error) => {
+                let _ = fs::remove_dir_all(&new_dir);
+                return Err(plain(error, &new_dir));
+            }
+        };
+        *shared.changed.lock() = Some(Changed::new());
+        Ok(Self {
+            old: shared.env(),
+            old_dir,
+            new,
+            new_dir,
+            db,
+            generation,
+            before,
+            next: Revision::default(),
+            copied_bytes: 0,
+            is_named: false,
+        })
+    }
+
+    fn run(&mut self, store: &Store, rest: Rest<'_>) -> Result<(Defragmented, Replaced), Error> {
+        let new = self.new.take().ok_or(Error::GivenUp("it has ended"))?;
+        let new = Arc::new(new);
+        self.copy_small(store, &new, rest)?;
+        self.copy_rows(store, &new, rest)?;
+        let mut heard = |bytes| {
+            self.copied_bytes += bytes;
+            rest(bytes);
+        };
+        checkpoint::carry_over(&self.old_dir, &self.new_dir, self.generation, &mut heard)?;
+        self.swap(store, &new)
+    }
+
+    fn copy_small(&self, store: &Store, new: &Env, rest: Rest<'_>) -> Result<(), Error> {
+        let small = Bucket::ALL.into_iter().filter(|bucket| *bucket != Bucket::Meta);
+        for bucket in std::iter::once(None).chain(small.map(Some)) {
+            let mut after = Vec::new();
+            loop {
+                store.is_unwanted()?;
+                let mut bytes = DEFRAG_PIECE_BYTES;
+                let mut writer = new.write()?;
+                let copied =
+                    self.old.read()?.copy_pairs(bucket, &after, &mut bytes, &mut writer)?;
+                writer.commit()?;
+                rest((DEFRAG_PIECE_BYTES - bytes) as u64);
+                match copied {
+                    Copied::Up(last) => after = last,
+                    Copied::All => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies until hardly anything is left. Once it has reached what was new when it began, it does
+    /// not rest any more, so that it gets nearer.
+    fn copy_rows(&mut self, store: &Store, new: &Env, rest: Rest<'_>) -> Result<(), Error> {
+        let newest = self.old.read()?.last_rev()?.unwrap_or_default();
+        let mut pieces_after = 0;
+        while pieces_after < DEFRAG_CATCH_UP_PIECES_MAX {
+            store.is_unwanted()?;
+            if space::available(&self.db.join(MARK)) < DEFRAG_FREE_BYTES_MIN {
+                return Err(Error::NoSpace { file: self.new_dir.clone() });
+            }
+            let changed = store.shared.changed.lock().as_mut().map(|changed| {
+                let is_large = changed.len() >= DEFRAG_CHANGES_MAX;
+                if is_large { std::mem::take(changed) } else { Changed::new() }
+            });
+            let mut writer = new.write()?;
+            let has_more = self.copy_piece(&mut writer, &changed.unwrap_or_default())?;
+            writer.commit()?;
+            if self.next > newest {
+                pieces_after += 1;
+            } else {
+                rest(DEFRAG_PIECE_BYTES as u64);
+            }
+            if !has_more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A piece of the rows, and what changed of the small buckets; false if that was all.
+    fn copy_piece(
+        &mut self,
+        writer: &mut super::env::Writer<'_>,
+        changed: &Changed,
+    ) -> Result<bool, Error> {
+        let mut left = DEFRAG_PIECE_BYTES;
+        let mut has_more = true;
+        while left > 0 && has_more {
+            has_more = self.old.read()?.copy_rows(&mut self.next, &mut left, writer)?;
+        }
+        self.copied_bytes += (DEFRAG_PIECE_BYTES - left) as u64;
+        let reader = self.old.read()?;
+        for (bucket, name) in changed {
+            writer.put_small(*bucket, name, reader.small(*bucket, name)?.as_deref())?;
+        }
+        Ok(has_more)
+    }
+
+    /// Copies the last bit while nothing is committed, and puts the copy in the store's place.
+    fn swap(&mut self, store: &Store, new: &Arc<Env>) -> Result<(Defragmented, Replaced), Error> {
+        let shared: &Shared = &store.shared;
+        let _committing = shared.committing.lock();
+        let began = shared.options.clock.now();
+        store.is_unwanted()?;
+        let changed = shared.changed.lock().take().unwrap_or_default();
+        let mut writer = new.write()?;
+        while self.copy_piece(&mut writer, &Changed::new())? {}
+        self.copy_piece(&mut writer, &changed)?;
+        for (name, value) in self.old.read()?.small_iter(Bucket::Meta)? {
+            writer.put_small(Bucket::Meta, &name, Some(&value))?;
+        }
+        writer.commit()?;
+        let mark = self.new_dir.join(MARK);
+        fs::remove_file(&mark).map_err(Error::io(&mark))?;
+        dir::sync_dir(&self.new_dir)?;
+        dir::sync_dir(&self.db)?;
+        let after = new.read()?.sizes()?;
+        self.is_named = true;
+        dir::write_current(&self.db, self.generation)?;
+        *store.place.write() = (self.generation, self.new_dir.clone());
+        *shared.env.write() = Arc::clone(new);
+        *shared.sizes.lock() = after;
+        let pause = shared.options.clock.now().saturating_sub(began);
+        let (before, copied_bytes) = (self.before, self.copied_bytes);
+        let done = Defragmented { before, after, copied_bytes, pause };
+        Ok((done, (Arc::clone(&self.old), self.old_dir.clone())))
+    }
+
+    /// Removes what was copied and says why it ended. If CURRENT may have been changed, nobody knows
+    /// which generation the next start finds: both stay, and this store must not go on.
+    fn abandon(self, store: &Store, error: Error) -> Error {
+        let current = if self.is_named { dir::read_current(&self.db).ok() } else { None };
+        if self.is_named && current != Some(store.generation()) {
+            let why = error.to_string();
+            store.shared.stop(&why);
+            call(&store.shared.hooks.fatal, &why);
+            return error;
+        }
+        if let Err(error) = fs::remove_dir_all(&self.new_dir) {
+            let dir = self.new_dir.display();
+            tracing::warn!(%dir, %error, "what a defragmentation left could not be removed");
+        }
+        plain(error, &self.new_dir)
+    }
+}
+
+/// A full disk by its name.
+fn plain(error: Error, new_dir: &Path) -> Error {
+    if space::is_full(&error, DEFRAG_FREE_BYTES_MIN) {
+        return Error::NoSpace { file: new_dir.to_path_buf() };
+    }
+    error
+}
+
+/// Copies that a crash cut off.
+fn remove_litter(db: &Path, current: u64) -> Result<(), Error> {
+    for generation in dir::generations(db)? {
+        let path = dir::generation_dir(db, generation);
+        if generation != current && path.join(MARK).exists() {
+            fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives the old file's space back, a piece at a time if nobody reads it any more: a file system
+/// that frees gigabytes at once holds up the log's syncs.
+fn discard(old: Arc<Env>, old_dir: &Path) {
+    let mut waited = Duration::ZERO;
+    while Arc::strong_count(&old) > 1 && waited < DEFRAG_READERS_WAIT {
+        std::thread::sleep(PAUSE);
+        waited += PAUSE;
+    }
+    let truncate = |old: Env| -> std::io::Result<()> {
+        drop(old);
+        let file = OpenOptions::new().write(true).open(old_dir.join(DATA_FILE))?;
+        let mut left = file.metadata()?.len();
+        while left > DEFRAG_TRUNCATE_BYTES {
+            left -= DEFRAG_TRUNCATE_BYTES;
+            file.set_len(left)?;
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    };
+    let truncated = Arc::into_inner(old).map_or(Ok(()), truncate);
+    if let Err(error) = truncated.and_then(|()| fs::remove_dir_all(old_dir))
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        let dir = old_dir.display();
+        tracing::warn!(%dir, %error, "the file from before the defragmentation was not removed");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! Records carried into another environment as they are, a bounded number at a time. Each one's
+//! checksum is verified on the way, so that damage is named here and does not spread.
+
+use std::ops::Bound;
+
+use super::{Reader, Table, Writer, named, put, record, schema};
+use crate::limits::READ_CHUNK_ROWS;
+use crate::store::{Bucket, Error};
+use crate::types::Revision;
+
+/// How far a copy has come, and whether there is more.
+pub(in crate::store) enum Copied<T> {
+    Up(T),
+    All,
+}
+
+impl Reader<'_> {
+    /// Copies rows from `next` on, which moves on, until `bytes` are used up; false at the end.
+    pub(in crate::store) fn copy_rows(
+        &self,
+        next: &mut Revision,
+        bytes: &mut usize,
+        to: &mut Writer<'_>,
+    ) -> Result<bool, Error> {
+        let first = schema::bound_key(*next);
+        let range = (Bound::Included(&first[..]), Bound::Unbounded);
+        let found = self.env.rev.range(&self.txn, &range);
+        let found = found.map_err(|error| named(&self.env.file, error))?;
+        for (count, item) in found.enumerate() {
+            if count == READ_CHUNK_ROWS || *bytes == 0 {
+                return Ok(true);
+            }
+            let (key, value) = item.map_err(|error| named(&self.env.file, error))?;
+            let (rev, key) = self.parse_key(key)?;
+            let damage = |what: String| self.env.damage(format!("revision {rev}"), what);
+            let (header, inline) = record::decode(value).map_err(damage)?;
+            if header.chunked {
+                to.put_row(&self.decode(rev, &key, value)?)?;
+            } else {
+                header.verify(&key, inline).map_err(damage)?;
+                put(&mut to.txn, to.env.rev, &key, value, true, &to.env.file)?;
+            }
+            *bytes = bytes.saturating_sub(header.record_bytes);
+            *next = Revision::new(rev.main, rev.sub + 1);
+        }
+        Ok(false)
+    }
+
+    /// Copies pairs of a small bucket, or of the table that only rusd has, after a stored key.
+    pub(in crate::store) fn copy_pairs(
+        &self,
+        bucket: Option<Bucket>,
+        after: &[u8],
+        bytes: &mut usize,
+        to: &mut Writer<'_>,
+    ) -> Result<Copied<Vec<u8>>, Error> {
+        let (title, from, into): (&str, Table, Table) = match bucket {
+            Some(bucket) => (bucket.name(), self.env.small(bucket), to.env.small(bucket)),
+            None => (schema::OWN, self.env.own, to.env.own),
+        };
+        // LMDB knows no empty key.
+        let first = if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after) };
+        let range = (first, Bound::Unbounded);
+        let found = from.range(&self.txn, &range);
+        let mut last = after.to_vec();
+        for (count, item) in found.map_err(|error| named(&self.env.file, error))?.enumerate() {
+            if count == READ_CHUNK_ROWS || *bytes == 0 {
+                return Ok(Copied::Up(last));
+            }
+            let (key, stored) = item.map_err(|error| named(&self.env.file, error))?;
+            self.parse_small(title, key, stored)?;
+            put(&mut to.txn, into, key, stored, true, &to.env.file)?;
+            *bytes = bytes.saturating_sub(key.len() + stored.len());
+            last = key.to_vec();
+        }
+        Ok(Copied::All)
+    }
+}

@@ -1,0 +1,299 @@
+//! The matrix: each case on a port of a running server, or a start of its own.
+
+use std::fs;
+
+use rcgen::{
+    ExtendedKeyUsagePurpose, KeyPair, PKCS_ECDSA_P384_SHA384, SanType, SerialNumber, date_time_ymd,
+};
+use rusd::tls::{ClientFiles, Connector, Versions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::server::{BOTH, PATIENCE, Port, Server, client, mutual, one_sided, request};
+use super::shop::{Form, Shop};
+
+/// Whether each case came out as it should, told all at once.
+#[derive(Default)]
+struct Findings {
+    cases: usize,
+    wrong: Vec<String>,
+}
+
+impl Findings {
+    fn expect(&mut self, is_welcome: bool, case: String, met: Result<(), String>) {
+        self.cases += 1;
+        if met.is_ok() != is_welcome {
+            self.wrong.push(format!("{case}: {met:?}"));
+        }
+    }
+
+    /// Ends the matrix, which must have had so many cases at least.
+    fn end(self, least: usize) {
+        assert!(self.wrong.is_empty(), "\n{}", self.wrong.join("\n"));
+        assert!(self.cases >= least, "{} cases", self.cases);
+    }
+}
+
+fn versions(min: &str, max: &str, suites: &[&str]) -> Versions {
+    let suites = suites.iter().map(|name| (*name).to_owned()).collect();
+    Versions { min: min.into(), max: max.into(), suites }
+}
+
+/// Certificates good and bad, by name.
+fn stock(shop: &Shop) {
+    shop.sell("expired", |it| it.not_after = date_time_ymd(2020, 1, 1));
+    shop.sell("future", |it| it.not_before = date_time_ymd(2099, 1, 1));
+    shop.sell("any-use", |it| it.extended_key_usages.clear());
+    shop.sell("only-server", |it| {
+        it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    shop.sell("only-client", |it| {
+        it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    });
+    shop.sell("elsewhere", |it| {
+        it.subject_alt_names = vec![SanType::IpAddress([10, 9, 9, 9].into())];
+    });
+    shop.sell("nowhere", |it| it.subject_alt_names.clear());
+    shop.sell("revoked", |it| it.serial_number = Some(SerialNumber::from(200)));
+    shop.sell("not-revoked", |it| it.serial_number = Some(SerialNumber::from(201)));
+    let pair = || KeyPair::generate().unwrap();
+    shop.sell_by("stranger", &shop.foreign, &pair(), Form::Pkcs8, |_| {});
+    shop.sell_by("sec1", &shop.authority, &pair(), Form::Sec1, |_| {});
+    let p384 = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+    shop.sell_by("p384", &shop.authority, &p384, Form::Pkcs8, |_| {});
+    shop.sell_rsa("rsa-pkcs1", Form::Pkcs1);
+    shop.sell_rsa("rsa-pkcs8", Form::Pkcs8);
+    shop.forge("forged");
+    shop.sell_through("through");
+}
+
+/// Who may come in, and whom a client believes.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_of_both_sides() {
+    let shop = Shop::new();
+    stock(&shop);
+    let (der, pem) = shop.list(&shop.authority, &[7, 200]);
+    let mut flags = mutual(&shop);
+    flags.push(format!("--client-crl-file={}", shop.write("client.crl", der)));
+    flags.push(format!("--peer-crl-file={}", shop.write("peer.crl", pem)));
+    let server = Server::start("https", &flags).await;
+    let mut findings = Findings::default();
+    for port in BOTH {
+        for (name, is_welcome) in [
+            ("client", true),
+            ("any-use", true),
+            ("only-client", true),
+            ("not-revoked", true),
+            ("nowhere", true),
+            ("sec1", true),
+            ("p384", true),
+            ("rsa-pkcs1", true),
+            ("rsa-pkcs8", true),
+            ("through", true),
+            // Peers have to come from where their certificates say.
+            ("elsewhere", port == Port::Client),
+            ("", false),
+            ("expired", false),
+            ("future", false),
+            ("only-server", false),
+            ("revoked", false),
+            ("stranger", false),
+            ("forged", false),
+            ("through-alone", false),
+        ] {
+            let met = server.meet(port, &client(&shop, name), "localhost").await;
+            findings.expect(is_welcome, format!("{port:?}: a client with {name:?}"), met);
+        }
+        for (host, is_right) in
+            [("127.0.0.1", true), ("[::1]", false), ("example.org", false), ("10.0.0.1", false)]
+        {
+            let met = server.meet(port, &client(&shop, "client"), host).await;
+            findings.expect(is_right, format!("{port:?}: dialled as {host}"), met);
+            let careless = ClientFiles { skip_verify: true, ..client(&shop, "client") };
+            let met = server.meet(port, &careless, host).await;
+            findings.expect(true, format!("{port:?}: carelessly dialled as {host}"), met);
+        }
+        let strange = ClientFiles { ca: shop.path("other.crt"), ..client(&shop, "client") };
+        let met = server.meet(port, &strange, "localhost").await;
+        findings.expect(false, format!("{port:?}: a client that believes others"), met);
+        for version in ["TLS1.2", "TLS1.3"] {
+            let versions = versions(version, version, &[]);
+            let files = ClientFiles { versions, ..client(&shop, "client") };
+            let met = server.meet(port, &files, "localhost").await;
+            findings.expect(true, format!("{port:?}: {version}"), met);
+        }
+        let plain = timeout(PATIENCE, request(server.dial(port).await)).await.unwrap();
+        // An alert of TLS at most.
+        let met = match plain {
+            Ok(answer) if answer.contains("HTTP") => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        findings.expect(false, format!("{port:?}: plain text"), met);
+    }
+    findings.expect(true, "HTTP/2 by ALPN".into(), speaks_http2(&server, &shop).await);
+    let log = server.log();
+    assert!(log.contains("rejected connection on client endpoint"), "{log}");
+    assert!(log.contains("rejected connection on peer endpoint"), "{log}");
+    assert!(!log.contains("panic"), "{log}");
+    findings.end(63);
+}
+
+/// A client of `h2` gets the settings of HTTP/2.
+async fn speaks_http2(server: &Server, shop: &Shop) -> Result<(), String> {
+    let files = ClientFiles { protocol: "h2", ..client(shop, "client") };
+    let connector = Connector::new(files).map_err(|error| error.to_string())?;
+    let talk = async {
+        let mut stream = connector.connect(server.dial(Port::Client).await, "localhost").await?;
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+        stream.flush().await?;
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        Ok::<_, std::io::Error>(head[3])
+    };
+    match timeout(PATIENCE, talk).await.map_err(|_| "it hangs".to_owned())? {
+        Ok(4) => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// Versions, and hosts that a client's certificate must be for.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_version_only_and_allowed_hosts() {
+    let shop = Shop::new();
+    stock(&shop);
+    shop.sell("guest", |it| {
+        it.subject_alt_names = vec![
+            SanType::DnsName("guest.example".try_into().unwrap()),
+            SanType::IpAddress([127, 0, 0, 1].into()),
+        ];
+    });
+    let mut flags = mutual(&shop);
+    // As tools of old write a key.
+    flags.extend(one_sided(&shop, "sec1"));
+    flags.push("--tls-min-version=TLS1.3".into());
+    flags.push("--client-cert-allowed-hostname=guest.example,other.example".into());
+    flags.push("--peer-cert-allowed-hostname=guest.example".into());
+    let server = Server::start("https", &flags).await;
+    let mut findings = Findings::default();
+    for port in BOTH {
+        for (name, version, is_welcome) in [
+            ("guest", "TLS1.3", true),
+            ("guest", "TLS1.2", false),
+            ("client", "TLS1.3", false),
+            ("elsewhere", "TLS1.3", false),
+        ] {
+            let versions = versions(version, version, &[]);
+            let files = ClientFiles { versions, ..client(&shop, name) };
+            let met = server.meet(port, &files, "localhost").await;
+            findings.expect(is_welcome, format!("{port:?}: {name} by {version}"), met);
+        }
+    }
+    findings.end(8);
+}
+
+/// Suites, common names, and a client port that asks for no certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_version_with_chosen_suites_and_allowed_names() {
+    const SMALL: &str = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
+    let shop = Shop::new();
+    stock(&shop);
+    let mut flags = one_sided(&shop, "rsa-pkcs1");
+    flags.push(format!("--peer-trusted-ca-file={}", shop.path("ca.crt")));
+    flags.push("--peer-cert-allowed-cn=client,only-client".into());
+    flags.push(format!("--cipher-suites={SMALL}"));
+    flags.push("--tls-max-version=TLS1.2".into());
+    let server = Server::start("https", &flags).await;
+    let mut findings = Findings::default();
+    for port in BOTH {
+        for (what, versions, is_welcome) in [
+            ("the suite", versions("TLS1.2", "TLS1.2", &[SMALL]), true),
+            ("all suites", versions("", "", &[]), true),
+            ("TLS 1.3 only", versions("TLS1.3", "", &[]), false),
+            (
+                "suites of another kind of key",
+                versions("TLS1.2", "TLS1.2", &["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]),
+                false,
+            ),
+        ] {
+            let files = ClientFiles { versions, ..client(&shop, "client") };
+            let met = server.meet(port, &files, "localhost").await;
+            findings.expect(is_welcome, format!("{port:?}: {what}"), met);
+        }
+        for (name, is_welcome) in
+            [("only-client", true), ("p384", port == Port::Client), ("", port == Port::Client)]
+        {
+            let met = server.meet(port, &client(&shop, name), "localhost").await;
+            findings.expect(is_welcome, format!("{port:?}: the name {name:?}"), met);
+        }
+    }
+    findings.end(14);
+}
+
+/// TLS where nobody expects it, and certificates that the server makes for itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_ports_and_made_certificates() {
+    let shop = Shop::new();
+    let mut findings = Findings::default();
+    let server = Server::start("http", &[]).await;
+    for port in BOTH {
+        let met = server.meet(port, &client(&shop, "client"), "localhost").await;
+        findings.expect(false, format!("{port:?}: TLS to a plain port"), met);
+        let answer = timeout(PATIENCE, request(server.dial(port).await)).await.unwrap();
+        let met = answer.map(drop).map_err(|error| error.to_string());
+        findings.expect(true, format!("{port:?}: plain text to a plain port"), met);
+    }
+    let flags = ["--auto-tls", "--peer-auto-tls", "--self-signed-cert-validity=2"];
+    let server = Server::start("https", &flags.map(str::to_owned)).await;
+    for (port, kind) in [(Port::Client, "client"), (Port::Peer, "peer")] {
+        let made = server.data().join("fixtures").join(kind).join("cert.pem");
+        let ca = made.to_str().unwrap().to_owned();
+        let files = ClientFiles { ca, ..client(&shop, "") };
+        for (host, is_right) in [("127.0.0.1", true), ("localhost", false)] {
+            let met = server.meet(port, &files, host).await;
+            findings.expect(is_right, format!("{port:?}: made for {host}"), met);
+        }
+        let met = server.meet(port, &client(&shop, ""), "127.0.0.1").await;
+        findings.expect(false, format!("{port:?}: made, and not believed"), met);
+    }
+    findings.end(10);
+}
+
+/// Starts that cannot end well.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_do_not_fit_end_the_start() {
+    let shop = Shop::new();
+    let pem = fs::read(shop.path("server.crt")).unwrap();
+    let cut = shop.write("cut.crt", &pem[..pem.len() / 2]);
+    let pem = fs::read(shop.path("server.key")).unwrap();
+    let cut_key = shop.write("cut.key", &pem[..pem.len() / 2]);
+    let (empty, garbage) = (shop.write("empty", ""), shop.write("garbage", "garbage"));
+    let (other_key, missing) = (shop.path("client.key"), shop.path("missing"));
+    let mut findings = Findings::default();
+    for (flag, value, why) in [
+        ("cert-file", &cut, "cut.crt"),
+        ("key-file", &cut_key, "cut.key"),
+        ("key-file", &other_key, "eyMismatch"),
+        ("cert-file", &missing, "no such file or directory"),
+        ("key-file", &empty, "empty"),
+        ("trusted-ca-file", &garbage, "garbage"),
+        ("trusted-ca-file", &missing, "no such file or directory"),
+        ("client-crl-file", &garbage, "malformed crl"),
+        ("peer-cert-file", &cut, "cut.crt"),
+        ("peer-key-file", &cut_key, "cut.key"),
+        ("peer-key-file", &other_key, "eyMismatch"),
+        ("peer-trusted-ca-file", &empty, "empty"),
+        ("peer-crl-file", &empty, "malformed crl"),
+        ("tls-min-version", &"TLS1.1".to_owned(), "unexpected TLS version"),
+        ("cipher-suites", &"NONE".to_owned(), "unexpected TLS cipher suite"),
+    ] {
+        let mut flags = mutual(&shop);
+        flags.push(format!("--{flag}={value}"));
+        let log = Server::refused("https", &flags).await;
+        let is_named = if log.contains(why) && !log.contains("panic") { Ok(()) } else { Err(log) };
+        findings.expect(true, format!("--{flag}={value}"), is_named);
+    }
+    let log = Server::refused("https", &["--peer-auto-tls".into()]).await;
+    let is_named = if log.contains("must be provided for client url") { Ok(()) } else { Err(log) };
+    findings.expect(true, "a client port without a certificate".into(), is_named);
+    findings.end(16);
+}

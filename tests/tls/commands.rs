@@ -1,0 +1,128 @@
+//! `rusd cert`, and members that find each other through a service that wants certificates.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use super::server::{BOTH, Port, Server, client};
+use super::shop::Shop;
+
+async fn rusd(words: &[&str]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_rusd")).args(words).output().await.unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!errors.contains("panic"), "{words:?}: {errors}");
+    output
+}
+
+/// Standard output of a command that ends with success.
+async fn good(words: &[&str]) -> String {
+    let output = rusd(words).await;
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The words for what `cert check` found.
+async fn problems(words: &[&str]) -> Vec<String> {
+    let output = rusd(&[&["cert", "check", "-w", "json"], words].concat()).await;
+    let told: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let found = told["findings"].as_array().unwrap();
+    assert_eq!(told["ok"], found.is_empty());
+    assert_eq!(output.status.code(), Some(i32::from(!found.is_empty())));
+    found.iter().map(|one| one["problem"].as_str().unwrap().to_owned()).collect()
+}
+
+fn flags(dir: &str) -> Vec<String> {
+    [
+        ("cert-file", "server.crt"),
+        ("key-file", "server.key"),
+        ("trusted-ca-file", "ca.crt"),
+        ("peer-cert-file", "peer.crt"),
+        ("peer-key-file", "peer.key"),
+        ("peer-trusted-ca-file", "ca.crt"),
+    ]
+    .iter()
+    .map(|(flag, file)| format!("--{flag}={dir}/{file}"))
+    .chain(["--client-cert-auth".to_owned(), "--peer-client-cert-auth".to_owned()])
+    .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_command_makes_what_a_member_needs_and_another_checks_it() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("certs").to_str().unwrap().to_owned();
+    let file = |name: &str| format!("{dir}/{name}");
+    let told = good(&["cert", "gen", "--dir", &dir, "--clients", "alice,bob"]).await;
+    assert!(told.contains("--peer-trusted-ca-file"), "{told}");
+    let again = rusd(&["cert", "gen", "--dir", &dir]).await;
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("--force"), "{again:?}");
+    assert!(!Path::new(&file("client.crt")).exists());
+    let server = Server::start("https", &flags(&dir)).await;
+    let url = server.client_url();
+    let address = url.trim_start_matches("https://");
+    let (ca, alice, key) = (file("ca.crt"), file("alice.crt"), file("alice.key"));
+    let own = ["--cacert", &ca, "--cert", &alice, "--key", &key];
+    good(&[&["--endpoints", &url, "put", "a", "b"], &own[..]].concat()).await;
+
+    let told = good(&[&["cert", "show", address], &own[..]].concat()).await;
+    assert!(told.contains("names: localhost\n"), "{told}");
+    let told = good(&["cert", "show", "-w", "json", &ca, &key]).await;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told[0]["items"][0]["certificate"]["is_authority"], true);
+    assert!(told[1]["items"][0]["key"]["kind"].as_str().unwrap().contains("PKCS #8"));
+
+    assert_eq!(problems(&[&[address], &own[..]].concat()).await, [""; 0]);
+    assert_eq!(problems(&[address, "--cacert", &ca]).await, ["refused-by-server"]);
+    let wrong = [&[address, "--host", "example.org"], &own[..]].concat();
+    assert_eq!(problems(&wrong).await, ["wrong-host"]);
+    let (server_crt, server_key) = (file("server.crt"), file("server.key"));
+    let pair = ["--cert", &server_crt, "--key", &server_key, "--cacert", &ca];
+    assert_eq!(problems(&[&pair[..], &["--for", "peer"]].concat()).await, [""; 0]);
+    assert_eq!(
+        problems(&["--cert", &alice, "--key", &server_key, "--cacert", &ca, "--for", "server"])
+            .await,
+        ["missing-usage", "key-mismatch"]
+    );
+    let shop = Shop::new();
+    let strange = shop.path("ca.crt");
+    assert_eq!(
+        problems(&["--cert", &server_crt, "--cacert", &strange]).await,
+        ["unknown-authority"]
+    );
+    let careless =
+        problems(&[address, "--cacert", &strange, "--cert", &alice, "--key", &key]).await;
+    assert_eq!(careless, ["unknown-authority"]);
+    for port in BOTH {
+        assert!(server.meet(port, &client(&shop, "client"), "localhost").await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_discovery_service_may_want_certificates() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("certs").to_str().unwrap().to_owned();
+    good(&["cert", "gen", "--dir", &dir]).await;
+    let file = |name: &str| format!("{dir}/{name}");
+    let service = Server::start("https", &flags(&dir)).await;
+    let (ca, cert, key) = (file("ca.crt"), file("client.crt"), file("client.key"));
+    let url = service.client_url();
+    let size = "/_etcd/registry/token/_config/size";
+    let own = ["--endpoints", &url, "--cacert", &ca, "--cert", &cert, "--key", &key];
+    good(&[&["put", size, "1"], &own[..]].concat()).await;
+    let mut all = flags(&dir);
+    all.extend([
+        "--discovery-token=token".to_owned(),
+        format!("--discovery-endpoints={url}"),
+        format!("--discovery-cacert={ca}"),
+        format!("--discovery-cert={cert}"),
+        format!("--discovery-key={key}"),
+    ]);
+    let member = Server::start("https", &all).await;
+    assert!(member.log().contains("discovery joined cluster successfully"), "{}", member.log());
+    let shop = Shop::new();
+    let stranger = client(&shop, "client");
+    assert!(member.meet(Port::Client, &stranger, "localhost").await.is_err());
+}

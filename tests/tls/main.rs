@@ -1,0 +1,10 @@
+//! TLS of the real binary: who is let in on the client port and on the peer port, which starts are
+//! refused, what slow clients cost the others, and files that change under load.
+
+mod cases;
+mod commands;
+#[path = "../common/ports.rs"]
+mod ports;
+mod rotation;
+mod server;
+mod shop;
