@@ -210,8 +210,9 @@ pub const PEER_QUEUE_MAX: usize = 4096;
 pub const PEER_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Largest message from a peer, etcd's.
 pub const PEER_MESSAGE_BYTES_MAX: u64 = 512 << 20;
-/// Entries in one message from a peer: what a member sends at once has far fewer.
-pub const PEER_MESSAGE_ENTRIES_MAX: u64 = 1 << 20;
+/// Entries in one message from a peer: what a member sends at once has half as many at most. Decoding
+/// them holds up the other peers.
+pub const PEER_MESSAGE_ENTRIES_MAX: u64 = 1 << 16;
 /// Messages are put together up to this size before they go to a peer's socket.
 pub const PEER_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes of entries from peers that may wait for the raft loop; raft repeats what is dropped.

@@ -15,15 +15,14 @@ use tokio::sync::{Notify, watch};
 
 use super::applier::Applier;
 use super::checkpointer::{CheckpointPace, Checkpointer};
-use super::defrag::Defrags;
 use super::duties::Duties;
 use super::ids::RequestIds;
 use super::install::{Door, Installs};
 use super::membership::{Circle, Join};
 use super::passwords::Passwords;
+use super::space::Upkeep;
 use super::steps::Steps;
-use super::sweeper::{SweepWorker, Sweeper};
-use super::usage::Growth;
+use super::sweeper::{SweepQueue, SweepWorker, Sweeper};
 use super::waits::{AppliedWaits, Waits};
 use super::{Config, Inner, Node, defrag, membership};
 use crate::apply::{self, Machine, NewerCluster, Quota};
@@ -33,7 +32,7 @@ use crate::lease::Lessor;
 use crate::limits;
 use crate::members::{Downgrade, Founders, Malformed, Member, Members};
 use crate::metrics;
-use crate::mvcc::{self, Checkpoint, Compacted, Current, Mvcc, Restore, Restoring};
+use crate::mvcc::{self, Checkpoint, Compacted, Compaction, Current, Mvcc, Restore, Restoring};
 use crate::pb::{AlarmMember, leasepb};
 use crate::raft::log::{Disk, SystemDisk};
 use crate::raft::peer::{Dial, PeerEvents, Peers, Reach, Snapshots, TcpDial};
@@ -551,11 +550,9 @@ fn assemble(
     let (hub, applied) = (Hub::new(Arc::clone(&mvcc)), Arc::new(AppliedWaits::new(applied_index)));
     let (no_space, size_bytes) = (Arc::new(Notify::new()), Arc::new(AtomicI64::new(0)));
     let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
-    let (pace, pause) = (config.checkpoint_pace, config.compaction_sleep_interval);
-    let checkpoint = checkpointer(&store, &mvcc, &lessor, &clock, pace, used);
-    let (of_mvcc, of_waits, of_clock) = (Arc::clone(&mvcc), Arc::clone(&waits), Arc::clone(&clock));
+    let checkpoint = checkpointer(&store, &mvcc, &lessor, &clock, config.checkpoint_pace, used);
     let (sweep_worker, sweeps) =
-        SweepWorker::new(of_mvcc, of_waits, of_clock, pause, restore.unfinished, checkpoint);
+        sweeps(&mvcc, &waits, &clock, &config, restore.unfinished, checkpoint);
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
     let (installs, door) = take_snapshots(&circle, &store, options);
     let machine = Machine { store, mvcc, lessor, members, auth, tokens, quota };
@@ -599,8 +596,7 @@ fn assemble(
         waits,
         applied,
         sweeper,
-        defrags: Defrags::default(),
-        growth: Growth::default(),
+        upkeep: Upkeep::default(),
         threads: Mutex::new(threads),
         is_stepped: steps.is_some(),
         ready: watch::Sender::new(false),
@@ -660,6 +656,20 @@ fn checkpointer(
 ) -> Checkpointer {
     let (store, mvcc) = (Arc::clone(store), Arc::clone(mvcc));
     Checkpointer::new(store, mvcc, Arc::clone(lessor), Arc::clone(clock), pace, used)
+}
+
+/// Who sweeps up after compactions, and where these go.
+fn sweeps(
+    mvcc: &Arc<Mvcc>,
+    waits: &Arc<Waits>,
+    clock: &Arc<dyn Clock>,
+    config: &Config,
+    unfinished: Option<Compaction>,
+    checkpoint: Checkpointer,
+) -> (SweepWorker, SweepQueue) {
+    let (mvcc, waits, clock) = (Arc::clone(mvcc), Arc::clone(waits), Arc::clone(clock));
+    let pause = config.compaction_sleep_interval;
+    SweepWorker::new(mvcc, waits, clock, pause, unfinished, checkpoint)
 }
 
 /// What steps need that threads do not.

@@ -93,12 +93,11 @@ pub use usage::{Tally, Usage};
 pub use versions::Downgrade;
 pub use watching::{WatchError, WatchStream};
 
-use defrag::Defrags;
 use ids::RequestIds;
 use membership::Circle;
 use passwords::Passwords;
+use space::Upkeep;
 use sweeper::Sweeper;
-use usage::Growth;
 use waits::{AppliedWaits, Waits};
 
 /// The version that clients are told: the etcd release whose contract this is.
@@ -226,8 +225,7 @@ struct Inner {
     waits: Arc<Waits>,
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
-    defrags: Defrags,
-    growth: Growth,
+    upkeep: Upkeep,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// It has no threads: somebody else lets it take its steps.
     is_stepped: bool,

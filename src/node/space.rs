@@ -19,6 +19,8 @@
 use std::time::Duration;
 
 use super::boot::quota_bytes;
+use super::defrag::Defrags;
+use super::usage::Growth;
 use super::{Error, Node, Op};
 use crate::limits::{
     SPACE_FREE_BYTES_MIN, SPACE_HELPLESS_REST, SPACE_LOOK_INTERVAL, SPACE_RECLAIM_INTERVAL,
@@ -28,6 +30,13 @@ use crate::metrics;
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{AlarmMember, AlarmRequest, AlarmType, CompactionRequest};
 use crate::store::Sizes;
+
+/// What housekeeping remembers.
+#[derive(Default)]
+pub(super) struct Upkeep {
+    pub defrags: Defrags,
+    pub growth: Growth,
+}
 
 /// The revision to compact so that the older half of history goes, but never the newest ones.
 fn older_half(revision: i64, compacted: i64) -> Option<i64> {

@@ -153,7 +153,7 @@ impl Node {
             disk_free_bytes: inner.store.disk_free_bytes(),
             revision: current.revision,
             compact_revision: current.compact_revision,
-            growth: inner.growth.until(inner.clock.now(), sizes.in_use),
+            growth: inner.upkeep.growth.until(inner.clock.now(), sizes.in_use),
         })
     }
 
@@ -192,7 +192,7 @@ impl Node {
     pub(super) async fn observe_growth(&self) {
         let inner = &self.0;
         loop {
-            inner.growth.note(inner.clock.now(), inner.store.sizes().in_use);
+            inner.upkeep.growth.note(inner.clock.now(), inner.store.sizes().in_use);
             inner.clock.sleep(SPACE_SAMPLE_INTERVAL).await;
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb::{ConfChange, ConfState, Entry, HardState, Message, MessageType};
-use raft::{Progress, RawNode, Ready, SnapshotStatus, StateRole};
+use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 
 use super::drain::TracingDrain;
 use super::log::{Batch, Place, SnapshotRecord};
@@ -351,22 +351,6 @@ impl Core {
             proposals_dropped: self.proposals_dropped,
             messages_refused: self.messages_refused,
             leader_changes: self.leader_changes,
-        }
-    }
-
-    /// Whether somebody who stays knows that this member was removed, if it was.
-    pub fn may_leave(&self) -> bool {
-        let raft = &self.raft.raft;
-        let Some(left_at) = self.left_at else { return true };
-        let knows = |(id, progress): (&u64, &Progress)| {
-            *id != raft.id
-                && raft.prs().conf().voters().contains(*id)
-                && progress.committed_index >= left_at
-        };
-        match raft.leader_id {
-            0 => false,
-            leader if leader == raft.id => raft.prs().iter().any(knows),
-            _ => true,
         }
     }
 
@@ -804,20 +788,6 @@ impl Core {
         }
     }
 
-    /// Who leaves the cluster goes once it knows that this is committed. So those who stay must not
-    /// forget it: raft might need the vote of who is gone.
-    fn commits_change(&mut self, state: Option<&HardState>, committed: &[Entry]) -> bool {
-        let raft = &self.raft.raft;
-        let pending = raft.pending_conf_index;
-        let tells = raft.state == StateRole::Leader
-            && self.change_synced < pending
-            && state.is_some_and(|state| state.commit >= pending);
-        if tells {
-            self.change_synced = pending;
-        }
-        tells || committed.iter().any(|entry| entry.entry_type != 0)
-    }
-
     /// A snapshot takes the log's place. Until it is applied there are no elections: raft would look
     /// for entries that are gone.
     fn take_snapshot(&mut self, ready: &Ready) -> Option<SnapshotRecord> {
@@ -930,8 +900,10 @@ fn merged(messages: Vec<Message>) -> Vec<Message> {
             Some(before) if is_append(before) && is_append(&message) => {
                 let (index, term) = (before.entries.last())
                     .map_or((before.index, before.log_term), |last| (last.index, last.term));
+                let count = before.entries.len() + message.entries.len();
                 let follows = (index, term) == (message.index, message.log_term)
                     && before.term == message.term
+                    && count as u64 <= limits::PEER_MESSAGE_ENTRIES_MAX
                     && entry_bytes(before) + entry_bytes(&message)
                         <= limits::RAFT_MESSAGE_BYTES_MAX;
                 if follows {

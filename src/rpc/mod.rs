@@ -239,26 +239,8 @@ impl Server {
             ("etcdserverpb.Cluster", "MemberPromote") => {
                 unary!("etcdserverpb.Cluster", "MemberPromote", Self::member_promote)
             }
-            ("etcdserverpb.Maintenance", "MoveLeader") => {
-                unary!("etcdserverpb.Maintenance", "MoveLeader", Self::move_leader)
-            }
-            ("etcdserverpb.Maintenance", "Downgrade") => {
-                unary!("etcdserverpb.Maintenance", "Downgrade", Self::downgrade)
-            }
-            ("etcdserverpb.Maintenance", "Defragment") => {
-                unary!("etcdserverpb.Maintenance", "Defragment", Self::defragment)
-            }
-            ("etcdserverpb.Maintenance", "Alarm") => {
-                unary!("etcdserverpb.Maintenance", "Alarm", Self::alarm)
-            }
-            ("etcdserverpb.Maintenance", "Status") => {
-                unary!("etcdserverpb.Maintenance", "Status", Self::status)
-            }
-            ("etcdserverpb.Maintenance", "Hash") => {
-                unary!("etcdserverpb.Maintenance", "Hash", Self::hash)
-            }
-            ("etcdserverpb.Maintenance", "HashKV") => {
-                unary!("etcdserverpb.Maintenance", "HashKV", Self::hash_kv)
+            ("etcdserverpb.Maintenance", name) if name != "Snapshot" => {
+                self.maintenance(name, &parts, body).await
             }
             ("v3lockpb.Lock", "Lock") => unary!("v3lockpb.Lock", "Lock", Self::lock),
             ("v3lockpb.Lock", "Unlock") => unary!("v3lockpb.Lock", "Unlock", Self::unlock),
@@ -315,6 +297,28 @@ impl Server {
             "RoleGrantPermission" => unary!("RoleGrantPermission", Self::role_grant_permission),
             "RoleRevokePermission" => unary!("RoleRevokePermission", Self::role_revoke_permission),
             _ => unknown("etcdserverpb.Auth", name),
+        }
+    }
+
+    async fn maintenance<B>(self: &Arc<Self>, name: &str, parts: &Parts, body: B) -> Output
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError> + Send + Sync,
+    {
+        macro_rules! unary {
+            ($name:literal, $handler:expr) => {
+                self.unary(method!("etcdserverpb.Maintenance", $name), parts, body, $handler).await
+            };
+        }
+        match name {
+            "Alarm" => unary!("Alarm", Self::alarm),
+            "Status" => unary!("Status", Self::status),
+            "Defragment" => unary!("Defragment", Self::defragment),
+            "Hash" => unary!("Hash", Self::hash),
+            "HashKV" => unary!("HashKV", Self::hash_kv),
+            "MoveLeader" => unary!("MoveLeader", Self::move_leader),
+            "Downgrade" => unary!("Downgrade", Self::downgrade),
+            _ => unknown("etcdserverpb.Maintenance", name),
         }
     }
 

@@ -34,6 +34,9 @@ const TAIL_SLICE_ROWS: usize = 256;
 
 type Small = BTreeMap<(Bucket, Vec<u8>), Option<Vec<u8>>>;
 
+/// Keys of small buckets.
+pub(super) type Changed = BTreeSet<(Bucket, Vec<u8>)>;
+
 /// Changes that belong together: of the entry that apply works on, or of all sealed entries.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -164,7 +167,7 @@ pub(super) struct Shared {
     /// Held by each commit; who holds it has the file as the last one left it.
     pub committing: Mutex<()>,
     /// While somebody copies the store: keys of small buckets that were committed meanwhile.
-    pub changed: Mutex<Option<BTreeSet<(Bucket, Vec<u8>)>>>,
+    pub changed: Mutex<Option<Changed>>,
     pub defrag: Defrag,
 }
 

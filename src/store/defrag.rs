@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::committer::{Shared, call};
+use super::committer::{Changed, Shared, call};
 use super::env::copy::Copied;
 use super::env::{DATA_FILE, Env};
 use super::{Bucket, Building, Error, Sizes, Store, checkpoint, dir, space};
@@ -162,7 +162,7 @@ impl Copy {
                 return Err(plain(error, &new_dir));
             }
         };
-        *shared.changed.lock() = Some(std::collections::BTreeSet::new());
+        *shared.changed.lock() = Some(Changed::new());
         Ok(Self {
             old: shared.env(),
             old_dir,
@@ -223,7 +223,7 @@ impl Copy {
             }
             let changed = store.shared.changed.lock().as_mut().map(|changed| {
                 let is_large = changed.len() >= DEFRAG_CHANGES_MAX;
-                if is_large { std::mem::take(changed) } else { Default::default() }
+                if is_large { std::mem::take(changed) } else { Changed::new() }
             });
             let mut writer = new.write()?;
             let has_more = self.copy_piece(&mut writer, &changed.unwrap_or_default())?;
@@ -244,7 +244,7 @@ impl Copy {
     fn copy_piece(
         &mut self,
         writer: &mut super::env::Writer<'_>,
-        changed: &std::collections::BTreeSet<(Bucket, Vec<u8>)>,
+        changed: &Changed,
     ) -> Result<bool, Error> {
         let mut left = DEFRAG_PIECE_BYTES;
         let mut has_more = true;
@@ -267,7 +267,7 @@ impl Copy {
         store.is_unwanted()?;
         let changed = shared.changed.lock().take().unwrap_or_default();
         let mut writer = new.write()?;
-        while self.copy_piece(&mut writer, &Default::default())? {}
+        while self.copy_piece(&mut writer, &Changed::new())? {}
         self.copy_piece(&mut writer, &changed)?;
         for (name, value) in self.old.read()?.small_iter(Bucket::Meta)? {
             writer.put_small(Bucket::Meta, &name, Some(&value))?;

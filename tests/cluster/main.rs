@@ -1,7 +1,8 @@
 //! Several members as processes of their own, under load, killed and started again. The oracle is
 //! what the clients were told.
 //!
-//! `RUSD_CLUSTER_ROUNDS=N` asks for a longer run.
+//! `RUSD_CLUSTER_ROUNDS=N` asks for more rounds of faults than the few of the default run, and
+//! `RUSD_CLUSTER_FAULTS=Kill,Replace` for some kinds of them only.
 
 mod backup;
 mod corruption;

@@ -3,10 +3,11 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use raft::StateRole;
 use raft::eraftpb::{
-    ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, Message,
+    ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, HardState,
+    Message,
 };
+use raft::{Progress, StateRole};
 
 use super::{Core, Effect};
 use crate::limits;
@@ -74,6 +75,40 @@ impl Core {
         if !normal.is_empty() {
             self.step_proposal(normal, Vec::new(), effects);
         }
+    }
+
+    /// Whether somebody who stays knows that this member was removed, if it was.
+    pub fn may_leave(&self) -> bool {
+        let raft = &self.raft.raft;
+        let Some(left_at) = self.left_at else { return true };
+        let knows = |(id, progress): (&u64, &Progress)| {
+            *id != raft.id
+                && raft.prs().conf().voters().contains(*id)
+                && progress.committed_index >= left_at
+        };
+        match raft.leader_id {
+            0 => false,
+            leader if leader == raft.id => raft.prs().iter().any(knows),
+            _ => true,
+        }
+    }
+
+    /// Who leaves the cluster goes once it knows that this is committed. So those who stay must not
+    /// forget it: raft might need the vote of who is gone.
+    pub(super) fn commits_change(
+        &mut self,
+        state: Option<&HardState>,
+        committed: &[Entry],
+    ) -> bool {
+        let raft = &self.raft.raft;
+        let pending = raft.pending_conf_index;
+        let tells = raft.state == StateRole::Leader
+            && self.change_synced < pending
+            && state.is_some_and(|state| state.commit >= pending);
+        if tells {
+            self.change_synced = pending;
+        }
+        tells || committed.iter().any(|entry| entry.entry_type != 0)
     }
 
     pub(super) fn change_configuration(
