@@ -36,6 +36,8 @@ pub enum Refusal {
     ConfChangePending,
     #[error("this member does not take part in elections now")]
     Election,
+    #[error("this member was removed and commits nothing any more")]
+    Removed,
 }
 
 /// Checks a message from another member.
@@ -71,6 +73,13 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
             }
         }
         _ if is_late => Ok(()),
+        // Raft panics when a leader commits something that has removed itself. What the others know
+        // of the commit comes with their answers to heartbeats.
+        MessageType::MsgAppendResponse
+            if leads && message.term == raft.raft.term && raft.raft.prs().get(id).is_none() =>
+        {
+            Err(Refusal::Removed)
+        }
         MessageType::MsgAppend => admit_append(raft, message),
         MessageType::MsgHeartbeat => within_log(raft, message.commit),
         // A leader that crashed may hear of entries that it lost, and is a follower then.

@@ -41,6 +41,8 @@ const EVENTS: u64 = 2000;
 /// Seeds that failed once, and what they found. What a seed does changes with the simulator, so they
 /// are a sample that is never dropped rather than the same runs for ever.
 const KEPT: &[(u64, &str)] = &[
+    (186, "healthy members that take each other for corrupt after a compaction at revision 0"),
+    (298, "a leader that went on to commit after its removal"),
     (704, "two hashes of one history: a deletion exactly at a compaction counted as a key"),
     (864, "a sender that is not told of a snapshot's loss and waits for ever"),
     (949, "the last of two voters that never hears of the other's removal"),
