@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 use prost::encoding::encode_varint;
 use rusd::limits::RAFT_NUMBER_MAX;
-use rusd::raft::log::{Batch, Disk, Metadata, Options, SnapshotRecord, identity, open};
+use rusd::raft::log::{Batch, Disk, Error, Metadata, Options, SnapshotRecord, identity, open};
 use rusd::raft::{ConfState, Entry};
 
 use super::disk::Memory;
@@ -141,11 +141,14 @@ impl Target for Log {
     fn run(&mut self, input: &[u8], notes: &mut Notes) {
         let disk: Arc<dyn Disk> = Arc::new(files(input));
         let dir = Path::new(DIR);
-        let known = identity(disk.as_ref(), dir);
-        notes.result("identity", &known);
+        notes.number("identity", u64::from(identity(disk.as_ref(), dir).is_ok()));
         let opened = open(&disk, dir, OPTIONS);
-        notes.result("open", &opened);
-        let Ok((mut writer, mut reader, recovered)) = opened else { return };
+        let (mut writer, mut reader, recovered) = match opened {
+            Ok(opened) => opened,
+            // The file's name is the input's.
+            Err(Error::Damage { what, .. }) => return notes.text(&what),
+            Err(error) => return notes.text(&error.to_string()),
+        };
         if recovered.repair.is_some() {
             notes.text("repaired");
         }
