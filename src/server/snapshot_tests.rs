@@ -17,6 +17,7 @@ use crate::raft;
 use crate::types::KeyRange;
 use crate::watch::{Item, Next, Spec};
 
+#[expect(unreachable_pub, reason = "the tests outside of the library use it as well")]
 #[path = "../../tests/common/ports.rs"]
 mod ports;
 
