@@ -39,6 +39,11 @@ pub const CHECKPOINT_STEP_BYTES: usize = 256 << 10;
 pub const CHECKPOINT_SYNC_BYTES: usize = 4 << 20;
 /// Keys visited while the index lock is held.
 pub const INDEX_HOLD_KEYS_MAX: usize = 1000;
+/// Rows that are sorted by key before they go into the index, at a start and with a snapshot: enough
+/// that each leaf of a large index gets several of them at once, in 40 MiB.
+pub const INDEX_BULK_ROWS_MAX: usize = 512 << 10;
+/// Bytes of their keys, but for the last one's.
+pub const INDEX_BULK_KEY_BYTES: usize = 32 << 20;
 /// Rows read from LMDB within one read transaction: it pins pages that the writer could reuse.
 pub const READ_CHUNK_ROWS: usize = 1000;
 /// Bytes read from LMDB within one read transaction; one larger record is admitted.
@@ -244,9 +249,11 @@ pub const SNAPSHOT_PIECES_MAX: usize = 4;
 /// How long a reader of a snapshot may take for a piece: compaction waits meanwhile.
 pub const SNAPSHOT_STALL_MAX: Duration = Duration::from_secs(60);
 
-/// Bytes of rows that one commit brings into a generation that is being built. As many again are
-/// read meanwhile. Larger ones would hold up the log's syncs on the same disk.
+/// Bytes of rows that one commit brings into a generation that is being built. Larger ones would hold
+/// up the log's syncs on the same disk.
 pub const SNAPSHOT_BUILD_BYTES: usize = 8 << 20;
+/// Such commits that are read ahead, so that reading and writing go on side by side.
+pub const SNAPSHOT_BUILD_BATCHES: usize = 2;
 /// Rest before a snapshot that did not arrive is sent again: each attempt measures the state anew.
 pub const SNAPSHOT_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of rows read at once for a snapshot; one larger record is admitted.
