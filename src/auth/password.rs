@@ -30,10 +30,13 @@ pub fn hash(password: &str, cost: u32, salt: [u8; 16]) -> Result<String, Error> 
     Ok(STANDARD.encode(parts.format_for_version(bcrypt::Version::TwoA)))
 }
 
-/// Whether a stored hash is this password's.
-pub fn matches(password: &[u8], stored: &[u8]) -> bool {
+/// Whether a stored hash is this password's. What is no hash takes as long as one of this cost.
+pub fn matches(password: &[u8], stored: &[u8], cost: u32) -> bool {
     let stored = std::str::from_utf8(stored).unwrap_or_default();
-    bcrypt::verify(password, stored).unwrap_or(false)
+    bcrypt::verify(password, stored).unwrap_or_else(|_| {
+        waste(password, cost);
+        false
+    })
 }
 
 /// Takes as long as a comparison with a hash of this cost, so that the time does not tell whether
@@ -50,31 +53,31 @@ mod tests {
     fn hashes_are_gos_and_gos_are_ours() {
         // Made by golang.org/x/crypto/bcrypt.
         let gos = b"$2a$10$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga";
-        assert!(matches(b"allmine", gos));
-        assert!(!matches(b"allmin", gos));
+        assert!(matches(b"allmine", gos, 4));
+        assert!(!matches(b"allmin", gos, 4));
         let ours = hash("secret", 4, [7; 16]).unwrap();
         let ours = STANDARD.decode(ours).unwrap();
         assert!(ours.starts_with(b"$2a$04$"));
         assert_eq!(ours.len(), 60);
-        assert!(matches(b"secret", &ours));
-        assert!(!matches(b"", &ours));
+        assert!(matches(b"secret", &ours, 4));
+        assert!(!matches(b"", &ours, 4));
     }
 
     #[test]
     fn odd_passwords_and_hashes_are_no_match_and_no_panic() {
         assert_eq!(hash(&"x".repeat(73), 4, [0; 16]), Err(Error::PasswordTooLong));
         let long = STANDARD.decode(hash(&"x".repeat(72), 4, [0; 16]).unwrap()).unwrap();
-        assert!(matches(&[b'x'; 72], &long));
-        assert!(!matches(&[b'x'; 71], &long));
+        assert!(matches(&[b'x'; 72], &long, 4));
+        assert!(!matches(&[b'x'; 71], &long, 4));
         let nul = STANDARD.decode(hash("a\0b", 4, [0; 16]).unwrap()).unwrap();
-        assert!(!matches(b"a", &nul));
+        assert!(!matches(b"a", &nul, 4));
         for stored in [
             &b""[..],
             b"$2a$",
             b"\xff\xff",
             b"$2a$99$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga",
         ] {
-            assert!(!matches(b"", stored));
+            assert!(!matches(b"", stored, 4));
         }
         assert_eq!((cost(3), cost(32), cost(31)), (COST, COST, 31));
     }

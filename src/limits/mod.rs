@@ -313,6 +313,8 @@ pub const SIMPLE_TOKEN_TTL: Duration = Duration::from_secs(300);
 /// waits longest for the name that most wait for. At cost 10 a thread works off sixteen a second, so
 /// the last one waits about as long as a request may.
 pub const PASSWORDS_PENDING_MAX: usize = 64;
+/// Longest name of a user or role: the longest key of a bbolt file, so that a snapshot can hold it.
+pub const AUTH_NAME_BYTES_MAX: usize = 32_768;
 /// Looks at a password that one login may take while users and roles keep changing.
 pub const LOGIN_ATTEMPTS_MAX: usize = 10;
 /// Threads that hash: logins may not take more than half of a small machine.

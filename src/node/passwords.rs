@@ -74,8 +74,8 @@ impl Passwords {
         password: &str,
         stored: Bytes,
     ) -> Result<bool, Error> {
-        let password = password::significant(password).to_vec();
-        self.run(name, move || password::matches(&password, &stored)).await
+        let (cost, password) = (self.cost, password::significant(password).to_vec());
+        self.run(name, move || password::matches(&password, &stored, cost)).await
     }
 
     /// Takes as long as [`Self::matches`].

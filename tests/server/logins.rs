@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rusd::limits::PASSWORDS_PENDING_MAX;
+use rusd::limits::{AUTH_NAME_BYTES_MAX, PASSWORDS_PENDING_MAX};
 use rusd::pb::auth_client::AuthClient;
 use rusd::pb::authpb::Permission;
 use rusd::pb::authpb::permission::Type;
@@ -167,4 +167,72 @@ async fn a_flood_of_logins_is_refused_in_part_and_delays_nobody_else() {
     println!("median ratio of {rounds}: {:.2}", ratios[ratios.len() / 2]);
     // None of this outlives the flood.
     log_in(first, "bob", "hidden").await.unwrap();
+}
+
+/// etcd's words for what nobody should ask for.
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_names_and_ranges_are_refused_in_etcds_words() {
+    let member = Member::start();
+    let channel = member.channel().await;
+    let mut auth = AuthClient::new(channel.clone());
+    let long = "u".repeat(AUTH_NAME_BYTES_MAX);
+    let told = |result: Result<(), Status>| match result {
+        Ok(()) => String::new(),
+        Err(status) => format!("{:?}: {}", status.code(), status.message()),
+    };
+    for (name, words) in [
+        ("", "InvalidArgument: etcdserver: user name is empty"),
+        ("a\0b", ""),
+        ("a", ""),
+        ("a\0b", "FailedPrecondition: etcdserver: user name already exists"),
+        (&long, ""),
+        (&(long.clone() + "u"), "InvalidArgument: etcdserver: request is too large"),
+        (&"u".repeat(1 << 20), "InvalidArgument: etcdserver: request is too large"),
+    ] {
+        let (name, password) = (name.into(), "pw".into());
+        let add = AuthUserAddRequest { name, password, ..Default::default() };
+        assert_eq!(told(auth.user_add(add.clone()).await.map(drop)), words, "{:.9}", add.name);
+        let words = words.replace("user name", "role name");
+        let role = AuthRoleAddRequest { name: add.name };
+        assert_eq!(told(auth.role_add(role.clone()).await.map(drop)), words, "{:.9}", role.name);
+    }
+    let turned = "InvalidArgument: etcdserver: invalid auth management";
+    for (role, key, end, words) in [
+        ("a", "b", "a", turned),
+        ("a", "a", "a", turned),
+        ("a", "a\0", "a", turned),
+        ("a", "", "", turned),
+        ("a", "", "b", turned),
+        ("a", "", "\0", turned),
+        ("none", "b", "a", turned),
+        ("none", "a", "b", "FailedPrecondition: etcdserver: role name not found"),
+        ("a", "a", "\0", ""),
+        ("a", "\0", "\0", ""),
+        ("a\0b", "a", "b", ""),
+    ] {
+        let perm =
+            Permission { perm_type: Type::Read as i32, key: key.into(), range_end: end.into() };
+        let grant = AuthRoleGrantPermissionRequest { name: role.into(), perm: Some(perm) };
+        let result = auth.role_grant_permission(grant).await.map(drop);
+        assert_eq!(told(result), words, "{role:?} {key:?} {end:?}");
+    }
+    let empty = AuthRoleGrantPermissionRequest { name: "a".into(), perm: None };
+    let result = auth.role_grant_permission(empty).await.map(drop);
+    assert_eq!(told(result), "InvalidArgument: etcdserver: permission not given");
+    with_users(channel.clone()).await;
+    let wrong = "InvalidArgument: etcdserver: authentication failed, invalid user ID or password";
+    for (name, password, words) in [
+        ("a\0b", "pw", ""),
+        ("a\0b", "pw\0", wrong),
+        ("a\0c", "pw", wrong),
+        ("", "pw", wrong),
+        ("", "", wrong),
+        (&long, "pw", ""),
+        (&"u".repeat(1 << 20), "pw", wrong),
+        ("a", &"p".repeat(1 << 20), wrong),
+    ] {
+        let result = log_in(channel.clone(), name, password).await.map(drop);
+        assert_eq!(told(result), words, "{name:.9}");
+    }
+    assert!(!member.log().contains("panicked"));
 }
