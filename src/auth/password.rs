@@ -11,6 +11,11 @@ const COSTS: std::ops::RangeInclusive<u32> = 4..=31;
 /// bcrypt looks no further; etcd refuses to hash more.
 const PASSWORD_BYTES_MAX: usize = 72;
 
+/// What of a password a comparison looks at.
+pub fn significant(password: &str) -> &[u8] {
+    &password.as_bytes()[..password.len().min(PASSWORD_BYTES_MAX)]
+}
+
 /// The cost to hash with; an impossible one becomes the default.
 pub fn cost(wanted: u32) -> u32 {
     if COSTS.contains(&wanted) { wanted } else { COST }
@@ -25,15 +30,18 @@ pub fn hash(password: &str, cost: u32, salt: [u8; 16]) -> Result<String, Error> 
     Ok(STANDARD.encode(parts.format_for_version(bcrypt::Version::TwoA)))
 }
 
-/// Whether a stored hash is this password's.
-pub fn matches(password: &str, stored: &[u8]) -> bool {
+/// Whether a stored hash is this password's. What is no hash takes as long as one of this cost.
+pub fn matches(password: &[u8], stored: &[u8], cost: u32) -> bool {
     let stored = std::str::from_utf8(stored).unwrap_or_default();
-    bcrypt::verify(password, stored).unwrap_or(false)
+    bcrypt::verify(password, stored).unwrap_or_else(|_| {
+        waste(password, cost);
+        false
+    })
 }
 
 /// Takes as long as a comparison with a hash of this cost, so that the time does not tell whether
 /// there is such a user.
-pub fn waste(password: &str, cost: u32) {
+pub fn waste(password: &[u8], cost: u32) {
     let _ = bcrypt::hash_with_salt(password, cost, [0; 16]);
 }
 
@@ -45,31 +53,31 @@ mod tests {
     fn hashes_are_gos_and_gos_are_ours() {
         // Made by golang.org/x/crypto/bcrypt.
         let gos = b"$2a$10$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga";
-        assert!(matches("allmine", gos));
-        assert!(!matches("allmin", gos));
+        assert!(matches(b"allmine", gos, 4));
+        assert!(!matches(b"allmin", gos, 4));
         let ours = hash("secret", 4, [7; 16]).unwrap();
         let ours = STANDARD.decode(ours).unwrap();
         assert!(ours.starts_with(b"$2a$04$"));
         assert_eq!(ours.len(), 60);
-        assert!(matches("secret", &ours));
-        assert!(!matches("", &ours));
+        assert!(matches(b"secret", &ours, 4));
+        assert!(!matches(b"", &ours, 4));
     }
 
     #[test]
     fn odd_passwords_and_hashes_are_no_match_and_no_panic() {
         assert_eq!(hash(&"x".repeat(73), 4, [0; 16]), Err(Error::PasswordTooLong));
         let long = STANDARD.decode(hash(&"x".repeat(72), 4, [0; 16]).unwrap()).unwrap();
-        assert!(matches(&"x".repeat(72), &long));
-        assert!(!matches(&"x".repeat(71), &long));
+        assert!(matches(&[b'x'; 72], &long, 4));
+        assert!(!matches(&[b'x'; 71], &long, 4));
         let nul = STANDARD.decode(hash("a\0b", 4, [0; 16]).unwrap()).unwrap();
-        assert!(!matches("a", &nul));
+        assert!(!matches(b"a", &nul, 4));
         for stored in [
             &b""[..],
             b"$2a$",
             b"\xff\xff",
             b"$2a$99$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga",
         ] {
-            assert!(!matches("", stored));
+            assert!(!matches(b"", stored, 4));
         }
         assert_eq!((cost(3), cost(32), cost(31)), (COST, COST, 31));
     }

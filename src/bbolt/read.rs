@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use bytes::Bytes;
+
 use super::Error;
 use super::page::{
     self, BUCKET_BYTES, ELEMENT_BYTES, HEADER_BYTES, KEY_BYTES_MAX, META_BYTES, META_SUMMED_BYTES,
@@ -245,7 +247,7 @@ fn find_second(file: &impl ReadAt) -> Result<Meta, Error> {
 /// A page whose elements all lie within it.
 struct Page {
     id: u64,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     is_leaf: bool,
     count: usize,
     next: usize,
@@ -266,7 +268,7 @@ impl Page {
         if count == 0 && !is_leaf {
             return Err(damaged("a branch without children"));
         }
-        let page = Self { id, bytes, is_leaf, count, next: 0 };
+        let page = Self { id, bytes: bytes.into(), is_leaf, count, next: 0 };
         for number in 0..count {
             let (key_at, key_bytes, value_bytes) = page.extent(number);
             let end = key_at.checked_add(key_bytes).and_then(|end| end.checked_add(value_bytes));
@@ -346,6 +348,12 @@ impl<R: ReadAt> Cursor<'_, R> {
             _ => return Err(Error::Damaged { page: leaf.id, what: "an element of unknown kind" }),
         };
         Ok(Some((key, item)))
+    }
+
+    /// The value that the last `next` showed, which shares the memory of its page.
+    pub fn value(&self) -> Bytes {
+        let found = self.leaf.as_ref().filter(|leaf| leaf.next > 0);
+        found.map(|leaf| leaf.bytes.slice_ref(leaf.value(leaf.next - 1))).unwrap_or_default()
     }
 
     /// Moves to the next element; whether there is one.

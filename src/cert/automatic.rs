@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::encoding::{AsDer as _, EcPrivateKeyRfc5915Der};
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P521_SHA512,
@@ -59,13 +63,31 @@ pub fn self_signed(
     let made = params.self_signed(&pair)?;
     let drafts = [
         Draft { path: certificate.clone(), text: made.pem(), is_secret: false },
-        Draft { path: key.clone(), text: pair.serialize_pem(), is_secret: true },
+        Draft { path: key.clone(), text: sec1(&pair)?, is_secret: true },
     ];
     // One of the two without the other is of no use to anybody.
     place(&drafts, true)?;
     tracing::info!(path = %certificate.display(), "created cert file");
     tracing::info!(path = %key.display(), "created key file");
     Ok((certificate, key))
+}
+
+/// The key as etcd writes it down.
+fn sec1(pair: &KeyPair) -> Result<String, Error> {
+    const LINE: usize = 64;
+    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P521_SHA512_ASN1_SIGNING, pair.serialized_der());
+    let key = key.map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
+    let der: Result<EcPrivateKeyRfc5915Der<'_>, _> = key.private_key().as_der();
+    let body = STANDARD.encode(der.map_err(|_| rcgen::Error::CouldNotParseKeyPair)?.as_ref());
+    let mut text = "-----BEGIN EC PRIVATE KEY-----\n".to_owned();
+    for (place, letter) in body.chars().enumerate() {
+        if place > 0 && place % LINE == 0 {
+            text.push('\n');
+        }
+        text.push(letter);
+    }
+    text += "\n-----END EC PRIVATE KEY-----\n";
+    Ok(text)
 }
 
 /// As in etcd, a kept certificate is used whatever its age; at least say so.

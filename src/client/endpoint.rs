@@ -55,12 +55,31 @@ impl Target {
         }
     }
 
+    /// The name that the server's certificate must have: as in etcd's client, the last part of a
+    /// socket's path without what follows a colon.
+    pub fn server_name(&self) -> String {
+        self.address.server_name()
+    }
+
     /// The address as log lines show it.
     pub fn shown(&self) -> String {
         match &self.address {
             Address::Tcp(host) => host.clone(),
             Address::Unix(path) => path.display().to_string(),
         }
+    }
+}
+
+impl Address {
+    fn server_name(&self) -> String {
+        let whole = match self {
+            Self::Tcp(host) => host.clone(),
+            Self::Unix(path) => path
+                .file_name()
+                .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        };
+        let name = whole.rsplit_once(':').map_or(whole.as_str(), |(name, _)| name);
+        name.trim_end_matches('.').to_owned()
     }
 }
 
@@ -99,8 +118,7 @@ impl Dialer {
                     local: stream.local_addr()?.to_string(),
                     security: self.security(),
                 });
-                let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
-                self.secure(stream, name.trim_end_matches('.')).await
+                self.secure(stream).await
             }
             Address::Unix(path) => {
                 let shown = path.display().to_string();
@@ -109,7 +127,7 @@ impl Dialer {
                     .map_err(|error| dial_error("unix", &shown, &error))?;
                 let security = self.security();
                 *self.ends.lock() = Some(Ends { peer: shown, local: "@".into(), security });
-                self.secure(stream, "localhost").await
+                self.secure(stream).await
             }
         }
     }
@@ -118,13 +136,9 @@ impl Dialer {
         if self.tls.is_some() { "tls" } else { "insecure" }
     }
 
-    async fn secure(
-        &self,
-        stream: impl Socket + 'static,
-        name: &str,
-    ) -> io::Result<TokioIo<Box<dyn Socket>>> {
+    async fn secure(&self, stream: impl Socket + 'static) -> io::Result<TokioIo<Box<dyn Socket>>> {
         let Some(tls) = &self.tls else { return Ok(TokioIo::new(Box::new(stream))) };
-        let secured = tls.connect(stream, name).await.map_err(|error| {
+        let secured = tls.connect(stream, &self.address.server_name()).await.map_err(|error| {
             io::Error::new(error.kind(), format!("{HANDSHAKE_FAILED}: {}", in_gos_words(&error)))
         })?;
         Ok(TokioIo::new(Box::new(secured)))
@@ -205,6 +219,18 @@ mod tests {
             ("unix:e.sock", "e.sock"),
         ] {
             assert_eq!(Target::parse(text, false).address, Address::Unix(path.into()));
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_for_the_host_or_the_sockets_file() {
+        for (text, name) in [
+            ("https://m1.example.org.:2379", "m1.example.org"),
+            ("https://[::1]:2379", "[::1]"),
+            ("unixs:///run/etcd/m1:0", "m1"),
+            ("unixs:localhost", "localhost"),
+        ] {
+            assert_eq!(Target::parse(text, false).server_name(), name);
         }
     }
 

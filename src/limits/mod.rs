@@ -39,6 +39,11 @@ pub const CHECKPOINT_STEP_BYTES: usize = 256 << 10;
 pub const CHECKPOINT_SYNC_BYTES: usize = 4 << 20;
 /// Keys visited while the index lock is held.
 pub const INDEX_HOLD_KEYS_MAX: usize = 1000;
+/// Rows that are sorted by key before they go into the index, at a start and with a snapshot: enough
+/// that each leaf of a large index gets several of them at once, in 40 MiB.
+pub const INDEX_BULK_ROWS_MAX: usize = 512 << 10;
+/// Bytes of their keys, but for the last one's.
+pub const INDEX_BULK_KEY_BYTES: usize = 32 << 20;
 /// Rows read from LMDB within one read transaction: it pins pages that the writer could reuse.
 pub const READ_CHUNK_ROWS: usize = 1000;
 /// Bytes read from LMDB within one read transaction; one larger record is admitted.
@@ -244,9 +249,11 @@ pub const SNAPSHOT_PIECES_MAX: usize = 4;
 /// How long a reader of a snapshot may take for a piece: compaction waits meanwhile.
 pub const SNAPSHOT_STALL_MAX: Duration = Duration::from_secs(60);
 
-/// Bytes of rows that one commit brings into a generation that is being built. As many again are
-/// read meanwhile. Larger ones would hold up the log's syncs on the same disk.
+/// Bytes of rows that one commit brings into a generation that is being built. Larger ones would hold
+/// up the log's syncs on the same disk.
 pub const SNAPSHOT_BUILD_BYTES: usize = 8 << 20;
+/// Such commits that are read ahead, so that reading and writing go on side by side.
+pub const SNAPSHOT_BUILD_BATCHES: usize = 2;
 /// Rest before a snapshot that did not arrive is sent again: each attempt measures the state anew.
 pub const SNAPSHOT_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of rows read at once for a snapshot; one larger record is admitted.
@@ -302,13 +309,19 @@ pub const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const SIMPLE_TOKENS_MAX: usize = 100_000;
 /// How long a simple token lives unused, etcd's default of `--auth-token-ttl`.
 pub const SIMPLE_TOKEN_TTL: Duration = Duration::from_secs(300);
-/// Passwords that wait to be hashed or compared; above it the caller gets "too many requests". At
-/// cost 10 a thread works off sixteen a second, so the last one waits about as long as a request may.
+/// Passwords that wait to be hashed or compared; above it the caller gets "too many requests", or who
+/// waits longest for the name that most wait for. At cost 10 a thread works off sixteen a second, so
+/// the last one waits about as long as a request may.
 pub const PASSWORDS_PENDING_MAX: usize = 64;
+/// Longest name of a user or role: the longest key of a bbolt file, so that a snapshot can hold it.
+pub const AUTH_NAME_BYTES_MAX: usize = 32_768;
 /// Looks at a password that one login may take while users and roles keep changing.
 pub const LOGIN_ATTEMPTS_MAX: usize = 10;
 /// Threads that hash: logins may not take more than half of a small machine.
 pub const PASSWORD_THREADS_MAX: usize = 4;
+/// Niceness of these threads: a thirtieth of what a thread that serves gets, where both want to run.
+/// With 10, a tenth, a flood of logins doubled the 99th percentile of puts on two cores.
+pub const PASSWORD_NICENESS: i32 = 15;
 
 /// Time that one name server has for an answer, unless `resolv.conf` says another, as in C.
 pub const DNS_TIMEOUT: Duration = Duration::from_secs(5);

@@ -270,41 +270,6 @@ impl Index {
         done
     }
 
-    /// Takes over a row read from the store, in revision order, at start.
-    pub fn restore(&mut self, key: &[u8], revision: Revision, row: &Restored) {
-        self.newest = self.newest.max(revision.main);
-        let (leaf, position) = self.entry(key);
-        let history = &mut self.leaves[leaf][position].history;
-        let was_live = history.is_live();
-        let is_known = was_live || !history.closed().is_empty();
-        match row {
-            Restored::Put { created, version } => {
-                history.put(Packed::new(revision));
-                if !is_known {
-                    // Earlier revisions of this generation may be compacted away.
-                    history.open.created = Packed { main: *created, sub: 0 };
-                    history.open.version = *version;
-                }
-            }
-            Restored::Tombstone => {
-                if was_live {
-                    history.tombstone(Packed::new(revision));
-                } else if !is_known {
-                    // The generation's puts are compacted away; its creation is not known.
-                    let revisions = SmallVec::from_elem(Packed::new(revision), 1);
-                    let generation = Generation { version: 1, revisions, ..Default::default() };
-                    history.closed.get_or_insert_default().push(generation);
-                }
-            }
-        }
-        let is_live = history.is_live();
-        match (was_live, is_live) {
-            (false, true) => self.live[leaf] += 1,
-            (true, false) => self.live[leaf] -= 1,
-            _ => {}
-        }
-    }
-
     pub fn get(&self, key: &[u8], main: i64) -> Option<Found> {
         let (leaf, position) = self.position(key)?;
         self.leaves[leaf][position].history.get(main)
@@ -500,13 +465,9 @@ impl Index {
     }
 }
 
-/// A row of the store, as `Index::restore` needs it.
-pub enum Restored {
-    Put { created: i64, version: i64 },
-    Tombstone,
-}
-
+mod bulk;
 mod checkpoint;
+pub use bulk::{Bulk, Restored};
 pub use checkpoint::{Malformed, read_keys, write_end, write_keys};
 
 #[cfg(test)]

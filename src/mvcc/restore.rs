@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::checkpoint::{self, Checkpoint};
-use super::index::{Index, Restored, Visit};
+use super::index::{Bulk, Index, Restored, Visit};
 use super::kv::Pair;
 use super::{Compaction, Current, Error, Mvcc};
 use crate::limits;
@@ -43,6 +43,8 @@ pub struct Restore {
 #[derive(Default)]
 pub struct Restoring {
     pub(super) index: Index,
+    /// Rows that are not in the index yet.
+    bulk: Bulk,
     attachments: HashMap<Bytes, i64>,
     /// First row that the index does not hold yet.
     from: Revision,
@@ -70,7 +72,8 @@ impl Restore {
 
 impl Restoring {
     /// The state of a store that holds the rows that were added, and no others.
-    pub fn finish(self, store: Arc<Store>, compacted: Compacted) -> Restore {
+    pub fn finish(mut self, store: Arc<Store>, compacted: Compacted) -> Restore {
+        self.bulk.move_into(&mut self.index);
         let finished = compacted.finished.unwrap_or(-1);
         let scheduled = compacted.scheduled.unwrap_or(-1);
         let current = compacted.current(&self.index);
@@ -89,7 +92,7 @@ impl Restoring {
     fn after(checkpoint: &Checkpoint) -> Option<Self> {
         let (index, attachments) = checkpoint::read(checkpoint)?;
         let from = Revision::new(checkpoint.current.revision + 1, 0);
-        Some(Self { index, attachments, from, rows: 0 })
+        Some(Self { index, bulk: Bulk::default(), attachments, from, rows: 0 })
     }
 
     fn compact(&mut self, main: i64) {
@@ -109,7 +112,10 @@ impl Restoring {
         loop {
             let (rows_max, bytes_max) = (limits::READ_CHUNK_ROWS, limits::READ_CHUNK_BYTES);
             let rows = store.scan(self.from, to, rows_max, bytes_max)?;
-            let Some(last) = rows.last() else { return Ok(()) };
+            let Some(last) = rows.last() else {
+                self.bulk.move_into(&mut self.index);
+                return Ok(());
+            };
             self.from = Revision::new(last.rev.main, last.rev.sub + 1);
             for row in &rows {
                 self.add(row)?;
@@ -125,7 +131,10 @@ impl Restoring {
             true => Restored::Tombstone,
             false => Restored::Put { created: pair.create_revision, version: pair.version },
         };
-        self.index.restore(pair.key, row.rev, &restored);
+        self.bulk.push(pair.key, row.rev, restored);
+        if self.bulk.is_full() {
+            self.bulk.move_into(&mut self.index);
+        }
         if pair.lease != 0 {
             self.attachments.insert(Bytes::copy_from_slice(pair.key), pair.lease);
         } else if !self.attachments.is_empty() {

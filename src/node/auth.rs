@@ -136,7 +136,8 @@ impl Node {
         let passwords = &self.0.passwords;
         Ok(match op {
             Op::UserAdd(mut add) if !add.options.is_some_and(|options| options.no_password) => {
-                add.hashed_password = passwords.hash(std::mem::take(&mut add.password)).await?;
+                let password = std::mem::take(&mut add.password);
+                add.hashed_password = passwords.hash(&add.name, password).await?;
                 Op::UserAdd(add)
             }
             Op::UserAdd(mut add) => {
@@ -145,7 +146,7 @@ impl Node {
             }
             Op::UserChangePassword(mut change) if !change.password.is_empty() => {
                 let password = std::mem::take(&mut change.password);
-                change.hashed_password = passwords.hash(password).await?;
+                change.hashed_password = passwords.hash(&change.name, password).await?;
                 Op::UserChangePassword(change)
             }
             op => op,
@@ -158,8 +159,9 @@ impl Node {
         &self,
         request: AuthenticateRequest,
     ) -> Result<AuthenticateResponse, Error> {
-        self.barrier().await?;
         let AuthenticateRequest { name, password } = request;
+        self.0.passwords.check_room(&name)?;
+        self.barrier().await?;
         for _ in 0..limits::LOGIN_ATTEMPTS_MAX {
             let revision = self.check_password(&name, &password).await?;
             let simple_token =
@@ -189,10 +191,10 @@ impl Node {
     async fn check_password(&self, name: &str, password: &str) -> Result<u64, Error> {
         let found = self.0.auth.read().password_hash(name);
         let is_right = match &found {
-            Ok((hash, _)) => self.0.passwords.matches(password.to_owned(), hash.clone()).await?,
+            Ok((hash, _)) => self.0.passwords.matches(name, password, hash.clone()).await?,
             // The time may not tell that there is no such user.
             Err(auth::Error::AuthFailed) => {
-                self.0.passwords.waste(password.to_owned()).await?;
+                self.0.passwords.waste(name, password).await?;
                 false
             }
             Err(_) => false,

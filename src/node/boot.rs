@@ -336,13 +336,16 @@ impl Node {
     }
 
     /// Ends the threads, makes everything applied durable, and notes the index for the next start.
-    /// Requests under way are answered that the server stopped.
+    /// Requests under way are answered that the server stopped. The data directory is free once the
+    /// caller's own clones are gone.
     pub async fn stop(&self) {
         let node = self.clone();
         let stopped = tokio::task::spawn_blocking(move || node.stop_now()).await;
         if stopped.is_err() {
             tracing::error!("stopping failed");
         }
+        // The duties hold the member, and with it the directory's lock.
+        self.0.stopping.closed().await;
     }
 
     /// As [`Node::stop`], for who may block.

@@ -59,6 +59,8 @@ fn spawn<F: Future<Output = ()> + Send + 'static>(node: &Node, duty: impl FnOnce
             () = duty => {}
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
+        // Last: it tells a stop that this task's share of the member is gone.
+        drop(stopping);
     });
 }
 

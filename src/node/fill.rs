@@ -1,16 +1,14 @@
 //! A generation of the store, filled with a state that is somewhere else.
 
 use std::fs::File;
-use std::sync::mpsc::{SyncSender, sync_channel};
-
-use bytes::Bytes;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::install::{InstallError, refused};
 use super::snapshot::{KEY_BUCKET, etcd_buckets, row_key};
 use crate::bbolt::{Item, Reader};
-use crate::limits::SNAPSHOT_BUILD_BYTES;
+use crate::limits::{SNAPSHOT_BUILD_BATCHES, SNAPSHOT_BUILD_BYTES};
 use crate::mvcc::Restoring;
-use crate::store::{Bucket, Building, Frozen, Row, schema};
+use crate::store::{Bucket, Building, Frozen, Pair, Row, schema};
 use crate::types::Revision;
 
 /// Where a state comes from.
@@ -40,6 +38,14 @@ impl Source<'_> {
                 self.rows(|row| batch.add(row, building))?;
                 batch.end(building)
             }
+        }
+    }
+
+    /// All pairs of a small bucket.
+    pub fn bucket(&self, bucket: Bucket) -> Result<Vec<Pair>, InstallError> {
+        match self {
+            Self::Store(frozen) => Ok(frozen.bucket(bucket).to_vec()),
+            Self::File(file) => pairs_of(&Reader::open(*file)?, bucket),
         }
     }
 
@@ -114,12 +120,13 @@ impl Source<'_> {
                 let Some(rows) = reader.bucket(KEY_BUCKET.as_bytes())? else { return Ok(()) };
                 let mut cursor = reader.cursor(&rows);
                 while let Some((key, item)) = cursor.next()? {
-                    let Item::Value(value) = item else {
+                    if !matches!(item, Item::Value(_)) {
                         return Err(refused("a row is a bucket"));
+                    }
+                    let Some((rev, tombstone)) = parse_row_key(key) else {
+                        return Err(refused(format!("{} is no key of a row", key.escape_ascii())));
                     };
-                    let row = parse_row(key, value);
-                    let key = key.escape_ascii();
-                    each(row.ok_or_else(|| refused(format!("{key} is no key of a row")))?)?;
+                    each(Row { rev, tombstone, kv: cursor.value() })?;
                 }
             }
             Self::Store(frozen) => {
@@ -176,14 +183,17 @@ pub(super) fn fill_and_index(
     let reader = Reader::open(file)?;
     small_buckets(&reader, &mut building)?;
     std::thread::scope(|scope| {
-        let (batches, written) = sync_channel::<Vec<Row>>(0);
+        let (batches, filled) = sync_channel::<Vec<Row>>(SNAPSHOT_BUILD_BATCHES);
+        let (spent, emptied) = sync_channel(SNAPSHOT_BUILD_BATCHES);
         let writing = scope.spawn(move || {
-            for rows in written {
+            for rows in filled {
                 building.rows(&rows)?;
+                // Who made them frees them: it holds up both threads if another one does.
+                let _ = spent.try_send(rows);
             }
             Ok::<_, InstallError>(building)
         });
-        let read = read_rows(file, &batches);
+        let read = read_rows(file, &batches, &emptied);
         drop(batches);
         // If the writer ended early, it says why.
         let ended = writing.join().map_err(|_| refused("building it panicked"))?;
@@ -191,8 +201,12 @@ pub(super) fn fill_and_index(
     })
 }
 
-/// Hands on all rows in batches.
-fn read_rows(file: &File, batches: &SyncSender<Vec<Row>>) -> Result<Restoring, InstallError> {
+/// Hands on all rows in batches, and takes those back that are written.
+fn read_rows(
+    file: &File,
+    batches: &SyncSender<Vec<Row>>,
+    emptied: &Receiver<Vec<Row>>,
+) -> Result<Restoring, InstallError> {
     let (mut index, mut batch) = (Restoring::default(), Batch::default());
     let gone = |_| refused("nobody writes it");
     Source::File(file).rows(|row| {
@@ -201,6 +215,10 @@ fn read_rows(file: &File, batches: &SyncSender<Vec<Row>>) -> Result<Restoring, I
         batch.rows.push(row);
         if batch.bytes >= SNAPSHOT_BUILD_BYTES {
             batches.send(std::mem::take(&mut batch).rows).map_err(gone)?;
+            if let Some(mut rows) = emptied.try_iter().last() {
+                rows.clear();
+                batch.rows = rows;
+            }
         }
         Ok(())
     })?;
@@ -215,25 +233,31 @@ fn small_buckets(reader: &Reader<&File>, building: &mut Building) -> Result<(), 
         }
     }
     for bucket in Bucket::ALL {
-        let Some(found) = reader.bucket(bucket.name().as_bytes())? else { continue };
-        let (mut cursor, mut pairs) = (reader.cursor(&found), Vec::new());
-        while let Some((key, item)) = cursor.next()? {
-            let Item::Value(value) = item else {
-                return Err(refused(format!("bucket {} holds a bucket", bucket.name())));
-            };
-            pairs.push((key.to_vec(), value.to_vec()));
-        }
-        building.pairs(bucket, &pairs)?;
+        building.pairs(bucket, &pairs_of(reader, bucket)?)?;
     }
     Ok(())
 }
 
-fn parse_row(key: &[u8], value: &[u8]) -> Option<Row> {
+fn pairs_of(reader: &Reader<&File>, bucket: Bucket) -> Result<Vec<Pair>, InstallError> {
+    let mut pairs = Vec::new();
+    let Some(found) = reader.bucket(bucket.name().as_bytes())? else { return Ok(pairs) };
+    let mut cursor = reader.cursor(&found);
+    while let Some((key, item)) = cursor.next()? {
+        let Item::Value(value) = item else {
+            return Err(refused(format!("bucket {} holds a bucket", bucket.name())));
+        };
+        pairs.push((key.to_vec(), value.to_vec()));
+    }
+    Ok(pairs)
+}
+
+/// The revision in a row's key, and whether the row is a tombstone.
+fn parse_row_key(key: &[u8]) -> Option<(Revision, bool)> {
     let tombstone = match key {
         [_, .., b't'] if key.len() == 18 => true,
         _ if key.len() == 17 => false,
         _ => return None,
     };
     let rev = schema::revision_parse(&key[..17]).filter(|rev| rev.main > 0 && rev.sub >= 0)?;
-    Some(Row { rev, tombstone, kv: Bytes::copy_from_slice(value) })
+    Some((rev, tombstone))
 }

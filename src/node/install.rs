@@ -17,7 +17,6 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 
 use super::boot::{Loaded, StoredConfState, load};
 use super::fill::fill_and_index;
@@ -26,7 +25,9 @@ use crate::bbolt;
 use crate::clock;
 use crate::metrics;
 use crate::mvcc;
-use crate::raft::peer::{IncomingSnapshot, OutgoingSnapshot, Snapshots};
+use crate::raft::peer::{
+    DIGEST_BYTES, IncomingSnapshot, OutgoingSnapshot, SnapshotDigest, Snapshots,
+};
 use crate::raft::{self, ConfState, SnapshotPlace};
 use crate::store::{self, Bucket, Options, Store, schema};
 
@@ -115,9 +116,9 @@ impl Snapshots for Door {
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(&path)?;
         let (installs, options) = (Arc::clone(&self.installs), self.options.clone());
-        let hasher = Sha256::new();
+        let digest = SnapshotDigest::default();
         let store = Weak::clone(&self.store);
-        Ok(Box::new(Receiving { file, path, store, place, hasher, installs, options }))
+        Ok(Box::new(Receiving { file, path, store, place, digest, installs, options }))
     }
 }
 
@@ -145,7 +146,7 @@ struct Receiving {
     path: PathBuf,
     store: Weak<Store>,
     place: SnapshotPlace,
-    hasher: Sha256,
+    digest: SnapshotDigest,
     installs: Arc<Installs>,
     options: Options,
 }
@@ -159,14 +160,13 @@ impl Drop for Receiving {
 
 impl IncomingSnapshot for Receiving {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hasher.update(bytes);
+        self.digest.update(bytes);
         self.file.write_all(bytes)
     }
 
-    fn finish(self: Box<Self>, digest: [u8; 32]) -> io::Result<()> {
-        let found: [u8; 32] = self.hasher.clone().finalize().into();
-        if digest != found {
-            return Err(io::Error::other("the snapshot's SHA-256 does not match"));
+    fn finish(self: Box<Self>, digest: [u8; DIGEST_BYTES]) -> io::Result<()> {
+        if self.digest.clone().finish() != digest {
+            return Err(io::Error::other("the snapshot's digest does not match"));
         }
         self.prepare().map_err(io::Error::other)
     }

@@ -69,7 +69,7 @@ use crate::mvcc::{self, Mvcc};
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::raw::{RangeResponse, TxnResponse};
 use crate::pb::{AlarmMember, AlarmRequest, AlarmType, Member, RangeRequest, ResponseHeader};
-use crate::pb::{RequestHeader, TxnRequest};
+use crate::pb::{AuthRoleAddRequest, AuthUserAddRequest, RequestHeader, TxnRequest};
 use crate::planted::{self, Bug};
 use crate::raft;
 use crate::raft::peer::Peers;
@@ -288,6 +288,10 @@ impl Node {
     /// Has a request applied on every member and answers what this member's apply said.
     pub async fn propose(&self, who: &Credentials, op: Op) -> Result<Reply, Error> {
         let caller = self.admit(who, &op).await?;
+        if matches!(&op, Op::UserAdd(AuthUserAddRequest { name, .. }) | Op::RoleAdd(AuthRoleAddRequest { name }) if name.len() > limits::AUTH_NAME_BYTES_MAX)
+        {
+            return Err(Error::RequestTooLarge);
+        }
         let has_password = matches!(op, Op::UserAdd(_) | Op::UserChangePassword(_));
         let op = if has_password { Box::pin(self.hash_password(op)).await? } else { op };
         self.submit(&caller, op, 0).await

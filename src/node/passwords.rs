@@ -1,25 +1,27 @@
 //! Passwords are hashed on threads of their own, at a low priority, behind a short queue: logins
 //! cost as much as they were made to cost, and must cost nobody else anything.
+//!
+//! Names take turns, known or not, so that a flood of logins as one user delays another user's by one
+//! turn; and when the queue is full, what came last of the name that has most of it makes room.
 
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::Error;
 use crate::auth::{self, password};
 use crate::clock::Clock;
-use crate::limits;
+use crate::limits::{PASSWORD_NICENESS, PASSWORD_THREADS_MAX, PASSWORDS_PENDING_MAX};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Niceness of the threads: a tenth of what a thread that serves gets, where both want to run.
-const NICENESS: i32 = 10;
-
 pub(super) struct Passwords {
-    jobs: SyncSender<Job>,
+    queue: Arc<Queue>,
+    names: RandomState,
     cost: u32,
     clock: Arc<dyn Clock>,
 }
@@ -27,14 +29,15 @@ pub(super) struct Passwords {
 impl Passwords {
     /// Starts the threads. They end when this is dropped.
     pub(super) fn start(cost: u32, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
-        let (jobs, queue) = sync_channel::<Job>(limits::PASSWORDS_PENDING_MAX);
-        let queue = Arc::new(Mutex::new(queue));
+        let queue = Arc::new(Queue::default());
+        let used = password::cost(cost);
+        let passwords =
+            Self { queue: Arc::clone(&queue), names: RandomState::new(), cost: used, clock };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..(cores / 2).clamp(1, limits::PASSWORD_THREADS_MAX) {
+        for _ in 0..(cores / 2).clamp(1, PASSWORD_THREADS_MAX) {
             let queue = Arc::clone(&queue);
             std::thread::Builder::new().name("bcrypt".into()).spawn(move || work(&queue))?;
         }
-        let used = password::cost(cost);
         if used != cost {
             tracing::warn!(
                 "given-cost" = cost,
@@ -42,57 +45,228 @@ impl Passwords {
                 "use default bcrypt cost instead of the invalid given cost"
             );
         }
-        Ok(Self { jobs, cost: used, clock })
+        Ok(passwords)
     }
 
-    /// The hash of a new password as the log carries it.
-    pub(super) async fn hash(&self, password: String) -> Result<String, Error> {
+    /// Refuses at once what would find no place, so that it costs no more than that.
+    pub(super) fn check_room(&self, name: &str) -> Result<(), Error> {
+        let lines = self.queue.lines.lock();
+        match lines.has_room(lines.round_of(self.names.hash_one(name))) {
+            true => Ok(()),
+            false => Err(Error::TooManyRequests),
+        }
+    }
+
+    /// The hash of a user's new password as the log carries it.
+    pub(super) async fn hash(&self, name: &str, password: String) -> Result<String, Error> {
         let (cost, mut salt) = (self.cost, [0; 16]);
         self.clock
             .secret(&mut salt)
             .map_err(|error| Error::Internal(format!("no randomness for a salt: {error}")))?;
         let hashed: Result<String, auth::Error> =
-            self.run(move || password::hash(&password, cost, salt)).await?;
+            self.run(name, move || password::hash(&password, cost, salt)).await?;
         Ok(hashed?)
     }
 
-    pub(super) async fn matches(&self, password: String, stored: Bytes) -> Result<bool, Error> {
-        self.run(move || password::matches(&password, &stored)).await
+    pub(super) async fn matches(
+        &self,
+        name: &str,
+        password: &str,
+        stored: Bytes,
+    ) -> Result<bool, Error> {
+        let (cost, password) = (self.cost, password::significant(password).to_vec());
+        self.run(name, move || password::matches(&password, &stored, cost)).await
     }
 
     /// Takes as long as [`Self::matches`].
-    pub(super) async fn waste(&self, password: String) -> Result<(), Error> {
-        let cost = self.cost;
-        self.run(move || password::waste(&password, cost)).await
+    pub(super) async fn waste(&self, name: &str, password: &str) -> Result<(), Error> {
+        let (cost, password) = (self.cost, password::significant(password).to_vec());
+        self.run(name, move || password::waste(&password, cost)).await
     }
 
     async fn run<T: Send + 'static>(
         &self,
+        name: &str,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (done, waiting) = oneshot::channel();
-        let job: Job = Box::new(move || {
-            // Whoever went away needs no answer.
-            if !done.is_closed() {
-                let _ = done.send(job());
+        // Whoever went away needs no answer.
+        let job: Job = Box::new(move || drop(done.send(job())));
+        let _place = self.queue.push(self.names.hash_one(name), job)?;
+        // It is dropped undone when it makes room for another.
+        waiting.await.map_err(|_| Error::TooManyRequests)
+    }
+}
+
+impl Drop for Passwords {
+    fn drop(&mut self) {
+        self.queue.lines.lock().is_closed = true;
+        self.queue.changed.notify_all();
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    lines: Mutex<Lines>,
+    changed: Condvar,
+}
+
+/// The round that a job goes into, and the number of its arrival.
+type Turn = (u64, u64);
+
+/// What waits, in the order in which it is worked off: each name has one job in a round.
+#[derive(Default)]
+struct Lines {
+    /// The hash of a name, and the job.
+    jobs: BTreeMap<Turn, (u64, Job)>,
+    /// Of the job that was taken last.
+    round: u64,
+    arrivals: u64,
+    is_closed: bool,
+}
+
+impl Lines {
+    /// The round that the next job of a name goes into.
+    fn round_of(&self, name: u64) -> u64 {
+        let of_name = self.jobs.iter().rev().find(|(_, (other, _))| *other == name);
+        of_name.map_or(self.round, |((round, _), _)| *round) + 1
+    }
+
+    fn has_room(&self, round: u64) -> bool {
+        let last = self.jobs.last_key_value().map_or(0, |((last, _), _)| *last);
+        self.jobs.len() < PASSWORDS_PENDING_MAX || round < last
+    }
+
+    /// Gives back what made room, too, if something had to.
+    fn push(&mut self, name: u64, job: Job) -> Result<(Turn, Option<Job>), Error> {
+        let round = self.round_of(name);
+        if !self.has_room(round) {
+            return Err(Error::TooManyRequests);
+        }
+        let is_full = self.jobs.len() >= PASSWORDS_PENDING_MAX;
+        let out = if is_full { self.jobs.pop_last() } else { None };
+        self.arrivals += 1;
+        let turn = (round, self.arrivals);
+        self.jobs.insert(turn, (name, job));
+        Ok((turn, out.map(|(_, (_, job))| job)))
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        let ((round, _), (_, job)) = self.jobs.pop_first()?;
+        self.round = round;
+        Some(job)
+    }
+}
+
+impl Queue {
+    fn push(&self, name: u64, job: Job) -> Result<Place<'_>, Error> {
+        // What goes is dropped after the lock is free, as that wakes its owner.
+        let (turn, _out) = self.lines.lock().push(name, job)?;
+        self.changed.notify_one();
+        Ok(Place { queue: self, turn })
+    }
+
+    /// The next job, or none at the end.
+    fn next(&self) -> Option<Job> {
+        let mut lines = self.lines.lock();
+        loop {
+            if lines.is_closed {
+                return None;
             }
-        });
-        match self.jobs.try_send(job) {
-            Ok(()) => waiting.await.map_err(|_| Error::Stopped),
-            Err(TrySendError::Full(_)) => Err(Error::TooManyRequests),
-            Err(TrySendError::Disconnected(_)) => Err(Error::Stopped),
+            if let Some(job) = lines.pop() {
+                return Some(job);
+            }
+            self.changed.wait(&mut lines);
         }
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>) {
+/// Frees the place of a job whose caller has gone away.
+struct Place<'a> {
+    queue: &'a Queue,
+    turn: Turn,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let _out = self.queue.lines.lock().jobs.remove(&self.turn);
+    }
+}
+
+fn work(queue: &Queue) {
     // Without a process this is the calling thread. One that stays as it was still works.
-    let _ = rustix::process::setpriority_process(None, NICENESS);
-    loop {
-        let job = queue.lock().recv();
-        match job {
-            Ok(job) => job(),
-            Err(_) => return,
+    let _ = rustix::process::setpriority_process(None, PASSWORD_NICENESS);
+    while let Some(job) = queue.next() {
+        job();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Jobs that note whose they are.
+    struct Bench {
+        lines: Lines,
+        done: Arc<Mutex<Vec<u64>>>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { lines: Lines::default(), done: Arc::default() }
         }
+
+        /// Whether the job got a place, and whether another lost it.
+        fn push(&mut self, name: u64) -> Result<bool, Error> {
+            let done = Arc::clone(&self.done);
+            let job: Job = Box::new(move || done.lock().push(name));
+            self.lines.push(name, job).map(|(_, out)| out.is_some())
+        }
+
+        fn work(&mut self, count: usize) -> Vec<u64> {
+            for _ in 0..count {
+                self.lines.pop().unwrap()();
+            }
+            std::mem::take(&mut *self.done.lock())
+        }
+    }
+
+    #[test]
+    fn names_take_turns_and_the_one_with_most_makes_room() {
+        let mut bench = Bench::new();
+        for _ in 0..PASSWORDS_PENDING_MAX {
+            assert_eq!(bench.push(1), Ok(false));
+        }
+        assert_eq!(bench.push(1), Err(Error::TooManyRequests));
+        assert_eq!(bench.work(2), [1, 1]);
+        assert_eq!(bench.push(2), Ok(false));
+        assert_eq!(bench.push(2), Ok(false));
+        assert_eq!(bench.push(3), Ok(true), "a job of the first name goes");
+        assert_eq!(bench.work(5), [1, 2, 3, 1, 2]);
+        let rest = bench.work(PASSWORDS_PENDING_MAX - 5);
+        assert!(rest.iter().all(|name| *name == 1));
+        assert!(bench.lines.pop().is_none());
+    }
+
+    #[test]
+    fn of_many_names_the_late_ones_are_refused() {
+        let mut bench = Bench::new();
+        for name in 0..PASSWORDS_PENDING_MAX as u64 {
+            assert_eq!(bench.push(name), Ok(false));
+        }
+        assert_eq!(bench.push(1000), Err(Error::TooManyRequests));
+        assert_eq!(bench.work(3), [0, 1, 2]);
+        assert_eq!(bench.push(1000), Ok(false));
+    }
+
+    #[test]
+    fn who_goes_away_leaves_no_place_behind() {
+        let queue = Queue::default();
+        let places: Vec<_> = (0..PASSWORDS_PENDING_MAX)
+            .map(|_| queue.push(1, Box::new(|| ())).map_err(drop).unwrap())
+            .collect();
+        assert!(queue.push(1, Box::new(|| ())).is_err());
+        drop(places);
+        assert!(queue.push(1, Box::new(|| ())).is_ok());
     }
 }

@@ -74,12 +74,12 @@ impl Snapshot {
 
     fn advance(&mut self) -> Result<(), SnapshotError> {
         if let Some(from) = self.next_row {
-            let rows = self.frozen.rows(from)?;
-            for row in &rows {
-                let (key, len) = row_key(row.rev, row.tombstone);
-                self.writer.put(&key[..len], &row.kv)?;
-            }
-            self.next_row = rows.last().map(|row| after(row.rev));
+            self.next_row = None;
+            self.frozen.each_row(from, |rev, tombstone, kv| {
+                let (key, len) = row_key(rev, tombstone);
+                self.next_row = Some(after(rev));
+                Ok::<_, SnapshotError>(self.writer.put(&key[..len], &kv)?)
+            })?;
             if self.next_row.is_none() {
                 self.writer.end()?;
                 self.done += 1;

@@ -64,6 +64,7 @@ async fn what_was_acknowledged_is_there_after_a_restart_with_and_without_checkpo
     assert_eq!(get(&node, "a").await.as_deref(), Some("1"));
     assert_eq!(node.members()[0].name, "default");
     node.stop().await;
+    assert_eq!(Arc::strong_count(&node.0), 1, "somebody else keeps the directory locked");
     drop(node);
 
     let node = start(dir.path()).await;

@@ -29,6 +29,8 @@ use crate::pb::{
 
 const TOKEN: HeaderName = HeaderName::from_static("token");
 const BEARER: &[u8] = b"Bearer ";
+/// A gateway sets it. It comes with a certificate of its own, whoever it speaks for.
+const GATEWAY: HeaderName = HeaderName::from_static("grpcgateway-accept");
 
 /// Put into a request's extensions: the common name of the certificate that the connection's client
 /// was made to show.
@@ -39,6 +41,16 @@ pub struct CommonName(pub Arc<str>);
 fn credentials(parts: &Parts) -> Credentials {
     let token = parts.headers.get(TOKEN).or_else(|| parts.headers.get(AUTHORIZATION));
     let name = parts.extensions.get::<CommonName>().map(|CommonName(name)| name.to_string());
+    let name = name.filter(|name| {
+        let is_gateway = parts.headers.contains_key(GATEWAY);
+        if is_gateway && token.is_none() {
+            tracing::warn!(
+                "common-name" = name,
+                "ignoring common name in gRPC-gateway proxy request"
+            );
+        }
+        !is_gateway
+    });
     Credentials::token(token.map(|value| {
         let bytes = value.as_bytes();
         Bytes::copy_from_slice(bytes.strip_prefix(BEARER).unwrap_or(bytes))
@@ -173,5 +185,16 @@ mod tests {
         assert_eq!(of(&[("authorization", "b"), ("token", "Bearer a.1")]), token("a.1"));
         assert_eq!(of(&[("token", "bearer a.1")]), token("bearer a.1"));
         assert_eq!(of(&[("token", "")]), token(""));
+    }
+
+    #[test]
+    fn a_gateways_certificate_is_nobodys_name() {
+        let of = |field: &str| {
+            let request = http::Request::builder().header(field, "x");
+            let request = request.extension(CommonName("root".into()));
+            credentials(&request.body(()).unwrap().into_parts().0)
+        };
+        assert_eq!(of("user-agent").presented_name(), Some("root"));
+        assert_eq!(of("grpcgateway-accept").presented_name(), None);
     }
 }

@@ -13,10 +13,10 @@ use sha2::{Digest, Sha256};
 use super::snapshot_tests::{Member, addresses, file_of, has, put, start, start_at, until};
 use crate::bbolt::{Item, Reader};
 use crate::node::Node;
+use crate::raft::peer::{DIGEST_BYTES, SnapshotDigest};
 use crate::raft::{ConfState, Message};
 
 const SNAPSHOT: i32 = 7;
-const DIGEST_BYTES: usize = 32;
 
 /// A state, and what is said of it.
 #[derive(Clone)]
@@ -39,14 +39,15 @@ impl Offer {
         let metadata = message.mut_snapshot().mut_metadata();
         (metadata.index, metadata.term) = (index, term);
         metadata.conf_state = Some(conf_state);
-        Self { message, file, cluster: to.cluster_id(), has_digest: true, is_rusd: true }
+        Self { message, file, cluster: to.cluster_id(), has_digest: true, is_rusd: true }.signed()
     }
 
     /// Makes the file's digest fit again.
     fn signed(mut self) -> Self {
         let end = self.file.len() - DIGEST_BYTES;
-        let digest = Sha256::digest(&self.file[..end]);
-        self.file[end..].copy_from_slice(&digest);
+        let mut digest = SnapshotDigest::default();
+        digest.update(&self.file[..end]);
+        self.file[end..].copy_from_slice(&digest.finish());
         self
     }
 

@@ -37,7 +37,7 @@ use super::url::Url;
 use crate::http::{Http, Port};
 use crate::raft::peer::Peers;
 use crate::rpc::CommonName;
-use crate::tls::{Accepted, Acceptor};
+use crate::tls::{Accepted, Acceptor, Replay};
 use crate::{limits, rpc};
 
 /// How HTTP/2 connections are kept.
@@ -314,7 +314,7 @@ pub(super) async fn connection<S>(
         (true, None) if !origin.is_secured || services.port == Port::Peer => {}
         (true, _) => http2_connection(stream, first, origin, services, stop).await,
         (false, _) => {
-            let stream = Replay { first, inner: stream };
+            let stream = Replay::new(first, stream);
             http1_connection(stream, services, stop).await;
         }
     }
@@ -454,45 +454,5 @@ impl HttpBody for Counted {
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
-    }
-}
-
-/// A stream whose first bytes were read already.
-struct Replay<S> {
-    first: Bytes,
-    inner: S,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Replay<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.first.is_empty() {
-            return Pin::new(&mut this.inner).poll_read(context, buffer);
-        }
-        let count = this.first.len().min(buffer.remaining());
-        buffer.put_slice(&this.first.split_to(count));
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Replay<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
     }
 }

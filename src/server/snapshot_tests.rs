@@ -1,6 +1,6 @@
 //! Members of one cluster in this process, one of which comes when the log is purged.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,10 @@ use crate::pb::{PutRequest, RangeRequest};
 use crate::raft;
 use crate::types::KeyRange;
 use crate::watch::{Item, Next, Spec};
+
+#[expect(unreachable_pub, reason = "the tests outside of the library use it as well")]
+#[path = "../../tests/common/ports.rs"]
+mod ports;
 
 pub(super) struct Member {
     pub node: Node,
@@ -115,8 +119,7 @@ async fn assert_equal(a: &Node, b: &Node) {
 }
 
 pub(super) fn addresses() -> Vec<SocketAddr> {
-    let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap()).collect()
+    (0..3).map(|_| SocketAddr::from(([127, 0, 0, 1], ports::free()))).collect()
 }
 
 /// A member's state as others get it, with its digest.

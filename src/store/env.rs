@@ -7,10 +7,11 @@
 
 pub(super) mod copy;
 
+use std::borrow::Cow;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use heed::types::Bytes as Raw;
 use heed::{CommitOrAbort, EnvOpenOptions, MdbError, PutFlags, RoTxn, RwTxn, WithoutTls};
 
@@ -68,7 +69,7 @@ impl Env {
     /// The transaction must end on the thread that began it.
     pub(super) fn write(&self) -> Result<Writer<'_>, Error> {
         let txn = self.env.write_txn().map_err(|error| named(&self.file, error))?;
-        Ok(Writer { env: self, txn, value: Vec::new() })
+        Ok(Writer { env: self, txn, value: Vec::new(), newest: None })
     }
 
     fn small(&self, bucket: Bucket) -> Table {
@@ -126,7 +127,9 @@ impl Reader<'_> {
     pub(super) fn row(&self, rev: Revision) -> Result<Option<Row>, Error> {
         let Some(key) = schema::rev_key(rev) else { return Ok(None) };
         let found = self.env.rev.get(&self.txn, &key).map_err(|e| named(&self.env.file, e))?;
-        found.map(|value| self.decode(rev, &key, value)).transpose()
+        let Some(value) = found else { return Ok(None) };
+        let (tombstone, kv) = self.decode(rev, &key, value)?;
+        Ok(Some(Row { rev, tombstone, kv: kv.into_owned().into() }))
     }
 
     /// Rows of [from, to] in order, up to `rows_max` of them or until `bytes` are used up.
@@ -137,6 +140,27 @@ impl Reader<'_> {
         rows_max: usize,
         bytes: &mut usize,
     ) -> Result<Vec<Row>, Error> {
+        let mut rows = Vec::new();
+        self.each_row(from, to, rows_max, bytes, |rev, tombstone, kv| {
+            let kv = match kv {
+                Cow::Borrowed(kv) => Bytes::copy_from_slice(kv),
+                Cow::Owned(kv) => kv.into(),
+            };
+            rows.push(Row { rev, tombstone, kv });
+            Ok::<_, Error>(())
+        })?;
+        Ok(rows)
+    }
+
+    /// As `rows`, each shown to `f` where it lies.
+    pub(super) fn each_row<E: From<Error>>(
+        &self,
+        from: Revision,
+        to: Bound<Revision>,
+        rows_max: usize,
+        bytes: &mut usize,
+        mut f: impl FnMut(Revision, bool, Cow<'_, [u8]>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let first = schema::bound_key(from);
         let (last, open) = match to {
             Bound::Included(rev) => (schema::bound_key(rev), false),
@@ -144,22 +168,22 @@ impl Reader<'_> {
             Bound::Unbounded => ([0xff; 12], false),
         };
         if last < first {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let end = if open { Bound::Excluded(&last[..]) } else { Bound::Included(&last[..]) };
         let range = (Bound::Included(&first[..]), end);
         let found = self.env.rev.range(&self.txn, &range);
-        let mut rows = Vec::new();
-        for item in found.map_err(|error| named(&self.env.file, error))? {
-            if rows.len() >= rows_max || *bytes == 0 {
+        for item in found.map_err(|error| named(&self.env.file, error))?.take(rows_max) {
+            if *bytes == 0 {
                 break;
             }
             let (key, value) = item.map_err(|error| named(&self.env.file, error))?;
-            let row = self.decode_at(key, value)?;
-            *bytes = bytes.saturating_sub(row.kv.len());
-            rows.push(row);
+            let (rev, key) = self.parse_key(key)?;
+            let (tombstone, kv) = self.decode(rev, &key, value)?;
+            *bytes = bytes.saturating_sub(kv.len());
+            f(rev, tombstone, kv)?;
         }
-        Ok(rows)
+        Ok(())
     }
 
     /// What `rows` would return, as revision, whether a tombstone, and length of the record.
@@ -257,12 +281,13 @@ impl Reader<'_> {
         })
     }
 
-    fn decode_at(&self, key: &[u8], value: &[u8]) -> Result<Row, Error> {
-        let (rev, key) = self.parse_key(key)?;
-        self.decode(rev, &key, value)
-    }
-
-    fn decode(&self, rev: Revision, key: &RevKey, value: &[u8]) -> Result<Row, Error> {
+    /// Whether the row is a tombstone, and its record.
+    fn decode<'v>(
+        &self,
+        rev: Revision,
+        key: &RevKey,
+        value: &'v [u8],
+    ) -> Result<(bool, Cow<'v, [u8]>), Error> {
         let damage = |what: String| self.env.damage(format!("revision {rev}"), what);
         // A damaged page can claim any length; only so many bytes are ever looked at.
         if value.len() > record::HEADER_BYTES + RECORD_INLINE_BYTES_MAX {
@@ -270,19 +295,20 @@ impl Reader<'_> {
         }
         let (header, inline) = record::decode(value).map_err(damage)?;
         let kv = if header.chunked {
-            self.chunks(key, header.record_bytes)?.ok_or_else(|| {
+            let record = self.chunks(key, header.record_bytes)?.ok_or_else(|| {
                 damage(format!("the chunks do not make up {} bytes", header.record_bytes))
-            })?
+            })?;
+            Cow::Owned(record)
         } else {
-            Bytes::copy_from_slice(inline)
+            Cow::Borrowed(inline)
         };
         header.verify(key, &kv).map_err(damage)?;
-        Ok(Row { rev, tombstone: header.tombstone, kv })
+        Ok((header.tombstone, kv))
     }
 
-    fn chunks(&self, key: &RevKey, record_bytes: usize) -> Result<Option<Bytes>, Error> {
+    fn chunks(&self, key: &RevKey, record_bytes: usize) -> Result<Option<Vec<u8>>, Error> {
         // A damaged header can claim any length.
-        let mut record = BytesMut::with_capacity(record_bytes.min(REQUEST_BYTES_MAX));
+        let mut record = Vec::with_capacity(record_bytes.min(REQUEST_BYTES_MAX));
         let (first, last) = (schema::blob_key(key, 0), schema::blob_key(key, u32::MAX));
         let range = (Bound::Included(&first[..]), Bound::Included(&last[..]));
         let found = self.env.blob.range(&self.txn, &range);
@@ -302,7 +328,7 @@ impl Reader<'_> {
                 _ => return Ok(None),
             }
         }
-        Ok(Some(record.freeze()))
+        Ok(Some(record))
     }
 }
 
@@ -312,6 +338,8 @@ pub(super) struct Writer<'e> {
     txn: RwTxn<'e>,
     /// Where a row's value is put together.
     value: Vec<u8>,
+    /// Key of the newest row in the table, if that is known.
+    newest: Option<RevKey>,
 }
 
 impl Writer<'_> {
@@ -324,8 +352,16 @@ impl Writer<'_> {
     pub(super) fn put_row(&mut self, row: &Row) -> Result<(), Error> {
         let file = &self.env.file;
         let key = schema::rev_key(row.rev).ok_or(Error::Missing(row.rev))?;
-        let last = self.env.rev.last(&self.txn).map_err(|error| named(file, error))?;
-        let append = last.is_none_or(|(last, _)| last < &key[..]);
+        let append = match self.newest {
+            Some(newest) => newest < key,
+            None => {
+                let last = self.env.rev.last(&self.txn).map_err(|error| named(file, error))?;
+                last.is_none_or(|(last, _)| last < &key[..])
+            }
+        };
+        if append {
+            self.newest = Some(key);
+        }
         let chunked = row.kv.len() > RECORD_INLINE_BYTES_MAX;
         self.value.clear();
         self.value.extend_from_slice(&record::encode(&key, row.tombstone, chunked, &row.kv));
@@ -343,6 +379,7 @@ impl Writer<'_> {
     /// Removes a row and its chunks; a row that is gone already is fine. The value is returned if
     /// it is to be put back.
     pub(super) fn delete_row(&mut self, rev: Revision) -> Result<bool, Error> {
+        self.newest = None;
         let Some(key) = schema::rev_key(rev) else { return Ok(false) };
         let file = &self.env.file;
         let found = self.env.rev.get(&self.txn, &key).map_err(|error| named(file, error))?;
@@ -363,6 +400,7 @@ impl Writer<'_> {
 
     /// Takes the stored value of a row out, leaving its chunks, to put it back by `restore_row`.
     pub(super) fn take_row(&mut self, rev: Revision) -> Result<Option<(RevKey, Vec<u8>)>, Error> {
+        self.newest = None;
         let Some(key) = schema::rev_key(rev) else { return Ok(None) };
         let file = &self.env.file;
         let found = self.env.rev.get(&self.txn, &key).map_err(|error| named(file, error))?;
@@ -377,6 +415,7 @@ impl Writer<'_> {
     }
 
     pub(super) fn restore_row(&mut self, key: &RevKey, value: &[u8]) -> Result<(), Error> {
+        self.newest = None;
         put(&mut self.txn, self.env.rev, key, value, false, &self.env.file)
     }
 

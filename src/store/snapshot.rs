@@ -4,6 +4,7 @@
 //! so those up to the newest one of that transaction can be read afterwards, a few at a time, as
 //! long as none is deleted. Nothing pins LMDB's pages meanwhile.
 
+use std::borrow::Cow;
 use std::ops::Bound;
 use std::sync::{Arc, Weak};
 
@@ -90,6 +91,17 @@ impl Frozen {
         let Some(last) = self.last else { return Ok(Vec::new()) };
         let mut bytes = SNAPSHOT_READ_BYTES;
         self.env.read()?.rows(from, Bound::Included(last), READ_CHUNK_ROWS, &mut bytes)
+    }
+
+    /// As `rows`, each shown to `f` where it lies: revision, whether it is a tombstone, record.
+    pub fn each_row<E: From<Error>>(
+        &self,
+        from: Revision,
+        f: impl FnMut(Revision, bool, Cow<'_, [u8]>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(last) = self.last else { return Ok(()) };
+        let mut bytes = SNAPSHOT_READ_BYTES;
+        self.env.read()?.each_row(from, Bound::Included(last), READ_CHUNK_ROWS, &mut bytes, f)
     }
 
     /// As `rows`, without the records.

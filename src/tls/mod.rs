@@ -19,12 +19,14 @@
 
 mod client;
 mod files;
+mod replay;
 mod server;
 #[cfg(test)]
 mod tests;
 
 pub use client::{ClientFiles, Connector, Shown, look};
 pub use files::{alternative_names, chain, common_name, key, revoked, roots, serial};
+pub use replay::Replay;
 pub use server::{Accepted, Acceptor, ServerFiles};
 
 use std::io;

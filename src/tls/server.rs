@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
 use rustls::client::verify_server_name;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -12,12 +13,13 @@ use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use super::files::{self, Reloaded};
+use super::replay::Replay;
 use super::{Error, Versions};
 use crate::limits::{TLS_HANDSHAKE_TIMEOUT, TLS_HANDSHAKES_MAX};
 
@@ -78,7 +80,7 @@ impl ServerFiles {
 
 /// A client that has proved who it is, if it had to.
 pub struct Accepted<S> {
-    pub stream: TlsStream<S>,
+    pub stream: TlsStream<Replay<S>>,
     /// Of the client's certificate; empty if the certificate has none.
     pub common_name: Option<String>,
     /// The client's certificate.
@@ -99,13 +101,15 @@ impl Acceptor {
     }
 
     /// Shakes hands, within a time and with a bounded number of others.
-    pub async fn accept<S>(&self, stream: S) -> io::Result<Accepted<S>>
+    pub async fn accept<S>(&self, mut stream: S) -> io::Result<Accepted<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the handshake takes too long");
         let shake = async {
             let _place = self.handshakes.acquire().await.map_err(io::Error::other)?;
+            let first = first_bytes(&mut stream).await?;
+            let stream = Replay::new(first, stream);
             let config = self.config.get(|| self.files.config());
             tokio_rustls::TlsAcceptor::from(config).accept(stream).await
         };
@@ -114,6 +118,20 @@ impl Acceptor {
         let certificate = leaf.map(|leaf| leaf.clone().into_owned());
         let name = certificate.as_ref().map(|leaf| files::common_name(leaf).unwrap_or_default());
         Ok(Accepted { stream, common_name: name, certificate })
+    }
+}
+
+/// What a client says first, if that is TLS. One that speaks plain text is not answered with an alert
+/// that it could not read: etcd does not either.
+async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
+    /// Types of records: a handshake, or an alert of who has changed his mind.
+    const OPENINGS: [u8; 2] = [22, 21];
+    let mut first = BytesMut::with_capacity(1024);
+    stream.read_buf(&mut first).await?;
+    match first.first() {
+        Some(kind) if OPENINGS.contains(kind) => Ok(first.freeze()),
+        Some(_) => Err(io::Error::other("tls: first record does not look like a TLS handshake")),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
 

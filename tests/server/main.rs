@@ -3,6 +3,7 @@
 
 mod fixture;
 mod input;
+mod logins;
 #[path = "../common/ports.rs"]
 mod ports;
 mod process;

@@ -12,11 +12,10 @@ use parking_lot::Mutex;
 use rusd::clock::{Clock, timeout};
 use rusd::http::Http;
 use rusd::raft::peer::{
-    Answered, Channel, Decoder, Encoder, IncomingSnapshot, OutgoingSnapshot, Reach, Read, announce,
-    announced, method_of,
+    Answered, Channel, Decoder, Encoder, IncomingSnapshot, OutgoingSnapshot, Reach, Read,
+    SnapshotDigest, announce, announced, method_of,
 };
 use rusd::raft::{Message, Transport};
-use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use super::clock::{Chance, SimClock};
@@ -173,7 +172,7 @@ pub struct Transfer {
     message: Message,
     outgoing: Box<dyn OutgoingSnapshot>,
     incoming: Option<Box<dyn IncomingSnapshot>>,
-    hasher: Sha256,
+    digest: SnapshotDigest,
     /// Whether a bit of it changed.
     is_damaged: bool,
 }
@@ -337,9 +336,9 @@ impl World {
         };
         self.tell(|| format!("m{from} sends a snapshot to m{to}: {message:?}"));
         self.last_transfer += 1;
-        let (hasher, key) = (Sha256::new(), self.last_transfer);
+        let (digest, key) = (SnapshotDigest::default(), self.last_transfer);
         let transfer =
-            Transfer { from, to, message, outgoing, incoming: None, hasher, is_damaged: false };
+            Transfer { from, to, message, outgoing, incoming: None, digest, is_damaged: false };
         self.transfers.insert(key, transfer);
         let delay = self.delay();
         self.at(delay, Event::Piece(key));
@@ -401,7 +400,7 @@ impl World {
         for _ in 0..4 {
             let piece = transfer.outgoing.next_piece().map_err(|error| error.to_string())?;
             let Some(piece) = piece else {
-                let digest = transfer.hasher.clone().finalize().into();
+                let digest = transfer.digest.clone().finish();
                 let incoming = transfer.incoming.take().ok_or("nothing came")?;
                 let finished = incoming.finish(digest).map_err(|error| error.to_string());
                 assert!(finished.is_err() || !transfer.is_damaged, "a flipped bit was not found");
@@ -409,7 +408,7 @@ impl World {
                 let taken = life.steps.handle().step_snapshot(transfer.message.clone());
                 return taken.map(|()| true).map_err(|error| error.to_string());
             };
-            transfer.hasher.update(&piece);
+            transfer.digest.update(&piece);
             let mut bytes = piece.to_vec();
             if self.has_faults && !bytes.is_empty() && self.chance.one_in(60) {
                 let at = self.chance.below(bytes.len() as u64) as usize;

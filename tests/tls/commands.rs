@@ -126,3 +126,29 @@ async fn a_discovery_service_may_want_certificates() {
     let stranger = client(&shop, "client");
     assert!(member.meet(Port::Client, &stranger, "localhost").await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_is_an_endpoint_like_any_other() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+    let dir = path("certs");
+    good(&["cert", "gen", "--dir", &dir]).await;
+    let mut all = flags(&dir);
+    // A certificate is for the name before the colon.
+    let socket = format!("unixs://{}", path("localhost:0"));
+    all.push(format!("--listen-client-urls={socket}"));
+    let _server = Server::start("https", &all).await;
+    let file = |name: &str| format!("{dir}/{name}");
+    let (ca, cert, key) = (file("ca.crt"), file("client.crt"), file("client.key"));
+    let own = ["--cacert", &ca, "--cert", &cert, "--key", &key];
+    good(&[&["--endpoints", &socket, "put", "a", "b"], &own[..]].concat()).await;
+    let told = good(&[&["cert", "show", &socket], &own[..]].concat()).await;
+    assert!(told.contains("names: localhost\n"), "{told}");
+    assert_eq!(problems(&[&[socket.as_str()], &own[..]].concat()).await, [""; 0]);
+    let other = path("m1");
+    std::os::unix::fs::symlink(path("localhost:0"), &other).unwrap();
+    let other = format!("unixs://{other}");
+    assert_eq!(problems(&[&[other.as_str()], &own[..]].concat()).await, ["wrong-host"]);
+    let refused = rusd(&[&["--endpoints", &other, "get", "a"], &own[..]].concat()).await;
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+}

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::cert::{self, Certificate, Finding, Item, KeyType, Made, Order, Purpose, Subject};
@@ -117,7 +117,7 @@ pub(super) async fn show(mut context: Context) -> Outcome {
     let config = context.config().await?;
     let is_json = is_json(&context)?;
     if context.args.is_empty() {
-        return Err(Failure::arguments("cert show requires a file or HOST:PORT"));
+        return Err(Failure::arguments("cert show requires a file or an endpoint"));
     }
     let mut all = Vec::new();
     for index in 0..context.args.len() {
@@ -225,15 +225,22 @@ async fn look(endpoint: &str, config: &Config) -> Result<(String, Shown), Failur
         ca: config.tls.ca.clone(),
         ..ClientFiles::default()
     };
-    let Address::Tcp(address) = &target.address else {
-        return Err(Failure::arguments("cert looks at files and at HOST:PORT"));
-    };
-    let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
     let failed = |error: &dyn std::fmt::Display| Failure::error(format!("{endpoint}: {error}"));
-    let dialled = timeout(config.dial_timeout, TcpStream::connect(address)).await;
-    let stream = dialled.map_err(|_| failed(&"dial timeout"))?.map_err(|error| failed(&error))?;
-    let shown = tls::look(&files, stream, host).await.map_err(|error| failed(&error))?;
-    Ok((host.to_owned(), shown))
+    let late = || failed(&"dial timeout");
+    let host = target.server_name();
+    let shown = match &target.address {
+        Address::Tcp(address) => {
+            let dialled = timeout(config.dial_timeout, TcpStream::connect(address)).await;
+            let stream = dialled.map_err(|_| late())?.map_err(|error| failed(&error))?;
+            tls::look(&files, stream, &host).await
+        }
+        Address::Unix(path) => {
+            let dialled = timeout(config.dial_timeout, UnixStream::connect(path)).await;
+            let stream = dialled.map_err(|_| late())?.map_err(|error| failed(&error))?;
+            tls::look(&files, stream, &host).await
+        }
+    };
+    Ok((host, shown.map_err(|error| failed(&error))?))
 }
 
 /// `cert check`.
@@ -243,7 +250,7 @@ pub(super) async fn check(mut context: Context) -> Outcome {
     let (subject, findings) = match context.args.len() {
         0 => of_files(&context, &config)?,
         1 => with_server(&context, &config).await?,
-        _ => return Err(Failure::arguments("cert check takes one HOST:PORT at most")),
+        _ => return Err(Failure::arguments("cert check takes one endpoint at most")),
     };
     if is_json {
         let is_ok = findings.is_empty();
@@ -267,7 +274,7 @@ type Checked = (String, Vec<Finding>);
 fn of_files(context: &Context, config: &Config) -> Result<Checked, Failure> {
     let path = &config.tls.cert;
     if path.is_empty() {
-        return Err(Failure::arguments("cert check requires --cert, or HOST:PORT"));
+        return Err(Failure::arguments("cert check requires --cert, or an endpoint"));
     }
     let purpose = Purpose::parse(context.flags.string("for")).unwrap_or(Purpose::Server);
     let subject = own(context, config, purpose)?;

@@ -1,23 +1,26 @@
 //! `snapshot save`: one member's state into a file.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::go;
+use crate::cli::spec::Program;
 use crate::client::{Client, Deadline, LogSink, rpc, timestamp};
 use crate::clock::Clock as _;
 use crate::pb::SnapshotRequest;
 
 /// A snapshot is pages of 512 bytes at least, and a SHA-256 behind them.
 const PAGE: u64 = 512;
-const HASH: u64 = 32;
+const HASH: usize = 32;
 
 pub(super) async fn save(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
@@ -70,9 +73,10 @@ async fn fetch(
     let start = context.clock.now();
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options
+    let file = options
         .open(part)
         .map_err(|error| format!("could not open {part} (open {part}: {})", go_text(&error)))?;
+    let mut saving = Saving::new(file);
     let shown = json!(part);
     log(
         context,
@@ -91,36 +95,84 @@ async fn fetch(
     log(context, logger, "v3/maintenance.go:236", "opened snapshot stream; downloading", "");
     let named = format!(",\"endpoint\":{}", json!(endpoint));
     log(context, None, "snapshot/v3_snapshot.go:96", "fetching snapshot", &named);
+    let total = first.as_ref().map_or(0, |piece| piece.blob.len() as u64 + piece.remaining_bytes);
+    let bar = (context.program == Program::Rusd).then(|| context.printer.progress(total, path));
     let mut next = first;
-    let (mut bytes, mut version) = (0, String::new());
+    let mut version = String::new();
     while let Some(piece) = next {
         if !piece.version.is_empty() {
             version = piece.version;
         }
-        file.write_all(&piece.blob)
+        saving
+            .write(&piece.blob)
             .map_err(|error| format!("could not write snapshot: {}", go_text(&error)))?;
-        bytes += piece.blob.len() as u64;
+        if let Some(bar) = &bar {
+            bar.set_position(saving.bytes);
+            bar.set_message(format!("{} of {}", go::size(saving.bytes), go::size(total)));
+        }
         next = client
             .next(&mut stream, deadline)
             .await
             .map_err(|error| format!("could not write snapshot: {error}"))?;
     }
-    log(context, logger, "v3/maintenance.go:302", "completed snapshot read; closing", "");
-    if bytes % PAGE != HASH {
-        return Err(format!("sha256 checksum not found [bytes: {bytes}]"));
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
     }
-    finish(&file, part, path)?;
-    let took = context.clock.now().saturating_sub(start);
-    report(context, endpoint, path, bytes, took, &version);
-    Ok(version)
-}
-
-fn finish(file: &File, part: &str, path: &str) -> Result<(), String> {
-    file.sync_all().map_err(|error| format!("could not fsync snapshot: {}", go_text(&error)))?;
+    log(context, logger, "v3/maintenance.go:302", "completed snapshot read; closing", "");
+    saving.verify()?;
+    let fsync = |error| format!("could not fsync snapshot: {}", go_text(&error));
+    saving.file.sync_all().map_err(fsync)?;
     fs::rename(part, path).map_err(|error| {
         let reason = go_text(&error);
         format!("could not rename {part} to {path} (rename {part} {path}: {reason})")
-    })
+    })?;
+    sync_dir_of(Path::new(path)).map_err(fsync)?;
+    let took = context.clock.now().saturating_sub(start);
+    report(context, endpoint, path, saving.bytes, took, &version);
+    Ok(version)
+}
+
+/// Makes a file's name durable.
+fn sync_dir_of(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// A file on its way.
+struct Saving {
+    file: File,
+    bytes: u64,
+    /// Of all but the last bytes, which may be the SHA-256 itself.
+    digest: Sha256,
+    last: Vec<u8>,
+}
+
+impl Saving {
+    fn new(file: File) -> Self {
+        Self { file, bytes: 0, digest: Sha256::new(), last: Vec::new() }
+    }
+
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.file.write_all(piece)?;
+        self.bytes += piece.len() as u64;
+        self.last.extend_from_slice(piece);
+        let body = self.last.len().saturating_sub(HASH);
+        self.digest.update(&self.last[..body]);
+        self.last.drain(..body);
+        Ok(())
+    }
+
+    /// etcdctl looks at the length alone.
+    fn verify(&self) -> Result<(), String> {
+        if self.bytes % PAGE != HASH as u64 {
+            return Err(format!("sha256 checksum not found [bytes: {}]", self.bytes));
+        }
+        let found = self.digest.clone().finalize();
+        if found.as_slice() == self.last {
+            return Ok(());
+        }
+        Err(format!("expected sha256 {:?}, got {:?}", self.last, found.as_slice()))
+    }
 }
 
 fn report(
@@ -159,4 +211,34 @@ fn log(context: &Context, logger: Option<&str>, caller: &str, message: &str, tai
 fn go_text(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved(file: &[u8], piece_bytes: usize) -> Result<(), String> {
+        let mut saving = Saving::new(tempfile::tempfile().unwrap());
+        file.chunks(piece_bytes).for_each(|piece| saving.write(piece).unwrap());
+        saving.verify()
+    }
+
+    #[test]
+    fn a_file_that_changed_on_the_way_is_not_kept() {
+        let mut file = vec![7; 3 * PAGE as usize];
+        let digest = Sha256::digest(&file);
+        file.extend_from_slice(&digest);
+        for piece_bytes in [1, 31, 32, 33, 700, file.len()] {
+            assert_eq!(saved(&file, piece_bytes), Ok(()));
+            for at in [0, 700, file.len() - HASH, file.len() - 1] {
+                file[at] ^= 4;
+                let why = saved(&file, piece_bytes).unwrap_err();
+                assert!(why.starts_with("expected sha256 ["), "{why}");
+                file[at] ^= 4;
+            }
+        }
+        let cut = saved(&file[..file.len() - 1], 100).unwrap_err();
+        assert_eq!(cut, "sha256 checksum not found [bytes: 1567]");
+        assert!(saved(&[], 1).is_err());
+    }
 }

@@ -110,7 +110,7 @@ pub fn read_keys(bytes: &mut &[u8], main: i64) -> Result<Index, Malformed> {
 }
 
 impl Index {
-    fn push_leaf(&mut self, leaf: Vec<Entry>) {
+    pub(super) fn push_leaf(&mut self, leaf: Vec<Entry>) {
         let live = leaf.iter().filter(|entry| entry.history.is_live()).count();
         self.keys += leaf.len();
         self.live.push(u32::try_from(live).unwrap_or(u32::MAX));

@@ -180,19 +180,61 @@ fn keys_read_back_as_they_were_at_a_revision() {
     }
 }
 
+/// The rows in the order of history, `rows_max` at once.
+fn restored<'a>(rows: impl Iterator<Item = (&'a [u8], i64, Restored)>, rows_max: usize) -> Index {
+    let (mut index, mut bulk) = (Index::default(), Bulk::default());
+    for (at, (key, main, row)) in (1..).zip(rows) {
+        bulk.push(key, rev(main), row);
+        if at % rows_max == 0 {
+            bulk.move_into(&mut index);
+        }
+    }
+    bulk.move_into(&mut index);
+    index
+}
+
 #[test]
 fn an_index_restored_from_rows_reads_the_same() {
-    let mut index = Index::default();
-    index.restore(b"a", rev(5), &Restored::Put { created: 2, version: 3 });
-    index.restore(b"a", rev(6), &Restored::Put { created: 2, version: 4 });
-    index.restore(b"gone", rev(7), &Restored::Tombstone);
-    index.restore(b"a", rev(8), &Restored::Tombstone);
-    index.restore(b"a", rev(9), &Restored::Put { created: 9, version: 1 });
-    let found = |main| index.get(b"a", main).map(|f| (f.modified.main, f.created.main, f.version));
-    assert_eq!(found(5), Some((5, 2, 3)));
-    assert_eq!(found(7), Some((6, 2, 4)));
-    assert_eq!(found(8), None);
-    assert_eq!(found(9), Some((9, 9, 1)));
-    assert_eq!(index.get(b"gone", 9), None);
-    assert_eq!(index.live(), 1);
+    let rows: [(&[u8], i64, Restored); 5] = [
+        (b"a", 5, Restored::Put { created: 2, version: 3 }),
+        (b"a", 6, Restored::Put { created: 2, version: 4 }),
+        (b"gone", 7, Restored::Tombstone),
+        (b"a", 8, Restored::Tombstone),
+        (b"a", 9, Restored::Put { created: 9, version: 1 }),
+    ];
+    for rows_max in 1..=rows.len() {
+        let index = restored(rows.into_iter(), rows_max);
+        let found =
+            |main| index.get(b"a", main).map(|f| (f.modified.main, f.created.main, f.version));
+        assert_eq!(found(5), Some((5, 2, 3)));
+        assert_eq!(found(7), Some((6, 2, 4)));
+        assert_eq!(found(8), None);
+        assert_eq!(found(9), Some((9, 9, 1)));
+        assert_eq!(index.get(b"gone", 9), None);
+        assert_eq!((index.live(), index.newest()), (1, 9));
+    }
+}
+
+#[test]
+fn rows_make_the_index_that_the_changes_made() {
+    for (seed, rows_max) in [(1, 1), (2, 7), (3, 1000), (4, 2500), (5, usize::MAX)] {
+        let (index, model) = random_history(seed, 6000, 1500);
+        let mut rows = Vec::new();
+        for (key, changes) in &model.0 {
+            let (mut created, mut version) = (0, 0);
+            for (main, is_put) in changes {
+                (created, version) = if version == 0 { (*main, 1) } else { (created, version + 1) };
+                let put = Restored::Put { created, version };
+                rows.push((key.as_slice(), *main, if *is_put { put } else { Restored::Tombstone }));
+                version = if *is_put { version } else { 0 };
+            }
+        }
+        rows.sort_unstable_by_key(|(_, main, _)| *main);
+        let restored = restored(rows.into_iter(), rows_max);
+        assert!(entries(&restored) == entries(&index), "seed {seed}");
+        assert!(restored.leaves.iter().all(|leaf| (1..=LEAF_KEYS_MAX).contains(&leaf.len())));
+        assert_eq!((restored.live(), restored.len()), (index.live(), index.len()));
+        assert_eq!(restored.newest(), index.newest());
+        assert_eq!(restored.count_live(b"k007", End::Open), index.count_live(b"k007", End::Open));
+    }
 }

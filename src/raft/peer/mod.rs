@@ -23,6 +23,7 @@
 mod answer;
 mod ask;
 mod dial;
+mod digest;
 mod frame;
 mod pace;
 mod probe;
@@ -32,6 +33,7 @@ pub use self::answer::PeerBody;
 pub use self::answer::{CLUSTER_ID, RUSD_VERSION};
 pub use self::ask::{Answered, AskError, HASH_KV_PATH, ask, method_of};
 pub use self::dial::{Dial, Dialing, Link, TcpDial, is_rusd};
+pub use self::digest::{DIGEST_BYTES, SnapshotDigest};
 pub use self::frame::{Broken, Decoder, Encoder, Read};
 pub use self::pace::Pace;
 pub use self::snapshot::{

@@ -1,7 +1,7 @@
 //! Snapshots between members: `POST /raft/snapshot`, etcd's framing.
 //!
 //! The body is a message's length (u64, big-endian), the message, and the file as it is made. A
-//! header of ours holds the message's SHA-256, and says that the file's follows it. The receiver answers when the state is on
+//! header of ours holds the message's SHA-256, and says that the file's digest follows it. The receiver answers when the state is on
 //! disk, checked and known to raft, so the answer is also the report that raft waits for.
 
 use std::convert::Infallible;
@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::answer::headers;
+use super::digest::{DIGEST_BYTES, SnapshotDigest};
 use super::pace::Pace;
 use super::{Handle, Peers};
 use crate::clock;
@@ -31,9 +32,8 @@ use crate::limits::{self, SNAPSHOT_NICENESS, SNAPSHOT_STALL_MAX};
 use crate::metrics;
 use crate::raft::step;
 
-/// The SHA-256 of the message. That of the file follows the file.
+/// The SHA-256 of the message. The file's digest follows the file.
 const DIGEST: HeaderName = HeaderName::from_static("x-rusd-snapshot-digest");
-const DIGEST_BYTES: usize = 32;
 
 /// Where a state stands in the log, and the configuration there.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -240,12 +240,13 @@ impl Peers {
         let runtime = self.runtime.clone();
         nice_thread("snapshot-send", move || {
             let mut pace = Pace::new(raft);
-            let mut hasher = Sha256::new();
+            let mut digest = SnapshotDigest::default();
             loop {
                 let piece = outgoing.next_piece()?;
                 let is_last = piece.is_none();
-                let piece = piece.unwrap_or_else(|| hasher.finalize_reset().to_vec().into());
-                hasher.update(&piece);
+                let end = || std::mem::take(&mut digest).finish().to_vec().into();
+                let piece = piece.unwrap_or_else(end);
+                digest.update(&piece);
                 let bytes = piece.len() as u64;
                 let sending = async { timeout(SNAPSHOT_STALL_MAX, pieces.send(piece)).await };
                 let sent = runtime.block_on(sending)?;
@@ -307,7 +308,7 @@ impl Peers {
         };
         // Without it a flipped bit in a value would not be noticed.
         let Some(digest) = headers.get(DIGEST) else {
-            return refuse(StatusCode::BAD_REQUEST, "the snapshot comes without its SHA-256");
+            return refuse(StatusCode::BAD_REQUEST, "the snapshot comes without its digest");
         };
         let mut body = Box::pin(body);
         let mut buffer = BytesMut::new();

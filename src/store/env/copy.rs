@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use super::{Reader, Table, Writer, named, put, record, schema};
 use crate::limits::READ_CHUNK_ROWS;
-use crate::store::{Bucket, Error};
+use crate::store::{Bucket, Error, Row};
 use crate::types::Revision;
 
 /// How far a copy has come, and whether there is more.
@@ -35,10 +35,12 @@ impl Reader<'_> {
             let damage = |what: String| self.env.damage(format!("revision {rev}"), what);
             let (header, inline) = record::decode(value).map_err(damage)?;
             if header.chunked {
-                to.put_row(&self.decode(rev, &key, value)?)?;
+                let (tombstone, kv) = self.decode(rev, &key, value)?;
+                to.put_row(&Row { rev, tombstone, kv: kv.into_owned().into() })?;
             } else {
                 header.verify(&key, inline).map_err(damage)?;
                 put(&mut to.txn, to.env.rev, &key, value, true, &to.env.file)?;
+                to.newest = Some(key);
             }
             *bytes = bytes.saturating_sub(header.record_bytes);
             *next = Revision::new(rev.main, rev.sub + 1);

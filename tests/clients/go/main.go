@@ -2,6 +2,8 @@
 //
 //	go run . ENDPOINT            every check against the server at ENDPOINT
 //	go run . ENDPOINT COMMAND..  also restarts the server with COMMAND under a watch
+//	go run . -secured RUSD       TLS, users and tokens, against servers that it starts itself
+//	go run . -secured RUSD SERVER..  the same against another program; RUSD makes the certificates
 //
 // COMMAND must stop the server at ENDPOINT and start it again on the same data. All keys that the
 // checks write begin with "go-client/", and each check removes its own.
@@ -54,8 +56,15 @@ var checks = []check{
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: go run . ENDPOINT [RESTART COMMAND..]")
+		fmt.Fprintln(os.Stderr, "usage: go run . ENDPOINT [RESTART COMMAND..] | -secured RUSD [SERVER..]")
 		os.Exit(2)
+	}
+	if os.Args[1] == "-secured" && len(os.Args) > 2 {
+		if err := secured(os.Args[2], os.Args[3:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
 	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:   []string{os.Args[1]},
