@@ -20,8 +20,9 @@ const INPUT_WALL_MAX: Duration = Duration::from_secs(600);
 /// A search ends after so many different failures.
 const FAILURES_MAX: usize = 8;
 /// What is kept of a target.
-const KEPT_FILES_MAX: usize = 120;
+const KEPT_FILES_MAX: usize = 60;
 const KEPT_BYTES_MAX: usize = 160 << 10;
+const KEPT_TIME_MAX: Duration = Duration::from_millis(500);
 /// Runs of a failing input with something left out.
 const TRIMS_MAX: usize = 400;
 
@@ -393,11 +394,13 @@ impl Search {
         all.extend(inputs(&scratch("found").join(self.entry.name)));
         all.extend(self.target.seeds().into_iter().map(|seed| (PathBuf::new(), seed)));
         all.sort_by_key(|(_, input)| input.len());
-        let (mut files, mut bytes) = (Vec::new(), 0);
+        let (mut files, mut bytes, mut time) = (Vec::new(), 0, Duration::ZERO);
         for (_, input) in all {
-            let is_new = matches!(self.run(&input), Ok((new, _)) if new > 0);
-            if is_new && files.len() < KEPT_FILES_MAX && bytes + input.len() <= KEPT_BYTES_MAX {
+            let Ok((new, took)) = self.run(&input) else { continue };
+            let fits = bytes + input.len() <= KEPT_BYTES_MAX && time + took <= KEPT_TIME_MAX;
+            if new > 0 && fits && files.len() < KEPT_FILES_MAX {
                 bytes += input.len();
+                time += took;
                 files.push(input);
             }
         }

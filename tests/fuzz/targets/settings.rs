@@ -65,6 +65,7 @@ impl Target for Settings {
         };
         vec![
             join(&[Part::new(FILE, yaml)]),
+            join(&[Part::new(FILE, "name: &a [x]\nx: &b [*a,*a]\ny: &c [*b,*b]\n")]),
             join(&[Part::new(FILE, "{\"name\": \"j\", \"auth-token\": \"simple\"}")]),
             all(FLAG, &flags),
             all(VARIABLE, &variables),
