@@ -1,7 +1,7 @@
 //! Fuzzing: bytes that nobody promised, at every place where rusd reads some.
 //!
 //! ```text
-//! cargo test --test fuzz                            what is kept, a second of chance for each target,
+//! cargo test --test fuzz                            what is kept, half a second of chance for each target,
 //!                                                   and whether bugs that are planted are found
 //! cargo test --release --test fuzz -- --target NAME --seconds N [--seed S]    as long as wanted
 //! cargo test --test fuzz -- --list                  the targets
@@ -50,7 +50,7 @@ use engine::Search;
 use targets::{PLANTED, TARGETS};
 
 /// How long each target is searched by default.
-const DEFAULT_MILLIS: u64 = 700;
+const DEFAULT_MILLIS: u64 = 500;
 
 /// Whether a search finds bugs: a panic, memory out of proportion, and in a debug build an overflow.
 fn finds_what_is_planted(seed: u64) -> bool {
