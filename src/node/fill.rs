@@ -8,7 +8,7 @@ use super::snapshot::{KEY_BUCKET, etcd_buckets, row_key};
 use crate::bbolt::{Item, Reader};
 use crate::limits::{SNAPSHOT_BUILD_BATCHES, SNAPSHOT_BUILD_BYTES};
 use crate::mvcc::Restoring;
-use crate::store::{Bucket, Building, Frozen, Row, schema};
+use crate::store::{Bucket, Building, Frozen, Pair, Row, schema};
 use crate::types::Revision;
 
 /// Where a state comes from.
@@ -38,6 +38,14 @@ impl Source<'_> {
                 self.rows(|row| batch.add(row, building))?;
                 batch.end(building)
             }
+        }
+    }
+
+    /// All pairs of a small bucket.
+    pub fn bucket(&self, bucket: Bucket) -> Result<Vec<Pair>, InstallError> {
+        match self {
+            Self::Store(frozen) => Ok(frozen.bucket(bucket).to_vec()),
+            Self::File(file) => pairs_of(&Reader::open(*file)?, bucket),
         }
     }
 
@@ -225,17 +233,22 @@ fn small_buckets(reader: &Reader<&File>, building: &mut Building) -> Result<(), 
         }
     }
     for bucket in Bucket::ALL {
-        let Some(found) = reader.bucket(bucket.name().as_bytes())? else { continue };
-        let (mut cursor, mut pairs) = (reader.cursor(&found), Vec::new());
-        while let Some((key, item)) = cursor.next()? {
-            let Item::Value(value) = item else {
-                return Err(refused(format!("bucket {} holds a bucket", bucket.name())));
-            };
-            pairs.push((key.to_vec(), value.to_vec()));
-        }
-        building.pairs(bucket, &pairs)?;
+        building.pairs(bucket, &pairs_of(reader, bucket)?)?;
     }
     Ok(())
+}
+
+fn pairs_of(reader: &Reader<&File>, bucket: Bucket) -> Result<Vec<Pair>, InstallError> {
+    let mut pairs = Vec::new();
+    let Some(found) = reader.bucket(bucket.name().as_bytes())? else { return Ok(pairs) };
+    let mut cursor = reader.cursor(&found);
+    while let Some((key, item)) = cursor.next()? {
+        let Item::Value(value) = item else {
+            return Err(refused(format!("bucket {} holds a bucket", bucket.name())));
+        };
+        pairs.push((key.to_vec(), value.to_vec()));
+    }
+    Ok(pairs)
 }
 
 /// The revision in a row's key, and whether the row is a tombstone.

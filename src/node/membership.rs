@@ -329,8 +329,7 @@ impl Node {
         let id = self.0.ids.next();
         let proposed = conf_change(id, change);
         let propose = |raft: &raft::Handle| raft.propose_conf_change(id, proposed.clone());
-        let reply = self.attempt(id, propose, &AtomicBool::new(false), 0).await?;
-        match reply {
+        match self.propose_until_taken(id, propose, 0).await? {
             Reply::Members(members) => Ok(members),
             _ => Err(Error::Internal("a configuration change had another answer".into())),
         }

@@ -11,7 +11,7 @@ use super::fill::Source;
 use super::install::{InstallError, refused};
 use super::{Config, Node};
 use crate::clock::{Clock, SystemClock};
-use crate::members::{Founders, Members, member_key};
+use crate::members::{Founders, Member, Members, member_key};
 use crate::mvcc::{self, Compacted, KeyValueHash};
 use crate::raft::{self, ConfState, log};
 use crate::store::{Bucket, Building, Opened, Options, Pair, Row, schema};
@@ -104,6 +104,18 @@ pub fn adopt(
 ) -> Result<Adopted, InstallError> {
     let mut building = Building::first(db)?;
     source.fill(&mut building)?;
+    // etcd starts with the members that its file lists, whatever else the file says: etcdutl's
+    // restore leaves there who voted in the cluster that the snapshot came from.
+    let mut voters = ConfState::default();
+    for (_, json) in source.bucket(Bucket::Members)? {
+        let member = Member::from_json(&json).map_err(|error| refused(error.to_string()))?;
+        let those = if member.is_learner { &mut voters.learners } else { &mut voters.voters };
+        those.push(member.id);
+    }
+    if !voters.voters.is_empty() {
+        let json = StoredConfState::from(&voters).to_json();
+        building.pairs(Bucket::Meta, &[(schema::CONF_STATE.to_vec(), json)])?;
+    }
     let opened = complete(building, db, options)?;
     if opened.conf_state.is_none() {
         return Err(refused(

@@ -11,7 +11,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::mvcc::kv::Pair;
 use crate::node::Snapshot;
-use crate::store::{Bucket, Options, Row, Store, schema};
+use crate::store::{Bucket, Building, Options, Row, Store, schema};
 use crate::types::Revision;
 
 struct Case {
@@ -220,4 +220,49 @@ fn copy_dir(from: &Path, to: &Path) {
             fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+/// What etcdutl's restore leaves in a file that comes from another cluster.
+#[test]
+fn an_imported_member_votes_although_the_file_names_other_voters() {
+    let case = Case::new();
+    case.restore(&case.path("s.db"), None).unwrap();
+    let data = case.path("data");
+    let mut options = Options::new(Arc::new(SystemClock::new()));
+    options.reserve_bytes = 0;
+    let mut building = Building::first(&case.path("other")).unwrap();
+    let archive = Archive::open(&data, "stat").unwrap();
+    archive.source().fill(&mut building).unwrap();
+    drop(archive);
+    let foreign = br#"{"voters":[99],"auto_leave":false}"#.to_vec();
+    building.pairs(Bucket::Meta, &[(schema::CONF_STATE.to_vec(), foreign)]).unwrap();
+    let (store, _) = building.finish(options).unwrap();
+    let etcd = case.path("etcd");
+    fs::create_dir_all(etcd.join("member/snap")).unwrap();
+    copy_dir(&data.join("member/wal"), &etcd.join("member/wal"));
+    let mut snapshot = Snapshot::new(&store).unwrap();
+    let mut file = Vec::new();
+    while let Some(piece) = snapshot.next_piece().unwrap() {
+        file.extend_from_slice(&piece);
+    }
+    fs::write(etcd.join("member/snap/db"), file).unwrap();
+
+    let imported = case.path("imported");
+    let place = Place { data_dir: &imported, wal_dir: None };
+    Import { from: &etcd, from_wal: None, place }.run().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let config = node::Config::of(&imported);
+        let node = node::Node::start(config, Arc::new(SystemClock::new())).unwrap();
+        let put = crate::pb::PutRequest { key: "k".into(), ..Default::default() };
+        let nobody = crate::auth::Credentials::default();
+        let written = async {
+            while node.propose(&nobody, node::Op::Put(put.clone())).await.is_err() {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        let patience = std::time::Duration::from_secs(60);
+        assert!(tokio::time::timeout(patience, written).await.is_ok(), "it never leads");
+        node.stop().await;
+    });
 }

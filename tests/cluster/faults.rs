@@ -216,11 +216,17 @@ async fn fill_disk(cluster: &mut Cluster, load: &Load, victim: usize) {
 async fn replace(cluster: &mut Cluster, load: &Load, victim: usize, other: usize) {
     let id = id_of(cluster, victim).await;
     let remove = MemberRemoveRequest { id };
-    let removed = until_healthy(async || client(cluster, other).member_remove(remove).await).await;
-    // A leader that goes may take its answer with it.
-    if let Err(status) = removed {
+    let begun = Instant::now();
+    loop {
+        let removed = async || client(cluster, other).member_remove(remove).await;
+        let Err(status) = until_healthy(removed).await else { break };
+        // A leader that goes may take the answer with it, and a connection the request.
         let list = super::membership::list(cluster, other).await;
-        assert!(list.iter().all(|member| member.id != id), "{status}: {list:?}");
+        if list.iter().all(|member| member.id != id) {
+            break;
+        }
+        assert!(status.message().contains("timed out"), "{status}: {list:?}");
+        assert!(begun.elapsed() < PATIENCE, "{status}: {list:?}");
     }
     let code = cluster.wait(victim);
     assert_eq!(code, Some(0), "a removed member ends with success:\n{}", cluster.logs());
@@ -228,9 +234,21 @@ async fn replace(cluster: &mut Cluster, load: &Load, victim: usize, other: usize
     load.goes_on(cluster).await;
     let url = cluster.members[victim].peer.clone();
     let is_learner = cluster.members.len() > 3;
-    let add = MemberAddRequest { peer_ur_ls: vec![url], is_learner };
-    let added = until_healthy(async || client(cluster, other).member_add(add.clone()).await).await;
-    let id = added.unwrap().into_inner().member.unwrap().id;
+    let add = MemberAddRequest { peer_ur_ls: vec![url.clone()], is_learner };
+    let begun = Instant::now();
+    let id = loop {
+        let added = async || client(cluster, other).member_add(add.clone()).await;
+        let status = match until_healthy(added).await {
+            Ok(added) => break added.into_inner().member.unwrap().id,
+            Err(status) => status,
+        };
+        let list = super::membership::list(cluster, other).await;
+        if let Some(added) = list.iter().find(|member| member.peer_ur_ls == [url.as_str()]) {
+            break added.id;
+        }
+        assert!(status.message().contains("timed out"), "{status}: {list:?}");
+        assert!(begun.elapsed() < PATIENCE, "{status}: {list:?}");
+    };
     cluster.network.as_ref().unwrap().name(victim, id);
     cluster.run(victim, "existing");
     if is_learner {

@@ -5,6 +5,9 @@
 //! cargo test --test history -- --reference HOST:PORT    compares with a running etcd, op by op
 //!     [--endpoint HOST:PORT] [--seeds A..B] [--ops N]
 //! cargo test --test history -- --record HOST:PORT --seed N [--ops N]
+//! cargo test --test history -- --round-trip DIR [--seed N] [--ops N]
+//!                              moves a history to etcd and back, with the etcd, etcdctl and
+//!                              etcdutl in DIR
 //! ```
 //!
 //! A history is puts, ranges, deletions, transactions, leases, compactions, hashes and watches,
@@ -21,6 +24,7 @@
 mod generate;
 #[path = "../common/ports.rs"]
 mod ports;
+mod roundtrip;
 mod server;
 mod subject;
 
@@ -201,6 +205,7 @@ struct Arguments {
     reference: Option<String>,
     endpoint: Option<String>,
     record: Option<String>,
+    round_trip: Option<PathBuf>,
     seeds: Option<(u64, u64)>,
     ops: Option<u64>,
 }
@@ -215,6 +220,7 @@ impl Arguments {
                 "--reference" => arguments.reference = words.next(),
                 "--endpoint" => arguments.endpoint = words.next(),
                 "--record" => arguments.record = words.next(),
+                "--round-trip" => arguments.round_trip = words.next().map(PathBuf::from),
                 "--ops" => arguments.ops = words.next().map(|ops| ops.parse().unwrap()),
                 "--seed" | "--seeds" => {
                     let range = words.next().unwrap();
@@ -249,6 +255,9 @@ async fn run(arguments: Arguments) -> (usize, Vec<String>) {
     };
     if let Some(endpoint) = arguments.record {
         report(format!("record_{first}"), record(&endpoint, first, ops).await);
+    } else if let Some(tools) = arguments.round_trip {
+        let ops = arguments.ops.unwrap_or(roundtrip::OPS);
+        report(format!("round_trip_{first}"), roundtrip::run(&tools, first, ops).await);
     } else if let Some(reference) = arguments.reference {
         let server = match arguments.endpoint {
             Some(_) => None,
