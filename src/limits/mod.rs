@@ -315,6 +315,8 @@ pub const SIMPLE_TOKEN_TTL: Duration = Duration::from_secs(300);
 pub const PASSWORDS_PENDING_MAX: usize = 64;
 /// Longest name of a user or role: the longest key of a bbolt file, so that a snapshot can hold it.
 pub const AUTH_NAME_BYTES_MAX: usize = 32_768;
+/// Letters of a name that a refused login leaves in the log; the request may bring a megabyte.
+pub const LOGGED_NAME_LETTERS_MAX: usize = 256;
 /// Looks at a password that one login may take while users and roles keep changing.
 pub const LOGIN_ATTEMPTS_MAX: usize = 10;
 /// Threads that hash: logins may not take more than half of a small machine.

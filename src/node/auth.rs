@@ -205,7 +205,8 @@ impl Node {
             Err(error) => error,
         };
         if error != auth::Error::AuthNotEnabled {
-            tracing::warn!(user = name, %error, "invalid authentication was requested");
+            let user: String = name.chars().take(limits::LOGGED_NAME_LETTERS_MAX).collect();
+            tracing::warn!(user, %error, "invalid authentication was requested");
         }
         Err(error.into())
     }
