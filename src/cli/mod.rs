@@ -57,6 +57,20 @@ pub fn main(program: Program, arguments: Vec<OsString>) -> ExitCode {
     ExitCode::from(exit.code())
 }
 
+/// How many words and lines of what a user may type are understood, with nothing done: for tests
+/// that type anything.
+pub fn understood(program: Program, words: &[Vec<u8>], lines: &[Vec<u8>]) -> usize {
+    let root = spec::root(program);
+    let found = find(&root, words);
+    let mut flags = Flags::of(&found.path);
+    let first = argv::first_argument(&flags, &found.words);
+    let near = first.map(|at| argv::suggestions(found.command(), &lossy(&found.words[at])));
+    let arguments = flags.parse(&found.words).unwrap_or_default();
+    let shown: usize = flags.iter().map(|flag| flag.display().len()).sum();
+    let lines = lines.iter().filter(|line| commands::understands(line)).count();
+    arguments.len() + shown + lines + near.map_or(0, |near| near.len())
+}
+
 fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcome {
     let root = spec::root(program);
     if let Some(request @ (b"__complete" | b"__completeNoDesc")) = words.first().map(Vec::as_slice)

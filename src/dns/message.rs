@@ -18,14 +18,14 @@ pub struct Service {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
     /// None, if the name has records of other kinds only.
     Services(Vec<Service>),
     NoSuchName,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub enum Reply {
     Answer(Answer),
     /// It did not fit.
     Cut,
@@ -34,7 +34,7 @@ pub(super) enum Reply {
 }
 
 /// The question for a complete name; none if that is no name.
-pub(super) fn question(id: u16, name: &str) -> Option<Vec<u8>> {
+pub fn question(id: u16, name: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + name.len() + 6);
     bytes.extend(id.to_be_bytes());
     // Recursion is desired; one question.
@@ -118,7 +118,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// What a message answers to `question`; none if it is no answer to it.
-pub(super) fn read(question: &[u8], message: &[u8]) -> Option<Reply> {
+pub fn read(question: &[u8], message: &[u8]) -> Option<Reply> {
     let mut cursor = Cursor { message, at: 0 };
     let id = cursor.take(2)?;
     let (flags, code) = (cursor.u8()?, cursor.u8()? & 15);

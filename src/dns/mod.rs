@@ -12,7 +12,7 @@
 //! question is passed over until the time is up.
 
 mod conf;
-mod message;
+pub mod message;
 
 use std::ffi::OsString;
 use std::io;

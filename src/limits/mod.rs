@@ -234,6 +234,10 @@ pub const PROPOSE_RETRY: Duration = Duration::from_millis(20);
 
 /// A configuration file; etcd's longest is a few kilobytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+/// From this depth on a configuration file is refused; its settings stand in the second.
+pub const CONFIG_FILE_DEPTH_MAX: usize = 16;
+/// So many aliases are too many: eight that nest in each other give at most a few dozen copies.
+pub const CONFIG_FILE_ALIASES_MAX: usize = 9;
 /// Branches above one another in a bbolt file: each has two children, so fewer bits than a page
 /// number has are enough for any tree.
 pub const BBOLT_DEPTH_MAX: usize = 64;

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use yaml_rust2::parser::{Event, Parser};
 use yaml_rust2::yaml::Hash;
 use yaml_rust2::{Yaml, YamlLoader};
 
@@ -83,7 +84,31 @@ pub(super) fn read(path: &Path) -> Result<(Given, Vec<String>), String> {
     parse(&text).map_err(|why| format!("{}: {why}", path.display()))
 }
 
+/// Refuses what would take memory or stack out of all proportion: the loader goes down by recursion,
+/// and puts a copy in the place of each alias.
+fn check_bounds(text: &str) -> Result<(), String> {
+    let mut parser = Parser::new_from_str(text);
+    let (mut depth, mut aliases) = (0_usize, 0_usize);
+    loop {
+        let (event, place) = parser.next_token().map_err(|error| error.to_string())?;
+        match event {
+            Event::StreamEnd => return Ok(()),
+            Event::Alias(_) => aliases += 1,
+            Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
+            Event::SequenceEnd | Event::MappingEnd => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        let what = match (depth, aliases) {
+            (limits::CONFIG_FILE_DEPTH_MAX.., _) => "nested too deep",
+            (_, limits::CONFIG_FILE_ALIASES_MAX..) => "too many aliases",
+            _ => continue,
+        };
+        return Err(format!("{what} at line {}", place.line()));
+    }
+}
+
 fn parse(text: &str) -> Result<(Given, Vec<String>), String> {
+    check_bounds(text)?;
     let documents = YamlLoader::load_from_str(text).map_err(|error| error.to_string())?;
     let mut reader = Reader::default();
     match documents.into_iter().next() {
@@ -221,6 +246,22 @@ mod tests {
         assert!(!given.is_set("peer-cert-file"));
         let expected = ["cert-file", "peer-cert-file", "proxy", "client-transport-security.nope"];
         assert_eq!(unknown, expected);
+    }
+
+    #[test]
+    fn what_grows_when_it_is_read_is_refused() {
+        let refused = |text: &str| parse(text).err().unwrap();
+        for deep in ["- ", "? ", "["] {
+            let why = refused(&deep.repeat(100_000));
+            assert!(why.contains("too deep"), "{why}");
+        }
+        let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x]\n".to_owned();
+        for level in 1..20 {
+            let inner = vec![format!("*a{}", level - 1); 8].join(",");
+            bomb.push_str(&format!("a{level}: &a{level} [{inner}]\n"));
+        }
+        assert!(refused(&bomb).contains("too many aliases"));
+        assert_eq!(given("data-dir: &d /d\nwal-dir: *d\n").text("wal-dir"), "/d");
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub(super) struct Listener {
 
 /// What is known of a connection before its first request.
 #[derive(Clone, Default)]
-struct Origin {
+pub(super) struct Origin {
     is_secured: bool,
     user: Option<CommonName>,
 }
@@ -299,7 +299,7 @@ async fn secured<S>(
     }
 }
 
-async fn connection<S>(
+pub(super) async fn connection<S>(
     mut stream: S,
     origin: Origin,
     services: Services,

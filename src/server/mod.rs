@@ -85,6 +85,48 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// What a server would be started with, or why it would not, in no certain form: for tests that
+/// give it anything.
+pub fn settings(arguments: &[String], environment: &[(String, String)]) -> Result<String, String> {
+    match config::load(arguments, environment) {
+        Ok((config, notices)) => Ok(format!("{config:?} {notices:?}")),
+        Err(stop) => Err(format!("{stop:?}")),
+    }
+}
+
+/// A member and what it answers with, for [`serve_connection`].
+pub struct Served {
+    pub rpc: Arc<rpc::Server>,
+    pub http: Arc<Http>,
+    pub node: Node,
+    pub port: Port,
+}
+
+/// Serves one connection as a port without TLS does, until it ends: for tests that bring their own.
+pub async fn serve_connection<S>(stream: S, served: Served)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let is_client = served.port == Port::Client;
+    let services = Services {
+        rpc: Some(served.rpc).filter(|_| is_client),
+        http: served.http,
+        peers: Arc::clone(served.node.peers()),
+        port: served.port,
+        names_users: false,
+        checks_addresses: false,
+        keepalive: Keepalive {
+            minimum: Duration::from_secs(5),
+            interval: Duration::ZERO,
+            timeout: Duration::from_secs(20),
+            streams_max: 16,
+        },
+        connections: Arc::new(Semaphore::new(1)),
+    };
+    let (_running, stop) = watch::channel(false);
+    listen::connection(stream, listen::Origin::default(), services, stop).await;
+}
+
 /// A panic is a mistake of ours; its line must not be lost among lines of another form.
 fn log_panics() {
     std::panic::set_hook(Box::new(|info| {

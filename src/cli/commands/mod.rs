@@ -33,6 +33,11 @@ use super::context::Context;
 use super::exit::{Failure, Outcome};
 use super::spec::Program;
 
+/// Whether anything that reads lines takes this one.
+pub(super) fn understands(line: &[u8]) -> bool {
+    txn::understands(line) | watch::understands(line)
+}
+
 /// Runs the command that a path names.
 pub(super) fn run(path: &[&str], context: Context) -> Outcome {
     if context.program == Program::Etcdutl {

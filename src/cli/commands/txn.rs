@@ -56,6 +56,16 @@ fn next_line() -> Result<Option<Vec<u8>>, Failure> {
     Ok(if line.is_empty() { None } else { Some(line.to_vec()) })
 }
 
+/// Whether a line is a comparison, or words of an operation with its flags.
+pub(super) fn understands(line: &[u8]) -> bool {
+    let is_operation = |words: Vec<Word>| {
+        let tree = spec::operations();
+        let found = find(&tree, &words);
+        Flags::of(&found.path).parse(&found.words).is_ok()
+    };
+    compare(line).is_ok() || split(line).is_ok_and(is_operation)
+}
+
 fn invalid(text: String) -> Failure {
     Failure::new(Exit::InvalidInput, text)
 }

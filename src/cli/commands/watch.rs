@@ -21,6 +21,7 @@ const KEY_VARIABLE: &str = "ETCDCTL_WATCH_KEY";
 const END_VARIABLE: &str = "ETCDCTL_WATCH_RANGE_END";
 
 /// Key and range end from the environment, which stand in for arguments.
+#[derive(Default)]
 struct Defaults {
     key: Vec<u8>,
     end: Vec<u8>,
@@ -209,6 +210,11 @@ enum Refusal {
     /// Told, and the next line is read.
     Said(String),
     Fatal(Failure),
+}
+
+/// Whether an interactive watch takes this line.
+pub(super) fn understands(line: &[u8]) -> bool {
+    request(line, &Defaults::default()).is_ok()
 }
 
 /// Reads one line: a watch with its command, or nothing for `progress`.

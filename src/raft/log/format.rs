@@ -229,7 +229,9 @@ pub(super) fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
     let (sequence, index) = name.strip_suffix(".wal")?.split_once('-')?;
     let number =
         |digits: &str| (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
-    Some((number(sequence)?, number(index)?))
+    // A place has 32 bits for the segment's number.
+    let sequence = number(sequence).filter(|sequence| *sequence <= u64::from(u32::MAX))?;
+    Some((sequence, number(index)?))
 }
 
 #[cfg(test)]
@@ -261,6 +263,7 @@ mod tests {
         assert_eq!(segment_name(1, 255), "0000000000000001-00000000000000ff.wal");
         assert_eq!(parse_segment_name("0000000000000001-00000000000000ff.wal"), Some((1, 255)));
         assert_eq!(parse_segment_name("1-ff.wal"), None);
+        assert_eq!(parse_segment_name("0000000100000000-00000000000000ff.wal"), None);
         assert_eq!(parse_segment_name("0000000000000001-00000000000000ff.tmp"), None);
     }
 }

@@ -140,8 +140,10 @@ fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Segment>, Error> {
     }
     segments.sort_by_key(|segment| segment.sequence);
     for pair in segments.windows(2) {
-        if pair[1].sequence != pair[0].sequence + 1 {
-            let what = format!("segment {} before it is missing", pair[0].sequence + 1);
+        // They are in order, so the difference is none below zero.
+        if pair[1].sequence - pair[0].sequence != 1 {
+            let what =
+                format!("segment {} before it is missing", pair[0].sequence.saturating_add(1));
             return Err(Error::Damage { file: pair[1].path.clone(), offset: 0, what });
         }
     }
@@ -240,11 +242,20 @@ impl Scan {
                 }
                 self.metadata = Some(metadata);
             }
-            Kind::State => self.state = message(&record.data)?,
-            Kind::Snapshot => self.snapshot(message(&record.data)?),
+            Kind::State => {
+                let state: HardState = message(&record.data)?;
+                believable(state.commit, state.term)?;
+                self.state = state;
+            }
+            Kind::Snapshot => {
+                let snapshot: SnapshotRecord = message(&record.data)?;
+                believable(snapshot.index, snapshot.term)?;
+                self.snapshot(snapshot);
+            }
             Kind::Entry => {
                 // Copied, or the entry would keep the whole segment in memory.
-                let entry = message(&Bytes::copy_from_slice(&record.data))?;
+                let entry: Entry = message(&Bytes::copy_from_slice(&record.data))?;
+                believable(entry.index, entry.term)?;
                 let place = Place { segment: segment.sequence as u32, offset: offset as u32 };
                 self.entry(entry, place)?;
             }
@@ -304,6 +315,14 @@ impl Scan {
         }
         Ok(())
     }
+}
+
+/// Refuses numbers that no cluster gets to, with which nothing could count on.
+fn believable(index: u64, term: u64) -> Result<(), String> {
+    if index.max(term) <= limits::RAFT_NUMBER_MAX {
+        return Ok(());
+    }
+    Err(format!("index {index} of term {term} is out of range"))
 }
 
 fn message<M: Message + Default>(data: &Bytes) -> Result<M, String> {

@@ -308,6 +308,25 @@ fn a_file_that_ends_in_a_record_is_torn_only_at_the_end_of_the_log() {
 }
 
 #[test]
+fn numbers_that_leave_no_room_are_damage() {
+    let too_much = limits::RAFT_NUMBER_MAX + 1;
+    let snapshot = |index, term| SnapshotRecord { index, term, conf_state: None };
+    let state = HardState { term: too_much, ..HardState::default() };
+    for batch in [
+        Batch { snapshot: Some(snapshot(u64::MAX, 2)), ..Batch::default() },
+        Batch { snapshot: Some(snapshot(5, too_much)), ..Batch::default() },
+        Batch { entries: vec![entry(1, too_much)], ..Batch::default() },
+        Batch { hard_state: Some(state), ..Batch::default() },
+    ] {
+        let fixture = Fixture::new();
+        let (mut writer, ..) = fixture.open().unwrap();
+        writer.append(&batch).unwrap();
+        writer.write().unwrap();
+        assert!(fixture.damage().contains("out of range"), "{batch:?}");
+    }
+}
+
+#[test]
 fn a_log_that_lost_what_was_committed_is_damage() {
     let fixture = Fixture::new();
     let (mut writer, ..) = fixture.open().unwrap();
