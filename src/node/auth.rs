@@ -61,6 +61,7 @@ impl Node {
         who: &Credentials,
         demand: &Demand,
     ) -> Result<Permit, Error> {
+        self.fence()?;
         let caller = self.caller(who).await?;
         let auth = self.0.auth.read();
         // etcd serves a request without any key to everybody; it still needs somebody here.
@@ -74,6 +75,7 @@ impl Node {
 
     /// Who proposes, if he may, as far as that is asked before the log.
     pub(super) async fn admit(&self, who: &Credentials, op: &Op) -> Result<Caller, Error> {
+        self.fence()?;
         // A login proves itself, whatever old token it comes with.
         if matches!(op, Op::Authenticate(_)) {
             return Ok(Caller::NOBODY);

@@ -129,6 +129,16 @@ impl StoredConfState {
     }
 }
 
+/// The ids of voters and learners in a stored configuration.
+pub fn ids_of_conf_state(json: &[u8]) -> Result<Vec<u64>, StartError> {
+    let state = StoredConfState::parse(json)?;
+    let mut ids = state.voters;
+    ids.extend(state.learners.iter().chain(&state.voters_outgoing).chain(&state.learners_next));
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
 /// Configurations by the index from which on they hold, so that a durable index finds its own.
 pub(super) struct ConfStates(Mutex<Vec<(u64, ConfState)>>);
 
@@ -571,6 +581,7 @@ fn assemble(
         installs,
         circle: circle.clone(),
     };
+    super::scrub::watch(&store, node_id);
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
     let stepped = turns.map(|turns| (turns, door, events));
     let (sweeper, threads, steps) = work(stepped, &raft, &store, applier, batches, sweep_worker)?;

@@ -44,6 +44,8 @@ impl Duties {
         spawn(node, |node| async move { node.compare_compactions().await });
         spawn(node, |node| async move { node.watch_space(&no_space).await });
         spawn(node, |node| async move { node.observe_growth().await });
+        spawn(node, |node| async move { node.scrub_store().await });
+        spawn(node, |node| async move { node.keep_fence().await });
         if node.0.config.keeps_space {
             spawn(node, |node| async move { node.keep_space().await });
         }
