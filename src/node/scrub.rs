@@ -34,9 +34,6 @@ impl Node {
     }
 
     pub(super) async fn scrub_store(&self) {
-        if self.0.is_stepped {
-            return;
-        }
         self.0.clock.sleep(SCRUB_DELAY).await;
         while !self.is_fenced() {
             let node = self.clone();

@@ -106,9 +106,16 @@ impl Command<'_> {
         self.wal_dir.as_deref()
     }
 
+    /// Without a quorum, what one of them knows: enough to say that there is none.
     async fn members(&self) -> Result<(u64, Vec<Member>), Failure> {
-        let request = MemberListRequest { linearizable: true };
-        let list = self.client.call(&rpc::MEMBER_LIST, request, self.context.deadline()).await?;
+        let ask = async |linearizable| {
+            let request = MemberListRequest { linearizable };
+            self.client.call(&rpc::MEMBER_LIST, request, self.context.deadline()).await
+        };
+        let list = match ask(true).await {
+            Ok(list) => list,
+            Err(_) => ask(false).await?,
+        };
         Ok((list.header.unwrap_or_default().cluster_id, list.members))
     }
 
