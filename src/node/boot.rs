@@ -581,7 +581,6 @@ fn assemble(
         installs,
         circle: circle.clone(),
     };
-    super::scrub::watch(&store, node_id);
     watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
     let stepped = turns.map(|turns| (turns, door, events));
     let (sweeper, threads, steps) = work(stepped, &raft, &store, applier, batches, sweep_worker)?;
@@ -723,6 +722,7 @@ fn watch_store(
     fatal: &watch::Sender<Option<String>>,
     no_space: &Arc<Notify>,
 ) {
+    super::scrub::watch(store);
     let measure = move |store: &Weak<Store>| {
         let Some(store) = store.upgrade() else { return };
         let sizes = store.sizes();

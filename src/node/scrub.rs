@@ -91,13 +91,11 @@ impl Node {
 }
 
 /// Says it when the store is found damaged.
-pub(super) fn watch(store: &store::Store, member_id: u64) {
-    let id = format!("{member_id:x}");
+pub(super) fn watch(store: &store::Store) {
     metrics::store_damaged().set(0);
-    store.on_damage(move |damage| {
+    store.on_damage(|damage| {
         metrics::store_damaged().set(1);
         tracing::error!(
-            "local-member-id" = id,
             damage,
             "the store is damaged: this member serves nobody any more; stop it and rebuild it from \
              its peers with `rusd rebuild`"

@@ -601,7 +601,7 @@ impl Pages<'_> {
 
     fn read(&self, number: u64, size: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; size];
-        let offset = number * self.bytes as u64;
+        let offset = number.saturating_mul(self.bytes as u64);
         self.file.read_exact_at(&mut bytes, offset).map_err(Error::io(self.path))?;
         Ok(bytes)
     }
@@ -612,8 +612,8 @@ impl Pages<'_> {
     }
 }
 
-/// The small entries of a table in order. What is not a page of the tree is passed over: the walk
-/// of the table has named it.
+/// The entries of a table in order, of which none is much larger than a page. What is not a page of
+/// the tree is passed over: the walk of the table has named it.
 pub(super) struct Entries<'a> {
     pages: Pages<'a>,
     /// Pages to come, each with its distance from the leaves, last one first.
@@ -637,12 +637,23 @@ impl<'a> Entries<'a> {
             self.ahead.extend(nodes.iter().rev().map(|node| (child(node), level - 1)));
             return Some(());
         }
-        let inline = nodes.iter().filter(|node| node.flags == 0);
-        let entries: Option<Vec<_>> = inline
-            .map(|node| Some((node.key.to_vec(), node.rest.get(..node.size as usize)?.to_vec())))
-            .collect();
-        self.leaf = entries?.into_iter();
+        let entries = nodes.iter().filter_map(|node| Some((node.key.to_vec(), self.value(node)?)));
+        self.leaf = entries.collect::<Vec<_>>().into_iter();
         Some(())
+    }
+
+    fn value(&self, node: &Node<'_>) -> Option<Vec<u8>> {
+        let size = node.size as usize;
+        if node.flags == 0 {
+            return Some(node.rest.get(..size)?.to_vec());
+        }
+        let first = u64_at(node.rest, 0)?;
+        if node.flags != NODE_OVERFLOW || size > self.pages.bytes {
+            return None;
+        }
+        let bytes = self.pages.read(first, PAGE_HEADER + size).ok()?;
+        let is_it = u64_at(&bytes, 0) == Some(first) && u16_at(&bytes, 10) == Some(PAGE_OVERFLOW);
+        is_it.then(|| bytes[PAGE_HEADER..].to_vec())
     }
 }
 
