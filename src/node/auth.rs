@@ -53,7 +53,7 @@ impl Drop for Waiting<'_> {
 impl Node {
     /// Whether the caller may do something that this room does not do for him.
     pub async fn permits(&self, who: &Credentials, demand: &Demand) -> Result<(), Error> {
-        self.authorize(who, demand).await.map(drop)
+        self.permit(who, demand).await.map(drop)
     }
 
     pub(super) async fn authorize(
@@ -62,6 +62,10 @@ impl Node {
         demand: &Demand,
     ) -> Result<Permit, Error> {
         self.fence()?;
+        self.permit(who, demand).await
+    }
+
+    async fn permit(&self, who: &Credentials, demand: &Demand) -> Result<Permit, Error> {
         let caller = self.caller(who).await?;
         let auth = self.0.auth.read();
         // etcd serves a request without any key to everybody; it still needs somebody here.

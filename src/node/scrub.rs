@@ -2,11 +2,11 @@
 //! a member whose store is damaged.
 //!
 //! Damage counts wherever it is met, in a client's read as in the scrub. From there on this member
-//! refuses every request of clients with "corrupt cluster", is not healthy, shows the alarm CORRUPT
-//! for itself, hands leadership to another voter whenever it has it, and lets nobody copy its store:
-//! no snapshot, no defragmentation, no hash. It goes on to vote and to keep the log, which has
-//! checksums of its own: what the log holds is acknowledged, and a vote less would take the others'
-//! tolerance of a further failure.
+//! refuses what clients want to read or write with "corrupt cluster", is not healthy, shows the
+//! alarm CORRUPT for itself, hands leadership to another voter whenever it has it, and lets nobody
+//! copy its store: no snapshot, no defragmentation, no hash. It goes on to vote and to keep the log,
+//! which has checksums of its own: what the log holds is acknowledged, and a vote less would take
+//! the others' tolerance of a further failure.
 //!
 //! The alarm is not put through the log. There it would stop the whole cluster, as in etcd, where it
 //! means that nobody knows whose data is right. A checksum says that this member's is not.

@@ -363,12 +363,13 @@ fn bits_flipped_anywhere_are_never_served() {
     ];
     let places: usize = std::env::var("RUSD_CRASH_ROUNDS").map_or(6, |n| n.parse().unwrap());
     for file in files {
-        let bytes = fs::read(file(&sample.kept)).unwrap();
+        let path = file(&sample.kept);
+        let bytes = fs::read(&path).unwrap();
+        let name = path.display();
         // Behind the log's end are zeros only, and a hole is as good as any other place in it.
         let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
         for number in 0..places {
             let at = (number * end / places + number * 37) % end;
-            let name = file(Path::new("")).display().to_string();
             sample.copy(|data| flip(&file(data), at));
             let (sound, report) = sample.check();
             let mut member = sample.fixture.start(|_, _| {});
