@@ -28,12 +28,6 @@ use serde_json::Value;
 #[path = "common/ports.rs"]
 mod ports;
 
-/// Cases of what later work delivers, by the beginning of their id.
-const LATER: &[&str] = &[
-    // the checks
-    "check-",
-];
-
 #[test]
 fn prints_what_etcds_tools_print() {
     let server = Server::start();
@@ -43,7 +37,8 @@ fn prints_what_etcds_tools_print() {
     for line in text.lines() {
         let case: Value = serde_json::from_str(line).unwrap();
         let id = case["id"].as_str().unwrap();
-        if LATER.iter().any(|prefix| id.starts_with(prefix)) {
+        // A minute of load whose verdict is about the machine.
+        if case["slow"] == true && std::env::var_os("RUSD_CLI_SLOW").is_none() {
             continue;
         }
         for complaint in runner.run(&case) {

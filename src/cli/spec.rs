@@ -43,6 +43,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
             "member",
             "migrate",
             "move-leader",
+            "rebuild",
             "snapshot",
             "space",
         ],
@@ -71,6 +72,7 @@ pub(super) fn root(program: Program) -> Command {
                     let help = "defragment this directory, of a stopped member, instead";
                     defrag.arg(string("data-dir", "", help))
                 })
+                .mut_subcommand("check", |check| check.subcommand(maker.check_data()))
                 .subcommands([hashkv, migrate])
                 .subcommands(maker.moving())
                 .subcommands(maker.rusd())
@@ -817,6 +819,21 @@ impl Maker {
         ]
     }
 
+    fn check_data(&self) -> Command {
+        self.command(
+            "data",
+            "data --data-dir DIR",
+            "Reads all files of a stopped member and names what is damaged",
+        )
+        .long_about(CHECK_DATA_LONG)
+        .args([
+            string("data-dir", "", "the member's data directory, which is only read")
+                .required(true),
+            string("wal-dir", "", "the member's log, if it is not in its data directory"),
+            flag("in-child", "the reading itself, in a process of its own").hide(true),
+        ])
+    }
+
     /// The ways in and out, which etcd's tools do not have.
     fn moving(&self) -> [Command; 2] {
         [
@@ -884,8 +901,20 @@ impl Maker {
     }
 
     /// What only rusd has.
-    fn rusd(&self) -> [Command; 5] {
+    fn rusd(&self) -> [Command; 6] {
         [
+            self.command(
+                "rebuild",
+                "rebuild --data-dir DIR --endpoints URLS",
+                "Puts a new member in the place of this stopped, damaged one",
+            )
+            .long_about(REBUILD_LONG)
+            .args([
+                string("data-dir", "", "the damaged member's data directory").required(true),
+                string("wal-dir", "", "its log, if it is not in its data directory"),
+                string("member", "", "its id, if its log does not say it any more"),
+                flag("no-wait", "do not wait until the new member has caught up to promote it"),
+            ]),
             self.command("space", "space", "Shows what the bytes of a member's store are").args([
                 flag("cluster", "use all endpoints from the cluster member list").global(true),
                 int("prefixes", "10", "how many of the largest prefixes are shown"),
@@ -982,6 +1011,15 @@ impl Maker {
 
 const CERT_KEYS: &str = "kind of the keys (ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096)";
 
+const REBUILD_LONG: &str = "Run on the machine of a damaged, stopped member. Checks that the others \
+                            can do without it, removes it from the cluster, adds a learner with the \
+                            same peer URLs, moves the damaged files aside, and waits until the server \
+                            that you start again has caught up, to promote it. Run again, it goes on \
+                            where it was interrupted.";
+const CHECK_DATA_LONG: &str = "Reads each page of the store, each record of the log and the index \
+                               checkpoint, verifies checksums, order and references, and compares \
+                               store, log and membership. Nothing is changed. Exits with 0 if all is \
+                               sound.";
 const CERT_CHECK_LONG: &str = "\
 Says why a handshake would fail, each reason on a line of its own, and ends with 1; or that it would
 not, and ends with 0.

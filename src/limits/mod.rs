@@ -319,6 +319,8 @@ pub const SIMPLE_TOKEN_TTL: Duration = Duration::from_secs(300);
 pub const PASSWORDS_PENDING_MAX: usize = 64;
 /// Longest name of a user or role: the longest key of a bbolt file, so that a snapshot can hold it.
 pub const AUTH_NAME_BYTES_MAX: usize = 32_768;
+/// Letters of a name that a refused login leaves in the log; the request may bring a megabyte.
+pub const LOGGED_NAME_LETTERS_MAX: usize = 256;
 /// Looks at a password that one login may take while users and roles keep changing.
 pub const LOGIN_ATTEMPTS_MAX: usize = 10;
 /// Threads that hash: logins may not take more than half of a small machine.
@@ -400,3 +402,23 @@ pub const SPACE_SAMPLE_INTERVAL: Duration = Duration::from_secs(60);
 pub const SPACE_PREFIXES_MAX: usize = 10_000;
 /// Longest such prefix.
 pub const SPACE_PREFIX_BYTES_MAX: usize = 256;
+
+/// Bytes of records that the scrub reads within one read transaction; one larger record is admitted.
+pub const SCRUB_PIECE_BYTES: usize = 1 << 20;
+/// How fast the scrub reads: 2 GiB take nine minutes, and a disk hardly notices.
+pub const SCRUB_BYTES_PER_SECOND: u64 = 4 << 20;
+/// Rest between two scrubs.
+pub const SCRUB_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// Time from the start to the first scrub, for the rush of a start.
+pub const SCRUB_DELAY: Duration = Duration::from_secs(5);
+/// How often a member with a damaged store looks whether it leads.
+pub const FENCE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Damaged places that a check of a data directory names; the rest is counted.
+pub const DAMAGES_NAMED_MAX: usize = 200;
+/// Longest segment that is read: a batch may go over its end, but places within it have 32 bits.
+pub const LOG_SEGMENT_BYTES_MAX: u64 = u32::MAX as u64;
+/// Keys whose versions a check of a data directory follows, some 400 MB; later ones are not compared.
+pub const CHECK_KEYS_MAX: usize = 4 << 20;
+/// Bytes of a check's report that its parent reads: so many findings with long names.
+pub const CHECK_REPORT_BYTES_MAX: u64 = 16 << 20;

@@ -147,6 +147,11 @@ families! {
         "Bytes that they gave back.";
     space_recoveries: counter "rusd_space_policy_recoveries_total"
         "NOSPACE alarms that the space policy cleared.";
+    scrub_bytes: counter "rusd_scrub_bytes_total" "Bytes of records whose checksums were verified.";
+    scrub_records: counter "rusd_scrub_records_total" "Records whose checksums were verified.";
+    scrub_passes: counter "rusd_scrub_passes_total" "Times that the scrub has read the whole store.";
+    store_damaged: gauge "rusd_store_damaged"
+        "1 once damage was found in the store; the member serves nobody then.";
     defrag_inflight: gauge "etcd_disk_defrag_inflight" "1 while the store is defragmented.";
 
     snap_fsync_seconds: seconds "etcd_snap_fsync_duration_seconds"

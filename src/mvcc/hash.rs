@@ -176,7 +176,8 @@ pub fn hash_rows<E: From<Error>>(
 ) -> Result<KeyValueHash, E> {
     let mut building = Restoring::default();
     scan(&mut |row| building.add(row))?;
-    let current = compacted.current(&building.index);
+    let index = building.into_index();
+    let current = compacted.current(&index);
     if revision > 0 && revision < current.compact_revision {
         return Err(Error::Compacted.into());
     }
@@ -191,7 +192,7 @@ pub fn hash_rows<E: From<Error>>(
         Ok(())
     })?;
     let kept = kept(revision, current.compact_revision, deletes, |start, at, keep| {
-        building.index.visit_kept(start, at, keys_max, keep)
+        index.visit_kept(start, at, keys_max, keep)
     });
     let mut hasher = Hasher::new(current.compact_revision, revision);
     scan(&mut |row| {

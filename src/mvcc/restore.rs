@@ -42,7 +42,7 @@ pub struct Restore {
 /// An index that is being built from rows.
 #[derive(Default)]
 pub struct Restoring {
-    pub(super) index: Index,
+    index: Index,
     /// Rows that are not in the index yet.
     bulk: Bulk,
     attachments: HashMap<Bytes, i64>,
@@ -73,18 +73,25 @@ impl Restore {
 impl Restoring {
     /// The state of a store that holds the rows that were added, and no others.
     pub fn finish(mut self, store: Arc<Store>, compacted: Compacted) -> Restore {
-        self.bulk.move_into(&mut self.index);
+        let attachments = std::mem::take(&mut self.attachments);
+        let (rows, index) = (self.rows, self.into_index());
         let finished = compacted.finished.unwrap_or(-1);
         let scheduled = compacted.scheduled.unwrap_or(-1);
-        let current = compacted.current(&self.index);
-        let mvcc = Mvcc::with_index(store, self.index, current);
+        let current = compacted.current(&index);
+        let mvcc = Mvcc::with_index(store, index, current);
         let unfinished = (scheduled > finished).then(|| {
             // Rows may be gone that the sweep's hash would have to cover.
             let mut sweep = mvcc.sweep(scheduled, finished);
             sweep.forget_hash();
             sweep
         });
-        Restore { mvcc, attachments: self.attachments, unfinished, rows: self.rows }
+        Restore { mvcc, attachments, unfinished, rows }
+    }
+
+    /// The index of all rows that were added.
+    pub(super) fn into_index(mut self) -> Index {
+        self.bulk.move_into(&mut self.index);
+        self.index
     }
 }
 

@@ -53,7 +53,7 @@ impl Drop for Waiting<'_> {
 impl Node {
     /// Whether the caller may do something that this room does not do for him.
     pub async fn permits(&self, who: &Credentials, demand: &Demand) -> Result<(), Error> {
-        self.authorize(who, demand).await.map(drop)
+        self.permit(who, demand).await.map(drop)
     }
 
     pub(super) async fn authorize(
@@ -61,6 +61,11 @@ impl Node {
         who: &Credentials,
         demand: &Demand,
     ) -> Result<Permit, Error> {
+        self.fence()?;
+        self.permit(who, demand).await
+    }
+
+    async fn permit(&self, who: &Credentials, demand: &Demand) -> Result<Permit, Error> {
         let caller = self.caller(who).await?;
         let auth = self.0.auth.read();
         // etcd serves a request without any key to everybody; it still needs somebody here.
@@ -74,6 +79,7 @@ impl Node {
 
     /// Who proposes, if he may, as far as that is asked before the log.
     pub(super) async fn admit(&self, who: &Credentials, op: &Op) -> Result<Caller, Error> {
+        self.fence()?;
         // A login proves itself, whatever old token it comes with.
         if matches!(op, Op::Authenticate(_)) {
             return Ok(Caller::NOBODY);
@@ -205,7 +211,8 @@ impl Node {
             Err(error) => error,
         };
         if error != auth::Error::AuthNotEnabled {
-            tracing::warn!(user = name, %error, "invalid authentication was requested");
+            let user: String = name.chars().take(limits::LOGGED_NAME_LETTERS_MAX).collect();
+            tracing::warn!(user, %error, "invalid authentication was requested");
         }
         Err(error.into())
     }

@@ -129,6 +129,16 @@ impl StoredConfState {
     }
 }
 
+/// The ids of voters and learners in a stored configuration.
+pub fn ids_of_conf_state(json: &[u8]) -> Result<Vec<u64>, StartError> {
+    let state = StoredConfState::parse(json)?;
+    let mut ids = state.voters;
+    ids.extend(state.learners.iter().chain(&state.voters_outgoing).chain(&state.learners_next));
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
 /// Configurations by the index from which on they hold, so that a durable index finds its own.
 pub(super) struct ConfStates(Mutex<Vec<(u64, ConfState)>>);
 
@@ -715,6 +725,7 @@ fn watch_store(
     fatal: &watch::Sender<Option<String>>,
     no_space: &Arc<Notify>,
 ) {
+    super::scrub::watch(store);
     let measure = move |store: &Weak<Store>| {
         let Some(store) = store.upgrade() else { return };
         let sizes = store.sizes();

@@ -33,6 +33,7 @@ impl Node {
     }
 
     pub(super) async fn defragment_own(&self) -> Result<Defragmented, Error> {
+        self.fence()?;
         let defrags = &self.0.upkeep.defrags;
         let Ok(_waiting) = Arc::clone(&defrags.waiting).try_acquire_owned() else {
             return Err(Error::TooManyRequests);

@@ -44,6 +44,11 @@ impl Duties {
         spawn(node, |node| async move { node.compare_compactions().await });
         spawn(node, |node| async move { node.watch_space(&no_space).await });
         spawn(node, |node| async move { node.observe_growth().await });
+        // It has a thread, which a simulator's member has not.
+        if !node.0.is_stepped {
+            spawn(node, |node| async move { node.scrub_store().await });
+            spawn(node, |node| async move { node.keep_fence().await });
+        }
         if node.0.config.keeps_space {
             spawn(node, |node| async move { node.keep_space().await });
         }

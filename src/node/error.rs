@@ -1,4 +1,4 @@
-use crate::{apply, auth, mvcc, raft};
+use crate::{apply, auth, mvcc, raft, store};
 
 /// Why a request was not served, by etcd's names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,6 +110,8 @@ impl From<mvcc::Error> for Error {
             mvcc::Error::KeyNotFound => Self::KeyNotFound,
             mvcc::Error::LeaseNotFound => Self::LeaseNotFound,
             mvcc::Error::Stopped => Self::Stopped,
+            // As every later answer of a member whose store is damaged.
+            mvcc::Error::Store(store::Error::Damage { .. }) => Self::Corrupt,
             other => Self::Internal(other.to_string()),
         }
     }

@@ -34,6 +34,7 @@ mod leases;
 mod membership;
 mod nice;
 mod passwords;
+mod scrub;
 mod seed;
 mod snapshot;
 mod space;
@@ -78,7 +79,7 @@ use crate::watch::Hub;
 
 pub use crate::apply::{Command as Op, Reply};
 pub use auto_compact::Retention;
-pub use boot::{StartError, Surroundings};
+pub use boot::{StartError, Surroundings, ids_of_conf_state};
 pub use checkpointer::CheckpointPace;
 pub use corruption::CorruptionError;
 pub use error::Error;
@@ -546,6 +547,7 @@ impl Node {
 
     /// Whether a read would be served, for probes, which nobody logs in for. It shows nothing.
     pub async fn probe(&self, serializable: bool) -> Result<(), Error> {
+        self.fence()?;
         if !serializable {
             self.barrier().await?;
         }
@@ -579,6 +581,7 @@ impl Node {
         &self,
         f: impl FnOnce(&Mvcc) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
+        self.fence()?;
         let mvcc = Arc::clone(&self.0.mvcc);
         let read = match self.0.is_stepped {
             true => tokio::spawn(async move { f(&mvcc) }),
@@ -604,8 +607,14 @@ impl Node {
         self.0.members.read().list()
     }
 
+    /// Those that the cluster has raised, and CORRUPT of this member while it is fenced.
     pub fn alarms(&self) -> Vec<AlarmMember> {
-        self.0.members.read().alarms(AlarmType::None as i32)
+        let mut alarms = self.0.members.read().alarms(AlarmType::None as i32);
+        let corrupt = AlarmMember { member_id: self.0.member_id, alarm: AlarmType::Corrupt as i32 };
+        if self.is_fenced() && !alarms.contains(&corrupt) {
+            alarms.push(corrupt);
+        }
+        alarms
     }
 
     /// The leader's id; 0 while there is none.

@@ -213,6 +213,7 @@ async fn pump(mut snapshot: Snapshot, pieces: mpsc::Sender<Result<Piece, Snapsho
 impl Node {
     /// Begins a snapshot of what is applied here, which is everything.
     pub async fn snapshot(&self, who: &Credentials) -> Result<Pieces, Error> {
+        self.fence()?;
         self.permits(who, &Demand::Root).await?;
         let store = Arc::clone(&self.0.store);
         let snapshot = tokio::task::spawn_blocking(move || {

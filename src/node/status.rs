@@ -56,9 +56,9 @@ impl Node {
         let inner = &self.0;
         let raft = inner.raft.status();
         let sizes = inner.store.sizes();
+        let alarms = self.alarms();
         let members = inner.members.read();
         let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        let alarms = members.alarms(AlarmType::None as i32);
         let alarm_text = |alarm: &crate::pb::AlarmMember| {
             let name =
                 AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());

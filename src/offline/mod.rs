@@ -17,8 +17,10 @@
 //! that the next attempt removes.
 
 mod archive;
+mod check;
 mod import;
 mod place;
+mod rebuild;
 mod restore;
 
 #[cfg(test)]
@@ -28,8 +30,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use archive::{Archive, defragment, migrate, storage_version};
+pub use check::{Check, Finding, REBUILD, Report, Severity};
 pub use import::{Import, Imported, export};
 pub use place::Place;
+pub use rebuild::{Rebuild, owner, put_aside};
 pub use restore::Restore;
 
 use crate::{bbolt, node, store};

@@ -249,13 +249,16 @@ fn an_imported_member_votes_although_the_file_names_other_voters() {
 
     let imported = case.path("imported");
     let place = Place { data_dir: &imported, wal_dir: None };
-    Import { from: &etcd, from_wal: None, place }.run().unwrap();
+    let found = Import { from: &etcd, from_wal: None, place }.run().unwrap();
+    assert_eq!(found.revision, 4);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let config = node::Config::of(&imported);
         let node = node::Node::start(config, Arc::new(SystemClock::new())).unwrap();
         let put = crate::pb::PutRequest { key: "k".into(), ..Default::default() };
         let nobody = crate::auth::Credentials::default();
+        let served = node.hash_kv(&nobody, found.revision).await.unwrap();
+        assert_eq!((served.hash, served.hash_revision), (found.hash, found.revision));
         let written = async {
             while node.propose(&nobody, node::Op::Put(put.clone())).await.is_err() {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;

@@ -31,6 +31,7 @@
 //!
 //! Caveat: entries that have left memory are read from disk within the loop.
 
+mod at_rest;
 mod core;
 mod drain;
 mod force;
@@ -44,6 +45,7 @@ mod status;
 mod step;
 mod store;
 
+pub use self::at_rest::AtRest;
 pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
 pub use self::force::force_alone;
 pub use self::peer::SnapshotPlace;

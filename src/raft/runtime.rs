@@ -220,7 +220,7 @@ pub fn inspect(
 ///
 /// A state that only moves the commit is not synced, while the applied state is, so the log may say
 /// less than was committed.
-fn check(
+pub(super) fn check(
     whose: Metadata,
     applied: u64,
     applied_term: u64,

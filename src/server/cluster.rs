@@ -10,6 +10,7 @@ use super::{discovery, go, join, resolve};
 use crate::clock::SystemClock;
 use crate::dns::{self, Resolver, Service};
 use crate::node::{CorruptionError, Join};
+use crate::offline::Rebuild;
 use crate::types;
 
 /// Names and peer URLs, as `--initial-cluster` gives them.
@@ -44,6 +45,12 @@ impl From<String> for Error {
 
 /// Finds the members and checks that this one may start among them.
 pub(super) async fn first(config: &Config) -> Result<First, Error> {
+    let rebuild = Rebuild::read(&config.data_dir).map_err(|error| error.to_string())?;
+    if let Some(rebuild) = rebuild.filter(|rebuild| rebuild.new_id.is_some()) {
+        let join = Some(join::rebuilt(config, &rebuild).await?);
+        let members = vec![(config.name.clone(), rebuild.peer_urls)];
+        return Ok(First { members, token: config.token.clone(), join });
+    }
     let failed = |why: String| format!("error setting up initial cluster: {why}");
     let (members, token) = match &config.source {
         Source::Flags(list) => (parse(list).map_err(failed)?, config.token.clone()),

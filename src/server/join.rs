@@ -11,6 +11,7 @@ use super::url::Url;
 use crate::limits;
 use crate::members::Member;
 use crate::node::Join;
+use crate::offline::Rebuild;
 use crate::raft::peer::{ask, is_rusd};
 use crate::types;
 
@@ -68,6 +69,39 @@ pub(super) async fn existing(config: &Config, cluster: &Named) -> Result<Join, S
         return Err("membership: too many learner members in cluster".into());
     }
     Ok(join)
+}
+
+/// A member in the place of a damaged one: its directory says which.
+pub(super) async fn rebuilt(config: &Config, rebuild: &Rebuild) -> Result<Join, String> {
+    let dial = TlsDial::new(&config.tls.dial)?;
+    let mut told = None;
+    for url in rebuild.others.clone() {
+        told = members_at(&dial, url, limits::JOIN_TIMEOUT).await;
+        if told.is_some() {
+            break;
+        }
+    }
+    let told = told.ok_or("none of the members that this one was rebuilt from answers")?;
+    let member_id = rebuild.new_id.unwrap_or_default();
+    if told.cluster_id != rebuild.cluster_id {
+        return Err(format!(
+            "this member was rebuilt for cluster {:x}, but {:x} answers",
+            rebuild.cluster_id, told.cluster_id
+        ));
+    }
+    if !told.members.iter().any(|member| member.id == member_id) {
+        return Err(format!(
+            "this directory was rebuilt for member {member_id:x}, which is not in the cluster any \
+             more; run `rusd rebuild` again"
+        ));
+    }
+    tracing::info!(
+        "local-member-id" = format!("{member_id:x}"),
+        "replaced-member-id" = format!("{:x}", rebuild.old_id),
+        "joining in the place of a damaged member"
+    );
+    let members = told.members.into_iter().map(|member| (member.id, member.peer_urls)).collect();
+    Ok(Join { cluster_id: told.cluster_id, member_id, members })
 }
 
 async fn matched(config: &Config, cluster: &Named, told: Told) -> Result<Join, String> {

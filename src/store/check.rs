@@ -13,11 +13,11 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Error;
 use super::schema::{self, Bucket};
-use crate::limits::{MAP_BYTES, OPEN_CHECK_BYTES_MAX};
+use crate::limits::{DAMAGES_NAMED_MAX, LOG_RECORD_BYTES_MAX, MAP_BYTES, OPEN_CHECK_BYTES_MAX};
 
 const MAGIC: u32 = 0xbeef_c0de;
 const DATA_VERSION: u32 = 1;
@@ -39,6 +39,18 @@ const NODE_TABLE: u16 = 2;
 const TABLE_INTEGER_KEYS: u16 = 8;
 
 pub(super) fn check(path: &Path) -> Result<(), Error> {
+    let (file, file_bytes) = open(path)?;
+    let head = Head { file: &file, path, file_bytes };
+    let meta = head.newest_meta()?;
+    let mut walk = Walk::new(&head, &meta);
+    let tables = walk.tables(&meta)?;
+    for (name, table) in &tables {
+        walk.table(table, Kind::of(name), &mut |_| Ok(()))?;
+    }
+    walk.table(&meta.free, Kind::Free, &mut |_| Ok(()))
+}
+
+pub(super) fn open(path: &Path) -> Result<(File, u64), Error> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -47,22 +59,46 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
         Err(source) => return Err(Error::Io { file: path.to_path_buf(), source }),
     };
     let file_bytes = file.metadata().map_err(Error::io(path))?.len();
-    let head = Head { file: &file, path, file_bytes };
-    let meta = head.newest_meta()?;
-    let mut walk = Walk::new(&head, &meta);
-    let mut tables = Vec::new();
-    walk.table(&meta.main, Kind::Main, |key, table| tables.push((key.to_vec(), table)))?;
-    walk.expect_tables(&tables)?;
-    for (name, table) in &tables {
-        let kind = Kind::of(name);
-        walk.table(table, kind, |_, _| {})?;
+    Ok((file, file_bytes))
+}
+
+/// What the walk of a table meets.
+pub(super) enum Found<'a> {
+    Table(&'a [u8], Table),
+    /// An entry of another table, if the walk reads values.
+    Entry {
+        page: u64,
+        key: &'a [u8],
+        value: &'a [u8],
+    },
+}
+
+type Visit<'v> = dyn FnMut(Found<'_>) -> Result<(), Error> + 'v;
+
+/// The damage that a walk has met and gone past.
+#[derive(Default)]
+pub(super) struct Damages {
+    pub named: Vec<Error>,
+    pub unnamed: u64,
+}
+
+impl Damages {
+    pub(super) fn add(&mut self, error: Error) {
+        if self.named.len() < DAMAGES_NAMED_MAX {
+            self.named.push(error);
+        } else {
+            self.unnamed += 1;
+        }
     }
-    walk.table(&meta.free, Kind::Free, |_, _| {})
+
+    fn count(&self) -> u64 {
+        self.named.len() as u64 + self.unnamed
+    }
 }
 
 /// What a table holds, as far as it matters here.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// Page numbers that may be used again.
     Free,
     /// The tables by name.
@@ -73,7 +109,7 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(name: &[u8]) -> Self {
+    pub(super) fn of(name: &[u8]) -> Self {
         if name == schema::REV.as_bytes() {
             Self::Large(12)
         } else if name == schema::BLOB.as_bytes() {
@@ -86,7 +122,7 @@ impl Kind {
 
 /// LMDB's record of one tree.
 #[derive(Clone, Copy, Default)]
-struct Table {
+pub(super) struct Table {
     flags: u16,
     depth: u16,
     branch_pages: u64,
@@ -110,24 +146,24 @@ impl Table {
     }
 }
 
-struct Meta {
+pub(super) struct Meta {
     page_bytes: usize,
-    free: Table,
+    pub free: Table,
     main: Table,
-    last_page: u64,
+    pub last_page: u64,
     txn: u64,
 }
 
-struct Head<'a> {
-    file: &'a File,
-    path: &'a Path,
-    file_bytes: u64,
+pub(super) struct Head<'a> {
+    pub file: &'a File,
+    pub path: &'a Path,
+    pub file_bytes: u64,
 }
 
 impl Head<'_> {
     /// The meta page that LMDB will use. Both must be sound: LMDB writes them in turn, and a crash
     /// leaves the other one as it was.
-    fn newest_meta(&self) -> Result<Meta, Error> {
+    pub(super) fn newest_meta(&self) -> Result<Meta, Error> {
         let first = self.meta(0, 0)?;
         let second = self.meta(1, first.page_bytes as u64)?;
         if first.page_bytes != second.page_bytes {
@@ -209,10 +245,16 @@ impl Bounds {
     }
 }
 
-struct Walk<'a> {
+/// The pages of a file, read one at a time.
+#[derive(Clone, Copy)]
+pub(super) struct Pages<'a> {
     file: &'a File,
-    path: PathBuf,
-    page_bytes: usize,
+    path: &'a Path,
+    bytes: usize,
+}
+
+pub(super) struct Walk<'a> {
+    pub pages: Pages<'a>,
     last_page: u64,
     /// Whole pages in the file. It may be shorter than LMDB's last page if the end is free.
     file_pages: u64,
@@ -220,6 +262,10 @@ struct Walk<'a> {
     full: bool,
     /// One bit for each page that something refers to.
     seen: Vec<u64>,
+    /// Entries are shown with their values.
+    reads_values: bool,
+    /// None: the first damage ends the walk.
+    damages: Option<Damages>,
 }
 
 /// What the walk of one table counts.
@@ -232,19 +278,57 @@ struct Counts {
 }
 
 impl<'a> Walk<'a> {
-    fn new(head: &Head<'a>, meta: &Meta) -> Self {
+    pub(super) fn new(head: &Head<'a>, meta: &Meta) -> Self {
         let file_pages = head.file_bytes / meta.page_bytes as u64;
         let full = head.file_bytes <= OPEN_CHECK_BYTES_MAX || file_pages <= meta.last_page;
         let words = (file_pages.min(meta.last_page.saturating_add(1)) / 64 + 1) as usize;
         Self {
-            file: head.file,
-            path: head.path.to_path_buf(),
-            page_bytes: meta.page_bytes,
+            pages: Pages { file: head.file, path: head.path, bytes: meta.page_bytes },
             last_page: meta.last_page,
             file_pages,
             full,
             seen: vec![0; words],
+            reads_values: false,
+            damages: None,
         }
+    }
+
+    /// A walk that reads everything and goes past damage, as far as it can.
+    pub(super) fn thorough(head: &Head<'a>, meta: &Meta) -> Self {
+        let walk = Self::new(head, meta);
+        Self { full: true, reads_values: true, damages: Some(Damages::default()), ..walk }
+    }
+
+    pub(super) fn into_damages(self) -> Damages {
+        self.damages.unwrap_or_default()
+    }
+
+    /// The tables by name, which must be those of a store.
+    pub(super) fn tables(&mut self, meta: &Meta) -> Result<Vec<(Vec<u8>, Table)>, Error> {
+        let mut tables = Vec::new();
+        self.table(&meta.main, Kind::Main, &mut |found| {
+            if let Found::Table(name, table) = found {
+                tables.push((name.to_vec(), table));
+            }
+            Ok(())
+        })?;
+        self.expect_tables(&tables)?;
+        Ok(tables)
+    }
+
+    /// Ends the walk, or notes the damage and goes past it.
+    pub(super) fn bear(&mut self, outcome: Result<(), Error>) -> Result<(), Error> {
+        match (&mut self.damages, outcome) {
+            (Some(damages), Err(error @ Error::Damage { .. })) => {
+                damages.add(error);
+                Ok(())
+            }
+            (_, outcome) => outcome,
+        }
+    }
+
+    fn damages(&self) -> u64 {
+        self.damages.as_ref().map_or(0, Damages::count)
     }
 
     /// A missing table would be made anew, empty; an unknown one is not ours.
@@ -256,16 +340,16 @@ impl<'a> Walk<'a> {
         if tables.iter().map(|(name, _)| name.as_slice()).eq(expected) {
             return Ok(());
         }
-        Err(Error::damage(&self.path, "the list of tables", "not the tables of a rusd store"))
+        Err(Error::damage(self.pages.path, "the list of tables", "not the tables of a rusd store"))
     }
 
-    fn table(
+    pub(super) fn table(
         &mut self,
         table: &Table,
         kind: Kind,
-        mut found: impl FnMut(&[u8], Table),
+        found: &mut Visit<'_>,
     ) -> Result<(), Error> {
-        let mut counts = Counts::default();
+        let (mut counts, damages) = (Counts::default(), self.damages());
         if table.root == NO_PAGE {
             if table.entries != 0 || table.depth != 0 {
                 return Err(self.damage(0, "a table has entries and no pages"));
@@ -275,7 +359,13 @@ impl<'a> Walk<'a> {
         if table.depth == 0 || table.depth > DEPTH_MAX {
             return Err(self.damage(table.root, "a table of impossible depth"));
         }
-        self.tree(table.root, table.depth, kind, &Bounds::default(), &mut counts, &mut found)?;
+        let bounds = Bounds::default();
+        let walked = self.tree(table.root, table.depth, kind, &bounds, &mut counts, found);
+        self.bear(walked)?;
+        if self.damages() > damages {
+            // What lies behind the damage was not counted.
+            return Ok(());
+        }
         let skipped = self.skips(kind);
         let wrong = counts.branch_pages != table.branch_pages
             || counts.leaf_pages != table.leaf_pages
@@ -298,14 +388,15 @@ impl<'a> Walk<'a> {
         kind: Kind,
         bounds: &Bounds,
         counts: &mut Counts,
-        found: &mut impl FnMut(&[u8], Table),
+        found: &mut Visit<'_>,
     ) -> Result<(), Error> {
         self.mark(number, 1)?;
         if levels > 1 {
             counts.branch_pages += 1;
-            let page = self.page(number, PAGE_BRANCH)?;
+            let page = self.pages.page(number, PAGE_BRANCH)?;
             for (child, bounds) in self.children(number, &page, kind, bounds)? {
-                self.tree(child, levels - 1, kind, &bounds, counts, found)?;
+                let walked = self.tree(child, levels - 1, kind, &bounds, counts, found);
+                self.bear(walked)?;
             }
             return Ok(());
         }
@@ -313,7 +404,7 @@ impl<'a> Walk<'a> {
         if self.skips(kind) {
             return Ok(());
         }
-        let page = self.page(number, PAGE_LEAF)?;
+        let page = self.pages.page(number, PAGE_LEAF)?;
         self.leaf(number, &page, kind, bounds, counts, found)
     }
 
@@ -325,7 +416,7 @@ impl<'a> Walk<'a> {
         kind: Kind,
         bounds: &Bounds,
     ) -> Result<Vec<(u64, Bounds)>, Error> {
-        let nodes = self.nodes(number, page)?;
+        let nodes = self.pages.nodes(number, page)?;
         if nodes.len() < 2 {
             return Err(self.damage(number, "a branch page with fewer than two children"));
         }
@@ -358,9 +449,9 @@ impl<'a> Walk<'a> {
         kind: Kind,
         bounds: &Bounds,
         counts: &mut Counts,
-        found: &mut impl FnMut(&[u8], Table),
+        found: &mut Visit<'_>,
     ) -> Result<(), Error> {
-        let nodes = self.nodes(number, page)?;
+        let nodes = self.pages.nodes(number, page)?;
         if nodes.is_empty() {
             return Err(self.damage(number, "an empty leaf page"));
         }
@@ -379,7 +470,8 @@ impl<'a> Walk<'a> {
                 return Err(self.damage(number, "a key of a wrong size"));
             }
             counts.entries += 1;
-            self.value(number, &node, kind, counts, found)?;
+            let seen = self.value(number, &node, kind, counts, found);
+            self.bear(seen)?;
             last = Some(key);
         }
         Ok(())
@@ -391,17 +483,14 @@ impl<'a> Walk<'a> {
         node: &Node<'_>,
         kind: Kind,
         counts: &mut Counts,
-        found: &mut impl FnMut(&[u8], Table),
+        found: &mut Visit<'_>,
     ) -> Result<(), Error> {
         let size = node.size as usize;
         if kind == Kind::Main {
             let table = node.rest.get(..size).filter(|_| size == TABLE_BYTES);
             let table = table.and_then(Table::parse).filter(|table| table.flags == 0);
             return match table {
-                Some(table) if node.flags == NODE_TABLE => {
-                    found(node.key, table);
-                    Ok(())
-                }
+                Some(table) if node.flags == NODE_TABLE => found(Found::Table(node.key, table)),
                 _ => Err(self.damage(number, "an entry that is not a table")),
             };
         }
@@ -417,10 +506,15 @@ impl<'a> Walk<'a> {
             _ => return Err(self.damage(number, "unknown flags of an entry")),
         };
         let value = value.ok_or_else(|| self.damage(number, "a value reaches beyond its page"))?;
-        if kind == Kind::Free { self.free_list(number, value) } else { Ok(()) }
+        match kind {
+            Kind::Free => self.free_list(number, value),
+            _ if self.reads_values => found(Found::Entry { page: number, key: node.key, value }),
+            _ => Ok(()),
+        }
     }
 
-    /// Pages that hold one large value. The value itself is read only for the free list.
+    /// Pages that hold one large value. The value itself is read for the free list, and by a walk
+    /// that shows values.
     fn overflow(
         &mut self,
         first: u64,
@@ -428,11 +522,16 @@ impl<'a> Walk<'a> {
         kind: Kind,
         counts: &mut Counts,
     ) -> Result<Vec<u8>, Error> {
-        let pages = (PAGE_HEADER - 1 + size) / self.page_bytes + 1;
+        let pages = (PAGE_HEADER - 1 + size) / self.pages.bytes + 1;
         self.mark(first, pages as u64)?;
         counts.overflow_pages += pages as u64;
-        let read = if kind == Kind::Free { PAGE_HEADER + size } else { PAGE_HEADER };
-        let bytes = self.read(first, read)?;
+        let is_read = kind == Kind::Free || self.reads_values;
+        // A damaged entry can claim any length.
+        if self.reads_values && size as u64 > LOG_RECORD_BYTES_MAX && kind != Kind::Free {
+            return Err(self.damage(first, format!("a value of {size} bytes")));
+        }
+        let bytes =
+            self.pages.read(first, if is_read { PAGE_HEADER + size } else { PAGE_HEADER })?;
         let sound = u64_at(&bytes, 0) == Some(first)
             && u16_at(&bytes, 10) == Some(PAGE_OVERFLOW)
             && u32_at(&bytes, 12).map(|count| count as usize) == Some(pages);
@@ -462,10 +561,6 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn nodes<'p>(&self, number: u64, page: &'p [u8]) -> Result<Vec<Node<'p>>, Error> {
-        parse_nodes(page).ok_or_else(|| self.damage(number, "the entries reach beyond their page"))
-    }
-
     /// Notes that `count` pages from `first` on are in use.
     fn mark(&mut self, first: u64, count: u64) -> Result<(), Error> {
         let end = first.saturating_add(count);
@@ -486,8 +581,18 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    fn damage(&self, page: u64, what: impl Into<String>) -> Error {
+        self.pages.damage(page, what)
+    }
+}
+
+impl Pages<'_> {
+    fn nodes<'p>(&self, number: u64, page: &'p [u8]) -> Result<Vec<Node<'p>>, Error> {
+        parse_nodes(page).ok_or_else(|| self.damage(number, "the entries reach beyond their page"))
+    }
+
     fn page(&self, number: u64, flags: u16) -> Result<Vec<u8>, Error> {
-        let page = self.read(number, self.page_bytes)?;
+        let page = self.read(number, self.bytes)?;
         if u64_at(&page, 0) != Some(number) || u16_at(&page, 10) != Some(flags) {
             return Err(self.damage(number, "not the page that is expected here"));
         }
@@ -496,14 +601,73 @@ impl<'a> Walk<'a> {
 
     fn read(&self, number: u64, size: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; size];
-        let offset = number * self.page_bytes as u64;
-        self.file.read_exact_at(&mut bytes, offset).map_err(Error::io(&self.path))?;
+        let offset = number.saturating_mul(self.bytes as u64);
+        self.file.read_exact_at(&mut bytes, offset).map_err(Error::io(self.path))?;
         Ok(bytes)
     }
 
-    fn damage(&self, page: u64, what: impl Into<String>) -> Error {
-        let offset = page.saturating_mul(self.page_bytes as u64);
-        Error::damage(&self.path, format!("page {page} (offset {offset})"), what)
+    pub(super) fn damage(&self, page: u64, what: impl Into<String>) -> Error {
+        let offset = page.saturating_mul(self.bytes as u64);
+        Error::damage(self.path, format!("page {page} (offset {offset})"), what)
+    }
+}
+
+/// The entries of a table in order, of which none is much larger than a page. What is not a page of
+/// the tree is passed over: the walk of the table has named it.
+pub(super) struct Entries<'a> {
+    pages: Pages<'a>,
+    /// Pages to come, each with its distance from the leaves, last one first.
+    ahead: Vec<(u64, u16)>,
+    leaf: std::vec::IntoIter<(Vec<u8>, Vec<u8>)>,
+}
+
+impl<'a> Entries<'a> {
+    pub(super) fn new(pages: Pages<'a>, table: &Table) -> Self {
+        let is_empty = table.root == NO_PAGE || table.depth == 0 || table.depth > DEPTH_MAX;
+        let root = (!is_empty).then_some((table.root, table.depth - u16::from(!is_empty)));
+        Self { pages, ahead: root.into_iter().collect(), leaf: Vec::new().into_iter() }
+    }
+
+    fn open(&mut self, number: u64, level: u16) -> Option<()> {
+        let flags = if level == 0 { PAGE_LEAF } else { PAGE_BRANCH };
+        let page = self.pages.page(number, flags).ok()?;
+        let nodes = parse_nodes(&page)?;
+        if level > 0 {
+            let child = |node: &Node<'_>| u64::from(node.size) | u64::from(node.flags) << 32;
+            self.ahead.extend(nodes.iter().rev().map(|node| (child(node), level - 1)));
+            return Some(());
+        }
+        let entries = nodes.iter().filter_map(|node| Some((node.key.to_vec(), self.value(node)?)));
+        self.leaf = entries.collect::<Vec<_>>().into_iter();
+        Some(())
+    }
+
+    fn value(&self, node: &Node<'_>) -> Option<Vec<u8>> {
+        let size = node.size as usize;
+        if node.flags == 0 {
+            return Some(node.rest.get(..size)?.to_vec());
+        }
+        let first = u64_at(node.rest, 0)?;
+        if node.flags != NODE_OVERFLOW || size > self.pages.bytes {
+            return None;
+        }
+        let bytes = self.pages.read(first, PAGE_HEADER + size).ok()?;
+        let is_it = u64_at(&bytes, 0) == Some(first) && u16_at(&bytes, 10) == Some(PAGE_OVERFLOW);
+        is_it.then(|| bytes[PAGE_HEADER..].to_vec())
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = (Vec<u8>, Vec<u8>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(entry) = self.leaf.next() {
+                return Some(entry);
+            }
+            let (number, level) = self.ahead.pop()?;
+            let _ = self.open(number, level);
+        }
     }
 }
 

@@ -25,7 +25,7 @@ const MAGIC: &[u8; 8] = b"RUSDIDX1";
 const HEAD_BYTES: usize = 52;
 /// Payload in one block: what a reader takes in before it has verified it.
 const BLOCK_BYTES_MAX: usize = 1 << 20;
-const FILE: &str = "index";
+pub(super) const FILE: &str = "index";
 
 /// The state that a checkpoint was written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl CheckpointBinding {
     /// was opened. The store must hold all that the checkpoint has seen. And no compaction since
     /// then may have gone beyond its revision: that would have deleted rows which the checkpoint
     /// has not, and with them the word that older ones, which it has, are dead.
-    fn serves(&self, opened: &Opened) -> bool {
+    pub(super) fn serves(&self, opened: &Opened) -> bool {
         let main = |revision: &Option<Revision>| revision.map_or(-1, |revision| revision.main);
         let finished = main(&opened.finished_compact);
         let compacted = finished.max(main(&opened.scheduled_compact));
@@ -217,6 +217,18 @@ impl Drop for CheckpointWriter {
             // What stays is overwritten by the next one.
             let _ = fs::remove_file(&self.temporary);
         }
+    }
+}
+
+/// Reads a generation's checkpoint to its end.
+pub(super) fn verify(generation_dir: &Path) -> Result<CheckpointBinding, Unusable> {
+    let mut reader = open(&generation_dir.join(FILE))?;
+    match io::copy(&mut reader, &mut io::sink()) {
+        Ok(_) => Ok(reader.binding),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(Unusable::Damaged("it is cut off"))
+        }
+        Err(error) => Err(Unusable::Unreadable(error)),
     }
 }
 

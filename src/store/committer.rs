@@ -139,6 +139,7 @@ pub(super) struct Hooks {
     pub fatal: Hook<String>,
     /// Sizes changed otherwise than by a commit.
     pub resized: Hook<()>,
+    pub damaged: Hook<String>,
 }
 
 pub(super) fn call<T: Clone>(hook: &Hook<T>, value: &T) {
@@ -169,6 +170,7 @@ pub(super) struct Shared {
     /// While somebody copies the store: keys of small buckets that were committed meanwhile.
     pub changed: Mutex<Option<Changed>>,
     pub defrag: Defrag,
+    pub damage: super::scrub::Damage,
 }
 
 /// The committer's thread.

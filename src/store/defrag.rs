@@ -85,6 +85,7 @@ impl Store {
     /// Copies everything into a new file and goes on with that one. One at a time: the next one
     /// waits. It blocks for as long as the copying takes.
     pub fn defragment(&self, rest: Rest<'_>) -> Result<Defragmented, Error> {
+        self.refuse_damaged()?;
         let running = self.shared.defrag.running.lock();
         let hold = self.hold();
         let mut copy = Copy::begin(self)?;
@@ -93,7 +94,7 @@ impl Store {
         drop(hold);
         let (swapped, old) = match done {
             Ok(done) => done,
-            Err(error) => return Err(copy.abandon(self, error)),
+            Err(error) => return self.noted(Err(copy.abandon(self, error))),
         };
         drop((copy, running));
         call(&self.shared.hooks.resized, &());

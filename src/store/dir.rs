@@ -43,21 +43,39 @@ pub fn lock(data_dir: &Path) -> Result<DirLock, Error> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(&path).map_err(Error::io(&path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
+    take(&file, &path)?;
+    // The number only helps whoever reads the refusal; the lock holds without it.
+    let written = file.set_len(0).and_then(|()| file.rewind());
+    let _ = written.and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(DirLock { _file: file })
+}
+
+/// Locks a data directory that is only read: nothing in it changes. One that was never in use has
+/// no lock and needs none.
+pub fn lock_at_rest(data_dir: &Path) -> Result<Option<DirLock>, Error> {
+    refuse_foreign(data_dir)?;
+    let path = data_dir.join(LOCK_FILE);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Error::Io { file: path, source }),
+    };
+    take(&file, &path)?;
+    Ok(Some(DirLock { _file: file }))
+}
+
+fn take(file: &File, path: &Path) -> Result<(), Error> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut pid = String::new();
             let read = file.take(20).read_to_string(&mut pid);
             let pid = if read.is_ok() { pid.trim() } else { "" };
             let holder = if pid.is_empty() { String::new() } else { format!(" (pid {pid})") };
-            return Err(Error::Locked { file: path, holder });
+            Err(Error::Locked { file: path.to_path_buf(), holder })
         }
-        Err(errno) => return Err(Error::Io { file: path, source: errno.into() }),
+        Err(errno) => Err(Error::Io { file: path.to_path_buf(), source: errno.into() }),
     }
-    // The number only helps whoever reads the refusal; the lock holds without it.
-    let written = file.set_len(0).and_then(|()| file.rewind());
-    let _ = written.and_then(|()| writeln!(file, "{}", std::process::id()));
-    Ok(DirLock { _file: file })
 }
 
 /// Creates what is missing of the data directory's layout. `member/db` itself appears whole, when

@@ -13,6 +13,9 @@ pub enum Error {
     /// The index knows a row that neither the tail nor the file has.
     #[error("revision {0} is not in the store")]
     Missing(Revision),
+    /// Found earlier; what is damaged is not copied.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
     #[error("{file}: {source}")]
     Io { file: PathBuf, source: io::Error },
     #[error("{file}: {what}")]

@@ -35,9 +35,11 @@ mod defrag;
 mod dir;
 mod env;
 mod error;
+mod examine;
 mod generation;
 mod record;
 pub mod schema;
+mod scrub;
 mod snapshot;
 mod space;
 mod tail;
@@ -58,10 +60,12 @@ use tokio::sync::oneshot;
 
 pub use checkpoint::{CheckpointBinding, CheckpointReader, CheckpointWriter, Unusable};
 pub use defrag::Defragmented;
-pub use dir::{DirLock, is_missing, lay_out, lock, refuse_foreign};
+pub use dir::{DirLock, is_missing, lay_out, lock, lock_at_rest, refuse_foreign};
 pub use error::Error;
+pub use examine::{Examined, examine};
 pub use generation::{Building, amend, has_other, settle};
 pub use schema::Bucket;
+pub use scrub::Scrubbed;
 pub use snapshot::Frozen;
 
 use crate::clock::Clock;
@@ -155,6 +159,7 @@ impl Store {
         let generation = dir::read_current(db)?;
         let generation_dir = dir::generation_dir(db, generation);
         check::check(&generation_dir.join(env::DATA_FILE))?;
+        scrub::look_again(db)?;
         let env = Env::open(&generation_dir)?;
         let opened = read_opened(&env, created, generation)?;
         let store = Self::over(db, env, &opened, options)?;
@@ -185,6 +190,7 @@ impl Store {
             committing: Mutex::default(),
             changed: Mutex::default(),
             defrag: defrag::Defrag::default(),
+            damage: scrub::Damage::default(),
         });
         let generation = opened.generation;
         let place = RwLock::new((generation, dir::generation_dir(db, generation)));
@@ -225,11 +231,15 @@ impl Store {
         if let Some(row) = self.shared.tail.read().get(rev) {
             return Ok(Some(row));
         }
-        self.shared.env().read()?.row(rev)
+        self.noted(self.shared.env().read().and_then(|reader| reader.row(rev)))
     }
 
     /// The rows in the order asked for; one that is missing is an error.
     pub fn get_many(&self, revs: &[Revision]) -> Result<Vec<Row>, Error> {
+        self.noted(self.read_many(revs))
+    }
+
+    fn read_many(&self, revs: &[Revision]) -> Result<Vec<Row>, Error> {
         let mut rows = Vec::with_capacity(revs.len());
         for chunk in revs.chunks(READ_CHUNK_ROWS) {
             let found: Vec<Option<Row>> = {
@@ -267,7 +277,9 @@ impl Store {
         let mut next = from;
         while rows.len() < rows_max && bytes > 0 {
             let wanted = (rows_max - rows.len()).min(READ_CHUNK_ROWS);
-            let chunk = self.shared.env().read()?.rows(next, end, wanted, &mut bytes)?;
+            let env = self.shared.env();
+            let chunk = env.read().and_then(|reader| reader.rows(next, end, wanted, &mut bytes));
+            let chunk = self.noted(chunk)?;
             let Some(last) = chunk.last() else { break };
             next = Revision::new(last.rev.main, last.rev.sub + 1);
             rows.extend(chunk);
@@ -284,12 +296,12 @@ impl Store {
 
     /// A committed value of a small bucket.
     pub fn bucket_get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.shared.env().read()?.small(bucket, key)
+        self.noted(self.shared.env().read().and_then(|reader| reader.small(bucket, key)))
     }
 
     /// All committed pairs of a small bucket, in key order.
     pub fn bucket_iter(&self, bucket: Bucket) -> Result<Vec<Pair>, Error> {
-        self.shared.env().read()?.small_iter(bucket)
+        self.noted(self.shared.env().read().and_then(|reader| reader.small_iter(bucket)))
     }
 
     /// Schedules the deletion of `dead` rows. `survivors` are the rows between them that stay: they
@@ -430,16 +442,27 @@ fn create(db: &Path, id: u64) -> Result<(), Error> {
 
 fn read_opened(env: &Env, created: bool, generation: u64) -> Result<Opened, Error> {
     let reader = env.read()?;
-    let format = reader.own(schema::FORMAT)?.unwrap_or_default();
+    let (own, meta) =
+        (|name: &[u8]| reader.own(name), |name: &[u8]| reader.small(Bucket::Meta, name));
+    let opened = parse_opened(env.file(), own, meta)?;
+    Ok(Opened { created, generation, last: reader.last_rev()?, ..opened })
+}
+
+/// What the small tables say of the store.
+fn parse_opened(
+    file: &Path,
+    own: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, Error>,
+    meta: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, Error>,
+) -> Result<Opened, Error> {
+    let format = own(schema::FORMAT)?.unwrap_or_default();
     let found = format.try_into().map_or(0, u32::from_le_bytes);
     if found != schema::FORMAT_VERSION {
         let known = schema::FORMAT_VERSION;
-        return Err(Error::Format { file: env.file().to_path_buf(), found, known });
+        return Err(Error::Format { file: file.to_path_buf(), found, known });
     }
-    let meta = |name| reader.small(Bucket::Meta, name);
     let bad = |name: &[u8]| {
         let at = format!("table meta, key {}", name.escape_ascii());
-        Error::damage(env.file(), at, "the value has the wrong size")
+        Error::damage(file, at, "the value has the wrong size")
     };
     let number = |name| match meta(name)? {
         None => Ok(0),
@@ -449,16 +472,14 @@ fn read_opened(env: &Env, created: bool, generation: u64) -> Result<Opened, Erro
         None => Ok(None),
         Some(value) => schema::revision_parse(&value).map(Some).ok_or_else(|| bad(name)),
     };
-    let id = reader.own(schema::ID)?.unwrap_or_default();
+    let id = own(schema::ID)?.unwrap_or_default();
     Ok(Opened {
-        created,
         id: id.try_into().map_or(0, u64::from_le_bytes),
-        generation,
         consistent_index: number(schema::CONSISTENT_INDEX)?,
         term: number(schema::TERM)?,
         conf_state: meta(schema::CONF_STATE)?,
-        last: reader.last_rev()?,
         scheduled_compact: revision(schema::SCHEDULED_COMPACT)?,
         finished_compact: revision(schema::FINISHED_COMPACT)?,
+        ..Opened::default()
     })
 }

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use super::committer::Shared;
@@ -44,7 +45,8 @@ pub struct Frozen {
     env: Arc<Env>,
     buckets: Vec<(Bucket, Vec<Pair>)>,
     last: Option<Revision>,
-    _hold: Hold,
+    db: PathBuf,
+    hold: Hold,
 }
 
 impl Store {
@@ -61,16 +63,17 @@ impl Store {
 
     /// Keeps the state as the last commit left it.
     pub fn freeze(&self) -> Result<Frozen, Error> {
+        self.refuse_damaged()?;
         let hold = self.hold();
         let env = self.shared.env();
         let reader = env.read()?;
         let mut buckets = Vec::with_capacity(Bucket::ALL.len());
         for bucket in Bucket::ALL {
-            buckets.push((bucket, reader.small_iter(bucket)?));
+            buckets.push((bucket, self.noted(reader.small_iter(bucket))?));
         }
-        let last = reader.last_rev()?;
+        let last = self.noted(reader.last_rev())?;
         drop(reader);
-        Ok(Frozen { env, buckets, last, _hold: hold })
+        Ok(Frozen { env, buckets, last, db: self.directory(), hold })
     }
 }
 
@@ -90,7 +93,8 @@ impl Frozen {
     pub fn rows(&self, from: Revision) -> Result<Vec<Row>, Error> {
         let Some(last) = self.last else { return Ok(Vec::new()) };
         let mut bytes = SNAPSHOT_READ_BYTES;
-        self.env.read()?.rows(from, Bound::Included(last), READ_CHUNK_ROWS, &mut bytes)
+        let reader = self.env.read()?;
+        self.noted(reader.rows(from, Bound::Included(last), READ_CHUNK_ROWS, &mut bytes))
     }
 
     /// As `rows`, each shown to `f` where it lies: revision, whether it is a tombstone, record.
@@ -107,6 +111,14 @@ impl Frozen {
     /// As `rows`, without the records.
     pub fn row_sizes(&self, from: Revision) -> Result<Vec<RowSize>, Error> {
         let Some(last) = self.last else { return Ok(Vec::new()) };
-        self.env.read()?.row_sizes(from, last, READ_CHUNK_ROWS)
+        let reader = self.env.read()?;
+        self.noted(reader.row_sizes(from, last, READ_CHUNK_ROWS))
+    }
+
+    fn noted<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        match self.hold.shared.upgrade() {
+            Some(shared) => shared.note(&self.db, outcome),
+            None => outcome,
+        }
     }
 }

@@ -19,3 +19,4 @@ mod ports;
 #[path = "../common/preload.rs"]
 mod preload;
 mod proxy;
+mod rebuild;

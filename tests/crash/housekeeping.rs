@@ -182,6 +182,37 @@ fn kill_somewhere(arguments: &[&str], data: &Path, before: bool, wanted: &str) {
     });
 }
 
+/// The same with a power cut in place of the kill, which takes back or tears what was not synced. A
+/// command that said it was done is believed.
+fn cut_somewhere(arguments: &[&str], data: &Path, before: bool, wanted: &str) {
+    let library = shim::build();
+    rounds(|seed| {
+        let mut chance = Chance::new(seed);
+        if !before && data.exists() {
+            fs::remove_dir_all(data).unwrap();
+        }
+        let range = 16 << chance.below(9);
+        let kill_at = (chance.below(6) > 0).then(|| 1 + chance.below(range));
+        let mut command = rusd(arguments);
+        shim::preload(&mut command, &library, data, kill_at);
+        let done = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success();
+        if data.exists() {
+            shim::power_cut(data, &mut chance);
+        }
+        let is_there = data.join("member").exists();
+        assert!(is_there || !before && !done, "it said that it was done");
+        if is_there {
+            assert_eq!(hash(data), wanted);
+        }
+        if before || !is_there {
+            succeed(arguments);
+            assert_eq!(hash(data), wanted);
+        }
+        let report = succeed(&["check", "data", "--data-dir", text(data)]).stdout;
+        assert!(String::from_utf8(report).unwrap().contains("All is sound"));
+    });
+}
+
 /// A stopped member with some thousand writes behind it.
 fn stopped_member() -> Fixture {
     let fixture = Fixture::new();
@@ -192,17 +223,18 @@ fn stopped_member() -> Fixture {
 }
 
 #[test]
-fn a_killed_restore_leaves_nothing_half_made() {
+fn a_restore_that_is_cut_off_leaves_nothing_half_made() {
     let fixture = stopped_member();
     let root = tempfile::tempdir().unwrap();
     let (file, data) = (root.path().join("s.db"), root.path().join("data"));
     succeed(&["export", "--data-dir", text(&fixture.data()), text(&file)]);
     let restore = ["snapshot", "restore", text(&file), "--data-dir", text(&data)];
     kill_somewhere(&restore, &data, false, &hash(&file));
+    cut_somewhere(&restore, &data, false, &hash(&file));
 }
 
 #[test]
-fn a_killed_import_leaves_nothing_half_made() {
+fn an_import_that_is_cut_off_leaves_nothing_half_made() {
     let fixture = stopped_member();
     let root = tempfile::tempdir().unwrap();
     // The log has etcd's format, so this is what etcd would have left.
@@ -218,13 +250,15 @@ fn a_killed_import_leaves_nothing_half_made() {
     }
     let import = ["import", "--from-data-dir", text(&etcd), "--data-dir", text(&data)];
     kill_somewhere(&import, &data, false, &hash(&file));
+    cut_somewhere(&import, &data, false, &hash(&file));
 }
 
 #[test]
-fn a_killed_offline_defragmentation_leaves_the_old_or_the_new_file() {
+fn an_offline_defragmentation_that_is_cut_off_leaves_the_old_or_the_new_file() {
     let fixture = stopped_member();
     let data = fixture.data();
     let wanted = hash(&data);
     kill_somewhere(&["defrag", "--data-dir", text(&data)], &data, true, &wanted);
+    cut_somewhere(&["defrag", "--data-dir", text(&data)], &data, true, &wanted);
     judge_files(&fixture);
 }

@@ -56,7 +56,7 @@ impl Drop for Member {
 }
 
 impl Member {
-    fn is_dead(&mut self) -> bool {
+    pub(super) fn is_dead(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }
 

@@ -5,6 +5,7 @@ mod auth;
 mod bench;
 mod cert;
 mod check;
+mod check_data;
 mod compaction;
 mod defrag;
 mod del;
@@ -19,6 +20,7 @@ mod member;
 mod move_leader;
 mod offline;
 mod put;
+mod rebuild;
 mod role;
 mod signals;
 mod snapshot;
@@ -98,6 +100,7 @@ async fn client_command(path: &[&str], context: Context) -> Outcome {
         ["member", "promote"] => member::promote(context).await,
         ["move-leader"] => move_leader::run(context).await,
         ["defrag"] => defrag::run(context).await,
+        ["rebuild"] => rebuild::run(context).await,
         ["space"] => space::run(context).await,
         ["downgrade", action] => downgrade::run(context, action).await,
         ["snapshot", "save"] => snapshot::save(context).await,

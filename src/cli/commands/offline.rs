@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::snapshot_status;
+use super::{check_data, snapshot_status};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
@@ -26,6 +26,7 @@ pub(super) fn run(path: &[&str], context: &Context) -> Option<Outcome> {
         ["defrag"] if !context.flags.string("data-dir").is_empty() => defragment(context),
         ["hashkv"] => hash_kv(context),
         ["migrate"] => migrate(context),
+        ["check", "data"] => check_data::run(context),
         ["import"] => import(context),
         ["export"] => export(context),
         _ => return None,
@@ -34,7 +35,7 @@ pub(super) fn run(path: &[&str], context: &Context) -> Option<Outcome> {
 
 /// Waits for a directory in use, as long as `--timeout` says; 0 is for ever. Under rusd's own name
 /// the flag is `--command-timeout`.
-fn patiently<T>(
+pub(super) fn patiently<T>(
     context: &Context,
     mut attempt: impl FnMut() -> Result<T, Error>,
 ) -> Result<T, Failure> {

@@ -30,12 +30,14 @@
 //! only if both are read together; index and term are always checked.
 
 mod ahead;
+mod at_rest;
 mod disk;
 mod format;
 mod read;
 mod table;
 mod write;
 
+pub use at_rest::ReadOnlyDisk;
 pub use disk::{Disk, File, SystemDisk};
 pub use format::{Metadata, SnapshotRecord};
 pub use read::{Reader, Recovered, Repair, exists, identity, open};

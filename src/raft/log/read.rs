@@ -181,6 +181,10 @@ impl Scan {
         let path = &segment.path;
         let file = disk.open(path).map_err(io_error("open", path))?;
         let length = file.size().map_err(io_error("measure", path))?;
+        if length > limits::LOG_SEGMENT_BYTES_MAX {
+            let what = format!("the segment has {length} bytes");
+            return Err(Error::Damage { file: path.clone(), offset: 0, what });
+        }
         let mut bytes = vec![0; length as usize];
         file.read_at(&mut bytes, 0).map_err(io_error("read", path))?;
         let bytes = Bytes::from(bytes);

@@ -1,0 +1,176 @@
+//! `check data`: reads a stopped member's files from end to end and says what is wrong.
+//!
+//! The reading is done by a child process, so that whatever damaged files can do to a reader becomes
+//! a finding that names the file it was reading.
+
+use std::io::Read as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use super::offline::patiently;
+use crate::cli::context::Context;
+use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::format::Format;
+use crate::cli::go;
+use crate::cli::table::table;
+use crate::limits::CHECK_REPORT_BYTES_MAX;
+use crate::offline::{Check, Finding, REBUILD, Report, Severity};
+
+/// What the child writes, a line each.
+#[derive(Serialize, Deserialize)]
+enum Line {
+    /// Is read from now on.
+    Reads(PathBuf),
+    Found(Box<Report>),
+}
+
+pub(super) fn run(context: &Context) -> Outcome {
+    if !context.args.is_empty() {
+        return Err(Failure::arguments("check data takes no arguments"));
+    }
+    let wal_dir = Some(context.flags.string("wal-dir")).filter(|dir| !dir.is_empty());
+    let data_dir = Path::new(context.flags.string("data-dir"));
+    let check = Check { data_dir, wal_dir: wal_dir.map(Path::new) };
+    if context.flags.bool("in-child") {
+        return read(context, &check);
+    }
+    let format = Format::parse(context.flags.string("write-out"));
+    let format = format.filter(|it| matches!(it, Format::Simple | Format::Json | Format::Table));
+    let Some(format) = format else {
+        return Err(Failure::new(Exit::BadFeature, "unsupported output format"));
+    };
+    let lock = patiently(context, || check.lock())?;
+    let report = in_child(&check)?;
+    drop(lock);
+    context.printer.out(match format {
+        Format::Json => as_json(&report),
+        Format::Table => as_table(&report),
+        _ => as_text(&report, data_dir),
+    });
+    if report.is_sound() { Ok(()) } else { Err(Failure::silent(Exit::Error)) }
+}
+
+/// The child's part.
+fn read(context: &Context, check: &Check<'_>) -> Outcome {
+    let line = |line: &Line| {
+        // Paths and numbers always have a JSON form.
+        context.printer.line(serde_json::to_string(line).unwrap_or_default());
+    };
+    let report = check.run(&mut |path| line(&Line::Reads(path.to_path_buf())));
+    line(&Line::Found(Box::new(report)));
+    Ok(())
+}
+
+fn in_child(check: &Check<'_>) -> Result<Report, Failure> {
+    let program = std::env::current_exe().map_err(Failure::error)?;
+    let mut command = Command::new(program);
+    // A program of ours does as it is called.
+    command.arg0("rusd").args(["check", "data", "--in-child", "--data-dir"]).arg(check.data_dir);
+    if let Some(wal_dir) = check.wal_dir {
+        command.arg("--wal-dir").arg(wal_dir);
+    }
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(Failure::error)?;
+    let mut output = Vec::new();
+    if let Some(pipe) = child.stdout.take() {
+        pipe.take(CHECK_REPORT_BYTES_MAX).read_to_end(&mut output).map_err(Failure::error)?;
+    }
+    let status = child.wait().map_err(Failure::error)?;
+    Ok(report(&output, status, check.data_dir))
+}
+
+/// The child's report; if it did not come to that, what it was reading when it ended.
+fn report(output: &[u8], status: ExitStatus, data_dir: &Path) -> Report {
+    let mut reading = data_dir.to_path_buf();
+    for line in output.split(|byte| *byte == b'\n') {
+        match serde_json::from_slice(line) {
+            Ok(Line::Found(report)) if status.success() => return *report,
+            Ok(Line::Reads(path)) => reading = path,
+            _ => {}
+        }
+    }
+    let how = match status.signal() {
+        Some(signal) => format!("signal {signal}"),
+        None => format!("exit code {}", status.code().unwrap_or_default()),
+    };
+    let what = format!("the process that read it was ended by {how}");
+    let mut report = Report::default();
+    report.add(Severity::Damage, &reading, "unknown", what, REBUILD);
+    report
+}
+
+fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Damage => "DAMAGED",
+        Severity::Spare => "damaged",
+        Severity::Note => "note",
+    }
+}
+
+fn as_text(report: &Report, data_dir: &Path) -> String {
+    let mut text = String::new();
+    for Finding { severity, file, place, what, advice } in &report.findings {
+        text += &format!("{}: {}: {place}: {what}\n", word(*severity), file.display());
+        text += &format!("    {advice}\n");
+    }
+    if report.unnamed > 0 {
+        text += &format!("and {} more damaged places\n", report.unnamed);
+    }
+    let dir = data_dir.display();
+    let Report { member_id, cluster_id, pages, rows, revision, .. } = report;
+    let Report { compact_revision, applied, log_first, log_last, .. } = report;
+    text += &format!(
+        "{dir}: member {member_id:x} of cluster {cluster_id:x}\n\
+         store: {}, {pages} pages, {rows} records, revision {revision}, compacted at {}, applied \
+         entry {applied}\n",
+        go::size(report.store_bytes),
+        (*compact_revision).max(0),
+    );
+    if *log_last > 0 {
+        text += &format!("log: entries {log_first} to {log_last}\n");
+    }
+    text += if report.is_sound() { "All is sound.\n" } else { "There is damage.\n" };
+    text
+}
+
+fn as_table(report: &Report) -> String {
+    let row = |finding: &Finding| {
+        let Finding { severity, file, place, what, advice } = finding;
+        let file = file.display().to_string();
+        vec![word(*severity).to_owned(), file, place.clone(), what.clone(), advice.clone()]
+    };
+    let rows: Vec<Vec<String>> = report.findings.iter().map(row).collect();
+    table(&["severity", "file", "place", "what", "advice"], &rows)
+}
+
+fn as_json(report: &Report) -> String {
+    let mut json = serde_json::to_value(report).unwrap_or_default();
+    json["sound"] = report.is_sound().into();
+    format!("{json}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_is_killed_is_a_finding_about_what_it_read() {
+        let (data_dir, file) = (Path::new("/d"), PathBuf::from("/d/member/db"));
+        let mut output = serde_json::to_vec(&Line::Reads(file.clone())).unwrap();
+        output.extend_from_slice(b"\n{\"Fou");
+        let found = report(&output, ExitStatus::from_raw(7), data_dir);
+        assert!(!found.is_sound());
+        assert_eq!(found.findings[0].file, file);
+        assert!(found.findings[0].what.ends_with("signal 7"), "{:?}", found.findings);
+        let whole = serde_json::to_vec(&Line::Found(Box::default())).unwrap();
+        assert!(report(&whole, ExitStatus::from_raw(0), data_dir).is_sound());
+        assert!(!report(&whole, ExitStatus::from_raw(6), data_dir).is_sound());
+    }
+}

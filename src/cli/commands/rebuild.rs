@@ -1,0 +1,295 @@
+//! `rebuild`: takes a stopped, damaged member out of its cluster and puts a new one in its place,
+//! which gets everything from the others.
+//!
+//! ```text
+//!   note what is planned ─► remove the old member ─► add a learner at the same URLs
+//!     ─► move the damaged files aside ─► (the operator starts the server) ─► promote
+//! ```
+//!
+//! Each step looks first whether it was done, so that whatever interrupts the command, it can be
+//! given again. The new member has another id: the old one may have acknowledged and voted what is
+//! not on its disk any more, and nobody must count on it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::endpoint::single;
+use super::offline::patiently;
+use crate::cli::context::Context;
+use crate::cli::exit::{Failure, Outcome};
+use crate::cli::go;
+use crate::client::{Client, Config, Deadline, rpc};
+use crate::offline::{Rebuild, owner, put_aside};
+use crate::pb::{
+    Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
+    StatusRequest,
+};
+use crate::store;
+
+/// How often it is tried to promote the new member.
+const PROMOTE_RETRY: Duration = Duration::from_secs(1);
+
+struct Command<'a> {
+    context: &'a Context,
+    config: Config,
+    client: Client,
+    data_dir: PathBuf,
+    wal_dir: Option<PathBuf>,
+}
+
+pub(super) async fn run(mut context: Context) -> Outcome {
+    if !context.args.is_empty() {
+        return Err(Failure::arguments("rebuild takes no arguments"));
+    }
+    let path = |name| Some(context.flags.string(name)).filter(|it| !it.is_empty());
+    let (data_dir, wal_dir) =
+        (path("data-dir").map(PathBuf::from), path("wal-dir").map(PathBuf::from));
+    let data_dir = data_dir.unwrap_or_default();
+    if !data_dir.is_dir() {
+        let text = format!("{}: no such directory", data_dir.display());
+        return Err(Failure::error(text));
+    }
+    if !context.flags.changed("endpoints") {
+        let text = "rebuild requires --endpoints: client URLs of the healthy members";
+        return Err(Failure::arguments(text));
+    }
+    let config = context.config().await?;
+    let client = context.connect(config.clone()).await?;
+    let command = Command { context: &context, config, client, data_dir, wal_dir };
+    command.run().await
+}
+
+impl Command<'_> {
+    async fn run(&self) -> Outcome {
+        if let Some(new_id) = self.started().await? {
+            self.promote(new_id).await?;
+            return Rebuild::remove(&self.data_dir).map_err(Failure::error);
+        }
+        let lock = patiently(self.context, || Ok(store::lock(&self.data_dir)?))?;
+        let (cluster_id, members) = self.members().await?;
+        let mut plan = self.plan(cluster_id, &members)?;
+        if members.iter().any(|member| member.id == plan.old_id) {
+            self.check_quorum(&plan, &members).await?;
+            plan.write(&self.data_dir).map_err(Failure::error)?;
+            self.remove(&plan).await?;
+        }
+        let new_id = self.add(&mut plan).await?;
+        self.put_aside(&plan, new_id)?;
+        drop(lock);
+        self.advise(&plan, new_id);
+        if self.context.flags.bool("no-wait") {
+            let text = format!("When it has caught up: rusd member promote {new_id:x}");
+            self.say(text);
+            return Ok(());
+        }
+        self.promote(new_id).await?;
+        Rebuild::remove(&self.data_dir).map_err(Failure::error)
+    }
+
+    /// The new member, if it was started already and has no vote yet.
+    async fn started(&self) -> Result<Option<u64>, Failure> {
+        let plan = Rebuild::read(&self.data_dir).map_err(Failure::error)?;
+        let owner = owner(&self.data_dir, self.wal_dir()).map(|(id, _)| id);
+        let Some(new_id) = plan.and_then(|plan| plan.new_id).filter(|id| Some(*id) == owner) else {
+            return Ok(None);
+        };
+        let (_, members) = self.members().await?;
+        let is_learner = members.iter().any(|member| member.id == new_id && member.is_learner);
+        Ok(is_learner.then_some(new_id))
+    }
+
+    fn say(&self, text: impl AsRef<str>) {
+        self.context.printer.line(text);
+    }
+
+    fn wal_dir(&self) -> Option<&Path> {
+        self.wal_dir.as_deref()
+    }
+
+    /// Without a quorum, what one of them knows: enough to say that there is none.
+    async fn members(&self) -> Result<(u64, Vec<Member>), Failure> {
+        let ask = async |linearizable| {
+            let request = MemberListRequest { linearizable };
+            self.client.call(&rpc::MEMBER_LIST, request, self.context.deadline()).await
+        };
+        let list = match ask(true).await {
+            Ok(list) => list,
+            Err(_) => ask(false).await?,
+        };
+        Ok((list.header.unwrap_or_default().cluster_id, list.members))
+    }
+
+    /// What an earlier attempt began, or who this directory's member is.
+    fn plan(&self, cluster_id: u64, members: &[Member]) -> Result<Rebuild, Failure> {
+        let owner = owner(&self.data_dir, self.wal_dir());
+        if let Some(plan) = Rebuild::read(&self.data_dir).map_err(Failure::error)? {
+            let new = members.iter().find(|member| Some(member.id) == plan.new_id);
+            let is_over = new.is_some_and(|new| !new.is_learner)
+                && owner.is_some_and(|(id, _)| Some(id) == plan.new_id);
+            if !is_over {
+                same_cluster(plan.cluster_id, cluster_id)?;
+                return Ok(plan);
+            }
+        }
+        let named = self.context.flags.string("member");
+        let id = match (named, owner) {
+            ("", Some((id, of))) => {
+                same_cluster(of, cluster_id)?;
+                id
+            }
+            ("", None) => {
+                let text = "the log does not say whose it is; name the member with --member ID";
+                return Err(Failure::error(text));
+            }
+            (named, owner) => {
+                let id = go::parse_uint(named, 16)
+                    .map_err(|reason| Failure::arguments(format!("bad --member ({reason})")))?;
+                if let Some((own, _)) = owner.filter(|(own, _)| *own != id) {
+                    let text = format!("the log is that of member {own:x}, not {id:x}");
+                    return Err(Failure::error(text));
+                }
+                id
+            }
+        };
+        let Some(member) = members.iter().find(|member| member.id == id) else {
+            let text = format!(
+                "member {id:x} is not in the cluster; move its files away and add a new member"
+            );
+            return Err(Failure::error(text));
+        };
+        let others = members.iter().filter(|member| member.id != id);
+        Ok(Rebuild {
+            cluster_id,
+            old_id: id,
+            name: member.name.clone(),
+            peer_urls: member.peer_ur_ls.clone(),
+            others: others.flat_map(|member| member.peer_ur_ls.clone()).collect(),
+            new_id: None,
+        })
+    }
+
+    /// The others must be able to do without this member: now, and when it is removed.
+    async fn check_quorum(&self, plan: &Rebuild, members: &[Member]) -> Outcome {
+        let voters: Vec<&Member> = members.iter().filter(|member| !member.is_learner).collect();
+        let mut healthy = 0;
+        for voter in voters.iter().filter(|voter| voter.id != plan.old_id) {
+            healthy += usize::from(self.is_healthy(voter).await);
+        }
+        let needed = voters.len() / 2 + 1;
+        if healthy >= needed {
+            self.say(format!(
+                "{healthy} of {} voters are healthy without member {:x}; {needed} are needed",
+                voters.len(),
+                plan.old_id
+            ));
+            return Ok(());
+        }
+        Err(Failure::error(format!(
+            "without member {:x} only {healthy} of {} voters are healthy, and {needed} are needed; \
+             nothing was changed. Bring the other members back first, or restore a backup",
+            plan.old_id,
+            voters.len()
+        )))
+    }
+
+    async fn is_healthy(&self, member: &Member) -> bool {
+        for url in &member.client_ur_ls {
+            let Ok(client) = self.context.connect(single(&self.config, url)).await else {
+                continue;
+            };
+            let deadline = self.context.deadline();
+            if let Ok(status) = client.call(&rpc::STATUS, StatusRequest::default(), deadline).await
+            {
+                let is_it = status.header.is_some_and(|header| header.member_id == member.id);
+                let is_corrupt = status.errors.iter().any(|error| error.contains("CORRUPT"));
+                return is_it && status.leader != 0 && !is_corrupt;
+            }
+        }
+        false
+    }
+
+    async fn remove(&self, plan: &Rebuild) -> Outcome {
+        let request = MemberRemoveRequest { id: plan.old_id };
+        self.client.call(&rpc::MEMBER_REMOVE, request, self.context.deadline()).await?;
+        self.say(format!("Removed member {:x} ({}) from the cluster", plan.old_id, plan.name));
+        Ok(())
+    }
+
+    /// Adds the new member, unless an earlier attempt did.
+    async fn add(&self, plan: &mut Rebuild) -> Result<u64, Failure> {
+        let (_, members) = self.members().await?;
+        let is_new = |member: &&Member| {
+            Some(member.id) == plan.new_id
+                || member.id != plan.old_id && member.peer_ur_ls == plan.peer_urls
+        };
+        if let Some(member) = members.iter().find(is_new) {
+            plan.new_id = Some(member.id);
+            plan.write(&self.data_dir).map_err(Failure::error)?;
+            self.say(format!("Member {:x} is there in its place", member.id));
+            return Ok(member.id);
+        }
+        let request = MemberAddRequest { peer_ur_ls: plan.peer_urls.clone(), is_learner: true };
+        let added = self.client.call(&rpc::MEMBER_ADD, request, self.context.deadline()).await?;
+        let id = added.member.unwrap_or_default().id;
+        plan.new_id = Some(id);
+        plan.write(&self.data_dir).map_err(Failure::error)?;
+        let urls = plan.peer_urls.join(",");
+        self.say(format!("Added member {id:x} as a learner, with the peer URLs {urls}"));
+        Ok(id)
+    }
+
+    fn put_aside(&self, plan: &Rebuild, new_id: u64) -> Outcome {
+        if owner(&self.data_dir, self.wal_dir()).is_some_and(|(id, _)| id == new_id) {
+            // It has started already.
+            return Ok(());
+        }
+        let moved = put_aside(&self.data_dir, self.wal_dir(), plan.old_id);
+        for (from, to) in moved.map_err(Failure::error)? {
+            self.say(format!("Moved {} to {}", from.display(), to.display()));
+        }
+        Ok(())
+    }
+
+    fn advise(&self, plan: &Rebuild, new_id: u64) {
+        self.say(format!(
+            "Now start the server as before, with --name {} and --data-dir {}; it joins as member \
+             {new_id:x} and gets everything from the others",
+            plan.name,
+            self.data_dir.display()
+        ));
+    }
+
+    /// Waits until the new member has caught up.
+    async fn promote(&self, id: u64) -> Outcome {
+        self.say(
+            "Waiting until it has caught up, to give it its vote (if interrupted, run this again)",
+        );
+        loop {
+            let request = MemberPromoteRequest { id };
+            let deadline = Deadline::after(self.context.flags.duration("command-timeout"));
+            let promoted = self.client.call(&rpc::MEMBER_PROMOTE, request, deadline).await;
+            if promoted.is_ok() {
+                break;
+            }
+            // Whatever failed, the list says whether it is done.
+            if let Ok((_, members)) = self.members().await {
+                match members.iter().find(|member| member.id == id) {
+                    Some(member) if !member.is_learner => break,
+                    Some(_) => {}
+                    None => return Err(Failure::error(format!("member {id:x} was removed"))),
+                }
+            }
+            tokio::time::sleep(PROMOTE_RETRY).await;
+        }
+        self.say(format!("Member {id:x} has caught up and votes"));
+        Ok(())
+    }
+}
+
+fn same_cluster(own: u64, theirs: u64) -> Outcome {
+    if own == theirs {
+        return Ok(());
+    }
+    let text = format!("the directory belongs to cluster {own:x}, the endpoints to {theirs:x}");
+    Err(Failure::error(text))
+}

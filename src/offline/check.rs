@@ -1,0 +1,392 @@
+//! A data directory read from end to end: is each byte what rusd wrote, and do store and log agree?
+//!
+//! Nothing is changed, repaired or mapped into memory. Files are read in order, and damage to one
+//! does not keep the others from being read.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::limits::CHECK_KEYS_MAX;
+use crate::members::{Downgrade, Member};
+use crate::node;
+use crate::pb::authpb::{Role, User};
+use crate::pb::{AlarmMember, KeyValue, leasepb};
+use crate::raft::log::Error as LogError;
+use crate::raft::{self, AtRest};
+use crate::store::{self, Bucket, DirLock, Examined, Row, Unusable, schema};
+use crate::types::{Revision, Version};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The member must not be started on it.
+    Damage,
+    /// A file that can be done without is not what was written.
+    Spare,
+    /// Sound, and worth knowing.
+    Note,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub severity: Severity,
+    pub file: PathBuf,
+    /// Offset, page, key or revision.
+    pub place: String,
+    pub what: String,
+    pub advice: String,
+}
+
+/// What was read, and what is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub findings: Vec<Finding>,
+    /// Damaged places beyond those that are named.
+    pub unnamed: u64,
+    pub member_id: u64,
+    pub cluster_id: u64,
+    pub store_bytes: u64,
+    pub pages: u64,
+    pub rows: u64,
+    pub revision: i64,
+    pub compact_revision: i64,
+    pub applied: u64,
+    pub log_first: u64,
+    pub log_last: u64,
+}
+
+impl Report {
+    /// Whether all files are what was written.
+    pub fn is_sound(&self) -> bool {
+        self.findings.iter().all(|finding| finding.severity == Severity::Note)
+    }
+}
+
+pub const REBUILD: &str = "do not start it; rebuild this member from its peers with `rusd rebuild`, or \
+                           restore a backup if it has none";
+const SPARE: &str = "nothing is lost: the next start reads all rows instead and writes it anew";
+
+/// Where a member's files are.
+pub struct Check<'a> {
+    pub data_dir: &'a Path,
+    pub wal_dir: Option<&'a Path>,
+}
+
+impl Check<'_> {
+    /// Keeps a member from starting meanwhile.
+    pub fn lock(&self) -> Result<Option<DirLock>, Error> {
+        let db = self.data_dir.join("member/db");
+        let path = self.data_dir.join("member");
+        if !path.is_dir() {
+            return Err(Error::Missing { path: db });
+        }
+        Ok(store::lock_at_rest(self.data_dir)?)
+    }
+
+    /// Reads everything. `begin` hears of each part before it is read.
+    pub fn run(&self, begin: &mut dyn FnMut(&Path)) -> Report {
+        let mut report = Report::default();
+        let (db, wal) = (self.data_dir.join("member/db"), self.wal());
+        begin(&db);
+        let examined = report.store(&db);
+        begin(&wal);
+        report.log(&wal, &db, examined.as_ref());
+        report
+    }
+
+    fn wal(&self) -> PathBuf {
+        self.wal_dir.map_or_else(|| self.data_dir.join("member/wal"), Path::to_path_buf)
+    }
+}
+
+impl Report {
+    pub fn add(
+        &mut self,
+        severity: Severity,
+        file: &Path,
+        place: impl Into<String>,
+        what: impl Into<String>,
+        advice: &str,
+    ) {
+        let (place, what, advice) = (place.into(), what.into(), advice.to_owned());
+        self.findings.push(Finding { severity, file: file.to_path_buf(), place, what, advice });
+    }
+
+    fn damage(&mut self, file: &Path, place: impl Into<String>, what: impl Into<String>) {
+        self.add(Severity::Damage, file, place, what, REBUILD);
+    }
+
+    fn store(&mut self, db: &Path) -> Option<Examined> {
+        let mut history = History::default();
+        let examined = store::examine(db, &mut |row| history.row(row));
+        let examined = match examined {
+            Ok(examined) => examined,
+            Err(store::Error::Damage { file, at, what }) => {
+                self.damage(&file, at, what);
+                return None;
+            }
+            Err(error) => {
+                self.damage(db, "the store", error.to_string());
+                return None;
+            }
+        };
+        for error in &examined.damages {
+            match error {
+                store::Error::Damage { file, at, what } => self.damage(file, at, what),
+                error => self.damage(&examined.file, "the store", error.to_string()),
+            }
+        }
+        self.unnamed = examined.damages_unnamed;
+        let opened = &examined.opened;
+        let main = |revision: Option<Revision>| revision.map_or(-1, |revision| revision.main);
+        let compacted = main(opened.scheduled_compact).max(main(opened.finished_compact));
+        (self.store_bytes, self.pages) = (examined.file_bytes, examined.pages);
+        (self.rows, self.applied) = (examined.rows, opened.consistent_index);
+        self.revision = main(opened.last).max(compacted).max(1);
+        self.compact_revision = compacted;
+        if examined.damages.is_empty() {
+            history.gaps(compacted).into_iter().for_each(|(place, what)| {
+                self.damage(&examined.file, place, what);
+            });
+            self.buckets(&examined);
+        }
+        self.beside(&examined);
+        Some(examined)
+    }
+
+    fn beside(&mut self, examined: &Examined) {
+        let file = &examined.checkpoint_file;
+        match &examined.checkpoint {
+            None => {}
+            Some(why @ (Unusable::Absent | Unusable::OtherState(_))) => {
+                let advice = "the next start reads all rows instead";
+                self.add(Severity::Note, file, "the index checkpoint", why.to_string(), advice);
+            }
+            Some(why) => {
+                self.add(Severity::Spare, file, "the index checkpoint", why.to_string(), SPARE);
+            }
+        }
+        if let Some(noted) = &examined.noted {
+            let what = format!("the member found damage while it was running: {noted}");
+            let advice = "the next start reads the whole store, and refuses if it is damaged";
+            self.add(Severity::Note, &examined.file, "the store", what, advice);
+        }
+        for other in &examined.others {
+            let advice = "the next start completes the installation or removes it";
+            let what = "a generation that was being built when the member stopped";
+            self.add(Severity::Note, other, "the directory", what, advice);
+        }
+    }
+
+    /// What the small tables say can be understood.
+    fn buckets(&mut self, examined: &Examined) {
+        for bucket in Bucket::ALL {
+            for (key, value) in examined.pairs(bucket) {
+                if let Err(what) = decode(bucket, key, value) {
+                    let place = format!("table {}, key {}", bucket.name(), key.escape_ascii());
+                    self.damage(&examined.file, place, what);
+                }
+            }
+        }
+        let Some(json) = &examined.opened.conf_state else { return };
+        let place = "table meta, key confState";
+        match node::ids_of_conf_state(json) {
+            Err(error) => self.damage(&examined.file, place, error.to_string()),
+            Ok(ids) => {
+                let keys = examined.pairs(Bucket::Members).map(|(key, _)| key);
+                let hex =
+                    |key: &Vec<u8>| u64::from_str_radix(std::str::from_utf8(key).ok()?, 16).ok();
+                let mut members: Vec<u64> = keys.filter_map(hex).collect();
+                members.sort_unstable();
+                if members != ids {
+                    let what = format!(
+                        "raft's members {ids:x?} are not those of table members {members:x?}"
+                    );
+                    self.damage(&examined.file, place, what);
+                }
+            }
+        }
+    }
+
+    fn log(&mut self, wal: &Path, db: &Path, examined: Option<&Examined>) {
+        if !wal.is_dir() {
+            self.damage(wal, "the directory", "the log is missing");
+            return;
+        }
+        let log = match AtRest::read(wal) {
+            Ok(log) => log,
+            Err(raft::Error::Log(LogError::Damage { file, offset, what })) => {
+                self.damage(&file, format!("offset {offset}"), what);
+                return;
+            }
+            Err(error) => {
+                self.damage(wal, "the log", error.to_string());
+                return;
+            }
+        };
+        (self.member_id, self.cluster_id) = (log.metadata.node_id, log.metadata.cluster_id);
+        (self.log_first, self.log_last) = (log.first, log.last);
+        if let Some(repair) = &log.repair {
+            let place = format!("offset {}", repair.offset);
+            let what = format!("a write was interrupted here: {}", repair.what);
+            let advice = "nothing that was acknowledged is lost; the next start undoes it";
+            self.add(Severity::Note, &repair.file, place, what, advice);
+        }
+        let Some(examined) = examined.filter(|examined| examined.damages.is_empty()) else {
+            return;
+        };
+        let opened = &examined.opened;
+        if let Err(error) = log.goes_with(opened.consistent_index, opened.term) {
+            let what =
+                format!("the store in {} and the log do not go together: {error}", db.display());
+            self.damage(wal, format!("entry {}", opened.consistent_index), what);
+        }
+        let own = crate::members::member_key(self.member_id);
+        let is_gone = examined.get(Bucket::MembersRemoved, &own).is_some();
+        if is_gone {
+            let what = format!("this member, {:x}, was removed from its cluster", self.member_id);
+            self.add(
+                Severity::Note,
+                &examined.file,
+                "table members_removed",
+                what,
+                "it cannot start again",
+            );
+        }
+    }
+}
+
+fn decode(bucket: Bucket, key: &[u8], value: &[u8]) -> Result<(), String> {
+    let text =
+        |bytes: &[u8]| std::str::from_utf8(bytes).map(str::to_owned).map_err(|e| e.to_string());
+    let id = |key: &[u8]| u64::from_str_radix(&text(key)?, 16).map_err(|error| error.to_string());
+    let message = |decoded: Result<(), prost::DecodeError>| decoded.map_err(|e| e.to_string());
+    match bucket {
+        Bucket::Meta => Ok(()),
+        Bucket::Lease => {
+            let lease = leasepb::Lease::decode(value).map_err(|error| error.to_string())?;
+            let is_own = key == lease.id.to_be_bytes();
+            if is_own { Ok(()) } else { Err(format!("it holds lease {:x}", lease.id)) }
+        }
+        Bucket::Alarm => message(AlarmMember::decode(key).map(drop)),
+        Bucket::Cluster if key == schema::CLUSTER_VERSION => {
+            let text = text(value)?;
+            Version::parse(&text).map(drop).ok_or_else(|| format!("{text:?} is no version"))
+        }
+        Bucket::Cluster if key == schema::DOWNGRADE => {
+            Downgrade::from_json(value).map(drop).map_err(|error| error.to_string())
+        }
+        Bucket::Cluster => Ok(()),
+        Bucket::Members => {
+            let member = Member::from_json(value).map_err(|error| error.to_string())?;
+            let is_own = id(key)? == member.id;
+            if is_own { Ok(()) } else { Err(format!("it holds member {:x}", member.id)) }
+        }
+        Bucket::MembersRemoved => id(key).map(drop),
+        Bucket::Auth if key == schema::AUTH_REVISION && value.len() != 8 => {
+            Err("the value has the wrong size".to_owned())
+        }
+        Bucket::Auth => Ok(()),
+        Bucket::AuthUsers => message(User::decode(value).map(drop)),
+        Bucket::AuthRoles => message(Role::decode(value).map(drop)),
+    }
+}
+
+/// The newest version of a key.
+#[derive(Clone, Copy)]
+struct Newest {
+    rev: Revision,
+    version: i64,
+    created: i64,
+}
+
+/// The rows as they follow one another.
+#[derive(Default)]
+struct History {
+    /// By two hashes of the key, which takes less than the keys.
+    keys: HashMap<(u64, u64), Newest>,
+    hashers: (RandomState, RandomState),
+    last: Option<Revision>,
+    /// Steps that no compaction explains if they lie behind it.
+    steps: Vec<(Revision, Revision)>,
+    /// As above, for a key's versions.
+    versions: Vec<(Revision, String)>,
+}
+
+/// Gaps that are remembered: one is enough for a verdict.
+const GAPS_MAX: usize = 100;
+
+impl History {
+    fn row(&mut self, row: &Row) -> Result<(), String> {
+        let kv =
+            KeyValue::decode(row.kv.clone()).map_err(|error| format!("not a pair: {error}"))?;
+        let last = self.last.replace(row.rev).unwrap_or(Revision::new(1, 0));
+        let follows = if row.rev.main == last.main {
+            row.rev.sub == last.sub + 1
+        } else {
+            row.rev.main == last.main + 1 && row.rev.sub == 0
+        };
+        if !follows && self.steps.len() < GAPS_MAX {
+            // Only the newest ones can lie behind a compaction.
+            self.steps.push((last, row.rev));
+        } else if !follows {
+            self.steps.rotate_left(1);
+            self.steps[GAPS_MAX - 1] = (last, row.rev);
+        }
+        if row.tombstone {
+            self.keys.remove(&self.key(&kv.key));
+            return Ok(());
+        }
+        let (created, version, modified) = (kv.create_revision, kv.version, kv.mod_revision);
+        if modified != row.rev.main || created < 1 || created > modified || version < 1 {
+            return Err(format!(
+                "a pair of create revision {created}, mod revision {modified}, version {version}"
+            ));
+        }
+        self.follow(&kv, Newest { rev: row.rev, version, created });
+        Ok(())
+    }
+
+    fn key(&self, key: &[u8]) -> (u64, u64) {
+        (self.hashers.0.hash_one(key), self.hashers.1.hash_one(key))
+    }
+
+    fn follow(&mut self, kv: &KeyValue, newest: Newest) {
+        let key = self.key(&kv.key);
+        if self.keys.len() >= CHECK_KEYS_MAX && !self.keys.contains_key(&key) {
+            return;
+        }
+        let Some(before) = self.keys.insert(key, newest) else { return };
+        let is_next = newest.version == before.version + 1 && newest.created == before.created;
+        if !is_next && self.versions.len() < GAPS_MAX {
+            let what = format!(
+                "version {} created at {}, where version {} created at {} stands at revision {}",
+                newest.version, newest.created, before.version, before.created, before.rev
+            );
+            self.versions.push((before.rev, what));
+        }
+    }
+
+    /// What is missing behind the compaction.
+    fn gaps(self, compacted: i64) -> Vec<(String, String)> {
+        let first = Revision::new(compacted + 1, 0);
+        let steps = self.steps.into_iter().filter(|(before, after)| {
+            after.main > compacted && (before.main > compacted || *after != first)
+        });
+        let missing = steps.map(|(before, after)| {
+            let from =
+                if before.main < compacted { format!("{compacted}") } else { before.to_string() };
+            (format!("revision {after}"), format!("it follows revision {from}: rows are missing"))
+        });
+        let versions = self.versions.into_iter().filter(|(before, _)| before.main > compacted);
+        missing
+            .chain(versions.map(|(before, what)| (format!("after revision {before}"), what)))
+            .collect()
+    }
+}

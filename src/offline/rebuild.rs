@@ -1,0 +1,142 @@
+//! A damaged member's directory made ready for a new member in its place.
+//!
+//! What was decided and done stands in `rebuild.json` in the data directory, so that an attempt that
+//! was interrupted is taken up again; and a server that finds no log, but this file, joins the
+//! cluster as the member that it names, whatever its flags say about a first start. The damaged
+//! files are moved aside and kept.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, place};
+use crate::raft::{self, log::SystemDisk};
+
+const FILE: &str = "rebuild.json";
+
+/// How far a rebuilding has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebuild {
+    pub cluster_id: u64,
+    /// The member whose data is damaged.
+    pub old_id: u64,
+    pub name: String,
+    /// Where peers reach it, before and after.
+    pub peer_urls: Vec<String>,
+    /// Where the others are reached.
+    pub others: Vec<String>,
+    /// The member in its place, once it is added.
+    pub new_id: Option<u64>,
+}
+
+impl Rebuild {
+    /// What an earlier attempt noted.
+    pub fn read(data_dir: &Path) -> Result<Option<Self>, Error> {
+        let path = data_dir.join(FILE);
+        let json = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(Error::io("read", &path))?,
+        };
+        let parsed = serde_json::from_slice(&json);
+        parsed.map(Some).map_err(|error| Error::io("read", &path)(error.into()))
+    }
+
+    /// Notes it, durably.
+    pub fn write(&self, data_dir: &Path) -> Result<(), Error> {
+        let path = data_dir.join(FILE);
+        let part = path.with_extension("part");
+        let write = || -> io::Result<()> {
+            let mut options = OpenOptions::new();
+            let mut file =
+                options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+            file.write_all(&serde_json::to_vec(self)?)?;
+            file.sync_all()?;
+            fs::rename(&part, &path)
+        };
+        write().map_err(Error::io("write", &path))?;
+        place::sync(data_dir)
+    }
+
+    /// Forgets it: the member is whole again.
+    pub fn remove(data_dir: &Path) -> Result<(), Error> {
+        let path = data_dir.join(FILE);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &path)(error))
+            }
+            _ => place::sync(data_dir),
+        }
+    }
+}
+
+/// Whose log a directory holds: member and cluster; none without a log whose head can be read.
+pub fn owner(data_dir: &Path, wal_dir: Option<&Path>) -> Option<(u64, u64)> {
+    let wal = wal_dir.map_or_else(|| data_dir.join("member/wal"), Path::to_path_buf);
+    let metadata = raft::identity(&SystemDisk, &wal).ok()?;
+    Some((metadata.node_id, metadata.cluster_id))
+}
+
+/// Moves a member's files to names that say whose they were. What was moved, from and to.
+pub fn put_aside(
+    data_dir: &Path,
+    wal_dir: Option<&Path>,
+    id: u64,
+) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
+    let mut moved = Vec::new();
+    // The log first: a store without a log does not start.
+    for dir in wal_dir.map(Path::to_path_buf).into_iter().chain([data_dir.join("member")]) {
+        if !dir.exists() {
+            continue;
+        }
+        let to = free_name(&dir, id);
+        fs::rename(&dir, &to).map_err(Error::io("rename", &dir))?;
+        if let Some(parent) = dir.parent() {
+            File::open(parent).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", parent))?;
+        }
+        moved.push((dir, to));
+    }
+    Ok(moved)
+}
+
+fn free_name(dir: &Path, id: u64) -> PathBuf {
+    let mut number = 1;
+    loop {
+        let end = if number == 1 { String::new() } else { format!("-{number}") };
+        let mut name = dir.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".damaged-{id:x}{end}"));
+        let to = dir.with_file_name(name);
+        if !to.exists() {
+            return to;
+        }
+        number += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_noted_is_found_again_and_nothing_that_is_put_aside_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path();
+        assert_eq!(Rebuild::read(data).unwrap(), None);
+        let noted = Rebuild { old_id: 7, new_id: Some(u64::MAX), ..Rebuild::default() };
+        noted.write(data).unwrap();
+        assert_eq!(Rebuild::read(data).unwrap(), Some(noted));
+        Rebuild::remove(data).unwrap();
+        Rebuild::remove(data).unwrap();
+        assert_eq!(Rebuild::read(data).unwrap(), None);
+        for number in 0..2 {
+            fs::create_dir(data.join("member")).unwrap();
+            fs::write(data.join("member/file"), format!("{number}")).unwrap();
+            put_aside(data, None, 0xab).unwrap();
+        }
+        assert_eq!(fs::read(data.join("member.damaged-ab/file")).unwrap(), b"0");
+        assert_eq!(fs::read(data.join("member.damaged-ab-2/file")).unwrap(), b"1");
+        assert!(put_aside(data, None, 0xab).unwrap().is_empty());
+    }
+}

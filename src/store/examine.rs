@@ -1,0 +1,227 @@
+//! A store at rest, read from its first page to its last without LMDB and without changing a byte.
+//!
+//! The walk of `check` shows each entry; here its checksum is verified and the chunks of a large
+//! record are put together. Damage is noted with its place, and the walk goes on behind it.
+
+use std::path::{Path, PathBuf};
+
+use bytes::{Bytes, BytesMut};
+
+use super::check::{self, Damages, Entries, Found, Head, Kind, Walk};
+use super::schema::{self, Bucket};
+use super::{Error, Opened, Pair, Row, Unusable};
+use super::{checkpoint, dir, env, parse_opened, record, scrub};
+use crate::limits::{RECORD_CHUNK_BYTES, REQUEST_BYTES_MAX};
+use crate::types::Revision;
+
+/// What was found.
+#[derive(Default)]
+pub struct Examined {
+    pub file: PathBuf,
+    pub file_bytes: u64,
+    /// Up to the last one that LMDB has used.
+    pub pages: u64,
+    pub rows: u64,
+    pub row_bytes: u64,
+    pub opened: Opened,
+    /// The index checkpoint: none, or what is wrong with it.
+    pub checkpoint: Option<Unusable>,
+    pub checkpoint_file: PathBuf,
+    /// Damage that a running member has noted.
+    pub noted: Option<String>,
+    /// Generations that CURRENT does not name.
+    pub others: Vec<PathBuf>,
+    /// Damage to the store: the first places, and how many more there are.
+    pub damages: Vec<Error>,
+    pub damages_unnamed: u64,
+    pairs: Vec<(Bucket, Pair)>,
+}
+
+impl Examined {
+    pub fn pairs(&self, bucket: Bucket) -> impl Iterator<Item = &Pair> {
+        self.pairs.iter().filter(move |(of, _)| *of == bucket).map(|(_, pair)| pair)
+    }
+
+    pub fn get(&self, bucket: Bucket, key: &[u8]) -> Option<&[u8]> {
+        let mut pairs = self.pairs(bucket);
+        pairs.find(|(found, _)| found == key).map(|(_, value)| value.as_slice())
+    }
+}
+
+/// Reads the store in `db` and shows each row that is whole, in order. What `see` says is wrong with
+/// a row is damage at that revision. An error is what keeps the store from being read at all.
+pub fn examine(
+    db: &Path,
+    see: &mut dyn FnMut(&Row) -> Result<(), String>,
+) -> Result<Examined, Error> {
+    let generation = dir::read_current(db)?;
+    let generation_dir = dir::generation_dir(db, generation);
+    let path = generation_dir.join(env::DATA_FILE);
+    let (file, file_bytes) = check::open(&path)?;
+    let head = Head { file: &file, path: &path, file_bytes };
+    let meta = head.newest_meta()?;
+    let mut walk = Walk::thorough(&head, &meta);
+    let tables = walk.tables(&meta)?;
+    let mut examined = Examined { file: path.clone(), file_bytes, ..Examined::default() };
+    examined.pages = meta.last_page + 1;
+    let mut own: Vec<Pair> = Vec::new();
+    for (name, table) in &tables {
+        let kind = Kind::of(name);
+        if name == schema::REV.as_bytes() {
+            let blobs = tables.iter().find(|(name, _)| name == schema::BLOB.as_bytes());
+            let chunks = blobs.map(|(_, table)| Entries::new(walk.pages, table));
+            let mut rows = Rows { path: &path, chunks, ahead: None, see, examined: &mut examined };
+            walk.table(table, kind, &mut |found| rows.entry(found))?;
+            let rest = rows.end();
+            walk.bear(rest)?;
+        } else if name == schema::BLOB.as_bytes() {
+            walk.table(table, kind, &mut |_| Ok(()))?;
+        } else {
+            let bucket = Bucket::ALL.into_iter().find(|it| it.name().as_bytes() == name);
+            walk.table(table, kind, &mut |found| {
+                let Some(pair) = pair(&path, name, found)? else { return Ok(()) };
+                match bucket {
+                    Some(bucket) => examined.pairs.push((bucket, pair)),
+                    None => own.push(pair),
+                }
+                Ok(())
+            })?;
+        }
+    }
+    walk.table(&meta.free, Kind::Free, &mut |_| Ok(()))?;
+    let Damages { named, unnamed } = walk.into_damages();
+    (examined.damages, examined.damages_unnamed) = (named, unnamed);
+    examined.position(&own, generation);
+    examined.beside(db, &generation_dir, generation)?;
+    Ok(examined)
+}
+
+impl Examined {
+    /// What the small tables say of the store, as far as they are whole.
+    fn position(&mut self, own: &[Pair], generation: u64) {
+        let own = |name: &[u8]| {
+            let found = own.iter().find(|(key, _)| key == name);
+            Ok(found.map(|(_, value)| value.clone()))
+        };
+        let meta = |name: &[u8]| Ok(self.get(Bucket::Meta, name).map(<[u8]>::to_vec));
+        let last = self.opened.last;
+        match parse_opened(&self.file, own, meta) {
+            Ok(opened) => self.opened = Opened { generation, last, ..opened },
+            // The damage that took the table is named already.
+            Err(_) if !self.damages.is_empty() => {}
+            Err(error) => self.damages.push(error),
+        }
+    }
+
+    /// The files beside the one with the data.
+    fn beside(&mut self, db: &Path, generation_dir: &Path, generation: u64) -> Result<(), Error> {
+        self.checkpoint_file = generation_dir.join(checkpoint::FILE);
+        self.checkpoint = match checkpoint::verify(generation_dir) {
+            Ok(binding) if self.damages.is_empty() && !binding.serves(&self.opened) => {
+                Some(Unusable::OtherState(binding))
+            }
+            Ok(_) => None,
+            Err(unusable) => Some(unusable),
+        };
+        let others = dir::generations(db)?.into_iter().filter(|number| *number != generation);
+        self.noted = scrub::noted_damage(db);
+        self.others = others.map(|number| dir::generation_dir(db, number)).collect();
+        Ok(())
+    }
+}
+
+/// An entry of a small table.
+fn pair(path: &Path, table: &[u8], found: Found<'_>) -> Result<Option<Pair>, Error> {
+    let Found::Entry { page, key, value } = found else { return Ok(None) };
+    let title = String::from_utf8_lossy(table);
+    let (name, value) = schema::small_parse(&title, key, value).map_err(|what| {
+        let at = format!("table {title}, key {} (page {page})", key.escape_ascii());
+        Error::damage(path, at, what)
+    })?;
+    Ok(Some((name.to_vec(), value.to_vec())))
+}
+
+/// The rows of a store as the walk shows them.
+struct Rows<'a> {
+    path: &'a Path,
+    chunks: Option<Entries<'a>>,
+    /// A chunk that belongs to a later row.
+    ahead: Option<(Vec<u8>, Vec<u8>)>,
+    see: &'a mut dyn FnMut(&Row) -> Result<(), String>,
+    examined: &'a mut Examined,
+}
+
+impl Rows<'_> {
+    fn entry(&mut self, found: Found<'_>) -> Result<(), Error> {
+        let Found::Entry { page, key, value } = found else { return Ok(()) };
+        let parsed = schema::rev_of(key).zip(schema::RevKey::try_from(key).ok());
+        let Some((rev, key)) = parsed else {
+            let at = format!("page {page}, key {}", key.escape_ascii());
+            return Err(Error::damage(self.path, at, "not the key of a revision"));
+        };
+        let at = || format!("revision {rev} (page {page})");
+        self.examined.opened.last = Some(rev);
+        let row = self.row(rev, &key, value);
+        let seen = row.and_then(|row| {
+            self.examined.rows += 1;
+            self.examined.row_bytes += row.kv.len() as u64;
+            (self.see)(&row)
+        });
+        seen.map_err(|what| Error::damage(self.path, at(), what))
+    }
+
+    fn row(&mut self, rev: Revision, key: &schema::RevKey, value: &[u8]) -> Result<Row, String> {
+        let (header, inline) = record::decode(value)?;
+        let kv = if header.chunked {
+            self.chunked(key, header.record_bytes)?
+        } else {
+            Bytes::copy_from_slice(inline)
+        };
+        header.verify(key, &kv)?;
+        Ok(Row { rev, tombstone: header.tombstone, kv })
+    }
+
+    /// A record's chunks. Chunks of records before it are passed over.
+    fn chunked(&mut self, key: &schema::RevKey, record_bytes: usize) -> Result<Bytes, String> {
+        // A damaged header can claim any length.
+        let mut record = BytesMut::with_capacity(record_bytes.min(REQUEST_BYTES_MAX));
+        let (first, last) = (schema::blob_key(key, 0), schema::blob_key(key, u32::MAX));
+        let mut number = 0;
+        while let Some((at, chunk)) = self.next_chunk() {
+            if at[..] > last[..] {
+                self.ahead = Some((at, chunk));
+                break;
+            }
+            if at[..] < first[..] {
+                continue;
+            }
+            let left = record_bytes.saturating_sub(record.len());
+            if at[..] != schema::blob_key(key, number)[..]
+                || chunk.len() != left.min(RECORD_CHUNK_BYTES)
+            {
+                break;
+            }
+            record.extend_from_slice(&chunk);
+            number += 1;
+        }
+        if record.len() != record_bytes {
+            return Err(format!("the chunks do not make up {record_bytes} bytes"));
+        }
+        Ok(record.freeze())
+    }
+
+    fn next_chunk(&mut self) -> Option<(Vec<u8>, Vec<u8>)> {
+        self.ahead.take().or_else(|| self.chunks.as_mut()?.next())
+    }
+
+    /// After the last row, no chunk may be left.
+    fn end(&mut self) -> Result<(), Error> {
+        match self.next_chunk() {
+            Some((key, _)) => {
+                let at = format!("table {}, key {}", schema::BLOB, key.escape_ascii());
+                Err(Error::damage(self.path, at, "a chunk of a record that is not there"))
+            }
+            None => Ok(()),
+        }
+    }
+}

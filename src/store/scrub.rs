@@ -1,0 +1,122 @@
+//! Damage that a running store meets, in a read or because the scrub looks for it.
+//!
+//! The first damage is remembered as long as the process lives, and noted in `DAMAGED` beside
+//! CURRENT: from there on the store is not copied or snapshotted any more, so that damage does not
+//! spread, and a later start reads all of it first. If everything is sound by then, the note goes.
+
+use std::fs;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use super::committer::{Shared, call};
+use super::{Bucket, Error, Store, dir, examine};
+use crate::limits::{READ_CHUNK_ROWS, SCRUB_PIECE_BYTES};
+use crate::types::Revision;
+
+const FILE: &str = "DAMAGED";
+
+/// Where the store was found damaged, if it was.
+#[derive(Default)]
+pub(super) struct Damage {
+    found: OnceLock<String>,
+}
+
+/// What one piece of a scrub has read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// None: this was the last piece.
+    pub next: Option<Revision>,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+impl Shared {
+    /// Remembers damage and tells of it, the first time.
+    pub(super) fn note<T>(&self, db: &Path, outcome: Result<T, Error>) -> Result<T, Error> {
+        if let Err(error @ Error::Damage { .. }) = &outcome {
+            let text = error.to_string();
+            if self.damage.found.set(text.clone()).is_ok() {
+                if let Err(error) = dir::write_whole(&db.join(FILE), text.as_bytes()) {
+                    tracing::error!(%error, "failed to note the damage beside the store");
+                }
+                call(&self.hooks.damaged, &text);
+            }
+        }
+        outcome
+    }
+}
+
+impl Store {
+    /// Where the store was found damaged since it was opened.
+    pub fn damage(&self) -> Option<&str> {
+        self.shared.damage.found.get().map(String::as_str)
+    }
+
+    /// Calls back, once, with the first damage.
+    pub fn on_damage(&self, callback: impl Fn(&str) + Send + Sync + 'static) {
+        let callback = move |text: String| callback(&text);
+        self.shared.hooks.damaged.lock().push(Box::new(callback));
+    }
+
+    /// What is damaged is not copied.
+    pub(super) fn refuse_damaged(&self) -> Result<(), Error> {
+        match self.damage() {
+            None => Ok(()),
+            Some(text) => Err(Error::Damaged(text.to_owned())),
+        }
+    }
+
+    pub(super) fn noted<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        match outcome {
+            Err(Error::Damage { .. }) => self.shared.note(&self.directory(), outcome),
+            outcome => outcome,
+        }
+    }
+
+    /// Verifies the checksums of the next committed rows, and with the first ones those of the small
+    /// tables. Each piece is a short read transaction.
+    pub fn scrub(&self, from: Revision) -> Result<Scrubbed, Error> {
+        self.noted(self.scrub_piece(from))
+    }
+
+    fn scrub_piece(&self, from: Revision) -> Result<Scrubbed, Error> {
+        let env = self.shared.env();
+        let reader = env.read()?;
+        let mut scrubbed = Scrubbed::default();
+        if from == Revision::default() {
+            for bucket in Bucket::ALL {
+                let pairs = reader.small_iter(bucket)?;
+                let bytes = pairs.iter().map(|(key, value)| key.len() + value.len());
+                scrubbed.bytes += bytes.sum::<usize>() as u64;
+            }
+        }
+        let mut bytes = SCRUB_PIECE_BYTES;
+        let rows = reader.rows(from, Bound::Unbounded, READ_CHUNK_ROWS, &mut bytes)?;
+        scrubbed.next = rows.last().map(|row| Revision::new(row.rev.main, row.rev.sub + 1));
+        scrubbed.rows = rows.len() as u64;
+        scrubbed.bytes += rows.iter().map(|row| row.kv.len() as u64).sum::<u64>();
+        Ok(scrubbed)
+    }
+}
+
+/// A store that was found damaged is read from end to end before it is used again.
+pub(super) fn look_again(db: &Path) -> Result<(), Error> {
+    let path = db.join(FILE);
+    let Ok(text) = fs::read(&path) else { return Ok(()) };
+    let text = String::from_utf8_lossy(&text).into_owned();
+    tracing::warn!(damage = text, "the store was found damaged; reading all of it");
+    let examined = examine::examine(db, &mut |_| Ok(()))?;
+    if let Some(damage) = examined.damages.into_iter().next() {
+        return Err(damage);
+    }
+    tracing::warn!("the store is sound; what was read then was not what is on the disk");
+    fs::remove_file(&path).map_err(Error::io(&path))?;
+    dir::sync_dir(db)
+}
+
+/// The note of a damage, if there is one.
+pub(super) fn noted_damage(db: &Path) -> Option<String> {
+    let text = fs::read(db.join(FILE)).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
+}

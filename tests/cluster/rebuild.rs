@@ -1,0 +1,117 @@
+//! A member whose store is damaged: the others go on, and it is rebuilt from them.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::backup::text;
+use super::fixture::{Cluster, PATIENCE, get, put};
+use super::oracle::Load;
+
+const NEEDLE: &str = "a value that stands in one place only";
+
+/// Flips a bit of every copy of a value, in a file that is mapped.
+fn damage(dir: &Path) {
+    let path = dir.join("member/db/gen-1/data.mdb");
+    let bytes = fs::read(&path).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let needle = NEEDLE.as_bytes();
+    let places = bytes.windows(needle.len()).enumerate().filter(|(_, found)| *found == needle);
+    let places: Vec<usize> = places.map(|(at, _)| at).collect();
+    assert!(!places.is_empty());
+    places.iter().for_each(|at| file.write_all_at(&[bytes[*at] ^ 4], *at as u64).unwrap());
+}
+
+/// Runs a command; whether it succeeded, and what it said.
+fn rusd(arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_rusd")).args(arguments).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    (output.status.success(), said.concat())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_member_is_fenced_and_rebuilt_from_its_peers() {
+    let mut cluster = Cluster::start(3);
+    let all = [0, 1, 2];
+    cluster.ready(&all).await;
+    put(cluster.channel(0), "needle", NEEDLE).await.unwrap();
+    let victim = cluster.leader().await;
+    let others: Vec<usize> = all.into_iter().filter(|at| *at != victim).collect();
+    let load = Load::start(&cluster, &all);
+    load.goes_on(&cluster).await;
+    // The rows must have come to the file.
+    sleep(Duration::from_secs(1)).await;
+    damage(&cluster.dir(victim));
+    // Nobody else reads that key; the scrub does.
+    let begun = Instant::now();
+    let refused = loop {
+        match get(cluster.channel(victim), "writer/none").await {
+            Err(status) if status.message().contains("corrupt cluster") => break status,
+            _ => assert!(begun.elapsed() < PATIENCE, "{}", cluster.log(victim)),
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(refused.code(), tonic::Code::DataLoss);
+    cluster.leader_but(victim).await;
+    load.goes_on(&cluster).await;
+    assert_eq!(get(cluster.channel(others[0]), "needle").await.unwrap().unwrap(), NEEDLE);
+    cluster.kill(victim);
+    let dir = cluster.dir(victim);
+    let (sound, report) = rusd(&["check", "data", "--data-dir", text(&dir)]);
+    assert!(!sound && report.contains("data.mdb: revision"), "{report}");
+    let endpoints: Vec<&str> = others.iter().map(|at| &*cluster.members[*at].client).collect();
+    let endpoints = endpoints.join(",");
+    let rebuild = ["rebuild", "--data-dir", text(&dir), "--endpoints", &endpoints];
+    let (done, said) = rusd(&[&rebuild[..], &["--no-wait"]].concat());
+    assert!(done && said.contains("Removed member") && said.contains("as a learner"), "{said}");
+    // Cut off after the member was added and before that was noted.
+    let note = dir.join("rebuild.json");
+    let mut noted: serde_json::Value = serde_json::from_slice(&fs::read(&note).unwrap()).unwrap();
+    noted["new_id"] = serde_json::Value::Null;
+    fs::write(&note, noted.to_string()).unwrap();
+    let (done, said) = rusd(&[&rebuild[..], &["--no-wait"]].concat());
+    assert!(done && said.contains("is there in its place"), "{said}");
+    let kept = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let kept: Vec<_> = kept.filter(|it| it.to_string_lossy().contains(".damaged-")).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    load.goes_on(&cluster).await;
+    // With the flags of the first start.
+    cluster.run(victim, "new");
+    let (done, said) = rusd(&rebuild);
+    assert!(done && said.contains("has caught up and votes"), "{said}");
+    assert!(!note.exists());
+    load.goes_on(&cluster).await;
+    cluster.ready(&all).await;
+    load.end(&cluster, &all).await;
+    cluster.compare_hashes(&all).await;
+    assert_eq!(get(cluster.channel(victim), "needle").await.unwrap().unwrap(), NEEDLE);
+    // It starts again as what it is now.
+    cluster.kill(victim);
+    cluster.run(victim, "new");
+    cluster.compare_hashes(&all).await;
+    // A member that has its vote may be lost.
+    cluster.kill(others[0]);
+    cluster.ready(&[victim, others[1]]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_vote_is_needed_is_not_taken_out() {
+    let mut cluster = Cluster::start(2);
+    cluster.ready(&[0, 1]).await;
+    cluster.kill(1);
+    let dir = cluster.dir(1);
+    let endpoint = cluster.members[0].client.clone();
+    let rebuild =
+        ["rebuild", "--command-timeout=2s", "--data-dir", text(&dir), "--endpoints", &endpoint];
+    let (done, said) = rusd(&rebuild);
+    assert!(!done && said.contains("nothing was changed"), "{said}");
+    assert!(dir.join("member/wal").exists() && !dir.join("rebuild.json").exists());
+    cluster.run(1, "new");
+    cluster.compare_hashes(&[0, 1]).await;
+    let (done, said) = rusd(&rebuild);
+    assert!(!done && said.contains("locked by another process"), "{said}");
+}
