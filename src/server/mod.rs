@@ -39,7 +39,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -348,6 +348,8 @@ async fn run(
     let probes = listen::bind(&config.listen_metrics_urls, client_tls.as_ref())?;
     say_settings(config);
     let node = open(config, &peers, member).await?;
+    // Before anybody can see this member: who then stops it finds all of it in the store.
+    let mut signals = Signals::catch().map_err(failed("catching signals"))?;
     say_gates(config);
 
     let services = services(config, arguments, &node, connections);
@@ -383,6 +385,10 @@ async fn run(
             stop_node(&node).await;
             return Ok(End::Removed);
         }
+        signal = signals.next() => {
+            stop_node(&node).await;
+            return Ok(End::Signal(signal));
+        }
     }
     let rpc = services.rpc.clone();
     if let Some(rpc) = &rpc {
@@ -393,10 +399,7 @@ async fn run(
     spawn(&mut ports, clients, &services);
     say_ready(&addresses);
     let ended = tokio::select! {
-        signal = wait_for_signal() => match signal {
-            Ok(signal) => End::Signal(signal),
-            Err(error) => End::Failure(error.to_string()),
-        },
+        signal = signals.next() => End::Signal(signal),
         error = failure(&mut fatal) => End::Failure(error),
         () = removal(&node, &mut removed) => End::Removed,
     };
@@ -661,13 +664,28 @@ fn say_ready(addresses: &[(String, bool)]) {
     }
 }
 
-async fn wait_for_signal() -> std::io::Result<i32> {
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let (number, name) = tokio::select! {
-        _ = terminate.recv() => (libc::SIGTERM, "terminated"),
-        _ = interrupt.recv() => (libc::SIGINT, "interrupt"),
-    };
-    tracing::info!(signal = name, "received signal; shutting down");
-    Ok(number)
+/// The signals that stop the server in order. Until they are caught they end the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, String> {
+        let catch = |kind| signal(kind).map_err(|error| error.to_string());
+        Ok(Self {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The number of the next one.
+    async fn next(&mut self) -> i32 {
+        let (number, name) = tokio::select! {
+            _ = self.terminate.recv() => (libc::SIGTERM, "terminated"),
+            _ = self.interrupt.recv() => (libc::SIGINT, "interrupt"),
+        };
+        tracing::info!(signal = name, "received signal; shutting down");
+        number
+    }
 }
