@@ -328,6 +328,11 @@ pub const PASSWORD_THREADS_MAX: usize = 4;
 /// Niceness of these threads: a thirtieth of what a thread that serves gets, where both want to run.
 /// With 10, a tenth, a flood of logins doubled the 99th percentile of puts on two cores.
 pub const PASSWORD_NICENESS: i32 = 15;
+/// Of the time, one in so many parts may be spent on passwords at the usual priority: one login a
+/// second at cost 10.
+pub const PASSWORD_CREDIT_SHARE: u32 = 10;
+/// How much of it can be saved up: some thirty logins at cost 10.
+pub const PASSWORD_CREDIT_MAX: Duration = Duration::from_secs(2);
 
 /// Time that one name server has for an answer, unless `resolv.conf` says another, as in C.
 pub const DNS_TIMEOUT: Duration = Duration::from_secs(5);

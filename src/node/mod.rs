@@ -349,7 +349,10 @@ impl Node {
         let is_proposed = AtomicBool::new(false);
         let attempts = pin!(self.attempt(id, propose, &is_proposed, term));
         match clock::timeout(&*self.0.clock, self.request_timeout(), attempts).await {
-            Some(reply) => reply,
+            Some(reply) => {
+                self.0.raft.note_answer(self.0.clock.now().saturating_sub(begun));
+                reply
+            }
             None => {
                 crate::metrics::proposals_failed().inc();
                 Err(self.timeout_kind(begun, is_proposed.load(Ordering::Relaxed)))

@@ -1,4 +1,4 @@
-//! How long the last proposals took from the leader's log to their commit.
+//! How long the last proposals took.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Four for each doubling, from a microsecond on.
 const PLACES: usize = 112;
 
-/// Counts by length. One thread counts, any may look.
+/// Counts by length.
 pub(super) struct Latencies {
     counts: [AtomicU32; PLACES],
 }

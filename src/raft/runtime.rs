@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
 use super::inbox::{Inbox, ReadReply, RefusalLog};
-use super::latency::Latencies;
+use super::latency::{Counted, Latencies};
 use super::log::{self, Batch, Disk, Metadata, Place, Recovered, SnapshotRecord, Writer};
 use super::status::StatusCells;
 use super::store::Store;
@@ -46,7 +46,10 @@ struct Shared {
     /// Whether one that it has taken is not applied.
     awaits_snapshot: AtomicBool,
     conf_states: Mutex<HashMap<u64, SyncSender<Result<ConfState, Error>>>>,
-    latencies: Latencies,
+    /// How long what the leader appends takes to be committed.
+    committing: Latencies,
+    /// How long callers on this member wait for what they proposed.
+    answering: Latencies,
     /// Without a thread for the raft loop, who waits for it takes its turn.
     while_waiting: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -171,7 +174,8 @@ fn open(
         snapshots_waiting: AtomicU64::new(0),
         awaits_snapshot: AtomicBool::new(false),
         conf_states: Mutex::default(),
-        latencies: Latencies::default(),
+        committing: Latencies::default(),
+        answering: Latencies::default(),
         while_waiting: OnceLock::new(),
     });
     let running =
@@ -374,9 +378,15 @@ impl Handle {
         self.shared.may_leave.load(Ordering::Acquire)
     }
 
-    /// How long proposals took that this member committed as the leader.
-    pub(super) fn latencies(&self) -> &Latencies {
-        &self.shared.latencies
+    /// A caller has waited so long for what it proposed.
+    pub fn note_answer(&self, took: Duration) {
+        self.shared.answering.note(took);
+    }
+
+    /// How long proposals took so far: from the leader's log to their commit, if this member leads,
+    /// and for callers on this member.
+    pub(super) fn latencies(&self) -> [Counted; 2] {
+        [self.shared.committing.counted(), self.shared.answering.counted()]
     }
 
     /// Entries up to this one are part of the state.
@@ -760,7 +770,7 @@ impl RaftThread {
         let now = self.surroundings.clock.now();
         while self.appended.front().is_some_and(|(index, _)| *index <= status.committed) {
             if let Some((_, since)) = self.appended.pop_front() {
-                self.shared.latencies.note(now.saturating_sub(since));
+                self.shared.committing.note(now.saturating_sub(since));
             }
         }
         if is_new && self.appended.len() < limits::LOG_JOBS_MAX {

@@ -2,7 +2,7 @@
 //!
 //! Time goes in short windows. Some of them are silent: nothing is sent, and how long proposals
 //! take then is what they take without us. If they take noticeably longer in the others, the rate
-//! halves, else it grows. Without proposals there is nobody to spare, and no bound.
+//! sinks, else it grows. Without proposals there is nobody to spare, and no bound.
 
 use std::time::{Duration, Instant};
 
@@ -23,15 +23,15 @@ pub struct Pace {
 
 impl Pace {
     pub fn new(raft: Handle) -> Self {
-        let pacer = Pacer::new(Duration::ZERO, raft.latencies().counted());
+        let pacer = Pacer::new(Duration::ZERO, raft.latencies());
         Self { raft, began: clock::instant(), pacer }
     }
 
     /// Blocks for as long as it is due after so many more bytes.
     pub fn rest(&mut self, mut bytes: u64) {
         loop {
-            let counted = self.raft.latencies().counted();
-            let rest = self.pacer.rest(self.began.elapsed(), std::mem::take(&mut bytes), &counted);
+            let counted = self.raft.latencies();
+            let rest = self.pacer.rest(self.began.elapsed(), std::mem::take(&mut bytes), counted);
             if rest.is_zero() {
                 return;
             }
@@ -40,71 +40,115 @@ impl Pace {
     }
 }
 
+/// What is watched: the leader's commits, which are also of what others forward, and what callers on
+/// this member see, which includes that its threads wait for a core.
+const KINDS: usize = 2;
+
 struct Pacer {
     began: Duration,
-    before: Counted,
-    /// Windows so far, of which one in so many is silent.
+    before: [Counted; KINDS],
+    /// Windows so far, of which two in so many are silent.
     windows: u32,
-    is_silent: bool,
+    silence: Silence,
     /// What proposals take while nothing is sent; nothing until that is known.
-    quiet: Option<Duration>,
+    quiet: [Option<Duration>; KINDS],
     rate: u64,
     /// Bytes sent in this window.
     sent: u64,
 }
 
+/// Who takes what was sent is busy with it for a while: the first silent window is not judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    None,
+    First,
+    Second,
+}
+
 impl Pacer {
-    fn new(now: Duration, counted: Counted) -> Self {
+    fn new(now: Duration, counted: [Counted; KINDS]) -> Self {
         Self {
             began: now,
             before: counted,
             windows: 0,
-            is_silent: false,
-            quiet: None,
+            silence: Silence::None,
+            quiet: [None; KINDS],
             rate: SNAPSHOT_RATE_MAX,
             sent: 0,
         }
     }
 
     /// How long to rest after so many more bytes, or after a rest.
-    fn rest(&mut self, now: Duration, bytes: u64, counted: &Counted) -> Duration {
+    fn rest(&mut self, now: Duration, bytes: u64, counted: [Counted; KINDS]) -> Duration {
         self.sent += bytes;
         let took = now.saturating_sub(self.began);
         if took < SNAPSHOT_PACE_WINDOW {
-            if self.is_silent {
+            if self.silence != Silence::None {
                 return SNAPSHOT_PACE_WINDOW - took;
             }
             let due = Duration::from_secs_f64(self.sent as f64 / self.rate as f64);
             return due.saturating_sub(took).min(SNAPSHOT_PACE_WINDOW - took);
         }
-        self.judge(counted);
-        self.before = counted.clone();
+        self.judge(took, &counted);
+        self.before = counted;
         self.began = now;
         self.sent = 0;
-        if self.is_silent { SNAPSHOT_PACE_WINDOW } else { Duration::ZERO }
+        if self.silence == Silence::None { Duration::ZERO } else { SNAPSHOT_PACE_WINDOW }
     }
 
-    fn judge(&mut self, counted: &Counted) {
-        let (count, slow) = counted.since(&self.before);
-        let was_silent = self.is_silent;
+    fn judge(&mut self, took: Duration, counted: &[Counted; KINDS]) {
+        let was = std::mem::replace(&mut self.silence, Silence::None);
         self.windows += 1;
-        self.is_silent = false;
-        if count < SNAPSHOT_PACE_SAMPLES_MIN {
+        let slow: [Option<Duration>; KINDS] = std::array::from_fn(|kind| {
+            let (count, slow) = counted[kind].since(&self.before[kind]);
+            (count >= SNAPSHOT_PACE_SAMPLES_MIN).then(|| slow.max(SNAPSHOT_PACE_LATENCY_MIN))
+        });
+        if slow.iter().all(Option::is_none) {
             self.rate = SNAPSHOT_RATE_MAX;
             return;
         }
-        if was_silent {
-            let slow = slow.max(SNAPSHOT_PACE_LATENCY_MIN);
-            self.quiet = Some(self.quiet.map_or(slow, |quiet| (quiet * 3 + slow) / 4));
-        } else if let Some(quiet) = self.quiet {
-            let is_too_slow = slow > quiet * 3 / 2;
-            let rate = if is_too_slow { self.rate / 2 } else { self.rate + self.rate / 4 };
-            self.rate = rate.clamp(SNAPSHOT_RATE_MIN, SNAPSHOT_RATE_MAX);
+        let mut is_known = true;
+        let mut is_too_slow = false;
+        for (quiet, slow) in self.quiet.iter_mut().zip(slow) {
+            match (was, &quiet, slow) {
+                (Silence::Second, None, Some(slow)) => *quiet = Some(slow),
+                (Silence::Second, Some(before), Some(slow)) => {
+                    // What is still written after it was sent must not pass for quiet.
+                    let weight = if slow < *before { 2 } else { 16 };
+                    *quiet = Some((*before * (weight - 1) + slow) / weight);
+                }
+                (Silence::None, Some(quiet), Some(slow)) => is_too_slow |= slow > *quiet * 3 / 2,
+                _ => {}
+            }
+            is_known &= quiet.is_some() || slow.is_none();
         }
-        if self.quiet.is_none() {
-            self.rate = SNAPSHOT_RATE_FIRST;
+        match was {
+            Silence::First => self.silence = Silence::Second,
+            Silence::Second => {}
+            Silence::None if !is_known => {
+                self.rate = SNAPSHOT_RATE_FIRST;
+                self.silence = Silence::First;
+            }
+            Silence::None => {
+                self.change_rate((self.sent as f64 / took.as_secs_f64()) as u64, is_too_slow);
+                if self.windows.is_multiple_of(SNAPSHOT_PACE_SILENCE) {
+                    self.silence = Silence::First;
+                }
+            }
         }
-        self.is_silent = self.quiet.is_none() || self.windows.is_multiple_of(SNAPSHOT_PACE_SILENCE);
+    }
+
+    /// After a window in which so many bytes a second were sent. A bound that is not reached does
+    /// not grow, so that less of it is felt.
+    fn change_rate(&mut self, sent: u64, is_too_slow: bool) {
+        let rate = if is_too_slow {
+            self.rate.min(sent) / 10 * 7
+        } else if sent >= self.rate / 2 {
+            self.rate + self.rate / 4
+        } else {
+            self.rate
+        };
+        self.rate = rate.clamp(SNAPSHOT_RATE_MIN, SNAPSHOT_RATE_MAX);
     }
 }
 
@@ -117,16 +161,17 @@ mod tests {
 
     /// Sends for so long while proposals take what `latency` says of the rate of a window, and
     /// returns the bytes of the second half by second.
-    fn rate(seconds: u64, puts: u32, latency: impl Fn(u64) -> Duration) -> u64 {
+    fn rate(seconds: u64, puts: u32, mut latency: impl FnMut(u64) -> Duration) -> u64 {
         let latencies = Latencies::default();
         let mut now = Duration::ZERO;
-        let mut pacer = Pacer::new(now, latencies.counted());
+        let all = || [Latencies::default().counted(), latencies.counted()];
+        let mut pacer = Pacer::new(now, all());
         let (mut sent, mut second_half) = (0, 0);
         let (mut window_sent, mut window_began) = (0, now);
         let end = Duration::from_secs(seconds);
         let mut bytes = 0;
         while now < end {
-            let rest = pacer.rest(now, bytes, &latencies.counted());
+            let rest = pacer.rest(now, bytes, all());
             // A piece takes a millisecond to make.
             bytes = if rest.is_zero() { PIECE } else { 0 };
             now += if rest.is_zero() { Duration::from_millis(1) } else { rest };
@@ -162,6 +207,19 @@ mod tests {
     fn it_settles_where_puts_suffer_little() {
         // 5 ms, and as much again for each 40 MiB a second.
         let suffers = |rate: u64| Duration::from_secs_f64(0.005 * (1.0 + rate as f64 / 4e7));
+        let settled = rate(60, 50, suffers);
+        assert!((5 << 20..60 << 20).contains(&settled), "{settled}");
+    }
+
+    #[test]
+    fn what_is_still_written_in_a_silence_does_not_pass_for_quiet() {
+        let mut rates = std::collections::VecDeque::from([0; 4]);
+        let suffers = |rate: u64| {
+            rates.pop_front();
+            rates.push_back(rate);
+            let busy = rates.iter().max().copied().unwrap_or_default();
+            Duration::from_secs_f64(0.005 * (1.0 + busy as f64 / 4e7))
+        };
         let settled = rate(60, 50, suffers);
         assert!((5 << 20..60 << 20).contains(&settled), "{settled}");
     }
