@@ -264,12 +264,12 @@ pub const SNAPSHOT_RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub const SNAPSHOT_READ_BYTES: usize = 512 << 10;
 /// A snapshot for a member looks so often at what it does to puts.
 pub const SNAPSHOT_PACE_WINDOW: Duration = Duration::from_millis(100);
-/// One window in so many is silent, to see what puts take without it.
+/// After so many windows two are silent, to see what puts take without it.
 pub const SNAPSHOT_PACE_SILENCE: u32 = 16;
 /// Batches of proposals that a window needs to be judged by; with fewer nobody is held up.
 pub const SNAPSHOT_PACE_SAMPLES_MIN: u32 = 5;
 /// Puts that take less are not held up by anything.
-pub const SNAPSHOT_PACE_LATENCY_MIN: Duration = Duration::from_millis(1);
+pub const SNAPSHOT_PACE_LATENCY_MIN: Duration = Duration::from_micros(500);
 /// Bytes a second of a snapshot while puts suffer: at least, so that it arrives, at first, and at
 /// most, which is more than any disk takes.
 pub const SNAPSHOT_RATE_MIN: u64 = 4 << 20;

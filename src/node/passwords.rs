@@ -3,10 +3,14 @@
 //!
 //! Names take turns, known or not, so that a flood of logins as one user delays another user's by one
 //! turn; and when the queue is full, what came last of the name that has most of it makes room.
+//!
+//! One thread has the usual priority, for a part of the time that it has saved up while nobody logged
+//! in: a login now and then does not wait for ever on a machine whose cores are all busy.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -14,8 +18,11 @@ use tokio::sync::oneshot;
 
 use super::Error;
 use crate::auth::{self, password};
-use crate::clock::Clock;
-use crate::limits::{PASSWORD_NICENESS, PASSWORD_THREADS_MAX, PASSWORDS_PENDING_MAX};
+use crate::clock::{self, Clock};
+use crate::limits::{
+    PASSWORD_CREDIT_MAX, PASSWORD_CREDIT_SHARE, PASSWORD_NICENESS, PASSWORD_THREADS_MAX,
+    PASSWORDS_PENDING_MAX,
+};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -33,6 +40,8 @@ impl Passwords {
         let used = password::cost(cost);
         let passwords =
             Self { queue: Arc::clone(&queue), names: RandomState::new(), cost: used, clock };
+        let prompt = Arc::clone(&queue);
+        std::thread::Builder::new().name("bcrypt-prompt".into()).spawn(move || serve(&prompt))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..(cores / 2).clamp(1, PASSWORD_THREADS_MAX) {
             let queue = Arc::clone(&queue);
@@ -122,6 +131,8 @@ struct Lines {
     /// Of the job that was taken last.
     round: u64,
     arrivals: u64,
+    /// The thread of usual priority has nothing to do, so the next job is its.
+    prompt_waits: bool,
     is_closed: bool,
 }
 
@@ -162,22 +173,36 @@ impl Queue {
     fn push(&self, name: u64, job: Job) -> Result<Place<'_>, Error> {
         // What goes is dropped after the lock is free, as that wakes its owner.
         let (turn, _out) = self.lines.lock().push(name, job)?;
-        self.changed.notify_one();
+        self.changed.notify_all();
         Ok(Place { queue: self, turn })
     }
 
-    /// The next job, or none at the end.
-    fn next(&self) -> Option<Job> {
+    /// The next job, or none at the end. Threads of low priority leave it to the prompt one.
+    fn next(&self, is_prompt: bool) -> Option<Job> {
         let mut lines = self.lines.lock();
         loop {
             if lines.is_closed {
                 return None;
             }
-            if let Some(job) = lines.pop() {
+            lines.prompt_waits |= is_prompt;
+            if (is_prompt || !lines.prompt_waits)
+                && let Some(job) = lines.pop()
+            {
+                if is_prompt {
+                    lines.prompt_waits = false;
+                    self.changed.notify_all();
+                }
                 return Some(job);
             }
             self.changed.wait(&mut lines);
         }
+    }
+
+    /// Sleeps, but not beyond the end.
+    fn rest(&self, time: Duration) {
+        let end = clock::instant() + time;
+        let mut lines = self.lines.lock();
+        while !lines.is_closed && !self.changed.wait_until(&mut lines, end).timed_out() {}
     }
 }
 
@@ -196,8 +221,28 @@ impl Drop for Place<'_> {
 fn work(queue: &Queue) {
     // Without a process this is the calling thread. One that stays as it was still works.
     let _ = rustix::process::setpriority_process(None, PASSWORD_NICENESS);
-    while let Some(job) = queue.next() {
+    while let Some(job) = queue.next(false) {
         job();
+    }
+}
+
+/// Works at the usual priority while there is credit for it.
+fn serve(queue: &Queue) {
+    let (mut credit, mut counted) = (PASSWORD_CREDIT_MAX, clock::instant());
+    while let Some(job) = queue.next(true) {
+        let begun = clock::instant();
+        credit += (begun - counted) / PASSWORD_CREDIT_SHARE;
+        credit = credit.min(PASSWORD_CREDIT_MAX);
+        job();
+        counted = clock::instant();
+        let took = counted - begun;
+        match credit.checked_sub(took) {
+            Some(left) => credit = left,
+            None => {
+                queue.rest((took - credit) * PASSWORD_CREDIT_SHARE);
+                (credit, counted) = (Duration::ZERO, clock::instant());
+            }
+        }
     }
 }
 
@@ -268,5 +313,52 @@ mod tests {
         assert!(queue.push(1, Box::new(|| ())).is_err());
         drop(places);
         assert!(queue.push(1, Box::new(|| ())).is_ok());
+    }
+
+    #[test]
+    fn the_prompt_thread_takes_what_comes_and_the_others_what_it_has_no_credit_for() {
+        let queue = Arc::new(Queue::default());
+        let (done, results) = std::sync::mpsc::sync_channel(100);
+        let push = |count: usize, work: Duration| {
+            for _ in 0..count {
+                let done = done.clone();
+                let job = move || {
+                    std::thread::sleep(work);
+                    let name = std::thread::current().name().unwrap_or_default().to_owned();
+                    done.send(name).unwrap();
+                };
+                // The place is kept, as if the caller waited.
+                std::mem::forget(queue.push(1, Box::new(job)).unwrap());
+            }
+        };
+        let spawn = |name: &str, run: fn(&Queue)| {
+            let queue = Arc::clone(&queue);
+            std::thread::Builder::new().name(name.into()).spawn(move || run(&queue)).unwrap()
+        };
+        let prompt = spawn("prompt", serve);
+        while !queue.lines.lock().prompt_waits {
+            std::thread::yield_now();
+        }
+        let other = spawn("other", |queue| {
+            while queue.next(false).is_some_and(|job| {
+                job();
+                true
+            }) {}
+        });
+        for _ in 0..5 {
+            push(1, Duration::ZERO);
+            assert_eq!(results.recv().unwrap(), "prompt");
+            while !queue.lines.lock().prompt_waits {
+                std::thread::yield_now();
+            }
+        }
+        push(2, PASSWORD_CREDIT_MAX + Duration::from_millis(100));
+        let mut both = [results.recv().unwrap(), results.recv().unwrap()];
+        both.sort_unstable();
+        assert_eq!(both, ["other", "prompt"]);
+        queue.lines.lock().is_closed = true;
+        queue.changed.notify_all();
+        prompt.join().unwrap();
+        other.join().unwrap();
     }
 }
