@@ -332,7 +332,6 @@ async fn run(
     member: &tokio::runtime::Handle,
 ) -> Result<End, cluster::Error> {
     let connections = connections_max()?;
-    let urls = |urls: &[url::Url]| urls.iter().map(url::Url::to_string).collect::<Vec<_>>();
     tracing::info!("listen-peer-urls" = ?urls(&config.listen_peer_urls), "configuring peer listeners");
     let failed = |what: &'static str| move |why: String| format!("{what} failed: {why}");
     let peer_tls = tls::acceptor(&config.listen_peer_urls, &config.tls.peer)
@@ -366,15 +365,7 @@ async fn run(
         ports.spawn_on(serving, member);
     }
     spawn(&mut ports, probes, &Services { rpc: None, port: Port::Metrics, ..services.clone() });
-    tracing::info!(
-        "local-member-id" = %format!("{:x}", node.header().member_id),
-        "initial-advertise-peer-urls" = ?urls(&config.advertise_peer_urls),
-        "listen-peer-urls" = ?urls(&config.listen_peer_urls),
-        "advertise-client-urls" = ?urls(&config.advertise_client_urls),
-        "listen-client-urls" = ?urls(&config.listen_client_urls),
-        "listen-metrics-urls" = ?urls(&config.listen_metrics_urls),
-        "now serving peer/client/metrics"
-    );
+    say_serving(config, node.header().member_id);
     let (mut ready, mut fatal, mut removed) = (node.ready(), node.fatal(), node.removed());
     tokio::select! {
         ready = ready.wait_for(|ready| *ready) => {
@@ -416,6 +407,10 @@ async fn run(
     stop_node(&node).await;
     tracing::info!("closed etcd server");
     Ok(ended)
+}
+
+fn urls(urls: &[url::Url]) -> Vec<String> {
+    urls.iter().map(url::Url::to_string).collect()
 }
 
 async fn stop_node(node: &Node) {
@@ -532,8 +527,8 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
         force_new_cluster: config.force_new_cluster,
         strict_reconfig_check: config.strict_reconfig_check,
         max_learners: config.max_learners,
-        peer_urls: config.advertise_peer_urls.iter().map(url::Url::to_string).collect(),
-        client_urls: config.advertise_client_urls.iter().map(url::Url::to_string).collect(),
+        peer_urls: urls(&config.advertise_peer_urls),
+        client_urls: urls(&config.advertise_client_urls),
         heartbeat_interval: config.heartbeat,
         election_timeout: config.election,
         initial_election_tick_advance: config.hasten_election,
@@ -564,7 +559,6 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
 
 /// What an operator looks for first in the log of a member that behaves oddly.
 fn say_settings(config: &Config) {
-    let urls = |urls: &[url::Url]| urls.iter().map(url::Url::to_string).collect::<Vec<_>>();
     tracing::info!(
         "etcd-version" = VERSION,
         name = config.name.as_str(),
@@ -640,6 +634,19 @@ fn services(config: &Config, arguments: &[String], node: &Node, connections: usi
         },
         connections: Arc::new(Semaphore::new(connections)),
     }
+}
+
+/// Says what the member listens on, and what it tells others.
+fn say_serving(config: &Config, member_id: u64) {
+    tracing::info!(
+        "local-member-id" = %format!("{:x}", member_id),
+        "initial-advertise-peer-urls" = ?urls(&config.advertise_peer_urls),
+        "listen-peer-urls" = ?urls(&config.listen_peer_urls),
+        "advertise-client-urls" = ?urls(&config.advertise_client_urls),
+        "listen-client-urls" = ?urls(&config.listen_client_urls),
+        "listen-metrics-urls" = ?urls(&config.listen_metrics_urls),
+        "now serving peer/client/metrics"
+    );
 }
 
 /// Says where clients are served, and whether over TLS.
