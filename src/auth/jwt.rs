@@ -6,19 +6,15 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED,
-    ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED, ECDSA_P521_SHA512_FIXED_SIGNING,
-    ED25519, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
-    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_2048_8192_SHA256,
-    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
-    RSA_PSS_SHA512, RsaEncoding, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED,
+    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair,
+    RsaKeyPair, UnparsedPublicKey,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, crypto};
 use serde_json::{Value, json};
 
 use super::pem::{self, Kind, PublicKey};
@@ -28,9 +24,9 @@ use super::{Caller, Error};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
     Hmac,
-    RsaPkcs1,
-    RsaPss,
-    Ecdsa,
+    Rsa,
+    /// On the one curve that the method names.
+    Ecdsa(Kind),
     Ed25519,
 }
 
@@ -39,52 +35,50 @@ enum Family {
 struct Method {
     name: &'static str,
     family: Family,
-    bits: usize,
+    /// jsonwebtoken has no ES512.
+    algorithm: Option<Algorithm>,
+}
+
+const fn method(name: &'static str, family: Family, algorithm: Algorithm) -> Method {
+    Method { name, family, algorithm: Some(algorithm) }
 }
 
 const METHODS: [Method; 13] = [
-    Method { name: "HS256", family: Family::Hmac, bits: 256 },
-    Method { name: "HS384", family: Family::Hmac, bits: 384 },
-    Method { name: "HS512", family: Family::Hmac, bits: 512 },
-    Method { name: "RS256", family: Family::RsaPkcs1, bits: 256 },
-    Method { name: "RS384", family: Family::RsaPkcs1, bits: 384 },
-    Method { name: "RS512", family: Family::RsaPkcs1, bits: 512 },
-    Method { name: "PS256", family: Family::RsaPss, bits: 256 },
-    Method { name: "PS384", family: Family::RsaPss, bits: 384 },
-    Method { name: "PS512", family: Family::RsaPss, bits: 512 },
-    Method { name: "ES256", family: Family::Ecdsa, bits: 256 },
-    Method { name: "ES384", family: Family::Ecdsa, bits: 384 },
-    Method { name: "ES512", family: Family::Ecdsa, bits: 512 },
-    Method { name: "EdDSA", family: Family::Ed25519, bits: 512 },
+    method("HS256", Family::Hmac, Algorithm::HS256),
+    method("HS384", Family::Hmac, Algorithm::HS384),
+    method("HS512", Family::Hmac, Algorithm::HS512),
+    method("RS256", Family::Rsa, Algorithm::RS256),
+    method("RS384", Family::Rsa, Algorithm::RS384),
+    method("RS512", Family::Rsa, Algorithm::RS512),
+    method("PS256", Family::Rsa, Algorithm::PS256),
+    method("PS384", Family::Rsa, Algorithm::PS384),
+    method("PS512", Family::Rsa, Algorithm::PS512),
+    method("ES256", Family::Ecdsa(Kind::P256), Algorithm::ES256),
+    method("ES384", Family::Ecdsa(Kind::P384), Algorithm::ES384),
+    Method { name: "ES512", family: Family::Ecdsa(Kind::P521), algorithm: None },
+    method("EdDSA", Family::Ed25519, Algorithm::EdDSA),
 ];
 
-impl Method {
-    /// One of three, by the size of the hash.
-    fn of<T: Copy>(self, by_size: [T; 3]) -> T {
-        match self.bits {
-            256 => by_size[0],
-            384 => by_size[1],
-            _ => by_size[2],
-        }
-    }
-}
-
 enum Signer {
-    Hmac(Box<hmac::Key>),
-    Rsa(Box<RsaKeyPair>),
-    Ecdsa(Box<EcdsaKeyPair>),
-    Ed25519(Box<Ed25519KeyPair>),
+    Key(Algorithm, EncodingKey),
+    P521(Box<EcdsaKeyPair>),
     /// The key is on another curve than the method's.
     Unfit,
     /// There is only a public key.
     None,
 }
 
+enum Verifier {
+    Key(Algorithm, DecodingKey),
+    P521(UnparsedPublicKey<Vec<u8>>),
+    /// The key is on another curve than the method's.
+    Unfit,
+}
+
 pub(super) struct Jwt {
     method: Method,
     signer: Signer,
-    /// None for HMAC, whose one key does both, and for a key that fits no signature.
-    public: Option<PublicKey>,
+    verifier: Verifier,
     ttl: Duration,
 }
 
@@ -105,21 +99,26 @@ impl Jwt {
             if private.is_empty() {
                 return Err(TokenError::MissingKey);
             }
-            let algorithm = method.of([&hmac::HMAC_SHA256, &hmac::HMAC_SHA384, &hmac::HMAC_SHA512]);
-            let signer = Signer::Hmac(Box::new(hmac::Key::new(*algorithm, private)));
-            return Ok(Self { method, signer, public: None, ttl });
+            let Some(algorithm) = method.algorithm else { return Err(TokenError::InvalidOptions) };
+            let signer = Signer::Key(algorithm, EncodingKey::from_secret(private));
+            let verifier = Verifier::Key(algorithm, DecodingKey::from_secret(private));
+            return Ok(Self { method, signer, verifier, ttl });
         }
         let public = (!public.is_empty()).then(|| parse_public(method, public)).transpose()?;
         if private.is_empty() {
-            let public = Some(public.ok_or(TokenError::MissingKey)?);
-            return Ok(Self { method, signer: Signer::None, public, ttl });
+            let public = public.ok_or(TokenError::MissingKey)?;
+            return Ok(Self {
+                method,
+                signer: Signer::None,
+                verifier: verifier(method, public),
+                ttl,
+            });
         }
         let (signer, own) = parse_private(method, private)?;
         if public.is_some_and(|public| public != own) {
             return Err(TokenError::KeyMismatch);
         }
-        let signer = if fits(method, own.kind) { signer } else { Signer::Unfit };
-        Ok(Self { method, signer, public: Some(own), ttl })
+        Ok(Self { method, signer, verifier: verifier(method, own), ttl })
     }
 
     pub(super) fn sign(&self, name: &str, revision: u64, unix_nanos: u64) -> Result<String, Error> {
@@ -129,35 +128,19 @@ impl Jwt {
         let text =
             format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
         let signature = self.signature(text.as_bytes())?;
-        Ok(format!("{text}.{}", BASE64.encode(signature)))
+        Ok(format!("{text}.{signature}"))
     }
 
-    fn signature(&self, text: &[u8]) -> Result<Vec<u8>, Error> {
-        let random = SystemRandom::new();
+    /// In base64, as it stands in a token.
+    fn signature(&self, text: &[u8]) -> Result<String, Error> {
         match &self.signer {
-            Signer::Hmac(key) => Ok(hmac::sign(key, text).as_ref().to_vec()),
-            Signer::Rsa(key) => {
-                let encoding: &'static dyn RsaEncoding = match self.method.family {
-                    Family::RsaPss => match self.method.bits {
-                        256 => &RSA_PSS_SHA256,
-                        384 => &RSA_PSS_SHA384,
-                        _ => &RSA_PSS_SHA512,
-                    },
-                    _ => match self.method.bits {
-                        256 => &RSA_PKCS1_SHA256,
-                        384 => &RSA_PKCS1_SHA384,
-                        _ => &RSA_PKCS1_SHA512,
-                    },
-                };
-                let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(encoding, &random, text, &mut signature).map_err(|_| Error::InvalidKey)?;
-                Ok(signature)
+            Signer::Key(algorithm, key) => {
+                crypto::sign(text, key, *algorithm).map_err(|_| Error::InvalidKey)
             }
-            Signer::Ecdsa(key) => {
-                let signature = key.sign(&random, text).map_err(|_| Error::InvalidKey)?;
-                Ok(signature.as_ref().to_vec())
+            Signer::P521(key) => {
+                let signature = key.sign(&SystemRandom::new(), text);
+                Ok(BASE64.encode(signature.map_err(|_| Error::InvalidKey)?))
             }
-            Signer::Ed25519(key) => Ok(key.sign(text).as_ref().to_vec()),
             Signer::Unfit => Err(Error::InvalidKey),
             Signer::None => Err(Error::VerifyOnly),
         }
@@ -174,8 +157,7 @@ impl Jwt {
         if header.get("alg")?.as_str()? != self.method.name {
             return None;
         }
-        let signature = BASE64.decode(signature).ok()?;
-        if !self.is_genuine(text.as_bytes(), &signature) {
+        if !self.is_genuine(text.as_bytes(), signature) {
             return None;
         }
         let claims: Value = serde_json::from_slice(&BASE64.decode(claims).ok()?).ok()?;
@@ -194,28 +176,16 @@ impl Jwt {
         Some(Caller::user(name, revision as u64))
     }
 
-    fn is_genuine(&self, text: &[u8], signature: &[u8]) -> bool {
-        if let Signer::Hmac(key) = &self.signer {
-            return hmac::verify(key, text, signature).is_ok();
+    fn is_genuine(&self, text: &[u8], signature: &str) -> bool {
+        match &self.verifier {
+            Verifier::Key(algorithm, key) => {
+                crypto::verify(signature, text, key, *algorithm).unwrap_or(false)
+            }
+            Verifier::P521(key) => {
+                BASE64.decode(signature).is_ok_and(|signature| key.verify(text, &signature).is_ok())
+            }
+            Verifier::Unfit => false,
         }
-        let Some(public) = self.public.as_ref().filter(|key| fits(self.method, key.kind)) else {
-            return false;
-        };
-        let method = self.method;
-        let algorithm: &'static dyn VerificationAlgorithm = match (method.family, method.bits) {
-            (Family::RsaPkcs1, 256) => &RSA_PKCS1_2048_8192_SHA256,
-            (Family::RsaPkcs1, 384) => &RSA_PKCS1_2048_8192_SHA384,
-            (Family::RsaPkcs1, _) => &RSA_PKCS1_2048_8192_SHA512,
-            (Family::RsaPss, 256) => &RSA_PSS_2048_8192_SHA256,
-            (Family::RsaPss, 384) => &RSA_PSS_2048_8192_SHA384,
-            (Family::RsaPss, _) => &RSA_PSS_2048_8192_SHA512,
-            (Family::Ecdsa, 256) => &ECDSA_P256_SHA256_FIXED,
-            (Family::Ecdsa, 384) => &ECDSA_P384_SHA384_FIXED,
-            (Family::Ecdsa, _) => &ECDSA_P521_SHA512_FIXED,
-            (Family::Ed25519, _) => &ED25519,
-            (Family::Hmac, _) => return false,
-        };
-        UnparsedPublicKey::new(algorithm, &public.bytes).verify(text, signature).is_ok()
     }
 }
 
@@ -223,10 +193,25 @@ impl Jwt {
 fn fits(method: Method, kind: Kind) -> bool {
     match method.family {
         Family::Hmac => false,
-        Family::RsaPkcs1 | Family::RsaPss => kind == Kind::Rsa,
-        Family::Ecdsa => kind == method.of([Kind::P256, Kind::P384, Kind::P521]),
+        Family::Rsa => kind == Kind::Rsa,
+        Family::Ecdsa(curve) => kind == curve,
         Family::Ed25519 => kind == Kind::Ed25519,
     }
+}
+
+fn verifier(method: Method, key: PublicKey) -> Verifier {
+    if !fits(method, key.kind) {
+        return Verifier::Unfit;
+    }
+    let Some(algorithm) = method.algorithm else {
+        return Verifier::P521(UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, key.bytes));
+    };
+    let key = match key.kind {
+        Kind::Rsa => DecodingKey::from_rsa_der(&key.bytes),
+        Kind::Ed25519 => DecodingKey::from_ed_der(&key.bytes),
+        Kind::P256 | Kind::P384 | Kind::P521 => DecodingKey::from_ec_der(&key.bytes),
+    };
+    Verifier::Key(algorithm, key)
 }
 
 const NO_PEM: TokenError =
@@ -236,7 +221,7 @@ fn parse_public(method: Method, file: &[u8]) -> Result<PublicKey, TokenError> {
     let (_, der) = pem::first_block(file).ok_or(NO_PEM)?;
     let key = pem::public_key(&der);
     let (is_wanted, text): (fn(Kind) -> bool, _) = match method.family {
-        Family::Ecdsa => (is_ecdsa, "key is not a valid ECDSA public key"),
+        Family::Ecdsa(_) => (is_ecdsa, "key is not a valid ECDSA public key"),
         Family::Ed25519 => (|kind| kind == Kind::Ed25519, "key is not a valid Ed25519 public key"),
         _ => (|kind| kind == Kind::Rsa, "key is not a valid RSA public key"),
     };
@@ -247,40 +232,54 @@ fn is_ecdsa(kind: Kind) -> bool {
     matches!(kind, Kind::P256 | Kind::P384 | Kind::P521)
 }
 
+/// Keys are parsed here, so that a bad one is refused at the start. jsonwebtoken wants RSA keys in
+/// PKCS #1 and the others in PKCS #8, and etcd takes either.
 fn parse_private(method: Method, file: &[u8]) -> Result<(Signer, PublicKey), TokenError> {
     let (_, der) = pem::first_block(file).ok_or(NO_PEM)?;
     let public = |kind, bytes: &[u8]| PublicKey { kind, bytes: bytes.to_vec() };
-    match method.family {
-        Family::Ecdsa => {
-            let curves: [(Kind, &'static EcdsaSigningAlgorithm); 3] = [
-                (Kind::P256, &ECDSA_P256_SHA256_FIXED_SIGNING),
-                (Kind::P384, &ECDSA_P384_SHA384_FIXED_SIGNING),
-                (Kind::P521, &ECDSA_P521_SHA512_FIXED_SIGNING),
-            ];
-            for (kind, algorithm) in curves {
-                let key = EcdsaKeyPair::from_pkcs8(algorithm, &der)
-                    .or_else(|_| EcdsaKeyPair::from_private_key_der(algorithm, &der));
-                if let Ok(key) = key {
-                    let own = public(kind, key.public_key().as_ref());
-                    return Ok((Signer::Ecdsa(Box::new(key)), own));
-                }
-            }
-            Err(TokenError::Key("key is not a valid ECDSA private key"))
-        }
-        Family::Ed25519 => {
-            let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der)
-                .map_err(|_| TokenError::Key("key is not a valid Ed25519 private key"))?;
+    match (method.family, method.algorithm) {
+        (Family::Ed25519, Some(algorithm)) => {
+            let bad = TokenError::Key("key is not a valid Ed25519 private key");
+            let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(|_| bad)?;
             let own = public(Kind::Ed25519, key.public_key().as_ref());
-            Ok((Signer::Ed25519(Box::new(key)), own))
+            let der = key.to_pkcs8().map_err(|_| bad)?;
+            Ok((Signer::Key(algorithm, EncodingKey::from_ed_der(der.as_ref())), own))
         }
-        _ => {
-            let key = RsaKeyPair::from_der(&der)
-                .or_else(|_| RsaKeyPair::from_pkcs8(&der))
+        (Family::Rsa, Some(algorithm)) => {
+            let bare = pem::inside_pkcs8(&der).unwrap_or(&der);
+            let key = RsaKeyPair::from_der(bare)
                 .map_err(|_| TokenError::Key("key is not a valid RSA private key"))?;
             let own = public(Kind::Rsa, key.public_key().as_ref());
-            Ok((Signer::Rsa(Box::new(key)), own))
+            Ok((Signer::Key(algorithm, EncodingKey::from_rsa_der(bare)), own))
+        }
+        (_, algorithm) => {
+            let bad = TokenError::Key("key is not a valid ECDSA private key");
+            let (kind, key) = ecdsa_key(&der).ok_or(bad)?;
+            let own = public(kind, key.public_key().as_ref());
+            let signer = match algorithm {
+                _ if !fits(method, kind) => Signer::Unfit,
+                None => Signer::P521(Box::new(key)),
+                Some(algorithm) => {
+                    let der = key.to_pkcs8v1().map_err(|_| bad)?;
+                    Signer::Key(algorithm, EncodingKey::from_ec_der(der.as_ref()))
+                }
+            };
+            Ok((signer, own))
         }
     }
+}
+
+fn ecdsa_key(der: &[u8]) -> Option<(Kind, EcdsaKeyPair)> {
+    let curves: [(Kind, &'static EcdsaSigningAlgorithm); 3] = [
+        (Kind::P256, &ECDSA_P256_SHA256_FIXED_SIGNING),
+        (Kind::P384, &ECDSA_P384_SHA384_FIXED_SIGNING),
+        (Kind::P521, &ECDSA_P521_SHA512_FIXED_SIGNING),
+    ];
+    curves.into_iter().find_map(|(kind, algorithm)| {
+        let key = EcdsaKeyPair::from_pkcs8(algorithm, der)
+            .or_else(|_| EcdsaKeyPair::from_private_key_der(algorithm, der));
+        Some((kind, key.ok()?))
+    })
 }
 
 #[cfg(test)]
@@ -314,16 +313,14 @@ mod tests {
     fn keys(method: Method) -> Vec<u8> {
         match method.family {
             Family::Hmac => b"secret".to_vec(),
-            Family::Ecdsa => ecdsa(method.of([
-                &ECDSA_P256_SHA256_FIXED_SIGNING,
-                &ECDSA_P384_SHA384_FIXED_SIGNING,
-                &ECDSA_P521_SHA512_FIXED_SIGNING,
-            ])),
+            Family::Ecdsa(Kind::P256) => ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING),
+            Family::Ecdsa(Kind::P384) => ecdsa(&ECDSA_P384_SHA384_FIXED_SIGNING),
+            Family::Ecdsa(_) => ecdsa(&ECDSA_P521_SHA512_FIXED_SIGNING),
             Family::Ed25519 => {
                 let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
                 pem("PRIVATE KEY", der.as_ref())
             }
-            _ => rsa(),
+            Family::Rsa => rsa(),
         }
     }
 
@@ -363,7 +360,7 @@ mod tests {
     fn a_token_may_not_choose_its_algorithm() {
         let file = ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING);
         let jwt = Jwt::new("ES256", &file, b"", TTL).unwrap();
-        let point = jwt.public.as_ref().unwrap().bytes.clone();
+        let point = parse_private(jwt.method, &file).unwrap().1.bytes;
         let confused = Jwt::new("HS256", &point, b"", TTL).unwrap().sign("root", 1, NOW).unwrap();
         assert_eq!(jwt.verify(&confused, NOW), None);
         let header = BASE64.encode(json!({"alg": "none", "typ": "JWT"}).to_string());
@@ -375,12 +372,12 @@ mod tests {
     fn a_public_key_verifies_and_does_not_sign() {
         let file = ecdsa(&ECDSA_P384_SHA384_FIXED_SIGNING);
         let jwt = Jwt::new("ES384", &file, b"", TTL).unwrap();
-        let point = &jwt.public.as_ref().unwrap().bytes;
+        let point = parse_private(jwt.method, &file).unwrap().1.bytes;
         // SubjectPublicKeyInfo of a point on P-384.
         let mut spki = vec![0x30, 0x76, 0x30, 0x10, 0x06, 0x07];
         spki.extend_from_slice(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05]);
         spki.extend_from_slice(&[0x2b, 0x81, 0x04, 0x00, 0x22, 0x03, 0x62, 0x00]);
-        spki.extend_from_slice(point);
+        spki.extend_from_slice(&point);
         let public = pem("PUBLIC KEY", &spki);
         let verifier = Jwt::new("ES384", b"", &public, TTL).unwrap();
         let token = jwt.sign("ann", 7, NOW).unwrap();
@@ -392,6 +389,36 @@ mod tests {
         let unfit = Jwt::new("ES256", &file, b"", TTL).unwrap();
         assert_eq!(unfit.sign("ann", 7, NOW), Err(Error::InvalidKey));
         assert_eq!(unfit.verify(&token, NOW), None);
+    }
+
+    #[test]
+    fn private_keys_may_come_bare_as_older_tools_write_them() {
+        use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der};
+        let file = rsa();
+        let (_, der) = pem::first_block(&file).unwrap();
+        let bare_rsa = pem("RSA PRIVATE KEY", pem::inside_pkcs8(&der).unwrap());
+        let curve = |file: &[u8]| ecdsa_key(&pem::first_block(file).unwrap().1).unwrap().1;
+        let bare = |key: &EcdsaKeyPair| {
+            let der: EcPrivateKeyRfc5915Der<'_> = key.private_key().as_der().unwrap();
+            pem("EC PRIVATE KEY", der.as_ref())
+        };
+        let (p256, p521) =
+            (ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING), ecdsa(&ECDSA_P521_SHA512_FIXED_SIGNING));
+        for (method, wrapped, bare) in [
+            ("RS384", &file, bare_rsa.clone()),
+            ("PS256", &file, bare_rsa),
+            ("ES256", &p256, bare(&curve(&p256))),
+            ("ES512", &p521, bare(&curve(&p521))),
+        ] {
+            let (wrapped, bare) = (
+                Jwt::new(method, wrapped, b"", TTL).unwrap(),
+                Jwt::new(method, &bare, b"", TTL).unwrap(),
+            );
+            let token = bare.sign("ann", 7, NOW).unwrap();
+            assert_eq!(wrapped.verify(&token, NOW), Some(Caller::user("ann", 7)), "{method}");
+            let token = wrapped.sign("ann", 7, NOW).unwrap();
+            assert_eq!(bare.verify(&token, NOW), Some(Caller::user("ann", 7)), "{method}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub(super) fn first_block(text: &[u8]) -> Option<(String, Vec<u8>)> {
 
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
+const OCTET_STRING: u8 = 0x04;
 const OBJECT: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 /// The explicit version of a certificate.
@@ -66,6 +67,14 @@ pub(super) fn public_key(der: &[u8]) -> Option<PublicKey> {
         take(INTEGER, rest)?;
         Some(PublicKey { kind: Kind::Rsa, bytes: der.to_vec() })
     })
+}
+
+/// The key in PKCS #8 as its algorithm has it.
+pub(super) fn inside_pkcs8(der: &[u8]) -> Option<&[u8]> {
+    let (inner, _) = take(SEQUENCE, der)?;
+    let (_version, rest) = take(INTEGER, inner)?;
+    let (_algorithm, rest) = take(SEQUENCE, rest)?;
+    Some(take(OCTET_STRING, rest)?.0)
 }
 
 fn spki(der: &[u8]) -> Option<PublicKey> {
