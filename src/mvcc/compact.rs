@@ -142,7 +142,7 @@ impl Compaction {
                 self.phase = Phase::Index { start, dead, survivors: 0 };
             }
             Phase::Index { start, dead, survivors } => {
-                let keys_max = limits::INDEX_HOLD_KEYS_MAX;
+                let keys_max = limits::INDEX_COMPACT_KEYS_MAX;
                 let mut index = mvcc.index.write();
                 let visit = index.compact(start, self.revision, keys_max, dead, survivors);
                 drop(index);

@@ -99,6 +99,9 @@ impl Applier {
         metrics::current_revision().set(current.revision);
         metrics::compact_revision().set(current.compact_revision);
         for mut sweep in sweeps {
+            if let Some((id, _)) = &sweep.answer {
+                self.waits.applied(*id);
+            }
             sweep.compaction.arm(&self.machine.mvcc);
             self.sweeps.push(sweep);
         }

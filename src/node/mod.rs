@@ -347,12 +347,14 @@ impl Node {
     ) -> Result<Reply, Error> {
         let begun = self.0.clock.now();
         let is_proposed = AtomicBool::new(false);
-        let attempts = pin!(self.attempt(id, propose, &is_proposed, term));
-        match clock::timeout(&*self.0.clock, self.request_timeout(), attempts).await {
+        let mut attempts = pin!(self.attempt(id, propose, &is_proposed, term));
+        match clock::timeout(&*self.0.clock, self.request_timeout(), attempts.as_mut()).await {
             Some(reply) => {
                 self.0.raft.note_answer(self.0.clock.now().saturating_sub(begun));
                 reply
             }
+            // A physical compaction has no time limit but its caller's, as in etcd.
+            None if self.0.waits.is_applied(id) => attempts.await,
             None => {
                 crate::metrics::proposals_failed().inc();
                 Err(self.timeout_kind(begun, is_proposed.load(Ordering::Relaxed)))

@@ -7,10 +7,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Error, Node};
+use super::{Error, Node, nice};
 use crate::auth::{Credentials, Demand};
 use crate::bbolt::{self, Plan, Writer};
 use crate::limits::{SNAPSHOT_PIECE_BYTES, SNAPSHOT_PIECES_MAX, SNAPSHOT_STALL_MAX};
+use crate::raft::peer::Pace;
 use crate::store::{self, Bucket, Frozen, Pair, Store, schema};
 use crate::types::Revision;
 
@@ -168,10 +169,19 @@ pub struct Pieces {
 
 impl Pieces {
     /// Starts to read; at most a few pieces ahead of the caller.
-    pub fn start(snapshot: Snapshot, runtime: &tokio::runtime::Handle) -> Self {
+    fn start(snapshot: Snapshot, mut pace: Pace) -> Self {
         let (sender, pieces) = mpsc::channel(SNAPSHOT_PIECES_MAX);
         let (file_bytes, storage_version) = (snapshot.file_bytes(), snapshot.storage_version());
-        runtime.spawn(pump(snapshot, sender));
+        let runtime = tokio::runtime::Handle::current();
+        tokio::spawn(async move {
+            let pumped = nice::run("snapshot-read", move || {
+                pump(snapshot, &sender, &mut pace, &runtime);
+                Ok(())
+            });
+            if let Err(error) = pumped.await {
+                tracing::warn!(%error, "a snapshot ended early");
+            }
+        });
         Self { file_bytes, storage_version, pieces }
     }
 
@@ -182,25 +192,28 @@ impl Pieces {
 }
 
 /// Reads piece by piece for as long as somebody takes them.
-async fn pump(mut snapshot: Snapshot, pieces: mpsc::Sender<Result<Piece, SnapshotError>>) {
+fn pump(
+    mut snapshot: Snapshot,
+    pieces: &mpsc::Sender<Result<Piece, SnapshotError>>,
+    pace: &mut Pace,
+    runtime: &tokio::runtime::Handle,
+) {
     let mut hasher = Sha256::new();
     loop {
-        let read = tokio::task::spawn_blocking(move || {
-            let piece = snapshot.next_piece();
-            if let Ok(Some(bytes)) = &piece {
-                hasher.update(bytes);
-            }
-            (snapshot, hasher, piece)
-        });
-        let Ok((back, hashed, piece)) = read.await else { return };
-        (snapshot, hasher) = (back, hashed);
+        let piece = snapshot.next_piece();
         let is_last = !matches!(piece, Ok(Some(_)));
-        let piece = piece.map(|bytes| match bytes {
-            Some(bytes) => Piece::Bytes(bytes),
-            None => Piece::Digest(hasher.clone().finalize().into()),
+        let mut bytes = 0;
+        let piece = piece.map(|piece| match piece {
+            Some(piece) => {
+                hasher.update(&piece);
+                bytes = piece.len() as u64;
+                Piece::Bytes(piece)
+            }
+            None => Piece::Digest(std::mem::take(&mut hasher).finalize().into()),
         });
-        match timeout(SNAPSHOT_STALL_MAX, pieces.send(piece)).await {
-            Ok(Ok(())) if !is_last => {}
+        let sending = async { timeout(SNAPSHOT_STALL_MAX, pieces.send(piece)).await };
+        match runtime.block_on(sending) {
+            Ok(Ok(())) if !is_last => pace.rest(bytes),
             Err(_) => {
                 tracing::warn!("a snapshot is given up: its reader took too long");
                 return;
@@ -216,14 +229,11 @@ impl Node {
         self.fence()?;
         self.permits(who, &Demand::Root).await?;
         let store = Arc::clone(&self.0.store);
-        let snapshot = tokio::task::spawn_blocking(move || {
-            store.flush()?;
-            Snapshot::new(&store)
+        let snapshot = nice::run("snapshot-size", move || {
+            let snapshot = store.flush().map_err(SnapshotError::from);
+            let snapshot = snapshot.and_then(|_| Snapshot::new(&store));
+            snapshot.map_err(|error| Error::Internal(error.to_string()))
         });
-        match snapshot.await {
-            Ok(Ok(snapshot)) => Ok(Pieces::start(snapshot, &tokio::runtime::Handle::current())),
-            Ok(Err(error)) => Err(Error::Internal(error.to_string())),
-            Err(_) => Err(Error::Stopped),
-        }
+        Ok(Pieces::start(snapshot.await?, Pace::new(self.0.raft.clone())))
     }
 }

@@ -133,7 +133,7 @@ impl SweepWorker {
         let revision = sweep.compaction.revision();
         match sweep.compaction.step(&self.mvcc) {
             Ok(CompactionStep::Waiting) => return Some(WAIT),
-            Ok(CompactionStep::Thinned) => return Some(Duration::ZERO),
+            Ok(CompactionStep::Thinned) => return Some(limits::INDEX_COMPACT_REST),
             Ok(CompactionStep::More) => return Some(self.pause),
             Ok(CompactionStep::Done { deleted, hash }) => {
                 metrics::compacted_keys().inc_by(deleted as u64);

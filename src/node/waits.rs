@@ -14,14 +14,20 @@ const SHARDS: usize = 16;
 
 type Waiter = oneshot::Sender<Result<Reply, Error>>;
 
+struct Wait {
+    waiter: Waiter,
+    /// The entry is applied, and what is left takes as long as it takes.
+    is_applied: bool,
+}
+
 /// Proposers by request id. Bounded by raft's queue and the requests that it has taken.
 #[derive(Default)]
 pub(super) struct Waits {
-    shards: [Mutex<HashMap<u64, Waiter>>; SHARDS],
+    shards: [Mutex<HashMap<u64, Wait>>; SHARDS],
 }
 
 impl Waits {
-    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Waiter>> {
+    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Wait>> {
         // Ids count up, so their low bits spread them evenly.
         &self.shards[usize::try_from(id % SHARDS as u64).unwrap_or(0)]
     }
@@ -32,13 +38,24 @@ impl Waits {
         id: u64,
     ) -> (oneshot::Receiver<Result<Reply, Error>>, Forget<'_>) {
         let (waiter, reply) = oneshot::channel();
-        self.shard(id).lock().insert(id, waiter);
+        self.shard(id).lock().insert(id, Wait { waiter, is_applied: false });
         (reply, Forget { waits: self, id })
     }
 
     /// Takes the waiter of an entry that this member proposed and that is still awaited.
     pub(super) fn take(&self, id: u64) -> Option<Waiter> {
-        self.shard(id).lock().remove(&id)
+        self.shard(id).lock().remove(&id).map(|wait| wait.waiter)
+    }
+
+    /// The answer follows the apply later.
+    pub(super) fn applied(&self, id: u64) {
+        if let Some(wait) = self.shard(id).lock().get_mut(&id) {
+            wait.is_applied = true;
+        }
+    }
+
+    pub(super) fn is_applied(&self, id: u64) -> bool {
+        self.shard(id).lock().get(&id).is_some_and(|wait| wait.is_applied)
     }
 
     pub(super) fn answer(&self, id: u64, reply: Result<Reply, apply::Error>) {

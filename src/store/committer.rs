@@ -19,10 +19,7 @@ use super::schema::{self, Bucket};
 use super::space::{self, Reserve};
 use super::tail::Tail;
 use super::{Error, Options, Row, Sizes};
-use crate::limits::{
-    COMMIT_BYTES_MAX, COMMIT_OPS_MAX, COMPACTION_COMMIT_INTERVAL, COMPACTION_ROWS_MAX,
-    TAIL_BYTES_MAX,
-};
+use crate::limits::{COMMIT_BYTES_MAX, COMMIT_OPS_MAX, COMPACTION_ROWS_MAX, TAIL_BYTES_MAX};
 use crate::metrics;
 use crate::planted::{self, Bug};
 use crate::types::Revision;
@@ -85,12 +82,11 @@ impl Job {
     pub(super) fn new(
         mut dead: Vec<(Revision, bool)>,
         compaction: i64,
-        after_seal: u64,
         finished: oneshot::Sender<()>,
     ) -> Self {
         dead.sort_unstable();
         dead.dedup_by_key(|(rev, _)| *rev);
-        Self { rows: dead, done: 0, compaction, after_seal, finished }
+        Self { rows: dead, done: 0, compaction, after_seal: 0, finished }
     }
 }
 
@@ -240,11 +236,13 @@ impl Shared {
         compaction: i64,
     ) -> oneshot::Receiver<()> {
         let (finished, receiver) = oneshot::channel();
+        // A million rows take a tenth of a second to sort: nobody waits for that.
+        let mut job = Job::new(rows, compaction, finished);
         let open = self.open.lock();
         let mut queue = self.queue.lock();
         // The entry being applied may be the compaction itself: its rows go with it, not before.
-        let after_seal = queue.sealed + u64::from(!open.is_empty());
-        queue.jobs.push_back(Job::new(rows, compaction, after_seal, finished));
+        job.after_seal = queue.sealed + u64::from(!open.is_empty());
+        queue.jobs.push_back(job);
         self.work.notify_one();
         receiver
     }
@@ -268,11 +266,7 @@ impl Shared {
                 continue;
             }
             let now = self.options.clock.now();
-            let mut due = *queue.due.get_or_insert(now + self.options.commit_interval);
-            if queue.job_is_ready() {
-                due = due.min(now + COMPACTION_COMMIT_INTERVAL);
-                queue.due = Some(due);
-            }
+            let due = *queue.due.get_or_insert(now + self.options.commit_interval);
             let flush = queue.flush_to > queue.committed;
             if flush || queue.batch.is_large() || now >= due {
                 break;
