@@ -274,6 +274,24 @@ fn whole(store: &Store) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_physical_compaction_may_take_longer_than_other_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    // There is a rest after each step, and the fewest rows take three.
+    let compaction_sleep_interval = Duration::from_secs(3);
+    let slow = Config { compaction_sleep_interval, ..config(dir.path()) };
+    let node = Node::start(slow, Arc::new(SystemClock::new())).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    for n in 0..9 {
+        node.propose(&Credentials::default(), put("x", &n.to_string())).await.unwrap();
+    }
+    let begun = tokio::time::Instant::now();
+    let compaction = Op::Compaction(CompactionRequest { revision: 9, physical: true });
+    node.propose(&Credentials::default(), compaction).await.unwrap();
+    assert!(begun.elapsed() > node.request_timeout());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_holds_everything_and_a_damaged_one_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(dir.path()).await;
