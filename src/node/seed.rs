@@ -102,6 +102,12 @@ pub fn adopt(
     disk: Arc<dyn log::Disk>,
     options: Options,
 ) -> Result<Adopted, InstallError> {
+    if source.get(Bucket::Meta, schema::TERM)?.is_none() {
+        return Err(refused(
+            "it does not say how far the log is applied, as it was written by an etcd before 3.5; \
+             save a snapshot and restore it",
+        ));
+    }
     let mut building = Building::first(db)?;
     source.fill(&mut building)?;
     // etcd starts with the members that its file lists, whatever else the file says: etcdutl's
@@ -118,10 +124,7 @@ pub fn adopt(
     }
     let opened = complete(building, db, options)?;
     if opened.conf_state.is_none() {
-        return Err(refused(
-            "it does not say who votes, as it was written by an etcd before 3.5; save a snapshot \
-             and restore it",
-        ));
+        return Err(refused("it does not say who votes; save a snapshot and restore it"));
     }
     let applied = opened.consistent_index;
     let (metadata, last) = raft::inspect(&disk, wal, applied, opened.term)?;

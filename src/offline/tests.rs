@@ -222,10 +222,8 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-/// What etcdutl's restore leaves in a file that comes from another cluster.
-#[test]
-fn an_imported_member_votes_although_the_file_names_other_voters() {
-    let case = Case::new();
+/// A directory of etcd's, as etcdutl's restore leaves it with a file that comes from another cluster.
+fn etcd_directory(case: &Case) -> PathBuf {
     case.restore(&case.path("s.db"), None).unwrap();
     let data = case.path("data");
     let mut options = Options::new(Arc::new(SystemClock::new()));
@@ -246,7 +244,13 @@ fn an_imported_member_votes_although_the_file_names_other_voters() {
         file.extend_from_slice(&piece);
     }
     fs::write(etcd.join("member/snap/db"), file).unwrap();
+    etcd
+}
 
+#[test]
+fn an_imported_member_votes_although_the_file_names_other_voters() {
+    let case = Case::new();
+    let etcd = etcd_directory(&case);
     let imported = case.path("imported");
     let place = Place { data_dir: &imported, wal_dir: None };
     let found = Import { from: &etcd, from_wal: None, place }.run().unwrap();
@@ -268,4 +272,23 @@ fn an_imported_member_votes_although_the_file_names_other_voters() {
         assert!(tokio::time::timeout(patience, written).await.is_ok(), "it never leads");
         node.stop().await;
     });
+}
+
+#[test]
+fn a_directory_of_before_35_is_refused_with_the_way_out() {
+    let case = Case::new();
+    let etcd = etcd_directory(&case);
+    let path = etcd.join("member/snap/db");
+    let mut file = fs::read(&path).unwrap();
+    let (from, to) = (b"term", b"tern");
+    let places: Vec<_> = (0..file.len() - 4).filter(|at| file[*at..].starts_with(from)).collect();
+    for at in places {
+        file[at..at + to.len()].copy_from_slice(to);
+    }
+    fs::write(&path, file).unwrap();
+    let imported = case.path("imported");
+    let place = Place { data_dir: &imported, wal_dir: None };
+    let error = Import { from: &etcd, from_wal: None, place }.run().unwrap_err().to_string();
+    assert!(error.contains("before 3.5; save a snapshot and restore it"), "{error}");
+    assert!(!imported.exists());
 }
