@@ -24,6 +24,7 @@ mod io;
 mod join;
 mod listen;
 mod log;
+mod malloc;
 mod notify;
 mod resolve;
 #[cfg(test)]
@@ -65,6 +66,7 @@ pub async fn first_cluster(
 
 /// Runs the server with these flags, given without the program's name, until a signal.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    malloc::set_up();
     let arguments: Vec<String> =
         arguments.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let environment: Vec<(String, String)> = std::env::vars_os()

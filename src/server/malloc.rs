@@ -1,0 +1,20 @@
+//! How glibc's allocator is set up for a member.
+//!
+//! glibc keeps small freed blocks apart, in "fast bins", and merges all of them at once when a large
+//! block is wanted, under the lock of the arena. Compaction frees a block for nearly every key: with
+//! half a million keys the apply thread, whose arena it is, then merged for 60 to 110 ms, and all
+//! puts waited. Without fast bins each block is merged with its neighbours when it is freed. The
+//! per-thread caches stay; neither throughput nor memory in use changes measurably.
+
+/// To be called before there are other threads.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "mallopt is a C function")]
+pub(super) fn set_up() {
+    // SAFETY: it changes a number of the allocator, and no other thread allocates yet.
+    // A refusal costs only the pause above.
+    let _ = unsafe { libc::mallopt(libc::M_MXFAST, 0) };
+}
+
+/// Other allocators have no fast bins.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(super) fn set_up() {}
