@@ -86,8 +86,13 @@ impl Seen {
         new
     }
 
-    /// Edges that were passed at least once.
+    /// The edges that were passed at least once, by their numbers.
+    pub fn passed(&self) -> impl Iterator<Item = u64> {
+        (0..).zip(&self.0).filter(|(_, seen)| **seen != 0).map(|(edge, _)| edge)
+    }
+
+    /// How many those are.
     pub fn count(&self) -> usize {
-        self.0.iter().filter(|seen| **seen != 0).count()
+        self.passed().count()
     }
 }

@@ -1,5 +1,6 @@
 //! The loop: an input, what it reached, and the next one.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -387,29 +388,55 @@ impl Search {
         )
     }
 
-    /// Replaces what is kept by the smallest inputs, found or kept, that reach as much.
+    /// Replaces what is kept by a few inputs, found or kept, that together reach the most: the one
+    /// that adds the most to what the others reach is next, of equal ones the smallest.
     pub fn keep(mut self) {
         self.coarse = true;
         let mut all = inputs(&kept(self.entry.name));
         all.extend(inputs(&scratch("found").join(self.entry.name)));
         all.extend(self.target.seeds().into_iter().map(|seed| (PathBuf::new(), seed)));
         all.sort_by_key(|(_, input)| input.len());
-        let (mut files, mut bytes, mut time) = (Vec::new(), 0, Duration::ZERO);
+        let (mut left, mut candidates) = (HashSet::new(), Vec::new());
         for (_, input) in all {
-            let Ok((new, took)) = self.run(&input) else { continue };
-            let fits = bytes + input.len() <= KEPT_BYTES_MAX && time + took <= KEPT_TIME_MAX;
-            if new > 0 && fits && files.len() < KEPT_FILES_MAX {
-                bytes += input.len();
-                time += took;
-                files.push(input);
+            (self.seen, self.notes) = (Seen::new(), HashSet::new());
+            let Ok((_, took)) = self.run(&input) else { continue };
+            let reached: Vec<u64> = self.seen.passed().chain(self.notes.drain()).collect();
+            let before = left.len();
+            left.extend(reached.iter().copied());
+            if left.len() > before {
+                candidates.push((reached, input, took));
             }
+        }
+        let reachable = left.len();
+        let (mut files, mut bytes, mut time) = (Vec::new(), 0, Duration::ZERO);
+        while files.len() < KEPT_FILES_MAX {
+            candidates.retain_mut(|(adds, input, took)| {
+                adds.retain(|place| left.contains(place));
+                let fits = bytes + input.len() <= KEPT_BYTES_MAX && time + *took <= KEPT_TIME_MAX;
+                fits && !adds.is_empty()
+            });
+            let most = (0..candidates.len())
+                .max_by_key(|at| (candidates[*at].0.len(), Reverse(candidates[*at].1.len())));
+            let Some(most) = most else { break };
+            let (adds, input, took) = candidates.swap_remove(most);
+            for place in &adds {
+                left.remove(place);
+            }
+            bytes += input.len();
+            time += took;
+            files.push(input);
         }
         drop(fs::remove_dir_all(kept(self.entry.name)));
         for input in &files {
             let dir = kept(self.entry.name);
             write(dir.parent().unwrap(), self.entry.name, input);
         }
-        println!("{}: {} files, {bytes} bytes", self.entry.name, files.len());
+        println!(
+            "{}: {} files, {bytes} bytes, which reach {} of {reachable} places",
+            self.entry.name,
+            files.len(),
+            reachable - left.len(),
+        );
     }
 
     /// Runs one file.

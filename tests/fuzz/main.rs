@@ -31,9 +31,10 @@
 //! there. Without the flags, what a run says about itself stands in: the texts of errors without
 //! their numbers, sizes in powers of two. Then overflows are noticed by debug builds only.
 //!
-//! The kept inputs are few and small: the least that reaches all that was ever reached. Seconds are
-//! a processor's, so that a busy machine does not shorten a search. A target with a state, such as a
-//! member, starts anew now and then, and what it went through since goes into the failing input.
+//! The kept inputs are few: for each target at most sixty, those that together reach the most of
+//! all that was ever reached. Seconds are a processor's, so that a busy machine does not shorten a
+//! search. A target with a state, such as a member, starts anew now and then, and what it went
+//! through since goes into the failing input.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
 
