@@ -1,5 +1,7 @@
 //! What a command demands of its caller, and the commands about users and roles.
 
+use bytes::Bytes;
+
 use super::{Command, Entry, Error, LeaseDoor, Machine, Reply};
 use crate::auth::{Caller, Demand, LeaseKeys, demand};
 use crate::pb::alarm_request::AlarmAction;
@@ -12,27 +14,29 @@ use crate::pb::{
     AuthenticateResponse, InternalAuthenticateRequest,
 };
 
-/// What a command demands before it is proposed, and where it is applied.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Demands {
-    pub proposed: Demand,
-    pub applied: Demand,
+/// When a demand is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Proposed,
+    Applied,
 }
 
 /// Every command stands here: without a line there is no new one. Where it is applied, a command
 /// demands exactly what it does in etcd, since members must decide alike; what etcd asks earlier is
 /// asked before the proposal, when the members' own proposals pass by.
-pub fn demands(command: &Command, leases: &dyn LeaseKeys) -> Demands {
-    let before = |proposed| Demands { proposed, applied: Demand::Nothing };
-    let at_apply = |applied| Demands { proposed: Demand::Nothing, applied };
+pub fn demand(command: &Command, stage: Stage) -> Demand {
+    let is_applied = stage == Stage::Applied;
+    let before = |proposed| if is_applied { Demand::Nothing } else { proposed };
+    let at_apply = |applied| if is_applied { applied } else { Demand::Nothing };
     match command {
-        Command::Put(put) => at_apply(demand::put(put, leases)),
-        Command::DeleteRange(delete) => at_apply(demand::delete_range(delete)),
-        Command::Txn(txn) => at_apply(demand::txn(txn, leases)),
-        Command::LeaseRevoke(revoke) => {
-            Demands { proposed: Demand::Somebody, applied: demand::lease_revoke(revoke.id, leases) }
+        Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) if !is_applied => {
+            Demand::Nothing
         }
-        Command::LeaseGrant(_) => before(Demand::Somebody),
+        Command::Put(put) => demand::put(put),
+        Command::DeleteRange(delete) => demand::delete_range(delete),
+        Command::Txn(txn) => demand::txn(txn),
+        Command::LeaseRevoke(revoke) if is_applied => demand::lease_write(revoke.id),
+        Command::LeaseRevoke(_) | Command::LeaseGrant(_) => before(Demand::Somebody),
         Command::Alarm(alarm) if alarm.action == AlarmAction::Get as i32 => {
             before(Demand::Somebody)
         }
@@ -45,9 +49,7 @@ pub fn demands(command: &Command, leases: &dyn LeaseKeys) -> Demands {
         // The password was the proof, and whether there are users is no secret.
         Command::Authenticate(_) | Command::AuthStatus(_) => before(Demand::Nothing),
         // Hashing a password is work, so that it is not done for everybody who asks.
-        Command::UserAdd(_) | Command::UserChangePassword(_) => {
-            Demands { proposed: Demand::Root, applied: Demand::Root }
-        }
+        Command::UserAdd(_) | Command::UserChangePassword(_) => Demand::Root,
         Command::UserGet(get) => at_apply(Demand::RootOrUser(get.name.clone())),
         Command::RoleGet(get) => at_apply(Demand::RootOrHolder(get.role.clone())),
         Command::AuthEnable(_)
@@ -65,21 +67,21 @@ pub fn demands(command: &Command, leases: &dyn LeaseKeys) -> Demands {
 }
 
 impl LeaseKeys for LeaseDoor<'_> {
-    fn keys(&self, lease: i64) -> Vec<bytes::Bytes> {
-        self.0.lock().keys(lease)
+    fn has_all(&self, lease: Option<i64>, has: &mut dyn FnMut(&Bytes) -> bool) -> bool {
+        self.0.lock().keys_of(lease).all(has)
     }
 }
 
 impl Machine {
     /// Whether the entry's caller may have it applied.
     pub(super) fn authorize(&self, entry: &Entry) -> Result<(), Error> {
-        if !self.auth.read().is_enabled() {
+        let auth = self.auth.read();
+        if !auth.is_enabled() {
             return Ok(());
         }
         let caller = Caller::of_header(&entry.header.username, entry.header.auth_revision);
-        // Leases are locked before users everywhere, so the demand comes first.
-        let demand = demands(&entry.command, &LeaseDoor(&self.lessor)).applied;
-        Ok(self.auth.read().check(&caller, &demand)?)
+        let demand = demand(&entry.command, Stage::Applied);
+        Ok(auth.check(&caller, &demand, &LeaseDoor(&self.lessor))?)
     }
 
     /// Turning it on and off, and logins. Dispatch sends no other command here.

@@ -47,7 +47,7 @@ use crate::pb::{
 };
 use crate::store::{Bucket, Store, schema};
 use crate::types::Version;
-pub use auth::{Demands, demands};
+pub use auth::{Stage, demand};
 pub use command::{Command, Entry};
 
 /// The reply to a request that was refused, the same on every member.

@@ -2,6 +2,10 @@
 //!
 //! Each function here states the whole demand of its request. What leaves the server is a read
 //! (values, previous values, the outcome of a compare, keys of a lease), what changes is a write.
+//! The keys on a lease are not listed here, where no request would bound them, but walked where
+//! the demand is judged.
+
+use std::collections::HashSet;
 
 use bytes::Bytes;
 
@@ -10,11 +14,15 @@ use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequ
 use crate::planted::{self, Bug};
 use crate::types::KeyRange;
 
-/// One use of a range of keys.
+/// One use of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     Read(KeyRange),
     Write(KeyRange),
+    /// A write of each key that hangs on this lease; of none if there is no such lease.
+    WriteOnLease(i64),
+    /// A read of each key that hangs on any lease.
+    ReadOnLeases,
 }
 
 /// What a caller must be for a request to be served.
@@ -36,19 +44,22 @@ pub enum Demand {
     RootOrHolder(String),
 }
 
-/// The keys that hang on a lease: whoever puts a key on it, or ends it, decides about those too.
+/// The keys that hang on leases: whoever puts a key on one, or ends it, decides about those too.
+///
+/// Users are locked when it is asked, so leases are locked after users, everywhere.
 pub trait LeaseKeys {
-    /// Nothing for a lease that does not exist.
-    fn keys(&self, lease: i64) -> Vec<Bytes>;
+    /// Whether a caller has all keys on the lease, or on any if none is given, by `has`. It is
+    /// asked of no further key after one that he has not.
+    fn has_all(&self, lease: Option<i64>, has: &mut dyn FnMut(&Bytes) -> bool) -> bool;
 }
 
 pub fn range(request: &RangeRequest) -> Demand {
     Demand::Keys(vec![read(&request.key, &request.range_end)])
 }
 
-pub fn put(request: &PutRequest, leases: &dyn LeaseKeys) -> Demand {
+pub fn put(request: &PutRequest) -> Demand {
     let mut accesses = Vec::new();
-    of_put(request, leases, &mut accesses);
+    of_put(request, &mut accesses);
     Demand::Keys(accesses)
 }
 
@@ -58,9 +69,15 @@ pub fn delete_range(request: &DeleteRangeRequest) -> Demand {
     Demand::Keys(accesses)
 }
 
-pub fn txn(request: &TxnRequest, leases: &dyn LeaseKeys) -> Demand {
+pub fn txn(request: &TxnRequest) -> Demand {
     let mut accesses = Vec::new();
-    of_txn(request, leases, &mut accesses);
+    of_txn(request, &mut accesses);
+    // Thousands of puts may name one lease with thousands of keys.
+    let mut leases = HashSet::new();
+    accesses.retain(|access| match access {
+        Access::WriteOnLease(lease) => leases.insert(*lease),
+        _ => true,
+    });
     Demand::Keys(accesses)
 }
 
@@ -73,19 +90,20 @@ pub fn watch(range: &KeyRange) -> Demand {
     Demand::Keys(vec![Access::Read(range)])
 }
 
-/// Ending a lease deletes its keys.
-pub fn lease_revoke(lease: i64, leases: &dyn LeaseKeys) -> Demand {
-    lease_writes(leases.keys(lease))
+/// Ending a lease deletes its keys, and keeping it alive keeps them.
+pub fn lease_write(lease: i64) -> Demand {
+    Demand::RootOrKeys(vec![Access::WriteOnLease(lease)])
 }
 
-/// Keeping a lease alive keeps its keys.
-pub fn lease_writes(keys: Vec<Bytes>) -> Demand {
-    Demand::RootOrKeys(keys.into_iter().map(|key| Access::Write(KeyRange::single(key))).collect())
+/// Showing these keys of a lease.
+pub fn lease_reads(keys: &[Bytes]) -> Demand {
+    let single = |key: &Bytes| Access::Read(KeyRange::single(key.clone()));
+    Demand::RootOrKeys(keys.iter().map(single).collect())
 }
 
-/// Showing the keys of leases, or which leases there are.
-pub fn lease_reads(keys: Vec<Bytes>) -> Demand {
-    Demand::RootOrKeys(keys.into_iter().map(|key| Access::Read(KeyRange::single(key))).collect())
+/// Showing which leases there are.
+pub fn lease_list() -> Demand {
+    Demand::RootOrKeys(vec![Access::ReadOnLeases])
 }
 
 fn read(key: &Bytes, end: &Bytes) -> Access {
@@ -96,14 +114,13 @@ fn write(key: &Bytes, end: &Bytes) -> Access {
     Access::Write(KeyRange::new(key.clone(), end.clone()))
 }
 
-fn of_put(request: &PutRequest, leases: &dyn LeaseKeys, accesses: &mut Vec<Access>) {
+fn of_put(request: &PutRequest, accesses: &mut Vec<Access>) {
     accesses.push(write(&request.key, &Bytes::new()));
     if request.prev_kv && !planted::is(Bug::UncheckedPreviousValue) {
         accesses.push(read(&request.key, &Bytes::new()));
     }
     if request.lease != 0 && !planted::is(Bug::UncheckedLease) {
-        let keys = leases.keys(request.lease);
-        accesses.extend(keys.into_iter().map(|key| Access::Write(KeyRange::single(key))));
+        accesses.push(Access::WriteOnLease(request.lease));
     }
 }
 
@@ -115,22 +132,22 @@ fn of_delete_range(request: &DeleteRangeRequest, accesses: &mut Vec<Access>) {
 }
 
 /// Both branches count: which one runs already tells what the compares read.
-fn of_txn(request: &TxnRequest, leases: &dyn LeaseKeys, accesses: &mut Vec<Access>) {
+fn of_txn(request: &TxnRequest, accesses: &mut Vec<Access>) {
     for compare in &request.compare {
         accesses.push(read(&compare.key, &compare.range_end));
     }
     for op in request.success.iter().chain(&request.failure) {
-        of_op(op, leases, accesses);
+        of_op(op, accesses);
     }
 }
 
-fn of_op(op: &RequestOp, leases: &dyn LeaseKeys, accesses: &mut Vec<Access>) {
+fn of_op(op: &RequestOp, accesses: &mut Vec<Access>) {
     match &op.request {
         None => {}
         Some(Request::RequestTxn(_)) if planted::is(Bug::UncheckedNestedTxn) => {}
         Some(Request::RequestRange(range)) => accesses.push(read(&range.key, &range.range_end)),
-        Some(Request::RequestPut(put)) => of_put(put, leases, accesses),
+        Some(Request::RequestPut(put)) => of_put(put, accesses),
         Some(Request::RequestDeleteRange(delete)) => of_delete_range(delete, accesses),
-        Some(Request::RequestTxn(txn)) => of_txn(txn, leases, accesses),
+        Some(Request::RequestTxn(txn)) => of_txn(txn, accesses),
     }
 }

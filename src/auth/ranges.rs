@@ -57,18 +57,24 @@ impl Ranges {
 
     /// Whether every key of the range is granted.
     pub(super) fn cover(&self, range: &KeyRange) -> bool {
-        if range.key.is_empty() {
-            return false;
-        }
-        let at = self.merged.partition_point(|(start, _)| *start <= range.key);
-        let last = at.checked_sub(1).map(|at| &self.merged[at].1);
         if range.is_single() {
-            return last.is_some_and(|end| ends_after(end, &range.key));
+            return self.cover_key(&range.key);
         }
-        if !range.is_open() && range.end <= range.key {
+        if !range.key.is_empty() && !range.is_open() && range.end <= range.key {
             return self.cover_empty(range);
         }
-        last.is_some_and(|end| ends_after(end, &range.key) && reaches(end, &end_of(range)))
+        self.end_over(&range.key).is_some_and(|end| reaches(end, &end_of(range)))
+    }
+
+    pub(super) fn cover_key(&self, key: &[u8]) -> bool {
+        self.end_over(key).is_some()
+    }
+
+    /// The end of the granted interval that holds the key. None holds the empty one.
+    fn end_over(&self, key: &[u8]) -> Option<&End> {
+        let at = self.merged.partition_point(|(start, _)| start.as_ref() <= key);
+        let (_, end) = self.merged.get(at.checked_sub(1)?)?;
+        (!key.is_empty() && ends_after(end, key)).then_some(end)
     }
 
     /// A range that is turned around holds no key. Still it must be granted, by the rule of etcd's

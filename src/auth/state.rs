@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use prost::Message;
 
-use super::demand::{Access, Demand};
+use super::demand::{Access, Demand, LeaseKeys};
 use super::ranges::Ranges;
 use super::{Caller, Error, ROOT};
 use crate::pb::authpb::permission::Type;
@@ -93,7 +93,12 @@ impl Auth {
     }
 
     /// The decision. Nothing else in the server decides about rights.
-    pub fn check(&self, caller: &Caller, demand: &Demand) -> Result<(), Error> {
+    pub fn check(
+        &self,
+        caller: &Caller,
+        demand: &Demand,
+        leases: &dyn LeaseKeys,
+    ) -> Result<(), Error> {
         if !self.enabled {
             return Ok(());
         }
@@ -102,10 +107,10 @@ impl Auth {
             Demand::Somebody if caller.0.is_none() => Err(Error::UserEmpty),
             Demand::Somebody => Ok(()),
             Demand::Root => self.check_root(caller),
-            Demand::Keys(accesses) => self.check_keys(caller, accesses),
+            Demand::Keys(accesses) => self.check_keys(caller, accesses, leases),
             Demand::RootOrKeys(accesses) => match self.check_root(caller) {
                 Ok(()) => Ok(()),
-                Err(_) => self.check_keys(caller, accesses),
+                Err(_) => self.check_keys(caller, accesses, leases),
             },
             Demand::RootOrUser(name) => match self.check_root(caller) {
                 Err(_) if caller.header().0 == name => Ok(()),
@@ -130,10 +135,37 @@ impl Auth {
         }
     }
 
-    fn check_keys(&self, caller: &Caller, accesses: &[Access]) -> Result<(), Error> {
-        if accesses.is_empty() {
+    /// A demand of no key at all is everybody's, as in etcd.
+    fn check_keys(
+        &self,
+        caller: &Caller,
+        accesses: &[Access],
+        leases: &dyn LeaseKeys,
+    ) -> Result<(), Error> {
+        let grants = self.grants_of(caller);
+        if grants.is_ok_and(|grants| grants.is_root) {
             return Ok(());
         }
+        let (read, write) = match grants {
+            Ok(grants) => (Some(&grants.read), Some(&grants.write)),
+            Err(_) => (None, None),
+        };
+        let is_granted = |access: &Access| match access {
+            Access::Read(range) => read.is_some_and(|read| read.cover(range)),
+            Access::Write(range) => write.is_some_and(|write| write.cover(range)),
+            Access::WriteOnLease(lease) => leases
+                .has_all(Some(*lease), &mut |key| write.is_some_and(|write| write.cover_key(key))),
+            Access::ReadOnLeases => {
+                leases.has_all(None, &mut |key| read.is_some_and(|read| read.cover_key(key)))
+            }
+        };
+        match accesses.iter().all(is_granted) {
+            true => Ok(()),
+            false => Err(grants.err().unwrap_or(Error::PermissionDenied)),
+        }
+    }
+
+    fn grants_of(&self, caller: &Caller) -> Result<&Grants, Error> {
         let (name, revision) = caller.header();
         if revision == 0 {
             return Err(Error::UserEmpty);
@@ -141,16 +173,7 @@ impl Auth {
         if revision < self.revision {
             return Err(Error::OldRevision);
         }
-        let grants = self.grants.get(name).ok_or(Error::PermissionDenied)?;
-        let is_granted = |access: &Access| match access {
-            Access::Read(range) => grants.read.cover(range),
-            Access::Write(range) => grants.write.cover(range),
-        };
-        if grants.is_root || accesses.iter().all(is_granted) {
-            Ok(())
-        } else {
-            Err(Error::PermissionDenied)
-        }
+        self.grants.get(name).ok_or(Error::PermissionDenied)
     }
 
     fn holds(&self, name: &str, role: &str) -> bool {

@@ -105,7 +105,11 @@ fn users_and_roles_are_stored_as_etcd_stores_them() {
     assert_eq!(again.users(), ["n", "root", "u"]);
     assert_eq!(again.role_permissions("a"), fixture.auth.role_permissions("a"));
     assert_eq!(
-        again.check(&Caller::user("n", again.revision()), &Demand::Keys(vec![read("k2", "")])),
+        again.check(
+            &Caller::user("n", again.revision()),
+            &Demand::Keys(vec![read("k2", "")]),
+            &OneLease
+        ),
         Ok(())
     );
 }
@@ -197,7 +201,11 @@ fn callers_are_judged_by_name_revision_and_roles() {
     fixture.grant("r", Type::Readwrite, "k", "m").unwrap();
     fixture.user("u", &["r"]);
     let keys = |accesses: Vec<Access>| Demand::Keys(accesses);
-    assert_eq!(fixture.auth.check(&Caller::NOBODY, &Demand::Root), Ok(()), "auth is off");
+    assert_eq!(
+        fixture.auth.check(&Caller::NOBODY, &Demand::Root, &OneLease),
+        Ok(()),
+        "auth is off"
+    );
     let fixture = fixture.enabled();
     let auth = &fixture.auth;
     let now = auth.revision();
@@ -228,15 +236,49 @@ fn callers_are_judged_by_name_revision_and_roles() {
         (&Caller::user("root", now - 1), keys(vec![write("k", "")]), Err(Error::OldRevision)),
         (&Caller::user("root", now - 1), Demand::RootOrKeys(vec![write("k", "")]), Ok(())),
     ] {
-        assert_eq!(auth.check(caller, &demand), expected, "{caller:?} {demand:?}");
+        assert_eq!(auth.check(caller, &demand, &OneLease), expected, "{caller:?} {demand:?}");
     }
 }
 
+/// Lease 5, which one key hangs on.
 struct OneLease;
 
 impl LeaseKeys for OneLease {
-    fn keys(&self, lease: i64) -> Vec<Bytes> {
-        if lease == 5 { vec![bytes("hung")] } else { Vec::new() }
+    fn has_all(&self, lease: Option<i64>, has: &mut dyn FnMut(&Bytes) -> bool) -> bool {
+        lease.is_some_and(|lease| lease != 5) || has(&bytes("hung"))
+    }
+}
+
+#[test]
+fn who_touches_a_lease_touches_the_keys_on_it() {
+    let mut fixture = fixture();
+    for (role, kind, key) in
+        [("w", Type::Write, "hung"), ("r", Type::Read, "hung"), ("o", Type::Readwrite, "other")]
+    {
+        fixture.auth.role_add(role).unwrap();
+        fixture.grant(role, kind, key, "").unwrap();
+        fixture.user(role, &[role]);
+    }
+    let fixture = fixture.enabled();
+    let auth = &fixture.auth;
+    let now = auth.revision();
+    let (writes, reads) = (Access::WriteOnLease(5), Access::ReadOnLeases);
+    let unused = Access::WriteOnLease(6);
+    for (caller, access, expected) in [
+        (Caller::user("w", now), &writes, Ok(())),
+        (Caller::user("w", now), &reads, Err(Error::PermissionDenied)),
+        (Caller::user("r", now), &writes, Err(Error::PermissionDenied)),
+        (Caller::user("r", now), &reads, Ok(())),
+        (Caller::user("o", now), &writes, Err(Error::PermissionDenied)),
+        (Caller::user("o", now), &unused, Ok(())),
+        (Caller::user("root", now), &writes, Ok(())),
+        (Caller::user("w", now - 1), &writes, Err(Error::OldRevision)),
+        (Caller::user("w", now - 1), &unused, Ok(())),
+        (Caller::NOBODY, &writes, Err(Error::UserEmpty)),
+        (Caller::NOBODY, &unused, Ok(())),
+    ] {
+        let demand = Demand::Keys(vec![access.clone()]);
+        assert_eq!(auth.check(&caller, &demand, &OneLease), expected, "{caller:?} {access:?}");
     }
 }
 
@@ -251,24 +293,29 @@ fn a_transaction_demands_what_its_deepest_part_does() {
         failure: vec![op(Request::RequestDeleteRange(delete))],
     };
     let range = RangeRequest { key: bytes("r"), ..Default::default() };
+    let again = PutRequest { key: bytes("q"), lease: 5, ..Default::default() };
     let outer = TxnRequest {
         compare: Vec::new(),
-        success: vec![op(Request::RequestRange(range)), RequestOp::default()],
+        success: vec![
+            op(Request::RequestRange(range)),
+            RequestOp::default(),
+            op(Request::RequestPut(again)),
+        ],
         failure: vec![op(Request::RequestTxn(Box::new(inner)))],
     };
     assert_eq!(
-        demand::txn(&outer, &OneLease),
+        demand::txn(&outer),
         Demand::Keys(vec![
             read("r", ""),
+            write("q", ""),
+            Access::WriteOnLease(5),
             read("c", "\0"),
             write("p", ""),
             read("p", ""),
-            write("hung", ""),
             write("d", "e"),
             read("d", "e"),
         ])
     );
-    assert_eq!(demand::lease_revoke(5, &OneLease), Demand::RootOrKeys(vec![write("hung", "")]));
 }
 
 /// Time that a test moves.

@@ -157,7 +157,14 @@ impl Lessor {
 
     /// The keys that hang on a lease, in order; none if it does not exist.
     pub fn keys(&self, id: i64) -> Vec<Bytes> {
-        self.leases.get(&id).map(|lease| lease.keys.iter().cloned().collect()).unwrap_or_default()
+        self.keys_after(id, None).cloned().collect()
+    }
+
+    /// The keys on a lease, or on any if none is given.
+    pub fn keys_of(&self, id: Option<i64>) -> impl Iterator<Item = &Bytes> {
+        let of_one = id.into_iter().flat_map(|id| self.keys_after(id, None));
+        let of_all = id.is_none().then(|| self.keys.keys()).into_iter().flatten();
+        of_one.chain(of_all)
     }
 
     /// The keys that hang on leases.

@@ -1,10 +1,11 @@
 //! Who a caller is, whether he may, and logins.
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::waits::AppliedWaits;
 use super::{Error, Node, Op, Reply};
-use crate::apply;
+use crate::apply::{self, Stage};
 use crate::auth::{self, Caller, Credentials, Demand, LeaseKeys, ROOT};
 use crate::clock;
 use crate::limits;
@@ -25,19 +26,15 @@ impl Permit {
         Ok(())
     }
 
-    /// Checks a further demand of the same caller, which is worked out only if it counts.
-    pub(super) fn check(&self, node: &Node, demand: impl FnOnce() -> Demand) -> Result<(), Error> {
-        let auth = node.0.auth.read();
-        if auth.is_enabled() {
-            auth.check(&self.caller, &demand())?;
-        }
-        Ok(())
+    /// Checks a further demand of the same caller.
+    pub(super) fn check(&self, node: &Node, demand: &Demand) -> Result<(), Error> {
+        Ok(node.0.auth.read().check(&self.caller, demand, node)?)
     }
 }
 
 impl LeaseKeys for Node {
-    fn keys(&self, lease: i64) -> Vec<bytes::Bytes> {
-        self.0.lessor.lock().keys(lease)
+    fn has_all(&self, lease: Option<i64>, has: &mut dyn FnMut(&Bytes) -> bool) -> bool {
+        self.0.lessor.lock().keys_of(lease).all(has)
     }
 }
 
@@ -70,9 +67,9 @@ impl Node {
         let auth = self.0.auth.read();
         // etcd serves a request without any key to everybody; it still needs somebody here.
         if matches!(demand, Demand::Keys(accesses) if accesses.is_empty()) {
-            auth.check(&caller, &Demand::Somebody)?;
+            auth.check(&caller, &Demand::Somebody, self)?;
         }
-        auth.check(&caller, demand)?;
+        auth.check(&caller, demand, self)?;
         drop(auth);
         Ok(Permit { caller })
     }
@@ -85,11 +82,8 @@ impl Node {
             return Ok(Caller::NOBODY);
         }
         let caller = self.caller(who).await?;
-        if self.0.auth.read().is_enabled() {
-            // Leases are locked before users everywhere, so the demand comes first.
-            let demand = apply::demands(op, self).proposed;
-            self.0.auth.read().check(&caller, &demand)?;
-        }
+        let demand = apply::demand(op, Stage::Proposed);
+        self.0.auth.read().check(&caller, &demand, self)?;
         Ok(caller)
     }
 

@@ -8,7 +8,7 @@ use http::StatusCode;
 use prost::Message;
 
 use super::{Error, LeaseInfo, Node, Op};
-use crate::auth::{Credentials, Demand, LeaseKeys, demand};
+use crate::auth::{Credentials, Demand, demand};
 use crate::lease::Renewal;
 use crate::limits;
 use crate::metrics;
@@ -26,7 +26,7 @@ impl Node {
     /// Starts a lease's time again; 0 if there is none, after an overdue one was revoked.
     pub async fn lease_renew(&self, who: &Credentials, id: i64) -> Result<i64, Error> {
         let permit = self.authorize(who, &Demand::Somebody).await?;
-        permit.check(self, || demand::lease_writes(LeaseKeys::keys(self, id)))?;
+        permit.check(self, &demand::lease_write(id))?;
         if self.is_leader() {
             match self.lease_renew_here(id).await {
                 Err(Error::NotLeader) => {}
@@ -41,8 +41,8 @@ impl Node {
         }
     }
 
-    /// The leader's part, for members that have checked their callers. A leader that others have replaced would not know what they revoked, so
-    /// it asks them first.
+    /// The leader's part, for members that have checked their callers. A leader that others have
+    /// replaced would not know what they revoked, so it asks them first.
     pub async fn lease_renew_here(&self, id: i64) -> Result<i64, Error> {
         let inner = &self.0;
         self.lease_barrier().await?;
@@ -93,7 +93,7 @@ impl Node {
         if let Some(info) = &info
             && keys
         {
-            permit.check(self, || demand::lease_reads(info.keys.clone()))?;
+            permit.check(self, &demand::lease_reads(&info.keys))?;
         }
         Ok(info)
     }
@@ -101,11 +101,9 @@ impl Node {
     /// All leases, for a caller who may read all keys on them.
     pub async fn lease_list(&self, who: &Credentials) -> Result<Vec<i64>, Error> {
         let permit = self.authorize(who, &Demand::Somebody).await?;
-        let lessor = self.0.lessor.lock();
-        permit.check(self, || {
-            demand::lease_reads(lessor.attachments().map(|(key, _)| key.clone()).collect())
-        })?;
-        Ok(lessor.list())
+        let leases = self.0.lessor.lock().list();
+        permit.check(self, &demand::lease_list())?;
+        Ok(leases)
     }
 
     async fn lease_info(&self, id: i64, keys: bool) -> Result<Option<LeaseInfo>, Error> {

@@ -570,8 +570,7 @@ impl Node {
         if !mvcc::is_serializable(request) {
             self.barrier().await?;
         }
-        // It puts nothing, so no lease is asked about.
-        let permit = self.authorize(who, &demand::txn(request, &NoLeases)).await?;
+        let permit = self.authorize(who, &demand::txn(request)).await?;
         let request = request.clone();
         let response = self.read(move |mvcc| mvcc::read_txn(&mvcc.view(), &request));
         let mut response = response.await?;
@@ -678,14 +677,6 @@ impl<'a> Unguarded<'a> {
 
     pub fn leases(&self) -> Vec<i64> {
         self.0.lessor.lock().list()
-    }
-}
-
-struct NoLeases;
-
-impl crate::auth::LeaseKeys for NoLeases {
-    fn keys(&self, _: i64) -> Vec<bytes::Bytes> {
-        Vec::new()
     }
 }
 
