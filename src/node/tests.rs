@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,9 +11,10 @@ use crate::mvcc::kv::Pair;
 use crate::pb::authpb::Permission;
 use crate::pb::authpb::permission::Type;
 use crate::pb::{
-    AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
-    AuthUserChangePasswordRequest, AuthUserGrantRoleRequest, AuthUserRevokeRoleRequest,
-    AuthenticateRequest, CompactionRequest, LeaseGrantRequest, PutRequest,
+    AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthStatusRequest,
+    AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserGrantRoleRequest,
+    AuthUserRevokeRoleRequest, AuthenticateRequest, CompactionRequest, LeaseGrantRequest,
+    PutRequest,
 };
 use crate::store::{self, Building, Store};
 
@@ -325,5 +327,60 @@ async fn a_snapshot_holds_everything_and_a_damaged_one_is_refused() {
         std::fs::write(&path, &file[..cut]).unwrap();
         assert!(restore(&path).is_err(), "cut at {cut}");
     }
+    node.stop().await;
+}
+
+/// Callers that look at leases, callers that renew them, and entries about users take the same two
+/// locks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn leases_and_users_are_asked_about_side_by_side() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    let nobody = Credentials::default();
+    let grant = LeaseGrantRequest { id: 7, ttl: 600 };
+    node.propose(&nobody, Op::LeaseGrant(grant)).await.unwrap();
+    for n in 0..2000 {
+        let put = PutRequest { key: format!("{n}").into(), lease: 7, ..Default::default() };
+        node.propose(&nobody, Op::Put(put)).await.unwrap();
+    }
+    with_users(&node).await;
+    let root = log_in(&node, "root", "pw").await.unwrap();
+    let ann = log_in(&node, "ann", "secret").await.unwrap();
+    // Threads that wait for each other would keep the test from ending.
+    let (done, finished) = std::sync::mpsc::sync_channel::<()>(1);
+    std::thread::spawn(move || {
+        if finished.recv_timeout(Duration::from_secs(120)) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("threads of the member wait for each other");
+            std::process::exit(1);
+        }
+    });
+    let mut rounds = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let (node, root, ann) = (node.clone(), root.clone(), ann.clone());
+        rounds.spawn(async move {
+            for _ in 0..300 {
+                assert_eq!(node.lease_list(&root).await.unwrap(), [7]);
+                assert!(node.lease_list(&ann).await.is_err());
+            }
+        });
+    }
+    for _ in 0..2 {
+        let (node, root) = (node.clone(), root.clone());
+        rounds.spawn(async move {
+            for _ in 0..300 {
+                assert_eq!(node.lease_renew(&root, 7).await.unwrap(), 600);
+            }
+        });
+    }
+    let member = node.clone();
+    rounds.spawn(async move {
+        for _ in 0..300 {
+            member.propose(&root, Op::AuthStatus(AuthStatusRequest {})).await.unwrap();
+        }
+    });
+    while let Some(round) = rounds.join_next().await {
+        round.unwrap();
+    }
+    drop(done);
     node.stop().await;
 }
