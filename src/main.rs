@@ -8,8 +8,10 @@ use std::process::ExitCode;
 
 use rusd::cli::{self, Program};
 use rusd::server;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 fn main() -> ExitCode {
+    raise_open_files();
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
     let arguments: Vec<OsString> = arguments.collect();
@@ -22,4 +24,12 @@ fn main() -> ExitCode {
         }
         _ => cli::main(Program::Rusd, arguments),
     }
+}
+
+/// Lifts the soft limit of open files to the hard one, as Go's runtime does for etcd's programs:
+/// many systems give processes 1024 unless they ask. A refusal leaves what there was.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
 }

@@ -68,6 +68,15 @@ pub(super) struct Services {
     pub connections: Arc<Semaphore>,
 }
 
+impl Services {
+    /// For a port that is not for clients. However many of those there are, peers and probes get
+    /// through: what is kept back of the open files is theirs.
+    pub(super) fn of_other(&self, port: Port, connections: usize) -> Self {
+        let connections = Arc::new(Semaphore::new(connections));
+        Self { rpc: None, port, connections, ..self.clone() }
+    }
+}
+
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener, PathBuf),

@@ -361,12 +361,12 @@ async fn run(
             ports.spawn(listen::serve(listener, services.clone(), stopped.clone()));
         }
     };
-    let for_peers = Services { rpc: None, port: Port::Peer, ..services.clone() };
+    let for_peers = services.of_other(Port::Peer, connections);
     for listener in peers {
         let serving = listen::serve(listener, for_peers.clone(), stopped.clone());
         ports.spawn_on(serving, member);
     }
-    spawn(&mut ports, probes, &Services { rpc: None, port: Port::Metrics, ..services.clone() });
+    spawn(&mut ports, probes, &services.of_other(Port::Metrics, connections));
     say_serving(config, node.header().member_id);
     let (mut ready, mut fatal, mut removed) = (node.ready(), node.fatal(), node.removed());
     tokio::select! {

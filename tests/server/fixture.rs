@@ -50,14 +50,25 @@ impl Member {
 
     /// A process on this data directory, which may refuse it.
     pub fn spawn(data: &Path, log: &Path) -> Self {
-        let address = free_address();
-        let (client, peer) = (format!("http://{address}"), format!("http://{}", free_address()));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+        Self::spawn_by(Command::new(env!("CARGO_BIN_EXE_rusd")), data, log).0
+    }
+
+    /// A process with these limits of open files, and where it listens to peers.
+    pub fn spawn_limited(soft: u32, hard: u32, data: &Path, log: &Path) -> (Self, String) {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -S -n {soft}; ulimit -H -n {hard}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_rusd")]);
+        Self::spawn_by(shell, data, log)
+    }
+
+    fn spawn_by(mut command: Command, data: &Path, log: &Path) -> (Self, String) {
+        let (address, for_peers) = (free_address(), free_address());
+        let (client, peer) = (format!("http://{address}"), format!("http://{for_peers}"));
         command.args(["serve", "--name", "one", "--data-dir"]).arg(data);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &format!("one={peer}")]);
-        Self::run(command, address, log)
+        (Self::run(command, address, log), for_peers)
     }
 
     /// A process whose settings, and `more` of them, are in `file`.

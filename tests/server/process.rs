@@ -1,8 +1,11 @@
 //! Starts that must be refused, and stops.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rusd::clock::SystemClock;
@@ -52,6 +55,36 @@ fn etcds_directory_is_refused_and_left_alone() {
         assert_eq!(fs::read(data.join(file)).unwrap(), b"etcd's own bytes");
     }
     assert!(!data.join("member/db").exists());
+}
+
+/// Clients take what the limit allows, and no more: peers still get through.
+#[test]
+fn clients_leave_open_files_for_peers() {
+    let root = tempfile::tempdir().unwrap();
+    let (data, log) = (root.path().join("data"), root.path().join("log"));
+    let (mut member, for_peers) = Member::spawn_limited(160, 220, &data, &log);
+    member.wait_ready();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", member.child.id())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let soft = line.split_whitespace().nth(3).unwrap();
+    assert_eq!(soft, "220", "etcd's runtime lifts the soft limit too");
+
+    let mut clients: Vec<TcpStream> =
+        (0..100).map(|_| TcpStream::connect(&member.address).unwrap()).collect();
+    let ask = b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answer = |stream: &mut TcpStream, patience: Duration| {
+        let mut answer = String::new();
+        stream.set_read_timeout(Some(patience)).unwrap();
+        stream.write_all(ask).unwrap();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    };
+    let last = &mut clients[99];
+    assert!(answer(last, Duration::from_secs(1)).is_err(), "more clients than open files allow");
+    let mut peer = TcpStream::connect(for_peers).unwrap();
+    assert!(answer(&mut peer, PATIENCE).unwrap().contains("etcdserver"));
+    let mut last = clients.pop().unwrap();
+    drop(clients);
+    assert!(answer(&mut last, PATIENCE).unwrap().contains("etcdserver"), "its turn has come");
 }
 
 #[test]
