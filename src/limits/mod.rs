@@ -368,8 +368,11 @@ pub const PEERS_REACHED_LOOKS_MAX: u32 = 100;
 /// A TLS handshake must be done by then, etcd's.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes under way at once on one kind of port: each costs some 30 KiB and a millisecond of
-/// arithmetic, and slow ones end by their timeout. The others wait for their turn, within theirs.
+/// arithmetic. The others wait for their turn, as long as a handshake may take.
 pub const TLS_HANDSHAKES_MAX: usize = 1024;
+/// A handshake that has taken longer ends when others wait for its place. An honest one has done its
+/// part in a few round trips.
+pub const TLS_HANDSHAKE_FAIR_TIME: Duration = Duration::from_secs(1);
 
 /// Bytes copied into one commit by a defragmentation; one larger record is admitted. Its syncs hold
 /// up those of the log for a few milliseconds.

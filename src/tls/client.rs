@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, SignatureScheme};
@@ -63,6 +63,9 @@ impl ClientFiles {
             cert => builder.with_client_auth_cert(files::chain(cert)?, files::key(&self.key)?)?,
         };
         config.alpn_protocols = vec![self.protocol.as_bytes().to_vec()];
+        // A resumed session would not look at the server's certificate again. etcd's clients
+        // resume none either.
+        config.resumption = Resumption::disabled();
         Ok(config)
     }
 }
@@ -207,7 +210,7 @@ impl Hosts {
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if let Some(error) = files::unfit(leaf, now.as_secs()) {
+        if let Some(error) = files::unfit(leaf, |usages| usages.server_auth, now.as_secs()) {
             return Err(error.into());
         }
         let parsed = ParsedCertificate::try_from(leaf)?;

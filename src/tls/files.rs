@@ -94,8 +94,12 @@ pub fn serial(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     Some(number(parsed.raw_serial()))
 }
 
-/// Why a certificate cannot be a server's in this second, its signature and names aside.
-pub(super) fn unfit(certificate: &CertificateDer<'_>, now: u64) -> Option<CertificateError> {
+/// Why a certificate cannot be used so in this second, its signature and names aside.
+pub(super) fn unfit(
+    certificate: &CertificateDer<'_>,
+    allows: impl FnOnce(&ExtendedKeyUsage<'_>) -> bool,
+    now: u64,
+) -> Option<CertificateError> {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return Some(CertificateError::BadEncoding);
     };
@@ -107,8 +111,8 @@ pub(super) fn unfit(certificate: &CertificateDer<'_>, now: u64) -> Option<Certif
         return Some(CertificateError::Expired);
     }
     let usages = parsed.extended_key_usage().ok().flatten();
-    let is_other = |usages: &ExtendedKeyUsage<'_>| !usages.any && !usages.server_auth;
-    usages.is_some_and(|usages| is_other(usages.value)).then_some(CertificateError::InvalidPurpose)
+    let is_fit = usages.is_none_or(|usages| usages.value.any || allows(usages.value));
+    (!is_fit).then_some(CertificateError::InvalidPurpose)
 }
 
 /// The common name of a certificate's subject.

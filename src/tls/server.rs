@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use rustls::client::verify_server_name;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
 };
@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 use super::files::{self, Reloaded};
 use super::replay::Replay;
 use super::{Error, Versions};
-use crate::limits::{TLS_HANDSHAKE_TIMEOUT, TLS_HANDSHAKES_MAX};
+use crate::limits::{TLS_HANDSHAKE_FAIR_TIME, TLS_HANDSHAKE_TIMEOUT, TLS_HANDSHAKES_MAX};
 
 /// What a port's TLS is made of; an empty path is none.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +56,8 @@ impl ServerFiles {
         let versions = self.versions.allowed()?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)?;
-        let builder = match self.ca.is_empty() && !self.demands_certificates {
+        let asks_nobody = self.ca.is_empty() && !self.demands_certificates;
+        let builder = match asks_nobody {
             true => builder.with_no_client_auth(),
             false => {
                 let path = Some(self.ca.as_str()).filter(|path| !path.is_empty());
@@ -67,13 +68,20 @@ impl ServerFiles {
                     "" => HashSet::new(),
                     path => files::revoked(path)?,
                 };
+                let known = path.map(files::chain).transpose()?.unwrap_or_default();
                 let (names, hosts) = (self.allowed_names.clone(), self.allowed_hosts.clone());
-                builder.with_client_cert_verifier(Arc::new(Guests { inner, revoked, names, hosts }))
+                let guests = Guests { inner, known, revoked, names, hosts };
+                builder.with_client_cert_verifier(Arc::new(guests))
             }
         };
         let (chain, key) = (files::chain(&self.cert)?, files::key(&self.key)?);
         let mut config = builder.with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        if !asks_nobody {
+            // A resumed session would go on with a certificate that has expired meanwhile.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         Ok(config)
     }
 }
@@ -105,19 +113,36 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let late = || io::Error::new(io::ErrorKind::TimedOut, "the handshake takes too long");
-        let shake = async {
-            let _place = self.handshakes.acquire().await.map_err(io::Error::other)?;
-            let first = first_bytes(&mut stream).await?;
-            let stream = Replay::new(first, stream);
-            let config = self.config.get(|| self.files.config());
-            tokio_rustls::TlsAcceptor::from(config).accept(stream).await
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the handshake takes too long");
+        // Who says nothing takes no place.
+        let first =
+            timeout(TLS_HANDSHAKE_TIMEOUT, first_bytes(&mut stream)).await.map_err(late)??;
+        let stream = Replay::new(first, stream);
+        let place = timeout(TLS_HANDSHAKE_TIMEOUT, self.handshakes.acquire()).await;
+        let _place = place.map_err(late)?.map_err(io::Error::other)?;
+        let config = self.config.get(|| self.files.config());
+        let shake = tokio_rustls::TlsAcceptor::from(config).accept(stream);
+        let stream = tokio::select! {
+            shaken = timeout(TLS_HANDSHAKE_TIMEOUT, shake) => shaken.map_err(late)??,
+            () = self.wanted_by_others() => {
+                return Err(io::Error::other("others wait for the place of this slow handshake"));
+            }
         };
-        let stream = timeout(TLS_HANDSHAKE_TIMEOUT, shake).await.map_err(|_| late())??;
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let certificate = leaf.map(|leaf| leaf.clone().into_owned());
         let name = certificate.as_ref().map(|leaf| files::common_name(leaf).unwrap_or_default());
         Ok(Accepted { stream, common_name: name, certificate })
+    }
+
+    /// Resolves when a handshake has had its time and no place is free. Otherwise who begins
+    /// handshakes and ends none would keep all others out.
+    async fn wanted_by_others(&self) {
+        loop {
+            tokio::time::sleep(TLS_HANDSHAKE_FAIR_TIME).await;
+            if self.handshakes.available_permits() == 0 {
+                return;
+            }
+        }
     }
 }
 
@@ -138,6 +163,9 @@ async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes>
 /// Says whose certificates are good enough.
 struct Guests {
     inner: Arc<dyn ClientCertVerifier>,
+    /// The authorities. One may be a client itself, as in Go: a certificate that has signed itself
+    /// is often both.
+    known: Vec<CertificateDer<'static>>,
     revoked: HashSet<Vec<u8>>,
     names: Vec<String>,
     hosts: Vec<String>,
@@ -177,7 +205,15 @@ impl ClientCertVerifier for Guests {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.inner.verify_client_cert(leaf, intermediates, now)?;
+        let verified = match self.inner.verify_client_cert(leaf, intermediates, now) {
+            Err(_) if self.known.contains(leaf) => {
+                match files::unfit(leaf, |usages| usages.client_auth, now.as_secs()) {
+                    Some(unfit) => return Err(unfit.into()),
+                    None => ClientCertVerified::assertion(),
+                }
+            }
+            verified => verified?,
+        };
         for certificate in std::iter::once(leaf).chain(intermediates) {
             if files::serial(certificate).is_none_or(|serial| self.revoked.contains(&serial)) {
                 return Err(CertificateError::Revoked.into());

@@ -2,13 +2,19 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use rcgen::{
     ExtendedKeyUsagePurpose, KeyPair, PKCS_ECDSA_P384_SHA384, SanType, SerialNumber, date_time_ymd,
 };
 use rusd::tls::{ClientFiles, Connector, Versions};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::version::{TLS12, TLS13};
+use rustls::{HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use super::server::{BOTH, PATIENCE, Port, Server, client, mutual, one_sided, request};
 use super::shop::{Form, Shop};
@@ -65,6 +71,12 @@ fn stock(shop: &Shop) {
     shop.sell_rsa("rsa-pkcs1", Form::Pkcs1);
     shop.sell_rsa("rsa-pkcs8", Form::Pkcs8);
     shop.forge("forged");
+    shop.list_own("own", |_| {});
+    shop.list_own("own-expired", |it| it.not_after = date_time_ymd(2020, 1, 1));
+    shop.list_own("own-server", |it| {
+        it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    shop.list_own("own-revoked", |it| it.serial_number = Some(SerialNumber::from(200)));
     shop.sell_through("through");
 }
 
@@ -91,6 +103,7 @@ async fn certificates_of_both_sides() {
             ("rsa-pkcs1", true),
             ("rsa-pkcs8", true),
             ("through", true),
+            ("own", true),
             // Peers have to come from where their certificates say.
             ("elsewhere", port == Port::Client),
             ("", false),
@@ -100,6 +113,9 @@ async fn certificates_of_both_sides() {
             ("revoked", false),
             ("stranger", false),
             ("forged", false),
+            ("own-expired", false),
+            ("own-server", false),
+            ("own-revoked", false),
             ("through-alone", false),
         ] {
             let met = server.meet(port, &client(&shop, name), "localhost").await;
@@ -138,7 +154,51 @@ async fn certificates_of_both_sides() {
     assert!(log.contains("first record does not look like a TLS handshake"), "{log}");
     assert!(log.contains("rejected connection on peer endpoint"), "{log}");
     assert!(!log.contains("panic"), "{log}");
-    findings.end(63);
+    findings.end(71);
+}
+
+/// A certificate that expires, or is revoked, between two connections may not pass by a session of
+/// before. A server that asks for none may hand out sessions.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_session_spares_a_client_the_look_at_its_certificate() {
+    let shop = Shop::new();
+    let ports = |flags: Vec<String>| async move { Server::start("https", &flags).await };
+    for (flags, expected) in
+        [(mutual(&shop), HandshakeKind::Full), (one_sided(&shop, "server"), HandshakeKind::Resumed)]
+    {
+        let server = ports(flags).await;
+        for version in [&TLS12, &TLS13] {
+            let connector = resuming(&shop, version);
+            let mut kinds = Vec::new();
+            for _ in 0..2 {
+                let stream = server.dial(Port::Client).await;
+                let name = "localhost".try_into().unwrap();
+                let mut stream = connector.connect(name, stream).await.unwrap();
+                assert!(request(&mut stream).await.unwrap().contains("etcdserver"));
+                kinds.push(stream.get_ref().1.handshake_kind().unwrap());
+            }
+            assert_eq!(kinds, [HandshakeKind::Full, expected], "{version:?}");
+        }
+    }
+}
+
+/// A client that shows a certificate and would go on with an earlier session.
+fn resuming(shop: &Shop, version: &'static SupportedProtocolVersion) -> TlsConnector {
+    let read = |name: &str| fs::read(shop.path(name)).unwrap();
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(&read("ca.crt")) {
+        roots.add(root.unwrap()).unwrap();
+    }
+    let chain = CertificateDer::pem_slice_iter(&read("client.crt")).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(&read("client.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+    TlsConnector::from(Arc::new(config))
 }
 
 /// A client of `h2` gets the settings of HTTP/2.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rcgen::{KeyPair, SerialNumber};
+use rusd::limits::TLS_HANDSHAKES_MAX;
 use rusd::tls::{self, CertificateDer, ClientFiles, Connector};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -174,4 +176,27 @@ async fn who_does_not_finish_a_handshake_holds_nobody_up() {
         let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("it is still open");
     }
     assert_eq!(server.meet(Port::Client, &client(&shop, "client"), "localhost").await, Ok(()));
+}
+
+/// More handshakes than there are places, which all begin and never end: others still get in.
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_stop_halfway_make_room() {
+    // This process needs as many open files, and many systems give 1024 at first.
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let shop = Shop::new();
+    let server = Server::start("https", &mutual(&shop)).await;
+    let mut slow = Vec::new();
+    for _ in 0..TLS_HANDSHAKES_MAX + 100 {
+        let mut stream = server.dial(Port::Client).await;
+        stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00").await.unwrap();
+        slow.push(stream);
+    }
+    for _ in 0..3 {
+        let met = server.meet(Port::Client, &client(&shop, "client"), "localhost").await;
+        assert_eq!(met, Ok(()));
+    }
+    let log = server.log();
+    assert!(log.contains("others wait for the place of this slow handshake"), "{log}");
 }

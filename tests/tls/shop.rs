@@ -77,6 +77,18 @@ impl Shop {
         self.write(&format!("{name}.key"), pair.serialize_pem());
     }
 
+    /// One that has signed itself, may sign others, and is listed among the authorities.
+    pub fn list_own(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) {
+        let pair = KeyPair::generate().unwrap();
+        let mut params = params(name, change);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&pair).unwrap().pem();
+        let authorities = fs::read_to_string(self.path("ca.crt")).unwrap();
+        self.write("ca.crt", authorities + &certificate);
+        self.write(&format!("{name}.crt"), certificate);
+        self.write(&format!("{name}.key"), pair.serialize_pem());
+    }
+
     /// One by an authority in between, shown with it and, as `NAME-alone`, without.
     pub fn sell_through(&self, name: &str) {
         let between = KeyPair::generate().unwrap();
