@@ -111,6 +111,18 @@ impl Applier {
         Ok(())
     }
 
+    /// Takes users and roles from the store. Whoever lost his name or password meanwhile may hold a
+    /// token of before, so none counts any longer; clients log in again.
+    fn replace_auth(&self) -> Result<(), Fatal> {
+        let loaded = Auth::load(Arc::clone(&self.machine.store))?;
+        let mut auth = self.machine.auth.write();
+        if loaded.revision() != auth.revision() {
+            self.machine.tokens.forget_all();
+        }
+        *auth = loaded;
+        Ok(())
+    }
+
     /// Puts the state of another member in the place of this one's.
     fn install(&self, index: u64, conf_state: ConfState) -> Result<(), Fatal> {
         let prepared = self.installs.take(index).ok_or(Fatal::MissingSnapshot(index))?;
@@ -123,7 +135,7 @@ impl Applier {
         *self.machine.lessor.lock() = lessor;
         self.circle.replaced(&members);
         *self.machine.members.write() = members;
-        *self.machine.auth.write() = Auth::load(Arc::clone(&self.machine.store))?;
+        self.replace_auth()?;
         self.conf_states.push(index, conf_state.clone());
         self.hub.replace(self.machine.mvcc.current().revision);
         self.raft.durable(index, place.term, conf_state);

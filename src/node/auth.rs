@@ -137,7 +137,7 @@ impl Node {
         Ok(match op {
             Op::UserAdd(mut add) if !add.options.is_some_and(|options| options.no_password) => {
                 let password = std::mem::take(&mut add.password);
-                add.hashed_password = passwords.hash(&add.name, password).await?;
+                add.hashed_password = passwords.hash(password).await?;
                 Op::UserAdd(add)
             }
             Op::UserAdd(mut add) => {
@@ -146,7 +146,7 @@ impl Node {
             }
             Op::UserChangePassword(mut change) if !change.password.is_empty() => {
                 let password = std::mem::take(&mut change.password);
-                change.hashed_password = passwords.hash(&change.name, password).await?;
+                change.hashed_password = passwords.hash(password).await?;
                 Op::UserChangePassword(change)
             }
             op => op,

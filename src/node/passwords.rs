@@ -2,7 +2,8 @@
 //! cost as much as they were made to cost, and must cost nobody else anything.
 //!
 //! Names take turns, known or not, so that a flood of logins as one user delays another user's by one
-//! turn; and when the queue is full, what came last of the name that has most of it makes room.
+//! turn; and when the queue is full, what came last of the name that has most of it makes room. A new
+//! password comes before all logins: root alone sets those, and may have to while a flood goes on.
 //!
 //! One thread has the usual priority, for a part of the time that it has saved up while nobody logged
 //! in: a login now and then does not wait for ever on a machine whose cores are all busy.
@@ -60,20 +61,20 @@ impl Passwords {
     /// Refuses at once what would find no place, so that it costs no more than that.
     pub(super) fn check_room(&self, name: &str) -> Result<(), Error> {
         let lines = self.queue.lines.lock();
-        match lines.has_room(lines.round_of(self.names.hash_one(name))) {
+        match lines.has_room(lines.round_of(Some(self.names.hash_one(name)))) {
             true => Ok(()),
             false => Err(Error::TooManyRequests),
         }
     }
 
     /// The hash of a user's new password as the log carries it.
-    pub(super) async fn hash(&self, name: &str, password: String) -> Result<String, Error> {
+    pub(super) async fn hash(&self, password: String) -> Result<String, Error> {
         let (cost, mut salt) = (self.cost, [0; 16]);
         self.clock
             .secret(&mut salt)
             .map_err(|error| Error::Internal(format!("no randomness for a salt: {error}")))?;
         let hashed: Result<String, auth::Error> =
-            self.run(name, move || password::hash(&password, cost, salt)).await?;
+            self.run(None, move || password::hash(&password, cost, salt)).await?;
         Ok(hashed?)
     }
 
@@ -84,24 +85,24 @@ impl Passwords {
         stored: Bytes,
     ) -> Result<bool, Error> {
         let (cost, password) = (self.cost, password::significant(password).to_vec());
-        self.run(name, move || password::matches(&password, &stored, cost)).await
+        self.run(Some(name), move || password::matches(&password, &stored, cost)).await
     }
 
     /// Takes as long as [`Self::matches`].
     pub(super) async fn waste(&self, name: &str, password: &str) -> Result<(), Error> {
         let (cost, password) = (self.cost, password::significant(password).to_vec());
-        self.run(name, move || password::waste(&password, cost)).await
+        self.run(Some(name), move || password::waste(&password, cost)).await
     }
 
     async fn run<T: Send + 'static>(
         &self,
-        name: &str,
+        name: Option<&str>,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (done, waiting) = oneshot::channel();
         // Whoever went away needs no answer.
         let job: Job = Box::new(move || drop(done.send(job())));
-        let _place = self.queue.push(self.names.hash_one(name), job)?;
+        let _place = self.queue.push(name.map(|name| self.names.hash_one(name)), job)?;
         // It is dropped undone when it makes room for another.
         waiting.await.map_err(|_| Error::TooManyRequests)
     }
@@ -126,8 +127,8 @@ type Turn = (u64, u64);
 /// What waits, in the order in which it is worked off: each name has one job in a round.
 #[derive(Default)]
 struct Lines {
-    /// The hash of a name, and the job.
-    jobs: BTreeMap<Turn, (u64, Job)>,
+    /// The hash of the name that logs in, if one does, and the job.
+    jobs: BTreeMap<Turn, (Option<u64>, Job)>,
     /// Of the job that was taken last.
     round: u64,
     arrivals: u64,
@@ -137,8 +138,11 @@ struct Lines {
 }
 
 impl Lines {
-    /// The round that the next job of a name goes into.
-    fn round_of(&self, name: u64) -> u64 {
+    /// The round that the next job of a name goes into. What is no login comes before.
+    fn round_of(&self, name: Option<u64>) -> u64 {
+        if name.is_none() {
+            return 0;
+        }
         let of_name = self.jobs.iter().rev().find(|(_, (other, _))| *other == name);
         of_name.map_or(self.round, |((round, _), _)| *round) + 1
     }
@@ -149,7 +153,7 @@ impl Lines {
     }
 
     /// Gives back what made room, too, if something had to.
-    fn push(&mut self, name: u64, job: Job) -> Result<(Turn, Option<Job>), Error> {
+    fn push(&mut self, name: Option<u64>, job: Job) -> Result<(Turn, Option<Job>), Error> {
         let round = self.round_of(name);
         if !self.has_room(round) {
             return Err(Error::TooManyRequests);
@@ -164,13 +168,13 @@ impl Lines {
 
     fn pop(&mut self) -> Option<Job> {
         let ((round, _), (_, job)) = self.jobs.pop_first()?;
-        self.round = round;
+        self.round = self.round.max(round);
         Some(job)
     }
 }
 
 impl Queue {
-    fn push(&self, name: u64, job: Job) -> Result<Place<'_>, Error> {
+    fn push(&self, name: Option<u64>, job: Job) -> Result<Place<'_>, Error> {
         // What goes is dropped after the lock is free, as that wakes its owner.
         let (turn, _out) = self.lines.lock().push(name, job)?;
         self.changed.notify_all();
@@ -265,7 +269,14 @@ mod tests {
         fn push(&mut self, name: u64) -> Result<bool, Error> {
             let done = Arc::clone(&self.done);
             let job: Job = Box::new(move || done.lock().push(name));
-            self.lines.push(name, job).map(|(_, out)| out.is_some())
+            self.lines.push(Some(name), job).map(|(_, out)| out.is_some())
+        }
+
+        /// A new password.
+        fn push_first(&mut self, note: u64) -> Result<bool, Error> {
+            let done = Arc::clone(&self.done);
+            let job: Job = Box::new(move || done.lock().push(note));
+            self.lines.push(None, job).map(|(_, out)| out.is_some())
         }
 
         fn work(&mut self, count: usize) -> Vec<u64> {
@@ -305,14 +316,31 @@ mod tests {
     }
 
     #[test]
+    fn new_passwords_come_before_logins() {
+        let mut bench = Bench::new();
+        for name in 0..PASSWORDS_PENDING_MAX as u64 {
+            assert_eq!(bench.push(name), Ok(false));
+        }
+        assert_eq!(bench.push_first(1000), Ok(true), "the last login makes room");
+        assert_eq!(bench.push_first(1001), Ok(true));
+        assert_eq!(bench.work(4), [1000, 1001, 0, 1]);
+        assert_eq!(bench.push_first(1002), Ok(false));
+        assert_eq!(bench.work(2), [1002, 2]);
+        for note in 0..PASSWORDS_PENDING_MAX as u64 {
+            bench.push_first(note).unwrap();
+        }
+        assert_eq!(bench.push_first(0), Err(Error::TooManyRequests), "bounded all the same");
+    }
+
+    #[test]
     fn who_goes_away_leaves_no_place_behind() {
         let queue = Queue::default();
         let places: Vec<_> = (0..PASSWORDS_PENDING_MAX)
-            .map(|_| queue.push(1, Box::new(|| ())).map_err(drop).unwrap())
+            .map(|_| queue.push(Some(1), Box::new(|| ())).map_err(drop).unwrap())
             .collect();
-        assert!(queue.push(1, Box::new(|| ())).is_err());
+        assert!(queue.push(Some(1), Box::new(|| ())).is_err());
         drop(places);
-        assert!(queue.push(1, Box::new(|| ())).is_ok());
+        assert!(queue.push(Some(1), Box::new(|| ())).is_ok());
     }
 
     #[test]
@@ -328,7 +356,7 @@ mod tests {
                     done.send(name).unwrap();
                 };
                 // The place is kept, as if the caller waited.
-                std::mem::forget(queue.push(1, Box::new(job)).unwrap());
+                std::mem::forget(queue.push(Some(1), Box::new(job)).unwrap());
             }
         };
         let spawn = |name: &str, run: fn(&Queue)| {
