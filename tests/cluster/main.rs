@@ -20,3 +20,4 @@ mod ports;
 mod preload;
 mod proxy;
 mod rebuild;
+mod tokens;
