@@ -13,6 +13,9 @@ use tonic::{Code, Request, Status};
 
 use super::fixture::{Cluster, PATIENCE, put};
 
+/// More than a connection whose other end does not read holds.
+const BULKY_PUTS: usize = 40;
+const BULKY_BYTES: usize = 1 << 20;
 const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
 
@@ -69,6 +72,12 @@ async fn a_snapshot_with_other_users_ends_the_tokens_of_before() {
     read(&cluster, away, &ann).await.unwrap();
 
     cluster.signal(away, SIGSTOP);
+    // What comes first still goes on its way, as far as the connection holds it.
+    for at in 0..BULKY_PUTS {
+        let (key, value) = (format!("bulky{at}").into(), vec![b'x'; BULKY_BYTES].into());
+        let request = PutRequest { key, value, ..Default::default() };
+        KvClient::new(cluster.channel(leader)).put(by(&root, request)).await.unwrap();
+    }
     let change = AuthUserChangePasswordRequest {
         name: "ann".into(),
         password: "new".into(),
