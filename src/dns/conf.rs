@@ -1,4 +1,4 @@
-//! `resolv.conf`: whom to ask, how long to wait, which suffixes to try.
+//! `resolv.conf`: whom to ask, how long to wait, which suffixes to try. And `hosts`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -16,6 +16,19 @@ pub(super) struct Conf {
     dots: usize,
     pub timeout: Duration,
     pub attempts: usize,
+}
+
+/// The names that a file of hosts gives an address.
+pub(super) fn names_in(hosts: &str, address: IpAddr) -> Vec<String> {
+    let mut names = Vec::new();
+    for line in hosts.lines() {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let first = words.next().and_then(|word| word.parse::<IpAddr>().ok());
+        if first.is_some_and(|first| first.to_canonical() == address) {
+            names.extend(words.map(str::to_owned));
+        }
+    }
+    names
 }
 
 impl Conf {

@@ -1,7 +1,8 @@
-//! The messages of DNS, as far as SRV records need them (RFC 1035 and 2782).
+//! The messages of DNS, as far as SRV and PTR records need them (RFC 1035 and 2782).
 
 use crate::limits;
 
+const TYPE_PTR: u16 = 12;
 const TYPE_SRV: u16 = 33;
 const CLASS_INTERNET: u16 = 1;
 const HEADER_BYTES: usize = 12;
@@ -17,10 +18,25 @@ pub struct Service {
     pub host: String,
 }
 
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Services,
+    /// The names of an address.
+    Names,
+}
+
+/// What a name has; none of it, if it has records of other kinds only.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    pub services: Vec<Service>,
+    /// With dots at their ends.
+    pub names: Vec<String>,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// None, if the name has records of other kinds only.
-    Services(Vec<Service>),
+    Records(Records),
     NoSuchName,
 }
 
@@ -34,7 +50,7 @@ pub enum Reply {
 }
 
 /// The question for a complete name; none if that is no name.
-pub fn question(id: u16, name: &str) -> Option<Vec<u8>> {
+pub fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + name.len() + 6);
     bytes.extend(id.to_be_bytes());
     // Recursion is desired; one question.
@@ -48,7 +64,11 @@ pub fn question(id: u16, name: &str) -> Option<Vec<u8>> {
     if bytes.len() - HEADER_BYTES > limits::DNS_NAME_BYTES_MAX {
         return None;
     }
-    bytes.extend(TYPE_SRV.to_be_bytes());
+    let kind = match kind {
+        Kind::Services => TYPE_SRV,
+        Kind::Names => TYPE_PTR,
+    };
+    bytes.extend(kind.to_be_bytes());
     bytes.extend(CLASS_INTERNET.to_be_bytes());
     Some(bytes)
 }
@@ -141,20 +161,25 @@ pub fn read(question: &[u8], message: &[u8]) -> Option<Reply> {
         NO_SUCH_NAME => return Some(Reply::Answer(Answer::NoSuchName)),
         code => return Some(Reply::Refused(code)),
     }
-    let mut services = Vec::new();
+    let mut records = Records::default();
     for _ in 0..answers {
         cursor.name()?;
         let (kind, class) = (cursor.u16()?, cursor.u16()?);
         cursor.take(4)?;
         let length = usize::from(cursor.u16()?);
         let end = cursor.at.checked_add(length).filter(|end| *end <= message.len())?;
-        if kind == TYPE_SRV && class == CLASS_INTERNET {
-            let [priority, weight, port] = [cursor.u16()?, cursor.u16()?, cursor.u16()?];
-            services.push(Service { priority, weight, port, host: cursor.name()? });
+        match kind {
+            TYPE_SRV if class == CLASS_INTERNET => {
+                let [priority, weight, port] = [cursor.u16()?, cursor.u16()?, cursor.u16()?];
+                let host = cursor.name()?;
+                records.services.push(Service { priority, weight, port, host });
+            }
+            TYPE_PTR if class == CLASS_INTERNET => records.names.push(cursor.name()?),
+            _ => {}
         }
         cursor.at = end;
     }
-    Some(Reply::Answer(Answer::Services(services)))
+    Some(Reply::Answer(Answer::Records(records)))
 }
 
 #[cfg(test)]
@@ -163,7 +188,7 @@ mod tests {
 
     /// An answer with one record, whose owner is a pointer to the question.
     fn answer() -> (Vec<u8>, Vec<u8>) {
-        let question = question(7, "_etcd-server._tcp.a.test.").unwrap();
+        let question = question(7, "_etcd-server._tcp.a.test.", Kind::Services).unwrap();
         let mut message = question.clone();
         message[2] = 0x81;
         message[7] = 1;
@@ -180,7 +205,8 @@ mod tests {
         let (question, message) = answer();
         let host = "m1.a.test.".to_owned();
         let service = Service { priority: 1, weight: 2, port: 2380, host };
-        assert_eq!(read(&question, &message), Some(Reply::Answer(Answer::Services(vec![service]))));
+        let records = Records { services: vec![service], names: Vec::new() };
+        assert_eq!(read(&question, &message), Some(Reply::Answer(Answer::Records(records))));
     }
 
     #[test]
@@ -206,9 +232,10 @@ mod tests {
     #[test]
     fn answers_to_other_questions_are_none() {
         let (asked, message) = answer();
-        for other in
-            [question(8, "_etcd-server._tcp.a.test."), question(7, "_etcd-server._tcp.b.test.")]
-        {
+        for other in [
+            question(8, "_etcd-server._tcp.a.test.", Kind::Services),
+            question(7, "_etcd-server._tcp.b.test.", Kind::Services),
+        ] {
             assert_eq!(read(&other.unwrap(), &message), None);
         }
         assert_eq!(read(&asked, &asked), None, "a question is no answer");
@@ -226,7 +253,7 @@ mod tests {
         let long = format!("{}.", "a".repeat(64));
         let longer = "abcdefg.".repeat(40);
         for name in ["a", "a..b.", ".", &long, &longer] {
-            assert_eq!(question(1, name), None, "{name}");
+            assert_eq!(question(1, name, Kind::Services), None, "{name}");
         }
     }
 }

@@ -1,12 +1,13 @@
-//! SRV records: which hosts and ports a domain names for a service.
+//! SRV records: which hosts and ports a domain names for a service. And PTR records: which names an
+//! address has.
 //!
 //! ```text
 //!   lookup(etcd-server, example.org) ─► _etcd-server._tcp.example.org. ─► each name server in turn
 //!                                       and with each search suffix       UDP; TCP if it was cut
 //! ```
 //!
-//! Only this kind of record is asked for here, since the system's library does not offer it; hosts
-//! are resolved as everywhere else. The name servers are those of `resolv.conf`. What is left out:
+//! Only these kinds of records are asked for here, since the standard library does not offer them;
+//! hosts are resolved as everywhere else. The name servers are those of `resolv.conf`. What is left out:
 //! EDNS, caching, DNSSEC, and following an alias that the server does not follow itself. Answers
 //! come from the network: every length and pointer in them is checked, and what does not match the
 //! question is passed over until the time is up.
@@ -16,7 +17,7 @@ pub mod message;
 
 use std::ffi::OsString;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -25,7 +26,7 @@ use crate::clock::{self, Clock};
 use crate::limits;
 use conf::Conf;
 pub use message::Service;
-use message::{Answer, Reply};
+use message::{Answer, Kind, Records, Reply};
 
 /// Why there are no records; its text is Go's, which operators know from etcd.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +49,7 @@ pub struct Resolver {
 /// not meant for servers. A name server in it may have a port.
 pub const VARIABLE: &str = "RUSD_RESOLV_CONF";
 const SYSTEM: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
 
 /// What kept one server from answering.
 enum Unanswered {
@@ -79,8 +81,8 @@ impl Resolver {
         }
         let mut worst = Error::NotFound(shown.clone());
         for name in self.conf.names(&shown) {
-            match self.ask(clock, &shown, &name).await {
-                Ok(mut services) if !services.is_empty() => {
+            match self.ask(clock, &shown, &name, Kind::Services).await {
+                Ok(Records { mut services, .. }) if !services.is_empty() => {
                     services.sort_by_key(|service| service.priority);
                     return Ok(services);
                 }
@@ -91,20 +93,37 @@ impl Resolver {
         Err(worst)
     }
 
+    /// The names of an address, with or without a dot at their ends: those in the system's file of
+    /// hosts, or else those that name servers know.
+    pub async fn names_of(&self, clock: &dyn Clock, address: IpAddr) -> Result<Vec<String>, Error> {
+        let names = conf::names_in(&std::fs::read_to_string(HOSTS).unwrap_or_default(), address);
+        if !names.is_empty() {
+            return Ok(names);
+        }
+        let name = reverse(address);
+        Ok(self.ask(clock, &address.to_string(), &name, Kind::Names).await?.names)
+    }
+
     /// Each server in turn, and all of them again, until one knows.
-    async fn ask(&self, clock: &dyn Clock, shown: &str, name: &str) -> Result<Vec<Service>, Error> {
+    async fn ask(
+        &self,
+        clock: &dyn Clock,
+        shown: &str,
+        name: &str,
+        kind: Kind,
+    ) -> Result<Records, Error> {
         let mut worst = Error::NoServer(shown.to_owned());
         for _ in 0..self.conf.attempts {
             for server in &self.conf.servers {
                 let id = u16::try_from(clock.random() & 0xffff).unwrap_or_default();
-                let Some(question) = message::question(id, name) else {
+                let Some(question) = message::question(id, name, kind) else {
                     return Err(Error::NotFound(shown.to_owned()));
                 };
                 let asked = exchange(*server, &question);
                 let limit = self.conf.timeout;
                 let answered = clock::timeout(clock, limit, asked).await;
                 let why = match answered.unwrap_or(Err(Unanswered::Timeout)) {
-                    Ok(Answer::Services(services)) => return Ok(services),
+                    Ok(Answer::Records(records)) => return Ok(records),
                     Ok(Answer::NoSuchName) => return Err(Error::NotFound(shown.to_owned())),
                     Err(Unanswered::Io(error)) => error.to_string(),
                     Err(Unanswered::Timeout) => format!("no answer in {limit:?}"),
@@ -117,6 +136,24 @@ impl Resolver {
         }
         Err(worst)
     }
+}
+
+/// The name whose PTR records name an address (RFC 1035, 3.5, and RFC 3596, 2.5).
+fn reverse(address: IpAddr) -> String {
+    let mut name = String::new();
+    match address {
+        IpAddr::V4(address) => {
+            let bytes = address.octets().into_iter().rev();
+            bytes.for_each(|byte| name.push_str(&format!("{byte}.")));
+            name.push_str("in-addr.arpa.");
+        }
+        IpAddr::V6(address) => {
+            let bytes = address.octets().into_iter().rev();
+            bytes.for_each(|byte| name.push_str(&format!("{:x}.{:x}.", byte & 15, byte >> 4)));
+            name.push_str("ip6.arpa.");
+        }
+    }
+    name
 }
 
 /// One question to one server; by TCP if the answer does not fit a datagram.

@@ -96,3 +96,32 @@ async fn names_that_nobody_owns_are_asked_for_nowhere() {
     let error = lookup("nameserver 127.0.0.1:1", "nonexistent.invalid").await.unwrap_err();
     assert_eq!(error.to_string(), "lookup _etcd-server._tcp.nonexistent.invalid: no such host");
 }
+
+#[tokio::test]
+async fn an_address_has_the_names_that_its_reverse_name_points_to() {
+    let server = serve(Arc::new(|question, _| {
+        let known = b"\x014\x013\x012\x0210\x07in-addr\x04arpa\0\0\x0c";
+        if !question.windows(known.len()).any(|part| part == known) {
+            return answer(question, [0x81, 0x83], &[]);
+        }
+        let mut record = vec![192, 12, 0, 12, 0, 1, 0, 0, 0, 9, 0, 8];
+        record.extend(b"\x01m\x04test\0");
+        answer(question, [0x81, 0x80], &[record])
+    }));
+    let resolver = Resolver { conf: Conf::parse(&format!("nameserver {}", server.await)) };
+    let clock = SystemClock::new();
+    let names = resolver.names_of(&clock, [10, 2, 3, 4].into()).await;
+    assert_eq!(names, Ok(vec!["m.test.".to_owned()]));
+    let names = resolver.names_of(&clock, [10, 2, 3, 5].into()).await;
+    assert_eq!(names, Err(Error::NotFound("10.2.3.5".into())));
+    let long = reverse("2001:db8::567:89ab".parse().unwrap());
+    let expected = "b.a.9.8.7.6.5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.";
+    assert_eq!(long, expected, "the example of RFC 3596");
+}
+
+#[test]
+fn a_file_of_hosts_names_addresses() {
+    let hosts = "# 10.0.0.1 no\n10.0.0.1\tone one.test # two\n::1 six\n\n10.0.0.1 three\nx y\n";
+    assert_eq!(conf::names_in(hosts, [10, 0, 0, 1].into()), ["one", "one.test", "three"]);
+    assert_eq!(conf::names_in(hosts, [10, 0, 0, 2].into()), [""; 0]);
+}

@@ -278,7 +278,11 @@ async fn secured<S>(
             (Some(certificate), Some(from))
                 if services.port == Port::Peer && services.checks_addresses =>
             {
-                check_address(&certificate, from).await.map(|()| (stream, common_name))
+                let checked = tokio::select! {
+                    checked = check_address(&certificate, from) => checked,
+                    () = stopping(&mut stop) => return,
+                };
+                checked.map(|()| (stream, common_name))
             }
             _ => Ok((stream, common_name)),
         },

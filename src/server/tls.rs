@@ -11,6 +11,7 @@ use super::go;
 use super::url::Url;
 use crate::cert;
 use crate::clock::SystemClock;
+use crate::dns::{self, Resolver};
 use crate::raft::peer::{Dial, Dialing, Link, TcpDial};
 use crate::tls::{self, Acceptor, ClientFiles, Connector, ServerFiles};
 
@@ -171,7 +172,8 @@ impl Dial for TlsDial {
 }
 
 /// Whether a peer's certificate is for the address that the peer comes from. As in etcd, one
-/// without names is for all, and names are looked up. A name with a wildcard cannot be.
+/// without names is for all; names are looked up, and the names of the address count, which alone
+/// can match a wildcard.
 pub(super) async fn check_address(
     certificate: &tls::CertificateDer<'_>,
     from: SocketAddr,
@@ -191,8 +193,18 @@ pub(super) async fn check_address(
             return Ok(());
         }
     }
-    if names.iter().any(|name| name.starts_with("*.")) {
+    let resolver = Resolver::new(std::env::var_os(dns::VARIABLE));
+    let found = resolver.names_of(&SystemClock::new(), ip).await;
+    let why = found.as_ref().err().map(|error| format!(" ({error})")).unwrap_or_default();
+    let is_named = |own: &String| {
+        let own = own.strip_suffix('.').unwrap_or(own);
+        names.iter().any(|name| match name.strip_prefix('*') {
+            Some(rest) if rest.starts_with('.') => own.ends_with(rest),
+            _ => own == name,
+        })
+    };
+    if found.unwrap_or_default().iter().any(is_named) {
         return Ok(());
     }
-    Err(format!("tls: \"{ip}\" does not match any of DNSNames {names:?}"))
+    Err(format!("tls: \"{ip}\" does not match any of DNSNames {names:?}{why}"))
 }

@@ -201,6 +201,60 @@ fn resuming(shop: &Shop, version: &'static SupportedProtocolVersion) -> TlsConne
     TlsConnector::from(Arc::new(config))
 }
 
+/// A name server that knows one address, 127.0.0.2: its port.
+fn name_server() -> u16 {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let mut answer = buffer[..length].to_vec();
+            let is_known = answer[12..].starts_with(b"\x012\x010\x010\x03127\x07in-addr\x04arpa");
+            (answer[2], answer[3]) = (0x81, if is_known { 0x80 } else { 0x83 });
+            if is_known {
+                answer[7] = 1;
+                answer.extend([192, 12, 0, 12, 0, 1, 0, 0, 0, 9, 0, 13]);
+                answer.extend(b"\x02m1\x04here\x04test\0");
+            }
+            socket.send_to(&answer, from).unwrap();
+        }
+    });
+    port
+}
+
+/// A peer may come from an address that has a name of its certificate, if that name has not this
+/// address or is a wildcard.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_a_peers_address_count() {
+    let shop = Shop::new();
+    let named = |name: &str| vec![SanType::DnsName(name.try_into().unwrap())];
+    for (file, name) in [("own-name", "m1.here.test"), ("wildcard", "*.here.test")] {
+        shop.sell(file, |it| it.subject_alt_names = named(name));
+    }
+    for (file, name) in [("other", "m2.here.test"), ("other-wildcard", "*.there.test")] {
+        shop.sell(file, |it| it.subject_alt_names = named(name));
+    }
+    let conf = shop.write("resolv.conf", format!("nameserver 127.0.0.1:{}\n", name_server()));
+    let server = Server::spawn_with("https", &mutual(&shop), &conf).ready().await;
+    let mut findings = Findings::default();
+    for (from, name, is_welcome) in [
+        ([127, 0, 0, 2], "own-name", true),
+        ([127, 0, 0, 2], "wildcard", true),
+        ([127, 0, 0, 2], "other", false),
+        ([127, 0, 0, 2], "other-wildcard", false),
+        ([127, 0, 0, 3], "own-name", false),
+        ([127, 0, 0, 3], "wildcard", false),
+    ] {
+        let met = server.meet_from(from, &client(&shop, name)).await;
+        findings.expect(is_welcome, format!("{name} from {from:?}"), met);
+    }
+    let log = server.log();
+    let expected =
+        "does not match any of DNSNames [\\\"*.here.test\\\"] (lookup 127.0.0.3: no such host)";
+    assert!(log.contains(expected), "{log}");
+    findings.end(6);
+}
+
 /// A client of `h2` gets the settings of HTTP/2.
 async fn speaks_http2(server: &Server, shop: &Shop) -> Result<(), String> {
     let files = ClientFiles { protocol: "h2", ..client(shop, "client") };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusd::tls::{ClientFiles, Connector};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::ports;
@@ -44,6 +44,11 @@ impl Drop for Server {
 impl Server {
     /// A process with these flags more; URLs have the scheme.
     pub fn spawn(scheme: &str, flags: &[String]) -> Self {
+        Self::spawn_with(scheme, flags, "/etc/resolv.conf")
+    }
+
+    /// One that asks the name servers in a file.
+    pub fn spawn_with(scheme: &str, flags: &[String], resolv_conf: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
         let log = root.path().join("log");
         let (client, peer) = (ports::free(), ports::free());
@@ -56,7 +61,7 @@ impl Server {
         if !flags.iter().any(|flag| flag.starts_with("--discovery")) {
             command.args(["--initial-cluster", &format!("one={peer_url}")]);
         }
-        command.args(flags);
+        command.args(flags).env("RUSD_RESOLV_CONF", resolv_conf);
         let child =
             command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
         Self { child, client, peer, log, _root: root }
@@ -64,7 +69,12 @@ impl Server {
 
     /// One that serves.
     pub async fn start(scheme: &str, flags: &[String]) -> Self {
-        let mut server = Self::spawn(scheme, flags);
+        Self::spawn(scheme, flags).ready().await
+    }
+
+    /// Waits until it serves.
+    pub async fn ready(self) -> Self {
+        let mut server = self;
         for _ in 0..PATIENCE.as_millis() / 20 {
             assert!(server.child.try_wait().unwrap().is_none(), "no start:\n{}", server.log());
             if server.log().contains("ready to serve client requests") {
@@ -112,7 +122,19 @@ impl Server {
     }
 
     pub async fn ask(&self, port: Port, connector: &Connector, host: &str) -> Result<(), String> {
-        let stream = self.dial(port).await;
+        Self::ask_by(self.dial(port).await, connector, host).await
+    }
+
+    /// A handshake on the peer port, and a request over it, from another address of this machine.
+    pub async fn meet_from(&self, from: [u8; 4], files: &ClientFiles) -> Result<(), String> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let stream = socket.connect(([127, 0, 0, 1], self.peer).into()).await.unwrap();
+        let connector = Connector::new(files.clone()).map_err(|error| error.to_string())?;
+        Self::ask_by(stream, &connector, "localhost").await
+    }
+
+    async fn ask_by(stream: TcpStream, connector: &Connector, host: &str) -> Result<(), String> {
         let talk = async {
             let stream = connector.connect(stream, host).await?;
             request(stream).await
