@@ -185,7 +185,7 @@ impl Client {
             if attempt >= limits::CLIENT_ATTEMPTS_MAX {
                 return Err(failed.error);
             }
-            if method.path != rpc::AUTHENTICATE.path && self.should_log_in(&failed.error) {
+            if method.path != rpc::AUTHENTICATE.path && self.is_refused_for_now(&failed.error) {
                 Box::pin(self.log_in(deadline)).await?;
                 continue;
             }
@@ -441,11 +441,21 @@ impl Client {
         self.inner.log.line(line.line());
     }
 
-    fn should_log_in(&self, error: &Error) -> bool {
-        matches!(self.inner.config.credentials, Credentials::Password { .. })
-            && (error.is("etcdserver: user name is empty")
-                || error.is("etcdserver: invalid auth token")
-                || error.is("etcdserver: revision of auth store is old"))
+    /// Whether a call is made again because of who calls, after a login where there is one. Who is
+    /// known by a certificate has nothing to renew: users changed meanwhile. As etcd's client, one
+    /// that was handed a token leaves it at that.
+    fn is_refused_for_now(&self, error: &Error) -> bool {
+        let is_old = error.is("etcdserver: invalid auth token")
+            || error.is("etcdserver: revision of auth store is old");
+        match &self.inner.config.credentials {
+            Credentials::Token(_) => false,
+            Credentials::Password { user, password }
+                if !user.is_empty() && !password.is_empty() =>
+            {
+                is_old || error.is("etcdserver: user name is empty")
+            }
+            Credentials::Password { .. } | Credentials::None => is_old,
+        }
     }
 
     /// Gets a token if the configuration has a password; a cluster without authentication needs

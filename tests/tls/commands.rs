@@ -152,3 +152,32 @@ async fn a_socket_is_an_endpoint_like_any_other() {
     let refused = rusd(&[&["--endpoints", &other, "get", "a"], &own[..]].concat()).await;
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
 }
+
+/// Users that change between a write's check and its turn in the log are no reason to refuse it
+/// for good: nothing about the writer, who is known by a certificate, has to be renewed.
+#[tokio::test(flavor = "multi_thread")]
+async fn users_may_change_while_who_has_a_certificate_writes() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("certs").to_str().unwrap().to_owned();
+    let file = |name: &str| format!("{dir}/{name}");
+    good(&["cert", "gen", "--dir", &dir, "--clients", "root"]).await;
+    let server = Server::start("https", &flags(&dir)).await;
+    let (url, ca) = (server.client_url(), file("ca.crt"));
+    let (cert, key) = (file("root.crt"), file("root.key"));
+    let own = ["--endpoints", &url, "--cacert", &ca, "--cert", &cert, "--key", &key];
+    let by_root = async |words: &[&str]| good(&[words, &own[..]].concat()).await;
+    by_root(&["user", "add", "root", "--no-password"]).await;
+    by_root(&["user", "grant-role", "root", "root"]).await;
+    by_root(&["auth", "enable"]).await;
+    let writes = by_root(&["bench", "put", "--clients", "50", "--duration", "3s", "-o", "json"]);
+    let changes = async {
+        for number in 0..20 {
+            let name = format!("user-{number}");
+            by_root(&["user", "add", &name, "--no-password"]).await;
+            by_root(&["user", "delete", &name]).await;
+        }
+    };
+    let (told, ()) = tokio::join!(writes, changes);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["servers"][0]["errors"], 0, "{told}");
+}
