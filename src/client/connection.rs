@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -11,6 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use http::uri::PathAndQuery;
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -78,8 +79,6 @@ struct Node {
     endpoint: Result<Endpoint, String>,
     connector: Dialer,
     channel: Mutex<Option<Channel>>,
-    /// Whether the channel has brought an answer.
-    has_answered: AtomicBool,
 }
 
 /// A call that did not succeed, with what is needed to log it.
@@ -227,18 +226,8 @@ impl Client {
             Err(status) => Some(Err(status)),
         };
         let error = match outcome {
-            Some(Ok(response)) => {
-                node.has_answered.store(true, Ordering::Relaxed);
-                return Ok(response.into_inner());
-            }
-            Some(Err(status)) => {
-                let is_lost = is_local(&status);
-                if is_lost && !node.has_answered.swap(false, Ordering::Relaxed) {
-                    // As with a dial that fails: whoever refuses a certificate does so here.
-                    let _ = deadline.bound(sleep(limits::CLIENT_RECONNECT_WAIT)).await;
-                }
-                self.classify(node, status, deadline)
-            }
+            Some(Ok(response)) => return Ok(response.into_inner()),
+            Some(Err(status)) => self.classify(node, status, deadline),
             None => Error::Deadline,
         };
         let logged = match &error {
@@ -305,9 +294,7 @@ impl Client {
             None => {
                 let reason = match last.into_inner() {
                     empty if empty.is_empty() => "context deadline exceeded".to_string(),
-                    text => format!(
-                        "latest balancer error: connection error: desc = \"transport: {text}\""
-                    ),
+                    text => format!("latest balancer error: connection error: desc = \"{text}\""),
                 };
                 let logged = format!("rpc error: code = DeadlineExceeded desc = {reason}");
                 Err((Error::Deadline, logged))
@@ -496,18 +483,19 @@ impl Node {
                     .initial_connection_window_size(limits::CLIENT_WINDOW_BYTES)
             })
             .map_err(|_| format!("dial tcp: address {}: invalid", target.authority));
-        let connector = Dialer { address: target.address, tls, ends: SharedEnds::default() };
-        Self {
-            endpoint,
-            connector,
-            channel: Mutex::new(None),
-            has_answered: AtomicBool::new(false),
-        }
+        let (ends, awaited) = (SharedEnds::default(), Arc::default());
+        let connector = Dialer { address: target.address, tls, ends, awaited };
+        Self { endpoint, connector, channel: Mutex::new(None) }
     }
 
+    /// Connects, and waits for the server to begin: one that refuses a certificate of TLS 1.3 does so
+    /// after the handshake, and no call may be lost on it.
     async fn dial(&self) -> Result<Channel, String> {
         let endpoint = self.endpoint.as_ref().map_err(Clone::clone)?;
-        endpoint.connect_with_connector(self.connector.clone()).await.map_err(|error| {
+        let (teller, heard) = oneshot::channel();
+        let awaited = Arc::new(Mutex::new(Some(teller)));
+        let connector = Dialer { awaited, ..self.connector.clone() };
+        let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
             let mut text = error.to_string();
             let mut cause = error.source();
             while let Some(error) = cause {
@@ -515,10 +503,15 @@ impl Node {
                 cause = error.source();
             }
             match text.starts_with(HANDSHAKE_FAILED) {
-                true => text,
-                false => format!("Error while dialing: {text}"),
+                true => format!("transport: {text}"),
+                false => format!("transport: Error while dialing: {text}"),
             }
-        })
+        })?;
+        match heard.await {
+            Ok(Ok(())) => Ok(channel),
+            Ok(Err(why)) => Err(format!("error reading server preface: {why}")),
+            Err(_) => Err("error reading server preface: EOF".to_owned()),
+        }
     }
 }
 

@@ -5,15 +5,16 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
 
-use crate::tls::Connector;
+use crate::tls::{self, Connector};
 
 /// Where an endpoint leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +100,103 @@ pub(super) struct Dialer {
     pub address: Address,
     pub tls: Option<Arc<Connector>>,
     pub ends: SharedEnds,
+    /// Who waits for the first bytes of the next connection.
+    pub awaited: Arc<Mutex<Option<Teller>>>,
+}
+
+/// Tells once whether the other side said anything.
+pub(super) type Teller = oneshot::Sender<Result<(), String>>;
+
+/// A connection whose first bytes somebody waits for.
+struct Heard<S> {
+    inner: S,
+    teller: Option<Teller>,
+}
+
+impl<S: AsyncRead + Unpin> Heard<S> {
+    fn tell(&mut self, what: Result<(), String>) {
+        if let Some(teller) = self.teller.take() {
+            // Whoever gave up waiting does not care.
+            drop(teller.send(what));
+        }
+    }
+
+    /// Who was refused may learn it from a write that fails, and why only from what there is to read.
+    fn wrote<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &outcome
+            && self.teller.is_some()
+        {
+            let mut byte = [0];
+            let read = Pin::new(&mut self.inner).poll_read(context, &mut ReadBuf::new(&mut byte));
+            let why = match &read {
+                Poll::Ready(Err(why)) => why,
+                _ => error,
+            };
+            let why = tls::cause(why);
+            self.tell(Err(why));
+        }
+        outcome
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = ready!(Pin::new(&mut this.inner).poll_read(context, buffer));
+        if this.teller.is_some() {
+            this.tell(match &read {
+                Ok(()) if buffer.filled().len() > before => Ok(()),
+                Ok(()) => Err("EOF".to_owned()),
+                Err(error) => Err(tls::cause(error)),
+            });
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.inner).poll_write(context, bytes);
+        this.wrote(context, outcome)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.inner).poll_flush(context);
+        this.wrote(context, outcome)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.inner).poll_write_vectored(context, buffers);
+        this.wrote(context, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
 }
 
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -137,41 +235,19 @@ impl Dialer {
     }
 
     async fn secure(&self, stream: impl Socket + 'static) -> io::Result<TokioIo<Box<dyn Socket>>> {
-        let Some(tls) = &self.tls else { return Ok(TokioIo::new(Box::new(stream))) };
+        let teller = self.awaited.lock().take();
+        let Some(tls) = &self.tls else {
+            return Ok(TokioIo::new(Box::new(Heard { inner: stream, teller })));
+        };
         let secured = tls.connect(stream, &self.address.server_name()).await.map_err(|error| {
-            io::Error::new(error.kind(), format!("{HANDSHAKE_FAILED}: {}", in_gos_words(&error)))
+            io::Error::new(error.kind(), format!("{HANDSHAKE_FAILED}: {}", tls::cause(&error)))
         })?;
-        Ok(TokioIo::new(Box::new(secured)))
+        Ok(TokioIo::new(Box::new(Heard { inner: secured, teller })))
     }
 }
 
 /// How the text of a failed handshake begins.
 pub(super) const HANDSHAKE_FAILED: &str = "authentication handshake failed";
-
-/// What Go's TLS would have said.
-fn in_gos_words(error: &io::Error) -> String {
-    use rustls::{CertificateError as Certificate, Error};
-    let verify = |what: &str| format!("tls: failed to verify certificate: x509: {what}");
-    match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(Certificate::UnknownIssuer)) => {
-            verify("certificate signed by unknown authority")
-        }
-        Some(Error::InvalidCertificate(
-            Certificate::Expired
-            | Certificate::ExpiredContext { .. }
-            | Certificate::NotValidYet
-            | Certificate::NotValidYetContext { .. },
-        )) => verify("certificate has expired or is not yet valid"),
-        Some(Error::InvalidCertificate(
-            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
-        )) => verify(&format!("certificate is not valid for this name ({error})")),
-        Some(Error::InvalidMessage(_)) => {
-            "tls: first record does not look like a TLS handshake".to_owned()
-        }
-        Some(Error::AlertReceived(alert)) => format!("remote error: tls: {alert:?}"),
-        _ => error.to_string(),
-    }
-}
 
 impl tower::Service<Uri> for Dialer {
     type Response = TokioIo<Box<dyn Socket>>;

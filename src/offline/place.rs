@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Error;
 use crate::store;
@@ -30,12 +30,18 @@ impl Place<'_> {
         if self.data_dir.exists() && !is_empty(self.data_dir) {
             return Err(Error::NotEmpty { path: self.data_dir.to_path_buf() });
         }
-        let Some(wal) = self.wal_dir.filter(|wal| wal.exists()) else { return Ok(()) };
-        let note = fs::read(self.data_dir.join(WORK).join(WAL_NOTE)).unwrap_or_default();
-        if note == wal.as_os_str().as_encoded_bytes() {
-            return fs::remove_dir_all(wal).map_err(Error::io("remove", wal));
+        match self.wal_dir {
+            Some(wal) if wal.exists() && !self.has_made(wal)? => {
+                Err(Error::WalExists { path: wal.to_path_buf() })
+            }
+            _ => Ok(()),
         }
-        Err(Error::WalExists { path: wal.to_path_buf() })
+    }
+
+    /// Whether an attempt that did not end has made this log directory.
+    fn has_made(&self, wal: &Path) -> Result<bool, Error> {
+        let note = fs::read(self.data_dir.join(WORK).join(WAL_NOTE)).unwrap_or_default();
+        Ok(note == absolute(wal)?.as_os_str().as_encoded_bytes())
     }
 
     /// Lets `fill` make the store and the log in directories that it is given, and puts them in
@@ -46,6 +52,8 @@ impl Place<'_> {
     ) -> Result<T, Error> {
         let (existed, work) = (self.data_dir.exists(), self.data_dir.join(WORK));
         let lock = store::lock(self.data_dir)?;
+        // Another attempt may have been at work until now.
+        self.check()?;
         let made = self.try_make(&work, fill);
         if made.is_err() {
             self.clean(&work, existed);
@@ -59,6 +67,9 @@ impl Place<'_> {
         work: &Path,
         fill: impl FnOnce(&Path, &Path) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        if let Some(wal) = self.wal_dir.filter(|wal| wal.exists()) {
+            remove(wal).map_err(Error::io("remove", wal))?;
+        }
         remove(work).map_err(Error::io("remove", work))?;
         let (db, note) = (work.join("db"), work.join(WAL_NOTE));
         for dir in [work, &self.data_dir.join("proxy"), &db] {
@@ -68,8 +79,9 @@ impl Place<'_> {
         }
         let wal = self.wal_dir.map_or_else(|| work.join("wal"), Path::to_path_buf);
         if self.wal_dir.is_some() {
+            let place = absolute(&wal)?;
             let write = || {
-                fs::write(&note, wal.as_os_str().as_encoded_bytes())?;
+                fs::write(&note, place.as_os_str().as_encoded_bytes())?;
                 File::open(&note)?.sync_all()
             };
             write().map_err(Error::io("write", &note))?;
@@ -97,6 +109,11 @@ impl Place<'_> {
             let _ = fs::remove_dir(self.data_dir);
         }
     }
+}
+
+/// The same directory wherever the next attempt is started.
+fn absolute(dir: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(dir).map_err(Error::io("open", dir))
 }
 
 fn is_empty(dir: &Path) -> bool {

@@ -23,8 +23,9 @@ pub struct Restore<'a> {
 }
 
 impl Restore<'_> {
-    /// All of it or nothing: the directory is complete when it appears.
-    pub fn run(&self) -> Result<(), Error> {
+    /// All of it or nothing: the directory is complete when it appears. The members that it names
+    /// are returned.
+    pub fn run(&self) -> Result<Founders, Error> {
         self.place.check()?;
         let founders = Founders::new(self.cluster, self.token);
         let own = founders.named(self.name);
@@ -39,6 +40,7 @@ impl Restore<'_> {
             let mut options = Options::new(Arc::new(SystemClock::new()));
             options.reserve_bytes = 0;
             Ok(seed.plant(&archive.source(), options)?)
-        })
+        })?;
+        Ok(founders)
     }
 }

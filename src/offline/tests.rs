@@ -71,7 +71,7 @@ impl Case {
             skip_hash_check: false,
             bump_revision: None,
         };
-        restore.run()
+        restore.run().map(drop)
     }
 
     /// HashKV of what was restored.
@@ -122,6 +122,10 @@ fn what_a_killed_restore_left_is_in_nobodys_way() {
         .unwrap()
         .write_all(wal.as_os_str().as_encoded_bytes())
         .unwrap();
+    let lock = crate::store::lock(&case.path("data")).unwrap();
+    assert!(case.restore(&case.path("s.db"), Some(&wal)).is_err());
+    assert!(wal.exists(), "who has made it may be at work still");
+    drop(lock);
     case.restore(&case.path("s.db"), Some(&wal)).unwrap();
     assert_eq!(case.hash(), case.file_hash());
     assert!(!work.exists() && !case.path("data/member/wal-dir").exists());

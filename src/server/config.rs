@@ -52,6 +52,8 @@ pub(super) struct Config {
     pub wal_dir: Option<PathBuf>,
     pub listen_peer_urls: Vec<Url>,
     pub listen_client_urls: Vec<Url>,
+    /// For HTTP alone; then the others are for gRPC alone.
+    pub listen_client_http_urls: Vec<Url>,
     pub listen_metrics_urls: Vec<Url>,
     pub advertise_peer_urls: Vec<Url>,
     pub advertise_client_urls: Vec<Url>,
@@ -282,15 +284,12 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
     let missing_advertise = given.is_set("listen-client-urls")
         && !given.is_set("advertise-client-urls")
         && !given.is_from_file();
-    let data_dir = match given.text("data-dir") {
-        "" => PathBuf::from(format!("{name}.etcd")),
-        path => PathBuf::from(path),
-    };
     let mut config = Config {
-        data_dir,
+        data_dir: data_dir(given),
         wal_dir: Some(given.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
         listen_peer_urls: values.urls("listen-peer-urls"),
         listen_client_urls: values.urls("listen-client-urls"),
+        listen_client_http_urls: values.urls("listen-client-http-urls"),
         listen_metrics_urls: values.urls("listen-metrics-urls"),
         advertise_peer_urls: values.urls("initial-advertise-peer-urls"),
         advertise_client_urls: if missing_advertise {
@@ -357,6 +356,13 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         compaction(given.text("auto-compaction-mode"), given.text("auto-compaction-retention"))?;
     follow_defaults(&mut config);
     Ok(config)
+}
+
+fn data_dir(given: &Given) -> PathBuf {
+    match given.text("data-dir") {
+        "" => PathBuf::from(format!("{}.etcd", given.text("name"))),
+        path => PathBuf::from(path),
+    }
 }
 
 /// What `--initial-cluster` says, or in its place DNS or a discovery service.
@@ -483,6 +489,7 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
     let bind = |urls: &[Url]| url::check_bind(urls).map_err(Stop::Invalid);
     bind(&config.listen_peer_urls)?;
     bind(&config.listen_client_urls)?;
+    bind(&config.listen_client_http_urls)?;
     bind(&config.listen_metrics_urls)?;
     if let Err(why) = url::check_host(&config.advertise_peer_urls) {
         let urls = go::quote(&url::join(&config.advertise_peer_urls));
@@ -530,8 +537,9 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
         return invalid(format!("unknown space-policy {policy}; it is alarm or auto"));
     }
     check_time(given, "compact-hash-check-time")?;
-    let (clients, peers) = (&config.listen_client_urls, &config.listen_peer_urls);
-    config.tls.check(clients, peers, &config.listen_metrics_urls).map_err(Stop::Invalid)
+    let clients = [config.listen_client_urls.as_slice(), &config.listen_client_http_urls].concat();
+    let (peers, probes) = (&config.listen_peer_urls, &config.listen_metrics_urls);
+    config.tls.check(&clients, peers, probes).map_err(Stop::Invalid)
 }
 
 fn tls_settings(given: &Given) -> super::tls::Settings {

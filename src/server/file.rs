@@ -28,6 +28,7 @@ const NOT_AT_TOP: &[&str] = &[
     "trusted-ca-file",
     "auto-tls",
     "config-file",
+    "discovery-fallback",
     "version",
     "raft-read-timeout",
     "raft-write-timeout",

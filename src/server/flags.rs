@@ -89,7 +89,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("strict-reconfig-check", Bool, "true", Honoured, "Refuse changes that would lose the quorum."),
     flag("listen-peer-urls", Urls, PEER, Honoured, "URLs to listen on for peers."),
     flag("listen-client-urls", Urls, CLIENT, Honoured, "URLs to listen on for clients."),
-    flag("listen-client-http-urls", Urls, "", Default, "URLs to listen on for HTTP clients only."),
+    flag("listen-client-http-urls", Urls, "", Honoured, "URLs to listen on for HTTP clients only."),
     flag("listen-metrics-urls", Urls, "", Honoured, "URLs to listen on for metrics and health."),
     flag("initial-advertise-peer-urls", Urls, PEER, Honoured, "This member's peer URLs."),
     flag("advertise-client-urls", Urls, CLIENT, Honoured, "This member's client URLs."),

@@ -77,14 +77,15 @@ impl Frames {
 
 /// Counts strikes against a client.
 struct Pings {
-    minimum: Duration,
+    /// None: as often as it likes.
+    minimum: Option<Duration>,
     last: Option<Instant>,
     strikes: u32,
     forgiven: bool,
 }
 
 impl Pings {
-    fn new(minimum: Duration) -> Self {
+    fn new(minimum: Option<Duration>) -> Self {
         Self { minimum, last: None, strikes: 0, forgiven: false }
     }
 
@@ -96,7 +97,8 @@ impl Pings {
             self.strikes = 0;
             return false;
         }
-        let least = if idle { IDLE_PING } else { self.minimum };
+        let Some(minimum) = self.minimum else { return false };
+        let least = if idle { IDLE_PING } else { minimum };
         if since.is_some_and(|since| since < least) {
             self.strikes += 1;
         }
@@ -138,7 +140,7 @@ pub(super) struct Guarded<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
-    pub(super) fn new(inner: S, first: Bytes, minimum: Duration, calls: Calls) -> Self {
+    pub(super) fn new(inner: S, first: Bytes, minimum: Option<Duration>, calls: Calls) -> Self {
         let (inbound, outbound) = (Frames::new(PREFACE.len()), Frames::new(0));
         let pings = Pings::new(minimum);
         Self { inner, first, inbound, outbound, pings, calls, farewell: None, reader: None }
@@ -297,19 +299,19 @@ mod tests {
     fn the_third_strike_ends_and_an_answer_forgives() {
         let start = clock::instant();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut pings = Pings::new(Duration::from_secs(5));
+        let mut pings = Pings::new(Some(Duration::from_secs(5)));
         assert!(!pings.ping(at(0), false));
         assert!(!pings.ping(at(5), false), "in time");
         assert!(!pings.ping(at(6), false) && !pings.ping(at(7), false));
         assert!(pings.ping(at(8), false));
 
-        let mut pings = Pings::new(Duration::from_secs(5));
+        let mut pings = Pings::new(Some(Duration::from_secs(5)));
         for second in 0..100 {
             pings.forgiven = true;
             assert!(!pings.ping(at(second), false));
         }
 
-        let mut pings = Pings::new(Duration::from_secs(5));
+        let mut pings = Pings::new(Some(Duration::from_secs(5)));
         let verdicts: Vec<bool> = (0..4).map(|n| pings.ping(at(n * 60), true)).collect();
         assert_eq!(verdicts, [false, false, false, true], "idle pings need two hours");
     }

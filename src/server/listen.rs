@@ -5,6 +5,9 @@
 //!                                                 └─ anything else  ─► HTTP/1.1
 //! ```
 //!
+//! URLs of one address share a port, with TLS and without, which the first byte tells apart. If URLs
+//! for HTTP alone are given, the others are for gRPC alone.
+//!
 //! A port is bound before the data directory is opened and answers only once the member is ready;
 //! connections made before wait in the kernel's queue. The number of connections is bounded by the
 //! process's open files; above it they wait there too.
@@ -37,7 +40,7 @@ use super::url::Url;
 use crate::http::{Http, Port};
 use crate::raft::peer::Peers;
 use crate::rpc::CommonName;
-use crate::tls::{Accepted, Acceptor, Replay};
+use crate::tls::{self, Accepted, Acceptor, Replay};
 use crate::{limits, rpc};
 
 /// How HTTP/2 connections are kept.
@@ -51,18 +54,39 @@ pub(super) struct Keepalive {
     pub streams_max: u32,
 }
 
+/// What clients may ask for on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Traffic {
+    Both,
+    Grpc,
+    Http,
+}
+
+impl Traffic {
+    /// As log lines call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Both => "grpc+http",
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+        }
+    }
+}
+
 /// What a port serves.
 #[derive(Clone)]
 pub(super) struct Services {
-    /// None on ports that speak HTTP/1.1 only.
+    /// None on ports that speak HTTP only.
     pub rpc: Option<Arc<rpc::Server>>,
+    /// Whether it speaks HTTP.
+    pub serves_http: bool,
     pub http: Arc<Http>,
     /// Answers on the peer port what is below `/raft`.
     pub peers: Arc<Peers>,
     pub port: Port,
     /// Whether certificates name users.
     pub names_users: bool,
-    /// Whether a peer's certificate must be for the peer's address.
+    /// Whether the certificate of who connects must be for the address that it connects from.
     pub checks_addresses: bool,
     pub keepalive: Keepalive,
     pub connections: Arc<Semaphore>,
@@ -71,9 +95,18 @@ pub(super) struct Services {
 impl Services {
     /// For a port that is not for clients. However many of those there are, peers and probes get
     /// through: what is kept back of the open files is theirs.
-    pub(super) fn of_other(&self, port: Port, connections: usize) -> Self {
+    pub(super) fn of_other(&self, port: Port, connections: usize, checks_addresses: bool) -> Self {
         let connections = Arc::new(Semaphore::new(connections));
-        Self { rpc: None, port, connections, ..self.clone() }
+        Self { rpc: None, port, connections, checks_addresses, ..self.clone() }
+    }
+
+    fn only(mut self, traffic: Traffic) -> Self {
+        match traffic {
+            Traffic::Both => {}
+            Traffic::Grpc => self.serves_http = false,
+            Traffic::Http => self.rpc = None,
+        }
+        self
     }
 }
 
@@ -86,6 +119,9 @@ enum Socket {
 pub(super) struct Listener {
     socket: Socket,
     pub address: String,
+    pub traffic: Traffic,
+    /// Whether it takes connections without TLS.
+    pub is_plain: bool,
     tls: Option<Arc<Acceptor>>,
 }
 
@@ -105,21 +141,58 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    /// Whether clients have to speak TLS.
+    /// Whether it takes connections with TLS.
     pub(super) fn is_secured(&self) -> bool {
         self.tls.is_some()
+    }
+
+    fn admit(&mut self, url: &Url, tls: Option<&Arc<Acceptor>>) {
+        if url.is_tls() {
+            self.tls = tls.cloned();
+        } else {
+            self.is_plain = true;
+        }
     }
 }
 
 /// Binds every URL once; those with TLS get the acceptor.
 pub(super) fn bind(urls: &[Url], tls: Option<&Arc<Acceptor>>) -> Result<Vec<Listener>, String> {
-    let mut listeners: Vec<Listener> = Vec::new();
-    for url in urls {
+    let bound = urls.iter().map(|url| {
         let mut listener = bind_one(url)?;
-        listener.tls = tls.filter(|_| url.is_tls()).cloned();
-        listeners.push(listener);
+        listener.admit(url, tls);
+        Ok(listener)
+    });
+    bound.collect()
+}
+
+/// Binds every address once, for clients of gRPC and HTTP; if some are for HTTP alone, the others are
+/// not for it.
+pub(super) fn bind_clients(
+    urls: &[Url],
+    for_http: &[Url],
+    tls: Option<&Arc<Acceptor>>,
+) -> Result<Vec<Listener>, String> {
+    let traffic = if for_http.is_empty() { Traffic::Both } else { Traffic::Grpc };
+    let all = urls.iter().map(|url| (url, traffic));
+    let mut listeners: Vec<(String, Listener)> = Vec::new();
+    for (url, traffic) in all.chain(for_http.iter().map(|url| (url, Traffic::Http))) {
+        let place = url.place();
+        if let Some((_, listener)) = listeners.iter_mut().find(|(there, _)| *there == place) {
+            if listener.traffic != traffic {
+                return Err(format!(
+                    "cannot bind both --listen-client-urls and --listen-client-http-urls on the \
+                     same url {url}"
+                ));
+            }
+            listener.admit(url, tls);
+            continue;
+        }
+        let mut listener = bind_one(url)?;
+        listener.traffic = traffic;
+        listener.admit(url, tls);
+        listeners.push((place, listener));
     }
-    Ok(listeners)
+    Ok(listeners.into_iter().map(|(_, listener)| listener).collect())
 }
 
 fn bind_one(url: &Url) -> Result<Listener, String> {
@@ -132,7 +205,13 @@ fn bind_one(url: &Url) -> Result<Listener, String> {
         }
         let socket = UnixListener::bind(&path).map_err(failed)?;
         let socket = Socket::Unix(socket, PathBuf::from(&path));
-        return Ok(Listener { socket, address: path, tls: None });
+        return Ok(Listener {
+            socket,
+            address: path,
+            traffic: Traffic::Both,
+            is_plain: false,
+            tls: None,
+        });
     }
     let (host, port) = url.host_port();
     let failed = |error: io::Error| format!("listen tcp {host}:{port}: bind: {}", reason(&error));
@@ -141,7 +220,8 @@ fn bind_one(url: &Url) -> Result<Listener, String> {
     socket.set_nonblocking(true).map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?.to_string();
     let socket = TcpListener::from_std(socket).map_err(failed)?;
-    Ok(Listener { socket: Socket::Tcp(socket), address, tls: None })
+    let socket = Socket::Tcp(socket);
+    Ok(Listener { socket, address, traffic: Traffic::Both, is_plain: false, tls: None })
 }
 
 /// `localhost` may be several addresses; IPv4 comes first, as in etcd.
@@ -181,6 +261,7 @@ pub(super) async fn turn_away(listeners: &[Listener]) -> Infallible {
 pub(super) async fn serve(listener: Listener, services: Services, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     let stopped = stop.clone();
+    let services = services.only(listener.traffic);
     loop {
         let permit = tokio::select! {
             permit = Arc::clone(&services.connections).acquire_owned() => permit,
@@ -222,18 +303,13 @@ async fn accept(
             // A socket that refuses an option is still a connection.
             drop(stream.set_nodelay(true));
             let _ = keep_alive(&stream);
-            let from = Some(from);
-            match listener.tls.clone() {
-                Some(tls) => connections.spawn(secured(stream, from, tls, services, stop, permit)),
-                None => connections.spawn(plain(stream, services, stop, permit)),
-            };
+            let entry = Entry { from: Some(from), services, stop, _permit: permit };
+            entry.spawn(stream, listener, connections);
         }
         Socket::Unix(socket, _) => {
             let (stream, _) = socket.accept().await?;
-            match listener.tls.clone() {
-                Some(tls) => connections.spawn(secured(stream, None, tls, services, stop, permit)),
-                None => connections.spawn(plain(stream, services, stop, permit)),
-            };
+            let entry = Entry { from: None, services, stop, _permit: permit };
+            entry.spawn(stream, listener, connections);
         }
     }
     Ok(())
@@ -247,66 +323,94 @@ fn keep_alive(socket: impl AsFd) -> rustix::io::Result<()> {
     sockopt::set_tcp_keepintvl(&socket, limits::TCP_KEEPALIVE)
 }
 
-async fn plain<S>(
-    stream: S,
+/// A connection that has come in.
+struct Entry {
+    /// None through a unix socket.
+    from: Option<SocketAddr>,
     services: Services,
     stop: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    connection(stream, Origin::default(), services, stop).await;
 }
 
-/// A connection that shakes hands first.
-async fn secured<S>(
-    stream: S,
-    from: Option<SocketAddr>,
-    tls: Arc<Acceptor>,
-    services: Services,
-    mut stop: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let shaken = tokio::select! {
-        shaken = tls.accept(stream) => shaken.map_err(|error| error.to_string()),
-        () = stopping(&mut stop) => return,
-    };
-    let checked = match shaken {
-        Ok(Accepted { stream, common_name, certificate }) => match (certificate, from) {
-            (Some(certificate), Some(from))
-                if services.port == Port::Peer && services.checks_addresses =>
-            {
-                let checked = tokio::select! {
-                    checked = check_address(&certificate, from) => checked,
-                    () = stopping(&mut stop) => return,
-                };
-                checked.map(|()| (stream, common_name))
-            }
-            _ => Ok((stream, common_name)),
-        },
-        Err(error) => Err(error),
-    };
-    match checked {
-        Ok((stream, name)) => {
-            let name = name.filter(|_| services.names_users && services.port == Port::Client);
-            let user = name.map(|name| CommonName(name.into()));
-            connection(stream, Origin { is_secured: true, user }, services, stop).await;
+impl Entry {
+    fn spawn<S>(self, stream: S, listener: &Listener, connections: &mut JoinSet<()>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match listener.tls.clone() {
+            Some(tls) if listener.is_plain => connections.spawn(self.either(stream, tls)),
+            Some(tls) => connections.spawn(self.secured(stream, tls)),
+            None => connections.spawn(self.plain(stream)),
+        };
+    }
+
+    async fn plain<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        connection(stream, Origin::default(), self.services, self.stop).await;
+    }
+
+    /// One that may shake hands or not: no method of HTTP begins as a record of TLS does.
+    async fn either<S>(self, mut stream: S, tls: Arc<Acceptor>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut first = BytesMut::with_capacity(1024);
+        let read = tokio::time::timeout(limits::PREFACE_TIMEOUT, stream.read_buf(&mut first)).await;
+        let Ok(Ok(1..)) = read else { return };
+        let is_text = first.first().is_some_and(|byte| *byte >= b' ');
+        let stream = Replay::new(first.freeze(), stream);
+        if is_text {
+            self.plain(stream).await;
+        } else {
+            self.secured(stream, tls).await;
         }
-        Err(error) => {
-            let from = from.map(|from| from.to_string()).unwrap_or_default();
-            match services.port {
-                Port::Peer => tracing::warn!(
-                    "remote-addr" = from,
-                    error,
-                    "rejected connection on peer endpoint"
-                ),
-                _ => tracing::warn!(
-                    "remote-addr" = from,
-                    error,
-                    "rejected connection on client endpoint"
-                ),
+    }
+
+    /// One that shakes hands first.
+    async fn secured<S>(mut self, stream: S, tls: Arc<Acceptor>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let shaken = tokio::select! {
+            shaken = tls.accept(stream) => shaken.map_err(|error| tls::cause(&error)),
+            () = stopping(&mut self.stop) => return,
+        };
+        let services = self.services;
+        let checked = match shaken {
+            Ok(Accepted { stream, common_name, certificate }) => match (certificate, self.from) {
+                (Some(certificate), Some(from)) if services.checks_addresses => {
+                    let checked = tokio::select! {
+                        checked = check_address(&certificate, from) => checked,
+                        () = stopping(&mut self.stop) => return,
+                    };
+                    checked.map(|()| (stream, common_name))
+                }
+                _ => Ok((stream, common_name)),
+            },
+            Err(error) => Err(error),
+        };
+        match checked {
+            Ok((stream, name)) => {
+                let name = name.filter(|_| services.names_users && services.port == Port::Client);
+                let user = name.map(|name| CommonName(name.into()));
+                connection(stream, Origin { is_secured: true, user }, services, self.stop).await;
+            }
+            Err(error) => {
+                let from = self.from.map(|from| from.to_string()).unwrap_or_default();
+                match services.port {
+                    Port::Peer => tracing::warn!(
+                        "remote-addr" = from,
+                        error,
+                        "rejected connection on peer endpoint"
+                    ),
+                    _ => tracing::warn!(
+                        "remote-addr" = from,
+                        error,
+                        "rejected connection on client endpoint"
+                    ),
+                }
             }
         }
     }
@@ -325,6 +429,7 @@ pub(super) async fn connection<S>(
     match (http2, &services.rpc) {
         // Without TLS, a connection of HTTP/2 is one of gRPC; peers never speak it.
         (true, None) if !origin.is_secured || services.port == Port::Peer => {}
+        (false, _) if !services.serves_http => {}
         (true, _) => http2_connection(stream, first, origin, services, stop).await,
         (false, _) => {
             let stream = Replay::new(first, stream);
@@ -359,13 +464,16 @@ async fn http2_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Services { rpc, http, port, keepalive, .. } = services;
+    let Services { rpc, http, port, keepalive, serves_http, .. } = services;
     let calls = Calls::default();
-    let stream = Guarded::new(stream, first, keepalive.minimum, calls.clone());
+    let serves_both = serves_http && origin.is_secured;
+    // As in etcd, where Go's HTTP server has the connection and not grpc-go.
+    let minimum = Some(keepalive.minimum).filter(|_| !serves_both);
+    let stream = Guarded::new(stream, first, minimum, calls.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (http, open) = (Arc::clone(&http), calls.enter());
         // Over TLS, where one connection carries both, the content tells them apart.
-        let rpc = rpc.clone().filter(|_| !origin.is_secured || is_grpc(&request));
+        let rpc = rpc.clone().filter(|_| !serves_both || is_grpc(&request));
         if let Some(user) = &origin.user {
             request.extensions_mut().insert(user.clone());
         }

@@ -112,6 +112,7 @@ where
     let is_client = served.port == Port::Client;
     let services = Services {
         rpc: Some(served.rpc).filter(|_| is_client),
+        serves_http: true,
         http: served.http,
         peers: Arc::clone(served.node.peers()),
         port: served.port,
@@ -227,8 +228,8 @@ fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCo
     for notice in notices {
         say(notice);
     }
-    let (clients, peers) = (&config.listen_client_urls, &config.listen_peer_urls);
-    if let Err(error) = config.tls.make(&config.data_dir, clients, peers) {
+    let clients = [config.listen_client_urls.as_slice(), &config.listen_client_http_urls].concat();
+    if let Err(error) = config.tls.make(&config.data_dir, &clients, &config.listen_peer_urls) {
         return fatal("discovery failed", &error);
     }
     // The member's own tasks and its peers have one thread for themselves: clients' load does not
@@ -338,14 +339,18 @@ async fn run(
     let failed = |what: &'static str| move |why: String| format!("{what} failed: {why}");
     let peer_tls = tls::acceptor(&config.listen_peer_urls, &config.tls.peer)
         .map_err(failed("creating peer listener"))?;
-    let client_urls = [config.listen_client_urls.as_slice(), &config.listen_metrics_urls].concat();
+    let for_http = config.listen_client_http_urls.as_slice();
+    let client_urls = [&config.listen_client_urls, for_http, &config.listen_metrics_urls].concat();
     let client_tls = tls::acceptor(&client_urls, &config.tls.client).map_err(failed("listener"))?;
     let peers = {
         let _there = member.enter();
         listen::bind(&config.listen_peer_urls, peer_tls.as_ref())?
     };
+    tls::say_what_is_plain(true, &config.listen_peer_urls, &config.tls.peer);
     tracing::info!("listen-client-urls" = ?urls(&config.listen_client_urls), "configuring client listeners");
-    let clients = listen::bind(&config.listen_client_urls, client_tls.as_ref())?;
+    let shared = [&config.listen_client_urls, for_http].concat();
+    tls::say_what_is_plain(false, &shared, &config.tls.client);
+    let clients = listen::bind_clients(&config.listen_client_urls, for_http, client_tls.as_ref())?;
     let probes = listen::bind(&config.listen_metrics_urls, client_tls.as_ref())?;
     say_settings(config);
     let node = open(config, &peers, member).await?;
@@ -361,12 +366,13 @@ async fn run(
             ports.spawn(listen::serve(listener, services.clone(), stopped.clone()));
         }
     };
-    let for_peers = services.of_other(Port::Peer, connections);
+    let checks_names = !config.tls.skip_peer_names;
+    let for_peers = services.of_other(Port::Peer, connections, checks_names);
     for listener in peers {
         let serving = listen::serve(listener, for_peers.clone(), stopped.clone());
         ports.spawn_on(serving, member);
     }
-    spawn(&mut ports, probes, &services.of_other(Port::Metrics, connections));
+    spawn(&mut ports, probes, &services.of_other(Port::Metrics, connections, true));
     say_serving(config, node.header().member_id);
     let (mut ready, mut fatal, mut removed) = (node.ready(), node.fatal(), node.removed());
     tokio::select! {
@@ -387,10 +393,8 @@ async fn run(
     if let Some(rpc) = &rpc {
         ports.spawn(Arc::clone(rpc).watch_leader());
     }
-    let addresses: Vec<(String, bool)> =
-        clients.iter().map(|port| (port.address.clone(), port.is_secured())).collect();
+    say_ready(&clients);
     spawn(&mut ports, clients, &services);
-    say_ready(&addresses);
     let ended = tokio::select! {
         signal = signals.next() => End::Signal(signal),
         error = failure(&mut fatal) => End::Failure(error),
@@ -623,11 +627,12 @@ fn services(config: &Config, arguments: &[String], node: &Node, connections: usi
     );
     Services {
         rpc: Some(rpc),
+        serves_http: true,
         http,
         peers: Arc::clone(node.peers()),
         port: Port::Client,
         names_users: config.tls.client.demands_certificates,
-        checks_addresses: !config.tls.skip_peer_names,
+        checks_addresses: false,
         keepalive: Keepalive {
             minimum: config.keepalive_min,
             interval: config.keepalive_interval,
@@ -652,18 +657,19 @@ fn say_serving(config: &Config, member_id: u64) {
 }
 
 /// Says where clients are served, and whether over TLS.
-fn say_ready(addresses: &[(String, bool)]) {
-    for (address, is_secured) in addresses {
+fn say_ready(listeners: &[Listener]) {
+    for listener in listeners {
         tracing::info!("ready to serve client requests");
-        let (traffic, address) = ("grpc+http", address.as_str());
-        if *is_secured {
-            tracing::info!(traffic, address, "serving client traffic securely");
-        } else {
+        let (traffic, address) = (listener.traffic.name(), listener.address.as_str());
+        if listener.is_plain {
             tracing::info!(
                 traffic,
                 address,
                 "serving client traffic insecurely; this is strongly discouraged!"
             );
+        }
+        if listener.is_secured() {
+            tracing::info!(traffic, address, "serving client traffic securely");
         }
     }
     tracing::info!("notifying init daemon");

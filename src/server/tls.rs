@@ -133,16 +133,40 @@ fn quoted(list: &[String]) -> String {
 /// An acceptor for the ports of a kind, if one of them needs it.
 pub(super) fn acceptor(urls: &[Url], files: &ServerFiles) -> Result<Option<Arc<Acceptor>>, String> {
     if !urls.iter().any(Url::is_tls) {
-        if !files.is_empty() && !urls.is_empty() {
-            tracing::warn!(
-                "scheme is http or unix while key and cert files are present; ignoring key and cert \
-                 files"
-            );
-        }
         return Ok(None);
     }
     let acceptor = Acceptor::new(files.clone()).map_err(|error| error.to_string())?;
     Ok(Some(Arc::new(acceptor)))
+}
+
+/// Warns of ports without TLS beside settings for it.
+pub(super) fn say_what_is_plain(peers: bool, urls: &[Url], files: &ServerFiles) {
+    let (schemes, flag) = if peers {
+        ("HTTP", "--peer-client-cert-auth")
+    } else {
+        ("http or unix", "--client-cert-auth")
+    };
+    for url in urls.iter().filter(|url| !url.is_tls()) {
+        let url = url.to_string();
+        let mut texts = Vec::new();
+        if !files.is_empty() {
+            texts.push(format!(
+                "scheme is {schemes} while key and cert files are present; ignoring key and cert files"
+            ));
+        }
+        if files.demands_certificates {
+            texts.push(format!(
+                "scheme is {schemes} while {flag} is enabled; ignoring client cert auth for this URL"
+            ));
+        }
+        for text in texts {
+            if peers {
+                tracing::warn!("peer-url" = url, "{text}");
+            } else {
+                tracing::warn!("client-url" = url, "{text}");
+            }
+        }
+    }
 }
 
 /// Dials peers over TLS or without, as their URLs say.

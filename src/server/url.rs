@@ -104,6 +104,11 @@ impl Url {
         split_host_port(self.authority()).unwrap_or((self.authority(), ""))
     }
 
+    /// What it is bound to: URLs with the same one share a port.
+    pub(super) fn place(&self) -> String {
+        self.socket_path()
+    }
+
     /// Where a unix socket lies.
     pub(super) fn socket_path(&self) -> String {
         format!("{}{}", self.authority(), self.path())

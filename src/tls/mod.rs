@@ -23,11 +23,13 @@ mod replay;
 mod server;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use client::{ClientFiles, Connector, Shown, look};
 pub use files::{alternative_names, chain, common_name, key, revoked, roots, serial};
 pub use replay::Replay;
 pub use server::{Accepted, Acceptor, ServerFiles};
+pub use words::cause;
 
 use std::io;
 use std::sync::Arc;

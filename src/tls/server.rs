@@ -212,6 +212,10 @@ impl ClientCertVerifier for Guests {
                     None => ClientCertVerified::assertion(),
                 }
             }
+            // It has the name of an authority and is not by it.
+            Err(rustls::Error::InvalidCertificate(CertificateError::BadSignature)) => {
+                return Err(CertificateError::UnknownIssuer.into());
+            }
             verified => verified?,
         };
         for certificate in std::iter::once(leaf).chain(intermediates) {
@@ -220,7 +224,8 @@ impl ClientCertVerifier for Guests {
             }
         }
         if !self.is_allowed(leaf) {
-            return Err(CertificateError::ApplicationVerificationFailure.into());
+            // With etcd's alert, "bad certificate".
+            return Err(CertificateError::NotValidForName.into());
         }
         Ok(verified)
     }

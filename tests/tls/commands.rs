@@ -9,7 +9,7 @@ use tokio::process::Command;
 use super::server::{BOTH, Port, Server, client};
 use super::shop::Shop;
 
-async fn rusd(words: &[&str]) -> Output {
+pub async fn rusd(words: &[&str]) -> Output {
     let output = Command::new(env!("CARGO_BIN_EXE_rusd")).args(words).output().await.unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!errors.contains("panic"), "{words:?}: {errors}");
@@ -17,7 +17,7 @@ async fn rusd(words: &[&str]) -> Output {
 }
 
 /// Standard output of a command that ends with success.
-async fn good(words: &[&str]) -> String {
+pub async fn good(words: &[&str]) -> String {
     let output = rusd(words).await;
     assert!(output.status.success(), "{words:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()

@@ -7,4 +7,5 @@ mod commands;
 mod ports;
 mod rotation;
 mod server;
+mod shared;
 mod shop;

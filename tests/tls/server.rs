@@ -98,6 +98,17 @@ impl Server {
         panic!("it serves with {flags:?}:\n{}", server.log());
     }
 
+    /// Waits until the log has a text: a client may know that it is refused before it is logged.
+    pub async fn says(&self, text: &str) {
+        for _ in 0..PATIENCE.as_millis() / 20 {
+            if self.log().contains(text) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no {text} in:\n{}", self.log());
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
@@ -112,7 +123,7 @@ impl Server {
 
     pub async fn dial(&self, port: Port) -> TcpStream {
         let number = if port == Port::Client { self.client } else { self.peer };
-        TcpStream::connect(("127.0.0.1", number)).await.unwrap()
+        dial(number).await
     }
 
     /// A handshake and a request over it; why not, if one of them fails.
@@ -134,7 +145,11 @@ impl Server {
         Self::ask_by(stream, &connector, "localhost").await
     }
 
-    async fn ask_by(stream: TcpStream, connector: &Connector, host: &str) -> Result<(), String> {
+    pub async fn ask_by(
+        stream: TcpStream,
+        connector: &Connector,
+        host: &str,
+    ) -> Result<(), String> {
         let talk = async {
             let stream = connector.connect(stream, host).await?;
             request(stream).await
@@ -146,6 +161,10 @@ impl Server {
             false => Err(format!("an answer of {} bytes: {answer}", answer.len())),
         }
     }
+}
+
+pub async fn dial(port: u16) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", port)).await.unwrap()
 }
 
 /// Asks for the version over HTTP/1.1.

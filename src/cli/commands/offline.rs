@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::{check_data, snapshot_status};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
@@ -56,10 +58,13 @@ pub(super) fn patiently<T>(
 }
 
 /// The console form of zap, in which etcdutl logs.
-fn log(context: &Context, caller: &str, message: &str, fields: &serde_json::Value) {
+fn log(context: &Context, caller: &str, message: &str, fields: &[(&str, serde_json::Value)]) {
     let time = crate::client::timestamp(crate::clock::Clock::unix_nanos(&*context.clock));
     let seconds = time.split('.').next().unwrap_or_default();
-    context.printer.err(format!("{seconds}Z\tinfo\t{caller}\t{message}\t{fields}\n"));
+    let fields: Vec<String> =
+        fields.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
+    let fields = fields.join(", ");
+    context.printer.err(format!("{seconds}Z\tinfo\t{caller}\t{message}\t{{{fields}}}\n"));
 }
 
 fn restore(context: &Context) -> Outcome {
@@ -101,15 +106,23 @@ fn restore(context: &Context) -> Outcome {
         skip_hash_check: context.flags.bool("skip-hash-check"),
         bump_revision: bumps.then_some(bump),
     };
-    let fields = serde_json::json!({
-        "path": snapshot,
-        "wal-dir": wal_dir.clone().unwrap_or_else(|| data_dir.join("member/wal")),
-        "data-dir": data_dir,
-    });
+    let shown_wal = wal_dir.clone().unwrap_or_else(|| data_dir.join("member/wal"));
+    let fields =
+        [("path", json!(snapshot)), ("wal-dir", json!(shown_wal)), ("data-dir", json!(data_dir))];
     restore.place.check().map_err(Failure::error)?;
     log(context, "snapshot/v3_snapshot.go:306", "restoring snapshot", &fields);
-    restore.run().map_err(Failure::error)?;
-    log(context, "snapshot/v3_snapshot.go:332", "restored snapshot", &fields);
+    let founders = restore.run().map_err(Failure::error)?;
+    for member in founders.members {
+        let fields = [
+            ("cluster-id", json!(format!("{:x}", founders.cluster_id))),
+            ("local-member-id", json!("0")),
+            ("added-peer-id", json!(format!("{:x}", member.id))),
+            ("added-peer-peer-urls", json!(member.peer_urls)),
+            ("added-peer-is-learner", json!(false)),
+        ];
+        log(context, "membership/cluster.go:408", "added member", &fields);
+    }
+    log(context, "snapshot/v3_snapshot.go:334", "restored snapshot", &fields);
     Ok(())
 }
 
@@ -159,12 +172,12 @@ fn defragment(context: &Context) -> Outcome {
         let why = message.unwrap_or_default();
         Failure::new(exit, format!("Failed to defragment etcd data[{data_dir}] ({why})"))
     })?;
-    let fields = serde_json::json!({
-        "path": data_dir,
-        "current-db-size-bytes": done.after.total,
-        "current-db-size-bytes-before": done.before.total,
-        "current-db-size-in-use-bytes": done.after.in_use,
-    });
+    let fields = [
+        ("path", json!(data_dir)),
+        ("current-db-size-bytes", json!(done.after.total)),
+        ("current-db-size-bytes-before", json!(done.before.total)),
+        ("current-db-size-in-use-bytes", json!(done.after.in_use)),
+    ];
     log(context, "backend/backend.go:605", "finished defragmenting directory", &fields);
     Ok(())
 }
@@ -230,7 +243,7 @@ fn migrate(context: &Context) -> Outcome {
     let current = found.as_deref().and_then(minor_of).unwrap_or((3, 5));
     let shown = |(major, minor): (u32, u32)| format!("{major}.{minor}.0");
     if current == target {
-        let fields = serde_json::json!({ "storage-version": shown(target) });
+        let fields = [("storage-version", json!(shown(target)))];
         log(context, "schema/migration.go:43", "storage version up-to-date", &fields);
         return Ok(());
     }
@@ -241,7 +254,7 @@ fn migrate(context: &Context) -> Outcome {
     let version = shown(target);
     let stored = (target != (3, 5)).then_some(version.as_str());
     patiently(context, || offline::migrate(&data_dir, stored))?;
-    let fields = serde_json::json!({ "new-storage-version": version });
+    let fields = [("new-storage-version", json!(version))];
     log(context, "schema/migration.go:65", "updated storage version", &fields);
     Ok(())
 }

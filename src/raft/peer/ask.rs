@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
 use super::dial::Dial;
-use crate::limits;
+use crate::{limits, tls};
 
 /// What a member answered.
 #[derive(Clone, Debug)]
@@ -23,11 +23,11 @@ pub struct Answered {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    #[error("{0}")]
+    #[error("{}", tls::cause(.0))]
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Url(#[from] http::uri::InvalidUri),
-    #[error("{0}")]
+    #[error("{}", tls::cause(.0))]
     Http(#[from] hyper::Error),
     #[error("{0}")]
     Request(#[from] http::Error),

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::answer::{self, RUSD_VERSION};
 use super::frame::{Decoder, Read};
 use super::{Channel, Peers, READ_TIMEOUT};
+use crate::tls;
 
 /// Between attempts, etcd's.
 const RETRY: Duration = Duration::from_millis(100);
@@ -62,11 +63,11 @@ impl Dial for TcpDial {
 
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("{0}")]
+    #[error("{}", tls::cause(.0))]
     Io(#[from] io::Error),
     #[error("{0}")]
     Url(#[from] http::uri::InvalidUri),
-    #[error("{0}")]
+    #[error("{}", tls::cause(.0))]
     Http(#[from] hyper::Error),
     #[error("{0}")]
     Request(#[from] http::Error),

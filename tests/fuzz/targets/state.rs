@@ -102,7 +102,7 @@ impl State {
             skip_hash_check: true,
             bump_revision: bump,
         };
-        restore.run().map_err(|error| error.to_string())
+        restore.run().map(drop).map_err(|error| error.to_string())
     }
 }
 

@@ -1,0 +1,103 @@
+//! Errors of TLS in the words of Go's, which operators know from etcd's logs.
+
+use std::error::Error as StdError;
+use std::io;
+
+use rustls::{AlertDescription as Alert, CertificateError, Error, PeerIncompatible};
+
+/// What an error comes from: the innermost one, and for one of TLS what Go would have said.
+pub fn cause(error: &(dyn StdError + 'static)) -> String {
+    let mut at = error;
+    loop {
+        if let Some(error) = of_tls(at) {
+            return words(error);
+        }
+        match at.source() {
+            Some(source) => at = source,
+            None => return at.to_string(),
+        }
+    }
+}
+
+fn of_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    let within = || error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
+    error.downcast_ref().or_else(within)
+}
+
+fn words(error: &Error) -> String {
+    let verify = |what: &str| format!("tls: failed to verify certificate: x509: {what}");
+    match error {
+        Error::NoCertificatesPresented => "tls: client didn't provide a certificate".to_owned(),
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            verify("certificate signed by unknown authority")
+        }
+        Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => verify("certificate has expired or is not yet valid"),
+        Error::InvalidCertificate(
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
+        ) => verify("certificate specifies an incompatible key usage"),
+        // Who connects is told no host: here it is what the list of allowed names says.
+        Error::InvalidCertificate(CertificateError::NotValidForName) => {
+            "client certificate authentication failed".to_owned()
+        }
+        Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. }) => {
+            verify(&format!("certificate is not valid for this name ({error})"))
+        }
+        Error::InvalidCertificate(CertificateError::Revoked) => {
+            "transport: certificate revoked".to_owned()
+        }
+        Error::PeerIncompatible(
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::Tls13RequiredForQuic
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        ) => "tls: client offered only unsupported versions".to_owned(),
+        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => {
+            "tls: no cipher suite supported by both client and server".to_owned()
+        }
+        Error::NoApplicationProtocol => {
+            "tls: client requested unsupported application protocols".to_owned()
+        }
+        Error::InvalidMessage(_) => {
+            "tls: first record does not look like a TLS handshake".to_owned()
+        }
+        Error::AlertReceived(alert) => match of_alert(*alert) {
+            Some(text) => format!("remote error: tls: {text}"),
+            None => format!("remote error: tls: alert({})", u8::from(*alert)),
+        },
+        other => format!("tls: {other}"),
+    }
+}
+
+fn of_alert(alert: Alert) -> Option<&'static str> {
+    Some(match alert {
+        Alert::CloseNotify => "close notify",
+        Alert::UnexpectedMessage => "unexpected message",
+        Alert::BadRecordMac => "bad record MAC",
+        Alert::HandshakeFailure => "handshake failure",
+        Alert::BadCertificate => "bad certificate",
+        Alert::UnsupportedCertificate => "unsupported certificate",
+        Alert::CertificateRevoked => "revoked certificate",
+        Alert::CertificateExpired => "expired certificate",
+        Alert::CertificateUnknown => "unknown certificate",
+        Alert::IllegalParameter => "illegal parameter",
+        Alert::UnknownCA => "unknown certificate authority",
+        Alert::AccessDenied => "access denied",
+        Alert::DecodeError => "error decoding message",
+        Alert::DecryptError => "error decrypting message",
+        Alert::ProtocolVersion => "protocol version not supported",
+        Alert::InsufficientSecurity => "insufficient security level",
+        Alert::InternalError => "internal error",
+        Alert::UserCanceled => "user canceled",
+        Alert::MissingExtension => "missing extension",
+        Alert::UnsupportedExtension => "unsupported extension",
+        Alert::UnrecognisedName => "unrecognized name",
+        Alert::CertificateRequired => "certificate required",
+        Alert::NoApplicationProtocol => "no application protocol",
+        _ => return None,
+    })
+}
