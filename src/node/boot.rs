@@ -251,7 +251,7 @@ impl Surroundings {
         Self {
             disk: Arc::new(SystemDisk),
             transport: None,
-            dial: Arc::new(TcpDial),
+            dial: Arc::new(TcpDial::default()),
             reach: None,
             log: raft::log::Options::default(),
             store: Options::new(Arc::clone(&clock)),

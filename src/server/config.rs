@@ -5,7 +5,7 @@
 //! nobody believes in a setting that does nothing.
 
 use std::collections::BTreeMap;
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -365,6 +365,23 @@ fn data_dir(given: &Given) -> PathBuf {
     }
 }
 
+impl Config {
+    /// Whether a feature gate is open.
+    pub(super) fn is_open(&self, gate: &str) -> bool {
+        self.gates.iter().any(|(name, _, on)| *name == gate && *on)
+    }
+
+    /// Where this member connects to peers from, if it is told to: the first address that it tells
+    /// them which is one.
+    pub(super) fn local_address(&self) -> Option<IpAddr> {
+        let hosts = self.advertise_peer_urls.iter().map(|url| url.host_port().0);
+        let mut addresses = hosts.filter_map(|host| host.parse::<IpAddr>().ok());
+        addresses
+            .find(|address| !address.is_loopback() && !address.is_unspecified())
+            .filter(|_| self.is_open("SetMemberLocalAddr"))
+    }
+}
+
 /// What `--initial-cluster` says, or in its place DNS or a discovery service.
 fn source(given: &Given) -> Source {
     let values = Values(given);
@@ -682,6 +699,18 @@ mod tests {
         assert!(
             matches!(config.source, Source::Flags(list) if list == "default=http://localhost:2380")
         );
+    }
+
+    #[test]
+    fn peers_are_reached_from_the_first_address_that_they_are_told() {
+        let all = "--initial-cluster default=http://127.0.0.1:1 --initial-advertise-peer-urls \
+                   http://127.0.0.1:1,http://host:2,http://[2001:db8::1]:4,http://192.0.2.1:3";
+        assert_eq!(of(all).unwrap().local_address(), None);
+        let gate = "--feature-gates SetMemberLocalAddr=true";
+        let expected = "192.0.2.1".parse().unwrap();
+        let config = of(&format!("{all} {gate}")).unwrap();
+        assert_eq!(config.local_address(), Some(expected), "lists are sorted");
+        assert_eq!(of(gate).unwrap().local_address(), None);
     }
 
     #[test]

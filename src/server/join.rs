@@ -29,7 +29,7 @@ pub(super) async fn check_new(config: &Config, cluster: &Named, token: &str) -> 
         own.clone_from(urls);
     }
     let id = types::member_id(&own, token, None);
-    let dial = TlsDial::new(&config.tls.dial)?;
+    let dial = TlsDial::new(config)?;
     let asked = others(config, cluster)
         .into_iter()
         .map(|url| members_at(&dial, url, limits::BOOTSTRAP_CHECK_TIMEOUT));
@@ -44,7 +44,7 @@ pub(super) async fn check_new(config: &Config, cluster: &Named, token: &str) -> 
 
 /// A running cluster: its members say which ids belong to which URLs.
 pub(super) async fn existing(config: &Config, cluster: &Named) -> Result<Join, String> {
-    let dial = TlsDial::new(&config.tls.dial)?;
+    let dial = TlsDial::new(config)?;
     let mut told = None;
     for url in others(config, cluster) {
         told = members_at(&dial, url, limits::JOIN_TIMEOUT).await;
@@ -73,7 +73,7 @@ pub(super) async fn existing(config: &Config, cluster: &Named) -> Result<Join, S
 
 /// A member in the place of a damaged one: its directory says which.
 pub(super) async fn rebuilt(config: &Config, rebuild: &Rebuild) -> Result<Join, String> {
-    let dial = TlsDial::new(&config.tls.dial)?;
+    let dial = TlsDial::new(config)?;
     let mut told = None;
     for url in rebuild.others.clone() {
         told = members_at(&dial, url, limits::JOIN_TIMEOUT).await;

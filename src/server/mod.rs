@@ -357,6 +357,7 @@ async fn run(
     // Before anybody can see this member: who then stops it finds all of it in the store.
     let mut signals = Signals::catch().map_err(failed("catching signals"))?;
     say_gates(config);
+    say_local_address(config);
 
     let services = services(config, arguments, &node, connections);
     let (stop, stopped) = watch::channel(false);
@@ -506,7 +507,7 @@ async fn start_node(
 ) -> Result<Node, cluster::Error> {
     let settings = node_config(config, first);
     let mut surroundings = node::Surroundings::system(Arc::new(SystemClock::new()));
-    surroundings.dial = Arc::new(tls::TlsDial::new(&config.tls.dial)?);
+    surroundings.dial = Arc::new(tls::TlsDial::new(config)?);
     let runtime = member.clone();
     let started = tokio::task::spawn_blocking(move || {
         let _entered = runtime.enter();
@@ -593,6 +594,19 @@ fn say_settings(config: &Config) {
         "max-learners" = config.max_learners,
         "starting an etcd server"
     );
+}
+
+fn say_local_address(config: &Config) {
+    if !config.is_open("SetMemberLocalAddr") {
+        return;
+    }
+    match config.local_address() {
+        Some(local) => tracing::info!(LocalAddr = %local, "setting member local address"),
+        None => tracing::warn!(
+            "advertise-peer-urls" = ?urls(&config.advertise_peer_urls),
+            "unable to set a member local address due to lack of suitable local addresses"
+        ),
+    }
 }
 
 fn say_gates(config: &Config) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::Uri;
 
+use super::config::Config;
 use super::go;
 use super::url::Url;
 use crate::cert;
@@ -170,11 +171,15 @@ pub(super) fn say_what_is_plain(peers: bool, urls: &[Url], files: &ServerFiles) 
 }
 
 /// Dials peers over TLS or without, as their URLs say.
-pub(super) struct TlsDial(Connector);
+pub(super) struct TlsDial {
+    connector: Connector,
+    tcp: TcpDial,
+}
 
 impl TlsDial {
-    pub(super) fn new(files: &ClientFiles) -> Result<Self, String> {
-        Ok(Self(Connector::new(files.clone()).map_err(|error| error.to_string())?))
+    pub(super) fn new(config: &Config) -> Result<Self, String> {
+        let connector = Connector::new(config.tls.dial.clone()).map_err(|why| why.to_string())?;
+        Ok(Self { connector, tcp: TcpDial { local: config.local_address() } })
     }
 }
 
@@ -184,13 +189,13 @@ impl Dial for TlsDial {
             let plain = match url.scheme_str() {
                 Some("https") => "http",
                 Some("unixs") => "unix",
-                _ => return TcpDial.dial(url).await,
+                _ => return self.tcp.dial(url).await,
             };
             let mut parts = url.clone().into_parts();
             parts.scheme = Some(plain.parse().map_err(io::Error::other)?);
-            let link = TcpDial.dial(&Uri::from_parts(parts).map_err(io::Error::other)?).await?;
+            let link = self.tcp.dial(&Uri::from_parts(parts).map_err(io::Error::other)?).await?;
             let host = if plain == "http" { url.host().unwrap_or_default() } else { "localhost" };
-            Ok(Box::new(self.0.connect(link, host).await?) as Box<dyn Link>)
+            Ok(Box::new(self.connector.connect(link, host).await?) as Box<dyn Link>)
         })
     }
 }

@@ -582,7 +582,7 @@ impl World {
         let surroundings = Surroundings {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             disk: Arc::new(member.disk.clone()),
-            dial: Arc::new(raft::peer::TcpDial),
+            dial: Arc::new(raft::peer::TcpDial::default()),
             transport: Some(Arc::clone(&net) as _),
             reach: Some(net),
             log: raft::log::Options { segment_bytes: self.plan.segment_bytes, fill_ahead: false },

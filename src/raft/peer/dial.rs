@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Weak;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::answer::{self, RUSD_VERSION};
@@ -38,7 +39,30 @@ pub trait Dial: Send + Sync {
 }
 
 /// Connects without TLS.
-pub struct TcpDial;
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpDial {
+    /// The address of this machine to connect from; the system's choice without one.
+    pub local: Option<IpAddr>,
+}
+
+impl TcpDial {
+    async fn connect(self, authority: &str) -> io::Result<TcpStream> {
+        let Some(local) = self.local else { return TcpStream::connect(authority).await };
+        let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for to in tokio::net::lookup_host(authority).await? {
+            if to.is_ipv4() != local.is_ipv4() {
+                continue;
+            }
+            let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.bind((local, 0).into())?;
+            match socket.connect(to).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+}
 
 impl Dial for TcpDial {
     fn dial<'a>(&'a self, url: &'a Uri) -> Dialing<'a> {
@@ -54,7 +78,7 @@ impl Dial for TcpDial {
                 }
                 _ => return Err(io::Error::other("peers are reached over http and unix only")),
             }
-            let stream = TcpStream::connect(authority.as_str()).await?;
+            let stream = self.connect(authority.as_str()).await?;
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn Link>)
         })

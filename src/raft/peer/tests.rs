@@ -79,7 +79,7 @@ impl Cluster {
             urls: vec![format!("http://{}", self.addresses[at])],
             version: "3.7.1".into(),
         };
-        let peers = Peers::new(config, Arc::new(TcpDial), self.runtime.handle().clone());
+        let peers = Peers::new(config, Arc::new(TcpDial::default()), self.runtime.handle().clone());
         for (other, address) in self.addresses.iter().enumerate() {
             peers.update(other as u64 + 1, vec![format!("http://{address}")]);
         }
@@ -249,7 +249,7 @@ fn members_replicate_over_sockets_and_survive_the_loss_of_one() {
 fn strangers_get_no_stream() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
-    let peers = Peers::new(config, Arc::new(TcpDial), runtime.handle().clone());
+    let peers = Peers::new(config, Arc::new(TcpDial::default()), runtime.handle().clone());
     peers.update(2, Vec::new());
     peers.remove(3);
     let asking = PeersConfig { id: 2, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
@@ -294,7 +294,7 @@ fn a_peer_that_takes_nothing_costs_no_more_than_its_queue() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _context = runtime.enter();
     let of = |id| PeersConfig { id, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
-    let peers = Peers::new(of(1), Arc::new(TcpDial), runtime.handle().clone());
+    let peers = Peers::new(of(1), Arc::new(TcpDial::default()), runtime.handle().clone());
     peers.update(2, Vec::new());
     let path = "/raft/stream/msgapp/2";
     let mut request = http::Request::get(path).body(http_body_util::Empty::<Bytes>::new()).unwrap();
@@ -315,4 +315,17 @@ fn a_peer_that_takes_nothing_costs_no_more_than_its_queue() {
     assert!(large + small <= limits::PEER_QUEUE_MAX, "{large} and {small}");
     drop(hung);
     assert_eq!(fill(1), 0, "nobody holds the stream");
+}
+
+#[tokio::test]
+async fn a_peer_is_dialled_from_the_address_that_was_chosen() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: http::Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    for local in [None, Some([127, 0, 0, 3].into())] {
+        let dial = TcpDial { local };
+        let (dialled, accepted) = tokio::join!(dial.dial(&url), listener.accept());
+        dialled.map(drop).unwrap();
+        let expected = local.unwrap_or([127, 0, 0, 1].into());
+        assert_eq!(accepted.unwrap().1.ip(), expected);
+    }
 }

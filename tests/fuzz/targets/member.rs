@@ -89,7 +89,7 @@ impl Member {
         let surroundings = Surroundings {
             clock,
             disk: Arc::new(Memory::default()),
-            dial: Arc::new(TcpDial),
+            dial: Arc::new(TcpDial::default()),
             transport: Some(Arc::clone(&net) as _),
             reach: Some(net),
             log: raft::log::Options { segment_bytes: 256 << 10, fill_ahead: false },
