@@ -373,8 +373,9 @@ impl Entry {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let mut asked = String::new();
         let shaken = tokio::select! {
-            shaken = tls.accept(stream) => shaken.map_err(|error| tls::cause(&error)),
+            shaken = tls.accept(stream, &mut asked) => shaken.map_err(|error| tls::cause(&error)),
             () = stopping(&mut self.stop) => return,
         };
         let services = self.services;
@@ -402,11 +403,13 @@ impl Entry {
                 match services.port {
                     Port::Peer => tracing::warn!(
                         "remote-addr" = from,
+                        "server-name" = asked,
                         error,
                         "rejected connection on peer endpoint"
                     ),
                     _ => tracing::warn!(
                         "remote-addr" = from,
+                        "server-name" = asked,
                         error,
                         "rejected connection on client endpoint"
                     ),

@@ -108,8 +108,9 @@ impl Acceptor {
         Ok(Self { files, config, handshakes: Semaphore::new(TLS_HANDSHAKES_MAX) })
     }
 
-    /// Shakes hands, within a time and with a bounded number of others.
-    pub async fn accept<S>(&self, mut stream: S) -> io::Result<Accepted<S>>
+    /// Shakes hands, within a time and with a bounded number of others. `asked` becomes the name of
+    /// the server that the client asked for, also if it is refused.
+    pub async fn accept<S>(&self, mut stream: S, asked: &mut String) -> io::Result<Accepted<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -121,7 +122,12 @@ impl Acceptor {
         let place = timeout(TLS_HANDSHAKE_TIMEOUT, self.handshakes.acquire()).await;
         let _place = place.map_err(late)?.map_err(io::Error::other)?;
         let config = self.config.get(|| self.files.config());
-        let shake = tokio_rustls::TlsAcceptor::from(config).accept(stream);
+        let shake = async {
+            let hello = rustls::server::Acceptor::default();
+            let start = tokio_rustls::LazyConfigAcceptor::new(hello, stream).await?;
+            asked.push_str(start.client_hello().server_name().unwrap_or_default());
+            start.into_stream(config).await
+        };
         let stream = tokio::select! {
             shaken = timeout(TLS_HANDSHAKE_TIMEOUT, shake) => shaken.map_err(late)??,
             () = self.wanted_by_others() => {

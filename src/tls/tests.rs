@@ -110,7 +110,8 @@ impl Shop {
 async fn talk(acceptor: &Acceptor, connector: &Connector, host: &str) -> Result<String, String> {
     let (near, far) = duplex(64 << 10);
     let server = async {
-        let mut accepted = acceptor.accept(far).await.map_err(|error| error.to_string())?;
+        let mut accepted =
+            acceptor.accept(far, &mut String::new()).await.map_err(|error| error.to_string())?;
         accepted.stream.write_all(b"hello").await.map_err(|error| error.to_string())?;
         accepted.stream.flush().await.map_err(|error| error.to_string())?;
         Ok::<_, String>(accepted.common_name.unwrap_or_default())
@@ -293,7 +294,7 @@ async fn plain_text_is_refused() {
     let acceptor = Acceptor::new(shop.server()).unwrap();
     let (mut plain, far) = duplex(1024);
     plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    assert!(acceptor.accept(far).await.is_err());
+    assert!(acceptor.accept(far, &mut String::new()).await.is_err());
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub fn cause(error: &(dyn StdError + 'static)) -> String {
         }
         match at.source() {
             Some(source) => at = source,
+            None if is_end(at) => return "EOF".to_owned(),
             None => return at.to_string(),
         }
     }
@@ -22,6 +23,11 @@ pub fn cause(error: &(dyn StdError + 'static)) -> String {
 fn of_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     let within = || error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
     error.downcast_ref().or_else(within)
+}
+
+fn is_end(error: &(dyn StdError + 'static)) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
 }
 
 fn words(error: &Error) -> String {

@@ -45,7 +45,7 @@ async fn one_port_takes_text_and_tls() {
         "serving client traffic securely",
         "serving client traffic insecurely",
         "scheme is http or unix while --client-cert-auth is enabled; ignoring client cert auth",
-        "\"error\":\"tls: client didn't provide a certificate\"",
+        "\"server-name\":\"localhost\",\"error\":\"tls: client didn't provide a certificate\"",
     ] {
         server.says(text).await;
     }
