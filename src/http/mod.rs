@@ -172,13 +172,11 @@ impl Http {
 
     /// What only the node knows is brought up to date when somebody looks.
     fn metrics(&self) -> Answer {
+        self.node.refresh_metrics();
         let status = self.node.status();
-        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         metrics::has_leader().set(i64::from(status.leader != 0));
         metrics::is_leader().set(i64::from(status.leader == self.node.header().member_id));
         metrics::is_learner().set(i64::from(status.is_learner));
-        metrics::proposals_committed().set(number(status.raft_index));
-        metrics::proposals_applied().set(number(status.raft_applied_index));
         metrics::quota_backend_bytes().set(status.db_size_quota);
         metrics::db_total_bytes().set(status.db_size);
         metrics::db_in_use_bytes().set(status.db_size_in_use);

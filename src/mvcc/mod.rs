@@ -198,6 +198,11 @@ impl Mvcc {
         self.index.read().len()
     }
 
+    /// Keys that exist now.
+    pub fn live_keys(&self) -> u64 {
+        self.index.read().live()
+    }
+
     /// Whether a compaction was applied whose sweep has not ended.
     pub fn is_sweeping(&self) -> bool {
         self.sweeps_open.load(Ordering::Acquire) > 0

@@ -252,7 +252,7 @@ impl Node {
         metrics::proposals_committed().set(gauge(status.committed));
         metrics::proposals_applied().set(gauge(self.0.applied.index()));
         metrics::auth_revision().set(gauge(self.0.auth.read().revision()));
-        metrics::keys().set(gauge(self.0.mvcc.keys() as u64));
+        metrics::keys().set(gauge(self.0.mvcc.live_keys()));
         let counts = self.0.hub.counts();
         metrics::watchers().set(gauge(counts.watchers as u64));
         metrics::slow_watchers().set(gauge(counts.lagging as u64));

@@ -9,12 +9,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rusd::clock::SystemClock;
+use rusd::pb::auth_client::AuthClient;
 use rusd::pb::maintenance_client::MaintenanceClient;
 use rusd::pb::watch_client::WatchClient;
 use rusd::pb::watch_request::RequestUnion;
-use rusd::pb::{PutRequest, RangeRequest, StatusRequest, WatchCreateRequest, WatchRequest};
+use rusd::pb::{
+    AuthRoleAddRequest, DeleteRangeRequest, PutRequest, RangeRequest, StatusRequest,
+    WatchCreateRequest, WatchRequest,
+};
 use rusd::store::{Options, Store};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio_stream::StreamExt as _;
 use tonic::Code;
 
 use super::fixture::{Member, PATIENCE};
@@ -156,6 +161,35 @@ fn a_foreign_lock_file_does_no_harm() {
     member.wait_ready();
     let lock = fs::read_to_string(data.join("rusd.lock")).unwrap();
     assert_eq!(lock.trim(), member.child.id().to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gauges_say_what_there_is_when_somebody_looks() {
+    let member = Member::start();
+    let mut kv = member.kv().await;
+    for key in ["a", "b", "c"] {
+        let put = PutRequest { key: key.into(), value: "v".into(), ..Default::default() };
+        kv.put(put).await.unwrap();
+    }
+    kv.delete_range(DeleteRangeRequest { key: "b".into(), ..Default::default() }).await.unwrap();
+    let create = WatchCreateRequest { key: "a".into(), ..Default::default() };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let requests = tokio_stream::once(create).chain(tokio_stream::pending());
+    let mut watch = WatchClient::new(member.channel().await);
+    let mut answers = watch.watch(requests).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().unwrap().created);
+    let mut auth = AuthClient::new(member.channel().await);
+    auth.role_add(AuthRoleAddRequest { name: "role".into() }).await.unwrap();
+    let answer = member.raw(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let answer = String::from_utf8(answer).unwrap();
+    for line in [
+        "etcd_debugging_mvcc_keys_total 2",
+        "etcd_debugging_mvcc_watcher_total 1",
+        "etcd_debugging_mvcc_slow_watcher_total 0",
+        "etcd_debugging_auth_revision 2",
+    ] {
+        assert!(answer.lines().any(|found| found == line), "no {line} in {answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
