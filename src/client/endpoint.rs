@@ -121,7 +121,8 @@ impl<S: AsyncRead + Unpin> Heard<S> {
         }
     }
 
-    /// Who was refused may learn it from a write that fails, and why only from what there is to read.
+    /// Who was refused may learn it from a write that fails, and why only from what there is to read:
+    /// the write fails once that has come, which is soon, as the other side has closed.
     fn wrote<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -132,11 +133,10 @@ impl<S: AsyncRead + Unpin> Heard<S> {
         {
             let mut byte = [0];
             let read = Pin::new(&mut self.inner).poll_read(context, &mut ReadBuf::new(&mut byte));
-            let why = match &read {
-                Poll::Ready(Err(why)) => why,
-                _ => error,
+            let why = match &ready!(read) {
+                Err(why) => tls::cause(why),
+                Ok(()) => tls::cause(error),
             };
-            let why = tls::cause(why);
             self.tell(Err(why));
         }
         outcome

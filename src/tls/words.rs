@@ -14,8 +14,7 @@ pub fn cause(error: &(dyn StdError + 'static)) -> String {
         }
         match at.source() {
             Some(source) => at = source,
-            None if is_end(at) => return "EOF".to_owned(),
-            None => return at.to_string(),
+            None => return plain(at),
         }
     }
 }
@@ -25,9 +24,12 @@ fn of_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     error.downcast_ref().or_else(within)
 }
 
-fn is_end(error: &(dyn StdError + 'static)) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
+fn plain(error: &(dyn StdError + 'static)) -> String {
+    match error.downcast_ref::<io::Error>() {
+        Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
+        Some(error) if error.raw_os_error().is_some() => super::reason(error),
+        _ => error.to_string(),
+    }
 }
 
 fn words(error: &Error) -> String {
