@@ -1,0 +1,81 @@
+//! Connections, pings, settings and resets in masses.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::fixture::{Case, Member};
+use super::frames::{PING, frame, hello};
+
+/// Sends `piece` again and again on new connections, reads what `reads` allows, and goes on with the
+/// next when one is ended, until `end`. Returns the last connections.
+fn flood(address: &str, first: &[u8], piece: &[u8], end: Instant) -> Option<TcpStream> {
+    let mut last = None;
+    while Instant::now() < end {
+        let Ok(mut stream) = TcpStream::connect(address) else { continue };
+        stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let mut sent = stream.write_all(first);
+        while Instant::now() < end && sent.is_ok() {
+            sent = stream.write_all(piece);
+        }
+        last = Some(stream);
+    }
+    last
+}
+
+/// Floods from so many threads.
+async fn floods(
+    count: usize,
+    member: &Member,
+    end: Instant,
+    first: &[u8],
+    piece: &[u8],
+) -> Vec<TcpStream> {
+    let threads: Vec<_> = (0..count)
+        .map(|_| {
+            let (address, first, piece) = (member.address.clone(), first.to_vec(), piece.to_vec());
+            thread::spawn(move || flood(&address, &first, &piece, end))
+        })
+        .collect();
+    tokio::task::spawn_blocking(move || {
+        threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pings_that_want_answers() {
+    let member = Member::start(&[]);
+    let case = Case { name: "pings, unread", growth_kib_max: 32 << 10, left_kib_max: 16 << 10 };
+    let pings = frame(PING, 0, 0, &[7; 8]).repeat(500);
+    case.run(&member, async |member, end| floods(4, member, end, &hello(&[]), &pings).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing() {
+    let member = Member::start(&[]);
+    let case =
+        Case { name: "3000 silent connections", growth_kib_max: 64 << 10, left_kib_max: 16 << 10 };
+    case.run(&member, async |member, end| {
+        let address = member.address.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
+            let mut streams: Vec<TcpStream> = Vec::new();
+            for _ in 0..3000 {
+                match TcpStream::connect(&address) {
+                    Ok(stream) => streams.push(stream),
+                    Err(_) => break,
+                }
+            }
+            eprintln!("{} connections in {:?}", streams.len(), start.elapsed());
+            streams
+        });
+        let opened = opened.await.unwrap();
+        tokio::time::sleep_until(end.into()).await;
+        opened
+    })
+    .await;
+}
