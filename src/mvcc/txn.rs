@@ -12,6 +12,7 @@ use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::raw::{Response, ResponseOp, TxnResponse};
 use crate::pb::request_op::Request;
 use crate::pb::{Compare, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest};
+use crate::planted::{self, Bug};
 
 /// What writing needs to know of leases.
 pub trait Leases {
@@ -51,7 +52,7 @@ pub fn is_serializable(request: &TxnRequest) -> bool {
 
 /// Runs a read-only transaction.
 pub fn read_txn(view: &View<'_>, request: &TxnRequest) -> Result<TxnResponse, Error> {
-    let path = Path::choose(view, request);
+    let path = Path::choose(view, request)?;
     path.check(view, &NoLeases)?;
     let mut responses = Vec::with_capacity(path.ops.len());
     for op in path.ops {
@@ -73,7 +74,7 @@ impl Write<'_> {
         leases: &mut impl Leases,
     ) -> Result<TxnResponse, Error> {
         let view = self.view();
-        let path = Path::choose(&view, request);
+        let path = Path::choose(&view, request)?;
         path.check(&view, leases)?;
         let mut response = self.run(&path, leases)?;
         response.header = Some(ResponseHeader { revision: self.revision(), ..Default::default() });
@@ -124,14 +125,25 @@ struct Path<'a> {
 }
 
 impl<'a> Path<'a> {
-    fn choose(view: &View<'_>, request: &'a TxnRequest) -> Self {
-        let succeeded = request.compare.iter().all(|compare| holds(view, compare));
+    /// An error while a compared row is read is the transaction's: taken for "does not hold", it
+    /// would lead this member alone into the other branch.
+    fn choose(view: &View<'_>, request: &'a TxnRequest) -> Result<Self, Error> {
+        let mut succeeded = true;
+        for compare in &request.compare {
+            succeeded = match holds(view, compare) {
+                Err(_) if planted::is(Bug::ErrorAsFalse) => false,
+                outcome => outcome?,
+            };
+            if !succeeded {
+                break;
+            }
+        }
         let ops = if succeeded { &request.success } else { &request.failure };
         let nested = ops.iter().filter_map(|op| match &op.request {
             Some(Request::RequestTxn(nested)) => Some(Self::choose(view, nested)),
             _ => None,
         });
-        Self { succeeded, ops, nested: nested.collect() }
+        Ok(Self { succeeded, ops, nested: nested.collect::<Result<_, _>>()? })
     }
 
     fn check(&self, view: &View<'_>, leases: &impl Leases) -> Result<(), Error> {
@@ -175,7 +187,7 @@ fn check_put(view: &View<'_>, leases: &impl Leases, request: &PutRequest) -> Res
     Ok(())
 }
 
-fn holds(view: &View<'_>, compare: &Compare) -> bool {
+fn holds(view: &View<'_>, compare: &Compare) -> Result<bool, Error> {
     let is_by_index = !matches!(compare.target(), CompareTarget::Value | CompareTarget::Lease);
     let request = RangeRequest {
         key: compare.key.clone(),
@@ -183,13 +195,18 @@ fn holds(view: &View<'_>, compare: &Compare) -> bool {
         keys_only: is_by_index,
         ..Default::default()
     };
-    let Ok(response) = view.range(&request) else { return false };
+    let response = view.range(&request)?;
     if response.kvs.is_empty() {
         // Empty and missing look the same on the wire, so a missing value compares to nothing.
         let is_value = compare.target == CompareTarget::Value as i32;
-        return !is_value && pair_holds(compare, &Pair::default());
+        return Ok(!is_value && pair_holds(compare, &Pair::default()));
     }
-    response.kvs.iter().all(|kv| Pair::parse(kv).is_ok_and(|pair| pair_holds(compare, &pair)))
+    for kv in &response.kvs {
+        if !pair_holds(compare, &Pair::parse(kv)?) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn pair_holds(compare: &Compare, pair: &Pair<'_>) -> bool {
@@ -227,5 +244,100 @@ fn pair_holds(compare: &Compare, pair: &Pair<'_>) -> bool {
         Ok(CompareResult::Greater) => ordering.is_gt(),
         Ok(CompareResult::Less) => ordering.is_lt(),
         Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::mvcc::Mvcc;
+    use crate::pb::DeleteRangeRequest;
+    use crate::store::{Faults, Options, Store};
+
+    #[derive(Default)]
+    struct BrokenReads(AtomicBool);
+
+    impl Faults for BrokenReads {
+        fn read(&self) -> io::Result<()> {
+            match self.0.load(Ordering::Relaxed) {
+                true => Err(io::Error::from_raw_os_error(5)),
+                false => Ok(()),
+            }
+        }
+    }
+
+    fn put(key: &'static str, value: &'static str) -> PutRequest {
+        PutRequest { key: key.into(), value: value.into(), ..Default::default() }
+    }
+
+    fn op(request: Request) -> RequestOp {
+        RequestOp { request: Some(request) }
+    }
+
+    /// Whether `a` has the value 1; then the key `yes` is put, else the key `no`.
+    fn branching() -> TxnRequest {
+        let compare = Compare {
+            target: CompareTarget::Value.into(),
+            key: "a".into(),
+            target_union: Some(TargetUnion::Value("1".into())),
+            ..Default::default()
+        };
+        TxnRequest {
+            compare: vec![compare],
+            success: vec![op(Request::RequestPut(put("yes", "1")))],
+            failure: vec![op(Request::RequestPut(put("no", "1")))],
+        }
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_decides_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let reads = Arc::new(BrokenReads::default());
+        let mut options = Options::new(Arc::new(SystemClock::new()));
+        options.reserve_bytes = 0;
+        options.faults = Some(Arc::clone(&reads) as _);
+        let (store, _) = Store::open(&dir.path().join("db"), options).unwrap();
+        let store = Arc::new(store);
+        let mvcc = Mvcc::new(Arc::clone(&store));
+        let mut write = mvcc.begin();
+        write.checked_put(&put("a", "1"), &mut NoLeases).unwrap();
+        write.finish();
+        store.seal(1, 1);
+        store.flush().unwrap();
+        mvcc.publish();
+
+        reads.0.store(true, Ordering::Relaxed);
+        let nested = TxnRequest {
+            success: vec![op(Request::RequestTxn(Box::new(branching())))],
+            ..TxnRequest::default()
+        };
+        let previous = PutRequest { prev_kv: true, ..put("a", "2") };
+        let delete = DeleteRangeRequest { key: "a".into(), prev_kv: true, ..Default::default() };
+        let with = |request| TxnRequest { success: vec![op(request)], ..TxnRequest::default() };
+        let requests = [
+            branching(),
+            nested,
+            with(Request::RequestPut(previous)),
+            with(Request::RequestDeleteRange(delete)),
+        ];
+        for request in &requests {
+            let mut write = mvcc.begin();
+            let outcome = write.txn(request, &mut NoLeases);
+            assert!(matches!(outcome, Err(Error::Store(_))), "{request:?}: {outcome:?}");
+            assert!(write.finish().is_empty(), "{request:?}: something was changed");
+            let outcome = read_txn(&mvcc.view(), &branching());
+            assert!(matches!(outcome, Err(Error::Store(_))), "{outcome:?}");
+        }
+
+        reads.0.store(false, Ordering::Relaxed);
+        let mut write = mvcc.begin();
+        assert!(write.txn(&branching(), &mut NoLeases).unwrap().succeeded);
+        write.finish();
+        store.seal(2, 1);
     }
 }

@@ -9,6 +9,7 @@
 //! Serving goes on until the last step, which takes milliseconds. A crash before the record leaves
 //! litter, one after it is completed by the next start.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -180,7 +181,8 @@ impl Receiving {
         let began = clock::instant();
         let (store, opened) = building.finish(self.options.clone())?;
         metrics::snap_db_fsync_seconds().observe(began.elapsed().as_secs_f64());
-        let place = place_of(|key| store.bucket_get(Bucket::Meta, key).ok().flatten())?;
+        let meta: BTreeMap<_, _> = store.bucket_iter(Bucket::Meta)?.into_iter().collect();
+        let place = place_of(|key| meta.get(key).cloned())?;
         if place != self.place {
             let (found, said) = (&place, &self.place);
             return Err(refused(format!(

@@ -28,6 +28,8 @@ pub enum Bug {
     CommitOnly,
     /// What a learner acknowledges counts as if a voter had.
     LearnerInQuorum,
+    /// A row that cannot be read makes a comparison fail.
+    ErrorAsFalse,
     /// The log's reader keeps an entry that was replaced later.
     SkippedTruncation,
     /// Nobody asks who may do what a transaction within a transaction does.
@@ -42,7 +44,7 @@ pub enum Bug {
 
 impl Bug {
     /// What the simulator is to find.
-    pub const OF_CLUSTERS: [Self; 11] = [
+    pub const OF_CLUSTERS: [Self; 12] = [
         Self::AckBeforeSync,
         Self::StaleRead,
         Self::ReadBeforeApply,
@@ -54,6 +56,7 @@ impl Bug {
         Self::CommitOnly,
         Self::LearnerInQuorum,
         Self::SkippedTruncation,
+        Self::ErrorAsFalse,
     ];
 
     /// The ways around permissions that etcd had.

@@ -197,8 +197,12 @@ impl Shared {
     }
 
     pub(super) fn seal(&self, position: Position) {
-        let entry = std::mem::take(&mut *self.open.lock());
+        // Under both locks: a reader of `pushed` between the two steps would find the entry in
+        // neither place, and would label a state that includes it with an index before it.
+        let mut open = self.open.lock();
         let mut queue = self.queue.lock();
+        let entry = std::mem::take(&mut *open);
+        drop(open);
         let idle = !queue.has_entries();
         assert!(queue.position.0 < position.0, "entry {} sealed twice", position.0);
         queue.position = position;
@@ -341,8 +345,8 @@ impl Shared {
         let started = self.options.clock.now();
         let _committing = self.committing.lock();
         let env = self.env();
-        if let Some(disk) = &self.options.disk {
-            disk().map_err(Error::io(env.file()))?;
+        if let Some(faults) = &self.options.faults {
+            faults.commit().map_err(Error::io(env.file()))?;
         }
         let mut writer = env.write()?;
         self.write_rows(&mut writer, taken.batch.rows)?;

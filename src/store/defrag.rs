@@ -157,7 +157,10 @@ impl Copy {
             .and_then(|()| File::create(new_dir.join(MARK)).map_err(Error::io(&new_dir)))
             .and_then(|_| Env::open(&new_dir));
         let new = match made {
-            Ok(new) => Some(new),
+            Ok(mut new) => {
+                new.faults = shared.options.faults.clone();
+                Some(new)
+            }
             Err(error) => {
                 let _ = fs::remove_dir_all(&new_dir);
                 return Err(plain(error, &new_dir));

@@ -10,6 +10,7 @@ pub(super) mod copy;
 use std::borrow::Cow;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use heed::types::Bytes as Raw;
@@ -17,7 +18,7 @@ use heed::{CommitOrAbort, EnvOpenOptions, MdbError, PutFlags, RoTxn, RwTxn, With
 
 use super::schema::{self, Bucket, RevKey};
 use super::snapshot::RowSize;
-use super::{Error, Pair, Row, Sizes, record};
+use super::{Error, Faults, Pair, Row, Sizes, record};
 use crate::limits::{
     MAP_BYTES, READERS_MAX, RECORD_CHUNK_BYTES, RECORD_INLINE_BYTES_MAX, REQUEST_BYTES_MAX,
 };
@@ -36,6 +37,7 @@ pub(super) struct Env {
     blob: Table,
     own: Table,
     small: [Table; Bucket::ALL.len()],
+    pub(super) faults: Option<Arc<dyn Faults>>,
 }
 
 impl Env {
@@ -54,7 +56,7 @@ impl Env {
         names[3..].copy_from_slice(&Bucket::ALL.map(Bucket::name));
         let tables = open_tables(&env, names).map_err(|error| named(&file, error))?;
         let [rev, blob, own, small @ ..] = tables;
-        Ok(Self { env, file, rev, blob, own, small })
+        Ok(Self { env, file, rev, blob, own, small, faults: None })
     }
 
     pub(super) fn file(&self) -> &Path {
@@ -62,6 +64,9 @@ impl Env {
     }
 
     pub(super) fn read(&self) -> Result<Reader<'_>, Error> {
+        if let Some(faults) = &self.faults {
+            faults.read().map_err(Error::io(&self.file))?;
+        }
         let txn = self.env.read_txn().map_err(|error| named(&self.file, error))?;
         Ok(Reader { env: self, txn })
     }

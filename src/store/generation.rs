@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::committer::{Batch, Queue};
+use super::committer::{Batch, Queue, call};
 use super::env::{self, Env};
 use super::{Bucket, Error, Opened, Options, Pair, Row, Store, check, dir, read_opened, schema};
 
@@ -119,6 +119,7 @@ impl Store {
             };
         }
         self.shared.done.notify_all();
+        call(&self.shared.hooks.resized, &());
         self.start_committer(&db)?;
         remove_others(&db, generation)
     }
@@ -284,8 +285,14 @@ mod tests {
         let frozen = store.freeze().unwrap();
         let new = build(&db);
         store.push_row(row(8));
+        let measured = Arc::new(std::sync::Mutex::new(false));
+        let heard = Arc::clone(&measured);
+        store.on_resize(move || *heard.lock().unwrap() = true);
+        let expected = new.sizes();
         store.install(&new).unwrap();
         drop(new);
+        assert!(*measured.lock().unwrap(), "whoever follows the sizes hears of them at once");
+        assert_eq!(store.sizes(), expected);
         assert_eq!((store.generation(), store.durable()), (2, (9, 2)));
         assert_eq!(store.get(Revision::new(8, 0)).unwrap(), None, "it was never committed");
         assert_eq!(store.get(Revision::new(4, 0)).unwrap(), Some(row(4)));

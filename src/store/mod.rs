@@ -96,12 +96,22 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// Without a committer's thread, its turns are [`Store::commit_turn`].
     pub committer: bool,
-    /// Asked before each commit; an error stands for one of the disk.
-    pub disk: Option<DiskState>,
+    /// What a simulator lets happen to the store's files.
+    pub faults: Option<Arc<dyn Faults>>,
 }
 
-/// Whether the disk takes a commit.
-pub type DiskState = Arc<dyn Fn() -> std::io::Result<()> + Send + Sync>;
+/// Stands between the store and its disk. An error takes the place of what was to be done.
+pub trait Faults: Send + Sync {
+    /// Asked before each commit.
+    fn commit(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    /// Asked before each transaction that reads.
+    fn read(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
 
 impl Options {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
@@ -110,7 +120,7 @@ impl Options {
             commit_interval: COMMIT_INTERVAL,
             reserve_bytes: RESERVE_BYTES,
             committer: true,
-            disk: None,
+            faults: None,
         }
     }
 }
@@ -169,7 +179,8 @@ impl Store {
     }
 
     /// A store over a generation, without its committer.
-    fn over(db: &Path, env: Env, opened: &Opened, options: Options) -> Result<Self, Error> {
+    fn over(db: &Path, mut env: Env, opened: &Opened, options: Options) -> Result<Self, Error> {
+        env.faults = options.faults.clone();
         let sizes = env.read()?.sizes()?;
         let reserve = Reserve::new(db, options.reserve_bytes);
         let position = (opened.consistent_index, opened.term);

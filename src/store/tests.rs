@@ -552,3 +552,29 @@ fn etcds_data_directory_is_refused_and_left_as_it_is() {
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn an_entry_is_counted_as_pushed_from_its_first_change_on() {
+    let fixture = Fixture::new();
+    let (store, _) = fixture.open(lazy());
+    // What the entries so far have made visible, as the index shows it before they are sealed.
+    let (visible, done) = (AtomicI64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for entry in 1..=200_000 {
+                store.put(Bucket::Lease, b"lease".to_vec(), b"60".to_vec());
+                visible.store(entry, Ordering::Release);
+                store.seal(entry.cast_unsigned(), 1);
+            }
+            done.store(true, Ordering::Release);
+        });
+        while !done.load(Ordering::Acquire) {
+            let seen = visible.load(Ordering::Acquire);
+            let pushed = store.pushed();
+            assert!(
+                seen.cast_unsigned() <= pushed,
+                "entry {seen} is visible, {pushed} are counted"
+            );
+        }
+    });
+}

@@ -1,9 +1,58 @@
 //! What goes wrong, and that everything is well again when nothing does any more.
 
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 use rusd::raft::Role;
+use rusd::store::Faults;
 
 use super::client::{all, pairs};
 use super::world::{Event, Life, MILLI, SECOND, Worker, World};
+
+/// What goes wrong with the store's files.
+#[derive(Default)]
+pub struct StoreTroubles {
+    pub is_full: bool,
+    /// So many more reads until one fails; then the trouble is over.
+    pub read_fails_in: Option<u64>,
+    /// A read did fail, so the member may stop.
+    pub struck: bool,
+}
+
+#[derive(Default, Clone)]
+pub struct StoreFaults(Arc<Mutex<StoreTroubles>>);
+
+impl StoreFaults {
+    pub fn lock(&self) -> MutexGuard<'_, StoreTroubles> {
+        self.0.lock()
+    }
+}
+
+impl Faults for StoreFaults {
+    fn commit(&self) -> io::Result<()> {
+        match self.0.lock().is_full {
+            true => Err(io::Error::from_raw_os_error(28)),
+            false => Ok(()),
+        }
+    }
+
+    fn read(&self) -> io::Result<()> {
+        let mut troubles = self.0.lock();
+        match &mut troubles.read_fails_in {
+            Some(0) => {
+                troubles.read_fails_in = None;
+                troubles.struck = true;
+                Err(io::Error::from_raw_os_error(5))
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
 
 impl World {
     /// A member ends; with a power cut, unsynced bytes go with it.
@@ -30,6 +79,9 @@ impl World {
             troubles.fuse = None;
             std::mem::take(&mut troubles.struck)
         });
+        let mut store = member.store_faults.lock();
+        (store.read_fails_in, store.struck) = (None, false);
+        drop(store);
         if power || struck {
             member.disk.cut_power(&mut self.chance);
         }
@@ -65,7 +117,7 @@ impl World {
         if let (true, Some(leader)) = (self.chance.one_in(3), self.leader()) {
             number = leader;
         }
-        let kind = self.chance.below(20);
+        let kind = self.chance.below(22);
         self.note(kind);
         self.tell(|| format!("fault {kind} at m{number}"));
         match kind {
@@ -89,11 +141,16 @@ impl World {
             13 | 14 => self.members[number].frozen_until = self.now + self.chance.below(2 * SECOND),
             15 | 16 => self.members[number].lags_until = self.now + self.chance.below(2 * SECOND),
             17 => {
-                *self.members[number].store_is_full.lock() = true;
+                self.members[number].store_faults.lock().is_full = true;
                 let log_too = self.chance.one_in(2);
                 self.members[number].disk.troubles(|troubles| troubles.is_full = log_too);
                 let delay = self.chance.below(SECOND);
                 self.at(delay, Event::Relief(number));
+            }
+            19 | 20 => {
+                // Most of all in the middle of apply.
+                let left = self.chance.below(40);
+                self.members[number].store_faults.lock().read_fails_in = Some(left);
             }
             18 => self.members[number].slow_until = self.now + self.chance.below(3 * SECOND),
             _ => self.stop(number),
@@ -141,7 +198,7 @@ impl World {
 
     pub fn relieve(&mut self, number: usize) {
         self.members[number].disk.troubles(|troubles| troubles.is_full = false);
-        *self.members[number].store_is_full.lock() = false;
+        self.members[number].store_faults.lock().is_full = false;
         self.arm(number, Worker::Commit, 0);
     }
 
@@ -175,6 +232,7 @@ impl World {
                 troubles.fuse = None;
                 troubles.sync_fails = false;
             });
+            member.store_faults.lock().read_fails_in = None;
             self.relieve(number);
         }
         let deadline = self.now + 60 * SECOND;

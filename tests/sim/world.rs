@@ -21,6 +21,7 @@ use super::admin::Asked;
 use super::client::{Ask, Client};
 use super::clock::{Chance, SimClock};
 use super::disk::SimDisk;
+use super::faults::StoreFaults;
 use super::network::{Given, Links, Out, Question, Reply, SimNet, Transfers, Wires};
 use super::oracle::{Oracle, fold};
 use super::watcher::Watcher;
@@ -95,7 +96,7 @@ pub struct Member {
     pub join: Option<Join>,
     pub dir: PathBuf,
     pub disk: SimDisk,
-    pub store_is_full: Arc<Mutex<bool>>,
+    pub store_faults: StoreFaults,
     pub life: Option<Life>,
     pub lives: u64,
     /// It was removed and will not come back.
@@ -121,7 +122,7 @@ impl Member {
             urls: peer_urls(number),
             join: None,
             disk: SimDisk::default(),
-            store_is_full: Arc::default(),
+            store_faults: StoreFaults::default(),
             life: None,
             lives: 0,
             is_gone: false,
@@ -402,7 +403,8 @@ impl World {
 
     /// A member says that it cannot go on. Only a disk can be the reason.
     fn end(&mut self, number: usize, why: &str) {
-        let struck = self.members[number].disk.troubles(|troubles| troubles.struck);
+        let log_struck = self.members[number].disk.troubles(|troubles| troubles.struck);
+        let struck = log_struck || self.members[number].store_faults.lock().struck;
         assert!(struck, "member {number} stopped: {why}");
         self.tell(|| format!("m{number} stops: {why}"));
         // What it sent until then is on its way.
@@ -570,13 +572,10 @@ impl World {
         let member = &mut self.members[number];
         let clock = Arc::new(SimClock::new(member.wall + self.now, random));
         let out = Arc::default();
-        let is_full = Arc::clone(&member.store_is_full);
+        let faults = Arc::new(member.store_faults.clone());
         let mut store = store::Options::new(Arc::clone(&clock) as Arc<dyn Clock>);
         store.reserve_bytes = 0;
-        store.disk = Some(Arc::new(move || match *is_full.lock() {
-            true => Err(std::io::Error::from_raw_os_error(28)),
-            false => Ok(()),
-        }));
+        store.faults = Some(faults);
         let net =
             Arc::new(SimNet { id: member.id, out: Arc::clone(&out), links, clock: clock.clone() });
         let surroundings = Surroundings {
@@ -597,7 +596,8 @@ impl World {
         let (node, steps) = match started {
             Ok(started) => started,
             Err(error) => {
-                let struck = member.disk.troubles(|troubles| troubles.struck);
+                let log_struck = member.disk.troubles(|troubles| troubles.struck);
+                let struck = log_struck || member.store_faults.lock().struck;
                 assert!(struck, "member {number} does not start: {error}");
                 self.tell(|| format!("m{number} does not start: {error}"));
                 self.crash(number, true);
