@@ -12,7 +12,7 @@
 //! | 3 | `apply`, `watch`, `raft` | the state machine, the event hub, the log and consensus |
 //! | 2 | `mvcc`, `lease`, `auth`, `members` | the state by subject |
 //! | 1 | `store`, `bbolt`, `dns` | LMDB, etcd's snapshot file, SRV records |
-//! | 0 | `pb`, `types`, `limits`, `clock`, `metrics`, `tls`, `planted` | messages, values, bounds, time and chance, gauges, secured streams, bugs for tests |
+//! | 0 | `pb`, `types`, `limits`, `clock`, `metrics`, `supervise`, `tls`, `planted` | messages, values, bounds, time and chance, gauges, threads and tasks, secured streams, bugs for tests |
 //!
 //! Beside them `client` and `cert` use layer 0 only and serve `server`, and `cli` stands above all.
 
@@ -50,6 +50,7 @@ pub mod raft;
 pub mod rpc;
 pub mod server;
 pub mod store;
+pub mod supervise;
 pub mod tls;
 pub mod types;
 pub mod watch;

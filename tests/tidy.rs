@@ -36,6 +36,23 @@ const SECRETS: [(&str, &[&str]); 13] = [
 const UNFINISHED: [&str; 5] =
     [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX"), concat!("HA", "CK"), "todo!"];
 
+/// What starts a thread or a task by another way than the supervisor, which would not learn of a
+/// panic there.
+const UNSUPERVISED: [&str; 9] = [
+    "thread::spawn",
+    "thread::Builder",
+    "tokio::spawn",
+    "task::spawn",
+    "spawn_blocking",
+    "spawn_local",
+    ".spawn(",
+    ".spawn_on(",
+    "TokioExecutor",
+];
+
+/// Rooms that run in no member, and the one whose secret it is.
+const MAY_SPAWN: [&str; 3] = ["supervise", "client", "cli"];
+
 struct Source {
     /// Relative to the package, such as `src/store/env.rs`.
     path: String,
@@ -47,6 +64,18 @@ impl Source {
     fn room(&self) -> Option<&str> {
         let rest = self.path.strip_prefix("src/")?;
         rest.split_once('/').map(|(room, _)| room)
+    }
+
+    /// Whether all of it is for tests.
+    fn is_test(&self) -> bool {
+        let name = self.path.trim_end_matches(".rs");
+        name.ends_with("tests") || name.contains("/tests/") || name.contains("/scripts/")
+    }
+
+    /// The text without comments and without the tests at its end.
+    fn shipped(&self) -> String {
+        let code = self.code();
+        code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()
     }
 
     /// The text without comments.
@@ -177,6 +206,25 @@ fn groups_of_imports_are_understood() {
     let code = "use crate::{limits, rpc::{self, Error}, http};\ncrate::store::open();\n";
     let names: Vec<String> = imported(code).into_iter().collect();
     assert_eq!(names, ["http", "limits", "rpc", "store"]);
+}
+
+#[test]
+fn threads_and_tasks_are_supervised() {
+    let mut findings = Vec::new();
+    for source in sources(&["src"]) {
+        let is_free = source.room().is_some_and(|room| MAY_SPAWN.contains(&room));
+        if is_free || source.is_test() {
+            continue;
+        }
+        for (number, line) in source.shipped().lines().enumerate() {
+            // A scope's threads end within it, and its owner asks how.
+            let is_scoped = line.contains("scope.spawn(");
+            if !is_scoped && UNSUPERVISED.iter().any(|way| line.contains(way)) {
+                findings.push(format!("{}:{}: {}", source.path, number + 1, line.trim()));
+            }
+        }
+    }
+    check("threads and tasks of a member start through `supervise`", &findings);
 }
 
 #[test]

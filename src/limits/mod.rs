@@ -135,6 +135,8 @@ pub const RESET_STREAMS_MAX: usize = 1024;
 pub const PING_STRIKES_MAX: u32 = 2;
 /// How long a stop waits for answers under way.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
+/// How long a member that cannot go on lets its ports tell their clients.
+pub const FAILURE_GRACE: Duration = Duration::from_millis(200);
 /// How long a stop waits for the node; then the log replays what is missing.
 pub const NODE_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed accept, which mostly means that descriptors ran out.

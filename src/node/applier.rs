@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::boot::{ConfStates, Loaded, StoredConfState};
 use super::install::{Installs, Prepared};
 use super::membership::{self, Circle};
@@ -17,7 +15,9 @@ use crate::clock::Clock;
 use crate::metrics;
 use crate::mvcc::{Change, Restore};
 use crate::pb::AlarmType;
+use crate::planted;
 use crate::raft::{self, Committed, ConfChange, ConfState};
+use crate::supervise::Supervisor;
 use crate::watch::Hub;
 
 /// An apply that takes so long is counted as slow, as in etcd.
@@ -30,7 +30,7 @@ pub(super) struct Applier {
     pub waits: Arc<Waits>,
     pub applied: Arc<AppliedWaits>,
     pub sweeps: SweepQueue,
-    pub fatal: watch::Sender<Option<String>>,
+    pub supervisor: Supervisor,
     /// Rings when apply finds the disk full, so that the alarm is raised.
     pub no_space: Arc<tokio::sync::Notify>,
     pub conf_states: Arc<ConfStates>,
@@ -52,9 +52,9 @@ impl Applier {
 
     /// False if the member cannot go on.
     pub(super) fn turn(&self, batch: Vec<Committed>) -> bool {
+        planted::trip("apply");
         if let Err(fatal) = self.apply(batch) {
-            tracing::error!(error = %fatal, "failed to apply a committed entry");
-            self.fatal.send_replace(Some(fatal.to_string()));
+            self.supervisor.fail(&format!("failed to apply a committed entry: {fatal}"));
             return false;
         }
         true

@@ -38,6 +38,7 @@ use crate::raft::log::{Disk, SystemDisk};
 use crate::raft::peer::{Dial, PeerEvents, Peers, Reach, Snapshots, TcpDial};
 use crate::raft::{self, Bootstrap, ConfState};
 use crate::store::{self, Bucket, CheckpointBinding, Opened, Options, Store, schema};
+use crate::supervise::{Supervisor, Thread};
 use crate::types::Version;
 use crate::watch::Hub;
 
@@ -162,14 +163,13 @@ impl ConfStates {
 
 /// Tells the rest of the member what raft meets.
 struct Observer {
-    fatal: watch::Sender<Option<String>>,
+    supervisor: Supervisor,
     waits: Arc<Waits>,
 }
 
 impl raft::Observer for Observer {
     fn fatal(&self, error: &raft::Error) {
-        tracing::error!(%error, "raft cannot go on");
-        self.fatal.send_replace(Some(error.to_string()));
+        self.supervisor.fail(&error.to_string());
     }
 
     fn dropped(&self, tickets: &[u64]) {
@@ -244,6 +244,8 @@ pub struct Surroundings {
     pub reach: Option<Arc<dyn Reach>>,
     pub log: raft::log::Options,
     pub store: Options,
+    /// Starts what the member works with.
+    pub supervisor: Supervisor,
 }
 
 impl Surroundings {
@@ -255,6 +257,7 @@ impl Surroundings {
             reach: None,
             log: raft::log::Options::default(),
             store: Options::new(Arc::clone(&clock)),
+            supervisor: Supervisor::default(),
             clock,
         }
     }
@@ -264,12 +267,13 @@ impl Surroundings {
     fn of_raft(
         self,
         peers: &Arc<Peers>,
-        observer: Observer,
+        waits: Arc<Waits>,
         applier: SyncSender<Vec<raft::Committed>>,
     ) -> raft::Surroundings {
-        let Self { clock, disk, transport, .. } = self;
+        let Self { clock, disk, transport, supervisor, .. } = self;
         let transport = transport.unwrap_or_else(|| Arc::clone(peers) as Arc<dyn raft::Transport>);
-        raft::Surroundings { clock, disk, transport, observer: Arc::new(observer), applier }
+        let observer = Arc::new(Observer { supervisor: supervisor.clone(), waits });
+        raft::Surroundings { clock, disk, transport, observer, applier, supervisor }
     }
 }
 
@@ -294,6 +298,7 @@ pub(super) fn start(
     let options = &mut surroundings.store;
     options.commit_interval = config.commit_interval;
     options.committer = !stepped;
+    options.supervisor = surroundings.supervisor.clone();
     let (store, mut opened) = Store::open(&db, options.clone())?;
     opened.generation = defrag::at_start(&store, config.defrag_at_start_bytes);
     if !has_log && opened.consistent_index > 0 {
@@ -350,10 +355,8 @@ impl Node {
     /// caller's own clones are gone.
     pub async fn stop(&self) {
         let node = self.clone();
-        let stopped = tokio::task::spawn_blocking(move || node.stop_now()).await;
-        if stopped.is_err() {
-            tracing::error!("stopping failed");
-        }
+        // The supervisor knows of a panic.
+        let _ = self.0.supervisor.blocking("stop", move || node.stop_now()).await;
         // The duties hold the member, and with it the directory's lock.
         self.0.stopping.closed().await;
     }
@@ -366,13 +369,13 @@ impl Node {
         raft.stop();
         inner.circle.peers.stop();
         for thread in inner.threads.lock().drain(..) {
+            // The supervisor knows of a panic.
             let _ = thread.join();
         }
         inner.waits.stop();
         inner.applied.stop();
         inner.sweeper.stop();
-        let is_fatal = inner.fatal.borrow().is_some();
-        if is_fatal {
+        if inner.supervisor.why().is_some() {
             return;
         }
         let clock = Arc::clone(&inner.clock);
@@ -521,13 +524,13 @@ fn open_both(
         let (handle, raft, turns) = raft::start_stepped(raft_config, surroundings, bootstrap)?;
         return Ok((handle, raft, Some(turns), load(store, &opened, None)?));
     }
-    let loading = std::thread::Builder::new().name("load".into());
-    let loading = loading.spawn({
+    let supervisor = surroundings.supervisor.clone();
+    let loading = supervisor.thread("load", {
         let store = Arc::clone(store);
         move || load(&store, &opened, None)
     })?;
     let started = raft::start(raft_config, surroundings, bootstrap);
-    let loaded = loading.join().map_err(|_| std::io::Error::other("loading the state panicked"))?;
+    let loaded = loading.join().map_err(std::io::Error::other)?;
     let (raft, raft_threads) = started?;
     Ok((raft, raft_threads, None, loaded?))
 }
@@ -546,12 +549,11 @@ fn assemble(
     let (clock, dials) = (Arc::clone(&surroundings.clock), surroundings.transport.is_none());
     let (options, reach) = (surroundings.store.clone(), surroundings.reach.clone());
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
-    let (tokens, passwords) = logins(&config, &clock)?;
-    let (fatal, waits) = (watch::Sender::new(None), Arc::new(Waits::default()));
+    let supervisor = surroundings.supervisor.clone();
+    let (waits, (tokens, passwords)) = (Arc::default(), logins(&config, &clock, &supervisor)?);
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
-    let peers = membership::peers(&config, &raft_config, Arc::clone(&surroundings.dial));
-    let observer = Observer { fatal: fatal.clone(), waits: Arc::clone(&waits) };
-    let surroundings = surroundings.of_raft(&peers, observer, committed);
+    let peers = membership::peers(&config, &raft_config, &surroundings);
+    let surroundings = surroundings.of_raft(&peers, Arc::clone(&waits), committed);
     let (raft, raft_threads, turns, loaded) =
         open_both(&store, opened, raft_config, surroundings, identity.bootstrap.as_ref(), stepped)?;
     let Loaded { lessor, members, auth, restore, used } = loaded;
@@ -577,14 +579,15 @@ fn assemble(
         waits: Arc::clone(&waits),
         applied: Arc::clone(&applied),
         sweeps,
-        fatal: fatal.clone(),
+        supervisor: supervisor.clone(),
         no_space: Arc::clone(&no_space),
         conf_states: Arc::clone(&conf_states),
         raft: raft.clone(),
         installs,
         circle: circle.clone(),
     };
-    watch_store(&store, &raft, conf_states, size_bytes, &fatal, &no_space);
+    watch_store(&store, &raft, conf_states, size_bytes, &no_space);
+    stop_at_failure(&applier);
     let stepped = turns.map(|turns| (turns, door, events));
     let (sweeper, threads, steps) = work(stepped, &raft, &store, applier, batches, sweep_worker)?;
     let node = Node(Arc::new(Inner {
@@ -616,7 +619,7 @@ fn assemble(
         leader: watch::Sender::new(0),
         has_leader: Notify::new(),
         elected: Mutex::default(),
-        fatal,
+        supervisor,
         stopping: watch::Sender::new(false),
         _lock: lock,
     }));
@@ -640,10 +643,15 @@ fn circle(
 }
 
 /// What tells users' tokens and passwords.
-fn logins(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Arc<Tokens>, Passwords), StartError> {
+fn logins(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    supervisor: &Supervisor,
+) -> Result<(Arc<Tokens>, Passwords), StartError> {
     let auth = &config.auth;
     let tokens = Tokens::new(&auth.token, auth.token_ttl, Arc::clone(clock))?;
-    Ok((Arc::new(tokens), Passwords::start(auth.bcrypt_cost, Arc::clone(clock))?))
+    let passwords = Passwords::start(auth.bcrypt_cost, Arc::clone(clock), supervisor)?;
+    Ok((Arc::new(tokens), passwords))
 }
 
 /// Lets peers send and ask for snapshots; what they sent waits there for apply.
@@ -688,7 +696,7 @@ fn sweeps(
 /// What steps need that threads do not.
 type Stepped = (raft::Turns, Arc<dyn Snapshots>, Arc<dyn PeerEvents>);
 
-type Work = (Sweeper, Vec<std::thread::JoinHandle<()>>, Option<Steps>);
+type Work = (Sweeper, Vec<Thread<()>>, Option<Steps>);
 
 /// Threads that apply and sweep, or the steps that stand for them.
 fn work(
@@ -704,9 +712,9 @@ fn work(
         let steps = Steps { turns, raft, applier, committed, store, sweeper, snapshots, events };
         return Ok((Sweeper::default(), Vec::new(), Some(steps)));
     }
-    let thread = std::thread::Builder::new().name("apply".into());
-    let thread = thread.spawn(move || applier.run(&committed))?;
-    Ok((Sweeper::start(sweeper)?, vec![thread], None))
+    let supervisor = applier.supervisor.clone();
+    let thread = supervisor.thread("apply", move || applier.run(&committed))?;
+    Ok((Sweeper::start(sweeper, &supervisor)?, vec![thread], None))
 }
 
 pub(super) fn quota_bytes(config: &Config) -> i64 {
@@ -716,13 +724,12 @@ pub(super) fn quota_bytes(config: &Config) -> i64 {
     }
 }
 
-/// Follows what the store says of its commits, of a full disk and of its end.
+/// Follows what the store says of its commits and of a full disk.
 fn watch_store(
     store: &Arc<Store>,
     raft: &raft::Handle,
     conf_states: Arc<ConfStates>,
     size_bytes: Arc<AtomicI64>,
-    fatal: &watch::Sender<Option<String>>,
     no_space: &Arc<Notify>,
 ) {
     super::scrub::watch(store);
@@ -749,9 +756,17 @@ fn watch_store(
             no_space.notify_one();
         }
     });
-    let fatal = fatal.clone();
-    store.on_fatal(move |error| {
-        tracing::error!(error, "the store cannot go on");
-        fatal.send_replace(Some(error));
+}
+
+/// A member that cannot go on neither leads nor commits nor keeps anybody waiting, even before its
+/// process ends: the others elect one that answers.
+fn stop_at_failure(applier: &Applier) {
+    let (raft, abort) = (applier.raft.clone(), applier.machine.store.aborts());
+    let (waits, applied) = (Arc::clone(&applier.waits), Arc::clone(&applier.applied));
+    applier.supervisor.on_failure(move |why| {
+        raft.stop();
+        waits.stop();
+        applied.stop();
+        abort(why);
     });
 }

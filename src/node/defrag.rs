@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::{Error, Node, nice};
+use super::{Error, Node};
 use crate::auth::{Credentials, Demand};
 use crate::limits::DEFRAGS_WAITING_MAX;
 use crate::metrics;
@@ -45,7 +45,7 @@ impl Node {
             let _running = running;
             node.defragment_now()
         };
-        nice::run("defrag", work).await
+        self.nice("defrag", work).await
     }
 
     /// Blocks until it is done.

@@ -4,6 +4,8 @@
 //! Each duty is a task that waits and then asks a pure rule what to do; it ends when the member
 //! stops.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -31,34 +33,43 @@ pub(super) struct Duties;
 
 impl Duties {
     pub(super) fn start(node: &Node, no_space: Arc<Notify>) {
-        spawn(node, |node| async move { node.follow_leader().await });
+        start(node, "follow-leader", |node| async move { node.follow_leader().await });
         if node.0.config.initial_election_tick_advance {
-            spawn(node, |node| async move { node.hasten_election().await });
+            start(node, "hasten-election", |node| async move { node.hasten_election().await });
         }
-        spawn(node, |node| async move { node.publish().await });
-        spawn(node, |node| async move { node.agree_on_version().await });
-        spawn(node, |node| async move { node.watch_downgrade().await });
-        spawn(node, |node| async move { node.expire_leases().await });
-        spawn(node, |node| async move { node.compact_history().await });
-        spawn(node, |node| async move { node.compare_histories().await });
-        spawn(node, |node| async move { node.compare_compactions().await });
-        spawn(node, |node| async move { node.watch_space(&no_space).await });
-        spawn(node, |node| async move { node.observe_growth().await });
+        start(node, "publish", |node| async move { node.publish().await });
+        start(node, "agree-on-version", |node| async move { node.agree_on_version().await });
+        start(node, "watch-downgrade", |node| async move { node.watch_downgrade().await });
+        start(node, "expire-leases", |node| async move { node.expire_leases().await });
+        start(node, "compact-history", |node| async move { node.compact_history().await });
+        start(node, "compare-histories", |node| async move { node.compare_histories().await });
+        start(node, "compare-compactions", |node| async move { node.compare_compactions().await });
+        start(node, "watch-space", |node| async move { node.watch_space(&no_space).await });
+        start(node, "observe-growth", |node| async move { node.observe_growth().await });
         // It has a thread, which a simulator's member has not.
         if !node.0.is_stepped {
-            spawn(node, |node| async move { node.scrub_store().await });
-            spawn(node, |node| async move { node.keep_fence().await });
+            start(node, "scrub-store", |node| async move { node.scrub_store().await });
+            start(node, "keep-fence", |node| async move { node.keep_fence().await });
         }
         if node.0.config.keeps_space {
-            spawn(node, |node| async move { node.keep_space().await });
+            start(node, "keep-space", |node| async move { node.keep_space().await });
         }
     }
 }
 
-fn spawn<F: Future<Output = ()> + Send + 'static>(node: &Node, duty: impl FnOnce(Node) -> F) {
+fn start<F: Future<Output = ()> + Send + 'static>(
+    node: &Node,
+    name: &'static str,
+    duty: impl FnOnce(Node) -> F,
+) {
     let mut stopping = node.0.stopping.subscribe();
     let duty = duty(node.clone());
-    tokio::spawn(async move {
+    node.0.supervisor.task(name, async move {
+        let mut duty = pin!(duty);
+        let duty = poll_fn(|context| {
+            planted::trip(name);
+            duty.as_mut().poll(context)
+        });
         tokio::select! {
             biased;
             () = duty => {}

@@ -196,7 +196,7 @@ pub(super) fn fill_and_index(
         let read = read_rows(file, &batches, &emptied);
         drop(batches);
         // If the writer ended early, it says why.
-        let ended = writing.join().map_err(|_| refused("building it panicked"))?;
+        let ended = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok((ended?, read?))
     })
 }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use tokio::sync::watch;
 
 use super::waits::Waits;
-use super::{Config, Error, Node, Reply, VERSION};
+use super::{Config, Error, Node, Reply, Surroundings, VERSION};
 use crate::apply::{self, Fatal};
 use crate::auth::{Credentials, Demand};
 use crate::clock;
@@ -16,7 +16,7 @@ use crate::limits;
 use crate::members::{Change, Member, Members};
 use crate::metrics;
 use crate::pb;
-use crate::raft::peer::{Dial, PeerEvents, Peers, PeersConfig, Reach};
+use crate::raft::peer::{PeerEvents, Peers, PeersConfig, Reach};
 use crate::raft::{self, ConfChange, Entry};
 
 /// What a member that joins a running cluster was told by its members.
@@ -29,14 +29,19 @@ pub struct Join {
 }
 
 /// What goes between this member and its peers.
-pub(super) fn peers(config: &Config, raft: &raft::Config, dial: Arc<dyn Dial>) -> Arc<Peers> {
+pub(super) fn peers(
+    config: &Config,
+    raft: &raft::Config,
+    surroundings: &Surroundings,
+) -> Arc<Peers> {
+    let (dial, supervisor) = (Arc::clone(&surroundings.dial), surroundings.supervisor.clone());
     let config = PeersConfig {
         id: raft.id,
         cluster_id: raft.cluster_id,
         urls: config.peer_urls.clone(),
         version: VERSION.to_owned(),
     };
-    Peers::new(config, dial, tokio::runtime::Handle::current())
+    Peers::new(config, dial, tokio::runtime::Handle::current(), supervisor)
 }
 
 /// Who this member is among its peers, for apply to keep up to date.

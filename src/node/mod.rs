@@ -75,6 +75,7 @@ use crate::planted::{self, Bug};
 use crate::raft;
 use crate::raft::peer::Peers;
 use crate::store::{self, Store};
+use crate::supervise::{Gone, Supervisor, Thread};
 use crate::watch::Hub;
 
 pub use crate::apply::{Command as Op, Reply};
@@ -227,7 +228,7 @@ struct Inner {
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
     upkeep: Upkeep,
-    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    threads: Mutex<Vec<Thread<()>>>,
     /// It has no threads: somebody else lets it take its steps.
     is_stepped: bool,
     ready: watch::Sender<bool>,
@@ -237,7 +238,7 @@ struct Inner {
     has_leader: Notify,
     /// When this member last became the leader.
     elected: Mutex<Option<Duration>>,
-    fatal: watch::Sender<Option<String>>,
+    supervisor: Supervisor,
     stopping: watch::Sender<bool>,
     _lock: store::DirLock,
 }
@@ -587,14 +588,12 @@ impl Node {
     ) -> Result<T, Error> {
         self.fence()?;
         let mvcc = Arc::clone(&self.0.mvcc);
+        let (supervisor, read) = (&self.0.supervisor, move || f(&mvcc));
         let read = match self.0.is_stepped {
-            true => tokio::spawn(async move { f(&mvcc) }),
-            false => tokio::task::spawn_blocking(move || f(&mvcc)),
+            true => supervisor.inline("read", read).await,
+            false => supervisor.blocking("read", read).await,
         };
-        match read.await {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(Error::Stopped),
-        }
+        Ok(read.map_err(|Gone| Error::Stopped)??)
     }
 
     /// 64 random bits.
@@ -659,7 +658,12 @@ impl Node {
 
     /// Why the member cannot go on, once it cannot.
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
-        self.0.fatal.subscribe()
+        self.0.supervisor.failure()
+    }
+
+    /// What starts this member's threads and tasks.
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.0.supervisor
     }
 }
 

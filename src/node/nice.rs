@@ -1,22 +1,18 @@
 //! Work on a thread that gives way to all others.
 
-use tokio::sync::oneshot;
+use super::{Error, Node};
+use crate::supervise::Gone;
 
-use super::Error;
-use crate::limits::SNAPSHOT_NICENESS;
-
-/// Runs to its end, also if nobody waits for it any more.
-pub(super) async fn run<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let (done, outcome) = oneshot::channel();
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        // Where it is not allowed, it competes.
-        let _ = rustix::process::setpriority_process(None, SNAPSHOT_NICENESS);
-        // Who waited may be gone.
-        let _ = done.send(work());
-    });
-    thread.map_err(|error| Error::Internal(error.to_string()))?;
-    outcome.await.map_err(|_| Error::Stopped)?
+impl Node {
+    /// Runs to its end, also if nobody waits for it any more.
+    pub(super) async fn nice<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.0.supervisor.nice(name, work).await.map_err(|error| {
+            let is_gone = error.get_ref().is_some_and(|inner| inner.is::<Gone>());
+            if is_gone { Error::Stopped } else { Error::Internal(error.to_string()) }
+        })?
+    }
 }

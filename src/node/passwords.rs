@@ -24,6 +24,7 @@ use crate::limits::{
     PASSWORD_CREDIT_MAX, PASSWORD_CREDIT_SHARE, PASSWORD_NICENESS, PASSWORD_THREADS_MAX,
     PASSWORDS_PENDING_MAX,
 };
+use crate::supervise::Supervisor;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -36,17 +37,21 @@ pub(super) struct Passwords {
 
 impl Passwords {
     /// Starts the threads. They end when this is dropped.
-    pub(super) fn start(cost: u32, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+    pub(super) fn start(
+        cost: u32,
+        clock: Arc<dyn Clock>,
+        supervisor: &Supervisor,
+    ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::default());
         let used = password::cost(cost);
         let passwords =
             Self { queue: Arc::clone(&queue), names: RandomState::new(), cost: used, clock };
         let prompt = Arc::clone(&queue);
-        std::thread::Builder::new().name("bcrypt-prompt".into()).spawn(move || serve(&prompt))?;
+        supervisor.thread("bcrypt-prompt", move || serve(&prompt))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..(cores / 2).clamp(1, PASSWORD_THREADS_MAX) {
             let queue = Arc::clone(&queue);
-            std::thread::Builder::new().name("bcrypt".into()).spawn(move || work(&queue))?;
+            supervisor.thread("bcrypt", move || work(&queue))?;
         }
         if used != cost {
             tracing::warn!(

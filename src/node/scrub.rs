@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use super::{Error, Node, nice};
+use super::{Error, Node};
 use crate::limits::{
     FENCE_LOOK_INTERVAL, SCRUB_BYTES_PER_SECOND, SCRUB_DELAY, SCRUB_INTERVAL, SCRUB_PIECE_BYTES,
 };
@@ -37,7 +37,7 @@ impl Node {
         self.0.clock.sleep(SCRUB_DELAY).await;
         while !self.is_fenced() {
             let node = self.clone();
-            let scrubbed = nice::run("scrub", move || node.scrub_now()).await;
+            let scrubbed = self.nice("scrub", move || node.scrub_now()).await;
             if let Err(error) = scrubbed {
                 tracing::warn!(%error, "the scrub of the store ended early");
             }

@@ -149,7 +149,7 @@ pub fn settle(data_dir: &Path, wal_dir: Option<&Path>) -> Result<(), StartError>
         steps.raft()?;
         while steps.log()? {}
         while steps.apply().is_some() {}
-        if let Some(why) = node.0.fatal.borrow().clone() {
+        if let Some(why) = node.0.supervisor.why() {
             return Err(std::io::Error::other(why).into());
         }
         let status = steps.status();

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Error, Node, nice};
+use super::{Error, Node};
 use crate::auth::{Credentials, Demand};
 use crate::bbolt::{self, Plan, Writer};
 use crate::limits::{SNAPSHOT_PIECE_BYTES, SNAPSHOT_PIECES_MAX, SNAPSHOT_STALL_MAX};
@@ -169,12 +169,13 @@ pub struct Pieces {
 
 impl Pieces {
     /// Starts to read; at most a few pieces ahead of the caller.
-    fn start(snapshot: Snapshot, mut pace: Pace) -> Self {
+    fn start(snapshot: Snapshot, node: &Node) -> Self {
         let (sender, pieces) = mpsc::channel(SNAPSHOT_PIECES_MAX);
         let (file_bytes, storage_version) = (snapshot.file_bytes(), snapshot.storage_version());
         let runtime = tokio::runtime::Handle::current();
-        tokio::spawn(async move {
-            let pumped = nice::run("snapshot-read", move || {
+        let (node, mut pace) = (node.clone(), Pace::new(node.0.raft.clone()));
+        node.0.supervisor.clone().task("snapshot-read", async move {
+            let pumped = node.nice("snapshot-read", move || {
                 pump(snapshot, &sender, &mut pace, &runtime);
                 Ok(())
             });
@@ -229,11 +230,11 @@ impl Node {
         self.fence()?;
         self.permits(who, &Demand::Root).await?;
         let store = Arc::clone(&self.0.store);
-        let snapshot = nice::run("snapshot-size", move || {
+        let snapshot = self.nice("snapshot-size", move || {
             let snapshot = store.flush().map_err(SnapshotError::from);
             let snapshot = snapshot.and_then(|_| Snapshot::new(&store));
             snapshot.map_err(|error| Error::Internal(error.to_string()))
         });
-        Ok(Pieces::start(snapshot.await?, Pace::new(self.0.raft.clone())))
+        Ok(Pieces::start(snapshot.await?, self))
     }
 }

@@ -12,6 +12,7 @@ use super::{Config, Node};
 use crate::raft::peer::{PeerEvents, Snapshots};
 use crate::raft::{self, Committed, Entry, Message};
 use crate::store::{self, Store};
+use crate::supervise::Supervisor;
 
 /// The work of a member's threads. Tasks are not among it: they run in the async runtime.
 pub struct Steps {
@@ -40,7 +41,7 @@ impl Node {
 impl Steps {
     /// A turn of the raft loop. An error is the end of the member.
     pub fn raft(&self) -> Result<(), raft::Error> {
-        self.turns.raft()
+        self.supervisor().run("raft", || self.turns.raft())?
     }
 
     pub fn raft_has_work(&self) -> bool {
@@ -49,7 +50,7 @@ impl Steps {
 
     /// Writes and syncs the log; false if there is nothing to write.
     pub fn log(&self) -> Result<bool, raft::Error> {
-        self.turns.log()
+        self.supervisor().run("raft-log", || self.turns.log())?
     }
 
     pub fn log_has_work(&self) -> bool {
@@ -59,18 +60,25 @@ impl Steps {
     /// Applies the next batch of committed entries and gives it back.
     pub fn apply(&self) -> Option<Vec<Committed>> {
         let batch = self.committed.try_recv().ok()?;
-        self.applier.turn(batch.clone());
+        // The supervisor knows of a panic.
+        let _ = self.supervisor().run("apply", || self.applier.turn(batch.clone()));
         Some(batch)
     }
 
     /// The store's next commit; false if there is nothing to commit, or no space for it.
     pub fn commit(&self) -> Result<bool, store::Error> {
-        self.store.commit_turn()
+        let committed = self.supervisor().run("committer", || self.store.commit_turn());
+        committed.unwrap_or(Ok(false))
     }
 
     /// A piece of a sweep, and how long to rest after it; nothing if there is none.
     pub fn sweep(&mut self) -> Option<Duration> {
-        self.sweeper.turn()
+        let supervisor = self.applier.supervisor.clone();
+        supervisor.run("sweeper", || self.sweeper.turn()).unwrap_or_default()
+    }
+
+    fn supervisor(&self) -> &Supervisor {
+        &self.applier.supervisor
     }
 
     /// Hands in a message of another member.

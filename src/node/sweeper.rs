@@ -15,6 +15,8 @@ use crate::clock::Clock;
 use crate::limits;
 use crate::metrics;
 use crate::mvcc::{Compaction, CompactionStep, Mvcc};
+use crate::planted;
+use crate::supervise::{Supervisor, Thread};
 
 /// How long the sweeper waits for readers and for the committer before it looks again.
 const WAIT: Duration = Duration::from_millis(2);
@@ -40,7 +42,7 @@ impl SweepQueue {
 #[derive(Default)]
 pub(super) struct Sweeper {
     is_stopping: Arc<AtomicBool>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    thread: Mutex<Option<Thread<()>>>,
 }
 
 /// What the thread does.
@@ -56,11 +58,10 @@ pub(super) struct SweepWorker {
 }
 
 impl Sweeper {
-    pub(super) fn start(worker: SweepWorker) -> std::io::Result<Self> {
+    pub(super) fn start(worker: SweepWorker, supervisor: &Supervisor) -> std::io::Result<Self> {
         let is_stopping = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&is_stopping);
-        let thread = std::thread::Builder::new().name("sweeper".into());
-        let thread = thread.spawn(move || worker.run(&stopping))?;
+        let thread = supervisor.thread("sweeper", move || worker.run(&stopping))?;
         Ok(Self { is_stopping, thread: Mutex::new(Some(thread)) })
     }
 
@@ -122,6 +123,7 @@ impl SweepWorker {
     /// A bounded piece of a sweep or of the checkpoint. Says how long to rest after it; nothing if
     /// there is none.
     pub(super) fn turn(&mut self) -> Option<Duration> {
+        planted::trip("sweeper");
         if self.checkpointer.is_busy() {
             return self.checkpointer.turn();
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::boot::quota_bytes;
-use super::{Error, Node, nice};
+use super::{Error, Node};
 use crate::auth::{Credentials, Demand};
 use crate::limits::{
     READ_CHUNK_BYTES, READ_CHUNK_ROWS, SPACE_PREFIX_BYTES_MAX, SPACE_PREFIXES_MAX,
@@ -133,7 +133,7 @@ impl Node {
     ) -> Result<Usage, Error> {
         self.permits(who, &Demand::Root).await?;
         let node = self.clone();
-        nice::run("space", move || node.usage_now(prefixes, depth)).await
+        self.nice("space", move || node.usage_now(prefixes, depth)).await
     }
 
     fn usage_now(&self, prefixes: usize, depth: usize) -> Result<Usage, Error> {

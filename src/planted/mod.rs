@@ -40,6 +40,8 @@ pub enum Bug {
     UncheckedLease,
     /// Who may read a key may watch all from there.
     UncheckedWatchFromKey,
+    /// The thread or duty of this name panics where its next piece of work begins.
+    Panic(&'static str),
 }
 
 impl Bug {
@@ -103,4 +105,9 @@ pub use switch::{plant, plant_everywhere};
 #[cfg(not(debug_assertions))]
 pub(crate) const fn is(_: Bug) -> bool {
     false
+}
+
+/// Where a thread or duty of this name begins a piece of its work.
+pub(crate) fn trip(name: &'static str) {
+    assert!(!is(Bug::Panic(name)), "a bug was planted");
 }

@@ -58,6 +58,8 @@ pub use self::step::Refusal;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::supervise::Panicked;
+
 pub use ::raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, Message};
 use bytes::Bytes;
 
@@ -117,8 +119,8 @@ pub enum Error {
     NoVote(u64),
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
-    #[error("the raft loop panicked: {0}")]
-    Panicked(String),
+    #[error("{0}")]
+    Panicked(#[from] Panicked),
     #[error("nobody applies the log any more")]
     ApplyGone,
 }

@@ -1,12 +1,10 @@
 //! The threads around the core: the raft loop and the log writer.
 
 use std::collections::{HashMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +24,7 @@ use crate::clock::Clock;
 use crate::limits;
 use crate::metrics;
 use crate::planted::{self, Bug};
+use crate::supervise::{Supervisor, Thread};
 
 /// Asks raft, from any thread; nothing here blocks but [`Handle::apply_conf_change`].
 #[derive(Clone)]
@@ -58,7 +57,7 @@ struct Shared {
 pub struct Raft {
     metadata: Metadata,
     shared: Arc<Shared>,
-    threads: Vec<thread::JoinHandle<()>>,
+    threads: Vec<Thread<()>>,
 }
 
 /// Whether a directory holds a log.
@@ -77,7 +76,6 @@ pub fn last_snapshot(
     dir: &Path,
     options: log::Options,
 ) -> Result<Option<SnapshotRecord>, Error> {
-    let options = log::Options { fill_ahead: false, ..options };
     let (_, _, recovered) = log::open(disk, dir, options)?;
     Ok(recovered.snapshots.last().cloned())
 }
@@ -90,6 +88,7 @@ pub struct Surroundings {
     pub observer: Arc<dyn Observer>,
     /// Committed entries go here, in order.
     pub applier: SyncSender<Vec<Committed>>,
+    pub supervisor: Supervisor,
 }
 
 /// Opens the log, or makes it, and starts the threads. A log that exists says whose it is: an id
@@ -99,13 +98,13 @@ pub fn start(
     surroundings: Surroundings,
     bootstrap: Option<&Bootstrap>,
 ) -> Result<(Handle, Raft), Error> {
+    let supervisor = surroundings.supervisor.clone();
     let (raft, log, mut running) = open(config, surroundings, bootstrap)?;
     for (name, body) in [
         ("raft-log", Box::new(move || log.run()) as Box<dyn FnOnce() + Send>),
         ("raft", Box::new(move || raft.run())),
     ] {
-        let builder = thread::Builder::new().name(name.into());
-        running.threads.push(builder.spawn(body).map_err(Error::Thread)?);
+        running.threads.push(supervisor.thread(name, body).map_err(Error::Thread)?);
     }
     Ok((Handle { shared: Arc::clone(&running.shared) }, running))
 }
@@ -138,7 +137,10 @@ fn open(
         let metadata = Metadata { node_id: config.id, cluster_id: config.cluster_id };
         create(surroundings.disk.as_ref(), &config.dir, metadata, bootstrap, config.log)?;
     }
-    let (writer, reader, recovered) = log::open(&surroundings.disk, &config.dir, config.log)?;
+    let (mut writer, reader, recovered) = log::open(&surroundings.disk, &config.dir, config.log)?;
+    if config.log.fill_ahead {
+        writer.fill_ahead(&surroundings.supervisor);
+    }
     if let Some(repair) = &recovered.repair {
         tracing::warn!(
             file = %repair.file.display(), offset = repair.offset, kept = %repair.kept.display(),
@@ -273,6 +275,7 @@ fn assemble(
         sync_average: Duration::ZERO,
     }));
     let log = LogThread {
+        supervisor: surroundings.supervisor.clone(),
         writer: Arc::clone(&writer),
         jobs: Arc::clone(&jobs),
         shared: Arc::clone(&shared),
@@ -479,7 +482,7 @@ impl Drop for Raft {
     fn drop(&mut self) {
         self.shared.inbox.stop();
         for thread in self.threads.drain(..) {
-            // A panic there has been reported as fatal.
+            // The supervisor knows of a panic.
             let _ = thread.join();
         }
     }
@@ -537,16 +540,8 @@ impl Jobs {
     }
 }
 
-/// A thread's outcome, with a panic as an error.
-fn reported(outcome: thread::Result<Result<(), Error>>) -> Result<(), Error> {
-    outcome.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-        Err(Error::Panicked(text.unwrap_or_default()))
-    })
-}
-
 struct LogThread {
+    supervisor: Supervisor,
     writer: Arc<Mutex<LogWriter>>,
     jobs: Arc<Jobs>,
     shared: Arc<Shared>,
@@ -554,18 +549,19 @@ struct LogThread {
 
 impl LogThread {
     fn run(self) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let outcome = self.supervisor.run("raft-log", || {
             while let Some(work) = self.jobs.take(true) {
                 self.carry_out(work)?;
             }
             Ok(())
-        }));
-        if let Err(error) = reported(outcome) {
+        });
+        if let Err(error) = outcome.unwrap_or_else(|panicked| Err(panicked.into())) {
             self.shared.inbox.fail(error);
         }
     }
 
     fn carry_out(&self, work: Vec<Work>) -> Result<(), Error> {
+        planted::trip("raft-log");
         let (work, purges) = work.into_iter().partition(|work| matches!(work, Work::Job(_)));
         let (number, places) = self.writer.lock().carry_out(work)?;
         if number > 0 {
@@ -664,12 +660,12 @@ struct RaftThread {
 
 impl RaftThread {
     fn run(mut self) {
-        let outcome = reported(catch_unwind(AssertUnwindSafe(|| {
+        let supervisor = self.surroundings.supervisor.clone();
+        let outcome = supervisor.run("raft", || {
             while self.next_turn(true)? {}
             Ok(())
-        })));
-        if let Err(error) = outcome {
-            tracing::error!(%error, "raft cannot go on");
+        });
+        if let Err(error) = outcome.unwrap_or_else(|panicked| Err(panicked.into())) {
             self.surroundings.observer.fatal(&error);
         }
         self.jobs.end();
@@ -684,6 +680,7 @@ impl RaftThread {
 
     /// Waits for work, if it may, and takes a turn's worth of it; false if the loop is to end.
     fn next_turn(&mut self, waits: bool) -> Result<bool, Error> {
+        planted::trip("raft");
         let awaits_apply = !self.backlog.is_empty() || self.core.awaits_apply();
         let proposals_min = self.core.proposals_min();
         let patience = if waits { self.patience } else { Duration::ZERO };

@@ -13,6 +13,7 @@ use super::log::{Disk, Options, SystemDisk, Table};
 use super::store::Store;
 use super::*;
 use crate::clock::SystemClock;
+use crate::supervise::Supervisor;
 
 const ID: u64 = 0x8e9e_05c5_2164_694d;
 
@@ -69,6 +70,7 @@ fn try_start(config: Config, bootstrap: Option<&Bootstrap>) -> Result<Member, Er
         transport: Arc::new(NoTransport),
         observer: Arc::clone(&recorder) as Arc<dyn Observer>,
         applier,
+        supervisor: Supervisor::default(),
     };
     let position = (config.applied, config.applied_term);
     let conf_state = config.conf_state.clone();

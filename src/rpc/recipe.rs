@@ -244,7 +244,8 @@ impl Drop for Waiter {
         let who = self.who.clone();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         // The call is over, so that nobody is left to hear of a failure; the lease ends the key.
-        runtime.spawn(async move {
+        let supervisor = server.node.supervisor().clone();
+        supervisor.task_on(&runtime, "lock-waiter", async move {
             let request = TxnRequest {
                 compare: vec![created_at(key.clone(), created)],
                 success: vec![delete(key)],

@@ -28,18 +28,19 @@ use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
 
+use super::executor::Requests;
 use super::io::{Calls, Guarded, Open, PREFACE};
 use super::tls::check_address;
 use super::url::Url;
 use crate::http::{Http, Port};
 use crate::raft::peer::Peers;
 use crate::rpc::CommonName;
+use crate::supervise::{Supervisor, Tasks};
 use crate::tls::{self, Accepted, Acceptor, Replay};
 use crate::{limits, rpc};
 
@@ -90,6 +91,7 @@ pub(super) struct Services {
     pub checks_addresses: bool,
     pub keepalive: Keepalive,
     pub connections: Arc<Semaphore>,
+    pub supervisor: Supervisor,
 }
 
 impl Services {
@@ -259,7 +261,7 @@ pub(super) async fn turn_away(listeners: &[Listener]) -> Infallible {
 
 /// Accepts until `stop`, then gives the connections a moment to end.
 pub(super) async fn serve(listener: Listener, services: Services, mut stop: watch::Receiver<bool>) {
-    let mut connections = JoinSet::new();
+    let mut connections = services.supervisor.tasks("connection");
     let stopped = stop.clone();
     let services = services.only(listener.traffic);
     loop {
@@ -277,11 +279,10 @@ pub(super) async fn serve(listener: Listener, services: Services, mut stop: watc
             }
             () = stopping(&mut stop) => break,
         }
-        while connections.try_join_next().is_some() {}
+        connections.forget_ended();
     }
     drop(listener);
-    let ended = async { while connections.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(limits::SHUTDOWN_GRACE, ended).await;
+    let _ = tokio::time::timeout(limits::SHUTDOWN_GRACE, connections.all_ended()).await;
 }
 
 /// Resolves when the server stops.
@@ -294,7 +295,7 @@ async fn accept(
     services: &Services,
     stop: &watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
-    connections: &mut JoinSet<()>,
+    connections: &mut Tasks,
 ) -> io::Result<()> {
     let (services, stop) = (services.clone(), stop.clone());
     match &listener.socket {
@@ -304,12 +305,12 @@ async fn accept(
             drop(stream.set_nodelay(true));
             let _ = keep_alive(&stream);
             let entry = Entry { from: Some(from), services, stop, _permit: permit };
-            entry.spawn(stream, listener, connections);
+            entry.start(stream, listener, connections);
         }
         Socket::Unix(socket, _) => {
             let (stream, _) = socket.accept().await?;
             let entry = Entry { from: None, services, stop, _permit: permit };
-            entry.spawn(stream, listener, connections);
+            entry.start(stream, listener, connections);
         }
     }
     Ok(())
@@ -333,14 +334,14 @@ struct Entry {
 }
 
 impl Entry {
-    fn spawn<S>(self, stream: S, listener: &Listener, connections: &mut JoinSet<()>)
+    fn start<S>(self, stream: S, listener: &Listener, connections: &mut Tasks)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         match listener.tls.clone() {
-            Some(tls) if listener.is_plain => connections.spawn(self.either(stream, tls)),
-            Some(tls) => connections.spawn(self.secured(stream, tls)),
-            None => connections.spawn(self.plain(stream)),
+            Some(tls) if listener.is_plain => connections.start(self.either(stream, tls)),
+            Some(tls) => connections.start(self.secured(stream, tls)),
+            None => connections.start(self.plain(stream)),
         };
     }
 
@@ -467,7 +468,7 @@ async fn http2_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Services { rpc, http, port, keepalive, serves_http, .. } = services;
+    let Services { rpc, http, port, keepalive, serves_http, supervisor, .. } = services;
     let calls = Calls::default();
     let serves_both = serves_http && origin.is_secured;
     // As in etcd, where Go's HTTP server has the connection and not grpc-go.
@@ -489,7 +490,7 @@ async fn http2_connection<S>(
             Ok(response.map(|body| Either::Left(Counted { body, _open: open })))
         }
     });
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    let mut builder = hyper::server::conn::http2::Builder::new(Requests(supervisor));
     builder
         .timer(TokioTimer::new())
         .auto_date_header(false)

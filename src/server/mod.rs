@@ -15,6 +15,7 @@ mod cluster;
 mod config;
 mod datadir;
 mod discovery;
+mod executor;
 mod file;
 mod flags;
 mod go;
@@ -42,11 +43,11 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 
 use crate::clock::SystemClock;
 use crate::http::{self, Http, Port};
 use crate::node::{self, Node};
+use crate::supervise::Tasks;
 use crate::{limits, metrics, rpc};
 use config::{Compaction, Config, Notice, Source, Stop};
 use listen::{Keepalive, Listener, Services};
@@ -125,6 +126,7 @@ where
             streams_max: 16,
         },
         connections: Arc::new(Semaphore::new(1)),
+        supervisor: served.node.supervisor().clone(),
     };
     let (_running, stop) = watch::channel(false);
     listen::connection(stream, listen::Origin::default(), services, stop).await;
@@ -361,41 +363,35 @@ async fn run(
 
     let services = services(config, arguments, &node, connections);
     let (stop, stopped) = watch::channel(false);
-    let mut ports = JoinSet::new();
-    let spawn = |ports: &mut JoinSet<()>, listeners: Vec<Listener>, services: &Services| {
+    let mut ports = node.supervisor().tasks("port");
+    let serve = |ports: &mut Tasks, listeners: Vec<Listener>, services: &Services| {
         for listener in listeners {
-            ports.spawn(listen::serve(listener, services.clone(), stopped.clone()));
+            ports.start(listen::serve(listener, services.clone(), stopped.clone()));
         }
     };
     let checks_names = !config.tls.skip_peer_names;
     let for_peers = services.of_other(Port::Peer, connections, checks_names);
     for listener in peers {
         let serving = listen::serve(listener, for_peers.clone(), stopped.clone());
-        ports.spawn_on(serving, member);
+        ports.start_on(serving, member);
     }
-    spawn(&mut ports, probes, &services.of_other(Port::Metrics, connections, true));
+    serve(&mut ports, probes, &services.of_other(Port::Metrics, connections, true));
     say_serving(config, node.header().member_id);
     let (mut ready, mut fatal, mut removed) = (node.ready(), node.fatal(), node.removed());
     tokio::select! {
         ready = ready.wait_for(|ready| *ready) => {
             ready.map_err(|_| "the member stopped before it was ready".to_owned())?;
         }
-        error = failure(&mut fatal) => return Err(error.into()),
-        () = removal(&node, &mut removed) => {
-            stop_node(&node).await;
-            return Ok(End::Removed);
-        }
-        signal = signals.next() => {
-            stop_node(&node).await;
-            return Ok(End::Signal(signal));
-        }
+        error = failure(&mut fatal) => return Ok(End::Failure(error)),
+        () = removal(&node, &mut removed) => return Ok(stop_node(&node, End::Removed).await),
+        signal = signals.next() => return Ok(stop_node(&node, End::Signal(signal)).await),
     }
     let rpc = services.rpc.clone();
     if let Some(rpc) = &rpc {
-        ports.spawn(Arc::clone(rpc).watch_leader());
+        ports.start(Arc::clone(rpc).watch_leader());
     }
     say_ready(&clients);
-    spawn(&mut ports, clients, &services);
+    serve(&mut ports, clients, &services);
     let ended = tokio::select! {
         signal = signals.next() => End::Signal(signal),
         error = failure(&mut fatal) => End::Failure(error),
@@ -404,14 +400,21 @@ async fn run(
     if let Some(rpc) = &rpc {
         rpc.stop();
     }
-    if !matches!(ended, End::Failure(_))
-        && let Err(error) = node.hand_over().await
-    {
-        tracing::warn!(%error, "leadership transfer failed");
+    if let End::Failure(_) = ended {
+        // Nothing may be written any more, so there is nothing to wait for but last words.
+        stop.send_replace(true);
+        let _ = tokio::time::timeout(limits::FAILURE_GRACE, ports.all_ended()).await;
+        return Ok(ended);
+    }
+    tokio::select! {
+        handed = node.hand_over() => if let Err(error) = handed {
+            tracing::warn!(%error, "leadership transfer failed");
+        },
+        error = failure(&mut fatal) => return Ok(End::Failure(error)),
     }
     stop.send_replace(true);
-    while ports.join_next().await.is_some() {}
-    stop_node(&node).await;
+    ports.all_ended().await;
+    let ended = stop_node(&node, ended).await;
     tracing::info!("closed etcd server");
     Ok(ended)
 }
@@ -420,10 +423,18 @@ fn urls(urls: &[url::Url]) -> Vec<String> {
     urls.iter().map(url::Url::to_string).collect()
 }
 
-async fn stop_node(node: &Node) {
-    if tokio::time::timeout(limits::NODE_STOP_TIMEOUT, node.stop()).await.is_err() {
-        tracing::error!("the node did not stop in time; the log will be replayed");
+/// Stops the node, and says how it ended: a failure on the way is one of the whole.
+async fn stop_node(node: &Node, ended: End) -> End {
+    let mut fatal = node.fatal();
+    let stopping = tokio::time::timeout(limits::NODE_STOP_TIMEOUT, node.stop());
+    tokio::select! {
+        biased;
+        error = failure(&mut fatal) => return End::Failure(error),
+        stopped = stopping => if stopped.is_err() {
+            tracing::error!("the node did not stop in time; the log will be replayed");
+        },
     }
+    node.supervisor().why().map_or(ended, End::Failure)
 }
 
 /// Resolves when this member has to end, as the cluster has removed it.
@@ -479,7 +490,7 @@ async fn open(
             && let Err(error) = node.check_at_start().await
         {
             tracing::error!(%error, "checkInitialHashKV failed");
-            stop_node(&node).await;
+            drop(stop_node(&node, End::Removed).await);
             return Err(error.into());
         }
         return Ok(node);
@@ -509,7 +520,8 @@ async fn start_node(
     let mut surroundings = node::Surroundings::system(Arc::new(SystemClock::new()));
     surroundings.dial = Arc::new(tls::TlsDial::new(config)?);
     let runtime = member.clone();
-    let started = tokio::task::spawn_blocking(move || {
+    let supervisor = surroundings.supervisor.clone();
+    let started = supervisor.blocking("start", move || {
         let _entered = runtime.enter();
         Node::start_with(settings, surroundings)
     });
@@ -519,7 +531,7 @@ async fn start_node(
             Ok(node)
         }
         Ok(Err(error)) => Err(error.to_string().into()),
-        Err(error) => Err(error.to_string().into()),
+        Err(gone) => Err(supervisor.why().unwrap_or_else(|| gone.to_string()).into()),
     }
 }
 
@@ -654,6 +666,7 @@ fn services(config: &Config, arguments: &[String], node: &Node, connections: usi
             streams_max: config.max_concurrent_streams,
         },
         connections: Arc::new(Semaphore::new(connections)),
+        supervisor: node.supervisor().clone(),
     }
 }
 

@@ -5,7 +5,6 @@
 //! only when its commit is durable: a full disk aborts the transaction and the batch stays.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -132,7 +131,6 @@ type Hook<T> = Mutex<Vec<Box<dyn Fn(T) + Send + Sync>>>;
 pub(super) struct Hooks {
     pub commit: Hook<Position>,
     pub no_space: Hook<bool>,
-    pub fatal: Hook<String>,
     /// Sizes changed otherwise than by a commit.
     pub resized: Hook<()>,
     pub damaged: Hook<String>,
@@ -171,16 +169,15 @@ pub(super) struct Shared {
 
 /// The committer's thread.
 pub(super) fn run(shared: &Shared) {
-    // A panic is a bug; it must not leave apply waiting for a thread that is gone.
-    let ended = panic::catch_unwind(AssertUnwindSafe(|| shared.work_off()));
-    let why = match ended {
+    let supervisor = &shared.options.supervisor;
+    let why = match supervisor.run("committer", || shared.work_off()) {
         Ok(Ok(())) => return,
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "the committer panicked".to_owned(),
+        Ok(Err(error)) => format!("the store cannot commit: {error}"),
+        Err(panicked) => panicked.to_string(),
     };
-    tracing::error!(error = %why, "the store cannot commit; the member stops");
+    // Apply must not wait for a thread that is gone.
     shared.stop(&why);
-    call(&shared.hooks.fatal, &why);
+    supervisor.fail(&why);
 }
 
 impl Shared {
@@ -191,6 +188,7 @@ impl Shared {
     /// Commits until it is told to stop.
     fn work_off(&self) -> Result<(), Error> {
         while let Some(batch) = self.next_batch() {
+            planted::trip("committer");
             self.commit_until_done(batch)?;
         }
         Ok(())
@@ -282,6 +280,7 @@ impl Shared {
 
     /// Commits what there is without waiting; false if there is nothing, or no space for it.
     pub(super) fn turn(&self) -> Result<bool, Error> {
+        planted::trip("committer");
         let held = self.held.lock().take();
         let taken = held.or_else(|| {
             let mut queue = self.queue.lock();

@@ -300,7 +300,7 @@ impl Copy {
         if self.is_named && current != Some(store.generation()) {
             let why = error.to_string();
             store.shared.stop(&why);
-            call(&store.shared.hooks.fatal, &why);
+            store.shared.options.supervisor.fail(&why);
             return error;
         }
         if let Err(error) = fs::remove_dir_all(&self.new_dir) {

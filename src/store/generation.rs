@@ -197,8 +197,8 @@ impl Store {
             return Ok(());
         }
         let committer = Arc::clone(&self.shared);
-        let builder = std::thread::Builder::new().name("committer".to_owned());
-        let thread = builder.spawn(move || super::committer::run(&committer));
+        let supervisor = &self.shared.options.supervisor;
+        let thread = supervisor.thread("committer", move || super::committer::run(&committer));
         *self.committer.lock() = Some(thread.map_err(Error::io(db))?);
         Ok(())
     }

@@ -51,7 +51,6 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -70,6 +69,7 @@ pub use snapshot::Frozen;
 
 use crate::clock::Clock;
 use crate::limits::{COMMIT_INTERVAL, READ_CHUNK_ROWS, RESERVE_BYTES};
+use crate::supervise::{Supervisor, Thread};
 use crate::types::Revision;
 use committer::{Hooks, Queue, Shared};
 use env::Env;
@@ -98,6 +98,8 @@ pub struct Options {
     pub committer: bool,
     /// What a simulator lets happen to the store's files.
     pub faults: Option<Arc<dyn Faults>>,
+    /// Starts the committer, and learns if the store cannot go on.
+    pub supervisor: Supervisor,
 }
 
 /// Stands between the store and its disk. An error takes the place of what was to be done.
@@ -121,6 +123,7 @@ impl Options {
             reserve_bytes: RESERVE_BYTES,
             committer: true,
             faults: None,
+            supervisor: Supervisor::default(),
         }
     }
 }
@@ -153,7 +156,7 @@ pub struct Sizes {
 
 pub struct Store {
     shared: Arc<Shared>,
-    committer: Mutex<Option<JoinHandle<()>>>,
+    committer: Mutex<Option<Thread<()>>>,
     /// The generation in use and its directory.
     place: RwLock<(u64, PathBuf)>,
     id: AtomicU64,
@@ -361,9 +364,15 @@ impl Store {
         self.shared.hooks.no_space.lock().push(Box::new(callback));
     }
 
-    /// Calls back when the store cannot go on, with the reason: the member must stop.
-    pub fn on_fatal(&self, callback: impl Fn(String) + Send + Sync + 'static) {
-        self.shared.hooks.fatal.lock().push(Box::new(callback));
+    /// A call that ends all commits and lets go of who waits for one, without holding the store or
+    /// waiting for anything.
+    pub fn aborts(&self) -> impl FnOnce(&str) + Send + use<> {
+        let shared = Arc::downgrade(&self.shared);
+        move |why| {
+            if let Some(shared) = shared.upgrade() {
+                shared.stop(why);
+            }
+        }
     }
 
     /// Calls back when the sizes have changed otherwise than by a commit.
@@ -416,10 +425,9 @@ impl Store {
 
     fn end(&self, why: &str) {
         self.shared.stop(why);
-        if let Some(committer) = self.committer.lock().take()
-            && committer.join().is_err()
-        {
-            tracing::error!("the committer panicked");
+        if let Some(committer) = self.committer.lock().take() {
+            // The supervisor knows of a panic.
+            let _ = committer.join();
         }
     }
 }

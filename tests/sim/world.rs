@@ -15,6 +15,7 @@ use rusd::node::{AuthConfig, CheckpointPace, Config, Join, Node, Steps, Surround
 use rusd::pb::{AlarmMember, AlarmType};
 use rusd::raft::peer::Answered;
 use rusd::raft::{Committed, Message};
+use rusd::supervise::Supervisor;
 use rusd::{raft, store};
 
 use super::admin::Asked;
@@ -586,6 +587,7 @@ impl World {
             reach: Some(net),
             log: raft::log::Options { segment_bytes: self.plan.segment_bytes, fill_ahead: false },
             store,
+            supervisor: Supervisor::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let config = config(member, &self.plan, cluster.collect());

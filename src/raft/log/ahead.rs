@@ -6,12 +6,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::disk::{Disk, File};
 use crate::limits;
+use crate::planted;
+use crate::supervise::{Supervisor, Thread};
 
 /// The name of the prepared segment.
 pub(super) const NEXT_NAME: &str = "next.tmp";
@@ -20,7 +21,7 @@ const BLOCK_BYTES: u64 = 4096;
 /// The writer's hold on the filling thread. Dropping it ends the thread.
 pub(super) struct Ahead {
     shared: Arc<Shared>,
-    thread: Option<thread::JoinHandle<()>>,
+    thread: Option<Thread<()>>,
 }
 
 struct Shared {
@@ -52,8 +53,9 @@ pub(super) struct Prepared {
 }
 
 impl Ahead {
-    pub(super) fn start(disk: Arc<dyn Disk>, dir: &Path, segment_bytes: u64, run: bool) -> Self {
-        let state = State { ended: !run, ..State::default() };
+    /// Nothing is filled before [`Self::run`].
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, segment_bytes: u64) -> Self {
+        let state = State { ended: true, ..State::default() };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -61,11 +63,25 @@ impl Ahead {
             dir: dir.to_path_buf(),
             segment_bytes,
         });
-        let thread = run.then(|| Arc::clone(&shared)).and_then(|shared| {
-            let spawned = thread::Builder::new().name("raft-log-zeros".into());
-            spawned.spawn(move || shared.run()).ok()
+        Self { shared, thread: None }
+    }
+
+    /// Starts to fill. Without a thread the writer does without.
+    pub(super) fn run(&mut self, supervisor: &Supervisor) {
+        self.shared.state.lock().ended = false;
+        let (shared, own) = (Arc::clone(&self.shared), supervisor.clone());
+        let started = supervisor.thread("raft-log-zeros", move || {
+            if own.run("raft-log-zeros", || shared.run()).is_err() {
+                // The writer must not wait for it.
+                let mut state = shared.state.lock();
+                (state.busy, state.ended) = (None, true);
+                shared.changed.notify_all();
+            }
         });
-        Self { shared, thread }
+        match started {
+            Ok(thread) => self.thread = Some(thread),
+            Err(_) => self.shared.state.lock().ended = true,
+        }
     }
 
     /// Names the current segment, which holds data up to `written` and zeros up to `filled`.
@@ -108,7 +124,7 @@ impl Drop for Ahead {
         self.shared.state.lock().ended = true;
         self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take() {
-            // A panic there has been reported by the thread itself.
+            // The supervisor knows of a panic.
             let _ = thread.join();
         }
     }
@@ -137,6 +153,7 @@ impl Shared {
             if state.ended {
                 return;
             }
+            planted::trip("raft-log-zeros");
             let goal = self.goal(&state);
             let outcome = if state.filled + zeros.len() as u64 <= goal {
                 self.fill(&mut state, &zeros, &mut open)

@@ -72,7 +72,7 @@ pub enum Error {
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub segment_bytes: u64,
-    /// Whether a thread fills zeros ahead of the writer.
+    /// Whether a running member has a thread that fills zeros ahead of the writer.
     pub fill_ahead: bool,
 }
 

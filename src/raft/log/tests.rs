@@ -7,6 +7,7 @@ use raft::eraftpb::{ConfState, Entry, HardState};
 
 use super::format::SECTOR_BYTES;
 use super::*;
+use crate::supervise::Supervisor;
 
 const METADATA: Metadata = Metadata { node_id: 7, cluster_id: 8 };
 const SMALL: Options = Options { segment_bytes: 64 << 10, fill_ahead: false };
@@ -145,6 +146,7 @@ fn zeros_written_ahead_change_nothing() {
     let options = Options { segment_bytes: 3 << 20, fill_ahead: true };
     create(disk.as_ref(), &dir, METADATA, &Batch::default(), options).unwrap();
     let (mut writer, ..) = open(&disk, &dir, options).unwrap();
+    writer.fill_ahead(&Supervisor::default());
     for first in (1..=40_000).step_by(100) {
         writer.append(&batch(first..=first + 99, 2)).unwrap();
         writer.write().unwrap();

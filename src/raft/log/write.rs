@@ -11,6 +11,7 @@ use super::format::{Encoder, Metadata, SnapshotRecord, entry_bytes_max, segment_
 use super::table::Place;
 use super::{Error, Options, Segment, Segments, io_error};
 use crate::limits;
+use crate::supervise::Supervisor;
 
 /// What is written together, in this order.
 #[derive(Debug, Default)]
@@ -95,7 +96,7 @@ pub fn create(
 
 impl Writer {
     pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, tail: Tail, options: Options) -> Self {
-        let ahead = Ahead::start(Arc::clone(&disk), dir, options.segment_bytes, options.fill_ahead);
+        let ahead = Ahead::new(Arc::clone(&disk), dir, options.segment_bytes);
         ahead.follow(&tail.segment.path, tail.offset, tail.offset);
         Self {
             disk,
@@ -113,6 +114,11 @@ impl Writer {
             failed: false,
             ahead,
         }
+    }
+
+    /// Has a thread write zeros ahead of the log's end, so that syncs record no new space.
+    pub fn fill_ahead(&mut self, supervisor: &Supervisor) {
+        self.ahead.run(supervisor);
     }
 
     /// Puts a batch into the buffer; [`Self::write`] and [`Self::sync`] make it durable. The places

@@ -1,8 +1,10 @@
 //! Single questions to other members, over a connection of their own.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -71,8 +73,6 @@ async fn ask_at_leisure(
     let uri: Uri = url.parse()?;
     let link = dial.dial(&uri).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(link)).await?;
-    // It ends with the sender, and its errors are the request's.
-    let connection = tokio::spawn(connection);
     let host = uri.authority().map_or("", |authority| authority.as_str());
     let (method, content_type) = method_of(path, body.is_some());
     let mut request = Request::builder().method(method).uri(path).header(http::header::HOST, host);
@@ -80,10 +80,16 @@ async fn ask_at_leisure(
         request = request.header(http::header::CONTENT_TYPE, content_type);
     }
     let request = request.body(Full::new(body.unwrap_or_default()))?;
-    let response = sender.send_request(request).await?;
-    let (parts, body) = response.into_parts();
-    let body = Limited::new(body, limits::PEER_ANSWER_BYTES_MAX).collect().await;
-    let body = body.map_err(AskError::Body)?.to_bytes();
-    connection.abort();
-    Ok(Answered { status: parts.status, headers: parts.headers, body })
+    let answer = pin!(async {
+        let response = sender.send_request(request).await?;
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, limits::PEER_ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(AskError::Body)?.to_bytes();
+        Ok(Answered { status: parts.status, headers: parts.headers, body })
+    });
+    match select(answer, pin!(connection)).await {
+        Either::Left((answer, _)) => answer,
+        // What has arrived is still there, and an error of the connection is the request's as well.
+        Either::Right((_, answer)) => answer.await,
+    }
 }

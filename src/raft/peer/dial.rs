@@ -166,14 +166,15 @@ async fn open(
     channel: Channel,
 ) -> Result<Incoming, Failure> {
     let uri: Uri = url.parse()?;
-    let (dial, headers, id) = {
+    let (dial, supervisor, headers, id) = {
         let peers = peers.upgrade().ok_or(Failure::Stopped)?;
-        (peers.dial.clone(), answer::headers(&peers.config, Some(from)), peers.config.id)
+        let headers = answer::headers(&peers.config, Some(from));
+        (peers.dial.clone(), peers.supervisor.clone(), headers, peers.config.id)
     };
     let link = dial.dial(&uri).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(link)).await?;
     // It ends with the body, or with an error that the body reports as well.
-    tokio::spawn(connection);
+    supervisor.task("peer-connection", async { drop(connection.await) });
     let path = format!("/raft/stream/{}/{id:x}", channel.name());
     let mut request = Request::get(path).body(Empty::<Bytes>::new())?;
     *request.headers_mut() = headers?;

@@ -56,6 +56,7 @@ use tokio::task::AbortHandle;
 use super::{Handle, Transport};
 use crate::limits;
 use crate::metrics;
+use crate::supervise::Supervisor;
 
 /// What this member says of itself.
 #[derive(Clone, Debug)]
@@ -97,6 +98,7 @@ pub struct Peers {
     config: PeersConfig,
     dial: Arc<dyn Dial>,
     runtime: tokio::runtime::Handle,
+    supervisor: Supervisor,
     raft: OnceLock<Handle>,
     events: OnceLock<Arc<dyn PeerEvents>>,
     known: RwLock<Known>,
@@ -170,11 +172,13 @@ impl Peers {
         config: PeersConfig,
         dial: Arc<dyn Dial>,
         runtime: tokio::runtime::Handle,
+        supervisor: Supervisor,
     ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             config,
             dial,
             runtime,
+            supervisor,
             raft: OnceLock::new(),
             events: OnceLock::new(),
             known: RwLock::default(),
@@ -266,10 +270,10 @@ impl Peers {
         let mut readers = peer.readers.lock();
         for channel in Channel::BOTH {
             let reader = dial::read(Arc::downgrade(self), peer.id, peer.urls.clone(), channel);
-            readers.push(self.runtime.spawn(reader).abort_handle());
+            readers.push(self.supervisor.task_on(&self.runtime, "peer-stream", reader));
         }
         let prober = probe::probe(Arc::downgrade(self), peer.id, peer.urls.clone());
-        readers.push(self.runtime.spawn(prober).abort_handle());
+        readers.push(self.supervisor.task_on(&self.runtime, "peer-probe", prober));
     }
 
     /// Takes a message from a stream of `from`'s.

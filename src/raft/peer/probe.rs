@@ -51,7 +51,8 @@ async fn ask(
     to: u64,
     url: &str,
 ) -> Result<bool, AskError> {
-    let Some(dial) = peers.upgrade().map(|peers| peers.dial.clone()) else { return Ok(false) };
+    let both = peers.upgrade().map(|peers| (peers.dial.clone(), peers.supervisor.clone()));
+    let Some((dial, supervisor)) = both else { return Ok(false) };
     let uri: Uri = url.parse()?;
     let mut sender = match connection.take().filter(|sender| !sender.is_closed()) {
         Some(sender) => sender,
@@ -59,7 +60,7 @@ async fn ask(
             let link = dial.dial(&uri).await?;
             let (sender, driver) = http1::handshake(TokioIo::new(link)).await?;
             // It ends with the sender.
-            tokio::spawn(driver);
+            supervisor.task("peer-connection", async { drop(driver.await) });
             sender
         }
     };

@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use raft::eraftpb::{ConfState, Message, MessageType, SnapshotMetadata};
 use sha2::{Digest, Sha256};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::answer::headers;
@@ -28,7 +28,7 @@ use super::digest::{DIGEST_BYTES, SnapshotDigest};
 use super::pace::Pace;
 use super::{Handle, Peers};
 use crate::clock;
-use crate::limits::{self, SNAPSHOT_NICENESS, SNAPSHOT_STALL_MAX};
+use crate::limits::{self, SNAPSHOT_STALL_MAX};
 use crate::metrics;
 use crate::raft::step;
 
@@ -149,7 +149,8 @@ impl Peers {
         if peer.sends_snapshot.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.runtime.spawn(async move {
+        let supervisor = self.supervisor.clone();
+        supervisor.task_on(&self.runtime, "snapshot-send", async move {
             let series = metrics::snapshots_to(to);
             let inflight = series.begin();
             let began = clock::instant();
@@ -184,7 +185,7 @@ impl Peers {
     async fn transfer(&self, mut message: Message, urls: &[String]) -> Result<u64, Failure> {
         let snapshots = self.snapshots.get().cloned();
         let snapshots = snapshots.ok_or(Failure::Other("there is no state to send"))?;
-        let opened = tokio::task::spawn_blocking(move || snapshots.open()).await;
+        let opened = self.supervisor.blocking("snapshot-size", move || snapshots.open()).await;
         let outgoing = opened.map_err(io::Error::other)??;
         let place = outgoing.place().clone();
         announce(&mut message, &place).map_err(Failure::Other)?;
@@ -217,7 +218,7 @@ impl Peers {
         let link = timeout(limits::PEER_DIAL_TIMEOUT, self.dial.dial(url)).await??;
         let (mut sender, connection) = http1::handshake(TokioIo::new(link)).await?;
         // It ends with the answer, or with an error that the answer reports as well.
-        tokio::spawn(connection);
+        self.supervisor.task("peer-connection", async { drop(connection.await) });
         let mut request = Request::post("/raft/snapshot").body(body)?;
         *request.headers_mut() = headers(&self.config, Some(to))?;
         let host = url.authority().map_or("", |authority| authority.as_str());
@@ -238,7 +239,7 @@ impl Peers {
     ) -> Result<(), Failure> {
         let raft = self.raft.get().cloned().ok_or(Failure::Other("there is no raft"))?;
         let runtime = self.runtime.clone();
-        nice_thread("snapshot-send", move || {
+        let work = move || {
             let mut pace = Pace::new(raft);
             let mut digest = SnapshotDigest::default();
             loop {
@@ -256,8 +257,8 @@ impl Peers {
                 }
                 pace.rest(bytes);
             }
-        })
-        .await
+        };
+        self.supervisor.nice("snapshot-send", work).await?
     }
 
     /// A peer sends its state.
@@ -332,19 +333,13 @@ impl Peers {
         let _inflight = metrics::snapshots_from(*sender).begin();
         let began = clock::instant();
         let (chunks, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
-        let saving = tokio::spawn(nice_thread("snapshot-save", move || {
-            save(snapshots.receive(place)?, receiver)
-        }));
-        let arrived = forward(&mut body, buffer, chunks).await;
-        let saved = saving.await;
+        let save = move || save(snapshots.receive(place)?, receiver);
+        let saving = self.supervisor.nice("snapshot-save", save);
+        let (saved, arrived) = tokio::join!(saving, forward(&mut body, buffer, chunks));
         metrics::snap_db_save_seconds().observe(began.elapsed().as_secs_f64());
-        match saved {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                let why = arrived.err().map_or_else(|| error.to_string(), str::to_owned);
-                return Err((StatusCode::INTERNAL_SERVER_ERROR, why));
-            }
-            Err(_) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, "it could not be saved"),
+        if let Err(error) = saved.flatten() {
+            let why = arrived.err().map_or_else(|| error.to_string(), str::to_owned);
+            return Err((StatusCode::INTERNAL_SERVER_ERROR, why));
         }
         match raft.step_snapshot(message) {
             Ok(()) => Ok(()),
@@ -362,27 +357,6 @@ impl Peers {
         // The first one stays.
         let _ = self.snapshots.set(snapshots);
     }
-}
-
-/// Runs on a thread of its own, which gets little where others want to run.
-async fn nice_thread<T, E>(
-    name: &str,
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E>
-where
-    T: Send + 'static,
-    E: From<io::Error> + Send + 'static,
-{
-    let (done, outcome) = oneshot::channel();
-    let thread = std::thread::Builder::new().name(name.to_owned());
-    thread.spawn(move || {
-        // Where it is not allowed, it competes.
-        let _ = rustix::process::setpriority_process(None, SNAPSHOT_NICENESS);
-        // Who waited may be gone.
-        let _ = done.send(work());
-    })?;
-    let gone = |_| E::from(io::Error::other("the thread ended"));
-    outcome.await.map_err(gone)?
 }
 
 /// What is on its way to the file. Without the end it was cut off.

@@ -79,7 +79,7 @@ impl Cluster {
             urls: vec![format!("http://{}", self.addresses[at])],
             version: "3.7.1".into(),
         };
-        let peers = Peers::new(config, Arc::new(TcpDial::default()), self.runtime.handle().clone());
+        let peers = peers_of(config, &self.runtime);
         for (other, address) in self.addresses.iter().enumerate() {
             peers.update(other as u64 + 1, vec![format!("http://{address}")]);
         }
@@ -91,6 +91,7 @@ impl Cluster {
             transport: Arc::clone(&peers) as Arc<dyn Transport>,
             observer: Arc::new(Silent),
             applier,
+            supervisor: Supervisor::default(),
         };
         let members = (1..=3).map(|id| (id, Bytes::from_static(b"{}"))).collect();
         let bootstrap = Bootstrap { members };
@@ -245,11 +246,16 @@ fn members_replicate_over_sockets_and_survive_the_loss_of_one() {
     cluster.expect(count);
 }
 
+fn peers_of(config: PeersConfig, runtime: &tokio::runtime::Runtime) -> Arc<Peers> {
+    let dial = Arc::new(TcpDial::default());
+    Peers::new(config, dial, runtime.handle().clone(), Supervisor::default())
+}
+
 #[test]
 fn strangers_get_no_stream() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
-    let peers = Peers::new(config, Arc::new(TcpDial::default()), runtime.handle().clone());
+    let peers = peers_of(config, &runtime);
     peers.update(2, Vec::new());
     peers.remove(3);
     let asking = PeersConfig { id: 2, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
@@ -294,7 +300,7 @@ fn a_peer_that_takes_nothing_costs_no_more_than_its_queue() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _context = runtime.enter();
     let of = |id| PeersConfig { id, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
-    let peers = Peers::new(of(1), Arc::new(TcpDial::default()), runtime.handle().clone());
+    let peers = peers_of(of(1), &runtime);
     peers.update(2, Vec::new());
     let path = "/raft/stream/msgapp/2";
     let mut request = http::Request::get(path).body(http_body_util::Empty::<Bytes>::new()).unwrap();

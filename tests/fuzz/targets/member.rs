@@ -12,6 +12,7 @@ use rusd::clock::{Clock, SystemClock};
 use rusd::node::{AuthConfig, Config, Node, Steps, Surroundings};
 use rusd::raft::peer::{Answered, Reach, TcpDial};
 use rusd::raft::{self, Message, Transport};
+use rusd::supervise::Supervisor;
 use rusd::{rpc, store};
 
 use super::disk::Memory;
@@ -94,6 +95,7 @@ impl Member {
             reach: Some(net),
             log: raft::log::Options { segment_bytes: 256 << 10, fill_ahead: false },
             store: options,
+            supervisor: Supervisor::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (node, steps) = {

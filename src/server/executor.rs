@@ -1,0 +1,17 @@
+//! Starts the tasks that hyper wants for the requests of a connection.
+
+use std::future::Future;
+
+use hyper::rt::Executor;
+
+use crate::supervise::Supervisor;
+
+/// Requests of one connection are served side by side, each by a task of its own.
+#[derive(Clone)]
+pub(super) struct Requests(pub Supervisor);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Requests {
+    fn execute(&self, request: F) {
+        self.0.task("request", request);
+    }
+}
