@@ -538,11 +538,13 @@ impl Node {
             self.barrier().await?;
         }
         let permit = self.authorize(who, &demand::range(request)).await?;
-        let mut response = if is_small(request) {
-            self.0.mvcc.view().range(request)?
-        } else {
-            let request = request.clone();
-            self.read(move |mvcc| mvcc.view().range(&request)).await?
+        let shortly = is_small(request).then(|| self.0.mvcc.view().range_shortly(request));
+        let mut response = match shortly {
+            None | Some(Err(mvcc::Error::TakesLong)) => {
+                let request = request.clone();
+                self.read(move |mvcc| mvcc.view().range(&request)).await?
+            }
+            Some(response) => response?,
         };
         permit.still_holds(self)?;
         crate::metrics::mvcc_range().inc();
