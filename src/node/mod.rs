@@ -18,6 +18,7 @@
 //!
 //! This room knows requests as messages, not as RPCs: no codes, no texts of errors, no metadata.
 
+mod admission;
 mod applier;
 mod auth;
 mod auto_compact;
@@ -94,6 +95,7 @@ pub use usage::{Tally, Usage};
 pub use versions::Downgrade;
 pub use watching::{WatchError, WatchStream};
 
+use admission::{Admission, Turns};
 use ids::RequestIds;
 use membership::Circle;
 use passwords::Passwords;
@@ -227,6 +229,7 @@ struct Inner {
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
     upkeep: Upkeep,
+    admission: Admission,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// It has no threads: somebody else lets it take its steps.
     is_stepped: bool,
@@ -597,6 +600,25 @@ impl Node {
             Ok(result) => Ok(result?),
             Err(_) => Err(Error::Stopped),
         }
+    }
+
+    /// Reads of all of the store give way to everybody else.
+    async fn read_all<T: Send + 'static>(
+        &self,
+        turns: &Turns,
+        f: impl FnOnce(&Mvcc) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.fence()?;
+        if self.0.is_stepped {
+            return self.read(f).await;
+        }
+        let turn = turns.begin().await?;
+        let mvcc = Arc::clone(&self.0.mvcc);
+        let work = move || {
+            let _turn = turn;
+            Ok(f(&mvcc)?)
+        };
+        nice::run("read-all", work).await
     }
 
     /// 64 random bits.
