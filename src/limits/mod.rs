@@ -54,8 +54,16 @@ pub const READ_CHUNK_ROWS: usize = 1000;
 pub const READ_CHUNK_BYTES: usize = 4 << 20;
 /// Longest page that is read on a thread that serves connections; longer ranges go elsewhere.
 pub const INLINE_RANGE_KEYS_MAX: i64 = 128;
-/// Compactions applied and not yet swept; above it, apply waits.
-pub const SWEEPS_PENDING_MAX: usize = 1024;
+/// Keys visited for such a page or a count, in times that the index lock is held: half a millisecond.
+/// What takes more is tried again elsewhere.
+pub const INLINE_INDEX_HOLDS_MAX: usize = 4;
+/// Bytes of pairs read for such a page.
+pub const INLINE_RANGE_BYTES_MAX: usize = 1 << 20;
+/// Replies of compactions that may wait for their sweep before those are dropped for which nobody
+/// waits any more.
+pub const SWEEP_ANSWERS_MAX: usize = 1024;
+/// Rest after a sweep failed, before the same step is tried again.
+pub const SWEEP_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Batches of committed entries between raft and apply.
 pub const APPLY_QUEUE_BATCHES_MAX: usize = 64;
 /// Records larger than this are stored in chunks: LMDB would need contiguous pages.
@@ -256,8 +264,27 @@ pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
 pub const SNAPSHOT_MESSAGE_BYTES: usize = 32 << 10;
 /// Pieces of a snapshot ready for a client that reads slowly.
 pub const SNAPSHOT_PIECES_MAX: usize = 4;
-/// How long a reader of a snapshot may take for a piece: compaction waits meanwhile.
+/// How long a reader of a snapshot may take for a piece: it keeps a thread and a place.
 pub const SNAPSHOT_STALL_MAX: Duration = Duration::from_secs(60);
+/// Bytes a second that such a reader must take on average after that time. A slower one would keep
+/// pages of the store for days: at this pace 2 GiB take nine hours.
+pub const SNAPSHOT_READER_RATE_MIN: u64 = 64 << 10;
+/// Snapshots for clients at once; each has a thread and 2 MiB of pieces. One more gets "too many
+/// requests".
+pub const SNAPSHOTS_MAX: usize = 8;
+/// A snapshot whose reader has taken nothing for so long makes room for another.
+pub const SNAPSHOT_FAIR_WAIT: Duration = Duration::from_secs(5);
+/// Hashes of history computed for clients at once, and such that wait for it; above it the caller gets
+/// "too many requests". Each holds 40 bytes for each key in memory and is on a thread of its own.
+pub const HASHES_RUNNING_MAX: usize = 2;
+pub const HASHES_WAITING_MAX: usize = 64;
+/// Hashes of history that wait to be computed for other members, one at a time: each asks now and then.
+pub const PEER_HASHES_WAITING_MAX: usize = 16;
+/// Reports of the store's space that wait for the one under way.
+pub const USAGES_WAITING_MAX: usize = 16;
+/// How long deletions by compaction wait for snapshots that are being read. Most are read by then, and
+/// the file need not grow for them.
+pub const SNAPSHOT_HOLD_MAX: Duration = Duration::from_secs(5);
 
 /// Bytes of rows that one commit brings into a generation that is being built. Larger ones would hold
 /// up the log's syncs on the same disk.

@@ -30,7 +30,7 @@ pub struct IndexPass {
 impl IndexPass {
     /// None while a sweep is under way: part of the index would be thinned and part not.
     pub fn new(mvcc: &Mvcc) -> Option<Self> {
-        // A compaction is counted as open before it is published, so this order misses none.
+        // A compaction counts as not swept before it is published, so this order misses none.
         let current = mvcc.current();
         (!mvcc.is_sweeping()).then(|| Self { current, start: Box::default() })
     }

@@ -5,6 +5,11 @@
 //! look below, thin the index, hash the rows that were there, delete the dead ones. Each step
 //! touches a bounded number of keys or rows. After a crash the sweep starts over from the rows
 //! that are left.
+//!
+//! Compactions that wait for the sweep of an earlier one become one sweep: a later compaction
+//! forgets all that an earlier one does. Each has a hash of its own all the same, which HashKV
+//! answers and members compare, so one pass notes which compaction dooms a row and computes the
+//! hashes of the newest ones side by side. They are what sweeps one after the other would give.
 
 use std::mem::take;
 use std::sync::Arc;
@@ -25,41 +30,98 @@ const GROUP_ROWS: usize = 64;
 /// enough, and writing all of history again at each compaction would cost more than it frees.
 const GROUP_DEAD_MIN: usize = GROUP_ROWS / 4;
 
-/// A sweep in progress.
+/// The sweep of one compaction, or of several that waited.
 pub struct Compaction {
-    revision: i64,
+    /// What was compacted before.
     previous: i64,
-    /// Whether the sweep before this one ended, so that this one hashes all that it should.
-    is_hash_whole: bool,
+    /// In order, and the last one covers the others.
+    points: Vec<Point>,
     phase: Phase,
     /// Which of the states that replaced one another it belongs to.
     state: u64,
 }
 
+struct Point {
+    revision: i64,
+    /// Whether its hash is remembered: all rows are there that it covers.
+    is_hash_whole: bool,
+}
+
 enum Phase {
-    /// Readers from before the compaction may still look at what it dooms.
-    Wait(Arc<()>),
+    /// Readers from before the compactions may still look at what they doom.
+    Wait(Vec<Arc<()>>),
     Index {
         start: Box<[u8]>,
-        dead: Vec<Revision>,
-        survivors: u64,
+        doomed: Doomed,
     },
     Hash(Box<Scan>),
     Delete {
         done: oneshot::Receiver<()>,
         deleted: usize,
-        hash: KeyValueHash,
+        hashes: Vec<KeyValueHash>,
     },
 }
 
-/// One pass over the rows up to the compaction, in revision order.
-struct Scan {
+/// What each of several compactions does to history.
+pub(super) struct Doomed {
+    points: Vec<Fate>,
+}
+
+struct Fate {
+    revision: i64,
+    /// What dies with this compaction and not with an earlier one.
     dead: Vec<Revision>,
-    /// Position in `dead` of the first revision that the pass has not reached.
-    next_dead: usize,
-    from: Revision,
-    hasher: Hasher,
+    /// Whether any key keeps a revision at or below it.
     is_any_kept: bool,
+    /// Position in `dead` of the first revision that the pass over the rows has not reached.
+    next: usize,
+}
+
+impl Doomed {
+    pub(super) fn new(revisions: impl Iterator<Item = i64>) -> Self {
+        let fate = |revision| Fate { revision, dead: Vec::new(), is_any_kept: false, next: 0 };
+        Self { points: revisions.map(fate).collect() }
+    }
+
+    /// Lets each compaction in turn forget what it forgets of one key.
+    pub(super) fn compact(&mut self, mut compact: impl FnMut(i64, &mut Vec<Revision>) -> bool) {
+        for point in &mut self.points {
+            point.is_any_kept |= compact(point.revision, &mut point.dead);
+        }
+    }
+
+    /// Whether each of them is known to keep some revision.
+    pub(super) fn keeps_any(&self) -> bool {
+        self.points.iter().all(|point| point.is_any_kept)
+    }
+
+    #[cfg(test)]
+    pub(super) fn dead(&self) -> Vec<Vec<Revision>> {
+        self.points.iter().map(|point| point.dead.clone()).collect()
+    }
+
+    fn sort(&mut self) {
+        for point in &mut self.points {
+            point.dead.sort_unstable();
+        }
+    }
+
+    /// The compaction with which a row dies. Rows are asked for in order.
+    fn of(&mut self, rev: Revision) -> Option<usize> {
+        self.points.iter_mut().position(|point| {
+            while point.dead.get(point.next).is_some_and(|dead| *dead < rev) {
+                point.next += 1;
+            }
+            point.dead.get(point.next) == Some(&rev)
+        })
+    }
+}
+
+/// One pass over the rows up to the last compaction, in revision order.
+struct Scan {
+    doomed: Doomed,
+    from: Revision,
+    hashers: Vec<Hasher>,
     /// The rows of the current group and whether each dies.
     group: Vec<(Revision, bool)>,
     survivors: Vec<Revision>,
@@ -69,7 +131,7 @@ struct Scan {
 pub enum CompactionStep {
     /// Nothing could be done yet; ask again soon.
     Waiting,
-    /// A piece of the index was thinned; go on.
+    /// A piece of the index was thinned, or something as short was done; go on.
     Thinned,
     /// A piece of history was read; go on after the pause between batches.
     More,
@@ -96,16 +158,16 @@ impl Mvcc {
     }
 
     pub(super) fn sweep(&self, revision: i64, previous: i64) -> Compaction {
-        let is_hash_whole = self.sweeps_open.fetch_add(1, Ordering::AcqRel) == 0;
-        let phase = Phase::Wait(Arc::new(()));
+        let points = vec![Point { revision, is_hash_whole: true }];
         let state = *self.replaced.read();
-        Compaction { revision, previous, is_hash_whole, phase, state }
+        Compaction { previous, points, phase: Phase::Wait(Vec::new()), state }
     }
 }
 
 impl Compaction {
+    /// The newest compaction that it sweeps up after.
     pub fn revision(&self) -> i64 {
-        self.revision
+        self.points.last().map_or(self.previous, |point| point.revision)
     }
 
     /// Hands the sweep over to the state that takes this one's.
@@ -114,105 +176,153 @@ impl Compaction {
     }
 
     pub(super) fn forget_hash(&mut self) {
-        self.is_hash_whole = false;
+        for point in &mut self.points {
+            point.is_hash_whole = false;
+        }
     }
 
     /// Starts to wait for readers. Must come after the compact revision was published.
     pub fn arm(&mut self, mvcc: &Mvcc) {
-        if let Phase::Wait(epoch) = &mut self.phase {
-            *epoch = take(&mut *mvcc.epoch.lock());
+        if let Phase::Wait(epochs) = &mut self.phase {
+            let epoch = take(&mut *mvcc.epoch.lock());
             let mut older = mvcc.older_epochs.lock();
             older.retain(|epoch| epoch.strong_count() > 0);
-            older.push(Arc::downgrade(epoch));
+            older.push(Arc::downgrade(&epoch));
+            epochs.push(epoch);
         }
     }
 
-    /// Does a bounded piece of work.
+    /// Takes in a later compaction, before any step. Of very many the oldest lose their hashes, which
+    /// nobody could ask for once the newest ones are remembered.
+    pub fn absorb(&mut self, later: Self) {
+        let Phase::Wait(epochs) = &mut self.phase else { return };
+        let Phase::Wait(newer) = later.phase else { return };
+        if self.state != later.state {
+            // What this one would sweep was replaced.
+            *self = Self { phase: Phase::Wait(newer), ..later };
+            return;
+        }
+        epochs.extend(newer);
+        epochs.retain(is_seen);
+        self.points.extend(later.points);
+        // One more than are remembered, so that the first of these finds what died before it.
+        let excess = self.points.len().saturating_sub(limits::COMPACTION_HASHES_KEPT + 1);
+        let last = self.points.drain(..excess).next_back();
+        if let Some(last) = last {
+            self.previous = last.revision;
+            self.points[0].is_hash_whole = false;
+        }
+    }
+
+    /// Does a bounded piece of work. After a local error the same step can be tried again.
     pub fn step(&mut self, mvcc: &Mvcc) -> Result<CompactionStep, Error> {
         let state = mvcc.replaced.read();
         if *state != self.state {
             return Err(Error::Stopped);
         }
+        let revision = self.revision();
         match &mut self.phase {
-            Phase::Wait(epoch) => {
-                if Arc::strong_count(epoch) > 1 {
+            Phase::Wait(epochs) => {
+                epochs.retain(is_seen);
+                if !epochs.is_empty() {
                     return Ok(CompactionStep::Waiting);
                 }
-                let (start, dead) = (Box::default(), Vec::new());
-                self.phase = Phase::Index { start, dead, survivors: 0 };
+                let doomed = Doomed::new(self.points.iter().map(|point| point.revision));
+                self.phase = Phase::Index { start: Box::default(), doomed };
+                Ok(CompactionStep::Thinned)
             }
-            Phase::Index { start, dead, survivors } => {
+            Phase::Index { start, doomed } => {
                 let keys_max = limits::INDEX_COMPACT_KEYS_MAX;
                 let mut index = mvcc.index.write();
-                let visit = index.compact(start, self.revision, keys_max, dead, survivors);
+                let visit = index.compact(start, keys_max, doomed);
                 drop(index);
                 match visit {
-                    Visit::Next(next) => {
-                        *start = next;
-                        return Ok(CompactionStep::Thinned);
-                    }
+                    Visit::Next(next) => *start = next,
                     Visit::Done => {
-                        let mut dead = take(dead);
-                        dead.sort_unstable();
-                        let is_any_kept = *survivors > 0;
-                        self.phase = Phase::Hash(Box::new(self.scan(dead, is_any_kept)));
+                        let doomed = std::mem::replace(doomed, Doomed::new(std::iter::empty()));
+                        self.phase = Phase::Hash(Box::new(self.scan(doomed)));
                     }
                 }
+                Ok(CompactionStep::Thinned)
             }
             Phase::Hash(scan) => {
-                let rows = mvcc.rows(scan.from, self.revision)?;
-                if rows.is_empty() {
-                    self.phase = scan.delete(mvcc, self.revision);
-                } else {
-                    scan.add(&rows);
+                let rows = mvcc.rows(scan.from, revision)?;
+                scan.add(&rows);
+                let bytes: usize = rows.iter().map(|row| row.kv.len()).sum();
+                let has_more =
+                    rows.len() >= limits::READ_CHUNK_ROWS || bytes >= limits::READ_CHUNK_BYTES;
+                if has_more {
+                    return Ok(CompactionStep::More);
                 }
+                self.phase = scan.delete(mvcc, revision);
+                Ok(CompactionStep::Thinned)
             }
-            Phase::Delete { done, deleted, hash } => match done.try_recv() {
-                Err(oneshot::error::TryRecvError::Empty) => return Ok(CompactionStep::Waiting),
-                Err(oneshot::error::TryRecvError::Closed) => return Err(Error::Stopped),
+            Phase::Delete { done, deleted, hashes } => match done.try_recv() {
+                Err(oneshot::error::TryRecvError::Empty) => Ok(CompactionStep::Waiting),
+                Err(oneshot::error::TryRecvError::Closed) => Err(Error::Stopped),
                 Ok(()) => {
-                    if self.is_hash_whole {
-                        mvcc.remember_hash(*hash);
+                    for (point, hash) in self.points.iter().zip(&*hashes) {
+                        if point.is_hash_whole {
+                            mvcc.remember_hash(*hash);
+                        }
                     }
-                    mvcc.sweeps_open.fetch_sub(1, Ordering::AcqRel);
-                    return Ok(CompactionStep::Done { deleted: *deleted, hash: *hash });
+                    mvcc.swept.store(revision, Ordering::Release);
+                    let hash = hashes.last().copied().ok_or(Error::Stopped)?;
+                    Ok(CompactionStep::Done { deleted: *deleted, hash })
                 }
             },
         }
-        Ok(CompactionStep::More)
     }
 
-    fn scan(&self, dead: Vec<Revision>, is_any_kept: bool) -> Scan {
+    fn scan(&self, mut doomed: Doomed) -> Scan {
+        doomed.sort();
+        let mut previous = self.previous;
+        let hasher = |point: &Point| {
+            let hasher = Hasher::new(previous, point.revision);
+            previous = point.revision;
+            hasher
+        };
         Scan {
-            dead,
-            next_dead: 0,
+            doomed,
             from: Revision::default(),
-            hasher: Hasher::new(self.previous, self.revision),
-            is_any_kept,
+            hashers: self.points.iter().map(hasher).collect(),
             group: Vec::with_capacity(GROUP_ROWS),
             survivors: Vec::new(),
         }
     }
 }
 
+/// Whether a reader still holds an epoch that is held here.
+fn is_seen(epoch: &Arc<()>) -> bool {
+    Arc::strong_count(epoch) > 1
+}
+
 impl Scan {
     /// Hands the dead rows to the committer, which deletes them a few in each of its commits.
     fn delete(&mut self, mvcc: &Mvcc, revision: i64) -> Phase {
         self.close_group();
-        let (dead, survivors) = (take(&mut self.dead), take(&mut self.survivors));
-        let (deleted, hash) = (dead.len(), self.hasher.finish());
+        let dead = self.doomed.points.iter_mut().map(|point| take(&mut point.dead));
+        let dead = dead.reduce(|mut all, dead| {
+            all.extend(dead);
+            all
+        });
+        let (dead, survivors) = (dead.unwrap_or_default(), take(&mut self.survivors));
+        let deleted = dead.len();
+        let hashes = self.hashers.iter().map(|hasher| hasher.finish()).collect();
         let done = mvcc.store.delete_rows(dead, survivors, revision);
-        Phase::Delete { done, deleted, hash }
+        Phase::Delete { done, deleted, hashes }
     }
 
     fn add(&mut self, rows: &[Row]) {
         for row in rows {
-            while self.dead.get(self.next_dead).is_some_and(|dead| *dead < row.rev) {
-                self.next_dead += 1;
+            let fate = self.doomed.of(row.rev);
+            // The sweep of a later compaction would not find the row any more.
+            let sees_it = fate.map_or(self.hashers.len(), |fate| fate + 1);
+            for (at, hasher) in self.hashers[..sees_it].iter_mut().enumerate() {
+                let is_any_kept = self.doomed.points[at].is_any_kept;
+                hasher.add(row, |_| !is_any_kept || fate != Some(at));
             }
-            let is_dead = self.dead.get(self.next_dead) == Some(&row.rev);
-            self.hasher.add(row, |_| !self.is_any_kept || !is_dead);
-            self.group.push((row.rev, is_dead));
+            self.group.push((row.rev, fate.is_some()));
             if self.group.len() == GROUP_ROWS {
                 self.close_group();
             }
@@ -228,3 +338,6 @@ impl Scan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,11 +76,8 @@ impl Mvcc {
     pub fn hash_by_revision(&self, revision: i64) -> Result<(KeyValueHash, i64), Error> {
         let view = self.view();
         let current = view.current;
-        // 0 asks for the current revision. etcd takes it for that of a compaction at 0, if there was
-        // one, and its members then disagree once one of them has restarted.
-        let stored = self.hashes.lock().iter().find(|hash| hash.revision == revision).copied();
-        if let Some(hash) = stored.filter(|_| revision != 0) {
-            return Ok((hash, current.revision));
+        if let Some(stored) = self.stored_hash(revision) {
+            return Ok(stored);
         }
         if revision > 0 && revision < current.compact_revision {
             return Err(Error::Compacted);
@@ -90,6 +87,15 @@ impl Mvcc {
         }
         let revision = if revision == 0 { current.revision } else { revision };
         Ok((view.hash(revision)?, current.revision))
+    }
+
+    /// The hash that a compaction at `revision` has found, and the current revision.
+    pub fn stored_hash(&self, revision: i64) -> Option<(KeyValueHash, i64)> {
+        // 0 asks for the current revision. etcd takes it for that of a compaction at 0, if there was
+        // one, and its members then disagree once one of them has restarted.
+        let hashes = self.hashes.lock();
+        let stored = hashes.iter().find(|hash| revision != 0 && hash.revision == revision)?;
+        Some((*stored, self.current().revision))
     }
 
     /// The checksum of the whole backend, bucket by bucket in the order of their names. Members at

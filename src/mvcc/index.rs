@@ -1,9 +1,10 @@
 //! The key index: every key with the revisions at which it changed, ordered by key, in memory.
 //!
 //! Keys lie in leaves of at most `LEAF_KEYS_MAX` entries, kept in order in one list, with each
-//! leaf's number of live keys beside it. A lookup is two binary searches; a count at the current
-//! revision adds up one number a leaf, which takes microseconds where visiting the keys would
-//! take milliseconds. A full tree would save moving the list of leaves at a split, which with
+//! leaf's number of live keys beside it. A lookup is two binary searches; a count adds up one number
+//! for each leaf that did not change since the revision that is asked for, which takes microseconds
+//! where visiting the keys would take milliseconds, and a compaction passes over the leaves in which
+//! no key has a history. A full tree would save moving the list of leaves at a split, which with
 //! 10 million keys is still less than a microsecond an insert.
 //!
 //! A key's life is a list of generations: each begins with a put and, but for the last, ends with
@@ -11,6 +12,7 @@
 
 use smallvec::SmallVec;
 
+use super::compact::Doomed;
 use crate::types::Revision;
 
 const LEAF_KEYS_MAX: usize = 256;
@@ -176,6 +178,17 @@ impl History {
     fn is_forgotten(&self) -> bool {
         self.open.is_empty() && self.closed().is_empty()
     }
+
+    /// Whether there is more than one revision, or a tombstone, so that a compaction may find
+    /// something to forget.
+    fn has_past(&self) -> bool {
+        self.closed.is_some() || self.open.revisions.len() > 1
+    }
+
+    fn newest(&self) -> i64 {
+        let closed = self.closed().last().map_or(0, Generation::last_main);
+        self.open.last_main().max(closed)
+    }
 }
 
 struct Entry {
@@ -213,11 +226,32 @@ impl End<'_> {
     }
 }
 
+/// What is known of a leaf without a look at its keys.
+#[derive(Clone, Copy, Debug, Default)]
+struct Facts {
+    live: u32,
+    /// Whether some key may have a past. False is certain.
+    has_past: bool,
+    /// Main revision of the newest change to one of the keys, or a later one.
+    newest: i64,
+}
+
+impl Facts {
+    fn of(leaf: &[Entry]) -> Self {
+        let live = leaf.iter().filter(|entry| entry.history.is_live()).count();
+        Self {
+            live: u32::try_from(live).unwrap_or(u32::MAX),
+            has_past: leaf.iter().any(|entry| entry.history.has_past()),
+            newest: leaf.iter().map(|entry| entry.history.newest()).max().unwrap_or(0),
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct Index {
     leaves: Vec<Vec<Entry>>,
-    /// Live keys of the leaf at the same position.
-    live: Vec<u32>,
+    /// Those of the leaf at the same position.
+    facts: Vec<Facts>,
     keys: usize,
     /// Main revision of the newest change.
     newest: i64,
@@ -234,7 +268,7 @@ impl Index {
     }
 
     pub fn live(&self) -> u64 {
-        self.live.iter().map(|n| u64::from(*n)).sum()
+        self.facts.iter().map(|facts| u64::from(facts.live)).sum()
     }
 
     pub fn newest(&self) -> i64 {
@@ -248,7 +282,10 @@ impl Index {
         let history = &mut self.leaves[leaf][position].history;
         let was_live = history.is_live();
         history.put(Packed::new(revision));
-        self.live[leaf] += u32::from(!was_live);
+        let facts = &mut self.facts[leaf];
+        facts.live += u32::from(!was_live);
+        facts.has_past |= history.has_past();
+        facts.newest = facts.newest.max(revision.main);
         let generation = &history.open;
         Found {
             modified: revision,
@@ -265,7 +302,10 @@ impl Index {
         let done = self.leaves[leaf][position].history.tombstone(Packed::new(revision));
         if done {
             self.newest = self.newest.max(revision.main);
-            self.live[leaf] -= 1;
+            let facts = &mut self.facts[leaf];
+            facts.live -= 1;
+            facts.has_past = true;
+            facts.newest = facts.newest.max(revision.main);
         }
         done
     }
@@ -308,71 +348,68 @@ impl Index {
         Visit::Done
     }
 
-    /// Live keys in the range as of the newest change, without visiting whole leaves.
-    pub fn count_live(&self, start: &[u8], end: End<'_>) -> u64 {
-        let (first_leaf, first) = self.lower_bound(start);
-        let (last_leaf, last) = match end {
-            End::Open => (self.leaves.len(), 0),
-            End::Before(end) if end <= start => return 0,
-            End::Before(end) => self.lower_bound(end),
+    /// Counts the keys from `start` on that exist at `main`, until `keys_max` keys were looked at, but
+    /// at least a leaf. Whole leaves that did not change since are not looked at.
+    pub fn count(&self, start: &[u8], end: End<'_>, main: i64, keys_max: usize) -> (u64, Visit) {
+        let (mut leaf, mut position) = self.lower_bound(start);
+        let last_leaf = match end {
+            End::Open => self.leaves.len(),
+            End::Before(end) => self.leaf_of(end),
         };
-        let live = |leaf: usize, from: usize, to: usize| {
-            let entries = &self.leaves[leaf][from..to];
-            entries.iter().filter(|entry| entry.history.is_live()).count() as u64
-        };
-        if first_leaf == last_leaf {
-            return if first_leaf == self.leaves.len() { 0 } else { live(first_leaf, first, last) };
+        let (mut count, mut looked_at) = (0, 0);
+        while let Some(entries) = self.leaves.get(leaf) {
+            let facts = self.facts[leaf];
+            if position == 0 && leaf < last_leaf && facts.newest <= main {
+                count += u64::from(facts.live);
+                leaf += 1;
+                continue;
+            }
+            let entries = &entries[position..];
+            if looked_at > 0 && looked_at + entries.len() > keys_max {
+                return (count, Visit::Next(entries[0].key.clone()));
+            }
+            looked_at += entries.len();
+            for entry in entries {
+                if !end.admits(&entry.key) {
+                    return (count, Visit::Done);
+                }
+                count += u64::from(entry.history.get(main).is_some());
+            }
+            leaf += 1;
+            position = 0;
         }
-        let between: u64 = self.live[first_leaf + 1..last_leaf].iter().map(|n| u64::from(*n)).sum();
-        let head = live(first_leaf, first, self.leaves[first_leaf].len());
-        let tail = if last_leaf < self.leaves.len() { live(last_leaf, 0, last) } else { 0 };
-        head + between + tail
+        (count, Visit::Done)
     }
 
-    /// Compacts at most `keys_max` keys from `start` on. Dead revisions are added to `dead`, the
-    /// number of keys that keep a revision at or below `main` to `survivors`.
-    pub fn compact(
-        &mut self,
-        start: &[u8],
-        main: i64,
-        keys_max: usize,
-        dead: &mut Vec<Revision>,
-        survivors: &mut u64,
-    ) -> Visit {
+    /// Lets compactions forget what they do of the keys from `start` on, until `keys_max` keys were
+    /// looked at, but of a leaf at least.
+    pub(super) fn compact(&mut self, start: &[u8], keys_max: usize, doomed: &mut Doomed) -> Visit {
         let (mut leaf, mut position) = self.lower_bound(start);
         let mut looked_at = 0;
         while leaf < self.leaves.len() {
             let entries = &mut self.leaves[leaf];
-            let budget = (keys_max - looked_at).min(entries.len() - position);
-            for entry in &mut entries[position..position + budget] {
-                *survivors += u64::from(entry.history.compact(main, dead).is_some());
+            let has_news = self.facts[leaf].has_past || !doomed.keeps_any();
+            let cost = if has_news { entries.len() - position } else { 1 };
+            if looked_at > 0 && looked_at + cost > keys_max {
+                return Visit::Next(entries[position].key.clone());
             }
-            looked_at += budget;
-            let next = entries.get(position + budget).map(|entry| entry.key.clone());
-            let before = entries.len();
-            let mut at = 0;
-            entries.retain(|entry| {
-                let touched = at >= position && at < position + budget;
-                at += 1;
-                !(touched && entry.history.is_forgotten())
-            });
-            self.keys -= before - entries.len();
-            if entries.is_empty() {
+            looked_at += cost;
+            if has_news {
+                for entry in &mut entries[position..] {
+                    doomed.compact(|main, dead| entry.history.compact(main, dead).is_some());
+                }
+                let before = entries.len();
+                entries.retain(|entry| !entry.history.is_forgotten());
+                self.keys -= before - entries.len();
+                self.facts[leaf].has_past = entries.iter().any(|entry| entry.history.has_past());
+            }
+            if self.leaves[leaf].is_empty() {
                 self.leaves.remove(leaf);
-                self.live.remove(leaf);
+                self.facts.remove(leaf);
             } else {
                 leaf += 1;
             }
             position = 0;
-            if let Some(next) = next {
-                return Visit::Next(next);
-            }
-            if looked_at == keys_max {
-                return match self.leaves.get(leaf) {
-                    Some(entries) => Visit::Next(entries[0].key.clone()),
-                    None => Visit::Done,
-                };
-            }
         }
         Visit::Done
     }
@@ -429,7 +466,7 @@ impl Index {
     fn entry(&mut self, key: &[u8]) -> (usize, usize) {
         if self.leaves.is_empty() {
             self.leaves.push(Vec::new());
-            self.live.push(0);
+            self.facts.push(Facts::default());
             self.leaves[0].push(Entry { key: key.into(), history: History::default() });
             self.keys += 1;
             return (0, 0);
@@ -456,11 +493,10 @@ impl Index {
         let is_append = position == len && leaf + 1 == self.leaves.len();
         let at = if is_append { len } else { len / 2 };
         let tail = self.leaves[leaf].split_off(at);
-        let live = tail.iter().filter(|entry| entry.history.is_live()).count();
-        let live = u32::try_from(live).unwrap_or(u32::MAX);
-        self.live[leaf] -= live;
+        let facts = Facts::of(&tail);
+        self.facts[leaf].live -= facts.live;
         self.leaves.insert(leaf + 1, tail);
-        self.live.insert(leaf + 1, live);
+        self.facts.insert(leaf + 1, facts);
         if position > at || is_append { (leaf + 1, position - at) } else { (leaf, position) }
     }
 }

@@ -24,7 +24,7 @@ mod restore;
 mod txn;
 mod write;
 
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -60,6 +60,9 @@ pub enum Error {
     /// Local: the index names a row that the store does not hold.
     #[error("revision {0} is in the index and not in the store")]
     MissingRow(Revision),
+    /// Local: the read does not end as soon as its thread needs it to.
+    #[error("the read takes too long for the thread that serves it")]
+    TakesLong,
     /// Local: the store closed while work was under way.
     #[error("the store has stopped")]
     Stopped,
@@ -95,8 +98,8 @@ pub struct Mvcc {
     /// Compact revision of the last applied compaction, published or not.
     compacted: AtomicI64,
     hashes: Mutex<Vec<KeyValueHash>>,
-    /// Sweeps that are applied and not ended.
-    sweeps_open: AtomicUsize,
+    /// Compact revision of the last sweep that ended.
+    swept: AtomicI64,
     /// Held by every view; a sweep replaces it and waits until the old one is held by none.
     epoch: Mutex<Arc<()>>,
     /// Epochs that sweeps have replaced.
@@ -119,7 +122,7 @@ impl Mvcc {
             written: AtomicI64::new(current.revision),
             compacted: AtomicI64::new(current.compact_revision),
             hashes: Mutex::new(Vec::new()),
-            sweeps_open: AtomicUsize::new(0),
+            swept: AtomicI64::new(current.compact_revision),
             epoch: Mutex::default(),
             older_epochs: Mutex::default(),
             replaced: RwLock::default(),
@@ -145,14 +148,18 @@ impl Mvcc {
             std::thread::sleep(VIEWS_WAIT);
         }
         swap_stores()?;
-        *self.index.write() = std::mem::take(&mut *new.index.write());
+        let index = std::mem::take(&mut *new.index.write());
+        // Millions of keys take a while to free: not under the lock.
+        let old_index = std::mem::replace(&mut *self.index.write(), index);
         let current = new.written();
         self.written.store(current.revision, Ordering::Release);
         self.compacted.store(current.compact_revision, Ordering::Release);
         *self.published.write() = current;
         self.hashes.lock().clear();
-        self.sweeps_open.store(new.sweeps_open.load(Ordering::Acquire), Ordering::Release);
+        self.swept.store(new.swept.load(Ordering::Acquire), Ordering::Release);
         *replaced += 1;
+        drop((epoch, replaced));
+        drop(old_index);
         Ok(())
     }
 
@@ -205,7 +212,7 @@ impl Mvcc {
 
     /// Whether a compaction was applied whose sweep has not ended.
     pub fn is_sweeping(&self) -> bool {
-        self.sweeps_open.load(Ordering::Acquire) > 0
+        self.swept.load(Ordering::Acquire) < self.compacted.load(Ordering::Acquire)
     }
 
     /// The next rows in revision order, up to and with those of `main`: a bounded number, none at

@@ -12,9 +12,40 @@ use crate::pb::{
 };
 use crate::types::{KeyRange, Revision};
 
+/// Rows that a short read fetches before it looks at how many bytes they are.
+const INLINE_FETCH_ROWS: usize = 8;
+
 struct Item {
     found: Found,
     kv: Bytes,
+}
+
+/// What a read may do before it gives up.
+struct Patience {
+    index_holds: usize,
+    bytes: usize,
+}
+
+impl Patience {
+    const ENDLESS: Self = Self { index_holds: usize::MAX, bytes: usize::MAX };
+    const SHORT: Self =
+        Self { index_holds: limits::INLINE_INDEX_HOLDS_MAX, bytes: limits::INLINE_RANGE_BYTES_MAX };
+
+    fn hold_index(&mut self) -> Result<(), Error> {
+        self.index_holds = self.index_holds.checked_sub(1).ok_or(Error::TakesLong)?;
+        Ok(())
+    }
+
+    fn is_short(&self) -> bool {
+        self.bytes != usize::MAX
+    }
+
+    fn read(&mut self, bytes: usize) -> Result<(), Error> {
+        if self.is_short() {
+            self.bytes = self.bytes.checked_sub(bytes).ok_or(Error::TakesLong)?;
+        }
+        Ok(())
+    }
 }
 
 /// Whether key order, which a collection has anyway, is what the request asks for.
@@ -48,16 +79,33 @@ pub(super) fn end_of(range: &KeyRange) -> End<'_> {
 impl View<'_> {
     /// Answers a range request. Sort order and target must be known values.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        self.answer(request, Patience::ENDLESS)
+    }
+
+    /// The same for a thread that serves connections: what takes longer than a little ends with
+    /// `TakesLong`, for the caller to try where it holds nobody up. How long a count or a page takes
+    /// shows on the way only: keys may be deleted by the thousand, or new in a batch that is being
+    /// applied.
+    pub fn range_shortly(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        self.answer(request, Patience::SHORT)
+    }
+
+    fn answer(
+        &self,
+        request: &RangeRequest,
+        mut patience: Patience,
+    ) -> Result<RangeResponse, Error> {
+        let patience = &mut patience;
         let main = self.readable(request.revision)?;
         let range = KeyRange::new(request.key.clone(), request.range_end.clone());
         let header = Some(ResponseHeader { revision: self.current.revision, ..Default::default() });
         if request.count_only {
-            let count = self.count(&range, main);
+            let count = self.count(&range, main, patience)?;
             return Ok(RangeResponse { header, count, ..Default::default() });
         }
         let limit = collect_limit(request);
         let by_index = request.keys_only && request.sort_target() != SortTarget::Value;
-        let (mut items, count) = self.collect(&range, main, limit, by_index)?;
+        let (mut items, count) = self.collect(&range, main, (limit, by_index), patience)?;
         filter(&mut items, request);
         sort(&mut items, request)?;
         let mut more = false;
@@ -105,32 +153,34 @@ impl View<'_> {
     }
 
     /// Number of keys of the range at `main`.
-    pub fn count(&self, range: &KeyRange, main: i64) -> i64 {
+    fn count(&self, range: &KeyRange, main: i64, patience: &mut Patience) -> Result<i64, Error> {
         if range.is_single() {
-            return i64::from(self.mvcc.index.read().get(&range.key, main).is_some());
+            return Ok(i64::from(self.mvcc.index.read().get(&range.key, main).is_some()));
         }
-        self.count_from(&range.key, end_of(range), main)
+        self.count_from(&range.key, end_of(range), main, patience)
     }
 
-    fn count_from(&self, start: &[u8], end: End<'_>, main: i64) -> i64 {
+    fn count_from(
+        &self,
+        start: &[u8],
+        end: End<'_>,
+        main: i64,
+        patience: &mut Patience,
+    ) -> Result<i64, Error> {
         let mut count: u64 = 0;
         let mut start: Box<[u8]> = start.into();
         loop {
+            patience.hold_index()?;
             let index = self.mvcc.index.read();
-            if index.newest() <= main {
-                count += index.count_live(&start, end);
-                break;
-            }
-            let visit = index.visit(&start, end, main, limits::INDEX_HOLD_KEYS_MAX, |_| {
-                count += 1;
-                true
-            });
+            let (counted, visit) = index.count(&start, end, main, limits::INDEX_HOLD_KEYS_MAX);
+            drop(index);
+            count += counted;
             match visit {
                 Visit::Done => break,
                 Visit::Next(next) => start = next,
             }
         }
-        i64::try_from(count).unwrap_or(i64::MAX)
+        Ok(i64::try_from(count).unwrap_or(i64::MAX))
     }
 
     /// The first `limit` pairs of the range (0: all) and the number of all its keys.
@@ -138,8 +188,8 @@ impl View<'_> {
         &self,
         range: &KeyRange,
         main: i64,
-        limit: usize,
-        by_index: bool,
+        (limit, by_index): (usize, bool),
+        patience: &mut Patience,
     ) -> Result<(Vec<Item>, i64), Error> {
         if range.is_single() {
             let found = self.mvcc.index.read().get(&range.key, main);
@@ -154,6 +204,7 @@ impl View<'_> {
         let mut next_uncollected: Option<Box<[u8]>> = None;
         loop {
             let first = items.len();
+            patience.hold_index()?;
             let index = self.mvcc.index.read();
             let visit = index.visit(&start, end, main, limits::INDEX_HOLD_KEYS_MAX, |visited| {
                 if limit > 0 && items.len() == limit {
@@ -167,7 +218,7 @@ impl View<'_> {
             });
             drop(index);
             if !by_index {
-                self.fetch_into(&mut items[first..])?;
+                self.fetch_into(&mut items[first..], patience)?;
             }
             match visit {
                 Visit::Next(next) => start = next,
@@ -175,8 +226,8 @@ impl View<'_> {
             }
         }
         let collected = i64::try_from(items.len()).unwrap_or(i64::MAX);
-        let rest = next_uncollected.map_or(0, |next| self.count_from(&next, end, main));
-        Ok((items, collected + rest))
+        let rest = next_uncollected.map(|next| self.count_from(&next, end, main, patience));
+        Ok((items, collected + rest.transpose()?.unwrap_or(0)))
     }
 
     fn fetch(&self, revision: Revision) -> Result<Bytes, Error> {
@@ -184,11 +235,15 @@ impl View<'_> {
         row.map(|row| row.kv).ok_or(Error::MissingRow(revision))
     }
 
-    fn fetch_into(&self, items: &mut [Item]) -> Result<(), Error> {
-        let revisions: Vec<Revision> = items.iter().map(|item| item.found.modified).collect();
-        let rows = self.mvcc.store.get_many(&revisions)?;
-        for (item, row) in items.iter_mut().zip(rows) {
-            item.kv = row.kv;
+    fn fetch_into(&self, items: &mut [Item], patience: &mut Patience) -> Result<(), Error> {
+        let at_once = if patience.is_short() { INLINE_FETCH_ROWS } else { items.len().max(1) };
+        for items in items.chunks_mut(at_once) {
+            let revisions: Vec<Revision> = items.iter().map(|item| item.found.modified).collect();
+            let rows = self.mvcc.store.get_many(&revisions)?;
+            for (item, row) in items.iter_mut().zip(rows) {
+                item.kv = row.kv;
+            }
+            patience.read(items.iter().map(|item| item.kv.len()).sum())?;
         }
         Ok(())
     }

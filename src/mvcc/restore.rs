@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 use super::checkpoint::{self, Checkpoint};
+use super::compact::Doomed;
 use super::index::{Bulk, Index, Restored, Visit};
 use super::kv::Pair;
 use super::{Compaction, Current, Error, Mvcc};
@@ -83,6 +85,7 @@ impl Restoring {
             // Rows may be gone that the sweep's hash would have to cover.
             let mut sweep = mvcc.sweep(scheduled, finished);
             sweep.forget_hash();
+            mvcc.swept.store(finished, Ordering::Release);
             sweep
         });
         Restore { mvcc, attachments, unfinished, rows }
@@ -103,14 +106,14 @@ impl Restoring {
     }
 
     fn compact(&mut self, main: i64) {
-        let (mut start, mut dead, mut survivors) = (Box::default(), Vec::new(), 0);
+        let mut start = Box::default();
         loop {
-            let keys_max = limits::INDEX_HOLD_KEYS_MAX;
-            match self.index.compact(&start, main, keys_max, &mut dead, &mut survivors) {
+            // What dies is gone from the store already.
+            let mut doomed = Doomed::new(std::iter::once(main));
+            match self.index.compact(&start, limits::INDEX_HOLD_KEYS_MAX, &mut doomed) {
                 Visit::Next(next) => start = next,
                 Visit::Done => return,
             }
-            dead.clear();
         }
     }
 

@@ -99,9 +99,8 @@ impl Applier {
         metrics::current_revision().set(current.revision);
         metrics::compact_revision().set(current.compact_revision);
         for mut sweep in sweeps {
-            if let Some((id, _)) = &sweep.answer {
-                self.waits.applied(*id);
-            }
+            // Only the member that proposed it has somebody who waits.
+            sweep.answers.retain(|(id, _)| self.waits.applied(*id));
             sweep.compaction.arm(&self.machine.mvcc);
             self.sweeps.push(sweep);
         }
@@ -141,7 +140,7 @@ impl Applier {
         self.raft.durable(index, place.term, conf_state);
         if let Some(mut compaction) = unfinished {
             compaction.belong_to(&self.machine.mvcc);
-            self.sweeps.push(Sweep { compaction, answer: None });
+            self.sweeps.push(Sweep::new(compaction, None));
         }
         metrics::snapshot_apply_in_progress().set(0);
         let took = self.clock.now().saturating_sub(started);
@@ -198,10 +197,10 @@ impl Applier {
         }
         match compaction {
             Some((compaction, true)) => {
-                sweeps.push(Sweep { compaction, answer: Some((request_id, reply)) });
+                sweeps.push(Sweep::new(compaction, Some((request_id, reply))));
             }
             Some((compaction, false)) => {
-                sweeps.push(Sweep { compaction, answer: None });
+                sweeps.push(Sweep::new(compaction, None));
                 answers.push((request_id, reply));
             }
             None => answers.push((request_id, reply)),

@@ -13,6 +13,7 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
+use super::admission::Admission;
 use super::applier::Applier;
 use super::checkpointer::{CheckpointPace, Checkpointer};
 use super::duties::Duties;
@@ -613,6 +614,7 @@ fn assemble(
         applied,
         sweeper,
         upkeep: Upkeep::default(),
+        admission: Admission::default(),
         threads: Mutex::new(threads),
         is_stepped: steps.is_some(),
         ready: watch::Sender::new(false),

@@ -18,6 +18,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::Value;
 
+use super::admission::Turns;
 use super::status::HashKv;
 use super::{Error, Node, Op};
 use crate::pb::alarm_request::AlarmAction;
@@ -50,7 +51,16 @@ enum Verdict {
 impl Node {
     /// This member's history at `revision` (0: the current one), for its peers.
     pub async fn history_hash(&self, revision: i64) -> Result<HashKv, Error> {
-        let (hash, current) = self.read(move |mvcc| mvcc.hash_by_revision(revision)).await?;
+        self.hash_in_turn(&self.0.admission.peer_hashes, revision).await
+    }
+
+    /// What a compaction has found is there at once; anything else is a pass over all of history.
+    pub(super) async fn hash_in_turn(&self, turns: &Turns, revision: i64) -> Result<HashKv, Error> {
+        self.fence()?;
+        let (hash, current) = match self.0.mvcc.stored_hash(revision) {
+            Some(stored) => stored,
+            None => self.read_all(turns, move |mvcc| mvcc.hash_by_revision(revision)).await?,
+        };
         Ok(HashKv::new(hash, current))
     }
 

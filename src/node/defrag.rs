@@ -1,28 +1,10 @@
 //! Defragmentation on demand: one at a time, on a thread that gives way to all others.
 
-use std::sync::Arc;
-
-use tokio::sync::Semaphore;
-
 use super::{Error, Node};
 use crate::auth::{Credentials, Demand};
-use crate::limits::DEFRAGS_WAITING_MAX;
 use crate::metrics;
 use crate::raft::peer::Pace;
 use crate::store::{Defragmented, Store};
-
-/// Who may defragment now, and who may wait for it.
-pub(super) struct Defrags {
-    running: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
-}
-
-impl Default for Defrags {
-    fn default() -> Self {
-        let waiting = Arc::new(Semaphore::new(DEFRAGS_WAITING_MAX));
-        Self { running: Arc::new(Semaphore::new(1)), waiting }
-    }
-}
 
 impl Node {
     /// Gives back the space that is free within the file. As in etcd, who comes while another one
@@ -34,15 +16,10 @@ impl Node {
 
     pub(super) async fn defragment_own(&self) -> Result<Defragmented, Error> {
         self.fence()?;
-        let defrags = &self.0.upkeep.defrags;
-        let Ok(_waiting) = Arc::clone(&defrags.waiting).try_acquire_owned() else {
-            return Err(Error::TooManyRequests);
-        };
-        let running = Arc::clone(&defrags.running).acquire_owned().await;
-        let running = running.map_err(|_| Error::Stopped)?;
+        let turn = self.0.admission.defrags.begin().await?;
         let node = self.clone();
         let work = move || {
-            let _running = running;
+            let _turn = turn;
             node.defragment_now()
         };
         self.nice("defrag", work).await

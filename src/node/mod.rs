@@ -18,6 +18,7 @@
 //!
 //! This room knows requests as messages, not as RPCs: no codes, no texts of errors, no metadata.
 
+mod admission;
 mod applier;
 mod auth;
 mod auto_compact;
@@ -95,6 +96,7 @@ pub use usage::{Tally, Usage};
 pub use versions::Downgrade;
 pub use watching::{WatchError, WatchStream};
 
+use admission::{Admission, Turns};
 use ids::RequestIds;
 use membership::Circle;
 use passwords::Passwords;
@@ -228,6 +230,7 @@ struct Inner {
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
     upkeep: Upkeep,
+    admission: Admission,
     threads: Mutex<Vec<Thread<()>>>,
     /// It has no threads: somebody else lets it take its steps.
     is_stepped: bool,
@@ -539,11 +542,13 @@ impl Node {
             self.barrier().await?;
         }
         let permit = self.authorize(who, &demand::range(request)).await?;
-        let mut response = if is_small(request) {
-            self.0.mvcc.view().range(request)?
-        } else {
-            let request = request.clone();
-            self.read(move |mvcc| mvcc.view().range(&request)).await?
+        let shortly = is_small(request).then(|| self.0.mvcc.view().range_shortly(request));
+        let mut response = match shortly {
+            None | Some(Err(mvcc::Error::TakesLong)) => {
+                let request = request.clone();
+                self.read(move |mvcc| mvcc.view().range(&request)).await?
+            }
+            Some(response) => response?,
         };
         permit.still_holds(self)?;
         crate::metrics::mvcc_range().inc();
@@ -594,6 +599,25 @@ impl Node {
             false => supervisor.blocking("read", read).await,
         };
         Ok(read.map_err(|Gone| Error::Stopped)??)
+    }
+
+    /// Reads of all of the store give way to everybody else.
+    async fn read_all<T: Send + 'static>(
+        &self,
+        turns: &Turns,
+        f: impl FnOnce(&Mvcc) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.fence()?;
+        if self.0.is_stepped {
+            return self.read(f).await;
+        }
+        let turn = turns.begin().await?;
+        let mvcc = Arc::clone(&self.0.mvcc);
+        let work = move || {
+            let _turn = turn;
+            Ok(f(&mvcc)?)
+        };
+        self.nice("read-all", work).await
     }
 
     /// 64 random bits.

@@ -1,16 +1,21 @@
 //! The member's state as etcd's snapshot file, made while it is read.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::admission::Seat;
 use super::{Error, Node};
 use crate::auth::{Credentials, Demand};
 use crate::bbolt::{self, Plan, Writer};
-use crate::limits::{SNAPSHOT_PIECE_BYTES, SNAPSHOT_PIECES_MAX, SNAPSHOT_STALL_MAX};
+use crate::clock::Clock;
+use crate::limits::{
+    SNAPSHOT_PIECE_BYTES, SNAPSHOT_PIECES_MAX, SNAPSHOT_READER_RATE_MIN, SNAPSHOT_STALL_MAX,
+};
 use crate::raft::peer::Pace;
 use crate::store::{self, Bucket, Frozen, Pair, Store, schema};
 use crate::types::Revision;
@@ -26,7 +31,7 @@ pub enum SnapshotError {
     Bbolt(#[from] bbolt::Error),
 }
 
-/// A snapshot on its way out. Deletions by compaction wait as long as it exists.
+/// A snapshot on its way out.
 pub struct Snapshot {
     frozen: Frozen,
     writer: Writer,
@@ -169,14 +174,16 @@ pub struct Pieces {
 
 impl Pieces {
     /// Starts to read; at most a few pieces ahead of the caller.
-    fn start(snapshot: Snapshot, node: &Node) -> Self {
+    fn start(snapshot: Snapshot, seat: Arc<Seat>, node: &Node) -> Self {
         let (sender, pieces) = mpsc::channel(SNAPSHOT_PIECES_MAX);
         let (file_bytes, storage_version) = (snapshot.file_bytes(), snapshot.storage_version());
+        let (clock, raft) = (Arc::clone(&node.0.clock), node.0.raft.clone());
         let runtime = tokio::runtime::Handle::current();
-        let (node, mut pace) = (node.clone(), Pace::new(node.0.raft.clone()));
+        let pumping = node.clone();
         node.0.supervisor.clone().task("snapshot-read", async move {
-            let pumped = node.nice("snapshot-read", move || {
-                pump(snapshot, &sender, &mut pace, &runtime);
+            let pumped = pumping.nice("snapshot-read", move || {
+                let reader = Reader { seat, pieces: sender, began: clock.now(), clock };
+                pump(snapshot, &reader, &mut Pace::new(raft), &runtime);
                 Ok(())
             });
             if let Err(error) = pumped.await {
@@ -192,14 +199,49 @@ impl Pieces {
     }
 }
 
+/// Who takes the pieces.
+struct Reader {
+    seat: Arc<Seat>,
+    pieces: mpsc::Sender<Result<Piece, SnapshotError>>,
+    clock: Arc<dyn Clock>,
+    began: Duration,
+}
+
+impl Reader {
+    /// Waits until there is room for the piece; false if the reader gets no more.
+    async fn take(&self, piece: Result<Piece, SnapshotError>, bytes_so_far: u64) -> bool {
+        let now = self.clock.now();
+        let fair = self.began + SNAPSHOT_STALL_MAX;
+        let seconds = now.saturating_sub(fair).as_secs();
+        if seconds * SNAPSHOT_READER_RATE_MIN > bytes_so_far {
+            tracing::warn!("a snapshot is given up: its reader is too slow");
+            return false;
+        }
+        self.seat.waits_since(Some(now));
+        let taken = tokio::select! {
+            taken = timeout(SNAPSHOT_STALL_MAX, self.pieces.send(piece)) => taken,
+            () = self.seat.given_away() => {
+                tracing::warn!("a snapshot is given up for another: its reader took too long");
+                return false;
+            }
+        };
+        self.seat.waits_since(None);
+        if taken.is_err() {
+            tracing::warn!("a snapshot is given up: its reader took too long");
+        }
+        matches!(taken, Ok(Ok(())))
+    }
+}
+
 /// Reads piece by piece for as long as somebody takes them.
 fn pump(
     mut snapshot: Snapshot,
-    pieces: &mpsc::Sender<Result<Piece, SnapshotError>>,
+    reader: &Reader,
     pace: &mut Pace,
     runtime: &tokio::runtime::Handle,
 ) {
     let mut hasher = Sha256::new();
+    let mut bytes_so_far = 0;
     loop {
         let piece = snapshot.next_piece();
         let is_last = !matches!(piece, Ok(Some(_)));
@@ -212,15 +254,11 @@ fn pump(
             }
             None => Piece::Digest(std::mem::take(&mut hasher).finalize().into()),
         });
-        let sending = async { timeout(SNAPSHOT_STALL_MAX, pieces.send(piece)).await };
-        match runtime.block_on(sending) {
-            Ok(Ok(())) if !is_last => pace.rest(bytes),
-            Err(_) => {
-                tracing::warn!("a snapshot is given up: its reader took too long");
-                return;
-            }
-            _ => return,
+        bytes_so_far += bytes;
+        if !runtime.block_on(reader.take(piece, bytes_so_far)) || is_last {
+            return;
         }
+        pace.rest(bytes);
     }
 }
 
@@ -229,12 +267,13 @@ impl Node {
     pub async fn snapshot(&self, who: &Credentials) -> Result<Pieces, Error> {
         self.fence()?;
         self.permits(who, &Demand::Root).await?;
+        let seat = self.0.admission.snapshots.take(self.0.clock.now())?;
         let store = Arc::clone(&self.0.store);
         let snapshot = self.nice("snapshot-size", move || {
             let snapshot = store.flush().map_err(SnapshotError::from);
             let snapshot = snapshot.and_then(|_| Snapshot::new(&store));
             snapshot.map_err(|error| Error::Internal(error.to_string()))
         });
-        Ok(Pieces::start(snapshot.await?, self))
+        Ok(Pieces::start(snapshot.await?, seat, self))
     }
 }

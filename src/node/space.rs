@@ -19,7 +19,6 @@
 use std::time::Duration;
 
 use super::boot::quota_bytes;
-use super::defrag::Defrags;
 use super::usage::Growth;
 use super::{Error, Node, Op};
 use crate::limits::{
@@ -34,7 +33,6 @@ use crate::store::Sizes;
 /// What housekeeping remembers.
 #[derive(Default)]
 pub(super) struct Upkeep {
-    pub defrags: Defrags,
     pub growth: Growth,
 }
 

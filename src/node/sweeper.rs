@@ -1,12 +1,14 @@
-//! The thread that sweeps up after compactions, one at a time, a little at a time, and between them
-//! keeps the index checkpoint fresh.
+//! The thread that sweeps up after compactions, one sweep at a time, a little at a time, and between
+//! them keeps the index checkpoint fresh.
+//!
+//! Apply never waits for it. Compactions that are applied during a sweep become the next one, so a
+//! client that compacts after each put costs one sweep after the other and no queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::checkpointer::Checkpointer;
 use super::waits::Waits;
@@ -14,27 +16,56 @@ use crate::apply::{self, Reply};
 use crate::clock::Clock;
 use crate::limits;
 use crate::metrics;
-use crate::mvcc::{Compaction, CompactionStep, Mvcc};
+use crate::mvcc::{self, Compaction, CompactionStep, Mvcc};
 use crate::planted;
 use crate::supervise::{Supervisor, Thread};
 
 /// How long the sweeper waits for readers and for the committer before it looks again.
 const WAIT: Duration = Duration::from_millis(2);
+/// How long it waits for work before it looks whether it is to end.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// The reply of a physical compaction, which waits for the sweep.
+type Answer = (u64, Result<Reply, apply::Error>);
 
 pub(super) struct Sweep {
     pub compaction: Compaction,
-    /// The reply of a physical compaction, which waits for the sweep.
-    pub answer: Option<(u64, Result<Reply, apply::Error>)>,
+    pub answers: Vec<Answer>,
 }
 
-/// Where applied compactions go. A full queue makes apply wait.
+impl Sweep {
+    pub(super) fn new(compaction: Compaction, answer: Option<Answer>) -> Self {
+        Self { compaction, answers: answer.into_iter().collect() }
+    }
+}
+
+#[derive(Default)]
+struct Pending {
+    sweep: Mutex<Option<Sweep>>,
+    filled: Condvar,
+}
+
+/// Where applied compactions go.
 #[derive(Clone)]
-pub(super) struct SweepQueue(SyncSender<Sweep>);
+pub(super) struct SweepQueue {
+    pending: Arc<Pending>,
+    waits: Arc<Waits>,
+}
 
 impl SweepQueue {
-    pub(super) fn push(&self, sweep: Sweep) {
-        // The sweeper ends only when the member stops.
-        let _ = self.0.send(sweep);
+    pub(super) fn push(&self, later: Sweep) {
+        let mut pending = self.pending.sweep.lock();
+        match &mut *pending {
+            Some(sweep) => {
+                sweep.compaction.absorb(later.compaction);
+                sweep.answers.extend(later.answers);
+                if sweep.answers.len() > limits::SWEEP_ANSWERS_MAX {
+                    sweep.answers.retain(|(id, _)| self.waits.is_applied(*id));
+                }
+            }
+            None => *pending = Some(later),
+        }
+        self.pending.filled.notify_one();
     }
 }
 
@@ -51,7 +82,7 @@ pub(super) struct SweepWorker {
     waits: Arc<Waits>,
     clock: Arc<dyn Clock>,
     pause: Duration,
-    sweeps: Receiver<Sweep>,
+    pending: Arc<Pending>,
     /// The sweep under way, and since when.
     current: Option<(Sweep, Duration)>,
     checkpointer: Checkpointer,
@@ -83,14 +114,15 @@ impl SweepWorker {
         unfinished: Option<Compaction>,
         checkpointer: Checkpointer,
     ) -> (Self, SweepQueue) {
-        let (sender, sweeps) = sync_channel(limits::SWEEPS_PENDING_MAX);
-        let mut worker = Self { mvcc, waits, clock, pause, sweeps, current: None, checkpointer };
+        let pending = Arc::<Pending>::default();
+        let queue = SweepQueue { pending: Arc::clone(&pending), waits: Arc::clone(&waits) };
+        let mut worker = Self { mvcc, waits, clock, pause, pending, current: None, checkpointer };
         if let Some(compaction) = unfinished {
             let revision = compaction.revision();
             tracing::info!("scheduled-compact-revision" = revision, "resume scheduled compaction");
-            worker.begin(Sweep { compaction, answer: None });
+            worker.begin(Sweep::new(compaction, None));
         }
-        (worker, SweepQueue(sender))
+        (worker, queue)
     }
 
     fn run(mut self, is_stopping: &AtomicBool) {
@@ -98,14 +130,17 @@ impl SweepWorker {
             match self.turn() {
                 Some(Duration::ZERO) => std::thread::yield_now(),
                 Some(pause) => std::thread::sleep(pause),
-                None => match self.sweeps.recv_timeout(Duration::from_millis(50)) {
-                    Ok(sweep) => self.begin(sweep),
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => return,
-                },
+                None => {
+                    let mut pending = self.pending.sweep.lock();
+                    if pending.is_none() {
+                        self.pending.filled.wait_for(&mut pending, IDLE);
+                    }
+                }
             }
         }
-        self.end();
+        let pending = self.pending.sweep.lock().take();
+        self.end(pending.map(|sweep| sweep.answers).unwrap_or_default());
+        self.end_current();
     }
 
     fn begin(&mut self, sweep: Sweep) {
@@ -113,10 +148,17 @@ impl SweepWorker {
         self.current = Some((sweep, self.clock.now()));
     }
 
-    /// Who waited for the sweep goes on, whether it was completed or the next start will do that.
-    fn end(&mut self) {
-        if let Some((Sweep { answer: Some((id, reply)), .. }, _)) = self.current.take() {
+    /// The callers who waited for a sweep go on, whether it was completed or the next start will do
+    /// that.
+    fn end(&self, answers: Vec<Answer>) {
+        for (id, reply) in answers {
             self.waits.answer(id, reply);
+        }
+    }
+
+    fn end_current(&mut self) {
+        if let Some((sweep, _)) = self.current.take() {
+            self.end(sweep.answers);
         }
     }
 
@@ -128,7 +170,8 @@ impl SweepWorker {
             return self.checkpointer.turn();
         }
         if self.current.is_none() {
-            let Ok(sweep) = self.sweeps.try_recv() else { return self.checkpointer.turn() };
+            let pending = self.pending.sweep.lock().take();
+            let Some(sweep) = pending else { return self.checkpointer.turn() };
             self.begin(sweep);
         }
         let (sweep, started) = self.current.as_mut()?;
@@ -148,9 +191,18 @@ impl SweepWorker {
                     "finished scheduled compaction"
                 );
             }
-            Err(error) => tracing::warn!(%error, "Failed compaction"),
+            // The member stops, or another state has taken the place of this sweep's.
+            Err(error @ mvcc::Error::Stopped) => tracing::info!(%error, "compaction ended early"),
+            Err(error) => {
+                // What is to be deleted is known only here, so the sweep stays. Its callers do not
+                // wait for a disk to heal.
+                tracing::warn!(%error, "Failed compaction");
+                let answers = std::mem::take(&mut sweep.answers);
+                self.end(answers);
+                return Some(limits::SWEEP_RETRY_PAUSE);
+            }
         }
-        self.end();
+        self.end_current();
         Some(Duration::ZERO)
     }
 }

@@ -10,11 +10,12 @@ use crate::clock::SystemClock;
 use crate::mvcc::kv::Pair;
 use crate::pb::authpb::Permission;
 use crate::pb::authpb::permission::Type;
+use crate::pb::request_op::Request;
 use crate::pb::{
     AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthStatusRequest,
     AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserGrantRoleRequest,
     AuthUserRevokeRoleRequest, AuthenticateRequest, CompactionRequest, LeaseGrantRequest,
-    PutRequest,
+    PutRequest, RequestOp,
 };
 use crate::store::{self, Building, Store};
 
@@ -278,18 +279,67 @@ fn whole(store: &Store) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_physical_compaction_may_take_longer_than_other_requests() {
     let dir = tempfile::tempdir().unwrap();
-    // There is a rest after each step, and the fewest rows take three.
-    let compaction_sleep_interval = Duration::from_secs(3);
+    // There is a rest after each piece of history, and so many rows are more than one.
+    let compaction_sleep_interval = Duration::from_secs(9);
     let slow = Config { compaction_sleep_interval, ..config(dir.path()) };
     let node = Node::start(slow, Arc::new(SystemClock::new())).unwrap();
     node.ready().wait_for(|ready| *ready).await.unwrap();
-    for n in 0..9 {
-        node.propose(&Credentials::default(), put("x", &n.to_string())).await.unwrap();
-    }
+    put_many(&node, limits::READ_CHUNK_ROWS).await;
     let begun = tokio::time::Instant::now();
-    let compaction = Op::Compaction(CompactionRequest { revision: 9, physical: true });
+    let compaction = Op::Compaction(CompactionRequest { revision: 2, physical: true });
     node.propose(&Credentials::default(), compaction).await.unwrap();
     assert!(begun.elapsed() > node.request_timeout());
+    node.stop().await;
+}
+
+/// Puts so many keys at once.
+async fn put_many(node: &Node, keys: usize) {
+    let op = |n: usize| match put(&format!("key {n}"), "value") {
+        Op::Put(put) => RequestOp { request: Some(Request::RequestPut(put)) },
+        _ => unreachable!(),
+    };
+    let success = (0..keys).map(op).collect();
+    let txn = Op::Txn(TxnRequest { success, ..Default::default() });
+    node.propose(&Credentials::default(), txn).await.unwrap();
+}
+
+/// However many compactions wait, puts do not wait for them, and each physical one is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn puts_do_not_wait_for_sweeps() {
+    let dir = tempfile::tempdir().unwrap();
+    // A sweep that outlasts the rest of the test, then one for all others.
+    let compaction_sleep_interval = Duration::from_secs(5);
+    let slow = Config { compaction_sleep_interval, ..config(dir.path()) };
+    let node = Node::start(slow, Arc::new(SystemClock::new())).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    put_many(&node, limits::READ_CHUNK_ROWS).await;
+    let nobody = Credentials::default();
+    let compact = |revision: i64, physical: bool| {
+        let (node, nobody) = (node.clone(), nobody.clone());
+        let compaction = Op::Compaction(CompactionRequest { revision, physical });
+        async move { node.propose(&nobody, compaction).await }
+    };
+    let mut physical = Vec::new();
+    for n in 3..1300 {
+        node.propose(&nobody, put("x", &n.to_string())).await.unwrap();
+        if n % 100 == 0 {
+            physical.push(tokio::spawn(compact(n, true)));
+            // Until it is applied, the next one could come before it.
+            while node.0.mvcc.current().compact_revision < n {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        } else {
+            compact(n, false).await.unwrap();
+        }
+    }
+    for answer in physical {
+        answer.await.unwrap().unwrap();
+    }
+    compact(1300, true).await.unwrap_err();
+    node.propose(&nobody, put("x", "last")).await.unwrap();
+    compact(1300, true).await.unwrap();
+    assert!(!node.0.mvcc.is_sweeping());
+    assert_eq!(node.0.mvcc.compaction_hashes().len(), limits::COMPACTION_HASHES_KEPT);
     node.stop().await;
 }
 

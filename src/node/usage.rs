@@ -132,8 +132,13 @@ impl Node {
         depth: usize,
     ) -> Result<Usage, Error> {
         self.permits(who, &Demand::Root).await?;
+        let turn = self.0.admission.usages.begin().await?;
         let node = self.clone();
-        self.nice("space", move || node.usage_now(prefixes, depth)).await
+        let work = move || {
+            let _turn = turn;
+            node.usage_now(prefixes, depth)
+        };
+        self.nice("space", work).await
     }
 
     fn usage_now(&self, prefixes: usize, depth: usize) -> Result<Usage, Error> {

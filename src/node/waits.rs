@@ -47,11 +47,11 @@ impl Waits {
         self.shard(id).lock().remove(&id).map(|wait| wait.waiter)
     }
 
-    /// The answer follows the apply later.
-    pub(super) fn applied(&self, id: u64) {
-        if let Some(wait) = self.shard(id).lock().get_mut(&id) {
-            wait.is_applied = true;
-        }
+    /// The answer follows the apply later; false if nobody waits for it.
+    pub(super) fn applied(&self, id: u64) -> bool {
+        let mut shard = self.shard(id).lock();
+        let wait = shard.get_mut(&id);
+        wait.map(|wait| wait.is_applied = true).is_some()
     }
 
     pub(super) fn is_applied(&self, id: u64) -> bool {

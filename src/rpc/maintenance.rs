@@ -176,7 +176,10 @@ impl Sending {
                     return Ok((self.response(Bytes::copy_from_slice(&digest)), true));
                 }
                 Some(Err(error)) => return Err(node::Error::Internal(error.to_string())),
-                None => return Err(node::Error::Stopped),
+                None => {
+                    let why = "the snapshot ended: its reader took too long, or the member stops";
+                    return Err(node::Error::Internal(why.to_owned()));
+                }
             }
         }
         let blob = self.rest.split_to(self.rest.len().min(SNAPSHOT_MESSAGE_BYTES));

@@ -5,8 +5,8 @@
 //! only when its commit is durable: a full disk aborts the transaction and the batch stays.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -15,10 +15,13 @@ use tokio::sync::oneshot;
 use super::defrag::Defrag;
 use super::env::{Env, Writer};
 use super::schema::{self, Bucket};
+use super::snapshot::Pin;
 use super::space::{self, Reserve};
 use super::tail::Tail;
 use super::{Error, Options, Row, Sizes};
-use crate::limits::{COMMIT_BYTES_MAX, COMMIT_OPS_MAX, COMPACTION_ROWS_MAX, TAIL_BYTES_MAX};
+use crate::limits::{
+    COMMIT_BYTES_MAX, COMMIT_OPS_MAX, COMPACTION_ROWS_MAX, SNAPSHOT_HOLD_MAX, TAIL_BYTES_MAX,
+};
 use crate::metrics;
 use crate::planted::{self, Bug};
 use crate::types::Revision;
@@ -74,6 +77,8 @@ pub(super) struct Job {
     compaction: i64,
     /// The seal that must be committed with the job or before it.
     after_seal: u64,
+    /// When it was scheduled.
+    since: Duration,
     finished: oneshot::Sender<()>,
 }
 
@@ -81,11 +86,12 @@ impl Job {
     pub(super) fn new(
         mut dead: Vec<(Revision, bool)>,
         compaction: i64,
+        since: Duration,
         finished: oneshot::Sender<()>,
     ) -> Self {
         dead.sort_unstable();
         dead.dedup_by_key(|(rev, _)| *rev);
-        Self { rows: dead, done: 0, compaction, after_seal: 0, finished }
+        Self { rows: dead, done: 0, compaction, after_seal: 0, since, finished }
     }
 }
 
@@ -105,6 +111,8 @@ pub(super) struct Queue {
     pub jobs: VecDeque<Job>,
     /// Cloned by everybody who needs all rows as they are.
     pub holds: Arc<()>,
+    /// States that are read slowly: deletions wait for them a while and then pin them.
+    pub frozen: Vec<Weak<Pin>>,
     /// A commit under way deletes rows.
     pub is_deleting: bool,
     pub no_space: bool,
@@ -115,9 +123,20 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    fn job_is_ready(&self) -> bool {
+    /// How long the first job has to wait, if it is not for something of which the committer is told.
+    fn job_wait(&self, now: Duration) -> Option<Duration> {
         let is_held = Arc::strong_count(&self.holds) > 1;
-        !is_held && self.jobs.front().is_some_and(|job| job.after_seal <= self.sealed)
+        let job = self.jobs.front().filter(|job| !is_held && job.after_seal <= self.sealed)?;
+        let is_read = self.frozen.iter().filter_map(Weak::upgrade).any(|pin| pin.is_needed());
+        Some(if is_read {
+            (job.since + SNAPSHOT_HOLD_MAX).saturating_sub(now)
+        } else {
+            Duration::ZERO
+        })
+    }
+
+    fn job_is_ready(&self, now: Duration) -> bool {
+        self.job_wait(now) == Some(Duration::ZERO)
     }
 
     fn has_entries(&self) -> bool {
@@ -239,7 +258,7 @@ impl Shared {
     ) -> oneshot::Receiver<()> {
         let (finished, receiver) = oneshot::channel();
         // A million rows take a tenth of a second to sort: nobody waits for that.
-        let mut job = Job::new(rows, compaction, finished);
+        let mut job = Job::new(rows, compaction, self.options.clock.now(), finished);
         let open = self.open.lock();
         let mut queue = self.queue.lock();
         // The entry being applied may be the compaction itself: its rows go with it, not before.
@@ -263,11 +282,14 @@ impl Shared {
             if queue.stop.is_some() {
                 return None;
             }
-            if !queue.has_entries() && !queue.job_is_ready() {
-                self.work.wait(&mut queue);
+            let now = self.options.clock.now();
+            if !queue.has_entries() && !queue.job_is_ready(now) {
+                match queue.job_wait(now) {
+                    Some(wait) => drop(self.work.wait_for(&mut queue, wait)),
+                    None => self.work.wait(&mut queue),
+                }
                 continue;
             }
-            let now = self.options.clock.now();
             let due = *queue.due.get_or_insert(now + self.options.commit_interval);
             let flush = queue.flush_to > queue.committed;
             if flush || queue.batch.is_large() || now >= due {
@@ -284,7 +306,8 @@ impl Shared {
         let held = self.held.lock().take();
         let taken = held.or_else(|| {
             let mut queue = self.queue.lock();
-            let has_work = queue.has_entries() || queue.job_is_ready();
+            let now = self.options.clock.now();
+            let has_work = queue.has_entries() || queue.job_is_ready(now);
             (has_work && queue.stop.is_none()).then(|| Taken::from(&mut *queue))
         });
         let Some(taken) = taken else { return Ok(false) };
@@ -358,7 +381,7 @@ impl Shared {
             writer.put_small(meta, schema::CONSISTENT_INDEX, Some(&index.to_be_bytes()))?;
             writer.put_small(meta, schema::TERM, Some(&term.to_be_bytes()))?;
         }
-        let step = self.next_step(taken.sealed);
+        let step = self.next_step(taken.sealed, &env);
         if let Some(step) = &step {
             write_step(&mut writer, step)?;
         }
@@ -383,17 +406,24 @@ impl Shared {
         Ok(())
     }
 
-    /// The next rows of the first job, if nothing holds it back.
-    fn next_step(&self, sealed: u64) -> Option<JobStep> {
+    /// The next rows of the first job, if nothing holds it back. Slow readers keep theirs.
+    fn next_step(&self, sealed: u64, env: &Arc<Env>) -> Option<JobStep> {
+        let now = self.options.clock.now();
         let mut queue = self.queue.lock();
-        if !queue.job_is_ready() {
+        if !queue.job_is_ready(now) {
             return None;
         }
-        queue.is_deleting = true;
         let job = queue.jobs.front().filter(|job| job.after_seal <= sealed)?;
         let rest = &job.rows[job.done..];
         let rows = rest[..rest.len().min(COMPACTION_ROWS_MAX)].to_vec();
         let finishes = (rows.len() == rest.len()).then_some(job.compaction);
+        for pin in queue.frozen.iter().filter_map(Weak::upgrade) {
+            if let Err(error) = pin.take(env) {
+                tracing::warn!(%error, "deletions wait for a snapshot");
+                return None;
+            }
+        }
+        queue.is_deleting = true;
         Some(JobStep { rows, finishes })
     }
 

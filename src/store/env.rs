@@ -8,7 +8,7 @@
 pub(super) mod copy;
 
 use std::borrow::Cow;
-use std::ops::Bound;
+use std::ops::{Bound, Deref};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,7 +68,17 @@ impl Env {
             faults.read().map_err(Error::io(&self.file))?;
         }
         let txn = self.env.read_txn().map_err(|error| named(&self.file, error))?;
-        Ok(Reader { env: self, txn })
+        Ok(Reader { env: self, txn: Txn::Own(txn) })
+    }
+
+    /// Keeps all pages as they are until it is dropped, whatever is committed.
+    pub(super) fn pin(&self) -> Result<Pinned, Error> {
+        self.env.clone().static_read_txn().map_err(|error| named(&self.file, error))
+    }
+
+    /// The pinned transaction is of this environment.
+    pub(super) fn read_pinned<'e>(&'e self, txn: &'e Pinned) -> Reader<'e> {
+        Reader { env: self, txn: Txn::Pinned(txn) }
     }
 
     /// The transaction must end on the thread that began it.
@@ -122,10 +132,29 @@ fn named(file: &Path, error: heed::Error) -> Error {
     }
 }
 
+/// A read transaction that may last.
+pub(super) type Pinned = RoTxn<'static, WithoutTls>;
+
+enum Txn<'e> {
+    Own(RoTxn<'e, WithoutTls>),
+    Pinned(&'e Pinned),
+}
+
+impl<'e> Deref for Txn<'e> {
+    type Target = RoTxn<'e, WithoutTls>;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Own(txn) => txn,
+            Self::Pinned(txn) => txn,
+        }
+    }
+}
+
 /// A read transaction. It pins pages that the writer could use again: keep it short.
 pub(super) struct Reader<'e> {
     env: &'e Env,
-    txn: RoTxn<'e, WithoutTls>,
+    txn: Txn<'e>,
 }
 
 impl Reader<'_> {
@@ -269,13 +298,18 @@ impl Reader<'_> {
         let tables = [self.env.rev, self.env.blob, self.env.own];
         for table in tables.iter().chain(&self.env.small) {
             let stat = table.stat(&self.txn).map_err(|error| named(&self.env.file, error))?;
-            pages += stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
+            for of_table in [stat.branch_pages, stat.leaf_pages, stat.overflow_pages] {
+                // A damaged file can claim any number.
+                pages = usize::saturating_add(pages, of_table);
+            }
             page_bytes = u64::from(stat.page_size);
         }
         let main = self.env.env.unnamed_database_stat();
-        pages += main.branch_pages + main.leaf_pages + main.overflow_pages;
-        let total = (info.last_page_number as u64 + 1) * page_bytes;
-        Ok(Sizes { total, in_use: (pages as u64 * page_bytes).min(total) })
+        for of_table in [main.branch_pages, main.leaf_pages, main.overflow_pages] {
+            pages = pages.saturating_add(of_table);
+        }
+        let total = (info.last_page_number as u64).saturating_add(1).saturating_mul(page_bytes);
+        Ok(Sizes { total, in_use: (pages as u64).saturating_mul(page_bytes).min(total) })
     }
 
     fn parse_key(&self, key: &[u8]) -> Result<(Revision, RevKey), Error> {

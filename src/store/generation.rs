@@ -206,10 +206,14 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
     use bytes::Bytes;
 
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::clock::{Clock, SystemClock};
+    use crate::limits::SNAPSHOT_HOLD_MAX;
     use crate::types::Revision;
 
     fn options() -> Options {
@@ -321,5 +325,53 @@ mod tests {
         drop(frozen);
         deleted.blocking_recv().unwrap();
         assert_eq!(store.get(Revision::new(2, 0)).unwrap(), None);
+    }
+
+    /// Seconds that the test sets.
+    struct Seconds(AtomicU64);
+
+    impl Clock for Seconds {
+        fn now(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::Relaxed))
+        }
+
+        fn unix_nanos(&self) -> u64 {
+            0
+        }
+
+        fn random(&self) -> u64 {
+            1
+        }
+    }
+
+    #[test]
+    fn deletions_wait_for_a_slow_reader_only_for_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Seconds(AtomicU64::new(0)));
+        let options =
+            Options { reserve_bytes: 0, committer: false, ..Options::new(Arc::clone(&clock) as _) };
+        let (store, _) = Store::open(&dir.path().join("db"), options).unwrap();
+        for main in [2, 3] {
+            store.push_row(row(main));
+        }
+        store.seal(5, 1);
+        store.flush().unwrap();
+        let frozen = store.freeze().unwrap();
+        let mut deleted = store.delete_rows(vec![Revision::new(2, 0)], Vec::new(), 2);
+        assert!(!store.commit_turn().unwrap());
+        clock.0.store(SNAPSHOT_HOLD_MAX.as_secs(), Ordering::Relaxed);
+        assert!(store.commit_turn().unwrap());
+        deleted.try_recv().unwrap();
+        assert_eq!(store.get(Revision::new(2, 0)).unwrap(), None);
+        assert_eq!(frozen.rows(Revision::default()).unwrap(), [row(2), row(3)]);
+        // One that comes later sees what is left, and is waited for in its turn.
+        let later = store.freeze().unwrap();
+        assert_eq!(later.rows(Revision::default()).unwrap(), [row(3)]);
+        let _deleted = store.delete_rows(vec![Revision::new(3, 0)], Vec::new(), 3);
+        assert!(!store.commit_turn().unwrap());
+        drop(later);
+        assert!(store.commit_turn().unwrap());
+        assert_eq!(store.get(Revision::new(3, 0)).unwrap(), None);
+        assert_eq!(frozen.row_sizes(Revision::default()).unwrap().len(), 2);
     }
 }

@@ -2,15 +2,22 @@
 //!
 //! The small buckets and the place in the log come from one short transaction. Rows never change,
 //! so those up to the newest one of that transaction can be read afterwards, a few at a time, as
-//! long as none is deleted. Nothing pins LMDB's pages meanwhile.
+//! long as none is deleted. Nothing pins LMDB's pages meanwhile, so commits use freed pages again.
+//!
+//! A reader may be slow, so deletions wait for it only for a while. Then the committer opens a
+//! transaction for it that sees all rows as they are, and deletes. From there on the file grows by
+//! what is written, as etcd's does, until the reader is done.
 
 use std::borrow::Cow;
 use std::ops::Bound;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
+
 use super::committer::Shared;
-use super::env::Env;
+use super::env::{Env, Pinned, Reader};
 use super::{Bucket, Error, Pair, Row, Store};
 use crate::limits::{READ_CHUNK_ROWS, SNAPSHOT_READ_BYTES};
 use crate::types::Revision;
@@ -40,13 +47,58 @@ impl Drop for Hold {
     }
 }
 
+/// A state that is read while the store goes on; the committer knows of it.
+pub(super) struct Pin {
+    env: Arc<Env>,
+    is_pinned: AtomicBool,
+    txn: Mutex<Option<Pinned>>,
+}
+
+impl Pin {
+    /// Whether deletions have to wait for it.
+    pub(super) fn is_needed(&self) -> bool {
+        !self.is_pinned.load(Ordering::Acquire)
+    }
+
+    /// Keeps all rows for its reader; `env` is the one in which some are to be deleted.
+    pub(super) fn take(&self, env: &Arc<Env>) -> Result<(), Error> {
+        if self.is_needed() && Arc::ptr_eq(env, &self.env) {
+            *self.txn.lock() = Some(self.env.pin()?);
+            self.is_pinned.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Reads what the state holds.
+    fn read<T>(&self, f: impl FnOnce(&Reader<'_>) -> T) -> Result<T, Error> {
+        let txn = self.txn.lock();
+        if let Some(txn) = &*txn {
+            return Ok(f(&self.env.read_pinned(txn)));
+        }
+        let reader = self.env.read()?;
+        drop(txn);
+        Ok(f(&reader))
+    }
+}
+
 /// The state as of one log entry.
 pub struct Frozen {
-    env: Arc<Env>,
+    pin: Option<Arc<Pin>>,
     buckets: Vec<(Bucket, Vec<Pair>)>,
     last: Option<Revision>,
     db: PathBuf,
-    hold: Hold,
+    shared: Weak<Shared>,
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.pin = None;
+        if let Some(shared) = self.shared.upgrade() {
+            // As a hold.
+            let _queue = shared.queue.lock();
+            shared.work.notify_one();
+        }
+    }
 }
 
 impl Store {
@@ -64,6 +116,7 @@ impl Store {
     /// Keeps the state as the last commit left it.
     pub fn freeze(&self) -> Result<Frozen, Error> {
         self.refuse_damaged()?;
+        // Nothing is deleted between the look at the state and the note that somebody reads it.
         let hold = self.hold();
         let env = self.shared.env();
         let reader = env.read()?;
@@ -73,7 +126,14 @@ impl Store {
         }
         let last = self.noted(reader.last_rev())?;
         drop(reader);
-        Ok(Frozen { env, buckets, last, db: self.directory(), hold })
+        let pin = Arc::new(Pin { env, is_pinned: AtomicBool::new(false), txn: Mutex::default() });
+        let mut queue = self.shared.queue.lock();
+        queue.frozen.retain(|pin| pin.strong_count() > 0);
+        queue.frozen.push(Arc::downgrade(&pin));
+        drop(queue);
+        drop(hold);
+        let shared = Arc::downgrade(&self.shared);
+        Ok(Frozen { pin: Some(pin), buckets, last, db: self.directory(), shared })
     }
 }
 
@@ -93,8 +153,11 @@ impl Frozen {
     pub fn rows(&self, from: Revision) -> Result<Vec<Row>, Error> {
         let Some(last) = self.last else { return Ok(Vec::new()) };
         let mut bytes = SNAPSHOT_READ_BYTES;
-        let reader = self.env.read()?;
-        self.noted(reader.rows(from, Bound::Included(last), READ_CHUNK_ROWS, &mut bytes))
+        self.noted(
+            self.read(|reader| {
+                reader.rows(from, Bound::Included(last), READ_CHUNK_ROWS, &mut bytes)
+            }),
+        )
     }
 
     /// As `rows`, each shown to `f` where it lies: revision, whether it is a tombstone, record.
@@ -105,18 +168,26 @@ impl Frozen {
     ) -> Result<(), E> {
         let Some(last) = self.last else { return Ok(()) };
         let mut bytes = SNAPSHOT_READ_BYTES;
-        self.env.read()?.each_row(from, Bound::Included(last), READ_CHUNK_ROWS, &mut bytes, f)
+        self.read(|reader| {
+            reader.each_row(from, Bound::Included(last), READ_CHUNK_ROWS, &mut bytes, f)
+        })
     }
 
     /// As `rows`, without the records.
     pub fn row_sizes(&self, from: Revision) -> Result<Vec<RowSize>, Error> {
         let Some(last) = self.last else { return Ok(Vec::new()) };
-        let reader = self.env.read()?;
-        self.noted(reader.row_sizes(from, last, READ_CHUNK_ROWS))
+        self.noted(self.read(|reader| reader.row_sizes(from, last, READ_CHUNK_ROWS)))
+    }
+
+    fn read<T, E: From<Error>>(&self, f: impl FnOnce(&Reader<'_>) -> Result<T, E>) -> Result<T, E> {
+        match &self.pin {
+            Some(pin) => pin.read(f)?,
+            None => Err(Error::GivenUp("it has ended").into()),
+        }
     }
 
     fn noted<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
-        match self.hold.shared.upgrade() {
+        match self.shared.upgrade() {
             Some(shared) => shared.note(&self.db, outcome),
             None => outcome,
         }

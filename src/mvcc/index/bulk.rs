@@ -89,10 +89,10 @@ impl Bulk {
         let newest = self.rows.last().map_or(0, |row| row.revision.main);
         index.newest = index.newest.max(newest);
         let mut old = std::mem::take(&mut index.leaves).into_iter();
-        let lives = std::mem::take(&mut index.live);
+        let all_facts = std::mem::take(&mut index.facts);
         index.keys = 0;
         let mut left = &places[..];
-        for live in lives {
+        for facts in all_facts {
             let Some(leaf) = old.next() else { break };
             let next = old.as_slice().first().map(|leaf| leaf[0].key.as_ref());
             let its = next
@@ -102,7 +102,7 @@ impl Bulk {
             if its.is_empty() {
                 index.keys += leaf.len();
                 index.leaves.push(leaf);
-                index.live.push(live);
+                index.facts.push(facts);
             } else {
                 self.merge(leaf, its, index);
             }

@@ -11,7 +11,7 @@
 use prost::encoding::{decode_varint, encode_varint};
 use smallvec::SmallVec;
 
-use super::{Entry, Generation, History, Index, LEAF_KEYS_MAX, Packed, Visit};
+use super::{Entry, Facts, Generation, History, Index, LEAF_KEYS_MAX, Packed, Visit};
 
 /// Bytes that do not describe an index.
 #[derive(Debug, PartialEq, Eq)]
@@ -111,9 +111,8 @@ pub fn read_keys(bytes: &mut &[u8], main: i64) -> Result<Index, Malformed> {
 
 impl Index {
     pub(super) fn push_leaf(&mut self, leaf: Vec<Entry>) {
-        let live = leaf.iter().filter(|entry| entry.history.is_live()).count();
         self.keys += leaf.len();
-        self.live.push(u32::try_from(live).unwrap_or(u32::MAX));
+        self.facts.push(Facts::of(&leaf));
         self.leaves.push(leaf);
     }
 }

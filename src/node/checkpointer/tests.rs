@@ -144,7 +144,7 @@ impl Member {
         self.machine.mvcc.publish();
         if let Some((mut compaction, _)) = outcome.compaction {
             compaction.arm(&self.machine.mvcc);
-            self.sweeps.push(Sweep { compaction, answer: None });
+            self.sweeps.push(Sweep::new(compaction, None));
         }
     }
 

@@ -1,0 +1,154 @@
+use bytes::Bytes;
+
+use super::*;
+use crate::clock::{SystemClock, split_mix};
+use crate::mvcc::{Leases, Write};
+use crate::pb::{DeleteRangeRequest, PutRequest};
+use crate::store::{Options, Store};
+
+struct NoLeases;
+
+impl Leases for NoLeases {
+    fn exists(&self, _: i64) -> bool {
+        false
+    }
+
+    fn set(&mut self, _: &Bytes, _: i64) {}
+}
+
+struct State {
+    mvcc: Arc<Mvcc>,
+    index: u64,
+    _dir: tempfile::TempDir,
+}
+
+impl State {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = Options::new(Arc::new(SystemClock::new()));
+        options.reserve_bytes = 0;
+        options.commit_interval = std::time::Duration::from_millis(1);
+        let (store, _) = Store::open(&dir.path().join("db"), options).unwrap();
+        Self { mvcc: Arc::new(Mvcc::new(Arc::new(store))), index: 0, _dir: dir }
+    }
+
+    fn seal(&mut self) {
+        self.index += 1;
+        self.mvcc.store.seal(self.index, 1);
+        self.mvcc.publish();
+    }
+
+    /// A transaction that the seed chooses.
+    fn change(&mut self, seed: u64) {
+        let mut write: Write<'_> = self.mvcc.begin();
+        for n in 0..1 + seed % 3 {
+            let chance = split_mix(seed.wrapping_add(n));
+            let key = Bytes::from(format!("k{}", chance % 12));
+            if (chance >> 32).is_multiple_of(3) {
+                let delete = DeleteRangeRequest { key, ..Default::default() };
+                write.delete_range(&delete, &mut NoLeases).unwrap();
+            } else {
+                let put = PutRequest { key, value: Bytes::from("v"), ..Default::default() };
+                write.put(&put, &mut NoLeases).unwrap();
+            }
+        }
+        write.finish();
+        self.seal();
+    }
+
+    fn delete_all(&mut self) {
+        let mut write = self.mvcc.begin();
+        let (key, range_end) = (Bytes::from("k"), Bytes::from("l"));
+        let all = DeleteRangeRequest { key, range_end, ..Default::default() };
+        write.delete_range(&all, &mut NoLeases).unwrap();
+        write.finish();
+        self.seal();
+    }
+
+    fn compact(&mut self, revision: i64) -> Compaction {
+        let mut compaction = self.mvcc.compact(revision).unwrap();
+        self.seal();
+        compaction.arm(&self.mvcc);
+        compaction
+    }
+
+    fn sweep(&self, mut compaction: Compaction) -> usize {
+        loop {
+            match compaction.step(&self.mvcc).unwrap() {
+                CompactionStep::Waiting => std::thread::yield_now(),
+                CompactionStep::Thinned | CompactionStep::More => {}
+                CompactionStep::Done { deleted, .. } => return deleted,
+            }
+        }
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        self.mvcc.store.flush().unwrap();
+        self.mvcc.rows(Revision::default(), i64::MAX).unwrap()
+    }
+}
+
+/// The same history with the same compactions: swept one by one, and together at the end.
+#[test]
+fn sweeps_together_leave_the_rows_and_the_hashes_that_they_leave_one_by_one() {
+    for seed in 0..24_u64 {
+        let (mut apart, mut together) = (State::new(), State::new());
+        let mut pending: Option<Compaction> = None;
+        let mut deleted = (0, 0);
+        let compactions = 2 + seed % 16;
+        for round in 0..compactions {
+            for n in 0..split_mix(seed + round) % 9 {
+                let change = split_mix(split_mix(seed * 100 + round) + n);
+                apart.change(change);
+                together.change(change);
+            }
+            if split_mix(seed * 7 + round).is_multiple_of(4) {
+                apart.delete_all();
+                together.delete_all();
+            }
+            let current = apart.mvcc.current();
+            let back = i64::try_from(split_mix(seed + round * 3) % 3).unwrap();
+            let revision = (current.revision - back).max(current.compact_revision + 1);
+            if revision > current.revision {
+                continue;
+            }
+            let compaction = apart.compact(revision);
+            deleted.0 += apart.sweep(compaction);
+            let later = together.compact(revision);
+            match &mut pending {
+                Some(pending) => pending.absorb(later),
+                None => pending = Some(later),
+            }
+        }
+        assert!(together.mvcc.is_sweeping());
+        deleted.1 = together.sweep(pending.unwrap());
+        assert!(!together.mvcc.is_sweeping() && !apart.mvcc.is_sweeping());
+        assert_eq!(deleted.0, deleted.1, "seed {seed}");
+        assert_eq!(apart.rows(), together.rows(), "seed {seed}");
+        let hashes = apart.mvcc.compaction_hashes();
+        assert_eq!(hashes, together.mvcc.compaction_hashes(), "seed {seed}");
+        let current = apart.mvcc.current().revision;
+        for revision in 0..=current {
+            let hash = |state: &State| state.mvcc.hash_by_revision(revision).ok();
+            assert_eq!(hash(&apart), hash(&together), "seed {seed} at {revision}");
+        }
+    }
+}
+
+#[test]
+fn a_sweep_together_waits_for_the_readers_of_each() {
+    let mut state = State::new();
+    for n in 0..10 {
+        state.change(n);
+    }
+    let mvcc = Arc::clone(&state.mvcc);
+    let first = mvcc.view();
+    let mut pending = state.compact(3);
+    let second = mvcc.view();
+    pending.absorb(state.compact(4));
+    pending.absorb(state.compact(5));
+    drop(first);
+    assert_eq!(pending.step(&state.mvcc).unwrap(), CompactionStep::Waiting);
+    drop(second);
+    assert_eq!(pending.step(&state.mvcc).unwrap(), CompactionStep::Thinned);
+}
