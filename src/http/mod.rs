@@ -5,7 +5,7 @@
 //!   host allowed? ─► CORS headers ─► OPTIONS? ─► path ─► text or JSON
 //! ```
 //!
-//! Answers are small and whole; no request body is read. The probes ask the node the same way as
+//! Answers are small and whole; of a request's body nothing is needed. The probes ask the node the same way as
 //! a client does, so a member that cannot read is not healthy, and one without a leader is live
 //! but not ready. The JSON gateway is not served yet and says so.
 
@@ -21,6 +21,7 @@ use http::header::{
     CONTENT_TYPE, HOST, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
+use http::uri::Authority;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 
@@ -66,12 +67,13 @@ impl Http {
         Arc::new(Self { node, config })
     }
 
-    pub async fn answer(&self, port: Port, parts: &Parts) -> Answer {
+    /// `is_secured` says whether the request came over TLS.
+    pub async fn answer(&self, port: Port, is_secured: bool, parts: &Parts) -> Answer {
         match port {
             Port::Client => {}
             Port::Metrics | Port::Peer => return self.route(port, parts).await,
         }
-        if let Some(refusal) = self.refuse_host(parts) {
+        if !is_secured && let Some(refusal) = self.refuse_host(parts) {
             return refusal;
         }
         let mut answer = if parts.method == Method::OPTIONS {
@@ -108,14 +110,16 @@ impl Http {
     }
 
     /// A page that a browser loaded from elsewhere must not reach this server through a name that
-    /// its author points here (DNS rebinding).
+    /// its author points here (DNS rebinding). TLS needs no such list: the browser compares the name
+    /// with the certificate.
     fn refuse_host(&self, parts: &Parts) -> Option<Answer> {
         let hosts = &self.config.hosts;
         if hosts.is_empty() || hosts.iter().any(|host| host == "*") {
             return None;
         }
-        let given = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
-        let name = host_name(given);
+        let of_uri = parts.uri.authority().map(Authority::as_str);
+        let of_header = || parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let name = host_name(of_uri.or_else(of_header).unwrap_or(""));
         if hosts.iter().any(|host| host == name) {
             return None;
         }

@@ -131,6 +131,13 @@ pub const DESCRIPTORS_RESERVED: u64 = 150;
 pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an HTTP/1.1 connection may take for, or wait between, requests.
 pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Connections that may wait to be accepted, etcd's with the defaults of Linux; the kernel takes less
+/// if `net.core.somaxconn` says so. Above it a client tries again after a second.
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// Bytes of a body that nobody needs, read before the answer as Go reads them after it.
+pub const HTTP_BODY_BYTES_MAX: usize = 256 << 10;
+/// How long such a body may take; then the answer comes without it.
+pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of request headers in one HTTP/2 request; tokens are the largest of them.
 pub const HEADER_BYTES_MAX: u32 = 64 << 10;
 /// Bytes of requests that one client connection may have unread, for each of its streams.

@@ -1,5 +1,5 @@
-//! A client's connection with a look at its frames: bytes are counted, and pings that come too
-//! often end it.
+//! A client's connection with a look at its frames: bytes are counted, what h2 would take amiss is
+//! changed on its way in (see `inbound`), and pings that come too often end it.
 //!
 //! h2 answers pings by itself and tells nobody. So the frame headers that pass by are read here,
 //! nine bytes each, which also shows where a frame of ours ends: there, and only there, a GOAWAY
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::inbound::Inbound;
 use crate::clock;
 use crate::limits::PING_STRIKES_MAX;
 use crate::metrics;
@@ -26,8 +27,6 @@ pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-const PING: u8 = 6;
-const ACK: u8 = 1;
 /// Without an open call a client has no reason to ping more often.
 const IDLE_PING: Duration = Duration::from_secs(2 * 3600);
 
@@ -35,17 +34,20 @@ const IDLE_PING: Duration = Duration::from_secs(2 * 3600);
 const GOAWAY: &[u8] =
     b"\x00\x00\x16\x07\x00\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x0btoo_many_pings";
 
+/// Read at once where h2's buffer has too little room.
+const SPARE_BYTES: usize = 4096;
+
 /// Follows frame headers through a stream of bytes.
 struct Frames {
     header: [u8; 9],
     have: usize,
-    /// Bytes of payload, or of the preface, that are still to pass.
+    /// Bytes of payload that are still to pass.
     skip: usize,
 }
 
 impl Frames {
-    fn new(skip: usize) -> Self {
-        Self { header: [0; 9], have: 0, skip }
+    fn new() -> Self {
+        Self { header: [0; 9], have: 0, skip: 0 }
     }
 
     /// Calls `seen` with type and flags of each frame whose header is complete in these bytes.
@@ -130,7 +132,7 @@ impl Drop for Open {
 pub(super) struct Guarded<S> {
     inner: S,
     first: Bytes,
-    inbound: Frames,
+    inbound: Inbound,
     outbound: Frames,
     pings: Pings,
     calls: Calls,
@@ -141,18 +143,74 @@ pub(super) struct Guarded<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
     pub(super) fn new(inner: S, first: Bytes, minimum: Option<Duration>, calls: Calls) -> Self {
-        let (inbound, outbound) = (Frames::new(PREFACE.len()), Frames::new(0));
+        let (inbound, outbound) = (Inbound::new(PREFACE.len()), Frames::new());
         let pings = Pings::new(minimum);
         Self { inner, first, inbound, outbound, pings, calls, farewell: None, reader: None }
     }
 
-    fn received(&mut self, bytes: &[u8]) {
-        metrics::client_received_bytes().inc_by(bytes.len() as u64);
-        let mut pings = 0;
-        self.inbound.feed(bytes, |kind, flags| {
-            pings += u32::from(kind == PING && flags & ACK == 0);
-        });
-        for _ in 0..pings {
+    /// Reads what is there, whatever it is.
+    fn fill(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let before = buffer.filled().len();
+        if self.first.is_empty() {
+            ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        } else {
+            let count = self.first.len().min(buffer.remaining());
+            buffer.put_slice(&self.first[..count]);
+            self.first.advance(count);
+        }
+        let count = buffer.filled().len() - before;
+        metrics::client_received_bytes().inc_by(count as u64);
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads what may go on to h2.
+    fn receive(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let start = buffer.filled().len();
+        while buffer.remaining() > 0 {
+            let room = buffer.remaining();
+            if self.inbound.take_ready(room, |bytes| buffer.put_slice(bytes)).is_some() {
+                break;
+            }
+            let held = self.inbound.held().len();
+            if held >= room {
+                let mut bytes = [0; SPARE_BYTES];
+                let mut spare = ReadBuf::new(&mut bytes);
+                match ready!(self.fill(context, &mut spare))? {
+                    0 => self.inbound.give_up(),
+                    _ => self.inbound.hold(spare.filled()),
+                }
+                continue;
+            }
+            buffer.put_slice(self.inbound.held());
+            let read = self.fill(context, buffer);
+            if !matches!(read, Poll::Ready(Ok(_))) {
+                buffer.set_filled(start);
+            }
+            let count = ready!(read)?;
+            self.inbound.take_held();
+            if count == 0 {
+                break;
+            }
+            let count = self.inbound.pass(&mut buffer.filled_mut()[start..]);
+            buffer.set_filled(start + count);
+            if count > 0 {
+                break;
+            }
+        }
+        self.count_pings();
+        Poll::Ready(Ok(()))
+    }
+
+    fn count_pings(&mut self) {
+        for _ in 0..self.inbound.take_pings() {
             let idle = self.calls.0.load(Ordering::Relaxed) == 0;
             if self.pings.ping(clock::instant(), idle) && self.farewell.is_none() {
                 self.farewell = Some(GOAWAY);
@@ -203,16 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
             ready!(this.part(context))?;
             return Poll::Ready(Err(calm_down()));
         }
-        let start = buffer.filled().len();
-        if this.first.is_empty() {
-            ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
-        } else {
-            let count = this.first.len().min(buffer.remaining());
-            buffer.put_slice(&this.first[..count]);
-            this.first.advance(count);
-        }
-        this.received(&buffer.filled()[start..]);
-        Poll::Ready(Ok(()))
+        this.receive(context, buffer)
     }
 }
 
@@ -274,23 +323,20 @@ mod tests {
     fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
         let mut bytes = (payload as u32).to_be_bytes()[1..].to_vec();
         bytes.extend([kind, flags, 0, 0, 0, 0]);
-        bytes.extend(vec![PING; payload]);
+        bytes.extend(vec![6; payload]);
         bytes
     }
 
     #[test]
     fn frames_are_found_however_the_bytes_are_cut() {
-        let mut bytes = PREFACE.to_vec();
-        for part in [frame(4, 0, 18), frame(PING, 0, 8), frame(DATA, 1, 0), frame(PING, ACK, 8)] {
-            bytes.extend(part);
-        }
+        let bytes = [frame(4, 0, 18), frame(6, 0, 8), frame(DATA, 1, 0), frame(6, 1, 8)].concat();
         for cut in 1..bytes.len() {
-            let mut frames = Frames::new(PREFACE.len());
+            let mut frames = Frames::new();
             let mut seen = Vec::new();
             for part in bytes.chunks(cut) {
                 frames.feed(part, |kind, flags| seen.push((kind, flags)));
             }
-            assert_eq!(seen, [(4, 0), (PING, 0), (DATA, 1), (PING, ACK)], "cut {cut}");
+            assert_eq!(seen, [(4, 0), (6, 0), (DATA, 1), (6, 1)], "cut {cut}");
             assert!(frames.at_boundary());
         }
     }

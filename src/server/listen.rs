@@ -14,8 +14,8 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::AsFd;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,8 +23,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::request::Parts;
 use http_body::{Body as HttpBody, Frame};
-use http_body_util::Either;
+use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -130,8 +131,8 @@ pub(super) struct Listener {
 /// What is known of a connection before its first request.
 #[derive(Clone, Default)]
 pub(super) struct Origin {
-    is_secured: bool,
-    user: Option<CommonName>,
+    pub is_secured: bool,
+    pub user: Option<CommonName>,
 }
 
 impl Drop for Listener {
@@ -206,6 +207,7 @@ fn bind_one(url: &Url) -> Result<Listener, String> {
             _ => {}
         }
         let socket = UnixListener::bind(&path).map_err(failed)?;
+        lengthen_queue(&socket).map_err(failed)?;
         let socket = Socket::Unix(socket, PathBuf::from(&path));
         return Ok(Listener {
             socket,
@@ -218,12 +220,50 @@ fn bind_one(url: &Url) -> Result<Listener, String> {
     let (host, port) = url.host_port();
     let failed = |error: io::Error| format!("listen tcp {host}:{port}: bind: {}", reason(&error));
     let address = resolve(host, port).map_err(failed)?;
-    let socket = std::net::TcpListener::bind(address).map_err(failed)?;
-    socket.set_nonblocking(true).map_err(failed)?;
+    let socket = bind_tcp(address).map_err(failed)?;
+    lengthen_queue(&socket).map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?.to_string();
     let socket = TcpListener::from_std(socket).map_err(failed)?;
     let socket = Socket::Tcp(socket);
     Ok(Listener { socket, address, traffic: Traffic::Both, is_plain: false, tls: None })
+}
+
+/// A wildcard stands for all addresses of both families, `0.0.0.0` as well as `::`, as in Go.
+fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    if address.ip().is_unspecified()
+        && let Ok(socket) = socket_of_both_families()
+    {
+        rustix::net::bind(
+            &socket,
+            &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, address.port(), 0, 0),
+        )?;
+        rustix::net::listen(&socket, limits::LISTEN_BACKLOG)?;
+        return Ok(socket.into());
+    }
+    let socket = std::net::TcpListener::bind(address)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Fails where the system has no IPv6, or does not let such a socket have IPv4 as well.
+fn socket_of_both_families() -> rustix::io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let both = || {
+        let socket = socket_with(AddressFamily::INET6, SocketType::STREAM, flags, None)?;
+        sockopt::set_ipv6_v6only(&socket, false)?;
+        Ok(socket)
+    };
+    // IPv6 may be compiled in and have no address.
+    bind(both()?, &SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0))?;
+    let socket = both()?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    Ok(socket)
+}
+
+/// A listening socket is told again how many connections may wait: the standard library asks for 128.
+fn lengthen_queue(socket: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::listen(socket, limits::LISTEN_BACKLOG)?)
 }
 
 /// `localhost` may be several addresses; IPv4 comes first, as in etcd.
@@ -437,7 +477,7 @@ pub(super) async fn connection<S>(
         (true, _) => http2_connection(stream, first, origin, services, stop).await,
         (false, _) => {
             let stream = Replay::new(first, stream);
-            http1_connection(stream, services, stop).await;
+            http1_connection(stream, origin.is_secured, services, stop).await;
         }
     }
 }
@@ -483,7 +523,8 @@ async fn http2_connection<S>(
         }
         async move {
             let Some(rpc) = rpc else {
-                let answer = http.answer(port, &request.into_parts().0).await;
+                let parts = received(request).await;
+                let answer = http.answer(port, origin.is_secured, &parts).await;
                 return Ok::<_, Infallible>(answer.map(Either::Right));
             };
             let response = rpc.call(request).await;
@@ -515,8 +556,12 @@ async fn http2_connection<S>(
     drop(connection.await);
 }
 
-async fn http1_connection<S>(stream: S, services: Services, mut stop: watch::Receiver<bool>)
-where
+async fn http1_connection<S>(
+    stream: S,
+    is_secured: bool,
+    services: Services,
+    mut stop: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Services { http, peers, port, .. } = services;
@@ -528,7 +573,10 @@ where
                     peers.answer(request).await.map(Either::Left)
                 }
                 Port::Peer => http.answer_peer(request).await.map(Either::Right),
-                _ => http.answer(port, &request.into_parts().0).await.map(Either::Right),
+                _ => {
+                    let parts = received(request).await;
+                    http.answer(port, is_secured, &parts).await.map(Either::Right)
+                }
             };
             Ok::<_, Infallible>(answer)
         }
@@ -549,6 +597,23 @@ where
         () = stopping(&mut stop) => connection.as_mut().graceful_shutdown(),
     }
     drop(connection.await);
+}
+
+/// A request of HTTP once its body is there, of which nothing is needed. An answer before the body's
+/// end makes h2 reset the stream, and curl then often loses the answer.
+async fn received(request: Request<Incoming>) -> Parts {
+    let (parts, mut body) = request.into_parts();
+    let mut length = 0;
+    let end = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            length += frame.data_ref().map_or(0, Bytes::len);
+            if length > limits::HTTP_BODY_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    drop(tokio::time::timeout(limits::HTTP_BODY_TIMEOUT, end).await);
+    parts
 }
 
 fn is_grpc<B>(request: &Request<B>) -> bool {

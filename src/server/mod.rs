@@ -21,6 +21,8 @@ mod flags;
 mod go;
 #[cfg(test)]
 mod hostile_snapshot_tests;
+mod hpack;
+mod inbound;
 mod io;
 mod join;
 mod listen;
@@ -34,6 +36,8 @@ mod snapshot_tests;
 mod tests;
 mod tls;
 mod url;
+#[cfg(test)]
+mod wire_tests;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -28,18 +28,18 @@ use crate::pb::{
     LeaseTimeToLiveRequest, MemberListRequest, PutRequest, RangeRequest, StatusRequest,
 };
 
-struct Member {
-    address: SocketAddr,
+pub(super) struct Member {
+    pub address: SocketAddr,
     channel: Channel,
     node: Node,
-    services: Services,
+    pub services: Services,
     stop: watch::Sender<bool>,
     serving: tokio::task::JoinHandle<()>,
     _dir: TempDir,
 }
 
 impl Member {
-    async fn start(flags: &str) -> Self {
+    pub(super) async fn start(flags: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let line = format!(
             "--name m --data-dir {} --listen-client-urls http://127.0.0.1:0 \
@@ -84,7 +84,7 @@ impl Member {
         String::from_utf8(self.raw(request.as_bytes()).await).unwrap()
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.send_replace(true);
         self.services.rpc.as_ref().unwrap().stop();
         self.serving.await.unwrap();

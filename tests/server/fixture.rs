@@ -89,7 +89,8 @@ impl Member {
         Self::run(command, address, log)
     }
 
-    fn run(mut command: Command, address: String, log: &Path) -> Self {
+    /// A process that listens there.
+    pub fn run(mut command: Command, address: String, log: &Path) -> Self {
         let output = File::create(log).unwrap();
         let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
         Self { child, address, log: log.to_path_buf(), root: None }

@@ -4,6 +4,7 @@
 mod fixture;
 mod input;
 mod logins;
+mod network;
 #[path = "../common/ports.rs"]
 mod ports;
 mod process;

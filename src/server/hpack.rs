@@ -1,0 +1,284 @@
+//! `:authority` in header blocks of HTTP/2, made such that h2 takes it.
+//!
+//! gRPC clients send what they were dialled with: `unix:` paths with percent signs, lists of addresses,
+//! `#initially=[http://127.0.0.1:2379]`. h2 insists on RFC 3986 and resets each of their calls, while
+//! grpc-go never looks. Nothing here needs the value, so one that h2 would refuse is replaced.
+//!
+//! A header block is compressed against a table that both sides keep, so bytes cannot be changed at
+//! will. But what enters the table counts by its length before compression. The replacement has the
+//! same length, so both tables go on holding the same number of entries, and later blocks, which name
+//! an entry by its place, get the replacement without being touched. No table is needed here.
+
+use http::uri::Authority;
+
+/// Places in the static table.
+const AUTHORITY: usize = 1;
+/// A name that is spelled out.
+const SPELLED: usize = 0;
+
+/// Bits of each symbol's code; the codes are canonical, so that these say all (RFC 7541, appendix B).
+#[rustfmt::skip]
+const CODE_BITS: [u8; 256] = [
+    13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28,
+    28, 28, 28, 28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6,
+    5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 15, 6, 12, 10, 13, 6, 7, 7, 7, 7, 7, 7,
+    7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 8, 7, 8, 13, 19, 13, 14, 6,
+    15, 5, 6, 5, 6, 5, 6, 6, 6, 5, 7, 7, 6, 6, 6, 5, 6, 7, 6, 5, 5, 6, 7, 7,
+    7, 7, 7, 15, 11, 14, 13, 28, 20, 22, 20, 20, 22, 22, 22, 23, 22, 23, 23, 23, 23, 23, 24, 23,
+    24, 24, 22, 23, 24, 23, 23, 23, 23, 21, 22, 23, 22, 23, 23, 24, 22, 21, 20, 22, 22, 23, 23, 21,
+    23, 22, 22, 24, 21, 22, 23, 23, 21, 21, 22, 21, 23, 22, 23, 23, 20, 22, 22, 22, 23, 22, 22, 23,
+    26, 26, 20, 19, 22, 23, 22, 25, 26, 26, 26, 27, 27, 26, 24, 25, 19, 21, 26, 27, 27, 26, 27, 24,
+    21, 21, 26, 26, 28, 27, 27, 27, 20, 24, 20, 21, 22, 21, 21, 23, 22, 22, 25, 25, 24, 24, 26, 23,
+    26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27, 26,
+];
+const CODE_BITS_MAX: usize = 30;
+
+/// The header block with an authority that h2 takes; None if it has one, none, or cannot be read.
+pub(super) fn tolerated(block: &[u8]) -> Option<Vec<u8>> {
+    let mut changed: Option<Vec<u8>> = None;
+    let mut copied = 0;
+    let mut reader = Reader { block, at: 0 };
+    // Another frame may go on in the middle of a field; what was found before counts.
+    while let Some(field) = reader.field() {
+        let Some((from, replacement)) = field else { continue };
+        let changed = changed.get_or_insert_with(|| Vec::with_capacity(block.len() + 16));
+        changed.extend_from_slice(&block[copied..from]);
+        changed.extend_from_slice(&replacement);
+        copied = reader.at;
+    }
+    changed.map(|mut changed| {
+        changed.extend_from_slice(&block[copied..]);
+        changed
+    })
+}
+
+struct Reader<'a> {
+    block: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    /// Reads one field. If it must change: what from which place to its end is to be replaced, and
+    /// by what.
+    fn field(&mut self) -> Option<Option<(usize, Vec<u8>)>> {
+        let start = self.at;
+        let first = *self.block.get(start)?;
+        if first & 0x80 != 0 {
+            // Both name and value; the static table's authority is empty.
+            let is_empty = self.integer(7)? == AUTHORITY;
+            return Some(is_empty.then(|| (start, Vec::new())));
+        }
+        if first & 0xe0 == 0x20 {
+            self.integer(5)?;
+            return Some(None);
+        }
+        let enters_table = first & 0x40 != 0;
+        let is_authority = match self.integer(if enters_table { 6 } else { 4 })? {
+            SPELLED => self.string()?.decoded().is_some_and(|name| name == b":authority"),
+            name => name == AUTHORITY,
+        };
+        let from = self.at;
+        let value = self.string()?;
+        let Some(value) = value.decoded().filter(|_| is_authority) else { return Some(None) };
+        if Authority::try_from(value.as_slice()).is_ok() {
+            return Some(None);
+        }
+        if value.is_empty() {
+            // One that enters the table cannot go; nobody is known to send that.
+            return Some((!enters_table).then(|| (start, Vec::new())));
+        }
+        let mut replacement = Vec::with_capacity(value.len() + 4);
+        put_length(&mut replacement, value.len());
+        replacement.extend(value.iter().map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' => *byte,
+            _ => b'-',
+        }));
+        Some(Some((from, replacement)))
+    }
+
+    /// An integer with so many bits in its first byte.
+    fn integer(&mut self, bits: u32) -> Option<usize> {
+        let most = (1 << bits) - 1;
+        let mut value = usize::from(*self.block.get(self.at)?) & most;
+        self.at += 1;
+        if value < most {
+            return Some(value);
+        }
+        for shift in [0, 7, 14, 21] {
+            let byte = *self.block.get(self.at)?;
+            self.at += 1;
+            value += usize::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn string(&mut self) -> Option<Text<'_>> {
+        let is_compressed = self.block.get(self.at)? & 0x80 != 0;
+        let length = self.integer(7)?;
+        let bytes = self.block.get(self.at..self.at.checked_add(length)?)?;
+        self.at += length;
+        Some(Text { is_compressed, bytes })
+    }
+}
+
+struct Text<'a> {
+    is_compressed: bool,
+    bytes: &'a [u8],
+}
+
+impl Text<'_> {
+    /// None if its compression is wrong.
+    fn decoded(&self) -> Option<Vec<u8>> {
+        if self.is_compressed { expand(self.bytes) } else { Some(self.bytes.to_vec()) }
+    }
+}
+
+/// The length of a string that is not compressed.
+fn put_length(to: &mut Vec<u8>, length: usize) {
+    if length < 127 {
+        to.push(length as u8);
+        return;
+    }
+    to.push(127);
+    let mut rest = length - 127;
+    while rest >= 128 {
+        to.push((rest % 128) as u8 | 128);
+        rest /= 128;
+    }
+    to.push(rest as u8);
+}
+
+/// Undoes Huffman's coding.
+fn expand(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut counts = [0_u32; CODE_BITS_MAX + 1];
+    CODE_BITS.iter().for_each(|bits| counts[usize::from(*bits)] += 1);
+    let mut text = Vec::with_capacity(bytes.len() * 8 / 5);
+    // Bits of the code so far, where the codes of this length begin, and how many are shorter.
+    let (mut length, mut code, mut first) = (0_usize, 0_u32, 0_u32);
+    for bit in bytes.iter().flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1)) {
+        length += 1;
+        code = code << 1 | u32::from(bit);
+        first = (first + counts[length - 1]) << 1;
+        if code < first + counts[length] {
+            let nth = (code - first) as usize;
+            let mut symbols =
+                (0..=255).filter(|symbol| CODE_BITS[usize::from(*symbol)] == length as u8);
+            text.push(symbols.nth(nth)?);
+            (length, code, first) = (0, 0, 0);
+        } else if length == CODE_BITS_MAX {
+            return None;
+        }
+    }
+    // The last byte is filled up with ones, fewer than a byte has.
+    (length < 8 && code + 1 == 1 << length).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compressed(text: &[u8]) -> Vec<u8> {
+        // Canonical codes: by length, then by symbol.
+        let mut order: Vec<u8> = (0..=255).collect();
+        order.sort_by_key(|symbol| (CODE_BITS[usize::from(*symbol)], *symbol));
+        let mut codes = [0_u32; 256];
+        let (mut next, mut bits) = (0, 0);
+        for symbol in order {
+            next <<= CODE_BITS[usize::from(symbol)] - bits;
+            bits = CODE_BITS[usize::from(symbol)];
+            codes[usize::from(symbol)] = next;
+            next += 1;
+        }
+        let mut out: Vec<bool> = Vec::new();
+        for byte in text {
+            let at = usize::from(*byte);
+            out.extend((0..CODE_BITS[at]).rev().map(|bit| codes[at] >> bit & 1 == 1));
+        }
+        out.resize(out.len().next_multiple_of(8), true);
+        out.chunks(8)
+            .map(|bits| bits.iter().fold(0, |byte, bit| byte << 1 | u8::from(*bit)))
+            .collect()
+    }
+
+    fn string(text: &[u8], compress: bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        let bytes = if compress { compressed(text) } else { text.to_vec() };
+        put_length(&mut out, bytes.len());
+        out[0] |= u8::from(compress) << 7;
+        [out, bytes].concat()
+    }
+
+    #[test]
+    fn the_examples_of_the_rfc_expand() {
+        let example = b"\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff";
+        assert_eq!(expand(example).unwrap(), b"www.example.com");
+        assert_eq!(expand(b"\xa8\xeb\x10\x64\x9c\xbf").unwrap(), b"no-cache");
+        assert_eq!(expand(b"").unwrap(), b"");
+        assert_eq!(expand(b"\xff"), None, "a whole byte of filling");
+        assert_eq!(expand(b"\xff\xff\xff\xff"), None, "the end of all strings");
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(expand(&compressed(&all)).unwrap(), all);
+    }
+
+    #[test]
+    fn what_h2_would_refuse_is_replaced_by_as_many_bytes() {
+        let refused: [&[u8]; 8] = [
+            b"#initially=[http://127.0.0.1:2379]",
+            b"%2Ftmp%2Fx.sock",
+            b"127.0.0.1:1,127.0.0.1:2",
+            b"etcd/a",
+            b"::1",
+            b"a\xff\xfeb",
+            b"a b",
+            &[b'%'; 300],
+        ];
+        for value in refused {
+            for (first, name) in [(0x41, None), (0x40, Some(":authority")), (1, None), (0x11, None)]
+            {
+                for compress in [false, true] {
+                    let name = name.map_or(Vec::new(), |name| string(name.as_bytes(), compress));
+                    let head = [&[0x83, 0x86, first][..], &name].concat();
+                    let tail = [&[0x20, 0x44][..], &string(b"/a/b", compress)].concat();
+                    let block = [&head[..], &string(value, compress), &tail].concat();
+                    let changed = tolerated(&block).unwrap();
+                    let middle = &changed[head.len()..changed.len() - tail.len()];
+                    let mut reader = Reader { block: middle, at: 0 };
+                    let new = reader.string().unwrap().decoded().unwrap();
+                    assert_eq!(new.len(), value.len());
+                    assert!(Authority::try_from(new.as_slice()).is_ok(), "{new:?}");
+                    assert!(changed.starts_with(&head) && changed.ends_with(&tail));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_one_goes() {
+        assert_eq!(tolerated(b"\x83\x81\x86").unwrap(), b"\x83\x86");
+        assert_eq!(tolerated(b"\x83\x01\x00\x86").unwrap(), b"\x83\x86");
+    }
+
+    #[test]
+    fn what_is_right_or_cannot_be_read_stays() {
+        let right = [&[0x83, 0x41][..], &string(b"127.0.0.1:2379", true)].concat();
+        assert_eq!(tolerated(&right), None);
+        assert_eq!(tolerated(&[&[0x41][..], &string(b"[::1]:2379", false)].concat()), None);
+        // Another field may say what it likes.
+        assert_eq!(tolerated(&[&[0x44][..], &string(b"::1", false)].concat()), None);
+        let cut = [&[0x83, 0x41][..], &string(b"etcd/a", false)].concat();
+        for length in 0..cut.len() {
+            assert_eq!(tolerated(&cut[..length]), None, "{length}");
+        }
+        for block in
+            [&b"\x41\xff"[..], b"\x41\x7f\xff\xff\xff\xff\xff\xff", b"\xff\xff\xff\xff\xff\xff"]
+        {
+            assert_eq!(tolerated(block), None);
+        }
+        // A change before the cut counts.
+        let block = [&cut[..], b"\x44\x05/a"].concat();
+        assert_eq!(tolerated(&block).unwrap(), b"\x83\x41\x06etcd-a\x44\x05/a");
+    }
+}

@@ -1,0 +1,333 @@
+//! What an HTTP/2 client sends, on its way to h2: two things are changed that h2 treats more harshly
+//! than grpc-go does, and frames are shown to whoever counts them.
+//!
+//! - An authority that h2 would refuse is replaced (see `hpack`).
+//! - DATA frames of one stream that follow each other become one. h2 counts small frames that nobody
+//!   has read yet and ends the connection at some number, but a client that renews thousands of leases
+//!   on one stream, or creates as many watches, sends nothing else. As one frame they cost their
+//!   bytes and no more.
+//!
+//! Bytes stay in the buffer that they were read into. Only the beginning of a frame that must be seen
+//! whole is held back, which is at most one HEADERS frame.
+
+use bytes::{Buf, BytesMut};
+
+use super::hpack;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PING: u8 = 6;
+const END_STREAM: u8 = 1;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
+const HEAD_BYTES: usize = 9;
+/// h2's, and the least that HTTP/2 allows: longer ones are an error, which h2 finds.
+const FRAME_BYTES_MAX: usize = 16 << 10;
+/// Below this, h2 counts a frame against its budget.
+const SMALL_FRAME_BYTES: usize = 256;
+/// A flag of PING.
+const ACK: u8 = 1;
+
+#[derive(Clone, Copy)]
+struct Head {
+    length: usize,
+    kind: u8,
+    flags: u8,
+    stream: [u8; 4],
+}
+
+impl Head {
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let &[a, b, c, kind, flags, d, e, f, g] = bytes.first_chunk()?;
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        Some(Self { length, kind, flags, stream: [d, e, f, g] })
+    }
+
+    fn bytes(self) -> [u8; HEAD_BYTES] {
+        let [_, a, b, c] = (self.length as u32).to_be_bytes();
+        let [d, e, f, g] = self.stream;
+        [a, b, c, self.kind, self.flags, d, e, f, g]
+    }
+
+    /// Whether a frame with this head may be continued by one with the next.
+    fn takes(self, next: Self) -> bool {
+        self.kind == DATA
+            && self.flags == 0
+            && next.kind == DATA
+            && next.flags & !END_STREAM == 0
+            && next.stream == self.stream
+            && next.length < SMALL_FRAME_BYTES
+            && self.length + next.length <= FRAME_BYTES_MAX
+    }
+}
+
+/// The state between two reads.
+pub(super) struct Inbound {
+    /// Bytes of the preface or of a payload that pass as they are.
+    skip: usize,
+    /// Read, and not to go on yet.
+    held: BytesMut,
+    /// To go on before anything else.
+    ready: BytesMut,
+    /// Whether `held` has not been looked at.
+    is_fresh: bool,
+    pings: u32,
+}
+
+impl Inbound {
+    /// So many bytes come before the first frame.
+    pub(super) fn new(skip: usize) -> Self {
+        Self { skip, held: BytesMut::new(), ready: BytesMut::new(), is_fresh: false, pings: 0 }
+    }
+
+    /// Pings that want an answer, since the last call.
+    pub(super) fn take_pings(&mut self) -> u32 {
+        std::mem::take(&mut self.pings)
+    }
+
+    /// Bytes to be put before what is read next.
+    pub(super) fn held(&self) -> &[u8] {
+        &self.held
+    }
+
+    /// Forgets what is held, since it is in the buffer that is given next.
+    pub(super) fn take_held(&mut self) {
+        self.held.clear();
+    }
+
+    /// Copies what is ready; None if nothing is.
+    pub(super) fn take_ready(&mut self, most: usize, mut to: impl FnMut(&[u8])) -> Option<usize> {
+        if self.ready.is_empty() && self.is_fresh {
+            let mut bytes = std::mem::take(&mut self.held);
+            let count = self.pass(&mut bytes);
+            bytes.truncate(count);
+            bytes.extend_from_slice(&self.ready);
+            self.ready = bytes;
+        }
+        let count = self.ready.len().min(most);
+        if count == 0 {
+            return None;
+        }
+        to(&self.ready[..count]);
+        self.ready.advance(count);
+        Some(count)
+    }
+
+    /// Adds to what is held, for a buffer that is too small for both.
+    pub(super) fn hold(&mut self, bytes: &[u8]) {
+        self.held.extend_from_slice(bytes);
+        self.is_fresh = true;
+    }
+
+    /// Lets all go that is held, since nothing will follow.
+    pub(super) fn give_up(&mut self) {
+        self.ready = std::mem::take(&mut self.held);
+        self.is_fresh = false;
+    }
+
+    /// Looks at what was read, with nothing held, and changes it in place. So many bytes may go on;
+    /// the others are held.
+    pub(super) fn pass(&mut self, bytes: &mut [u8]) -> usize {
+        self.is_fresh = false;
+        let (mut from, mut to) = (0, 0);
+        // The last frame that is whole, if the next may be added to it.
+        let mut last: Option<(usize, Head)> = None;
+        loop {
+            let skip = self.skip.min(bytes.len() - from);
+            self.skip -= skip;
+            (from, to) = shift(bytes, from, to, skip);
+            let rest = &bytes[from..];
+            if rest.is_empty() {
+                return to;
+            }
+            let Some(head) = Head::of(rest) else {
+                self.held.extend_from_slice(rest);
+                return to;
+            };
+            let whole = HEAD_BYTES + head.length;
+            let is_whole = whole <= rest.len();
+            match last {
+                Some((start, before)) if is_whole && before.takes(head) => {
+                    let length = before.length + head.length;
+                    let merged = Head { length, flags: head.flags, ..before };
+                    bytes[start..start + HEAD_BYTES].copy_from_slice(&merged.bytes());
+                    (from, to) = shift(bytes, from + HEAD_BYTES, to, head.length);
+                    last = Some((start, merged));
+                    continue;
+                }
+                _ => last = is_whole.then_some((to, head)),
+            }
+            if head.kind == HEADERS && head.length <= FRAME_BYTES_MAX {
+                if !is_whole {
+                    self.held.extend_from_slice(rest);
+                    return to;
+                }
+                if let Some(frame) = changed(head, &rest[HEAD_BYTES..whole]) {
+                    self.ready.extend_from_slice(&frame);
+                    self.held.extend_from_slice(&rest[whole..]);
+                    self.is_fresh = true;
+                    return to;
+                }
+            }
+            self.pings += u32::from(head.kind == PING && head.flags & ACK == 0);
+            if is_whole {
+                (from, to) = shift(bytes, from, to, whole);
+            } else {
+                self.skip = head.length;
+                (from, to) = shift(bytes, from, to, HEAD_BYTES);
+            }
+        }
+    }
+}
+
+/// Moves so many bytes to where the output is.
+fn shift(bytes: &mut [u8], from: usize, to: usize, count: usize) -> (usize, usize) {
+    if from != to {
+        bytes.copy_within(from..from + count, to);
+    }
+    (from + count, to + count)
+}
+
+/// The frame with another header block, if that must change.
+fn changed(head: Head, payload: &[u8]) -> Option<Vec<u8>> {
+    let mut block = payload;
+    if head.flags & PADDED != 0 {
+        let (padding, rest) = block.split_first()?;
+        block = rest.get(..rest.len().checked_sub(usize::from(*padding))?)?;
+    }
+    let (priority, block) =
+        block.split_at_checked(if head.flags & PRIORITY != 0 { 5 } else { 0 })?;
+    let block = hpack::tolerated(block)?;
+    let length = priority.len() + block.len();
+    let head = Head { length, flags: head.flags & !PADDED, ..head };
+    (length <= FRAME_BYTES_MAX).then(|| [&head.bytes(), priority, &block].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let stream = [0, 0, 0, stream];
+        [&Head { length: payload.len(), kind, flags, stream }.bytes(), payload].concat()
+    }
+
+    /// What comes out if the bytes come in such pieces, through a buffer of this size.
+    fn through(bytes: &[u8], cut: usize, room: usize) -> (Vec<u8>, u32) {
+        let mut inbound = Inbound::new(3);
+        let (mut out, mut pings) = (Vec::new(), 0);
+        let mut pieces = bytes.chunks(cut);
+        loop {
+            while inbound.take_ready(room, |bytes| out.extend_from_slice(bytes)).is_some() {}
+            let Some(piece) = pieces.next() else { break };
+            if inbound.held().len() + piece.len() > room {
+                inbound.hold(piece);
+                continue;
+            }
+            let mut buffer = [inbound.held(), piece].concat();
+            inbound.take_held();
+            let count = inbound.pass(&mut buffer);
+            out.extend_from_slice(&buffer[..count]);
+            pings += inbound.take_pings();
+        }
+        inbound.give_up();
+        while inbound.take_ready(room, |bytes| out.extend_from_slice(bytes)).is_some() {}
+        (out, pings + inbound.take_pings())
+    }
+
+    #[test]
+    fn an_authority_changes_however_the_bytes_are_cut() {
+        let block = |value: &[u8]| [b"\x83\x41\x06", value, b"\x86"].concat();
+        let padded = [&[2][..], &[0, 0, 0, 0, 9], &block(b"etcd/a"), &[0, 0]].concat();
+        let input = [
+            b"PRI".to_vec(),
+            frame(4, 0, 0, &[0; 18]),
+            frame(HEADERS, 4, 1, &block(b"etcd/a")),
+            frame(DATA, 0, 1, &[7; 1000]),
+            frame(PING, 0, 0, &[7; 8]),
+            frame(HEADERS, 4 | PADDED | PRIORITY, 3, &padded),
+            frame(PING, ACK, 0, &[7; 8]),
+            frame(HEADERS, 4, 5, &block(b"etcd.a")),
+            frame(PING, 0, 0, &[7; 5]),
+        ];
+        let output = [
+            b"PRI".to_vec(),
+            frame(4, 0, 0, &[0; 18]),
+            frame(HEADERS, 4, 1, &block(b"etcd-a")),
+            frame(DATA, 0, 1, &[7; 1000]),
+            frame(PING, 0, 0, &[7; 8]),
+            frame(HEADERS, 4 | PRIORITY, 3, &[&[0, 0, 0, 0, 9][..], &block(b"etcd-a")].concat()),
+            frame(PING, ACK, 0, &[7; 8]),
+            frame(HEADERS, 4, 5, &block(b"etcd.a")),
+            frame(PING, 0, 0, &[7; 5]),
+        ];
+        let (input, output) = (input.concat(), output.concat());
+        for cut in 1..input.len() {
+            for room in [20, 64, 10_000] {
+                assert_eq!(
+                    through(&input, cut, room),
+                    (output.clone(), 2),
+                    "cut {cut}, room {room}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn small_frames_of_one_stream_become_one() {
+        let small = |stream, flags, byte| frame(DATA, flags, stream, &[byte; 20]);
+        let input = [
+            b"PRI".to_vec(),
+            [small(1, 0, 1), small(1, 0, 2), small(1, END_STREAM, 3)].concat(),
+            // Another stream, and one that has ended.
+            [small(3, 0, 4), small(5, END_STREAM, 5), small(5, 0, 6)].concat(),
+            frame(PING, 0, 0, &[7; 8]),
+            [small(5, 0, 7), frame(DATA, PADDED, 5, &[1, 8, 8]), small(5, 0, 9)].concat(),
+            frame(DATA, 0, 5, &[1; 16_370]),
+            small(5, 0, 2),
+        ];
+        let output = [
+            b"PRI".to_vec(),
+            frame(DATA, END_STREAM, 1, &[[1; 20], [2; 20], [3; 20]].concat()),
+            [small(3, 0, 4), small(5, END_STREAM, 5), small(5, 0, 6)].concat(),
+            frame(PING, 0, 0, &[7; 8]),
+            [small(5, 0, 7), frame(DATA, PADDED, 5, &[1, 8, 8]), small(5, 0, 9)].concat(),
+            frame(DATA, 0, 5, &[1; 16_370]),
+            small(5, 0, 2),
+        ];
+        let (input, output) = (input.concat(), output.concat());
+        assert_eq!(through(&input, input.len(), usize::MAX), (output, 1));
+        // Cut otherwise, what each stream says is the same.
+        let payloads = |bytes: &[u8]| {
+            let mut streams = vec![Vec::new(); 6];
+            let mut rest = &bytes[3..];
+            while let Some(head) = Head::of(rest) {
+                let payload = &rest[HEAD_BYTES..HEAD_BYTES + head.length];
+                streams[usize::from(head.stream[3])].extend_from_slice(payload);
+                rest = &rest[HEAD_BYTES + head.length..];
+            }
+            streams
+        };
+        for cut in 1..200 {
+            let (out, _) = through(&input, cut, usize::MAX);
+            assert_eq!(payloads(&out), payloads(&input), "cut {cut}");
+        }
+    }
+
+    #[test]
+    fn rubbish_passes_as_it_is() {
+        let mut state = 1_u64;
+        for length in [1, 100, 5000] {
+            let mut noise = || {
+                state = crate::clock::split_mix(state);
+                state as u8
+            };
+            let bytes: Vec<u8> = (0..length).map(|_| noise()).collect();
+            for cut in [1, 7, 1000] {
+                // Frames that claim much, of kinds that nobody knows.
+                let (out, _) = through(&bytes, cut, 64);
+                assert!(out.len() <= bytes.len() + 64);
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! What clients send that a library of HTTP/2 would not, as frames.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::io;
+use super::listen::{self, Origin};
+use super::tests::Member;
+use crate::pb::RangeRequest;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RESET: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+/// A client of HTTP/2 that sends what it is told.
+struct Client<S> {
+    stream: S,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    async fn greet(mut stream: S) -> Self {
+        stream.write_all(io::PREFACE).await.unwrap();
+        let mut client = Self { stream };
+        client.send(SETTINGS, 0, 0, &[]).await;
+        client
+    }
+
+    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend(payload);
+        self.stream.write_all(&bytes).await.unwrap();
+    }
+
+    async fn receive(&mut self) -> Frame {
+        let read = async {
+            let mut head = [0; 9];
+            self.stream.read_exact(&mut head).await.unwrap();
+            let [a, b, c, kind, flags, d, e, f, g] = head;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            self.stream.read_exact(&mut payload).await.unwrap();
+            Frame { kind, flags, stream: u32::from_be_bytes([d, e, f, g]), payload }
+        };
+        tokio::time::timeout(PATIENCE, read).await.unwrap()
+    }
+
+    /// What comes on a stream until the server has answered a ping, so nothing comes later.
+    async fn answer(&mut self, stream: u32) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        let is_last = |frame: &Frame| {
+            frame.kind == RESET
+                || matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0
+        };
+        while !frames.last().is_some_and(is_last) {
+            let frame = self.receive().await;
+            assert_ne!(frame.kind, GOAWAY, "{}", String::from_utf8_lossy(&frame.payload));
+            if frame.stream == stream {
+                frames.push(frame);
+            }
+        }
+        self.send(PING, 0, 0, &[7; 8]).await;
+        loop {
+            let frame = self.receive().await;
+            if frame.kind == PING {
+                return frames;
+            }
+            if frame.stream == stream {
+                frames.push(frame);
+            }
+        }
+    }
+}
+
+fn string(bytes: &[u8]) -> Vec<u8> {
+    [&[u8::try_from(bytes.len()).unwrap()][..], bytes].concat()
+}
+
+/// A POST to this path whose authority enters the table; `more` comes after it.
+fn request(path: &str, authority: &[u8], more: &[u8]) -> Vec<u8> {
+    // The method and the scheme are in the static table, the names of path and authority as well.
+    [&[0x83, 0x86, 0x04], &string(path.as_bytes())[..], authority, more].concat()
+}
+
+fn grpc() -> Vec<u8> {
+    [&[0, 12][..], b"content-type", &string(b"application/grpc")].concat()
+}
+
+fn range(key: &'static str) -> Vec<u8> {
+    let message = RangeRequest { key: Bytes::from(key), ..Default::default() }.encode_to_vec();
+    [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_authority_of_a_grpc_client_is_taken() {
+    let member = Member::start("").await;
+    let path = "/etcdserverpb.KV/Range";
+    let authorities: [&[u8]; 9] = [
+        b"127.0.0.1:2379",
+        b"#initially=[http://127.0.0.1:2379]",
+        b"%2Ftmp%2Fx.sock",
+        b"127.0.0.1:1,127.0.0.1:2",
+        b"etcd/a",
+        b"::1",
+        b"",
+        b"a b\"\\",
+        b"\xff\xfe",
+    ];
+    for authority in authorities {
+        let connection = TcpStream::connect(member.address).await.unwrap();
+        let mut client = Client::greet(connection).await;
+        // Go names the static table's name and one that is empty with its value, C-core spells names.
+        let field = match authority {
+            b"" => vec![0x81],
+            _ => [&[0x41][..], &string(authority)].concat(),
+        };
+        let spelled = [&[0x40][..], &string(b":authority"), &string(authority)].concat();
+        // What the table holds from the first request on.
+        let known = if authority.is_empty() { vec![0x81] } else { vec![0xbe] };
+        let spelled = if authority.is_empty() { vec![0x81] } else { spelled };
+        for (stream, field) in [(1, field), (3, known), (5, spelled)] {
+            let block = request(path, &field, &grpc());
+            client.send(HEADERS, END_HEADERS, stream, &block).await;
+            client.send(DATA, END_STREAM, stream, &range("a")).await;
+            let kinds: Vec<u8> =
+                client.answer(stream).await.iter().map(|frame| frame.kind).collect();
+            let name = String::from_utf8_lossy(authority);
+            assert_eq!(kinds, [HEADERS, DATA, HEADERS], "{name:?}, stream {stream}");
+        }
+    }
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rubbish_in_other_fields_is_refused_all_the_same() {
+    let member = Member::start("").await;
+    let authority = [&[0x41][..], &string(b"etcd/a")].concat();
+    let twice = [&[0x01][..], &string(b"etcd/a"), &[0x01], &string(b"b")].concat();
+    let refused = [
+        request("/a b", &authority, &grpc()),
+        request("", &authority, &grpc()),
+        // A second authority, a pseudo header after another field, one that nobody knows.
+        request("/a", &twice, &grpc()),
+        request("/a", &grpc(), &authority),
+        request("/a", &[&[0][..], &string(b":nothing"), &string(b"a")].concat(), &grpc()),
+        [&authority[..], &grpc()].concat(),
+    ];
+    for (number, block) in refused.iter().enumerate() {
+        let mut client = Client::greet(TcpStream::connect(member.address).await.unwrap()).await;
+        client.send(HEADERS, END_HEADERS | END_STREAM, 1, block).await;
+        let kind = loop {
+            match client.receive().await.kind {
+                SETTINGS | WINDOW_UPDATE => {}
+                kind => break kind,
+            }
+        };
+        assert!(kind == RESET || kind == GOAWAY, "{number}: {kind}");
+    }
+    member.stop().await;
+}
+
+/// A connection as one that came over TLS, without TLS.
+async fn secured(member: &Member) -> (tokio::io::DuplexStream, watch::Sender<bool>) {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let (stop, stopped) = watch::channel(false);
+    let origin = Origin { is_secured: true, ..Origin::default() };
+    tokio::spawn(listen::connection(theirs, origin, member.services.clone(), stopped));
+    (ours, stop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_comes_late_is_awaited() {
+    let member = Member::start("").await;
+    for length in [0, 2, 60_000] {
+        let (stream, _stop) = secured(&member).await;
+        let mut client = Client::greet(stream).await;
+        let authority = [&[0x41][..], &string(b"localhost")].concat();
+        let block = request("/version", &authority, &[]);
+        client.send(HEADERS, END_HEADERS, 1, &block).await;
+        // The server has seen the headers when it answers this.
+        client.send(PING, 0, 0, &[7; 8]).await;
+        while client.receive().await.kind != PING {}
+        for _ in 0..length / 10_000 {
+            client.send(DATA, 0, 1, &[b' '; 10_000]).await;
+        }
+        client.send(DATA, END_STREAM, 1, &vec![b' '; length % 10_000]).await;
+        let frames = client.answer(1).await;
+        let kinds: Vec<u8> =
+            frames.iter().map(|frame| frame.kind).filter(|kind| *kind != WINDOW_UPDATE).collect();
+        assert_eq!(kinds, [HEADERS, DATA], "{length} bytes");
+    }
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_hosts_is_for_plain_connections() {
+    let member = Member::start("--host-whitelist a.example").await;
+    let ask = async |host: &str| {
+        let (mut stream, _stop) = secured(&member).await;
+        let text = format!("GET /version HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    for host in ["a.example", "b.example", "localhost:1"] {
+        let answer = ask(host).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{host}: {answer}");
+    }
+    let (stream, _stop) = secured(&member).await;
+    let mut client = Client::greet(stream).await;
+    let authority = [&[0x41][..], &string(b"b.example")].concat();
+    let mut block = request("/version", &authority, &[]);
+    block[0] = 0x82;
+    client.send(HEADERS, END_HEADERS | END_STREAM, 1, &block).await;
+    // `:status: 200` is in the static table.
+    assert_eq!(client.answer(1).await[0].payload[0], 0x88);
+
+    // A plain request may name its host in the first line; that counts.
+    for (target, host, code) in [
+        ("http://a.example/version", "b.example", 200),
+        ("http://b.example/version", "a.example", 421),
+        ("/version", "a.example:1", 200),
+        ("/version", "b.example", 421),
+    ] {
+        let mut stream = TcpStream::connect(member.address).await.unwrap();
+        let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{target} {host}: {answer}");
+    }
+    member.stop().await;
+}
