@@ -590,7 +590,6 @@ fn assemble(
         circle: circle.clone(),
     };
     watch_store(&store, &raft, conf_states, size_bytes, &no_space);
-    stop_at_failure(&applier);
     let stepped = turns.map(|turns| (turns, door, events));
     let (sweeper, threads, steps) = work(stepped, &raft, &store, applier, batches, sweep_worker)?;
     let node = Node(Arc::new(Inner {
@@ -711,6 +710,7 @@ fn work(
     committed: Receiver<Vec<raft::Committed>>,
     sweeper: SweepWorker,
 ) -> Result<Work, StartError> {
+    stop_at_failure(&applier);
     if let Some((turns, snapshots, events)) = stepped {
         let (raft, store) = (raft.clone(), Arc::clone(store));
         let steps = Steps { turns, raft, applier, committed, store, sweeper, snapshots, events };
