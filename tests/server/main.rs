@@ -5,6 +5,7 @@ mod fixture;
 mod input;
 mod logins;
 mod network;
+mod panics;
 #[path = "../common/ports.rs"]
 mod ports;
 mod process;
