@@ -45,7 +45,8 @@ pub fn demand(command: &Command, stage: Stage) -> Demand {
         Command::LeaseCheckpoint(_)
         | Command::ClusterVersionSet(_)
         | Command::ClusterMemberAttrSet(_)
-        | Command::DowngradeInfoSet(_) => before(Demand::Root),
+        | Command::DowngradeInfoSet(_)
+        | Command::V2(_) => before(Demand::Root),
         // The password was the proof, and whether there are users is no secret.
         Command::Authenticate(_) | Command::AuthStatus(_) => before(Demand::Nothing),
         // Hashing a password is work, so that it is not done for everybody who asks.

@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 
+use super::v2;
 use crate::metrics::Operation;
 use crate::pb::membershippb::{
     ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
@@ -18,7 +19,7 @@ use crate::pb::{
     AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGetRequest,
     AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest, CompactionRequest,
     DeleteRangeRequest, InternalAuthenticateRequest, LeaseCheckpointRequest, LeaseGrantRequest,
-    LeaseRevokeRequest, PutRequest, RequestHeader, TxnRequest,
+    LeaseRevokeRequest, PutRequest, Request, RequestHeader, TxnRequest,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -32,30 +33,38 @@ pub enum Error {
     Unknown(u32),
     #[error("log entry holds no request")]
     Empty,
+    #[error("log entry holds a request of API v2 for {path} that cannot be understood: {what}")]
+    V2 { path: String, what: String },
 }
 
 const HEADER: u32 = 100;
 /// Field 1 holds the request's id in entries of old versions.
 const ID: u32 = 1;
+/// Field 2 holds a request of API v2.
+const V2: u32 = 2;
 
 macro_rules! commands {
     ($($field:literal $name:ident($request:ty),)*) => {
         #[derive(Clone, Debug, PartialEq)]
         pub enum Command {
             $($name($request),)*
+            /// Of an etcd up to 3.5, about keys that nobody serves any more. It changes nothing.
+            V2(Request),
         }
 
         impl Command {
-            /// How metrics name it.
-            pub fn operation(&self) -> Operation {
+            /// How metrics name it, if they count it.
+            pub fn operation(&self) -> Option<Operation> {
                 match self {
-                    $(Self::$name(_) => Operation::$name,)*
+                    $(Self::$name(_) => Some(Operation::$name),)*
+                    Self::V2(_) => None,
                 }
             }
 
             fn field(&self) -> u32 {
                 match self {
                     $(Self::$name(_) => $field,)*
+                    Self::V2(_) => V2,
                 }
             }
 
@@ -63,12 +72,14 @@ macro_rules! commands {
             pub fn request_len(&self) -> usize {
                 match self {
                     $(Self::$name(request) => request.encoded_len(),)*
+                    Self::V2(request) => request.encoded_len(),
                 }
             }
 
             fn encode_request(&self, out: &mut BytesMut) -> Result<(), prost::EncodeError> {
                 match self {
                     $(Self::$name(request) => request.encode(out),)*
+                    Self::V2(request) => request.encode(out),
                 }
             }
 
@@ -146,7 +157,16 @@ impl Entry {
         let _ = self.header.encode(out);
     }
 
-    pub fn decode(mut bytes: Bytes) -> Result<Self, Error> {
+    /// An entry that is no such message may be one of before there were any, as etcd reads it.
+    pub fn decode(bytes: Bytes) -> Result<Self, Error> {
+        Self::decode_message(bytes.clone()).or_else(|error| {
+            let request = v2::whole(bytes).ok_or(error)?;
+            let header = RequestHeader { id: request.id, ..RequestHeader::default() };
+            Ok(Self { header, command: v2::command(request)? })
+        })
+    }
+
+    fn decode_message(mut bytes: Bytes) -> Result<Self, Error> {
         let mut header = RequestHeader::default();
         let mut command = None;
         while bytes.has_remaining() {
@@ -169,6 +189,10 @@ impl Entry {
                 if id != 0 {
                     header.id = id;
                 }
+            } else if field == V2 {
+                let request = Request::decode(value)?;
+                header.id = request.id;
+                command = Some(v2::command(request)?);
             } else {
                 command = Some(Command::decode_request(field, value)?);
             }
@@ -205,6 +229,66 @@ mod tests {
         };
         assert_eq!(entry.encode(), message.encode_to_vec());
         assert_eq!(Entry::decode(entry.encode()).unwrap(), entry);
+    }
+
+    /// Both forms in which etcd up to 3.5 has them.
+    fn v2_forms(method: &str, path: &str, val: &str) -> [Bytes; 2] {
+        let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let (method, path, val) = (text(method), text(path), text(val));
+        let request = Request { id: 77, method, path, val, ..Request::default() };
+        // etcd writes fields that are not set, too.
+        let mut whole = request.encode_to_vec();
+        whole.extend([0x28, 0, 0x32, 0, 0x38, 0, 0x48, 0, 0x50, 0, 0x58, 0, 0x60, 0, 0x68, 0]);
+        let message = InternalRaftRequest { v2: Some(request), ..Default::default() };
+        [whole.into(), message.encode_to_vec().into()]
+    }
+
+    #[test]
+    fn what_members_said_through_api_v2_is_converted() {
+        let json = r#"{"name":"m1","clientURLs":["http://a:1","http://b:2"]}"#;
+        for bytes in v2_forms("PUT", "/0/members/8e9e05c52164694d/attributes", json) {
+            let Entry { header, command } = Entry::decode(bytes.clone()).unwrap();
+            let Command::ClusterMemberAttrSet(set) = &command else { panic!("{command:?}") };
+            let attributes = set.member_attributes.clone().unwrap();
+            assert_eq!((header.id, set.member_id), (77, 0x8e9e_05c5_2164_694d));
+            assert_eq!(attributes.name, "m1");
+            assert_eq!(attributes.client_urls, ["http://a:1", "http://b:2"]);
+        }
+        for bytes in v2_forms("PUT", "/0/members/a/attributes", "{}") {
+            let command = Entry::decode(bytes).unwrap().command;
+            assert!(matches!(command, Command::ClusterMemberAttrSet(_)), "{command:?}");
+        }
+        for bytes in v2_forms("PUT", "/0/version", "3.5.0") {
+            let Entry { header, command } = Entry::decode(bytes).unwrap();
+            let ver = "3.5.0".to_owned();
+            assert_eq!(header.id, 77);
+            assert_eq!(command, Command::ClusterVersionSet(ClusterVersionSetRequest { ver }));
+        }
+        for bytes in v2_forms("PUT", "/0/members/1/attributes", "no JSON") {
+            let text = Entry::decode(bytes).unwrap_err().to_string();
+            assert!(text.contains("API v2 for /0/members/1/attributes"), "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_of_api_v2_change_nothing() {
+        let cases = [
+            ("PUT", "/1/key"),
+            ("PUT", "/0/members/x/attributes"),
+            ("POST", "/1/dir"),
+            ("DELETE", "/0/members/1/attributes"),
+            ("SYNC", ""),
+            ("QGET", "/1"),
+        ];
+        for (method, path) in cases {
+            for bytes in v2_forms(method, path, "value \u{e9}") {
+                let entry = Entry::decode(bytes).unwrap();
+                assert!(matches!(entry.command, Command::V2(_)), "{method} {path}");
+                assert_eq!(Entry::decode(entry.encode()).unwrap(), entry);
+            }
+        }
+        let [whole, _] = v2_forms("GET", "/1/key", "");
+        assert!(Entry::decode(whole).is_err(), "no etcd proposes that");
     }
 
     #[test]

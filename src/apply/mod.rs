@@ -15,6 +15,7 @@
 
 mod auth;
 pub mod command;
+mod v2;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -110,10 +111,10 @@ pub fn check_cluster_version(version: Version) -> Result<(), NewerCluster> {
     if version > RELEASE { Err(NewerCluster(version)) } else { Ok(()) }
 }
 
-/// Whether the store's version follows such a cluster version. The version of a cluster whose
-/// members do not all answer yet knows of none.
+/// Whether the store's version follows such a cluster version. Releases before 3.6 know of none, nor
+/// does the version of a cluster whose members do not all answer yet, 3.0.
 pub fn has_storage_version(version: Version) -> bool {
-    version != Version::new(3, 0)
+    version >= Version::new(3, 6)
 }
 
 /// The member cannot go on.
@@ -147,6 +148,26 @@ impl From<lease::Error> for Error {
             lease::Error::TtlTooLarge => Self::LeaseTtlTooLarge,
         }
     }
+}
+
+/// Whether a normal entry of the log can be applied, for who looks at it before that.
+pub fn check(data: Bytes) -> Result<Option<Command>, Fatal> {
+    if data.is_empty() {
+        return Ok(None);
+    }
+    let Entry { command, .. } = Entry::decode(data)?;
+    if let Command::ClusterVersionSet(set) = &command {
+        cluster_version(set)?;
+    }
+    Ok(Some(command))
+}
+
+/// The version that a request sets, if this release may go on with it.
+fn cluster_version(request: &ClusterVersionSetRequest) -> Result<Version, Fatal> {
+    let version = Version::parse(&request.ver);
+    let version = version.ok_or_else(|| Fatal::ClusterVersion(request.ver.clone()))?;
+    check_cluster_version(version)?;
+    Ok(version)
 }
 
 /// Splits what mvcc says into the reply and the end.
@@ -302,7 +323,7 @@ impl Machine {
         if !data.is_empty() {
             let entry = Entry::decode(data)?;
             outcome.request_id = entry.header.id;
-            outcome.operation = Some(entry.command.operation());
+            outcome.operation = entry.command.operation();
             let allowed = self.gate(&entry.command).and_then(|()| self.authorize(&entry));
             outcome.reply = match allowed {
                 Ok(()) => self.dispatch(entry.command, index, now, &mut outcome)?,
@@ -389,6 +410,7 @@ impl Machine {
             Command::ClusterVersionSet(set) => Ok(self.set_cluster_version(&set)?),
             Command::ClusterMemberAttrSet(set) => Ok(self.set_attributes(set)),
             Command::DowngradeInfoSet(set) => Ok(self.set_downgrade(set)),
+            Command::V2(_) => Ok(Reply::Done),
             command @ (Command::AuthEnable(_)
             | Command::AuthDisable(_)
             | Command::Authenticate(_)
@@ -500,9 +522,7 @@ impl Machine {
 
     /// The storage version follows the cluster's, once that is one that knows of it.
     fn set_cluster_version(&self, request: &ClusterVersionSetRequest) -> Result<Reply, Fatal> {
-        let version = Version::parse(&request.ver);
-        let version = version.ok_or_else(|| Fatal::ClusterVersion(request.ver.clone()))?;
-        check_cluster_version(version)?;
+        let version = cluster_version(request)?;
         let bytes = version.to_string().into_bytes();
         self.store.put(Bucket::Cluster, schema::CLUSTER_VERSION.to_vec(), bytes.clone());
         if has_storage_version(version) {

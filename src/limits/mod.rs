@@ -172,6 +172,9 @@ pub const LOG_SEGMENT_HEAD_BYTES: u64 = 128;
 pub const LOG_SEGMENTS_FOR_PEERS: u32 = 8;
 /// Capacity that the log writer's buffer keeps after an unusually large batch.
 pub const LOG_BUFFER_BYTES_KEPT: usize = 4 << 20;
+/// How long an offline command waits for a stopped member's log without seeing one more entry applied.
+/// A sole voter needs an election for that, some seconds on a disk that is slow to sync.
+pub const SETTLE_STALL: Duration = Duration::from_secs(60);
 /// Bytes read at once when old entries are fetched from a segment.
 pub const LOG_READ_BYTES: u64 = 1 << 20;
 

@@ -73,6 +73,8 @@ pub enum StartError {
     Newer(#[from] NewerCluster),
     #[error("version {0:?} is not supported")]
     StorageVersion(String),
+    #[error("the log of the stopped member cannot be applied: {0}")]
+    Unsettled(String),
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
 }

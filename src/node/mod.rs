@@ -88,7 +88,7 @@ pub use error::Error;
 pub use fill::{Seen, Source};
 pub use install::InstallError;
 pub use membership::Join;
-pub use seed::{Adopted, Seed, adopt, hash_kv, settle};
+pub use seed::{Adopted, Seed, adopt, check_entry, hash_kv, settle};
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prost::Message;
 
 use super::boot::{StartError, StoredConfState, Surroundings, bootstrap, close_store, load};
 use super::fill::Source;
 use super::install::{InstallError, refused};
-use super::{Config, Node};
+use super::steps::Steps;
+use super::{Config, Node, membership};
+use crate::apply::{self, Command};
 use crate::clock::{Clock, SystemClock};
-use crate::members::{Founders, Member, Members, member_key};
+use crate::limits;
+use crate::members::{Founders, Member, member_key};
 use crate::mvcc::{self, Compacted, KeyValueHash};
 use crate::raft::{self, ConfState, log};
 use crate::store::{Bucket, Building, Opened, Options, Pair, Row, schema};
@@ -92,6 +96,20 @@ pub struct Adopted {
     pub applied: u64,
     /// Last entry of the log.
     pub last: u64,
+    /// Requests of API v2 behind the applied entry, which change nothing here.
+    pub ignored: u64,
+}
+
+/// Whether an entry of the log can be applied, by what it says alone. It is true of a request of
+/// API v2, which changes nothing.
+pub fn check_entry(entry: &raft::Entry) -> Result<bool, String> {
+    let data = entry.data.clone();
+    if entry.entry_type == 0 {
+        let command = apply::check(data).map_err(|fatal| fatal.to_string())?;
+        return Ok(matches!(command, Some(Command::V2(_))));
+    }
+    let change = <raft::ConfChange as Message>::decode(data).map_err(|error| error.to_string())?;
+    membership::wanted(&change).map(|_| false).map_err(|fatal| fatal.to_string())
 }
 
 /// Makes a store in `db` that belongs to the log in `wal`, which is there already.
@@ -102,7 +120,10 @@ pub fn adopt(
     disk: Arc<dyn log::Disk>,
     options: Options,
 ) -> Result<Adopted, InstallError> {
-    if source.get(Bucket::Meta, schema::TERM)?.is_none() {
+    // A first start that was cut short has applied nothing yet, and its log holds all that there is.
+    let index = source.get(Bucket::Meta, schema::CONSISTENT_INDEX)?;
+    let is_new = index.is_none_or(|index| index.iter().all(|byte| *byte == 0));
+    if !is_new && source.get(Bucket::Meta, schema::TERM)?.is_none() {
         return Err(refused(
             "it does not say how far the log is applied, as it was written by an etcd before 3.5; \
              save a snapshot and restore it",
@@ -123,12 +144,22 @@ pub fn adopt(
         building.pairs(Bucket::Meta, &[(schema::CONF_STATE.to_vec(), json)])?;
     }
     let opened = complete(building, db, options)?;
-    if opened.conf_state.is_none() {
+    if opened.conf_state.is_none() && !is_new {
         return Err(refused("it does not say who votes; save a snapshot and restore it"));
     }
     let applied = opened.consistent_index;
-    let (metadata, last) = raft::inspect(&disk, wal, applied, opened.term)?;
-    Ok(Adopted { metadata, applied, last })
+    let mut ignored = 0;
+    let (metadata, last) = raft::inspect(&disk, wal, applied, opened.term, |entry| {
+        ignored += u64::from(check_entry(entry)?);
+        Ok(())
+    })?;
+    if last == 0 {
+        return Err(refused(
+            "neither it nor its log says who the members are, since its first start was cut short; \
+             nothing is in it, so start anew",
+        ));
+    }
+    Ok(Adopted { metadata, applied, last, ignored })
 }
 
 /// Applies what the log of a stopped member holds and its store does not: what it knows to be
@@ -143,24 +174,48 @@ pub fn settle(data_dir: &Path, wal_dir: Option<&Path>) -> Result<(), StartError>
     surroundings.store.reserve_bytes = 0;
     let config = Config { wal_dir: wal_dir.map(Path::to_path_buf), ..Config::of(data_dir) };
     let (node, steps) = Node::start_stepped(config, surroundings)?;
-    let voters = |members: &Members| members.list().iter().filter(|one| !one.is_learner).count();
-    let is_alone = voters(&node.0.members.read()) == 1;
+    // Whoever votes alone elects itself, which commits all of the log. That can change on the way.
+    let votes_alone = || {
+        let members = node.0.members.read();
+        let mut voters = members.voters();
+        voters.next().is_some_and(|one| one.id == node.0.member_id) && voters.next().is_none()
+    };
+    let (mut reached, mut since) = (None, clock.now());
     loop {
-        steps.raft()?;
-        while steps.log()? {}
-        while steps.apply().is_some() {}
-        if let Some(why) = node.0.supervisor.why() {
-            return Err(std::io::Error::other(why).into());
-        }
-        let status = steps.status();
-        let is_settled = !is_alone || status.committed == status.last_index;
-        if is_settled && node.0.applied.index() >= status.committed {
+        let status = turn(&node, &steps)?;
+        let applied = node.0.applied.index();
+        let is_committed = !votes_alone() || status.committed == status.last_index;
+        if is_committed && applied >= status.committed {
             break;
+        }
+        if reached != Some((applied, status.committed)) {
+            (reached, since) = (Some((applied, status.committed)), clock.now());
+        } else if clock.now().saturating_sub(since) >= limits::SETTLE_STALL {
+            let what = format!(
+                "the log ends with entry {}, but no entry after {applied} was applied for {} s",
+                status.last_index,
+                limits::SETTLE_STALL.as_secs()
+            );
+            return Err(StartError::Unsettled(what));
         }
         std::thread::sleep(SETTLE_TURN);
     }
     node.stop_now();
     Ok(())
+}
+
+/// A turn of everybody. Each batch is committed before the next one, since nobody else makes room in
+/// the tail, in which apply waits for it, and a full disk must end this instead of hiding entries.
+fn turn(node: &Node, steps: &Steps) -> Result<raft::Status, StartError> {
+    steps.raft()?;
+    while steps.log()? {}
+    while steps.apply().is_some() {
+        node.0.store.flush()?;
+    }
+    match node.0.supervisor.why() {
+        Some(why) => Err(StartError::Unsettled(why)),
+        None => Ok(steps.status()),
+    }
 }
 
 /// As etcd does it: an empty record stands for the new revision, and a compaction there is due.

@@ -247,6 +247,15 @@ impl Report {
                 format!("the store in {} and the log do not go together: {error}", db.display());
             self.damage(wal, format!("entry {}", opened.consistent_index), what);
         }
+        let unapplied =
+            log.unapplied(opened.consistent_index, |entry| node::check_entry(entry).map(drop));
+        if let Err(error) = unapplied {
+            self.damage(
+                wal,
+                format!("the entries after {}", opened.consistent_index),
+                error.to_string(),
+            );
+        }
         let own = crate::members::member_key(self.member_id);
         let is_gone = examined.get(Bucket::MembersRemoved, &own).is_some();
         if is_gone {

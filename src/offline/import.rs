@@ -2,6 +2,8 @@
 //!
 //! The store is filled from etcd's file. The log is taken over as it is, since its format is the
 //! same: what etcd had logged and not yet applied to its file, this member applies when it starts.
+//! Each of those entries is read before anything appears, so that the start meets none that it does
+//! not know.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -35,6 +37,8 @@ pub struct Imported {
     pub applied: u64,
     /// Last entry of the log.
     pub last: u64,
+    /// Requests of API v2 among those between: keys of that API are not taken over.
+    pub ignored: u64,
     pub revision: i64,
     pub hash: u32,
 }
@@ -60,12 +64,13 @@ impl Import<'_> {
             options.reserve_bytes = 0;
             Ok(node::adopt(&Source::File(file), db, log, Arc::new(SystemDisk), options)?)
         })?;
-        let node::Adopted { metadata, applied, last } = adopted;
+        let node::Adopted { metadata, applied, last, ignored } = adopted;
         Ok(Imported {
             member_id: metadata.node_id,
             cluster_id: metadata.cluster_id,
             applied,
             last,
+            ignored,
             revision: hash.revision,
             hash: hash.hash,
         })

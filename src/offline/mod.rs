@@ -68,6 +68,21 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether another process has the directory, so that it may be free later.
+    pub fn is_in_use(&self) -> bool {
+        use node::{InstallError, StartError};
+        let found = match self {
+            Self::InUse { .. } => return true,
+            Self::Store(error)
+            | Self::Start(StartError::Store(error))
+            | Self::Install(
+                InstallError::Store(error) | InstallError::Load(StartError::Store(error)),
+            ) => error,
+            _ => return false,
+        };
+        matches!(found, store::Error::Locked { .. })
+    }
+
     fn io(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { verb, path, source }

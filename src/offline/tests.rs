@@ -4,13 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prost::Message as _;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::*;
+use crate::apply::{Command, Entry as Wanted};
 use crate::clock::SystemClock;
+use crate::members::{Change, Member, member_key};
 use crate::mvcc::kv::Pair;
 use crate::node::Snapshot;
+use crate::pb::{InternalRaftRequest, PutRequest, Request};
+use crate::raft::log::{Batch, SystemDisk};
+use crate::raft::{ConfChange, Entry, log};
 use crate::store::{Bucket, Building, Options, Row, Store, schema};
 use crate::types::Revision;
 
@@ -295,4 +301,204 @@ fn a_directory_of_before_35_is_refused_with_the_way_out() {
     let error = Import { from: &etcd, from_wal: None, place }.run().unwrap_err().to_string();
     assert!(error.contains("before 3.5; save a snapshot and restore it"), "{error}");
     assert!(!imported.exists());
+}
+
+/// Writes entries of the last term behind a log's end, and how far they are committed.
+fn append(wal: &Path, contents: &[(i32, Vec<u8>)], committed: usize) -> u64 {
+    let disk: Arc<dyn log::Disk> = Arc::new(SystemDisk);
+    let (mut writer, _reader, recovered) = log::open(&disk, wal, log::Options::default()).unwrap();
+    let (last, term) = (recovered.table.last_index(), recovered.table.last_term());
+    let entry = |(number, (kind, data)): (usize, &(i32, Vec<u8>))| Entry {
+        index: last + 1 + number as u64,
+        term,
+        entry_type: *kind,
+        data: data.clone().into(),
+        ..Entry::default()
+    };
+    let entries: Vec<Entry> = contents.iter().enumerate().map(entry).collect();
+    let mut hard_state = recovered.hard_state;
+    (hard_state.commit, hard_state.term) = (last + committed as u64, hard_state.term.max(term));
+    let batch = Batch { entries, hard_state: Some(hard_state), ..Batch::default() };
+    writer.append(&batch).unwrap();
+    writer.write().unwrap();
+    writer.sync().unwrap();
+    last
+}
+
+fn put(key: &'static str) -> (i32, Vec<u8>) {
+    let put = PutRequest { key: key.into(), ..PutRequest::default() };
+    let entry = Wanted { header: Default::default(), command: Command::Put(put) };
+    (0, entry.encode().to_vec())
+}
+
+fn v2(path: &'static str, val: &'static str) -> Request {
+    let (method, path, val) = ("PUT".into(), path.into(), val.into());
+    Request { id: 1, method, path, val, ..Request::default() }
+}
+
+#[test]
+fn an_import_reads_what_it_leaves_to_the_first_start() {
+    let case = Case::new();
+    let etcd = etcd_directory(&case);
+    let wal = etcd.join("member/wal");
+    let id = case.member().id;
+    let path: &'static str = format!("/0/members/{id:x}/attributes").leak();
+    let said = v2(path, r#"{"name":"called","clientURLs":["http://c:1"]}"#);
+    let version = InternalRaftRequest { v2: Some(v2("/0/version", "3.5.0")), ..Default::default() };
+    let contents = [said.encode_to_vec(), version.encode_to_vec(), v2("/1/k", "v").encode_to_vec()];
+    append(&wal, &contents.map(|data| (0, data)), 3);
+    let imported = case.path("imported");
+    let place = Place { data_dir: &imported, wal_dir: None };
+    let found = Import { from: &etcd, from_wal: None, place }.run().unwrap();
+    assert_eq!((found.last - found.applied, found.ignored), (3, 1));
+    let archive = Archive::open(&imported, "stat").unwrap();
+    let stored = archive.source().get(Bucket::Members, &member_key(id)).unwrap().unwrap();
+    let member = Member::from_json(&stored).unwrap();
+    assert_eq!(
+        (member.name.as_str(), &member.client_urls[..]),
+        ("called", &["http://c:1".into()][..])
+    );
+    let set = archive.source().get(Bucket::Cluster, schema::CLUSTER_VERSION).unwrap();
+    assert_eq!(set.as_deref(), Some(&b"3.5.0"[..]));
+    drop(archive);
+
+    // One that this release cannot apply is named before anything is made.
+    let unknown = vec![0xe2, 0x3f, 0];
+    let newer = InternalRaftRequest { v2: Some(v2("/0/version", "3.9.0")), ..Default::default() };
+    for (data, says) in [(unknown, "request 1020"), (newer.encode_to_vec(), "3.9.0")] {
+        let (etcd, into) = (case.path("etcd-of-another"), case.path("not-imported"));
+        copy_dir(&case.path("etcd"), &etcd);
+        let last = append(&etcd.join("member/wal"), &[put("before"), (0, data)], 0);
+        let place = Place { data_dir: &into, wal_dir: None };
+        let error = Import { from: &etcd, from_wal: None, place }.run().unwrap_err().to_string();
+        assert!(error.contains(&format!("entry {}", last + 2)), "{error}");
+        assert!(error.contains(says), "{error}");
+        assert!(!into.exists());
+        fs::remove_dir_all(etcd).unwrap();
+    }
+}
+
+/// etcd makes its file before it applies anything, and then may be killed.
+#[test]
+fn a_first_start_that_was_cut_short_is_imported() {
+    let case = Case::new();
+    let etcd = etcd_directory(&case);
+    let mut options = Options::new(Arc::new(SystemClock::new()));
+    options.reserve_bytes = 0;
+    let (empty, _) = Store::open(&case.path("empty"), options).unwrap();
+    let (mut snapshot, mut file) = (Snapshot::new(&empty).unwrap(), Vec::new());
+    while let Some(piece) = snapshot.next_piece().unwrap() {
+        file.extend_from_slice(&piece);
+    }
+    fs::write(etcd.join("member/snap/db"), file).unwrap();
+    append(&etcd.join("member/wal"), &[put("k")], 1);
+    let imported = case.path("imported");
+    let place = Place { data_dir: &imported, wal_dir: None };
+    let found = Import { from: &etcd, from_wal: None, place }.run().unwrap();
+    assert_eq!(found.applied, 0);
+    let archive = Archive::open(&imported, "stat").unwrap();
+    assert_eq!(archive.hash_kv(0).unwrap().revision, 2, "the put is there");
+}
+
+impl Case {
+    fn member(&self) -> Member {
+        crate::members::Founders::new(&self.cluster, "t").named("m1").unwrap().clone()
+    }
+}
+
+fn other() -> Member {
+    Member { id: 77, peer_urls: vec!["http://127.0.0.1:2".to_owned()], ..Member::default() }
+}
+
+/// Which keys a directory's history ends with.
+fn last_key(data_dir: &Path) -> Bytes {
+    let archive = Archive::open(data_dir, "stat").unwrap();
+    let mut last = Bytes::new();
+    let walked = archive.source().rows(|row| {
+        last = Bytes::copy_from_slice(Pair::parse(&row.kv).unwrap().key);
+        Ok(())
+    });
+    walked.unwrap();
+    last
+}
+
+#[test]
+fn a_learner_that_was_killed_is_read_as_far_as_it_knows_what_is_committed() {
+    let case = Case::new();
+    case.restore(&case.path("s.db"), None).unwrap();
+    let (data, own) = (case.path("data"), case.member());
+    let db = data.join("member/db");
+    for member in [Member { is_learner: true, ..own.clone() }, other()] {
+        let (key, json) = (member_key(member.id), member.to_json());
+        store::amend(&db, Bucket::Members, &key, Some(&json)).unwrap();
+    }
+    let state = format!(r#"{{"voters":[77],"learners":[{}],"auto_leave":false}}"#, own.id);
+    store::amend(&db, Bucket::Meta, schema::CONF_STATE, Some(state.as_bytes())).unwrap();
+    append(&data.join("member/wal"), &[put("committed"), put("perhaps not")], 1);
+    assert_eq!(last_key(&data), "committed");
+    assert_eq!(last_key(&data), "committed", "a second look finds the same");
+    assert_eq!(storage_version(&data).unwrap().as_deref(), Some("3.7.0"));
+    export(&data, None, &case.path("out.db")).unwrap();
+}
+
+#[test]
+fn a_removed_member_is_read_as_far_as_it_knows_what_is_committed() {
+    let case = Case::new();
+    case.restore(&case.path("s.db"), None).unwrap();
+    let (data, own) = (case.path("data"), case.member());
+    let change = |change: &Change, kind: i32| {
+        let (node_id, context) = (change.id(), change.context().into());
+        (1, ConfChange { id: 0, change_type: kind, node_id, context }.encode_to_vec())
+    };
+    let contents = [
+        change(&Change::Add(other()), 0),
+        put("with both"),
+        change(&Change::Remove(own.id), 1),
+        put("perhaps not"),
+    ];
+    append(&data.join("member/wal"), &contents, 3);
+    assert_eq!(last_key(&data), "with both");
+    assert_eq!(last_key(&data), "with both", "a second look finds the same");
+    export(&data, None, &case.path("out.db")).unwrap();
+}
+
+#[test]
+fn a_directory_in_use_is_told_from_a_damaged_one_by_every_reader() {
+    let case = Case::new();
+    case.restore(&case.path("s.db"), None).unwrap();
+    let data = case.path("data");
+    let lock = store::lock(&data).unwrap();
+    let restore = |to: &Path| {
+        let cluster = &case.cluster;
+        let place = Place { data_dir: to, wal_dir: None };
+        let (name, token) = ("m1", "t");
+        let skip = (true, None);
+        let restore = Restore {
+            snapshot: &data,
+            place,
+            name,
+            cluster,
+            token,
+            skip_hash_check: skip.0,
+            bump_revision: skip.1,
+        };
+        restore.run().map(drop)
+    };
+    let attempts = [
+        Archive::open(&data, "stat").map(drop),
+        export(&data, None, &case.path("out.db")).map(drop),
+        storage_version(&data).map(drop),
+        migrate(&data, None),
+        defragment(&data).map(drop),
+        restore(&case.path("again")),
+    ];
+    for (number, attempt) in attempts.into_iter().enumerate() {
+        let error = attempt.unwrap_err();
+        assert!(error.is_in_use(), "{number}: {error}");
+    }
+    drop(lock);
+    restore(&case.path("again")).unwrap();
+    fs::write(case.path("data/member/db/CURRENT"), "x").unwrap();
+    let error = Archive::open(&data, "stat").map(drop).unwrap_err();
+    assert!(!error.is_in_use(), "{error}");
 }

@@ -3,9 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use raft::eraftpb::{ConfState, Entry, HardState};
+use raft::{GetEntriesContext, Storage as _};
+
 use super::Error;
-use super::log::{self, Disk, Metadata, ReadOnlyDisk, Recovered, Repair};
+use super::log::{self, Disk, Metadata, ReadOnlyDisk, Reader, Recovered, Repair, Table};
 use super::runtime::check;
+use super::store::Store;
+use crate::limits;
 
 /// A log whose records are all sound.
 pub struct AtRest {
@@ -16,13 +21,14 @@ pub struct AtRest {
     /// What a start would undo: a write that was interrupted at the log's end.
     pub repair: Option<Repair>,
     recovered: Recovered,
+    reader: Reader,
 }
 
 impl AtRest {
     pub fn read(dir: &Path) -> Result<Self, Error> {
         let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk);
         let options = log::Options { segment_bytes: 0, fill_ahead: false };
-        let (_, _, recovered) = log::open(&disk, dir, options)?;
+        let (_, reader, recovered) = log::open(&disk, dir, options)?;
         Ok(Self {
             metadata: recovered.metadata,
             first: recovered.table.first_index(),
@@ -30,6 +36,7 @@ impl AtRest {
             commit: recovered.hard_state.commit,
             repair: recovered.repair.clone(),
             recovered,
+            reader,
         })
     }
 
@@ -37,4 +44,53 @@ impl AtRest {
     pub fn goes_with(&self, applied: u64, term: u64) -> Result<(), Error> {
         check(self.metadata, applied, term, &self.recovered).map(drop)
     }
+
+    /// Shows the entries behind one that is applied. The first that `each` refuses is the error.
+    pub fn unapplied(
+        self,
+        applied: u64,
+        each: impl FnMut(&Entry) -> Result<(), String>,
+    ) -> Result<(), Error> {
+        walk(self.recovered.table, self.reader, applied, each)
+    }
+}
+
+/// Reads and checks the whole log of a member at rest, which has applied an entry of a term, and
+/// shows the entries behind that. Whose log it is, and its last entry.
+pub fn inspect(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    applied: u64,
+    applied_term: u64,
+    each: impl FnMut(&Entry) -> Result<(), String>,
+) -> Result<(Metadata, u64), Error> {
+    let (_, reader, recovered) = log::open(disk, dir, log::Options::default())?;
+    check(recovered.metadata, applied, applied_term, &recovered)?;
+    let (metadata, last) = (recovered.metadata, recovered.table.last_index());
+    walk(recovered.table, reader, applied, each)?;
+    Ok((metadata, last))
+}
+
+fn walk(
+    table: Table,
+    reader: Reader,
+    applied: u64,
+    mut each: impl FnMut(&Entry) -> Result<(), String>,
+) -> Result<(), Error> {
+    let (mut next, last) = (table.first_index().max(applied + 1), table.last_index());
+    let store = Store::new(table, HardState::default(), ConfState::default(), Some(reader));
+    while next <= last {
+        let reason = GetEntriesContext::empty(false);
+        let entries = store.entries(next, last + 1, limits::LOG_READ_BYTES, reason)?;
+        let Some(end) = entries.last().map(|entry| entry.index + 1).filter(|end| *end > next)
+        else {
+            return Err(Error::Entry { index: next, what: "it cannot be read".to_owned() });
+        };
+        for entry in &entries {
+            let understood = each(entry);
+            understood.map_err(|what| Error::Entry { index: entry.index, what })?;
+        }
+        next = end;
+    }
+    Ok(())
 }

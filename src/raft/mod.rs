@@ -45,12 +45,12 @@ mod status;
 mod step;
 mod store;
 
-pub use self::at_rest::AtRest;
+pub use self::at_rest::{AtRest, inspect};
 pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
 pub use self::force::force_alone;
 pub use self::peer::SnapshotPlace;
 pub use self::runtime::{
-    Handle, Raft, Surroundings, Turns, create, exists, identity, inspect, last_snapshot, start,
+    Handle, Raft, Surroundings, Turns, create, exists, identity, last_snapshot, start,
     start_stepped,
 };
 pub use self::step::Refusal;

@@ -209,19 +209,6 @@ pub fn create(
     Ok(log::create(disk, dir, metadata, &batch, options)?)
 }
 
-/// Reads and checks the whole log of a member at rest, which has applied an entry of a term. Whose
-/// it is, and its last entry.
-pub fn inspect(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
-    applied: u64,
-    applied_term: u64,
-) -> Result<(Metadata, u64), Error> {
-    let (_, _, recovered) = log::open(disk, dir, log::Options::default())?;
-    check(recovered.metadata, applied, applied_term, &recovered)?;
-    Ok((recovered.metadata, recovered.table.last_index()))
-}
-
 /// Compares the log with what has been applied from it, and returns the state to start with.
 ///
 /// A state that only moves the commit is not synced, while the applied state is, so the log may say

@@ -15,7 +15,6 @@ use crate::mvcc::KeyValueHash;
 use crate::node::InstallError;
 use crate::offline::{self, Archive, Error, Import, Imported, Place, Restore};
 use crate::server;
-use crate::store;
 
 /// How often a lock that another process holds is tried.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
@@ -46,9 +45,7 @@ pub(super) fn patiently<T>(
     let mut waited = Duration::ZERO;
     loop {
         match attempt() {
-            Err(Error::Store(store::Error::Locked { .. }))
-                if patience.is_zero() || waited < patience =>
-            {
+            Err(error) if error.is_in_use() && (patience.is_zero() || waited < patience) => {
                 std::thread::sleep(LOCK_RETRY);
                 waited += LOCK_RETRY;
             }
@@ -111,7 +108,8 @@ fn restore(context: &Context) -> Outcome {
         [("path", json!(snapshot)), ("wal-dir", json!(shown_wal)), ("data-dir", json!(data_dir))];
     restore.place.check().map_err(Failure::error)?;
     log(context, "snapshot/v3_snapshot.go:306", "restoring snapshot", &fields);
-    let founders = restore.run().map_err(Failure::error)?;
+    // The source may be the directory of a member that is about to stop.
+    let founders = patiently(context, || restore.run())?;
     for member in founders.members {
         let fields = [
             ("cluster-id", json!(format!("{:x}", founders.cluster_id))),
@@ -134,8 +132,8 @@ fn import(context: &Context) -> Outcome {
     let place = Place { data_dir: Path::new(data_dir), wal_dir: path("wal-dir").map(Path::new) };
     let from_wal = path("from-wal-dir").map(Path::new);
     let import = Import { from: Path::new(from), from_wal, place };
-    let Imported { member_id, cluster_id, applied, last, revision, hash } =
-        import.run().map_err(Failure::error)?;
+    let Imported { member_id, cluster_id, applied, last, ignored, revision, hash } =
+        patiently(context, || import.run())?;
     let line = |text: String| context.printer.line(text);
     line(format!("Imported member {member_id:x} of cluster {cluster_id:x} into {data_dir}"));
     line(format!("etcd's file: all pages sound, revision {revision}, HashKV {hash}"));
@@ -144,6 +142,9 @@ fn import(context: &Context) -> Outcome {
          by the first start",
         last - applied
     ));
+    if ignored > 0 {
+        line(format!("{ignored} of those are about keys of API v2, which are not taken over"));
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use prost::Message as _;
 use serde_json::json;
 
+use super::offline::patiently;
 use crate::bbolt;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
@@ -35,7 +36,7 @@ pub(super) fn run(context: &Context) -> Outcome {
     let Some(format) = Format::parse(context.flags.string("write-out")) else {
         return Err(Failure::new(Exit::BadFeature, "unsupported output format"));
     };
-    let archive = Archive::open(Path::new(&path), "stat").map_err(Failure::error)?;
+    let archive = patiently(context, || Archive::open(Path::new(&path), "stat"))?;
     archive.check().map_err(|error| {
         Failure::error(match error {
             bbolt::Error::NotBbolt(_) => "invalid database".to_owned(),
