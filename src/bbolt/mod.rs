@@ -18,8 +18,10 @@
 //! known before, without a copy of it in memory or on disk.
 //!
 //! [`Reader`] trusts nothing. Only pages that the metas account for are read, every offset and
-//! length is checked against its page, no key may repeat or fall, and a tree cannot hold more pages
-//! than the file has, so a damaged one ends in a named error and never in a loop. Files of other
+//! length is checked against its page, elements lie one behind the other, no key may repeat or fall,
+//! a bucket that stands in its parent holds no buckets, and a tree cannot hold more pages than the
+//! file has. So a walk reads each page once, and a damaged file ends in a named error and never in a
+//! loop. Files of other
 //! page sizes, with lists of free pages and with nested or inlined buckets are read; free pages are
 //! not looked at.
 //!

@@ -1,5 +1,6 @@
 //! The reader: nothing in a file is believed before it is checked.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -104,8 +105,8 @@ impl Meta {
 #[derive(Clone, Debug)]
 pub struct Bucket {
     root: u64,
-    /// The page of a bucket that lives in its parent.
-    inline: Option<Vec<u8>>,
+    /// The page of a bucket that lives in its parent, and where that stands.
+    inline: Option<(u64, Vec<u8>)>,
     pub sequence: u64,
 }
 
@@ -182,8 +183,7 @@ impl<R: ReadAt> Reader<R> {
 
     /// Walks all of the file: every page is sound and belongs to one place.
     pub fn check(&self) -> Result<(), Error> {
-        let words = usize::try_from(self.meta.pages / 64 + 1);
-        let mut seen = vec![0; words.map_err(|_| Error::NotBbolt("it is too large"))?];
+        let mut seen = Visited::new();
         let mut pending = vec![self.root()];
         while let Some(bucket) = pending.pop() {
             let mut cursor = self.cursor(&bucket);
@@ -226,7 +226,7 @@ impl<R: ReadAt> Reader<R> {
             bytes.resize(usize::try_from(all).unwrap_or(usize::MAX), 0);
             self.file.read_at(&mut bytes[first..], at + page_bytes)?;
         }
-        Page::check(id, bytes)
+        Page::check(id, bytes, false)
     }
 }
 
@@ -244,17 +244,19 @@ fn find_second(file: &impl ReadAt) -> Result<Meta, Error> {
     found
 }
 
-/// A page whose elements all lie within it.
+/// A page whose elements all lie within it, one behind the other.
 struct Page {
     id: u64,
     bytes: Bytes,
     is_leaf: bool,
+    /// Stands in another page, whose number it has here.
+    is_inline: bool,
     count: usize,
     next: usize,
 }
 
 impl Page {
-    fn check(id: u64, bytes: Vec<u8>) -> Result<Self, Error> {
+    fn check(id: u64, bytes: Vec<u8>, is_inline: bool) -> Result<Self, Error> {
         let damaged = |what| Error::Damaged { page: id, what };
         let is_leaf = match u16_at(&bytes, 8) {
             page::LEAF => true,
@@ -268,13 +270,19 @@ impl Page {
         if count == 0 && !is_leaf {
             return Err(damaged("a branch without children"));
         }
-        let page = Self { id, bytes: bytes.into(), is_leaf, count, next: 0 };
+        let page = Self { id, bytes: bytes.into(), is_leaf, is_inline, count, next: 0 };
+        let mut free = HEADER_BYTES + count * ELEMENT_BYTES;
         for number in 0..count {
             let (key_at, key_bytes, value_bytes) = page.extent(number);
             let end = key_at.checked_add(key_bytes).and_then(|end| end.checked_add(value_bytes));
-            if end.is_none_or(|end| end > page.bytes.len()) {
+            let Some(end) = end.filter(|end| *end <= page.bytes.len()) else {
                 return Err(damaged("an element reaches beyond its page"));
+            };
+            // Else a small file could hold more than its size, and buckets without end.
+            if key_at < free {
+                return Err(damaged("two elements share their bytes"));
             }
+            free = end;
             if key_bytes > KEY_BYTES_MAX || (is_leaf && key_bytes == 0) {
                 return Err(damaged("a key of impossible size"));
             }
@@ -319,14 +327,18 @@ pub struct Cursor<'a, R> {
     path: Vec<Page>,
     /// A page to go to next, and the key under which its parent has it.
     start: Option<(u64, Option<Vec<u8>>)>,
-    inline: Option<Vec<u8>>,
+    inline: Option<(u64, Vec<u8>)>,
     leaf: Option<Page>,
     /// A tree that visits more pages than there are is no tree.
     pages_left: u64,
     last_key: Vec<u8>,
-    /// One bit a page, for a check of the whole file.
-    seen: Option<Vec<u64>>,
+    /// For a check of the whole file.
+    seen: Option<Visited>,
 }
+
+/// One bit a page, by words. A file may say that it has more pages than memory has bits, so that
+/// only those words are kept that are not 0.
+type Visited = HashMap<u64, u64>;
 
 impl<R: ReadAt> Cursor<'_, R> {
     /// The next pair; none at the end.
@@ -344,6 +356,10 @@ impl<R: ReadAt> Cursor<'_, R> {
         let (key, value) = (leaf.key(number), leaf.value(number));
         let item = match leaf.flags(number) {
             0 => Item::Value(value),
+            page::IS_BUCKET if leaf.is_inline => {
+                let what = "a bucket within one that is small enough to stand in its parent";
+                return Err(Error::Damaged { page: leaf.id, what });
+            }
             page::IS_BUCKET => Item::Bucket(parse_bucket(leaf.id, value)?),
             _ => return Err(Error::Damaged { page: leaf.id, what: "an element of unknown kind" }),
         };
@@ -358,8 +374,8 @@ impl<R: ReadAt> Cursor<'_, R> {
 
     /// Moves to the next element; whether there is one.
     fn advance(&mut self) -> Result<bool, Error> {
-        if let Some(bytes) = self.inline.take() {
-            self.leaf = Some(Page::check(0, bytes)?);
+        if let Some((page, bytes)) = self.inline.take() {
+            self.leaf = Some(Page::check(page, bytes, true)?);
         }
         loop {
             if let Some((id, key)) = self.start.take() {
@@ -396,7 +412,7 @@ impl<R: ReadAt> Cursor<'_, R> {
         if let Some(seen) = &mut self.seen {
             let page_bytes = u64::from(self.reader.meta.page_bytes);
             for page in id..id + page.bytes.len() as u64 / page_bytes {
-                let word = &mut seen[(page / 64) as usize];
+                let word = seen.entry(page / 64).or_default();
                 let bit = 1 << (page % 64);
                 if *word & bit != 0 {
                     return Err(damaged("it belongs to two places"));
@@ -432,5 +448,5 @@ fn parse_bucket(page: u64, value: &[u8]) -> Result<Bucket, Error> {
     if inline.len() < HEADER_BYTES || u16_at(inline, 8) != page::LEAF {
         return Err(damaged("a bucket's own page is cut off"));
     }
-    Ok(Bucket { root, inline: Some(inline.to_vec()), sequence })
+    Ok(Bucket { root, inline: Some((page, inline.to_vec())), sequence })
 }

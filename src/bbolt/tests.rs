@@ -1,5 +1,6 @@
 use sha2::{Digest, Sha256};
 
+use super::page::{self, BUCKET_BYTES, ELEMENT_BYTES, HEADER_BYTES};
 use super::*;
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -194,4 +195,122 @@ fn cycles_end() {
             assert!(matches!(error, Error::Damaged { .. }), "{error}");
         }
     }
+}
+
+/// A leaf's elements, all of which have the same value: flags, and the keys' single bytes.
+fn leaf(id: u64, overflow: u32, flags: u32, keys: &[u8], value: &[u8], is_shared: bool) -> Vec<u8> {
+    let mut page = page::header(id, page::LEAF, keys.len() as u16, overflow).to_vec();
+    let (heads, each) = (HEADER_BYTES + keys.len() * ELEMENT_BYTES, 1 + value.len());
+    for number in 0..keys.len() {
+        // Keys stand in front of the value that they share, or each has its own.
+        let at = heads + if is_shared { number } else { number * each };
+        let position = at - HEADER_BYTES - number * ELEMENT_BYTES;
+        let (key_bytes, value_bytes) =
+            if is_shared { (1, keys.len() - 1 - number + value.len()) } else { (1, value.len()) };
+        for field in [flags, position as u32, key_bytes, value_bytes as u32] {
+            page.extend_from_slice(&field.to_le_bytes());
+        }
+    }
+    for key in keys {
+        page.push(*key);
+        if !is_shared {
+            page.extend_from_slice(value);
+        }
+    }
+    if is_shared {
+        page.extend_from_slice(value);
+    }
+    page
+}
+
+fn inline_bucket(page: &[u8]) -> Vec<u8> {
+    [&[0; BUCKET_BYTES], page].concat()
+}
+
+/// A file whose root is this page.
+fn file_of(root: &[u8]) -> Vec<u8> {
+    let mut file = write(&vec![(b"b".to_vec(), Pairs::new())]);
+    let pages = root.len().div_ceil(4096);
+    file.truncate(2 * 4096);
+    for (id, start) in [0, 4096].into_iter().enumerate() {
+        let body = start + HEADER_BYTES;
+        file[body + 16..body + 24].copy_from_slice(&2_u64.to_le_bytes());
+        file[body + 40..body + 48].copy_from_slice(&(2 + pages as u64).to_le_bytes());
+        let sum = page::checksum(&file[body..body + page::META_SUMMED_BYTES]);
+        file[body + 56..body + 64].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(file[start], id as u8);
+    }
+    file.extend_from_slice(root);
+    file.resize((2 + pages) * 4096, 0);
+    file
+}
+
+fn refusal(file: &[u8]) -> &'static str {
+    match read(file) {
+        Err(Error::Damaged { page: 2, what }) => what,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn elements_that_share_bytes_are_damage() {
+    let sound = file_of(&leaf(2, 0, 0, b"abc", b"value", false));
+    assert_eq!(pairs(&Reader::open(&sound[..]).unwrap(), &root(&sound)).unwrap().len(), 3);
+    let shared = file_of(&leaf(2, 0, 0, b"abc", b"value", true));
+    assert_eq!(refusal(&shared), "two elements share their bytes");
+}
+
+fn root(file: &[u8]) -> Bucket {
+    Reader::open(file).unwrap().root()
+}
+
+#[test]
+fn a_bucket_within_an_inlined_one_is_damage() {
+    let inner = inline_bucket(&leaf(0, 0, 0, b"k", b"v", false));
+    let one = leaf(2, 0, page::IS_BUCKET, b"a", &inner, false);
+    assert_eq!(read(&file_of(&one)).unwrap().len(), 1);
+    let outer = inline_bucket(&leaf(0, 0, page::IS_BUCKET, b"a", &inner, false));
+    let two = leaf(2, 0, page::IS_BUCKET, b"a", &outer, false);
+    assert!(refusal(&file_of(&two)).starts_with("a bucket within"));
+}
+
+/// Sixty levels of ten buckets, all of which are the same bytes: a walk would never end.
+#[test]
+fn a_small_file_of_many_buckets_is_refused_at_once() {
+    let mut page = leaf(0, 0, 0, b"k", b"v", false);
+    while page.len() < 11_000 {
+        // Whatever stands before it in the value that its elements share, its head is at the end.
+        let bucket = inline_bucket(&page);
+        page = leaf(0, 0, page::IS_BUCKET, b"0", &bucket, false);
+    }
+    let nested = leaf(2, 2, page::IS_BUCKET, b"0", &inline_bucket(&page), false);
+    assert!(refusal(&file_of(&nested)).starts_with("a bucket within"));
+    let keys: Vec<u8> = (0..250).collect();
+    let shared = leaf(2, 2, page::IS_BUCKET, &keys, &inline_bucket(&page)[..7000], true);
+    assert_eq!(refusal(&file_of(&shared)), "two elements share their bytes");
+}
+
+/// Says that it is larger than any disk.
+struct Sparse(Vec<u8>);
+
+impl ReadAt for Sparse {
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(1 << 62)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.0.as_slice().read_at(buffer, at)
+    }
+}
+
+#[test]
+fn pages_that_only_a_meta_page_tells_of_take_no_memory() {
+    let mut file = file_of(&leaf(2, 0, 0, b"abc", b"value", false));
+    for start in [0, 4096] {
+        let body = start + HEADER_BYTES;
+        file[body + 40..body + 48].copy_from_slice(&(1_u64 << 50).to_le_bytes());
+        let sum = page::checksum(&file[body..body + page::META_SUMMED_BYTES]);
+        file[body + 56..body + 64].copy_from_slice(&sum.to_le_bytes());
+    }
+    Reader::open(Sparse(file)).unwrap().check().unwrap();
 }

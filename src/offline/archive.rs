@@ -104,17 +104,25 @@ fn member_of(path: &Path) -> Option<PathBuf> {
     data_dir.join(DB).is_dir().then(|| data_dir.to_path_buf())
 }
 
-/// The storage version of a stopped member, and none if it is older than 3.6.
+/// The storage version of a stopped member: before 3.6, which noted none, 3.5.0. None if nothing says
+/// that it is so old.
 pub fn storage_version(data_dir: &Path) -> Result<Option<String>, Error> {
     let path = data_dir.join(ETCD_FILE);
     if member_of(&path).is_none() {
         return Err(Error::Missing { path });
     }
-    let version = Archive::open(&path, "open")?
-        .source()
-        .get(Bucket::Meta, schema::STORAGE_VERSION)?
-        .map(|version| String::from_utf8_lossy(&version).into_owned());
-    Ok(version)
+    let archive = match Archive::open(&path, "open") {
+        Ok(archive) => archive,
+        // This release cannot apply what is in its log, and need not.
+        Err(Error::Start(node::StartError::StorageVersion(version))) => return Ok(Some(version)),
+        Err(error) => return Err(error),
+    };
+    let noted = |key| archive.source().get(Bucket::Meta, key);
+    if let Some(version) = noted(schema::STORAGE_VERSION)? {
+        return Ok(Some(String::from_utf8_lossy(&version).into_owned()));
+    }
+    let has_term = noted(schema::TERM)?.is_some_and(|term| term.iter().any(|byte| *byte != 0));
+    Ok(has_term.then(|| "3.5.0".to_owned()))
 }
 
 /// Gives back the space that is free within a stopped member's store. Its log is left as it is.

@@ -51,6 +51,8 @@ pub enum Error {
     NotEmpty { path: PathBuf },
     #[error("wal-dir {} exists", quoted(path))]
     WalExists { path: PathBuf },
+    #[error("wal-dir {} must neither hold the store nor lie in it", quoted(path))]
+    WalPlace { path: PathBuf },
     #[error("couldn't find local name {0:?} in the initial cluster configuration")]
     NotInCluster(String),
     #[error("snapshot missing hash but --skip-hash-check=false")]

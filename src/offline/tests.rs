@@ -141,6 +141,46 @@ fn what_a_killed_restore_left_is_in_nobodys_way() {
 }
 
 #[test]
+fn a_log_may_be_named_within_the_data_directory() {
+    let case = Case::new();
+    let data = case.path("data");
+    let names = ["member/wal", "../data/member/wal", "member/log/of/it", "wal", "log/wal"];
+    for name in names {
+        let wal = data.join(name);
+        // An attempt that fails is in nobody's way.
+        fs::write(case.path("bad.db"), [0; 9000]).unwrap();
+        assert!(case.restore(&case.path("bad.db"), Some(&wal)).is_err());
+        assert!(!data.exists(), "{name}");
+        case.restore(&case.path("s.db"), Some(&wal)).unwrap();
+        let archive = Archive::open_member(&data, Some(&wal)).unwrap();
+        assert_eq!(archive.hash_kv(0).unwrap().hash, case.file_hash(), "{name}");
+        drop(archive);
+        fs::remove_dir_all(&data).unwrap();
+    }
+    // The same after an attempt that was killed in between.
+    for made in ["log", "log/wal"] {
+        fs::create_dir_all(data.join("restoring")).unwrap();
+        fs::create_dir_all(data.join(made)).unwrap();
+        let note = fs::canonicalize(&data).unwrap().join("log/wal");
+        fs::write(data.join("restoring/wal-dir"), note.as_os_str().as_encoded_bytes()).unwrap();
+        case.restore(&case.path("s.db"), Some(&data.join("log/wal"))).unwrap();
+        fs::remove_dir_all(&data).unwrap();
+    }
+}
+
+#[test]
+fn a_log_that_would_hold_the_store_or_lie_in_it_is_refused_before_anything_is_made() {
+    let case = Case::new();
+    let data = case.path("data");
+    for name in ["", ".", "..", "member", "member/db", "member/db/gen-1", "restoring/wal"] {
+        let refused = case.restore(&case.path("s.db"), Some(&data.join(name)));
+        assert!(matches!(refused, Err(Error::WalPlace { .. })), "{name}: {refused:?}");
+        assert!(!data.exists(), "{name}");
+    }
+    case.restore(&case.path("s.db"), None).unwrap();
+}
+
+#[test]
 fn a_bump_continues_history_later_and_compacts_what_was_before() {
     let case = Case::new();
     let restore = Restore {
@@ -179,7 +219,12 @@ fn a_storage_version_is_changed_and_taken_away() {
     migrate(&data, Some("3.6.0")).unwrap();
     assert_eq!(storage_version(&data).unwrap().as_deref(), Some("3.6.0"));
     migrate(&data, None).unwrap();
-    assert_eq!(storage_version(&data).unwrap(), None);
+    assert_eq!(storage_version(&data).unwrap().as_deref(), Some("3.5.0"));
+    // A release that is not there yet does not lock the directory up.
+    migrate(&data, Some("3.8.0")).unwrap();
+    assert_eq!(storage_version(&data).unwrap().as_deref(), Some("3.8.0"));
+    migrate(&data, Some("3.7.0")).unwrap();
+    assert_eq!(storage_version(&data).unwrap().as_deref(), Some("3.7.0"));
     assert_eq!(case.hash(), case.file_hash());
 }
 

@@ -17,6 +17,7 @@ mod lease;
 mod lock;
 mod make_mirror;
 mod member;
+mod migrate;
 mod move_leader;
 mod offline;
 mod put;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{check_data, snapshot_status};
+use super::{check_data, migrate, snapshot_status};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
@@ -26,7 +26,7 @@ pub(super) fn run(path: &[&str], context: &Context) -> Option<Outcome> {
         ["snapshot", "restore"] => restore(context),
         ["defrag"] if !context.flags.string("data-dir").is_empty() => defragment(context),
         ["hashkv"] => hash_kv(context),
-        ["migrate"] => migrate(context),
+        ["migrate"] => migrate::run(context),
         ["check", "data"] => check_data::run(context),
         ["import"] => import(context),
         ["export"] => export(context),
@@ -54,14 +54,27 @@ pub(super) fn patiently<T>(
     }
 }
 
-/// The console form of zap, in which etcdutl logs.
 fn log(context: &Context, caller: &str, message: &str, fields: &[(&str, serde_json::Value)]) {
+    log_at(context, "info", caller, message, fields);
+}
+
+/// The console form of zap, in which etcdutl logs.
+pub(super) fn log_at(
+    context: &Context,
+    level: &str,
+    caller: &str,
+    message: &str,
+    fields: &[(&str, serde_json::Value)],
+) {
     let time = crate::client::timestamp(crate::clock::Clock::unix_nanos(&*context.clock));
     let seconds = time.split('.').next().unwrap_or_default();
     let fields: Vec<String> =
         fields.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
-    let fields = fields.join(", ");
-    context.printer.err(format!("{seconds}Z\tinfo\t{caller}\t{message}\t{{{fields}}}\n"));
+    let mut line = format!("{seconds}Z\t{level}\t{caller}\t{message}");
+    if !fields.is_empty() {
+        line += &format!("\t{{{}}}", fields.join(", "));
+    }
+    context.printer.err(line + "\n");
 }
 
 fn restore(context: &Context) -> Outcome {
@@ -72,7 +85,8 @@ fn restore(context: &Context) -> Outcome {
     let bump: i64 = context.flags.int("bump-revision");
     let is_marked = context.flags.bool("mark-compacted");
     let bumps = context.flags.string("bump-revision") != "0";
-    if bumps && !is_marked {
+    // Either without the other.
+    if bumps != is_marked {
         return Err(Failure::arguments("--mark-compacted required if --revision-bump > 0"));
     }
     if bumps && bump <= 0 {
@@ -217,50 +231,4 @@ fn hash_kv(context: &Context) -> Outcome {
         }
     });
     Ok(())
-}
-
-/// Major and minor of a version that was asked for.
-fn parse_target(text: &str) -> Result<(u32, u32), Failure> {
-    let parts: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
-    let Some([major, minor]) = parts.as_deref() else {
-        let text = format!("wrong target version format, expected \"X.Y\", got {text:?}");
-        return Err(Failure::arguments(text));
-    };
-    if (*major, *minor) < (3, 5) {
-        let text = format!("target version {text:?} not supported. Minimal \"3.5\"");
-        return Err(Failure::arguments(text));
-    }
-    Ok((*major, *minor))
-}
-
-/// etcd knows the storage schemas of these; the last is this server's.
-const STORAGE_MINORS: std::ops::RangeInclusive<u32> = 5..=7;
-
-fn migrate(context: &Context) -> Outcome {
-    let target = parse_target(context.flags.string("target-version"))?;
-    let data_dir = PathBuf::from(context.flags.string("data-dir"));
-    let found = patiently(context, || offline::storage_version(&data_dir))?;
-    // Before 3.6 nothing was noted.
-    let current = found.as_deref().and_then(minor_of).unwrap_or((3, 5));
-    let shown = |(major, minor): (u32, u32)| format!("{major}.{minor}.0");
-    if current == target {
-        let fields = [("storage-version", json!(shown(target)))];
-        log(context, "schema/migration.go:43", "storage version up-to-date", &fields);
-        return Ok(());
-    }
-    if (target.0 != 3 || !STORAGE_MINORS.contains(&target.1)) && !context.flags.bool("force") {
-        let text = format!("version {:?} is not supported", shown(target));
-        return Err(Failure::error(format!("cannot create migration plan: {text}")));
-    }
-    let version = shown(target);
-    let stored = (target != (3, 5)).then_some(version.as_str());
-    patiently(context, || offline::migrate(&data_dir, stored))?;
-    let fields = [("new-storage-version", json!(version))];
-    log(context, "schema/migration.go:65", "updated storage version", &fields);
-    Ok(())
-}
-
-fn minor_of(version: &str) -> Option<(u32, u32)> {
-    let mut parts = version.split('.').map(|part| part.parse().ok());
-    Some((parts.next()??, parts.next()??))
 }

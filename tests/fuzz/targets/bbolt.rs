@@ -82,10 +82,12 @@ fn file(root: u64, pages: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
-/// All pairs of a bucket, those of buckets within it included.
+/// All pairs of a bucket, those of buckets within it included. A sound file has each page once, so
+/// this ends; one that is not checked may repeat itself, and is followed a little.
 fn walk(
     reader: &Reader<&[u8]>,
     of: &Bucket,
+    is_checked: bool,
     depth: usize,
     out: &mut Vec<(Vec<u8>, Pairs)>,
 ) -> Result<Pairs, Error> {
@@ -98,9 +100,8 @@ fn walk(
         }
     }
     for (name, bucket) in inner {
-        // A sound file has each page once, so this ends; one that is not checked may repeat itself.
-        if depth < 4 && out.len() < 64 {
-            let pairs = walk(reader, &bucket, depth + 1, out)?;
+        if is_checked || depth < 4 && out.len() < 64 {
+            let pairs = walk(reader, &bucket, is_checked, depth + 1, out)?;
             if depth == 0 {
                 out.push((name, pairs));
             }
@@ -146,7 +147,15 @@ impl Target for Bbolt {
         let wide = file(2, &[leaf(2, &[(1, b"w", bucket(3, b""))]), wide]);
         let mut signed = small.clone();
         signed.extend(Sha256::digest(&small));
-        vec![small, large, wide, signed]
+        let nested = leaf(0, &[(1, b"in", bucket(0, &inline)), (1, b"too", bucket(0, &inline))]);
+        let nested = file(2, &[leaf(2, &[(1, b"key", bucket(0, &nested))])]);
+        // The second element has the first one's value.
+        let mut shared = leaf(2, &[(1, b"a", bucket(0, &inline)), (1, b"b", Vec::new())]);
+        let (value, at) = (bucket(0, &inline).len() as u32, 16 + 16);
+        let key = u32::from_le_bytes(shared[at + 4..at + 8].try_into().unwrap()) - 1 - value;
+        shared[at + 4..at + 8].copy_from_slice(&key.to_le_bytes());
+        shared[at + 12..at + 16].copy_from_slice(&value.to_le_bytes());
+        vec![small, large, wide, signed, nested, file(2, &[shared])]
     }
 
     fn words(&self) -> &'static [&'static [u8]] {
@@ -179,7 +188,7 @@ impl Target for Bbolt {
         notes.result("check", &checked);
         notes.number("bytes", reader.used_bytes());
         let mut buckets = Vec::new();
-        let walked = walk(&reader, &reader.root(), 0, &mut buckets);
+        let walked = walk(&reader, &reader.root(), checked.is_ok(), 0, &mut buckets);
         notes.result("walk", &walked);
         let _ = reader.bucket(b"key");
         if checked.is_err() {
@@ -192,7 +201,7 @@ impl Target for Bbolt {
         let again = Reader::open(written.as_slice()).unwrap();
         again.check().expect("what was written is sound");
         let mut found = Vec::new();
-        walk(&again, &again.root(), 0, &mut found).unwrap();
+        walk(&again, &again.root(), true, 0, &mut found).unwrap();
         assert!(found == buckets, "it is read otherwise than it was written");
     }
 }
