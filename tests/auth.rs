@@ -499,7 +499,8 @@ impl World {
         let range = KeyRange::new(key, end);
         let what = format!("watch {range:?}");
         let start_revision = if self.random.one_in(2) { 1 } else { 0 };
-        let spec = Spec { range, start_revision, watch_id: 0, no_put: false, no_delete: false };
+        let (no_put, no_delete, prev_kv) = (false, false, self.random.one_in(2));
+        let spec = Spec { range, start_revision, watch_id: 0, no_put, no_delete, prev_kv };
         let stream = self.node.watch_stream();
         match stream.create(who, spec).await {
             Ok(_) => {}
@@ -511,13 +512,14 @@ impl World {
         loop {
             match stream.next() {
                 Next::Item(item) => items.push(item),
-                Next::CatchUp => items.extend(stream.catch_up().await.unwrap()),
+                Next::CatchUp => stream.catch_up().await.unwrap(),
                 Next::Wait => break,
             }
         }
         for item in items {
             if let Item::Events { changes, .. } = item {
-                see(stream.previous(&changes).await.unwrap().iter().flatten(), seen);
+                let changes = stream.read_previous(changes).await.unwrap();
+                see(changes.iter().filter_map(|change| change.previous.as_ref()), seen);
                 seen.extend(changes.into_iter().map(|change| change.key));
             }
         }

@@ -95,7 +95,23 @@ pub const WATCH_CATCH_UP_REVISIONS_MAX: usize = 1000;
 /// Responses buffered for one watch stream before its watchers fall back to catch-up.
 pub const WATCH_STREAM_RESPONSES_MAX: usize = 128;
 /// Bytes of events buffered for one watch stream; one larger response is admitted.
-pub const WATCH_STREAM_BYTES_MAX: usize = 8 << 20;
+pub const WATCH_STREAM_BYTES_MAX: usize = 2 << 20;
+/// Bytes of history read at once for the lagging watchers of one stream, with previous pairs; one
+/// larger transaction is admitted. As much is what a stream costs whose client does not read.
+pub const WATCH_CATCH_UP_BYTES: usize = 256 << 10;
+/// Bytes from which on the previous pairs of one large transaction are read when its response is made
+/// and not with its history.
+pub const WATCH_PREVIOUS_BYTES: usize = 8 << 20;
+/// Bytes that wait in all watch streams of a member. Above it, streams buffer no events that they have
+/// not to, and above half of it they read history in small pieces: nothing is lost, and nobody waits
+/// for a client that does not read.
+pub const WATCH_BYTES_MAX: usize = 128 << 20;
+/// Such a small piece, and what an empty queue takes all the same.
+pub const WATCH_SMALL_BYTES: usize = 16 << 10;
+/// Watchers of a stream that ended which are removed while the hub's lock is held: apply needs it.
+pub const WATCHERS_REMOVED_AT_ONCE: usize = 1000;
+/// Watch streams that read history at the same time, each on a thread.
+pub const CATCH_UPS_RUNNING_MAX: usize = 2;
 /// Watchers of one stream that share one read of history.
 pub const CATCH_UP_WATCHERS_MAX: usize = 512;
 /// Time between two progress notifications of a watcher, etcd's default.

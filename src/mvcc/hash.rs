@@ -227,6 +227,17 @@ impl View<'_> {
         self.mvcc.rows(from, main)
     }
 
+    /// The same, and no further row once `bytes_max` are reached.
+    pub fn rows_within(
+        &self,
+        from: Revision,
+        main: i64,
+        bytes_max: usize,
+    ) -> Result<Vec<Row>, Error> {
+        let to = Revision::last_of(main);
+        Ok(self.mvcc.store.scan(from, to, limits::READ_CHUNK_ROWS, bytes_max)?)
+    }
+
     /// All rows up to and with `main`, in revision order.
     fn scan(&self, main: i64, mut f: impl FnMut(&Row)) -> Result<(), Error> {
         let mut from = Revision::default();

@@ -30,6 +30,8 @@ pub struct Change {
     pub revision: Revision,
     /// Whether the key did not exist before, so that there is no previous pair.
     pub is_create: bool,
+    /// The pair before the change, if somebody has read it for watchers.
+    pub previous: Option<Bytes>,
 }
 
 /// The event's pair of a deletion. Stored is the key alone; its revision is the row's.
@@ -140,7 +142,8 @@ impl<'a> Write<'a> {
         self.mvcc.store.push_row(Row { rev: revision, tombstone: false, kv: kv.clone() });
         let is_create = found.version == 1;
         let key = key.clone();
-        self.changes.push(Change { kind: ChangeKind::Put, key, kv, revision, is_create });
+        let (kind, previous) = (ChangeKind::Put, None);
+        self.changes.push(Change { kind, key, kv, revision, is_create, previous });
     }
 
     fn store_delete(&mut self, key: &Bytes) {
@@ -149,8 +152,8 @@ impl<'a> Write<'a> {
         let stored = kv::encode_tombstone(key);
         self.mvcc.store.push_row(Row { rev: revision, tombstone: true, kv: stored });
         let kv = deletion_event(key, revision.main);
-        let (kind, key) = (ChangeKind::Delete, key.clone());
-        self.changes.push(Change { kind, key, kv, revision, is_create: false });
+        let (kind, key, previous) = (ChangeKind::Delete, key.clone(), None);
+        self.changes.push(Change { kind, key, kv, revision, is_create: false, previous });
     }
 
     /// Keys of the range that exist now, in order.

@@ -11,8 +11,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::Error;
 use crate::limits::{
-    DEFRAGS_WAITING_MAX, HASHES_RUNNING_MAX, HASHES_WAITING_MAX, PEER_HASHES_WAITING_MAX,
-    SNAPSHOT_FAIR_WAIT, SNAPSHOTS_MAX, USAGES_WAITING_MAX,
+    CATCH_UPS_RUNNING_MAX, DEFRAGS_WAITING_MAX, HASHES_RUNNING_MAX, HASHES_WAITING_MAX,
+    PEER_HASHES_WAITING_MAX, SNAPSHOT_FAIR_WAIT, SNAPSHOTS_MAX, USAGES_WAITING_MAX,
 };
 
 /// Turns at one kind of work.
@@ -51,6 +51,8 @@ pub(super) struct Admission {
     pub hashes: Turns,
     pub peer_hashes: Turns,
     pub usages: Turns,
+    /// Watch streams that read history; as many wait as there are streams.
+    pub catch_ups: Arc<Semaphore>,
     pub snapshots: Seats,
 }
 
@@ -61,6 +63,7 @@ impl Default for Admission {
             hashes: Turns::new(HASHES_RUNNING_MAX, HASHES_WAITING_MAX),
             peer_hashes: Turns::new(1, PEER_HASHES_WAITING_MAX),
             usages: Turns::new(1, USAGES_WAITING_MAX),
+            catch_ups: Arc::new(Semaphore::new(CATCH_UPS_RUNNING_MAX)),
             snapshots: Seats::default(),
         }
     }

@@ -94,7 +94,7 @@ pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::Steps;
 pub use usage::{Tally, Usage};
 pub use versions::Downgrade;
-pub use watching::{WatchError, WatchStream};
+pub use watching::{PREVIOUS_INLINE_MAX, WatchError, WatchStream};
 
 use admission::{Admission, Turns};
 use ids::RequestIds;

@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{Error, Node};
 use crate::auth::{Credentials, demand};
 use crate::mvcc::{self, Change, Mvcc};
-use crate::watch::{self, Item, Next, Spec};
+use crate::watch::{self, Next, Spec};
 
 /// Previous pairs read on the thread that serves the connection; more are read elsewhere.
-const PREVIOUS_INLINE_MAX: usize = 16;
+pub const PREVIOUS_INLINE_MAX: usize = 16;
 
 /// Why there is no watcher.
 #[derive(Debug, thiserror::Error)]
@@ -51,10 +49,17 @@ impl WatchStream {
         self.stream.wait().await;
     }
 
-    /// Reads a piece of history for watchers that lag.
-    pub async fn catch_up(&self) -> Result<Vec<Item>, Error> {
+    /// Reads a piece of history for watchers that lag. Streams take turns at it.
+    pub async fn catch_up(&self) -> Result<(), Error> {
+        let turns = Arc::clone(&self.node.0.admission.catch_ups);
+        let turn = turns.acquire_owned().await.map_err(|_| Error::Stopped)?;
         let stream = Arc::clone(&self.stream);
-        self.node.read(move |_| stream.catch_up()).await
+        self.node
+            .read(move |_| {
+                let _turn = turn;
+                stream.catch_up()
+            })
+            .await
     }
 
     pub fn cancel(&self, watch_id: i64) {
@@ -73,18 +78,29 @@ impl WatchStream {
         self.stream.revision()
     }
 
-    /// The pairs before changes of a watcher, which may read them as it may read the changes; none
-    /// for a creation, or where history is compacted away.
-    pub async fn previous(&self, changes: &[Change]) -> Result<Vec<Option<Bytes>>, Error> {
+    /// Reads the pairs before changes of a watcher, which may read them as it may read the changes;
+    /// none for a creation, or where history is compacted away.
+    pub async fn read_previous(&self, mut changes: Vec<Change>) -> Result<Vec<Change>, Error> {
         if changes.len() <= PREVIOUS_INLINE_MAX {
-            return Ok(previous_of(&self.node.0.mvcc, changes)?);
+            read_previous(&self.node.0.mvcc, &mut changes)?;
+            return Ok(changes);
         }
-        let changes = changes.to_vec();
-        self.node.read(move |mvcc| previous_of(mvcc, &changes)).await
+        if changes.iter().all(is_previous_known) {
+            return Ok(changes);
+        }
+        let read = move |mvcc: &Mvcc| read_previous(mvcc, &mut changes).map(|()| changes);
+        self.node.read(read).await
     }
 }
 
-fn previous_of(mvcc: &Mvcc, changes: &[Change]) -> Result<Vec<Option<Bytes>>, mvcc::Error> {
+fn is_previous_known(change: &Change) -> bool {
+    change.is_create || change.previous.is_some()
+}
+
+fn read_previous(mvcc: &Mvcc, changes: &mut [Change]) -> Result<(), mvcc::Error> {
     let view = mvcc.view();
-    changes.iter().map(|change| view.previous(change)).collect()
+    for change in changes.iter_mut().filter(|change| !is_previous_known(change)) {
+        change.previous = view.previous(change)?;
+    }
+    Ok(())
 }

@@ -178,8 +178,9 @@ impl Events {
         range: KeyRange,
     ) -> Result<Self, Status> {
         let stream = node.watch_stream();
-        let spec =
-            hub::Spec { range, start_revision: 0, watch_id: 0, no_put: false, no_delete: false };
+        let (start_revision, watch_id) = (0, 0);
+        let (no_put, no_delete, prev_kv) = (false, false, false);
+        let spec = hub::Spec { range, start_revision, watch_id, no_put, no_delete, prev_kv };
         match stream.create(who, spec).await {
             Ok(_) => Ok(Self { stream, taken: VecDeque::new() }),
             Err(WatchError::Refused(error)) => Err(status(error)),
@@ -196,10 +197,7 @@ impl Events {
             match self.stream.next() {
                 Next::Item(item) => self.take(item)?,
                 Next::Wait => self.stream.wait().await,
-                Next::CatchUp => {
-                    let items = self.stream.catch_up().await.map_err(status)?;
-                    items.into_iter().try_for_each(|item| self.take(item))?;
-                }
+                Next::CatchUp => self.stream.catch_up().await.map_err(status)?,
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Watch: one stream of requests in, one of responses out, for any number of watchers.
 //!
 //! The responses drive everything: a client that does not read gets no more served, and costs the
-//! hub's bounded queue at most. Between responses the stream looks for requests, so that a busy
-//! watcher cannot keep a cancel waiting.
+//! hub's bounded queue, a piece of history and one response. A response is made when it is taken, each
+//! fragment by itself. Between responses the stream looks for requests, so that a busy watcher cannot
+//! keep a cancel waiting.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use super::{Server, receive_error};
 use crate::auth::Credentials;
 use crate::metrics;
 use crate::mvcc::{Change, ChangeKind};
-use crate::node::{self, WatchError, WatchStream};
+use crate::node::{self, PREVIOUS_INLINE_MAX, WatchError, WatchStream};
 use crate::pb::raw::{Event, WatchResponse};
 use crate::pb::watch_create_request::FilterType;
 use crate::pb::watch_request::RequestUnion;
@@ -49,6 +50,8 @@ struct Session {
     requests: Option<Streaming<WatchRequest>>,
     wishes: HashMap<i64, Wishes>,
     outbox: VecDeque<WatchResponse>,
+    /// The events that are being sent.
+    sending: Option<Sending>,
     ticks: Interval,
 }
 
@@ -72,6 +75,7 @@ impl Server {
             requests: Some(requests),
             wishes: HashMap::new(),
             outbox: VecDeque::new(),
+            sending: None,
             ticks,
         };
         stream::unfold(Some(session), |session| async {
@@ -101,17 +105,17 @@ impl Session {
             if let Some(response) = self.outbox.pop_front() {
                 return Ok(response);
             }
+            if let Some(sending) = self.sending.take() {
+                return self.send_part(sending).await;
+            }
             self.take_waiting_request().await?;
             if !self.outbox.is_empty() {
                 // A refusal is there at once; nothing else would wake the stream for it.
                 continue;
             }
             match self.stream.next() {
-                Next::Item(item) => self.send(vec![item]).await?,
-                Next::CatchUp => {
-                    let items = self.stream.catch_up().await;
-                    self.send(items.map_err(status)?).await?;
-                }
+                Next::Item(item) => self.send(item),
+                Next::CatchUp => self.stream.catch_up().await.map_err(status)?,
                 Next::Wait => self.wait().await?,
             }
         }
@@ -193,6 +197,7 @@ impl Session {
             watch_id: request.watch_id,
             no_put,
             no_delete,
+            prev_kv: request.prev_kv,
         };
         match self.stream.create(&self.who, spec).await {
             Ok(watch_id) => {
@@ -225,64 +230,71 @@ impl Session {
         }
     }
 
-    /// Turns items into responses. A watch header may say revision 0, so it is not filled in.
-    async fn send(&mut self, items: Vec<Item>) -> Result<(), Status> {
-        for item in items {
-            let response = match item {
-                Item::Created { watch_id, revision } => {
-                    let header = self.header(revision);
-                    WatchResponse { header, watch_id, created: true, ..Default::default() }
+    /// Turns an item into a response. A watch header may say revision 0, so it is not filled in.
+    fn send(&mut self, item: Item) {
+        let response = match item {
+            Item::Created { watch_id, revision } => {
+                let header = self.header(revision);
+                WatchResponse { header, watch_id, created: true, ..Default::default() }
+            }
+            Item::Canceled { watch_id, revision } => {
+                self.wishes.remove(&watch_id);
+                let header = self.header(revision);
+                WatchResponse { header, watch_id, canceled: true, ..Default::default() }
+            }
+            Item::Progress { watch_id, revision } => {
+                WatchResponse { header: self.header(revision), watch_id, ..Default::default() }
+            }
+            Item::Compacted { watch_id, compact_revision } => WatchResponse {
+                header: self.header(0),
+                watch_id,
+                canceled: true,
+                compact_revision,
+                ..Default::default()
+            },
+            Item::Events { watch_id, revision, changes } => {
+                let Some(wishes) = self.wishes.get_mut(&watch_id) else { return };
+                if let Some(may_tell) = &mut wishes.progress {
+                    *may_tell = false;
                 }
-                Item::Canceled { watch_id, revision } => {
-                    self.wishes.remove(&watch_id);
-                    let header = self.header(revision);
-                    WatchResponse { header, watch_id, canceled: true, ..Default::default() }
-                }
-                Item::Progress { watch_id, revision } => {
-                    WatchResponse { header: self.header(revision), watch_id, ..Default::default() }
-                }
-                Item::Compacted { watch_id, compact_revision } => WatchResponse {
-                    header: self.header(0),
-                    watch_id,
-                    canceled: true,
-                    compact_revision,
-                    ..Default::default()
-                },
-                Item::Events { watch_id, revision, changes } => {
-                    self.send_events(watch_id, revision, changes).await?;
-                    continue;
-                }
-            };
-            self.outbox.push_back(response);
-        }
-        Ok(())
+                metrics::events().inc_by(changes.len() as u64);
+                let (wishes, changes) = (*wishes, changes.into());
+                let ready = VecDeque::new();
+                self.sending = Some(Sending { watch_id, revision, wishes, changes, ready });
+                return;
+            }
+        };
+        self.outbox.push_back(response);
     }
 
-    async fn send_events(
-        &mut self,
-        watch_id: i64,
-        revision: i64,
-        changes: Vec<Change>,
-    ) -> Result<(), Status> {
-        let Some(wishes) = self.wishes.get_mut(&watch_id) else { return Ok(()) };
-        if let Some(may_tell) = &mut wishes.progress {
-            *may_tell = false;
+    /// A response with the next events, in fragments those that fit.
+    async fn send_part(&mut self, mut sending: Sending) -> Result<WatchResponse, Status> {
+        let header = self.header(sending.revision);
+        let (watch_id, fragment) = (sending.watch_id, sending.wishes.fragment);
+        let mut response = WatchResponse { header, watch_id, fragment, ..Default::default() };
+        let bytes_max = self.server.config.message_bytes_max();
+        let mut bytes = response.encoded_len();
+        while fill(&mut response, &mut bytes, &mut sending.ready, bytes_max) {
+            if sending.changes.is_empty() {
+                response.fragment = false;
+                return Ok(response);
+            }
+            self.make_events(&mut sending).await?;
         }
-        let wishes = *wishes;
-        metrics::events().inc_by(changes.len() as u64);
-        let previous = match wishes.prev_kv {
-            true => self.stream.previous(&changes).await.map_err(status)?,
-            false => vec![None; changes.len()],
-        };
-        let events = changes.into_iter().zip(previous);
-        let events = events.map(|(change, previous)| event(change, previous)).collect();
-        let header = self.header(revision);
-        let response = WatchResponse { header, watch_id, events, ..Default::default() };
-        if wishes.fragment {
-            self.outbox.extend(fragments(response, self.server.config.message_bytes_max()));
-        } else {
-            self.outbox.push_back(response);
+        self.sending = Some(sending);
+        Ok(response)
+    }
+
+    /// The next events of those that are being sent: in fragments a few, so that previous pairs are
+    /// not all read before the first of them leaves.
+    async fn make_events(&self, sending: &mut Sending) -> Result<(), Status> {
+        let Sending { changes, wishes, ready, .. } = sending;
+        let count = if wishes.fragment { PREVIOUS_INLINE_MAX } else { usize::MAX };
+        let mut changes: Vec<Change> = changes.drain(..count.min(changes.len())).collect();
+        if wishes.prev_kv {
+            changes = self.stream.read_previous(changes).await.map_err(status)?;
         }
+        ready.extend(changes.into_iter().map(|change| event(change, wishes.prev_kv)));
         Ok(())
     }
 
@@ -292,11 +304,44 @@ impl Session {
     }
 }
 
-fn event(change: Change, prev_kv: Option<Bytes>) -> Event {
+/// Events of a watcher on their way into responses.
+struct Sending {
+    watch_id: i64,
+    revision: i64,
+    wishes: Wishes,
+    changes: VecDeque<Change>,
+    /// What comes before the changes.
+    ready: VecDeque<Event>,
+}
+
+/// Moves events into a response of so many bytes so far; false if the next one belongs into another
+/// fragment.
+fn fill(
+    response: &mut WatchResponse,
+    bytes: &mut usize,
+    events: &mut VecDeque<Event>,
+    bytes_max: usize,
+) -> bool {
+    while let Some(event) = events.pop_front() {
+        // Tag and length of an event take at most six bytes.
+        let with_it = *bytes + event.encoded_len() + 6;
+        if response.fragment && with_it >= bytes_max && !response.events.is_empty() {
+            events.push_front(event);
+            return false;
+        }
+        *bytes = with_it;
+        response.events.push(event);
+    }
+    true
+}
+
+/// Another watcher of the same piece of history may have wanted the previous pair.
+fn event(change: Change, wants_previous: bool) -> Event {
     let kind = match change.kind {
         ChangeKind::Put => EventType::Put,
         ChangeKind::Delete => EventType::Delete,
     };
+    let prev_kv = change.previous.filter(|_| wants_previous);
     Event { kind: kind as i32, kv: Some(change.kv), prev_kv }
 }
 
@@ -304,33 +349,6 @@ fn event(change: Change, prev_kv: Option<Bytes>) -> Event {
 fn refusal(error: node::Error) -> String {
     let status = status(error);
     format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
-}
-
-/// Splits a response that is too large; all parts but the last say that more follow.
-fn fragments(response: WatchResponse, bytes_max: usize) -> Vec<WatchResponse> {
-    if response.encoded_len() < bytes_max || response.events.len() < 2 {
-        return vec![response];
-    }
-    let empty = WatchResponse { events: Vec::new(), fragment: true, ..response.clone() };
-    let base = empty.encoded_len();
-    let mut parts: Vec<WatchResponse> = Vec::new();
-    let mut bytes = usize::MAX;
-    for event in response.events {
-        // Tag and length of an event take at most six bytes.
-        let len = event.encoded_len() + 6;
-        if bytes.saturating_add(len) >= bytes_max {
-            parts.push(empty.clone());
-            bytes = base;
-        }
-        bytes += len;
-        if let Some(part) = parts.last_mut() {
-            part.events.push(event);
-        }
-    }
-    if let Some(last) = parts.last_mut() {
-        last.fragment = false;
-    }
-    parts
 }
 
 #[cfg(test)]
@@ -341,15 +359,24 @@ mod tests {
     fn large_responses_are_split_between_events() {
         let event = |len: usize| Event { kv: Some(vec![7; len].into()), ..Event::default() };
         let events: Vec<Event> = [100, 100, 100, 900, 10].map(event).into();
-        let response = WatchResponse { watch_id: 3, events: events.clone(), ..Default::default() };
-        let parts = fragments(response.clone(), 300);
-        let sizes: Vec<usize> = parts.iter().map(|part| part.events.len()).collect();
-        assert_eq!(sizes, [2, 1, 1, 1]);
-        let flags: Vec<bool> = parts.iter().map(|part| part.fragment).collect();
-        assert_eq!(flags, [true, true, true, false]);
-        assert!(parts.iter().all(|part| part.watch_id == 3));
-        let joined: Vec<Event> = parts.into_iter().flat_map(|part| part.events).collect();
-        assert_eq!(joined, events);
-        assert_eq!(fragments(response, 5000).len(), 1);
+        let split = |fragment: bool, bytes_max: usize| {
+            let mut left: VecDeque<Event> = events.clone().into();
+            let (mut sizes, mut joined) = (Vec::new(), Vec::new());
+            loop {
+                let mut part = WatchResponse { watch_id: 3, fragment, ..Default::default() };
+                let mut bytes = part.encoded_len();
+                let is_last = fill(&mut part, &mut bytes, &mut left, bytes_max);
+                assert!(bytes >= part.encoded_len());
+                sizes.push(part.events.len());
+                joined.extend(part.events);
+                if is_last {
+                    assert_eq!(joined, events);
+                    return sizes;
+                }
+            }
+        };
+        assert_eq!(split(true, 300), [2, 1, 1, 1]);
+        assert_eq!(split(true, 5000), [5]);
+        assert_eq!(split(false, 300), [5]);
     }
 }

@@ -18,14 +18,15 @@
 //! There is no ring of recent events: a lagging watcher reads the store, whose tail holds recent
 //! rows in memory anyway.
 //!
-//! This room knows changes and key ranges, not the wire: previous pairs, fragments and headers are
-//! the business of `rpc`.
+//! This room knows changes and key ranges, not the wire: fragments and headers are the business of
+//! `rpc`, and so are the previous pairs of live events. Those of history are read with it.
 
 mod ranges;
 mod stream;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -47,6 +48,8 @@ pub struct Spec {
     pub watch_id: i64,
     pub no_put: bool,
     pub no_delete: bool,
+    /// Whether it wants previous pairs, so that they are read with its history.
+    pub prev_kv: bool,
 }
 
 impl Spec {
@@ -81,13 +84,14 @@ struct Registry {
     revision: i64,
     watchers: HashMap<u64, Watcher>,
     next_key: u64,
-    singles: HashMap<Bytes, Vec<u64>>,
+    singles: HashMap<Bytes, BTreeSet<u64>>,
     ranges: Ranges,
 }
 
 pub struct Hub {
     mvcc: Arc<Mvcc>,
     registry: Mutex<Registry>,
+    held: stream::Held,
 }
 
 /// Counts for metrics.
@@ -100,12 +104,17 @@ pub struct Counts {
 impl Hub {
     pub fn new(mvcc: Arc<Mvcc>) -> Arc<Self> {
         let registry = Registry { revision: mvcc.current().revision, ..Registry::default() };
-        Arc::new(Self { mvcc, registry: Mutex::new(registry) })
+        Arc::new(Self { mvcc, registry: Mutex::new(registry), held: stream::Held::default() })
     }
 
     /// Newest revision that was handed out. Never ahead of what readers see.
     pub fn revision(&self) -> i64 {
         self.registry.lock().revision
+    }
+
+    /// Bytes that wait in the streams for their consumers: queued events and history that was read.
+    pub fn held_bytes(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     pub fn counts(&self) -> Counts {
@@ -133,10 +142,11 @@ impl Hub {
     pub fn replace(&self, revision: i64) {
         let mut registry = self.registry.lock();
         let after = registry.revision + 1;
-        for watcher in registry.watchers.values_mut() {
+        for (key, watcher) in &mut registry.watchers {
             if let State::Live { start } = watcher.state {
-                watcher.state = State::Lagging { next: start.max(after) };
-                watcher.queue.mark_lagging();
+                let next = start.max(after);
+                watcher.state = State::Lagging { next };
+                watcher.queue.lags(*key, next);
             }
         }
         registry.revision = registry.revision.max(revision);
@@ -154,7 +164,7 @@ impl Registry {
         self.next_key += 1;
         let range = &watcher.spec.range;
         if range.is_single() {
-            self.singles.entry(range.key.clone()).or_default().push(key);
+            self.singles.entry(range.key.clone()).or_default().insert(key);
         } else {
             self.ranges.insert(range.clone(), key);
         }
@@ -164,11 +174,14 @@ impl Registry {
 
     fn remove(&mut self, key: u64) {
         let Some(watcher) = self.watchers.remove(&key) else { return };
+        if let State::Lagging { next } = watcher.state {
+            watcher.queue.lags_no_more(key, next);
+        }
         let range = &watcher.spec.range;
         if !range.is_single() {
             self.ranges.remove(range, key);
         } else if let Some(keys) = self.singles.get_mut(&range.key) {
-            keys.retain(|other| *other != key);
+            keys.remove(&key);
             if keys.is_empty() {
                 self.singles.remove(&range.key);
             }
@@ -201,7 +214,7 @@ impl Registry {
             let item = Item::Events { watch_id: watcher.id, revision: main, changes };
             if !watcher.queue.offer(item) {
                 watcher.state = State::Lagging { next: main };
-                watcher.queue.mark_lagging();
+                watcher.queue.lags(of_watcher[0].0, main);
             }
         }
     }

@@ -1,10 +1,12 @@
 //! Watched intervals, found by a key that lies in them.
 //!
 //! Distinct intervals in order of their start, with the furthest end of each block of them beside
-//! it, so that a search skips blocks that end too early. The blocks are rebuilt at the first
-//! search after a change.
+//! it, so that a search skips blocks that end too early. New intervals stand beside the blocks until
+//! they are many, and those that nobody watches any more stay in them until then: the hub is locked
+//! during a search, so a client that adds and removes watchers must not have everything rebuilt each
+//! time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -12,13 +14,21 @@ use crate::types::KeyRange;
 
 /// Intervals in one block.
 const BLOCK: usize = 32;
+/// Intervals beside the blocks, or gone from them, for each that is in one, before the blocks are
+/// rebuilt: one in so many, but a block of them at least.
+const CHANGED_PART: usize = 16;
+
+type Place = (Bytes, Bound);
 
 #[derive(Default)]
 pub(super) struct Ranges {
     /// By start and end; the end of an open interval is `Bound::Open`, which is after all others.
-    watchers: BTreeMap<(Bytes, Bound), Vec<u64>>,
+    watchers: BTreeMap<Place, BTreeSet<u64>>,
     blocks: Vec<Block>,
-    is_stale: bool,
+    /// Intervals that are in no block.
+    new: BTreeSet<Place>,
+    /// Intervals in the blocks that nobody watches.
+    gone: BTreeSet<Place>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,61 +49,66 @@ impl Bound {
 struct Block {
     first: Bytes,
     furthest: Bound,
-    ranges: Vec<(Bytes, Bound, Vec<u64>)>,
+    ranges: Vec<Place>,
 }
 
-fn place(range: &KeyRange) -> (Bytes, Bound) {
+fn holds((start, end): &Place, key: &[u8]) -> bool {
+    start.as_ref() <= key && end.admits(key)
+}
+
+fn place(range: &KeyRange) -> Place {
     let end = if range.is_open() { Bound::Open } else { Bound::Before(range.end.clone()) };
     (range.key.clone(), end)
 }
 
 impl Ranges {
     pub(super) fn insert(&mut self, range: KeyRange, watcher: u64) {
-        self.watchers.entry(place(&range)).or_default().push(watcher);
-        self.is_stale = true;
+        let place = place(&range);
+        let watchers = self.watchers.entry(place.clone()).or_default();
+        if watchers.is_empty() && !self.gone.remove(&place) {
+            self.new.insert(place);
+        }
+        watchers.insert(watcher);
     }
 
     pub(super) fn remove(&mut self, range: &KeyRange, watcher: u64) {
         let place = place(range);
-        if let Some(watchers) = self.watchers.get_mut(&place) {
-            watchers.retain(|other| *other != watcher);
-            if watchers.is_empty() {
-                self.watchers.remove(&place);
+        let Some(watchers) = self.watchers.get_mut(&place) else { return };
+        watchers.remove(&watcher);
+        if watchers.is_empty() {
+            self.watchers.remove(&place);
+            if !self.new.remove(&place) {
+                self.gone.insert(place);
             }
         }
-        self.is_stale = true;
     }
 
     /// Calls `f` for each watcher whose interval holds `key`.
     pub(super) fn visit(&mut self, key: &[u8], mut f: impl FnMut(u64)) {
-        if self.is_stale {
+        let changed_max = (self.blocks.len() * BLOCK / CHANGED_PART).max(BLOCK);
+        if self.new.len() + self.gone.len() > changed_max {
             self.rebuild();
         }
-        for block in &self.blocks {
-            if block.first.as_ref() > key {
-                return;
-            }
-            if !block.furthest.admits(key) {
-                continue;
-            }
-            for (start, end, watchers) in &block.ranges {
-                if start.as_ref() <= key && end.admits(key) {
-                    watchers.iter().for_each(|watcher| f(*watcher));
-                }
+        let blocks = self.blocks.iter().take_while(|block| block.first.as_ref() <= key);
+        let blocks = blocks.filter(|block| block.furthest.admits(key));
+        let places = blocks.flat_map(|block| &block.ranges).chain(&self.new);
+        for place in places.filter(|place| holds(place, key)) {
+            if let Some(watchers) = self.watchers.get(place) {
+                watchers.iter().for_each(|watcher| f(*watcher));
             }
         }
     }
 
     fn rebuild(&mut self) {
-        let ranges = self.watchers.iter();
-        let ranges: Vec<_> =
-            ranges.map(|((start, end), w)| (start.clone(), end.clone(), w.clone())).collect();
-        let block = |ranges: &[(Bytes, Bound, Vec<u64>)]| {
-            let furthest = ranges.iter().map(|(_, end, _)| end).max()?.clone();
-            Some(Block { first: ranges.first()?.0.clone(), furthest, ranges: ranges.to_vec() })
+        let places: Vec<&Place> = self.watchers.keys().collect();
+        let block = |places: &[&Place]| {
+            let furthest = places.iter().map(|(_, end)| end).max()?.clone();
+            let ranges = places.iter().map(|place| (*place).clone()).collect();
+            Some(Block { first: places.first()?.0.clone(), furthest, ranges })
         };
-        self.blocks = ranges.chunks(BLOCK).filter_map(block).collect();
-        self.is_stale = false;
+        self.blocks = places.chunks(BLOCK).filter_map(block).collect();
+        self.new.clear();
+        self.gone.clear();
     }
 }
 
@@ -124,6 +139,13 @@ mod tests {
             ranges.remove(&range, watcher);
         }
         for key in (0..1000).step_by(7) {
+            // Some change between the searches.
+            let (range, watcher) = all.swap_remove(usize::try_from(next(200)).unwrap());
+            ranges.remove(&range, watcher);
+            if key % 2 == 0 {
+                ranges.insert(range.clone(), watcher + 1000);
+                all.push((range, watcher + 1000));
+            }
             let key = format!("{key:04}");
             let mut found = Vec::new();
             ranges.visit(key.as_bytes(), |watcher| found.push(watcher));

@@ -1,7 +1,13 @@
 //! One client's watchers, and the queue through which they reach it.
+//!
+//! A stream holds little, whatever its watchers ask for: its queue of live events, and one piece of
+//! history with the previous pairs that go with it. The piece is read once for all watchers that lag
+//! together, and each of their answers is made from it when the consumer takes that answer. A client
+//! that does not read therefore costs the piece and no more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -44,12 +50,18 @@ pub enum Item {
 }
 
 impl Item {
+    /// What it keeps in memory. Watchers of one change share its pair, and each counts it.
     fn bytes(&self) -> usize {
         match self {
-            Self::Events { changes, .. } => changes.iter().map(|change| change.kv.len()).sum(),
+            Self::Events { changes, .. } => changes.iter().map(bytes_of).sum(),
             _ => 0,
         }
     }
+}
+
+fn bytes_of(change: &Change) -> usize {
+    let previous = change.previous.as_ref().map_or(0, Bytes::len);
+    size_of::<Change>() + change.kv.len() + previous
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,25 +78,35 @@ pub enum CreateError {
 struct Pending {
     items: VecDeque<Item>,
     bytes: usize,
-    /// Some watcher of the stream has history to read.
-    is_lagging: bool,
+    /// Watchers that have history to read, by their next revision.
+    lagging: BTreeSet<(i64, u64)>,
 }
 
-#[derive(Default)]
+/// Bytes that the streams of a member hold, in queues and in pieces of history.
+pub(super) type Held = Arc<AtomicUsize>;
+
 pub(super) struct Queue {
     pending: Mutex<Pending>,
     /// For the consumer: there is something to take or to read.
     filled: Notify,
+    held: Held,
 }
 
 impl Queue {
-    /// Takes events if there is room for them.
+    fn new(held: Held) -> Self {
+        Self { pending: Mutex::default(), filled: Notify::new(), held }
+    }
+
+    /// Takes events if there is room for them. Where the member has none left, a queue takes small
+    /// ones and only while it is empty, which that of a client that reads mostly is.
     pub(super) fn offer(&self, item: Item) -> bool {
         let mut pending = self.pending.lock();
-        if pending.is_full() {
+        let is_tight = self.held.load(Ordering::Relaxed) >= limits::WATCH_BYTES_MAX;
+        let is_small = || pending.items.is_empty() && item.bytes() <= limits::WATCH_SMALL_BYTES;
+        if pending.is_full() || (is_tight && !is_small()) {
             return false;
         }
-        pending.push(item);
+        self.add(&mut pending, item);
         drop(pending);
         self.filled.notify_one();
         true
@@ -93,13 +115,43 @@ impl Queue {
     /// Takes an answer to a request of the client. Requests are read only by the consumer, one for
     /// each item that it takes, so answers exceed the bound by a few at most.
     fn push(&self, item: Item) {
-        self.pending.lock().push(item);
+        self.add(&mut self.pending.lock(), item);
         self.filled.notify_one();
     }
 
-    pub(super) fn mark_lagging(&self) {
-        self.pending.lock().is_lagging = true;
+    fn add(&self, pending: &mut Pending, item: Item) {
+        let bytes = item.bytes();
+        pending.bytes += bytes;
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        pending.items.push_back(item);
+    }
+
+    /// A watcher has history to read from `next` on.
+    pub(super) fn lags(&self, key: u64, next: i64) {
+        self.pending.lock().lagging.insert((next, key));
         self.filled.notify_one();
+    }
+
+    /// It has not any more.
+    pub(super) fn lags_no_more(&self, key: u64, next: i64) {
+        self.pending.lock().lagging.remove(&(next, key));
+    }
+
+    fn next(&self) -> Next {
+        let mut pending = self.pending.lock();
+        if let Some(item) = pending.items.pop_front() {
+            let bytes = item.bytes();
+            pending.bytes -= bytes;
+            self.held.fetch_sub(bytes, Ordering::Relaxed);
+            return Next::Item(item);
+        }
+        if pending.lagging.is_empty() { Next::Wait } else { Next::CatchUp }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.pending.get_mut().bytes, Ordering::Relaxed);
     }
 }
 
@@ -108,10 +160,52 @@ impl Pending {
         self.items.len() >= limits::WATCH_STREAM_RESPONSES_MAX
             || self.bytes >= limits::WATCH_STREAM_BYTES_MAX
     }
+}
 
-    fn push(&mut self, item: Item) {
-        self.bytes += item.bytes();
-        self.items.push_back(item);
+/// A piece of history, and the watchers that have yet to see it.
+struct Piece {
+    changes: Vec<Change>,
+    /// The header's revision.
+    revision: i64,
+    watchers: VecDeque<Behind>,
+    bytes: usize,
+    held: Held,
+}
+
+/// A watcher that lags.
+struct Behind {
+    key: u64,
+    id: i64,
+    next: i64,
+    spec: Spec,
+    /// Whether the piece holds something for it.
+    is_served: bool,
+}
+
+impl Behind {
+    fn wants(&self, change: &Change) -> bool {
+        change.revision.main >= self.next
+            && self.spec.range.contains(&change.key)
+            && self.spec.admits(change)
+    }
+}
+
+impl Piece {
+    /// The answer to the next watcher.
+    fn next(&mut self) -> Option<Item> {
+        let watcher = self.watchers.pop_front()?;
+        let changes = self.changes.iter().filter(|change| watcher.wants(change)).cloned();
+        Some(Item::Events {
+            watch_id: watcher.id,
+            revision: self.revision,
+            changes: changes.collect(),
+        })
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -127,6 +221,8 @@ pub enum Next {
 pub struct Stream {
     hub: Arc<Hub>,
     queue: Arc<Queue>,
+    /// Comes before the queue.
+    piece: Mutex<Option<Piece>>,
     ids: Mutex<Ids>,
 }
 
@@ -156,7 +252,8 @@ impl Ids {
 
 impl Stream {
     pub(super) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, queue: Arc::default(), ids: Mutex::default() }
+        let queue = Arc::new(Queue::new(Arc::clone(&hub.held)));
+        Self { hub, queue, piece: Mutex::default(), ids: Mutex::default() }
     }
 
     /// Newest revision that was handed out: the header's revision of answers made elsewhere.
@@ -182,11 +279,11 @@ impl Stream {
         };
         // Under the registry's lock, so that no event can precede it.
         self.queue.push(Item::Created { watch_id: id, revision });
-        if matches!(state, State::Lagging { .. }) {
-            self.queue.mark_lagging();
-        }
         let queue = Arc::clone(&self.queue);
         let key = registry.add(Watcher { id, spec, queue, state });
+        if let State::Lagging { next } = state {
+            self.queue.lags(key, next);
+        }
         ids.watchers.insert(id, key);
         Ok(id)
     }
@@ -224,12 +321,13 @@ impl Stream {
     }
 
     pub fn next(&self) -> Next {
-        let mut pending = self.queue.pending.lock();
-        if let Some(item) = pending.items.pop_front() {
-            pending.bytes -= item.bytes();
+        let mut piece = self.piece.lock();
+        if let Some(item) = piece.as_mut().and_then(Piece::next) {
             return Next::Item(item);
         }
-        if pending.is_lagging { Next::CatchUp } else { Next::Wait }
+        *piece = None;
+        drop(piece);
+        self.queue.next()
     }
 
     /// Waits until `next` has something.
@@ -237,78 +335,79 @@ impl Stream {
         self.queue.filled.notified().await;
     }
 
-    /// Reads a bounded piece of history for the watchers that are furthest behind. Only when
-    /// `next` asks for it: the queue is empty then, so what is read follows what was sent.
-    pub fn catch_up(&self) -> Result<Vec<Item>, mvcc::Error> {
-        let Some((lagging, from)) = self.lagging() else {
-            self.queue.pending.lock().is_lagging = false;
-            // A watcher may have fallen behind between the look and the mark.
-            if self.lagging().is_some() {
-                self.queue.mark_lagging();
-            }
-            return Ok(Vec::new());
-        };
+    /// Reads a bounded piece of history for the watchers that are furthest behind, which `next` then
+    /// hands out. Only when `next` asks for it: the queue is empty then, so what is read follows what
+    /// was sent.
+    pub fn catch_up(&self) -> Result<(), mvcc::Error> {
+        let mut behind = self.behind();
+        let Some(from) = behind.first().map(|watcher| watcher.next) else { return Ok(()) };
         let view = self.hub.mvcc.view();
         let compact_revision = view.current().compact_revision;
         if from < compact_revision {
-            return Ok(self.kill(&lagging, compact_revision));
+            self.kill(&behind, compact_revision);
+            return Ok(());
         }
-        let published = view.current().revision;
-        let (changes, to) = history(&view, from, published)?;
-        let mut items = Vec::new();
+        let revision = view.current().revision;
+        let is_tight = self.hub.held.load(Ordering::Relaxed) >= limits::WATCH_BYTES_MAX / 2;
+        let bytes_max =
+            if is_tight { limits::WATCH_SMALL_BYTES } else { limits::WATCH_CATCH_UP_BYTES };
+        let History { changes, to, bytes } = history(&view, &mut behind, revision, bytes_max)?;
+        drop(view);
         let mut registry = self.hub.registry.lock();
-        for key in lagging {
-            let is_caught_up = to >= registry.revision;
-            let Some(watcher) = registry.watchers.get_mut(&key) else { continue };
-            let State::Lagging { next } = watcher.state else { continue };
-            let is_wanted = |change: &&Change| {
-                change.revision.main >= next
-                    && watcher.spec.range.contains(&change.key)
-                    && watcher.spec.admits(change)
-            };
-            let changes: Vec<Change> = changes.iter().filter(is_wanted).cloned().collect();
-            let next = next.max(to + 1);
-            watcher.state = match is_caught_up {
-                true => State::Live { start: next },
-                false => State::Lagging { next },
-            };
-            if !changes.is_empty() {
-                items.push(Item::Events { watch_id: watcher.id, revision: published, changes });
+        let is_caught_up = to >= registry.revision;
+        let mut is_there = |watcher: &mut Behind| {
+            let key = watcher.key;
+            let Some(found) = registry.watchers.get_mut(&key) else { return false };
+            if found.state != (State::Lagging { next: watcher.next }) {
+                return false;
             }
+            let next = watcher.next.max(to + 1);
+            self.queue.lags_no_more(key, watcher.next);
+            found.state = match is_caught_up {
+                true => State::Live { start: next },
+                false => {
+                    self.queue.lags(key, next);
+                    State::Lagging { next }
+                }
+            };
+            watcher.is_served
+        };
+        behind.retain_mut(|watcher| is_there(watcher));
+        drop(registry);
+        if !behind.is_empty() {
+            let held = Arc::clone(&self.hub.held);
+            held.fetch_add(bytes, Ordering::Relaxed);
+            let watchers = behind.into();
+            *self.piece.lock() = Some(Piece { changes, revision, watchers, bytes, held });
         }
-        Ok(items)
+        Ok(())
     }
 
-    /// The lagging watchers that are served together, and the first revision they need.
-    fn lagging(&self) -> Option<(Vec<u64>, i64)> {
-        let ids = self.ids.lock();
-        let registry = self.hub.registry.lock();
-        let next = |key: &u64| match registry.watchers.get(key)?.state {
-            State::Lagging { next } => Some((next, *key)),
-            _ => None,
+    /// The lagging watchers that are served together, furthest behind first.
+    fn behind(&self) -> Vec<Behind> {
+        let lagging: Vec<(i64, u64)> = {
+            let pending = self.queue.pending.lock();
+            pending.lagging.iter().take(limits::CATCH_UP_WATCHERS_MAX).copied().collect()
         };
-        let mut lagging: Vec<(i64, u64)> = ids.watchers.values().filter_map(next).collect();
-        lagging.sort_unstable();
-        lagging.truncate(limits::CATCH_UP_WATCHERS_MAX);
-        let from = lagging.first()?.0;
-        Some((lagging.into_iter().map(|(_, key)| key).collect(), from))
+        let registry = self.hub.registry.lock();
+        let behind = lagging.into_iter().filter_map(|(next, key)| {
+            let Watcher { id, spec, .. } = registry.watchers.get(&key)?;
+            Some(Behind { key, id: *id, next, spec: spec.clone(), is_served: false })
+        });
+        behind.collect()
     }
 
     /// Ends the watchers whose next revision is compacted away.
-    fn kill(&self, keys: &[u64], compact_revision: i64) -> Vec<Item> {
+    fn kill(&self, behind: &[Behind], compact_revision: i64) {
         let mut registry = self.hub.registry.lock();
-        let mut items = Vec::new();
-        for key in keys {
+        for Behind { key, next, .. } in behind {
             let Some(watcher) = registry.watchers.get_mut(key) else { continue };
-            match watcher.state {
-                State::Lagging { next } if next < compact_revision => {
-                    watcher.state = State::Dead;
-                    items.push(Item::Compacted { watch_id: watcher.id, compact_revision });
-                }
-                _ => {}
+            if watcher.state == (State::Lagging { next: *next }) && *next < compact_revision {
+                watcher.state = State::Dead;
+                self.queue.lags_no_more(*key, *next);
+                self.queue.push(Item::Compacted { watch_id: watcher.id, compact_revision });
             }
         }
-        items
     }
 }
 
@@ -323,42 +422,69 @@ impl super::Registry {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let mut registry = self.hub.registry.lock();
-        for key in self.ids.lock().watchers.values() {
-            registry.remove(*key);
+        let keys: Vec<u64> = self.ids.lock().watchers.values().copied().collect();
+        for keys in keys.chunks(limits::WATCHERS_REMOVED_AT_ONCE) {
+            let mut registry = self.hub.registry.lock();
+            keys.iter().for_each(|key| registry.remove(*key));
         }
     }
 }
 
-/// Changes of whole transactions from `from` on, and the revision up to which they are complete:
-/// at most a bounded number of rows and revisions, but always one whole transaction.
-fn history(view: &View<'_>, from: i64, published: i64) -> Result<(Vec<Change>, i64), mvcc::Error> {
+/// Changes of whole transactions, and the revision up to which they are complete.
+struct History {
+    changes: Vec<Change>,
+    to: i64,
+    bytes: usize,
+}
+
+/// What the watchers want of history: at most a bounded number of bytes and revisions, but always one
+/// whole transaction. Previous pairs are read with the changes, but for what is too much of them in
+/// one transaction.
+fn history(
+    view: &View<'_>,
+    behind: &mut [Behind],
+    published: i64,
+    bytes_max: usize,
+) -> Result<History, mvcc::Error> {
     let mut changes: Vec<Change> = Vec::new();
-    let (mut start, mut transactions, mut last) = (Revision::new(from, 0), 0, 0);
-    let mut bytes = 0;
+    let mut start = Revision::new(behind.first().map_or(0, |watcher| watcher.next), 0);
+    let (mut transactions, mut last, mut scanned, mut bytes) = (0, 0, 0, 0);
     loop {
-        let rows = view.rows(start, published)?;
+        let is_enough = transactions == limits::WATCH_CATCH_UP_REVISIONS_MAX
+            || bytes >= bytes_max
+            || scanned >= limits::READ_CHUNK_BYTES;
+        // Of the last transaction there may be more.
+        let until = if is_enough { last } else { published };
+        let rows = view.rows_within(start, until, limits::WATCH_CATCH_UP_BYTES)?;
         let Some(end) = rows.last().map(|row| row.rev) else {
-            return Ok((changes, published));
+            return Ok(History { changes, to: until, bytes });
         };
         for row in &rows {
             if row.rev.main != last {
-                if transactions == limits::WATCH_CATCH_UP_REVISIONS_MAX {
-                    return Ok((changes, last));
+                let is_full =
+                    transactions == limits::WATCH_CATCH_UP_REVISIONS_MAX || bytes >= bytes_max;
+                if transactions > 0 && is_full {
+                    return Ok(History { changes, to: last, bytes });
                 }
                 transactions += 1;
                 last = row.rev.main;
             }
-            bytes += row.kv.len();
-            changes.push(change_of(row)?);
-        }
-        let is_enough =
-            changes.len() >= limits::READ_CHUNK_ROWS || bytes >= limits::READ_CHUNK_BYTES;
-        if is_enough && transactions > 1 {
-            // The last transaction may go on behind these rows; it is read again.
-            let complete = last - 1;
-            changes.retain(|change| change.revision.main <= complete);
-            return Ok((changes, complete));
+            scanned += row.kv.len();
+            let mut change = change_of(row)?;
+            let (mut is_wanted, mut wants_previous) = (false, false);
+            for watcher in &mut *behind {
+                if watcher.wants(&change) {
+                    (is_wanted, watcher.is_served) = (true, true);
+                    wants_previous |= watcher.spec.prev_kv;
+                }
+            }
+            if wants_previous && bytes < limits::WATCH_PREVIOUS_BYTES {
+                change.previous = view.previous(&change)?;
+            }
+            if is_wanted {
+                bytes += bytes_of(&change);
+                changes.push(change);
+            }
         }
         start = Revision::new(end.main, end.sub + 1);
     }
@@ -370,9 +496,10 @@ fn change_of(row: &Row) -> Result<Change, mvcc::Error> {
     let revision = row.rev;
     Ok(if row.tombstone {
         let kv: Bytes = deletion_event(pair.key, revision.main);
-        Change { kind: ChangeKind::Delete, key, kv, revision, is_create: false }
+        Change { kind: ChangeKind::Delete, key, kv, revision, is_create: false, previous: None }
     } else {
         let is_create = pair.create_revision == pair.mod_revision;
-        Change { kind: ChangeKind::Put, key, kv: row.kv.clone(), revision, is_create }
+        let kv = row.kv.clone();
+        Change { kind: ChangeKind::Put, key, kv, revision, is_create, previous: None }
     })
 }

@@ -39,13 +39,26 @@ impl Fixture {
 
     /// One transaction that puts the keys.
     fn put(&mut self, keys: &[&str]) {
+        self.put_value(keys, &Bytes::from_static(b"v"));
+    }
+
+    fn put_value(&mut self, keys: &[&str], value: &Bytes) {
         let mut write = self.mvcc.begin();
         for key in keys {
-            let key = Bytes::copy_from_slice(key.as_bytes());
-            let put = PutRequest { key, value: Bytes::from_static(b"v"), ..Default::default() };
+            let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), value.clone());
+            let put = PutRequest { key, value, ..Default::default() };
             write.put(&put, &mut NoLeases).unwrap();
         }
-        let changes = write.finish();
+        self.publish(write.finish());
+    }
+
+    fn delete(&mut self, key: &str) {
+        let mut write = self.mvcc.begin();
+        write.delete(&Bytes::copy_from_slice(key.as_bytes()), &mut NoLeases);
+        self.publish(write.finish());
+    }
+
+    fn publish(&mut self, changes: Vec<Change>) {
         self.index += 1;
         self.store.seal(self.index, 1);
         let current = self.mvcc.publish();
@@ -55,7 +68,8 @@ impl Fixture {
 
 fn spec(key: &'static str, end: &'static str, start_revision: i64) -> Spec {
     let range = KeyRange::new(Bytes::from(key), Bytes::from(end));
-    Spec { range, start_revision, watch_id: 0, no_put: false, no_delete: false }
+    let (no_put, no_delete, prev_kv) = (false, false, false);
+    Spec { range, start_revision, watch_id: 0, no_put, no_delete, prev_kv }
 }
 
 /// Everything that the stream has for its consumer now, as text.
@@ -64,7 +78,7 @@ fn drain(stream: &Stream) -> Vec<String> {
     loop {
         match stream.next() {
             Next::Item(item) => lines.push(text(&item)),
-            Next::CatchUp => lines.extend(stream.catch_up().unwrap().iter().map(text)),
+            Next::CatchUp => stream.catch_up().unwrap(),
             Next::Wait => return lines,
         }
     }
@@ -207,4 +221,96 @@ fn ids_are_chosen_as_etcd_chooses_them() {
     assert_eq!(create(1), Err(CreateError::DuplicateId));
     assert_eq!(stream.create(spec("b", "a", 0)), Err(CreateError::EmptyRange));
     assert_eq!(stream.create(spec("b", "b", 0)), Err(CreateError::EmptyRange));
+}
+
+/// A stream holds one piece of history, with the previous pairs, for however many watchers.
+#[test]
+fn history_with_previous_pairs_is_read_once_for_all_watchers_of_a_stream() {
+    let mut fixture = Fixture::new();
+    let (keys, watchers) = (200, 150);
+    let value = Bytes::from(vec![b'v'; 20_000]);
+    for n in 0..keys {
+        fixture.put_value(&[&format!("k{n:03}")], &value);
+    }
+    let first = fixture.hub.revision() + 1;
+    for n in 0..keys {
+        fixture.delete(&format!("k{n:03}"));
+    }
+    let stream = fixture.hub.stream();
+    for _ in 0..watchers {
+        stream.create(Spec { prev_kv: true, ..spec("k", "l", first) }).unwrap();
+    }
+    let (mut events, mut most, mut pieces) = (vec![0; watchers], 0, 0);
+    loop {
+        match stream.next() {
+            Next::Item(Item::Events { watch_id, changes, .. }) => {
+                for change in changes {
+                    assert!(change.previous.is_some_and(|previous| previous.len() > 20_000));
+                    events[usize::try_from(watch_id).unwrap()] += 1;
+                }
+            }
+            Next::Item(_) => {}
+            Next::CatchUp => {
+                stream.catch_up().unwrap();
+                most = most.max(fixture.hub.held_bytes());
+                pieces += 1;
+            }
+            Next::Wait => break,
+        }
+    }
+    assert_eq!(events, vec![keys; watchers]);
+    assert!(most < limits::WATCH_CATCH_UP_BYTES + 25_000, "{most} bytes");
+    assert!(pieces < 2 * keys * 20_000 / limits::WATCH_CATCH_UP_BYTES, "{pieces} pieces");
+    assert_eq!(fixture.hub.held_bytes(), 0);
+}
+
+/// However many streams are not read, a member holds so much for them, and a stream that is read gets
+/// everything.
+#[test]
+fn streams_that_nobody_reads_hold_a_bounded_number_of_bytes() {
+    let mut fixture = Fixture::new();
+    let value = Bytes::from(vec![b'v'; 100_000]);
+    let reader = fixture.hub.stream();
+    reader.create(spec("k", "l", 0)).unwrap();
+    let mut unread = Vec::new();
+    let (mut most, mut seen) = (0, 0);
+    for n in 0..120 {
+        let stream = fixture.hub.stream();
+        stream.create(spec("k", "l", 0)).unwrap();
+        // Half of them wait in front of history.
+        stream.create(spec("k", "l", if n % 2 == 0 { 0 } else { 2 })).unwrap();
+        while let Next::Item(_) = stream.next() {}
+        let _ = stream.catch_up();
+        unread.push(stream);
+        fixture.put_value(&["k1", "k2"], &value);
+        most = most.max(fixture.hub.held_bytes());
+        loop {
+            match reader.next() {
+                Next::Item(Item::Events { changes, .. }) => seen += changes.len(),
+                Next::Item(_) => {}
+                Next::CatchUp => reader.catch_up().unwrap(),
+                Next::Wait => break,
+            }
+        }
+        assert_eq!(seen, 2 * (n + 1));
+    }
+    let one_transaction = 2 * 110_000;
+    assert!(most > limits::WATCH_BYTES_MAX / 2, "{most} bytes show nothing");
+    let allowed = limits::WATCH_BYTES_MAX + 2 * one_transaction;
+    assert!(most <= allowed + unread.len() * one_transaction / 2, "{most} bytes");
+    drop((unread, reader));
+    assert_eq!(fixture.hub.held_bytes(), 0);
+}
+
+/// Watchers that end do not keep apply waiting, though all of them watch one key.
+#[test]
+fn a_stream_of_very_many_watchers_ends_quickly() {
+    let mut fixture = Fixture::new();
+    let stream = fixture.hub.stream();
+    for n in 0..50_000 {
+        stream.create(spec("a", if n % 2 == 0 { "" } else { "b" }, 0)).unwrap();
+    }
+    drop(stream);
+    assert_eq!(fixture.hub.counts(), Counts::default());
+    fixture.put(&["a"]);
 }

@@ -355,6 +355,13 @@ impl Oracle {
                 && (!is_put || expected.pair.as_ref() == Some(&pair))
                 && is_put == expected.pair.is_some();
             assert!(same, "a watch of {range:?} expected {expected:?}, got {change:?}");
+            if let Some(previous) = &change.previous {
+                let mut before = self.model.changes[..at].iter().rev();
+                let before = before
+                    .find(|it| it.key == expected.key && it.revision < expected.revision)
+                    .and_then(|before| before.pair.clone());
+                assert_eq!(before, Some(KeyValue::decode(previous.clone()).unwrap()));
+            }
             (cursor, last) = (at + 1, expected.revision);
         }
         self.checked.events += changes.len() as u64;

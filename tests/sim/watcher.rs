@@ -55,6 +55,7 @@ impl Watcher {
             watch_id: 0,
             no_put: false,
             no_delete: false,
+            prev_kv: chance.one_in(2),
         };
         stream.create(spec).unwrap();
         self.stream = Some((member, stream));
@@ -70,14 +71,13 @@ impl Watcher {
             if chance.one_in(20) {
                 stream.request_progress();
             }
-            let items = match stream.next() {
-                Next::Item(item) => vec![item],
+            match stream.next() {
+                Next::Item(item) => {
+                    took += 1;
+                    self.see(item, oracle);
+                }
                 Next::CatchUp => stream.catch_up().unwrap(),
                 Next::Wait => break,
-            };
-            for item in items {
-                took += 1;
-                self.see(item, oracle);
             }
         }
         took

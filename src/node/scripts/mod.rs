@@ -336,30 +336,31 @@ impl Runner {
         let (watchers, mvcc) = (&member.streams[stream], &member.machine.mvcc);
         let mut lines = Lines::new();
         loop {
-            let items = match watchers.stream.next() {
-                Next::Item(item) => vec![item],
-                Next::CatchUp => watchers.stream.catch_up().unwrap(),
+            let item = match watchers.stream.next() {
+                Next::Item(item) => item,
+                Next::CatchUp => {
+                    watchers.stream.catch_up().unwrap();
+                    continue;
+                }
                 Next::Wait => {
                     lines.extend(singles.end());
                     return lines;
                 }
             };
-            for item in items {
-                if is_brief && singles.take(&item) {
-                    continue;
-                }
-                lines.extend(singles.end());
-                let wants_previous = match &item {
-                    crate::watch::Item::Events { watch_id, .. } => {
-                        watchers.wants_previous.get(watch_id) == Some(&true)
-                    }
-                    _ => false,
-                };
-                lines.extend(show::item(&item, is_brief, |change| {
-                    let view = mvcc.view();
-                    wants_previous.then(|| view.previous(change).unwrap()).flatten()
-                }));
+            if is_brief && singles.take(&item) {
+                continue;
             }
+            lines.extend(singles.end());
+            let wants_previous = match &item {
+                crate::watch::Item::Events { watch_id, .. } => {
+                    watchers.wants_previous.get(watch_id) == Some(&true)
+                }
+                _ => false,
+            };
+            lines.extend(show::item(&item, is_brief, |change| {
+                let view = mvcc.view();
+                wants_previous.then(|| view.previous(change).unwrap()).flatten()
+            }));
         }
     }
 }

@@ -141,5 +141,6 @@ pub(super) fn watch(command: &mut Command) -> Result<Spec> {
         watch_id: command.option_number("id")?,
         no_put: is_filtered("noput"),
         no_delete: is_filtered("nodelete"),
+        prev_kv: false,
     })
 }
