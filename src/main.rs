@@ -12,16 +12,15 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 fn main() -> ExitCode {
     raise_open_files();
-    let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_default();
-    let arguments: Vec<OsString> = arguments.collect();
+    server::take_strays();
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let name = words.first().cloned().unwrap_or_default();
+    let arguments: Vec<OsString> = words.iter().skip(1).cloned().collect();
     match Path::new(&name).file_name().and_then(|name| name.to_str()) {
-        Some("etcd") => server::main(arguments),
+        Some("etcd") => server::main(words, 1),
         Some("etcdctl") => cli::main(Program::Etcdctl, arguments),
         Some("etcdutl") => cli::main(Program::Etcdutl, arguments),
-        _ if arguments.first().is_some_and(|word| word == "serve") => {
-            server::main(arguments.into_iter().skip(1).collect())
-        }
+        _ if arguments.first().is_some_and(|word| word == "serve") => server::main(words, 2),
         _ => cli::main(Program::Rusd, arguments),
     }
 }

@@ -205,6 +205,9 @@ mod tests {
         members.change(&Change::Remove(2));
         assert_eq!(members.validate(&Change::Add(member(2))), Err(Refused::Removed));
         assert_eq!(members.validate(&Change::Remove(1)), Err(Refused::LastVoter));
+        // With other URLs a learner is still one.
+        members.change(&update(3, 4));
+        assert!(members.get(3).is_some_and(|member| member.is_learner));
         members.change(&Change::Promote(3));
         assert_eq!(members.validate(&Change::Remove(1)), Ok(()));
     }

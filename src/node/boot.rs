@@ -320,7 +320,7 @@ pub(super) fn start(
         dir: wal,
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
-        pre_vote: true,
+        pre_vote: config.pre_vote,
         applied: opened.consistent_index,
         applied_term: opened.term,
         conf_state,

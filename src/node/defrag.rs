@@ -84,3 +84,37 @@ pub(super) fn at_start(store: &Store, threshold_bytes: u64) -> u64 {
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::clock::SystemClock;
+    use crate::node::Config;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn sixteen_wait_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let urls = vec!["http://localhost:2380".to_owned()];
+        let initial_cluster = vec![("default".to_owned(), urls.clone())];
+        let config = Config { initial_cluster, peer_urls: urls, ..Config::of(dir.path()) };
+        let node = Node::start(config, Arc::new(SystemClock::new())).unwrap();
+        node.ready().wait_for(|ready| *ready).await.unwrap();
+        let defrags = &node.0.upkeep.defrags;
+        let held = Arc::clone(&defrags.running).acquire_owned().await.unwrap();
+        let ask = || {
+            let node = node.clone();
+            tokio::spawn(async move { node.defragment_own().await.map(drop) })
+        };
+        let waiting: Vec<_> = (0..16).map(|_| ask()).collect();
+        while defrags.waiting.available_permits() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        assert!(matches!(ask().await.unwrap(), Err(Error::TooManyRequests)));
+        drop(held);
+        for asked in waiting {
+            asked.await.unwrap().unwrap();
+        }
+        node.stop().await;
+    }
+}

@@ -129,6 +129,8 @@ pub struct Config {
     pub election_timeout: Duration,
     /// The first election comes as soon as the others are reached.
     pub initial_election_tick_advance: bool,
+    /// Whether a member asks for votes before it starts an election with a new term.
+    pub pre_vote: bool,
     pub snapshot_count: u64,
     pub snapshot_catchup_entries: u64,
     /// Time between looks at whether a downgrade is complete; zero is never.
@@ -169,6 +171,7 @@ impl Config {
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1000),
             initial_election_tick_advance: true,
+            pre_vote: true,
             snapshot_count: 10_000,
             snapshot_catchup_entries: 5_000,
             downgrade_check_interval: Duration::ZERO,

@@ -297,3 +297,78 @@ impl RefusalLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use raft::eraftpb::Entry;
+
+    use super::*;
+
+    /// How many of them get in, before they are refused as too many.
+    fn filled(mut put: impl FnMut() -> Result<(), Error>) -> usize {
+        let mut count = 0;
+        loop {
+            match put() {
+                Ok(()) => count += 1,
+                Err(Error::Busy) => return count,
+                Err(error) => panic!("{error}"),
+            }
+            assert!(count < 1 << 20, "no bound");
+        }
+    }
+
+    fn proposal(bytes: usize) -> Proposal {
+        Proposal { data: Bytes::from(vec![0; bytes]), ..Proposal::default() }
+    }
+
+    #[test]
+    fn each_kind_of_work_waits_up_to_its_bound() {
+        let inbox = Inbox::default();
+        assert_eq!(filled(|| inbox.propose(proposal(1))), 16_384);
+        assert_eq!(filled(|| inbox.message(Message::default())), 4096);
+        assert_eq!(filled(|| inbox.event(Event::Tick)), 4096);
+        let read = || inbox.read(Box::new(|_| ())).map_err(|(error, _)| error);
+        assert_eq!(filled(read), 65_536);
+        // What is full keeps nothing else out.
+        assert!(inbox.persisted(1, []).is_ok());
+    }
+
+    #[test]
+    fn messages_wait_up_to_their_bytes() {
+        let inbox = Inbox::default();
+        let entry = Entry { data: Bytes::from(vec![0; 1 << 20]), ..Entry::default() };
+        let message = Message { entries: vec![entry], ..Message::default() };
+        let count = filled(|| inbox.message(message.clone()));
+        assert!((60..64).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn a_turn_takes_4096_messages_and_a_mebibyte_of_proposals() {
+        let inbox = Inbox::default();
+        let count = |taken: &Taken| {
+            let proposed = |event: &Event| match event {
+                Event::Propose(proposals) => proposals.len(),
+                _ => 0,
+            };
+            taken.events.iter().map(proposed).sum::<usize>()
+        };
+        for (bytes, first) in [(1, 4096), (1 << 10, 1024), (3 << 20, 1)] {
+            for _ in 0..5000 {
+                inbox.propose(proposal(0)).unwrap();
+            }
+            inbox.state.lock().proposals.iter_mut().for_each(|it| *it = proposal(bytes));
+            let taken = inbox.take(Duration::ZERO, 1, false);
+            assert_eq!(count(&taken), first, "of {bytes} bytes");
+            let mut rest = 5000 - first;
+            while rest > 0 {
+                rest -= count(&inbox.take(Duration::ZERO, 1, false));
+            }
+        }
+        // While the log has no room, proposals wait and messages do not.
+        inbox.propose(proposal(1)).unwrap();
+        inbox.message(Message::default()).unwrap();
+        let taken = inbox.take(Duration::ZERO, usize::MAX, false);
+        assert!(matches!(taken.events[..], [Event::Receive(_)]));
+    }
+}

@@ -1,3 +1,4 @@
+mod bounds;
 mod hostile;
 
 use std::collections::BTreeMap;

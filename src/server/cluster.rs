@@ -58,15 +58,15 @@ pub(super) async fn first(config: &Config) -> Result<First, Error> {
             let members = by_domain(config, domain, service.as_deref()).await;
             (members.map_err(failed)?, config.token.clone())
         }
-        Source::Discovery(discovery) => {
+        Source::Discovery => {
             let urls = config.advertise_peer_urls.iter().map(Url::to_string).collect();
-            (vec![(config.name.clone(), urls)], discovery.token.clone())
+            (vec![(config.name.clone(), urls)], config.discovery.token.clone())
         }
     };
     let mine = own(&config.name, &members)?.to_vec();
     if !config.new_cluster {
         check_double(&members, "initial")?;
-        if matches!(config.source, Source::Discovery(_)) {
+        if matches!(config.source, Source::Discovery) {
             let text = "discovery URL should not be set when joining existing initial cluster";
             return Err(text.to_owned().into());
         }
@@ -76,12 +76,12 @@ pub(super) async fn first(config: &Config) -> Result<First, Error> {
     check_advertised(&config.name, &config.advertise_peer_urls, &mine).await?;
     check_double(&members, "initial")?;
     join::check_new(config, &members, &token).await?;
-    let Source::Discovery(discovery) = &config.source else {
+    if !matches!(config.source, Source::Discovery) {
         return Ok(First { members, token, join: None });
-    };
+    }
     tracing::info!("Bootstrapping cluster using v3 discovery.");
     let id = member_id(&mine, &token);
-    let found = discovery::join(discovery, id, &text_of(&members)).await;
+    let found = discovery::join(&config.discovery, id, &text_of(&members)).await;
     let members = parse(&found.map_err(Error::Discovery)?)?;
     check_double(&members, "discovery")?;
     if !members.iter().any(|(_, urls)| member_id(urls, &token) == id) {
@@ -102,9 +102,6 @@ pub(super) fn parse(list: &str) -> Result<Named, String> {
     let mut members: BTreeMap<&str, Vec<Url>> = BTreeMap::new();
     for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (name, url) = part.split_once('=').unwrap_or((part, ""));
-        if url.is_empty() {
-            return Err(format!("empty URL given for {}", go::quote(name)));
-        }
         members.entry(name).or_default().push(Url::parse(url)?);
     }
     let texts = |mut urls: Vec<Url>| {
@@ -112,6 +109,11 @@ pub(super) fn parse(list: &str) -> Result<Named, String> {
         urls.iter().map(Url::to_string).collect()
     };
     Ok(members.into_iter().map(|(name, urls)| (name.to_owned(), texts(urls))).collect())
+}
+
+/// A list as etcd prints it, sorted; one that cannot be read is none.
+pub(super) fn normal(list: &str) -> String {
+    parse(list).map(|members| text_of(&members)).unwrap_or_default()
 }
 
 fn text_of(members: &[(String, Vec<String>)]) -> String {
@@ -271,7 +273,7 @@ mod tests {
 
     async fn of(line: &str) -> Result<First, String> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let (config, _) = config::load(&words, &[]).unwrap();
+        let config = config::load(&words, &[], &mut Vec::new()).unwrap();
         first(&config).await.map_err(|error| error.to_string())
     }
 

@@ -4,7 +4,6 @@
 //! that this server does not honour is taken at its default only; anything else is refused, so that
 //! nobody believes in a setting that does nothing.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,9 +13,9 @@ use super::file;
 use super::flags::{self, Flag, Given, Kind, Support};
 use super::go;
 use super::url::{self, Url};
+use super::{environment, tls};
 use crate::client::TlsOptions;
 use crate::limits;
-use crate::tls::{ClientFiles, ServerFiles, Versions};
 
 /// Longest election timeout that etcd takes.
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -66,6 +65,10 @@ pub(super) struct Config {
     pub heartbeat: Duration,
     pub election: Duration,
     pub hasten_election: bool,
+    pub pre_vote: bool,
+    pub sockets: Sockets,
+    /// Whether memory is kept from being swapped out.
+    pub locks_memory: bool,
     pub max_request_bytes: usize,
     pub max_txn_ops: usize,
     pub max_concurrent_streams: u32,
@@ -83,8 +86,12 @@ pub(super) struct Config {
     pub corrupt_check: Duration,
     /// Where its gate is open.
     pub compact_hash_check: Option<Duration>,
+    /// Whether its gate is open or not.
+    pub hash_check_interval: Duration,
     pub batch_interval: Option<Duration>,
     pub compaction: Compaction,
+    /// `periodic` or `revision`, whether anything is compacted or not.
+    pub compaction_mode: String,
     pub compaction_pause: Option<Duration>,
     pub progress_interval: Duration,
     pub auth_token: String,
@@ -95,8 +102,24 @@ pub(super) struct Config {
     pub origins: Vec<String>,
     pub hosts: Vec<String>,
     pub gates: Vec<(&'static str, &'static str, bool)>,
+    /// Those of them that were set.
+    pub gates_set: Vec<(&'static str, bool)>,
+    /// Counts of files that are kept by other rules here; the log shows them.
+    pub wals_max: u64,
+    pub snapshots_max: u64,
+    /// Whether it is used is said by `source`.
+    pub discovery: Discovery,
     pub tls: super::tls::Settings,
     pub log: Log,
+}
+
+/// Options of listening sockets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sockets {
+    /// Take a port that another process listens on with the same option.
+    pub reuse_port: bool,
+    /// Take a port whose old connections are not forgotten yet; every listener does.
+    pub reuse_address: bool,
 }
 
 /// Where the members of the first cluster are named.
@@ -107,7 +130,7 @@ pub(super) enum Source {
     /// In DNS.
     Domain { domain: String, service: Option<String> },
     /// By each other, through a discovery service.
-    Discovery(Box<Discovery>),
+    Discovery,
 }
 
 /// Something worth a log line before there is a log.
@@ -125,6 +148,11 @@ pub(super) enum Notice {
         value: String,
     },
     VariableUnknown(String),
+    /// It has the name of a flag, and is not one.
+    VariableSpecial {
+        name: String,
+        value: String,
+    },
 }
 
 /// How a start that does not serve ends.
@@ -140,15 +168,28 @@ pub(super) enum Stop {
     Conflict(String),
 }
 
-fn invalid<T>(text: impl Into<String>) -> Result<T, Stop> {
+pub(super) fn invalid<T>(text: impl Into<String>) -> Result<T, Stop> {
     Err(Stop::Invalid(text.into()))
 }
 
-/// Reads the command line and `environment`, checks them and adds what they imply.
+impl Stop {
+    /// The exit code, and what is said of it.
+    pub(super) fn outcome(&self) -> (u8, &str) {
+        match self {
+            Self::Help | Self::Version => (0, ""),
+            Self::Usage(text) => (2, text),
+            Self::Invalid(text) | Self::Conflict(text) => (1, text),
+        }
+    }
+}
+
+/// Reads the command line and `environment`, checks them and adds what they imply. The notices are
+/// worth their lines even if nothing comes of the rest.
 pub(super) fn load(
     arguments: &[String],
     environment: &[(String, String)],
-) -> Result<(Config, Vec<Notice>), Stop> {
+    notices: &mut Vec<Notice>,
+) -> Result<Config, Stop> {
     let mut given = flags::parse(arguments).map_err(|stop| match stop {
         flags::Stop::Help => Stop::Help,
         flags::Stop::Bad(text) => Stop::Usage(text),
@@ -159,7 +200,6 @@ pub(super) fn load(
     if go::parse_bool(given.text("version")) == Some(true) {
         return Err(Stop::Version);
     }
-    let mut notices = Vec::new();
     let variable = || environment.iter().find(|(name, _)| name == "ETCD_CONFIG_FILE");
     let file = match given.text("config-file") {
         "" => variable().map_or("", |(_, path)| path.as_str()),
@@ -171,45 +211,14 @@ pub(super) fn load(
         notices.push(Notice::FileUsed(path));
         notices.extend(unknown.into_iter().map(Notice::KeyUnknown));
         refuse_unsupported(&given)?;
-        let config = build(&given, &mut notices)?;
-        return Ok((config, notices));
+        return build(&given, notices);
     }
     for old in std::mem::take(&mut given.old_names) {
         notices.push(Notice::OldName(old));
     }
-    add_environment(&mut given, environment, &mut notices)?;
+    environment::add(&mut given, environment, notices)?;
     refuse_unsupported(&given)?;
-    let config = build(&given, &mut notices)?;
-    Ok((config, notices))
-}
-
-fn add_environment(
-    given: &mut Given,
-    environment: &[(String, String)],
-    notices: &mut Vec<Notice>,
-) -> Result<(), Stop> {
-    let known: BTreeMap<String, &'static Flag> =
-        flags::FLAGS.iter().map(|flag| (flags::environment_name(flag.name), flag)).collect();
-    let by_flag: Vec<&str> = given.given().map(|(flag, _)| flag.name).collect();
-    let mut bad = None;
-    for (variable, value) in environment.iter().filter(|(name, _)| name.starts_with("ETCD_")) {
-        match known.get(variable) {
-            Some(flag) if by_flag.contains(&flag.name) => {
-                return Err(Stop::Conflict(variable.clone()));
-            }
-            Some(_) if value.is_empty() => {}
-            Some(flag) => {
-                if let Err(why) = given.set(flag, value) {
-                    bad = Some(format!("invalid value {} for {variable}: {why}", go::quote(value)));
-                    continue;
-                }
-                let (name, value) = (variable.clone(), value.clone());
-                notices.push(Notice::VariableUsed { name, value });
-            }
-            None => notices.push(Notice::VariableUnknown(format!("{variable}={value}"))),
-        }
-    }
-    bad.map_or(Ok(()), invalid)
+    build(&given, notices)
 }
 
 /// A flag that is not honoured may only repeat its default.
@@ -235,10 +244,10 @@ fn refuse_unsupported(given: &Given) -> Result<(), Stop> {
 }
 
 /// Typed access; the texts were checked when they were given.
-struct Values<'a>(&'a Given);
+pub(super) struct Values<'a>(pub &'a Given);
 
 impl Values<'_> {
-    fn uint(&self, name: &str) -> u64 {
+    pub(super) fn uint(&self, name: &str) -> u64 {
         go::parse_uint(self.0.text(name), u64::MAX).unwrap_or_default()
     }
     fn int(&self, name: &str) -> i64 {
@@ -249,7 +258,7 @@ impl Values<'_> {
         let nanos = go::parse_duration(self.0.text(name)).unwrap_or_default();
         Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
     }
-    fn bool(&self, name: &str) -> bool {
+    pub(super) fn bool(&self, name: &str) -> bool {
         go::parse_bool(self.0.text(name)) == Some(true)
     }
     /// Zero means that the server chooses.
@@ -259,7 +268,7 @@ impl Values<'_> {
     fn urls(&self, name: &str) -> Vec<Url> {
         Url::parse_list(self.0.text(name)).unwrap_or_default()
     }
-    fn words(&self, name: &str) -> Vec<String> {
+    pub(super) fn words(&self, name: &str) -> Vec<String> {
         self.0
             .text(name)
             .split(',')
@@ -281,9 +290,6 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
     }
     let log = log_settings(given)?;
     let name = given.text("name").to_owned();
-    let missing_advertise = given.is_set("listen-client-urls")
-        && !given.is_set("advertise-client-urls")
-        && !given.is_from_file();
     let mut config = Config {
         data_dir: data_dir(given),
         wal_dir: Some(given.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
@@ -292,11 +298,7 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         listen_client_http_urls: values.urls("listen-client-http-urls"),
         listen_metrics_urls: values.urls("listen-metrics-urls"),
         advertise_peer_urls: values.urls("initial-advertise-peer-urls"),
-        advertise_client_urls: if missing_advertise {
-            Vec::new()
-        } else {
-            values.urls("advertise-client-urls")
-        },
+        advertise_client_urls: values.urls("advertise-client-urls"),
         source: source(given),
         new_cluster: given.text("initial-cluster-state") == "new",
         force_new_cluster: values.bool("force-new-cluster"),
@@ -306,6 +308,12 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         heartbeat: Duration::from_millis(values.uint("heartbeat-interval")),
         election: Duration::from_millis(values.uint("election-timeout")),
         hasten_election: values.bool("initial-election-tick-advance"),
+        pre_vote: values.bool("pre-vote"),
+        sockets: Sockets {
+            reuse_port: values.bool("socket-reuse-port"),
+            reuse_address: values.bool("socket-reuse-address"),
+        },
+        locks_memory: values.bool("memory-mlock"),
         max_request_bytes: usize::try_from(values.uint("max-request-bytes")).unwrap_or(usize::MAX),
         max_txn_ops: usize::try_from(values.uint("max-txn-ops")).unwrap_or(usize::MAX),
         max_concurrent_streams: u32::try_from(values.uint("max-concurrent-streams"))
@@ -326,8 +334,10 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         corrupt_check: values.duration("corrupt-check-time"),
         compact_hash_check: is_open(given, "CompactHashCheck")
             .then(|| values.duration("compact-hash-check-time")),
+        hash_check_interval: values.duration("compact-hash-check-time"),
         batch_interval: values.own_duration("backend-batch-interval"),
         compaction: Compaction::Off,
+        compaction_mode: given.text("auto-compaction-mode").to_owned(),
         compaction_pause: values.own_duration("compaction-sleep-interval"),
         progress_interval: values
             .own_duration("watch-progress-notify-interval")
@@ -341,7 +351,11 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         origins: values.words("cors"),
         hosts: values.words("host-whitelist"),
         gates: gate_settings(given),
-        tls: tls_settings(given),
+        gates_set: gates_set(given),
+        wals_max: values.uint("max-wals"),
+        snapshots_max: values.uint("max-snapshots"),
+        discovery: discovery(given),
+        tls: tls::settings(given),
         log,
         name,
     };
@@ -356,6 +370,12 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         compaction(given.text("auto-compaction-mode"), given.text("auto-compaction-retention"))?;
     follow_defaults(&mut config);
     Ok(config)
+}
+
+/// The default would tell clients of a place where this member does not listen.
+fn is_advertise_missing(given: &Given) -> bool {
+    let is_set = |name| given.is_set(name);
+    is_set("listen-client-urls") && !is_set("advertise-client-urls") && !given.is_from_file()
 }
 
 fn data_dir(given: &Given) -> PathBuf {
@@ -384,34 +404,40 @@ impl Config {
 
 /// What `--initial-cluster` says, or in its place DNS or a discovery service.
 fn source(given: &Given) -> Source {
+    let text = |name| given.text(name).to_owned();
+    if !discovery_endpoints(given).is_empty() {
+        return Source::Discovery;
+    }
+    let service = Some(text("discovery-srv-name")).filter(|name| !name.is_empty());
+    match (given.text("discovery-srv"), service) {
+        // A service without a domain finds nobody, and takes the place of the default all the same.
+        ("", Some(_)) if !given.is_set("initial-cluster") && !given.is_from_file() => {
+            Source::Flags(String::new())
+        }
+        ("", _) => Source::Flags(text("initial-cluster")),
+        (domain, service) => Source::Domain { domain: domain.to_owned(), service },
+    }
+}
+
+fn discovery(given: &Given) -> Discovery {
     let values = Values(given);
     let text = |name| given.text(name).to_owned();
-    let endpoints = discovery_endpoints(given);
-    if !endpoints.is_empty() {
-        return Source::Discovery(Box::new(Discovery {
-            endpoints,
-            token: text("discovery-token"),
-            dial_timeout: values.duration("discovery-dial-timeout"),
-            request_timeout: values.duration("discovery-request-timeout"),
-            keep_alive_time: values.duration("discovery-keepalive-time"),
-            keep_alive_timeout: values.duration("discovery-keepalive-timeout"),
-            tls: TlsOptions {
-                cert: text("discovery-cert"),
-                key: text("discovery-key"),
-                ca: text("discovery-cacert"),
-                insecure_transport: values.bool("discovery-insecure-transport"),
-                skip_verify: values.bool("discovery-insecure-skip-tls-verify"),
-            },
-            user: text("discovery-user"),
-            password: text("discovery-password"),
-        }));
-    }
-    match given.text("discovery-srv") {
-        "" => Source::Flags(text("initial-cluster")),
-        domain => Source::Domain {
-            domain: domain.to_owned(),
-            service: Some(text("discovery-srv-name")).filter(|name| !name.is_empty()),
+    Discovery {
+        endpoints: discovery_endpoints(given),
+        token: text("discovery-token"),
+        dial_timeout: values.duration("discovery-dial-timeout"),
+        request_timeout: values.duration("discovery-request-timeout"),
+        keep_alive_time: values.duration("discovery-keepalive-time"),
+        keep_alive_timeout: values.duration("discovery-keepalive-timeout"),
+        tls: TlsOptions {
+            cert: text("discovery-cert"),
+            key: text("discovery-key"),
+            ca: text("discovery-cacert"),
+            insecure_transport: values.bool("discovery-insecure-transport"),
+            skip_verify: values.bool("discovery-insecure-skip-tls-verify"),
         },
+        user: text("discovery-user"),
+        password: text("discovery-password"),
     }
 }
 
@@ -452,8 +478,12 @@ fn is_open(given: &Given, gate: &str) -> bool {
     gate_settings(given).iter().any(|(name, _, on)| *name == gate && *on)
 }
 
+fn gates_set(given: &Given) -> Vec<(&'static str, bool)> {
+    flags::gates(given.text("feature-gates")).unwrap_or_default()
+}
+
 fn gate_settings(given: &Given) -> Vec<(&'static str, &'static str, bool)> {
-    let set = flags::gates(given.text("feature-gates")).unwrap_or_default();
+    let set = gates_set(given);
     flags::GATES
         .iter()
         .map(|&(name, stage, default, _)| {
@@ -488,10 +518,10 @@ fn log_settings(given: &Given) -> Result<Log, Stop> {
             return invalid(format!("unknown log format: {other}, supported values json, console"));
         }
     };
-    let mut outputs = Values(given).words("log-outputs");
-    if outputs.is_empty() {
-        outputs.push("default".into());
+    if given.text("log-outputs").is_empty() {
+        return invalid("open sink \"\": open : no such file or directory");
     }
+    let outputs = Values(given).words("log-outputs");
     if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
         return invalid("multi logoutput for \"default\" is not supported yet");
     }
@@ -539,7 +569,7 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
             "--election-timeout[{election}ms] is too long, and should be set less than {ELECTION_MS_MAX}ms"
         ));
     }
-    if config.advertise_client_urls.is_empty() {
+    if is_advertise_missing(given) {
         return invalid(
             "--advertise-client-urls is required when --listen-client-urls is set explicitly",
         );
@@ -557,52 +587,6 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
     let clients = [config.listen_client_urls.as_slice(), &config.listen_client_http_urls].concat();
     let (peers, probes) = (&config.listen_peer_urls, &config.listen_metrics_urls);
     config.tls.check(&clients, peers, probes).map_err(Stop::Invalid)
-}
-
-fn tls_settings(given: &Given) -> super::tls::Settings {
-    let values = Values(given);
-    let text = |name: &str| given.text(name).to_owned();
-    // A certificate of its own for dialling, else the one that is shown to who dials.
-    let or = |name: &str, other: &str| if text(name).is_empty() { text(other) } else { text(name) };
-    let versions = Versions {
-        min: text("tls-min-version"),
-        max: text("tls-max-version"),
-        suites: values.words("cipher-suites"),
-    };
-    super::tls::Settings {
-        client: ServerFiles {
-            cert: text("cert-file"),
-            key: text("key-file"),
-            ca: text("trusted-ca-file"),
-            crl: text("client-crl-file"),
-            demands_certificates: values.bool("client-cert-auth"),
-            allowed_names: Vec::new(),
-            allowed_hosts: values.words("client-cert-allowed-hostname"),
-            versions: versions.clone(),
-        },
-        peer: ServerFiles {
-            cert: text("peer-cert-file"),
-            key: text("peer-key-file"),
-            ca: text("peer-trusted-ca-file"),
-            crl: text("peer-crl-file"),
-            demands_certificates: values.bool("peer-client-cert-auth"),
-            allowed_names: values.words("peer-cert-allowed-cn"),
-            allowed_hosts: values.words("peer-cert-allowed-hostname"),
-            versions: versions.clone(),
-        },
-        dial: ClientFiles {
-            cert: or("peer-client-cert-file", "peer-cert-file"),
-            key: or("peer-client-key-file", "peer-key-file"),
-            ca: text("peer-trusted-ca-file"),
-            protocol: "http/1.1",
-            versions,
-            ..ClientFiles::default()
-        },
-        skip_peer_names: values.bool("peer-skip-client-san-verification"),
-        makes_client: values.bool("auto-tls"),
-        makes_peer: values.bool("peer-auto-tls"),
-        validity_years: values.uint("self-signed-cert-validity"),
-    }
 }
 
 fn check_time(given: &Given, name: &str) -> Result<(), Stop> {
@@ -678,7 +662,7 @@ mod tests {
     }
 
     fn of(line: &str) -> Result<Config, Stop> {
-        load(&words(line), &[]).map(|(config, _)| config)
+        load(&words(line), &[], &mut Vec::new())
     }
 
     fn refused(line: &str) -> String {
@@ -776,6 +760,15 @@ mod tests {
             ),
             ("--cipher-suites NONE", "unexpected TLS cipher suite \"NONE\""),
             (
+                "--log-outputs systemd/journal",
+                "log output systemd/journal is not supported by rusd yet",
+            ),
+            (
+                "--peer-auto-tls --peer-client-cert-auth",
+                "--peer-auto-tls makes certificates that no authority has signed, so that peers \
+                 cannot meet --peer-client-cert-auth or --peer-trusted-ca-file",
+            ),
+            (
                 "--peer-cert-allowed-cn a,b --peer-cert-allowed-hostname c",
                 "AllowedCNs and AllowedHostnames are mutually exclusive (cns=[\"a\" \"b\"], \
                  hostnames=[\"c\"])",
@@ -826,14 +819,16 @@ mod tests {
             variable("ETCD_ENABLE_V2", "1"),
             variable("HOME", "/"),
         ];
-        let (config, notices) = load(&[], &environment).unwrap();
+        let mut notices = Vec::new();
+        let config = load(&[], &environment, &mut notices).unwrap();
         assert_eq!(config.name, "n");
         assert!(notices.contains(&Notice::VariableUnknown("ETCD_ENABLE_V2=1".into())));
         let (name, value) = ("ETCD_NAME".into(), "n".into());
         assert!(notices.contains(&Notice::VariableUsed { name, value }));
-        let stop = load(&words("--name x"), &environment).unwrap_err();
+        let stop = load(&words("--name x"), &environment, &mut Vec::new()).unwrap_err();
         assert!(matches!(stop, Stop::Conflict(name) if name == "ETCD_NAME"));
-        let stop = load(&[], &[variable("ETCD_ELECTION_TIMEOUT", "x")]).unwrap_err();
+        let variables = [variable("ETCD_ELECTION_TIMEOUT", "x")];
+        let stop = load(&[], &variables, &mut Vec::new()).unwrap_err();
         assert!(matches!(stop, Stop::Invalid(text)
             if text == "invalid value \"x\" for ETCD_ELECTION_TIMEOUT: parse error"));
     }
@@ -841,7 +836,8 @@ mod tests {
     #[test]
     fn deprecated_flags_are_warned_about_wherever_they_are_given() {
         let warned = |line: &str, environment: &[(String, String)]| -> Vec<&str> {
-            let (_, notices) = load(&words(line), environment).unwrap();
+            let mut notices = Vec::new();
+            load(&words(line), environment, &mut notices).unwrap();
             let said = notices.iter().filter_map(|notice| match notice {
                 Notice::Deprecated(text) => text.split(' ').next(),
                 _ => None,

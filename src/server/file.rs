@@ -168,6 +168,8 @@ impl Reader {
             return Err(format!("the value of {key} is neither a text, a number nor a list"));
         };
         let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(()) };
+        // In a file any stage is taken, since none has an effect.
+        let text = if flag.kind == Kind::Stages { flag.default.to_owned() } else { text };
         self.given
             .set(flag, &text)
             .map_err(|why| format!("invalid value {} for {key}: {why}", go::quote(&text)))

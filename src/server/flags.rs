@@ -26,6 +26,10 @@ pub(super) enum Kind {
     State,
     Fallback,
     Gates,
+    /// Stages of the v2 store's removal, comma separated.
+    Stages,
+    /// Anything, and nothing comes of it.
+    Nothing,
 }
 
 /// What this server does with a flag.
@@ -38,7 +42,10 @@ pub(super) enum Support {
     Default,
 }
 
-use Kind::{Bool, Duration, Fallback, Gates, Int, Origins, State, Text, Uint, Uint32, Urls, Words};
+use Kind::{
+    Bool, Duration, Fallback, Gates, Int, Nothing, Origins, Stages, State, Text, Uint, Uint32,
+    Urls, Words,
+};
 use Support::{Default, Honoured, Ignored};
 
 pub(super) struct Flag {
@@ -85,7 +92,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("heartbeat-interval", Uint, "100", Honoured, "Milliseconds between heartbeats."),
     flag("election-timeout", Uint, "1000", Honoured, "Milliseconds without a heartbeat before an election."),
     flag("initial-election-tick-advance", Bool, "true", Honoured, "Hold the first election as soon as the others are reached."),
-    flag("pre-vote", Bool, "true", Default, "Ask for votes before an election."),
+    flag("pre-vote", Bool, "true", Honoured, "Ask for votes before an election."),
     flag("strict-reconfig-check", Bool, "true", Honoured, "Refuse changes that would lose the quorum."),
     flag("listen-peer-urls", Urls, PEER, Honoured, "URLs to listen on for peers."),
     flag("listen-client-urls", Urls, CLIENT, Honoured, "URLs to listen on for clients."),
@@ -127,8 +134,8 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("grpc-keepalive-min-time", Duration, "5s", Honoured, "Shortest time between a client's pings."),
     flag("grpc-keepalive-interval", Duration, "2h0m0s", Honoured, "Time between pings to a client; 0 is never."),
     flag("grpc-keepalive-timeout", Duration, "20s", Honoured, "Time to wait for the answer to a ping."),
-    flag("socket-reuse-port", Bool, "false", Default, "Listen with SO_REUSEPORT."),
-    flag("socket-reuse-address", Bool, "false", Ignored, "Listen with SO_REUSEADDR, which is always done."),
+    flag("socket-reuse-port", Bool, "false", Honoured, "Listen with SO_REUSEPORT."),
+    flag("socket-reuse-address", Bool, "false", Honoured, "Listen with SO_REUSEADDR, which is always done."),
     flag("raft-read-timeout", Duration, "5s", Ignored, "Timeout of a read from a peer."),
     flag("raft-write-timeout", Duration, "5s", Ignored, "Timeout of a write to a peer."),
     flag("cert-file", Text, "", Honoured, "Server certificate."),
@@ -184,25 +191,27 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("downgrade-check-time", Duration, "5s", Honoured, "Time between checks of a downgrade."),
     flag("warning-apply-duration", Duration, "100ms", Ignored, "Apply time that is logged."),
     flag("warning-unary-request-duration", Duration, "300ms", Honoured, "Request time that is logged."),
-    flag("memory-mlock", Bool, "false", Default, "Lock the store in memory."),
+    flag("memory-mlock", Bool, "false", Honoured, "Keep all memory in RAM, the mapped store included."),
     flag("unsafe-no-fsync", Bool, "false", Default, "Never sync; loses data."),
-    flag("v2-deprecation", Text, "write-only", Ignored, "Stage of the v2 store's removal."),
+    flag("v2-deprecation", Stages, "write-only", Ignored, "Stage of the v2 store's removal."),
     flag("feature-gates", Gates, "", Honoured, "Feature gates, such as A=true,B=false."),
     flag("config-file", Text, "", Honoured, "File that stands for all other flags and variables."),
     flag("version", Bool, "false", Honoured, "Print the version and exit."),
-    flag("cluster-active-size", Text, "", Ignored, ""),
-    flag("cluster-remove-delay", Text, "", Ignored, ""),
-    flag("cluster-sync-interval", Text, "", Ignored, ""),
-    flag("config", Text, "", Ignored, ""),
-    flag("force", Bool, "", Ignored, ""),
-    flag("max-result-buffer", Text, "", Ignored, ""),
-    flag("max-retry-attempts", Text, "", Ignored, ""),
-    flag("peer-heartbeat-interval", Text, "", Ignored, ""),
-    flag("peer-election-timeout", Text, "", Ignored, ""),
-    flag("retry-interval", Text, "", Ignored, ""),
-    flag("snapshot", Bool, "", Ignored, ""),
-    flag("v", Bool, "", Ignored, ""),
-    flag("vv", Bool, "", Ignored, ""),
+    flag("cluster-active-size", Nothing, "", Ignored, ""),
+    flag("cluster-remove-delay", Nothing, "", Ignored, ""),
+    flag("cluster-sync-interval", Nothing, "", Ignored, ""),
+    flag("config", Nothing, "", Ignored, ""),
+    flag("force", Nothing, "", Ignored, ""),
+    flag("max-result-buffer", Nothing, "", Ignored, ""),
+    flag("max-retry-attempts", Nothing, "", Ignored, ""),
+    flag("peer-heartbeat-interval", Nothing, "", Ignored, ""),
+    flag("peer-election-timeout", Nothing, "", Ignored, ""),
+    flag("retry-interval", Nothing, "", Ignored, ""),
+    flag("snapshot", Nothing, "", Ignored, ""),
+    flag("v", Nothing, "", Ignored, ""),
+    flag("vv", Nothing, "", Ignored, ""),
+    flag("test.coverprofile", Nothing, "", Ignored, ""),
+    flag("test.outputdir", Nothing, "", Ignored, ""),
 ];
 
 /// Gates of etcd 3.7: name, stage, whether it is on by default, whether it may be turned here.
@@ -234,6 +243,9 @@ const OLD_GATES: &[(&str, &str)] = &[
 pub(super) fn find(name: &str) -> Option<&'static Flag> {
     FLAGS.iter().find(|flag| flag.name == name)
 }
+
+/// Values that etcd takes for the stage of the v2 store's removal.
+const STAGES: [&str; 4] = ["write-only", "write-only-skip-check", "write-only-drop-data", "gone"];
 
 pub(super) fn environment_name(flag: &str) -> String {
     format!("ETCD_{}", flag.to_uppercase().replace('-', "_"))
@@ -284,6 +296,10 @@ impl Given {
         let text = match (flag.kind, self.texts.get(flag.name)) {
             // Gates add up; for any other flag the last one wins.
             (Gates, Some(earlier)) => format!("{earlier},{text}"),
+            // An empty list of URLs counts as given, and leaves what there was.
+            (Urls, earlier) if text.is_empty() => {
+                earlier.map_or(flag.default, String::as_str).to_owned()
+            }
             _ => text.to_owned(),
         };
         self.texts.insert(flag.name, text);
@@ -336,9 +352,9 @@ fn one<'a>(
     if name != flag.name {
         given.old_names.push(name.to_owned());
     }
-    if flag.kind == Bool || gate.is_some() {
+    if matches!(flag.kind, Bool | Nothing) || gate.is_some() {
         let text = value.unwrap_or("true");
-        if go::parse_bool(text).is_none() {
+        if flag.kind != Nothing && go::parse_bool(text).is_none() {
             return Err(Stop::Bad(format!(
                 "invalid boolean value {} for -{name}: parse error",
                 go::quote(text)
@@ -370,14 +386,21 @@ fn check(kind: Kind, text: &str) -> Result<(), String> {
     match kind {
         Bool => go::parse_bool(text).map(drop).ok_or_else(|| "parse error".to_owned()),
         Uint => go::parse_uint(text, u64::MAX).map(drop),
-        Uint32 => go::parse_uint(text, u64::from(u32::MAX)).map(drop),
+        Uint32 => go::parse_uint(text, u64::from(u32::MAX)).map(drop).map_err(|why| {
+            let why = if why == "parse error" { "invalid syntax".to_owned() } else { why };
+            format!("strconv.ParseUint: parsing {}: {why}", go::quote(text))
+        }),
         Int => go::parse_int(text).map(drop),
         Duration => go::parse_duration(text).map(drop).map_err(|_| "parse error".to_owned()),
         Urls if text.is_empty() => Ok(()),
         Urls => Url::parse_list(text).map(drop),
         Origins if text == "*" => Ok(()),
         Origins => Url::parse_list(text).map(drop),
-        Text | Words => Ok(()),
+        Text | Words | Nothing => Ok(()),
+        Stages => match text.split(',').find(|stage| !STAGES.contains(stage)) {
+            Some(stage) => Err(format!("invalid value {}", go::quote(stage))),
+            None => Ok(()),
+        },
         State if matches!(text, "new" | "existing") => Ok(()),
         Fallback if matches!(text, "exit" | "proxy") => Ok(()),
         State | Fallback => Err("invalid value".to_owned()),
@@ -393,7 +416,11 @@ pub(super) fn gates(text: &str) -> Result<Vec<(&'static str, bool)>, String> {
             part.split_once('=').ok_or_else(|| format!("missing bool value for {part}"))?;
         let (name, value) = (name.trim(), value.trim());
         let on = go::parse_bool(value).ok_or_else(|| {
-            format!("invalid value of feature gate {name}: {value}, err: parse error")
+            let quoted = go::quote(value);
+            format!(
+                "invalid value of {name}={value}, err: strconv.ParseBool: parsing {quoted}: invalid \
+                 syntax"
+            )
         })?;
         let known = GATES
             .iter()

@@ -1,5 +1,7 @@
 //! Text forms of Go's standard library that flags use: numbers, booleans, durations, quotes.
 
+use std::time::Duration;
+
 pub(super) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -115,6 +117,35 @@ fn scaled(number: &str, nanos: i128) -> Option<i128> {
     Some(value)
 }
 
+/// A duration as Go prints it: `1h0m0s`, `1.5s`, `100ms`.
+pub(super) fn duration(value: Duration) -> String {
+    let nanos = value.as_nanos();
+    if nanos == 0 {
+        return "0s".to_owned();
+    }
+    for (unit, scale) in [("ns", 1), ("µs", 1_000), ("ms", 1_000_000)] {
+        if nanos < scale * 1000 {
+            return format!("{}{unit}", decimal(nanos, scale));
+        }
+    }
+    let (hours, minutes) = (nanos / 3_600_000_000_000, nanos / 60_000_000_000 % 60);
+    let seconds = decimal(nanos % 60_000_000_000, 1_000_000_000);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, minutes) => format!("{minutes}m{seconds}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+fn decimal(value: u128, scale: u128) -> String {
+    let width = scale.ilog10() as usize;
+    if width == 0 {
+        return value.to_string();
+    }
+    let text = format!("{}.{:0width$}", value / scale, value % scale);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// Go's `%q`, close enough for the texts that reach it.
 pub(super) fn quote(text: &str) -> String {
     format!("{text:?}")
@@ -135,6 +166,20 @@ mod tests {
         assert_eq!(parse_int("-9223372036854775808"), Ok(i64::MIN));
         for text in ["", "x", "1.5", "-", "0x", "1 "] {
             assert!(parse_int(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn durations_are_printed_as_in_go() {
+        for (nanos, text) in [
+            (0, "0s"),
+            (1_000, "1µs"),
+            (100_000_000, "100ms"),
+            (49_500_000_000, "49.5s"),
+            (90_000_000_000, "1m30s"),
+            (3_600_000_000_000, "1h0m0s"),
+        ] {
+            assert_eq!(duration(Duration::from_nanos(nanos)), text);
         }
     }
 

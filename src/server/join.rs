@@ -180,7 +180,7 @@ mod tests {
         let line = "--initial-cluster-state existing --initial-cluster \
                     default=http://localhost:2380,b=http://127.0.0.2:1";
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let (config, _) = config::load(&words, &[]).unwrap();
+        let config = config::load(&words, &[], &mut Vec::new()).unwrap();
         let Source::Flags(list) = &config.source else { panic!("{:?}", config.source) };
         let cluster = cluster::parse(list).unwrap();
         let join = matched(

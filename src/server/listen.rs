@@ -30,10 +30,12 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::config::Sockets;
 use super::executor::Requests;
 use super::io::{Calls, Guarded, Open, PREFACE};
 use super::tls::check_address;
@@ -159,9 +161,13 @@ impl Listener {
 }
 
 /// Binds every URL once; those with TLS get the acceptor.
-pub(super) fn bind(urls: &[Url], tls: Option<&Arc<Acceptor>>) -> Result<Vec<Listener>, String> {
+pub(super) fn bind(
+    urls: &[Url],
+    tls: Option<&Arc<Acceptor>>,
+    sockets: Sockets,
+) -> Result<Vec<Listener>, String> {
     let bound = urls.iter().map(|url| {
-        let mut listener = bind_one(url)?;
+        let mut listener = bind_one(url, sockets)?;
         listener.admit(url, tls);
         Ok(listener)
     });
@@ -174,6 +180,7 @@ pub(super) fn bind_clients(
     urls: &[Url],
     for_http: &[Url],
     tls: Option<&Arc<Acceptor>>,
+    sockets: Sockets,
 ) -> Result<Vec<Listener>, String> {
     let traffic = if for_http.is_empty() { Traffic::Both } else { Traffic::Grpc };
     let all = urls.iter().map(|url| (url, traffic));
@@ -190,7 +197,7 @@ pub(super) fn bind_clients(
             listener.admit(url, tls);
             continue;
         }
-        let mut listener = bind_one(url)?;
+        let mut listener = bind_one(url, sockets)?;
         listener.traffic = traffic;
         listener.admit(url, tls);
         listeners.push((place, listener));
@@ -198,7 +205,7 @@ pub(super) fn bind_clients(
     Ok(listeners.into_iter().map(|(_, listener)| listener).collect())
 }
 
-fn bind_one(url: &Url) -> Result<Listener, String> {
+fn bind_one(url: &Url, sockets: Sockets) -> Result<Listener, String> {
     if url.is_unix() {
         let path = url.socket_path();
         let failed = |error: io::Error| format!("listen unix {path}: bind: {}", reason(&error));
@@ -207,7 +214,10 @@ fn bind_one(url: &Url) -> Result<Listener, String> {
             _ => {}
         }
         let socket = UnixListener::bind(&path).map_err(failed)?;
-        lengthen_queue(&socket).map_err(failed)?;
+        // The standard library asks for 128 that may wait.
+        rustix::net::listen(&socket, limits::LISTEN_BACKLOG)
+            .map_err(io::Error::from)
+            .map_err(failed)?;
         let socket = Socket::Unix(socket, PathBuf::from(&path));
         return Ok(Listener {
             socket,
@@ -220,50 +230,47 @@ fn bind_one(url: &Url) -> Result<Listener, String> {
     let (host, port) = url.host_port();
     let failed = |error: io::Error| format!("listen tcp {host}:{port}: bind: {}", reason(&error));
     let address = resolve(host, port).map_err(failed)?;
-    let socket = bind_tcp(address).map_err(failed)?;
-    lengthen_queue(&socket).map_err(failed)?;
+    let socket = bind_tcp(address, sockets).map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?.to_string();
     let socket = TcpListener::from_std(socket).map_err(failed)?;
     let socket = Socket::Tcp(socket);
     Ok(Listener { socket, address, traffic: Traffic::Both, is_plain: false, tls: None })
 }
 
-/// A wildcard stands for all addresses of both families, `0.0.0.0` as well as `::`, as in Go.
-fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    if address.ip().is_unspecified()
-        && let Ok(socket) = socket_of_both_families()
-    {
-        rustix::net::bind(
-            &socket,
-            &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, address.port(), 0, 0),
-        )?;
-        rustix::net::listen(&socket, limits::LISTEN_BACKLOG)?;
-        return Ok(socket.into());
-    }
-    let socket = std::net::TcpListener::bind(address)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
-/// Fails where the system has no IPv6, or does not let such a socket have IPv4 as well.
-fn socket_of_both_families() -> rustix::io::Result<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let both = || {
-        let socket = socket_with(AddressFamily::INET6, SocketType::STREAM, flags, None)?;
-        sockopt::set_ipv6_v6only(&socket, false)?;
-        Ok(socket)
+/// Every listener takes a port whose old connections the system has not forgotten, as in Go; a port
+/// that another process listens on only if both say so. A wildcard stands for all addresses of both
+/// families, `0.0.0.0` as well as `::`, as in Go, too.
+fn bind_tcp(address: SocketAddr, sockets: Sockets) -> io::Result<std::net::TcpListener> {
+    let (socket, address) = match has_both_families(address) {
+        true => {
+            let socket = socket_of(AddressFamily::INET6)?;
+            sockopt::set_ipv6_v6only(&socket, false)?;
+            (socket, SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, address.port(), 0, 0).into())
+        }
+        false if address.is_ipv4() => (socket_of(AddressFamily::INET)?, address),
+        false => (socket_of(AddressFamily::INET6)?, address),
     };
-    // IPv6 may be compiled in and have no address.
-    bind(both()?, &SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0))?;
-    let socket = both()?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    Ok(socket)
+    sockopt::set_socket_reuseport(&socket, sockets.reuse_port)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, limits::LISTEN_BACKLOG)?;
+    Ok(socket.into())
 }
 
-/// A listening socket is told again how many connections may wait: the standard library asks for 128.
-fn lengthen_queue(socket: impl AsFd) -> io::Result<()> {
-    Ok(rustix::net::listen(socket, limits::LISTEN_BACKLOG)?)
+fn socket_of(family: AddressFamily) -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(family, SocketType::STREAM, flags, None)
+}
+
+/// Whether this stands for all addresses, and the system has IPv6 and lets such a socket have IPv4 as
+/// well. IPv6 may be compiled in and have no address.
+fn has_both_families(address: SocketAddr) -> bool {
+    let tried = || {
+        let socket = socket_of(AddressFamily::INET6)?;
+        sockopt::set_ipv6_v6only(&socket, false)?;
+        rustix::net::bind(&socket, &SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0))
+    };
+    address.ip().is_unspecified() && tried().is_ok()
 }
 
 /// `localhost` may be several addresses; IPv4 comes first, as in etcd.
@@ -358,7 +365,6 @@ async fn accept(
 
 /// Lets the kernel find out about clients that vanished.
 fn keep_alive(socket: impl AsFd) -> rustix::io::Result<()> {
-    use rustix::net::sockopt;
     sockopt::set_socket_keepalive(&socket, true)?;
     sockopt::set_tcp_keepidle(&socket, limits::TCP_KEEPALIVE)?;
     sockopt::set_tcp_keepintvl(&socket, limits::TCP_KEEPALIVE)

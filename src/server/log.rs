@@ -87,6 +87,10 @@ impl Logger {
     }
 }
 
+/// A field whose value is a JSON list of names and values, each of which becomes a field of its own:
+/// `tracing` takes 32 fields, and some lines have more.
+pub(super) const FIELDS: &str = "fields";
+
 /// The target of the line that says why the process ends.
 pub(super) const FATAL: &str = "fatal";
 
@@ -202,19 +206,19 @@ struct Fields {
 }
 
 impl Fields {
-    fn raw(&mut self, field: &Field, value: &str) {
+    fn raw(&mut self, name: &str, value: &str) {
         if !self.text.is_empty() {
             self.text.push_str(if self.spaced { ", " } else { "," });
         }
-        quote(&mut self.text, field.name());
+        quote(&mut self.text, name);
         self.text.push_str(if self.spaced { ": " } else { ":" });
         self.text.push_str(value);
     }
 
-    fn string(&mut self, field: &Field, value: &str) {
+    fn string(&mut self, name: &str, value: &str) {
         let mut quoted = String::with_capacity(value.len() + 2);
         quote(&mut quoted, value);
-        self.raw(field, &quoted);
+        self.raw(name, &quoted);
     }
 }
 
@@ -223,13 +227,18 @@ impl Visit for Fields {
         let text = format!("{value:?}");
         if field.name() == "message" {
             self.message = text;
+        } else if field.name() == FIELDS {
+            let fields = serde_json::from_str::<Vec<(String, serde_json::Value)>>(&text);
+            for (name, value) in fields.unwrap_or_default() {
+                self.raw(&name, &value.to_string());
+            }
         } else if let (true, Ok(list)) =
             (text.starts_with(['[', '"']), serde_json::from_str::<serde_json::Value>(&text))
         {
             // The debug form of a list of strings or numbers is JSON already.
-            self.raw(field, &list.to_string());
+            self.raw(field.name(), &list.to_string());
         } else {
-            self.string(field, &text);
+            self.string(field.name(), &text);
         }
     }
 
@@ -237,27 +246,27 @@ impl Visit for Fields {
         if field.name() == "message" {
             self.message = value.to_owned();
         } else {
-            self.string(field, value);
+            self.string(field.name(), value);
         }
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.raw(field, &value.to_string());
+        self.raw(field.name(), &value.to_string());
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.raw(field, &value.to_string());
+        self.raw(field.name(), &value.to_string());
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.raw(field, if value { "true" } else { "false" });
+        self.raw(field.name(), if value { "true" } else { "false" });
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         if value.is_finite() {
-            self.raw(field, &value.to_string());
+            self.raw(field.name(), &value.to_string());
         } else {
-            self.string(field, &value.to_string());
+            self.string(field.name(), &value.to_string());
         }
     }
 }
@@ -338,6 +347,18 @@ mod tests {
         assert!(line["caller"].as_str().unwrap().starts_with("server/log.rs:"));
         assert_eq!(line["ts"].as_str().unwrap().len(), 27);
         assert!(text.starts_with("{\"level\":\"info\",\"ts\":\""));
+    }
+
+    #[test]
+    fn a_line_may_have_more_fields_than_an_event() {
+        let many: Vec<(String, u32)> = (0..40).map(|n| (format!("n{n}"), n)).collect();
+        let text = logged("json", || {
+            tracing::info!(fields = %serde_json::json!(many), last = true, "hello");
+        });
+        let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+        assert_eq!((&line["n0"], &line["n39"]), (&0.into(), &39.into()));
+        assert_eq!(line["last"], true);
+        assert!(line["fields"].is_null());
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod cluster;
 mod config;
 mod datadir;
 mod discovery;
+mod environment;
 mod executor;
 mod file;
 mod flags;
@@ -30,6 +31,8 @@ mod log;
 mod malloc;
 mod notify;
 mod resolve;
+mod said;
+mod signals;
 #[cfg(test)]
 mod snapshot_tests;
 #[cfg(test)]
@@ -45,7 +48,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
 use crate::clock::SystemClock;
@@ -55,8 +57,14 @@ use crate::supervise::Tasks;
 use crate::{limits, metrics, rpc};
 use config::{Compaction, Config, Notice, Source, Stop};
 use listen::{Keepalive, Listener, Services};
+use signals::Signals;
+
+pub use signals::take_strays;
 
 const VERSION: &str = "3.7.1";
+/// What stands where etcd names its commit and its compiler.
+const GIT_SHA: &str = concat!("rusd-", env!("CARGO_PKG_VERSION"));
+const GO_VERSION: &str = "none, this is rusd";
 
 /// Names and peer URLs of a cluster's first members, as `--initial-cluster` gives them, checked
 /// against this member's name and advertised URLs.
@@ -69,35 +77,48 @@ pub async fn first_cluster(
     cluster::listed(name, initial_cluster, &advertised).await
 }
 
-/// Runs the server with these flags, given without the program's name, until a signal.
-pub fn main(arguments: Vec<OsString>) -> ExitCode {
+/// Runs the server with these words, the program's name first, until a signal. `skipped` of them
+/// come before the flags.
+pub fn main(words: Vec<OsString>, skipped: usize) -> ExitCode {
     malloc::set_up();
-    let arguments: Vec<String> =
-        arguments.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<String> =
+        words.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let environment: Vec<(String, String)> = std::env::vars_os()
         .map(|(name, value)| {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         })
         .collect();
-    match config::load(&arguments, &environment) {
-        Ok((config, notices)) => match log::Logger::new(&config.log) {
+    let mut notices = Vec::new();
+    let flags = words.get(skipped..).unwrap_or_default();
+    match config::load(flags, &environment, &mut notices) {
+        Ok(config) => match log::Logger::new(&config.log) {
             Ok(logger) => {
                 logger.install();
                 log_panics();
-                start(config, &arguments, &notices)
+                start(config, &words, &notices)
             }
-            Err(error) => stop_early(Stop::Invalid(format!("cannot open log output: {error}"))),
+            Err(error) => {
+                let stop = Stop::Invalid(format!("cannot open log output: {error}"));
+                stop_early(&stop, &words, &notices)
+            }
         },
-        Err(stop) => stop_early(stop),
+        Err(stop) => stop_early(&stop, &words, &notices),
     }
 }
 
-/// What a server would be started with, or why it would not, in no certain form: for tests that
-/// give it anything.
-pub fn settings(arguments: &[String], environment: &[(String, String)]) -> Result<String, String> {
-    match config::load(arguments, environment) {
-        Ok((config, notices)) => Ok(format!("{config:?} {notices:?}")),
-        Err(stop) => Err(format!("{stop:?}")),
+/// What a server would be started with, in no certain form; or its exit code and what it would say,
+/// which for help and version is not worth a word here. For tests that give it anything.
+pub fn settings(
+    arguments: &[String],
+    environment: &[(String, String)],
+) -> Result<String, (u8, String)> {
+    let mut notices = Vec::new();
+    match config::load(arguments, environment, &mut notices) {
+        Ok(config) => Ok(format!("{config:?} {notices:?}")),
+        Err(stop) => {
+            let (code, text) = stop.outcome();
+            Err((code, text.to_owned()))
+        }
     }
 }
 
@@ -149,41 +170,36 @@ fn log_panics() {
 }
 
 /// Ends a start that the flags do not allow, in etcd's way.
-fn stop_early(stop: Stop) -> ExitCode {
+fn stop_early(stop: &Stop, words: &[String], notices: &[Notice]) -> ExitCode {
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
     match stop {
         Stop::Help => {
             drop(err.write_all(USAGE.as_bytes()));
             drop(out.write_all(help().as_bytes()));
-            ExitCode::SUCCESS
         }
-        Stop::Version => {
-            drop(out.write_all(version().as_bytes()));
-            ExitCode::SUCCESS
-        }
-        Stop::Usage(text) => {
-            drop(write!(err, "{text}\n{USAGE}"));
-            ExitCode::from(2)
-        }
+        Stop::Version => drop(out.write_all(version().as_bytes())),
+        Stop::Usage(text) => drop(write!(err, "{text}\n{USAGE}")),
         Stop::Invalid(error) => {
             default_log();
+            notices.iter().for_each(said::notice);
+            tracing::info!(args = ?words, "Running: ");
             tracing::warn!(error, "failed to verify flags");
             if error.starts_with("--advertise-client-urls is required") {
                 tracing::warn!(error, "advertise client URLs are not set");
             }
-            ExitCode::FAILURE
         }
         Stop::Conflict(variable) => {
             default_log();
+            notices.iter().for_each(said::notice);
             tracing::error!(
                 target: log::FATAL,
                 { "environment-variable" = variable },
                 "conflicting environment variable is shadowed by corresponding command-line flag \
                  (either unset environment variable or disable flag))"
             );
-            ExitCode::FAILURE
         }
     }
+    ExitCode::from(stop.outcome().0)
 }
 
 fn default_log() {
@@ -211,15 +227,9 @@ fn help() -> String {
 }
 
 fn version() -> String {
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let (system, arch) = (std::env::consts::OS, said::arch());
     format!(
-        "etcd Version: {VERSION}\nGit SHA: rusd-{}\nGo Version: none, this is rusd\nGo OS/Arch: {}/{arch}\n",
-        env!("CARGO_PKG_VERSION"),
-        std::env::consts::OS
+        "etcd Version: {VERSION}\nGit SHA: {GIT_SHA}\nGo Version: {GO_VERSION}\nGo OS/Arch: {system}/{arch}\n"
     )
 }
 
@@ -230,10 +240,8 @@ fn fatal(message: &str, error: &str) -> ExitCode {
 }
 
 fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
+    notices.iter().for_each(said::notice);
     tracing::info!(args = ?arguments, "Running: ");
-    for notice in notices {
-        say(notice);
-    }
     let clients = [config.listen_client_urls.as_slice(), &config.listen_client_http_urls].concat();
     if let Err(error) = config.tls.make(&config.data_dir, &clients, &config.listen_peer_urls) {
         return fatal("discovery failed", &error);
@@ -266,53 +274,18 @@ fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCo
             ExitCode::SUCCESS
         }
         Err(error @ cluster::Error::Discovery(_)) => {
-            if let Source::Discovery(discovery) = &config.source {
-                tracing::warn!(
-                    "discovery-token" = discovery.token,
-                    "discovery-endpoints" = ?discovery.endpoints,
-                    %error,
-                    "failed to bootstrap; discovery token was already used"
-                );
-            }
+            tracing::warn!(
+                "discovery-token" = config.discovery.token,
+                "discovery-endpoints" = ?config.discovery.endpoints,
+                %error,
+                "failed to bootstrap; discovery token was already used"
+            );
             tracing::warn!(
                 "do not reuse discovery token; generate a new one to bootstrap a cluster"
             );
             ExitCode::FAILURE
         }
         Err(error) => fatal("discovery failed", &error.to_string()),
-    }
-}
-
-fn say(notice: &Notice) {
-    match notice {
-        Notice::DefaultName => tracing::warn!(
-            name = "default",
-            "it isn't recommended to use default name, please set a value for --name. Note that \
-             etcd might run into issue when multiple members have the same default name"
-        ),
-        Notice::DefaultDataDir(path) => {
-            tracing::warn!("data-dir" = %path.display(), "'data-dir' was empty; using default");
-        }
-        Notice::OldName(flag) => {
-            tracing::warn!(flag, "this flag has lost its prefix experimental- in etcd 3.6");
-        }
-        Notice::Deprecated(text) => tracing::warn!("{text}"),
-        Notice::FileUsed(path) => tracing::info!(
-            path = %path.display(),
-            "loaded server configuration, other configuration command line flags and environment \
-             variables will be ignored if provided"
-        ),
-        Notice::KeyUnknown(key) => {
-            tracing::warn!(key, "unknown key in the configuration file");
-        }
-        Notice::VariableUsed { name, value } => tracing::info!(
-            "variable-name" = name,
-            "variable-value" = value,
-            "recognized and used environment variable"
-        ),
-        Notice::VariableUnknown(text) => {
-            tracing::warn!("environment-variable" = text, "unrecognized environment variable");
-        }
     }
 }
 
@@ -341,6 +314,14 @@ async fn run(
     member: &tokio::runtime::Handle,
 ) -> Result<End, cluster::Error> {
     let connections = connections_max()?;
+    let is_initialized = datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())?;
+    if config.sockets.reuse_address || config.sockets.reuse_port {
+        tracing::info!(
+            "reuse-address" = config.sockets.reuse_address,
+            "reuse-port" = config.sockets.reuse_port,
+            "configuring socket options"
+        );
+    }
     tracing::info!("listen-peer-urls" = ?urls(&config.listen_peer_urls), "configuring peer listeners");
     let failed = |what: &'static str| move |why: String| format!("{what} failed: {why}");
     let peer_tls = tls::acceptor(&config.listen_peer_urls, &config.tls.peer)
@@ -350,20 +331,31 @@ async fn run(
     let client_tls = tls::acceptor(&client_urls, &config.tls.client).map_err(failed("listener"))?;
     let peers = {
         let _there = member.enter();
-        listen::bind(&config.listen_peer_urls, peer_tls.as_ref())?
+        listen::bind(&config.listen_peer_urls, peer_tls.as_ref(), config.sockets)?
     };
     tls::say_what_is_plain(true, &config.listen_peer_urls, &config.tls.peer);
     tracing::info!("listen-client-urls" = ?urls(&config.listen_client_urls), "configuring client listeners");
     let shared = [&config.listen_client_urls, for_http].concat();
     tls::say_what_is_plain(false, &shared, &config.tls.client);
-    let clients = listen::bind_clients(&config.listen_client_urls, for_http, client_tls.as_ref())?;
-    let probes = listen::bind(&config.listen_metrics_urls, client_tls.as_ref())?;
-    say_settings(config);
-    let node = open(config, &peers, member).await?;
+    let clients = listen::bind_clients(
+        &config.listen_client_urls,
+        for_http,
+        client_tls.as_ref(),
+        config.sockets,
+    )?;
+    let probes = listen::bind(&config.listen_metrics_urls, client_tls.as_ref(), config.sockets)?;
+    said::settings(config, is_initialized);
+    let node = open(config, is_initialized, &peers, member).await?;
+    if config.locks_memory
+        && let Err(error) = lock_memory()
+    {
+        stop_node(&node).await;
+        return Err(error.into());
+    }
     // Before anybody can see this member: who then stops it finds all of it in the store.
     let mut signals = Signals::catch().map_err(failed("catching signals"))?;
     say_gates(config);
-    say_local_address(config);
+    said::local_address(config);
 
     let services = services(config, arguments, &node, connections);
     let (stop, stopped) = watch::channel(false);
@@ -380,7 +372,7 @@ async fn run(
         ports.start_on(serving, member);
     }
     serve(&mut ports, probes, &services.of_other(Port::Metrics, connections, true));
-    say_serving(config, node.header().member_id);
+    said::serving(config, node.header().member_id);
     let (mut ready, mut fatal, mut removed) = (node.ready(), node.fatal(), node.removed());
     tokio::select! {
         ready = ready.wait_for(|ready| *ready) => {
@@ -394,7 +386,7 @@ async fn run(
     if let Some(rpc) = &rpc {
         ports.start(Arc::clone(rpc).watch_leader());
     }
-    say_ready(&clients);
+    said::ready(&clients);
     serve(&mut ports, clients, &services);
     let ended = tokio::select! {
         signal = signals.next() => End::Signal(signal),
@@ -475,14 +467,28 @@ fn connections_max() -> Result<usize, String> {
     Ok(free.min(Semaphore::MAX_PERMITS))
 }
 
+/// Keeps what this process touches in RAM from here on, the mapped store included. The map's address
+/// space counts against the limit of locked memory, though only touched pages are locked.
+fn lock_memory() -> Result<(), String> {
+    use rustix::mm::{MlockAllFlags, mlockall};
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    mlockall(flags).map_err(|error| {
+        format!(
+            "cannot lock memory (--memory-mlock): {error}; give the process CAP_IPC_LOCK, or set its \
+             limit of locked memory (ulimit -l, LimitMEMLOCK) to unlimited"
+        )
+    })
+}
+
 /// Opens the data directory and starts the node in it.
 async fn open(
     config: &Config,
+    is_initialized: bool,
     peers: &[Listener],
     member: &tokio::runtime::Handle,
 ) -> Result<Node, cluster::Error> {
-    if datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())? {
-        if let Source::Discovery(_) = config.source {
+    if is_initialized {
+        if matches!(config.source, Source::Discovery) {
             tracing::warn!(
                 "discovery token is ignored since cluster already initialized; valid logs are found"
             );
@@ -555,6 +561,7 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
         heartbeat_interval: config.heartbeat,
         election_timeout: config.election,
         initial_election_tick_advance: config.hasten_election,
+        pre_vote: config.pre_vote,
         snapshot_count: config.snapshot_count,
         snapshot_catchup_entries: config.catch_up_entries,
         downgrade_check_interval: config.downgrade_check,
@@ -577,51 +584,6 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
             token_ttl: config.auth_token_ttl,
             bcrypt_cost: config.bcrypt_cost,
         },
-    }
-}
-
-/// What an operator looks for first in the log of a member that behaves oddly.
-fn say_settings(config: &Config) {
-    tracing::info!(
-        "etcd-version" = VERSION,
-        name = config.name.as_str(),
-        "data-dir" = %config.data_dir.display(),
-        "wal-dir" = %config.wal_dir.clone().unwrap_or_default().display(),
-        "heartbeat-interval" = %format!("{:?}", config.heartbeat),
-        "election-timeout" = %format!("{:?}", config.election),
-        "snapshot-count" = config.snapshot_count,
-        "snapshot-catchup-entries" = config.catch_up_entries,
-        "initial-advertise-peer-urls" = ?urls(&config.advertise_peer_urls),
-        "listen-peer-urls" = ?urls(&config.listen_peer_urls),
-        "advertise-client-urls" = ?urls(&config.advertise_client_urls),
-        "listen-client-urls" = ?urls(&config.listen_client_urls),
-        "listen-metrics-urls" = ?urls(&config.listen_metrics_urls),
-        cors = ?config.origins,
-        "host-whitelist" = ?config.hosts,
-        "initial-cluster" = match &config.source {
-            Source::Flags(list) => list.as_str(),
-            _ => "",
-        },
-        "initial-cluster-state" = if config.new_cluster { "new" } else { "existing" },
-        "initial-cluster-token" = config.token.as_str(),
-        "quota-backend-bytes" = config.quota_bytes,
-        "max-request-bytes" = config.max_request_bytes,
-        "max-concurrent-streams" = config.max_concurrent_streams,
-        "max-learners" = config.max_learners,
-        "starting an etcd server"
-    );
-}
-
-fn say_local_address(config: &Config) {
-    if !config.is_open("SetMemberLocalAddr") {
-        return;
-    }
-    match config.local_address() {
-        Some(local) => tracing::info!(LocalAddr = %local, "setting member local address"),
-        None => tracing::warn!(
-            "advertise-peer-urls" = ?urls(&config.advertise_peer_urls),
-            "unable to set a member local address due to lack of suitable local addresses"
-        ),
     }
 }
 
@@ -671,67 +633,5 @@ fn services(config: &Config, arguments: &[String], node: &Node, connections: usi
         },
         connections: Arc::new(Semaphore::new(connections)),
         supervisor: node.supervisor().clone(),
-    }
-}
-
-/// Says what the member listens on, and what it tells others.
-fn say_serving(config: &Config, member_id: u64) {
-    tracing::info!(
-        "local-member-id" = %format!("{:x}", member_id),
-        "initial-advertise-peer-urls" = ?urls(&config.advertise_peer_urls),
-        "listen-peer-urls" = ?urls(&config.listen_peer_urls),
-        "advertise-client-urls" = ?urls(&config.advertise_client_urls),
-        "listen-client-urls" = ?urls(&config.listen_client_urls),
-        "listen-metrics-urls" = ?urls(&config.listen_metrics_urls),
-        "now serving peer/client/metrics"
-    );
-}
-
-/// Says where clients are served, and whether over TLS.
-fn say_ready(listeners: &[Listener]) {
-    for listener in listeners {
-        tracing::info!("ready to serve client requests");
-        let (traffic, address) = (listener.traffic.name(), listener.address.as_str());
-        if listener.is_plain {
-            tracing::info!(
-                traffic,
-                address,
-                "serving client traffic insecurely; this is strongly discouraged!"
-            );
-        }
-        if listener.is_secured() {
-            tracing::info!(traffic, address, "serving client traffic securely");
-        }
-    }
-    tracing::info!("notifying init daemon");
-    match notify::ready() {
-        Ok(()) => tracing::info!("successfully notified init daemon"),
-        Err(error) => tracing::error!(%error, "failed to notify systemd for readiness"),
-    }
-}
-
-/// The signals that stop the server in order. Until they are caught they end the process.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn catch() -> Result<Self, String> {
-        let catch = |kind| signal(kind).map_err(|error| error.to_string());
-        Ok(Self {
-            terminate: catch(SignalKind::terminate())?,
-            interrupt: catch(SignalKind::interrupt())?,
-        })
-    }
-
-    /// The number of the next one.
-    async fn next(&mut self) -> i32 {
-        let (number, name) = tokio::select! {
-            _ = self.terminate.recv() => (libc::SIGTERM, "terminated"),
-            _ = self.interrupt.recv() => (libc::SIGINT, "interrupt"),
-        };
-        tracing::info!(signal = name, "received signal; shutting down");
-        number
     }
 }

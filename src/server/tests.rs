@@ -47,11 +47,12 @@ impl Member {
             dir.path().join("data").display()
         );
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let (config, _) = config::load(&words, &[]).unwrap();
-        let node = open(&config, &[], &tokio::runtime::Handle::current()).await.unwrap();
+        let config = config::load(&words, &[], &mut Vec::new()).unwrap();
+        let node = open(&config, false, &[], &tokio::runtime::Handle::current()).await.unwrap();
         node.ready().wait_for(|ready| *ready).await.unwrap();
         let services = services(&config, &words, &node, 100);
-        let listener = listen::bind(&config.listen_client_urls, None).unwrap().remove(0);
+        let listener =
+            listen::bind(&config.listen_client_urls, None, config.sockets).unwrap().remove(0);
         let address = listener.address.parse().unwrap();
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(listen::serve(listener, services.clone(), stopped));
@@ -217,7 +218,7 @@ async fn a_range_stream_pins_its_revision_and_counts_at_the_end() {
     }
     let all = RangeRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
     let limited = RangeRequest { limit: 12, ..all.clone() };
-    for (request, rows, more) in [(all, 35, false), (limited, 12, true)] {
+    for (request, rows, more) in [(all.clone(), 35, false), (limited, 12, true)] {
         let mut stream = member.kv().range_stream(request).await.unwrap().into_inner();
         let mut parts = Vec::new();
         while let Some(part) = stream.message().await.unwrap() {
@@ -232,6 +233,14 @@ async fn a_range_stream_pins_its_revision_and_counts_at_the_end() {
         assert_eq!(keys.len(), rows);
         assert!(keys.is_sorted());
     }
+    // By value in no order: the order is that of the keys.
+    let by_value = RangeRequest { sort_target: 4, ..all.clone() };
+    let mut stream = member.kv().range_stream(by_value).await.unwrap().into_inner();
+    let mut keys = Vec::new();
+    while let Some(part) = stream.message().await.unwrap() {
+        keys.extend(part.range_response.unwrap().kvs.into_iter().map(|kv| kv.key));
+    }
+    assert!(keys.len() == 35 && keys.is_sorted(), "{keys:?}");
     let sorted = RangeRequest { sort_order: 2, ..key("k") };
     let status = member.kv().range_stream(sorted).await.unwrap_err();
     assert_eq!(

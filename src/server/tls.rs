@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use http::Uri;
 
-use super::config::Config;
+use super::config::{Config, Values};
+use super::flags::Given;
 use super::go;
 use super::url::Url;
 use crate::cert;
 use crate::clock::SystemClock;
 use crate::dns::{self, Resolver};
 use crate::raft::peer::{Dial, Dialing, Link, TcpDial};
-use crate::tls::{self, Acceptor, ClientFiles, Connector, ServerFiles};
+use crate::tls::{self, Acceptor, ClientFiles, Connector, ServerFiles, Versions};
 
 /// The TLS of both kinds of port, and of this member towards its peers.
 #[derive(Clone, Debug, Default)]
@@ -122,6 +123,59 @@ impl Settings {
         })?;
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         Ok((text(certificate), text(key)))
+    }
+}
+
+/// What the flags say of TLS.
+pub(super) fn settings(given: &Given) -> Settings {
+    let values = Values(given);
+    let text = |name: &str| given.text(name).to_owned();
+    // A certificate of its own for dialling, else the one that is shown to who dials. Without one of
+    // these, nothing is secured and nobody asks for the other.
+    let is_secured = !text("peer-cert-file").is_empty()
+        || !text("peer-key-file").is_empty()
+        || values.bool("peer-auto-tls");
+    let or = |name: &str, other: &str| {
+        if text(name).is_empty() || !is_secured { text(other) } else { text(name) }
+    };
+    let versions = Versions {
+        min: text("tls-min-version"),
+        max: text("tls-max-version"),
+        suites: values.words("cipher-suites"),
+    };
+    Settings {
+        client: ServerFiles {
+            cert: text("cert-file"),
+            key: text("key-file"),
+            ca: text("trusted-ca-file"),
+            crl: text("client-crl-file"),
+            demands_certificates: values.bool("client-cert-auth"),
+            allowed_names: Vec::new(),
+            allowed_hosts: values.words("client-cert-allowed-hostname"),
+            versions: versions.clone(),
+        },
+        peer: ServerFiles {
+            cert: text("peer-cert-file"),
+            key: text("peer-key-file"),
+            ca: text("peer-trusted-ca-file"),
+            crl: text("peer-crl-file"),
+            demands_certificates: values.bool("peer-client-cert-auth"),
+            allowed_names: values.words("peer-cert-allowed-cn"),
+            allowed_hosts: values.words("peer-cert-allowed-hostname"),
+            versions: versions.clone(),
+        },
+        dial: ClientFiles {
+            cert: or("peer-client-cert-file", "peer-cert-file"),
+            key: or("peer-client-key-file", "peer-key-file"),
+            ca: text("peer-trusted-ca-file"),
+            protocol: "http/1.1",
+            versions,
+            ..ClientFiles::default()
+        },
+        skip_peer_names: values.bool("peer-skip-client-san-verification"),
+        makes_client: values.bool("auto-tls"),
+        makes_peer: values.bool("peer-auto-tls"),
+        validity_years: values.uint("self-signed-cert-validity"),
     }
 }
 

@@ -150,7 +150,10 @@ async fn changes_that_do_not_hold_are_refused_in_etcds_words() {
     update.id = id_of(&cluster, 0).await;
     update.peer_ur_ls = vec![cluster.members[1].peer.clone()];
     let taken = (Code::FailedPrecondition, "etcdserver: Peer URLs already exists".to_owned());
-    assert_eq!(refusal(first.member_update(update).await), taken);
+    assert_eq!(refusal(first.member_update(update.clone()).await), taken);
+    update.peer_ur_ls = vec!["ftp://127.0.0.1:1".into()];
+    let text = "etcdserver: given member URLs are invalid".to_owned();
+    assert_eq!(refusal(first.member_update(update).await), (Code::InvalidArgument, text));
     assert_eq!(refusal(first.member_promote(MemberPromoteRequest { id: 1 }).await), not_found);
     let voter = MemberPromoteRequest { id: id_of(&cluster, 1).await };
     let text = "etcdserver: can only promote a learner member".to_owned();
@@ -272,6 +275,17 @@ async fn members_meet_through_a_discovery_service() {
     registry.run_with(1, &["--discovery-endpoints", &endpoint, "--discovery-token", "other"]);
     assert_eq!(registry.wait(1), Some(1));
     assert!(registry.logs().contains("discovery: size key not found"));
+    // Two of one name would be one member with two addresses.
+    put(registry.channel(0), "/_etcd/registry/twins/_config/size", "2").await.unwrap();
+    let twins = ["--discovery-endpoints", &endpoint, "--discovery-token", "twins", "--name=twin"];
+    for _ in 0..2 {
+        let at = cluster.add();
+        cluster.run_with(at, &twins);
+    }
+    for at in [4, 5] {
+        assert_eq!(cluster.wait(at), Some(1));
+        assert!(cluster.log(at).contains("has two members of one name"), "{}", cluster.log(at));
+    }
     // Once it has started, a member does not ask again.
     registry.kill(0);
     cluster.kill(0);

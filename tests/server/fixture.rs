@@ -71,6 +71,34 @@ impl Member {
         (Self::run(command, address, log), for_peers)
     }
 
+    /// A process with more flags, which count more than the usual ones, and variables. `PEER` stands
+    /// for where it listens to peers.
+    pub fn spawn_with(more: &[&str], variables: &[(&str, &str)], data: &Path, log: &Path) -> Self {
+        let (address, peer) = (free_address(), format!("http://{}", free_address()));
+        let client = format!("http://{address}");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+        command.args(["serve", "--name", "one", "--data-dir"]).arg(data);
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &format!("one={peer}")]);
+        command.args(more.iter().map(|word| word.replace("PEER", &peer)));
+        command.envs(variables.iter().copied());
+        Self::run(command, address, log)
+    }
+
+    /// A process with these flags and its ports alone, which is not to serve, and where it listens to
+    /// peers.
+    pub fn spawn_bare(flags: &[&str]) -> (Self, TempDir, String) {
+        let root = tempfile::tempdir().unwrap();
+        let (address, for_peers) = (free_address(), free_address());
+        let (client, peer) = (format!("http://{address}"), format!("http://{for_peers}"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+        command.args(["serve", "--listen-peer-urls", &peer, "--listen-client-urls", &client]);
+        command.args(["--advertise-client-urls", &client]).args(flags).current_dir(&root);
+        let log = root.path().join("log");
+        (Self::run(command, address, &log), root, for_peers)
+    }
+
     /// A process whose settings, and `more` of them, are in `file`.
     pub fn spawn_from_file(file: &Path, data: &Path, more: &str, log: &Path) -> Self {
         let address = free_address();
@@ -126,6 +154,25 @@ impl Member {
             std::thread::sleep(Duration::from_millis(20));
         }
         panic!("neither serves nor ends:\n{}", self.log());
+    }
+
+    /// Waits for a process to end with this code, and gives what it said; its address may be served by
+    /// another one.
+    pub fn wait_ended(&mut self, code: i32) -> String {
+        let status = self.wait();
+        assert_eq!(status.code(), Some(code), "{}", self.log());
+        self.log()
+    }
+
+    /// Waits until the log has this text.
+    pub fn wait_log(&self, text: &str) {
+        for _ in 0..PATIENCE.as_millis() / 20 {
+            if self.log().contains(text) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("no {text}:\n{}", self.log());
     }
 
     pub fn wait(&mut self) -> ExitStatus {

@@ -1,7 +1,9 @@
 //! The real binary, treated badly: bytes and requests that nobody should send, clients that do not
 //! read, directories that belong to others, signals.
 
+mod bounds;
 mod fixture;
+mod flags;
 mod input;
 mod logins;
 mod network;

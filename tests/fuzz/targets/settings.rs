@@ -162,7 +162,8 @@ impl Target for Settings {
             }
         }
         if is_of_server {
-            notes.result("settings", &server::settings(&flags, &variables));
+            let settings = server::settings(&flags, &variables);
+            notes.result("settings", &settings.map_err(|(code, text)| format!("{code} {text}")));
         }
         if !words.is_empty() || !lines.is_empty() {
             for program in [Program::Rusd, Program::Etcdctl, Program::Etcdutl] {

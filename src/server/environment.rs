@@ -1,0 +1,58 @@
+//! Variables that stand for flags.
+
+use std::collections::BTreeMap;
+
+use super::config::{Notice, Stop, invalid};
+use super::flags::{self, Flag, Given};
+use super::go;
+
+/// A variable that has the name of the flag `--version` and is not it.
+const VERSION_VARIABLE: &str = "ETCD_VERSION";
+
+/// Lets variables stand for the flags that were not given. As in etcd the flags are gone through by
+/// name, and then the variables as they stand in the environment.
+pub(super) fn add(
+    given: &mut Given,
+    environment: &[(String, String)],
+    notices: &mut Vec<Notice>,
+) -> Result<(), Stop> {
+    let value = |variable: &str| {
+        let found = environment.iter().find(|(name, _)| name == variable);
+        found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
+    };
+    let mut used: Vec<String> = Vec::new();
+    // Images of containers name the release that they hold so; it says nothing to this server.
+    if let Some(value) = value(VERSION_VARIABLE) {
+        let name = VERSION_VARIABLE.to_owned();
+        used.push(name.clone());
+        notices.push(Notice::VariableSpecial { name, value });
+    }
+    let by_flag: Vec<String> =
+        given.given().map(|(flag, _)| flags::environment_name(flag.name)).collect();
+    let by_name: BTreeMap<&str, &'static Flag> =
+        flags::FLAGS.iter().map(|flag| (flag.name, flag)).collect();
+    let mut bad = None;
+    for flag in by_name.into_values() {
+        let name = flags::environment_name(flag.name);
+        if by_flag.contains(&name) || used.contains(&name) {
+            continue;
+        }
+        let Some(value) = value(&name) else { continue };
+        used.push(name.clone());
+        match given.set(flag, &value) {
+            Ok(()) => notices.push(Notice::VariableUsed { name, value }),
+            Err(why) => {
+                bad = Some(format!("invalid value {} for {name}: {why}", go::quote(&value)));
+            }
+        }
+    }
+    for (name, value) in environment.iter().filter(|(name, _)| !used.contains(name)) {
+        if by_flag.contains(name) {
+            return Err(Stop::Conflict(name.clone()));
+        }
+        if name.starts_with("ETCD_") {
+            notices.push(Notice::VariableUnknown(format!("{name}={value}")));
+        }
+    }
+    bad.map_or(Ok(()), invalid)
+}

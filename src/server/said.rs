@@ -1,0 +1,248 @@
+//! What the server says of itself in its log while it starts, in etcd's words.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::config::{Compaction, Config, Notice, Source};
+use super::listen::Listener;
+use super::{GIT_SHA, GO_VERSION, VERSION, cluster, go, notify, urls};
+use crate::limits;
+
+pub(super) fn notice(notice: &Notice) {
+    match notice {
+        Notice::DefaultName => tracing::warn!(
+            name = "default",
+            "it isn't recommended to use default name, please set a value for --name. Note that \
+             etcd might run into issue when multiple members have the same default name"
+        ),
+        Notice::DefaultDataDir(path) => {
+            tracing::warn!("data-dir" = %path.display(), "'data-dir' was empty; using default");
+        }
+        Notice::OldName(flag) => {
+            tracing::warn!(flag, "this flag has lost its prefix experimental- in etcd 3.6");
+        }
+        Notice::Deprecated(text) => tracing::warn!("{text}"),
+        Notice::FileUsed(path) => tracing::info!(
+            path = %path.display(),
+            "loaded server configuration, other configuration command line flags and environment \
+             variables will be ignored if provided"
+        ),
+        Notice::KeyUnknown(key) => {
+            tracing::warn!(key, "unknown key in the configuration file");
+        }
+        Notice::VariableUsed { name, value } => tracing::info!(
+            "variable-name" = name,
+            "variable-value" = value,
+            "recognized and used environment variable"
+        ),
+        Notice::VariableSpecial { name, value } => {
+            tracing::warn!(key = name, value, "cannot set special environment variable");
+        }
+        Notice::VariableUnknown(text) => {
+            tracing::warn!("environment-variable" = text, "unrecognized environment variable");
+        }
+    }
+}
+
+/// What an operator looks for first in the log of a member that behaves oddly: etcd's fields, in
+/// etcd's order.
+pub(super) fn settings(config: &Config, is_initialized: bool) {
+    let fields: Vec<Value> = [
+        of_the_program(is_initialized),
+        of_the_member(config),
+        of_addresses(config, is_initialized),
+        of_bounds(config),
+        of_checks(config),
+        of_discovery(config),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|(name, value)| json!([name, value]))
+    .collect();
+    let fields = Value::from(fields);
+    tracing::info!(%fields, "starting an etcd server");
+}
+
+type Fields = Vec<(&'static str, Value)>;
+
+fn of_the_program(is_initialized: bool) -> Fields {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    vec![
+        ("etcd-version", json!(VERSION)),
+        ("git-sha", json!(GIT_SHA)),
+        ("go-version", json!(GO_VERSION)),
+        ("go-os", json!(std::env::consts::OS)),
+        ("go-arch", json!(arch())),
+        ("max-cpu-set", json!(processors)),
+        ("max-cpu-available", json!(processors)),
+        ("member-initialized", json!(is_initialized)),
+    ]
+}
+
+fn of_the_member(config: &Config) -> Fields {
+    let wal_dir = config.wal_dir.clone().unwrap_or_default().display().to_string();
+    // The election timeout counts in whole heartbeats.
+    let beats = config.election.as_nanos() / config.heartbeat.as_nanos().max(1);
+    let election = config.heartbeat * u32::try_from(beats).unwrap_or(u32::MAX);
+    vec![
+        ("name", json!(config.name)),
+        ("data-dir", json!(config.data_dir.display().to_string())),
+        ("wal-dir", json!(wal_dir)),
+        ("wal-dir-dedicated", json!(wal_dir)),
+        ("member-dir", json!(config.data_dir.join("member").display().to_string())),
+        ("force-new-cluster", json!(config.force_new_cluster)),
+        ("heartbeat-interval", json!(go::duration(config.heartbeat))),
+        ("election-timeout", json!(go::duration(election))),
+        ("initial-election-tick-advance", json!(config.hasten_election)),
+        ("snapshot-count", json!(config.snapshot_count)),
+        ("max-wals", json!(config.wals_max)),
+        ("max-snapshots", json!(config.snapshots_max)),
+        ("snapshot-catchup-entries", json!(config.catch_up_entries)),
+    ]
+}
+
+fn of_addresses(config: &Config, is_initialized: bool) -> Fields {
+    let sorted = |list: &[String]| {
+        let mut list = list.to_vec();
+        list.sort();
+        list
+    };
+    let (members, token) = match &config.source {
+        _ if is_initialized => (String::new(), &config.token),
+        Source::Flags(list) => (cluster::normal(list), &config.token),
+        Source::Domain { .. } => (String::new(), &config.token),
+        Source::Discovery => {
+            let own = config.advertise_peer_urls.iter();
+            let own: Vec<String> = own.map(|url| format!("{}={url}", config.name)).collect();
+            (own.join(","), &config.discovery.token)
+        }
+    };
+    let local = config.local_address().map(|address| address.to_string()).unwrap_or_default();
+    vec![
+        ("initial-advertise-peer-urls", json!(urls(&config.advertise_peer_urls))),
+        ("listen-peer-urls", json!(urls(&config.listen_peer_urls))),
+        ("advertise-client-urls", json!(urls(&config.advertise_client_urls))),
+        ("listen-client-urls", json!(urls(&config.listen_client_urls))),
+        ("listen-metrics-urls", json!(urls(&config.listen_metrics_urls))),
+        ("local-address", json!(local)),
+        ("cors", json!(sorted(&config.origins))),
+        ("host-whitelist", json!(sorted(&config.hosts))),
+        ("initial-cluster", json!(members)),
+        ("initial-cluster-state", json!(if config.new_cluster { "new" } else { "existing" })),
+        ("initial-cluster-token", json!(token)),
+    ]
+}
+
+fn of_bounds(config: &Config) -> Fields {
+    let quota = if config.quota_bytes == 0 { limits::QUOTA_BYTES } else { config.quota_bytes };
+    let gates: BTreeMap<&str, bool> = config.gates_set.iter().copied().collect();
+    let gates: Vec<String> = gates.iter().map(|(name, on)| format!("{name}={on}")).collect();
+    vec![
+        ("quota-backend-bytes", json!(quota)),
+        ("max-request-bytes", json!(config.max_request_bytes)),
+        ("max-concurrent-streams", json!(config.max_concurrent_streams)),
+        ("pre-vote", json!(config.pre_vote)),
+        ("feature-gates", json!(gates.join(","))),
+    ]
+}
+
+fn of_checks(config: &Config) -> Fields {
+    let retention = match config.compaction {
+        Compaction::Off => Duration::ZERO,
+        Compaction::Periodic(period) => period,
+        // etcd counts revisions as nanoseconds here.
+        Compaction::Revision(count) => Duration::from_nanos(count.unsigned_abs()),
+    };
+    let retention = go::duration(retention);
+    vec![
+        ("initial-corrupt-check", json!(config.initial_corrupt_check)),
+        ("corrupt-check-time-interval", json!(go::duration(config.corrupt_check))),
+        ("compact-check-time-interval", json!(go::duration(config.hash_check_interval))),
+        ("auto-compaction-mode", json!(config.compaction_mode)),
+        ("auto-compaction-retention", json!(retention)),
+        ("auto-compaction-interval", json!(retention)),
+    ]
+}
+
+fn of_discovery(config: &Config) -> Fields {
+    let discovery = &config.discovery;
+    let mut endpoints = discovery.endpoints.clone();
+    endpoints.sort();
+    vec![
+        ("discovery-token", json!(discovery.token)),
+        ("discovery-endpoints", json!(endpoints.join(","))),
+        ("discovery-dial-timeout", json!(go::duration(discovery.dial_timeout))),
+        ("discovery-request-timeout", json!(go::duration(discovery.request_timeout))),
+        ("discovery-keepalive-time", json!(go::duration(discovery.keep_alive_time))),
+        ("discovery-keepalive-timeout", json!(go::duration(discovery.keep_alive_timeout))),
+        ("discovery-insecure-transport", json!(discovery.tls.insecure_transport)),
+        ("discovery-insecure-skip-tls-verify", json!(discovery.tls.skip_verify)),
+        ("discovery-cert", json!(discovery.tls.cert)),
+        ("discovery-key", json!(discovery.tls.key)),
+        ("discovery-cacert", json!(discovery.tls.ca)),
+        ("discovery-user", json!(discovery.user)),
+        ("downgrade-check-interval", json!(go::duration(config.downgrade_check))),
+        ("max-learners", json!(config.max_learners)),
+        ("v2-deprecation", json!("write-only")),
+    ]
+}
+
+/// The processor's kind as Go calls it.
+pub(super) fn arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+pub(super) fn local_address(config: &Config) {
+    if !config.is_open("SetMemberLocalAddr") {
+        return;
+    }
+    match config.local_address() {
+        Some(local) => tracing::info!(LocalAddr = %local, "setting member local address"),
+        None => tracing::warn!(
+            "advertise-peer-urls" = ?urls(&config.advertise_peer_urls),
+            "unable to set a member local address due to lack of suitable local addresses"
+        ),
+    }
+}
+
+/// Says what the member listens on, and what it tells others.
+pub(super) fn serving(config: &Config, member_id: u64) {
+    tracing::info!(
+        "local-member-id" = %format!("{:x}", member_id),
+        "initial-advertise-peer-urls" = ?urls(&config.advertise_peer_urls),
+        "listen-peer-urls" = ?urls(&config.listen_peer_urls),
+        "advertise-client-urls" = ?urls(&config.advertise_client_urls),
+        "listen-client-urls" = ?urls(&config.listen_client_urls),
+        "listen-metrics-urls" = ?urls(&config.listen_metrics_urls),
+        "now serving peer/client/metrics"
+    );
+}
+
+/// Says where clients are served, and whether over TLS.
+pub(super) fn ready(listeners: &[Listener]) {
+    for listener in listeners {
+        tracing::info!("ready to serve client requests");
+        let (traffic, address) = (listener.traffic.name(), listener.address.as_str());
+        if listener.is_plain {
+            tracing::info!(
+                traffic,
+                address,
+                "serving client traffic insecurely; this is strongly discouraged!"
+            );
+        }
+        if listener.is_secured() {
+            tracing::info!(traffic, address, "serving client traffic securely");
+        }
+    }
+    tracing::info!("notifying init daemon");
+    match notify::ready() {
+        Ok(()) => tracing::info!("successfully notified init daemon"),
+        Err(error) => tracing::error!(%error, "failed to notify systemd for readiness"),
+    }
+}

@@ -1,0 +1,137 @@
+//! Signals: which stop the server in order, which are nothing to it, and which ask what it does.
+//!
+//! Each does to this program what it does to one of Go's, whose runtime takes all signals: those that
+//! nobody asked for pass without effect, HUP, INT and TERM end the process by their default, and QUIT
+//! and the signals of bad code make it say what its threads do and end with 2.
+
+use std::fs;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use libc::{
+    SIGALRM, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGSYS, SIGTRAP, SIGUSR1, SIGUSR2,
+    SIGVTALRM, SIGXCPU, SIGXFSZ,
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::supervise::Supervisor;
+
+/// Signals that end a process unless it takes them, and that mean nothing to this one.
+const STRAYS: [i32; 9] =
+    [SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGIO, SIGPWR];
+/// The same of the real-time signals. Those before them belong to the C library.
+const REAL_TIME_STRAYS: std::ops::RangeInclusive<i32> = 35..=64;
+
+/// Signals that end the process with what its threads do. ABRT, BUS, FPE, ILL and SEGV keep what the
+/// system does, which may leave a core: the process sends them to itself when it is broken.
+const QUESTIONS: [(i32, &str); 4] = [
+    (SIGQUIT, "SIGQUIT: quit"),
+    (SIGTRAP, "SIGTRAP: trace trap"),
+    (SIGSTKFLT, "SIGSTKFLT: stack fault"),
+    (SIGSYS, "SIGSYS: bad system call"),
+];
+
+/// Takes the signals that must not end a program by their default action, for all of its life. They
+/// get handlers and are not ignored, so that the programs that it starts have the defaults.
+pub fn take_strays() {
+    let nothing = Arc::new(AtomicBool::new(false));
+    for number in STRAYS.into_iter().chain(REAL_TIME_STRAYS) {
+        // One that the system does not have is sent by nobody.
+        drop(signal_hook::flag::register(number, Arc::clone(&nothing)));
+    }
+    let numbers = QUESTIONS.map(|(number, _)| number);
+    let Ok(mut asked) = signal_hook::iterator::Signals::new(numbers) else { return };
+    let answer = move || {
+        if let Some(number) = asked.forever().next() {
+            let name = QUESTIONS.iter().find(|(known, _)| *known == number);
+            let text = format!("{}\n\n{}", name.map_or("", |(_, name)| name), thread_states());
+            drop(std::io::stderr().write_all(text.as_bytes()));
+            signal_hook::low_level::exit(2);
+        }
+    };
+    // Whoever has no threads left ends by the signal's default.
+    drop(Supervisor::default().thread("signals", answer));
+}
+
+/// What each thread of this process does, one a line.
+fn thread_states() -> String {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let mut ids: Vec<u32> =
+        tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect();
+    ids.sort_unstable();
+    ids.into_iter().filter_map(thread_state).collect()
+}
+
+/// None once the thread has ended.
+fn thread_state(id: u32) -> Option<String> {
+    let read = |file: &str| fs::read_to_string(format!("/proc/self/task/{id}/{file}"));
+    let stat = read("stat").ok()?;
+    // The name stands in brackets and may hold anything.
+    let (name, rest) = (stat.split_once('(')?.1).rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let state = match *fields.first()? {
+        "R" => "running",
+        "S" => "sleeping",
+        "D" => "waiting for a disk",
+        "T" | "t" => "stopped",
+        "Z" | "X" => "ended",
+        other => other,
+    };
+    let ticks: u64 = fields.get(11..13)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
+    let ran = ticks as f64 / rustix::param::clock_ticks_per_second().max(1) as f64;
+    let place = read("wchan").unwrap_or_default();
+    let place = match place.as_str() {
+        "" | "0" => String::new(),
+        place => format!(" in {place}"),
+    };
+    Some(format!("thread {id} {name}: {state}{place}, ran {ran:.2}s\n"))
+}
+
+/// The signals that stop the server in order. Until they are caught they end the process.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn catch() -> Result<Self, String> {
+        let catch = |kind| signal(kind).map_err(|error| error.to_string());
+        Ok(Self {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The number of the next one.
+    pub(super) async fn next(&mut self) -> i32 {
+        let (number, name) = tokio::select! {
+            _ = self.terminate.recv() => (libc::SIGTERM, "terminated"),
+            _ = self.interrupt.recv() => (libc::SIGINT, "interrupt"),
+        };
+        tracing::info!(signal = name, "received signal; shutting down");
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_named_with_what_they_do() {
+        let (send, receive) = std::sync::mpsc::channel::<()>();
+        let waits = std::thread::Builder::new().name("a (b) c".into());
+        let waits = waits.spawn(move || receive.recv()).unwrap();
+        let is_said = || thread_states().lines().any(|line| line.contains(" a (b) c: sleeping"));
+        for _ in 0..1000 {
+            if is_said() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(is_said(), "{}", thread_states());
+        drop(send);
+        assert!(waits.join().unwrap().is_err());
+    }
+}

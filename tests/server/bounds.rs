@@ -1,0 +1,192 @@
+//! What docs/architecture.md and docs/compat.md promise of connections, as a client on the wire sees it.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use rusd::pb::LeaseGrantRequest;
+use rusd::pb::lease_client::LeaseClient;
+use rusd::pb::v3lockpb::LockRequest;
+use rusd::pb::v3lockpb::lock_client::LockClient;
+
+use super::fixture::{Member, PATIENCE};
+
+/// Frames up to the acknowledgement of ours: type, stream and payload.
+fn first_frames(address: &str) -> Vec<(u8, u32, Vec<u8>)> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let mut frames = Vec::new();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).unwrap();
+        let [a, b, c, kind, flags, stream_id @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload).unwrap();
+        frames.push((kind, u32::from_be_bytes(stream_id), payload));
+        if (kind, flags) == (4, 1) {
+            return frames;
+        }
+    }
+}
+
+#[test]
+fn unread_requests_are_bounded_by_windows() {
+    let member = Member::start();
+    let frames = first_frames(&member.address);
+    let (_, _, settings) = frames.iter().find(|(kind, ..)| *kind == 4).unwrap();
+    let setting = |number: u16| {
+        let pairs = settings.chunks_exact(6);
+        let mut found = pairs.filter(|pair| pair[..2] == number.to_be_bytes());
+        found.next().map(|pair| u32::from_be_bytes(pair[2..].try_into().unwrap()))
+    };
+    assert_eq!(setting(4), Some(256 << 10), "a stream");
+    let updates = frames.iter().filter(|(kind, stream, _)| (*kind, *stream) == (8, 0));
+    let more: u32 =
+        updates.map(|(.., bytes)| u32::from_be_bytes(bytes[..4].try_into().unwrap())).sum();
+    assert_eq!(65_535 + more, 1 << 20, "a connection");
+}
+
+#[test]
+fn bytes_are_counted_as_they_pass_and_nothing_of_go_is_there() {
+    let member = Member::start();
+    let get = |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = String::from_utf8(member.raw(request.as_bytes())).unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    let received = || {
+        let text = get("/metrics");
+        let name = "etcd_network_client_grpc_received_bytes_total ";
+        let value = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        value.parse::<u64>().unwrap_or_else(|_| panic!("{text}"))
+    };
+    let before = received();
+    first_frames(&member.address);
+    // A preface and a frame without payload.
+    assert_eq!(received() - before, 24 + 9);
+    let text = get("/metrics");
+    assert!(!text.contains("\ngo_") && !text.contains("\netcd_debugging_snap_"), "{text}");
+    let variables: serde_json::Value = serde_json::from_str(&get("/debug/vars")).unwrap();
+    let names: Vec<&String> = variables.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["cmdline", "file_descriptor_limit", "raft.status"]);
+    let words = variables["cmdline"].as_array().unwrap();
+    assert!(words[0].as_str().unwrap().ends_with("rusd") && words[1] == "serve", "{words:?}");
+    assert!(!member.log().contains("single port"), "one port for both costs nothing here");
+}
+
+#[test]
+fn the_gateways_paths_say_that_there_is_none() {
+    let member = Member::start();
+    for path in ["/v3/kv/put", "/v3beta/kv/put", "/v3/"] {
+        let ask = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        let answer = String::from_utf8(member.raw(ask.as_bytes())).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 501 "), "{path}: {answer}");
+        assert!(answer.contains("{\"code\":12,"), "{path}: {answer}");
+    }
+}
+
+fn ask(address: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    // It may end the connection with what it has not read.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn a_member_of_etcd_is_told_that_it_cannot_take_part() {
+    let root = tempfile::tempdir().unwrap();
+    let (data, log) = (root.path().join("data"), root.path().join("log"));
+    let (mut member, for_peers) = Member::spawn_limited(1000, 1000, &data, &log);
+    member.wait_ready();
+    let log = member.log();
+    let id_after = |name: &str| {
+        let rest = log.split_once(&format!("\"{name}\":\"")).unwrap_or_else(|| panic!("{log}")).1;
+        rest.split('"').next().unwrap().to_owned()
+    };
+    let member_id = id_after("local-member-id");
+    let version = ask(&for_peers, "GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let cluster = version
+        .lines()
+        .find_map(|line| {
+            line.to_ascii_lowercase().strip_prefix("x-etcd-cluster-id: ").map(str::to_owned)
+        })
+        .unwrap_or_else(|| panic!("{version}"));
+    for path in ["/raft/stream/message/1", "/raft/stream/msgapp/1"] {
+        let answer = ask(
+            &for_peers,
+            &format!(
+                "GET {path} HTTP/1.1\r\nHost: x\r\nX-Etcd-Cluster-ID: {cluster}\r\n\
+                 X-Server-From: 1\r\nX-Server-Version: 3.7.1\r\nX-Min-Cluster-Version: 3.0.0\r\n\
+                 X-Raft-To: {member_id}\r\nConnection: close\r\n\r\n"
+            ),
+        );
+        assert!(answer.starts_with("HTTP/1.1 412 "), "{answer}");
+        assert!(answer.contains("a cluster of rusd and etcd members is not supported"), "{answer}");
+    }
+}
+
+#[test]
+fn until_its_cluster_is_known_a_member_ends_its_peers_connections() {
+    let flags = ["--discovery-endpoints=127.0.0.1:1", "--discovery-token=t"];
+    let (mut member, _root, for_peers) = Member::spawn_bare(&flags);
+    let mut answer = None;
+    for _ in 0..PATIENCE.as_millis() / 20 {
+        assert!(member.child.try_wait().unwrap().is_none(), "{}", member.log());
+        if let Ok(mut stream) = TcpStream::connect(&for_peers) {
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            answer = Some(stream.read(&mut [0; 1]));
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    match answer.expect("it never listens") {
+        Ok(0) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A caller that stops waiting by its own word frees what it held: here the server itself ends the
+/// call, with nobody cancelling it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stated_deadline_is_kept_by_the_server() {
+    let member = Member::start();
+    let mut leases = LeaseClient::new(member.channel().await);
+    for id in [1, 2] {
+        leases.lease_grant(LeaseGrantRequest { ttl: 600, id }).await.unwrap();
+    }
+    let lock = |lease| LockRequest { name: "l".into(), lease };
+    LockClient::new(member.channel().await).lock(lock(1)).await.unwrap();
+
+    let stream = tokio::net::TcpStream::connect(&member.address).await.unwrap();
+    let (executor, io) =
+        (hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(stream));
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    tokio::spawn(connection);
+    let message = prost::Message::encode_to_vec(&lock(2));
+    let mut body = vec![0];
+    body.extend((message.len() as u32).to_be_bytes());
+    body.extend(message);
+    let request = http::Request::post("http://x/v3lockpb.Lock/Lock")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", "300m")
+        .body(http_body_util::Full::new(bytes::Bytes::from(body)))
+        .unwrap();
+    let response = tokio::time::timeout(PATIENCE, sender.send_request(request));
+    let response = response.await.unwrap().unwrap();
+    let mut headers = response.headers().clone();
+    let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.unwrap();
+    headers.extend(body.unwrap().trailers().cloned().unwrap_or_default());
+    assert_eq!(headers["grpc-status"], "4");
+    let text = headers["grpc-message"].to_str().unwrap().replace("%20", " ");
+    assert_eq!(text, "context deadline exceeded");
+}

@@ -1,0 +1,294 @@
+//! Every flag and variable of etcd: what is taken, what is refused, with which code and words; and
+//! those that must have an effect.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use rusd::server::settings;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::fixture::{Member, PATIENCE};
+
+/// Fails last of all checks, in etcd and here: what comes so far was taken.
+const LAST: [&str; 2] = ["--tls-min-version=TLS1.3", "--cipher-suites=TLS_AES_128_GCM_SHA256"];
+const TAKEN: &str = "cipher suites cannot be configured when only TLS1.3 is enabled";
+
+/// Where docs/compat.md says that this server differs: words, code, text.
+const DIFFERENCES: [(&str, u8, &str); 13] = [
+    ("--enable-distributed-tracing", 1, NOT_YET[0]),
+    ("--enable-distributed-tracing=1", 1, NOT_YET[0]),
+    ("--enable-distributed-tracing=true", 1, NOT_YET[0]),
+    ("ETCD_ENABLE_DISTRIBUTED_TRACING=1", 1, NOT_YET[0]),
+    ("--enable-log-rotation", 1, NOT_YET[1]),
+    ("--enable-log-rotation=1", 1, NOT_YET[1]),
+    ("--enable-log-rotation=true", 1, NOT_YET[1]),
+    ("ETCD_ENABLE_LOG_ROTATION=1", 1, NOT_YET[1]),
+    ("--unsafe-no-fsync", 1, NOT_YET[2]),
+    ("--unsafe-no-fsync=1", 1, NOT_YET[2]),
+    ("--unsafe-no-fsync=true", 1, NOT_YET[2]),
+    ("ETCD_UNSAFE_NO_FSYNC=1", 1, NOT_YET[2]),
+    (
+        "--feature-gates=LeaseCheckpointPersist=true",
+        1,
+        "feature gate LeaseCheckpointPersist=true is not supported by rusd yet",
+    ),
+];
+const NOT_YET: [&str; 3] = [
+    "flag --enable-distributed-tracing is not supported by rusd yet",
+    "flag --enable-log-rotation is not supported by rusd yet",
+    "flag --unsafe-no-fsync is not supported by rusd yet",
+];
+
+#[test]
+fn every_flag_and_variable_is_taken_or_refused_as_by_etcd() {
+    let mut findings = Vec::new();
+    for line in include_str!("data/flags.tsv").lines().filter(|line| !line.starts_with("# ")) {
+        let mut columns = line.split('\t');
+        let (words, code) = (columns.next().unwrap(), columns.next().unwrap().parse().unwrap());
+        let text = columns.next().unwrap();
+        let differs = DIFFERENCES.iter().find(|(differs, ..)| *differs == words);
+        let expected = differs.map_or((code, text), |&(_, code, text)| (code, text));
+        let (mut flags, mut variables) = (LAST.map(str::to_owned).to_vec(), Vec::new());
+        for word in words.split(' ') {
+            match word.strip_prefix("ETCD_").and_then(|rest| rest.split_once('=')) {
+                Some((name, value)) => variables.push((format!("ETCD_{name}"), value.to_owned())),
+                None => flags.push(word.to_owned()),
+            }
+        }
+        let found = match settings(&flags, &variables) {
+            Err((code, text)) if text == TAKEN => (code, "taken".to_owned()),
+            Err(found) => found,
+            Ok(_) => (0, "it would start".to_owned()),
+        };
+        if (found.0, found.1.as_str()) != expected {
+            findings.push(format!("{words}: {found:?} and not {expected:?}"));
+        }
+    }
+    assert!(findings.is_empty(), "{} differ:\n{}", findings.len(), findings.join("\n"));
+}
+
+#[test]
+fn help_says_what_has_no_effect_and_version_is_etcds() {
+    let run = |word: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_rusd")).args(["serve", word]).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let help = run("-h");
+    let after = |flag: &str| help.split_once(&format!("--{flag} '")).unwrap().1;
+    for flag in [
+        "backend-batch-limit",
+        "compaction-batch-limit",
+        "warning-apply-duration",
+        "max-wals",
+        "max-snapshots",
+        "backend-bbolt-freelist-type",
+        "enable-grpc-gateway",
+        "enable-pprof",
+    ] {
+        let line = after(flag).lines().nth(1).unwrap();
+        assert!(line.ends_with("(accepted without effect)"), "{flag}: {line}");
+    }
+    let line = after("unsafe-no-fsync").lines().nth(1).unwrap();
+    assert!(line.ends_with("(only the default is supported yet)"), "{line}");
+    let version = run("--version");
+    let lines: Vec<&str> = version.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (4, "etcd Version: 3.7.1"));
+    assert!(lines[1].starts_with("Git SHA: rusd-") && lines[2].ends_with("this is rusd"));
+    assert!(lines[3].starts_with("Go OS/Arch: linux/"));
+}
+
+fn spawn(more: &[&str], variables: &[(&str, &str)]) -> (Member, tempfile::TempDir) {
+    let root = tempfile::tempdir().unwrap();
+    let (data, log) = (root.path().join("data"), root.path().join("log"));
+    (Member::spawn_with(more, variables, &data, &log), root)
+}
+
+#[test]
+fn a_variable_that_an_image_sets_is_warned_about_and_nothing_else() {
+    let variables = [("ETCD_VERSION", "v3.7.1"), ("ETCD_VERIFY", "all"), ("ETCD_WAL_DIR", "")];
+    let (mut member, _root) = spawn(&[], &variables);
+    member.wait_ready();
+    let log = member.log();
+    for said in [
+        r#""msg":"cannot set special environment variable","key":"ETCD_VERSION","value":"v3.7.1""#,
+        r#""msg":"unrecognized environment variable","environment-variable":"ETCD_VERIFY=all""#,
+        r#""msg":"unrecognized environment variable","environment-variable":"ETCD_WAL_DIR=""#,
+    ] {
+        assert!(log.contains(said), "{said} in {log}");
+    }
+}
+
+#[test]
+fn a_refused_start_says_what_it_was_told_first() {
+    let (mut member, _root) = spawn(&["--election-timeout=1"], &[("ETCD_ZZ", "1")]);
+    let said = member.wait_refused();
+    let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("{text} in {said}"));
+    assert!(at("ETCD_ZZ=1") < at(r#""msg":"Running: ","args":["#));
+    assert!(at(r#""msg":"Running: ","args":["#) < at("failed to verify flags"));
+    assert!(said.contains(r#","serve","--name","one","#), "{said}");
+}
+
+/// etcd's fields, in its order.
+const FIELDS: &str = "etcd-version git-sha go-version go-os go-arch max-cpu-set max-cpu-available \
+    member-initialized name data-dir wal-dir wal-dir-dedicated member-dir force-new-cluster \
+    heartbeat-interval election-timeout initial-election-tick-advance snapshot-count max-wals \
+    max-snapshots snapshot-catchup-entries initial-advertise-peer-urls listen-peer-urls \
+    advertise-client-urls listen-client-urls listen-metrics-urls local-address cors host-whitelist \
+    initial-cluster initial-cluster-state initial-cluster-token quota-backend-bytes \
+    max-request-bytes max-concurrent-streams pre-vote feature-gates initial-corrupt-check \
+    corrupt-check-time-interval compact-check-time-interval auto-compaction-mode \
+    auto-compaction-retention auto-compaction-interval discovery-token discovery-endpoints \
+    discovery-dial-timeout discovery-request-timeout discovery-keepalive-time \
+    discovery-keepalive-timeout discovery-insecure-transport discovery-insecure-skip-tls-verify \
+    discovery-cert discovery-key discovery-cacert discovery-user downgrade-check-interval \
+    max-learners v2-deprecation";
+
+#[test]
+fn a_start_says_all_that_etcds_says() {
+    let (mut member, _root) = spawn(&["--auto-compaction-retention=1"], &[]);
+    member.wait_ready();
+    let log = member.log();
+    let line = log.lines().find(|line| line.contains("starting an etcd server")).unwrap();
+    let mut rest = line;
+    for field in FIELDS.split_whitespace() {
+        let named = format!(",\"{field}\":");
+        let at = rest.find(&named).unwrap_or_else(|| panic!("{field}, or its order, in {line}"));
+        rest = &rest[at + named.len()..];
+    }
+    for said in [
+        "\"quota-backend-bytes\":2147483648,",
+        "\"member-initialized\":false,",
+        "\"auto-compaction-retention\":\"1h0m0s\",",
+        "\"compact-check-time-interval\":\"1m0s\",",
+        "\"initial-cluster\":\"one=http://127.0.0.1:",
+        "\"pre-vote\":true,",
+    ] {
+        assert!(line.contains(said), "{said} in {line}");
+    }
+}
+
+#[test]
+fn two_processes_share_a_port_if_both_say_so() {
+    let (mut first, _root) = spawn(&["--socket-reuse-port"], &[]);
+    first.wait_ready();
+    let shares = format!("--listen-client-urls=http://{}", first.address);
+    let (mut refused, _root) = spawn(&[&shares], &[]);
+    assert!(refused.wait_ended(1).contains("address already in use"), "{}", refused.log());
+    let (second, _root) = spawn(&[&shares, "--socket-reuse-port", "--socket-reuse-address"], &[]);
+    second.wait_log("ready to serve client requests");
+    let said = r#""msg":"configuring socket options","reuse-address":true,"reuse-port":true"#;
+    assert!(second.log().contains(said), "{}", second.log());
+}
+
+#[test]
+fn without_a_prevote_a_lone_member_raises_its_term() {
+    let others = ["--initial-cluster=one=PEER,two=http://127.0.0.1:1,three=http://127.0.0.1:2"];
+    let (with, _root) = spawn(&others, &[]);
+    let (without, _root) = spawn(&[others[0], "--pre-vote=false"], &[]);
+    without.wait_log("became candidate at term 3");
+    with.wait_log("became pre-candidate at term 1");
+    assert!(!with.log().contains("became candidate"), "{}", with.log());
+}
+
+/// Locked memory needs a privilege or a limit that not every machine gives; without them the start
+/// is refused, and nobody believes in a lock that is not there.
+#[test]
+fn memory_is_locked_or_the_start_refused() {
+    let (mut member, _root) = spawn(&["--memory-mlock"], &[]);
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let field = |status: &str, name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().split_whitespace().next().unwrap().to_owned()
+    };
+    let capabilities = u64::from_str_radix(&field(&own, "CapEff:"), 16).unwrap();
+    let limits = fs::read_to_string("/proc/self/limits").unwrap();
+    let limit = limits.lines().find(|line| line.starts_with("Max locked memory")).unwrap();
+    let is_unlimited = limit.split_whitespace().nth(3) == Some("unlimited");
+    // CAP_IPC_LOCK.
+    if capabilities >> 14 & 1 == 0 && !is_unlimited {
+        assert!(member.wait_refused().contains("cannot lock memory (--memory-mlock)"));
+        return;
+    }
+    member.wait_ready();
+    let status = fs::read_to_string(format!("/proc/{}/status", member.child.id())).unwrap();
+    assert_ne!(field(&status, "VmLck:"), "0");
+}
+
+#[test]
+fn flags_that_lead_nowhere_end_as_in_etcd() {
+    let alone = ["--discovery-srv-name=x"];
+    let (mut member, _root, _) = Member::spawn_bare(&alone);
+    let said = member.wait_ended(1);
+    let why = r#"couldn't find local name \"default\" in the initial cluster configuration"#;
+    assert!(said.contains(why), "{said}");
+
+    // Nobody asks for a certificate where nothing is secured.
+    let files = ["--peer-client-cert-file=/none", "--peer-client-key-file=/none"];
+    let (mut member, _root) = spawn(&files, &[]);
+    member.wait_ready();
+    let (mut member, _root) = spawn(&["--force=x", "--v", "-snapshot", "--vv=2"], &[]);
+    member.wait_ready();
+}
+
+/// Signals that a program of Go lives through, by number: those without a name are real-time ones.
+const STRAYS: [i32; 12] = [10, 12, 14, 24, 25, 26, 27, 29, 30, 35, 50, 64];
+
+fn send(child: &std::process::Child, number: i32) {
+    // rustix knows no real-time signals.
+    let id = child.id().to_string();
+    let sent = Command::new("sh").args(["-c", &format!("kill -{number} {id}")]).status().unwrap();
+    assert!(sent.success(), "kill -{number}");
+}
+
+#[test]
+fn stray_signals_are_lived_through_and_quit_says_what_threads_do() {
+    let mut member = Member::start();
+    for number in STRAYS {
+        send(&member.child, number);
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    member.wait_ready();
+    kill_process(Pid::from_child(&member.child), Signal::QUIT).unwrap();
+    assert_eq!(member.wait().code(), Some(2), "{}", member.log());
+    let log = member.log();
+    assert!(log.contains("SIGQUIT: quit\n\nthread "), "{log}");
+    for name in ["rusd-member", "raft"] {
+        let is_state = |line: &str| line.starts_with("thread ") && line.contains(name);
+        assert!(log.lines().any(is_state), "{name} in {log}");
+    }
+}
+
+#[test]
+fn commands_live_through_stray_signals_and_their_children_have_the_defaults() {
+    let member = Member::start();
+    let root = tempfile::tempdir().unwrap();
+    let (ready, state) = (root.path().join("ready"), root.path().join("state"));
+    let script = format!(
+        "grep SigIgn /proc/self/status > {}; touch {}; sleep 1000",
+        state.display(),
+        ready.display()
+    );
+    let mut lock = Command::new(env!("CARGO_BIN_EXE_rusd"));
+    lock.args(["lock", "l", "--endpoints", &member.address, "--", "sh", "-c", &script]);
+    let mut lock = lock.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let waited = (0..PATIENCE.as_millis() / 20).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        ready.exists()
+    });
+    assert!(waited, "no lock");
+    for number in STRAYS {
+        send(&lock, number);
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(lock.try_wait().unwrap().is_none(), "the command has ended");
+    let ignored = fs::read_to_string(&state).unwrap();
+    let ignored = u64::from_str_radix(ignored.trim().rsplit('\t').next().unwrap(), 16).unwrap();
+    for number in STRAYS {
+        assert_eq!(ignored >> (number - 1) & 1, 0, "{number} is ignored in a child");
+    }
+    kill_process(Pid::from_child(&lock), Signal::QUIT).unwrap();
+    assert_eq!(lock.wait().unwrap().code(), Some(2));
+}
