@@ -79,7 +79,7 @@ fn a_store_of_a_later_release_is_refused() {
     let options = Options::new(std::sync::Arc::new(SystemClock::new()));
     let (store, opened) = Store::open(&member.data().join("member/db"), options).unwrap();
     store.put(Bucket::Meta, b"storageVersion".to_vec(), b"3.8.0".to_vec());
-    store.seal(opened.consistent_index, opened.term);
+    store.seal(opened.consistent_index + 1, opened.term);
     store.flush().unwrap();
     store.close().unwrap();
     drop(store);
