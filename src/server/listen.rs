@@ -282,7 +282,7 @@ fn resolve(host: &str, port: &str) -> io::Result<SocketAddr> {
 }
 
 /// The system's words without Rust's number.
-fn reason(error: &io::Error) -> String {
+pub(super) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();

@@ -98,7 +98,7 @@ pub fn main(words: Vec<OsString>, skipped: usize) -> ExitCode {
                 start(config, &words, &notices)
             }
             Err(error) => {
-                let stop = Stop::Invalid(format!("cannot open log output: {error}"));
+                let stop = Stop::Invalid(error);
                 stop_early(&stop, &words, &notices)
             }
         },
