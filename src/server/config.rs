@@ -574,6 +574,9 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
             "--advertise-client-urls is required when --listen-client-urls is set explicitly",
         );
     }
+    if Values(given).int("max-learners") < 0 {
+        return invalid("membership: too many learner members in cluster");
+    }
     match given.text("auto-compaction-mode") {
         "periodic" | "revision" => {}
         "" => return invalid("undefined auto-compaction-mode"),
@@ -735,6 +738,11 @@ mod tests {
                 "--election-timeout 50001",
                 "--election-timeout[50001ms] is too long, and should be set less than 50000ms",
             ),
+            (
+                "--peer-cert-file c --peer-key-file k --peer-client-cert-file x",
+                "ClientKeyFile and ClientCertFile must both be present or both absent: key: , cert: x]",
+            ),
+            ("--max-learners=-1", "membership: too many learner members in cluster"),
             ("--auto-compaction-mode x", "unknown auto-compaction-mode \"x\""),
             (
                 "--auto-compaction-retention 0.5",

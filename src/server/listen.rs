@@ -282,7 +282,7 @@ fn resolve(host: &str, port: &str) -> io::Result<SocketAddr> {
 }
 
 /// The system's words without Rust's number.
-fn reason(error: &io::Error) -> String {
+pub(super) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
@@ -590,6 +590,8 @@ async fn http1_connection<S>(
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HTTP_HEADER_TIMEOUT)
+        // A client that closes its side after its request still waits for the answer.
+        .half_close(true)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);

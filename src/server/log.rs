@@ -61,16 +61,22 @@ pub(super) struct Logger {
 }
 
 impl Logger {
-    pub(super) fn new(settings: &config::Log) -> io::Result<Self> {
+    pub(super) fn new(settings: &config::Log) -> Result<Self, String> {
         let outputs = settings
             .outputs
             .iter()
             .map(|output| match output.as_str() {
                 "default" | "stderr" => Ok(Output::Stderr),
                 "stdout" => Ok(Output::Stdout),
-                path => OpenOptions::new().append(true).create(true).open(path).map(Output::File),
+                path => {
+                    let file = OpenOptions::new().append(true).create(true).open(path);
+                    file.map(Output::File).map_err(|error| {
+                        let why = super::listen::reason(&error);
+                        format!("open sink {path:?}: open {path}: {why}")
+                    })
+                }
             })
-            .collect::<io::Result<Vec<_>>>()?;
+            .collect::<Result<Vec<_>, String>>()?;
         let (level, json) = (settings.level, settings.json);
         let (sampler, clock) = (Sampler::new(), SystemClock::new());
         Ok(Self { sampler, level, json, outputs: Mutex::new(outputs), clock })

@@ -98,7 +98,7 @@ pub fn main(words: Vec<OsString>, skipped: usize) -> ExitCode {
                 start(config, &words, &notices)
             }
             Err(error) => {
-                let stop = Stop::Invalid(format!("cannot open log output: {error}"));
+                let stop = Stop::Invalid(error);
                 stop_early(&stop, &words, &notices)
             }
         },
@@ -349,8 +349,7 @@ async fn run(
     if config.locks_memory
         && let Err(error) = lock_memory()
     {
-        stop_node(&node).await;
-        return Err(error.into());
+        return Ok(stop_node(&node, End::Failure(error)).await);
     }
     // Before anybody can see this member: who then stops it finds all of it in the store.
     let mut signals = Signals::catch().map_err(failed("catching signals"))?;

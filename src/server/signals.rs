@@ -23,8 +23,9 @@ const STRAYS: [i32; 9] =
 /// The same of the real-time signals. Those before them belong to the C library.
 const REAL_TIME_STRAYS: std::ops::RangeInclusive<i32> = 35..=64;
 
-/// Signals that end the process with what its threads do. ABRT, BUS, FPE, ILL and SEGV keep what the
-/// system does, which may leave a core: the process sends them to itself when it is broken.
+/// Signals that end the process with what its threads do. ABRT, BUS, FPE, ILL and SEGV are left to the
+/// system, and to the standard library, which looks whether a stack was full: they come of a broken
+/// process, and may leave a core.
 const QUESTIONS: [(i32, &str); 4] = [
     (SIGQUIT, "SIGQUIT: quit"),
     (SIGTRAP, "SIGTRAP: trace trap"),

@@ -23,6 +23,8 @@ pub(super) struct Settings {
     pub client: ServerFiles,
     pub peer: ServerFiles,
     pub dial: ClientFiles,
+    /// The files of a certificate for dialling alone.
+    pub own: (String, String),
     /// Take peers whose certificates are not for the addresses that they come from.
     pub skip_peer_names: bool,
     /// Make certificates for ports for which none were given.
@@ -74,6 +76,13 @@ impl Settings {
                  cannot meet --peer-client-cert-auth or --peer-trusted-ca-file"
                     .into(),
             );
+        }
+        let (cert, key) = &self.own;
+        if !self.peer.is_empty() && cert.is_empty() != key.is_empty() {
+            return Err(format!(
+                "ClientKeyFile and ClientCertFile must both be present or both absent: key: {key}, \
+                 cert: {cert}]"
+            ));
         }
         let ServerFiles { allowed_names, allowed_hosts, .. } = &self.peer;
         if !allowed_names.is_empty() && !allowed_hosts.is_empty() {
@@ -172,6 +181,7 @@ pub(super) fn settings(given: &Given) -> Settings {
             versions,
             ..ClientFiles::default()
         },
+        own: (text("peer-client-cert-file"), text("peer-client-key-file")),
         skip_peer_names: values.bool("peer-skip-client-san-verification"),
         makes_client: values.bool("auto-tls"),
         makes_peer: values.bool("peer-auto-tls"),

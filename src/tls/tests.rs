@@ -346,3 +346,29 @@ fn versions_are_a_range() {
     let text = "unexpected TLS version \"TLS1.1\" (must be one of: TLS1.2, TLS1.3)";
     assert_eq!(of("TLS1.1", ""), Err(text.to_owned()));
 }
+
+/// An authority, certificates of it of version 1 and version 3 for one key, and the key. No library
+/// here makes the former.
+const VERSIONS: &str = include_str!("../../tests/data/version-1.pem");
+
+#[tokio::test]
+async fn a_certificate_of_version_1_is_not_taken() {
+    let shop = Shop::new();
+    let blocks: Vec<String> = VERSIONS
+        .split_inclusive("-----\n")
+        .collect::<Vec<_>>()
+        .chunks(2)
+        .map(|lines| lines.concat())
+        .collect();
+    let [authority, one, three, key] = &blocks[..] else { panic!("{blocks:?}") };
+    for (name, text) in [("old-ca", authority), ("one.crt", one), ("three.crt", three)] {
+        std::fs::write(shop.path(name), text).unwrap();
+    }
+    for name in ["one.key", "three.key"] {
+        std::fs::write(shop.path(name), key).unwrap();
+    }
+    let server = || ServerFiles { ca: shop.path("old-ca"), ..shop.server() };
+    let name = meet(server(), shop.client("three"), "localhost").await;
+    assert_eq!(name.as_deref(), Ok("leaf"));
+    assert!(meet(server(), shop.client("one"), "localhost").await.is_err());
+}

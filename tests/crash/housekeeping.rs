@@ -248,9 +248,13 @@ fn an_import_that_is_cut_off_leaves_nothing_half_made() {
         let path = entry.unwrap().path();
         fs::copy(&path, wal.join(path.file_name().unwrap())).unwrap();
     }
+    let before = fs::read(&file).unwrap();
     let import = ["import", "--from-data-dir", text(&etcd), "--data-dir", text(&data)];
     kill_somewhere(&import, &data, false, &hash(&file));
     cut_somewhere(&import, &data, false, &hash(&file));
+    // What it is made from is only read, also by a `hashkv` of the file.
+    assert_eq!(fs::read(&file).unwrap(), before, "etcd's file has changed");
+    assert_eq!(fs::read_dir(&snap).unwrap().count(), 1);
 }
 
 #[test]

@@ -5,27 +5,31 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use rusd::pb::LeaseGrantRequest;
 use rusd::pb::lease_client::LeaseClient;
+use rusd::pb::maintenance_client::MaintenanceClient;
 use rusd::pb::v3lockpb::LockRequest;
 use rusd::pb::v3lockpb::lock_client::LockClient;
+use rusd::pb::{LeaseGrantRequest, StatusRequest};
 
 use super::fixture::{Member, PATIENCE};
 
-/// Frames up to the acknowledgement of ours: type, stream and payload.
+/// Frames until ours are acknowledged and the connection's window is told: type, stream and payload.
 fn first_frames(address: &str) -> Vec<(u8, u32, Vec<u8>)> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
     let mut frames = Vec::new();
+    let (mut is_acknowledged, mut is_window_told) = (false, false);
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head).unwrap();
         let [a, b, c, kind, flags, stream_id @ ..] = head;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
         stream.read_exact(&mut payload).unwrap();
+        is_acknowledged |= (kind, flags) == (4, 1);
+        is_window_told |= (kind, stream_id) == (8, [0; 4]);
         frames.push((kind, u32::from_be_bytes(stream_id), payload));
-        if (kind, flags) == (4, 1) {
+        if is_acknowledged && is_window_told {
             return frames;
         }
     }
@@ -74,6 +78,34 @@ fn bytes_are_counted_as_they_pass_and_nothing_of_go_is_there() {
     let words = variables["cmdline"].as_array().unwrap();
     assert!(words[0].as_str().unwrap().ends_with("rusd") && words[1] == "serve", "{words:?}");
     assert!(!member.log().contains("single port"), "one port for both costs nothing here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_store_takes_45_kib_and_at_most_80_after_its_first_writes() {
+    let member = Member::start();
+    let mut maintenance = MaintenanceClient::new(member.channel().await);
+    let mut size =
+        async || maintenance.status(StatusRequest {}).await.unwrap().into_inner().db_size;
+    assert!(size().await <= 64 << 10);
+    for _ in 0..3 {
+        member.serves().await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let found = size().await;
+    assert!((45 << 10..=80 << 10).contains(&found), "{found}");
+}
+
+/// As `printf … | nc -N` does; etcd answers.
+#[test]
+fn a_client_that_has_said_all_is_answered_all_the_same() {
+    let member = Member::start();
+    for path in ["/metrics", "/health", "/debug/vars", "/readyz"] {
+        for _ in 0..20 {
+            let ask = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            let answer = member.raw(ask.as_bytes());
+            assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{path}: {answer:?}");
+        }
+    }
 }
 
 #[test]

@@ -131,6 +131,13 @@ fn a_refused_start_says_what_it_was_told_first() {
     assert!(said.contains(r#","serve","--name","one","#), "{said}");
 }
 
+#[test]
+fn a_log_that_cannot_be_opened_is_named() {
+    let (mut member, _root) = spawn(&["--log-outputs=/nonexistent/x"], &[]);
+    let why = r#"open sink \"/nonexistent/x\": open /nonexistent/x: no such file or directory"#;
+    assert!(member.wait_refused().contains(why), "{}", member.log());
+}
+
 /// etcd's fields, in its order.
 const FIELDS: &str = "etcd-version git-sha go-version go-os go-arch max-cpu-set max-cpu-available \
     member-initialized name data-dir wal-dir wal-dir-dedicated member-dir force-new-cluster \

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use rusd::pb::{
     AuthRoleAddRequest, DeleteRangeRequest, PutRequest, RangeRequest, StatusRequest,
     WatchCreateRequest, WatchRequest,
 };
-use rusd::store::{Bucket, Options, Store};
+use rusd::store::{Options, Store};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_stream::StreamExt as _;
 use tonic::Code;
@@ -76,13 +77,9 @@ fn a_store_of_a_later_release_is_refused() {
     let mut member = Member::start();
     kill_process(Pid::from_child(&member.child), Signal::TERM).unwrap();
     member.wait();
-    let options = Options::new(std::sync::Arc::new(SystemClock::new()));
-    let (store, opened) = Store::open(&member.data().join("member/db"), options).unwrap();
-    store.put(Bucket::Meta, b"storageVersion".to_vec(), b"3.8.0".to_vec());
-    store.seal(opened.consistent_index, opened.term);
-    store.flush().unwrap();
-    store.close().unwrap();
-    drop(store);
+    let mut migrate = Command::new(env!("CARGO_BIN_EXE_rusd"));
+    migrate.args(["migrate", "--force", "--target-version", "3.8", "--data-dir"]);
+    assert!(migrate.arg(member.data()).status().unwrap().success());
     let said = Member::spawn(&member.data(), &member.log.with_extension("again")).wait_refused();
     assert!(said.contains(r#"version \"3.8.0\" is not supported"#), "{said}");
 }
