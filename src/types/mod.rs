@@ -9,6 +9,17 @@ use std::fmt;
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
 
+/// A signed number in hexadecimal as Go writes it, which is a sign and a magnitude: ids of leases are
+/// signed, and stand in keys and texts that other programs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignedHex(pub i64);
+
+impl fmt::LowerHex for SignedHex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad_integral(self.0 >= 0, "0x", &format!("{:x}", self.0.unsigned_abs()))
+    }
+}
+
 /// The place of one change in history: the transaction's number and the change's number within it.
 ///
 /// An empty store is at main 1; the first write is (2, 0).
@@ -122,6 +133,22 @@ pub fn are_member_urls(urls: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn negative_numbers_are_sign_and_magnitude() {
+        for (number, plain, padded) in [
+            (-5, "-5", "-000000000000005"),
+            (i64::MIN, "-8000000000000000", "-8000000000000000"),
+            (0x1234, "1234", "0000000000001234"),
+            (i64::MAX, "7fffffffffffffff", "7fffffffffffffff"),
+        ] {
+            let hex = SignedHex(number);
+            assert_eq!(
+                (format!("{hex:x}").as_str(), format!("{hex:016x}").as_str()),
+                (plain, padded)
+            );
+        }
+    }
 
     #[test]
     fn ids_of_the_default_configuration_are_etcds() {

@@ -217,9 +217,9 @@ pub fn client(shop: &Shop, name: &str) -> ClientFiles {
         name => shop.path(&format!("{name}.{end}")),
     };
     ClientFiles {
-        cert: file("crt"),
-        key: file("key"),
-        ca: shop.path("ca.crt"),
+        cert: file("crt").into(),
+        key: file("key").into(),
+        ca: shop.path("ca.crt").into(),
         protocol: "http/1.1",
         ..ClientFiles::default()
     }

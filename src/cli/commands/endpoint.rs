@@ -35,7 +35,7 @@ async fn check(context: &Context, config: &Config, endpoint: String) -> Health {
     let client = match context.connect(config).await {
         Ok(client) => client,
         Err(failure) => {
-            let error = failure.message.unwrap_or_default();
+            let error = failure.message.unwrap_or_default().to_string();
             return Health { endpoint, healthy: false, took: String::new(), error };
         }
     };

@@ -83,7 +83,7 @@ fn parse_found(text: &str) -> Result<Minor, String> {
 
 pub(super) fn run(context: &Context) -> Outcome {
     let target = parse_target(context.flags.string("target-version"))?;
-    let data_dir = PathBuf::from(context.flags.string("data-dir"));
+    let data_dir = context.flags.path("data-dir").map(PathBuf::from).unwrap_or_default();
     let Some(found) = patiently(context, || offline::storage_version(&data_dir))? else {
         let text = "failed to detect storage version. Please make sure you are using data dir from \
                     etcd v3.5 and older";
