@@ -87,6 +87,8 @@ fn signed(bytes: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use crate::clock::SystemClock;
     use crate::node::Config;
 
@@ -100,20 +102,17 @@ mod tests {
         let config = Config { initial_cluster, peer_urls: urls, ..Config::of(dir.path()) };
         let node = Node::start(config, Arc::new(SystemClock::new())).unwrap();
         node.ready().wait_for(|ready| *ready).await.unwrap();
-        let defrags = &node.0.upkeep.defrags;
-        let held = Arc::clone(&defrags.running).acquire_owned().await.unwrap();
-        let ask = || {
+        let running = node.0.admission.defrags.begin().await.unwrap();
+        let mut asked = tokio::task::JoinSet::new();
+        for _ in 0..17 {
             let node = node.clone();
-            tokio::spawn(async move { node.defragment_own().await.map(drop) })
-        };
-        let waiting: Vec<_> = (0..16).map(|_| ask()).collect();
-        while defrags.waiting.available_permits() > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            asked.spawn(async move { node.defragment_own().await.map(drop) });
         }
-        assert!(matches!(ask().await.unwrap(), Err(Error::TooManyRequests)));
-        drop(held);
-        for asked in waiting {
-            asked.await.unwrap().unwrap();
+        let refused = asked.join_next().await.unwrap().unwrap();
+        assert!(matches!(refused, Err(Error::TooManyRequests)), "{refused:?}");
+        drop(running);
+        while let Some(done) = asked.join_next().await {
+            done.unwrap().unwrap();
         }
         node.stop().await;
     }

@@ -11,6 +11,7 @@ use crate::pb::{
     MemberAddRequest, MemberAddResponse, MemberListRequest, MemberPromoteRequest,
     MemberRemoveRequest, MemberUpdateRequest,
 };
+use crate::types;
 
 pub(super) async fn list(mut context: Context) -> Outcome {
     // etcdctl reports the consistency of `get`, which nobody set.
@@ -126,6 +127,11 @@ fn split(urls: &str) -> Vec<String> {
 fn check_urls(urls: &str) -> Outcome {
     for url in urls.split(',') {
         let url = url.trim();
+        if let Some((_, rest)) = url.split_once("://") {
+            let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let refused = |why| format!("parse {}: {why}", go::quote(url.as_bytes()));
+            types::authority(host).map_err(refused).map_err(Failure::error)?;
+        }
         let Some((scheme, rest)) = url.split_once("://") else {
             let quoted = go::quote(url.as_bytes());
             return Err(Failure::error(match url.split_once(':') {
