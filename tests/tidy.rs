@@ -199,6 +199,15 @@ fn names_stay_bytes_on_the_command_line() {
 }
 
 #[test]
+fn programs_start_with_the_signals_that_they_expect() {
+    let uses = |source: &&Source| source.text.contains(concat!("CARGO_BIN_EXE_", "rusd"));
+    let tests = sources(&["tests"]);
+    let tests = tests.iter().filter(|source| source.path != "tests/common/child.rs");
+    let findings: Vec<String> = tests.filter(uses).map(|source| source.path.clone()).collect();
+    check("tests start the binary by tests/common/child.rs", &findings);
+}
+
+#[test]
 fn imports_point_down() {
     let layers = layers();
     let mut findings = Vec::new();

@@ -120,7 +120,7 @@ impl Context {
     }
 
     pub(super) async fn connect(&self, config: Config) -> Result<Client, Failure> {
-        config.tls.validate().map_err(Failure::arguments)?;
+        config.tls.validate().map_err(|text| Failure::bytes(Exit::BadArguments, text))?;
         let log = Arc::new(self.printer.clone());
         Client::connect(config, log, self.clock.clone()).await.map_err(|error| {
             let is_argument = matches!(error, Error::Tls(_));

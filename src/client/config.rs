@@ -1,6 +1,7 @@
 //! What a client is built from. Nothing is dialled while a configuration is checked.
 
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -73,16 +74,14 @@ impl TlsOptions {
 
     /// Checks what was given, in etcd's words, before anything is dialled and whether or not an
     /// endpoint will be spoken to over TLS.
-    pub fn validate(&self) -> Result<(), String> {
-        let shown = |path: &Option<PathBuf>| {
-            path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    pub fn validate(&self) -> Result<(), Vec<u8>> {
+        let shown = |path: &Option<PathBuf>| -> Vec<u8> {
+            path.as_ref().map(|path| path.as_os_str().as_bytes().to_vec()).unwrap_or_default()
         };
         if self.cert.is_some() != self.key.is_some() {
-            return Err(format!(
-                "KeyFile and CertFile must both be present[key: {}, cert: {}]",
-                shown(&self.key),
-                shown(&self.cert)
-            ));
+            let (cert, key) = (shown(&self.cert), shown(&self.key));
+            let what: &[u8] = b"KeyFile and CertFile must both be present[key: ";
+            return Err([what, &key, b", cert: ", &cert, b"]"].concat());
         }
         for path in [&self.cert, &self.key, &self.ca].into_iter().flatten() {
             File::open(path).map_err(|error| open_error(path, &error))?;
@@ -95,12 +94,10 @@ impl TlsOptions {
 }
 
 /// A failed open in Go's words, whose texts are the C library's in lower case.
-fn open_error(path: &Path, error: &std::io::Error) -> String {
+fn open_error(path: &Path, error: &std::io::Error) -> Vec<u8> {
     let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    let lower = chars.next().map(|first| first.to_lowercase().to_string() + chars.as_str());
-    format!("open {}: {}", path.display(), lower.unwrap_or_default())
+    let text = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+    [b"open ", path.as_os_str().as_bytes(), b": ", text.as_bytes()].concat()
 }
 
 #[cfg(test)]
@@ -110,7 +107,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_reported_as_go_does() {
         let tls = TlsOptions { ca: Some("/nonexistent/ca".into()), ..TlsOptions::default() };
-        assert_eq!(tls.validate().unwrap_err(), "open /nonexistent/ca: no such file or directory");
+        assert_eq!(tls.validate().unwrap_err(), b"open /nonexistent/ca: no such file or directory");
     }
 
     #[test]
@@ -118,7 +115,7 @@ mod tests {
         let tls = TlsOptions { cert: Some("c".into()), ..TlsOptions::default() };
         assert_eq!(
             tls.validate().unwrap_err(),
-            "KeyFile and CertFile must both be present[key: , cert: c]"
+            b"KeyFile and CertFile must both be present[key: , cert: c]"
         );
     }
 }

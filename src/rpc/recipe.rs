@@ -266,6 +266,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_key_names_its_lease_as_etcd_does() {
+        assert_eq!(key_of(b"L/", -5).as_ref(), b"L/-5");
+        assert_eq!(key_of(b"L/", 0x694d_bf2d).as_ref(), b"L/694dbf2d");
+        assert_eq!(key_of(b"\xff/", i64::MIN).as_ref(), b"\xff/-8000000000000000");
+    }
+
+    #[test]
     fn a_prefix_ends_where_its_last_byte_can_grow() {
         assert_eq!(prefix_end(b"a/").as_ref(), b"a0");
         assert_eq!(prefix_end(b"a\xff\xff").as_ref(), b"b");

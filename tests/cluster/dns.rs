@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use super::fixture::{Cluster, Member, put};
 
@@ -38,7 +38,7 @@ fn ports(cluster: &Cluster, url: fn(&Member) -> &String) -> Vec<u16> {
 }
 
 fn client(conf: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+    let mut command = crate::child::command(crate::child::RUSD);
     command.env("RUSD_RESOLV_CONF", conf).args(arguments).output().unwrap()
 }
 

@@ -16,7 +16,7 @@ pub(super) async fn health(mut context: Context) -> Outcome {
     let mut config = context.config().await?;
     let endpoints = endpoints(&context, &config).await?;
     config.logger = "client";
-    config.tls.validate().map_err(Failure::arguments)?;
+    config.tls.validate().map_err(|text| Failure::bytes(Exit::BadArguments, text))?;
     let mut checks: FuturesUnordered<_> =
         endpoints.into_iter().map(|endpoint| check(&context, &config, endpoint)).collect();
     let mut all = Vec::new();

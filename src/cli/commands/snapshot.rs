@@ -28,7 +28,7 @@ pub(super) async fn save(mut context: Context) -> Outcome {
     }
     let path = context.path(0).to_owned();
     let config = context.config().await?;
-    config.tls.validate().map_err(Failure::arguments)?;
+    config.tls.validate().map_err(|text| Failure::bytes(Exit::BadArguments, text))?;
     let deadline = match context.flags.changed("command-timeout") {
         true => context.deadline(),
         false => Deadline::NONE,
