@@ -111,6 +111,14 @@ impl Cluster {
         self.root.path().join(&self.members[at].name)
     }
 
+    /// Lets members that are not started yet meet over TLS.
+    pub fn secure_peers(&mut self) {
+        for member in &mut self.members {
+            member.peer = member.peer.replacen("http:", "https:", 1);
+            member.listen = member.listen.replacen("http:", "https:", 1);
+        }
+    }
+
     /// Gives a member's disk a fault of the shim's.
     pub fn spoil_disk(&self, at: usize, fault: &str) {
         File::create(self.dir(at).with_extension(fault)).unwrap();
