@@ -14,7 +14,6 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,12 +24,19 @@ use std::time::{Duration, Instant};
 use regex::Regex;
 use serde_json::Value;
 
+#[path = "common/child.rs"]
+mod child;
+#[allow(dead_code, reason = "cases need one member that stays")]
+#[path = "common/member.rs"]
+mod member;
 #[path = "common/ports.rs"]
 mod ports;
 
+use member::Member;
+
 #[test]
 fn prints_what_etcds_tools_print() {
-    let server = Server::start();
+    let server = Member::start();
     let mut runner = Runner::new(&server);
     let text = fs::read_to_string("tests/data/cli-golden.jsonl").unwrap();
     let mut failures = Vec::new();
@@ -46,65 +52,6 @@ fn prints_what_etcds_tools_print() {
         }
     }
     assert!(failures.is_empty(), "{} complaints:\n{}", failures.len(), failures.join("\n"));
-}
-
-/// `rusd serve` on free ports, killed when dropped.
-struct Server {
-    child: Child,
-    endpoint: String,
-    dir: tempfile::TempDir,
-}
-
-impl Server {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (client, peer) = (free_address(), free_address());
-        let url = |address: &str| format!("http://{address}");
-        let child = Command::new(env!("CARGO_BIN_EXE_rusd"))
-            .arg("serve")
-            .args(["--data-dir", dir.path().join("data").to_str().unwrap()])
-            .args(["--listen-client-urls", &url(&client)])
-            .args(["--advertise-client-urls", &url(&client)])
-            .args(["--listen-peer-urls", &url(&peer)])
-            .args(["--initial-advertise-peer-urls", &url(&peer)])
-            .args(["--initial-cluster", &format!("default={}", url(&peer))])
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(dir.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let server = Self { child, endpoint: client, dir };
-        server.wait_until_healthy();
-        server
-    }
-
-    fn wait_until_healthy(&self) {
-        let patience = Instant::now() + Duration::from_secs(30);
-        while Instant::now() < patience {
-            if let Ok(mut stream) = TcpStream::connect(&self.endpoint) {
-                let mut answer = String::new();
-                let request = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-                let _ = stream.write_all(request.as_bytes());
-                let _ = stream.read_to_string(&mut answer);
-                if answer.contains("\"health\":\"true\"") {
-                    return;
-                }
-            }
-            sleep(Duration::from_millis(50));
-        }
-        let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-        panic!("the server does not become healthy:\n{log}");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn free_address() -> String {
-    format!("127.0.0.1:{}", ports::free())
 }
 
 /// A command under way.
@@ -156,7 +103,7 @@ impl Process {
         if !self.ended() {
             let name = spec["sig"].as_str().unwrap();
             let pid = self.child.id().to_string();
-            Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
+            child::command("kill").args([&format!("-{name}"), &pid]).status().unwrap();
         }
     }
 
@@ -199,12 +146,12 @@ struct Runner {
 }
 
 impl Runner {
-    fn new(server: &Server) -> Self {
+    fn new(server: &Member) -> Self {
         let dir = server.dir.path().to_path_buf();
         let tools = dir.join("tools");
         fs::create_dir(&tools).unwrap();
         for tool in ["etcdctl", "etcdutl"] {
-            let binary = Path::new(env!("CARGO_BIN_EXE_rusd"));
+            let binary = Path::new(child::RUSD);
             std::os::unix::fs::symlink(binary, tools.join(tool)).unwrap();
         }
         let work = dir.join("work");
@@ -236,7 +183,7 @@ impl Runner {
     fn start(&self, case: &Value) -> Process {
         let words: Vec<_> =
             case["cmd"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
-        let mut command = Command::new(self.tools.join(words[0]));
+        let mut command = child::command(self.tools.join(words[0]));
         if words[0] == "etcdctl" && case["no_ep"] != true {
             command.arg(format!("--endpoints={}", self.variables["EP"]));
         }

@@ -4,10 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
-use std::process::Command;
+
+#[path = "common/child.rs"]
+mod child;
 
 fn check(path: &str, arguments: &[&str]) {
-    let output = Command::new(env!("CARGO_BIN_EXE_rusd")).args(arguments).output().unwrap();
+    let output = child::command(child::RUSD).args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     if std::env::var_os("UPDATE").is_some() {
         fs::write(path, &output.stdout).unwrap();

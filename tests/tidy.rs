@@ -174,6 +174,40 @@ fn no_request_goes_around_the_decision_on_rights() {
 }
 
 #[test]
+fn names_stay_bytes_on_the_command_line() {
+    const LOSSY: [&str; 4] = ["from_utf8_lossy", "to_string_lossy", "env::args()", "env::var("];
+    let clients = sources(&["src/cli", "src/client"]);
+    let spec = &clients.iter().find(|source| source.path == "src/cli/spec.rs").unwrap().text;
+    // Flags that take bytes, or name a file, and are therefore not asked for their text.
+    let raw: BTreeSet<&str> = ["bytes(", "path("]
+        .iter()
+        .flat_map(|maker| spec.split(maker).skip(1))
+        .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
+        .collect();
+    assert!(raw.contains("prefix") && raw.contains("data-dir"), "{raw:?}");
+    let mut findings = Vec::new();
+    for Source { path, text } in &clients {
+        for (at, line) in text.lines().enumerate() {
+            let is_lossy = LOSSY.iter().any(|word| line.contains(word));
+            let asked = line.split(".string(\"").skip(1).filter_map(|rest| rest.split('"').next());
+            if is_lossy || asked.into_iter().any(|name| raw.contains(name)) {
+                findings.push(format!("{path}:{}: {}", at + 1, line.trim()));
+            }
+        }
+    }
+    check("keys, locks and files have names of bytes; text would make others of them", &findings);
+}
+
+#[test]
+fn programs_start_with_the_signals_that_they_expect() {
+    let uses = |source: &&Source| source.text.contains(concat!("CARGO_BIN_EXE_", "rusd"));
+    let tests = sources(&["tests"]);
+    let tests = tests.iter().filter(|source| source.path != "tests/common/child.rs");
+    let findings: Vec<String> = tests.filter(uses).map(|source| source.path.clone()).collect();
+    check("tests start the binary by tests/common/child.rs", &findings);
+}
+
+#[test]
 fn imports_point_down() {
     let layers = layers();
     let mut findings = Vec::new();

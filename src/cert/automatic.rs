@@ -93,7 +93,7 @@ fn sec1(pair: &KeyPair) -> Result<String, Error> {
 /// As in etcd, a kept certificate is used whatever its age; at least say so.
 fn warn_if_over(path: &Path, clock: &dyn Clock) {
     let now = clock.unix_nanos() / 1_000_000_000;
-    let found = facts::read(&path.to_string_lossy(), now).unwrap_or_default();
+    let found = facts::read(path, now).unwrap_or_default();
     for item in found {
         if let facts::Item::Certificate(certificate) = item
             && certificate.days_left < 0

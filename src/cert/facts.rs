@@ -1,6 +1,7 @@
 //! What is in a file.
 
 use std::fs;
+use std::path::Path;
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{PemObject as _, SectionKind};
@@ -61,10 +62,9 @@ pub struct List {
 }
 
 /// Everything in a PEM file, or the one thing in a DER file, as seen at this second.
-pub fn read(path: &str, now: u64) -> Result<Vec<Item>, Error> {
-    let bytes =
-        fs::read(path).map_err(|source| Error::Io { path: path.to_owned().into(), source })?;
-    let malformed = |what: &str| Error::Order(format!("{path}: {what}"));
+pub fn read(path: &Path, now: u64) -> Result<Vec<Item>, Error> {
+    let bytes = fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let malformed = |what: &str| Error::Order(format!("{}: {what}", path.display()));
     let mut items = Vec::new();
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(&bytes) {
         let (kind, der) = section.map_err(|error| malformed(&error.to_string()))?;

@@ -232,8 +232,8 @@ impl Authority {
     /// Takes one that exists, if it may sign and the key is its own.
     fn read(certificate: &Path, key: &Path, now: u64) -> Result<Self, Error> {
         let refuse = |what: &str| Err(Error::Order(format!("{}: {what}", certificate.display())));
-        let chain = tls::chain(&certificate.to_string_lossy())?;
-        let pair = KeyPair::try_from(&tls::key(&key.to_string_lossy())?)?;
+        let chain = tls::chain(certificate)?;
+        let pair = KeyPair::try_from(&tls::key(key)?)?;
         let Some(Ok((_, parsed))) = chain.first().map(|first| X509Certificate::from_der(first))
         else {
             return refuse("the certificate cannot be read");

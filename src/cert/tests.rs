@@ -28,7 +28,7 @@ fn made(order: &Order) -> Result<Made, String> {
 }
 
 fn certificate(path: PathBuf) -> Certificate {
-    match read(path.to_str().unwrap(), now()).unwrap().remove(0) {
+    match read(&path, now()).unwrap().remove(0) {
         Item::Certificate(certificate) => *certificate,
         other => panic!("{other:?}"),
     }

@@ -2,12 +2,18 @@
 //!
 //! Flags may stand anywhere, mixed with arguments and even before the subcommand they belong to;
 //! subcommands may be abbreviated as long as they are unique, flags may not; a value follows its
-//! flag after `=` or as the next word. Arguments are bytes: keys need not be UTF-8.
+//! flag after `=` or as the next word. Arguments and values are bytes: neither keys nor the names of
+//! locks and files need be UTF-8, and a name that was made valid would be another name. What must be
+//! text is refused when it is not.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, Command, ValueHint};
 
+use super::exit::{Exit, Failure};
 use super::go;
 
 pub(super) type Word = Vec<u8>;
@@ -16,6 +22,9 @@ pub(super) type Word = Vec<u8>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Bool,
+    /// Any bytes.
+    Bytes,
+    /// UTF-8.
     String,
     Strings,
     Int,
@@ -30,7 +39,7 @@ pub(super) struct Flag {
     pub short: Option<char>,
     pub kind: Kind,
     /// The values given, or the default; one unless the flag is a list.
-    pub values: Vec<String>,
+    pub values: Vec<Word>,
     pub changed: bool,
     /// Whether it comes from a parent command.
     pub inherited: bool,
@@ -44,7 +53,7 @@ impl Flag {
         let default = default_of(arg);
         let values = match kind {
             Kind::Bool if default.is_empty() => vec!["false".into()],
-            _ => vec![default],
+            _ => vec![default.into()],
         };
         let required = arg.is_required_set();
         Some(Self {
@@ -67,17 +76,20 @@ impl Flag {
     }
 
     /// Takes a value; the error is the reason alone.
-    pub(super) fn set(&mut self, text: &str) -> Result<(), String> {
+    pub(super) fn set(&mut self, given: &[u8]) -> Result<(), String> {
         let values = match self.kind {
-            Kind::Bool => vec![go::parse_bool(text)?.to_string()],
-            Kind::String => vec![text.to_string()],
-            Kind::Strings if self.changed => [self.values.clone(), go::parse_csv(text)?].concat(),
-            Kind::Strings => go::parse_csv(text)?,
-            Kind::Int => vec![go::parse_int(text, 0)?.to_string()],
-            Kind::Uint => vec![go::parse_uint(text, 0)?.to_string()],
+            Kind::Bool => vec![go::parse_bool(given)?.to_string().into()],
+            Kind::Bytes => vec![given.to_vec()],
+            Kind::String => vec![utf8(given)?.into()],
+            Kind::Strings if self.changed => {
+                [self.values.clone(), go::parse_csv(utf8(given)?)?].concat()
+            }
+            Kind::Strings => go::parse_csv(utf8(given)?)?,
+            Kind::Int => vec![go::parse_int(given, 0)?.to_string().into()],
+            Kind::Uint => vec![go::parse_uint(given, 0)?.to_string().into()],
             Kind::Duration => {
-                go::parse_duration(text)?;
-                vec![text.to_string()]
+                go::parse_duration(given)?;
+                vec![given.to_vec()]
             }
         };
         self.values = values;
@@ -86,16 +98,20 @@ impl Flag {
     }
 
     /// The value as Go prints it.
-    pub(super) fn display(&self) -> String {
+    pub(super) fn display(&self) -> Word {
         match self.kind {
-            Kind::Strings => format!("[{}]", self.values.join(" ")),
+            Kind::Strings => [b"[".as_slice(), &self.values.join(&b' '), b"]"].concat(),
             Kind::Duration => {
                 let nanos = go::parse_duration(&self.values[0]).unwrap_or_default();
-                go::duration(std::time::Duration::from_nanos(nanos.unsigned_abs()))
+                go::duration(std::time::Duration::from_nanos(nanos.unsigned_abs())).into()
             }
             _ => self.values.first().cloned().unwrap_or_default(),
         }
     }
+}
+
+fn utf8(given: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(given).map_err(|_| "not valid UTF-8".to_owned())
 }
 
 pub(super) fn kind_of(arg: &Arg) -> Kind {
@@ -105,7 +121,8 @@ pub(super) fn kind_of(arg: &Arg) -> Kind {
         Some("int") => Kind::Int,
         Some("uint") => Kind::Uint,
         Some("duration") => Kind::Duration,
-        Some("string") => Kind::String,
+        Some("string") if arg.get_value_hint() == ValueHint::Unknown => Kind::String,
+        Some("string") => Kind::Bytes,
         _ => Kind::Bool,
     }
 }
@@ -114,10 +131,7 @@ pub(super) fn default_of(arg: &Arg) -> String {
     if matches!(arg.get_action(), ArgAction::SetTrue) {
         return String::new();
     }
-    arg.get_default_values()
-        .first()
-        .map(|value| value.to_string_lossy().into_owned())
-        .unwrap_or_default()
+    arg.get_default_values().first().and_then(|value| value.to_str()).unwrap_or_default().to_owned()
 }
 
 /// The flags of one command line, by name. Asking for a flag that the command does not have gives
@@ -160,28 +174,42 @@ impl Flags {
         self.flags.values_mut().find(|flag| flag.short == Some(short as char))
     }
 
-    fn first(&self, name: &str) -> &str {
-        self.get(name).and_then(|flag| flag.values.first()).map_or("", String::as_str)
+    /// A value as it was given.
+    pub(super) fn bytes(&self, name: &str) -> &[u8] {
+        self.get(name).and_then(|flag| flag.values.first()).map_or(b"", Vec::as_slice)
+    }
+
+    /// A value that names a file or a directory; none if it is empty.
+    pub(super) fn path(&self, name: &str) -> Option<&Path> {
+        Some(self.bytes(name)).filter(|path| !path.is_empty()).map(path_of)
+    }
+
+    /// A value of bytes that goes into a text of a request.
+    pub(super) fn text(&self, name: &str) -> Result<String, Failure> {
+        text_of(self.bytes(name))
+    }
+
+    /// A value of a flag that takes text, and therefore refused anything else.
+    pub(super) fn string(&self, name: &str) -> &str {
+        std::str::from_utf8(self.bytes(name)).unwrap_or_default()
     }
 
     pub(super) fn bool(&self, name: &str) -> bool {
-        self.first(name) == "true"
+        self.bytes(name) == b"true"
     }
 
-    pub(super) fn string(&self, name: &str) -> &str {
-        self.first(name)
-    }
-
+    /// A list, which takes text.
     pub(super) fn strings(&self, name: &str) -> Vec<String> {
-        self.get(name).map(|flag| flag.values.clone()).unwrap_or_default()
+        let values = self.get(name).map(|flag| flag.values.as_slice()).unwrap_or_default();
+        values.iter().filter_map(|value| String::from_utf8(value.clone()).ok()).collect()
     }
 
     pub(super) fn int(&self, name: &str) -> i64 {
-        self.first(name).parse().unwrap_or_default()
+        self.string(name).parse().unwrap_or_default()
     }
 
     pub(super) fn duration(&self, name: &str) -> std::time::Duration {
-        let nanos = go::parse_duration(self.first(name)).unwrap_or_default();
+        let nanos = go::parse_duration(self.bytes(name)).unwrap_or_default();
         std::time::Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
     }
 
@@ -209,52 +237,49 @@ impl Flags {
     }
 
     fn long<'a>(&mut self, word: &[u8], rest: &'a [Word]) -> Result<&'a [Word], FlagError> {
-        let text = lossy(word);
-        if text.starts_with(['-', '=']) {
-            return Err(FlagError::Message(format!("bad flag syntax: --{text}")));
+        if let [b'-' | b'=', ..] = word {
+            return Err(FlagError::message("bad flag syntax: --", word));
         }
-        let (name, given) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_string())),
-            None => (text.as_str(), None),
+        let (name, given) = match word.iter().position(|byte| *byte == b'=') {
+            Some(at) => (&word[..at], Some(&word[at + 1..])),
+            None => (word, None),
         };
-        let Some(flag) = self.get_mut(name) else {
-            if name == "help" {
-                return help(given.as_deref(), rest);
+        let known = std::str::from_utf8(name).ok().and_then(|name| self.get_mut(name));
+        let Some(flag) = known else {
+            if name == b"help" {
+                return help(given, rest);
             }
-            return Err(FlagError::Message(format!("unknown flag: --{name}")));
+            return Err(FlagError::message("unknown flag: --", name));
         };
         match (given, flag.kind, rest.split_first()) {
-            (Some(value), ..) => set(flag, &value).map(|()| rest),
-            (None, Kind::Bool, _) => set(flag, "true").map(|()| rest),
-            (None, _, Some((value, rest))) => set(flag, &lossy(value)).map(|()| rest),
-            (None, _, None) => Err(FlagError::Message(format!("flag needs an argument: --{name}"))),
+            (Some(value), ..) => set(flag, value).map(|()| rest),
+            (None, Kind::Bool, _) => set(flag, b"true").map(|()| rest),
+            (None, _, Some((value, rest))) => set(flag, value).map(|()| rest),
+            (None, _, None) => Err(FlagError::message("flag needs an argument: --", name)),
         }
     }
 
     fn shorts<'a>(&mut self, letters: &[u8], rest: &'a [Word]) -> Result<&'a [Word], FlagError> {
         let mut letters = letters;
         while let Some((&letter, tail)) = letters.split_first() {
-            let shown = lossy(letters);
+            let complaint = |what: &str| {
+                let letter = letter as char;
+                FlagError::message(&format!("{what}: '{letter}' in -"), letters)
+            };
             let Some(flag) = self.by_short(letter) else {
                 if letter == b'h' {
                     return Err(FlagError::Help);
                 }
-                let letter = letter as char;
-                let text = format!("unknown shorthand flag: '{letter}' in -{shown}");
-                return Err(FlagError::Message(text));
+                return Err(complaint("unknown shorthand flag"));
             };
             match (tail, flag.kind, rest.split_first()) {
                 ([b'=', value @ ..], ..) if !value.is_empty() => {
-                    return set(flag, &lossy(value)).map(|()| rest);
+                    return set(flag, value).map(|()| rest);
                 }
-                (_, Kind::Bool, _) => set(flag, "true")?,
-                ([], _, Some((value, rest))) => return set(flag, &lossy(value)).map(|()| rest),
-                ([], _, None) => {
-                    let letter = letter as char;
-                    let text = format!("flag needs an argument: '{letter}' in -{shown}");
-                    return Err(FlagError::Message(text));
-                }
-                (value, ..) => return set(flag, &lossy(value)).map(|()| rest),
+                (_, Kind::Bool, _) => set(flag, b"true")?,
+                ([], _, Some((value, rest))) => return set(flag, value).map(|()| rest),
+                ([], _, None) => return Err(complaint("flag needs an argument")),
+                (value, ..) => return set(flag, value).map(|()| rest),
             }
             letters = tail;
         }
@@ -265,31 +290,47 @@ impl Flags {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FlagError {
     Help,
-    Message(String),
+    Message(Word),
+}
+
+impl FlagError {
+    fn message(what: &str, word: &[u8]) -> Self {
+        Self::Message([what.as_bytes(), word].concat())
+    }
 }
 
 /// `--help` is a bool that every command has.
-fn help<'a>(given: Option<&str>, rest: &'a [Word]) -> Result<&'a [Word], FlagError> {
-    match go::parse_bool(given.unwrap_or("true")) {
+fn help<'a>(given: Option<&[u8]>, rest: &'a [Word]) -> Result<&'a [Word], FlagError> {
+    match go::parse_bool(given.unwrap_or(b"true")) {
         Ok(true) => Err(FlagError::Help),
         Ok(false) => Ok(rest),
         Err(reason) => {
-            let value = go::quote(given.unwrap_or_default().as_bytes());
+            let value = go::quote(given.unwrap_or_default());
             let text = format!("invalid argument {value} for \"-h, --help\" flag: {reason}");
-            Err(FlagError::Message(text))
+            Err(FlagError::Message(text.into()))
         }
     }
 }
 
-fn set(flag: &mut Flag, value: &str) -> Result<(), FlagError> {
+fn set(flag: &mut Flag, value: &[u8]) -> Result<(), FlagError> {
     flag.set(value).map_err(|reason| {
-        let (value, name) = (go::quote(value.as_bytes()), flag.shown());
-        FlagError::Message(format!("invalid argument {value} for \"{name}\" flag: {reason}"))
+        let (value, name) = (go::quote(value), flag.shown());
+        let text = format!("invalid argument {value} for \"{name}\" flag: {reason}");
+        FlagError::Message(text.into())
     })
 }
 
-pub(super) fn lossy(word: &[u8]) -> String {
-    String::from_utf8_lossy(word).into_owned()
+/// A word that goes into a text of a request, which etcd's client refuses to encode unless it is
+/// UTF-8.
+pub(super) fn text_of(word: &[u8]) -> Result<String, Failure> {
+    String::from_utf8(word.to_vec()).map_err(|_| Failure::new(Exit::Error, NOT_UTF8))
+}
+
+const NOT_UTF8: &str = "rpc error: code = Internal desc = grpc: error while marshaling: string field \
+                        contains invalid UTF-8";
+
+pub(super) fn path_of(word: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(word))
 }
 
 /// Where a command line leads.
@@ -325,7 +366,7 @@ pub(super) fn first_argument(flags: &Flags, words: &[Word]) -> Option<usize> {
         match words[at].as_slice() {
             b"--" => return None,
             [b'-', b'-', name @ ..] if !name.contains(&b'=') => {
-                let flag = flags.get(&lossy(name));
+                let flag = std::str::from_utf8(name).ok().and_then(|name| flags.get(name));
                 let alone = name == b"help" || flag.is_some_and(|flag| flag.kind == Kind::Bool);
                 at += if alone { 1 } else { 2 };
             }
@@ -356,7 +397,8 @@ fn subcommand<'a>(command: &'a Command, word: &[u8]) -> Option<&'a Command> {
 }
 
 /// Names of subcommands near to a mistyped one.
-pub(super) fn suggestions(command: &Command, word: &str) -> Vec<String> {
+pub(super) fn suggestions(command: &Command, word: &[u8]) -> Vec<String> {
+    let Ok(word) = std::str::from_utf8(word) else { return Vec::new() };
     let typed = word.to_lowercase();
     command
         .get_subcommands()
@@ -399,7 +441,8 @@ mod tests {
         assert_eq!(names.join(" "), path, "{line}");
         let mut flags = Flags::of(&found.path);
         assert_eq!(flags.parse(&found.words), Ok(words(arguments)), "{line}");
-        assert_eq!(flags.get(flag.0).map(Flag::display).as_deref(), Some(flag.1), "{line}");
+        let shown = flags.get(flag.0).map(Flag::display);
+        assert_eq!(shown.as_deref(), Some(flag.1.as_bytes()), "{line}");
     }
 
     #[test]
@@ -451,7 +494,31 @@ mod tests {
     #[test]
     fn near_names_are_suggested() {
         let root = root(Program::Etcdctl);
-        assert_eq!(suggestions(&root, "gte"), ["get"]);
-        assert!(suggestions(&root, "bogus").is_empty());
+        assert_eq!(suggestions(&root, b"gte"), ["get"]);
+        assert!(suggestions(&root, b"bogus").is_empty());
+    }
+
+    /// Flags, and what must be found of one of them.
+    fn parsed(program: Program, words: &[&[u8]]) -> Result<Flags, FlagError> {
+        let root = root(program);
+        let words: Vec<Word> = words.iter().map(|word| word.to_vec()).collect();
+        let found = find(&root, &words);
+        let mut flags = Flags::of(&found.path);
+        flags.parse(&found.words).map(|_| flags)
+    }
+
+    #[test]
+    fn values_stay_the_bytes_that_they_were() {
+        let all: Vec<u8> = (1..=255).collect();
+        let given = [b"--prefix=".as_slice(), &all].concat();
+        let flags = parsed(Program::Etcdctl, &[b"make-mirror", b"x", &given]).unwrap();
+        assert_eq!(flags.bytes("prefix"), all);
+        let flags = parsed(Program::Etcdctl, &[b"get", b"--cacert", b"\xff/ca", b"k"]).unwrap();
+        assert_eq!(flags.path("cacert"), Some(path_of(b"\xff/ca")));
+        let refused = parsed(Program::Etcdctl, &[b"get", b"--endpoints", b"\xff:1", b"k"]);
+        let text = "invalid argument \"\\xff:1\" for \"--endpoints\" flag: not valid UTF-8";
+        assert_eq!(refused.unwrap_err(), FlagError::Message(text.into()));
+        let unknown = parsed(Program::Etcdctl, &[b"get", b"--fo\xff"]).unwrap_err();
+        assert_eq!(unknown, FlagError::Message(b"unknown flag: --fo\xff".to_vec()));
     }
 }

@@ -6,7 +6,7 @@
 
 use clap::{Arg, Command};
 
-use super::argv::{Flags, Kind, Word, find, lossy};
+use super::argv::{Flags, Kind, Word, find};
 use super::go;
 use super::printer::Printer;
 use super::spec::Program;
@@ -19,7 +19,8 @@ pub(super) fn check(program: Program, args: &[Word]) -> Result<String, String> {
     let [shell] = args else {
         return Err(format!("accepts 1 arg(s), received {}", args.len()));
     };
-    script(program, &lossy(shell)).ok_or_else(|| {
+    let known = std::str::from_utf8(shell).ok().and_then(|shell| script(program, shell));
+    known.ok_or_else(|| {
         let name = program.name();
         format!("invalid argument {} for \"{name} completion\"", go::quote(shell))
     })
@@ -40,11 +41,11 @@ pub(super) fn script(program: Program, shell: &str) -> Option<String> {
 /// Answers for the words typed so far, of which the last is unfinished.
 pub(super) fn complete(root: &Command, words: &[Word], described: bool, printer: &Printer) {
     let (last, before) = match words.split_last() {
-        Some((last, before)) => (lossy(last), before),
-        None => (String::new(), words),
+        Some((last, before)) => (last.as_slice(), before),
+        None => (b"".as_slice(), words),
     };
     let found = find(root, before);
-    let (choices, directive) = choices(&found.path, before, &found.words, &last);
+    let (choices, directive) = choices(&found.path, before, &found.words, last);
     for (choice, description) in choices {
         if described && !description.is_empty() {
             printer.line(format!("{choice}\t{description}"));
@@ -59,7 +60,7 @@ pub(super) fn complete(root: &Command, words: &[Word], described: bool, printer:
 
 type Choices = Vec<(String, String)>;
 
-fn choices(path: &[&Command], before: &[Word], words: &[Word], last: &str) -> (Choices, u32) {
+fn choices(path: &[&Command], before: &[Word], words: &[Word], last: &[u8]) -> (Choices, u32) {
     let flags = Flags::of(path);
     let args: Vec<_> = path
         .iter()
@@ -69,11 +70,15 @@ fn choices(path: &[&Command], before: &[Word], words: &[Word], last: &str) -> (C
             command.get_arguments().filter(move |arg| own || arg.is_global_set())
         })
         .collect();
+    let Ok(last) = std::str::from_utf8(last) else {
+        // No name begins with what is no text.
+        return (Vec::new(), FILES);
+    };
     if let Some((name, _)) = last.strip_prefix("--").and_then(|flag| flag.split_once('=')) {
         return values_of(&args, name);
     }
-    if let Some(flag) = before.last().map(|word| lossy(word))
-        && let Some(name) = flag.strip_prefix("--").or(by_short(&flags, &flag).as_deref())
+    if let Some(flag) = before.last().and_then(|word| std::str::from_utf8(word).ok())
+        && let Some(name) = flag.strip_prefix("--").or(by_short(&flags, flag).as_deref())
         && flags.get(name).is_some_and(|flag| flag.kind != Kind::Bool)
     {
         return values_of(&args, name);
@@ -230,7 +235,7 @@ mod tests {
         let words: Vec<Word> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
         let (last, before) = words.split_last().unwrap();
         let found = find(&root, before);
-        let (choices, directive) = choices(&found.path, before, &found.words, &lossy(last));
+        let (choices, directive) = choices(&found.path, before, &found.words, last);
         (choices.into_iter().map(|(name, _)| name).collect(), directive)
     }
 

@@ -1,18 +1,19 @@
 //! What a command gets: its flags and arguments, the printer, and a client when it asks for one.
 
 use std::env;
+use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal, Read};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::json;
-
-use super::argv::{Flags, Word, lossy};
+use super::argv::{Flags, Word, path_of, text_of};
 use super::exit::{Exit, Failure};
 use super::format::{Display, Format};
-use super::go;
 use super::printer::Printer;
 use super::spec::Program;
-use crate::client::{Client, Config, Credentials, Deadline, LogSink, TlsOptions, timestamp};
+use super::{go, json};
+use crate::client::{Client, Config, Credentials, Deadline, Error, LogSink, TlsOptions, timestamp};
 use crate::clock::{Clock, SystemClock};
 use crate::dns::{self, Resolver, Service};
 
@@ -43,9 +44,19 @@ impl Context {
         Self { program, flags, args, words, printer, clock, display }
     }
 
-    /// An argument as text; empty when it is missing.
-    pub(super) fn arg(&self, index: usize) -> String {
-        self.args.get(index).map(|word| lossy(word)).unwrap_or_default()
+    /// An argument as it was given; empty when it is missing.
+    pub(super) fn arg(&self, index: usize) -> &[u8] {
+        self.args.get(index).map_or(b"", Vec::as_slice)
+    }
+
+    /// An argument that goes into a text of a request.
+    pub(super) fn text(&self, index: usize) -> Result<String, Failure> {
+        text_of(self.arg(index))
+    }
+
+    /// An argument that names a file.
+    pub(super) fn path(&self, index: usize) -> &Path {
+        path_of(self.arg(index))
     }
 
     /// When `--command-timeout`, as it stands now, is over.
@@ -58,29 +69,35 @@ impl Context {
         self.read_environment()?;
         if self.flags.bool("debug") {
             for flag in self.flags.iter().filter(|flag| flag.inherited) {
-                self.printer.err(format!("{}={}\n", variable(&flag.name), flag.display()));
+                let name = variable(&flag.name);
+                self.printer.err([name.as_bytes(), b"=", &flag.display(), b"\n"].concat());
             }
         }
         let endpoints = self.endpoints().await?;
         for name in ["cert", "key", "cacert"] {
-            if self.flags.changed(name) && self.flags.string(name).is_empty() {
+            if self.flags.changed(name) && self.flags.bytes(name).is_empty() {
                 let text = format!("empty string is passed to --{name} option");
                 return Err(Failure::arguments(text));
             }
         }
         let credentials = self.credentials()?;
-        let Some(format) = Format::parse(self.flags.string("write-out")) else {
+        let Some(format) = Format::parse(self.flags.bytes("write-out")) else {
             return Err(Failure::new(Exit::BadFeature, "unsupported output format"));
         };
         self.display.format = format;
         self.display.hex = self.flags.bool("hex");
-        let text = |name| self.flags.string(name).to_string();
+        let path = |name| self.flags.path(name).map(PathBuf::from);
         let tls = TlsOptions {
-            cert: text("cert"),
-            key: text("key"),
-            ca: text("cacert"),
+            cert: path("cert"),
+            key: path("key"),
+            ca: path("cacert"),
             insecure_transport: self.flags.bool("insecure-transport"),
             skip_verify: self.flags.bool("insecure-skip-tls-verify"),
+            // Whoever believes secure records alone wants the domain's servers.
+            server_name: match self.flags.bool("insecure-discovery") {
+                true => String::new(),
+                false => self.flags.string("discovery-srv").to_owned(),
+            },
         };
         let size = |name| usize::try_from(self.flags.int(name)).unwrap_or_default();
         Ok(Config {
@@ -103,11 +120,13 @@ impl Context {
     }
 
     pub(super) async fn connect(&self, config: Config) -> Result<Client, Failure> {
-        config.tls.validate().map_err(Failure::arguments)?;
+        config.tls.validate().map_err(|text| Failure::bytes(Exit::BadArguments, text))?;
         let log = Arc::new(self.printer.clone());
-        Client::connect(config, log, self.clock.clone())
-            .await
-            .map_err(|error| Failure::new(Exit::BadConnection, error))
+        Client::connect(config, log, self.clock.clone()).await.map_err(|error| {
+            let is_argument = matches!(error, Error::Tls(_));
+            let exit = if is_argument { Exit::BadArguments } else { Exit::BadConnection };
+            Failure::new(exit, error)
+        })
     }
 
     /// Those that DNS names for the domain, else those that were given.
@@ -154,42 +173,47 @@ impl Context {
     }
 
     fn credentials(&self) -> Result<Credentials, Failure> {
-        let text = |name| self.flags.string(name).to_string();
-        if !self.flags.string("auth-jwt-token").is_empty() {
-            return Ok(Credentials::Token(text("auth-jwt-token")));
+        let token = self.flags.bytes("auth-jwt-token");
+        if !token.is_empty() {
+            return Ok(Credentials::Token(token.to_vec()));
         }
-        self.password_login(text("user"), text("password"))
+        self.password_login("user", "password")
     }
 
-    /// A login from `user`, `user:password` or a prompt.
+    /// A login from flags of these names: user and password, `user:password`, or a prompt.
     pub(super) fn password_login(
         &self,
-        user: String,
-        password: String,
+        user: &str,
+        password: &str,
     ) -> Result<Credentials, Failure> {
+        let (user, password) = (self.flags.bytes(user), self.flags.bytes(password));
         if user.is_empty() {
             return Ok(Credentials::None);
         }
-        if !password.is_empty() {
-            return Ok(Credentials::Password { user, password });
-        }
-        if let Some((name, password)) = user.split_once(':') {
-            let (user, password) = (name.to_string(), password.to_string());
-            return Ok(Credentials::Password { user, password });
-        }
-        let password = self.ask("Password: ").map_err(Failure::error)?;
-        Ok(Credentials::Password { user, password })
+        let asked;
+        let colon = user.iter().position(|byte| *byte == b':');
+        let (user, password) = match colon {
+            _ if !password.is_empty() => (user, password),
+            Some(at) => (&user[..at], &user[at + 1..]),
+            None => {
+                asked = self.ask("Password: ").map_err(Failure::error)?;
+                (user, asked.as_slice())
+            }
+        };
+        let refused = |failure| Failure { exit: Exit::BadConnection, ..failure };
+        let text = |word| text_of(word).map_err(refused);
+        Ok(Credentials::Password { user: text(user)?, password: text(password)? })
     }
 
     /// Asks for a secret on standard output and reads one line, unseen on a terminal.
-    pub(super) fn ask(&self, prompt: &str) -> io::Result<String> {
+    pub(super) fn ask(&self, prompt: impl AsRef<[u8]>) -> io::Result<Word> {
         self.printer.out(prompt);
         let hidden = Hidden::new();
-        let mut line = String::new();
-        io::stdin().lock().read_line(&mut line)?;
+        let mut line = Word::new();
+        io::stdin().lock().read_until(b'\n', &mut line)?;
         drop(hidden);
         self.printer.out("\n");
-        Ok(line.trim().to_string())
+        Ok(line.trim_ascii().to_vec())
     }
 
     /// The rest of standard input.
@@ -201,9 +225,9 @@ impl Context {
 
     /// Takes `ETCDCTL_*` variables for flags that were not given.
     fn read_environment(&mut self) -> Result<(), Failure> {
-        if env::var("ETCD_CLIENT_DEBUG")
-            .is_ok_and(|level| ["error", "dpanic", "panic", "fatal"].contains(&level.as_str()))
-        {
+        if env::var_os("ETCD_CLIENT_DEBUG").is_some_and(|level| {
+            ["error", "dpanic", "panic", "fatal"].iter().any(|it| level == *it)
+        }) {
             self.printer.silence_warnings();
         }
         let mut used = Vec::new();
@@ -220,7 +244,7 @@ impl Context {
                 given.push(key);
                 continue;
             }
-            let value = env::var(&key).unwrap_or_default();
+            let value = env::var_os(&key).map(OsString::into_vec).unwrap_or_default();
             if !value.is_empty() {
                 if let Some(flag) = self.flags.get_mut(&name) {
                     // A value that does not parse is passed over in silence.
@@ -233,24 +257,24 @@ impl Context {
             used.extend(["ETCDCTL_WATCH_KEY".to_string(), "ETCDCTL_WATCH_RANGE_END".to_string()]);
         }
         for (key, value) in env::vars_os() {
-            let (key, value) = (key.to_string_lossy(), value.to_string_lossy());
-            if used.iter().any(|name| *name == key) {
+            let (key, value) = (key.into_vec(), value.into_vec());
+            if used.iter().any(|name| name.as_bytes() == key) {
                 continue;
             }
-            if given.iter().any(|name| *name == key) {
+            if given.iter().any(|name| name.as_bytes() == key) {
                 self.log("fatal", 86, CONFLICT, &key, ",\"stacktrace\":\"\"");
                 return Err(Failure::silent(Exit::Error));
             }
-            if key.starts_with("ETCDCTL_") {
-                let pair = format!("{key}={value}");
+            if key.starts_with(b"ETCDCTL_") {
+                let pair = [key.as_slice(), b"=", &value].concat();
                 self.log("warn", 94, "unrecognized environment variable", &pair, "");
             }
         }
         Ok(())
     }
 
-    fn log(&self, level: &str, line: u32, message: &str, variable: &str, tail: &str) {
-        let (message, variable) = (json!(message), json!(variable));
+    fn log(&self, level: &str, line: u32, message: &str, variable: &[u8], tail: &str) {
+        let (message, variable) = (json::string(message.as_bytes()), json::string(variable));
         let time = timestamp(self.clock.unix_nanos());
         LogSink::line(
             &self.printer,

@@ -1,5 +1,7 @@
 //! Exit codes, and the failures that carry them.
 
+use std::fmt;
+
 /// etcdctl's exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
@@ -35,14 +37,45 @@ impl Exit {
 pub(super) struct Failure {
     pub exit: Exit,
     /// What follows `Error: `; nothing if the command has said it already.
-    pub message: Option<String>,
+    pub message: Option<Message>,
+}
+
+/// What went wrong, with the names that the user gave as they are: they need not be UTF-8.
+#[derive(Default, PartialEq, Eq)]
+pub(super) struct Message(Vec<u8>);
+
+impl Message {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Within other texts, bytes that are not UTF-8 are escaped.
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            f.write_str(chunk.valid())?;
+            chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
 }
 
 pub(super) type Outcome = Result<(), Failure>;
 
 impl Failure {
     pub(super) fn new(exit: Exit, message: impl ToString) -> Self {
-        Self { exit, message: Some(message.to_string()) }
+        Self::bytes(exit, message.to_string())
+    }
+
+    pub(super) fn bytes(exit: Exit, message: impl Into<Vec<u8>>) -> Self {
+        Self { exit, message: Some(Message(message.into())) }
     }
 
     pub(super) fn error(message: impl ToString) -> Self {

@@ -13,7 +13,7 @@ use super::table::table;
 use crate::client::WatchBatch;
 use crate::pb::authpb::permission::Type;
 use crate::pb::response_op::Response;
-use crate::pb::*;
+use crate::{pb::*, types::SignedHex};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -25,13 +25,13 @@ pub(super) enum Format {
 }
 
 impl Format {
-    pub(super) fn parse(name: &str) -> Option<Self> {
+    pub(super) fn parse(name: &[u8]) -> Option<Self> {
         Some(match name {
-            "simple" => Self::Simple,
-            "fields" => Self::Fields,
-            "json" => Self::Json,
-            "protobuf" => Self::Protobuf,
-            "table" => Self::Table,
+            b"simple" => Self::Simple,
+            b"fields" => Self::Fields,
+            b"json" => Self::Json,
+            b"protobuf" => Self::Protobuf,
+            b"table" => Self::Table,
             _ => return None,
         })
     }
@@ -131,7 +131,7 @@ impl Display {
     }
 
     fn lease_id(&self, id: i64) -> String {
-        if self.hex { format!("{id:016x}") } else { id.to_string() }
+        if self.hex { format!("{:016x}", SignedHex(id)) } else { id.to_string() }
     }
 
     fn id(&self, id: u64) -> String {
@@ -310,9 +310,9 @@ impl Display {
     }
 
     pub(super) fn lease_grant(&self, response: &LeaseGrantResponse) -> Outcome {
-        let (id, ttl) = (response.id, response.ttl);
+        let (id, ttl, shown) = (response.id, response.ttl, SignedHex(response.id));
         self.show(Forms {
-            simple: Some(&|| format!("lease {id:016x} granted with TTL({ttl}s)\n").into()),
+            simple: Some(&|| format!("lease {shown:016x} granted with TTL({ttl}s)\n").into()),
             fields: Some(&|| {
                 self.with_header(&response.header, |text| {
                     text.field("ID", self.lease_id(id)).field("TTL", ttl);
@@ -345,7 +345,7 @@ impl Display {
             ));
         }
         self.show(Forms {
-            simple: Some(&|| format!("lease {id:016x} revoked\n").into()),
+            simple: Some(&|| format!("lease {:016x} revoked\n", SignedHex(id)).into()),
             fields: Some(&|| self.with_header(&response.header, |_| {})),
             json: Some(&|| json::answer(&response.header).end().into()),
             ..Forms::default()
@@ -353,9 +353,9 @@ impl Display {
     }
 
     pub(super) fn lease_keep_alive(&self, response: &LeaseKeepAliveResponse) -> Outcome {
-        let (id, ttl) = (response.id, response.ttl);
+        let (id, ttl, shown) = (response.id, response.ttl, SignedHex(response.id));
         self.show(Forms {
-            simple: Some(&|| format!("lease {id:016x} keepalived with TTL({ttl})\n").into()),
+            simple: Some(&|| format!("lease {shown:016x} keepalived with TTL({ttl})\n").into()),
             fields: Some(&|| {
                 self.with_header(&response.header, |text| {
                     text.field("ID", self.lease_id(id)).field("TTL", ttl);
@@ -378,14 +378,15 @@ impl Display {
         response: &LeaseTimeToLiveResponse,
         keys: bool,
     ) -> Outcome {
-        let (id, ttl, granted) = (response.id, response.ttl, response.granted_ttl);
+        let (id, shown) = (response.id, SignedHex(response.id));
+        let (ttl, granted) = (response.ttl, response.granted_ttl);
         self.show(Forms {
             simple: Some(&|| {
                 if granted == 0 && ttl == -1 {
-                    return format!("lease {id:016x} already expired\n").into();
+                    return format!("lease {shown:016x} already expired\n").into();
                 }
                 let mut line =
-                    format!("lease {id:016x} granted with TTL({granted}s), remaining({ttl}s)")
+                    format!("lease {shown:016x} granted with TTL({granted}s), remaining({ttl}s)")
                         .into_bytes();
                 if keys {
                     line.extend_from_slice(b", attached keys([");
@@ -429,7 +430,7 @@ impl Display {
                 let mut text = Text::default();
                 text.line(format!("found {} leases", response.leases.len()));
                 for lease in &response.leases {
-                    text.line(format!("{:016x}", lease.id));
+                    text.line(format!("{:016x}", SignedHex(lease.id)));
                 }
                 text.0
             }),

@@ -17,6 +17,15 @@ pub(super) fn quote(bytes: &[u8]) -> String {
     out
 }
 
+/// `%#q` of a string: in backquotes if it can stand there as it is.
+pub(super) fn backquote(bytes: &[u8]) -> String {
+    let is_plain = |c: char| c != '`' && c != '\u{feff}' && (c == '\t' || !c.is_control());
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.chars().all(is_plain) => format!("`{text}`"),
+        _ => quote(bytes),
+    }
+}
+
 fn quote_char(c: char, out: &mut String) {
     match c {
         '"' => out.push_str("\\\""),
@@ -110,24 +119,32 @@ fn digits(text: &[u8], length: usize, radix: u32) -> Option<u32> {
 }
 
 /// `strconv.ParseInt` of 64 bits in `base`, or with a prefix that names it if that is zero.
-pub(super) fn parse_int(text: &str, base: u32) -> Result<i64, String> {
-    let (negative, magnitude) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
+pub(super) fn parse_int(text: impl AsRef<[u8]>, base: u32) -> Result<i64, String> {
+    let text = text.as_ref();
+    let (negative, magnitude) = sign_of(text);
     let value = parse_magnitude(magnitude, base)
         .map_err(|reason| number_error("ParseInt", text, reason))?;
     let signed = if negative { -i128::from(value) } else { i128::from(value) };
     i64::try_from(signed).map_err(|_| number_error("ParseInt", text, "value out of range"))
 }
 
+/// Whether a number is negative, and its magnitude.
+fn sign_of(text: &[u8]) -> (bool, &[u8]) {
+    match text {
+        [b'-', magnitude @ ..] => (true, magnitude),
+        [b'+', magnitude @ ..] => (false, magnitude),
+        magnitude => (false, magnitude),
+    }
+}
+
 /// `strconv.ParseUint` of 64 bits.
-pub(super) fn parse_uint(text: &str, base: u32) -> Result<u64, String> {
+pub(super) fn parse_uint(text: impl AsRef<[u8]>, base: u32) -> Result<u64, String> {
+    let text = text.as_ref();
     parse_magnitude(text, base).map_err(|reason| number_error("ParseUint", text, reason))
 }
 
-fn parse_magnitude(text: &str, base: u32) -> Result<u64, &'static str> {
-    let lower = text.to_ascii_lowercase();
+fn parse_magnitude(text: &[u8], base: u32) -> Result<u64, &'static str> {
+    let lower = std::str::from_utf8(text).map_err(|_| "invalid syntax")?.to_ascii_lowercase();
     let (digits, base, underscores) = match base {
         0 => {
             let (digits, base) = match lower.as_bytes() {
@@ -148,15 +165,16 @@ fn parse_magnitude(text: &str, base: u32) -> Result<u64, &'static str> {
     u64::from_str_radix(&digits, base).map_err(|_| "value out of range")
 }
 
-fn number_error(function: &str, text: &str, reason: &str) -> String {
-    format!("strconv.{function}: parsing {}: {reason}", quote(text.as_bytes()))
+fn number_error(function: &str, text: &[u8], reason: &str) -> String {
+    format!("strconv.{function}: parsing {}: {reason}", quote(text))
 }
 
 /// `strconv.ParseBool`.
-pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
+pub(super) fn parse_bool(text: impl AsRef<[u8]>) -> Result<bool, String> {
+    let text = text.as_ref();
     match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        b"1" | b"t" | b"T" | b"TRUE" | b"true" | b"True" => Ok(true),
+        b"0" | b"f" | b"F" | b"FALSE" | b"false" | b"False" => Ok(false),
         _ => Err(number_error("ParseBool", text, "invalid syntax")),
     }
 }
@@ -173,13 +191,12 @@ const UNITS: [(&str, u64); 8] = [
 ];
 
 /// `time.ParseDuration`, in nanoseconds.
-pub(super) fn parse_duration(text: &str) -> Result<i64, String> {
-    let shown = quote(text.as_bytes());
+pub(super) fn parse_duration(text: impl AsRef<[u8]>) -> Result<i64, String> {
+    let text = text.as_ref();
+    let shown = quote(text);
     let invalid = || format!("time: invalid duration {shown}");
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
+    let (negative, rest) = sign_of(text);
+    let mut rest = std::str::from_utf8(rest).map_err(|_| invalid())?;
     if rest == "0" {
         return Ok(0);
     }
@@ -254,7 +271,7 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// Splits a list flag as Go's CSV reader does.
-pub(super) fn parse_csv(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn parse_csv(text: &str) -> Result<Vec<Vec<u8>>, String> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
@@ -271,7 +288,7 @@ pub(super) fn parse_csv(text: &str) -> Result<Vec<String>, String> {
                     text.len() + 1
                 )
             })?;
-            fields.push(field);
+            fields.push(field.into());
             rest = tail;
         } else {
             let end = rest.find(',').unwrap_or(rest.len());
@@ -279,7 +296,7 @@ pub(super) fn parse_csv(text: &str) -> Result<Vec<String>, String> {
             if let Some(at) = field.find('"') {
                 return Err(bare(text.len() - rest.len() + at + 1));
             }
-            fields.push(field.to_string());
+            fields.push(field.as_bytes().to_vec());
             rest = &rest[end..];
         }
         match rest.strip_prefix(',') {
@@ -370,7 +387,7 @@ mod tests {
 
     #[test]
     fn lists_split_at_commas_outside_quotes() {
-        assert_eq!(parse_csv("a,\"b,c\",d").unwrap(), ["a", "b,c", "d"]);
+        assert_eq!(parse_csv("a,\"b,c\",d").unwrap(), [b"a".as_slice(), b"b,c", b"d"]);
         assert!(parse_csv("").unwrap().is_empty());
         assert_eq!(
             parse_csv("a\"b").unwrap_err(),

@@ -117,17 +117,18 @@ fn row(arg: &Arg) -> (String, String, String) {
     let kind = kind_of(arg);
     let value = match kind {
         Kind::Bool => "",
-        Kind::String => " string",
+        Kind::Bytes | Kind::String => " string",
         Kind::Strings => " strings",
         Kind::Int => " int",
         Kind::Uint => " uint",
         Kind::Duration => " duration",
     };
+    let is_text = matches!(kind, Kind::Bytes | Kind::String);
     let default = default_of(arg);
     let default = match (kind, default.as_str()) {
-        (_, "" | "0" | "0s") if kind != Kind::String => String::new(),
-        (Kind::String, "") => String::new(),
-        (Kind::String, text) => format!(" (default \"{text}\")"),
+        (_, "" | "0" | "0s") if !is_text => String::new(),
+        (_, "") => String::new(),
+        (_, text) if is_text => format!(" (default \"{text}\")"),
         (Kind::Strings, text) => format!(" (default [{text}])"),
         (_, text) => format!(" (default {text})"),
     };

@@ -80,6 +80,7 @@ fn option(out: &mut String, arg: &Arg) {
     let kind = kind_of(arg);
     let value = match kind {
         Kind::Bool => String::new(),
+        Kind::Bytes => " \\fIstring\\fR".into(),
         _ => format!(" \\fI{}\\fR", format!("{kind:?}").to_lowercase()),
     };
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();

@@ -28,7 +28,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
-use argv::{FlagError, Flags, Found, Word, find, lossy};
+use argv::{FlagError, Flags, Found, Word, find};
 use context::Context;
 use exit::{Exit, Failure};
 use printer::Printer;
@@ -43,18 +43,26 @@ pub const API_VERSION: &str = "3.7";
 /// Runs a program on its arguments, its own name not among them.
 pub fn main(program: Program, arguments: Vec<OsString>) -> ExitCode {
     let words: Vec<Word> = arguments.into_iter().map(OsString::into_vec).collect();
-    let printer = Printer::new();
+    let printer = Printer::new(program);
     let exit = match dispatch(program, &words, &printer) {
-        Ok(()) => Exit::Success,
-        Err(_) if printer.closed() => Exit::Success,
+        Ok(()) => written(&printer),
         Err(Failure { exit, message }) => {
             if let Some(message) = message {
-                printer.err(format!("Error: {message}\n"));
+                printer.err([b"Error: ", message.bytes(), b"\n"].concat());
             }
             exit
         }
     };
     ExitCode::from(exit.code())
+}
+
+/// The exit of a command that succeeded, if its output reached whoever wanted it.
+fn written(printer: &Printer) -> Exit {
+    let Some(error) = printer.failure() else { return Exit::Success };
+    let text = error.to_string();
+    let reason = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+    printer.err(format!("Error: write /dev/stdout: {reason}\n"));
+    Exit::Error
 }
 
 /// How many words and lines of what a user may type are understood, with nothing done: for tests
@@ -64,7 +72,7 @@ pub fn understood(program: Program, words: &[Vec<u8>], lines: &[Vec<u8>]) -> usi
     let found = find(&root, words);
     let mut flags = Flags::of(&found.path);
     let first = argv::first_argument(&flags, &found.words);
-    let near = first.map(|at| argv::suggestions(found.command(), &lossy(&found.words[at])));
+    let near = first.map(|at| argv::suggestions(found.command(), &found.words[at]));
     let arguments = flags.parse(&found.words).unwrap_or_default();
     let shown: usize = flags.iter().map(|flag| flag.display().len()).sum();
     let lines = lines.iter().filter(|line| commands::understands(line)).count();
@@ -106,7 +114,7 @@ fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcom
                     printer.out(script);
                     Ok(())
                 }
-                Err(message) => misused(program, &found, &message, printer),
+                Err(message) => misused(program, &found, message.as_bytes(), printer),
             };
         }
         ["man"] => {
@@ -119,7 +127,7 @@ fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcom
         _ => {}
     }
     if let Some(message) = missing(&flags) {
-        return misused(program, &found, &message, printer);
+        return misused(program, &found, message.as_bytes(), printer);
     }
     let context = Context::new(program, flags, args, words.to_vec(), printer.clone());
     commands::run(&path, context)
@@ -139,7 +147,7 @@ fn help_of(
 ) -> exit::Outcome {
     let found = find(root, args);
     if found.path.len() == 1 && !args.is_empty() {
-        let names: Vec<_> = args.iter().map(|word| format!("`{}`", lossy(word))).collect();
+        let names: Vec<_> = args.iter().map(|word| go::backquote(word)).collect();
         printer.err(format!("Unknown help topic [{}]\n", names.join(" ")));
         printer.err(help::usage(program, &found.path));
         return Ok(());
@@ -153,27 +161,33 @@ fn unknown_command(
     at: usize,
     printer: &Printer,
 ) -> exit::Outcome {
-    let (name, typed) = (program.name(), lossy(&found.words[at]));
-    let mut text = format!("unknown command {} for \"{name}\"", go::quote(typed.as_bytes()));
-    let near = argv::suggestions(found.command(), &typed);
+    let (name, typed) = (program.name(), &found.words[at]);
+    let mut text = format!("unknown command {} for \"{name}\"", go::quote(typed));
+    let near = argv::suggestions(found.command(), typed);
     if !near.is_empty() {
         let lines: String = near.iter().map(|name| format!("\t{name}\n")).collect();
         text.push_str(&format!("\n\nDid you mean this?\n{lines}"));
     }
     printer.err(format!("Error: {text}\nRun '{name} --help' for usage.\n"));
-    fail(program, &text)
+    fail(program, text.as_bytes())
 }
 
 /// Complains about flags or arguments, with the usage.
-fn misused(program: Program, found: &Found<'_>, message: &str, printer: &Printer) -> exit::Outcome {
-    printer.err(format!("Error: {message}\n{}\n", help::usage(program, &found.path)));
+fn misused(
+    program: Program,
+    found: &Found<'_>,
+    message: &[u8],
+    printer: &Printer,
+) -> exit::Outcome {
+    let usage = help::usage(program, &found.path);
+    printer.err([b"Error: ", message, b"\n", usage.as_bytes(), b"\n"].concat());
     fail(program, message)
 }
 
 /// Ends a misuse: etcdutl says its complaint a second time.
-fn fail(program: Program, message: &str) -> exit::Outcome {
+fn fail(program: Program, message: &[u8]) -> exit::Outcome {
     match program {
-        Program::Etcdutl => Err(Failure::error(message)),
+        Program::Etcdutl => Err(Failure::bytes(Exit::Error, message)),
         _ => Err(Failure::silent(Exit::Error)),
     }
 }

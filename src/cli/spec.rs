@@ -2,9 +2,10 @@
 //! all read from these `clap` commands.
 //!
 //! What a flag takes is its value name, in pflag's words: `string`, `strings`, `int`, `uint`,
-//! `duration`; a flag without one is a bool. A flag that subcommands inherit is `global`.
+//! `duration`; a flag without one is a bool. A string with a value hint takes any bytes, others UTF-8
+//! alone. A flag that subcommands inherit is `global`.
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, Command, ValueHint};
 
 use crate::cert::KeyType;
 
@@ -70,7 +71,7 @@ pub(super) fn root(program: Program) -> Command {
                 .mut_subcommand("snapshot", |snapshot| snapshot.subcommands(on_files))
                 .mut_subcommand("defrag", |defrag| {
                     let help = "defragment this directory, of a stopped member, instead";
-                    defrag.arg(string("data-dir", "", help))
+                    defrag.arg(path("data-dir", "", help))
                 })
                 .mut_subcommand("check", |check| check.subcommand(maker.check_data()))
                 .subcommands([hashkv, migrate])
@@ -103,6 +104,16 @@ fn string(name: &'static str, default: &'static str, help: &'static str) -> Arg 
     value(name, "string", default, help)
 }
 
+/// A string that need not be UTF-8.
+fn bytes(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    string(name, default, help).value_hint(ValueHint::Other)
+}
+
+/// A file or a directory, whose name need not be UTF-8.
+fn path(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    string(name, default, help).value_hint(ValueHint::AnyPath)
+}
+
 fn int(name: &'static str, default: &'static str, help: &'static str) -> Arg {
     value(name, "int", default, help)
 }
@@ -128,7 +139,7 @@ fn globals() -> Vec<Arg> {
         value("endpoints", "strings", "127.0.0.1:2379", "gRPC endpoints"),
         flag("debug", "enable client-side debug logging"),
         among(
-            string(
+            bytes(
                 "write-out",
                 "simple",
                 "set the output format (fields, json, protobuf, simple, table)",
@@ -163,25 +174,25 @@ fn globals() -> Vec<Arg> {
             "skip server certificate verification (CAUTION: this option should be enabled only for \
              testing purposes)",
         ),
-        string("cert", "", "identify secure client using this TLS certificate file"),
-        string("key", "", "identify secure client using this TLS key file"),
-        string(
+        path("cert", "", "identify secure client using this TLS certificate file"),
+        path("key", "", "identify secure client using this TLS key file"),
+        path(
             "cacert",
             "",
             "verify certificates of TLS-enabled secure servers using this CA bundle",
         ),
-        string(
+        bytes(
             "auth-jwt-token",
             "",
             "JWT token used for authentication (if this option is used, --user and --password \
              should not be set)",
         ),
-        string(
+        bytes(
             "user",
             "",
             "username[:password] for authentication (prompt if password is not supplied)",
         ),
-        string(
+        bytes(
             "password",
             "",
             "password for authentication (if this option is used, --user option shouldn't include \
@@ -276,16 +287,13 @@ impl Maker {
     fn get(&self) -> Command {
         self.command("get", "get [options] <key> [range_end]", "Gets the key or a range of keys")
             .args([
+                among(bytes("consistency", "l", "Linearizable(l) or Serializable(s)"), &["l", "s"]),
                 among(
-                    string("consistency", "l", "Linearizable(l) or Serializable(s)"),
-                    &["l", "s"],
-                ),
-                among(
-                    string("order", "", "Order of results; ASCEND or DESCEND (ASCEND by default)"),
+                    bytes("order", "", "Order of results; ASCEND or DESCEND (ASCEND by default)"),
                     &["ASCEND", "DESCEND"],
                 ),
                 among(
-                    string("sort-by", "", "Sort target; CREATE, KEY, MODIFY, VALUE, or VERSION"),
+                    bytes("sort-by", "", "Sort target; CREATE, KEY, MODIFY, VALUE, or VERSION"),
                     &["CREATE", "KEY", "MODIFY", "VALUE", "VERSION"],
                 ),
                 int("limit", "0", "Maximum number of results"),
@@ -317,7 +325,7 @@ impl Maker {
         )
         .long_about(PUT_LONG)
         .args([
-            string("lease", "0", "lease ID (in hexadecimal) to attach to the key"),
+            bytes("lease", "0", "lease ID (in hexadecimal) to attach to the key"),
             flag("prev-kv", "return the previous key-value pair before modification"),
             flag("ignore-value", "updates the key using its current value"),
             flag("ignore-lease", "updates the key using its current lease"),
@@ -452,7 +460,7 @@ impl Maker {
             vec![
                 self.command("add", "add <memberName> [options]", "Adds a member into the cluster")
                     .args([
-                        string("peer-urls", "", "comma separated peer URLs for the new member."),
+                        bytes("peer-urls", "", "comma separated peer URLs for the new member."),
                         flag("learner", "indicates if the new member is raft learner"),
                     ]),
                 self.command("remove", "remove <memberID>", "Removes a member from the cluster"),
@@ -461,7 +469,7 @@ impl Maker {
                     "update <memberID> [options]",
                     "Updates a member in the cluster",
                 )
-                .arg(string(
+                .arg(bytes(
                     "peer-urls",
                     "",
                     "comma separated peer URLs for the updated member.",
@@ -469,7 +477,7 @@ impl Maker {
                 self.command("list", "list", "Lists all members in the cluster")
                     .long_about(MEMBER_LIST_LONG)
                     .arg(among(
-                        string("consistency", "l", "Linearizable(l) or Serializable(s)"),
+                        bytes("consistency", "l", "Linearizable(l) or Serializable(s)"),
                         &["l", "s"],
                     )),
                 self.command(
@@ -601,7 +609,7 @@ impl Maker {
                         "interactive",
                         "Read password from stdin instead of interactive terminal",
                     ),
-                    string("new-user-password", "", "Supply password from the command line flag"),
+                    bytes("new-user-password", "", "Supply password from the command line flag"),
                     flag("no-password", "Create a user without password (CN based auth only)"),
                 ]),
                 self.command("delete", "delete <user name>", "Deletes a user"),
@@ -647,8 +655,8 @@ impl Maker {
             vec![
                 self.command("perf", "perf [options]", "Check the performance of the etcd cluster")
                     .args([
-                        string("load", "s", CHECK_PERF_LOAD),
-                        string(
+                        bytes("load", "s", CHECK_PERF_LOAD),
+                        bytes(
                             "prefix",
                             "/etcdctl-check-perf/",
                             "The prefix for writing the performance check's keys.",
@@ -661,8 +669,8 @@ impl Maker {
                          endpoints are provided, first endpoint will be used.",
                     )
                     .args([
-                        string("load", "s", CHECK_DATASCALE_LOAD),
-                        string(
+                        bytes("load", "s", CHECK_DATASCALE_LOAD),
+                        bytes(
                             "prefix",
                             "/etcdctl-check-datascale/",
                             "The prefix for writing the datascale check's keys.",
@@ -680,40 +688,40 @@ impl Maker {
             "Makes a mirror at the destination etcd cluster",
         )
         .args([
-            string("prefix", "", "Key-value prefix to mirror"),
+            bytes("prefix", "", "Key-value prefix to mirror"),
             int("rev", "0", "Specify the kv revision to start to mirror"),
             uint(
                 "max-txn-ops",
                 "128",
                 "Maximum number of operations permitted in a transaction during syncing updates.",
             ),
-            string(
+            bytes(
                 "dest-prefix",
                 "",
                 "destination prefix to mirror a prefix to a different prefix in the destination \
                  cluster",
             ),
             flag("no-dest-prefix", "mirror key-values to the root of the destination cluster"),
-            string(
+            path(
                 "dest-cert",
                 "",
                 "Identify secure client using this TLS certificate file for the destination \
                  cluster",
             ),
-            string("dest-key", "", "Identify secure client using this TLS key file"),
-            string(
+            path("dest-key", "", "Identify secure client using this TLS key file"),
+            path(
                 "dest-cacert",
                 "",
                 "Verify certificates of TLS enabled secure servers using this CA bundle",
             ),
             switch("dest-insecure-transport", "Disable transport security for client connections"),
-            string(
+            bytes(
                 "dest-user",
                 "",
                 "Destination username[:password] for authentication (prompt if password is not \
                  supplied)",
             ),
-            string(
+            bytes(
                 "dest-password",
                 "",
                 "Destination password for authentication (if this option is used, --user option \
@@ -747,7 +755,7 @@ impl Maker {
                 )
                 .global(true),
                 among(
-                    string(
+                    bytes(
                         "write-out",
                         "simple",
                         "set the output format (fields, json, protobuf, simple, table)",
@@ -768,12 +776,8 @@ impl Maker {
     fn offline(&self) -> [Command; 4] {
         [
             self.command("defrag", "defrag", "Defragments the storage of the etcd").arg(
-                string(
-                    "data-dir",
-                    "",
-                    "Required. Defragments a data directory not in use by etcd.",
-                )
-                .required(true),
+                path("data-dir", "", "Required. Defragments a data directory not in use by etcd.")
+                    .required(true),
             ),
             self.command(
                 "hashkv",
@@ -792,7 +796,7 @@ impl Maker {
                  etcd version",
             )
             .args([
-                string("data-dir", "", "Path to the etcd data dir").required(true),
+                path("data-dir", "", "Path to the etcd data dir").required(true),
                 string(
                     "target-version",
                     "",
@@ -827,9 +831,8 @@ impl Maker {
         )
         .long_about(CHECK_DATA_LONG)
         .args([
-            string("data-dir", "", "the member's data directory, which is only read")
-                .required(true),
-            string("wal-dir", "", "the member's log, if it is not in its data directory"),
+            path("data-dir", "", "the member's data directory, which is only read").required(true),
+            path("wal-dir", "", "the member's log, if it is not in its data directory"),
             flag("in-child", "the reading itself, in a process of its own").hide(true),
         ])
     }
@@ -843,10 +846,10 @@ impl Maker {
                 "Makes a rusd member of a stopped etcd member, with its ids and its log",
             )
             .args([
-                string("from-data-dir", "", "etcd's data directory, which is only read"),
-                string("from-wal-dir", "", "etcd's log, if it is not in its data directory"),
-                string("data-dir", "", "the new data directory"),
-                string("wal-dir", "", "where the log goes, if not into the data directory"),
+                path("from-data-dir", "", "etcd's data directory, which is only read"),
+                path("from-wal-dir", "", "etcd's log, if it is not in its data directory"),
+                path("data-dir", "", "the new data directory"),
+                path("wal-dir", "", "where the log goes, if not into the data directory"),
             ]),
             self.command(
                 "export",
@@ -854,8 +857,8 @@ impl Maker {
                 "Writes a stopped member's state as a snapshot file, from which etcdutl restores",
             )
             .args([
-                string("data-dir", "", "the member's data directory").required(true),
-                string("wal-dir", "", "the member's log, if it is not in its data directory"),
+                path("data-dir", "", "the member's data directory").required(true),
+                path("wal-dir", "", "the member's log, if it is not in its data directory"),
             ]),
         ]
     }
@@ -867,8 +870,8 @@ impl Maker {
             "Restores an etcd member snapshot to an etcd directory",
         )
         .args([
-            string("data-dir", "", "Path to the output data directory"),
-            string("wal-dir", "", "Path to the WAL directory (use --data-dir if none given)"),
+            path("data-dir", "", "Path to the output data directory"),
+            path("wal-dir", "", "Path to the WAL directory (use --data-dir if none given)"),
             string(
                 "initial-cluster",
                 "default=http://localhost:2380",
@@ -910,8 +913,8 @@ impl Maker {
             )
             .long_about(REBUILD_LONG)
             .args([
-                string("data-dir", "", "the damaged member's data directory").required(true),
-                string("wal-dir", "", "its log, if it is not in its data directory"),
+                path("data-dir", "", "the damaged member's data directory").required(true),
+                path("wal-dir", "", "its log, if it is not in its data directory"),
                 string("member", "", "its id, if its log does not say it any more"),
                 flag("no-wait", "do not wait until the new member has caught up to promote it"),
             ]),
@@ -939,7 +942,7 @@ impl Maker {
                     "Makes an authority, and server, peer and client certificates",
                 )
                 .args([
-                    string("dir", "certs", "directory for the files"),
+                    path("dir", "certs", "directory for the files"),
                     value(
                         "hosts",
                         "strings",
@@ -953,8 +956,8 @@ impl Maker {
                         "common names of clients: with auth, users",
                     ),
                     value("only", "strings", "server,peer,client", "which certificates to make"),
-                    string("ca-cert", "", "certificate of an authority that exists"),
-                    string("ca-key", "", "its key"),
+                    path("ca-cert", "", "certificate of an authority that exists"),
+                    path("ca-key", "", "its key"),
                     uint("days", "365", "how long certificates are valid"),
                     uint("ca-days", "3650", "how long a new authority is valid"),
                     among(string("key-type", "ecdsa-p256", CERT_KEYS), KeyType::NAMES),
@@ -973,7 +976,7 @@ impl Maker {
                 .long_about(CERT_CHECK_LONG)
                 .args([
                     string("host", "", "whom the certificate must be for"),
-                    string("crl", "", "revocation list, in PEM or DER"),
+                    path("crl", "", "revocation list, in PEM or DER"),
                     among(
                         string("for", "server", "what the certificate is for"),
                         &["client", "peer", "server"],

@@ -21,6 +21,7 @@ use crate::pb::{
     Compare, DeleteRangeRequest, EventType, LeaseGrantRequest, PutRequest, RangeRequest,
     RangeResponse, RequestOp, TxnRequest, TxnResponse,
 };
+use crate::types::SignedHex;
 
 /// A lease and the task that keeps it alive.
 pub struct Session {
@@ -44,6 +45,14 @@ impl Session {
         Ok(Self { client: client.clone(), lease, lost, task })
     }
 
+    /// The prefix of all who contend for a name, and this session's key under it.
+    fn place(&self, name: &[u8]) -> (Vec<u8>, Bytes) {
+        let prefix = [name, b"/"].concat();
+        let lease = format!("{:x}", SignedHex(self.lease));
+        let key = [prefix.as_slice(), lease.as_bytes()].concat().into();
+        (prefix, key)
+    }
+
     /// Returns when the lease is lost.
     pub async fn lost(&self) {
         let mut lost = self.lost.clone();
@@ -61,18 +70,19 @@ impl Drop for Session {
 /// A lock that others take by the same name.
 pub struct Mutex<'a> {
     session: &'a Session,
-    prefix: String,
+    prefix: Vec<u8>,
     key: Bytes,
     revision: i64,
+    /// Whether the key may be there, though nobody has told its revision yet.
+    asked: bool,
     /// The revision at which the lock was ours.
     pub held_revision: i64,
 }
 
 impl<'a> Mutex<'a> {
-    pub fn new(session: &'a Session, name: &str) -> Self {
-        let prefix = format!("{name}/");
-        let key = format!("{prefix}{:x}", session.lease).into();
-        Self { session, prefix, key, revision: 0, held_revision: 0 }
+    pub fn new(session: &'a Session, name: &[u8]) -> Self {
+        let (prefix, key) = session.place(name);
+        Self { session, prefix, key, revision: 0, asked: false, held_revision: 0 }
     }
 
     pub fn key(&self) -> &Bytes {
@@ -82,8 +92,9 @@ impl<'a> Mutex<'a> {
     /// Waits for the lock. Dropping this future leaves a key behind that [`Mutex::unlock`] takes
     /// away.
     pub async fn lock(&mut self) -> Result<(), Error> {
-        let owner = first_created(self.prefix.as_bytes());
+        let owner = first_created(&self.prefix);
         let put = put_if_absent(&self.key, Bytes::new(), self.session.lease, Some(owner));
+        self.asked = true;
         let response = self.session.client.call(&rpc::TXN, put, Deadline::NONE).await?;
         self.revision = created_at(&response);
         let owner = response.responses.get(1).and_then(|op| range_of(op.response.as_ref()?));
@@ -106,12 +117,12 @@ impl<'a> Mutex<'a> {
     }
 
     pub async fn unlock(&mut self) -> Result<(), Error> {
-        if self.revision <= 0 {
+        if self.revision <= 0 && !self.asked {
             return Err(Error::Other("mutex: lock has already been released".into()));
         }
         let request = DeleteRangeRequest { key: self.key.clone(), ..DeleteRangeRequest::default() };
         self.session.client.call(&rpc::DELETE_RANGE, request, Deadline::NONE).await?;
-        self.revision = 0;
+        (self.revision, self.asked) = (0, false);
         Ok(())
     }
 }
@@ -119,16 +130,17 @@ impl<'a> Mutex<'a> {
 /// An election that others stand in by the same name.
 pub struct Election<'a> {
     session: &'a Session,
-    prefix: String,
+    prefix: Vec<u8>,
     key: Bytes,
     revision: i64,
+    /// Whether the key may be there, though nobody has told its revision yet.
+    asked: bool,
 }
 
 impl<'a> Election<'a> {
-    pub fn new(session: &'a Session, name: &str) -> Self {
-        let prefix = format!("{name}/");
-        let key = format!("{prefix}{:x}", session.lease).into();
-        Self { session, prefix, key, revision: 0 }
+    pub fn new(session: &'a Session, name: &[u8]) -> Self {
+        let (prefix, key) = session.place(name);
+        Self { session, prefix, key, revision: 0, asked: false }
     }
 
     pub fn key(&self) -> &Bytes {
@@ -138,6 +150,7 @@ impl<'a> Election<'a> {
     /// Waits until `value` leads.
     pub async fn campaign(&mut self, value: Bytes) -> Result<(), Error> {
         let put = put_if_absent(&self.key, value, self.session.lease, None);
+        self.asked = true;
         let response = self.session.client.call(&rpc::TXN, put, Deadline::NONE).await?;
         self.revision = created_at(&response);
         wait_deletes(&self.session.client, &self.prefix, self.revision - 1).await
@@ -145,17 +158,18 @@ impl<'a> Election<'a> {
 
     /// Gives up the place, as leader or contender.
     pub async fn resign(&mut self) -> Result<(), Error> {
-        if self.revision == 0 {
+        if self.revision == 0 && !self.asked {
             return Ok(());
         }
         let delete = DeleteRangeRequest { key: self.key.clone(), ..DeleteRangeRequest::default() };
+        let compare = Some(created_is(&self.key, self.revision)).filter(|_| self.revision != 0);
         let request = TxnRequest {
-            compare: vec![created_is(&self.key, self.revision)],
+            compare: compare.into_iter().collect(),
             success: vec![op(Request::RequestDeleteRange(delete))],
             failure: Vec::new(),
         };
         self.session.client.call(&rpc::TXN, request, Deadline::NONE).await?;
-        self.revision = 0;
+        (self.revision, self.asked) = (0, false);
         Ok(())
     }
 
@@ -166,7 +180,7 @@ impl<'a> Election<'a> {
     ) -> Result<(), Error> {
         let client = &self.session.client;
         loop {
-            let request = first_created(self.prefix.as_bytes());
+            let request = first_created(&self.prefix);
             let mut leader = client.call(&rpc::RANGE, request, Deadline::NONE).await?;
             if leader.kvs.is_empty() {
                 let revision = leader.header.as_ref().map_or(0, |header| header.revision);
@@ -179,7 +193,7 @@ impl<'a> Election<'a> {
             let revision = leader.header.as_ref().map_or(0, |header| header.revision);
             each(leader)?;
             let mut watcher = Watcher::new(client, false);
-            watcher.add(WatchSpec { key, revision: revision + 1, ..WatchSpec::default() }).await;
+            watcher.add(WatchSpec { key, revision: revision + 1, ..WatchSpec::default() });
             'leader: loop {
                 let Some(batch) = watcher.next().await else { return Ok(()) };
                 if batch.canceled {
@@ -201,11 +215,11 @@ impl<'a> Election<'a> {
         let mut watcher = Watcher::new(&self.session.client, false);
         let spec = WatchSpec {
             key: self.prefix.clone().into(),
-            range_end: prefix_end(self.prefix.as_bytes()).into(),
+            range_end: prefix_end(&self.prefix).into(),
             revision,
             ..WatchSpec::default()
         };
-        watcher.add(spec).await;
+        watcher.add(spec);
         while let Some(batch) = watcher.next().await {
             if let Some(text) = batch.error() {
                 return Err(Error::Other(text));
@@ -226,11 +240,11 @@ impl<'a> Election<'a> {
 }
 
 /// Waits until no key of `prefix` created up to `revision` is left.
-async fn wait_deletes(client: &Client, prefix: &str, revision: i64) -> Result<(), Error> {
+async fn wait_deletes(client: &Client, prefix: &[u8], revision: i64) -> Result<(), Error> {
     loop {
         let request = RangeRequest {
-            key: prefix.to_string().into(),
-            range_end: prefix_end(prefix.as_bytes()).into(),
+            key: Bytes::copy_from_slice(prefix),
+            range_end: prefix_end(prefix).into(),
             limit: 1,
             sort_order: SortOrder::Descend.into(),
             sort_target: SortTarget::Create.into(),
@@ -246,7 +260,7 @@ async fn wait_deletes(client: &Client, prefix: &str, revision: i64) -> Result<()
 
 async fn wait_delete(client: &Client, key: Bytes, revision: i64) -> Result<(), Error> {
     let mut watcher = Watcher::new(client, false);
-    watcher.add(WatchSpec { key, revision, ..WatchSpec::default() }).await;
+    watcher.add(WatchSpec { key, revision, ..WatchSpec::default() });
     while let Some(batch) = watcher.next().await {
         if batch.events.iter().any(|event| event.r#type() == EventType::Delete) {
             return Ok(());

@@ -1,9 +1,11 @@
 //! What a client is built from. Nothing is dialled while a configuration is checked.
 
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::tls::ClientFiles;
+use crate::tls::{self, ClientFiles};
 
 /// How to reach and enter a cluster.
 #[derive(Clone, Debug)]
@@ -31,63 +33,71 @@ pub enum Credentials {
         user: String,
         password: String,
     },
-    Token(String),
+    /// What goes into the header as it is; it may be any bytes that a header can hold.
+    Token(Vec<u8>),
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct TlsOptions {
-    pub cert: String,
-    pub key: String,
-    pub ca: String,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
     pub insecure_transport: bool,
     pub skip_verify: bool,
+    /// Whom a server must be; empty: the host that is dialled.
+    pub server_name: String,
 }
 
 impl TlsOptions {
     /// Whether an endpoint without a scheme is to be spoken to over TLS.
     pub fn wanted(&self) -> bool {
-        !self.cert.is_empty()
-            || !self.key.is_empty()
-            || !self.ca.is_empty()
+        self.cert.is_some()
+            || self.key.is_some()
+            || self.ca.is_some()
             || !self.insecure_transport
             || self.skip_verify
+            || !self.server_name.is_empty()
     }
 
-    pub(super) fn files(&self) -> ClientFiles {
+    /// The files, as TLS reads them.
+    pub fn files(&self) -> ClientFiles {
         ClientFiles {
-            cert: self.cert.clone(),
-            key: self.key.clone(),
-            ca: self.ca.clone(),
+            cert: self.cert.clone().unwrap_or_default(),
+            key: self.key.clone().unwrap_or_default(),
+            ca: self.ca.clone().unwrap_or_default(),
             skip_verify: self.skip_verify,
+            server_name: self.server_name.clone(),
             protocol: "h2",
             ..ClientFiles::default()
         }
     }
 
-    /// Checks what was given, in etcd's words, before anything is dialled.
-    pub fn validate(&self) -> Result<(), String> {
-        if self.cert.is_empty() != self.key.is_empty() {
-            return Err(format!(
-                "KeyFile and CertFile must both be present[key: {}, cert: {}]",
-                self.key, self.cert
-            ));
+    /// Checks what was given, in etcd's words, before anything is dialled and whether or not an
+    /// endpoint will be spoken to over TLS.
+    pub fn validate(&self) -> Result<(), Vec<u8>> {
+        let shown = |path: &Option<PathBuf>| -> Vec<u8> {
+            path.as_ref().map(|path| path.as_os_str().as_bytes().to_vec()).unwrap_or_default()
+        };
+        if self.cert.is_some() != self.key.is_some() {
+            let (cert, key) = (shown(&self.cert), shown(&self.key));
+            let what: &[u8] = b"KeyFile and CertFile must both be present[key: ";
+            return Err([what, &key, b", cert: ", &cert, b"]"].concat());
         }
-        for path in [&self.cert, &self.key, &self.ca] {
-            if !path.is_empty() {
-                File::open(path).map_err(|error| open_error(path, &error))?;
-            }
+        for path in [&self.cert, &self.key, &self.ca].into_iter().flatten() {
+            File::open(path).map_err(|error| open_error(path, &error))?;
+        }
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            tls::check_pair(cert, key)?;
         }
         Ok(())
     }
 }
 
 /// A failed open in Go's words, whose texts are the C library's in lower case.
-fn open_error(path: &str, error: &std::io::Error) -> String {
+fn open_error(path: &Path, error: &std::io::Error) -> Vec<u8> {
     let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    let lower = chars.next().map(|first| first.to_lowercase().to_string() + chars.as_str());
-    format!("open {path}: {}", lower.unwrap_or_default())
+    let text = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+    [b"open ", path.as_os_str().as_bytes(), b": ", text.as_bytes()].concat()
 }
 
 #[cfg(test)]
@@ -96,16 +106,16 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_reported_as_go_does() {
-        let tls = TlsOptions { ca: "/nonexistent/ca".into(), ..TlsOptions::default() };
-        assert_eq!(tls.validate().unwrap_err(), "open /nonexistent/ca: no such file or directory");
+        let tls = TlsOptions { ca: Some("/nonexistent/ca".into()), ..TlsOptions::default() };
+        assert_eq!(tls.validate().unwrap_err(), b"open /nonexistent/ca: no such file or directory");
     }
 
     #[test]
     fn a_certificate_needs_its_key() {
-        let tls = TlsOptions { cert: "c".into(), ..TlsOptions::default() };
+        let tls = TlsOptions { cert: Some("c".into()), ..TlsOptions::default() };
         assert_eq!(
             tls.validate().unwrap_err(),
-            "KeyFile and CertFile must both be present[key: , cert: c]"
+            b"KeyFile and CertFile must both be present[key: , cert: c]"
         );
     }
 }

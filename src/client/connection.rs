@@ -22,7 +22,7 @@ use tonic_prost::ProstCodec;
 use super::config::{Config, Credentials};
 use super::endpoint::{Dialer, Ends, HANDSHAKE_FAILED, SharedEnds, Target};
 use super::error::{Error, rpc_text};
-use super::log::{FailedAttempt, LogSink};
+use super::log::{FailedAttempt, LogSink, Waiting};
 use super::methods::{Method, rpc};
 use crate::clock::Clock;
 use crate::limits;
@@ -67,7 +67,7 @@ struct Inner {
     nodes: Vec<Node>,
     /// Counts picks, so that calls go round the connected nodes.
     picks: AtomicUsize,
-    token: RwLock<String>,
+    token: RwLock<Vec<u8>>,
     log: Arc<dyn LogSink>,
     clock: Arc<dyn Clock>,
     /// What log lines call this client.
@@ -111,7 +111,7 @@ impl Client {
         let tls = match targets.iter().any(|target| target.tls) {
             true => {
                 let connector = Connector::new(config.tls.files());
-                Some(Arc::new(connector.map_err(|error| Error::Other(error.to_string()))?))
+                Some(Arc::new(connector.map_err(|error| Error::Tls(error.to_string()))?))
             }
             false => None,
         };
@@ -289,7 +289,11 @@ impl Client {
     /// error comes with what the log says of it.
     async fn ready(&self, deadline: Deadline) -> Result<(&Node, Grpc<Channel>), (Error, String)> {
         let last = Mutex::new(String::new());
-        match deadline.bound(self.pick(&last)).await {
+        let picked = match deadline.0 {
+            Some(_) => deadline.bound(self.pick(&last)).await,
+            None => Some(self.pick_patiently(&last).await),
+        };
+        match picked {
             Some((node, channel)) => Ok((node, self.grpc(channel))),
             None => {
                 let reason = match last.into_inner() {
@@ -300,6 +304,24 @@ impl Client {
                 Err((Error::Deadline, logged))
             }
         }
+    }
+
+    /// Waits without an end, and says so: a command that follows a cluster outlives the cluster's
+    /// pauses, and whoever started it should know why it is silent.
+    async fn pick_patiently(&self, last: &Mutex<String>) -> (&Node, Channel) {
+        let mut pick = std::pin::pin!(self.pick(last));
+        tokio::select! {
+            picked = &mut pick => return picked,
+            () = sleep(limits::CLIENT_SILENCE_MAX) => {}
+        }
+        let line = Waiting {
+            unix_nanos: self.inner.clock.unix_nanos(),
+            logger: self.inner.config.logger,
+            target: &self.inner.target,
+            error: &last.lock().clone(),
+        };
+        self.inner.log.line(line.line());
+        pick.await
     }
 
     async fn pick(&self, last: &Mutex<String>) -> (&Node, Channel) {
@@ -380,7 +402,7 @@ impl Client {
             metadata.insert("hasleader", MetadataValue::from_static("true"));
         }
         // A token that is no header value cannot be a valid one; without it the server says so.
-        if let Ok(token) = MetadataValue::<Ascii>::try_from(self.inner.token.read().as_str())
+        if let Ok(token) = MetadataValue::<Ascii>::try_from(self.inner.token.read().as_slice())
             && !token.is_empty()
         {
             metadata.insert("token", token);
@@ -460,8 +482,8 @@ impl Client {
         };
         let request = AuthenticateRequest { name, password };
         let token = match self.call(&rpc::AUTHENTICATE, request, deadline).await {
-            Ok(response) => response.token,
-            Err(error) if error.is("etcdserver: authentication is not enabled") => String::new(),
+            Ok(response) => response.token.into(),
+            Err(error) if error.is("etcdserver: authentication is not enabled") => Vec::new(),
             Err(error) => return Err(error),
         };
         *self.inner.token.write() = token;

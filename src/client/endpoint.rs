@@ -38,8 +38,8 @@ impl Target {
         for (scheme, tls) in [("unix:", tls_wanted), ("unixs:", true)] {
             if let Some(rest) = endpoint.strip_prefix(scheme) {
                 let path = PathBuf::from(rest.strip_prefix("//").unwrap_or(rest));
-                let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-                let authority = name.unwrap_or_else(|| "localhost".into());
+                let name = path.file_name().and_then(|name| name.to_str());
+                let authority = name.unwrap_or("localhost").to_owned();
                 return Self { address: Address::Unix(path), authority, tls };
             }
         }
@@ -75,9 +75,10 @@ impl Address {
     fn server_name(&self) -> String {
         let whole = match self {
             Self::Tcp(host) => host.clone(),
-            Self::Unix(path) => path
-                .file_name()
-                .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            // An endpoint is text, and so is the path in it.
+            Self::Unix(path) => {
+                path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned()
+            }
         };
         let name = whole.rsplit_once(':').map_or(whole.as_str(), |(name, _)| name);
         name.trim_end_matches('.').to_owned()

@@ -77,6 +77,9 @@ pub enum Error {
     Deadline,
     #[error("context canceled")]
     Canceled,
+    /// The files for TLS are not what they should be.
+    #[error("{0}")]
+    Tls(String),
     #[error("{0}")]
     Other(String),
 }

@@ -63,6 +63,28 @@ impl FailedAttempt<'_> {
     }
 }
 
+/// A call that waits for an endpoint, for as long as that takes.
+pub(super) struct Waiting<'a> {
+    pub unix_nanos: u64,
+    pub logger: &'a str,
+    pub target: &'a str,
+    pub error: &'a str,
+}
+
+impl Waiting<'_> {
+    pub(super) fn line(&self) -> String {
+        let text = |value: &str| json!(value).to_string();
+        format!(
+            "{{\"level\":\"warn\",\"ts\":\"{}\",\"logger\":\"{}\",\
+             \"msg\":\"no endpoint answers; waiting until one does\",\"target\":{},\"error\":{}}}",
+            timestamp(self.unix_nanos),
+            self.logger,
+            text(self.target),
+            text(self.error),
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

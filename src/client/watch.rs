@@ -3,13 +3,19 @@
 //! A [`Watcher`] owns one stream and any number of watches on it. When the stream breaks for a
 //! reason that may pass, it opens another and continues each watch behind the last revision that
 //! was delivered, so the caller sees no gap and no event twice.
+//!
+//! A caller may stop waiting at any moment, in a `select!` or by a timeout. So whatever is still to
+//! be done stands in the [`Watcher`] and not in a future: requests wait in a list of their own until
+//! the stream takes them, and reading goes on meanwhile, since a server whose answers nobody reads
+//! need not read either.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{BoxStream, StreamExt as _};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
@@ -89,6 +95,15 @@ struct Watch {
     parts: Vec<Event>,
 }
 
+/// A request that the stream has not taken yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pending {
+    Create(usize),
+    Progress,
+}
+
+type Opening = BoxFuture<'static, Result<Streaming<WatchResponse>, Error>>;
+
 /// A stream of watches.
 pub struct Watcher {
     client: Client,
@@ -99,6 +114,11 @@ pub struct Watcher {
     /// The server's ids.
     ids: HashMap<i64, usize>,
     stream: Option<(mpsc::Sender<WatchRequest>, Streaming<WatchResponse>)>,
+    /// A stream that is being opened, and the way to send on it.
+    opening: Option<(mpsc::Sender<WatchRequest>, Opening)>,
+    pending: VecDeque<Pending>,
+    /// No stream is opened earlier.
+    pause: Instant,
     /// Batches that wait for the caller.
     ready: Vec<WatchBatch>,
 }
@@ -112,28 +132,25 @@ impl Watcher {
             creating: Vec::new(),
             ids: HashMap::new(),
             stream: None,
+            opening: None,
+            pending: VecDeque::new(),
+            pause: Instant::now(),
             ready: Vec::new(),
         }
     }
 
-    /// Adds a watch and returns its number.
-    pub async fn add(&mut self, spec: WatchSpec) -> usize {
+    /// Adds a watch and returns its number. Whoever calls [`Watcher::next`] sends it to the server.
+    pub fn add(&mut self, spec: WatchSpec) -> usize {
         let watch = self.watches.len();
         self.watches.push(Some(Watch { spec, parts: Vec::new() }));
-        if self.stream.is_some() {
-            self.create(watch).await;
-        }
+        self.pending.push_back(Pending::Create(watch));
         watch
     }
 
-    /// Asks the server for the revision that all watches have reached.
-    pub async fn request_progress(&mut self) -> Result<(), Error> {
-        if self.stream.is_none() {
-            self.open().await?;
-        }
-        let request = RequestUnion::ProgressRequest(WatchProgressRequest {});
-        self.send(request).await;
-        Ok(())
+    /// Asks the server for the revision that all watches have reached, with the next call of
+    /// [`Watcher::next`]. There is no answer without a watch.
+    pub fn request_progress(&mut self) {
+        self.pending.push_back(Pending::Progress);
     }
 
     /// The next batch; `None` when no watch is left. Dropping this future loses nothing.
@@ -145,45 +162,94 @@ impl Watcher {
             if self.watches.iter().all(Option::is_none) {
                 return None;
             }
-            if self.stream.is_none()
-                && let Err(error) = self.open().await
-            {
-                self.broken(error).await;
-                continue;
-            }
-            let Some((_, stream)) = &mut self.stream else { continue };
-            match self.client.next(stream, Deadline::NONE).await {
-                Ok(Some(response)) => self.take(response),
-                Ok(None) => {
-                    self.broken(Error::Stream(Status::unavailable("stream closed"))).await;
+            if self.stream.is_none() {
+                sleep_until(self.pause).await;
+                if let Err(error) = self.open().await {
+                    self.broken(error);
+                    continue;
                 }
-                Err(error) => self.broken(error).await,
+            }
+            match self.turn().await {
+                Ok(Some(response)) => self.take(response),
+                Ok(None) => self.broken(Error::Stream(Status::unavailable("stream closed"))),
+                Err(error) => self.broken(error),
             }
         }
     }
 
+    /// Sends what waits to be sent until something arrives. A future that is dropped meanwhile has
+    /// taken no request out of the list and no answer off the stream.
+    async fn turn(&mut self) -> Result<Option<WatchResponse>, Error> {
+        loop {
+            let Some((sender, stream)) = &mut self.stream else { return Ok(None) };
+            let is_waiting = !self.pending.is_empty() && !sender.is_closed();
+            let permit = tokio::select! {
+                response = self.client.next(stream, Deadline::NONE) => return response,
+                permit = sender.clone().reserve_owned(), if is_waiting => permit,
+            };
+            // A closed stream is noticed by reading it; the next one begins with every watch.
+            let (Ok(permit), Some(pending)) = (permit, self.pending.pop_front()) else { continue };
+            if let Some(request) = self.request(pending) {
+                permit.send(request);
+            }
+        }
+    }
+
+    /// Opens a stream, or goes on opening one: over a slow line that takes longer than some callers
+    /// wait at once.
     async fn open(&mut self) -> Result<(), Error> {
+        if self.opening.is_none() {
+            let (sender, requests) = self.begin();
+            let (client, require_leader) = (self.client.clone(), self.require_leader);
+            let opening = async move {
+                client.stream(&rpc::WATCH, requests, require_leader, Deadline::NONE).await
+            };
+            self.opening = Some((sender, opening.boxed()));
+        }
+        let Some((sender, opening)) = &mut self.opening else { return Ok(()) };
+        let stream = opening.await;
+        let sender = sender.clone();
+        self.opening = None;
+        self.stream = Some((sender, stream?));
+        Ok(())
+    }
+
+    /// The requests of a new stream, which begin with those that create every watch again.
+    fn begin(&mut self) -> (mpsc::Sender<WatchRequest>, BoxStream<'static, WatchRequest>) {
         let (sender, receiver) = mpsc::channel(limits::CLIENT_STREAM_REQUESTS_MAX);
-        // A server answers a stream's headers only to its first message.
-        let first = self.watches.iter().position(Option::is_some);
         self.creating.clear();
         self.ids.clear();
-        if let Some(request) = first.and_then(|watch| self.creation(watch)) {
-            self.creating.extend(first);
-            // The channel is empty: this cannot wait.
+        self.pending.retain(|pending| *pending == Pending::Progress);
+        for (watch, state) in self.watches.iter_mut().enumerate().rev() {
+            if let Some(state) = state {
+                // The new stream repeats what the old one did not finish.
+                state.parts.clear();
+                self.pending.push_front(Pending::Create(watch));
+            }
+        }
+        // A server answers a stream's headers only to its first message.
+        if let Some(first) = self.pending.pop_front()
+            && let Some(request) = self.request(first)
+        {
+            // The channel is empty: this cannot fail.
             let _ = sender.try_send(request);
-        } else {
-            let request = RequestUnion::ProgressRequest(WatchProgressRequest {});
-            let _ = sender.try_send(WatchRequest { request_union: Some(request) });
         }
-        let requests = ReceiverStream::new(receiver).boxed();
-        let stream =
-            self.client.stream(&rpc::WATCH, requests, self.require_leader, Deadline::NONE).await?;
-        self.stream = Some((sender, stream));
-        for watch in first.map_or(0, |first| first + 1)..self.watches.len() {
-            self.create(watch).await;
+        (sender, ReceiverStream::new(receiver).boxed())
+    }
+
+    /// The message of a request that is sent now; none if its watch has ended.
+    fn request(&mut self, pending: Pending) -> Option<WatchRequest> {
+        match pending {
+            Pending::Progress => {
+                let request = RequestUnion::ProgressRequest(WatchProgressRequest {});
+                Some(WatchRequest { request_union: Some(request) })
+            }
+            Pending::Create(watch) => {
+                let request = self.creation(watch)?;
+                self.creating.push(watch);
+                Some(request)
+            }
         }
-        Ok(())
     }
 
     fn creation(&self, watch: usize) -> Option<WatchRequest> {
@@ -197,20 +263,6 @@ impl Watcher {
             ..WatchCreateRequest::default()
         });
         Some(WatchRequest { request_union: Some(request) })
-    }
-
-    async fn create(&mut self, watch: usize) {
-        if let Some(WatchRequest { request_union: Some(request) }) = self.creation(watch) {
-            self.creating.push(watch);
-            self.send(request).await;
-        }
-    }
-
-    async fn send(&mut self, request: RequestUnion) {
-        if let Some((sender, _)) = &self.stream {
-            // A closed stream is noticed, and reopened, by whoever reads it.
-            let _ = sender.send(WatchRequest { request_union: Some(request) }).await;
-        }
     }
 
     fn take(&mut self, response: WatchResponse) {
@@ -289,10 +341,10 @@ impl Watcher {
     }
 
     /// Decides whether a broken stream is opened again; if not, every watch ends.
-    async fn broken(&mut self, error: Error) {
+    fn broken(&mut self, error: Error) {
         self.stream = None;
         if error.is_transient() && !error.is("etcdserver: no leader") {
-            sleep(limits::CLIENT_RETRY_WAIT).await;
+            self.pause = Instant::now() + limits::CLIENT_RETRY_WAIT;
             return;
         }
         let text = match &error {

@@ -52,6 +52,16 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
+/// The processor's time that the calling thread has taken: what its work costs others, however long
+/// it waits for its turn. For the rim, too.
+pub fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
+}
+
 /// The real clock. Randomness is a SplitMix64 stream seeded from the system's entropy.
 pub struct SystemClock {
     start: Instant,

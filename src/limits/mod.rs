@@ -236,6 +236,9 @@ pub const CLIENT_ATTEMPTS_MAX: u32 = 100;
 pub const CLIENT_RETRY_WAIT: Duration = Duration::from_millis(25);
 /// Pause after no endpoint could be dialled: short enough that a restarted server is found at once.
 pub const CLIENT_RECONNECT_WAIT: Duration = Duration::from_millis(250);
+/// How long a client that waits without an end is silent about it: what a call of etcdctl's that has
+/// an end takes at most.
+pub const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Pause before a lost keep-alive stream is opened again, etcd's client's.
 pub const CLIENT_KEEP_ALIVE_RETRY_WAIT: Duration = Duration::from_millis(500);
 /// Shortest interval of HTTP/2 pings: servers close connections that ping more often.

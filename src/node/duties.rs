@@ -182,7 +182,8 @@ impl Node {
                     // Someone else revoked it first, or is the one to do it.
                     Err(Error::LeaseNotFound | Error::NotLeader) => {}
                     Err(error) => {
-                        tracing::warn!("lease-id" = format!("{id:016x}"), %error, "failed to revoke lease");
+                        let id = format!("{:016x}", crate::types::SignedHex(id));
+                        tracing::warn!("lease-id" = id, %error, "failed to revoke lease");
                     }
                 }
             });

@@ -6,7 +6,9 @@
 //! password comes before all logins: root alone sets those, and may have to while a flood goes on.
 //!
 //! One thread has the usual priority, for a part of the time that it has saved up while nobody logged
-//! in: a login now and then does not wait for ever on a machine whose cores are all busy.
+//! in: a login now and then does not wait for ever on a machine whose cores are all busy. Counted is
+//! the processor's time and not the clock's, or a thread that waits for a core would pay for what
+//! others do with it, and logins would fall behind just where they need the priority.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -239,12 +241,12 @@ fn work(queue: &Queue) {
 fn serve(queue: &Queue) {
     let (mut credit, mut counted) = (PASSWORD_CREDIT_MAX, clock::instant());
     while let Some(job) = queue.next(true) {
-        let begun = clock::instant();
-        credit += (begun - counted) / PASSWORD_CREDIT_SHARE;
+        credit += (clock::instant() - counted) / PASSWORD_CREDIT_SHARE;
         credit = credit.min(PASSWORD_CREDIT_MAX);
+        let before = clock::thread_cpu();
         job();
         counted = clock::instant();
-        let took = counted - begun;
+        let took = clock::thread_cpu().saturating_sub(before);
         match credit.checked_sub(took) {
             Some(left) => credit = left,
             None => {
@@ -349,6 +351,31 @@ mod tests {
     }
 
     #[test]
+    fn the_prompt_thread_pays_for_its_work_and_not_for_waiting() {
+        let queue = Arc::new(Queue::default());
+        let (done, results) = std::sync::mpsc::sync_channel(2);
+        let push = |wait: Duration| {
+            let done = done.clone();
+            let job = move || {
+                std::thread::sleep(wait);
+                done.send(()).unwrap();
+            };
+            std::mem::forget(queue.push(Some(1), Box::new(job)).unwrap());
+        };
+        let serving = Arc::clone(&queue);
+        let prompt = std::thread::spawn(move || serve(&serving));
+        // As on a machine where something else has the cores all the time.
+        push(PASSWORD_CREDIT_MAX + Duration::from_secs(2));
+        results.recv().unwrap();
+        push(Duration::ZERO);
+        let soon = Duration::from_secs(2) * PASSWORD_CREDIT_SHARE / 2;
+        assert!(results.recv_timeout(soon).is_ok(), "the next login waits for credit");
+        queue.lines.lock().is_closed = true;
+        queue.changed.notify_all();
+        prompt.join().unwrap();
+    }
+
+    #[test]
     fn the_prompt_thread_takes_what_comes_and_the_others_what_it_has_no_credit_for() {
         let queue = Arc::new(Queue::default());
         let (done, results) = std::sync::mpsc::sync_channel(100);
@@ -356,7 +383,8 @@ mod tests {
             for _ in 0..count {
                 let done = done.clone();
                 let job = move || {
-                    std::thread::sleep(work);
+                    let end = crate::clock::thread_cpu() + work;
+                    while crate::clock::thread_cpu() < end {}
                     let name = std::thread::current().name().unwrap_or_default().to_owned();
                     done.send(name).unwrap();
                 };

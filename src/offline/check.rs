@@ -19,7 +19,7 @@ use crate::pb::{AlarmMember, KeyValue, leasepb};
 use crate::raft::log::Error as LogError;
 use crate::raft::{self, AtRest};
 use crate::store::{self, Bucket, DirLock, Examined, Row, Unusable, schema};
-use crate::types::{Revision, Version};
+use crate::types::{Revision, SignedHex, Version};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -281,7 +281,7 @@ fn decode(bucket: Bucket, key: &[u8], value: &[u8]) -> Result<(), String> {
         Bucket::Lease => {
             let lease = leasepb::Lease::decode(value).map_err(|error| error.to_string())?;
             let is_own = key == lease.id.to_be_bytes();
-            if is_own { Ok(()) } else { Err(format!("it holds lease {:x}", lease.id)) }
+            if is_own { Ok(()) } else { Err(format!("it holds lease {:x}", SignedHex(lease.id))) }
         }
         Bucket::Alarm => message(AlarmMember::decode(key).map(drop)),
         Bucket::Cluster if key == schema::CLUSTER_VERSION => {

@@ -42,7 +42,7 @@ impl Server {
     ) -> Result<CampaignResponse, Status> {
         let lease = self.session(who, request.lease).await?;
         let prefix = prefix_of(&request.name);
-        let key = Bytes::from([prefix.as_slice(), format!("{lease:x}").as_bytes()].concat());
+        let key = recipe::key_of(&prefix, lease);
         let txn = TxnRequest {
             compare: vec![recipe::created_at(key.clone(), 0)],
             success: vec![recipe::put(key.clone(), request.value.clone(), lease)],

@@ -29,7 +29,7 @@ impl Server {
     ) -> Result<LockResponse, Status> {
         let lease = self.session(who, request.lease).await?;
         let prefix = [request.name.as_ref(), b"/"].concat();
-        let key = Bytes::from([prefix.as_slice(), format!("{lease:x}").as_bytes()].concat());
+        let key = recipe::key_of(&prefix, lease);
         let owner = || recipe::range_op(recipe::first_created(&prefix));
         let request = TxnRequest {
             compare: vec![recipe::created_at(key.clone(), 0)],

@@ -23,7 +23,7 @@ use crate::pb::{
     Compare, DeleteRangeRequest, KeyValue, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp,
     TxnRequest, raw,
 };
-use crate::types::KeyRange;
+use crate::types::{KeyRange, SignedHex};
 use crate::watch::{self as hub, Item, Next};
 
 /// What a lease of a caller who brought none lives, in seconds.
@@ -42,6 +42,13 @@ pub(super) fn put(key: Bytes, value: Bytes, lease: i64) -> RequestOp {
 pub(super) fn get(key: Bytes) -> RequestOp {
     let request = RangeRequest { key, ..Default::default() };
     RequestOp { request: Some(Request::RequestRange(request)) }
+}
+
+/// The key of a lease under a prefix. Two servers must name the same one, so a negative id is a sign
+/// and a magnitude, as in Go.
+pub(super) fn key_of(prefix: &[u8], lease: i64) -> Bytes {
+    let lease = format!("{:x}", SignedHex(lease));
+    [prefix, lease.as_bytes()].concat().into()
 }
 
 /// The oldest key under the prefix.
@@ -257,6 +264,13 @@ impl Drop for Waiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_names_its_lease_as_etcd_does() {
+        assert_eq!(key_of(b"L/", -5).as_ref(), b"L/-5");
+        assert_eq!(key_of(b"L/", 0x694d_bf2d).as_ref(), b"L/694dbf2d");
+        assert_eq!(key_of(b"\xff/", i64::MIN).as_ref(), b"\xff/-8000000000000000");
+    }
 
     #[test]
     fn a_prefix_ends_where_its_last_byte_can_grow() {

@@ -219,6 +219,11 @@ async fn by_domain(config: &Config, domain: &str, service: Option<&str>) -> Resu
     for node in &found {
         tracing::info!(node, "got bootstrap from DNS for etcd-server");
     }
+    if found.iter().any(|node| node.contains("https://"))
+        && config.tls.dial.ca.as_os_str().is_empty()
+    {
+        config.tls.domain.get_or_init(|| domain.to_owned());
+    }
     let members = parse(&found.join(","))?;
     if !members.iter().any(|(name, _)| *name == config.name) {
         let name = go::quote(&config.name);

@@ -422,6 +422,7 @@ fn source(given: &Given) -> Source {
 fn discovery(given: &Given) -> Discovery {
     let values = Values(given);
     let text = |name| given.text(name).to_owned();
+    let path = |name| Some(given.text(name)).filter(|it| !it.is_empty()).map(PathBuf::from);
     Discovery {
         endpoints: discovery_endpoints(given),
         token: text("discovery-token"),
@@ -430,11 +431,12 @@ fn discovery(given: &Given) -> Discovery {
         keep_alive_time: values.duration("discovery-keepalive-time"),
         keep_alive_timeout: values.duration("discovery-keepalive-timeout"),
         tls: TlsOptions {
-            cert: text("discovery-cert"),
-            key: text("discovery-key"),
-            ca: text("discovery-cacert"),
+            cert: path("discovery-cert"),
+            key: path("discovery-key"),
+            ca: path("discovery-cacert"),
             insecure_transport: values.bool("discovery-insecure-transport"),
             skip_verify: values.bool("discovery-insecure-skip-tls-verify"),
+            server_name: String::new(),
         },
         user: text("discovery-user"),
         password: text("discovery-password"),

@@ -253,9 +253,7 @@ impl<'a> Registry<'a> {
         let key = self.members();
         let range_end = prefix_end(key.as_bytes()).into();
         let revision = revision + 1;
-        watcher
-            .add(WatchSpec { key: key.into(), range_end, revision, ..WatchSpec::default() })
-            .await;
+        watcher.add(WatchSpec { key: key.into(), range_end, revision, ..WatchSpec::default() });
         while found.0.len() < size {
             let Some(batch) = watcher.next().await else { break };
             for event in &batch.events {

@@ -169,15 +169,28 @@ fn log_panics() {
     }));
 }
 
+/// Tells what was asked for. A reader that has gone away has had enough; anything else that is in the
+/// way is a failure.
+fn told(text: &str) -> ExitCode {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            drop(writeln!(std::io::stderr(), "write /dev/stdout: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
 /// Ends a start that the flags do not allow, in etcd's way.
 fn stop_early(stop: &Stop, words: &[String], notices: &[Notice]) -> ExitCode {
-    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    let mut err = std::io::stderr();
     match stop {
         Stop::Help => {
             drop(err.write_all(USAGE.as_bytes()));
-            drop(out.write_all(help().as_bytes()));
+            return told(&help());
         }
-        Stop::Version => drop(out.write_all(version().as_bytes())),
+        Stop::Version => return told(&version()),
         Stop::Usage(text) => drop(write!(err, "{text}\n{USAGE}")),
         Stop::Invalid(error) => {
             default_log();

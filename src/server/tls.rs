@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::Uri;
 
@@ -25,6 +25,10 @@ pub(super) struct Settings {
     pub dial: ClientFiles,
     /// The files of a certificate for dialling alone.
     pub own: (String, String),
+    /// The domain whose records name peers over TLS, once that is known and unless there is an
+    /// authority for peers: whom they must be then, since anybody may have a host of some name and a
+    /// certificate for it that a public authority signed.
+    pub domain: Arc<OnceLock<String>>,
     /// Take peers whose certificates are not for the addresses that they come from.
     pub skip_peer_names: bool,
     /// Make certificates for ports for which none were given.
@@ -106,8 +110,9 @@ impl Settings {
         if self.makes_peer && self.peer.is_empty() {
             (self.peer.cert, self.peer.key) = self.made(data_dir, "peer", peers)?;
             self.dial.skip_verify = true;
-            if self.dial.cert.is_empty() {
-                (self.dial.cert, self.dial.key) = (self.peer.cert.clone(), self.peer.key.clone());
+            if self.dial.cert.as_os_str().is_empty() {
+                let (cert, key) = (&self.peer.cert, &self.peer.key);
+                (self.dial.cert, self.dial.key) = (cert.into(), key.into());
             }
         } else if self.makes_peer {
             tracing::warn!("ignoring peer auto TLS since certs given");
@@ -174,14 +179,15 @@ pub(super) fn settings(given: &Given) -> Settings {
             versions: versions.clone(),
         },
         dial: ClientFiles {
-            cert: or("peer-client-cert-file", "peer-cert-file"),
-            key: or("peer-client-key-file", "peer-key-file"),
-            ca: text("peer-trusted-ca-file"),
+            cert: or("peer-client-cert-file", "peer-cert-file").into(),
+            key: or("peer-client-key-file", "peer-key-file").into(),
+            ca: text("peer-trusted-ca-file").into(),
             protocol: "http/1.1",
             versions,
             ..ClientFiles::default()
         },
         own: (text("peer-client-cert-file"), text("peer-client-key-file")),
+        domain: Arc::default(),
         skip_peer_names: values.bool("peer-skip-client-san-verification"),
         makes_client: values.bool("auto-tls"),
         makes_peer: values.bool("peer-auto-tls"),
@@ -242,7 +248,11 @@ pub(super) struct TlsDial {
 
 impl TlsDial {
     pub(super) fn new(config: &Config) -> Result<Self, String> {
-        let connector = Connector::new(config.tls.dial.clone()).map_err(|why| why.to_string())?;
+        let mut files = config.tls.dial.clone();
+        if let Some(domain) = config.tls.domain.get() {
+            files.server_name.clone_from(domain);
+        }
+        let connector = Connector::new(files).map_err(|why| why.to_string())?;
         Ok(Self { connector, tcp: TcpDial { local: config.local_address() } })
     }
 }

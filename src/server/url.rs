@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::types;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
     Http,
@@ -48,7 +50,11 @@ impl Url {
             return Err(format!("parse {text:?}: first path segment in URL cannot contain colon"));
         }
         let scheme = scheme.to_ascii_lowercase();
-        let url = Self { text: format!("{scheme}:{rest}") };
+        if let Some(rest) = rest.strip_prefix("//") {
+            let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            types::authority(host).map_err(|why| format!("parse {text:?}: {why}"))?;
+        }
+        let url = Self { text: types::written_url(&format!("{scheme}:{rest}")) };
         match scheme.as_str() {
             "unix" | "unixs" => Ok(url),
             "http" | "https" => {

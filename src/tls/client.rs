@@ -1,6 +1,7 @@
 //! The side that dials.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -21,10 +22,10 @@ use crate::limits::TLS_HANDSHAKE_TIMEOUT;
 /// What a client's TLS is made of; an empty path is none.
 #[derive(Clone, Debug, Default)]
 pub struct ClientFiles {
-    pub cert: String,
-    pub key: String,
+    pub cert: PathBuf,
+    pub key: PathBuf,
     /// Empty: the system's authorities.
-    pub ca: String,
+    pub ca: PathBuf,
     /// Believe any server.
     pub skip_verify: bool,
     /// Whom the server must be; empty: the host that is dialled.
@@ -35,12 +36,16 @@ pub struct ClientFiles {
 }
 
 impl ClientFiles {
-    fn paths(&self) -> Vec<String> {
+    fn paths(&self) -> Vec<PathBuf> {
         [&self.cert, &self.key, &self.ca].map(Clone::clone).to_vec()
     }
 
+    fn has_cert(&self) -> bool {
+        !self.cert.as_os_str().is_empty()
+    }
+
     fn config(&self) -> Result<ClientConfig, Error> {
-        if self.cert.is_empty() != self.key.is_empty() {
+        if self.has_cert() == self.key.as_os_str().is_empty() {
             return Err(Error::Pair { cert: self.cert.clone(), key: self.key.clone() });
         }
         let provider = self.versions.provider()?;
@@ -50,7 +55,7 @@ impl ClientFiles {
         let builder = if self.skip_verify {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody::default()))
         } else {
-            let path = Some(self.ca.as_str()).filter(|path| !path.is_empty());
+            let path = Some(&self.ca).filter(|path| !path.as_os_str().is_empty());
             let roots = Arc::new(files::roots(path)?);
             let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
             let inner = verifier.map_err(|error| Error::Other(error.to_string()))?;
@@ -58,9 +63,11 @@ impl ClientFiles {
             let verifier = Arc::new(Hosts { inner, known });
             builder.dangerous().with_custom_certificate_verifier(verifier)
         };
-        let mut config = match self.cert.as_str() {
-            "" => builder.with_no_client_auth(),
-            cert => builder.with_client_auth_cert(files::chain(cert)?, files::key(&self.key)?)?,
+        let mut config = match self.has_cert() {
+            false => builder.with_no_client_auth(),
+            true => {
+                builder.with_client_auth_cert(files::chain(&self.cert)?, files::key(&self.key)?)?
+            }
         };
         config.alpn_protocols = vec![self.protocol.as_bytes().to_vec()];
         // A resumed session would not look at the server's certificate again. etcd's clients

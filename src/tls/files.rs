@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::{CertificateError, RootCertStore};
+use x509_parser::asn1_rs::{Any, Tag};
 use x509_parser::extensions::{ExtendedKeyUsage, GeneralName};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
@@ -18,16 +20,17 @@ use super::Error;
 /// How a PEM file begins.
 const PEM: &[u8] = b"-----BEGIN";
 
-fn read(path: &str) -> Result<Vec<u8>, Error> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(|source| Error::Open { path: path.to_owned(), source })
 }
 
-fn malformed(path: &str, what: impl ToString) -> Error {
+fn malformed(path: &Path, what: impl ToString) -> Error {
     Error::File { path: path.to_owned(), what: what.to_string() }
 }
 
 /// A chain of certificates, the leaf first.
-pub fn chain(path: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub fn chain(path: impl AsRef<Path>) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let path = path.as_ref();
     let bytes = read(path)?;
     let chain = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| malformed(path, error))?;
@@ -38,18 +41,20 @@ pub fn chain(path: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
 }
 
 /// A private key in PKCS #1, SEC 1 or PKCS #8.
-pub fn key(path: &str) -> Result<PrivateKeyDer<'static>, Error> {
+pub fn key(path: impl AsRef<Path>) -> Result<PrivateKeyDer<'static>, Error> {
+    let path = path.as_ref();
     let bytes = read(path)?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| malformed(path, error))
 }
 
 /// The authorities in a file, or those of the system.
-pub fn roots(path: Option<&str>) -> Result<RootCertStore, Error> {
+pub fn roots<P: AsRef<Path>>(path: Option<P>) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     let Some(path) = path else {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         return Ok(roots);
     };
+    let path = path.as_ref();
     for certificate in chain(path)? {
         roots.add(certificate).map_err(|error| malformed(path, error))?;
     }
@@ -57,7 +62,8 @@ pub fn roots(path: Option<&str>) -> Result<RootCertStore, Error> {
 }
 
 /// Serial numbers that lists in DER or PEM revoke. As in etcd, only the number counts.
-pub fn revoked(path: &str) -> Result<HashSet<Vec<u8>>, Error> {
+pub fn revoked(path: impl AsRef<Path>) -> Result<HashSet<Vec<u8>>, Error> {
+    let path = path.as_ref();
     let bytes = read(path)?;
     let lists: Vec<Vec<u8>> = if bytes.trim_ascii_start().starts_with(PEM) {
         CertificateRevocationListDer::pem_slice_iter(&bytes)
@@ -119,7 +125,30 @@ pub(super) fn unfit(
 pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let name = parsed.subject().iter_common_name().last()?;
-    name.as_str().ok().map(str::to_owned)
+    text_of(name.attr_value())
+}
+
+/// A string of a name, in any of the encodings that Go reads, which takes T.61 for Latin-1.
+fn text_of(value: &Any<'_>) -> Option<String> {
+    const RESERVED: std::ops::RangeInclusive<u32> = 0xfdd0..=0xfdef;
+    match value.tag() {
+        Tag::T61String => Some(value.data.iter().map(|byte| char::from(*byte)).collect()),
+        Tag::BmpString => {
+            let (pairs, rest) = value.data.as_chunks::<2>();
+            let pairs = pairs.strip_suffix(&[[0, 0]]).unwrap_or(pairs);
+            let points = pairs.iter().map(|pair| u32::from(u16::from_be_bytes(*pair)));
+            let text = points.map(|point| match point {
+                0xfffe | 0xffff => None,
+                point if RESERVED.contains(&point) => None,
+                point => char::from_u32(point),
+            });
+            text.collect::<Option<String>>().filter(|_| rest.is_empty())
+        }
+        Tag::NumericString | Tag::PrintableString | Tag::Utf8String | Tag::Ia5String => {
+            std::str::from_utf8(value.data).ok().map(str::to_owned)
+        }
+        _ => None,
+    }
 }
 
 /// What changes when a file is written or replaced.
@@ -130,7 +159,7 @@ struct Stamp {
     inode: u64,
 }
 
-fn stamp(path: &str) -> Option<Stamp> {
+fn stamp(path: &Path) -> Option<Stamp> {
     // Through links, since Kubernetes rotates a mounted secret by one.
     let meta = fs::metadata(path).ok()?;
     Some(Stamp {
@@ -144,16 +173,17 @@ type Stamps = Vec<Option<Stamp>>;
 
 /// Something made of files, made anew when they change.
 pub(super) struct Reloaded<T> {
-    paths: Vec<String>,
+    paths: Vec<PathBuf>,
     state: Mutex<(Stamps, Arc<T>)>,
 }
 
 impl<T> Reloaded<T> {
     pub(super) fn new(
-        paths: Vec<String>,
+        paths: Vec<PathBuf>,
         make: impl FnOnce() -> Result<T, Error>,
     ) -> Result<Self, Error> {
-        let paths: Vec<String> = paths.into_iter().filter(|path| !path.is_empty()).collect();
+        let mut paths = paths;
+        paths.retain(|path| !path.as_os_str().is_empty());
         // Taken before the files are read: a change meanwhile is seen the next time.
         let stamps = paths.iter().map(|path| stamp(path)).collect();
         Ok(Self { paths, state: Mutex::new((stamps, Arc::new(make()?))) })

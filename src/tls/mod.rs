@@ -19,6 +19,7 @@
 
 mod client;
 mod files;
+mod pair;
 mod replay;
 mod server;
 #[cfg(test)]
@@ -27,11 +28,13 @@ mod words;
 
 pub use client::{ClientFiles, Connector, Shown, look};
 pub use files::{alternative_names, chain, common_name, key, revoked, roots, serial};
+pub use pair::check_pair;
 pub use replay::Replay;
 pub use server::{Accepted, Acceptor, ServerFiles};
 pub use words::cause;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
@@ -40,12 +43,16 @@ pub use rustls::pki_types::CertificateDer;
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("open {path}: {}", reason(source))]
-    Open { path: String, source: io::Error },
-    #[error("{path}: {what}")]
-    File { path: String, what: String },
-    #[error("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")]
-    Pair { cert: String, key: String },
+    #[error("open {}: {}", path.display(), reason(source))]
+    Open { path: PathBuf, source: io::Error },
+    #[error("{}: {what}", path.display())]
+    File { path: PathBuf, what: String },
+    #[error(
+        "KeyFile and CertFile must both be present[key: {}, cert: {}]",
+        key.display(),
+        cert.display()
+    )]
+    Pair { cert: PathBuf, key: PathBuf },
     #[error("unexpected TLS cipher suite {0:?}")]
     Suite(String),
     #[error("unexpected TLS version {0:?} (must be one of: TLS1.2, TLS1.3)")]

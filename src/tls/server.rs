@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -44,13 +45,14 @@ impl ServerFiles {
         self.cert.is_empty() && self.key.is_empty()
     }
 
-    fn paths(&self) -> Vec<String> {
-        [&self.cert, &self.key, &self.ca, &self.crl].map(Clone::clone).to_vec()
+    fn paths(&self) -> Vec<PathBuf> {
+        [&self.cert, &self.key, &self.ca, &self.crl].map(PathBuf::from).to_vec()
     }
 
     fn config(&self) -> Result<ServerConfig, Error> {
         if self.cert.is_empty() || self.key.is_empty() {
-            return Err(Error::Pair { cert: self.cert.clone(), key: self.key.clone() });
+            let (cert, key) = (PathBuf::from(&self.cert), PathBuf::from(&self.key));
+            return Err(Error::Pair { cert, key });
         }
         let provider = self.versions.provider()?;
         let versions = self.versions.allowed()?;

@@ -2,8 +2,8 @@ use std::fs;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P384_SHA384, PKCS_ED25519, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use tempfile::TempDir;
@@ -97,9 +97,9 @@ impl Shop {
 
     fn client(&self, name: &str) -> ClientFiles {
         ClientFiles {
-            cert: self.path(&format!("{name}.crt")),
-            key: self.path(&format!("{name}.key")),
-            ca: self.path("ca"),
+            cert: self.path(&format!("{name}.crt")).into(),
+            key: self.path(&format!("{name}.key")).into(),
+            ca: self.path("ca").into(),
             protocol: "h2",
             ..ClientFiles::default()
         }
@@ -130,6 +130,56 @@ async fn meet(server: ServerFiles, client: ClientFiles, host: &str) -> Result<St
     let acceptor = Acceptor::new(server).map_err(|error| error.to_string())?;
     let connector = Connector::new(client).map_err(|error| error.to_string())?;
     talk(&acceptor, &connector, host).await
+}
+
+#[tokio::test]
+async fn a_common_name_counts_in_every_encoding() {
+    let shop = Shop::new();
+    let ends: [(&str, DnValue, &str); 6] = [
+        ("utf8", DnValue::Utf8String("häuptling".into()), "häuptling"),
+        ("printable", DnValue::PrintableString("alice".try_into().unwrap()), "alice"),
+        ("ia5", DnValue::Ia5String("al@ice".try_into().unwrap()), "al@ice"),
+        ("teletex", DnValue::TeletexString("alice".try_into().unwrap()), "alice"),
+        ("bmp", DnValue::BmpString("häuptling".try_into().unwrap()), "häuptling"),
+        // Go does not read it, and nobody is better than somebody else.
+        ("universal", DnValue::UniversalString("alice".try_into().unwrap()), ""),
+    ];
+    for (file, name, seen) in ends {
+        shop.sell(file, |params| {
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name);
+        });
+        let met = meet(shop.server(), shop.client(file), "localhost").await;
+        assert_eq!(met.as_deref(), Ok(seen), "{file}");
+    }
+}
+
+#[test]
+fn a_pair_that_does_not_fit_is_told_in_gos_words() {
+    let shop = Shop::new();
+    let write = |name: &str, text: &str| fs::write(shop.path(name), text).unwrap();
+    write("junk", "junk\n");
+    write("bad.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    write("bad.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    let other = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    write("ed.key", &other.serialize_pem());
+    let switched = "tls: failed to find certificate PEM data in certificate input, but did find a \
+                    private key; PEM inputs may have been switched";
+    let certificate = "tls: found a certificate rather than a key in the PEM for the private key";
+    for (cert, key, said) in [
+        ("client.crt", "client.key", None),
+        ("client.crt", "server.key", Some("tls: private key does not match public key")),
+        ("client.crt", "ed.key", Some("tls: private key type does not match public key type")),
+        ("junk", "client.key", Some("tls: failed to find any PEM data in certificate input")),
+        ("client.crt", "junk", Some("tls: failed to find any PEM data in key input")),
+        ("client.key", "client.key", Some(switched)),
+        ("client.crt", "client.crt", Some(certificate)),
+        ("bad.crt", "client.key", Some("x509: malformed certificate")),
+        ("client.crt", "bad.key", Some("tls: failed to parse private key")),
+    ] {
+        let found = check_pair(shop.path(cert).as_ref(), shop.path(key).as_ref());
+        assert_eq!(found.err().as_deref(), said, "{cert} and {key}");
+    }
 }
 
 #[tokio::test]
@@ -173,7 +223,8 @@ async fn who_may_talk_to_whom() {
         ("stranger", false),
     ] {
         let shown = shop.client(server);
-        let files = ServerFiles { cert: shown.cert, key: shown.key, ..shop.server() };
+        let [cert, key] = [shown.cert, shown.key].map(|path| path.to_str().unwrap().to_owned());
+        let files = ServerFiles { cert, key, ..shop.server() };
         let met = meet(files, shop.client("client"), "localhost").await;
         assert_eq!(met.is_ok(), is_believed, "server {server}: {met:?}");
     }
@@ -185,8 +236,8 @@ async fn who_may_talk_to_whom() {
         let careless = ClientFiles { skip_verify: true, ..shop.client("client") };
         assert!(meet(shop.server(), careless, host).await.is_ok());
     }
-    let nobody =
-        || ClientFiles { cert: String::new(), key: String::new(), ..shop.client("client") };
+    let none = std::path::PathBuf::new;
+    let nobody = || ClientFiles { cert: none(), key: none(), ..shop.client("client") };
     assert!(meet(shop.server(), nobody(), "localhost").await.is_err());
     let open = ServerFiles { ca: String::new(), ..shop.server() };
     assert_eq!(meet(open, nobody(), "localhost").await, Ok(String::new()));

@@ -1,13 +1,26 @@
 //! Small values that every room shares: revisions, key ranges, member and cluster ids.
 
+mod authority;
 mod version;
 
+pub use authority::authority;
 pub use version::Version;
 
 use std::fmt;
 
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
+
+/// A signed number in hexadecimal as Go writes it, which is a sign and a magnitude: ids of leases are
+/// signed, and stand in keys and texts that other programs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignedHex(pub i64);
+
+impl fmt::LowerHex for SignedHex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad_integral(self.0 >= 0, "0x", &format!("{:x}", self.0.unsigned_abs()))
+    }
+}
 
 /// The place of one change in history: the transaction's number and the change's number within it.
 ///
@@ -109,19 +122,49 @@ pub fn cluster_id(member_ids: &[u64]) -> u64 {
 pub fn are_member_urls(urls: &[String]) -> bool {
     let is_one = |url: &String| match url.split_once("://") {
         Some(("http" | "https", rest)) => {
-            let is_plain = !rest.contains(['/', '?', '#', '@', ' ']);
+            let is_plain = !rest.contains(['/', '?', '#', '@', ' ']) && authority(rest).is_ok();
             let port = rest.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
             is_plain && port.is_some_and(|port| port.is_ok())
         }
-        Some(("unix" | "unixs", rest)) => !rest.is_empty(),
+        Some(("unix" | "unixs", rest)) => !rest.is_empty() && authority_of(rest).is_ok(),
         _ => false,
     };
-    !urls.is_empty() && urls.iter().all(is_one)
+    let is_printed = |url: &String| !url.bytes().any(|byte| byte.is_ascii_control());
+    !urls.is_empty() && urls.iter().all(|url| is_printed(url) && is_one(url))
+}
+
+/// The authority at the start of what stands behind `//`.
+fn authority_of(rest: &str) -> Result<String, String> {
+    authority(rest.split(['/', '?', '#']).next().unwrap_or_default())
+}
+
+/// A member's URL in the form that etcd keeps, which is what Go's net/url writes.
+pub fn written_url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let length = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let host = authority(&rest[..length]).unwrap_or_else(|_| rest[..length].to_owned());
+    format!("{scheme}://{host}{}", &rest[length..])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn negative_numbers_are_sign_and_magnitude() {
+        for (number, plain, padded) in [
+            (-5, "-5", "-000000000000005"),
+            (i64::MIN, "-8000000000000000", "-8000000000000000"),
+            (0x1234, "1234", "0000000000001234"),
+            (i64::MAX, "7fffffffffffffff", "7fffffffffffffff"),
+        ] {
+            let hex = SignedHex(number);
+            assert_eq!(
+                (format!("{hex:x}").as_str(), format!("{hex:016x}").as_str()),
+                (plain, padded)
+            );
+        }
+    }
 
     #[test]
     fn ids_of_the_default_configuration_are_etcds() {

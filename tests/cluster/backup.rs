@@ -1,7 +1,6 @@
 //! A snapshot saved from one cluster becomes another one.
 
 use std::path::Path;
-use std::process::Command;
 
 use rusd::pb::kv_client::KvClient;
 use rusd::pb::lease_client::LeaseClient;
@@ -12,7 +11,7 @@ use rusd::pb::{
 use super::fixture::{Cluster, get, put};
 
 pub fn rusd(arguments: &[&str]) {
-    let done = Command::new(env!("CARGO_BIN_EXE_rusd")).args(arguments).output().unwrap();
+    let done = crate::child::command(crate::child::RUSD).args(arguments).output().unwrap();
     assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 

@@ -2,9 +2,9 @@
 
 use std::net::UdpSocket;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use super::fixture::{Cluster, Member, put};
+use super::fixture::{Cluster, Member, PATIENCE, put};
 
 /// Answers a question whose first label it knows with one record a port, any other with "no such
 /// name".
@@ -38,7 +38,7 @@ fn ports(cluster: &Cluster, url: fn(&Member) -> &String) -> Vec<u16> {
 }
 
 fn client(conf: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+    let mut command = crate::child::command(crate::child::RUSD);
     command.env("RUSD_RESOLV_CONF", conf).args(arguments).output().unwrap()
 }
 
@@ -85,4 +85,50 @@ async fn members_and_clients_find_each_other_in_dns() {
     assert_eq!(cluster.wait(3), Some(1));
     let complaint = "cannot find local etcd member \\\"m4\\\" in SRV records";
     assert!(cluster.logs().contains(complaint), "{}", cluster.logs());
+}
+
+/// Members that records name over TLS, whose certificates are for these hosts.
+fn secure_members(hosts: &str) -> Cluster {
+    let mut cluster = Cluster::empty();
+    for _ in 0..2 {
+        cluster.add();
+    }
+    cluster.secure_peers();
+    let records = vec![("_etcd-server-ssl", ports(&cluster, |member| &member.peer))];
+    let conf = format!("nameserver 127.0.0.1:{}\n", name_server(records));
+    let conf = cluster.write("resolv.conf", &conf);
+    let made = conf.with_file_name("certificates");
+    let words = ["cert", "gen", "--only", "peer", "--hosts", hosts, "--dir"];
+    let mut command = crate::child::command(crate::child::RUSD);
+    assert!(command.args(words).arg(&made).output().unwrap().status.success());
+    // The authorities of the system are whom peers believe without one of their own.
+    cluster.environment.push(("SSL_CERT_FILE", made.join("ca.crt")));
+    cluster.environment.push(("RUSD_RESOLV_CONF", conf));
+    let file = |name: &str| made.join(name).to_str().unwrap().to_owned();
+    let (cert, key) = (file("peer.crt"), file("peer.key"));
+    for at in 0..2 {
+        let flags = ["--discovery-srv", "a.test", "--peer-cert-file", &cert];
+        cluster.run_with(at, &[&flags[..], &["--peer-key-file", &key]].concat());
+    }
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_in_secure_records_must_be_the_domains() {
+    let cluster = secure_members("127.0.0.1,a.test");
+    cluster.ready(&[0, 1]).await;
+    put(cluster.channel(0), "k", "v").await.unwrap();
+
+    let mut cluster = secure_members("127.0.0.1");
+    let refusal = "not valid for name \\\"a.test\\\"";
+    let is_refused = |cluster: &Cluster| (0..2).all(|at| cluster.log(at).contains(refusal));
+    for _ in 0..PATIENCE.as_millis() / 20 {
+        if is_refused(&cluster) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(is_refused(&cluster), "{}", cluster.logs());
+    assert!((0..2).all(|at| !cluster.log(at).contains("ready to serve client requests")));
+    (0..2).for_each(|at| cluster.kill(at));
 }

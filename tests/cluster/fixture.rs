@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -111,6 +111,14 @@ impl Cluster {
         self.root.path().join(&self.members[at].name)
     }
 
+    /// Lets members that are not started yet meet over TLS.
+    pub fn secure_peers(&mut self) {
+        for member in &mut self.members {
+            member.peer = member.peer.replacen("http:", "https:", 1);
+            member.listen = member.listen.replacen("http:", "https:", 1);
+        }
+    }
+
     /// Gives a member's disk a fault of the shim's.
     pub fn spoil_disk(&self, at: usize, fault: &str) {
         File::create(self.dir(at).with_extension(fault)).unwrap();
@@ -142,7 +150,7 @@ impl Cluster {
         fs::create_dir_all(&dir).unwrap();
         let log = File::options().create(true).append(true).open(self.log_path(at)).unwrap();
         let member = &mut self.members[at];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+        let mut command = crate::child::command(crate::child::RUSD);
         command.args(["serve", "--name", &member.name, "--data-dir"]).arg(&dir);
         if self.has_bad_disks {
             command.env("LD_PRELOAD", preload::build());

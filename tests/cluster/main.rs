@@ -5,6 +5,8 @@
 //! `RUSD_CLUSTER_FAULTS=Kill,Replace` for some kinds of them only.
 
 mod backup;
+#[path = "../common/child.rs"]
+mod child;
 mod corruption;
 mod disks;
 mod dns;

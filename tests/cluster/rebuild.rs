@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
@@ -28,7 +27,7 @@ fn damage(dir: &Path) {
 
 /// Runs a command; whether it succeeded, and what it said.
 fn rusd(arguments: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_rusd")).args(arguments).output().unwrap();
+    let output = crate::child::command(crate::child::RUSD).args(arguments).output().unwrap();
     let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
     (output.status.success(), said.concat())
 }

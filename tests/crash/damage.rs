@@ -65,7 +65,7 @@ impl Sample {
     /// What `check data` says of the copy, of which it changes nothing.
     fn check(&self) -> (bool, String) {
         let before = contents(&self.fixture.data());
-        let output = Command::new(env!("CARGO_BIN_EXE_rusd"))
+        let output = crate::child::command(crate::child::RUSD)
             .args(["check", "data", "--command-timeout=1s", "--data-dir"])
             .arg(self.fixture.data())
             .output()
@@ -309,7 +309,7 @@ fn a_sound_directory_is_found_sound_and_one_in_use_is_left_alone() {
     assert!(report.contains(" 300 records"), "{report}");
     let mut member = sample.fixture.start(|_, _| {});
     assert!(sample.fixture.wait_ready(&mut member).is_some());
-    let output = Command::new(env!("CARGO_BIN_EXE_rusd"))
+    let output = crate::child::command(crate::child::RUSD)
         .args(["check", "data", "--command-timeout=1s", "--data-dir"])
         .arg(sample.fixture.data())
         .output()

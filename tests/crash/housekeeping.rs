@@ -131,7 +131,7 @@ fn a_full_disk_ends_a_defragmentation_with_a_clear_error() {
 }
 
 fn rusd(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+    let mut command = crate::child::command(crate::child::RUSD);
     command.args(arguments).stdin(Stdio::null());
     command
 }

@@ -7,6 +7,8 @@
 #![expect(clippy::print_stderr, reason = "a failure shows the seed of its round")]
 
 mod checkpoint;
+#[path = "../common/child.rs"]
+mod child;
 mod damage;
 mod housekeeping;
 mod oracle;

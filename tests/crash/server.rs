@@ -92,7 +92,7 @@ impl Fixture {
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
         let log = self.root.path().join("log");
         fs::create_dir_all(self.data()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+        let mut command = crate::child::command(crate::child::RUSD);
         command.args(["serve", "--name", "one", "--data-dir"]).arg(self.data());
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);

@@ -21,6 +21,8 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
 
+#[path = "../common/child.rs"]
+mod child;
 mod generate;
 #[path = "../common/ports.rs"]
 mod ports;

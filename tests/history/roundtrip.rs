@@ -182,7 +182,7 @@ const MOVES: [Move; 4] = [Move::SavedByEtcdctl, Move::SavedByRusd, Move::Exporte
 pub(crate) async fn run(tools: &Path, seed: u64, ops: u64) -> Result<(), String> {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: String| dir.path().join(name).to_str().unwrap().to_owned();
-    let own = Path::new(env!("CARGO_BIN_EXE_rusd"));
+    let own = Path::new(crate::child::RUSD);
     let mut peer = free_address();
     let mut server = Server::run(rusd(), Path::new(&path("data 0".into())), &peer).await;
     let mut generator = Generator::new(seed, 0);
@@ -227,7 +227,7 @@ pub(crate) async fn run(tools: &Path, seed: u64, ops: u64) -> Result<(), String>
             Move::Imported => tool(own, &["import", "--from-data-dir", &from, "--data-dir", &to])?,
         }
         let next = match by {
-            Move::SavedByEtcdctl | Move::Exported => Command::new(tools.join("etcd")),
+            Move::SavedByEtcdctl | Move::Exported => crate::child::command(tools.join("etcd")),
             Move::SavedByRusd | Move::Imported => rusd(),
         };
         server = Server::run(next, Path::new(&to), &peer).await;

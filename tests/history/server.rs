@@ -24,7 +24,7 @@ pub(crate) fn free_address() -> String {
 
 /// The binary under test as a server.
 pub(crate) fn rusd() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+    let mut command = crate::child::command(crate::child::RUSD);
     command.arg("serve");
     command
 }

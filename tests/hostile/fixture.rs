@@ -59,9 +59,9 @@ impl Member {
         let peer_address = format!("127.0.0.1:{}", ports::free());
         let (client, peer) = (format!("http://{address}"), format!("http://{peer_address}"));
         let mut command = match foreign() {
-            Some(binary) => Command::new(binary),
+            Some(binary) => crate::child::command(binary),
             None => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+                let mut command = crate::child::command(crate::child::RUSD);
                 command.arg("serve");
                 command
             }

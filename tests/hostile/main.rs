@@ -13,6 +13,8 @@
 //! such as etcd, for figures to compare with; its memory is printed and not judged.
 
 mod bystander;
+#[path = "../common/child.rs"]
+mod child;
 mod connections;
 #[allow(dead_code, reason = "cases choose what they need")]
 mod fixture;

@@ -50,14 +50,14 @@ impl Member {
 
     /// A process on this data directory, which may refuse it.
     pub fn spawn(data: &Path, log: &Path) -> Self {
-        Self::spawn_by(Command::new(env!("CARGO_BIN_EXE_rusd")), data, log).0
+        Self::spawn_by(crate::child::command(crate::child::RUSD), data, log).0
     }
 
     /// A process with these limits of open files, and where it listens to peers.
     pub fn spawn_limited(soft: u32, hard: u32, data: &Path, log: &Path) -> (Self, String) {
-        let mut shell = Command::new("sh");
+        let mut shell = crate::child::command("sh");
         let script = format!("ulimit -S -n {soft}; ulimit -H -n {hard}; exec \"$0\" \"$@\"");
-        shell.args(["-c", &script, env!("CARGO_BIN_EXE_rusd")]);
+        shell.args(["-c", &script, crate::child::RUSD]);
         Self::spawn_by(shell, data, log)
     }
 
@@ -76,7 +76,7 @@ impl Member {
     pub fn spawn_with(more: &[&str], variables: &[(&str, &str)], data: &Path, log: &Path) -> Self {
         let (address, peer) = (free_address(), format!("http://{}", free_address()));
         let client = format!("http://{address}");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+        let mut command = crate::child::command(crate::child::RUSD);
         command.args(["serve", "--name", "one", "--data-dir"]).arg(data);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
@@ -92,7 +92,7 @@ impl Member {
         let root = tempfile::tempdir().unwrap();
         let (address, for_peers) = (free_address(), free_address());
         let (client, peer) = (format!("http://{address}"), format!("http://{for_peers}"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+        let mut command = crate::child::command(crate::child::RUSD);
         command.args(["serve", "--listen-peer-urls", &peer, "--listen-client-urls", &client]);
         command.args(["--advertise-client-urls", &client]).args(flags).current_dir(&root);
         let log = root.path().join("log");
@@ -110,7 +110,7 @@ impl Member {
             data.display()
         );
         fs::write(file, settings).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+        let mut command = crate::child::command(crate::child::RUSD);
         // All other flags and variables count no more.
         command.args(["serve", "--name", "flag", "--config-file"]).arg(file);
         command.env("ETCD_DATA_DIR", "/nonexistent");

@@ -2,7 +2,6 @@
 //! those that must have an effect.
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use rusd::server::settings;
@@ -71,7 +70,7 @@ fn every_flag_and_variable_is_taken_or_refused_as_by_etcd() {
 #[test]
 fn help_says_what_has_no_effect_and_version_is_etcds() {
     let run = |word: &str| {
-        let output = Command::new(env!("CARGO_BIN_EXE_rusd")).args(["serve", word]).output();
+        let output = crate::child::command(crate::child::RUSD).args(["serve", word]).output();
         let output = output.unwrap();
         assert_eq!(output.status.code(), Some(0));
         String::from_utf8(output.stdout).unwrap()
@@ -246,7 +245,8 @@ const STRAYS: [i32; 12] = [10, 12, 14, 24, 25, 26, 27, 29, 30, 35, 50, 64];
 fn send(child: &std::process::Child, number: i32) {
     // rustix knows no real-time signals.
     let id = child.id().to_string();
-    let sent = Command::new("sh").args(["-c", &format!("kill -{number} {id}")]).status().unwrap();
+    let sent =
+        crate::child::command("sh").args(["-c", &format!("kill -{number} {id}")]).status().unwrap();
     assert!(sent.success(), "kill -{number}");
 }
 
@@ -278,7 +278,7 @@ fn commands_live_through_stray_signals_and_their_children_have_the_defaults() {
         state.display(),
         ready.display()
     );
-    let mut lock = Command::new(env!("CARGO_BIN_EXE_rusd"));
+    let mut lock = crate::child::command(crate::child::RUSD);
     lock.args(["lock", "l", "--endpoints", &member.address, "--", "sh", "-c", &script]);
     let mut lock = lock.stdout(std::process::Stdio::null()).spawn().unwrap();
     let waited = (0..PATIENCE.as_millis() / 20).any(|_| {

@@ -2,6 +2,8 @@
 //! read, directories that belong to others, signals.
 
 mod bounds;
+#[path = "../common/child.rs"]
+mod child;
 mod fixture;
 mod flags;
 mod input;

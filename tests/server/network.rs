@@ -1,7 +1,6 @@
 //! Where a member listens, and how many may wait there.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::time::Duration;
 
 use super::fixture::{Member, PATIENCE};
@@ -16,7 +15,7 @@ fn a_wildcard_stands_for_both_families() {
     for wildcard in ["0.0.0.0", "[::]"] {
         let root = tempfile::tempdir().unwrap();
         let [client, peer, metrics] = [(); 3].map(|()| ports::free());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+        let mut command = crate::child::command(crate::child::RUSD);
         command.args(["serve", "--name", "one", "--data-dir"]).arg(root.path().join("data"));
         command.args(["--listen-client-urls", &format!("http://{wildcard}:{client}")]);
         command.args(["--advertise-client-urls", &format!("http://[::1]:{client}")]);

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode};
+use std::process::{Child, ExitCode};
 use std::time::Duration;
 
 use rusd::clock::SystemClock;
@@ -84,7 +84,7 @@ fn start(root: &Path, count: usize) -> Vec<Member> {
         ];
         let (log, plant) = (path("log"), path("plant"));
         let output = File::create(&log).unwrap();
-        let child = Command::new(std::env::current_exe().unwrap())
+        let child = crate::child::command(std::env::current_exe().unwrap())
             .args(["--exact", "panics::a_server_to_plant_bugs_in", "--nocapture"])
             .env(ARGUMENTS, arguments.concat().join("\n"))
             .env(PLANT, &plant)

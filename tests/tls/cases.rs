@@ -130,7 +130,7 @@ async fn certificates_of_both_sides() {
             let met = server.meet(port, &careless, host).await;
             findings.expect(true, format!("{port:?}: carelessly dialled as {host}"), met);
         }
-        let strange = ClientFiles { ca: shop.path("other.crt"), ..client(&shop, "client") };
+        let strange = ClientFiles { ca: shop.path("other.crt").into(), ..client(&shop, "client") };
         let met = server.meet(port, &strange, "localhost").await;
         findings.expect(false, format!("{port:?}: a client that believes others"), met);
         for version in ["TLS1.2", "TLS1.3"] {
@@ -364,8 +364,7 @@ async fn plain_ports_and_made_certificates() {
         let key = server.data().join("fixtures").join(kind).join("key.pem");
         assert!(fs::read_to_string(key).unwrap().starts_with("-----BEGIN EC PRIVATE KEY-----"));
         let made = server.data().join("fixtures").join(kind).join("cert.pem");
-        let ca = made.to_str().unwrap().to_owned();
-        let files = ClientFiles { ca, ..client(&shop, "") };
+        let files = ClientFiles { ca: made, ..client(&shop, "") };
         for (host, is_right) in [("127.0.0.1", true), ("localhost", false)] {
             let met = server.meet(port, &files, host).await;
             findings.expect(is_right, format!("{port:?}: made for {host}"), met);

@@ -10,7 +10,11 @@ use super::server::{BOTH, Port, Server, client};
 use super::shop::Shop;
 
 pub async fn rusd(words: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_rusd")).args(words).output().await.unwrap();
+    let output = Command::from(crate::child::command(crate::child::RUSD))
+        .args(words)
+        .output()
+        .await
+        .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!errors.contains("panic"), "{words:?}: {errors}");
     output

@@ -2,6 +2,8 @@
 //! refused, what slow clients cost the others, and files that change under load.
 
 mod cases;
+#[path = "../common/child.rs"]
+mod child;
 mod commands;
 #[path = "../common/ports.rs"]
 mod ports;

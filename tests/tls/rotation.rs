@@ -88,7 +88,7 @@ async fn files_change_and_no_request_fails() {
     let server = Arc::new(Server::start("https", &flags).await);
     // Clients keep their authorities in a file of their own.
     fs::copy(shop.path("ca.crt"), shop.path("believed.crt")).unwrap();
-    let files = ClientFiles { ca: shop.path("believed.crt"), ..client(&shop, "client") };
+    let files = ClientFiles { ca: shop.path("believed.crt").into(), ..client(&shop, "client") };
     let load = Load::new(&server, &files);
     load.goes_on().await;
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use rusd::tls::{ClientFiles, Connector};
@@ -54,7 +54,7 @@ impl Server {
         let (client, peer) = (ports::free(), ports::free());
         let [client_url, peer_url] =
             [client, peer].map(|port| format!("{scheme}://127.0.0.1:{port}"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rusd"));
+        let mut command = crate::child::command(crate::child::RUSD);
         command.args(["serve", "--name", "one", "--data-dir"]).arg(root.path().join("data"));
         command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
         command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
@@ -217,9 +217,9 @@ pub fn client(shop: &Shop, name: &str) -> ClientFiles {
         name => shop.path(&format!("{name}.{end}")),
     };
     ClientFiles {
-        cert: file("crt"),
-        key: file("key"),
-        ca: shop.path("ca.crt"),
+        cert: file("crt").into(),
+        key: file("key").into(),
+        ca: shop.path("ca.crt").into(),
         protocol: "http/1.1",
         ..ClientFiles::default()
     }

@@ -1,5 +1,6 @@
 //! `cert`: makes, shows and checks certificates.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -9,9 +10,10 @@ use tokio::time::timeout;
 use crate::cert::{self, Certificate, Finding, Item, KeyType, Made, Order, Purpose, Subject};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::go;
 use crate::client::{Address, Config, Target};
 use crate::clock::Clock as _;
-use crate::tls::{self, ClientFiles, Shown};
+use crate::tls::{self, Shown};
 
 /// `cert gen`.
 pub(super) fn make(context: Context) -> Outcome {
@@ -49,7 +51,7 @@ fn order(context: &Context) -> Result<Order, Failure> {
         let text = || format!("--only takes server, peer and client, not {name}");
         Purpose::parse(name).ok_or_else(|| Failure::arguments(text()))
     };
-    let path = |name| Some(text(name)).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let path = |name| context.flags.path(name).map(PathBuf::from);
     let ca = match (path("ca-cert"), path("ca-key")) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
@@ -57,7 +59,7 @@ fn order(context: &Context) -> Result<Order, Failure> {
     };
     let key_type = KeyType::parse(text("key-type"));
     Ok(Order {
-        dir: PathBuf::from(text("dir")),
+        dir: path("dir").unwrap_or_default(),
         hosts: words("hosts"),
         clients: words("clients"),
         purposes: words("only").iter().map(purpose).collect::<Result<_, _>>()?,
@@ -101,9 +103,9 @@ fn advice(order: &Order, made: &Made) -> String {
 }
 
 fn is_json(context: &Context) -> Result<bool, Failure> {
-    match context.flags.string("write-out") {
-        "json" => Ok(true),
-        "simple" => Ok(false),
+    match context.flags.bytes("write-out") {
+        b"json" => Ok(true),
+        b"simple" => Ok(false),
         _ => Err(Failure::new(Exit::BadFeature, "cert prints as simple or json only")),
     }
 }
@@ -121,11 +123,11 @@ pub(super) async fn show(mut context: Context) -> Outcome {
     }
     let mut all = Vec::new();
     for index in 0..context.args.len() {
-        let source = context.arg(index);
-        let items = match is_file(&source) {
-            true => cert::read(&source, now(&context)).map_err(Failure::error)?,
+        let (file, source) = (context.path(index), shown_name(context.arg(index)));
+        let items = match is_file(file) {
+            true => cert::read(file, now(&context)).map_err(Failure::error)?,
             false => {
-                let (_, shown) = look(&source, &config).await?;
+                let (_, shown) = look(&context.text(index)?, &config).await?;
                 let describe = |one| cert::describe(one, now(&context));
                 let chain = shown.chain.iter().filter_map(describe);
                 let items: Vec<Item> = chain.map(|one| Item::Certificate(Box::new(one))).collect();
@@ -151,8 +153,13 @@ pub(super) async fn show(mut context: Context) -> Outcome {
 }
 
 /// A path, rather than an endpoint.
-fn is_file(source: &str) -> bool {
-    Path::new(source).exists() || !source.contains(':')
+fn is_file(source: &Path) -> bool {
+    source.exists() || !source.as_os_str().as_bytes().contains(&b':')
+}
+
+/// A name as JSON and lines can hold it.
+fn shown_name(name: &[u8]) -> String {
+    std::str::from_utf8(name).map_or_else(|_| go::quote(name), str::to_owned)
 }
 
 fn shown_item(item: &Item) -> String {
@@ -219,12 +226,7 @@ fn shown_certificate(certificate: &Certificate) -> String {
 /// Shakes hands with an endpoint; its host, and what it showed.
 async fn look(endpoint: &str, config: &Config) -> Result<(String, Shown), Failure> {
     let target = Target::parse(endpoint, true);
-    let files = ClientFiles {
-        cert: config.tls.cert.clone(),
-        key: config.tls.key.clone(),
-        ca: config.tls.ca.clone(),
-        ..ClientFiles::default()
-    };
+    let files = config.tls.files();
     let failed = |error: &dyn std::fmt::Display| Failure::error(format!("{endpoint}: {error}"));
     let late = || failed(&"dial timeout");
     let host = target.server_name();
@@ -272,39 +274,39 @@ pub(super) async fn check(mut context: Context) -> Outcome {
 type Checked = (String, Vec<Finding>);
 
 fn of_files(context: &Context, config: &Config) -> Result<Checked, Failure> {
-    let path = &config.tls.cert;
-    if path.is_empty() {
+    let Some(path) = &config.tls.cert else {
         return Err(Failure::arguments("cert check requires --cert, or an endpoint"));
-    }
+    };
     let purpose = Purpose::parse(context.flags.string("for")).unwrap_or(Purpose::Server);
     let subject = own(context, config, purpose)?;
-    Ok((path.clone(), cert::check(&subject)))
+    Ok((shown_name(path.as_os_str().as_bytes()), cert::check(&subject)))
 }
 
 /// The files of the flags, as the other side would see them.
 fn own(context: &Context, config: &Config, purpose: Purpose) -> Result<Subject, Failure> {
-    let given = |path: &str| Some(path.to_owned()).filter(|path| !path.is_empty());
-    let key = given(&config.tls.key).map(|path| tls::key(&path)).transpose();
-    let crl = given(context.flags.string("crl")).map(|path| tls::revoked(&path)).transpose();
+    let key = config.tls.key.as_ref().map(tls::key).transpose();
+    let crl = context.flags.path("crl").map(tls::revoked).transpose();
     // Without authorities it cannot be told whom the other side believes.
-    let roots = given(&config.tls.ca).map(|path| tls::roots(Some(&path))).transpose();
+    let roots = config.tls.ca.as_ref().map(|path| tls::roots(Some(path))).transpose();
+    let host = context.flags.string("host");
     Ok(Subject {
-        chain: tls::chain(&config.tls.cert).map_err(Failure::error)?,
+        chain: tls::chain(config.tls.cert.as_deref().unwrap_or(Path::new("")))
+            .map_err(Failure::error)?,
         key: key.map_err(Failure::error)?,
         roots: roots.map_err(Failure::error)?,
         revoked: crl.map_err(Failure::error)?.unwrap_or_default(),
-        host: given(context.flags.string("host")),
+        host: Some(host.to_owned()).filter(|host| !host.is_empty()),
         purposes: vec![purpose],
         now: now(context),
     })
 }
 
 async fn with_server(context: &Context, config: &Config) -> Result<Checked, Failure> {
-    let endpoint = context.arg(0);
+    let endpoint = context.text(0)?;
     let (host, shown) = look(&endpoint, config).await?;
     let mut findings = Vec::new();
     if !shown.chain.is_empty() {
-        let ca = Some(config.tls.ca.as_str()).filter(|path| !path.is_empty());
+        let ca = config.tls.ca.as_ref();
         let host = match context.flags.string("host") {
             "" => host,
             host => host.to_owned(),
@@ -322,7 +324,7 @@ async fn with_server(context: &Context, config: &Config) -> Result<Checked, Fail
     if let Some(refusal) = shown.refusal {
         findings.push(Finding { problem: "refused-by-server", text: refusal });
     }
-    if !config.tls.cert.is_empty() {
+    if config.tls.cert.is_some() {
         // The server may believe others than this client does.
         let own = Subject { roots: None, host: None, ..own(context, config, Purpose::Client)? };
         let told = cert::check(&own).into_iter();

@@ -21,7 +21,7 @@ use crate::pb::{
 
 /// How long a performance check writes.
 const PERF_TIME: Duration = Duration::from_secs(60);
-/// Patience for cleaning up, compaction and defragmentation.
+/// Patience for a write that nobody answers, for cleaning up, compaction and defragmentation.
 const AFTERWARDS: Duration = Duration::from_secs(30);
 /// Bounds of a good result, etcd's.
 const THROUGHPUT_SHARE_MIN: f64 = 0.9;
@@ -30,13 +30,14 @@ const DEVIATION_SECONDS_MAX: f64 = 0.1;
 
 /// A workload: a rate or a number of keys, and how many clients write.
 fn load(context: &Context, limits: [u64; 4]) -> Result<(u64, usize), Failure> {
-    let index = match context.flags.string("load") {
-        "s" | "small" => 0,
-        "m" | "medium" => 1,
-        "l" | "large" => 2,
-        "xl" | "xLarge" => 3,
+    let index = match context.flags.bytes("load") {
+        b"s" | b"small" => 0,
+        b"m" | b"medium" => 1,
+        b"l" | b"large" => 2,
+        b"xl" | b"xLarge" => 3,
         other => {
-            return Err(Failure::new(Exit::BadFeature, format!("unknown load option {other}")));
+            let text = [b"unknown load option ", other].concat();
+            return Err(Failure::bytes(Exit::BadFeature, text));
         }
     };
     Ok((limits[index], [50, 200, 500, 1000][index]))
@@ -44,7 +45,7 @@ fn load(context: &Context, limits: [u64; 4]) -> Result<(u64, usize), Failure> {
 
 /// What the writers share.
 struct Writes {
-    prefix: String,
+    prefix: Bytes,
     key_bytes: usize,
     value: Bytes,
     /// Writes to make; the rate decides when.
@@ -80,17 +81,21 @@ impl Writes {
                 sleep(due.saturating_sub(now)).await;
             }
             let begin = self.clock.now();
-            let outcome = client.call(&rpc::PUT, self.put(), Deadline::NONE).await;
+            let outcome = client.call(&rpc::PUT, self.put(), Deadline::after(AFTERWARDS)).await;
             self.done.fetch_add(1, Ordering::Relaxed);
             results.seconds.push(self.clock.now().saturating_sub(begin).as_secs_f64());
             if let Err(error) = outcome {
                 results.errors.push(error.to_string());
+                if matches!(error, Error::Deadline) {
+                    // There is nobody any more to write to.
+                    return results;
+                }
             }
         }
     }
 
     fn put(&self) -> PutRequest {
-        let mut key = self.prefix.as_bytes().to_vec();
+        let mut key = self.prefix.to_vec();
         key.extend_from_slice(format!("{:020}", self.clock.random()).as_bytes());
         key.resize(self.prefix.len() + self.key_bytes, 0);
         PutRequest { key: key.into(), value: self.value.clone(), ..PutRequest::default() }
@@ -120,10 +125,14 @@ async fn connect(context: &mut Context, count: usize) -> Result<Vec<Client>, Fai
     Ok(clients)
 }
 
-async fn refuse_used(client: &Client, prefix: &str, quote: &str) -> Outcome {
+fn prefix(context: &Context) -> Bytes {
+    Bytes::copy_from_slice(context.flags.bytes("prefix"))
+}
+
+async fn refuse_used(client: &Client, prefix: &Bytes, quote: &[u8]) -> Outcome {
     let request = RangeRequest {
-        key: prefix.to_string().into(),
-        range_end: prefix_end(prefix.as_bytes()).into(),
+        key: prefix.clone(),
+        range_end: prefix_end(prefix).into(),
         limit: 1,
         ..RangeRequest::default()
     };
@@ -131,16 +140,14 @@ async fn refuse_used(client: &Client, prefix: &str, quote: &str) -> Outcome {
     if response.kvs.is_empty() {
         return Ok(());
     }
-    let quoted = go::quote(prefix.as_bytes());
-    let text = format!(
-        "prefix {quoted} has keys. Delete with {quote}etcdctl del --prefix {prefix}{quote} first"
-    );
-    Err(Failure::new(Exit::InvalidInput, text))
+    let has = format!("prefix {} has keys. Delete with ", go::quote(prefix));
+    let text = [has.as_bytes(), quote, b"etcdctl del --prefix ", prefix, quote, b" first"];
+    Err(Failure::bytes(Exit::InvalidInput, text.concat()))
 }
 
 fn writes(context: &Context, total: u64, rate: Option<u64>, sizes: (usize, usize)) -> Arc<Writes> {
     Arc::new(Writes {
-        prefix: context.flags.string("prefix").to_string(),
+        prefix: prefix(context),
         key_bytes: sizes.0,
         value: vec![0; sizes.1].into(),
         total,
@@ -155,7 +162,7 @@ fn writes(context: &Context, total: u64, rate: Option<u64>, sizes: (usize, usize
 pub(super) async fn perf(mut context: Context) -> Outcome {
     let (rate, count) = load(&context, [150, 1000, 8000, 15000])?;
     let clients = connect(&mut context, count).await?;
-    refuse_used(&clients[0], context.flags.string("prefix"), "'").await?;
+    refuse_used(&clients[0], &prefix(&context), b"'").await?;
     let mut signals = Signals::catch()?;
     let writes = writes(&context, rate * PERF_TIME.as_secs(), Some(rate), (256, 1024));
     let bar = bar(&context, PERF_TIME.as_secs(), {
@@ -232,7 +239,7 @@ fn deviation(seconds: &[f64]) -> f64 {
 pub(super) async fn data_scale(mut context: Context) -> Outcome {
     let (total, count) = load(&context, [10_000, 100_000, 1_000_000, 3_000_000])?;
     let clients = connect(&mut context, count).await?;
-    refuse_used(&clients[0], context.flags.string("prefix"), "").await?;
+    refuse_used(&clients[0], &prefix(&context), b"").await?;
     let endpoint = clients[0].endpoints()[0].clone();
     let before = memory(&context, &endpoint, "before").await?;
     context.printer.line(format!(
@@ -248,7 +255,7 @@ pub(super) async fn data_scale(mut context: Context) -> Outcome {
     bar.abort();
     show_bar(&context, total, total, "\n");
     let after = memory(&context, &endpoint, "after").await?;
-    let revision = delete(&clients[0], context.flags.string("prefix"), Deadline::NONE).await?;
+    let revision = delete(&clients[0], &prefix(&context), Deadline::NONE).await?;
     if context.flags.bool("auto-compact") {
         compact(&context, &clients[0], revision).await?;
     }
@@ -276,8 +283,7 @@ async fn memory(context: &Context, endpoint: &str, when: &str) -> Result<f64, Fa
 }
 
 async fn clean_up(context: &Context, client: &Client) {
-    let prefix = context.flags.string("prefix");
-    match delete(client, prefix, Deadline::after(AFTERWARDS)).await {
+    match delete(client, &prefix(context), Deadline::after(AFTERWARDS)).await {
         Ok(revision) if context.flags.bool("auto-compact") => {
             if let Err(failure) = compact(context, client, revision).await {
                 let text = failure.message.unwrap_or_default();
@@ -292,10 +298,10 @@ async fn clean_up(context: &Context, client: &Client) {
 }
 
 /// Deletes the check's keys and returns the revision of that.
-async fn delete(client: &Client, prefix: &str, deadline: Deadline) -> Result<i64, Error> {
+async fn delete(client: &Client, prefix: &Bytes, deadline: Deadline) -> Result<i64, Error> {
     let request = DeleteRangeRequest {
-        key: prefix.to_string().into(),
-        range_end: prefix_end(prefix.as_bytes()).into(),
+        key: prefix.clone(),
+        range_end: prefix_end(prefix).into(),
         prev_kv: false,
     };
     let response = client.call(&rpc::DELETE_RANGE, request, deadline).await?;

@@ -31,13 +31,13 @@ pub(super) fn run(context: &Context) -> Outcome {
     if !context.args.is_empty() {
         return Err(Failure::arguments("check data takes no arguments"));
     }
-    let wal_dir = Some(context.flags.string("wal-dir")).filter(|dir| !dir.is_empty());
-    let data_dir = Path::new(context.flags.string("data-dir"));
-    let check = Check { data_dir, wal_dir: wal_dir.map(Path::new) };
+    let wal_dir = context.flags.path("wal-dir");
+    let data_dir = context.flags.path("data-dir").unwrap_or(Path::new(""));
+    let check = Check { data_dir, wal_dir };
     if context.flags.bool("in-child") {
         return read(context, &check);
     }
-    let format = Format::parse(context.flags.string("write-out"));
+    let format = Format::parse(context.flags.bytes("write-out"));
     let format = format.filter(|it| matches!(it, Format::Simple | Format::Json | Format::Table));
     let Some(format) = format else {
         return Err(Failure::new(Exit::BadFeature, "unsupported output format"));

@@ -10,7 +10,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("compaction command needs 1 argument"));
     }
-    let revision = go::parse_int(&context.arg(0), 10).map_err(Failure::error)?;
+    let revision = go::parse_int(context.arg(0), 10).map_err(Failure::error)?;
     let physical = context.flags.bool("physical");
     let client = context.client().await?;
     let deadline = context.deadline();

@@ -22,7 +22,7 @@ pub(super) async fn run(mut context: Context, action: &str) -> Outcome {
             if context.arg(0).is_empty() {
                 return Err(Failure::arguments("target version not provided"));
             }
-            (kind, context.arg(0))
+            (kind, context.text(0)?)
         }
     };
     let deadline = context.deadline();

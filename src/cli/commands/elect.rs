@@ -28,17 +28,18 @@ pub(super) async fn run(mut context: Context) -> Outcome {
 async fn observe(context: &Context, client: &Client) -> Outcome {
     let session = Session::new(client, SESSION_TTL_SECONDS).await?;
     let mut signals = Signals::catch()?;
-    let name = context.arg(0);
-    let election = Election::new(&session, &name);
+    let election = Election::new(&session, context.arg(0));
     let watching = election.observe(|leader| {
         // A format without this answer was refused before anything was printed; it ends there.
         context
             .display
             .get(&leader)
-            .map_err(|failure| Error::Other(failure.message.unwrap_or_default()))
+            .map_err(|failure| Error::Other(failure.message.unwrap_or_default().to_string()))?;
+        if context.printer.closed() { Err(Error::Canceled) } else { Ok(()) }
     });
     tokio::select! {
         outcome = watching => match outcome {
+            Err(Error::Canceled) if context.printer.closed() => Ok(()),
             Err(Error::Other(text)) if !text.starts_with("etcdserver") => Err(Failure::new(
                 crate::cli::exit::Exit::BadFeature,
                 text,
@@ -51,8 +52,7 @@ async fn observe(context: &Context, client: &Client) -> Outcome {
 
 async fn campaign(context: &Context, client: &Client) -> Outcome {
     let session = Session::new(client, SESSION_TTL_SECONDS).await?;
-    let name = context.arg(0);
-    let mut election = Election::new(&session, &name);
+    let mut election = Election::new(&session, context.arg(0));
     let mut signals = Signals::catch()?;
     let proposal = context.args[1].clone();
     let won = tokio::select! {
@@ -62,15 +62,25 @@ async fn campaign(context: &Context, client: &Client) -> Outcome {
     match won {
         Some(outcome) => outcome?,
         None => {
-            election.resign().await?;
+            resign(context, &mut election).await?;
             return Err(Failure::error("context canceled"));
         }
     }
     let request = RangeRequest { key: election.key().clone(), ..RangeRequest::default() };
     let leader = client.call(&rpc::RANGE, request, Deadline::NONE).await?;
     context.display.get(&leader)?;
+    if context.printer.closed() {
+        // Nobody can know who was elected.
+        return resign(context, &mut election).await;
+    }
     tokio::select! {
-        () = signals.next() => Ok(election.resign().await?),
+        () = signals.next() => resign(context, &mut election).await,
         () = session.lost() => Err(Failure::error("elect: session expired")),
     }
+}
+
+/// Signals are caught, so this must have an end of its own.
+async fn resign(context: &Context, election: &mut Election<'_>) -> Outcome {
+    let resigned = context.deadline().bound(election.resign()).await;
+    Ok(resigned.unwrap_or(Err(Error::Deadline))?)
 }

@@ -16,7 +16,7 @@ pub(super) async fn health(mut context: Context) -> Outcome {
     let mut config = context.config().await?;
     let endpoints = endpoints(&context, &config).await?;
     config.logger = "client";
-    config.tls.validate().map_err(Failure::arguments)?;
+    config.tls.validate().map_err(|text| Failure::bytes(Exit::BadArguments, text))?;
     let mut checks: FuturesUnordered<_> =
         endpoints.into_iter().map(|endpoint| check(&context, &config, endpoint)).collect();
     let mut all = Vec::new();
@@ -35,7 +35,7 @@ async fn check(context: &Context, config: &Config, endpoint: String) -> Health {
     let client = match context.connect(config).await {
         Ok(client) => client,
         Err(failure) => {
-            let error = failure.message.unwrap_or_default();
+            let error = failure.message.unwrap_or_default().to_string();
             return Health { endpoint, healthy: false, took: String::new(), error };
         }
     };

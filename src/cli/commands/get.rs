@@ -6,6 +6,7 @@ use crate::cli::argv::{Flags, Word};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
+use crate::cli::go;
 use crate::client::{Client, Deadline, Error, prefix_end, rpc};
 use crate::pb::range_request::{SortOrder, SortTarget};
 use crate::pb::{RangeRequest, RangeResponse};
@@ -54,12 +55,12 @@ async fn stream(
 }
 
 /// `l` or `s`; a wrong one is reported as `shown`, which `member list` gets wrong.
-pub(super) fn is_serializable(consistency: &str, shown: &str) -> Result<bool, Failure> {
+pub(super) fn is_serializable(consistency: &[u8], shown: &[u8]) -> Result<bool, Failure> {
     match consistency {
-        "s" => Ok(true),
-        "l" => Ok(false),
+        b"s" => Ok(true),
+        b"l" => Ok(false),
         _ => {
-            let text = format!("unknown consistency flag \"{shown}\"");
+            let text = format!("unknown consistency flag {}", go::quote(shown));
             Err(Failure::new(Exit::BadFeature, text))
         }
     }
@@ -84,7 +85,7 @@ pub(super) fn request(flags: &Flags, args: &[Word]) -> Result<RangeRequest, Fail
             "`--keys-only` and `--count-only` cannot be set at the same time, choose one",
         ));
     }
-    let consistency = flags.string("consistency");
+    let consistency = flags.bytes("consistency");
     let serializable = is_serializable(consistency, consistency)?;
     let (key, range_end) = range(key, rest, prefix, from_key)?;
     let (sort_target, sort_order) = sort(flags)?;
@@ -130,21 +131,21 @@ pub(super) fn range(
 }
 
 fn sort(flags: &Flags) -> Result<(SortTarget, SortOrder), Failure> {
-    let (order, target) = (flags.string("order"), flags.string("sort-by"));
-    let bad = |text: String| Err(Failure::new(Exit::BadFeature, text));
-    let sort_order = match order.to_uppercase().as_str() {
-        "ASCEND" => SortOrder::Ascend,
-        "DESCEND" => SortOrder::Descend,
-        "" => SortOrder::None,
-        _ => return bad(format!("bad sort order {order}")),
+    let (order, target) = (flags.bytes("order"), flags.bytes("sort-by"));
+    let bad = |what: &[u8], word| Err(Failure::bytes(Exit::BadFeature, [what, word].concat()));
+    let sort_order = match order.to_ascii_uppercase().as_slice() {
+        b"ASCEND" => SortOrder::Ascend,
+        b"DESCEND" => SortOrder::Descend,
+        b"" => SortOrder::None,
+        _ => return bad(b"bad sort order ", order),
     };
-    let sort_target = match target.to_uppercase().as_str() {
-        "CREATE" => SortTarget::Create,
-        "KEY" | "" => SortTarget::Key,
-        "MODIFY" => SortTarget::Mod,
-        "VALUE" => SortTarget::Value,
-        "VERSION" => SortTarget::Version,
-        _ => return bad(format!("bad sort target {target}")),
+    let sort_target = match target.to_ascii_uppercase().as_slice() {
+        b"CREATE" => SortTarget::Create,
+        b"KEY" | b"" => SortTarget::Key,
+        b"MODIFY" => SortTarget::Mod,
+        b"VALUE" => SortTarget::Value,
+        b"VERSION" => SortTarget::Version,
+        _ => return bad(b"bad sort target ", target),
     };
     // Ascending keys are the natural order; asking for it would only cost the server a sort.
     match (sort_target, sort_order) {

@@ -8,12 +8,13 @@ use crate::client::{Deadline, KeepAlive, rpc};
 use crate::pb::{
     LeaseGrantRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
 };
+use crate::types::SignedHex;
 
 pub(super) async fn grant(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("lease grant command needs TTL argument"));
     }
-    let ttl = go::parse_int(&context.arg(0), 10)
+    let ttl = go::parse_int(context.arg(0), 10)
         .map_err(|reason| Failure::arguments(format!("bad TTL ({reason})")))?;
     let deadline = context.deadline();
     let client = context.client().await?;
@@ -79,7 +80,7 @@ pub(super) async fn keep_alive(mut context: Context) -> Outcome {
         }
     }
     if context.display.format == Format::Simple {
-        context.printer.line(format!("lease {id:016x} expired or revoked."));
+        context.printer.line(format!("lease {:016x} expired or revoked.", SignedHex(id)));
     }
     Ok(())
 }
@@ -89,7 +90,7 @@ fn bad_connection(error: impl ToString) -> Failure {
 }
 
 fn lease_id(context: &Context) -> Result<i64, Failure> {
-    go::parse_int(&context.arg(0), 16).map_err(|reason| {
+    go::parse_int(context.arg(0), 16).map_err(|reason| {
         Failure::arguments(format!("bad lease ID arg ({reason}), expecting ID in Hex"))
     })
 }

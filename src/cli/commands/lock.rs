@@ -1,6 +1,7 @@
 //! `lock`: holds a lock until a signal, or while a command runs.
 
-use std::os::unix::ffi::OsStringExt as _;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
@@ -10,7 +11,8 @@ use super::signals::Signals;
 use crate::cli::argv::Word;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::client::{Client, Deadline, LogSink, Mutex, Session, rpc, timestamp};
+use crate::cli::go;
+use crate::client::{Client, Deadline, Error, LogSink, Mutex, Session, rpc, timestamp};
 use crate::clock::Clock as _;
 use crate::pb::RangeRequest;
 
@@ -30,7 +32,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
         warn_about_ttl(&context);
     }
     let session = Session::new(&client, ttl).await?;
-    let mut mutex = Mutex::new(&session, &context.arg(0));
+    let mut mutex = Mutex::new(&session, context.arg(0));
     let mut signals = Signals::catch()?;
     let locked = tokio::select! {
         outcome = mutex.lock() => Some(outcome),
@@ -39,22 +41,33 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     match locked {
         Some(outcome) => outcome?,
         None => {
-            // A lock that was never asked for needs no release.
-            let _ = mutex.unlock().await;
+            // A lock that was never asked for needs no release, and one that cannot be released in time
+            // ends with its lease.
+            let _ = context.deadline().bound(mutex.unlock()).await;
             return Err(Failure::error("context canceled"));
         }
     }
     if context.args.len() > 1 {
         let outcome = run_child(&mutex, &context.args[1..]).await;
-        let unlocked = mutex.unlock().await;
+        let unlocked = release(&context, &mut mutex).await;
         outcome?;
-        return Ok(unlocked?);
+        return unlocked;
     }
     show(&context, &client, &mutex).await?;
+    if context.printer.closed() {
+        // Nobody can know that the lock is held.
+        return release(&context, &mut mutex).await;
+    }
     tokio::select! {
-        () = signals.next() => Ok(mutex.unlock().await?),
+        () = signals.next() => release(&context, &mut mutex).await,
         () = session.lost() => Err(Failure::error("session expired")),
     }
+}
+
+/// Signals are caught, so this must have an end of its own.
+async fn release(context: &Context, mutex: &mut Mutex<'_>) -> Outcome {
+    let released = context.deadline().bound(mutex.unlock()).await;
+    Ok(released.unwrap_or(Err(Error::Deadline))?)
 }
 
 async fn show(context: &Context, client: &Client, mutex: &Mutex<'_>) -> Outcome {
@@ -67,17 +80,15 @@ async fn show(context: &Context, client: &Client, mutex: &Mutex<'_>) -> Outcome 
 }
 
 async fn run_child(mutex: &Mutex<'_>, words: &[Word]) -> Outcome {
-    let mut words = words.iter().map(|word| std::ffi::OsString::from_vec(word.clone()));
-    let Some(program) = words.next() else { return Ok(()) };
-    let key = String::from_utf8_lossy(mutex.key()).into_owned();
-    let status = Command::new(&program)
-        .args(words)
-        .env("ETCD_LOCK_KEY", key)
+    let Some((program, words)) = words.split_first() else { return Ok(()) };
+    let status = Command::new(OsStr::from_bytes(program))
+        .args(words.iter().map(|word| OsStr::from_bytes(word)))
+        .env("ETCD_LOCK_KEY", OsStr::from_bytes(mutex.key()))
         .env("ETCD_LOCK_REV", mutex.held_revision.to_string())
         .stdin(std::process::Stdio::null())
         .status()
         .await
-        .map_err(|error| Failure::error(spawn_error(&program.to_string_lossy(), &error)))?;
+        .map_err(|error| Failure::bytes(Exit::Error, spawn_error(program, &error)))?;
     if status.success() {
         return Ok(());
     }
@@ -108,17 +119,14 @@ fn signal_name(signal: i32) -> String {
 }
 
 /// How Go words a command that could not be started.
-pub(super) fn spawn_error(program: &str, error: &std::io::Error) -> String {
+pub(super) fn spawn_error(program: &[u8], error: &std::io::Error) -> Vec<u8> {
     let missing = error.kind() == std::io::ErrorKind::NotFound;
-    match (missing, program.contains('/')) {
-        (true, false) => format!("exec: \"{program}\": executable file not found in $PATH"),
-        (true, true) => format!("fork/exec {program}: no such file or directory"),
-        (false, _) => {
-            let text = error.to_string();
-            let reason = text.split(" (os error").next().unwrap_or_default().to_lowercase();
-            format!("fork/exec {program}: {reason}")
-        }
+    if missing && !program.contains(&b'/') {
+        return format!("exec: {}: executable file not found in $PATH", go::quote(program)).into();
     }
+    let text = error.to_string();
+    let reason = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+    [b"fork/exec ", program, b": ", reason.as_bytes()].concat()
 }
 
 fn warn_about_ttl(context: &Context) {

@@ -1,5 +1,6 @@
 //! `make-mirror`: copies a prefix to another cluster and follows its changes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -36,8 +37,8 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     let destination = destination(&context)?;
     let destination = context.connect(destination).await?;
     let source = context.client().await?;
-    let text = |name| context.flags.string(name).as_bytes().to_vec();
-    let (prefix, mut dest_prefix) = (text("prefix"), text("dest-prefix"));
+    let bytes = |name| context.flags.bytes(name).to_vec();
+    let (prefix, mut dest_prefix) = (bytes("prefix"), bytes("dest-prefix"));
     let strip = context.flags.bool("no-dest-prefix");
     if strip && !dest_prefix.is_empty() {
         return Err(Failure::arguments(
@@ -70,23 +71,24 @@ pub(super) async fn run(mut context: Context) -> Outcome {
 
 fn destination(context: &Context) -> Result<Config, Failure> {
     let flags = &context.flags;
-    let text = |name| flags.string(name).to_string();
+    let path = |name| flags.path(name).map(PathBuf::from);
     let size = |name| usize::try_from(flags.int(name)).unwrap_or_default();
     Ok(Config {
-        endpoints: vec![context.arg(0)],
+        endpoints: vec![context.text(0)?],
         dial_timeout: flags.duration("dial-timeout"),
         keep_alive_time: flags.duration("keepalive-time"),
         keep_alive_timeout: flags.duration("keepalive-timeout"),
         send_bytes_max: size("max-request-bytes"),
         receive_bytes_max: size("max-recv-bytes"),
         tls: TlsOptions {
-            cert: text("dest-cert"),
-            key: text("dest-key"),
-            ca: text("dest-cacert"),
+            cert: path("dest-cert"),
+            key: path("dest-key"),
+            ca: path("dest-cacert"),
             insecure_transport: flags.bool("dest-insecure-transport"),
             skip_verify: false,
+            server_name: String::new(),
         },
-        credentials: context.password_login(text("dest-user"), text("dest-password"))?,
+        credentials: context.password_login("dest-user", "dest-password")?,
         logger: "etcd-client",
     })
 }
@@ -103,7 +105,7 @@ impl Mirror {
             revision: revision + 1,
             ..WatchSpec::default()
         };
-        watcher.add(spec).await;
+        watcher.add(spec);
         while let Some(batch) = watcher.next().await {
             if batch.compact_revision != 0 {
                 return Err(Error::Other(batch.error().unwrap_or_default()));

@@ -1,8 +1,9 @@
 //! `member`: list and the changes of membership.
 
 use super::get::is_serializable;
+use crate::cli::argv::Word;
 use crate::cli::context::Context;
-use crate::cli::exit::{Failure, Outcome};
+use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
 use crate::cli::go;
 use crate::client::rpc;
@@ -10,10 +11,11 @@ use crate::pb::{
     MemberAddRequest, MemberAddResponse, MemberListRequest, MemberPromoteRequest,
     MemberRemoveRequest, MemberUpdateRequest,
 };
+use crate::types;
 
 pub(super) async fn list(mut context: Context) -> Outcome {
     // etcdctl reports the consistency of `get`, which nobody set.
-    let linearizable = !is_serializable(context.flags.string("consistency"), "l")?;
+    let linearizable = !is_serializable(context.flags.bytes("consistency"), b"l")?;
     let deadline = context.deadline();
     let client = context.client().await?;
     let response =
@@ -22,17 +24,17 @@ pub(super) async fn list(mut context: Context) -> Outcome {
 }
 
 pub(super) async fn add(mut context: Context) -> Outcome {
-    let name = context.arg(0);
+    let name = context.arg(0).to_vec();
     match context.args.len() {
         0 => return Err(Failure::arguments("member name not provided")),
         1 => {}
         _ => {
-            let meant = (0..context.args.len())
-                .map(|index| context.arg(index))
-                .filter(|word| word.to_lowercase().starts_with("http"))
-                .map(|word| format!(", did you mean --peer-urls={word}"));
-            let text = format!("too many arguments{}", meant.collect::<String>());
-            return Err(Failure::arguments(text));
+            let is_url = |word: &&Word| word.to_ascii_lowercase().starts_with(b"http");
+            let meant = context.args.iter().filter(is_url);
+            let meant = meant.flat_map(|url| [b", did you mean --peer-urls=", url.as_slice()]);
+            let text = [b"too many arguments".as_slice()].into_iter().chain(meant);
+            let text: Vec<u8> = text.flatten().copied().collect();
+            return Err(Failure::bytes(Exit::BadArguments, text));
         }
     }
     let peers = peer_urls(&context)?;
@@ -50,23 +52,24 @@ pub(super) async fn add(mut context: Context) -> Outcome {
 }
 
 /// The environment with which the new member starts.
-fn settings(name: &str, peers: &str, response: &MemberAddResponse) -> String {
+fn settings(name: &[u8], peers: &str, response: &MemberAddResponse) -> String {
     let added = response.member.as_ref().map_or(0, |member| member.id);
     let cluster: Vec<_> = response
         .members
         .iter()
         .flat_map(|member| {
-            let name = if member.id == added { name } else { &member.name };
-            member.peer_ur_ls.iter().map(move |url| format!("{name}={url}"))
+            let name = if member.id == added { name } else { member.name.as_bytes() };
+            let named = move |url: &String| [name, b"=", url.as_bytes()].concat();
+            member.peer_ur_ls.iter().map(named)
         })
         .collect();
-    let quoted = |text: &str| go::quote(text.as_bytes());
+    let quoted = |text: &[u8]| go::quote(text);
     format!(
         "\nETCD_NAME={}\nETCD_INITIAL_CLUSTER={}\nETCD_INITIAL_ADVERTISE_PEER_URLS={}\n\
          ETCD_INITIAL_CLUSTER_STATE=\"existing\"\n",
         quoted(name),
-        quoted(&cluster.join(",")),
-        quoted(peers)
+        quoted(&cluster.join(&b',')),
+        quoted(peers.as_bytes())
     )
 }
 
@@ -104,15 +107,15 @@ fn member_id(context: &Context) -> Result<u64, Failure> {
     if context.args.len() != 1 {
         return Err(Failure::arguments("member ID is not provided"));
     }
-    go::parse_uint(&context.arg(0), 16).map_err(|reason| {
+    go::parse_uint(context.arg(0), 16).map_err(|reason| {
         Failure::arguments(format!("bad member ID arg ({reason}), expecting ID in Hex"))
     })
 }
 
 fn peer_urls(context: &Context) -> Result<String, Failure> {
-    match context.flags.string("peer-urls") {
-        "" => Err(Failure::arguments("member peer urls not provided")),
-        urls => Ok(urls.to_string()),
+    match context.flags.bytes("peer-urls") {
+        b"" => Err(Failure::arguments("member peer urls not provided")),
+        _ => context.flags.text("peer-urls"),
     }
 }
 
@@ -124,6 +127,11 @@ fn split(urls: &str) -> Vec<String> {
 fn check_urls(urls: &str) -> Outcome {
     for url in urls.split(',') {
         let url = url.trim();
+        if let Some((_, rest)) = url.split_once("://") {
+            let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let refused = |why| format!("parse {}: {why}", go::quote(url.as_bytes()));
+            types::authority(host).map_err(refused).map_err(Failure::error)?;
+        }
         let Some((scheme, rest)) = url.split_once("://") else {
             let quoted = go::quote(url.as_bytes());
             return Err(Failure::error(match url.split_once(':') {

@@ -11,7 +11,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("move-leader command needs 1 argument"));
     }
-    let target_id = go::parse_uint(&context.arg(0), 16).map_err(Failure::arguments)?;
+    let target_id = go::parse_uint(context.arg(0), 16).map_err(Failure::arguments)?;
     let config = context.config().await?;
     let endpoints = context.connect(config.clone()).await?.endpoints().to_vec();
     let deadline = context.deadline();

@@ -24,7 +24,7 @@ pub(super) fn run(path: &[&str], context: &Context) -> Option<Outcome> {
     Some(match path {
         ["snapshot", "status"] => snapshot_status::run(context),
         ["snapshot", "restore"] => restore(context),
-        ["defrag"] if !context.flags.string("data-dir").is_empty() => defragment(context),
+        ["defrag"] if context.flags.path("data-dir").is_some() => defragment(context),
         ["hashkv"] => hash_kv(context),
         ["migrate"] => migrate::run(context),
         ["check", "data"] => check_data::run(context),
@@ -77,6 +77,11 @@ pub(super) fn log_at(
     context.printer.err(line + "\n");
 }
 
+/// A path as a log shows it.
+fn shown(path: &Path) -> serde_json::Value {
+    json!(path.display().to_string())
+}
+
 fn restore(context: &Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("snapshot restore requires exactly one argument"));
@@ -102,14 +107,12 @@ fn restore(context: &Context) -> Outcome {
             text("initial-advertise-peer-urls"),
         ))
         .map_err(Failure::error)?;
-    let data_dir = match text("data-dir") {
-        "" => PathBuf::from(format!("{}.etcd", text("name"))),
-        dir => PathBuf::from(dir),
-    };
-    let wal_dir = Some(text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    let snapshot = context.arg(0);
+    let data_dir = context.flags.path("data-dir").map(PathBuf::from);
+    let data_dir = data_dir.unwrap_or_else(|| format!("{}.etcd", text("name")).into());
+    let wal_dir = context.flags.path("wal-dir").map(PathBuf::from);
+    let snapshot = context.path(0);
     let restore = Restore {
-        snapshot: Path::new(&snapshot),
+        snapshot,
         place: Place { data_dir: &data_dir, wal_dir: wal_dir.as_deref() },
         name: text("name"),
         cluster: &cluster,
@@ -119,7 +122,7 @@ fn restore(context: &Context) -> Outcome {
     };
     let shown_wal = wal_dir.clone().unwrap_or_else(|| data_dir.join("member/wal"));
     let fields =
-        [("path", json!(snapshot)), ("wal-dir", json!(shown_wal)), ("data-dir", json!(data_dir))];
+        [("path", shown(snapshot)), ("wal-dir", shown(&shown_wal)), ("data-dir", shown(&data_dir))];
     restore.place.check().map_err(Failure::error)?;
     log(context, "snapshot/v3_snapshot.go:306", "restoring snapshot", &fields);
     // The source may be the directory of a member that is about to stop.
@@ -139,16 +142,16 @@ fn restore(context: &Context) -> Outcome {
 }
 
 fn import(context: &Context) -> Outcome {
-    let path = |name: &str| Some(context.flags.string(name)).filter(|dir| !dir.is_empty());
+    let path = |name| context.flags.path(name);
     let (Some(from), Some(data_dir)) = (path("from-data-dir"), path("data-dir")) else {
         return Err(Failure::arguments("import requires --from-data-dir and --data-dir"));
     };
-    let place = Place { data_dir: Path::new(data_dir), wal_dir: path("wal-dir").map(Path::new) };
-    let from_wal = path("from-wal-dir").map(Path::new);
-    let import = Import { from: Path::new(from), from_wal, place };
+    let place = Place { data_dir, wal_dir: path("wal-dir") };
+    let import = Import { from, from_wal: path("from-wal-dir"), place };
     let Imported { member_id, cluster_id, applied, last, ignored, revision, hash } =
         patiently(context, || import.run())?;
     let line = |text: String| context.printer.line(text);
+    let data_dir = data_dir.display();
     line(format!("Imported member {member_id:x} of cluster {cluster_id:x} into {data_dir}"));
     line(format!("etcd's file: all pages sound, revision {revision}, HashKV {hash}"));
     line(format!(
@@ -166,14 +169,13 @@ fn export(context: &Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("export requires exactly one argument"));
     }
-    let (data_dir, to) = (PathBuf::from(context.flags.string("data-dir")), context.arg(0));
-    let wal_dir = Some(context.flags.string("wal-dir")).filter(|dir| !dir.is_empty());
-    let wal_dir = wal_dir.map(Path::new);
-    let bytes = patiently(context, || offline::export(&data_dir, wal_dir, Path::new(&to)))?;
-    let archive = Archive::open(Path::new(&to), "open").map_err(Failure::error)?;
+    let data_dir = context.flags.path("data-dir").unwrap_or(Path::new(""));
+    let (to, wal_dir) = (context.path(0), context.flags.path("wal-dir"));
+    let bytes = patiently(context, || offline::export(data_dir, wal_dir, to))?;
+    let archive = Archive::open(to, "open").map_err(Failure::error)?;
     archive.check_hash().map_err(Failure::error)?;
     let KeyValueHash { hash, revision, .. } = archive.hash_kv(0).map_err(Failure::error)?;
-    context.printer.line(format!("Exported {} to {to}", data_dir.display()));
+    context.printer.line(format!("Exported {} to {}", data_dir.display(), to.display()));
     context.printer.line(format!(
         "{bytes} bytes, read again: SHA-256 and all pages sound, revision {revision}, HashKV {hash}"
     ));
@@ -181,14 +183,17 @@ fn export(context: &Context) -> Outcome {
 }
 
 fn defragment(context: &Context) -> Outcome {
-    let data_dir = context.flags.string("data-dir");
-    let done = patiently(context, || offline::defragment(Path::new(data_dir)));
+    let data_dir = context.flags.path("data-dir").unwrap_or(Path::new(""));
+    let done = patiently(context, || offline::defragment(data_dir));
     let done = done.map_err(|Failure { exit, message }| {
         let why = message.unwrap_or_default();
-        Failure::new(exit, format!("Failed to defragment etcd data[{data_dir}] ({why})"))
+        Failure::new(
+            exit,
+            format!("Failed to defragment etcd data[{}] ({why})", data_dir.display()),
+        )
     })?;
     let fields = [
-        ("path", json!(data_dir)),
+        ("path", shown(data_dir)),
         ("current-db-size-bytes", json!(done.after.total)),
         ("current-db-size-bytes-before", json!(done.before.total)),
         ("current-db-size-in-use-bytes", json!(done.after.in_use)),
@@ -201,11 +206,10 @@ fn hash_kv(context: &Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("hashkv command requires exactly one argument"));
     }
-    let Some(format) = Format::parse(context.flags.string("write-out")) else {
+    let Some(format) = Format::parse(context.flags.bytes("write-out")) else {
         return Err(Failure::new(Exit::BadFeature, "unsupported output format"));
     };
-    let path = context.arg(0);
-    let archive = patiently(context, || Archive::open(Path::new(&path), "stat"))?;
+    let archive = patiently(context, || Archive::open(context.path(0), "stat"))?;
     let found = archive.hash_kv(context.flags.int("rev")).map_err(|error| match error {
         InstallError::Bbolt(crate::bbolt::Error::NotBbolt(_)) => Failure::error("invalid database"),
         error => Failure::error(error),

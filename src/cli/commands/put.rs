@@ -1,5 +1,7 @@
 //! `put`: a value from the command line or from standard input.
 
+use std::io;
+
 use crate::cli::argv::{Flags, Word};
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
@@ -8,18 +10,19 @@ use crate::client::rpc;
 use crate::pb::PutRequest;
 
 pub(super) async fn run(mut context: Context) -> Outcome {
-    let request = request(&context.flags, &context.args, &context)?;
+    let request = request(&context.flags, &context.args, || context.read_stdin())?;
     let deadline = context.deadline();
     let client = context.client().await?;
     let response = client.call(&rpc::PUT, request, deadline).await?;
     context.display.put(&response)
 }
 
-/// The request that flags and arguments describe; `txn` uses it too.
+/// The request that flags and arguments describe; a value that is not among them is the rest of
+/// some input. `txn` has read its input already.
 pub(super) fn request(
     flags: &Flags,
     args: &[Word],
-    context: &Context,
+    rest: impl FnOnce() -> io::Result<Word>,
 ) -> Result<PutRequest, Failure> {
     const USAGE: &str = "put command needs 1 argument and input from stdin or 2 arguments";
     let ignore_value = flags.bool("ignore-value");
@@ -31,13 +34,13 @@ pub(super) fn request(
                 "put command needs only 1 argument when 'ignore-value' is set",
             ));
         }
-        [key] => match context.read_stdin() {
+        [key] => match rest() {
             Ok(value) if !value.is_empty() => (key.clone(), value),
             _ => return Err(Failure::arguments(USAGE)),
         },
         [key, value, ..] => (key.clone(), value.clone()),
     };
-    let lease = go::parse_int(flags.string("lease"), 16).map_err(|reason| {
+    let lease = go::parse_int(flags.bytes("lease"), 16).map_err(|reason| {
         Failure::arguments(format!("bad lease ID ({reason}), expecting ID in Hex"))
     })?;
     Ok(PutRequest {

@@ -41,7 +41,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     if !context.args.is_empty() {
         return Err(Failure::arguments("rebuild takes no arguments"));
     }
-    let path = |name| Some(context.flags.string(name)).filter(|it| !it.is_empty());
+    let path = |name| context.flags.path(name);
     let (data_dir, wal_dir) =
         (path("data-dir").map(PathBuf::from), path("wal-dir").map(PathBuf::from));
     let data_dir = data_dir.unwrap_or_default();

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::get::range;
 use crate::cli::argv::Word;
 use crate::cli::context::Context;
-use crate::cli::exit::{Failure, Outcome};
+use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::range_text;
 use crate::client::{Deadline, rpc};
 use crate::pb::authpb::Permission;
@@ -31,7 +31,7 @@ fn name(context: &Context, action: &str) -> Result<String, Failure> {
         let text = format!("role {action} command requires role name as its argument");
         return Err(Failure::arguments(text));
     }
-    Ok(context.arg(0))
+    context.text(0)
 }
 
 async fn add(mut context: Context) -> Outcome {
@@ -74,13 +74,17 @@ async fn grant(mut context: Context) -> Outcome {
              argument",
         ));
     }
-    let (role, kind) = (context.arg(0), context.arg(1));
-    let perm_type = match kind.to_uppercase().as_str() {
-        "READ" => Type::Read,
-        "WRITE" => Type::Write,
-        "READWRITE" => Type::Readwrite,
-        _ => return Err(Failure::arguments(format!("invalid permission type: {kind}"))),
+    let kind = context.arg(1);
+    let perm_type = match kind.to_ascii_uppercase().as_slice() {
+        b"READ" => Type::Read,
+        b"WRITE" => Type::Write,
+        b"READWRITE" => Type::Readwrite,
+        _ => {
+            let text = [b"invalid permission type: ", kind].concat();
+            return Err(Failure::bytes(Exit::BadArguments, text));
+        }
     };
+    let role = context.text(0)?;
     let (key, range_end) = permission_range(&context, &context.args[2..])?;
     let perm = Permission { perm_type: perm_type.into(), key, range_end };
     let client = context.client().await?;
@@ -95,7 +99,7 @@ async fn revoke(mut context: Context) -> Outcome {
             "role revoke-permission command requires role name and key [endkey] as its argument",
         ));
     }
-    let role = context.arg(0);
+    let role = context.text(0)?;
     let (key, range_end) = permission_range(&context, &context.args[1..])?;
     let client = context.client().await?;
     let request =

@@ -2,18 +2,18 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::go;
 use crate::cli::spec::Program;
+use crate::cli::{go, json};
 use crate::client::{Client, Deadline, LogSink, rpc, timestamp};
 use crate::clock::Clock as _;
 use crate::pb::SnapshotRequest;
@@ -26,17 +26,17 @@ pub(super) async fn save(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("snapshot save expects one argument <filename>"));
     }
-    let path = context.arg(0);
+    let path = context.path(0).to_owned();
     let config = context.config().await?;
-    config.tls.validate().map_err(Failure::arguments)?;
+    config.tls.validate().map_err(|text| Failure::bytes(Exit::BadArguments, text))?;
     let deadline = match context.flags.changed("command-timeout") {
         true => context.deadline(),
         false => Deadline::NONE,
     };
     if config.endpoints.len() != 1 {
+        let endpoints = config.endpoints.join(" ");
         return Err(interrupted(format!(
-            "snapshot must be requested to one selected node, not multiple [{}]",
-            config.endpoints.join(" ")
+            "snapshot must be requested to one selected node, not multiple [{endpoints}]"
         )));
     }
     let endpoint = config.endpoints[0].clone();
@@ -44,40 +44,46 @@ pub(super) async fn save(mut context: Context) -> Outcome {
         .connect(config)
         .await
         .map_err(|failure| Failure { exit: Exit::Interrupted, ..failure })?;
-    let part = format!("{path}.part");
+    let mut part = path.clone().into_os_string();
+    part.push(".part");
+    let part = PathBuf::from(part);
     let outcome = fetch(&context, &client, &endpoint, &path, &part, deadline).await;
     if outcome.is_err() {
         // It may not have been made.
         let _ = fs::remove_file(&part);
     }
     let version = outcome.map_err(interrupted)?;
-    context.printer.line(format!("Snapshot saved at {path}"));
+    context.printer.out([b"Snapshot saved at ", bytes(&path), b"\n"].concat());
     if !version.is_empty() {
         context.printer.line(format!("Server version {version}"));
     }
     Ok(())
 }
 
-fn interrupted(message: String) -> Failure {
-    Failure::new(Exit::Interrupted, message)
+fn interrupted(message: impl Into<Vec<u8>>) -> Failure {
+    Failure::bytes(Exit::Interrupted, message)
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
 }
 
 async fn fetch(
     context: &Context,
     client: &Client,
     endpoint: &str,
-    path: &str,
-    part: &str,
+    path: &Path,
+    part: &Path,
     deadline: Deadline,
-) -> Result<String, String> {
+) -> Result<String, Vec<u8>> {
     let start = context.clock.now();
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let file = options
         .open(part)
-        .map_err(|error| format!("could not open {part} (open {part}: {})", go_text(&error)))?;
+        .map_err(|error| cannot(&[b"open ", bytes(part)], &[b"open ", bytes(part)], &error))?;
     let mut saving = Saving::new(file);
-    let shown = json!(part);
+    let shown = json::string(bytes(part));
     log(
         context,
         None,
@@ -90,13 +96,15 @@ async fn fetch(
         .stream(&rpc::SNAPSHOT, requests, false, deadline)
         .await
         .map_err(|error| error.to_string())?;
-    let first = client.next(&mut stream, deadline).await.map_err(|error| error.to_string())?;
+    let first = client.next(&mut stream, deadline).await;
+    let first = first.map_err(|error| error.to_string())?;
     let logger = Some("client");
     log(context, logger, "v3/maintenance.go:236", "opened snapshot stream; downloading", "");
-    let named = format!(",\"endpoint\":{}", json!(endpoint));
+    let named = format!(",\"endpoint\":{}", json::string(endpoint.as_bytes()));
     log(context, None, "snapshot/v3_snapshot.go:96", "fetching snapshot", &named);
     let total = first.as_ref().map_or(0, |piece| piece.blob.len() as u64 + piece.remaining_bytes);
-    let bar = (context.program == Program::Rusd).then(|| context.printer.progress(total, path));
+    let bar = (context.program == Program::Rusd)
+        .then(|| context.printer.progress(total, &path.display().to_string()));
     let mut next = first;
     let mut version = String::new();
     while let Some(piece) = next {
@@ -123,13 +131,19 @@ async fn fetch(
     let fsync = |error| format!("could not fsync snapshot: {}", go_text(&error));
     saving.file.sync_all().map_err(fsync)?;
     fs::rename(part, path).map_err(|error| {
-        let reason = go_text(&error);
-        format!("could not rename {part} to {path} (rename {part} {path}: {reason})")
+        let (part, path) = (bytes(part), bytes(path));
+        cannot(&[b"rename ", part, b" to ", path], &[b"rename ", part, b" ", path], &error)
     })?;
-    sync_dir_of(Path::new(path)).map_err(fsync)?;
+    sync_dir_of(path).map_err(fsync)?;
     let took = context.clock.now().saturating_sub(start);
     report(context, endpoint, path, saving.bytes, took, &version);
     Ok(version)
+}
+
+/// What could not be done, in etcdctl's words, with the call that failed in Go's.
+fn cannot(what: &[&[u8]], call: &[&[u8]], error: &io::Error) -> Vec<u8> {
+    let (what, call, reason) = (what.concat(), call.concat(), go_text(error));
+    [b"could not ", what.as_slice(), b" (", &call, b": ", reason.as_bytes(), b")"].concat()
 }
 
 /// Makes a file's name durable.
@@ -178,20 +192,20 @@ impl Saving {
 fn report(
     context: &Context,
     endpoint: &str,
-    path: &str,
-    bytes: u64,
+    path: &Path,
+    size: u64,
     took: Duration,
     version: &str,
 ) {
     let tail = format!(
         ",\"endpoint\":{},\"size\":\"{}\",\"took\":\"{}\",\"etcd-version\":{}",
-        json!(endpoint),
-        go::size(bytes),
+        json::string(endpoint.as_bytes()),
+        go::size(size),
         go::duration(took),
-        json!(version)
+        json::string(version.as_bytes())
     );
     log(context, None, "snapshot/v3_snapshot.go:111", "fetched snapshot", &tail);
-    let tail = format!(",\"path\":{}", json!(path));
+    let tail = format!(",\"path\":{}", json::string(bytes(path)));
     log(context, None, "snapshot/v3_snapshot.go:121", "saved", &tail);
 }
 

@@ -1,7 +1,6 @@
 //! `snapshot status`: what a snapshot file holds, after a check of all its pages.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use prost::Message as _;
 use serde_json::json;
@@ -32,11 +31,10 @@ pub(super) fn run(context: &Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("snapshot status requires exactly one argument"));
     }
-    let path = context.arg(0);
-    let Some(format) = Format::parse(context.flags.string("write-out")) else {
+    let Some(format) = Format::parse(context.flags.bytes("write-out")) else {
         return Err(Failure::new(Exit::BadFeature, "unsupported output format"));
     };
-    let archive = patiently(context, || Archive::open(Path::new(&path), "stat"))?;
+    let archive = patiently(context, || Archive::open(context.path(0), "stat"))?;
     archive.check().map_err(|error| {
         Failure::error(match error {
             bbolt::Error::NotBbolt(_) => "invalid database".to_owned(),
@@ -87,7 +85,7 @@ fn read(archive: &Archive) -> Result<Status, InstallError> {
         match bucket {
             b"key" => status.count(key, value, &mut alive),
             b"meta" if key == b"storageVersion" => {
-                status.version = String::from_utf8_lossy(value).into_owned();
+                status.version = go::quote(value).trim_matches('"').to_owned();
             }
             _ => {}
         }

@@ -127,13 +127,18 @@ fn time(seconds: f64) -> String {
     format!("{number:.0} {unit}")
 }
 
+/// A prefix as it is, or quoted if it is no text.
+fn text(prefix: &[u8]) -> String {
+    std::str::from_utf8(prefix).map_or_else(|_| go::quote(prefix), str::to_owned)
+}
+
 fn prefixes(space: &SpaceResponse) -> String {
     let row = |name: String, prefix: &SpacePrefix| {
         vec![name, prefix.keys.to_string(), size(prefix.live_bytes), size(prefix.history_bytes)]
     };
     let name = |prefix: &SpacePrefix| match prefix.prefix.is_empty() {
         true => "(none)".to_owned(),
-        false => String::from_utf8_lossy(&prefix.prefix).into_owned(),
+        false => text(&prefix.prefix),
     };
     let mut rows: Vec<_> = space.prefixes.iter().map(|one| row(name(one), one)).collect();
     let others = space.others.as_ref();
@@ -144,7 +149,7 @@ fn prefixes(space: &SpaceResponse) -> String {
 fn as_json(endpoint: &str, space: &SpaceResponse) -> Value {
     let prefix = |prefix: &SpacePrefix| {
         json!({
-            "prefix": String::from_utf8_lossy(&prefix.prefix),
+            "prefix": text(&prefix.prefix),
             "keys": prefix.keys,
             "liveBytes": prefix.live_bytes,
             "historyBytes": prefix.history_bytes,

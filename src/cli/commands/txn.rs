@@ -3,7 +3,7 @@
 use std::io::{self, BufRead as _};
 
 use super::{del, get, put};
-use crate::cli::argv::{FlagError, Flags, Word, find, lossy};
+use crate::cli::argv::{FlagError, Flags, Word, find};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::go;
@@ -66,40 +66,41 @@ pub(super) fn understands(line: &[u8]) -> bool {
     compare(line).is_ok() || split(line).is_ok_and(is_operation)
 }
 
-fn invalid(text: String) -> Failure {
+fn invalid(text: &str) -> Failure {
     Failure::new(Exit::InvalidInput, text)
+}
+
+/// A complaint with the line that it is about.
+fn invalid_line(what: &str, line: &[u8], why: &[u8]) -> Failure {
+    Failure::bytes(Exit::InvalidInput, [what.as_bytes(), line, why].concat())
 }
 
 /// Reads `target("key") op "value"`.
 fn compare(line: &[u8]) -> Result<Compare, Failure> {
-    let shown = lossy(line);
+    let malformed = |why: &[u8]| invalid_line("malformed comparison: ", line, why);
     let Some(open) = line.iter().position(|byte| *byte == b'(') else {
-        return Err(invalid(format!("malformed comparison: {shown}")));
+        return Err(malformed(b""));
     };
-    let target = lossy(&line[..open]);
+    let target = &line[..open];
     let (key, op, value) = parts(&line[open + 1..]);
     let Some(value) = value else {
-        let key = go::quote(&key.unwrap_or_default());
-        let op = lossy(&op.unwrap_or_default());
-        return Err(invalid(format!(
-            "malformed comparison: {shown}; got {target}({key}) {op} \"\""
-        )));
+        let key = format!("({}) ", go::quote(&key.unwrap_or_default()));
+        let op = op.unwrap_or_default();
+        let got = [b"; got ", target, key.as_bytes(), &op, b" \"\""].concat();
+        return Err(malformed(&got));
     };
     let number = |base| {
-        go::parse_int(&lossy(&value), base)
-            .map_err(|_| invalid(format!("invalid txn compare request: {shown}")))
+        let refused = |_| invalid_line("invalid txn compare request: ", line, b"");
+        go::parse_int(&value, base).map_err(refused)
     };
-    let (target, union) = match target.as_str() {
-        "ver" | "version" => (CompareTarget::Version, TargetUnion::Version(number(10)?)),
-        "c" | "create" => (CompareTarget::Create, TargetUnion::CreateRevision(number(10)?)),
-        "m" | "mod" => (CompareTarget::Mod, TargetUnion::ModRevision(number(10)?)),
-        "val" | "value" => (CompareTarget::Value, TargetUnion::Value(value.clone().into())),
+    let (target, union) = match target {
+        b"ver" | b"version" => (CompareTarget::Version, TargetUnion::Version(number(10)?)),
+        b"c" | b"create" => (CompareTarget::Create, TargetUnion::CreateRevision(number(10)?)),
+        b"m" | b"mod" => (CompareTarget::Mod, TargetUnion::ModRevision(number(10)?)),
+        b"val" | b"value" => (CompareTarget::Value, TargetUnion::Value(value.clone().into())),
         // etcdctl panics here; a lease's id is hexadecimal wherever else it is read.
-        "lease" => (CompareTarget::Lease, TargetUnion::Lease(number(16)?)),
-        _ => {
-            let text = format!("malformed comparison: {shown} (unknown target {target})");
-            return Err(invalid(text));
-        }
+        b"lease" => (CompareTarget::Lease, TargetUnion::Lease(number(16)?)),
+        _ => return Err(malformed(&[b" (unknown target ", target, b")"].concat())),
     };
     let result = match op.as_deref() {
         Some(b"=") => CompareResult::Equal,
@@ -139,12 +140,11 @@ fn starts_blank(text: &[u8]) -> bool {
 
 /// Reads a get, put or del with its flags.
 async fn operation(line: &[u8], context: &Context) -> Result<RequestOp, Failure> {
-    let shown = lossy(line);
     let words = split(line)?;
     if words.len() < 2 {
-        return Err(invalid(format!("invalid txn compare request: {shown}")));
+        return Err(invalid_line("invalid txn compare request: ", line, b""));
     }
-    let unknown = || invalid(format!("invalid txn request: {shown}"));
+    let unknown = || invalid_line("invalid txn request: ", line, b"");
     let tree = spec::operations();
     let found = find(&tree, &words);
     let mut flags = Flags::of(&found.path);
@@ -153,7 +153,7 @@ async fn operation(line: &[u8], context: &Context) -> Result<RequestOp, Failure>
     })?;
     let request = match found.command().get_name() {
         "get" => Request::RequestRange(get::request(&flags, &args)?),
-        "put" => Request::RequestPut(put::request(&flags, &args, context)?),
+        "put" => Request::RequestPut(put::request(&flags, &args, || Ok(Vec::new()))?),
         "del" => Request::RequestDeleteRange(del::request(&flags, &args, context).await?),
         _ => return Err(unknown()),
     };
@@ -177,7 +177,7 @@ pub(super) fn split(line: &[u8]) -> Result<Vec<Word>, Failure> {
         };
         let (word, tail) = rest.split_at(length);
         words.push(match first {
-            b'"' => go::unquote(word).ok_or_else(|| invalid("invalid syntax".into()))?.0,
+            b'"' => go::unquote(word).ok_or_else(|| invalid("invalid syntax"))?.0,
             b'\'' => word[1..length - 1].to_vec(),
             _ => word.to_vec(),
         });
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     fn message(line: &str) -> String {
-        compare(line.as_bytes()).unwrap_err().message.unwrap_or_default()
+        compare(line.as_bytes()).unwrap_err().message.unwrap_or_default().to_string()
     }
 
     #[test]

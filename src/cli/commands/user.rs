@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead as _};
 
+use crate::cli::argv::{Word, text_of};
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::client::{Deadline, rpc};
@@ -23,28 +24,29 @@ pub(super) async fn run(context: Context, action: &str) -> Outcome {
     }
 }
 
-fn name(context: &Context, action: &str) -> Result<String, Failure> {
+fn name(context: &Context, action: &str) -> Result<Word, Failure> {
     if context.args.len() != 1 {
         let text = format!("user {action} command requires user name as its argument");
         return Err(Failure::arguments(text));
     }
-    Ok(context.arg(0))
+    Ok(context.arg(0).to_vec())
 }
 
 async fn add(mut context: Context) -> Outcome {
     let given = name(&context, "add")?;
     let no_password = context.flags.bool("no-password");
-    let flag = context.flags.string("new-user-password").to_string();
-    let (name, password) = match given.split_once(':') {
-        _ if no_password => (given, String::new()),
+    let flag = context.flags.bytes("new-user-password").to_vec();
+    let (name, password) = match given.iter().position(|byte| *byte == b':') {
+        _ if no_password => (given, Word::new()),
         _ if !flag.is_empty() => (given, flag),
-        Some(("", _)) => return Err(Failure::arguments("empty user name is not allowed")),
-        Some((name, password)) => (name.to_string(), password.to_string()),
+        Some(0) => return Err(Failure::arguments("empty user name is not allowed")),
+        Some(at) => (given[..at].to_vec(), given[at + 1..].to_vec()),
         None => {
             let password = password(&context, &given)?;
             (given, password)
         }
     };
+    let (name, password) = (text_of(&name)?, text_of(&password)?);
     let client = context.client().await?;
     let request = AuthUserAddRequest {
         name: name.clone(),
@@ -57,7 +59,7 @@ async fn add(mut context: Context) -> Outcome {
 }
 
 async fn delete(mut context: Context) -> Outcome {
-    let name = name(&context, "delete")?;
+    let name = text_of(&name(&context, "delete")?)?;
     let client = context.client().await?;
     let request = AuthUserDeleteRequest { name: name.clone() };
     let response = client.call(&rpc::USER_DELETE, request, Deadline::NONE).await?;
@@ -65,7 +67,7 @@ async fn delete(mut context: Context) -> Outcome {
 }
 
 async fn get(mut context: Context) -> Outcome {
-    let name = name(&context, "get")?;
+    let name = text_of(&name(&context, "get")?)?;
     let client = context.client().await?;
     let request = AuthUserGetRequest { name: name.clone() };
     let response = client.call(&rpc::USER_GET, request, Deadline::NONE).await?;
@@ -94,6 +96,7 @@ async fn list(mut context: Context) -> Outcome {
 async fn change_password(mut context: Context) -> Outcome {
     let name = name(&context, "passwd")?;
     let password = password(&context, &name)?;
+    let (name, password) = (text_of(&name)?, text_of(&password)?);
     let client = context.client().await?;
     let request = AuthUserChangePasswordRequest { name, password, hashed_password: String::new() };
     let response = client.call(&rpc::USER_CHANGE_PASSWORD, request, Deadline::NONE).await?;
@@ -106,7 +109,7 @@ async fn grant(mut context: Context) -> Outcome {
             "user grant command requires user name and role name as its argument",
         ));
     }
-    let (user, role) = (context.arg(0), context.arg(1));
+    let (user, role) = (context.text(0)?, context.text(1)?);
     let client = context.client().await?;
     let request = AuthUserGrantRoleRequest { user: user.clone(), role: role.clone() };
     let response = client.call(&rpc::USER_GRANT_ROLE, request, Deadline::NONE).await?;
@@ -120,7 +123,7 @@ async fn revoke(mut context: Context) -> Outcome {
             "user revoke-role requires user name and role name as its argument",
         ));
     }
-    let (name, role) = (context.arg(0), context.arg(1));
+    let (name, role) = (context.text(0)?, context.text(1)?);
     let client = context.client().await?;
     let request = AuthUserRevokeRoleRequest { name: name.clone(), role: role.clone() };
     let response = client.call(&rpc::USER_REVOKE_ROLE, request, Deadline::NONE).await?;
@@ -129,22 +132,24 @@ async fn revoke(mut context: Context) -> Outcome {
 }
 
 /// A password from the prompts, or the first word of standard input, which may be nothing.
-fn password(context: &Context, user: &str) -> Result<String, Failure> {
+fn password(context: &Context, user: &[u8]) -> Result<Word, Failure> {
     if !context.flags.bool("interactive") {
-        let mut line = String::new();
-        io::stdin().lock().read_line(&mut line).map_err(Failure::error)?;
-        return Ok(line.split_whitespace().next().unwrap_or_default().to_string());
+        let mut line = Word::new();
+        io::stdin().lock().read_until(b'\n', &mut line).map_err(Failure::error)?;
+        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        return Ok(words.next().unwrap_or_default().to_vec());
     }
-    let ask = |prompt: String| {
+    let ask = |prompt: Word| {
         context
             .ask(&prompt)
             .map_err(|error| Failure::arguments(format!("failed to ask password: {error}")))
     };
-    let first = ask(format!("Password of {user}: "))?;
+    let first = ask([b"Password of ", user, b": "].concat())?;
     if first.is_empty() {
         return Err(Failure::arguments("empty password"));
     }
-    if ask(format!("Type password of {user} again for confirmation: "))? != first {
+    let again = [b"Type password of ", user, b" again for confirmation: "].concat();
+    if ask(again)? != first {
         return Err(Failure::arguments("given passwords are different"));
     }
     Ok(first)

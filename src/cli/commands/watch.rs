@@ -2,15 +2,15 @@
 //! input.
 
 use std::env;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt as _;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use super::lock::{exit_text, spawn_error};
 use super::txn::split;
-use crate::cli::argv::{FlagError, Flags, Word, lossy};
+use crate::cli::argv::{FlagError, Flags, Word};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::go;
@@ -44,7 +44,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     let client = context.client().await?;
     let spec = watch_spec(&args, &context.flags).map_err(Failure::arguments)?;
     let mut watcher = Watcher::new(&client, true);
-    watcher.add(spec).await;
+    watcher.add(spec);
     while let Some(batch) = watcher.next().await {
         show(&context, &batch).await?;
         execute(&context, &batch, &command).await?;
@@ -141,21 +141,20 @@ async fn show(context: &Context, batch: &WatchBatch) -> Outcome {
 async fn execute(context: &Context, batch: &WatchBatch, command: &[Word]) -> Outcome {
     for event in &batch.events {
         let [program, words @ ..] = command else { return Ok(()) };
-        let program = OsString::from_vec(program.clone());
-        let words = words.iter().map(|word| OsString::from_vec(word.clone()));
-        let status = Command::new(&program)
-            .args(words)
+        let status = Command::new(OsStr::from_bytes(program))
+            .args(words.iter().map(|word| OsStr::from_bytes(word)))
             .envs(variables(batch, event))
             .stdin(std::process::Stdio::null())
             .status()
             .await;
         let reason = match status {
             Ok(status) if status.success() => continue,
-            Ok(status) => exit_text(status),
-            Err(error) => spawn_error(&program.to_string_lossy(), &error),
+            Ok(status) => exit_text(status).into(),
+            Err(error) => spawn_error(program, &error),
         };
         let shown: Vec<_> = command.iter().map(|word| go::quote(word)).collect();
-        context.printer.err(format!("command [{}] error ({reason})\n", shown.join(" ")));
+        let shown = format!("command [{}] error (", shown.join(" "));
+        context.printer.err([shown.as_bytes(), &reason, b")\n"].concat());
         return Err(Failure::silent(Exit::Error));
     }
     Ok(())
@@ -184,6 +183,9 @@ async fn interactive(mut context: Context, defaults: &Defaults) -> Outcome {
             Some(batch) = watcher.next() => {
                 show(&context, &batch).await?;
                 execute(&context, &batch, &commands[batch.watch]).await?;
+                if context.printer.closed() {
+                    return Ok(());
+                }
                 continue;
             }
             line = input.next_segment() => line,
@@ -194,12 +196,12 @@ async fn interactive(mut context: Context, defaults: &Defaults) -> Outcome {
         };
         match request(&line, defaults) {
             Ok(Some((spec, command))) => {
-                watcher.add(spec).await;
+                watcher.add(spec);
                 commands.push(command);
             }
-            Ok(None) => watcher.request_progress().await?,
+            Ok(None) => watcher.request_progress(),
             Err(Refusal::Said(text)) => {
-                context.printer.err(format!("Invalid command{text}\n"));
+                context.printer.err([b"Invalid command", text.as_slice(), b"\n"].concat());
             }
             Err(Refusal::Fatal(failure)) => return Err(failure),
         }
@@ -208,7 +210,7 @@ async fn interactive(mut context: Context, defaults: &Defaults) -> Outcome {
 
 enum Refusal {
     /// Told, and the next line is read.
-    Said(String),
+    Said(Word),
     Fatal(Failure),
 }
 
@@ -219,19 +221,19 @@ pub(super) fn understands(line: &[u8]) -> bool {
 
 /// Reads one line: a watch with its command, or nothing for `progress`.
 fn request(line: &[u8], defaults: &Defaults) -> Result<Option<(WatchSpec, Vec<Word>)>, Refusal> {
-    let shown = lossy(line);
+    let said = |before: &str, why: &str| {
+        let why = format!(" ({why})");
+        Refusal::Said([before.as_bytes(), line, why.as_bytes()].concat())
+    };
     let words = split(line).map_err(Refusal::Fatal)?;
     match words.first().map(Vec::as_slice) {
-        None => {
-            return Err(Refusal::Said(format!(": {shown} (watch and progress supported)")));
-        }
+        None => return Err(said(": ", "watch and progress supported")),
         Some(b"progress") => return Ok(None),
         Some(b"watch") => {}
-        Some(_) => return Err(Refusal::Said(format!(" {shown} (only support watch)"))),
+        Some(_) => return Err(said(" ", "only support watch")),
     }
     if words.len() < 2 && defaults.key.is_empty() {
-        let text = format!(" {shown} (command type or key is not provided)");
-        return Err(Refusal::Said(text));
+        return Err(said(" ", "command type or key is not provided"));
     }
     let words = &words[1..];
     let fatal = |text: &str| Refusal::Fatal(Failure::arguments(text));
@@ -244,7 +246,7 @@ fn request(line: &[u8], defaults: &Defaults) -> Result<Option<(WatchSpec, Vec<Wo
     let mut flags = Flags::of(&[command]);
     let parsed = flags.parse(words).map_err(|error| match error {
         FlagError::Help => fatal("pflag: help requested"),
-        FlagError::Message(text) => fatal(&text),
+        FlagError::Message(text) => Refusal::Fatal(Failure::bytes(Exit::BadArguments, text)),
     })?;
     match (separator, defaults.key.is_empty()) {
         (None, true) if parsed.is_empty() => return Err(fatal(BAD_NUMBER)),
@@ -254,7 +256,7 @@ fn request(line: &[u8], defaults: &Defaults) -> Result<Option<(WatchSpec, Vec<Wo
     let (args, command) = with_command(words, parsed, separator, defaults);
     match watch_spec(&args, &flags) {
         Ok(spec) => Ok(Some((spec, command))),
-        Err(text) => Err(Refusal::Said(format!(" {shown} ({text})"))),
+        Err(text) => Err(said(" ", &text)),
     }
 }
 
@@ -282,6 +284,6 @@ mod tests {
         let (args, command) = arguments(&raw, &words("echo hi"), &defaults).unwrap();
         assert_eq!((args, command), (words("w x"), words("echo hi")));
         let conflict = arguments(&words("k -- echo"), &words("k echo"), &defaults).unwrap_err();
-        assert_eq!(conflict.message.as_deref(), Some(CONFLICT));
+        assert_eq!(conflict.message.unwrap_or_default().to_string(), CONFLICT);
     }
 }

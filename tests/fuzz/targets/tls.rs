@@ -120,7 +120,7 @@ impl Target for Tls {
     fn run(&mut self, input: &[u8], notes: &mut Notes) {
         let path = file(self.dir.path(), "file.pem", &assemble(input));
         let path = path.to_str().unwrap();
-        let items = cert::read(path, NOW);
+        let items = cert::read(path.as_ref(), NOW);
         notes.result("items", &items);
         if let Ok(items) = &items {
             notes.number("items", items.len() as u64);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -15,6 +16,7 @@ use super::report::Report;
 use super::scrape::{Usage, usage_of_all};
 use crate::cli::context::Context;
 use crate::cli::exit::Failure;
+use crate::cli::go;
 use crate::client::{Client, Config, Deadline, Error, WatchSpec, Watcher, prefix_end, rpc};
 use crate::clock::{Clock, SystemClock, split_mix};
 use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -106,6 +108,12 @@ struct Run {
     leases: Mutex<Vec<i64>>,
     /// Events that are to arrive, once that is known.
     expected: AtomicU64,
+    /// How long a request may take.
+    patience: Duration,
+    /// When a caller was last answered, in nanoseconds.
+    last_answer: AtomicU64,
+    /// Told once nobody was answered for as long as a request may take: the run has no end any more.
+    gone: Notify,
     /// When the last one arrived, in nanoseconds.
     last_arrival: AtomicU64,
 }
@@ -138,6 +146,9 @@ pub(super) async fn run(
         first_error: Mutex::new(None),
         leases: Mutex::default(),
         expected: AtomicU64::new(u64::MAX),
+        patience: context.flags.duration("command-timeout"),
+        last_answer: AtomicU64::new(0),
+        gone: Notify::new(),
         last_arrival: AtomicU64::new(0),
         plan: plan.clone(),
     };
@@ -153,9 +164,17 @@ pub(super) async fn run(
     run.start = run.clock.now();
     let run = Arc::new(run);
     let progress = progress(context, &run, title);
+    run.answered();
     let latencies = match plan.kind {
         Kind::Watch => watch(&clients, &run).await,
         _ => call(&clients, &run).await,
+    };
+    let Some(latencies) = latencies else {
+        progress.abort();
+        let (endpoints, time) = (config.endpoints.join(","), go::duration(run.patience));
+        let done = run.done.load(Ordering::Relaxed);
+        let text = format!("no answer from {endpoints} for {time}, after {done} requests");
+        return Err(Failure::error(text));
     };
     let end = match run.last_arrival.load(Ordering::Relaxed) {
         0 => run.clock.now(),
@@ -213,25 +232,23 @@ async fn fill(clients: &[Client], run: &Run) -> Result<(), Failure> {
         let success = keys.iter().map(|key| op(run.put(key.clone()))).collect();
         let request = TxnRequest { success, ..TxnRequest::default() };
         let client = &clients[turn % clients.len()];
-        client.call(&rpc::TXN, request, Deadline::NONE).await?;
+        client.call(&rpc::TXN, request, run.deadline()).await?;
     }
     Ok(())
 }
 
-/// All callers, to the end of the plan.
-async fn call(clients: &[Client], run: &Arc<Run>) -> Histogram {
+/// All callers, to the end of the plan; nothing if the server has gone.
+async fn call(clients: &[Client], run: &Arc<Run>) -> Option<Histogram> {
     let mut callers = JoinSet::new();
     for caller in 0..run.plan.clients {
         let client = clients[caller % clients.len()].clone();
         callers.spawn(caller_loop(client, Arc::clone(run), caller as u64));
     }
     let mut all = Histogram::new();
-    while let Some(one) = callers.join_next().await {
-        if let Ok(one) = one {
-            all.merge(&one);
-        }
+    for one in run.to_the_end(callers).await? {
+        all.merge(&one);
     }
-    all
+    Some(all)
 }
 
 async fn caller_loop(client: Client, run: Arc<Run>, caller: u64) -> Histogram {
@@ -242,6 +259,7 @@ async fn caller_loop(client: Client, run: Arc<Run>, caller: u64) -> Histogram {
         let start = run.clock.now();
         match run.request(&client, random).await {
             Ok(()) => {
+                run.answered();
                 let took = run.clock.now().saturating_sub(start);
                 latencies.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
                 run.done.fetch_add(1, Ordering::Relaxed);
@@ -278,6 +296,37 @@ impl Run {
     fn failed(&self, error: &Error) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         self.first_error.lock().get_or_insert_with(|| error.to_string());
+        if !matches!(error, Error::Deadline) {
+            return self.answered();
+        }
+        let answered = Duration::from_nanos(self.last_answer.load(Ordering::Relaxed));
+        if self.clock.now().saturating_sub(answered) >= self.patience {
+            self.gone.notify_one();
+        }
+    }
+
+    fn answered(&self) {
+        let now = u64::try_from(self.clock.now().as_nanos()).unwrap_or(u64::MAX);
+        self.last_answer.fetch_max(now, Ordering::Relaxed);
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::after(self.patience)
+    }
+
+    /// What the callers bring, or nothing if the server has gone.
+    async fn to_the_end<T: 'static>(&self, mut callers: JoinSet<T>) -> Option<Vec<T>> {
+        let mut all = Vec::with_capacity(callers.len());
+        loop {
+            tokio::select! {
+                one = callers.join_next() => match one {
+                    Some(Ok(one)) => all.push(one),
+                    Some(Err(_)) => {}
+                    None => return Some(all),
+                },
+                () = self.gone.notified() => return None,
+            }
+        }
     }
 
     fn put(&self, key: Bytes) -> PutRequest {
@@ -289,7 +338,7 @@ impl Run {
         let key = self.keys[index].clone();
         match self.plan.kind {
             Kind::Put | Kind::Watch => {
-                client.call(&rpc::PUT, self.put(key), Deadline::NONE).await?;
+                client.call(&rpc::PUT, self.put(key), self.deadline()).await?;
             }
             Kind::Range => {
                 let range_end = match self.plan.range_keys {
@@ -303,7 +352,7 @@ impl Run {
                     serializable: self.plan.serializable,
                     ..RangeRequest::default()
                 };
-                client.call(&rpc::RANGE, request, Deadline::NONE).await?;
+                client.call(&rpc::RANGE, request, self.deadline()).await?;
             }
             Kind::Txn => {
                 let compare = Compare {
@@ -315,11 +364,11 @@ impl Run {
                 };
                 let (compare, success) = (vec![compare], vec![op(self.put(key))]);
                 let request = TxnRequest { compare, success, failure: Vec::new() };
-                client.call(&rpc::TXN, request, Deadline::NONE).await?;
+                client.call(&rpc::TXN, request, self.deadline()).await?;
             }
             Kind::Lease => {
                 let request = LeaseGrantRequest { ttl: LEASE_SECONDS, id: 0 };
-                let lease = client.call(&rpc::LEASE_GRANT, request, Deadline::NONE).await?;
+                let lease = client.call(&rpc::LEASE_GRANT, request, self.deadline()).await?;
                 self.leases.lock().push(lease.id);
             }
         }
@@ -338,11 +387,15 @@ async fn revoke(clients: &[Client], run: &Arc<Run>) {
     let mut tasks = JoinSet::new();
     for (turn, ids) in leases.chunks(share).enumerate() {
         let (client, ids) = (clients[turn % clients.len()].clone(), ids.to_vec());
+        let run = Arc::clone(run);
         tasks.spawn(async move {
             for id in ids {
                 // What stays behind expires.
                 let request = LeaseRevokeRequest { id };
-                let _ = client.call(&rpc::LEASE_REVOKE, request, Deadline::NONE).await;
+                let revoked = client.call(&rpc::LEASE_REVOKE, request, run.deadline()).await;
+                if matches!(revoked, Err(Error::Deadline)) {
+                    break;
+                }
             }
         });
     }
@@ -351,7 +404,7 @@ async fn revoke(clients: &[Client], run: &Arc<Run>) {
 
 /// Callers put values that begin with the time; watchers read it off on arrival. Latencies are
 /// those of events, from the call that caused them.
-async fn watch(clients: &[Client], run: &Arc<Run>) -> Histogram {
+async fn watch(clients: &[Client], run: &Arc<Run>) -> Option<Histogram> {
     let mut watchers = JoinSet::new();
     for (turn, client) in clients.iter().enumerate() {
         let count = (turn..run.plan.watchers).step_by(clients.len()).count();
@@ -362,7 +415,7 @@ async fn watch(clients: &[Client], run: &Arc<Run>) -> Histogram {
                 range_end: prefix_end(PREFIX.as_bytes()).into(),
                 ..WatchSpec::default()
             };
-            watcher.add(spec).await;
+            watcher.add(spec);
         }
         let run = Arc::clone(run);
         watchers.spawn(async move { arrivals(watcher, &run).await });
@@ -380,20 +433,21 @@ async fn watch(clients: &[Client], run: &Arc<Run>) -> Histogram {
                 let stamp = format!("{:020}", run.clock.now().as_nanos());
                 let value = [stamp.as_bytes(), &run.value].concat().into();
                 let request = PutRequest { key, value, ..PutRequest::default() };
-                if let Err(error) = client.call(&rpc::PUT, request, Deadline::NONE).await {
-                    run.failed(&error);
+                match client.call(&rpc::PUT, request, run.deadline()).await {
+                    Ok(_) => run.answered(),
+                    Err(error) => run.failed(&error),
                 }
             }
         });
     }
-    callers.join_all().await;
+    run.to_the_end(callers).await?;
     let puts = run.sent.load(Ordering::Relaxed) - run.errors.load(Ordering::Relaxed);
     run.expected.store(puts * run.plan.watchers as u64, Ordering::Relaxed);
     let mut all = Histogram::new();
     for one in watchers.join_all().await {
         all.merge(&one);
     }
-    all
+    Some(all)
 }
 
 async fn arrivals(mut watcher: Watcher, run: &Run) -> Histogram {
@@ -404,6 +458,8 @@ async fn arrivals(mut watcher: Watcher, run: &Run) -> Histogram {
         let batch = match timeout(TICK, watcher.next()).await {
             Ok(Some(batch)) => batch,
             Ok(None) => break,
+            // Between slow callers it is quiet, too.
+            Err(_) if run.expected.load(Ordering::Relaxed) == u64::MAX => continue,
             Err(_) => {
                 quiet += TICK;
                 continue;

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
+use crate::cli::go;
 use load::{Kind, Plan};
 use report::Report;
 
@@ -33,14 +34,17 @@ pub(super) fn run(mut context: Context) -> Outcome {
 
 fn plan(context: &Context) -> Result<Plan, Failure> {
     let flags = &context.flags;
-    let kind = match context.arg(0).as_str() {
-        "put" => Kind::Put,
-        "range" => Kind::Range,
-        "txn" => Kind::Txn,
-        "watch" => Kind::Watch,
-        "lease" => Kind::Lease,
-        "" => return Err(Failure::arguments("bench needs put, range, txn, watch or lease")),
-        other => return Err(Failure::arguments(format!("unknown benchmark {other}"))),
+    let kind = match context.arg(0) {
+        b"put" => Kind::Put,
+        b"range" => Kind::Range,
+        b"txn" => Kind::Txn,
+        b"watch" => Kind::Watch,
+        b"lease" => Kind::Lease,
+        b"" => return Err(Failure::arguments("bench needs put, range, txn, watch or lease")),
+        other => {
+            let text = format!("unknown benchmark {}", go::quote(other));
+            return Err(Failure::arguments(text));
+        }
     };
     let number = |name| u64::try_from(flags.int(name)).unwrap_or_default();
     let size = |name| usize::try_from(flags.int(name)).unwrap_or_default();

@@ -43,7 +43,7 @@ async fn fetch(address: &str) -> std::io::Result<String> {
     stream.write_all(request.as_bytes()).await?;
     let mut page = Vec::new();
     stream.read_to_end(&mut page).await?;
-    Ok(String::from_utf8_lossy(&page).into_owned())
+    String::from_utf8(page).map_err(std::io::Error::other)
 }
 
 fn parse(page: &str) -> Usage {
