@@ -64,7 +64,7 @@ pub const INLINE_RANGE_BYTES_MAX: usize = 1 << 20;
 pub const SWEEP_ANSWERS_MAX: usize = 1024;
 /// Rest after a sweep failed, before the same step is tried again.
 pub const SWEEP_RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Batches of committed entries between raft and apply.
+/// Batches of committed entries that apply holds and has not reported as applied.
 pub const APPLY_QUEUE_BATCHES_MAX: usize = 64;
 /// Records larger than this are stored in chunks: LMDB would need contiguous pages.
 pub const RECORD_INLINE_BYTES_MAX: usize = 8 << 10;
@@ -218,8 +218,12 @@ pub const CONF_CHANGES_WAITING_MAX: usize = 16;
 pub const FORWARDED_READS_MAX: usize = 1024;
 /// After this a read index is asked for again, with a new context; etcd's.
 pub const READ_INDEX_RETRY: Duration = Duration::from_millis(500);
-/// Bytes of committed entries handed to apply at once.
+/// Bytes and entries of one batch for apply, which answers and reports once a batch is applied.
 pub const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
+pub const APPLY_BATCH_ENTRIES_MAX: u64 = 1024;
+/// Bytes of the batches that apply holds; one batch more is admitted. What is committed beyond them
+/// stays in the log until apply has reported some of them.
+pub const APPLY_HELD_BYTES_MAX: u64 = 16 << 20;
 /// Entries that a leader holds uncommitted before it drops proposals.
 pub const RAFT_UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of entries in one message to a member, etcd's.

@@ -41,6 +41,36 @@ pub(super) struct Applier {
 
 type Answer = (u64, Result<Reply, apply::Error>);
 
+/// Committed entries that are being applied. Nobody sees what they did before all of them are.
+#[derive(Default)]
+pub(super) struct Batch {
+    rest: std::vec::IntoIter<Committed>,
+    answers: Vec<Answer>,
+    changes: Vec<Change>,
+    sweeps: Vec<Sweep>,
+    /// The last entry that was applied.
+    last: u64,
+    /// Where one entry ends the next begins, so the clock is read once for each.
+    now: Duration,
+}
+
+impl Batch {
+    pub(super) fn new(entries: Vec<Committed>, now: Duration) -> Self {
+        let (answers, changes) =
+            (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
+        Self { rest: entries.into_iter(), answers, changes, now, ..Self::default() }
+    }
+
+    /// The entries that are not applied yet.
+    pub(super) fn rest(&self) -> &[Committed] {
+        self.rest.as_slice()
+    }
+
+    fn is_applied(&self) -> bool {
+        self.rest.as_slice().is_empty()
+    }
+}
+
 impl Applier {
     pub(super) fn run(self, committed: &Receiver<Vec<Committed>>) {
         while let Ok(batch) = committed.recv() {
@@ -52,43 +82,55 @@ impl Applier {
 
     /// False if the member cannot go on.
     pub(super) fn turn(&self, batch: Vec<Committed>) -> bool {
+        let mut batch = Batch::new(batch, self.clock.now());
+        self.advance(&mut batch, usize::MAX)
+    }
+
+    /// Applies at most so many entries of a batch, and publishes it once all are applied. False if
+    /// the member cannot go on.
+    pub(super) fn advance(&self, batch: &mut Batch, most: usize) -> bool {
         planted::trip("apply");
-        if let Err(fatal) = self.apply(batch) {
+        if let Err(fatal) = self.apply(batch, most) {
             self.supervisor.fail(&format!("failed to apply a committed entry: {fatal}"));
             return false;
+        }
+        if batch.is_applied() {
+            self.publish(std::mem::take(batch));
         }
         true
     }
 
-    fn apply(&self, batch: Vec<Committed>) -> Result<(), Fatal> {
-        let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
-        let mut changes: Vec<Change> = Vec::with_capacity(batch.len());
-        let mut sweeps: Vec<Sweep> = Vec::new();
-        let mut last = 0;
-        // Where one entry ends the next begins, so the clock is read once for each.
-        let mut now = self.clock.now();
-        for entry in batch {
+    fn apply(&self, batch: &mut Batch, most: usize) -> Result<(), Fatal> {
+        for _ in 0..most {
+            let Some(entry) = batch.rest.next() else { break };
             match entry {
                 Committed::Normal { index, term, data } => {
-                    let outcome = self.machine.apply(index, term, data, now)?;
-                    last = index;
-                    let begun = std::mem::replace(&mut now, self.clock.now());
-                    observe(&outcome, now.saturating_sub(begun));
-                    self.take(outcome, &mut answers, &mut changes, &mut sweeps);
+                    let outcome = self.machine.apply(index, term, data, batch.now)?;
+                    batch.last = index;
+                    let begun = std::mem::replace(&mut batch.now, self.clock.now());
+                    observe(&outcome, batch.now.saturating_sub(begun));
+                    self.take(outcome, batch);
                 }
                 Committed::ConfChange { index, term, change } => {
-                    answers.push(self.apply_conf_change(index, term, change)?);
-                    last = index;
-                    now = self.clock.now();
+                    batch.answers.push(self.apply_conf_change(index, term, change)?);
+                    batch.last = index;
+                    batch.now = self.clock.now();
                 }
                 Committed::Snapshot { index, conf_state, .. } => {
                     self.install(index, conf_state)?;
                     // What was changed before is part of it.
-                    changes.clear();
-                    last = index;
+                    batch.changes.clear();
+                    batch.last = index;
                 }
             }
         }
+        Ok(())
+    }
+
+    /// In this order: readers and watchers see what the batch did, raft hears of it, callers get
+    /// their answers.
+    fn publish(&self, batch: Batch) {
+        let Batch { answers, changes, sweeps, last, .. } = batch;
         let current = self.machine.mvcc.publish();
         self.hub.publish(current.revision, &changes);
         if last > 0 {
@@ -107,7 +149,6 @@ impl Applier {
         for (id, reply) in answers {
             self.waits.answer(id, reply);
         }
-        Ok(())
     }
 
     /// Takes users and roles from the store. Whoever lost his name or password meanwhile may hold a
@@ -180,13 +221,8 @@ impl Applier {
         self.machine.members.read().has_alarm(AlarmType::Nospace)
     }
 
-    fn take(
-        &self,
-        outcome: Outcome,
-        answers: &mut Vec<Answer>,
-        changes: &mut Vec<Change>,
-        sweeps: &mut Vec<Sweep>,
-    ) {
+    fn take(&self, outcome: Outcome, batch: &mut Batch) {
+        let Batch { answers, changes, sweeps, .. } = batch;
         let Outcome { request_id, reply, changes: changed, compaction, .. } = outcome;
         count(&reply, &changed);
         changes.extend(changed);

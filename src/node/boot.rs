@@ -329,7 +329,9 @@ pub(super) fn start(
         log: surroundings.log,
     };
     if config.force_new_cluster && has_log {
-        let removed = raft::force_alone(&raft_config, &surroundings.disk)?;
+        let mut members = load_members(&store)?;
+        let takes = |change: &raft::ConfChange| membership::takes(&mut members, change);
+        let removed = raft::force_alone(&raft_config, &surroundings.disk, takes)?;
         let removed: Vec<String> = removed.iter().map(|id| format!("{id:x}")).collect();
         tracing::warn!(
             "cluster-id" = format!("{:x}", identity.cluster_id),
@@ -713,7 +715,9 @@ fn work(
     stop_at_failure(&applier);
     if let Some((turns, snapshots, events)) = stepped {
         let (raft, store) = (raft.clone(), Arc::clone(store));
-        let steps = Steps { turns, raft, applier, committed, store, sweeper, snapshots, events };
+        let under_way = Mutex::default();
+        let steps =
+            Steps { turns, raft, applier, committed, under_way, store, sweeper, snapshots, events };
         return Ok((Sweeper::default(), Vec::new(), Some(steps)));
     }
     let supervisor = applier.supervisor.clone();

@@ -149,6 +149,17 @@ pub(super) fn wanted(change: &ConfChange) -> Result<Change, Fatal> {
     }
 }
 
+/// Does a configuration change of the log to a list of members, if the rules allow it: as apply
+/// would, which is not there yet.
+pub(super) fn takes(members: &mut Members, change: &ConfChange) -> Result<bool, String> {
+    let wanted = wanted(change).map_err(|error| error.to_string())?;
+    let is_valid = members.validate(&wanted).is_ok();
+    if is_valid {
+        members.change(&wanted);
+    }
+    Ok(is_valid)
+}
+
 /// The change as the log carries it.
 pub(super) fn conf_change(request: u64, change: &Change) -> ConfChange {
     let change_type = match change {

@@ -91,7 +91,7 @@ pub use membership::Join;
 pub use seed::{Adopted, Seed, adopt, check_entry, hash_kv, settle};
 pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
-pub use steps::Steps;
+pub use steps::{Applied, Steps};
 pub use usage::{Tally, Usage};
 pub use versions::Downgrade;
 pub use watching::{PREVIOUS_INLINE_MAX, WatchError, WatchStream};

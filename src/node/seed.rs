@@ -209,7 +209,7 @@ pub fn settle(data_dir: &Path, wal_dir: Option<&Path>) -> Result<(), StartError>
 fn turn(node: &Node, steps: &Steps) -> Result<raft::Status, StartError> {
     steps.raft()?;
     while steps.log()? {}
-    while steps.apply().is_some() {
+    while steps.apply(usize::MAX).is_some() {
         node.0.store.flush()?;
     }
     match node.0.supervisor.why() {

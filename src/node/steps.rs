@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::applier::Applier;
+use parking_lot::Mutex;
+
+use super::applier::{Applier, Batch};
 use super::boot::{StartError, Surroundings, start};
 use super::sweeper::SweepWorker;
 use super::{Config, Node};
 use crate::raft::peer::{PeerEvents, Snapshots};
-use crate::raft::{self, Committed, Entry, Message};
+use crate::raft::{self, Committed, ConfState, Entry, Message};
 use crate::store::{self, Store};
 use crate::supervise::Supervisor;
 
@@ -20,10 +22,19 @@ pub struct Steps {
     pub(super) raft: raft::Handle,
     pub(super) applier: Applier,
     pub(super) committed: Receiver<Vec<Committed>>,
+    /// What is left of a batch.
+    pub(super) under_way: Mutex<Option<Batch>>,
     pub(super) store: Arc<Store>,
     pub(super) sweeper: SweepWorker,
     pub(super) snapshots: Arc<dyn Snapshots>,
     pub(super) events: Arc<dyn PeerEvents>,
+}
+
+/// What one turn of apply did.
+pub struct Applied {
+    pub entries: Vec<Committed>,
+    /// Whether that was the rest of a batch, so that everybody sees it now.
+    pub is_published: bool,
 }
 
 impl Node {
@@ -48,6 +59,11 @@ impl Steps {
         self.turns.raft_has_work()
     }
 
+    /// Raft's configuration, and the last snapshot that raft has taken in.
+    pub fn conf_state(&self) -> (ConfState, u64) {
+        self.turns.conf_state()
+    }
+
     /// Writes and syncs the log; false if there is nothing to write.
     pub fn log(&self) -> Result<bool, raft::Error> {
         self.supervisor().run("raft-log", || self.turns.log())?
@@ -57,12 +73,23 @@ impl Steps {
         self.turns.log_has_work()
     }
 
-    /// Applies the next batch of committed entries and gives it back.
-    pub fn apply(&self) -> Option<Vec<Committed>> {
-        let batch = self.committed.try_recv().ok()?;
+    /// Applies at most so many committed entries, which are of one batch; nothing if there are none.
+    /// The store may commit within a batch, and raft go on, as they do beside the apply thread.
+    pub fn apply(&self, most: usize) -> Option<Applied> {
+        let mut under_way = self.under_way.lock();
+        let mut batch = match under_way.take() {
+            Some(batch) => batch,
+            None => Batch::new(self.committed.try_recv().ok()?, self.applier.clock.now()),
+        };
+        let rest = batch.rest();
+        let entries: Vec<Committed> = rest[..most.min(rest.len())].to_vec();
+        let is_published = entries.len() == rest.len();
         // The supervisor knows of a panic.
-        let _ = self.supervisor().run("apply", || self.applier.turn(batch.clone()));
-        Some(batch)
+        let advanced = self.supervisor().run("apply", || self.applier.advance(&mut batch, most));
+        if advanced.unwrap_or(false) && !is_published {
+            *under_way = Some(batch);
+        }
+        Some(Applied { entries, is_published })
     }
 
     /// The store's next commit; false if there is nothing to commit, or no space for it.

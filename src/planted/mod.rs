@@ -32,6 +32,15 @@ pub enum Bug {
     ErrorAsFalse,
     /// The log's reader keeps an entry that was replaced later.
     SkippedTruncation,
+    /// The log is cut where the store is, though apply has not reported so much.
+    CompactsUnapplied,
+    /// A change of the configuration that is applied in the turn in which a snapshot comes changes
+    /// the snapshot's.
+    ChangesSnapshot,
+    /// A leader goes on to answer reads after its removal.
+    RemovedLeaderReads,
+    /// What the log's file shows at a start counts as durable, whatever became of the last sync.
+    BelievedTail,
     /// Nobody asks who may do what a transaction within a transaction does.
     UncheckedNestedTxn,
     /// Nobody asks who may read the previous value that a write gives back.
@@ -46,7 +55,7 @@ pub enum Bug {
 
 impl Bug {
     /// What the simulator is to find.
-    pub const OF_CLUSTERS: [Self; 12] = [
+    pub const OF_CLUSTERS: [Self; 16] = [
         Self::AckBeforeSync,
         Self::StaleRead,
         Self::ReadBeforeApply,
@@ -59,6 +68,10 @@ impl Bug {
         Self::LearnerInQuorum,
         Self::SkippedTruncation,
         Self::ErrorAsFalse,
+        Self::CompactsUnapplied,
+        Self::ChangesSnapshot,
+        Self::RemovedLeaderReads,
+        Self::BelievedTail,
     ];
 
     /// The ways around permissions that etcd had.

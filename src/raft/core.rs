@@ -1,6 +1,7 @@
 //! The consensus core: events in, effects out.
 
 mod changes;
+mod supply;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::{Error, Leader, Refusal, Role, Status, step};
 use crate::clock::split_mix;
 use crate::limits;
 use crate::planted::{self, Bug};
+use supply::Supply;
 
 /// What a core is made with.
 #[derive(Clone, Debug)]
@@ -189,8 +191,10 @@ pub struct Core {
     /// The last job with a new term or vote, or with the commit of a configuration change, until it
     /// is durable.
     unsynced_state: Option<u64>,
-    /// Committed entries that apply gets once a job is durable, and those behind them.
-    delayed: VecDeque<(u64, Vec<Entry>)>,
+    supply: Supply,
+    /// The configuration that the log gives where apply is, and the entry that made it. Raft's own
+    /// is ahead of it from the arrival of a snapshot until this is applied.
+    apply_conf: (u64, ConfState),
     /// The last configuration change whose commit this leader has made durable, or is about to.
     change_synced: u64,
     /// The change that removed this member.
@@ -214,7 +218,7 @@ pub struct Core {
     leader: Leader,
     /// A snapshot, until the job that writes its record is durable.
     installing: Option<(u64, SnapshotRecord)>,
-    /// Index of the last snapshot that replaced the log.
+    /// Index of the last snapshot that replaced the log, from the moment that raft takes it in.
     restored: u64,
     /// The durable index when the log's beginning was last forgotten.
     compacted_at: u64,
@@ -247,16 +251,18 @@ impl Core {
         let replay_until = raft.raft.raft_log.committed;
         let last_vote = (raft.raft.term, raft.raft.vote);
         let compacted_at = config.applied;
+        let apply_conf = (config.applied, raft.raft.prs().conf().to_conf_state());
         let mut core = Self {
             raft,
             election_ticks: election_ticks as u64,
             read_retry_ticks: ticks(limits::READ_INDEX_RETRY).max(1) as u32,
             ticks: 0,
             random: config.nonce,
+            supply: Supply::new(config.applied),
             config,
             outstanding: VecDeque::new(),
             unsynced_state: None,
-            delayed: VecDeque::new(),
+            apply_conf,
             change_synced: 0,
             left_at: None,
             last_vote,
@@ -309,9 +315,12 @@ impl Core {
     }
 
     /// Whether something goes on as soon as apply does: an election, a configuration change,
-    /// messages.
+    /// messages, its own supply.
     pub fn awaits_apply(&self) -> bool {
-        self.raft.raft.leader_id == 0 || self.held.is_some() || !self.conf_changes.is_empty()
+        self.raft.raft.leader_id == 0
+            || self.held.is_some()
+            || !self.conf_changes.is_empty()
+            || self.supply.waits()
     }
 
     /// Whether one job is outstanding, the one given out last.
@@ -352,6 +361,17 @@ impl Core {
             messages_refused: self.messages_refused,
             leader_changes: self.leader_changes,
         }
+    }
+
+    /// Raft's configuration: the one that the log gives where apply is, or that of a snapshot which
+    /// is not applied.
+    pub fn conf_state(&self) -> ConfState {
+        self.raft.raft.prs().conf().to_conf_state()
+    }
+
+    /// The last snapshot that raft has taken in; 0 if there was none.
+    pub fn restored(&self) -> u64 {
+        self.restored
     }
 
     /// How far each member's log is known to go; on the leader.
@@ -418,13 +438,21 @@ impl Core {
         let oldest = self.outstanding.front().map_or(self.ticks, |(_, since)| *since);
         let stalled_ticks = self.ticks - oldest;
         let stalled = stalled_ticks > self.election_ticks;
-        let leads = self.raft.raft.state == StateRole::Leader;
+        let leads = self.leads();
         if leads && stalled && !self.is_alone() {
             self.give_up_leadership(stalled_ticks > 2 * self.election_ticks);
         }
         let replaying = self.raft.raft.raft_log.applied < self.replay_until;
-        if leads || !(stalled || replaying || self.is_alone()) {
+        // The store finds changes that are not applied in the log's table, where the entries of this
+        // turn are not yet.
+        let brings_change = step::brings_change(&self.raft);
+        if leads || !(stalled || replaying || brings_change || self.is_alone()) {
             self.raft.tick();
+        } else {
+            // It does not stand for election, but once its leader has been silent for so long, its
+            // vote is free for others.
+            let elapsed = &mut self.raft.raft.election_elapsed;
+            *elapsed = (*elapsed + 1).min(self.election_ticks as usize);
         }
     }
 
@@ -433,7 +461,12 @@ impl Core {
         let replaying = self.raft.raft.raft_log.applied < self.replay_until;
         for _ in 2..self.election_ticks {
             let raft = &self.raft.raft;
-            if replaying || raft.leader_id != 0 || raft.state != StateRole::Follower {
+            let brings_change = step::brings_change(&self.raft);
+            if replaying
+                || brings_change
+                || raft.leader_id != 0
+                || raft.state != StateRole::Follower
+            {
                 return;
             }
             self.raft.tick();
@@ -532,9 +565,11 @@ impl Core {
         if admitted == Err(Refusal::ConfChangePending) {
             return self.take_turns(message, effects);
         }
-        let early = message.get_msg_type() == MessageType::MsgReadIndex
-            && self.raft.raft.state == StateRole::Leader
-            && !self.raft.raft.commit_to_current_term();
+        let asks_leader = message.get_msg_type() == MessageType::MsgReadIndex && self.leads();
+        if asks_leader && admitted.is_ok() && !self.may_answer_reads() {
+            admitted = Err(Refusal::Removed);
+        }
+        let early = asks_leader && !self.raft.raft.commit_to_current_term();
         if early && admitted.is_ok() {
             if self.forwarded.len() < limits::FORWARDED_READS_MAX {
                 self.forwarded.push_back(message);
@@ -574,6 +609,8 @@ impl Core {
         if let Err(error) = self.raft.step(message) {
             tracing::debug!(%error, "raft dropped a message");
         }
+        let snapshot = self.raft.snap().map(|snapshot| snapshot.get_metadata().index);
+        self.restored = snapshot.unwrap_or(self.restored);
     }
 
     fn persisted(
@@ -592,15 +629,9 @@ impl Core {
         table.placed(places);
         table.evict();
         self.note_persisted(number);
-        while self.delayed.front().is_some_and(|(job, _)| *job <= number) {
-            if let Some((_, entries)) = self.delayed.pop_front() {
-                self.commit(entries, effects);
-            }
-        }
+        self.supply.durable(number);
         if let Some((_, record)) = self.installing.take_if(|(job, _)| *job <= number) {
-            let SnapshotRecord { index, term, conf_state } = record;
-            let conf_state = conf_state.unwrap_or_default();
-            effects.push(Effect::Commit(vec![Committed::Snapshot { index, term, conf_state }]));
+            self.supply.install(record);
         }
         self.release(effects);
     }
@@ -616,67 +647,11 @@ impl Core {
         self.raft.on_persist_ready(number);
     }
 
-    fn applied(&mut self, index: u64, effects: &mut Vec<Effect>) {
-        let log = &self.raft.raft.raft_log;
-        if index > log.applied && index <= log.committed.min(log.persisted) {
-            self.raft.advance_apply_to(index);
-        }
-        if self.is_alone() && self.raft.raft.prs().iter().count() == 1 {
-            self.raft.mut_store().evict(index);
-        }
-        self.release(effects);
-    }
-
     fn release(&mut self, effects: &mut Vec<Effect>) {
         let applied = self.raft.raft.raft_log.applied;
         let unsynced = self.outstanding.front().map_or(u64::MAX, |(job, _)| *job);
         if let Some(held) = self.held.take_if(|held| held.until <= applied && held.job < unsynced) {
             effects.push(Effect::Send(held.messages));
-        }
-    }
-
-    /// The first entry that a member which is there still needs, or will need after the snapshot
-    /// that is on its way to it. Only a leader knows.
-    fn needed_by_peers(&self) -> u64 {
-        let raft = &self.raft.raft;
-        if raft.state != StateRole::Leader {
-            return u64::MAX;
-        }
-        let needed = raft.prs().iter().filter(|(_, progress)| progress.recent_active);
-        let needed = needed.map(|(_, progress)| progress.matched.max(progress.pending_snapshot));
-        needed.min().map_or(u64::MAX, |index| index + 1)
-    }
-
-    /// After so many entries, or once a segment holds only what is durable elsewhere, the log's
-    /// beginning is forgotten: entries that followers may still ask for stay, and a member that is
-    /// further behind comes back by a snapshot. Segments go with the last entry in them.
-    fn durable(&mut self, index: u64, term: u64, conf_state: ConfState, effects: &mut Vec<Effect>) {
-        let has_peers = self.raft.raft.prs().iter().len() > 1;
-        let needed = self.needed_by_peers();
-        let is_due = index >= self.compacted_at.saturating_add(self.config.snapshot_count);
-        let store = self.raft.mut_store();
-        store.durable = Some((index, term, conf_state.clone()));
-        let table = &mut store.table;
-        // A sole member has nobody to catch up, and reads what it keeps at each start.
-        let mut below = index;
-        if has_peers {
-            below = below.saturating_sub(self.config.catch_up_entries);
-            let kept = table.first_of_last_segments(limits::LOG_SEGMENTS_FOR_PEERS);
-            below = below.min(needed.max(kept));
-        }
-        let (Some(first), Some(kept)) = (table.place(table.first_index()), table.place(below))
-        else {
-            return;
-        };
-        let frees_segments = first.segment != kept.segment;
-        if below <= table.first_index() || !(is_due || frees_segments) {
-            return;
-        }
-        self.compacted_at = index;
-        table.compact(below - 1);
-        if frees_segments {
-            let record = SnapshotRecord { index, term, conf_state: Some(conf_state) };
-            effects.push(Effect::Purge { below, record });
         }
     }
 
@@ -687,11 +662,22 @@ impl Core {
             self.ask_for_reads();
             self.choose_timeout();
             if !self.has_room() || !self.raft.has_ready() {
-                return;
+                break;
             }
-            let ready = self.raft.ready();
+            let ready = self.take_ready();
             self.process(ready, effects);
         }
+        self.supply_apply(effects);
+    }
+
+    /// Of the committed entries only index and kind are needed here, as apply gets them from the
+    /// log. A leader counts their bytes.
+    fn take_ready(&mut self) -> Ready {
+        let leads = self.leads();
+        self.raft.mut_store().gives_heads = !leads;
+        let ready = self.raft.ready();
+        self.raft.mut_store().gives_heads = false;
+        ready
     }
 
     /// A sole voter has nobody to wait for. It wins within the call, and raft requires that all of
@@ -710,11 +696,22 @@ impl Core {
         }
     }
 
+    /// A leader that has applied its own removal leads on until others know of it, but it has no
+    /// part in their quorum: they may have elected another and committed more. Raft would answer its
+    /// reads at once if they are down to one voter.
+    fn may_answer_reads(&self) -> bool {
+        let raft = &self.raft.raft;
+        raft.prs().conf().voters().contains(raft.id) || planted::is(Bug::RemovedLeaderReads)
+    }
+
     /// Asks the leader, once there is one that can answer.
     fn ask_for_reads(&mut self) {
-        let raft = &self.raft.raft;
-        let leads = raft.state == StateRole::Leader;
-        if leads && !raft.commit_to_current_term() {
+        let leads = self.leads();
+        if leads && !self.raft.raft.commit_to_current_term() {
+            return;
+        }
+        if leads && !self.may_answer_reads() {
+            self.forwarded.clear();
             return;
         }
         if leads {
@@ -779,12 +776,9 @@ impl Core {
         if !now.is_empty() {
             effects.push(Effect::Send(now));
         }
-        let last = self.delayed.back().map(|(job, _)| *job);
-        match if commits_change { Some(number) } else { last } {
-            _ if committed.is_empty() => {}
-            // Apply hangs up on who is removed, and he has to be told before.
-            Some(job) => self.delayed.push_back((job, committed)),
-            None => self.commit(committed, effects),
+        if let Some(last) = committed.last() {
+            // Apply hangs up on a member that is removed, which has to be told before.
+            self.supply.commit(last.index, commits_change.then_some(number));
         }
     }
 
@@ -795,7 +789,7 @@ impl Core {
         let (index, term) = (metadata.index, metadata.term);
         let record = SnapshotRecord { index, term, conf_state: metadata.conf_state.clone() };
         self.raft.mut_store().table.restart(index, term);
-        self.restored = index;
+        self.supply.overtake();
         self.replay_until = self.replay_until.max(index);
         self.installing = Some((ready.number(), record.clone()));
         Some(record)
@@ -850,28 +844,6 @@ impl Core {
     fn persist(&mut self, job: Job, effects: &mut Vec<Effect>) {
         self.outstanding.push_back((job.number, self.ticks));
         effects.push(Effect::Persist(job));
-    }
-
-    fn commit(&mut self, entries: Vec<Entry>, effects: &mut Vec<Effect>) {
-        let mut committed = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let Entry { index, term, data, .. } = entry;
-            match entry.entry_type {
-                0 => committed.push(Committed::Normal { index, term, data }),
-                1 => match ConfChange::decode(data) {
-                    Ok(change) => committed.push(Committed::ConfChange { index, term, change }),
-                    Err(error) => {
-                        let what = error.to_string();
-                        return effects.push(Effect::Fatal(Error::Entry { index, what }));
-                    }
-                },
-                other => {
-                    let what = format!("its type is {other}");
-                    return effects.push(Effect::Fatal(Error::Entry { index, what }));
-                }
-            }
-        }
-        effects.push(Effect::Commit(committed));
     }
 
     fn note_leader(&mut self, effects: &mut Vec<Effect>) {

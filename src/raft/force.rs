@@ -20,11 +20,19 @@ const ADD_LEARNER_NODE: i32 = ConfChangeType::AddLearnerNode as i32;
 /// Adds the removal of all other members to the log of one that is not running, and declares
 /// everything in it committed. What others had committed last may be known here as received only,
 /// and was perhaps acknowledged, so it stays. Returns the members that will be gone.
-pub fn force_alone(config: &Config, disk: &Arc<dyn Disk>) -> Result<Vec<u64>, Error> {
+///
+/// `takes` judges the changes in the log that are not applied, in their order: by the rules that
+/// apply goes by. One that they refuse changes nothing.
+pub fn force_alone(
+    config: &Config,
+    disk: &Arc<dyn Disk>,
+    mut takes: impl FnMut(&ConfChange) -> Result<bool, String>,
+) -> Result<Vec<u64>, Error> {
     let options = log::Options { fill_ahead: false, ..config.log };
     let (mut writer, reader, recovered) = log::open(disk, &config.dir, options)?;
     let (last, mut hard_state) = (recovered.table.last_index(), recovered.hard_state);
     let term = hard_state.term.max(recovered.table.last_term());
+    writer.rewrite(recovered.table.place(config.applied))?;
     let state = config.conf_state.clone();
     let mut voters: BTreeSet<u64> = state.voters.iter().copied().collect();
     let mut others: BTreeSet<u64> = voters.iter().chain(&state.learners).copied().collect();
@@ -36,7 +44,12 @@ pub fn force_alone(config: &Config, disk: &Arc<dyn Disk>) -> Result<Vec<u64>, Er
         for entry in &entries {
             next = entry.index + 1;
             if entry.get_entry_type() == EntryType::EntryConfChange {
-                follow(entry, &mut voters, &mut others)?;
+                let failed = |what| Error::Entry { index: entry.index, what };
+                let change = ConfChange::decode(entry.data.clone());
+                let change = change.map_err(|error| failed(error.to_string()))?;
+                if takes(&change).map_err(failed)? {
+                    follow(&change, &mut voters, &mut others);
+                }
             }
         }
     }
@@ -66,11 +79,8 @@ pub fn force_alone(config: &Config, disk: &Arc<dyn Disk>) -> Result<Vec<u64>, Er
     Ok(others.into_iter().collect())
 }
 
-/// Takes part in what a configuration change does to the membership, refused or not: a removal too
-/// many does no harm.
-fn follow(entry: &Entry, voters: &mut BTreeSet<u64>, all: &mut BTreeSet<u64>) -> Result<(), Error> {
-    let change = ConfChange::decode(entry.data.clone())
-        .map_err(|error| Error::Entry { index: entry.index, what: error.to_string() })?;
+/// Does what a configuration change does to the membership.
+fn follow(change: &ConfChange, voters: &mut BTreeSet<u64>, all: &mut BTreeSet<u64>) {
     match change.change_type {
         ADD_NODE if change.node_id != 0 => {
             voters.insert(change.node_id);
@@ -85,5 +95,4 @@ fn follow(entry: &Entry, voters: &mut BTreeSet<u64>, all: &mut BTreeSet<u64>) ->
         }
         _ => {}
     }
-    Ok(())
 }

@@ -92,8 +92,10 @@ impl Inbox {
         Ok(outcome)
     }
 
-    pub(super) fn has_work(&self) -> bool {
-        self.state.lock().has_work()
+    pub(super) fn has_work(&self, awaits_apply: bool) -> bool {
+        let mut state = self.state.lock();
+        state.awaits_apply = awaits_apply;
+        state.has_work()
     }
 
     pub(super) fn propose(&self, proposal: Proposal) -> Result<(), Error> {

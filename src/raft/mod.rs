@@ -21,6 +21,10 @@
 //! crate panics on what it does not expect. If it panics nevertheless, or the log cannot be
 //! written, the member is over: [`Observer::fatal`] is called once, and nothing goes on.
 //!
+//! Apply gets ranges of the committed log, as much at a time as it may hold; the rest stays in the
+//! log until apply has reported what it has. The log's beginning is forgotten below what the store
+//! has on disk, and never above what apply has reported.
+//!
 //! A log entry's data is opaque here. Configuration changes are the exception: apply calls
 //! [`Handle::apply_conf_change`] for each, in log order, and stores the configuration that comes
 //! back together with the index.
@@ -29,7 +33,8 @@
 //! two short cuts: the loop itself writes a short batch, which spares the way to the log writer and
 //! back, and a read index is answered where it is asked for.
 //!
-//! Caveat: entries that have left memory are read from disk within the loop.
+//! Caveat: entries that have left memory are read from disk within the loop, for apply a batch at a
+//! time.
 
 mod at_rest;
 mod core;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -70,14 +70,15 @@ pub fn identity(disk: &dyn Disk, dir: &Path) -> Result<Metadata, Error> {
     Ok(log::identity(disk, dir)?)
 }
 
-/// The last snapshot that the log says is part of the state.
+/// The latest snapshot that the log says is part of the state.
 pub fn last_snapshot(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     options: log::Options,
 ) -> Result<Option<SnapshotRecord>, Error> {
     let (_, _, recovered) = log::open(disk, dir, options)?;
-    Ok(recovered.snapshots.last().cloned())
+    // A log may hold the record of an older state after that of a snapshot.
+    Ok(recovered.snapshots.into_iter().max_by_key(|record| record.index))
 }
 
 /// Everything that raft needs from outside.
@@ -153,6 +154,10 @@ fn open(
     }
     let whose = Metadata { node_id: config.id, cluster_id: config.cluster_id };
     let hard_state = check(whose, config.applied, config.applied_term, &recovered)?;
+    if !planted::is(Bug::BelievedTail) {
+        // Apply gets only what is durable.
+        writer.rewrite(recovered.table.place(config.applied))?;
+    }
     let core_config = CoreConfig {
         id: config.id,
         heartbeat_interval: config.heartbeat_interval,
@@ -280,7 +285,6 @@ fn assemble(
         next_token: 0,
         appended: VecDeque::new(),
         is_stepped: false,
-        backlog: VecDeque::new(),
         refusals: RefusalLog::default(),
     };
     (raft, log)
@@ -305,7 +309,15 @@ impl Turns {
 
     pub fn raft_has_work(&self) -> bool {
         let raft = self.raft.lock();
-        raft.surroundings.clock.now() >= raft.next_tick || raft.shared.inbox.has_work()
+        let awaits_apply = raft.core.awaits_apply();
+        raft.surroundings.clock.now() >= raft.next_tick || raft.shared.inbox.has_work(awaits_apply)
+    }
+
+    /// Raft's configuration, and the last snapshot that raft has taken in, if any: from there on the
+    /// configuration may be ahead of apply.
+    pub fn conf_state(&self) -> (ConfState, u64) {
+        let raft = self.raft.lock();
+        (raft.core.conf_state(), raft.core.restored())
     }
 
     pub fn log_has_work(&self) -> bool {
@@ -640,8 +652,6 @@ struct RaftThread {
     appended: VecDeque<(u64, Duration)>,
     /// Somebody else takes the turns of this loop and of the log writer.
     is_stepped: bool,
-    /// Committed entries for which apply had no room yet.
-    backlog: VecDeque<Vec<Committed>>,
     refusals: RefusalLog,
 }
 
@@ -668,7 +678,7 @@ impl RaftThread {
     /// Waits for work, if it may, and takes a turn's worth of it; false if the loop is to end.
     fn next_turn(&mut self, waits: bool) -> Result<bool, Error> {
         planted::trip("raft");
-        let awaits_apply = !self.backlog.is_empty() || self.core.awaits_apply();
+        let awaits_apply = self.core.awaits_apply();
         let proposals_min = self.core.proposals_min();
         let patience = if waits { self.patience } else { Duration::ZERO };
         let mut taken = self.shared.inbox.take(patience, proposals_min, awaits_apply);
@@ -732,7 +742,6 @@ impl RaftThread {
             for effect in effects {
                 self.carry_out(effect)?;
             }
-            self.hand_over()?;
             let Some(job) = short else { return Ok(()) };
             // Only a purge may hold the writer now: no job is with it.
             let (number, places) = self.writer.lock().carry_out(vec![Work::Job(job)])?;
@@ -803,7 +812,10 @@ impl RaftThread {
         match effect {
             Effect::Persist(job) => self.jobs.put(Work::Job(job)),
             Effect::Send(messages) => self.surroundings.transport.send(messages),
-            Effect::Commit(committed) => self.backlog.push_back(committed),
+            // There is room: the core counts what apply holds.
+            Effect::Commit(batch) => {
+                self.surroundings.applier.try_send(batch).map_err(|_| Error::ApplyGone)?;
+            }
             Effect::ReadIndex { tokens, index } => {
                 for token in tokens {
                     for reply in self.reads.remove(&token).unwrap_or_default() {
@@ -824,21 +836,6 @@ impl RaftThread {
             Effect::Purge { below, record } => self.jobs.put(Work::Purge { below, record }),
             Effect::Refused(refusal) => self.refusals.note(refusal),
             Effect::Fatal(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    /// Gives apply as much as it has room for; the rest follows when it reports progress.
-    fn hand_over(&mut self) -> Result<(), Error> {
-        while let Some(committed) = self.backlog.pop_front() {
-            match self.surroundings.applier.try_send(committed) {
-                Ok(()) => {}
-                Err(TrySendError::Full(committed)) => {
-                    self.backlog.push_front(committed);
-                    return Ok(());
-                }
-                Err(TrySendError::Disconnected(_)) => return Err(Error::ApplyGone),
-            }
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ pub enum Refusal {
     ConfChangePending,
     #[error("this member does not take part in elections now")]
     Election,
-    #[error("this member was removed and commits nothing any more")]
+    #[error("this member was removed; it commits nothing any more and answers no reads")]
     Removed,
 }
 
@@ -91,7 +91,9 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
         MessageType::MsgSnapshot => Err(Refusal::Snapshot),
         // A follower would pass it on with its term, at which raft panics.
         MessageType::MsgTransferLeader if !leads => Err(Refusal::Election),
-        MessageType::MsgTimeoutNow if raft.raft.prs().is_singleton() || awaits_snapshot(raft) => {
+        MessageType::MsgTimeoutNow
+            if raft.raft.prs().is_singleton() || awaits_snapshot(raft) || brings_change(raft) =>
+        {
             Err(Refusal::Election)
         }
         MessageType::MsgTransferLeader
@@ -102,6 +104,11 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
         | MessageType::MsgRequestPreVote
         | MessageType::MsgRequestPreVoteResponse => Ok(()),
     }
+}
+
+/// Whether a change of the configuration came with the messages of this turn.
+pub(super) fn brings_change(raft: &RawNode<Store>) -> bool {
+    raft.raft.raft_log.unstable_entries().iter().any(|entry| entry.entry_type != 0)
 }
 
 /// Whether entries that are not applied are missing, since a snapshot stands for them.

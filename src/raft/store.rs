@@ -12,6 +12,9 @@ pub struct Store {
     pub(super) table: Table,
     /// Index, term and configuration of the state on disk, which a snapshot would hold.
     pub(super) durable: Option<(u64, u64, ConfState)>,
+    /// Whether whoever reads wants to know only which entries there are: those on disk come without
+    /// their data, and nothing is read.
+    pub(super) gives_heads: bool,
     reader: Option<RefCell<Reader>>,
     initial: RaftState,
 }
@@ -25,7 +28,7 @@ impl Store {
         reader: Option<Reader>,
     ) -> Self {
         let initial = RaftState::new(hard_state, conf_state);
-        Self { table, durable: None, reader: reader.map(RefCell::new), initial }
+        Self { table, durable: None, gives_heads: false, reader: reader.map(RefCell::new), initial }
     }
 
     /// Lets go of entries that are applied here and that no other member will ask for soon.
@@ -33,6 +36,16 @@ impl Store {
         if self.reader.is_some() {
             self.table.evict_to(index);
         }
+    }
+
+    /// Entries without their data.
+    fn heads(&self, indexes: impl Iterator<Item = u64>) -> Vec<Entry> {
+        let head = |index| {
+            let entry_type = i32::from(self.table.changes(index, index + 1).next().is_some());
+            let term = self.table.term(index).unwrap_or_default();
+            Entry { index, term, entry_type, ..Entry::default() }
+        };
+        indexes.map(head).collect()
     }
 
     fn fetch(&self, low: u64, high: u64, bytes_max: u64) -> raft::Result<Vec<Entry>> {
@@ -52,6 +65,9 @@ impl Storage for Store {
         Ok(self.initial.clone())
     }
 
+    /// Without a limit raft looks for changes of the configuration that are not applied, before it
+    /// calls an election. It gets these alone, and nothing is read: all that is committed and not
+    /// applied may be more than memory holds.
     fn entries(
         &self,
         low: u64,
@@ -59,15 +75,22 @@ impl Storage for Store {
         max_size: impl Into<Option<u64>>,
         _: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
-        let bytes_max = max_size.into().unwrap_or(u64::MAX);
         if low < self.table.first_index() {
             return Err(Error::Store(StorageError::Compacted));
         }
         if high > self.table.last_index() + 1 {
             return Err(Error::Store(StorageError::Unavailable));
         }
+        let Some(bytes_max) = max_size.into() else {
+            return Ok(self.heads(self.table.changes(low, high)));
+        };
         let Some(recent) = self.table.recent(low) else {
-            return self.fetch(low, high.min(self.table.recent_first()), bytes_max);
+            let high = high.min(self.table.recent_first());
+            if !self.gives_heads {
+                return self.fetch(low, high, bytes_max);
+            }
+            let count = (bytes_max as usize / size_of::<Entry>()).max(1);
+            return Ok(self.heads((low..high).take(count)));
         };
         let mut entries = Vec::with_capacity((high - low).min(1024) as usize);
         let mut size = 0_u64;

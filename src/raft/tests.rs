@@ -1,5 +1,6 @@
 mod bounds;
 mod hostile;
+mod interleavings;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -312,7 +312,7 @@ fn die_by(signal: i32) -> ExitCode {
     ExitCode::from(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0)))
 }
 
-/// Why a server that served ends.
+/// Why a member that was started ends.
 enum End {
     Signal(i32),
     Failure(String),
@@ -320,7 +320,7 @@ enum End {
     Removed,
 }
 
-/// Serves until a signal, or until the node cannot go on. An error means that it never served.
+/// Serves until a signal, or until the node cannot go on. An error means that it was never started.
 async fn run(
     config: &Config,
     arguments: &[String],
@@ -388,7 +388,9 @@ async fn run(
     let (mut ready, mut fatal, mut removed) = (node.ready(), node.fatal(), node.removed());
     tokio::select! {
         ready = ready.wait_for(|ready| *ready) => {
-            ready.map_err(|_| "the member stopped before it was ready".to_owned())?;
+            if ready.is_err() {
+                return Ok(End::Failure("the member stopped before it was ready".into()));
+            }
         }
         error = failure(&mut fatal) => return Ok(End::Failure(error)),
         () = removal(&node, &mut removed) => return Ok(stop_node(&node, End::Removed).await),

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +19,9 @@ use rusd::pb::{
     AuthRoleAddRequest, DeleteRangeRequest, PutRequest, RangeRequest, StatusRequest,
     WatchCreateRequest, WatchRequest,
 };
-use rusd::store::{Options, Store};
+use rusd::raft::Entry;
+use rusd::raft::log::{self, Batch, Disk, SystemDisk};
+use rusd::store::{Bucket, Options, Store};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_stream::StreamExt as _;
 use tonic::Code;
@@ -143,6 +146,29 @@ fn a_log_without_its_store_is_refused() {
         fs::write(data.join(segment), "not a log").unwrap();
     });
     assert!(said.contains("member"), "{said}");
+}
+
+/// What stands in the way shows only once raft and apply work.
+#[test]
+fn a_member_that_ends_before_it_serves_says_that_it_did() {
+    let mut member = Member::start();
+    kill_process(Pid::from_child(&member.child), Signal::TERM).unwrap();
+    member.wait();
+    let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+    let options = log::Options { fill_ahead: false, ..log::Options::default() };
+    let (mut writer, _, recovered) =
+        log::open(&disk, &member.data().join("member/wal"), options).unwrap();
+    let (index, term) = (recovered.table.last_index() + 1, recovered.table.last_term());
+    let unreadable = Bytes::from_static(b"\xff");
+    let entries = vec![Entry { index, term, data: unreadable, ..Entry::default() }];
+    let batch = Batch { entries, ..Batch::default() };
+    writer.append(&batch).unwrap();
+    writer.write().unwrap();
+    drop(writer);
+    let second = member.data().with_extension("second");
+    let said = Member::spawn(&member.data(), &second).wait_refused();
+    assert!(said.contains("the member cannot go on"), "{said}");
+    assert!(!said.contains("discovery failed"), "{said}");
 }
 
 #[test]

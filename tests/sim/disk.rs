@@ -20,6 +20,8 @@ struct Inode {
     seen: Vec<u8>,
     synced: Vec<u8>,
     dirty: BTreeSet<usize>,
+    /// A sync failed: what was dirty then is taken for written, and is not.
+    has_lost: bool,
 }
 
 type Node = Arc<Mutex<Inode>>;
@@ -45,6 +47,7 @@ pub struct Troubles {
     /// So many more operations until the power goes.
     pub fuse: Option<u64>,
     pub sync_fails: bool,
+    pub sync_failed: bool,
     pub is_full: bool,
     /// Something did go wrong, so the member may stop.
     pub struck: bool,
@@ -145,7 +148,8 @@ impl Shared {
 
 impl Inode {
     fn cut_power(&mut self, chance: &mut Chance) {
-        if self.dirty.is_empty() && self.seen.len() == self.synced.len() {
+        let lost = std::mem::take(&mut self.has_lost);
+        if !lost && self.dirty.is_empty() && self.seen.len() == self.synced.len() {
             return;
         }
         // Now and then all or nothing survives.
@@ -242,10 +246,13 @@ impl File for Handle {
         let fails = {
             let mut troubles = self.disk.troubles.lock();
             troubles.struck |= troubles.sync_fails;
+            troubles.sync_failed |= troubles.sync_fails;
             std::mem::take(&mut troubles.sync_fails)
         };
         if fails {
-            // The pages count as clean now, though they never reached the disk.
+            let mut inode = self.node.lock();
+            inode.dirty.clear();
+            inode.has_lost = true;
             return Err(io::Error::from_raw_os_error(5));
         }
         self.node.lock().sync();

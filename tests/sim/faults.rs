@@ -75,14 +75,18 @@ impl World {
             drop(steps);
             drop(node);
         }
-        let struck = member.disk.troubles(|troubles| {
-            troubles.fuse = None;
-            std::mem::take(&mut troubles.struck)
+        let (struck, only_a_sync) = member.disk.troubles(|troubles| {
+            let has_power = troubles.fuse.take() != Some(0) && !troubles.is_full;
+            let sync_failed = std::mem::take(&mut troubles.sync_failed);
+            (std::mem::take(&mut troubles.struck), sync_failed && has_power)
         });
         let mut store = member.store_faults.lock();
         (store.read_fails_in, store.struck) = (None, false);
         drop(store);
-        if power || struck {
+        // After a sync that failed, the process starts again, and the system still shows what never
+        // reached the disk.
+        let shows_all = only_a_sync && self.chance.one_in(2);
+        if power || (struck && !shows_all) {
             member.disk.cut_power(&mut self.chance);
         }
         self.litter(number);

@@ -5,6 +5,7 @@
 //! cargo test --release --test sim -- --seeds A..B  any seeds, in the background say
 //!     [--events N] [--traces] [--trace] [--bug NAME]
 //! cargo test --test sim -- --planted               how many seeds find each planted bug
+//!     [--bug NAME]                                  or one of them
 //! ```
 //!
 //! A seed decides everything: who fails when, which message is lost, whose thread runs next. The
@@ -162,8 +163,11 @@ fn main() -> ExitCode {
     };
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
     let events = value("--events").map_or(EVENTS, |events| events.parse().unwrap());
+    let wanted = value("--bug");
+    let is_wanted = |bug: &Bug| wanted.as_ref().is_none_or(|name| format!("{bug:?}") == *name);
     if has("--planted") {
-        let failures = plant_bugs(&Bug::OF_CLUSTERS, SEEDS_PER_BUG, events);
+        let bugs: Vec<Bug> = Bug::OF_CLUSTERS.into_iter().filter(is_wanted).collect();
+        let failures = plant_bugs(&bugs, SEEDS_PER_BUG, events);
         return if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     if let Some(seeds) = value("--seeds") {
@@ -171,8 +175,8 @@ fn main() -> ExitCode {
         let from: u64 = from.parse().unwrap();
         let to = to.parse().unwrap_or(from + 1);
         if has("--trace") {
-            if let Some(name) = value("--bug") {
-                plant(Bug::OF_CLUSTERS.into_iter().find(|bug| format!("{bug:?}") == name));
+            if wanted.is_some() {
+                plant(Bug::OF_CLUSTERS.into_iter().find(is_wanted));
             }
             match run(from, events, true) {
                 Ok(run) => {

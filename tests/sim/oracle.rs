@@ -10,7 +10,7 @@ use rusd::members;
 use rusd::mvcc::{Change, ChangeKind};
 use rusd::node::Op;
 use rusd::pb::{self, KeyValue};
-use rusd::raft::{Committed, ConfChange, Message, Role, Status};
+use rusd::raft::{Committed, ConfChange, ConfState, Message, Role, Status};
 use rusd::types::KeyRange;
 
 use super::model::{self, Model};
@@ -24,6 +24,8 @@ pub struct Oracle {
     leaders: BTreeMap<u64, u64>,
     /// The revision after each entry.
     revisions: Vec<i64>,
+    /// Voters and learners, by the entry that made them so.
+    configurations: BTreeMap<u64, Configuration>,
     /// Who the members are after the last entry, and who was one.
     pub members: BTreeMap<u64, Member>,
     pub removed: BTreeSet<u64>,
@@ -103,6 +105,9 @@ pub struct Member {
     pub is_learner: bool,
 }
 
+/// Ids of voters and learners, in order.
+type Configuration = (Vec<u64>, Vec<u64>);
+
 struct Lease {
     /// Until then it must live, as far as clients know.
     safe_until: u64,
@@ -123,6 +128,7 @@ impl Oracle {
             sent: BTreeMap::new(),
             leaders: BTreeMap::new(),
             revisions: Vec::new(),
+            configurations: BTreeMap::from([(0, Configuration::default())]),
             members: BTreeMap::new(),
             removed: BTreeSet::new(),
             added: Vec::new(),
@@ -168,6 +174,14 @@ impl Oracle {
         }
         if let Committed::ConfChange { change, .. } = committed {
             self.change_members(change);
+            let ids = |is_learner| {
+                let members = self.members.iter();
+                members
+                    .filter(move |(_, member)| member.is_learner == is_learner)
+                    .map(|(id, _)| *id)
+            };
+            let configuration = (ids(false).collect(), ids(true).collect());
+            self.configurations.insert(index, configuration);
         }
         self.revisions.push(self.model.revision);
     }
@@ -175,6 +189,21 @@ impl Oracle {
     /// The revision of a state that includes an entry, once anyone has applied it.
     pub fn revision_at(&self, index: u64) -> Option<i64> {
         self.revisions.get(index.checked_sub(1)? as usize).copied()
+    }
+
+    /// Raft counts quorums among those whom the log names where a member's apply is.
+    pub fn configuration(&self, index: u64, said: &ConfState) {
+        if index > self.committed() {
+            return;
+        }
+        let sorted = |ids: &[u64]| {
+            let mut ids = ids.to_vec();
+            ids.sort_unstable();
+            ids
+        };
+        let said = (sorted(&said.voters), sorted(&said.learners));
+        let Some((_, expected)) = self.configurations.range(..=index).next_back() else { return };
+        assert_eq!(&said, expected, "raft's configuration is not that of entry {index}");
     }
 
     /// etcd's rules, again.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusd::clock::Clock;
-use rusd::node::{AuthConfig, CheckpointPace, Config, Join, Node, Steps, Surroundings};
+use rusd::node::{Applied, AuthConfig, CheckpointPace, Config, Join, Node, Steps, Surroundings};
 use rusd::pb::{AlarmMember, AlarmType};
 use rusd::raft::peer::Answered;
 use rusd::raft::{Committed, Message};
@@ -83,7 +83,9 @@ pub struct Life {
     /// Since when, in the world's time.
     since: u64,
     armed: [bool; WORKERS],
+    /// The last entry of the last batch that was applied, and of the one that is being applied.
     pub applied: u64,
+    reached: u64,
     /// What its raft said last.
     before: raft::Status,
     is_leaving: bool,
@@ -163,6 +165,8 @@ pub struct Plan {
     long_odds: u64,
     segment_bytes: u64,
     catch_up_entries: u64,
+    /// How seldom apply stops within a batch.
+    split_odds: u64,
     /// How often leaders compare histories; 0 is never.
     corrupt_check_millis: u64,
 }
@@ -184,6 +188,7 @@ impl Plan {
             long_odds: *chance.pick(&[10, 10, 2]),
             segment_bytes: *chance.pick(&[4 << 10, 8 << 10, 256 << 10]),
             catch_up_entries: *chance.pick(&[3, 20, 5000]),
+            split_odds: *chance.pick(&[2, 5, 50]),
             corrupt_check_millis: *chance.pick(&[0, 300, 2000]),
         }
     }
@@ -390,6 +395,10 @@ impl World {
             self.oracle.status(&status, &life.before);
             life.before = status;
             let fatal = life.node.fatal().borrow().clone();
+            if fatal.is_none() {
+                let (conf_state, restored) = life.steps.conf_state();
+                self.oracle.configuration(life.reached.max(restored), &conf_state);
+            }
             let removed = *life.node.removed().borrow();
             if let Some(why) = fatal {
                 self.end(number, &why);
@@ -410,7 +419,7 @@ impl World {
         self.tell(|| format!("m{number} stops: {why}"));
         // What it sent until then is on its way.
         self.send(number);
-        self.crash(number, true);
+        self.crash(number, false);
     }
 
     pub fn arm(&mut self, member: usize, worker: Worker, delay: u64) {
@@ -478,15 +487,19 @@ impl World {
     }
 
     fn apply(&mut self, number: usize) -> bool {
+        let most = match self.has_faults && self.chance.one_in(self.plan.split_odds) {
+            true => 1 + self.chance.below(4) as usize,
+            false => usize::MAX,
+        };
         let Some(life) = &mut self.members[number].life else { return false };
-        let Some(batch) = life.steps.apply() else { return false };
+        let Some(Applied { entries, is_published }) = life.steps.apply(most) else { return false };
         // Why it did not is seen next.
         if life.node.fatal().borrow().is_some() {
             return true;
         }
-        for committed in &batch {
+        for committed in &entries {
             let index = committed.index();
-            let before = std::mem::replace(&mut life.applied, index);
+            let before = std::mem::replace(&mut life.reached, index);
             let is_next = match committed {
                 Committed::Snapshot { .. } => before < index,
                 _ => before + 1 == index,
@@ -494,7 +507,10 @@ impl World {
             assert!(is_next, "member {number} applied {index} after {before}");
             self.oracle.applied(self.now, committed);
         }
-        self.compare(number);
+        if is_published {
+            life.applied = life.reached;
+            self.compare(number);
+        }
         true
     }
 
@@ -602,7 +618,7 @@ impl World {
                 let struck = log_struck || member.store_faults.lock().struck;
                 assert!(struck, "member {number} does not start: {error}");
                 self.tell(|| format!("m{number} does not start: {error}"));
-                self.crash(number, true);
+                self.crash(number, false);
                 return;
             }
         };
@@ -624,6 +640,7 @@ impl World {
             since,
             armed,
             applied,
+            reached: applied,
             before,
             is_leaving,
         });

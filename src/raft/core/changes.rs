@@ -4,13 +4,14 @@
 use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb::{
-    ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, HardState,
-    Message,
+    ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType,
+    HardState, Message,
 };
-use raft::{Progress, StateRole};
+use raft::{Changer, Progress, ProgressTracker, StateRole};
 
 use super::{Core, Effect};
 use crate::limits;
+use crate::planted::{self, Bug};
 use crate::raft::Error;
 
 impl Core {
@@ -118,16 +119,23 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         // A change that apply rejected still has to pass: as one of node 0, which is none.
-        let none = || ConfChangeV2 {
-            changes: vec![ConfChangeSingle::default()],
-            ..ConfChangeV2::default()
+        let single = change.map(|ConfChange { change_type, node_id, .. }| ConfChangeSingle {
+            change_type,
+            node_id,
+        });
+        let changes = vec![single.unwrap_or_default()];
+        let change = ConfChangeV2 { changes, ..ConfChangeV2::default() };
+        // A snapshot that has replaced this part of the log brought its own configuration, in which
+        // the change is included. Apply, which is not there yet, still stores what the log gives here.
+        let is_overtaken = index <= self.restored
+            && !(planted::is(Bug::ChangesSnapshot) && self.raft.snap().is_some());
+        let outcome = match is_overtaken {
+            true => changed(&self.apply_conf.1, &change),
+            false => self.raft.apply_conf_change(&change),
         };
-        let outcome = match change {
-            // The snapshot that replaced this part of the log knows what came of it.
-            _ if index <= self.restored => Ok(self.raft.raft.prs().conf().to_conf_state()),
-            Some(change) => self.raft.apply_conf_change(&change),
-            None => self.raft.apply_conf_change(&none()),
-        };
+        if let Ok(conf_state) = &outcome {
+            self.apply_conf = (index, conf_state.clone());
+        }
         let id = self.raft.raft.id;
         let conf = self.raft.raft.prs().conf();
         let is_member = conf.voters().contains(id) || conf.learners().contains(&id);
@@ -135,4 +143,23 @@ impl Core {
         let outcome = outcome.map_err(Error::from);
         effects.push(Effect::ConfState { index, outcome });
     }
+}
+
+/// The configuration after a change, by the rules of the `raft` crate.
+fn changed(conf_state: &ConfState, change: &ConfChangeV2) -> raft::Result<ConfState> {
+    let single = |kind: ConfChangeType| {
+        move |id: &u64| ConfChangeSingle { change_type: kind as i32, node_id: *id }
+    };
+    let voters = conf_state.voters.iter().map(single(ConfChangeType::AddNode));
+    let learners = conf_state.learners.iter().map(single(ConfChangeType::AddLearnerNode));
+    // A change of another kind is not one of the configuration.
+    let is_known =
+        |single: &&ConfChangeSingle| ConfChangeType::try_from(single.change_type).is_ok();
+    let last = change.changes.iter().filter(is_known).copied();
+    let mut members = ProgressTracker::new(1);
+    for single in voters.chain(learners).chain(last) {
+        let (conf, changes) = Changer::new(&members).simple(&[single])?;
+        members.apply_conf(conf, changes, 1);
+    }
+    Ok(members.conf().to_conf_state())
 }

@@ -23,7 +23,7 @@ pub struct Recovered {
     pub metadata: Metadata,
     pub hard_state: HardState,
     pub table: Table,
-    /// All snapshot records, oldest first.
+    /// All snapshot records, in the order in which they were written.
     pub snapshots: Vec<SnapshotRecord>,
     pub repair: Option<Repair>,
 }
@@ -118,6 +118,7 @@ pub fn open(
         crc: scan.crc,
         state: scan.state,
         last_index: recovered.table.last_index().max(scan.last_written),
+        snapshot_index: recovered.snapshots.iter().map(|record| record.index).max().unwrap_or(0),
     };
     Ok((Writer::new(Arc::clone(disk), dir, tail, options), reader, recovered))
 }

@@ -1,4 +1,5 @@
-//! The log in memory: term and place of every entry, and the recent entries themselves.
+//! The log in memory: term and place of every entry, which ones change the configuration, and the
+//! recent entries themselves.
 
 use std::collections::VecDeque;
 
@@ -28,6 +29,8 @@ pub struct Table {
     places: VecDeque<Place>,
     /// The first index of each run of entries with the same term.
     terms: VecDeque<(u64, u64)>,
+    /// The entries that change the configuration. They are few.
+    changes: VecDeque<u64>,
     /// The last entries.
     recent: VecDeque<Entry>,
     recent_bytes: usize,
@@ -88,6 +91,9 @@ impl Table {
             self.terms.push_back((entry.index, entry.term));
         }
         self.places.push_back(place.unwrap_or(Place::NONE));
+        if entry.entry_type != 0 {
+            self.changes.push_back(entry.index);
+        }
         self.recent_bytes += entry_bytes(&entry);
         self.recent.push_back(entry);
     }
@@ -101,6 +107,9 @@ impl Table {
         }
         while self.terms.back().is_some_and(|(first, _)| *first >= index) {
             self.terms.pop_back();
+        }
+        while self.changes.back().is_some_and(|change| *change >= index) {
+            self.changes.pop_back();
         }
         self.places.truncate((index - self.first_index()) as usize);
     }
@@ -135,10 +144,19 @@ impl Table {
         while self.terms.get(1).is_some_and(|(first, _)| *first <= index + 1) {
             self.terms.pop_front();
         }
+        while self.changes.front().is_some_and(|change| *change <= index) {
+            self.changes.pop_front();
+        }
         if self.places.is_empty() {
             self.terms.clear();
         }
         self.before = (index, term);
+    }
+
+    /// The entries from `low` on and below `high` that change the configuration.
+    pub fn changes(&self, low: u64, high: u64) -> impl Iterator<Item = u64> {
+        let from = self.changes.partition_point(|change| *change < low);
+        self.changes.range(from..).copied().take_while(move |change| *change < high)
     }
 
     /// The recent entries from `index` on, if that one is among them.
@@ -208,6 +226,23 @@ mod tests {
         table.placed([(3, 2, Place { segment: 0, offset: 8 })]);
         assert_eq!(table.place(3), None, "the place of the entry that was replaced");
         assert!(!table.accepts(5));
+    }
+
+    #[test]
+    fn the_changes_of_the_configuration_are_known() {
+        let mut table = Table::default();
+        for index in 1..=9 {
+            let entry_type = i32::from(index % 3 == 0);
+            table.append(Entry { entry_type, ..entry(index, 1) }, None);
+        }
+        let changes = |table: &Table, low, high| table.changes(low, high).collect::<Vec<_>>();
+        assert_eq!(changes(&table, 1, 10), [3, 6, 9]);
+        assert_eq!(changes(&table, 4, 9), [6]);
+        table.append(entry(8, 2), None);
+        table.compact(3);
+        assert_eq!(changes(&table, 1, 9), [6]);
+        table.restart(20, 3);
+        assert_eq!(changes(&table, 1, 30), [0; 0]);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Writer {
     encoder: Encoder,
     state: HardState,
     last_index: u64,
+    /// The highest entry for which the log holds a snapshot's record.
+    snapshot_index: u64,
     failed: bool,
     ahead: Ahead,
 }
@@ -51,6 +53,7 @@ pub(super) struct Tail {
     pub(super) crc: u32,
     pub(super) state: HardState,
     pub(super) last_index: u64,
+    pub(super) snapshot_index: u64,
 }
 
 /// Makes a log that holds `batch`; it is there as a whole or not at all.
@@ -111,6 +114,7 @@ impl Writer {
             encoder: Encoder::new(tail.crc),
             state: tail.state,
             last_index: tail.last_index,
+            snapshot_index: tail.snapshot_index,
             failed: false,
             ahead,
         }
@@ -137,8 +141,18 @@ impl Writer {
         self.guarded(|writer| writer.file.fdatasync().map_err(io_error("sync", &writer.path)))
     }
 
+    /// Writes again what the last segment holds from a place on, or all of it, and syncs it.
+    ///
+    /// After a sync that failed, the system shows what never reached the disk and takes it for
+    /// written, so that the next sync succeeds without it. What this member sends about the log's
+    /// end must not rest on that.
+    pub fn rewrite(&mut self, from: Option<Place>) -> Result<(), Error> {
+        self.guarded(|writer| writer.try_rewrite(from))
+    }
+
     /// Removes the segments that hold nothing from `below` on. The record says what stands in for
-    /// them; it is durable before the first of them goes.
+    /// them; it is durable before the first of them goes. Where the log holds a later record, that
+    /// one does: it may be of a snapshot that takes the place of all entries so far.
     pub fn purge(&mut self, below: u64, record: &SnapshotRecord) -> Result<(), Error> {
         self.guarded(|writer| writer.try_purge(below, record))
     }
@@ -161,8 +175,7 @@ impl Writer {
             self.rotate()?;
         }
         if let Some(snapshot) = &batch.snapshot {
-            self.encoder.snapshot(snapshot);
-            self.last_index = self.last_index.max(snapshot.index);
+            self.snapshot(snapshot);
         }
         let mut places = Vec::with_capacity(batch.entries.len());
         for entry in &batch.entries {
@@ -176,6 +189,24 @@ impl Writer {
             self.state = state.clone();
         }
         Ok(places)
+    }
+
+    fn snapshot(&mut self, record: &SnapshotRecord) {
+        self.encoder.snapshot(record);
+        self.last_index = self.last_index.max(record.index);
+        self.snapshot_index = self.snapshot_index.max(record.index);
+    }
+
+    fn try_rewrite(&mut self, from: Option<Place>) -> Result<(), Error> {
+        let from = from.filter(|place| u64::from(place.segment) == self.sequence);
+        let mut at = from.map_or(0, |place| u64::from(place.offset));
+        while at < self.offset {
+            let mut bytes = vec![0; (self.offset - at).min(limits::LOG_READ_BYTES) as usize];
+            self.file.read_at(&mut bytes, at).map_err(io_error("read", &self.path))?;
+            self.file.write_at(&bytes, at).map_err(io_error("write", &self.path))?;
+            at += bytes.len() as u64;
+        }
+        self.file.fdatasync().map_err(io_error("sync", &self.path))
     }
 
     fn try_write(&mut self) -> Result<usize, Error> {
@@ -245,8 +276,9 @@ impl Writer {
         if old.is_empty() {
             return Ok(());
         }
-        self.encoder.snapshot(record);
-        self.last_index = self.last_index.max(record.index);
+        if record.index > self.snapshot_index {
+            self.snapshot(record);
+        }
         self.try_write()?;
         self.file.fdatasync().map_err(io_error("sync", &self.path))?;
         // Oldest first, so that a crash leaves no gap.

@@ -129,7 +129,7 @@ impl Member {
         if self.steps.log_has_work() {
             worked |= self.steps.log().unwrap_or(false);
         }
-        worked |= self.steps.apply().is_some();
+        worked |= self.steps.apply(usize::MAX).is_some();
         worked |= self.steps.sweep().is_some();
         self.runtime.block_on(tokio::task::yield_now());
         worked

@@ -1,0 +1,219 @@
+//! What apply is given, and what it says of it.
+//!
+//! Apply gets ranges of the committed log, as much at a time as it may hold. What is committed
+//! beyond that stays in the log, and is read from there when apply has reported enough of what it
+//! holds: a member whose apply is slower than its leader keeps no second copy of the log in memory.
+
+use std::collections::VecDeque;
+
+use prost::Message as _;
+use raft::eraftpb::{ConfChange, ConfState, Entry};
+use raft::{GetEntriesContext, StateRole, Storage as _};
+
+use super::{Committed, Core, Effect};
+use crate::limits;
+use crate::planted::{self, Bug};
+use crate::raft::Error;
+use crate::raft::log::SnapshotRecord;
+
+/// Where the supply of apply stands.
+pub(super) struct Supply {
+    /// Apply may have the entries up to this one.
+    released: u64,
+    /// Apply was given the entries up to this one.
+    given: u64,
+    /// Batches that were given and not reported as applied: the last entry and the bytes of each.
+    held: VecDeque<(u64, u64)>,
+    held_bytes: u64,
+    /// Jobs, and the entries up to which apply may have the log once these jobs are durable.
+    delayed: VecDeque<(u64, u64)>,
+    /// A snapshot that comes before all further entries.
+    snapshot: Option<SnapshotRecord>,
+}
+
+impl Supply {
+    pub(super) fn new(applied: u64) -> Self {
+        Self {
+            released: applied,
+            given: applied,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            delayed: VecDeque::new(),
+            snapshot: None,
+        }
+    }
+
+    /// Entries up to this one are committed; apply may have them once the job is durable, if there
+    /// is one to wait for.
+    pub(super) fn commit(&mut self, last: u64, waits_for: Option<u64>) {
+        match waits_for.or(self.delayed.back().map(|(job, _)| *job)) {
+            Some(job) => self.delayed.push_back((job, last)),
+            None => self.released = last,
+        }
+    }
+
+    pub(super) fn durable(&mut self, number: u64) {
+        while self.delayed.front().is_some_and(|(job, _)| *job <= number) {
+            self.released = self.delayed.pop_front().map_or(self.released, |(_, last)| last);
+        }
+    }
+
+    /// A snapshot has taken the place of the log: what apply was not given is part of it.
+    pub(super) fn overtake(&mut self) {
+        self.released = self.given;
+        self.delayed.clear();
+    }
+
+    /// The record of that snapshot is durable.
+    pub(super) fn install(&mut self, record: SnapshotRecord) {
+        self.snapshot = Some(record);
+    }
+
+    /// Whether there is something for apply that it has no room for.
+    pub(super) fn waits(&self) -> bool {
+        self.snapshot.is_some() || self.given < self.released
+    }
+
+    fn has_room(&self) -> bool {
+        self.held.len() < limits::APPLY_QUEUE_BATCHES_MAX
+            && self.held_bytes < limits::APPLY_HELD_BYTES_MAX
+    }
+
+    fn give(&mut self, last: u64, bytes: u64) {
+        self.given = last;
+        self.released = self.released.max(last);
+        self.held.push_back((last, bytes));
+        self.held_bytes += bytes;
+    }
+
+    fn applied(&mut self, index: u64) {
+        while let Some((last, bytes)) = self.held.front()
+            && *last <= index
+        {
+            self.held_bytes -= bytes;
+            self.held.pop_front();
+        }
+    }
+}
+
+impl Core {
+    /// Gives apply what it has room for.
+    pub(super) fn supply_apply(&mut self, effects: &mut Vec<Effect>) {
+        if self.supply.has_room()
+            && let Some(SnapshotRecord { index, term, conf_state }) = self.supply.snapshot.take()
+        {
+            self.supply.give(index, 0);
+            let conf_state = conf_state.unwrap_or_default();
+            effects.push(Effect::Commit(vec![Committed::Snapshot { index, term, conf_state }]));
+        }
+        while self.supply.has_room()
+            && self.supply.snapshot.is_none()
+            && self.supply.given < self.supply.released
+        {
+            let (after, released) = (self.supply.given, self.supply.released);
+            let high = released.min(after + limits::APPLY_BATCH_ENTRIES_MAX) + 1;
+            let (most, reason) = (limits::APPLY_BATCH_BYTES_MAX, GetEntriesContext::empty(false));
+            let entries = self.raft.store().entries(after + 1, high, most, reason);
+            let given = entries.map_err(Error::from).and_then(|entries| {
+                let bytes =
+                    entries.iter().map(|entry| (entry.data.len() + size_of::<Entry>()) as u64);
+                Ok((bytes.sum(), committed(entries)?))
+            });
+            match given {
+                Ok((bytes, batch)) => {
+                    self.supply.give(batch.last().map_or(after, Committed::index), bytes);
+                    effects.push(Effect::Commit(batch));
+                }
+                Err(error) => return effects.push(Effect::Fatal(error)),
+            }
+        }
+    }
+
+    pub(super) fn applied(&mut self, index: u64, effects: &mut Vec<Effect>) {
+        self.supply.applied(index);
+        if index >= self.restored && self.apply_conf.0 < self.restored {
+            self.apply_conf = (self.restored, self.conf_state());
+        }
+        let log = &self.raft.raft.raft_log;
+        if index > log.applied && index <= log.committed.min(log.persisted) {
+            self.raft.advance_apply_to(index);
+        }
+        if self.is_alone() && self.raft.raft.prs().iter().count() == 1 {
+            self.raft.mut_store().evict(index);
+        }
+        self.release(effects);
+    }
+
+    /// The first entry that a member which is there still needs, or will need after the snapshot
+    /// that is on its way to it. Only a leader knows.
+    fn needed_by_peers(&self) -> u64 {
+        let raft = &self.raft.raft;
+        if raft.state != StateRole::Leader {
+            return u64::MAX;
+        }
+        let needed = raft.prs().iter().filter(|(_, progress)| progress.recent_active);
+        let needed = needed.map(|(_, progress)| progress.matched.max(progress.pending_snapshot));
+        needed.min().map_or(u64::MAX, |index| index + 1)
+    }
+
+    /// After so many entries, or once a segment holds only what is durable elsewhere, the log's
+    /// beginning is forgotten: entries that followers may still ask for stay, and a member that is
+    /// further behind comes back by a snapshot. Segments go with the last entry in them.
+    ///
+    /// What apply has not reported stays, too. The store commits within a batch that is being
+    /// applied, and so may be ahead of the report; raft looks at the entries after its last one
+    /// before each election.
+    pub(super) fn durable(
+        &mut self,
+        index: u64,
+        term: u64,
+        conf_state: ConfState,
+        effects: &mut Vec<Effect>,
+    ) {
+        let has_peers = self.raft.raft.prs().iter().len() > 1;
+        let needed = self.needed_by_peers();
+        let is_due = index >= self.compacted_at.saturating_add(self.config.snapshot_count);
+        let applied = self.raft.raft.raft_log.applied;
+        let store = self.raft.mut_store();
+        store.durable = Some((index, term, conf_state.clone()));
+        let table = &mut store.table;
+        let mut below =
+            if planted::is(Bug::CompactsUnapplied) { index } else { index.min(applied) };
+        // A sole member has nobody to catch up, and reads what it keeps at each start.
+        if has_peers {
+            below = below.saturating_sub(self.config.catch_up_entries);
+            let kept = table.first_of_last_segments(limits::LOG_SEGMENTS_FOR_PEERS);
+            below = below.min(needed.max(kept));
+        }
+        let (Some(first), Some(kept)) = (table.place(table.first_index()), table.place(below))
+        else {
+            return;
+        };
+        let frees_segments = first.segment != kept.segment;
+        if below <= table.first_index() || !(is_due || frees_segments) {
+            return;
+        }
+        self.compacted_at = index;
+        table.compact(below - 1);
+        if frees_segments {
+            let record = SnapshotRecord { index, term, conf_state: Some(conf_state) };
+            effects.push(Effect::Purge { below, record });
+        }
+    }
+}
+
+/// Entries of the log, as apply takes them.
+fn committed(entries: Vec<Entry>) -> Result<Vec<Committed>, Error> {
+    let read = |entry: Entry| {
+        let Entry { index, term, data, .. } = entry;
+        match entry.entry_type {
+            0 => Ok(Committed::Normal { index, term, data }),
+            1 => match ConfChange::decode(data) {
+                Ok(change) => Ok(Committed::ConfChange { index, term, change }),
+                Err(error) => Err(Error::Entry { index, what: error.to_string() }),
+            },
+            other => Err(Error::Entry { index, what: format!("its type is {other}") }),
+        }
+    };
+    entries.into_iter().map(read).collect()
+}
