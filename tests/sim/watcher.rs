@@ -72,7 +72,15 @@ impl Watcher {
             }
             let items = match stream.next() {
                 Next::Item(item) => vec![item],
-                Next::CatchUp => stream.catch_up().unwrap(),
+                Next::CatchUp => match stream.catch_up() {
+                    Ok(items) => items,
+                    // A read of the store that the seed lets fail: the stream is tried again.
+                    Err(error) if error.to_string().contains("(os error 5)") => {
+                        self.stream = None;
+                        break;
+                    }
+                    Err(error) => panic!("{error}"),
+                },
                 Next::Wait => break,
             };
             for item in items {
