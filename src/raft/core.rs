@@ -222,6 +222,8 @@ pub struct Core {
     restored: u64,
     /// The durable index when the log's beginning was last forgotten.
     compacted_at: u64,
+    /// The log is to forget all that it can.
+    is_space_short: bool,
     proposals_dropped: u64,
     messages_refused: u64,
     leader_changes: u64,
@@ -279,6 +281,7 @@ impl Core {
             installing: None,
             restored: 0,
             compacted_at,
+            is_space_short: false,
             proposals_dropped: 0,
             messages_refused: 0,
             leader_changes: 0,
@@ -372,6 +375,10 @@ impl Core {
     /// The last snapshot that raft has taken in; 0 if there was none.
     pub fn restored(&self) -> u64 {
         self.restored
+    }
+
+    pub fn spare_space(&mut self, is_short: bool) {
+        self.is_space_short = is_short;
     }
 
     /// How far each member's log is known to go; on the leader.

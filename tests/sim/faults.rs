@@ -16,6 +16,9 @@ pub struct StoreTroubles {
     pub is_full: bool,
     /// So many more reads until one fails; then the trouble is over.
     pub read_fails_in: Option<u64>,
+    /// Only reads of apply count.
+    pub is_of_apply: bool,
+    pub is_applying: bool,
     /// A read did fail, so the member may stop.
     pub struck: bool,
 }
@@ -37,8 +40,15 @@ impl Faults for StoreFaults {
         }
     }
 
+    fn free_bytes(&self) -> Option<u64> {
+        Some(if self.0.lock().is_full { 0 } else { 1 << 40 })
+    }
+
     fn read(&self) -> io::Result<()> {
         let mut troubles = self.0.lock();
+        if troubles.is_of_apply && !troubles.is_applying {
+            return Ok(());
+        }
         match &mut troubles.read_fails_in {
             Some(0) => {
                 troubles.read_fails_in = None;
@@ -152,9 +162,11 @@ impl World {
                 self.at(delay, Event::Relief(number));
             }
             19 | 20 => {
-                // Most of all in the middle of apply.
-                let left = self.chance.below(40);
-                self.members[number].store_faults.lock().read_fails_in = Some(left);
+                // Apply reads little, and what it makes of an error counts most.
+                let is_of_apply = kind == 19;
+                let left = self.chance.below(if is_of_apply { 3 } else { 40 });
+                let mut store = self.members[number].store_faults.lock();
+                (store.read_fails_in, store.is_of_apply) = (Some(left), is_of_apply);
             }
             18 => self.members[number].slow_until = self.now + self.chance.below(3 * SECOND),
             _ => self.stop(number),
@@ -204,6 +216,7 @@ impl World {
         self.members[number].disk.troubles(|troubles| troubles.is_full = false);
         self.members[number].store_faults.lock().is_full = false;
         self.arm(number, Worker::Commit, 0);
+        self.arm(number, Worker::Log, 0);
     }
 
     fn crash_if_alive(&mut self, number: usize, power: bool) {

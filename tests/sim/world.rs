@@ -491,8 +491,12 @@ impl World {
             true => 1 + self.chance.below(4) as usize,
             false => usize::MAX,
         };
-        let Some(life) = &mut self.members[number].life else { return false };
-        let Some(Applied { entries, is_published }) = life.steps.apply(most) else { return false };
+        let Member { life, store_faults, .. } = &mut self.members[number];
+        let Some(life) = life else { return false };
+        store_faults.lock().is_applying = true;
+        let applied = life.steps.apply(most);
+        store_faults.lock().is_applying = false;
+        let Some(Applied { entries, is_published }) = applied else { return false };
         // Why it did not is seen next.
         if life.node.fatal().borrow().is_some() {
             return true;

@@ -181,8 +181,12 @@ impl Core {
             if planted::is(Bug::CompactsUnapplied) { index } else { index.min(applied) };
         // A sole member has nobody to catch up, and reads what it keeps at each start.
         if has_peers {
-            below = below.saturating_sub(self.config.catch_up_entries);
-            let kept = table.first_of_last_segments(limits::LOG_SEGMENTS_FOR_PEERS);
+            let (entries, segments) = match self.is_space_short {
+                true => (0, 1),
+                false => (self.config.catch_up_entries, limits::LOG_SEGMENTS_FOR_PEERS),
+            };
+            below = below.saturating_sub(entries);
+            let kept = table.first_of_last_segments(segments);
             below = below.min(needed.max(kept));
         }
         let (Some(first), Some(kept)) = (table.place(table.first_index()), table.place(below))
