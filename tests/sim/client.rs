@@ -227,6 +227,8 @@ impl Client {
 
     fn refused(&mut self, pending: &Pending, error: &Error, oracle: &mut Oracle) {
         match (error, &pending.ask) {
+            // A read of the store may fail, and with it what needed it.
+            (Error::Internal(text), _) if text.contains("Input/output error") => {}
             (Error::Internal(text), _) => panic!("{:?} failed: {text}", pending.ask),
             (Error::Compacted, Ask::Range(range)) => {
                 assert!(range.revision < oracle.model.compacted, "nothing was compacted");

@@ -76,7 +76,9 @@ impl Watcher {
                     took += 1;
                     self.see(item, oracle);
                 }
-                Next::CatchUp => stream.catch_up().unwrap(),
+                // A read of the store may fail; the next look tries again.
+                Next::CatchUp if stream.catch_up().is_err() => break,
+                Next::CatchUp => {}
                 Next::Wait => break,
             }
         }
