@@ -170,6 +170,14 @@ impl Compaction {
         self.points.last().map_or(self.previous, |point| point.revision)
     }
 
+    /// Has what it dooms deleted at once, if that is all that is left to wait for. Somebody waits for
+    /// the sweep, who would else wait for the next commit as well.
+    pub fn hurry(&self, mvcc: &Mvcc) {
+        if matches!(self.phase, Phase::Delete { .. }) {
+            mvcc.store.delete_now();
+        }
+    }
+
     /// Hands the sweep over to the state that takes this one's.
     pub fn belong_to(&mut self, mvcc: &Mvcc) {
         self.state = *mvcc.replaced.read();

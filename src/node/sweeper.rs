@@ -177,7 +177,12 @@ impl SweepWorker {
         let (sweep, started) = self.current.as_mut()?;
         let revision = sweep.compaction.revision();
         match sweep.compaction.step(&self.mvcc) {
-            Ok(CompactionStep::Waiting) => return Some(WAIT),
+            Ok(CompactionStep::Waiting) => {
+                if !sweep.answers.is_empty() {
+                    sweep.compaction.hurry(&self.mvcc);
+                }
+                return Some(WAIT);
+            }
             Ok(CompactionStep::Thinned) => return Some(limits::INDEX_COMPACT_REST),
             Ok(CompactionStep::More) => return Some(self.pause),
             Ok(CompactionStep::Done { deleted, hash }) => {

@@ -270,6 +270,15 @@ impl Shared {
         receiver
     }
 
+    pub(super) fn delete_now(&self) {
+        let now = self.options.clock.now();
+        let mut queue = self.queue.lock();
+        if queue.job_is_ready(now) {
+            queue.due = Some(now);
+            self.work.notify_one();
+        }
+    }
+
     pub(super) fn stop(&self, why: &str) {
         let mut queue = self.queue.lock();
         queue.stop.get_or_insert_with(|| why.to_owned());

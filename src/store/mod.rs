@@ -341,6 +341,11 @@ impl Store {
         self.shared.schedule(rows, revision)
     }
 
+    /// Lets deletions that nothing holds back not wait for the next commit's time.
+    pub fn delete_now(&self) {
+        self.shared.delete_now();
+    }
+
     /// The committer's next commit, for who runs the store without its thread; false if there is
     /// nothing to commit, or no space for it.
     pub fn commit_turn(&self) -> Result<bool, Error> {

@@ -20,5 +20,6 @@ mod connections;
 mod fixture;
 #[allow(dead_code, reason = "cases choose what they need")]
 mod frames;
+mod histories;
 #[path = "../common/ports.rs"]
 mod ports;

@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::*;
 use crate::clock::{SystemClock, split_mix};
 use crate::mvcc::{Leases, Write};
-use crate::pb::{DeleteRangeRequest, PutRequest};
+use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest};
 use crate::store::{Options, Store};
 
 struct NoLeases;
@@ -151,4 +151,48 @@ fn a_sweep_together_waits_for_the_readers_of_each() {
     assert_eq!(pending.step(&state.mvcc).unwrap(), CompactionStep::Waiting);
     drop(second);
     assert_eq!(pending.step(&state.mvcc).unwrap(), CompactionStep::Thinned);
+}
+
+fn keys(keys: std::ops::Range<usize>) -> impl Iterator<Item = Bytes> {
+    keys.map(|n| Bytes::from(format!("k{n:05}")))
+}
+
+/// A thread that serves connections gives up what turns out long; elsewhere it is answered.
+#[test]
+fn a_read_that_turns_out_long_is_not_for_every_thread() {
+    let mut state = State::new();
+    let mvcc = Arc::clone(&state.mvcc);
+    let put_all = |value: &Bytes| {
+        let mut write = mvcc.begin();
+        for (n, key) in keys(0..6000).enumerate() {
+            let value = if n < 100 { value.clone() } else { Bytes::new() };
+            let put = PutRequest { key, value, ..Default::default() };
+            write.put(&put, &mut NoLeases).unwrap();
+        }
+        write.finish();
+    };
+    let (key, range_end) = (Bytes::from("k"), Bytes::from("l"));
+    let page = RangeRequest { key, range_end, limit: 100, ..Default::default() };
+    let count = RangeRequest { count_only: true, ..page.clone() };
+    let shortly = |request: &RangeRequest| match mvcc.view().range_shortly(request) {
+        Ok(response) => Some((response.kvs.len(), response.count)),
+        Err(Error::TakesLong) => None,
+        Err(error) => panic!("{error}"),
+    };
+    let whole = |request: &RangeRequest| {
+        let response = mvcc.view().range(request).unwrap();
+        (response.kvs.len(), response.count)
+    };
+    put_all(&Bytes::from(vec![b'v'; 20_000]));
+    state.seal();
+    assert_eq!((shortly(&count), shortly(&page)), (Some((0, 6000)), None), "2 MB of values");
+    assert_eq!(whole(&page), (100, 6000));
+    // A batch that is being applied changes each leaf.
+    put_all(&Bytes::new());
+    assert_eq!((shortly(&count), whole(&count)), (None, (0, 6000)));
+    state.seal();
+    assert_eq!((shortly(&count), shortly(&page)), (Some((0, 6000)), Some((100, 6000))));
+    state.delete_all();
+    assert_eq!((shortly(&page), whole(&page)), (None, (0, 0)), "thousands of deleted keys");
+    assert_eq!(shortly(&count), Some((0, 0)));
 }

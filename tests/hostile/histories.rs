@@ -1,0 +1,367 @@
+//! Loads on history: compactions without end, watches and snapshots that nobody reads, hashes and
+//! counts of everything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rusd::pb::kv_client::KvClient;
+use rusd::pb::maintenance_client::MaintenanceClient;
+use rusd::pb::request_op::Request;
+use rusd::pb::watch_client::WatchClient;
+use rusd::pb::watch_request::RequestUnion;
+use rusd::pb::{
+    CompactionRequest, DeleteRangeRequest, HashKvRequest, PutRequest, RangeRequest, RequestOp,
+    SnapshotRequest, SnapshotResponse, TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+};
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
+use tonic::{Code, Streaming};
+
+use super::fixture::{Case, Member, PATIENCE};
+
+/// Operations in one transaction, less than etcd's default limit.
+const OPS: usize = 100;
+
+fn key(n: usize) -> Bytes {
+    format!("load/{n:08}").into()
+}
+
+fn all() -> (Bytes, Bytes) {
+    (Bytes::from("load/"), Bytes::from("load0"))
+}
+
+/// Puts keys, some at once as far as the size of a request allows, and returns the revision.
+async fn fill(member: &Member, keys: usize, value_bytes: usize) -> i64 {
+    let mut client = KvClient::new(member.channel().await);
+    let value = Bytes::from(vec![b'v'; value_bytes]);
+    let at_once = (1_000_000 / (value_bytes + 100)).clamp(1, OPS);
+    let mut revision = 0;
+    for first in (0..keys).step_by(at_once) {
+        let put = |n| {
+            let put = PutRequest { key: key(n), value: value.clone(), ..Default::default() };
+            RequestOp { request: Some(Request::RequestPut(put)) }
+        };
+        let success = (first..keys.min(first + at_once)).map(put).collect();
+        let answer = client.txn(TxnRequest { success, ..Default::default() }).await.unwrap();
+        revision = answer.into_inner().header.unwrap().revision;
+    }
+    revision
+}
+
+/// Deletes the keys one by one and returns the revision of the first deletion.
+async fn delete(member: &Member, keys: usize) -> i64 {
+    let mut client = KvClient::new(member.channel().await);
+    let mut first = 0;
+    for n in 0..keys {
+        let request = DeleteRangeRequest { key: key(n), ..Default::default() };
+        let answer = client.delete_range(request).await.unwrap().into_inner();
+        first = if first == 0 { answer.header.unwrap().revision } else { first };
+    }
+    first
+}
+
+async fn snapshot(channel: Channel) -> Result<Streaming<SnapshotResponse>, tonic::Status> {
+    let mut client = MaintenanceClient::new(channel);
+    Ok(client.snapshot(SnapshotRequest {}).await?.into_inner())
+}
+
+/// A stream with so many watchers, of which nothing is read; the requests' end keeps it open.
+async fn watch(
+    channel: Channel,
+    watchers: usize,
+    start_revision: i64,
+    prev_kv: bool,
+) -> (Streaming<WatchResponse>, tokio::sync::mpsc::Sender<WatchRequest>) {
+    let (sender, receiver) = tokio::sync::mpsc::channel(watchers);
+    for _ in 0..watchers {
+        let (key, range_end) = all();
+        let create =
+            WatchCreateRequest { key, range_end, start_revision, prev_kv, ..Default::default() };
+        let request_union = Some(RequestUnion::CreateRequest(create));
+        sender.send(WatchRequest { request_union }).await.unwrap();
+    }
+    let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let stream = WatchClient::new(channel).watch(requests).await.unwrap().into_inner();
+    (stream, sender)
+}
+
+/// Each client compacts after each put, while somebody reads nothing of a snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn compactions_after_each_put() {
+    let member = Member::start(&[]);
+    fill(&member, 200, 100_000).await;
+    let case = Case { name: "put and compact", growth_kib_max: 96 << 10, left_kib_max: 96 << 10 };
+    let rounds = Arc::new(AtomicU64::new(0));
+    case.run(&member, async |member, end| {
+        let snapshot = snapshot(member.channel().await).await.unwrap();
+        let mut clients = JoinSet::new();
+        for n in 0..8 {
+            let (mut client, rounds) = (KvClient::new(member.channel().await), Arc::clone(&rounds));
+            clients.spawn(async move {
+                let key = Bytes::from(format!("client {n}"));
+                while Instant::now() < end {
+                    let put = PutRequest { key: key.clone(), ..Default::default() };
+                    let revision =
+                        client.put(put).await.unwrap().into_inner().header.unwrap().revision;
+                    // Another client may have compacted later history.
+                    let _ = client.compact(CompactionRequest { revision, physical: false }).await;
+                    rounds.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        clients.join_all().await;
+        snapshot
+    })
+    .await;
+    eprintln!("  {} rounds", rounds.load(Ordering::Relaxed));
+    let mut client = KvClient::new(member.channel().await);
+    let put = PutRequest { key: "last".into(), ..Default::default() };
+    let revision = client.put(put).await.unwrap().into_inner().header.unwrap().revision;
+    let started = Instant::now();
+    let physical = client.compact(CompactionRequest { revision, physical: true });
+    tokio::time::timeout(PATIENCE, physical).await.unwrap().unwrap();
+    eprintln!("  a physical compaction took {:?}", started.elapsed());
+}
+
+/// One physical compaction after the other, with a key each.
+#[tokio::test(flavor = "multi_thread")]
+async fn physical_compactions_one_after_the_other() {
+    let member = Member::start(&[]);
+    fill(&member, 1000, 100).await;
+    let case =
+        Case { name: "physical compactions", growth_kib_max: 32 << 10, left_kib_max: 32 << 10 };
+    let rounds = Arc::new(AtomicU64::new(0));
+    case.run(&member, async |member, end| {
+        let mut client = KvClient::new(member.channel().await);
+        while Instant::now() < end {
+            let put = PutRequest { key: "a".into(), ..Default::default() };
+            let revision = client.put(put).await.unwrap().into_inner().header.unwrap().revision;
+            let compaction = CompactionRequest { revision, physical: true };
+            client.compact(compaction).await.unwrap();
+            rounds.fetch_add(1, Ordering::Relaxed);
+        }
+    })
+    .await;
+    eprintln!("  {} rounds", rounds.load(Ordering::Relaxed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_with_previous_pairs_that_nobody_reads() {
+    let member = Member::start(&[]);
+    fill(&member, 1000, 20_000).await;
+    let first = delete(&member, 1000).await;
+    let case = Case {
+        name: "150 watchers with prev_kv, unread",
+        growth_kib_max: 32 << 10,
+        left_kib_max: 32 << 10,
+    };
+    case.run(&member, async |member, end| {
+        let held = watch(member.channel().await, 150, first, true).await;
+        tokio::time::sleep_until(end.into()).await;
+        held
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_streams_from_the_past_that_nobody_reads() {
+    let member = Member::start(&[]);
+    fill(&member, 2000, 20_000).await;
+    let case = Case {
+        name: "400 watch streams from revision 2, unread",
+        growth_kib_max: 400 << 10,
+        left_kib_max: 64 << 10,
+    };
+    case.run(&member, async |member, end| {
+        let mut held = Vec::new();
+        for _ in 0..8 {
+            let channel = member.channel().await;
+            for _ in 0..50 {
+                held.push(watch(channel.clone(), 1, 2, true).await);
+            }
+        }
+        tokio::time::sleep_until(end.into()).await;
+        held
+    })
+    .await;
+}
+
+/// Streams that read all of history, again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_streams_that_read_the_past() {
+    let member = Member::start(&[]);
+    fill(&member, 2000, 5_000).await;
+    let case = Case {
+        name: "50 watch streams that read from revision 2",
+        growth_kib_max: 128 << 10,
+        left_kib_max: 64 << 10,
+    };
+    let events = Arc::new(AtomicU64::new(0));
+    case.run(&member, async |member, end| {
+        let mut clients = JoinSet::new();
+        for _ in 0..50 {
+            let (channel, events) = (member.channel().await, Arc::clone(&events));
+            clients.spawn(async move {
+                while Instant::now() < end {
+                    let (mut stream, _requests) = watch(channel.clone(), 1, 2, false).await;
+                    let mut seen = 0;
+                    while seen < 2000 {
+                        seen += stream.message().await.unwrap().unwrap().events.len();
+                    }
+                    events.fetch_add(seen as u64, Ordering::Relaxed);
+                }
+            });
+        }
+        clients.join_all().await;
+    })
+    .await;
+    eprintln!("  {} events", events.load(Ordering::Relaxed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_that_nobody_reads() {
+    let member = Member::start(&[]);
+    fill(&member, 200, 100_000).await;
+    let case =
+        Case { name: "1000 snapshots, unread", growth_kib_max: 96 << 10, left_kib_max: 64 << 10 };
+    case.run(&member, async |member, end| {
+        let before = member.usage().threads;
+        let mut asked = JoinSet::new();
+        for _ in 0..10 {
+            let channel = member.channel().await;
+            for _ in 0..100 {
+                asked.spawn(snapshot(channel.clone()));
+            }
+        }
+        let answers = asked.join_all().await;
+        let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+        for status in &refused {
+            // As etcd sends it; its client knows it by the text.
+            assert_eq!(status.code(), Code::Unknown, "{status}");
+            assert_eq!(status.message(), "etcdserver: too many requests");
+        }
+        eprintln!("  {} of {} are refused", refused.len(), answers.len());
+        if std::env::var_os("HOSTILE_BINARY").is_none() {
+            assert!(refused.len() > 900);
+            let threads = member.usage().threads;
+            assert!(threads < before + 64, "{threads} threads");
+        }
+        tokio::time::sleep_until(end.into()).await;
+        answers
+    })
+    .await;
+    // One that is read gets through, also while others hold all the places.
+    let held: Vec<_> = [member.channel().await; 1].into_iter().collect();
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        unread.push(snapshot(held[0].clone()).await);
+    }
+    let started = Instant::now();
+    let mut bytes = 0;
+    'again: while bytes == 0 {
+        assert!(started.elapsed() < PATIENCE);
+        let Ok(mut read) = snapshot(member.channel().await).await else {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            continue;
+        };
+        let mut got = 0;
+        while let Some(piece) = read.message().await.transpose() {
+            match piece {
+                Ok(piece) => got += piece.blob.len(),
+                Err(_) => continue 'again,
+            }
+        }
+        bytes = got;
+    }
+    assert!(bytes > 20_000_000, "{bytes} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hashes_of_history() {
+    let member = Member::start(&[]);
+    fill(&member, 20_000, 1000).await;
+    let case = Case { name: "600 HashKV", growth_kib_max: 128 << 10, left_kib_max: 64 << 10 };
+    let answered = Arc::new(AtomicU64::new(0));
+    case.run(&member, async |member, end| {
+        let before = member.usage().threads;
+        let mut clients = JoinSet::new();
+        for n in 0..600 {
+            let (channel, answered) = (member.channel().await, Arc::clone(&answered));
+            let first = n == 0;
+            clients.spawn(async move {
+                let mut client = MaintenanceClient::new(channel);
+                let (mut refused, mut asked) = (0, false);
+                while !asked || Instant::now() < end {
+                    asked = true;
+                    match client.hash_kv(HashKvRequest { revision: 0 }).await {
+                        Ok(_) => drop(answered.fetch_add(1, Ordering::Relaxed)),
+                        Err(status) => {
+                            // As etcd sends it; its client knows it by the text.
+                            assert_eq!(status.code(), Code::Unknown, "{status}");
+                            assert_eq!(status.message(), "etcdserver: too many requests");
+                            refused += 1;
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                        }
+                    }
+                    if first && refused > 1000 {
+                        break;
+                    }
+                }
+            });
+        }
+        clients.join_all().await;
+        let threads = member.usage().threads;
+        if std::env::var_os("HOSTILE_BINARY").is_none() {
+            assert!(threads < before + 64, "{threads} threads");
+        }
+    })
+    .await;
+    eprintln!("  {} hashes", answered.load(Ordering::Relaxed));
+}
+
+/// Counts and small pages of everything while writers keep apply busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_of_everything_beside_writers() {
+    let member = Member::start(&[]);
+    let keys = 50_000;
+    fill(&member, keys, 10).await;
+    let case =
+        Case { name: "counts beside writers", growth_kib_max: 192 << 10, left_kib_max: 160 << 10 };
+    let counts = Arc::new(AtomicU64::new(0));
+    case.run(&member, async |member, end| {
+        let mut clients = JoinSet::new();
+        for n in 0..4 {
+            let mut client = KvClient::new(member.channel().await);
+            clients.spawn(async move {
+                let mut at = n;
+                while Instant::now() < end {
+                    let put = |n: usize| {
+                        let put = PutRequest { key: key(n % keys), ..Default::default() };
+                        RequestOp { request: Some(Request::RequestPut(put)) }
+                    };
+                    let success = (0..OPS).map(|n| put(at + n * 499)).collect();
+                    at += 7919;
+                    client.txn(TxnRequest { success, ..Default::default() }).await.unwrap();
+                }
+            });
+            let (mut client, counts) = (KvClient::new(member.channel().await), Arc::clone(&counts));
+            clients.spawn(async move {
+                let (key, range_end) = all();
+                let count = RangeRequest { key, range_end, count_only: true, ..Default::default() };
+                let page = RangeRequest { count_only: false, limit: 5, ..count.clone() };
+                while Instant::now() < end {
+                    for request in [&count, &page] {
+                        let answer = client.range(request.clone()).await.unwrap().into_inner();
+                        assert_eq!(answer.count, keys as i64);
+                        counts.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        clients.join_all().await;
+    })
+    .await;
+    eprintln!("  {} counts", counts.load(Ordering::Relaxed));
+}
