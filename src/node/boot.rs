@@ -556,8 +556,8 @@ fn assemble(
     let (options, reach) = (surroundings.store.clone(), surroundings.reach.clone());
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let supervisor = surroundings.supervisor.clone();
-    let (waits, (tokens, passwords)) = (Arc::default(), logins(&config, &clock, &supervisor)?);
-    let wal = raft_config.dir.clone();
+    let (waits, wal) = (Arc::default(), raft_config.dir.clone());
+    let (tokens, passwords) = logins(&config, &clock, &supervisor)?;
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
     let peers = membership::peers(&config, &raft_config, &surroundings);
     let surroundings = surroundings.of_raft(&peers, Arc::clone(&waits), committed);
@@ -572,12 +572,10 @@ fn assemble(
     let (hub, applied) = (Hub::new(Arc::clone(&mvcc)), Arc::new(AppliedWaits::new(applied_index)));
     let (no_space, size_bytes) = (Arc::new(Notify::new()), Arc::new(AtomicI64::new(0)));
     let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
-    let checkpoint = checkpointer(&store, &mvcc, &lessor, &clock, config.checkpoint_pace, used);
-    let (sweep_worker, sweeps) =
-        sweeps(&mvcc, &waits, &clock, &config, restore.unfinished, checkpoint);
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
     let (installs, door) = take_snapshots(&circle, &store, options);
     let machine = Machine { store, mvcc, lessor, members, auth, tokens, quota };
+    let (sweeper, sweeps) = sweeps(&machine, &waits, &clock, &config, restore.unfinished, used);
     let Machine { store, mvcc, lessor, members, auth, tokens, quota } = machine.clone();
     let applier = Applier {
         machine,
@@ -593,10 +591,9 @@ fn assemble(
         installs,
         circle: circle.clone(),
     };
-    let rooms = Arc::new(Rooms::new(&store, &raft, &wal));
-    watch_store(&store, &raft, conf_states, size_bytes, (&rooms, &no_space));
+    let rooms = watch_store(&store, &raft, conf_states, size_bytes, (&wal, &no_space));
     let stepped = turns.map(|turns| (turns, door, events));
-    let (sweeper, threads, steps) = work(stepped, &raft, &store, applier, batches, sweep_worker)?;
+    let (sweeper, threads, steps) = work(stepped, &raft, &store, applier, batches, sweeper)?;
     let node = Node(Arc::new(Inner {
         ids: RequestIds::new(node_id, &*clock),
         member_id: node_id,
@@ -676,29 +673,20 @@ fn take_snapshots(
     (installs, door)
 }
 
-fn checkpointer(
-    store: &Arc<Store>,
-    mvcc: &Arc<Mvcc>,
-    lessor: &Arc<Mutex<Lessor>>,
-    clock: &Arc<dyn Clock>,
-    pace: CheckpointPace,
-    used: (i64, u64),
-) -> Checkpointer {
-    let (store, mvcc) = (Arc::clone(store), Arc::clone(mvcc));
-    Checkpointer::new(store, mvcc, Arc::clone(lessor), Arc::clone(clock), pace, used)
-}
-
-/// Who sweeps up after compactions, and where these go.
+/// Who sweeps up after compactions and writes the index checkpoint, and where compactions go.
 fn sweeps(
-    mvcc: &Arc<Mvcc>,
+    machine: &Machine,
     waits: &Arc<Waits>,
     clock: &Arc<dyn Clock>,
     config: &Config,
     unfinished: Option<Compaction>,
-    checkpoint: Checkpointer,
+    used: (i64, u64),
 ) -> (SweepWorker, SweepQueue) {
-    let (mvcc, waits, clock) = (Arc::clone(mvcc), Arc::clone(waits), Arc::clone(clock));
-    let pause = config.compaction_sleep_interval;
+    let (waits, clock) = (Arc::clone(waits), Arc::clone(clock));
+    let Machine { store, mvcc, lessor, .. } = machine.clone();
+    let (pace, pause) = (config.checkpoint_pace, config.compaction_sleep_interval);
+    let checkpoint =
+        Checkpointer::new(store, Arc::clone(&mvcc), lessor, Arc::clone(&clock), pace, used);
     SweepWorker::new(mvcc, waits, clock, pause, unfinished, checkpoint)
 }
 
@@ -742,8 +730,9 @@ fn watch_store(
     raft: &raft::Handle,
     conf_states: Arc<ConfStates>,
     size_bytes: Arc<AtomicI64>,
-    (rooms, no_space): (&Arc<Rooms>, &Arc<Notify>),
-) {
+    (wal, no_space): (&Path, &Arc<Notify>),
+) -> Arc<Rooms> {
+    let rooms = Arc::new(Rooms::new(store, raft, wal));
     super::scrub::watch(store);
     let measure = move |store: &Weak<Store>| {
         let Some(store) = store.upgrade() else { return };
@@ -754,7 +743,7 @@ fn watch_store(
         metrics::db_in_use_bytes().set(bytes(sizes.in_use));
     };
     // The rooms hold the store, which holds these callbacks.
-    let (looking, rings) = (Arc::downgrade(rooms), Arc::clone(no_space));
+    let (looking, rings) = (Arc::downgrade(&rooms), Arc::clone(no_space));
     let (raft, weak) = (raft.clone(), Arc::downgrade(store));
     measure(&weak);
     let (measure_again, resized) = (measure.clone(), Weak::clone(&weak));
@@ -766,7 +755,7 @@ fn watch_store(
             rings.notify_one();
         }
     });
-    let (no_space, looking) = (Arc::clone(no_space), Arc::downgrade(rooms));
+    let (no_space, looking) = (Arc::clone(no_space), Arc::downgrade(&rooms));
     store.on_no_space(move |is_full| {
         if let Some(rooms) = looking.upgrade() {
             rooms.look();
@@ -776,6 +765,7 @@ fn watch_store(
             no_space.notify_one();
         }
     });
+    rooms
 }
 
 /// A member that cannot go on neither leads nor commits nor keeps anybody waiting, even before its

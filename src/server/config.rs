@@ -360,16 +360,18 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         name,
     };
     check(&config, given)?;
-    if given.text("data-dir").is_empty() {
-        notices.push(Notice::DefaultDataDir(config.data_dir.clone()));
-    }
-    if config.name == "default" {
-        notices.push(Notice::DefaultName);
-    }
+    notices.extend(defaults_to_notice(&config, given));
     config.compaction =
         compaction(given.text("auto-compaction-mode"), given.text("auto-compaction-retention"))?;
     follow_defaults(&mut config);
     Ok(config)
+}
+
+/// etcd warns of a member that is not named, and of a directory that depends on where it was started.
+fn defaults_to_notice(config: &Config, given: &Given) -> impl Iterator<Item = Notice> {
+    let dir = given.text("data-dir").is_empty();
+    let dir = dir.then(|| Notice::DefaultDataDir(config.data_dir.clone()));
+    dir.into_iter().chain((config.name == "default").then_some(Notice::DefaultName))
 }
 
 /// The default would tell clients of a place where this member does not listen.

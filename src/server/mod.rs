@@ -320,14 +320,18 @@ enum End {
     Removed,
 }
 
-/// Serves until a signal, or until the node cannot go on. An error means that it was never started.
-async fn run(
-    config: &Config,
-    arguments: &[String],
-    member: &tokio::runtime::Handle,
-) -> Result<End, cluster::Error> {
-    let connections = connections_max()?;
-    let is_initialized = datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())?;
+/// The ports of a member, open before its data is touched.
+struct Bound {
+    peers: Vec<Listener>,
+    clients: Vec<Listener>,
+    probes: Vec<Listener>,
+}
+
+fn failed(what: &'static str) -> impl FnOnce(String) -> String {
+    move |why| format!("{what} failed: {why}")
+}
+
+fn bind(config: &Config, member: &tokio::runtime::Handle) -> Result<Bound, cluster::Error> {
     if config.sockets.reuse_address || config.sockets.reuse_port {
         tracing::info!(
             "reuse-address" = config.sockets.reuse_address,
@@ -336,7 +340,6 @@ async fn run(
         );
     }
     tracing::info!("listen-peer-urls" = ?urls(&config.listen_peer_urls), "configuring peer listeners");
-    let failed = |what: &'static str| move |why: String| format!("{what} failed: {why}");
     let peer_tls = tls::acceptor(&config.listen_peer_urls, &config.tls.peer)
         .map_err(failed("creating peer listener"))?;
     let for_http = config.listen_client_http_urls.as_slice();
@@ -357,6 +360,18 @@ async fn run(
         config.sockets,
     )?;
     let probes = listen::bind(&config.listen_metrics_urls, client_tls.as_ref(), config.sockets)?;
+    Ok(Bound { peers, clients, probes })
+}
+
+/// Serves until a signal, or until the node cannot go on. An error means that it was never started.
+async fn run(
+    config: &Config,
+    arguments: &[String],
+    member: &tokio::runtime::Handle,
+) -> Result<End, cluster::Error> {
+    let connections = connections_max()?;
+    let is_initialized = datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())?;
+    let Bound { peers, clients, probes } = bind(config, member)?;
     said::settings(config, is_initialized);
     let node = open(config, is_initialized, &peers, member).await?;
     if config.locks_memory

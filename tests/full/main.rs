@@ -9,18 +9,20 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 #![expect(clippy::print_stderr, reason = "a failure shows its round")]
 
+#[path = "../common/child.rs"]
+mod child;
 #[path = "../common/ports.rs"]
 mod ports;
 
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use child::{RUSD, command};
 use rusd::clock::split_mix;
 
-const RUSD: &str = env!("CARGO_BIN_EXE_rusd");
 /// Set where mounting is possible.
 const INNER: &str = "RUSD_FULL_INNER";
 const START: Duration = Duration::from_secs(120);
@@ -71,7 +73,7 @@ impl Plan {
 }
 
 fn run(program: &str, args: &[&str]) -> Output {
-    Command::new(program).args(args).stdin(Stdio::null()).output().unwrap()
+    command(program).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
 fn must(program: &str, args: &[&str]) {
@@ -117,7 +119,7 @@ impl Drop for Member {
 impl Member {
     fn start(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let mut command = Command::new(RUSD);
+        let mut command = command(RUSD);
         command.args(&self.command).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
@@ -331,12 +333,12 @@ fn no_member_ends_on_a_full_disk_and_the_recipe_brings_it_back() {
     let how: &[&str] =
         if is_root { &["--mount"] } else { &["--user", "--map-root-user", "--mount"] };
     let probe = [how, &["mount", "-t", "tmpfs", "tmpfs", "/mnt"]].concat();
-    let can_mount = Command::new("unshare").args(probe).stderr(Stdio::null()).status();
+    let can_mount = command("unshare").args(probe).stderr(Stdio::null()).status();
     if !can_mount.is_ok_and(|status| status.success()) {
         return eprintln!("skipped: nobody may mount a file system here");
     }
     let this = env::current_exe().unwrap();
-    let status = Command::new("unshare")
+    let status = command("unshare")
         .args(how)
         .arg(this)
         .args(["--nocapture", "no_member_ends_on_a_full_disk"])
