@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,9 +79,9 @@ fn a_store_of_a_later_release_is_refused() {
     let mut member = Member::start();
     kill_process(Pid::from_child(&member.child), Signal::TERM).unwrap();
     member.wait();
-    let mut migrate = Command::new(env!("CARGO_BIN_EXE_rusd"));
+    let mut migrate = crate::child::command(crate::child::RUSD);
     migrate.args(["migrate", "--force", "--target-version", "3.8", "--data-dir"]);
-    assert!(migrate.arg(member.data()).status().unwrap().success());
+    assert!(migrate.arg(member.data()).output().unwrap().status.success());
     let said = Member::spawn(&member.data(), &member.log.with_extension("again")).wait_refused();
     assert!(said.contains(r#"version \"3.8.0\" is not supported"#), "{said}");
 }
