@@ -146,4 +146,19 @@ mod tests {
         drop(taken);
         assert!(seats.take(second).is_ok());
     }
+
+    /// Running and present at most.
+    #[test]
+    fn as_many_run_and_wait_as_is_promised() {
+        let admission = Admission::default();
+        let bound =
+            |turns: &Turns| (turns.running.available_permits(), turns.present.available_permits());
+        assert_eq!(bound(&admission.defrags), (1, 1 + 16));
+        assert_eq!(bound(&admission.hashes), (2, 2 + 64));
+        assert_eq!(bound(&admission.peer_hashes), (1, 1 + 16));
+        assert_eq!(admission.catch_ups.available_permits(), 2);
+        let taken: Vec<_> = (0..8).map(|_| admission.snapshots.take(Duration::ZERO)).collect();
+        assert!(taken.iter().all(Result::is_ok));
+        assert!(admission.snapshots.take(Duration::ZERO).is_err());
+    }
 }

@@ -309,10 +309,7 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
         election: Duration::from_millis(values.uint("election-timeout")),
         hasten_election: values.bool("initial-election-tick-advance"),
         pre_vote: values.bool("pre-vote"),
-        sockets: Sockets {
-            reuse_port: values.bool("socket-reuse-port"),
-            reuse_address: values.bool("socket-reuse-address"),
-        },
+        sockets: sockets(given),
         locks_memory: values.bool("memory-mlock"),
         max_request_bytes: usize::try_from(values.uint("max-request-bytes")).unwrap_or(usize::MAX),
         max_txn_ops: usize::try_from(values.uint("max-txn-ops")).unwrap_or(usize::MAX),
@@ -401,6 +398,14 @@ impl Config {
         addresses
             .find(|address| !address.is_loopback() && !address.is_unspecified())
             .filter(|_| self.is_open("SetMemberLocalAddr"))
+    }
+}
+
+fn sockets(given: &Given) -> Sockets {
+    let values = Values(given);
+    Sockets {
+        reuse_port: values.bool("socket-reuse-port"),
+        reuse_address: values.bool("socket-reuse-address"),
     }
 }
 

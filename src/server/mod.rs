@@ -320,49 +320,6 @@ enum End {
     Removed,
 }
 
-/// The ports of a member, open before its data is touched.
-struct Bound {
-    peers: Vec<Listener>,
-    clients: Vec<Listener>,
-    probes: Vec<Listener>,
-}
-
-fn failed(what: &'static str) -> impl FnOnce(String) -> String {
-    move |why| format!("{what} failed: {why}")
-}
-
-fn bind(config: &Config, member: &tokio::runtime::Handle) -> Result<Bound, cluster::Error> {
-    if config.sockets.reuse_address || config.sockets.reuse_port {
-        tracing::info!(
-            "reuse-address" = config.sockets.reuse_address,
-            "reuse-port" = config.sockets.reuse_port,
-            "configuring socket options"
-        );
-    }
-    tracing::info!("listen-peer-urls" = ?urls(&config.listen_peer_urls), "configuring peer listeners");
-    let peer_tls = tls::acceptor(&config.listen_peer_urls, &config.tls.peer)
-        .map_err(failed("creating peer listener"))?;
-    let for_http = config.listen_client_http_urls.as_slice();
-    let client_urls = [&config.listen_client_urls, for_http, &config.listen_metrics_urls].concat();
-    let client_tls = tls::acceptor(&client_urls, &config.tls.client).map_err(failed("listener"))?;
-    let peers = {
-        let _there = member.enter();
-        listen::bind(&config.listen_peer_urls, peer_tls.as_ref(), config.sockets)?
-    };
-    tls::say_what_is_plain(true, &config.listen_peer_urls, &config.tls.peer);
-    tracing::info!("listen-client-urls" = ?urls(&config.listen_client_urls), "configuring client listeners");
-    let shared = [&config.listen_client_urls, for_http].concat();
-    tls::say_what_is_plain(false, &shared, &config.tls.client);
-    let clients = listen::bind_clients(
-        &config.listen_client_urls,
-        for_http,
-        client_tls.as_ref(),
-        config.sockets,
-    )?;
-    let probes = listen::bind(&config.listen_metrics_urls, client_tls.as_ref(), config.sockets)?;
-    Ok(Bound { peers, clients, probes })
-}
-
 /// Serves until a signal, or until the node cannot go on. An error means that it was never started.
 async fn run(
     config: &Config,
@@ -380,7 +337,7 @@ async fn run(
         return Ok(stop_node(&node, End::Failure(error)).await);
     }
     // Before anybody can see this member: who then stops it finds all of it in the store.
-    let mut signals = Signals::catch().map_err(failed("catching signals"))?;
+    let mut signals = Signals::catch().map_err(|why| format!("catching signals failed: {why}"))?;
     say_gates(config);
     said::local_address(config);
 
@@ -442,6 +399,47 @@ async fn run(
     let ended = stop_node(&node, ended).await;
     tracing::info!("closed etcd server");
     Ok(ended)
+}
+
+/// The ports of a member that does not answer yet.
+struct Bound {
+    peers: Vec<Listener>,
+    clients: Vec<Listener>,
+    probes: Vec<Listener>,
+}
+
+/// Binds all ports; peers' belong to the member's own runtime.
+fn bind(config: &Config, member: &tokio::runtime::Handle) -> Result<Bound, String> {
+    if config.sockets.reuse_address || config.sockets.reuse_port {
+        tracing::info!(
+            "reuse-address" = config.sockets.reuse_address,
+            "reuse-port" = config.sockets.reuse_port,
+            "configuring socket options"
+        );
+    }
+    tracing::info!("listen-peer-urls" = ?urls(&config.listen_peer_urls), "configuring peer listeners");
+    let failed = |what: &'static str| move |why: String| format!("{what} failed: {why}");
+    let peer_tls = tls::acceptor(&config.listen_peer_urls, &config.tls.peer)
+        .map_err(failed("creating peer listener"))?;
+    let for_http = config.listen_client_http_urls.as_slice();
+    let client_urls = [&config.listen_client_urls, for_http, &config.listen_metrics_urls].concat();
+    let client_tls = tls::acceptor(&client_urls, &config.tls.client).map_err(failed("listener"))?;
+    let peers = {
+        let _there = member.enter();
+        listen::bind(&config.listen_peer_urls, peer_tls.as_ref(), config.sockets)?
+    };
+    tls::say_what_is_plain(true, &config.listen_peer_urls, &config.tls.peer);
+    tracing::info!("listen-client-urls" = ?urls(&config.listen_client_urls), "configuring client listeners");
+    let shared = [&config.listen_client_urls, for_http].concat();
+    tls::say_what_is_plain(false, &shared, &config.tls.client);
+    let clients = listen::bind_clients(
+        &config.listen_client_urls,
+        for_http,
+        client_tls.as_ref(),
+        config.sockets,
+    )?;
+    let probes = listen::bind(&config.listen_metrics_urls, client_tls.as_ref(), config.sockets)?;
+    Ok(Bound { peers, clients, probes })
 }
 
 fn urls(urls: &[url::Url]) -> Vec<String> {

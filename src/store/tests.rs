@@ -582,7 +582,7 @@ fn an_entry_is_counted_as_pushed_from_its_first_change_on() {
 /// The interval of these stores is an hour: what is committed earlier was so much.
 #[test]
 fn a_commit_comes_at_so_many_operations_or_bytes() {
-    for (rows, bytes) in [(10_000, 10), (17, 1 << 20)] {
+    for (rows, bytes) in [(10_001, 10), (17, 1 << 20)] {
         let fixture = Fixture::new();
         let (store, _) = fixture.open(lazy());
         for main in 2..rows + 2 {

@@ -2,6 +2,7 @@
 //! those that must have an effect.
 
 use std::fs;
+use std::process::Stdio;
 use std::time::Duration;
 
 use rusd::server::settings;
@@ -280,7 +281,7 @@ fn commands_live_through_stray_signals_and_their_children_have_the_defaults() {
     );
     let mut lock = crate::child::command(crate::child::RUSD);
     lock.args(["lock", "l", "--endpoints", &member.address, "--", "sh", "-c", &script]);
-    let mut lock = lock.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut lock = lock.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let waited = (0..PATIENCE.as_millis() / 20).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
         ready.exists()

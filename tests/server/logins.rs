@@ -19,13 +19,14 @@ use rusd::pb::authpb::permission::Type;
 use rusd::pb::kv_client::KvClient;
 use rusd::pb::{
     AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
-    AuthUserGrantRoleRequest, AuthenticateRequest, PutRequest,
+    AuthUserGrantRoleRequest, AuthUserRevokeRoleRequest, AuthenticateRequest, PutRequest,
+    RangeRequest,
 };
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
-use super::fixture::Member;
+use super::fixture::{Member, PATIENCE};
 
 /// Several times what two cores can hash.
 const LOGINS_PER_SECOND: u32 = 200;
@@ -235,4 +236,46 @@ async fn odd_names_and_ranges_are_refused_in_etcds_words() {
         assert_eq!(told(result), words, "{name:.9}");
     }
     assert!(!member.log().contains("panicked"));
+}
+
+fn with_token<T>(message: T, token: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("token", token.parse().unwrap());
+    request
+}
+
+/// Each piece is checked, and not the first alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_taken_back_ends_a_range_on_its_way() {
+    let member = Member::start();
+    let mut kv = member.kv().await;
+    for number in 0..300 {
+        let (key, value) = (format!("p{number:03}"), vec![b'v'; 20_000]);
+        let put = PutRequest { key: key.into(), value: value.into(), ..Default::default() };
+        kv.put(put).await.unwrap();
+    }
+    with_users(member.channel().await).await;
+    let ann = log_in(member.channel().await, "ann", "secret").await.unwrap();
+    let root = log_in(member.channel().await, "root", "pw").await.unwrap();
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", member.address));
+    let slow = endpoint.unwrap().initial_stream_window_size(1000).connect().await.unwrap();
+    let mut reader = KvClient::new(slow).max_decoding_message_size(usize::MAX);
+    let all = RangeRequest { key: "p".into(), range_end: "q".into(), ..Default::default() };
+    let mut pieces = reader.range_stream(with_token(all, &ann)).await.unwrap().into_inner();
+    assert!(pieces.message().await.unwrap().is_some());
+    let revoke = AuthUserRevokeRoleRequest { name: "ann".into(), role: "r".into() };
+    let mut auth = AuthClient::new(member.channel().await);
+    auth.user_revoke_role(with_token(revoke, &root)).await.unwrap();
+    let rest = async {
+        loop {
+            match pieces.message().await {
+                Ok(Some(_)) => {}
+                ended => return ended,
+            }
+        }
+    };
+    let ended = tokio::time::timeout(PATIENCE, rest).await.unwrap();
+    let status = ended.expect_err("it went on to its end");
+    let texts = ["etcdserver: permission denied", "etcdserver: revision of auth store is old"];
+    assert!(texts.contains(&status.message()), "{status}");
 }

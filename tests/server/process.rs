@@ -81,7 +81,7 @@ fn a_store_of_a_later_release_is_refused() {
     member.wait();
     let mut migrate = crate::child::command(crate::child::RUSD);
     migrate.args(["migrate", "--force", "--target-version", "3.8", "--data-dir"]);
-    assert!(migrate.arg(member.data()).status().unwrap().success());
+    assert!(migrate.arg(member.data()).output().unwrap().status.success());
     let said = Member::spawn(&member.data(), &member.log.with_extension("again")).wait_refused();
     assert!(said.contains(r#"version \"3.8.0\" is not supported"#), "{said}");
 }
