@@ -1,36 +1,9 @@
 //! Members and clients that find each other by SRV records, from a name server within the test.
 
-use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Output;
 
 use super::fixture::{Cluster, Member, PATIENCE, put};
-
-/// Answers a question whose first label it knows with one record a port, any other with "no such
-/// name".
-fn name_server(records: Vec<(&'static str, Vec<u16>)>) -> u16 {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let port = socket.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 512];
-        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            let mut answer = buffer[..length].to_vec();
-            let label = &buffer[13..13 + usize::from(buffer[12])];
-            let known = records.iter().find(|(name, _)| name.as_bytes() == label);
-            let ports = known.map_or(&[][..], |(_, ports)| ports);
-            (answer[2], answer[3]) = (0x81, if known.is_some() { 0x80 } else { 0x83 });
-            answer[7] = u8::try_from(ports.len()).unwrap();
-            for port in ports {
-                // The owner is the question's name; the host is an address in the form of a name.
-                answer.extend([192, 12, 0, 33, 0, 1, 0, 0, 0, 9, 0, 17, 0, 0, 0, 0]);
-                answer.extend(port.to_be_bytes());
-                answer.extend(b"\x03127\x010\x010\x011\0");
-            }
-            socket.send_to(&answer, from).unwrap();
-        }
-    });
-    port
-}
 
 fn ports(cluster: &Cluster, url: fn(&Member) -> &String) -> Vec<u16> {
     let port = |member| url(member).rsplit(':').next().unwrap().parse().unwrap();
@@ -51,7 +24,7 @@ async fn members_and_clients_find_each_other_in_dns() {
     let peers = ports(&cluster, |member| &member.peer);
     let clients = ports(&cluster, |member| &member.client);
     let records = vec![("_etcd-server-here", peers), ("_etcd-client", clients.clone())];
-    let conf = format!("nameserver 127.0.0.1:{}\n", name_server(records));
+    let conf = format!("nameserver 127.0.0.1:{}\n", crate::names::serve(records));
     let conf = cluster.write("resolv.conf", &conf);
     cluster.environment.push(("RUSD_RESOLV_CONF", conf.clone()));
     let flags = ["--discovery-srv", "a.test", "--discovery-srv-name", "here"];
@@ -95,7 +68,7 @@ fn secure_members(hosts: &str) -> Cluster {
     }
     cluster.secure_peers();
     let records = vec![("_etcd-server-ssl", ports(&cluster, |member| &member.peer))];
-    let conf = format!("nameserver 127.0.0.1:{}\n", name_server(records));
+    let conf = format!("nameserver 127.0.0.1:{}\n", crate::names::serve(records));
     let conf = cluster.write("resolv.conf", &conf);
     let made = conf.with_file_name("certificates");
     let words = ["cert", "gen", "--only", "peer", "--hosts", hosts, "--dir"];

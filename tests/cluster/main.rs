@@ -15,6 +15,8 @@ mod fixture;
 mod hostile;
 mod leases;
 mod membership;
+#[path = "../common/names.rs"]
+mod names;
 mod oracle;
 #[path = "../common/ports.rs"]
 mod ports;

@@ -185,3 +185,34 @@ async fn users_may_change_while_who_has_a_certificate_writes() {
     let told: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(told["servers"][0]["errors"], 0, "{told}");
 }
+
+/// Endpoints from records that must be secure are the domain's, whatever else their certificates say.
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_in_secure_records_must_be_the_domains() {
+    let shop = Shop::new();
+    shop.sell("domain", |params| {
+        params.subject_alt_names.push(rcgen::SanType::DnsName("a.test".try_into().unwrap()));
+    });
+    for (name, is_right) in [("server", false), ("domain", true)] {
+        let flags = ["cert", "key"].map(|kind| {
+            let end = if kind == "cert" { "crt" } else { "key" };
+            format!("--{kind}-file={}", shop.path(&format!("{name}.{end}")))
+        });
+        let peers = flags.clone().map(|flag| flag.replacen("--", "--peer-", 1));
+        let server = Server::start("https", &[flags, peers].concat()).await;
+        let url = server.client_url();
+        let port = url.rsplit(':').next().unwrap().parse().unwrap();
+        let records = vec![("_etcd-client-ssl", vec![port])];
+        let conf = format!("nameserver 127.0.0.1:{}\n", crate::names::serve(records));
+        let conf = shop.write("resolv.conf", conf);
+        for (secure, works) in [("--insecure-discovery=false", is_right), ("--debug=false", true)] {
+            let mut command = Command::from(crate::child::command(crate::child::RUSD));
+            command.env("RUSD_RESOLV_CONF", &conf).args(["get", "k", "-d", "a.test", secure]);
+            command.args(["--command-timeout=10s", "--cacert", &shop.path("ca.crt")]);
+            let output = command.output().await.unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.success(), works, "{name} {secure}: {said}");
+            assert!(works || said.contains("a.test"), "{said}");
+        }
+    }
+}

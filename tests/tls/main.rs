@@ -5,6 +5,8 @@ mod cases;
 #[path = "../common/child.rs"]
 mod child;
 mod commands;
+#[path = "../common/names.rs"]
+mod names;
 #[path = "../common/ports.rs"]
 mod ports;
 mod rotation;
