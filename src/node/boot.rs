@@ -371,6 +371,7 @@ impl Node {
     pub fn stop_now(&self) {
         let inner = &self.0;
         inner.stopping.send_replace(true);
+        inner.has_leader.notify_waiters();
         let Some(raft) = inner.raft_threads.lock().take() else { return };
         raft.stop();
         inner.circle.peers.stop();
@@ -552,10 +553,10 @@ fn assemble(
     raft_config: raft::Config,
     stepped: bool,
 ) -> Result<(Node, Option<Steps>), StartError> {
-    let (clock, dials) = (Arc::clone(&surroundings.clock), surroundings.transport.is_none());
-    let (options, reach) = (surroundings.store.clone(), surroundings.reach.clone());
+    let Surroundings { clock, transport, store: options, reach, supervisor, .. } = &surroundings;
+    let (clock, dials, supervisor) = (Arc::clone(clock), transport.is_none(), supervisor.clone());
+    let (options, reach) = (options.clone(), reach.clone());
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
-    let supervisor = surroundings.supervisor.clone();
     let (waits, (tokens, passwords)) = (Arc::default(), logins(&config, &clock, &supervisor)?);
     let wal = raft_config.dir.clone();
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
@@ -572,9 +573,9 @@ fn assemble(
     let (hub, applied) = (Hub::new(Arc::clone(&mvcc)), Arc::new(AppliedWaits::new(applied_index)));
     let (no_space, size_bytes) = (Arc::new(Notify::new()), Arc::new(AtomicI64::new(0)));
     let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
-    let checkpoint = checkpointer(&store, &mvcc, &lessor, &clock, config.checkpoint_pace, used);
-    let (sweep_worker, sweeps) =
-        sweeps(&mvcc, &waits, &clock, &config, restore.unfinished, checkpoint);
+    let pace = config.checkpoint_pace;
+    let checkpoint = checkpointer(&store, &mvcc, &lessor, &clock, pace, used);
+    let (worker, sweeps) = sweeps(&mvcc, &waits, &clock, &config, restore.unfinished, checkpoint);
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
     let (installs, door) = take_snapshots(&circle, &store, options);
     let machine = Machine { store, mvcc, lessor, members, auth, tokens, quota };
@@ -596,7 +597,7 @@ fn assemble(
     let rooms = Arc::new(Rooms::new(&store, &raft, &wal));
     watch_store(&store, &raft, conf_states, size_bytes, (&rooms, &no_space));
     let stepped = turns.map(|turns| (turns, door, events));
-    let (sweeper, threads, steps) = work(stepped, &raft, &store, applier, batches, sweep_worker)?;
+    let (sweeper, threads, steps) = work(stepped, applier, batches, worker)?;
     let node = Node(Arc::new(Inner {
         ids: RequestIds::new(node_id, &*clock),
         member_id: node_id,
@@ -611,6 +612,7 @@ fn assemble(
         hub,
         lessor,
         lease_term: AtomicU64::new(0),
+        lease_notes: tokio::sync::Mutex::default(),
         members,
         auth,
         tokens,
@@ -710,15 +712,13 @@ type Work = (Sweeper, Vec<Thread<()>>, Option<Steps>);
 /// Threads that apply and sweep, or the steps that stand for them.
 fn work(
     stepped: Option<Stepped>,
-    raft: &raft::Handle,
-    store: &Arc<Store>,
     applier: Applier,
     committed: Receiver<Vec<raft::Committed>>,
     sweeper: SweepWorker,
 ) -> Result<Work, StartError> {
     stop_at_failure(&applier);
     if let Some((turns, snapshots, events)) = stepped {
-        let (raft, store) = (raft.clone(), Arc::clone(store));
+        let (raft, store) = (applier.raft.clone(), Arc::clone(&applier.machine.store));
         let under_way = Mutex::default();
         let steps =
             Steps { turns, raft, applier, committed, under_way, store, sweeper, snapshots, events };
