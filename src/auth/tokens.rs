@@ -84,7 +84,7 @@ impl Simple {
             return None;
         }
         let (token, user) = (Arc::clone(token), login.user.clone());
-        self.insert(token, user.clone(), now + ttl);
+        self.insert(token, user.clone(), now.saturating_add(ttl));
         Some(user)
     }
 }
@@ -142,7 +142,7 @@ impl Tokens {
         let now = self.clock.now();
         let mut simple = self.simple.lock();
         simple.make_room(now);
-        simple.insert(token.as_str().into(), user.to_owned(), now + self.ttl);
+        simple.insert(token.as_str().into(), user.to_owned(), now.saturating_add(self.ttl));
         token
     }
 
@@ -241,5 +241,10 @@ fn duration(text: &str) -> Option<Duration> {
         total += number.parse::<f64>().ok()? * seconds;
         rest = tail;
     }
-    if text.is_empty() { None } else { Duration::try_from_secs_f64(total).ok() }
+    if text.is_empty() {
+        return None;
+    }
+    // Go's durations end there; what is added to a point of time must not overflow.
+    let is_possible = |time: &Duration| i64::try_from(time.as_nanos()).is_ok();
+    Duration::try_from_secs_f64(total).ok().filter(is_possible)
 }

@@ -45,6 +45,34 @@ pub async fn timeout<F: Future>(
     }
 }
 
+/// The rest between attempts: each is twice as long as the one before, up to a bound, and between a
+/// half and all of that, so that those who failed together do not come back together. Whoever
+/// retries ends it, by [`timeout`] or by a number of attempts.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    next: Duration,
+    longest: Duration,
+}
+
+impl Backoff {
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Self { next: first, longest }
+    }
+
+    pub async fn rest(&mut self, clock: &dyn Clock) {
+        let rest = self.draw(clock.random());
+        clock.sleep(rest).await;
+    }
+
+    fn draw(&mut self, random: u64) -> Duration {
+        let whole = self.next.min(self.longest);
+        self.next = whole.saturating_mul(2);
+        let half = whole / 2;
+        let parts = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).saturating_add(1);
+        (half + Duration::from_nanos(random % parts)).max(Duration::from_nanos(1))
+    }
+}
+
 /// Now, for the rim: to measure what is only reported, and to keep connections' deadlines. What the
 /// state depends on takes a [`Clock`].
 #[expect(clippy::disallowed_methods, reason = "the door itself")]
@@ -126,4 +154,23 @@ pub fn split_mix(state: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_grow_to_their_bound_and_differ() {
+        let millis = Duration::from_millis;
+        let mut shortest = Backoff::new(millis(20), millis(100));
+        let mut longest = shortest;
+        for whole in [20, 40, 80, 100, 100] {
+            assert_eq!(shortest.draw(0), millis(whole) / 2);
+            let parts = (millis(whole) / 2).as_nanos() as u64 + 1;
+            assert_eq!(longest.draw(parts - 1), millis(whole));
+        }
+        let mut none = Backoff::new(Duration::ZERO, Duration::ZERO);
+        assert!(!none.draw(7).is_zero(), "a retry always waits");
+    }
 }

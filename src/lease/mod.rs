@@ -8,7 +8,9 @@
 //! So that a change of leader does not give a long lease all of its time again, the leader notes in
 //! the log now and then how much is left. A renewal makes such a note wrong: the next leader would
 //! end the lease too early. So a lease with a note, or with one on its way, is renewed only once the
-//! log has taken the note back.
+//! log has taken the note back: by an entry that stands behind the note. That the entry has come back
+//! does not show that, as a note that was handed out before it can still be on its way. Notes are
+//! numbered, and whoever takes one back says up to which number all have gone before.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
@@ -39,8 +41,8 @@ struct Lease {
     deadline: Option<Duration>,
     /// On the leader, for long leases: when the rest is to be noted in the log.
     checkpoint_at: Option<Duration>,
-    /// A note was handed out and has not come back through the log.
-    is_checkpoint_pending: bool,
+    /// On the leader: the number of the last note that was handed out and not taken back.
+    note: Option<u64>,
 }
 
 /// A lease as LeaseTimeToLive reports it.
@@ -75,6 +77,8 @@ pub struct Lessor {
     /// When to note remainders, soonest first. An entry is stale if the lease says another time.
     checkpoints: BinaryHeap<Reverse<(Duration, i64)>>,
     is_leader: bool,
+    /// Of the last note that was handed out.
+    notes: u64,
 }
 
 impl Lease {
@@ -187,7 +191,6 @@ impl Lessor {
     pub fn checkpoint(&mut self, id: i64, remaining_seconds: i64, now: Duration) -> Option<i64> {
         let lease = self.leases.get_mut(&id)?;
         lease.remaining_seconds = remaining_seconds;
-        lease.is_checkpoint_pending = false;
         let ttl_seconds = lease.ttl_seconds;
         if self.is_leader {
             self.plan_checkpoint(id, now);
@@ -215,13 +218,27 @@ impl Lessor {
             let left = deadline - now;
             let remaining_seconds = whole_seconds(left + Duration::from_nanos(999_999_999));
             if remaining_seconds < lease.ttl_seconds {
-                lease.is_checkpoint_pending = true;
+                self.notes += 1;
+                lease.note = Some(self.notes);
                 due.push((id, remaining_seconds));
             }
             // In case the note gets lost; with the note itself this is planned anew.
             self.plan_checkpoint(id, now);
         }
         due
+    }
+
+    /// The number of the last note that was handed out.
+    pub fn last_note(&self) -> u64 {
+        self.notes
+    }
+
+    /// The log has taken back what it says of a lease, with an entry that stands behind all notes up
+    /// to this number.
+    pub fn taken_back(&mut self, id: i64, last_note: u64) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            lease.note.take_if(|note| *note <= last_note);
+        }
     }
 
     fn plan_checkpoint(&mut self, id: i64, now: Duration) {
@@ -255,7 +272,7 @@ impl Lessor {
         self.checkpoints.clear();
         for lease in self.leases.values_mut() {
             (lease.deadline, lease.checkpoint_at) = (None, None);
-            lease.is_checkpoint_pending = false;
+            lease.note = None;
         }
     }
 
@@ -272,7 +289,7 @@ impl Lessor {
         if lease.deadline.is_some_and(|deadline| deadline <= now) {
             return Renewal::Expired;
         }
-        if lease.remaining_seconds > 0 || lease.is_checkpoint_pending {
+        if lease.remaining_seconds > 0 || lease.note.is_some() {
             return Renewal::Remainder;
         }
         let ttl_seconds = lease.ttl_seconds;
@@ -487,7 +504,29 @@ mod tests {
         assert_eq!(lessor.renew(1, at(300)), Renewal::Remainder);
         lessor.checkpoint(1, 700, at(301));
         assert_eq!(lessor.renew(1, at(301)), Renewal::Remainder);
+        let last_note = lessor.last_note();
         lessor.checkpoint(1, 0, at(302));
+        lessor.taken_back(1, last_note);
+        assert_eq!(lessor.renew(1, at(302)), Renewal::Renewed { ttl_seconds: 1000 });
+        lessor.promote(at(303), at(0));
+        assert_eq!(lessor.info(1, false, at(303)).unwrap().remaining_seconds, 1000);
+    }
+
+    #[test]
+    fn a_note_that_the_log_gets_late_does_not_shorten_a_renewed_lease() {
+        let mut lessor = leader();
+        lessor.grant(1, 1000, at(0)).unwrap();
+        let before = lessor.last_note();
+        assert_eq!(lessor.due_checkpoints(at(300), 10), [(1, 700)]);
+        // A renewal takes back what the log says, and its entry overtakes the note.
+        lessor.checkpoint(1, 0, at(300));
+        lessor.taken_back(1, before);
+        assert_eq!(lessor.renew(1, at(301)), Renewal::Remainder, "the note is still on its way");
+        lessor.checkpoint(1, 700, at(301));
+        assert_eq!(lessor.renew(1, at(301)), Renewal::Remainder);
+        let last_note = lessor.last_note();
+        lessor.checkpoint(1, 0, at(302));
+        lessor.taken_back(1, last_note);
         assert_eq!(lessor.renew(1, at(302)), Renewal::Renewed { ttl_seconds: 1000 });
         lessor.promote(at(303), at(0));
         assert_eq!(lessor.info(1, false, at(303)).unwrap().remaining_seconds, 1000);

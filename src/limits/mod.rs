@@ -293,8 +293,17 @@ pub const LOG_LINES_PER_SECOND: u64 = 100;
 /// Log messages that are counted apart; more share places.
 pub const LOG_SAMPLER_PLACES: usize = 4096;
 
-/// Pause before a proposal that found no leader is made again: a fraction of an election.
+/// First and longest pause before a proposal that found no leader is made again: fractions of an
+/// election.
 pub const PROPOSE_RETRY: Duration = Duration::from_millis(20);
+pub const PROPOSE_RETRY_MAX: Duration = Duration::from_millis(200);
+/// First and longest pause before a member that starts tells again who it is. It cannot before it has
+/// applied most of what was committed.
+pub const PUBLISH_RETRY: Duration = Duration::from_millis(20);
+pub const PUBLISH_RETRY_MAX: Duration = Duration::from_secs(1);
+/// How long a read may wait for a leader's word, beyond two elections: what its caller waits, as in
+/// etcd.
+pub const READ_WAIT: Duration = Duration::from_secs(5);
 
 /// A configuration file; etcd's longest is a few kilobytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -388,8 +397,12 @@ pub const REMOVED_LOOKS_MAX: u32 = 3000;
 pub const PEER_HEALTHY_AFTER: Duration = Duration::from_secs(5);
 /// How long one attempt to reach the leader may take before the next.
 pub const ASK_LEADER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pause between two attempts to reach the leader, etcd's.
+/// First and longest pause before it is looked again whether an overdue lease has been revoked.
+pub const LEASE_EXPIRED_LOOK: Duration = Duration::from_millis(50);
+pub const LEASE_EXPIRED_LOOK_MAX: Duration = Duration::from_millis(500);
+/// Pause between two attempts to reach the leader, etcd's, and the longest.
 pub const ASK_LEADER_PAUSE: Duration = Duration::from_millis(50);
+pub const ASK_LEADER_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// How long a new member waits for another's word on whether it was here before, etcd's.
 pub const BOOTSTRAP_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a joining member waits for the list of members, etcd's.

@@ -134,6 +134,11 @@ impl Members {
         self.members.get(&id)
     }
 
+    /// Whether some member is reached at one of these URLs.
+    pub fn is_any_taken(&self, urls: &[String]) -> bool {
+        self.members.values().flat_map(|member| &member.peer_urls).any(|url| urls.contains(url))
+    }
+
     pub fn voters(&self) -> impl Iterator<Item = &Member> {
         self.members.values().filter(|member| !member.is_learner)
     }

@@ -371,6 +371,7 @@ impl Node {
     pub fn stop_now(&self) {
         let inner = &self.0;
         inner.stopping.send_replace(true);
+        inner.has_leader.notify_waiters();
         let Some(raft) = inner.raft_threads.lock().take() else { return };
         raft.stop();
         inner.circle.peers.stop();
@@ -552,10 +553,10 @@ fn assemble(
     raft_config: raft::Config,
     stepped: bool,
 ) -> Result<(Node, Option<Steps>), StartError> {
-    let (clock, dials) = (Arc::clone(&surroundings.clock), surroundings.transport.is_none());
-    let (options, reach) = (surroundings.store.clone(), surroundings.reach.clone());
+    let Surroundings { clock, transport, store: options, reach, supervisor, .. } = &surroundings;
+    let (clock, dials, supervisor) = (Arc::clone(clock), transport.is_none(), supervisor.clone());
+    let (options, reach) = (options.clone(), reach.clone());
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
-    let supervisor = surroundings.supervisor.clone();
     let (waits, wal) = (Arc::default(), raft_config.dir.clone());
     let (tokens, passwords) = logins(&config, &clock, &supervisor)?;
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
@@ -593,7 +594,7 @@ fn assemble(
     };
     let rooms = watch_store(&store, &raft, conf_states, size_bytes, (&wal, &no_space));
     let stepped = turns.map(|turns| (turns, door, events));
-    let (sweeper, threads, steps) = work(stepped, &raft, &store, applier, batches, sweeper)?;
+    let (sweeper, threads, steps) = work(stepped, applier, batches, sweeper)?;
     let node = Node(Arc::new(Inner {
         ids: RequestIds::new(node_id, &*clock),
         member_id: node_id,
@@ -608,6 +609,7 @@ fn assemble(
         hub,
         lessor,
         lease_term: AtomicU64::new(0),
+        lease_notes: tokio::sync::Mutex::default(),
         members,
         auth,
         tokens,
@@ -698,15 +700,13 @@ type Work = (Sweeper, Vec<Thread<()>>, Option<Steps>);
 /// Threads that apply and sweep, or the steps that stand for them.
 fn work(
     stepped: Option<Stepped>,
-    raft: &raft::Handle,
-    store: &Arc<Store>,
     applier: Applier,
     committed: Receiver<Vec<raft::Committed>>,
     sweeper: SweepWorker,
 ) -> Result<Work, StartError> {
     stop_at_failure(&applier);
     if let Some((turns, snapshots, events)) = stepped {
-        let (raft, store) = (raft.clone(), Arc::clone(store));
+        let (raft, store) = (applier.raft.clone(), Arc::clone(&applier.machine.store));
         let under_way = Mutex::default();
         let steps =
             Steps { turns, raft, applier, committed, under_way, store, sweeper, snapshots, events };

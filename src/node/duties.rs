@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::auto_compact::AutoCompact;
 use super::{Error, Node, Op};
+use crate::clock::Backoff;
 use crate::limits;
 use crate::metrics;
 use crate::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest};
@@ -133,6 +134,7 @@ impl Node {
     /// Tells the cluster this member's name and client URLs, after which it may serve.
     async fn publish(&self) {
         let inner = &self.0;
+        let mut backoff = Backoff::new(limits::PUBLISH_RETRY, limits::PUBLISH_RETRY_MAX);
         loop {
             self.some_leader().await;
             let name = inner.config.name.clone();
@@ -148,6 +150,9 @@ impl Node {
                     tracing::warn!(%error, "failed to publish local member to cluster through raft");
                 }
             }
+            // Some refusals come at once. Without a rest this task would keep the only thread that
+            // serves peers.
+            backoff.rest(&*inner.clock).await;
         }
         tracing::info!(
             "local-member-id" = format!("{:x}", inner.member_id),
@@ -203,6 +208,8 @@ impl Node {
     async fn checkpoint_leases(&self) {
         let leases_max = limits::LEASE_CHECKPOINT_LEASES_MAX;
         loop {
+            // Until these notes are proposed nobody takes one back.
+            let _notes = self.0.lease_notes.lock().await;
             let (due, term) = {
                 let mut lessor = self.0.lessor.lock();
                 let due = lessor.due_checkpoints(self.0.clock.now(), leases_max);

@@ -122,6 +122,7 @@ impl From<raft::Error> for Error {
         match error {
             raft::Error::Busy => Self::TooManyRequests,
             raft::Error::Stopped => Self::Stopped,
+            raft::Error::Late => Self::Timeout,
             other => Self::Internal(other.to_string()),
         }
     }

@@ -1,7 +1,6 @@
 //! Leases as clients ask for them: the leader alone knows when they end, so others ask it.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -9,6 +8,7 @@ use prost::Message;
 
 use super::{Error, LeaseInfo, Node, Op};
 use crate::auth::{Credentials, Demand, demand};
+use crate::clock::Backoff;
 use crate::lease::Renewal;
 use crate::limits;
 use crate::metrics;
@@ -44,8 +44,15 @@ impl Node {
     /// The leader's part, for members that have checked their callers. A leader that others have
     /// replaced would not know what they revoked, so it asks them first.
     pub async fn lease_renew_here(&self, id: i64) -> Result<i64, Error> {
-        let inner = &self.0;
         self.lease_barrier().await?;
+        let renewed = self.lease_renew_until_done(id);
+        let limit = self.request_timeout();
+        crate::clock::timeout(&*self.0.clock, limit, renewed).await.unwrap_or(Err(Error::Timeout))
+    }
+
+    async fn lease_renew_until_done(&self, id: i64) -> Result<i64, Error> {
+        let inner = &self.0;
+        let mut backoff = Backoff::new(limits::LEASE_EXPIRED_LOOK, limits::LEASE_EXPIRED_LOOK_MAX);
         loop {
             let renewal = {
                 let mut lessor = inner.lessor.lock();
@@ -63,7 +70,7 @@ impl Node {
                 Renewal::NotLeader => return Err(Error::NotLeader),
                 Renewal::Remainder => self.forget_remainder(id).await?,
                 Renewal::NotFound => return Ok(0),
-                Renewal::Expired => inner.clock.sleep(Duration::from_millis(50)).await,
+                Renewal::Expired => backoff.rest(&*inner.clock).await,
             }
         }
     }
@@ -76,8 +83,15 @@ impl Node {
 
     /// Takes back what the log says of how long a lease has left.
     async fn forget_remainder(&self, id: i64) -> Result<(), Error> {
+        let last_note = {
+            // Notes that were handed out have been proposed once the lock is free, or never will be:
+            // what is proposed from here on stands behind them.
+            let _proposed = self.0.lease_notes.lock().await;
+            self.0.lessor.lock().last_note()
+        };
         let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
         self.propose_own(Op::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints })).await?;
+        self.0.lessor.lock().taken_back(id, last_note);
         Ok(())
     }
 
@@ -113,7 +127,8 @@ impl Node {
                 info => return info,
             }
         }
-        let request = LeaseTimeToLiveRequest { id, keys };
+        // Only the leader knows the time. The keys are here as well, however many they are.
+        let request = LeaseTimeToLiveRequest { id, keys: false };
         let request = LeaseInternalRequest { lease_time_to_live_request: Some(request) };
         let answered = self.ask_leader("/leases/internal", request.encode_to_vec().into()).await?;
         if answered.status == StatusCode::NOT_FOUND {
@@ -121,8 +136,15 @@ impl Node {
         }
         let response = decoded::<LeaseInternalResponse>(&answered)?;
         let response = response.lease_time_to_live_response.unwrap_or_default();
-        let (granted_ttl, ttl, keys) = (response.granted_ttl, response.ttl, response.keys);
-        Ok(Some(LeaseInfo { granted_ttl, ttl, keys }))
+        let (granted_ttl, ttl) = (response.granted_ttl, response.ttl);
+        if !keys {
+            return Ok(Some(LeaseInfo { granted_ttl, ttl, keys: Vec::new() }));
+        }
+        self.lease_barrier().await?;
+        let lessor = self.0.lessor.lock();
+        // It may have ended since the leader answered.
+        let keys = lessor.exists(id).then(|| lessor.keys(id));
+        Ok(keys.map(|keys| LeaseInfo { granted_ttl, ttl, keys }))
     }
 
     /// The leader's part, for members that check their callers.
@@ -147,6 +169,7 @@ impl Node {
     async fn ask_leader(&self, path: &str, body: Bytes) -> Result<Answered, Error> {
         let inner = &self.0;
         let asked = async {
+            let mut backoff = Backoff::new(limits::ASK_LEADER_PAUSE, limits::ASK_LEADER_PAUSE_MAX);
             loop {
                 let id = self.some_leader().await;
                 let limit = limits::ASK_LEADER_TIMEOUT;
@@ -156,7 +179,7 @@ impl Node {
                 {
                     return answered;
                 }
-                inner.clock.sleep(limits::ASK_LEADER_PAUSE).await;
+                backoff.rest(&*inner.clock).await;
             }
         };
         let limit = self.request_timeout();

@@ -11,7 +11,7 @@ use super::waits::Waits;
 use super::{Config, Error, Node, Reply, Surroundings, VERSION};
 use crate::apply::{self, Fatal};
 use crate::auth::{Credentials, Demand};
-use crate::clock;
+use crate::clock::{self, Backoff};
 use crate::limits;
 use crate::members::{Change, Member, Members};
 use crate::metrics;
@@ -230,7 +230,7 @@ impl Node {
         peer_urls.sort();
         let seconds = (self.0.clock.unix_nanos() / 1_000_000_000).cast_signed();
         let id = crate::types::member_id(&peer_urls, "", Some(seconds));
-        self.may_add(is_learner)?;
+        self.may_add(&peer_urls, is_learner)?;
         let member = Member { id, peer_urls: peer_urls.clone(), is_learner, ..Member::default() };
         let members = self.configure(&Change::Add(member)).await?;
         let added = pb::Member { id, peer_ur_ls: peer_urls, is_learner, ..Default::default() };
@@ -271,6 +271,7 @@ impl Node {
     ) -> Result<Vec<pb::Member>, Error> {
         self.permits(who, &Demand::Root).await?;
         let asked = async {
+            let mut backoff = Backoff::new(limits::ASK_LEADER_PAUSE, limits::ASK_LEADER_PAUSE_MAX);
             loop {
                 match self.promote_member_here(id).await {
                     Err(Error::NotLeader) => {}
@@ -279,7 +280,7 @@ impl Node {
                 if let Some(outcome) = self.ask_to_promote(id).await {
                     return outcome;
                 }
-                self.0.clock.sleep(limits::ASK_LEADER_PAUSE).await;
+                backoff.rest(&*self.0.clock).await;
             }
         };
         let limit = self.request_timeout();
@@ -351,20 +352,29 @@ impl Node {
         }
     }
 
-    fn may_add(&self, is_learner: bool) -> Result<(), Error> {
+    /// In etcd's order: whether the cluster can bear a change at all comes before what is wrong with
+    /// this one, and URLs that are taken before the number of learners, which is a flag's and
+    /// therefore not looked at where the change is applied.
+    fn may_add(&self, peer_urls: &[String], is_learner: bool) -> Result<(), Error> {
         let members = self.0.members.read();
-        if is_learner && members.learners().count() >= self.0.config.max_learners {
-            return Err(Error::TooManyLearners);
+        if self.0.config.strict_reconfig_check {
+            self.can_bear_another(&members, is_learner)?;
         }
-        if !self.0.config.strict_reconfig_check {
-            return Ok(());
+        let has_room = members.learners().count() < self.0.config.max_learners;
+        match is_learner && !has_room {
+            true if members.is_any_taken(peer_urls) => Err(Error::PeerUrlExist),
+            true => Err(Error::TooManyLearners),
+            false => Ok(()),
         }
+    }
+
+    fn can_bear_another(&self, members: &Members, is_learner: bool) -> Result<(), Error> {
         let (voters, started) = members.started_voters(0);
         let is_first = voters == 1 && started == 1;
         if !is_learner && !is_first && started < quorum(voters + 1) {
             return Err(Error::MemberNotEnoughStarted);
         }
-        if voters > 1 && self.healthy_voters(&members) < quorum(voters + 1) {
+        if voters > 1 && self.healthy_voters(members) < quorum(voters + 1) {
             return Err(Error::Unhealthy);
         }
         Ok(())

@@ -64,7 +64,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::apply::{self, Quota};
 use crate::auth::{Auth, Caller, Credentials, Tokens, demand};
-use crate::clock::{self, Clock};
+use crate::clock::{self, Backoff, Clock};
 use crate::lease::Lessor;
 use crate::limits;
 use crate::members::Members;
@@ -224,6 +224,8 @@ struct Inner {
     lessor: Arc<Mutex<Lessor>>,
     /// The term as whose leader the lessor lets leases expire; changed under the lessor's lock.
     lease_term: AtomicU64,
+    /// Held from when notes of remaining times are handed out until they are proposed.
+    lease_notes: tokio::sync::Mutex<()>,
     members: Arc<RwLock<Members>>,
     auth: Arc<RwLock<Auth>>,
     tokens: Arc<Tokens>,
@@ -357,6 +359,7 @@ impl Node {
         term: u64,
     ) -> Result<Reply, Error> {
         let inner = &self.0;
+        let mut backoff = Backoff::new(limits::PROPOSE_RETRY, limits::PROPOSE_RETRY_MAX);
         loop {
             self.some_leader().await;
             let (reply, _forget) = inner.waits.register(id);
@@ -366,19 +369,20 @@ impl Node {
             is_proposed.store(false, Ordering::Relaxed);
             match reply {
                 Ok(Err(Error::Dropped)) if term != 0 => return Err(Error::NotLeader),
-                Ok(Err(Error::Dropped)) => inner.clock.sleep(limits::PROPOSE_RETRY).await,
+                Ok(Err(Error::Dropped)) => backoff.rest(&*inner.clock).await,
                 Ok(reply) => return reply,
                 Err(_) => return Err(Error::Stopped),
             }
         }
     }
 
-    /// Waits until a leader is known, and says who.
+    /// Waits until a leader is known, and says who; or until the member stops, which raft tells to
+    /// whoever asks it next.
     async fn some_leader(&self) -> u64 {
         loop {
             let changed = self.0.has_leader.notified();
             let leader = *self.0.leader.borrow();
-            if leader != 0 {
+            if leader != 0 || *self.0.stopping.borrow() {
                 return leader;
             }
             changed.await;
@@ -472,18 +476,22 @@ impl Node {
         header.unwrap_or_default()
     }
 
-    /// Waits until all that was committed when it was called is applied here.
+    /// Waits until all that was committed when it was called is applied here. Without a leader it
+    /// waits here for one, as a proposal does, and not in raft.
     pub async fn barrier(&self) -> Result<(), Error> {
-        let (done, waiting) = oneshot::channel();
-        let applied = Arc::clone(&self.0.applied);
-        self.0.raft.read_index(move |index| match index {
-            Ok(_) if planted::is(Bug::ReadBeforeApply) => applied.wait(0, done),
-            Ok(index) => applied.wait(index, done),
-            Err(error) => drop(done.send(Err(error.into()))),
-        });
-        match clock::timeout(&*self.0.clock, self.request_timeout(), waiting).await {
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(Error::Stopped),
+        let asked = async {
+            self.some_leader().await;
+            let (done, waiting) = oneshot::channel();
+            let applied = Arc::clone(&self.0.applied);
+            self.0.raft.read_index(move |index| match index {
+                Ok(_) if planted::is(Bug::ReadBeforeApply) => applied.wait(0, done),
+                Ok(index) => applied.wait(index, done),
+                Err(error) => drop(done.send(Err(error.into()))),
+            });
+            waiting.await.unwrap_or(Err(Error::Stopped))
+        };
+        match clock::timeout(&*self.0.clock, self.request_timeout(), asked).await {
+            Some(result) => result,
             None => {
                 crate::metrics::read_indexes_failed().inc();
                 Err(Error::Timeout)
@@ -494,22 +502,20 @@ impl Node {
     /// The same for who asks the leader about leases: once it is known what was committed, apply
     /// has a second to get there.
     pub(super) async fn lease_barrier(&self) -> Result<(), Error> {
-        let (told, asked) = oneshot::channel();
-        self.0.raft.read_index(move |index| drop(told.send(index)));
-        let index = match clock::timeout(&*self.0.clock, self.request_timeout(), asked).await {
-            Some(Ok(index)) => index?,
-            Some(Err(_)) => return Err(Error::Stopped),
-            None => return Err(Error::Timeout),
+        let asked = async {
+            self.some_leader().await;
+            let (told, asked) = oneshot::channel();
+            self.0.raft.read_index(move |index| drop(told.send(index)));
+            Ok(asked.await.map_err(|_| Error::Stopped)??)
         };
+        let index = clock::timeout(&*self.0.clock, self.request_timeout(), asked).await;
+        let index = index.unwrap_or(Err(Error::Timeout))?;
         let (done, waiting) = oneshot::channel();
         self.0.applied.wait(index, done);
         match clock::timeout(&*self.0.clock, limits::LEASE_APPLY_TIMEOUT, waiting).await {
             Some(Ok(result)) => result,
             Some(Err(_)) => Err(Error::Stopped),
-            None => {
-                self.0.applied.prune(index);
-                Err(Error::TimeoutWaitAppliedIndex)
-            }
+            None => Err(Error::TimeoutWaitAppliedIndex),
         }
     }
 

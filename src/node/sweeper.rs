@@ -5,7 +5,6 @@
 //! client that compacts after each put costs one sweep after the other and no queue.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -13,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use super::checkpointer::Checkpointer;
 use super::waits::Waits;
 use crate::apply::{self, Reply};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::limits;
 use crate::metrics;
 use crate::mvcc::{self, Compaction, CompactionStep, Mvcc};
@@ -41,8 +40,40 @@ impl Sweep {
 
 #[derive(Default)]
 struct Pending {
-    sweep: Mutex<Option<Sweep>>,
-    filled: Condvar,
+    state: Mutex<PendingState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct PendingState {
+    sweep: Option<Sweep>,
+    is_stopping: bool,
+}
+
+impl Pending {
+    /// Rests, but not beyond a stop: the pause between batches is a flag's and can be hours.
+    fn rest(&self, time: Duration) {
+        let end = clock::instant() + time;
+        let mut state = self.state.lock();
+        while !state.is_stopping && !self.changed.wait_until(&mut state, end).timed_out() {}
+    }
+
+    /// Waits until there is a sweep, or for a while.
+    fn wait(&self) {
+        let mut state = self.state.lock();
+        if !state.is_stopping && state.sweep.is_none() {
+            self.changed.wait_for(&mut state, IDLE);
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.state.lock().is_stopping
+    }
+
+    fn stop(&self) {
+        self.state.lock().is_stopping = true;
+        self.changed.notify_all();
+    }
 }
 
 /// Where applied compactions go.
@@ -54,8 +85,8 @@ pub(super) struct SweepQueue {
 
 impl SweepQueue {
     pub(super) fn push(&self, later: Sweep) {
-        let mut pending = self.pending.sweep.lock();
-        match &mut *pending {
+        let mut pending = self.pending.state.lock();
+        match &mut pending.sweep {
             Some(sweep) => {
                 sweep.compaction.absorb(later.compaction);
                 sweep.answers.extend(later.answers);
@@ -63,16 +94,16 @@ impl SweepQueue {
                     sweep.answers.retain(|(id, _)| self.waits.is_applied(*id));
                 }
             }
-            None => *pending = Some(later),
+            None => pending.sweep = Some(later),
         }
-        self.pending.filled.notify_one();
+        self.pending.changed.notify_all();
     }
 }
 
 /// The thread, and how it is told to end.
 #[derive(Default)]
 pub(super) struct Sweeper {
-    is_stopping: Arc<AtomicBool>,
+    pending: Arc<Pending>,
     thread: Mutex<Option<Thread<()>>>,
 }
 
@@ -90,15 +121,14 @@ pub(super) struct SweepWorker {
 
 impl Sweeper {
     pub(super) fn start(worker: SweepWorker, supervisor: &Supervisor) -> std::io::Result<Self> {
-        let is_stopping = Arc::new(AtomicBool::new(false));
-        let stopping = Arc::clone(&is_stopping);
-        let thread = supervisor.thread("sweeper", move || worker.run(&stopping))?;
-        Ok(Self { is_stopping, thread: Mutex::new(Some(thread)) })
+        let pending = Arc::clone(&worker.pending);
+        let thread = supervisor.thread("sweeper", move || worker.run())?;
+        Ok(Self { pending, thread: Mutex::new(Some(thread)) })
     }
 
     /// Ends the sweep under way where it is; a start resumes it.
     pub(super) fn stop(&self) {
-        self.is_stopping.store(true, Ordering::Release);
+        self.pending.stop();
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
         }
@@ -125,20 +155,15 @@ impl SweepWorker {
         (worker, queue)
     }
 
-    fn run(mut self, is_stopping: &AtomicBool) {
-        while !is_stopping.load(Ordering::Acquire) {
+    fn run(mut self) {
+        while !self.pending.is_stopping() {
             match self.turn() {
                 Some(Duration::ZERO) => std::thread::yield_now(),
-                Some(pause) => std::thread::sleep(pause),
-                None => {
-                    let mut pending = self.pending.sweep.lock();
-                    if pending.is_none() {
-                        self.pending.filled.wait_for(&mut pending, IDLE);
-                    }
-                }
+                Some(pause) => self.pending.rest(pause),
+                None => self.pending.wait(),
             }
         }
-        let pending = self.pending.sweep.lock().take();
+        let pending = self.pending.state.lock().sweep.take();
         self.end(pending.map(|sweep| sweep.answers).unwrap_or_default());
         self.end_current();
     }
@@ -170,7 +195,7 @@ impl SweepWorker {
             return self.checkpointer.turn();
         }
         if self.current.is_none() {
-            let pending = self.pending.sweep.lock().take();
+            let pending = self.pending.state.lock().sweep.take();
             let Some(sweep) = pending else { return self.checkpointer.turn() };
             self.begin(sweep);
         }

@@ -434,3 +434,68 @@ async fn leases_and_users_are_asked_about_side_by_side() {
     drop(done);
     node.stop().await;
 }
+
+/// A member that restarts far behind what is committed cannot say who it is yet, and is told so at
+/// once. Its only thread must serve peers meanwhile.
+#[test]
+fn a_member_that_is_behind_leaves_its_thread_to_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (done, ended) = std::sync::mpsc::sync_channel(1);
+    let path = dir.path().to_path_buf();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let mut surroundings = Surroundings::system(Arc::new(SystemClock::new()));
+        surroundings.transport = Some(Arc::new(raft::NoTransport));
+        let (node, steps) = Node::start_stepped(config(&path), surroundings).unwrap();
+        let turn = || {
+            steps.raft().unwrap();
+            while steps.log().unwrap() {}
+        };
+        while steps.status().role != raft::Role::Leader {
+            turn();
+            // The first configuration has to be applied before there can be an election.
+            if steps.status().applied == 0 {
+                steps.apply(usize::MAX);
+            }
+        }
+        let behind = limits::APPLY_BACKLOG_MAX + 100;
+        for number in 1..=behind {
+            node.0.raft.propose(number, Bytes::from_static(b"x")).unwrap();
+            if number % 1000 == 0 {
+                turn();
+            }
+        }
+        while steps.status().committed < behind {
+            turn();
+        }
+        // Apply takes no turn, so the member is as far behind as the log is long.
+        runtime.block_on(async {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(!*node.ready().borrow());
+        done.send(()).unwrap();
+    });
+    ended.recv_timeout(Duration::from_secs(60)).expect("a task keeps the thread");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_does_not_wait_for_a_paced_compaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let config =
+        Config { compaction_sleep_interval: Duration::from_secs(3600), ..config(dir.path()) };
+    let node = Node::start(config, Arc::new(SystemClock::new())).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    for number in 0..2 * limits::READ_CHUNK_ROWS {
+        node.propose(&Credentials::default(), put("k", &number.to_string())).await.unwrap();
+    }
+    let revision = node.header().revision;
+    let compaction = Op::Compaction(CompactionRequest { revision, physical: false });
+    node.propose(&Credentials::default(), compaction).await.unwrap();
+    // Long enough for the first batch; if it takes longer, the stop has less to prove.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let stopped = tokio::time::timeout(Duration::from_secs(60), node.stop()).await;
+    stopped.expect("the stop waits for the pause between two batches");
+}

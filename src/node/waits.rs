@@ -11,6 +11,8 @@ use crate::apply::{self, Reply};
 
 /// Locks over which waiters are spread, so that proposers and the apply thread seldom meet.
 const SHARDS: usize = 16;
+/// Readers below this number are not worth a look for those that have given up.
+const INDEX_WAITERS_LOOK: usize = 1024;
 
 type Waiter = oneshot::Sender<Result<Reply, Error>>;
 
@@ -98,7 +100,28 @@ type IndexWaiter = oneshot::Sender<Result<(), Error>>;
 #[derive(Default)]
 pub(super) struct AppliedWaits {
     index: AtomicU64,
-    waiters: Mutex<BTreeMap<u64, Vec<IndexWaiter>>>,
+    waiters: Mutex<IndexWaiters>,
+}
+
+#[derive(Default)]
+struct IndexWaiters {
+    by_index: BTreeMap<u64, Vec<IndexWaiter>>,
+    count: usize,
+    /// From so many on those that have given up are looked for.
+    looks_at: usize,
+}
+
+impl IndexWaiters {
+    /// While apply stands still, callers come and lose patience. Each look costs as much as what came
+    /// since the last one.
+    fn forget_closed(&mut self) {
+        self.by_index.retain(|_, waiters| {
+            waiters.retain(|waiter| !waiter.is_closed());
+            !waiters.is_empty()
+        });
+        self.count = self.by_index.values().map(Vec::len).sum();
+        self.looks_at = (2 * self.count).max(INDEX_WAITERS_LOOK);
+    }
 }
 
 impl AppliedWaits {
@@ -122,18 +145,24 @@ impl AppliedWaits {
             let _ = waiter.send(Ok(()));
             return;
         }
-        waiters.entry(index).or_default().push(waiter);
+        waiters.by_index.entry(index).or_default().push(waiter);
+        waiters.count += 1;
+        if waiters.count >= waiters.looks_at.max(INDEX_WAITERS_LOOK) {
+            waiters.forget_closed();
+        }
     }
 
     /// Lets go of those who wait for `index` and have given up.
     pub(super) fn prune(&self, index: u64) {
         let mut waiters = self.waiters.lock();
-        if let Some(waiting) = waiters.get_mut(&index) {
-            waiting.retain(|waiter| !waiter.is_closed());
-            if waiting.is_empty() {
-                waiters.remove(&index);
-            }
+        let Some(waiting) = waiters.by_index.get_mut(&index) else { return };
+        let before = waiting.len();
+        waiting.retain(|waiter| !waiter.is_closed());
+        let left = waiting.len();
+        if left == 0 {
+            waiters.by_index.remove(&index);
         }
+        waiters.count -= before - left;
     }
 
     /// Everything up to `index` is applied and visible.
@@ -141,11 +170,13 @@ impl AppliedWaits {
         self.index.store(index, Ordering::Release);
         let ready = {
             let mut waiters = self.waiters.lock();
-            if waiters.first_key_value().is_none_or(|(first, _)| *first > index) {
+            if waiters.by_index.first_key_value().is_none_or(|(first, _)| *first > index) {
                 return;
             }
-            let later = waiters.split_off(&(index + 1));
-            std::mem::replace(&mut *waiters, later)
+            let later = waiters.by_index.split_off(&(index + 1));
+            let ready = std::mem::replace(&mut waiters.by_index, later);
+            waiters.count -= ready.values().map(Vec::len).sum::<usize>();
+            ready
         };
         for waiter in ready.into_values().flatten() {
             let _ = waiter.send(Ok(()));
@@ -153,6 +184,31 @@ impl AppliedWaits {
     }
 
     pub(super) fn stop(&self) {
-        self.waiters.lock().clear();
+        *self.waiters.lock() = IndexWaiters::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_that_give_up_while_apply_stands_still_are_forgotten() {
+        let waits = AppliedWaits::default();
+        let mut patient = Vec::new();
+        for number in 0..20 * INDEX_WAITERS_LOOK as u64 {
+            let (done, waiting) = oneshot::channel();
+            waits.wait(1 + number % 3, done);
+            if number % 1000 == 0 {
+                patient.push(waiting);
+            }
+        }
+        assert!(waits.waiters.lock().count <= 2 * INDEX_WAITERS_LOOK);
+        waits.advance(3);
+        for mut waiting in patient {
+            assert_eq!(waiting.try_recv().unwrap(), Ok(()));
+        }
+        let waiters = waits.waiters.lock();
+        assert!(waiters.by_index.is_empty() && waiters.count == 0);
     }
 }

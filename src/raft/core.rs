@@ -102,6 +102,8 @@ pub enum Effect {
         tokens: Vec<u64>,
         index: u64,
     },
+    /// Reads that no leader settled in time.
+    ReadsLate(Vec<u64>),
     Dropped(Vec<u64>),
     /// The answer to [`Event::ConfChange`].
     ConfState {
@@ -184,6 +186,7 @@ pub struct Core {
     config: CoreConfig,
     election_ticks: u64,
     read_retry_ticks: u32,
+    read_wait_ticks: u64,
     ticks: u64,
     random: u64,
     /// Jobs not yet durable, and when they were given out.
@@ -258,6 +261,7 @@ impl Core {
             raft,
             election_ticks: election_ticks as u64,
             read_retry_ticks: ticks(limits::READ_INDEX_RETRY).max(1) as u32,
+            read_wait_ticks: ticks(limits::READ_WAIT + 2 * config.election_timeout) as u64,
             ticks: 0,
             random: config.nonce,
             supply: Supply::new(config.applied),
@@ -435,7 +439,10 @@ impl Core {
 
     fn tick(&mut self, effects: &mut Vec<Effect>) {
         self.ticks += 1;
-        self.reads.tick(self.read_retry_ticks);
+        let late = self.reads.tick(self.read_retry_ticks, self.read_wait_ticks);
+        if !late.is_empty() {
+            effects.push(Effect::ReadsLate(late));
+        }
         if self.outstanding.is_empty()
             && let Some(state) = self.unwritten.take()
         {

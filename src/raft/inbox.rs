@@ -153,6 +153,15 @@ impl Inbox {
         })
     }
 
+    /// What apply waits for. It asks for one at a time, so it needs no bound, and it must not be told
+    /// to come back: the entry would be applied by nobody.
+    pub(super) fn event_of_apply(&self, event: Event) -> Result<(), Error> {
+        self.put(|state| {
+            state.events.push(event);
+            Ok(())
+        })
+    }
+
     pub(super) fn persisted(
         &self,
         number: u64,

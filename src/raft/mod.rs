@@ -103,6 +103,8 @@ pub enum Error {
     Busy,
     #[error("the member is stopping")]
     Stopped,
+    #[error("no leader said in time what is committed")]
+    Late,
     #[error("{0}")]
     Log(#[from] log::Error),
     #[error("raft: {0}")]

@@ -3,6 +3,9 @@
 //! One round is under way at a time and serves all reads that waited when it began. Reads that
 //! come meanwhile wait for the next one, as the index of this one may be older than they are.
 //!
+//! A read that no leader settles ends after a while: its caller has lost patience by then, and what
+//! waits must not grow for as long as a cluster has no leader.
+//!
 //! Each attempt has a context of its own. With a context used twice, an acknowledgement of the
 //! first attempt would confirm the second, and a stale index could come back.
 
@@ -18,24 +21,32 @@ pub(super) struct Reads {
     id: u64,
     nonce: u64,
     counter: u64,
-    waiting: VecDeque<u64>,
+    waiting: VecDeque<Waiting>,
+    ticks: u64,
     round: Option<Round>,
+}
+
+/// A read, and the tick since which it waits.
+#[derive(Clone, Copy)]
+struct Waiting {
+    token: u64,
+    since: u64,
 }
 
 struct Round {
     context: Context,
-    tokens: Vec<u64>,
+    reads: Vec<Waiting>,
     /// Ticks since the leader was asked.
     age: u32,
 }
 
 impl Reads {
     pub(super) fn new(id: u64, nonce: u64) -> Self {
-        Self { id, nonce, counter: 0, waiting: VecDeque::new(), round: None }
+        Self { id, nonce, counter: 0, waiting: VecDeque::new(), ticks: 0, round: None }
     }
 
     pub(super) fn push(&mut self, token: u64) {
-        self.waiting.push_back(token);
+        self.waiting.push_back(Waiting { token, since: self.ticks });
     }
 
     /// Whether a round should begin.
@@ -50,34 +61,39 @@ impl Reads {
         context[..8].copy_from_slice(&self.id.to_be_bytes());
         context[8..16].copy_from_slice(&self.nonce.to_be_bytes());
         context[16..].copy_from_slice(&self.counter.to_be_bytes());
-        let tokens = self.waiting.drain(..).collect();
-        self.round = Some(Round { context, tokens, age: 0 });
+        let reads = self.waiting.drain(..).collect();
+        self.round = Some(Round { context, reads, age: 0 });
         context
     }
 
     /// The reads that an answer settles. Answers to earlier attempts settle nothing.
     pub(super) fn answered(&mut self, context: &[u8]) -> Option<Vec<u64>> {
         let round = self.round.take_if(|round| round.context == context)?;
-        Some(round.tokens)
+        Some(round.reads.into_iter().map(|read| read.token).collect())
     }
 
     /// Gives the round up; its reads wait again, before those that came later.
     pub(super) fn give_up(&mut self) {
         if let Some(round) = self.round.take() {
-            for token in round.tokens.into_iter().rev() {
-                self.waiting.push_front(token);
+            for read in round.reads.into_iter().rev() {
+                self.waiting.push_front(read);
             }
         }
     }
 
-    /// Counts time, and gives up a round that was not answered for so many ticks.
-    pub(super) fn tick(&mut self, ticks_max: u32) {
+    /// Counts time, gives up a round that was not answered for so many ticks, and gives back the
+    /// reads that have waited for longer than a read may.
+    pub(super) fn tick(&mut self, round_ticks_max: u32, read_ticks_max: u64) -> Vec<u64> {
+        self.ticks += 1;
         if let Some(round) = &mut self.round {
             round.age += 1;
-            if round.age >= ticks_max {
+            if round.age >= round_ticks_max {
                 self.give_up();
             }
         }
+        let is_late = |read: &&Waiting| self.ticks - read.since > read_ticks_max;
+        let late = self.waiting.iter().take_while(is_late).count();
+        self.waiting.drain(..late).map(|read| read.token).collect()
     }
 }
 
@@ -92,8 +108,8 @@ mod tests {
         let first = reads.begin();
         reads.push(11);
         assert!(!reads.wants_round(), "one round at a time");
-        reads.tick(2);
-        reads.tick(2);
+        assert!(reads.tick(2, 9).is_empty());
+        assert!(reads.tick(2, 9).is_empty());
         assert!(reads.wants_round(), "not answered in time");
         let second = reads.begin();
         assert_ne!(first, second);
@@ -101,5 +117,24 @@ mod tests {
         assert_eq!(reads.answered(&second), Some(vec![10, 11]));
         assert_eq!(reads.answered(&second), None);
         assert_ne!(Reads::new(1, 3).begin(), Reads::new(1, 2).begin(), "boots differ");
+    }
+
+    #[test]
+    fn a_read_without_a_leader_ends() {
+        let mut reads = Reads::new(1, 2);
+        reads.push(10);
+        for _ in 0..3 {
+            assert!(reads.tick(2, 5).is_empty());
+        }
+        reads.push(11);
+        // A round that nobody answers does not make them younger.
+        reads.begin();
+        assert!(reads.tick(2, 5).is_empty());
+        assert!(reads.tick(2, 5).is_empty());
+        assert_eq!(reads.tick(2, 5), [10]);
+        assert!(reads.tick(2, 5).is_empty());
+        assert!(reads.tick(2, 5).is_empty());
+        assert_eq!(reads.tick(2, 5), [11]);
+        assert!(!reads.wants_round());
     }
 }

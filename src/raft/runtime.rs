@@ -288,6 +288,7 @@ fn assemble(
         surroundings,
         tick,
         reads: HashMap::new(),
+        reads_waiting: 0,
         next_token: 0,
         appended: VecDeque::new(),
         is_stepped: false,
@@ -421,7 +422,7 @@ impl Handle {
     ) -> Result<ConfState, Error> {
         let (reply, answer) = sync_channel(1);
         self.shared.conf_states.lock().insert(index, reply);
-        let asked = self.shared.inbox.event(Event::ConfChange { index, change });
+        let asked = self.shared.inbox.event_of_apply(Event::ConfChange { index, change });
         if let Err(error) = asked {
             self.shared.conf_states.lock().remove(&index);
             return Err(error);
@@ -719,6 +720,8 @@ struct RaftThread {
     patience: Duration,
     /// Reads by token; all that came in one turn share one.
     reads: HashMap<u64, Vec<ReadReply>>,
+    /// How many these are.
+    reads_waiting: usize,
     next_token: u64,
     /// Last entries of batches that this member appended as the leader, and when.
     appended: VecDeque<(u64, Duration)>,
@@ -760,7 +763,9 @@ impl RaftThread {
         if taken.stopped {
             return Ok(false);
         }
+        self.refuse_reads(&mut taken.reads);
         if !taken.reads.is_empty() {
+            self.reads_waiting += taken.reads.len();
             self.next_token += 1;
             self.reads.insert(self.next_token, taken.reads);
             taken.events.push(Event::Read(self.next_token));
@@ -776,6 +781,24 @@ impl RaftThread {
         let now = self.surroundings.clock.now();
         self.patience = self.next_tick.saturating_sub(now).max(Duration::from_nanos(1));
         Ok(true)
+    }
+
+    /// What waits for a leader has a bound, too, and not only what waits for this loop.
+    fn refuse_reads(&self, reads: &mut Vec<ReadReply>) {
+        let room = limits::RAFT_READS_MAX.saturating_sub(self.reads_waiting);
+        for reply in reads.drain(room.min(reads.len())..) {
+            reply(Err(Error::Busy));
+        }
+    }
+
+    fn settle_reads(&mut self, tokens: &[u64], outcome: impl Fn() -> Result<u64, Error>) {
+        for token in tokens {
+            let replies = self.reads.remove(token).unwrap_or_default();
+            self.reads_waiting -= replies.len();
+            for reply in replies {
+                reply(outcome());
+            }
+        }
     }
 
     /// Heartbeats leave with ticks. Who waits for one too long calls an election.
@@ -896,12 +919,9 @@ impl RaftThread {
                 self.surroundings.applier.try_send(batch).map_err(|_| Error::ApplyGone)?;
             }
             Effect::ReadIndex { tokens, index } => {
-                for token in tokens {
-                    for reply in self.reads.remove(&token).unwrap_or_default() {
-                        reply(Ok(index));
-                    }
-                }
+                self.settle_reads(&tokens, || Ok(index));
             }
+            Effect::ReadsLate(tokens) => self.settle_reads(&tokens, || Err(Error::Late)),
             Effect::Dropped(tickets) => self.surroundings.observer.dropped(&tickets),
             Effect::ConfState { index, outcome } => {
                 if let Some(reply) = self.shared.conf_states.lock().remove(&index) {

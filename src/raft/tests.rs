@@ -357,7 +357,10 @@ impl Cluster {
                     Effect::Dropped(tickets) => self.dropped.extend(tickets),
                     Effect::Refused(refusal) => panic!("refused: {refusal}"),
                     Effect::Fatal(error) => panic!("fatal: {error}"),
-                    Effect::Leader(_) | Effect::ConfState { .. } | Effect::Purge { .. } => {}
+                    Effect::Leader(_)
+                    | Effect::ReadsLate(_)
+                    | Effect::ConfState { .. }
+                    | Effect::Purge { .. } => {}
                 }
             }
         }
@@ -412,6 +415,40 @@ impl Cluster {
         };
         self.committed[&id].iter().filter_map(data).collect()
     }
+}
+
+/// Reads of a member that finds no leader have a bound and an end.
+#[test]
+fn reads_without_a_leader_are_bounded_and_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = (1..=3).map(|id| (id, Bytes::from_static(b"{}"))).collect();
+    let bootstrap = Bootstrap { members };
+    let member =
+        try_start(config(dir.path(), (0, 0), ConfState::default()), Some(&bootstrap)).unwrap();
+    let outcomes = Arc::new(Mutex::new(Vec::new()));
+    let count = crate::limits::RAFT_READS_MAX + 5000;
+    for number in 0..count {
+        let outcomes = Arc::clone(&outcomes);
+        member.handle.read_index(move |outcome| outcomes.lock().push(outcome));
+        if number % 1000 == 0 {
+            // So that the loop takes them out of its inbox, which has a bound of its own.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let clock = SystemClock::new();
+    while outcomes.lock().len() < count {
+        let waited = crate::clock::Clock::now(&clock);
+        assert!(waited < Duration::from_secs(60), "{} have ended", outcomes.lock().len());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let outcomes = outcomes.lock();
+    let is = |outcome: &Result<u64, Error>, late: bool| match outcome {
+        Err(Error::Late) => late,
+        Err(Error::Busy) => !late,
+        other => panic!("{other:?}"),
+    };
+    assert!(outcomes.iter().any(|outcome| is(outcome, true)));
+    assert!(outcomes.iter().any(|outcome| is(outcome, false)), "as many wait as come");
 }
 
 #[test]

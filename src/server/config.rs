@@ -341,7 +341,7 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
             .unwrap_or(limits::WATCH_PROGRESS_INTERVAL)
             .max(limits::WATCH_PROGRESS_INTERVAL_MIN),
         auth_token: given.text("auth-token").to_owned(),
-        auth_token_ttl: Duration::from_secs(values.uint("auth-token-ttl")),
+        auth_token_ttl: token_ttl(values.uint("auth-token-ttl")),
         bcrypt_cost: u32::try_from(values.uint("bcrypt-cost")).unwrap_or(u32::MAX),
         warning_request: values.duration("warning-unary-request-duration"),
         extensive_metrics: given.text("metrics") == "extensive",
@@ -601,6 +601,13 @@ fn check(config: &Config, given: &Given) -> Result<(), Stop> {
     config.tls.check(&clients, peers, probes).map_err(Stop::Invalid)
 }
 
+/// Seconds as etcd counts them, in nanoseconds of 64 bits that wrap. What comes out negative is no
+/// time, for which there is a default.
+fn token_ttl(seconds: u64) -> Duration {
+    let nanos = seconds.cast_signed().wrapping_mul(1_000_000_000);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
+}
+
 fn check_time(given: &Given, name: &str) -> Result<(), Stop> {
     if go::parse_duration(given.text(name)).is_ok_and(|nanos| nanos <= 0) {
         return invalid(format!("--{name} must be >0 (set to {})", given.text(name)));
@@ -803,6 +810,25 @@ mod tests {
     fn unsupported_flags_may_repeat_their_default() {
         of("--cert-file= --client-cert-auth=false --pre-vote=1 --auth-token simple").unwrap();
         of("--feature-gates InitialCorruptCheck=true,LeaseCheckpoint=false").unwrap();
+    }
+
+    #[test]
+    fn numbers_of_any_size_are_times_that_can_be_added() {
+        let ttl = |text: &str| of(&format!("--auth-token-ttl {text}")).unwrap().auth_token_ttl;
+        for (text, seconds) in [("300", 300), ("0", 0), ("9223372036", 9_223_372_036)] {
+            assert_eq!(ttl(text), Duration::from_secs(seconds), "{text}");
+        }
+        // What overflows in etcd is negative there, and so the default is used.
+        for text in ["9223372037", "18446744073709551615", "9223372036854775808"] {
+            assert_eq!(ttl(text), Duration::ZERO, "{text}");
+        }
+        let durations = flags::FLAGS.iter().filter(|flag| flag.kind == Kind::Duration);
+        for name in durations.map(|flag| flag.name) {
+            let longest = of(&format!("--{name} 2562047h47m16.854775807s"));
+            assert!(longest.is_ok(), "--{name}: {longest:?}");
+            let longer = of(&format!("--{name} 2562047h47m16.854775808s"));
+            assert!(matches!(longer, Err(Stop::Usage(_))), "--{name}: {longer:?}");
+        }
     }
 
     #[test]

@@ -104,8 +104,8 @@ pub struct Peers {
     known: RwLock<Known>,
     me: Weak<Self>,
     snapshots: OnceLock<Arc<dyn Snapshots>>,
-    /// Held while a snapshot is received.
-    receives_snapshot: tokio::sync::Mutex<()>,
+    /// Held while a snapshot is received and built, by the thread that does it.
+    receives_snapshot: Arc<tokio::sync::Mutex<()>>,
     messages_refused: AtomicU64,
     snapshots_refused: AtomicU64,
 }
@@ -184,7 +184,7 @@ impl Peers {
             known: RwLock::default(),
             me: me.clone(),
             snapshots: OnceLock::new(),
-            receives_snapshot: tokio::sync::Mutex::default(),
+            receives_snapshot: Arc::default(),
             messages_refused: AtomicU64::new(0),
             snapshots_refused: AtomicU64::new(0),
         })

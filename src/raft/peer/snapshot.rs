@@ -326,7 +326,7 @@ impl Peers {
         let (Some(raft), Some(snapshots)) = (self.raft.get(), self.snapshots.get().cloned()) else {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "not ready for snapshots");
         };
-        let Ok(_one_at_a_time) = self.receives_snapshot.try_lock() else {
+        let Ok(one_at_a_time) = Arc::clone(&self.receives_snapshot).try_lock_owned() else {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "another snapshot is being received");
         };
         // Without it a flipped bit in a value would not be noticed.
@@ -359,7 +359,14 @@ impl Peers {
         let _inflight = metrics::snapshots_from(*sender).begin();
         let began = clock::instant();
         let (chunks, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
-        let save = move || save(snapshots.receive(place)?, receiver);
+        // The sender may hang up and come again, which drops this call. What was begun goes on, so it
+        // keeps others from its file, and what came whole is not wasted.
+        let raft = raft.clone();
+        let save = move || {
+            let _one_at_a_time = one_at_a_time;
+            save(snapshots.receive(place)?, receiver)?;
+            raft.step_snapshot(message).map_err(io::Error::other)
+        };
         let saving = self.supervisor.nice("snapshot-save", save);
         let (saved, arrived) = tokio::join!(saving, forward(&mut body, buffer, chunks));
         metrics::snap_db_save_seconds().observe(began.elapsed().as_secs_f64());
@@ -378,10 +385,7 @@ impl Peers {
             };
             return Err((status, why));
         }
-        match raft.step_snapshot(message) {
-            Ok(()) => Ok(()),
-            Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
-        }
+        Ok(())
     }
 
     /// Snapshots of peers that were refused.
