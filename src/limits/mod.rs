@@ -76,6 +76,14 @@ pub const MAP_BYTES: usize = 1 << 40;
 pub const READERS_MAX: u32 = 2048;
 /// Disk space held back, so that deletes and compaction still commit on a full disk.
 pub const RESERVE_BYTES: u64 = 64 << 20;
+/// It takes at most one part in so many of a small disk.
+pub const RESERVE_DISK_PARTS: u64 = 16;
+/// How long a reserve that was given up is not taken again: a file whose free pages do not lie together
+/// can find the disk full although there is room.
+pub const RESERVE_RETAKE_REST: Duration = Duration::from_secs(10);
+/// Bytes that a byte of a record takes at most: one slightly larger than a page has two for itself, and
+/// each commit writes the pages on the way to its rows anew.
+pub const STORE_BYTES_PER_BYTE: u64 = 2;
 /// LMDB files up to this size are checked to the last leaf page when opened; it takes about 0.1 s.
 pub const OPEN_CHECK_BYTES_MAX: u64 = 256 << 20;
 /// Backend size at which NOSPACE is raised, etcd's default of `--quota-backend-bytes`.
@@ -175,6 +183,15 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between TCP keepalive probes, and before the first of them, etcd's.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// A segment takes at most one part in so many of its file system: two segments, the prepared one and
+/// one that is about to be removed are a quarter of a small disk.
+pub const LOG_SEGMENT_DISK_PARTS: u64 = 16;
+/// Segments are not made smaller than this, which holds two of the largest requests.
+pub const LOG_SEGMENT_BYTES_MIN: u64 = 4 << 20;
+/// Bytes of a segment kept for records without entries: over a thousand votes.
+pub const LOG_SLACK_BYTES: u64 = 64 << 10;
+/// How often room for the next segment is looked for while the disk has none.
+pub const LOG_ROOM_RETRY: Duration = Duration::from_millis(200);
 /// Zeros written ahead of the log's end: some seconds of writing, so that syncs write no metadata.
 pub const LOG_FILL_AHEAD_BYTES: u64 = 8 << 20;
 /// Zeros written and synced at once; larger pieces would delay the syncs of the log itself.
@@ -437,7 +454,8 @@ pub const DEFRAG_CHANGES_MAX: usize = 10_000;
 /// Pieces with which a defragmentation goes after rows that came while it copied. If writers outrun
 /// it by then, the store's commits wait for the rest.
 pub const DEFRAG_CATCH_UP_PIECES_MAX: u32 = 256;
-/// Free disk space that a defragmentation leaves to the log and the store.
+/// Free disk space that a defragmentation leaves to the log and the store; on a small disk as much as
+/// the reserve is there.
 pub const DEFRAG_FREE_BYTES_MIN: u64 = 32 << 20;
 /// How long readers of the old file are waited for. Then it is removed under them, and its space
 /// comes free when they end.

@@ -21,6 +21,7 @@ use super::ids::RequestIds;
 use super::install::{Door, Installs};
 use super::membership::{Circle, Join};
 use super::passwords::Passwords;
+use super::room::Rooms;
 use super::space::Upkeep;
 use super::steps::Steps;
 use super::sweeper::{SweepQueue, SweepWorker, Sweeper};
@@ -554,6 +555,7 @@ fn assemble(
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let supervisor = surroundings.supervisor.clone();
     let (waits, (tokens, passwords)) = (Arc::default(), logins(&config, &clock, &supervisor)?);
+    let wal = raft_config.dir.clone();
     let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
     let peers = membership::peers(&config, &raft_config, &surroundings);
     let surroundings = surroundings.of_raft(&peers, Arc::clone(&waits), committed);
@@ -589,7 +591,8 @@ fn assemble(
         installs,
         circle: circle.clone(),
     };
-    watch_store(&store, &raft, conf_states, size_bytes, &no_space);
+    let rooms = Arc::new(Rooms::new(&store, &raft, &wal));
+    watch_store(&store, &raft, conf_states, size_bytes, (&rooms, &no_space));
     let stepped = turns.map(|turns| (turns, door, events));
     let (sweeper, threads, steps) = work(stepped, &raft, &store, applier, batches, sweep_worker)?;
     let node = Node(Arc::new(Inner {
@@ -614,6 +617,7 @@ fn assemble(
         waits,
         applied,
         sweeper,
+        rooms,
         upkeep: Upkeep::default(),
         admission: Admission::default(),
         threads: Mutex::new(threads),
@@ -734,7 +738,7 @@ fn watch_store(
     raft: &raft::Handle,
     conf_states: Arc<ConfStates>,
     size_bytes: Arc<AtomicI64>,
-    no_space: &Arc<Notify>,
+    (rooms, no_space): (&Arc<Rooms>, &Arc<Notify>),
 ) {
     super::scrub::watch(store);
     let measure = move |store: &Weak<Store>| {
@@ -745,6 +749,8 @@ fn watch_store(
         metrics::db_total_bytes().set(bytes(sizes.total));
         metrics::db_in_use_bytes().set(bytes(sizes.in_use));
     };
+    // The rooms hold the store, which holds these callbacks.
+    let (looking, rings) = (Arc::downgrade(rooms), Arc::clone(no_space));
     let (raft, weak) = (raft.clone(), Arc::downgrade(store));
     measure(&weak);
     let (measure_again, resized) = (measure.clone(), Weak::clone(&weak));
@@ -752,9 +758,15 @@ fn watch_store(
     store.on_commit(move |index, term| {
         raft.durable(index, term, conf_states.at(index));
         measure(&weak);
+        if looking.upgrade().is_some_and(|rooms| rooms.look()) {
+            rings.notify_one();
+        }
     });
-    let no_space = Arc::clone(no_space);
+    let (no_space, looking) = (Arc::clone(no_space), Arc::downgrade(rooms));
     store.on_no_space(move |is_full| {
+        if let Some(rooms) = looking.upgrade() {
+            rooms.look();
+        }
         if is_full {
             tracing::error!("no space left on the device that holds the data directory");
             no_space.notify_one();

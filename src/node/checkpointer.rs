@@ -157,6 +157,10 @@ impl Checkpointer {
     }
 
     fn begin(&mut self) {
+        // A start can do without; what is left of a full disk is needed elsewhere.
+        if !self.store.room().fits(0) {
+            return;
+        }
         let Some(pass) = IndexPass::new(&self.mvcc) else { return };
         match self.store.begin_checkpoint() {
             Ok(file) => {

@@ -35,6 +35,7 @@ mod leases;
 mod membership;
 mod nice;
 mod passwords;
+mod room;
 mod scrub;
 mod seed;
 mod snapshot;
@@ -68,9 +69,8 @@ use crate::lease::Lessor;
 use crate::limits;
 use crate::members::Members;
 use crate::mvcc::{self, Mvcc};
-use crate::pb::alarm_request::AlarmAction;
 use crate::pb::raw::{RangeResponse, TxnResponse};
-use crate::pb::{AlarmMember, AlarmRequest, AlarmType, Member, RangeRequest, ResponseHeader};
+use crate::pb::{AlarmMember, AlarmType, Member, RangeRequest, ResponseHeader};
 use crate::pb::{AuthRoleAddRequest, AuthUserAddRequest, RequestHeader, TxnRequest};
 use crate::planted::{self, Bug};
 use crate::raft;
@@ -100,6 +100,7 @@ use admission::{Admission, Turns};
 use ids::RequestIds;
 use membership::Circle;
 use passwords::Passwords;
+use room::Rooms;
 use space::Upkeep;
 use sweeper::Sweeper;
 use waits::{AppliedWaits, Waits};
@@ -232,6 +233,7 @@ struct Inner {
     waits: Arc<Waits>,
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
+    rooms: Arc<Rooms>,
     upkeep: Upkeep,
     admission: Admission,
     threads: Mutex<Vec<Thread<()>>>,
@@ -264,33 +266,6 @@ impl Node {
     /// The newest time that a request may take: etcd's 5 s and two elections.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.0.config.election_timeout
-    }
-
-    /// Refuses what would outgrow the quota, after raising the alarm through the log. Comes before
-    /// a request's other checks.
-    pub async fn quota_gate(&self, op: &Op) -> Result<(), Error> {
-        let has_room = apply::cost(op).is_none_or(|cost| self.0.quota.has_room_for(cost));
-        if has_room {
-            return Ok(());
-        }
-        // Rare, so it does not burden the size of each request.
-        Box::pin(self.raise_no_space()).await;
-        Err(Error::NoSpace)
-    }
-
-    async fn raise_no_space(&self) {
-        tracing::warn!(
-            "quota-size-bytes" = self.0.config.quota_backend_bytes,
-            "the store has no room; raising alarm"
-        );
-        let alarm = AlarmRequest {
-            action: AlarmAction::Activate as i32,
-            member_id: self.0.member_id,
-            alarm: AlarmType::Nospace as i32,
-        };
-        if let Err(error) = self.propose_own(Op::Alarm(alarm)).await {
-            tracing::warn!(%error, "failed to raise alarm");
-        }
     }
 
     /// Has a request applied on every member and answers what this member's apply said.
@@ -330,10 +305,12 @@ impl Node {
         let id = inner.ids.next();
         let (username, auth_revision) = caller.header();
         let header = RequestHeader { id, username: username.to_owned(), auth_revision };
-        let data = apply::Entry { header, command: op }.encode();
+        let entry = apply::Entry { header, command: op };
+        let data = entry.encode();
         if data.len() > inner.config.max_request_bytes {
             return Err(Error::RequestTooLarge);
         }
+        let _under_way = self.admit_bytes(&entry.command, data.len())?;
         crate::metrics::proposals_pending().inc();
         let propose = |raft: &raft::Handle| match term {
             0 => raft.propose(id, data.clone()),

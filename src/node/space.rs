@@ -10,7 +10,8 @@
 //! The rule for history: nothing is compacted that need not be. While an eighth of the quota is free
 //! within the file, nothing at all. Else the older half of the revisions that are left goes, and
 //! only when these are swept up it is looked again. The newest thousand revisions always stay; if
-//! they are too much, the alarm stays too, and the log says why. A full disk counts as no room.
+//! they are too much, the alarm stays too, and the log says why. A full disk counts as no room, and
+//! what is free within the file counts as room on it.
 //!
 //! Apart from alarms, space is given back when more than half of the file is free, and not little.
 //!
@@ -87,7 +88,7 @@ impl Node {
         );
         loop {
             let sizes = self.swept_sizes().await;
-            if has_room(sizes.in_use, quota) && !self.0.store.is_full() {
+            if has_room(sizes.in_use, quota) && self.0.rooms.fits(0) {
                 break;
             }
             let current = self.0.mvcc.current();

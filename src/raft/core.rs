@@ -218,6 +218,8 @@ pub struct Core {
     restored: u64,
     /// The durable index when the log's beginning was last forgotten.
     compacted_at: u64,
+    /// The log is to forget all that it can.
+    is_space_short: bool,
     proposals_dropped: u64,
     messages_refused: u64,
     leader_changes: u64,
@@ -273,6 +275,7 @@ impl Core {
             installing: None,
             restored: 0,
             compacted_at,
+            is_space_short: false,
             proposals_dropped: 0,
             messages_refused: 0,
             leader_changes: 0,
@@ -352,6 +355,10 @@ impl Core {
             messages_refused: self.messages_refused,
             leader_changes: self.leader_changes,
         }
+    }
+
+    pub fn spare_space(&mut self, is_short: bool) {
+        self.is_space_short = is_short;
     }
 
     /// How far each member's log is known to go; on the leader.
@@ -660,8 +667,12 @@ impl Core {
         // A sole member has nobody to catch up, and reads what it keeps at each start.
         let mut below = index;
         if has_peers {
-            below = below.saturating_sub(self.config.catch_up_entries);
-            let kept = table.first_of_last_segments(limits::LOG_SEGMENTS_FOR_PEERS);
+            let (entries, segments) = match self.is_space_short {
+                true => (0, 1),
+                false => (self.config.catch_up_entries, limits::LOG_SEGMENTS_FOR_PEERS),
+            };
+            below = below.saturating_sub(entries);
+            let kept = table.first_of_last_segments(segments);
             below = below.min(needed.max(kept));
         }
         let (Some(first), Some(kept)) = (table.place(table.first_index()), table.place(below))

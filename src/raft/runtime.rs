@@ -49,6 +49,9 @@ struct Shared {
     committing: Latencies,
     /// How long callers on this member wait for what they proposed.
     answering: Latencies,
+    log_room: log::Room,
+    /// Whether the log is to forget all that it can.
+    is_space_short: AtomicBool,
     /// Without a thread for the raft loop, who waits for it takes its turn.
     while_waiting: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -178,6 +181,8 @@ fn open(
         conf_states: Mutex::default(),
         committing: Latencies::default(),
         answering: Latencies::default(),
+        log_room: writer.room(),
+        is_space_short: AtomicBool::new(false),
         while_waiting: OnceLock::new(),
     });
     let running =
@@ -266,6 +271,7 @@ fn assemble(
         writer: Arc::clone(&writer),
         jobs: Arc::clone(&jobs),
         shared: Arc::clone(&shared),
+        held: Mutex::default(),
     };
     let raft = RaftThread {
         core,
@@ -298,9 +304,14 @@ impl Turns {
         self.raft.lock().next_turn(false).map(|_| ())
     }
 
-    /// Writes and syncs what waits for the log writer; false if nothing did.
+    /// Writes and syncs what waits for the log writer; false if nothing did, or if there was no room
+    /// for it.
     pub fn log(&self) -> Result<bool, Error> {
-        self.log.jobs.take(false).map_or(Ok(false), |work| self.log.carry_out(work).map(|()| true))
+        let waited = self.log.held.lock().len();
+        let came = self.log.jobs.take(false).unwrap_or_default();
+        let work = waited + came.len();
+        self.log.carry_out(came)?;
+        Ok(self.log.held.lock().len() < work)
     }
 
     pub fn raft_has_work(&self) -> bool {
@@ -309,7 +320,7 @@ impl Turns {
     }
 
     pub fn log_has_work(&self) -> bool {
-        self.log.jobs.has_work()
+        self.log.jobs.has_work() || !self.log.held.lock().is_empty()
     }
 }
 
@@ -407,6 +418,17 @@ impl Handle {
             take_turn();
         }
         answer.recv().unwrap_or(Err(Error::Stopped))
+    }
+
+    /// What the log can take before it needs more of its disk.
+    pub fn log_room(&self) -> &log::Room {
+        &self.shared.log_room
+    }
+
+    /// While space is short, the log keeps only what is not in the state on disk, and what members
+    /// that are reached need of its last segment.
+    pub fn spare_space(&self, is_short: bool) {
+        self.shared.is_space_short.store(is_short, Ordering::Relaxed);
     }
 
     pub fn transfer_leader(&self, to: u64) -> Result<(), Error> {
@@ -525,6 +547,18 @@ impl Jobs {
         state.sleeping = false;
         (!state.work.is_empty()).then(|| std::mem::take(&mut state.work))
     }
+
+    /// What queued within the time after which room for the log is looked for again; nothing at the
+    /// end.
+    fn take_soon(&self) -> Option<Vec<Work>> {
+        let mut state = self.state.lock();
+        if state.work.is_empty() && !state.ended {
+            state.sleeping = true;
+            self.filled.wait_for(&mut state, limits::LOG_ROOM_RETRY);
+        }
+        state.sleeping = false;
+        (!state.ended).then(|| std::mem::take(&mut state.work))
+    }
 }
 
 struct LogThread {
@@ -532,36 +566,68 @@ struct LogThread {
     writer: Arc<Mutex<LogWriter>>,
     jobs: Arc<Jobs>,
     shared: Arc<Shared>,
+    /// What waits for room on the log's disk, in order.
+    held: Mutex<Vec<Work>>,
 }
 
 impl LogThread {
     fn run(self) {
         let outcome = self.supervisor.run("raft-log", || {
-            while let Some(work) = self.jobs.take(true) {
-                self.carry_out(work)?;
+            let mut is_said = false;
+            loop {
+                let waits = !self.held.lock().is_empty();
+                let taken = if waits { self.jobs.take_soon() } else { self.jobs.take(true) };
+                let Some(taken) = taken else { return Ok(()) };
+                self.carry_out(taken)?;
+                let is_full = !self.held.lock().is_empty();
+                if is_full && !is_said {
+                    tracing::error!(
+                        hint = "make room on the disk of the log, or raise its limits",
+                        "no space is left for the log; what is proposed waits until there is"
+                    );
+                }
+                is_said = is_full;
             }
-            Ok(())
         });
         if let Err(error) = outcome.unwrap_or_else(|panicked| Err(panicked.into())) {
             self.shared.inbox.fail(error);
         }
     }
 
+    /// Carries out what waited and what came. Jobs for which the log has no room wait on, and a
+    /// purge goes before them, since it makes room; but not before the record of a snapshot.
     fn carry_out(&self, work: Vec<Work>) -> Result<(), Error> {
         planted::trip("raft-log");
-        let (work, purges) = work.into_iter().partition(|work| matches!(work, Work::Job(_)));
-        let (number, places) = self.writer.lock().carry_out(work)?;
+        let mut waiting = self.held.lock();
+        waiting.extend(work);
+        let work = std::mem::take(&mut *waiting);
+        let (jobs, mut purges): (Vec<Work>, Vec<Work>) =
+            work.into_iter().partition(|work| matches!(work, Work::Job(_)));
+        let Written { number, places, mut held } = self.writer.lock().carry_out(jobs)?;
         if number > 0 {
             // If raft has stopped, what is durable is found at the next start.
             let _ = self.shared.inbox.persisted(number, places);
         }
+        let is_snapshot =
+            |work: &Work| matches!(work, Work::Job(job) if job.batch.snapshot.is_some());
+        if held.iter().any(is_snapshot) {
+            held.append(&mut purges);
+        }
         self.writer.lock().carry_out(purges)?;
+        *waiting = held;
         Ok(())
     }
 }
 
-/// The last job that is durable, and the index, term and place of the entries written.
-type Written = (u64, Vec<(u64, u64, Place)>);
+/// What the writer has done of its work.
+struct Written {
+    /// The last job that is durable; 0 for none.
+    number: u64,
+    /// Index, term and place of the entries written.
+    places: Vec<(u64, u64, Place)>,
+    /// What there was no room for, in order.
+    held: Vec<Work>,
+}
 
 /// The log's end, and where the messages go that wait for it.
 struct LogWriter {
@@ -581,8 +647,14 @@ impl LogWriter {
         let mut messages = Vec::new();
         let mut purge = None;
         let (mut number, mut sync) = (0, false);
-        for work in work {
-            match work {
+        let (mut work, mut held) = (work.into_iter(), Vec::new());
+        while let Some(next) = work.next() {
+            match next {
+                Work::Job(job) if !self.writer.make_room(&job.batch)? => {
+                    held.push(Work::Job(job));
+                    held.extend(work);
+                    break;
+                }
                 Work::Job(mut job) => {
                     let written = self.writer.append(&job.batch)?;
                     let entries = job.batch.entries.iter().map(|entry| (entry.index, entry.term));
@@ -619,7 +691,7 @@ impl LogWriter {
             let took = self.clock.now().saturating_sub(begun);
             metrics::snap_fsync_seconds().observe(took.as_secs_f64());
         }
-        Ok((number, places))
+        Ok(Written { number, places, held })
     }
 }
 
@@ -716,6 +788,7 @@ impl RaftThread {
         let is_snapshot = |event: &&Event| matches!(event, Event::ReceiveSnapshot(_));
         let mut snapshots = events.iter().filter(is_snapshot).count() as u64;
         loop {
+            self.core.spare_space(self.shared.is_space_short.load(Ordering::Relaxed));
             let mut effects = self.core.handle(events);
             self.shared.awaits_snapshot.store(self.core.awaits_snapshot(), Ordering::Release);
             let looked_at = std::mem::take(&mut snapshots);
@@ -735,7 +808,13 @@ impl RaftThread {
             self.hand_over()?;
             let Some(job) = short else { return Ok(()) };
             // Only a purge may hold the writer now: no job is with it.
-            let (number, places) = self.writer.lock().carry_out(vec![Work::Job(job)])?;
+            let Written { number, places, held } =
+                self.writer.lock().carry_out(vec![Work::Job(job)])?;
+            if !held.is_empty() {
+                // The log writer can wait for room, and the loop cannot.
+                held.into_iter().for_each(|work| self.jobs.put(work));
+                return Ok(());
+            }
             events = vec![Event::Persisted { number, places }];
         }
     }

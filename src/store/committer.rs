@@ -174,6 +174,7 @@ pub(super) struct Shared {
     /// Sealers and flushers wait here for the committer.
     pub done: Condvar,
     pub sizes: Mutex<Sizes>,
+    pub room: space::Cells,
     pub hooks: Hooks,
     pub rows_pushed: AtomicU64,
     /// What found no space, where no thread holds it.
@@ -225,6 +226,7 @@ impl Shared {
         queue.position = position;
         queue.sealed += 1;
         queue.bytes += entry.bytes;
+        self.room.set_waiting(queue.bytes);
         queue.batch.absorb(entry);
         if idle || queue.batch.is_large() {
             self.work.notify_one();
@@ -344,7 +346,7 @@ impl Shared {
                 }
                 Err(error) if space::is_full(&error, needed) => {
                     self.queue.lock().is_deleting = false;
-                    let gave = self.reserve.give();
+                    let gave = self.reserve.give(self.options.clock.now());
                     self.set_no_space(true);
                     if !gave {
                         return Ok(false);
@@ -358,6 +360,7 @@ impl Shared {
 
     fn set_no_space(&self, no_space: bool) {
         self.queue.lock().no_space = no_space;
+        self.measure();
         self.done.notify_all();
         call(&self.hooks.no_space, &no_space);
     }
@@ -437,6 +440,7 @@ impl Shared {
         let mut queue = self.queue.lock();
         queue.is_deleting = false;
         queue.bytes -= taken.batch.bytes;
+        self.room.set_waiting(queue.bytes);
         queue.committed = taken.sealed;
         if let Some(position) = taken.position {
             queue.durable = position;
@@ -449,8 +453,8 @@ impl Shared {
         self.done.notify_all();
         if was_full {
             self.set_no_space(false);
-            self.reserve.take();
         }
+        self.measure();
         if let Some(position) = taken.position {
             call(&self.hooks.commit, &position);
         }

@@ -94,11 +94,16 @@ impl Store {
         drop(hold);
         let (swapped, old) = match done {
             Ok(done) => done,
-            Err(error) => return self.noted(Err(copy.abandon(self, error))),
+            Err(error) => {
+                let error = copy.abandon(self, error);
+                self.shared.measure();
+                return self.noted(Err(error));
+            }
         };
         drop((copy, running));
         call(&self.shared.hooks.resized, &());
         discard(old.0, &old.1);
+        self.shared.measure();
         Ok(swapped)
     }
 
@@ -129,6 +134,8 @@ struct Copy {
     db: PathBuf,
     generation: u64,
     before: Sizes,
+    /// Bytes of the disk that are left to the log and the store.
+    kept: u64,
     /// The first row that is not copied.
     next: Revision,
     copied_bytes: u64,
@@ -146,8 +153,14 @@ impl Copy {
         let db = store.directory();
         remove_litter(&db, current)?;
         let before = shared.env().read()?.sizes()?;
-        let needed = before.in_use + DEFRAG_FREE_BYTES_MIN;
-        let free = space::available(&db.join(MARK));
+        let kept = space::share(&db, DEFRAG_FREE_BYTES_MIN);
+        let needed = before.in_use + kept;
+        let mut free = space::available(&db.join(MARK));
+        // On a full disk the copy may use the reserve. It gives up before it takes what must be left.
+        if free < needed && free.saturating_add(shared.room().reserve) >= needed {
+            shared.reserve.give(shared.options.clock.now());
+            free = space::available(&db.join(MARK));
+        }
         if free < needed {
             return Err(Error::NoRoom { dir: db, needed, free });
         }
@@ -175,6 +188,7 @@ impl Copy {
             db,
             generation,
             before,
+            kept,
             next: Revision::default(),
             copied_bytes: 0,
             is_named: false,
@@ -222,7 +236,7 @@ impl Copy {
         let mut pieces_after = 0;
         while pieces_after < DEFRAG_CATCH_UP_PIECES_MAX {
             store.is_unwanted()?;
-            if space::available(&self.db.join(MARK)) < DEFRAG_FREE_BYTES_MIN {
+            if space::available(&self.db.join(MARK)) < self.kept {
                 return Err(Error::NoSpace { file: self.new_dir.clone() });
             }
             let changed = store.shared.changed.lock().as_mut().map(|changed| {

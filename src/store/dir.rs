@@ -119,15 +119,22 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), Error> {
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let temporary = path.with_extension("tmp");
     let write = || -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        put_aside(&temporary, bytes)?;
         fs::rename(&temporary, path)
     };
     write().map_err(Error::io(path))?;
     path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Writes what is to be renamed, unless it is there already.
+fn put_aside(temporary: &Path, bytes: &[u8]) -> io::Result<()> {
+    if fs::read(temporary).is_ok_and(|found| found == bytes) {
+        return File::open(temporary)?.sync_all();
+    }
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 pub(super) fn generation_dir(db: &Path, generation: u64) -> PathBuf {
@@ -163,6 +170,13 @@ fn current_line(generation: u64) -> String {
 
 pub(super) fn write_current(db: &Path, generation: u64) -> Result<(), Error> {
     write_whole(&db.join(CURRENT_FILE), current_line(generation).as_bytes())
+}
+
+/// Writes beside CURRENT what it will say: the change itself needs no space then, and a full disk
+/// cannot stop an installation half-way.
+pub(super) fn prepare_current(db: &Path, generation: u64) -> Result<(), Error> {
+    let temporary = db.join(CURRENT_FILE).with_extension("tmp");
+    put_aside(&temporary, current_line(generation).as_bytes()).map_err(Error::io(&temporary))
 }
 
 /// The generation that CURRENT names.

@@ -8,13 +8,16 @@
 pub(super) mod copy;
 
 use std::borrow::Cow;
+use std::fs::OpenOptions;
 use std::ops::{Bound, Deref};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use heed::types::Bytes as Raw;
 use heed::{CommitOrAbort, EnvOpenOptions, MdbError, PutFlags, RoTxn, RwTxn, WithoutTls};
+use rustix::fs::FallocateFlags;
 
 use super::schema::{self, Bucket, RevKey};
 use super::snapshot::RowSize;
@@ -29,6 +32,9 @@ type Table = heed::Database<'static, Raw, Raw>;
 /// `rev`, `blob`, `rusd` and the small buckets.
 pub(super) const TABLES: usize = 3 + Bucket::ALL.len();
 pub(super) const DATA_FILE: &str = "data.mdb";
+const LOCK_FILE: &str = "lock.mdb";
+/// A cache line for each reader, and what is in front of them.
+const LOCK_BYTES: u64 = READERS_MAX as u64 * 64 + 8192;
 
 pub(super) struct Env {
     env: heed::Env<WithoutTls>,
@@ -44,6 +50,7 @@ impl Env {
     /// Opens or creates the environment in `dir`, which exists and is ours alone.
     pub(super) fn open(dir: &Path) -> Result<Self, Error> {
         let file = dir.join(DATA_FILE);
+        allocate(&dir.join(LOCK_FILE));
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_BYTES).max_readers(READERS_MAX).max_dbs(TABLES as u32);
         // SAFETY: the file is changed by no one else while it is mapped: the data directory is
@@ -93,6 +100,20 @@ impl Env {
 
     fn damage(&self, at: String, what: impl Into<String>) -> Error {
         Error::damage(&self.file, at, what)
+    }
+}
+
+/// Allocates the file of LMDB's readers, which is mapped for writing: on a full disk the first use of
+/// a page that has no block yet would be a SIGBUS. It comes before LMDB opens the file, whose lock the
+/// closing of any other descriptor would end.
+fn allocate(file: &Path) {
+    let allocate = || -> std::io::Result<()> {
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(file)?;
+        Ok(rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, LOCK_BYTES)?)
+    };
+    if let Err(error) = allocate() {
+        tracing::warn!(file = %file.display(), %error, "space could not be reserved");
     }
 }
 

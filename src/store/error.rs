@@ -24,7 +24,7 @@ pub enum Error {
     NoSpace { file: PathBuf },
     #[error(
         "{dir}: defragmentation needs {needed} bytes of free disk space beside the store, and \
-         {free} are left"
+         {free} are left; without it, what compaction frees within the file is used again"
     )]
     NoRoom { dir: PathBuf, needed: u64, free: u64 },
     #[error("the defragmentation was given up: {0}")]

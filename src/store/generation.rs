@@ -72,6 +72,7 @@ impl Building {
     /// Makes the names durable, and gives the generation as a store that can be read.
     pub fn finish(self, mut options: Options) -> Result<(Store, Opened), Error> {
         let generation_dir = dir::generation_dir(&self.db, self.generation);
+        dir::prepare_current(&self.db, self.generation)?;
         dir::sync_dir(&generation_dir)?;
         dir::sync_dir(&self.db)?;
         let mut writer = self.env.write()?;
@@ -119,6 +120,7 @@ impl Store {
             };
         }
         self.shared.done.notify_all();
+        self.shared.measure();
         call(&self.shared.hooks.resized, &());
         self.start_committer(&db)?;
         remove_others(&db, generation)

@@ -66,6 +66,7 @@ pub use generation::{Building, amend, has_other, settle};
 pub use schema::Bucket;
 pub use scrub::Scrubbed;
 pub use snapshot::Frozen;
+pub use space::Room;
 
 use crate::clock::Clock;
 use crate::limits::{COMMIT_INTERVAL, READ_CHUNK_ROWS, RESERVE_BYTES};
@@ -112,6 +113,11 @@ pub trait Faults: Send + Sync {
     /// Asked before each transaction that reads.
     fn read(&self) -> std::io::Result<()> {
         Ok(())
+    }
+
+    /// What the disk has left; None asks the system.
+    fn free_bytes(&self) -> Option<u64> {
+        None
     }
 }
 
@@ -177,6 +183,7 @@ impl Store {
         let opened = read_opened(&env, created, generation)?;
         let store = Self::over(db, env, &opened, options)?;
         store.shared.reserve.take();
+        store.shared.measure();
         store.start_committer(db)?;
         Ok((store, opened))
     }
@@ -198,6 +205,7 @@ impl Store {
             work: parking_lot::Condvar::new(),
             done: parking_lot::Condvar::new(),
             sizes: Mutex::new(sizes),
+            room: space::Cells::default(),
             hooks: Hooks::default(),
             rows_pushed: AtomicU64::new(0),
             held: Mutex::default(),
@@ -390,9 +398,9 @@ impl Store {
         space::available(&self.place.read().1)
     }
 
-    /// Whether the last commit found the disk full.
-    pub fn is_full(&self) -> bool {
-        self.shared.queue.lock().no_space
+    /// What the store can still take, as of the last commit.
+    pub fn room(&self) -> Room {
+        self.shared.room()
     }
 
     pub fn generation(&self) -> u64 {

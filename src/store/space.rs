@@ -1,47 +1,166 @@
-//! Full disks: telling them apart from broken ones, and the reserve that is given up first.
+//! Full disks: telling them apart from broken ones, the reserve that is given up first, and how much
+//! room is left.
+//!
+//! What grows the state is refused while there is still room for all that may be under way and for
+//! the whole reserve. The reserve is for what makes room again: deletes and compaction write pages
+//! before they free any. The last quarter of it is left to compaction alone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use super::Error;
+use super::committer::Shared;
+use crate::limits::{RESERVE_DISK_PARTS, RESERVE_RETAKE_REST, STORE_BYTES_PER_BYTE};
 
 /// A file of allocated space beside the generations.
 pub(super) struct Reserve {
     path: PathBuf,
+    /// What it should have.
     bytes: u64,
+    /// What it has.
+    held: AtomicU64,
+    /// When it was given up last.
+    given_at: Mutex<Option<Duration>>,
 }
 
 impl Reserve {
     pub(super) fn new(db: &Path, bytes: u64) -> Self {
-        Self { path: db.join("reserve"), bytes }
+        let path = db.join("reserve");
+        let held = AtomicU64::new(fs::metadata(&path).map_or(0, |file| file.len()));
+        let bytes = share(db, bytes);
+        Self { path, bytes, held, given_at: Mutex::default() }
     }
 
-    /// Takes the space if the disk has at least twice as much; the store works without it too.
+    fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Takes what is missing of the space, or most of what the disk has; the store works without it
+    /// too.
     pub(super) fn take(&self) {
-        let held = fs::metadata(&self.path).map_or(0, |file| file.len());
-        if held >= self.bytes || available(&self.path) < self.bytes.saturating_mul(2) {
+        let free = available(&self.path);
+        let bytes = self.bytes.min((self.held().saturating_add(free) / 4).saturating_mul(3));
+        if bytes <= self.held() {
             return;
         }
         let allocate = || -> io::Result<()> {
             let mut options = OpenOptions::new();
             let file: File =
-                options.write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
-            Ok(fallocate(&file, FallocateFlags::empty(), 0, self.bytes)?)
+                options.write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
+            Ok(fallocate(&file, FallocateFlags::empty(), 0, bytes)?)
         };
-        if let Err(error) = allocate() {
-            tracing::warn!(file = %self.path.display(), %error, "no space is held in reserve");
-            self.give();
+        match allocate() {
+            Ok(()) => self.held.store(bytes, Ordering::Relaxed),
+            Err(error) => {
+                tracing::warn!(file = %self.path.display(), %error, "no space is held in reserve");
+                self.remove();
+            }
         }
     }
 
     /// Gives the space back to the disk; false if there was none.
-    pub(super) fn give(&self) -> bool {
+    pub(super) fn give(&self, now: Duration) -> bool {
+        *self.given_at.lock() = Some(now);
+        self.remove()
+    }
+
+    fn remove(&self) -> bool {
+        self.held.store(0, Ordering::Relaxed);
         fs::remove_file(&self.path).is_ok()
     }
+}
+
+/// What is known of the room between two commits.
+#[derive(Default)]
+pub(super) struct Cells {
+    free: AtomicU64,
+    waiting: AtomicU64,
+    is_full: AtomicBool,
+}
+
+impl Cells {
+    pub(super) fn set_waiting(&self, bytes: usize) {
+        self.waiting.store(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// What the store can still take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Free on the disk, free within the file, and held in reserve.
+    pub bytes: u64,
+    /// What is held in reserve, and what should be.
+    pub reserve: u64,
+    pub reserve_wanted: u64,
+    /// Bytes that are applied and not in the file yet.
+    pub waiting: u64,
+    /// The last commit found no room.
+    pub is_full: bool,
+}
+
+impl Room {
+    /// Whether so many bytes can be stored, after all that waits, and the reserve stays whole.
+    pub fn fits(&self, bytes: u64) -> bool {
+        let coming = self.waiting.saturating_add(bytes).saturating_mul(STORE_BYTES_PER_BYTE);
+        let kept = self.reserve_wanted + self.reserve_wanted / 4;
+        !self.is_full && self.bytes >= kept.saturating_add(coming)
+    }
+
+    /// Whether only compaction can still be expected to fit.
+    pub fn is_critical(&self) -> bool {
+        self.is_full || self.bytes < self.reserve_wanted / 4
+    }
+}
+
+impl Shared {
+    pub(super) fn room(&self) -> Room {
+        let cells = &self.room;
+        Room {
+            bytes: cells.free.load(Ordering::Relaxed).saturating_add(self.reserve.held()),
+            reserve: self.reserve.held(),
+            reserve_wanted: self.reserve.bytes,
+            waiting: cells.waiting.load(Ordering::Relaxed),
+            is_full: cells.is_full.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Looks how much room there is, and takes the reserve again if there is enough.
+    pub(super) fn measure(&self) {
+        let sizes = *self.sizes.lock();
+        let within = sizes.total.saturating_sub(sizes.in_use);
+        let is_full = self.queue.lock().no_space;
+        let look = || {
+            let faults = self.options.faults.as_ref();
+            let disk = faults.and_then(|faults| faults.free_bytes());
+            let disk = disk.unwrap_or_else(|| available(&self.reserve.path));
+            self.room.free.store(disk.saturating_add(within), Ordering::Relaxed);
+            self.room.is_full.store(is_full, Ordering::Relaxed);
+        };
+        look();
+        let now = self.options.clock.now();
+        let has_rested = self
+            .reserve
+            .given_at
+            .lock()
+            .is_none_or(|at| now.saturating_sub(at) >= RESERVE_RETAKE_REST);
+        if self.reserve.held() < self.reserve.bytes && has_rested && self.room().fits(0) {
+            self.reserve.take();
+            look();
+        }
+    }
+}
+
+/// So many bytes, or the part of a small disk that may be held back at once.
+pub(super) fn share(dir: &Path, bytes: u64) -> u64 {
+    let disk = statvfs(dir).map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
+    bytes.min(disk / RESERVE_DISK_PARTS)
 }
 
 /// Bytes that the disk of `path` still has for us, as far as it says so.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rusd::raft::log::{Disk, File};
+use rusd::raft::log::{Disk, File, Space};
 
 use super::clock::Chance;
 
@@ -134,12 +134,8 @@ impl Shared {
     }
 
     fn need_space(&self) -> io::Result<()> {
-        let mut troubles = self.troubles.lock();
-        if !troubles.is_full {
-            return Ok(());
-        }
-        troubles.struck = true;
-        Err(no_space())
+        let troubles = self.troubles.lock();
+        if troubles.is_full { Err(no_space()) } else { Ok(()) }
     }
 }
 
@@ -293,6 +289,11 @@ impl Disk for SimDisk {
             self.change(Change::Unlink(path))?;
         }
         Ok(())
+    }
+
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        let free_bytes = if self.0.troubles.lock().is_full { 0 } else { u64::MAX };
+        Ok(Space { total_bytes: u64::MAX, free_bytes })
     }
 
     fn fsync_dir(&self, _: &Path) -> io::Result<()> {

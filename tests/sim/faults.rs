@@ -37,6 +37,10 @@ impl Faults for StoreFaults {
         }
     }
 
+    fn free_bytes(&self) -> Option<u64> {
+        Some(if self.0.lock().is_full { 0 } else { 1 << 40 })
+    }
+
     fn read(&self) -> io::Result<()> {
         let mut troubles = self.0.lock();
         match &mut troubles.read_fails_in {
@@ -200,6 +204,7 @@ impl World {
         self.members[number].disk.troubles(|troubles| troubles.is_full = false);
         self.members[number].store_faults.lock().is_full = false;
         self.arm(number, Worker::Commit, 0);
+        self.arm(number, Worker::Log, 0);
     }
 
     fn crash_if_alive(&mut self, number: usize, power: bool) {

@@ -2,6 +2,9 @@
 //!
 //! A sync of freshly reserved space has to record that the space is now in use. Where zeros were
 //! written and synced before, it writes nothing but the data.
+//!
+//! The next segment is prepared as soon as the current one is in use: when the disk is full, the log
+//! still has a whole segment, and the one before it may go meanwhile.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +12,8 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::disk::{Disk, File};
+use super::Room;
+use super::disk::{Disk, File, is_full};
 use crate::limits;
 use crate::planted;
 use crate::supervise::{Supervisor, Thread};
@@ -30,18 +34,32 @@ struct Shared {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     segment_bytes: u64,
+    room: Room,
+}
+
+/// The current segment.
+pub(super) struct Current<'a> {
+    pub(super) path: &'a Path,
+    /// How far it is written, and up to where it holds data or zeros.
+    pub(super) written: u64,
+    pub(super) filled: u64,
+    /// Its allocated length.
+    pub(super) capacity: u64,
 }
 
 #[derive(Default)]
 struct State {
-    /// The current segment, and how far it is written.
     path: PathBuf,
     written: u64,
-    /// Up to here the segment holds data or zeros.
     filled: u64,
+    capacity: u64,
     /// Where zeros are being written right now; the writer keeps out.
     busy: Option<u64>,
     next: Option<Prepared>,
+    /// The disk had no room for the next segment; it is looked at again after a while.
+    rests: bool,
+    /// That was said in the log.
+    is_said: bool,
     /// Filling is a favour: after an error it ends, and the writer does without.
     ended: bool,
 }
@@ -50,11 +68,12 @@ struct State {
 pub(super) struct Prepared {
     pub(super) file: Arc<dyn File>,
     pub(super) filled: u64,
+    pub(super) capacity: u64,
 }
 
 impl Ahead {
     /// Nothing is filled before [`Self::run`].
-    pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, segment_bytes: u64) -> Self {
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, segment_bytes: u64, room: Room) -> Self {
         let state = State { ended: true, ..State::default() };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -62,6 +81,7 @@ impl Ahead {
             disk,
             dir: dir.to_path_buf(),
             segment_bytes,
+            room,
         });
         Self { shared, thread: None }
     }
@@ -84,12 +104,14 @@ impl Ahead {
         }
     }
 
-    /// Names the current segment, which holds data up to `written` and zeros up to `filled`.
-    pub(super) fn follow(&self, path: &Path, written: u64, filled: u64) {
+    /// Names the current segment.
+    pub(super) fn follow(&self, current: &Current<'_>) {
         let mut state = self.shared.state.lock();
-        state.path = path.to_path_buf();
-        state.written = written;
-        state.filled = filled.max(written).next_multiple_of(BLOCK_BYTES);
+        state.path = current.path.to_path_buf();
+        state.written = current.written;
+        state.filled = current.filled.max(current.written).next_multiple_of(BLOCK_BYTES);
+        state.capacity = current.capacity;
+        state.rests = false;
         self.shared.changed.notify_all();
     }
 
@@ -108,14 +130,39 @@ impl Ahead {
         }
     }
 
-    /// Hands out the next segment, if it is ready. The thread rests until [`Self::follow`].
-    pub(super) fn take_next(&self) -> Option<Prepared> {
+    /// Hands out the next segment, which is made if it is not ready; an error is the disk's. The
+    /// thread rests until [`Self::follow`].
+    pub(super) fn take_next(&self) -> io::Result<Prepared> {
         let mut state = self.shared.state.lock();
         while state.busy.is_some() {
             self.shared.changed.wait(&mut state);
         }
+        let next = match state.next.take() {
+            Some(next) => next,
+            None => {
+                state.busy = Some(u64::MAX);
+                let made = MutexGuard::unlocked(&mut state, || self.shared.make_next(0));
+                state.busy = None;
+                self.shared.changed.notify_all();
+                made?
+            }
+        };
         state.path = PathBuf::new();
-        state.next.take()
+        self.shared.room.set_next(0);
+        Ok(next)
+    }
+
+    /// Takes back what is not used after all; the current segment goes on.
+    pub(super) fn give_back(&self, current: &Current<'_>, next: Prepared) {
+        self.shared.room.set_next(next.capacity);
+        self.shared.state.lock().next = Some(next);
+        self.follow(current);
+    }
+
+    /// The disk has room again, as far as the log knows.
+    pub(super) fn retry(&self) {
+        self.shared.state.lock().rests = false;
+        self.shared.changed.notify_all();
     }
 }
 
@@ -133,38 +180,56 @@ impl Drop for Ahead {
 impl Shared {
     /// How far zeros should reach.
     fn goal(&self, state: &State) -> u64 {
-        (state.written + limits::LOG_FILL_AHEAD_BYTES).min(self.segment_bytes)
+        (state.written + limits::LOG_FILL_AHEAD_BYTES).min(state.capacity)
+    }
+
+    fn wants_zeros(&self, state: &State) -> bool {
+        state.filled + limits::LOG_FILL_CHUNK_BYTES as u64 <= self.goal(state)
     }
 
     fn wants(&self, state: &State) -> bool {
-        let goal = self.goal(state);
-        let fill = state.filled + limits::LOG_FILL_CHUNK_BYTES as u64 <= goal;
-        fill || (goal == self.segment_bytes && state.next.is_none())
+        let is_time = self.room.is_told() || self.goal(state) == state.capacity;
+        let wants_next = state.next.is_none() && !state.rests && is_time;
+        let is_free = state.busy.is_none() && !state.path.as_os_str().is_empty();
+        is_free && (self.wants_zeros(state) || wants_next)
     }
 
     fn run(&self) {
         let zeros = vec![0; limits::LOG_FILL_CHUNK_BYTES];
         let mut open: Option<(PathBuf, Arc<dyn File>)> = None;
         let mut state = self.state.lock();
-        loop {
-            while !state.ended && (state.path.as_os_str().is_empty() || !self.wants(&state)) {
-                self.changed.wait(&mut state);
-            }
-            if state.ended {
-                return;
+        while !state.ended {
+            if !self.wants(&state) {
+                if state.next.is_some() {
+                    self.changed.wait(&mut state);
+                } else if self.changed.wait_for(&mut state, limits::LOG_ROOM_RETRY).timed_out() {
+                    state.rests = false;
+                }
+                continue;
             }
             planted::trip("raft-log-zeros");
-            let goal = self.goal(&state);
-            let outcome = if state.filled + zeros.len() as u64 <= goal {
+            let outcome = if self.wants_zeros(&state) {
                 self.fill(&mut state, &zeros, &mut open)
             } else {
-                self.prepare(&mut state, &zeros)
+                self.prepare(&mut state)
             };
             state.busy = None;
             self.changed.notify_all();
-            if let Err(error) = outcome {
-                state.ended = true;
-                tracing::warn!(%error, "the log's space is no longer zero-filled ahead");
+            match outcome {
+                Ok(()) => {}
+                Err(error) if is_full(&error) => {
+                    state.rests = true;
+                    if !std::mem::replace(&mut state.is_said, true) {
+                        tracing::warn!(
+                            dir = %self.dir.display(), %error,
+                            "there is no room for the log's next segment; it is looked for again"
+                        );
+                    }
+                }
+                Err(error) => {
+                    state.ended = true;
+                    tracing::warn!(%error, "the log's space is no longer zero-filled ahead");
+                }
             }
         }
     }
@@ -193,21 +258,45 @@ impl Shared {
         })
     }
 
-    fn prepare(&self, state: &mut MutexGuard<'_, State>, zeros: &[u8]) -> io::Result<()> {
+    fn prepare(&self, state: &mut MutexGuard<'_, State>) -> io::Result<()> {
         state.busy = Some(u64::MAX);
-        let prepared = MutexGuard::unlocked(state, || {
-            let file = self.disk.create(&self.dir.join(NEXT_NAME))?;
+        let filled = limits::LOG_FILL_AHEAD_BYTES.min(self.segment_bytes);
+        let prepared = MutexGuard::unlocked(state, || self.make_next(filled))?;
+        self.room.set_next(prepared.capacity);
+        state.next = Some(prepared);
+        state.is_said = false;
+        Ok(())
+    }
+
+    /// Makes the next segment, with zeros written up to `filled`. A disk that has no room for it is
+    /// left as it was.
+    fn make_next(&self, filled: u64) -> io::Result<Prepared> {
+        let needed = self.segment_bytes.saturating_add(self.room.left());
+        if self.disk.space(&self.dir).is_ok_and(|space| space.free_bytes < needed) {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        let path = self.dir.join(NEXT_NAME);
+        let file = self.disk.create(&path)?;
+        let make = || {
             file.allocate(self.segment_bytes)?;
-            let filled = limits::LOG_FILL_AHEAD_BYTES.min(self.segment_bytes);
+            let zeros = vec![0; limits::LOG_FILL_CHUNK_BYTES];
             let mut at = 0;
             while at + zeros.len() as u64 <= filled {
-                file.write_at(zeros, at)?;
+                file.write_at(&zeros, at)?;
                 at += zeros.len() as u64;
             }
-            file.fdatasync()?;
-            io::Result::Ok(Prepared { file, filled: at })
-        })?;
-        state.next = Some(prepared);
-        Ok(())
+            if at > 0 {
+                file.fdatasync()?;
+            }
+            io::Result::Ok(at)
+        };
+        match make() {
+            Ok(filled) => Ok(Prepared { file, filled, capacity: self.segment_bytes }),
+            Err(error) => {
+                // A part of it would keep what little is left of the disk.
+                let _ = self.disk.remove(&path);
+                Err(error)
+            }
+        }
     }
 }

@@ -195,3 +195,52 @@ fn a_log_is_made_as_a_whole_or_not_at_all() {
     }
     assert!((1..200).contains(&made), "{made}");
 }
+
+#[test]
+fn a_full_disk_is_waited_for_and_nothing_is_lost() {
+    let dir = Path::new("/member/wal");
+    let sim = SimDisk::default();
+    create(&sim, dir, METADATA, &Batch::default(), OPTIONS).unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let (mut writer, ..) = open(&disk, dir, OPTIONS).unwrap();
+    let batch = |index: u64| {
+        let entry = Entry { index, term: 1, data: vec![7; 700].into(), ..Entry::default() };
+        let hard_state = Some(HardState { term: 1, vote: 1, commit: index });
+        Batch { entries: vec![entry], hard_state, ..Batch::default() }
+    };
+    let mut last = 0;
+    for round in 1..=3 {
+        sim.troubles(|troubles| troubles.is_full = true);
+        let begun = last;
+        while writer.make_room(&batch(last + 1)).unwrap() {
+            last += 1;
+            writer.append(&batch(last)).unwrap();
+            writer.write().unwrap();
+            writer.sync().unwrap();
+        }
+        assert!(last > begun, "round {round}: what was allocated can be used");
+        assert!(matches!(writer.append(&batch(last + 1)), Err(Error::NoRoom(_))));
+        // Votes are given on a full disk, too.
+        let vote = HardState { term: 1, vote: 1, commit: last };
+        writer.append(&Batch { hard_state: Some(vote), ..Batch::default() }).unwrap();
+        writer.write().unwrap();
+        writer.sync().unwrap();
+        sim.troubles(|troubles| troubles.is_full = false);
+        last += 1;
+        writer.append(&batch(last)).unwrap();
+        writer.write().unwrap();
+        writer.sync().unwrap();
+        // The record that lets older segments go fits as well, and it is what makes room.
+        sim.troubles(|troubles| troubles.is_full = true);
+        let record =
+            SnapshotRecord { index: last, term: 1, conf_state: Some(ConfState::default()) };
+        writer.purge(last, &record).unwrap();
+        let segments = disk.list(dir).unwrap();
+        assert_eq!(segments.len(), 1, "round {round}: {segments:?}");
+    }
+    drop(writer);
+    sim.cut_power(&mut Chance::new(1));
+    // A start on the full disk goes on with what there is.
+    let (_, _, recovered) = open(&disk, dir, OPTIONS).unwrap();
+    assert_eq!(recovered.table.last_index(), last);
+}

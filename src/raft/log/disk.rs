@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::limits;
+
 /// Files and directories by path.
 pub trait Disk: Send + Sync {
     /// Makes an empty file for reading and writing, replacing one of that name.
@@ -21,6 +23,24 @@ pub trait Disk: Send + Sync {
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names in a directory survive a power cut.
     fn fsync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The file system that holds a directory.
+    fn space(&self, _dir: &Path) -> io::Result<Space> {
+        Ok(Space { total_bytes: u64::MAX, free_bytes: u64::MAX })
+    }
+}
+
+/// A file system's size, and what it has left for this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+}
+
+/// Whether the disk has no room, or no inode, for what was wanted: then nothing is broken, and the
+/// same may work later.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
 }
 
 /// An open file. Every handle reports a failed sync once, so each thread that syncs has its own.
@@ -79,6 +99,14 @@ impl Disk for SystemDisk {
     fn fsync_dir(&self, dir: &Path) -> io::Result<()> {
         fs::File::open(dir)?.sync_all()
     }
+
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(Space {
+            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+        })
+    }
 }
 
 impl File for fs::File {
@@ -102,10 +130,7 @@ impl File for fs::File {
         use rustix::fs::{FallocateFlags, fallocate};
         match fallocate(self, FallocateFlags::empty(), 0, len) {
             Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP) if File::size(self)? < len => {
-                fs::File::set_len(self, len)
-            }
-            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(self, len),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -113,4 +138,17 @@ impl File for fs::File {
     fn fdatasync(&self) -> io::Result<()> {
         self.sync_data()
     }
+}
+
+/// Where space cannot be reserved it is written: a hole would have to find its blocks when the disk
+/// may be full.
+fn write_zeros(file: &fs::File, len: u64) -> io::Result<()> {
+    let zeros = vec![0; limits::LOG_FILL_CHUNK_BYTES];
+    let mut at = File::size(file)?;
+    while at < len {
+        let piece = zeros.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
+        file.write_all_at(&zeros[..piece], at)?;
+        at += piece as u64;
+    }
+    Ok(())
 }

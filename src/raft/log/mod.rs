@@ -3,7 +3,7 @@
 //! ```text
 //! member/wal/0000000000000000-0000000000000000.wal     closed: cut where its last record ends
 //!            0000000000000001-000000000000c3a1.wal     current: 64,000,000 bytes
-//!            next.tmp                                  prepared for the next rotation
+//!            next.tmp                                  the next one, prepared in advance
 //!
 //! | crc | metadata | state | entry entry entry state | entry state | 0 0 0 0 ...
 //! '---- head of a segment -'------- one batch -------'             '- zero-filled ahead
@@ -17,6 +17,11 @@
 //! Records go where a background thread has written zeros before (`ahead`), so that a sync writes
 //! no metadata. The [`Table`] knows the term and place of every entry and keeps the recent ones in
 //! memory; the raft loop owns it.
+//!
+//! A full disk, or one without inodes, does not end the log. Blocks are allocated before anything
+//! counts on them, and the next segment is there before the current one is in use for long; when
+//! there is none after all, [`Writer::make_room`] says so before a byte is written, and whoever
+//! writes waits. [`Room`] says how much the log can still take.
 //!
 //! What stands in the log decides what this member voted for and acknowledged, so opening it is
 //! strict. Only what an interrupted write can leave behind is repaired: a last segment that ends in
@@ -38,7 +43,7 @@ mod table;
 mod write;
 
 pub use at_rest::ReadOnlyDisk;
-pub use disk::{Disk, File, SystemDisk};
+pub use disk::{Disk, File, Space, SystemDisk};
 pub use format::{Metadata, SnapshotRecord};
 pub use read::{Reader, Recovered, Repair, exists, identity, open};
 pub use table::{Place, Table};
@@ -48,6 +53,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -66,6 +72,9 @@ pub enum Error {
     Exists(PathBuf),
     #[error("an earlier write of the log failed; nothing is written after that")]
     Failed,
+    /// The disk has no room for the next segment. Nothing was written, so it may be tried again.
+    #[error("no space is left for the log in {}", .0.display())]
+    NoRoom(PathBuf),
 }
 
 /// What tests and the simulator set differently.
@@ -79,6 +88,107 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self { segment_bytes: limits::SEGMENT_BYTES, fill_ahead: true }
+    }
+}
+
+impl Options {
+    /// On a small file system segments are smaller, so that those in use and the prepared one leave
+    /// most of it to the store.
+    fn fitted(self, disk: &dyn Disk, dir: &Path) -> Self {
+        let Ok(space) = disk.space(dir) else { return self };
+        let share = space.total_bytes / limits::LOG_SEGMENT_DISK_PARTS;
+        let bytes = share.max(limits::LOG_SEGMENT_BYTES_MIN);
+        Self { segment_bytes: self.segment_bytes.min(bytes), ..self }
+    }
+
+    /// What a segment keeps free for records without entries, which must be written when the disk
+    /// is full: the hard state, and the record that lets older segments go.
+    fn slack_bytes(self) -> u64 {
+        limits::LOG_SLACK_BYTES.min(self.segment_bytes / 16)
+    }
+}
+
+/// What the log can take before it needs more of the disk.
+#[derive(Clone)]
+pub struct Room(Arc<RoomCells>);
+
+struct RoomCells {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    /// The size of a segment that is made now.
+    segment: u64,
+    /// In the current segment.
+    rest: AtomicU64,
+    /// In the prepared one.
+    next: AtomicU64,
+    /// See [`Room::leave`].
+    left: AtomicU64,
+}
+
+/// Nobody has said yet what the log is to leave.
+const UNTOLD: u64 = u64::MAX;
+
+impl Room {
+    fn new(disk: Arc<dyn Disk>, dir: &Path, segment: u64) -> Self {
+        let [rest, next] = [AtomicU64::new(0), AtomicU64::new(0)];
+        let (dir, left) = (dir.to_path_buf(), AtomicU64::new(UNTOLD));
+        Self(Arc::new(RoomCells { disk, dir, segment, rest, next, left }))
+    }
+
+    /// Whether the log can take so many bytes more and still has a half of a segment, for what must
+    /// be written while the disk is full.
+    pub fn fits(&self, bytes: u64) -> bool {
+        self.has(bytes.saturating_add(self.0.segment / 2))
+    }
+
+    /// What the log still has to get from its disk for the next segment.
+    pub fn wanted_bytes(&self) -> u64 {
+        let has_next = self.0.next.load(Ordering::Relaxed) > 0;
+        if has_next { 0 } else { self.0.segment }
+    }
+
+    /// Whether the log has no more than what housekeeping needs.
+    pub fn is_critical(&self) -> bool {
+        !self.has(self.0.segment / 8)
+    }
+
+    fn has(&self, bytes: u64) -> bool {
+        // The disk is asked only when what it has given does not do.
+        self.bytes() >= bytes || self.bytes().saturating_add(self.free_bytes()) >= bytes
+    }
+
+    /// What the disk has left for the log.
+    fn free_bytes(&self) -> u64 {
+        let space = self.0.disk.space(&self.0.dir);
+        space.map_or(0, |space| space.free_bytes.saturating_sub(self.left()))
+    }
+
+    /// Bytes of records that can be written although the disk is full.
+    fn bytes(&self) -> u64 {
+        self.0.rest.load(Ordering::Relaxed) + self.0.next.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the disk that the log leaves to the store when it prepares a segment. Before the
+    /// first call none is prepared earlier than it is needed.
+    pub fn leave(&self, bytes: u64) {
+        self.0.left.store(bytes.min(UNTOLD - 1), Ordering::Relaxed);
+    }
+
+    fn is_told(&self) -> bool {
+        self.0.left.load(Ordering::Relaxed) != UNTOLD
+    }
+
+    fn left(&self) -> u64 {
+        let left = self.0.left.load(Ordering::Relaxed);
+        if left == UNTOLD { 0 } else { left }
+    }
+
+    fn set_rest(&self, bytes: u64) {
+        self.0.rest.store(bytes, Ordering::Relaxed);
+    }
+
+    fn set_next(&self, bytes: u64) {
+        self.0.next.store(bytes, Ordering::Relaxed);
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 use raft::eraftpb::{Entry, HardState};
 
-use super::disk::{Disk, File};
+use super::disk::{Disk, File, is_full};
 use super::format::{
     Bad, FRAME_BYTES, Found, Kind, Metadata, Record, SnapshotRecord, decode, parse_segment_name,
 };
@@ -91,11 +91,8 @@ pub fn open(
         return Err(Error::Missing(dir.to_path_buf()));
     };
     scan.check(&segment, offset)?;
-    let grown = file.size().map_err(io_error("measure", &segment.path))?;
-    if grown < options.segment_bytes {
-        file.allocate(options.segment_bytes)
-            .map_err(io_error("reserve space for", &segment.path))?;
-    }
+    let options = options.fitted(disk.as_ref(), dir);
+    let capacity = reserve(file.as_ref(), &segment.path, offset, options.segment_bytes)?;
     // A process that was killed may have left what it never synced. From here on it counts.
     file.fdatasync().map_err(io_error("sync", &segment.path))?;
     disk.fsync_dir(dir).map_err(io_error("sync", dir))?;
@@ -115,11 +112,32 @@ pub fn open(
         segment,
         file,
         offset,
+        capacity,
         crc: scan.crc,
         state: scan.state,
         last_index: recovered.table.last_index().max(scan.last_written),
     };
     Ok((Writer::new(Arc::clone(disk), dir, tail, options), reader, recovered))
+}
+
+/// Allocates the last segment, which ends at `offset`, and says up to where: a restored backup may
+/// have holes where nothing was written, and a rotation that a crash cut off leaves it short. On a
+/// full disk the log goes on with what there is.
+fn reserve(file: &dyn File, path: &Path, offset: u64, bytes: u64) -> Result<u64, Error> {
+    let size = file.size().map_err(io_error("measure", path))?;
+    for wanted in [size.max(bytes), size] {
+        match file.allocate(wanted) {
+            Ok(()) => return Ok(wanted),
+            Err(error) if is_full(&error) => {
+                tracing::warn!(
+                    file = %path.display(), bytes = wanted, %error,
+                    "the log's last segment cannot have all of its space"
+                );
+            }
+            Err(error) => return Err(io_error("reserve space for", path)(error)),
+        }
+    }
+    Ok(offset)
 }
 
 /// The segments by number, of which none may be missing. Files left by an interrupted rotation are
@@ -345,14 +363,26 @@ fn repair(
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".broken");
     let kept = path.with_file_name(name);
-    let copy = disk.create(&kept).map_err(io_error("create", &kept))?;
-    copy.write_at(bytes, 0).map_err(io_error("write", &kept))?;
-    copy.fdatasync().map_err(io_error("sync", &kept))?;
+    let copy = || {
+        let copy = disk.create(&kept)?;
+        copy.write_at(bytes, 0)?;
+        copy.fdatasync()
+    };
+    match copy() {
+        Ok(()) => {}
+        // What was torn was never acknowledged: a full disk must not keep the member down for it.
+        Err(error) if is_full(&error) => {
+            tracing::warn!(file = %kept.display(), %error, "the torn segment is not kept aside");
+            let _ = disk.remove(&kept);
+        }
+        Err(error) => return Err(io_error("write", &kept)(error)),
+    }
     let dir = path.parent().unwrap_or(path);
     disk.fsync_dir(dir).map_err(io_error("sync", dir))?;
-    let length = bytes.len() as u64;
-    file.set_len(offset)
-        .and_then(|()| file.allocate(length))
+    // The blocks stay: cut off, they could be somebody else's before they are allocated again.
+    let rest = bytes.get(offset as usize..).unwrap_or_default();
+    let dirty = rest.len() - rest.iter().rev().take_while(|byte| **byte == 0).count();
+    file.write_at(&vec![0; dirty], offset)
         .and_then(|()| file.fdatasync())
         .map_err(io_error("repair", path))?;
     Ok(Repair { file: path.to_path_buf(), offset, what, kept })

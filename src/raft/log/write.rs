@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use prost::Message as _;
 use raft::eraftpb::{Entry, HardState};
 
-use super::ahead::{Ahead, NEXT_NAME};
-use super::disk::{Disk, File};
+use super::ahead::{Ahead, Current, NEXT_NAME, Prepared};
+use super::disk::{Disk, File, is_full};
 use super::format::{Encoder, Metadata, SnapshotRecord, entry_bytes_max, segment_name};
 use super::table::Place;
-use super::{Error, Options, Segment, Segments, io_error};
+use super::{Error, Options, Room, Segment, Segments, io_error};
 use crate::limits;
 use crate::supervise::Supervisor;
 
@@ -34,6 +35,9 @@ pub struct Writer {
     file: Arc<dyn File>,
     /// Where the buffered records go.
     offset: u64,
+    /// The allocated length of the last segment.
+    capacity: u64,
+    room: Room,
     encoder: Encoder,
     state: HardState,
     last_index: u64,
@@ -48,6 +52,7 @@ pub(super) struct Tail {
     pub(super) segment: Segment,
     pub(super) file: Arc<dyn File>,
     pub(super) offset: u64,
+    pub(super) capacity: u64,
     pub(super) crc: u32,
     pub(super) state: HardState,
     pub(super) last_index: u64,
@@ -73,6 +78,7 @@ pub fn create(
         }
     }
     disk.create_dir(&work).map_err(io_error("create", &work))?;
+    let options = options.fitted(disk, &work);
     let mut encoder = Encoder::new(0);
     encoder.crc_record();
     encoder.metadata(&metadata);
@@ -96,9 +102,9 @@ pub fn create(
 
 impl Writer {
     pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, tail: Tail, options: Options) -> Self {
-        let ahead = Ahead::new(Arc::clone(&disk), dir, options.segment_bytes);
-        ahead.follow(&tail.segment.path, tail.offset, tail.offset);
-        Self {
+        let room = Room::new(Arc::clone(&disk), dir, options.segment_bytes);
+        let ahead = Ahead::new(Arc::clone(&disk), dir, options.segment_bytes, room.clone());
+        let writer = Self {
             disk,
             dir: dir.to_path_buf(),
             options,
@@ -108,11 +114,66 @@ impl Writer {
             path: tail.segment.path,
             file: tail.file,
             offset: tail.offset,
+            capacity: tail.capacity,
+            room,
             encoder: Encoder::new(tail.crc),
             state: tail.state,
             last_index: tail.last_index,
             failed: false,
             ahead,
+        };
+        writer.follow(tail.offset);
+        writer
+    }
+
+    /// What can be written although the disk is full.
+    pub fn room(&self) -> Room {
+        self.room.clone()
+    }
+
+    /// Lets zeros be written behind the current segment's end, which has some up to `filled`.
+    fn follow(&self, filled: u64) {
+        let (path, written, capacity) = (self.path.as_path(), self.offset, self.capacity);
+        self.ahead.follow(&Current { path, written, filled, capacity });
+        self.note_room();
+    }
+
+    fn note_room(&self) {
+        let end = self.offset + self.options.slack_bytes();
+        self.room.set_rest(self.capacity.saturating_sub(end));
+    }
+
+    /// Makes sure that a batch fits into what the disk has given already; false if it has no room
+    /// for the next segment now. Nothing of the batch is written by then, so it may be tried again.
+    pub fn make_room(&mut self, batch: &Batch) -> Result<bool, Error> {
+        let size = 512 + batch.entries.iter().map(entry_bytes_max).sum::<u64>();
+        let end = self.offset + self.encoder.buffer.len() as u64;
+        let slack = self.options.slack_bytes();
+        let limit = match batch.entries.is_empty() {
+            true => self.capacity,
+            false => self.capacity.saturating_sub(slack),
+        };
+        if end + size <= limit {
+            return Ok(true);
+        }
+        let outcome = self.guarded(|writer| {
+            // A batch larger than a segment gets one of its own, and lets it grow.
+            if end > 4 * limits::LOG_SEGMENT_HEAD_BYTES {
+                let needed = size + slack + 4 * limits::LOG_SEGMENT_HEAD_BYTES;
+                writer.try_rotate(needed)
+            } else {
+                let file = Arc::clone(&writer.file);
+                writer.capacity = allocated(file.as_ref(), end + size + slack, &writer.path)?;
+                Ok(())
+            }
+        });
+        match outcome {
+            Ok(()) => {
+                self.note_room();
+                Ok(true)
+            }
+            Err(Error::NoRoom(_)) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -124,7 +185,10 @@ impl Writer {
     /// Puts a batch into the buffer; [`Self::write`] and [`Self::sync`] make it durable. The places
     /// are those of its entries.
     pub fn append(&mut self, batch: &Batch) -> Result<Vec<Place>, Error> {
-        self.guarded(|writer| writer.try_append(batch))
+        if !self.make_room(batch)? {
+            return Err(Error::NoRoom(self.dir.clone()));
+        }
+        self.guarded(|writer| Ok(writer.put(batch)))
     }
 
     /// Hands the buffer to the operating system and says how many bytes that were.
@@ -149,17 +213,12 @@ impl Writer {
             return Err(Error::Failed);
         }
         let outcome = act(self);
-        self.failed = outcome.is_err();
+        // For want of room nothing was written.
+        self.failed = outcome.as_ref().is_err_and(|error| !matches!(error, Error::NoRoom(_)));
         outcome
     }
 
-    fn try_append(&mut self, batch: &Batch) -> Result<Vec<Place>, Error> {
-        let size = 512 + batch.entries.iter().map(entry_bytes_max).sum::<u64>();
-        let end = self.offset + self.encoder.buffer.len() as u64;
-        // A batch larger than a segment gets one of its own, and lets it grow.
-        if end + size > self.options.segment_bytes && end > 4 * limits::LOG_SEGMENT_HEAD_BYTES {
-            self.rotate()?;
-        }
+    fn put(&mut self, batch: &Batch) -> Vec<Place> {
         if let Some(snapshot) = &batch.snapshot {
             self.encoder.snapshot(snapshot);
             self.last_index = self.last_index.max(snapshot.index);
@@ -175,7 +234,7 @@ impl Writer {
             self.encoder.state(state);
             self.state = state.clone();
         }
-        Ok(places)
+        places
     }
 
     fn try_write(&mut self) -> Result<usize, Error> {
@@ -189,25 +248,42 @@ impl Writer {
             .write_at(&self.encoder.buffer, self.offset)
             .map_err(io_error("write", &self.path))?;
         self.offset = end;
+        self.note_room();
         self.encoder.buffer.clear();
         self.encoder.buffer.shrink_to(limits::LOG_BUFFER_BYTES_KEPT);
         Ok(bytes)
     }
 
+    /// Starts the next segment, if the disk has room for one with so many bytes.
+    fn try_rotate(&mut self, needed: u64) -> Result<(), Error> {
+        let next = self.dir.join(NEXT_NAME);
+        let mut prepared = match self.ahead.take_next() {
+            Ok(prepared) => prepared,
+            Err(error) if is_full(&error) => return Err(Error::NoRoom(self.dir.clone())),
+            Err(error) => return Err(io_error("make", &next)(error)),
+        };
+        if needed > prepared.capacity {
+            match allocated(prepared.file.as_ref(), needed, &next) {
+                Ok(capacity) => prepared.capacity = capacity,
+                Err(error) => {
+                    let (path, written, capacity) =
+                        (self.path.as_path(), self.offset, self.capacity);
+                    // Zeros are not written any more where they may be already.
+                    let current = Current { path, written, filled: capacity, capacity };
+                    self.ahead.give_back(&current, prepared);
+                    return Err(error);
+                }
+            }
+        }
+        self.rotate(prepared)
+    }
+
     /// Closes the last segment and starts the next. The old one is durable before the new one can
     /// be seen, or a crash could leave a gap between them.
-    fn rotate(&mut self) -> Result<(), Error> {
+    fn rotate(&mut self, prepared: Prepared) -> Result<(), Error> {
         self.try_write()?;
         let next = self.dir.join(NEXT_NAME);
-        let (file, filled) = match self.ahead.take_next() {
-            Some(prepared) => (prepared.file, prepared.filled),
-            None => {
-                let file = self.disk.create(&next).map_err(io_error("create", &next))?;
-                file.allocate(self.options.segment_bytes)
-                    .map_err(io_error("reserve space for", &next))?;
-                (file, 0)
-            }
-        };
+        let Prepared { file, filled, capacity } = prepared;
         self.file.set_len(self.offset).map_err(io_error("cut", &self.path))?;
         self.file.fdatasync().map_err(io_error("sync", &self.path))?;
         self.encoder.crc_record();
@@ -225,8 +301,9 @@ impl Writer {
         self.sequence = sequence;
         self.path = path.clone();
         self.offset = self.encoder.buffer.len() as u64;
+        self.capacity = capacity;
         self.encoder.buffer.clear();
-        self.ahead.follow(&path, self.offset, filled);
+        self.follow(filled);
         self.segments.0.lock().insert(sequence, Segment { sequence, index, path });
         Ok(())
     }
@@ -242,7 +319,9 @@ impl Writer {
                 .map(|(segment, _)| segment.clone())
                 .collect()
         };
-        if old.is_empty() {
+        let end = self.offset + self.encoder.buffer.len() as u64;
+        let has_room = end + 512 + record.encoded_len() as u64 <= self.capacity;
+        if old.is_empty() || !has_room {
             return Ok(());
         }
         self.encoder.snapshot(record);
@@ -254,6 +333,17 @@ impl Writer {
             self.segments.0.lock().remove(&segment.sequence);
             self.disk.remove(&segment.path).map_err(io_error("remove", &segment.path))?;
         }
-        self.disk.fsync_dir(&self.dir).map_err(io_error("sync", &self.dir))
+        self.disk.fsync_dir(&self.dir).map_err(io_error("sync", &self.dir))?;
+        self.ahead.retry();
+        Ok(())
+    }
+}
+
+/// Allocates a segment up to a length, which is its capacity then.
+fn allocated(file: &dyn File, bytes: u64, path: &Path) -> Result<u64, Error> {
+    match file.allocate(bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) if is_full(&error) => Err(Error::NoRoom(path.to_path_buf())),
+        Err(error) => Err(io_error("reserve space for", path)(error)),
     }
 }

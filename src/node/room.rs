@@ -1,0 +1,162 @@
+//! Room on the disks: what is refused before it is gone.
+//!
+//! ```text
+//!   room of the store and of the log   what grows the state     deletes and the rest   compaction
+//!   more than all that is under way    admitted                 admitted               admitted
+//!   the reserve, half a segment        refused; NOSPACE         admitted               admitted
+//!   a quarter of it, an eighth         refused; NOSPACE         refused                admitted
+//! ```
+//!
+//! A proposal counts from before it is made until it is answered, so that what was admitted fits
+//! whatever comes of it. Other members admit what they have room for; what they sent before the alarm
+//! is in force goes into the reserve here.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Error, Node, Op};
+use crate::apply;
+use crate::pb::alarm_request::AlarmAction;
+use crate::pb::{AlarmMember, AlarmRequest, AlarmType};
+use crate::raft;
+use crate::store::Store;
+
+/// What this member has room for.
+pub(super) struct Rooms {
+    store: Arc<Store>,
+    raft: raft::Handle,
+    /// The log is on the store's file system.
+    is_shared: bool,
+    /// Bytes of proposals made here and not answered.
+    under_way: AtomicU64,
+    /// Held by who raises NOSPACE.
+    raising: tokio::sync::Mutex<()>,
+}
+
+/// The bytes of a proposal, while it is under way.
+pub(super) struct UnderWay<'a> {
+    rooms: &'a Rooms,
+    bytes: u64,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.rooms.under_way.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Rooms {
+    pub(super) fn new(store: &Arc<Store>, raft: &raft::Handle, log_dir: &Path) -> Self {
+        let device = |path: &Path| std::fs::metadata(path).ok().map(|file| file.dev());
+        let is_shared = device(log_dir) == device(&store.directory());
+        let rooms = Self {
+            store: Arc::clone(store),
+            raft: raft.clone(),
+            is_shared,
+            under_way: AtomicU64::new(0),
+            raising: tokio::sync::Mutex::default(),
+        };
+        rooms.look();
+        rooms
+    }
+
+    /// Tells the log what it must leave to the store, and whether to forget all that it can. True if
+    /// space is short.
+    pub(super) fn look(&self) -> bool {
+        let store = self.store.room();
+        let missing = store.reserve_wanted.saturating_sub(store.reserve);
+        self.raft.log_room().leave(if self.is_shared { missing } else { 0 });
+        let is_short = !self.fits(0);
+        self.raft.spare_space(is_short);
+        is_short
+    }
+
+    /// Whether so many bytes fit beside all that is under way.
+    pub(super) fn fits(&self, bytes: u64) -> bool {
+        let bytes = bytes.saturating_add(self.under_way.load(Ordering::Relaxed));
+        let log = self.raft.log_room();
+        let mut store = self.store.room();
+        if self.is_shared {
+            // Else the store would grow into what the log needs next.
+            store.bytes = store.bytes.saturating_sub(log.wanted_bytes());
+        }
+        store.fits(bytes) && log.fits(bytes)
+    }
+
+    fn is_critical(&self) -> bool {
+        self.store.room().is_critical() || self.raft.log_room().is_critical()
+    }
+
+    fn begin(&self, bytes: u64) -> UnderWay<'_> {
+        self.under_way.fetch_add(bytes, Ordering::Relaxed);
+        UnderWay { rooms: self, bytes }
+    }
+}
+
+/// Whether the member's housekeeping, or the way out of a full disk, needs it.
+fn is_vital(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Compaction(_)
+            | Op::Alarm(_)
+            | Op::ClusterVersionSet(_)
+            | Op::ClusterMemberAttrSet(_)
+            | Op::DowngradeInfoSet(_)
+    )
+}
+
+impl Node {
+    /// Refuses what would outgrow the quota or the disk, after raising the alarm through the log.
+    /// Comes before a request's other checks.
+    pub async fn quota_gate(&self, op: &Op) -> Result<(), Error> {
+        let Some(cost) = apply::cost(op) else { return Ok(()) };
+        let bytes = u64::try_from(cost).unwrap_or(0);
+        if self.0.quota.has_room_for(cost) && self.0.rooms.fits(bytes) {
+            return Ok(());
+        }
+        // Rare, so it does not burden the size of each request.
+        Box::pin(self.raise_no_space()).await;
+        Err(Error::NoSpace)
+    }
+
+    /// Counts a proposal as under way, if there is room for it.
+    pub(super) fn admit_bytes(&self, op: &Op, bytes: usize) -> Result<UnderWay<'_>, Error> {
+        let rooms = &self.0.rooms;
+        let under_way = rooms.begin(bytes as u64);
+        let grows = apply::cost(op).is_some_and(|cost| cost > 0);
+        let is_refused = if grows { !rooms.fits(0) } else { !is_vital(op) && rooms.is_critical() };
+        if is_refused { Err(Error::NoSpace) } else { Ok(under_way) }
+    }
+
+    /// Raises this member's NOSPACE, unless it is raised. Who finds somebody at it waits for that.
+    pub(super) async fn raise_no_space(&self) {
+        let raising = &self.0.rooms.raising;
+        let Ok(_raising) = raising.try_lock() else {
+            drop(raising.lock().await);
+            return;
+        };
+        let alarm = AlarmMember { member_id: self.0.member_id, alarm: AlarmType::Nospace as i32 };
+        if self.0.members.read().alarms(AlarmType::Nospace as i32).contains(&alarm) {
+            return;
+        }
+        let store = self.0.store.room();
+        tracing::warn!(
+            "quota-size-bytes" = self.0.config.quota_backend_bytes,
+            "db-size-bytes" = self.0.store.sizes().total,
+            "disk-room-bytes" = store.bytes,
+            "disk-reserve-bytes" = store.reserve,
+            hint = "compact history, delete what is not needed, and clear the alarm",
+            "the store has no room; raising alarm"
+        );
+        let alarm = AlarmRequest {
+            action: AlarmAction::Activate as i32,
+            member_id: self.0.member_id,
+            alarm: AlarmType::Nospace as i32,
+        };
+        if let Err(error) = self.propose_own(Op::Alarm(alarm)).await {
+            tracing::warn!(%error, "failed to raise alarm");
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Members on disks that run full, and out of inodes: none ends, reads and deletes go on, and the way
+//! back that README gives works.
+//!
+//! The disks are file systems of a hundred megabytes or more, mounted in a mount namespace of this
+//! test's own, so that nothing is left of them. Where the system lets nobody mount, the test says so
+//! and passes. `RUSD_FULL_ROUNDS` sets the number of rounds, `RUSD_FULL_SEED` where they begin; as root,
+//! some of them use ext4 in a file.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+#![expect(clippy::print_stderr, reason = "a failure shows its round")]
+
+#[path = "../common/ports.rs"]
+mod ports;
+
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rusd::clock::split_mix;
+
+const RUSD: &str = env!("CARGO_BIN_EXE_rusd");
+/// Set where mounting is possible.
+const INNER: &str = "RUSD_FULL_INNER";
+const START: Duration = Duration::from_secs(120);
+const FILL: Duration = Duration::from_secs(300);
+
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    megabytes: u64,
+    members: usize,
+    clients: u64,
+    value_bytes: u64,
+    /// The log has a file system of its own.
+    log_apart: bool,
+    inodes: Option<u64>,
+    is_ext4: bool,
+    is_killed: bool,
+}
+
+impl Plan {
+    /// Two rounds for everybody, and all of what can be said otherwise.
+    fn of_seed(seed: u64, is_root: bool) -> Self {
+        let pick = |number: u64, of: u64| split_mix(seed << 8 | number) % of;
+        let small = Self {
+            megabytes: 100,
+            members: 1,
+            clients: 4,
+            value_bytes: 10_000,
+            log_apart: false,
+            inodes: None,
+            is_ext4: false,
+            is_killed: true,
+        };
+        match seed {
+            1 => small,
+            2 => Self { members: 3, megabytes: 80, clients: 16, log_apart: true, ..small },
+            _ => Self {
+                megabytes: [150, 300, 400][pick(1, 3) as usize],
+                members: [1, 1, 3][pick(2, 3) as usize],
+                clients: 1 + pick(3, 16),
+                value_bytes: [1000, 10_000, 10_000, 100_000][pick(4, 4) as usize],
+                log_apart: pick(5, 3) == 0,
+                inodes: (pick(6, 4) == 0).then(|| 19 + pick(7, 6)),
+                is_ext4: is_root && pick(8, 4) == 0,
+                is_killed: pick(9, 2) == 0,
+            },
+        }
+    }
+}
+
+fn run(program: &str, args: &[&str]) -> Output {
+    Command::new(program).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+fn must(program: &str, args: &[&str]) {
+    let output = run(program, args);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {error}");
+}
+
+/// Mounts a file system, whose root directory is its only one.
+fn mount(dir: &Path, plan: &Plan) {
+    fs::create_dir_all(dir).unwrap();
+    let megabytes = plan.megabytes;
+    let text = dir.to_str().unwrap();
+    if plan.is_ext4 {
+        let image = dir.with_extension("image");
+        File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
+        let image = image.to_str().unwrap();
+        must("mkfs.ext4", &["-q", image]);
+        return must("mount", &["-o", "loop", image, text]);
+    }
+    let inodes = plan.inodes.map(|count| format!(",nr_inodes={count}")).unwrap_or_default();
+    let options = format!("size={megabytes}m{inodes}");
+    must("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", text]);
+}
+
+struct Member {
+    command: Vec<String>,
+    endpoint: String,
+    disks: Vec<PathBuf>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+        for disk in &self.disks {
+            run("umount", &[disk.to_str().unwrap()]);
+        }
+    }
+}
+
+impl Member {
+    fn start(&mut self) {
+        let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        let mut command = Command::new(RUSD);
+        command.args(&self.command).stdout(log.try_clone().unwrap()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Stops in order, or is killed.
+    fn end(&mut self, is_killed: bool) {
+        let Some(child) = &mut self.child else { return };
+        if !is_killed {
+            let pid = rustix::process::Pid::from_child(child);
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+            child.wait().unwrap();
+        }
+        self.kill();
+    }
+
+    fn log(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(12)..].join("\n")
+    }
+}
+
+struct Cluster {
+    plan: Plan,
+    members: Vec<Member>,
+    endpoints: String,
+    _root: tempfile::TempDir,
+}
+
+impl Cluster {
+    fn start(plan: Plan) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let urls = |_| format!("http://127.0.0.1:{}", ports::free());
+        let peers: Vec<String> = (0..plan.members).map(urls).collect();
+        let clients: Vec<String> = (0..plan.members).map(urls).collect();
+        let named = peers.iter().enumerate().map(|(at, url)| format!("m{at}={url}"));
+        let initial = named.collect::<Vec<_>>().join(",");
+        let members = (0..plan.members).map(|at| {
+            let disk = root.path().join(format!("disk{at}"));
+            mount(&disk, &plan);
+            let mut disks = vec![disk.clone()];
+            let data = disk.join("data").to_str().unwrap().to_owned();
+            let (client, peer) = (&clients[at], &peers[at]);
+            let mut command = format!("serve --name m{at} --listen-client-urls {client}")
+                + &format!(" --advertise-client-urls {client} --listen-peer-urls {peer}")
+                + &format!(" --initial-advertise-peer-urls {peer} --initial-cluster {initial}")
+                + &format!(" --data-dir {data}");
+            if plan.log_apart {
+                let disk = root.path().join(format!("log{at}"));
+                mount(&disk, &plan);
+                command += &format!(" --wal-dir {}/wal", disk.display());
+                disks.push(disk);
+            }
+            let command = command.split(' ').map(str::to_owned).collect();
+            let log = root.path().join(format!("out{at}"));
+            Member { command, endpoint: client.clone(), disks, log, child: None }
+        });
+        let members = members.collect();
+        let endpoints = clients.join(",");
+        let mut cluster = Self { plan, members, endpoints, _root: root };
+        cluster.members.iter_mut().for_each(Member::start);
+        cluster.until("a start", START, |cluster| cluster.ctl(&["put", "kept", "1"]).is_ok());
+        cluster
+    }
+
+    fn check(&mut self, when: &str) {
+        for at in 0..self.members.len() {
+            let member = &mut self.members[at];
+            let ended = member.child.as_mut().and_then(|child| child.try_wait().unwrap());
+            assert!(ended.is_none(), "{when}: member {at} ended: {ended:?}\n{}", member.log());
+        }
+    }
+
+    fn until(&mut self, what: &str, limit: Duration, mut test: impl FnMut(&Self) -> bool) {
+        let begun = Instant::now();
+        while !test(self) {
+            self.check(what);
+            assert!(begun.elapsed() < limit, "{what} does not come:\n{}", self.members[0].log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn ctl(&self, args: &[&str]) -> Result<String, String> {
+        self.ctl_at(&self.endpoints, args)
+    }
+
+    fn ctl_at(&self, endpoints: &str, args: &[&str]) -> Result<String, String> {
+        let always = ["--endpoints", endpoints, "--command-timeout", "60s"];
+        let output = run(RUSD, &[&always, args].concat());
+        let [out, err] =
+            [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+        if output.status.success() { Ok(out) } else { Err(out + &err) }
+    }
+
+    fn bench(&self, seconds: u64) {
+        let Plan { clients, value_bytes, megabytes, .. } = self.plan;
+        // Twice as much as fits, so that neither overwriting nor history alone fills the disk.
+        let keys = (megabytes << 20) / value_bytes / 2;
+        let command = format!(
+            "bench put --endpoints {} --clients {clients} --val-size {value_bytes} --keys {keys} \
+             --duration {seconds}s",
+            self.endpoints
+        );
+        run(RUSD, &command.split_whitespace().collect::<Vec<_>>());
+    }
+
+    fn has_alarm(&self) -> bool {
+        self.ctl(&["alarm", "list"]).is_ok_and(|alarms| alarms.contains("NOSPACE"))
+    }
+
+    /// Writes until there is no space.
+    fn fill(&mut self) {
+        self.until("the alarm", FILL, |cluster| {
+            cluster.bench(3);
+            cluster.has_alarm()
+        });
+        // Whoever does not listen goes on.
+        self.bench(3);
+        self.check("writing on");
+        let refused = self.ctl(&["put", "x", "1"]).unwrap_err();
+        assert!(refused.contains("database space exceeded"), "{refused}");
+    }
+
+    /// What README says.
+    fn recover(&mut self) {
+        let status = self.ctl(&["endpoint", "status", "-w", "fields"]).unwrap();
+        let revision = status.lines().find_map(|line| line.strip_prefix("\"Revision\" : "));
+        self.ctl(&["compaction", "--physical", revision.unwrap()]).unwrap();
+        // On a full disk there may be no room for it.
+        if let Err(refused) = self.ctl(&["defrag"]) {
+            assert!(refused.contains("defragmentation needs"), "{refused}");
+        }
+        self.ctl(&["alarm", "disarm"]).unwrap();
+        self.check("recovering");
+        // A member whose deletions take a little longer may raise it once more.
+        let mut disarmed = Instant::now();
+        self.until("a put after recovery", START, |cluster| {
+            if cluster.ctl(&["put", "back", "1"]).is_ok() {
+                return true;
+            }
+            if disarmed.elapsed() > Duration::from_secs(3) {
+                let _ = cluster.ctl(&["alarm", "disarm"]);
+                disarmed = Instant::now();
+            }
+            false
+        });
+    }
+
+    fn round(&mut self) {
+        self.fill();
+        for member in &self.members {
+            let found = self.ctl_at(&member.endpoint, &["get", "kept"]).unwrap();
+            assert!(found.contains('1'), "{found}");
+        }
+        for number in 0..20 {
+            self.ctl(&["del", &format!("none {number}")]).unwrap();
+        }
+        self.ctl(&["del", "--prefix", "/rusd-bench/"]).unwrap();
+        self.recover();
+        self.fill();
+        // A start on a disk of which somebody else has taken the rest.
+        let is_killed = self.plan.is_killed;
+        self.members[0].end(is_killed);
+        for disk in &self.members[0].disks {
+            let mut hog = File::create(disk.join("hog")).ok();
+            while hog.as_mut().is_some_and(|hog| std::io::Write::write_all(hog, &[7; 4096]).is_ok())
+            {
+            }
+        }
+        self.members[0].start();
+        let endpoint = self.members[0].endpoint.clone();
+        self.until("a restart", START, |cluster| {
+            cluster.ctl_at(&endpoint, &["get", "kept"]).is_ok()
+        });
+        self.ctl(&["del", "back"]).unwrap();
+        for disk in &self.members[0].disks {
+            let _ = fs::remove_file(disk.join("hog"));
+        }
+        self.ctl(&["del", "--prefix", "/rusd-bench/"]).unwrap();
+        self.recover();
+    }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    env::var(name).map_or(default, |value| value.parse().unwrap())
+}
+
+fn rounds() {
+    let first = number("RUSD_FULL_SEED", 1);
+    let is_root = env::var(INNER).is_ok_and(|how| how == "root");
+    for seed in first..first + number("RUSD_FULL_ROUNDS", 2) {
+        let plan = Plan::of_seed(seed, is_root);
+        eprintln!("RUSD_FULL_SEED={seed} {plan:?}");
+        Cluster::start(plan).round();
+    }
+}
+
+#[test]
+fn no_member_ends_on_a_full_disk_and_the_recipe_brings_it_back() {
+    if env::var(INNER).is_ok() {
+        return rounds();
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    let how: &[&str] =
+        if is_root { &["--mount"] } else { &["--user", "--map-root-user", "--mount"] };
+    let probe = [how, &["mount", "-t", "tmpfs", "tmpfs", "/mnt"]].concat();
+    let can_mount = Command::new("unshare").args(probe).stderr(Stdio::null()).status();
+    if !can_mount.is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: nobody may mount a file system here");
+    }
+    let this = env::current_exe().unwrap();
+    let status = Command::new("unshare")
+        .args(how)
+        .arg(this)
+        .args(["--nocapture", "no_member_ends_on_a_full_disk"])
+        .env(INNER, if is_root { "root" } else { "user" })
+        .status();
+    assert!(status.unwrap().success());
+}
