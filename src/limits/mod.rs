@@ -336,6 +336,10 @@ pub const SNAPSHOT_BUILD_BYTES: usize = 8 << 20;
 pub const SNAPSHOT_BUILD_BATCHES: usize = 2;
 /// Rest before a snapshot that did not arrive is sent again: each attempt measures the state anew.
 pub const SNAPSHOT_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The same if the member's disk has no room for it: somebody has to make some.
+pub const SNAPSHOT_NO_ROOM_PAUSE: Duration = Duration::from_secs(10);
+/// Bytes of a peer's reason for refusing a snapshot that go into the log.
+pub const PEER_REASON_BYTES_MAX: usize = 1024;
 /// Bytes of rows read at once for a snapshot; one larger record is admitted.
 pub const SNAPSHOT_READ_BYTES: usize = 512 << 10;
 /// A snapshot for a member looks so often at what it does to puts.

@@ -55,6 +55,19 @@ pub enum InstallError {
     Io(#[from] io::Error),
 }
 
+impl InstallError {
+    /// Whether the disk has no room for it.
+    fn is_full(&self) -> bool {
+        let kind = match self {
+            Self::Store(store::Error::NoSpace { .. }) => return true,
+            Self::Store(store::Error::Io { source, .. }) => source.kind(),
+            Self::Io(error) => error.kind(),
+            _ => return false,
+        };
+        matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
 pub(super) fn refused(what: impl Into<String>) -> InstallError {
     InstallError::Refused(what.into())
 }
@@ -106,6 +119,26 @@ impl Snapshots for Door {
         let place = place_of(|key| snapshot.get(Bucket::Meta, key).map(<[u8]>::to_vec));
         let place = place.map_err(io::Error::other)?;
         Ok(Box::new(Sending { snapshot, place }))
+    }
+
+    /// The file and the generation that is built from it stand side by side for a while, and what the
+    /// store holds in reserve is not for them.
+    fn has_room(&self, bytes: u64) -> io::Result<()> {
+        let store = self.store()?;
+        let needed = bytes.saturating_mul(2);
+        let free = store.disk_free_bytes();
+        if free >= needed {
+            return Ok(());
+        }
+        let dir = store.directory();
+        Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!(
+                "{}: a snapshot of {bytes} bytes needs {needed} bytes of free disk space while it \
+                 is taken in, and {free} are left",
+                dir.display()
+            ),
+        ))
     }
 
     fn receive(&self, place: SnapshotPlace) -> io::Result<Box<dyn IncomingSnapshot>> {
@@ -169,7 +202,11 @@ impl IncomingSnapshot for Receiving {
         if self.digest.clone().finish() != digest {
             return Err(io::Error::other("the snapshot's digest does not match"));
         }
-        self.prepare().map_err(io::Error::other)
+        self.prepare().map_err(|error| {
+            let kind =
+                if error.is_full() { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+            io::Error::new(kind, error)
+        })
     }
 }
 

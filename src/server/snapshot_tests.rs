@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::node::{Config, Node, Op, Piece, Surroundings};
 use crate::pb::{PutRequest, RangeRequest};
 use crate::raft;
+use crate::store::Faults;
 use crate::types::KeyRange;
 use crate::watch::{Item, Next, Spec};
 
@@ -55,7 +57,19 @@ pub(super) async fn start_at(
     addresses: &[SocketAddr],
     bind: SocketAddr,
 ) -> Member {
+    start_on(dir, at, addresses, bind, None).await
+}
+
+/// On a disk with faults.
+async fn start_on(
+    dir: &Path,
+    at: usize,
+    addresses: &[SocketAddr],
+    bind: SocketAddr,
+    faults: Option<Arc<dyn Faults>>,
+) -> Member {
     let mut surroundings = Surroundings::system(Arc::new(SystemClock::new()));
+    surroundings.store.faults = faults;
     surroundings.log = raft::log::Options { segment_bytes: 64 << 10, fill_ahead: false };
     surroundings.store.reserve_bytes = 0;
     let config = config(dir, at, addresses);
@@ -180,6 +194,40 @@ async fn a_member_that_comes_late_gets_a_snapshot() {
     let late = start(dir.path(), 2, &addresses).await;
     until("what came meanwhile", async || has(&late.node, "meanwhile").await).await;
     assert_equal(&first.node, &late.node).await;
+    for member in [first, second, late] {
+        member.stop().await;
+    }
+}
+
+/// A disk with so many free bytes.
+struct Free(AtomicU64);
+
+impl Faults for Free {
+    fn free_bytes(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_without_room_for_a_snapshot_is_asked_seldom_until_it_has_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let addresses = addresses();
+    let first = start(dir.path(), 0, &addresses).await;
+    let second = start(dir.path(), 1, &addresses).await;
+    for n in 0..400 {
+        put(&first.node, &format!("key {}", n % 50), 1000).await;
+    }
+    let free = Arc::new(Free(AtomicU64::new(10_000)));
+    let faults = Some(Arc::clone(&free) as Arc<dyn Faults>);
+    let late = start_on(dir.path(), 2, &addresses, addresses[2], faults).await;
+    let refused = || late.node.peers().snapshots_refused().load(Ordering::Relaxed);
+    until("a refusal", async || refused() > 0).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(refused() <= 2, "{} times in some seconds", refused());
+    assert!(!dir.path().join("m2/member/db/incoming.snap.db").exists(), "it was begun");
+    assert!(late.node.fatal().borrow().is_none());
+    free.0.store(u64::MAX, Ordering::Relaxed);
+    until("the newest key", async || has(&late.node, "key 49").await).await;
     for member in [first, second, late] {
         member.stop().await;
     }

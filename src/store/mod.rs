@@ -395,7 +395,7 @@ impl Store {
 
     /// What the file system of the store has left.
     pub fn disk_free_bytes(&self) -> u64 {
-        space::available(&self.place.read().1)
+        self.shared.disk_free()
     }
 
     /// What the store can still take, as of the last commit.

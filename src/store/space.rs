@@ -131,16 +131,20 @@ impl Shared {
         }
     }
 
+    pub(super) fn disk_free(&self) -> u64 {
+        let faults = self.options.faults.as_ref();
+        let free = faults.and_then(|faults| faults.free_bytes());
+        free.unwrap_or_else(|| available(&self.reserve.path))
+    }
+
     /// Looks how much room there is, and takes the reserve again if there is enough.
     pub(super) fn measure(&self) {
         let sizes = *self.sizes.lock();
         let within = sizes.total.saturating_sub(sizes.in_use);
         let is_full = self.queue.lock().no_space;
         let look = || {
-            let faults = self.options.faults.as_ref();
-            let disk = faults.and_then(|faults| faults.free_bytes());
-            let disk = disk.unwrap_or_else(|| available(&self.reserve.path));
-            self.room.free.store(disk.saturating_add(within), Ordering::Relaxed);
+            let free = self.disk_free().saturating_add(within);
+            self.room.free.store(free, Ordering::Relaxed);
             self.room.is_full.store(is_full, Ordering::Relaxed);
         };
         look();

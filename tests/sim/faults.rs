@@ -16,6 +16,9 @@ pub struct StoreTroubles {
     pub is_full: bool,
     /// So many more reads until one fails; then the trouble is over.
     pub read_fails_in: Option<u64>,
+    /// Only reads of apply count.
+    pub is_of_apply: bool,
+    pub is_applying: bool,
     /// A read did fail, so the member may stop.
     pub struck: bool,
 }
@@ -43,6 +46,9 @@ impl Faults for StoreFaults {
 
     fn read(&self) -> io::Result<()> {
         let mut troubles = self.0.lock();
+        if troubles.is_of_apply && !troubles.is_applying {
+            return Ok(());
+        }
         match &mut troubles.read_fails_in {
             Some(0) => {
                 troubles.read_fails_in = None;
@@ -152,9 +158,11 @@ impl World {
                 self.at(delay, Event::Relief(number));
             }
             19 | 20 => {
-                // Most of all in the middle of apply.
-                let left = self.chance.below(40);
-                self.members[number].store_faults.lock().read_fails_in = Some(left);
+                // Apply reads little, and what it makes of an error counts most.
+                let is_of_apply = kind == 19;
+                let left = self.chance.below(if is_of_apply { 3 } else { 40 });
+                let mut store = self.members[number].store_faults.lock();
+                (store.read_fails_in, store.is_of_apply) = (Some(left), is_of_apply);
             }
             18 => self.members[number].slow_until = self.now + self.chance.below(3 * SECOND),
             _ => self.stop(number),

@@ -112,6 +112,13 @@ impl Model {
     fn holds(&self, compare: &Compare) -> bool {
         let pair = self.get(&compare.key, self.revision).cloned().unwrap_or_default();
         let order = match (compare.target(), &compare.target_union) {
+            (CompareTarget::Value, Some(TargetUnion::Value(asked))) => {
+                // A missing value compares to nothing.
+                if pair.mod_revision == 0 {
+                    return false;
+                }
+                pair.value.cmp(asked)
+            }
             (CompareTarget::Mod, Some(TargetUnion::ModRevision(asked))) => {
                 pair.mod_revision.cmp(asked)
             }

@@ -76,7 +76,15 @@ impl Watcher {
                     took += 1;
                     self.see(item, oracle);
                 }
-                Next::CatchUp => stream.catch_up().unwrap(),
+                Next::CatchUp => match stream.catch_up() {
+                    Ok(()) => {}
+                    // A read of the store that the seed lets fail: the stream is tried again.
+                    Err(error) if error.to_string().contains("(os error 5)") => {
+                        self.stream = None;
+                        break;
+                    }
+                    Err(error) => panic!("{error}"),
+                },
                 Next::Wait => break,
             }
         }

@@ -478,8 +478,12 @@ impl World {
     }
 
     fn apply(&mut self, number: usize) -> bool {
-        let Some(life) = &mut self.members[number].life else { return false };
-        let Some(batch) = life.steps.apply() else { return false };
+        let Member { life, store_faults, .. } = &mut self.members[number];
+        let Some(life) = life else { return false };
+        store_faults.lock().is_applying = true;
+        let batch = life.steps.apply();
+        store_faults.lock().is_applying = false;
+        let Some(batch) = batch else { return false };
         // Why it did not is seen next.
         if life.node.fatal().borrow().is_some() {
             return true;

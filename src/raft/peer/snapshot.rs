@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
@@ -49,6 +49,11 @@ pub trait Snapshots: Send + Sync {
     fn open(&self) -> io::Result<Box<dyn OutgoingSnapshot>>;
     /// Begins to take one in, in place of any that was not installed.
     fn receive(&self, place: SnapshotPlace) -> io::Result<Box<dyn IncomingSnapshot>>;
+    /// Whether the disk has room for a file of so many bytes and the state built from it; an error
+    /// says what is missing.
+    fn has_room(&self, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A snapshot that is made while it is read.
@@ -108,8 +113,8 @@ pub(super) enum Failure {
     Request(#[from] http::Error),
     #[error("{0}")]
     Other(&'static str),
-    #[error("it answered {0}")]
-    Status(StatusCode),
+    #[error("it answered {0}: {1}")]
+    Status(StatusCode, String),
     #[error("it took too long")]
     Slow(#[from] tokio::time::error::Elapsed),
 }
@@ -162,11 +167,20 @@ impl Peers {
                     series.seconds.observe(began.elapsed().as_secs_f64());
                     peer.series.sent_bytes.inc_by(bytes);
                 }
-                Err(_) => {
+                Err(ref error) => {
                     series.failures.inc();
                     peer.series.sent_failures.inc();
-                    // Raft would try again with the next heartbeat.
-                    tokio::time::sleep(limits::SNAPSHOT_RETRY_PAUSE).await;
+                    let to = format_args!("{to:x}").to_string();
+                    tracing::warn!(peer = to, %error, "failed to send database snapshot");
+                    // Raft would try again with the next heartbeat. A disk seldom has room again
+                    // so soon.
+                    let is_full = matches!(error, Failure::Status(status, _)
+                        if *status == StatusCode::INSUFFICIENT_STORAGE);
+                    let pause = match is_full {
+                        true => limits::SNAPSHOT_NO_ROOM_PAUSE,
+                        false => limits::SNAPSHOT_RETRY_PAUSE,
+                    };
+                    tokio::time::sleep(pause).await;
                 }
             }
             peer.sends_snapshot.store(false, Ordering::Release);
@@ -175,9 +189,8 @@ impl Peers {
                 let _ = raft.report_snapshot(to, outcome.is_ok());
             }
             let peer = format_args!("{to:x}").to_string();
-            match outcome {
-                Ok(bytes) => tracing::info!(peer, bytes, "sent database snapshot"),
-                Err(error) => tracing::warn!(peer, %error, "failed to send database snapshot"),
+            if let Ok(bytes) = outcome {
+                tracing::info!(peer, bytes, "sent database snapshot");
             }
         });
     }
@@ -203,9 +216,12 @@ impl Peers {
         tracing::info!(bytes, index = place.index, "sending database snapshot");
         let (answer, pumped) =
             tokio::join!(self.post(&url, message.to, &digest, body), self.pump(outgoing, pieces));
-        let status = answer?;
-        pumped?;
-        if status == StatusCode::NO_CONTENT { Ok(bytes) } else { Err(Failure::Status(status)) }
+        let (status, why) = answer?;
+        if status == StatusCode::NO_CONTENT {
+            return pumped.map(|()| bytes);
+        }
+        // A peer that refuses also ends the connection; its reason is worth more than that.
+        Err(Failure::Status(status, why))
     }
 
     async fn post(
@@ -214,7 +230,7 @@ impl Peers {
         to: u64,
         digest: &str,
         body: SnapshotBody,
-    ) -> Result<StatusCode, Failure> {
+    ) -> Result<(StatusCode, String), Failure> {
         let link = timeout(limits::PEER_DIAL_TIMEOUT, self.dial.dial(url)).await??;
         let (mut sender, connection) = http1::handshake(TokioIo::new(link)).await?;
         // It ends with the answer, or with an error that the answer reports as well.
@@ -227,7 +243,11 @@ impl Peers {
         let digest = HeaderValue::from_str(digest).map_err(http::Error::from)?;
         request.headers_mut().insert(DIGEST, digest);
         let answer = timeout(limits::SNAPSHOT_ANSWER_MAX, sender.send_request(request)).await??;
-        Ok(answer.status())
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), limits::PEER_REASON_BYTES_MAX).collect();
+        let why = timeout(limits::PEER_DIAL_TIMEOUT, body).await?;
+        let why = why.map(|why| why.to_bytes()).unwrap_or_default();
+        Ok((status, String::from_utf8_lossy(&why).trim().to_owned()))
     }
 
     /// Reads the state piece by piece, on a thread of its own that gives way to all others. While
@@ -279,8 +299,10 @@ impl Peers {
             let refused = self.snapshots_refused.fetch_add(1, Ordering::Relaxed) + 1;
             metrics::snapshots_refused().inc();
             series.failures.inc();
-            // A peer that tries again and again must not flood the log.
-            if refused.is_power_of_two() {
+            // A peer that tries again and again must not flood the log; want of room is rare enough,
+            // and only a person can mend it.
+            let is_full = matches!(&taken, Err((StatusCode::INSUFFICIENT_STORAGE, _)));
+            if refused.is_power_of_two() || is_full {
                 tracing::warn!(refused, "refused a database snapshot: {why}");
             }
         } else {
@@ -311,6 +333,7 @@ impl Peers {
         let Some(digest) = headers.get(DIGEST) else {
             return refuse(StatusCode::BAD_REQUEST, "the snapshot comes without its digest");
         };
+        let announced_bytes = body.size_hint().exact();
         let mut body = Box::pin(body);
         let mut buffer = BytesMut::new();
         let message = match read_head(&mut body, &mut buffer, digest.as_bytes()).await {
@@ -328,6 +351,9 @@ impl Peers {
             Ok(place) => place,
             Err(why) => return refuse(StatusCode::CONFLICT, why),
         };
+        if let Err(error) = snapshots.has_room(announced_bytes.unwrap_or(0)) {
+            return Err((StatusCode::INSUFFICIENT_STORAGE, error.to_string()));
+        }
         let from = format_args!("{:x}", message.from).to_string();
         tracing::info!(from, index = place.index, "receiving database snapshot");
         let _inflight = metrics::snapshots_from(*sender).begin();
@@ -338,8 +364,19 @@ impl Peers {
         let (saved, arrived) = tokio::join!(saving, forward(&mut body, buffer, chunks));
         metrics::snap_db_save_seconds().observe(began.elapsed().as_secs_f64());
         if let Err(error) = saved.flatten() {
-            let why = arrived.err().map_or_else(|| error.to_string(), str::to_owned);
-            return Err((StatusCode::INTERNAL_SERVER_ERROR, why));
+            // A file that ends early says less than what cut it off; any other error is the cause.
+            let is_cut = error.kind() == io::ErrorKind::UnexpectedEof;
+            let why = match arrived {
+                Err(why) if is_cut => why.to_owned(),
+                _ => format!("the snapshot could not be saved: {error}"),
+            };
+            let status = match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    StatusCode::INSUFFICIENT_STORAGE
+                }
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            return Err((status, why));
         }
         match raft.step_snapshot(message) {
             Ok(()) => Ok(()),
