@@ -161,7 +161,9 @@ impl World {
                 Effect::Refused(refusal) => panic!("seed {}: refused: {refusal}", self.seed),
                 Effect::Fatal(error) => panic!("seed {}: fatal: {error}", self.seed),
                 Effect::ReadsLate(tokens) => {
-                    tokens.iter().for_each(|token| drop(self.reads.remove(token)));
+                    tokens.iter().for_each(|token| {
+                        self.reads.remove(token);
+                    });
                 }
                 Effect::Dropped(_)
                 | Effect::Leader(_)

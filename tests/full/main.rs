@@ -26,7 +26,8 @@ use rusd::clock::split_mix;
 /// Set where mounting is possible.
 const INNER: &str = "RUSD_FULL_INNER";
 const START: Duration = Duration::from_secs(120);
-const FILL: Duration = Duration::from_secs(300);
+/// A debug build on a busy machine fills some hundred megabytes with small values.
+const FILL: Duration = Duration::from_secs(1800);
 
 #[derive(Clone, Copy, Debug)]
 struct Plan {
