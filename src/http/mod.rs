@@ -243,6 +243,11 @@ fn error(status: StatusCode, text: &str) -> Answer {
     answer
 }
 
+/// The answer to a request that finds no room.
+pub fn overloaded() -> Answer {
+    error(StatusCode::SERVICE_UNAVAILABLE, "too many requests")
+}
+
 fn not_allowed() -> Answer {
     let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));

@@ -166,10 +166,55 @@ pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const HEADER_BYTES_MAX: u32 = 64 << 10;
 /// Bytes of requests that one client connection may have unread, for each of its streams.
 pub const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-/// The same for the whole connection: what a silent reader costs at most.
-pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
-/// Streams reset by their client before they were served; above it the connection ends.
+/// The same for the whole connection: what a connection that nobody here reads costs at most. h2
+/// derives its budget for small unread DATA frames from it, half as much at 256 bytes a frame less
+/// what is in it, and ends the connection above that. A stream full of renewals, which are of 15
+/// bytes, needs 4 MiB of it if they come one by one.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Streams that their client reset before h2 handed them over; above it h2 ends the connection. It
+/// is out of reach: it hands over after each `FRAMES_PER_TURN_MAX`.
 pub const RESET_STREAMS_MAX: usize = 1024;
+/// Frames of one client after which others have their turn, and h2 hands over the requests that it has.
+/// A read of 8 KiB may hold 900, and 60 turns come between two looks for news of the sockets. A burst of
+/// calls and of their cancellations in one read would also reach the limit above.
+pub const FRAMES_PER_TURN_MAX: u32 = 32;
+/// Streams that h2 may reset over a client's mistakes in the life of a connection, such as DATA that
+/// crosses an early answer. h2's default of 1024 ends a connection of weeks that did nothing wrong.
+pub const ERROR_RESETS_MAX: Option<usize> = None;
+/// Requests of one connection that h2 has handed over and no thread has begun with; above it nothing
+/// more is read. A connection is woken before its requests otherwise, and they pile up.
+pub const REQUESTS_QUEUED_MAX: usize = 64;
+/// Bytes read from a client whose socket takes nothing. A call may be 12 bytes, and its answer, with
+/// stream and headers, some kilobytes.
+pub const BLOCKED_READ_BYTES_MAX: usize = 16 << 10;
+/// Bytes of answers that one connection may hold; above it no further call on it is begun. A page of
+/// keys of the default size is smaller.
+pub const CONNECTION_UNSENT_BYTES_MAX: usize = 64 << 20;
+/// What a connection may hold however crowded it is: the answers of one turn.
+pub const CONNECTION_UNSENT_BYTES_MIN: usize = 256 << 10;
+/// What all connections together may hold before long ranges wait for room, and connections for no
+/// more than their share.
+pub const UNSENT_BYTES_MAX: usize = 256 << 20;
+/// What an answer costs beside its message: its frames, headers and stream.
+pub const UNSENT_ANSWER_BYTES: usize = 1 << 10;
+/// Calls that may wait on one connection that is over its part; more are told "too many requests".
+pub const CALLS_WAITING_MAX: usize = 1024;
+/// Long ranges that are built at a time: each holds its rows and its message.
+pub const LONG_ANSWERS_MAX: usize = 4;
+/// How often connections are looked at that hold too much.
+pub const UNSENT_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Looks after which a connection that holds too much and takes nothing is closed.
+pub const UNSENT_LOOKS_MAX: u32 = 30;
+/// The same while all hold too much together.
+pub const UNSENT_LOOKS_CROWDED_MAX: u32 = 2;
+/// Bytes that a client must take between two looks, one frame, or it has taken nothing.
+pub const UNSENT_PROGRESS_BYTES: usize = 16 << 10;
+/// Once so much waited and is gone, free memory is given back to the system.
+pub const UNSENT_BYTES_KEPT: usize = 64 << 20;
+/// The same for so many connections.
+pub const CONNECTIONS_KEPT: usize = 1000;
+/// Time between two times of giving back at least: each locks the allocator for some milliseconds.
+pub const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(5);
 /// Pings too many before a client is told to calm down, grpc-go's.
 pub const PING_STRIKES_MAX: u32 = 2;
 /// How long a stop waits for answers under way.
@@ -385,8 +430,21 @@ pub const PEER_DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 pub const PEER_ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a question of a member's to the leader, etcd's.
 pub const PEER_QUESTION_BYTES_MAX: usize = 64 << 10;
-/// Peers that a member believes in before the log has told it of them.
+/// Peers that a member believes in before the log has told it of them. Anybody may call, so there is
+/// at most one more in a time, it is dialled seldom until it has answered, and forgotten if it never
+/// does: no more than fit come meanwhile.
 pub const PEERS_REMEMBERED_MAX: usize = 16;
+pub const PEER_REMEMBER_INTERVAL: Duration = Duration::from_secs(1);
+pub const PEER_REMEMBERED_RETRY: Duration = Duration::from_secs(5);
+pub const PEER_REMEMBERED_FOR: Duration = Duration::from_secs(15);
+/// URLs of it that are believed; a member has one or two.
+pub const PEER_REMEMBERED_URLS_MAX: usize = 4;
+/// Largest message that is taken in a request of its own. Members of this release send none so, and
+/// what others would send fits.
+pub const PEER_POST_BYTES_MAX: usize = 4 << 20;
+/// Such requests that are read at a time, and how long one may take.
+pub const PEER_POSTS_MAX: usize = 4;
+pub const PEER_POST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a member goes on after it has applied its removal, so that others learn of it, etcd's.
 pub const REMOVED_GRACE: Duration = Duration::from_secs(1);
 /// How often, and for how long, a removed member then looks whether one that stays knows of it: with

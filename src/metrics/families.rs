@@ -193,6 +193,10 @@ families! {
         "Bytes received from gRPC clients.";
     client_sent_bytes: counter "etcd_network_client_grpc_sent_bytes_total"
         "Bytes sent to gRPC clients.";
+    unsent_bytes: gauge "rusd_network_client_unsent_bytes"
+        "Bytes of answers that wait to be sent to clients.";
+    unsent_closed: counter "rusd_network_client_unsent_closed_total"
+        "Connections closed because their client took no answers.";
     known_peers: gauges "etcd_network_known_peers" "1 for each known peer.", ["Local", "Remote"];
     active_peers: gauges "etcd_network_active_peers" "1 for each peer whose streams are read.",
         ["Local", "Remote"];

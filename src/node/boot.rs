@@ -623,6 +623,7 @@ fn assemble(
         admission: Admission::default(),
         threads: Mutex::new(threads),
         is_stepped: steps.is_some(),
+        answers: Arc::default(),
         ready: watch::Sender::new(false),
         leader: watch::Sender::new(0),
         has_leader: Notify::new(),

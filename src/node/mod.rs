@@ -19,6 +19,7 @@
 //! This room knows requests as messages, not as RPCs: no codes, no texts of errors, no metadata.
 
 mod admission;
+mod answers;
 mod applier;
 mod auth;
 mod auto_compact;
@@ -80,6 +81,7 @@ use crate::supervise::{Gone, Supervisor, Thread};
 use crate::watch::Hub;
 
 pub use crate::apply::{Command as Op, Reply};
+pub use answers::Answers;
 pub use auto_compact::Retention;
 pub use boot::{StartError, Surroundings, ids_of_conf_state};
 pub use checkpointer::CheckpointPace;
@@ -241,6 +243,7 @@ struct Inner {
     threads: Mutex<Vec<Thread<()>>>,
     /// It has no threads: somebody else lets it take its steps.
     is_stepped: bool,
+    answers: Arc<Answers>,
     ready: watch::Sender<bool>,
     leader: watch::Sender<u64>,
     /// Wakes who waits for a leader, in the order in which they came: a watch does it in another
@@ -531,6 +534,10 @@ impl Node {
         let shortly = is_small(request).then(|| self.0.mvcc.view().range_shortly(request));
         let mut response = match shortly {
             None | Some(Err(mvcc::Error::TakesLong)) => {
+                let _turn = match is_small(request) {
+                    true => None,
+                    false => self.0.answers.turn().await,
+                };
                 let request = request.clone();
                 self.read(move |mvcc| mvcc.view().range(&request)).await?
             }
@@ -563,6 +570,10 @@ impl Node {
             self.barrier().await?;
         }
         let permit = self.authorize(who, &demand::txn(request)).await?;
+        let _turn = match is_small_txn(request) {
+            true => None,
+            false => self.0.answers.turn().await,
+        };
         let request = request.clone();
         let response = self.read(move |mvcc| mvcc::read_txn(&mvcc.view(), &request));
         let mut response = response.await?;
@@ -640,6 +651,11 @@ impl Node {
         self.0.ready.subscribe()
     }
 
+    /// What answers hold that are not sent yet.
+    pub fn answers(&self) -> &Arc<Answers> {
+        &self.0.answers
+    }
+
     /// What answers peers' requests below `/raft`.
     pub fn peers(&self) -> &Arc<Peers> {
         &self.0.circle.peers
@@ -698,6 +714,16 @@ impl<'a> Unguarded<'a> {
 fn minimum_ttl_seconds(election_timeout: Duration) -> i64 {
     let millis = election_timeout.as_millis() * 3 / 2;
     i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
+}
+
+/// Whether a transaction that only reads has no long range at its top; others take a turn.
+fn is_small_txn(request: &TxnRequest) -> bool {
+    use crate::pb::request_op::Request as Op;
+    let is_small = |op: &crate::pb::RequestOp| match &op.request {
+        Some(Op::RequestRange(range)) => is_small(range),
+        _ => false,
+    };
+    request.success.iter().chain(&request.failure).all(is_small)
 }
 
 /// Whether a range touches so little that it is answered where it was received.

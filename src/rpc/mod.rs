@@ -126,7 +126,7 @@ macro_rules! method {
 }
 
 type Ending = Pin<Box<dyn Future<Output = Status> + Send>>;
-type Output = Response<Body>;
+pub type Output = Response<Body>;
 
 impl Server {
     pub fn new(node: Node, config: Config) -> Arc<Self> {
@@ -589,6 +589,11 @@ impl Drop for Call {
             self.method.handled(Code::Cancelled as usize, self.start.elapsed().as_secs_f64());
         }
     }
+}
+
+/// The answer to a call that finds no room.
+pub fn too_many_requests() -> Output {
+    grpc::failure(&Error::TooManyRequests.into())
 }
 
 /// What is not gRPC is told so in HTTP's terms.

@@ -7,12 +7,16 @@
 //!   on one stream, or creates as many watches, sends nothing else. As one frame they cost their
 //!   bytes and no more.
 //!
+//! After some frames it is others' turn: whoever fills a socket with small frames would keep a thread
+//! busy with them for long.
+//!
 //! Bytes stay in the buffer that they were read into. Only the beginning of a frame that must be seen
 //! whole is held back, which is at most one HEADERS frame.
 
 use bytes::{Buf, BytesMut};
 
 use super::hpack;
+use crate::limits;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -72,17 +76,35 @@ pub(super) struct Inbound {
     /// Whether `held` has not been looked at.
     is_fresh: bool,
     pings: u32,
+    /// Frames that may still pass in this turn.
+    turn: u32,
 }
 
 impl Inbound {
     /// So many bytes come before the first frame.
     pub(super) fn new(skip: usize) -> Self {
-        Self { skip, held: BytesMut::new(), ready: BytesMut::new(), is_fresh: false, pings: 0 }
+        Self {
+            skip,
+            held: BytesMut::new(),
+            ready: BytesMut::new(),
+            is_fresh: false,
+            pings: 0,
+            turn: limits::FRAMES_PER_TURN_MAX,
+        }
     }
 
     /// Pings that want an answer, since the last call.
     pub(super) fn take_pings(&mut self) -> u32 {
         std::mem::take(&mut self.pings)
+    }
+
+    /// Whether so many frames have passed that it is others' turn; then the next one begins.
+    pub(super) fn ends_turn(&mut self) -> bool {
+        let is_over = self.turn == 0;
+        if is_over {
+            self.turn = limits::FRAMES_PER_TURN_MAX;
+        }
+        is_over
     }
 
     /// Bytes to be put before what is read next.
@@ -97,7 +119,7 @@ impl Inbound {
 
     /// Copies what is ready; None if nothing is.
     pub(super) fn take_ready(&mut self, most: usize, mut to: impl FnMut(&[u8])) -> Option<usize> {
-        if self.ready.is_empty() && self.is_fresh {
+        if self.ready.is_empty() && self.is_fresh && self.turn > 0 {
             let mut bytes = std::mem::take(&mut self.held);
             let count = self.pass(&mut bytes);
             bytes.truncate(count);
@@ -156,6 +178,18 @@ impl Inbound {
                     continue;
                 }
                 _ => last = is_whole.then_some((to, head)),
+            }
+            if self.turn == 0 {
+                self.held.extend_from_slice(rest);
+                self.is_fresh = true;
+                return to;
+            }
+            self.turn -= 1;
+            if head.kind == DATA && head.length == 0 && head.flags == 0 {
+                // It says nothing, and h2 allows a hundred of them in the life of a connection.
+                from += HEAD_BYTES;
+                last = None;
+                continue;
             }
             if head.kind == HEADERS && head.length <= FRAME_BYTES_MAX {
                 if !is_whole {
@@ -219,6 +253,9 @@ mod tests {
         let mut pieces = bytes.chunks(cut);
         loop {
             while inbound.take_ready(room, |bytes| out.extend_from_slice(bytes)).is_some() {}
+            if inbound.ends_turn() {
+                continue;
+            }
             let Some(piece) = pieces.next() else { break };
             if inbound.held().len() + piece.len() > room {
                 inbound.hold(piece);

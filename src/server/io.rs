@@ -1,5 +1,6 @@
 //! A client's connection with a look at its frames: bytes are counted, what h2 would take amiss is
-//! changed on its way in (see `inbound`), and pings that come too often end it.
+//! changed on its way in (see `inbound`), pings that come too often end it, and nothing is read for
+//! long from a client that takes nothing.
 //!
 //! h2 answers pings by itself and tells nobody. So the frame headers that pass by are read here,
 //! nine bytes each, which also shows where a frame of ours ends: there, and only there, a GOAWAY
@@ -18,8 +19,9 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::inbound::Inbound;
+use super::outbox::Account;
 use crate::clock;
-use crate::limits::PING_STRIKES_MAX;
+use crate::limits::{self, PING_STRIKES_MAX};
 use crate::metrics;
 
 /// What an HTTP/2 client sends first.
@@ -50,8 +52,8 @@ impl Frames {
         Self { header: [0; 9], have: 0, skip: 0 }
     }
 
-    /// Calls `seen` with type and flags of each frame whose header is complete in these bytes.
-    fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(u8, u8)) {
+    /// Calls `seen` with type, flags and length of each frame whose header is complete in these bytes.
+    fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(u8, u8, usize)) {
         while !bytes.is_empty() {
             let skip = self.skip.min(bytes.len());
             self.skip -= skip;
@@ -67,7 +69,7 @@ impl Frames {
                 let [a, b, c, kind, flags, ..] = self.header;
                 self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
                 self.have = 0;
-                seen(kind, flags);
+                seen(kind, flags, self.skip);
             }
         }
     }
@@ -139,13 +141,36 @@ pub(super) struct Guarded<S> {
     /// Set once the connection must end: what is left of the GOAWAY.
     farewell: Option<&'static [u8]>,
     reader: Option<Waker>,
+    account: Arc<Account>,
+    /// Whether the socket took nothing the last time.
+    is_blocked: bool,
+    /// Bytes read while it was, less those that it took since.
+    read_blocked: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
-    pub(super) fn new(inner: S, first: Bytes, minimum: Option<Duration>, calls: Calls) -> Self {
+    pub(super) fn new(
+        inner: S,
+        first: Bytes,
+        minimum: Option<Duration>,
+        calls: Calls,
+        account: Arc<Account>,
+    ) -> Self {
         let (inbound, outbound) = (Inbound::new(PREFACE.len()), Frames::new());
         let pings = Pings::new(minimum);
-        Self { inner, first, inbound, outbound, pings, calls, farewell: None, reader: None }
+        Self {
+            inner,
+            first,
+            inbound,
+            outbound,
+            pings,
+            calls,
+            farewell: None,
+            reader: None,
+            account,
+            is_blocked: false,
+            read_blocked: 0,
+        }
     }
 
     /// Reads what is there, whatever it is.
@@ -164,6 +189,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         }
         let count = buffer.filled().len() - before;
         metrics::client_received_bytes().inc_by(count as u64);
+        if self.is_blocked {
+            self.read_blocked += count;
+        }
         Poll::Ready(Ok(count))
     }
 
@@ -178,6 +206,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             let room = buffer.remaining();
             if self.inbound.take_ready(room, |bytes| buffer.put_slice(bytes)).is_some() {
                 break;
+            }
+            if self.pauses(context) {
+                return Poll::Pending;
             }
             let held = self.inbound.held().len();
             if held >= room {
@@ -219,17 +250,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
     }
 
     fn sent(&mut self, bytes: &[u8]) {
-        let forgiven = &mut self.pings.forgiven;
-        self.outbound.feed(bytes, |kind, _| *forgiven |= matches!(kind, DATA | HEADERS));
+        let (forgiven, account) = (&mut self.pings.forgiven, &self.account);
+        self.outbound.feed(bytes, |kind, _, length| {
+            *forgiven |= matches!(kind, DATA | HEADERS);
+            if kind == DATA {
+                account.took_answer(length);
+            }
+        });
     }
 
-    fn wrote(&mut self, count: usize) {
-        metrics::client_sent_bytes().inc_by(count as u64);
-        if self.farewell.is_some()
-            && let Some(reader) = self.reader.take()
-        {
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
+        self.is_blocked = written.is_pending();
+        let Poll::Ready(Ok(count)) = written else { return };
+        metrics::client_sent_bytes().inc_by(*count as u64);
+        self.account.took(*count);
+        self.read_blocked = self.read_blocked.saturating_sub(*count);
+        if let Some(reader) = self.reader.take() {
+            self.account.set_blocked(false);
             reader.wake();
         }
+    }
+
+    /// Whether nothing may be read now; then the reader is woken when something may.
+    fn pauses(&mut self, context: &Context<'_>) -> bool {
+        if self.is_blocked && self.read_blocked >= limits::BLOCKED_READ_BYTES_MAX {
+            self.reader = Some(context.waker().clone());
+            self.account.set_blocked(true);
+            return true;
+        }
+        if self.account.has_queue(context.waker()) {
+            return true;
+        }
+        if self.inbound.ends_turn() {
+            context.waker().wake_by_ref();
+            return true;
+        }
+        false
     }
 
     /// Sends the GOAWAY, where a frame may start.
@@ -276,9 +332,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
             ready!(this.part(context))?;
             return Poll::Ready(Err(calm_down()));
         }
-        let count = ready!(Pin::new(&mut this.inner).poll_write(context, bytes))?;
+        let written = Pin::new(&mut this.inner).poll_write(context, bytes);
+        this.wrote(&written);
+        let count = ready!(written)?;
         this.sent(&bytes[..count]);
-        this.wrote(count);
         Poll::Ready(Ok(count))
     }
 
@@ -292,14 +349,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
             ready!(this.part(context))?;
             return Poll::Ready(Err(calm_down()));
         }
-        let count = ready!(Pin::new(&mut this.inner).poll_write_vectored(context, slices))?;
+        let written = Pin::new(&mut this.inner).poll_write_vectored(context, slices);
+        this.wrote(&written);
+        let count = ready!(written)?;
         let mut left = count;
         for slice in slices {
             let part = left.min(slice.len());
             this.sent(&slice[..part]);
             left -= part;
         }
-        this.wrote(count);
         Poll::Ready(Ok(count))
     }
 
@@ -334,9 +392,10 @@ mod tests {
             let mut frames = Frames::new();
             let mut seen = Vec::new();
             for part in bytes.chunks(cut) {
-                frames.feed(part, |kind, flags| seen.push((kind, flags)));
+                frames.feed(part, |kind, flags, length| seen.push((kind, flags, length)));
             }
-            assert_eq!(seen, [(4, 0), (6, 0), (DATA, 1), (6, 1)], "cut {cut}");
+            let expected = [(4, 0, 18), (6, 0, 8), (DATA, 1, 0), (6, 1, 8)];
+            assert_eq!(seen, expected, "cut {cut}");
             assert!(frames.at_boundary());
         }
     }

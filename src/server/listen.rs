@@ -19,13 +19,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http_body::{Body as HttpBody, Frame};
-use http_body_util::{BodyExt, Either};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -38,9 +38,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::config::Sockets;
 use super::executor::Requests;
 use super::io::{Calls, Guarded, Open, PREFACE};
+use super::outbox::{Account, Connected, Outbox, Room};
 use super::tls::check_address;
 use super::url::Url;
-use crate::http::{Http, Port};
+use crate::http::{Http, Port, overloaded};
 use crate::raft::peer::Peers;
 use crate::rpc::CommonName;
 use crate::supervise::{Supervisor, Tasks};
@@ -85,6 +86,7 @@ pub(super) struct Services {
     /// Whether it speaks HTTP.
     pub serves_http: bool,
     pub http: Arc<Http>,
+    pub outbox: Arc<Outbox>,
     /// Answers on the peer port what is below `/raft`.
     pub peers: Arc<Peers>,
     pub port: Port,
@@ -345,18 +347,19 @@ async fn accept(
     connections: &mut Tasks,
 ) -> io::Result<()> {
     let (services, stop) = (services.clone(), stop.clone());
+    let _counted = services.outbox.connect();
     match &listener.socket {
         Socket::Tcp(socket) => {
             let (stream, from) = socket.accept().await?;
             // A socket that refuses an option is still a connection.
             drop(stream.set_nodelay(true));
             let _ = keep_alive(&stream);
-            let entry = Entry { from: Some(from), services, stop, _permit: permit };
+            let entry = Entry { from: Some(from), services, stop, _permit: permit, _counted };
             entry.start(stream, listener, connections);
         }
         Socket::Unix(socket, _) => {
             let (stream, _) = socket.accept().await?;
-            let entry = Entry { from: None, services, stop, _permit: permit };
+            let entry = Entry { from: None, services, stop, _permit: permit, _counted };
             entry.start(stream, listener, connections);
         }
     }
@@ -377,6 +380,7 @@ struct Entry {
     services: Services,
     stop: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
+    _counted: Connected,
 }
 
 impl Entry {
@@ -514,27 +518,39 @@ async fn http2_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Services { rpc, http, port, keepalive, serves_http, supervisor, .. } = services;
+    let Services { rpc, http, port, keepalive, serves_http, supervisor, outbox, .. } = services;
+    let account = outbox.open();
     let calls = Calls::default();
     let serves_both = serves_http && origin.is_secured;
     // As in etcd, where Go's HTTP server has the connection and not grpc-go.
     let minimum = Some(keepalive.minimum).filter(|_| !serves_both);
-    let stream = Guarded::new(stream, first, minimum, calls.clone());
+    let stream = Guarded::new(stream, first, minimum, calls.clone(), Arc::clone(&account));
+    let of_calls = Arc::clone(&account);
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (http, open) = (Arc::clone(&http), calls.enter());
+        let (account, queued) = (Arc::clone(&of_calls), of_calls.queue());
         // Over TLS, where one connection carries both, the content tells them apart.
         let rpc = rpc.clone().filter(|_| !serves_both || is_grpc(&request));
         if let Some(user) = &origin.user {
             request.extensions_mut().insert(user.clone());
         }
         async move {
+            drop(queued);
+            let may_begin = account.enter().await;
+            let counted = |body| Counted { body, _open: open, account, room: Room::default() };
             let Some(rpc) = rpc else {
                 let parts = received(request).await;
-                let answer = http.answer(port, origin.is_secured, &parts).await;
-                return Ok::<_, Infallible>(answer.map(Either::Right));
+                let answer = match may_begin {
+                    true => http.answer(port, origin.is_secured, &parts).await,
+                    false => overloaded(),
+                };
+                return Ok::<_, Infallible>(answer.map(|body| counted(Either::Right(body))));
             };
-            let response = rpc.call(request).await;
-            Ok(response.map(|body| Either::Left(Counted { body, _open: open })))
+            let response = match may_begin {
+                true => rpc.call(request).await,
+                false => rpc::too_many_requests(),
+            };
+            Ok(response.map(|body| counted(Either::Left(body))))
         }
     });
     let mut builder = hyper::server::conn::http2::Builder::new(Requests(supervisor));
@@ -546,6 +562,7 @@ async fn http2_connection<S>(
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .max_header_list_size(limits::HEADER_BYTES_MAX)
         .max_pending_accept_reset_streams(limits::RESET_STREAMS_MAX)
+        .max_local_error_reset_streams(limits::ERROR_RESETS_MAX)
         .keep_alive_interval(Some(keepalive.interval).filter(|interval| !interval.is_zero()))
         .keep_alive_timeout(keepalive.timeout);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -557,6 +574,7 @@ async fn http2_connection<S>(
             }
             return;
         }
+        () = account.closing() => return,
         () = stopping(&mut stop) => connection.as_mut().graceful_shutdown(),
     }
     drop(connection.await);
@@ -633,21 +651,28 @@ fn is_raft(path: &str) -> bool {
     path == "/raft" || path.starts_with("/raft/")
 }
 
-/// An answer whose call counts as open until it is sent.
+/// An answer whose call counts as open, and whose bytes are its connection's, until they are sent.
 struct Counted {
-    body: rpc::Body,
+    body: Either<rpc::Body, Full<Bytes>>,
     _open: Open,
+    account: Arc<Account>,
+    room: Room,
 }
 
 impl HttpBody for Counted {
     type Data = Bytes;
-    type Error = tonic::Status;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(context)
+        let Self { body, account, room, .. } = self.get_mut();
+        if matches!(body, Either::Left(rpc::Body::Stream(_))) {
+            ready!(account.poll_room(room, context));
+        }
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|data| account.charge(data)))))
     }
 
     fn is_end_stream(&self) -> bool {

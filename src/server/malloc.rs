@@ -15,6 +15,19 @@ pub(super) fn set_up() {
     let _ = unsafe { libc::mallopt(libc::M_MXFAST, 0) };
 }
 
+/// Gives free memory back to the system, what lies between blocks in use included. Each arena is
+/// locked for as long as its pages are looked at, so this is for after a flood.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "malloc_trim is a C function")]
+pub(super) fn give_back() {
+    // SAFETY: it takes the allocator's locks itself, and touches free memory only.
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+/// Other allocators do so in their own time.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(super) fn give_back() {}
+
 /// Other allocators have no fast bins.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(super) fn set_up() {}

@@ -30,6 +30,7 @@ mod listen;
 mod log;
 mod malloc;
 mod notify;
+mod outbox;
 mod resolve;
 mod said;
 mod signals;
@@ -57,6 +58,7 @@ use crate::supervise::Tasks;
 use crate::{limits, metrics, rpc};
 use config::{Compaction, Config, Notice, Source, Stop};
 use listen::{Keepalive, Listener, Services};
+use outbox::Outbox;
 use signals::Signals;
 
 pub use signals::take_strays;
@@ -139,6 +141,7 @@ where
     let services = Services {
         rpc: Some(served.rpc).filter(|_| is_client),
         serves_http: true,
+        outbox: Outbox::new(Arc::clone(served.node.answers())),
         http: served.http,
         peers: Arc::clone(served.node.peers()),
         port: served.port,
@@ -372,6 +375,13 @@ async fn run(
     if let Some(rpc) = &rpc {
         ports.start(Arc::clone(rpc).watch_leader());
     }
+    let (outbox, mut ending) = (Arc::clone(&services.outbox), stopped.clone());
+    ports.start(async move {
+        tokio::select! {
+            never = outbox.look_after() => match never {},
+            _ = ending.wait_for(|stop| *stop) => {}
+        }
+    });
     said::ready(&clients);
     serve(&mut ports, clients, &services);
     let ended = tokio::select! {
@@ -647,6 +657,7 @@ fn services(config: &Config, arguments: &[String], node: &Node, connections: usi
     Services {
         rpc: Some(rpc),
         serves_http: true,
+        outbox: Outbox::new(Arc::clone(node.answers())),
         http,
         peers: Arc::clone(node.peers()),
         port: Port::Client,

@@ -1,11 +1,20 @@
 //! Frames of HTTP/2 that no library would send.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+
+use super::fixture::PATIENCE;
+
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RESET: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 /// Flags of HEADERS and DATA.
 pub const END_STREAM: u8 = 1;
@@ -71,4 +80,139 @@ pub fn call(path: &str) -> Vec<u8> {
 /// A message of gRPC in its frame.
 pub fn message(payload: &[u8]) -> Vec<u8> {
     [&[0][..], &(payload.len() as u32).to_be_bytes(), payload].concat()
+}
+
+/// A client that sends one frame for each message, as Go's does, and reads all answers.
+pub struct Client {
+    stream: TcpStream,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    windows: Mutex<Windows>,
+    changed: Condvar,
+    /// Bytes of DATA that came.
+    received: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Windows {
+    connection: i64,
+    stream: i64,
+    /// Why no more can be sent.
+    ended: Option<String>,
+}
+
+/// What HTTP/2 begins with.
+const WINDOW_BYTES: i64 = 65_535;
+
+impl Client {
+    /// Opens a connection and a call on its stream 1.
+    pub fn call(address: &str, path: &str) -> Self {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let head = frame(HEADERS, END_HEADERS, 1, &call(path));
+        stream.write_all(&[hello(&[]), head].concat()).unwrap();
+        let shared = Arc::new(Shared::default());
+        {
+            let mut windows = shared.windows.lock().unwrap();
+            (windows.connection, windows.stream) = (WINDOW_BYTES, WINDOW_BYTES);
+        }
+        let (reader, of_reader) = (stream.try_clone().unwrap(), Arc::clone(&shared));
+        thread::spawn(move || {
+            let why = read_all(reader, &of_reader).to_string();
+            of_reader.windows.lock().unwrap().ended.get_or_insert(why);
+            of_reader.changed.notify_all();
+        });
+        Self { stream, shared }
+    }
+
+    /// Sends messages, each in a frame of its own, as far as the server permits.
+    pub fn send(&mut self, messages: impl Iterator<Item = Vec<u8>>) {
+        let mut batch = Vec::new();
+        for payload in messages {
+            let bytes = message(&payload);
+            let length = bytes.len() as i64;
+            let mut windows = self.shared.windows.lock().unwrap();
+            while windows.ended.is_none() && windows.connection.min(windows.stream) < length {
+                drop(windows);
+                self.stream.write_all(&std::mem::take(&mut batch)).unwrap();
+                windows = self.shared.windows.lock().unwrap();
+                if windows.connection.min(windows.stream) < length && windows.ended.is_none() {
+                    windows = self.shared.changed.wait_timeout(windows, PATIENCE).unwrap().0;
+                }
+            }
+            assert_eq!(windows.ended, None, "the server has ended the connection");
+            windows.connection -= length;
+            windows.stream -= length;
+            drop(windows);
+            batch.extend(frame(DATA, 0, 1, &bytes));
+        }
+        self.stream.write_all(&batch).unwrap();
+    }
+
+    /// Bytes of answers so far; fails if the connection has ended.
+    pub fn received(&self) -> usize {
+        let windows = self.shared.windows.lock().unwrap();
+        assert_eq!(windows.ended, None, "the server has ended the connection");
+        self.shared.received.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Reads frames, gives permission for more, and says why it ended.
+fn read_all(mut stream: TcpStream, shared: &Shared) -> String {
+    loop {
+        let mut head = [0; 9];
+        if let Err(error) = stream.read_exact(&mut head) {
+            return error.to_string();
+        }
+        let [a, b, c, kind, flags, ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        if let Err(error) = stream.read_exact(&mut payload) {
+            return error.to_string();
+        }
+        let is_on_stream = head[5..] != [0; 4];
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+        let mut windows = shared.windows.lock().unwrap();
+        let answer = match kind {
+            DATA => {
+                shared.received.fetch_add(payload.len(), Ordering::Relaxed);
+                let more = (payload.len() as u32).to_be_bytes();
+                [frame(WINDOW_UPDATE, 0, 0, &more), frame(WINDOW_UPDATE, 0, 1, &more)].concat()
+            }
+            SETTINGS if flags & 1 == 0 => {
+                for setting in payload.chunks(6).filter(|setting| setting[..2] == [0, 4]) {
+                    windows.stream += i64::from(number(&setting[2..])) - WINDOW_BYTES;
+                }
+                frame(SETTINGS, 1, 0, &[])
+            }
+            PING if flags & 1 == 0 => frame(PING, 1, 0, &payload),
+            WINDOW_UPDATE if is_on_stream => {
+                windows.stream += i64::from(number(&payload));
+                Vec::new()
+            }
+            WINDOW_UPDATE => {
+                windows.connection += i64::from(number(&payload));
+                Vec::new()
+            }
+            RESET => return format!("RST_STREAM {payload:?}"),
+            GOAWAY => return String::from_utf8_lossy(&payload).into_owned(),
+            HEADERS if flags & END_STREAM != 0 => return "the call has ended".to_owned(),
+            _ => Vec::new(),
+        };
+        drop(windows);
+        shared.changed.notify_all();
+        if !answer.is_empty()
+            && let Err(error) = stream.write_all(&answer)
+        {
+            return error.to_string();
+        }
+    }
 }

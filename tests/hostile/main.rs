@@ -18,8 +18,9 @@ mod child;
 mod connections;
 #[allow(dead_code, reason = "cases choose what they need")]
 mod fixture;
-#[allow(dead_code, reason = "cases choose what they need")]
 mod frames;
 mod histories;
 #[path = "../common/ports.rs"]
 mod ports;
+mod small;
+mod unread;

@@ -1,0 +1,216 @@
+//! Clients that ask and do not read: what waits for them is bounded, before any login.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prost::Message;
+use rusd::pb::kv_client::KvClient;
+use rusd::pb::{PutRequest, RangeRequest};
+
+use super::fixture::{Case, Member};
+use super::frames::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, PING, RESET, SETTINGS, call, frame, hello, message,
+};
+
+/// What one connection that is not read may cost, ten of them, and a busy debug build around it.
+const SMALL_KIB_MAX: u64 = 128 << 10;
+
+/// Writes what `next` gives on so many connections and reads nothing, until `end`. A connection that
+/// takes no more is kept; one that is ended is opened again.
+async fn flood(
+    member: &Member,
+    count: usize,
+    end: Instant,
+    next: impl Fn(u32) -> Vec<u8> + Send + Sync + Copy + 'static,
+) -> Vec<TcpStream> {
+    let threads: Vec<_> = (0..count)
+        .map(|_| {
+            let address = member.address.clone();
+            thread::spawn(move || {
+                let mut last = None;
+                while Instant::now() < end {
+                    let Ok(mut stream) = TcpStream::connect(&address) else { continue };
+                    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+                    let mut number = 0;
+                    let mut sent = stream.write_all(&hello(&[]));
+                    while sent.is_ok() && Instant::now() < end {
+                        let batch: Vec<u8> = (number..number + 500).flat_map(next).collect();
+                        number += 500;
+                        sent = stream.write_all(&batch);
+                    }
+                    if sent.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock) {
+                        let rest = end.saturating_duration_since(Instant::now());
+                        thread::sleep(rest);
+                    }
+                    last = Some(stream);
+                }
+                last
+            })
+        })
+        .collect();
+    let join = || threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect();
+    tokio::task::spawn_blocking(join).await.unwrap()
+}
+
+fn stream_of(number: u32) -> u32 {
+    2 * number + 1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_headers_alone() {
+    let member = Member::start(&[]);
+    let name = "calls of an unknown method, unread";
+    let case = Case { name, growth_kib_max: SMALL_KIB_MAX, left_kib_max: SMALL_KIB_MAX };
+    case.run(&member, async |member, end| {
+        flood(member, 4, end, |number| {
+            frame(HEADERS, END_HEADERS | END_STREAM, stream_of(number), &call("/no/such"))
+        })
+        .await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_taken_back_at_once() {
+    let member = Member::start(&[]);
+    let name = "calls that are reset at once";
+    let case = Case { name, growth_kib_max: SMALL_KIB_MAX, left_kib_max: SMALL_KIB_MAX };
+    case.run(&member, async |member, end| {
+        flood(member, 4, end, |number| {
+            let stream = stream_of(number);
+            let range = RangeRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+            [
+                frame(HEADERS, END_HEADERS, stream, &call("/etcdserverpb.KV/Range")),
+                frame(DATA, END_STREAM, stream, &message(&range.encode_to_vec())),
+                frame(RESET, 0, stream, &[0, 0, 0, 8]),
+            ]
+            .concat()
+        })
+        .await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_h2_itself_refuses() {
+    let member = Member::start(&[]);
+    let name = "malformed calls, unread";
+    let case = Case { name, growth_kib_max: SMALL_KIB_MAX, left_kib_max: SMALL_KIB_MAX };
+    case.run(&member, async |member, end| {
+        // No scheme and no path: each is answered with RST_STREAM.
+        flood(member, 4, end, |number| {
+            frame(HEADERS, END_HEADERS | END_STREAM, stream_of(number), b"\x83")
+        })
+        .await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_and_pings_that_want_an_answer() {
+    let member = Member::start(&[]);
+    let name = "settings and pings, unread";
+    let case = Case { name, growth_kib_max: SMALL_KIB_MAX, left_kib_max: SMALL_KIB_MAX };
+    case.run(&member, async |member, end| {
+        flood(member, 4, end, |number| match number % 1000 {
+            0 => frame(PING, 0, 0, &[7; 8]),
+            _ => frame(SETTINGS, 0, 0, &[]),
+        })
+        .await
+    })
+    .await;
+}
+
+/// The bound of all answers, and what four that are being built hold beside it.
+const LARGE_KIB_MAX: u64 = (256 + 4 * 4 * ROWS as u64) << 10;
+/// Rows of a megabyte.
+const ROWS: usize = 40;
+
+async fn fill(member: &Member) {
+    let mut kv = KvClient::new(member.channel().await);
+    for number in 0..ROWS {
+        let (key, value) =
+            (Bytes::from(format!("large/{number:03}")), vec![b'v'; 1_000_000].into());
+        kv.put(PutRequest { key, value, ..Default::default() }).await.unwrap();
+    }
+}
+
+fn all_large() -> Vec<u8> {
+    let range = RangeRequest {
+        key: Bytes::from_static(b"large/"),
+        range_end: Bytes::from_static(b"large0"),
+        ..Default::default()
+    };
+    message(&range.encode_to_vec())
+}
+
+fn ask_for_all(stream: u32) -> Vec<u8> {
+    [
+        frame(HEADERS, END_HEADERS, stream, &call("/etcdserverpb.KV/Range")),
+        frame(DATA, END_STREAM, stream, &all_large()),
+    ]
+    .concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_of_everything_on_one_connection() {
+    let member = Member::start(&[]);
+    fill(&member).await;
+    let name = "40 ranges of 40 MB on one connection, unread";
+    let case = Case { name, growth_kib_max: LARGE_KIB_MAX, left_kib_max: 96 << 10 };
+    case.run(&member, async |member, end| {
+        let mut stream = TcpStream::connect(&member.address).unwrap();
+        let asks: Vec<u8> = (0..40).flat_map(|number| ask_for_all(stream_of(number))).collect();
+        stream.write_all(&[hello(&[]), asks].concat()).unwrap();
+        tokio::time::sleep_until(end.into()).await;
+        let unsent = member.metric("rusd_network_client_unsent_bytes");
+        assert!(unsent > 0.0, "nothing is said to wait");
+        stream
+    })
+    .await;
+    assert_eq!(member.metric("rusd_network_client_unsent_bytes"), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_of_everything_on_many_connections() {
+    let member = Member::start(&[]);
+    fill(&member).await;
+    let name = "40 MB on each of 40 connections, unread";
+    let case = Case { name, growth_kib_max: LARGE_KIB_MAX, left_kib_max: 96 << 10 };
+    case.run(&member, async |member, end| {
+        let ask = |_| {
+            let mut stream = TcpStream::connect(&member.address).unwrap();
+            stream.write_all(&[hello(&[]), ask_for_all(1)].concat()).unwrap();
+            stream
+        };
+        let streams: Vec<TcpStream> = (0..40).map(ask).collect();
+        tokio::time::sleep_until(end.into()).await;
+        streams
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_large_answer_is_for_whoever_reads_it_slowly() {
+    let member = Member::start(&[]);
+    fill(&member).await;
+    let slow = member.endpoint().initial_stream_window_size(65_535).connect().await.unwrap();
+    let range = RangeRequest {
+        key: Bytes::from_static(b"large/"),
+        range_end: Bytes::from_static(b"large0"),
+        ..Default::default()
+    };
+    let mut kv = KvClient::new(slow).max_decoding_message_size(usize::MAX);
+    let mut answers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (mut kv, range) = (kv.clone(), range.clone());
+        answers.spawn(async move { kv.range(range).await.unwrap().into_inner().kvs.len() });
+    }
+    while let Some(rows) = answers.join_next().await {
+        assert_eq!(rows.unwrap(), ROWS);
+    }
+    assert_eq!(kv.range(range).await.unwrap().into_inner().kvs.len(), ROWS);
+}
