@@ -17,7 +17,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::dial::is_rusd;
 use super::frame::Encoder;
-use super::{Channel, Peer, Peers, PeersConfig, READ_TIMEOUT};
+use super::{Channel, Peers, PeersConfig, READ_TIMEOUT};
 use crate::limits;
 
 const SERVER_FROM: HeaderName = HeaderName::from_static("x-server-from");
@@ -146,11 +146,20 @@ impl Peers {
         let urls = headers.get(PEER_URLS).and_then(|urls| urls.to_str().ok()).unwrap_or_default();
         let urls: Vec<String> =
             urls.split(',').filter(|url| !url.is_empty()).map(str::to_owned).collect();
-        let is_remembered = |peer: &&Arc<Peer>| peer.is_remembered;
-        let remembered = self.known.read().peers.values().filter(is_remembered).count();
-        if !urls.is_empty() && remembered < limits::PEERS_REMEMBERED_MAX {
-            self.insert(from, urls, true);
+        if urls.is_empty() || urls.len() > limits::PEER_REMEMBERED_URLS_MAX {
+            return;
         }
+        {
+            let mut known = self.known.write();
+            let remembered = known.peers.values().filter(|peer| peer.is_remembered).count();
+            let is_early =
+                known.remembered_at.is_some_and(|at| at.elapsed() < limits::PEER_REMEMBER_INTERVAL);
+            if is_early || remembered >= limits::PEERS_REMEMBERED_MAX {
+                return;
+            }
+            known.remembered_at = Some(crate::clock::instant());
+        }
+        self.insert(from, urls, true);
     }
 
     /// A peer hands in one message.
@@ -162,8 +171,12 @@ impl Peers {
         if let Err(refusal) = self.check(request.headers()) {
             return *refusal;
         }
-        let body = Limited::new(request.into_body(), limits::PEER_MESSAGE_BYTES_MAX as usize);
-        let Ok(body) = Box::pin(body).collect().await else {
+        let Ok(_turn) = self.posts.try_acquire() else {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many messages at once");
+        };
+        let body = Limited::new(request.into_body(), limits::PEER_POST_BYTES_MAX);
+        let body = tokio::time::timeout(limits::PEER_POST_TIMEOUT, Box::pin(body).collect());
+        let Ok(Ok(body)) = body.await else {
             return refuse(StatusCode::BAD_REQUEST, "error reading raft message");
         };
         let Ok(message) = Message::decode(body.to_bytes()) else {

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::answer::{self, RUSD_VERSION};
 use super::frame::{Decoder, Read};
 use super::{Channel, Peers, READ_TIMEOUT};
-use crate::tls;
+use crate::{clock, limits, tls};
 
 /// Between attempts, etcd's.
 const RETRY: Duration = Duration::from_millis(100);
@@ -112,8 +112,10 @@ enum Failure {
 /// Reads one stream of a peer's for as long as there is a peer.
 pub(super) async fn read(peers: Weak<Peers>, from: u64, urls: Vec<String>, channel: Channel) {
     let mut attempts = 0_u64;
+    let began = clock::instant();
+    let mut has_answered = false;
     for url in urls.iter().cycle() {
-        let outcome = follow(&peers, from, url, channel, &mut attempts).await;
+        let outcome = follow(&peers, from, url, channel, &mut attempts, &mut has_answered).await;
         let Err(failure) = outcome;
         if matches!(failure, Failure::Stopped) {
             return;
@@ -124,7 +126,16 @@ pub(super) async fn read(peers: Weak<Peers>, from: u64, urls: Vec<String>, chann
             let (peer, stream) = (format_args!("{from:x}"), channel.name());
             tracing::warn!(%peer, url, stream, attempts, "lost a peer's stream: {failure}");
         }
-        tokio::time::sleep(RETRY).await;
+        let is_doubtful = {
+            let Some(peers) = peers.upgrade() else { return };
+            let is_doubtful =
+                !has_answered && peers.peer(from).is_some_and(|peer| peer.is_remembered);
+            if is_doubtful && began.elapsed() > limits::PEER_REMEMBERED_FOR {
+                return peers.forget(from);
+            }
+            is_doubtful
+        };
+        tokio::time::sleep(if is_doubtful { limits::PEER_REMEMBERED_RETRY } else { RETRY }).await;
     }
 }
 
@@ -134,6 +145,7 @@ async fn follow(
     url: &str,
     channel: Channel,
     attempts: &mut u64,
+    has_answered: &mut bool,
 ) -> Result<std::convert::Infallible, Failure> {
     let mut body = timeout(DIAL_TIMEOUT, open(peers, from, url, channel)).await??;
     let (to, _held) = {
@@ -143,6 +155,7 @@ async fn follow(
     let mut decoder = Decoder::new(channel, from, to);
     tracing::info!(peer = %format_args!("{from:x}"), stream = channel.name(), "reading a peer's stream");
     *attempts = 0;
+    *has_answered = true;
     loop {
         let frame = timeout(READ_TIMEOUT, body.frame()).await?.ok_or(Failure::Ended)??;
         let Some(bytes) = frame.data_ref() else { continue };

@@ -106,6 +106,8 @@ pub struct Peers {
     snapshots: OnceLock<Arc<dyn Snapshots>>,
     /// Held while a snapshot is received and built, by the thread that does it.
     receives_snapshot: Arc<tokio::sync::Mutex<()>>,
+    /// One held for each message that is received in a request of its own.
+    posts: tokio::sync::Semaphore,
     messages_refused: AtomicU64,
     snapshots_refused: AtomicU64,
 }
@@ -114,6 +116,8 @@ pub struct Peers {
 struct Known {
     peers: HashMap<u64, Arc<Peer>>,
     removed: HashSet<u64>,
+    /// When a caller was last believed that nobody has told of.
+    remembered_at: Option<Instant>,
 }
 
 /// Which stream a message takes.
@@ -185,6 +189,7 @@ impl Peers {
             me: me.clone(),
             snapshots: OnceLock::new(),
             receives_snapshot: Arc::default(),
+            posts: tokio::sync::Semaphore::new(limits::PEER_POSTS_MAX),
             messages_refused: AtomicU64::new(0),
             snapshots_refused: AtomicU64::new(0),
         })
@@ -242,6 +247,15 @@ impl Peers {
         if let Some(peer) = known.peers.remove(&id) {
             peer.series.known.set(0);
             peer.hang_up();
+        }
+    }
+
+    /// Forgets a caller that was believed and never answered.
+    fn forget(&self, id: u64) {
+        let mut known = self.known.write();
+        if known.peers.get(&id).is_some_and(|peer| peer.is_remembered) {
+            let peer = known.peers.remove(&id);
+            peer.inspect(|peer| peer.series.known.set(0)).inspect(|peer| peer.hang_up());
         }
     }
 

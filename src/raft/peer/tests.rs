@@ -296,6 +296,80 @@ fn strangers_get_no_stream() {
 }
 
 #[test]
+fn strangers_that_call_are_dialled_seldom() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let peers = peers_of(config, &runtime);
+    let asking = PeersConfig { id: 2, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let began = Instant::now();
+    let call = |id: u64, urls: &str| {
+        let path = format!("/raft/stream/message/{id:x}");
+        let body = http_body_util::Empty::<Bytes>::new();
+        let mut request = http::Request::get(path).body(body).unwrap();
+        *request.headers_mut() = answer::headers(&asking, Some(1)).unwrap();
+        request.headers_mut().insert("x-peerurls", http::HeaderValue::from_str(urls).unwrap());
+        assert_eq!(runtime.block_on(peers.answer(request)).status(), 404);
+    };
+    call(99, &"http://127.0.0.1:1,".repeat(limits::PEER_REMEMBERED_URLS_MAX + 1));
+    assert!(peers.peer(99).is_none(), "nobody has so many URLs");
+    (100..228).for_each(|id| call(id, "http://127.0.0.1:1"));
+    let believed = (100..228).filter(|id| peers.peer(*id).is_some()).count();
+    let seconds = began.elapsed().as_secs() as usize;
+    assert!((1..=seconds + 1).contains(&believed), "{believed} in {seconds} s");
+    // One that the log tells of is not forgotten for its silence.
+    peers.update(100, Vec::new());
+    (100..228).for_each(|id| peers.forget(id));
+    let left: Vec<u64> = (100..228).filter(|id| peers.peer(*id).is_some()).collect();
+    assert_eq!(left, [100]);
+}
+
+/// A body that never comes.
+struct Silent;
+
+impl http_body::Body for Silent {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
+#[test]
+fn messages_that_do_not_end_are_few_and_small() {
+    use futures_util::FutureExt as _;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let peers = peers_of(config, &runtime);
+    let asking = PeersConfig { id: 2, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let headers = answer::headers(&asking, Some(1)).unwrap();
+    let post = |bytes: usize| {
+        let body = http_body_util::Full::new(Bytes::from(vec![0; bytes]));
+        let mut request = http::Request::post("/raft").body(body).unwrap();
+        *request.headers_mut() = headers.clone();
+        request
+    };
+    runtime.block_on(async {
+        let large = peers.answer(post(limits::PEER_POST_BYTES_MAX + 1)).await;
+        assert_eq!(large.status(), 400);
+        let mut held: Vec<_> = (0..limits::PEER_POSTS_MAX)
+            .map(|_| {
+                let mut request = http::Request::post("/raft").body(Silent).unwrap();
+                *request.headers_mut() = headers.clone();
+                Box::pin(peers.answer(request))
+            })
+            .collect();
+        assert!(held.iter_mut().all(|answer| answer.now_or_never().is_none()));
+        assert_eq!(peers.answer(post(1)).await.status(), 503);
+        drop(held);
+        assert_ne!(peers.answer(post(1)).await.status(), 503);
+    });
+}
+
+#[test]
 fn a_peer_that_takes_nothing_costs_no_more_than_its_queue() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _context = runtime.enter();
