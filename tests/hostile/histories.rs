@@ -171,7 +171,7 @@ async fn watch_streams_from_the_past_that_nobody_reads() {
     fill(&member, 2000, 20_000).await;
     let case = Case {
         name: "400 watch streams from revision 2, unread",
-        growth_kib_max: 400 << 10,
+        growth_kib_max: 160 << 10,
         left_kib_max: 64 << 10,
     };
     case.run(&member, async |member, end| {

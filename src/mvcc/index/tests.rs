@@ -151,7 +151,7 @@ fn visits_and_counts_agree_with_a_plain_model() {
         }
         assert_eq!(count(&index, "", End::Open, i64::MAX, 1000), live.len() as u64);
         for main in [0, 1, 2, 700, 3000, 5990, 6001] {
-            let within = |key: &&Vec<u8>| &key[..] >= &b"k00100"[..] && &key[..] < &b"k01300"[..];
+            let within = |key: &&Vec<u8>| key[..] >= b"k00100"[..] && key[..] < b"k01300"[..];
             let expected = model.live(main).iter().filter(within).count() as u64;
             for keys_max in [1, 1000, usize::MAX] {
                 let counted = count(&index, "k00100", End::Before(b"k01300"), main, keys_max);
