@@ -262,6 +262,11 @@ impl Context {
                 continue;
             }
             if given.iter().any(|name| name.as_bytes() == key) {
+                if self.program == Program::Rusd {
+                    // Here the flag counts: `export ETCDCTL_ENDPOINTS=…` is no reason to refuse
+                    // one command that is for another endpoint.
+                    continue;
+                }
                 self.log("fatal", 86, CONFLICT, &key, ",\"stacktrace\":\"\"");
                 return Err(Failure::silent(Exit::Error));
             }

@@ -74,6 +74,11 @@ pub enum StartError {
     Newer(#[from] NewerCluster),
     #[error("version {0:?} is not supported")]
     StorageVersion(String),
+    #[error(
+        "{}: there is no log, and only a store and its log together are the state of a member",
+        wal.display()
+    )]
+    NoLog { wal: PathBuf },
     #[error("the log of the stopped member cannot be applied: {0}")]
     Unsettled(String),
     #[error("a thread could not be started: {0}")]

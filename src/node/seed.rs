@@ -163,7 +163,8 @@ pub fn adopt(
 }
 
 /// Applies what the log of a stopped member holds and its store does not: what it knows to be
-/// committed, and in a cluster of one everything. Nothing else of the member runs.
+/// committed, and in a cluster of one everything. Nothing else of the member runs. There must be a
+/// log, since a start makes one if there is none.
 pub fn settle(data_dir: &Path, wal_dir: Option<&Path>) -> Result<(), StartError> {
     let clock = Arc::new(SystemClock::new());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -1,6 +1,7 @@
 //! A state at rest: etcd's file, or a stopped member's directory.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use crate::bbolt;
 use crate::clock::SystemClock;
 use crate::mvcc::KeyValueHash;
 use crate::node::{self, InstallError, Snapshot, Source};
+use crate::raft::{self, AtRest, log::SystemDisk};
 use crate::store::{self, Bucket, Defragmented, DirLock, Frozen, Options, Store, schema};
 
 /// Where etcd keeps its file within a data directory. Scripts name it, so for rusd's directories it
@@ -30,26 +32,46 @@ impl Archive {
         if let Some(data_dir) = member_of(path) {
             return Self::open_member(&data_dir, None);
         }
-        let file = File::open(path).map_err(Error::io(verb, path))?;
-        let is_dir = file.metadata().map_err(Error::io(verb, path))?.is_dir();
-        if is_dir {
-            Err(Error::Missing { path: path.join(ETCD_FILE) })
-        } else {
-            Ok(Self::File(file))
+        let found = std::fs::metadata(path).map_err(Error::io(verb, path))?;
+        if found.is_dir() {
+            return Err(Error::Missing { path: path.join(ETCD_FILE) });
         }
+        // Whoever opens a pipe that nobody writes to waits for ever.
+        if !found.is_file() {
+            return Err(Error::io(verb, path)(io::Error::other("not a regular file")));
+        }
+        File::open(path).map(Self::File).map_err(Error::io(verb, path))
     }
 
     /// Opens a data directory, whose log may be elsewhere.
     pub fn open_member(data_dir: &Path, wal_dir: Option<&Path>) -> Result<Self, Error> {
-        if !data_dir.join(DB).is_dir() {
-            return Err(Error::Missing { path: data_dir.join(DB) });
+        let db = data_dir.join(DB);
+        if !db.is_dir() {
+            return Err(Error::Missing { path: db });
         }
-        // Not all that was acknowledged may be in the store.
+        let wal = wal_dir.map_or_else(|| data_dir.join("member/wal"), Path::to_path_buf);
+        // A start would make one, for a member that has other flags.
+        if !raft::exists(&SystemDisk, &wal) {
+            return Err(node::StartError::NoLog { wal }.into());
+        }
+        let lock = store::lock(data_dir)?;
+        if !store::is_missing(&db)? && !store::has_other(&db)? {
+            let (store, opened) = Store::open(&db, options())?;
+            // A log that cannot be read is the business of whoever applies it.
+            if AtRest::read(&wal).is_ok_and(|log| log.last == opened.consistent_index) {
+                return Self::member(store, lock);
+            }
+        }
+        drop(lock);
+        // Not all that was acknowledged is in the store. A sole voter adds an entry for that, so that
+        // a directory of which everything is applied is left as it is.
         node::settle(data_dir, wal_dir)?;
         let lock = store::lock(data_dir)?;
-        let mut options = Options::new(Arc::new(SystemClock::new()));
-        (options.committer, options.reserve_bytes) = (false, 0);
-        let (store, _) = Store::open(&data_dir.join(DB), options)?;
+        let (store, _) = Store::open(&db, options())?;
+        Self::member(store, lock)
+    }
+
+    fn member(store: Store, lock: DirLock) -> Result<Self, Error> {
         let frozen = Box::new(store.freeze()?);
         Ok(Self::Member { frozen, store: Box::new(store), lock })
     }
@@ -94,6 +116,13 @@ impl Archive {
     }
 }
 
+/// Of a store that nobody writes to.
+fn options() -> Options {
+    let mut options = Options::new(Arc::new(SystemClock::new()));
+    (options.committer, options.reserve_bytes) = (false, 0);
+    options
+}
+
 /// rusd's data directory that a path means.
 fn member_of(path: &Path) -> Option<PathBuf> {
     let data_dir = match path.ends_with(ETCD_FILE) {
@@ -131,10 +160,12 @@ pub fn defragment(data_dir: &Path) -> Result<Defragmented, Error> {
     if member_of(&path).is_none() && !path.exists() {
         return Err(Error::Missing { path });
     }
+    let db = data_dir.join(DB);
+    if db.is_dir() && store::is_missing(&db)? {
+        return Err(Error::Missing { path: db.join("CURRENT") });
+    }
     let _lock = store::lock(data_dir)?;
-    let mut options = Options::new(Arc::new(SystemClock::new()));
-    (options.committer, options.reserve_bytes) = (false, 0);
-    let (store, _) = Store::open(&data_dir.join(DB), options)?;
+    let (store, _) = Store::open(&db, options())?;
     Ok(store.defragment(&mut |_| {})?)
 }
 

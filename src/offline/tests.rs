@@ -16,7 +16,7 @@ use crate::mvcc::kv::Pair;
 use crate::node::Snapshot;
 use crate::pb::{InternalRaftRequest, PutRequest, Request};
 use crate::raft::log::{Batch, SystemDisk};
-use crate::raft::{ConfChange, Entry, log};
+use crate::raft::{self, ConfChange, Entry, log};
 use crate::store::{Bucket, Building, Options, Row, Store, schema};
 use crate::types::Revision;
 
@@ -505,6 +505,20 @@ fn a_removed_member_is_read_as_far_as_it_knows_what_is_committed() {
     assert_eq!(last_key(&data), "with both");
     assert_eq!(last_key(&data), "with both", "a second look finds the same");
     export(&data, None, &case.path("out.db")).unwrap();
+}
+
+#[test]
+fn a_look_at_a_directory_adds_nothing_to_its_log() {
+    let case = Case::new();
+    case.restore(&case.path("s.db"), None).unwrap();
+    let data = case.path("data");
+    let last = || raft::AtRest::read(&data.join("member/wal")).unwrap().last;
+    append(&data.join("member/wal"), &[put("k")], 1);
+    assert_eq!(last_key(&data), "k");
+    let settled = last();
+    assert_eq!(last_key(&data), "k");
+    storage_version(&data).unwrap();
+    assert_eq!(last(), settled);
 }
 
 #[test]

@@ -27,7 +27,10 @@ fn damage(dir: &Path) {
 
 /// Runs a command; whether it succeeded, and what it said.
 fn rusd(arguments: &[&str]) -> (bool, String) {
-    let output = crate::child::command(crate::child::RUSD).args(arguments).output().unwrap();
+    // A flag counts more than its variable, which a shell may have kept from before.
+    let mut command = crate::child::command(crate::child::RUSD);
+    command.args(arguments).env("ETCDCTL_ENDPOINTS", "http://127.0.0.1:1");
+    let output = command.output().unwrap();
     let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
     (output.status.success(), said.concat())
 }
@@ -95,6 +98,33 @@ async fn a_damaged_member_is_fenced_and_rebuilt_from_its_peers() {
     // A member that has its vote may be lost.
     cluster.kill(others[0]);
     cluster.ready(&[victim, others[1]]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_disk_is_lost_is_rebuilt_by_its_id() {
+    let mut cluster = Cluster::start(3);
+    cluster.ready(&[0, 1, 2]).await;
+    put(cluster.channel(0), "k", "v").await.unwrap();
+    cluster.kill(1);
+    let dir = cluster.dir(1);
+    fs::remove_dir_all(&dir).unwrap();
+    let endpoints = format!("{},{}", cluster.members[0].client, cluster.members[2].client);
+    let rebuild = ["rebuild", "--data-dir", text(&dir), "--endpoints", &endpoints];
+    let (done, said) = rusd(&rebuild);
+    assert!(!done && said.contains("name the member with --member ID"), "{said}");
+    assert!(!dir.exists(), "a path that was mistyped is not made");
+    let (_, members) = rusd(&["member", "list", "--endpoints", &endpoints]);
+    let line = members.lines().find(|line| line.contains(&cluster.members[1].peer)).unwrap();
+    let id = line.split(',').next().unwrap();
+    let named = [&rebuild[..], &["--member", id]].concat();
+    let (done, said) = rusd(&[&named[..], &["--no-wait"]].concat());
+    assert!(done && said.contains("as a learner"), "{said}");
+    cluster.run(1, "new");
+    let (done, said) = rusd(&named);
+    assert!(done && said.contains("has caught up and votes"), "{said}");
+    cluster.ready(&[0, 1, 2]).await;
+    cluster.compare_hashes(&[0, 1, 2]).await;
+    assert_eq!(get(cluster.channel(1), "k").await.unwrap().unwrap(), "v");
 }
 
 #[tokio::test(flavor = "multi_thread")]

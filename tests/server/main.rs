@@ -9,6 +9,7 @@ mod flags;
 mod input;
 mod logins;
 mod network;
+mod offline;
 mod panics;
 #[path = "../common/ports.rs"]
 mod ports;

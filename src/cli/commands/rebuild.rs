@@ -45,8 +45,12 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     let (data_dir, wal_dir) =
         (path("data-dir").map(PathBuf::from), path("wal-dir").map(PathBuf::from));
     let data_dir = data_dir.unwrap_or_default();
-    if !data_dir.is_dir() {
-        let text = format!("{}: no such directory", data_dir.display());
+    // A disk may be lost with all that was on it.
+    if !data_dir.is_dir() && context.flags.string("member").is_empty() {
+        let text = format!(
+            "{}: no such directory; if it is lost, name the member with --member ID",
+            data_dir.display()
+        );
         return Err(Failure::error(text));
     }
     if !context.flags.changed("endpoints") {
@@ -61,9 +65,12 @@ pub(super) async fn run(mut context: Context) -> Outcome {
 
 impl Command<'_> {
     async fn run(&self) -> Outcome {
-        if let Some(new_id) = self.started().await? {
-            self.promote(new_id).await?;
-            return Rebuild::remove(&self.data_dir).map_err(Failure::error);
+        if let Some((plan, is_started)) = self.replaced().await? {
+            let new_id = plan.new_id.unwrap_or_default();
+            if !is_started {
+                self.advise(&plan, new_id);
+            }
+            return self.end(new_id).await;
         }
         let lock = patiently(self.context, || Ok(store::lock(&self.data_dir)?))?;
         let (cluster_id, members) = self.members().await?;
@@ -77,6 +84,10 @@ impl Command<'_> {
         self.put_aside(&plan, new_id)?;
         drop(lock);
         self.advise(&plan, new_id);
+        self.end(new_id).await
+    }
+
+    async fn end(&self, new_id: u64) -> Outcome {
         if self.context.flags.bool("no-wait") {
             let text = format!("When it has caught up: rusd member promote {new_id:x}");
             self.say(text);
@@ -86,16 +97,23 @@ impl Command<'_> {
         Rebuild::remove(&self.data_dir).map_err(Failure::error)
     }
 
-    /// The new member, if it was started already and has no vote yet.
-    async fn started(&self) -> Result<Option<u64>, Failure> {
-        let plan = Rebuild::read(&self.data_dir).map_err(Failure::error)?;
-        let owner = owner(&self.data_dir, self.wal_dir()).map(|(id, _)| id);
-        let Some(new_id) = plan.and_then(|plan| plan.new_id).filter(|id| Some(*id) == owner) else {
+    /// What was noted, if the new member only has to get its vote, and whether it was started. Its
+    /// directory is left to it then: the server may be starting at this moment, and needs its lock.
+    async fn replaced(&self) -> Result<Option<(Rebuild, bool)>, Failure> {
+        let Some(plan) = Rebuild::read(&self.data_dir).map_err(Failure::error)? else {
             return Ok(None);
         };
+        let owner = owner(&self.data_dir, self.wal_dir()).map(|(id, _)| id);
+        let is_started = plan.new_id.is_some() && owner == plan.new_id;
+        let is_put_aside = plan.new_id.is_some()
+            && !self.data_dir.join("member").exists()
+            && self.wal_dir().is_none_or(|dir| !dir.exists());
+        if !is_started && !is_put_aside {
+            return Ok(None);
+        }
         let (_, members) = self.members().await?;
-        let is_learner = members.iter().any(|member| member.id == new_id && member.is_learner);
-        Ok(is_learner.then_some(new_id))
+        let is_new = |member: &Member| Some(member.id) == plan.new_id && member.is_learner;
+        Ok(members.iter().any(is_new).then_some((plan, is_started)))
     }
 
     fn say(&self, text: impl AsRef<str>) {
