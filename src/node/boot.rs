@@ -569,20 +569,18 @@ fn assemble(
     let surroundings = surroundings.of_raft(&peers, Arc::clone(&waits), committed);
     let (raft, raft_threads, turns, loaded) =
         open_both(&store, opened, raft_config, surroundings, identity.bootstrap.as_ref(), stepped)?;
-    let Loaded { lessor, members, auth, restore, used } = loaded;
     let raft::log::Metadata { node_id, cluster_id } = raft_threads.metadata();
-    let (circle, events) = circle(node_id, &config, peers, reach, &members, &waits);
+    let (circle, events) = circle(node_id, &config, peers, reach, &loaded.members, &waits);
     dials.then(|| circle.peers.start(raft.clone(), Arc::clone(&events)));
-    let (mvcc, auth) = (Arc::new(restore.mvcc), Arc::new(RwLock::new(auth)));
-    let (lessor, members) = (Arc::new(Mutex::new(lessor)), Arc::new(RwLock::new(members)));
-    let (hub, applied) = (Hub::new(Arc::clone(&mvcc)), Arc::new(AppliedWaits::new(applied_index)));
     let (no_space, size_bytes) = (Arc::new(Notify::new()), Arc::new(AtomicI64::new(0)));
     let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
+    let used = loaded.used;
+    let (machine, unfinished) = machine(store, loaded, tokens, quota);
+    let Machine { store, mvcc, lessor, members, auth, tokens, quota } = machine.clone();
+    let (hub, applied) = (Hub::new(Arc::clone(&mvcc)), Arc::new(AppliedWaits::new(applied_index)));
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
     let (installs, door) = take_snapshots(&circle, &store, options);
-    let machine = Machine { store, mvcc, lessor, members, auth, tokens, quota };
-    let (sweeper, sweeps) = sweeps(&machine, &waits, &clock, &config, restore.unfinished, used);
-    let Machine { store, mvcc, lessor, members, auth, tokens, quota } = machine.clone();
+    let (sweeper, sweeps) = sweeps(&machine, &waits, &clock, &config, unfinished, used);
     let applier = Applier {
         machine,
         clock: Arc::clone(&clock),
@@ -679,6 +677,19 @@ fn take_snapshots(
     let door: Arc<dyn Snapshots> = Arc::new(door);
     circle.peers.serve_snapshots(Arc::clone(&door));
     (installs, door)
+}
+
+/// The state as apply changes it, and the compaction whose deletions are not complete.
+fn machine(
+    store: Arc<Store>,
+    loaded: Loaded,
+    tokens: Arc<Tokens>,
+    quota: Arc<Quota>,
+) -> (Machine, Option<Compaction>) {
+    let Loaded { lessor, members, auth, restore, .. } = loaded;
+    let (mvcc, lessor) = (Arc::new(restore.mvcc), Arc::new(Mutex::new(lessor)));
+    let (members, auth) = (Arc::new(RwLock::new(members)), Arc::new(RwLock::new(auth)));
+    (Machine { store, mvcc, lessor, members, auth, tokens, quota }, restore.unfinished)
 }
 
 /// Who sweeps up after compactions and writes the index checkpoint, and where compactions go.

@@ -324,9 +324,9 @@ fn strangers_that_call_are_dialled_seldom() {
 }
 
 /// A body that never comes.
-struct Silent;
+struct NeverComes;
 
-impl http_body::Body for Silent {
+impl http_body::Body for NeverComes {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -357,7 +357,7 @@ fn messages_that_do_not_end_are_few_and_small() {
         assert_eq!(large.status(), 400);
         let mut held: Vec<_> = (0..limits::PEER_POSTS_MAX)
             .map(|_| {
-                let mut request = http::Request::post("/raft").body(Silent).unwrap();
+                let mut request = http::Request::post("/raft").body(NeverComes).unwrap();
                 *request.headers_mut() = headers.clone();
                 Box::pin(peers.answer(request))
             })
