@@ -38,8 +38,8 @@ fn certificate(path: PathBuf) -> Certificate {
 fn problems(dir: &Path, name: &str, change: impl FnOnce(&mut Subject)) -> Vec<&'static str> {
     let path = |name: String| dir.join(name).to_str().unwrap().to_owned();
     let mut subject = Subject {
-        chain: crate::tls::chain(&path(format!("{name}.crt"))).unwrap(),
-        key: Some(crate::tls::key(&path(format!("{name}.key"))).unwrap()),
+        chain: crate::tls::chain(path(format!("{name}.crt"))).unwrap(),
+        key: Some(crate::tls::key(path(format!("{name}.key"))).unwrap()),
         roots: Some(crate::tls::roots(Some(&path("ca.crt".into()))).unwrap()),
         purposes: vec![if name == "alice" { Purpose::Client } else { Purpose::Peer }],
         now: now(),

@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn threads_are_named_with_what_they_do() {
-        let (send, receive) = std::sync::mpsc::channel::<()>();
+        let (send, receive) = std::sync::mpsc::sync_channel::<()>(0);
         let waits = std::thread::Builder::new().name("a (b) c".into());
         let waits = waits.spawn(move || receive.recv()).unwrap();
         let is_said = || thread_states().lines().any(|line| line.contains(" a (b) c: sleeping"));

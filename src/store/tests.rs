@@ -589,7 +589,7 @@ fn a_commit_comes_at_so_many_operations_or_bytes() {
             store.push_row(row(main, bytes));
             store.seal(main as u64, 1);
         }
-        let begun = std::time::Instant::now();
+        let begun = crate::clock::instant();
         while store.durable().0 == 0 {
             assert!(begun.elapsed() < Duration::from_secs(60), "{rows} rows of {bytes} bytes wait");
             std::thread::sleep(Duration::from_millis(5));

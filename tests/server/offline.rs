@@ -90,7 +90,8 @@ fn commands_wait_for_a_member_that_is_about_to_stop() {
 
 #[test]
 fn a_directory_that_holds_no_member_is_named_and_left_alone() {
-    let states: [(&str, fn(&Path)); 6] = [
+    type State = (&'static str, fn(&Path));
+    let states: [State; 6] = [
         ("missing", |_| ()),
         ("empty", |data| fs::create_dir(data).unwrap()),
         ("no store", |data| fs::create_dir_all(data.join("member")).unwrap()),

@@ -370,7 +370,7 @@ impl Peers {
         let saving = self.supervisor.nice("snapshot-save", save);
         let (saved, arrived) = tokio::join!(saving, forward(&mut body, buffer, chunks));
         metrics::snap_db_save_seconds().observe(began.elapsed().as_secs_f64());
-        if let Err(error) = saved.flatten() {
+        if let Err(error) = saved.and_then(|saved| saved) {
             // A file that ends early says less than what cut it off; any other error is the cause.
             let is_cut = error.kind() == io::ErrorKind::UnexpectedEof;
             let why = match arrived {

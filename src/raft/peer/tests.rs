@@ -301,7 +301,7 @@ fn strangers_that_call_are_dialled_seldom() {
     let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
     let peers = peers_of(config, &runtime);
     let asking = PeersConfig { id: 2, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
-    let began = Instant::now();
+    let began = crate::clock::instant();
     let call = |id: u64, urls: &str| {
         let path = format!("/raft/stream/message/{id:x}");
         let body = http_body_util::Empty::<Bytes>::new();

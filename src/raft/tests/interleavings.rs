@@ -34,11 +34,13 @@ fn give(core: &mut Core, events: impl IntoIterator<Item = Event>) -> Vec<Effect>
 }
 
 fn sent(effects: &[Effect]) -> Vec<&Message> {
-    let messages = |effect| match effect {
-        &Effect::Send(ref messages) => messages.iter().collect(),
-        &Effect::Persist(ref job) => job.messages.iter().collect::<Vec<_>>(),
-        _ => Vec::new(),
-    };
+    fn messages(effect: &Effect) -> &[Message] {
+        match effect {
+            Effect::Send(messages) => messages,
+            Effect::Persist(job) => &job.messages,
+            _ => &[],
+        }
+    }
     effects.iter().flat_map(messages).collect()
 }
 
