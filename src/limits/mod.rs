@@ -547,6 +547,10 @@ pub const DEFRAG_TRUNCATE_BYTES: u64 = 64 << 20;
 /// Requests to defragment that may wait for the one under way; above it the caller gets "too many
 /// requests".
 pub const DEFRAGS_WAITING_MAX: usize = 16;
+/// How often, and how many times, a request looks for room while a commit that found none is tried
+/// again: for a little longer than the second that the store rests in between.
+pub const ROOM_LOOK_INTERVAL: Duration = Duration::from_millis(50);
+pub const ROOM_LOOKS_MAX: u32 = 24;
 /// How often the space policy `auto` looks whether there is something to do.
 pub const SPACE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Newest revisions that it never compacts away, as many as a Kubernetes cluster makes in a minute or

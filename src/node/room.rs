@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Error, Node, Op};
 use crate::apply;
+use crate::limits;
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{AlarmMember, AlarmRequest, AlarmType};
 use crate::raft;
@@ -113,12 +114,34 @@ impl Node {
     pub async fn quota_gate(&self, op: &Op) -> Result<(), Error> {
         let Some(cost) = apply::cost(op) else { return Ok(()) };
         let bytes = u64::try_from(cost).unwrap_or(0);
-        if self.0.quota.has_room_for(cost) && self.0.rooms.fits(bytes) {
+        let has_quota = self.0.quota.has_room_for(cost);
+        if has_quota && (self.0.rooms.fits(bytes) || self.finds_room(bytes).await) {
             return Ok(());
         }
         // Rare, so it does not burden the size of each request.
         Box::pin(self.raise_no_space()).await;
         Err(Error::NoSpace)
+    }
+
+    /// Whether there is room after all. What is known is as old as the last commit; since then
+    /// somebody may have made room and taken the alarm back, and must not find it raised again. A
+    /// store whose last commit did not fit tries it each second. While the alarm is raised nobody
+    /// waits for that.
+    async fn finds_room(&self, bytes: u64) -> bool {
+        for _ in 0..limits::ROOM_LOOKS_MAX {
+            if self.0.members.read().has_alarm(AlarmType::Nospace) {
+                return false;
+            }
+            self.0.store.look_for_room();
+            if self.0.rooms.fits(bytes) {
+                return true;
+            }
+            if !self.0.store.room().is_full {
+                return false;
+            }
+            self.0.clock.sleep(limits::ROOM_LOOK_INTERVAL).await;
+        }
+        false
     }
 
     /// Counts a proposal as under way, if there is room for it.

@@ -408,6 +408,11 @@ impl Store {
         self.shared.room()
     }
 
+    /// Looks at the disk, which others use, too, without waiting for a commit.
+    pub fn look_for_room(&self) {
+        self.shared.measure();
+    }
+
     pub fn generation(&self) -> u64 {
         self.place.read().0
     }
