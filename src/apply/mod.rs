@@ -128,6 +128,9 @@ pub enum Fatal {
     Member(#[from] crate::members::Malformed),
     #[error(transparent)]
     Auth(#[from] crate::auth::Malformed),
+    /// Raft stops; the next start applies the entry again.
+    #[error("the member is stopping")]
+    Stopping,
     #[error("a configuration change cannot be made: {0}")]
     ConfChange(String),
     #[error("the cluster's version {0:?} is none")]
@@ -272,7 +275,8 @@ fn txn_cost(txn: &TxnRequest) -> i64 {
 pub fn cost(command: &Command) -> Option<i64> {
     match command {
         Command::Put(put) => Some(put_cost(put)),
-        Command::Txn(txn) => Some(txn_cost(txn)),
+        // One that only reads or deletes has to pass on a full store as well.
+        Command::Txn(txn) => Some(txn_cost(txn)).filter(|bytes| *bytes > 0),
         Command::LeaseGrant(_) => Some(LEASE_BYTES),
         _ => None,
     }
@@ -366,8 +370,7 @@ impl Machine {
         }
         if members.has_alarm(AlarmType::Nospace) {
             match command {
-                Command::Put(_) | Command::LeaseGrant(_) => return Err(Error::NoSpace),
-                Command::Txn(txn) if txn_cost(txn) > 0 => return Err(Error::NoSpace),
+                command if cost(command).is_some() => return Err(Error::NoSpace),
                 _ => {}
             }
         }

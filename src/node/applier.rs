@@ -90,9 +90,13 @@ impl Applier {
     /// the member cannot go on.
     pub(super) fn advance(&self, batch: &mut Batch, most: usize) -> bool {
         planted::trip("apply");
-        if let Err(fatal) = self.apply(batch, most) {
-            self.supervisor.fail(&format!("failed to apply a committed entry: {fatal}"));
-            return false;
+        match self.apply(batch, most) {
+            Ok(()) => {}
+            Err(Fatal::Stopping) => return false,
+            Err(fatal) => {
+                self.supervisor.fail(&format!("failed to apply a committed entry: {fatal}"));
+                return false;
+            }
         }
         if batch.is_applied() {
             self.publish(std::mem::take(batch));
@@ -203,7 +207,7 @@ impl Applier {
         let effective = reply.is_ok().then_some(change);
         let conf_state = match self.raft.apply_conf_change(index, effective) {
             Ok(conf_state) => conf_state,
-            // Raft is stopping, and this entry will be applied again.
+            Err(raft::Error::Stopped) => return Err(Fatal::Stopping),
             Err(error) => return Err(Fatal::ConfChange(error.to_string())),
         };
         let json = StoredConfState::from(&conf_state).to_json();

@@ -148,7 +148,7 @@ impl Node {
     pub(super) fn admit_bytes(&self, op: &Op, bytes: usize) -> Result<UnderWay<'_>, Error> {
         let rooms = &self.0.rooms;
         let under_way = rooms.begin(bytes as u64);
-        let grows = apply::cost(op).is_some_and(|cost| cost > 0);
+        let grows = apply::cost(op).is_some();
         let is_refused = if grows { !rooms.fits(0) } else { !is_vital(op) && rooms.is_critical() };
         if is_refused { Err(Error::NoSpace) } else { Ok(under_way) }
     }

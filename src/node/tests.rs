@@ -14,8 +14,8 @@ use crate::pb::request_op::Request;
 use crate::pb::{
     AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthStatusRequest,
     AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserGrantRoleRequest,
-    AuthUserRevokeRoleRequest, AuthenticateRequest, CompactionRequest, LeaseGrantRequest,
-    PutRequest, RequestOp,
+    AuthUserRevokeRoleRequest, AuthenticateRequest, CompactionRequest, DeleteRangeRequest,
+    LeaseGrantRequest, PutRequest, RequestOp,
 };
 use crate::store::{self, Building, Store};
 
@@ -498,4 +498,45 @@ async fn a_stop_does_not_wait_for_a_paced_compaction() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let stopped = tokio::time::timeout(Duration::from_secs(60), node.stop()).await;
     stopped.expect("the stop waits for the pause between two batches");
+}
+
+/// A disk that has nothing left.
+struct NoRoom;
+
+impl store::Faults for NoRoom {
+    fn free_bytes(&self) -> Option<u64> {
+        Some(0)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_full_disk_transactions_delete_and_read_and_raise_no_alarm() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut surroundings = Surroundings::system(Arc::new(SystemClock::new()));
+    surroundings.store.faults = Some(Arc::new(NoRoom));
+    let node = Node::start_with(config(dir.path()), surroundings).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    let delete = DeleteRangeRequest { key: "a".into(), ..Default::default() };
+    let range = RangeRequest { key: "a".into(), ..Default::default() };
+    for request in [Request::RequestDeleteRange(delete), Request::RequestRange(range)] {
+        let success = vec![RequestOp { request: Some(request) }];
+        let op = Op::Txn(TxnRequest { success, ..Default::default() });
+        node.quota_gate(&op).await.unwrap();
+    }
+    assert_eq!(node.alarms(), [], "what adds nothing raised the alarm");
+    assert_eq!(node.quota_gate(&put("a", "1")).await, Err(Error::NoSpace));
+    assert_eq!(node.alarms().len(), 1);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_in_the_middle_of_a_configuration_change_is_no_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let surroundings = Surroundings::system(Arc::new(SystemClock::new()));
+    let (node, steps) = Node::start_stepped(config(dir.path()), surroundings).unwrap();
+    // The founder's own entry is committed, and apply gets it once raft has stopped.
+    steps.raft().unwrap();
+    node.0.raft.stop();
+    while steps.apply(usize::MAX).is_some() {}
+    assert_eq!(node.0.supervisor.why(), None);
 }

@@ -429,6 +429,8 @@ impl Handle {
         }
         if let Some(take_turn) = self.shared.while_waiting.get() {
             take_turn();
+            // Nobody else will answer.
+            return answer.try_recv().unwrap_or(Err(Error::Stopped));
         }
         answer.recv().unwrap_or(Err(Error::Stopped))
     }

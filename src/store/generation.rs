@@ -122,6 +122,10 @@ impl Store {
         self.shared.done.notify_all();
         self.shared.measure();
         call(&self.shared.hooks.resized, &());
+        if let Some(why) = self.shared.options.supervisor.why() {
+            // The member failed meanwhile, and nothing may be written any more.
+            self.shared.stop(&why);
+        }
         self.start_committer(&db)?;
         remove_others(&db, generation)
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::retry_on_intr;
 
 use super::Error;
 use super::committer::Shared;
@@ -54,7 +55,8 @@ impl Reserve {
             let mut options = OpenOptions::new();
             let file: File =
                 options.write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
-            Ok(fallocate(&file, FallocateFlags::empty(), 0, bytes)?)
+            // Some file systems give up at a signal that is waiting.
+            Ok(retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, bytes))?)
         };
         match allocate() {
             Ok(()) => self.held.store(bytes, Ordering::Relaxed),

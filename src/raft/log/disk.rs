@@ -128,7 +128,9 @@ impl File for fs::File {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
-        match fallocate(self, FallocateFlags::empty(), 0, len) {
+        use rustix::io::retry_on_intr;
+        // Some file systems give up at a signal that is waiting.
+        match retry_on_intr(|| fallocate(self, FallocateFlags::empty(), 0, len)) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(self, len),
             Err(errno) => Err(errno.into()),
