@@ -564,7 +564,7 @@ impl Core {
         effects.push(Effect::Dropped(tickets));
     }
 
-    fn receive(&mut self, message: Message, effects: &mut Vec<Effect>) {
+    fn receive(&mut self, mut message: Message, effects: &mut Vec<Effect>) {
         let mut admitted = step::admit(&self.raft, &message);
         if message.msg_type == MessageType::MsgHeartbeat as i32 {
             self.acknowledged = None;
@@ -582,6 +582,13 @@ impl Core {
         let asks_leader = message.get_msg_type() == MessageType::MsgReadIndex && self.leads();
         if asks_leader && admitted.is_ok() && !self.may_answer_reads() {
             admitted = Err(Refusal::Removed);
+        }
+        // Nor does it settle reads that it asked about before.
+        if message.get_msg_type() == MessageType::MsgHeartbeatResponse
+            && self.leads()
+            && !self.may_answer_reads()
+        {
+            message.context.clear();
         }
         let early = asks_leader && !self.raft.raft.commit_to_current_term();
         if early && admitted.is_ok() {

@@ -24,6 +24,7 @@ use super::world::{Event, Life, MILLI, Member, Worker, World};
 const PROPOSE: i32 = 2;
 const SNAPSHOT: i32 = 7;
 const READ_INDEX: i32 = 15;
+const READ_INDEX_ANSWER: i32 = 16;
 
 /// Since when two members have held each other's streams, for who asks.
 const CONNECTED: Duration = Duration::from_secs(10);
@@ -227,6 +228,8 @@ impl World {
         self.note(message.index ^ message.term << 20 ^ (kind as u64) << 40 ^ message.to);
         let to = self.position(message.to);
         let Some(life) = &self.members[number].life else { return };
+        let answers = kind == READ_INDEX_ANSWER;
+        assert!(!answers || !life.has_no_vote, "m{number} answers a read, and has no vote");
         let is_removed = life.node.peers().is_removed(message.to);
         let there = to.filter(|to| !is_removed && !self.is_cut(number, *to));
         if let (SNAPSHOT, None, Some(to)) = (kind, there, to) {
@@ -374,6 +377,10 @@ impl World {
                 self.tell(|| format!("m{to} has the snapshot of m{from}"));
                 self.oracle.checked.snapshots += 1;
                 self.arm(to, Worker::Raft, 0);
+                // Apply may come to older entries before raft sees the snapshot.
+                if self.members[to].frozen_until <= self.now && self.chance.one_in(2) {
+                    self.work(to, Worker::Apply);
+                }
                 self.report(from, to, true);
             }
             Err(why) => {

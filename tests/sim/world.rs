@@ -88,6 +88,8 @@ pub struct Life {
     reached: u64,
     /// What its raft said last.
     before: raft::Status,
+    /// After the last event, it had no vote in raft's configuration.
+    pub has_no_vote: bool,
     is_leaving: bool,
 }
 
@@ -390,6 +392,7 @@ impl World {
     fn after(&mut self) {
         self.welcome();
         for number in 0..self.members.len() {
+            let id = self.members[number].id;
             let Some(life) = &mut self.members[number].life else { continue };
             let status = life.steps.status();
             self.oracle.status(&status, &life.before);
@@ -398,6 +401,7 @@ impl World {
             if fatal.is_none() {
                 let (conf_state, restored) = life.steps.conf_state();
                 self.oracle.configuration(life.reached.max(restored), &conf_state);
+                life.has_no_vote = !conf_state.voters.contains(&id);
             }
             let removed = *life.node.removed().borrow();
             if let Some(why) = fatal {
@@ -439,7 +443,7 @@ impl World {
         self.at(delay, Event::Work(member, lives, worker));
     }
 
-    fn work(&mut self, number: usize, worker: Worker) {
+    pub fn work(&mut self, number: usize, worker: Worker) {
         let member = &mut self.members[number];
         let (drift, now) = (member.drift, self.now);
         let Some(life) = &mut member.life else { return };
@@ -646,6 +650,7 @@ impl World {
             applied,
             reached: applied,
             before,
+            has_no_vote: false,
             is_leaving,
         });
         self.tell(|| format!("m{number} starts, applied {applied}"));
