@@ -378,6 +378,8 @@ impl Node {
         inner.stopping.send_replace(true);
         inner.has_leader.notify_waiters();
         let Some(raft) = inner.raft_threads.lock().take() else { return };
+        // On a full disk apply would wait for ever; what is not committed is in the log.
+        inner.store.leave();
         raft.stop();
         inner.circle.peers.stop();
         for thread in inner.threads.lock().drain(..) {

@@ -11,7 +11,7 @@ use super::waits::Waits;
 use super::{Config, Error, Node, Reply, Surroundings, VERSION};
 use crate::apply::{self, Fatal};
 use crate::auth::{Credentials, Demand};
-use crate::clock::{self, Backoff};
+use crate::clock::{self, Backoff, Clock};
 use crate::limits;
 use crate::members::{Change, Member, Members};
 use crate::metrics;
@@ -212,6 +212,19 @@ impl PeerEvents for Events {
     }
 }
 
+/// Looks twice: what is known of the others is as old as the last heartbeat.
+pub(super) async fn holds_now_or_after(
+    pause: Duration,
+    clock: &dyn Clock,
+    look: impl Fn() -> Result<bool, Error>,
+) -> Result<bool, Error> {
+    if look()? {
+        return Ok(true);
+    }
+    clock.sleep(pause).await;
+    look()
+}
+
 /// A quorum of so many voters.
 fn quorum(voters: usize) -> usize {
     voters / 2 + 1
@@ -293,12 +306,9 @@ impl Node {
             return Err(Error::NotLeader);
         }
         self.barrier().await?;
-        if !self.is_caught_up(id)? {
-            // What is known of the others is as old as the last heartbeat.
-            self.0.clock.sleep(2 * self.0.config.heartbeat_interval).await;
-            if !self.is_caught_up(id)? {
-                return Err(Error::LearnerNotReady);
-            }
+        let pause = 2 * self.0.config.heartbeat_interval;
+        if !holds_now_or_after(pause, &*self.0.clock, || self.is_caught_up(id)).await? {
+            return Err(Error::LearnerNotReady);
         }
         if self.0.config.strict_reconfig_check {
             let (voters, started) = self.0.members.read().started_voters(id);

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::auth;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, Sleep, SystemClock};
 use crate::mvcc::kv::Pair;
 use crate::pb::authpb::Permission;
 use crate::pb::authpb::permission::Type;
@@ -17,7 +18,7 @@ use crate::pb::{
     AuthUserRevokeRoleRequest, AuthenticateRequest, CompactionRequest, DeleteRangeRequest,
     LeaseGrantRequest, PutRequest, RequestOp,
 };
-use crate::store::{self, Building, Store};
+use crate::store::{self, Building, Faults, Store};
 
 fn config(dir: &std::path::Path) -> Config {
     Config {
@@ -539,4 +540,226 @@ async fn a_stop_in_the_middle_of_a_configuration_change_is_no_failure() {
     node.0.raft.stop();
     while steps.apply(usize::MAX).is_some() {}
     assert_eq!(node.0.supervisor.why(), None);
+}
+
+/// A disk that is full while it is told to be. Who holds the lock keeps commits waiting.
+#[derive(Default)]
+struct Full(Mutex<bool>);
+
+impl Faults for Full {
+    fn commit(&self) -> std::io::Result<()> {
+        match *self.0.lock() {
+            true => Err(rustix::io::Errno::NOSPC.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Apply waits for room in the tail, and a full disk gives none. What it applied is in the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_does_not_wait_for_room_on_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = Arc::new(Full::default());
+    let start = || {
+        let mut surroundings = Surroundings::system(Arc::new(SystemClock::new()));
+        surroundings.store.faults = Some(Arc::clone(&full) as Arc<dyn Faults>);
+        surroundings.store.reserve_bytes = 0;
+        let config = Config { max_request_bytes: usize::MAX, ..config(dir.path()) };
+        Node::start_with(config, surroundings).unwrap()
+    };
+    let node = start();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    // One entry with more than the tail takes.
+    let value = "v".repeat(1 << 20);
+    let op = |n: usize| match put(&format!("key {n}"), &value) {
+        Op::Put(put) => RequestOp { request: Some(Request::RequestPut(put)) },
+        _ => unreachable!(),
+    };
+    let success = (0..=limits::TAIL_BYTES_MAX >> 20).map(op).collect();
+    let txn = Op::Txn(TxnRequest { success, ..Default::default() });
+    let proposer = node.clone();
+    let proposed = {
+        let mut is_full = full.0.lock();
+        let proposed =
+            tokio::spawn(async move { proposer.propose(&Credentials::default(), txn).await });
+        // A disk that was found full would have refused it.
+        let begun = std::time::Instant::now();
+        while node.0.store.room().waiting <= limits::TAIL_BYTES_MAX as u64 {
+            let waits = begun.elapsed() < Duration::from_secs(60) && !proposed.is_finished();
+            assert!(waits, "the entry does not come to apply");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        *is_full = true;
+        proposed
+    };
+    let stopper = node.clone();
+    let mut stopping = tokio::spawn(async move { stopper.stop().await });
+    let stopped = tokio::time::timeout(Duration::from_secs(60), &mut stopping).await.is_ok();
+    // Else the runtime would wait for the stop as well.
+    *full.0.lock() = false;
+    if !stopped {
+        stopping.await.unwrap();
+    }
+    assert!(stopped, "the stop waits for room");
+    let _ = proposed.await.unwrap();
+    drop(node);
+
+    let node = start();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    assert_eq!(get(&node, "key 0").await.map(|value| value.len()), Some(1 << 20));
+    node.stop().await;
+}
+
+/// In etcd's order: the quorum, the URLs, the number of learners.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_may_not_be_added_is_refused_for_the_first_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Bent::new();
+    let node = Node::start(config(dir.path()), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    let nobody = Credentials::default();
+    let add = async |host: &str, is_learner: bool| {
+        // The same URLs within a second are the same member.
+        clock.wall_seconds.fetch_add(1, Ordering::Relaxed);
+        let urls = vec![format!("http://{host}:2380")];
+        node.add_member(&nobody, urls, is_learner).await.map(drop)
+    };
+    assert_eq!(add("learner", true).await, Ok(()));
+    assert_eq!(add("learner", true).await, Err(Error::PeerUrlExist));
+    assert_eq!(add("localhost", true).await, Err(Error::PeerUrlExist));
+    assert_eq!(add("another", true).await, Err(Error::TooManyLearners));
+    assert_eq!(add("learner", false).await, Err(Error::PeerUrlExist));
+    assert_eq!(add("voter", false).await, Ok(()));
+    // The new voter has not started: nothing else is looked at.
+    assert_eq!(add("voter", false).await, Err(Error::MemberNotEnoughStarted));
+    assert_eq!(add("voter", true).await, Err(Error::Unhealthy));
+    assert_eq!(add("another", true).await, Err(Error::Unhealthy));
+    node.stop().await;
+}
+
+type Hook = Box<dyn Fn() + Send + Sync>;
+
+/// The system's clock, but that its wall clock can be set forward, that one length of sleep passes at
+/// once when it is told so, and that it says when somebody asks for a secret.
+struct Bent {
+    system: SystemClock,
+    wall_seconds: AtomicUsize,
+    skips: Mutex<Option<Duration>>,
+    skipped: AtomicUsize,
+    secret: Mutex<Option<Hook>>,
+}
+
+impl Bent {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            system: SystemClock::new(),
+            wall_seconds: AtomicUsize::new(0),
+            skips: Mutex::default(),
+            skipped: AtomicUsize::new(0),
+            secret: Mutex::default(),
+        })
+    }
+}
+
+impl Clock for Bent {
+    fn now(&self) -> Duration {
+        self.system.now()
+    }
+
+    fn unix_nanos(&self) -> u64 {
+        self.system.unix_nanos() + self.wall_seconds.load(Ordering::Relaxed) as u64 * 1_000_000_000
+    }
+
+    fn random(&self) -> u64 {
+        self.system.random()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        if *self.skips.lock() == Some(duration) {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+            return Box::pin(std::future::ready(()));
+        }
+        self.system.sleep(duration)
+    }
+
+    fn secret(&self, out: &mut [u8]) -> std::io::Result<()> {
+        if let Some(hook) = &*self.secret.lock() {
+            hook();
+        }
+        self.system.secret(out)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_from_an_entry_that_never_comes_is_invalid_after_the_requests_timeout() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Bent::new();
+    let node = Node::start(config(dir.path()), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    with_users(&node).await;
+    assert_eq!(node.request_timeout(), Duration::from_secs(7));
+    *clock.skips.lock() = Some(node.request_timeout());
+    let forged = bearer("abcdefghijklmnop.999999");
+    let read = read(&node, &forged, "k");
+    let ended = tokio::time::timeout(Duration::from_secs(60), read).await.expect("it waits on");
+    assert_eq!(ended, refused(auth::Error::InvalidToken));
+    assert!(clock.skipped.load(Ordering::Relaxed) > 0, "after another time");
+    *clock.skips.lock() = None;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_login_looks_ten_times_while_users_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Bent::new();
+    let node = Node::start(config(dir.path()), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    with_users(&node).await;
+    let root = log_in(&node, "root", "pw").await.unwrap();
+    // Between the look at the password and the login's entry a role comes.
+    let looks = Arc::new(AtomicUsize::new(0));
+    let changes = |most: usize| {
+        let (node, root, looks) = (node.clone(), root.clone(), Arc::clone(&looks));
+        let runtime = tokio::runtime::Handle::current();
+        looks.store(0, Ordering::Relaxed);
+        let hook = move || {
+            let look = looks.fetch_add(1, Ordering::Relaxed);
+            if look >= most {
+                return;
+            }
+            let add = AuthRoleAddRequest { name: format!("role {most} {look}") };
+            std::thread::scope(|scope| {
+                let add = || runtime.block_on(node.propose(&root, Op::RoleAdd(add))).unwrap();
+                scope.spawn(add);
+            });
+        };
+        *clock.secret.lock() = Some(Box::new(hook));
+    };
+    changes(9);
+    log_in(&node, "ann", "secret").await.unwrap();
+    assert_eq!(looks.load(Ordering::Relaxed), 10);
+    changes(1000);
+    let refusal = log_in(&node, "ann", "secret").await.unwrap_err();
+    assert_eq!(refusal, Error::Auth(auth::Error::OldRevision));
+    assert_eq!(looks.load(Ordering::Relaxed), 10);
+    *clock.secret.lock() = None;
+    log_in(&node, "ann", "secret").await.unwrap();
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_leader_knows_of_a_learner_is_looked_at_twice() {
+    let pause = 2 * config(std::path::Path::new("")).heartbeat_interval;
+    let clock = Bent::new();
+    *clock.skips.lock() = Some(pause);
+    for (answers, expected, sleeps) in
+        [([true, false], true, 0), ([false, true], true, 1), ([false, false], false, 1)]
+    {
+        clock.skipped.store(0, Ordering::Relaxed);
+        let looks = AtomicUsize::new(0);
+        let look = || Ok(answers[looks.fetch_add(1, Ordering::Relaxed)]);
+        let holds = membership::holds_now_or_after(pause, &*clock, look).await;
+        assert_eq!(holds, Ok(expected), "{answers:?}");
+        assert_eq!(clock.skipped.load(Ordering::Relaxed), sleeps, "{answers:?}");
+    }
 }

@@ -460,7 +460,9 @@ impl Core {
         // The store finds changes that are not applied in the log's table, where the entries of this
         // turn are not yet.
         let brings_change = step::brings_change(&self.raft);
-        if leads || !(stalled || replaying || brings_change || self.is_alone()) {
+        let may_tick = leads || !(stalled || replaying || brings_change || self.is_alone());
+        // Without room in the log nothing leaves, and a leader's heartbeats would only pile up.
+        if may_tick && self.has_room() {
             self.raft.tick();
         } else {
             // It does not stand for election, but once its leader has been silent for so long, its
@@ -743,7 +745,7 @@ impl Core {
         } else {
             self.forwarded.clear();
         }
-        if self.raft.raft.leader_id != 0 && self.reads.wants_round() {
+        if self.has_room() && self.raft.raft.leader_id != 0 && self.reads.wants_round() {
             let context = self.reads.begin();
             self.raft.read_index(context.to_vec());
         }

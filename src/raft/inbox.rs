@@ -37,7 +37,7 @@ struct State {
     applied: u64,
     durable: Option<(u64, u64, ConfState)>,
     sleeping: bool,
-    /// How many proposals are worth a turn of their own.
+    /// How many proposals are worth a turn of their own; the largest number if the log has no room.
     proposals_min: usize,
     /// Whether the loop cannot go on before apply does.
     awaits_apply: bool,
@@ -64,8 +64,14 @@ impl State {
             || (self.awaits_apply && self.applied > 0)
             || !self.events.is_empty()
             || !self.reads.is_empty()
-            || !self.messages.is_empty()
+            || (self.has_room() && !self.messages.is_empty())
             || self.has_proposals()
+    }
+
+    /// Whether the log takes what comes of messages. While it does not, they wait here, where they
+    /// have a bound: raft would keep the answers to all of them.
+    fn has_room(&self) -> bool {
+        self.proposals_min < usize::MAX
     }
 
     fn has_proposals(&self) -> bool {
@@ -252,7 +258,8 @@ impl Inbox {
             events.push(Event::Durable { index, term, conf_state });
         }
         events.append(&mut state.events);
-        let count = state.messages.len().min(limits::RAFT_EVENTS_MAX);
+        let count = if state.has_room() { limits::RAFT_EVENTS_MAX } else { 0 };
+        let count = state.messages.len().min(count);
         for _ in 0..count {
             if let Some(message) = state.messages.pop_front() {
                 state.message_bytes -= entry_bytes(&message);
@@ -331,6 +338,17 @@ mod tests {
 
     fn proposal(bytes: usize) -> Proposal {
         Proposal { data: Bytes::from(vec![0; bytes]), ..Proposal::default() }
+    }
+
+    #[test]
+    fn messages_wait_here_while_the_log_has_no_room() {
+        let inbox = Inbox::default();
+        assert!(inbox.take(Duration::ZERO, usize::MAX, false).events.is_empty());
+        inbox.message(Message::default()).unwrap();
+        assert!(!inbox.has_work(false), "the loop would turn for nothing");
+        assert!(inbox.take(Duration::ZERO, usize::MAX, false).events.is_empty());
+        let taken = inbox.take(Duration::ZERO, 1, false).events;
+        assert!(matches!(&taken[..], [Event::Receive(_)]), "{taken:?}");
     }
 
     #[test]

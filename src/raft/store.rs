@@ -48,6 +48,13 @@ impl Store {
         indexes.map(head).collect()
     }
 
+    /// Lets go of segments below this one, which are about to be removed.
+    pub fn release(&self, below: u32) {
+        if let Some(reader) = &self.reader {
+            reader.borrow_mut().release(below);
+        }
+    }
+
     fn fetch(&self, low: u64, high: u64, bytes_max: u64) -> raft::Result<Vec<Entry>> {
         let reader = self.reader.as_ref().ok_or(Error::Store(StorageError::Unavailable))?;
         let wanted = (low..high)

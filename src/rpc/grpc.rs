@@ -212,11 +212,23 @@ where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
+    decode_within(REQUEST_BODY_TIMEOUT, body, bytes_max).await
+}
+
+async fn decode_within<M: Message + Default, B>(
+    patience: Duration,
+    body: B,
+    bytes_max: usize,
+) -> Result<M, Status>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     // Mostly the message came with the headers; only one that did not is worth a timer.
     let mut reading = pin!(read(body, bytes_max));
     let message = match reading.as_mut().now_or_never() {
         Some(message) => message?,
-        None => tokio::time::timeout(REQUEST_BODY_TIMEOUT, reading)
+        None => tokio::time::timeout(patience, reading)
             .await
             .map_err(|_| Status::deadline_exceeded("the request's message did not arrive"))??,
     };
@@ -390,6 +402,29 @@ mod tests {
         let error = decoded(&prefix, 5, 2_097_152).await.unwrap_err();
         assert_eq!(error.code(), Code::ResourceExhausted);
         assert_eq!(error.message(), "grpc: received message larger than max (2097153 vs. 2097152)");
+    }
+
+    /// A body that never comes.
+    struct Never;
+
+    impl HttpBody for Never {
+        type Data = Bytes;
+        type Error = Infallible;
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_does_not_come_ends_the_call() {
+        assert_eq!(REQUEST_BODY_TIMEOUT, Duration::from_secs(60));
+        let read = decode_within::<PutRequest, _>(Duration::from_millis(10), Never, 100);
+        let ended = tokio::time::timeout(Duration::from_secs(60), read).await;
+        let error = ended.expect("it waits on").unwrap_err();
+        assert_eq!(error.code(), Code::DeadlineExceeded);
     }
 
     #[tokio::test]

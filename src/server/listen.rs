@@ -95,6 +95,8 @@ pub(super) struct Services {
     /// Whether the certificate of who connects must be for the address that it connects from.
     pub checks_addresses: bool,
     pub keepalive: Keepalive,
+    /// How long the next request of HTTP/1.1 may take to come.
+    pub header_timeout: Duration,
     pub connections: Arc<Semaphore>,
     pub supervisor: Supervisor,
 }
@@ -588,7 +590,7 @@ async fn http1_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Services { http, peers, port, .. } = services;
+    let Services { http, peers, port, header_timeout, .. } = services;
     let service = service_fn(move |request: Request<Incoming>| {
         let (http, peers) = (Arc::clone(&http), Arc::clone(&peers));
         async move {
@@ -607,7 +609,7 @@ async fn http1_connection<S>(
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits::HTTP_HEADER_TIMEOUT)
+        .header_read_timeout(header_timeout)
         // A client that closes its side after its request still waits for the answer.
         .half_close(true)
         .title_case_headers(true)

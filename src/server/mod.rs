@@ -153,6 +153,7 @@ where
             timeout: Duration::from_secs(20),
             streams_max: 16,
         },
+        header_timeout: limits::HTTP_HEADER_TIMEOUT,
         connections: Arc::new(Semaphore::new(1)),
         supervisor: served.node.supervisor().clone(),
     };
@@ -669,6 +670,7 @@ fn services(config: &Config, arguments: &[String], node: &Node, connections: usi
             timeout: config.keepalive_timeout,
             streams_max: config.max_concurrent_streams,
         },
+        header_timeout: limits::HTTP_HEADER_TIMEOUT,
         connections: Arc::new(Semaphore::new(connections)),
         supervisor: node.supervisor().clone(),
     }

@@ -116,6 +116,8 @@ pub(super) struct Queue {
     /// A commit under way deletes rows.
     pub is_deleting: bool,
     pub no_space: bool,
+    /// Apply is to end: the few entries that it still has may go over the tail's bound.
+    pub is_leaving: bool,
     /// Why the committer ended, or is to end.
     pub stop: Option<String>,
     /// When the waiting work is committed at the latest, by the store's clock.
@@ -231,7 +233,7 @@ impl Shared {
         if idle || queue.batch.is_large() {
             self.work.notify_one();
         }
-        while queue.bytes > TAIL_BYTES_MAX && queue.stop.is_none() {
+        while queue.bytes > TAIL_BYTES_MAX && queue.stop.is_none() && !queue.is_leaving {
             self.done.wait(&mut queue);
         }
     }
@@ -277,6 +279,11 @@ impl Shared {
             queue.due = Some(now);
             self.work.notify_one();
         }
+    }
+
+    pub(super) fn leave(&self) {
+        self.queue.lock().is_leaving = true;
+        self.done.notify_all();
     }
 
     pub(super) fn stop(&self, why: &str) {

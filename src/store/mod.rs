@@ -377,6 +377,12 @@ impl Store {
         self.shared.hooks.no_space.lock().push(Box::new(callback));
     }
 
+    /// From here on no seal waits for room in the tail, which a full disk would never give: apply
+    /// is about to end, and has few entries left.
+    pub fn leave(&self) {
+        self.shared.leave();
+    }
+
     /// A call that ends all commits and lets go of who waits for one, without holding the store or
     /// waiting for anything.
     pub fn aborts(&self) -> impl FnOnce(&str) + Send + use<> {

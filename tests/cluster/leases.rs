@@ -81,3 +81,26 @@ async fn no_lease_ends_early_when_leaders_die() {
     }
     assert!(!has_key || granted.elapsed() >= Duration::from_secs(SHORT as u64), "it ended early");
 }
+
+/// An answer between members has 16 MiB at most, and a lease may have more keys than that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_of_many_keys_is_shown_by_every_member() {
+    let cluster = Cluster::start(3);
+    cluster.ready(&[0, 1, 2]).await;
+    let mut leases = LeaseClient::new(cluster.channel(0));
+    leases.lease_grant(LeaseGrantRequest { ttl: LONG, id: 1 }).await.unwrap();
+    for n in 0..20 {
+        let mut key = format!("key {n:02} ").into_bytes();
+        key.resize(1 << 20, b'k');
+        let put = PutRequest { key: key.into(), lease: 1, ..PutRequest::default() };
+        KvClient::new(cluster.channel(0)).put(put).await.unwrap();
+    }
+    for at in 0..3 {
+        let client = LeaseClient::new(cluster.channel(at));
+        let mut client = client.max_decoding_message_size(usize::MAX);
+        let request = LeaseTimeToLiveRequest { id: 1, keys: true };
+        let asked = timeout(PATIENCE, client.lease_time_to_live(request)).await;
+        let answer = asked.expect("no answer").unwrap().into_inner();
+        assert_eq!((answer.keys.len(), answer.granted_ttl), (20, LONG), "member {at}");
+    }
+}

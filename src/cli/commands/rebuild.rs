@@ -28,6 +28,10 @@ use crate::store;
 
 /// How often it is tried to promote the new member.
 const PROMOTE_RETRY: Duration = Duration::from_secs(1);
+/// How often it is tried to add it while the cluster is found unhealthy: a member counts once it has
+/// been connected for five seconds, and the others may have restarted as well.
+const ADD_ATTEMPTS_MAX: u32 = 30;
+const ADD_RETRY: Duration = Duration::from_millis(500);
 
 struct Command<'a> {
     context: &'a Context,
@@ -247,7 +251,19 @@ impl Command<'_> {
             return Ok(member.id);
         }
         let request = MemberAddRequest { peer_ur_ls: plan.peer_urls.clone(), is_learner: true };
-        let added = self.client.call(&rpc::MEMBER_ADD, request, self.context.deadline()).await?;
+        let mut attempts = 1;
+        let added = loop {
+            let deadline = self.context.deadline();
+            match self.client.call(&rpc::MEMBER_ADD, request.clone(), deadline).await {
+                Err(error)
+                    if error.is("etcdserver: unhealthy cluster") && attempts < ADD_ATTEMPTS_MAX =>
+                {
+                    attempts += 1;
+                    tokio::time::sleep(ADD_RETRY).await;
+                }
+                added => break added?,
+            }
+        };
         let id = added.member.unwrap_or_default().id;
         plan.new_id = Some(id);
         plan.write(&self.data_dir).map_err(Failure::error)?;

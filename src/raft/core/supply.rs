@@ -200,6 +200,7 @@ impl Core {
         self.compacted_at = index;
         table.compact(below - 1);
         if frees_segments {
+            store.release(kept.segment);
             let record = SnapshotRecord { index, term, conf_state: Some(conf_state) };
             effects.push(Effect::Purge { below, record });
         }

@@ -199,6 +199,8 @@ impl Shared {
         let mut open: Option<(PathBuf, Arc<dyn File>)> = None;
         let mut state = self.state.lock();
         while !state.ended {
+            // A handle keeps the blocks of a segment that is purged, which a full disk needs.
+            open.take_if(|(path, _)| *path != state.path);
             if !self.wants(&state) {
                 if state.next.is_some() {
                     self.changed.wait(&mut state);
@@ -269,8 +271,14 @@ impl Shared {
     }
 
     /// Makes the next segment, with zeros written up to `filled`. A disk that has no room for it is
-    /// left as it was.
+    /// left as it was, and does not count until it has.
     fn make_next(&self, filled: u64) -> io::Result<Prepared> {
+        let made = self.try_make_next(filled);
+        self.room.set_refused(made.as_ref().is_err_and(is_full));
+        made
+    }
+
+    fn try_make_next(&self, filled: u64) -> io::Result<Prepared> {
         let needed = self.segment_bytes.saturating_add(self.room.left());
         if self.disk.space(&self.dir).is_ok_and(|space| space.free_bytes < needed) {
             return Err(rustix::io::Errno::NOSPC.into());

@@ -53,7 +53,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -123,6 +123,8 @@ struct RoomCells {
     next: AtomicU64,
     /// See [`Room::leave`].
     left: AtomicU64,
+    /// The disk had no room for a segment, or no inode. What it says is free does not help then.
+    is_refused: AtomicBool,
 }
 
 /// Nobody has said yet what the log is to leave.
@@ -132,7 +134,8 @@ impl Room {
     fn new(disk: Arc<dyn Disk>, dir: &Path, segment: u64) -> Self {
         let [rest, next] = [AtomicU64::new(0), AtomicU64::new(0)];
         let (dir, left) = (dir.to_path_buf(), AtomicU64::new(UNTOLD));
-        Self(Arc::new(RoomCells { disk, dir, segment, rest, next, left }))
+        let is_refused = AtomicBool::new(false);
+        Self(Arc::new(RoomCells { disk, dir, segment, rest, next, left, is_refused }))
     }
 
     /// Whether the log can take so many bytes more and still has a half of a segment, for what must
@@ -157,8 +160,15 @@ impl Room {
         self.bytes() >= bytes || self.bytes().saturating_add(self.free_bytes()) >= bytes
     }
 
+    fn set_refused(&self, is_refused: bool) {
+        self.0.is_refused.store(is_refused, Ordering::Relaxed);
+    }
+
     /// What the disk has left for the log.
     fn free_bytes(&self) -> u64 {
+        if self.0.is_refused.load(Ordering::Relaxed) {
+            return 0;
+        }
         let space = self.0.disk.space(&self.0.dir);
         space.map_or(0, |space| space.free_bytes.saturating_sub(self.left()))
     }

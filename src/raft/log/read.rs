@@ -397,6 +397,11 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Lets go of a segment before this one: a full disk needs the blocks of what is purged.
+    pub fn release(&mut self, below: u32) {
+        self.open.take_if(|(segment, ..)| *segment < below);
+    }
+
     /// The entries at `places`, whose index and term are expected to be those given. Stops once the
     /// data exceeds `bytes_max`, but reads at least one.
     pub fn read(

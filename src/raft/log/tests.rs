@@ -1,6 +1,8 @@
 use std::fs;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, HardState};
@@ -120,6 +122,127 @@ fn a_new_log_holds_its_first_batch_or_is_not_there() {
     assert_eq!(recovered.table.last_index(), 3);
     let again = create(&SystemDisk, &dir, METADATA, &Batch::default(), SMALL);
     assert!(matches!(again, Err(Error::Exists(_))));
+}
+
+/// Notes how far zeros were written into the files that the filling thread opened or made.
+#[derive(Default)]
+struct Zeros {
+    current: AtomicU64,
+    next: AtomicU64,
+}
+
+struct ZerosDisk(Arc<Zeros>);
+
+struct ZerosFile {
+    file: Arc<dyn File>,
+    zeros: Arc<Zeros>,
+    is_next: bool,
+}
+
+impl Disk for ZerosDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let (file, zeros) = (SystemDisk.create(path)?, Arc::clone(&self.0));
+        let is_next = path.ends_with(ahead::NEXT_NAME);
+        Ok(Arc::new(ZerosFile { file, zeros, is_next }))
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let (file, zeros) = (SystemDisk.open(path)?, Arc::clone(&self.0));
+        Ok(Arc::new(ZerosFile { file, zeros, is_next: false }))
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        SystemDisk.list(dir)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        SystemDisk.create_dir(dir)
+    }
+    fn exists(&self, path: &Path) -> bool {
+        SystemDisk.exists(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        SystemDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        SystemDisk.remove(path)
+    }
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        SystemDisk.remove_dir_all(dir)
+    }
+    fn fsync_dir(&self, dir: &Path) -> io::Result<()> {
+        SystemDisk.fsync_dir(dir)
+    }
+}
+
+impl File for ZerosFile {
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_at(buffer, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)?;
+        if bytes.iter().all(|byte| *byte == 0) {
+            let reach = if self.is_next { &self.zeros.next } else { &self.zeros.current };
+            reach.fetch_max(offset + bytes.len() as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.file.allocate(len)
+    }
+    fn fdatasync(&self) -> io::Result<()> {
+        self.file.fdatasync()
+    }
+}
+
+#[test]
+fn zeros_reach_8_mib_ahead_and_into_the_next_segment() {
+    const MIB: u64 = 1 << 20;
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("wal");
+    let zeros = Arc::new(Zeros::default());
+    let disk: Arc<dyn Disk> = Arc::new(ZerosDisk(Arc::clone(&zeros)));
+    let options = Options { segment_bytes: 20 * MIB, fill_ahead: true };
+    create(disk.as_ref(), &dir, METADATA, &Batch::default(), options).unwrap();
+    let (mut writer, ..) = open(&disk, &dir, options).unwrap();
+    zeros.current.store(0, Ordering::Relaxed);
+    writer.fill_ahead(&Supervisor::default());
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        for _ in 0..6000 {
+            if holds() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("not within a minute: {what}; {:?}", zeros.current);
+    };
+    // A MiB at a time, up to 8 MiB beyond what is written and no further.
+    let reaches = |written: u64| {
+        let reach = zeros.current.load(Ordering::Relaxed);
+        assert!(reach <= written + 8 * MIB + 4096, "{reach} of {written}");
+        reach > written + 7 * MIB
+    };
+    until("zeros ahead of an empty log", &|| reaches(0));
+    let (mut written, mut index) = (0, 1);
+    while written < 5 * MIB {
+        let data = Bytes::from(vec![7; MIB as usize]);
+        let entries = vec![Entry { index, term: 1, data, ..Entry::default() }];
+        writer.append(&Batch { entries, ..Batch::default() }).unwrap();
+        writer.write().unwrap();
+        (written, index) = (written + MIB, index + 1);
+    }
+    // The frames of six records are less than a block.
+    until("zeros ahead of what was written", &|| {
+        zeros.current.load(Ordering::Relaxed) > written + 7 * MIB
+    });
+    assert!(zeros.current.load(Ordering::Relaxed) <= written + 8 * MIB + 8192);
+    let next = dir.join(ahead::NEXT_NAME);
+    writer.room().leave(0);
+    until("the next segment", &|| zeros.next.load(Ordering::Relaxed) == 8 * MIB);
+    assert_eq!(fs::metadata(next).unwrap().len(), 20 * MIB);
 }
 
 #[test]

@@ -346,3 +346,36 @@ fn a_member_whose_removal_was_refused_can_be_made_a_cluster_of_its_own() {
         }
     }
 }
+
+/// What fills the inbox is refused to those who can come again. Apply cannot: its entry would be
+/// applied by nobody.
+#[test]
+fn a_configuration_change_is_applied_though_the_inbox_is_full() {
+    let temp = tempfile::tempdir().unwrap();
+    let bootstrap = Bootstrap { members: vec![(ID, Bytes::from_static(b"{}"))] };
+    let (applier, committed) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
+    let surroundings = Surroundings {
+        clock: Arc::new(SystemClock::new()),
+        disk: Arc::new(SystemDisk),
+        transport: Arc::new(NoTransport),
+        observer: Arc::new(Recorder::default()),
+        applier,
+        supervisor: Supervisor::default(),
+    };
+    let config = config(&temp.path().join("wal"), (0, 0), ConfState::default());
+    let (handle, _raft, turns) = start_stepped(config, surroundings, Some(&bootstrap)).unwrap();
+    let batch = loop {
+        turns.raft().unwrap();
+        turns.log().unwrap();
+        if let Ok(batch) = committed.try_recv() {
+            break batch;
+        }
+    };
+    let Some(Committed::ConfChange { index, change, .. }) = batch.into_iter().next() else {
+        panic!("another entry");
+    };
+    let refused = (0..2 * limits::RAFT_EVENTS_MAX).find_map(|_| handle.transfer_leader(9).err());
+    assert!(matches!(refused, Some(Error::Busy)));
+    let conf_state = handle.apply_conf_change(index, Some(change)).unwrap();
+    assert_eq!(conf_state.voters, [ID]);
+}
