@@ -282,6 +282,7 @@ impl Node {
 mod tests {
     use super::*;
     use crate::node::admission::Seats;
+    use crate::node::tests::{put, start};
 
     /// A clock that somebody sets.
     #[derive(Default)]
@@ -317,5 +318,31 @@ mod tests {
         assert!(takes(60, 0).await, "the first minute is for nothing");
         assert!(takes(160, 6400).await);
         assert!(!takes(160, 6399).await);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_snapshot_that_nobody_reads_holds_four_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = start(dir.path()).await;
+        let (nobody, value) = (Credentials::default(), "v".repeat(100_000));
+        for n in 0..60 {
+            node.propose(&nobody, put(&format!("key {n}"), &value)).await.unwrap();
+        }
+        let mut unread = node.snapshot(&nobody).await.unwrap();
+        assert!(unread.file_bytes > 6_000_000);
+        let begun = tokio::time::Instant::now();
+        while unread.pieces.len() < 4 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{} pieces", unread.pieces.len());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Nothing more comes, however long nobody reads.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(unread.pieces.len(), 4);
+        for _ in 0..4 {
+            let Some(Ok(Piece::Bytes(piece))) = unread.next().await else { panic!("no piece") };
+            assert!((256 << 10..1 << 20).contains(&piece.len()), "{}", piece.len());
+        }
+        drop(unread);
+        node.stop().await;
     }
 }
