@@ -261,3 +261,34 @@ fn parse_row_key(key: &[u8]) -> Option<(Revision, bool)> {
     let rev = schema::revision_parse(&key[..17]).filter(|rev| rev.main > 0 && rev.sub >= 0)?;
     Some((rev, tombstone))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Credentials;
+    use crate::node::tests::{put, start, whole};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn rows_are_built_8_mib_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = start(dir.path()).await;
+        let value = "v".repeat(1_000_000);
+        for n in 0..20 {
+            let op = put(&format!("key {n}"), &value);
+            node.propose(&Credentials::default(), op).await.unwrap();
+        }
+        node.0.store.flush().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, whole(&node.0.store)).unwrap();
+        let (batches, filled) = sync_channel(16);
+        let (_spent, emptied) = sync_channel(1);
+        read_rows(&File::open(&path).unwrap(), &batches, &emptied).unwrap();
+        drop(batches);
+        let bytes = |rows: Vec<Row>| rows.iter().map(|row| row.kv.len()).sum::<usize>();
+        let bytes: Vec<usize> = filled.iter().map(bytes).collect();
+        // Up to the row that reaches 8 MiB.
+        assert_eq!(bytes.len(), 3, "{bytes:?}");
+        assert!(bytes.iter().all(|bytes| *bytes < 10_000_000), "{bytes:?}");
+        node.stop().await;
+    }
+}

@@ -277,3 +277,72 @@ impl Node {
         Ok(Pieces::start(snapshot.await?, seat, self))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::admission::Seats;
+    use crate::node::tests::{put, start};
+
+    /// A clock that somebody sets.
+    #[derive(Default)]
+    struct Set(parking_lot::Mutex<Duration>);
+
+    impl Clock for Set {
+        fn now(&self) -> Duration {
+            *self.0.lock()
+        }
+
+        fn unix_nanos(&self) -> u64 {
+            0
+        }
+
+        fn random(&self) -> u64 {
+            0
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_takes_less_than_64_kib_a_second_gets_no_more() {
+        let clock = Arc::new(Set::default());
+        let (pieces, mut taken) = mpsc::channel(SNAPSHOT_PIECES_MAX);
+        let seat = Seats::default().take(Duration::ZERO).unwrap();
+        let (began, of) = (Duration::ZERO, Arc::clone(&clock));
+        let reader = Reader { seat, pieces, began, clock: of };
+        let mut takes = async |seconds: u64, kib: u64| {
+            *clock.0.lock() = Duration::from_secs(seconds);
+            let is_taken = reader.take(Ok(Piece::Bytes(Bytes::new())), kib << 10).await;
+            assert_eq!(taken.try_recv().is_ok(), is_taken);
+            is_taken
+        };
+        assert!(takes(60, 0).await, "the first minute is for nothing");
+        assert!(takes(160, 6400).await);
+        assert!(!takes(160, 6399).await);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_snapshot_that_nobody_reads_holds_four_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = start(dir.path()).await;
+        let (nobody, value) = (Credentials::default(), "v".repeat(100_000));
+        for n in 0..60 {
+            node.propose(&nobody, put(&format!("key {n}"), &value)).await.unwrap();
+        }
+        let mut unread = node.snapshot(&nobody).await.unwrap();
+        assert!(unread.file_bytes > 6_000_000);
+        let begun = tokio::time::Instant::now();
+        while unread.pieces.len() < 4 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{} pieces", unread.pieces.len());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Nothing more comes, however long nobody reads.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(unread.pieces.len(), 4);
+        for _ in 0..4 {
+            let Some(Ok(Piece::Bytes(piece))) = unread.next().await else { panic!("no piece") };
+            assert!((256 << 10..1 << 20).contains(&piece.len()), "{}", piece.len());
+        }
+        drop(unread);
+        node.stop().await;
+    }
+}

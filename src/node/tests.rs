@@ -33,13 +33,13 @@ fn config(dir: &std::path::Path) -> Config {
     }
 }
 
-async fn start(dir: &std::path::Path) -> Node {
+pub(super) async fn start(dir: &std::path::Path) -> Node {
     let node = Node::start(config(dir), Arc::new(SystemClock::new())).unwrap();
     node.ready().wait_for(|ready| *ready).await.unwrap();
     node
 }
 
-fn put(key: &str, value: &str) -> Op {
+pub(super) fn put(key: &str, value: &str) -> Op {
     let (key, value) =
         (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
     Op::Put(PutRequest { key, value, ..Default::default() })
@@ -267,7 +267,7 @@ async fn more_logins_than_can_be_worked_off_are_refused() {
     node.stop().await;
 }
 
-fn whole(store: &Store) -> Vec<u8> {
+pub(super) fn whole(store: &Store) -> Vec<u8> {
     let mut snapshot = Snapshot::new(store).unwrap();
     let mut file = Vec::new();
     while let Some(piece) = snapshot.next_piece().unwrap() {
@@ -592,6 +592,16 @@ async fn a_stop_does_not_wait_for_room_on_a_full_disk() {
         *is_full = true;
         proposed
     };
+    // A change of the members meets a raft that has ended.
+    let committed = node.0.raft.status().committed;
+    let changer = node.clone();
+    let changed = tokio::spawn(async move {
+        changer.add_member(&Credentials::default(), vec!["http://localhost:1".into()], true).await
+    });
+    while node.0.raft.status().committed == committed {
+        assert!(!changed.is_finished(), "the change is refused");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let stopper = node.clone();
     let mut stopping = tokio::spawn(async move { stopper.stop().await });
     let stopped = tokio::time::timeout(Duration::from_secs(60), &mut stopping).await.is_ok();
@@ -601,7 +611,8 @@ async fn a_stop_does_not_wait_for_room_on_a_full_disk() {
         stopping.await.unwrap();
     }
     assert!(stopped, "the stop waits for room");
-    let _ = proposed.await.unwrap();
+    assert_eq!(node.supervisor().why(), None, "a stop is no failure");
+    let _ = (proposed.await.unwrap(), changed.await.unwrap());
     drop(node);
 
     let node = start();
