@@ -59,6 +59,13 @@ pub(super) struct Keepalive {
     pub streams_max: u32,
 }
 
+impl Keepalive {
+    /// Between our pings. Without a time for their answers there are none, as in etcd.
+    fn pings(self) -> Option<Duration> {
+        Some(self.interval).filter(|interval| !interval.is_zero() && !self.timeout.is_zero())
+    }
+}
+
 /// What clients may ask for on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Traffic {
@@ -565,7 +572,7 @@ async fn http2_connection<S>(
         .max_header_list_size(limits::HEADER_BYTES_MAX)
         .max_pending_accept_reset_streams(limits::RESET_STREAMS_MAX)
         .max_local_error_reset_streams(limits::ERROR_RESETS_MAX)
-        .keep_alive_interval(Some(keepalive.interval).filter(|interval| !interval.is_zero()))
+        .keep_alive_interval(keepalive.pings())
         .keep_alive_timeout(keepalive.timeout);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);

@@ -495,3 +495,16 @@ async fn streams_end_at_once_when_the_server_stops() {
     );
     tokio::time::timeout(Duration::from_secs(20), stopping).await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_time_for_the_answers_to_pings_there_are_none() {
+    let member = Member::start("--grpc-keepalive-interval 50ms --grpc-keepalive-timeout 0s").await;
+    let mut stream = TcpStream::connect(member.address).await.unwrap();
+    // A client that sends its first frames and nothing else.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    let ended = tokio::time::timeout(Duration::from_millis(500), read).await;
+    assert!(ended.is_err(), "the connection has ended");
+    member.stop().await;
+}
