@@ -763,3 +763,34 @@ async fn what_a_leader_knows_of_a_learner_is_looked_at_twice() {
         assert_eq!(clock.skipped.load(Ordering::Relaxed), sleeps, "{answers:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_snapshot_keeps_its_seat_while_it_is_measured() {
+    use futures_util::FutureExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    // A commit that does not end holds up all who measure.
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    node.0.store.on_commit(move |_, _| {
+        let _ = released.lock().recv();
+    });
+    for n in 0..2 {
+        node.propose(&Credentials::default(), put("k", &n.to_string())).await.unwrap();
+    }
+    let root = Credentials::default();
+    for number in 0..limits::SNAPSHOTS_MAX {
+        let call = node.snapshot(&root).now_or_never();
+        assert!(call.is_none(), "snapshot {number} is measured already");
+    }
+    let refused = node.snapshot(&root).now_or_never().and_then(Result::err);
+    assert_eq!(refused, Some(Error::TooManyRequests));
+    drop(release);
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while let Err(error) = node.snapshot(&root).await {
+        assert!(std::time::Instant::now() < end, "no seat is given back: {error}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    node.stop().await;
+}
