@@ -294,6 +294,9 @@ pub const RAFT_MESSAGE_BYTES_MAX: u64 = 512 << 10;
 pub const RAFT_NUMBER_MAX: u64 = i64::MAX as u64;
 /// Messages with entries in flight to one member. Together they fit its queue; once they are
 /// acknowledged slowly, they become larger instead of more.
+/// Bytes of pairs in the answers to a batch; with more, those so far are given before the batch goes on.
+/// A transaction of a few bytes may answer with all keys.
+pub const APPLY_ANSWER_BYTES_MAX: usize = 8 << 20;
 pub const RAFT_INFLIGHT_MAX: usize = 32;
 
 /// Attempts of one call, etcd's client's.

@@ -794,3 +794,74 @@ async fn a_cancelled_snapshot_keeps_its_seat_while_it_is_measured() {
     }
     node.stop().await;
 }
+
+/// Each answer of a batch waits for the others, so large ones are given as soon as they are many.
+#[test]
+fn large_answers_are_given_before_their_batch_is_applied() {
+    use futures_util::FutureExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let mut surroundings = Surroundings::system(Arc::new(SystemClock::new()));
+    surroundings.transport = Some(Arc::new(raft::NoTransport));
+    let (node, steps) = Node::start_stepped(config(dir.path()), surroundings).unwrap();
+    let turn = || {
+        steps.raft().unwrap();
+        while steps.log().unwrap() {}
+        runtime.block_on(async {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        });
+    };
+    let apply = || {
+        while steps.apply(usize::MAX).is_some() {
+            node.0.store.flush().unwrap();
+        }
+    };
+    while !*node.ready().borrow() {
+        turn();
+        apply();
+    }
+    let who = Credentials::default();
+    let value = "x".repeat(1_000_000);
+    for n in 0..5 {
+        let mut call = Box::pin(node.propose(&who, put(&format!("a{n}"), &value)));
+        let end = std::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            turn();
+            apply();
+            if let Some(reply) = call.as_mut().now_or_never() {
+                reply.unwrap();
+                break;
+            }
+            assert!(std::time::Instant::now() < end, "no answer");
+        }
+    }
+    let range = RangeRequest { key: "a".into(), range_end: "b".into(), ..Default::default() };
+    let op = |request| RequestOp { request: Some(request) };
+    let small = PutRequest { key: "k".into(), ..Default::default() };
+    let txn = TxnRequest {
+        success: vec![op(Request::RequestPut(small)), op(Request::RequestRange(range))],
+        ..Default::default()
+    };
+    const CALLS: usize = 8;
+    let mut calls: Vec<_> =
+        (0..CALLS).map(|_| Box::pin(node.propose(&who, Op::Txn(txn.clone())))).collect();
+    for call in &mut calls {
+        assert!(call.as_mut().now_or_never().is_none());
+    }
+    let before = steps.status().committed;
+    while steps.status().committed < before + CALLS as u64 {
+        turn();
+    }
+    let mut applied = 0;
+    while applied < CALLS / 2 {
+        applied += steps.apply(1).map_or(0, |applied| applied.entries.len());
+    }
+    let answered = calls.iter_mut().filter_map(|call| call.as_mut().now_or_never()).count();
+    assert!(answered >= 2, "{answered} calls are answered when half of a batch is applied");
+    apply();
+    node.stop_now();
+}
