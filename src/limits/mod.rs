@@ -195,6 +195,14 @@ pub const CONNECTION_UNSENT_BYTES_MIN: usize = 256 << 10;
 /// What all connections together may hold before long ranges wait for room, and connections for no
 /// more than their share.
 pub const UNSENT_BYTES_MAX: usize = 256 << 20;
+/// The same before long ranges wait for room: one answer of 256 MiB for a slow reader stops nobody.
+pub const UNSENT_BYTES_FULL: usize = 512 << 20;
+/// Bytes of a short answer while all hold more than `UNSENT_BYTES_MAX`: such calls take no turn, and a
+/// client may make thousands at once.
+pub const CROWDED_RANGE_BYTES_MAX: usize = 64 << 10;
+/// Bytes that streams of leases and watches, and calls about leases, may hold on a connection that is
+/// over its part: renewals must not wait behind a range, and an answer of theirs has some 50 bytes.
+pub const SMALL_UNSENT_BYTES_MAX: usize = 1 << 20;
 /// What an answer costs beside its message: its frames, headers and stream.
 pub const UNSENT_ANSWER_BYTES: usize = 1 << 10;
 /// Calls that may wait on one connection that is over its part; more are told "too many requests".

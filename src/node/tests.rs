@@ -764,6 +764,55 @@ async fn what_a_leader_knows_of_a_learner_is_looked_at_twice() {
     }
 }
 
+/// Waits for what nothing holds up.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(std::time::Instant::now() < end, "not within a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// A page that turns out long is as dear as any long range, and both are built to their ends.
+#[test]
+fn a_cancelled_long_range_keeps_its_turn_while_it_is_read() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let node = start(dir.path()).await;
+        for key in ["a1", "a2", "a3"] {
+            let value = "x".repeat(600_000);
+            node.propose(&Credentials::default(), put(key, &value)).await.unwrap();
+        }
+        let range = RangeRequest {
+            key: "a".into(),
+            range_end: "b".into(),
+            serializable: true,
+            ..Default::default()
+        };
+        let page = RangeRequest { limit: 10, ..range.clone() };
+        let free = || node.0.answers.free_turns();
+        for request in [range, page] {
+            // Reads wait for the only thread that they may have.
+            let (release, released) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || released.recv().is_err());
+            let reader = node.clone();
+            let call = tokio::spawn(async move {
+                reader.range(&Credentials::default(), &request).await.unwrap().kvs.len()
+            });
+            until("the range has a turn", || free() == limits::LONG_ANSWERS_MAX - 1).await;
+            call.abort();
+            assert!(call.await.unwrap_err().is_cancelled());
+            assert_eq!(free(), limits::LONG_ANSWERS_MAX - 1, "the work has lost its turn");
+            drop(release);
+            assert!(busy.await.unwrap());
+            until("the turn is given back", || free() == limits::LONG_ANSWERS_MAX).await;
+        }
+        node.stop().await;
+    });
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_snapshot_keeps_its_seat_while_it_is_measured() {
     use futures_util::FutureExt;
