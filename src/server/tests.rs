@@ -69,7 +69,7 @@ impl Member {
         KvClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
-    async fn put(&self, key: &str, value: impl Into<bytes::Bytes>) {
+    pub(super) async fn put(&self, key: &str, value: impl Into<bytes::Bytes>) {
         let request =
             PutRequest { key: key.to_owned().into(), value: value.into(), ..Default::default() };
         self.kv().put(request).await.unwrap();
