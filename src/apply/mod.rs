@@ -219,6 +219,18 @@ pub enum Reply {
     Done,
 }
 
+impl Reply {
+    /// Bytes of the pairs in it, which are all that can be large.
+    pub fn pair_bytes(&self) -> usize {
+        match self {
+            Self::Put(response) => response.prev_kv.as_ref().map_or(0, Bytes::len),
+            Self::DeleteRange(response) => response.prev_kvs.iter().map(Bytes::len).sum(),
+            Self::Txn(response) => response.encoded_len(),
+            _ => 0,
+        }
+    }
+}
+
 /// What applying an entry gave.
 pub struct Outcome {
     /// Under which the proposer waits.

@@ -192,9 +192,17 @@ pub const BLOCKED_READ_BYTES_MAX: usize = 16 << 10;
 pub const CONNECTION_UNSENT_BYTES_MAX: usize = 64 << 20;
 /// What a connection may hold however crowded it is: the answers of one turn.
 pub const CONNECTION_UNSENT_BYTES_MIN: usize = 256 << 10;
-/// What all connections together may hold before long ranges wait for room, and connections for no
-/// more than their share.
+/// What all connections together may hold before long ranges are built one at a time, and connections
+/// hold no more than their share.
 pub const UNSENT_BYTES_MAX: usize = 256 << 20;
+/// The same before long ranges wait for room: one answer of 256 MiB for a slow reader stops nobody.
+pub const UNSENT_BYTES_FULL: usize = 512 << 20;
+/// Bytes of a short answer while all hold more than `UNSENT_BYTES_MAX`: such calls take no turn, and a
+/// client may make thousands at once.
+pub const CROWDED_RANGE_BYTES_MAX: usize = 64 << 10;
+/// Bytes that streams of leases and watches, and calls about leases, may hold on a connection that is
+/// over its part: renewals must not wait behind a range, and an answer of theirs has some 50 bytes.
+pub const SMALL_UNSENT_BYTES_MAX: usize = 1 << 20;
 /// What an answer costs beside its message: its frames, headers and stream.
 pub const UNSENT_ANSWER_BYTES: usize = 1 << 10;
 /// Calls that may wait on one connection that is over its part; more are told "too many requests".
@@ -209,6 +217,9 @@ pub const UNSENT_LOOKS_MAX: u32 = 30;
 pub const UNSENT_LOOKS_CROWDED_MAX: u32 = 2;
 /// Bytes that a client must take between two looks, one frame, or it has taken nothing.
 pub const UNSENT_PROGRESS_BYTES: usize = 16 << 10;
+/// While a call waits for room, a client must take one part in so many of what it holds: whoever keeps
+/// others waiting needs a minute for its answer at most.
+pub const UNSENT_PROGRESS_PARTS: usize = 60;
 /// Once so much waited and is gone, free memory is given back to the system.
 pub const UNSENT_BYTES_KEPT: usize = 64 << 20;
 /// The same for so many connections.
@@ -283,6 +294,9 @@ pub const READ_INDEX_RETRY: Duration = Duration::from_millis(500);
 /// Bytes and entries of one batch for apply, which answers and reports once a batch is applied.
 pub const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
 pub const APPLY_BATCH_ENTRIES_MAX: u64 = 1024;
+/// Bytes of pairs in the answers to a batch; with more, those so far are given before the batch goes on.
+/// A transaction of a few bytes may answer with all keys.
+pub const APPLY_ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Bytes of the batches that apply holds; one batch more is admitted. What is committed beyond them
 /// stays in the log until apply has reported some of them.
 pub const APPLY_HELD_BYTES_MAX: u64 = 16 << 20;

@@ -21,15 +21,16 @@ struct Item {
 }
 
 /// What a read may do before it gives up.
-struct Patience {
+pub(super) struct Patience {
     index_holds: usize,
     bytes: usize,
 }
 
 impl Patience {
-    const ENDLESS: Self = Self { index_holds: usize::MAX, bytes: usize::MAX };
-    const SHORT: Self =
-        Self { index_holds: limits::INLINE_INDEX_HOLDS_MAX, bytes: limits::INLINE_RANGE_BYTES_MAX };
+    /// Of the bytes alone; the most that there can be is no bound.
+    pub(super) fn with_bytes(bytes: usize) -> Self {
+        Self { index_holds: usize::MAX, bytes }
+    }
 
     fn hold_index(&mut self) -> Result<(), Error> {
         self.index_holds = self.index_holds.checked_sub(1).ok_or(Error::TakesLong)?;
@@ -79,23 +80,27 @@ pub(super) fn end_of(range: &KeyRange) -> End<'_> {
 impl View<'_> {
     /// Answers a range request. Sort order and target must be known values.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
-        self.answer(request, Patience::ENDLESS)
+        self.answer(request, &mut Patience::with_bytes(usize::MAX))
     }
 
     /// The same for a thread that serves connections: what takes longer than a little ends with
     /// `TakesLong`, for the caller to try where it holds nobody up. How long a count or a page takes
     /// shows on the way only: keys may be deleted by the thousand, or new in a batch that is being
-    /// applied.
-    pub fn range_shortly(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
-        self.answer(request, Patience::SHORT)
-    }
-
-    fn answer(
+    /// applied. Nor may the pairs have more bytes than this.
+    pub fn range_shortly(
         &self,
         request: &RangeRequest,
-        mut patience: Patience,
+        bytes: usize,
     ) -> Result<RangeResponse, Error> {
-        let patience = &mut patience;
+        let index_holds = limits::INLINE_INDEX_HOLDS_MAX;
+        self.answer(request, &mut Patience { index_holds, bytes })
+    }
+
+    pub(super) fn answer(
+        &self,
+        request: &RangeRequest,
+        patience: &mut Patience,
+    ) -> Result<RangeResponse, Error> {
         let main = self.readable(request.revision)?;
         let range = KeyRange::new(request.key.clone(), request.range_end.clone());
         let header = Some(ResponseHeader { revision: self.current.revision, ..Default::default() });
@@ -196,6 +201,7 @@ impl View<'_> {
             let Some(found) = found else { return Ok((Vec::new(), 0)) };
             let kv =
                 if by_index { key_only(&range.key, found) } else { self.fetch(found.modified)? };
+            patience.read(kv.len())?;
             return Ok((vec![Item { found, kv }], 1));
         }
         let end = end_of(range);

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::kv::Pair;
+use super::range::Patience;
 use super::{Error, View, Write};
 use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::raw::{Response, ResponseOp, TxnResponse};
@@ -52,12 +53,32 @@ pub fn is_serializable(request: &TxnRequest) -> bool {
 
 /// Runs a read-only transaction.
 pub fn read_txn(view: &View<'_>, request: &TxnRequest) -> Result<TxnResponse, Error> {
+    read_patiently(view, request, usize::MAX)
+}
+
+/// The same if its pairs have no more than so many bytes, or else `TakesLong`.
+pub fn read_txn_shortly(
+    view: &View<'_>,
+    request: &TxnRequest,
+    bytes: usize,
+) -> Result<TxnResponse, Error> {
+    read_patiently(view, request, bytes)
+}
+
+fn read_patiently(
+    view: &View<'_>,
+    request: &TxnRequest,
+    bytes: usize,
+) -> Result<TxnResponse, Error> {
+    let patience = &mut Patience::with_bytes(bytes);
     let path = Path::choose(view, request)?;
     path.check(view, &NoLeases)?;
     let mut responses = Vec::with_capacity(path.ops.len());
     for op in path.ops {
         let response = match &op.request {
-            Some(Request::RequestRange(range)) => Some(Response::Range(view.range(range)?)),
+            Some(Request::RequestRange(range)) => {
+                Some(Response::Range(view.answer(range, patience)?))
+            }
             _ => None,
         };
         responses.push(ResponseOp { response });
@@ -292,6 +313,34 @@ mod tests {
             success: vec![op(Request::RequestPut(put("yes", "1")))],
             failure: vec![op(Request::RequestPut(put("no", "1")))],
         }
+    }
+
+    #[test]
+    fn the_reads_of_a_transaction_are_short_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new(Arc::new(SystemClock::new()));
+        let (store, _) = Store::open(&dir.path().join("db"), options).unwrap();
+        let mvcc = Mvcc::new(Arc::new(store));
+        let mut write = mvcc.begin();
+        write.checked_put(&put("a", "0123456789"), &mut NoLeases).unwrap();
+        write.finish();
+        mvcc.publish();
+        let get = RangeRequest { key: "a".into(), ..Default::default() };
+        let of = |reads: usize| TxnRequest {
+            success: vec![op(Request::RequestRange(get.clone())); reads],
+            ..Default::default()
+        };
+        let is_short = |request: &TxnRequest| match read_txn_shortly(&mvcc.view(), request, 100) {
+            Ok(response) => {
+                assert_eq!(response.responses.len(), request.success.len());
+                true
+            }
+            Err(Error::TakesLong) => false,
+            Err(error) => panic!("{error}"),
+        };
+        assert!(is_short(&of(2)));
+        assert!(!is_short(&of(50)));
+        assert_eq!(read_txn(&mvcc.view(), &of(50)).unwrap().responses.len(), 50);
     }
 
     #[test]

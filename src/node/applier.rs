@@ -12,6 +12,7 @@ use super::waits::{AppliedWaits, Waits};
 use crate::apply::{self, Fatal, Machine, Outcome, Reply};
 use crate::auth::Auth;
 use crate::clock::Clock;
+use crate::limits;
 use crate::metrics;
 use crate::mvcc::{Change, Restore};
 use crate::pb::AlarmType;
@@ -41,11 +42,14 @@ pub(super) struct Applier {
 
 type Answer = (u64, Result<Reply, apply::Error>);
 
-/// Committed entries that are being applied. Nobody sees what they did before all of them are.
+/// Committed entries that are being applied. Nobody sees what they did before all of them are, or
+/// before their answers have become large.
 #[derive(Default)]
 pub(super) struct Batch {
     rest: std::vec::IntoIter<Committed>,
     answers: Vec<Answer>,
+    /// Bytes of pairs in the answers.
+    answer_bytes: usize,
     changes: Vec<Change>,
     sweeps: Vec<Sweep>,
     /// The last entry that was applied.
@@ -69,6 +73,18 @@ impl Batch {
     fn is_applied(&self) -> bool {
         self.rest.as_slice().is_empty()
     }
+
+    /// Whether the answers hold so much that their callers get them before the others are made.
+    fn is_large(&self) -> bool {
+        self.answer_bytes > limits::APPLY_ANSWER_BYTES_MAX
+    }
+
+    /// What is applied, without the rest.
+    fn take_applied(&mut self) -> Self {
+        let rest = std::mem::take(&mut self.rest);
+        let now = self.now;
+        std::mem::replace(self, Self { rest, now, ..Self::default() })
+    }
 }
 
 impl Applier {
@@ -86,26 +102,32 @@ impl Applier {
         self.advance(&mut batch, usize::MAX)
     }
 
-    /// Applies at most so many entries of a batch, and publishes it once all are applied. False if
-    /// the member cannot go on.
+    /// Applies at most so many entries of a batch, and publishes it once all are applied, or in parts
+    /// if its answers are large. False if the member cannot go on.
     pub(super) fn advance(&self, batch: &mut Batch, most: usize) -> bool {
         planted::trip("apply");
-        match self.apply(batch, most) {
-            Ok(()) => {}
-            Err(Fatal::Stopping) => return false,
-            Err(fatal) => {
-                self.supervisor.fail(&format!("failed to apply a committed entry: {fatal}"));
-                return false;
+        let end = batch.rest().len().saturating_sub(most);
+        loop {
+            match self.apply(batch, end) {
+                Ok(()) => {}
+                Err(Fatal::Stopping) => return false,
+                Err(fatal) => {
+                    self.supervisor.fail(&format!("failed to apply a committed entry: {fatal}"));
+                    return false;
+                }
+            }
+            if batch.is_applied() || batch.is_large() {
+                self.publish(batch.take_applied());
+            }
+            if batch.rest().len() <= end {
+                return true;
             }
         }
-        if batch.is_applied() {
-            self.publish(std::mem::take(batch));
-        }
-        true
     }
 
-    fn apply(&self, batch: &mut Batch, most: usize) -> Result<(), Fatal> {
-        for _ in 0..most {
+    /// Applies until so many are left, or the answers are large.
+    fn apply(&self, batch: &mut Batch, end: usize) -> Result<(), Fatal> {
+        while batch.rest().len() > end && !batch.is_large() {
             let Some(entry) = batch.rest.next() else { break };
             match entry {
                 Committed::Normal { index, term, data } => {
@@ -226,9 +248,10 @@ impl Applier {
     }
 
     fn take(&self, outcome: Outcome, batch: &mut Batch) {
-        let Batch { answers, changes, sweeps, .. } = batch;
         let Outcome { request_id, reply, changes: changed, compaction, .. } = outcome;
         count(&reply, &changed);
+        batch.answer_bytes += reply.as_ref().map_or(0, Reply::pair_bytes);
+        let Batch { answers, changes, sweeps, .. } = batch;
         changes.extend(changed);
         // Only who found the room wanting says so: an entry that stands behind an alarm is refused
         // for that one, and may be applied when that one is long gone.

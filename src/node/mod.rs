@@ -532,15 +532,13 @@ impl Node {
             self.barrier().await?;
         }
         let permit = self.authorize(who, &demand::range(request)).await?;
-        let shortly = is_small(request).then(|| self.0.mvcc.view().range_shortly(request));
-        let mut response = match shortly {
+        let bytes = self.0.answers.short_bytes();
+        let shortly = || self.0.mvcc.view().range_shortly(request, bytes);
+        let mut response = match is_small(request).then(shortly) {
             None | Some(Err(mvcc::Error::TakesLong)) => {
-                let _turn = match is_small(request) {
-                    true => None,
-                    false => self.0.answers.turn().await,
-                };
-                let request = request.clone();
-                self.read(move |mvcc| mvcc.view().range(&request)).await?
+                let (request, is_count) = (request.clone(), request.count_only);
+                let range = move |mvcc: &Mvcc| mvcc.view().range(&request);
+                if is_count { self.read(range).await? } else { self.read_long(range).await? }
             }
             Some(response) => response?,
         };
@@ -571,17 +569,45 @@ impl Node {
             self.barrier().await?;
         }
         let permit = self.authorize(who, &demand::txn(request)).await?;
-        let _turn = match is_small_txn(request) {
-            true => None,
-            false => self.0.answers.turn().await,
+        let shortly = match is_small_txn(request) {
+            true => self.read_txn_shortly(request.clone()).await?,
+            false => None,
         };
-        let request = request.clone();
-        let response = self.read(move |mvcc| mvcc::read_txn(&mvcc.view(), &request));
-        let mut response = response.await?;
+        let mut response = match shortly {
+            Some(response) => response,
+            None => {
+                let request = request.clone();
+                self.read_long(move |mvcc| mvcc::read_txn(&mvcc.view(), &request)).await?
+            }
+        };
         permit.still_holds(self)?;
         crate::metrics::mvcc_txn().inc();
         self.fill(&mut response.header);
         Ok(response)
+    }
+
+    /// None if its answer is long.
+    async fn read_txn_shortly(&self, request: TxnRequest) -> Result<Option<TxnResponse>, Error> {
+        let bytes = self.0.answers.short_bytes();
+        let read = move |mvcc: &Mvcc| match mvcc::read_txn_shortly(&mvcc.view(), &request, bytes) {
+            Err(mvcc::Error::TakesLong) => Ok(None),
+            response => response.map(Some),
+        };
+        self.read(read).await
+    }
+
+    /// Reads whose answers may be long take turns.
+    async fn read_long<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Mvcc) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let turn = self.0.answers.turn(&*self.0.clock, self.request_timeout()).await?;
+        // The turn goes with the work, which is done to its end if the call is cancelled.
+        let work = move |mvcc: &Mvcc| {
+            let _turn = turn;
+            f(mvcc)
+        };
+        self.read(work).await
     }
 
     /// Reads that may take long leave the threads that serve connections.
@@ -717,14 +743,16 @@ fn minimum_ttl_seconds(election_timeout: Duration) -> i64 {
     i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
 }
 
-/// Whether a transaction that only reads has no long range at its top; others take a turn.
+/// Whether a transaction that only reads may turn out short; others take a turn.
 fn is_small_txn(request: &TxnRequest) -> bool {
     use crate::pb::request_op::Request as Op;
     let is_small = |op: &crate::pb::RequestOp| match &op.request {
         Some(Op::RequestRange(range)) => is_small(range),
         _ => false,
     };
-    request.success.iter().chain(&request.failure).all(is_small)
+    // Compares with a range read all of it.
+    request.compare.iter().all(|compare| compare.range_end.is_empty())
+        && request.success.iter().chain(&request.failure).all(is_small)
 }
 
 /// Whether a range touches so little that it is answered where it was received.

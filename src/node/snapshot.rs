@@ -269,12 +269,15 @@ impl Node {
         self.permits(who, &Demand::Root).await?;
         let seat = self.0.admission.snapshots.take(self.0.clock.now())?;
         let store = Arc::clone(&self.0.store);
-        let snapshot = self.nice("snapshot-size", move || {
+        // The seat goes with the thread, which runs to its end if the caller goes away meanwhile.
+        let measured = self.nice("snapshot-size", move || {
             let snapshot = store.flush().map_err(SnapshotError::from);
             let snapshot = snapshot.and_then(|_| Snapshot::new(&store));
-            snapshot.map_err(|error| Error::Internal(error.to_string()))
+            let snapshot = snapshot.map_err(|error| Error::Internal(error.to_string()))?;
+            Ok((snapshot, seat))
         });
-        Ok(Pieces::start(snapshot.await?, seat, self))
+        let (snapshot, seat) = measured.await?;
+        Ok(Pieces::start(snapshot, seat, self))
     }
 }
 

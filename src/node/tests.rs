@@ -774,3 +774,154 @@ async fn what_a_leader_knows_of_a_learner_is_looked_at_twice() {
         assert_eq!(clock.skipped.load(Ordering::Relaxed), sleeps, "{answers:?}");
     }
 }
+
+/// Waits for what nothing holds up.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(std::time::Instant::now() < end, "not within a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// A page that turns out long is as dear as any long range, and both are built to their ends.
+#[test]
+fn a_cancelled_long_range_keeps_its_turn_while_it_is_read() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let node = start(dir.path()).await;
+        for key in ["a1", "a2", "a3"] {
+            let value = "x".repeat(600_000);
+            node.propose(&Credentials::default(), put(key, &value)).await.unwrap();
+        }
+        let range = RangeRequest {
+            key: "a".into(),
+            range_end: "b".into(),
+            serializable: true,
+            ..Default::default()
+        };
+        let page = RangeRequest { limit: 10, ..range.clone() };
+        let free = || node.0.answers.free_turns();
+        for request in [range, page] {
+            // Reads wait for the only thread that they may have.
+            let (release, released) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || released.recv().is_err());
+            let reader = node.clone();
+            let call = tokio::spawn(async move {
+                reader.range(&Credentials::default(), &request).await.unwrap().kvs.len()
+            });
+            until("the range has a turn", || free() == limits::LONG_ANSWERS_MAX - 1).await;
+            call.abort();
+            assert!(call.await.unwrap_err().is_cancelled());
+            assert_eq!(free(), limits::LONG_ANSWERS_MAX - 1, "the work has lost its turn");
+            drop(release);
+            assert!(busy.await.unwrap());
+            until("the turn is given back", || free() == limits::LONG_ANSWERS_MAX).await;
+        }
+        node.stop().await;
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_snapshot_keeps_its_seat_while_it_is_measured() {
+    use futures_util::FutureExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    // A commit that does not end holds up all who measure.
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    node.0.store.on_commit(move |_, _| {
+        let _ = released.lock().recv();
+    });
+    for n in 0..2 {
+        node.propose(&Credentials::default(), put("k", &n.to_string())).await.unwrap();
+    }
+    let root = Credentials::default();
+    for number in 0..limits::SNAPSHOTS_MAX {
+        let call = node.snapshot(&root).now_or_never();
+        assert!(call.is_none(), "snapshot {number} is measured already");
+    }
+    let refused = node.snapshot(&root).now_or_never().and_then(Result::err);
+    assert_eq!(refused, Some(Error::TooManyRequests));
+    drop(release);
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while let Err(error) = node.snapshot(&root).await {
+        assert!(std::time::Instant::now() < end, "no seat is given back: {error}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    node.stop().await;
+}
+
+/// Each answer of a batch waits for the others, so large ones are given as soon as they are many.
+#[test]
+fn large_answers_are_given_before_their_batch_is_applied() {
+    use futures_util::FutureExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let mut surroundings = Surroundings::system(Arc::new(SystemClock::new()));
+    surroundings.transport = Some(Arc::new(raft::NoTransport));
+    let (node, steps) = Node::start_stepped(config(dir.path()), surroundings).unwrap();
+    let turn = || {
+        steps.raft().unwrap();
+        while steps.log().unwrap() {}
+        runtime.block_on(async {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        });
+    };
+    let apply = || {
+        while steps.apply(usize::MAX).is_some() {
+            node.0.store.flush().unwrap();
+        }
+    };
+    while !*node.ready().borrow() {
+        turn();
+        apply();
+    }
+    let who = Credentials::default();
+    let value = "x".repeat(1_000_000);
+    for n in 0..5 {
+        let mut call = Box::pin(node.propose(&who, put(&format!("a{n}"), &value)));
+        let end = std::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            turn();
+            apply();
+            if let Some(reply) = call.as_mut().now_or_never() {
+                reply.unwrap();
+                break;
+            }
+            assert!(std::time::Instant::now() < end, "no answer");
+        }
+    }
+    let range = RangeRequest { key: "a".into(), range_end: "b".into(), ..Default::default() };
+    let op = |request| RequestOp { request: Some(request) };
+    let small = PutRequest { key: "k".into(), ..Default::default() };
+    let txn = TxnRequest {
+        success: vec![op(Request::RequestPut(small)), op(Request::RequestRange(range))],
+        ..Default::default()
+    };
+    const CALLS: usize = 8;
+    let mut calls: Vec<_> =
+        (0..CALLS).map(|_| Box::pin(node.propose(&who, Op::Txn(txn.clone())))).collect();
+    for call in &mut calls {
+        assert!(call.as_mut().now_or_never().is_none());
+    }
+    let before = steps.status().committed;
+    while steps.status().committed < before + CALLS as u64 {
+        turn();
+    }
+    let mut applied = 0;
+    while applied < CALLS / 2 {
+        applied += steps.apply(1).map_or(0, |applied| applied.entries.len());
+    }
+    let answered = calls.iter_mut().filter_map(|call| call.as_mut().now_or_never()).count();
+    assert!(answered >= 2, "{answered} calls are answered when half of a batch is applied");
+    apply();
+    node.stop_now();
+}

@@ -32,6 +32,15 @@ const CODE_BITS: [u8; 256] = [
     26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27, 26,
 ];
 const CODE_BITS_MAX: usize = 30;
+/// How many codes have each length.
+const COUNTS: [usize; CODE_BITS_MAX + 1] = counts();
+/// The symbols by the lengths of their codes, and where each length begins.
+const SYMBOLS: [u8; 256] = symbols();
+const BEGINS: [usize; CODE_BITS_MAX + 1] = begins();
+
+const NAME: &[u8] = b":authority";
+/// A longer text is not this name, whatever its bytes say.
+const NAME_BYTES_MAX: usize = (NAME.len() * CODE_BITS_MAX).div_ceil(8);
 
 /// The header block with an authority that h2 takes; None if it has one, none, or cannot be read.
 pub(super) fn tolerated(block: &[u8]) -> Option<Vec<u8>> {
@@ -74,12 +83,15 @@ impl Reader<'_> {
         }
         let enters_table = first & 0x40 != 0;
         let is_authority = match self.integer(if enters_table { 6 } else { 4 })? {
-            SPELLED => self.string()?.decoded().is_some_and(|name| name == b":authority"),
+            SPELLED => self.string()?.is_name(),
             name => name == AUTHORITY,
         };
         let from = self.at;
         let value = self.string()?;
-        let Some(value) = value.decoded().filter(|_| is_authority) else { return Some(None) };
+        if !is_authority {
+            return Some(None);
+        }
+        let Some(value) = value.decoded() else { return Some(None) };
         if Authority::try_from(value.as_slice()).is_ok() {
             return Some(None);
         }
@@ -130,6 +142,10 @@ struct Text<'a> {
 }
 
 impl Text<'_> {
+    fn is_name(&self) -> bool {
+        self.bytes.len() <= NAME_BYTES_MAX && self.decoded().is_some_and(|name| name == NAME)
+    }
+
     /// None if its compression is wrong.
     fn decoded(&self) -> Option<Vec<u8>> {
         if self.is_compressed { expand(self.bytes) } else { Some(self.bytes.to_vec()) }
@@ -151,22 +167,52 @@ fn put_length(to: &mut Vec<u8>, length: usize) {
     to.push(rest as u8);
 }
 
+const fn counts() -> [usize; CODE_BITS_MAX + 1] {
+    let mut counts = [0; CODE_BITS_MAX + 1];
+    let mut symbol = 0;
+    while symbol < CODE_BITS.len() {
+        counts[CODE_BITS[symbol] as usize] += 1;
+        symbol += 1;
+    }
+    counts
+}
+
+const fn begins() -> [usize; CODE_BITS_MAX + 1] {
+    let mut begins = [0; CODE_BITS_MAX + 1];
+    let mut length = 1;
+    while length < begins.len() {
+        begins[length] = begins[length - 1] + COUNTS[length - 1];
+        length += 1;
+    }
+    begins
+}
+
+const fn symbols() -> [u8; 256] {
+    let mut symbols = [0; 256];
+    let mut ends = begins();
+    let mut symbol = 0;
+    while symbol < CODE_BITS.len() {
+        let end = &mut ends[CODE_BITS[symbol] as usize];
+        symbols[*end] = symbol as u8;
+        *end += 1;
+        symbol += 1;
+    }
+    symbols
+}
+
 /// Undoes Huffman's coding.
 fn expand(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut counts = [0_u32; CODE_BITS_MAX + 1];
-    CODE_BITS.iter().for_each(|bits| counts[usize::from(*bits)] += 1);
+    #[cfg(test)]
+    tests::EXPANDED.set(tests::EXPANDED.get() + bytes.len());
     let mut text = Vec::with_capacity(bytes.len() * 8 / 5);
     // Bits of the code so far, where the codes of this length begin, and how many are shorter.
-    let (mut length, mut code, mut first) = (0_usize, 0_u32, 0_u32);
+    let (mut length, mut code, mut first) = (0_usize, 0_usize, 0_usize);
     for bit in bytes.iter().flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1)) {
         length += 1;
-        code = code << 1 | u32::from(bit);
-        first = (first + counts[length - 1]) << 1;
-        if code < first + counts[length] {
-            let nth = (code - first) as usize;
-            let mut symbols =
-                (0..=255).filter(|symbol| CODE_BITS[usize::from(*symbol)] == length as u8);
-            text.push(symbols.nth(nth)?);
+        code = code << 1 | usize::from(bit);
+        first = (first + COUNTS[length - 1]) << 1;
+        if code < first + COUNTS[length] {
+            text.push(SYMBOLS[BEGINS[length] + code - first]);
             (length, code, first) = (0, 0, 0);
         } else if length == CODE_BITS_MAX {
             return None;
@@ -178,7 +224,29 @@ fn expand(bytes: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// Compressed bytes that were expanded on this thread.
+        pub(super) static EXPANDED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn what_is_not_the_authority_is_not_expanded() {
+        let long = "x".repeat(5000);
+        let name_and_value = [string(long.as_bytes(), true), string(long.as_bytes(), true)];
+        let fields = [
+            [&[0x44][..], &string(long.as_bytes(), true)].concat(),
+            [&[0x40][..], &name_and_value.concat()].concat(),
+        ];
+        EXPANDED.set(0);
+        assert_eq!(tolerated(&fields.concat()), None);
+        assert_eq!(EXPANDED.get(), 0);
+        // The longest codes that a name of this length can have.
+        assert!(compressed(NAME).len() <= NAME_BYTES_MAX);
+    }
 
     fn compressed(text: &[u8]) -> Vec<u8> {
         // Canonical codes: by length, then by symbol.

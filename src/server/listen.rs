@@ -38,7 +38,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::config::Sockets;
 use super::executor::Requests;
 use super::io::{Calls, Guarded, Open, PREFACE};
-use super::outbox::{Account, Connected, Outbox, Room};
+use super::outbox::{Account, Connected, Kind, Outbox, Room};
 use super::tls::check_address;
 use super::url::Url;
 use crate::http::{Http, Port, overloaded};
@@ -57,6 +57,13 @@ pub(super) struct Keepalive {
     pub interval: Duration,
     pub timeout: Duration,
     pub streams_max: u32,
+}
+
+impl Keepalive {
+    /// Between our pings. Without a time for their answers there are none, as in etcd.
+    fn pings(self) -> Option<Duration> {
+        Some(self.interval).filter(|interval| !interval.is_zero() && !self.timeout.is_zero())
+    }
 }
 
 /// What clients may ask for on a port.
@@ -538,8 +545,10 @@ async fn http2_connection<S>(
         }
         async move {
             drop(queued);
-            let may_begin = account.enter().await;
-            let counted = |body| Counted { body, _open: open, account, room: Room::default() };
+            let kind = Kind::of(request.uri().path());
+            let may_begin = account.enter(kind).await;
+            let counted =
+                |body| Counted { body, kind, _open: open, account, room: Room::default() };
             let Some(rpc) = rpc else {
                 let parts = received(request).await;
                 let answer = match may_begin {
@@ -565,7 +574,7 @@ async fn http2_connection<S>(
         .max_header_list_size(limits::HEADER_BYTES_MAX)
         .max_pending_accept_reset_streams(limits::RESET_STREAMS_MAX)
         .max_local_error_reset_streams(limits::ERROR_RESETS_MAX)
-        .keep_alive_interval(Some(keepalive.interval).filter(|interval| !interval.is_zero()))
+        .keep_alive_interval(keepalive.pings())
         .keep_alive_timeout(keepalive.timeout);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
@@ -656,6 +665,7 @@ fn is_raft(path: &str) -> bool {
 /// An answer whose call counts as open, and whose bytes are its connection's, until they are sent.
 struct Counted {
     body: Either<rpc::Body, Full<Bytes>>,
+    kind: Kind,
     _open: Open,
     account: Arc<Account>,
     room: Room,
@@ -669,12 +679,12 @@ impl HttpBody for Counted {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Self { body, account, room, .. } = self.get_mut();
+        let Self { body, kind, account, room, .. } = self.get_mut();
         if matches!(body, Either::Left(rpc::Body::Stream(_))) {
-            ready!(account.poll_room(room, context));
+            ready!(account.poll_room(*kind, room, context));
         }
         let frame = ready!(Pin::new(body).poll_frame(context));
-        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|data| account.charge(data)))))
+        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|data| account.charge(*kind, data)))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -12,11 +12,16 @@
 //! - While a connection's answers hold more than its part, no further call on it is begun: calls wait,
 //!   and of those some number, streams give no further message. Frames are read all the time, since
 //!   the client's permission to send is among them.
+//! - Its largest answer does not count for that: a client with one connection goes on with its work while
+//!   it takes a large range. Leases and watches go on beside several of them, within a small part of
+//!   their own, since a lease whose renewals wait expires.
 //! - Reading stops while requests wait for a thread.
 //! - What permission does not bound, such as HEADERS and answers to PING, waits only while the socket
 //!   takes nothing. Then reading stops (see `io`).
 //! - A connection that is over its part, or blocked, and takes nothing for a while is closed, and
-//!   sooner if the member as a whole holds too much: the one that holds most goes first.
+//!   sooner if the member as a whole holds too much: the one that holds most goes first. Those within
+//!   their parts are closed only if that makes room enough.
+//! - While calls wait for room, a connection has to take the more the more it holds.
 //!
 //! An answer's bytes are counted from where they are handed over until nobody has them any more.
 
@@ -60,6 +65,11 @@ impl Drop for Connected {
 pub(super) struct Account {
     outbox: Arc<Outbox>,
     unsent_bytes: AtomicUsize,
+    /// Those of leases and watches among them.
+    small_bytes: AtomicUsize,
+    /// Costs of the answers that are larger than `CONNECTION_UNSENT_BYTES_MIN`, and the largest.
+    large: Mutex<Vec<usize>>,
+    largest_bytes: AtomicUsize,
     /// Bytes that the socket has taken, and those in DATA frames among them.
     taken_bytes: AtomicUsize,
     taken_answer_bytes: AtomicUsize,
@@ -97,6 +107,9 @@ impl Outbox {
         let account = Arc::new(Account {
             outbox: Arc::clone(self),
             unsent_bytes: AtomicUsize::new(0),
+            small_bytes: AtomicUsize::new(0),
+            large: Mutex::default(),
+            largest_bytes: AtomicUsize::new(0),
             taken_bytes: AtomicUsize::new(0),
             taken_answer_bytes: AtomicUsize::new(0),
             is_blocked: AtomicBool::new(false),
@@ -112,6 +125,11 @@ impl Outbox {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.accounts.lock().push(Arc::downgrade(&account));
         account
+    }
+
+    #[cfg(test)]
+    pub(super) fn answers(&self) -> &Arc<Answers> {
+        &self.answers
     }
 
     /// What one connection may hold.
@@ -155,13 +173,21 @@ impl Outbox {
             all.retain(|account| account.strong_count() > 0);
             all.iter().filter_map(Weak::upgrade).collect::<Vec<_>>()
         };
-        accounts.retain(|account| account.look());
+        let are_awaited = self.answers.has_waiting();
+        accounts.retain(|account| account.look(are_awaited));
         accounts.sort_by_key(|account| std::cmp::Reverse(account.unsent_bytes()));
         let mut unsent = self.answers.unsent_bytes();
+        // A client that is slow to take a little is spared unless its end would help the others.
+        let idle = accounts.iter().filter(|account| account.is_idle_in_a_crowd());
+        let idle_bytes = idle.map(|account| account.unsent_bytes()).sum();
+        let helps = unsent.saturating_sub(idle_bytes) <= limits::UNSENT_BYTES_MAX;
         for account in accounts {
             let idle = account.idle_looks.load(Ordering::Relaxed);
             let is_crowded = unsent > limits::UNSENT_BYTES_MAX;
-            let holds_too_much = account.is_over() || account.is_blocked.load(Ordering::Relaxed);
+            let is_blocked = account.is_blocked.load(Ordering::Relaxed);
+            let holds_too_much = account.has_more_than_its_part(account.unsent_bytes())
+                || is_blocked
+                || is_crowded && helps;
             let too_long = if is_crowded {
                 limits::UNSENT_LOOKS_CROWDED_MAX
             } else {
@@ -197,21 +223,38 @@ impl Account {
         self.unsent_bytes.load(Ordering::SeqCst)
     }
 
-    fn is_over(&self) -> bool {
-        let unsent = self.unsent_bytes();
-        // One answer may be as large as it is, if nothing else waits.
-        unsent > limits::CONNECTION_UNSENT_BYTES_MIN && unsent > self.outbox.part()
+    fn has_more_than_its_part(&self, bytes: usize) -> bool {
+        bytes > limits::CONNECTION_UNSENT_BYTES_MIN && bytes > self.outbox.part()
     }
 
-    /// Notes whether its client has taken anything since the last look; false if nothing waits.
-    fn look(&self) -> bool {
+    /// Whether it holds too much beside its largest answer, which may be as large as it is.
+    fn is_over(&self) -> bool {
+        let largest = self.largest_bytes.load(Ordering::SeqCst);
+        self.has_more_than_its_part(self.unsent_bytes().saturating_sub(largest))
+    }
+
+    /// Whether calls and streams of this kind have to wait.
+    fn holds_back(&self, kind: Kind) -> bool {
+        let has_room = || self.small_bytes.load(Ordering::SeqCst) < limits::SMALL_UNSENT_BYTES_MAX;
+        self.is_over() && !(kind == Kind::Small && has_room())
+    }
+
+    fn is_idle_in_a_crowd(&self) -> bool {
+        self.idle_looks.load(Ordering::Relaxed) >= limits::UNSENT_LOOKS_CROWDED_MAX
+    }
+
+    /// Notes whether its client has taken anything since the last look, or enough of it if others wait
+    /// for room; false if it has nothing to take.
+    fn look(&self, are_awaited: bool) -> bool {
         // A client that lets nothing of its answers through can still be sent much else.
         let is_blocked = self.is_blocked.load(Ordering::Relaxed);
         let taken = if is_blocked { &self.taken_bytes } else { &self.taken_answer_bytes };
         let taken = taken.load(Ordering::Relaxed);
         let before = self.seen_bytes.swap(taken, Ordering::Relaxed);
         let waits = self.unsent_bytes() > 0 || is_blocked;
-        if !waits || taken.wrapping_sub(before) >= limits::UNSENT_PROGRESS_BYTES {
+        let part = self.unsent_bytes() / limits::UNSENT_PROGRESS_PARTS;
+        let least = limits::UNSENT_PROGRESS_BYTES.max(if are_awaited { part } else { 0 });
+        if !waits || taken.wrapping_sub(before) >= least {
             self.idle_looks.store(0, Ordering::Relaxed);
         } else {
             self.idle_looks.fetch_add(1, Ordering::Relaxed);
@@ -257,8 +300,8 @@ impl Account {
     }
 
     /// Waits until a call may begin; false if too many wait already.
-    pub(super) async fn enter(&self) -> bool {
-        if !self.is_over() {
+    pub(super) async fn enter(&self, kind: Kind) -> bool {
+        if !self.holds_back(kind) {
             return true;
         }
         let Some(_place) = Place::take(&self.calls_waiting) else { return false };
@@ -266,7 +309,7 @@ impl Account {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if !self.is_over() {
+            if !self.holds_back(kind) {
                 return true;
             }
             room.await;
@@ -274,14 +317,19 @@ impl Account {
     }
 
     /// Ready once a stream may give its next message.
-    pub(super) fn poll_room(&self, room: &mut Room, context: &mut Context<'_>) -> Poll<()> {
-        while self.is_over() {
+    pub(super) fn poll_room(
+        &self,
+        kind: Kind,
+        room: &mut Room,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        while self.holds_back(kind) {
             let waiting = room.0.get_or_insert_with(|| {
                 let mut waiting = Box::pin(Arc::clone(&self.room).notified_owned());
                 waiting.as_mut().enable();
                 waiting
             });
-            if !self.is_over() {
+            if !self.holds_back(kind) {
                 break;
             }
             ready!(waiting.as_mut().poll(context));
@@ -292,19 +340,63 @@ impl Account {
     }
 
     /// Counts these bytes until nobody has them any more.
-    pub(super) fn charge(self: &Arc<Self>, bytes: Bytes) -> Bytes {
+    pub(super) fn charge(self: &Arc<Self>, kind: Kind, bytes: Bytes) -> Bytes {
         let cost = bytes.len() + limits::UNSENT_ANSWER_BYTES;
+        if cost > limits::CONNECTION_UNSENT_BYTES_MIN {
+            let mut large = self.large.lock();
+            large.push(cost);
+            self.note_largest(&large);
+        }
         self.unsent_bytes.fetch_add(cost, Ordering::SeqCst);
+        if kind == Kind::Small {
+            self.small_bytes.fetch_add(cost, Ordering::SeqCst);
+        }
         self.outbox.answers.add(cost);
-        Bytes::from_owner(Unsent { bytes, account: Arc::clone(self) })
+        Bytes::from_owner(Unsent { bytes, kind, account: Arc::clone(self) })
     }
 
-    fn discharge(&self, cost: usize) {
-        let was_over = self.is_over();
+    fn discharge(&self, kind: Kind, cost: usize) {
+        let before = [Kind::Any, Kind::Small].map(|kind| self.holds_back(kind));
         self.unsent_bytes.fetch_sub(cost, Ordering::SeqCst);
+        if kind == Kind::Small {
+            self.small_bytes.fetch_sub(cost, Ordering::SeqCst);
+        }
+        if cost > limits::CONNECTION_UNSENT_BYTES_MIN {
+            let mut large = self.large.lock();
+            if let Some(place) = large.iter().position(|other| *other == cost) {
+                large.swap_remove(place);
+            }
+            self.note_largest(&large);
+        }
         self.outbox.answers.remove(cost);
-        if was_over && !self.is_over() {
+        if before != [Kind::Any, Kind::Small].map(|kind| self.holds_back(kind)) {
             self.room.notify_waiters();
+        }
+    }
+
+    fn note_largest(&self, large: &[usize]) {
+        self.largest_bytes.store(large.iter().copied().max().unwrap_or(0), Ordering::SeqCst);
+    }
+}
+
+/// What a call may be kept waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Its answer may be large.
+    Any,
+    /// Leases and watches: what waits is lost or late, and their answers are small.
+    Small,
+}
+
+impl Kind {
+    /// A lease's time to live is not among them, since its answer may name all its keys.
+    pub(super) fn of(path: &str) -> Self {
+        match path {
+            "/etcdserverpb.Watch/Watch"
+            | "/etcdserverpb.Lease/LeaseKeepAlive"
+            | "/etcdserverpb.Lease/LeaseGrant"
+            | "/etcdserverpb.Lease/LeaseRevoke" => Self::Small,
+            _ => Self::Any,
         }
     }
 }
@@ -344,6 +436,7 @@ impl Drop for Place<'_> {
 /// Bytes that are not sent yet.
 struct Unsent {
     bytes: Bytes,
+    kind: Kind,
     account: Arc<Account>,
 }
 
@@ -358,6 +451,121 @@ impl Drop for Unsent {
         let cost = self.bytes.len() + limits::UNSENT_ANSWER_BYTES;
         // Freed before anybody is told of the room.
         drop(std::mem::take(&mut self.bytes));
-        self.account.discharge(cost);
+        self.account.discharge(self.kind, cost);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use futures_util::task::noop_waker;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn outbox() -> Arc<Outbox> {
+        Outbox::new(Arc::default())
+    }
+
+    /// Pages of zeros that nobody writes take no memory.
+    fn answer(account: &Arc<Account>, bytes: usize) -> Bytes {
+        account.charge(Kind::Any, Bytes::from(vec![0; bytes]))
+    }
+
+    fn enters(account: &Account, kind: Kind) -> bool {
+        account.enter(kind).now_or_never().is_some()
+    }
+
+    fn gives(account: &Account, kind: Kind) -> bool {
+        let waker = noop_waker();
+        let mut context = Context::from_waker(&waker);
+        account.poll_room(kind, &mut Room::default(), &mut context).is_ready()
+    }
+
+    fn is_closed(account: &Account) -> bool {
+        account.closing().now_or_never().is_some()
+    }
+
+    #[test]
+    fn one_large_answer_holds_nothing_up_on_its_connection() {
+        let account = outbox().open();
+        let large = answer(&account, 200 * MIB);
+        assert!(enters(&account, Kind::Any) && gives(&account, Kind::Any));
+        // Whichever of them is the largest.
+        let small = answer(&account, 50 * MIB);
+        drop(large);
+        let larger = answer(&account, 100 * MIB);
+        assert!(enters(&account, Kind::Any) && gives(&account, Kind::Any));
+        let more = answer(&account, 20 * MIB);
+        assert!(!enters(&account, Kind::Any) && !gives(&account, Kind::Any));
+        drop(small);
+        assert!(enters(&account, Kind::Any));
+        drop((larger, more));
+        assert_eq!((account.unsent_bytes(), account.largest_bytes.load(Ordering::SeqCst)), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn leases_and_watches_go_on_within_their_own_part() {
+        let account = outbox().open();
+        let _large = [answer(&account, 100 * MIB), answer(&account, 100 * MIB)];
+        assert!(!enters(&account, Kind::Any) && !gives(&account, Kind::Any));
+        let mut renewals = Vec::new();
+        while gives(&account, Kind::Small) && enters(&account, Kind::Small) {
+            renewals.push(account.charge(Kind::Small, Bytes::from_static(b"renewed")));
+            assert!(renewals.len() <= limits::SMALL_UNSENT_BYTES_MAX, "they have no bound");
+        }
+        assert!(renewals.len() > 500, "{} renewals", renewals.len());
+        let mut waiting = Box::pin(account.enter(Kind::Small));
+        assert!((&mut waiting).now_or_never().is_none());
+        renewals.clear();
+        assert!(waiting.await);
+    }
+
+    #[test]
+    fn many_connections_that_each_hold_a_little_are_closed_in_a_crowd() {
+        let outbox = outbox();
+        let part = limits::CONNECTION_UNSENT_BYTES_MIN - limits::UNSENT_ANSWER_BYTES;
+        let idle: Vec<_> = (0..1100).map(|_| outbox.open()).collect();
+        let _unsent: Vec<_> = idle.iter().map(|account| answer(account, part)).collect();
+        for _ in 0..=limits::UNSENT_LOOKS_CROWDED_MAX {
+            outbox.look();
+        }
+        let closed = idle.iter().filter(|account| is_closed(account)).count();
+        // As many as it takes, and no more.
+        assert_eq!(1100 - closed, limits::UNSENT_BYTES_MAX / limits::CONNECTION_UNSENT_BYTES_MIN);
+    }
+
+    #[test]
+    fn a_little_that_is_not_taken_is_borne_where_its_end_would_not_help() {
+        let outbox = outbox();
+        let (large, small) = (outbox.open(), outbox.open());
+        let _unsent = [answer(&large, 300 * MIB), answer(&small, 5000)];
+        for _ in 0..10 {
+            large.took_answer(limits::UNSENT_PROGRESS_BYTES);
+            outbox.look();
+        }
+        assert!(!is_closed(&small), "it is not what crowds the member");
+        assert!(!is_closed(&large), "it takes its answer, and nobody waits for room");
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_closed_once_others_wait_for_room() {
+        let outbox = outbox();
+        let (slow, quick) = (outbox.open(), outbox.open());
+        let _unsent = [answer(&slow, 300 * MIB), answer(&quick, 250 * MIB)];
+        let looks = || {
+            for _ in 0..=limits::UNSENT_LOOKS_CROWDED_MAX {
+                slow.took_answer(MIB);
+                quick.took_answer(5 * MIB);
+                outbox.look();
+            }
+        };
+        looks();
+        assert!(!is_closed(&slow) && !is_closed(&quick));
+        let _waiting = outbox.answers.wait_for_room();
+        looks();
+        assert!(is_closed(&slow));
+        assert!(!is_closed(&quick));
     }
 }

@@ -69,7 +69,7 @@ impl Member {
         KvClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
-    async fn put(&self, key: &str, value: impl Into<bytes::Bytes>) {
+    pub(super) async fn put(&self, key: &str, value: impl Into<bytes::Bytes>) {
         let request =
             PutRequest { key: key.to_owned().into(), value: value.into(), ..Default::default() };
         self.kv().put(request).await.unwrap();
@@ -494,4 +494,17 @@ async fn streams_end_at_once_when_the_server_stops() {
         (Code::Unavailable, "etcdserver: server stopped")
     );
     tokio::time::timeout(Duration::from_secs(20), stopping).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_time_for_the_answers_to_pings_there_are_none() {
+    let member = Member::start("--grpc-keepalive-interval 50ms --grpc-keepalive-timeout 0s").await;
+    let mut stream = TcpStream::connect(member.address).await.unwrap();
+    // A client that sends its first frames and nothing else.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    let ended = tokio::time::timeout(Duration::from_millis(500), read).await;
+    assert!(ended.is_err(), "the connection has ended");
+    member.stop().await;
 }

@@ -11,7 +11,11 @@ use tokio::sync::watch;
 use super::io;
 use super::listen::{self, Origin};
 use super::tests::Member;
-use crate::pb::RangeRequest;
+use crate::pb::watch_request::RequestUnion;
+use crate::pb::{
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, RangeRequest,
+    WatchCreateRequest, WatchRequest,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const DATA: u8 = 0;
@@ -62,6 +66,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             Frame { kind, flags, stream: u32::from_be_bytes([d, e, f, g]), payload }
         };
         tokio::time::timeout(PATIENCE, read).await.unwrap()
+    }
+
+    /// The next message on a stream, which is one frame.
+    async fn data_of(&mut self, stream: u32) -> Vec<u8> {
+        loop {
+            let frame = self.receive().await;
+            assert_ne!(frame.kind, GOAWAY, "{}", String::from_utf8_lossy(&frame.payload));
+            if frame.stream == stream && frame.kind == DATA {
+                return frame.payload;
+            }
+        }
     }
 
     /// What comes on a stream until the server has answered a ping, so nothing comes later.
@@ -249,5 +264,59 @@ async fn the_list_of_hosts_is_for_plain_connections() {
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{target} {host}: {answer}");
     }
+    member.stop().await;
+}
+
+fn framed(message: &impl Message) -> Vec<u8> {
+    let message = message.encode_to_vec();
+    [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat()
+}
+
+/// One connection is all that a client of Go has. While it takes some large ranges, slowly or not, its
+/// leases live on, and it can watch.
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_and_watches_go_on_beside_large_ranges() {
+    const VALUE_BYTES: usize = 10_000_000;
+    let member = Member::start("--max-request-bytes 12000000").await;
+    let mut large = RangeRequest { key: "a".into(), range_end: "b".into(), ..Default::default() };
+    large.serializable = true;
+    for n in 0..4 {
+        member.put(&format!("a{n}"), vec![b'x'; VALUE_BYTES]).await;
+    }
+    let mut client = Client::greet(TcpStream::connect(member.address).await.unwrap()).await;
+    // The connection takes all there is, and each stream as much as HTTP/2 begins with.
+    client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes()).await;
+    let authority = [&[0x41][..], &string(b"a")].concat();
+    let call = |path: &str| request(path, &authority, &grpc());
+    for stream in [1, 3, 5] {
+        client.send(HEADERS, END_HEADERS, stream, &call("/etcdserverpb.KV/Range")).await;
+        client.send(DATA, END_STREAM, stream, &framed(&large)).await;
+    }
+    let answers = std::sync::Arc::clone(member.services.outbox.answers());
+    let end = std::time::Instant::now() + PATIENCE;
+    while answers.unsent_bytes() < 3 * 4 * VALUE_BYTES {
+        assert!(std::time::Instant::now() < end, "the ranges are not answered");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let grant = LeaseGrantRequest { id: 7, ttl: 60 };
+    let create = WatchCreateRequest { key: "k".into(), ..Default::default() };
+    let watch = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let renewal = LeaseKeepAliveRequest { id: 7 };
+    for (stream, path, message) in [
+        (7, "/etcdserverpb.Lease/LeaseGrant", framed(&grant)),
+        (9, "/etcdserverpb.Watch/Watch", framed(&watch)),
+        (11, "/etcdserverpb.Lease/LeaseKeepAlive", framed(&renewal)),
+    ] {
+        client.send(HEADERS, END_HEADERS, stream, &call(path)).await;
+        let flags = if stream == 7 { END_STREAM } else { 0 };
+        client.send(DATA, flags, stream, &message).await;
+        client.data_of(stream).await;
+    }
+    // A stream that has been there before goes on as well.
+    client.send(DATA, 0, 11, &framed(&renewal)).await;
+    let answer = client.data_of(11).await;
+    let answer = LeaseKeepAliveResponse::decode(&answer[5..]).unwrap();
+    assert!((1..=60).contains(&answer.ttl), "{answer:?}");
+    drop(client);
     member.stop().await;
 }

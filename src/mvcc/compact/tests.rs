@@ -2,6 +2,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::clock::{SystemClock, split_mix};
+use crate::limits;
 use crate::mvcc::{Leases, Write};
 use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest};
 use crate::store::{Options, Store};
@@ -174,7 +175,10 @@ fn a_read_that_turns_out_long_is_not_for_every_thread() {
     let (key, range_end) = (Bytes::from("k"), Bytes::from("l"));
     let page = RangeRequest { key, range_end, limit: 100, ..Default::default() };
     let count = RangeRequest { count_only: true, ..page.clone() };
-    let shortly = |request: &RangeRequest| match mvcc.view().range_shortly(request) {
+    let shortly = |request: &RangeRequest| match mvcc
+        .view()
+        .range_shortly(request, limits::INLINE_RANGE_BYTES_MAX)
+    {
         Ok(response) => Some((response.kvs.len(), response.count)),
         Err(Error::TakesLong) => None,
         Err(error) => panic!("{error}"),
