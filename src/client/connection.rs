@@ -169,7 +169,7 @@ impl Client {
         R: Message + Default + 'static,
     {
         let quorum = self.inner.nodes.len() / 2 + 1;
-        let mut attempt = 0;
+        let (mut attempt, mut refusals) = (0, 0);
         loop {
             if attempt > 0 && (attempt as usize).is_multiple_of(quorum) {
                 let pause = sleep(limits::CLIENT_RETRY_WAIT);
@@ -196,7 +196,11 @@ impl Client {
                 return Err(failed.error);
             }
             if is_elsewhere {
-                deadline.bound(self.connect_another()).await;
+                // Those at hand have their turns first: an endpoint that is away may be so for long.
+                refusals += 1;
+                if usize::is_multiple_of(refusals, self.connected().len()) {
+                    deadline.bound(self.connect_another()).await;
+                }
             }
         }
     }
@@ -325,35 +329,26 @@ impl Client {
     }
 
     async fn pick(&self, last: &Mutex<String>) -> (&Node, Channel) {
-        loop {
-            let connected: Vec<_> = self
-                .inner
-                .nodes
-                .iter()
-                .filter_map(|node| Some((node, node.channel.lock().clone()?)))
-                .collect();
-            if !connected.is_empty() {
-                let turn = self.inner.picks.fetch_add(1, Ordering::Relaxed) % connected.len();
-                let (node, channel) = &connected[turn];
-                return (*node, channel.clone());
-            }
-            let mut dials: FuturesUnordered<_> = self
-                .inner
-                .nodes
-                .iter()
-                .map(|node| async move { (node, node.dial().await) })
-                .collect();
-            while let Some((node, outcome)) = dials.next().await {
-                match outcome {
-                    Ok(channel) => {
-                        *node.channel.lock() = Some(channel.clone());
-                        return (node, channel);
-                    }
-                    Err(text) => *last.lock() = text,
-                }
-            }
-            sleep(limits::CLIENT_RECONNECT_WAIT).await;
+        let connected = self.connected();
+        if !connected.is_empty() {
+            let turn = self.inner.picks.fetch_add(1, Ordering::Relaxed) % connected.len();
+            let (node, channel) = &connected[turn];
+            return (*node, channel.clone());
         }
+        let nodes = self.inner.nodes.iter();
+        let mut dials: FuturesUnordered<_> = nodes
+            .map(|node| async move { (node, node.dial_until_connected(last).await) })
+            .collect();
+        match dials.next().await {
+            Some(connected) => connected,
+            // There are endpoints, and each is dialled until it connects.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn connected(&self) -> Vec<(&Node, Channel)> {
+        let nodes = self.inner.nodes.iter();
+        nodes.filter_map(|node| Some((node, node.channel.lock().clone()?))).collect()
     }
 
     /// Connects to one endpoint more, for a call that those at hand do not serve.
@@ -510,10 +505,30 @@ impl Node {
         Self { endpoint, connector, channel: Mutex::new(None) }
     }
 
+    /// Connects, again and again. Each endpoint is dialled in a time of its own, so that one that says
+    /// nothing does not keep another from being found when it is back.
+    async fn dial_until_connected(&self, last: &Mutex<String>) -> Channel {
+        loop {
+            match self.dial().await {
+                Ok(channel) => {
+                    *self.channel.lock() = Some(channel.clone());
+                    return channel;
+                }
+                Err(text) => *last.lock() = text,
+            }
+            sleep(limits::CLIENT_RECONNECT_WAIT).await;
+            // Another call may have connected meanwhile.
+            if let Some(channel) = self.channel.lock().clone() {
+                return channel;
+            }
+        }
+    }
+
     /// Connects, and waits for the server to begin: one that refuses a certificate of TLS 1.3 does so
     /// after the handshake, and no call may be lost on it.
     async fn dial(&self) -> Result<Channel, String> {
         let endpoint = self.endpoint.as_ref().map_err(Clone::clone)?;
+        let end = Instant::now() + limits::CLIENT_DIAL_TIMEOUT;
         let (teller, heard) = oneshot::channel();
         let awaited = Arc::new(Mutex::new(Some(teller)));
         let connector = Dialer { awaited, ..self.connector.clone() };
@@ -529,11 +544,13 @@ impl Node {
                 false => format!("transport: Error while dialing: {text}"),
             }
         })?;
-        match heard.await {
-            Ok(Ok(())) => Ok(channel),
-            Ok(Err(why)) => Err(format!("error reading server preface: {why}")),
-            Err(_) => Err("error reading server preface: EOF".to_owned()),
-        }
+        let why = match timeout_at(end, heard).await {
+            Ok(Ok(Ok(()))) => return Ok(channel),
+            Ok(Ok(Err(why))) => why,
+            Ok(Err(_)) => "EOF".to_owned(),
+            Err(_) => "i/o timeout".to_owned(),
+        };
+        Err(format!("error reading server preface: {why}"))
     }
 }
 
@@ -559,3 +576,6 @@ fn not_ready(error: tonic::transport::Error) -> Status {
 fn connection_lost() -> Status {
     Status::unavailable("error reading from server: EOF")
 }
+
+#[cfg(test)]
+mod tests;

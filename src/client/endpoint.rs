@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
+use crate::limits;
 use crate::tls::{self, Connector};
 
 /// Where an endpoint leads.
@@ -72,6 +74,22 @@ impl Target {
 }
 
 impl Address {
+    /// A failed dial in Go's words.
+    fn dial_error(&self, error: &io::Error) -> io::Error {
+        let (network, address) = match self {
+            Self::Tcp(host) => ("tcp", host.clone()),
+            Self::Unix(path) => ("unix", path.display().to_string()),
+        };
+        let reason = match error.kind() {
+            io::ErrorKind::ConnectionRefused => "connect: connection refused".to_string(),
+            io::ErrorKind::NotFound => "connect: no such file or directory".to_string(),
+            io::ErrorKind::TimedOut => "i/o timeout".to_string(),
+            io::ErrorKind::InvalidInput => format!("address {address}: missing port in address"),
+            _ => error.to_string(),
+        };
+        io::Error::new(error.kind(), format!("dial {network} {address}: {reason}"))
+    }
+
     fn server_name(&self) -> String {
         let whole = match self {
             Self::Tcp(host) => host.clone(),
@@ -210,7 +228,7 @@ impl Dialer {
                 // The system may know a complete name only without the dot at its end.
                 let stream = TcpStream::connect(host.replace(".:", ":"))
                     .await
-                    .map_err(|error| dial_error("tcp", host, &error))?;
+                    .map_err(|error| self.address.dial_error(&error))?;
                 stream.set_nodelay(true)?;
                 *self.ends.lock() = Some(Ends {
                     peer: stream.peer_addr()?.to_string(),
@@ -223,7 +241,7 @@ impl Dialer {
                 let shown = path.display().to_string();
                 let stream = UnixStream::connect(path)
                     .await
-                    .map_err(|error| dial_error("unix", &shown, &error))?;
+                    .map_err(|error| self.address.dial_error(&error))?;
                 let security = self.security();
                 *self.ends.lock() = Some(Ends { peer: shown, local: "@".into(), security });
                 self.secure(stream).await
@@ -260,20 +278,14 @@ impl tower::Service<Uri> for Dialer {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        Box::pin(self.clone().open())
+        let this = self.clone();
+        Box::pin(async move {
+            match timeout(limits::CLIENT_DIAL_TIMEOUT, this.clone().open()).await {
+                Ok(opened) => opened,
+                Err(_) => Err(this.address.dial_error(&io::ErrorKind::TimedOut.into())),
+            }
+        })
     }
-}
-
-/// A failed dial in Go's words.
-fn dial_error(network: &str, address: &str, error: &io::Error) -> io::Error {
-    let reason = match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connect: connection refused".to_string(),
-        io::ErrorKind::NotFound => "connect: no such file or directory".to_string(),
-        io::ErrorKind::TimedOut => "i/o timeout".to_string(),
-        io::ErrorKind::InvalidInput => format!("address {address}: missing port in address"),
-        _ => error.to_string(),
-    };
-    io::Error::new(error.kind(), format!("dial {network} {address}: {reason}"))
 }
 
 #[cfg(test)]

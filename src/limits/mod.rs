@@ -314,7 +314,9 @@ pub const RAFT_INFLIGHT_MAX: usize = 32;
 pub const CLIENT_ATTEMPTS_MAX: u32 = 100;
 /// Pause before a call or a watch is tried again, etcd's client's.
 pub const CLIENT_RETRY_WAIT: Duration = Duration::from_millis(25);
-/// Pause after no endpoint could be dialled: short enough that a restarted server is found at once.
+/// How long connecting to an endpoint may take until the server has begun to speak, gRPC's.
+pub const CLIENT_DIAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause after an endpoint could not be dialled: short enough that a restarted server is found at once.
 pub const CLIENT_RECONNECT_WAIT: Duration = Duration::from_millis(250);
 /// How long a client that waits without an end is silent about it: what a call of etcdctl's that has
 /// an end takes at most.

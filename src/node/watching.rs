@@ -62,8 +62,9 @@ impl WatchStream {
             .await
     }
 
-    pub fn cancel(&self, watch_id: i64) {
-        self.stream.cancel(watch_id);
+    /// Removes a watcher; false if there is none of that id.
+    pub fn cancel(&self, watch_id: i64) -> bool {
+        self.stream.cancel(watch_id)
     }
 
     pub fn request_progress(&self) {

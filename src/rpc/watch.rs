@@ -49,6 +49,9 @@ struct Session {
     /// None after the client's half-close, which leaves the watchers alive.
     requests: Option<Streaming<WatchRequest>>,
     wishes: HashMap<i64, Wishes>,
+    /// Those of watchers whose Canceled is still queued, and events before it perhaps as well. Their
+    /// ids are free, so the next watcher of one may have wishes already, or be canceled as well.
+    leaving: HashMap<i64, VecDeque<Wishes>>,
     outbox: VecDeque<WatchResponse>,
     /// The events that are being sent.
     sending: Option<Sending>,
@@ -74,6 +77,7 @@ impl Server {
             who,
             requests: Some(requests),
             wishes: HashMap::new(),
+            leaving: HashMap::new(),
             outbox: VecDeque::new(),
             sending: None,
             ticks,
@@ -168,9 +172,12 @@ impl Session {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
             Some(RequestUnion::CancelRequest(cancel)) => {
-                // An unknown id is no news, as in etcd. The wishes go with the Canceled: events
-                // before it still need them.
-                self.stream.cancel(cancel.watch_id);
+                // An unknown id is no news, as in etcd.
+                if self.stream.cancel(cancel.watch_id)
+                    && let Some(wishes) = self.wishes.remove(&cancel.watch_id)
+                {
+                    self.leaving.entry(cancel.watch_id).or_default().push_back(wishes);
+                }
             }
             Some(RequestUnion::ProgressRequest(_)) => self.stream.request_progress(),
             None => {}
@@ -238,7 +245,7 @@ impl Session {
                 WatchResponse { header, watch_id, created: true, ..Default::default() }
             }
             Item::Canceled { watch_id, revision } => {
-                self.wishes.remove(&watch_id);
+                self.has_left(watch_id);
                 let header = self.header(revision);
                 WatchResponse { header, watch_id, canceled: true, ..Default::default() }
             }
@@ -253,7 +260,7 @@ impl Session {
                 ..Default::default()
             },
             Item::Events { watch_id, revision, changes } => {
-                let Some(wishes) = self.wishes.get_mut(&watch_id) else { return };
+                let Some(wishes) = self.wishes_of(watch_id) else { return };
                 if let Some(may_tell) = &mut wishes.progress {
                     *may_tell = false;
                 }
@@ -265,6 +272,25 @@ impl Session {
             }
         };
         self.outbox.push_back(response);
+    }
+
+    /// Those of the watcher whose events come next under this id: the queue keeps the order of the
+    /// requests.
+    fn wishes_of(&mut self, watch_id: i64) -> Option<&mut Wishes> {
+        match self.leaving.get_mut(&watch_id) {
+            Some(leaving) => leaving.front_mut(),
+            None => self.wishes.get_mut(&watch_id),
+        }
+    }
+
+    /// The Canceled of the earliest watcher of this id is sent.
+    fn has_left(&mut self, watch_id: i64) {
+        if let Some(leaving) = self.leaving.get_mut(&watch_id) {
+            leaving.pop_front();
+            if leaving.is_empty() {
+                self.leaving.remove(&watch_id);
+            }
+        }
     }
 
     /// A response with the next events, in fragments those that fit.

@@ -331,6 +331,53 @@ async fn absurd_numbers_have_sober_answers() {
     member.serves().await;
 }
 
+/// What was asked of the watcher before does not hold for the one that takes its id, and its end is not
+/// the end of that one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_id_can_be_used_again_at_once() {
+    let member = Member::start();
+    let create = |prev_kv| {
+        let create =
+            WatchCreateRequest { key: key("a"), watch_id: 5, prev_kv, ..Default::default() };
+        WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
+    };
+    let cancel = || {
+        let cancel = rusd::pb::WatchCancelRequest { watch_id: 5 };
+        WatchRequest { request_union: Some(RequestUnion::CancelRequest(cancel)) }
+    };
+    let mut kv = member.kv().await;
+    let mut put = async || {
+        let put = PutRequest { key: key("a"), value: "v".into(), ..Default::default() };
+        kv.put(put).await.unwrap();
+    };
+    put().await;
+    let (sender, receiver) = tokio::sync::mpsc::channel(8);
+    // Both arrive together, most of the time.
+    for request in [create(false), cancel(), create(true), cancel(), create(true)] {
+        sender.try_send(request).unwrap();
+    }
+    let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut watch = WatchClient::new(member.channel().await);
+    let mut answers = watch.watch(requests).await.unwrap().into_inner();
+    let mut next = async || -> WatchResponse {
+        tokio::time::timeout(PATIENCE, answers.message()).await.unwrap().unwrap().unwrap()
+    };
+    let mut created = 0;
+    while created < 3 {
+        created += usize::from(next().await.created);
+    }
+    for round in 0..20 {
+        put().await;
+        let answer = next().await;
+        assert_eq!((answer.watch_id, answer.events.len()), (5, 1), "round {round}");
+        assert_eq!(answer.events[0].prev_kv.is_some(), round % 2 == 0, "round {round}");
+        sender.try_send(cancel()).unwrap();
+        sender.try_send(create(round % 2 == 1)).unwrap();
+        assert!(next().await.canceled);
+        assert!(next().await.created);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn absurd_watches_are_answered_on_their_stream() {
     let member = Member::start();
