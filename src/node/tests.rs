@@ -583,7 +583,7 @@ async fn a_stop_does_not_wait_for_room_on_a_full_disk() {
         let proposed =
             tokio::spawn(async move { proposer.propose(&Credentials::default(), txn).await });
         // A disk that was found full would have refused it.
-        let begun = std::time::Instant::now();
+        let begun = crate::clock::instant();
         while node.0.store.room().waiting <= limits::TAIL_BYTES_MAX as u64 {
             let waits = begun.elapsed() < Duration::from_secs(60) && !proposed.is_finished();
             assert!(waits, "the entry does not come to apply");
@@ -777,9 +777,9 @@ async fn what_a_leader_knows_of_a_learner_is_looked_at_twice() {
 
 /// Waits for what nothing holds up.
 async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let end = std::time::Instant::now() + Duration::from_secs(60);
+    let end = crate::clock::instant() + Duration::from_secs(60);
     while !is_so() {
-        assert!(std::time::Instant::now() < end, "not within a minute: {what}");
+        assert!(crate::clock::instant() < end, "not within a minute: {what}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -806,7 +806,7 @@ fn a_cancelled_long_range_keeps_its_turn_while_it_is_read() {
         let free = || node.0.answers.free_turns();
         for request in [range, page] {
             // Reads wait for the only thread that they may have.
-            let (release, released) = std::sync::mpsc::channel::<()>();
+            let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
             let busy = tokio::task::spawn_blocking(move || released.recv().is_err());
             let reader = node.clone();
             let call = tokio::spawn(async move {
@@ -831,7 +831,7 @@ async fn a_cancelled_snapshot_keeps_its_seat_while_it_is_measured() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(dir.path()).await;
     // A commit that does not end holds up all who measure.
-    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
     let released = Mutex::new(released);
     node.0.store.on_commit(move |_, _| {
         let _ = released.lock().recv();
@@ -847,9 +847,9 @@ async fn a_cancelled_snapshot_keeps_its_seat_while_it_is_measured() {
     let refused = node.snapshot(&root).now_or_never().and_then(Result::err);
     assert_eq!(refused, Some(Error::TooManyRequests));
     drop(release);
-    let end = std::time::Instant::now() + Duration::from_secs(60);
+    let end = crate::clock::instant() + Duration::from_secs(60);
     while let Err(error) = node.snapshot(&root).await {
-        assert!(std::time::Instant::now() < end, "no seat is given back: {error}");
+        assert!(crate::clock::instant() < end, "no seat is given back: {error}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     node.stop().await;
@@ -888,7 +888,7 @@ fn large_answers_are_given_before_their_batch_is_applied() {
     let value = "x".repeat(1_000_000);
     for n in 0..5 {
         let mut call = Box::pin(node.propose(&who, put(&format!("a{n}"), &value)));
-        let end = std::time::Instant::now() + Duration::from_secs(60);
+        let end = crate::clock::instant() + Duration::from_secs(60);
         loop {
             turn();
             apply();
@@ -896,7 +896,7 @@ fn large_answers_are_given_before_their_batch_is_applied() {
                 reply.unwrap();
                 break;
             }
-            assert!(std::time::Instant::now() < end, "no answer");
+            assert!(crate::clock::instant() < end, "no answer");
         }
     }
     let range = RangeRequest { key: "a".into(), range_end: "b".into(), ..Default::default() };
