@@ -79,7 +79,11 @@ impl Steps {
         let mut under_way = self.under_way.lock();
         let mut batch = match under_way.take() {
             Some(batch) => batch,
-            None => Batch::new(self.committed.try_recv().ok()?, self.applier.clock.now()),
+            None => {
+                let entries = self.committed.try_recv().ok()?;
+                let begin = || Batch::new(entries, self.applier.clock.now());
+                self.supervisor().run("apply", begin).ok()?
+            }
         };
         let rest = batch.rest();
         let entries: Vec<Committed> = rest[..most.min(rest.len())].to_vec();
@@ -132,6 +136,14 @@ impl Steps {
     /// What else there is to tell raft and to ask it.
     pub fn handle(&self) -> &raft::Handle {
         &self.raft
+    }
+
+    /// How much there is of what waits in this member, by kind.
+    pub fn waiting(&self) -> Vec<(&'static str, usize)> {
+        let mut waiting = self.turns.waiting();
+        waiting.push(("proposers", self.applier.waits.count()));
+        waiting.push(("readers", self.applier.applied.count()));
+        waiting
     }
 
     pub fn transfer_leader(&self, to: u64) {

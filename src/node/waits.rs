@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::Error;
 use crate::apply::{self, Reply};
+use crate::planted::{self, Bug};
 
 /// Locks over which waiters are spread, so that proposers and the apply thread seldom meet.
 const SHARDS: usize = 16;
@@ -74,6 +75,11 @@ impl Waits {
         }
     }
 
+    /// How many wait.
+    pub(super) fn count(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
     /// Lets everyone go: the member stops.
     pub(super) fn stop(&self) {
         for shard in &self.shards {
@@ -90,7 +96,9 @@ pub(super) struct Forget<'a> {
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.waits.take(self.id);
+        if !planted::is(Bug::AbandonedWaits) {
+            self.waits.take(self.id);
+        }
     }
 }
 
@@ -150,6 +158,11 @@ impl AppliedWaits {
         if waiters.count >= waiters.looks_at.max(INDEX_WAITERS_LOOK) {
             waiters.forget_closed();
         }
+    }
+
+    /// How many wait, or have given up and were not forgotten yet.
+    pub(super) fn count(&self) -> usize {
+        self.waiters.lock().count
     }
 
     /// Lets go of those who wait for `index` and have given up.

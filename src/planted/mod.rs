@@ -41,6 +41,12 @@ pub enum Bug {
     RemovedLeaderReads,
     /// What the log's file shows at a start counts as durable, whatever became of the last sync.
     BelievedTail,
+    /// A panic ends a thread's work, and not the member.
+    UnheardPanic,
+    /// A proposer that has lost patience is not forgotten.
+    AbandonedWaits,
+    /// Records of the log are taken as they are, whatever their checksums say.
+    BelievedDamage,
     /// Nobody asks who may do what a transaction within a transaction does.
     UncheckedNestedTxn,
     /// Nobody asks who may read the previous value that a write gives back.
@@ -55,7 +61,7 @@ pub enum Bug {
 
 impl Bug {
     /// What the simulator is to find.
-    pub const OF_CLUSTERS: [Self; 16] = [
+    pub const OF_CLUSTERS: [Self; 19] = [
         Self::AckBeforeSync,
         Self::StaleRead,
         Self::ReadBeforeApply,
@@ -72,6 +78,9 @@ impl Bug {
         Self::ChangesSnapshot,
         Self::RemovedLeaderReads,
         Self::BelievedTail,
+        Self::UnheardPanic,
+        Self::AbandonedWaits,
+        Self::BelievedDamage,
     ];
 
     /// The ways around permissions that etcd had.

@@ -104,6 +104,13 @@ impl Inbox {
         state.has_work()
     }
 
+    /// How much waits, by kind.
+    pub(super) fn waiting(&self) -> [(&'static str, usize); 3] {
+        let state = self.state.lock();
+        let events = ("events", state.events.len());
+        [("proposals", state.proposals.len()), ("reads", state.reads.len()), events]
+    }
+
     pub(super) fn propose(&self, proposal: Proposal) -> Result<(), Error> {
         self.put(|state| {
             if state.proposals.len() >= limits::PROPOSE_QUEUE_MAX {

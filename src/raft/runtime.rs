@@ -325,6 +325,13 @@ impl Turns {
         raft.surroundings.clock.now() >= raft.next_tick || raft.shared.inbox.has_work(awaits_apply)
     }
 
+    /// How much waits for the loop and for the leader, by kind.
+    pub fn waiting(&self) -> Vec<(&'static str, usize)> {
+        let raft = self.raft.lock();
+        let reads = ("reads of the leader", raft.reads_waiting);
+        raft.shared.inbox.waiting().into_iter().chain([reads]).collect()
+    }
+
     /// Raft's configuration, and the last snapshot that raft has taken in, if any: from there on the
     /// configuration may be ahead of apply.
     pub fn conf_state(&self) -> (ConfState, u64) {

@@ -50,14 +50,21 @@ impl World {
             }
             return self.at(20 * MILLI, Event::Admin);
         }
-        if !self.is_asking {
+        let repair = self.repair();
+        let is_busy = self.is_asking && self.plan.admin_millis > 0;
+        if !is_busy && repair.is_none() {
             return;
         }
-        self.at(pause, Event::Admin);
-        let Some(deed) = self.choose_deed() else { return };
+        self.at(pause + 20 * MILLI, Event::Admin);
+        let Some(deed) = repair.or_else(|| self.choose_deed()) else { return };
         let Some(member) = self.choose_member(&deed) else { return };
         self.tell(|| format!("the operator asks m{member}: {deed:?}"));
         self.oracle.checked.deeds += 1;
+        // Somebody is to lead whose removal is on its way into the log.
+        if let (Deed::Remove(id), true) = (&deed, self.chance.one_in(2)) {
+            let delay = self.chance.below(6 * MILLI);
+            self.at(delay, Event::HandOver(*id));
+        }
         let Some(life) = &self.members[member].life else { return };
         let (node, slot, asked) = (life.node.clone(), Slot::default(), deed.clone());
         let answer = Arc::clone(&slot);
@@ -78,6 +85,22 @@ impl World {
         let patience = self.now + SECOND + self.chance.below(6 * SECOND);
         self.asked = Some(Asked { deed, member, patience, slot, task });
         self.arm(member, Worker::Tasks, 0);
+    }
+
+    /// Whoever lost its log goes, and another one comes.
+    fn repair(&mut self) -> Option<Deed> {
+        let members = &self.oracle.members;
+        let mut ruined = self.members.iter().filter(|member| member.is_ruined).peekable();
+        ruined.peek()?;
+        if let Some(member) = ruined.find(|member| members.contains_key(&member.id)) {
+            return Some(Deed::Remove(member.id));
+        }
+        let is_short = self.is_asking && members.len() < self.plan.members;
+        is_short.then(|| {
+            self.last_url += 1;
+            let urls = vec![format!("http://10.0.1.{}:2380", self.last_url)];
+            Deed::Add { urls, is_learner: false }
+        })
     }
 
     fn choose_deed(&mut self) -> Option<Deed> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -37,6 +37,53 @@ impl Chance {
     }
 }
 
+/// Lets what a member's thread does end in a panic: at one of the places where it asks for the time,
+/// or works with a file. It is set for one thread's turn at a time.
+#[derive(Clone, Default)]
+pub struct Trap(Arc<TrapCells>);
+
+#[derive(Default)]
+struct TrapCells {
+    /// So many more of these places, the last of which panics; 0 is none.
+    left: AtomicU64,
+    has_sprung: AtomicBool,
+}
+
+impl Trap {
+    pub const WHY: &str = "the seed wants a panic";
+
+    pub fn set(&self, left: u64) {
+        self.0.left.store(left, Ordering::Relaxed);
+    }
+
+    /// Takes it back and says how many places are left.
+    pub fn lift(&self) -> u64 {
+        self.0.left.swap(0, Ordering::Relaxed)
+    }
+
+    pub fn has_sprung(&self) -> bool {
+        self.0.has_sprung.load(Ordering::Relaxed)
+    }
+
+    pub fn reset(&self) {
+        self.0.has_sprung.store(false, Ordering::Relaxed);
+        self.set(0);
+    }
+
+    pub fn pass(&self) {
+        let left = self.0.left.load(Ordering::Relaxed);
+        self.set(left.saturating_sub(1));
+        if left == 1 {
+            self.spring();
+        }
+    }
+
+    pub fn spring(&self) {
+        self.0.has_sprung.store(true, Ordering::Relaxed);
+        panic!("{}", Self::WHY);
+    }
+}
+
 #[derive(Default)]
 struct Timers {
     ringing: BTreeMap<(u64, u64), Waker>,
@@ -50,11 +97,13 @@ pub struct SimClock {
     wall: AtomicU64,
     random: AtomicU64,
     timers: Arc<Mutex<Timers>>,
+    trap: Trap,
 }
 
 impl SimClock {
-    pub fn new(wall: u64, random: u64) -> Self {
+    pub fn new(wall: u64, random: u64, trap: Trap) -> Self {
         Self {
+            trap,
             nanos: Arc::default(),
             wall: AtomicU64::new(wall),
             random: AtomicU64::new(random),
@@ -92,6 +141,7 @@ impl SimClock {
 
 impl Clock for SimClock {
     fn now(&self) -> Duration {
+        self.trap.pass();
         Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
     }
 

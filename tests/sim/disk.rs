@@ -1,6 +1,6 @@
 //! A disk in memory for the log. At a power cut, what was not synced survives sector by sector, or
-//! not; names survive in the order of a journal. Syncs fail, space runs out, and the power can go
-//! in the middle of anything.
+//! not; names survive in the order of a journal. Syncs and reads fail, space runs out, bits of
+//! files at rest change, and the power can go in the middle of anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rusd::raft::log::{Disk, File, Space};
 
-use super::clock::Chance;
+use super::clock::{Chance, Trap};
 
 const SECTOR: usize = 512;
 
@@ -49,6 +49,10 @@ pub struct Troubles {
     pub sync_fails: bool,
     pub sync_failed: bool,
     pub is_full: bool,
+    /// So many more reads until one fails.
+    pub read_fails_in: Option<u64>,
+    /// Whoever works with a file may panic.
+    pub trap: Trap,
     /// Something did go wrong, so the member may stop.
     pub struck: bool,
 }
@@ -102,6 +106,26 @@ impl SimDisk {
         names.synced = synced;
     }
 
+    /// Changes a bit of a log's segment that nobody writes to any more, and says whether there was
+    /// one.
+    pub fn damage(&self, chance: &mut Chance) -> bool {
+        let names = self.0.names.lock();
+        let is_segment = |path: &&PathBuf| path.extension().is_some_and(|is| is == "wal");
+        let mut segments: Vec<&PathBuf> = names.seen.keys().filter(is_segment).collect();
+        // Their names are in order.
+        segments.pop();
+        if segments.is_empty() {
+            return false;
+        }
+        let mut inode = names.seen[*chance.pick(&segments)].lock();
+        let (at, bit) = (chance.below(inode.seen.len() as u64) as usize, 1 << chance.below(8));
+        inode.seen[at] ^= bit;
+        if let Some(byte) = inode.synced.get_mut(at) {
+            *byte ^= bit;
+        }
+        true
+    }
+
     fn change(&self, change: Change) -> io::Result<()> {
         self.0.burn()?;
         let mut names = self.0.names.lock();
@@ -123,10 +147,26 @@ impl Shared {
     /// Counts an operation; an error once the power is gone.
     fn burn(&self) -> io::Result<()> {
         let mut troubles = self.troubles.lock();
+        troubles.trap.pass();
         match &mut troubles.fuse {
             Some(0) => {
                 troubles.struck = true;
                 Err(io::Error::other("the power is gone"))
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn read(&self) -> io::Result<()> {
+        let mut troubles = self.troubles.lock();
+        match &mut troubles.read_fails_in {
+            Some(0) => {
+                (troubles.read_fails_in, troubles.struck) = (None, true);
+                Err(io::Error::from_raw_os_error(5))
             }
             Some(left) => {
                 *left -= 1;
@@ -197,6 +237,7 @@ impl File for Handle {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.disk.read()?;
         let inode = self.node.lock();
         let bytes = inode.seen.get(offset as usize..offset as usize + buffer.len());
         buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);

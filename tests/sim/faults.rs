@@ -8,7 +8,11 @@ use rusd::raft::Role;
 use rusd::store::Faults;
 
 use super::client::{all, pairs};
+use super::clock::Trap;
 use super::world::{Event, Life, MILLI, SECOND, Worker, World};
+
+/// What may wait in a member that nobody asks for anything: its duties ask the leader now and then.
+const WAITING_MAX: usize = 10;
 
 /// What goes wrong with the store's files.
 #[derive(Default)]
@@ -21,6 +25,8 @@ pub struct StoreTroubles {
     pub is_applying: bool,
     /// A read did fail, so the member may stop.
     pub struck: bool,
+    /// Whoever works with the store's files may panic.
+    pub trap: Trap,
 }
 
 #[derive(Default, Clone)]
@@ -34,7 +40,9 @@ impl StoreFaults {
 
 impl Faults for StoreFaults {
     fn commit(&self) -> io::Result<()> {
-        match self.0.lock().is_full {
+        let troubles = self.0.lock();
+        troubles.trap.pass();
+        match troubles.is_full {
             true => Err(io::Error::from_raw_os_error(28)),
             false => Ok(()),
         }
@@ -46,6 +54,7 @@ impl Faults for StoreFaults {
 
     fn read(&self) -> io::Result<()> {
         let mut troubles = self.0.lock();
+        troubles.trap.pass();
         if troubles.is_of_apply && !troubles.is_applying {
             return Ok(());
         }
@@ -88,8 +97,11 @@ impl World {
         let (struck, only_a_sync) = member.disk.troubles(|troubles| {
             let has_power = troubles.fuse.take() != Some(0) && !troubles.is_full;
             let sync_failed = std::mem::take(&mut troubles.sync_failed);
+            troubles.read_fails_in = None;
             (std::mem::take(&mut troubles.struck), sync_failed && has_power)
         });
+        member.trap.reset();
+        member.trapped = None;
         let mut store = member.store_faults.lock();
         (store.read_fails_in, store.struck) = (None, false);
         drop(store);
@@ -131,7 +143,8 @@ impl World {
         if let (true, Some(leader)) = (self.chance.one_in(3), self.leader()) {
             number = leader;
         }
-        let kind = self.chance.below(22);
+        let cuts_off = self.plan.churns && self.chance.one_in(3);
+        let kind = if cuts_off { 27 } else { self.chance.below(29) };
         self.note(kind);
         self.tell(|| format!("fault {kind} at m{number}"));
         match kind {
@@ -141,10 +154,7 @@ impl World {
             5..9 => self.network_fault(number, kind),
             9..11 => {
                 let to = self.members[self.chance.below(count as u64) as usize].id;
-                if let Some(life) = &self.members[number].life {
-                    life.steps.transfer_leader(to);
-                    self.arm(number, Worker::Raft, 0);
-                }
+                self.hand_over(number, to);
             }
             11 | 12 => {
                 let wall = self.chance.below(2_000_000_000 * SECOND);
@@ -161,16 +171,138 @@ impl World {
                 let delay = self.chance.below(SECOND);
                 self.at(delay, Event::Relief(number));
             }
-            19 | 20 => {
+            19 | 20 | 28 => {
                 // Apply reads little, and what it makes of an error counts most.
-                let is_of_apply = kind == 19;
+                let is_of_apply = kind != 20;
                 let left = self.chance.below(if is_of_apply { 3 } else { 40 });
                 let mut store = self.members[number].store_faults.lock();
                 (store.read_fails_in, store.is_of_apply) = (Some(left), is_of_apply);
             }
             18 => self.members[number].slow_until = self.now + self.chance.below(3 * SECOND),
+            22 | 23 => self.want_panic(number),
+            24 => self.damage(number),
+            25 => {
+                let left = self.chance.below(6);
+                self.members[number].disk.troubles(|troubles| troubles.read_fails_in = Some(left));
+            }
+            26 => self.slow_followers(),
+            27 => self.isolate(number),
             _ => self.stop(number),
         }
+    }
+
+    /// A member that leads is to let another one lead.
+    pub fn hand_over(&mut self, number: usize, to: u64) {
+        if let Some(life) = &self.members[number].life {
+            life.steps.transfer_leader(to);
+            self.arm(number, Worker::Raft, 0);
+        }
+    }
+
+    /// One of a member's threads is to panic in the middle of what it does.
+    fn want_panic(&mut self, number: usize) {
+        const DUTIES: [&str; 4] = ["follow-leader", "publish", "expire-leases", "watch-space"];
+        let (worker, name) = *self.chance.pick(&[
+            (Worker::Raft, "raft"),
+            (Worker::Log, "raft-log"),
+            (Worker::Apply, "apply"),
+            (Worker::Apply, "apply"),
+            (Worker::Commit, "committer"),
+            (Worker::Sweep, "sweeper"),
+            (Worker::Tasks, ""),
+        ]);
+        let (duty, left) = (*self.chance.pick(&DUTIES), 1 + self.chance.below(6));
+        let member = &mut self.members[number];
+        let Some(life) = member.life.as_ref().filter(|_| member.trapped.is_none()) else { return };
+        // A duty shares its thread with clients, whose panics end connections elsewhere.
+        if worker == Worker::Tasks {
+            let trap = member.trap.clone();
+            let duty_ends = async move { trap.spring() };
+            life.node.supervisor().task_on(life.runtime.handle(), duty, duty_ends);
+            member.trapped = Some((worker, duty, 0));
+        } else {
+            member.trapped = Some((worker, name, left));
+        }
+        self.arm(number, worker, 0);
+    }
+
+    /// A member whose thread has panicked says so by its name, and ends.
+    pub fn hear_of_panic(&mut self, number: usize) {
+        let member = &self.members[number];
+        let (true, Some(life)) = (member.trap.has_sprung(), &member.life) else { return };
+        let name = member.trapped.map_or("nobody", |(_, name, _)| name);
+        let why = life.node.fatal().borrow().clone();
+        let is_said = why.as_ref().is_some_and(|why| why.starts_with(&format!("{name} panicked")));
+        assert!(is_said, "m{number} says {why:?} of a panic in {name}");
+        if life.ends_at.is_none() {
+            self.oracle.checked.panics += 1;
+        }
+    }
+
+    /// A bit of a log at rest changes, where whoever is ruined by that can be replaced: nobody else
+    /// is missing or on the way, and the membership does not change otherwise.
+    fn damage(&mut self, number: usize) {
+        let members = &self.oracle.members;
+        let is_whole = self.plan.admin_millis == 0
+            && self.plan.members >= 3
+            && members.len() == self.plan.members
+            && self.members.iter().all(|member| !member.is_damaged)
+            && self.members.iter().all(|of| !members.contains_key(&of.id) || !of.is_gone)
+            && members.contains_key(&self.members[number].id);
+        if !is_whole {
+            return;
+        }
+        self.crash_if_alive(number, false);
+        let is_damaged = self.members[number].disk.damage(&mut self.chance);
+        self.members[number].is_damaged = is_damaged;
+        self.tell(|| format!("m{number} is damaged: {is_damaged}"));
+    }
+
+    /// A member does not start with a damaged log, and says where it is. Somebody replaces it.
+    pub fn ruin(&mut self, number: usize, why: &str) {
+        let is_named = why.contains("the log is damaged: ") && why.contains(".wal at byte ");
+        assert!(is_named, "a damaged log is not named: {why}");
+        self.oracle.checked.ruined += 1;
+        let member = &mut self.members[number];
+        (member.is_ruined, member.is_gone) = (true, true);
+        self.at(0, Event::Admin);
+    }
+
+    /// The disks of all who do not lead are slow for a while.
+    fn slow_followers(&mut self) {
+        let leader = self.leader();
+        let until = self.now + self.chance.below(6 * SECOND);
+        for number in (0..self.members.len()).filter(|number| Some(*number) != leader) {
+            if !self.chance.one_in(3) {
+                self.members[number].drag = (until, self.chance.below(400 * MILLI));
+            }
+        }
+    }
+
+    /// A member is cut off for long, and clients go on asking it.
+    fn isolate(&mut self, number: usize) {
+        let longest = if self.plan.churns { 2 } else { 12 };
+        let length = self.chance.below(longest * SECOND);
+        for other in (0..self.members.len()).filter(|other| *other != number) {
+            self.cut.extend([(number, other), (other, number)]);
+        }
+        self.cut_wires();
+        self.at(length, Event::Mend);
+        // Who is behind with apply, too, has changes of the membership left when a snapshot comes.
+        if self.chance.one_in(2) {
+            self.members[number].lags_until = self.now + length + self.chance.below(SECOND);
+        }
+        if !self.plan.churns {
+            self.gather(number, self.now + length);
+        }
+    }
+
+    /// Streams do not outlive a cut.
+    fn cut_wires(&mut self) {
+        let cut = std::mem::take(&mut self.cut);
+        self.wires.retain(|(from, to, _), _| !cut.contains(&(*from, *to)));
+        self.cut = cut;
+        self.rewire();
     }
 
     fn disk_fault(&mut self, number: usize, kind: u64) {
@@ -204,10 +336,7 @@ impl World {
                 }
             }
         }
-        let cut = std::mem::take(&mut self.cut);
-        self.wires.retain(|(from, to, _), _| !cut.contains(&(*from, *to)));
-        self.cut = cut;
-        self.rewire();
+        self.cut_wires();
         let delay = self.chance.below(3 * SECOND);
         self.at(delay, Event::Mend);
     }
@@ -245,9 +374,14 @@ impl World {
         for number in 0..self.members.len() {
             let member = &mut self.members[number];
             (member.slow_until, member.lags_until, member.frozen_until) = (0, 0, 0);
+            member.drag = (0, 0);
+            if let Some((.., left)) = &mut member.trapped {
+                *left = 0;
+            }
             member.disk.troubles(|troubles| {
                 troubles.fuse = None;
                 troubles.sync_fails = false;
+                troubles.read_fails_in = None;
             });
             member.store_faults.lock().read_fails_in = None;
             self.relieve(number);
@@ -325,6 +459,9 @@ impl World {
             assert_eq!(life.node.unguarded().leases(), [0_i64; 0], "member {number} keeps leases");
             let (hash, _) = life.node.unguarded().mvcc().hash_by_revision(0).unwrap();
             self.oracle.hash(hash.revision, hash.compact_revision, hash.hash);
+            for (kind, count) in life.steps.waiting() {
+                assert!(count <= WAITING_MAX, "{count} {kind} still wait in m{number}");
+            }
         }
         for watcher in &self.watchers {
             watcher.finish(&self.oracle, revision);

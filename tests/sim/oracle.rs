@@ -56,6 +56,9 @@ pub struct Checked {
     pub installed: u64,
     pub deeds: u64,
     pub changes: u64,
+    pub panics: u64,
+    pub ruined: u64,
+    pub crowded: u64,
 }
 
 impl Checked {
@@ -75,6 +78,9 @@ impl Checked {
             &mut self.installed,
             &mut self.deeds,
             &mut self.changes,
+            &mut self.panics,
+            &mut self.ruined,
+            &mut self.crowded,
         ];
         let others = [
             other.entries,
@@ -91,6 +97,9 @@ impl Checked {
             other.installed,
             other.deeds,
             other.changes,
+            other.panics,
+            other.ruined,
+            other.crowded,
         ];
         for (mine, other) in mine.into_iter().zip(others) {
             *mine += other;

@@ -20,7 +20,8 @@ use rusd::{raft, store};
 
 use super::admin::Asked;
 use super::client::{Ask, Client};
-use super::clock::{Chance, SimClock};
+use super::clock::{Chance, SimClock, Trap};
+use super::crowd::Crowd;
 use super::disk::SimDisk;
 use super::faults::StoreFaults;
 use super::network::{Given, Links, Out, Question, Reply, SimNet, Transfers, Wires};
@@ -59,6 +60,10 @@ pub enum Event {
     Client(usize),
     Watch(usize),
     Admin,
+    /// Whoever leads is to let this one lead.
+    HandOver(u64),
+    /// Clients come to a member that is cut off.
+    Crowd,
     Fault,
     Boot(usize),
     /// A trouble of a member ends.
@@ -91,6 +96,8 @@ pub struct Life {
     /// After the last event, it had no vote in raft's configuration.
     pub has_no_vote: bool,
     is_leaving: bool,
+    /// Other threads go on until then after one has panicked.
+    pub ends_at: Option<u64>,
 }
 
 pub struct Member {
@@ -106,11 +113,20 @@ pub struct Member {
     pub lives: u64,
     /// It was removed and will not come back.
     pub is_gone: bool,
+    pub trap: Trap,
+    /// Whose turn is to end in a panic, by its name, and after how many places that may.
+    pub trapped: Option<(Worker, &'static str, u64)>,
+    /// A bit of its log changed while it was down.
+    pub is_damaged: bool,
+    /// It cannot start for that, and is to be replaced.
+    pub is_ruined: bool,
     /// Parts in a million by which its clock is fast.
     drift: i64,
     wall: u64,
-    /// Until then its log writer is slow.
+    /// Until then its log writer hangs.
     pub slow_until: u64,
+    /// Until then each write of its log takes so long at most.
+    pub drag: (u64, u64),
     /// Until then its apply thread does not run.
     pub lags_until: u64,
     /// Until then nothing of it runs, as if it were stopped by a signal.
@@ -120,20 +136,29 @@ pub struct Member {
 impl Member {
     pub fn new(id: u64, number: usize, dir: &Path, chance: &mut Chance, plan: &Plan) -> Self {
         let name = format!("m{number}");
+        let (trap, disk, store_faults) =
+            (Trap::default(), SimDisk::default(), StoreFaults::default());
+        disk.troubles(|troubles| troubles.trap = trap.clone());
+        store_faults.lock().trap = trap.clone();
         Self {
             id,
             dir: dir.join(&name),
             name,
             urls: peer_urls(number),
             join: None,
-            disk: SimDisk::default(),
-            store_faults: StoreFaults::default(),
+            disk,
+            store_faults,
             life: None,
             lives: 0,
             is_gone: false,
+            trap,
+            trapped: None,
+            is_damaged: false,
+            is_ruined: false,
             drift: chance.below(2 * plan.drift + 1) as i64 - plan.drift as i64,
             wall: 1_700_000_000 * SECOND + chance.below(3600) * SECOND,
             slow_until: 0,
+            drag: (0, 0),
             lags_until: 0,
             frozen_until: 0,
         }
@@ -167,6 +192,8 @@ pub struct Plan {
     long_odds: u64,
     segment_bytes: u64,
     catch_up_entries: u64,
+    /// The membership changes again and again, while members are cut off.
+    pub churns: bool,
     /// How seldom apply stops within a batch.
     split_odds: u64,
     /// How often leaders compare histories; 0 is never.
@@ -176,7 +203,7 @@ pub struct Plan {
 impl Plan {
     fn new(chance: &mut Chance, events: u64) -> Self {
         const NEVER: u64 = 1_000_000;
-        Self {
+        let plan = Self {
             members: *chance.pick(&[3, 3, 3, 3, 3, 3, 5, 5, 1]),
             events,
             fault_millis: *chance.pick(&[150, 300, 600, 1500]),
@@ -190,9 +217,17 @@ impl Plan {
             long_odds: *chance.pick(&[10, 10, 2]),
             segment_bytes: *chance.pick(&[4 << 10, 8 << 10, 256 << 10]),
             catch_up_entries: *chance.pick(&[3, 20, 5000]),
+            churns: false,
             split_odds: *chance.pick(&[2, 5, 50]),
             corrupt_check_millis: *chance.pick(&[0, 300, 2000]),
+        };
+        if !chance.one_in(6) {
+            return plan;
         }
+        // Little goes wrong, so that the membership changes all the time; but logs are short, and who
+        // is behind for a second gets a snapshot.
+        let plan = Self { churns: true, admin_millis: 50, fault_millis: 800, ..plan };
+        Self { events: 4 * events, catch_up_entries: 3, segment_bytes: 1 << 10, ..plan }
     }
 }
 
@@ -214,6 +249,7 @@ pub struct World {
     pub clients: Vec<Client>,
     pub watchers: Vec<Watcher>,
     pub asked: Option<Asked>,
+    pub crowd: Crowd,
     pub last_url: u64,
     pub oracle: Oracle,
     pub trace: u64,
@@ -256,6 +292,7 @@ impl World {
             clients: (0..CLIENTS).map(client).collect(),
             watchers: Vec::new(),
             asked: None,
+            crowd: Crowd::default(),
             last_url: 1,
             oracle: Oracle::new(),
             trace: 0,
@@ -364,6 +401,12 @@ impl World {
             Event::Client(client) => self.client(client),
             Event::Watch(watcher) => self.watch(watcher),
             Event::Admin => self.admin(),
+            Event::HandOver(to) => {
+                if let Some(leader) = self.leader() {
+                    self.hand_over(leader, to);
+                }
+            }
+            Event::Crowd => self.crowd(),
             Event::Fault => self.fault(),
             Event::Boot(member) => self.boot(member),
             Event::Relief(member) => self.relieve(member),
@@ -405,7 +448,13 @@ impl World {
             }
             let removed = *life.node.removed().borrow();
             if let Some(why) = fatal {
-                self.end(number, &why);
+                // A panic in one thread takes a moment to reach the others.
+                let has_panicked = self.members[number].trap.has_sprung();
+                let rest = if has_panicked { self.chance.below(3) * 3 * MILLI } else { 0 };
+                let Some(life) = &mut self.members[number].life else { continue };
+                if *life.ends_at.get_or_insert(self.now + rest) <= self.now {
+                    self.end(number, &why);
+                }
             } else if let Some(grace) = removed
                 && !std::mem::replace(&mut life.is_leaving, true)
             {
@@ -415,11 +464,13 @@ impl World {
         }
     }
 
-    /// A member says that it cannot go on. Only a disk can be the reason.
+    /// A member says that it cannot go on. Only a disk or a panic that the seed wanted can be the
+    /// reason.
     fn end(&mut self, number: usize, why: &str) {
         let log_struck = self.members[number].disk.troubles(|troubles| troubles.struck);
         let struck = log_struck || self.members[number].store_faults.lock().struck;
-        assert!(struck, "member {number} stopped: {why}");
+        let has_panicked = self.members[number].trap.has_sprung();
+        assert!(struck || has_panicked, "member {number} stopped: {why}");
         self.tell(|| format!("m{number} stops: {why}"));
         // What it sent until then is on its way.
         self.send(number);
@@ -428,7 +479,7 @@ impl World {
 
     pub fn arm(&mut self, member: usize, worker: Worker, delay: u64) {
         let lives = self.members[member].lives;
-        let slow_until = self.members[member].slow_until;
+        let (slow_until, drag) = (self.members[member].slow_until, self.members[member].drag);
         let Some(life) = &mut self.members[member].life else { return };
         if std::mem::replace(&mut life.armed[worker as usize], true) {
             return;
@@ -440,20 +491,30 @@ impl World {
         if worker == Worker::Log && slow_until > self.now {
             delay += slow_until - self.now;
         }
+        if worker == Worker::Log && drag.0 > self.now {
+            delay += self.chance.below(drag.1);
+        }
         self.at(delay, Event::Work(member, lives, worker));
     }
 
     pub fn work(&mut self, number: usize, worker: Worker) {
         let member = &mut self.members[number];
         let (drift, now) = (member.drift, self.now);
+        // A thread that has panicked is gone.
+        let is_gone = member.trapped.is_some_and(|(of, ..)| of == worker && of != Worker::Tasks);
+        if member.trap.has_sprung() && is_gone {
+            return;
+        }
         let Some(life) = &mut member.life else { return };
         life.armed[worker as usize] = false;
         let rings = life.clock.advance_to(local(drift, now - life.since));
         let mut died = None;
-        let mut did = true;
+        let mut did = worker != Worker::Raft || life.steps.raft_has_work();
+        let trapped = member.trapped.take_if(|(of, ..)| did && *of == worker);
+        let trap = member.trap.clone();
+        trap.set(trapped.map_or(0, |(.., left)| left));
         match worker {
             Worker::Raft => {
-                did = life.steps.raft_has_work();
                 if did {
                     died = life.steps.raft().err().map(|error| error.to_string());
                 }
@@ -476,6 +537,11 @@ impl World {
                 }
             }),
         }
+        let left = trap.lift();
+        if let Some((of, name, _)) = trapped {
+            self.members[number].trapped = Some((of, name, left));
+        }
+        self.hear_of_panic(number);
         if rings {
             self.arm(number, Worker::Tasks, 0);
         }
@@ -518,6 +584,9 @@ impl World {
         if is_published {
             life.applied = life.reached;
             self.compare(number);
+        } else if self.has_faults && self.chance.one_in(20) {
+            // It is held up within a batch, in which the store may commit.
+            self.members[number].lags_until = self.now + self.chance.below(2 * SECOND);
         }
         true
     }
@@ -595,7 +664,7 @@ impl World {
             (0..self.plan.members).map(|number| (format!("m{number}"), peer_urls(number)));
         let links = Arc::clone(&self.links);
         let member = &mut self.members[number];
-        let clock = Arc::new(SimClock::new(member.wall + self.now, random));
+        let clock = Arc::new(SimClock::new(member.wall + self.now, random, member.trap.clone()));
         let out = Arc::default();
         let faults = Arc::new(member.store_faults.clone());
         let mut store = store::Options::new(Arc::clone(&clock) as Arc<dyn Clock>);
@@ -624,13 +693,19 @@ impl World {
             Err(error) => {
                 let log_struck = member.disk.troubles(|troubles| troubles.struck);
                 let struck = log_struck || member.store_faults.lock().struck;
-                assert!(struck, "member {number} does not start: {error}");
+                let is_damaged = member.is_damaged;
+                assert!(struck || is_damaged, "member {number} does not start: {error}");
                 self.tell(|| format!("m{number} does not start: {error}"));
+                if is_damaged && !struck {
+                    self.ruin(number, &error.to_string());
+                }
                 self.crash(number, false);
                 return;
             }
         };
         assert_eq!(node.member_id(), member.id);
+        // What changed was nothing that counts, or is gone.
+        member.is_damaged = false;
         let before = steps.status();
         let applied = before.applied;
         member.lives += 1;
@@ -652,6 +727,7 @@ impl World {
             before,
             has_no_vote: false,
             is_leaving,
+            ends_at: None,
         });
         self.tell(|| format!("m{number} starts, applied {applied}"));
         self.rewire();

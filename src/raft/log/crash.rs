@@ -14,7 +14,7 @@ use super::*;
 #[expect(dead_code, unreachable_pub, reason = "the simulator uses all of it")]
 #[path = "../../../tests/sim/clock.rs"]
 mod clock;
-#[expect(unreachable_pub, reason = "the simulator sees it as a room of its own")]
+#[expect(dead_code, unreachable_pub, reason = "the simulator uses all of it")]
 #[path = "../../../tests/sim/disk.rs"]
 mod disk;
 

@@ -209,7 +209,8 @@ impl Scan {
         let bytes = Bytes::from(bytes);
         let mut offset = 0;
         let torn = loop {
-            match decode(&bytes, offset, Some(self.crc), limits::LOG_RECORD_BYTES_MAX) {
+            let crc = (!planted::is(Bug::BelievedDamage)).then_some(self.crc);
+            match decode(&bytes, offset, crc, limits::LOG_RECORD_BYTES_MAX) {
                 Found::Record(record) => {
                     let end = record.end;
                     self.record(segment, offset, record).map_err(|what| Error::Damage {
