@@ -766,9 +766,9 @@ async fn what_a_leader_knows_of_a_learner_is_looked_at_twice() {
 
 /// Waits for what nothing holds up.
 async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let end = std::time::Instant::now() + Duration::from_secs(60);
+    let end = clock::instant() + Duration::from_secs(60);
     while !is_so() {
-        assert!(std::time::Instant::now() < end, "not within a minute: {what}");
+        assert!(clock::instant() < end, "not within a minute: {what}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -795,7 +795,7 @@ fn a_cancelled_long_range_keeps_its_turn_while_it_is_read() {
         let free = || node.0.answers.free_turns();
         for request in [range, page] {
             // Reads wait for the only thread that they may have.
-            let (release, released) = std::sync::mpsc::channel::<()>();
+            let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
             let busy = tokio::task::spawn_blocking(move || released.recv().is_err());
             let reader = node.clone();
             let call = tokio::spawn(async move {
@@ -820,7 +820,7 @@ async fn a_cancelled_snapshot_keeps_its_seat_while_it_is_measured() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(dir.path()).await;
     // A commit that does not end holds up all who measure.
-    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
     let released = Mutex::new(released);
     node.0.store.on_commit(move |_, _| {
         let _ = released.lock().recv();
@@ -836,9 +836,9 @@ async fn a_cancelled_snapshot_keeps_its_seat_while_it_is_measured() {
     let refused = node.snapshot(&root).now_or_never().and_then(Result::err);
     assert_eq!(refused, Some(Error::TooManyRequests));
     drop(release);
-    let end = std::time::Instant::now() + Duration::from_secs(60);
+    let end = clock::instant() + Duration::from_secs(60);
     while let Err(error) = node.snapshot(&root).await {
-        assert!(std::time::Instant::now() < end, "no seat is given back: {error}");
+        assert!(clock::instant() < end, "no seat is given back: {error}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     node.stop().await;
@@ -877,7 +877,7 @@ fn large_answers_are_given_before_their_batch_is_applied() {
     let value = "x".repeat(1_000_000);
     for n in 0..5 {
         let mut call = Box::pin(node.propose(&who, put(&format!("a{n}"), &value)));
-        let end = std::time::Instant::now() + Duration::from_secs(60);
+        let end = clock::instant() + Duration::from_secs(60);
         loop {
             turn();
             apply();
@@ -885,7 +885,7 @@ fn large_answers_are_given_before_their_batch_is_applied() {
                 reply.unwrap();
                 break;
             }
-            assert!(std::time::Instant::now() < end, "no answer");
+            assert!(clock::instant() < end, "no answer");
         }
     }
     let range = RangeRequest { key: "a".into(), range_end: "b".into(), ..Default::default() };

@@ -293,9 +293,9 @@ async fn leases_and_watches_go_on_beside_large_ranges() {
         client.send(DATA, END_STREAM, stream, &framed(&large)).await;
     }
     let answers = std::sync::Arc::clone(member.services.outbox.answers());
-    let end = std::time::Instant::now() + PATIENCE;
+    let end = crate::clock::instant() + PATIENCE;
     while answers.unsent_bytes() < 3 * 4 * VALUE_BYTES {
-        assert!(std::time::Instant::now() < end, "the ranges are not answered");
+        assert!(crate::clock::instant() < end, "the ranges are not answered");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let grant = LeaseGrantRequest { id: 7, ttl: 60 };
