@@ -1,8 +1,9 @@
 //! Snapshots between members: `POST /raft/snapshot`, etcd's framing.
 //!
-//! The body is a message's length (u64, big-endian), the message, and the file as it is made. A
-//! header of ours holds the message's SHA-256, and says that the file's digest follows it. The receiver answers when the state is on
-//! disk, checked and known to raft, so the answer is also the report that raft waits for.
+//! The body is a message's length (u64, big-endian), the message, and the file as it is made. Its
+//! length is announced, so that a receiver without room refuses it at once. A header of ours holds the
+//! message's SHA-256, and says that the file's digest follows it. The receiver answers when the state
+//! is on disk, checked and known to raft, so the answer is also the report that raft waits for.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
@@ -21,7 +23,7 @@ use prost::Message as _;
 use raft::eraftpb::{ConfState, Message, MessageType, SnapshotMetadata};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::answer::headers;
 use super::digest::{DIGEST_BYTES, SnapshotDigest};
@@ -150,7 +152,9 @@ impl Peers {
     /// most one on its way to a peer.
     pub(super) fn send_snapshot(&self, message: Message) {
         let to = message.to;
-        let (Some(peers), Some(peer)) = (self.me.upgrade(), self.peer(to)) else { return };
+        let (Some(peers), Some(peer)) = (self.me.upgrade(), self.peer(to)) else {
+            return;
+        };
         if peer.sends_snapshot.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -326,19 +330,21 @@ impl Peers {
         let (Some(raft), Some(snapshots)) = (self.raft.get(), self.snapshots.get().cloned()) else {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "not ready for snapshots");
         };
-        let Ok(one_at_a_time) = Arc::clone(&self.receives_snapshot).try_lock_owned() else {
-            return refuse(StatusCode::SERVICE_UNAVAILABLE, "another snapshot is being received");
-        };
         // Without it a flipped bit in a value would not be noticed.
         let Some(digest) = headers.get(DIGEST) else {
             return refuse(StatusCode::BAD_REQUEST, "the snapshot comes without its digest");
         };
-        let announced_bytes = body.size_hint().exact();
-        let mut body = Box::pin(body);
+        // Without it nobody knows whether the disk has room, and it would be filled to find out.
+        let Some(announced_bytes) = body.size_hint().exact() else {
+            return refuse(StatusCode::LENGTH_REQUIRED, "the snapshot comes without its length");
+        };
+        let mut body = Arriving::new(body);
         let mut buffer = BytesMut::new();
-        let message = match read_head(&mut body, &mut buffer, digest.as_bytes()).await {
-            Ok(message) => message,
-            Err(why) => return refuse(StatusCode::BAD_REQUEST, why),
+        let head = read_head(&mut body, &mut buffer, digest.as_bytes());
+        let message = match timeout(limits::PEER_POST_TIMEOUT, head).await {
+            Ok(Ok(message)) => message,
+            Ok(Err(why)) => return refuse(StatusCode::BAD_REQUEST, why),
+            Err(_) => return refuse(StatusCode::BAD_REQUEST, "the snapshot's message stalled"),
         };
         if message.msg_type != MessageType::MsgSnapshot as i32 {
             return refuse(StatusCode::BAD_REQUEST, "wrong raft message type");
@@ -347,11 +353,15 @@ impl Peers {
             return refuse(StatusCode::FORBIDDEN, "error sender not found");
         }
         *sender = Some(message.from);
+        // Not before a member's message is here: whoever only connects must not keep it from others.
+        let Ok(one_at_a_time) = Arc::clone(&self.receives_snapshot).try_lock_owned() else {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "another snapshot is being received");
+        };
         let place = match announced(&message, raft) {
             Ok(place) => place,
             Err(why) => return refuse(StatusCode::CONFLICT, why),
         };
-        if let Err(error) = snapshots.has_room(announced_bytes.unwrap_or(0)) {
+        if let Err(error) = snapshots.has_room(announced_bytes) {
             return Err((StatusCode::INSUFFICIENT_STORAGE, error.to_string()));
         }
         let from = format_args!("{:x}", message.from).to_string();
@@ -406,26 +416,52 @@ enum Chunk {
     End,
 }
 
-/// The next bytes of a body; nothing at its end.
-async fn frame<B>(body: &mut Pin<Box<B>>) -> Result<Option<Bytes>, &'static str>
-where
-    B: Body<Data = Bytes>,
-{
-    loop {
-        match timeout(SNAPSHOT_STALL_MAX, body.frame()).await {
-            Ok(Some(Ok(frame))) => match frame.into_data() {
-                Ok(bytes) => return Ok(Some(bytes)),
-                Err(_) => continue,
-            },
-            Ok(Some(Err(_))) => return Err("the snapshot was cut off"),
-            Ok(None) => return Ok(None),
-            Err(_) => return Err("the snapshot stalled"),
+/// A body on its way in, what has come of it, and how long that was waited for.
+pub(super) struct Arriving<B> {
+    body: Pin<Box<B>>,
+    bytes: u64,
+    waited: Duration,
+}
+
+impl<B: Body<Data = Bytes>> Arriving<B> {
+    pub(super) fn new(body: B) -> Self {
+        Self::waited(body, Duration::ZERO)
+    }
+
+    /// One that was waited for so long.
+    pub(super) fn waited(body: B, waited: Duration) -> Self {
+        Self { body: Box::pin(body), bytes: 0, waited }
+    }
+
+    /// The next bytes; nothing at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, &'static str> {
+        loop {
+            // While one is received no other is, so one that never ends would keep out all others.
+            let fair = self.waited.saturating_sub(SNAPSHOT_STALL_MAX).as_secs();
+            if fair * limits::SNAPSHOT_READER_RATE_MIN > self.bytes {
+                return Err("the snapshot comes too slowly");
+            }
+            let began = Instant::now();
+            let frame = timeout(SNAPSHOT_STALL_MAX, self.body.frame()).await;
+            self.waited += began.elapsed();
+            match frame {
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(bytes) => {
+                        self.bytes += bytes.len() as u64;
+                        return Ok(Some(bytes));
+                    }
+                    Err(_) => continue,
+                },
+                Ok(Some(Err(_))) => return Err("the snapshot was cut off"),
+                Ok(None) => return Ok(None),
+                Err(_) => return Err("the snapshot stalled"),
+            }
         }
     }
 }
 
 async fn read_head<B>(
-    body: &mut Pin<Box<B>>,
+    body: &mut Arriving<B>,
     buffer: &mut BytesMut,
     digest: &[u8],
 ) -> Result<Message, &'static str>
@@ -434,7 +470,7 @@ where
 {
     const CUT: &str = "the snapshot's message is cut off";
     while buffer.len() < 8 {
-        buffer.extend_from_slice(&frame(body).await?.ok_or(CUT)?);
+        buffer.extend_from_slice(&body.next().await?.ok_or(CUT)?);
     }
     let length = buffer.get_u64();
     if length > limits::SNAPSHOT_HEAD_BYTES_MAX {
@@ -442,7 +478,7 @@ where
     }
     let length = length as usize;
     while buffer.len() < length {
-        buffer.extend_from_slice(&frame(body).await?.ok_or(CUT)?);
+        buffer.extend_from_slice(&body.next().await?.ok_or(CUT)?);
     }
     let message = buffer.split_to(length);
     if format!("{:x}", Sha256::digest(&message)).as_bytes() != digest {
@@ -452,7 +488,7 @@ where
 }
 
 async fn forward<B>(
-    body: &mut Pin<Box<B>>,
+    body: &mut Arriving<B>,
     first: BytesMut,
     chunks: mpsc::Sender<Chunk>,
 ) -> Result<(), &'static str>
@@ -461,7 +497,7 @@ where
 {
     let gone = |_| "the snapshot could not be saved";
     chunks.send(Chunk::Bytes(first.freeze())).await.map_err(gone)?;
-    while let Some(bytes) = frame(body).await? {
+    while let Some(bytes) = body.next().await? {
         chunks.send(Chunk::Bytes(bytes)).await.map_err(gone)?;
     }
     chunks.send(Chunk::End).await.map_err(gone)
