@@ -28,7 +28,7 @@ use tokio::time::{Instant, timeout};
 use super::answer::headers;
 use super::digest::{DIGEST_BYTES, SnapshotDigest};
 use super::pace::Pace;
-use super::{Handle, Peers};
+use super::{Handle, Link, Peer, Peers};
 use crate::clock;
 use crate::limits::{self, SNAPSHOT_STALL_MAX};
 use crate::metrics;
@@ -152,9 +152,7 @@ impl Peers {
     /// most one on its way to a peer.
     pub(super) fn send_snapshot(&self, message: Message) {
         let to = message.to;
-        let (Some(peers), Some(peer)) = (self.me.upgrade(), self.peer(to)) else {
-            return;
-        };
+        let (Some(peers), Some(peer)) = (self.me.upgrade(), self.peer(to)) else { return };
         if peer.sends_snapshot.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -163,7 +161,7 @@ impl Peers {
             let series = metrics::snapshots_to(to);
             let inflight = series.begin();
             let began = clock::instant();
-            let outcome = peers.transfer(message, &peer.urls).await;
+            let outcome = peers.transfer(message, &peer).await;
             drop(inflight);
             match outcome {
                 Ok(bytes) => {
@@ -176,6 +174,8 @@ impl Peers {
                     peer.series.sent_failures.inc();
                     let to = format_args!("{to:x}").to_string();
                     tracing::warn!(peer = to, %error, "failed to send database snapshot");
+                    // A refusal as well may be of somebody else who has that URL now.
+                    peer.snapshot_url.fetch_add(1, Ordering::Relaxed);
                     // Raft would try again with the next heartbeat. A disk seldom has room again
                     // so soon.
                     let is_full = matches!(error, Failure::Status(status, _)
@@ -199,7 +199,7 @@ impl Peers {
         });
     }
 
-    async fn transfer(&self, mut message: Message, urls: &[String]) -> Result<u64, Failure> {
+    async fn transfer(&self, mut message: Message, peer: &Peer) -> Result<u64, Failure> {
         let snapshots = self.snapshots.get().cloned();
         let snapshots = snapshots.ok_or(Failure::Other("there is no state to send"))?;
         let opened = self.supervisor.blocking("snapshot-size", move || snapshots.open()).await;
@@ -215,11 +215,13 @@ impl Peers {
         let (pieces, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
         // There is room for the first one.
         let _ = pieces.try_send(head.freeze());
-        let url: Uri = urls.first().ok_or(Failure::Other("it has no URL"))?.parse()?;
+        let (url, link) = self.reach(peer).await?;
         let body = SnapshotBody { pieces: receiver, left: bytes };
         tracing::info!(bytes, index = place.index, "sending database snapshot");
-        let (answer, pumped) =
-            tokio::join!(self.post(&url, message.to, &digest, body), self.pump(outgoing, pieces));
+        let (answer, pumped) = tokio::join!(
+            self.post(&url, link, message.to, &digest, body),
+            self.pump(outgoing, pieces)
+        );
         let (status, why) = answer?;
         if status == StatusCode::NO_CONTENT {
             return pumped.map(|()| bytes);
@@ -228,14 +230,34 @@ impl Peers {
         Err(Failure::Status(status, why))
     }
 
+    /// Connects to a peer at one of its URLs, first at the one that served last.
+    async fn reach(&self, peer: &Peer) -> Result<(Uri, Box<dyn Link>), Failure> {
+        let mut failure = Failure::Other("it has no URL");
+        for _ in &peer.urls {
+            let at = peer.snapshot_url.load(Ordering::Relaxed) % peer.urls.len();
+            match self.reach_at(&peer.urls[at]).await {
+                Ok(reached) => return Ok(reached),
+                Err(error) => failure = error,
+            }
+            peer.snapshot_url.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(failure)
+    }
+
+    async fn reach_at(&self, url: &str) -> Result<(Uri, Box<dyn Link>), Failure> {
+        let url: Uri = url.parse()?;
+        let link = timeout(limits::PEER_DIAL_TIMEOUT, self.dial.dial(&url)).await??;
+        Ok((url, link))
+    }
+
     async fn post(
         &self,
         url: &Uri,
+        link: Box<dyn Link>,
         to: u64,
         digest: &str,
         body: SnapshotBody,
     ) -> Result<(StatusCode, String), Failure> {
-        let link = timeout(limits::PEER_DIAL_TIMEOUT, self.dial.dial(url)).await??;
         let (mut sender, connection) = http1::handshake(TokioIo::new(link)).await?;
         // It ends with the answer, or with an error that the answer reports as well.
         self.supervisor.task("peer-connection", async { drop(connection.await) });

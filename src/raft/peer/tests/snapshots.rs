@@ -10,6 +10,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Full, StreamBody};
 use raft::eraftpb::{Snapshot, SnapshotMetadata};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::super::snapshot::Arriving;
@@ -133,6 +135,25 @@ fn receiver() -> (Cluster, Arc<Peers>, Arc<State>) {
     (cluster, peers, state)
 }
 
+/// A member without others that sends snapshots to member 2, and where it runs.
+fn sender() -> (tokio::runtime::Runtime, Arc<Peers>, Arc<State>) {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+    let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let peers = peers_of(config, &runtime);
+    let state = Arc::new(State::default());
+    peers.serve_snapshots(Arc::clone(&state) as Arc<dyn Snapshots>);
+    (runtime, peers, state)
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let clock = SystemClock::new();
+    while !holds() {
+        assert!(clock.now() < Duration::from_secs(60), "not within a minute: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_snapshot_without_its_length_is_refused() {
     let (cluster, peers, state) = receiver();
@@ -172,6 +193,59 @@ fn a_snapshots_message_has_one_time_limit() {
         let slow = Dripping::new(body.into(), Duration::from_millis(100));
         let taken = timeout(Duration::from_secs(60), peers.take_snapshot(&headers, slow)).await;
         assert_eq!(taken.expect("it is waited for without an end").unwrap_err().0, 400);
+    });
+}
+
+#[test]
+fn a_snapshot_takes_the_next_url_after_one_that_fails() {
+    let (runtime, peers, _) = sender();
+    // Nobody listens at the first URL, one hangs up at the second, and a stranger has the third.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listen = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let (silent, strange, good) = (listen(), listen(), listen());
+    let mut addresses = vec![closed.local_addr().unwrap()];
+    addresses.extend([&silent, &strange, &good].map(|at| at.local_addr().unwrap()));
+    peers.update(2, addresses.iter().map(|address| format!("http://{address}")).collect());
+    runtime.spawn(async move {
+        loop {
+            drop(silent.accept().await.unwrap());
+        }
+    });
+    runtime.spawn(async move {
+        loop {
+            let (mut stream, _) = strange.accept().await.unwrap();
+            let refusal = b"HTTP/1.1 412 Precondition Failed\r\ncontent-length: 0\r\n\r\n";
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(refusal).await;
+        }
+    });
+    let reached = runtime.spawn(async move { good.accept().await.map(drop) });
+    until("the snapshot comes to the last URL", || {
+        Transport::send(&*peers, vec![message(1, 2)]);
+        reached.is_finished()
+    });
+    runtime.block_on(reached).unwrap().unwrap();
+}
+
+#[test]
+fn a_peer_with_other_urls_gets_no_second_snapshot_beside_the_first() {
+    let (_runtime, peers, state) = sender();
+    let send = || Transport::send(&*peers, vec![message(1, 2)]);
+    let opened = || state.opened.load(Ordering::SeqCst);
+    peers.update(2, vec!["http://127.0.0.1:1".into()]);
+    let gate = state.gate.lock();
+    send();
+    until("the first is begun", || opened() == 1);
+    peers.update(2, vec!["http://127.0.0.1:2".into()]);
+    send();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(opened(), 1, "a second is begun");
+    // Once the first has ended there is room for another.
+    drop(gate);
+    until("another is begun", || {
+        send();
+        opened() == 2
     });
 }
 
