@@ -387,7 +387,8 @@ pub const SNAPSHOT_PIECES_MAX: usize = 4;
 /// How long a reader of a snapshot may take for a piece: it keeps a thread and a place.
 pub const SNAPSHOT_STALL_MAX: Duration = Duration::from_secs(60);
 /// Bytes a second that such a reader must take on average after that time. A slower one would keep
-/// pages of the store for days: at this pace 2 GiB take nine hours.
+/// pages of the store for days: at this pace 2 GiB take nine hours. A member's snapshot that comes
+/// more slowly is refused, since it keeps out all others.
 pub const SNAPSHOT_READER_RATE_MIN: u64 = 64 << 10;
 /// Snapshots for clients at once; each has a thread and 2 MiB of pieces. One more gets "too many
 /// requests".
@@ -434,8 +435,9 @@ pub const SNAPSHOT_RATE_FIRST: u64 = 32 << 20;
 pub const SNAPSHOT_RATE_MAX: u64 = 4 << 30;
 /// Niceness of the threads that read and build snapshots: with puts to serve they get a tenth.
 pub const SNAPSHOT_NICENESS: i32 = 10;
-/// Largest message in front of a snapshot: it holds numbers only.
-pub const SNAPSHOT_HEAD_BYTES_MAX: u64 = 1 << 20;
+/// Largest message in front of a snapshot: it holds numbers only. Each connection may send one, so it
+/// costs no more than a request's headers.
+pub const SNAPSHOT_HEAD_BYTES_MAX: u64 = 64 << 10;
 /// How long a peer may take for a snapshot and for building its state from it.
 pub const SNAPSHOT_ANSWER_MAX: Duration = Duration::from_secs(3600);
 /// How often a peer is asked how far it is, etcd's; that is also how long the answer may take.
@@ -458,7 +460,8 @@ pub const PEER_REMEMBERED_URLS_MAX: usize = 4;
 /// Largest message that is taken in a request of its own. Members of this release send none so, and
 /// what others would send fits.
 pub const PEER_POST_BYTES_MAX: usize = 4 << 20;
-/// Such requests that are read at a time, and how long one may take.
+/// Such requests that are read at a time, and how long one may take, or the message in front of a
+/// snapshot.
 pub const PEER_POSTS_MAX: usize = 4;
 pub const PEER_POST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a member goes on after it has applied its removal, so that others learn of it, etcd's.

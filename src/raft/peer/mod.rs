@@ -152,7 +152,10 @@ struct Peer {
     /// The streams that the peer has dialed.
     streams: Mutex<[Option<Outgoing>; 2]>,
     readers: Mutex<Vec<AbortHandle>>,
-    sends_snapshot: AtomicBool,
+    /// Also of the one with other URLs that takes its place.
+    sends_snapshot: Arc<AtomicBool>,
+    /// Counts the URLs that failed: the next snapshot begins with another.
+    snapshot_url: AtomicUsize,
     reading: Mutex<Reading>,
     series: metrics::PeerSeries,
 }
@@ -219,6 +222,8 @@ impl Peers {
         if known.peers.get(&id).is_some_and(is_known) {
             return;
         }
+        let old = known.peers.get(&id);
+        let sends_snapshot = old.map(|old| Arc::clone(&old.sends_snapshot)).unwrap_or_default();
         let peer = Arc::new(Peer {
             id,
             urls,
@@ -226,7 +231,8 @@ impl Peers {
             streams: Mutex::default(),
             readers: Mutex::default(),
             reading: Mutex::default(),
-            sends_snapshot: AtomicBool::new(false),
+            sends_snapshot,
+            snapshot_url: AtomicUsize::new(0),
             series: metrics::peer(self.config.id, id),
         });
         peer.series.known.set(1);

@@ -1,8 +1,9 @@
 //! Snapshots between members: `POST /raft/snapshot`, etcd's framing.
 //!
-//! The body is a message's length (u64, big-endian), the message, and the file as it is made. A
-//! header of ours holds the message's SHA-256, and says that the file's digest follows it. The receiver answers when the state is on
-//! disk, checked and known to raft, so the answer is also the report that raft waits for.
+//! The body is a message's length (u64, big-endian), the message, and the file as it is made. Its
+//! length is announced, so that a receiver without room refuses it at once. A header of ours holds the
+//! message's SHA-256, and says that the file's digest follows it. The receiver answers when the state
+//! is on disk, checked and known to raft, so the answer is also the report that raft waits for.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
@@ -21,12 +23,12 @@ use prost::Message as _;
 use raft::eraftpb::{ConfState, Message, MessageType, SnapshotMetadata};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::answer::headers;
 use super::digest::{DIGEST_BYTES, SnapshotDigest};
 use super::pace::Pace;
-use super::{Handle, Peers};
+use super::{Handle, Link, Peer, Peers};
 use crate::clock;
 use crate::limits::{self, SNAPSHOT_STALL_MAX};
 use crate::metrics;
@@ -159,7 +161,7 @@ impl Peers {
             let series = metrics::snapshots_to(to);
             let inflight = series.begin();
             let began = clock::instant();
-            let outcome = peers.transfer(message, &peer.urls).await;
+            let outcome = peers.transfer(message, &peer).await;
             drop(inflight);
             match outcome {
                 Ok(bytes) => {
@@ -172,6 +174,8 @@ impl Peers {
                     peer.series.sent_failures.inc();
                     let to = format_args!("{to:x}").to_string();
                     tracing::warn!(peer = to, %error, "failed to send database snapshot");
+                    // A refusal as well may be of somebody else who has that URL now.
+                    peer.snapshot_url.fetch_add(1, Ordering::Relaxed);
                     // Raft would try again with the next heartbeat. A disk seldom has room again
                     // so soon.
                     let is_full = matches!(error, Failure::Status(status, _)
@@ -195,7 +199,7 @@ impl Peers {
         });
     }
 
-    async fn transfer(&self, mut message: Message, urls: &[String]) -> Result<u64, Failure> {
+    async fn transfer(&self, mut message: Message, peer: &Peer) -> Result<u64, Failure> {
         let snapshots = self.snapshots.get().cloned();
         let snapshots = snapshots.ok_or(Failure::Other("there is no state to send"))?;
         let opened = self.supervisor.blocking("snapshot-size", move || snapshots.open()).await;
@@ -211,11 +215,13 @@ impl Peers {
         let (pieces, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
         // There is room for the first one.
         let _ = pieces.try_send(head.freeze());
-        let url: Uri = urls.first().ok_or(Failure::Other("it has no URL"))?.parse()?;
+        let (url, link) = self.reach(peer).await?;
         let body = SnapshotBody { pieces: receiver, left: bytes };
         tracing::info!(bytes, index = place.index, "sending database snapshot");
-        let (answer, pumped) =
-            tokio::join!(self.post(&url, message.to, &digest, body), self.pump(outgoing, pieces));
+        let (answer, pumped) = tokio::join!(
+            self.post(&url, link, message.to, &digest, body),
+            self.pump(outgoing, pieces)
+        );
         let (status, why) = answer?;
         if status == StatusCode::NO_CONTENT {
             return pumped.map(|()| bytes);
@@ -224,14 +230,34 @@ impl Peers {
         Err(Failure::Status(status, why))
     }
 
+    /// Connects to a peer at one of its URLs, first at the one that served last.
+    async fn reach(&self, peer: &Peer) -> Result<(Uri, Box<dyn Link>), Failure> {
+        let mut failure = Failure::Other("it has no URL");
+        for _ in &peer.urls {
+            let at = peer.snapshot_url.load(Ordering::Relaxed) % peer.urls.len();
+            match self.reach_at(&peer.urls[at]).await {
+                Ok(reached) => return Ok(reached),
+                Err(error) => failure = error,
+            }
+            peer.snapshot_url.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(failure)
+    }
+
+    async fn reach_at(&self, url: &str) -> Result<(Uri, Box<dyn Link>), Failure> {
+        let url: Uri = url.parse()?;
+        let link = timeout(limits::PEER_DIAL_TIMEOUT, self.dial.dial(&url)).await??;
+        Ok((url, link))
+    }
+
     async fn post(
         &self,
         url: &Uri,
+        link: Box<dyn Link>,
         to: u64,
         digest: &str,
         body: SnapshotBody,
     ) -> Result<(StatusCode, String), Failure> {
-        let link = timeout(limits::PEER_DIAL_TIMEOUT, self.dial.dial(url)).await??;
         let (mut sender, connection) = http1::handshake(TokioIo::new(link)).await?;
         // It ends with the answer, or with an error that the answer reports as well.
         self.supervisor.task("peer-connection", async { drop(connection.await) });
@@ -326,19 +352,21 @@ impl Peers {
         let (Some(raft), Some(snapshots)) = (self.raft.get(), self.snapshots.get().cloned()) else {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "not ready for snapshots");
         };
-        let Ok(one_at_a_time) = Arc::clone(&self.receives_snapshot).try_lock_owned() else {
-            return refuse(StatusCode::SERVICE_UNAVAILABLE, "another snapshot is being received");
-        };
         // Without it a flipped bit in a value would not be noticed.
         let Some(digest) = headers.get(DIGEST) else {
             return refuse(StatusCode::BAD_REQUEST, "the snapshot comes without its digest");
         };
-        let announced_bytes = body.size_hint().exact();
-        let mut body = Box::pin(body);
+        // Without it nobody knows whether the disk has room, and it would be filled to find out.
+        let Some(announced_bytes) = body.size_hint().exact() else {
+            return refuse(StatusCode::LENGTH_REQUIRED, "the snapshot comes without its length");
+        };
+        let mut body = Arriving::new(body);
         let mut buffer = BytesMut::new();
-        let message = match read_head(&mut body, &mut buffer, digest.as_bytes()).await {
-            Ok(message) => message,
-            Err(why) => return refuse(StatusCode::BAD_REQUEST, why),
+        let head = read_head(&mut body, &mut buffer, digest.as_bytes());
+        let message = match timeout(limits::PEER_POST_TIMEOUT, head).await {
+            Ok(Ok(message)) => message,
+            Ok(Err(why)) => return refuse(StatusCode::BAD_REQUEST, why),
+            Err(_) => return refuse(StatusCode::BAD_REQUEST, "the snapshot's message stalled"),
         };
         if message.msg_type != MessageType::MsgSnapshot as i32 {
             return refuse(StatusCode::BAD_REQUEST, "wrong raft message type");
@@ -347,11 +375,15 @@ impl Peers {
             return refuse(StatusCode::FORBIDDEN, "error sender not found");
         }
         *sender = Some(message.from);
+        // Not before a member's message is here: whoever only connects must not keep it from others.
+        let Ok(one_at_a_time) = Arc::clone(&self.receives_snapshot).try_lock_owned() else {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "another snapshot is being received");
+        };
         let place = match announced(&message, raft) {
             Ok(place) => place,
             Err(why) => return refuse(StatusCode::CONFLICT, why),
         };
-        if let Err(error) = snapshots.has_room(announced_bytes.unwrap_or(0)) {
+        if let Err(error) = snapshots.has_room(announced_bytes) {
             return Err((StatusCode::INSUFFICIENT_STORAGE, error.to_string()));
         }
         let from = format_args!("{:x}", message.from).to_string();
@@ -406,26 +438,52 @@ enum Chunk {
     End,
 }
 
-/// The next bytes of a body; nothing at its end.
-async fn frame<B>(body: &mut Pin<Box<B>>) -> Result<Option<Bytes>, &'static str>
-where
-    B: Body<Data = Bytes>,
-{
-    loop {
-        match timeout(SNAPSHOT_STALL_MAX, body.frame()).await {
-            Ok(Some(Ok(frame))) => match frame.into_data() {
-                Ok(bytes) => return Ok(Some(bytes)),
-                Err(_) => continue,
-            },
-            Ok(Some(Err(_))) => return Err("the snapshot was cut off"),
-            Ok(None) => return Ok(None),
-            Err(_) => return Err("the snapshot stalled"),
+/// A body on its way in, what has come of it, and how long that was waited for.
+pub(super) struct Arriving<B> {
+    body: Pin<Box<B>>,
+    bytes: u64,
+    waited: Duration,
+}
+
+impl<B: Body<Data = Bytes>> Arriving<B> {
+    pub(super) fn new(body: B) -> Self {
+        Self::waited(body, Duration::ZERO)
+    }
+
+    /// One that was waited for so long.
+    pub(super) fn waited(body: B, waited: Duration) -> Self {
+        Self { body: Box::pin(body), bytes: 0, waited }
+    }
+
+    /// The next bytes; nothing at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, &'static str> {
+        loop {
+            // While one is received no other is, so one that never ends would keep out all others.
+            let fair = self.waited.saturating_sub(SNAPSHOT_STALL_MAX).as_secs();
+            if fair * limits::SNAPSHOT_READER_RATE_MIN > self.bytes {
+                return Err("the snapshot comes too slowly");
+            }
+            let began = Instant::now();
+            let frame = timeout(SNAPSHOT_STALL_MAX, self.body.frame()).await;
+            self.waited += began.elapsed();
+            match frame {
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(bytes) => {
+                        self.bytes += bytes.len() as u64;
+                        return Ok(Some(bytes));
+                    }
+                    Err(_) => continue,
+                },
+                Ok(Some(Err(_))) => return Err("the snapshot was cut off"),
+                Ok(None) => return Ok(None),
+                Err(_) => return Err("the snapshot stalled"),
+            }
         }
     }
 }
 
 async fn read_head<B>(
-    body: &mut Pin<Box<B>>,
+    body: &mut Arriving<B>,
     buffer: &mut BytesMut,
     digest: &[u8],
 ) -> Result<Message, &'static str>
@@ -434,7 +492,7 @@ where
 {
     const CUT: &str = "the snapshot's message is cut off";
     while buffer.len() < 8 {
-        buffer.extend_from_slice(&frame(body).await?.ok_or(CUT)?);
+        buffer.extend_from_slice(&body.next().await?.ok_or(CUT)?);
     }
     let length = buffer.get_u64();
     if length > limits::SNAPSHOT_HEAD_BYTES_MAX {
@@ -442,7 +500,7 @@ where
     }
     let length = length as usize;
     while buffer.len() < length {
-        buffer.extend_from_slice(&frame(body).await?.ok_or(CUT)?);
+        buffer.extend_from_slice(&body.next().await?.ok_or(CUT)?);
     }
     let message = buffer.split_to(length);
     if format!("{:x}", Sha256::digest(&message)).as_bytes() != digest {
@@ -452,7 +510,7 @@ where
 }
 
 async fn forward<B>(
-    body: &mut Pin<Box<B>>,
+    body: &mut Arriving<B>,
     first: BytesMut,
     chunks: mpsc::Sender<Chunk>,
 ) -> Result<(), &'static str>
@@ -461,7 +519,7 @@ where
 {
     let gone = |_| "the snapshot could not be saved";
     chunks.send(Chunk::Bytes(first.freeze())).await.map_err(gone)?;
-    while let Some(bytes) = frame(body).await? {
+    while let Some(bytes) = body.next().await? {
         chunks.send(Chunk::Bytes(bytes)).await.map_err(gone)?;
     }
     chunks.send(Chunk::End).await.map_err(gone)

@@ -16,6 +16,8 @@ use crate::raft::{
     Bootstrap, Committed, Config, Error, Observer, Raft, Role, Surroundings, exists, start,
 };
 
+mod snapshots;
+
 struct Silent;
 
 impl Observer for Silent {
@@ -423,6 +425,10 @@ impl http_body::Body for Begun {
             Some(bytes) => std::task::Poll::Ready(Some(Ok(http_body::Frame::data(bytes)))),
             None => std::task::Poll::Pending,
         }
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(10_000)
     }
 }
 

@@ -1,0 +1,262 @@
+//! Snapshots that do not come as they should, and the way to the peer that is to get one.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_util::FutureExt as _;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{Full, StreamBody};
+use raft::eraftpb::{Snapshot, SnapshotMetadata};
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::super::snapshot::Arriving;
+use super::*;
+
+/// A state that counts what is asked of it.
+#[derive(Default)]
+struct State {
+    received: AtomicUsize,
+    opened: AtomicUsize,
+    /// Whoever opens it waits for this.
+    gate: Mutex<()>,
+}
+
+impl Snapshots for State {
+    fn open(&self) -> io::Result<Box<dyn OutgoingSnapshot>> {
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        drop(self.gate.lock());
+        Ok(Box::new(Empty(place())))
+    }
+
+    fn receive(&self, _: SnapshotPlace) -> io::Result<Box<dyn IncomingSnapshot>> {
+        self.received.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(Refused))
+    }
+}
+
+struct Empty(SnapshotPlace);
+
+impl OutgoingSnapshot for Empty {
+    fn place(&self) -> &SnapshotPlace {
+        &self.0
+    }
+
+    fn bytes(&self) -> u64 {
+        0
+    }
+
+    fn next_piece(&mut self) -> io::Result<Option<Bytes>> {
+        Ok(None)
+    }
+}
+
+struct Refused;
+
+impl IncomingSnapshot for Refused {
+    fn write(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: [u8; DIGEST_BYTES]) -> io::Result<()> {
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// A body of a known length that comes byte by byte.
+struct Dripping {
+    left: Bytes,
+    every: Duration,
+    pause: Pin<Box<Sleep>>,
+}
+
+impl Dripping {
+    fn new(left: Bytes, every: Duration) -> Self {
+        Self { left, every, pause: Box::pin(sleep(every)) }
+    }
+}
+
+impl Body for Dripping {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        ready!(self.pause.as_mut().poll(context));
+        self.pause = Box::pin(sleep(self.every));
+        let bytes = self.left.len().min(1);
+        let first = self.left.split_to(bytes);
+        Poll::Ready((!first.is_empty()).then(|| Ok(Frame::data(first))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left.len() as u64)
+    }
+}
+
+fn place() -> SnapshotPlace {
+    let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
+    SnapshotPlace { index: 1000, term: 1000, conf_state }
+}
+
+fn message(from: u64, to: u64) -> Message {
+    let SnapshotPlace { index, term, conf_state } = place();
+    let metadata = Some(SnapshotMetadata { conf_state: Some(conf_state), index, term });
+    let snapshot = Some(Snapshot { metadata, ..Snapshot::default() });
+    let mut message = Message { to, from, term, snapshot, ..Message::default() };
+    message.set_msg_type(MessageType::MsgSnapshot);
+    message
+}
+
+/// What member 2 sends to member 1.
+fn offer() -> (http::HeaderMap, Bytes) {
+    let message = message(2, 1).encode_to_vec();
+    let digest = format!("{:x}", Sha256::digest(&message));
+    let mut headers = http::HeaderMap::new();
+    headers.insert("x-rusd-snapshot-digest", digest.parse().unwrap());
+    let mut body = (message.len() as u64).to_be_bytes().to_vec();
+    body.extend_from_slice(&message);
+    body.extend_from_slice(&[7; 1000]);
+    (headers, body.into())
+}
+
+/// A member of a cluster that takes snapshots.
+fn receiver() -> (Cluster, Arc<Peers>, Arc<State>) {
+    let cluster = Cluster::new();
+    let state = Arc::new(State::default());
+    let peers = Arc::clone(&cluster.members[0].as_ref().unwrap().peers);
+    peers.serve_snapshots(Arc::clone(&state) as Arc<dyn Snapshots>);
+    (cluster, peers, state)
+}
+
+/// A member without others that sends snapshots to member 2, and where it runs.
+fn sender() -> (tokio::runtime::Runtime, Arc<Peers>, Arc<State>) {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+    let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let peers = peers_of(config, &runtime);
+    let state = Arc::new(State::default());
+    peers.serve_snapshots(Arc::clone(&state) as Arc<dyn Snapshots>);
+    (runtime, peers, state)
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let clock = SystemClock::new();
+    while !holds() {
+        assert!(clock.now() < Duration::from_secs(60), "not within a minute: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_snapshot_without_its_length_is_refused() {
+    let (cluster, peers, state) = receiver();
+    let (headers, body) = offer();
+    let chunks = [Ok::<_, Infallible>(Frame::data(body.clone()))];
+    let chunked = StreamBody::new(futures_util::stream::iter(chunks));
+    let taken = cluster.runtime.block_on(peers.take_snapshot(&headers, chunked));
+    assert_eq!(taken.unwrap_err().0, 411);
+    assert_eq!(state.received.load(Ordering::SeqCst), 0, "nothing is begun");
+    let taken = cluster.runtime.block_on(peers.take_snapshot(&headers, Full::new(body)));
+    assert_eq!(taken.unwrap_err().0, 500, "one with its length is looked at");
+    assert_eq!(state.received.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_snapshot_that_has_not_begun_keeps_no_other_out() {
+    let (cluster, peers, state) = receiver();
+    let (headers, body) = offer();
+    cluster.runtime.block_on(async {
+        let slow = Dripping::new(body.clone(), Duration::from_secs(3600));
+        let mut slow = Box::pin(peers.take_snapshot(&headers, slow));
+        assert!((&mut slow).now_or_never().is_none());
+        let taken = peers.take_snapshot(&headers, Full::new(body)).await;
+        assert_eq!(taken.unwrap_err().0, 500, "it is looked at");
+    });
+    assert_eq!(state.received.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_snapshots_message_has_one_time_limit() {
+    let (cluster, peers, _) = receiver();
+    let (headers, _) = offer();
+    // A message of 64 KiB, which would take two hours.
+    let mut body = (64_u64 << 10).to_be_bytes().to_vec();
+    body.resize(64 << 10, 0);
+    cluster.runtime.block_on(async {
+        let slow = Dripping::new(body.into(), Duration::from_millis(100));
+        let taken = timeout(Duration::from_secs(60), peers.take_snapshot(&headers, slow)).await;
+        assert_eq!(taken.expect("it is waited for without an end").unwrap_err().0, 400);
+    });
+}
+
+#[test]
+fn a_snapshot_takes_the_next_url_after_one_that_fails() {
+    let (runtime, peers, _) = sender();
+    // Nobody listens at the first URL, one hangs up at the second, and a stranger has the third.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listen = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let (silent, strange, good) = (listen(), listen(), listen());
+    let mut addresses = vec![closed.local_addr().unwrap()];
+    addresses.extend([&silent, &strange, &good].map(|at| at.local_addr().unwrap()));
+    peers.update(2, addresses.iter().map(|address| format!("http://{address}")).collect());
+    runtime.spawn(async move {
+        loop {
+            drop(silent.accept().await.unwrap());
+        }
+    });
+    runtime.spawn(async move {
+        loop {
+            let (mut stream, _) = strange.accept().await.unwrap();
+            let refusal = b"HTTP/1.1 412 Precondition Failed\r\ncontent-length: 0\r\n\r\n";
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(refusal).await;
+        }
+    });
+    let reached = runtime.spawn(async move { good.accept().await.map(drop) });
+    until("the snapshot comes to the last URL", || {
+        Transport::send(&*peers, vec![message(1, 2)]);
+        reached.is_finished()
+    });
+    runtime.block_on(reached).unwrap().unwrap();
+}
+
+#[test]
+fn a_peer_with_other_urls_gets_no_second_snapshot_beside_the_first() {
+    let (_runtime, peers, state) = sender();
+    let send = || Transport::send(&*peers, vec![message(1, 2)]);
+    let opened = || state.opened.load(Ordering::SeqCst);
+    peers.update(2, vec!["http://127.0.0.1:1".into()]);
+    let gate = state.gate.lock();
+    send();
+    until("the first is begun", || opened() == 1);
+    peers.update(2, vec!["http://127.0.0.1:2".into()]);
+    send();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(opened(), 1, "a second is begun");
+    // Once the first has ended there is room for another.
+    drop(gate);
+    until("another is begun", || {
+        send();
+        opened() == 2
+    });
+}
+
+#[tokio::test]
+async fn a_snapshot_that_comes_too_slowly_ends() {
+    let body = || Dripping::new(vec![0; 1000].into(), Duration::ZERO);
+    let mut arriving = Arriving::new(body());
+    assert_eq!(arriving.next().await.unwrap().unwrap().len(), 1);
+    // After the first minute each second counts.
+    arriving = Arriving::waited(body(), limits::SNAPSHOT_STALL_MAX);
+    arriving.next().await.unwrap();
+    arriving = Arriving::waited(body(), limits::SNAPSHOT_STALL_MAX + Duration::from_secs(2));
+    arriving.next().await.unwrap_err();
+}
