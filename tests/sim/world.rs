@@ -567,8 +567,15 @@ impl World {
         let applied = life.steps.apply(most);
         store_faults.lock().is_applying = false;
         let Some(Applied { entries, is_published }) = applied else { return false };
-        // Why it did not is seen next.
+        // Why it did not is seen next. What it showed before it ended is committed all the same.
         if life.node.fatal().borrow().is_some() {
+            let shown = life.node.unguarded().mvcc().current().revision;
+            for committed in &entries {
+                if self.oracle.model.revision >= shown {
+                    break;
+                }
+                self.oracle.applied(self.now, committed);
+            }
             return true;
         }
         for committed in &entries {
