@@ -16,7 +16,7 @@
 //! Writes are never retried once they may have reached a server: at most once beats available.
 //! Above single calls stand the pieces that need more than one: [`Watcher`] resumes where it was
 //! cut off, [`KeepAlive`] renews a lease, [`Session`] with [`Mutex`] and [`Election`] are etcd's
-//! recipes. TLS is validated and then refused; nothing here prints, a [`LogSink`] takes the lines.
+//! recipes. Nothing here prints: a [`LogSink`] takes the lines.
 
 mod concurrency;
 mod config;

@@ -32,7 +32,7 @@ pub(super) struct Rooms {
     is_shared: bool,
     /// Bytes of proposals made here and not answered.
     under_way: AtomicU64,
-    /// Held by who raises NOSPACE.
+    /// Held while NOSPACE is raised, so that many refused writes propose one alarm.
     raising: tokio::sync::Mutex<()>,
 }
 
@@ -153,7 +153,8 @@ impl Node {
         if is_refused { Err(Error::NoSpace) } else { Ok(under_way) }
     }
 
-    /// Raises this member's NOSPACE, unless it is raised. Who finds somebody at it waits for that.
+    /// Raises this member's NOSPACE, unless it is raised. A caller that finds another one raising it
+    /// waits until that is done.
     pub(super) async fn raise_no_space(&self) {
         let raising = &self.0.rooms.raising;
         let Ok(_raising) = raising.try_lock() else {

@@ -124,7 +124,8 @@ async fn settings_and_pings_that_want_an_answer() {
     .await;
 }
 
-/// The bound of all answers, and what four that are being built hold beside it.
+/// What may wait to be sent before long ranges are built one at a time, and what the four hold that
+/// may be under way at that moment.
 const LARGE_KIB_MAX: u64 = (256 + 4 * 4 * ROWS as u64) << 10;
 /// Rows of a megabyte.
 const ROWS: usize = 40;
