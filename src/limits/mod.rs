@@ -24,6 +24,8 @@ pub const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 /// Rows that one commit deletes for compaction. Most of their pages become free and are not written,
 /// so that few large commits leave the log more of the disk than many small ones.
 pub const COMPACTION_ROWS_MAX: usize = 10_000;
+/// And where more found the disk full: each may cost a page, a quarter of a megabyte in all.
+pub const COMPACTION_ROWS_FULL_DISK: usize = 64;
 /// Rows that a start may have to read beside the index checkpoint before it is written anew: a tenth
 /// of a second of reading.
 pub const CHECKPOINT_ROWS: u64 = 50_000;
@@ -78,9 +80,11 @@ pub const READERS_MAX: u32 = 2048;
 pub const RESERVE_BYTES: u64 = 64 << 20;
 /// It takes at most one part in so many of a small disk.
 pub const RESERVE_DISK_PARTS: u64 = 16;
-/// How long a reserve that was given up is not taken again: a file whose free pages do not lie together
-/// can find the disk full although there is room.
-pub const RESERVE_RETAKE_REST: Duration = Duration::from_secs(10);
+/// How long a reserve that was given up is not taken again, so that commits which find the disk full
+/// do not each fail first. Longer, and others take it.
+pub const RESERVE_RETAKE_REST: Duration = Duration::from_secs(1);
+/// How often the log says that the disk is full, while each second finds it so.
+pub const FULL_DISK_SAY_INTERVAL: Duration = Duration::from_secs(60);
 /// Bytes that a byte of a record takes at most: one slightly larger than a page has two for itself, and
 /// each commit writes the pages on the way to its rows anew.
 pub const STORE_BYTES_PER_BYTE: u64 = 2;

@@ -30,6 +30,8 @@ pub(super) struct Rooms {
     raft: raft::Handle,
     /// The log is on the store's file system.
     is_shared: bool,
+    /// What the log had taken of it when it was measured last.
+    log_taken_bytes: AtomicU64,
     /// Bytes of proposals made here and not answered.
     under_way: AtomicU64,
     /// Held while NOSPACE is raised, so that many refused writes propose one alarm.
@@ -56,6 +58,7 @@ impl Rooms {
             store: Arc::clone(store),
             raft: raft.clone(),
             is_shared,
+            log_taken_bytes: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
             raising: tokio::sync::Mutex::default(),
         };
@@ -63,9 +66,13 @@ impl Rooms {
         rooms
     }
 
-    /// Tells the log what it must leave to the store, and whether to forget all that it can. True if
+    /// Measures the room anew, and tells the log what it must leave to the store, and whether to forget all that it can. True if
     /// space is short.
     pub(super) fn look(&self) -> bool {
+        // What the log takes meanwhile counts twice until the next look, and not never.
+        let taken = self.raft.log_room().taken_bytes();
+        self.store.look_for_room();
+        self.log_taken_bytes.store(taken, Ordering::SeqCst);
         let store = self.store.room();
         let missing = store.reserve_wanted.saturating_sub(store.reserve);
         self.raft.log_room().leave(if self.is_shared { missing } else { 0 });
@@ -80,8 +87,12 @@ impl Rooms {
         let log = self.raft.log_room();
         let mut store = self.store.room();
         if self.is_shared {
-            // Else the store would grow into what the log needs next.
-            store.bytes = store.bytes.saturating_sub(log.wanted_bytes());
+            // Else the store would grow into what the log needs next, or has taken since the last
+            // commit.
+            let wanted = log.wanted_bytes();
+            let known = self.log_taken_bytes.load(Ordering::SeqCst);
+            let taken = log.taken_bytes().saturating_sub(known);
+            store.bytes = store.bytes.saturating_sub(wanted + taken);
         }
         store.fits(bytes) && log.fits(bytes)
     }
@@ -132,7 +143,7 @@ impl Node {
             if self.0.members.read().has_alarm(AlarmType::Nospace) {
                 return false;
             }
-            self.0.store.look_for_room();
+            self.0.rooms.look();
             if self.0.rooms.fits(bytes) {
                 return true;
             }

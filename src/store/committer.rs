@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use tokio::sync::oneshot;
 
 use super::defrag::Defrag;
@@ -19,8 +19,10 @@ use super::snapshot::Pin;
 use super::space::{self, Reserve};
 use super::tail::Tail;
 use super::{Error, Options, Row, Sizes};
+use crate::clock;
 use crate::limits::{
-    COMMIT_BYTES_MAX, COMMIT_OPS_MAX, COMPACTION_ROWS_MAX, SNAPSHOT_HOLD_MAX, TAIL_BYTES_MAX,
+    COMMIT_BYTES_MAX, COMMIT_OPS_MAX, COMPACTION_ROWS_FULL_DISK, COMPACTION_ROWS_MAX,
+    RESERVE_RETAKE_REST, SNAPSHOT_HOLD_MAX, TAIL_BYTES_MAX,
 };
 use crate::metrics;
 use crate::planted::{self, Bug};
@@ -304,6 +306,12 @@ impl Shared {
             if !queue.has_entries() && !queue.job_is_ready(now) {
                 match queue.job_wait(now) {
                     Some(wait) => drop(self.work.wait_for(&mut queue, wait)),
+                    None if self.reserve.is_given() => {
+                        let rest = self.work.wait_for(&mut queue, RESERVE_RETAKE_REST);
+                        if rest.timed_out() {
+                            MutexGuard::unlocked(&mut queue, || self.measure());
+                        }
+                    }
                     None => self.work.wait(&mut queue),
                 }
                 continue;
@@ -330,7 +338,7 @@ impl Shared {
         });
         let Some(taken) = taken else { return Ok(false) };
         let is_done = self.try_commit(&taken)?;
-        if !is_done {
+        if !is_done && taken.position.is_some() {
             *self.held.lock() = Some(taken);
         }
         Ok(is_done)
@@ -339,38 +347,45 @@ impl Shared {
     /// Commits; on a full disk gives up the reserve at once and then tries again each second.
     fn commit_until_done(&self, taken: Taken) -> Result<(), Error> {
         while !self.try_commit(&taken)? {
+            let end = clock::instant() + NO_SPACE_RETRY;
             let mut queue = self.queue.lock();
-            if queue.stop.is_some() {
-                return Ok(());
-            }
-            self.work.wait_for(&mut queue, NO_SPACE_RETRY);
-            if queue.stop.is_some() {
+            // More work is no reason to write so much in vain more often.
+            while queue.stop.is_none() && !self.work.wait_until(&mut queue, end).timed_out() {}
+            // A compaction alone does not go before what is applied meanwhile.
+            if queue.stop.is_some() || taken.position.is_none() {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// False if there is no space, not even with the reserve.
+    /// False if there is no space, not even with the reserve, and not even for less of a compaction.
     fn try_commit(&self, taken: &Taken) -> Result<bool, Error> {
+        let mut effort = Effort::Whole;
         loop {
             let needed = taken.batch.bytes.max(COMMIT_BYTES_MAX) as u64;
-            match self.commit(taken) {
+            let error = match self.commit(taken, effort) {
                 Ok(job) => {
                     self.publish(taken, job);
                     return Ok(true);
                 }
-                Err(error) if space::is_full(&error, needed) => {
-                    self.queue.lock().is_deleting = false;
-                    let gave = self.reserve.give(self.options.clock.now());
-                    self.set_no_space(true);
-                    if !gave {
-                        return Ok(false);
-                    }
-                    tracing::warn!(%error, "the disk is full; the reserve is given up");
-                }
+                Err(error) if space::is_full(&error, needed) => error,
                 Err(error) => return Err(error),
+            };
+            self.queue.lock().is_deleting = false;
+            if self.reserve.give(self.options.clock.now()) {
+                tracing::warn!(%error, "the disk is full; the reserve is given up");
+                continue;
             }
+            let has_job = self.queue.lock().job_is_ready(self.options.clock.now());
+            effort = match effort {
+                Effort::Whole if has_job => Effort::Little,
+                Effort::Little if taken.position.is_some() => Effort::None,
+                _ => {
+                    self.set_no_space(true);
+                    return Ok(false);
+                }
+            };
         }
     }
 
@@ -382,7 +397,7 @@ impl Shared {
     }
 
     /// One transaction: the batch, its log position, and the next part of a compaction.
-    fn commit(&self, taken: &Taken) -> Result<Option<JobStep>, Error> {
+    fn commit(&self, taken: &Taken, effort: Effort) -> Result<Option<JobStep>, Error> {
         let started = self.options.clock.now();
         let _committing = self.committing.lock();
         let env = self.env();
@@ -400,8 +415,11 @@ impl Shared {
             writer.put_small(meta, schema::CONSISTENT_INDEX, Some(&index.to_be_bytes()))?;
             writer.put_small(meta, schema::TERM, Some(&term.to_be_bytes()))?;
         }
-        let step = self.next_step(taken.sealed, &env);
+        let step = self.next_step(taken.sealed, &env, effort);
         if let Some(step) = &step {
+            if let Some(faults) = &self.options.faults {
+                faults.compaction(step.rows.len()).map_err(Error::io(env.file()))?;
+            }
             write_step(&mut writer, step)?;
         }
         writer.commit()?;
@@ -426,7 +444,12 @@ impl Shared {
     }
 
     /// The next rows of the first job, if nothing holds it back. Slow readers keep theirs.
-    fn next_step(&self, sealed: u64, env: &Arc<Env>) -> Option<JobStep> {
+    fn next_step(&self, sealed: u64, env: &Arc<Env>, effort: Effort) -> Option<JobStep> {
+        let rows_max = match effort {
+            Effort::Whole => COMPACTION_ROWS_MAX,
+            Effort::Little => COMPACTION_ROWS_FULL_DISK,
+            Effort::None => return None,
+        };
         let now = self.options.clock.now();
         let mut queue = self.queue.lock();
         if !queue.job_is_ready(now) {
@@ -434,7 +457,7 @@ impl Shared {
         }
         let job = queue.jobs.front().filter(|job| job.after_seal <= sealed)?;
         let rest = &job.rows[job.done..];
-        let rows = rest[..rest.len().min(COMPACTION_ROWS_MAX)].to_vec();
+        let rows = rest[..rest.len().min(rows_max)].to_vec();
         let finishes = (rows.len() == rest.len()).then_some(job.compaction);
         for pin in queue.frozen.iter().filter_map(Weak::upgrade) {
             if let Err(error) = pin.take(env) {
@@ -443,7 +466,7 @@ impl Shared {
             }
         }
         queue.is_deleting = true;
-        Some(JobStep { rows, finishes })
+        Some(JobStep { rows, finishes, rewrites: effort == Effort::Whole })
     }
 
     /// After a durable commit: the tail gives the rows up, then everybody is told.
@@ -497,6 +520,19 @@ impl From<&mut Queue> for Taken {
 struct JobStep {
     rows: Vec<(Revision, bool)>,
     finishes: Option<i64>,
+    /// Whether the rows that survive are written anew.
+    rewrites: bool,
+}
+
+/// How much of a compaction goes with a commit. Rows that lie far from each other each cost a page
+/// before one is free, so on a full disk a large part of a compaction can lack the room that a small
+/// one has; and what is applied must not wait for either.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    Whole,
+    /// A few rows are deleted and none is written anew.
+    Little,
+    None,
 }
 
 /// Deletes all of the step's rows first and then puts the survivors back in order: the pages
@@ -504,10 +540,10 @@ struct JobStep {
 fn write_step(writer: &mut Writer<'_>, step: &JobStep) -> Result<(), Error> {
     let mut survivors = Vec::new();
     for (rev, survives) in &step.rows {
-        if *survives {
-            survivors.extend(writer.take_row(*rev)?);
-        } else {
+        if !*survives {
             writer.delete_row(*rev)?;
+        } else if step.rewrites {
+            survivors.extend(writer.take_row(*rev)?);
         }
     }
     for (key, value) in &survivors {

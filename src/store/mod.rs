@@ -110,6 +110,11 @@ pub trait Faults: Send + Sync {
         Ok(())
     }
 
+    /// Asked before a commit works off so many rows of a compaction.
+    fn compaction(&self, _rows: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+
     /// Asked before each transaction that reads.
     fn read(&self) -> std::io::Result<()> {
         Ok(())

@@ -29,6 +29,8 @@ pub(super) struct Reserve {
     held: AtomicU64,
     /// When it was given up last.
     given_at: Mutex<Option<Duration>>,
+    /// That it cannot be taken was said in the log.
+    is_said: AtomicBool,
 }
 
 impl Reserve {
@@ -36,11 +38,17 @@ impl Reserve {
         let path = db.join("reserve");
         let held = AtomicU64::new(fs::metadata(&path).map_or(0, |file| file.len()));
         let bytes = share(db, bytes);
-        Self { path, bytes, held, given_at: Mutex::default() }
+        let (given_at, is_said) = (Mutex::default(), AtomicBool::default());
+        Self { path, bytes, held, given_at, is_said }
     }
 
     fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was given up, and not all of it is taken again.
+    pub(super) fn is_given(&self) -> bool {
+        self.given_at.lock().is_some() && self.held() < self.bytes
     }
 
     /// Takes what is missing of the space, or most of what the disk has; the store works without it
@@ -59,9 +67,15 @@ impl Reserve {
             Ok(retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, bytes))?)
         };
         match allocate() {
-            Ok(()) => self.held.store(bytes, Ordering::Relaxed),
+            Ok(()) => {
+                self.held.store(bytes, Ordering::Relaxed);
+                self.is_said.store(false, Ordering::Relaxed);
+            }
             Err(error) => {
-                tracing::warn!(file = %self.path.display(), %error, "no space is held in reserve");
+                if !self.is_said.swap(true, Ordering::Relaxed) {
+                    let file = self.path.display();
+                    tracing::warn!(%file, %error, "no space is held in reserve");
+                }
                 self.remove();
             }
         }
@@ -139,7 +153,8 @@ impl Shared {
         free.unwrap_or_else(|| available(&self.reserve.path))
     }
 
-    /// Looks how much room there is, and takes the reserve again if there is enough.
+    /// Looks how much room there is, and takes the reserve again. On a full disk, too: whoever else
+    /// writes there would take what it leaves.
     pub(super) fn measure(&self) {
         let sizes = *self.sizes.lock();
         let within = sizes.total.saturating_sub(sizes.in_use);
@@ -156,7 +171,7 @@ impl Shared {
             .given_at
             .lock()
             .is_none_or(|at| now.saturating_sub(at) >= RESERVE_RETAKE_REST);
-        if self.reserve.held() < self.reserve.bytes && has_rested && self.room().fits(0) {
+        if self.reserve.held() < self.reserve.bytes && has_rested && !is_full {
             self.reserve.take();
             look();
         }

@@ -40,6 +40,8 @@ struct Plan {
     inodes: Option<u64>,
     is_ext4: bool,
     is_killed: bool,
+    /// Else the compaction leaves rows everywhere, and the newest of each key.
+    deletes: bool,
 }
 
 impl Plan {
@@ -55,10 +57,18 @@ impl Plan {
             inodes: None,
             is_ext4: false,
             is_killed: true,
+            deletes: true,
         };
         match seed {
             1 => small,
-            2 => Self { members: 3, megabytes: 80, clients: 16, log_apart: true, ..small },
+            2 => Self {
+                members: 3,
+                megabytes: 80,
+                clients: 16,
+                log_apart: true,
+                deletes: false,
+                ..small
+            },
             _ => Self {
                 megabytes: [150, 300, 400][pick(1, 3) as usize],
                 members: [1, 1, 3][pick(2, 3) as usize],
@@ -68,6 +78,7 @@ impl Plan {
                 inodes: (pick(6, 4) == 0).then(|| 19 + pick(7, 6)),
                 is_ext4: is_root && pick(8, 4) == 0,
                 is_killed: pick(9, 2) == 0,
+                deletes: pick(10, 2) == 0,
             },
         }
     }
@@ -146,7 +157,7 @@ impl Member {
     fn log(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(12)..].join("\n")
+        lines[lines.len().saturating_sub(40)..].join("\n")
     }
 }
 
@@ -222,6 +233,12 @@ impl Cluster {
         if output.status.success() { Ok(out) } else { Err(out + &err) }
     }
 
+    /// What has to work; else says what the first member logged last.
+    fn done(&self, args: &[&str]) -> String {
+        let log = || self.members[0].log();
+        self.ctl(args).unwrap_or_else(|error| panic!("{args:?}: {error}\n{}", log()))
+    }
+
     fn bench(&self, seconds: u64) {
         let Plan { clients, value_bytes, megabytes, .. } = self.plan;
         // Twice as much as fits, so that neither overwriting nor history alone fills the disk.
@@ -252,19 +269,22 @@ impl Cluster {
     }
 
     fn compact(&mut self) {
-        let status = self.ctl(&["endpoint", "status", "-w", "fields"]).unwrap();
+        let status = self.done(&["endpoint", "status", "-w", "fields"]);
         let revision = status.lines().find_map(|line| line.strip_prefix("\"Revision\" : "));
-        self.ctl(&["compaction", "--physical", revision.unwrap()]).unwrap();
+        self.done(&["compaction", "--physical", revision.unwrap()]);
     }
 
     /// What README says.
     fn recover(&mut self) {
+        if self.plan.deletes {
+            self.done(&["del", "--prefix", "/rusd-bench/"]);
+        }
         self.compact();
         // On a full disk there may be no room for it.
         if let Err(refused) = self.ctl(&["defrag"]) {
             assert!(refused.contains("defragmentation needs"), "{refused}");
         }
-        self.ctl(&["alarm", "disarm"]).unwrap();
+        self.done(&["alarm", "disarm"]);
         self.check("recovering");
         // A member whose deletions take a little longer may raise it once more.
         let mut disarmed = Instant::now();
@@ -287,9 +307,8 @@ impl Cluster {
             assert!(found.contains('1'), "{found}");
         }
         for number in 0..20 {
-            self.ctl(&["del", &format!("none {number}")]).unwrap();
+            self.done(&["del", &format!("none {number}")]);
         }
-        self.ctl(&["del", "--prefix", "/rusd-bench/"]).unwrap();
         self.recover();
         self.fill();
         // A start on a disk of which somebody else has taken the rest.
@@ -317,7 +336,6 @@ impl Cluster {
         for disk in &self.members[0].disks {
             let _ = fs::remove_file(disk.join("hog"));
         }
-        self.ctl(&["del", "--prefix", "/rusd-bench/"]).unwrap();
         self.recover();
     }
 }

@@ -121,6 +121,8 @@ struct RoomCells {
     rest: AtomicU64,
     /// In the prepared one.
     next: AtomicU64,
+    /// See [`Room::taken_bytes`].
+    taken: AtomicU64,
     /// See [`Room::leave`].
     left: AtomicU64,
     /// The disk had no room for a segment, or no inode. What it says is free does not help then.
@@ -132,10 +134,10 @@ const UNTOLD: u64 = u64::MAX;
 
 impl Room {
     fn new(disk: Arc<dyn Disk>, dir: &Path, segment: u64) -> Self {
-        let [rest, next] = [AtomicU64::new(0), AtomicU64::new(0)];
+        let [rest, next, taken] = [(); 3].map(|()| AtomicU64::new(0));
         let (dir, left) = (dir.to_path_buf(), AtomicU64::new(UNTOLD));
         let is_refused = AtomicBool::new(false);
-        Self(Arc::new(RoomCells { disk, dir, segment, rest, next, left, is_refused }))
+        Self(Arc::new(RoomCells { disk, dir, segment, rest, next, taken, left, is_refused }))
     }
 
     /// Whether the log can take so many bytes more and still has a half of a segment, for what must
@@ -146,8 +148,14 @@ impl Room {
 
     /// What the log still has to get from its disk for the next segment.
     pub fn wanted_bytes(&self) -> u64 {
-        let has_next = self.0.next.load(Ordering::Relaxed) > 0;
+        let has_next = self.0.next.load(Ordering::SeqCst) > 0;
         if has_next { 0 } else { self.0.segment }
+    }
+
+    /// Bytes of the disk that the log has taken since it was opened. Who measured the same disk knows
+    /// by the difference what is gone since.
+    pub fn taken_bytes(&self) -> u64 {
+        self.0.taken.load(Ordering::SeqCst)
     }
 
     /// Whether the log has no more than what housekeeping needs.
@@ -198,7 +206,8 @@ impl Room {
     }
 
     fn set_next(&self, bytes: u64) {
-        self.0.next.store(bytes, Ordering::Relaxed);
+        self.0.taken.fetch_add(bytes, Ordering::SeqCst);
+        self.0.next.store(bytes, Ordering::SeqCst);
     }
 }
 
