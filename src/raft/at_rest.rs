@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use raft::eraftpb::{ConfState, Entry, HardState};
-use raft::{GetEntriesContext, Storage as _};
 
 use super::Error;
 use super::log::{self, Disk, Metadata, ReadOnlyDisk, Reader, Recovered, Repair, Table};
@@ -80,8 +79,7 @@ fn walk(
     let (mut next, last) = (table.first_index().max(applied + 1), table.last_index());
     let store = Store::new(table, HardState::default(), ConfState::default(), Some(reader));
     while next <= last {
-        let reason = GetEntriesContext::empty(false);
-        let entries = store.entries(next, last + 1, limits::LOG_READ_BYTES, reason)?;
+        let entries = store.read(next, last + 1, limits::LOG_READ_BYTES)?;
         let Some(end) = entries.last().map(|entry| entry.index + 1).filter(|end| *end > next)
         else {
             return Err(Error::Entry { index: next, what: "it cannot be read".to_owned() });

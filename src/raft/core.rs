@@ -117,7 +117,7 @@ pub enum Effect {
         record: SnapshotRecord,
     },
     Refused(Refusal),
-    /// The member cannot go on.
+    /// The member cannot go on. Nothing else of the turn is to be done, and no turn follows.
     Fatal(Error),
 }
 
@@ -230,6 +230,8 @@ pub struct Core {
     proposals_dropped: u64,
     messages_refused: u64,
     leader_changes: u64,
+    /// [`Effect::Fatal`] was given.
+    has_ended: bool,
 }
 
 impl Core {
@@ -289,6 +291,7 @@ impl Core {
             proposals_dropped: 0,
             messages_refused: 0,
             leader_changes: 0,
+            has_ended: false,
         };
         core.choose_timeout();
         Ok(core)
@@ -297,12 +300,24 @@ impl Core {
     /// Takes in what happened and says what is to be done.
     pub fn handle(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {
         let mut effects = Vec::new();
+        if self.has_ended {
+            return effects;
+        }
         for event in events {
             self.take(event, &mut effects);
             self.choose_timeout();
+            if self.raft.store().has_failed() {
+                break;
+            }
         }
         self.advance(&mut effects);
-        effects
+        match self.raft.mut_store().take_failure() {
+            Some(error) => {
+                self.has_ended = true;
+                vec![Effect::Fatal(error)]
+            }
+            None => effects,
+        }
     }
 
     /// Whether proposals may be handed in now; otherwise they wait for the log writer.
@@ -679,7 +694,7 @@ impl Core {
     }
 
     fn advance(&mut self, effects: &mut Vec<Effect>) {
-        loop {
+        while !self.raft.store().has_failed() {
             self.campaign_if_alone();
             self.propose_conf_changes(effects);
             self.ask_for_reads();

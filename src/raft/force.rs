@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb::{ConfChange, ConfChangeType, Entry, EntryType, HardState};
-use raft::{GetEntriesContext, Storage as _};
 
 use super::log::{self, Batch, Disk};
 use super::store::Store;
@@ -39,8 +38,7 @@ pub fn force_alone(
     let store = Store::new(recovered.table, HardState::default(), state, Some(reader));
     let mut next = config.applied + 1;
     while next <= last {
-        let reason = GetEntriesContext::empty(false);
-        let entries = store.entries(next, last + 1, limits::LOG_READ_BYTES, reason)?;
+        let entries = store.read(next, last + 1, limits::LOG_READ_BYTES)?;
         for entry in &entries {
             next = entry.index + 1;
             if entry.get_entry_type() == EntryType::EntryConfChange {

@@ -18,7 +18,7 @@
 //! writer is the only one that writes.
 //!
 //! What the members send each other is checked by `step` before the `raft` crate sees it, as that
-//! crate panics on what it does not expect. If it panics nevertheless, or the log cannot be
+//! crate panics on what it does not expect. If it panics nevertheless, or the log cannot be read or
 //! written, the member is over: [`Observer::fatal`] is called once, and nothing goes on.
 //!
 //! Apply gets ranges of the committed log, as much at a time as it may hold; the rest stays in the

@@ -125,8 +125,9 @@ pub fn start_stepped(
     let waited_for = Arc::downgrade(&raft);
     let _ = shared.while_waiting.set(Box::new(move || {
         let Some(raft) = waited_for.upgrade() else { return };
-        if let Err(error) = raft.lock().next_turn(false) {
-            tracing::error!(%error, "raft cannot go on");
+        let mut raft = raft.lock();
+        if let Err(error) = raft.next_turn(false) {
+            raft.surroundings.observer.fatal(&error);
         }
     }));
     Ok((Handle { shared }, running, Turns { raft, log }))

@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
-use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
+use raft::{Error as RaftError, GetEntriesContext, RaftState, Storage, StorageError};
 
+use super::Error;
 use super::log::{Reader, Table};
 
 /// The log in memory, and the state it was opened with.
@@ -16,6 +17,8 @@ pub struct Store {
     /// their data, and nothing is read.
     pub(super) gives_heads: bool,
     reader: Option<RefCell<Reader>>,
+    /// Why the log could not be read when raft asked for entries. The core takes it from here.
+    failure: RefCell<Option<Error>>,
     initial: RaftState,
 }
 
@@ -27,8 +30,27 @@ impl Store {
         conf_state: ConfState,
         reader: Option<Reader>,
     ) -> Self {
-        let initial = RaftState::new(hard_state, conf_state);
-        Self { table, durable: None, gives_heads: false, reader: reader.map(RefCell::new), initial }
+        Self {
+            table,
+            durable: None,
+            gives_heads: false,
+            reader: reader.map(RefCell::new),
+            failure: RefCell::default(),
+            initial: RaftState::new(hard_state, conf_state),
+        }
+    }
+
+    /// Keeps the first reason why the member cannot go on.
+    pub(super) fn fail(&self, error: Error) {
+        self.failure.borrow_mut().get_or_insert(error);
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.borrow().is_some()
+    }
+
+    pub(super) fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
     }
 
     /// Lets go of entries that are applied here and that no other member will ask for soon.
@@ -55,42 +77,20 @@ impl Store {
         }
     }
 
-    fn fetch(&self, low: u64, high: u64, bytes_max: u64) -> raft::Result<Vec<Entry>> {
-        let reader = self.reader.as_ref().ok_or(Error::Store(StorageError::Unavailable))?;
-        let wanted = (low..high)
-            .map_while(|index| Some((index, self.table.term(index)?, self.table.place(index)?)));
-        let entries = reader
-            .borrow_mut()
-            .read(wanted, bytes_max)
-            .map_err(|error| Error::Store(StorageError::Other(Box::new(error))))?;
-        if entries.is_empty() { Err(Error::Store(StorageError::Unavailable)) } else { Ok(entries) }
-    }
-}
-
-impl Storage for Store {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(self.initial.clone())
-    }
-
-    /// Without a limit raft looks for changes of the configuration that are not applied, before it
-    /// calls an election. It gets these alone, and nothing is read: all that is committed and not
-    /// applied may be more than memory holds.
-    fn entries(
-        &self,
-        low: u64,
-        high: u64,
-        max_size: impl Into<Option<u64>>,
-        _: GetEntriesContext,
-    ) -> raft::Result<Vec<Entry>> {
+    fn check_range(&self, low: u64, high: u64) -> raft::Result<()> {
         if low < self.table.first_index() {
-            return Err(Error::Store(StorageError::Compacted));
+            return Err(RaftError::Store(StorageError::Compacted));
         }
         if high > self.table.last_index() + 1 {
-            return Err(Error::Store(StorageError::Unavailable));
+            return Err(RaftError::Store(StorageError::Unavailable));
         }
-        let Some(bytes_max) = max_size.into() else {
-            return Ok(self.heads(self.table.changes(low, high)));
-        };
+        Ok(())
+    }
+
+    /// The entries from `low` on and below `high`, as many as there are within the bytes, but at
+    /// least one.
+    pub(super) fn read(&self, low: u64, high: u64, bytes_max: u64) -> Result<Vec<Entry>, Error> {
+        self.check_range(low, high)?;
         let Some(recent) = self.table.recent(low) else {
             let high = high.min(self.table.recent_first());
             if !self.gives_heads {
@@ -111,8 +111,54 @@ impl Storage for Store {
         Ok(entries)
     }
 
+    fn fetch(&self, low: u64, high: u64, bytes_max: u64) -> Result<Vec<Entry>, Error> {
+        let unavailable = || RaftError::Store(StorageError::Unavailable);
+        let reader = self.reader.as_ref().ok_or_else(unavailable)?;
+        let wanted = (low..high)
+            .map_while(|index| Some((index, self.table.term(index)?, self.table.place(index)?)));
+        let entries = reader.borrow_mut().read(wanted, bytes_max)?;
+        if entries.is_empty() { Err(unavailable().into()) } else { Ok(entries) }
+    }
+}
+
+impl Storage for Store {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(self.initial.clone())
+    }
+
+    /// Without a limit raft looks for changes of the configuration that are not applied, before it
+    /// calls an election. It gets these alone, and nothing is read: all that is committed and not
+    /// applied may be more than memory holds.
+    ///
+    /// Raft panics at an error of the disk, so the error is kept for the core, which ends the member
+    /// before anything of this turn is done. Until then raft goes on as if the entries came later:
+    /// nothing is sent to the follower that needs them, and none of them counts as given to apply.
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        let Some(bytes_max) = max_size.into() else {
+            self.check_range(low, high)?;
+            return Ok(self.heads(self.table.changes(low, high)));
+        };
+        match self.read(low, high, bytes_max) {
+            Ok(entries) => Ok(entries),
+            Err(Error::Raft(error)) => Err(error),
+            Err(error) => {
+                self.fail(error);
+                match context.can_async() {
+                    true => Err(RaftError::Store(StorageError::LogTemporarilyUnavailable)),
+                    false => Ok(Vec::new()),
+                }
+            }
+        }
+    }
+
     fn term(&self, index: u64) -> raft::Result<u64> {
-        self.table.term(index).ok_or(Error::Store(if index < self.table.first_index() {
+        self.table.term(index).ok_or(RaftError::Store(if index < self.table.first_index() {
             StorageError::Compacted
         } else {
             StorageError::Unavailable
@@ -133,8 +179,9 @@ impl Storage for Store {
         let durable = self.durable.as_ref().filter(|(index, ..)| {
             *index > 0 && *index >= index_min && *index + 1 >= self.table.first_index()
         });
-        let (index, term, conf_state) =
-            durable.cloned().ok_or(Error::Store(StorageError::SnapshotTemporarilyUnavailable))?;
+        let (index, term, conf_state) = durable
+            .cloned()
+            .ok_or(RaftError::Store(StorageError::SnapshotTemporarilyUnavailable))?;
         let conf_state = Some(conf_state);
         let metadata = Some(SnapshotMetadata { conf_state, index, term });
         Ok(Snapshot { metadata, ..Snapshot::default() })

@@ -1,6 +1,7 @@
 mod bounds;
 mod hostile;
 mod interleavings;
+mod unreadable;
 
 use std::collections::BTreeMap;
 use std::fs;

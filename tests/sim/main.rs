@@ -70,8 +70,7 @@ fn note_panics() {
         let text = text.or_else(|| info.payload().downcast_ref::<&str>().map(ToString::to_string));
         let at = info.location().map(ToString::to_string).unwrap_or_default();
         let text = text.unwrap_or_default();
-        // Raft knows no other end where its log cannot be read; a member may end only if it was struck.
-        if text == Trap::WHY || text.starts_with("unexpected error: Store(Other(Io") {
+        if text == Trap::WHY {
             return;
         }
         let text = format!("{at}: {text}");

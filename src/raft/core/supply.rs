@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 
 use prost::Message as _;
+use raft::StateRole;
 use raft::eraftpb::{ConfChange, ConfState, Entry};
-use raft::{GetEntriesContext, StateRole, Storage as _};
 
 use super::{Committed, Core, Effect};
 use crate::limits;
@@ -112,9 +112,9 @@ impl Core {
         {
             let (after, released) = (self.supply.given, self.supply.released);
             let high = released.min(after + limits::APPLY_BATCH_ENTRIES_MAX) + 1;
-            let (most, reason) = (limits::APPLY_BATCH_BYTES_MAX, GetEntriesContext::empty(false));
-            let entries = self.raft.store().entries(after + 1, high, most, reason);
-            let given = entries.map_err(Error::from).and_then(|entries| {
+            let store = self.raft.store();
+            let entries = store.read(after + 1, high, limits::APPLY_BATCH_BYTES_MAX);
+            let given = entries.and_then(|entries| {
                 let bytes =
                     entries.iter().map(|entry| (entry.data.len() + size_of::<Entry>()) as u64);
                 Ok((bytes.sum(), committed(entries)?))
@@ -124,7 +124,7 @@ impl Core {
                     self.supply.give(batch.last().map_or(after, Committed::index), bytes);
                     effects.push(Effect::Commit(batch));
                 }
-                Err(error) => return effects.push(Effect::Fatal(error)),
+                Err(error) => return self.raft.store().fail(error),
             }
         }
     }
