@@ -163,9 +163,8 @@ pub(super) struct Bad {
     pub(super) torn: bool,
 }
 
-/// Reads the record at `offset`, which is checked against `crc`, the checksum so far.
-///
-/// Without a checksum (the place was found by the table of entries) the record's own is taken.
+/// Reads the record at `offset`, which is checked against `crc`, the checksum of all records before
+/// it. Without one the record's own is believed.
 pub(super) fn decode(segment: &Bytes, offset: u64, crc: Option<u32>, length_max: u64) -> Found {
     let length = segment.len() as u64;
     if offset + FRAME_BYTES as u64 > length {

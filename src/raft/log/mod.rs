@@ -29,10 +29,11 @@
 //! `.broken` and the rest is zeroed. Everything else is damage, named by file and offset, and the
 //! member refuses to start.
 //!
-//! Caveats: a record whose own data holds an aligned sector of zeros cannot be told from a torn
-//! one, so a flipped bit in such a record at the log's end passes as torn (etcd decides the same
-//! way). An entry read back by its place is checked against the checksum of the record before it
-//! only if both are read together; index and term are always checked.
+//! An entry that is read back later is checked as strictly: its place in the table carries the
+//! checksum of all records before it.
+//!
+//! Caveat: a record whose own data holds an aligned sector of zeros cannot be told from a torn one, so
+//! a flipped bit in such a record at the log's end passes as torn (etcd decides the same way).
 
 mod ahead;
 mod at_rest;

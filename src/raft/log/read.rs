@@ -256,7 +256,7 @@ impl Scan {
             self.crc = record.crc;
             return Ok(());
         }
-        self.crc = record.crc;
+        let before = std::mem::replace(&mut self.crc, record.crc);
         match record.kind {
             Kind::Crc => {}
             Kind::Metadata => {
@@ -280,7 +280,8 @@ impl Scan {
                 // Copied, or the entry would keep the whole segment in memory.
                 let entry: Entry = message(&Bytes::copy_from_slice(&record.data))?;
                 believable(entry.index, entry.term)?;
-                let place = Place { segment: segment.sequence as u32, offset: offset as u32 };
+                let (segment, offset) = (segment.sequence as u32, offset as u32);
+                let place = Place { segment, offset, crc: before };
                 self.entry(entry, place)?;
             }
         }
@@ -457,14 +458,12 @@ enum Unread {
     Bad(String),
 }
 
-/// A piece of a segment, and where in it the last record ended.
+/// A piece of a segment.
 #[derive(Default)]
 struct Window {
     segment: Option<u32>,
     start: u64,
     bytes: Bytes,
-    /// End and checksum of the last record read.
-    last: Option<(u64, u32)>,
 }
 
 impl Window {
@@ -474,15 +473,11 @@ impl Window {
             *self = Self { segment: Some(place.segment), ..Self::default() };
         }
         self.cover(file, offset, FRAME_BYTES as u64)?;
-        let crc = self.last.filter(|(end, _)| *end == offset).map(|(_, crc)| crc);
+        let crc = (!planted::is(Bug::BelievedDamage)).then_some(place.crc);
         loop {
             let at = offset - self.start;
             match decode(&self.bytes, at, crc, limits::LOG_RECORD_BYTES_MAX) {
-                Found::Record(mut record) => {
-                    record.end += self.start;
-                    self.last = Some((record.end, record.crc));
-                    return Ok(record);
-                }
+                Found::Record(record) => return Ok(record),
                 Found::Bad(Bad { torn: true, .. }) if self.grow(file, offset)? => {}
                 Found::Bad(Bad { what, .. }) => return Err(Unread::Bad(what)),
                 Found::End => return Err(Unread::Bad("there is no record here".into())),

@@ -353,6 +353,43 @@ fn a_flipped_bit_is_damage() {
     assert!(message.contains("at byte "), "{message}");
 }
 
+/// Each entry is read alone, so that no other one vouches for it.
+#[test]
+fn an_entry_that_is_read_back_is_checked_each_time() {
+    const INDEX: u64 = 15;
+    let fixture = Fixture::filled(30);
+    let (mut writer, mut reader, recovered) = fixture.open().unwrap();
+    let mut table = recovered.table;
+    let appended = batch(31..=40, 2);
+    let places = writer.append(&appended).unwrap();
+    writer.write().unwrap();
+    for (entry, place) in appended.entries.iter().zip(places) {
+        table.append(entry.clone(), Some(place));
+    }
+    let mut read = |index: u64| {
+        let wanted = std::iter::once((index, 2, table.place(index).unwrap()));
+        reader.read(wanted, u64::MAX)
+    };
+    for index in 1..=40 {
+        assert_eq!(read(index).unwrap(), [entry(index, 2)]);
+    }
+    let path = &fixture.segments()[0];
+    let [from, to] = [INDEX, INDEX + 1].map(|at| table.place(at).unwrap().offset as usize);
+    let whole = fs::read(path).unwrap();
+    // The rest of the record is its length, which shows otherwise, and padding, which is nobody's.
+    let data = entry(INDEX, 2).data;
+    let at = whole[from..to].windows(data.len()).position(|bytes| bytes == data).unwrap();
+    for at in [at, at + data.len() / 2, at + data.len() - 1] {
+        let mut bytes = whole.clone();
+        bytes[from + at] ^= 0x04;
+        fs::write(path, bytes).unwrap();
+        let error = read(INDEX).unwrap_err();
+        assert!(matches!(error, Error::Damage { .. }), "{error}");
+        assert!(error.to_string().contains(".wal at byte "), "{error}");
+        assert_eq!(read(INDEX + 1).unwrap(), [entry(INDEX + 1, 2)]);
+    }
+}
+
 #[test]
 fn a_segment_that_is_missing_cut_or_foreign_is_damage() {
     let fixture = Fixture::filled(1000);

@@ -239,7 +239,8 @@ impl Writer {
         let mut places = Vec::with_capacity(batch.entries.len());
         for entry in &batch.entries {
             let offset = self.offset + self.encoder.buffer.len() as u64;
-            places.push(Place { segment: self.sequence as u32, offset: offset as u32 });
+            let (segment, offset) = (self.sequence as u32, offset as u32);
+            places.push(Place { segment, offset, crc: self.encoder.crc });
             self.encoder.entry(entry);
             self.last_index = entry.index;
         }

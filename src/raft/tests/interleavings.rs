@@ -12,7 +12,7 @@ fn persisted(effects: &[Effect]) -> Vec<Event> {
     let job = |effect: &Effect| match effect {
         Effect::Persist(job) => {
             let entries = job.batch.entries.iter();
-            let place = |entry: &Entry| Place { segment: 0, offset: entry.index as u32 };
+            let place = |entry: &Entry| Place { segment: 0, offset: entry.index as u32, crc: 0 };
             let places = entries.map(|entry| (entry.index, entry.term, place(entry))).collect();
             Some(Event::Persisted { number: job.number, places })
         }
