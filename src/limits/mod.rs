@@ -248,7 +248,8 @@ pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 pub const LOG_SEGMENT_DISK_PARTS: u64 = 16;
 /// Segments are not made smaller than this, which holds two of the largest requests.
 pub const LOG_SEGMENT_BYTES_MIN: u64 = 4 << 20;
-/// Bytes of a segment kept for records without entries: over a thousand votes.
+/// Bytes of a segment kept for records without entries: over a thousand votes, and a quarter for the
+/// records that let older segments go.
 pub const LOG_SLACK_BYTES: u64 = 64 << 10;
 /// How often room for the next segment is looked for while the disk has none.
 pub const LOG_ROOM_RETRY: Duration = Duration::from_millis(200);
@@ -610,7 +611,7 @@ pub const FENCE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Damaged places that a check of a data directory names; the rest is counted.
 pub const DAMAGES_NAMED_MAX: usize = 200;
-/// Longest segment that is read: a batch may go over its end, but places within it have 32 bits.
+/// Longest segment that is read: an entry may go over its end, but places within it have 32 bits.
 pub const LOG_SEGMENT_BYTES_MAX: u64 = u32::MAX as u64;
 /// Keys whose versions a check of a data directory follows, some 400 MB; later ones are not compared.
 pub const CHECK_KEYS_MAX: usize = 4 << 20;

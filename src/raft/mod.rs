@@ -43,6 +43,7 @@ mod force;
 mod inbox;
 mod latency;
 pub mod log;
+mod log_writer;
 pub mod peer;
 mod reads;
 mod runtime;

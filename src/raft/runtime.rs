@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use prost::Message as _;
 use raft::eraftpb::{ConfChange, ConfState, Entry, EntryType, HardState, Message};
 use tokio::sync::watch;
@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use super::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
 use super::inbox::{Inbox, ReadReply, RefusalLog};
 use super::latency::{Counted, Latencies};
-use super::log::{self, Batch, Disk, Metadata, Place, Recovered, SnapshotRecord, Writer};
+use super::log::{self, Batch, Disk, Metadata, Recovered, SnapshotRecord, Writer};
+use super::log_writer::{Jobs, LogThread, LogWriter, Work, Written};
 use super::status::StatusCells;
 use super::store::Store;
 use super::{Bootstrap, Config, Error, Leader, Observer, Role, Status, Transport};
@@ -32,8 +33,8 @@ pub struct Handle {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    inbox: Inbox,
+pub(super) struct Shared {
+    pub(super) inbox: Inbox,
     status: StatusCells,
     leader: watch::Sender<Leader>,
     /// As of the last tick; nothing unless this member leads.
@@ -265,13 +266,12 @@ fn assemble(
     tick: Duration,
 ) -> (RaftThread, LogThread) {
     let jobs = Arc::new(Jobs::default());
-    let writer = Arc::new(Mutex::new(LogWriter {
+    let writer = Arc::new(Mutex::new(LogWriter::new(
         writer,
-        transport: Arc::clone(&surroundings.transport),
-        observer: Arc::clone(&surroundings.observer),
-        clock: Arc::clone(&surroundings.clock),
-        sync_average: Duration::ZERO,
-    }));
+        Arc::clone(&surroundings.transport),
+        Arc::clone(&surroundings.observer),
+        Arc::clone(&surroundings.clock),
+    )));
     let log = LogThread {
         supervisor: surroundings.supervisor.clone(),
         writer: Arc::clone(&writer),
@@ -520,204 +520,6 @@ impl Drop for Raft {
     }
 }
 
-/// What the log writer is to do.
-enum Work {
-    Job(Job),
-    Purge { below: u64, record: SnapshotRecord },
-}
-
-/// The queue of the log writer; the core bounds what it puts in.
-#[derive(Default)]
-struct Jobs {
-    state: Mutex<JobsState>,
-    filled: Condvar,
-}
-
-#[derive(Default)]
-struct JobsState {
-    work: Vec<Work>,
-    sleeping: bool,
-    ended: bool,
-}
-
-impl Jobs {
-    fn put(&self, work: Work) {
-        let mut state = self.state.lock();
-        state.work.push(work);
-        let wake = std::mem::take(&mut state.sleeping);
-        drop(state);
-        if wake {
-            self.filled.notify_one();
-        }
-    }
-
-    fn end(&self) {
-        self.state.lock().ended = true;
-        self.filled.notify_one();
-    }
-
-    fn has_work(&self) -> bool {
-        !self.state.lock().work.is_empty()
-    }
-
-    /// All that queued, or nothing at the end.
-    fn take(&self, waits: bool) -> Option<Vec<Work>> {
-        let mut state = self.state.lock();
-        while waits && state.work.is_empty() && !state.ended {
-            state.sleeping = true;
-            self.filled.wait(&mut state);
-        }
-        state.sleeping = false;
-        (!state.work.is_empty()).then(|| std::mem::take(&mut state.work))
-    }
-
-    /// What queued within the time after which room for the log is looked for again; nothing at the
-    /// end.
-    fn take_soon(&self) -> Option<Vec<Work>> {
-        let mut state = self.state.lock();
-        if state.work.is_empty() && !state.ended {
-            state.sleeping = true;
-            self.filled.wait_for(&mut state, limits::LOG_ROOM_RETRY);
-        }
-        state.sleeping = false;
-        (!state.ended).then(|| std::mem::take(&mut state.work))
-    }
-}
-
-struct LogThread {
-    supervisor: Supervisor,
-    writer: Arc<Mutex<LogWriter>>,
-    jobs: Arc<Jobs>,
-    shared: Arc<Shared>,
-    /// What waits for room on the log's disk, in order.
-    held: Mutex<Vec<Work>>,
-}
-
-impl LogThread {
-    fn run(self) {
-        let outcome = self.supervisor.run("raft-log", || {
-            let mut is_said = false;
-            loop {
-                let waits = !self.held.lock().is_empty();
-                let taken = if waits { self.jobs.take_soon() } else { self.jobs.take(true) };
-                let Some(taken) = taken else { return Ok(()) };
-                self.carry_out(taken)?;
-                let is_full = !self.held.lock().is_empty();
-                if is_full && !is_said {
-                    tracing::error!(
-                        hint = "make room on the disk of the log, or raise its limits",
-                        "no space is left for the log; what is proposed waits until there is"
-                    );
-                }
-                is_said = is_full;
-            }
-        });
-        if let Err(error) = outcome.unwrap_or_else(|panicked| Err(panicked.into())) {
-            self.shared.inbox.fail(error);
-        }
-    }
-
-    /// Carries out what waited and what came. Jobs for which the log has no room wait on, and a
-    /// purge goes before them, since it makes room; but not before the record of a snapshot.
-    fn carry_out(&self, work: Vec<Work>) -> Result<(), Error> {
-        planted::trip("raft-log");
-        let mut waiting = self.held.lock();
-        waiting.extend(work);
-        let work = std::mem::take(&mut *waiting);
-        let (jobs, mut purges): (Vec<Work>, Vec<Work>) =
-            work.into_iter().partition(|work| matches!(work, Work::Job(_)));
-        let Written { number, places, mut held } = self.writer.lock().carry_out(jobs)?;
-        if number > 0 {
-            // If raft has stopped, what is durable is found at the next start.
-            let _ = self.shared.inbox.persisted(number, places);
-        }
-        let is_snapshot =
-            |work: &Work| matches!(work, Work::Job(job) if job.batch.snapshot.is_some());
-        if held.iter().any(is_snapshot) {
-            held.append(&mut purges);
-        }
-        self.writer.lock().carry_out(purges)?;
-        *waiting = held;
-        Ok(())
-    }
-}
-
-/// What the writer has done of its work.
-struct Written {
-    /// The last job that is durable; 0 for none.
-    number: u64,
-    /// Index, term and place of the entries written.
-    places: Vec<(u64, u64, Place)>,
-    /// What there was no room for, in order.
-    held: Vec<Work>,
-}
-
-/// The log's end, and where the messages go that wait for it.
-struct LogWriter {
-    writer: Writer,
-    transport: Arc<dyn Transport>,
-    observer: Arc<dyn Observer>,
-    clock: Arc<dyn Clock>,
-    /// How long the last syncs took.
-    sync_average: Duration,
-}
-
-impl LogWriter {
-    /// One write and one sync for all jobs, then their messages leave. Says which job is the last
-    /// that is durable now, and where the entries stand.
-    fn carry_out(&mut self, work: Vec<Work>) -> Result<Written, log::Error> {
-        let mut places = Vec::new();
-        let mut messages = Vec::new();
-        let mut purge = None;
-        let (mut number, mut sync) = (0, false);
-        let (mut work, mut held) = (work.into_iter(), Vec::new());
-        while let Some(next) = work.next() {
-            match next {
-                Work::Job(job) if !self.writer.make_room(&job.batch)? => {
-                    held.push(Work::Job(job));
-                    held.extend(work);
-                    break;
-                }
-                Work::Job(mut job) => {
-                    let written = self.writer.append(&job.batch)?;
-                    let entries = job.batch.entries.iter().map(|entry| (entry.index, entry.term));
-                    places
-                        .extend(entries.zip(written).map(|((index, term), at)| (index, term, at)));
-                    messages.append(&mut job.messages);
-                    number = job.number;
-                    sync |= job.sync;
-                }
-                Work::Purge { below, record } => purge = Some((below, record)),
-            }
-        }
-        let begun = self.clock.now();
-        let bytes = self.writer.write()?;
-        let written = self.clock.now();
-        if bytes > 0 {
-            self.observer.written(bytes, written.saturating_sub(begun));
-        }
-        if planted::is(Bug::AckBeforeSync) {
-            self.transport.send(std::mem::take(&mut messages));
-        }
-        if sync {
-            self.writer.sync()?;
-            let took = self.clock.now().saturating_sub(written);
-            self.sync_average = (self.sync_average * 7 + took) / 8;
-            self.observer.synced(took);
-        }
-        if !messages.is_empty() {
-            self.transport.send(messages);
-        }
-        if let Some((below, record)) = purge {
-            let begun = self.clock.now();
-            self.writer.purge(below, &record)?;
-            let took = self.clock.now().saturating_sub(begun);
-            metrics::snap_fsync_seconds().observe(took.as_secs_f64());
-        }
-        Ok(Written { number, places, held })
-    }
-}
-
 struct RaftThread {
     core: Core,
     writer: Arc<Mutex<LogWriter>>,
@@ -854,6 +656,7 @@ impl RaftThread {
                 self.writer.lock().carry_out(vec![Work::Job(job)])?;
             if !held.is_empty() {
                 // The log writer can wait for room, and the loop cannot.
+                let _ = self.shared.inbox.persisted(number, places);
                 held.into_iter().for_each(|work| self.jobs.put(work));
                 return Ok(());
             }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Room;
-use super::disk::{Disk, File, is_full};
+use super::disk::{Disk, File, allocate, is_full};
 use crate::limits;
 use crate::planted;
 use crate::supervise::{Supervisor, Thread};
@@ -279,14 +279,13 @@ impl Shared {
     }
 
     fn try_make_next(&self, filled: u64) -> io::Result<Prepared> {
-        let needed = self.segment_bytes.saturating_add(self.room.left());
-        if self.disk.space(&self.dir).is_ok_and(|space| space.free_bytes < needed) {
+        if !self.room.has_space(self.segment_bytes) {
             return Err(rustix::io::Errno::NOSPC.into());
         }
         let path = self.dir.join(NEXT_NAME);
         let file = self.disk.create(&path)?;
         let make = || {
-            file.allocate(self.segment_bytes)?;
+            allocate(&*file, self.segment_bytes)?;
             let zeros = vec![0; limits::LOG_FILL_CHUNK_BYTES];
             let mut at = 0;
             while at + zeros.len() as u64 <= filled {

@@ -43,6 +43,16 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
 }
 
+/// Reserves space for a file up to a length, or leaves it as long as it was: a part of the space
+/// would be of use to nobody, and be missing on a disk that is full.
+pub(super) fn allocate(file: &dyn File, len: u64) -> io::Result<()> {
+    let before = file.size()?;
+    file.allocate(len).inspect_err(|_| {
+        // Nothing counts on what is behind its end.
+        let _ = file.set_len(before);
+    })
+}
+
 /// An open file. Every handle reports a failed sync once, so each thread that syncs has its own.
 pub trait File: Send + Sync {
     fn size(&self) -> io::Result<u64>;
@@ -50,7 +60,8 @@ pub trait File: Send + Sync {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Reserves space up to `len`, which reads as zeros, and makes the file at least that long.
+    /// Reserves space up to `len`, which reads as zeros, and makes the file at least that long. After
+    /// an error a part of it may be reserved, and the file longer.
     fn allocate(&self, len: u64) -> io::Result<()>;
     fn fdatasync(&self) -> io::Result<()>;
 }

@@ -20,8 +20,10 @@
 //!
 //! A full disk, or one without inodes, does not end the log. Blocks are allocated before anything
 //! counts on them, and the next segment is there before the current one is in use for long; when
-//! there is none after all, [`Writer::make_room`] says so before a byte is written, and whoever
-//! writes waits. [`Room`] says how much the log can still take.
+//! there is none after all, that shows before a byte of a record is written: [`Writer::put`] gives
+//! back what has no room, and it waits. [`Room`] says how much the log can still take. A batch goes
+//! on in the next segment where the current one ends; only an entry that is larger than a segment
+//! makes a larger one.
 //!
 //! What stands in the log decides what this member voted for and acknowledged, so opening it is
 //! strict. Only what an interrupted write can leave behind is repaired: a last segment that ends in
@@ -48,7 +50,7 @@ pub use disk::{Disk, File, Space, SystemDisk};
 pub use format::{Metadata, SnapshotRecord};
 pub use read::{Reader, Recovered, Repair, exists, identity, open};
 pub use table::{Place, Table};
-pub use write::{Batch, Writer, create};
+pub use write::{Batch, Placed, Writer, create};
 
 use std::collections::BTreeMap;
 use std::io;
@@ -106,6 +108,11 @@ impl Options {
     /// is full: the hard state, and the record that lets older segments go.
     fn slack_bytes(self) -> u64 {
         limits::LOG_SLACK_BYTES.min(self.segment_bytes / 16)
+    }
+
+    /// The part of it that only such a record may use.
+    fn purge_slack_bytes(self) -> u64 {
+        self.slack_bytes() / 4
     }
 }
 
@@ -173,6 +180,13 @@ impl Room {
         self.0.is_refused.store(is_refused, Ordering::Relaxed);
     }
 
+    /// Whether the disk has so many bytes beside those that the log leaves to the store. One that
+    /// does not say may be asked for them.
+    fn has_space(&self, bytes: u64) -> bool {
+        let needed = bytes.saturating_add(self.left());
+        self.0.disk.space(&self.0.dir).map_or(true, |space| space.free_bytes >= needed)
+    }
+
     /// What the disk has left for the log.
     fn free_bytes(&self) -> u64 {
         if self.0.is_refused.load(Ordering::Relaxed) {
@@ -231,5 +245,7 @@ struct Segment {
 
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod full;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 use raft::eraftpb::{Entry, HardState};
 
-use super::disk::{Disk, File, is_full};
+use super::disk::{Disk, File, allocate, is_full};
 use super::format::{
     Bad, FRAME_BYTES, Found, Kind, Metadata, Record, SnapshotRecord, decode, parse_segment_name,
 };
@@ -127,7 +127,7 @@ pub fn open(
 fn reserve(file: &dyn File, path: &Path, offset: u64, bytes: u64) -> Result<u64, Error> {
     let size = file.size().map_err(io_error("measure", path))?;
     for wanted in [size.max(bytes), size] {
-        match file.allocate(wanted) {
+        match allocate(file, wanted) {
             Ok(()) => return Ok(wanted),
             Err(error) if is_full(&error) => {
                 tracing::warn!(

@@ -363,7 +363,7 @@ fn an_entry_that_is_read_back_is_checked_each_time() {
     let appended = batch(31..=40, 2);
     let places = writer.append(&appended).unwrap();
     writer.write().unwrap();
-    for (entry, place) in appended.entries.iter().zip(places) {
+    for (entry, (.., place)) in appended.entries.iter().zip(places) {
         table.append(entry.clone(), Some(place));
     }
     let mut read = |index: u64| {

@@ -1,5 +1,6 @@
 //! Appending to the log, one thread at a time.
 
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use prost::Message as _;
 use raft::eraftpb::{Entry, HardState};
 
 use super::ahead::{Ahead, Current, NEXT_NAME, Prepared};
-use super::disk::{Disk, File, is_full};
+use super::disk::{Disk, File, allocate, is_full};
 use super::format::{Encoder, Metadata, SnapshotRecord, entry_bytes_max, segment_name};
 use super::table::Place;
 use super::{Error, Options, Room, Segment, Segments, io_error};
@@ -15,12 +16,26 @@ use crate::limits;
 use crate::supervise::Supervisor;
 
 /// What is written together, in this order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Batch {
     pub snapshot: Option<SnapshotRecord>,
     pub entries: Vec<Entry>,
     pub hard_state: Option<HardState>,
 }
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.snapshot.is_none() && self.entries.is_empty() && self.hard_state.is_none()
+    }
+
+    /// Upper bound of the bytes that its records without entries take.
+    fn head_bytes_max(&self) -> u64 {
+        512 + self.snapshot.as_ref().map_or(0, |record| record.encoded_len() as u64)
+    }
+}
+
+/// Index, term and place of an entry.
+pub type Placed = (u64, u64, Place);
 
 /// The end of the log.
 pub struct Writer {
@@ -94,7 +109,7 @@ pub fn create(
     }
     let path = work.join(segment_name(0, 0));
     let file = disk.create(&path).map_err(io_error("create", &path))?;
-    file.allocate(options.segment_bytes).map_err(io_error("reserve space for", &path))?;
+    allocate(&*file, options.segment_bytes).map_err(io_error("reserve space for", &path))?;
     file.write_at(&encoder.buffer, 0).map_err(io_error("write", &path))?;
     file.fdatasync().map_err(io_error("sync", &path))?;
     disk.fsync_dir(&work).map_err(io_error("sync", &work))?;
@@ -147,36 +162,56 @@ impl Writer {
         self.room.set_rest(self.capacity.saturating_sub(end));
     }
 
-    /// Makes sure that a batch fits into what the disk has given already; false if it has no room
-    /// for the next segment now. Nothing of the batch is written by then, so it may be tried again.
-    pub fn make_room(&mut self, batch: &Batch) -> Result<bool, Error> {
-        let size = 512 + batch.entries.iter().map(entry_bytes_max).sum::<u64>();
-        let end = self.offset + self.encoder.buffer.len() as u64;
-        let slack = self.options.slack_bytes();
-        let limit = match batch.entries.is_empty() {
-            true => self.capacity,
-            false => self.capacity.saturating_sub(slack),
+    /// Where the next record goes.
+    fn end(&self) -> u64 {
+        self.offset + self.encoder.buffer.len() as u64
+    }
+
+    /// How many of a batch's entries have room in the current segment, all else of the batch
+    /// included; nothing if the first one has none.
+    fn fitting(&self, batch: &Batch) -> Option<usize> {
+        let kept = match batch.entries.is_empty() {
+            true => self.options.purge_slack_bytes(),
+            false => self.options.slack_bytes(),
         };
-        if end + size <= limit {
-            return Ok(true);
+        let limit = self.capacity.saturating_sub(kept);
+        let mut end = self.end() + batch.head_bytes_max();
+        let fits = |entry: &&Entry| {
+            end += entry_bytes_max(entry);
+            end <= limit
+        };
+        let count = batch.entries.iter().take_while(fits).count();
+        let is_fit = if batch.entries.is_empty() { end <= limit } else { count > 0 };
+        is_fit.then_some(count)
+    }
+
+    /// Makes sure that the beginning of a batch fits into what the disk has given already, and says
+    /// how many entries that are; nothing if the log has no room for the next segment now. Nothing
+    /// is written by then, so it may be tried again.
+    fn make_room(&mut self, batch: &Batch) -> Result<Option<usize>, Error> {
+        let fitting = self.fitting(batch);
+        if fitting.is_some() {
+            return Ok(fitting);
         }
+        let first = batch.entries.first().map_or(0, entry_bytes_max);
+        let needed = batch.head_bytes_max() + first + self.options.slack_bytes();
+        let end = self.end();
         let outcome = self.guarded(|writer| {
-            // A batch larger than a segment gets one of its own, and lets it grow.
+            // An entry larger than a segment gets one of its own, and lets it grow.
             if end > 4 * limits::LOG_SEGMENT_HEAD_BYTES {
-                let needed = size + slack + 4 * limits::LOG_SEGMENT_HEAD_BYTES;
-                writer.try_rotate(needed)
+                writer.try_rotate(needed + 4 * limits::LOG_SEGMENT_HEAD_BYTES)
             } else {
-                let file = Arc::clone(&writer.file);
-                writer.capacity = allocated(file.as_ref(), end + size + slack, &writer.path)?;
+                let (file, path) = (Arc::clone(&writer.file), writer.path.clone());
+                writer.capacity = writer.grown(&*file, writer.capacity, end + needed, &path)?;
                 Ok(())
             }
         });
         match outcome {
             Ok(()) => {
                 self.note_room();
-                Ok(true)
+                Ok(self.fitting(batch))
             }
-            Err(Error::NoRoom(_)) => Ok(false),
+            Err(Error::NoRoom(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -186,13 +221,31 @@ impl Writer {
         self.ahead.run(supervisor);
     }
 
-    /// Puts a batch into the buffer; [`Self::write`] and [`Self::sync`] make it durable. The places
-    /// are those of its entries.
-    pub fn append(&mut self, batch: &Batch) -> Result<Vec<Place>, Error> {
-        if !self.make_room(batch)? {
-            return Err(Error::NoRoom(self.dir.clone()));
+    /// Puts a batch into the buffer, over as many segments as it takes; [`Self::write`] and
+    /// [`Self::sync`] make it durable. What is put leaves the batch, and what comes back is index, term
+    /// and place of its entries. The rest has no room now: it may be tried again, and nothing may be
+    /// put before it.
+    ///
+    /// A crash in between leaves what an interrupted write leaves.
+    pub fn put(&mut self, batch: &mut Batch) -> Result<Vec<Placed>, Error> {
+        let mut places = Vec::with_capacity(batch.entries.len());
+        while !batch.is_empty() {
+            let Some(count) = self.make_room(batch)? else { break };
+            let rest = batch.entries.split_off(count);
+            let hard_state = if rest.is_empty() { batch.hard_state.take() } else { None };
+            let (snapshot, entries) =
+                (batch.snapshot.take(), mem::replace(&mut batch.entries, rest));
+            let piece = Batch { snapshot, entries, hard_state };
+            places.extend(self.guarded(|writer| Ok(writer.encode(&piece)))?);
         }
-        self.guarded(|writer| Ok(writer.put(batch)))
+        Ok(places)
+    }
+
+    /// As [`Self::put`], for whoever cannot wait for room.
+    pub fn append(&mut self, batch: &Batch) -> Result<Vec<Placed>, Error> {
+        let mut batch = batch.clone();
+        let places = self.put(&mut batch)?;
+        if batch.is_empty() { Ok(places) } else { Err(Error::NoRoom(self.dir.clone())) }
     }
 
     /// Hands the buffer to the operating system and says how many bytes that were.
@@ -216,9 +269,14 @@ impl Writer {
 
     /// Removes the segments that hold nothing from `below` on. The record says what stands in for
     /// them; it is durable before the first of them goes. Where the log holds a later record, that
-    /// one does: it may be of a snapshot that takes the place of all entries so far.
-    pub fn purge(&mut self, below: u64, record: &SnapshotRecord) -> Result<(), Error> {
-        self.guarded(|writer| writer.try_purge(below, record))
+    /// one does: it may be of a snapshot that takes the place of all entries so far. False if the
+    /// record has no room now; then nothing was removed.
+    pub fn purge(&mut self, below: u64, record: &SnapshotRecord) -> Result<bool, Error> {
+        match self.guarded(|writer| writer.try_purge(below, record)) {
+            Ok(()) => Ok(true),
+            Err(Error::NoRoom(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// After a failure nothing may be written any more: what the disk holds is not known.
@@ -232,15 +290,15 @@ impl Writer {
         outcome
     }
 
-    fn put(&mut self, batch: &Batch) -> Vec<Place> {
+    fn encode(&mut self, batch: &Batch) -> Vec<Placed> {
         if let Some(snapshot) = &batch.snapshot {
             self.snapshot(snapshot);
         }
         let mut places = Vec::with_capacity(batch.entries.len());
         for entry in &batch.entries {
-            let offset = self.offset + self.encoder.buffer.len() as u64;
-            let (segment, offset) = (self.sequence as u32, offset as u32);
-            places.push(Place { segment, offset, crc: self.encoder.crc });
+            let (segment, offset) = (self.sequence as u32, self.end() as u32);
+            let place = Place { segment, offset, crc: self.encoder.crc };
+            places.push((entry.index, entry.term, place));
             self.encoder.entry(entry);
             self.last_index = entry.index;
         }
@@ -295,7 +353,7 @@ impl Writer {
             Err(error) => return Err(io_error("make", &next)(error)),
         };
         if needed > prepared.capacity {
-            match allocated(prepared.file.as_ref(), needed, &next) {
+            match self.grown(&*prepared.file, prepared.capacity, needed, &next) {
                 Ok(capacity) => prepared.capacity = capacity,
                 Err(error) => {
                     let (path, written, capacity) =
@@ -340,6 +398,20 @@ impl Writer {
         Ok(())
     }
 
+    /// Allocates a segment of this capacity up to a length, which is its capacity then. What the log
+    /// is to leave to the store stays, as it does for a segment of the usual size.
+    fn grown(&self, file: &dyn File, capacity: u64, bytes: u64, path: &Path) -> Result<u64, Error> {
+        let no_room = || Error::NoRoom(self.dir.clone());
+        if !self.room.has_space(bytes.saturating_sub(capacity)) {
+            return Err(no_room());
+        }
+        match allocate(file, bytes) {
+            Ok(()) => Ok(bytes),
+            Err(error) if is_full(&error) => Err(no_room()),
+            Err(error) => Err(io_error("reserve space for", path)(error)),
+        }
+    }
+
     fn try_purge(&mut self, below: u64, record: &SnapshotRecord) -> Result<(), Error> {
         let old: Vec<Segment> = {
             let segments = self.segments.0.lock();
@@ -351,12 +423,14 @@ impl Writer {
                 .map(|(segment, _)| segment.clone())
                 .collect()
         };
-        let end = self.offset + self.encoder.buffer.len() as u64;
-        let has_room = end + 512 + record.encoded_len() as u64 <= self.capacity;
-        if old.is_empty() || !has_room {
+        if old.is_empty() {
             return Ok(());
         }
         if record.index > self.snapshot_index {
+            let needed = 512 + record.encoded_len() as u64;
+            if self.end() + needed > self.capacity {
+                self.try_rotate(needed + 4 * limits::LOG_SEGMENT_HEAD_BYTES)?;
+            }
             self.snapshot(record);
         }
         self.try_write()?;
@@ -369,14 +443,5 @@ impl Writer {
         self.disk.fsync_dir(&self.dir).map_err(io_error("sync", &self.dir))?;
         self.ahead.retry();
         Ok(())
-    }
-}
-
-/// Allocates a segment up to a length, which is its capacity then.
-fn allocated(file: &dyn File, bytes: u64, path: &Path) -> Result<u64, Error> {
-    match file.allocate(bytes) {
-        Ok(()) => Ok(bytes),
-        Err(error) if is_full(&error) => Err(Error::NoRoom(path.to_path_buf())),
-        Err(error) => Err(io_error("reserve space for", path)(error)),
     }
 }

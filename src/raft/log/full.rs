@@ -1,0 +1,379 @@
+//! Logs on a small disk.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use raft::eraftpb::{ConfState, Entry, HardState};
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::raft::core::Job;
+use crate::raft::log_writer::{LogWriter, Work};
+use crate::raft::{NoTransport, Observer};
+
+const METADATA: Metadata = Metadata { node_id: 7, cluster_id: 8 };
+const SEGMENT: u64 = 64 << 10;
+const OPTIONS: Options = Options { segment_bytes: SEGMENT, fill_ahead: false };
+
+/// A directory of the real disk in which files have so many bytes together. A file that grows beyond
+/// them gets what there is left, before the error.
+struct SmallDisk {
+    dir: PathBuf,
+    total: AtomicU64,
+}
+
+struct SmallFile {
+    file: fs::File,
+    disk: Arc<SmallDisk>,
+}
+
+struct Handle(Arc<SmallDisk>);
+
+impl SmallDisk {
+    fn used(&self) -> u64 {
+        let files = fs::read_dir(&self.dir).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+    }
+
+    fn free(&self) -> u64 {
+        self.total.load(Ordering::Relaxed).saturating_sub(self.used())
+    }
+}
+
+impl File for SmallFile {
+    fn size(&self) -> io::Result<u64> {
+        File::size(&self.file)
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        File::read_at(&self.file, buffer, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        File::write_at(&self.file, bytes, offset)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        File::set_len(&self.file, len)
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let size = self.size()?;
+        let free = self.disk.free();
+        if len <= size + free {
+            return self.file.set_len(len.max(size));
+        }
+        self.file.set_len(size + free)?;
+        Err(io::Error::from_raw_os_error(28))
+    }
+    fn fdatasync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Handle {
+    fn wrap(&self, file: fs::File) -> Arc<dyn File> {
+        Arc::new(SmallFile { file, disk: Arc::clone(&self.0) })
+    }
+}
+
+impl Disk for Handle {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let mut options = fs::OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(true);
+        Ok(self.wrap(options.open(path)?))
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(self.wrap(fs::OpenOptions::new().read(true).write(true).open(path)?))
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        SystemDisk.list(dir)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        SystemDisk.create_dir(dir)
+    }
+    fn exists(&self, path: &Path) -> bool {
+        SystemDisk.exists(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        SystemDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        SystemDisk.remove(path)
+    }
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        SystemDisk.remove_dir_all(dir)
+    }
+    fn fsync_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        Ok(Space { total_bytes: u64::MAX, free_bytes: self.0.free() })
+    }
+}
+
+struct Fixture {
+    _temp: tempfile::TempDir,
+    dir: PathBuf,
+    small: Arc<SmallDisk>,
+    disk: Arc<dyn Disk>,
+}
+
+impl Fixture {
+    /// A log on a disk of so many bytes.
+    fn new(total: u64) -> (Self, Writer) {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("wal");
+        let total = AtomicU64::new(total);
+        create(&SystemDisk, &dir, METADATA, &Batch::default(), OPTIONS).unwrap();
+        let small = Arc::new(SmallDisk { dir: dir.clone(), total });
+        let disk: Arc<dyn Disk> = Arc::new(Handle(Arc::clone(&small)));
+        let fixture = Self { _temp: temp, dir, small, disk };
+        let (writer, ..) = fixture.open();
+        (fixture, writer)
+    }
+
+    fn open(&self) -> (Writer, Reader, Recovered) {
+        open(&self.disk, &self.dir, OPTIONS).unwrap()
+    }
+
+    fn resize(&self, total: u64) {
+        self.small.total.store(total, Ordering::Relaxed);
+    }
+
+    /// The lengths of the segments, in order.
+    fn segments(&self) -> Vec<u64> {
+        let mut names = SystemDisk.list(&self.dir).unwrap();
+        names.retain(|name| name.ends_with(".wal"));
+        names.sort();
+        let length = |name: &String| fs::metadata(self.dir.join(name)).unwrap().len();
+        names.iter().map(length).collect()
+    }
+}
+
+fn entry(index: u64, bytes: u64) -> Entry {
+    Entry { index, term: 2, data: vec![7; bytes as usize].into(), ..Entry::default() }
+}
+
+fn batch(indexes: std::ops::RangeInclusive<u64>, bytes: u64) -> Batch {
+    let commit = indexes.start() - 1;
+    Batch {
+        entries: indexes.map(|index| entry(index, bytes)).collect(),
+        hard_state: Some(HardState { term: 2, vote: 7, commit }),
+        ..Batch::default()
+    }
+}
+
+fn write(writer: &mut Writer, batch: &Batch) -> Vec<Placed> {
+    let places = writer.append(batch).unwrap();
+    writer.write().unwrap();
+    writer.sync().unwrap();
+    places
+}
+
+#[test]
+fn a_batch_goes_over_as_many_segments_as_it_takes() {
+    let (fixture, mut writer) = Fixture::new(1 << 30);
+    write(&mut writer, &batch(1..=10, 1000));
+    let large = batch(11..=250, 1000);
+    let places = write(&mut writer, &large);
+    let sizes = fixture.segments();
+    assert!(sizes.len() >= 4, "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size <= SEGMENT), "one is larger than the rest: {sizes:?}");
+    drop(writer);
+    let (_, mut reader, recovered) = fixture.open();
+    assert_eq!(recovered.table.last_index(), 250);
+    assert_eq!(recovered.hard_state.commit, 10);
+    assert_eq!(reader.read(places.into_iter(), u64::MAX).unwrap(), large.entries);
+}
+
+#[test]
+fn what_a_batch_has_no_room_for_waits_and_goes_on_where_it_was() {
+    let (fixture, mut writer) = Fixture::new(2 * SEGMENT);
+    let large = batch(1..=200, 1000);
+    let mut rest = large.clone();
+    let mut places = writer.put(&mut rest).unwrap();
+    assert!(places.len() > 90, "two segments are there: {}", places.len());
+    assert_eq!(rest.entries.len() + places.len(), 200);
+    assert!(rest.hard_state.is_some(), "it comes with the last entry");
+    writer.write().unwrap();
+    assert!(writer.put(&mut rest).unwrap().is_empty());
+    fixture.resize(1 << 30);
+    places.extend(writer.put(&mut rest).unwrap());
+    assert!(rest.is_empty());
+    writer.write().unwrap();
+    drop(writer);
+    let (_, mut reader, recovered) = fixture.open();
+    assert_eq!(recovered.hard_state, large.hard_state.unwrap());
+    assert_eq!(reader.read(places.into_iter(), u64::MAX).unwrap(), large.entries);
+}
+
+#[test]
+fn a_large_entry_leaves_to_the_store_what_is_the_stores() {
+    let (fixture, mut writer) = Fixture::new(5 * SEGMENT);
+    write(&mut writer, &batch(1..=10, 1000));
+    // It takes three segments' room; one is in use, and four are free.
+    let large = batch(11..=11, 5 * SEGMENT / 2);
+    writer.room().leave(2 * SEGMENT);
+    assert!(matches!(writer.append(&large), Err(Error::NoRoom(_))));
+    writer.room().leave(0);
+    write(&mut writer, &large);
+    assert_eq!(fixture.segments().len(), 2);
+    assert_eq!(fixture.open().2.table.last_index(), 11);
+}
+
+/// The disk says that it has more than it gives, as with quotas and reserved blocks.
+#[test]
+fn what_a_full_disk_gave_in_part_is_given_back() {
+    struct Boaster(Handle);
+    impl Disk for Boaster {
+        fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+            self.0.create(path)
+        }
+        fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+            self.0.open(path)
+        }
+        fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+            self.0.list(dir)
+        }
+        fn create_dir(&self, dir: &Path) -> io::Result<()> {
+            self.0.create_dir(dir)
+        }
+        fn exists(&self, path: &Path) -> bool {
+            self.0.exists(path)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            self.0.remove(path)
+        }
+        fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+            self.0.remove_dir_all(dir)
+        }
+        fn fsync_dir(&self, dir: &Path) -> io::Result<()> {
+            self.0.fsync_dir(dir)
+        }
+    }
+    let (fixture, writer) = Fixture::new(5 * SEGMENT / 2);
+    drop(writer);
+    let disk: Arc<dyn Disk> = Arc::new(Boaster(Handle(Arc::clone(&fixture.small))));
+    let (mut writer, ..) = open(&disk, &fixture.dir, OPTIONS).unwrap();
+    write(&mut writer, &batch(1..=10, 1000));
+    // The next segment is there, and cannot grow.
+    let large = batch(11..=11, 4 * SEGMENT);
+    assert!(matches!(writer.append(&large), Err(Error::NoRoom(_))));
+    assert_eq!(fixture.small.free(), SEGMENT / 2, "{:?}", fixture.segments());
+    // What fits goes on, to the end of both segments.
+    let mut last = 10;
+    while writer.append(&batch(last + 1..=last + 1, 1000)).is_ok() {
+        writer.write().unwrap();
+        last += 1;
+    }
+    let used = |of: &Fixture| (of.small.used(), of.segments().len(), of.segments().last().copied());
+    let at_end = used(&fixture);
+    assert_eq!(at_end, (fixture.segments().iter().sum(), 2, Some(SEGMENT)));
+    drop(writer);
+    // Nor does a start keep a part of what it would like to have.
+    let options = Options { segment_bytes: 4 * SEGMENT, ..OPTIONS };
+    let (_, _, recovered) = open(&disk, &fixture.dir, options).unwrap();
+    assert_eq!(recovered.table.last_index(), last);
+    assert_eq!(used(&fixture), at_end);
+}
+
+/// Fills a disk of two segments, then cuts it to what is used, as a backup that was restored on a full
+/// disk: the last segment ends where its last record does. Gives the last entry.
+fn filled(fixture: &Fixture, mut writer: Writer) -> u64 {
+    let mut last = 0;
+    while writer.append(&batch(last + 1..=last + 1, 1000)).is_ok() {
+        writer.write().unwrap();
+        last += 1;
+    }
+    drop(writer);
+    let mut names = SystemDisk.list(&fixture.dir).unwrap();
+    names.sort();
+    let path = fixture.dir.join(names.last().unwrap());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.truncate(bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count());
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    fs::write(&path, &bytes).unwrap();
+    fixture.resize(fixture.small.used());
+    last
+}
+
+#[test]
+fn a_purge_without_room_for_its_record_says_so_and_works_later() {
+    let (fixture, writer) = Fixture::new(2 * SEGMENT);
+    let last = filled(&fixture, writer);
+    let (mut writer, ..) = fixture.open();
+    let record = SnapshotRecord { index: last, term: 2, conf_state: Some(ConfState::default()) };
+    assert!(!writer.purge(last, &record).unwrap(), "it has no room for the record");
+    assert_eq!(fixture.segments().len(), 2, "nothing is removed without it");
+    fixture.resize(1 << 20);
+    assert!(writer.purge(last, &record).unwrap());
+    write(&mut writer, &batch(last + 1..=last + 1, 1000));
+    drop(writer);
+    let (_, _, recovered) = fixture.open();
+    assert_eq!(recovered.snapshots.last(), Some(&record));
+    assert!(recovered.table.first_index() > 1, "the first segment is gone");
+}
+
+struct Silent;
+
+impl Observer for Silent {
+    fn fatal(&self, error: &crate::raft::Error) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn the_log_writer_holds_what_has_no_room() {
+    let (fixture, writer) = Fixture::new(2 * SEGMENT);
+    let last = filled(&fixture, writer);
+    let (writer, ..) = fixture.open();
+    let clock = Arc::new(SystemClock::new());
+    let mut log = LogWriter::new(writer, Arc::new(NoTransport), Arc::new(Silent), clock);
+    let batch = batch(last + 1..=last + 200, 1000);
+    let job = Job { number: 5, batch, sync: true, messages: Vec::new() };
+    let record = SnapshotRecord { index: last, term: 2, conf_state: Some(ConfState::default()) };
+    let work = vec![Work::Job(job), Work::Purge { below: last, record }];
+    let done = log.carry_out(work).unwrap();
+    assert_eq!((done.number, done.places.len(), done.held.len()), (0, 0, 2));
+    // Room for one segment more, then for all.
+    fixture.resize(3 * SEGMENT);
+    let done = log.carry_out(done.held).unwrap();
+    let written = done.places.len();
+    assert!(written > 40 && done.number == 0, "a part of it: {written}");
+    fixture.resize(1 << 20);
+    let done = log.carry_out(done.held).unwrap();
+    assert_eq!((done.number, done.places.len(), done.held.len()), (5, 200 - written, 0));
+    drop(log);
+    let (_, _, recovered) = fixture.open();
+    assert_eq!(recovered.table.last_index(), last + 200);
+    assert!(recovered.table.first_index() > 1, "the first segment is gone");
+}
+
+/// Votes may take all but what a purge needs, as a purge is what ends the want of room.
+#[test]
+fn votes_leave_room_for_a_purge() {
+    let (fixture, mut writer) = Fixture::new(2 * SEGMENT);
+    let mut index = 1;
+    while writer.append(&batch(index..=index, 1000)).is_ok() {
+        writer.write().unwrap();
+        index += 1;
+    }
+    let (last, mut term) = (index - 1, 3);
+    let vote = |term| Batch {
+        hard_state: Some(HardState { term, vote: 7, commit: last }),
+        ..Batch::default()
+    };
+    while writer.append(&vote(term)).is_ok() {
+        writer.write().unwrap();
+        term += 1;
+        assert!(term < 10_000, "no end");
+    }
+    let record = SnapshotRecord { index: last, term: 2, conf_state: Some(ConfState::default()) };
+    assert!(writer.purge(last, &record).unwrap(), "{:?}", fixture.segments());
+    write(&mut writer, &vote(term));
+    write(&mut writer, &batch(last + 1..=last + 1, 1000));
+    drop(writer);
+    assert_eq!(fixture.open().2.table.last_index(), last + 1);
+}
