@@ -804,3 +804,6 @@ fn stop_at_failure(applier: &Applier) {
         abort(why);
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,6 +57,8 @@ pub enum Bug {
     UncheckedWatchFromKey,
     /// The thread or duty of this name panics where its next piece of work begins.
     Panic(&'static str),
+    /// The system gives no thread of this name.
+    NoThread(&'static str),
 }
 
 impl Bug {

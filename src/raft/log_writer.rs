@@ -80,6 +80,15 @@ impl Jobs {
     }
 }
 
+/// The raft loop's end of the queue. The log writer ends with it, also if the loop never ran.
+pub(super) struct JobsEnd(pub(super) Arc<Jobs>);
+
+impl Drop for JobsEnd {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 pub(super) struct LogThread {
     pub(super) supervisor: Supervisor,
     pub(super) writer: Arc<Mutex<LogWriter>>,

@@ -125,7 +125,7 @@ pub enum Error {
     Entry { index: u64, what: String },
     #[error("member {0:x} has no vote, so it cannot be made a cluster of its own")]
     NoVote(u64),
-    #[error("a thread could not be started: {0}")]
+    #[error("{0}")]
     Thread(std::io::Error),
     #[error("{0}")]
     Panicked(#[from] Panicked),

@@ -17,7 +17,7 @@ use super::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
 use super::inbox::{Inbox, ReadReply, RefusalLog};
 use super::latency::{Counted, Latencies};
 use super::log::{self, Batch, Disk, Metadata, Recovered, SnapshotRecord, Writer};
-use super::log_writer::{Jobs, LogThread, LogWriter, Work, Written};
+use super::log_writer::{Jobs, JobsEnd, LogThread, LogWriter, Work, Written};
 use super::status::StatusCells;
 use super::store::Store;
 use super::{Bootstrap, Config, Error, Leader, Observer, Role, Status, Transport};
@@ -282,7 +282,7 @@ fn assemble(
     let raft = RaftThread {
         core,
         writer,
-        jobs,
+        jobs: JobsEnd(jobs),
         shared,
         next_tick: surroundings.clock.now() + tick,
         patience: Duration::ZERO,
@@ -523,7 +523,7 @@ impl Drop for Raft {
 struct RaftThread {
     core: Core,
     writer: Arc<Mutex<LogWriter>>,
-    jobs: Arc<Jobs>,
+    jobs: JobsEnd,
     shared: Arc<Shared>,
     surroundings: Surroundings,
     tick: Duration,
@@ -552,7 +552,7 @@ impl RaftThread {
         if let Err(error) = outcome.unwrap_or_else(|panicked| Err(panicked.into())) {
             self.surroundings.observer.fatal(&error);
         }
-        self.jobs.end();
+        self.jobs.0.end();
         self.shared.status.retire();
         let unread = self.shared.inbox.close();
         let rounds = self.reads.drain().flat_map(|(_, replies)| replies);
@@ -657,7 +657,7 @@ impl RaftThread {
             if !held.is_empty() {
                 // The log writer can wait for room, and the loop cannot.
                 let _ = self.shared.inbox.persisted(number, places);
-                held.into_iter().for_each(|work| self.jobs.put(work));
+                held.into_iter().for_each(|work| self.jobs.0.put(work));
                 return Ok(());
             }
             events = vec![Event::Persisted { number, places }];
@@ -725,7 +725,7 @@ impl RaftThread {
 
     fn carry_out(&mut self, effect: Effect) -> Result<(), Error> {
         match effect {
-            Effect::Persist(job) => self.jobs.put(Work::Job(job)),
+            Effect::Persist(job) => self.jobs.0.put(Work::Job(job)),
             Effect::Send(messages) => self.surroundings.transport.send(messages),
             // There is room: the core counts what apply holds.
             Effect::Commit(batch) => {
@@ -745,7 +745,7 @@ impl RaftThread {
             Effect::Leader(leader) => {
                 self.shared.leader.send_replace(leader);
             }
-            Effect::Purge { below, record } => self.jobs.put(Work::Purge { below, record }),
+            Effect::Purge { below, record } => self.jobs.0.put(Work::Purge { below, record }),
             Effect::Refused(refusal) => self.refusals.note(refusal),
             Effect::Fatal(error) => return Err(error),
         }

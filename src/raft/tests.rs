@@ -1,6 +1,7 @@
 mod bounds;
 mod hostile;
 mod interleavings;
+mod threads;
 mod unreadable;
 
 use std::collections::BTreeMap;

@@ -91,29 +91,36 @@ impl Supervisor {
     /// Starts a thread. The system shows the first 15 letters of its name.
     pub fn thread<T: Send + 'static>(
         &self,
-        name: &str,
+        name: &'static str,
         body: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<Thread<T>> {
-        let (supervisor, own) = (self.clone(), name.to_owned());
+        let supervisor = self.clone();
         let thread = std::thread::Builder::new().name(name.to_owned());
-        Ok(Thread(thread.spawn(move || supervisor.run(&own, body))?))
+        let started = match planted::is(Bug::NoThread(name)) {
+            true => Err(io::ErrorKind::WouldBlock.into()),
+            false => thread.spawn(move || supervisor.run(name, body)),
+        };
+        let failed = |error: io::Error| {
+            io::Error::new(error.kind(), format!("cannot start the thread {name}: {error}"))
+        };
+        Ok(Thread(started.map_err(failed)?))
     }
 
     /// Does something on a thread that gives way to all others. It runs to its end, also if nobody
     /// waits for it any more.
     pub async fn nice<T: Send + 'static>(
         &self,
-        name: &str,
+        name: &'static str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
         let (done, outcome) = oneshot::channel();
-        let (supervisor, own) = (self.clone(), name.to_owned());
+        let supervisor = self.clone();
         self.thread(name, move || {
             // Where it is not allowed, the thread competes like any other.
             let _ = rustix::process::setpriority_process(None, limits::SNAPSHOT_NICENESS);
             // Guarded apart, so that whoever waits hears of a panic after the member did. Nobody
             // waits any more if the caller was cut off.
-            if let Ok(outcome) = supervisor.run(&own, work) {
+            if let Ok(outcome) = supervisor.run(name, work) {
                 let _ = done.send(outcome);
             }
         })?;

@@ -1,6 +1,7 @@
 //! Logs on the simulator's disk, which loses power: what was not synced survives sector by sector, or
 //! not.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -242,4 +243,25 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     // A start on the full disk goes on with what there is.
     let (_, _, recovered) = open(&disk, dir, OPTIONS).unwrap();
     assert_eq!(recovered.table.last_index(), last);
+}
+
+/// The thread of the log is gone after a panic, and the raft loop may still write by itself.
+#[test]
+fn nothing_is_written_after_a_panic() {
+    let dir = Path::new("/member/wal");
+    let sim = SimDisk::default();
+    create(&sim, dir, METADATA, &Batch::default(), OPTIONS).unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let (mut writer, ..) = open(&disk, dir, OPTIONS).unwrap();
+    let entry = Entry { index: 1, term: 1, data: vec![7; 700].into(), ..Entry::default() };
+    let batch = Batch { entries: vec![entry], ..Batch::default() };
+    writer.append(&batch).unwrap();
+    sim.troubles(|troubles| troubles.trap.set(1));
+    let unwound = catch_unwind(AssertUnwindSafe(|| writer.write().map(drop)));
+    assert!(unwound.is_err(), "{unwound:?}");
+    assert!(matches!(writer.write(), Err(Error::Failed)));
+    assert!(matches!(writer.append(&batch), Err(Error::Failed)));
+    assert!(matches!(writer.sync(), Err(Error::Failed)));
+    drop(writer);
+    assert_eq!(open(&disk, dir, OPTIONS).unwrap().2.table.last_index(), 0);
 }

@@ -279,11 +279,13 @@ impl Writer {
         }
     }
 
-    /// After a failure nothing may be written any more: what the disk holds is not known.
+    /// After a failure nothing may be written any more: what the disk holds is not known. A panic is
+    /// one, too.
     fn guarded<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         if self.failed {
             return Err(Error::Failed);
         }
+        self.failed = true;
         let outcome = act(self);
         // For want of room nothing was written.
         self.failed = outcome.as_ref().is_err_and(|error| !matches!(error, Error::NoRoom(_)));
