@@ -586,6 +586,9 @@ pub const SPACE_ROOM_PARTS: u64 = 8;
 pub const SPACE_HELPLESS_REST: Duration = Duration::from_secs(60);
 /// How often it looks whether a compaction has been swept up.
 pub const SPACE_SWEEP_LOOK: Duration = Duration::from_millis(20);
+/// How long it looks before it says so and rests: some sweeps are slow, and one that the disk fails
+/// never ends.
+pub const SPACE_SWEEP_WAIT: Duration = Duration::from_secs(60);
 /// Free bytes within the file, beside a half of it, that are given back without being asked.
 pub const SPACE_FREE_BYTES_MIN: u64 = 64 << 20;
 /// Time between two such times at least, since each copies what is in use.

@@ -24,7 +24,7 @@ use super::usage::Growth;
 use super::{Error, Node, Op};
 use crate::limits::{
     SPACE_FREE_BYTES_MIN, SPACE_HELPLESS_REST, SPACE_LOOK_INTERVAL, SPACE_RECLAIM_INTERVAL,
-    SPACE_REVISIONS_KEPT, SPACE_ROOM_PARTS, SPACE_SWEEP_LOOK,
+    SPACE_REVISIONS_KEPT, SPACE_ROOM_PARTS, SPACE_SWEEP_LOOK, SPACE_SWEEP_WAIT,
 };
 use crate::metrics;
 use crate::pb::alarm_request::AlarmAction;
@@ -87,9 +87,19 @@ impl Node {
             "space policy: no space is left; history is compacted as far as needed"
         );
         loop {
-            let sizes = self.swept_sizes().await;
+            let is_swept = self.sweeps_end().await;
+            let sizes = self.0.store.sizes();
             if has_room(sizes.in_use, quota) && self.0.rooms.fits(0) {
                 break;
+            }
+            if !is_swept {
+                tracing::warn!(
+                    "db-size-in-use-bytes" = sizes.in_use,
+                    waited = ?SPACE_SWEEP_WAIT,
+                    "space policy: the deletions of the last compaction do not end; history is not \
+                     compacted further before they do"
+                );
+                return false;
             }
             let current = self.0.mvcc.current();
             let Some(revision) = older_half(current.revision, current.compact_revision) else {
@@ -113,12 +123,16 @@ impl Node {
         has_room(sizes.total, quota) && self.disarm_space(sizes).await
     }
 
-    /// The sizes once no deletion is under way any more.
-    async fn swept_sizes(&self) -> Sizes {
+    /// Waits until no deletion is under way any more; false if that takes too long.
+    async fn sweeps_end(&self) -> bool {
+        let end = self.0.clock.now() + SPACE_SWEEP_WAIT;
         while self.0.mvcc.is_sweeping() {
+            if self.0.clock.now() >= end {
+                return false;
+            }
             self.0.clock.sleep(SPACE_SWEEP_LOOK).await;
         }
-        self.0.store.sizes()
+        true
     }
 
     async fn compact_for_space(&self, revision: i64, kept: i64) -> bool {

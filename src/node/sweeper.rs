@@ -225,9 +225,12 @@ impl SweepWorker {
             Err(error @ mvcc::Error::Stopped) => tracing::info!(%error, "compaction ended early"),
             Err(error) => {
                 // What is to be deleted is known only here, so the sweep stays. Its callers do not
-                // wait for a disk to heal.
+                // wait for a disk to heal, nor do those of the next one.
                 tracing::warn!(%error, "Failed compaction");
-                let answers = std::mem::take(&mut sweep.answers);
+                let mut answers = std::mem::take(&mut sweep.answers);
+                if let Some(later) = &mut self.pending.state.lock().sweep {
+                    answers.append(&mut later.answers);
+                }
                 self.end(answers);
                 return Some(limits::SWEEP_RETRY_PAUSE);
             }

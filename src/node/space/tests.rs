@@ -1,17 +1,19 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 
 use super::*;
 use crate::auth::Credentials;
-use crate::clock::SystemClock;
-use crate::node::Config;
+use crate::clock::{Clock, Sleep, SystemClock};
+use crate::node::{Config, Surroundings};
 use crate::pb::PutRequest;
+use crate::store::Faults;
 
 const QUOTA: i64 = 6 << 20;
 
-async fn start(dir: &std::path::Path, quota: i64, keeps_space: bool) -> Node {
-    let config = Config {
+fn config(dir: &std::path::Path, quota: i64, keeps_space: bool) -> Config {
+    Config {
         initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
         peer_urls: vec!["http://localhost:2380".into()],
         initial_election_tick_advance: false,
@@ -20,7 +22,11 @@ async fn start(dir: &std::path::Path, quota: i64, keeps_space: bool) -> Node {
         quota_backend_bytes: quota,
         keeps_space,
         ..Config::of(dir)
-    };
+    }
+}
+
+async fn start(dir: &std::path::Path, quota: i64, keeps_space: bool) -> Node {
+    let config = config(dir, quota, keeps_space);
     let node = Node::start(config, Arc::new(SystemClock::new())).unwrap();
     node.ready().wait_for(|ready| *ready).await.unwrap();
     node
@@ -157,4 +163,77 @@ fn little_space_is_not_worth_a_copy() {
     let sizes = |total: u64, in_use: u64| Sizes { total: total << 20, in_use: in_use << 20 };
     assert!(is_mostly_free(sizes(200, 90)));
     assert!(!is_mostly_free(sizes(200, 110)) && !is_mostly_free(sizes(60, 1)));
+}
+
+/// Whoever waits for a compaction does so without waiting.
+struct Hasty {
+    system: SystemClock,
+    ahead_millis: AtomicU64,
+}
+
+impl Clock for Hasty {
+    fn now(&self) -> Duration {
+        self.system.now() + Duration::from_millis(self.ahead_millis.load(Ordering::Relaxed))
+    }
+
+    fn unix_nanos(&self) -> u64 {
+        self.system.unix_nanos()
+    }
+
+    fn random(&self) -> u64 {
+        self.system.random()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        if duration == SPACE_SWEEP_LOOK {
+            self.ahead_millis.fetch_add(1000, Ordering::Relaxed);
+            return Box::pin(tokio::task::yield_now());
+        }
+        self.system.sleep(duration)
+    }
+}
+
+/// A disk on which sweeps can read nothing, for as long as it is told so.
+struct Unswept(AtomicBool);
+
+impl Faults for Unswept {
+    fn read(&self) -> std::io::Result<()> {
+        let is_sweeper = std::thread::current().name() == Some("sweeper");
+        match is_sweeper && self.0.load(Ordering::Relaxed) {
+            true => Err(std::io::Error::from_raw_os_error(5)),
+            false => Ok(()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_that_fails_for_ever_holds_up_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let unswept = Arc::new(Unswept(AtomicBool::new(true)));
+    let system = SystemClock::new();
+    let mut surroundings =
+        Surroundings::system(Arc::new(Hasty { system, ahead_millis: AtomicU64::new(0) }));
+    surroundings.store.faults = Some(Arc::clone(&unswept) as Arc<dyn Faults>);
+    let node = Node::start_with(config(dir.path(), QUOTA, false), surroundings).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    fill(&node).await;
+    let revision = node.header().revision;
+    let half = CompactionRequest { revision: revision / 2, physical: false };
+    propose(&node, Op::Compaction(half)).await.unwrap();
+    // Neither those who compact after it,
+    compact(&node, revision / 2 + 1).await;
+    // nor the policy, which compacts nothing while it does not know what there is.
+    let recovery = tokio::time::timeout(Duration::from_secs(60), node.recover_space());
+    assert!(!recovery.await.expect("it waits for a sweep that never ends"));
+    assert_eq!(node.0.mvcc.current().compact_revision, revision / 2 + 1);
+    unswept.0.store(false, Ordering::Relaxed);
+    let mut looks = 0;
+    while node.0.mvcc.is_sweeping() {
+        looks += 1;
+        assert!(looks < 3000, "the disk has healed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(node.recover_space().await);
+    assert!(node.alarms().is_empty());
+    node.stop().await;
 }
