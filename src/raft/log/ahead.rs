@@ -152,6 +152,12 @@ impl Ahead {
         Ok(next)
     }
 
+    /// Takes over what an earlier process prepared.
+    pub(super) fn adopt(&self, next: Prepared) {
+        self.shared.room.set_next(next.capacity);
+        self.shared.state.lock().next = Some(next);
+    }
+
     /// Takes back what is not used after all; the current segment goes on.
     pub(super) fn give_back(&self, current: &Current<'_>, next: Prepared) {
         self.shared.room.set_next(next.capacity);

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use raft::eraftpb::{ConfState, Entry, HardState};
 
@@ -12,6 +13,7 @@ use crate::clock::SystemClock;
 use crate::raft::core::Job;
 use crate::raft::log_writer::{LogWriter, Work};
 use crate::raft::{NoTransport, Observer};
+use crate::supervise::Supervisor;
 
 const METADATA: Metadata = Metadata { node_id: 7, cluster_id: 8 };
 const SEGMENT: u64 = 64 << 10;
@@ -204,6 +206,29 @@ fn what_a_batch_has_no_room_for_waits_and_goes_on_where_it_was() {
     let (_, mut reader, recovered) = fixture.open();
     assert_eq!(recovered.hard_state, large.hard_state.unwrap());
     assert_eq!(reader.read(places.into_iter(), u64::MAX).unwrap(), large.entries);
+}
+
+/// The process is killed when the current segment is nearly used up, and until the next start
+/// somebody else fills the disk.
+#[test]
+fn the_next_segment_is_still_there_after_a_restart() {
+    let (fixture, mut writer) = Fixture::new(2 * SEGMENT);
+    writer.fill_ahead(&Supervisor::default());
+    writer.room().leave(0);
+    let begun = crate::clock::instant();
+    while writer.room().bytes() < SEGMENT {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the next segment does not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    write(&mut writer, &batch(1..=55, 1000));
+    drop(writer);
+    fixture.resize(0);
+    let (mut writer, ..) = fixture.open();
+    assert!(writer.room().bytes() >= SEGMENT);
+    write(&mut writer, &batch(56..=100, 1000));
+    assert_eq!(fixture.segments().len(), 2);
+    drop(writer);
+    assert_eq!(fixture.open().2.table.last_index(), 100);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Opening the log, and reading old entries back.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use prost::Message;
 use raft::eraftpb::{Entry, HardState};
 
+use super::ahead::{NEXT_NAME, Prepared};
 use super::disk::{Disk, File, allocate, is_full};
 use super::format::{
     Bad, FRAME_BYTES, Found, Kind, Metadata, Record, SnapshotRecord, decode, parse_segment_name,
@@ -96,6 +98,7 @@ pub fn open(
     // A process that was killed may have left what it never synced. From here on it counts.
     file.fdatasync().map_err(io_error("sync", &segment.path))?;
     disk.fsync_dir(dir).map_err(io_error("sync", dir))?;
+    let next = adopt_next(disk.as_ref(), dir, options.segment_bytes)?;
     let segments = Segments::default();
     segments.0.lock().extend(found.into_iter().map(|segment| (segment.sequence, segment)));
     let reader = Reader { disk: Arc::clone(disk), segments: segments.clone(), open: None };
@@ -113,6 +116,7 @@ pub fn open(
         file,
         offset,
         capacity,
+        next,
         crc: scan.crc,
         state: scan.state,
         last_index: recovered.table.last_index().max(scan.last_written),
@@ -141,13 +145,40 @@ fn reserve(file: &dyn File, path: &Path, offset: u64, bytes: u64) -> Result<u64,
     Ok(offset)
 }
 
-/// The segments by number, of which none may be missing. Files left by an interrupted rotation are
+/// The prepared segment that the last process left. Its blocks are kept: on a disk that is full by
+/// now, others would take them, and the log would have no room for the compaction that makes some.
+fn adopt_next(disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<Option<Prepared>, Error> {
+    let path = dir.join(NEXT_NAME);
+    if !disk.exists(&path) {
+        return Ok(None);
+    }
+    let clean = || {
+        let file = disk.open(&path)?;
+        file.set_len(file.size()?.min(bytes))?;
+        allocate(&*file, bytes)?;
+        // An interrupted rotation has written the head.
+        file.write_at(&[0; 4 * limits::LOG_SEGMENT_HEAD_BYTES as usize], 0)?;
+        file.fdatasync()?;
+        io::Result::Ok(file)
+    };
+    match clean() {
+        Ok(file) => Ok(Some(Prepared { file, filled: 0, capacity: bytes })),
+        // What is wrong with the disk, whoever writes next will say.
+        Err(error) => {
+            tracing::warn!(file = %path.display(), %error, "the log's next segment is made anew");
+            disk.remove(&path).map_err(io_error("remove", &path))?;
+            Ok(None)
+        }
+    }
+}
+
+/// The segments by number, of which none may be missing. Files left by an interrupted write are
 /// removed, others that are not segments are left alone.
 fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Segment>, Error> {
     let mut segments = Vec::new();
     for name in disk.list(dir).map_err(io_error("list", dir))? {
         let path = dir.join(&name);
-        if name.ends_with(".tmp") {
+        if name.ends_with(".tmp") && name != NEXT_NAME {
             disk.remove(&path).map_err(io_error("remove", &path))?;
         } else if name.ends_with(".wal") {
             let Some((sequence, index)) = parse_segment_name(&name) else {

@@ -70,6 +70,7 @@ pub(super) struct Tail {
     pub(super) file: Arc<dyn File>,
     pub(super) offset: u64,
     pub(super) capacity: u64,
+    pub(super) next: Option<Prepared>,
     pub(super) crc: u32,
     pub(super) state: HardState,
     pub(super) last_index: u64,
@@ -141,6 +142,9 @@ impl Writer {
             failed: false,
             ahead,
         };
+        if let Some(next) = tail.next {
+            writer.ahead.adopt(next);
+        }
         writer.follow(tail.offset);
         writer
     }
