@@ -128,10 +128,11 @@ pub(super) struct Queue {
 
 impl Queue {
     /// How long the first job has to wait, if it is not for something of which the committer is told.
-    fn job_wait(&self, now: Duration) -> Option<Duration> {
+    /// Nobody deletes in an environment that was replaced, so its readers are not waited for.
+    fn job_wait(&self, now: Duration, env: &Arc<Env>) -> Option<Duration> {
         let is_held = Arc::strong_count(&self.holds) > 1;
         let job = self.jobs.front().filter(|job| !is_held && job.after_seal <= self.sealed)?;
-        let is_read = self.frozen.iter().filter_map(Weak::upgrade).any(|pin| pin.is_needed());
+        let is_read = self.frozen.iter().filter_map(Weak::upgrade).any(|pin| pin.is_needed(env));
         Some(if is_read {
             (job.since + SNAPSHOT_HOLD_MAX).saturating_sub(now)
         } else {
@@ -139,8 +140,8 @@ impl Queue {
         })
     }
 
-    fn job_is_ready(&self, now: Duration) -> bool {
-        self.job_wait(now) == Some(Duration::ZERO)
+    fn job_is_ready(&self, now: Duration, env: &Arc<Env>) -> bool {
+        self.job_wait(now, env) == Some(Duration::ZERO)
     }
 
     fn has_entries(&self) -> bool {
@@ -277,7 +278,7 @@ impl Shared {
     pub(super) fn delete_now(&self) {
         let now = self.options.clock.now();
         let mut queue = self.queue.lock();
-        if queue.job_is_ready(now) {
+        if queue.job_is_ready(now, &self.env()) {
             queue.due = Some(now);
             self.work.notify_one();
         }
@@ -303,8 +304,9 @@ impl Shared {
                 return None;
             }
             let now = self.options.clock.now();
-            if !queue.has_entries() && !queue.job_is_ready(now) {
-                match queue.job_wait(now) {
+            let wait = || queue.job_wait(now, &self.env());
+            if !queue.has_entries() && wait() != Some(Duration::ZERO) {
+                match wait() {
                     Some(wait) => drop(self.work.wait_for(&mut queue, wait)),
                     None if self.reserve.is_given() => {
                         let rest = self.work.wait_for(&mut queue, RESERVE_RETAKE_REST);
@@ -333,7 +335,7 @@ impl Shared {
         let taken = held.or_else(|| {
             let mut queue = self.queue.lock();
             let now = self.options.clock.now();
-            let has_work = queue.has_entries() || queue.job_is_ready(now);
+            let has_work = queue.has_entries() || queue.job_is_ready(now, &self.env());
             (has_work && queue.stop.is_none()).then(|| Taken::from(&mut *queue))
         });
         let Some(taken) = taken else { return Ok(false) };
@@ -377,7 +379,7 @@ impl Shared {
                 tracing::warn!(%error, "the disk is full; the reserve is given up");
                 continue;
             }
-            let has_job = self.queue.lock().job_is_ready(self.options.clock.now());
+            let has_job = self.queue.lock().job_is_ready(self.options.clock.now(), &self.env());
             effort = match effort {
                 Effort::Whole if has_job => Effort::Little,
                 Effort::Little if taken.position.is_some() => Effort::None,
@@ -452,7 +454,7 @@ impl Shared {
         };
         let now = self.options.clock.now();
         let mut queue = self.queue.lock();
-        if !queue.job_is_ready(now) {
+        if !queue.job_is_ready(now, env) {
             return None;
         }
         let job = queue.jobs.front().filter(|job| job.after_seal <= sealed)?;

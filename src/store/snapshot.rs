@@ -55,14 +55,14 @@ pub(super) struct Pin {
 }
 
 impl Pin {
-    /// Whether deletions have to wait for it.
-    pub(super) fn is_needed(&self) -> bool {
-        !self.is_pinned.load(Ordering::Acquire)
+    /// Whether deletions in this environment have to wait for it.
+    pub(super) fn is_needed(&self, env: &Arc<Env>) -> bool {
+        !self.is_pinned.load(Ordering::Acquire) && Arc::ptr_eq(env, &self.env)
     }
 
     /// Keeps all rows for its reader; `env` is the one in which some are to be deleted.
     pub(super) fn take(&self, env: &Arc<Env>) -> Result<(), Error> {
-        if self.is_needed() && Arc::ptr_eq(env, &self.env) {
+        if self.is_needed(env) {
             *self.txn.lock() = Some(self.env.pin()?);
             self.is_pinned.store(true, Ordering::Release);
         }

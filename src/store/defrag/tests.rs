@@ -118,6 +118,44 @@ fn nothing_is_lost_and_the_file_shrinks_while_reads_and_writes_go_on() {
     judge(&store);
 }
 
+/// Time stands still, so whoever waits for a while waits for ever.
+struct Stopped;
+
+impl crate::clock::Clock for Stopped {
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn unix_nanos(&self) -> u64 {
+        0
+    }
+
+    fn random(&self) -> u64 {
+        1
+    }
+}
+
+#[test]
+fn deletions_do_not_wait_for_readers_of_the_file_from_before() {
+    let root = tempfile::tempdir().unwrap();
+    let db = root.path().join("db");
+    let options = Options { clock: Arc::new(Stopped), committer: false, ..options() };
+    let (store, _) = Store::open(&db, options).unwrap();
+    for main in [2, 3] {
+        store.push_row(row(main));
+    }
+    store.seal(5, 1);
+    store.flush().unwrap();
+    let frozen = store.freeze().unwrap();
+    let mut deleted = store.delete_rows(vec![rev(2)], Vec::new(), 2);
+    assert!(!store.commit_turn().unwrap(), "it waits for the reader");
+    store.defragment(&mut |_| {}).unwrap();
+    assert!(store.commit_turn().unwrap(), "it waits for a reader of another file");
+    deleted.try_recv().unwrap();
+    assert_eq!(store.get(rev(2)).unwrap(), None);
+    assert_eq!(frozen.rows(Revision::default()).unwrap(), [row(2), row(3)]);
+}
+
 #[test]
 fn the_checkpoint_serves_the_copy() {
     let root = tempfile::tempdir().unwrap();
