@@ -59,6 +59,8 @@ pub const INLINE_RANGE_KEYS_MAX: i64 = 128;
 /// Keys visited for such a page or a count, in times that the index lock is held: half a millisecond.
 /// What takes more is tried again elsewhere.
 pub const INLINE_INDEX_HOLDS_MAX: usize = 4;
+/// The same for a transaction, which is read on another thread if it does not change anything.
+pub const INLINE_TXN_INDEX_HOLDS_MAX: usize = 64;
 /// Bytes of pairs read for such a page.
 pub const INLINE_RANGE_BYTES_MAX: usize = 1 << 20;
 /// Replies of compactions that may wait for their sweep before those are dropped for which nobody
@@ -211,8 +213,24 @@ pub const SMALL_UNSENT_BYTES_MAX: usize = 1 << 20;
 pub const UNSENT_ANSWER_BYTES: usize = 1 << 10;
 /// Calls that may wait on one connection that is over its part; more are told "too many requests".
 pub const CALLS_WAITING_MAX: usize = 1024;
-/// Long ranges that are built at a time: each holds its rows and its message.
+/// Long ranges that are built at a time, and as many writes with long answers: each holds its rows and
+/// its message.
 pub const LONG_ANSWERS_MAX: usize = 4;
+/// Calls that wait to build one, for as long as a request may take; more are told "too many requests".
+/// Each is a stream and a task of some kilobytes.
+pub const LONG_ANSWERS_WAITING_MAX: usize = 4096;
+/// Bytes of messages on one connection of which the rest has not come, before those that have waited
+/// longest for it are given up: a dozen of the largest requests by default.
+pub const CONNECTION_UNFINISHED_BYTES_MAX: usize = 32 << 20;
+/// The same of all connections together, before any login.
+pub const UNFINISHED_BYTES_MAX: usize = 128 << 20;
+/// So many of the largest messages fit into the budget of a connection, and twice as many into that of
+/// all, if a flag makes them larger.
+pub const UNFINISHED_MESSAGES_MIN: usize = 4;
+/// Counts that turn out to take long and run at a time: each visits keys under the index lock, which
+/// apply needs. So many wait for their turn, for as long as a request may take.
+pub const COUNTS_RUNNING_MAX: usize = 4;
+pub const COUNTS_WAITING_MAX: usize = 4096;
 /// How often connections are looked at that hold too much.
 pub const UNSENT_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Looks after which a connection that holds too much and takes nothing is closed.

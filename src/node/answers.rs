@@ -9,6 +9,12 @@
 //!   above                     none: a call waits for room, and in the end is told so
 //! ```
 //!
+//! A write whose answer may be long is asked the same before it is proposed. It is found out by the
+//! same read, as of then: what the answer will be shows when it is applied, and there is no turning
+//! back.
+//!
+//! A call waits no longer for all of this than a request may take.
+//!
 //! The sender of the answers says here what they hold; this room does not know how they are sent.
 
 use std::sync::Arc;
@@ -22,24 +28,32 @@ use crate::clock::{self, Clock};
 use crate::limits;
 use crate::metrics;
 
+#[derive(Default)]
 pub struct Answers {
     unsent_bytes: AtomicUsize,
-    turns: Arc<Semaphore>,
-    /// Of those that have a turn, one at a time builds its answer while there is little room.
-    narrow: Arc<Semaphore>,
+    reads: Gate,
+    /// Writes whose answers are long: they have their turns until they are applied, which may take
+    /// until there is a leader, and reads do not wait for that.
+    writes: Gate,
     /// Calls that wait for room.
     waiting: AtomicUsize,
     room: Notify,
 }
 
-impl Default for Answers {
+struct Gate {
+    turns: Arc<Semaphore>,
+    /// Of those that have a turn, one at a time builds its answer while there is little room.
+    narrow: Arc<Semaphore>,
+    /// Of calls that wait for a turn.
+    places: Semaphore,
+}
+
+impl Default for Gate {
     fn default() -> Self {
         Self {
-            unsent_bytes: AtomicUsize::new(0),
             turns: Arc::new(Semaphore::new(limits::LONG_ANSWERS_MAX)),
             narrow: Arc::new(Semaphore::new(1)),
-            waiting: AtomicUsize::new(0),
-            room: Notify::new(),
+            places: Semaphore::new(limits::LONG_ANSWERS_WAITING_MAX),
         }
     }
 }
@@ -93,15 +107,40 @@ impl Answers {
         }
     }
 
-    /// To be held while a long answer is built. There has to be room within this time.
+    /// To be held while a long answer is built. Room and turn have to come within this time, and not
+    /// too many may wait for them.
     pub(super) async fn turn(&self, clock: &dyn Clock, patience: Duration) -> Result<Turn, Error> {
+        self.turn_of(&self.reads, clock, patience).await
+    }
+
+    /// The same for a write, from before it is proposed until it is answered.
+    pub(super) async fn turn_to_write(
+        &self,
+        clock: &dyn Clock,
+        patience: Duration,
+    ) -> Result<Turn, Error> {
+        self.turn_of(&self.writes, clock, patience).await
+    }
+
+    async fn turn_of(
+        &self,
+        gate: &Gate,
+        clock: &dyn Clock,
+        patience: Duration,
+    ) -> Result<Turn, Error> {
+        let Ok(_place) = gate.places.try_acquire() else { return Err(Error::TooManyRequests) };
+        let turn = clock::timeout(clock, patience, self.some_turn(gate)).await;
+        turn.unwrap_or(Err(Error::TooManyRequests))
+    }
+
+    /// Whoever has a turn waits for the narrow permit alone, and its holder for nothing of this.
+    async fn some_turn(&self, gate: &Gate) -> Result<Turn, Error> {
         loop {
-            let room = clock::timeout(clock, patience, self.some_room()).await;
-            room.ok_or(Error::TooManyRequests)?;
-            let turn = Arc::clone(&self.turns).acquire_owned().await;
+            self.some_room().await;
+            let turn = Arc::clone(&gate.turns).acquire_owned().await;
             let turn = turn.map_err(|_| Error::Stopped)?;
             let narrow = match self.is_crowded() {
-                true => Some(Arc::clone(&self.narrow).acquire_owned().await),
+                true => Some(Arc::clone(&gate.narrow).acquire_owned().await),
                 false => None,
             };
             let narrow = narrow.transpose().map_err(|_| Error::Stopped)?;
@@ -137,7 +176,12 @@ impl Answers {
 
     #[cfg(test)]
     pub(super) fn free_turns(&self) -> usize {
-        self.turns.available_permits()
+        self.reads.turns.available_permits()
+    }
+
+    #[cfg(test)]
+    pub(super) fn free_turns_to_write(&self) -> usize {
+        self.writes.turns.available_permits()
     }
 }
 
@@ -162,7 +206,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::clock::{Sleep, SystemClock};
 
     const LONG: Duration = Duration::from_secs(600);
 
@@ -195,5 +239,100 @@ mod tests {
         assert_eq!(answers.free_turns(), limits::LONG_ANSWERS_MAX);
         answers.remove(1);
         assert!(waiting.await.is_ok(), "there is room");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_finds_no_turn_is_told_so() {
+        let (answers, clock) = (Answers::default(), SystemClock::new());
+        let turn = || answers.turn(&clock, LONG).now_or_never();
+        let short = async || {
+            let refused = answers.turn(&clock, Duration::from_millis(10));
+            let ended = tokio::time::timeout(Duration::from_secs(60), refused).await;
+            ended.expect("it waits without an end").err()
+        };
+        let taken: Vec<_> = (0..limits::LONG_ANSWERS_MAX).map(|_| turn().unwrap().ok()).collect();
+        assert_eq!(short().await, Some(Error::TooManyRequests));
+        drop(taken);
+        answers.add(limits::UNSENT_BYTES_MAX + 1);
+        let _narrow = turn().expect("one answer at a time is built").ok().unwrap();
+        assert_eq!(short().await, Some(Error::TooManyRequests));
+        assert_eq!(answers.free_turns(), limits::LONG_ANSWERS_MAX - 1, "it has kept its turn");
+    }
+
+    /// Time passes when the test says so.
+    #[derive(Default)]
+    struct Hand {
+        now: Arc<AtomicUsize>,
+        moved: Arc<Notify>,
+    }
+
+    impl Hand {
+        fn pass(&self, seconds: usize) {
+            self.now.fetch_add(seconds, Ordering::SeqCst);
+            self.moved.notify_waiters();
+        }
+    }
+
+    impl Clock for Hand {
+        fn now(&self) -> Duration {
+            Duration::from_secs(self.now.load(Ordering::SeqCst) as u64)
+        }
+
+        fn unix_nanos(&self) -> u64 {
+            0
+        }
+
+        fn random(&self) -> u64 {
+            1
+        }
+
+        fn sleep(&self, duration: Duration) -> Sleep {
+            let end = (self.now() + duration).as_secs() as usize;
+            let (now, moved) = (Arc::clone(&self.now), Arc::clone(&self.moved));
+            Box::pin(async move {
+                while now.load(Ordering::SeqCst) < end {
+                    moved.notified().await;
+                }
+            })
+        }
+    }
+
+    /// Room comes and goes, and each time somebody else has it.
+    #[tokio::test]
+    async fn a_call_has_one_deadline_for_all_that_it_waits_for() {
+        let (answers, clock) = (Answers::default(), Hand::default());
+        answers.add(limits::UNSENT_BYTES_FULL + 1);
+        let mut call = Box::pin(answers.turn(&clock, Duration::from_secs(10)));
+        for round in 0..3 {
+            assert!((&mut call).now_or_never().is_none(), "round {round}");
+            clock.pass(3);
+            let all = Arc::clone(&answers.reads.turns);
+            let all = all.try_acquire_many_owned(limits::LONG_ANSWERS_MAX as u32).unwrap();
+            answers.remove(1);
+            assert!((&mut call).now_or_never().is_none(), "there is room, and no turn");
+            answers.add(1);
+            drop(all);
+        }
+        assert!((&mut call).now_or_never().is_none());
+        clock.pass(1);
+        let outcome = (&mut call).now_or_never().map(Result::err);
+        assert_eq!(outcome, Some(Some(Error::TooManyRequests)), "it has waited ten seconds");
+    }
+
+    #[tokio::test]
+    async fn so_many_wait_for_a_turn_and_no_more() {
+        let (answers, clock) = (Answers::default(), SystemClock::new());
+        let turn = || Box::pin(answers.turn(&clock, LONG));
+        let taken: Vec<_> = (0..limits::LONG_ANSWERS_MAX)
+            .map(|_| turn().now_or_never().unwrap().ok().unwrap())
+            .collect();
+        let mut waiting: Vec<_> = (0..4096).map(|_| turn()).collect();
+        assert!(waiting.iter_mut().all(|call| call.now_or_never().is_none()));
+        let refused = turn().now_or_never().map(Result::err);
+        assert_eq!(refused, Some(Some(Error::TooManyRequests)));
+        waiting.pop();
+        assert!(turn().now_or_never().is_none(), "a place is left");
+        drop(taken);
+        assert!(waiting.remove(0).await.is_ok());
     }
 }
