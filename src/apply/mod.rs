@@ -320,13 +320,16 @@ impl Leases for LeaseDoor<'_> {
 }
 
 impl Machine {
-    /// Applies a normal entry. `now` is the leader's clock, for deadlines.
+    /// Applies a normal entry. `now` is the leader's clock, for deadlines. `is_awaited` says whether
+    /// somebody on this member waits for the answer to a request: what only the answer would show is
+    /// not read otherwise.
     pub fn apply(
         &self,
         index: u64,
         term: u64,
         data: Bytes,
         now: Duration,
+        is_awaited: &dyn Fn(u64) -> bool,
     ) -> Result<Outcome, Fatal> {
         let mut outcome = Outcome {
             request_id: 0,
@@ -342,7 +345,7 @@ impl Machine {
             outcome.operation = entry.command.operation();
             let allowed = self.gate(&entry.command).and_then(|()| self.authorize(&entry));
             outcome.reply = match allowed {
-                Ok(()) => self.dispatch(entry.command, index, now, &mut outcome)?,
+                Ok(()) => self.dispatch(entry.command, index, now, is_awaited, &mut outcome)?,
                 Err(refusal) => Err(refusal),
             };
         }
@@ -394,6 +397,7 @@ impl Machine {
         command: Command,
         index: u64,
         now: Duration,
+        is_awaited: &dyn Fn(u64) -> bool,
         outcome: &mut Outcome,
     ) -> Result<Result<Reply, Error>, Fatal> {
         // Asked before the change, answered after it: the write stands, the reply says no.
@@ -406,13 +410,13 @@ impl Machine {
                 reply.map(Reply::Put)
             }
             Command::DeleteRange(delete) => {
-                let mut write = self.mvcc.begin();
+                let mut write = self.mvcc.begin().awaited(is_awaited(outcome.request_id));
                 let reply = split(write.delete_range(&delete, &mut LeaseDoor(&self.lessor)))?;
                 outcome.changes = write.finish();
                 reply.map(Reply::DeleteRange)
             }
             Command::Txn(txn) => {
-                let mut write = self.mvcc.begin();
+                let mut write = self.mvcc.begin().awaited(is_awaited(outcome.request_id));
                 let reply = split(write.txn(&txn, &mut LeaseDoor(&self.lessor)))?;
                 outcome.changes = write.finish();
                 reply.map(Reply::Txn)

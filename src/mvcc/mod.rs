@@ -39,7 +39,10 @@ pub use compact::{Compaction, CompactionStep};
 pub use hash::{KeyValueHash, hash_rows};
 pub use range::{has_revision_filters, is_default_ordering};
 pub use restore::{Compacted, Restore, Restoring};
-pub use txn::{Leases, is_read_only, is_serializable, read_txn, read_txn_shortly};
+pub use txn::{
+    Leases, answers_shortly, deletes_shortly, is_read_only, is_serializable, read_txn,
+    read_txn_shortly,
+};
 pub use write::{Change, ChangeKind, Write, deletion_event};
 
 use index::Index;

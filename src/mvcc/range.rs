@@ -14,6 +14,8 @@ use crate::types::{KeyRange, Revision};
 
 /// Rows that a short read fetches before it looks at how many bytes they are.
 const INLINE_FETCH_ROWS: usize = 8;
+/// Rows that a long read fetches before it looks whether it is still wanted; each may be large.
+const FETCH_ROWS: usize = 128;
 
 struct Item {
     found: Found,
@@ -30,6 +32,11 @@ impl Patience {
     /// Of the bytes alone; the most that there can be is no bound.
     pub(super) fn with_bytes(bytes: usize) -> Self {
         Self { index_holds: usize::MAX, bytes }
+    }
+
+    /// For all reads of a transaction.
+    pub(super) fn of_txn(bytes: usize) -> Self {
+        Self { index_holds: limits::INLINE_TXN_INDEX_HOLDS_MAX, bytes }
     }
 
     fn hold_index(&mut self) -> Result<(), Error> {
@@ -236,6 +243,55 @@ impl View<'_> {
         Ok((items, collected + rest.transpose()?.unwrap_or(0)))
     }
 
+    /// Whether `f` holds for the newest pairs of all keys of the range; None if there are none. It is
+    /// asked in their order, and no further key is visited once it says no. By index alone, pairs have
+    /// no value and no lease.
+    pub(super) fn all(
+        &self,
+        range: &KeyRange,
+        by_index: bool,
+        mut f: impl FnMut(&Pair<'_>) -> bool,
+    ) -> Result<Option<bool>, Error> {
+        let main = self.current.revision;
+        if range.is_single() {
+            let found = self.mvcc.index.read().get(&range.key, main);
+            let Some(found) = found else { return Ok(None) };
+            if by_index {
+                return Ok(Some(f(&by_index_pair(&range.key, found))));
+            }
+            return Ok(Some(f(&Pair::parse(&self.fetch(found.modified)?)?)));
+        }
+        let (mut start, end): (Box<[u8]>, _) = (range.key.as_ref().into(), end_of(range));
+        let (mut holds, mut found) = (None, Vec::new());
+        // The first keys decide most often.
+        let mut keys_max = INLINE_FETCH_ROWS;
+        loop {
+            let index = self.mvcc.index.read();
+            let visit = index.visit(&start, end, main, keys_max, |visited| {
+                if by_index {
+                    let holds_here = f(&by_index_pair(visited.key, visited.found));
+                    holds = Some(holds_here);
+                    return holds_here;
+                }
+                found.push(visited.found.modified);
+                true
+            });
+            drop(index);
+            for row in self.mvcc.store.get_many(&found)? {
+                holds = Some(f(&Pair::parse(&row.kv)?));
+                if holds == Some(false) {
+                    break;
+                }
+            }
+            found.clear();
+            match visit {
+                Visit::Next(next) if holds != Some(false) => start = next,
+                _ => return Ok(holds),
+            }
+            keys_max = (2 * keys_max).min(FETCH_ROWS);
+        }
+    }
+
     fn fetch(&self, revision: Revision) -> Result<Bytes, Error> {
         let row = self.mvcc.store.get(revision)?;
         row.map(|row| row.kv).ok_or(Error::MissingRow(revision))
@@ -255,10 +311,14 @@ impl View<'_> {
     }
 }
 
-fn key_only(key: &[u8], found: Found) -> Bytes {
+fn by_index_pair(key: &[u8], found: Found) -> Pair<'_> {
     let Found { modified, created, version } = found;
     let (create_revision, mod_revision) = (created.main, modified.main);
-    Pair { key, create_revision, mod_revision, version, ..Pair::default() }.encode()
+    Pair { key, create_revision, mod_revision, version, ..Pair::default() }
+}
+
+fn key_only(key: &[u8], found: Found) -> Bytes {
+    by_index_pair(key, found).encode()
 }
 
 fn without_value(kv: &[u8]) -> Result<Bytes, Error> {

@@ -8,12 +8,15 @@ use bytes::Bytes;
 
 use super::kv::Pair;
 use super::range::Patience;
-use super::{Error, View, Write};
+use super::{Error, Mvcc, View, Write};
 use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::raw::{Response, ResponseOp, TxnResponse};
 use crate::pb::request_op::Request;
-use crate::pb::{Compare, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest};
+use crate::pb::{
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest,
+};
 use crate::planted::{self, Bug};
+use crate::types::KeyRange;
 
 /// What writing needs to know of leases.
 pub trait Leases {
@@ -53,24 +56,76 @@ pub fn is_serializable(request: &TxnRequest) -> bool {
 
 /// Runs a read-only transaction.
 pub fn read_txn(view: &View<'_>, request: &TxnRequest) -> Result<TxnResponse, Error> {
-    read_patiently(view, request, usize::MAX)
+    read_patiently(view, request, &mut Patience::with_bytes(usize::MAX))
 }
 
-/// The same if its pairs have no more than so many bytes, or else `TakesLong`.
+/// The same if its pairs have no more than so many bytes, and each read takes no longer than it may
+/// on its own; or else `TakesLong`.
 pub fn read_txn_shortly(
     view: &View<'_>,
     request: &TxnRequest,
     bytes: usize,
 ) -> Result<TxnResponse, Error> {
-    read_patiently(view, request, bytes)
+    read_patiently(view, request, &mut Patience::of_txn(bytes))
+}
+
+/// Whether the answer to a write would be short as of now: all that either branch might read has no
+/// more than so many bytes, and is read quickly. What cannot be read now is not known to be short.
+pub fn answers_shortly(mvcc: &Mvcc, request: &TxnRequest, bytes: usize) -> bool {
+    let read = || read_both(&mvcc.view(), request, &mut Patience::of_txn(bytes));
+    !has_pairs(request) || read().is_ok()
+}
+
+/// Whether the answer to a deletion would be, in the same way.
+pub fn deletes_shortly(mvcc: &Mvcc, request: &DeleteRangeRequest, bytes: usize) -> bool {
+    let read = || read_deleted(&mvcc.view(), request, &mut Patience::of_txn(bytes));
+    !request.prev_kv || read().is_ok()
+}
+
+/// Whether the answer to a transaction may hold pairs.
+fn has_pairs(request: &TxnRequest) -> bool {
+    ops(request).any(|op| match &op.request {
+        Some(Request::RequestRange(_)) => true,
+        Some(Request::RequestPut(put)) => put.prev_kv,
+        Some(Request::RequestDeleteRange(delete)) => delete.prev_kv,
+        Some(Request::RequestTxn(nested)) => has_pairs(nested),
+        None => false,
+    })
+}
+
+fn read_both(view: &View<'_>, request: &TxnRequest, patience: &mut Patience) -> Result<(), Error> {
+    for op in ops(request) {
+        match &op.request {
+            Some(Request::RequestRange(range)) => drop(view.answer(range, patience)?),
+            Some(Request::RequestPut(put)) if put.prev_kv => {
+                let previous = RangeRequest { key: put.key.clone(), ..Default::default() };
+                view.answer(&previous, patience)?;
+            }
+            Some(Request::RequestDeleteRange(delete)) if delete.prev_kv => {
+                read_deleted(view, delete, patience)?;
+            }
+            Some(Request::RequestTxn(nested)) => read_both(view, nested, patience)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn read_deleted(
+    view: &View<'_>,
+    request: &DeleteRangeRequest,
+    patience: &mut Patience,
+) -> Result<(), Error> {
+    let DeleteRangeRequest { key, range_end, .. } = request.clone();
+    view.answer(&RangeRequest { key, range_end, ..Default::default() }, patience)?;
+    Ok(())
 }
 
 fn read_patiently(
     view: &View<'_>,
     request: &TxnRequest,
-    bytes: usize,
+    patience: &mut Patience,
 ) -> Result<TxnResponse, Error> {
-    let patience = &mut Patience::with_bytes(bytes);
     let path = Path::choose(view, request)?;
     path.check(view, &NoLeases)?;
     let mut responses = Vec::with_capacity(path.ops.len());
@@ -117,9 +172,7 @@ impl Write<'_> {
         let mut nested = path.nested.iter();
         for op in path.ops {
             let response = match &op.request {
-                Some(Request::RequestRange(range)) => {
-                    Some(Response::Range(self.view().range(range)?))
-                }
+                Some(Request::RequestRange(range)) => Some(Response::Range(self.range(range)?)),
                 Some(Request::RequestPut(put)) => Some(Response::Put(self.put(put, leases)?)),
                 Some(Request::RequestDeleteRange(delete)) => {
                     Some(Response::DeleteRange(self.delete_range(delete, leases)?))
@@ -210,24 +263,15 @@ fn check_put(view: &View<'_>, leases: &impl Leases, request: &PutRequest) -> Res
 
 fn holds(view: &View<'_>, compare: &Compare) -> Result<bool, Error> {
     let is_by_index = !matches!(compare.target(), CompareTarget::Value | CompareTarget::Lease);
-    let request = RangeRequest {
-        key: compare.key.clone(),
-        range_end: compare.range_end.clone(),
-        keys_only: is_by_index,
-        ..Default::default()
-    };
-    let response = view.range(&request)?;
-    if response.kvs.is_empty() {
-        // Empty and missing look the same on the wire, so a missing value compares to nothing.
-        let is_value = compare.target == CompareTarget::Value as i32;
-        return Ok(!is_value && pair_holds(compare, &Pair::default()));
-    }
-    for kv in &response.kvs {
-        if !pair_holds(compare, &Pair::parse(kv)?) {
-            return Ok(false);
+    let range = KeyRange::new(compare.key.clone(), compare.range_end.clone());
+    match view.all(&range, is_by_index, |pair| pair_holds(compare, pair))? {
+        Some(holds) => Ok(holds),
+        None => {
+            // Empty and missing look the same on the wire, so a missing value compares to nothing.
+            let is_value = compare.target == CompareTarget::Value as i32;
+            Ok(!is_value && pair_holds(compare, &Pair::default()))
         }
     }
-    Ok(true)
 }
 
 fn pair_holds(compare: &Compare, pair: &Pair<'_>) -> bool {
@@ -272,12 +316,10 @@ fn pair_holds(compare: &Compare, pair: &Pair<'_>) -> bool {
 mod tests {
     use std::io;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
     use crate::clock::SystemClock;
-    use crate::mvcc::Mvcc;
-    use crate::pb::DeleteRangeRequest;
     use crate::store::{Faults, Options, Store};
 
     #[derive(Default)]
@@ -388,5 +430,118 @@ mod tests {
         assert!(write.txn(&branching(), &mut NoLeases).unwrap().succeeded);
         write.finish();
         store.seal(2, 1);
+    }
+
+    /// Counts reads of LMDB.
+    #[derive(Default)]
+    struct CountedReads(AtomicUsize);
+
+    impl Faults for CountedReads {
+        fn read(&self) -> io::Result<()> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    /// Keys `k0000` to `k2999` with the values `0` and `1` in turns, none of them in memory.
+    fn many_keys(dir: &std::path::Path) -> (Mvcc, Arc<CountedReads>) {
+        let reads = Arc::new(CountedReads::default());
+        let mut options = Options::new(Arc::new(SystemClock::new()));
+        options.faults = Some(Arc::clone(&reads) as _);
+        let (store, _) = Store::open(&dir.join("db"), options).unwrap();
+        let mvcc = Mvcc::new(Arc::new(store));
+        let mut write = mvcc.begin();
+        for n in 0..3000 {
+            let (key, value) = (format!("k{n:04}").into(), (n % 2).to_string().into());
+            let put = PutRequest { key, value, ..Default::default() };
+            write.put(&put, &mut NoLeases).unwrap();
+        }
+        write.finish();
+        mvcc.store.seal(1, 1);
+        mvcc.store.flush().unwrap();
+        mvcc.publish();
+        (mvcc, reads)
+    }
+
+    fn compare(
+        key: &'static str,
+        end: &'static str,
+        result: CompareResult,
+        union: TargetUnion,
+    ) -> Compare {
+        let target = match union {
+            TargetUnion::Value(_) => CompareTarget::Value,
+            _ => CompareTarget::Version,
+        };
+        Compare {
+            key: key.into(),
+            range_end: end.into(),
+            target: target.into(),
+            result: result.into(),
+            target_union: Some(union),
+        }
+    }
+
+    #[test]
+    fn a_comparison_of_many_keys_ends_with_the_first_that_decides() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mvcc, reads) = many_keys(dir.path());
+        let value = |value: &'static str| TargetUnion::Value(value.into());
+        let holds = |compare: Compare| {
+            let txn = TxnRequest { compare: vec![compare], ..Default::default() };
+            let before = reads.0.load(Ordering::Relaxed);
+            let answer = mvcc.begin().txn(&txn, &mut NoLeases).unwrap();
+            (answer.succeeded, reads.0.load(Ordering::Relaxed) - before)
+        };
+        let (equal, less) = (CompareResult::Equal, CompareResult::Less);
+        // The second key has another value.
+        let (first, read) = holds(compare("k", "l", equal, value("0")));
+        assert!(!first && read <= 1, "{read} reads");
+        // All of them decide.
+        assert!(holds(compare("k", "l", less, value("2"))).0);
+        let later = holds(compare("k0000", "k2999", less, value("1")));
+        assert!(!later.0 && later.1 <= 1, "{later:?}");
+        // No row is needed for these, and none is there for those.
+        assert_eq!(holds(compare("k", "l", equal, TargetUnion::Version(1))), (true, 0));
+        assert_eq!(holds(compare("k", "l", less, TargetUnion::Version(1))), (false, 0));
+        assert_eq!(holds(compare("x", "y", equal, TargetUnion::Version(0))), (true, 0));
+        assert_eq!(holds(compare("x", "y", equal, value(""))), (false, 0));
+        assert_eq!(holds(compare("k0001", "", equal, value("1"))), (true, 1));
+        assert_eq!(holds(compare("x", "", equal, TargetUnion::Version(0))), (true, 0));
+        // To the end of all keys.
+        assert_eq!(holds(compare("k", "\0", equal, TargetUnion::Version(1))), (true, 0));
+    }
+
+    #[test]
+    fn what_nobody_awaits_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mvcc, reads) = many_keys(dir.path());
+        let (key, range_end) = (Bytes::from("k"), Bytes::from("l"));
+        let range =
+            RangeRequest { key: key.clone(), range_end: range_end.clone(), ..Default::default() };
+        let previous = PutRequest { prev_kv: true, ..put("k0001", "2") };
+        let delete = DeleteRangeRequest { key: "k0002".into(), range_end, prev_kv: true };
+        let txn = TxnRequest {
+            success: vec![
+                op(Request::RequestRange(range)),
+                op(Request::RequestPut(previous)),
+                op(Request::RequestDeleteRange(delete)),
+            ],
+            ..Default::default()
+        };
+        let before = reads.0.load(Ordering::Relaxed);
+        let mut write = mvcc.begin().awaited(false);
+        let answer = write.txn(&txn, &mut NoLeases).unwrap();
+        assert_eq!(write.finish().len(), 1 + 2998);
+        assert_eq!(answer.responses.len(), 3);
+        assert_eq!(reads.0.load(Ordering::Relaxed), before, "rows are read for nobody");
+        // What a put keeps of the pair before is no answer.
+        let keeps = PutRequest { ignore_value: true, ..put("k0001", "") };
+        let txn =
+            TxnRequest { success: vec![op(Request::RequestPut(keeps))], ..Default::default() };
+        let mut write = mvcc.begin().awaited(false);
+        write.txn(&txn, &mut NoLeases).unwrap();
+        let changes = write.finish();
+        assert_eq!(Pair::parse(&changes[0].kv).unwrap().value, b"2");
     }
 }

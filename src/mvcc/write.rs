@@ -9,7 +9,7 @@ use super::kv::{self, Pair};
 use super::range::end_of;
 use super::{Current, Error, Leases, Mvcc, View};
 use crate::limits;
-use crate::pb::raw::{DeleteRangeResponse, PutResponse};
+use crate::pb::raw::{DeleteRangeResponse, PutResponse, RangeResponse};
 use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest, ResponseHeader};
 use crate::store::Row;
 use crate::types::{KeyRange, Revision};
@@ -43,11 +43,19 @@ pub struct Write<'a> {
     mvcc: &'a Mvcc,
     begin: Current,
     changes: Vec<Change>,
+    is_awaited: bool,
 }
 
 impl<'a> Write<'a> {
     pub(super) fn new(mvcc: &'a Mvcc) -> Self {
-        Self { mvcc, begin: mvcc.written(), changes: Vec::new() }
+        Self { mvcc, begin: mvcc.written(), changes: Vec::new(), is_awaited: true }
+    }
+
+    /// Nobody on this member waits for the answer, so pairs that only it would hold are not read. What
+    /// is changed, and whether the request is refused, does not depend on them.
+    #[must_use]
+    pub fn awaited(self, is_awaited: bool) -> Self {
+        Self { is_awaited, ..self }
     }
 
     /// The state with this transaction's changes so far.
@@ -72,7 +80,8 @@ impl<'a> Write<'a> {
         request: &PutRequest,
         leases: &mut impl Leases,
     ) -> Result<PutResponse, Error> {
-        let needs_previous = request.prev_kv || request.ignore_value || request.ignore_lease;
+        let needs_previous =
+            request.prev_kv && self.is_awaited || request.ignore_value || request.ignore_lease;
         let previous = match needs_previous {
             true => self.view().get(&request.key, self.revision())?,
             false => None,
@@ -93,7 +102,7 @@ impl<'a> Write<'a> {
     ) -> Result<DeleteRangeResponse, Error> {
         let range = KeyRange::new(request.key.clone(), request.range_end.clone());
         let mut prev_kvs = Vec::new();
-        if request.prev_kv {
+        if request.prev_kv && self.is_awaited {
             let (key, range_end) = (range.key.clone(), range.end.clone());
             let range = RangeRequest { key, range_end, ..Default::default() };
             prev_kvs = self.view().range(&range)?.kvs;
@@ -105,6 +114,14 @@ impl<'a> Write<'a> {
         }
         let deleted = i64::try_from(keys.len()).unwrap_or(i64::MAX);
         Ok(DeleteRangeResponse { header: self.header(), deleted, prev_kvs })
+    }
+
+    /// A range within a transaction.
+    pub(super) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        if self.is_awaited {
+            return self.view().range(request);
+        }
+        Ok(RangeResponse { header: self.header(), ..Default::default() })
     }
 
     /// Deletes one key if it exists.

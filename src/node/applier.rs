@@ -131,7 +131,8 @@ impl Applier {
             let Some(entry) = batch.rest.next() else { break };
             match entry {
                 Committed::Normal { index, term, data } => {
-                    let outcome = self.machine.apply(index, term, data, batch.now)?;
+                    let is_awaited = |id| self.waits.is_awaited(id);
+                    let outcome = self.machine.apply(index, term, data, batch.now, &is_awaited)?;
                     batch.last = index;
                     let begun = std::mem::replace(&mut batch.now, self.clock.now());
                     observe(&outcome, batch.now.saturating_sub(begun));

@@ -57,6 +57,11 @@ impl Waits {
         wait.map(|wait| wait.is_applied = true).is_some()
     }
 
+    /// Whether somebody waits for the answer, as far as is known.
+    pub(super) fn is_awaited(&self, id: u64) -> bool {
+        self.shard(id).lock().get(&id).is_some_and(|wait| !wait.waiter.is_closed())
+    }
+
     pub(super) fn is_applied(&self, id: u64) -> bool {
         self.shard(id).lock().get(&id).is_some_and(|wait| wait.is_applied)
     }

@@ -140,7 +140,7 @@ impl Member {
         }
         let (header, command) = (RequestHeader::default(), log[at].clone());
         let data = Entry { header, command }.encode();
-        let outcome = self.machine.apply(self.index, 1, data, Duration::ZERO).unwrap();
+        let outcome = self.machine.apply(self.index, 1, data, Duration::ZERO, &|_| true).unwrap();
         self.machine.mvcc.publish();
         if let Some((mut compaction, _)) = outcome.compaction {
             compaction.arm(&self.machine.mvcc);

@@ -169,7 +169,7 @@ impl Member {
         let data = self.log[self.applied].clone();
         self.applied += 1;
         let (index, now) = (self.applied as u64, self.clock.now());
-        let outcome = self.machine.apply(index, 1, data, now).unwrap();
+        let outcome = self.machine.apply(index, 1, data, now, &|_| true).unwrap();
         let Outcome { request_id, reply, changes, compaction, operation: _ } = outcome;
         assert_eq!(request_id, index);
         self.unpublished.extend(changes);
