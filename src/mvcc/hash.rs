@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use super::index::Visit;
 use super::restore::Restoring;
-use super::{Compacted, Error, Mvcc, View};
+use super::{Compacted, Error, Mvcc, View, Wanted};
 use crate::limits;
 use crate::store::{Bucket, Row, schema};
 use crate::types::Revision;
@@ -73,20 +73,25 @@ fn etcd_key(revision: Revision, tombstone: bool) -> ([u8; 18], usize) {
 
 impl Mvcc {
     /// The hash at `revision` (0: the current one), and the current revision.
-    pub fn hash_by_revision(&self, revision: i64) -> Result<(KeyValueHash, i64), Error> {
-        let view = self.view();
-        let current = view.current;
-        if let Some(stored) = self.stored_hash(revision) {
-            return Ok(stored);
-        }
-        if revision > 0 && revision < current.compact_revision {
-            return Err(Error::Compacted);
-        }
-        if revision > current.revision {
-            return Err(Error::FutureRev);
-        }
-        let revision = if revision == 0 { current.revision } else { revision };
-        Ok((view.hash(revision)?, current.revision))
+    pub fn hash_by_revision(
+        &self,
+        revision: i64,
+        wanted: &Wanted,
+    ) -> Result<(KeyValueHash, i64), Error> {
+        self.read(wanted, |view| {
+            if let Some(stored) = self.stored_hash(revision) {
+                return Ok(stored);
+            }
+            let current = view.current;
+            if revision > 0 && revision < current.compact_revision {
+                return Err(Error::Compacted);
+            }
+            if revision > current.revision {
+                return Err(Error::FutureRev);
+            }
+            let revision = if revision == 0 { current.revision } else { revision };
+            Ok((view.hash(revision)?, current.revision))
+        })
     }
 
     /// The hash that a compaction at `revision` has found, and the current revision.
@@ -100,17 +105,25 @@ impl Mvcc {
 
     /// The checksum of the whole backend, bucket by bucket in the order of their names. Members at
     /// the same index agree on it.
-    pub fn hash_all(&self) -> Result<u32, Error> {
+    pub fn hash_all(&self, wanted: &Wanted) -> Result<u32, Error> {
         self.store.flush()?;
-        let view = self.view();
         let mut buckets =
             Bucket::ALL.map(|bucket| (bucket.name().as_bytes(), Some(bucket))).to_vec();
         buckets.push((BUCKET, None));
         buckets.sort_unstable_by_key(|(name, _)| *name);
+        self.read(wanted, |view| self.hash_buckets(&buckets, view))
+    }
+
+    fn hash_buckets(
+        &self,
+        buckets: &[(&[u8], Option<Bucket>)],
+        view: &View<'_>,
+    ) -> Result<u32, Error> {
         let mut crc = 0;
         for (name, bucket) in buckets {
+            view.go_on()?;
             crc = crc32c::crc32c_append(crc, name);
-            let Some(bucket) = bucket else {
+            let Some(bucket) = *bucket else {
                 view.scan(view.current.revision, |row| {
                     let (key, len) = etcd_key(row.rev, row.tombstone);
                     crc = crc32c::crc32c_append(crc, &key[..len]);
@@ -149,8 +162,8 @@ fn kept(
     revision: i64,
     compact_revision: i64,
     deletes: bool,
-    mut visit: impl FnMut(&[u8], i64, &mut dyn FnMut(Revision)) -> Visit,
-) -> HashSet<Revision> {
+    mut visit: impl FnMut(&[u8], i64, &mut dyn FnMut(Revision)) -> Result<Visit, Error>,
+) -> Result<HashSet<Revision>, Error> {
     let mut walk = |at: i64| {
         let (mut kept, mut is_any_kept) = (HashSet::new(), false);
         let mut start: Box<[u8]> = Box::default();
@@ -160,17 +173,17 @@ fn kept(
                 kept.insert(at);
             }
         };
-        while let Visit::Next(next) = visit(&start, at, &mut keep) {
+        while let Visit::Next(next) = visit(&start, at, &mut keep)? {
             start = next;
         }
-        (kept, is_any_kept)
+        Ok::<_, Error>((kept, is_any_kept))
     };
-    match walk(revision) {
+    Ok(match walk(revision)? {
         (kept, is_any_kept) if is_any_kept || deletes => kept,
         // etcd counts all rows then, so that its answer changes when the compaction's sweep comes
         // through. This is the answer after the sweep, on every member at any time.
-        _ => walk(compact_revision).0,
-    }
+        _ => walk(compact_revision)?.0,
+    })
 }
 
 /// The hash of rows that no member serves; at revision 0, of all of them. `scan` shows them in the
@@ -198,8 +211,8 @@ pub fn hash_rows<E: From<Error>>(
         Ok(())
     })?;
     let kept = kept(revision, current.compact_revision, deletes, |start, at, keep| {
-        index.visit_kept(start, at, keys_max, keep)
-    });
+        Ok(index.visit_kept(start, at, keys_max, keep))
+    })?;
     let mut hasher = Hasher::new(current.compact_revision, revision);
     scan(&mut |row| {
         hasher.add(row, |at| kept.contains(&at));
@@ -214,8 +227,10 @@ impl View<'_> {
         let at_revision = self.rows(Revision::new(revision, 0), revision)?;
         let deletes = at_revision.iter().any(|row| row.tombstone);
         let kept = kept(revision, compact_revision, deletes, |start, at, keep| {
-            self.mvcc.index.read().visit_kept(start, at, limits::INDEX_HOLD_KEYS_MAX, keep)
-        });
+            self.go_on()?;
+            let index = self.mvcc.index.read();
+            Ok(index.visit_kept(start, at, limits::INDEX_HOLD_KEYS_MAX, keep))
+        })?;
         let mut hasher = Hasher::new(compact_revision, revision);
         self.scan(revision, |row| hasher.add(row, |at| kept.contains(&at)))?;
         Ok(hasher.finish())
@@ -242,6 +257,7 @@ impl View<'_> {
     fn scan(&self, main: i64, mut f: impl FnMut(&Row)) -> Result<(), Error> {
         let mut from = Revision::default();
         loop {
+            self.go_on()?;
             let rows = self.rows(from, main)?;
             rows.iter().for_each(&mut f);
             match rows.last() {

@@ -22,9 +22,10 @@ pub mod kv;
 mod range;
 mod restore;
 mod txn;
+mod wanted;
 mod write;
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ pub use txn::{
     Leases, answers_shortly, deletes_shortly, is_read_only, is_serializable, read_txn,
     read_txn_shortly,
 };
+pub use wanted::{Waiting, Wanted};
 pub use write::{Change, ChangeKind, Write, deletion_event};
 
 use index::Index;
@@ -66,6 +68,12 @@ pub enum Error {
     /// Local: the read does not end as soon as its thread needs it to.
     #[error("the read takes too long for the thread that serves it")]
     TakesLong,
+    /// Local: nobody waits for the read any more.
+    #[error("nobody waits for the read")]
+    Unwanted,
+    /// Local: another state takes the place of the one that is read.
+    #[error("the state is being replaced")]
+    Replaced,
     /// Local: the store closed while work was under way.
     #[error("the store has stopped")]
     Stopped,
@@ -109,6 +117,8 @@ pub struct Mvcc {
     older_epochs: Mutex<Vec<Weak<()>>>,
     /// Counts replacements of the whole state; held for reading by each step of a sweep.
     replaced: RwLock<u64>,
+    /// Whether such a replacement waits for views to end.
+    is_replacing: AtomicBool,
 }
 
 impl Mvcc {
@@ -129,25 +139,36 @@ impl Mvcc {
             epoch: Mutex::default(),
             older_epochs: Mutex::default(),
             replaced: RwLock::default(),
+            is_replacing: AtomicBool::new(false),
         }
     }
 
     /// Takes the state of another store in the place of this one's, which `swap_stores` replaces by
-    /// it meanwhile. Waits until no view is left, and new ones wait.
+    /// it meanwhile, once no view is left. Only the apply thread may ask.
+    ///
+    /// Long reads end and begin anew afterwards. Those that are under way are waited for while others
+    /// go on: one on a thread that gives way to all others may take a while to its next look. New views
+    /// wait only for those that came meanwhile, which are short or have looked.
     pub fn install(
         &self,
         new: &Self,
         swap_stores: impl FnOnce() -> Result<(), store::Error>,
     ) -> Result<(), store::Error> {
-        let mut replaced = self.replaced.write();
-        let mut epoch = self.epoch.lock();
-        let old = std::mem::take(&mut *epoch);
+        let _replacing = Replacing::begin(&self.is_replacing);
+        // No sweep begins to wait for readers meanwhile, since the apply thread would tell it to.
+        let old = std::mem::take(&mut *self.epoch.lock());
         let is_seen = || {
             let older = self.older_epochs.lock();
             // A sweep that waits holds each of the older ones once.
             Arc::strong_count(&old) > 1 || older.iter().any(|epoch| epoch.strong_count() > 1)
         };
         while is_seen() {
+            std::thread::sleep(VIEWS_WAIT);
+        }
+        let mut replaced = self.replaced.write();
+        let mut epoch = self.epoch.lock();
+        let young = std::mem::take(&mut *epoch);
+        while Arc::strong_count(&young) > 1 {
             std::thread::sleep(VIEWS_WAIT);
         }
         swap_stores()?;
@@ -164,6 +185,10 @@ impl Mvcc {
         drop((epoch, replaced));
         drop(old_index);
         Ok(())
+    }
+
+    fn is_replacing(&self) -> bool {
+        self.is_replacing.load(Ordering::Relaxed)
     }
 
     pub fn current(&self) -> Current {
@@ -189,7 +214,7 @@ impl Mvcc {
     pub fn view(&self) -> View<'_> {
         // The epoch comes first: what a later compaction dooms must outlive this view.
         let epoch = Arc::clone(&self.epoch.lock());
-        View { mvcc: self, current: self.current(), _epoch: Some(epoch) }
+        View { mvcc: self, current: self.current(), wanted: None, _epoch: Some(epoch) }
     }
 
     /// Opens the next transaction. Only the apply thread may call it.
@@ -227,10 +252,28 @@ impl Mvcc {
     }
 }
 
+/// Tells long reads that another state is about to come, until it is dropped.
+struct Replacing<'a>(&'a AtomicBool);
+
+impl<'a> Replacing<'a> {
+    fn begin(flag: &'a AtomicBool) -> Self {
+        flag.store(true, Ordering::Relaxed);
+        Self(flag)
+    }
+}
+
+impl Drop for Replacing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// All keys as of one revision.
 pub struct View<'a> {
     mvcc: &'a Mvcc,
     current: Current,
+    /// For a read that ends when nobody waits for it.
+    wanted: Option<&'a Wanted>,
     /// Holds sweeps back. A transaction's own view needs none: it reads at the current revision,
     /// and the thread that writes is the one that applies compactions.
     _epoch: Option<Arc<()>>,

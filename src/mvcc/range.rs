@@ -182,6 +182,7 @@ impl View<'_> {
         let mut count: u64 = 0;
         let mut start: Box<[u8]> = start.into();
         loop {
+            self.go_on()?;
             patience.hold_index()?;
             let index = self.mvcc.index.read();
             let (counted, visit) = index.count(&start, end, main, limits::INDEX_HOLD_KEYS_MAX);
@@ -217,6 +218,7 @@ impl View<'_> {
         let mut next_uncollected: Option<Box<[u8]>> = None;
         loop {
             let first = items.len();
+            self.go_on()?;
             patience.hold_index()?;
             let index = self.mvcc.index.read();
             let visit = index.visit(&start, end, main, limits::INDEX_HOLD_KEYS_MAX, |visited| {
@@ -266,6 +268,7 @@ impl View<'_> {
         // The first keys decide most often.
         let mut keys_max = INLINE_FETCH_ROWS;
         loop {
+            self.go_on()?;
             let index = self.mvcc.index.read();
             let visit = index.visit(&start, end, main, keys_max, |visited| {
                 if by_index {
@@ -298,8 +301,9 @@ impl View<'_> {
     }
 
     fn fetch_into(&self, items: &mut [Item], patience: &mut Patience) -> Result<(), Error> {
-        let at_once = if patience.is_short() { INLINE_FETCH_ROWS } else { items.len().max(1) };
+        let at_once = if patience.is_short() { INLINE_FETCH_ROWS } else { FETCH_ROWS };
         for items in items.chunks_mut(at_once) {
+            self.go_on()?;
             let revisions: Vec<Revision> = items.iter().map(|item| item.found.modified).collect();
             let rows = self.mvcc.store.get_many(&revisions)?;
             for (item, row) in items.iter_mut().zip(rows) {

@@ -61,7 +61,7 @@ impl<'a> Write<'a> {
     /// The state with this transaction's changes so far.
     pub fn view(&self) -> View<'a> {
         let current = Current { revision: self.revision(), ..self.begin };
-        View { mvcc: self.mvcc, current, _epoch: None }
+        View { mvcc: self.mvcc, current, wanted: None, _epoch: None }
     }
 
     /// The revision of a response: the transaction's own once it changed something.

@@ -11,8 +11,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::Error;
 use crate::limits::{
-    CATCH_UPS_RUNNING_MAX, DEFRAGS_WAITING_MAX, HASHES_RUNNING_MAX, HASHES_WAITING_MAX,
-    PEER_HASHES_WAITING_MAX, SNAPSHOT_FAIR_WAIT, SNAPSHOTS_MAX, USAGES_WAITING_MAX,
+    CATCH_UPS_RUNNING_MAX, COUNTS_RUNNING_MAX, COUNTS_WAITING_MAX, DEFRAGS_WAITING_MAX,
+    HASHES_RUNNING_MAX, HASHES_WAITING_MAX, PEER_HASHES_WAITING_MAX, SNAPSHOT_FAIR_WAIT,
+    SNAPSHOTS_MAX, USAGES_WAITING_MAX,
 };
 
 /// Turns at one kind of work.
@@ -34,6 +35,11 @@ impl Turns {
         Self { running: Arc::new(Semaphore::new(running)), present }
     }
 
+    #[cfg(test)]
+    pub(super) fn free(&self) -> usize {
+        self.running.available_permits()
+    }
+
     /// Waits for a turn, if there is room to wait.
     pub(super) async fn begin(&self) -> Result<Turn, Error> {
         let Ok(present) = Arc::clone(&self.present).try_acquire_owned() else {
@@ -51,6 +57,8 @@ pub(super) struct Admission {
     pub hashes: Turns,
     pub peer_hashes: Turns,
     pub usages: Turns,
+    /// Counts that take long.
+    pub counts: Turns,
     /// Watch streams that read history; as many wait as there are streams.
     pub catch_ups: Arc<Semaphore>,
     pub snapshots: Seats,
@@ -63,6 +71,7 @@ impl Default for Admission {
             hashes: Turns::new(HASHES_RUNNING_MAX, HASHES_WAITING_MAX),
             peer_hashes: Turns::new(1, PEER_HASHES_WAITING_MAX),
             usages: Turns::new(1, USAGES_WAITING_MAX),
+            counts: Turns::new(COUNTS_RUNNING_MAX, COUNTS_WAITING_MAX),
             catch_ups: Arc::new(Semaphore::new(CATCH_UPS_RUNNING_MAX)),
             snapshots: Seats::default(),
         }
@@ -156,6 +165,7 @@ mod tests {
         assert_eq!(bound(&admission.defrags), (1, 1 + 16));
         assert_eq!(bound(&admission.hashes), (2, 2 + 64));
         assert_eq!(bound(&admission.peer_hashes), (1, 1 + 16));
+        assert_eq!(bound(&admission.counts), (4, 4 + 4096));
         assert_eq!(admission.catch_ups.available_permits(), 2);
         let taken: Vec<_> = (0..8).map(|_| admission.snapshots.take(Duration::ZERO)).collect();
         assert!(taken.iter().all(Result::is_ok));

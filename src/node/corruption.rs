@@ -21,6 +21,7 @@ use serde_json::Value;
 use super::admission::Turns;
 use super::status::HashKv;
 use super::{Error, Node, Op};
+use crate::mvcc::{Mvcc, Wanted};
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{AlarmRequest, AlarmType};
 use crate::raft::peer::{CLUSTER_ID, HASH_KV_PATH};
@@ -59,7 +60,11 @@ impl Node {
         self.fence()?;
         let (hash, current) = match self.0.mvcc.stored_hash(revision) {
             Some(stored) => stored,
-            None => self.read_all(turns, move |mvcc| mvcc.hash_by_revision(revision)).await?,
+            None => {
+                let hash =
+                    move |mvcc: &Mvcc, wanted: &Wanted| mvcc.hash_by_revision(revision, wanted);
+                self.read_all(turns, hash).await?
+            }
         };
         Ok(HashKv::new(hash, current))
     }

@@ -69,7 +69,7 @@ use crate::clock::{self, Backoff, Clock};
 use crate::lease::Lessor;
 use crate::limits;
 use crate::members::Members;
-use crate::mvcc::{self, Mvcc};
+use crate::mvcc::{self, Mvcc, Waiting, Wanted};
 use crate::pb::raw::{RangeResponse, TxnResponse};
 use crate::pb::{AlarmMember, AlarmType, Member, RangeRequest, ResponseHeader};
 use crate::pb::{AuthRoleAddRequest, AuthUserAddRequest, RequestHeader, TxnRequest};
@@ -537,8 +537,10 @@ impl Node {
         let mut response = match is_small(request).then(shortly) {
             None | Some(Err(mvcc::Error::TakesLong)) => {
                 let (request, is_count) = (request.clone(), request.count_only);
-                let range = move |mvcc: &Mvcc| mvcc.view().range(&request);
-                if is_count { self.read(range).await? } else { self.read_long(range).await? }
+                let range = move |mvcc: &Mvcc, wanted: &Wanted| {
+                    mvcc.read(wanted, |view| view.range(&request))
+                };
+                if is_count { self.count(range).await? } else { self.read_long(range).await? }
             }
             Some(response) => response?,
         };
@@ -577,7 +579,10 @@ impl Node {
             Some(response) => response,
             None => {
                 let request = request.clone();
-                self.read_long(move |mvcc| mvcc::read_txn(&mvcc.view(), &request)).await?
+                let read = move |mvcc: &Mvcc, wanted: &Wanted| {
+                    mvcc.read(wanted, |view| mvcc::read_txn(view, &request))
+                };
+                self.read_long(read).await?
             }
         };
         permit.still_holds(self)?;
@@ -589,7 +594,9 @@ impl Node {
     /// None if its answer is long.
     async fn read_txn_shortly(&self, request: TxnRequest) -> Result<Option<TxnResponse>, Error> {
         let bytes = self.0.answers.short_bytes();
-        let read = move |mvcc: &Mvcc| match mvcc::read_txn_shortly(&mvcc.view(), &request, bytes) {
+        let read = move |mvcc: &Mvcc, wanted: &Wanted| match mvcc
+            .read(wanted, |view| mvcc::read_txn_shortly(view, &request, bytes))
+        {
             Err(mvcc::Error::TakesLong) => Ok(None),
             response => response.map(Some),
         };
@@ -599,25 +606,45 @@ impl Node {
     /// Reads whose answers may be long take turns.
     async fn read_long<T: Send + 'static>(
         &self,
-        f: impl FnOnce(&Mvcc) -> Result<T, mvcc::Error> + Send + 'static,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let turn = self.0.answers.turn(&*self.0.clock, self.request_timeout()).await?;
-        // The turn goes with the work, which is done to its end if the call is cancelled.
-        let work = move |mvcc: &Mvcc| {
+        self.read_in_turn(turn, f).await
+    }
+
+    /// Counts that take long do so, too: there is little to a count, but it may look at every key.
+    async fn count<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let turn = self.0.admission.counts.begin();
+        let turn = clock::timeout(&*self.0.clock, self.request_timeout(), turn).await;
+        self.read_in_turn(turn.unwrap_or(Err(Error::TooManyRequests))?, f).await
+    }
+
+    /// The turn goes with the work, which ends some time after the call if that is cancelled.
+    pub(super) async fn read_in_turn<T: Send + 'static>(
+        &self,
+        turn: impl Send + 'static,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let work = move |mvcc: &Mvcc, wanted: &Wanted| {
             let _turn = turn;
-            f(mvcc)
+            f(mvcc, wanted)
         };
         self.read(work).await
     }
 
     /// Reads that may take long leave the threads that serve connections.
-    pub(super) async fn read<T: Send + 'static>(
+    async fn read<T: Send + 'static>(
         &self,
-        f: impl FnOnce(&Mvcc) -> Result<T, mvcc::Error> + Send + 'static,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         self.fence()?;
         let mvcc = Arc::clone(&self.0.mvcc);
-        let (supervisor, read) = (&self.0.supervisor, move || f(&mvcc));
+        let waiting = Waiting::default();
+        let wanted = waiting.wanted();
+        let (supervisor, read) = (&self.0.supervisor, move || f(&mvcc, &wanted));
         let read = match self.0.is_stepped {
             true => supervisor.inline("read", read).await,
             false => supervisor.blocking("read", read).await,
@@ -629,7 +656,7 @@ impl Node {
     async fn read_all<T: Send + 'static>(
         &self,
         turns: &Turns,
-        f: impl FnOnce(&Mvcc) -> Result<T, mvcc::Error> + Send + 'static,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         self.fence()?;
         if self.0.is_stepped {
@@ -637,9 +664,11 @@ impl Node {
         }
         let turn = turns.begin().await?;
         let mvcc = Arc::clone(&self.0.mvcc);
+        let waiting = Waiting::default();
+        let wanted = waiting.wanted();
         let work = move || {
             let _turn = turn;
-            Ok(f(&mvcc)?)
+            Ok(f(&mvcc, &wanted)?)
         };
         self.nice("read-all", work).await
     }

@@ -95,6 +95,6 @@ impl Node {
     /// The checksum of the whole backend.
     pub async fn hash(&self, who: &Credentials) -> Result<u32, Error> {
         self.permits(who, &Demand::Root).await?;
-        self.read_all(&self.0.admission.hashes, |mvcc| mvcc.hash_all()).await
+        self.read_all(&self.0.admission.hashes, |mvcc, wanted| mvcc.hash_all(wanted)).await
     }
 }

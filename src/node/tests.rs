@@ -648,6 +648,8 @@ async fn a_member_that_may_not_be_added_is_refused_for_the_first_reason() {
     node.stop().await;
 }
 
+mod reads;
+
 type Hook = Box<dyn Fn() + Send + Sync>;
 
 /// The system's clock, but that its wall clock can be set forward, that one length of sleep passes at

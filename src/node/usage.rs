@@ -15,8 +15,8 @@ use crate::limits::{
     READ_CHUNK_BYTES, READ_CHUNK_ROWS, SPACE_PREFIX_BYTES_MAX, SPACE_PREFIXES_MAX,
     SPACE_SAMPLE_INTERVAL, SPACE_SAMPLES_MAX,
 };
-use crate::mvcc::Mvcc;
 use crate::mvcc::kv::Pair;
+use crate::mvcc::{Mvcc, Waiting, Wanted};
 use crate::raft::peer::Pace;
 use crate::types::Revision;
 
@@ -134,16 +134,18 @@ impl Node {
         self.permits(who, &Demand::Root).await?;
         let turn = self.0.admission.usages.begin().await?;
         let node = self.clone();
+        let waiting = Waiting::default();
+        let wanted = waiting.wanted();
         let work = move || {
             let _turn = turn;
-            node.usage_now(prefixes, depth)
+            node.usage_now(prefixes, depth, &wanted)
         };
         self.nice("space", work).await
     }
 
-    fn usage_now(&self, prefixes: usize, depth: usize) -> Result<Usage, Error> {
+    fn usage_now(&self, prefixes: usize, depth: usize, wanted: &Wanted) -> Result<Usage, Error> {
         let inner = &self.0;
-        let walk = self.walk(depth)?;
+        let walk = self.walk(depth, wanted)?;
         let (sizes, current) = (inner.store.sizes(), inner.mvcc.current());
         let all = walk.all;
         let (prefixes, others) = walk.largest(prefixes);
@@ -162,13 +164,14 @@ impl Node {
         })
     }
 
-    fn walk(&self, depth: usize) -> Result<Walk, Error> {
+    fn walk(&self, depth: usize, wanted: &Wanted) -> Result<Walk, Error> {
         let mvcc: &Mvcc = &self.0.mvcc;
         let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());
         let last = Revision::last_of(mvcc.current().revision);
         let (mut walk, mut from) = (Walk::default(), Revision::default());
         let mut pace = Pace::new(self.0.raft.clone());
         loop {
+            wanted.check()?;
             let rows = self.0.store.scan(from, last, READ_CHUNK_ROWS, READ_CHUNK_BYTES);
             let rows = rows.map_err(|error| internal(&error))?;
             let Some(end) = rows.last() else { return Ok(walk) };

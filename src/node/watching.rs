@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::{Error, Node};
 use crate::auth::{Credentials, demand};
-use crate::mvcc::{self, Change, Mvcc};
+use crate::mvcc::{self, Change, Mvcc, View, Wanted};
 use crate::watch::{self, Next, Spec};
 
 /// Previous pairs read on the thread that serves the connection; more are read elsewhere.
@@ -51,15 +53,14 @@ impl WatchStream {
 
     /// Reads a piece of history for watchers that lag. Streams take turns at it.
     pub async fn catch_up(&self) -> Result<(), Error> {
-        let turns = Arc::clone(&self.node.0.admission.catch_ups);
-        let turn = turns.acquire_owned().await.map_err(|_| Error::Stopped)?;
+        let turn = self.turn().await?;
         let stream = Arc::clone(&self.stream);
-        self.node
-            .read(move |_| {
-                let _turn = turn;
-                stream.catch_up()
-            })
-            .await
+        self.node.read_in_turn(turn, move |_, _| stream.catch_up()).await
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let turns = Arc::clone(&self.node.0.admission.catch_ups);
+        turns.acquire_owned().await.map_err(|_| Error::Stopped)
     }
 
     /// Removes a watcher; false if there is none of that id.
@@ -83,14 +84,18 @@ impl WatchStream {
     /// none for a creation, or where history is compacted away.
     pub async fn read_previous(&self, mut changes: Vec<Change>) -> Result<Vec<Change>, Error> {
         if changes.len() <= PREVIOUS_INLINE_MAX {
-            read_previous(&self.node.0.mvcc, &mut changes)?;
+            read_previous(&self.node.0.mvcc.view(), &mut changes)?;
             return Ok(changes);
         }
         if changes.iter().all(is_previous_known) {
             return Ok(changes);
         }
-        let read = move |mvcc: &Mvcc| read_previous(mvcc, &mut changes).map(|()| changes);
-        self.node.read(read).await
+        let turn = self.turn().await?;
+        let read = move |mvcc: &Mvcc, wanted: &Wanted| {
+            mvcc.read(wanted, |view| read_previous(view, &mut changes))?;
+            Ok(changes)
+        };
+        self.node.read_in_turn(turn, read).await
     }
 }
 
@@ -98,9 +103,10 @@ fn is_previous_known(change: &Change) -> bool {
     change.is_create || change.previous.is_some()
 }
 
-fn read_previous(mvcc: &Mvcc, changes: &mut [Change]) -> Result<(), mvcc::Error> {
-    let view = mvcc.view();
+/// Those that a replacement of the state has cut off are read from the new one.
+fn read_previous(view: &View<'_>, changes: &mut [Change]) -> Result<(), mvcc::Error> {
     for change in changes.iter_mut().filter(|change| !is_previous_known(change)) {
+        view.go_on()?;
         change.previous = view.previous(change)?;
     }
     Ok(())

@@ -365,3 +365,77 @@ async fn counts_of_everything_beside_writers() {
     .await;
     eprintln!("  {} counts", counts.load(Ordering::Relaxed));
 }
+
+/// What is under way for calls that are gone, and what the bystander and the writer need.
+const CANCELLED_KIB_MAX: u64 = 256 << 10;
+
+/// Clients that ask for everything, and take it back before the answer can be there.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_ranges_and_counts_that_are_cancelled() {
+    let member = Member::start(&[]);
+    let keys = 20_000;
+    fill(&member, keys, 1000).await;
+    let name = "long ranges and counts, cancelled";
+    let case = Case { name, growth_kib_max: CANCELLED_KIB_MAX, left_kib_max: 96 << 10 };
+    let cancelled = Arc::new(AtomicU64::new(0));
+    let (key, range_end) = all();
+    let range = RangeRequest { key, range_end, ..Default::default() };
+    let (count, page) = (
+        RangeRequest { count_only: true, ..range.clone() },
+        RangeRequest { limit: 5, ..range.clone() },
+    );
+    let requests = [range.clone(), count, page];
+    case.run(&member, async |member, end| {
+        let mut clients = JoinSet::new();
+        let mut writer = KvClient::new(member.channel().await);
+        clients.spawn(async move {
+            let mut at = 0;
+            while Instant::now() < end {
+                // Spread over the index, so that a count has to look at its keys.
+                let put = |n: usize| {
+                    let put = PutRequest { key: self::key(n % keys), ..Default::default() };
+                    RequestOp { request: Some(Request::RequestPut(put)) }
+                };
+                let success = (0..OPS).map(|n| put(at + n * 199)).collect();
+                at += 7919;
+                writer.txn(TxnRequest { success, ..Default::default() }).await.unwrap();
+            }
+        });
+        for n in 0..16 {
+            let client = KvClient::new(member.channel().await);
+            let (requests, cancelled) = (requests.clone(), Arc::clone(&cancelled));
+            clients.spawn(async move {
+                for round in (0_u64..).take_while(|_| Instant::now() < end) {
+                    let patience = Duration::from_millis(1 + (n + round) % 7);
+                    let mut calls = JoinSet::new();
+                    for request in requests.clone() {
+                        let mut client = client.clone().max_decoding_message_size(usize::MAX);
+                        calls.spawn(async move {
+                            let call = client.range(request);
+                            match tokio::time::timeout(patience, call).await {
+                                Ok(Err(status)) => {
+                                    // As etcd sends it; its client knows it by the text.
+                                    assert_eq!(status.message(), "etcdserver: too many requests");
+                                    0
+                                }
+                                Ok(Ok(_)) => 0,
+                                Err(_) => 1,
+                            }
+                        });
+                    }
+                    let gone: u64 = calls.join_all().await.into_iter().sum();
+                    cancelled.fetch_add(gone, Ordering::Relaxed);
+                }
+            });
+        }
+        clients.join_all().await;
+    })
+    .await;
+    eprintln!("  {} calls were cancelled", cancelled.load(Ordering::Relaxed));
+    assert!(cancelled.load(Ordering::Relaxed) > 0, "nothing was cancelled");
+    // Nothing that was cancelled keeps a turn.
+    let client = KvClient::new(member.channel().await);
+    let mut client = client.max_decoding_message_size(usize::MAX);
+    let answer = tokio::time::timeout(PATIENCE, client.range(range)).await.unwrap().unwrap();
+    assert_eq!(answer.into_inner().kvs.len(), keys);
+}

@@ -457,7 +457,12 @@ impl World {
             );
             self.oracle.membership(&life.node.members());
             assert_eq!(life.node.unguarded().leases(), [0_i64; 0], "member {number} keeps leases");
-            let (hash, _) = life.node.unguarded().mvcc().hash_by_revision(0).unwrap();
+            let (hash, _) = life
+                .node
+                .unguarded()
+                .mvcc()
+                .hash_by_revision(0, &rusd::mvcc::Wanted::default())
+                .unwrap();
             self.oracle.hash(hash.revision, hash.compact_revision, hash.hash);
             for (kind, count) in life.steps.waiting() {
                 assert!(count <= WAITING_MAX, "{count} {kind} still wait in m{number}");

@@ -775,7 +775,12 @@ impl World {
         }
         let Some(life) = &self.members[member].life else { return };
         if let Ask::Hash(revision) = ask {
-            if let Ok((hash, _)) = life.node.unguarded().mvcc().hash_by_revision(revision) {
+            if let Ok((hash, _)) = life
+                .node
+                .unguarded()
+                .mvcc()
+                .hash_by_revision(revision, &rusd::mvcc::Wanted::default())
+            {
                 self.oracle.hash(hash.revision, hash.compact_revision, hash.hash);
             }
             return;

@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::*;
 use crate::clock::{SystemClock, split_mix};
 use crate::limits;
-use crate::mvcc::{Leases, Write};
+use crate::mvcc::{Leases, Wanted, Write};
 use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest};
 use crate::store::{Options, Store};
 
@@ -130,7 +130,8 @@ fn sweeps_together_leave_the_rows_and_the_hashes_that_they_leave_one_by_one() {
         assert_eq!(hashes, together.mvcc.compaction_hashes(), "seed {seed}");
         let current = apart.mvcc.current().revision;
         for revision in 0..=current {
-            let hash = |state: &State| state.mvcc.hash_by_revision(revision).ok();
+            let hash =
+                |state: &State| state.mvcc.hash_by_revision(revision, &Wanted::default()).ok();
             assert_eq!(hash(&apart), hash(&together), "seed {seed} at {revision}");
         }
     }

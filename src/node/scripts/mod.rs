@@ -35,7 +35,7 @@ use crate::apply::{self, Reply};
 use crate::clock::Clock;
 use crate::lease::Renewal;
 use crate::limits;
-use crate::mvcc;
+use crate::mvcc::{self, Wanted};
 use crate::node::duties::REVOKE_RETRY;
 use crate::node::{Op, minimum_ttl_seconds};
 use crate::pb::alarm_request::AlarmAction;
@@ -159,10 +159,12 @@ impl Runner {
     }
 
     fn hash(&mut self, revision: i64) -> Lines {
-        read(self.member().machine.mvcc.hash_by_revision(revision).map(|(hash, current)| {
-            let mvcc::KeyValueHash { hash, compact_revision, revision } = hash;
-            vec![format!("hash @{current} {hash:08x} of {compact_revision} to {revision}")]
-        }))
+        read(self.member().machine.mvcc.hash_by_revision(revision, &Wanted::default()).map(
+            |(hash, current)| {
+                let mvcc::KeyValueHash { hash, compact_revision, revision } = hash;
+                vec![format!("hash @{current} {hash:08x} of {compact_revision} to {revision}")]
+            },
+        ))
     }
 
     /// All rows of history that are there.

@@ -1,0 +1,180 @@
+//! Whether a read is to go on.
+//!
+//! A read of many keys outlives its call: it runs on a thread of its own, and only the caller can go
+//! away. It also keeps its view, for which a replacement of the state waits. So each such read asks,
+//! every bounded number of keys, whether somebody still waits for it and whether its view still stands.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Error, Mvcc, VIEWS_WAIT, View};
+
+/// The work's end of the question. By default somebody always waits.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted(Arc<AtomicBool>);
+
+/// The caller's end: dropped, it tells the work that nobody waits any more.
+#[derive(Debug, Default)]
+pub struct Waiting(Wanted);
+
+impl Waiting {
+    /// For the work.
+    pub fn wanted(&self) -> Wanted {
+        self.0.clone()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Wanted {
+    /// An error once nobody waits.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.0.load(Ordering::Relaxed) { Err(Error::Unwanted) } else { Ok(()) }
+    }
+}
+
+impl Mvcc {
+    /// Reads for somebody who may go away. If the state is replaced meanwhile, the read begins anew.
+    pub fn read<T>(
+        &self,
+        wanted: &Wanted,
+        mut f: impl FnMut(&View<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        loop {
+            wanted.check()?;
+            let outcome = f(&View { wanted: Some(wanted), ..self.view() });
+            if !matches!(outcome, Err(Error::Replaced)) {
+                return outcome;
+            }
+            while self.is_replacing() {
+                wanted.check()?;
+                std::thread::sleep(VIEWS_WAIT);
+            }
+        }
+    }
+}
+
+impl View<'_> {
+    /// To be asked between two pieces of a read. Only reads through `Mvcc::read` end early.
+    pub fn go_on(&self) -> Result<(), Error> {
+        let Some(wanted) = self.wanted else { return Ok(()) };
+        wanted.check()?;
+        if self.mvcc.is_replacing() { Err(Error::Replaced) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use parking_lot::{Condvar, Mutex};
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::mvcc::Leases;
+    use crate::pb::{PutRequest, RangeRequest};
+    use crate::store::{Faults, Options, Store};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    struct NoLeases;
+
+    impl Leases for NoLeases {
+        fn exists(&self, _: i64) -> bool {
+            false
+        }
+
+        fn set(&mut self, _: &bytes::Bytes, _: i64) {}
+    }
+
+    /// Holds up the store's reads on the thread of this name.
+    #[derive(Default)]
+    struct Slow {
+        is_shut: Mutex<bool>,
+        is_reached: Mutex<bool>,
+        changed: Condvar,
+    }
+
+    impl Faults for Slow {
+        fn read(&self) -> io::Result<()> {
+            if std::thread::current().name() != Some("slow") {
+                return Ok(());
+            }
+            *self.is_reached.lock() = true;
+            let mut is_shut = self.is_shut.lock();
+            while *is_shut {
+                self.changed.wait(&mut is_shut);
+            }
+            Ok(())
+        }
+    }
+
+    fn until(what: &str, is_so: impl Fn() -> bool) {
+        let end = crate::clock::instant() + PATIENCE;
+        while !is_so() {
+            assert!(crate::clock::instant() < end, "not within a minute: {what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// A pass over history gives way to all others, so it may stand still for long.
+    #[test]
+    fn nobody_waits_for_a_slow_pass_while_the_state_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let slow = Arc::new(Slow::default());
+        let mut options = Options::new(Arc::new(SystemClock::new()));
+        options.faults = Some(Arc::clone(&slow) as _);
+        let (store, _) = Store::open(&dir.path().join("db"), options).unwrap();
+        let mvcc = Mvcc::new(Arc::new(store));
+        let key = bytes::Bytes::from("a");
+        for index in 1..=5 {
+            let mut write = mvcc.begin();
+            let put = PutRequest { key: key.clone(), ..Default::default() };
+            write.put(&put, &mut NoLeases).unwrap();
+            write.finish();
+            mvcc.store.seal(index, 1);
+        }
+        mvcc.publish();
+        mvcc.store.flush().unwrap();
+        // The same rows, of which the new state knows none.
+        let new = Mvcc::new(Arc::clone(&mvcc.store));
+        let expected = new.hash_by_revision(0, &Wanted::default()).unwrap();
+        assert_ne!(mvcc.hash_by_revision(0, &Wanted::default()).unwrap(), expected);
+        let keys = |mvcc: &Mvcc| {
+            let range = RangeRequest { key: key.clone(), ..Default::default() };
+            mvcc.view().range(&range).unwrap().kvs.len()
+        };
+
+        *slow.is_shut.lock() = true;
+        std::thread::scope(|scope| {
+            let pass = std::thread::Builder::new().name("slow".into());
+            let pass = pass.spawn_scoped(scope, || mvcc.hash_by_revision(0, &Wanted::default()));
+            let pass = pass.unwrap();
+            until("the pass is under way", || *slow.is_reached.lock());
+            let install = scope.spawn(|| mvcc.install(&new, || Ok(())));
+            until("the state is being replaced", || mvcc.is_replacing());
+            let (done, read) = mpsc::channel();
+            let (mvcc, keys) = (&mvcc, &keys);
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    done.send(keys(mvcc)).unwrap();
+                }
+            });
+            let read: Vec<_> = (0..10).map_while(|_| read.recv_timeout(PATIENCE).ok()).collect();
+            let is_waiting = !install.is_finished();
+            *slow.is_shut.lock() = false;
+            slow.changed.notify_all();
+            assert_eq!(read, [1; 10], "reads wait for the pass");
+            assert!(is_waiting, "the state was replaced under the pass");
+            install.join().unwrap().unwrap();
+            assert_eq!(pass.join().unwrap().unwrap(), expected, "the pass has begun anew");
+        });
+        assert_eq!(keys(&mvcc), 0);
+    }
+}

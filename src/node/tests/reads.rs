@@ -1,0 +1,174 @@
+//! Reads whose callers go away: they end soon, and so do their turns.
+
+use parking_lot::Condvar;
+
+use super::*;
+use crate::mvcc::{Change, ChangeKind};
+use crate::types::Revision;
+
+/// Rows of the store, in 20 pieces of the size in which history is read; half as many keys.
+const ROWS: usize = 20_000;
+/// Reads of the store that a read may still make after its caller went away.
+const READS_AFTER_MAX: usize = 2;
+
+/// Stands between the store and those who read much, and lets through as many reads as it is told to.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    /// None: all of them.
+    left: Option<usize>,
+    passed: usize,
+    waiting: usize,
+}
+
+impl Gate {
+    fn admit(&self, left: Option<usize>) {
+        let mut state = self.state.lock();
+        (state.left, state.passed) = (left, 0);
+        self.changed.notify_all();
+    }
+
+    fn is_reached(&self) -> bool {
+        self.state.lock().waiting > 0
+    }
+}
+
+impl Faults for Gate {
+    fn read(&self) -> std::io::Result<()> {
+        let thread = std::thread::current();
+        if !matches!(thread.name(), Some("tokio-rt-worker" | "read-all" | "space")) {
+            return Ok(());
+        }
+        let mut state = self.state.lock();
+        while state.left == Some(0) {
+            state.waiting += 1;
+            self.changed.wait(&mut state);
+            state.waiting -= 1;
+        }
+        state.left = state.left.map(|left| left - 1);
+        state.passed += 1;
+        Ok(())
+    }
+}
+
+/// A member with many rows, all of them in LMDB.
+async fn member(dir: &std::path::Path, gate: &Arc<Gate>) -> Node {
+    let mut surroundings = Surroundings::system(Arc::new(SystemClock::new()));
+    surroundings.store.faults = Some(Arc::clone(gate) as _);
+    let node = Node::start_with(config(dir), surroundings).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    for _ in 0..2 {
+        put_many(&node, ROWS / 2).await;
+    }
+    node.0.store.flush().unwrap();
+    node
+}
+
+/// The call is cancelled in the middle of its work.
+async fn cancel<T: Send + 'static>(
+    name: &str,
+    gate: &Gate,
+    call: impl Future<Output = Result<T, Error>> + Send + 'static,
+    has_turn: impl Fn() -> bool,
+) {
+    gate.admit(Some(2));
+    let call = tokio::spawn(async move { call.await.map(drop) });
+    until("the read is under way", || gate.is_reached()).await;
+    assert!(has_turn(), "{name}");
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled(), "{name}");
+    assert!(has_turn(), "{name}: the work has lost its turn");
+    gate.admit(None);
+    until("the turn is given back", || !has_turn()).await;
+    let passed = gate.state.lock().passed;
+    assert!(passed <= READS_AFTER_MAX, "{name}: {passed} reads for nobody");
+}
+
+fn all() -> RangeRequest {
+    let (key, range_end) = (Bytes::from("key "), Bytes::from("key!"));
+    RangeRequest { key, range_end, serializable: true, ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_waits_for_ends_soon() {
+    let (dir, gate) = (tempfile::tempdir().unwrap(), Arc::new(Gate::default()));
+    let node = member(dir.path(), &gate).await;
+    let who = Credentials::default();
+
+    let reads = || node.0.answers.free_turns() < limits::LONG_ANSWERS_MAX;
+    let (reader, caller) = (node.clone(), who.clone());
+    let range = async move { reader.range(&caller, &all()).await };
+    cancel("a range", &gate, range, reads).await;
+    let (reader, caller) = (node.clone(), who.clone());
+    let op = RequestOp { request: Some(Request::RequestRange(all())) };
+    let txn = TxnRequest { success: vec![op; 3], ..Default::default() };
+    let txn = async move { reader.read_txn(&caller, &txn).await };
+    cancel("a transaction", &gate, txn, reads).await;
+
+    let hashes = || node.0.admission.hashes.free() < limits::HASHES_RUNNING_MAX;
+    let (reader, caller) = (node.clone(), who.clone());
+    let hash = async move { reader.hash_kv(&caller, 0).await };
+    cancel("HashKV", &gate, hash, hashes).await;
+    let (reader, caller) = (node.clone(), who.clone());
+    let hash = async move { reader.hash(&caller).await };
+    cancel("Hash", &gate, hash, hashes).await;
+    let (reader, caller) = (node.clone(), who.clone());
+    let usage = async move { reader.usage(&caller, 1, 1).await };
+    cancel("a report of the space", &gate, usage, || node.0.admission.usages.free() == 0).await;
+
+    let change = |n: i64| {
+        let key = Bytes::from(format!("key {n}"));
+        let revision = Revision::new(node.header().revision, n);
+        let kind = ChangeKind::Put;
+        Change { kind, kv: key.clone(), key, revision, is_create: false, previous: None }
+    };
+    let changes: Vec<Change> = (0..2000).map(change).collect();
+    let stream = node.watch_stream();
+    let previous = async move { stream.read_previous(changes).await };
+    let catch_ups = &node.0.admission.catch_ups;
+    let catches_up = || catch_ups.available_permits() < limits::CATCH_UPS_RUNNING_MAX;
+    cancel("previous pairs", &gate, previous, catches_up).await;
+    node.stop().await;
+}
+
+/// A count visits keys and reads no row.
+#[test]
+fn counts_that_take_long_take_turns() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let node = start(dir.path()).await;
+        for _ in 0..2 {
+            put_many(&node, ROWS / 2).await;
+        }
+        // Each leaf has changed since, so each key is looked at.
+        let revision = node.header().revision - 1;
+        let count = RangeRequest { count_only: true, revision, ..all() };
+        let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
+        let busy = tokio::task::spawn_blocking(move || released.recv().is_err());
+        let mut calls = Vec::new();
+        for _ in 0..2 * limits::COUNTS_RUNNING_MAX {
+            let (node, count) = (node.clone(), count.clone());
+            let call = async move { node.range(&Credentials::default(), &count).await };
+            calls.push(tokio::spawn(call));
+        }
+        until("all turns are taken", || node.0.admission.counts.free() == 0).await;
+        let last = calls.pop().unwrap();
+        for call in calls {
+            call.abort();
+            let _ = call.await;
+        }
+        drop(release);
+        assert!(busy.await.unwrap());
+        assert_eq!(last.await.unwrap().unwrap().count, ROWS as i64 / 2);
+        let free = || node.0.admission.counts.free() == limits::COUNTS_RUNNING_MAX;
+        until("the turns are given back", free).await;
+        node.stop().await;
+    });
+}
