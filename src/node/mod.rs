@@ -99,6 +99,7 @@ pub use versions::Downgrade;
 pub use watching::{PREVIOUS_INLINE_MAX, WatchError, WatchStream};
 
 use admission::{Admission, Turns};
+use answers::Turn;
 use ids::RequestIds;
 use membership::Circle;
 use passwords::Passwords;
@@ -282,7 +283,25 @@ impl Node {
         }
         let has_password = matches!(op, Op::UserAdd(_) | Op::UserChangePassword(_));
         let op = if has_password { Box::pin(self.hash_password(op)).await? } else { op };
+        let _turn = match self.answers_shortly(&op) {
+            true => None,
+            false => Some(Box::pin(self.turn_to_write()).await?),
+        };
         self.submit(&caller, op, 0).await
+    }
+
+    /// Whether what apply has to read for the answer is little. Other writes take turns.
+    fn answers_shortly(&self, op: &Op) -> bool {
+        let (mvcc, bytes) = (&self.0.mvcc, self.0.answers.short_bytes());
+        match op {
+            Op::Txn(txn) => mvcc::answers_shortly(mvcc, txn, bytes),
+            Op::DeleteRange(delete) => mvcc::deletes_shortly(mvcc, delete, bytes),
+            _ => true,
+        }
+    }
+
+    async fn turn_to_write(&self) -> Result<Turn, Error> {
+        self.0.answers.turn_to_write(&*self.0.clock, self.request_timeout()).await
     }
 
     /// The same for what the member wants itself: it speaks as root.

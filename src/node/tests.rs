@@ -908,7 +908,8 @@ fn large_answers_are_given_before_their_batch_is_applied() {
         success: vec![op(Request::RequestPut(small)), op(Request::RequestRange(range))],
         ..Default::default()
     };
-    const CALLS: usize = 8;
+    // As many writes with long answers are under way at a time.
+    const CALLS: usize = limits::LONG_ANSWERS_MAX;
     let mut calls: Vec<_> =
         (0..CALLS).map(|_| Box::pin(node.propose(&who, Op::Txn(txn.clone())))).collect();
     for call in &mut calls {

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prost::Message;
 use rusd::pb::kv_client::KvClient;
-use rusd::pb::{PutRequest, RangeRequest};
+use rusd::pb::request_op::Request;
+use rusd::pb::{PutRequest, RangeRequest, RequestOp, TxnRequest};
 
 use super::fixture::{Case, Member, PATIENCE};
 use super::frames::{
@@ -190,6 +191,41 @@ async fn ranges_of_everything_on_many_connections() {
         let ask = |_| {
             let mut stream = TcpStream::connect(&member.address).unwrap();
             stream.write_all(&[hello(&[]), ask_for_all(1)].concat()).unwrap();
+            stream
+        };
+        let streams: Vec<TcpStream> = (0..40).map(ask).collect();
+        tokio::time::sleep_until(end.into()).await;
+        streams
+    })
+    .await;
+}
+
+/// The same question in a transaction that changes something.
+fn change_and_ask_for_all(stream: u32) -> Vec<u8> {
+    let (key, range_end) = (Bytes::from_static(b"large/"), Bytes::from_static(b"large0"));
+    let range = RangeRequest { key, range_end, ..Default::default() };
+    let put = PutRequest { key: Bytes::from_static(b"small"), ..Default::default() };
+    let requests = [Request::RequestPut(put), Request::RequestRange(range)];
+    let success = requests.map(|request| RequestOp { request: Some(request) }).into();
+    let txn = TxnRequest { success, ..Default::default() };
+    [
+        frame(HEADERS, END_HEADERS, stream, &call("/etcdserverpb.KV/Txn")),
+        frame(DATA, END_STREAM, stream, &message(&txn.encode_to_vec())),
+    ]
+    .concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_that_answer_with_everything() {
+    let member = Member::start(&[]);
+    fill(&member).await;
+    let name = "40 MB in the answer to each of 400 transactions that write, unread";
+    let case = Case { name, growth_kib_max: LARGE_KIB_MAX, left_kib_max: 96 << 10 };
+    case.run(&member, async |member, end| {
+        let ask = |_| {
+            let mut stream = TcpStream::connect(&member.address).unwrap();
+            let asks = (0..10).flat_map(|number| change_and_ask_for_all(stream_of(number)));
+            stream.write_all(&[hello(&[]), asks.collect()].concat()).unwrap();
             stream
         };
         let streams: Vec<TcpStream> = (0..40).map(ask).collect();

@@ -172,3 +172,138 @@ fn counts_that_take_long_take_turns() {
         node.stop().await;
     });
 }
+
+/// A transaction that writes, and answers with all keys from `a` on.
+fn writes_and_reads() -> Op {
+    let range = RangeRequest { key: "a".into(), range_end: "b".into(), ..Default::default() };
+    let put = PutRequest { key: "k".into(), ..Default::default() };
+    let op = |request| RequestOp { request: Some(request) };
+    let success = vec![op(Request::RequestPut(put)), op(Request::RequestRange(range))];
+    // The branch is not known before it is applied.
+    Op::Txn(TxnRequest { failure: success.clone(), success, ..Default::default() })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_with_long_answers_take_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Bent::new();
+    let node = Node::start(config(dir.path()), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    let who = Credentials::default();
+    let delete = |key: &str, end: &str| {
+        let (key, range_end) = (Bytes::from(key.to_owned()), Bytes::from(end.to_owned()));
+        Op::DeleteRange(DeleteRangeRequest { key, range_end, prev_kv: true })
+    };
+    let answers = &node.0.answers;
+    let mut turns = Vec::new();
+    for _ in 0..limits::LONG_ANSWERS_MAX {
+        turns.push(answers.turn_to_write(&*clock, Duration::ZERO).await.unwrap());
+    }
+    // As long as their answers are short they need none.
+    node.propose(&who, put("a1", "1")).await.unwrap();
+    node.propose(&who, writes_and_reads()).await.unwrap();
+    node.propose(&who, delete("a", "b")).await.unwrap();
+    for key in ["a1", "a2", "a3"] {
+        node.propose(&who, put(key, &"x".repeat(600_000))).await.unwrap();
+    }
+    node.propose(&who, delete("k", "")).await.unwrap();
+    let nested = TxnRequest {
+        success: vec![RequestOp {
+            request: match writes_and_reads() {
+                Op::Txn(txn) => Some(Request::RequestTxn(Box::new(txn))),
+                _ => None,
+            },
+        }],
+        ..Default::default()
+    };
+    for op in [writes_and_reads(), delete("a", "b"), Op::Txn(nested)] {
+        *clock.skips.lock() = Some(node.request_timeout());
+        let refused = tokio::time::timeout(Duration::from_secs(60), node.propose(&who, op.clone()));
+        let refused = refused.await.expect("it waits on").map(drop);
+        assert_eq!(refused, Err(Error::TooManyRequests), "{op:?}");
+        *clock.skips.lock() = None;
+    }
+    drop(turns);
+    let Ok(Reply::Txn(reply)) = node.propose(&who, writes_and_reads()).await else { panic!() };
+    assert_eq!(reply.responses.len(), 2);
+    node.propose(&who, delete("a", "b")).await.unwrap();
+    assert_eq!(answers.free_turns_to_write(), limits::LONG_ANSWERS_MAX);
+    assert_eq!(get(&node, "a1").await, None);
+    node.stop().await;
+}
+
+/// Counts reads of LMDB.
+#[derive(Default)]
+struct Counted(AtomicUsize);
+
+impl Faults for Counted {
+    fn read(&self) -> std::io::Result<()> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// What a write would answer is not read once its caller is gone, before it is applied.
+#[test]
+fn the_answer_to_a_write_that_nobody_awaits_is_not_built() {
+    use futures_util::FutureExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let reads = Arc::new(Counted::default());
+    let mut surroundings = Surroundings::system(Arc::new(SystemClock::new()));
+    surroundings.transport = Some(Arc::new(raft::NoTransport));
+    surroundings.store.faults = Some(Arc::clone(&reads) as _);
+    let (node, steps) = Node::start_stepped(config(dir.path()), surroundings).unwrap();
+    let who = Credentials::default();
+    let turn = || {
+        steps.raft().unwrap();
+        while steps.log().unwrap() {}
+        runtime.block_on(async {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        });
+    };
+    let apply = || while steps.apply(usize::MAX).is_some() {};
+    let end = crate::clock::instant() + Duration::from_secs(60);
+    while !*node.ready().borrow() {
+        assert!(crate::clock::instant() < end, "no start");
+        turn();
+        apply();
+        node.0.store.flush().unwrap();
+    }
+    let answered = |op: Op| {
+        let mut call = Box::pin(node.propose(&who, op));
+        loop {
+            assert!(crate::clock::instant() < end, "no answer");
+            turn();
+            apply();
+            if let Some(reply) = call.as_mut().now_or_never() {
+                return reply.unwrap();
+            }
+        }
+    };
+    answered(put("a1", "1"));
+    node.0.store.flush().unwrap();
+    let before = reads.0.load(Ordering::Relaxed);
+    let Reply::Txn(reply) = answered(writes_and_reads()) else { panic!() };
+    assert_eq!(reply.responses.len(), 2);
+    assert!(reads.0.load(Ordering::Relaxed) > before, "the answer has come from nowhere");
+    node.0.store.flush().unwrap();
+
+    let mut call = Box::pin(node.propose(&who, writes_and_reads()));
+    let committed = steps.status().committed;
+    while steps.status().committed == committed {
+        assert!(call.as_mut().now_or_never().is_none());
+        assert!(crate::clock::instant() < end, "nothing is committed");
+        turn();
+    }
+    drop(call);
+    let (before, revision) = (reads.0.load(Ordering::Relaxed), node.header().revision);
+    apply();
+    assert_eq!(node.header().revision, revision + 1, "it stands all the same");
+    assert_eq!(reads.0.load(Ordering::Relaxed), before, "rows are read for nobody");
+    node.stop_now();
+}
