@@ -197,6 +197,10 @@ families! {
         "Bytes of answers that wait to be sent to clients.";
     unsent_closed: counter "rusd_network_client_unsent_closed_total"
         "Connections closed because their client took no answers.";
+    unfinished_bytes: gauge "rusd_network_client_unfinished_bytes"
+        "Bytes of requests' messages of which the rest has not come.";
+    unfinished_ended: counter "rusd_network_client_unfinished_ended_total"
+        "Calls ended because the rest of their message did not come while others needed the room.";
     known_peers: gauges "etcd_network_known_peers" "1 for each known peer.", ["Local", "Remote"];
     active_peers: gauges "etcd_network_active_peers" "1 for each peer whose streams are read.",
         ["Local", "Remote"];

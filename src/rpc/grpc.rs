@@ -26,6 +26,8 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Flag and length before each message.
 const PREFIX_BYTES: usize = 5;
+/// Room for a message of which only the beginning has come: a few frames.
+const FIRST_BYTES: usize = 64 << 10;
 /// Largest answer that clients accept: grpc-go's send limit in etcd.
 const SEND_BYTES_MAX: usize = i32::MAX as usize;
 
@@ -260,7 +262,8 @@ where
         have.truncate(length);
         return Ok(have);
     }
-    let mut message = BytesMut::with_capacity(length);
+    // It grows with what comes, since a client may announce much and send nothing.
+    let mut message = BytesMut::with_capacity(length.min(FIRST_BYTES.max(2 * have.len())));
     message.extend_from_slice(&have);
     while message.len() < length {
         let more = next(&mut body).await?;
@@ -283,9 +286,17 @@ where
                 Ok(data) => return Ok(data),
                 Err(_trailers) => {}
             },
-            Some(Err(error)) => return Err(Status::cancelled(error.into().to_string())),
+            Some(Err(error)) => return Err(broken(error.into())),
             None => return Err(Status::internal("unexpected EOF")),
         }
+    }
+}
+
+/// Why there is no more of a body: this side may have said so itself.
+fn broken(error: BoxError) -> Status {
+    match error.downcast::<Status>() {
+        Ok(status) => *status,
+        Err(error) => Status::cancelled(error.to_string()),
     }
 }
 

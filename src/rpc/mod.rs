@@ -151,6 +151,11 @@ impl Server {
         }
     }
 
+    /// Largest message that is received.
+    pub fn message_bytes_max(&self) -> usize {
+        self.config.message_bytes_max()
+    }
+
     /// Ends all streams now.
     pub fn stop(&self) {
         self.ends.send_modify(|ends| ends.stopped = true);
@@ -594,6 +599,12 @@ impl Drop for Call {
 /// The answer to a call that finds no room.
 pub fn too_many_requests() -> Output {
     grpc::failure(&Error::TooManyRequests.into())
+}
+
+/// In the place of the rest of a request's message, for which there is no room any more.
+pub fn message_given_up() -> BoxError {
+    let text = "the rest of the request's message did not come while others needed the room";
+    Status::resource_exhausted(text).into()
 }
 
 /// What is not gRPC is told so in HTTP's terms.

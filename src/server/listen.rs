@@ -40,6 +40,7 @@ use super::executor::Requests;
 use super::io::{Calls, Guarded, Open, PREFACE};
 use super::outbox::{Account, Connected, Kind, Outbox, Room};
 use super::tls::check_address;
+use super::unfinished::Incomplete;
 use super::url::Url;
 use crate::http::{Http, Port, overloaded};
 use crate::raft::peer::Peers;
@@ -547,6 +548,7 @@ async fn http2_connection<S>(
             drop(queued);
             let kind = Kind::of(request.uri().path());
             let may_begin = account.enter(kind).await;
+            let unfinished = account.unfinished();
             let counted =
                 |body| Counted { body, kind, _open: open, account, room: Room::default() };
             let Some(rpc) = rpc else {
@@ -558,7 +560,7 @@ async fn http2_connection<S>(
                 return Ok::<_, Infallible>(answer.map(|body| counted(Either::Right(body))));
             };
             let response = match may_begin {
-                true => rpc.call(request).await,
+                true => rpc.call(request.map(|body| Incomplete::new(body, unfinished))).await,
                 false => rpc::too_many_requests(),
             };
             Ok(response.map(|body| counted(Either::Left(body))))

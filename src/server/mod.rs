@@ -39,6 +39,7 @@ mod snapshot_tests;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod unfinished;
 mod url;
 #[cfg(test)]
 mod wire_tests;
@@ -139,9 +140,9 @@ where
 {
     let is_client = served.port == Port::Client;
     let services = Services {
+        outbox: Outbox::new(Arc::clone(served.node.answers()), served.rpc.message_bytes_max()),
         rpc: Some(served.rpc).filter(|_| is_client),
         serves_http: true,
-        outbox: Outbox::new(Arc::clone(served.node.answers())),
         http: served.http,
         peers: Arc::clone(served.node.peers()),
         port: served.port,
@@ -656,9 +657,9 @@ fn services(config: &Config, arguments: &[String], node: &Node, connections: usi
         },
     );
     Services {
+        outbox: Outbox::new(Arc::clone(node.answers()), rpc.message_bytes_max()),
         rpc: Some(rpc),
         serves_http: true,
-        outbox: Outbox::new(Arc::clone(node.answers())),
         http,
         peers: Arc::clone(node.peers()),
         port: Port::Client,

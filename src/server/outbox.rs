@@ -39,6 +39,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use super::malloc;
+use super::unfinished::{Connection, Unfinished};
 use crate::node::Answers;
 use crate::{clock, limits, metrics};
 
@@ -50,6 +51,8 @@ pub(super) struct Outbox {
     connections: AtomicUsize,
     /// Whether a connection has ended that was blocked.
     has_litter: AtomicBool,
+    /// What has come of requests, and not all.
+    unfinished: Arc<Unfinished>,
 }
 
 /// One connection of any kind, as long as it is there.
@@ -64,6 +67,7 @@ impl Drop for Connected {
 /// One connection.
 pub(super) struct Account {
     outbox: Arc<Outbox>,
+    unfinished: Connection,
     unsent_bytes: AtomicUsize,
     /// Those of leases and watches among them.
     small_bytes: AtomicUsize,
@@ -88,13 +92,14 @@ pub(super) struct Account {
 }
 
 impl Outbox {
-    pub(super) fn new(answers: Arc<Answers>) -> Arc<Self> {
+    pub(super) fn new(answers: Arc<Answers>, message_bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
             answers,
             accounts: Mutex::default(),
             count: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             has_litter: AtomicBool::new(false),
+            unfinished: Unfinished::new(message_bytes_max),
         })
     }
 
@@ -106,6 +111,7 @@ impl Outbox {
     pub(super) fn open(self: &Arc<Self>) -> Arc<Account> {
         let account = Arc::new(Account {
             outbox: Arc::clone(self),
+            unfinished: self.unfinished.connection(),
             unsent_bytes: AtomicUsize::new(0),
             small_bytes: AtomicUsize::new(0),
             large: Mutex::default(),
@@ -277,6 +283,11 @@ impl Account {
     pub(super) fn set_blocked(&self, is_blocked: bool) {
         self.is_blocked.store(is_blocked, Ordering::Relaxed);
         self.was_blocked.fetch_or(is_blocked, Ordering::Relaxed);
+    }
+
+    /// Where parts of its requests are counted.
+    pub(super) fn unfinished(&self) -> Connection {
+        self.unfinished.clone()
     }
 
     /// Counts a request until what is returned is dropped.
@@ -465,7 +476,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     fn outbox() -> Arc<Outbox> {
-        Outbox::new(Arc::default())
+        Outbox::new(Arc::default(), 0)
     }
 
     /// Pages of zeros that nobody writes take no memory.

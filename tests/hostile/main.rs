@@ -23,4 +23,5 @@ mod histories;
 #[path = "../common/ports.rs"]
 mod ports;
 mod small;
+mod unfinished;
 mod unread;
