@@ -159,7 +159,7 @@ mod tests {
             until("the pass is under way", || *slow.is_reached.lock());
             let install = scope.spawn(|| mvcc.install(&new, || Ok(())));
             until("the state is being replaced", || mvcc.is_replacing());
-            let (done, read) = mpsc::channel();
+            let (done, read) = mpsc::sync_channel(10);
             let (mvcc, keys) = (&mvcc, &keys);
             scope.spawn(move || {
                 for _ in 0..10 {
