@@ -222,11 +222,12 @@ impl LogWriter {
         }
         if let Some((below, record)) = purge {
             let begun = self.clock.now();
-            if !self.writer.purge(below, &record)? {
+            if self.writer.purge(below, &record)? {
+                let took = self.clock.now().saturating_sub(begun);
+                metrics::snap_fsync_seconds().observe(took.as_secs_f64());
+            } else {
                 held.push(Work::Purge { below, record });
             }
-            let took = self.clock.now().saturating_sub(begun);
-            metrics::snap_fsync_seconds().observe(took.as_secs_f64());
         }
         Ok(Written { number, places, held })
     }
