@@ -1,6 +1,6 @@
 //! Messages of which only a part comes, on many streams of many connections, before any login.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use rusd::pb::PutRequest;
 use rusd::pb::kv_client::KvClient;
 
 use super::fixture::{Case, Member, PATIENCE};
-use super::frames::{DATA, END_HEADERS, HEADERS, call, frame, hello};
+use super::frames::{DATA, END_HEADERS, HEADERS, WINDOW_UPDATE, call, frame, hello};
 
 /// What the member holds of such messages, twice for how a message grows, and a busy debug build.
 const UNFINISHED_KIB_MAX: u64 = (2 * 128 + 128) << 10;
@@ -28,6 +28,20 @@ fn part(stream: u32, path: &str) -> Vec<u8> {
     bytes
 }
 
+/// Waits until the server has told the connection's window.
+fn await_window(stream: &mut TcpStream) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).unwrap();
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        stream.read_exact(&mut payload).unwrap();
+        if head[3] == WINDOW_UPDATE && head[5..] == [0; 4] {
+            return;
+        }
+    }
+}
+
 async fn parts_of(path: &'static str, name: &'static str) {
     let member = Member::start(&[]);
     let case = Case { name, growth_kib_max: UNFINISHED_KIB_MAX, left_kib_max: 96 << 10 };
@@ -39,6 +53,7 @@ async fn parts_of(path: &'static str, name: &'static str) {
                     let mut stream = TcpStream::connect(&address).unwrap();
                     stream.set_write_timeout(Some(PATIENCE)).unwrap();
                     stream.write_all(&hello(&[])).unwrap();
+                    await_window(&mut stream);
                     for number in 0..STREAMS {
                         stream.write_all(&part(2 * number + 1, path)).unwrap();
                     }
