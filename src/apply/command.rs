@@ -8,10 +8,12 @@ use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 
 use super::v2;
+use crate::limits::TXN_DEPTH_MAX;
 use crate::metrics::Operation;
 use crate::pb::membershippb::{
     ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
 };
+use crate::pb::tolerant::{self, Below, Malformed};
 use crate::pb::{
     AlarmRequest, AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest,
     AuthRoleGetRequest, AuthRoleGrantPermissionRequest, AuthRoleListRequest,
@@ -26,6 +28,8 @@ use crate::pb::{
 pub enum Error {
     #[error("malformed log entry: {0}")]
     Malformed(#[from] prost::DecodeError),
+    #[error("malformed log entry: {0}")]
+    Request(#[from] Malformed),
     #[error("malformed log entry: a field reaches beyond its end")]
     Truncated,
     /// The entry holds a request that this version does not know.
@@ -38,6 +42,8 @@ pub enum Error {
 }
 
 const HEADER: u32 = 100;
+/// Transactions may be nested.
+const TXN: u32 = 6;
 /// Field 1 holds the request's id in entries of old versions.
 const ID: u32 = 1;
 /// Field 2 holds a request of API v2.
@@ -84,8 +90,12 @@ macro_rules! commands {
             }
 
             fn decode_request(field: u32, bytes: Bytes) -> Result<Self, Error> {
+                if field == TXN {
+                    let txn = tolerant::transaction(bytes, TXN_DEPTH_MAX, Below::Refused)?;
+                    return Ok(Self::Txn(txn));
+                }
                 Ok(match field {
-                    $($field => Self::$name(<$request>::decode(bytes)?),)*
+                    $($field => Self::$name(tolerant::message(bytes)?),)*
                     _ => return Err(Error::Unknown(field)),
                 })
             }
@@ -204,7 +214,8 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::InternalRaftRequest;
+    use crate::pb::request_op::Request as Op;
+    use crate::pb::{Compare, InternalRaftRequest, RequestOp};
 
     #[test]
     fn bytes_are_those_of_the_generated_message() {
@@ -289,6 +300,44 @@ mod tests {
         }
         let [whole, _] = v2_forms("GET", "/1/key", "");
         assert!(Entry::decode(whole).is_err(), "no etcd proposes that");
+    }
+
+    /// A transaction with so many in it, each in the other, and a put in the last.
+    fn nested(depth: usize) -> Command {
+        let op = |request| RequestOp { request: Some(request) };
+        let put = PutRequest { key: "k".into(), ..PutRequest::default() };
+        let compare = Compare { key: "k".into(), ..Compare::default() };
+        let (compare, failure) = (vec![compare], vec![op(Op::RequestPut(put.clone()))]);
+        let txn = TxnRequest { success: vec![op(Op::RequestPut(put))], ..TxnRequest::default() };
+        let deep = (0..depth).fold(txn, |txn, _| TxnRequest {
+            compare: compare.clone(),
+            success: vec![op(Op::RequestTxn(Box::new(txn)))],
+            failure: failure.clone(),
+        });
+        Command::Txn(deep)
+    }
+
+    #[test]
+    fn transactions_come_back_as_deep_as_they_may_be() {
+        for depth in [0, 48, 49, 50, 128, TXN_DEPTH_MAX] {
+            let entry = Entry { header: RequestHeader::default(), command: nested(depth) };
+            assert!(Entry::decode(entry.encode()).unwrap() == entry, "{depth}");
+        }
+        // A peer or a damaged disk may show any.
+        let deep = Entry { header: RequestHeader::default(), command: nested(TXN_DEPTH_MAX + 1) };
+        let error = Entry::decode(deep.encode()).unwrap_err().to_string();
+        assert_eq!(error, "malformed log entry: transactions are nested too deep");
+    }
+
+    #[test]
+    fn a_field_of_another_wire_type_is_ignored_as_in_etcd() {
+        let put = PutRequest { key: "k".into(), ..Default::default() };
+        let entry = Entry { header: RequestHeader::default(), command: Command::Put(put) };
+        // A put whose lease is text.
+        assert_eq!(
+            Entry::decode(Bytes::from_static(b"\x22\x06\x0a\x01k\x1a\x01x")).unwrap(),
+            entry
+        );
     }
 
     #[test]

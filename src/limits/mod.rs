@@ -7,6 +7,11 @@ use std::time::Duration;
 pub const REQUEST_BYTES_MAX: usize = 1_572_864;
 /// What gRPC may receive beyond the largest request: etcd's overhead allowance.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
+/// Transactions in each other, below the outermost. With the default of `--max-txn-ops` that bounds it
+/// to 128; with a larger one this does. Decoding, checking, applying, encoding and dropping one takes
+/// stack for each level, some kilobytes in a debug build, on threads that have 2 MiB. The log holds such
+/// requests, so it may only grow.
+pub const TXN_DEPTH_MAX: usize = 256;
 /// Entries that may be committed and not yet applied before requests are refused.
 pub const APPLY_BACKLOG_MAX: u64 = 5000;
 /// Proposals that may wait for the raft loop; above it the caller gets "too many requests".

@@ -7,6 +7,7 @@
 #![allow(clippy::doc_markdown, clippy::enum_variant_names, reason = "generated code")]
 
 pub mod raw;
+pub mod tolerant;
 
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tonic::Status;
 
 use super::error::Error;
+use crate::limits::TXN_DEPTH_MAX;
 use crate::pb::range_request::{SortOrder, SortTarget};
 use crate::pb::request_op::Request;
 use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
@@ -59,13 +60,13 @@ pub(super) fn delete_range(request: &DeleteRangeRequest) -> Result<(), Error> {
 
 /// Sizes and shapes first, then what a branch may not do to one key twice.
 pub(super) fn txn(request: &TxnRequest, ops_max: usize) -> Result<(), Error> {
-    shape(request, ops_max)?;
+    shape(request, ops_max, TXN_DEPTH_MAX)?;
     intervals(&request.success)?;
     intervals(&request.failure)?;
     Ok(())
 }
 
-fn shape(request: &TxnRequest, ops_max: usize) -> Result<(), Error> {
+fn shape(request: &TxnRequest, ops_max: usize, depth_max: usize) -> Result<(), Error> {
     let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
     if ops > ops_max {
         return Err(Error::TooManyOps);
@@ -73,17 +74,19 @@ fn shape(request: &TxnRequest, ops_max: usize) -> Result<(), Error> {
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
         return Err(Error::EmptyKey);
     }
-    // A nested transaction has what this list leaves of the budget. prost bounds the nesting of
-    // a decoded message, so that this cannot overflow the stack.
-    request.success.iter().chain(&request.failure).try_for_each(|op| shape_op(op, ops_max - ops))
+    // A nested transaction has what this list leaves of the budget.
+    let ops_left = ops_max - ops;
+    let mut all = request.success.iter().chain(&request.failure);
+    all.try_for_each(|op| shape_op(op, ops_left, depth_max))
 }
 
-fn shape_op(op: &RequestOp, ops_max: usize) -> Result<(), Error> {
+fn shape_op(op: &RequestOp, ops_max: usize, depth_max: usize) -> Result<(), Error> {
     match &op.request {
         Some(Request::RequestRange(request)) => range(request),
         Some(Request::RequestPut(request)) => put(request),
         Some(Request::RequestDeleteRange(request)) => delete_range(request),
-        Some(Request::RequestTxn(request)) => shape(request, ops_max),
+        Some(Request::RequestTxn(_)) if depth_max == 0 => Err(Error::TooManyOps),
+        Some(Request::RequestTxn(request)) => shape(request, ops_max, depth_max - 1),
         None => Err(Error::KeyNotFound),
     }
 }
@@ -92,7 +95,7 @@ fn shape_op(op: &RequestOp, ops_max: usize) -> Result<(), Error> {
 /// merged where they touch, so that tens of thousands of them cost a search each.
 #[derive(Default)]
 struct Changes<'a> {
-    puts: BTreeSet<&'a Bytes>,
+    puts: BTreeSet<&'a [u8]>,
     deletes: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -131,11 +134,44 @@ impl<'a> Changes<'a> {
     }
 
     fn put(&mut self, key: &'a Bytes) -> Result<(), Error> {
-        if self.deletes_key(key) || !self.puts.insert(key) {
+        if self.deletes_key(key) || !self.puts.insert(key.as_ref()) {
             return Err(Error::DuplicateKey);
         }
         Ok(())
     }
+
+    /// Adds what a nested transaction changes, whose branches exclude each other. Always the shorter
+    /// list is walked through: what is nested deep would otherwise be so at each level above it.
+    fn nest(&mut self, then: Self, otherwise: Self) -> Result<(), Error> {
+        let puts = union(then.puts, otherwise.puts);
+        let is_deleted = if self.deletes.len() < puts.len() {
+            self.deletes.iter().any(|(start, end)| {
+                let within = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
+                puts.range::<[u8], _>(within).next().is_some()
+            })
+        } else {
+            puts.iter().any(|key| self.deletes_key(key))
+        };
+        if is_deleted || !self.puts.is_disjoint(&puts) {
+            return Err(Error::DuplicateKey);
+        }
+        self.puts = union(std::mem::take(&mut self.puts), puts);
+        for mut deletes in [then.deletes, otherwise.deletes] {
+            if self.deletes.len() < deletes.len() {
+                std::mem::swap(&mut self.deletes, &mut deletes);
+            }
+            deletes.into_iter().for_each(|(start, end)| self.add(start, end));
+        }
+        Ok(())
+    }
+}
+
+fn union<'a>(mut one: BTreeSet<&'a [u8]>, mut other: BTreeSet<&'a [u8]>) -> BTreeSet<&'a [u8]> {
+    if one.len() < other.len() {
+        std::mem::swap(&mut one, &mut other);
+    }
+    one.extend(other);
+    one
 }
 
 /// Refuses a key that is put twice, or put and deleted, in one run of these operations. Deletes of
@@ -150,21 +186,7 @@ fn intervals(ops: &[RequestOp]) -> Result<Changes<'_>, Error> {
     }
     for op in ops {
         if let Some(Request::RequestTxn(request)) = &op.request {
-            let (then, otherwise) = (intervals(&request.success)?, intervals(&request.failure)?);
-            for key in &then.puts {
-                changes.put(key)?;
-            }
-            for key in otherwise.puts {
-                if changes.deletes_key(key) {
-                    return Err(Error::DuplicateKey);
-                }
-                if !changes.puts.insert(key) && !then.puts.contains(key) {
-                    return Err(Error::DuplicateKey);
-                }
-            }
-            for (start, end) in then.deletes.into_iter().chain(otherwise.deletes) {
-                changes.add(start, end);
-            }
+            changes.nest(intervals(&request.success)?, intervals(&request.failure)?)?;
         }
     }
     for op in ops {
@@ -293,6 +315,48 @@ mod tests {
         assert_eq!(check(vec![deletes(), puts()]), duplicate);
         assert_eq!(check(vec![deletes(), put_op("a")]), duplicate);
         assert_eq!(check(vec![nested(vec![put_op("a")], vec![]), delete_op("a", b"")]), duplicate);
+    }
+
+    #[test]
+    fn nesting_has_a_bound_whatever_the_budget() {
+        let deep =
+            |levels: usize| (0..levels).fold(vec![put_op("a")], |ops, _| vec![nested(ops, vec![])]);
+        let checked = |levels| {
+            let request = TxnRequest { success: deep(levels), ..Default::default() };
+            txn(&request, 100_000)
+        };
+        assert_eq!(checked(TXN_DEPTH_MAX), Ok(()));
+        assert_eq!(checked(TXN_DEPTH_MAX + 1), Err(Error::TooManyOps));
+        assert_eq!((check(deep(127)), check(deep(128))), (Ok(()), Err(Error::TooManyOps)));
+    }
+
+    #[test]
+    fn what_nested_branches_change_counts_however_many_they_are() {
+        let duplicate = Err(Error::DuplicateKey);
+        let puts = |keys: &[&'static str]| keys.iter().map(|key| put_op(key)).collect::<Vec<_>>();
+        let many = || puts(&["a", "c", "e", "g"]);
+        // Deletes before the nested puts, fewer and more of them than puts.
+        for (deletes, expected) in [
+            (vec![delete_op("e", b"f")], &duplicate),
+            (vec![delete_op("f", b"g"), delete_op("h", b"")], &Ok(())),
+            (
+                (0..6).map(|_| delete_op("b", b"")).chain([delete_op("g", b"")]).collect(),
+                &duplicate,
+            ),
+        ] {
+            for branches in [(many(), vec![]), (vec![], many()), (many(), many())] {
+                let nested = nested(branches.0, branches.1);
+                let ops = deletes.iter().cloned().chain([nested]).collect();
+                assert_eq!(&check(ops), expected, "{deletes:?}");
+            }
+        }
+        // Later ones see what earlier ones put and deleted, the larger and the smaller.
+        let first = || nested(many(), vec![delete_op("x", b"z")]);
+        assert_eq!(check(vec![first(), nested(puts(&["b", "g"]), vec![])]), duplicate);
+        assert_eq!(check(vec![nested(vec![], puts(&["b", "g"])), first()]), duplicate);
+        assert_eq!(check(vec![first(), nested(puts(&["y"]), vec![])]), duplicate);
+        assert_eq!(check(vec![nested(puts(&["y"]), vec![]), first()]), Ok(()));
+        assert_eq!(check(vec![first(), nested(puts(&["b", "z"]), vec![])]), Ok(()));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! a request, and lets a too large message fail with etcd's words. Streams use tonic's codec.
 
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use tonic::{Code, Status};
 
 use crate::limits::REQUEST_BODY_TIMEOUT;
 use crate::metrics;
+use crate::pb::tolerant::{self, Malformed, Shaped};
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -209,33 +211,33 @@ pub(super) fn encode<M: Message>(message: &M) -> Result<Bytes, Status> {
 }
 
 /// Reads and decodes the one message of a unary request.
-pub(super) async fn decode<M: Message + Default, B>(body: B, bytes_max: usize) -> Result<M, Status>
+pub(super) async fn decode<M, B>(
+    body: B,
+    bytes_max: usize,
+    decoded: fn(Bytes) -> Result<M, Malformed>,
+) -> Result<M, Status>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    decode_within(REQUEST_BODY_TIMEOUT, body, bytes_max).await
+    let message = read_within(REQUEST_BODY_TIMEOUT, body, bytes_max).await?;
+    decoded(message)
+        .map_err(|error| Status::internal(format!("grpc: error unmarshalling request: {error}")))
 }
 
-async fn decode_within<M: Message + Default, B>(
-    patience: Duration,
-    body: B,
-    bytes_max: usize,
-) -> Result<M, Status>
+async fn read_within<B>(patience: Duration, body: B, bytes_max: usize) -> Result<Bytes, Status>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
     // Mostly the message came with the headers; only one that did not is worth a timer.
     let mut reading = pin!(read(body, bytes_max));
-    let message = match reading.as_mut().now_or_never() {
-        Some(message) => message?,
+    match reading.as_mut().now_or_never() {
+        Some(message) => message,
         None => tokio::time::timeout(patience, reading)
             .await
-            .map_err(|_| Status::deadline_exceeded("the request's message did not arrive"))??,
-    };
-    M::decode(message)
-        .map_err(|error| Status::internal(format!("grpc: error unmarshalling request: {error}")))
+            .map_err(|_| Status::deadline_exceeded("the request's message did not arrive"))?,
+    }
 }
 
 async fn read<B>(mut body: B, bytes_max: usize) -> Result<Bytes, Status>
@@ -315,22 +317,28 @@ fn too_large(length: usize, bytes_max: usize) -> Status {
     ))
 }
 
-/// Counts the messages of a request stream.
-pub(super) struct Counting<D> {
-    pub decoder: D,
-    pub method: &'static metrics::Method,
+/// Decodes and counts the messages of a request stream.
+pub(super) struct Requests<M> {
+    method: &'static metrics::Method,
+    message: PhantomData<fn() -> M>,
 }
 
-impl<D: Decoder> Decoder for Counting<D> {
-    type Item = D::Item;
-    type Error = D::Error;
+impl<M> Requests<M> {
+    pub(super) fn of(method: &'static metrics::Method) -> Self {
+        Self { method, message: PhantomData }
+    }
+}
 
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<D::Item>, D::Error> {
-        let message = self.decoder.decode(from)?;
-        if message.is_some() {
-            self.method.received.inc();
-        }
-        Ok(message)
+impl<M: Message + Default + Shaped> Decoder for Requests<M> {
+    type Item = M;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<M>, Status> {
+        let message = tolerant::message(from.copy_to_bytes(from.remaining())).map_err(|error| {
+            Status::internal(format!("grpc: failed to unmarshal the received message: {error}"))
+        })?;
+        self.method.received.inc();
+        Ok(Some(message))
     }
 }
 
@@ -391,7 +399,7 @@ mod tests {
 
     async fn decoded(bytes: &[u8], chunk: usize, max: usize) -> Result<PutRequest, Status> {
         let chunks = bytes.chunks(chunk).map(Bytes::copy_from_slice).collect();
-        decode(Chunks(chunks), max).await
+        decode(Chunks(chunks), max, tolerant::message).await
     }
 
     #[tokio::test]
@@ -432,7 +440,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_that_does_not_come_ends_the_call() {
         assert_eq!(REQUEST_BODY_TIMEOUT, Duration::from_secs(60));
-        let read = decode_within::<PutRequest, _>(Duration::from_millis(10), Never, 100);
+        let read = read_within(Duration::from_millis(10), Never, 100);
         let ended = tokio::time::timeout(Duration::from_secs(60), read).await;
         let error = ended.expect("it waits on").unwrap_err();
         assert_eq!(error.code(), Code::DeadlineExceeded);

@@ -12,9 +12,10 @@ use super::error::{Error, status};
 use super::{Server, check};
 use crate::auth::Credentials;
 use crate::clock;
-use crate::limits::STREAM_CHUNK_ROWS;
+use crate::limits::{STREAM_CHUNK_ROWS, TXN_DEPTH_MAX};
 use crate::metrics::{self, Operation};
 use crate::node::{self, Op, Reply};
+use crate::pb::tolerant::{self, Below, Malformed};
 use crate::pb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest,
     ResponseHeader, TxnRequest, raw,
@@ -48,6 +49,11 @@ macro_rules! propose {
     };
 }
 pub(super) use propose;
+
+/// What is nested deeper than it may be is refused by its depth, after what comes before it.
+pub(super) fn decoded_txn(bytes: Bytes) -> Result<TxnRequest, Malformed> {
+    tolerant::transaction(bytes, TXN_DEPTH_MAX, Below::Cut)
+}
 
 pub(super) fn observe<T>(operation: Operation, start: Instant, result: &Result<T, Status>) {
     metrics::request_seconds(operation, result.is_ok()).observe(start.elapsed().as_secs_f64());

@@ -50,6 +50,7 @@ use crate::clock;
 use crate::metrics::{self, METHODS, Method};
 use crate::node::Node;
 
+use crate::pb::tolerant::{self, Malformed, Shaped};
 pub use auth::CommonName;
 pub use error::{Error, status};
 pub use grpc::{Body, BoxError, receive_error};
@@ -184,7 +185,7 @@ impl Server {
             }
             "/etcdserverpb.KV/Txn" => {
                 let method = method!("etcdserverpb.KV", "Txn");
-                self.unary(method, &parts, body, Self::txn).await
+                self.unary_of(kv::decoded_txn, method, &parts, body, Self::txn).await
             }
             "/etcdserverpb.KV/Put" => {
                 let method = method!("etcdserverpb.KV", "Put");
@@ -367,7 +368,6 @@ impl Server {
         }
     }
 
-    /// Runs a unary call. A message that cannot be read is not counted as a call, as in etcd.
     async fn unary<M, R, B, F>(
         self: &Arc<Self>,
         method: &'static Method,
@@ -376,13 +376,32 @@ impl Server {
         handler: F,
     ) -> Output
     where
-        M: Message + Default,
+        M: Message + Default + Shaped,
         R: Message,
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
     {
-        let request = match grpc::decode(body, self.config.message_bytes_max()).await {
+        self.unary_of(tolerant::message, method, parts, body, handler).await
+    }
+
+    /// Runs a unary call whose message is decoded like this. A message that cannot be read is not
+    /// counted as a call, as in etcd.
+    async fn unary_of<M, R, B, F>(
+        self: &Arc<Self>,
+        decoded: fn(Bytes) -> Result<M, Malformed>,
+        method: &'static Method,
+        parts: &Parts,
+        body: B,
+        handler: F,
+    ) -> Output
+    where
+        R: Message,
+        B: HttpBody<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+        F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
+    {
+        let request = match grpc::decode(body, self.config.message_bytes_max(), decoded).await {
             Ok(request) => request,
             Err(status) => return grpc::failure(&status),
         };
@@ -414,14 +433,15 @@ impl Server {
         handler: F,
     ) -> Output
     where
-        M: Message + Default + 'static,
+        M: Message + Default + Shaped + 'static,
         R: Message + Default + 'static,
         S: futures_core::Stream<Item = Result<R, Status>> + Send + 'static,
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<S, Status>,
     {
-        let request: M = match grpc::decode(body, self.config.message_bytes_max()).await {
+        let bytes_max = self.config.message_bytes_max();
+        let request: M = match grpc::decode(body, bytes_max, tolerant::message).await {
             Ok(request) => request,
             Err(status) => return grpc::failure(&status),
         };
@@ -449,7 +469,7 @@ impl Server {
         handler: F,
     ) -> Output
     where
-        M: Message + Default + 'static,
+        M: Message + Default + Shaped + 'static,
         R: Message + Default + 'static,
         S: futures_core::Stream<Item = Result<R, Status>> + Send + 'static,
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -469,9 +489,8 @@ impl Server {
                 return grpc::failure(&status);
             }
         };
-        let decoder = tonic::codec::Codec::decoder(&mut ProstCodec::<R, M>::default());
         let requests = tonic::Streaming::new_request(
-            grpc::Counting { decoder, method },
+            grpc::Requests::of(method),
             body,
             None,
             Some(self.config.message_bytes_max()),

@@ -17,6 +17,7 @@ mod leases;
 mod membership;
 #[path = "../common/names.rs"]
 mod names;
+mod nested;
 mod oracle;
 #[path = "../common/ports.rs"]
 mod ports;

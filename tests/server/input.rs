@@ -183,11 +183,13 @@ async fn messages_that_cannot_be_read_are_refused() {
     let member = Member::start();
     let channel = member.channel().await;
     let refused = async |path, message: Vec<u8>| send(&channel, path, message).await.unwrap_err();
-    // A field's length beyond the end, a wrong wire type, half a number.
-    for message in [vec![0x0a, 200, b'a'], vec![0x08, 1], vec![0x18, 0xff]] {
+    // A field's length beyond the end, half a number, a group that does not end.
+    for message in [vec![0x0a, 200, b'a'], vec![0x18, 0xff], vec![0x0b, 8, 1]] {
         let status = refused(RANGE, message).await;
         assert_eq!(status.code(), Code::Internal, "{status}");
-        assert!(status.message().starts_with("grpc: error unmarshalling request"), "{status}");
+        let text =
+            "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data";
+        assert_eq!(status.message(), text);
     }
     for seed in 0..200 {
         // Some are requests by chance; none may end anything.
@@ -196,14 +198,104 @@ async fn messages_that_cannot_be_read_are_refused() {
     // The service's name is text, and this is none.
     let status = refused("/grpc.health.v1.Health/Check", vec![0x0a, 2, 0xc3, 0x28]).await;
     assert_eq!(status.code(), Code::Internal, "{status}");
-    // A transaction in a transaction, and so on.
-    let mut txn = TxnRequest::default().encode_to_vec();
-    for _ in 0..2000 {
-        let op = wrap(4, &txn);
-        txn = wrap(2, &op);
+    let text = "grpc: error unmarshalling request: string field contains invalid UTF-8";
+    assert_eq!(status.message(), text);
+    // In a stream.
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    grpc.ready().await.unwrap();
+    let path = http::uri::PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
+    let requests = tokio_stream::iter([Bytes::from_static(b"\x0a\x05")]);
+    let streaming = grpc.streaming(tonic::Request::new(requests), path, Raw).await;
+    let status = match streaming {
+        Ok(answers) => answers.into_inner().message().await.unwrap_err(),
+        Err(status) => status,
+    };
+    assert_eq!(status.code(), Code::Internal, "{status}");
+    member.serves().await;
+}
+
+/// A put of this key in so many transactions, each in the other.
+fn nested(depth: usize, key: &str) -> Vec<u8> {
+    let put = wrap(2, &wrap(2, &wrap(1, key.as_bytes())));
+    (0..depth).fold(put, |txn, _| wrap(2, &wrap(4, &txn)))
+}
+
+async fn has(kv: &mut KvClient<Channel>, key: &str) -> bool {
+    let range = RangeRequest { key: Bytes::copy_from_slice(key.as_bytes()), ..Default::default() };
+    kv.range(range).await.unwrap().into_inner().count == 1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_nest_as_deep_as_in_etcd() {
+    let mut member = Member::start();
+    let channel = member.channel().await;
+    let mut kv = member.kv().await;
+    let deep = [10, 49, 50, 60, 100, 127];
+    for depth in deep {
+        send(&channel, TXN, nested(depth, &depth.to_string())).await.unwrap();
+        assert!(has(&mut kv, &depth.to_string()).await, "{depth}");
     }
-    let status = refused(TXN, txn).await;
-    assert!(!status.message().is_empty(), "{status}");
+    for depth in [128, 150, 1000, 4998] {
+        let status = send(&channel, TXN, nested(depth, "refused")).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{depth}: {status}");
+        assert_eq!(status.message(), "etcdserver: too many operations in txn request");
+    }
+    for depth in [4999, 20_000, 150_000] {
+        let status = send(&channel, TXN, nested(depth, "refused")).await.unwrap_err();
+        assert_eq!(status.code(), Code::Internal, "{depth}: {status}");
+        let text = "grpc: error unmarshalling request: proto: exceeded maximum recursion depth";
+        assert_eq!(status.message(), text);
+    }
+    assert!(!has(&mut kv, "refused").await);
+    member.serves().await;
+    // The log is replayed, and looked at by a command.
+    member.child.kill().unwrap();
+    member.child.wait().unwrap();
+    let mut check = crate::child::command(crate::child::RUSD);
+    let checked = check.args(["check", "data", "--data-dir"]).arg(member.data()).output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    // As many operations as one likes, but not as deep.
+    let (more, log) = (["--max-txn-ops", "100000"], member.log.with_extension("again"));
+    let mut again = Member::spawn_with(&more, &[], &member.data(), &log);
+    again.wait_ready();
+    let (channel, mut kv) = (again.channel().await, again.kv().await);
+    for depth in deep {
+        assert!(has(&mut kv, &depth.to_string()).await, "{depth}");
+    }
+    let most = rusd::limits::TXN_DEPTH_MAX;
+    send(&channel, TXN, nested(most, "most")).await.unwrap();
+    assert!(has(&mut kv, "most").await);
+    let status = send(&channel, TXN, nested(most + 1, "refused")).await.unwrap_err();
+    assert_eq!(status.message(), "etcdserver: too many operations in txn request");
+    again.serves().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_of_another_wire_type_is_ignored_as_in_etcd() {
+    let member = Member::start();
+    let channel = member.channel().await;
+    let mut kv = member.kv().await;
+    // A key as a number alone, and beside the right one, whose value is a number.
+    let status = send(&channel, RANGE, vec![0x08, 1]).await.unwrap_err();
+    assert_eq!(status.message(), "etcdserver: key is not provided");
+    let put = [&[0x08, 1][..], &wrap(1, b"a"), &[0x10, 1]].concat();
+    send(&channel, PUT, put.clone()).await.unwrap();
+    assert!(has(&mut kv, "a").await);
+    // Within a transaction, and in a stream.
+    let put = [&put[..], &wrap(1, b"b")].concat();
+    send(&channel, TXN, wrap(2, &wrap(2, &put))).await.unwrap();
+    assert!(has(&mut kv, "b").await);
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    grpc.ready().await.unwrap();
+    let path = http::uri::PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
+    let create = wrap(1, &[&wrap(1, b"a")[..], &wrap(3, b"no number")].concat());
+    let requests = tokio_stream::iter([Bytes::from(create)]);
+    let answers = grpc.streaming(tonic::Request::new(requests), path, Raw).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    assert!(WatchResponse::decode(answer).unwrap().created);
+    // Groups of a release that never was, in each other.
+    let groups = [[0xa3, 6].repeat(300), [0xa4, 6].repeat(300)].concat();
+    send(&channel, RANGE, [wrap(1, b"a"), groups].concat()).await.unwrap();
     member.serves().await;
 }
 

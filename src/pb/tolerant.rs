@@ -1,0 +1,399 @@
+//! Decodes requests that Go's protobuf takes and prost does not.
+//!
+//! - A field whose number is known and whose wire type is another one is an error for prost and an
+//!   unknown field for Go, which is ignored.
+//! - prost stops at a hundred messages or groups in each other, and Go at ten thousand. A transaction
+//!   with fifty more in it, each in the other, is one that etcd runs.
+//!
+//! prost decodes first, so that what it takes costs nothing more. Of what it refuses, a copy is made
+//! without the fields that Go would ignore, by a table that the build makes of the .proto files, and
+//! without recursion: nothing here takes more stack than `transaction`, whose depth has a bound.
+
+use bytes::{Buf, Bytes, BytesMut};
+use prost::encoding::{WireType, decode_key, decode_varint};
+use prost::{DecodeError, Message};
+
+use super::request_op::Request;
+use super::{Compare, RequestOp, TxnRequest};
+
+/// Messages in each other, and groups in each other, that Go's protobuf takes.
+const DEPTH_MAX: usize = 10_000;
+
+const VARINT: u8 = 0;
+const FIXED_64: u8 = 1;
+const LENGTH_DELIMITED: u8 = 2;
+const GROUP: u8 = 3;
+const GROUP_END: u8 = 4;
+const FIXED_32: u8 = 5;
+
+/// A field as its message's description has it.
+struct Field {
+    number: u32,
+    wire: u8,
+    /// Whether several values may come in one field.
+    is_packable: bool,
+    /// Which message it holds.
+    inner: Option<usize>,
+}
+
+impl Field {
+    fn takes(&self, wire: u8) -> bool {
+        wire == self.wire || self.is_packable && wire == LENGTH_DELIMITED
+    }
+}
+
+/// A message with a place in the table.
+pub trait Shaped {
+    const SHAPE: usize;
+}
+
+include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
+
+/// Why bytes are no message, in Go's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    #[error("proto: cannot parse invalid wire-format data")]
+    Wire,
+    #[error("proto: exceeded maximum recursion depth")]
+    Recursion,
+    #[error("string field contains invalid UTF-8")]
+    Text,
+    /// Deeper than a caller of `transaction` allows.
+    #[error("transactions are nested too deep")]
+    Nesting,
+}
+
+impl From<DecodeError> for Malformed {
+    /// For bytes that are well-formed: prost finds nothing else in them.
+    fn from(_: DecodeError) -> Self {
+        Self::Text
+    }
+}
+
+/// What becomes of transactions below the depth that is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Below {
+    /// Those of the first level below are empty.
+    Cut,
+    Refused,
+}
+
+/// Decodes a message that does not hold itself.
+pub fn message<M: Message + Default + Shaped>(bytes: Bytes) -> Result<M, Malformed> {
+    M::decode(bytes.clone()).or_else(|_| Ok(M::decode(clean(&bytes, M::SHAPE)?)?))
+}
+
+/// Decodes a transaction that may have so many in it, each in the other.
+pub fn transaction(bytes: Bytes, depth_max: usize, below: Below) -> Result<TxnRequest, Malformed> {
+    TxnRequest::decode(bytes.clone()).or_else(|_| {
+        let bytes = clean(&bytes, TxnRequest::SHAPE)?;
+        level(bytes, Depth { left: depth_max, below })
+    })
+}
+
+#[derive(Clone, Copy)]
+struct Depth {
+    left: usize,
+    below: Below,
+}
+
+/// A transaction whose operations are not decoded.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Level {
+    #[prost(message, repeated, tag = "1")]
+    compare: Vec<Compare>,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    success: Vec<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    failure: Vec<Bytes>,
+}
+
+fn level(bytes: Bytes, depth: Depth) -> Result<TxnRequest, Malformed> {
+    let Level { compare, success, failure } = Level::decode(bytes)?;
+    let mut txn = TxnRequest { compare, ..TxnRequest::default() };
+    for op in success {
+        txn.success.push(operation(op, depth)?);
+    }
+    for op in failure {
+        txn.failure.push(operation(op, depth)?);
+    }
+    Ok(txn)
+}
+
+/// The field of `RequestOp` that holds a transaction.
+const NESTED: u32 = 4;
+
+/// The last request counts, and parts of one that follow each other are one, as always in protobuf.
+fn operation(bytes: Bytes, depth: Depth) -> Result<RequestOp, Malformed> {
+    let mut rest = bytes.clone();
+    let (mut nested, mut others) = (None::<BytesMut>, 0);
+    while rest.has_remaining() {
+        let (number, wire) = decode_key(&mut rest)?;
+        let length = match wire {
+            WireType::LengthDelimited => usize::try_from(decode_varint(&mut rest)?),
+            _ => return Err(Malformed::Wire),
+        };
+        let length = length.ok().filter(|length| *length <= rest.len()).ok_or(Malformed::Wire)?;
+        let value = rest.split_to(length);
+        if number == NESTED {
+            nested.get_or_insert_default().extend_from_slice(&value);
+            others = bytes.len() - rest.len();
+        } else {
+            nested = None;
+        }
+    }
+    let Some(nested) = nested else { return Ok(RequestOp::decode(bytes.slice(others..))?) };
+    let txn = match depth {
+        Depth { left: 0, below: Below::Refused } => return Err(Malformed::Nesting),
+        Depth { left: 0, below: Below::Cut } => TxnRequest::default(),
+        Depth { left, below } => level(nested.freeze(), Depth { left: left - 1, below })?,
+    };
+    Ok(RequestOp { request: Some(Request::RequestTxn(Box::new(txn))) })
+}
+
+/// A message that has begun and not ended.
+struct Open {
+    shape: usize,
+    /// Where it ends in the input.
+    end: usize,
+    /// Where its length stands in the output, and in how many bytes.
+    length_at: usize,
+    length_bytes: usize,
+}
+
+/// A copy of a message of this shape without the fields that Go's protobuf would not know.
+///
+/// A message from which something is gone has its new length in as many bytes as the old one: encoded
+/// numbers may be longer than they need.
+fn clean(bytes: &[u8], shape: usize) -> Result<Bytes, Malformed> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut reader = Reader { bytes, at: 0, end: bytes.len() };
+    let root = Open { shape, end: bytes.len(), length_at: 0, length_bytes: 0 };
+    let mut open = vec![root];
+    while let Some(message) = open.last() {
+        if reader.at == message.end {
+            let begin = message.length_at + message.length_bytes;
+            let mut length = out.len() - begin;
+            for (at, byte) in (1..).zip(&mut out[message.length_at..begin]) {
+                let more = if at < message.length_bytes { 0x80 } else { 0 };
+                *byte = (length & 0x7f) as u8 | more;
+                length >>= 7;
+            }
+            open.pop();
+            continue;
+        }
+        reader.end = message.end;
+        let start = reader.at;
+        let (number, wire) = reader.key()?;
+        let known = SHAPES[message.shape].iter().find(|field| field.number == number);
+        match known.filter(|field| field.takes(wire)) {
+            Some(&Field { inner: Some(shape), .. }) => {
+                let key_bytes = reader.at - start;
+                let length = reader.length()?;
+                if open.len() == DEPTH_MAX {
+                    return Err(Malformed::Recursion);
+                }
+                let length_bytes = reader.at - start - key_bytes;
+                let length_at = out.len() + key_bytes;
+                open.push(Open { shape, end: reader.at + length, length_at, length_bytes });
+                out.extend_from_slice(&bytes[start..reader.at]);
+            }
+            Some(_) => {
+                reader.skip(number, wire)?;
+                out.extend_from_slice(&bytes[start..reader.at]);
+            }
+            None => reader.skip(number, wire)?,
+        }
+    }
+    Ok(out.into())
+}
+
+/// Reads fields up to `end`.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    end: usize,
+}
+
+impl Reader<'_> {
+    fn varint(&mut self) -> Result<u64, Malformed> {
+        let mut rest = &self.bytes[self.at..self.end];
+        let before = rest.len();
+        let number = decode_varint(&mut rest).map_err(|_| Malformed::Wire)?;
+        self.at += before - rest.len();
+        Ok(number)
+    }
+
+    /// A field's number and wire type.
+    fn key(&mut self) -> Result<(u32, u8), Malformed> {
+        let key = self.varint()?;
+        // Numbers have 29 bits.
+        match u32::try_from(key).map(|key| key >> 3) {
+            Ok(number @ 1..) => Ok((number, (key & 7) as u8)),
+            _ => Err(Malformed::Wire),
+        }
+    }
+
+    /// The length of what comes next, which is there.
+    fn length(&mut self) -> Result<usize, Malformed> {
+        let length = usize::try_from(self.varint()?).ok();
+        length.filter(|length| *length <= self.end - self.at).ok_or(Malformed::Wire)
+    }
+
+    /// Goes over the value of a field; over a group's with all that is in it.
+    fn skip(&mut self, number: u32, wire: u8) -> Result<(), Malformed> {
+        let mut groups: Vec<u32> = Vec::new();
+        let (mut number, mut wire) = (number, wire);
+        loop {
+            let count = match wire {
+                VARINT => self.varint().map(|_| 0)?,
+                FIXED_64 => 8,
+                LENGTH_DELIMITED => self.length()?,
+                FIXED_32 => 4,
+                GROUP if groups.len() == DEPTH_MAX => return Err(Malformed::Wire),
+                GROUP => {
+                    groups.push(number);
+                    0
+                }
+                GROUP_END if groups.pop() == Some(number) => 0,
+                _ => return Err(Malformed::Wire),
+            };
+            if count > self.end - self.at {
+                return Err(Malformed::Wire);
+            }
+            self.at += count;
+            if groups.is_empty() {
+                return Ok(());
+            }
+            (number, wire) = self.key()?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb::{PutRequest, RangeRequest, WatchRequest};
+
+    fn field(number: u8, value: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![number << 3 | LENGTH_DELIMITED];
+        prost::encoding::encode_varint(value.len() as u64, &mut bytes);
+        [bytes, value.to_vec()].concat()
+    }
+
+    fn range(bytes: &[u8]) -> Result<RangeRequest, Malformed> {
+        message(Bytes::copy_from_slice(bytes))
+    }
+
+    fn txn(bytes: &[u8]) -> Result<TxnRequest, Malformed> {
+        transaction(Bytes::copy_from_slice(bytes), 3, Below::Refused)
+    }
+
+    #[test]
+    fn a_field_of_another_wire_type_is_ignored() {
+        let key = RangeRequest { key: "k".into(), ..Default::default() };
+        let right = field(1, b"k");
+        // The key as a number, as 64 and 32 bits, as a group; the limit as bytes.
+        let group = [&b"\x0b\x08\x01\x13\x14"[..], &field(9, b"x"), b"\x0c"].concat();
+        for wrong in [&b"\x08\x01"[..], b"\x0912345678", b"\x0d1234", &group, &field(3, b"abc")] {
+            assert_eq!(range(&[wrong, &right].concat()), Ok(key.clone()), "{wrong:?}");
+            assert_eq!(range(&[&right, wrong].concat()), Ok(key.clone()), "{wrong:?}");
+        }
+        assert_eq!(range(b"\x08\x01"), Ok(RangeRequest::default()));
+        // Groups that nobody knows, deeper than prost goes.
+        let deep = [vec![0xa3, 0x06].repeat(2000), vec![0xa4, 0x06].repeat(2000)].concat();
+        assert_eq!(range(&[&right, &deep[..]].concat()), Ok(key));
+    }
+
+    #[test]
+    fn messages_around_an_ignored_field_get_their_new_lengths() {
+        let value = vec![b'v'; 300];
+        // Between key and value: a lease of 200 bytes.
+        let put = [field(1, b"k"), field(3, &[7; 200]), field(2, &value)].concat();
+        let bytes = [field(2, &field(2, &put)), b"\x10\x01".to_vec(), field(3, &field(2, &put))];
+        let put = PutRequest { key: "k".into(), value: value.into(), ..Default::default() };
+        let op = vec![RequestOp { request: Some(Request::RequestPut(put)) }];
+        let expected = TxnRequest { compare: vec![], success: op.clone(), failure: op };
+        assert_eq!(txn(&bytes.concat()), Ok(expected));
+        // Filters of a watch come one by one or together.
+        for filters in [&b"\x28\x00\x28\x01"[..], &field(5, &[0, 1])] {
+            let create = [&field(1, b"k")[..], filters, b"\x08\x01"].concat();
+            let request: WatchRequest = message(field(1, &create).into()).unwrap();
+            let expected = field(1, &[&field(1, b"k")[..], &field(5, &[0, 1])].concat());
+            assert_eq!(request.encode_to_vec(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_is_said_in_gos_words() {
+        let nothing_after: [&[u8]; 10] = [
+            b"\x0a\xc8a",
+            b"\x18\xff",
+            b"\x0b\x08\x01",
+            b"\x0c",
+            b"\x0b\x14",
+            b"\x0e",
+            b"\x0f\x00",
+            b"\x02\x00",
+            b"\xfa\xff\xff\xff\xff\x01\x01a",
+            b"\x09123",
+        ];
+        for bytes in nothing_after {
+            assert_eq!(range(bytes), Err(Malformed::Wire), "{bytes:?}");
+        }
+        let user = message::<super::super::AuthUserAddRequest>(field(1, b"\xc3\x28").into());
+        assert_eq!(user, Err(Malformed::Text));
+        // A length beyond the end of the message that it is in.
+        assert_eq!(txn(&[field(2, b"\x12\x05"), vec![0; 20]].concat()), Err(Malformed::Wire));
+    }
+
+    fn nested(depth: usize, leaf: &[u8]) -> Vec<u8> {
+        (0..depth).fold(leaf.to_vec(), |txn, _| field(2, &field(4, &txn)))
+    }
+
+    fn depth(txn: &TxnRequest) -> usize {
+        match txn.success.first().and_then(|op| op.request.as_ref()) {
+            Some(Request::RequestTxn(txn)) => 1 + depth(txn),
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn transactions_go_as_deep_as_is_allowed() {
+        let leaf = field(2, &field(2, &field(1, b"k")));
+        let decoded = |levels, below| transaction(nested(levels, &leaf).into(), 90, below);
+        for levels in [0, 49, 50, 51, 90] {
+            for below in [Below::Cut, Below::Refused] {
+                let txn = decoded(levels, below).unwrap();
+                assert_eq!(depth(&txn), levels);
+                assert_eq!(txn.encode_to_vec(), nested(levels, &leaf));
+            }
+        }
+        for levels in [91, 92, 1000, 4998] {
+            assert_eq!(depth(&decoded(levels, Below::Cut).unwrap()), 91);
+            assert_eq!(decoded(levels, Below::Refused), Err(Malformed::Nesting));
+        }
+        for levels in [4999, 100_000] {
+            assert_eq!(decoded(levels, Below::Cut), Err(Malformed::Recursion));
+        }
+    }
+
+    #[test]
+    fn parts_of_one_transaction_are_one_at_any_depth() {
+        let put = |key: &[u8]| field(2, &field(2, &field(1, key)));
+        let twice = field(2, &[field(4, &put(b"a")), field(4, &put(b"b"))].concat());
+        let last = [field(4, &put(b"a")), field(2, &field(1, b"b")), field(4, &put(b"c"))];
+        let replaced = [field(4, &put(b"a")), field(2, &field(1, b"b"))].concat();
+        for op in [twice, field(2, &last.concat()), field(2, &replaced)] {
+            let shallow = TxnRequest::decode(&op[..]).unwrap();
+            let mut deep = transaction(nested(60, &op).into(), 90, Below::Refused).unwrap();
+            for _ in 0..60 {
+                let Some(Request::RequestTxn(txn)) = deep.success.remove(0).request else {
+                    panic!("{deep:?}")
+                };
+                deep = *txn;
+            }
+            assert_eq!(deep, shallow);
+        }
+    }
+}
