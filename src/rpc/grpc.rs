@@ -357,25 +357,6 @@ pub fn receive_error(status: Status, bytes_max: usize) -> Status {
     }
 }
 
-/// The deadline that a client states, such as `500m`.
-pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at(text.len().checked_sub(1)?);
-    if digits.is_empty() || digits.len() > 8 {
-        return None;
-    }
-    let count: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(count * 3600),
-        "M" => Duration::from_secs(count * 60),
-        "S" => Duration::from_secs(count),
-        "m" => Duration::from_millis(count),
-        "u" => Duration::from_micros(count),
-        "n" => Duration::from_nanos(count),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
@@ -463,20 +444,5 @@ mod tests {
         let status = receive_error(tonic, 200);
         assert_eq!(status.message(), "grpc: received message larger than max (300 vs. 200)");
         assert_eq!(receive_error(Status::cancelled("x"), 200).message(), "x");
-    }
-
-    #[test]
-    fn timeouts_have_a_unit_and_at_most_eight_digits() {
-        let of = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("grpc-timeout", text.parse().unwrap());
-            timeout(&headers)
-        };
-        assert_eq!(of("5S"), Some(Duration::from_secs(5)));
-        assert_eq!(of("100m"), Some(Duration::from_millis(100)));
-        assert_eq!(of("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
-        for text in ["S", "5", "5x", "123456789S", ""] {
-            assert_eq!(of(text), None, "{text:?}");
-        }
     }
 }

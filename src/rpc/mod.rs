@@ -26,6 +26,7 @@ mod kv;
 mod lease;
 mod lock;
 mod maintenance;
+mod metadata;
 mod recipe;
 mod space;
 mod watch;
@@ -49,8 +50,8 @@ use crate::auth::Credentials;
 use crate::clock;
 use crate::metrics::{self, METHODS, Method};
 use crate::node::Node;
-
 use crate::pb::tolerant::{self, Malformed, Shaped};
+
 pub use auth::CommonName;
 pub use error::{Error, status};
 pub use grpc::{Body, BoxError, receive_error};
@@ -412,7 +413,7 @@ impl Server {
             let who = self.identify(parts, method).await?;
             grpc::encode(&handler(Arc::clone(self), who, request).await?)
         });
-        let answer = match grpc::timeout(&parts.headers) {
+        let answer = match metadata::timeout(&parts.headers) {
             None => answer.await,
             Some(limit) => tokio::time::timeout(limit, answer)
                 .await
@@ -629,11 +630,16 @@ pub fn message_given_up() -> BoxError {
 /// What is not gRPC is told so in HTTP's terms.
 fn refuse(parts: &Parts) -> Option<Output> {
     let content_type = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    if parts.method == Verb::POST && is_grpc(content_type) {
-        return None;
+    let fault = metadata::fault(&parts.headers);
+    if parts.method == Verb::POST && is_grpc(content_type) && fault.is_none() {
+        let is_late = metadata::timeout(&parts.headers) == Some(Duration::ZERO);
+        return is_late.then(|| grpc::failure(&Error::DeadlineExceeded.into()));
     }
-    let (code, status) = if is_grpc(content_type) {
-        let text = format!("Received a HEAD/{} request with an unsupported verb", parts.method);
+    let (code, status) = if let Some(text) = fault.filter(|_| is_grpc(content_type)) {
+        (StatusCode::BAD_REQUEST, Status::internal(text))
+    } else if is_grpc(content_type) {
+        let verb = parts.method.as_str();
+        let text = format!("Received a HEADERS frame with :method {verb:?} which should be POST");
         (StatusCode::METHOD_NOT_ALLOWED, Status::internal(text))
     } else {
         let text = String::from_utf8_lossy(content_type);

@@ -166,6 +166,30 @@ async fn any_authority_of_a_grpc_client_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bad_metadata_is_refused_before_the_method_is_looked_for() {
+    let member = Member::start("").await;
+    // 400 and 200 in the static table; nobody could answer before the last one's deadline.
+    let cases: [(&str, &[u8], u8); 4] = [
+        ("grpc-timeout", b"abc", 0x8c),
+        ("grpc-timeout", b"-5S", 0x8c),
+        ("x-bin", b"!!!", 0x8c),
+        ("grpc-timeout", b"0n", 0x88),
+    ];
+    for path in ["/etcdserverpb.KV/Range", "/etcdserverpb.Watch/Watch", "/nobody/knows"] {
+        for (name, value, status) in cases {
+            let mut client = Client::greet(TcpStream::connect(member.address).await.unwrap()).await;
+            let field = [&[0][..], &string(name.as_bytes()), &string(value)].concat();
+            let more = [grpc(), field].concat();
+            client.send(HEADERS, END_HEADERS, 1, &request(path, b"\x41\x01a", &more)).await;
+            client.send(DATA, END_STREAM, 1, &range("a")).await;
+            let answer = &client.answer(1).await[0];
+            assert_eq!((answer.kind, answer.payload[0]), (HEADERS, status), "{path} {value:?}");
+        }
+    }
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rubbish_in_other_fields_is_refused_all_the_same() {
     let member = Member::start("").await;
     let authority = [&[0x41][..], &string(b"etcd/a")].concat();

@@ -1,0 +1,168 @@
+//! Metadata that grpc-go looks at before it looks for a method: a deadline, and values in base64.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+const TIMEOUT: &str = "grpc-timeout";
+/// Names of metadata whose values are bytes end so.
+const BINARY: &str = "-bin";
+/// Digits and unit.
+const TIMEOUT_BYTES_MAX: usize = 9;
+
+/// What is wrong with the metadata of a call; as in grpc-go the last fault counts.
+pub(super) fn fault(headers: &HeaderMap) -> Option<String> {
+    let faults = headers.iter().filter_map(|(name, value)| {
+        let (name, value) = (name.as_str(), value.as_bytes());
+        if name == TIMEOUT {
+            return parse(value).err().map(|why| format!("malformed grpc-timeout: {why}"));
+        }
+        let at = if name.ends_with(BINARY) { illegal(value)? } else { return None };
+        let (value, name) = (quoted(value), quoted(name.as_bytes()));
+        Some(format!(
+            "malformed binary metadata {value} in header {name}: illegal base64 data at input byte \
+             {at}"
+        ))
+    });
+    faults.last()
+}
+
+/// The deadline that a client states, such as `500m`.
+pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let stated = headers.get_all(TIMEOUT).iter().next_back()?;
+    parse(stated.as_bytes()).ok()
+}
+
+fn parse(text: &[u8]) -> Result<Duration, String> {
+    let (digits, unit) = match text.split_last() {
+        Some((unit, digits @ [_, ..])) => (digits, unit),
+        _ => return Err(format!("transport: timeout string is too short: {}", quoted(text))),
+    };
+    if text.len() > TIMEOUT_BYTES_MAX {
+        return Err(format!("transport: timeout string is too long: {}", quoted(text)));
+    }
+    let one: fn(u64) -> Duration = match unit {
+        b'H' => |count| Duration::from_secs(count * 3600),
+        b'M' => |count| Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs,
+        b'm' => Duration::from_millis,
+        b'u' => Duration::from_micros,
+        b'n' => Duration::from_nanos,
+        _ => return Err(format!("transport: timeout unit is not recognized: {}", quoted(text))),
+    };
+    let is_number = digits.iter().all(u8::is_ascii_digit);
+    let number = std::str::from_utf8(digits).ok().filter(|_| is_number);
+    let count = number.and_then(|number| number.parse().ok());
+    let invalid = || format!("strconv.ParseUint: parsing {}: invalid syntax", quoted(digits));
+    count.map(one).ok_or_else(invalid)
+}
+
+/// The first byte that Go's base64 does not take: padded if the length is a whole number of groups,
+/// else without padding.
+fn illegal(text: &[u8]) -> Option<usize> {
+    let is_padded = text.len() % 4 == 0;
+    let padding = text.iter().rev().take_while(|byte| is_padded && **byte == b'=').count().min(2);
+    let digits = &text[..text.len() - padding];
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let wrong = digits.iter().position(|byte| !is_digit(byte)).map(|at| {
+        // Padding where it may be is right, and what comes after it is not.
+        match (is_padded && digits[at] == b'=', at % 4) {
+            (true, 2) if text[at + 1] == b'=' => at + 2,
+            (true, 3) => at + 1,
+            _ => at,
+        }
+    });
+    // One digit alone, of six bits, is no byte.
+    wrong.or_else(|| (!is_padded && text.len() % 4 == 1).then(|| text.len() - 1))
+}
+
+/// Bytes as Go quotes them.
+fn quoted(bytes: &[u8]) -> String {
+    let mut text = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                '"' | '\\' => text.extend(['\\', letter]),
+                '\t' => text.push_str("\\t"),
+                _ => text.push(letter),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+    }
+    text.push('"');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn headers(of: &[(&'static str, &[u8])]) -> HeaderMap {
+        let pairs = of.iter().map(|(name, value)| {
+            (HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())
+        });
+        pairs.collect()
+    }
+
+    #[test]
+    fn timeouts_have_a_unit_and_at_most_eight_digits() {
+        let of = |text: &[u8]| {
+            let headers = headers(&[(TIMEOUT, text)]);
+            fault(&headers).map_or_else(|| Ok(timeout(&headers).unwrap()), Err)
+        };
+        assert_eq!(of(b"5S"), Ok(Duration::from_secs(5)));
+        assert_eq!(of(b"100m"), Ok(Duration::from_millis(100)));
+        assert_eq!(of(b"0n"), Ok(Duration::ZERO));
+        assert_eq!(of(b"99999999H"), Ok(Duration::from_secs(99_999_999 * 3600)));
+        let cases: [(&[u8], &str); 8] = [
+            (b"", r#"transport: timeout string is too short: """#),
+            (b"5", r#"transport: timeout string is too short: "5""#),
+            (b"5x", r#"transport: timeout unit is not recognized: "5x""#),
+            (b"123456789S", r#"transport: timeout string is too long: "123456789S""#),
+            (b"+5S", r#"strconv.ParseUint: parsing "+5": invalid syntax"#),
+            (b"1_0S", r#"strconv.ParseUint: parsing "1_0": invalid syntax"#),
+            (b"5\tS", r#"strconv.ParseUint: parsing "5\t": invalid syntax"#),
+            (b"\xff\xfeS", r#"strconv.ParseUint: parsing "\xff\xfe": invalid syntax"#),
+        ];
+        for (text, why) in cases {
+            assert_eq!(of(text), Err(format!("malformed grpc-timeout: {why}")));
+        }
+    }
+
+    #[test]
+    fn binary_values_are_gos_base64() {
+        for right in ["", "YQ==", "YQ", "YWI=", "YWI", "YWJj", "YR", "+/+/"] {
+            assert_eq!(fault(&headers(&[("x-bin", right.as_bytes())])), None, "{right}");
+        }
+        let wrong = [
+            ("!!!", 0),
+            ("YQ=", 2),
+            ("YQ==,YQ==", 2),
+            ("Y Q=", 1),
+            ("Y", 0),
+            ("YWJjY", 4),
+            ("-_-_", 0),
+            ("Y===", 1),
+            ("====", 0),
+            ("YQ==YQ==", 4),
+            ("YWI=YWI=", 4),
+            ("YQ=aYQ==", 2),
+        ];
+        for (text, at) in wrong {
+            let expected = format!(
+                "malformed binary metadata \"{text}\" in header \"x-bin\": illegal base64 data at \
+                 input byte {at}"
+            );
+            assert_eq!(fault(&headers(&[("x-bin", text.as_bytes())])), Some(expected));
+        }
+        assert_eq!(fault(&headers(&[("x", b"!!!"), ("grpc-message", b"!")])), None);
+    }
+
+    #[test]
+    fn the_last_fault_counts() {
+        let both: [(&str, &[u8]); 2] = [("x-bin", b"!"), (TIMEOUT, b"zz")];
+        assert!(fault(&headers(&both)).unwrap().starts_with("malformed grpc-timeout"));
+    }
+}
