@@ -44,6 +44,8 @@ pub enum Error {
     DeadlineExceeded,
     #[error("member not found")]
     MemberNotFound,
+    #[error("given member URLs are invalid")]
+    MemberBadUrls,
     #[error("member ID already exist")]
     MemberExist,
     #[error("Peer URLs already exists")]

@@ -18,6 +18,7 @@ use crate::metrics;
 use crate::pb;
 use crate::raft::peer::{PeerEvents, Peers, PeersConfig, Reach};
 use crate::raft::{self, ConfChange, Entry};
+use crate::types;
 
 /// What a member that joins a running cluster was told by its members.
 #[derive(Clone, Debug)]
@@ -225,11 +226,6 @@ pub(super) async fn holds_now_or_after(
     look()
 }
 
-/// A quorum of so many voters.
-fn quorum(voters: usize) -> usize {
-    voters / 2 + 1
-}
-
 /// Changes of the membership, with etcd's checks before they are proposed.
 impl Node {
     pub async fn add_member(
@@ -242,9 +238,9 @@ impl Node {
         let mut peer_urls = peer_urls;
         peer_urls.sort();
         let seconds = (self.0.clock.unix_nanos() / 1_000_000_000).cast_signed();
-        let id = crate::types::member_id(&peer_urls, "", Some(seconds));
-        self.may_add(&peer_urls, is_learner)?;
+        let id = types::member_id(&peer_urls, "", Some(seconds));
         let member = Member { id, peer_urls: peer_urls.clone(), is_learner, ..Member::default() };
+        self.may_add(&member)?;
         let members = self.configure(&Change::Add(member)).await?;
         let added = pb::Member { id, peer_ur_ls: peer_urls, is_learner, ..Default::default() };
         Ok((added, members))
@@ -273,6 +269,12 @@ impl Node {
         peer_urls: Vec<String>,
     ) -> Result<Vec<pb::Member>, Error> {
         self.permits(who, &Demand::Root).await?;
+        if !types::are_member_urls(&peer_urls) {
+            // Whether there is such a member comes first, as in etcd, which takes any URL.
+            self.barrier().await?;
+            let is_known = self.0.members.read().get(id).is_some();
+            return Err(if is_known { Error::MemberBadUrls } else { Error::MemberNotFound });
+        }
         self.configure(&Change::Update { id, peer_urls }).await
     }
 
@@ -308,14 +310,10 @@ impl Node {
         self.barrier().await?;
         let pause = 2 * self.0.config.heartbeat_interval;
         if !holds_now_or_after(pause, &*self.0.clock, || self.is_caught_up(id)).await? {
+            self.say_not_ready(id);
             return Err(Error::LearnerNotReady);
         }
-        if self.0.config.strict_reconfig_check {
-            let (voters, started) = self.0.members.read().started_voters(id);
-            if started + 1 < quorum(voters + 1) {
-                return Err(Error::MemberNotEnoughStarted);
-            }
-        }
+        self.may_promote(id)?;
         let members = self.configure(&Change::Promote(id)).await?;
         metrics::learner_promote_successes().inc();
         Ok(members)
@@ -323,11 +321,16 @@ impl Node {
 
     /// Whether a member's log goes far enough by etcd's measure: nine tenths of the leader's.
     fn is_caught_up(&self, id: u64) -> Result<bool, Error> {
+        let (member, leader) = self.progress_of(id)?;
+        Ok(member.saturating_mul(10) >= leader.saturating_mul(9))
+    }
+
+    /// How far a member's log goes, and the leader's.
+    pub(super) fn progress_of(&self, id: u64) -> Result<(u64, u64), Error> {
         let progress = self.0.raft.progress().ok_or(Error::NotLeader)?;
         let matched = |id: u64| progress.iter().find(|(of, _)| *of == id).map(|(_, at)| *at);
         let member = matched(id).ok_or(Error::MemberNotFound)?;
-        let leader = matched(self.0.member_id).unwrap_or_default();
-        Ok(member.saturating_mul(10) >= leader.saturating_mul(9))
+        Ok((member, matched(self.0.member_id).unwrap_or_default()))
     }
 
     /// Nothing if the leader should be asked again.
@@ -360,64 +363,6 @@ impl Node {
             Reply::Members(members) => Ok(members),
             _ => Err(Error::Internal("a configuration change had another answer".into())),
         }
-    }
-
-    /// In etcd's order: whether the cluster can bear a change at all comes before what is wrong with
-    /// this one, and URLs that are taken before the number of learners, which is a flag's and
-    /// therefore not looked at where the change is applied.
-    fn may_add(&self, peer_urls: &[String], is_learner: bool) -> Result<(), Error> {
-        let members = self.0.members.read();
-        if self.0.config.strict_reconfig_check {
-            self.can_bear_another(&members, is_learner)?;
-        }
-        let has_room = members.learners().count() < self.0.config.max_learners;
-        match is_learner && !has_room {
-            true if members.is_any_taken(peer_urls) => Err(Error::PeerUrlExist),
-            true => Err(Error::TooManyLearners),
-            false => Ok(()),
-        }
-    }
-
-    fn can_bear_another(&self, members: &Members, is_learner: bool) -> Result<(), Error> {
-        let (voters, started) = members.started_voters(0);
-        let is_first = voters == 1 && started == 1;
-        if !is_learner && !is_first && started < quorum(voters + 1) {
-            return Err(Error::MemberNotEnoughStarted);
-        }
-        if voters > 1 && self.healthy_voters(members) < quorum(voters + 1) {
-            return Err(Error::Unhealthy);
-        }
-        Ok(())
-    }
-
-    fn may_remove(&self, id: u64) -> Result<(), Error> {
-        let members = self.0.members.read();
-        let is_learner = members.get(id).is_some_and(|member| member.is_learner);
-        if is_learner || !self.0.config.strict_reconfig_check {
-            return Ok(());
-        }
-        let (voters, started) = members.started_voters(id);
-        if started < quorum(voters) {
-            return Err(Error::MemberNotEnoughStarted);
-        }
-        // A member that is down takes part in no quorum.
-        if id != self.0.member_id && self.0.circle.reach.connected_for(id).is_none() {
-            return Ok(());
-        }
-        let all = members.voters().count();
-        if self.healthy_voters(&members) < 2 + all.saturating_sub(1) / 2 {
-            return Err(Error::Unhealthy);
-        }
-        Ok(())
-    }
-
-    /// Voters that this member has been connected to for a while, and itself.
-    fn healthy_voters(&self, members: &Members) -> usize {
-        let is_healthy = |id: u64| {
-            let connected = self.0.circle.reach.connected_for(id);
-            id == self.0.member_id || connected > Some(limits::PEER_HEALTHY_AFTER)
-        };
-        members.voters().filter(|member| is_healthy(member.id)).count()
     }
 
     /// Hands leadership to a voter and waits until it leads.

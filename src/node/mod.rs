@@ -36,6 +36,7 @@ mod leases;
 mod membership;
 mod nice;
 mod passwords;
+mod reconfigure;
 mod room;
 mod scrub;
 mod seed;

@@ -55,9 +55,6 @@ impl Server {
         who: Credentials,
         request: MemberUpdateRequest,
     ) -> Result<MemberUpdateResponse, Status> {
-        if !types::are_member_urls(&request.peer_ur_ls) {
-            return Err(Error::MemberBadUrls.into());
-        }
         let updated = self.node.update_member(&who, request.id, request.peer_ur_ls).await;
         let members = updated.map_err(status)?;
         Ok(MemberUpdateResponse { header: self.bare_header(), members })

@@ -123,6 +123,7 @@ pub fn status(error: node::Error) -> Status {
         From::Stopped => Error::Stopped,
         From::DeadlineExceeded => Error::DeadlineExceeded,
         From::MemberNotFound => Error::MemberNotFound,
+        From::MemberBadUrls => Error::MemberBadUrls,
         From::MemberExist => Error::MemberExist,
         From::PeerUrlExist => Error::PeerUrlExist,
         From::MemberNotLearner => Error::MemberNotLearner,

@@ -82,6 +82,9 @@ async fn a_learner_joins_becomes_a_voter_and_replaces_a_member() {
             "etcdserver: can only promote a learner member which is in sync with leader".to_owned()
         )
     );
+    let said = "\"msg\":\"rejecting promote learner: learner is not ready\",\
+                \"learner-ready-percent\":0";
+    assert!(cluster.log(leader).contains(said), "{}", cluster.log(leader));
     cluster.run(new, "existing");
     // It has published itself once its name is known.
     let begun = std::time::Instant::now();
@@ -109,6 +112,54 @@ async fn a_learner_joins_becomes_a_voter_and_replaces_a_member() {
     assert!(list(&cluster, leader).await.iter().all(|member| member.id != gone));
     put(cluster.channel(new), "k", "after").await.unwrap();
     cluster.compare_hashes(&left).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_that_the_cluster_cannot_bear_are_refused_and_logged_as_in_etcd() {
+    let cluster = Cluster::start(1);
+    cluster.ready(&[0]).await;
+    let (mut client, own) = (client(&cluster, 0), id_of(&cluster, 0).await);
+    // It never starts, so that half of the voters are missing.
+    client.member_add(add("http://127.0.0.1:1", false)).await.unwrap();
+    let too_few = "etcdserver: re-configuration failed due to not enough started members";
+    let unhealthy = "etcdserver: unhealthy cluster";
+    let refused = refusal(client.member_add(add("http://127.0.0.1:2", false)).await);
+    assert_eq!(refused, (Code::Unknown, too_few.to_owned()));
+    let refused = refusal(client.member_add(add("http://127.0.0.1:3", true)).await);
+    assert_eq!(refused, (Code::Unavailable, unhealthy.to_owned()));
+    let refused = refusal(client.member_remove(MemberRemoveRequest { id: own }).await);
+    assert_eq!(refused, (Code::Unknown, too_few.to_owned()));
+    let log = cluster.log(0);
+    let line = |text: &str| {
+        let text = format!("\"msg\":\"{text}\"");
+        log.lines().find(|line| line.contains(&text)).unwrap_or_else(|| panic!("{text}:\n{log}"))
+    };
+    let (local, error) = (format!("\"local-member-id\":\"{own:x}\""), "\"error\":\"etcdserver: ");
+    let has = |text: &str, parts: &[&str]| {
+        let line = line(text);
+        let is_there = |part: &&str| line.contains(*part);
+        assert!(line.contains("\"level\":\"warn\"") && parts.iter().all(is_there), "{line}");
+    };
+    let wanted = |url: &str, is_learner| {
+        format!(
+            "RaftAttributes:{{PeerURLs:[{url}] IsLearner:{is_learner}}} \
+                 Attributes:{{Name: ClientURLs:[]}}}}\""
+        )
+    };
+    let numbers = ["\"number-of-started-member\":1,\"quorum\":2,\"cluster-id\":\"", &local];
+    has("rejecting member add; started member will be less than quorum", &numbers);
+    let voter = wanted("http://127.0.0.1:2", false);
+    let add = "rejecting member add request; not enough healthy members";
+    has(add, &[&local, "\"requested-member-add\":\"{ID:", &voter, error, too_few]);
+    let learner = wanted("http://127.0.0.1:3", true);
+    let add = "rejecting member add request; local member has not been connected to majority \
+               peers, reconfigure breaks active quorum";
+    has(add, &[&local, &learner, error, unhealthy]);
+    let numbers = ["\"number-of-started-member\":0,\"quorum\":1,\"cluster-id\":\"", &local];
+    has("rejecting member remove; started member will be less than quorum", &numbers);
+    let id = format!("\"requested-member-remove-id\":\"{own:x}\"");
+    let remove = "rejecting member remove request; not enough healthy members";
+    has(remove, &[&local, &id, error, too_few]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -147,6 +198,11 @@ async fn changes_that_do_not_hold_are_refused_in_etcds_words() {
     assert_eq!(refusal(until_healthy(async || first.member_remove(remove).await).await), not_found);
     let mut update = MemberUpdateRequest { id: 1, peer_ur_ls: vec!["http://127.0.0.1:1".into()] };
     assert_eq!(refusal(first.member_update(update.clone()).await), not_found);
+    // Whatever the URLs are: whether there is such a member comes first.
+    for urls in [&[][..], &["http://[::1:1"], &["ftp://127.0.0.1:1"]] {
+        update.peer_ur_ls = urls.iter().copied().map(str::to_owned).collect();
+        assert_eq!(refusal(first.member_update(update.clone()).await), not_found, "{urls:?}");
+    }
     update.id = id_of(&cluster, 0).await;
     update.peer_ur_ls = vec![cluster.members[1].peer.clone()];
     let taken = (Code::FailedPrecondition, "etcdserver: Peer URLs already exists".to_owned());
