@@ -43,26 +43,50 @@ impl From<String> for Error {
     }
 }
 
-/// Finds the members and checks that this one may start among them.
-pub(super) async fn first(config: &Config) -> Result<First, Error> {
-    let rebuild = Rebuild::read(&config.data_dir).map_err(|error| error.to_string())?;
-    if let Some(rebuild) = rebuild.filter(|rebuild| rebuild.new_id.is_some()) {
-        let join = Some(join::rebuilt(config, &rebuild).await?);
-        let members = vec![(config.name.clone(), rebuild.peer_urls)];
-        return Ok(First { members, token: config.token.clone(), join });
+/// Whom the settings name as the first members.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Planned {
+    pub members: Named,
+    pub token: String,
+    /// Set if this member replaces one that has lost its data.
+    rebuild: Option<Rebuild>,
+}
+
+impl Planned {
+    /// The members as etcd prints them.
+    pub(super) fn text(&self) -> String {
+        text_of(&self.members)
     }
-    let failed = |why: String| format!("error setting up initial cluster: {why}");
-    let (members, token) = match &config.source {
-        Source::Flags(list) => (parse(list).map_err(failed)?, config.token.clone()),
-        Source::Domain { domain, service } => {
-            let members = by_domain(config, domain, service.as_deref()).await;
-            (members.map_err(failed)?, config.token.clone())
-        }
+}
+
+/// Reads the list of members, or asks DNS for it; with a discovery service, only this one is known.
+pub(super) async fn planned(config: &Config) -> Result<Planned, Error> {
+    let rebuild = Rebuild::read(&config.data_dir).map_err(|error| error.to_string())?;
+    let token = config.token.clone();
+    if let Some(rebuild) = rebuild.filter(|rebuild| rebuild.new_id.is_some()) {
+        let members = vec![(config.name.clone(), rebuild.peer_urls.clone())];
+        return Ok(Planned { members, token, rebuild: Some(rebuild) });
+    }
+    let members = match &config.source {
+        Source::Flags(list) => parse(list),
+        Source::Domain { domain, service } => by_domain(config, domain, service.as_deref()).await,
         Source::Discovery => {
             let urls = config.advertise_peer_urls.iter().map(Url::to_string).collect();
-            (vec![(config.name.clone(), urls)], config.discovery.token.clone())
+            let members = vec![(config.name.clone(), urls)];
+            return Ok(Planned { members, token: config.discovery.token.clone(), rebuild: None });
         }
     };
+    let members = members.map_err(|why| format!("error setting up initial cluster: {why}"))?;
+    Ok(Planned { members, token, rebuild: None })
+}
+
+/// Finds the members and checks that this one may start among them.
+pub(super) async fn first(config: &Config, planned: Planned) -> Result<First, Error> {
+    let Planned { members, token, rebuild } = planned;
+    if let Some(rebuild) = rebuild {
+        let join = Some(join::rebuilt(config, &rebuild).await?);
+        return Ok(First { members, token, join });
+    }
     let mine = own(&config.name, &members)?.to_vec();
     if !config.new_cluster {
         check_double(&members, "initial")?;
@@ -111,11 +135,7 @@ pub(super) fn parse(list: &str) -> Result<Named, String> {
     Ok(members.into_iter().map(|(name, urls)| (name.to_owned(), texts(urls))).collect())
 }
 
-/// A list as etcd prints it, sorted; one that cannot be read is none.
-pub(super) fn normal(list: &str) -> String {
-    parse(list).map(|members| text_of(&members)).unwrap_or_default()
-}
-
+/// A list as etcd prints it, sorted.
 fn text_of(members: &[(String, Vec<String>)]) -> String {
     let pairs =
         members.iter().flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}")));
@@ -279,7 +299,8 @@ mod tests {
     async fn of(line: &str) -> Result<First, String> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let config = config::load(&words, &[], &mut Vec::new()).unwrap();
-        first(&config).await.map_err(|error| error.to_string())
+        let planned = planned(&config).await.map_err(|error| error.to_string())?;
+        first(&config, planned).await.map_err(|error| error.to_string())
     }
 
     #[tokio::test]

@@ -334,7 +334,6 @@ async fn run(
     let connections = connections_max()?;
     let is_initialized = datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())?;
     let Bound { peers, clients, probes } = bind(config, member)?;
-    said::settings(config, is_initialized);
     let node = open(config, is_initialized, &peers, member).await?;
     if config.locks_memory
         && let Err(error) = lock_memory()
@@ -527,6 +526,7 @@ async fn open(
     member: &tokio::runtime::Handle,
 ) -> Result<Node, cluster::Error> {
     if is_initialized {
+        said::settings(config, None);
         if matches!(config.source, Source::Discovery) {
             tracing::warn!(
                 "discovery token is ignored since cluster already initialized; valid logs are found"
@@ -545,9 +545,12 @@ async fn open(
         return Ok(node);
     }
     let starting = async {
-        let first = cluster::first(config).await.inspect_err(|error| {
-            tracing::error!(%error, "bootstrap failed");
-        })?;
+        let found = async {
+            let planned = cluster::planned(config).await?;
+            said::settings(config, Some(&planned));
+            cluster::first(config, planned).await
+        };
+        let first = found.await.inspect_err(|error| tracing::error!(%error, "bootstrap failed"))?;
         start_node(config, first, member).await
     };
     if !config.new_cluster {

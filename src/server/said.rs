@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::config::{Compaction, Config, Notice, Source};
+use super::cluster::Planned;
+use super::config::{Compaction, Config, Notice};
 use super::listen::Listener;
-use super::{GIT_SHA, GO_VERSION, VERSION, cluster, go, notify, urls};
+use super::{GIT_SHA, GO_VERSION, VERSION, go, notify, urls};
 use crate::limits;
 
 pub(super) fn notice(notice: &Notice) {
@@ -47,12 +48,13 @@ pub(super) fn notice(notice: &Notice) {
 }
 
 /// What an operator looks for first in the log of a member that behaves oddly: etcd's fields, in
-/// etcd's order.
-pub(super) fn settings(config: &Config, is_initialized: bool) {
+/// etcd's order. A member that has data looks for no others.
+pub(super) fn settings(config: &Config, planned: Option<&Planned>) {
+    let is_initialized = planned.is_none();
     let fields: Vec<Value> = [
         of_the_program(is_initialized),
         of_the_member(config),
-        of_addresses(config, is_initialized),
+        of_addresses(config, planned),
         of_bounds(config),
         of_checks(config),
         of_discovery(config),
@@ -103,22 +105,14 @@ fn of_the_member(config: &Config) -> Fields {
     ]
 }
 
-fn of_addresses(config: &Config, is_initialized: bool) -> Fields {
+fn of_addresses(config: &Config, planned: Option<&Planned>) -> Fields {
     let sorted = |list: &[String]| {
         let mut list = list.to_vec();
         list.sort();
         list
     };
-    let (members, token) = match &config.source {
-        _ if is_initialized => (String::new(), &config.token),
-        Source::Flags(list) => (cluster::normal(list), &config.token),
-        Source::Domain { .. } => (String::new(), &config.token),
-        Source::Discovery => {
-            let own = config.advertise_peer_urls.iter();
-            let own: Vec<String> = own.map(|url| format!("{}={url}", config.name)).collect();
-            (own.join(","), &config.discovery.token)
-        }
-    };
+    let members = planned.map(Planned::text).unwrap_or_default();
+    let token = planned.map(|planned| planned.token.as_str()).unwrap_or_default();
     let local = config.local_address().map(|address| address.to_string()).unwrap_or_default();
     vec![
         ("initial-advertise-peer-urls", json!(urls(&config.advertise_peer_urls))),

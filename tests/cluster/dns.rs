@@ -33,6 +33,20 @@ async fn members_and_clients_find_each_other_in_dns() {
     }
     cluster.ready(&[0, 1, 2]).await;
     put(cluster.channel(0), "k", "v").await.unwrap();
+    for at in 0..3 {
+        // It calls itself by its name, and those others by the numbers that it finds them under.
+        let log = cluster.log(at);
+        let line = log.lines().find(|line| line.contains("starting an etcd server")).unwrap();
+        let of = |name: &str, member: &Member| {
+            format!("{name}=http://127.0.0.1:{}", member.peer.rsplit(':').next().unwrap())
+        };
+        let others = cluster.members.iter().enumerate().filter(|(other, _)| *other != at);
+        let mut members: Vec<String> =
+            others.zip(0..).map(|((_, member), number)| of(&number.to_string(), member)).collect();
+        members.push(of(&format!("m{}", at + 1), &cluster.members[at]));
+        let expected = format!("\"initial-cluster\":\"{}\"", members.join(","));
+        assert!(line.contains(&expected), "{expected}\n{line}");
+    }
 
     let output = client(&conf, &["get", "k", "-d", "a.test"]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "k\nv\n");
