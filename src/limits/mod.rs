@@ -175,6 +175,9 @@ pub const HTTP_BODY_BYTES_MAX: usize = 256 << 10;
 pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of request headers in one HTTP/2 request; tokens are the largest of them.
 pub const HEADER_BYTES_MAX: u32 = 64 << 10;
+/// Table of header fields that a client may keep: a little less than what h2 keeps, 4096, since some of
+/// its entries are longer here than there (see `server/hpack.rs`).
+pub const HEADER_TABLE_BYTES: u32 = 3968;
 /// Bytes of requests that one client connection may have unread, for each of its streams.
 pub const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 /// The same for the whole connection: what a connection that nobody here reads costs at most. h2

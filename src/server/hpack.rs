@@ -8,8 +8,15 @@
 //! will. But what enters the table counts by its length before compression. The replacement has the
 //! same length, so both tables go on holding the same number of entries, and later blocks, which name
 //! an entry by its place, get the replacement without being touched. No table is needed here.
+//!
+//! Nothing has the length of an empty value. Its replacement has one byte, so our table, with such an
+//! entry, is the longer one, and would drop an entry that the client still names. But a table that keeps
+//! entries for longer than the client's does no harm: places count from the newest. So clients are told
+//! of a smaller table than h2 has, and when they say how small theirs is, h2 does not hear of it.
 
 use http::uri::Authority;
+
+use crate::limits::HEADER_TABLE_BYTES;
 
 /// Places in the static table.
 const AUTHORITY: usize = 1;
@@ -46,7 +53,7 @@ const NAME_BYTES_MAX: usize = (NAME.len() * CODE_BITS_MAX).div_ceil(8);
 pub(super) fn tolerated(block: &[u8]) -> Option<Vec<u8>> {
     let mut changed: Option<Vec<u8>> = None;
     let mut copied = 0;
-    let mut reader = Reader { block, at: 0 };
+    let mut reader = Reader { block, at: 0, is_begun: false };
     // Another frame may go on in the middle of a field; what was found before counts.
     while let Some(field) = reader.field() {
         let Some((from, replacement)) = field else { continue };
@@ -64,6 +71,8 @@ pub(super) fn tolerated(block: &[u8]) -> Option<Vec<u8>> {
 struct Reader<'a> {
     block: &'a [u8],
     at: usize,
+    /// Whether a field has come: the size of the table may only be said before.
+    is_begun: bool,
 }
 
 impl Reader<'_> {
@@ -73,14 +82,16 @@ impl Reader<'_> {
         let start = self.at;
         let first = *self.block.get(start)?;
         if first & 0x80 != 0 {
+            self.is_begun = true;
             // Both name and value; the static table's authority is empty.
             let is_empty = self.integer(7)? == AUTHORITY;
             return Some(is_empty.then(|| (start, Vec::new())));
         }
         if first & 0xe0 == 0x20 {
-            self.integer(5)?;
-            return Some(None);
+            let is_known = self.integer(5)? <= HEADER_TABLE_BYTES as usize && !self.is_begun;
+            return Some(is_known.then(|| (start, Vec::new())));
         }
+        self.is_begun = true;
         let enters_table = first & 0x40 != 0;
         let is_authority = match self.integer(if enters_table { 6 } else { 4 })? {
             SPELLED => self.string()?.is_name(),
@@ -96,8 +107,9 @@ impl Reader<'_> {
             return Some(None);
         }
         if value.is_empty() {
-            // One that enters the table cannot go; nobody is known to send that.
-            return Some((!enters_table).then(|| (start, Vec::new())));
+            // One that enters the table cannot go.
+            let gone = (start, Vec::new());
+            return Some(Some(if enters_table { (from, b"\x01-".to_vec()) } else { gone }));
         }
         let mut replacement = Vec::with_capacity(value.len() + 4);
         put_length(&mut replacement, value.len());
@@ -309,11 +321,11 @@ mod tests {
                 for compress in [false, true] {
                     let name = name.map_or(Vec::new(), |name| string(name.as_bytes(), compress));
                     let head = [&[0x83, 0x86, first][..], &name].concat();
-                    let tail = [&[0x20, 0x44][..], &string(b"/a/b", compress)].concat();
+                    let tail = [&[0x44][..], &string(b"/a/b", compress)].concat();
                     let block = [&head[..], &string(value, compress), &tail].concat();
                     let changed = tolerated(&block).unwrap();
                     let middle = &changed[head.len()..changed.len() - tail.len()];
-                    let mut reader = Reader { block: middle, at: 0 };
+                    let mut reader = Reader { block: middle, at: 0, is_begun: true };
                     let new = reader.string().unwrap().decoded().unwrap();
                     assert_eq!(new.len(), value.len());
                     assert!(Authority::try_from(new.as_slice()).is_ok(), "{new:?}");
@@ -327,6 +339,37 @@ mod tests {
     fn an_empty_one_goes() {
         assert_eq!(tolerated(b"\x83\x81\x86").unwrap(), b"\x83\x86");
         assert_eq!(tolerated(b"\x83\x01\x00\x86").unwrap(), b"\x83\x86");
+    }
+
+    #[test]
+    fn an_empty_one_that_enters_the_table_leaves_it_as_long() {
+        assert_eq!(tolerated(b"\x83\x41\x00\x86").unwrap(), b"\x83\x41\x01-\x86");
+        assert_eq!(tolerated(b"\x41\x80\x86").unwrap(), b"\x41\x01-\x86");
+        let spelled = [&[0x40][..], &string(NAME, false), &[0x00]].concat();
+        let expected = [&[0x40][..], &string(NAME, false), b"\x01-"].concat();
+        assert_eq!(tolerated(&spelled).unwrap(), expected);
+        // As many as fit into the client's table fit into h2's, with a byte more each.
+        let each = 32 + NAME.len();
+        assert!(HEADER_TABLE_BYTES as usize / each * (each + 1) + each <= 4096);
+    }
+
+    #[test]
+    fn h2_does_not_hear_how_small_a_table_is() {
+        let size = |bytes: u32| {
+            let mut rest = bytes - 31;
+            let mut update = vec![0x3f];
+            while rest >= 128 {
+                update.push((rest % 128) as u8 | 128);
+                rest /= 128;
+            }
+            update.push(rest as u8);
+            update
+        };
+        let small = size(HEADER_TABLE_BYTES);
+        assert_eq!(tolerated(&[b"\x20", &small[..], b"\x83"].concat()).unwrap(), b"\x83");
+        // One that was not allowed, and one that comes too late, are for h2 to refuse.
+        assert_eq!(tolerated(&[&size(HEADER_TABLE_BYTES + 1)[..], b"\x83"].concat()), None);
+        assert_eq!(tolerated(&[b"\x83", &small[..]].concat()), None);
     }
 
     #[test]

@@ -576,6 +576,7 @@ async fn http2_connection<S>(
         .max_header_list_size(limits::HEADER_BYTES_MAX)
         .max_pending_accept_reset_streams(limits::RESET_STREAMS_MAX)
         .max_local_error_reset_streams(limits::ERROR_RESETS_MAX)
+        .header_table_size(limits::HEADER_TABLE_BYTES)
         .keep_alive_interval(keepalive.pings())
         .keep_alive_timeout(keepalive.timeout);
     let connection = builder.serve_connection(TokioIo::new(stream), service);

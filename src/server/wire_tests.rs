@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::io;
 use super::listen::{self, Origin};
 use super::tests::Member;
+use crate::limits;
 use crate::pb::watch_request::RequestUnion;
 use crate::pb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, RangeRequest,
@@ -161,6 +162,43 @@ async fn any_authority_of_a_grpc_client_is_taken() {
             let name = String::from_utf8_lossy(authority);
             assert_eq!(kinds, [HEADERS, DATA, HEADERS], "{name:?}, stream {stream}");
         }
+    }
+    member.stop().await;
+}
+
+/// An empty authority that enters the table is there for later requests as others are, and takes no
+/// entry from a table that is full to the last byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_authority_may_enter_the_table() {
+    let member = Member::start("").await;
+    let mut client = Client::greet(TcpStream::connect(member.address).await.unwrap()).await;
+    client.send(SETTINGS, 1, 0, &[]).await;
+    let path = "/etcdserverpb.KV/Range";
+    let entry = |length: usize| [&[0x40, 1, b'a'][..], &string(&vec![b'v'; length])].concat();
+    let overhead = 32 + 1;
+    // The oldest entry, of 133 bytes, then the authority's, then what fills the table.
+    let table = limits::HEADER_TABLE_BYTES as usize - (overhead + 100) - (32 + 10);
+    let whole = table / (overhead + 100) - 1;
+    let rest = table - whole * (overhead + 100);
+    let mut fill: Vec<u8> = std::iter::repeat_n(entry(100), whole).flatten().collect();
+    fill.extend(entry(rest / 2 - overhead));
+    fill.extend(entry(rest - rest / 2 - overhead));
+    let place = |entries: usize| vec![0x80 | u8::try_from(62 + entries).unwrap()];
+    let (authority, oldest) = (place(whole + 2), place(whole + 3));
+    let mut size = vec![0x3f];
+    prost::encoding::encode_varint(u64::from(limits::HEADER_TABLE_BYTES) - 31, &mut size);
+    let first = request(path, &[], &[grpc(), entry(100)].concat());
+    let blocks = [
+        [size, first].concat(),
+        request(path, &[0x41, 0], &[grpc(), fill].concat()),
+        request(path, &authority, &[grpc(), oldest.clone()].concat()),
+        request(path, &authority, &[grpc(), oldest].concat()),
+    ];
+    for (stream, block) in [1, 3, 5, 7].into_iter().zip(blocks) {
+        client.send(HEADERS, END_HEADERS, stream, &block).await;
+        client.send(DATA, END_STREAM, stream, &range("a")).await;
+        let kinds: Vec<u8> = client.answer(stream).await.iter().map(|frame| frame.kind).collect();
+        assert_eq!(kinds, [HEADERS, DATA, HEADERS], "stream {stream}");
     }
     member.stop().await;
 }
