@@ -185,8 +185,9 @@ pub const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 /// what is in it, and ends the connection above that. A stream full of renewals, which are of 15
 /// bytes, needs 4 MiB of it if they come one by one.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// Streams that their client reset before h2 handed them over; above it h2 ends the connection. It
-/// is out of reach: it hands over after each `FRAMES_PER_TURN_MAX`.
+/// Streams that their client reset before h2 handed them over; above it h2 ends the connection. A
+/// client that cancels its calls at once does not get there: all are handed over after each
+/// `FRAMES_PER_TURN_MAX`. One that resets each of them twice does after as many.
 pub const RESET_STREAMS_MAX: usize = 1024;
 /// Frames of one client after which others have their turn, and h2 hands over the requests that it has.
 /// A read of 8 KiB may hold 900, and 60 turns come between two looks for news of the sockets. A burst of

@@ -98,13 +98,13 @@ impl Inbound {
         std::mem::take(&mut self.pings)
     }
 
-    /// Whether so many frames have passed that it is others' turn; then the next one begins.
-    pub(super) fn ends_turn(&mut self) -> bool {
-        let is_over = self.turn == 0;
-        if is_over {
-            self.turn = limits::FRAMES_PER_TURN_MAX;
-        }
-        is_over
+    /// Whether so many frames have passed that it is others' turn.
+    pub(super) fn is_turn_over(&self) -> bool {
+        self.turn == 0
+    }
+
+    pub(super) fn begin_turn(&mut self) {
+        self.turn = limits::FRAMES_PER_TURN_MAX;
     }
 
     /// Bytes to be put before what is read next.
@@ -253,7 +253,8 @@ mod tests {
         let mut pieces = bytes.chunks(cut);
         loop {
             while inbound.take_ready(room, |bytes| out.extend_from_slice(bytes)).is_some() {}
-            if inbound.ends_turn() {
+            if inbound.is_turn_over() {
+                inbound.begin_turn();
                 continue;
             }
             let Some(piece) = pieces.next() else { break };

@@ -8,10 +8,11 @@
 //! before it, or within two hours of it while no call is open, is a strike; an answer of ours
 //! forgives all strikes; the third one ends the connection.
 
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
@@ -130,6 +131,28 @@ impl Drop for Open {
     }
 }
 
+/// Turns of a connection among all tasks: a turn begins when its task is polled. h2 polls the socket
+/// again for each request that it hands over, and would go on to the next frames within one turn: of a
+/// burst of calls and their cancellations, most would be cancelled before they are handed over.
+#[derive(Clone, Default)]
+pub(super) struct Turns(Arc<AtomicBool>);
+
+impl Turns {
+    /// The same future, each poll of which is a turn.
+    pub(super) async fn of<F: Future>(self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        std::future::poll_fn(|context| {
+            self.0.store(true, Ordering::Relaxed);
+            future.as_mut().poll(context)
+        })
+        .await
+    }
+
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
 /// An HTTP/2 connection under these rules. `first` is what was read to know its protocol.
 pub(super) struct Guarded<S> {
     inner: S,
@@ -138,6 +161,7 @@ pub(super) struct Guarded<S> {
     outbound: Frames,
     pings: Pings,
     calls: Calls,
+    turns: Turns,
     /// Set once the connection must end: what is left of the GOAWAY.
     farewell: Option<&'static [u8]>,
     reader: Option<Waker>,
@@ -154,6 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         first: Bytes,
         minimum: Option<Duration>,
         calls: Calls,
+        turns: Turns,
         account: Arc<Account>,
     ) -> Self {
         let (inbound, outbound) = (Inbound::new(PREFACE.len()), Frames::new());
@@ -165,6 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             outbound,
             pings,
             calls,
+            turns,
             farewell: None,
             reader: None,
             account,
@@ -201,6 +227,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.turns.take() {
+            self.inbound.begin_turn();
+        }
         let start = buffer.filled().len();
         while buffer.remaining() > 0 {
             let room = buffer.remaining();
@@ -281,7 +310,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         if self.account.has_queue(context.waker()) {
             return true;
         }
-        if self.inbound.ends_turn() {
+        if self.inbound.is_turn_over() {
             context.waker().wake_by_ref();
             return true;
         }

@@ -37,7 +37,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::config::Sockets;
 use super::executor::Requests;
-use super::io::{Calls, Guarded, Open, PREFACE};
+use super::io::{Calls, Guarded, Open, PREFACE, Turns};
 use super::outbox::{Account, Connected, Kind, Outbox, Room};
 use super::tls::check_address;
 use super::unfinished::Incomplete;
@@ -534,7 +534,9 @@ async fn http2_connection<S>(
     let serves_both = serves_http && origin.is_secured;
     // As in etcd, where Go's HTTP server has the connection and not grpc-go.
     let minimum = Some(keepalive.minimum).filter(|_| !serves_both);
-    let stream = Guarded::new(stream, first, minimum, calls.clone(), Arc::clone(&account));
+    let (of_calls, turns) = (calls.clone(), Turns::default());
+    let stream =
+        Guarded::new(stream, first, minimum, of_calls, turns.clone(), Arc::clone(&account));
     let of_calls = Arc::clone(&account);
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (http, open) = (Arc::clone(&http), calls.enter());
@@ -574,15 +576,15 @@ async fn http2_connection<S>(
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .max_header_list_size(limits::HEADER_BYTES_MAX)
+        .header_table_size(limits::HEADER_TABLE_BYTES)
         .max_pending_accept_reset_streams(limits::RESET_STREAMS_MAX)
         .max_local_error_reset_streams(limits::ERROR_RESETS_MAX)
-        .header_table_size(limits::HEADER_TABLE_BYTES)
         .keep_alive_interval(keepalive.pings())
         .keep_alive_timeout(keepalive.timeout);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
-        result = connection.as_mut() => {
+        result = turns.clone().of(connection.as_mut()) => {
             if let Err(error) = result {
                 tracing::debug!(%error, "client connection ended");
             }
@@ -591,7 +593,7 @@ async fn http2_connection<S>(
         () = account.closing() => return,
         () = stopping(&mut stop) => connection.as_mut().graceful_shutdown(),
     }
-    drop(connection.await);
+    drop(turns.of(connection).await);
 }
 
 async fn http1_connection<S>(

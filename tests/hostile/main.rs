@@ -22,6 +22,7 @@ mod frames;
 mod histories;
 #[path = "../common/ports.rs"]
 mod ports;
+mod resets;
 mod small;
 mod unfinished;
 mod unread;
