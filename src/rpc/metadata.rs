@@ -60,7 +60,7 @@ fn parse(text: &[u8]) -> Result<Duration, String> {
 /// The first byte that Go's base64 does not take: padded if the length is a whole number of groups,
 /// else without padding.
 fn illegal(text: &[u8]) -> Option<usize> {
-    let is_padded = text.len() % 4 == 0;
+    let is_padded = text.len().is_multiple_of(4);
     let padding = text.iter().rev().take_while(|byte| is_padded && **byte == b'=').count().min(2);
     let digits = &text[..text.len() - padding];
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
