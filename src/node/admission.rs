@@ -91,6 +91,11 @@ pub(super) struct Seat {
 }
 
 impl Seats {
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> usize {
+        self.0.lock().iter().filter(|seat| seat.strong_count() > 0).count()
+    }
+
     pub(super) fn take(&self, now: Duration) -> Result<Arc<Seat>, Error> {
         let mut seats = self.0.lock();
         seats.retain(|seat| seat.strong_count() > 0);

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::limits::{
     SNAPSHOT_PIECE_BYTES, SNAPSHOT_PIECES_MAX, SNAPSHOT_READER_RATE_MIN, SNAPSHOT_STALL_MAX,
 };
+use crate::mvcc::{Waiting, Wanted};
 use crate::raft::peer::Pace;
 use crate::store::{self, Bucket, Frozen, Pair, Store, schema};
 use crate::types::Revision;
@@ -47,9 +48,14 @@ pub struct Snapshot {
 impl Snapshot {
     /// Fixes the state and measures the file. It reads from disk.
     pub fn new(store: &Store) -> Result<Self, SnapshotError> {
+        Self::while_wanted(store, &Wanted::default())
+    }
+
+    /// The same for somebody who may go away while it is measured.
+    fn while_wanted(store: &Store, wanted: &Wanted) -> Result<Self, SnapshotError> {
         let frozen = store.freeze()?;
         let buckets = etcd_buckets();
-        let plan = measure(&frozen, &buckets)?;
+        let plan = measure(&frozen, &buckets, wanted)?;
         let writer = Writer::write(plan);
         Ok(Self { frozen, writer, plan, buckets, done: 0, next_row: None, is_finished: false })
     }
@@ -123,6 +129,7 @@ pub(super) fn etcd_buckets() -> Vec<(&'static str, Option<Bucket>)> {
 fn measure(
     frozen: &Frozen,
     buckets: &[(&'static str, Option<Bucket>)],
+    wanted: &Wanted,
 ) -> Result<Plan, SnapshotError> {
     let mut measuring = Writer::measure();
     for (name, bucket) in buckets {
@@ -133,6 +140,7 @@ fn measure(
         } else {
             let mut from = Revision::default();
             loop {
+                wanted.check().map_err(|_| store::Error::GivenUp("nobody waits for it"))?;
                 let rows = frozen.row_sizes(from)?;
                 let Some(last) = rows.last() else { break };
                 from = after(last.rev);
@@ -269,10 +277,12 @@ impl Node {
         self.permits(who, &Demand::Root).await?;
         let seat = self.0.admission.snapshots.take(self.0.clock.now())?;
         let store = Arc::clone(&self.0.store);
-        // The seat goes with the thread, which runs to its end if the caller goes away meanwhile.
+        let waiting = Waiting::default();
+        let wanted = waiting.wanted();
+        // The seat goes with the thread, which ends some time after the caller if that goes away.
         let measured = self.nice("snapshot-size", move || {
             let snapshot = store.flush().map_err(SnapshotError::from);
-            let snapshot = snapshot.and_then(|_| Snapshot::new(&store));
+            let snapshot = snapshot.and_then(|_| Snapshot::while_wanted(&store, &wanted));
             let snapshot = snapshot.map_err(|error| Error::Internal(error.to_string()))?;
             Ok((snapshot, seat))
         });

@@ -41,7 +41,10 @@ impl Gate {
 impl Faults for Gate {
     fn read(&self) -> std::io::Result<()> {
         let thread = std::thread::current();
-        if !matches!(thread.name(), Some("tokio-rt-worker" | "read-all" | "space")) {
+        if !matches!(
+            thread.name(),
+            Some("tokio-rt-worker" | "read-all" | "space" | "snapshot-size")
+        ) {
             return Ok(());
         }
         let mut state = self.state.lock();
@@ -120,6 +123,10 @@ async fn what_nobody_waits_for_ends_soon() {
     let (reader, caller) = (node.clone(), who.clone());
     let usage = async move { reader.usage(&caller, 1, 1).await };
     cancel("a report of the space", &gate, usage, || node.0.admission.usages.free() == 0).await;
+
+    let (reader, caller) = (node.clone(), who.clone());
+    let snapshot = async move { reader.snapshot(&caller).await };
+    cancel("a snapshot", &gate, snapshot, || node.0.admission.snapshots.taken() > 0).await;
 
     let change = |n: i64| {
         let key = Bytes::from(format!("key {n}"));
