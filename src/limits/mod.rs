@@ -64,8 +64,9 @@ pub const INLINE_RANGE_KEYS_MAX: i64 = 128;
 /// Keys visited for such a page or a count, in times that the index lock is held: half a millisecond.
 /// What takes more is tried again elsewhere.
 pub const INLINE_INDEX_HOLDS_MAX: usize = 4;
-/// The same for a transaction, which is read on another thread if it does not change anything.
-pub const INLINE_TXN_INDEX_HOLDS_MAX: usize = 64;
+/// The same for a transaction, which is read on another thread if it does not change anything: four
+/// milliseconds if there are so many keys.
+pub const INLINE_TXN_INDEX_HOLDS_MAX: usize = 32;
 /// Bytes of pairs read for such a page.
 pub const INLINE_RANGE_BYTES_MAX: usize = 1 << 20;
 /// Replies of compactions that may wait for their sweep before those are dropped for which nobody

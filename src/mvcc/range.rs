@@ -12,7 +12,8 @@ use crate::pb::{
 };
 use crate::types::{KeyRange, Revision};
 
-/// Rows that a short read fetches before it looks at how many bytes they are.
+/// Rows that a short read fetches at most before it looks at how many bytes they are; it begins with
+/// one, which may be large.
 const INLINE_FETCH_ROWS: usize = 8;
 /// Rows that a long read fetches before it looks whether it is still wanted; each may be large.
 const FETCH_ROWS: usize = 128;
@@ -301,15 +302,20 @@ impl View<'_> {
     }
 
     fn fetch_into(&self, items: &mut [Item], patience: &mut Patience) -> Result<(), Error> {
-        let at_once = if patience.is_short() { INLINE_FETCH_ROWS } else { FETCH_ROWS };
-        for items in items.chunks_mut(at_once) {
+        let (mut at_once, most) =
+            if patience.is_short() { (1, INLINE_FETCH_ROWS) } else { (FETCH_ROWS, FETCH_ROWS) };
+        let mut left = items;
+        while !left.is_empty() {
             self.go_on()?;
+            let (items, rest) = left.split_at_mut(at_once.min(left.len()));
             let revisions: Vec<Revision> = items.iter().map(|item| item.found.modified).collect();
             let rows = self.mvcc.store.get_many(&revisions)?;
             for (item, row) in items.iter_mut().zip(rows) {
                 item.kv = row.kv;
             }
             patience.read(items.iter().map(|item| item.kv.len()).sum())?;
+            left = rest;
+            at_once = (2 * at_once).min(most);
         }
         Ok(())
     }
