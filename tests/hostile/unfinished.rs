@@ -12,7 +12,7 @@ use super::fixture::{Case, Member, PATIENCE};
 use super::frames::{DATA, END_HEADERS, HEADERS, WINDOW_UPDATE, call, frame, hello};
 
 /// What the member holds of such messages, twice for how a message grows, and a busy debug build.
-const UNFINISHED_KIB_MAX: u64 = (2 * 128 + 128) << 10;
+const UNFINISHED_KIB_MAX: u64 = (2 * 128 + 256) << 10;
 const CONNECTIONS: usize = 60;
 const STREAMS: u32 = 200;
 /// Less than a stream's first window, and all of them less than their connection's.
