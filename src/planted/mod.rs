@@ -47,6 +47,14 @@ pub enum Bug {
     AbandonedWaits,
     /// Records of the log are taken as they are, whatever their checksums say.
     BelievedDamage,
+    /// What the log has no room for is overtaken by what needs less.
+    OvertakenJob,
+    /// A write to the log that failed is taken for done.
+    ForgivenWrite,
+    /// What the store had no room for is not committed later.
+    ForgottenBatch,
+    /// A commit of the store that failed is taken for done.
+    ForgivenCommit,
     /// Nobody asks who may do what a transaction within a transaction does.
     UncheckedNestedTxn,
     /// Nobody asks who may read the previous value that a write gives back.
@@ -63,7 +71,7 @@ pub enum Bug {
 
 impl Bug {
     /// What the simulator is to find.
-    pub const OF_CLUSTERS: [Self; 19] = [
+    pub const OF_CLUSTERS: [Self; 23] = [
         Self::AckBeforeSync,
         Self::StaleRead,
         Self::ReadBeforeApply,
@@ -83,6 +91,10 @@ impl Bug {
         Self::UnheardPanic,
         Self::AbandonedWaits,
         Self::BelievedDamage,
+        Self::OvertakenJob,
+        Self::ForgivenWrite,
+        Self::ForgottenBatch,
+        Self::ForgivenCommit,
     ];
 
     /// The ways around permissions that etcd had.

@@ -1,5 +1,7 @@
 //! The threads around the core: the raft loop and the log writer.
 
+mod turns;
+
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,6 +28,7 @@ use crate::limits;
 use crate::metrics;
 use crate::planted::{self, Bug};
 use crate::supervise::{Supervisor, Thread};
+pub use turns::Turns;
 
 /// Asks raft, from any thread; nothing here blocks but [`Handle::apply_conf_change`].
 #[derive(Clone)]
@@ -296,53 +299,6 @@ fn assemble(
         refusals: RefusalLog::default(),
     };
     (raft, log)
-}
-
-/// The turns of threads that were not started.
-pub struct Turns {
-    raft: Arc<Mutex<RaftThread>>,
-    log: LogThread,
-}
-
-impl Turns {
-    /// Takes what waits for the raft loop through it.
-    pub fn raft(&self) -> Result<(), Error> {
-        self.raft.lock().next_turn(false).map(|_| ())
-    }
-
-    /// Writes and syncs what waits for the log writer; false if nothing did, or if there was no room
-    /// for it.
-    pub fn log(&self) -> Result<bool, Error> {
-        let waited = self.log.held.lock().len();
-        let came = self.log.jobs.take(false).unwrap_or_default();
-        let work = waited + came.len();
-        self.log.carry_out(came)?;
-        Ok(self.log.held.lock().len() < work)
-    }
-
-    pub fn raft_has_work(&self) -> bool {
-        let raft = self.raft.lock();
-        let awaits_apply = raft.core.awaits_apply();
-        raft.surroundings.clock.now() >= raft.next_tick || raft.shared.inbox.has_work(awaits_apply)
-    }
-
-    /// How much waits for the loop and for the leader, by kind.
-    pub fn waiting(&self) -> Vec<(&'static str, usize)> {
-        let raft = self.raft.lock();
-        let reads = ("reads of the leader", raft.reads_waiting);
-        raft.shared.inbox.waiting().into_iter().chain([reads]).collect()
-    }
-
-    /// Raft's configuration, and the last snapshot that raft has taken in, if any: from there on the
-    /// configuration may be ahead of apply.
-    pub fn conf_state(&self) -> (ConfState, u64) {
-        let raft = self.raft.lock();
-        (raft.core.conf_state(), raft.core.restored())
-    }
-
-    pub fn log_has_work(&self) -> bool {
-        self.log.jobs.has_work() || !self.log.held.lock().is_empty()
-    }
 }
 
 impl Handle {

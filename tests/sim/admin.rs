@@ -1,16 +1,15 @@
 //! The operator: adds, promotes, updates, replaces and removes members, and moves the leader.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusd::auth::Credentials;
+use rusd::limits;
 use rusd::node::{Error, Join};
 use rusd::raft::Role;
 
-use super::world::{Event, MILLI, Member, SECOND, Worker, World};
-
-/// Members at a time.
-const MEMBERS_MAX: usize = 7;
+use super::world::{Event, Life, MILLI, Member, SECOND, Worker, World};
 
 #[derive(Clone, Debug)]
 enum Deed {
@@ -64,6 +63,12 @@ impl World {
         if let (Deed::Remove(id), true) = (&deed, self.chance.one_in(2)) {
             let delay = self.chance.below(6 * MILLI);
             self.at(delay, Event::HandOver(*id));
+            // Members that have not applied the removal vote for the next leader and go on to ask it.
+            let lags_until = self.now + self.chance.below(500 * MILLI);
+            let others = self.members.iter_mut().filter(|member| member.id != *id);
+            if self.plan.churns {
+                others.for_each(|member| member.lags_until = member.lags_until.max(lags_until));
+            }
         }
         let Some(life) = &self.members[member].life else { return };
         let (node, slot, asked) = (life.node.clone(), Slot::default(), deed.clone());
@@ -82,7 +87,8 @@ impl World {
             };
             *answer.lock() = Some(result);
         });
-        let patience = self.now + SECOND + self.chance.below(6 * SECOND);
+        let longest = if self.plan.churns { 1 } else { 6 };
+        let patience = self.now + SECOND + self.chance.below(longest * SECOND);
         self.asked = Some(Asked { deed, member, patience, slot, task });
         self.arm(member, Worker::Tasks, 0);
     }
@@ -114,15 +120,15 @@ impl World {
         let one = *self.chance.pick(&ids);
         let urls = || vec![format!("http://10.0.1.{}:2380", self.last_url)];
         Some(match self.chance.below(12) {
-            0..3 if ids.len() < MEMBERS_MAX => {
+            0..3 if ids.len() < self.plan.members_max => {
                 let deed = Deed::Add { urls: urls(), is_learner: self.chance.one_in(2) };
                 self.last_url += 1;
                 deed
             }
             3 | 4 if !learners.is_empty() => Deed::Promote(*self.chance.pick(&learners)),
-            // With two voters, the one that stays may never hear that the other was removed: raft has
-            // no answer to that but to ask for its vote.
-            5..8 if voters < 3 => return None,
+            // Of two voters, the one that stays may need the vote of the other, until it hears of the
+            // removal.
+            5..8 if voters < if self.plan.churns { 2 } else { 3 } => return None,
             // Whoever is gone is replaced: what follows is an addition, sooner or later.
             5 | 6 => {
                 let gone = |id: &&u64| {
@@ -153,7 +159,13 @@ impl World {
             return self.leader();
         }
         let alive = |at: &usize| self.members[*at].life.is_some();
-        let alive: Vec<usize> = (0..self.members.len()).filter(alive).collect();
+        let mut alive: Vec<usize> = (0..self.members.len()).filter(alive).collect();
+        // Where the membership changes all the time, the operator seldom waits for who cannot answer.
+        if self.plan.churns && !self.chance.one_in(4) {
+            let is_behind = |at: usize| self.members[at].lags_until > self.now;
+            let is_cut = |at: usize| self.cut.iter().any(|(from, _)| *from == at);
+            alive.retain(|at| !is_behind(*at) && !is_cut(*at));
+        }
         (!alive.is_empty()).then(|| *self.chance.pick(&alive))
     }
 
@@ -183,7 +195,13 @@ impl World {
             return;
         }
         let id = member.id;
-        assert!(self.oracle.removed.contains(&id), "m{number} leaves without being removed");
+        assert!(self.oracle.removed.contains_key(&id), "m{number} leaves without being removed");
+        let is_told = |life: &Life| *life.node.removed().borrow() == Some(Duration::ZERO);
+        let may_leave = |life: &Life| is_told(life) || life.steps.handle().may_leave();
+        if !member.life.as_ref().is_some_and(may_leave) {
+            let delay = limits::REMOVED_LOOK_INTERVAL.as_nanos() as u64;
+            return self.at(delay, Event::Leave(number, life));
+        }
         self.tell(|| format!("m{number} leaves"));
         self.members[number].is_gone = true;
         self.stop(number);

@@ -8,12 +8,14 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use rusd::auth::Credentials;
 use rusd::node::{Error, Node, Op, Reply};
+use rusd::pb::alarm_request::AlarmAction;
 use rusd::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use rusd::pb::raw::{RangeResponse, Response, TxnResponse};
 use rusd::pb::request_op::Request;
 use rusd::pb::{
-    CompactionRequest, Compare, DeleteRangeRequest, KeyValue, LeaseGrantRequest,
-    LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest,
+    AlarmMember, AlarmRequest, AlarmType, CompactionRequest, Compare, DeleteRangeRequest, KeyValue,
+    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader,
+    TxnRequest,
 };
 use rusd::types::KeyRange;
 
@@ -41,6 +43,8 @@ pub enum Ask {
     Revoke(LeaseRevokeRequest),
     Compact(CompactionRequest),
     Hash(i64),
+    /// The disk had no room; it may have now.
+    Disarm,
 }
 
 /// What it was told.
@@ -78,13 +82,16 @@ pub struct Client {
     /// The newest mod revision that this client saw of a key.
     seen: BTreeMap<Bytes, i64>,
     leases: Vec<i64>,
+    /// It was refused for want of room.
+    lacks_space: bool,
     pub pending: Option<Pending>,
 }
 
 impl Client {
     pub fn new(id: u64, is_keeper: bool, long_odds: u64) -> Self {
         let (seen, leases) = (BTreeMap::new(), Vec::new());
-        Self { id, is_keeper, long_odds, count: 0, grants: 0, seen, leases, pending: None }
+        let (count, grants, lacks_space) = (0, 0, false);
+        Self { id, is_keeper, long_odds, count, grants, seen, leases, lacks_space, pending: None }
     }
 
     /// How long until it asks again.
@@ -119,6 +126,9 @@ impl Client {
     pub fn choose(&mut self, chance: &mut Chance, known: i64) -> Ask {
         if self.is_keeper {
             return self.keep(chance);
+        }
+        if std::mem::take(&mut self.lacks_space) && chance.one_in(10) {
+            return Ask::Disarm;
         }
         let one = key(chance.below(KEYS));
         let range = |key: Bytes| RangeRequest { key, ..Default::default() };
@@ -241,6 +251,7 @@ impl Client {
             (Error::Compacted, Ask::Range(range)) => {
                 assert!(range.revision < oracle.model.compacted, "nothing was compacted");
             }
+            (Error::NoSpace, _) => self.lacks_space = true,
             (Error::LeaseNotFound, Ask::Put(put)) => {
                 assert!(!oracle.model.leases.contains_key(&put.lease), "the lease is there");
                 self.leases.retain(|id| *id != put.lease);
@@ -357,6 +368,16 @@ async fn carry_out(node: &Node, ask: Ask) -> Result<Answer, Error> {
         Ask::Grant(grant) => Op::LeaseGrant(grant),
         Ask::Revoke(revoke) => Op::LeaseRevoke(revoke),
         Ask::Compact(compact) => Op::Compaction(compact),
+        Ask::Disarm => {
+            let is_full = |alarm: &AlarmMember| alarm.alarm == AlarmType::Nospace as i32;
+            match node.alarms().into_iter().find(is_full) {
+                Some(AlarmMember { member_id, alarm }) => {
+                    let action = AlarmAction::Deactivate as i32;
+                    Op::Alarm(AlarmRequest { action, member_id, alarm })
+                }
+                None => return Ok(Answer::Ttl(0)),
+            }
+        }
         Ask::Hash(_) => return Ok(Answer::Ttl(0)),
     };
     node.quota_gate(&op).await?;

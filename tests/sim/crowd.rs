@@ -77,6 +77,8 @@ impl World {
         };
         for (kind, count) in life.steps.waiting() {
             let most = match kind {
+                // These have bounds of their own.
+                "jobs that are not durable" | "jobs of the log" | "batches of apply" => continue,
                 "proposers" => crowd.asking.len() + OTHERS,
                 "readers" => READERS_MIN + crowd.came.len(),
                 _ => crowd.came.len() + OTHERS,

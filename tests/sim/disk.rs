@@ -1,5 +1,5 @@
 //! A disk in memory for the log. At a power cut, what was not synced survives sector by sector, or
-//! not; names survive in the order of a journal. Syncs and reads fail, space runs out, bits of
+//! not; names survive in the order of a journal. Writes, syncs and reads fail, space runs out, bits of
 //! files at rest change, and the power can go in the middle of anything.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,8 +47,13 @@ pub struct Troubles {
     /// So many more operations until the power goes.
     pub fuse: Option<u64>,
     pub sync_fails: bool,
-    pub sync_failed: bool,
+    /// So many more writes, to files or to names, until one fails.
+    pub write_fails_in: Option<u64>,
+    /// A write or sync failed, and the power stayed.
+    pub has_failed: bool,
     pub is_full: bool,
+    /// So many more operations until the disk is full.
+    pub fills_in: Option<u64>,
     /// So many more reads until one fails.
     pub read_fails_in: Option<u64>,
     /// Whoever works with a file may panic.
@@ -128,6 +133,7 @@ impl SimDisk {
 
     fn change(&self, change: Change) -> io::Result<()> {
         self.0.burn()?;
+        self.0.write()?;
         let mut names = self.0.names.lock();
         change.apply(&mut names.seen);
         names.changes.push(change);
@@ -139,6 +145,25 @@ impl SimDisk {
     }
 }
 
+/// Counts down to something that happens once.
+pub fn is_due(countdown: &mut Option<u64>) -> bool {
+    match countdown {
+        Some(0) => {
+            *countdown = None;
+            true
+        }
+        Some(left) => {
+            *left -= 1;
+            false
+        }
+        None => false,
+    }
+}
+
+pub fn broken() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
+
 fn no_space() -> io::Error {
     io::Error::from_raw_os_error(28)
 }
@@ -148,6 +173,11 @@ impl Shared {
     fn burn(&self) -> io::Result<()> {
         let mut troubles = self.troubles.lock();
         troubles.trap.pass();
+        match &mut troubles.fills_in {
+            Some(0) => (troubles.fills_in, troubles.is_full) = (None, true),
+            Some(left) => *left -= 1,
+            None => {}
+        }
         match &mut troubles.fuse {
             Some(0) => {
                 troubles.struck = true;
@@ -163,17 +193,17 @@ impl Shared {
 
     fn read(&self) -> io::Result<()> {
         let mut troubles = self.troubles.lock();
-        match &mut troubles.read_fails_in {
-            Some(0) => {
-                (troubles.read_fails_in, troubles.struck) = (None, true);
-                Err(io::Error::from_raw_os_error(5))
-            }
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        let fails = is_due(&mut troubles.read_fails_in);
+        troubles.struck |= fails;
+        if fails { Err(broken()) } else { Ok(()) }
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let mut troubles = self.troubles.lock();
+        let fails = is_due(&mut troubles.write_fails_in);
+        troubles.struck |= fails;
+        troubles.has_failed |= fails;
+        if fails { Err(broken()) } else { Ok(()) }
     }
 
     fn need_space(&self) -> io::Result<()> {
@@ -246,19 +276,27 @@ impl File for Handle {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.disk.burn()?;
+        let written = self.disk.write();
+        let start = offset as usize;
+        // A write that fails may have done a part of its work, whole sectors of it.
+        let end = match written {
+            Ok(()) => start + bytes.len(),
+            Err(_) => ((start + bytes.len() / 2) / SECTOR * SECTOR).max(start),
+        };
+        let bytes = &bytes[..end - start];
         let mut inode = self.node.lock();
-        let (start, end) = (offset as usize, offset as usize + bytes.len());
         if inode.seen.len() < end {
             self.disk.need_space()?;
             inode.seen.resize(end, 0);
         }
         inode.seen[start..end].copy_from_slice(bytes);
         inode.mark(start, end);
-        Ok(())
+        written
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.disk.burn()?;
+        self.disk.write()?;
         let mut inode = self.node.lock();
         let old = inode.seen.len();
         inode.seen.resize(len as usize, 0);
@@ -268,6 +306,7 @@ impl File for Handle {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.disk.burn()?;
+        self.disk.write()?;
         let mut inode = self.node.lock();
         let (old, len) = (inode.seen.len(), len as usize);
         if old >= len {
@@ -286,14 +325,14 @@ impl File for Handle {
         let fails = {
             let mut troubles = self.disk.troubles.lock();
             troubles.struck |= troubles.sync_fails;
-            troubles.sync_failed |= troubles.sync_fails;
+            troubles.has_failed |= troubles.sync_fails;
             std::mem::take(&mut troubles.sync_fails)
         };
         if fails {
             let mut inode = self.node.lock();
             inode.dirty.clear();
             inode.has_lost = true;
-            return Err(io::Error::from_raw_os_error(5));
+            return Err(broken());
         }
         self.node.lock().sync();
         Ok(())
@@ -302,6 +341,8 @@ impl File for Handle {
 
 impl Disk for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        // It takes an inode.
+        self.0.need_space()?;
         let node = Node::default();
         self.change(Change::Link(path.to_path_buf(), Arc::clone(&node)))?;
         Ok(self.handle(node))

@@ -4,26 +4,34 @@ use std::io;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
+use rusd::limits;
 use rusd::raft::Role;
 use rusd::store::Faults;
 
 use super::client::{all, pairs};
 use super::clock::Trap;
+use super::disk::{broken, is_due};
 use super::world::{Event, Life, MILLI, SECOND, Worker, World};
 
 /// What may wait in a member that nobody asks for anything: its duties ask the leader now and then.
 const WAITING_MAX: usize = 10;
+/// Purges may wait for the log writer beside its jobs.
+const PURGES: usize = 40;
 
 /// What goes wrong with the store's files.
 #[derive(Default)]
 pub struct StoreTroubles {
     pub is_full: bool,
+    /// So many more commits until the disk is full.
+    pub fills_in: Option<u64>,
+    /// So many more commits until one fails.
+    pub commit_fails_in: Option<u64>,
     /// So many more reads until one fails; then the trouble is over.
     pub read_fails_in: Option<u64>,
     /// Only reads of apply count.
     pub is_of_apply: bool,
     pub is_applying: bool,
-    /// A read did fail, so the member may stop.
+    /// A read or commit did fail, so the member may stop.
     pub struck: bool,
     /// Whoever works with the store's files may panic.
     pub trap: Trap,
@@ -40,8 +48,13 @@ impl StoreFaults {
 
 impl Faults for StoreFaults {
     fn commit(&self) -> io::Result<()> {
-        let troubles = self.0.lock();
+        let mut troubles = self.0.lock();
         troubles.trap.pass();
+        if is_due(&mut troubles.commit_fails_in) {
+            troubles.struck = true;
+            return Err(broken());
+        }
+        troubles.is_full |= is_due(&mut troubles.fills_in);
         match troubles.is_full {
             true => Err(io::Error::from_raw_os_error(28)),
             false => Ok(()),
@@ -58,18 +71,9 @@ impl Faults for StoreFaults {
         if troubles.is_of_apply && !troubles.is_applying {
             return Ok(());
         }
-        match &mut troubles.read_fails_in {
-            Some(0) => {
-                troubles.read_fails_in = None;
-                troubles.struck = true;
-                Err(io::Error::from_raw_os_error(5))
-            }
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        let fails = is_due(&mut troubles.read_fails_in);
+        troubles.struck |= fails;
+        if fails { Err(broken()) } else { Ok(()) }
     }
 }
 
@@ -94,20 +98,20 @@ impl World {
             drop(steps);
             drop(node);
         }
-        let (struck, only_a_sync) = member.disk.troubles(|troubles| {
+        let (struck, has_power) = member.disk.troubles(|troubles| {
             let has_power = troubles.fuse.take() != Some(0) && !troubles.is_full;
-            let sync_failed = std::mem::take(&mut troubles.sync_failed);
-            troubles.read_fails_in = None;
-            (std::mem::take(&mut troubles.struck), sync_failed && has_power)
+            let has_failed = std::mem::take(&mut troubles.has_failed);
+            (troubles.read_fails_in, troubles.write_fails_in) = (None, None);
+            (std::mem::take(&mut troubles.struck), has_failed && has_power)
         });
         member.trap.reset();
         member.trapped = None;
         let mut store = member.store_faults.lock();
-        (store.read_fails_in, store.struck) = (None, false);
+        (store.read_fails_in, store.commit_fails_in, store.struck) = (None, None, false);
         drop(store);
-        // After a sync that failed, the process starts again, and the system still shows what never
-        // reached the disk.
-        let shows_all = only_a_sync && self.chance.one_in(2);
+        // After a write or sync that failed, the process starts again, and the system still shows what
+        // never reached the disk.
+        let shows_all = has_power && self.chance.one_in(2);
         if power || (struck && !shows_all) {
             member.disk.cut_power(&mut self.chance);
         }
@@ -144,13 +148,13 @@ impl World {
             number = leader;
         }
         let cuts_off = self.plan.churns && self.chance.one_in(3);
-        let kind = if cuts_off { 27 } else { self.chance.below(29) };
+        let kind = if cuts_off { 27 } else { self.chance.below(34) };
         self.note(kind);
         self.tell(|| format!("fault {kind} at m{number}"));
         match kind {
             0 => self.crash_if_alive(number, true),
             1 => self.crash_if_alive(number, false),
-            2..5 => self.disk_fault(number, kind),
+            2..5 | 29 | 30 => self.disk_fault(number, kind),
             5..9 => self.network_fault(number, kind),
             9..11 => {
                 let to = self.members[self.chance.below(count as u64) as usize].id;
@@ -164,13 +168,7 @@ impl World {
             }
             13 | 14 => self.members[number].frozen_until = self.now + self.chance.below(2 * SECOND),
             15 | 16 => self.members[number].lags_until = self.now + self.chance.below(2 * SECOND),
-            17 => {
-                self.members[number].store_faults.lock().is_full = true;
-                let log_too = self.chance.one_in(2);
-                self.members[number].disk.troubles(|troubles| troubles.is_full = log_too);
-                let delay = self.chance.below(SECOND);
-                self.at(delay, Event::Relief(number));
-            }
+            17 | 31..33 => self.fill(number),
             19 | 20 | 28 => {
                 // Apply reads little, and what it makes of an error counts most.
                 let is_of_apply = kind != 20;
@@ -186,8 +184,45 @@ impl World {
                 self.members[number].disk.troubles(|troubles| troubles.read_fails_in = Some(left));
             }
             26 => self.slow_followers(),
+            27 | 33 if self.plan.churns => self.fall_behind(),
             27 => self.isolate(number),
+            33 => self.stall(number),
             _ => self.stop(number),
+        }
+    }
+
+    /// The disk of the log, or that of the store, or both, have no room for a while, from some
+    /// operation on.
+    pub fn fill(&mut self, number: usize) {
+        let (which, left) = (self.chance.below(3), self.chance.below(12));
+        if which != 0 {
+            self.members[number].store_faults.lock().fills_in = Some(left / 4);
+        }
+        if which != 1 {
+            self.members[number].disk.troubles(|troubles| troubles.fills_in = Some(left));
+        }
+        let delay = self.chance.below(2 * SECOND);
+        self.at(delay, Event::Relief(number));
+    }
+
+    /// The log's disk of a member hangs for long.
+    fn stall(&mut self, number: usize) {
+        self.members[number].slow_until = self.now + SECOND + self.chance.below(8 * SECOND);
+    }
+
+    /// What waits in a member has a bound, whatever fails and whoever asks.
+    pub fn weigh(&self, number: usize) {
+        let Some(life) = &self.members[number].life else { return };
+        for (kind, count) in life.steps.waiting() {
+            let most = match kind {
+                "jobs that are not durable" => limits::LOG_JOBS_MAX,
+                "jobs of the log" => limits::LOG_JOBS_MAX + PURGES,
+                "batches of apply" => limits::APPLY_QUEUE_BATCHES_MAX,
+                "changes of the configuration" => limits::CONF_CHANGES_WAITING_MAX,
+                "reads of other members" => limits::FORWARDED_READS_MAX,
+                _ => continue,
+            };
+            assert!(count <= most, "{count} {kind} wait in m{number}, and no more than {most} may");
         }
     }
 
@@ -281,20 +316,37 @@ impl World {
 
     /// A member is cut off for long, and clients go on asking it.
     fn isolate(&mut self, number: usize) {
-        let longest = if self.plan.churns { 2 } else { 12 };
-        let length = self.chance.below(longest * SECOND);
+        let length = self.chance.below(12 * SECOND);
+        self.cut_off(number);
+        self.at(length, Event::Mend);
+        self.gather(number, self.now + length);
+    }
+
+    /// A member's apply stands still while changes of the membership come to it, and then the member
+    /// is cut off until the log has gone on without it. So a snapshot finds such a change not applied.
+    fn fall_behind(&mut self) {
+        // The others go on without it.
+        let is_learner = |at: &usize| self.oracle.members[&self.members[*at].id].is_learner;
+        let (learners, voters): (Vec<usize>, Vec<usize>) = self.current().partition(is_learner);
+        let are_up = voters.iter().all(|at| self.members[*at].life.is_some());
+        let one_of = if learners.is_empty() { &voters } else { &learners };
+        if !self.cut.is_empty() || !are_up || (learners.is_empty() && voters.len() < 3) {
+            return;
+        }
+        let number = *self.chance.pick(one_of);
+        let until_cut = 100 * MILLI + self.chance.below(500 * MILLI);
+        let length = 800 * MILLI + self.chance.below(2 * SECOND);
+        let rest = self.chance.below(2 * SECOND);
+        self.members[number].lags_until = self.now + until_cut + length + rest;
+        self.at(until_cut, Event::Cut(number));
+        self.at(until_cut + length, Event::Mend);
+    }
+
+    pub fn cut_off(&mut self, number: usize) {
         for other in (0..self.members.len()).filter(|other| *other != number) {
             self.cut.extend([(number, other), (other, number)]);
         }
         self.cut_wires();
-        self.at(length, Event::Mend);
-        // Who is behind with apply, too, has changes of the membership left when a snapshot comes.
-        if self.chance.one_in(2) {
-            self.members[number].lags_until = self.now + length + self.chance.below(SECOND);
-        }
-        if !self.plan.churns {
-            self.gather(number, self.now + length);
-        }
     }
 
     /// Streams do not outlive a cut.
@@ -306,10 +358,15 @@ impl World {
     }
 
     fn disk_fault(&mut self, number: usize, kind: u64) {
-        // The power goes in the middle of a write, or a sync fails.
+        // The power goes in the middle of a write, or a sync, a write or a commit fails.
         let left = self.chance.below(6);
+        if kind == 30 {
+            self.members[number].store_faults.lock().commit_fails_in = Some(left);
+            return;
+        }
         self.members[number].disk.troubles(|troubles| match kind {
             2 | 3 => troubles.fuse = Some(left),
+            29 => troubles.write_fails_in = Some(left),
             _ => troubles.sync_fails = true,
         });
     }
@@ -317,11 +374,7 @@ impl World {
     fn network_fault(&mut self, number: usize, kind: u64) {
         let count = self.members.len();
         match kind {
-            5 | 6 => {
-                for other in (0..count).filter(|other| *other != number) {
-                    self.cut.extend([(number, other), (other, number)]);
-                }
-            }
+            5 | 6 => self.cut_off(number),
             7 => {
                 let other = self.chance.below(count as u64) as usize;
                 self.cut.insert((number, other));
@@ -342,8 +395,12 @@ impl World {
     }
 
     pub fn relieve(&mut self, number: usize) {
-        self.members[number].disk.troubles(|troubles| troubles.is_full = false);
-        self.members[number].store_faults.lock().is_full = false;
+        self.members[number].disk.troubles(|troubles| {
+            (troubles.is_full, troubles.fills_in) = (false, None);
+        });
+        let mut store = self.members[number].store_faults.lock();
+        (store.is_full, store.fills_in) = (false, None);
+        drop(store);
         self.arm(number, Worker::Commit, 0);
         self.arm(number, Worker::Log, 0);
     }
@@ -381,9 +438,11 @@ impl World {
             member.disk.troubles(|troubles| {
                 troubles.fuse = None;
                 troubles.sync_fails = false;
-                troubles.read_fails_in = None;
+                (troubles.read_fails_in, troubles.write_fails_in) = (None, None);
             });
-            member.store_faults.lock().read_fails_in = None;
+            let mut store = member.store_faults.lock();
+            (store.read_fails_in, store.commit_fails_in) = (None, None);
+            drop(store);
             self.relieve(number);
         }
         let deadline = self.now + 60 * SECOND;

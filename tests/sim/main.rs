@@ -3,7 +3,7 @@
 //! ```text
 //! cargo test --test sim                            200 seeds, and the bugs that few seeds find
 //! cargo test --release --test sim -- --seeds A..B  any seeds, in the background say
-//!     [--events N] [--traces] [--trace] [--bug NAME]
+//!     [--events N] [--traces] [--trace] [--bug NAME]  with a bug planted in all of them
 //! cargo test --test sim -- --planted               how many seeds find each planted bug
 //!     [--bug NAME]                                  or one of them
 //! ```
@@ -124,7 +124,7 @@ struct Outcomes {
     failures: Vec<(u64, String)>,
 }
 
-fn run_all(seeds: std::ops::Range<u64>, events: u64) -> Outcomes {
+fn run_all(seeds: std::ops::Range<u64>, events: u64, bug: Option<Bug>) -> Outcomes {
     let begun = Instant::now();
     let (next, done) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
     let outcomes = Mutex::new(Outcomes::default());
@@ -132,6 +132,7 @@ fn run_all(seeds: std::ops::Range<u64>, events: u64) -> Outcomes {
     std::thread::scope(|scope| {
         for _ in 0..workers() {
             scope.spawn(|| {
+                plant(bug);
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds.end {
@@ -180,10 +181,9 @@ fn main() -> ExitCode {
         let (from, to) = seeds.split_once("..").unwrap_or((&seeds, ""));
         let from: u64 = from.parse().unwrap();
         let to = to.parse().unwrap_or(from + 1);
+        let bug = Bug::OF_CLUSTERS.into_iter().find(|bug| wanted.is_some() && is_wanted(bug));
         if has("--trace") {
-            if wanted.is_some() {
-                plant(Bug::OF_CLUSTERS.into_iter().find(is_wanted));
-            }
+            plant(bug);
             match run(from, events, true) {
                 Ok(run) => {
                     println!("{:x} after {} events: {:?}", run.trace, run.events, run.checked)
@@ -192,7 +192,7 @@ fn main() -> ExitCode {
             }
             return ExitCode::SUCCESS;
         }
-        let Outcomes { traces, failures } = run_all(from..to, events);
+        let Outcomes { traces, failures } = run_all(from..to, events, bug);
         for (seed, trace) in traces.iter().filter(|_| has("--traces")) {
             println!("seed {seed} gives {trace:016x}");
         }
@@ -247,7 +247,7 @@ fn plant_bugs(bugs: &[Bug], seeds_max: u64, events: u64) -> Vec<(u64, String)> {
 }
 
 fn by_default(events: u64) -> ExitCode {
-    let Outcomes { traces, mut failures } = run_all(0..200, events);
+    let Outcomes { traces, mut failures } = run_all(0..200, events, None);
     for (seed, found) in KEPT {
         if let Err(why) = run(*seed, events, false) {
             println!("seed {seed}, which found {found}, failed {why}");

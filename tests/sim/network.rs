@@ -311,7 +311,7 @@ impl World {
                 && !self.is_cut(at, number)
                 && other.life.as_ref().is_some_and(knows)
         };
-        if self.oracle.removed.contains(&member.id)
+        if self.oracle.removed.contains_key(&member.id)
             && self.members.iter().enumerate().any(tells)
             && let Some(life) = &member.life
         {
@@ -377,8 +377,12 @@ impl World {
                 self.tell(|| format!("m{to} has the snapshot of m{from}"));
                 self.oracle.checked.snapshots += 1;
                 self.arm(to, Worker::Raft, 0);
+                let lags_until = self.now + self.chance.below(50 * MILLI);
+                let member = &mut self.members[to];
+                member.lags_until = member.lags_until.min(lags_until);
                 // Apply may come to older entries before raft sees the snapshot.
-                if self.members[to].frozen_until <= self.now && self.chance.one_in(2) {
+                let is_awake = self.members[to].frozen_until <= self.now;
+                if is_awake && (self.plan.churns || self.chance.one_in(2)) {
                     self.work(to, Worker::Apply);
                 }
                 self.report(from, to, true);

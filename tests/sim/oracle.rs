@@ -1,7 +1,7 @@
 //! What must hold, whatever fails. The members' applied entries make the one history; everything
 //! that a client was told is compared with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -28,7 +28,8 @@ pub struct Oracle {
     configurations: BTreeMap<u64, Configuration>,
     /// Who the members are after the last entry, and who was one.
     pub members: BTreeMap<u64, Member>,
-    pub removed: BTreeSet<u64>,
+    /// And the entry that removed it.
+    pub removed: BTreeMap<u64, u64>,
     /// Members that nobody has seen to yet.
     pub added: Vec<(u64, Vec<String>)>,
     /// Up to here clients know of history.
@@ -139,7 +140,7 @@ impl Oracle {
             revisions: Vec::new(),
             configurations: BTreeMap::from([(0, Configuration::default())]),
             members: BTreeMap::new(),
-            removed: BTreeSet::new(),
+            removed: BTreeMap::new(),
             added: Vec::new(),
             known: 1,
             hashes: BTreeMap::new(),
@@ -182,7 +183,7 @@ impl Oracle {
             self.model.apply(&entry.command);
         }
         if let Committed::ConfChange { change, .. } = committed {
-            self.change_members(change);
+            self.change_members(index, change);
             let ids = |is_learner| {
                 let members = self.members.iter();
                 members
@@ -216,9 +217,9 @@ impl Oracle {
     }
 
     /// etcd's rules, again.
-    fn change_members(&mut self, change: &ConfChange) {
+    fn change_members(&mut self, index: u64, change: &ConfChange) {
         let id = change.node_id;
-        if self.removed.contains(&id) {
+        if self.removed.contains_key(&id) {
             return;
         }
         let is_taken = |urls: &[String]| {
@@ -245,7 +246,7 @@ impl Oracle {
             }
             (members::Change::Remove(_), Some(member)) if member.is_learner || voters > 1 => {
                 self.members.remove(&id);
-                self.removed.insert(id);
+                self.removed.insert(id, index);
             }
             (members::Change::Update { peer_urls: urls, .. }, Some(member)) if !is_taken(&urls) => {
                 self.members.insert(id, Member { urls, ..member });

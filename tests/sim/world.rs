@@ -4,7 +4,7 @@
 //! too: whatever gives one of them work arms it, and it takes its turn a little later, or much
 //! later if the seed says so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +68,8 @@ pub enum Event {
     Boot(usize),
     /// A trouble of a member ends.
     Relief(usize),
+    /// A member is cut off.
+    Cut(usize),
     /// A removed member goes.
     Leave(usize, u64),
     Mend,
@@ -91,6 +93,8 @@ pub struct Life {
     /// The last entry of the last batch that was applied, and of the one that is being applied.
     pub applied: u64,
     reached: u64,
+    /// Entries that it may have applied or not, since its end had begun.
+    unsure: VecDeque<Committed>,
     /// What its raft said last.
     before: raft::Status,
     /// After the last event, it had no vote in raft's configuration.
@@ -194,6 +198,8 @@ pub struct Plan {
     catch_up_entries: u64,
     /// The membership changes again and again, while members are cut off.
     pub churns: bool,
+    /// Members at a time.
+    pub members_max: usize,
     /// How seldom apply stops within a batch.
     split_odds: u64,
     /// How often leaders compare histories; 0 is never.
@@ -218,6 +224,7 @@ impl Plan {
             segment_bytes: *chance.pick(&[4 << 10, 8 << 10, 256 << 10]),
             catch_up_entries: *chance.pick(&[3, 20, 5000]),
             churns: false,
+            members_max: 7,
             split_odds: *chance.pick(&[2, 5, 50]),
             corrupt_check_millis: *chance.pick(&[0, 300, 2000]),
         };
@@ -226,8 +233,9 @@ impl Plan {
         }
         // Little goes wrong, so that the membership changes all the time; but logs are short, and who
         // is behind for a second gets a snapshot.
-        let plan = Self { churns: true, admin_millis: 50, fault_millis: 800, ..plan };
-        Self { events: 4 * events, catch_up_entries: 3, segment_bytes: 1 << 10, ..plan }
+        let members_max = *chance.pick(&[3, 7]);
+        let plan = Self { churns: true, members_max, admin_millis: 50, fault_millis: 800, ..plan };
+        Self { events: 4 * events, catch_up_entries: 3, segment_bytes: 512, ..plan }
     }
 }
 
@@ -392,6 +400,7 @@ impl World {
                     self.at(delay, Event::Tick(member, life));
                     self.arm(member, Worker::Raft, 0);
                     self.dial(member);
+                    self.weigh(member);
                 }
             }
             Event::Deliver(from, to, message) => self.deliver(from, to, *message),
@@ -410,6 +419,7 @@ impl World {
             Event::Fault => self.fault(),
             Event::Boot(member) => self.boot(member),
             Event::Relief(member) => self.relieve(member),
+            Event::Cut(member) => self.cut_off(member),
             Event::Leave(member, life) => self.leave(member, life),
             Event::Mend => {
                 self.tell(|| "the network is whole".into());
@@ -570,11 +580,11 @@ impl World {
         // Why it did not is seen next. What it showed before it ended is committed all the same.
         if life.node.fatal().borrow().is_some() {
             let shown = life.node.unguarded().mvcc().current().revision;
-            for committed in &entries {
-                if self.oracle.model.revision >= shown {
-                    break;
-                }
-                self.oracle.applied(self.now, committed);
+            life.unsure.extend(entries);
+            while self.oracle.model.revision < shown
+                && let Some(committed) = life.unsure.pop_front()
+            {
+                self.oracle.applied(self.now, &committed);
             }
             return true;
         }
@@ -594,6 +604,9 @@ impl World {
         } else if self.has_faults && self.chance.one_in(20) {
             // It is held up within a batch, in which the store may commit.
             self.members[number].lags_until = self.now + self.chance.below(2 * SECOND);
+            if self.chance.one_in(4) {
+                self.fill(number);
+            }
         }
         true
     }
@@ -660,9 +673,16 @@ impl World {
         if self.members[number].life.is_some() || self.members[number].is_gone {
             return;
         }
-        // Who was removed may come back and has to be told, or its machine is taken away.
-        let is_removed = self.oracle.removed.contains(&self.members[number].id);
-        if is_removed && (!self.has_faults || self.chance.one_in(2)) {
+        // A removed member comes back and is told, or its machine is taken away. As long as no voter
+        // knows of the removal, they may need its vote.
+        let removed_at = self.oracle.removed.get(&self.members[number].id).copied();
+        let knows = |at: u64| {
+            self.members.iter().any(|of| {
+                let is_voter = self.oracle.members.get(&of.id).is_some_and(|of| !of.is_learner);
+                is_voter && of.life.as_ref().is_some_and(|life| life.applied >= at)
+            })
+        };
+        if removed_at.is_some_and(knows) && (!self.has_faults || self.chance.one_in(2)) {
             self.members[number].is_gone = true;
             return;
         }
@@ -698,12 +718,16 @@ impl World {
         let (node, steps) = match started {
             Ok(started) => started,
             Err(error) => {
-                let log_struck = member.disk.troubles(|troubles| troubles.struck);
+                let (log_struck, is_full) =
+                    member.disk.troubles(|troubles| (troubles.struck, troubles.is_full));
                 let struck = log_struck || member.store_faults.lock().struck;
                 let is_damaged = member.is_damaged;
-                assert!(struck || is_damaged, "member {number} does not start: {error}");
+                // A first start needs room for a log.
+                let has_no_room = is_full && error.to_string().contains("/wal.tmp/");
+                let may_fail = struck || is_damaged || has_no_room;
+                assert!(may_fail, "member {number} does not start: {error}");
                 self.tell(|| format!("m{number} does not start: {error}"));
-                if is_damaged && !struck {
+                if is_damaged && !struck && !has_no_room {
                     self.ruin(number, &error.to_string());
                 }
                 self.crash(number, false);
@@ -731,6 +755,7 @@ impl World {
             armed,
             applied,
             reached: applied,
+            unsure: VecDeque::new(),
             before,
             has_no_vote: false,
             is_leaving,

@@ -129,6 +129,16 @@ impl Core {
         }
     }
 
+    /// How much waits in the core, by kind.
+    pub fn waiting(&self) -> [(&'static str, usize); 4] {
+        [
+            ("jobs that are not durable", self.outstanding.len()),
+            ("batches of apply", self.supply.held.len()),
+            ("changes of the configuration", self.conf_changes.len()),
+            ("reads of other members", self.forwarded.len()),
+        ]
+    }
+
     pub(super) fn applied(&mut self, index: u64, effects: &mut Vec<Effect>) {
         self.supply.applied(index);
         if index >= self.restored && self.apply_conf.0 < self.restored {

@@ -1,0 +1,58 @@
+//! The turns of the raft loop and of the log writer, for a caller without their threads.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use raft::eraftpb::ConfState;
+
+use super::RaftThread;
+use crate::raft::Error;
+use crate::raft::log_writer::LogThread;
+
+/// The turns of threads that were not started.
+pub struct Turns {
+    pub(super) raft: Arc<Mutex<RaftThread>>,
+    pub(super) log: LogThread,
+}
+
+impl Turns {
+    /// Takes what waits for the raft loop through it.
+    pub fn raft(&self) -> Result<(), Error> {
+        self.raft.lock().next_turn(false).map(|_| ())
+    }
+
+    /// Writes and syncs what waits for the log writer; false if nothing did, or if there was no room
+    /// for it.
+    pub fn log(&self) -> Result<bool, Error> {
+        let waited = self.log.held.lock().len();
+        let came = self.log.jobs.take(false).unwrap_or_default();
+        let work = waited + came.len();
+        self.log.carry_out(came)?;
+        Ok(self.log.held.lock().len() < work)
+    }
+
+    pub fn raft_has_work(&self) -> bool {
+        let raft = self.raft.lock();
+        let awaits_apply = raft.core.awaits_apply();
+        raft.surroundings.clock.now() >= raft.next_tick || raft.shared.inbox.has_work(awaits_apply)
+    }
+
+    /// How much waits for the loop, the leader, the log writer and apply, by kind.
+    pub fn waiting(&self) -> Vec<(&'static str, usize)> {
+        let jobs = self.log.held.lock().len() + self.log.jobs.len();
+        let raft = self.raft.lock();
+        let own = [("reads of the leader", raft.reads_waiting), ("jobs of the log", jobs)];
+        raft.shared.inbox.waiting().into_iter().chain(own).chain(raft.core.waiting()).collect()
+    }
+
+    /// Raft's configuration, and the last snapshot that raft has taken in, if any: from there on the
+    /// configuration may be ahead of apply.
+    pub fn conf_state(&self) -> (ConfState, u64) {
+        let raft = self.raft.lock();
+        (raft.core.conf_state(), raft.core.restored())
+    }
+
+    pub fn log_has_work(&self) -> bool {
+        self.log.jobs.has_work() || !self.log.held.lock().is_empty()
+    }
+}
