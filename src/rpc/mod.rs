@@ -526,11 +526,18 @@ impl Server {
         grpc::stream(stream)
     }
 
-    /// Resolves when a stream with this metadata must end.
+    /// Resolves when a stream with this metadata must end. grpc-go resets one whose deadline is over.
     fn ending(&self, headers: &HeaderMap) -> Ending {
         let needs_leader = needs_leader(headers);
         let mut ends = self.ends.subscribe();
+        let limit = metadata::timeout(headers);
         Box::pin(async move {
+            let mut late = pin!(async {
+                match limit {
+                    Some(limit) => tokio::time::sleep(limit).await,
+                    None => std::future::pending().await,
+                }
+            });
             loop {
                 let now = *ends.borrow_and_update();
                 if now.stopped {
@@ -539,7 +546,11 @@ impl Server {
                 if needs_leader && now.leaderless {
                     return Error::NoLeader.into();
                 }
-                if ends.changed().await.is_err() {
+                let changed = tokio::select! {
+                    changed = ends.changed() => changed,
+                    () = &mut late => return Error::DeadlineExceeded.into(),
+                };
+                if changed.is_err() {
                     std::future::pending::<()>().await;
                 }
             }

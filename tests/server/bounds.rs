@@ -9,7 +9,8 @@ use rusd::pb::lease_client::LeaseClient;
 use rusd::pb::maintenance_client::MaintenanceClient;
 use rusd::pb::v3lockpb::LockRequest;
 use rusd::pb::v3lockpb::lock_client::LockClient;
-use rusd::pb::{LeaseGrantRequest, StatusRequest};
+use rusd::pb::watch_request::RequestUnion;
+use rusd::pb::{LeaseGrantRequest, StatusRequest, WatchCreateRequest, WatchRequest};
 
 use super::fixture::{Member, PATIENCE};
 
@@ -203,22 +204,29 @@ async fn a_stated_deadline_is_kept_by_the_server() {
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(executor, io).await.unwrap();
     tokio::spawn(connection);
-    let message = prost::Message::encode_to_vec(&lock(2));
-    let mut body = vec![0];
-    body.extend((message.len() as u32).to_be_bytes());
-    body.extend(message);
-    let request = http::Request::post("http://x/v3lockpb.Lock/Lock")
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .header("grpc-timeout", "300m")
-        .body(http_body_util::Full::new(bytes::Bytes::from(body)))
-        .unwrap();
-    let response = tokio::time::timeout(PATIENCE, sender.send_request(request));
-    let response = response.await.unwrap().unwrap();
-    let mut headers = response.headers().clone();
-    let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.unwrap();
-    headers.extend(body.unwrap().trailers().cloned().unwrap_or_default());
-    assert_eq!(headers["grpc-status"], "4");
-    let text = headers["grpc-message"].to_str().unwrap().replace("%20", " ");
-    assert_eq!(text, "context deadline exceeded");
+    let create = WatchCreateRequest { key: "a".into(), ..Default::default() };
+    let watch = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let calls = [
+        ("v3lockpb.Lock/Lock", prost::Message::encode_to_vec(&lock(2))),
+        ("etcdserverpb.Watch/Watch", prost::Message::encode_to_vec(&watch)),
+    ];
+    for (method, message) in calls {
+        let mut body = vec![0];
+        body.extend((message.len() as u32).to_be_bytes());
+        body.extend(message);
+        let request = http::Request::post(format!("http://x/{method}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("grpc-timeout", "300m")
+            .body(http_body_util::Full::new(bytes::Bytes::from(body)))
+            .unwrap();
+        let response = tokio::time::timeout(PATIENCE, sender.send_request(request));
+        let response = response.await.unwrap().unwrap();
+        let mut headers = response.headers().clone();
+        let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.unwrap();
+        headers.extend(body.unwrap().trailers().cloned().unwrap_or_default());
+        assert_eq!(headers["grpc-status"], "4", "{method}");
+        let text = headers["grpc-message"].to_str().unwrap().replace("%20", " ");
+        assert_eq!(text, "context deadline exceeded");
+    }
 }
