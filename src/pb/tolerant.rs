@@ -16,7 +16,7 @@ use prost::{DecodeError, Message};
 use super::request_op::Request;
 use super::{Compare, RequestOp, TxnRequest};
 
-/// Messages in each other, and groups in each other, that Go's protobuf takes.
+/// Messages in each other that Go's protobuf takes, and groups within a group.
 const DEPTH_MAX: usize = 10_000;
 
 const VARINT: u8 = 0;
@@ -250,7 +250,7 @@ impl Reader<'_> {
                 FIXED_64 => 8,
                 LENGTH_DELIMITED => self.length()?,
                 FIXED_32 => 4,
-                GROUP if groups.len() == DEPTH_MAX => return Err(Malformed::Wire),
+                GROUP if groups.len() > DEPTH_MAX => return Err(Malformed::Wire),
                 GROUP => {
                     groups.push(number);
                     0
@@ -301,8 +301,12 @@ mod tests {
         }
         assert_eq!(range(b"\x08\x01"), Ok(RangeRequest::default()));
         // Groups that nobody knows, deeper than prost goes.
-        let deep = [vec![0xa3, 0x06].repeat(2000), vec![0xa4, 0x06].repeat(2000)].concat();
-        assert_eq!(range(&[&right, &deep[..]].concat()), Ok(key));
+        let deep = |count| [[0xa3, 0x06].repeat(count), [0xa4, 0x06].repeat(count)].concat();
+        for count in [2000, DEPTH_MAX + 1] {
+            assert_eq!(range(&[&right[..], &deep(count)].concat()), Ok(key.clone()));
+        }
+        let deeper = [&right[..], &deep(DEPTH_MAX + 2)].concat();
+        assert_eq!(range(&deeper), Err(Malformed::Wire));
     }
 
     #[test]
@@ -373,7 +377,7 @@ mod tests {
             assert_eq!(depth(&decoded(levels, Below::Cut).unwrap()), 91);
             assert_eq!(decoded(levels, Below::Refused), Err(Malformed::Nesting));
         }
-        for levels in [4999, 100_000] {
+        for levels in [4999, 20_000] {
             assert_eq!(decoded(levels, Below::Cut), Err(Malformed::Recursion));
         }
     }

@@ -78,7 +78,7 @@ fn cancel_in_sequence(address: &str, calls: u32, at_once: u32, path: &str, paylo
         for number in numbers {
             bytes.extend(cancelled(path, payload, end, 2 * number + 1));
         }
-        let is_asked = part as u32 * at_once % 5000 == 0;
+        let is_asked = (part as u32 * at_once).is_multiple_of(5000);
         if is_asked {
             // Pings are few enough for the server if a call was answered between them.
             bytes.extend(frame(PING, 0, 0, &[7; 8]));

@@ -240,7 +240,7 @@ async fn transactions_nest_as_deep_as_in_etcd() {
         assert_eq!(status.code(), Code::InvalidArgument, "{depth}: {status}");
         assert_eq!(status.message(), "etcdserver: too many operations in txn request");
     }
-    for depth in [4999, 20_000, 150_000] {
+    for depth in [4999, 30_000] {
         let status = send(&channel, TXN, nested(depth, "refused")).await.unwrap_err();
         assert_eq!(status.code(), Code::Internal, "{depth}: {status}");
         let text = "grpc: error unmarshalling request: proto: exceeded maximum recursion depth";
