@@ -200,9 +200,14 @@ async fn ranges_of_everything_on_many_connections() {
     .await;
 }
 
-/// The same question in a transaction that changes something.
-fn change_and_ask_for_all(stream: u32) -> Vec<u8> {
-    let (key, range_end) = (Bytes::from_static(b"large/"), Bytes::from_static(b"large0"));
+/// What may wait before writes are made one at a time, what the four hold that may be under way at that
+/// moment, and a busy debug build.
+const WRITES_KIB_MAX: u64 = (256 + 4 * 4 * 10 + 96) << 10;
+
+/// A question for ten megabytes in a transaction that changes something. It is answered on the thread
+/// that applies, which others wait for.
+fn change_and_ask_for_ten(stream: u32) -> Vec<u8> {
+    let (key, range_end) = (Bytes::from_static(b"large/"), Bytes::from_static(b"large/010"));
     let range = RangeRequest { key, range_end, ..Default::default() };
     let put = PutRequest { key: Bytes::from_static(b"small"), ..Default::default() };
     let requests = [Request::RequestPut(put), Request::RequestRange(range)];
@@ -216,15 +221,15 @@ fn change_and_ask_for_all(stream: u32) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_that_answer_with_everything() {
+async fn writes_that_answer_with_much() {
     let member = Member::start(&[]);
     fill(&member).await;
-    let name = "40 MB in the answer to each of 400 transactions that write, unread";
-    let case = Case { name, growth_kib_max: LARGE_KIB_MAX, left_kib_max: 96 << 10 };
+    let name = "10 MB in the answer to each of 400 transactions that write, unread";
+    let case = Case { name, growth_kib_max: WRITES_KIB_MAX, left_kib_max: 96 << 10 };
     case.run(&member, async |member, end| {
         let ask = |_| {
             let mut stream = TcpStream::connect(&member.address).unwrap();
-            let asks = (0..10).flat_map(|number| change_and_ask_for_all(stream_of(number)));
+            let asks = (0..10).flat_map(|number| change_and_ask_for_ten(stream_of(number)));
             stream.write_all(&[hello(&[]), asks.collect()].concat()).unwrap();
             stream
         };
