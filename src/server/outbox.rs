@@ -154,7 +154,8 @@ impl Outbox {
         loop {
             tokio::time::sleep(limits::UNSENT_LOOK_INTERVAL).await;
             self.look();
-            let bytes = self.answers.unsent_bytes();
+            // What comes in is freed piece by piece, too.
+            let bytes = self.answers.unsent_bytes() + self.unfinished.bytes();
             let connections = self.connections.load(Ordering::Relaxed);
             most_bytes = bytes.max(most_bytes);
             most_connections = connections.max(most_connections);

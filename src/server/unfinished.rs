@@ -106,8 +106,7 @@ impl Unfinished {
         Connection { all: Arc::clone(self), number: state.next_connection }
     }
 
-    #[cfg(test)]
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.state.lock().bytes
     }
 }
