@@ -5,7 +5,7 @@
 //! only when its commit is durable: a full disk aborts the transaction and the batch stays.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -182,6 +182,9 @@ pub(super) struct Shared {
     pub room: space::Cells,
     pub hooks: Hooks,
     pub rows_pushed: AtomicU64,
+    /// Rows of a compaction that go with one commit. They can lie far from each other, and then each
+    /// costs a page before one is free, so fewer are tried where so many found the disk full.
+    pub job_rows_max: AtomicUsize,
     /// What found no space, where no thread holds it.
     pub held: Mutex<Option<Taken>>,
     /// Held by each commit; who holds it has the file as the last one left it.
@@ -364,10 +367,11 @@ impl Shared {
 
     /// False if there is no space, not even with the reserve, and not even for less of a compaction.
     fn try_commit(&self, taken: &Taken) -> Result<bool, Error> {
-        let mut effort = Effort::Whole;
+        let (mut with_job, mut has_given) = (true, false);
         loop {
             let needed = taken.batch.bytes.max(COMMIT_BYTES_MAX) as u64;
-            let error = match self.commit(taken, effort) {
+            let mut job_rows = 0;
+            let error = match self.commit(taken, with_job, &mut job_rows) {
                 Ok(job) => {
                     self.publish(taken, job);
                     return Ok(true);
@@ -380,19 +384,21 @@ impl Shared {
                 Err(error) => return Err(error),
             };
             self.queue.lock().is_deleting = false;
-            if self.reserve.give(self.options.clock.now()) {
-                tracing::warn!(%error, "the disk is full; the reserve is given up");
-                continue;
-            }
-            let has_job = self.queue.lock().job_is_ready(self.options.clock.now(), &self.env());
-            effort = match effort {
-                Effort::Whole if has_job => Effort::Little,
-                Effort::Little if taken.position.is_some() => Effort::None,
-                _ => {
+            self.room.set_short(true);
+            let now = self.options.clock.now();
+            if !has_given && self.reserve.give(now, &error) {
+                has_given = true;
+            } else if job_rows > COMPACTION_ROWS_FULL_DISK {
+                self.job_rows_max.store(COMPACTION_ROWS_FULL_DISK, Ordering::Relaxed);
+            } else if job_rows > 0 && taken.position.is_some() {
+                with_job = false;
+            } else {
+                // That a compaction has no room says nothing of what is applied.
+                if taken.position.is_some() {
                     self.set_no_space(true);
-                    return Ok(false);
                 }
-            };
+                return Ok(false);
+            }
         }
     }
 
@@ -403,8 +409,14 @@ impl Shared {
         call(&self.hooks.no_space, &no_space);
     }
 
-    /// One transaction: the batch, its log position, and the next part of a compaction.
-    fn commit(&self, taken: &Taken, effort: Effort) -> Result<Option<JobStep>, Error> {
+    /// One transaction: the batch, its log position, and the next part of a compaction, if it is to
+    /// have one; then `job_rows` are the rows of that.
+    fn commit(
+        &self,
+        taken: &Taken,
+        with_job: bool,
+        job_rows: &mut usize,
+    ) -> Result<Option<JobStep>, Error> {
         let started = self.options.clock.now();
         let _committing = self.committing.lock();
         let env = self.env();
@@ -422,8 +434,9 @@ impl Shared {
             writer.put_small(meta, schema::CONSISTENT_INDEX, Some(&index.to_be_bytes()))?;
             writer.put_small(meta, schema::TERM, Some(&term.to_be_bytes()))?;
         }
-        let step = self.next_step(taken.sealed, &env, effort);
+        let step = if with_job { self.next_step(taken.sealed, &env) } else { None };
         if let Some(step) = &step {
+            *job_rows = step.rows.len();
             if let Some(faults) = &self.options.faults {
                 faults.compaction(step.rows.len()).map_err(Error::io(env.file()))?;
             }
@@ -451,12 +464,8 @@ impl Shared {
     }
 
     /// The next rows of the first job, if nothing holds it back. Slow readers keep theirs.
-    fn next_step(&self, sealed: u64, env: &Arc<Env>, effort: Effort) -> Option<JobStep> {
-        let rows_max = match effort {
-            Effort::Whole => COMPACTION_ROWS_MAX,
-            Effort::Little => COMPACTION_ROWS_FULL_DISK,
-            Effort::None => return None,
-        };
+    fn next_step(&self, sealed: u64, env: &Arc<Env>) -> Option<JobStep> {
+        let rows_max = self.job_rows_max.load(Ordering::Relaxed);
         let now = self.options.clock.now();
         let mut queue = self.queue.lock();
         if !queue.job_is_ready(now, env) {
@@ -473,7 +482,7 @@ impl Shared {
             }
         }
         queue.is_deleting = true;
-        Some(JobStep { rows, finishes, rewrites: effort == Effort::Whole })
+        Some(JobStep { rows, finishes, rewrites: rows_max == COMPACTION_ROWS_MAX })
     }
 
     /// After a durable commit: the tail gives the rows up, then everybody is told.
@@ -493,7 +502,10 @@ impl Shared {
         }
         if let Some(step) = step {
             finish_step(&mut queue, &step);
+            let rows = self.job_rows_max.load(Ordering::Relaxed);
+            self.job_rows_max.store((rows * 2).min(COMPACTION_ROWS_MAX), Ordering::Relaxed);
         }
+        self.room.set_short(false);
         let was_full = queue.no_space;
         drop(queue);
         self.done.notify_all();
@@ -527,19 +539,8 @@ impl From<&mut Queue> for Taken {
 struct JobStep {
     rows: Vec<(Revision, bool)>,
     finishes: Option<i64>,
-    /// Whether the rows that survive are written anew.
+    /// Whether the rows that survive are written anew, for which a full disk has no room.
     rewrites: bool,
-}
-
-/// How much of a compaction goes with a commit. Rows that lie far from each other each cost a page
-/// before one is free, so on a full disk a large part of a compaction can lack the room that a small
-/// one has; and what is applied must not wait for either.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Effort {
-    Whole,
-    /// A few rows are deleted and none is written anew.
-    Little,
-    None,
 }
 
 /// Deletes all of the step's rows first and then puts the survivors back in order: the pages

@@ -158,7 +158,7 @@ impl Copy {
         let mut free = space::available(&db.join(MARK));
         // On a full disk the copy may use the reserve. It gives up before it takes what must be left.
         if free < needed && free.saturating_add(shared.room().reserve) >= needed {
-            shared.reserve.give(shared.options.clock.now());
+            shared.reserve.lend(shared.options.clock.now());
             free = space::available(&db.join(MARK));
         }
         if free < needed {

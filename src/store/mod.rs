@@ -50,7 +50,7 @@ mod tests;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -213,6 +213,7 @@ impl Store {
             room: space::Cells::default(),
             hooks: Hooks::default(),
             rows_pushed: AtomicU64::new(0),
+            job_rows_max: AtomicUsize::new(crate::limits::COMPACTION_ROWS_MAX),
             held: Mutex::default(),
             committing: Mutex::default(),
             changed: Mutex::default(),

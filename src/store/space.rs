@@ -18,7 +18,9 @@ use rustix::io::retry_on_intr;
 
 use super::Error;
 use super::committer::Shared;
-use crate::limits::{RESERVE_DISK_PARTS, RESERVE_RETAKE_REST, STORE_BYTES_PER_BYTE};
+use crate::limits::{
+    FULL_DISK_SAY_INTERVAL, RESERVE_DISK_PARTS, RESERVE_RETAKE_REST, STORE_BYTES_PER_BYTE,
+};
 
 /// A file of allocated space beside the generations.
 pub(super) struct Reserve {
@@ -27,8 +29,10 @@ pub(super) struct Reserve {
     bytes: u64,
     /// What it has.
     held: AtomicU64,
-    /// When it was given up last.
+    /// When it was given up last. Held while it is taken or given.
     given_at: Mutex<Option<Duration>>,
+    /// When the log said so last.
+    said_at: Mutex<Option<Duration>>,
     /// That it cannot be taken was said in the log.
     is_said: AtomicBool,
 }
@@ -38,8 +42,8 @@ impl Reserve {
         let path = db.join("reserve");
         let held = AtomicU64::new(fs::metadata(&path).map_or(0, |file| file.len()));
         let bytes = share(db, bytes);
-        let (given_at, is_said) = (Mutex::default(), AtomicBool::default());
-        Self { path, bytes, held, given_at, is_said }
+        let [given_at, said_at] = [(); 2].map(|()| Mutex::default());
+        Self { path, bytes, held, given_at, said_at, is_said: AtomicBool::default() }
     }
 
     fn held(&self) -> u64 {
@@ -54,6 +58,21 @@ impl Reserve {
     /// Takes what is missing of the space, or most of what the disk has; the store works without it
     /// too.
     pub(super) fn take(&self) {
+        self.take_after(None);
+    }
+
+    /// As [`Self::take`], unless it was given up a moment ago.
+    fn retake(&self, now: Duration) {
+        self.take_after(Some(now));
+    }
+
+    fn take_after(&self, now: Option<Duration>) {
+        let given_at = self.given_at.lock();
+        if let (Some(now), Some(at)) = (now, *given_at)
+            && now.saturating_sub(at) < RESERVE_RETAKE_REST
+        {
+            return;
+        }
         let free = available(&self.path);
         let bytes = self.bytes.min((self.held().saturating_add(free) / 4).saturating_mul(3));
         if bytes <= self.held() {
@@ -81,9 +100,21 @@ impl Reserve {
         }
     }
 
-    /// Gives the space back to the disk; false if there was none.
-    pub(super) fn give(&self, now: Duration) -> bool {
-        *self.given_at.lock() = Some(now);
+    /// Gives the space back to the disk, for what had no room; false if there was none.
+    pub(super) fn give(&self, now: Duration, error: &Error) -> bool {
+        let had_some = self.lend(now);
+        let mut said = self.said_at.lock();
+        if had_some && said.is_none_or(|at| now.saturating_sub(at) >= FULL_DISK_SAY_INTERVAL) {
+            *said = Some(now);
+            tracing::warn!(%error, "the disk is full; the reserve is given up");
+        }
+        had_some
+    }
+
+    /// Gives the space back to the disk, to be taken again.
+    pub(super) fn lend(&self, now: Duration) -> bool {
+        let mut given_at = self.given_at.lock();
+        *given_at = Some(now);
         self.remove()
     }
 
@@ -99,11 +130,17 @@ pub(super) struct Cells {
     free: AtomicU64,
     waiting: AtomicU64,
     is_full: AtomicBool,
+    /// A commit found no room, and none has been done since: it is to find what the reserve gave up.
+    is_short: AtomicBool,
 }
 
 impl Cells {
     pub(super) fn set_waiting(&self, bytes: usize) {
         self.waiting.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_short(&self, is_short: bool) {
+        self.is_short.store(is_short, Ordering::Relaxed);
     }
 }
 
@@ -165,14 +202,11 @@ impl Shared {
             self.room.is_full.store(is_full, Ordering::Relaxed);
         };
         look();
-        let now = self.options.clock.now();
-        let has_rested = self
-            .reserve
-            .given_at
-            .lock()
-            .is_none_or(|at| now.saturating_sub(at) >= RESERVE_RETAKE_REST);
-        if self.reserve.held() < self.reserve.bytes && has_rested && !is_full {
-            self.reserve.take();
+        // A copy of the store may have been given it, and fails without.
+        let is_copied = self.changed.lock().is_some();
+        let is_short = is_full || self.room.is_short.load(Ordering::Relaxed);
+        if self.reserve.held() < self.reserve.bytes && !is_short && !is_copied {
+            self.reserve.retake(self.options.clock.now());
             look();
         }
     }

@@ -662,3 +662,21 @@ fn a_reserve_that_was_given_up_is_taken_again_though_nothing_is_written() {
         thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn a_copy_of_the_store_keeps_the_reserve_that_it_was_given() {
+    let fixture = Fixture::new();
+    let reserve = 1 << 20;
+    let (store, _) = fixture.open(Options { reserve_bytes: reserve, ..options() });
+    assert_eq!(store.room().reserve, reserve);
+    *store.shared.changed.lock() = Some(committer::Changed::new());
+    store.shared.reserve.lend(store.shared.options.clock.now());
+    thread::sleep(crate::limits::RESERVE_RETAKE_REST * 2);
+    apply(&store, 1, 100);
+    store.flush().unwrap();
+    store.look_for_room();
+    assert_eq!(store.room().reserve, 0);
+    *store.shared.changed.lock() = None;
+    store.look_for_room();
+    assert_eq!(store.room().reserve, reserve);
+}

@@ -304,7 +304,10 @@ impl Shared {
             io::Result::Ok(at)
         };
         match make() {
-            Ok(filled) => Ok(Prepared { file, filled, capacity: self.segment_bytes }),
+            Ok(filled) => {
+                self.room.note_taken(self.segment_bytes);
+                Ok(Prepared { file, filled, capacity: self.segment_bytes })
+            }
             Err(error) => {
                 // A part of it would keep what little is left of the disk.
                 let _ = self.disk.remove(&path);

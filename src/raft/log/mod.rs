@@ -220,8 +220,12 @@ impl Room {
         self.0.rest.store(bytes, Ordering::Relaxed);
     }
 
-    fn set_next(&self, bytes: u64) {
+    /// See [`Self::taken_bytes`]; to be told before it counts as room of the log.
+    fn note_taken(&self, bytes: u64) {
         self.0.taken.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    fn set_next(&self, bytes: u64) {
         self.0.next.store(bytes, Ordering::SeqCst);
     }
 }

@@ -414,7 +414,10 @@ impl Writer {
             return Err(no_room());
         }
         match allocate(file, bytes) {
-            Ok(()) => Ok(bytes),
+            Ok(()) => {
+                self.room.note_taken(bytes.saturating_sub(capacity));
+                Ok(bytes)
+            }
             Err(error) if is_full(&error) => Err(no_room()),
             Err(error) => Err(io_error("reserve space for", path)(error)),
         }
