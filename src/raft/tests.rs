@@ -66,12 +66,20 @@ fn config(dir: &Path, position: (u64, u64), conf_state: ConfState) -> Config {
 }
 
 fn try_start(config: Config, bootstrap: Option<&Bootstrap>) -> Result<Member, Error> {
+    try_start_with(config, bootstrap, Arc::new(NoTransport))
+}
+
+fn try_start_with(
+    config: Config,
+    bootstrap: Option<&Bootstrap>,
+    transport: Arc<dyn Transport>,
+) -> Result<Member, Error> {
     let (applier, committed) = sync_channel(crate::limits::APPLY_QUEUE_BATCHES_MAX);
     let recorder = Arc::new(Recorder::default());
     let surroundings = Surroundings {
         clock: Arc::new(SystemClock::new()),
         disk: Arc::new(SystemDisk),
-        transport: Arc::new(NoTransport),
+        transport,
         observer: Arc::clone(&recorder) as Arc<dyn Observer>,
         applier,
         supervisor: Supervisor::default(),
@@ -817,6 +825,44 @@ fn a_snapshot_is_awaited_from_its_arrival_until_it_is_applied() {
         std::thread::yield_now();
     }
     assert!(peer::announced(&message, &member.handle).is_ok());
+}
+
+#[derive(Default)]
+struct Sent(Mutex<Vec<Message>>);
+
+impl Transport for Sent {
+    fn send(&self, messages: Vec<Message>) {
+        self.0.lock().extend(messages);
+    }
+}
+
+/// A new leader does not know how far a follower is, and its log may not hold what comes next.
+#[test]
+fn a_leader_that_sends_an_older_snapshot_is_told_what_is_here() {
+    let temp = tempfile::tempdir().unwrap();
+    let sent = Arc::new(Sent::default());
+    let bootstrap = Bootstrap { members: vec![(ID, Bytes::from_static(b"{}"))] };
+    let config = config(temp.path(), (0, 0), ConfState::default());
+    let mut member = try_start_with(config, Some(&bootstrap), sent.clone()).unwrap();
+    while member.handle.status().committed < 2 {
+        member.apply_once();
+    }
+    let status = member.handle.status();
+    let mut message = Message { to: ID, from: 1, term: status.term + 1, ..Message::default() };
+    message.set_msg_type(MessageType::MsgSnapshot);
+    let metadata = message.mut_snapshot().mut_metadata();
+    (metadata.index, metadata.term) = (1, 1);
+    metadata.mut_conf_state().voters = vec![1, ID];
+    assert!(peer::announced(&message, &member.handle).is_err());
+    let begun = crate::clock::instant();
+    let is_answer = |message: &Message| {
+        message.get_msg_type() == MessageType::MsgAppendResponse
+            && (message.to, message.index, message.reject) == (1, status.committed, false)
+    };
+    while !sent.0.lock().iter().any(is_answer) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", sent.0.lock());
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

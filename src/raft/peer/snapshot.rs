@@ -85,7 +85,8 @@ pub fn announce(message: &mut Message, place: &SnapshotPlace) -> Result<(), &'st
     Ok(())
 }
 
-/// The state that a message announces, if this member has use for it.
+/// The state that a message announces, if this member has use for it. Of an older one raft is told,
+/// and it tells the leader what is here: a leader that does not know would send the like for ever.
 pub fn announced(message: &Message, raft: &Handle) -> Result<SnapshotPlace, &'static str> {
     let metadata = message.get_snapshot().get_metadata();
     let (index, term) = (metadata.index, metadata.term);
@@ -94,6 +95,8 @@ pub fn announced(message: &Message, raft: &Handle) -> Result<SnapshotPlace, &'st
         return Err("the snapshot's configuration is not one that this member can be in");
     }
     if index <= status.committed || message.term < status.term {
+        // Raft takes nothing of it, so it does not matter that its data is not here.
+        let _ = raft.step_snapshot(message.clone());
         return Err("the snapshot is older than what is here");
     }
     // The next one would take the place of its data.
