@@ -9,7 +9,7 @@
 //! without the fields that Go would ignore, by a table that the build makes of the .proto files, and
 //! without recursion: nothing here takes more stack than `transaction`, whose depth has a bound.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use prost::encoding::{WireType, decode_key, decode_varint};
 use prost::{DecodeError, Message};
 
@@ -86,8 +86,9 @@ pub fn message<M: Message + Default + Shaped>(bytes: Bytes) -> Result<M, Malform
 /// Decodes a transaction that may have so many in it, each in the other.
 pub fn transaction(bytes: Bytes, depth_max: usize, below: Below) -> Result<TxnRequest, Malformed> {
     TxnRequest::decode(bytes.clone()).or_else(|_| {
-        let bytes = clean(&bytes, TxnRequest::SHAPE)?;
-        level(bytes, Depth { left: depth_max, below })
+        let mut txn = TxnRequest::default();
+        level(clean(&bytes, TxnRequest::SHAPE)?, Depth { left: depth_max, below }, &mut txn)?;
+        Ok(txn)
     })
 }
 
@@ -97,57 +98,71 @@ struct Depth {
     below: Below,
 }
 
-/// A transaction whose operations are not decoded.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Level {
-    #[prost(message, repeated, tag = "1")]
-    compare: Vec<Compare>,
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    success: Vec<Bytes>,
-    #[prost(bytes = "bytes", repeated, tag = "3")]
-    failure: Vec<Bytes>,
+/// The number of the next field, and its value, which is a part of `rest`. For what `clean` made of a
+/// message that holds nothing but messages and bytes.
+fn next_field(rest: &mut Bytes) -> Result<Option<(u32, Bytes)>, Malformed> {
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let (number, WireType::LengthDelimited) = decode_key(rest)? else {
+        return Err(Malformed::Wire);
+    };
+    let length = usize::try_from(decode_varint(rest)?).ok();
+    let length = length.filter(|length| *length <= rest.len()).ok_or(Malformed::Wire)?;
+    Ok(Some((number, rest.split_to(length))))
 }
 
-fn level(bytes: Bytes, depth: Depth) -> Result<TxnRequest, Malformed> {
-    let Level { compare, success, failure } = Level::decode(bytes)?;
-    let mut txn = TxnRequest { compare, ..TxnRequest::default() };
-    for op in success {
-        txn.success.push(operation(op, depth)?);
+/// Adds what these bytes say to a transaction. Each level reads the bytes of its own fields and none of
+/// those that are in them, and neither copies nor collects any, so that no depth costs more memory or
+/// time than the bytes.
+fn level(mut rest: Bytes, depth: Depth, txn: &mut TxnRequest) -> Result<(), Malformed> {
+    while let Some((number, value)) = next_field(&mut rest)? {
+        match number {
+            COMPARE => txn.compare.push(Compare::decode(value)?),
+            SUCCESS => txn.success.push(operation(value, depth)?),
+            FAILURE => txn.failure.push(operation(value, depth)?),
+            _ => return Err(Malformed::Wire),
+        }
     }
-    for op in failure {
-        txn.failure.push(operation(op, depth)?);
-    }
-    Ok(txn)
+    Ok(())
 }
 
-/// The field of `RequestOp` that holds a transaction.
-const NESTED: u32 = 4;
+/// The fields of `TxnRequest`.
+const COMPARE: u32 = 1;
+const SUCCESS: u32 = 2;
+const FAILURE: u32 = 3;
+/// The field of `RequestOp` and `ResponseOp` that holds a transaction.
+pub(super) const NESTED: u32 = 4;
 
 /// The last request counts, and parts of one that follow each other are one, as always in protobuf.
 fn operation(bytes: Bytes, depth: Depth) -> Result<RequestOp, Malformed> {
     let mut rest = bytes.clone();
-    let (mut nested, mut others) = (None::<BytesMut>, 0);
-    while rest.has_remaining() {
-        let (number, wire) = decode_key(&mut rest)?;
-        let length = match wire {
-            WireType::LengthDelimited => usize::try_from(decode_varint(&mut rest)?),
-            _ => return Err(Malformed::Wire),
-        };
-        let length = length.ok().filter(|length| *length <= rest.len()).ok_or(Malformed::Wire)?;
-        let value = rest.split_to(length);
+    // Where the parts of the last transaction begin, if nothing comes after them, and the requests
+    // behind the last transaction.
+    let (mut parts, mut others) = (None, 0);
+    loop {
+        let start = bytes.len() - rest.len();
+        let Some((number, _)) = next_field(&mut rest)? else { break };
         if number == NESTED {
-            nested.get_or_insert_default().extend_from_slice(&value);
+            parts.get_or_insert(start);
             others = bytes.len() - rest.len();
         } else {
-            nested = None;
+            parts = None;
         }
     }
-    let Some(nested) = nested else { return Ok(RequestOp::decode(bytes.slice(others..))?) };
-    let txn = match depth {
+    let Some(parts) = parts else { return Ok(RequestOp::decode(bytes.slice(others..))?) };
+    let mut txn = TxnRequest::default();
+    match depth {
         Depth { left: 0, below: Below::Refused } => return Err(Malformed::Nesting),
-        Depth { left: 0, below: Below::Cut } => TxnRequest::default(),
-        Depth { left, below } => level(nested.freeze(), Depth { left: left - 1, below })?,
-    };
+        Depth { left: 0, below: Below::Cut } => {}
+        Depth { left, below } => {
+            let mut rest = bytes.slice(parts..);
+            // All that a transaction holds are lists: of several parts, each adds to them.
+            while let Some((_, part)) = next_field(&mut rest)? {
+                level(part, Depth { left: left - 1, below }, &mut txn)?;
+            }
+        }
+    }
     Ok(RequestOp { request: Some(Request::RequestTxn(Box::new(txn))) })
 }
 
@@ -399,5 +414,30 @@ mod tests {
             }
             assert_eq!(deep, shallow);
         }
+    }
+
+    /// Each level's transaction is in three parts: nothing, the next level, and a put.
+    #[test]
+    fn no_level_of_a_transaction_is_copied_by_itself() {
+        let value = [b'v'; 100];
+        let put = field(2, &field(2, &field(2, &value)));
+        let parts = |txn: &[u8]| [field(4, b""), field(4, txn), field(4, &put)].concat();
+        let bytes = (0..80).fold(put.clone(), |txn, _| field(2, &parts(&txn)));
+        let length = bytes.len();
+        let txn = transaction(bytes.into(), 90, Below::Refused).unwrap();
+        let (mut values, mut pending) = (Vec::new(), vec![&txn]);
+        while let Some(txn) = pending.pop() {
+            for op in &txn.success {
+                match op.request.as_ref().unwrap() {
+                    Request::RequestPut(put) => values.push(put.value.as_ptr() as usize),
+                    Request::RequestTxn(txn) => pending.push(txn),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        values.sort_unstable();
+        assert_eq!(values.len(), 81);
+        // Values refer to the buffer that they were decoded from: there is one, as long as the request.
+        assert!(values[80] - values[0] < length, "{values:?}");
     }
 }

@@ -270,6 +270,34 @@ async fn transactions_nest_as_deep_as_in_etcd() {
     again.serves().await;
 }
 
+/// The most memory that a member had so far.
+fn peak_bytes(member: &Member) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", member.child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    1024 * peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_is_nested_deep_costs_as_much_as_a_flat_one() {
+    const ROOM: usize = 64 << 20;
+    let member = Member::start();
+    let channel = member.channel().await;
+    let put = |bytes| wrap(2, &wrap(2, &[wrap(1, b"k"), wrap(2, &vec![b'v'; bytes])].concat()));
+    // Beside what is nested, a part of it that is empty: in etcd, the two are one transaction.
+    let deep = |bytes, depth, more: &[u8]| {
+        (0..depth).fold(put(bytes), |txn, _| wrap(2, &[&wrap(4, &txn), more].concat()))
+    };
+    for more in [&[][..], &wrap(4, b"")] {
+        let before = peak_bytes(&member);
+        let status = send(&channel, TXN, deep(2_090_000, 300, more)).await.unwrap_err();
+        assert_eq!(status.message(), "etcdserver: too many operations in txn request");
+        send(&channel, TXN, deep(1_500_000, 127, more)).await.unwrap();
+        let grown = peak_bytes(&member) - before;
+        assert!(grown < ROOM, "{grown} bytes for a request of 2 MiB");
+    }
+    member.serves().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_field_of_another_wire_type_is_ignored_as_in_etcd() {
     let member = Member::start();
