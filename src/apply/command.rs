@@ -13,6 +13,7 @@ use crate::metrics::Operation;
 use crate::pb::membershippb::{
     ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
 };
+use crate::pb::nested;
 use crate::pb::tolerant::{self, Below, Malformed};
 use crate::pb::{
     AlarmRequest, AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest,
@@ -83,6 +84,10 @@ macro_rules! commands {
             }
 
             fn encode_request(&self, out: &mut BytesMut) -> Result<(), prost::EncodeError> {
+                if let Self::Txn(txn) = self {
+                    nested::encode(txn, out);
+                    return Ok(());
+                }
                 match self {
                     $(Self::$name(request) => request.encode(out),)*
                     Self::V2(request) => request.encode(out),

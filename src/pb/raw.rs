@@ -61,13 +61,11 @@ pub enum Response {
     Txn(TxnResponse),
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
+/// A message by hand, in `nested`: its time to encode grows with its size alone.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TxnResponse {
-    #[prost(message, optional, tag = "1")]
     pub header: Option<ResponseHeader>,
-    #[prost(bool, tag = "2")]
     pub succeeded: bool,
-    #[prost(message, repeated, tag = "3")]
     pub responses: Vec<ResponseOp>,
 }
 
