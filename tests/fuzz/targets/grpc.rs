@@ -83,6 +83,21 @@ fn transaction() -> pb::TxnRequest {
     }
 }
 
+/// Transactions in each other, so many that prost alone refuses them, each in two parts.
+fn deep_transaction(depth: usize) -> Part {
+    let field = |number: u8, parts: &[&[u8]]| {
+        let parts = parts.concat();
+        let mut bytes = vec![number << 3 | 2];
+        prost::encoding::encode_varint(parts.len() as u64, &mut bytes);
+        bytes.extend(parts);
+        bytes
+    };
+    let message = (0..depth).fold(transaction().encode_to_vec(), |txn, _| {
+        field(2, &[&field(4, &[&txn]), &field(4, &[])])
+    });
+    Part::new(kind("KV", "Txn"), message)
+}
+
 pub fn key_value_calls() -> Vec<Part> {
     let all = pb::RangeRequest { limit: 2, sort_order: 1, sort_target: 3, ..range("a", "\0") };
     let lease = pb::LeaseGrantRequest { id: 77, ttl: 600 };
@@ -223,7 +238,14 @@ impl Grpc {
 
 impl Target for Grpc {
     fn seeds(&mut self) -> Vec<Vec<u8>> {
-        vec![join(&key_value_calls()), join(&auth_calls()), join(&watch_calls())]
+        vec![
+            join(&key_value_calls()),
+            join(&auth_calls()),
+            join(&watch_calls()),
+            // One that is run, and one that is deeper than any may be.
+            join(&[deep_transaction(100)]),
+            join(&[deep_transaction(300)]),
+        ]
     }
 
     fn shape(&self) -> Shape {
