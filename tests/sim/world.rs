@@ -669,26 +669,29 @@ impl World {
         }
     }
 
-    fn boot(&mut self, number: usize) {
-        if self.members[number].life.is_some() || self.members[number].is_gone {
-            return;
-        }
-        // A removed member comes back and is told, or its machine is taken away. As long as no voter
-        // knows of the removal, they may need its vote.
+    /// A removed member comes back and is told, or its machine is taken away. As long as no voter
+    /// knows of the removal, they may need its vote.
+    fn is_known_as_removed(&self, number: usize) -> bool {
         let removed_at = self.oracle.removed.get(&self.members[number].id).copied();
-        let knows = |at: u64| {
+        removed_at.is_some_and(|at| {
             self.members.iter().any(|of| {
                 let is_voter = self.oracle.members.get(&of.id).is_some_and(|of| !of.is_learner);
                 is_voter && of.life.as_ref().is_some_and(|life| life.applied >= at)
             })
-        };
-        if removed_at.is_some_and(knows) && (!self.has_faults || self.chance.one_in(2)) {
+        })
+    }
+
+    fn boot(&mut self, number: usize) {
+        if self.members[number].life.is_some() || self.members[number].is_gone {
+            return;
+        }
+        if self.is_known_as_removed(number) && (!self.has_faults || self.chance.one_in(2)) {
             self.members[number].is_gone = true;
             return;
         }
         let random = self.chance.next();
-        let cluster =
-            (0..self.plan.members).map(|number| (format!("m{number}"), peer_urls(number)));
+        let named = |number| (format!("m{number}"), peer_urls(number));
+        let cluster = (0..self.plan.members).map(named);
         let links = Arc::clone(&self.links);
         let member = &mut self.members[number];
         let clock = Arc::new(SimClock::new(member.wall + self.now, random, member.trap.clone()));
@@ -724,8 +727,7 @@ impl World {
                 let is_damaged = member.is_damaged;
                 // A first start needs room for a log.
                 let has_no_room = is_full && error.to_string().contains("/wal.tmp/");
-                let may_fail = struck || is_damaged || has_no_room;
-                assert!(may_fail, "member {number} does not start: {error}");
+                assert!(struck || is_damaged || has_no_room, "m{number} does not start: {error}");
                 self.tell(|| format!("m{number} does not start: {error}"));
                 if is_damaged && !struck && !has_no_room {
                     self.ruin(number, &error.to_string());
