@@ -64,7 +64,7 @@ pub const INLINE_RANGE_KEYS_MAX: i64 = 128;
 /// Keys visited for such a page or a count, in times that the index lock is held: half a millisecond.
 /// What takes more is tried again elsewhere.
 pub const INLINE_INDEX_HOLDS_MAX: usize = 4;
-/// The same for a transaction, which is read on another thread if it does not change anything: four
+/// The same for a transaction, which is read, or measured before it is proposed, on another thread: four
 /// milliseconds if there are so many keys.
 pub const INLINE_TXN_INDEX_HOLDS_MAX: usize = 32;
 /// Bytes of pairs read for such a page.
@@ -241,6 +241,10 @@ pub const UNFINISHED_MESSAGES_MIN: usize = 4;
 /// apply needs. So many wait for their turn, for as long as a request may take.
 pub const COUNTS_RUNNING_MAX: usize = 4;
 pub const COUNTS_WAITING_MAX: usize = 4096;
+/// Writes whose answers are measured at a time, where that takes more than a page does: each reads up to
+/// a short answer's bytes, row by row. So many wait for their turn, for as long as a request may take.
+pub const MEASURES_RUNNING_MAX: usize = 4;
+pub const MEASURES_WAITING_MAX: usize = 4096;
 /// How often connections are looked at that hold too much.
 pub const UNSENT_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Looks after which a connection that holds too much and takes nothing is closed.

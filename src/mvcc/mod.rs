@@ -19,6 +19,7 @@ mod compact;
 mod hash;
 pub mod index;
 pub mod kv;
+mod measure;
 mod range;
 mod restore;
 mod txn;
@@ -38,12 +39,10 @@ use crate::types::Revision;
 pub use checkpoint::{Checkpoint, IndexPass, write_attachment, write_attachments_end};
 pub use compact::{Compaction, CompactionStep};
 pub use hash::{KeyValueHash, hash_rows};
+pub use measure::{answers_shortly, answers_shortly_at_once, answers_with_pairs, keys_of_range};
 pub use range::{has_revision_filters, is_default_ordering};
 pub use restore::{Compacted, Restore, Restoring};
-pub use txn::{
-    Leases, answers_shortly, deletes_shortly, is_read_only, is_serializable, read_txn,
-    read_txn_shortly,
-};
+pub use txn::{Leases, is_read_only, is_serializable, read_txn, read_txn_shortly};
 pub use wanted::{Waiting, Wanted};
 pub use write::{Change, ChangeKind, Write, deletion_event};
 

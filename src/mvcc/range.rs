@@ -40,6 +40,11 @@ impl Patience {
         Self { index_holds: limits::INLINE_TXN_INDEX_HOLDS_MAX, bytes }
     }
 
+    /// For what a thread that serves connections reads.
+    pub(super) fn at_once(bytes: usize) -> Self {
+        Self { index_holds: limits::INLINE_INDEX_HOLDS_MAX, bytes }
+    }
+
     fn hold_index(&mut self) -> Result<(), Error> {
         self.index_holds = self.index_holds.checked_sub(1).ok_or(Error::TakesLong)?;
         Ok(())
@@ -49,7 +54,7 @@ impl Patience {
         self.bytes != usize::MAX
     }
 
-    fn read(&mut self, bytes: usize) -> Result<(), Error> {
+    pub(super) fn read(&mut self, bytes: usize) -> Result<(), Error> {
         if self.is_short() {
             self.bytes = self.bytes.checked_sub(bytes).ok_or(Error::TakesLong)?;
         }
@@ -100,8 +105,7 @@ impl View<'_> {
         request: &RangeRequest,
         bytes: usize,
     ) -> Result<RangeResponse, Error> {
-        let index_holds = limits::INLINE_INDEX_HOLDS_MAX;
-        self.answer(request, &mut Patience { index_holds, bytes })
+        self.answer(request, &mut Patience::at_once(bytes))
     }
 
     pub(super) fn answer(

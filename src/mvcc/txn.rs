@@ -8,13 +8,11 @@ use bytes::Bytes;
 
 use super::kv::Pair;
 use super::range::Patience;
-use super::{Error, Mvcc, View, Write};
+use super::{Error, View, Write};
 use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::raw::{Response, ResponseOp, TxnResponse};
 use crate::pb::request_op::Request;
-use crate::pb::{
-    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest,
-};
+use crate::pb::{Compare, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest};
 use crate::planted::{self, Bug};
 use crate::types::KeyRange;
 
@@ -36,7 +34,7 @@ impl Leases for NoLeases {
     fn set(&mut self, _: &Bytes, _: i64) {}
 }
 
-fn ops(request: &TxnRequest) -> impl Iterator<Item = &RequestOp> {
+pub(super) fn ops(request: &TxnRequest) -> impl Iterator<Item = &RequestOp> {
     request.success.iter().chain(&request.failure)
 }
 
@@ -67,58 +65,6 @@ pub fn read_txn_shortly(
     bytes: usize,
 ) -> Result<TxnResponse, Error> {
     read_patiently(view, request, &mut Patience::of_txn(bytes))
-}
-
-/// Whether the answer to a write would be short as of now: all that either branch might read has no
-/// more than so many bytes, and is read quickly. What cannot be read now is not known to be short.
-pub fn answers_shortly(mvcc: &Mvcc, request: &TxnRequest, bytes: usize) -> bool {
-    let read = || read_both(&mvcc.view(), request, &mut Patience::of_txn(bytes));
-    !has_pairs(request) || read().is_ok()
-}
-
-/// Whether the answer to a deletion would be, in the same way.
-pub fn deletes_shortly(mvcc: &Mvcc, request: &DeleteRangeRequest, bytes: usize) -> bool {
-    let read = || read_deleted(&mvcc.view(), request, &mut Patience::of_txn(bytes));
-    !request.prev_kv || read().is_ok()
-}
-
-/// Whether the answer to a transaction may hold pairs.
-fn has_pairs(request: &TxnRequest) -> bool {
-    ops(request).any(|op| match &op.request {
-        Some(Request::RequestRange(_)) => true,
-        Some(Request::RequestPut(put)) => put.prev_kv,
-        Some(Request::RequestDeleteRange(delete)) => delete.prev_kv,
-        Some(Request::RequestTxn(nested)) => has_pairs(nested),
-        None => false,
-    })
-}
-
-fn read_both(view: &View<'_>, request: &TxnRequest, patience: &mut Patience) -> Result<(), Error> {
-    for op in ops(request) {
-        match &op.request {
-            Some(Request::RequestRange(range)) => drop(view.answer(range, patience)?),
-            Some(Request::RequestPut(put)) if put.prev_kv => {
-                let previous = RangeRequest { key: put.key.clone(), ..Default::default() };
-                view.answer(&previous, patience)?;
-            }
-            Some(Request::RequestDeleteRange(delete)) if delete.prev_kv => {
-                read_deleted(view, delete, patience)?;
-            }
-            Some(Request::RequestTxn(nested)) => read_both(view, nested, patience)?,
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn read_deleted(
-    view: &View<'_>,
-    request: &DeleteRangeRequest,
-    patience: &mut Patience,
-) -> Result<(), Error> {
-    let DeleteRangeRequest { key, range_end, .. } = request.clone();
-    view.answer(&RangeRequest { key, range_end, ..Default::default() }, patience)?;
-    Ok(())
 }
 
 fn read_patiently(
@@ -320,6 +266,8 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
+    use crate::mvcc::Mvcc;
+    use crate::pb::DeleteRangeRequest;
     use crate::store::{Faults, Options, Store};
 
     #[derive(Default)]

@@ -12,8 +12,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use super::Error;
 use crate::limits::{
     CATCH_UPS_RUNNING_MAX, COUNTS_RUNNING_MAX, COUNTS_WAITING_MAX, DEFRAGS_WAITING_MAX,
-    HASHES_RUNNING_MAX, HASHES_WAITING_MAX, PEER_HASHES_WAITING_MAX, SNAPSHOT_FAIR_WAIT,
-    SNAPSHOTS_MAX, USAGES_WAITING_MAX,
+    HASHES_RUNNING_MAX, HASHES_WAITING_MAX, MEASURES_RUNNING_MAX, MEASURES_WAITING_MAX,
+    PEER_HASHES_WAITING_MAX, SNAPSHOT_FAIR_WAIT, SNAPSHOTS_MAX, USAGES_WAITING_MAX,
 };
 
 /// Turns at one kind of work.
@@ -59,6 +59,8 @@ pub(super) struct Admission {
     pub usages: Turns,
     /// Counts that take long.
     pub counts: Turns,
+    /// Writes of which it takes some time to tell how long their answers would be.
+    pub measures: Turns,
     /// Watch streams that read history; as many wait as there are streams.
     pub catch_ups: Arc<Semaphore>,
     pub snapshots: Seats,
@@ -72,6 +74,7 @@ impl Default for Admission {
             peer_hashes: Turns::new(1, PEER_HASHES_WAITING_MAX),
             usages: Turns::new(1, USAGES_WAITING_MAX),
             counts: Turns::new(COUNTS_RUNNING_MAX, COUNTS_WAITING_MAX),
+            measures: Turns::new(MEASURES_RUNNING_MAX, MEASURES_WAITING_MAX),
             catch_ups: Arc::new(Semaphore::new(CATCH_UPS_RUNNING_MAX)),
             snapshots: Seats::default(),
         }
@@ -171,6 +174,7 @@ mod tests {
         assert_eq!(bound(&admission.hashes), (2, 2 + 64));
         assert_eq!(bound(&admission.peer_hashes), (1, 1 + 16));
         assert_eq!(bound(&admission.counts), (4, 4 + 4096));
+        assert_eq!(bound(&admission.measures), (4, 4 + 4096));
         assert_eq!(admission.catch_ups.available_permits(), 2);
         let taken: Vec<_> = (0..8).map(|_| admission.snapshots.take(Duration::ZERO)).collect();
         assert!(taken.iter().all(Result::is_ok));

@@ -10,8 +10,9 @@
 //! ```
 //!
 //! A write whose answer may be long is asked the same before it is proposed. It is found out by the
-//! same read, as of then: what the answer will be shows when it is applied, and there is no turning
-//! back.
+//! same read, as of then, and by what the write itself puts: what the answer will be shows when it is
+//! applied, and there is no turning back. What touches few keys is measured where it was received, and
+//! all else on another thread, some at a time.
 //!
 //! A call waits no longer for all of this than a request may take.
 //!

@@ -55,6 +55,7 @@ mod scripts;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -72,8 +73,9 @@ use crate::limits;
 use crate::members::Members;
 use crate::mvcc::{self, Mvcc, Waiting, Wanted};
 use crate::pb::raw::{RangeResponse, TxnResponse};
+use crate::pb::request_op;
 use crate::pb::{AlarmMember, AlarmType, Member, RangeRequest, ResponseHeader};
-use crate::pb::{AuthRoleAddRequest, AuthUserAddRequest, RequestHeader, TxnRequest};
+use crate::pb::{AuthRoleAddRequest, AuthUserAddRequest, RequestHeader, RequestOp, TxnRequest};
 use crate::planted::{self, Bug};
 use crate::raft;
 use crate::raft::peer::Peers;
@@ -284,20 +286,26 @@ impl Node {
         }
         let has_password = matches!(op, Op::UserAdd(_) | Op::UserChangePassword(_));
         let op = if has_password { Box::pin(self.hash_password(op)).await? } else { op };
-        let _turn = match self.answers_shortly(&op) {
-            true => None,
-            false => Some(Box::pin(self.turn_to_write()).await?),
+        let bytes = self.0.answers.short_bytes();
+        let _turn = match measurable(&op) {
+            Some(request) if !mvcc::answers_shortly_at_once(&self.0.mvcc, &request, bytes) => {
+                Box::pin(self.turn_if_long(request.into_owned())).await?
+            }
+            _ => None,
         };
         self.submit(&caller, op, 0).await
     }
 
-    /// Whether what apply has to read for the answer is little. Other writes take turns.
-    fn answers_shortly(&self, op: &Op) -> bool {
-        let (mvcc, bytes) = (&self.0.mvcc, self.0.answers.short_bytes());
-        match op {
-            Op::Txn(txn) => mvcc::answers_shortly(mvcc, txn, bytes),
-            Op::DeleteRange(delete) => mvcc::deletes_shortly(mvcc, delete, bytes),
-            _ => true,
+    /// A turn for a write, if what apply has to read for its answer is not little. To find that out may
+    /// take some time, and nobody's connection waits for it.
+    async fn turn_if_long(&self, request: TxnRequest) -> Result<Option<Turn>, Error> {
+        let bytes = self.0.answers.short_bytes();
+        let is_short = move |mvcc: &Mvcc, wanted: &Wanted| {
+            mvcc.read(wanted, |view| mvcc::answers_shortly(view, &request, bytes))
+        };
+        match self.read_after(&self.0.admission.measures, is_short).await? {
+            true => Ok(None),
+            false => Ok(Some(self.turn_to_write().await?)),
         }
     }
 
@@ -637,8 +645,16 @@ impl Node {
         &self,
         f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let turn = self.0.admission.counts.begin();
-        let turn = clock::timeout(&*self.0.clock, self.request_timeout(), turn).await;
+        self.read_after(&self.0.admission.counts, f).await
+    }
+
+    /// Reads once it has a turn of these, for which it waits no longer than a request may take.
+    async fn read_after<T: Send + 'static>(
+        &self,
+        turns: &Turns,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let turn = clock::timeout(&*self.0.clock, self.request_timeout(), turns.begin()).await;
         self.read_in_turn(turn.unwrap_or(Err(Error::TooManyRequests))?, f).await
     }
 
@@ -806,10 +822,19 @@ fn is_small_txn(request: &TxnRequest) -> bool {
 
 /// Whether a range touches so little that it is answered where it was received.
 fn is_small(request: &RangeRequest) -> bool {
-    let is_single = request.range_end.is_empty();
-    let is_page = request.limit > 0
-        && request.limit <= limits::INLINE_RANGE_KEYS_MAX
-        && mvcc::is_default_ordering(request.sort_target(), request.sort_order())
-        && !mvcc::has_revision_filters(request);
-    is_single || is_page || request.count_only
+    mvcc::keys_of_range(request).is_some_and(|keys| keys <= limits::INLINE_RANGE_KEYS_MAX)
+}
+
+/// What a write reads for its answer, as a transaction; None if it answers with no pairs, or with one
+/// at most.
+fn measurable(op: &Op) -> Option<Cow<'_, TxnRequest>> {
+    match op {
+        Op::Txn(txn) if mvcc::answers_with_pairs(txn) => Some(Cow::Borrowed(txn)),
+        Op::DeleteRange(delete) if delete.prev_kv => {
+            let request = Some(request_op::Request::RequestDeleteRange(delete.clone()));
+            let success = vec![RequestOp { request }];
+            Some(Cow::Owned(TxnRequest { success, ..Default::default() }))
+        }
+        _ => None,
+    }
 }

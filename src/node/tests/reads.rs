@@ -223,7 +223,13 @@ async fn writes_with_long_answers_take_turns() {
         }],
         ..Default::default()
     };
-    for op in [writes_and_reads(), delete("a", "b"), Op::Txn(nested)] {
+    let op = |request| RequestOp { request: Some(request) };
+    let Op::Put(new) = put("n", &"x".repeat(600_000)) else { panic!() };
+    let get_new = RangeRequest { key: "n".into(), ..Default::default() };
+    let mut success = vec![op(Request::RequestPut(new))];
+    success.resize(4, op(Request::RequestRange(get_new)));
+    let puts_and_gets = Op::Txn(TxnRequest { success, ..Default::default() });
+    for op in [writes_and_reads(), delete("a", "b"), Op::Txn(nested), puts_and_gets] {
         *clock.skips.lock() = Some(node.request_timeout());
         let refused = tokio::time::timeout(Duration::from_secs(60), node.propose(&who, op.clone()));
         let refused = refused.await.expect("it waits on").map(drop);
@@ -236,6 +242,59 @@ async fn writes_with_long_answers_take_turns() {
     node.propose(&who, delete("a", "b")).await.unwrap();
     assert_eq!(answers.free_turns_to_write(), limits::LONG_ANSWERS_MAX);
     assert_eq!(get(&node, "a1").await, None);
+    node.stop().await;
+}
+
+/// A write that may take a branch with a range of many small pairs, or deletes them.
+fn measured() -> [Op; 2] {
+    let range = RequestOp { request: Some(Request::RequestRange(all())) };
+    let (key, range_end) = (Bytes::from("key "), Bytes::from("key!"));
+    [
+        // Without a comparison this is the branch that is not taken.
+        Op::Txn(TxnRequest { failure: vec![range], ..Default::default() }),
+        Op::DeleteRange(DeleteRangeRequest { key, range_end, prev_kv: true }),
+    ]
+}
+
+/// All calls are made on one thread, and only others wait for rows.
+#[tokio::test]
+async fn how_long_an_answer_will_be_is_found_out_on_another_thread() {
+    let (dir, gate) = (tempfile::tempdir().unwrap(), Arc::new(Gate::default()));
+    let node = member(dir.path(), &gate).await;
+    for op in measured() {
+        gate.admit(Some(0));
+        let mut calls = Vec::new();
+        for _ in 0..2 * limits::MEASURES_RUNNING_MAX {
+            let (node, op) = (node.clone(), op.clone());
+            calls
+                .push(tokio::spawn(async move { node.propose(&Credentials::default(), op).await }));
+        }
+        until("all turns are taken", || node.0.admission.measures.free() == 0).await;
+        until("rows are read", || gate.is_reached()).await;
+        // Small writes go on, and so do reads.
+        node.propose(&Credentials::default(), put("other", "1")).await.unwrap();
+        let Op::Put(previous) = put("other", "2") else { panic!() };
+        let previous = PutRequest { prev_kv: true, ..previous };
+        let get_other = RangeRequest { key: "other".into(), ..Default::default() };
+        let op = |request| RequestOp { request: Some(request) };
+        let small = TxnRequest {
+            success: vec![op(Request::RequestPut(previous))],
+            failure: vec![op(Request::RequestRange(get_other))],
+            ..Default::default()
+        };
+        node.propose(&Credentials::default(), Op::Txn(small)).await.unwrap();
+        assert_eq!(get(&node, "other").await, Some("2".to_owned()));
+        assert!(calls.iter().all(|call| !call.is_finished()));
+        let last = calls.pop().unwrap();
+        for call in calls {
+            call.abort();
+            let _ = call.await;
+        }
+        gate.admit(None);
+        last.await.unwrap().unwrap();
+        let free = || node.0.admission.measures.free() == limits::MEASURES_RUNNING_MAX;
+        until("the turns are given back", free).await;
+    }
     node.stop().await;
 }
 
