@@ -230,9 +230,10 @@ pub const LONG_ANSWERS_MAX: usize = 4;
 /// Each is a stream and a task of some kilobytes.
 pub const LONG_ANSWERS_WAITING_MAX: usize = 4096;
 /// Bytes of messages on one connection of which the rest has not come, before those that have waited
-/// longest for it are given up: a dozen of the largest requests by default.
+/// longest for it are given up: a dozen of the largest requests by default. So many more may be given up
+/// and not dropped yet, before the connection is closed.
 pub const CONNECTION_UNFINISHED_BYTES_MAX: usize = 32 << 20;
-/// The same of all connections together, before any login.
+/// The same of all connections together, before any login; the one that holds most is closed.
 pub const UNFINISHED_BYTES_MAX: usize = 128 << 20;
 /// So many of the largest messages fit into the budget of a connection, and twice as many into that of
 /// all, if a flag makes them larger.
@@ -242,7 +243,7 @@ pub const UNFINISHED_MESSAGES_MIN: usize = 4;
 pub const COUNTS_RUNNING_MAX: usize = 4;
 pub const COUNTS_WAITING_MAX: usize = 4096;
 /// Writes whose answers are measured at a time, where that takes more than a page does: each reads up to
-/// a short answer's bytes, row by row. So many wait for their turn, for as long as a request may take.
+/// a short answer's bytes, in small pieces. So many wait, for as long as a request may take.
 pub const MEASURES_RUNNING_MAX: usize = 4;
 pub const MEASURES_WAITING_MAX: usize = 4096;
 /// How often connections are looked at that hold too much.

@@ -85,7 +85,7 @@ pub(super) struct Account {
     requests_queued: AtomicUsize,
     reader: AtomicWaker,
     room: Arc<Notify>,
-    closing: Notify,
+    closing: Arc<Notify>,
     /// Of the last looks: what was taken then, and how many found no more.
     seen_bytes: AtomicUsize,
     idle_looks: AtomicU32,
@@ -109,9 +109,10 @@ impl Outbox {
     }
 
     pub(super) fn open(self: &Arc<Self>) -> Arc<Account> {
+        let closing = Arc::<Notify>::default();
         let account = Arc::new(Account {
             outbox: Arc::clone(self),
-            unfinished: self.unfinished.connection(),
+            unfinished: self.unfinished.connection(Arc::clone(&closing)),
             unsent_bytes: AtomicUsize::new(0),
             small_bytes: AtomicUsize::new(0),
             large: Mutex::default(),
@@ -124,7 +125,7 @@ impl Outbox {
             requests_queued: AtomicUsize::new(0),
             reader: AtomicWaker::new(),
             room: Arc::default(),
-            closing: Notify::new(),
+            closing,
             seen_bytes: AtomicUsize::new(0),
             idle_looks: AtomicU32::new(0),
         });

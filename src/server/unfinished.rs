@@ -6,6 +6,11 @@
 //! bytes came longest ago are given up, and their calls end: a client that sends on is never among the
 //! oldest for long. A message that comes in one frame, as most do, is not seen here.
 //!
+//! What was given up is in memory until its call reads on and finds the error. A stream does not read
+//! while its answers wait for the client's permission to send. So these parts are counted until they
+//! are dropped, apart from the others and with the same budgets: above one, the connection that holds
+//! most of them is closed.
+//!
 //! ```text
 //!   frames ─► Incomplete (a request's body) ─► rpc reads the message
 //!                │ bytes of a message without its end        ▲ an error in the place of more
@@ -22,6 +27,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::{limits, metrics, rpc};
 
@@ -31,7 +37,7 @@ const PREFIX_BYTES: usize = 5;
 /// The parts that are there of all connections.
 pub(super) struct Unfinished {
     state: Mutex<State>,
-    /// Budgets of a connection and of all together.
+    /// Budgets of a connection and of all together, for what may go on and for what was given up.
     connection_bytes_max: usize,
     bytes_max: usize,
 }
@@ -40,8 +46,12 @@ pub(super) struct Unfinished {
 struct State {
     /// Counts changes: what changed last is the youngest.
     now: u64,
+    /// Of parts that may go on.
     bytes: usize,
     by_age: BTreeMap<u64, Part>,
+    given_up: BTreeMap<u64, Part>,
+    /// Bytes given up on connections that are not being closed.
+    given_up_bytes: usize,
     connections: BTreeMap<u64, Held>,
     next_connection: u64,
 }
@@ -49,8 +59,12 @@ struct State {
 /// What one connection holds.
 #[derive(Default)]
 struct Held {
+    /// Of parts that may go on, and their ages.
     bytes: usize,
     ages: BTreeSet<u64>,
+    given_up_bytes: usize,
+    is_closing: bool,
+    closing: Arc<Notify>,
 }
 
 struct Part {
@@ -71,6 +85,8 @@ struct Call {
 pub(super) struct Connection {
     all: Arc<Unfinished>,
     number: u64,
+    /// Rings when the connection has to end.
+    closing: Arc<Notify>,
 }
 
 impl Unfinished {
@@ -100,42 +116,105 @@ impl Unfinished {
         oldest.filter(|age| *age != state.now)
     }
 
-    pub(super) fn connection(self: &Arc<Self>) -> Connection {
-        let mut state = self.state.lock();
-        state.next_connection += 1;
-        Connection { all: Arc::clone(self), number: state.next_connection }
+    /// Ends connections that hold too much of what was given up.
+    fn close(&self, state: &mut State, connection: u64) {
+        let is_over = state.connections.get(&connection).is_some_and(|held| {
+            !held.is_closing && held.given_up_bytes > self.connection_bytes_max
+        });
+        if is_over {
+            state.close(connection);
+        }
+        while state.given_up_bytes > self.bytes_max {
+            let open = state.connections.iter().filter(|(_, held)| !held.is_closing);
+            let most = open.max_by_key(|(_, held)| held.given_up_bytes);
+            let Some(most) = most.map(|(connection, _)| *connection) else { break };
+            state.close(most);
+        }
     }
 
+    /// For a connection that ends when `closing` rings.
+    pub(super) fn connection(self: &Arc<Self>, closing: Arc<Notify>) -> Connection {
+        let mut state = self.state.lock();
+        state.next_connection += 1;
+        Connection { all: Arc::clone(self), number: state.next_connection, closing }
+    }
+
+    /// Bytes of all parts that are there.
     pub(super) fn bytes(&self) -> usize {
-        self.state.lock().bytes
+        let (may_go_on, given_up) = self.bytes_of_each();
+        may_go_on + given_up
+    }
+
+    /// Of those that may go on, and of those given up.
+    fn bytes_of_each(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.bytes, state.given_up.values().map(|part| part.bytes).sum())
     }
 }
 
 impl State {
-    fn remove(&mut self, age: u64) -> Option<Arc<Call>> {
-        let Part { connection, bytes, call } = self.by_age.remove(&age)?;
-        self.bytes -= bytes;
-        metrics::unfinished_bytes().sub(bytes as i64);
-        if let Some(held) = self.connections.get_mut(&connection) {
-            held.bytes -= bytes;
+    fn remove(&mut self, age: u64) {
+        let Self { by_age, given_up, connections, .. } = self;
+        let may_go_on = by_age.remove(&age);
+        let is_given_up = may_go_on.is_none();
+        let Some(part) = may_go_on.or_else(|| given_up.remove(&age)) else { return };
+        metrics::unfinished_bytes().sub(part.bytes as i64);
+        let Some(held) = connections.get_mut(&part.connection) else { return };
+        if is_given_up {
+            held.given_up_bytes -= part.bytes;
+            self.given_up_bytes -= if held.is_closing { 0 } else { part.bytes };
+        } else {
+            held.bytes -= part.bytes;
             held.ages.remove(&age);
-            if held.ages.is_empty() {
-                self.connections.remove(&connection);
-            }
+            self.bytes -= part.bytes;
         }
-        Some(call)
+        if held.ages.is_empty() && held.given_up_bytes == 0 {
+            connections.remove(&part.connection);
+        }
     }
 
-    fn add(&mut self, connection: u64, bytes: usize, call: &Arc<Call>) -> u64 {
+    fn add(&mut self, connection: &Connection, bytes: usize, call: &Arc<Call>) -> u64 {
         self.now += 1;
         let age = self.now;
         self.bytes += bytes;
         metrics::unfinished_bytes().add(bytes as i64);
-        let held = self.connections.entry(connection).or_default();
+        let held = self.connections.entry(connection.number).or_insert_with(|| Held {
+            closing: Arc::clone(&connection.closing),
+            ..Held::default()
+        });
         held.bytes += bytes;
         held.ages.insert(age);
-        self.by_age.insert(age, Part { connection, bytes, call: Arc::clone(call) });
+        self.by_age
+            .insert(age, Part { connection: connection.number, bytes, call: Arc::clone(call) });
         age
+    }
+
+    /// The part stays where it is until its call hears of it, or ends.
+    fn give_up(&mut self, age: u64) -> Option<Arc<Call>> {
+        let part = self.by_age.remove(&age)?;
+        let call = Arc::clone(&part.call);
+        // Under the lock, so that nobody takes it again for one that may go on.
+        call.is_given_up.store(true, Ordering::Release);
+        self.bytes -= part.bytes;
+        if let Some(held) = self.connections.get_mut(&part.connection) {
+            held.bytes -= part.bytes;
+            held.ages.remove(&age);
+            held.given_up_bytes += part.bytes;
+            self.given_up_bytes += if held.is_closing { 0 } else { part.bytes };
+        }
+        self.given_up.insert(age, part);
+        Some(call)
+    }
+
+    fn close(&mut self, connection: u64) {
+        let Some(held) = self.connections.get_mut(&connection) else { return };
+        held.is_closing = true;
+        self.given_up_bytes -= held.given_up_bytes;
+        tracing::warn!(
+            "given-up-bytes" = held.given_up_bytes,
+            "closing a connection whose client takes no answers on streams with unfinished requests"
+        );
+        held.closing.notify_one();
     }
 }
 
@@ -164,13 +243,15 @@ impl Counted {
         let mut state = all.state.lock();
         state.remove(self.age);
         self.age = 0;
-        if bytes > 0 && !call.is_given_up.load(Ordering::Relaxed) {
-            self.age = state.add(self.connection.number, bytes, call);
-            while let Some(oldest) = all.oldest_over(&state, self.connection.number) {
-                given_up.extend(state.remove(oldest));
+        if bytes > 0 {
+            self.age = state.add(&self.connection, bytes, call);
+            if call.is_given_up.load(Ordering::Relaxed) {
+                state.give_up(self.age);
             }
-            // Before the lock is given back, so that nobody counts again what was given up.
-            given_up.iter().for_each(|call| call.is_given_up.store(true, Ordering::Release));
+            while let Some(oldest) = all.oldest_over(&state, self.connection.number) {
+                given_up.extend(state.give_up(oldest));
+            }
+            all.close(&mut state, self.connection.number);
         }
         drop(state);
         metrics::unfinished_ended().inc_by(given_up.len() as u64);
@@ -305,6 +386,14 @@ mod tests {
 
     type Request = Incomplete<Frames>;
 
+    fn connection(all: &Arc<Unfinished>) -> Connection {
+        all.connection(Arc::default())
+    }
+
+    fn is_closed(connection: &Connection) -> bool {
+        connection.closing.notified().now_or_never().is_some()
+    }
+
     /// A request of which so many bytes come, in frames, and the rest does not.
     fn request(connection: &Connection, bytes: usize) -> Request {
         let zeros = Bytes::from(vec![0; MIB]);
@@ -346,7 +435,7 @@ mod tests {
     #[test]
     fn the_oldest_parts_of_a_connection_are_given_up() {
         let all = Unfinished::new(0);
-        let (greedy, other) = (all.connection(), all.connection());
+        let (greedy, other) = (connection(&all), connection(&all));
         let mut healthy = request(&other, MIB);
         assert!(read(&mut healthy).is_none());
         let mut requests: Vec<_> = (0..40).map(|_| request(&greedy, MIB)).collect();
@@ -363,7 +452,7 @@ mod tests {
         assert!(!ended[40 - lives..].contains(&true), "{ended:?}");
         assert!(read(&mut healthy).is_none(), "another connection has paid for it");
         drop((requests, healthy));
-        assert_eq!(all.bytes(), 0);
+        assert_eq!(all.bytes_of_each(), (0, 0));
         assert!(all.state.lock().connections.is_empty());
     }
 
@@ -371,15 +460,17 @@ mod tests {
     fn many_connections_have_one_budget() {
         let all = Unfinished::new(0);
         let connections: Vec<_> =
-            (0..2 * limits::UNFINISHED_BYTES_MAX / MIB).map(|_| all.connection()).collect();
+            (0..2 * limits::UNFINISHED_BYTES_MAX / MIB).map(|_| connection(&all)).collect();
         let mut requests = Vec::new();
         for connection in &connections {
             let mut request = request(connection, MIB);
             assert!(read(&mut request).is_none());
-            assert!(all.bytes() <= limits::UNFINISHED_BYTES_MAX);
+            let (bytes, given_up) = all.bytes_of_each();
+            assert!(bytes <= limits::UNFINISHED_BYTES_MAX);
+            assert!(given_up <= limits::UNFINISHED_BYTES_MAX + 2 * MIB);
             requests.push(request);
         }
-        assert!(all.bytes() > limits::UNFINISHED_BYTES_MAX - 2 * MIB);
+        assert!(all.bytes_of_each().0 > limits::UNFINISHED_BYTES_MAX - 2 * MIB);
         assert!(read(&mut requests[0]).is_some() && read(requests.last_mut().unwrap()).is_none());
         // What goes on is younger than what waits.
         let half = requests.len() / 2 + 2;
@@ -393,10 +484,58 @@ mod tests {
         assert!(read(&mut requests[half + 1]).is_some());
     }
 
+    /// Nobody reads on, as on streams whose answers wait for permission to send.
+    #[test]
+    fn a_connection_on_which_what_was_given_up_stays_is_closed() {
+        let all = Unfinished::new(0);
+        let (greedy, other) = (connection(&all), connection(&all));
+        let mut healthy = request(&other, MIB);
+        assert!(read(&mut healthy).is_none());
+        let mut requests = Vec::new();
+        while !is_closed(&greedy) {
+            let mut request = request(&greedy, MIB);
+            assert!(read(&mut request).is_none());
+            requests.push(request);
+            let held = requests.len() * (MIB + PREFIX_BYTES);
+            let (bytes, given_up) = all.bytes_of_each();
+            assert_eq!(bytes + given_up, held + MIB + PREFIX_BYTES, "something does not count");
+            assert!(held <= 2 * limits::CONNECTION_UNFINISHED_BYTES_MAX + 2 * MIB, "it goes on");
+        }
+        assert!(read(&mut healthy).is_none() && !is_closed(&other));
+        drop((requests, healthy));
+        assert_eq!(all.bytes_of_each(), (0, 0));
+        let state = all.state.lock();
+        assert!(state.connections.is_empty() && state.given_up_bytes == 0);
+    }
+
+    #[test]
+    fn what_was_given_up_has_one_budget_for_many_connections() {
+        let all = Unfinished::new(0);
+        let connections: Vec<_> = (0..16).map(|_| connection(&all)).collect();
+        let mut requests = Vec::new();
+        for round in 0..40 {
+            for connection in &connections {
+                let mut request = request(connection, MIB);
+                assert!(read(&mut request).is_none());
+                requests.push(request);
+            }
+            if connections.iter().any(is_closed) {
+                let (bytes, given_up) = all.bytes_of_each();
+                let most = 2 * (limits::UNFINISHED_BYTES_MAX + 16 * (MIB + PREFIX_BYTES));
+                assert!(bytes + given_up <= most, "{bytes} and {given_up} bytes, round {round}");
+                let closing = |held: &&Held| held.is_closing;
+                let closed = all.state.lock().connections.values().filter(closing).count();
+                assert!(closed <= 2, "{closed} connections are closed");
+                return;
+            }
+        }
+        panic!("no connection is closed");
+    }
+
     #[test]
     fn one_message_may_be_larger_than_a_budget() {
         let all = Unfinished::new(0);
-        let connection = all.connection();
+        let connection = connection(&all);
         let mut small = request(&connection, 10);
         assert!(read(&mut small).is_none());
         let mut large = request(&connection, limits::UNFINISHED_BYTES_MAX + MIB);
@@ -407,7 +546,7 @@ mod tests {
     #[test]
     fn whoever_waits_for_the_rest_is_woken() {
         let all = Unfinished::new(0);
-        let connection = all.connection();
+        let connection = connection(&all);
         let mut waiting = request(&connection, MIB);
         assert!(read(&mut waiting).is_none());
         let woken = Arc::new(Woken::default());
