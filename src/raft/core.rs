@@ -85,6 +85,8 @@ pub enum Event {
     Unreachable(u64),
     /// Another member sent a snapshot, which is on disk and checked.
     ReceiveSnapshot(Message),
+    /// One that is older than what is here, and without its data. Raft tells the sender what is here.
+    IgnoreSnapshot(Message),
     /// A snapshot that was sent has arrived, or not.
     SnapshotSent {
         to: u64,
@@ -434,6 +436,13 @@ impl Core {
             Event::ReceiveSnapshot(message) => {
                 let admitted = step::admit_snapshot(&self.raft, &message);
                 self.step_admitted(admitted, message, effects);
+            }
+            Event::IgnoreSnapshot(message) => {
+                let index = message.get_snapshot().get_metadata().index;
+                if index <= self.raft.raft.raft_log.committed {
+                    let admitted = step::admit_snapshot(&self.raft, &message);
+                    self.step_admitted(admitted, message, effects);
+                }
             }
             Event::SnapshotSent { to, arrived } => {
                 let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };

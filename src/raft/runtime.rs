@@ -434,6 +434,11 @@ impl Handle {
         queued
     }
 
+    /// Hands in one that is not wanted, since the commit is further: raft answers its sender.
+    pub fn ignore_snapshot(&self, message: Message) -> Result<(), Error> {
+        self.shared.inbox.event(Event::IgnoreSnapshot(message))
+    }
+
     /// Whether a snapshot that was handed in is, or may be, on its way into the state. Its data must
     /// stay until then.
     pub fn awaits_snapshot(&self) -> bool {

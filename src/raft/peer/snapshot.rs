@@ -95,8 +95,7 @@ pub fn announced(message: &Message, raft: &Handle) -> Result<SnapshotPlace, &'st
         return Err("the snapshot's configuration is not one that this member can be in");
     }
     if index <= status.committed || message.term < status.term {
-        // Raft takes nothing of it, so it does not matter that its data is not here.
-        let _ = raft.step_snapshot(message.clone());
+        let _ = raft.ignore_snapshot(message.clone());
         return Err("the snapshot is older than what is here");
     }
     // The next one would take the place of its data.
