@@ -39,6 +39,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Method as Verb, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use prost::Message;
@@ -179,7 +180,7 @@ impl Server {
         }
         // The calls that a busy server is asked for stay in this future; the others are boxed, so
         // that their size does not burden each request.
-        match parts.uri.path() {
+        match path(&parts) {
             "/etcdserverpb.KV/Range" => {
                 let method = method!("etcdserverpb.KV", "Range");
                 self.unary(method, &parts, body, Self::range).await
@@ -210,7 +211,7 @@ impl Server {
                 self.unary(method!($service, $name), &parts, body, $handler).await
             };
         }
-        let path = parts.uri.path();
+        let path = path(&parts);
         let Some((service, name)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'))
         else {
             return grpc::failure(&Status::unimplemented(format!(
@@ -636,6 +637,11 @@ pub fn too_many_requests() -> Output {
 pub fn message_given_up() -> BoxError {
     let text = "the rest of the request's message did not come while others needed the room";
     Status::resource_exhausted(text).into()
+}
+
+/// A method's name as the client sent it: a question mark begins no query here, as in grpc-go.
+fn path(parts: &Parts) -> &str {
+    parts.uri.path_and_query().map_or("", PathAndQuery::as_str)
 }
 
 /// What is not gRPC is told so in HTTP's terms.

@@ -1,8 +1,11 @@
-//! `:authority` in header blocks of HTTP/2, made such that h2 takes it.
+//! `:authority` and `:path` in header blocks of HTTP/2, made such that h2 takes them as they are meant.
 //!
 //! gRPC clients send what they were dialled with: `unix:` paths with percent signs, lists of addresses,
 //! `#initially=[http://127.0.0.1:2379]`. h2 insists on RFC 3986 and resets each of their calls, while
 //! grpc-go never looks. Nothing here needs the value, so one that h2 would refuse is replaced.
+//!
+//! h2 takes `#` for the begin of a fragment and drops what follows, so a call of a method that nobody has
+//! would be one of a method that is there. It becomes `?`, with which the name stays as unknown.
 //!
 //! A header block is compressed against a table that both sides keep, so bytes cannot be changed at
 //! will. But what enters the table counts by its length before compression. The replacement has the
@@ -20,6 +23,7 @@ use crate::limits::HEADER_TABLE_BYTES;
 
 /// Places in the static table.
 const AUTHORITY: usize = 1;
+const PATHS: [usize; 2] = [4, 5];
 /// A name that is spelled out.
 const SPELLED: usize = 0;
 
@@ -46,8 +50,11 @@ const SYMBOLS: [u8; 256] = symbols();
 const BEGINS: [usize; CODE_BITS_MAX + 1] = begins();
 
 const NAME: &[u8] = b":authority";
-/// A longer text is not this name, whatever its bytes say.
+const PATH_NAME: &[u8] = b":path";
+/// A longer text is none of these names, whatever its bytes say.
 const NAME_BYTES_MAX: usize = (NAME.len() * CODE_BITS_MAX).div_ceil(8);
+/// With so many ones the code of `#` begins.
+const FRAGMENT_ONES: u32 = 9;
 
 /// The header block with an authority that h2 takes; None if it has one, none, or cannot be read.
 pub(super) fn tolerated(block: &[u8]) -> Option<Vec<u8>> {
@@ -93,12 +100,18 @@ impl Reader<'_> {
         }
         self.is_begun = true;
         let enters_table = first & 0x40 != 0;
-        let is_authority = match self.integer(if enters_table { 6 } else { 4 })? {
-            SPELLED => self.string()?.is_name(),
-            name => name == AUTHORITY,
+        let (is_authority, is_path) = match self.integer(if enters_table { 6 } else { 4 })? {
+            SPELLED => {
+                let name = self.string()?.name();
+                (name.as_deref() == Some(NAME), name.as_deref() == Some(PATH_NAME))
+            }
+            name => (name == AUTHORITY, PATHS.contains(&name)),
         };
         let from = self.at;
         let value = self.string()?;
+        if is_path {
+            return Some(value.without_fragment().map(|replacement| (from, replacement)));
+        }
         if !is_authority {
             return Some(None);
         }
@@ -154,8 +167,28 @@ struct Text<'a> {
 }
 
 impl Text<'_> {
-    fn is_name(&self) -> bool {
-        self.bytes.len() <= NAME_BYTES_MAX && self.decoded().is_some_and(|name| name == NAME)
+    fn name(&self) -> Option<Vec<u8>> {
+        if self.bytes.len() <= NAME_BYTES_MAX { self.decoded() } else { None }
+    }
+
+    /// A string of the same length without `#`; None if this has none.
+    fn without_fragment(&self) -> Option<Vec<u8>> {
+        // Hardly any path has that many ones in a row, so hardly any is expanded.
+        let may_have = if self.is_compressed {
+            let is_long =
+                |pair: &[u8]| pair[0].trailing_ones() + pair[1].leading_ones() >= FRAGMENT_ONES;
+            self.bytes.windows(2).any(is_long)
+        } else {
+            self.bytes.contains(&b'#')
+        };
+        let value = if may_have { self.decoded()? } else { return None };
+        if !value.contains(&b'#') {
+            return None;
+        }
+        let mut replacement = Vec::with_capacity(value.len() + 4);
+        put_length(&mut replacement, value.len());
+        replacement.extend(value.iter().map(|byte| if *byte == b'#' { b'?' } else { *byte }));
+        Some(replacement)
     }
 
     /// None if its compression is wrong.
@@ -331,6 +364,31 @@ mod tests {
                     assert!(Authority::try_from(new.as_slice()).is_ok(), "{new:?}");
                     assert!(changed.starts_with(&head) && changed.ends_with(&tail));
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_has_no_fragment() {
+        for (value, expected) in [("/a/b#c", Some("/a/b?c")), ("#", Some("?")), ("/a/b?c", None)] {
+            for (first, name) in [(0x44, None), (0x40, Some(":path")), (4, None), (0x15, None)] {
+                for compress in [false, true] {
+                    let name = name.map_or(Vec::new(), |name| string(name.as_bytes(), compress));
+                    let head = [&[0x83, 0x86, first][..], &name].concat();
+                    let block = [&head[..], &string(value.as_bytes(), compress)].concat();
+                    let expected = expected
+                        .map(|value| [&head[..], &string(value.as_bytes(), false)].concat());
+                    assert_eq!(tolerated(&block), expected, "{value} {first}");
+                }
+            }
+        }
+        // Wherever its code lies in the bytes.
+        for before in ["", "a", "aa", "aaa", "aaaa", "aaaaa", "aaaaaa", "aaaaaaa"] {
+            for between in ["", "0", "u", "?", "~"] {
+                let value = format!("/{before}{between}#{between}");
+                let block = [&[0x44][..], &string(value.as_bytes(), true)].concat();
+                let expected = string(value.replace('#', "?").as_bytes(), false);
+                assert_eq!(tolerated(&block).unwrap()[1..], expected, "{value}");
             }
         }
     }

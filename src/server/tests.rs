@@ -189,7 +189,11 @@ async fn call(
         headers.extend(trailers.clone());
     }
     let text = |name: &str| headers.get(name).map_or("", |v| v.to_str().unwrap()).to_owned();
-    (status, text("grpc-status"), text("grpc-message").replace("%20", " ").replace("%22", "\""))
+    (
+        status,
+        text("grpc-status"),
+        text("grpc-message").replace("%20", " ").replace("%22", "\"").replace("%3F", "?"),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,6 +207,18 @@ async fn unknown_methods_and_what_is_not_grpc_are_told_so() {
             "/etcdserverpb.KV/No",
             grpc,
             (200, "12", "unknown method No for service etcdserverpb.KV"),
+        ),
+        (
+            "POST",
+            "/etcdserverpb.KV/Range?x=1",
+            grpc,
+            (200, "12", "unknown method Range?x=1 for service etcdserverpb.KV"),
+        ),
+        (
+            "POST",
+            "/etcdserverpb.KV/Range?a/b",
+            grpc,
+            (200, "12", "unknown service etcdserverpb.KV/Range?a"),
         ),
         ("POST", "/nothing", grpc, (200, "12", "malformed method name: \"/nothing\"")),
         ("GET", "/version", "", (415, "3", "invalid gRPC request content-type \"\"")),

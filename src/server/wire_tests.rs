@@ -166,6 +166,28 @@ async fn any_authority_of_a_grpc_client_is_taken() {
     member.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_with_a_fragment_is_no_method() {
+    let member = Member::start("").await;
+    let connection = TcpStream::connect(member.address).await.unwrap();
+    let mut client = Client::greet(connection).await;
+    let authority = [&[0x41][..], &string(b"a")].concat();
+    for (stream, path, expected) in [
+        (1, "/etcdserverpb.KV/Range#f", vec![HEADERS]),
+        (3, "/etcdserverpb.KV/Range", vec![HEADERS, DATA, HEADERS]),
+        (5, "/etcdserverpb.KV/Range?x#", vec![HEADERS]),
+    ] {
+        let block = request(path, &authority, &grpc());
+        client.send(HEADERS, END_HEADERS, stream, &block).await;
+        client.send(DATA, END_STREAM, stream, &range("a")).await;
+        let frames = client.answer(stream).await;
+        let kinds: Vec<u8> =
+            frames.iter().map(|frame| frame.kind).filter(|kind| *kind != RESET).collect();
+        assert_eq!(kinds, expected, "{path}");
+    }
+    member.stop().await;
+}
+
 /// An empty authority that enters the table is there for later requests as others are, and takes no
 /// entry from a table that is full to the last byte.
 #[tokio::test(flavor = "multi_thread")]
