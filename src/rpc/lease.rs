@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use futures_util::stream::{self, Stream};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::error::status;
 use super::kv::{propose, within_quota};
-use super::{Server, receive_error};
+use super::{Requests, Server};
 use crate::auth::Credentials;
 use crate::node::{Op, Reply};
 use crate::pb::{
@@ -71,16 +71,13 @@ impl Server {
     pub(super) fn lease_keep_alive(
         self: Arc<Self>,
         who: Credentials,
-        requests: Streaming<LeaseKeepAliveRequest>,
+        requests: Requests<LeaseKeepAliveRequest>,
     ) -> impl Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send + use<> {
         stream::unfold(Some((self, who, requests)), |state| async {
             let (server, who, mut requests) = state?;
             let request = match requests.message().await {
                 Ok(request) => request?,
-                Err(error) => {
-                    let error = receive_error(error, server.config.message_bytes_max());
-                    return Some((Err(error), None));
-                }
+                Err(error) => return Some((Err(error), None)),
             };
             match server.keep_alive(&who, request.id).await {
                 Ok(response) => Some((Ok(response), Some((server, who, requests)))),

@@ -77,7 +77,7 @@ fn illegal(text: &[u8]) -> Option<usize> {
 }
 
 /// Bytes as Go quotes them.
-fn quoted(bytes: &[u8]) -> String {
+pub(super) fn quoted(bytes: &[u8]) -> String {
     let mut text = String::from("\"");
     for chunk in bytes.utf8_chunks() {
         for letter in chunk.valid().chars() {

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! One file per service. [`Server::call`] finds the method by its path; unary calls run through
-//! `grpc` directly and streams through tonic's codec. `error` is the one table of codes and texts,
+//! `grpc` directly and the answers of streams through tonic's codec. `error` is the one table of codes and texts,
 //! and `check` the shape of requests; both are pure. This room knows no store, no log and no
 //! socket: listeners belong to `server`.
 //!
@@ -47,6 +47,7 @@ use tokio::sync::watch as latest;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
+use self::grpc::{Answers, Requests};
 use crate::auth::Credentials;
 use crate::clock;
 use crate::metrics::{self, METHODS, Method};
@@ -55,7 +56,7 @@ use crate::pb::tolerant::{self, Malformed, Shaped};
 
 pub use auth::CommonName;
 pub use error::{Error, status};
-pub use grpc::{Body, BoxError, receive_error};
+pub use grpc::{Body, BoxError};
 
 /// What the services need to know of the configuration.
 #[derive(Clone, Debug)]
@@ -403,7 +404,8 @@ impl Server {
         B::Error: Into<BoxError>,
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
     {
-        let request = match grpc::decode(body, self.config.message_bytes_max(), decoded).await {
+        let (headers, bytes_max) = (&parts.headers, self.config.message_bytes_max());
+        let request = match grpc::decode(Answers::One, headers, body, bytes_max, decoded).await {
             Ok(request) => request,
             Err(status) => return grpc::failure(&status),
         };
@@ -442,8 +444,10 @@ impl Server {
         B::Error: Into<BoxError>,
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<S, Status>,
     {
-        let bytes_max = self.config.message_bytes_max();
-        let request: M = match grpc::decode(body, bytes_max, tolerant::message).await {
+        let (headers, bytes_max) = (&parts.headers, self.config.message_bytes_max());
+        let request =
+            grpc::decode(Answers::Stream, headers, body, bytes_max, tolerant::message::<M>);
+        let request = match request.await {
             Ok(request) => request,
             Err(status) => return grpc::failure(&status),
         };
@@ -476,8 +480,13 @@ impl Server {
         S: futures_core::Stream<Item = Result<R, Status>> + Send + 'static,
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError> + Send + Sync,
-        F: FnOnce(Arc<Self>, Credentials, tonic::Streaming<M>) -> S,
+        F: FnOnce(Arc<Self>, Credentials, Requests<M>) -> S,
     {
+        let bytes_max = self.config.message_bytes_max();
+        let requests = match Requests::new(method, &parts.headers, body, bytes_max) {
+            Ok(requests) => requests,
+            Err(status) => return grpc::failure(&status),
+        };
         let start = self.start_stream(method);
         let admitted = self.admit(&parts.headers, method).map_err(Status::from);
         let who = match admitted {
@@ -491,12 +500,6 @@ impl Server {
                 return grpc::failure(&status);
             }
         };
-        let requests = tonic::Streaming::new_request(
-            grpc::Requests::of(method),
-            body,
-            None,
-            Some(self.config.message_bytes_max()),
-        );
         let stream = handler(Arc::clone(self), who, requests);
         self.stream_body::<R, M, S>(method, parts, start, stream).await
     }

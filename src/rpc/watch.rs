@@ -14,10 +14,10 @@ use futures_util::FutureExt;
 use futures_util::stream::{self, Stream};
 use prost::Message;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::error::{Error, status};
-use super::{Server, receive_error};
+use super::{Requests, Server};
 use crate::auth::Credentials;
 use crate::metrics;
 use crate::mvcc::{Change, ChangeKind};
@@ -47,7 +47,7 @@ struct Session {
     who: Credentials,
     stream: WatchStream,
     /// None after the client's half-close, which leaves the watchers alive.
-    requests: Option<Streaming<WatchRequest>>,
+    requests: Option<Requests<WatchRequest>>,
     wishes: HashMap<i64, Wishes>,
     /// Those of watchers whose Canceled is still queued, and events before it perhaps as well. Their
     /// ids are free, so the next watcher of one may have wishes already, or be canceled as well.
@@ -62,7 +62,7 @@ impl Server {
     pub(super) fn watch(
         self: Arc<Self>,
         who: Credentials,
-        requests: Streaming<WatchRequest>,
+        requests: Requests<WatchRequest>,
     ) -> impl Stream<Item = Result<WatchResponse, Status>> + Send + use<> {
         let interval = self.config.watch_progress_interval;
         // Up to a tenth more, so that streams that began together do not all report at once.
@@ -164,7 +164,7 @@ impl Session {
                 self.requests = None;
                 Ok(())
             }
-            Err(error) => Err(receive_error(error, self.server.config.message_bytes_max())),
+            Err(error) => Err(error),
         }
     }
 
@@ -313,7 +313,7 @@ impl Session {
 
     /// The next events of those that are being sent: in fragments a few, so that previous pairs are
     /// not all read before the first of them leaves.
-    async fn make_events(&self, sending: &mut Sending) -> Result<(), Status> {
+    async fn make_events(&mut self, sending: &mut Sending) -> Result<(), Status> {
         let Sending { changes, wishes, ready, .. } = sending;
         let count = if wishes.fragment { PREVIOUS_INLINE_MAX } else { usize::MAX };
         let mut changes: Vec<Change> = changes.drain(..count.min(changes.len())).collect();
