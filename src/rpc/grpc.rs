@@ -176,6 +176,18 @@ impl HttpBody for Body {
     }
 }
 
+/// The content type of an answer if it is not the plain one: grpc-go repeats what the client added.
+pub(super) fn repeated_type(headers: &HeaderMap) -> Option<HeaderValue> {
+    let stated = headers.get(CONTENT_TYPE)?;
+    match stated.as_bytes().strip_prefix(GRPC.as_bytes())? {
+        [b'+', _, ..] => Some(stated.clone()),
+        [b';', added @ ..] if !added.is_empty() => {
+            HeaderValue::from_bytes(&[GRPC.as_bytes(), b"+", added].concat()).ok()
+        }
+        _ => None,
+    }
+}
+
 /// An answer without a message.
 pub(super) fn failure(status: &Status) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
@@ -488,6 +500,25 @@ mod tests {
         ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
             Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
         }
+    }
+
+    #[test]
+    fn an_answer_repeats_what_the_client_added_to_the_content_type() {
+        for (stated, repeated) in [
+            ("application/grpc", None),
+            ("application/grpc+", None),
+            ("application/grpc;", None),
+            ("application/grpc+proto", Some("application/grpc+proto")),
+            ("application/grpc;x", Some("application/grpc+x")),
+            ("application/grpcx", None),
+            ("text/plain", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(stated));
+            let found = repeated_type(&headers);
+            assert_eq!(found.as_ref().map(|value| value.to_str().unwrap()), repeated, "{stated}");
+        }
+        assert_eq!(repeated_type(&HeaderMap::new()), None);
     }
 
     fn chunks(bytes: &[u8], chunk: usize) -> Chunks {

@@ -176,6 +176,19 @@ impl Server {
         B::Error: Into<BoxError> + Send + Sync,
     {
         let (parts, body) = request.into_parts();
+        let content_type = grpc::repeated_type(&parts.headers);
+        let mut answer = self.answer(parts, body).await;
+        if let Some(content_type) = content_type {
+            answer.headers_mut().insert(CONTENT_TYPE, content_type);
+        }
+        answer
+    }
+
+    async fn answer<B>(self: Arc<Self>, parts: Parts, body: B) -> Output
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError> + Send + Sync,
+    {
         if let Some(refusal) = refuse(&parts) {
             return refusal;
         }
