@@ -9,6 +9,7 @@
 //! a client does, so a member that cannot read is not healthy, and one without a leader is live
 //! but not ready. The JSON gateway is not served yet and says so.
 
+mod form;
 mod health;
 mod peer;
 
@@ -27,6 +28,8 @@ use http_body_util::Full;
 
 use crate::metrics;
 use crate::node::Node;
+
+pub use form::malformed;
 
 pub type Answer = Response<Full<Bytes>>;
 

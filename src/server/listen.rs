@@ -42,7 +42,7 @@ use super::outbox::{Account, Connected, Kind, Outbox, Room};
 use super::tls::check_address;
 use super::unfinished::Incomplete;
 use super::url::Url;
-use crate::http::{Http, Port, overloaded};
+use crate::http::{Http, Port, malformed, overloaded};
 use crate::raft::peer::Peers;
 use crate::rpc::CommonName;
 use crate::supervise::{Supervisor, Tasks};
@@ -608,6 +608,9 @@ async fn http1_connection<S>(
     let service = service_fn(move |request: Request<Incoming>| {
         let (http, peers) = (Arc::clone(&http), Arc::clone(&peers));
         async move {
+            if let Some(refusal) = malformed(port, &request) {
+                return Ok(refusal.map(Either::Right));
+            }
             let answer: Response<_> = match port {
                 Port::Peer if is_raft(request.uri().path()) => {
                     peers.answer(request).await.map(Either::Left)

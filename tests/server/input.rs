@@ -77,6 +77,37 @@ async fn garbage_ends_its_own_connection() {
     member.serves().await;
 }
 
+#[test]
+fn requests_of_unclear_host_or_end_are_refused_in_gos_words() {
+    let member = Member::start();
+    let missing = "400 Bad Request: missing required Host header";
+    let malformed = "400 Bad Request: malformed Host header";
+    let (ok, bad) = ("200 OK", "400 Bad Request");
+    for (head, status, body) in [
+        ("HTTP/1.1\r\nHost: a\r\nConnection: close", ok, ""),
+        ("HTTP/1.1\r\nHost:\r\nConnection: close", ok, ""),
+        ("HTTP/1.0", ok, ""),
+        ("HTTP/1.1", missing, missing),
+        ("HTTP/1.1\r\nHost: a\r\nHost: b", bad, bad),
+        ("HTTP/1.0\r\nHost: a\r\nHost: b", bad, bad),
+        ("HTTP/1.1\r\nHost: a b", malformed, malformed),
+        (
+            "HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked",
+            "501 Not Implemented",
+            "Unsupported transfer encoding",
+        ),
+    ] {
+        let answer = member.raw(format!("GET /version {head}\r\n\r\n").as_bytes());
+        let answer = String::from_utf8(answer).unwrap();
+        let (line, rest) = answer.split_once("\r\n").unwrap();
+        assert_eq!(line.split_once(' ').unwrap().1, status, "{head:?}");
+        if status != ok {
+            assert!(rest.contains("Connection: close\r\n"), "{head:?}: {rest}");
+            assert_eq!(rest.split_once("\r\n\r\n").unwrap().1, body, "{head:?}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn floods_cost_little() {
     let member = Member::start();

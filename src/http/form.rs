@@ -1,0 +1,56 @@
+//! Requests of HTTP/1.1 that Go's server refuses by their form, before it looks at the path: which host
+//! they are for is unclear, or where they end.
+
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
+use hyper::ext::ReasonPhrase;
+
+use super::{Answer, Port, TEXT, typed};
+
+/// The answer to a request that cannot be served as it is, after which the connection ends.
+pub fn malformed<B>(port: Port, request: &Request<B>) -> Option<Answer> {
+    let (headers, version) = (request.headers(), request.version());
+    let bad = StatusCode::BAD_REQUEST;
+    let hosts = headers.get_all(HOST).iter().count();
+    if hosts > 1 {
+        return Some(refusal(bad, "400 Bad Request", None));
+    }
+    if version >= Version::HTTP_11 && is_encoded(headers) {
+        return Some(refusal(StatusCode::NOT_IMPLEMENTED, "Unsupported transfer encoding", None));
+    }
+    if version >= Version::HTTP_11 && hosts == 0 && request.method() != Method::CONNECT {
+        let reason = "Bad Request: missing required Host header";
+        return Some(refusal(bad, &format!("400 {reason}"), Some(reason)));
+    }
+    // Members may name each other by what is no host for Go, such as one with a user before it.
+    if port != Port::Peer && !headers.get(HOST).is_none_or(is_host) {
+        let reason = "Bad Request: malformed Host header";
+        return Some(refusal(bad, &format!("400 {reason}"), Some(reason)));
+    }
+    None
+}
+
+/// Whether the body is encoded in another way than in chunks alone.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (encodings.next(), encodings.next()) {
+        (None, _) => false,
+        (Some(only), None) => !only.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => true,
+    }
+}
+
+/// What a host may consist of (RFC 3986, `uri-host` and the port), in any order.
+fn is_host(value: &HeaderValue) -> bool {
+    let may_be = |byte: &u8| byte.is_ascii_alphanumeric() || b"!$%&'()*+,-.:;=[]_~".contains(byte);
+    value.as_bytes().iter().all(may_be)
+}
+
+fn refusal(status: StatusCode, text: &str, reason: Option<&'static str>) -> Answer {
+    let mut answer = typed(status, TEXT, text);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    if let Some(reason) = reason {
+        answer.extensions_mut().insert(ReasonPhrase::from_static(reason.as_bytes()));
+    }
+    answer
+}
