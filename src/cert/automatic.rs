@@ -15,6 +15,7 @@ use super::files::{Draft, make_dir, place};
 use super::generate::{after, alternative_names, random_serial, set_validity};
 use super::{Error, facts};
 use crate::clock::Clock;
+use crate::files;
 
 /// The names are etcd's.
 const CERTIFICATE: &str = "cert.pem";
@@ -35,6 +36,9 @@ pub fn self_signed(
     let dir =
         std::path::absolute(dir).map_err(|source| Error::Io { path: dir.to_path_buf(), source })?;
     let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
+    for path in [&certificate, &key] {
+        files::check(path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    }
     if certificate.exists() && key.exists() {
         warn_if_over(&certificate, clock);
         return Ok((certificate, key));

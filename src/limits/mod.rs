@@ -653,3 +653,6 @@ pub const LOG_SEGMENT_BYTES_MAX: u64 = u32::MAX as u64;
 pub const CHECK_KEYS_MAX: usize = 4 << 20;
 /// Bytes of a check's report that its parent reads: so many findings with long names.
 pub const CHECK_REPORT_BYTES_MAX: u64 = 16 << 20;
+
+/// Bytes of a file of a few lines, such as CURRENT, that are read: a longer one is none of rusd's.
+pub const SMALL_FILE_BYTES_MAX: u64 = 1 << 20;

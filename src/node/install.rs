@@ -24,6 +24,7 @@ use super::fill::fill_and_index;
 use super::snapshot::Snapshot;
 use crate::bbolt;
 use crate::clock;
+use crate::files;
 use crate::metrics;
 use crate::mvcc;
 use crate::raft::peer::{
@@ -148,7 +149,7 @@ impl Snapshots for Door {
         let path = db.join(INCOMING);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
-        let file = options.open(&path)?;
+        let file = files::open_with(&options, &path)?;
         let (installs, options) = (Arc::clone(&self.installs), self.options.clone());
         let digest = SnapshotDigest::default();
         let store = Weak::clone(&self.store);

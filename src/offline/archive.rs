@@ -1,13 +1,13 @@
 //! A state at rest: etcd's file, or a stopped member's directory.
 
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Error;
 use crate::bbolt;
 use crate::clock::SystemClock;
+use crate::files;
 use crate::mvcc::KeyValueHash;
 use crate::node::{self, InstallError, Snapshot, Source};
 use crate::raft::{self, AtRest, log::SystemDisk};
@@ -36,11 +36,7 @@ impl Archive {
         if found.is_dir() {
             return Err(Error::Missing { path: path.join(ETCD_FILE) });
         }
-        // Whoever opens a pipe that nobody writes to waits for ever.
-        if !found.is_file() {
-            return Err(Error::io(verb, path)(io::Error::other("not a regular file")));
-        }
-        File::open(path).map(Self::File).map_err(Error::io(verb, path))
+        files::open(path).map(Self::File).map_err(Error::io(verb, path))
     }
 
     /// Opens a data directory, whose log may be elsewhere.

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Archive, Error, Place, place};
 use crate::clock::SystemClock;
+use crate::files;
 use crate::node::{self, Source};
 use crate::raft::log::SystemDisk;
 use crate::store::Options;
@@ -48,7 +49,7 @@ impl Import<'_> {
     pub fn run(&self) -> Result<Imported, Error> {
         self.place.check()?;
         let path = self.from.join("member/snap/db");
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        let file = files::open(&path).map_err(Error::io("open", &path))?;
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::InUse { path }),
@@ -89,8 +90,10 @@ fn copy_log(from: &Path, to: &Path) -> Result<(), Error> {
         }
         let target = to.join(source.file_name().unwrap_or_default());
         let copy = || -> io::Result<()> {
-            fs::copy(&source, &target)?;
-            File::open(&target)?.sync_all()
+            let (mut from, mut to) = (files::open(&source)?, File::create_new(&target)?);
+            to.set_permissions(from.metadata()?.permissions())?;
+            io::copy(&mut from, &mut to)?;
+            to.sync_all()
         };
         copy().map_err(Error::io("copy", &source))?;
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::Error;
+use crate::files;
 use crate::store;
 
 /// What is being made, beside the place where it will be.
@@ -66,7 +67,7 @@ impl Place<'_> {
 
     /// Whether an attempt that did not end has made this log directory.
     fn has_made(&self, wal: &Path) -> bool {
-        let note = fs::read(self.data_dir.join(WORK).join(WAL_NOTE)).unwrap_or_default();
+        let note = files::read_small(&self.data_dir.join(WORK).join(WAL_NOTE)).unwrap_or_default();
         note == wal.as_os_str().as_encoded_bytes()
     }
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, place};
+use crate::files;
 use crate::raft::{self, log::SystemDisk};
 
 const FILE: &str = "rebuild.json";
@@ -36,7 +37,7 @@ impl Rebuild {
     /// What an earlier attempt noted.
     pub fn read(data_dir: &Path) -> Result<Option<Self>, Error> {
         let path = data_dir.join(FILE);
-        let json = match fs::read(&path) {
+        let json = match files::read_small(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(Error::io("read", &path))?,
         };
@@ -50,8 +51,8 @@ impl Rebuild {
         let part = path.with_extension("part");
         let write = || -> io::Result<()> {
             let mut options = OpenOptions::new();
-            let mut file =
-                options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+            options.write(true).create(true).truncate(true).mode(0o600);
+            let mut file = files::open_with(&options, &part)?;
             file.write_all(&serde_json::to_vec(self)?)?;
             file.sync_all()?;
             fs::rename(&part, &path)

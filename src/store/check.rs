@@ -17,6 +17,7 @@ use std::path::Path;
 
 use super::Error;
 use super::schema::{self, Bucket};
+use crate::files;
 use crate::limits::{DAMAGES_NAMED_MAX, LOG_RECORD_BYTES_MAX, MAP_BYTES, OPEN_CHECK_BYTES_MAX};
 
 const MAGIC: u32 = 0xbeef_c0de;
@@ -51,7 +52,7 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
 }
 
 pub(super) fn open(path: &Path) -> Result<(File, u64), Error> {
-    let file = match File::open(path) {
+    let file = match files::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::damage(path, "offset 0", "the file is missing"));

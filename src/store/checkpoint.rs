@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use super::{Error, Opened, Store, dir};
+use crate::files;
 use crate::limits::{CHECKPOINT_SYNC_BYTES, DEFRAG_PIECE_BYTES};
 use crate::types::Revision;
 
@@ -108,7 +109,7 @@ impl Store {
         let temporary = path.with_extension("tmp");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        let file = options.open(&temporary).map_err(Error::io(&temporary))?;
+        let file = files::open_with(&options, &temporary).map_err(Error::io(&temporary))?;
         let blocks = BlockWriter { file, number: 0, unsynced_bytes: 0, payload: Vec::new() };
         let mut writer = CheckpointWriter {
             path,
@@ -149,7 +150,7 @@ pub(super) fn carry_over(
     let mut copy = || -> io::Result<()> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        let mut out = options.open(&temporary)?;
+        let mut out = files::open_with(&options, &temporary)?;
         out.write_all(&CheckpointBinding { generation, ..binding }.head())?;
         let mut piece = vec![0; DEFRAG_PIECE_BYTES];
         loop {
@@ -164,7 +165,7 @@ pub(super) fn carry_over(
         out.sync_all()?;
         fs::rename(&temporary, &path)
     };
-    copy().map_err(Error::io(&path))
+    copy().map_err(Error::io(&temporary))
 }
 
 /// A checkpoint being written beside the one in force.
@@ -233,7 +234,7 @@ pub(super) fn verify(generation_dir: &Path) -> Result<CheckpointBinding, Unusabl
 }
 
 fn open(path: &Path) -> Result<CheckpointReader, Unusable> {
-    let file = match File::open(path) {
+    let file = match files::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unusable::Absent),
         Err(error) => return Err(Unusable::Unreadable(error)),

@@ -30,6 +30,7 @@ use super::committer::{Changed, Shared, call};
 use super::env::copy::Copied;
 use super::env::{DATA_FILE, Env};
 use super::{Bucket, Building, Error, Sizes, Store, checkpoint, dir, space};
+use crate::files;
 use crate::limits::{
     DEFRAG_CATCH_UP_PIECES_MAX, DEFRAG_CHANGES_MAX, DEFRAG_FREE_BYTES_MIN, DEFRAG_PIECE_BYTES,
     DEFRAG_READERS_WAIT, DEFRAG_TRUNCATE_BYTES,
@@ -354,7 +355,7 @@ fn discard(old: Arc<Env>, old_dir: &Path) {
     }
     let truncate = |old: Env| -> std::io::Result<()> {
         drop(old);
-        let file = OpenOptions::new().write(true).open(old_dir.join(DATA_FILE))?;
+        let file = files::open_with(OpenOptions::new().write(true), &old_dir.join(DATA_FILE))?;
         let mut left = file.metadata()?.len();
         while left > DEFRAG_TRUNCATE_BYTES {
             left -= DEFRAG_TRUNCATE_BYTES;

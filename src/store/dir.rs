@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::Error;
+use crate::files;
 
 const LOCK_FILE: &str = "rusd.lock";
 const CURRENT_FILE: &str = "CURRENT";
@@ -42,7 +43,7 @@ pub fn lock(data_dir: &Path) -> Result<DirLock, Error> {
     let path = data_dir.join(LOCK_FILE);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let mut file = options.open(&path).map_err(Error::io(&path))?;
+    let mut file = files::open_with(&options, &path).map_err(Error::io(&path))?;
     take(&file, &path)?;
     // The number only helps whoever reads the refusal; the lock holds without it.
     let written = file.set_len(0).and_then(|()| file.rewind());
@@ -55,7 +56,7 @@ pub fn lock(data_dir: &Path) -> Result<DirLock, Error> {
 pub fn lock_at_rest(data_dir: &Path) -> Result<Option<DirLock>, Error> {
     refuse_foreign(data_dir)?;
     let path = data_dir.join(LOCK_FILE);
-    let file = match File::open(&path) {
+    let file = match files::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(Error::Io { file: path, source }),
@@ -118,21 +119,19 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), Error> {
 /// Writes a small file so that it is there whole or not at all.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let temporary = path.with_extension("tmp");
-    let write = || -> io::Result<()> {
-        put_aside(&temporary, bytes)?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(Error::io(path))?;
+    put_aside(&temporary, bytes).map_err(Error::io(&temporary))?;
+    fs::rename(&temporary, path).map_err(Error::io(path))?;
     path.parent().map_or(Ok(()), sync_dir)
 }
 
 /// Writes what is to be renamed, unless it is there already.
 fn put_aside(temporary: &Path, bytes: &[u8]) -> io::Result<()> {
-    if fs::read(temporary).is_ok_and(|found| found == bytes) {
-        return File::open(temporary)?.sync_all();
+    if files::read_small(temporary).is_ok_and(|found| found == bytes) {
+        return files::open(temporary)?.sync_all();
     }
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(temporary)?;
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = files::open_with(&options, temporary)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -182,7 +181,7 @@ pub(super) fn prepare_current(db: &Path, generation: u64) -> Result<(), Error> {
 /// The generation that CURRENT names.
 pub(super) fn read_current(db: &Path) -> Result<u64, Error> {
     let path = db.join(CURRENT_FILE);
-    let text = match fs::read(&path) {
+    let text = match files::read_small(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let what = "the file is missing, though the store is not empty";

@@ -22,6 +22,7 @@ use rustix::fs::FallocateFlags;
 use super::schema::{self, Bucket, RevKey};
 use super::snapshot::RowSize;
 use super::{Error, Faults, Pair, Row, Sizes, record};
+use crate::files;
 use crate::limits::{
     MAP_BYTES, READERS_MAX, RECORD_CHUNK_BYTES, RECORD_INLINE_BYTES_MAX, REQUEST_BYTES_MAX,
 };
@@ -49,8 +50,12 @@ pub(super) struct Env {
 impl Env {
     /// Opens or creates the environment in `dir`, which exists and is ours alone.
     pub(super) fn open(dir: &Path) -> Result<Self, Error> {
-        let file = dir.join(DATA_FILE);
-        allocate(&dir.join(LOCK_FILE));
+        let (file, lock) = (dir.join(DATA_FILE), dir.join(LOCK_FILE));
+        // LMDB opens both as they are, and an error of its names neither.
+        for path in [&file, &lock] {
+            files::check(path).map_err(Error::io(path))?;
+        }
+        allocate(&lock);
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_BYTES).max_readers(READERS_MAX).max_dbs(TABLES as u32);
         // SAFETY: the file is changed by no one else while it is mapped: the data directory is
@@ -109,7 +114,8 @@ impl Env {
 fn allocate(file: &Path) {
     let allocate = || -> std::io::Result<()> {
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(file)?;
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = files::open_with(&options, file)?;
         Ok(rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, LOCK_BYTES)?)
     };
     if let Err(error) = allocate() {

@@ -5,12 +5,14 @@
 //! spread, and a later start reads all of it first. If everything is sound by then, the note goes.
 
 use std::fs;
+use std::io;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use super::committer::{Shared, call};
 use super::{Bucket, Error, Store, dir, examine};
+use crate::files;
 use crate::limits::{READ_CHUNK_ROWS, SCRUB_PIECE_BYTES};
 use crate::types::Revision;
 
@@ -103,7 +105,12 @@ impl Store {
 /// A store that was found damaged is read from end to end before it is used again.
 pub(super) fn look_again(db: &Path) -> Result<(), Error> {
     let path = db.join(FILE);
-    let Ok(text) = fs::read(&path) else { return Ok(()) };
+    let text = match files::read_small(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // The store may be damaged, whatever the note says.
+        Err(source) => return Err(Error::Io { file: path, source }),
+    };
     let text = String::from_utf8_lossy(&text).into_owned();
     tracing::warn!(damage = text, "the store was found damaged; reading all of it");
     let examined = examine::examine(db, &mut |_| Ok(()))?;
@@ -117,6 +124,6 @@ pub(super) fn look_again(db: &Path) -> Result<(), Error> {
 
 /// The note of a damage, if there is one.
 pub(super) fn noted_damage(db: &Path) -> Option<String> {
-    let text = fs::read(db.join(FILE)).ok()?;
+    let text = files::read_small(&db.join(FILE)).ok()?;
     Some(String::from_utf8_lossy(&text).into_owned())
 }

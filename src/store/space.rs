@@ -5,7 +5,7 @@
 //! the whole reserve. The reserve is for what makes room again: deletes and compaction write pages
 //! before they free any. The last quarter of it is left to compaction alone.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use rustix::io::retry_on_intr;
 
 use super::Error;
 use super::committer::Shared;
+use crate::files;
 use crate::limits::{
     FULL_DISK_SAY_INTERVAL, RESERVE_DISK_PARTS, RESERVE_RETAKE_REST, STORE_BYTES_PER_BYTE,
 };
@@ -80,8 +81,8 @@ impl Reserve {
         }
         let allocate = || -> io::Result<()> {
             let mut options = OpenOptions::new();
-            let file: File =
-                options.write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
+            options.write(true).create(true).truncate(false).mode(0o600);
+            let file = files::open_with(&options, &self.path)?;
             // Some file systems give up at a signal that is waiting.
             Ok(retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, bytes))?)
         };

@@ -185,7 +185,7 @@ impl Member {
         panic!("it does not end:\n{}", self.log());
     }
 
-    fn is_healthy(&self) -> bool {
+    pub fn is_healthy(&self) -> bool {
         let Ok(mut stream) = TcpStream::connect(&self.address) else { return false };
         let mut answer = String::new();
         let request = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";

@@ -15,3 +15,4 @@ mod panics;
 mod ports;
 mod process;
 mod slow;
+mod special;

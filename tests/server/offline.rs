@@ -10,14 +10,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::fixture::{Member, PATIENCE};
 
 /// Starts a command as rusd.
-fn begin(arguments: &[&str]) -> Child {
+pub(super) fn begin(arguments: &[&str]) -> Child {
     let mut command = crate::child::command(crate::child::RUSD);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
 }
 
 /// Its exit code and what it said; one that does not end has failed.
-fn end(mut child: Child, what: &str) -> (i32, String) {
+pub(super) fn end(mut child: Child, what: &str) -> (i32, String) {
     for _ in 0..PATIENCE.as_millis() / 20 {
         if child.try_wait().unwrap().is_some() {
             let output = child.wait_with_output().unwrap();
@@ -34,7 +34,7 @@ fn run(arguments: &[&str]) -> (i32, String) {
     end(begin(arguments), &arguments.join(" "))
 }
 
-fn text(path: &Path) -> &str {
+pub(super) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

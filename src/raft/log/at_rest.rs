@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::disk::{Disk, File, SystemDisk};
+use crate::files;
 
 pub struct ReadOnlyDisk;
 
@@ -19,7 +20,7 @@ impl Disk for ReadOnlyDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(Untouched(Some(fs::File::open(path)?))))
+        Ok(Arc::new(Untouched(Some(files::open(path)?))))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

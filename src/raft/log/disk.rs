@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::files;
 use crate::limits;
 
 /// Files and directories by path.
@@ -74,11 +75,11 @@ impl Disk for SystemDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
-        Ok(Arc::new(options.open(path)?))
+        Ok(Arc::new(files::open_with(&options, path)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
+        Ok(Arc::new(files::open_with(OpenOptions::new().read(true).write(true), path)?))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

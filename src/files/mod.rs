@@ -1,0 +1,104 @@
+//! Files of a data directory, opened so that what stands in a file's place can hold nobody up.
+//!
+//! Opening a FIFO waits for its other end, and a device such as `/dev/zero` is read without an end.
+//! So whatever is not a regular file is refused by name before it is opened, and once more when it is
+//! open, in case that it has changed meanwhile. A symbolic link counts as what it leads to. Small
+//! files are read up to a bound.
+
+use std::fs::{self, File, FileType, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::limits::SMALL_FILE_BYTES_MAX;
+
+/// Opens a regular file for reading.
+pub fn open(path: &Path) -> io::Result<File> {
+    open_with(OpenOptions::new().read(true), path)
+}
+
+/// Opens a regular file as `options` say, which may create it.
+pub fn open_with(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    check(path)?;
+    // Has no effect on a regular file, and opening a FIFO does not wait.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = options.clone().custom_flags(nonblocking).open(path)?;
+    regular(file.metadata()?.file_type())?;
+    Ok(file)
+}
+
+/// Refuses what is there and no regular file, for files that a library opens.
+pub fn check(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) => regular(found.file_type()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// All of a file that rusd writes with a few lines; a longer one is refused.
+pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.take(SMALL_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > SMALL_FILE_BYTES_MAX {
+        let text = format!("it is longer than {SMALL_FILE_BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    Ok(bytes)
+}
+
+fn regular(found: FileType) -> io::Result<()> {
+    if found.is_file() {
+        return Ok(());
+    }
+    let name = match found {
+        _ if found.is_dir() => "a directory",
+        _ if found.is_fifo() => "a FIFO",
+        _ if found.is_socket() => "a socket",
+        _ => "a device",
+    };
+    let text = format!("it is {name}, not a regular file");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn only_regular_files_are_opened_and_small_ones_are_read_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        assert_eq!(open(&file).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::write(&file, vec![7; SMALL_FILE_BYTES_MAX as usize]).unwrap();
+        let link = dir.path().join("link");
+        symlink(&file, &link).unwrap();
+        assert_eq!(read_small(&link).unwrap().len() as u64, SMALL_FILE_BYTES_MAX);
+        fs::write(&file, vec![7; SMALL_FILE_BYTES_MAX as usize + 1]).unwrap();
+        assert_eq!(read_small(&link).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
+        for (path, name) in [
+            (fifo.as_path(), "a FIFO"),
+            (Path::new("/dev/zero"), "a device"),
+            (dir.path(), "a dir"),
+        ] {
+            for options in [
+                OpenOptions::new().read(true).clone(),
+                OpenOptions::new().write(true).create(true).truncate(true).clone(),
+            ] {
+                let refused = open_with(&options, path).unwrap_err().to_string();
+                assert!(refused.contains(name), "{refused}");
+            }
+        }
+    }
+}
