@@ -123,7 +123,7 @@ fn what_is_no_regular_file_is_named_and_holds_nobody_up() {
             let _put = put();
             let (serves, log) = start(&data, &log);
             assert!(!log.contains("panicked"), "{case}: {log}");
-            let fatal = log.lines().filter(|line| line.contains("fatal")).next_back();
+            let fatal = log.lines().rfind(|line| line.contains("fatal"));
             assert!(serves || fatal.is_some_and(|line| line.contains(text(path))), "{case}: {log}");
             assert!(!SPARE.contains(&name) || serves || kind == "a directory", "{case}: {log}");
         }
