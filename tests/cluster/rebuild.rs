@@ -128,6 +128,30 @@ async fn a_member_whose_disk_is_lost_is_rebuilt_by_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_runs_is_not_taken_out() {
+    let mut cluster = Cluster::start(3);
+    cluster.ready(&[0, 1, 2]).await;
+    let endpoints = cluster.members[0].client.clone();
+    let (_, members) = rusd(&["member", "list", "--endpoints", &endpoints]);
+    let line = members.lines().find(|line| line.contains(&cluster.members[1].peer)).unwrap();
+    let id = line.split(',').next().unwrap();
+    // The disk of another one, which is new.
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("data");
+    let rebuild = ["rebuild", "--data-dir", text(&dir), "--endpoints", &endpoints, "--no-wait"];
+    let named = [&rebuild[..], &["--member", id]].concat();
+    let (done, said) = rusd(&named);
+    assert!(!done && said.contains("is running") && said.contains("stop it first"), "{said}");
+    assert!(said.contains(&cluster.members[1].client), "{said}");
+    assert!(!dir.join("rebuild.json").exists());
+    let (_, after) = rusd(&["member", "list", "--endpoints", &endpoints]);
+    assert_eq!(after, members);
+    cluster.kill(1);
+    let (done, said) = rusd(&named);
+    assert!(done && said.contains("as a learner"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_member_whose_vote_is_needed_is_not_taken_out() {
     let mut cluster = Cluster::start(2);
     cluster.ready(&[0, 1]).await;

@@ -22,7 +22,7 @@ use crate::client::{Client, Config, Deadline, rpc};
 use crate::offline::{Rebuild, owner, put_aside};
 use crate::pb::{
     Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
-    StatusRequest,
+    StatusRequest, StatusResponse,
 };
 use crate::store;
 
@@ -32,6 +32,8 @@ const PROMOTE_RETRY: Duration = Duration::from_secs(1);
 /// been connected for five seconds, and the others may have restarted as well.
 const ADD_ATTEMPTS_MAX: u32 = 30;
 const ADD_RETRY: Duration = Duration::from_millis(500);
+
+mod peer;
 
 struct Command<'a> {
     context: &'a Context,
@@ -80,6 +82,7 @@ impl Command<'_> {
         let (cluster_id, members) = self.members().await?;
         let mut plan = self.plan(cluster_id, &members)?;
         if members.iter().any(|member| member.id == plan.old_id) {
+            self.refuse_running(&plan, &members).await?;
             self.check_quorum(&plan, &members).await?;
             plan.write(&self.data_dir).map_err(Failure::error)?;
             self.remove(&plan).await?;
@@ -190,6 +193,32 @@ impl Command<'_> {
         })
     }
 
+    /// A directory without a log does not say whose it is, and `--member` may name one that is well.
+    async fn refuse_running(&self, plan: &Rebuild, members: &[Member]) -> Outcome {
+        let Some(member) = members.iter().find(|member| member.id == plan.old_id) else {
+            return Ok(());
+        };
+        let mut answering = None;
+        for url in &member.client_ur_ls {
+            if self.status(url).await.is_some_and(|status| is_of(&status, member)) {
+                answering = Some(url);
+            }
+        }
+        for url in &member.peer_ur_ls {
+            let (files, deadline) = (self.config.tls.files(), self.context.deadline());
+            if answering.is_none() && peer::answers(url, plan.cluster_id, &files, deadline).await {
+                answering = Some(url);
+            }
+        }
+        let Some(url) = answering else { return Ok(()) };
+        Err(Failure::error(format!(
+            "member {:x} ({}) is running: it answers at {url}; nothing was changed. If it is the \
+             member to be rebuilt, stop it first; if not, give the directory or the --member of \
+             the damaged one",
+            member.id, member.name
+        )))
+    }
+
     /// The others must be able to do without this member: now, and when it is removed.
     async fn check_quorum(&self, plan: &Rebuild, members: &[Member]) -> Outcome {
         let voters: Vec<&Member> = members.iter().filter(|member| !member.is_learner).collect();
@@ -216,18 +245,18 @@ impl Command<'_> {
 
     async fn is_healthy(&self, member: &Member) -> bool {
         for url in &member.client_ur_ls {
-            let Ok(client) = self.context.connect(single(&self.config, url)).await else {
-                continue;
-            };
-            let deadline = self.context.deadline();
-            if let Ok(status) = client.call(&rpc::STATUS, StatusRequest::default(), deadline).await
-            {
-                let is_it = status.header.is_some_and(|header| header.member_id == member.id);
+            if let Some(status) = self.status(url).await {
                 let is_corrupt = status.errors.iter().any(|error| error.contains("CORRUPT"));
-                return is_it && status.leader != 0 && !is_corrupt;
+                return is_of(&status, member) && status.leader != 0 && !is_corrupt;
             }
         }
         false
+    }
+
+    async fn status(&self, url: &str) -> Option<StatusResponse> {
+        let client = self.context.connect(single(&self.config, url)).await.ok()?;
+        let deadline = self.context.deadline();
+        client.call(&rpc::STATUS, StatusRequest::default(), deadline).await.ok()
     }
 
     async fn remove(&self, plan: &Rebuild) -> Outcome {
@@ -318,6 +347,10 @@ impl Command<'_> {
         self.say(format!("Member {id:x} has caught up and votes"));
         Ok(())
     }
+}
+
+fn is_of(status: &StatusResponse, member: &Member) -> bool {
+    status.header.as_ref().is_some_and(|header| header.member_id == member.id)
 }
 
 fn same_cluster(own: u64, theirs: u64) -> Outcome {
