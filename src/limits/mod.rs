@@ -259,8 +259,11 @@ pub const UNSENT_PROGRESS_BYTES: usize = 16 << 10;
 pub const UNSENT_PROGRESS_PARTS: usize = 60;
 /// Once so much waited and is gone, free memory is given back to the system.
 pub const UNSENT_BYTES_KEPT: usize = 64 << 20;
-/// The same for so many connections.
-pub const CONNECTIONS_KEPT: usize = 1000;
+/// The same for so many connections, and for so many calls at a time, each of which takes some kilobytes
+/// beside its messages; but only if the process has grown by so much meanwhile, of which most may be free.
+pub const CONNECTIONS_KEPT: usize = 50;
+pub const CALLS_KEPT: usize = 500;
+pub const FREE_BYTES_KEPT: usize = 8 << 20;
 /// Time between two times of giving back at least: each locks the allocator for some milliseconds.
 pub const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(5);
 /// Pings too many before a client is told to calm down, grpc-go's.

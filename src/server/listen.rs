@@ -38,7 +38,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::config::Sockets;
 use super::executor::Requests;
 use super::io::{Calls, Guarded, Open, PREFACE, Turns};
-use super::outbox::{Account, Connected, Kind, Outbox, Room};
+use super::outbox::{Account, Begun, Connected, Kind, Outbox, Room};
 use super::tls::check_address;
 use super::unfinished::Incomplete;
 use super::url::Url;
@@ -551,6 +551,7 @@ async fn http2_connection<S>(
             let kind = Kind::of(request.uri().path());
             let may_begin = account.enter(kind).await;
             let unfinished = account.unfinished();
+            let open = (open, account.begin());
             let counted =
                 |body| Counted { body, kind, _open: open, account, room: Room::default() };
             let Some(rpc) = rpc else {
@@ -674,7 +675,7 @@ fn is_raft(path: &str) -> bool {
 struct Counted {
     body: Either<rpc::Body, Full<Bytes>>,
     kind: Kind,
-    _open: Open,
+    _open: (Open, Begun),
     account: Arc<Account>,
     room: Room,
 }

@@ -24,6 +24,15 @@ pub(super) fn give_back() {
     let _ = unsafe { libc::malloc_trim(0) };
 }
 
+/// Memory of the process's own, free memory of the allocator included; 0 if the system does not say.
+pub(super) fn held_bytes() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = |at| text.split(' ').nth(at).and_then(|pages| pages.parse::<usize>().ok());
+    // The second is all that is resident, the third what belongs to files.
+    let own = pages(1).unwrap_or(0).saturating_sub(pages(2).unwrap_or(0));
+    own * rustix::param::page_size()
+}
+
 /// Other allocators do so in their own time.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(super) fn give_back() {}

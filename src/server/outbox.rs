@@ -49,6 +49,7 @@ pub(super) struct Outbox {
     accounts: Mutex<Vec<Weak<Account>>>,
     count: AtomicUsize,
     connections: AtomicUsize,
+    calls: AtomicUsize,
     /// Whether a connection has ended that was blocked.
     has_litter: AtomicBool,
     /// What has come of requests, and not all.
@@ -62,6 +63,39 @@ impl Drop for Connected {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// One call over HTTP/2, from its head to the end of its answer.
+pub(super) struct Begun(Arc<Account>);
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.outbox.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What there was most of since memory was given back last.
+#[derive(Default)]
+struct Most(usize);
+
+impl Most {
+    /// Whether there were more than `kept`, and most of them are gone.
+    fn is_over(&mut self, now: usize, kept: usize) -> bool {
+        self.0 = self.0.max(now);
+        self.0 > kept && now < self.0 / 4
+    }
+}
+
+/// What of a flood may have left free memory behind.
+#[derive(Default)]
+struct Floods {
+    bytes: Most,
+    connections: Most,
+    calls: Most,
+    /// The least that the process held since memory was given back last.
+    least_held_bytes: Option<usize>,
+    /// More may be free than what was given back, since connections end one by one.
+    is_to_go_on: bool,
 }
 
 /// One connection.
@@ -98,6 +132,7 @@ impl Outbox {
             accounts: Mutex::default(),
             count: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
             has_litter: AtomicBool::new(false),
             unfinished: Unfinished::new(message_bytes_max),
         })
@@ -150,28 +185,43 @@ impl Outbox {
 
     /// Looks after the connections for ever.
     pub(super) async fn look_after(self: Arc<Self>) -> Infallible {
-        let (mut most_bytes, mut most_connections) = (0, 0);
+        let mut floods = Floods::default();
         let mut given_back = clock::instant();
         loop {
             tokio::time::sleep(limits::UNSENT_LOOK_INTERVAL).await;
             self.look();
-            // What comes in is freed piece by piece, too.
-            let bytes = self.answers.unsent_bytes() + self.unfinished.bytes();
-            let connections = self.connections.load(Ordering::Relaxed);
-            most_bytes = bytes.max(most_bytes);
-            most_connections = connections.max(most_connections);
-            let is_over = most_bytes > limits::UNSENT_BYTES_KEPT && bytes < most_bytes / 4
-                || most_connections > limits::CONNECTIONS_KEPT
-                    && connections < most_connections / 4
-                || self.has_litter.load(Ordering::Relaxed);
+            let held = malloc::held_bytes();
             // What is freed piece by piece stays with the allocator otherwise.
-            if is_over && given_back.elapsed() > limits::GIVE_BACK_INTERVAL {
+            if self.is_over(&mut floods, held) && given_back.elapsed() > limits::GIVE_BACK_INTERVAL
+            {
                 self.has_litter.store(false, Ordering::Relaxed);
-                (most_bytes, most_connections) = (bytes, connections);
-                given_back = clock::instant();
                 malloc::give_back();
+                let left = malloc::held_bytes();
+                floods = Floods {
+                    least_held_bytes: Some(left),
+                    is_to_go_on: held.saturating_sub(left) > limits::FREE_BYTES_KEPT,
+                    ..Floods::default()
+                };
+                given_back = clock::instant();
             }
         }
+    }
+
+    /// Whether a flood has gone whose memory, of which the process holds so much, may be free.
+    fn is_over(&self, floods: &mut Floods, held: usize) -> bool {
+        let least = floods.least_held_bytes.map_or(held, |least| least.min(held));
+        floods.least_held_bytes = Some(least);
+        let has_grown = held - least > limits::FREE_BYTES_KEPT;
+        // What comes in is freed piece by piece, too.
+        let bytes = self.answers.unsent_bytes() + self.unfinished.bytes();
+        let connections = self.connections.load(Ordering::Relaxed);
+        let calls = self.calls.load(Ordering::Relaxed);
+        // All three, so that each is noted.
+        let bytes = floods.bytes.is_over(bytes, limits::UNSENT_BYTES_KEPT);
+        let connections = floods.connections.is_over(connections, limits::CONNECTIONS_KEPT);
+        let calls = floods.calls.is_over(calls, limits::CALLS_KEPT);
+        let has_litter = self.has_litter.load(Ordering::Relaxed);
+        bytes || has_litter || floods.is_to_go_on || has_grown && (connections || calls)
     }
 
     /// Closes connections that hold too much and take nothing.
@@ -290,6 +340,12 @@ impl Account {
     /// Where parts of its requests are counted.
     pub(super) fn unfinished(&self) -> Connection {
         self.unfinished.clone()
+    }
+
+    /// Counts a call as long as what is returned lives.
+    pub(super) fn begin(self: &Arc<Self>) -> Begun {
+        self.outbox.calls.fetch_add(1, Ordering::Relaxed);
+        Begun(Arc::clone(self))
     }
 
     /// Counts a request until what is returned is dropped.
@@ -533,6 +589,22 @@ mod tests {
         assert!((&mut waiting).now_or_never().is_none());
         renewals.clear();
         assert!(waiting.await);
+    }
+
+    #[test]
+    fn memory_is_given_back_after_a_flood_of_calls_that_has_left_some() {
+        let outbox = outbox();
+        let account = outbox.open();
+        let mut floods = Floods::default();
+        let calls: Vec<_> = (0..=limits::CALLS_KEPT).map(|_| account.begin()).collect();
+        assert!(!outbox.is_over(&mut floods, 0));
+        assert!(!outbox.is_over(&mut floods, MIB + limits::FREE_BYTES_KEPT), "they are there");
+        drop(calls);
+        assert!(outbox.is_over(&mut floods, MIB + limits::FREE_BYTES_KEPT));
+        assert!(!outbox.is_over(&mut floods, MIB), "there is nothing to give");
+        let mut few = Floods::default();
+        drop((0..limits::CALLS_KEPT).map(|_| account.begin()).collect::<Vec<_>>());
+        assert!(!outbox.is_over(&mut few, 0) && !outbox.is_over(&mut few, 100 * MIB));
     }
 
     #[test]

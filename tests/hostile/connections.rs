@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::fixture::{Case, Member};
-use super::frames::{PING, frame, hello};
+use super::frames::{END_HEADERS, HEADERS, PING, call, frame, hello};
 
 /// Sends `piece` again and again on new connections, reads what `reads` allows, and goes on with the
 /// next when one is ended, until `end`. Returns the last connections.
@@ -52,6 +52,34 @@ async fn pings_that_want_answers() {
     let case = Case { name: "pings, unread", growth_kib_max: 32 << 10, left_kib_max: 16 << 10 };
     let pings = frame(PING, 0, 0, &[7; 8]).repeat(500);
     case.run(&member, async |member, end| floods(4, member, end, &hello(&[]), &pings).await).await;
+}
+
+/// Few connections, so that their number is nothing to go by.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_are_begun_and_left() {
+    let member = Member::start(&[]);
+    let name = "10 connections with 3000 begun calls each";
+    let case = Case { name, growth_kib_max: 512 << 10, left_kib_max: 16 << 10 };
+    case.run(&member, async |member, end| {
+        let address = member.address.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let mut streams = Vec::new();
+            for _ in 0..10 {
+                let mut stream = TcpStream::connect(&address).unwrap();
+                let heads = (0..3000).flat_map(|number| {
+                    frame(HEADERS, END_HEADERS, 2 * number + 1, &call("/etcdserverpb.KV/Put"))
+                });
+                let heads: Vec<u8> = heads.collect();
+                stream.write_all(&[hello(&[]), heads].concat()).unwrap();
+                streams.push(stream);
+            }
+            streams
+        });
+        let opened = opened.await.unwrap();
+        tokio::time::sleep_until(end.into()).await;
+        opened
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
