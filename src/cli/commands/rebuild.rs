@@ -81,8 +81,8 @@ impl Command<'_> {
         let lock = patiently(self.context, || Ok(store::lock(&self.data_dir)?))?;
         let (cluster_id, members) = self.members().await?;
         let mut plan = self.plan(cluster_id, &members)?;
-        if members.iter().any(|member| member.id == plan.old_id) {
-            self.refuse_running(&plan, &members).await?;
+        if let Some(old) = members.iter().find(|member| member.id == plan.old_id) {
+            self.refuse_running(&plan, old).await?;
             self.check_quorum(&plan, &members).await?;
             plan.write(&self.data_dir).map_err(Failure::error)?;
             self.remove(&plan).await?;
@@ -194,29 +194,29 @@ impl Command<'_> {
     }
 
     /// A directory without a log does not say whose it is, and `--member` may name one that is well.
-    async fn refuse_running(&self, plan: &Rebuild, members: &[Member]) -> Outcome {
-        let Some(member) = members.iter().find(|member| member.id == plan.old_id) else {
-            return Ok(());
-        };
-        let mut answering = None;
-        for url in &member.client_ur_ls {
-            if self.status(url).await.is_some_and(|status| is_of(&status, member)) {
-                answering = Some(url);
-            }
-        }
-        for url in &member.peer_ur_ls {
-            let (files, deadline) = (self.config.tls.files(), self.context.deadline());
-            if answering.is_none() && peer::answers(url, plan.cluster_id, &files, deadline).await {
-                answering = Some(url);
-            }
-        }
-        let Some(url) = answering else { return Ok(()) };
+    async fn refuse_running(&self, plan: &Rebuild, member: &Member) -> Outcome {
+        let Some(url) = self.answering_url(plan, member).await else { return Ok(()) };
         Err(Failure::error(format!(
             "member {:x} ({}) is running: it answers at {url}; nothing was changed. If it is the \
              member to be rebuilt, stop it first; if not, give the directory or the --member of \
              the damaged one",
             member.id, member.name
         )))
+    }
+
+    async fn answering_url<'a>(&self, plan: &Rebuild, member: &'a Member) -> Option<&'a String> {
+        for url in &member.client_ur_ls {
+            if self.status(url).await.is_some_and(|status| is_of(&status, member)) {
+                return Some(url);
+            }
+        }
+        let files = self.config.tls.files();
+        for url in &member.peer_ur_ls {
+            if peer::answers(url, plan.cluster_id, &files, self.context.deadline()).await {
+                return Some(url);
+            }
+        }
+        None
     }
 
     /// The others must be able to do without this member: now, and when it is removed.

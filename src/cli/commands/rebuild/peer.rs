@@ -1,13 +1,15 @@
 //! Whether a member listens to its peers.
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use std::future::Future;
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::client::{Address, Deadline, Target};
+use crate::limits;
+use crate::raft::peer::{CLUSTER_ID, TcpDial, ask};
 use crate::tls::{self, ClientFiles};
-
-/// Bytes of an answer that are read: the head comes first and has few lines.
-const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// Whether a member of the cluster answers at a peer URL. Over TLS whoever shakes hands does: what
 /// peers show each other is seldom what clients have.
@@ -19,46 +21,42 @@ pub(super) async fn answers(
 ) -> bool {
     let target = Target::parse(url, false);
     let look = async {
+        if !target.tls {
+            return is_of_cluster(url, cluster_id).await;
+        }
         match &target.address {
             Address::Tcp(address) => {
-                let stream = TcpStream::connect(address).await.ok()?;
-                Some(asked(stream, &target, cluster_id, files).await)
+                shakes_hands(TcpStream::connect(address), &target, files).await
             }
-            Address::Unix(path) => {
-                let stream = UnixStream::connect(path).await.ok()?;
-                Some(asked(stream, &target, cluster_id, files).await)
-            }
+            Address::Unix(path) => shakes_hands(UnixStream::connect(path), &target, files).await,
         }
     };
     deadline.bound(look).await.flatten().unwrap_or(false)
 }
 
-async fn asked<S>(mut stream: S, target: &Target, cluster_id: u64, files: &ClientFiles) -> bool
+async fn is_of_cluster(url: &str, cluster_id: u64) -> Option<bool> {
+    let limit = limits::CLIENT_DIAL_TIMEOUT;
+    let answered = ask(&TcpDial::default(), url, "/members", None, limit).await.ok()?;
+    let told = answered.headers.get(CLUSTER_ID)?.to_str().ok()?;
+    Some(u64::from_str_radix(told, 16).ok()? == cluster_id)
+}
+
+async fn shakes_hands<S>(
+    connecting: impl Future<Output = io::Result<S>>,
+    target: &Target,
+    files: &ClientFiles,
+) -> Option<bool>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    if target.tls {
-        let shown = tls::look(files, stream, &target.server_name()).await;
-        return shown.is_ok_and(|shown| !shown.chain.is_empty());
-    }
-    let authority = &target.authority;
-    let request =
-        format!("GET /members HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
-    let mut answer = Vec::new();
-    if stream.write_all(request.as_bytes()).await.is_err() {
-        return false;
-    }
-    // What came before an error may say enough.
-    let _ = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await;
-    answer.make_ascii_lowercase();
-    let header = format!("x-etcd-cluster-id: {cluster_id:x}");
-    let lines = answer.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
-    lines.take_while(|line| !line.is_empty()).any(|line| line == header.as_bytes())
+    let shown = tls::look(files, connecting.await.ok()?, &target.server_name()).await;
+    Some(shown.is_ok_and(|shown| !shown.chain.is_empty()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     #[tokio::test]
@@ -68,10 +66,13 @@ mod tests {
         let serve = async {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                let mut asked = [0; 12];
-                stream.read_exact(&mut asked).await.unwrap();
-                assert_eq!(&asked, b"GET /members");
-                let answer = b"HTTP/1.1 200 OK\r\nX-Etcd-Cluster-Id: ab\r\n\r\n[]";
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    stream.read_buf(&mut asked).await.unwrap();
+                }
+                assert!(asked.starts_with(b"GET /members"));
+                let answer =
+                    b"HTTP/1.1 200 OK\r\nX-Etcd-Cluster-Id: ab\r\nContent-Length: 2\r\n\r\n[]";
                 stream.write_all(answer).await.unwrap();
             }
         };
