@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
+
 /// Time and randomness as the rooms below `server` see them.
 pub trait Clock: Send + Sync {
     /// Monotonic time since this clock was made; it never goes back and ignores wall clock jumps.
@@ -70,6 +72,29 @@ impl Backoff {
         let half = whole / 2;
         let parts = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).saturating_add(1);
         (half + Duration::from_nanos(random % parts)).max(Duration::from_nanos(1))
+    }
+}
+
+/// What is said again only after a while, however often there is reason to.
+#[derive(Debug)]
+pub struct Seldom {
+    interval: Duration,
+    said_at: Mutex<Option<Duration>>,
+}
+
+impl Seldom {
+    pub const fn new(interval: Duration) -> Self {
+        Self { interval, said_at: Mutex::new(None) }
+    }
+
+    /// Whether it is to be said now; then it counts as said.
+    pub fn is_due(&self, now: Duration) -> bool {
+        let mut said_at = self.said_at.lock();
+        let is_due = said_at.is_none_or(|at| now.saturating_sub(at) >= self.interval);
+        if is_due {
+            *said_at = Some(now);
+        }
+        is_due
     }
 }
 

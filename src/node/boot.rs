@@ -29,7 +29,7 @@ use super::waits::{AppliedWaits, Waits};
 use super::{Config, Inner, Node, defrag, membership};
 use crate::apply::{self, Machine, NewerCluster, Quota};
 use crate::auth::{self, Auth, TokenError, Tokens};
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::lease::Lessor;
 use crate::limits;
 use crate::members::{Downgrade, Founders, Malformed, Member, Members};
@@ -775,17 +775,11 @@ fn watch_store(
         }
     });
     let (no_space, looking) = (Arc::clone(no_space), Arc::downgrade(&rooms));
-    let said = Mutex::new(None);
     store.on_no_space(move |is_full| {
         if let Some(rooms) = looking.upgrade() {
             rooms.look();
         }
         if is_full {
-            let (now, mut said) = (clock::instant(), said.lock());
-            if said.is_none_or(|at| now - at >= limits::FULL_DISK_SAY_INTERVAL) {
-                *said = Some(now);
-                tracing::error!("no space left on the device that holds the data directory");
-            }
             no_space.notify_one();
         }
     });

@@ -19,7 +19,7 @@ use super::snapshot::Pin;
 use super::space::{self, Reserve};
 use super::tail::Tail;
 use super::{Error, Options, Row, Sizes};
-use crate::clock;
+use crate::clock::{self, Seldom};
 use crate::limits::{
     COMMIT_BYTES_MAX, COMMIT_OPS_MAX, COMPACTION_ROWS_FULL_DISK, COMPACTION_ROWS_MAX,
     RESERVE_RETAKE_REST, SNAPSHOT_HOLD_MAX, TAIL_BYTES_MAX,
@@ -180,6 +180,7 @@ pub(super) struct Shared {
     pub done: Condvar,
     pub sizes: Mutex<Sizes>,
     pub room: space::Cells,
+    pub full_said: Seldom,
     pub hooks: Hooks,
     pub rows_pushed: AtomicU64,
     /// Rows of a compaction that go with one commit. They can lie far from each other, and then each
@@ -307,9 +308,9 @@ impl Shared {
                 return None;
             }
             let now = self.options.clock.now();
-            let wait = || queue.job_wait(now, &self.env());
-            if !queue.has_entries() && wait() != Some(Duration::ZERO) {
-                match wait() {
+            let wait = queue.job_wait(now, &self.env());
+            if !queue.has_entries() && wait != Some(Duration::ZERO) {
+                match wait {
                     Some(wait) => drop(self.work.wait_for(&mut queue, wait)),
                     None if self.reserve.is_given() => {
                         let rest = self.work.wait_for(&mut queue, RESERVE_RETAKE_REST);
@@ -404,6 +405,9 @@ impl Shared {
 
     fn set_no_space(&self, no_space: bool) {
         self.queue.lock().no_space = no_space;
+        if no_space && self.full_said.is_due(self.options.clock.now()) {
+            tracing::error!("no space left on the device that holds the data directory");
+        }
         self.measure();
         self.done.notify_all();
         call(&self.hooks.no_space, &no_space);

@@ -68,7 +68,7 @@ pub use scrub::Scrubbed;
 pub use snapshot::Frozen;
 pub use space::Room;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Seldom};
 use crate::limits::{COMMIT_INTERVAL, READ_CHUNK_ROWS, RESERVE_BYTES};
 use crate::supervise::{Supervisor, Thread};
 use crate::types::Revision;
@@ -187,7 +187,7 @@ impl Store {
         let env = Env::open(&generation_dir)?;
         let opened = read_opened(&env, created, generation)?;
         let store = Self::over(db, env, &opened, options)?;
-        store.shared.reserve.take();
+        store.shared.reserve.take(store.shared.options.clock.now());
         store.shared.measure();
         store.start_committer(db)?;
         Ok((store, opened))
@@ -211,6 +211,7 @@ impl Store {
             done: parking_lot::Condvar::new(),
             sizes: Mutex::new(sizes),
             room: space::Cells::default(),
+            full_said: Seldom::new(crate::limits::FULL_DISK_SAY_INTERVAL),
             hooks: Hooks::default(),
             rows_pushed: AtomicU64::new(0),
             job_rows_max: AtomicUsize::new(crate::limits::COMPACTION_ROWS_MAX),

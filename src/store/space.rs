@@ -18,6 +18,7 @@ use rustix::io::retry_on_intr;
 
 use super::Error;
 use super::committer::Shared;
+use crate::clock::Seldom;
 use crate::files;
 use crate::limits::{
     FULL_DISK_SAY_INTERVAL, RESERVE_DISK_PARTS, RESERVE_RETAKE_REST, STORE_BYTES_PER_BYTE,
@@ -32,8 +33,7 @@ pub(super) struct Reserve {
     held: AtomicU64,
     /// When it was given up last. Held while it is taken or given.
     given_at: Mutex<Option<Duration>>,
-    /// When the log said so last.
-    said_at: Mutex<Option<Duration>>,
+    given_said: Seldom,
     /// That it cannot be taken was said in the log.
     is_said: AtomicBool,
 }
@@ -43,8 +43,9 @@ impl Reserve {
         let path = db.join("reserve");
         let held = AtomicU64::new(fs::metadata(&path).map_or(0, |file| file.len()));
         let bytes = share(db, bytes);
-        let [given_at, said_at] = [(); 2].map(|()| Mutex::default());
-        Self { path, bytes, held, given_at, said_at, is_said: AtomicBool::default() }
+        let given_said = Seldom::new(FULL_DISK_SAY_INTERVAL);
+        let (given_at, is_said) = (Mutex::default(), AtomicBool::default());
+        Self { path, bytes, held, given_at, given_said, is_said }
     }
 
     fn held(&self) -> u64 {
@@ -56,22 +57,11 @@ impl Reserve {
         self.given_at.lock().is_some() && self.held() < self.bytes
     }
 
-    /// Takes what is missing of the space, or most of what the disk has; the store works without it
-    /// too.
-    pub(super) fn take(&self) {
-        self.take_after(None);
-    }
-
-    /// As [`Self::take`], unless it was given up a moment ago.
-    fn retake(&self, now: Duration) {
-        self.take_after(Some(now));
-    }
-
-    fn take_after(&self, now: Option<Duration>) {
+    /// Takes what is missing of the space, or most of what the disk has, unless it was given up a
+    /// moment ago; the store works without it too.
+    pub(super) fn take(&self, now: Duration) {
         let given_at = self.given_at.lock();
-        if let (Some(now), Some(at)) = (now, *given_at)
-            && now.saturating_sub(at) < RESERVE_RETAKE_REST
-        {
+        if given_at.is_some_and(|at| now.saturating_sub(at) < RESERVE_RETAKE_REST) {
             return;
         }
         let free = available(&self.path);
@@ -104,9 +94,7 @@ impl Reserve {
     /// Gives the space back to the disk, for what had no room; false if there was none.
     pub(super) fn give(&self, now: Duration, error: &Error) -> bool {
         let had_some = self.lend(now);
-        let mut said = self.said_at.lock();
-        if had_some && said.is_none_or(|at| now.saturating_sub(at) >= FULL_DISK_SAY_INTERVAL) {
-            *said = Some(now);
+        if had_some && self.given_said.is_due(now) {
             tracing::warn!(%error, "the disk is full; the reserve is given up");
         }
         had_some
@@ -207,7 +195,7 @@ impl Shared {
         let is_copied = self.changed.lock().is_some();
         let is_short = is_full || self.room.is_short.load(Ordering::Relaxed);
         if self.reserve.held() < self.reserve.bytes && !is_short && !is_copied {
-            self.reserve.retake(self.options.clock.now());
+            self.reserve.take(self.options.clock.now());
             look();
         }
     }
