@@ -12,7 +12,7 @@ use raft::eraftpb::{ConfChange, ConfState, Entry, HardState, Message, MessageTyp
 use raft::{RawNode, Ready, SnapshotStatus, StateRole};
 
 use super::drain::TracingDrain;
-use super::log::{Batch, Place, SnapshotRecord};
+use super::log::{Batch, Placed, SnapshotRecord};
 use super::reads::Reads;
 use super::store::Store;
 use super::{Error, Leader, Refusal, Role, Status, step};
@@ -64,7 +64,7 @@ pub enum Event {
     /// stand at these places.
     Persisted {
         number: u64,
-        places: Vec<(u64, u64, Place)>,
+        places: Vec<Placed>,
     },
     /// The state includes this entry and all before it.
     Applied(u64),
@@ -660,12 +660,7 @@ impl Core {
         self.restored = snapshot.unwrap_or(self.restored);
     }
 
-    fn persisted(
-        &mut self,
-        number: u64,
-        places: Vec<(u64, u64, Place)>,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn persisted(&mut self, number: u64, places: Vec<Placed>, effects: &mut Vec<Effect>) {
         while self.outstanding.front().is_some_and(|(job, _)| *job <= number) {
             self.outstanding.pop_front();
         }

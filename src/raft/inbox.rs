@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex};
 use raft::eraftpb::{ConfState, Message, MessageType};
 
 use super::core::{Event, Proposal};
-use super::log::Place;
+use super::log::Placed;
 use super::{Error, Refusal};
 use crate::limits;
 use crate::metrics;
@@ -33,7 +33,7 @@ struct State {
     /// What comes seldom.
     events: Vec<Event>,
     persisted: u64,
-    places: Vec<(u64, u64, Place)>,
+    places: Vec<Placed>,
     applied: u64,
     durable: Option<(u64, u64, ConfState)>,
     sleeping: bool,
@@ -178,7 +178,7 @@ impl Inbox {
     pub(super) fn persisted(
         &self,
         number: u64,
-        places: impl IntoIterator<Item = (u64, u64, Place)>,
+        places: impl IntoIterator<Item = Placed>,
     ) -> Result<(), Error> {
         self.put(|state| {
             state.persisted = state.persisted.max(number);

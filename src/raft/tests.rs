@@ -260,17 +260,42 @@ fn core(id: u64, voters: &[u64], seed: u64) -> Core {
     table.restart(1, 1);
     let conf_state = ConfState { voters: voters.to_vec(), ..ConfState::default() };
     let hard_state = HardState { term: 1, vote: 0, commit: 1 };
-    let config = CoreConfig {
+    let config = CoreConfig { applied: 1, ..core_config(id, seed) };
+    Core::new(config, Store::new(table, hard_state, conf_state, None)).unwrap()
+}
+
+fn core_config(id: u64, seed: u64) -> CoreConfig {
+    CoreConfig {
         id,
         heartbeat_interval: Duration::from_millis(100),
         election_timeout: Duration::from_secs(1),
         pre_vote: true,
-        applied: 1,
+        applied: 0,
         snapshot_count: 10_000,
         catch_up_entries: 10,
         nonce: seed + id,
-    };
-    Core::new(config, Store::new(table, hard_state, conf_state, None)).unwrap()
+    }
+}
+
+/// Makes a log of these entries of term 1 on disk and opens it. What it gives keeps those after `evicted`
+/// in memory, too.
+fn stored(
+    dir: &Path,
+    entries: impl Iterator<Item = Entry>,
+    commit: u64,
+    conf_state: ConfState,
+    evicted: u64,
+) -> Store {
+    let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+    let options = Options { segment_bytes: 256 << 10, fill_ahead: false };
+    let metadata = log::Metadata { node_id: 1, cluster_id: 2 };
+    let hard_state = Some(HardState { term: 1, vote: 0, commit });
+    let batch = log::Batch { snapshot: None, entries: entries.collect(), hard_state };
+    log::create(&*disk, dir, metadata, &batch, options).unwrap();
+    let (_, reader, recovered) = log::open(&disk, dir, options).unwrap();
+    let mut store = Store::new(recovered.table, recovered.hard_state, conf_state, Some(reader));
+    store.evict(evicted);
+    store
 }
 
 #[test]

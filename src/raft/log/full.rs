@@ -86,27 +86,7 @@ impl Disk for Handle {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         Ok(self.wrap(fs::OpenOptions::new().read(true).write(true).open(path)?))
     }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        SystemDisk.list(dir)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        SystemDisk.create_dir(dir)
-    }
-    fn exists(&self, path: &Path) -> bool {
-        SystemDisk.exists(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        SystemDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        SystemDisk.remove(path)
-    }
-    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
-        SystemDisk.remove_dir_all(dir)
-    }
-    fn fsync_dir(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
+    super::system_names!();
     fn space(&self, _: &Path) -> io::Result<Space> {
         Ok(Space { total_bytes: u64::MAX, free_bytes: self.0.free() })
     }
@@ -256,27 +236,7 @@ fn what_a_full_disk_gave_in_part_is_given_back() {
         fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
             self.0.open(path)
         }
-        fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-            self.0.list(dir)
-        }
-        fn create_dir(&self, dir: &Path) -> io::Result<()> {
-            self.0.create_dir(dir)
-        }
-        fn exists(&self, path: &Path) -> bool {
-            self.0.exists(path)
-        }
-        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-            self.0.rename(from, to)
-        }
-        fn remove(&self, path: &Path) -> io::Result<()> {
-            self.0.remove(path)
-        }
-        fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
-            self.0.remove_dir_all(dir)
-        }
-        fn fsync_dir(&self, dir: &Path) -> io::Result<()> {
-            self.0.fsync_dir(dir)
-        }
+        super::system_names!();
     }
     let (fixture, writer) = Fixture::new(5 * SEGMENT / 2);
     drop(writer);

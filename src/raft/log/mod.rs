@@ -49,8 +49,8 @@ pub use at_rest::ReadOnlyDisk;
 pub use disk::{Disk, File, Space, SystemDisk};
 pub use format::{Metadata, SnapshotRecord};
 pub use read::{Reader, Recovered, Repair, exists, identity, open};
-pub use table::{Place, Table};
-pub use write::{Batch, Placed, Writer, create};
+pub use table::{Place, Placed, Table};
+pub use write::{Batch, Writer, create};
 
 use std::collections::BTreeMap;
 use std::io;
@@ -246,6 +246,36 @@ struct Segment {
     index: u64,
     path: PathBuf,
 }
+
+/// What a disk of a test does with names: what the system's does. Such disks differ in their files.
+#[cfg(test)]
+macro_rules! system_names {
+    () => {
+        fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+            SystemDisk.list(dir)
+        }
+        fn create_dir(&self, dir: &Path) -> io::Result<()> {
+            SystemDisk.create_dir(dir)
+        }
+        fn exists(&self, path: &Path) -> bool {
+            SystemDisk.exists(path)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            SystemDisk.rename(from, to)
+        }
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            SystemDisk.remove(path)
+        }
+        fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+            SystemDisk.remove_dir_all(dir)
+        }
+        fn fsync_dir(&self, dir: &Path) -> io::Result<()> {
+            SystemDisk.fsync_dir(dir)
+        }
+    };
+}
+#[cfg(test)]
+use system_names;
 
 #[cfg(test)]
 mod crash;

@@ -13,7 +13,7 @@ use super::disk::{Disk, File, allocate, is_full};
 use super::format::{
     Bad, FRAME_BYTES, Found, Kind, Metadata, Record, SnapshotRecord, decode, parse_segment_name,
 };
-use super::table::{Place, Table};
+use super::table::{Place, Placed, Table};
 use super::write::{Tail, Writer};
 use super::{Error, Options, Segment, Segments, io_error};
 use crate::limits;
@@ -439,7 +439,7 @@ impl Reader {
     /// data exceeds `bytes_max`, but reads at least one.
     pub fn read(
         &mut self,
-        wanted: impl Iterator<Item = (u64, u64, Place)>,
+        wanted: impl Iterator<Item = Placed>,
         bytes_max: u64,
     ) -> Result<Vec<Entry>, Error> {
         let mut entries = Vec::new();

@@ -21,6 +21,9 @@ pub struct Place {
     pub crc: u32,
 }
 
+/// Index, term and place of an entry.
+pub type Placed = (u64, u64, Place);
+
 impl Place {
     /// Of an entry that is not written yet.
     const NONE: Self = Self { segment: u32::MAX, offset: u32::MAX, crc: u32::MAX };
@@ -125,7 +128,7 @@ impl Table {
     }
 
     /// Records where entries were written, unless others took their place since.
-    pub fn placed(&mut self, entries: impl IntoIterator<Item = (u64, u64, Place)>) {
+    pub fn placed(&mut self, entries: impl IntoIterator<Item = Placed>) {
         for (index, term, place) in entries {
             let Some(at) = index.checked_sub(self.first_index()) else { continue };
             if self.term(index) == Some(term)

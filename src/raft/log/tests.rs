@@ -149,27 +149,7 @@ impl Disk for ZerosDisk {
         let (file, zeros) = (SystemDisk.open(path)?, Arc::clone(&self.0));
         Ok(Arc::new(ZerosFile { file, zeros, is_next: false }))
     }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        SystemDisk.list(dir)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        SystemDisk.create_dir(dir)
-    }
-    fn exists(&self, path: &Path) -> bool {
-        SystemDisk.exists(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        SystemDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        SystemDisk.remove(path)
-    }
-    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
-        SystemDisk.remove_dir_all(dir)
-    }
-    fn fsync_dir(&self, dir: &Path) -> io::Result<()> {
-        SystemDisk.fsync_dir(dir)
-    }
+    super::system_names!();
 }
 
 impl File for ZerosFile {
@@ -543,27 +523,7 @@ impl Disk for FailingDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(FailingFile(SystemDisk.open(path)?, Arc::clone(&self.0))))
     }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        SystemDisk.list(dir)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        SystemDisk.create_dir(dir)
-    }
-    fn exists(&self, path: &Path) -> bool {
-        SystemDisk.exists(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        SystemDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        SystemDisk.remove(path)
-    }
-    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
-        SystemDisk.remove_dir_all(dir)
-    }
-    fn fsync_dir(&self, dir: &Path) -> io::Result<()> {
-        SystemDisk.fsync_dir(dir)
-    }
+    super::system_names!();
 }
 
 #[test]

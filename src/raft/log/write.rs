@@ -10,7 +10,7 @@ use raft::eraftpb::{Entry, HardState};
 use super::ahead::{Ahead, Current, NEXT_NAME, Prepared};
 use super::disk::{Disk, File, allocate, is_full};
 use super::format::{Encoder, Metadata, SnapshotRecord, entry_bytes_max, segment_name};
-use super::table::Place;
+use super::table::{Place, Placed};
 use super::{Error, Options, Room, Segment, Segments, io_error};
 use crate::limits;
 use crate::planted::{self, Bug};
@@ -31,12 +31,14 @@ impl Batch {
 
     /// Upper bound of the bytes that its records without entries take.
     fn head_bytes_max(&self) -> u64 {
-        512 + self.snapshot.as_ref().map_or(0, |record| record.encoded_len() as u64)
+        head_bytes_max(self.snapshot.as_ref())
     }
 }
 
-/// Index, term and place of an entry.
-pub type Placed = (u64, u64, Place);
+/// Upper bound of the bytes that a hard state and such a record take: the latter grows with the members.
+fn head_bytes_max(snapshot: Option<&SnapshotRecord>) -> u64 {
+    512 + snapshot.map_or(0, |record| record.encoded_len() as u64)
+}
 
 /// The end of the log.
 pub struct Writer {
@@ -438,7 +440,7 @@ impl Writer {
             return Ok(());
         }
         if record.index > self.snapshot_index {
-            let needed = 512 + record.encoded_len() as u64;
+            let needed = head_bytes_max(Some(record));
             if self.end() + needed > self.capacity {
                 self.try_rotate(needed + 4 * limits::LOG_SEGMENT_HEAD_BYTES)?;
             }

@@ -134,32 +134,13 @@ fn a_member_that_applies_its_log_again_votes_for_others() {
 fn a_change_that_is_not_applied_holds_up_an_election_wherever_it_is() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("wal");
-    let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
-    let options = Options { segment_bytes: 64 << 10, fill_ahead: false };
-    let metadata = Metadata { node_id: 1, cluster_id: 2 };
     let change = ConfChange { node_id: 4, ..ConfChange::default() };
     let entries = (1..=100).map(|index| match index {
         90 => change_entry(90, 1, &change),
         _ => Entry { data: value(index), ..entry(index, 1) },
     });
-    let hard_state = Some(HardState { term: 1, vote: 0, commit: 100 });
-    let batch = Batch { snapshot: None, entries: entries.collect(), hard_state };
-    log::create(&*disk, &dir, metadata, &batch, options).unwrap();
-    let (_, reader, recovered) = log::open(&disk, &dir, options).unwrap();
-    let conf_state = voters(&[1, 2, 3]);
-    let mut store = Store::new(recovered.table, recovered.hard_state, conf_state, Some(reader));
-    store.evict(50);
-    let config = CoreConfig {
-        id: 1,
-        heartbeat_interval: Duration::from_millis(100),
-        election_timeout: Duration::from_secs(1),
-        pre_vote: true,
-        applied: 0,
-        snapshot_count: 10_000,
-        catch_up_entries: 10,
-        nonce: 7,
-    };
-    let member = &mut Core::new(config, store).unwrap();
+    let store = stored(&dir, entries, 100, voters(&[1, 2, 3]), 50);
+    let member = &mut Core::new(core_config(1, 6), store).unwrap();
     let batch = given(&give(member, [Event::Tick]));
     assert_eq!(batch.len(), 100);
     assert!(matches!(&batch[3], Committed::Normal { data, .. } if *data == value(4)));

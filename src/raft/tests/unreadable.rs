@@ -2,38 +2,20 @@
 //! wanted the entries, and does nothing more.
 
 use super::*;
-use crate::raft::log::{self, Batch, Metadata};
+use crate::raft::log;
 
 const ENTRIES: u64 = 100;
 
 /// A member with a log of 100 entries of term 1, which are on disk alone, and a disk that lost them.
 fn member(dir: &Path, voters: &[u64], commit: u64) -> Core {
-    let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
-    let options = Options { segment_bytes: 256 << 10, fill_ahead: false };
-    let metadata = Metadata { node_id: 1, cluster_id: 2 };
-    let entries = (1..=ENTRIES).map(|index| Entry { data: value(index), ..entry(index, 1) });
-    let hard_state = Some(HardState { term: 1, vote: 0, commit });
-    let batch = Batch { snapshot: None, entries: entries.collect(), hard_state };
     let dir = dir.join("wal");
-    log::create(&*disk, &dir, metadata, &batch, options).unwrap();
-    let (_, reader, recovered) = log::open(&disk, &dir, options).unwrap();
+    let entries = (1..=ENTRIES).map(|index| Entry { data: value(index), ..entry(index, 1) });
+    let conf_state = ConfState { voters: voters.to_vec(), ..ConfState::default() };
+    let store = stored(&dir, entries, commit, conf_state, ENTRIES);
     for file in fs::read_dir(&dir).unwrap() {
         fs::remove_file(file.unwrap().path()).unwrap();
     }
-    let conf_state = ConfState { voters: voters.to_vec(), ..ConfState::default() };
-    let mut store = Store::new(recovered.table, recovered.hard_state, conf_state, Some(reader));
-    store.evict(ENTRIES);
-    let config = CoreConfig {
-        id: 1,
-        heartbeat_interval: Duration::from_millis(100),
-        election_timeout: Duration::from_secs(1),
-        pre_vote: true,
-        applied: 0,
-        snapshot_count: 10_000,
-        catch_up_entries: 10,
-        nonce: 7,
-    };
-    Core::new(config, store).unwrap()
+    Core::new(core_config(1, 6), store).unwrap()
 }
 
 /// Gives an event to a member with a disk that syncs at once, and what comes of it in the last turn.
