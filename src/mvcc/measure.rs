@@ -5,12 +5,11 @@
 //! answer with all of them. What cannot be read is not known to be short.
 
 use super::range::Patience;
+use super::txn::ops;
 use super::{Error, Mvcc, View, has_revision_filters, is_default_ordering};
 use crate::limits;
 use crate::pb::request_op::Request;
 use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
-
-use super::txn::ops;
 
 /// What a pair holds beside key and value, at most: the tags, two revisions, version and lease.
 const PAIR_BYTES: usize = 64;
@@ -137,22 +136,10 @@ fn read_both(view: &View<'_>, request: &TxnRequest, patience: &mut Patience) -> 
 mod tests {
     use std::sync::Arc;
 
-    use bytes::Bytes;
-
     use super::*;
     use crate::clock::SystemClock;
-    use crate::mvcc::Leases;
+    use crate::mvcc::txn::NoLeases;
     use crate::store::{Options, Store};
-
-    struct NoLeases;
-
-    impl Leases for NoLeases {
-        fn exists(&self, _: i64) -> bool {
-            false
-        }
-
-        fn set(&mut self, _: &Bytes, _: i64) {}
-    }
 
     /// Keys `k000` to `k999` with values of 10 bytes.
     fn thousand_keys(dir: &std::path::Path) -> Mvcc {

@@ -24,7 +24,7 @@ pub trait Leases {
 }
 
 /// For reads, which never ask.
-struct NoLeases;
+pub(super) struct NoLeases;
 
 impl Leases for NoLeases {
     fn exists(&self, _: i64) -> bool {

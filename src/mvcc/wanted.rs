@@ -77,21 +77,11 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
-    use crate::mvcc::Leases;
+    use crate::mvcc::txn::NoLeases;
     use crate::pb::{PutRequest, RangeRequest};
     use crate::store::{Faults, Options, Store};
 
     const PATIENCE: Duration = Duration::from_secs(60);
-
-    struct NoLeases;
-
-    impl Leases for NoLeases {
-        fn exists(&self, _: i64) -> bool {
-            false
-        }
-
-        fn set(&mut self, _: &bytes::Bytes, _: i64) {}
-    }
 
     /// Holds up the store's reads on the thread of this name.
     #[derive(Default)]

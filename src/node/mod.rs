@@ -305,12 +305,11 @@ impl Node {
         };
         match self.read_after(&self.0.admission.measures, is_short).await? {
             true => Ok(None),
-            false => Ok(Some(self.turn_to_write().await?)),
+            false => {
+                let patience = self.request_timeout();
+                Ok(Some(self.0.answers.turn_to_write(&*self.0.clock, patience).await?))
+            }
         }
-    }
-
-    async fn turn_to_write(&self) -> Result<Turn, Error> {
-        self.0.answers.turn_to_write(&*self.0.clock, self.request_timeout()).await
     }
 
     /// The same for what the member wants itself: it speaks as root.
@@ -568,7 +567,11 @@ impl Node {
                 let range = move |mvcc: &Mvcc, wanted: &Wanted| {
                     mvcc.read(wanted, |view| view.range(&request))
                 };
-                if is_count { self.count(range).await? } else { self.read_long(range).await? }
+                // There is little to a count, but it may look at every key.
+                match is_count {
+                    true => self.read_after(&self.0.admission.counts, range).await?,
+                    false => self.read_long(range).await?,
+                }
             }
             Some(response) => response?,
         };
@@ -638,14 +641,6 @@ impl Node {
     ) -> Result<T, Error> {
         let turn = self.0.answers.turn(&*self.0.clock, self.request_timeout()).await?;
         self.read_in_turn(turn, f).await
-    }
-
-    /// Counts that take long do so, too: there is little to a count, but it may look at every key.
-    async fn count<T: Send + 'static>(
-        &self,
-        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        self.read_after(&self.0.admission.counts, f).await
     }
 
     /// Reads once it has a turn of these, for which it waits no longer than a request may take.
@@ -815,7 +810,7 @@ fn is_small_txn(request: &TxnRequest) -> bool {
         Some(Op::RequestRange(range)) => is_small(range),
         _ => false,
     };
-    // Compares with a range read all of it.
+    // A compare with a range may go through all of it.
     request.compare.iter().all(|compare| compare.range_end.is_empty())
         && request.success.iter().chain(&request.failure).all(is_small)
 }

@@ -159,6 +159,7 @@ impl Node {
         );
         tracing::warn!(
             "local-member-id" = self.shown_id(),
+            // etcd's own name for the member to be promoted.
             "requested-member-remove-id" = format!("{id:x}"),
             error = logged(&error),
             "rejecting member promote request; not enough healthy members"

@@ -66,8 +66,8 @@ impl Rooms {
         rooms
     }
 
-    /// Measures the room anew, and tells the log what it must leave to the store, and whether to forget all that it can. True if
-    /// space is short.
+    /// Measures the room anew, and tells the log what it must leave to the store, and whether to forget
+    /// all that it can. True if space is short.
     pub(super) fn look(&self) -> bool {
         // What the log takes meanwhile counts twice until the next look, and not never.
         let taken = self.raft.log_room().taken_bytes();

@@ -625,9 +625,7 @@ async fn a_stop_does_not_wait_for_room_on_a_full_disk() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_may_not_be_added_is_refused_for_the_first_reason() {
     let dir = tempfile::tempdir().unwrap();
-    let clock = Bent::new();
-    let node = Node::start(config(dir.path()), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
-    node.ready().wait_for(|ready| *ready).await.unwrap();
+    let (node, clock) = start_bent(dir.path()).await;
     let nobody = Credentials::default();
     let add = async |host: &str, is_learner: bool| {
         // The same URLs within a second are the same member.
@@ -660,6 +658,13 @@ struct Bent {
     skips: Mutex<Option<Duration>>,
     skipped: AtomicUsize,
     secret: Mutex<Option<Hook>>,
+}
+
+async fn start_bent(dir: &Path) -> (Node, Arc<Bent>) {
+    let clock = Bent::new();
+    let node = Node::start(config(dir), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    (node, clock)
 }
 
 impl Bent {
@@ -706,9 +711,7 @@ impl Clock for Bent {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_from_an_entry_that_never_comes_is_invalid_after_the_requests_timeout() {
     let dir = tempfile::tempdir().unwrap();
-    let clock = Bent::new();
-    let node = Node::start(config(dir.path()), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
-    node.ready().wait_for(|ready| *ready).await.unwrap();
+    let (node, clock) = start_bent(dir.path()).await;
     with_users(&node).await;
     assert_eq!(node.request_timeout(), Duration::from_secs(7));
     *clock.skips.lock() = Some(node.request_timeout());
@@ -724,9 +727,7 @@ async fn a_token_from_an_entry_that_never_comes_is_invalid_after_the_requests_ti
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_login_looks_ten_times_while_users_change() {
     let dir = tempfile::tempdir().unwrap();
-    let clock = Bent::new();
-    let node = Node::start(config(dir.path()), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
-    node.ready().wait_for(|ready| *ready).await.unwrap();
+    let (node, clock) = start_bent(dir.path()).await;
     with_users(&node).await;
     let root = log_in(&node, "root", "pw").await.unwrap();
     // Between the look at the password and the login's entry a role comes.

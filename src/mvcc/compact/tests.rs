@@ -3,19 +3,10 @@ use bytes::Bytes;
 use super::*;
 use crate::clock::{SystemClock, split_mix};
 use crate::limits;
-use crate::mvcc::{Leases, Wanted, Write};
+use crate::mvcc::txn::NoLeases;
+use crate::mvcc::{Wanted, Write};
 use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest};
 use crate::store::{Options, Store};
-
-struct NoLeases;
-
-impl Leases for NoLeases {
-    fn exists(&self, _: i64) -> bool {
-        false
-    }
-
-    fn set(&mut self, _: &Bytes, _: i64) {}
-}
 
 struct State {
     mvcc: Arc<Mvcc>,

@@ -193,9 +193,7 @@ fn writes_and_reads() -> Op {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_with_long_answers_take_turns() {
     let dir = tempfile::tempdir().unwrap();
-    let clock = Bent::new();
-    let node = Node::start(config(dir.path()), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
-    node.ready().wait_for(|ready| *ready).await.unwrap();
+    let (node, clock) = start_bent(dir.path()).await;
     let who = Credentials::default();
     let delete = |key: &str, end: &str| {
         let (key, range_end) = (Bytes::from(key.to_owned()), Bytes::from(end.to_owned()));
