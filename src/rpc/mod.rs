@@ -5,9 +5,9 @@
 //! ```
 //!
 //! One file per service. [`Server::call`] finds the method by its path; unary calls run through
-//! `grpc` directly and the answers of streams through tonic's codec. `error` is the one table of codes and texts,
-//! and `check` the shape of requests; both are pure. This room knows no store, no log and no
-//! socket: listeners belong to `server`.
+//! `grpc` directly and the answers of streams through tonic's codec. `error` is the one table of codes
+//! and texts, and `check` the shape of requests; both are pure. This room knows no store, no log and
+//! no socket: listeners belong to `server`.
 //!
 //! Every handler gets the credentials that its call came with and hands them to the node. A method
 //! has a rule in `auth`; without one it is root's alone.
