@@ -69,6 +69,8 @@ pub const INLINE_INDEX_HOLDS_MAX: usize = 4;
 pub const INLINE_TXN_INDEX_HOLDS_MAX: usize = 32;
 /// Bytes of pairs read for such a page.
 pub const INLINE_RANGE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of an answer that is encoded where it is sent from. Above it another thread does so.
+pub const INLINE_ENCODING_BYTES_MAX: usize = 1 << 20;
 /// Replies of compactions that may wait for their sweep before those are dropped for which nobody
 /// waits any more.
 pub const SWEEP_ANSWERS_MAX: usize = 1024;
@@ -194,6 +196,10 @@ pub const RESET_STREAMS_MAX: usize = 1024;
 /// A read of 8 KiB may hold 900, and 60 turns come between two looks for news of the sockets. A burst of
 /// calls and of their cancellations in one read would also reach the limit above.
 pub const FRAMES_PER_TURN_MAX: u32 = 32;
+/// A frame counts once more for each of these in it: some 60 KiB pass in a turn, which takes a
+/// thread some tens of microseconds. With half a megabyte, sixty clients that send as fast as they can
+/// hold up everybody else by tens of milliseconds.
+pub const TURN_BYTES: usize = 2 << 10;
 /// Streams that h2 may reset over a client's mistakes in the life of a connection, such as DATA that
 /// crosses an early answer. h2's default of 1024 ends a connection of weeks that did nothing wrong.
 pub const ERROR_RESETS_MAX: Option<usize> = None;

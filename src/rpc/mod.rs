@@ -393,7 +393,7 @@ impl Server {
     ) -> Output
     where
         M: Message + Default + Shaped,
-        R: Message,
+        R: Message + 'static,
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
@@ -412,7 +412,7 @@ impl Server {
         handler: F,
     ) -> Output
     where
-        R: Message,
+        R: Message + 'static,
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
@@ -427,7 +427,7 @@ impl Server {
         let answer = pin!(async {
             self.admit(&parts.headers, method)?;
             let who = self.identify(parts, method).await?;
-            grpc::encode(&handler(Arc::clone(self), who, request).await?)
+            self.encode(handler(Arc::clone(self), who, request).await?).await
         });
         let answer = match metadata::timeout(&parts.headers) {
             None => answer.await,
@@ -440,6 +440,16 @@ impl Server {
             Ok(message) => grpc::success(message),
             Err(status) => grpc::failure(&status),
         }
+    }
+
+    /// Long answers leave the threads that serve connections: to copy and to drop one takes tens of
+    /// milliseconds.
+    async fn encode<R: Message + 'static>(&self, answer: R) -> Result<Bytes, Status> {
+        if answer.encoded_len() <= crate::limits::INLINE_ENCODING_BYTES_MAX {
+            return grpc::encode(&answer);
+        }
+        let encoded = self.node.aside("encode", move || grpc::encode(&answer)).await;
+        encoded.map_err(error::status)?
     }
 
     async fn server_stream<M, R, S, B, F>(

@@ -7,8 +7,8 @@
 //!   on one stream, or creates as many watches, sends nothing else. As one frame they cost their
 //!   bytes and no more.
 //!
-//! After some frames it is others' turn: whoever fills a socket with small frames would keep a thread
-//! busy with them for long.
+//! After some frames, or fewer long ones, it is others' turn: whoever fills a socket would keep a thread
+//! busy with it for long.
 //!
 //! Bytes stay in the buffer that they were read into. Only the beginning of a frame that must be seen
 //! whole is held back, which is at most one HEADERS frame.
@@ -76,7 +76,7 @@ pub(super) struct Inbound {
     /// Whether `held` has not been looked at.
     is_fresh: bool,
     pings: u32,
-    /// Frames that may still pass in this turn.
+    /// Frames that may still pass in this turn. A long one counts for several.
     turn: u32,
 }
 
@@ -184,7 +184,8 @@ impl Inbound {
                 self.is_fresh = true;
                 return to;
             }
-            self.turn -= 1;
+            let parts = 1 + (head.length / limits::TURN_BYTES) as u32;
+            self.turn = self.turn.saturating_sub(parts);
             if head.kind == DATA && head.length == 0 && head.flags == 0 {
                 // It says nothing, and h2 allows a hundred of them in the life of a connection.
                 from += HEAD_BYTES;

@@ -1,11 +1,12 @@
 //! A client that does nothing wrong, on a thread of its own: it puts and reads, watches what it puts,
 //! and keeps a lease alive, all on one connection. Any error ends the test.
 
-use std::fmt;
+use std::ffi::OsStr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{fmt, fs};
 
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
@@ -17,6 +18,7 @@ use rusd::pb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, PutRequest, RangeRequest,
     WatchCreateRequest, WatchRequest, WatchResponse,
 };
+use rustix::process::Pid;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
@@ -65,6 +67,7 @@ impl fmt::Display for Report {
 }
 
 pub struct Bystander {
+    task: Pid,
     report: Arc<Mutex<Report>>,
     ended: Arc<AtomicBool>,
     thread: JoinHandle<()>,
@@ -76,16 +79,23 @@ impl Bystander {
         let report = Arc::new(Mutex::new(Report::default()));
         let ended = Arc::new(AtomicBool::new(false));
         let (shared, until) = (Arc::clone(&report), Arc::clone(&ended));
+        let (tell, task) = mpsc::channel();
         let thread = thread::spawn(move || {
+            tell.send(this_task()).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(work(address, &shared, &until));
         });
-        let bystander = Self { report, ended, thread };
+        let bystander = Self { task: task.recv().unwrap(), report, ended, thread };
         while bystander.report.lock().unwrap().puts.0.is_empty() {
             assert!(!bystander.thread.is_finished(), "the bystander could not begin");
             thread::sleep(PAUSE);
         }
         bystander
+    }
+
+    /// Its thread.
+    pub fn task(&self) -> Pid {
+        self.task
     }
 
     /// The times since the last call.
@@ -99,6 +109,13 @@ impl Bystander {
         self.thread.join().expect("the bystander was not served");
         sorted(&self.report)
     }
+}
+
+/// The calling thread.
+fn this_task() -> Pid {
+    let link = fs::read_link("/proc/thread-self").unwrap();
+    let number = link.file_name().and_then(OsStr::to_str).and_then(|number| number.parse().ok());
+    number.and_then(Pid::from_raw).unwrap()
 }
 
 fn sorted(report: &Mutex<Report>) -> Report {
