@@ -10,12 +10,23 @@ const BINARY: &str = "-bin";
 /// Digits and unit.
 const TIMEOUT_BYTES_MAX: usize = 9;
 
-/// What is wrong with the metadata of a call; as in grpc-go the last fault counts.
-pub(super) fn fault(headers: &HeaderMap) -> Option<String> {
+/// The deadline that a call states, such as `500m`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Deadline(pub(super) Option<Duration>);
+
+/// The deadline of a call, or what is wrong with its metadata; as in grpc-go the last of several counts.
+pub(super) fn read(headers: &HeaderMap) -> Result<Deadline, String> {
+    let mut deadline = Deadline::default();
     let faults = headers.iter().filter_map(|(name, value)| {
         let (name, value) = (name.as_str(), value.as_bytes());
         if name == TIMEOUT {
-            return parse(value).err().map(|why| format!("malformed grpc-timeout: {why}"));
+            return match parse(value) {
+                Ok(stated) => {
+                    deadline = Deadline(Some(stated));
+                    None
+                }
+                Err(why) => Some(format!("malformed grpc-timeout: {why}")),
+            };
         }
         let at = if name.ends_with(BINARY) { illegal(value)? } else { return None };
         let (value, name) = (quoted(value), quoted(name.as_bytes()));
@@ -24,13 +35,10 @@ pub(super) fn fault(headers: &HeaderMap) -> Option<String> {
              {at}"
         ))
     });
-    faults.last()
-}
-
-/// The deadline that a client states, such as `500m`.
-pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
-    let stated = headers.get_all(TIMEOUT).iter().next_back()?;
-    parse(stated.as_bytes()).ok()
+    match faults.last() {
+        Some(fault) => Err(fault),
+        None => Ok(deadline),
+    }
 }
 
 fn parse(text: &[u8]) -> Result<Duration, String> {
@@ -109,8 +117,7 @@ mod tests {
     #[test]
     fn timeouts_have_a_unit_and_at_most_eight_digits() {
         let of = |text: &[u8]| {
-            let headers = headers(&[(TIMEOUT, text)]);
-            fault(&headers).map_or_else(|| Ok(timeout(&headers).unwrap()), Err)
+            read(&headers(&[(TIMEOUT, text)])).map(|Deadline(stated)| stated.unwrap())
         };
         assert_eq!(of(b"5S"), Ok(Duration::from_secs(5)));
         assert_eq!(of(b"100m"), Ok(Duration::from_millis(100)));
@@ -129,6 +136,10 @@ mod tests {
         for (text, why) in cases {
             assert_eq!(of(text), Err(format!("malformed grpc-timeout: {why}")));
         }
+    }
+
+    fn fault(headers: &HeaderMap) -> Option<String> {
+        read(headers).err()
     }
 
     #[test]
@@ -164,5 +175,9 @@ mod tests {
     fn the_last_fault_counts() {
         let both: [(&str, &[u8]); 2] = [("x-bin", b"!"), (TIMEOUT, b"zz")];
         assert!(fault(&headers(&both)).unwrap().starts_with("malformed grpc-timeout"));
+        let mut twice = headers(&[(TIMEOUT, b"5S")]);
+        twice.append(TIMEOUT, HeaderValue::from_static("7S"));
+        assert_eq!(read(&twice), Ok(Deadline(Some(Duration::from_secs(7)))));
+        assert_eq!(read(&headers(&[("x", b"1")])), Ok(Deadline(None)));
     }
 }

@@ -48,6 +48,7 @@ use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
 use self::grpc::{Answers, Requests};
+use self::metadata::Deadline;
 use crate::auth::Credentials;
 use crate::clock;
 use crate::metrics::{self, METHODS, Method};
@@ -184,12 +185,12 @@ impl Server {
         answer
     }
 
-    async fn answer<B>(self: Arc<Self>, parts: Parts, body: B) -> Output
+    async fn answer<B>(self: Arc<Self>, mut parts: Parts, body: B) -> Output
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError> + Send + Sync,
     {
-        if let Some(refusal) = refuse(&parts) {
+        if let Some(refusal) = refuse(&mut parts) {
             return refusal;
         }
         // The calls that a busy server is asked for stay in this future; the others are boxed, so
@@ -429,7 +430,7 @@ impl Server {
             let who = self.identify(parts, method).await?;
             self.encode(handler(Arc::clone(self), who, request).await?).await
         });
-        let answer = match metadata::timeout(&parts.headers) {
+        let answer = match stated_limit(parts) {
             None => answer.await,
             Some(limit) => tokio::time::timeout(limit, answer)
                 .await
@@ -548,16 +549,16 @@ impl Server {
         let encoder = tonic::codec::Codec::encoder(&mut { codec });
         let body =
             tonic::codec::EncodeBody::new_server(encoder, stream, None, Default::default(), None);
-        let ending = self.ending(&parts.headers);
+        let ending = self.ending(parts);
         let stream = grpc::Stream::new(tonic::body::Body::new(body), ending, method, start);
         grpc::stream(stream)
     }
 
     /// Resolves when a stream with this metadata must end. grpc-go resets one whose deadline is over.
-    fn ending(&self, headers: &HeaderMap) -> Ending {
-        let needs_leader = needs_leader(headers);
+    fn ending(&self, parts: &Parts) -> Ending {
+        let needs_leader = needs_leader(&parts.headers);
         let mut ends = self.ends.subscribe();
-        let limit = metadata::timeout(headers);
+        let limit = stated_limit(parts);
         Box::pin(async move {
             let mut late = pin!(async {
                 match limit {
@@ -670,15 +671,29 @@ fn path(parts: &Parts) -> &str {
     parts.uri.path_and_query().map_or("", PathAndQuery::as_str)
 }
 
-/// What is not gRPC is told so in HTTP's terms.
-fn refuse(parts: &Parts) -> Option<Output> {
+/// The time that a call that was not refused states for itself.
+fn stated_limit(parts: &Parts) -> Option<Duration> {
+    parts.extensions.get().and_then(|Deadline(limit)| *limit)
+}
+
+/// What is not gRPC is told so in HTTP's terms. The deadline of what is goes into its extensions.
+fn refuse(parts: &mut Parts) -> Option<Output> {
     let content_type = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    let fault = metadata::fault(&parts.headers);
-    if parts.method == Verb::POST && is_grpc(content_type) && fault.is_none() {
-        let is_late = metadata::timeout(&parts.headers) == Some(Duration::ZERO);
-        return is_late.then(|| grpc::failure(&Error::DeadlineExceeded.into()));
+    let deadline = metadata::read(&parts.headers);
+    if parts.method == Verb::POST
+        && is_grpc(content_type)
+        && let Ok(deadline) = deadline
+    {
+        if deadline == Deadline(Some(Duration::ZERO)) {
+            return Some(grpc::failure(&Error::DeadlineExceeded.into()));
+        }
+        if deadline.0.is_some() {
+            parts.extensions.insert(deadline);
+        }
+        return None;
     }
-    let (code, status) = if let Some(text) = fault.filter(|_| is_grpc(content_type)) {
+    let fault = deadline.err().filter(|_| is_grpc(content_type));
+    let (code, status) = if let Some(text) = fault {
         (StatusCode::BAD_REQUEST, Status::internal(text))
     } else if is_grpc(content_type) {
         let verb = parts.method.as_str();
