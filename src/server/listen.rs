@@ -32,7 +32,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::config::Sockets;
@@ -324,21 +324,26 @@ pub(super) async fn serve(listener: Listener, services: Services, mut stop: watc
     let stopped = stop.clone();
     let services = services.only(listener.traffic);
     loop {
-        let permit = tokio::select! {
-            permit = Arc::clone(&services.connections).acquire_owned() => permit,
-            () = stopping(&mut stop) => break,
+        let next = async {
+            let permit = Arc::clone(&services.connections).acquire_owned().await.ok()?;
+            Some((permit, accept(&listener.socket).await))
         };
-        let Ok(permit) = permit else { break };
         tokio::select! {
-            accepted = accept(&listener, &services, &stopped, permit, &mut connections) => {
-                if let Err(error) = accepted {
+            next = next => match next {
+                Some((permit, Ok(arrived))) => {
+                    let (services, stop) = (services.clone(), stopped.clone());
+                    arrived.start(Entry::new(services, stop, permit), &listener, &mut connections);
+                }
+                Some((_, Err(error))) => {
                     tracing::warn!(address = listener.address.as_str(), %error, "failed to accept a connection");
                     tokio::time::sleep(limits::ACCEPT_PAUSE).await;
                 }
-            }
+                None => break,
+            },
+            // The memory of a connection that has ended, some kilobytes, is free only after that.
+            true = connections.ended() => {}
             () = stopping(&mut stop) => break,
         }
-        connections.forget_ended();
     }
     drop(listener);
     let _ = tokio::time::timeout(limits::SHUTDOWN_GRACE, connections.all_ended()).await;
@@ -349,31 +354,34 @@ async fn stopping(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-async fn accept(
-    listener: &Listener,
-    services: &Services,
-    stop: &watch::Receiver<bool>,
-    permit: OwnedSemaphorePermit,
-    connections: &mut Tasks,
-) -> io::Result<()> {
-    let (services, stop) = (services.clone(), stop.clone());
-    let _counted = services.outbox.connect();
-    match &listener.socket {
+/// A connection before it is anybody's.
+enum Arrived {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+async fn accept(socket: &Socket) -> io::Result<Arrived> {
+    match socket {
         Socket::Tcp(socket) => {
             let (stream, from) = socket.accept().await?;
             // A socket that refuses an option is still a connection.
             drop(stream.set_nodelay(true));
             let _ = keep_alive(&stream);
-            let entry = Entry { from: Some(from), services, stop, _permit: permit, _counted };
-            entry.start(stream, listener, connections);
+            Ok(Arrived::Tcp(stream, from))
         }
-        Socket::Unix(socket, _) => {
-            let (stream, _) = socket.accept().await?;
-            let entry = Entry { from: None, services, stop, _permit: permit, _counted };
-            entry.start(stream, listener, connections);
+        Socket::Unix(socket, _) => Ok(Arrived::Unix(socket.accept().await?.0)),
+    }
+}
+
+impl Arrived {
+    fn start(self, entry: Entry, listener: &Listener, connections: &mut Tasks) {
+        match self {
+            Self::Tcp(stream, from) => {
+                Entry { from: Some(from), ..entry }.start(stream, listener, connections);
+            }
+            Self::Unix(stream) => entry.start(stream, listener, connections),
         }
     }
-    Ok(())
 }
 
 /// Lets the kernel find out about clients that vanished.
@@ -394,6 +402,11 @@ struct Entry {
 }
 
 impl Entry {
+    fn new(services: Services, stop: watch::Receiver<bool>, permit: OwnedSemaphorePermit) -> Self {
+        let _counted = services.outbox.connect();
+        Self { from: None, services, stop, _permit: permit, _counted }
+    }
+
     fn start<S>(self, stream: S, listener: &Listener, connections: &mut Tasks)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -238,7 +238,8 @@ impl Supervisor {
     }
 }
 
-/// Tasks of one kind. Those that run when it is dropped are cut off.
+/// Tasks of one kind. Those that run when it is dropped are cut off. One that has ended keeps its memory
+/// until [`Tasks::ended`] has told of it.
 pub struct Tasks {
     supervisor: Supervisor,
     name: &'static str,
@@ -261,11 +262,6 @@ impl Tasks {
     /// Waits until one of them has ended; false if there are none.
     pub async fn ended(&mut self) -> bool {
         self.set.join_next().await.is_some()
-    }
-
-    /// Forgets those that have ended.
-    pub fn forget_ended(&mut self) {
-        while self.set.try_join_next().is_some() {}
     }
 
     /// Waits until all of them have ended.
