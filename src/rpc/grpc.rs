@@ -308,17 +308,17 @@ where
     B::Error: Into<BoxError>,
 {
     let encoding = Encoding::of(headers)?;
-    let reading = read(answers, encoding, body, bytes_max);
+    // Pinned here, so that there is room for it once.
+    let reading = pin!(read(answers, encoding, body, bytes_max));
     let message = within(REQUEST_BODY_TIMEOUT, reading).await?;
     decoded(message).map_err(|error| answers.garbled(&error))
 }
 
 async fn within(
     patience: Duration,
-    reading: impl Future<Output = Result<Bytes, Status>>,
+    mut reading: Pin<&mut impl Future<Output = Result<Bytes, Status>>>,
 ) -> Result<Bytes, Status> {
     // Mostly the message came with the headers; only one that did not is worth a timer.
-    let mut reading = pin!(reading);
     match reading.as_mut().now_or_never() {
         Some(message) => message,
         None => tokio::time::timeout(patience, reading)
@@ -444,6 +444,10 @@ impl<M: Message + Default + Shaped> Requests<M> {
         loop {
             if let Some(message) = self.take()? {
                 return Ok(Some(message));
+            }
+            if self.buffer.is_empty() {
+                // A stream that waits needs no room.
+                self.buffer = BytesMut::new();
             }
             match next(&mut self.body).await {
                 Ok(Some(data)) => self.buffer.extend_from_slice(&data),
@@ -654,7 +658,8 @@ mod tests {
     async fn a_message_that_does_not_come_ends_the_call() {
         assert_eq!(REQUEST_BODY_TIMEOUT, Duration::from_secs(60));
         let read = read(Answers::One, Encoding::Identity, Never, 100);
-        let read = within(Duration::from_millis(10), read);
+        let mut read = pin!(read);
+        let read = within(Duration::from_millis(10), read.as_mut());
         let ended = tokio::time::timeout(Duration::from_secs(60), read).await;
         let error = ended.expect("it waits on").unwrap_err();
         assert_eq!(error.code(), Code::DeadlineExceeded);

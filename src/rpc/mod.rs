@@ -170,63 +170,54 @@ impl Server {
         *self.leader.borrow() != 0
     }
 
-    /// Answers one request, whatever it is.
-    pub async fn call<B>(self: Arc<Self>, request: Request<B>) -> Output
+    /// Answers one request, whatever it is. What a call has before its message has come is small: each
+    /// async function would have room of its own for what it is given, so there are few of them here, and
+    /// what comes after the message has a place of its own.
+    pub fn call<B>(self: Arc<Self>, request: Request<B>) -> impl Future<Output = Output> + Send
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError> + Send + Sync,
     {
-        let (parts, body) = request.into_parts();
-        let content_type = grpc::repeated_type(&parts.headers);
-        let mut answer = self.answer(parts, body).await;
-        if let Some(content_type) = content_type {
-            answer.headers_mut().insert(CONTENT_TYPE, content_type);
-        }
-        answer
-    }
-
-    async fn answer<B>(self: Arc<Self>, mut parts: Parts, body: B) -> Output
-    where
-        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<BoxError> + Send + Sync,
-    {
-        if let Some(refusal) = refuse(&mut parts) {
-            return refusal;
-        }
-        // The calls that a busy server is asked for stay in this future; the others are boxed, so
-        // that their size does not burden each request.
-        match path(&parts) {
-            "/etcdserverpb.KV/Range" => {
-                let method = method!("etcdserverpb.KV", "Range");
-                self.unary(method, &parts, body, Self::range).await
+        let (mut parts, body) = request.into_parts();
+        async move {
+            let mut answer = match refuse(&mut parts).map_or_else(|| Ok(path(&parts)), Err) {
+                Err(refusal) => refusal,
+                Ok("/etcdserverpb.KV/Range") => {
+                    let method = method!("etcdserverpb.KV", "Range");
+                    self.unary(method, &parts, body, Self::range).await
+                }
+                Ok("/etcdserverpb.KV/Txn") => {
+                    let method = method!("etcdserverpb.KV", "Txn");
+                    self.unary_of(kv::decoded_txn, method, &parts, body, Self::txn).await
+                }
+                Ok("/etcdserverpb.KV/Put") => {
+                    let method = method!("etcdserverpb.KV", "Put");
+                    self.unary(method, &parts, body, Self::put).await
+                }
+                Ok("/etcdserverpb.KV/DeleteRange") => {
+                    let method = method!("etcdserverpb.KV", "DeleteRange");
+                    self.unary(method, &parts, body, Self::delete_range).await
+                }
+                Ok(_) => Box::pin(self.rare(&parts, body)).await,
+            };
+            if let Some(content_type) = grpc::repeated_type(&parts.headers) {
+                answer.headers_mut().insert(CONTENT_TYPE, content_type);
             }
-            "/etcdserverpb.KV/Txn" => {
-                let method = method!("etcdserverpb.KV", "Txn");
-                self.unary_of(kv::decoded_txn, method, &parts, body, Self::txn).await
-            }
-            "/etcdserverpb.KV/Put" => {
-                let method = method!("etcdserverpb.KV", "Put");
-                self.unary(method, &parts, body, Self::put).await
-            }
-            "/etcdserverpb.KV/DeleteRange" => {
-                let method = method!("etcdserverpb.KV", "DeleteRange");
-                self.unary(method, &parts, body, Self::delete_range).await
-            }
-            _ => Box::pin(self.rare(parts, body)).await,
+            answer
         }
     }
 
-    async fn rare<B>(self: Arc<Self>, parts: Parts, body: B) -> Output
+    async fn rare<B>(self: Arc<Self>, parts: &Parts, body: B) -> Output
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError> + Send + Sync,
     {
         macro_rules! unary {
             ($service:literal, $name:literal, $handler:expr) => {
-                self.unary(method!($service, $name), &parts, body, $handler).await
+                self.unary(method!($service, $name), parts, body, $handler).await
             };
         }
-        let path = path(&parts);
+        let path = path(parts);
         let Some((service, name)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'))
         else {
             return grpc::failure(&Status::unimplemented(format!(
@@ -263,7 +254,7 @@ impl Server {
                 unary!("etcdserverpb.Cluster", "MemberPromote", Self::member_promote)
             }
             ("etcdserverpb.Maintenance", name) if name != "Snapshot" => {
-                self.maintenance(name, &parts, body).await
+                self.maintenance(name, parts, body).await
             }
             ("v3lockpb.Lock", "Lock") => unary!("v3lockpb.Lock", "Lock", Self::lock),
             ("v3lockpb.Lock", "Unlock") => unary!("v3lockpb.Lock", "Unlock", Self::unlock),
@@ -286,8 +277,8 @@ impl Server {
             ("grpc.health.v1.Health", "List") => {
                 unary!("grpc.health.v1.Health", "List", Self::health_list)
             }
-            ("etcdserverpb.Auth", name) => self.auth(name, &parts, body).await,
-            _ => self.streams(service, name, &parts, body).await,
+            ("etcdserverpb.Auth", name) => self.auth(name, parts, body).await,
+            _ => self.streams(service, name, parts, body).await,
         }
     }
 
@@ -385,13 +376,13 @@ impl Server {
         }
     }
 
-    async fn unary<M, R, B, F>(
+    fn unary<M, R, B, F>(
         self: &Arc<Self>,
         method: &'static Method,
         parts: &Parts,
         body: B,
         handler: F,
-    ) -> Output
+    ) -> impl Future<Output = Output>
     where
         M: Message + Default + Shaped,
         R: Message + 'static,
@@ -399,7 +390,7 @@ impl Server {
         B::Error: Into<BoxError>,
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
     {
-        self.unary_of(tolerant::message, method, parts, body, handler).await
+        self.unary_of(tolerant::message, method, parts, body, handler)
     }
 
     /// Runs a unary call whose message is decoded like this. A message that cannot be read is not
@@ -409,7 +400,7 @@ impl Server {
         decoded: fn(Bytes) -> Result<M, Malformed>,
         method: &'static Method,
         parts: &Parts,
-        body: B,
+        mut body: B,
         handler: F,
     ) -> Output
     where
@@ -419,13 +410,17 @@ impl Server {
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
     {
         let (headers, bytes_max) = (&parts.headers, self.config.message_bytes_max());
-        let request = match grpc::decode(Answers::One, headers, body, bytes_max, decoded).await {
+        let request = grpc::decode(Answers::One, headers, &mut body, bytes_max, decoded).await;
+        // What comes after the message is not kept.
+        drop(body);
+        let request = match request {
             Ok(request) => request,
             Err(status) => return grpc::failure(&status),
         };
         let mut call = Call::start(method);
         method.received.inc();
-        let answer = pin!(async {
+        // A place of its own, which a call takes only once its message has come.
+        let answer = Box::pin(async {
             self.admit(&parts.headers, method)?;
             let who = self.identify(parts, method).await?;
             self.encode(handler(Arc::clone(self), who, request).await?).await
@@ -477,11 +472,11 @@ impl Server {
         };
         let start = self.start_stream(method);
         method.received.inc();
-        let stream = async {
+        let stream = Box::pin(async {
             self.admit(&parts.headers, method)?;
             let who = self.identify(parts, method).await?;
             handler(Arc::clone(self), who, request).await
-        };
+        });
         match stream.await {
             Ok(stream) => self.stream_body::<R, M, S>(method, parts, start, stream).await,
             Err(status) => {

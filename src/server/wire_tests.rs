@@ -351,6 +351,19 @@ async fn the_list_of_hosts_is_for_plain_connections() {
     member.stop().await;
 }
 
+/// What a call costs whose message does not come; the rest is made once it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_takes_little_before_its_message_has_come() {
+    let member = Member::start("").await;
+    let rpc = member.services.rpc.clone().unwrap();
+    let call = rpc.call(http::Request::new(http_body_util::Full::new(Bytes::new())));
+    let bytes = size_of_val(&call);
+    drop(call);
+    eprintln!("a call takes {bytes} bytes");
+    assert!(bytes <= 2048, "{bytes} bytes");
+    member.stop().await;
+}
+
 fn framed(message: &impl Message) -> Vec<u8> {
     let message = message.encode_to_vec();
     [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat()

@@ -179,10 +179,10 @@ impl Supervisor {
         F: Future + Send + 'static,
     {
         let supervisor = self.clone();
-        async move {
-            let outcome = AssertUnwindSafe(future).catch_unwind().await;
-            outcome.map_err(|panic| supervisor.panicked(name, &*panic))
-        }
+        // An async block would have room for the future twice: as it came, and as it is awaited.
+        AssertUnwindSafe(future)
+            .catch_unwind()
+            .map(move |outcome| outcome.map_err(|panic| supervisor.panicked(name, &*panic)))
     }
 
     fn panicked(&self, name: &str, panic: &(dyn std::any::Any + Send)) -> Panicked {
