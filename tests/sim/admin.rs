@@ -21,6 +21,21 @@ enum Deed {
     HandOver,
 }
 
+/// What the operator does about a follower whose apply stands still: a learner comes, the follower is
+/// cut off, and the learner becomes a voter or goes again. The log that the follower has says the one,
+/// the snapshot that it gets says the other.
+pub struct Errand {
+    pub behind: usize,
+    /// The learner's.
+    pub urls: Vec<String>,
+    /// Whether the learner is to be a voter.
+    pub stays: bool,
+    /// When the follower is cut off.
+    pub cut_at: Option<u64>,
+    /// What is not done by then is left.
+    pub until: u64,
+}
+
 type Slot = Arc<Mutex<Option<Result<(), Error>>>>;
 
 /// What the operator waits for.
@@ -45,6 +60,9 @@ impl World {
             if is_over && let Some(asked) = self.asked.take() {
                 asked.task.abort();
                 self.arm(asked.member, Worker::Tasks, 0);
+                // An addition that is refused is the end of the errand that it was for.
+                let is_refused = matches!((&asked.deed, &answer), (Deed::Add { .. }, Some(Err(_))));
+                self.errand.take_if(|_| is_refused);
                 self.tell(|| format!("{:?} -> {answer:?}", asked.deed));
             }
             return self.at(20 * MILLI, Event::Admin);
@@ -55,7 +73,12 @@ impl World {
             return;
         }
         self.at(pause + 20 * MILLI, Event::Admin);
-        let Some(deed) = repair.or_else(|| self.choose_deed()) else { return };
+        let deed = match (repair, self.errand.is_some()) {
+            (Some(deed), _) => Some(deed),
+            (None, true) => self.go_on(),
+            (None, false) => self.choose_deed(),
+        };
+        let Some(deed) = deed else { return };
         let Some(member) = self.choose_member(&deed) else { return };
         self.tell(|| format!("the operator asks m{member}: {deed:?}"));
         self.oracle.checked.deeds += 1;
@@ -66,7 +89,7 @@ impl World {
             // Members that have not applied the removal vote for the next leader and go on to ask it.
             let lags_until = self.now + self.chance.below(500 * MILLI);
             let others = self.members.iter_mut().filter(|member| member.id != *id);
-            if self.plan.churns {
+            if self.plan.churns && self.errand.is_none() {
                 others.for_each(|member| member.lags_until = member.lags_until.max(lags_until));
             }
         }
@@ -91,6 +114,35 @@ impl World {
         let patience = self.now + SECOND + self.chance.below(longest * SECOND);
         self.asked = Some(Asked { deed, member, patience, slot, task });
         self.arm(member, Worker::Tasks, 0);
+    }
+
+    /// The next step of an errand, if it is time for one.
+    fn go_on(&mut self) -> Option<Deed> {
+        let errand = self.errand.as_mut().filter(|errand| self.now < errand.until);
+        let Some(Errand { behind, urls, stays, cut_at, until }) = errand else {
+            self.errand = None;
+            return None;
+        };
+        let member = self.oracle.members.iter().find(|(_, member)| member.urls == *urls);
+        match (member, *cut_at) {
+            (None, None) => Some(Deed::Add { urls: urls.clone(), is_learner: true }),
+            (Some(_), None) => {
+                // By then the follower has heard that the addition is committed.
+                let (delay, behind) = (self.chance.below(100 * MILLI), *behind);
+                *cut_at = Some(self.now + delay);
+                let mends_in = *until - self.now;
+                self.at(delay, Event::Cut(behind));
+                self.at(mends_in, Event::Mend);
+                None
+            }
+            (_, Some(at)) if self.now <= at => None,
+            (Some((id, member)), _) if *stays && member.is_learner => Some(Deed::Promote(*id)),
+            (Some((id, _)), _) if !*stays => Some(Deed::Remove(*id)),
+            _ => {
+                self.errand = None;
+                None
+            }
+        }
     }
 
     /// Whoever lost its log goes, and another one comes.

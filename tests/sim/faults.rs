@@ -8,6 +8,7 @@ use rusd::limits;
 use rusd::raft::Role;
 use rusd::store::Faults;
 
+use super::admin::Errand;
 use super::client::{all, pairs};
 use super::clock::Trap;
 use super::disk::{broken, is_due};
@@ -324,6 +325,7 @@ impl World {
 
     /// A member's apply stands still while changes of the membership come to it, and then the member
     /// is cut off until the log has gone on without it. So a snapshot finds such a change not applied.
+    /// The changes are whichever the operator makes then, or those of an errand.
     fn fall_behind(&mut self) {
         // The others go on without it.
         let is_learner = |at: &usize| self.oracle.members[&self.members[*at].id].is_learner;
@@ -334,12 +336,25 @@ impl World {
             return;
         }
         let number = *self.chance.pick(one_of);
+        if self.errand.is_none() && !self.chance.one_in(3) {
+            return self.send_on_errand(number);
+        }
         let until_cut = 100 * MILLI + self.chance.below(500 * MILLI);
         let length = 800 * MILLI + self.chance.below(2 * SECOND);
         let rest = self.chance.below(2 * SECOND);
         self.members[number].lags_until = self.now + until_cut + length + rest;
         self.at(until_cut, Event::Cut(number));
         self.at(until_cut + length, Event::Mend);
+    }
+
+    /// The operator takes a learner in while that member's apply stands still.
+    fn send_on_errand(&mut self, behind: usize) {
+        let until = self.now + SECOND + self.chance.below(3 * SECOND);
+        self.members[behind].lags_until = until + self.chance.below(2 * SECOND);
+        let urls = vec![format!("http://10.0.1.{}:2380", self.last_url)];
+        self.last_url += 1;
+        let stays = self.chance.one_in(2);
+        self.errand = Some(Errand { behind, urls, stays, cut_at: None, until });
     }
 
     pub fn cut_off(&mut self, number: usize) {

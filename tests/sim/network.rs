@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use rusd::clock::{Clock, timeout};
 use rusd::http::Http;
+use rusd::limits;
 use rusd::raft::peer::{
     Answered, Channel, Decoder, Encoder, IncomingSnapshot, OutgoingSnapshot, Reach, Read,
     SnapshotDigest, announce, announced, method_of,
@@ -383,7 +384,11 @@ impl World {
                 // Apply may come to older entries before raft sees the snapshot.
                 let is_awake = self.members[to].frozen_until <= self.now;
                 if is_awake && (self.plan.churns || self.chance.one_in(2)) {
-                    self.work(to, Worker::Apply);
+                    let batches =
+                        if self.plan.churns { limits::APPLY_QUEUE_BATCHES_MAX } else { 1 };
+                    for _ in 0..=self.chance.below(batches as u64) {
+                        self.work(to, Worker::Apply);
+                    }
                 }
                 self.report(from, to, true);
             }

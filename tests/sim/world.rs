@@ -18,7 +18,7 @@ use rusd::raft::{Committed, Message};
 use rusd::supervise::Supervisor;
 use rusd::{raft, store};
 
-use super::admin::Asked;
+use super::admin::{Asked, Errand};
 use super::client::{Ask, Client};
 use super::clock::{Chance, SimClock, Trap};
 use super::crowd::Crowd;
@@ -257,6 +257,7 @@ pub struct World {
     pub clients: Vec<Client>,
     pub watchers: Vec<Watcher>,
     pub asked: Option<Asked>,
+    pub errand: Option<Errand>,
     pub crowd: Crowd,
     pub last_url: u64,
     pub oracle: Oracle,
@@ -300,6 +301,7 @@ impl World {
             clients: (0..CLIENTS).map(client).collect(),
             watchers: Vec::new(),
             asked: None,
+            errand: None,
             crowd: Crowd::default(),
             last_url: 1,
             oracle: Oracle::new(),
