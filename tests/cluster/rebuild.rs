@@ -105,7 +105,11 @@ async fn a_member_whose_disk_is_lost_is_rebuilt_by_its_id() {
     let mut cluster = Cluster::start(3);
     cluster.ready(&[0, 1, 2]).await;
     put(cluster.channel(0), "k", "v").await.unwrap();
-    cluster.kill(1);
+    cluster.wipe(1);
+    // Under its old id it would vote a second time.
+    cluster.run(1, "new");
+    assert_eq!(cluster.wait(1), Some(1));
+    assert!(cluster.log(1).contains("has already been bootstrapped"), "{}", cluster.log(1));
     let dir = cluster.dir(1);
     fs::remove_dir_all(&dir).unwrap();
     let endpoints = format!("{},{}", cluster.members[0].client, cluster.members[2].client);

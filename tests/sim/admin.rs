@@ -155,8 +155,13 @@ impl World {
         }
         let is_short = self.is_asking && members.len() < self.plan.members;
         is_short.then(|| {
+            // The machine of before gets another id under its own URLs, or another one takes its place.
+            let is_taken = |urls: &[String]| members.values().any(|member| member.urls == urls);
+            let free = self.members.iter().filter(|of| of.is_ruined && !is_taken(&of.urls));
+            let old = free.map(|of| of.urls.clone()).last();
             self.last_url += 1;
-            let urls = vec![format!("http://10.0.1.{}:2380", self.last_url)];
+            let new = vec![format!("http://10.0.1.{}:2380", self.last_url)];
+            let urls = old.filter(|_| self.chance.one_in(2)).unwrap_or(new);
             Deed::Add { urls, is_learner: false }
         })
     }

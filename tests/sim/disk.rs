@@ -111,6 +111,11 @@ impl SimDisk {
         names.synced = synced;
     }
 
+    /// Nothing is there any more.
+    pub fn wipe(&self) {
+        *self.0.names.lock() = Names::default();
+    }
+
     /// Changes a bit of a log's segment that nobody writes to any more, and says whether there was
     /// one.
     pub fn damage(&self, chance: &mut Chance) -> bool {

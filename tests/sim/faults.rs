@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use rusd::limits;
+use rusd::pb;
 use rusd::raft::Role;
 use rusd::store::Faults;
 
@@ -12,7 +13,7 @@ use super::admin::Errand;
 use super::client::{all, pairs};
 use super::clock::Trap;
 use super::disk::{broken, is_due};
-use super::world::{Event, Life, MILLI, SECOND, Worker, World};
+use super::world::{Event, Life, MILLI, Member, SECOND, Worker, World};
 
 /// What may wait in a member that nobody asks for anything: its duties ask the leader now and then.
 const WAITING_MAX: usize = 10;
@@ -149,7 +150,7 @@ impl World {
             number = leader;
         }
         let cuts_off = self.plan.churns && self.chance.one_in(3);
-        let kind = if cuts_off { 27 } else { self.chance.below(34) };
+        let kind = if cuts_off { 27 } else { self.chance.below(35) };
         self.note(kind);
         self.tell(|| format!("fault {kind} at m{number}"));
         match kind {
@@ -188,6 +189,7 @@ impl World {
             27 | 33 if self.plan.churns => self.fall_behind(),
             27 => self.isolate(number),
             33 => self.stall(number),
+            34 => self.wipe(number),
             _ => self.stop(number),
         }
     }
@@ -278,14 +280,7 @@ impl World {
     /// A bit of a log at rest changes, where whoever is ruined by that can be replaced: nobody else
     /// is missing or on the way, and the membership does not change otherwise.
     fn damage(&mut self, number: usize) {
-        let members = &self.oracle.members;
-        let is_whole = self.plan.admin_millis == 0
-            && self.plan.members >= 3
-            && members.len() == self.plan.members
-            && self.members.iter().all(|member| !member.is_damaged)
-            && self.members.iter().all(|of| !members.contains_key(&of.id) || !of.is_gone)
-            && members.contains_key(&self.members[number].id);
-        if !is_whole {
+        if !self.can_spare(number) {
             return;
         }
         self.crash_if_alive(number, false);
@@ -294,11 +289,55 @@ impl World {
         self.tell(|| format!("m{number} is damaged: {is_damaged}"));
     }
 
+    /// Whether a member may lose its log for ever.
+    fn can_spare(&self, number: usize) -> bool {
+        let members = &self.oracle.members;
+        let is_well = |of: &Member| !of.is_damaged && !of.is_wiped;
+        self.plan.admin_millis == 0
+            && self.plan.members >= 3
+            && members.len() == self.plan.members
+            && self.members.iter().all(is_well)
+            && self.members.iter().all(|of| !members.contains_key(&of.id) || !of.is_gone)
+            && members.contains_key(&self.members[number].id)
+    }
+
+    /// The data directory of a member is deleted, and the member is started again with the same flags.
+    /// Its id stays with those who know it, and the votes and entries that it acknowledged are lost; so
+    /// it must not come back under that id.
+    fn wipe(&mut self, number: usize) {
+        if !self.can_spare(number) || !self.is_known_as_started(number) {
+            return;
+        }
+        self.crash_if_alive(number, false);
+        let member = &mut self.members[number];
+        member.disk.wipe();
+        std::fs::remove_dir_all(&member.dir).unwrap();
+        member.is_wiped = true;
+        self.tell(|| format!("m{number} is wiped"));
+    }
+
+    /// Whether one of the others says that this member has run: a member without a log asks them, and
+    /// ends.
+    pub fn is_known_as_started(&self, number: usize) -> bool {
+        let id = self.members[number].id;
+        let has_run = |of: &pb::Member| of.id == id && !of.client_ur_ls.is_empty();
+        self.members.iter().enumerate().any(|(at, other)| {
+            let hears = at != number && !self.is_cut(number, at) && !self.is_cut(at, number);
+            let members = other.life.as_ref().filter(|_| hears).map(|life| life.node.members());
+            members.is_some_and(|members| members.iter().any(has_run))
+        })
+    }
+
     /// A member does not start with a damaged log, and says where it is. Somebody replaces it.
     pub fn ruin(&mut self, number: usize, why: &str) {
         let is_named = why.contains("the log is damaged: ") && why.contains(".wal at byte ");
         assert!(is_named, "a damaged log is not named: {why}");
         self.oracle.checked.ruined += 1;
+        self.give_up(number);
+    }
+
+    /// A member without its log is replaced.
+    pub fn give_up(&mut self, number: usize) {
         let member = &mut self.members[number];
         (member.is_ruined, member.is_gone) = (true, true);
         self.at(0, Event::Admin);

@@ -59,6 +59,7 @@ pub struct Checked {
     pub changes: u64,
     pub panics: u64,
     pub ruined: u64,
+    pub wiped: u64,
     pub crowded: u64,
 }
 
@@ -81,6 +82,7 @@ impl Checked {
             &mut self.changes,
             &mut self.panics,
             &mut self.ruined,
+            &mut self.wiped,
             &mut self.crowded,
         ];
         let others = [
@@ -100,6 +102,7 @@ impl Checked {
             other.changes,
             other.panics,
             other.ruined,
+            other.wiped,
             other.crowded,
         ];
         for (mine, other) in mine.into_iter().zip(others) {

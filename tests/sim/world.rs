@@ -122,6 +122,8 @@ pub struct Member {
     pub trapped: Option<(Worker, &'static str, u64)>,
     /// A bit of its log changed while it was down.
     pub is_damaged: bool,
+    /// Its data directory was deleted.
+    pub is_wiped: bool,
     /// It cannot start for that, and is to be replaced.
     pub is_ruined: bool,
     /// Parts in a million by which its clock is fast.
@@ -158,6 +160,7 @@ impl Member {
             trap,
             trapped: None,
             is_damaged: false,
+            is_wiped: false,
             is_ruined: false,
             drift: chance.below(2 * plan.drift + 1) as i64 - plan.drift as i64,
             wall: 1_700_000_000 * SECOND + chance.below(3600) * SECOND,
@@ -691,6 +694,9 @@ impl World {
             self.members[number].is_gone = true;
             return;
         }
+        if self.members[number].is_wiped {
+            return self.boot_wiped(number);
+        }
         let random = self.chance.next();
         let named = |number| (format!("m{number}"), peer_urls(number));
         let cluster = (0..self.plan.members).map(named);
@@ -772,6 +778,19 @@ impl World {
         self.arm(number, Worker::Raft, 0);
         self.arm(number, Worker::Tasks, 0);
         self.arm(number, Worker::Sweep, 0);
+    }
+
+    /// A member whose directory is gone does not start as long as anybody remembers it. Where nobody
+    /// answers, its operator tries again: under its old id it would vote a second time.
+    fn boot_wiped(&mut self, number: usize) {
+        if self.is_known_as_started(number) {
+            self.tell(|| format!("m{number} has already been bootstrapped"));
+            self.oracle.checked.wiped += 1;
+            self.members[number].is_wiped = false;
+            return self.give_up(number);
+        }
+        let delay = 100 * MILLI + self.chance.below(SECOND);
+        self.at(delay, Event::Boot(number));
     }
 
     fn client(&mut self, number: usize) {
