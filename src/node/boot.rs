@@ -36,6 +36,7 @@ use crate::members::{Downgrade, Founders, Malformed, Member, Members};
 use crate::metrics;
 use crate::mvcc::{self, Checkpoint, Compacted, Compaction, Current, Mvcc, Restore, Restoring};
 use crate::pb::{AlarmMember, leasepb};
+use crate::planted::{self, Bug};
 use crate::raft::log::{Disk, SystemDisk};
 use crate::raft::peer::{Dial, PeerEvents, Peers, Reach, Snapshots, TcpDial};
 use crate::raft::{self, Bootstrap, ConfState};
@@ -566,7 +567,9 @@ fn assemble(
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let (waits, wal) = (Arc::default(), raft_config.dir.clone());
     let (tokens, passwords) = logins(&config, &clock, &supervisor)?;
-    let (committed, batches) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
+    let is_planted = planted::is(Bug::SupplyWithoutBound);
+    let batches_max = if is_planted { 10_000 } else { limits::APPLY_QUEUE_BATCHES_MAX };
+    let (committed, batches) = sync_channel(batches_max);
     let peers = membership::peers(&config, &raft_config, &surroundings);
     let surroundings = surroundings.of_raft(&peers, Arc::clone(&waits), committed);
     let (raft, raft_threads, turns, loaded) =

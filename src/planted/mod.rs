@@ -55,6 +55,8 @@ pub enum Bug {
     ForgottenBatch,
     /// A commit of the store that failed is taken for done.
     ForgivenCommit,
+    /// Apply is given all that is committed, however much it holds.
+    SupplyWithoutBound,
     /// Nobody asks who may do what a transaction within a transaction does.
     UncheckedNestedTxn,
     /// Nobody asks who may read the previous value that a write gives back.
@@ -71,7 +73,7 @@ pub enum Bug {
 
 impl Bug {
     /// What the simulator is to find.
-    pub const OF_CLUSTERS: [Self; 23] = [
+    pub const OF_CLUSTERS: [Self; 24] = [
         Self::AckBeforeSync,
         Self::StaleRead,
         Self::ReadBeforeApply,
@@ -95,6 +97,7 @@ impl Bug {
         Self::ForgivenWrite,
         Self::ForgottenBatch,
         Self::ForgivenCommit,
+        Self::SupplyWithoutBound,
     ];
 
     /// The ways around permissions that etcd had.
