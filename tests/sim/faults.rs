@@ -354,6 +354,18 @@ impl World {
         }
     }
 
+    /// A member's apply is held up within a long batch, a part of which the store commits, and its leader
+    /// is cut off: the member stands for election with less applied than the store has.
+    pub fn hold_and_elect(&mut self, number: usize) {
+        let leader = self.leader().filter(|leader| *leader != number && self.cut.is_empty());
+        let Some(leader) = leader else { return };
+        let length = SECOND + self.chance.below(SECOND);
+        self.members[number].lags_until = self.now + length;
+        self.tell(|| format!("m{number} is held up, and m{leader} is cut off"));
+        self.cut_off(leader);
+        self.at(length, Event::Mend);
+    }
+
     /// A member is cut off for long, and clients go on asking it.
     fn isolate(&mut self, number: usize) {
         let length = self.chance.below(12 * SECOND);
@@ -375,6 +387,12 @@ impl World {
             return;
         }
         let number = *self.chance.pick(one_of);
+        // Or nothing is cut off, and more is committed than apply may be given.
+        if self.chance.one_in(4) {
+            let length = 3 * SECOND + self.chance.below(5 * SECOND);
+            self.members[number].lags_until = self.now + length;
+            return;
+        }
         if self.errand.is_none() && !self.chance.one_in(3) {
             return self.send_on_errand(number);
         }

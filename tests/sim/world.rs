@@ -36,6 +36,8 @@ const CLIENTS: u64 = 10;
 /// Among them, who do nothing but keep a lease alive.
 const KEEPERS: u64 = 3;
 const WATCHERS: u64 = 3;
+/// Entries of a batch after which apply is held up for long: more than the log keeps for others at least.
+const LONG_PART: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Worker {
@@ -573,7 +575,10 @@ impl World {
 
     fn apply(&mut self, number: usize) -> bool {
         let most = match self.has_faults && self.chance.one_in(self.plan.split_odds) {
-            true => 1 + self.chance.below(4) as usize,
+            true => {
+                let most = *self.chance.pick(&[4, 4, 16]);
+                1 + self.chance.below(most) as usize
+            }
             false => usize::MAX,
         };
         let Member { life, store_faults, .. } = &mut self.members[number];
@@ -606,6 +611,8 @@ impl World {
         if is_published {
             life.applied = life.reached;
             self.compare(number);
+        } else if self.has_faults && entries.len() > LONG_PART && self.chance.one_in(2) {
+            self.hold_and_elect(number);
         } else if self.has_faults && self.chance.one_in(20) {
             // It is held up within a batch, in which the store may commit.
             self.members[number].lags_until = self.now + self.chance.below(2 * SECOND);
