@@ -21,18 +21,19 @@ pub struct Checkpoint {
     pub bytes: Vec<u8>,
 }
 
-/// A walk over the index. No sweep may run before it ends.
+/// A walk over the index. No sweep may take a step before it ends.
 pub struct IndexPass {
     current: Current,
     start: Box<[u8]>,
 }
 
 impl IndexPass {
-    /// None while a sweep is under way: part of the index would be thinned and part not.
-    pub fn new(mvcc: &Mvcc) -> Option<Self> {
-        // A compaction counts as not swept before it is published, so this order misses none.
-        let current = mvcc.current();
-        (!mvcc.is_sweeping()).then(|| Self { current, start: Box::default() })
+    /// The walk may begin in the middle of a sweep, since a sweep that the disk fails never ends. The
+    /// index then lacks some of what that sweep dooms, so the checkpoint counts as compacted by the
+    /// last sweep that ended. A start repeats the later ones, and finds the rows that the index lacks.
+    pub fn new(mvcc: &Mvcc) -> Self {
+        let current = Current { compact_revision: mvcc.swept(), ..mvcc.current() };
+        Self { current, start: Box::default() }
     }
 
     pub fn current(&self) -> Current {

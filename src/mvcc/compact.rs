@@ -4,7 +4,8 @@
 //! entry. The sweep that follows is each member's own affair: wait for the reads that may still
 //! look below, thin the index, hash the rows that were there, delete the dead ones. Each step
 //! touches a bounded number of keys or rows. After a crash the sweep starts over from the rows
-//! that are left.
+//! that are left. If the index came from a checkpoint that was written during the sweep, it lacks
+//! rows that are still there: such orphans are found row by row, and deleted with the others.
 //!
 //! Compactions that wait for the sweep of an earlier one become one sweep: a later compaction
 //! forgets all that an earlier one does. Each has a hash of its own all the same, which HashKV
@@ -18,7 +19,8 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 use super::hash::{Hasher, KeyValueHash};
-use super::index::Visit;
+use super::index::{Index, Visit};
+use super::kv::Pair;
 use super::{Error, Mvcc};
 use crate::limits;
 use crate::store::{Bucket, Row, schema};
@@ -39,6 +41,8 @@ pub struct Compaction {
     phase: Phase,
     /// Which of the states that replaced one another it belongs to.
     state: u64,
+    /// See [`Compaction::expect_orphans`].
+    expects_orphans: bool,
 }
 
 struct Point {
@@ -106,6 +110,10 @@ impl Doomed {
         }
     }
 
+    fn has(&self, rev: Revision) -> bool {
+        self.points.iter().any(|point| point.dead.binary_search(&rev).is_ok())
+    }
+
     /// The compaction with which a row dies. Rows are asked for in order.
     fn of(&mut self, rev: Revision) -> Option<usize> {
         self.points.iter_mut().position(|point| {
@@ -121,6 +129,8 @@ impl Doomed {
 struct Scan {
     doomed: Doomed,
     from: Revision,
+    /// Rows that are in the index no more, of those looked at so far.
+    orphans: Vec<Revision>,
     hashers: Vec<Hasher>,
     /// The rows of the current group and whether each dies.
     group: Vec<(Revision, bool)>,
@@ -160,7 +170,8 @@ impl Mvcc {
     pub(super) fn sweep(&self, revision: i64, previous: i64) -> Compaction {
         let points = vec![Point { revision, is_hash_whole: true }];
         let state = *self.replaced.read();
-        Compaction { previous, points, phase: Phase::Wait(Vec::new()), state }
+        let phase = Phase::Wait(Vec::new());
+        Compaction { previous, points, phase, state, expects_orphans: false }
     }
 }
 
@@ -181,6 +192,11 @@ impl Compaction {
     /// Hands the sweep over to the state that takes this one's.
     pub fn belong_to(&mut self, mvcc: &Mvcc) {
         self.state = *mvcc.replaced.read();
+    }
+
+    /// An earlier attempt at this sweep may have taken out of the index what it did not delete.
+    pub(super) fn expect_orphans(&mut self) {
+        self.expects_orphans = true;
     }
 
     pub(super) fn forget_hash(&mut self) {
@@ -255,6 +271,9 @@ impl Compaction {
             }
             Phase::Hash(scan) => {
                 let rows = mvcc.rows(scan.from, revision)?;
+                if self.expects_orphans {
+                    scan.find_orphans(&mvcc.index.read(), &rows)?;
+                }
                 scan.add(&rows);
                 let bytes: usize = rows.iter().map(|row| row.kv.len()).sum();
                 let has_more =
@@ -293,6 +312,7 @@ impl Compaction {
         Scan {
             doomed,
             from: Revision::default(),
+            orphans: Vec::new(),
             hashers: self.points.iter().map(hasher).collect(),
             group: Vec::with_capacity(GROUP_ROWS),
             survivors: Vec::new(),
@@ -314,16 +334,32 @@ impl Scan {
             all.extend(dead);
             all
         });
-        let (dead, survivors) = (dead.unwrap_or_default(), take(&mut self.survivors));
+        let (mut dead, survivors) = (dead.unwrap_or_default(), take(&mut self.survivors));
+        dead.append(&mut self.orphans);
         let deleted = dead.len();
         let hashes = self.hashers.iter().map(|hasher| hasher.finish()).collect();
         let done = mvcc.store.delete_rows(dead, survivors, revision);
         Phase::Delete { done, deleted, hashes }
     }
 
+    /// Notes those of the next rows that nothing knows any more: no key has them, and they are not
+    /// doomed by what this sweep has thinned itself.
+    fn find_orphans(&mut self, index: &Index, rows: &[Row]) -> Result<(), Error> {
+        let mut found = Vec::new();
+        for row in rows {
+            let is_known = index.holds(Pair::parse(&row.kv)?.key, row.rev);
+            if !is_known && !self.doomed.has(row.rev) {
+                found.push(row.rev);
+            }
+        }
+        self.orphans.append(&mut found);
+        Ok(())
+    }
+
     fn add(&mut self, rows: &[Row]) {
         for row in rows {
-            let fate = self.doomed.of(row.rev);
+            let is_orphan = self.orphans.binary_search(&row.rev).is_ok();
+            let fate = self.doomed.of(row.rev).or(is_orphan.then_some(0));
             // The sweep of a later compaction would not find the row any more.
             let sees_it = fate.map_or(self.hashers.len(), |fate| fate + 1);
             for (at, hasher) in self.hashers[..sees_it].iter_mut().enumerate() {

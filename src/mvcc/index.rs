@@ -315,6 +315,16 @@ impl Index {
         self.leaves[leaf][position].history.get(main)
     }
 
+    /// Whether the key changed at this revision and that is not forgotten.
+    pub fn holds(&self, key: &[u8], revision: Revision) -> bool {
+        let Some((leaf, position)) = self.position(key) else { return false };
+        let history = &self.leaves[leaf][position].history;
+        history.closed().iter().chain([&history.open]).any(|generation| {
+            let revisions = &generation.revisions;
+            revisions.binary_search_by_key(&revision, |packed| packed.revision()).is_ok()
+        })
+    }
+
     /// Calls `f` for the keys from `start` on that exist at `main`, until it says no or
     /// `keys_max` keys, deleted ones included, were looked at.
     pub fn visit(

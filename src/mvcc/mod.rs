@@ -179,7 +179,7 @@ impl Mvcc {
         self.compacted.store(current.compact_revision, Ordering::Release);
         *self.published.write() = current;
         self.hashes.lock().clear();
-        self.swept.store(new.swept.load(Ordering::Acquire), Ordering::Release);
+        self.swept.store(new.swept(), Ordering::Release);
         *replaced += 1;
         drop((epoch, replaced));
         drop(old_index);
@@ -239,7 +239,11 @@ impl Mvcc {
 
     /// Whether a compaction was applied whose sweep has not ended.
     pub fn is_sweeping(&self) -> bool {
-        self.swept.load(Ordering::Acquire) < self.compacted.load(Ordering::Acquire)
+        self.swept() < self.compacted.load(Ordering::Acquire)
+    }
+
+    fn swept(&self) -> i64 {
+        self.swept.load(Ordering::Acquire)
     }
 
     /// The next rows in revision order, up to and with those of `main`: a bounded number, none at

@@ -51,6 +51,8 @@ pub struct Restoring {
     /// First row that the index does not hold yet.
     from: Revision,
     rows: u64,
+    /// It began with a checkpoint.
+    has_checkpoint: bool,
 }
 
 impl Restore {
@@ -76,6 +78,7 @@ impl Restoring {
     /// The state of a store that holds the rows that were added, and no others.
     pub fn finish(mut self, store: Arc<Store>, compacted: Compacted) -> Restore {
         let attachments = std::mem::take(&mut self.attachments);
+        let has_checkpoint = self.has_checkpoint;
         let (rows, index) = (self.rows, self.into_index());
         let finished = compacted.finished.unwrap_or(-1);
         let scheduled = compacted.scheduled.unwrap_or(-1);
@@ -85,6 +88,9 @@ impl Restoring {
             // Rows may be gone that the sweep's hash would have to cover.
             let mut sweep = mvcc.sweep(scheduled, finished);
             sweep.forget_hash();
+            if has_checkpoint {
+                sweep.expect_orphans();
+            }
             mvcc.swept.store(finished, Ordering::Release);
             sweep
         });
@@ -102,7 +108,8 @@ impl Restoring {
     fn after(checkpoint: &Checkpoint) -> Option<Self> {
         let (index, attachments) = checkpoint::read(checkpoint)?;
         let from = Revision::new(checkpoint.current.revision + 1, 0);
-        Some(Self { index, bulk: Bulk::default(), attachments, from, rows: 0 })
+        let has_checkpoint = true;
+        Some(Self { index, bulk: Bulk::default(), attachments, from, rows: 0, has_checkpoint })
     }
 
     fn compact(&mut self, main: i64) {

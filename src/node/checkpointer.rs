@@ -1,8 +1,9 @@
 //! The index checkpoint, brought up to date a little at a time while the member works.
 //!
-//! It runs on the sweeper's thread, between sweeps: an index that is being thinned cannot be
-//! written. Apply is held up only as long as a reader of some keys would hold it up, and the file
-//! takes the old one's place when the store has made durable what it says.
+//! It runs on the sweeper's thread, between two steps of a sweep: an index that is being thinned
+//! cannot be written. A sweep that waits, or fails for ever, does not keep it from being written.
+//! Apply is held up only as long as a reader of some keys would hold it up, and the file takes the
+//! old one's place when the store has made durable what it says.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,8 +109,9 @@ impl Checkpointer {
         }
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        self.work.is_some()
+    /// Whether the index must stay as it is, but for what is applied.
+    pub(super) fn needs_index(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| matches!(work.phase, Phase::Index(_)))
     }
 
     /// Writes it in one go. Nothing may be applied any more.
@@ -147,13 +149,12 @@ impl Checkpointer {
         if self.clock.now() < self.rest_until {
             return false;
         }
-        // After a compaction beyond it, the checkpoint in force serves no start.
+        let rows_behind = self.rows_behind + self.store.rows_pushed() - self.rows_pushed;
+        // After a compaction beyond it, the checkpoint in force serves no start, which then reads the
+        // rows of all keys as well.
         let is_useless = self.mvcc.current().compact_revision > self.revision;
-        let rows_behind = match is_useless {
-            true => self.mvcc.keys() as u64,
-            false => self.rows_behind + self.store.rows_pushed() - self.rows_pushed,
-        };
-        rows_behind >= self.pace.rows
+        let other_rows = if is_useless { self.mvcc.keys() as u64 } else { 0 };
+        rows_behind.max(other_rows) >= self.pace.rows
     }
 
     fn begin(&mut self) {
@@ -161,7 +162,7 @@ impl Checkpointer {
         if !self.store.room().fits(0) {
             return;
         }
-        let Some(pass) = IndexPass::new(&self.mvcc) else { return };
+        let pass = IndexPass::new(&self.mvcc);
         match self.store.begin_checkpoint() {
             Ok(file) => {
                 let (current, started) = (pass.current(), self.clock.now());

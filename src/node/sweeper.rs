@@ -1,5 +1,6 @@
-//! The thread that sweeps up after compactions, one sweep at a time, a little at a time, and between
-//! them keeps the index checkpoint fresh.
+//! The thread that sweeps up after compactions, one sweep at a time, a little at a time, and keeps the
+//! index checkpoint fresh. A checkpoint that is due comes before the next step of a sweep: it takes
+//! some seconds each minute at most, while sweeps may follow each other without end.
 //!
 //! Apply never waits for it. Compactions that are applied during a sweep become the next one, so a
 //! client that compacts after each put costs one sweep after the other and no queue.
@@ -191,12 +192,13 @@ impl SweepWorker {
     /// there is none.
     pub(super) fn turn(&mut self) -> Option<Duration> {
         planted::trip("sweeper");
-        if self.checkpointer.is_busy() {
-            return self.checkpointer.turn();
+        let rest = self.checkpointer.turn();
+        if self.checkpointer.needs_index() {
+            return rest;
         }
         if self.current.is_none() {
             let pending = self.pending.state.lock().sweep.take();
-            let Some(sweep) = pending else { return self.checkpointer.turn() };
+            let Some(sweep) = pending else { return rest };
             self.begin(sweep);
         }
         let (sweep, started) = self.current.as_mut()?;

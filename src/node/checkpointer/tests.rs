@@ -1,5 +1,5 @@
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -16,7 +16,7 @@ use crate::pb::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
     RangeRequest, RequestHeader, RequestOp, TxnRequest,
 };
-use crate::store::{Opened, Options, Row};
+use crate::store::{Faults, Opened, Options, Row};
 use crate::types::Revision;
 
 const KEYS: u64 = 1500;
@@ -85,6 +85,19 @@ impl Clock for Still {
     }
 }
 
+/// A disk that reads nothing while it is told so.
+#[derive(Default)]
+struct Unread(AtomicBool);
+
+impl Faults for Unread {
+    fn read(&self) -> std::io::Result<()> {
+        match self.0.load(Ordering::Relaxed) {
+            true => Err(std::io::Error::from_raw_os_error(5)),
+            false => Ok(()),
+        }
+    }
+}
+
 /// A member without raft: it applies entries, commits, sweeps and writes checkpoints when told to.
 struct Member {
     store: Arc<Store>,
@@ -95,6 +108,7 @@ struct Member {
     /// Index of the last entry applied.
     index: u64,
     used: (i64, u64),
+    unread: Arc<Unread>,
 }
 
 impl Member {
@@ -102,6 +116,8 @@ impl Member {
         let clock: Arc<dyn Clock> = Arc::new(Still(AtomicU64::new(seed)));
         let mut options = Options::new(Arc::clone(&clock));
         (options.reserve_bytes, options.committer) = (0, false);
+        let unread = Arc::new(Unread::default());
+        options.faults = Some(Arc::clone(&unread) as _);
         let (store, opened) = Store::open(db, options).unwrap();
         let store = Arc::new(store);
         let Loaded { lessor, auth, restore, used, .. } = load(&store, &opened, None).unwrap();
@@ -128,7 +144,7 @@ impl Member {
         let (worker, sweeps) =
             SweepWorker::new(mvcc, waits, clock, Duration::ZERO, restore.unfinished, checkpointer);
         let index = opened.consistent_index;
-        Self { store, machine, worker, sweeps, opened, index, used }
+        Self { store, machine, worker, sweeps, opened, index, used, unread }
     }
 
     /// Applies the next entry: the log's, if it has one, else a new one that the log then has.
@@ -146,6 +162,13 @@ impl Member {
             compaction.arm(&self.machine.mvcc);
             self.sweeps.push(Sweep::new(compaction, None));
         }
+    }
+
+    /// A turn of the sweeper in which no row can be read.
+    fn fail_to_sweep(&mut self) {
+        self.unread.0.store(true, Ordering::Relaxed);
+        let _ = self.worker.turn();
+        self.unread.0.store(false, Ordering::Relaxed);
     }
 
     /// Ends all sweeps.
@@ -210,6 +233,7 @@ struct Seen {
     compacted_since: u32,
     unfinished: u32,
     refused: u32,
+    thinned: u32,
 }
 
 /// Boots what a crash has left twice, with the checkpoint and without, and has both go on.
@@ -232,6 +256,7 @@ fn compare(db: &Path, log: &mut Vec<Command>, chance: &mut Chance, seen: &mut Se
     }
     assert_eq!(without.used.0, -1);
     with.same_as(&without);
+    seen.thinned += u32::from(with.machine.mvcc.keys() < without.machine.mvcc.keys());
     with.settle();
     without.settle();
     with.same_as(&without);
@@ -262,11 +287,13 @@ fn a_checkpoint_of_any_age_gives_the_index_that_the_rows_give() {
         let db = dir.path().join("db");
         let (mut chance, mut log) = (Chance(seed), Vec::new());
         for _ in 0..6 {
-            let rows = 1 + chance.below(3000);
+            let fails = chance.below(2) == 0;
+            let rows = 1 + chance.below(if fails { 100 } else { 3000 });
             let mut member = Member::boot(&db, seed, rows);
             for _ in 0..chance.below(250) {
                 match chance.below(10) {
                     0..5 => member.apply(&mut log, &mut chance),
+                    5..8 if fails => member.fail_to_sweep(),
                     5..8 => drop(member.worker.turn()),
                     _ => drop(member.store.commit_turn().unwrap()),
                 }
@@ -279,10 +306,44 @@ fn a_checkpoint_of_any_age_gives_the_index_that_the_rows_give() {
             compare(&db, &mut log, &mut chance, &mut seen);
         }
     }
-    let Seen { checkpoints, behind, compacted_since, unfinished, refused } = seen;
+    let Seen { checkpoints, behind, compacted_since, unfinished, refused, thinned } = seen;
     eprintln!(
-        "{checkpoints} used, {behind} behind, {compacted_since} compacted since, {unfinished} with a sweep, {refused} refused"
+        "{checkpoints} used, {behind} behind, {compacted_since} compacted since, {unfinished} with a sweep, {refused} refused, {thinned} in the middle of one"
     );
-    let all = [checkpoints, behind, compacted_since, unfinished, refused];
+    let all = [checkpoints, behind, compacted_since, unfinished, refused, thinned];
     assert!(all.iter().all(|count| *count >= 1), "a case is missing: {all:?}");
+}
+
+/// A start reads little, however long ago the disk began to fail the sweep.
+#[test]
+fn a_sweep_that_fails_for_ever_keeps_no_checkpoint_from_being_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    let mut member = Member::boot(&db, 1, 100);
+    let mut chance = Chance(1);
+    let put = |number: u64| {
+        let (key, value) = (Bytes::from(format!("k{}", number % 50)), Bytes::from("v"));
+        Command::Put(PutRequest { key, value, ..Default::default() })
+    };
+    let mut log: Vec<Command> = (0..500).map(put).collect();
+    let all = DeleteRangeRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
+    log.push(Command::DeleteRange(all));
+    log.extend((0..20).map(put));
+    log.push(Command::Compaction(CompactionRequest { revision: 510, physical: false }));
+    log.extend((0..700).map(|number| put(number % 20)));
+    for number in 0..log.len() {
+        member.apply(&mut log, &mut chance);
+        member.fail_to_sweep();
+        while number % 10 == 0 && member.store.commit_turn().unwrap() {}
+    }
+    assert!(member.machine.mvcc.is_sweeping());
+    let rows = member.rows().len();
+    drop(member);
+    let mut seen = Seen::default();
+    compare(&db, &mut log, &mut chance, &mut seen);
+    assert_eq!((seen.checkpoints, seen.unfinished, seen.thinned), (1, 1, 1));
+    let mut member = Member::boot(&db, 1, u64::MAX);
+    assert!(member.used.1 < 300, "a start reads {} rows of {rows}", member.used.1);
+    member.settle();
+    assert!(member.rows().len() < rows - 400, "the sweep goes on where it can read");
 }
