@@ -290,6 +290,9 @@ pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 pub const LOG_SEGMENT_DISK_PARTS: u64 = 16;
 /// Segments are not made smaller than this, which holds two of the largest requests.
 pub const LOG_SEGMENT_BYTES_MIN: u64 = 4 << 20;
+/// An entry larger than one part in so many of a segment counts twice where it is asked whether the log
+/// has room, since as much may be left unused before it. Smaller ones leave less than such a part.
+pub const LOG_LARGE_ENTRY_PARTS: u64 = 8;
 /// Bytes of a segment kept for records without entries: over a thousand votes, and a quarter for the
 /// records that let older segments go.
 pub const LOG_SLACK_BYTES: u64 = 64 << 10;

@@ -32,8 +32,9 @@ pub(super) struct Rooms {
     is_shared: bool,
     /// What the log had taken of it when it was measured last.
     log_taken_bytes: AtomicU64,
-    /// Bytes of proposals made here and not answered.
+    /// Bytes of proposals made here and not answered, and what they may take of the log.
     under_way: AtomicU64,
+    log_under_way: AtomicU64,
     /// Held while NOSPACE is raised, so that many refused writes propose one alarm.
     raising: tokio::sync::Mutex<()>,
 }
@@ -42,11 +43,13 @@ pub(super) struct Rooms {
 pub(super) struct UnderWay<'a> {
     rooms: &'a Rooms,
     bytes: u64,
+    log_bytes: u64,
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.rooms.under_way.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.rooms.log_under_way.fetch_sub(self.log_bytes, Ordering::Relaxed);
     }
 }
 
@@ -60,6 +63,7 @@ impl Rooms {
             is_shared,
             log_taken_bytes: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
+            log_under_way: AtomicU64::new(0),
             raising: tokio::sync::Mutex::default(),
         };
         rooms.look();
@@ -83,18 +87,20 @@ impl Rooms {
 
     /// Whether so many bytes fit beside all that is under way.
     pub(super) fn fits(&self, bytes: u64) -> bool {
-        let bytes = bytes.saturating_add(self.under_way.load(Ordering::Relaxed));
         let log = self.raft.log_room();
+        let log_bytes = if bytes > 0 { log.cost(bytes) } else { 0 };
+        let log_bytes = log_bytes.saturating_add(self.log_under_way.load(Ordering::Relaxed));
+        let bytes = bytes.saturating_add(self.under_way.load(Ordering::Relaxed));
         let mut store = self.store.room();
         if self.is_shared {
             // Else the store would grow into what the log needs next, or has taken since the last
             // commit.
-            let wanted = log.wanted_bytes();
+            let wanted = log.wanted_bytes(log_bytes);
             let known = self.log_taken_bytes.load(Ordering::SeqCst);
             let taken = log.taken_bytes().saturating_sub(known);
             store.bytes = store.bytes.saturating_sub(wanted + taken);
         }
-        store.fits(bytes) && log.fits(bytes)
+        store.fits(bytes) && log.fits(log_bytes)
     }
 
     fn is_critical(&self) -> bool {
@@ -102,8 +108,10 @@ impl Rooms {
     }
 
     fn begin(&self, bytes: u64) -> UnderWay<'_> {
+        let log_bytes = self.raft.log_room().cost(bytes);
         self.under_way.fetch_add(bytes, Ordering::Relaxed);
-        UnderWay { rooms: self, bytes }
+        self.log_under_way.fetch_add(log_bytes, Ordering::Relaxed);
+        UnderWay { rooms: self, bytes, log_bytes }
     }
 }
 

@@ -131,9 +131,12 @@ impl Encoder {
     }
 }
 
+/// Upper bound of the bytes that an entry takes in a segment beside its data.
+pub(super) const ENTRY_BYTES: u64 = 96;
+
 /// Upper bound of the bytes that an entry takes in a segment.
 pub(super) fn entry_bytes_max(entry: &Entry) -> u64 {
-    entry.data.len() as u64 + 96
+    entry.data.len() as u64 + ENTRY_BYTES
 }
 
 /// A record as read.

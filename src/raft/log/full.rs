@@ -336,6 +336,50 @@ fn the_log_writer_holds_what_has_no_room() {
     assert!(recovered.table.first_index() > 1, "the first segment is gone");
 }
 
+/// What is asked for room and told that there is some never waits, however large it is and however full
+/// the segments are, and housekeeping still has room after it.
+#[test]
+fn what_fits_by_its_cost_is_written() {
+    let (mut admitted, mut largest) = (0, 0);
+    for filled in [0, 20_000, 45_000, 60_000] {
+        for free in [0, SEGMENT, 2 * SEGMENT, 4 * SEGMENT, 8 * SEGMENT] {
+            for sizes in [
+                &[SEGMENT / 10; 12][..],
+                &[SEGMENT / 6; 8],
+                &[SEGMENT * 2 / 3; 3],
+                &[SEGMENT, 100, SEGMENT],
+                &[SEGMENT * 5 / 4],
+                &[SEGMENT * 5 / 2],
+                &[SEGMENT * 7 / 2, 1000],
+            ] {
+                let (fixture, mut writer) = Fixture::new(1 << 30);
+                writer.room().leave(0);
+                let mut last = 0;
+                while last * 1000 < filled {
+                    last += 1;
+                    write(&mut writer, &batch(last..=last, 900));
+                }
+                fixture.resize(fixture.small.used() + free);
+                let room = writer.room();
+                if !room.fits(sizes.iter().map(|size| room.cost(*size)).sum()) {
+                    continue;
+                }
+                admitted += 1;
+                largest = largest.max(sizes[0]);
+                let entries = (last + 1..).zip(sizes).map(|(index, size)| entry(index, *size));
+                let batch = Batch { entries: entries.collect(), ..Batch::default() };
+                let outcome = writer.append(&batch).map(drop);
+                assert!(outcome.is_ok(), "{sizes:?} after {filled}, {free} free: {outcome:?}");
+                writer.write().unwrap();
+                let small = self::batch(last + 100..=last + 100, SEGMENT / 8);
+                assert!(!room.is_critical(), "{sizes:?} after {filled}, {free} free");
+                writer.append(&small).unwrap();
+            }
+        }
+    }
+    assert!(admitted > 30 && largest > 3 * SEGMENT, "{admitted} admitted, up to {largest} bytes");
+}
+
 /// Votes may take all but what a purge needs, as a purge is what ends the want of room.
 #[test]
 fn votes_leave_room_for_a_purge() {

@@ -60,6 +60,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use self::format::ENTRY_BYTES;
 use crate::limits;
 
 /// Why the log cannot be used.
@@ -148,16 +149,29 @@ impl Room {
         Self(Arc::new(RoomCells { disk, dir, segment, rest, next, taken, left, is_refused }))
     }
 
-    /// Whether the log can take so many bytes more and still has a half of a segment, for what must
-    /// be written while the disk is full.
-    pub fn fits(&self, bytes: u64) -> bool {
-        self.has(bytes.saturating_add(self.0.segment / 2))
+    /// What an entry with so many bytes of data takes of the log at most. It may not go over the end of
+    /// a segment, and leaves there what is too short for it: as much as itself if it is large, or a part
+    /// of a segment that follows from how many it takes to fill one.
+    pub fn cost(&self, bytes: u64) -> u64 {
+        let bytes = bytes.saturating_add(ENTRY_BYTES);
+        let parts = limits::LOG_LARGE_ENTRY_PARTS;
+        let is_large = bytes > self.0.segment / parts;
+        bytes.saturating_add(if is_large { bytes } else { bytes / (parts - 1) })
     }
 
-    /// What the log still has to get from its disk for the next segment.
-    pub fn wanted_bytes(&self) -> u64 {
+    /// Whether the log can take entries of this cost more and still has a half of a segment, for what
+    /// must be written while the disk is full.
+    pub fn fits(&self, cost: u64) -> bool {
+        self.has(cost.saturating_add(self.0.segment / 2))
+    }
+
+    /// What the log still has to get from its disk for entries of this cost: the next segment at least,
+    /// and more if they are larger than what it has.
+    pub fn wanted_bytes(&self, cost: u64) -> u64 {
         let has_next = self.0.next.load(Ordering::SeqCst) > 0;
-        if has_next { 0 } else { self.0.segment }
+        let next = if has_next { 0 } else { self.0.segment };
+        let missing = cost.saturating_sub(self.bytes());
+        next.max(missing.div_ceil(self.0.segment.max(1)).saturating_mul(self.0.segment))
     }
 
     /// Bytes of the disk that the log has taken since it was opened. Who measured the same disk knows
@@ -187,13 +201,14 @@ impl Room {
         self.0.disk.space(&self.0.dir).map_or(true, |space| space.free_bytes >= needed)
     }
 
-    /// What the disk has left for the log.
+    /// What the disk has left for the log, in whole segments: with less it makes none.
     fn free_bytes(&self) -> u64 {
         if self.0.is_refused.load(Ordering::Relaxed) {
             return 0;
         }
         let space = self.0.disk.space(&self.0.dir);
-        space.map_or(0, |space| space.free_bytes.saturating_sub(self.left()))
+        let free = space.map_or(0, |space| space.free_bytes.saturating_sub(self.left()));
+        free - free % self.0.segment.max(1)
     }
 
     /// Bytes of records that can be written although the disk is full.
@@ -275,7 +290,7 @@ macro_rules! system_names {
     };
 }
 #[cfg(test)]
-use system_names;
+pub(crate) use system_names;
 
 #[cfg(test)]
 mod crash;
