@@ -296,6 +296,10 @@ pub const LOG_LARGE_ENTRY_PARTS: u64 = 8;
 /// Bytes of a segment kept for records without entries: over a thousand votes, and a quarter for the
 /// records that let older segments go.
 pub const LOG_SLACK_BYTES: u64 = 64 << 10;
+/// A write of the log that takes longer is said to be slow while it lasts, etcd's for one that is over.
+pub const LOG_STALL_SAID_AFTER: Duration = Duration::from_secs(1);
+/// How often it is looked at.
+pub const LOG_STALL_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often room for the next segment is looked for while the disk has none.
 pub const LOG_ROOM_RETRY: Duration = Duration::from_millis(200);
 /// Zeros written ahead of the log's end: some seconds of writing, so that syncs write no metadata.

@@ -150,6 +150,8 @@ families! {
     scrub_bytes: counter "rusd_scrub_bytes_total" "Bytes of records whose checksums were verified.";
     scrub_records: counter "rusd_scrub_records_total" "Records whose checksums were verified.";
     scrub_passes: counter "rusd_scrub_passes_total" "Times that the scrub has read the whole store.";
+    log_stall_seconds: gauge "rusd_log_write_under_way_seconds"
+        "Whole seconds for which the log has been at the write that it is at.";
     store_damaged: gauge "rusd_store_damaged"
         "1 once damage was found in the store; the member serves nobody then.";
     defrag_inflight: gauge "etcd_disk_defrag_inflight" "1 while the store is defragmented.";

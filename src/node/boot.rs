@@ -23,6 +23,7 @@ use super::membership::{Circle, Join};
 use super::passwords::Passwords;
 use super::room::Rooms;
 use super::space::Upkeep;
+use super::stall::LogWriting;
 use super::steps::Steps;
 use super::sweeper::{SweepQueue, SweepWorker, Sweeper};
 use super::waits::{AppliedWaits, Waits};
@@ -175,6 +176,7 @@ impl ConfStates {
 struct Observer {
     supervisor: Supervisor,
     waits: Arc<Waits>,
+    log_writing: Arc<LogWriting>,
 }
 
 impl raft::Observer for Observer {
@@ -191,6 +193,10 @@ impl raft::Observer for Observer {
         if took >= Duration::from_secs(1) {
             tracing::warn!(took = ?took, "expected-duration" = "1s", "slow fdatasync");
         }
+    }
+
+    fn writes(&self, since: Option<Duration>) {
+        self.log_writing.note(since);
     }
 
     fn written(&self, bytes: usize, took: Duration) {
@@ -277,12 +283,13 @@ impl Surroundings {
     fn of_raft(
         self,
         peers: &Arc<Peers>,
-        waits: Arc<Waits>,
+        (waits, log_writing): (&Arc<Waits>, &Arc<LogWriting>),
         applier: SyncSender<Vec<raft::Committed>>,
     ) -> raft::Surroundings {
         let Self { clock, disk, transport, supervisor, .. } = self;
         let transport = transport.unwrap_or_else(|| Arc::clone(peers) as Arc<dyn raft::Transport>);
-        let observer = Arc::new(Observer { supervisor: supervisor.clone(), waits });
+        let (waits, log_writing) = (Arc::clone(waits), Arc::clone(log_writing));
+        let observer = Arc::new(Observer { supervisor: supervisor.clone(), waits, log_writing });
         raft::Surroundings { clock, disk, transport, observer, applier, supervisor }
     }
 }
@@ -565,13 +572,13 @@ fn assemble(
     let (clock, dials, supervisor) = (Arc::clone(clock), transport.is_none(), supervisor.clone());
     let (options, reach) = (options.clone(), reach.clone());
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
-    let (waits, wal) = (Arc::default(), raft_config.dir.clone());
+    let (waits, log_writing, wal) = (Arc::default(), Arc::default(), raft_config.dir.clone());
     let (tokens, passwords) = logins(&config, &clock, &supervisor)?;
     let is_planted = planted::is(Bug::SupplyWithoutBound);
     let batches_max = if is_planted { 10_000 } else { limits::APPLY_QUEUE_BATCHES_MAX };
     let (committed, batches) = sync_channel(batches_max);
     let peers = membership::peers(&config, &raft_config, &surroundings);
-    let surroundings = surroundings.of_raft(&peers, Arc::clone(&waits), committed);
+    let surroundings = surroundings.of_raft(&peers, (&waits, &log_writing), committed);
     let (raft, raft_threads, turns, loaded) =
         open_both(&store, opened, raft_config, surroundings, identity.bootstrap.as_ref(), stepped)?;
     let raft::log::Metadata { node_id, cluster_id } = raft_threads.metadata();
@@ -579,8 +586,7 @@ fn assemble(
     dials.then(|| circle.peers.start(raft.clone(), Arc::clone(&events)));
     let (no_space, size_bytes) = (Arc::new(Notify::new()), Arc::new(AtomicI64::new(0)));
     let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
-    let used = loaded.used;
-    let (machine, unfinished) = machine(store, loaded, tokens, quota);
+    let (used, (machine, unfinished)) = (loaded.used, machine(store, loaded, tokens, quota));
     let Machine { store, mvcc, lessor, members, auth, tokens, quota } = machine.clone();
     let (hub, applied) = (Hub::new(Arc::clone(&mvcc)), Arc::new(AppliedWaits::new(applied_index)));
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
@@ -612,6 +618,7 @@ fn assemble(
         raft,
         circle,
         raft_threads: Mutex::new(Some(raft_threads)),
+        log_writing,
         store,
         mvcc,
         hub,

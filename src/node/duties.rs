@@ -50,6 +50,7 @@ impl Duties {
         // It has a thread, which a simulator's member has not.
         if !node.0.is_stepped {
             start(node, "scrub-store", |node| async move { node.scrub_store().await });
+            start(node, "watch-log", |node| async move { node.watch_log().await });
             start(node, "keep-fence", |node| async move { node.keep_fence().await });
         }
         if node.0.config.keeps_space {
@@ -274,6 +275,7 @@ impl Node {
         metrics::keys().set(gauge(self.0.mvcc.live_keys()));
         let counts = self.0.hub.counts();
         metrics::watchers().set(gauge(counts.watchers as u64));
+        metrics::log_stall_seconds().set(gauge(self.log_stall().as_secs()));
         metrics::slow_watchers().set(gauge(counts.lagging as u64));
     }
 }

@@ -42,6 +42,7 @@ mod scrub;
 mod seed;
 mod snapshot;
 mod space;
+mod stall;
 mod status;
 mod steps;
 mod sweeper;
@@ -108,6 +109,7 @@ use membership::Circle;
 use passwords::Passwords;
 use room::Rooms;
 use space::Upkeep;
+use stall::LogWriting;
 use sweeper::Sweeper;
 use waits::{AppliedWaits, Waits};
 
@@ -224,6 +226,7 @@ struct Inner {
     raft: raft::Handle,
     circle: Circle,
     raft_threads: Mutex<Option<raft::Raft>>,
+    log_writing: Arc<LogWriting>,
     store: Arc<Store>,
     mvcc: Arc<Mvcc>,
     hub: Arc<Hub>,
@@ -585,6 +588,7 @@ impl Node {
     pub async fn probe(&self, serializable: bool) -> Result<(), Error> {
         self.fence()?;
         if !serializable {
+            self.log_goes_on()?;
             self.barrier().await?;
         }
         let request = RangeRequest { keys_only: true, limit: 1, ..Default::default() };

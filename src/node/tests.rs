@@ -647,6 +647,7 @@ async fn a_member_that_may_not_be_added_is_refused_for_the_first_reason() {
 }
 
 mod reads;
+pub(super) mod stalls;
 
 type Hook = Box<dyn Fn() + Send + Sync>;
 

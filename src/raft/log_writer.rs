@@ -190,6 +190,9 @@ impl LogWriter {
         let mut purge = None;
         let (mut number, mut sync) = (0, false);
         let (mut work, mut held) = (VecDeque::from(work), Vec::new());
+        if !work.is_empty() {
+            self.observer.writes(Some(self.clock.now()));
+        }
         while let Some(next) = work.pop_front() {
             match next {
                 Work::Job(mut job) => {
@@ -236,6 +239,7 @@ impl LogWriter {
                 held.push(Work::Purge { below, record });
             }
         }
+        self.observer.writes(None);
         Ok(Written { number, places, held })
     }
 }

@@ -178,6 +178,10 @@ pub trait Observer: Send + Sync {
     fn synced(&self, took: Duration) {
         let _ = took;
     }
+    /// The log has begun to write then, or has done all that it had.
+    fn writes(&self, since: Option<Duration>) {
+        let _ = since;
+    }
     /// Bytes were written to the log.
     fn written(&self, bytes: usize, took: Duration) {
         let _ = (bytes, took);
