@@ -638,6 +638,10 @@ pub const SPACE_SWEEP_LOOK: Duration = Duration::from_millis(20);
 /// How long it looks before it says so and rests: some sweeps are slow, and one that the disk fails
 /// never ends.
 pub const SPACE_SWEEP_WAIT: Duration = Duration::from_secs(60);
+/// How long a compaction that got no answer is waited for, the first time and at most, before it is
+/// proposed again: until then it may be in the log, and without a quorum another would wait there, too.
+pub const SPACE_ANSWER_WAIT: Duration = Duration::from_secs(10);
+pub const SPACE_ANSWER_WAIT_MAX: Duration = Duration::from_secs(600);
 /// Free bytes within the file, beside a half of it, that are given back without being asked.
 pub const SPACE_FREE_BYTES_MIN: u64 = 64 << 20;
 /// Time between two such times at least, since each copies what is in use.

@@ -15,7 +15,9 @@
 //!
 //! Apart from alarms, space is given back when more than half of the file is free, and not little.
 //!
-//! The compaction goes through the log, so it is every member's; each disarms only its own alarm.
+//! The compaction goes through the log, so it is every member's; each disarms only its own alarm. One
+//! that gets no answer, as without a quorum, may still be applied later: it is waited for, longer each
+//! time, before it is proposed again.
 
 use std::time::Duration;
 
@@ -23,8 +25,9 @@ use super::boot::quota_bytes;
 use super::usage::Growth;
 use super::{Error, Node, Op};
 use crate::limits::{
-    SPACE_FREE_BYTES_MIN, SPACE_HELPLESS_REST, SPACE_LOOK_INTERVAL, SPACE_RECLAIM_INTERVAL,
-    SPACE_REVISIONS_KEPT, SPACE_ROOM_PARTS, SPACE_SWEEP_LOOK, SPACE_SWEEP_WAIT,
+    SPACE_ANSWER_WAIT, SPACE_ANSWER_WAIT_MAX, SPACE_FREE_BYTES_MIN, SPACE_HELPLESS_REST,
+    SPACE_LOOK_INTERVAL, SPACE_RECLAIM_INTERVAL, SPACE_REVISIONS_KEPT, SPACE_ROOM_PARTS,
+    SPACE_SWEEP_LOOK, SPACE_SWEEP_WAIT,
 };
 use crate::metrics;
 use crate::pb::alarm_request::AlarmAction;
@@ -46,6 +49,30 @@ fn older_half(revision: i64, compacted: i64) -> Option<i64> {
 
 fn has_room(bytes: u64, quota_bytes: u64) -> bool {
     bytes <= quota_bytes - quota_bytes / SPACE_ROOM_PARTS
+}
+
+/// Compactions of one recovery that got no answer.
+struct Unanswered {
+    /// How long the next one is waited for.
+    patience: Duration,
+    is_said: bool,
+}
+
+impl Default for Unanswered {
+    fn default() -> Self {
+        Self { patience: SPACE_ANSWER_WAIT, is_said: false }
+    }
+}
+
+/// Whether a proposal may be applied although it failed.
+fn is_open(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Timeout
+            | Error::TimeoutDueToLeaderFail
+            | Error::TimeoutDueToConnectionLost
+            | Error::DeadlineExceeded
+    )
 }
 
 fn is_mostly_free(sizes: Sizes) -> bool {
@@ -86,6 +113,7 @@ impl Node {
             "quota-bytes" = quota,
             "space policy: no space is left; history is compacted as far as needed"
         );
+        let mut unanswered = Unanswered::default();
         loop {
             let is_swept = self.sweeps_end().await;
             let sizes = self.0.store.sizes();
@@ -112,7 +140,8 @@ impl Node {
                 );
                 return false;
             };
-            if !self.compact_for_space(revision, current.revision - revision).await {
+            let kept = current.revision - revision;
+            if !self.compact_for_space(revision, kept, &mut unanswered).await {
                 return false;
             }
         }
@@ -135,8 +164,14 @@ impl Node {
         true
     }
 
-    async fn compact_for_space(&self, revision: i64, kept: i64) -> bool {
+    async fn compact_for_space(
+        &self,
+        revision: i64,
+        kept: i64,
+        unanswered: &mut Unanswered,
+    ) -> bool {
         let request = CompactionRequest { revision, physical: true };
+        let term = self.0.raft.status().term;
         match self.propose_own(Op::Compaction(request)).await {
             Ok(_) => {
                 metrics::space_compactions().inc();
@@ -145,13 +180,48 @@ impl Node {
                     "revisions-kept" = kept,
                     "space policy: compacted history"
                 );
+                *unanswered = Unanswered::default();
                 true
             }
-            // Somebody else was faster, or it takes longer: the sizes will tell.
-            Err(Error::Compacted | Error::Timeout) => true,
+            // Somebody else was faster: the sizes will tell.
+            Err(Error::Compacted) => true,
+            Err(error) if is_open(&error) => {
+                if !std::mem::replace(&mut unanswered.is_said, true) {
+                    tracing::warn!(
+                        "compact-revision" = revision,
+                        %error,
+                        hint = "see whether most voters are up and whether their disks take writes",
+                        "space policy: the compaction got no answer; it is waited for, and then \
+                         proposed again"
+                    );
+                }
+                self.wait_for_compaction(revision, term, unanswered.patience).await;
+                unanswered.patience = (2 * unanswered.patience).min(SPACE_ANSWER_WAIT_MAX);
+                true
+            }
             Err(error) => {
                 tracing::warn!(revision, %error, "space policy: the compaction failed");
                 false
+            }
+        }
+    }
+
+    /// Waits until a compaction that was proposed in `term` and got no answer is applied or the alarm
+    /// is gone. Ends earlier once the cluster answers in a later term, when the compaction is either
+    /// applied or lost, or after so long, when it may be lost; in both cases another can be proposed.
+    async fn wait_for_compaction(&self, revision: i64, term: u64, patience: Duration) {
+        let clock = &self.0.clock;
+        let end = clock.now() + patience;
+        loop {
+            clock.sleep(SPACE_LOOK_INTERVAL).await;
+            let is_done = self.0.mvcc.current().compact_revision >= revision;
+            if is_done || !self.has_own_alarm() {
+                return;
+            }
+            let may_be_lost = clock.now() >= end || self.0.raft.status().term != term;
+            let has_leader = *self.0.leader.borrow() != 0;
+            if may_be_lost && has_leader && self.barrier().await.is_ok() {
+                return;
             }
         }
     }

@@ -2,10 +2,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::*;
 use crate::auth::Credentials;
 use crate::clock::{Clock, Sleep, SystemClock};
+use crate::node::tests::stalls::{Stalling, StallingDisk};
 use crate::node::{Config, Surroundings};
 use crate::pb::PutRequest;
 use crate::store::Faults;
@@ -165,10 +167,14 @@ fn little_space_is_not_worth_a_copy() {
     assert!(!is_mostly_free(sizes(200, 110)) && !is_mostly_free(sizes(60, 1)));
 }
 
-/// Whoever waits for a compaction does so without waiting.
+/// Whoever waits for a compaction does so without waiting, and one task waits for nothing.
+#[derive(Default)]
 struct Hasty {
     system: SystemClock,
     ahead_millis: AtomicU64,
+    hasty: Mutex<Option<tokio::task::Id>>,
+    /// What that task has not waited.
+    skipped: Mutex<Vec<Duration>>,
 }
 
 impl Clock for Hasty {
@@ -187,6 +193,13 @@ impl Clock for Hasty {
     fn sleep(&self, duration: Duration) -> Sleep {
         if duration == SPACE_SWEEP_LOOK {
             self.ahead_millis.fetch_add(1000, Ordering::Relaxed);
+            return Box::pin(tokio::task::yield_now());
+        }
+        let hasty = *self.hasty.lock();
+        if hasty.is_some() && hasty == tokio::task::try_id() {
+            let millis = u64::try_from(duration.as_millis()).unwrap();
+            self.ahead_millis.fetch_add(millis, Ordering::Relaxed);
+            self.skipped.lock().push(duration);
             return Box::pin(tokio::task::yield_now());
         }
         self.system.sleep(duration)
@@ -210,9 +223,7 @@ impl Faults for Unswept {
 async fn a_sweep_that_fails_for_ever_holds_up_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let unswept = Arc::new(Unswept(AtomicBool::new(true)));
-    let system = SystemClock::new();
-    let mut surroundings =
-        Surroundings::system(Arc::new(Hasty { system, ahead_millis: AtomicU64::new(0) }));
+    let mut surroundings = Surroundings::system(Arc::new(Hasty::default()));
     surroundings.store.faults = Some(Arc::clone(&unswept) as Arc<dyn Faults>);
     let node = Node::start_with(config(dir.path(), QUOTA, false), surroundings).unwrap();
     node.ready().wait_for(|ready| *ready).await.unwrap();
@@ -234,6 +245,37 @@ async fn a_sweep_that_fails_for_ever_holds_up_nobody() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(node.recover_space().await);
+    assert!(node.alarms().is_empty());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compaction_that_gets_no_answer_is_waited_for_and_seldom_proposed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clock, disk) = (Arc::new(Hasty::default()), Arc::new(Stalling::default()));
+    let mut surroundings = Surroundings::system(Arc::clone(&clock) as Arc<dyn Clock>);
+    surroundings.disk = Arc::new(StallingDisk(Arc::clone(&disk)));
+    let node = Node::start_with(config(dir.path(), QUOTA, false), surroundings).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    fill(&node).await;
+    // What is proposed is in no log, and not lost either; reads go on.
+    disk.stand_still(true);
+    let (recovering, own) = (node.clone(), Arc::clone(&clock));
+    let recovery = tokio::spawn(async move {
+        *own.hasty.lock() = tokio::task::try_id();
+        recovering.recover_space().await
+    });
+    let waited = || clock.skipped.lock().iter().sum::<Duration>();
+    while waited() < Duration::from_secs(3600) && !recovery.is_finished() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    *clock.hasty.lock() = None;
+    disk.stand_still(false);
+    let proposed = |waited: &&Duration| **waited == node.request_timeout();
+    let proposals = clock.skipped.lock().iter().filter(proposed).count();
+    assert!(proposals < 50, "{proposals} in an hour");
+    let recovery = tokio::time::timeout(Duration::from_secs(60), recovery).await;
+    assert!(recovery.expect("it does not go on").unwrap());
     assert!(node.alarms().is_empty());
     node.stop().await;
 }
