@@ -574,9 +574,7 @@ fn assemble(
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let (waits, log_writing, wal) = (Arc::default(), Arc::default(), raft_config.dir.clone());
     let (tokens, passwords) = logins(&config, &clock, &supervisor)?;
-    let is_planted = planted::is(Bug::SupplyWithoutBound);
-    let batches_max = if is_planted { 10_000 } else { limits::APPLY_QUEUE_BATCHES_MAX };
-    let (committed, batches) = sync_channel(batches_max);
+    let (committed, batches) = supply();
     let peers = membership::peers(&config, &raft_config, &surroundings);
     let surroundings = surroundings.of_raft(&peers, (&waits, &log_writing), committed);
     let (raft, raft_threads, turns, loaded) =
@@ -649,6 +647,12 @@ fn assemble(
     }));
     Duties::start(&node, no_space);
     Ok((node, steps))
+}
+
+/// What raft hands to apply, of which little waits.
+fn supply<T>() -> (SyncSender<T>, Receiver<T>) {
+    let is_planted = planted::is(Bug::SupplyWithoutBound);
+    sync_channel(if is_planted { 10_000 } else { limits::APPLY_QUEUE_BATCHES_MAX })
 }
 
 /// Who this member is among its peers, and what they tell of it.

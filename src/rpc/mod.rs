@@ -180,25 +180,25 @@ impl Server {
     {
         let (mut parts, body) = request.into_parts();
         async move {
-            let mut answer = match refuse(&mut parts).map_or_else(|| Ok(path(&parts)), Err) {
-                Err(refusal) => refusal,
-                Ok("/etcdserverpb.KV/Range") => {
+            let mut answer = match (refuse(&mut parts), path(&parts)) {
+                (Some(refusal), _) => refusal,
+                (None, "/etcdserverpb.KV/Range") => {
                     let method = method!("etcdserverpb.KV", "Range");
                     self.unary(method, &parts, body, Self::range).await
                 }
-                Ok("/etcdserverpb.KV/Txn") => {
+                (None, "/etcdserverpb.KV/Txn") => {
                     let method = method!("etcdserverpb.KV", "Txn");
                     self.unary_of(kv::decoded_txn, method, &parts, body, Self::txn).await
                 }
-                Ok("/etcdserverpb.KV/Put") => {
+                (None, "/etcdserverpb.KV/Put") => {
                     let method = method!("etcdserverpb.KV", "Put");
                     self.unary(method, &parts, body, Self::put).await
                 }
-                Ok("/etcdserverpb.KV/DeleteRange") => {
+                (None, "/etcdserverpb.KV/DeleteRange") => {
                     let method = method!("etcdserverpb.KV", "DeleteRange");
                     self.unary(method, &parts, body, Self::delete_range).await
                 }
-                Ok(_) => Box::pin(self.rare(&parts, body)).await,
+                (None, _) => Box::pin(self.rare(&parts, body)).await,
             };
             if let Some(content_type) = grpc::repeated_type(&parts.headers) {
                 answer.headers_mut().insert(CONTENT_TYPE, content_type);

@@ -735,21 +735,7 @@ impl World {
         };
         let (node, steps) = match started {
             Ok(started) => started,
-            Err(error) => {
-                let (log_struck, is_full) =
-                    member.disk.troubles(|troubles| (troubles.struck, troubles.is_full));
-                let struck = log_struck || member.store_faults.lock().struck;
-                let is_damaged = member.is_damaged;
-                // A first start needs room for a log.
-                let has_no_room = is_full && error.to_string().contains("/wal.tmp/");
-                assert!(struck || is_damaged || has_no_room, "m{number} does not start: {error}");
-                self.tell(|| format!("m{number} does not start: {error}"));
-                if is_damaged && !struck && !has_no_room {
-                    self.ruin(number, &error.to_string());
-                }
-                self.crash(number, false);
-                return;
-            }
+            Err(error) => return self.refused(number, &error.to_string()),
         };
         assert_eq!(node.member_id(), member.id);
         // What changed was nothing that counts, or is gone.
@@ -785,6 +771,23 @@ impl World {
         self.arm(number, Worker::Raft, 0);
         self.arm(number, Worker::Tasks, 0);
         self.arm(number, Worker::Sweep, 0);
+    }
+
+    /// A member does not start, for which there has to be a reason.
+    fn refused(&mut self, number: usize, error: &str) {
+        let member = &self.members[number];
+        let (log_struck, is_full) =
+            member.disk.troubles(|troubles| (troubles.struck, troubles.is_full));
+        let struck = log_struck || member.store_faults.lock().struck;
+        let is_damaged = member.is_damaged;
+        // A first start needs room for a log.
+        let has_no_room = is_full && error.contains("/wal.tmp/");
+        assert!(struck || is_damaged || has_no_room, "m{number} does not start: {error}");
+        self.tell(|| format!("m{number} does not start: {error}"));
+        if is_damaged && !struck && !has_no_room {
+            self.ruin(number, error);
+        }
+        self.crash(number, false);
     }
 
     /// A member whose directory is gone does not start as long as anybody remembers it. Where nobody
