@@ -244,6 +244,23 @@ pub const UNFINISHED_BYTES_MAX: usize = 128 << 20;
 /// So many of the largest messages fit into the budget of a connection, and twice as many into that of
 /// all, if a flag makes them larger.
 pub const UNFINISHED_MESSAGES_MIN: usize = 4;
+/// Bytes of requests of all connections that nobody here has read; above it no more is read from those
+/// that hold more than half of an equal share. Eight full connections, or thousands of clients whose requests are
+/// read a moment later.
+pub const UNREAD_BYTES_MAX: usize = 128 << 20;
+/// Such a half at least, however many connections there are: a read of one frame fits twice.
+pub const UNREAD_SHARE_BYTES_MIN: usize = 32 << 10;
+/// What an unread frame costs beside its bytes: h2's place for it.
+pub const UNREAD_FRAME_BYTES: usize = 256;
+/// Unread bytes by which a connection may differ from what the sum of all has of it: short requests touch
+/// nothing that connections share.
+pub const UNREAD_STEP_BYTES: usize = 4 << 10;
+/// Looks after which a connection is closed that is not read, and
+/// of whose requests no frame's worth is read between two.
+pub const UNREAD_LOOKS_MAX: u32 = 2;
+/// Streams reset from here on which DATA may still come, for each connection: a reset takes one round
+/// trip, in which a client hardly begins as many calls that end early.
+pub const RESETS_REMEMBERED_MAX: usize = 64;
 /// Counts that turn out to take long and run at a time: each visits keys under the index lock, which
 /// apply needs. So many wait for their turn, for as long as a request may take.
 pub const COUNTS_RUNNING_MAX: usize = 4;

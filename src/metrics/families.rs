@@ -203,6 +203,10 @@ families! {
         "Bytes of requests' messages of which the rest has not come.";
     unfinished_ended: counter "rusd_network_client_unfinished_ended_total"
         "Calls ended because the rest of their message did not come while others needed the room.";
+    unread_bytes: gauge "rusd_network_client_unread_bytes"
+        "Bytes of requests that have come and are not read.";
+    unread_closed: counter "rusd_network_client_unread_closed_total"
+        "Connections closed because their requests could not be read while all held too much.";
     known_peers: gauges "etcd_network_known_peers" "1 for each known peer.", ["Local", "Remote"];
     active_peers: gauges "etcd_network_active_peers" "1 for each peer whose streams are read.",
         ["Local", "Remote"];

@@ -1,5 +1,5 @@
 //! What an HTTP/2 client sends, on its way to h2: two things are changed that h2 treats more harshly
-//! than grpc-go does, and frames are shown to whoever counts them.
+//! than grpc-go does, and frames are shown to whoever counts them (see `unread`).
 //!
 //! - An authority that h2 would refuse is replaced (see `hpack`).
 //! - DATA frames of one stream that follow each other become one. h2 counts small frames that nobody
@@ -12,6 +12,8 @@
 //!
 //! Bytes stay in the buffer that they were read into. Only the beginning of a frame that must be seen
 //! whole is held back, which is at most one HEADERS frame.
+
+use std::collections::VecDeque;
 
 use bytes::{Buf, BytesMut};
 
@@ -76,8 +78,21 @@ pub(super) struct Inbound {
     /// Whether `held` has not been looked at.
     is_fresh: bool,
     pings: u32,
+    came: Came,
+    /// Streams that were reset from here and that their client may not know to be.
+    reset: VecDeque<[u8; 4]>,
     /// Frames that may still pass in this turn. A long one counts for several.
     turn: u32,
+}
+
+/// DATA that has passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Came {
+    /// Frames that h2 keeps until somebody takes them, and their bytes.
+    pub frames: usize,
+    pub bytes: usize,
+    /// Bytes that h2 throws away, such as padding. They count for its window all the same.
+    pub ignored: usize,
 }
 
 impl Inbound {
@@ -89,8 +104,40 @@ impl Inbound {
             ready: BytesMut::new(),
             is_fresh: false,
             pings: 0,
+            came: Came::default(),
+            reset: VecDeque::new(),
             turn: limits::FRAMES_PER_TURN_MAX,
         }
+    }
+
+    /// DATA that has passed since the last call.
+    pub(super) fn take_came(&mut self) -> Came {
+        std::mem::take(&mut self.came)
+    }
+
+    /// Notes that a stream was reset from here: what still comes on it is thrown away. One that is
+    /// forgotten counts as others do.
+    pub(super) fn note_reset(&mut self, stream: [u8; 4]) {
+        if self.reset.len() == limits::RESETS_REMEMBERED_MAX {
+            self.reset.pop_front();
+        }
+        self.reset.push_back(stream);
+    }
+
+    /// Counts a frame of DATA, whose payload may begin with the length of its padding.
+    fn count(&mut self, head: Head, payload: &[u8]) {
+        let padding = match payload.first() {
+            Some(padding) if head.flags & PADDED != 0 => 1 + usize::from(*padding),
+            _ => 0,
+        };
+        if self.reset.contains(&head.stream) {
+            self.came.ignored += head.length;
+            return;
+        }
+        let bytes = head.length.saturating_sub(padding);
+        self.came.frames += usize::from(bytes > 0);
+        self.came.bytes += bytes;
+        self.came.ignored += head.length - bytes;
     }
 
     /// Pings that want an answer, since the last call.
@@ -172,6 +219,10 @@ impl Inbound {
                 Some((start, before)) if is_whole && before.takes(head) => {
                     let length = before.length + head.length;
                     let merged = Head { length, flags: head.flags, ..before };
+                    match self.reset.contains(&head.stream) {
+                        true => self.came.ignored += head.length,
+                        false => self.came.bytes += head.length,
+                    }
                     bytes[start..start + HEAD_BYTES].copy_from_slice(&merged.bytes());
                     (from, to) = shift(bytes, from + HEAD_BYTES, to, head.length);
                     last = Some((start, merged));
@@ -205,6 +256,9 @@ impl Inbound {
                 }
             }
             self.pings += u32::from(head.kind == PING && head.flags & ACK == 0);
+            if head.kind == DATA {
+                self.count(head, &rest[HEAD_BYTES..]);
+            }
             if is_whole {
                 (from, to) = shift(bytes, from, to, whole);
             } else {
@@ -351,6 +405,40 @@ mod tests {
             let (out, _) = through(&input, cut, usize::MAX);
             assert_eq!(payloads(&out), payloads(&input), "cut {cut}");
         }
+    }
+
+    #[test]
+    fn data_that_passes_is_counted() {
+        let all = |bytes: &[u8], reset: Option<u8>| {
+            let mut inbound = Inbound::new(0);
+            reset.into_iter().for_each(|stream| inbound.note_reset([0, 0, 0, stream]));
+            let mut bytes = bytes.to_vec();
+            inbound.pass(&mut bytes);
+            inbound.take_came()
+        };
+        let small = frame(DATA, 0, 1, &[1; 20]);
+        let two = Came { frames: 1, bytes: 40, ignored: 0 };
+        assert_eq!(all(&[&small[..], &small].concat(), None), two, "as one frame");
+        let ignored = Came { frames: 0, bytes: 0, ignored: 40 };
+        assert_eq!(all(&[&small[..], &small].concat(), Some(1)), ignored);
+        assert_eq!(all(&[&small[..], &small].concat(), Some(3)), two);
+        let padded = frame(DATA, PADDED, 1, &[&[3][..], &[1; 20]].concat());
+        assert_eq!(all(&padded, None), Came { frames: 1, bytes: 17, ignored: 4 });
+        // Of a frame that has begun, all that h2 waits for.
+        let begun = &frame(DATA, 0, 1, &[1; 20])[..12];
+        assert_eq!(all(begun, None), Came { frames: 1, bytes: 20, ignored: 0 });
+        assert_eq!(all(&frame(DATA, 0, 1, &[]), None), Came::default());
+        assert_eq!(all(&frame(PING, 0, 0, &[7; 8]), None), Came::default());
+    }
+
+    #[test]
+    fn streams_that_were_reset_are_forgotten_in_the_end() {
+        let mut inbound = Inbound::new(0);
+        for stream in 0..200 {
+            inbound.note_reset([0, 0, 0, stream]);
+            assert!(inbound.reset.len() <= limits::RESETS_REMEMBERED_MAX);
+        }
+        assert!(inbound.reset.contains(&[0, 0, 0, 199]) && !inbound.reset.contains(&[0, 0, 0, 0]));
     }
 
     #[test]

@@ -30,6 +30,11 @@ pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RESET: u8 = 3;
+const WINDOW_UPDATE: u8 = 8;
+const HEAD_BYTES: usize = 9;
+/// Payload of a WINDOW_UPDATE.
+const UPDATE_BYTES: usize = 4;
 /// Without an open call a client has no reason to ping more often.
 const IDLE_PING: Duration = Duration::from_secs(2 * 3600);
 
@@ -42,7 +47,7 @@ const SPARE_BYTES: usize = 4096;
 
 /// Follows frame headers through a stream of bytes.
 struct Frames {
-    header: [u8; 9],
+    header: [u8; HEAD_BYTES + UPDATE_BYTES],
     have: usize,
     /// Bytes of payload that are still to pass.
     skip: usize,
@@ -50,34 +55,52 @@ struct Frames {
 
 impl Frames {
     fn new() -> Self {
-        Self { header: [0; 9], have: 0, skip: 0 }
+        Self { header: [0; HEAD_BYTES + UPDATE_BYTES], have: 0, skip: 0 }
     }
 
-    /// Calls `seen` with type, flags and length of each frame whose header is complete in these bytes.
-    fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(u8, u8, usize)) {
+    /// Calls `seen` with each frame whose header is complete in these bytes. A WINDOW_UPDATE is seen
+    /// with its payload, and without it if that is not as long as it should be.
+    fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Seen)) {
         while !bytes.is_empty() {
             let skip = self.skip.min(bytes.len());
             self.skip -= skip;
             bytes = &bytes[skip..];
-            let take = (self.header.len() - self.have).min(bytes.len());
+            let is_update = self.have >= HEAD_BYTES;
+            let want = HEAD_BYTES + if is_update { UPDATE_BYTES } else { 0 };
+            let take = (want - self.have).min(bytes.len());
             if self.skip > 0 || take == 0 {
                 continue;
             }
             self.header[self.have..self.have + take].copy_from_slice(&bytes[..take]);
             self.have += take;
             bytes = &bytes[take..];
-            if self.have == self.header.len() {
-                let [a, b, c, kind, flags, ..] = self.header;
-                self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
-                self.have = 0;
-                seen(kind, flags, self.skip);
+            if self.have < want {
+                continue;
             }
+            let [a, b, c, kind, _, d, e, f, g, update @ ..] = self.header;
+            let length = u32::from_be_bytes([0, a, b, c]) as usize;
+            if kind == WINDOW_UPDATE && length == UPDATE_BYTES && !is_update {
+                continue;
+            }
+            let update = if is_update { u32::from_be_bytes(update) } else { 0 };
+            (self.skip, self.have) = (if is_update { 0 } else { length }, 0);
+            seen(Seen { kind, length, stream: [d, e, f, g], update });
         }
     }
 
     fn at_boundary(&self) -> bool {
         self.skip == 0 && self.have == 0
     }
+}
+
+/// A frame that passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    kind: u8,
+    length: usize,
+    stream: [u8; 4],
+    /// What a WINDOW_UPDATE permits.
+    update: u32,
 }
 
 /// Counts strikes against a client.
@@ -265,6 +288,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
                 break;
             }
         }
+        // Before h2 has seen it, so that nobody reads what is not counted.
+        self.account.unread().came(self.inbound.take_came());
         self.count_pings();
         Poll::Ready(Ok(()))
     }
@@ -280,10 +305,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
 
     fn sent(&mut self, bytes: &[u8]) {
         let (forgiven, account) = (&mut self.pings.forgiven, &self.account);
-        self.outbound.feed(bytes, |kind, _, length| {
-            *forgiven |= matches!(kind, DATA | HEADERS);
-            if kind == DATA {
-                account.took_answer(length);
+        let inbound = &mut self.inbound;
+        self.outbound.feed(bytes, |frame| {
+            *forgiven |= matches!(frame.kind, DATA | HEADERS);
+            match frame.kind {
+                DATA => account.took_answer(frame.length),
+                RESET => inbound.note_reset(frame.stream),
+                WINDOW_UPDATE if frame.stream == [0; 4] => account.unread().permitted(frame.update),
+                _ => {}
             }
         });
     }
@@ -307,7 +336,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             self.account.set_blocked(true);
             return true;
         }
-        if self.account.has_queue(context.waker()) {
+        if self.account.has_queue(context.waker()) || self.account.unread().pauses(context.waker())
+        {
             return true;
         }
         if self.inbound.is_turn_over() {
@@ -416,14 +446,29 @@ mod tests {
 
     #[test]
     fn frames_are_found_however_the_bytes_are_cut() {
-        let bytes = [frame(4, 0, 18), frame(6, 0, 8), frame(DATA, 1, 0), frame(6, 1, 8)].concat();
+        let bytes = [
+            frame(4, 0, 18),
+            frame(6, 0, 8),
+            frame(DATA, 1, 0),
+            frame(WINDOW_UPDATE, 0, 4),
+            frame(6, 1, 8),
+            frame(WINDOW_UPDATE, 0, 5),
+        ]
+        .concat();
         for cut in 1..bytes.len() {
             let mut frames = Frames::new();
             let mut seen = Vec::new();
             for part in bytes.chunks(cut) {
-                frames.feed(part, |kind, flags, length| seen.push((kind, flags, length)));
+                frames.feed(part, |frame| seen.push((frame.kind, frame.length, frame.update)));
             }
-            let expected = [(4, 0, 18), (6, 0, 8), (DATA, 1, 0), (6, 1, 8)];
+            let expected = [
+                (4, 18, 0),
+                (6, 8, 0),
+                (DATA, 0, 0),
+                (WINDOW_UPDATE, 4, 0x06060606),
+                (6, 8, 0),
+                (WINDOW_UPDATE, 5, 0),
+            ];
             assert_eq!(seen, expected, "cut {cut}");
             assert!(frames.at_boundary());
         }

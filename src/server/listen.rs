@@ -41,6 +41,7 @@ use super::io::{Calls, Guarded, Open, PREFACE, Turns};
 use super::outbox::{Account, Begun, Connected, Kind, Outbox, Room};
 use super::tls::check_address;
 use super::unfinished::Incomplete;
+use super::unread::Taken;
 use super::url::Url;
 use crate::http::{Http, Port, malformed, overloaded};
 use crate::raft::peer::Peers;
@@ -551,9 +552,10 @@ async fn http2_connection<S>(
     let stream =
         Guarded::new(stream, first, minimum, of_calls, turns.clone(), Arc::clone(&account));
     let of_calls = Arc::clone(&account);
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let (http, open) = (Arc::clone(&http), calls.enter());
         let (account, queued) = (Arc::clone(&of_calls), of_calls.queue());
+        let mut request = request.map(|body| Taken::new(body, Arc::clone(of_calls.unread())));
         // Over TLS, where one connection carries both, the content tells them apart.
         let rpc = rpc.clone().filter(|_| !serves_both || is_grpc(&request));
         if let Some(user) = &origin.user {
@@ -660,7 +662,7 @@ async fn http1_connection<S>(
 
 /// A request of HTTP once its body is there, of which nothing is needed. An answer before the body's
 /// end makes h2 reset the stream, and curl then often loses the answer.
-async fn received(request: Request<Incoming>) -> Parts {
+async fn received<B: HttpBody<Data = Bytes> + Unpin>(request: Request<B>) -> Parts {
     let (parts, mut body) = request.into_parts();
     let mut length = 0;
     let end = async {

@@ -40,6 +40,7 @@ mod snapshot_tests;
 mod tests;
 mod tls;
 mod unfinished;
+mod unread;
 mod url;
 #[cfg(test)]
 mod wire_tests;

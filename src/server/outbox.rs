@@ -40,6 +40,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::malloc;
 use super::unfinished::{Connection, Unfinished};
+use super::unread::{self, Unread};
 use crate::node::Answers;
 use crate::{clock, limits, metrics};
 
@@ -54,6 +55,8 @@ pub(super) struct Outbox {
     has_litter: AtomicBool,
     /// What has come of requests, and not all.
     unfinished: Arc<Unfinished>,
+    /// What has come of requests, and nobody has read.
+    unread: Arc<Unread>,
 }
 
 /// One connection of any kind, as long as it is there.
@@ -102,6 +105,7 @@ struct Floods {
 pub(super) struct Account {
     outbox: Arc<Outbox>,
     unfinished: Connection,
+    unread: Arc<unread::Connection>,
     unsent_bytes: AtomicUsize,
     /// Those of leases and watches among them.
     small_bytes: AtomicUsize,
@@ -135,6 +139,7 @@ impl Outbox {
             calls: AtomicUsize::new(0),
             has_litter: AtomicBool::new(false),
             unfinished: Unfinished::new(message_bytes_max),
+            unread: Arc::default(),
         })
     }
 
@@ -148,6 +153,7 @@ impl Outbox {
         let account = Arc::new(Account {
             outbox: Arc::clone(self),
             unfinished: self.unfinished.connection(Arc::clone(&closing)),
+            unread: self.unread.connection(),
             unsent_bytes: AtomicUsize::new(0),
             small_bytes: AtomicUsize::new(0),
             large: Mutex::default(),
@@ -213,7 +219,7 @@ impl Outbox {
         floods.least_held_bytes = Some(least);
         let has_grown = held - least > limits::FREE_BYTES_KEPT;
         // What comes in is freed piece by piece, too.
-        let bytes = self.answers.unsent_bytes() + self.unfinished.bytes();
+        let bytes = self.answers.unsent_bytes() + self.unfinished.bytes() + self.unread.bytes();
         let connections = self.connections.load(Ordering::Relaxed);
         let calls = self.calls.load(Ordering::Relaxed);
         // All three, so that each is noted.
@@ -231,6 +237,7 @@ impl Outbox {
             all.retain(|account| account.strong_count() > 0);
             all.iter().filter_map(Weak::upgrade).collect::<Vec<_>>()
         };
+        self.look_at_unread(&accounts);
         let are_awaited = self.answers.has_waiting();
         accounts.retain(|account| account.look(are_awaited));
         accounts.sort_by_key(|account| std::cmp::Reverse(account.unsent_bytes()));
@@ -262,6 +269,28 @@ impl Outbox {
             );
             metrics::unsent_closed().inc();
             unsent = unsent.saturating_sub(bytes);
+            account.closing.notify_one();
+        }
+    }
+
+    /// Closes as many connections whose requests are not read as it takes.
+    fn look_at_unread(&self, accounts: &[Arc<Account>]) {
+        let mut idle: Vec<_> = accounts.iter().filter(|account| account.unread.look()).collect();
+        idle.sort_by_key(|account| std::cmp::Reverse(account.unread.bytes()));
+        let all = self.unread.bytes();
+        let mut left = all;
+        for account in idle {
+            if left <= limits::UNREAD_BYTES_MAX {
+                break;
+            }
+            let bytes = account.unread.bytes();
+            tracing::warn!(
+                "unread-bytes" = bytes,
+                "unread-bytes-of-all" = all,
+                "closing a connection whose requests cannot be read, since their client takes no answers"
+            );
+            metrics::unread_closed().inc();
+            left = left.saturating_sub(bytes);
             account.closing.notify_one();
         }
     }
@@ -335,6 +364,11 @@ impl Account {
     pub(super) fn set_blocked(&self, is_blocked: bool) {
         self.is_blocked.store(is_blocked, Ordering::Relaxed);
         self.was_blocked.fetch_or(is_blocked, Ordering::Relaxed);
+    }
+
+    /// Where its requests are counted until they are read.
+    pub(super) fn unread(&self) -> &Arc<unread::Connection> {
+        &self.unread
     }
 
     /// Where parts of its requests are counted.

@@ -26,3 +26,4 @@ mod resets;
 mod small;
 mod unfinished;
 mod unread;
+mod waiting;

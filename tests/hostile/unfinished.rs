@@ -35,7 +35,7 @@ fn rest_missing(stream: u32) -> Vec<u8> {
 }
 
 /// Waits until the server has told the connection's window.
-fn await_window(stream: &mut TcpStream) {
+pub fn await_window(stream: &mut TcpStream) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     loop {
         let mut head = [0; 9];

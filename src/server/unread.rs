@@ -1,0 +1,457 @@
+//! Bytes of requests that have come and that nobody here has read: one budget for the member.
+//!
+//! A stream does not read its next request while its answers wait for the client's permission to send,
+//! and a call that has to wait for its turn reads nothing. What comes meanwhile waits in h2, up to the
+//! connection's window, and all of it may be whole messages. So every DATA frame is counted from when
+//! it passes to h2 until its request's body has given it out and is asked for more.
+//!
+//! ```text
+//!   socket ─► Inbound ─► h2 keeps it ─► Taken (a request's body) ─► rpc reads the message
+//!                │ came                    │ took, dropped
+//!                └────────► Connection ◄───┘        Unread: the sum of all connections
+//!                               ▲ permitted: WINDOW_UPDATE of h2
+//! ```
+//!
+//! While the sum is above its budget, nothing more is read from connections that hold more than half of
+//! an equal share, so that all others together cannot take more than half of the budget on top. A client
+//! whose requests are read does not notice, since its share is free again a moment later. One whose
+//! requests stay unread is closed after some seconds, the one that holds most first.
+//!
+//! Not all that passes to h2 reaches a body: its stream may have been reset, or its request has just been
+//! dropped. h2 lets go of such frames at once, and tells nobody here. Three things keep them from being
+//! counted for ever. Frames on streams that were reset from here are not counted; a connection without
+//! requests has nothing that is unread; and h2's permission to send more says how much it may still
+//! hold, which is never less than what it does hold.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+
+use super::inbound::Came;
+use crate::{limits, metrics};
+
+/// What HTTP/2 permits before the first WINDOW_UPDATE.
+const FIRST_WINDOW_BYTES: u64 = 65_535;
+
+/// All connections of clients.
+#[derive(Default)]
+pub(super) struct Unread {
+    bytes: AtomicUsize,
+    connections: AtomicUsize,
+}
+
+/// One connection.
+pub(super) struct Connection {
+    all: Arc<Unread>,
+    state: Mutex<State>,
+    /// Whether reading has stopped, and who reads once it may go on.
+    is_paused: AtomicBool,
+    reader: AtomicWaker,
+}
+
+#[derive(Default)]
+struct State {
+    /// Frames and bytes that are still with h2.
+    frames: usize,
+    bytes: usize,
+    /// Bytes that bodies have given out and that are not known to be read.
+    given_bytes: usize,
+    /// Bodies that are there.
+    bodies: usize,
+    /// All bytes of DATA so far, and all that h2 has permitted beyond its first window.
+    came_bytes: u64,
+    permitted_bytes: u64,
+    /// What the sum of all has of this connection.
+    told_bytes: usize,
+    /// All that was read, the same at the last look, and how many looks found no more.
+    read_bytes: usize,
+    seen_bytes: usize,
+    idle_looks: u32,
+}
+
+impl State {
+    fn cost(&self) -> usize {
+        self.bytes + self.frames * limits::UNREAD_FRAME_BYTES + self.given_bytes
+    }
+
+    /// h2 holds at most so many bytes.
+    fn cap(&mut self, bytes: usize) {
+        self.bytes = self.bytes.min(bytes);
+        // A frame that is counted has a byte at least.
+        self.frames = self.frames.min(self.bytes);
+    }
+}
+
+impl Unread {
+    pub(super) fn connection(self: &Arc<Self>) -> Arc<Connection> {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Connection {
+            all: Arc::clone(self),
+            state: Mutex::default(),
+            is_paused: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
+        })
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn is_crowded(&self) -> bool {
+        self.bytes() > limits::UNREAD_BYTES_MAX
+    }
+
+    /// What a connection may hold while all hold too much.
+    fn share(&self) -> usize {
+        let count = self.connections.load(Ordering::Relaxed).max(1);
+        (limits::UNREAD_BYTES_MAX / 2 / count).max(limits::UNREAD_SHARE_BYTES_MIN)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.all.connections.fetch_sub(1, Ordering::Relaxed);
+        let state = self.state.get_mut();
+        self.all.bytes.fetch_sub(state.told_bytes, Ordering::SeqCst);
+        metrics::unread_bytes().sub(state.told_bytes as i64);
+    }
+}
+
+impl Connection {
+    /// What it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.state.lock().cost()
+    }
+
+    /// Changes what is counted, and tells the sum of it if it matters.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock();
+        change(&mut state);
+        let (cost, told) = (state.cost(), state.told_bytes);
+        if cost.abs_diff(told) >= limits::UNREAD_STEP_BYTES || cost == 0 && told > 0 {
+            state.told_bytes = cost;
+            metrics::unread_bytes().add(cost as i64 - told as i64);
+            // Under the lock, so that a smaller number never comes before the larger one it is taken from.
+            if cost > told {
+                self.all.bytes.fetch_add(cost - told, Ordering::SeqCst);
+            } else {
+                self.all.bytes.fetch_sub(told - cost, Ordering::SeqCst);
+            }
+        }
+        drop(state);
+        if self.is_paused.load(Ordering::SeqCst) && !self.is_over(cost) {
+            self.go_on();
+        }
+    }
+
+    /// DATA passes to h2.
+    pub(super) fn came(&self, came: Came) {
+        if came == Came::default() {
+            return;
+        }
+        self.change(|state| {
+            state.frames += came.frames;
+            state.bytes += came.bytes;
+            state.came_bytes += (came.bytes + came.ignored) as u64;
+        });
+    }
+
+    /// h2 has permitted so many bytes more on the connection. It says so for all that it has let go of
+    /// at a time, but not at each.
+    pub(super) fn permitted(&self, bytes: u32) {
+        self.change(|state| {
+            state.permitted_bytes += u64::from(bytes);
+            let window = u64::from(limits::CONNECTION_WINDOW_BYTES) - FIRST_WINDOW_BYTES;
+            let held = (state.came_bytes + window).saturating_sub(state.permitted_bytes);
+            state.cap(usize::try_from(held).unwrap_or(usize::MAX));
+        });
+    }
+
+    fn is_over(&self, bytes: usize) -> bool {
+        self.all.is_crowded() && bytes > self.all.share()
+    }
+
+    /// Whether nothing more may be read now; then the reader is woken when something may.
+    pub(super) fn pauses(&self, reader: &Waker) -> bool {
+        if !self.all.is_crowded() {
+            return false;
+        }
+        self.reader.register(reader);
+        self.is_paused.store(true, Ordering::SeqCst);
+        // Before that, nobody may have seen that it waits.
+        let pauses = self.is_over(self.bytes());
+        self.is_paused.fetch_and(pauses, Ordering::SeqCst);
+        pauses
+    }
+
+    fn go_on(&self) {
+        if self.is_paused.swap(false, Ordering::SeqCst) {
+            self.reader.wake();
+        }
+    }
+
+    /// Notes whether its requests are read. True if it must be closed, should that be needed.
+    pub(super) fn look(&self) -> bool {
+        let mut state = self.state.lock();
+        let read = state.read_bytes.wrapping_sub(state.seen_bytes);
+        state.seen_bytes = state.read_bytes;
+        let is_over = self.is_over(state.cost());
+        let is_idle = is_over && read < limits::UNSENT_PROGRESS_BYTES;
+        state.idle_looks = if is_idle { state.idle_looks + 1 } else { 0 };
+        let is_too_long = state.idle_looks >= limits::UNREAD_LOOKS_MAX;
+        drop(state);
+        if !is_over {
+            // Others may have made room.
+            self.go_on();
+        }
+        is_too_long
+    }
+}
+
+/// The body of a request, which counts what it gives out.
+pub(super) struct Taken<B: Body<Data = Bytes> + Unpin> {
+    body: B,
+    connection: Arc<Connection>,
+    /// Bytes of the frame that was given out last. Whoever asks for the next one has read them, or holds
+    /// the beginning of a message, which is counted elsewhere.
+    given: usize,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Taken<B> {
+    pub(super) fn new(body: B, connection: Arc<Connection>) -> Self {
+        connection.state.lock().bodies += 1;
+        Self { body, connection, given: 0 }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Taken<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let Self { body, connection, given } = self.get_mut();
+        let polled = Pin::new(body).poll_frame(context);
+        let bytes = match &polled {
+            Poll::Ready(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
+            _ => 0,
+        };
+        let before = std::mem::replace(given, bytes);
+        if before > 0 || bytes > 0 {
+            connection.change(|state| {
+                state.frames = state.frames.saturating_sub(usize::from(bytes > 0));
+                let left = state.bytes.saturating_sub(bytes);
+                state.cap(left);
+                state.given_bytes = state.given_bytes.saturating_sub(before) + bytes;
+                state.read_bytes = state.read_bytes.wrapping_add(before);
+            });
+        }
+        Poll::Ready(ready!(polled))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Drop for Taken<B> {
+    fn drop(&mut self) {
+        // h2 throws away what is left and does not say how much it is.
+        let mut context = Context::from_waker(Waker::noop());
+        while !self.body.is_end_stream() {
+            let polled = Pin::new(&mut *self).poll_frame(&mut context);
+            if !matches!(polled, Poll::Ready(Some(Ok(_)))) {
+                break;
+            }
+        }
+        let given = std::mem::take(&mut self.given);
+        self.connection.change(|state| {
+            state.bodies -= 1;
+            state.given_bytes = state.given_bytes.saturating_sub(given);
+            state.read_bytes = state.read_bytes.wrapping_add(given);
+            if state.bodies == 0 {
+                state.cap(0);
+                state.given_bytes = 0;
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+
+    use futures_util::FutureExt;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+    const FRAME: usize = 16 << 10;
+
+    /// Frames that are there, and then nothing comes.
+    #[derive(Default)]
+    struct Frames(VecDeque<Bytes>);
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            match self.0.pop_front() {
+                Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    fn body(connection: &Arc<Connection>) -> Taken<Frames> {
+        Taken::new(Frames::default(), Arc::clone(connection))
+    }
+
+    /// So many frames come on a stream, as far as its connection is read.
+    fn send(connection: &Connection, body: &mut Taken<Frames>, frames: usize) -> usize {
+        let zeros = Bytes::from(vec![0; FRAME]);
+        for sent in 0..frames {
+            if connection.pauses(Waker::noop()) {
+                return sent;
+            }
+            connection.came(Came { frames: 1, bytes: FRAME, ignored: 0 });
+            body.body.0.push_back(zeros.clone());
+        }
+        frames
+    }
+
+    fn read(body: &mut Taken<Frames>) {
+        while body.frame().now_or_never().is_some() {}
+    }
+
+    #[test]
+    fn what_is_read_no_longer_counts() {
+        let all = Arc::<Unread>::default();
+        let connection = all.connection();
+        let (mut first, mut second) = (body(&connection), body(&connection));
+        assert_eq!(send(&connection, &mut first, 10) + send(&connection, &mut second, 5), 15);
+        let each = FRAME + limits::UNREAD_FRAME_BYTES;
+        assert_eq!((connection.bytes(), all.bytes()), (15 * each, 15 * each));
+        // A frame counts until the next one is asked for, without h2's place.
+        assert!(first.frame().now_or_never().is_some());
+        assert_eq!(connection.bytes(), 14 * each + FRAME);
+        read(&mut first);
+        assert_eq!((connection.bytes(), all.bytes()), (5 * each, 5 * each));
+        drop(second);
+        assert_eq!((connection.bytes(), all.bytes()), (0, 0));
+        send(&connection, &mut first, 3);
+        drop((first, connection));
+        assert_eq!((all.bytes(), all.connections.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    /// As on streams that were just reset: their frames reach no body.
+    #[test]
+    fn what_h2_throws_away_does_not_count_for_ever() {
+        let all = Arc::<Unread>::default();
+        let connection = all.connection();
+        connection.permitted(limits::CONNECTION_WINDOW_BYTES - FIRST_WINDOW_BYTES as u32);
+        let mut there = body(&connection);
+        send(&connection, &mut there, 2);
+        let lost = Came { frames: 64, bytes: MIB, ignored: 500 };
+        let held = connection.bytes();
+        for _ in 0..4 {
+            connection.came(lost);
+        }
+        assert!(connection.bytes() > held + 4 * MIB);
+        connection.permitted(4 * (MIB as u32 + 500));
+        // Frames are known to be gone only with the last byte.
+        assert_eq!(connection.bytes(), held + 4 * 64 * limits::UNREAD_FRAME_BYTES);
+        read(&mut there);
+        assert_eq!(connection.bytes(), 0);
+        connection.came(lost);
+        drop(there);
+        assert_eq!((connection.bytes(), all.bytes()), (0, 0), "no request is there");
+    }
+
+    #[test]
+    fn connections_that_hold_more_than_their_share_are_not_read_in_a_crowd() {
+        let all = Arc::<Unread>::default();
+        let connections: Vec<_> = (0..64).map(|_| all.connection()).collect();
+        let mut bodies: Vec<_> = connections.iter().map(body).collect();
+        for _ in 0..20 {
+            for (connection, body) in connections.iter().zip(&mut bodies) {
+                send(connection, body, 60);
+            }
+            let most = limits::UNREAD_BYTES_MAX * 3 / 2 + 64 * (FRAME + limits::UNREAD_FRAME_BYTES);
+            assert!(all.bytes() <= most, "{} bytes", all.bytes());
+        }
+        assert!(all.is_crowded());
+        // A client whose requests are read goes on.
+        let healthy = all.connection();
+        let mut requests = body(&healthy);
+        for _ in 0..1000 {
+            assert_eq!(send(&healthy, &mut requests, 50), 50);
+            read(&mut requests);
+        }
+    }
+
+    #[test]
+    fn those_that_stay_unread_are_closed_and_the_others_go_on() {
+        let all = Arc::<Unread>::default();
+        let (idle, busy) = (all.connection(), all.connection());
+        let (mut unread, mut slow) = (body(&idle), body(&busy));
+        while send(&idle, &mut unread, 1) + send(&busy, &mut slow, 1) > 0 {}
+        let mut closed = (false, false);
+        for _ in 0..=limits::UNREAD_LOOKS_MAX {
+            // Some are read, and as many come.
+            for _ in 0..3 {
+                assert!(slow.frame().now_or_never().is_some());
+            }
+            send(&busy, &mut slow, 3);
+            closed = (idle.look(), busy.look());
+        }
+        assert_eq!(closed, (true, false));
+        drop((unread, idle));
+        assert!(!all.is_crowded() && !busy.look());
+        assert_eq!(send(&busy, &mut slow, 10), 10);
+    }
+
+    #[test]
+    fn whoever_has_stopped_to_read_is_woken() {
+        #[derive(Default)]
+        struct Woken(AtomicBool);
+        impl futures_util::task::ArcWake for Woken {
+            fn wake_by_ref(woken: &Arc<Self>) {
+                woken.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let all = Arc::<Unread>::default();
+        let (connection, other) = (all.connection(), all.connection());
+        let (mut first, mut second) = (body(&connection), body(&other));
+        while send(&connection, &mut first, 1) + send(&other, &mut second, 1) > 0 {}
+        let woken = Arc::new(Woken::default());
+        let waker = futures_util::task::waker(Arc::clone(&woken));
+        assert!(connection.pauses(&waker));
+        read(&mut first);
+        assert!(woken.0.swap(false, Ordering::Relaxed), "its requests are read");
+        assert!(!connection.pauses(&waker));
+        while send(&connection, &mut first, 1) > 0 || send(&other, &mut second, 1) > 0 {}
+        assert!(connection.pauses(&waker));
+        drop((second, other));
+        connection.look();
+        assert!(woken.0.load(Ordering::Relaxed), "others have made room");
+    }
+}

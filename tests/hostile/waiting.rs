@@ -1,0 +1,111 @@
+//! Whole requests on streams whose answers nobody takes: they are not read, and wait.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rusd::pb::PutRequest;
+use rusd::pb::kv_client::KvClient;
+
+use super::fixture::{Case, Member, PATIENCE};
+use super::frames::{DATA, END_HEADERS, HEADERS, SETTINGS, call, frame, hello, message};
+use super::unfinished::await_window;
+
+/// What the member holds of them, with what the allocator keeps, and a busy debug build.
+const WAITING_KIB_MAX: u64 = (192 + 64 + 192) << 10;
+const CONNECTIONS: usize = 80;
+/// Together they nearly fill their connection's window, as they do their own.
+const STREAMS: u32 = 64;
+const FRAMES: usize = 15;
+const FRAME_BYTES: usize = 16 << 10;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+/// A flag of SETTINGS.
+const ACK: u8 = 1;
+
+/// Requests that fill a frame.
+fn requests(one: &[u8]) -> Vec<u8> {
+    let one = message(one);
+    assert_eq!(FRAME_BYTES % one.len(), 0);
+    one.repeat(FRAME_BYTES / one.len())
+}
+
+/// Fills connections with requests like this one, after another on each stream.
+async fn unread(name: &'static str, path: &'static str, first: Vec<u8>, one: &'static [u8]) {
+    let member = Member::start(&[]);
+    let case = Case { name, growth_kib_max: WAITING_KIB_MAX, left_kib_max: 96 << 10 };
+    case.run(&member, async |member, end| {
+        let threads: Vec<_> = (0..CONNECTIONS)
+            .map(|_| {
+                let (address, first) = (member.address.clone(), first.clone());
+                tokio::task::spawn_blocking(move || {
+                    let mut stream = TcpStream::connect(&address).unwrap();
+                    // On a busy machine it takes a while until the member holds that much.
+                    stream.set_write_timeout(Some(PATIENCE / 8)).unwrap();
+                    stream.write_all(&hello(&[(INITIAL_WINDOW_SIZE, 0)])).unwrap();
+                    await_window(&mut stream);
+                    // Streams have their windows once this is acknowledged.
+                    stream.write_all(&frame(SETTINGS, ACK, 0, &[])).unwrap();
+                    let requests = requests(one);
+                    for number in 0..STREAMS {
+                        let number = 2 * number + 1;
+                        let mut bytes = frame(HEADERS, END_HEADERS, number, &call(path));
+                        bytes.extend(frame(DATA, 0, number, &first));
+                        for _ in 0..FRAMES {
+                            bytes.extend(frame(DATA, 0, number, &requests));
+                        }
+                        // Either it is not read any more, or it is closed.
+                        if stream.write_all(&bytes).is_err() {
+                            break;
+                        }
+                    }
+                    stream
+                })
+            })
+            .collect();
+        let mut held = Vec::new();
+        for thread in threads {
+            held.push(thread.await.unwrap());
+        }
+        tokio::time::sleep_until(end.into()).await;
+        let late = Instant::now() + PATIENCE;
+        while member.metric("rusd_network_client_unread_closed_total") == 0.0 {
+            assert!(Instant::now() < late, "no connection is closed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(member.log().contains("closing a connection whose requests cannot be read"));
+        let bytes = member.metric("rusd_network_client_unread_bytes");
+        let most = (192 << 20) + CONNECTIONS * 4 * FRAME_BYTES;
+        assert!(bytes > 0.0 && bytes <= most as f64, "{bytes} bytes are said to wait");
+        // Whoever takes its answers is served.
+        let mut kv = KvClient::new(member.channel().await);
+        for _ in 0..4 {
+            let value = Bytes::from(vec![b'v'; 1_000_000]);
+            kv.put(PutRequest { key: "large".into(), value, ..Default::default() }).await.unwrap();
+        }
+        held
+    })
+    .await;
+    let late = Instant::now() + PATIENCE;
+    while member.metric("rusd_network_client_unread_bytes") > 0.0 {
+        assert!(Instant::now() < late, "what nobody will read still counts");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renewals_whose_answers_are_not_taken() {
+    // Of a lease that is not there, and a field that nobody knows.
+    let renewal = &[8, 7, 0x12, 7, 0, 0, 0, 0, 0, 0, 0];
+    let path = "/etcdserverpb.Lease/LeaseKeepAlive";
+    unread("80 connections full of renewals that are not read", path, Vec::new(), renewal).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_watches_whose_answers_are_not_taken() {
+    let create = message(&[0x0a, 3, 0x0a, 1, b'k']);
+    // For progress, with a field that nobody knows.
+    let request = &[0x1a, 9, 0x0a, 7, 0, 0, 0, 0, 0, 0, 0];
+    let name = "80 connections full of requests of watches that are not read";
+    unread(name, "/etcdserverpb.Watch/Watch", create, request).await;
+}
