@@ -1,7 +1,7 @@
 //! Requests of HTTP/1.1 that Go's server refuses by their form, before it looks at the path: which host
-//! they are for is unclear, or where they end.
+//! they are for is unclear, or where they end; and paths that Go's server has asked for in another form.
 
-use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
@@ -27,7 +27,39 @@ pub fn malformed<B>(port: Port, request: &Request<B>) -> Option<Answer> {
         let reason = "Bad Request: malformed Host header";
         return Some(refusal(bad, &format!("400 {reason}"), Some(reason)));
     }
+    if expects_more(headers) {
+        let mut answer = Answer::default();
+        *answer.status_mut() = StatusCode::EXPECTATION_FAILED;
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return Some(answer);
+    }
     None
+}
+
+/// Whether something is expected, and not that the body may come.
+fn expects_more(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| {
+        let mut words = value.as_bytes().split(|byte| b" \t,".contains(byte));
+        !value.is_empty() && !words.any(|word| word.eq_ignore_ascii_case(b"100-continue"))
+    })
+}
+
+/// The path without empty steps and dots, if it has some.
+pub(super) fn cleaned(path: &str) -> Option<String> {
+    if !path.starts_with('/') {
+        return None;
+    }
+    let mut steps: Vec<&str> = Vec::new();
+    for step in path.split('/') {
+        match step {
+            "" | "." => {}
+            ".." => drop(steps.pop()),
+            step => steps.push(step),
+        }
+    }
+    let end = if path.ends_with('/') && !steps.is_empty() { "/" } else { "" };
+    let clean = format!("/{}{end}", steps.join("/"));
+    (clean != path).then_some(clean)
 }
 
 /// Whether the body is encoded in another way than in chunks alone.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
-    CONTENT_TYPE, HOST, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_TYPE, HOST, HeaderValue, LOCATION, ORIGIN, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::uri::Authority;
@@ -61,6 +61,7 @@ pub enum Port {
 }
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const METRICS: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
@@ -91,6 +92,11 @@ impl Http {
     async fn route(&self, port: Port, parts: &Parts) -> Answer {
         let path = parts.uri.path();
         let get = parts.method == Method::GET;
+        if port != Port::Peer
+            && let Some(clean) = form::cleaned(path)
+        {
+            return redirect(parts, &clean);
+        }
         match path {
             "/metrics" => return self.metrics(),
             "/version" | "/debug/vars" if port == Port::Client => {
@@ -249,6 +255,24 @@ fn error(status: StatusCode, text: &str) -> Answer {
 /// The answer to a request that finds no room.
 pub fn overloaded() -> Answer {
     error(StatusCode::SERVICE_UNAVAILABLE, "too many requests")
+}
+
+/// To where the path leads, as Go's server has it.
+fn redirect(parts: &Parts, path: &str) -> Answer {
+    let query = parts.uri.query().map_or(String::new(), |query| format!("?{query}"));
+    let place = format!("{path}{query}");
+    let escaped = place.replace('&', "&amp;").replace('"', "&#34;").replace('\'', "&#39;");
+    let text = format!("<a href=\"{escaped}\">Temporary Redirect</a>.\n\n");
+    let mut answer = match parts.method {
+        Method::GET => typed(StatusCode::TEMPORARY_REDIRECT, HTML, &text),
+        Method::HEAD => typed(StatusCode::TEMPORARY_REDIRECT, HTML, ""),
+        _ => Answer::default(),
+    };
+    *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    if let Ok(place) = HeaderValue::from_str(&place) {
+        answer.headers_mut().insert(LOCATION, place);
+    }
+    answer
 }
 
 fn not_allowed() -> Answer {

@@ -1,11 +1,17 @@
-//! `:authority` and `:path` in header blocks of HTTP/2, made such that h2 takes them as they are meant.
+//! Header blocks of HTTP/2, made such that h2 treats them as grpc-go does.
 //!
 //! gRPC clients send what they were dialled with: `unix:` paths with percent signs, lists of addresses,
 //! `#initially=[http://127.0.0.1:2379]`. h2 insists on RFC 3986 and resets each of their calls, while
 //! grpc-go never looks. Nothing here needs the value, so one that h2 would refuse is replaced.
 //!
 //! h2 takes `#` for the begin of a fragment and drops what follows, so a call of a method that nobody has
-//! would be one of a method that is there. It becomes `?`, with which the name stays as unknown.
+//! would be one of a method that is there. It becomes `?`, with which the name stays as unknown. A path,
+//! method or scheme that h2 would refuse becomes one that it takes and that nobody has.
+//!
+//! Fields that h2 resets a call for and grpc-go does not look at, such as `te` with anything but
+//! `trailers`, get another name. For bytes that no field may have, both reset the stream; but h2 ends the
+//! whole connection where its parser finds them. Such a field is made harmless, and another one is put
+//! behind it for which h2 resets the stream.
 //!
 //! A header block is compressed against a table that both sides keep, so bytes cannot be changed at
 //! will. But what enters the table counts by its length before compression. The replacement has the
@@ -17,13 +23,13 @@
 //! entries for longer than the client's does no harm: places count from the newest. So clients are told
 //! of a smaller table than h2 has, and when they say how small theirs is, h2 does not hear of it.
 
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderName, Method};
 
 use crate::limits::HEADER_TABLE_BYTES;
 
-/// Places in the static table.
+/// The place of the authority in the static table.
 const AUTHORITY: usize = 1;
-const PATHS: [usize; 2] = [4, 5];
 /// A name that is spelled out.
 const SPELLED: usize = 0;
 
@@ -48,15 +54,20 @@ const COUNTS: [usize; CODE_BITS_MAX + 1] = counts();
 /// The symbols by the lengths of their codes, and where each length begins.
 const SYMBOLS: [u8; 256] = symbols();
 const BEGINS: [usize; CODE_BITS_MAX + 1] = begins();
+const FIRSTS: [usize; CODE_BITS_MAX + 1] = firsts();
 
 const NAME: &[u8] = b":authority";
-const PATH_NAME: &[u8] = b":path";
-/// A longer text is none of these names, whatever its bytes say.
+/// A longer text is none of the names that matter, whatever its bytes say.
 const NAME_BYTES_MAX: usize = (NAME.len() * CODE_BITS_MAX).div_ceil(8);
-/// With so many ones the code of `#` begins.
-const FRAGMENT_ONES: u32 = 9;
+/// With so many ones the codes begin of all bytes that no field may have, and that of `#`.
+const RARE_ONES: u32 = 9;
+/// A field that enters no table and for which h2 resets the stream: `te: -`.
+const REFUSED: &[u8] = b"\x00\x02te\x01-";
 
-/// The header block with an authority that h2 takes; None if it has one, none, or cannot be read.
+/// The code that a byte begins with, if that is a whole one: its symbol and its bits, or none.
+const SHORT: [(u8, u8); 256] = short();
+
+/// The header block as h2 should have it; None if it can stay as it is, or cannot be read.
 pub(super) fn tolerated(block: &[u8]) -> Option<Vec<u8>> {
     let mut changed: Option<Vec<u8>> = None;
     let mut copied = 0;
@@ -82,7 +93,130 @@ struct Reader<'a> {
     is_begun: bool,
 }
 
-impl Reader<'_> {
+/// What a field is, as far as it matters.
+enum Kind {
+    Authority,
+    Path,
+    Method,
+    Scheme,
+    /// h2 wants `trailers` for it, or another name, which is this one.
+    Te(Vec<u8>),
+    /// h2 must not see it; this name goes.
+    Renamed(Vec<u8>),
+    /// No field may have its name; this one may.
+    Misnamed(Vec<u8>),
+    Other,
+}
+
+impl Kind {
+    /// By the place of its name in the tables, or by the name if that is spelled out.
+    fn of(place: usize, name: Option<&[u8]>) -> Self {
+        match (place, name) {
+            (AUTHORITY, _) | (SPELLED, Some(NAME)) => Self::Authority,
+            (2 | 3, _) | (SPELLED, Some(b":method")) => Self::Method,
+            (4 | 5, _) | (SPELLED, Some(b":path")) => Self::Path,
+            (6 | 7, _) | (SPELLED, Some(b":scheme")) => Self::Scheme,
+            (8..=14, _) => Self::Misnamed(b"xstatus".to_vec()),
+            (28, _) => Self::Renamed(b"xontent-length".to_vec()),
+            (57, _) => Self::Renamed(b"xransfer-encoding".to_vec()),
+            (SPELLED, Some(name)) => Self::of_name(name),
+            _ => Self::Other,
+        }
+    }
+
+    fn of_name(name: &[u8]) -> Self {
+        let other = || [&b"x"[..], &name[1..]].concat();
+        match name {
+            b"te" => Self::Te(other()),
+            b"content-length" | b"transfer-encoding" | b"upgrade" | b"keep-alive"
+            | b"proxy-connection" => Self::Renamed(other()),
+            b":protocol" => Self::Other,
+            _ if is_name(name) => Self::Other,
+            _ => Self::Misnamed(vec![b'x'; name.len().max(1)]),
+        }
+    }
+}
+
+fn is_name(name: &[u8]) -> bool {
+    let is_plain = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.');
+    !name.is_empty() && name.iter().all(is_plain) || HeaderName::from_lowercase(name).is_ok()
+}
+
+/// What no value may have, for grpc-go and for h2.
+fn is_refused(byte: u8) -> bool {
+    byte < b' ' && byte != b'\t' || byte == 0x7f
+}
+
+/// The value with something harmless in the place of each byte that is not taken.
+fn with_only(value: &[u8], takes: impl Fn(u8) -> bool, other: u8) -> Vec<u8> {
+    value.iter().map(|byte| if takes(*byte) { *byte } else { other }).collect()
+}
+
+/// Other values for fields that h2 looks into; None if it takes theirs. What is empty becomes longer.
+impl Kind {
+    fn tolerated(&self, value: Text<'_>) -> Option<Vec<u8>> {
+        let value = match self {
+            Self::Authority | Self::Path | Self::Method | Self::Scheme => value.decoded()?,
+            _ => return None,
+        };
+        let tolerated = match self {
+            Self::Authority => authority(&value),
+            Self::Path => path(&value),
+            Self::Method => method(&value),
+            _ => scheme(&value),
+        }?;
+        Some(if tolerated.is_empty() { self.shortest().to_vec() } else { tolerated })
+    }
+
+    fn shortest(&self) -> &'static [u8] {
+        match self {
+            Self::Path => b"/",
+            _ => b"-",
+        }
+    }
+}
+
+fn authority(value: &[u8]) -> Option<Vec<u8>> {
+    let takes = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.';
+    Authority::try_from(value).is_err().then(|| with_only(value, takes, b'-'))
+}
+
+fn path(value: &[u8]) -> Option<Vec<u8>> {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    let is_rooted = value.first() == Some(&b'/');
+    if is_rooted && value.iter().all(is_plain) || value == b"*" {
+        return None;
+    }
+    if !is_rooted {
+        // Without a second slash it names no method.
+        let mut other = vec![b'-'; value.len()];
+        if let Some(first) = other.first_mut() {
+            *first = b'/';
+        }
+        return Some(other);
+    }
+    let other = with_only(value, |byte| byte != b'#', b'?');
+    if PathAndQuery::try_from(other.as_slice()).is_ok() && std::str::from_utf8(&other).is_ok() {
+        return (other != value).then_some(other);
+    }
+    // No method has this in its name, wherever it stands.
+    Some(with_only(&other, |byte| is_plain(&byte), b'-'))
+}
+
+fn method(value: &[u8]) -> Option<Vec<u8>> {
+    if value == b"CONNECT" {
+        // For h2 it is no request.
+        return Some(value.to_ascii_lowercase());
+    }
+    let takes = |byte: u8| byte.is_ascii_alphanumeric();
+    Method::from_bytes(value).is_err().then(|| with_only(value, takes, b'-'))
+}
+
+fn scheme(value: &[u8]) -> Option<Vec<u8>> {
+    Scheme::try_from(value).is_err().then(|| vec![b'x'; value.len()])
+}
+
+impl<'a> Reader<'a> {
     /// Reads one field. If it must change: what from which place to its end is to be replaced, and
     /// by what.
     fn field(&mut self) -> Option<Option<(usize, Vec<u8>)>> {
@@ -100,37 +234,45 @@ impl Reader<'_> {
         }
         self.is_begun = true;
         let enters_table = first & 0x40 != 0;
-        let (is_authority, is_path) = match self.integer(if enters_table { 6 } else { 4 })? {
-            SPELLED => {
-                let name = self.string()?.name();
-                (name.as_deref() == Some(NAME), name.as_deref() == Some(PATH_NAME))
-            }
-            name => (name == AUTHORITY, PATHS.contains(&name)),
+        let place = self.integer(if enters_table { 6 } else { 4 })?;
+        let name = match place {
+            SPELLED => self.string()?.name(),
+            _ => None,
         };
+        let kind = Kind::of(place, name.as_deref());
         let from = self.at;
         let value = self.string()?;
-        if is_path {
-            return Some(value.without_fragment().map(|replacement| (from, replacement)));
-        }
-        if !is_authority {
-            return Some(None);
-        }
-        let Some(value) = value.decoded() else { return Some(None) };
-        if Authority::try_from(value.as_slice()).is_ok() {
-            return Some(None);
-        }
-        if value.is_empty() {
+        let refused = value.refused();
+        let is_refused = refused.is_some() || matches!(kind, Kind::Misnamed(_));
+        let new_value = kind.tolerated(value).or(refused);
+        if matches!(kind, Kind::Authority) && !enters_table && value.bytes.is_empty() {
             // One that enters the table cannot go.
-            let gone = (start, Vec::new());
-            return Some(Some(if enters_table { (from, b"\x01-".to_vec()) } else { gone }));
+            return Some(Some((start, Vec::new())));
         }
-        let mut replacement = Vec::with_capacity(value.len() + 4);
-        put_length(&mut replacement, value.len());
-        replacement.extend(value.iter().map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' => *byte,
-            _ => b'-',
-        }));
-        Some(Some((from, replacement)))
+        let new_name = match kind {
+            Kind::Renamed(name) | Kind::Misnamed(name) => Some(name),
+            Kind::Te(name) => value.decoded().is_none_or(|it| it != b"trailers").then_some(name),
+            _ => None,
+        };
+        if new_name.is_none() && new_value.is_none() {
+            return Some(None);
+        }
+        let mut field = Vec::with_capacity(self.at - start + REFUSED.len() + 4);
+        match new_name {
+            Some(name) => {
+                field.push(first & if enters_table { 0x40 } else { 0xf0 });
+                put_string(&mut field, &name);
+            }
+            None => field.extend_from_slice(&self.block[start..from]),
+        }
+        match new_value {
+            Some(value) => put_string(&mut field, &value),
+            None => field.extend_from_slice(&self.block[from..self.at]),
+        }
+        if is_refused {
+            field.extend_from_slice(REFUSED);
+        }
+        Some(Some((start, field)))
     }
 
     /// An integer with so many bits in its first byte.
@@ -152,7 +294,7 @@ impl Reader<'_> {
         None
     }
 
-    fn string(&mut self) -> Option<Text<'_>> {
+    fn string(&mut self) -> Option<Text<'a>> {
         let is_compressed = self.block.get(self.at)? & 0x80 != 0;
         let length = self.integer(7)?;
         let bytes = self.block.get(self.at..self.at.checked_add(length)?)?;
@@ -161,40 +303,42 @@ impl Reader<'_> {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Text<'a> {
     is_compressed: bool,
     bytes: &'a [u8],
 }
 
 impl Text<'_> {
-    fn name(&self) -> Option<Vec<u8>> {
+    fn name(self) -> Option<Vec<u8>> {
         if self.bytes.len() <= NAME_BYTES_MAX { self.decoded() } else { None }
     }
 
-    /// A string of the same length without `#`; None if this has none.
-    fn without_fragment(&self) -> Option<Vec<u8>> {
-        // Hardly any path has that many ones in a row, so hardly any is expanded.
+    /// A value of the same length without what no value may have; None if this has nothing of it.
+    fn refused(self) -> Option<Vec<u8>> {
+        // Hardly any value has that many ones in a row, so hardly any is expanded.
         let may_have = if self.is_compressed {
             let is_long =
-                |pair: &[u8]| pair[0].trailing_ones() + pair[1].leading_ones() >= FRAGMENT_ONES;
+                |pair: &[u8]| pair[0].trailing_ones() + pair[1].leading_ones() >= RARE_ONES;
             self.bytes.windows(2).any(is_long)
         } else {
-            self.bytes.contains(&b'#')
+            self.bytes.iter().any(|byte| is_refused(*byte))
         };
         let value = if may_have { self.decoded()? } else { return None };
-        if !value.contains(&b'#') {
-            return None;
-        }
-        let mut replacement = Vec::with_capacity(value.len() + 4);
-        put_length(&mut replacement, value.len());
-        replacement.extend(value.iter().map(|byte| if *byte == b'#' { b'?' } else { *byte }));
-        Some(replacement)
+        let has = value.iter().any(|byte| is_refused(*byte));
+        has.then(|| with_only(&value, |byte| !is_refused(byte), b'-'))
     }
 
     /// None if its compression is wrong.
-    fn decoded(&self) -> Option<Vec<u8>> {
+    fn decoded(self) -> Option<Vec<u8>> {
         if self.is_compressed { expand(self.bytes) } else { Some(self.bytes.to_vec()) }
     }
+}
+
+/// A string that is not compressed.
+fn put_string(to: &mut Vec<u8>, text: &[u8]) {
+    put_length(to, text.len());
+    to.extend_from_slice(text);
 }
 
 /// The length of a string that is not compressed.
@@ -245,26 +389,73 @@ const fn symbols() -> [u8; 256] {
     symbols
 }
 
+/// The first code of each length.
+const fn firsts() -> [usize; CODE_BITS_MAX + 1] {
+    let mut firsts = [0; CODE_BITS_MAX + 1];
+    let mut length = 1;
+    while length < firsts.len() {
+        firsts[length] = (firsts[length - 1] + COUNTS[length - 1]) << 1;
+        length += 1;
+    }
+    firsts
+}
+
+const fn short() -> [(u8, u8); 256] {
+    let mut short = [(0, 0); 256];
+    let mut byte = 0;
+    while byte < short.len() {
+        let mut length = 1;
+        while length <= 8 {
+            let code = byte >> (8 - length);
+            if code >= FIRSTS[length] && code < FIRSTS[length] + COUNTS[length] {
+                let symbol = SYMBOLS[BEGINS[length] + code - FIRSTS[length]];
+                short[byte] = (symbol, length as u8);
+                break;
+            }
+            length += 1;
+        }
+        byte += 1;
+    }
+    short
+}
+
+/// The symbol whose code these bits begin with, and its length; None if there is none.
+fn symbol(bits: u64) -> Option<(u8, usize)> {
+    let (symbol, length) = SHORT[(bits >> 56) as usize];
+    if length > 0 {
+        return Some((symbol, usize::from(length)));
+    }
+    (9..=CODE_BITS_MAX).find_map(|length| {
+        let place = ((bits >> (64 - length)) as usize).checked_sub(FIRSTS[length])?;
+        (place < COUNTS[length]).then(|| (SYMBOLS[BEGINS[length] + place], length))
+    })
+}
+
 /// Undoes Huffman's coding.
 fn expand(bytes: &[u8]) -> Option<Vec<u8>> {
     #[cfg(test)]
     tests::EXPANDED.set(tests::EXPANDED.get() + bytes.len());
     let mut text = Vec::with_capacity(bytes.len() * 8 / 5);
-    // Bits of the code so far, where the codes of this length begin, and how many are shorter.
-    let (mut length, mut code, mut first) = (0_usize, 0_usize, 0_usize);
-    for bit in bytes.iter().flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1)) {
-        length += 1;
-        code = code << 1 | usize::from(bit);
-        first = (first + COUNTS[length - 1]) << 1;
-        if code < first + COUNTS[length] {
-            text.push(SYMBOLS[BEGINS[length] + code - first]);
-            (length, code, first) = (0, 0, 0);
-        } else if length == CODE_BITS_MAX {
-            return None;
+    // Bits that are not used, from the highest on, and how many they are.
+    let (mut bits, mut have) = (0_u64, 0);
+    let mut rest = bytes.iter();
+    loop {
+        while have <= 56
+            && let Some(byte) = rest.next()
+        {
+            bits |= u64::from(*byte) << (56 - have);
+            have += 8;
+        }
+        match symbol(bits) {
+            Some((symbol, length)) if length <= have => {
+                text.push(symbol);
+                bits <<= length;
+                have -= length;
+            }
+            // The last byte is filled up with ones, fewer than a byte has.
+            _ => return (have < 8 && bits.leading_ones() as usize == have).then_some(text),
         }
     }
-    // The last byte is filled up with ones, fewer than a byte has.
-    (length < 8 && code + 1 == 1 << length).then_some(text)
 }
 
 #[cfg(test)]
@@ -279,11 +470,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_authority_is_not_expanded() {
+    fn what_does_not_matter_is_not_expanded() {
         let long = "x".repeat(5000);
         let name_and_value = [string(long.as_bytes(), true), string(long.as_bytes(), true)];
         let fields = [
-            [&[0x44][..], &string(long.as_bytes(), true)].concat(),
+            [&[0x7a][..], &string(long.as_bytes(), true)].concat(),
             [&[0x40][..], &name_and_value.concat()].concat(),
         ];
         EXPANDED.set(0);
@@ -370,7 +561,7 @@ mod tests {
 
     #[test]
     fn a_path_has_no_fragment() {
-        for (value, expected) in [("/a/b#c", Some("/a/b?c")), ("#", Some("?")), ("/a/b?c", None)] {
+        for (value, expected) in [("/a/b#c", Some("/a/b?c")), ("#", Some("/")), ("/a/b?c", None)] {
             for (first, name) in [(0x44, None), (0x40, Some(":path")), (4, None), (0x15, None)] {
                 for compress in [false, true] {
                     let name = name.map_or(Vec::new(), |name| string(name.as_bytes(), compress));
@@ -430,13 +621,102 @@ mod tests {
         assert_eq!(tolerated(&[b"\x83", &small[..]].concat()), None);
     }
 
+    /// Name and value of each field that a block spells out.
+    fn fields(block: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut reader = Reader { block, at: 0, is_begun: true };
+        let mut fields = Vec::new();
+        while reader.at < block.len() {
+            assert_eq!(block[reader.at] & 0xbf, 0, "a field with a known name");
+            reader.at += 1;
+            let mut next = || reader.string().unwrap().decoded().unwrap();
+            fields.push((next(), next()));
+        }
+        fields
+    }
+
+    #[test]
+    fn what_no_field_may_have_resets_the_stream_alone() {
+        let cases: [(&[u8], &[u8], &[u8], &[u8]); 9] = [
+            (b"x", b"a\0b", b"x", b"a-b"),
+            (b"x", b"a\r\nb: c", b"x", b"a--b: c"),
+            (b"token", b"a\x7f", b"token", b"a-"),
+            (b"x", b"\x01", b"x", b"-"),
+            (b"Upper", b"x", b"xxxxx", b"x"),
+            (b"a b", b"\0", b"xxx", b"-"),
+            (b"x\0", b"", b"xx", b""),
+            (b":foo", b"x", b"xxxx", b"x"),
+            (b"", b"x", b"x", b"x"),
+        ];
+        for (name, value, new_name, new_value) in cases {
+            for (first, compress) in [(0x40, true), (0x40, false), (0, true), (0, false)] {
+                let field = [&[first][..], &string(name, compress), &string(value, compress)];
+                let changed = tolerated(&field.concat()).unwrap();
+                let expected =
+                    [(new_name.to_vec(), new_value.to_vec()), (b"te".to_vec(), b"-".to_vec())];
+                assert_eq!(fields(&changed), expected, "{name:?}: {value:?}");
+                assert_eq!(changed[0], first, "it enters the table as before");
+            }
+        }
+        // A name that is known, and bytes that are rare and allowed.
+        let known = [&[0x7a][..], &string(b"a\nb", true)].concat();
+        let expected = [&[0x7a][..], &string(b"a-b", false), REFUSED].concat();
+        assert_eq!(tolerated(&known).unwrap(), expected);
+        for value in [&b"a\tb"[..], b"\xff\xfe", b"~~~"] {
+            assert_eq!(tolerated(&[&[0x7a][..], &string(value, true)].concat()), None);
+        }
+    }
+
+    #[test]
+    fn what_grpc_go_does_not_look_at_gets_another_name() {
+        for name in ["te", "transfer-encoding", "upgrade", "keep-alive", "proxy-connection"] {
+            let spelled = [&[0x40][..], &string(name.as_bytes(), true), &string(b"x", true)];
+            let changed = tolerated(&spelled.concat()).unwrap();
+            let new_name = format!("x{}", &name[1..]).into_bytes();
+            assert_eq!(fields(&changed), [(new_name, b"x".to_vec())]);
+        }
+        for (first, name) in [(28, "xontent-length"), (57, "xransfer-encoding")] {
+            let known = [&[0x40 | first][..], &string(b"3", false)].concat();
+            let expected = [(name.into(), b"3".to_vec())];
+            assert_eq!(fields(&tolerated(&known).unwrap()), expected);
+        }
+        let trailers = [&[0][..], &string(b"te", true), &string(b"trailers", true)].concat();
+        assert_eq!(tolerated(&trailers), None);
+    }
+
+    #[test]
+    fn what_h2_takes_for_no_request_is_one_that_nobody_serves() {
+        let cases: [(u8, &[u8], Option<&[u8]>); 14] = [
+            (4, b"/a b/c", Some(b"/a-b/c")),
+            (4, b"x", Some(b"/")),
+            (4, b"x/a/b", Some(b"/----")),
+            (4, b"", Some(b"/")),
+            (4, b"*", None),
+            (4, b"/\xc3\xa9/b", None),
+            (4, b"/\xff/b", Some(b"/-/b")),
+            (2, b"P T", Some(b"P-T")),
+            (2, b"", Some(b"-")),
+            (2, b"CONNECT", Some(b"connect")),
+            (2, b"PUT", None),
+            (6, b"1$", Some(b"xx")),
+            (6, b"", None),
+            (6, b"ftp", None),
+        ];
+        for (place, value, expected) in cases {
+            for first in [place, 0x40 | place] {
+                let changed = tolerated(&[&[first][..], &string(value, true)].concat());
+                let expected = expected.map(|value| [&[first][..], &string(value, false)].concat());
+                assert_eq!(changed, expected, "{place}: {value:?}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_right_or_cannot_be_read_stays() {
         let right = [&[0x83, 0x41][..], &string(b"127.0.0.1:2379", true)].concat();
         assert_eq!(tolerated(&right), None);
         assert_eq!(tolerated(&[&[0x41][..], &string(b"[::1]:2379", false)].concat()), None);
         // Another field may say what it likes.
-        assert_eq!(tolerated(&[&[0x44][..], &string(b"::1", false)].concat()), None);
+        assert_eq!(tolerated(&[&[0x7a][..], &string(b"::1", false)].concat()), None);
         let cut = [&[0x83, 0x41][..], &string(b"etcd/a", false)].concat();
         for length in 0..cut.len() {
             assert_eq!(tolerated(&cut[..length]), None, "{length}");

@@ -249,30 +249,126 @@ async fn bad_metadata_is_refused_before_the_method_is_looked_for() {
     member.stop().await;
 }
 
+/// A field that enters the table.
+fn field(name: &[u8], value: &[u8]) -> Vec<u8> {
+    [&[0x40][..], &string(name), &string(value)].concat()
+}
+
+/// The kinds of frames that answer a block, and that its connection serves the next call.
+async fn answers(member: &Member, block: &[u8]) -> Vec<u8> {
+    let mut client = Client::greet(TcpStream::connect(member.address).await.unwrap()).await;
+    let kinds = async |client: &mut Client<TcpStream>, stream, block: &[u8]| {
+        client.send(HEADERS, END_HEADERS, stream, block).await;
+        client.send(DATA, END_STREAM, stream, &range("a")).await;
+        client.answer(stream).await.iter().map(|frame| frame.kind).collect::<Vec<_>>()
+    };
+    let answered = kinds(&mut client, 1, block).await;
+    let next = request("/etcdserverpb.KV/Range", &field(b":authority", b"a"), &grpc());
+    assert_eq!(kinds(&mut client, 3, &next).await, [HEADERS, DATA, HEADERS]);
+    answered
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn rubbish_in_other_fields_is_refused_all_the_same() {
+async fn rubbish_in_a_call_resets_its_stream_alone() {
     let member = Member::start("").await;
-    let authority = [&[0x41][..], &string(b"etcd/a")].concat();
+    let path = "/etcdserverpb.KV/Range";
+    let authority = field(b":authority", b"etcd/a");
     let twice = [&[0x01][..], &string(b"etcd/a"), &[0x01], &string(b"b")].concat();
-    let refused = [
-        request("/a b", &authority, &grpc()),
-        request("", &authority, &grpc()),
+    let mut refused = vec![
         // A second authority, a pseudo header after another field, one that nobody knows.
-        request("/a", &twice, &grpc()),
-        request("/a", &grpc(), &authority),
-        request("/a", &[&[0][..], &string(b":nothing"), &string(b"a")].concat(), &grpc()),
+        request(path, &twice, &grpc()),
+        request(path, &grpc(), &authority),
+        request(path, &field(b":nothing", b"a"), &grpc()),
         [&authority[..], &grpc()].concat(),
     ];
+    let fields: [(&[u8], &[u8]); 9] = [
+        (b"x", b"a\0b"),
+        (b"x", b"a\r\nb: c"),
+        (b"token", b"a\x7f"),
+        (b"client-api-version", b"\x01"),
+        (b"Upper", b"x"),
+        (b"a b", b"x"),
+        (b"x\0", b"b"),
+        (b"", b"x"),
+        (b"connection", b"close"),
+    ];
+    for (name, value) in fields {
+        refused.push(request(path, &authority, &[grpc(), field(name, value)].concat()));
+    }
     for (number, block) in refused.iter().enumerate() {
-        let mut client = Client::greet(TcpStream::connect(member.address).await.unwrap()).await;
-        client.send(HEADERS, END_HEADERS | END_STREAM, 1, block).await;
-        let kind = loop {
-            match client.receive().await.kind {
-                SETTINGS | WINDOW_UPDATE => {}
-                kind => break kind,
-            }
-        };
-        assert!(kind == RESET || kind == GOAWAY, "{number}: {kind}");
+        assert_eq!(answers(&member, block).await, [RESET], "{number}");
+    }
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_grpc_go_does_not_look_at_is_no_fault() {
+    let member = Member::start("").await;
+    let authority = field(b":authority", b"a");
+    let fields = [
+        ("te", "gzip"),
+        ("te", "trailers"),
+        ("transfer-encoding", "chunked"),
+        ("upgrade", "h2c"),
+        ("keep-alive", "1"),
+        ("proxy-connection", "x"),
+        ("content-length", "3"),
+        ("content-length", "x"),
+    ];
+    for (name, value) in fields {
+        let more = [grpc(), field(name.as_bytes(), value.as_bytes())].concat();
+        let block = request("/etcdserverpb.KV/Range", &authority, &more);
+        assert_eq!(answers(&member, &block).await, [HEADERS, DATA, HEADERS], "{name}: {value}");
+    }
+    // A scheme that is none.
+    let mut block = request("/etcdserverpb.KV/Range", &authority, &grpc());
+    block.splice(1..2, [&[6][..], &string(b"1$")].concat());
+    assert_eq!(answers(&member, &block).await, [HEADERS, DATA, HEADERS]);
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_methods_and_paths_are_answered() {
+    let member = Member::start("").await;
+    let authority = field(b":authority", b"a");
+    for path in ["/a b/c", "", "x", "http://a/etcdserverpb.KV/Range", "/\"<>\\^`{|}/b"] {
+        let answered = answers(&member, &request(path, &authority, &grpc())).await;
+        assert_eq!(answered[0], HEADERS, "{path:?}");
+    }
+    for method in ["CONNECT", "P T", ""] {
+        let mut block = request("/etcdserverpb.KV/Range", &authority, &grpc());
+        block.splice(..1, [&[2][..], &string(method.as_bytes())].concat());
+        assert_eq!(answers(&member, &block).await[0], HEADERS, "{method:?}");
+    }
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_requests_are_answered_as_by_gos_server() {
+    let member = Member::start("").await;
+    let ask = async |head: &str| {
+        let mut stream = TcpStream::connect(member.address).await.unwrap();
+        let text = format!("{head}\r\nHost: a\r\nConnection: close\r\n\r\n");
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    for (path, clean) in [
+        ("//version", "/version"),
+        ("/../version", "/version"),
+        ("/a/./b//c/../?x=1", "/a/b/?x=1"),
+        ("//", "/"),
+    ] {
+        let answer = ask(&format!("GET {path} HTTP/1.1")).await;
+        assert!(answer.starts_with("HTTP/1.1 307 Temporary Redirect\r\n"), "{path}: {answer}");
+        assert!(answer.contains(&format!("\r\nLocation: {clean}\r\n")), "{path}: {answer}");
+        let link = format!("\r\n\r\n<a href=\"{clean}\">Temporary Redirect</a>.\n\n");
+        assert!(answer.ends_with(&link), "{path}: {answer}");
+    }
+    for (expect, code) in [("x", 417), ("100-continue", 200), ("100-Continue, x", 200)] {
+        let answer = ask(&format!("GET /version HTTP/1.1\r\nExpect: {expect}")).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{expect}: {answer}");
     }
     member.stop().await;
 }
