@@ -252,6 +252,8 @@ pub const UNREAD_BYTES_MAX: usize = 128 << 20;
 pub const UNREAD_SHARE_BYTES_MIN: usize = 32 << 10;
 /// What an unread frame costs beside its bytes: h2's place for it.
 pub const UNREAD_FRAME_BYTES: usize = 256;
+/// What it may keep from being freed: it is a slice of a buffer into which h2 reads so much.
+pub const UNREAD_BUFFER_BYTES: usize = 8 << 10;
 /// Unread bytes by which a connection may differ from what the sum of all has of it: short requests touch
 /// nothing that connections share.
 pub const UNREAD_STEP_BYTES: usize = 4 << 10;

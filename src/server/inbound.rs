@@ -93,6 +93,8 @@ pub(super) struct Came {
     pub bytes: usize,
     /// Bytes that h2 throws away, such as padding. They count for its window all the same.
     pub ignored: usize,
+    /// Bytes of all else that passed with them.
+    pub others: usize,
 }
 
 impl Inbound {
@@ -110,9 +112,11 @@ impl Inbound {
         }
     }
 
-    /// DATA that has passed since the last call.
-    pub(super) fn take_came(&mut self) -> Came {
-        std::mem::take(&mut self.came)
+    /// DATA that has passed since the last call, where so many bytes have passed in all.
+    pub(super) fn take_came(&mut self, passed: usize) -> Came {
+        // Of a frame that has begun, all is counted.
+        let others = passed.saturating_sub(self.came.bytes);
+        Came { others, ..std::mem::take(&mut self.came) }
     }
 
     /// Notes that a stream was reset from here: what still comes on it is thrown away. One that is
@@ -413,22 +417,23 @@ mod tests {
             let mut inbound = Inbound::new(0);
             reset.into_iter().for_each(|stream| inbound.note_reset([0, 0, 0, stream]));
             let mut bytes = bytes.to_vec();
-            inbound.pass(&mut bytes);
-            inbound.take_came()
+            let passed = inbound.pass(&mut bytes);
+            inbound.take_came(passed)
         };
         let small = frame(DATA, 0, 1, &[1; 20]);
-        let two = Came { frames: 1, bytes: 40, ignored: 0 };
+        let two = Came { frames: 1, bytes: 40, ignored: 0, others: 9 };
         assert_eq!(all(&[&small[..], &small].concat(), None), two, "as one frame");
-        let ignored = Came { frames: 0, bytes: 0, ignored: 40 };
+        let ignored = Came { frames: 0, bytes: 0, ignored: 40, others: 49 };
         assert_eq!(all(&[&small[..], &small].concat(), Some(1)), ignored);
         assert_eq!(all(&[&small[..], &small].concat(), Some(3)), two);
         let padded = frame(DATA, PADDED, 1, &[&[3][..], &[1; 20]].concat());
-        assert_eq!(all(&padded, None), Came { frames: 1, bytes: 17, ignored: 4 });
+        assert_eq!(all(&padded, None), Came { frames: 1, bytes: 17, ignored: 4, others: 13 });
         // Of a frame that has begun, all that h2 waits for.
         let begun = &frame(DATA, 0, 1, &[1; 20])[..12];
-        assert_eq!(all(begun, None), Came { frames: 1, bytes: 20, ignored: 0 });
+        assert_eq!(all(begun, None), Came { frames: 1, bytes: 20, ignored: 0, others: 0 });
         assert_eq!(all(&frame(DATA, 0, 1, &[]), None), Came::default());
-        assert_eq!(all(&frame(PING, 0, 0, &[7; 8]), None), Came::default());
+        let ping = Came { others: 17, ..Came::default() };
+        assert_eq!(all(&frame(PING, 0, 0, &[7; 8]), None), ping);
     }
 
     #[test]

@@ -289,7 +289,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             }
         }
         // Before h2 has seen it, so that nobody reads what is not counted.
-        self.account.unread().came(self.inbound.take_came());
+        let passed = buffer.filled().len() - start;
+        self.account.unread().came(self.inbound.take_came(passed));
         self.count_pings();
         Poll::Ready(Ok(()))
     }

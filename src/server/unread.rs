@@ -17,6 +17,10 @@
 //! whose requests are read does not notice, since its share is free again a moment later. One whose
 //! requests stay unread is closed after some seconds, the one that holds most first.
 //!
+//! A frame is a slice of the buffer that it was read into, and keeps all of it, whatever else came with it
+//! and is read or needs no reading. So what passes beside unread frames, and what is read beside them,
+//! counts on, up to one buffer for each of them.
+//!
 //! Not all that passes to h2 reaches a body: its stream may have been reset, or its request has just been
 //! dropped. h2 lets go of such frames at once, and tells nobody here. Three things keep them from being
 //! counted for ever. Frames on streams that were reset from here are not counted; a connection without
@@ -60,6 +64,8 @@ struct State {
     /// Frames and bytes that are still with h2.
     frames: usize,
     bytes: usize,
+    /// Bytes that have no reader and may be kept by frames that have.
+    kept_bytes: usize,
     /// Bytes that bodies have given out and that are not known to be read.
     given_bytes: usize,
     /// Bodies that are there.
@@ -77,7 +83,8 @@ struct State {
 
 impl State {
     fn cost(&self) -> usize {
-        self.bytes + self.frames * limits::UNREAD_FRAME_BYTES + self.given_bytes
+        let frames = self.bytes + self.frames * limits::UNREAD_FRAME_BYTES;
+        frames + self.kept_bytes + self.given_bytes
     }
 
     /// h2 holds at most so many bytes.
@@ -85,6 +92,13 @@ impl State {
         self.bytes = self.bytes.min(bytes);
         // A frame that is counted has a byte at least.
         self.frames = self.frames.min(self.bytes);
+        self.keep(0);
+    }
+
+    /// So many bytes more may be kept by the frames that are there.
+    fn keep(&mut self, bytes: usize) {
+        let most = self.frames * limits::UNREAD_BUFFER_BYTES;
+        self.kept_bytes = (self.kept_bytes + bytes).min(most);
     }
 }
 
@@ -159,6 +173,7 @@ impl Connection {
             state.frames += came.frames;
             state.bytes += came.bytes;
             state.came_bytes += (came.bytes + came.ignored) as u64;
+            state.keep(came.others);
         });
     }
 
@@ -250,6 +265,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Taken<B> {
                 state.frames = state.frames.saturating_sub(usize::from(bytes > 0));
                 let left = state.bytes.saturating_sub(bytes);
                 state.cap(left);
+                state.keep(before);
                 state.given_bytes = state.given_bytes.saturating_sub(before) + bytes;
                 state.read_bytes = state.read_bytes.wrapping_add(before);
             });
@@ -279,6 +295,7 @@ impl<B: Body<Data = Bytes> + Unpin> Drop for Taken<B> {
         let given = std::mem::take(&mut self.given);
         self.connection.change(|state| {
             state.bodies -= 1;
+            state.keep(given);
             state.given_bytes = state.given_bytes.saturating_sub(given);
             state.read_bytes = state.read_bytes.wrapping_add(given);
             if state.bodies == 0 {
@@ -332,7 +349,7 @@ mod tests {
             if connection.pauses(Waker::noop()) {
                 return sent;
             }
-            connection.came(Came { frames: 1, bytes: FRAME, ignored: 0 });
+            connection.came(Came { frames: 1, bytes: FRAME, ..Came::default() });
             body.body.0.push_back(zeros.clone());
         }
         frames
@@ -353,13 +370,35 @@ mod tests {
         // A frame counts until the next one is asked for, without h2's place.
         assert!(first.frame().now_or_never().is_some());
         assert_eq!(connection.bytes(), 14 * each + FRAME);
+        // What is read may lie in the buffers of what is not.
         read(&mut first);
-        assert_eq!((connection.bytes(), all.bytes()), (5 * each, 5 * each));
+        let kept = 5 * limits::UNREAD_BUFFER_BYTES;
+        assert_eq!((connection.bytes(), all.bytes()), (5 * each + kept, 5 * each + kept));
         drop(second);
         assert_eq!((connection.bytes(), all.bytes()), (0, 0));
         send(&connection, &mut first, 3);
         drop((first, connection));
         assert_eq!((all.bytes(), all.connections.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn what_a_small_frame_keeps_counts_with_it() {
+        let all = Arc::<Unread>::default();
+        let connection = all.connection();
+        let (mut unread, mut busy) = (body(&connection), body(&connection));
+        for _ in 0..1000 {
+            connection.came(Came { frames: 1, bytes: 1, ignored: 0, others: 9 + 9 + 8000 });
+            unread.body.0.push_back(Bytes::from_static(b"x"));
+        }
+        let each = 1 + limits::UNREAD_FRAME_BYTES;
+        assert_eq!(connection.bytes(), 1000 * (each + 9 + 9 + 8000));
+        send(&connection, &mut busy, 100);
+        read(&mut busy);
+        assert_eq!(connection.bytes(), 1000 * (each + limits::UNREAD_BUFFER_BYTES));
+        read(&mut unread);
+        assert_eq!((connection.bytes(), all.bytes()), (0, 0));
+        connection.came(Came { others: 8000, ..Came::default() });
+        assert_eq!(connection.bytes(), 0, "nothing keeps it");
     }
 
     /// As on streams that were just reset: their frames reach no body.
@@ -370,7 +409,7 @@ mod tests {
         connection.permitted(limits::CONNECTION_WINDOW_BYTES - FIRST_WINDOW_BYTES as u32);
         let mut there = body(&connection);
         send(&connection, &mut there, 2);
-        let lost = Came { frames: 64, bytes: MIB, ignored: 500 };
+        let lost = Came { frames: 64, bytes: MIB, ignored: 500, others: 0 };
         let held = connection.bytes();
         for _ in 0..4 {
             connection.came(lost);

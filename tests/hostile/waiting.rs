@@ -20,6 +20,8 @@ const STREAMS: u32 = 64;
 const FRAMES: usize = 15;
 const FRAME_BYTES: usize = 16 << 10;
 const INITIAL_WINDOW_SIZE: u16 = 4;
+/// A frame of a kind that means nothing.
+const UNKNOWN: u8 = 0xff;
 /// A flag of SETTINGS.
 const ACK: u8 = 1;
 
@@ -30,14 +32,17 @@ fn requests(one: &[u8]) -> Vec<u8> {
     one.repeat(FRAME_BYTES / one.len())
 }
 
-/// Fills connections with requests like this one, after another on each stream.
-async fn unread(name: &'static str, path: &'static str, first: Vec<u8>, one: &'static [u8]) {
+/// Sends so many pieces on each connection, as far as it is read, and takes no answers.
+async fn unread<P>(name: &'static str, count: u32, piece: P)
+where
+    P: Fn(u32) -> Vec<u8> + Send + Copy + 'static,
+{
     let member = Member::start(&[]);
     let case = Case { name, growth_kib_max: WAITING_KIB_MAX, left_kib_max: 96 << 10 };
     case.run(&member, async |member, end| {
         let threads: Vec<_> = (0..CONNECTIONS)
             .map(|_| {
-                let (address, first) = (member.address.clone(), first.clone());
+                let address = member.address.clone();
                 tokio::task::spawn_blocking(move || {
                     let mut stream = TcpStream::connect(&address).unwrap();
                     // On a busy machine it takes a while until the member holds that much.
@@ -46,16 +51,9 @@ async fn unread(name: &'static str, path: &'static str, first: Vec<u8>, one: &'s
                     await_window(&mut stream);
                     // Streams have their windows once this is acknowledged.
                     stream.write_all(&frame(SETTINGS, ACK, 0, &[])).unwrap();
-                    let requests = requests(one);
-                    for number in 0..STREAMS {
-                        let number = 2 * number + 1;
-                        let mut bytes = frame(HEADERS, END_HEADERS, number, &call(path));
-                        bytes.extend(frame(DATA, 0, number, &first));
-                        for _ in 0..FRAMES {
-                            bytes.extend(frame(DATA, 0, number, &requests));
-                        }
+                    for number in 0..count {
                         // Either it is not read any more, or it is closed.
-                        if stream.write_all(&bytes).is_err() {
+                        if stream.write_all(&piece(number)).is_err() {
                             break;
                         }
                     }
@@ -93,19 +91,45 @@ async fn unread(name: &'static str, path: &'static str, first: Vec<u8>, one: &'s
     }
 }
 
+/// A stream full of requests like this one, after another.
+fn full(number: u32, path: &str, first: &[u8], one: &[u8]) -> Vec<u8> {
+    let (number, requests) = (2 * number + 1, requests(one));
+    let mut bytes = frame(HEADERS, END_HEADERS, number, &call(path));
+    bytes.extend(frame(DATA, 0, number, first));
+    for _ in 0..FRAMES {
+        bytes.extend(frame(DATA, 0, number, &requests));
+    }
+    bytes
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn renewals_whose_answers_are_not_taken() {
-    // Of a lease that is not there, and a field that nobody knows.
-    let renewal = &[8, 7, 0x12, 7, 0, 0, 0, 0, 0, 0, 0];
-    let path = "/etcdserverpb.Lease/LeaseKeepAlive";
-    unread("80 connections full of renewals that are not read", path, Vec::new(), renewal).await;
+    unread("80 connections full of renewals that are not read", STREAMS, |number| {
+        // Of a lease that is not there, and a field that nobody knows.
+        let renewal = &[8, 7, 0x12, 7, 0, 0, 0, 0, 0, 0, 0];
+        full(number, "/etcdserverpb.Lease/LeaseKeepAlive", &[], renewal)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_watches_whose_answers_are_not_taken() {
-    let create = message(&[0x0a, 3, 0x0a, 1, b'k']);
-    // For progress, with a field that nobody knows.
-    let request = &[0x1a, 9, 0x0a, 7, 0, 0, 0, 0, 0, 0, 0];
-    let name = "80 connections full of requests of watches that are not read";
-    unread(name, "/etcdserverpb.Watch/Watch", create, request).await;
+    unread("80 connections full of requests of watches that are not read", STREAMS, |number| {
+        let create = message(&[0x0a, 3, 0x0a, 1, b'k']);
+        // For progress, with a field that nobody knows.
+        let request = &[0x1a, 9, 0x0a, 7, 0, 0, 0, 0, 0, 0, 0];
+        full(number, "/etcdserverpb.Watch/Watch", &create, request)
+    })
+    .await;
+}
+
+/// A byte of a request keeps the whole buffer that it was read into.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_not_read_between_large_frames_that_say_nothing() {
+    unread("80 connections with 2000 unread bytes in 16 MB of frames", 2000, |number| {
+        let head = frame(HEADERS, END_HEADERS, 1, &call("/etcdserverpb.Lease/LeaseKeepAlive"));
+        let head = if number == 0 { head } else { Vec::new() };
+        [head, frame(DATA, 0, 1, &[0]), frame(UNKNOWN, 0, 0, &[7; 8100])].concat()
+    })
+    .await;
 }
