@@ -40,20 +40,24 @@ where
     let member = Member::start(&[]);
     let case = Case { name, growth_kib_max: WAITING_KIB_MAX, left_kib_max: 96 << 10 };
     case.run(&member, async |member, end| {
+        // As connections are closed, others go on for a while.
+        let late = Instant::now() + PATIENCE / 8;
         let threads: Vec<_> = (0..CONNECTIONS)
             .map(|_| {
                 let address = member.address.clone();
                 tokio::task::spawn_blocking(move || {
                     let mut stream = TcpStream::connect(&address).unwrap();
-                    // On a busy machine it takes a while until the member holds that much.
-                    stream.set_write_timeout(Some(PATIENCE / 8)).unwrap();
+                    stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
                     stream.write_all(&hello(&[(INITIAL_WINDOW_SIZE, 0)])).unwrap();
                     await_window(&mut stream);
                     // Streams have their windows once this is acknowledged.
                     stream.write_all(&frame(SETTINGS, ACK, 0, &[])).unwrap();
-                    for number in 0..count {
+                    for bytes in (0..count).map(piece) {
+                        let mut parts = bytes.chunks(FRAME_BYTES);
                         // Either it is not read any more, or it is closed.
-                        if stream.write_all(&piece(number)).is_err() {
+                        if parts
+                            .any(|part| Instant::now() > late || stream.write_all(part).is_err())
+                        {
                             break;
                         }
                     }
@@ -66,7 +70,7 @@ where
             held.push(thread.await.unwrap());
         }
         tokio::time::sleep_until(end.into()).await;
-        let late = Instant::now() + PATIENCE;
+        let late = late + PATIENCE;
         while member.metric("rusd_network_client_unread_closed_total") == 0.0 {
             assert!(Instant::now() < late, "no connection is closed");
             tokio::time::sleep(Duration::from_millis(20)).await;
