@@ -66,7 +66,7 @@ impl Drop for Yielding {
 }
 
 /// The server under test when it is not rusd.
-fn foreign() -> Option<PathBuf> {
+pub fn foreign() -> Option<PathBuf> {
     std::env::var_os("HOSTILE_BINARY").map(PathBuf::from)
 }
 
