@@ -636,7 +636,9 @@ mod tests {
 
     #[test]
     fn what_no_field_may_have_resets_the_stream_alone() {
-        let cases: [(&[u8], &[u8], &[u8], &[u8]); 9] = [
+        // A name and a value, and what becomes of them.
+        type Case = (&'static [u8], &'static [u8], &'static [u8], &'static [u8]);
+        let cases: [Case; 9] = [
             (b"x", b"a\0b", b"x", b"a-b"),
             (b"x", b"a\r\nb: c", b"x", b"a--b: c"),
             (b"token", b"a\x7f", b"token", b"a-"),
@@ -685,7 +687,9 @@ mod tests {
 
     #[test]
     fn what_h2_takes_for_no_request_is_one_that_nobody_serves() {
-        let cases: [(u8, &[u8], Option<&[u8]>); 14] = [
+        // The place of a name, a value, and what becomes of it.
+        type Case = (u8, &'static [u8], Option<&'static [u8]>);
+        let cases: [Case; 14] = [
             (4, b"/a b/c", Some(b"/a-b/c")),
             (4, b"x", Some(b"/")),
             (4, b"x/a/b", Some(b"/----")),
