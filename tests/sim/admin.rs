@@ -85,7 +85,11 @@ impl World {
         // Somebody is to lead whose removal is on its way into the log.
         if let (Deed::Remove(id), true) = (&deed, self.chance.one_in(2)) {
             let delay = self.chance.below(6 * MILLI);
-            self.at(delay, Event::HandOver(*id));
+            // Handing over to a member that is gone again and again would keep all proposals out.
+            let is_up = |at: usize| self.members[at].life.is_some();
+            if self.position(*id).is_some_and(is_up) {
+                self.at(delay, Event::HandOver(*id));
+            }
             // Members that have not applied the removal vote for the next leader and go on to ask it.
             let lags_until = self.now + self.chance.below(500 * MILLI);
             let others = self.members.iter_mut().filter(|member| member.id != *id);

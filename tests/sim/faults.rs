@@ -388,12 +388,12 @@ impl World {
         }
         let number = *self.chance.pick(one_of);
         // Or nothing is cut off, and more is committed than apply may be given.
-        if self.chance.one_in(4) {
+        if self.chance.one_in(6) {
             let length = 3 * SECOND + self.chance.below(5 * SECOND);
             self.members[number].lags_until = self.now + length;
             return;
         }
-        if self.errand.is_none() && !self.chance.one_in(3) {
+        if self.errand.is_none() && self.chance.one_in(3) {
             return self.send_on_errand(number);
         }
         let until_cut = 100 * MILLI + self.chance.below(500 * MILLI);
