@@ -244,6 +244,11 @@ pub const UNFINISHED_BYTES_MAX: usize = 128 << 20;
 /// So many of the largest messages fit into the budget of a connection, and twice as many into that of
 /// all, if a flag makes them larger.
 pub const UNFINISHED_MESSAGES_MIN: usize = 4;
+/// A part is old once nothing has come of it for so long: a client that sends a hundred large requests at a
+/// time, on a busy machine, comes back to each of them sooner.
+pub const UNFINISHED_OLD: Duration = Duration::from_secs(5);
+/// Above so many times the budget of all, the oldest is given up whatever its age.
+pub const UNFINISHED_TIMES_MAX: usize = 2;
 /// Bytes of requests of all connections that nobody here has read; above it no more is read from those
 /// that hold more than half of an equal share. Eight full connections, or thousands of clients whose requests are
 /// read a moment later.
@@ -257,9 +262,15 @@ pub const UNREAD_BUFFER_BYTES: usize = 8 << 10;
 /// Unread bytes by which a connection may differ from what the sum of all has of it: short requests touch
 /// nothing that connections share.
 pub const UNREAD_STEP_BYTES: usize = 4 << 10;
-/// Looks after which a connection is closed that is not read, and
-/// of whose requests no frame's worth is read between two.
+/// What is to be left of them once connections have to be closed, so that it takes some time to the next.
+pub const UNREAD_BYTES_LEFT: usize = UNREAD_BYTES_MAX / 4 * 3;
+/// Looks after which a connection may be closed of whose requests no frame's worth was read between two, nor
+/// all that was there, and that took no frame's worth of answers.
 pub const UNREAD_LOOKS_MAX: u32 = 2;
+/// Looks for which taking answers is enough. Requests that are not read meanwhile never will be.
+pub const UNREAD_LOOKS_TAKING_MAX: u32 = 60;
+/// Among connections that have stood still for longer, the one that holds most is closed first.
+pub const UNREAD_LOOKS_COUNTED_MAX: u32 = 10;
 /// Streams reset from here on which DATA may still come, for each connection: a reset takes one round
 /// trip, in which a client hardly begins as many calls that end early.
 pub const RESETS_REMEMBERED_MAX: usize = 64;

@@ -129,6 +129,10 @@ impl Node {
                 );
                 return false;
             }
+            // While it was waited for an answer, an operator may have made room.
+            if unanswered.is_said && !self.has_own_alarm() {
+                return true;
+            }
             let current = self.0.mvcc.current();
             let Some(revision) = older_half(current.revision, current.compact_revision) else {
                 tracing::warn!(

@@ -79,6 +79,10 @@ pub(super) struct Inbound {
     is_fresh: bool,
     pings: u32,
     came: Came,
+    /// Whether the bytes that pass as they are were counted when their frame began, and how many of
+    /// them had not passed at the last call.
+    skips_counted: bool,
+    ahead: usize,
     /// Streams that were reset from here and that their client may not know to be.
     reset: VecDeque<[u8; 4]>,
     /// Frames that may still pass in this turn. A long one counts for several.
@@ -107,6 +111,8 @@ impl Inbound {
             is_fresh: false,
             pings: 0,
             came: Came::default(),
+            skips_counted: false,
+            ahead: 0,
             reset: VecDeque::new(),
             turn: limits::FRAMES_PER_TURN_MAX,
         }
@@ -115,7 +121,10 @@ impl Inbound {
     /// DATA that has passed since the last call, where so many bytes have passed in all.
     pub(super) fn take_came(&mut self, passed: usize) -> Came {
         // Of a frame that has begun, all is counted.
-        let others = passed.saturating_sub(self.came.bytes);
+        let ahead = if self.skips_counted { self.skip } else { 0 };
+        let counted = (self.ahead + self.came.bytes).saturating_sub(ahead);
+        self.ahead = ahead;
+        let others = passed.saturating_sub(counted);
         Came { others, ..std::mem::take(&mut self.came) }
     }
 
@@ -267,6 +276,7 @@ impl Inbound {
                 (from, to) = shift(bytes, from, to, whole);
             } else {
                 self.skip = head.length;
+                self.skips_counted = head.kind == DATA && !self.reset.contains(&head.stream);
                 (from, to) = shift(bytes, from, to, HEAD_BYTES);
             }
         }
@@ -430,10 +440,30 @@ mod tests {
         assert_eq!(all(&padded, None), Came { frames: 1, bytes: 17, ignored: 4, others: 13 });
         // Of a frame that has begun, all that h2 waits for.
         let begun = &frame(DATA, 0, 1, &[1; 20])[..12];
-        assert_eq!(all(begun, None), Came { frames: 1, bytes: 20, ignored: 0, others: 0 });
+        assert_eq!(all(begun, None), Came { frames: 1, bytes: 20, ignored: 0, others: 9 });
         assert_eq!(all(&frame(DATA, 0, 1, &[]), None), Came::default());
         let ping = Came { others: 17, ..Came::default() };
         assert_eq!(all(&frame(PING, 0, 0, &[7; 8]), None), ping);
+    }
+
+    #[test]
+    fn a_frame_that_comes_in_pieces_is_counted_once() {
+        let bytes = frame(DATA, 0, 1, &[1; 7000]).repeat(4);
+        for cut in [1, 100, 6999, 7009, 8000, bytes.len()] {
+            let mut inbound = Inbound::new(0);
+            let mut sum = Came::default();
+            for piece in bytes.chunks(cut) {
+                let mut buffer = [inbound.held(), piece].concat();
+                inbound.take_held();
+                let passed = inbound.pass(&mut buffer);
+                let came = inbound.take_came(passed);
+                sum.frames += came.frames;
+                sum.bytes += came.bytes;
+                sum.others += came.others;
+            }
+            let all = Came { frames: 4, bytes: 4 * 7000, ignored: 0, others: 4 * HEAD_BYTES };
+            assert_eq!(sum, all, "cut {cut}");
+        }
     }
 
     #[test]

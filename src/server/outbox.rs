@@ -40,7 +40,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::malloc;
 use super::unfinished::{Connection, Unfinished};
-use super::unread::{self, Unread};
+use super::unread::{self, Still, Unread};
 use crate::node::Answers;
 use crate::{clock, limits, metrics};
 
@@ -237,6 +237,7 @@ impl Outbox {
             all.retain(|account| account.strong_count() > 0);
             all.iter().filter_map(Weak::upgrade).collect::<Vec<_>>()
         };
+        self.unfinished.look();
         self.look_at_unread(&accounts);
         let are_awaited = self.answers.has_waiting();
         accounts.retain(|account| account.look(are_awaited));
@@ -273,24 +274,30 @@ impl Outbox {
         }
     }
 
-    /// Closes as many connections whose requests are not read as it takes.
+    /// Closes as many connections whose requests are not read as it takes. Some room is to be left, or
+    /// as many would have to be closed at each look.
     fn look_at_unread(&self, accounts: &[Arc<Account>]) {
-        let mut idle: Vec<_> = accounts.iter().filter(|account| account.unread.look()).collect();
-        idle.sort_by_key(|account| std::cmp::Reverse(account.unread.bytes()));
+        let mut still: Vec<_> = accounts
+            .iter()
+            .filter_map(|account| Some((account.look_at_unread()?, account)))
+            .collect();
         let all = self.unread.bytes();
+        if all <= limits::UNREAD_BYTES_MAX {
+            return;
+        }
+        still.sort_by_key(|(still, _)| std::cmp::Reverse(*still));
         let mut left = all;
-        for account in idle {
-            if left <= limits::UNREAD_BYTES_MAX {
+        for (still, account) in still {
+            if left <= limits::UNREAD_BYTES_LEFT {
                 break;
             }
-            let bytes = account.unread.bytes();
             tracing::warn!(
-                "unread-bytes" = bytes,
+                "unread-bytes" = still.bytes,
                 "unread-bytes-of-all" = all,
                 "closing a connection whose requests cannot be read, since their client takes no answers"
             );
             metrics::unread_closed().inc();
-            left = left.saturating_sub(bytes);
+            left = left.saturating_sub(still.bytes);
             account.closing.notify_one();
         }
     }
@@ -364,6 +371,10 @@ impl Account {
     pub(super) fn set_blocked(&self, is_blocked: bool) {
         self.is_blocked.store(is_blocked, Ordering::Relaxed);
         self.was_blocked.fetch_or(is_blocked, Ordering::Relaxed);
+    }
+
+    fn look_at_unread(&self) -> Option<Still> {
+        self.unread.look(self.taken_answer_bytes.load(Ordering::Relaxed))
     }
 
     /// Where its requests are counted until they are read.
@@ -563,6 +574,7 @@ mod tests {
     use futures_util::FutureExt;
     use futures_util::task::noop_waker;
 
+    use super::super::inbound::Came;
     use super::*;
 
     const MIB: usize = 1 << 20;
@@ -666,6 +678,26 @@ mod tests {
         }
         assert!(!is_closed(&small), "it is not what crowds the member");
         assert!(!is_closed(&large), "it takes its answer, and nobody waits for room");
+    }
+
+    /// Each of them holds less than any share, and all together too much.
+    #[tokio::test]
+    async fn of_many_that_stand_still_with_little_as_many_are_closed_as_it_takes() {
+        let outbox = outbox();
+        let each = Came { frames: 1, bytes: 30 << 10, ..Came::default() };
+        let crowd: Vec<_> = (0..5000).map(|_| outbox.open()).collect();
+        crowd.iter().for_each(|account| account.unread().came(each));
+        outbox.look();
+        let healthy = outbox.open();
+        healthy.unread().came(Came { bytes: 60 << 10, ..each });
+        outbox.look();
+        let closed = crowd.iter().filter(|account| is_closed(account)).count();
+        let left = (5000 - closed) * (30 << 10);
+        assert!(
+            left <= limits::UNREAD_BYTES_LEFT && left > limits::UNREAD_BYTES_LEFT / 4 * 3,
+            "{left}"
+        );
+        assert!(!is_closed(&healthy), "it has stood still for less time");
     }
 
     #[tokio::test]

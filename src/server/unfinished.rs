@@ -3,8 +3,10 @@
 //!
 //! A part is in memory before anybody has logged in, and its client may send the rest whenever it
 //! likes. So the parts are counted as they come, message by message. Above a budget, those whose last
-//! bytes came longest ago are given up, and their calls end: a client that sends on is never among the
-//! oldest for long. A message that comes in one frame, as most do, is not seen here.
+//! bytes came longest ago are given up, and their calls end. A client that sends a hundred large requests
+//! at a time sends a piece of each in turn, so a part is given up only once nothing more has come of it for
+//! some seconds; there is a larger bound for all, above which the oldest goes whatever its age. A message
+//! that comes in one frame, as most do, is not seen here.
 //!
 //! What was given up is in memory until its call reads on and finds the error. A stream does not read
 //! while its answers wait for the client's permission to send. So these parts are counted until they
@@ -22,6 +24,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
@@ -29,7 +32,7 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::{limits, metrics, rpc};
+use crate::{clock, limits, metrics, rpc};
 
 /// Flag and length before each message of gRPC.
 const PREFIX_BYTES: usize = 5;
@@ -40,6 +43,8 @@ pub(super) struct Unfinished {
     /// Budgets of a connection and of all together, for what may go on and for what was given up.
     connection_bytes_max: usize,
     bytes_max: usize,
+    /// How old a part must be to be given up while all together are not far above their budget.
+    old: Duration,
 }
 
 #[derive(Default)]
@@ -70,6 +75,8 @@ struct Held {
 struct Part {
     connection: u64,
     bytes: usize,
+    /// When its last bytes came.
+    came: Instant,
     call: Arc<Call>,
 }
 
@@ -97,23 +104,51 @@ impl Unfinished {
             state: Mutex::default(),
             connection_bytes_max: limits::CONNECTION_UNFINISHED_BYTES_MAX.max(few),
             bytes_max: limits::UNFINISHED_BYTES_MAX.max(few.saturating_mul(2)),
+            old: limits::UNFINISHED_OLD,
         })
     }
 
-    /// The oldest part of those that are over their budget, but never the youngest of all: one message
-    /// may be larger than a budget.
-    fn oldest_over(&self, state: &State, connection: u64) -> Option<u64> {
-        let held = state.connections.get(&connection)?;
-        let of_connection = || held.ages.first().copied();
+    /// The oldest part of all if they are far above their budget; else one that is old, of those over a
+    /// budget. But never the youngest of all: one message may be larger than a budget.
+    fn oldest_over(&self, state: &State, connection: Option<u64>, now: Instant) -> Option<u64> {
+        let is_old = |age: &u64| {
+            let part = state.by_age.get(age);
+            part.is_some_and(|part| now.saturating_duration_since(part.came) >= self.old)
+        };
         let of_all = || state.by_age.first_key_value().map(|(age, _)| *age);
-        let oldest = if held.bytes > self.connection_bytes_max {
-            of_connection()
-        } else if state.bytes > self.bytes_max {
+        let held = connection.and_then(|connection| state.connections.get(&connection));
+        let held = held.filter(|held| held.bytes > self.connection_bytes_max);
+        let oldest = if state.bytes > self.bytes_max.saturating_mul(limits::UNFINISHED_TIMES_MAX) {
             of_all()
+        } else if let Some(held) = held {
+            held.ages.first().copied().filter(is_old)
+        } else if state.bytes > self.bytes_max {
+            of_all().filter(is_old)
         } else {
             None
         };
         oldest.filter(|age| *age != state.now)
+    }
+
+    /// Gives up what has become old of parts that are over a budget. Nothing else may come that would.
+    pub(super) fn look(&self) {
+        let now = clock::instant();
+        let mut state = self.state.lock();
+        let over = |(number, held): (&u64, &Held)| {
+            (held.bytes > self.connection_bytes_max).then_some(*number)
+        };
+        let connections: Vec<_> = state.connections.iter().filter_map(over).collect();
+        let mut given_up = Vec::new();
+        for connection in connections.into_iter().map(Some).chain([None]) {
+            while let Some(oldest) = self.oldest_over(&state, connection, now) {
+                given_up.extend(state.give_up(oldest));
+            }
+            if let Some(connection) = connection {
+                self.close(&mut state, connection);
+            }
+        }
+        drop(state);
+        tell(&given_up);
     }
 
     /// Ends connections that hold too much of what was given up.
@@ -184,8 +219,8 @@ impl State {
         });
         held.bytes += bytes;
         held.ages.insert(age);
-        self.by_age
-            .insert(age, Part { connection: connection.number, bytes, call: Arc::clone(call) });
+        let (number, came) = (connection.number, clock::instant());
+        self.by_age.insert(age, Part { connection: number, bytes, came, call: Arc::clone(call) });
         age
     }
 
@@ -218,6 +253,12 @@ impl State {
     }
 }
 
+/// Calls hear that their messages were given up.
+fn tell(given_up: &[Arc<Call>]) {
+    metrics::unfinished_ended().inc_by(given_up.len() as u64);
+    given_up.iter().for_each(|call| call.reader.wake());
+}
+
 /// A part that is counted until it is dropped.
 struct Counted {
     connection: Connection,
@@ -248,14 +289,14 @@ impl Counted {
             if call.is_given_up.load(Ordering::Relaxed) {
                 state.give_up(self.age);
             }
-            while let Some(oldest) = all.oldest_over(&state, self.connection.number) {
+            let (number, now) = (self.connection.number, clock::instant());
+            while let Some(oldest) = all.oldest_over(&state, Some(number), now) {
                 given_up.extend(state.give_up(oldest));
             }
-            all.close(&mut state, self.connection.number);
+            all.close(&mut state, number);
         }
         drop(state);
-        metrics::unfinished_ended().inc_by(given_up.len() as u64);
-        given_up.iter().for_each(|call| call.reader.wake());
+        tell(&given_up);
     }
 
     /// Whether the part was given up; if not, the reader is woken when it is.
@@ -386,6 +427,13 @@ mod tests {
 
     type Request = Incomplete<Frames>;
 
+    /// Every part is old at once.
+    fn impatient() -> Arc<Unfinished> {
+        let mut all = Unfinished::new(0);
+        Arc::get_mut(&mut all).unwrap().old = Duration::ZERO;
+        all
+    }
+
     fn connection(all: &Arc<Unfinished>) -> Connection {
         all.connection(Arc::default())
     }
@@ -434,7 +482,7 @@ mod tests {
 
     #[test]
     fn the_oldest_parts_of_a_connection_are_given_up() {
-        let all = Unfinished::new(0);
+        let all = impatient();
         let (greedy, other) = (connection(&all), connection(&all));
         let mut healthy = request(&other, MIB);
         assert!(read(&mut healthy).is_none());
@@ -456,9 +504,42 @@ mod tests {
         assert!(all.state.lock().connections.is_empty());
     }
 
+    /// As of a client that sends a hundred large requests at a time.
+    #[test]
+    fn parts_of_which_more_has_just_come_stay() {
+        let all = Unfinished::new(0);
+        let busy = connection(&all);
+        let most = limits::UNFINISHED_BYTES_MAX * limits::UNFINISHED_TIMES_MAX;
+        let count = most / (MIB + PREFIX_BYTES);
+        let mut requests: Vec<_> = (0..count).map(|_| request(&busy, MIB)).collect();
+        assert!(requests.iter_mut().all(|request| read(request).is_none()));
+        all.look();
+        assert!(requests.iter_mut().all(|request| read(request).is_none()));
+        assert!(!is_closed(&busy));
+        // There is an end.
+        let mut more = [request(&busy, MIB), request(&busy, MIB)];
+        assert!(more.iter_mut().all(|request| read(request).is_none()));
+        assert!(read(&mut requests[0]).is_some() && read(&mut requests[count - 1]).is_none());
+        let (bytes, _) = all.bytes_of_each();
+        assert!(bytes <= most);
+    }
+
+    #[test]
+    fn what_has_become_old_is_given_up_although_nothing_comes() {
+        let mut all = Unfinished::new(0);
+        Arc::get_mut(&mut all).unwrap().old = Duration::from_millis(1);
+        let greedy = connection(&all);
+        let mut requests: Vec<_> = (0..40).map(|_| request(&greedy, MIB)).collect();
+        assert!(requests.iter_mut().all(|request| read(request).is_none()));
+        std::thread::sleep(Duration::from_millis(2));
+        all.look();
+        assert!(all.bytes_of_each().0 <= limits::CONNECTION_UNFINISHED_BYTES_MAX);
+        assert!(read(&mut requests[0]).is_some() && read(&mut requests[39]).is_none());
+    }
+
     #[test]
     fn many_connections_have_one_budget() {
-        let all = Unfinished::new(0);
+        let all = impatient();
         let connections: Vec<_> =
             (0..2 * limits::UNFINISHED_BYTES_MAX / MIB).map(|_| connection(&all)).collect();
         let mut requests = Vec::new();
@@ -487,7 +568,7 @@ mod tests {
     /// Nobody reads on, as on streams whose answers wait for permission to send.
     #[test]
     fn a_connection_on_which_what_was_given_up_stays_is_closed() {
-        let all = Unfinished::new(0);
+        let all = impatient();
         let (greedy, other) = (connection(&all), connection(&all));
         let mut healthy = request(&other, MIB);
         assert!(read(&mut healthy).is_none());
@@ -510,7 +591,7 @@ mod tests {
 
     #[test]
     fn what_was_given_up_has_one_budget_for_many_connections() {
-        let all = Unfinished::new(0);
+        let all = impatient();
         let connections: Vec<_> = (0..16).map(|_| connection(&all)).collect();
         let mut requests = Vec::new();
         for round in 0..40 {
@@ -534,7 +615,7 @@ mod tests {
 
     #[test]
     fn one_message_may_be_larger_than_a_budget() {
-        let all = Unfinished::new(0);
+        let all = impatient();
         let connection = connection(&all);
         let mut small = request(&connection, 10);
         assert!(read(&mut small).is_none());
@@ -545,7 +626,7 @@ mod tests {
 
     #[test]
     fn whoever_waits_for_the_rest_is_woken() {
-        let all = Unfinished::new(0);
+        let all = impatient();
         let connection = connection(&all);
         let mut waiting = request(&connection, MIB);
         assert!(read(&mut waiting).is_none());

@@ -14,8 +14,13 @@
 //!
 //! While the sum is above its budget, nothing more is read from connections that hold more than half of
 //! an equal share, so that all others together cannot take more than half of the budget on top. A client
-//! whose requests are read does not notice, since its share is free again a moment later. One whose
-//! requests stay unread is closed after some seconds, the one that holds most first.
+//! whose requests are read does not notice, since its share is free again a moment later. A little is read
+//! all the same from time to time: the client's permission to send is among it, which its answers may wait
+//! for.
+//!
+//! Then those are closed of whose requests nothing is read for some seconds, and who take no answers either,
+//! however little each of them holds: the sum is what counts. Those that have stood still for long are the
+//! first, since a healthy client may stand still only because of the crowd.
 //!
 //! A frame is a slice of the buffer that it was read into, and keeps all of it, whatever else came with it
 //! and is read or needs no reading. So what passes beside unread frames, and what is read beside them,
@@ -57,6 +62,8 @@ pub(super) struct Connection {
     /// Whether reading has stopped, and who reads once it may go on.
     is_paused: AtomicBool,
     reader: AtomicWaker,
+    /// Whether one read may pass although reading has stopped.
+    may_read: AtomicBool,
 }
 
 #[derive(Default)]
@@ -75,10 +82,27 @@ struct State {
     permitted_bytes: u64,
     /// What the sum of all has of this connection.
     told_bytes: usize,
-    /// All that was read, the same at the last look, and how many looks found no more.
+    /// All that was read.
     read_bytes: usize,
-    seen_bytes: usize,
+    seen: Seen,
+    /// Looks in a row that found that nothing was read, and that no answers were taken either.
+    unread_looks: u32,
     idle_looks: u32,
+}
+
+/// The state at the last look.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    cost: usize,
+    read_bytes: usize,
+    taken_bytes: usize,
+}
+
+/// A connection that stands still. Whoever compares greater is closed first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Still {
+    looks: u32,
+    pub bytes: usize,
 }
 
 impl State {
@@ -110,6 +134,7 @@ impl Unread {
             state: Mutex::default(),
             is_paused: AtomicBool::new(false),
             reader: AtomicWaker::new(),
+            may_read: AtomicBool::new(false),
         })
     }
 
@@ -194,7 +219,7 @@ impl Connection {
 
     /// Whether nothing more may be read now; then the reader is woken when something may.
     pub(super) fn pauses(&self, reader: &Waker) -> bool {
-        if !self.all.is_crowded() {
+        if !self.all.is_crowded() || self.may_read.swap(false, Ordering::SeqCst) {
             return false;
         }
         self.reader.register(reader);
@@ -211,21 +236,26 @@ impl Connection {
         }
     }
 
-    /// Notes whether its requests are read. True if it must be closed, should that be needed.
-    pub(super) fn look(&self) -> bool {
+    /// Notes whether its requests are read, or at least answers of so many bytes so far are taken. Says so
+    /// if neither was the case for long enough to close it, should that be needed.
+    pub(super) fn look(&self, taken_bytes: usize) -> Option<Still> {
         let mut state = self.state.lock();
-        let read = state.read_bytes.wrapping_sub(state.seen_bytes);
-        state.seen_bytes = state.read_bytes;
-        let is_over = self.is_over(state.cost());
-        let is_idle = is_over && read < limits::UNSENT_PROGRESS_BYTES;
-        state.idle_looks = if is_idle { state.idle_looks + 1 } else { 0 };
-        let is_too_long = state.idle_looks >= limits::UNREAD_LOOKS_MAX;
+        let (cost, before) = (state.cost(), state.seen);
+        state.seen = Seen { cost, read_bytes: state.read_bytes, taken_bytes };
+        let read = state.read_bytes.wrapping_sub(before.read_bytes);
+        let taken = taken_bytes.wrapping_sub(before.taken_bytes);
+        // What was there at the last look, if that is little.
+        let is_read = cost == 0 || read >= limits::UNSENT_PROGRESS_BYTES.min(before.cost).max(1);
+        state.unread_looks = if is_read { 0 } else { state.unread_looks.saturating_add(1) };
+        let takes = taken >= limits::UNSENT_PROGRESS_BYTES
+            && state.unread_looks < limits::UNREAD_LOOKS_TAKING_MAX;
+        state.idle_looks = if is_read || takes { 0 } else { state.idle_looks.saturating_add(1) };
+        let looks = state.idle_looks.min(limits::UNREAD_LOOKS_COUNTED_MAX);
         drop(state);
-        if !is_over {
-            // Others may have made room.
-            self.go_on();
-        }
-        is_too_long
+        // Others may have made room. If not, one read passes.
+        self.may_read.store(self.is_over(cost), Ordering::SeqCst);
+        self.go_on();
+        (looks >= limits::UNREAD_LOOKS_MAX).then_some(Still { looks, bytes: cost })
     }
 }
 
@@ -460,11 +490,11 @@ mod tests {
                 assert!(slow.frame().now_or_never().is_some());
             }
             send(&busy, &mut slow, 3);
-            closed = (idle.look(), busy.look());
+            closed = (idle.look(0).is_some(), busy.look(0).is_some());
         }
         assert_eq!(closed, (true, false));
         drop((unread, idle));
-        assert!(!all.is_crowded() && !busy.look());
+        assert!(!all.is_crowded() && busy.look(0).is_none());
         assert_eq!(send(&busy, &mut slow, 10), 10);
     }
 
@@ -490,7 +520,25 @@ mod tests {
         while send(&connection, &mut first, 1) > 0 || send(&other, &mut second, 1) > 0 {}
         assert!(connection.pauses(&waker));
         drop((second, other));
-        connection.look();
+        connection.look(0);
         assert!(woken.0.load(Ordering::Relaxed), "others have made room");
+    }
+
+    /// The client's permission to send may be among what is not read.
+    #[test]
+    fn in_a_crowd_a_little_is_read_and_taking_answers_is_enough_for_a_while() {
+        let all = Arc::<Unread>::default();
+        let (connection, other) = (all.connection(), all.connection());
+        let (mut first, mut second) = (body(&connection), body(&other));
+        while send(&connection, &mut first, 1) + send(&other, &mut second, 1) > 0 {}
+        let waker = Waker::noop();
+        for looks in 1..limits::UNREAD_LOOKS_TAKING_MAX {
+            assert!(connection.pauses(waker));
+            let taken_bytes = looks as usize * limits::UNSENT_PROGRESS_BYTES;
+            assert_eq!(connection.look(taken_bytes), None, "after {looks} looks");
+            assert!(!connection.pauses(waker), "one read passes");
+        }
+        let ends = (1..=3).find_map(|_| connection.look(usize::MAX));
+        assert!(ends.is_some(), "what is not read for so long never will be");
     }
 }
