@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "opening an LMDB environment maps a file into memory")]
 
 pub(super) mod copy;
+mod readers;
 
 use std::borrow::Cow;
 use std::fs::OpenOptions;
@@ -62,6 +63,7 @@ impl Env {
         // locked by this process, heed refuses to open one path twice, and LMDB itself writes
         // through the file descriptor, never through the map.
         let env = unsafe { options.open(dir) }.map_err(|error| named(&file, error))?;
+        readers::take(&lock)?;
         env.clear_stale_readers().map_err(|error| named(&file, error))?;
         let mut names =
             [schema::REV, schema::BLOB, schema::OWN, "", "", "", "", "", "", "", "", ""];
