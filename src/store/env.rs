@@ -1,6 +1,6 @@
 //! The LMDB environment: the tables, reading them, and one write transaction.
 //!
-//! This file holds the crate's only unsafe code. LMDB trusts its file; `check` has walked the file
+//! The room's unsafe code is here and in `readers`. LMDB trusts its file; `check` has walked the file
 //! before it is opened here.
 
 #![expect(unsafe_code, reason = "opening an LMDB environment maps a file into memory")]

@@ -1,5 +1,6 @@
 //! Members on disks that run full, and out of inodes: none ends, reads and deletes go on, and the way
-//! back that README gives works.
+//! back that README gives works. And a member on a disk that stands still: it answers what needs no
+//! write.
 //!
 //! The disks are file systems of a hundred megabytes or more, mounted in a mount namespace of this
 //! test's own, so that nothing is left of them. Where the system lets nobody mount, the test says so
@@ -16,6 +17,8 @@ mod ports;
 
 use std::env;
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -316,9 +319,7 @@ impl Cluster {
         self.members[0].end(is_killed);
         for disk in &self.members[0].disks {
             let mut hog = File::create(disk.join("hog")).ok();
-            while hog.as_mut().is_some_and(|hog| std::io::Write::write_all(hog, &[7; 4096]).is_ok())
-            {
-            }
+            while hog.as_mut().is_some_and(|hog| hog.write_all(&[7; 4096]).is_ok()) {}
         }
         self.members[0].start();
         let endpoint = self.members[0].endpoint.clone();
@@ -354,11 +355,85 @@ fn rounds() {
     }
 }
 
+/// A file system that takes no write until this is dropped, or until the test ends in any other way:
+/// the pipe is closed then.
+struct Frozen(Child);
+
+impl Frozen {
+    fn new(disk: &Path) -> Self {
+        let script = r#"trap "" INT TERM HUP; fsfreeze -f "$0" && echo; cat; fsfreeze -u "$0""#;
+        let mut shell = command("sh");
+        shell.args(["-c", script]).arg(disk).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        let said = shell.stdout.take().unwrap().read(&mut [0]).unwrap();
+        let frozen = Self(shell);
+        assert_eq!(said, 1, "{} cannot be frozen", disk.display());
+        frozen
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+fn is_live(endpoint: &str) -> bool {
+    let answer = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(endpoint.trim_start_matches("http://"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: member\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    answer().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+}
+
+/// Only root may mount what can be frozen.
+fn freeze() {
+    let plan = Plan { is_ext4: true, ..Plan::of_seed(1, true) };
+    let mut cluster = Cluster::start(plan);
+    // A store that was made by this process, and one that was found.
+    for _ in 0..2 {
+        let frozen = Frozen::new(&cluster.members[0].disks[0]);
+        for _ in 0..3 {
+            let found = cluster.done(&["get", "--consistency", "s", "kept"]);
+            assert!(found.contains('1'), "{found}");
+            assert!(
+                is_live(&cluster.members[0].endpoint),
+                "not live:\n{}",
+                cluster.members[0].log()
+            );
+        }
+        drop(frozen);
+        cluster.done(&["put", "kept", "1"]);
+        cluster.members[0].end(false);
+        cluster.members[0].start();
+        cluster.until("a restart", START, |cluster| cluster.ctl(&["get", "kept"]).is_ok());
+    }
+}
+
+#[test]
+fn a_member_answers_reads_while_its_disk_stands_still() {
+    match env::var(INNER).as_deref() {
+        Ok("root") => freeze(),
+        Ok(_) => eprintln!("skipped: only root may freeze a file system"),
+        Err(_) => mounting("a_member_answers_reads_while"),
+    }
+}
+
 #[test]
 fn no_member_ends_on_a_full_disk_and_the_recipe_brings_it_back() {
-    if env::var(INNER).is_ok() {
-        return rounds();
+    match env::var(INNER) {
+        Ok(_) => rounds(),
+        Err(_) => mounting("no_member_ends_on_a_full_disk"),
     }
+}
+
+/// Runs a test of this file where it may mount.
+fn mounting(test: &str) {
     let is_root = rustix::process::geteuid().is_root();
     let how: &[&str] =
         if is_root { &["--mount"] } else { &["--user", "--map-root-user", "--mount"] };
@@ -371,7 +446,7 @@ fn no_member_ends_on_a_full_disk_and_the_recipe_brings_it_back() {
     let status = command("unshare")
         .args(how)
         .arg(this)
-        .args(["--nocapture", "no_member_ends_on_a_full_disk"])
+        .args(["--nocapture", test])
         .env(INNER, if is_root { "root" } else { "user" })
         .status();
     assert!(status.unwrap().success());

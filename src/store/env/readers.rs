@@ -3,7 +3,7 @@
 //! A read transaction writes into that table. In a mapped file such a write can wait for the file
 //! system: on a disk that stands still all threads that read would stand, and whoever they serve. The
 //! data directory is locked, so nobody else needs the table, and memory takes the place of the mapping
-//! that LMDB has made. The file stays where it is: a start on a disk without a free inode finds it.
+//! that LMDB has made. The file stays where it is: without it a start would need a free inode.
 
 use std::io;
 use std::ops::Range;
