@@ -398,8 +398,8 @@ fn freeze() {
     // A store that was made by this process, and one that was found.
     for _ in 0..2 {
         let frozen = Frozen::new(&cluster.members[0].disks[0]);
-        for _ in 0..3 {
-            let found = cluster.done(&["get", "--consistency", "s", "kept"]);
+        for consistency in ["s", "l", "s", "l"] {
+            let found = cluster.done(&["get", "--consistency", consistency, "kept"]);
             assert!(found.contains('1'), "{found}");
             assert!(
                 is_live(&cluster.members[0].endpoint),
