@@ -22,7 +22,8 @@ pub(super) fn take(lock: &Path) -> Result<(), Error> {
         Ok(mapping) => mapping,
         Err(error) => {
             let file = lock.display();
-            tracing::warn!(%file, %error, "mapped from the disk: reads stand while the disk does");
+            let text = "the table of readers stays in its file: reads wait while the disk stands";
+            tracing::warn!(%file, %error, "{text}");
             return Ok(());
         }
     };
