@@ -286,19 +286,24 @@ impl Outbox {
             return;
         }
         still.sort_by_key(|(still, _)| std::cmp::Reverse(*still));
-        let mut left = all;
+        let (mut left, mut closed) = (all, 0);
         for (still, account) in still {
             if left <= limits::UNREAD_BYTES_LEFT {
                 break;
             }
-            tracing::warn!(
-                "unread-bytes" = still.bytes,
-                "unread-bytes-of-all" = all,
-                "closing a connection whose requests cannot be read, since their client takes no answers"
-            );
             metrics::unread_closed().inc();
+            closed += 1;
             left = left.saturating_sub(still.bytes);
             account.closing.notify_one();
+        }
+        // There may be thousands.
+        if closed > 0 {
+            tracing::warn!(
+                connections = closed,
+                "unread-bytes-of-all" = all,
+                "unread-bytes-left" = left,
+                "closing connections whose requests cannot be read, since their clients take no answers"
+            );
         }
     }
 }

@@ -75,7 +75,7 @@ where
             assert!(Instant::now() < late, "no connection is closed");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(member.log().contains("closing a connection whose requests cannot be read"));
+        assert!(member.log().contains("closing connections whose requests cannot be read"));
         let bytes = member.metric("rusd_network_client_unread_bytes");
         let most = (192 << 20) + CONNECTIONS * 4 * FRAME_BYTES;
         assert!(bytes > 0.0 && bytes <= most as f64, "{bytes} bytes are said to wait");
