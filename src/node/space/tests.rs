@@ -258,6 +258,9 @@ async fn a_compaction_that_gets_no_answer_is_waited_for_and_seldom_proposed_agai
     let node = Node::start_with(config(dir.path(), QUOTA, false), surroundings).unwrap();
     node.ready().wait_for(|ready| *ready).await.unwrap();
     fill(&node).await;
+    while !node.has_own_alarm() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     // What is proposed is in no log, and not lost either; reads go on.
     disk.stand_still(true);
     let before = node.0.raft.status().last_index;
