@@ -69,8 +69,6 @@ pub const INLINE_INDEX_HOLDS_MAX: usize = 4;
 pub const INLINE_TXN_INDEX_HOLDS_MAX: usize = 32;
 /// Bytes of pairs read for such a page.
 pub const INLINE_RANGE_BYTES_MAX: usize = 1 << 20;
-/// Bytes of an answer that is encoded where it is sent from. Above it another thread does so.
-pub const INLINE_ENCODING_BYTES_MAX: usize = 1 << 20;
 /// Replies of compactions that may wait for their sweep before those are dropped for which nobody
 /// waits any more.
 pub const SWEEP_ANSWERS_MAX: usize = 1024;

@@ -684,7 +684,7 @@ impl Node {
 
     /// Work that may take long leaves the threads that serve connections. It runs to its end, also if
     /// nobody waits for it any more.
-    pub async fn aside<T: Send + 'static>(
+    async fn aside<T: Send + 'static>(
         &self,
         name: &'static str,
         work: impl FnOnce() -> T + Send + 'static,

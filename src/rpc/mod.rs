@@ -385,7 +385,7 @@ impl Server {
     ) -> impl Future<Output = Output>
     where
         M: Message + Default + Shaped,
-        R: Message + 'static,
+        R: Message,
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
@@ -404,7 +404,7 @@ impl Server {
         handler: F,
     ) -> Output
     where
-        R: Message + 'static,
+        R: Message,
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
@@ -423,7 +423,7 @@ impl Server {
         let answer = Box::pin(async {
             self.admit(&parts.headers, method)?;
             let who = self.identify(parts, method).await?;
-            self.encode(handler(Arc::clone(self), who, request).await?).await
+            grpc::encode(&handler(Arc::clone(self), who, request).await?)
         });
         let answer = match stated_limit(parts) {
             None => answer.await,
@@ -436,16 +436,6 @@ impl Server {
             Ok(message) => grpc::success(message),
             Err(status) => grpc::failure(&status),
         }
-    }
-
-    /// Long answers leave the threads that serve connections: to copy and to drop one takes tens of
-    /// milliseconds.
-    async fn encode<R: Message + 'static>(&self, answer: R) -> Result<Bytes, Status> {
-        if answer.encoded_len() <= crate::limits::INLINE_ENCODING_BYTES_MAX {
-            return grpc::encode(&answer);
-        }
-        let encoded = self.node.aside("encode", move || grpc::encode(&answer)).await;
-        encoded.map_err(error::status)?
     }
 
     async fn server_stream<M, R, S, B, F>(
