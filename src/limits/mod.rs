@@ -233,8 +233,8 @@ pub const LONG_ANSWERS_MAX: usize = 4;
 /// Calls that wait to build one, for as long as a request may take; more are told "too many requests".
 /// Each is a stream and a task of some kilobytes.
 pub const LONG_ANSWERS_WAITING_MAX: usize = 4096;
-/// Bytes of messages on one connection of which the rest has not come, before those that have waited
-/// longest for it are given up: a dozen of the largest requests by default. So many more may be given up
+/// Bytes of messages on one connection of which the rest has not come, before those are given up of which
+/// nothing has come for `UNFINISHED_OLD`: two dozen of the largest requests by default. So many more may be given up
 /// and not dropped yet, before the connection is closed.
 pub const CONNECTION_UNFINISHED_BYTES_MAX: usize = 32 << 20;
 /// The same of all connections together, before any login; the one that holds most is closed.
@@ -247,8 +247,8 @@ pub const UNFINISHED_MESSAGES_MIN: usize = 4;
 pub const UNFINISHED_OLD: Duration = Duration::from_secs(5);
 /// Above so many times the budget of all, the oldest is given up whatever its age.
 pub const UNFINISHED_TIMES_MAX: usize = 2;
-/// Bytes of requests of all connections that nobody here has read; above it no more is read from those
-/// that hold more than half of an equal share. Eight full connections, or thousands of clients whose requests are
+/// Bytes of requests of all connections that nobody here has read; above it hardly any more is read from
+/// those that hold more than half of an equal share. Eight full connections, or thousands of clients whose requests are
 /// read a moment later.
 pub const UNREAD_BYTES_MAX: usize = 128 << 20;
 /// Such a half at least, however many connections there are: a read of one frame fits twice.

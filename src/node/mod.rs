@@ -679,21 +679,12 @@ impl Node {
         let mvcc = Arc::clone(&self.0.mvcc);
         let waiting = Waiting::default();
         let wanted = waiting.wanted();
-        Ok(self.aside("read", move || f(&mvcc, &wanted)).await??)
-    }
-
-    /// Work that may take long leaves the threads that serve connections. It runs to its end, also if
-    /// nobody waits for it any more.
-    async fn aside<T: Send + 'static>(
-        &self,
-        name: &'static str,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let done = match self.0.is_stepped {
-            true => self.0.supervisor.inline(name, work).await,
-            false => self.0.supervisor.blocking(name, work).await,
+        let (supervisor, read) = (&self.0.supervisor, move || f(&mvcc, &wanted));
+        let read = match self.0.is_stepped {
+            true => supervisor.inline("read", read).await,
+            false => supervisor.blocking("read", read).await,
         };
-        done.map_err(|Gone| Error::Stopped)
+        Ok(read.map_err(|Gone| Error::Stopped)??)
     }
 
     /// Reads of all of the store give way to everybody else.

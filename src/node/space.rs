@@ -55,12 +55,13 @@ fn has_room(bytes: u64, quota_bytes: u64) -> bool {
 struct Unanswered {
     /// How long the next one is waited for.
     patience: Duration,
-    is_said: bool,
+    /// Whether one was waited for, which is said once.
+    has_waited: bool,
 }
 
 impl Default for Unanswered {
     fn default() -> Self {
-        Self { patience: SPACE_ANSWER_WAIT, is_said: false }
+        Self { patience: SPACE_ANSWER_WAIT, has_waited: false }
     }
 }
 
@@ -130,7 +131,7 @@ impl Node {
                 return false;
             }
             // While it was waited for an answer, an operator may have made room.
-            if unanswered.is_said && !self.has_own_alarm() {
+            if unanswered.has_waited && !self.has_own_alarm() {
                 return true;
             }
             let current = self.0.mvcc.current();
@@ -190,7 +191,7 @@ impl Node {
             // Somebody else was faster: the sizes will tell.
             Err(Error::Compacted) => true,
             Err(error) if is_open(&error) => {
-                if !std::mem::replace(&mut unanswered.is_said, true) {
+                if !std::mem::replace(&mut unanswered.has_waited, true) {
                     tracing::warn!(
                         "compact-revision" = revision,
                         %error,

@@ -152,8 +152,8 @@ fn with_only(value: &[u8], takes: impl Fn(u8) -> bool, other: u8) -> Vec<u8> {
     value.iter().map(|byte| if takes(*byte) { *byte } else { other }).collect()
 }
 
-/// Other values for fields that h2 looks into; None if it takes theirs. What is empty becomes longer.
 impl Kind {
+    /// Another value for a field that h2 looks into; None if it takes this one. What is empty becomes longer.
     fn tolerated(&self, value: Text<'_>) -> Option<Vec<u8>> {
         let value = match self {
             Self::Authority | Self::Path | Self::Method | Self::Scheme => value.decoded()?,

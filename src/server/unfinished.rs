@@ -130,7 +130,7 @@ impl Unfinished {
         oldest.filter(|age| *age != state.now)
     }
 
-    /// Gives up what has become old of parts that are over a budget. Nothing else may come that would.
+    /// Gives up parts over a budget that have become old. What comes does the same, but nothing may come.
     pub(super) fn look(&self) {
         let now = clock::instant();
         let mut state = self.state.lock();
@@ -208,7 +208,13 @@ impl State {
         }
     }
 
-    fn add(&mut self, connection: &Connection, bytes: usize, call: &Arc<Call>) -> u64 {
+    fn add(
+        &mut self,
+        connection: &Connection,
+        bytes: usize,
+        call: &Arc<Call>,
+        came: Instant,
+    ) -> u64 {
         self.now += 1;
         let age = self.now;
         self.bytes += bytes;
@@ -219,8 +225,8 @@ impl State {
         });
         held.bytes += bytes;
         held.ages.insert(age);
-        let (number, came) = (connection.number, clock::instant());
-        self.by_age.insert(age, Part { connection: number, bytes, came, call: Arc::clone(call) });
+        let (connection, call) = (connection.number, Arc::clone(call));
+        self.by_age.insert(age, Part { connection, bytes, came, call });
         age
     }
 
@@ -285,11 +291,12 @@ impl Counted {
         state.remove(self.age);
         self.age = 0;
         if bytes > 0 {
-            self.age = state.add(&self.connection, bytes, call);
+            let now = clock::instant();
+            self.age = state.add(&self.connection, bytes, call, now);
             if call.is_given_up.load(Ordering::Relaxed) {
                 state.give_up(self.age);
             }
-            let (number, now) = (self.connection.number, clock::instant());
+            let number = self.connection.number;
             while let Some(oldest) = all.oldest_over(&state, Some(number), now) {
                 given_up.extend(state.give_up(oldest));
             }
@@ -396,7 +403,7 @@ where
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::VecDeque;
     use std::convert::Infallible;
 
@@ -408,7 +415,8 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     /// Frames that are there, and then nothing comes.
-    struct Frames(VecDeque<Bytes>);
+    #[derive(Default)]
+    pub(in crate::server) struct Frames(pub(in crate::server) VecDeque<Bytes>);
 
     impl Body for Frames {
         type Data = Bytes;
@@ -640,7 +648,7 @@ mod tests {
     }
 
     #[derive(Default)]
-    struct Woken(AtomicBool);
+    pub(in crate::server) struct Woken(pub(in crate::server) AtomicBool);
 
     impl futures_util::task::ArcWake for Woken {
         fn wake_by_ref(woken: &Arc<Self>) {

@@ -338,35 +338,14 @@ impl<B: Body<Data = Bytes> + Unpin> Drop for Taken<B> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-    use std::convert::Infallible;
-
     use futures_util::FutureExt;
     use http_body_util::BodyExt;
 
+    use super::super::unfinished::tests::{Frames, Woken};
     use super::*;
 
     const MIB: usize = 1 << 20;
     const FRAME: usize = 16 << 10;
-
-    /// Frames that are there, and then nothing comes.
-    #[derive(Default)]
-    struct Frames(VecDeque<Bytes>);
-
-    impl Body for Frames {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            match self.0.pop_front() {
-                Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
-                None => Poll::Pending,
-            }
-        }
-    }
 
     fn body(connection: &Arc<Connection>) -> Taken<Frames> {
         Taken::new(Frames::default(), Arc::clone(connection))
@@ -500,13 +479,6 @@ mod tests {
 
     #[test]
     fn whoever_has_stopped_to_read_is_woken() {
-        #[derive(Default)]
-        struct Woken(AtomicBool);
-        impl futures_util::task::ArcWake for Woken {
-            fn wake_by_ref(woken: &Arc<Self>) {
-                woken.0.store(true, Ordering::Relaxed);
-            }
-        }
         let all = Arc::<Unread>::default();
         let (connection, other) = (all.connection(), all.connection());
         let (mut first, mut second) = (body(&connection), body(&other));

@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use rusd::pb::PutRequest;
+use rusd::pb::kv_client::KvClient;
 use rustix::process::{Pid, getpriority_process, setpriority_process};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -156,6 +159,24 @@ impl Member {
     /// A gRPC connection of its own.
     pub async fn channel(&self) -> Channel {
         self.endpoint().connect().await.unwrap()
+    }
+
+    /// Waits until a gauge or counter is as it should be.
+    pub async fn until(&self, what: &str, name: &str, is_right: impl Fn(f64) -> bool) {
+        let late = Instant::now() + PATIENCE;
+        while !is_right(self.metric(name)) {
+            assert!(Instant::now() < late, "{what}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Whoever sends all of a large message and takes its answer is served.
+    pub async fn takes_large_puts(&self) {
+        let mut kv = KvClient::new(self.channel().await);
+        for _ in 0..4 {
+            let value = Bytes::from(vec![b'v'; 1_000_000]);
+            kv.put(PutRequest { key: "large".into(), value, ..Default::default() }).await.unwrap();
+        }
     }
 
     /// Reads are small and block little, so this thread may do them.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rusd::pb::PutRequest;
 use rusd::pb::kv_client::KvClient;
 
@@ -72,30 +71,18 @@ async fn parts_of(path: &'static str, name: &'static str) {
             held.push(thread.await.unwrap());
         }
         tokio::time::sleep_until(end.into()).await;
-        let ended = || member.metric("rusd_network_client_unfinished_ended_total");
-        let late = Instant::now() + PATIENCE;
-        while ended() == 0.0 {
-            assert!(Instant::now() < late, "no call has ended");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let ended = "rusd_network_client_unfinished_ended_total";
+        member.until("no call has ended", ended, |count| count > 0.0).await;
         let bytes = member.metric("rusd_network_client_unfinished_bytes");
         // Those given up count until they are gone.
         let most = f64::from(2 * (128 << 20));
         assert!(bytes > 0.0 && bytes <= most, "{bytes} bytes are said to be there");
-        // Whoever sends all of a message is served.
-        let mut kv = KvClient::new(member.channel().await);
-        for _ in 0..4 {
-            let value = Bytes::from(vec![b'v'; 1_000_000]);
-            kv.put(PutRequest { key: "large".into(), value, ..Default::default() }).await.unwrap();
-        }
+        member.takes_large_puts().await;
         held
     })
     .await;
-    let end = Instant::now() + PATIENCE;
-    while member.metric("rusd_network_client_unfinished_bytes") > 0.0 {
-        assert!(Instant::now() < end, "what nobody will finish still counts");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let bytes = "rusd_network_client_unfinished_bytes";
+    member.until("what nobody will finish still counts", bytes, |bytes| bytes <= 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,9 +193,6 @@ async fn requests_without_their_ends_on_streams_that_take_no_event() {
         stream
     })
     .await;
-    let late = Instant::now() + PATIENCE;
-    while member.metric("rusd_network_client_unfinished_bytes") > 0.0 {
-        assert!(Instant::now() < late, "what nobody will finish still counts");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let bytes = "rusd_network_client_unfinished_bytes";
+    member.until("what nobody will finish still counts", bytes, |bytes| bytes <= 0.0).await;
 }

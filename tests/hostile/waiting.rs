@@ -4,10 +4,6 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use rusd::pb::PutRequest;
-use rusd::pb::kv_client::KvClient;
-
 use super::fixture::{Case, Member, PATIENCE};
 use super::frames::{DATA, END_HEADERS, HEADERS, SETTINGS, call, frame, hello, message};
 use super::unfinished::await_window;
@@ -70,29 +66,18 @@ where
             held.push(thread.await.unwrap());
         }
         tokio::time::sleep_until(end.into()).await;
-        let late = late + PATIENCE;
-        while member.metric("rusd_network_client_unread_closed_total") == 0.0 {
-            assert!(Instant::now() < late, "no connection is closed");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let closed = "rusd_network_client_unread_closed_total";
+        member.until("no connection is closed", closed, |count| count > 0.0).await;
         assert!(member.log().contains("closing connections whose requests cannot be read"));
         let bytes = member.metric("rusd_network_client_unread_bytes");
         let most = (192 << 20) + CONNECTIONS * 4 * FRAME_BYTES;
         assert!(bytes > 0.0 && bytes <= most as f64, "{bytes} bytes are said to wait");
-        // Whoever takes its answers is served.
-        let mut kv = KvClient::new(member.channel().await);
-        for _ in 0..4 {
-            let value = Bytes::from(vec![b'v'; 1_000_000]);
-            kv.put(PutRequest { key: "large".into(), value, ..Default::default() }).await.unwrap();
-        }
+        member.takes_large_puts().await;
         held
     })
     .await;
-    let late = Instant::now() + PATIENCE;
-    while member.metric("rusd_network_client_unread_bytes") > 0.0 {
-        assert!(Instant::now() < late, "what nobody will read still counts");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let bytes = "rusd_network_client_unread_bytes";
+    member.until("what nobody will read still counts", bytes, |bytes| bytes <= 0.0).await;
 }
 
 /// A stream full of requests like this one, after another.
