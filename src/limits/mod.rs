@@ -245,8 +245,9 @@ pub const UNFINISHED_MESSAGES_MIN: usize = 4;
 /// A part is old once nothing has come of it for so long: a client that sends a hundred large requests at a
 /// time, on a busy machine, comes back to each of them sooner.
 pub const UNFINISHED_OLD: Duration = Duration::from_secs(5);
-/// Above so many times the budget of all, the oldest is given up whatever its age.
-pub const UNFINISHED_TIMES_MAX: usize = 2;
+/// By such a part of it the budget of all may be exceeded before the oldest is given up whatever its age.
+/// What was given up and is not dropped yet stays within twice the budget with them.
+pub const UNFINISHED_EXCESS_PART: usize = 2;
 /// Bytes of requests of all connections that nobody here has read; above it hardly any more is read from
 /// those that hold more than half of an equal share. Eight full connections, or thousands of clients whose requests are
 /// read a moment later.

@@ -118,7 +118,8 @@ impl Unfinished {
         let of_all = || state.by_age.first_key_value().map(|(age, _)| *age);
         let held = connection.and_then(|connection| state.connections.get(&connection));
         let held = held.filter(|held| held.bytes > self.connection_bytes_max);
-        let oldest = if state.bytes > self.bytes_max.saturating_mul(limits::UNFINISHED_TIMES_MAX) {
+        let most = self.bytes_max.saturating_add(self.bytes_max / limits::UNFINISHED_EXCESS_PART);
+        let oldest = if state.bytes > most {
             of_all()
         } else if let Some(held) = held {
             held.ages.first().copied().filter(is_old)
@@ -517,7 +518,8 @@ pub(super) mod tests {
     fn parts_of_which_more_has_just_come_stay() {
         let all = Unfinished::new(0);
         let busy = connection(&all);
-        let most = limits::UNFINISHED_BYTES_MAX * limits::UNFINISHED_TIMES_MAX;
+        let budget = limits::UNFINISHED_BYTES_MAX;
+        let most = budget + budget / limits::UNFINISHED_EXCESS_PART;
         let count = most / (MIB + PREFIX_BYTES);
         let mut requests: Vec<_> = (0..count).map(|_| request(&busy, MIB)).collect();
         assert!(requests.iter_mut().all(|request| read(request).is_none()));
