@@ -227,6 +227,10 @@ pub const SMALL_UNSENT_BYTES_MAX: usize = 1 << 20;
 pub const UNSENT_ANSWER_BYTES: usize = 1 << 10;
 /// Calls that may wait on one connection that is over its part; more are told "too many requests".
 pub const CALLS_WAITING_MAX: usize = 1024;
+/// How long a long read keeps its processor while others wait for one, and how long it waits for one
+/// itself before it goes on without.
+pub const READ_SLICE: Duration = Duration::from_millis(2);
+pub const READ_TURN_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Long ranges that are built at a time, and as many writes with long answers: each holds its rows and
 /// its message.
 pub const LONG_ANSWERS_MAX: usize = 4;
@@ -480,7 +484,7 @@ pub const SNAPSHOTS_MAX: usize = 8;
 pub const SNAPSHOT_FAIR_WAIT: Duration = Duration::from_secs(5);
 /// Hashes of history computed for clients at once, and such that wait for it; above it the caller gets
 /// "too many requests". Each holds 40 bytes for each key in memory and is on a thread of its own.
-pub const HASHES_RUNNING_MAX: usize = 2;
+pub const HASHES_RUNNING_MAX: usize = 1;
 pub const HASHES_WAITING_MAX: usize = 64;
 /// Hashes of history that wait to be computed for other members, one at a time: each asks now and then.
 pub const PEER_HASHES_WAITING_MAX: usize = 16;

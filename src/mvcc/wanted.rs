@@ -3,37 +3,50 @@
 //! A read of many keys outlives its call: it runs on a thread of its own, and only the caller can go
 //! away. It also keeps its view, for which a replacement of the state waits. So each such read asks,
 //! every bounded number of keys, whether somebody still waits for it and whether its view still stands.
+//! There it passes its processor on as well.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::processors::Processor;
 use super::{Error, Mvcc, VIEWS_WAIT, View};
 
 /// The work's end of the question. By default somebody always waits.
-#[derive(Clone, Debug, Default)]
-pub struct Wanted(Arc<AtomicBool>);
+#[derive(Debug, Default)]
+pub struct Wanted {
+    is_over: Arc<AtomicBool>,
+    processor: Option<Processor>,
+}
 
 /// The caller's end: dropped, it tells the work that nobody waits any more.
 #[derive(Debug, Default)]
-pub struct Waiting(Wanted);
+pub struct Waiting(Arc<AtomicBool>);
 
 impl Waiting {
     /// For the work.
     pub fn wanted(&self) -> Wanted {
-        self.0.clone()
+        Wanted { is_over: Arc::clone(&self.0), processor: None }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.0.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
 impl Wanted {
-    /// An error once nobody waits.
+    /// For work that has a processor.
+    pub fn on(self, processor: Processor) -> Self {
+        Self { processor: Some(processor), ..self }
+    }
+
+    /// To be asked between two pieces of work: an error once nobody waits.
     pub fn check(&self) -> Result<(), Error> {
-        if self.0.load(Ordering::Relaxed) { Err(Error::Unwanted) } else { Ok(()) }
+        if let Some(processor) = &self.processor {
+            processor.pass_on();
+        }
+        if self.is_over.load(Ordering::Relaxed) { Err(Error::Unwanted) } else { Ok(()) }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::limits::{
     HASHES_RUNNING_MAX, HASHES_WAITING_MAX, MEASURES_RUNNING_MAX, MEASURES_WAITING_MAX,
     PEER_HASHES_WAITING_MAX, SNAPSHOT_FAIR_WAIT, SNAPSHOTS_MAX, USAGES_WAITING_MAX,
 };
+use crate::mvcc::Processors;
 
 /// Turns at one kind of work.
 pub(super) struct Turns {
@@ -64,6 +65,8 @@ pub(super) struct Admission {
     /// Watch streams that read history; as many wait as there are streams.
     pub catch_ups: Arc<Semaphore>,
     pub snapshots: Seats,
+    /// Of reads that take long, whatever they have a turn for.
+    pub processors: Arc<Processors>,
 }
 
 impl Default for Admission {
@@ -77,6 +80,7 @@ impl Default for Admission {
             measures: Turns::new(MEASURES_RUNNING_MAX, MEASURES_WAITING_MAX),
             catch_ups: Arc::new(Semaphore::new(CATCH_UPS_RUNNING_MAX)),
             snapshots: Seats::default(),
+            processors: Arc::default(),
         }
     }
 }
@@ -171,7 +175,7 @@ mod tests {
         let bound =
             |turns: &Turns| (turns.running.available_permits(), turns.present.available_permits());
         assert_eq!(bound(&admission.defrags), (1, 1 + 16));
-        assert_eq!(bound(&admission.hashes), (2, 2 + 64));
+        assert_eq!(bound(&admission.hashes), (1, 1 + 64));
         assert_eq!(bound(&admission.peer_hashes), (1, 1 + 16));
         assert_eq!(bound(&admission.counts), (4, 4 + 4096));
         assert_eq!(bound(&admission.measures), (4, 4 + 4096));

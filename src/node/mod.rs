@@ -679,10 +679,14 @@ impl Node {
         let mvcc = Arc::clone(&self.0.mvcc);
         let waiting = Waiting::default();
         let wanted = waiting.wanted();
-        let (supervisor, read) = (&self.0.supervisor, move || f(&mvcc, &wanted));
+        let supervisor = &self.0.supervisor;
         let read = match self.0.is_stepped {
-            true => supervisor.inline("read", read).await,
-            false => supervisor.blocking("read", read).await,
+            true => supervisor.inline("read", move || f(&mvcc, &wanted)).await,
+            false => {
+                let processors = Arc::clone(&self.0.admission.processors);
+                let read = move || f(&mvcc, &wanted.on(processors.enter()));
+                supervisor.blocking("read", read).await
+            }
         };
         Ok(read.map_err(|Gone| Error::Stopped)??)
     }

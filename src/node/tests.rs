@@ -837,11 +837,17 @@ async fn a_cancelled_snapshot_keeps_its_seat_while_it_is_measured() {
     // A commit that does not end holds up all who measure.
     let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
     let released = Mutex::new(released);
+    let (commits, committing) = std::sync::mpsc::sync_channel(1);
     node.0.store.on_commit(move |_, _| {
+        let _ = commits.try_send(());
         let _ = released.lock().recv();
     });
     for n in 0..2 {
         node.propose(&Credentials::default(), put("k", &n.to_string())).await.unwrap();
+        // The second comes too late for the first one's commit.
+        if n == 0 {
+            committing.recv_timeout(Duration::from_secs(60)).expect("nothing is committed");
+        }
     }
     let root = Credentials::default();
     for number in 0..limits::SNAPSHOTS_MAX {
