@@ -438,7 +438,7 @@ impl World {
                 let range = self.range(uses);
                 let op = RequestOp { request: Some(Request::RequestRange(range)) };
                 request.success.push(op);
-                let result = self.node.read_txn(&who, &request).await;
+                let result = self.node.read_txn_as(&who, &request, |txn| txn).await;
                 (format!("{request:?}"), result.map(|txn| see_txn(&txn, seen)))
             }
             7 => {

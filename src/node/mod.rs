@@ -558,17 +558,30 @@ impl Node {
         who: &Credentials,
         request: &RangeRequest,
     ) -> Result<RangeResponse, Error> {
+        self.range_as(who, request, |response| response).await
+    }
+
+    /// What is made of a long answer is made where that was read, in the same turn.
+    pub async fn range_as<T: Send + 'static>(
+        &self,
+        who: &Credentials,
+        request: &RangeRequest,
+        make: impl FnOnce(RangeResponse) -> T + Send + 'static,
+    ) -> Result<T, Error> {
         if !request.serializable {
             self.barrier().await?;
         }
         let permit = self.authorize(who, &demand::range(request)).await?;
         let bytes = self.0.answers.short_bytes();
         let shortly = || self.0.mvcc.view().range_shortly(request, bytes);
-        let mut response = match is_small(request).then(shortly) {
+        let answer = match is_small(request).then(shortly) {
             None | Some(Err(mvcc::Error::TakesLong)) => {
                 let (request, is_count) = (request.clone(), request.count_only);
+                let header = self.header();
                 let range = move |mvcc: &Mvcc, wanted: &Wanted| {
-                    mvcc.read(wanted, |view| view.range(&request))
+                    let mut response = mvcc.read(wanted, |view| view.range(&request))?;
+                    at_its_revision(&mut response.header, header);
+                    Ok(make(response))
                 };
                 // There is little to a count, but it may look at every key.
                 match is_count {
@@ -576,12 +589,15 @@ impl Node {
                     false => self.read_long(range).await?,
                 }
             }
-            Some(response) => response?,
+            Some(response) => {
+                let mut response = response?;
+                self.fill(&mut response.header);
+                make(response)
+            }
         };
         permit.still_holds(self)?;
         crate::metrics::mvcc_range().inc();
-        self.fill(&mut response.header);
-        Ok(response)
+        Ok(answer)
     }
 
     /// Whether a read would be served, for probes, which nobody logs in for. It shows nothing.
@@ -596,12 +612,13 @@ impl Node {
         Ok(())
     }
 
-    /// Runs a read-only transaction.
-    pub async fn read_txn(
+    /// Runs a read-only transaction. What is made of a long answer is made where that was read.
+    pub async fn read_txn_as<T: Send + 'static>(
         &self,
         who: &Credentials,
         request: &TxnRequest,
-    ) -> Result<TxnResponse, Error> {
+        make: impl FnOnce(TxnResponse) -> T + Send + 'static,
+    ) -> Result<T, Error> {
         if !mvcc::is_serializable(request) {
             self.barrier().await?;
         }
@@ -610,20 +627,24 @@ impl Node {
             true => self.read_txn_shortly(request.clone()).await?,
             false => None,
         };
-        let mut response = match shortly {
-            Some(response) => response,
+        let answer = match shortly {
+            Some(mut response) => {
+                self.fill(&mut response.header);
+                make(response)
+            }
             None => {
-                let request = request.clone();
+                let (request, header) = (request.clone(), self.header());
                 let read = move |mvcc: &Mvcc, wanted: &Wanted| {
-                    mvcc.read(wanted, |view| mvcc::read_txn(view, &request))
+                    let mut response = mvcc.read(wanted, |view| mvcc::read_txn(view, &request))?;
+                    at_its_revision(&mut response.header, header);
+                    Ok(make(response))
                 };
                 self.read_long(read).await?
             }
         };
         permit.still_holds(self)?;
         crate::metrics::mvcc_txn().inc();
-        self.fill(&mut response.header);
-        Ok(response)
+        Ok(answer)
     }
 
     /// None if its answer is long.
@@ -821,6 +842,15 @@ fn is_small_txn(request: &TxnRequest) -> bool {
     // A compare with a range may go through all of it.
     request.compare.iter().all(|compare| compare.range_end.is_empty())
         && request.success.iter().chain(&request.failure).all(is_small)
+}
+
+/// This member's header, with the revision that an answer was read at.
+fn at_its_revision(header: &mut Option<ResponseHeader>, own: ResponseHeader) {
+    let revision = header.as_ref().map_or(0, |header| header.revision);
+    *header = Some(match revision {
+        0 => own,
+        revision => ResponseHeader { revision, ..own },
+    });
 }
 
 /// Whether a range touches so little that it is answered where it was received.

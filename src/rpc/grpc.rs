@@ -197,7 +197,7 @@ pub(super) fn failure(status: &Status) -> Response<Body> {
 }
 
 /// A successful unary answer.
-pub(super) fn success(message: Bytes) -> Response<Body> {
+pub(super) fn success(Encoded(message): Encoded) -> Response<Body> {
     let mut response = Response::new(Body::Unary(Some(message)));
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
@@ -210,7 +210,29 @@ pub(super) fn stream(stream: Stream) -> Response<Body> {
     response
 }
 
-pub(super) fn encode<M: Message>(message: &M) -> Result<Bytes, Status> {
+/// What a unary call is answered with.
+pub(super) trait Encode {
+    /// As it is sent, with its flag and length.
+    fn encoded(self) -> Result<Encoded, Status>;
+}
+
+/// An answer in the bytes that are sent.
+#[derive(Debug)]
+pub(super) struct Encoded(pub(super) Bytes);
+
+impl Encode for Encoded {
+    fn encoded(self) -> Result<Encoded, Status> {
+        Ok(self)
+    }
+}
+
+impl<M: Message> Encode for M {
+    fn encoded(self) -> Result<Encoded, Status> {
+        encode(&self).map(Encoded)
+    }
+}
+
+fn encode<M: Message>(message: &M) -> Result<Bytes, Status> {
     let length = message.encoded_len();
     let Some(prefix) = u32::try_from(length).ok().filter(|_| length <= SEND_BYTES_MAX) else {
         return Err(Status::resource_exhausted(format!(

@@ -9,6 +9,7 @@ use prost::Message;
 use tonic::Status;
 
 use super::error::{Error, status};
+use super::grpc::{Encode, Encoded};
 use super::{Server, check};
 use crate::auth::Credentials;
 use crate::clock;
@@ -64,13 +65,14 @@ impl Server {
         self: Arc<Self>,
         who: Credentials,
         request: RangeRequest,
-    ) -> Result<raw::RangeResponse, Status> {
+    ) -> Result<Encoded, Status> {
         if self.node.is_learner() && !request.serializable {
             return Err(Error::NotSupportedForLearner.into());
         }
         check::range(&request)?;
         let start = clock::instant();
-        let result = self.node.range(&who, &request).await.map_err(status);
+        let result = self.node.range_as(&who, &request, Encode::encoded).await;
+        let result = result.map_err(status).and_then(|encoded| encoded);
         observe(Operation::Range, start, &result);
         result
     }
@@ -104,18 +106,19 @@ impl Server {
         self: Arc<Self>,
         who: Credentials,
         request: TxnRequest,
-    ) -> Result<raw::TxnResponse, Status> {
+    ) -> Result<Encoded, Status> {
         let request = within_quota!(self, Txn, request);
         check::txn(&request, self.config.txn_ops_max)?;
         let start = clock::instant();
         if check::is_read_only(&request) {
-            let result = self.node.read_txn(&who, &request).await.map_err(status);
+            let result = self.node.read_txn_as(&who, &request, Encode::encoded).await;
+            let result = result.map_err(status).and_then(|encoded| encoded);
             observe(Operation::ReadonlyTxn, start, &result);
             return result;
         }
         let result = propose!(self, &who, Txn, request);
         observe(Operation::Txn, start, &result);
-        result
+        result?.encoded()
     }
 
     pub(super) async fn compact(

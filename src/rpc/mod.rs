@@ -47,7 +47,7 @@ use tokio::sync::watch as latest;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
-use self::grpc::{Answers, Requests};
+use self::grpc::{Answers, Encode, Encoded, Requests};
 use self::metadata::Deadline;
 use crate::auth::Credentials;
 use crate::clock;
@@ -385,7 +385,7 @@ impl Server {
     ) -> impl Future<Output = Output>
     where
         M: Message + Default + Shaped,
-        R: Message,
+        R: Encode,
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
@@ -404,7 +404,7 @@ impl Server {
         handler: F,
     ) -> Output
     where
-        R: Message,
+        R: Encode,
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
@@ -423,7 +423,7 @@ impl Server {
         let answer = Box::pin(async {
             self.admit(&parts.headers, method)?;
             let who = self.identify(parts, method).await?;
-            grpc::encode(&handler(Arc::clone(self), who, request).await?)
+            handler(Arc::clone(self), who, request).await?.encoded()
         });
         let answer = match stated_limit(parts) {
             None => answer.await,
@@ -613,7 +613,7 @@ impl Call {
         Self { method, start: clock::instant(), finished: false }
     }
 
-    fn finish(&mut self, answer: &Result<Bytes, Status>, warning: Duration) {
+    fn finish(&mut self, answer: &Result<Encoded, Status>, warning: Duration) {
         self.finished = true;
         let took = self.start.elapsed();
         let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
@@ -625,7 +625,7 @@ impl Call {
             tracing::warn!(
                 "time spent" = %format!("{took:?}"),
                 "response type" = %format!("/{}/{}", self.method.service, self.method.name),
-                "response size" = answer.as_ref().map_or(0, Bytes::len),
+                "response size" = answer.as_ref().map_or(0, |Encoded(bytes)| bytes.len()),
                 "request stats"
             );
         }

@@ -110,7 +110,7 @@ async fn what_nobody_waits_for_ends_soon() {
     let (reader, caller) = (node.clone(), who.clone());
     let op = RequestOp { request: Some(Request::RequestRange(all())) };
     let txn = TxnRequest { success: vec![op; 3], ..Default::default() };
-    let txn = async move { reader.read_txn(&caller, &txn).await };
+    let txn = async move { reader.read_txn_as(&caller, &txn, |response| response).await };
     cancel("a transaction", &gate, txn, reads).await;
 
     let hashes = || node.0.admission.hashes.free() < limits::HASHES_RUNNING_MAX;
