@@ -227,10 +227,10 @@ pub const SMALL_UNSENT_BYTES_MAX: usize = 1 << 20;
 pub const UNSENT_ANSWER_BYTES: usize = 1 << 10;
 /// Calls that may wait on one connection that is over its part; more are told "too many requests".
 pub const CALLS_WAITING_MAX: usize = 1024;
-/// How long a long read keeps its processor while others wait for one, and how long it waits for one
-/// itself before it goes on without.
+/// How long a long read keeps its processor while others wait for one.
 pub const READ_SLICE: Duration = Duration::from_millis(2);
-pub const READ_TURN_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long nothing may move before the first that waits takes the place of one that has a processor.
+pub const READ_STANDSTILL_MAX: Duration = Duration::from_millis(50);
 /// Long ranges that are built at a time, and as many writes with long answers: each holds its rows and
 /// its message.
 pub const LONG_ANSWERS_MAX: usize = 4;

@@ -4,20 +4,33 @@
 //! turn some milliseconds later. A write passes five threads, and would wait at each of them. So long
 //! reads leave one processor to everybody else. Those that are under way pass a processor round in the
 //! order in which they asked for it, a slice at a time: a short one ends early, and none waits for the
-//! end of another. One that gets none for long goes on all the same: a reader whose disk stands still
-//! does not come back.
+//! end of another.
+//!
+//! ```text
+//!   enter ─► line ─► holder ── slice over, others wait ─► end of the line
+//!                      │  nothing has moved for READ_STANDSTILL_MAX
+//!                      └────────► the first in line takes its place
+//! ```
+//!
+//! A reader whose disk stands still does not come back, so one that keeps all others waiting loses its
+//! processor to them. It notices when it asks next.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::clock;
-use crate::limits::{READ_SLICE, READ_TURN_WAIT_MAX};
+use crate::limits::{READ_SLICE, READ_STANDSTILL_MAX};
+
+/// How often a reader in line looks whether it is still wanted, and whether anything moves.
+const LOOK: Duration = Duration::from_millis(5);
+/// No grant has this number.
+const NONE: u64 = 0;
 
 /// The processors of one member for which long reads take turns.
 #[derive(Debug)]
@@ -26,21 +39,25 @@ pub struct Processors(Mutex<State>);
 #[derive(Debug)]
 struct State {
     free: usize,
+    /// Numbers of the grants that hold, oldest first.
+    holders: VecDeque<u64>,
+    grants: u64,
     waiting: VecDeque<Arc<Waiter>>,
+    /// When a processor was granted last.
+    moved: Instant,
 }
 
 #[derive(Debug)]
 struct Waiter {
     thread: Thread,
-    is_called: AtomicBool,
+    granted: AtomicU64,
 }
 
-/// A processor that the calling thread may use, until this is dropped.
+/// A reader's processor, or its wish for one, until this is dropped.
 #[derive(Debug)]
-pub struct Processor {
+pub(super) struct Processor {
     of: Arc<Processors>,
-    /// False for one that nobody gave.
-    is_given: Cell<bool>,
+    grant: Cell<u64>,
     since: Cell<Instant>,
 }
 
@@ -52,69 +69,102 @@ impl Default for Processors {
     }
 }
 
+impl State {
+    fn grant(&mut self) -> u64 {
+        self.grants += 1;
+        self.holders.push_back(self.grants);
+        self.moved = clock::instant();
+        self.grants
+    }
+
+    /// For the first in line, if those before it have kept it waiting for too long since this time.
+    fn revoke(&mut self, waiter: &Arc<Waiter>, since: Instant) -> Option<u64> {
+        let is_first = self.waiting.front().is_some_and(|first| Arc::ptr_eq(first, waiter));
+        if !is_first || self.moved.max(since).elapsed() < READ_STANDSTILL_MAX {
+            return None;
+        }
+        self.waiting.pop_front();
+        self.holders.pop_front();
+        Some(self.grant())
+    }
+}
+
 impl Processors {
     fn new(free: usize) -> Self {
-        Self(Mutex::new(State { free, waiting: VecDeque::new() }))
+        let (holders, waiting) = Default::default();
+        Self(Mutex::new(State { free, holders, grants: NONE, waiting, moved: clock::instant() }))
     }
 
-    /// Waits for a processor.
-    pub fn enter(self: &Arc<Self>) -> Processor {
-        let is_given = Cell::new(self.take(READ_TURN_WAIT_MAX));
-        Processor { of: Arc::clone(self), is_given, since: Cell::new(clock::instant()) }
-    }
-
-    /// Whether one was given within this time.
-    fn take(&self, patience: Duration) -> bool {
+    /// Waits for a grant as long as it is worth while; `NONE` if it is not any more.
+    fn take(&self, is_over: &dyn Fn() -> bool) -> u64 {
         let waiter = {
             let mut state = self.0.lock();
             if state.free > 0 {
                 state.free -= 1;
-                return true;
+                return state.grant();
             }
             let waiter =
-                Arc::new(Waiter { thread: thread::current(), is_called: AtomicBool::new(false) });
+                Arc::new(Waiter { thread: thread::current(), granted: AtomicU64::new(NONE) });
             state.waiting.push_back(Arc::clone(&waiter));
             waiter
         };
-        let end = clock::instant() + patience;
-        while !waiter.is_called.load(Ordering::Acquire) {
-            let left = end.saturating_duration_since(clock::instant());
-            if left.is_zero() {
-                let mut state = self.0.lock();
-                state.waiting.retain(|other| !Arc::ptr_eq(other, &waiter));
-                // It may have been called just now; under the lock that is certain.
-                return waiter.is_called.load(Ordering::Acquire);
+        let since = clock::instant();
+        loop {
+            thread::park_timeout(LOOK);
+            let granted = waiter.granted.load(Ordering::Acquire);
+            if granted != NONE {
+                return granted;
             }
-            thread::park_timeout(left);
+            let mut state = self.0.lock();
+            if is_over() {
+                state.waiting.retain(|other| !Arc::ptr_eq(other, &waiter));
+                // It may have been granted just now; under the lock that is certain.
+                return waiter.granted.load(Ordering::Acquire);
+            }
+            if let Some(grant) = state.revoke(&waiter, since) {
+                return grant;
+            }
         }
-        true
     }
 
-    fn give(&self) {
+    /// Nothing happens to a grant that was revoked.
+    fn give(&self, grant: u64) {
         let mut state = self.0.lock();
+        let Some(place) = state.holders.iter().position(|holder| *holder == grant) else { return };
+        state.holders.remove(place);
         match state.waiting.pop_front() {
             Some(next) => {
-                next.is_called.store(true, Ordering::Release);
+                next.granted.store(state.grant(), Ordering::Release);
                 next.thread.unpark();
             }
             None => state.free += 1,
         }
     }
 
-    fn has_waiting(&self) -> bool {
-        !self.0.lock().waiting.is_empty()
+    /// Whether nobody else wants what this grant is for.
+    fn keeps(&self, grant: u64) -> bool {
+        let state = self.0.lock();
+        state.waiting.is_empty() && state.holders.contains(&grant)
     }
 }
 
 impl Processor {
-    /// To be called now and then: a read that has had its slice goes to the end of the line.
-    pub(super) fn pass_on(&self) {
-        if self.since.get().elapsed() < READ_SLICE {
+    /// It has none yet: the first `pass_on` waits for one.
+    pub(super) fn new(of: &Arc<Processors>) -> Self {
+        let (grant, since) = (Cell::new(NONE), Cell::new(clock::instant()));
+        Self { of: Arc::clone(of), grant, since }
+    }
+
+    /// To be called now and then: a read that has had its slice goes to the end of the line, and waits
+    /// there as long as that is worth while.
+    pub(super) fn pass_on(&self, is_over: &dyn Fn() -> bool) {
+        let grant = self.grant.get();
+        if grant != NONE && self.since.get().elapsed() < READ_SLICE {
             return;
         }
-        if self.is_given.get() && self.of.has_waiting() {
-            self.of.give();
-            self.is_given.set(self.of.take(READ_TURN_WAIT_MAX));
+        if grant == NONE || !self.of.keeps(grant) {
+            self.of.give(grant);
+            self.grant.set(self.of.take(is_over));
         }
         self.since.set(clock::instant());
     }
@@ -122,39 +172,43 @@ impl Processor {
 
 impl Drop for Processor {
     fn drop(&mut self) {
-        if self.is_given.get() {
-            self.of.give();
-        }
+        self.of.give(self.grant.get());
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
 
     use super::*;
+
+    fn entered(processors: &Arc<Processors>) -> Processor {
+        let processor = Processor::new(processors);
+        processor.pass_on(&|| false);
+        assert_ne!(processor.grant.get(), NONE);
+        processor
+    }
 
     #[test]
     fn no_more_read_at_once_than_there_are_processors_for_it() {
         let processors = Arc::new(Processors::new(2));
-        let (running, most, ended) = <(AtomicUsize, AtomicUsize, AtomicUsize)>::default();
+        let (most, ended) = <(AtomicUsize, AtomicUsize)>::default();
         thread::scope(|scope| {
             for _ in 0..6 {
                 scope.spawn(|| {
-                    let processor = processors.enter();
+                    let processor = entered(&processors);
                     for _ in 0..20 {
-                        let now = running.fetch_add(1, Ordering::SeqCst) + 1;
-                        most.fetch_max(now, Ordering::SeqCst);
+                        most.fetch_max(processors.0.lock().holders.len(), Ordering::SeqCst);
                         thread::sleep(READ_SLICE / 2);
-                        running.fetch_sub(1, Ordering::SeqCst);
-                        processor.pass_on();
+                        processor.pass_on(&|| false);
                     }
                     ended.fetch_add(1, Ordering::SeqCst);
                 });
             }
         });
         assert_eq!((most.into_inner(), ended.into_inner()), (2, 6));
-        assert_eq!(processors.0.lock().free, 2, "all are given back");
+        let state = processors.0.lock();
+        assert_eq!((state.free, state.holders.len(), state.waiting.len()), (2, 0, 0));
     }
 
     #[test]
@@ -162,28 +216,47 @@ mod tests {
         let processors = Arc::new(Processors::new(1));
         let is_served = AtomicBool::new(false);
         thread::scope(|scope| {
-            let long = processors.enter();
+            let long = entered(&processors);
             scope.spawn(|| {
-                drop(processors.enter());
+                drop(entered(&processors));
                 is_served.store(true, Ordering::SeqCst);
             });
             let late = clock::instant() + Duration::from_secs(60);
             while !is_served.load(Ordering::SeqCst) {
                 assert!(clock::instant() < late, "it waits for the long read");
                 thread::sleep(Duration::from_millis(1));
-                long.pass_on();
+                long.pass_on(&|| false);
             }
         });
     }
 
+    /// It costs one standstill, not one for each who comes later.
     #[test]
-    fn a_reader_that_stands_still_stops_nobody_for_long() {
+    fn a_reader_that_does_not_come_back_loses_its_processor() {
         let processors = Arc::new(Processors::new(1));
-        let still = processors.enter();
-        assert!(!processors.take(Duration::from_millis(10)), "there is none");
-        assert!(!processors.has_waiting(), "it has left the line");
-        drop(still);
-        assert!(processors.take(Duration::ZERO));
-        assert_eq!(READ_TURN_WAIT_MAX, Duration::from_secs(1));
+        let still = entered(&processors);
+        let second = entered(&processors);
+        assert!(!processors.keeps(still.grant.get()));
+        drop(second);
+        assert_eq!(processors.0.lock().free, 1, "the next one need not wait");
+        // It comes back, and stands in line like everybody.
+        thread::sleep(READ_SLICE);
+        let third = entered(&processors);
+        assert_eq!(processors.0.lock().free, 0);
+        still.pass_on(&|| true);
+        assert_eq!(still.grant.get(), NONE);
+        drop((still, third));
+        let state = processors.0.lock();
+        assert_eq!((state.free, state.holders.len(), state.waiting.len()), (1, 0, 0));
+    }
+
+    #[test]
+    fn who_is_not_wanted_any_more_leaves_the_line() {
+        let processors = Arc::new(Processors::new(1));
+        let holder = entered(&processors);
+        let unwanted = Processor::new(&processors);
+        unwanted.pass_on(&|| true);
+        assert_eq!(unwanted.grant.get(), NONE);
+        assert!(processors.keeps(holder.grant.get()), "nobody waits");
     }
 }

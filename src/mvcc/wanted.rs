@@ -5,17 +5,18 @@
 //! every bounded number of keys, whether somebody still waits for it and whether its view still stands.
 //! There it passes its processor on as well.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::processors::Processor;
+use super::processors::{Processor, Processors};
 use super::{Error, Mvcc, VIEWS_WAIT, View};
 
 /// The work's end of the question. By default somebody always waits.
 #[derive(Debug, Default)]
 pub struct Wanted {
     is_over: Arc<AtomicBool>,
-    processor: Option<Processor>,
+    processor: OnceCell<Processor>,
 }
 
 /// The caller's end: dropped, it tells the work that nobody waits any more.
@@ -25,7 +26,7 @@ pub struct Waiting(Arc<AtomicBool>);
 impl Waiting {
     /// For the work.
     pub fn wanted(&self) -> Wanted {
-        Wanted { is_over: Arc::clone(&self.0), processor: None }
+        Wanted { is_over: Arc::clone(&self.0), processor: OnceCell::new() }
     }
 }
 
@@ -36,17 +37,30 @@ impl Drop for Waiting {
 }
 
 impl Wanted {
-    /// For work that has a processor.
-    pub fn on(self, processor: Processor) -> Self {
-        Self { processor: Some(processor), ..self }
+    /// From here on the work takes turns at these.
+    pub fn take_turns_at(&self, processors: &Arc<Processors>) -> Result<(), Error> {
+        self.processor.get_or_init(|| Processor::new(processors));
+        self.check()
     }
 
     /// To be asked between two pieces of work: an error once nobody waits.
     pub fn check(&self) -> Result<(), Error> {
-        if let Some(processor) = &self.processor {
-            processor.pass_on();
+        self.pass_on(|| false);
+        self.or_unwanted()
+    }
+
+    fn or_unwanted(&self) -> Result<(), Error> {
+        if self.is_over() { Err(Error::Unwanted) } else { Ok(()) }
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn pass_on(&self, is_to_end: impl Fn() -> bool) {
+        if let Some(processor) = self.processor.get() {
+            processor.pass_on(&|| self.is_over() || is_to_end());
         }
-        if self.is_over.load(Ordering::Relaxed) { Err(Error::Unwanted) } else { Ok(()) }
     }
 }
 
@@ -75,7 +89,9 @@ impl View<'_> {
     /// To be asked between two pieces of a read. Only reads through `Mvcc::read` end early.
     pub fn go_on(&self) -> Result<(), Error> {
         let Some(wanted) = self.wanted else { return Ok(()) };
-        wanted.check()?;
+        // A replacement waits for this view, and others for the replacement: it must not stand in line.
+        wanted.pass_on(|| self.mvcc.is_replacing());
+        wanted.or_unwanted()?;
         if self.mvcc.is_replacing() { Err(Error::Replaced) } else { Ok(()) }
     }
 }

@@ -577,15 +577,15 @@ impl Node {
         let answer = match is_small(request).then(shortly) {
             None | Some(Err(mvcc::Error::TakesLong)) => {
                 let (request, is_count) = (request.clone(), request.count_only);
-                let header = self.header();
+                let (header, raft) = (self.header(), self.0.raft.clone());
                 let range = move |mvcc: &Mvcc, wanted: &Wanted| {
                     let mut response = mvcc.read(wanted, |view| view.range(&request))?;
-                    at_its_revision(&mut response.header, header);
+                    complete(&mut response.header, header, &raft);
                     Ok(make(response))
                 };
                 // There is little to a count, but it may look at every key.
                 match is_count {
-                    true => self.read_after(&self.0.admission.counts, range).await?,
+                    true => self.count_long(range).await?,
                     false => self.read_long(range).await?,
                 }
             }
@@ -634,9 +634,10 @@ impl Node {
             }
             None => {
                 let (request, header) = (request.clone(), self.header());
+                let raft = self.0.raft.clone();
                 let read = move |mvcc: &Mvcc, wanted: &Wanted| {
                     let mut response = mvcc.read(wanted, |view| mvcc::read_txn(view, &request))?;
-                    at_its_revision(&mut response.header, header);
+                    complete(&mut response.header, header, &raft);
                     Ok(make(response))
                 };
                 self.read_long(read).await?
@@ -665,7 +666,26 @@ impl Node {
         f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let turn = self.0.answers.turn(&*self.0.clock, self.request_timeout()).await?;
-        self.read_in_turn(turn, f).await
+        self.read_in_turn(turn, self.in_slices(f)).await
+    }
+
+    async fn count_long<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.read_after(&self.0.admission.counts, self.in_slices(f)).await
+    }
+
+    /// Reads without an end in sight take turns at the processors, too.
+    fn in_slices<T>(
+        &self,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static {
+        let processors = (!self.0.is_stepped).then(|| Arc::clone(&self.0.admission.processors));
+        move |mvcc, wanted| {
+            processors.map_or(Ok(()), |processors| wanted.take_turns_at(&processors))?;
+            f(mvcc, wanted)
+        }
     }
 
     /// Reads once it has a turn of these, for which it waits no longer than a request may take.
@@ -700,14 +720,10 @@ impl Node {
         let mvcc = Arc::clone(&self.0.mvcc);
         let waiting = Waiting::default();
         let wanted = waiting.wanted();
-        let supervisor = &self.0.supervisor;
+        let (supervisor, read) = (&self.0.supervisor, move || f(&mvcc, &wanted));
         let read = match self.0.is_stepped {
-            true => supervisor.inline("read", move || f(&mvcc, &wanted)).await,
-            false => {
-                let processors = Arc::clone(&self.0.admission.processors);
-                let read = move || f(&mvcc, &wanted.on(processors.enter()));
-                supervisor.blocking("read", read).await
-            }
+            true => supervisor.inline("read", read).await,
+            false => supervisor.blocking("read", read).await,
         };
         Ok(read.map_err(|Gone| Error::Stopped)??)
     }
@@ -844,13 +860,11 @@ fn is_small_txn(request: &TxnRequest) -> bool {
         && request.success.iter().chain(&request.failure).all(is_small)
 }
 
-/// This member's header, with the revision that an answer was read at.
-fn at_its_revision(header: &mut Option<ResponseHeader>, own: ResponseHeader) {
-    let revision = header.as_ref().map_or(0, |header| header.revision);
-    *header = Some(match revision {
-        0 => own,
-        revision => ResponseHeader { revision, ..own },
-    });
+/// Adds to an answer's revision who this is, and the term as it is now.
+fn complete(header: &mut Option<ResponseHeader>, own: ResponseHeader, raft: &raft::Handle) {
+    let read_at = header.as_ref().map(|header| header.revision).filter(|revision| *revision != 0);
+    let revision = read_at.unwrap_or(own.revision);
+    *header = Some(ResponseHeader { revision, raft_term: raft.status().term, ..own });
 }
 
 /// Whether a range touches so little that it is answered where it was received.
