@@ -283,6 +283,13 @@ fn a_benchmark_ends_once_its_server_is_gone() {
         assert!(child.try_wait().unwrap().is_none(), "{kind} ended before");
     }
     member.kill();
+    // And those that had not begun yet.
+    for kind in ["put", "range"] {
+        let words: [&[u8]; 3] = [b"bench", kind.as_bytes(), b"--command-timeout=1s"];
+        let mut command = command("rusd", &member.endpoint, &words);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        benchmarks.push((kind, child));
+    }
     for (kind, child) in benchmarks {
         let output = end(child);
         let stderr = String::from_utf8(output.stderr).unwrap();

@@ -152,14 +152,10 @@ pub(super) async fn run(
         last_arrival: AtomicU64::new(0),
         plan: plan.clone(),
     };
-    if matches!(plan.kind, Kind::Range | Kind::Txn) {
-        fill(&clients, &run).await?;
-    }
-    // The first call of a connection pays for dialling.
-    for client in &clients {
-        let request = RangeRequest { key: PREFIX.into(), ..RangeRequest::default() };
-        client.call(&rpc::RANGE, request, context.deadline()).await?;
-    }
+    prepare(&clients, &run).await.map_err(|error| match error {
+        Error::Deadline => no_answer(config, &run),
+        error => error.into(),
+    })?;
     let before = usage_of_all(&config.endpoints).await;
     run.start = run.clock.now();
     let run = Arc::new(run);
@@ -171,10 +167,7 @@ pub(super) async fn run(
     };
     let Some(latencies) = latencies else {
         progress.abort();
-        let (endpoints, time) = (config.endpoints.join(","), go::duration(run.patience));
-        let done = run.done.load(Ordering::Relaxed);
-        let text = format!("no answer from {endpoints} for {time}, after {done} requests");
-        return Err(Failure::error(text));
+        return Err(no_answer(config, &run));
     };
     let end = match run.last_arrival.load(Ordering::Relaxed) {
         0 => run.clock.now(),
@@ -189,6 +182,12 @@ pub(super) async fn run(
     report.first_error = run.first_error.lock().clone();
     account(&mut report, before, after, run.sent.load(Ordering::Relaxed));
     Ok(report)
+}
+
+fn no_answer(config: &Config, run: &Run) -> Failure {
+    let (endpoints, time) = (config.endpoints.join(","), go::duration(run.patience));
+    let done = run.done.load(Ordering::Relaxed);
+    Failure::error(format!("no answer from {endpoints} for {time}, after {done} requests"))
 }
 
 fn account(report: &mut Report, before: Usage, after: Usage, sent: u64) {
@@ -225,8 +224,21 @@ impl Drop for Clear {
     }
 }
 
+/// What belongs before the clock starts.
+async fn prepare(clients: &[Client], run: &Run) -> Result<(), Error> {
+    if matches!(run.plan.kind, Kind::Range | Kind::Txn) {
+        fill(clients, run).await?;
+    }
+    // The first call of a connection pays for dialling.
+    for client in clients {
+        let request = RangeRequest { key: PREFIX.into(), ..RangeRequest::default() };
+        client.call(&rpc::RANGE, request, run.deadline()).await?;
+    }
+    Ok(())
+}
+
 /// Puts every key once, so that reads find something.
-async fn fill(clients: &[Client], run: &Run) -> Result<(), Failure> {
+async fn fill(clients: &[Client], run: &Run) -> Result<(), Error> {
     const OPS: usize = 100;
     for (turn, keys) in run.keys.chunks(OPS).enumerate() {
         let success = keys.iter().map(|key| op(run.put(key.clone()))).collect();
