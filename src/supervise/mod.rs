@@ -198,17 +198,16 @@ impl Supervisor {
 
     /// Ends the member for a reason that nobody can mend. The first one counts.
     pub fn fail(&self, why: &str) {
-        let is_first = self.0.failure.send_if_modified(|failure| {
-            let is_first = failure.is_none();
-            failure.get_or_insert_with(|| why.to_owned());
-            is_first
-        });
-        if !is_first {
+        let mut hooks = self.0.hooks.lock();
+        if self.0.failure.borrow().is_some() {
             return;
         }
+        // Said before anybody is told, since the first who is ends the process with the last line.
         tracing::error!(error = why, "the member stops");
-        let hooks = std::mem::take(&mut *self.0.hooks.lock());
-        for hook in hooks {
+        self.0.failure.send_replace(Some(why.to_owned()));
+        let hooks_to_call = std::mem::take(&mut *hooks);
+        drop(hooks);
+        for hook in hooks_to_call {
             hook(why);
         }
     }

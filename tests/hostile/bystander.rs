@@ -152,7 +152,12 @@ async fn within<T>(what: &str, answer: impl Future<Output = Result<T, tonic::Sta
     }
 }
 
+/// What etcd answers to a renewal while the leader is busy for more than a second. Its clients ask
+/// again, as long as the lease lives.
+const BUSY: &str = "etcdserver: request timed out, waiting for the applied index took too long";
+
 struct Lease {
+    client: LeaseClient<Channel>,
     id: i64,
     requests: Sender<LeaseKeepAliveRequest>,
     answers: Streaming<LeaseKeepAliveResponse>,
@@ -163,22 +168,36 @@ impl Lease {
         let mut client = LeaseClient::new(channel);
         let grant = LeaseGrantRequest { ttl: LEASE_SECONDS, id: 0 };
         let id = within("grant", client.lease_grant(grant)).await.into_inner().id;
-        let (requests, receiver) = channel_of(1);
-        requests.send(LeaseKeepAliveRequest { id }).await.unwrap();
-        let answers = within("renewals", client.lease_keep_alive(receiver)).await.into_inner();
-        let mut lease = Self { id, requests, answers };
-        lease.renewed().await;
+        let (requests, answers) = Self::stream(&mut client).await;
+        let mut lease = Self { client, id, requests, answers };
+        lease.renew().await;
         lease
     }
 
-    async fn renewed(&mut self) {
-        let answer = within("renewal", self.answers.message()).await;
-        assert!(answer.expect("the bystander's renewals ended").ttl > 0, "its lease is gone");
+    async fn stream(
+        client: &mut LeaseClient<Channel>,
+    ) -> (Sender<LeaseKeepAliveRequest>, Streaming<LeaseKeepAliveResponse>) {
+        let (requests, receiver) = channel_of(1);
+        let answers = within("renewals", client.lease_keep_alive(receiver)).await;
+        (requests, answers.into_inner())
     }
 
     async fn renew(&mut self) {
-        self.requests.send(LeaseKeepAliveRequest { id: self.id }).await.unwrap();
-        self.renewed().await;
+        loop {
+            self.requests.send(LeaseKeepAliveRequest { id: self.id }).await.unwrap();
+            let answer = async {
+                match self.answers.message().await {
+                    Err(status) if status.message() == BUSY => Ok(None),
+                    answer => answer.map(Some),
+                }
+            };
+            if let Some(answer) = within("renewal", answer).await {
+                let answer = answer.expect("the bystander's renewals ended");
+                assert!(answer.ttl > 0, "its lease is gone");
+                return;
+            }
+            (self.requests, self.answers) = Self::stream(&mut self.client).await;
+        }
     }
 }
 

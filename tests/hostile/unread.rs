@@ -11,7 +11,7 @@ use rusd::pb::kv_client::KvClient;
 use rusd::pb::request_op::Request;
 use rusd::pb::{PutRequest, RangeRequest, RequestOp, TxnRequest};
 
-use super::fixture::{Case, Member, PATIENCE};
+use super::fixture::{Case, Member};
 use super::frames::{
     DATA, END_HEADERS, END_STREAM, HEADERS, PING, RESET, SETTINGS, call, frame, hello, message,
 };
@@ -168,20 +168,15 @@ async fn ranges_of_everything_on_one_connection() {
         let asks: Vec<u8> = (0..40).flat_map(|number| ask_for_all(stream_of(number))).collect();
         stream.write_all(&[hello(&[]), asks].concat()).unwrap();
         // A connection that takes nothing is closed after a while.
-        while member.metric("rusd_network_client_unsent_bytes") == 0.0 {
-            assert!(Instant::now() < end, "nothing is said to wait");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let waits = |bytes| bytes > 0.0;
+        member.until("nothing is said to wait", "rusd_network_client_unsent_bytes", waits).await;
         tokio::time::sleep_until(end.into()).await;
         stream
     })
     .await;
     // What is being built for a connection that is gone counts until it is thrown away.
-    let end = Instant::now() + PATIENCE;
-    while member.metric("rusd_network_client_unsent_bytes") > 0.0 {
-        assert!(Instant::now() < end, "what nobody will read still counts");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let name = "rusd_network_client_unsent_bytes";
+    member.until("what nobody will read still counts", name, |bytes| bytes == 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
