@@ -5,10 +5,11 @@
 //!
 //! | layer | room | what it is |
 //! |---|---|---|
-//! | 7 | `server` | configuration, listeners, bootstrap, shutdown |
-//! | 6 | `http` | gateway, health, version, metrics |
-//! | 5 | `rpc`, `offline` | one file per gRPC service, the error table; backups, and members at rest |
-//! | 4 | `node` | raft meets apply: propose, read index, expiry, compactor |
+//! | 8 | `server` | configuration, listeners, bootstrap, shutdown |
+//! | 7 | `http` | gateway, health, version, metrics |
+//! | 6 | `rpc`, `offline` | one file per gRPC service, the error table; backups, and members at rest |
+//! | 5 | `node` | raft meets apply: propose, read index, expiry, compactor |
+//! | 4 | `peer` | raft's messages, snapshots and questions between members, over HTTP |
 //! | 3 | `apply`, `watch`, `raft` | the state machine, the event hub, the log and consensus |
 //! | 2 | `mvcc`, `lease`, `auth`, `members` | the state by subject |
 //! | 1 | `store`, `bbolt`, `dns` | LMDB, etcd's snapshot file, SRV records |
@@ -46,6 +47,7 @@ pub mod mvcc;
 pub mod node;
 pub mod offline;
 pub mod pb;
+pub mod peer;
 pub mod planted;
 pub mod raft;
 pub mod rpc;

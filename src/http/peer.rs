@@ -13,7 +13,7 @@ use crate::pb::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use crate::pb::{
     LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse, Member, ResponseHeader,
 };
-use crate::raft::peer::{CLUSTER_ID, HASH_KV_PATH, RUSD_VERSION};
+use crate::peer::{CLUSTER_ID, HASH_KV_PATH, RUSD_VERSION};
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/protobuf");
 const PROMOTE: &str = "/members/promote/";

@@ -24,7 +24,7 @@ use super::{Error, Node, Op};
 use crate::mvcc::{Mvcc, Wanted};
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{AlarmRequest, AlarmType};
-use crate::raft::peer::{CLUSTER_ID, HASH_KV_PATH};
+use crate::peer::{CLUSTER_ID, HASH_KV_PATH};
 
 /// Why a member does not begin to serve.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 use super::{Error, Node};
 use crate::auth::{Credentials, Demand};
 use crate::metrics;
-use crate::raft::peer::Pace;
+use crate::peer::Pace;
 use crate::store::{Defragmented, Store};
 
 impl Node {

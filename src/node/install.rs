@@ -27,9 +27,7 @@ use crate::clock;
 use crate::files;
 use crate::metrics;
 use crate::mvcc;
-use crate::raft::peer::{
-    DIGEST_BYTES, IncomingSnapshot, OutgoingSnapshot, SnapshotDigest, Snapshots,
-};
+use crate::peer::{DIGEST_BYTES, IncomingSnapshot, OutgoingSnapshot, SnapshotDigest, Snapshots};
 use crate::raft::{self, ConfState, SnapshotPlace};
 use crate::store::{self, Bucket, Options, Store, schema};
 

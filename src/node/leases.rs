@@ -15,8 +15,8 @@ use crate::metrics;
 use crate::pb::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use crate::pb::{LeaseCheckpoint, LeaseCheckpointRequest};
 use crate::pb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest};
+use crate::peer::Answered;
 use crate::raft::Role;
-use crate::raft::peer::Answered;
 
 impl Node {
     pub fn is_leader(&self) -> bool {

@@ -16,7 +16,7 @@ use crate::limits;
 use crate::members::{Change, Member, Members};
 use crate::metrics;
 use crate::pb;
-use crate::raft::peer::{PeerEvents, Peers, PeersConfig, Reach};
+use crate::peer::{PeerEvents, Peers, PeersConfig, Reach};
 use crate::raft::{self, ConfChange, Entry};
 use crate::types;
 

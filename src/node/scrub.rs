@@ -18,7 +18,7 @@ use crate::limits::{
     FENCE_LOOK_INTERVAL, SCRUB_BYTES_PER_SECOND, SCRUB_DELAY, SCRUB_INTERVAL, SCRUB_PIECE_BYTES,
 };
 use crate::metrics;
-use crate::raft::peer::Pace;
+use crate::peer::Pace;
 use crate::store;
 use crate::types::Revision;
 

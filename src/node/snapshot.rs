@@ -17,7 +17,7 @@ use crate::limits::{
     SNAPSHOT_PIECE_BYTES, SNAPSHOT_PIECES_MAX, SNAPSHOT_READER_RATE_MIN, SNAPSHOT_STALL_MAX,
 };
 use crate::mvcc::{Waiting, Wanted};
-use crate::raft::peer::Pace;
+use crate::peer::Pace;
 use crate::store::{self, Bucket, Frozen, Pair, Store, schema};
 use crate::types::Revision;
 

@@ -11,7 +11,7 @@ use super::applier::{Applier, Batch};
 use super::boot::{StartError, Surroundings, start};
 use super::sweeper::SweepWorker;
 use super::{Config, Node};
-use crate::raft::peer::{PeerEvents, Snapshots};
+use crate::peer::{PeerEvents, Snapshots};
 use crate::raft::{self, Committed, ConfState, Entry, Message};
 use crate::store::{self, Store};
 use crate::supervise::Supervisor;

@@ -17,7 +17,7 @@ use crate::limits::{
 };
 use crate::mvcc::kv::Pair;
 use crate::mvcc::{Mvcc, Waiting, Wanted};
-use crate::raft::peer::Pace;
+use crate::peer::Pace;
 use crate::types::Revision;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 const PLACES: usize = 112;
 
 /// Counts by length.
-pub(super) struct Latencies {
+pub struct Latencies {
     counts: [AtomicU32; PLACES],
 }
 
@@ -19,7 +19,7 @@ impl Default for Latencies {
 
 /// The counts at a time.
 #[derive(Clone)]
-pub(super) struct Counted([u32; PLACES]);
+pub struct Counted([u32; PLACES]);
 
 fn place(took: Duration) -> usize {
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
@@ -36,18 +36,18 @@ fn length(place: usize) -> Duration {
 }
 
 impl Latencies {
-    pub(super) fn note(&self, took: Duration) {
+    pub fn note(&self, took: Duration) {
         self.counts[place(took)].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(in crate::raft) fn counted(&self) -> Counted {
+    pub fn counted(&self) -> Counted {
         Counted(std::array::from_fn(|at| self.counts[at].load(Ordering::Relaxed)))
     }
 }
 
 impl Counted {
     /// What came since an earlier look: how many, and the time that 95 of 100 did not exceed.
-    pub(in crate::raft) fn since(&self, earlier: &Self) -> (u32, Duration) {
+    pub fn since(&self, earlier: &Self) -> (u32, Duration) {
         let added = |at: usize| self.0[at].wrapping_sub(earlier.0[at]);
         let count: u32 = (0..PLACES).map(added).sum();
         let mut above = count / 20;

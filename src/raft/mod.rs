@@ -1,4 +1,4 @@
-//! Consensus: the log, the raft loop, and what goes between members. It sees bytes only.
+//! Consensus: the log and the raft loop. It sees bytes only.
 //!
 //! ```text
 //!   propose, read_index, step, applied, durable          (Handle; never blocks)
@@ -29,9 +29,10 @@
 //! [`Handle::apply_conf_change`] for each, in log order, and stores the configuration that comes
 //! back together with the index.
 //!
-//! [`peer`] carries the messages; with [`NoTransport`] there is a cluster of one. A sole voter takes
-//! two short cuts: the loop itself writes a short batch, which spares the way to the log writer and
-//! back, and a read index is answered where it is asked for.
+//! A [`Transport`] carries the messages, which is the room `peer` in a cluster; with
+//! [`NoTransport`] there is a cluster of one. A sole voter takes two short cuts: the loop itself
+//! writes a short batch, which spares the way to the log writer and back, and a read index is
+//! answered where it is asked for.
 //!
 //! Caveat: entries that have left memory are read from disk within the loop, for apply a batch at a
 //! time.
@@ -44,9 +45,9 @@ mod inbox;
 mod latency;
 pub mod log;
 mod log_writer;
-pub mod peer;
 mod reads;
 mod runtime;
+mod snapshot;
 mod status;
 mod step;
 mod store;
@@ -54,11 +55,12 @@ mod store;
 pub use self::at_rest::{AtRest, inspect};
 pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
 pub use self::force::force_alone;
-pub use self::peer::SnapshotPlace;
+pub use self::latency::{Counted, Latencies};
 pub use self::runtime::{
     Handle, Raft, Surroundings, Turns, create, exists, identity, last_snapshot, start,
     start_stepped,
 };
+pub use self::snapshot::{SnapshotPlace, announce, announced};
 pub use self::step::Refusal;
 
 use std::path::PathBuf;
@@ -66,7 +68,7 @@ use std::time::Duration;
 
 use crate::supervise::Panicked;
 
-pub use ::raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, Message};
+pub use ::raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, Message, MessageType};
 use bytes::Bytes;
 
 /// What a member is started with.

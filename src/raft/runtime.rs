@@ -363,7 +363,7 @@ impl Handle {
 
     /// How long proposals took so far: from the leader's log to their commit, if this member leads,
     /// and for callers on this member.
-    pub(super) fn latencies(&self) -> [Counted; 2] {
+    pub fn latencies(&self) -> [Counted; 2] {
         [self.shared.committing.counted(), self.shared.answering.counted()]
     }
 

@@ -844,12 +844,12 @@ fn a_snapshot_is_awaited_from_its_arrival_until_it_is_applied() {
     assert!(matches!(batch[..], [Committed::Snapshot { index: 5, .. }]));
     // A later one would take the place of the data that is about to be applied.
     message.mut_snapshot().mut_metadata().index = 9;
-    assert!(peer::announced(&message, &member.handle).is_err());
+    assert!(announced(&message, &member.handle).is_err());
     member.handle.applied(5);
     while member.handle.awaits_snapshot() {
         std::thread::yield_now();
     }
-    assert!(peer::announced(&message, &member.handle).is_ok());
+    assert!(announced(&message, &member.handle).is_ok());
 }
 
 #[derive(Default)]
@@ -878,7 +878,7 @@ fn a_leader_that_sends_an_older_snapshot_is_told_what_is_here() {
     let metadata = message.mut_snapshot().mut_metadata();
     (metadata.index, metadata.term) = (1, 1);
     metadata.mut_conf_state().voters = vec![1, ID];
-    assert!(peer::announced(&message, &member.handle).is_err());
+    assert!(announced(&message, &member.handle).is_err());
     let begun = crate::clock::instant();
     let is_answer = |message: &Message| {
         message.get_msg_type() == MessageType::MsgAppendResponse

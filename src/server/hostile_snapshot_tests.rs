@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::snapshot_tests::{Member, addresses, file_of, has, put, start, start_at, until};
 use crate::bbolt::{Item, Reader};
 use crate::node::Node;
-use crate::raft::peer::{DIGEST_BYTES, SnapshotDigest};
+use crate::peer::{DIGEST_BYTES, SnapshotDigest};
 use crate::raft::{ConfState, Message};
 
 const SNAPSHOT: i32 = 7;

@@ -12,7 +12,7 @@ use crate::limits;
 use crate::members::Member;
 use crate::node::Join;
 use crate::offline::Rebuild;
-use crate::raft::peer::{ask, is_rusd};
+use crate::peer::{ask, is_rusd};
 use crate::types;
 
 /// What one member says.

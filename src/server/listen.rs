@@ -44,7 +44,7 @@ use super::unfinished::Incomplete;
 use super::unread::Taken;
 use super::url::Url;
 use crate::http::{Http, Port, malformed, overloaded};
-use crate::raft::peer::Peers;
+use crate::peer::Peers;
 use crate::rpc::CommonName;
 use crate::supervise::{Supervisor, Tasks};
 use crate::tls::{self, Accepted, Acceptor, Replay};

@@ -14,7 +14,7 @@ use super::url::Url;
 use crate::cert;
 use crate::clock::SystemClock;
 use crate::dns::{self, Resolver};
-use crate::raft::peer::{Dial, Dialing, Link, TcpDial};
+use crate::peer::{Dial, Dialing, Link, TcpDial};
 use crate::tls::{self, Acceptor, ClientFiles, Connector, ServerFiles, Versions};
 
 /// The TLS of both kinds of port, and of this member towards its peers.

@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use rusd::clock::{Clock, timeout};
 use rusd::http::Http;
 use rusd::limits;
-use rusd::raft::peer::{
+use rusd::peer::{
     Answered, Channel, Decoder, Encoder, IncomingSnapshot, OutgoingSnapshot, Reach, Read,
-    SnapshotDigest, announce, announced, method_of,
+    SnapshotDigest, method_of,
 };
-use rusd::raft::{Message, Transport};
+use rusd::raft::{Message, Transport, announce, announced};
 use tokio::sync::oneshot;
 
 use super::clock::{Chance, SimClock};

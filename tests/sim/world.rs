@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rusd::clock::Clock;
 use rusd::node::{Applied, AuthConfig, CheckpointPace, Config, Join, Node, Steps, Surroundings};
 use rusd::pb::{AlarmMember, AlarmType};
-use rusd::raft::peer::Answered;
+use rusd::peer::Answered;
 use rusd::raft::{Committed, Message};
 use rusd::supervise::Supervisor;
 use rusd::{raft, store};
@@ -720,7 +720,7 @@ impl World {
         let surroundings = Surroundings {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             disk: Arc::new(member.disk.clone()),
-            dial: Arc::new(raft::peer::TcpDial::default()),
+            dial: Arc::new(rusd::peer::TcpDial::default()),
             transport: Some(Arc::clone(&net) as _),
             reach: Some(net),
             log: raft::log::Options { segment_bytes: self.plan.segment_bytes, fill_ahead: false },

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use rusd::clock::{Clock, SystemClock};
 use rusd::node::{AuthConfig, Config, Node, Steps, Surroundings};
-use rusd::raft::peer::{Answered, Reach, TcpDial};
+use rusd::peer::{Answered, Reach, TcpDial};
 use rusd::raft::{self, Message, Transport};
 use rusd::supervise::Supervisor;
 use rusd::{rpc, store};

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use http::Request;
 use http_body_util::Full;
 use prost::Message as _;
-use rusd::raft::peer::{CLUSTER_ID, Channel, Decoder, Encoder, RUSD_VERSION, Read};
+use rusd::peer::{CLUSTER_ID, Channel, Decoder, Encoder, RUSD_VERSION, Read};
 use rusd::raft::{Entry, Message};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;

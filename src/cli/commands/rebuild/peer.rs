@@ -8,7 +8,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::client::{Address, Deadline, Target};
 use crate::limits;
-use crate::raft::peer::{CLUSTER_ID, TcpDial, ask};
+use crate::peer::{CLUSTER_ID, TcpDial, ask};
 use crate::tls::{self, ClientFiles};
 
 /// Whether a member of the cluster answers at a peer URL. Over TLS whoever shakes hands does: what

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use futures_util::FutureExt as _;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Full, StreamBody};
-use raft::eraftpb::{Snapshot, SnapshotMetadata};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
@@ -106,11 +105,9 @@ fn place() -> SnapshotPlace {
 }
 
 fn message(from: u64, to: u64) -> Message {
-    let SnapshotPlace { index, term, conf_state } = place();
-    let metadata = Some(SnapshotMetadata { conf_state: Some(conf_state), index, term });
-    let snapshot = Some(Snapshot { metadata, ..Snapshot::default() });
-    let mut message = Message { to, from, term, snapshot, ..Message::default() };
+    let mut message = Message { to, from, term: place().term, ..Message::default() };
     message.set_msg_type(MessageType::MsgSnapshot);
+    announce(&mut message, &place()).unwrap();
     message
 }
 

@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Limited};
 use prost::Message as _;
-use raft::eraftpb::Message;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -19,6 +18,7 @@ use super::dial::is_rusd;
 use super::frame::Encoder;
 use super::{Channel, Peers, PeersConfig, READ_TIMEOUT};
 use crate::limits;
+use crate::raft::Message;
 
 const SERVER_FROM: HeaderName = HeaderName::from_static("x-server-from");
 const SERVER_VERSION: HeaderName = HeaderName::from_static("x-server-version");

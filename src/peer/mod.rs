@@ -36,9 +36,7 @@ pub use self::dial::{Dial, Dialing, Link, TcpDial, is_rusd};
 pub use self::digest::{DIGEST_BYTES, SnapshotDigest};
 pub use self::frame::{Broken, Decoder, Encoder, Read};
 pub use self::pace::Pace;
-pub use self::snapshot::{
-    IncomingSnapshot, OutgoingSnapshot, SnapshotPlace, Snapshots, announce, announced,
-};
+pub use self::snapshot::{IncomingSnapshot, OutgoingSnapshot, Snapshots};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -49,13 +47,12 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
-use raft::eraftpb::{Entry, Message, MessageType};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::{Handle, Transport};
 use crate::limits;
 use crate::metrics;
+use crate::raft::{Entry, Handle, Message, MessageType, Transport};
 use crate::supervise::Supervisor;
 
 /// What this member says of itself.

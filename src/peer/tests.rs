@@ -6,14 +6,14 @@ use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use raft::eraftpb::ConfState;
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::raft::log::{Options, SystemDisk};
 use crate::raft::{
-    Bootstrap, Committed, Config, Error, Observer, Raft, Role, Surroundings, exists, start,
+    Bootstrap, Committed, ConfState, Config, Error, Observer, Raft, Role, SnapshotPlace,
+    Surroundings, announce, exists, start,
 };
 
 mod snapshots;
@@ -434,17 +434,15 @@ impl http_body::Body for Begun {
 
 #[test]
 fn a_snapshot_whose_sender_went_away_keeps_the_next_from_its_file() {
-    use raft::eraftpb::{Snapshot, SnapshotMetadata};
     let mut cluster = Cluster::new();
     cluster.elect();
     let file = Arc::new(SlowFile::default());
     let peers = Arc::clone(&cluster.members[0].as_ref().unwrap().peers);
     peers.serve_snapshots(Arc::new(Arc::clone(&file)));
-    let conf_state = Some(ConfState { voters: vec![1, 2, 3], ..ConfState::default() });
-    let metadata = Some(SnapshotMetadata { conf_state, index: 1000, term: 1000 });
-    let snapshot = Some(Snapshot { metadata, ..Snapshot::default() });
-    let mut message = Message { to: 1, from: 2, term: 1000, snapshot, ..Message::default() };
+    let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
+    let mut message = Message { to: 1, from: 2, term: 1000, ..Message::default() };
     message.set_msg_type(MessageType::MsgSnapshot);
+    announce(&mut message, &SnapshotPlace { index: 1000, term: 1000, conf_state }).unwrap();
     let message = prost::Message::encode_to_vec(&message);
     let digest = format!("{:x}", <sha2::Sha256 as sha2::Digest>::digest(&message));
     let mut headers = http::HeaderMap::new();

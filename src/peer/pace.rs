@@ -11,8 +11,7 @@ use crate::limits::{
     SNAPSHOT_PACE_LATENCY_MIN, SNAPSHOT_PACE_SAMPLES_MIN, SNAPSHOT_PACE_SILENCE,
     SNAPSHOT_PACE_WINDOW, SNAPSHOT_RATE_FIRST, SNAPSHOT_RATE_MAX, SNAPSHOT_RATE_MIN,
 };
-use crate::raft::Handle;
-use crate::raft::latency::Counted;
+use crate::raft::{Counted, Handle};
 
 /// For who copies much: rests, so that requests committed here hardly notice.
 pub struct Pace {
@@ -155,7 +154,7 @@ impl Pacer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::latency::Latencies;
+    use crate::raft::Latencies;
 
     const PIECE: u64 = 256 << 10;
 

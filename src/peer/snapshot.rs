@@ -20,7 +20,6 @@ use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
-use raft::eraftpb::{ConfState, Message, MessageType, SnapshotMetadata};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -28,22 +27,14 @@ use tokio::time::{Instant, timeout};
 use super::answer::headers;
 use super::digest::{DIGEST_BYTES, SnapshotDigest};
 use super::pace::Pace;
-use super::{Handle, Link, Peer, Peers};
+use super::{Link, Peer, Peers};
 use crate::clock;
 use crate::limits::{self, SNAPSHOT_STALL_MAX};
 use crate::metrics;
-use crate::raft::step;
+use crate::raft::{Message, MessageType, SnapshotPlace, announce, announced};
 
 /// The SHA-256 of the message. The file's digest follows the file.
 const DIGEST: HeaderName = HeaderName::from_static("x-rusd-snapshot-digest");
-
-/// Where a state stands in the log, and the configuration there.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SnapshotPlace {
-    pub index: u64,
-    pub term: u64,
-    pub conf_state: ConfState,
-}
 
 /// The state's side. All of it may block.
 pub trait Snapshots: Send + Sync {
@@ -72,37 +63,6 @@ pub trait IncomingSnapshot: Send {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Checks what came and makes it ready to be installed.
     fn finish(self: Box<Self>, digest: [u8; DIGEST_BYTES]) -> io::Result<()>;
-}
-
-/// Makes raft's message say which state goes with it. It may be newer than the one raft knew.
-pub fn announce(message: &mut Message, place: &SnapshotPlace) -> Result<(), &'static str> {
-    if place.index < message.get_snapshot().get_metadata().index {
-        return Err("the state is older than what was promised");
-    }
-    let SnapshotPlace { index, term, conf_state } = place.clone();
-    let metadata = SnapshotMetadata { conf_state: Some(conf_state), index, term };
-    message.mut_snapshot().metadata = Some(metadata);
-    Ok(())
-}
-
-/// The state that a message announces, if this member has use for it. Of an older one raft is told,
-/// and it tells the leader what is here: a leader that does not know would send the like for ever.
-pub fn announced(message: &Message, raft: &Handle) -> Result<SnapshotPlace, &'static str> {
-    let metadata = message.get_snapshot().get_metadata();
-    let (index, term) = (metadata.index, metadata.term);
-    let status = raft.status();
-    if !step::is_possible(metadata.get_conf_state(), status.id) {
-        return Err("the snapshot's configuration is not one that this member can be in");
-    }
-    if index <= status.committed || message.term < status.term {
-        let _ = raft.ignore_snapshot(message.clone());
-        return Err("the snapshot is older than what is here");
-    }
-    // The next one would take the place of its data.
-    if raft.awaits_snapshot() {
-        return Err("another snapshot is being installed");
-    }
-    Ok(SnapshotPlace { index, term, conf_state: metadata.get_conf_state().clone() })
 }
 
 #[derive(Debug, thiserror::Error)]

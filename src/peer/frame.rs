@@ -7,10 +7,10 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message as _;
-use raft::eraftpb::{Entry, Message, MessageType};
 
 use super::Channel;
 use crate::limits;
+use crate::raft::{Entry, Message, MessageType};
 
 const ALIVE: u8 = 0;
 const ENTRIES: u8 = 1;
