@@ -7,46 +7,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Limited};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::dial::is_rusd;
-use super::frame::Encoder;
-use super::{Channel, Peers, PeersConfig, READ_TIMEOUT};
+use super::frame::{Channel, Encoder, READ_TIMEOUT};
+use super::headers::{CLUSTER_ID, PEER_URLS, RAFT_TO, headers, is_rusd};
+use super::peers::Peers;
 use crate::limits;
 use crate::raft::Message;
-
-const SERVER_FROM: HeaderName = HeaderName::from_static("x-server-from");
-const SERVER_VERSION: HeaderName = HeaderName::from_static("x-server-version");
-const MIN_CLUSTER_VERSION: HeaderName = HeaderName::from_static("x-min-cluster-version");
-pub const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
-const RAFT_TO: HeaderName = HeaderName::from_static("x-raft-to");
-const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
-/// What only rusd says.
-pub const RUSD_VERSION: HeaderName = HeaderName::from_static("x-rusd-version");
-
-/// What this member says of itself, in a request to a peer or in an answer.
-pub(super) fn headers(config: &PeersConfig, to: Option<u64>) -> Result<HeaderMap, http::Error> {
-    let mut headers = HeaderMap::new();
-    let mut put = |name, value: &str| -> Result<(), http::Error> {
-        headers.insert(name, HeaderValue::from_str(value)?);
-        Ok(())
-    };
-    put(SERVER_VERSION, &config.version)?;
-    put(MIN_CLUSTER_VERSION, "3.0.0")?;
-    put(CLUSTER_ID, &format!("{:x}", config.cluster_id))?;
-    put(RUSD_VERSION, env!("CARGO_PKG_VERSION"))?;
-    if let Some(to) = to {
-        put(SERVER_FROM, &format!("{:x}", config.id))?;
-        put(RAFT_TO, &format!("{to:x}"))?;
-        put(PEER_URLS, &config.urls.join(","))?;
-    }
-    Ok(headers)
-}
 
 /// An answer's body: short, or a stream of messages without end.
 pub enum PeerBody {

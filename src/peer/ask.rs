@@ -11,6 +11,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
+use super::connection::host;
 use super::dial::Dial;
 use crate::{limits, tls};
 
@@ -73,7 +74,7 @@ async fn ask_at_leisure(
     let uri: Uri = url.parse()?;
     let link = dial.dial(&uri).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(link)).await?;
-    let host = uri.authority().map_or("", |authority| authority.as_str());
+    let host = host(&uri)?;
     let (method, content_type) = method_of(path, body.is_some());
     let mut request = Request::builder().method(method).uri(path).header(http::header::HOST, host);
     if body.is_some() {

@@ -5,12 +5,40 @@
 //! entries that continue where the last message ended, so that their place is left out, 2 a whole
 //! message.
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message as _;
 
-use super::Channel;
 use crate::limits;
 use crate::raft::{Entry, Message, MessageType};
+
+/// Which stream a message takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// Entries.
+    Append,
+    /// Everything else.
+    Other,
+}
+
+impl Channel {
+    pub const BOTH: [Self; 2] = [Self::Append, Self::Other];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Append => "msgapp",
+            Self::Other => "message",
+        }
+    }
+
+    pub fn of(message: &Message) -> Self {
+        if message.msg_type == MessageType::MsgAppend as i32 { Self::Append } else { Self::Other }
+    }
+}
+
+/// How long a stream may be silent, etcd's.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 const ALIVE: u8 = 0;
 const ENTRIES: u8 = 1;

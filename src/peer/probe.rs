@@ -3,13 +3,14 @@
 use std::sync::Weak;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, Uri};
+use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http1::SendRequest;
 use tokio::time::{sleep, timeout};
 
-use super::{Peers, ask::AskError};
+use super::ask::AskError;
+use super::connection::{handshake, host};
+use super::peers::Peers;
 use crate::clock;
 use crate::limits::{PEER_ANSWER_BYTES_MAX, PEER_PROBE_INTERVAL};
 
@@ -58,16 +59,11 @@ async fn ask(
         Some(sender) => sender,
         None => {
             let link = dial.dial(&uri).await?;
-            let (sender, driver) = http1::handshake(TokioIo::new(link)).await?;
-            // It ends with the sender.
-            supervisor.task("peer-connection", async { drop(driver.await) });
-            sender
+            handshake(link, &supervisor).await?
         }
     };
-    let host = uri.authority().map_or("", |authority| authority.as_str());
-    let host = HeaderValue::from_str(host).map_err(http::Error::from)?;
     let mut request = Request::get("/raft/probing").body(Empty::new())?;
-    request.headers_mut().insert(http::header::HOST, host);
+    request.headers_mut().insert(http::header::HOST, host(&uri)?);
     let began = clock::instant();
     let response = sender.send_request(request).await?;
     let status = response.status();

@@ -7,7 +7,7 @@ use raft::eraftpb::{ConfState, Entry, HardState};
 
 use super::Error;
 use super::log::{self, Disk, Metadata, ReadOnlyDisk, Reader, Recovered, Repair, Table};
-use super::runtime::check;
+use super::start::check;
 use super::store::Store;
 use crate::limits;
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::core::Job;
+use super::handle::Shared;
 use super::log::{self, Placed, SnapshotRecord, Writer};
-use super::runtime::Shared;
 use super::{Error, Observer, Transport};
 use crate::clock::Clock;
 use crate::limits;

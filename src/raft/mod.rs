@@ -41,27 +41,30 @@ mod at_rest;
 mod core;
 mod drain;
 mod force;
+mod handle;
 mod inbox;
 mod latency;
 pub mod log;
 mod log_writer;
+mod raft_loop;
 mod reads;
-mod runtime;
 mod snapshot;
+mod start;
 mod status;
 mod step;
 mod store;
+mod turns;
 
 pub use self::at_rest::{AtRest, inspect};
-pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal};
+pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal, Via};
 pub use self::force::force_alone;
+pub use self::handle::Handle;
 pub use self::latency::{Counted, Latencies};
-pub use self::runtime::{
-    Handle, Raft, Surroundings, Turns, create, exists, identity, last_snapshot, start,
-    start_stepped,
-};
+pub use self::raft_loop::Surroundings;
 pub use self::snapshot::{SnapshotPlace, announce, announced};
+pub use self::start::{Raft, create, exists, identity, last_snapshot, start, start_stepped};
 pub use self::step::Refusal;
+pub use self::turns::Turns;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -229,7 +229,10 @@ impl World {
             88..94 => {
                 self.proposals += 1;
                 let data = Bytes::from(self.proposals.to_string());
-                self.give(id, Event::Propose(vec![Proposal { ticket: 0, data, term: 0 }]));
+                self.give(
+                    id,
+                    Event::Propose(vec![Proposal { ticket: 0, data, ..Proposal::default() }]),
+                );
             }
             94..98 if self.members[&id].core.is_some() => {
                 // The token says who was asked.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::super::snapshot::Arriving;
+use super::super::snapshot::arriving::Arriving;
 use super::*;
 
 /// A state that counts what is asked of it.
@@ -256,4 +256,119 @@ async fn a_snapshot_that_comes_too_slowly_ends() {
     arriving.next().await.unwrap();
     arriving = Arriving::waited(body(), limits::SNAPSHOT_STALL_MAX + Duration::from_secs(2));
     arriving.next().await.unwrap_err();
+}
+
+/// A state whose file takes its first bytes only when it is let.
+#[derive(Default)]
+struct SlowFile {
+    begun: AtomicUsize,
+    open: AtomicUsize,
+    gate: parking_lot::Mutex<()>,
+}
+
+struct Incoming(Arc<SlowFile>);
+
+impl Snapshots for Arc<SlowFile> {
+    fn open(&self) -> std::io::Result<Box<dyn OutgoingSnapshot>> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn receive(&self, _: SnapshotPlace) -> std::io::Result<Box<dyn IncomingSnapshot>> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(self.open.fetch_add(1, Ordering::SeqCst), 0, "two write one file");
+        Ok(Box::new(Incoming(Arc::clone(self))))
+    }
+}
+
+impl IncomingSnapshot for Incoming {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<()> {
+        drop(self.0.gate.lock());
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: [u8; 32]) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::InvalidData.into())
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A body that goes on after its first bytes, but not yet.
+struct Begun(Option<Bytes>);
+
+impl http_body::Body for Begun {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        match self.0.take() {
+            Some(bytes) => std::task::Poll::Ready(Some(Ok(http_body::Frame::data(bytes)))),
+            None => std::task::Poll::Pending,
+        }
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(10_000)
+    }
+}
+
+#[test]
+fn a_snapshot_whose_sender_went_away_keeps_the_next_from_its_file() {
+    let mut cluster = Cluster::new();
+    cluster.elect();
+    let file = Arc::new(SlowFile::default());
+    let peers = Arc::clone(&cluster.members[0].as_ref().unwrap().peers);
+    peers.serve_snapshots(Arc::new(Arc::clone(&file)));
+    let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
+    let mut message = Message { to: 1, from: 2, term: 1000, ..Message::default() };
+    message.set_msg_type(MessageType::MsgSnapshot);
+    announce(&mut message, &SnapshotPlace { index: 1000, term: 1000, conf_state }).unwrap();
+    let message = prost::Message::encode_to_vec(&message);
+    let digest = format!("{:x}", <sha2::Sha256 as sha2::Digest>::digest(&message));
+    let mut headers = http::HeaderMap::new();
+    headers.insert("x-rusd-snapshot-digest", digest.parse().unwrap());
+    let mut body = (message.len() as u64).to_be_bytes().to_vec();
+    body.extend_from_slice(&message);
+    body.extend_from_slice(&[7; 1000]);
+    let send = || {
+        let (peers, headers) = (Arc::clone(&peers), headers.clone());
+        let body = Begun(Some(body.clone().into()));
+        cluster.runtime.spawn(async move { peers.take_snapshot(&headers, body).await })
+    };
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        let clock = SystemClock::new();
+        while !holds() {
+            assert!(clock.now() < Duration::from_secs(60), "not within a minute: {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let begun = |count: usize| file.begun.load(Ordering::SeqCst) == count;
+    let gate = file.gate.lock();
+    let first = send();
+    until("the first is received", &|| begun(1));
+    first.abort();
+    assert!(cluster.runtime.block_on(first).unwrap_err().is_cancelled());
+    let (status, why) = cluster.runtime.block_on(send()).unwrap().unwrap_err();
+    assert_eq!((status.as_u16(), &*why), (503, "another snapshot is being received"));
+    assert!(begun(1));
+    // Once the first has ended there is room for another.
+    drop(gate);
+    until("the first ends", &|| file.open.load(Ordering::SeqCst) == 0);
+    let mut next = send();
+    let clock = SystemClock::new();
+    while !begun(2) {
+        assert!(clock.now() < Duration::from_secs(60), "the next is not received");
+        if next.is_finished() {
+            next = send();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    next.abort();
 }

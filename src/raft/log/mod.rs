@@ -42,13 +42,15 @@ mod at_rest;
 mod disk;
 mod format;
 mod read;
+mod recover;
 mod table;
 mod write;
 
 pub use at_rest::ReadOnlyDisk;
 pub use disk::{Disk, File, Space, SystemDisk};
 pub use format::{Metadata, SnapshotRecord};
-pub use read::{Reader, Recovered, Repair, exists, identity, open};
+pub use read::Reader;
+pub use recover::{Recovered, Repair, exists, identity, open};
 pub use table::{Place, Placed, Table};
 pub use write::{Batch, Writer, create};
 

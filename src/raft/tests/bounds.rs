@@ -12,7 +12,8 @@ fn a_writer_that_hangs_gets_256_jobs_and_no_proposal_after_them() {
     let mut number = 0;
     while core.has_room() {
         assert!(number < 1000, "no bound: {count} jobs");
-        let proposals = vec![Proposal { ticket: number, data: value(number), term: 0 }];
+        let proposals =
+            vec![Proposal { ticket: number, data: value(number), ..Proposal::default() }];
         count += jobs(core.handle([Event::Propose(proposals)]));
         number += 1;
     }

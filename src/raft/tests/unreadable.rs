@@ -39,7 +39,7 @@ fn check_end(core: &mut Core, effects: &[Effect]) {
     let [Effect::Fatal(error)] = effects else { panic!("{effects:?}") };
     assert!(matches!(error, Error::Log(log::Error::Io { .. })), "{error:?}");
     assert!(error.to_string().contains(".wal: No such file"), "{error}");
-    let proposal = Proposal { ticket: 1, data: value(1), term: 0 };
+    let proposal = Proposal { ticket: 1, data: value(1), ..Proposal::default() };
     let later = core.handle([Event::Tick, Event::Propose(vec![proposal]), Event::Read(1)]);
     assert!(later.is_empty(), "{later:?}");
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use raft::eraftpb::ConfState;
 
-use super::RaftThread;
-use crate::raft::Error;
-use crate::raft::log_writer::LogThread;
+use super::Error;
+use super::log_writer::LogThread;
+use super::raft_loop::RaftThread;
 
 /// The turns of threads that were not started.
 pub struct Turns {

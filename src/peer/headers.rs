@@ -1,0 +1,46 @@
+//! What a member says of itself in the headers of requests and answers between members.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// What this member says of itself.
+#[derive(Clone, Debug)]
+pub struct PeersConfig {
+    pub id: u64,
+    pub cluster_id: u64,
+    /// Where peers reach this member.
+    pub urls: Vec<String>,
+    /// The version of etcd that this member stands in for.
+    pub version: String,
+}
+
+const SERVER_FROM: HeaderName = HeaderName::from_static("x-server-from");
+const SERVER_VERSION: HeaderName = HeaderName::from_static("x-server-version");
+const MIN_CLUSTER_VERSION: HeaderName = HeaderName::from_static("x-min-cluster-version");
+pub const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
+pub(super) const RAFT_TO: HeaderName = HeaderName::from_static("x-raft-to");
+pub(super) const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
+/// What only rusd says.
+pub const RUSD_VERSION: HeaderName = HeaderName::from_static("x-rusd-version");
+/// What this member says of itself, in a request to a peer or in an answer.
+pub(super) fn headers(config: &PeersConfig, to: Option<u64>) -> Result<HeaderMap, http::Error> {
+    let mut headers = HeaderMap::new();
+    let mut put = |name, value: &str| -> Result<(), http::Error> {
+        headers.insert(name, HeaderValue::from_str(value)?);
+        Ok(())
+    };
+    put(SERVER_VERSION, &config.version)?;
+    put(MIN_CLUSTER_VERSION, "3.0.0")?;
+    put(CLUSTER_ID, &format!("{:x}", config.cluster_id))?;
+    put(RUSD_VERSION, env!("CARGO_PKG_VERSION"))?;
+    if let Some(to) = to {
+        put(SERVER_FROM, &format!("{:x}", config.id))?;
+        put(RAFT_TO, &format!("{to:x}"))?;
+        put(PEER_URLS, &config.urls.join(","))?;
+    }
+    Ok(headers)
+}
+
+/// Whether a member says that it is rusd.
+pub fn is_rusd(headers: &HeaderMap) -> bool {
+    headers.contains_key(RUSD_VERSION)
+}

@@ -1,0 +1,288 @@
+//! All peers of this member: who is known, who was removed, and what comes from them and goes to
+//! them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use prost::Message as _;
+
+use super::ask::{Answered, ask};
+use super::dial::Dial;
+use super::frame::Channel;
+use super::headers::PeersConfig;
+use super::peer::Peer;
+use super::snapshot::Snapshots;
+use super::{probe, reader};
+use crate::raft::{Entry, Handle, Message, MessageType, Transport};
+use crate::supervise::Supervisor;
+use crate::{limits, metrics};
+
+/// Told of what concerns the whole member. The calls must not block.
+pub trait PeerEvents: Send + Sync {
+    /// A proposal found no way to the leader, and stands nowhere else.
+    fn unsent(&self, proposal: &Entry);
+    /// A peer says that this member was removed from the cluster.
+    fn removed(&self);
+    /// Whether a peer's proposal can be applied: once it is in the log, every member has to.
+    fn admits(&self, proposal: &Entry) -> bool;
+}
+
+/// What a member wants of its peers beside raft's messages.
+pub trait Reach: Send + Sync {
+    /// Asks a peer; nothing if it does not answer.
+    fn ask<'a>(
+        &'a self,
+        id: u64,
+        path: &'a str,
+        body: Option<Bytes>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Option<Answered>>;
+    /// For how long both streams of a peer's have been read.
+    fn connected_for(&self, id: u64) -> Option<Duration>;
+}
+
+/// All peers of this member.
+pub struct Peers {
+    pub(super) config: PeersConfig,
+    pub(super) dial: Arc<dyn Dial>,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) supervisor: Supervisor,
+    pub(super) raft: OnceLock<Handle>,
+    pub(super) events: OnceLock<Arc<dyn PeerEvents>>,
+    pub(super) known: RwLock<Known>,
+    pub(super) me: Weak<Self>,
+    pub(super) snapshots: OnceLock<Arc<dyn Snapshots>>,
+    /// Held while a snapshot is received and built, by the thread that does it.
+    pub(super) receives_snapshot: Arc<tokio::sync::Mutex<()>>,
+    /// One held for each message that is received in a request of its own.
+    pub(super) posts: tokio::sync::Semaphore,
+    pub(super) messages_refused: AtomicU64,
+    pub(super) snapshots_refused: AtomicU64,
+}
+
+#[derive(Default)]
+pub(super) struct Known {
+    pub(super) peers: HashMap<u64, Arc<Peer>>,
+    pub(super) removed: HashSet<u64>,
+    /// When a caller was last believed that nobody has told of.
+    pub(super) remembered_at: Option<Instant>,
+}
+
+impl Peers {
+    pub fn new(
+        config: PeersConfig,
+        dial: Arc<dyn Dial>,
+        runtime: tokio::runtime::Handle,
+        supervisor: Supervisor,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            config,
+            dial,
+            runtime,
+            supervisor,
+            raft: OnceLock::new(),
+            events: OnceLock::new(),
+            known: RwLock::default(),
+            me: me.clone(),
+            snapshots: OnceLock::new(),
+            receives_snapshot: Arc::default(),
+            posts: tokio::sync::Semaphore::new(limits::PEER_POSTS_MAX),
+            messages_refused: AtomicU64::new(0),
+            snapshots_refused: AtomicU64::new(0),
+        })
+    }
+
+    /// Gives received messages to raft from now on, and dials the peers known so far.
+    pub fn start(self: &Arc<Self>, raft: Handle, events: Arc<dyn PeerEvents>) {
+        let _ = self.events.set(events);
+        if self.raft.set(raft).is_ok() {
+            for peer in self.known.read().peers.values() {
+                self.read_from(peer);
+            }
+        }
+    }
+
+    /// Adds a peer, or gives it other URLs.
+    pub fn update(self: &Arc<Self>, id: u64, urls: Vec<String>) {
+        self.insert(id, urls, false);
+    }
+
+    pub(super) fn insert(self: &Arc<Self>, id: u64, urls: Vec<String>, is_remembered: bool) {
+        if id == self.config.id {
+            return;
+        }
+        let mut known = self.known.write();
+        let is_known = |peer: &Arc<Peer>| peer.urls == urls && peer.is_remembered == is_remembered;
+        if known.peers.get(&id).is_some_and(is_known) {
+            return;
+        }
+        let old = known.peers.get(&id);
+        let sends_snapshot = old.map(|old| Arc::clone(&old.sends_snapshot)).unwrap_or_default();
+        let peer = Arc::new(Peer {
+            id,
+            urls,
+            is_remembered,
+            streams: Mutex::default(),
+            readers: Mutex::default(),
+            reading: Mutex::default(),
+            sends_snapshot,
+            snapshot_url: AtomicUsize::new(0),
+            series: metrics::peer(self.config.id, id),
+        });
+        peer.series.known.set(1);
+        if let Some(old) = known.peers.insert(id, Arc::clone(&peer)) {
+            // It goes on with the streams that it has dialed.
+            std::mem::swap(&mut *peer.streams.lock(), &mut *old.streams.lock());
+            old.hang_up();
+        }
+        if self.raft.get().is_some() {
+            self.read_from(&peer);
+        }
+    }
+
+    /// Forgets a member that was removed from the cluster, and tells it so when it calls.
+    pub fn remove(&self, id: u64) {
+        let mut known = self.known.write();
+        known.removed.insert(id);
+        if let Some(peer) = known.peers.remove(&id) {
+            peer.series.known.set(0);
+            peer.hang_up();
+        }
+    }
+
+    /// Forgets a caller that was believed and never answered.
+    pub(super) fn forget(&self, id: u64) {
+        let mut known = self.known.write();
+        if known.peers.get(&id).is_some_and(|peer| peer.is_remembered) {
+            let peer = known.peers.remove(&id);
+            peer.inspect(|peer| peer.series.known.set(0)).inspect(|peer| peer.hang_up());
+        }
+    }
+
+    /// Whether a peer holds both streams of ours.
+    pub fn is_connected(&self, id: u64) -> bool {
+        let peer = self.known.read().peers.get(&id).cloned();
+        peer.is_some_and(|peer| peer.holds_both_streams())
+    }
+
+    /// Whether this member knows that another was removed.
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.known.read().removed.contains(&id)
+    }
+
+    /// Hangs up on all peers.
+    pub fn stop(&self) {
+        for (_, peer) in self.known.write().peers.drain() {
+            peer.hang_up();
+        }
+    }
+
+    fn read_from(self: &Arc<Self>, peer: &Arc<Peer>) {
+        let mut readers = peer.readers.lock();
+        for channel in Channel::BOTH {
+            let reader = reader::read(Arc::downgrade(self), peer.id, peer.urls.clone(), channel);
+            readers.push(self.supervisor.task_on(&self.runtime, "peer-stream", reader));
+        }
+        let prober = probe::probe(Arc::downgrade(self), peer.id, peer.urls.clone());
+        readers.push(self.supervisor.task_on(&self.runtime, "peer-probe", prober));
+    }
+
+    /// Takes a message from a stream of `from`'s.
+    pub(super) fn receive(&self, from: u64, message: Message) {
+        if message.from != from {
+            return self.refuse(from, "it has another sender");
+        }
+        let is_proposal = message.msg_type == MessageType::MsgPropose as i32;
+        if is_proposal
+            && let Some(events) = self.events.get()
+            && !message.entries.iter().all(|entry| events.admits(entry))
+        {
+            return self.refuse(from, "it proposes what nobody could apply");
+        }
+        let peer = self.peer(from);
+        if let Some(peer) = &peer {
+            peer.series.received_bytes.inc_by(message.encoded_len() as u64);
+        }
+        if let Some(raft) = self.raft.get()
+            && let Err(error) = raft.step(message)
+        {
+            tracing::debug!(%error, "a peer's message was dropped");
+            if let Some(peer) = peer {
+                peer.series.received_failures.inc();
+            }
+        }
+    }
+
+    fn refuse(&self, from: u64, why: &str) {
+        let refused = self.messages_refused.fetch_add(1, Ordering::Relaxed) + 1;
+        metrics::messages_refused().inc();
+        // A broken peer must not flood the log.
+        if refused.is_power_of_two() {
+            let peer = format_args!("{from:x}");
+            tracing::warn!(%peer, refused, "a message of another member was refused: {why}");
+        }
+    }
+
+    /// The peer of this id, if it is known.
+    pub(super) fn peer(&self, id: u64) -> Option<Arc<Peer>> {
+        self.known.read().peers.get(&id).cloned()
+    }
+}
+
+impl Reach for Peers {
+    fn connected_for(&self, id: u64) -> Option<Duration> {
+        let since = self.peer(id)?.reading.lock().since?;
+        Some(since.elapsed())
+    }
+
+    /// At one of its URLs after the other. Before the start nobody is asked.
+    fn ask<'a>(
+        &'a self,
+        id: u64,
+        path: &'a str,
+        body: Option<Bytes>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Option<Answered>> {
+        Box::pin(async move {
+            self.raft.get()?;
+            let peer = self.peer(id)?;
+            for url in &peer.urls {
+                match ask(&*self.dial, url, path, body.clone(), limit).await {
+                    Ok(answered) => return Some(answered),
+                    Err(error) => tracing::debug!(url, path, %error, "a peer did not answer"),
+                }
+            }
+            None
+        })
+    }
+}
+
+impl Transport for Peers {
+    fn send(&self, messages: Vec<Message>) {
+        for message in messages {
+            let to = message.to;
+            if message.msg_type == MessageType::MsgSnapshot as i32 {
+                self.send_snapshot(message);
+                continue;
+            }
+            let unsent = match self.peer(to) {
+                Some(peer) => peer.send(message),
+                None => Some(message),
+            };
+            let Some(unsent) = unsent else { continue };
+            if unsent.msg_type == MessageType::MsgPropose as i32 {
+                if let Some(events) = self.events.get() {
+                    unsent.entries.iter().for_each(|entry| events.unsent(entry));
+                }
+            } else if let Some(raft) = self.raft.get() {
+                // It only makes raft probe earlier.
+                let _ = raft.report_unreachable(to);
+            }
+        }
+    }
+}

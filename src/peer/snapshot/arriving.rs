@@ -1,0 +1,55 @@
+//! The body of a snapshot on its way in, which may stall, drip or be cut off.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::Body;
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout};
+
+use crate::limits::{self, SNAPSHOT_STALL_MAX};
+
+/// A body on its way in, what has come of it, and how long that was waited for.
+pub(in crate::peer) struct Arriving<B> {
+    body: Pin<Box<B>>,
+    bytes: u64,
+    waited: Duration,
+}
+
+impl<B: Body<Data = Bytes>> Arriving<B> {
+    pub(in crate::peer) fn new(body: B) -> Self {
+        Self::waited(body, Duration::ZERO)
+    }
+
+    /// One that was waited for so long.
+    pub(in crate::peer) fn waited(body: B, waited: Duration) -> Self {
+        Self { body: Box::pin(body), bytes: 0, waited }
+    }
+
+    /// The next bytes; nothing at the end.
+    pub(in crate::peer) async fn next(&mut self) -> Result<Option<Bytes>, &'static str> {
+        loop {
+            // While one is received no other is, so one that never ends would keep out all others.
+            let fair = self.waited.saturating_sub(SNAPSHOT_STALL_MAX).as_secs();
+            if fair * limits::SNAPSHOT_READER_RATE_MIN > self.bytes {
+                return Err("the snapshot comes too slowly");
+            }
+            let began = Instant::now();
+            let frame = timeout(SNAPSHOT_STALL_MAX, self.body.frame()).await;
+            self.waited += began.elapsed();
+            match frame {
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(bytes) => {
+                        self.bytes += bytes.len() as u64;
+                        return Ok(Some(bytes));
+                    }
+                    Err(_) => continue,
+                },
+                Ok(Some(Err(_))) => return Err("the snapshot was cut off"),
+                Ok(None) => return Ok(None),
+                Err(_) => return Err("the snapshot stalled"),
+            }
+        }
+    }
+}

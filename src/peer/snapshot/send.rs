@@ -1,0 +1,229 @@
+//! Sending a snapshot: one thread makes the file piece by piece while a request carries it.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderValue, Request, StatusCode, Uri};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
+use prost::Message as _;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{DIGEST, OutgoingSnapshot};
+use crate::limits::{self, SNAPSHOT_STALL_MAX};
+use crate::peer::connection::{handshake, host};
+use crate::peer::dial::Link;
+use crate::peer::digest::{DIGEST_BYTES, SnapshotDigest};
+use crate::peer::headers::headers;
+use crate::peer::pace::Pace;
+use crate::peer::peer::Peer;
+use crate::peer::peers::Peers;
+use crate::raft::{Message, announce};
+use crate::{clock, metrics};
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Url(#[from] http::uri::InvalidUri),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("{0}")]
+    Request(#[from] http::Error),
+    #[error("{0}")]
+    Other(&'static str),
+    #[error("it answered {0}: {1}")]
+    Status(StatusCode, String),
+    #[error("it took too long")]
+    Slow(#[from] tokio::time::error::Elapsed),
+}
+
+/// The body on its way to the peer.
+struct SnapshotBody {
+    pieces: mpsc::Receiver<Bytes>,
+    left: u64,
+}
+
+impl Body for SnapshotBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.pieces.poll_recv(context).map(|piece| {
+            let piece = piece?;
+            self.left -= (piece.len() as u64).min(self.left);
+            Some(Ok(Frame::data(piece)))
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+impl Peers {
+    /// Sends the state in place of a message that says so, and tells raft how it went. There is at
+    /// most one on its way to a peer.
+    pub(in crate::peer) fn send_snapshot(&self, message: Message) {
+        let to = message.to;
+        let (Some(peers), Some(peer)) = (self.me.upgrade(), self.peer(to)) else { return };
+        if peer.sends_snapshot.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let supervisor = self.supervisor.clone();
+        supervisor.task_on(&self.runtime, "snapshot-send", async move {
+            let series = metrics::snapshots_to(to);
+            let inflight = series.begin();
+            let began = clock::instant();
+            let outcome = peers.transfer(message, &peer).await;
+            drop(inflight);
+            match outcome {
+                Ok(bytes) => {
+                    series.successes.inc();
+                    series.seconds.observe(began.elapsed().as_secs_f64());
+                    peer.series.sent_bytes.inc_by(bytes);
+                }
+                Err(ref error) => {
+                    series.failures.inc();
+                    peer.series.sent_failures.inc();
+                    let to = format_args!("{to:x}").to_string();
+                    tracing::warn!(peer = to, %error, "failed to send database snapshot");
+                    // A refusal as well may be of somebody else who has that URL now.
+                    peer.snapshot_url.fetch_add(1, Ordering::Relaxed);
+                    // Raft would try again with the next heartbeat. A disk seldom has room again
+                    // so soon.
+                    let is_full = matches!(error, Failure::Status(status, _)
+                        if *status == StatusCode::INSUFFICIENT_STORAGE);
+                    let pause = match is_full {
+                        true => limits::SNAPSHOT_NO_ROOM_PAUSE,
+                        false => limits::SNAPSHOT_RETRY_PAUSE,
+                    };
+                    tokio::time::sleep(pause).await;
+                }
+            }
+            peer.sends_snapshot.store(false, Ordering::Release);
+            if let Some(raft) = peers.raft.get() {
+                // A full inbox loses it; the peer's answers tell raft as well.
+                let _ = raft.report_snapshot(to, outcome.is_ok());
+            }
+            let peer = format_args!("{to:x}").to_string();
+            if let Ok(bytes) = outcome {
+                tracing::info!(peer, bytes, "sent database snapshot");
+            }
+        });
+    }
+
+    async fn transfer(&self, mut message: Message, peer: &Peer) -> Result<u64, Failure> {
+        let snapshots = self.snapshots.get().cloned();
+        let snapshots = snapshots.ok_or(Failure::Other("there is no state to send"))?;
+        let opened = self.supervisor.blocking("snapshot-size", move || snapshots.open()).await;
+        let outgoing = opened.map_err(io::Error::other)??;
+        let place = outgoing.place().clone();
+        announce(&mut message, &place).map_err(Failure::Other)?;
+        let mut head = BytesMut::new();
+        let encoded = message.encode_to_vec();
+        head.put_u64(encoded.len() as u64);
+        head.extend_from_slice(&encoded);
+        let digest = format!("{:x}", Sha256::digest(&encoded));
+        let bytes = head.len() as u64 + outgoing.bytes() + DIGEST_BYTES as u64;
+        let (pieces, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
+        // There is room for the first one.
+        let _ = pieces.try_send(head.freeze());
+        let (url, link) = self.reach(peer).await?;
+        let body = SnapshotBody { pieces: receiver, left: bytes };
+        tracing::info!(bytes, index = place.index, "sending database snapshot");
+        let (answer, pumped) = tokio::join!(
+            self.post(&url, link, message.to, &digest, body),
+            self.pump(outgoing, pieces)
+        );
+        let (status, why) = answer?;
+        if status == StatusCode::NO_CONTENT {
+            return pumped.map(|()| bytes);
+        }
+        // A peer that refuses also ends the connection; its reason is worth more than that.
+        Err(Failure::Status(status, why))
+    }
+
+    /// Connects to a peer at one of its URLs, first at the one that served last.
+    async fn reach(&self, peer: &Peer) -> Result<(Uri, Box<dyn Link>), Failure> {
+        let mut failure = Failure::Other("it has no URL");
+        for _ in &peer.urls {
+            let at = peer.snapshot_url.load(Ordering::Relaxed) % peer.urls.len();
+            match self.reach_at(&peer.urls[at]).await {
+                Ok(reached) => return Ok(reached),
+                Err(error) => failure = error,
+            }
+            peer.snapshot_url.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(failure)
+    }
+
+    async fn reach_at(&self, url: &str) -> Result<(Uri, Box<dyn Link>), Failure> {
+        let url: Uri = url.parse()?;
+        let link = timeout(limits::PEER_DIAL_TIMEOUT, self.dial.dial(&url)).await??;
+        Ok((url, link))
+    }
+
+    async fn post(
+        &self,
+        url: &Uri,
+        link: Box<dyn Link>,
+        to: u64,
+        digest: &str,
+        body: SnapshotBody,
+    ) -> Result<(StatusCode, String), Failure> {
+        let mut sender = handshake(link, &self.supervisor).await?;
+        let mut request = Request::post("/raft/snapshot").body(body)?;
+        *request.headers_mut() = headers(&self.config, Some(to))?;
+        request.headers_mut().insert(http::header::HOST, host(url)?);
+        let digest = HeaderValue::from_str(digest).map_err(http::Error::from)?;
+        request.headers_mut().insert(DIGEST, digest);
+        let answer = timeout(limits::SNAPSHOT_ANSWER_MAX, sender.send_request(request)).await??;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), limits::PEER_REASON_BYTES_MAX).collect();
+        let why = timeout(limits::PEER_DIAL_TIMEOUT, body).await?;
+        let why = why.map(|why| why.to_bytes()).unwrap_or_default();
+        Ok((status, String::from_utf8_lossy(&why).trim().to_owned()))
+    }
+
+    /// Reads the state piece by piece, on a thread of its own that gives way to all others. While
+    /// requests are committed here, it also leaves them most of the disk and the network.
+    async fn pump(
+        &self,
+        mut outgoing: Box<dyn OutgoingSnapshot>,
+        pieces: mpsc::Sender<Bytes>,
+    ) -> Result<(), Failure> {
+        let raft = self.raft.get().cloned().ok_or(Failure::Other("there is no raft"))?;
+        let runtime = self.runtime.clone();
+        let work = move || {
+            let mut pace = Pace::new(raft);
+            let mut digest = SnapshotDigest::default();
+            loop {
+                let piece = outgoing.next_piece()?;
+                let is_last = piece.is_none();
+                let end = || std::mem::take(&mut digest).finish().to_vec().into();
+                let piece = piece.unwrap_or_else(end);
+                digest.update(&piece);
+                let bytes = piece.len() as u64;
+                let sending = async { timeout(SNAPSHOT_STALL_MAX, pieces.send(piece)).await };
+                let sent = runtime.block_on(sending)?;
+                // The answer says why nobody takes them any more.
+                if sent.is_err() || is_last {
+                    return Ok(());
+                }
+                pace.rest(bytes);
+            }
+        };
+        self.supervisor.nice("snapshot-send", work).await?
+    }
+}

@@ -1,0 +1,121 @@
+//! Requests of those that are no members, or do not behave like one.
+
+use super::*;
+
+#[test]
+fn strangers_get_no_stream() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let peers = peers_of(config, &runtime);
+    peers.update(2, Vec::new());
+    peers.remove(3);
+    let asking = PeersConfig { id: 2, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let ask = |path: &str, change: &dyn Fn(&mut http::HeaderMap)| {
+        let mut request =
+            http::Request::get(path).body(http_body_util::Empty::<Bytes>::new()).unwrap();
+        *request.headers_mut() = headers::headers(&asking, Some(1)).unwrap();
+        change(request.headers_mut());
+        runtime.block_on(peers.answer(request)).status().as_u16()
+    };
+    let as_is = |_: &mut http::HeaderMap| {};
+    assert_eq!(ask("/raft/stream/message/2", &as_is), 200);
+    assert_eq!(ask("/raft/stream/msgapp/2", &as_is), 200);
+    assert_eq!(ask("/raft/stream/message/7", &as_is), 404);
+    assert_eq!(ask("/raft/stream/message/3", &as_is), 410);
+    assert_eq!(ask("/raft/stream/other/2", &as_is), 404);
+    assert_eq!(ask("/raft/stream/message/2/x", &as_is), 404);
+    assert_eq!(ask("/raft/probing", &as_is), 200);
+    assert_eq!(ask("/raft", &as_is), 405);
+    let set = |name: &'static str, value: &'static str| {
+        move |headers: &mut http::HeaderMap| {
+            headers.insert(name, http::HeaderValue::from_static(value));
+        }
+    };
+    assert_eq!(ask("/raft/stream/message/2", &set("x-etcd-cluster-id", "8")), 412);
+    assert_eq!(ask("/raft/stream/message/2", &set("x-raft-to", "5")), 412);
+    let etcd = |headers: &mut http::HeaderMap| {
+        headers.remove("x-rusd-version");
+    };
+    assert_eq!(ask("/raft/stream/message/2", &etcd), 412);
+    // Who is behind does not know of everybody; one that says where it is found is believed.
+    assert_eq!(ask("/raft/stream/message/7", &as_is), 404);
+    let reachable = set("x-peerurls", "http://127.0.0.1:1");
+    assert_eq!(ask("/raft/stream/message/7", &reachable), 404);
+    assert_eq!(ask("/raft/stream/message/7", &as_is), 200);
+    assert_eq!(ask("/raft/stream/message/3", &reachable), 410);
+    assert_eq!(ask("/raft/stream/message/3", &as_is), 410);
+}
+
+#[test]
+fn strangers_that_call_are_dialled_seldom() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let peers = peers_of(config, &runtime);
+    let asking = PeersConfig { id: 2, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let began = crate::clock::instant();
+    let call = |id: u64, urls: &str| {
+        let path = format!("/raft/stream/message/{id:x}");
+        let body = http_body_util::Empty::<Bytes>::new();
+        let mut request = http::Request::get(path).body(body).unwrap();
+        *request.headers_mut() = headers::headers(&asking, Some(1)).unwrap();
+        request.headers_mut().insert("x-peerurls", http::HeaderValue::from_str(urls).unwrap());
+        assert_eq!(runtime.block_on(peers.answer(request)).status(), 404);
+    };
+    call(99, &"http://127.0.0.1:1,".repeat(limits::PEER_REMEMBERED_URLS_MAX + 1));
+    assert!(peers.peer(99).is_none(), "nobody has so many URLs");
+    (100..228).for_each(|id| call(id, "http://127.0.0.1:1"));
+    let believed = (100..228).filter(|id| peers.peer(*id).is_some()).count();
+    let seconds = began.elapsed().as_secs() as usize;
+    assert!((1..=seconds + 1).contains(&believed), "{believed} in {seconds} s");
+    // One that the log tells of is not forgotten for its silence.
+    peers.update(100, Vec::new());
+    (100..228).for_each(|id| peers.forget(id));
+    let left: Vec<u64> = (100..228).filter(|id| peers.peer(*id).is_some()).collect();
+    assert_eq!(left, [100]);
+}
+
+/// A body that never comes.
+struct NeverComes;
+
+impl http_body::Body for NeverComes {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
+#[test]
+fn messages_that_do_not_end_are_few_and_small() {
+    use futures_util::FutureExt as _;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let peers = peers_of(config, &runtime);
+    let asking = PeersConfig { id: 2, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let headers = headers::headers(&asking, Some(1)).unwrap();
+    let post = |bytes: usize| {
+        let body = http_body_util::Full::new(Bytes::from(vec![0; bytes]));
+        let mut request = http::Request::post("/raft").body(body).unwrap();
+        *request.headers_mut() = headers.clone();
+        request
+    };
+    runtime.block_on(async {
+        let large = peers.answer(post(limits::PEER_POST_BYTES_MAX + 1)).await;
+        assert_eq!(large.status(), 400);
+        let mut held: Vec<_> = (0..limits::PEER_POSTS_MAX)
+            .map(|_| {
+                let mut request = http::Request::post("/raft").body(NeverComes).unwrap();
+                *request.headers_mut() = headers.clone();
+                Box::pin(peers.answer(request))
+            })
+            .collect();
+        assert!(held.iter_mut().all(|answer| answer.now_or_never().is_none()));
+        assert_eq!(peers.answer(post(1)).await.status(), 503);
+        drop(held);
+        assert_ne!(peers.answer(post(1)).await.status(), 503);
+    });
+}

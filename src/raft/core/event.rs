@@ -1,0 +1,156 @@
+//! The words of the core: what happens to it, and what it wants done.
+//!
+//! An [`Event`] comes from the raft loop, which has it from a clock, the log writer, apply, another
+//! member or a proposer. An [`Effect`] goes back to the loop, which carries it out. The order of
+//! effects is a promise: what precedes a message must be done before the message leaves.
+
+use bytes::Bytes;
+use raft::eraftpb::{ConfChange, ConfState, Message};
+
+use crate::raft::log::{Batch, Placed, SnapshotRecord};
+use crate::raft::{Error, Leader, Refusal};
+
+/// Data to be put into the log. The ticket comes back if raft drops it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Proposal {
+    pub ticket: u64,
+    pub data: Bytes,
+    pub via: Via,
+}
+
+/// Which leader may put a proposal into the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Via {
+    /// Whoever leads: a follower forwards it.
+    #[default]
+    AnyLeader,
+    /// This member alone, as the leader of that term. Any other leader would know less of what
+    /// clients were promised, so raft drops the proposal when the term is over.
+    OwnTerm(u64),
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A heartbeat interval passed.
+    Tick,
+    Propose(Vec<Proposal>),
+    ProposeConfChange {
+        ticket: u64,
+        change: ConfChange,
+    },
+    /// A read index is wanted; the token comes back with it.
+    Read(u64),
+    /// Another member sent this.
+    Receive(Message),
+    /// All jobs up to this one are durable, and the entries of those that were not reported before
+    /// stand at these places.
+    Persisted {
+        number: u64,
+        places: Vec<Placed>,
+    },
+    /// The state includes this entry and all before it.
+    Applied(u64),
+    /// Apply reached a configuration change; nothing if it was rejected.
+    ConfChange {
+        index: u64,
+        change: Option<ConfChange>,
+    },
+    /// The state on disk includes this entry.
+    Durable {
+        index: u64,
+        term: u64,
+        conf_state: ConfState,
+    },
+    TransferLeader(u64),
+    /// The others have been reached: the first election need not wait for its full timeout.
+    Reached,
+    Unreachable(u64),
+    /// Another member sent a snapshot, which is on disk and checked.
+    ReceiveSnapshot(Message),
+    /// One that is older than what is here, and without its data. Raft tells the sender what is here.
+    IgnoreSnapshot(Message),
+    /// A snapshot that was sent has arrived, or not.
+    SnapshotSent {
+        to: u64,
+        arrived: bool,
+    },
+}
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub enum Effect {
+    Persist(Job),
+    Send(Vec<Message>),
+    Commit(Vec<Committed>),
+    ReadIndex {
+        tokens: Vec<u64>,
+        index: u64,
+    },
+    /// Reads that no leader settled in time.
+    ReadsLate(Vec<u64>),
+    Dropped(Vec<u64>),
+    /// The answer to [`Event::ConfChange`].
+    ConfState {
+        index: u64,
+        outcome: Result<ConfState, Error>,
+    },
+    Leader(Leader),
+    /// Segments that hold nothing from `below` on may go.
+    Purge {
+        below: u64,
+        record: SnapshotRecord,
+    },
+    Refused(Refusal),
+    /// The member cannot go on. Nothing else of the turn is to be done, and no turn follows.
+    Fatal(Error),
+}
+
+/// What the log writer does at a time: write, sync if so marked, then send.
+#[derive(Debug, Default)]
+pub struct Job {
+    pub number: u64,
+    pub batch: Batch,
+    pub sync: bool,
+    pub messages: Vec<Message>,
+}
+
+/// A committed entry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Committed {
+    /// Data is empty where a leader took office.
+    Normal {
+        index: u64,
+        term: u64,
+        data: Bytes,
+    },
+    ConfChange {
+        index: u64,
+        term: u64,
+        change: ConfChange,
+    },
+    /// The state up to here is that of a snapshot, whatever was applied before.
+    Snapshot {
+        index: u64,
+        term: u64,
+        conf_state: ConfState,
+    },
+}
+
+impl Committed {
+    pub fn index(&self) -> u64 {
+        match self {
+            Self::Normal { index, .. }
+            | Self::ConfChange { index, .. }
+            | Self::Snapshot { index, .. } => *index,
+        }
+    }
+
+    pub fn term(&self) -> u64 {
+        match self {
+            Self::Normal { term, .. }
+            | Self::ConfChange { term, .. }
+            | Self::Snapshot { term, .. } => *term,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Who leads: ticks and elections, and when a leader gives up.
+//!
+//! The `raft` crate counts ticks; this file decides whether a tick reaches it. A member whose disk
+//! stalls, or that has not applied what it knows to be committed, does not stand for election, and
+//! a leader whose disk stalls hands over.
+
+use raft::StateRole;
+
+use super::{Core, Effect, Job};
+use crate::clock::split_mix;
+use crate::raft::log::Batch;
+use crate::raft::{Leader, step};
+
+impl Core {
+    pub fn leads(&self) -> bool {
+        self.raft.raft.state == StateRole::Leader
+    }
+
+    /// Whether this member is the only voter.
+    pub fn is_alone(&self) -> bool {
+        let raft = &self.raft.raft;
+        raft.promotable() && raft.prs().is_singleton()
+    }
+
+    /// Election timeouts come from our own random bits, so that a simulation repeats. Raft draws
+    /// one whenever it sets the elapsed time to zero, and may tick before it is seen here.
+    pub(super) fn choose_timeout(&mut self) {
+        if self.raft.raft.election_elapsed == 0 {
+            self.random = self.random.wrapping_add(1);
+        }
+        let timeout = self.election_ticks + split_mix(self.random) % self.election_ticks;
+        self.raft.raft.set_randomized_election_timeout(timeout as usize);
+    }
+
+    pub(super) fn tick(&mut self, effects: &mut Vec<Effect>) {
+        self.ticks += 1;
+        let late = self.reads.tick(self.read_retry_ticks, self.read_wait_ticks);
+        if !late.is_empty() {
+            effects.push(Effect::ReadsLate(late));
+        }
+        if self.outstanding.is_empty()
+            && let Some(state) = self.unwritten.take()
+        {
+            let batch = Batch { hard_state: Some(state), ..Batch::default() };
+            self.persist(Job { number: self.last_number, batch, ..Job::default() }, effects);
+        }
+        let oldest = self.outstanding.front().map_or(self.ticks, |(_, since)| *since);
+        let stalled_ticks = self.ticks - oldest;
+        let stalled = stalled_ticks > self.election_ticks;
+        let leads = self.leads();
+        if leads && stalled && !self.is_alone() {
+            self.give_up_leadership(stalled_ticks > 2 * self.election_ticks);
+        }
+        let replaying = self.raft.raft.raft_log.applied < self.replay_until;
+        // The store finds changes that are not applied in the log's table, where the entries of this
+        // turn are not yet.
+        let brings_change = step::brings_change(&self.raft);
+        let may_tick = leads || !(stalled || replaying || brings_change || self.is_alone());
+        // Without room in the log nothing leaves, and a leader's heartbeats would only pile up.
+        if may_tick && self.has_room() {
+            self.raft.tick();
+        } else {
+            // It does not stand for election, but once its leader has been silent for so long, its
+            // vote is free for others.
+            let elapsed = &mut self.raft.raft.election_elapsed;
+            *elapsed = (*elapsed + 1).min(self.election_ticks as usize);
+        }
+    }
+
+    /// Skips all but two ticks of the timeout, as etcd does, unless there is a leader already.
+    pub(super) fn hasten_election(&mut self) {
+        let replaying = self.raft.raft.raft_log.applied < self.replay_until;
+        for _ in 2..self.election_ticks {
+            let raft = &self.raft.raft;
+            let brings_change = step::brings_change(&self.raft);
+            if replaying
+                || brings_change
+                || raft.leader_id != 0
+                || raft.state != StateRole::Follower
+            {
+                return;
+            }
+            self.raft.tick();
+        }
+    }
+
+    /// A leader whose disk stalls holds up the cluster: it hands over to the member that is
+    /// furthest, and if that takes another election timeout, it steps down.
+    fn give_up_leadership(&mut self, is_overdue: bool) {
+        let raft = &mut self.raft.raft;
+        if is_overdue {
+            let term = raft.term;
+            return raft.become_follower(term, 0);
+        }
+        if raft.lead_transferee.is_some() {
+            return;
+        }
+        match self.next_leader() {
+            Some(next) => self.raft.transfer_leader(next),
+            None => {
+                let raft = &mut self.raft.raft;
+                let term = raft.term;
+                raft.become_follower(term, 0);
+            }
+        }
+    }
+
+    /// The other voter that is there and furthest.
+    pub(super) fn next_leader(&self) -> Option<u64> {
+        let raft = &self.raft.raft;
+        let progress = raft.prs().iter().filter(|(other, progress)| {
+            **other != raft.id
+                && progress.recent_active
+                && raft.prs().conf().voters().contains(**other)
+        });
+        let furthest = progress.max_by_key(|(other, progress)| (progress.matched, **other));
+        furthest.map(|(other, _)| *other)
+    }
+
+    /// A sole voter has nobody to wait for. It wins within the call, and raft requires that all of
+    /// its log is durable then.
+    pub(super) fn campaign_if_alone(&mut self) {
+        let raft = &self.raft.raft;
+        let log = &raft.raft_log;
+        let ready = raft.state != StateRole::Leader
+            && self.is_alone()
+            && self.outstanding.is_empty()
+            && log.persisted == log.last_index()
+            && log.applied == log.committed;
+        if ready {
+            // It fails only for messages from outside.
+            let _ = self.raft.campaign();
+        }
+    }
+
+    pub(super) fn note_leader(&mut self, effects: &mut Vec<Effect>) {
+        let leader = Leader { id: self.raft.raft.leader_id, term: self.raft.raft.term };
+        if leader == self.leader {
+            return;
+        }
+        if leader.id != self.leader.id {
+            self.leader_changes += u64::from(leader.id != 0);
+            // The old leader will not answer any more.
+            self.reads.give_up();
+        }
+        self.leader = leader;
+        effects.push(Effect::Leader(leader));
+    }
+}

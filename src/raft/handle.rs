@@ -1,0 +1,218 @@
+//! What any thread may ask of raft: a queue to put things in, and cells to read.
+//!
+//! ```text
+//!   proposers, peers, apply ---> Handle ---> inbox ---> raft loop
+//!                                  ^                       |
+//!                                  '------- cells <--------'
+//! ```
+//!
+//! The raft loop writes the cells after each turn, so a look at them waits for nobody.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use raft::eraftpb::{ConfChange, ConfState, Message};
+use tokio::sync::watch;
+
+use super::core::{Event, Proposal, Via};
+use super::inbox::Inbox;
+use super::latency::{Counted, Latencies};
+use super::log;
+use super::status::StatusCells;
+use super::{Error, Leader, Role, Status};
+use crate::planted::{self, Bug};
+
+/// Asks raft, from any thread; nothing here blocks but [`Handle::apply_conf_change`].
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) inbox: Inbox,
+    pub(super) status: StatusCells,
+    pub(super) leader: watch::Sender<Leader>,
+    /// As of the last tick; nothing unless this member leads.
+    pub(super) progress: Mutex<Option<Vec<(u64, u64)>>>,
+    /// Whether this member is still in the cluster, or may end.
+    pub(super) may_leave: AtomicBool,
+    /// Snapshots that the loop has not looked at.
+    pub(super) snapshots_waiting: AtomicU64,
+    /// Whether one that it has taken is not applied.
+    pub(super) awaits_snapshot: AtomicBool,
+    pub(super) conf_states: Mutex<HashMap<u64, SyncSender<Result<ConfState, Error>>>>,
+    /// How long what the leader appends takes to be committed.
+    pub(super) committing: Latencies,
+    /// How long callers on this member wait for what they proposed.
+    pub(super) answering: Latencies,
+    pub(super) log_room: log::Room,
+    /// Whether the log is to forget all that it can.
+    pub(super) is_space_short: AtomicBool,
+    /// Without a thread for the raft loop, who waits for it takes its turn.
+    pub(super) while_waiting: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Handle {
+    /// Queues data for the log. Whether it is committed shows when it is applied; if raft drops it,
+    /// the observer learns the ticket.
+    pub fn propose(&self, ticket: u64, data: Bytes) -> Result<(), Error> {
+        self.shared.inbox.propose(Proposal { ticket, data, via: Via::AnyLeader })
+    }
+
+    /// As [`Handle::propose`], but only this member may put it into the log, as the leader of
+    /// `term`; otherwise it is dropped.
+    pub fn propose_as_leader(&self, ticket: u64, data: Bytes, term: u64) -> Result<(), Error> {
+        self.shared.inbox.propose(Proposal { ticket, data, via: Via::OwnTerm(term) })
+    }
+
+    /// Queues a configuration change.
+    pub fn propose_conf_change(&self, ticket: u64, change: ConfChange) -> Result<(), Error> {
+        self.shared.inbox.event(Event::ProposeConfChange { ticket, change })
+    }
+
+    /// Asks for an index such that a state which includes it shows every write acknowledged before
+    /// this call. The reply comes within this call or from raft's thread, and must not block.
+    ///
+    /// A sole voter that leads has nobody to ask: without it nothing can be committed, and it
+    /// publishes what is committed before apply can acknowledge it.
+    pub fn read_index(&self, reply: impl FnOnce(Result<u64, Error>) + Send + 'static) {
+        if let Some(index) = self.shared.status.committed_alone() {
+            return reply(Ok(index));
+        }
+        if planted::is(Bug::StaleRead) && self.status().role == Role::Leader {
+            return reply(Ok(self.status().committed));
+        }
+        if let Err((error, reply)) = self.shared.inbox.read(Box::new(reply)) {
+            reply(Err(error));
+        }
+    }
+
+    /// Hands in a message of another member.
+    pub fn step(&self, message: Message) -> Result<(), Error> {
+        self.shared.inbox.message(message)
+    }
+
+    pub fn status(&self) -> Status {
+        self.shared.status.get()
+    }
+
+    /// How far each member's log is known to go, within a heartbeat; nothing unless this member
+    /// leads.
+    pub fn progress(&self) -> Option<Vec<(u64, u64)>> {
+        self.shared.progress.lock().clone()
+    }
+
+    /// Whether somebody who stays knows that this member was removed, if it was, within a heartbeat.
+    pub fn may_leave(&self) -> bool {
+        self.shared.may_leave.load(Ordering::Acquire)
+    }
+
+    /// A caller has waited so long for what it proposed.
+    pub fn note_answer(&self, took: Duration) {
+        self.shared.answering.note(took);
+    }
+
+    /// How long proposals took so far: from the leader's log to their commit, if this member leads,
+    /// and for callers on this member.
+    pub fn latencies(&self) -> [Counted; 2] {
+        [self.shared.committing.counted(), self.shared.answering.counted()]
+    }
+
+    /// Entries up to this one are part of the state.
+    pub fn applied(&self, index: u64) {
+        self.shared.inbox.applied(index);
+    }
+
+    /// Entries up to this one are part of the state on disk, with this configuration.
+    pub fn durable(&self, index: u64, term: u64, conf_state: ConfState) {
+        self.shared.inbox.durable(index, term, conf_state);
+    }
+
+    /// Makes a committed configuration change effective, or none if it was rejected, and returns
+    /// the configuration from there on. Apply calls this once for each, in log order, and waits.
+    pub fn apply_conf_change(
+        &self,
+        index: u64,
+        change: Option<ConfChange>,
+    ) -> Result<ConfState, Error> {
+        let (reply, answer) = sync_channel(1);
+        self.shared.conf_states.lock().insert(index, reply);
+        let asked = self.shared.inbox.event_of_apply(Event::ConfChange { index, change });
+        if let Err(error) = asked {
+            self.shared.conf_states.lock().remove(&index);
+            return Err(error);
+        }
+        if let Some(take_turn) = self.shared.while_waiting.get() {
+            take_turn();
+            // Nobody else will answer.
+            return answer.try_recv().unwrap_or(Err(Error::Stopped));
+        }
+        answer.recv().unwrap_or(Err(Error::Stopped))
+    }
+
+    /// What the log can take before it needs more of its disk.
+    pub fn log_room(&self) -> &log::Room {
+        &self.shared.log_room
+    }
+
+    /// While space is short, the log keeps only what is not in the state on disk, and what members
+    /// that are reached need of its last segment.
+    pub fn spare_space(&self, is_short: bool) {
+        self.shared.is_space_short.store(is_short, Ordering::Relaxed);
+    }
+
+    pub fn transfer_leader(&self, to: u64) -> Result<(), Error> {
+        self.shared.inbox.event(Event::TransferLeader(to))
+    }
+
+    /// Tells a member that starts that it has reached the others.
+    pub fn reached_peers(&self) -> Result<(), Error> {
+        self.shared.inbox.event(Event::Reached)
+    }
+
+    pub fn report_unreachable(&self, id: u64) -> Result<(), Error> {
+        self.shared.inbox.event(Event::Unreachable(id))
+    }
+
+    /// Hands in another member's snapshot, whose data is on disk and checked.
+    pub fn step_snapshot(&self, message: Message) -> Result<(), Error> {
+        let waiting = &self.shared.snapshots_waiting;
+        waiting.fetch_add(1, Ordering::AcqRel);
+        let queued = self.shared.inbox.event(Event::ReceiveSnapshot(message));
+        if queued.is_err() {
+            waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+        queued
+    }
+
+    /// Hands in one that is not wanted, since the commit is further: raft answers its sender.
+    pub fn ignore_snapshot(&self, message: Message) -> Result<(), Error> {
+        self.shared.inbox.event(Event::IgnoreSnapshot(message))
+    }
+
+    /// Whether a snapshot that was handed in is, or may be, on its way into the state. Its data must
+    /// stay until then.
+    pub fn awaits_snapshot(&self) -> bool {
+        let waits = self.shared.snapshots_waiting.load(Ordering::Acquire) > 0;
+        waits || self.shared.awaits_snapshot.load(Ordering::Acquire)
+    }
+
+    /// Says whether a snapshot reached the member that it was sent to.
+    pub fn report_snapshot(&self, to: u64, arrived: bool) -> Result<(), Error> {
+        self.shared.inbox.event(Event::SnapshotSent { to, arrived })
+    }
+
+    pub fn subscribe_leader(&self) -> watch::Receiver<Leader> {
+        self.shared.leader.subscribe()
+    }
+
+    /// Asks the threads to end; [`Raft::stop`] also waits for them.
+    pub fn stop(&self) {
+        self.shared.inbox.stop();
+    }
+}

@@ -1,0 +1,419 @@
+//! Opening the log: all of it is read and checked, and an interrupted write at its end is undone.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, HardState};
+
+use super::ahead::{NEXT_NAME, Prepared};
+use super::disk::{Disk, File, allocate, is_full};
+use super::format::{
+    Bad, Found, Kind, Metadata, Record, SnapshotRecord, decode, parse_segment_name,
+};
+use super::read::{Reader, message};
+use super::table::{Place, Table};
+use super::write::{Tail, Writer};
+use super::{Error, Options, Segment, Segments, io_error};
+use crate::limits;
+use crate::planted::{self, Bug};
+
+/// What the log held when it was opened.
+#[derive(Debug)]
+pub struct Recovered {
+    pub metadata: Metadata,
+    pub hard_state: HardState,
+    pub table: Table,
+    /// All snapshot records, in the order in which they were written.
+    pub snapshots: Vec<SnapshotRecord>,
+    pub repair: Option<Repair>,
+}
+
+/// An interrupted write that was found at the log's end and undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    pub file: PathBuf,
+    /// The rest of the file was zeroed from here on.
+    pub offset: u64,
+    pub what: String,
+    /// The file as it was.
+    pub kept: PathBuf,
+}
+
+/// Whether there is a log in a directory.
+pub fn exists(disk: &dyn Disk, dir: &Path) -> bool {
+    disk.list(dir).is_ok_and(|names| names.iter().any(|name| name.ends_with(".wal")))
+}
+
+/// Whose log it is, from the head of its first segment.
+pub fn identity(disk: &dyn Disk, dir: &Path) -> Result<Metadata, Error> {
+    let segments = list_segments(disk, dir)?;
+    let segment = segments.first().ok_or_else(|| Error::Missing(dir.to_path_buf()))?;
+    let path = &segment.path;
+    let file = disk.open(path).map_err(io_error("open", path))?;
+    let size = file.size().map_err(io_error("measure", path))?;
+    let mut head = vec![0; size.min(limits::LOG_SEGMENT_HEAD_BYTES) as usize];
+    file.read_at(&mut head, 0).map_err(io_error("read", path))?;
+    let head = Bytes::from(head);
+    let (mut offset, mut crc) = (0, 0);
+    while let Found::Record(record) = decode(&head, offset, Some(crc), head.len() as u64) {
+        if record.kind == Kind::Metadata {
+            return message(&record.data).map_err(|what| Error::Damage {
+                file: path.clone(),
+                offset,
+                what,
+            });
+        }
+        (offset, crc) = (record.end, record.crc);
+    }
+    let what = "the head does not say whose log it is".into();
+    Err(Error::Damage { file: path.clone(), offset, what })
+}
+
+/// Reads the whole log, checks it, repairs an interrupted write at its end, and makes it ready for
+/// appending.
+pub fn open(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    options: Options,
+) -> Result<(Writer, Reader, Recovered), Error> {
+    let found = list_segments(disk.as_ref(), dir)?;
+    let is_purged = found.first().is_some_and(|segment| segment.sequence > 0);
+    let mut scan = Scan { is_purged, ..Scan::default() };
+    let mut last = None;
+    let count = found.len();
+    for (number, segment) in found.iter().enumerate() {
+        let is_last = number + 1 == count;
+        last = Some(scan.segment(disk.as_ref(), segment, is_last)?);
+    }
+    let (Some((file, offset)), Some(segment), Some(metadata)) =
+        (last, found.last().cloned(), scan.metadata)
+    else {
+        return Err(Error::Missing(dir.to_path_buf()));
+    };
+    scan.check(&segment, offset)?;
+    let options = options.fitted(disk.as_ref(), dir);
+    let capacity = reserve(file.as_ref(), &segment.path, offset, options.segment_bytes)?;
+    // A process that was killed may have left what it never synced. From here on it counts.
+    file.fdatasync().map_err(io_error("sync", &segment.path))?;
+    disk.fsync_dir(dir).map_err(io_error("sync", dir))?;
+    let next = adopt_next(disk.as_ref(), dir, options.segment_bytes)?;
+    let segments = Segments::default();
+    segments.0.lock().extend(found.into_iter().map(|segment| (segment.sequence, segment)));
+    let reader = Reader { disk: Arc::clone(disk), segments: segments.clone(), open: None };
+    let recovered = Recovered {
+        metadata,
+        hard_state: scan.state.clone(),
+        table: scan.table,
+        snapshots: scan.snapshots,
+        repair: scan.repair,
+    };
+    let tail = Tail {
+        metadata,
+        segments,
+        segment,
+        file,
+        offset,
+        capacity,
+        next,
+        crc: scan.crc,
+        state: scan.state,
+        last_index: recovered.table.last_index().max(scan.last_written),
+        snapshot_index: recovered.snapshots.iter().map(|record| record.index).max().unwrap_or(0),
+    };
+    Ok((Writer::new(Arc::clone(disk), dir, tail, options), reader, recovered))
+}
+
+/// Allocates the last segment, which ends at `offset`, and says up to where: a restored backup may
+/// have holes where nothing was written, and a rotation that a crash cut off leaves it short. On a
+/// full disk the log goes on with what there is.
+fn reserve(file: &dyn File, path: &Path, offset: u64, bytes: u64) -> Result<u64, Error> {
+    let size = file.size().map_err(io_error("measure", path))?;
+    for wanted in [size.max(bytes), size] {
+        match allocate(file, wanted) {
+            Ok(()) => return Ok(wanted),
+            Err(error) if is_full(&error) => {
+                tracing::warn!(
+                    file = %path.display(), bytes = wanted, %error,
+                    "the log's last segment cannot have all of its space"
+                );
+            }
+            Err(error) => return Err(io_error("reserve space for", path)(error)),
+        }
+    }
+    Ok(offset)
+}
+
+/// The prepared segment that the last process left. Its blocks are kept: on a disk that is full by
+/// now, others would take them, and the log would have no room for the compaction that makes some.
+fn adopt_next(disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<Option<Prepared>, Error> {
+    let path = dir.join(NEXT_NAME);
+    if !disk.exists(&path) {
+        return Ok(None);
+    }
+    let clean = || {
+        let file = disk.open(&path)?;
+        file.set_len(file.size()?.min(bytes))?;
+        allocate(&*file, bytes)?;
+        // An interrupted rotation has written the head.
+        file.write_at(&[0; 4 * limits::LOG_SEGMENT_HEAD_BYTES as usize], 0)?;
+        file.fdatasync()?;
+        io::Result::Ok(file)
+    };
+    match clean() {
+        Ok(file) => Ok(Some(Prepared { file, filled: 0, capacity: bytes })),
+        // What is wrong with the disk, whoever writes next will say.
+        Err(error) => {
+            tracing::warn!(file = %path.display(), %error, "the log's next segment is made anew");
+            disk.remove(&path).map_err(io_error("remove", &path))?;
+            Ok(None)
+        }
+    }
+}
+
+/// The segments by number, of which none may be missing. Files left by an interrupted write are
+/// removed, others that are not segments are left alone.
+fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Segment>, Error> {
+    let mut segments = Vec::new();
+    for name in disk.list(dir).map_err(io_error("list", dir))? {
+        let path = dir.join(&name);
+        if name.ends_with(".tmp") && name != NEXT_NAME {
+            disk.remove(&path).map_err(io_error("remove", &path))?;
+        } else if name.ends_with(".wal") {
+            let Some((sequence, index)) = parse_segment_name(&name) else {
+                let what = "the name is not that of a segment".into();
+                return Err(Error::Damage { file: path, offset: 0, what });
+            };
+            segments.push(Segment { sequence, index, path });
+        }
+    }
+    segments.sort_by_key(|segment| segment.sequence);
+    for pair in segments.windows(2) {
+        // They are in order, so the difference is none below zero.
+        if pair[1].sequence - pair[0].sequence != 1 {
+            let what =
+                format!("segment {} before it is missing", pair[0].sequence.saturating_add(1));
+            return Err(Error::Damage { file: pair[1].path.clone(), offset: 0, what });
+        }
+    }
+    if segments.is_empty() {
+        return Err(Error::Missing(dir.to_path_buf()));
+    }
+    Ok(segments)
+}
+
+/// What is known while the segments are read in order.
+#[derive(Default)]
+struct Scan {
+    crc: u32,
+    /// Whether a segment was read, so that the next one's checksum can be compared.
+    begun: bool,
+    metadata: Option<Metadata>,
+    state: HardState,
+    table: Table,
+    snapshots: Vec<SnapshotRecord>,
+    repair: Option<Repair>,
+    last_written: u64,
+    /// Whether the log's first segments are gone.
+    is_purged: bool,
+    has_entries: bool,
+}
+
+impl Scan {
+    /// Reads one segment and says where it ends.
+    fn segment(
+        &mut self,
+        disk: &dyn Disk,
+        segment: &Segment,
+        is_last: bool,
+    ) -> Result<(Arc<dyn File>, u64), Error> {
+        let path = &segment.path;
+        let file = disk.open(path).map_err(io_error("open", path))?;
+        let length = file.size().map_err(io_error("measure", path))?;
+        if length > limits::LOG_SEGMENT_BYTES_MAX {
+            let what = format!("the segment has {length} bytes");
+            return Err(Error::Damage { file: path.clone(), offset: 0, what });
+        }
+        let mut bytes = vec![0; length as usize];
+        file.read_at(&mut bytes, 0).map_err(io_error("read", path))?;
+        let bytes = Bytes::from(bytes);
+        let mut offset = 0;
+        let torn = loop {
+            let crc = (!planted::is(Bug::BelievedDamage)).then_some(self.crc);
+            match decode(&bytes, offset, crc, limits::LOG_RECORD_BYTES_MAX) {
+                Found::Record(record) => {
+                    let end = record.end;
+                    self.record(segment, offset, record).map_err(|what| Error::Damage {
+                        file: path.clone(),
+                        offset,
+                        what,
+                    })?;
+                    offset = end;
+                }
+                Found::End => break self.garbage(&bytes, offset, is_last),
+                Found::Bad(Bad { what, torn: true }) if is_last => break Some(what),
+                Found::Bad(Bad { what, .. }) => {
+                    return Err(Error::Damage { file: path.clone(), offset, what });
+                }
+            }
+        };
+        if offset == 0 {
+            let what = "the segment is empty".into();
+            return Err(Error::Damage { file: path.clone(), offset, what });
+        }
+        if let Some(what) = torn {
+            self.repair = Some(repair(disk, path, file.as_ref(), &bytes, offset, what)?);
+        }
+        Ok((file, offset))
+    }
+
+    /// After the end of the last segment nothing but zeros may follow.
+    fn garbage(&self, bytes: &Bytes, offset: u64, is_last: bool) -> Option<String> {
+        let rest = bytes.get(offset as usize..).unwrap_or_default();
+        let dirty = is_last && rest.iter().any(|byte| *byte != 0);
+        dirty.then(|| "a record's length is zero and data follows".into())
+    }
+
+    fn record(&mut self, segment: &Segment, offset: u64, record: Record) -> Result<(), String> {
+        if offset == 0 && record.kind != Kind::Crc {
+            return Err("the segment does not begin with a checksum".into());
+        }
+        if record.kind == Kind::Crc {
+            if self.begun && record.crc != self.crc {
+                return Err("the segment does not continue the one before it".into());
+            }
+            self.begun = true;
+            self.crc = record.crc;
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.crc, record.crc);
+        match record.kind {
+            Kind::Crc => {}
+            Kind::Metadata => {
+                let metadata: Metadata = message(&record.data)?;
+                if self.metadata.is_some_and(|known| known != metadata) {
+                    return Err("the segment belongs to another member or cluster".into());
+                }
+                self.metadata = Some(metadata);
+            }
+            Kind::State => {
+                let state: HardState = message(&record.data)?;
+                believable(state.commit, state.term)?;
+                self.state = state;
+            }
+            Kind::Snapshot => {
+                let snapshot: SnapshotRecord = message(&record.data)?;
+                believable(snapshot.index, snapshot.term)?;
+                self.snapshot(snapshot);
+            }
+            Kind::Entry => {
+                // Copied, or the entry would keep the whole segment in memory.
+                let entry: Entry = message(&Bytes::copy_from_slice(&record.data))?;
+                believable(entry.index, entry.term)?;
+                let (segment, offset) = (segment.sequence as u32, offset as u32);
+                let place = Place { segment, offset, crc: before };
+                self.entry(entry, place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A snapshot beyond the entries stands in for all that are missing, and one that contradicts
+    /// what was not committed in place of all.
+    fn snapshot(&mut self, snapshot: SnapshotRecord) {
+        self.last_written = self.last_written.max(snapshot.index);
+        let logged = self.table.term(snapshot.index);
+        let is_new = snapshot.index > self.state.commit;
+        let contradicts = is_new && logged.is_some_and(|term| term != snapshot.term);
+        if snapshot.index > self.table.last_index() || contradicts {
+            self.table.restart(snapshot.index, snapshot.term);
+        }
+        self.snapshots.push(snapshot);
+    }
+
+    fn entry(&mut self, entry: Entry, place: Place) -> Result<(), String> {
+        let is_first = !std::mem::replace(&mut self.has_entries, true);
+        if planted::is(Bug::SkippedTruncation) && entry.index <= self.table.last_index() {
+            return Ok(());
+        }
+        if is_first && self.is_purged && entry.index > self.table.last_index() + 1 {
+            // The first entry left stands for those before it, as only its own term is known. A
+            // snapshot record before it may be an older one.
+            self.table.restart(entry.index, entry.term);
+        } else if self.table.accepts(entry.index) {
+            let before = self.table.term(entry.index - 1).unwrap_or(0);
+            if entry.term < before {
+                return Err(format!("entry {} has an older term than the one before", entry.index));
+            }
+            self.table.append(entry, Some(place));
+            self.table.evict();
+        } else if entry.index > self.table.last_index() {
+            let last = self.table.last_index();
+            return Err(format!("entry {} follows entry {last}", entry.index));
+        }
+        self.last_written = self.table.last_index();
+        Ok(())
+    }
+
+    fn check(&mut self, segment: &Segment, offset: u64) -> Result<(), Error> {
+        let last = self.table.last_index();
+        if self.state.commit > last {
+            let what =
+                format!("the log ends with entry {last}, but {} was committed", self.state.commit);
+            return Err(Error::Damage { file: segment.path.clone(), offset, what });
+        }
+        // An interrupted batch may have lost its state after the entries of a newer term. No vote
+        // of that term was ever sent: votes leave after their sync.
+        if self.table.last_term() > self.state.term {
+            self.state.term = self.table.last_term();
+            self.state.vote = 0;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses numbers that no cluster gets to, with which nothing could count on.
+fn believable(index: u64, term: u64) -> Result<(), String> {
+    if index.max(term) <= limits::RAFT_NUMBER_MAX {
+        return Ok(());
+    }
+    Err(format!("index {index} of term {term} is out of range"))
+}
+
+/// Keeps the segment as it is under another name, then zeroes it from `offset` on.
+fn repair(
+    disk: &dyn Disk,
+    path: &Path,
+    file: &dyn File,
+    bytes: &Bytes,
+    offset: u64,
+    what: String,
+) -> Result<Repair, Error> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".broken");
+    let kept = path.with_file_name(name);
+    let copy = || {
+        let copy = disk.create(&kept)?;
+        copy.write_at(bytes, 0)?;
+        copy.fdatasync()
+    };
+    match copy() {
+        Ok(()) => {}
+        // What was torn was never acknowledged: a full disk must not keep the member down for it.
+        Err(error) if is_full(&error) => {
+            tracing::warn!(file = %kept.display(), %error, "the torn segment is not kept aside");
+            let _ = disk.remove(&kept);
+        }
+        Err(error) => return Err(io_error("write", &kept)(error)),
+    }
+    let dir = path.parent().unwrap_or(path);
+    disk.fsync_dir(dir).map_err(io_error("sync", dir))?;
+    // The blocks stay: cut off, they could be somebody else's before they are allocated again.
+    let rest = bytes.get(offset as usize..).unwrap_or_default();
+    let dirty = rest.len() - rest.iter().rev().take_while(|byte| **byte == 0).count();
+    file.write_at(&vec![0; dirty], offset)
+        .and_then(|()| file.fdatasync())
+        .map_err(io_error("repair", path))?;
+    Ok(Repair { file: path.to_path_buf(), offset, what, kept })
+}

@@ -1,0 +1,76 @@
+//! A disk that fails.
+
+use super::*;
+
+/// A disk whose writes and syncs fail on demand.
+struct Failing {
+    write: AtomicBool,
+    sync: AtomicBool,
+}
+
+struct FailingFile(Arc<dyn File>, Arc<Failing>);
+
+impl File for FailingFile {
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_at(buffer, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.1.write.swap(false, Ordering::SeqCst) {
+            return Err(io::Error::other("the disk is full"));
+        }
+        self.0.write_at(bytes, offset)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.0.allocate(len)
+    }
+    fn fdatasync(&self) -> io::Result<()> {
+        if self.1.sync.swap(false, Ordering::SeqCst) {
+            return Err(io::Error::other("the disk is gone"));
+        }
+        self.0.fdatasync()
+    }
+}
+
+struct FailingDisk(Arc<Failing>);
+
+impl Disk for FailingDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(FailingFile(SystemDisk.create(path)?, Arc::clone(&self.0))))
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(FailingFile(SystemDisk.open(path)?, Arc::clone(&self.0))))
+    }
+    super::super::system_names!();
+}
+
+#[test]
+fn nothing_is_written_after_a_failure() {
+    for sync in [false, true] {
+        let fixture = Fixture::new();
+        let switch =
+            Arc::new(Failing { write: AtomicBool::new(false), sync: AtomicBool::new(false) });
+        let disk: Arc<dyn Disk> = Arc::new(FailingDisk(Arc::clone(&switch)));
+        let (mut writer, ..) = open(&disk, &fixture.dir, SMALL).unwrap();
+        writer.append(&batch(1..=2, 1)).unwrap();
+        if sync {
+            switch.sync.store(true, Ordering::SeqCst);
+            writer.write().unwrap();
+            let error = writer.sync().unwrap_err().to_string();
+            assert!(error.contains("the disk is gone"), "{error}");
+        } else {
+            switch.write.store(true, Ordering::SeqCst);
+            let error = writer.write().unwrap_err().to_string();
+            assert!(error.contains("the disk is full"), "{error}");
+        }
+        // The disk works again, and still nothing is written.
+        assert!(matches!(writer.append(&batch(3..=3, 1)), Err(Error::Failed)));
+        assert!(matches!(writer.write(), Err(Error::Failed)));
+        assert!(matches!(writer.sync(), Err(Error::Failed)));
+    }
+}
