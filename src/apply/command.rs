@@ -2,6 +2,9 @@
 //!
 //! The generated message has a field for each of some thirty requests; this form holds the one
 //! that is set, and costs what that one costs. The bytes are etcd's.
+//!
+//! One list names each command once: its field in etcd's message, its request, and its response if
+//! a client gets one. [`Command`], [`Reply`] and all that treats each kind alike come from it.
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
@@ -14,15 +17,22 @@ use crate::pb::membershippb::{
     ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
 };
 use crate::pb::nested;
+use crate::pb::raw::{DeleteRangeResponse, PutResponse, TxnResponse};
 use crate::pb::tolerant::{self, Below, Malformed};
 use crate::pb::{
-    AlarmRequest, AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest,
-    AuthRoleGetRequest, AuthRoleGrantPermissionRequest, AuthRoleListRequest,
-    AuthRoleRevokePermissionRequest, AuthStatusRequest, AuthUserAddRequest,
-    AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGetRequest,
-    AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest, CompactionRequest,
-    DeleteRangeRequest, InternalAuthenticateRequest, LeaseCheckpointRequest, LeaseGrantRequest,
-    LeaseRevokeRequest, PutRequest, Request, RequestHeader, TxnRequest,
+    AlarmRequest, AlarmResponse, AuthDisableRequest, AuthDisableResponse, AuthEnableRequest,
+    AuthEnableResponse, AuthRoleAddRequest, AuthRoleAddResponse, AuthRoleDeleteRequest,
+    AuthRoleDeleteResponse, AuthRoleGetRequest, AuthRoleGetResponse,
+    AuthRoleGrantPermissionRequest, AuthRoleGrantPermissionResponse, AuthRoleListRequest,
+    AuthRoleListResponse, AuthRoleRevokePermissionRequest, AuthRoleRevokePermissionResponse,
+    AuthStatusRequest, AuthStatusResponse, AuthUserAddRequest, AuthUserAddResponse,
+    AuthUserChangePasswordRequest, AuthUserChangePasswordResponse, AuthUserDeleteRequest,
+    AuthUserDeleteResponse, AuthUserGetRequest, AuthUserGetResponse, AuthUserGrantRoleRequest,
+    AuthUserGrantRoleResponse, AuthUserListRequest, AuthUserListResponse,
+    AuthUserRevokeRoleRequest, AuthUserRevokeRoleResponse, AuthenticateResponse, CompactionRequest,
+    CompactionResponse, DeleteRangeRequest, InternalAuthenticateRequest, LeaseCheckpointRequest,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, Member,
+    PutRequest, Request, RequestHeader, ResponseHeader, TxnRequest,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +61,35 @@ const ID: u32 = 1;
 const V2: u32 = 2;
 
 macro_rules! commands {
-    ($($field:literal $name:ident($request:ty),)*) => {
+    ($($field:literal $name:ident($request:ty) $(-> $response:ty)?,)*) => {
         #[derive(Clone, Debug, PartialEq)]
         pub enum Command {
             $($name($request),)*
             /// Of an etcd up to 3.5, about keys that nobody serves any more. It changes nothing.
             V2(Request),
+        }
+
+        /// Answers, with the revision in their headers.
+        #[derive(Clone, Debug)]
+        pub enum Reply {
+            $($($name($response),)?)*
+            /// The members after a change.
+            Members(Vec<Member>),
+            /// Of requests that members make themselves.
+            Done,
+        }
+
+        impl Reply {
+            /// The header, in replies that have one.
+            pub fn header_mut(&mut self) -> Option<&mut Option<ResponseHeader>> {
+                match self {
+                    $($(Self::$name(response) => {
+                        let response: &mut $response = response;
+                        Some(&mut response.header)
+                    })?)*
+                    Self::Members(_) | Self::Done => None,
+                }
+            }
         }
 
         impl Command {
@@ -109,34 +142,47 @@ macro_rules! commands {
 }
 
 commands! {
-    4 Put(PutRequest),
-    5 DeleteRange(DeleteRangeRequest),
-    6 Txn(TxnRequest),
-    7 Compaction(CompactionRequest),
-    8 LeaseGrant(LeaseGrantRequest),
-    9 LeaseRevoke(LeaseRevokeRequest),
-    10 Alarm(AlarmRequest),
+    4 Put(PutRequest) -> PutResponse,
+    5 DeleteRange(DeleteRangeRequest) -> DeleteRangeResponse,
+    6 Txn(TxnRequest) -> TxnResponse,
+    7 Compaction(CompactionRequest) -> CompactionResponse,
+    8 LeaseGrant(LeaseGrantRequest) -> LeaseGrantResponse,
+    9 LeaseRevoke(LeaseRevokeRequest) -> LeaseRevokeResponse,
+    10 Alarm(AlarmRequest) -> AlarmResponse,
     11 LeaseCheckpoint(LeaseCheckpointRequest),
-    1000 AuthEnable(AuthEnableRequest),
-    1011 AuthDisable(AuthDisableRequest),
-    1012 Authenticate(InternalAuthenticateRequest),
-    1013 AuthStatus(AuthStatusRequest),
-    1100 UserAdd(AuthUserAddRequest),
-    1101 UserDelete(AuthUserDeleteRequest),
-    1102 UserGet(AuthUserGetRequest),
-    1103 UserChangePassword(AuthUserChangePasswordRequest),
-    1104 UserGrantRole(AuthUserGrantRoleRequest),
-    1105 UserRevokeRole(AuthUserRevokeRoleRequest),
-    1106 UserList(AuthUserListRequest),
-    1107 RoleList(AuthRoleListRequest),
-    1200 RoleAdd(AuthRoleAddRequest),
-    1201 RoleDelete(AuthRoleDeleteRequest),
-    1202 RoleGet(AuthRoleGetRequest),
-    1203 RoleGrantPermission(AuthRoleGrantPermissionRequest),
-    1204 RoleRevokePermission(AuthRoleRevokePermissionRequest),
+    1000 AuthEnable(AuthEnableRequest) -> AuthEnableResponse,
+    1011 AuthDisable(AuthDisableRequest) -> AuthDisableResponse,
+    // With a simple token; others are made by the member that answers.
+    1012 Authenticate(InternalAuthenticateRequest) -> AuthenticateResponse,
+    1013 AuthStatus(AuthStatusRequest) -> AuthStatusResponse,
+    1100 UserAdd(AuthUserAddRequest) -> AuthUserAddResponse,
+    1101 UserDelete(AuthUserDeleteRequest) -> AuthUserDeleteResponse,
+    1102 UserGet(AuthUserGetRequest) -> AuthUserGetResponse,
+    1103 UserChangePassword(AuthUserChangePasswordRequest) -> AuthUserChangePasswordResponse,
+    1104 UserGrantRole(AuthUserGrantRoleRequest) -> AuthUserGrantRoleResponse,
+    1105 UserRevokeRole(AuthUserRevokeRoleRequest) -> AuthUserRevokeRoleResponse,
+    1106 UserList(AuthUserListRequest) -> AuthUserListResponse,
+    1107 RoleList(AuthRoleListRequest) -> AuthRoleListResponse,
+    1200 RoleAdd(AuthRoleAddRequest) -> AuthRoleAddResponse,
+    1201 RoleDelete(AuthRoleDeleteRequest) -> AuthRoleDeleteResponse,
+    1202 RoleGet(AuthRoleGetRequest) -> AuthRoleGetResponse,
+    1203 RoleGrantPermission(AuthRoleGrantPermissionRequest) -> AuthRoleGrantPermissionResponse,
+    1204 RoleRevokePermission(AuthRoleRevokePermissionRequest) -> AuthRoleRevokePermissionResponse,
     1300 ClusterVersionSet(ClusterVersionSetRequest),
     1301 ClusterMemberAttrSet(ClusterMemberAttrSetRequest),
     1302 DowngradeInfoSet(DowngradeInfoSetRequest),
+}
+
+impl Reply {
+    /// Bytes of the pairs in it, which are all that can be large.
+    pub fn pair_bytes(&self) -> usize {
+        match self {
+            Self::Put(response) => response.prev_kv.as_ref().map_or(0, Bytes::len),
+            Self::DeleteRange(response) => response.prev_kvs.iter().map(Bytes::len).sum(),
+            Self::Txn(response) => response.encoded_len(),
+            _ => 0,
+        }
+    }
 }
 
 /// A command with the id under which its proposer waits for it.

@@ -14,144 +14,35 @@
 //! are the reply, and those after which the member must stop.
 
 mod auth;
+mod cluster;
 pub mod command;
+mod error;
+mod leases;
+mod quota;
 mod v2;
+mod version;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use prost::Message;
 
 use crate::auth::{Auth, Tokens};
-use crate::lease::{self, Lessor};
-use crate::members::{self, Downgrade, Members, Refused, member_key};
+use crate::lease::Lessor;
+use crate::members::Members;
 use crate::metrics::Operation;
-use crate::mvcc::{self, Change, Compaction, Leases, Mvcc};
-use crate::pb::raw::{DeleteRangeResponse, PutResponse, TxnResponse};
-use crate::pb::request_op::Request;
-use crate::pb::{self, alarm_request::AlarmAction};
-use crate::pb::{
-    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, AuthDisableResponse, AuthEnableResponse,
-    AuthRoleAddResponse, AuthRoleDeleteResponse, AuthRoleGetResponse,
-    AuthRoleGrantPermissionResponse, AuthRoleListResponse, AuthRoleRevokePermissionResponse,
-    AuthStatusResponse, AuthUserAddResponse, AuthUserChangePasswordResponse,
-    AuthUserDeleteResponse, AuthUserGetResponse, AuthUserGrantRoleResponse, AuthUserListResponse,
-    AuthUserRevokeRoleResponse, AuthenticateResponse, CompactionRequest, CompactionResponse,
-    LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest,
-    LeaseRevokeResponse, PutRequest, RequestOp, ResponseHeader, TxnRequest, leasepb,
-    membershippb::{
-        ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
-    },
-};
-use crate::store::{Bucket, Store, schema};
-use crate::types::Version;
+use crate::mvcc::{Change, Compaction, Mvcc};
+use crate::pb::{AlarmType, CompactionRequest, CompactionResponse, ResponseHeader};
+use crate::store::Store;
 pub use auth::{Stage, demand};
-pub use command::{Command, Entry};
-
-/// The reply to a request that was refused, the same on every member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    #[error("mvcc: required revision has been compacted")]
-    Compacted,
-    #[error("mvcc: required revision is a future revision")]
-    FutureRev,
-    #[error("key not found")]
-    KeyNotFound,
-    #[error("requested lease not found")]
-    LeaseNotFound,
-    #[error("lease already exists")]
-    LeaseExist,
-    #[error("too large lease TTL")]
-    LeaseTtlTooLarge,
-    #[error("mvcc: database space exceeded")]
-    NoSpace,
-    #[error("corrupt cluster")]
-    Corrupt,
-    #[error(transparent)]
-    Auth(#[from] crate::auth::Error),
-    #[error("member not found")]
-    MemberNotFound,
-    #[error("member ID already exist")]
-    MemberExist,
-    #[error("Peer URLs already exists")]
-    PeerUrlExist,
-    #[error("can only promote a learner member")]
-    MemberNotLearner,
-    #[error("re-configuration failed due to not enough started members")]
-    MemberNotEnoughStarted,
-}
-
-impl From<Refused> for Error {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Removed | Refused::NotFound => Self::MemberNotFound,
-            Refused::Exists => Self::MemberExist,
-            Refused::PeerUrlExists => Self::PeerUrlExist,
-            Refused::NotLearner => Self::MemberNotLearner,
-            Refused::LastVoter => Self::MemberNotEnoughStarted,
-        }
-    }
-}
-
-/// The newest release whose contract this is; members that run it agree on it.
-pub const RELEASE: Version = Version::new(3, 7);
-
-/// The cluster has agreed on a version whose entries this release may not understand.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "invalid downgrade; server version is lower than determined cluster version \
-     (server version {RELEASE}, cluster version {0})"
-)]
-pub struct NewerCluster(Version);
-
-pub fn check_cluster_version(version: Version) -> Result<(), NewerCluster> {
-    if version > RELEASE { Err(NewerCluster(version)) } else { Ok(()) }
-}
-
-/// Whether the store's version follows such a cluster version. Releases before 3.6 know of none, nor
-/// does the version of a cluster whose members do not all answer yet, 3.0.
-pub fn has_storage_version(version: Version) -> bool {
-    version >= Version::new(3, 6)
-}
-
-/// The member cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum Fatal {
-    #[error(transparent)]
-    Mvcc(mvcc::Error),
-    #[error(transparent)]
-    Entry(#[from] command::Error),
-    #[error(transparent)]
-    Member(#[from] crate::members::Malformed),
-    #[error(transparent)]
-    Auth(#[from] crate::auth::Malformed),
-    /// Raft stops; the next start applies the entry again.
-    #[error("the member is stopping")]
-    Stopping,
-    #[error("a configuration change cannot be made: {0}")]
-    ConfChange(String),
-    #[error("the cluster's version {0:?} is none")]
-    ClusterVersion(String),
-    #[error(transparent)]
-    Newer(#[from] NewerCluster),
-    #[error("the snapshot of entry {0} is not there")]
-    MissingSnapshot(u64),
-    #[error(transparent)]
-    Store(#[from] crate::store::Error),
-}
-
-impl From<lease::Error> for Error {
-    fn from(error: lease::Error) -> Self {
-        match error {
-            lease::Error::NotFound => Self::LeaseNotFound,
-            lease::Error::Exists => Self::LeaseExist,
-            lease::Error::TtlTooLarge => Self::LeaseTtlTooLarge,
-        }
-    }
-}
+use cluster::cluster_version;
+pub use command::{Command, Entry, Reply};
+use error::split;
+pub use error::{Error, Fatal};
+use leases::LeaseDoor;
+pub use quota::{Quota, cost};
+pub use version::{NewerCluster, RELEASE, check_cluster_version, has_storage_version};
 
 /// Whether a normal entry of the log can be applied, for who looks at it before that.
 pub fn check(data: Bytes) -> Result<Option<Command>, Fatal> {
@@ -163,72 +54,6 @@ pub fn check(data: Bytes) -> Result<Option<Command>, Fatal> {
         cluster_version(set)?;
     }
     Ok(Some(command))
-}
-
-/// The version that a request sets, if this release may go on with it.
-fn cluster_version(request: &ClusterVersionSetRequest) -> Result<Version, Fatal> {
-    let version = Version::parse(&request.ver);
-    let version = version.ok_or_else(|| Fatal::ClusterVersion(request.ver.clone()))?;
-    check_cluster_version(version)?;
-    Ok(version)
-}
-
-/// Splits what mvcc says into the reply and the end.
-fn split<T>(result: Result<T, mvcc::Error>) -> Result<Result<T, Error>, Fatal> {
-    Ok(match result {
-        Ok(reply) => Ok(reply),
-        Err(mvcc::Error::Compacted) => Err(Error::Compacted),
-        Err(mvcc::Error::FutureRev) => Err(Error::FutureRev),
-        Err(mvcc::Error::KeyNotFound) => Err(Error::KeyNotFound),
-        Err(mvcc::Error::LeaseNotFound) => Err(Error::LeaseNotFound),
-        Err(other) => return Err(Fatal::Mvcc(other)),
-    })
-}
-
-/// Answers, with the revision in their headers.
-#[derive(Clone, Debug)]
-pub enum Reply {
-    Put(PutResponse),
-    DeleteRange(DeleteRangeResponse),
-    Txn(TxnResponse),
-    Compaction(CompactionResponse),
-    LeaseGrant(LeaseGrantResponse),
-    LeaseRevoke(LeaseRevokeResponse),
-    Alarm(AlarmResponse),
-    AuthEnable(AuthEnableResponse),
-    AuthDisable(AuthDisableResponse),
-    /// With a simple token; others are made by the member that answers.
-    Authenticate(AuthenticateResponse),
-    AuthStatus(AuthStatusResponse),
-    UserAdd(AuthUserAddResponse),
-    UserDelete(AuthUserDeleteResponse),
-    UserGet(AuthUserGetResponse),
-    UserChangePassword(AuthUserChangePasswordResponse),
-    UserGrantRole(AuthUserGrantRoleResponse),
-    UserRevokeRole(AuthUserRevokeRoleResponse),
-    UserList(AuthUserListResponse),
-    RoleList(AuthRoleListResponse),
-    RoleAdd(AuthRoleAddResponse),
-    RoleDelete(AuthRoleDeleteResponse),
-    RoleGet(AuthRoleGetResponse),
-    RoleGrantPermission(AuthRoleGrantPermissionResponse),
-    RoleRevokePermission(AuthRoleRevokePermissionResponse),
-    /// The members after a change.
-    Members(Vec<pb::Member>),
-    /// Of requests that members make themselves.
-    Done,
-}
-
-impl Reply {
-    /// Bytes of the pairs in it, which are all that can be large.
-    pub fn pair_bytes(&self) -> usize {
-        match self {
-            Self::Put(response) => response.prev_kv.as_ref().map_or(0, Bytes::len),
-            Self::DeleteRange(response) => response.prev_kvs.iter().map(Bytes::len).sum(),
-            Self::Txn(response) => response.encoded_len(),
-            _ => 0,
-        }
-    }
 }
 
 /// What applying an entry gave.
@@ -243,57 +68,6 @@ pub struct Outcome {
     pub compaction: Option<(Compaction, bool)>,
 }
 
-/// Size of the backend against its limit, for the local answer to a full disk.
-#[derive(Debug)]
-pub struct Quota {
-    /// 0 or less: none.
-    limit_bytes: i64,
-    size_bytes: Arc<AtomicI64>,
-}
-
-impl Quota {
-    pub fn new(limit_bytes: i64, size_bytes: Arc<AtomicI64>) -> Self {
-        Self { limit_bytes, size_bytes }
-    }
-
-    pub fn has_room_for(&self, cost_bytes: i64) -> bool {
-        let size_bytes = self.size_bytes.load(Ordering::Relaxed);
-        self.limit_bytes <= 0 || size_bytes.saturating_add(cost_bytes) < self.limit_bytes
-    }
-}
-
-const PUT_OVERHEAD_BYTES: i64 = 256;
-const LEASE_BYTES: i64 = 64;
-
-fn put_cost(put: &PutRequest) -> i64 {
-    let data = i64::try_from(put.key.len() + put.value.len()).unwrap_or(i64::MAX);
-    PUT_OVERHEAD_BYTES.saturating_add(data)
-}
-
-fn ops_cost(ops: &[RequestOp]) -> i64 {
-    let cost = |op: &RequestOp| match &op.request {
-        Some(Request::RequestPut(put)) => put_cost(put),
-        Some(Request::RequestTxn(txn)) => txn_cost(txn),
-        _ => 0,
-    };
-    ops.iter().map(cost).fold(0, i64::saturating_add)
-}
-
-fn txn_cost(txn: &TxnRequest) -> i64 {
-    ops_cost(&txn.success).max(ops_cost(&txn.failure))
-}
-
-/// Bytes that a request may add, by etcd's estimate; None if it adds none.
-pub fn cost(command: &Command) -> Option<i64> {
-    match command {
-        Command::Put(put) => Some(put_cost(put)),
-        // One that only reads or deletes has to pass on a full store as well.
-        Command::Txn(txn) => Some(txn_cost(txn)).filter(|bytes| *bytes > 0),
-        Command::LeaseGrant(_) => Some(LEASE_BYTES),
-        _ => None,
-    }
-}
-
 /// The state that requests change.
 #[derive(Clone)]
 pub struct Machine {
@@ -304,19 +78,6 @@ pub struct Machine {
     pub auth: Arc<RwLock<Auth>>,
     pub tokens: Arc<Tokens>,
     pub quota: Arc<Quota>,
-}
-
-/// Lets mvcc ask about leases and attach keys to them.
-struct LeaseDoor<'a>(&'a Mutex<Lessor>);
-
-impl Leases for LeaseDoor<'_> {
-    fn exists(&self, id: i64) -> bool {
-        self.0.lock().exists(id)
-    }
-
-    fn set(&mut self, key: &Bytes, lease: i64) {
-        self.0.lock().set(key, lease);
-    }
 }
 
 impl Machine {
@@ -351,22 +112,6 @@ impl Machine {
         }
         self.store.seal(index, term);
         Ok(outcome)
-    }
-
-    /// Changes the membership if the change is valid. The caller seals the entry, as the
-    /// configuration goes with it.
-    pub fn change_members(&self, change: &members::Change) -> Result<Reply, Error> {
-        let mut members = self.members.write();
-        members.validate(change)?;
-        let key = member_key(change.id());
-        match members.change(change) {
-            Some(member) => self.store.put(Bucket::Members, key, member.to_json()),
-            None => {
-                self.store.delete(Bucket::Members, key.clone());
-                self.store.put(Bucket::MembersRemoved, key, b"removed".to_vec());
-            }
-        }
-        Ok(Reply::Members(members.list()))
     }
 
     /// Alarms stand in front of everything else.
@@ -470,128 +215,5 @@ impl Machine {
         };
         outcome.compaction = Some((compaction, request.physical));
         Ok(Ok(Reply::Compaction(CompactionResponse { header: self.header() })))
-    }
-
-    fn lease_grant(&self, request: LeaseGrantRequest, now: Duration) -> Result<Reply, Error> {
-        let LeaseGrantRequest { id, ttl } = request;
-        self.lessor.lock().grant(id, ttl, now)?;
-        self.store_lease(id, ttl, 0);
-        let header = self.header();
-        Ok(Reply::LeaseGrant(LeaseGrantResponse { header, id, ttl, error: String::new() }))
-    }
-
-    /// Deletes the keys in order, in one transaction.
-    fn lease_revoke(
-        &self,
-        request: LeaseRevokeRequest,
-        outcome: &mut Outcome,
-    ) -> Result<Reply, Error> {
-        if !self.lessor.lock().exists(request.id) {
-            return Err(Error::LeaseNotFound);
-        }
-        // The store has a part of this entry before the keys lose their lease: whoever reads the
-        // leases meanwhile can tell from which entry on they hold.
-        self.store.delete(Bucket::Lease, request.id.to_be_bytes().to_vec());
-        let keys = self.lessor.lock().revoke(request.id)?;
-        let mut write = self.mvcc.begin();
-        for key in &keys {
-            write.delete(key, &mut LeaseDoor(&self.lessor));
-        }
-        outcome.changes = write.finish();
-        Ok(Reply::LeaseRevoke(LeaseRevokeResponse { header: self.header() }))
-    }
-
-    /// A lease that is gone meanwhile is passed over.
-    fn lease_checkpoint(&self, request: &LeaseCheckpointRequest, now: Duration) -> Reply {
-        for checkpoint in &request.checkpoints {
-            let remaining = checkpoint.remaining_ttl;
-            let ttl = self.lessor.lock().checkpoint(checkpoint.id, remaining, now);
-            if let Some(ttl) = ttl {
-                self.store_lease(checkpoint.id, ttl, remaining);
-            }
-        }
-        Reply::Done
-    }
-
-    fn store_lease(&self, id: i64, ttl: i64, remaining_ttl: i64) {
-        let lease = leasepb::Lease { id, ttl, remaining_ttl };
-        self.store.put(Bucket::Lease, id.to_be_bytes().to_vec(), lease.encode_to_vec());
-    }
-
-    fn alarm(&self, request: AlarmRequest) -> AlarmResponse {
-        let AlarmRequest { action, member_id, alarm } = request;
-        let member = AlarmMember { member_id, alarm };
-        let mut members = self.members.write();
-        let alarms = match AlarmAction::try_from(action) {
-            Ok(AlarmAction::Get) => members.alarms(alarm),
-            Ok(AlarmAction::Activate) if alarm != AlarmType::None as i32 => {
-                if members.raise(member) {
-                    self.store.put(Bucket::Alarm, member.encode_to_vec(), Vec::new());
-                }
-                vec![member]
-            }
-            Ok(AlarmAction::Deactivate) if members.clear(member) => {
-                self.store.delete(Bucket::Alarm, member.encode_to_vec());
-                vec![member]
-            }
-            _ => Vec::new(),
-        };
-        AlarmResponse { header: None, alarms }
-    }
-
-    /// The storage version follows the cluster's, once that is one that knows of it.
-    fn set_cluster_version(&self, request: &ClusterVersionSetRequest) -> Result<Reply, Fatal> {
-        let version = cluster_version(request)?;
-        let bytes = version.to_string().into_bytes();
-        self.store.put(Bucket::Cluster, schema::CLUSTER_VERSION.to_vec(), bytes.clone());
-        if has_storage_version(version) {
-            self.store.put(Bucket::Meta, schema::STORAGE_VERSION.to_vec(), bytes);
-        }
-        let before = self.members.write().set_cluster_version(version);
-        self.say_version(before, version);
-        Ok(Reply::Done)
-    }
-
-    /// In etcd's words: operators wait for these lines.
-    fn say_version(&self, before: Option<Version>, version: Version) {
-        let to = version.short();
-        match before {
-            Some(before) => {
-                tracing::info!(from = before.short(), to, "updated cluster version");
-            }
-            None => tracing::info!("cluster-version" = to, "set initial cluster version"),
-        }
-        if has_storage_version(version) && before != Some(version) {
-            let to = version.to_string();
-            tracing::info!("new-storage-version" = to, "updated storage version");
-            if self.members.read().downgrade().target() == Some(version) {
-                let release = RELEASE.to_string();
-                tracing::info!(
-                    "target-version" = to,
-                    "server-version" = release,
-                    "The server is ready to downgrade"
-                );
-            }
-        }
-    }
-
-    fn set_downgrade(&self, request: DowngradeInfoSetRequest) -> Reply {
-        let DowngradeInfoSetRequest { enabled, ver } = request;
-        let target_version = if enabled { ver } else { String::new() };
-        let downgrade = Downgrade { target_version, enabled };
-        self.store.put(Bucket::Cluster, schema::DOWNGRADE.to_vec(), downgrade.to_json());
-        self.members.write().set_downgrade(downgrade);
-        Reply::Done
-    }
-
-    fn set_attributes(&self, request: ClusterMemberAttrSetRequest) -> Reply {
-        let attributes = request.member_attributes.unwrap_or_default();
-        let mut members = self.members.write();
-        let id = request.member_id;
-        if let Some(member) = members.set_attributes(id, &attributes.name, &attributes.client_urls)
-        {
-            self.store.put(Bucket::Members, member_key(id), member.to_json());
-        }
-        Reply::Done
     }
 }

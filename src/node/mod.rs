@@ -463,32 +463,8 @@ impl Node {
     }
 
     fn fill_reply(&self, reply: &mut Reply) {
-        match reply {
-            Reply::Put(response) => self.fill(&mut response.header),
-            Reply::DeleteRange(response) => self.fill(&mut response.header),
-            Reply::Txn(response) => self.fill(&mut response.header),
-            Reply::Compaction(response) => self.fill(&mut response.header),
-            Reply::LeaseGrant(response) => self.fill(&mut response.header),
-            Reply::LeaseRevoke(response) => self.fill(&mut response.header),
-            Reply::Alarm(response) => self.fill(&mut response.header),
-            Reply::AuthEnable(response) => self.fill(&mut response.header),
-            Reply::AuthDisable(response) => self.fill(&mut response.header),
-            Reply::Authenticate(response) => self.fill(&mut response.header),
-            Reply::AuthStatus(response) => self.fill(&mut response.header),
-            Reply::UserAdd(response) => self.fill(&mut response.header),
-            Reply::UserDelete(response) => self.fill(&mut response.header),
-            Reply::UserGet(response) => self.fill(&mut response.header),
-            Reply::UserChangePassword(response) => self.fill(&mut response.header),
-            Reply::UserGrantRole(response) => self.fill(&mut response.header),
-            Reply::UserRevokeRole(response) => self.fill(&mut response.header),
-            Reply::UserList(response) => self.fill(&mut response.header),
-            Reply::RoleList(response) => self.fill(&mut response.header),
-            Reply::RoleAdd(response) => self.fill(&mut response.header),
-            Reply::RoleDelete(response) => self.fill(&mut response.header),
-            Reply::RoleGet(response) => self.fill(&mut response.header),
-            Reply::RoleGrantPermission(response) => self.fill(&mut response.header),
-            Reply::RoleRevokePermission(response) => self.fill(&mut response.header),
-            Reply::Members(_) | Reply::Done => {}
+        if let Some(header) = reply.header_mut() {
+            self.fill(header);
         }
     }
 

@@ -1,0 +1,87 @@
+//! Requests about leases, and how mvcc asks about the leases that keys hang on.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message as _;
+
+use super::command::Reply;
+use super::error::Error;
+use super::{Machine, Outcome};
+use crate::lease::Lessor;
+use crate::mvcc::Leases;
+use crate::pb::{
+    LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest,
+    LeaseRevokeResponse, leasepb,
+};
+use crate::store::Bucket;
+
+/// Lets mvcc ask about leases and attach keys to them.
+pub(super) struct LeaseDoor<'a>(pub(super) &'a Mutex<Lessor>);
+
+impl Leases for LeaseDoor<'_> {
+    fn exists(&self, id: i64) -> bool {
+        self.0.lock().exists(id)
+    }
+
+    fn set(&mut self, key: &Bytes, lease: i64) {
+        self.0.lock().set(key, lease);
+    }
+}
+
+impl Machine {
+    pub(super) fn lease_grant(
+        &self,
+        request: LeaseGrantRequest,
+        now: Duration,
+    ) -> Result<Reply, Error> {
+        let LeaseGrantRequest { id, ttl } = request;
+        self.lessor.lock().grant(id, ttl, now)?;
+        self.store_lease(id, ttl, 0);
+        let header = self.header();
+        Ok(Reply::LeaseGrant(LeaseGrantResponse { header, id, ttl, error: String::new() }))
+    }
+
+    /// Deletes the keys in order, in one transaction.
+    pub(super) fn lease_revoke(
+        &self,
+        request: LeaseRevokeRequest,
+        outcome: &mut Outcome,
+    ) -> Result<Reply, Error> {
+        if !self.lessor.lock().exists(request.id) {
+            return Err(Error::LeaseNotFound);
+        }
+        // The store has a part of this entry before the keys lose their lease: whoever reads the
+        // leases meanwhile can tell from which entry on they hold.
+        self.store.delete(Bucket::Lease, request.id.to_be_bytes().to_vec());
+        let keys = self.lessor.lock().revoke(request.id)?;
+        let mut write = self.mvcc.begin();
+        for key in &keys {
+            write.delete(key, &mut LeaseDoor(&self.lessor));
+        }
+        outcome.changes = write.finish();
+        Ok(Reply::LeaseRevoke(LeaseRevokeResponse { header: self.header() }))
+    }
+
+    /// A lease that is gone meanwhile is passed over.
+    pub(super) fn lease_checkpoint(
+        &self,
+        request: &LeaseCheckpointRequest,
+        now: Duration,
+    ) -> Reply {
+        for checkpoint in &request.checkpoints {
+            let remaining = checkpoint.remaining_ttl;
+            let ttl = self.lessor.lock().checkpoint(checkpoint.id, remaining, now);
+            if let Some(ttl) = ttl {
+                self.store_lease(checkpoint.id, ttl, remaining);
+            }
+        }
+        Reply::Done
+    }
+
+    fn store_lease(&self, id: i64, ttl: i64, remaining_ttl: i64) {
+        let lease = leasepb::Lease { id, ttl, remaining_ttl };
+        self.store.put(Bucket::Lease, id.to_be_bytes().to_vec(), lease.encode_to_vec());
+    }
+}
