@@ -10,186 +10,19 @@
 //! A key's life is a list of generations: each begins with a put and, but for the last, ends with
 //! a tombstone. The rules for reading, compacting and keeping are etcd's, to the revision.
 
-use smallvec::SmallVec;
+mod bulk;
+mod checkpoint;
+mod history;
+
+pub use bulk::{Bulk, Restored};
+pub use checkpoint::{Malformed, read_keys, write_end, write_keys};
+pub use history::Found;
+use history::{Generation, History, Packed};
 
 use super::compact::Doomed;
 use crate::types::Revision;
 
 const LEAF_KEYS_MAX: usize = 256;
-
-/// A revision in 12 bytes: the sub number of a change is bounded by the changes of one request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C, packed(4))]
-struct Packed {
-    main: i64,
-    sub: u32,
-}
-
-impl Packed {
-    fn new(revision: Revision) -> Self {
-        Self { main: revision.main, sub: u32::try_from(revision.sub).unwrap_or(u32::MAX) }
-    }
-
-    fn revision(self) -> Revision {
-        Revision::new(self.main, i64::from(self.sub))
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Generation {
-    created: Packed,
-    /// Number of puts and the closing tombstone since the generation began, compacted ones too.
-    version: i64,
-    revisions: SmallVec<[Packed; 1]>,
-}
-
-impl Generation {
-    fn is_empty(&self) -> bool {
-        self.revisions.is_empty()
-    }
-
-    fn last_main(&self) -> i64 {
-        self.revisions.last().map_or(0, |last| last.main)
-    }
-
-    /// Position of the newest revision at or below `main`.
-    fn position_at(&self, main: i64) -> Option<usize> {
-        self.revisions.iter().rposition(|revision| { revision.main } <= main)
-    }
-}
-
-/// The state of one key at some revision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
-    pub modified: Revision,
-    pub created: Revision,
-    pub version: i64,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct History {
-    /// Closed generations, oldest first.
-    #[expect(clippy::box_collection, reason = "8 bytes instead of 24 for most keys")]
-    closed: Option<Box<Vec<Generation>>>,
-    /// The open generation; empty while the key is deleted.
-    open: Generation,
-}
-
-impl History {
-    fn is_live(&self) -> bool {
-        !self.open.is_empty()
-    }
-
-    fn closed(&self) -> &[Generation] {
-        self.closed.as_deref().map_or(&[], Vec::as_slice)
-    }
-
-    fn put(&mut self, revision: Packed) {
-        if self.open.is_empty() {
-            self.open.created = revision;
-            self.open.version = 0;
-        }
-        self.open.revisions.push(revision);
-        self.open.version += 1;
-    }
-
-    /// Ends the open generation; false if there is none.
-    fn tombstone(&mut self, revision: Packed) -> bool {
-        if self.open.is_empty() {
-            return false;
-        }
-        self.put(revision);
-        let generation = std::mem::take(&mut self.open);
-        self.closed.get_or_insert_default().push(generation);
-        true
-    }
-
-    fn get(&self, main: i64) -> Option<Found> {
-        let generation = self.generation_at(main)?;
-        let at = generation.position_at(main)?;
-        let newer = generation.revisions.len() - at - 1;
-        Some(Found {
-            modified: generation.revisions[at].revision(),
-            created: generation.created.revision(),
-            version: generation.version - i64::try_from(newer).unwrap_or(i64::MAX),
-        })
-    }
-
-    fn generation_at(&self, main: i64) -> Option<&Generation> {
-        if let Some(first) = self.open.revisions.first()
-            && { first.main } <= main
-        {
-            return Some(&self.open);
-        }
-        for generation in self.closed().iter().rev() {
-            if generation.last_main() <= main {
-                return None;
-            }
-            if { generation.revisions[0].main } <= main {
-                return Some(generation);
-            }
-        }
-        None
-    }
-
-    /// The first generation that reaches `main` or beyond, and the position in it of the newest
-    /// revision at or below `main`.
-    fn survivor(&self, main: i64) -> (usize, Option<usize>) {
-        let closed = self.closed();
-        let at = closed.iter().position(|g| g.last_main() >= main).unwrap_or(closed.len());
-        let generation = closed.get(at).unwrap_or(&self.open);
-        (at, generation.position_at(main))
-    }
-
-    /// Forgets what compaction at `main` forgets, and reports it.
-    fn compact(&mut self, main: i64, dead: &mut Vec<Revision>) -> Option<Revision> {
-        let (at, position) = self.survivor(main);
-        if let Some(closed) = &mut self.closed {
-            for generation in closed.drain(..at) {
-                dead.extend(generation.revisions.iter().map(|r| r.revision()));
-            }
-        }
-        let closed = self.closed.as_deref_mut().filter(|closed| !closed.is_empty());
-        let generation = match closed {
-            Some(closed) => &mut closed[0],
-            None => &mut self.open,
-        };
-        let survivor = position.map(|position| {
-            dead.extend(generation.revisions.drain(..position).map(Packed::revision));
-            generation.revisions[0].revision()
-        });
-        generation.revisions.shrink_to_fit();
-        if self.closed().is_empty() {
-            self.closed = None;
-        }
-        survivor
-    }
-
-    /// The revision that HashKV keeps for compaction at `main`: unlike `compact`, not a tombstone.
-    fn kept(&self, main: i64) -> Option<Revision> {
-        let (at, position) = self.survivor(main);
-        let closed = self.closed();
-        let generation = closed.get(at).unwrap_or(&self.open);
-        let position = position?;
-        let is_tombstone = at < closed.len() && position + 1 == generation.revisions.len();
-        (!is_tombstone).then(|| generation.revisions[position].revision())
-    }
-
-    fn is_forgotten(&self) -> bool {
-        self.open.is_empty() && self.closed().is_empty()
-    }
-
-    /// Whether there is more than one revision, or a tombstone, so that a compaction may find
-    /// something to forget.
-    fn has_past(&self) -> bool {
-        self.closed.is_some() || self.open.revisions.len() > 1
-    }
-
-    fn newest(&self) -> i64 {
-        let closed = self.closed().last().map_or(0, Generation::last_main);
-        self.open.last_main().max(closed)
-    }
-}
 
 struct Entry {
     key: Box<[u8]>,
@@ -510,11 +343,6 @@ impl Index {
         if position > at || is_append { (leaf + 1, position - at) } else { (leaf, position) }
     }
 }
-
-mod bulk;
-mod checkpoint;
-pub use bulk::{Bulk, Restored};
-pub use checkpoint::{Malformed, read_keys, write_end, write_keys};
 
 #[cfg(test)]
 mod tests;

@@ -50,6 +50,8 @@ pub use write::{Change, ChangeKind, Write, deletion_event};
 
 use index::Index;
 
+/// Why a change or a read is refused. A variant that is not local follows from the entries, is the
+/// same on every member that applies them, and becomes the reply.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("mvcc: required revision has been compacted")]
@@ -81,13 +83,6 @@ pub enum Error {
     /// Local.
     #[error(transparent)]
     Store(#[from] store::Error),
-}
-
-impl Error {
-    /// Whether every member that applies the same entry gets this error, so that it is the reply.
-    pub fn is_deterministic(&self) -> bool {
-        matches!(self, Self::Compacted | Self::FutureRev | Self::KeyNotFound | Self::LeaseNotFound)
-    }
 }
 
 /// How long the replacement of the state waits before it looks for views again.

@@ -37,6 +37,7 @@ mod env;
 mod error;
 mod examine;
 mod generation;
+mod options;
 mod record;
 pub mod schema;
 mod scrub;
@@ -51,7 +52,6 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -63,14 +63,15 @@ pub use dir::{DirLock, is_missing, lay_out, lock, lock_at_rest, refuse_foreign};
 pub use error::Error;
 pub use examine::{Examined, examine};
 pub use generation::{Building, amend, has_other, settle};
+pub use options::{Faults, Options};
 pub use schema::Bucket;
 pub use scrub::Scrubbed;
 pub use snapshot::Frozen;
 pub use space::Room;
 
-use crate::clock::{Clock, Seldom};
-use crate::limits::{COMMIT_INTERVAL, READ_CHUNK_ROWS, RESERVE_BYTES};
-use crate::supervise::{Supervisor, Thread};
+use crate::clock::Seldom;
+use crate::limits::READ_CHUNK_ROWS;
+use crate::supervise::Thread;
 use crate::types::Revision;
 use committer::{Hooks, Queue, Shared};
 use env::Env;
@@ -87,57 +88,6 @@ pub struct Row {
 
 /// Key and value in a small bucket.
 pub type Pair = (Vec<u8>, Vec<u8>);
-
-#[derive(Clone)]
-pub struct Options {
-    pub clock: Arc<dyn Clock>,
-    /// How long sealed entries wait for others to share their commit.
-    pub commit_interval: Duration,
-    /// Disk space held back for the day the disk is full; 0 for none.
-    pub reserve_bytes: u64,
-    /// Without a committer's thread, its turns are [`Store::commit_turn`].
-    pub committer: bool,
-    /// What a simulator lets happen to the store's files.
-    pub faults: Option<Arc<dyn Faults>>,
-    /// Starts the committer, and learns if the store cannot go on.
-    pub supervisor: Supervisor,
-}
-
-/// Stands between the store and its disk. An error takes the place of what was to be done.
-pub trait Faults: Send + Sync {
-    /// Asked before each commit.
-    fn commit(&self) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    /// Asked before a commit works off so many rows of a compaction.
-    fn compaction(&self, _rows: usize) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    /// Asked before each transaction that reads.
-    fn read(&self) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    /// What the disk has left; None asks the system.
-    fn free_bytes(&self) -> Option<u64> {
-        None
-    }
-}
-
-impl Options {
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            commit_interval: COMMIT_INTERVAL,
-            reserve_bytes: RESERVE_BYTES,
-            committer: true,
-            faults: None,
-            supervisor: Supervisor::default(),
-        }
-    }
-}
 
 /// What the store held when it was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,9 +3,11 @@
 
 use std::ops::Bound;
 
-use super::{Reader, Table, Writer, named, put, record, schema};
+use super::read::Reader;
+use super::write::{Writer, put};
+use super::{Table, named};
 use crate::limits::READ_CHUNK_ROWS;
-use crate::store::{Bucket, Error, Row};
+use crate::store::{Bucket, Error, Row, record, schema};
 use crate::types::Revision;
 
 /// How far a copy has come, and whether there is more.

@@ -1,0 +1,129 @@
+//! What waits for the committer: the batch of sealed entries, and deletions in steps.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::limits::{COMMIT_BYTES_MAX, COMMIT_OPS_MAX, SNAPSHOT_HOLD_MAX};
+use crate::store::env::Env;
+use crate::store::schema::Bucket;
+use crate::store::snapshot::Pin;
+use crate::types::Revision;
+
+pub(super) type Small = BTreeMap<(Bucket, Vec<u8>), Option<Vec<u8>>>;
+
+/// Keys of small buckets.
+pub(in crate::store) type Changed = BTreeSet<(Bucket, Vec<u8>)>;
+
+/// Changes that belong together: of the entry that apply works on, or of all sealed entries.
+#[derive(Default)]
+pub(in crate::store) struct Batch {
+    /// So many rows, the oldest in the tail that no other batch has.
+    pub rows: usize,
+    pub bytes: usize,
+    pub small: Small,
+}
+
+impl Batch {
+    pub(in crate::store) fn is_empty(&self) -> bool {
+        self.rows == 0 && self.small.is_empty()
+    }
+
+    pub(in crate::store) fn is_large(&self) -> bool {
+        self.rows + self.small.len() >= COMMIT_OPS_MAX || self.bytes >= COMMIT_BYTES_MAX
+    }
+
+    pub(in crate::store) fn absorb(&mut self, entry: Self) {
+        self.rows += entry.rows;
+        self.bytes += entry.bytes;
+        self.small.extend(entry.small);
+    }
+
+    pub(in crate::store) fn set(&mut self, bucket: Bucket, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+        self.small.insert((bucket, key), value);
+    }
+}
+
+/// A log position: the index and term of a sealed or committed entry.
+pub(in crate::store) type Position = (u64, u64);
+
+pub(in crate::store) struct Job {
+    /// Rows in revision order, and whether each is put back.
+    pub(super) rows: Vec<(Revision, bool)>,
+    pub(super) done: usize,
+    /// The compaction that ends with the job.
+    pub(super) compaction: i64,
+    /// The seal that must be committed with the job or before it.
+    pub(super) after_seal: u64,
+    /// When it was scheduled.
+    pub(super) since: Duration,
+    pub(super) finished: oneshot::Sender<()>,
+}
+
+impl Job {
+    pub(in crate::store) fn new(
+        mut dead: Vec<(Revision, bool)>,
+        compaction: i64,
+        since: Duration,
+        finished: oneshot::Sender<()>,
+    ) -> Self {
+        dead.sort_unstable();
+        dead.dedup_by_key(|(rev, _)| *rev);
+        Self { rows: dead, done: 0, compaction, after_seal: 0, since, finished }
+    }
+}
+
+/// What apply, the waiting callers and the committer share.
+#[derive(Default)]
+pub(in crate::store) struct Queue {
+    pub batch: Batch,
+    pub position: Position,
+    /// Seals so far, and how many of them are durable.
+    pub sealed: u64,
+    pub committed: u64,
+    pub durable: Position,
+    /// Bytes in the batch and in the transaction under way.
+    pub bytes: usize,
+    /// A flush waits for this seal.
+    pub flush_to: u64,
+    pub jobs: VecDeque<Job>,
+    /// Cloned by everybody who needs all rows as they are.
+    pub holds: Arc<()>,
+    /// States that are read slowly: deletions wait for them a while and then pin them.
+    pub frozen: Vec<Weak<Pin>>,
+    /// A commit under way deletes rows.
+    pub is_deleting: bool,
+    pub no_space: bool,
+    /// Apply is to end: the few entries that it still has may go over the tail's bound.
+    pub is_leaving: bool,
+    /// Why the committer ended, or is to end.
+    pub stop: Option<String>,
+    /// When the waiting work is committed at the latest, by the store's clock.
+    pub due: Option<Duration>,
+}
+
+impl Queue {
+    /// How long the first job has to wait, if it is not for something of which the committer is told.
+    /// Nobody deletes in an environment that was replaced, so its readers are not waited for.
+    pub(in crate::store) fn job_wait(&self, now: Duration, env: &Arc<Env>) -> Option<Duration> {
+        let is_held = Arc::strong_count(&self.holds) > 1;
+        let job = self.jobs.front().filter(|job| !is_held && job.after_seal <= self.sealed)?;
+        let is_read = self.frozen.iter().filter_map(Weak::upgrade).any(|pin| pin.is_needed(env));
+        Some(if is_read {
+            (job.since + SNAPSHOT_HOLD_MAX).saturating_sub(now)
+        } else {
+            Duration::ZERO
+        })
+    }
+
+    pub(in crate::store) fn job_is_ready(&self, now: Duration, env: &Arc<Env>) -> bool {
+        self.job_wait(now, env) == Some(Duration::ZERO)
+    }
+
+    pub(in crate::store) fn has_entries(&self) -> bool {
+        self.sealed > self.committed
+    }
+}

@@ -1,0 +1,87 @@
+//! A disk that is full, and the reserve that is kept for it.
+
+use super::*;
+
+/// A disk that takes few pages in one commit, or none, while it is told to.
+#[derive(Default)]
+struct Tight {
+    rows_max: AtomicI64,
+    is_full: AtomicBool,
+}
+
+impl Faults for Tight {
+    fn commit(&self) -> std::io::Result<()> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        Ok(())
+    }
+
+    fn compaction(&self, rows: usize) -> std::io::Result<()> {
+        if rows as i64 > self.rows_max.load(Ordering::SeqCst) {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_compaction_that_finds_the_disk_full_does_less_at_a_time_and_holds_up_nothing() {
+    let fixture = Fixture::new();
+    let tight = Arc::new(Tight::default());
+    let (store, _) = fixture.open(Options { faults: Some(tight.clone()), ..options() });
+    for main in 1..=300 {
+        apply(&store, main, 100);
+    }
+    store.flush().unwrap();
+    let dead = (1..=300).filter(|main| main % 3 != 0).map(rev).collect();
+    let survivors = (1..=300).filter(|main| main % 3 == 0).map(rev).collect();
+    // Not even a little of it fits: what is applied is stored all the same.
+    let done = store.delete_rows(dead, survivors, 300);
+    apply(&store, 301, 100);
+    assert_eq!(store.flush().unwrap(), 301);
+    tight.rows_max.store(100, Ordering::SeqCst);
+    done.blocking_recv().unwrap();
+    let left: Vec<i64> = all(&store).iter().map(|row| row.rev.main).collect();
+    assert_eq!(left, (1..=301).filter(|main| main % 3 == 0 || *main > 300).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_reserve_that_was_given_up_is_taken_again_though_nothing_is_written() {
+    let fixture = Fixture::new();
+    let tight = Arc::new(Tight::default());
+    let reserve = 1 << 20;
+    let faults = Some(tight.clone() as Arc<dyn Faults>);
+    let (store, _) = fixture.open(Options { faults, reserve_bytes: reserve, ..options() });
+    apply(&store, 1, 100);
+    store.flush().unwrap();
+    assert_eq!(store.room().reserve, reserve);
+    tight.is_full.store(true, Ordering::SeqCst);
+    apply(&store, 2, 100);
+    assert!(matches!(store.flush(), Err(Error::NoSpace { .. })));
+    assert_eq!(store.room().reserve, 0);
+    tight.is_full.store(false, Ordering::SeqCst);
+    let begun = crate::clock::instant();
+    while store.room().reserve < reserve {
+        assert!(begun.elapsed() < Duration::from_secs(60), "others can take its space");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_copy_of_the_store_keeps_the_reserve_that_it_was_given() {
+    let fixture = Fixture::new();
+    let reserve = 1 << 20;
+    let (store, _) = fixture.open(Options { reserve_bytes: reserve, ..options() });
+    assert_eq!(store.room().reserve, reserve);
+    *store.shared.changed.lock() = Some(committer::Changed::new());
+    store.shared.reserve.lend(store.shared.options.clock.now());
+    thread::sleep(crate::limits::RESERVE_RETAKE_REST * 2);
+    apply(&store, 1, 100);
+    store.flush().unwrap();
+    store.look_for_room();
+    assert_eq!(store.room().reserve, 0);
+    *store.shared.changed.lock() = None;
+    store.look_for_room();
+    assert_eq!(store.room().reserve, reserve);
+}
