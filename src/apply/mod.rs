@@ -44,7 +44,8 @@ use leases::LeaseDoor;
 pub use quota::{Quota, cost};
 pub use version::{NewerCluster, RELEASE, check_cluster_version, has_storage_version};
 
-/// Whether a normal entry of the log can be applied, for who looks at it before that.
+/// Whether a normal entry can be applied, asked before it enters the log: every member has to apply
+/// what is in there.
 pub fn check(data: Bytes) -> Result<Option<Command>, Fatal> {
     if data.is_empty() {
         return Ok(None);
@@ -56,7 +57,7 @@ pub fn check(data: Bytes) -> Result<Option<Command>, Fatal> {
     Ok(Some(command))
 }
 
-/// What applying an entry gave.
+/// What became of an entry that was applied.
 pub struct Outcome {
     /// Under which the proposer waits.
     pub request_id: u64,

@@ -53,7 +53,7 @@ fn txn_cost(txn: &TxnRequest) -> i64 {
 pub fn cost(command: &Command) -> Option<i64> {
     match command {
         Command::Put(put) => Some(put_cost(put)),
-        // One that only reads or deletes has to pass on a full store as well.
+        // A transaction that only reads or deletes has to pass on a full store as well.
         Command::Txn(txn) => Some(txn_cost(txn)).filter(|bytes| *bytes > 0),
         Command::LeaseGrant(_) => Some(LEASE_BYTES),
         _ => None,

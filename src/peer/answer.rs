@@ -75,7 +75,7 @@ impl Peers {
         answer
     }
 
-    /// Peers measure the way there and back with it.
+    /// Answers a peer that measures the way here and back.
     fn probe(&self) -> Answer {
         Response::new(PeerBody::Text(Some(Bytes::from_static(b"{\"OK\":true}\n"))))
     }
@@ -112,8 +112,8 @@ impl Peers {
         Response::new(PeerBody::Stream(Box::new(stream)))
     }
 
-    /// A member that is behind does not know who was added since, and one of them may lead: only
-    /// from it can it learn more. So it believes who calls.
+    /// Believes a caller that says it is a member. A member that is behind does not know who was added
+    /// since, and one of those may lead: only from the leader can this member learn more.
     fn remember(self: &Arc<Self>, from: u64, headers: &HeaderMap) {
         let urls = headers.get(PEER_URLS).and_then(|urls| urls.to_str().ok()).unwrap_or_default();
         let urls: Vec<String> =
@@ -192,7 +192,7 @@ impl MessageStream {
         self.encoder.message(message, out);
     }
 
-    /// What is queued, up to a bound, or a sign of life. Nothing once another stream took over.
+    /// Queued messages up to a bound, or a sign of life; nothing once another stream took over.
     fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut out = BytesMut::new();
         match self.messages.poll_recv(context) {

@@ -15,7 +15,7 @@ use super::connection::host;
 use super::dial::Dial;
 use crate::{limits, tls};
 
-/// What a member answered.
+/// The answer of a member.
 #[derive(Clone, Debug)]
 pub struct Answered {
     pub status: StatusCode,
@@ -90,7 +90,8 @@ async fn ask_at_leisure(
     });
     match select(answer, pin!(connection)).await {
         Either::Left((answer, _)) => answer,
-        // What has arrived is still there, and an error of the connection is the request's as well.
+        // The connection has ended. Bytes that arrived before can still be read, and an error of the
+        // connection is reported by the request as well.
         Either::Right((_, answer)) => answer.await,
     }
 }

@@ -14,7 +14,7 @@ pub trait Link: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Link for T {}
 
-/// What a dial gives sooner or later.
+/// The connection that a dial makes, or why there is none.
 pub type Dialing<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Link>>> + Send + 'a>>;
 
 /// Connects to a peer's URL, with TLS or without.

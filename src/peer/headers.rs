@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// What this member says of itself.
+/// Who this member is and where peers reach it.
 #[derive(Clone, Debug)]
 pub struct PeersConfig {
     pub id: u64,
@@ -19,9 +19,9 @@ const MIN_CLUSTER_VERSION: HeaderName = HeaderName::from_static("x-min-cluster-v
 pub const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 pub(super) const RAFT_TO: HeaderName = HeaderName::from_static("x-raft-to");
 pub(super) const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
-/// What only rusd says.
+/// A header that only rusd sends: members of etcd are told apart by it.
 pub const RUSD_VERSION: HeaderName = HeaderName::from_static("x-rusd-version");
-/// What this member says of itself, in a request to a peer or in an answer.
+/// The headers of a request to a peer, or of an answer, which names no receiver.
 pub(super) fn headers(config: &PeersConfig, to: Option<u64>) -> Result<HeaderMap, http::Error> {
     let mut headers = HeaderMap::new();
     let mut put = |name, value: &str| -> Result<(), http::Error> {

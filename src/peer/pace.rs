@@ -13,7 +13,7 @@ use crate::limits::{
 };
 use crate::raft::{Counted, Handle};
 
-/// For who copies much: rests, so that requests committed here hardly notice.
+/// Tells a thread that copies much when to rest, so that requests committed here hardly notice.
 pub struct Pace {
     raft: Handle,
     began: Instant,
@@ -39,8 +39,8 @@ impl Pace {
     }
 }
 
-/// What is watched: the leader's commits, which are also of what others forward, and what callers on
-/// this member see, which includes that its threads wait for a core.
+/// Two times are watched. The leader's commits include what other members forward; what callers on
+/// this member see includes that its threads wait for a processor.
 const KINDS: usize = 2;
 
 struct Pacer {
@@ -49,14 +49,14 @@ struct Pacer {
     /// Windows so far, of which two in so many are silent.
     windows: u32,
     silence: Silence,
-    /// What proposals take while nothing is sent; nothing until that is known.
+    /// How long proposals take while nothing is sent; `None` until that is known.
     quiet: [Option<Duration>; KINDS],
     rate: u64,
     /// Bytes sent in this window.
     sent: u64,
 }
 
-/// Who takes what was sent is busy with it for a while: the first silent window is not judged.
+/// The receiver is busy with what was sent for a while, so the first silent window is not judged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Silence {
     None,
@@ -112,7 +112,7 @@ impl Pacer {
             match (was, &quiet, slow) {
                 (Silence::Second, None, Some(slow)) => *quiet = Some(slow),
                 (Silence::Second, Some(before), Some(slow)) => {
-                    // What is still written after it was sent must not pass for quiet.
+                    // Bytes that are still written after they were sent must not pass for quiet.
                     let weight = if slow < *before { 2 } else { 16 };
                     *quiet = Some((*before * (weight - 1) + slow) / weight);
                 }

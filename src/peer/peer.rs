@@ -17,12 +17,13 @@ use crate::{limits, metrics};
 pub(super) struct Peer {
     pub(super) id: u64,
     pub(super) urls: Vec<String>,
-    /// It called, and this member has not learned from the log that it is one.
+    /// This peer has called, and the log here does not say that it is a member.
     pub(super) is_remembered: bool,
     /// The streams that the peer has dialed.
     pub(super) streams: Mutex<[Option<Outgoing>; 2]>,
     pub(super) readers: Mutex<Vec<AbortHandle>>,
-    /// Also of the one with other URLs that takes its place.
+    /// Whether a snapshot is on its way to the peer. A record of the same peer with other URLs shares
+    /// the flag, so that no second snapshot leaves beside the first.
     pub(super) sends_snapshot: Arc<AtomicBool>,
     /// Counts the URLs that failed: the next snapshot begins with another.
     pub(super) snapshot_url: AtomicUsize,
@@ -30,7 +31,7 @@ pub(super) struct Peer {
     pub(super) series: metrics::PeerSeries,
 }
 
-/// How many streams of a peer's are read, and since when both are.
+/// How many streams of the peer are read here, and since when both are.
 #[derive(Default)]
 pub(super) struct Reading {
     pub(super) streams: usize,

@@ -32,7 +32,7 @@ pub trait PeerEvents: Send + Sync {
     fn admits(&self, proposal: &Entry) -> bool;
 }
 
-/// What a member wants of its peers beside raft's messages.
+/// Questions to single members, beside raft's messages. A simulator answers them without sockets.
 pub trait Reach: Send + Sync {
     /// Asks a peer; nothing if it does not answer.
     fn ask<'a>(
@@ -59,7 +59,7 @@ pub struct Peers {
     pub(super) snapshots: OnceLock<Arc<dyn Snapshots>>,
     /// Held while a snapshot is received and built, by the thread that does it.
     pub(super) receives_snapshot: Arc<tokio::sync::Mutex<()>>,
-    /// One held for each message that is received in a request of its own.
+    /// A permit is held for each message that comes in a request of its own.
     pub(super) posts: tokio::sync::Semaphore,
     pub(super) messages_refused: AtomicU64,
     pub(super) snapshots_refused: AtomicU64,
@@ -136,7 +136,7 @@ impl Peers {
         });
         peer.series.known.set(1);
         if let Some(old) = known.peers.insert(id, Arc::clone(&peer)) {
-            // It goes on with the streams that it has dialed.
+            // The peer goes on with the streams that it has dialed.
             std::mem::swap(&mut *peer.streams.lock(), &mut *old.streams.lock());
             old.hang_up();
         }
@@ -280,7 +280,7 @@ impl Transport for Peers {
                     unsent.entries.iter().for_each(|entry| events.unsent(entry));
                 }
             } else if let Some(raft) = self.raft.get() {
-                // It only makes raft probe earlier.
+                // A report that a full inbox loses only makes raft probe later.
                 let _ = raft.report_unreachable(to);
             }
         }

@@ -17,7 +17,7 @@ pub struct AtRest {
     pub first: u64,
     pub last: u64,
     pub commit: u64,
-    /// What a start would undo: a write that was interrupted at the log's end.
+    /// An interrupted write at the log's end, which a start would undo.
     pub repair: Option<Repair>,
     recovered: Recovered,
     reader: Reader,

@@ -37,13 +37,13 @@ pub(super) struct Shared {
     pub(super) inbox: Inbox,
     pub(super) status: StatusCells,
     pub(super) leader: watch::Sender<Leader>,
-    /// As of the last tick; nothing unless this member leads.
+    /// How far each member's log goes, as of the last tick; nothing unless this member leads.
     pub(super) progress: Mutex<Option<Vec<(u64, u64)>>>,
-    /// Whether this member is still in the cluster, or may end.
+    /// Whether this member may end, if it was removed: one that stays knows of the removal.
     pub(super) may_leave: AtomicBool,
-    /// Snapshots that the loop has not looked at.
+    /// Received snapshots that the raft loop has not looked at.
     pub(super) snapshots_waiting: AtomicU64,
-    /// Whether one that it has taken is not applied.
+    /// Whether raft has taken a snapshot in that is not applied.
     pub(super) awaits_snapshot: AtomicBool,
     pub(super) conf_states: Mutex<HashMap<u64, SyncSender<Result<ConfState, Error>>>>,
     /// How long what the leader appends takes to be committed.
@@ -53,7 +53,7 @@ pub(super) struct Shared {
     pub(super) log_room: log::Room,
     /// Whether the log is to forget all that it can.
     pub(super) is_space_short: AtomicBool,
-    /// Without a thread for the raft loop, who waits for it takes its turn.
+    /// Takes a turn of the raft loop when no thread runs it: a caller that waits would wait for ever.
     pub(super) while_waiting: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -149,7 +149,7 @@ impl Handle {
         }
         if let Some(take_turn) = self.shared.while_waiting.get() {
             take_turn();
-            // Nobody else will answer.
+            // The turn has answered already, or there is no answer: no thread runs the loop.
             return answer.try_recv().unwrap_or(Err(Error::Stopped));
         }
         answer.recv().unwrap_or(Err(Error::Stopped))
@@ -190,7 +190,8 @@ impl Handle {
         queued
     }
 
-    /// Hands in one that is not wanted, since the commit is further: raft answers its sender.
+    /// Hands in a snapshot's message that is older than the commit here. Raft answers the sender with
+    /// what is here, without which the sender would offer the snapshot again and again.
     pub fn ignore_snapshot(&self, message: Message) -> Result<(), Error> {
         self.shared.inbox.event(Event::IgnoreSnapshot(message))
     }

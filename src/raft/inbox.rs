@@ -30,7 +30,7 @@ struct State {
     forwarded_entries: usize,
     message_bytes: usize,
     reads: Vec<ReadReply>,
-    /// What comes seldom.
+    /// Rare events, such as configuration changes, in the order of their arrival.
     events: Vec<Event>,
     persisted: u64,
     places: Vec<Placed>,
@@ -45,7 +45,7 @@ struct State {
     fatal: Option<Error>,
 }
 
-/// What the loop took out.
+/// All that one turn of the loop takes out of the inbox.
 #[derive(Default)]
 pub(super) struct Taken {
     pub(super) events: Vec<Event>,
@@ -55,8 +55,9 @@ pub(super) struct Taken {
 }
 
 impl State {
-    /// What is worth a wake-up. Progress of apply seldom is and that of the store never: only
-    /// housekeeping waits for it, and the next turn, at the latest the next tick, takes it along.
+    /// Whether something is worth waking the loop for. Progress of the store never is, and progress
+    /// of apply only while the core waits for it: otherwise the next turn, at the latest that of the
+    /// next tick, takes them along.
     fn has_work(&self) -> bool {
         self.stopped
             || self.fatal.is_some()
@@ -166,8 +167,8 @@ impl Inbox {
         })
     }
 
-    /// What apply waits for. It asks for one at a time, so it needs no bound, and it must not be told
-    /// to come back: the entry would be applied by nobody.
+    /// Queues an event for which apply waits. Apply has one such event at a time, so no bound is
+    /// needed. A refusal would leave the entry unapplied for ever, since apply does not ask again.
     pub(super) fn event_of_apply(&self, event: Event) -> Result<(), Error> {
         self.put(|state| {
             state.events.push(event);
@@ -289,7 +290,7 @@ fn entry_bytes(message: &Message) -> usize {
     message.entries.iter().map(|entry| entry.data.len()).sum::<usize>() + size_of::<Message>()
 }
 
-/// As many proposals as one turn may merge.
+/// Takes as many proposals out of the queue as one turn may merge into a message.
 fn take_proposals(queue: &mut VecDeque<Proposal>) -> Option<Vec<Proposal>> {
     let mut bytes = 0;
     let count = queue

@@ -1,12 +1,12 @@
-//! How long the last proposals took.
+//! How long the last proposals took, counted by length: the pace of copying goes by it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Four for each doubling, from a microsecond on.
+/// Number of counters: four for each doubling of the time, from a microsecond on.
 const PLACES: usize = 112;
 
-/// Counts by length.
+/// Counters of proposals by the time that they took. Any thread may add to them.
 pub struct Latencies {
     counts: [AtomicU32; PLACES],
 }
@@ -46,7 +46,7 @@ impl Latencies {
 }
 
 impl Counted {
-    /// What came since an earlier look: how many, and the time that 95 of 100 did not exceed.
+    /// The proposals since an earlier look: how many, and the time that 95 of 100 did not exceed.
     pub fn since(&self, earlier: &Self) -> (u32, Duration) {
         let added = |at: usize| self.0[at].wrapping_sub(earlier.0[at]);
         let count: u32 = (0..PLACES).map(added).sum();

@@ -71,8 +71,7 @@ impl Jobs {
         (!state.work.is_empty()).then(|| std::mem::take(&mut state.work))
     }
 
-    /// What queued within the time after which room for the log is looked for again; nothing at the
-    /// end.
+    /// All that queued before the log has to look for room again; nothing once the queue has ended.
     fn take_soon(&self) -> Option<Vec<Work>> {
         let mut state = self.state.lock();
         if state.work.is_empty() && !state.ended {
@@ -151,13 +150,13 @@ impl LogThread {
     }
 }
 
-/// What the writer has done of its work.
+/// How far the writer has come with its work.
 pub(super) struct Written {
     /// The last job that is durable; 0 for none.
     pub(super) number: u64,
-    /// Of the entries written.
+    /// Where the written entries stand.
     pub(super) places: Vec<Placed>,
-    /// What there was no room for, in order.
+    /// Work for which the log has no room, in order.
     pub(super) held: Vec<Work>,
 }
 
@@ -181,9 +180,9 @@ impl LogWriter {
         Self { writer, transport, observer, clock, sync_average: Duration::ZERO }
     }
 
-    /// One write and one sync for all jobs, then their messages leave. Says which job is the last
-    /// that is durable now, and where the entries stand. What the log has no room for comes back: a
-    /// job without the entries that are written, and a purge.
+    /// Writes and syncs all jobs at once, then sends their messages. Work for which the log has no
+    /// room comes back in [`Written::held`]: a job keeps only the entries that are not written, all
+    /// that stands behind it waits with it, and a purge comes back whose record has no room.
     pub(super) fn carry_out(&mut self, work: Vec<Work>) -> Result<Written, log::Error> {
         let mut places = Vec::new();
         let mut messages = Vec::new();

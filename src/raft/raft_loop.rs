@@ -109,7 +109,8 @@ impl RaftThread {
         Ok(true)
     }
 
-    /// What waits for a leader has a bound, too, and not only what waits for this loop.
+    /// Reads that the loop has taken and that wait for a leader are bounded like those in its inbox:
+    /// the newest beyond the bound are refused as busy.
     fn refuse_reads(&self, reads: &mut Vec<ReadReply>) {
         let room = limits::RAFT_READS_MAX.saturating_sub(self.reads_waiting);
         for reply in reads.drain(room.min(reads.len())..) {
@@ -200,9 +201,10 @@ impl RaftThread {
         }
     }
 
-    /// Who has nobody waiting for this thread, and little to write, saves the way to the log writer
-    /// and back: a sole voter, and a follower while the disk is quick. With more to write, the
-    /// writer's sync and this thread's work are better done side by side.
+    /// Takes a short job out of the effects, to be written within this turn, because two thread hops
+    /// to the log writer and back cost more than the overlap saves. Only a sole voter does so, and a
+    /// follower while syncs are quick: a leader's messages to others would wait for the disk. Longer
+    /// jobs go to the log writer, whose sync runs beside the loop's work.
     fn take_short_job(&self, effects: &mut Vec<Effect>) -> Option<Job> {
         if !self.core.awaits_one_job() {
             return None;

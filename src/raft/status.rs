@@ -101,8 +101,8 @@ impl StatusCells {
         }
     }
 
-    /// What is committed, if this member alone decides that. The flag is looked at first: what was
-    /// committed then is in the index that is read after it.
+    /// The commit index, if this member alone decides what is committed. The flag is read before the
+    /// index: an index that is read later includes all that was committed when the flag held.
     pub(super) fn committed_alone(&self) -> Option<u64> {
         self.answers_reads_alone
             .load(Ordering::SeqCst)

@@ -173,8 +173,8 @@ impl Storage for Store {
         Ok(self.table.last_index())
     }
 
-    /// What a snapshot would stand for at least. Its data travels apart from raft, and is made when
-    /// it does.
+    /// The state that a snapshot would hold at least: the one on disk. The snapshot's data is made
+    /// when it is sent, beside raft's message, and may be newer.
     fn snapshot(&self, index_min: u64, _: u64) -> raft::Result<Snapshot> {
         let durable = self.durable.as_ref().filter(|(index, ..)| {
             *index > 0 && *index >= index_min && *index + 1 >= self.table.first_index()

@@ -22,7 +22,7 @@ impl<B: Body<Data = Bytes>> Arriving<B> {
         Self::waited(body, Duration::ZERO)
     }
 
-    /// One that was waited for so long.
+    /// A body for which this member has waited so long already.
     pub(in crate::peer) fn waited(body: B, waited: Duration) -> Self {
         Self { body: Box::pin(body), bytes: 0, waited }
     }
@@ -30,7 +30,7 @@ impl<B: Body<Data = Bytes>> Arriving<B> {
     /// The next bytes; nothing at the end.
     pub(in crate::peer) async fn next(&mut self) -> Result<Option<Bytes>, &'static str> {
         loop {
-            // While one is received no other is, so one that never ends would keep out all others.
+            // One snapshot is received at a time, so one that never ends would keep out all others.
             let fair = self.waited.saturating_sub(SNAPSHOT_STALL_MAX).as_secs();
             if fair * limits::SNAPSHOT_READER_RATE_MIN > self.bytes {
                 return Err("the snapshot comes too slowly");

@@ -126,17 +126,17 @@ struct Offered<B> {
     message: Message,
     announced_bytes: u64,
     body: Arriving<B>,
-    /// What came with the message's last bytes.
+    /// Bytes of the file that came together with the message's last ones.
     rest: BytesMut,
 }
 
 impl<B: Body<Data = Bytes>> Offered<B> {
     async fn read(headers: &HeaderMap, body: B) -> Result<Self, Refusal> {
-        // Without it a flipped bit in a value would not be noticed.
+        // Without the digest a flipped bit in a value would not be noticed.
         let Some(digest) = headers.get(DIGEST) else {
             return refuse(StatusCode::BAD_REQUEST, "the snapshot comes without its digest");
         };
-        // Without it nobody knows whether the disk has room, and it would be filled to find out.
+        // Without the length the disk would have to be filled to find out whether it has room.
         let Some(announced_bytes) = body.size_hint().exact() else {
             return refuse(StatusCode::LENGTH_REQUIRED, "the snapshot comes without its length");
         };
@@ -172,7 +172,7 @@ fn why_not_saved(error: &io::Error, arrived: Result<(), &'static str>) -> Refusa
     (status, why)
 }
 
-/// What is on its way to the file. Without the end it was cut off.
+/// A piece on its way to the file. A file without `End` was cut off.
 enum Chunk {
     Bytes(Bytes),
     End,

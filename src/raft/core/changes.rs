@@ -42,9 +42,10 @@ impl Core {
         leads && is_removal && change.node_id == raft.id
     }
 
-    /// A leader that removes itself hands over first, and the next leader gets the change. If it
-    /// went before the others know that the change is committed, they might need its vote for ever.
-    /// False too if nobody takes over.
+    /// A leader that removes itself hands over first, and the next leader gets the change. If this
+    /// leader ended before the others know that the change is committed, they might need its vote
+    /// for ever. Also returns false when no voter can take over: the caller then drops the change, and
+    /// its proposer tries again.
     pub(super) fn hands_over_before(&mut self, change: &ConfChange) -> bool {
         let leaves = std::mem::take(&mut self.is_leaving);
         if !self.removes_leader(change) {
@@ -94,8 +95,9 @@ impl Core {
         }
     }
 
-    /// Who leaves the cluster goes once it knows that this is committed. So those who stay must not
-    /// forget it: raft might need the vote of who is gone.
+    /// Whether this turn makes the commit of a configuration change known, so that the hard state
+    /// has to be synced first. A removed member ends once it knows of the commit; if those that stay
+    /// lost that commit in a power cut, they would need the vote of a member that is gone.
     pub(super) fn commits_change(
         &mut self,
         state: Option<&HardState>,

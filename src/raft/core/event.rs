@@ -29,7 +29,7 @@ pub enum Via {
     OwnTerm(u64),
 }
 
-/// What happened.
+/// Something that happened, for the core to take in.
 #[derive(Debug)]
 pub enum Event {
     /// A heartbeat interval passed.
@@ -68,7 +68,8 @@ pub enum Event {
     Unreachable(u64),
     /// Another member sent a snapshot, which is on disk and checked.
     ReceiveSnapshot(Message),
-    /// One that is older than what is here, and without its data. Raft tells the sender what is here.
+    /// Another member offered a snapshot that is older than the log here, and its data was refused.
+    /// Raft tells the sender what is here.
     IgnoreSnapshot(Message),
     /// A snapshot that was sent has arrived, or not.
     SnapshotSent {
@@ -77,7 +78,7 @@ pub enum Event {
     },
 }
 
-/// What is to be done, in this order.
+/// Something to be done by the raft loop, in the order in which the core gives it.
 #[derive(Debug)]
 pub enum Effect {
     Persist(Job),
@@ -106,7 +107,7 @@ pub enum Effect {
     Fatal(Error),
 }
 
-/// What the log writer does at a time: write, sync if so marked, then send.
+/// One piece of work for the log writer: write the batch, sync if so marked, then send the messages.
 #[derive(Debug, Default)]
 pub struct Job {
     pub number: u64,

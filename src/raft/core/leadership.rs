@@ -32,6 +32,7 @@ impl Core {
         self.raft.raft.set_randomized_election_timeout(timeout as usize);
     }
 
+    /// A heartbeat interval has passed.
     pub(super) fn tick(&mut self, effects: &mut Vec<Effect>) {
         self.ticks += 1;
         let late = self.reads.tick(self.read_retry_ticks, self.read_wait_ticks);
@@ -60,8 +61,8 @@ impl Core {
         if may_tick && self.has_room() {
             self.raft.tick();
         } else {
-            // It does not stand for election, but once its leader has been silent for so long, its
-            // vote is free for others.
+            // This member does not stand for election. Its count of silent ticks still grows up to
+            // an election timeout, after which others may have its vote.
             let elapsed = &mut self.raft.raft.election_elapsed;
             *elapsed = (*elapsed + 1).min(self.election_ticks as usize);
         }
@@ -128,7 +129,7 @@ impl Core {
             && log.persisted == log.last_index()
             && log.applied == log.committed;
         if ready {
-            // It fails only for messages from outside.
+            // Raft refuses a campaign only as a message of another member.
             let _ = self.raft.campaign();
         }
     }

@@ -171,9 +171,9 @@ impl Core {
     /// beginning is forgotten: entries that followers may still ask for stay, and a member that is
     /// further behind comes back by a snapshot. Segments go with the last entry in them.
     ///
-    /// What apply has not reported stays, too. The store commits within a batch that is being
-    /// applied, and so may be ahead of the report; raft looks at the entries after its last one
-    /// before each election.
+    /// Entries that apply has not reported stay, too, though the store on disk may include them
+    /// already: it commits within a batch, and apply reports after it. Before each election raft looks
+    /// at the entries behind the last reported one.
     pub(super) fn durable(
         &mut self,
         index: u64,
