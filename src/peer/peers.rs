@@ -15,7 +15,7 @@ use super::ask::{Answered, ask};
 use super::dial::Dial;
 use super::frame::Channel;
 use super::headers::PeersConfig;
-use super::peer::Peer;
+use super::one::Peer;
 use super::snapshot::Snapshots;
 use super::{probe, reader};
 use crate::raft::{Entry, Handle, Message, MessageType, Transport};
