@@ -20,7 +20,7 @@ impl Permit {
     /// Fails if users or roles have changed since: what was read meanwhile may not be shown.
     pub(super) fn still_holds(&self, node: &Node) -> Result<(), Error> {
         let (_, revision) = self.caller.header();
-        if revision != 0 && revision != node.0.auth.read().revision() {
+        if revision != 0 && revision != node.0.machine.auth.read().revision() {
             return Err(auth::Error::OldRevision.into());
         }
         Ok(())
@@ -28,13 +28,13 @@ impl Permit {
 
     /// Checks a further demand of the same caller.
     pub(super) fn check(&self, node: &Node, demand: &Demand) -> Result<(), Error> {
-        Ok(node.0.auth.read().check(&self.caller, demand, node)?)
+        Ok(node.0.machine.auth.read().check(&self.caller, demand, node)?)
     }
 }
 
 impl LeaseKeys for Node {
     fn has_all(&self, lease: Option<i64>, has: &mut dyn FnMut(&Bytes) -> bool) -> bool {
-        self.0.lessor.lock().keys_of(lease).all(has)
+        self.0.machine.lessor.lock().keys_of(lease).all(has)
     }
 }
 
@@ -64,7 +64,7 @@ impl Node {
 
     async fn permit(&self, who: &Credentials, demand: &Demand) -> Result<Permit, Error> {
         let caller = self.caller(who).await?;
-        let auth = self.0.auth.read();
+        let auth = self.0.machine.auth.read();
         // etcd serves a request without any key to everybody; it still needs somebody here.
         if matches!(demand, Demand::Keys(accesses) if accesses.is_empty()) {
             auth.check(&caller, &Demand::Somebody, self)?;
@@ -83,24 +83,24 @@ impl Node {
         }
         let caller = self.caller(who).await?;
         let demand = apply::demand(op, Stage::Proposed);
-        self.0.auth.read().check(&caller, &demand, self)?;
+        self.0.machine.auth.read().check(&caller, &demand, self)?;
         Ok(caller)
     }
 
     /// Who the credentials prove the caller to be. While auth is off nobody is asked.
     async fn caller(&self, who: &Credentials) -> Result<Caller, Error> {
-        if !self.0.auth.read().is_enabled() {
+        if !self.0.machine.auth.read().is_enabled() {
             return Ok(Caller::NOBODY);
         }
         if let Some(token) = who.presented_token() {
             let token = std::str::from_utf8(token).map_err(|_| auth::Error::InvalidToken)?;
-            if let Some(index) = self.0.tokens.index_of(token) {
+            if let Some(index) = self.0.machine.tokens.index_of(token) {
                 Box::pin(self.applied_for_token(index)).await?;
             }
-            let revision = self.0.auth.read().revision();
-            return Ok(self.0.tokens.resolve(token, revision)?);
+            let revision = self.0.machine.auth.read().revision();
+            return Ok(self.0.machine.tokens.resolve(token, revision)?);
         }
-        let revision = self.0.auth.read().revision();
+        let revision = self.0.machine.auth.read().revision();
         Ok(match who.presented_name() {
             Some(name) => Caller::user(name, revision),
             None => Caller::NOBODY,
@@ -127,7 +127,7 @@ impl Node {
 
     /// A member speaks as root.
     pub(super) fn own_identity(&self) -> Caller {
-        let auth = self.0.auth.read();
+        let auth = self.0.machine.auth.read();
         if auth.is_enabled() { Caller::user(ROOT, auth.revision()) } else { Caller::NOBODY }
     }
 
@@ -165,7 +165,7 @@ impl Node {
         for _ in 0..limits::LOGIN_ATTEMPTS_MAX {
             let revision = self.check_password(&name, &password).await?;
             let simple_token =
-                self.0.tokens.prefix().map_err(|error| {
+                self.0.machine.tokens.prefix().map_err(|error| {
                     Error::Internal(format!("no randomness for a token: {error}"))
                 })?;
             let login = InternalAuthenticateRequest {
@@ -177,9 +177,9 @@ impl Node {
             let Reply::Authenticate(mut response) = reply else {
                 return Err(Error::Internal("a login was answered with something else".into()));
             };
-            if self.0.auth.read().revision() == revision {
+            if self.0.machine.auth.read().revision() == revision {
                 let token = std::mem::take(&mut response.token);
-                response.token = self.0.tokens.finish(token, &name, revision)?;
+                response.token = self.0.machine.tokens.finish(token, &name, revision)?;
                 return Ok(response);
             }
             tracing::info!("revision when password checked became stale; retrying");
@@ -189,7 +189,7 @@ impl Node {
 
     /// The revision as of which the password is right.
     async fn check_password(&self, name: &str, password: &str) -> Result<u64, Error> {
-        let found = self.0.auth.read().password_hash(name);
+        let found = self.0.machine.auth.read().password_hash(name);
         let is_right = match &found {
             Ok((hash, _)) => self.0.passwords.matches(name, password, hash.clone()).await?,
             // The time may not tell that there is no such user.

@@ -387,7 +387,7 @@ impl Node {
         inner.has_leader.notify_waiters();
         let Some(raft) = inner.raft_threads.lock().take() else { return };
         // On a full disk apply would wait for ever; what is not committed is in the log.
-        inner.store.leave();
+        inner.machine.store.leave();
         raft.stop();
         inner.circle.peers.stop();
         for thread in inner.threads.lock().drain(..) {
@@ -401,7 +401,9 @@ impl Node {
             return;
         }
         let clock = Arc::clone(&inner.clock);
-        if let Err(error) = close_store(&inner.store, &inner.mvcc, &inner.lessor, clock) {
+        if let Err(error) =
+            close_store(&inner.machine.store, &inner.machine.mvcc, &inner.machine.lessor, clock)
+        {
             tracing::error!(%error, "failed to close the store");
         }
     }
@@ -585,13 +587,13 @@ fn assemble(
     let (no_space, size_bytes) = (Arc::new(Notify::new()), Arc::new(AtomicI64::new(0)));
     let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
     let (used, (machine, unfinished)) = (loaded.used, machine(store, loaded, tokens, quota));
-    let Machine { store, mvcc, lessor, members, auth, tokens, quota } = machine.clone();
-    let (hub, applied) = (Hub::new(Arc::clone(&mvcc)), Arc::new(AppliedWaits::new(applied_index)));
+    let (store, hub) = (Arc::clone(&machine.store), Hub::new(Arc::clone(&machine.mvcc)));
+    let applied = Arc::new(AppliedWaits::new(applied_index));
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
     let (installs, door) = take_snapshots(&circle, &store, options);
     let (sweeper, sweeps) = sweeps(&machine, &waits, &clock, &config, unfinished, used);
     let applier = Applier {
-        machine,
+        machine: machine.clone(),
         clock: Arc::clone(&clock),
         hub: Arc::clone(&hub),
         waits: Arc::clone(&waits),
@@ -617,17 +619,11 @@ fn assemble(
         circle,
         raft_threads: Mutex::new(Some(raft_threads)),
         log_writing,
-        store,
-        mvcc,
+        machine,
         hub,
-        lessor,
         lease_term: AtomicU64::new(0),
         lease_notes: tokio::sync::Mutex::default(),
-        members,
-        auth,
-        tokens,
         passwords,
-        quota,
         waits,
         applied,
         sweeper,

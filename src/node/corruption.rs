@@ -58,7 +58,7 @@ impl Node {
     /// What a compaction has found is there at once; anything else is a pass over all of history.
     pub(super) async fn hash_in_turn(&self, turns: &Turns, revision: i64) -> Result<HashKv, Error> {
         self.fence()?;
-        let (hash, current) = match self.0.mvcc.stored_hash(revision) {
+        let (hash, current) = match self.0.machine.mvcc.stored_hash(revision) {
             Some(stored) => stored,
             None => {
                 let hash =
@@ -149,9 +149,9 @@ impl Node {
         let id = format!("{:x}", self.0.member_id);
         let timeout = format!("{:?}", self.request_timeout());
         tracing::info!("local-member-id" = id, timeout, "starting compact hash check");
-        let current = self.0.mvcc.current().revision;
+        let current = self.0.machine.mvcc.current().revision;
         let mut compared = 0;
-        for hash in self.0.mvcc.compaction_hashes().into_iter().rev() {
+        for hash in self.0.machine.mvcc.compaction_hashes().into_iter().rev() {
             let ours = HashKv::new(hash, current);
             if ours.hash_revision <= *checked {
                 break;
@@ -211,7 +211,7 @@ impl Node {
 
     async fn raise_corrupt(&self, member_id: u64) {
         let corrupt = AlarmType::Corrupt as i32;
-        let raised = self.0.members.read().alarms(corrupt);
+        let raised = self.0.machine.members.read().alarms(corrupt);
         if raised.iter().any(|alarm| alarm.member_id == member_id) {
             return;
         }

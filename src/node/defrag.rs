@@ -28,9 +28,9 @@ impl Node {
     /// Blocks until it is done.
     fn defragment_now(&self) -> Result<Defragmented, Error> {
         let inner = &self.0;
-        let before = inner.store.sizes();
+        let before = inner.machine.store.sizes();
         tracing::info!(
-            path = %inner.store.directory().display(),
+            path = %inner.machine.store.directory().display(),
             "current-db-size-bytes" = before.total,
             "current-db-size-in-use-bytes" = before.in_use,
             "defragmenting"
@@ -38,7 +38,7 @@ impl Node {
         metrics::defrag_inflight().set(1);
         let began = inner.clock.now();
         let mut pace = Pace::new(inner.raft.clone());
-        let done = inner.store.defragment(&mut |bytes| pace.rest(bytes));
+        let done = inner.machine.store.defragment(&mut |bytes| pace.rest(bytes));
         let took = inner.clock.now().saturating_sub(began);
         metrics::defrag_inflight().set(0);
         let done = done.map_err(|error| Error::Internal(error.to_string()))?;

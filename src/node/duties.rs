@@ -90,7 +90,7 @@ impl Node {
             let raft::Leader { id, term } = *leader.borrow_and_update();
             let is_leader = id == inner.member_id;
             {
-                let mut lessor = inner.lessor.lock();
+                let mut lessor = inner.machine.lessor.lock();
                 // Between two terms of its own another one may have led, unseen.
                 let is_new = !lessor.is_leader() || inner.lease_term.load(Relaxed) != term;
                 if is_leader && is_new {
@@ -171,7 +171,7 @@ impl Node {
             let now = inner.clock.now();
             self.checkpoint_leases().await;
             let (expired, term) = {
-                let mut lessor = inner.lessor.lock();
+                let mut lessor = inner.machine.lessor.lock();
                 let expired = lessor.expired(now, now + REVOKE_RETRY, per_interval);
                 (expired, inner.lease_term.load(Relaxed))
             };
@@ -200,7 +200,7 @@ impl Node {
 
     async fn still_leads(&self) -> bool {
         self.barrier().await.is_ok()
-            && self.0.lessor.lock().is_leader()
+            && self.0.machine.lessor.lock().is_leader()
             && (self.0.raft.status().leader == self.0.member_id
                 || planted::is(Bug::OldLeaderRevokes))
     }
@@ -212,7 +212,7 @@ impl Node {
             // Until these notes are proposed nobody takes one back.
             let _notes = self.0.lease_notes.lock().await;
             let (due, term) = {
-                let mut lessor = self.0.lessor.lock();
+                let mut lessor = self.0.machine.lessor.lock();
                 let due = lessor.due_checkpoints(self.0.clock.now(), leases_max);
                 (due, self.0.lease_term.load(Relaxed))
             };
@@ -238,7 +238,7 @@ impl Node {
         let mut rule = AutoCompact::new(retention, self.0.clock.now());
         loop {
             let is_leader = *self.0.leader.borrow() == self.0.member_id;
-            let revision = self.0.mvcc.current().revision;
+            let revision = self.0.machine.mvcc.current().revision;
             if let Some(revision) = rule.tick(self.0.clock.now(), revision, is_leader) {
                 tracing::info!(revision, "starting auto compaction");
                 let compaction = CompactionRequest { revision, physical: false };
@@ -258,7 +258,7 @@ impl Node {
     async fn watch_space(&self, no_space: &Notify) {
         loop {
             no_space.notified().await;
-            let is_raised = self.0.members.read().has_alarm(AlarmType::Nospace);
+            let is_raised = self.0.machine.members.read().has_alarm(AlarmType::Nospace);
             if !is_raised {
                 self.raise_no_space().await;
             }
@@ -271,8 +271,8 @@ impl Node {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         metrics::proposals_committed().set(gauge(status.committed));
         metrics::proposals_applied().set(gauge(self.0.applied.index()));
-        metrics::auth_revision().set(gauge(self.0.auth.read().revision()));
-        metrics::keys().set(gauge(self.0.mvcc.live_keys()));
+        metrics::auth_revision().set(gauge(self.0.machine.auth.read().revision()));
+        metrics::keys().set(gauge(self.0.machine.mvcc.live_keys()));
         let counts = self.0.hub.counts();
         metrics::watchers().set(gauge(counts.watchers as u64));
         metrics::log_stall_seconds().set(gauge(self.log_stall().as_secs()));

@@ -277,9 +277,9 @@ mod tests {
             let op = put(&format!("key {n}"), &value);
             node.propose(&Credentials::default(), op).await.unwrap();
         }
-        node.0.store.flush().unwrap();
+        node.0.machine.store.flush().unwrap();
         let path = dir.path().join("file");
-        std::fs::write(&path, whole(&node.0.store)).unwrap();
+        std::fs::write(&path, whole(&node.0.machine.store)).unwrap();
         let (batches, filled) = sync_channel(16);
         let (_spent, emptied) = sync_channel(1);
         read_rows(&File::open(&path).unwrap(), &batches, &emptied).unwrap();

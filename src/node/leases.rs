@@ -55,7 +55,7 @@ impl Node {
         let mut backoff = Backoff::new(limits::LEASE_EXPIRED_LOOK, limits::LEASE_EXPIRED_LOOK_MAX);
         loop {
             let renewal = {
-                let mut lessor = inner.lessor.lock();
+                let mut lessor = inner.machine.lessor.lock();
                 // The lessor learns late of the end of its term.
                 match self.leads_leases() {
                     true => lessor.renew(id, inner.clock.now()),
@@ -87,11 +87,11 @@ impl Node {
             // Notes that were handed out have been proposed once the lock is free, or never will be:
             // what is proposed from here on stands behind them.
             let _proposed = self.0.lease_notes.lock().await;
-            self.0.lessor.lock().last_note()
+            self.0.machine.lessor.lock().last_note()
         };
         let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
         self.propose_own(Op::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints })).await?;
-        self.0.lessor.lock().taken_back(id, last_note);
+        self.0.machine.lessor.lock().taken_back(id, last_note);
         Ok(())
     }
 
@@ -115,7 +115,7 @@ impl Node {
     /// All leases, for a caller who may read all keys on them.
     pub async fn lease_list(&self, who: &Credentials) -> Result<Vec<i64>, Error> {
         let permit = self.authorize(who, &Demand::Somebody).await?;
-        let leases = self.0.lessor.lock().list();
+        let leases = self.0.machine.lessor.lock().list();
         permit.check(self, &demand::lease_list())?;
         Ok(leases)
     }
@@ -141,7 +141,7 @@ impl Node {
             return Ok(Some(LeaseInfo { granted_ttl, ttl, keys: Vec::new() }));
         }
         self.lease_barrier().await?;
-        let lessor = self.0.lessor.lock();
+        let lessor = self.0.machine.lessor.lock();
         // It may have ended since the leader answered.
         let keys = lessor.exists(id).then(|| lessor.keys(id));
         Ok(keys.map(|keys| LeaseInfo { granted_ttl, ttl, keys }))
@@ -154,7 +154,7 @@ impl Node {
         keys: bool,
     ) -> Result<Option<LeaseInfo>, Error> {
         self.lease_barrier().await?;
-        let lessor = self.0.lessor.lock();
+        let lessor = self.0.machine.lessor.lock();
         if !lessor.is_leader() {
             return Err(Error::NotLeader);
         }

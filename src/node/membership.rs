@@ -272,7 +272,7 @@ impl Node {
         if !types::are_member_urls(&peer_urls) {
             // Whether there is such a member comes first, as in etcd, which takes any URL.
             self.barrier().await?;
-            let is_known = self.0.members.read().get(id).is_some();
+            let is_known = self.0.machine.members.read().get(id).is_some();
             return Err(if is_known { Error::MemberBadUrls } else { Error::MemberNotFound });
         }
         self.configure(&Change::Update { id, peer_urls }).await
@@ -376,7 +376,7 @@ impl Node {
             return Err(Error::NotLeader);
         }
         let inner = &self.0;
-        if !inner.members.read().voters().any(|member| member.id == to) {
+        if !inner.machine.members.read().voters().any(|member| member.id == to) {
             return Err(Error::BadLeaderTransferee);
         }
         let (from, shown) = (format!("{:x}", inner.member_id), format!("{to:x}"));
@@ -406,10 +406,11 @@ impl Node {
     pub async fn hand_over(&self) -> Result<(), Error> {
         let inner = &self.0;
         let own = inner.member_id;
-        if !self.is_leader() || inner.members.read().voters().count() < 2 {
+        if !self.is_leader() || inner.machine.members.read().voters().count() < 2 {
             return Ok(());
         }
-        let voters: Vec<u64> = inner.members.read().voters().map(|member| member.id).collect();
+        let voters: Vec<u64> =
+            inner.machine.members.read().voters().map(|member| member.id).collect();
         let connected =
             voters.into_iter().filter_map(|id| Some((inner.circle.reach.connected_for(id)?, id)));
         let (_, to) = connected.filter(|(_, id)| *id != own).max().ok_or(Error::Unhealthy)?;

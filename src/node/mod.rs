@@ -63,15 +63,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::apply::{self, Quota};
-use crate::auth::{Auth, Caller, Credentials, Tokens, demand};
+use crate::apply::{self, Machine};
+use crate::auth::{Caller, Credentials, demand};
 use crate::clock::{self, Backoff, Clock};
-use crate::lease::Lessor;
 use crate::limits;
-use crate::members::Members;
 use crate::mvcc::{self, Mvcc, Waiting, Wanted};
 use crate::pb::raw::{RangeResponse, TxnResponse};
 use crate::pb::request_op;
@@ -80,7 +78,7 @@ use crate::pb::{AuthRoleAddRequest, AuthUserAddRequest, RequestHeader, RequestOp
 use crate::peer::Peers;
 use crate::planted::{self, Bug};
 use crate::raft;
-use crate::store::{self, Store};
+use crate::store;
 use crate::supervise::{Gone, Supervisor, Thread};
 use crate::watch::Hub;
 
@@ -227,19 +225,14 @@ struct Inner {
     circle: Circle,
     raft_threads: Mutex<Option<raft::Raft>>,
     log_writing: Arc<LogWriting>,
-    store: Arc<Store>,
-    mvcc: Arc<Mvcc>,
+    /// The state, which the apply thread changes and everybody else reads.
+    machine: Machine,
     hub: Arc<Hub>,
-    lessor: Arc<Mutex<Lessor>>,
     /// The term as whose leader the lessor lets leases expire; changed under the lessor's lock.
     lease_term: AtomicU64,
     /// Held from when notes of remaining times are handed out until they are proposed.
     lease_notes: tokio::sync::Mutex<()>,
-    members: Arc<RwLock<Members>>,
-    auth: Arc<RwLock<Auth>>,
-    tokens: Arc<Tokens>,
     passwords: Passwords,
-    quota: Arc<Quota>,
     ids: RequestIds,
     waits: Arc<Waits>,
     applied: Arc<AppliedWaits>,
@@ -291,7 +284,9 @@ impl Node {
         let op = if has_password { Box::pin(self.hash_password(op)).await? } else { op };
         let bytes = self.0.answers.short_bytes();
         let _turn = match measurable(&op) {
-            Some(request) if !mvcc::answers_shortly_at_once(&self.0.mvcc, &request, bytes) => {
+            Some(request)
+                if !mvcc::answers_shortly_at_once(&self.0.machine.mvcc, &request, bytes) =>
+            {
                 Box::pin(self.turn_if_long(request.into_owned())).await?
             }
             _ => None,
@@ -476,7 +471,7 @@ impl Node {
         header.member_id = self.0.member_id;
         header.raft_term = self.0.raft.status().term;
         if header.revision == 0 {
-            header.revision = self.0.mvcc.current().revision;
+            header.revision = self.0.machine.mvcc.current().revision;
         }
     }
 
@@ -549,7 +544,7 @@ impl Node {
         }
         let permit = self.authorize(who, &demand::range(request)).await?;
         let bytes = self.0.answers.short_bytes();
-        let shortly = || self.0.mvcc.view().range_shortly(request, bytes);
+        let shortly = || self.0.machine.mvcc.view().range_shortly(request, bytes);
         let answer = match is_small(request).then(shortly) {
             None | Some(Err(mvcc::Error::TakesLong)) => {
                 let (request, is_count) = (request.clone(), request.count_only);
@@ -584,7 +579,7 @@ impl Node {
             self.barrier().await?;
         }
         let request = RangeRequest { keys_only: true, limit: 1, ..Default::default() };
-        self.0.mvcc.view().range(&request)?;
+        self.0.machine.mvcc.view().range(&request)?;
         Ok(())
     }
 
@@ -693,7 +688,7 @@ impl Node {
         f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         self.fence()?;
-        let mvcc = Arc::clone(&self.0.mvcc);
+        let mvcc = Arc::clone(&self.0.machine.mvcc);
         let waiting = Waiting::default();
         let wanted = waiting.wanted();
         let (supervisor, read) = (&self.0.supervisor, move || f(&mvcc, &wanted));
@@ -715,7 +710,7 @@ impl Node {
             return self.read(f).await;
         }
         let turn = turns.begin().await?;
-        let mvcc = Arc::clone(&self.0.mvcc);
+        let mvcc = Arc::clone(&self.0.machine.mvcc);
         let waiting = Waiting::default();
         let wanted = waiting.wanted();
         let work = move || {
@@ -736,12 +731,12 @@ impl Node {
     }
 
     pub fn members(&self) -> Vec<Member> {
-        self.0.members.read().list()
+        self.0.machine.members.read().list()
     }
 
     /// Those that the cluster has raised, and CORRUPT of this member while it is fenced.
     pub fn alarms(&self) -> Vec<AlarmMember> {
-        let mut alarms = self.0.members.read().alarms(AlarmType::None as i32);
+        let mut alarms = self.0.machine.members.read().alarms(AlarmType::None as i32);
         let corrupt = AlarmMember { member_id: self.0.member_id, alarm: AlarmType::Corrupt as i32 };
         if self.is_fenced() && !alarms.contains(&corrupt) {
             alarms.push(corrupt);
@@ -806,7 +801,7 @@ pub struct Unguarded<'a>(&'a Inner);
 
 impl<'a> Unguarded<'a> {
     pub fn mvcc(&self) -> &'a Arc<Mvcc> {
-        &self.0.mvcc
+        &self.0.machine.mvcc
     }
 
     pub fn hub(&self) -> &'a Arc<Hub> {
@@ -814,7 +809,7 @@ impl<'a> Unguarded<'a> {
     }
 
     pub fn leases(&self) -> Vec<i64> {
-        self.0.lessor.lock().list()
+        self.0.machine.lessor.lock().list()
     }
 }
 

@@ -50,7 +50,7 @@ impl Node {
     /// that are taken before the number of learners, which is a flag's and therefore not looked at where
     /// the change is applied.
     pub(super) fn may_add(&self, member: &Member) -> Result<(), Error> {
-        let members = self.0.members.read();
+        let members = self.0.machine.members.read();
         if self.0.config.strict_reconfig_check {
             self.can_bear_another(&members, member)?;
         }
@@ -96,7 +96,7 @@ impl Node {
     }
 
     pub(super) fn may_remove(&self, id: u64) -> Result<(), Error> {
-        let members = self.0.members.read();
+        let members = self.0.machine.members.read();
         let is_learner = members.get(id).is_some_and(|member| member.is_learner);
         if is_learner || !self.0.config.strict_reconfig_check {
             return Ok(());
@@ -144,7 +144,7 @@ impl Node {
         if !self.0.config.strict_reconfig_check {
             return Ok(());
         }
-        let (voters, started) = self.0.members.read().started_voters(id);
+        let (voters, started) = self.0.machine.members.read().started_voters(id);
         // The learner counts as a voter, and as started.
         let (started, needed) = (started + 1, quorum(voters + 1));
         if started >= needed {

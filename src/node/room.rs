@@ -133,7 +133,7 @@ impl Node {
     pub async fn quota_gate(&self, op: &Op) -> Result<(), Error> {
         let Some(cost) = apply::cost(op) else { return Ok(()) };
         let bytes = u64::try_from(cost).unwrap_or(0);
-        let has_quota = self.0.quota.has_room_for(cost);
+        let has_quota = self.0.machine.quota.has_room_for(cost);
         if has_quota && (self.0.rooms.fits(bytes) || self.finds_room(bytes).await) {
             return Ok(());
         }
@@ -148,14 +148,14 @@ impl Node {
     /// waits for that.
     async fn finds_room(&self, bytes: u64) -> bool {
         for _ in 0..limits::ROOM_LOOKS_MAX {
-            if self.0.members.read().has_alarm(AlarmType::Nospace) {
+            if self.0.machine.members.read().has_alarm(AlarmType::Nospace) {
                 return false;
             }
             self.0.rooms.look();
             if self.0.rooms.fits(bytes) {
                 return true;
             }
-            if !self.0.store.room().is_full {
+            if !self.0.machine.store.room().is_full {
                 return false;
             }
             self.0.clock.sleep(limits::ROOM_LOOK_INTERVAL).await;
@@ -181,13 +181,13 @@ impl Node {
             return;
         };
         let alarm = AlarmMember { member_id: self.0.member_id, alarm: AlarmType::Nospace as i32 };
-        if self.0.members.read().alarms(AlarmType::Nospace as i32).contains(&alarm) {
+        if self.0.machine.members.read().alarms(AlarmType::Nospace as i32).contains(&alarm) {
             return;
         }
-        let store = self.0.store.room();
+        let store = self.0.machine.store.room();
         tracing::warn!(
             "quota-size-bytes" = self.0.config.quota_backend_bytes,
-            "db-size-bytes" = self.0.store.sizes().total,
+            "db-size-bytes" = self.0.machine.store.sizes().total,
             "disk-room-bytes" = store.bytes,
             "disk-reserve-bytes" = store.reserve,
             hint = "compact history, delete what is not needed, and clear the alarm",

@@ -25,12 +25,12 @@ use crate::types::Revision;
 impl Node {
     /// Refuses what a member with a damaged store must not answer.
     pub(super) fn fence(&self) -> Result<(), Error> {
-        if self.0.store.damage().is_some() { Err(Error::Corrupt) } else { Ok(()) }
+        if self.0.machine.store.damage().is_some() { Err(Error::Corrupt) } else { Ok(()) }
     }
 
     /// Whether the store of this member is damaged, and so nothing is served.
     pub fn is_fenced(&self) -> bool {
-        self.0.store.damage().is_some()
+        self.0.machine.store.damage().is_some()
     }
 
     pub(super) async fn scrub_store(&self) {
@@ -56,7 +56,7 @@ impl Node {
             if *inner.stopping.borrow() {
                 return Ok(());
             }
-            let scrubbed = match inner.store.scrub(from) {
+            let scrubbed = match inner.machine.store.scrub(from) {
                 Ok(scrubbed) => scrubbed,
                 // The fence has said it.
                 Err(store::Error::Damage { .. }) => return Ok(()),

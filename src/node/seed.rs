@@ -177,7 +177,7 @@ pub fn settle(data_dir: &Path, wal_dir: Option<&Path>) -> Result<(), StartError>
     let (node, steps) = Node::start_stepped(config, surroundings)?;
     // Whoever votes alone elects itself, which commits all of the log. That can change on the way.
     let votes_alone = || {
-        let members = node.0.members.read();
+        let members = node.0.machine.members.read();
         let mut voters = members.voters();
         voters.next().is_some_and(|one| one.id == node.0.member_id) && voters.next().is_none()
     };
@@ -211,7 +211,7 @@ fn turn(node: &Node, steps: &Steps) -> Result<raft::Status, StartError> {
     steps.raft()?;
     while steps.log()? {}
     while steps.apply(usize::MAX).is_some() {
-        node.0.store.flush()?;
+        node.0.machine.store.flush()?;
     }
     match node.0.supervisor.why() {
         Some(why) => Err(StartError::Unsettled(why)),

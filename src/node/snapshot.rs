@@ -276,7 +276,7 @@ impl Node {
         self.fence()?;
         self.permits(who, &Demand::Root).await?;
         let seat = self.0.admission.snapshots.take(self.0.clock.now())?;
-        let store = Arc::clone(&self.0.store);
+        let store = Arc::clone(&self.0.machine.store);
         let waiting = Waiting::default();
         let wanted = waiting.wanted();
         // The seat goes with the thread, which ends some time after the caller if that goes away.

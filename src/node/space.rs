@@ -91,7 +91,7 @@ impl Node {
                 if !self.recover_space().await {
                     clock.sleep(SPACE_HELPLESS_REST).await;
                 }
-            } else if clock.now() >= rest_until && is_mostly_free(self.0.store.sizes()) {
+            } else if clock.now() >= rest_until && is_mostly_free(self.0.machine.store.sizes()) {
                 self.reclaim("more than half of the file is free").await;
                 rest_until = clock.now() + SPACE_RECLAIM_INTERVAL;
             }
@@ -107,7 +107,7 @@ impl Node {
     async fn recover_space(&self) -> bool {
         let quota = u64::try_from(quota_bytes(&self.0.config)).unwrap_or(0);
         let quota = if quota == 0 { u64::MAX } else { quota };
-        let sizes = self.0.store.sizes();
+        let sizes = self.0.machine.store.sizes();
         tracing::warn!(
             "db-size-bytes" = sizes.total,
             "db-size-in-use-bytes" = sizes.in_use,
@@ -117,7 +117,7 @@ impl Node {
         let mut unanswered = Unanswered::default();
         loop {
             let is_swept = self.sweeps_end().await;
-            let sizes = self.0.store.sizes();
+            let sizes = self.0.machine.store.sizes();
             if has_room(sizes.in_use, quota) && self.0.rooms.fits(0) {
                 break;
             }
@@ -134,7 +134,7 @@ impl Node {
             if unanswered.has_waited && !self.has_own_alarm() {
                 return true;
             }
-            let current = self.0.mvcc.current();
+            let current = self.0.machine.mvcc.current();
             let Some(revision) = older_half(current.revision, current.compact_revision) else {
                 tracing::warn!(
                     "db-size-in-use-bytes" = sizes.in_use,
@@ -150,17 +150,17 @@ impl Node {
                 return false;
             }
         }
-        if !has_room(self.0.store.sizes().total, quota) {
+        if !has_room(self.0.machine.store.sizes().total, quota) {
             self.reclaim("no space is left").await;
         }
-        let sizes = self.0.store.sizes();
+        let sizes = self.0.machine.store.sizes();
         has_room(sizes.total, quota) && self.disarm_space(sizes).await
     }
 
     /// Waits until no deletion is under way any more; false if that takes too long.
     async fn sweeps_end(&self) -> bool {
         let end = self.0.clock.now() + SPACE_SWEEP_WAIT;
-        while self.0.mvcc.is_sweeping() {
+        while self.0.machine.mvcc.is_sweeping() {
             if self.0.clock.now() >= end {
                 return false;
             }
@@ -219,7 +219,7 @@ impl Node {
         let end = clock.now() + patience;
         loop {
             clock.sleep(SPACE_LOOK_INTERVAL).await;
-            let is_done = self.0.mvcc.current().compact_revision >= revision;
+            let is_done = self.0.machine.mvcc.current().compact_revision >= revision;
             if is_done || !self.has_own_alarm() {
                 return;
             }

@@ -55,9 +55,9 @@ impl Node {
     pub fn status(&self) -> Status {
         let inner = &self.0;
         let raft = inner.raft.status();
-        let sizes = inner.store.sizes();
+        let sizes = inner.machine.store.sizes();
         let alarms = self.alarms();
-        let members = inner.members.read();
+        let members = inner.machine.members.read();
         let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let alarm_text = |alarm: &crate::pb::AlarmMember| {
             let name =

@@ -326,7 +326,7 @@ async fn puts_do_not_wait_for_sweeps() {
         if n % 100 == 0 {
             physical.push(tokio::spawn(compact(n, true)));
             // Until it is applied, the next one could come before it.
-            while node.0.mvcc.current().compact_revision < n {
+            while node.0.machine.mvcc.current().compact_revision < n {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         } else {
@@ -339,8 +339,8 @@ async fn puts_do_not_wait_for_sweeps() {
     compact(1300, true).await.unwrap_err();
     node.propose(&nobody, put("x", "last")).await.unwrap();
     compact(1300, true).await.unwrap();
-    assert!(!node.0.mvcc.is_sweeping());
-    assert_eq!(node.0.mvcc.compaction_hashes().len(), limits::COMPACTION_HASHES_KEPT);
+    assert!(!node.0.machine.mvcc.is_sweeping());
+    assert_eq!(node.0.machine.mvcc.compaction_hashes().len(), limits::COMPACTION_HASHES_KEPT);
     node.stop().await;
 }
 
@@ -359,8 +359,8 @@ async fn a_snapshot_holds_everything_and_a_damaged_one_is_refused() {
     node.propose(&Credentials::default(), Op::DeleteRange(delete)).await.unwrap();
     let compaction = Op::Compaction(CompactionRequest { revision: 100, physical: true });
     node.propose(&Credentials::default(), compaction).await.unwrap();
-    node.0.store.flush().unwrap();
-    let file = whole(&node.0.store);
+    node.0.machine.store.flush().unwrap();
+    let file = whole(&node.0.machine.store);
 
     let path = dir.path().join("file");
     std::fs::write(&path, &file).unwrap();
@@ -584,7 +584,7 @@ async fn a_stop_does_not_wait_for_room_on_a_full_disk() {
             tokio::spawn(async move { proposer.propose(&Credentials::default(), txn).await });
         // A disk that was found full would have refused it.
         let begun = crate::clock::instant();
-        while node.0.store.room().waiting <= limits::TAIL_BYTES_MAX as u64 {
+        while node.0.machine.store.room().waiting <= limits::TAIL_BYTES_MAX as u64 {
             let waits = begun.elapsed() < Duration::from_secs(60) && !proposed.is_finished();
             assert!(waits, "the entry does not come to apply");
             std::thread::sleep(Duration::from_millis(10));
@@ -838,7 +838,7 @@ async fn a_cancelled_snapshot_keeps_its_seat_while_it_is_measured() {
     let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
     let released = Mutex::new(released);
     let (commits, committing) = std::sync::mpsc::sync_channel(1);
-    node.0.store.on_commit(move |_, _| {
+    node.0.machine.store.on_commit(move |_, _| {
         let _ = commits.try_send(());
         let _ = released.lock().recv();
     });
@@ -887,7 +887,7 @@ fn large_answers_are_given_before_their_batch_is_applied() {
     };
     let apply = || {
         while steps.apply(usize::MAX).is_some() {
-            node.0.store.flush().unwrap();
+            node.0.machine.store.flush().unwrap();
         }
     };
     while !*node.ready().borrow() {

@@ -146,7 +146,7 @@ impl Node {
     fn usage_now(&self, prefixes: usize, depth: usize, wanted: &Wanted) -> Result<Usage, Error> {
         let inner = &self.0;
         let walk = self.walk(depth, wanted)?;
-        let (sizes, current) = (inner.store.sizes(), inner.mvcc.current());
+        let (sizes, current) = (inner.machine.store.sizes(), inner.machine.mvcc.current());
         let all = walk.all;
         let (prefixes, others) = walk.largest(prefixes);
         Ok(Usage {
@@ -157,7 +157,7 @@ impl Node {
             in_use_bytes: sizes.in_use,
             quota_bytes: u64::try_from(quota_bytes(&inner.config)).unwrap_or(0),
             log_bytes: self.log_bytes(),
-            disk_free_bytes: inner.store.disk_free_bytes(),
+            disk_free_bytes: inner.machine.store.disk_free_bytes(),
             revision: current.revision,
             compact_revision: current.compact_revision,
             growth: inner.upkeep.growth.until(inner.clock.now(), sizes.in_use),
@@ -165,14 +165,14 @@ impl Node {
     }
 
     fn walk(&self, depth: usize, wanted: &Wanted) -> Result<Walk, Error> {
-        let mvcc: &Mvcc = &self.0.mvcc;
+        let mvcc: &Mvcc = &self.0.machine.mvcc;
         let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());
         let last = Revision::last_of(mvcc.current().revision);
         let (mut walk, mut from) = (Walk::default(), Revision::default());
         let mut pace = Pace::new(self.0.raft.clone());
         loop {
             wanted.check()?;
-            let rows = self.0.store.scan(from, last, READ_CHUNK_ROWS, READ_CHUNK_BYTES);
+            let rows = self.0.machine.store.scan(from, last, READ_CHUNK_ROWS, READ_CHUNK_BYTES);
             let rows = rows.map_err(|error| internal(&error))?;
             let Some(end) = rows.last() else { return Ok(walk) };
             from = Revision::new(end.rev.main, end.rev.sub + 1);
@@ -200,7 +200,7 @@ impl Node {
     pub(super) async fn observe_growth(&self) {
         let inner = &self.0;
         loop {
-            inner.upkeep.growth.note(inner.clock.now(), inner.store.sizes().in_use);
+            inner.upkeep.growth.note(inner.clock.now(), inner.machine.store.sizes().in_use);
             inner.clock.sleep(SPACE_SAMPLE_INTERVAL).await;
         }
     }

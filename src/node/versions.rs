@@ -70,7 +70,7 @@ impl Node {
                     tracing::warn!(%error, "failed to update cluster version");
                 }
             }
-            if let Some(version) = self.0.members.read().cluster_version() {
+            if let Some(version) = self.0.machine.members.read().cluster_version() {
                 metrics::set_cluster_version(&version.short());
             }
             self.0.clock.sleep(VERSION_INTERVAL).await;
@@ -79,7 +79,7 @@ impl Node {
 
     async fn due_version(&self) -> Option<Version> {
         let (current, target) = {
-            let members = self.0.members.read();
+            let members = self.0.machine.members.read();
             (members.cluster_version(), members.downgrade().target())
         };
         if current == Some(RELEASE) && target.is_none() {
@@ -116,7 +116,7 @@ impl Node {
         }
         loop {
             self.0.clock.sleep(interval).await;
-            let target = self.0.members.read().downgrade().target();
+            let target = self.0.machine.members.read().downgrade().target();
             let Some(target) = target.filter(|_| self.is_leader()) else { continue };
             if self.all_run(target).await {
                 tracing::info!(
@@ -163,17 +163,17 @@ impl Node {
             tracing::warn!(%error, "reject downgrade request");
             return Err(error);
         }
-        let version = self.0.members.read().cluster_version();
+        let version = self.0.machine.members.read().cluster_version();
         version.ok_or(Error::ClusterVersionUnavailable)
     }
 
     /// The version before the check, and the target.
     async fn validate_downgrade(&self, text: &str) -> Result<(Version, Version), Error> {
         let target = Version::parse(text).ok_or(Error::WrongDowngradeVersionFormat)?;
-        let shown = self.0.members.read().cluster_version();
+        let shown = self.0.machine.members.read().cluster_version();
         let shown = shown.ok_or(Error::ClusterVersionUnavailable)?;
         self.barrier().await?;
-        let members = self.0.members.read();
+        let members = self.0.machine.members.read();
         if members.cluster_version().and_then(Version::before) != Some(target) {
             return Err(Error::InvalidDowngradeTargetVersion);
         }
@@ -200,7 +200,7 @@ impl Node {
 
     /// Whether a downgrade is under way, as far as this member has applied.
     pub fn is_downgrading(&self) -> bool {
-        self.0.members.read().downgrade().enabled
+        self.0.machine.members.read().downgrade().enabled
     }
 }
 

@@ -84,7 +84,7 @@ impl WatchStream {
     /// none for a creation, or where history is compacted away.
     pub async fn read_previous(&self, mut changes: Vec<Change>) -> Result<Vec<Change>, Error> {
         if changes.len() <= PREVIOUS_INLINE_MAX {
-            read_previous(&self.node.0.mvcc.view(), &mut changes)?;
+            read_previous(&self.node.0.machine.mvcc.view(), &mut changes)?;
             return Ok(changes);
         }
         if changes.iter().all(is_previous_known) {

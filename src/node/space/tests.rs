@@ -87,7 +87,7 @@ async fn a_full_store_recovers_alone_and_keeps_the_newest_history() {
         assert!(looks < 3000, "it does not recover: {:?}", node.status());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let current = node.0.mvcc.current();
+    let current = node.0.machine.mvcc.current();
     assert!(current.compact_revision > 0, "history was compacted");
     assert!(current.compact_revision <= filled - SPACE_REVISIONS_KEPT, "{current:?}");
     assert!(node.status().db_size <= QUOTA * 7 / 8, "{:?}", node.status());
@@ -236,10 +236,10 @@ async fn a_sweep_that_fails_for_ever_holds_up_nobody() {
     // nor the policy, which compacts nothing while it does not know what there is.
     let recovery = tokio::time::timeout(Duration::from_secs(60), node.recover_space());
     assert!(!recovery.await.expect("it waits for a sweep that never ends"));
-    assert_eq!(node.0.mvcc.current().compact_revision, revision / 2 + 1);
+    assert_eq!(node.0.machine.mvcc.current().compact_revision, revision / 2 + 1);
     unswept.0.store(false, Ordering::Relaxed);
     let mut looks = 0;
-    while node.0.mvcc.is_sweeping() {
+    while node.0.machine.mvcc.is_sweeping() {
         looks += 1;
         assert!(looks < 3000, "the disk has healed");
         tokio::time::sleep(Duration::from_millis(20)).await;

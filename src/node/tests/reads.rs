@@ -68,7 +68,7 @@ async fn member(dir: &std::path::Path, gate: &Arc<Gate>) -> Node {
     for _ in 0..2 {
         put_many(&node, ROWS / 2).await;
     }
-    node.0.store.flush().unwrap();
+    node.0.machine.store.flush().unwrap();
     node
 }
 
@@ -336,7 +336,7 @@ fn the_answer_to_a_write_that_nobody_awaits_is_not_built() {
         assert!(crate::clock::instant() < end, "no start");
         turn();
         apply();
-        node.0.store.flush().unwrap();
+        node.0.machine.store.flush().unwrap();
     }
     let answered = |op: Op| {
         let mut call = Box::pin(node.propose(&who, op));
@@ -350,12 +350,12 @@ fn the_answer_to_a_write_that_nobody_awaits_is_not_built() {
         }
     };
     answered(put("a1", "1"));
-    node.0.store.flush().unwrap();
+    node.0.machine.store.flush().unwrap();
     let before = reads.0.load(Ordering::Relaxed);
     let Reply::Txn(reply) = answered(writes_and_reads()) else { panic!() };
     assert_eq!(reply.responses.len(), 2);
     assert!(reads.0.load(Ordering::Relaxed) > before, "the answer has come from nowhere");
-    node.0.store.flush().unwrap();
+    node.0.machine.store.flush().unwrap();
 
     let mut call = Box::pin(node.propose(&who, writes_and_reads()));
     let committed = steps.status().committed;
