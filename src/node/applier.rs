@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::boot::{ConfStates, Loaded, StoredConfState};
+use super::circle::Circle;
+use super::conf_change;
+use super::conf_state::StoredConfState;
+use super::conf_states::ConfStates;
 use super::install::{Installs, Prepared};
-use super::membership::{self, Circle};
+use super::load::Loaded;
 use super::sweeper::{Sweep, SweepQueue};
 use super::waits::{AppliedWaits, Waits};
 use crate::apply::{self, Fatal, Machine, Outcome, Reply};
@@ -225,7 +228,7 @@ impl Applier {
         change: ConfChange,
     ) -> Result<Answer, Fatal> {
         let id = change.id;
-        let wanted = membership::wanted(&change)?;
+        let wanted = conf_change::wanted(&change)?;
         let reply = self.machine.change_members(&wanted);
         let effective = reply.is_ok().then_some(change);
         let conf_state = match self.raft.apply_conf_change(index, effective) {

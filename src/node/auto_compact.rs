@@ -4,6 +4,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::{Error, Node, Op};
+use crate::pb::CompactionRequest;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retention {
     /// Keep what is younger.
@@ -87,6 +90,29 @@ impl AutoCompact {
         }
         self.next_run = now + period.min(PERIODIC_INTERVAL_MAX);
         self.samples.front().copied()
+    }
+}
+
+impl Node {
+    pub(super) async fn compact_history(&self) {
+        let Some(retention) = self.0.config.retention else { return };
+        let mut rule = AutoCompact::new(retention, self.0.clock.now());
+        loop {
+            let is_leader = *self.0.leader.borrow() == self.0.member_id;
+            let revision = self.0.machine.mvcc.current().revision;
+            if let Some(revision) = rule.tick(self.0.clock.now(), revision, is_leader) {
+                tracing::info!(revision, "starting auto compaction");
+                let compaction = CompactionRequest { revision, physical: false };
+                match self.propose_own(Op::Compaction(compaction)).await {
+                    Ok(_) | Err(Error::Compacted) => {
+                        tracing::info!(revision, "completed auto compaction");
+                        rule.done(revision);
+                    }
+                    Err(error) => tracing::warn!(revision, %error, "failed auto compaction"),
+                }
+            }
+            self.0.clock.sleep(rule.interval()).await;
+        }
     }
 }
 

@@ -199,6 +199,19 @@ impl Checkpointer {
     }
 }
 
+/// Makes everything durable, with the index for the next start unless a sweep is under way.
+pub(super) fn close_store(
+    store: &Arc<Store>,
+    mvcc: &Arc<Mvcc>,
+    lessor: &Arc<Mutex<Lessor>>,
+    clock: Arc<dyn Clock>,
+) -> Result<(), store::Error> {
+    store.flush()?;
+    let (open, mvcc, lessor) = (Arc::clone(store), Arc::clone(mvcc), Arc::clone(lessor));
+    Checkpointer::new(open, mvcc, lessor, clock, CheckpointPace::default(), (-1, 0)).write_now();
+    store.close()
+}
+
 enum Step {
     More,
     Waiting,

@@ -7,28 +7,14 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
-use futures_util::StreamExt;
 use tokio::sync::Notify;
 
-use super::auto_compact::AutoCompact;
 use super::{Error, Node, Op};
 use crate::clock::Backoff;
 use crate::limits;
-use crate::metrics;
 use crate::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest};
-use crate::pb::{
-    AlarmType, CompactionRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest,
-};
-use crate::planted::{self, Bug};
-use crate::raft;
-
-/// How often etcd looks for expired leases.
-const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
-/// When a lease whose revocation failed is looked at again, as in etcd.
-pub(super) const REVOKE_RETRY: Duration = Duration::from_millis(7500);
+use crate::planted;
 
 pub(super) struct Duties;
 
@@ -83,55 +69,6 @@ fn start<F: Future<Output = ()> + Send + 'static>(
 }
 
 impl Node {
-    async fn follow_leader(&self) {
-        let inner = &self.0;
-        let mut leader = inner.raft.subscribe_leader();
-        loop {
-            let raft::Leader { id, term } = *leader.borrow_and_update();
-            let is_leader = id == inner.member_id;
-            {
-                let mut lessor = inner.machine.lessor.lock();
-                // Between two terms of its own another one may have led, unseen.
-                let is_new = !lessor.is_leader() || inner.lease_term.load(Relaxed) != term;
-                if is_leader && is_new {
-                    // A renewal that the last leader acknowledged may be an election old.
-                    lessor.promote(inner.clock.now(), inner.config.election_timeout);
-                    inner.lease_term.store(term, Relaxed);
-                } else if !is_leader && lessor.is_leader() && !planted::is(Bug::OldLeaderRevokes) {
-                    lessor.demote();
-                }
-            }
-            if inner.leader.send_replace(id) != id && id != 0 {
-                metrics::leader_changes_seen().inc();
-                if is_leader {
-                    *inner.elected.lock() = Some(inner.clock.now());
-                }
-            }
-            if id != 0 {
-                inner.has_leader.notify_waiters();
-            }
-            metrics::has_leader().set(i64::from(id != 0));
-            metrics::is_leader().set(i64::from(is_leader));
-            if leader.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Once more than one peer has been reached, nobody needs to wait any longer to elect.
-    async fn hasten_election(&self) {
-        let inner = &self.0;
-        for _ in 0..limits::PEERS_REACHED_LOOKS_MAX {
-            inner.clock.sleep(limits::PEERS_REACHED_INTERVAL).await;
-            let members = self.members();
-            let others = members.iter().map(|member| member.id).filter(|id| *id != inner.member_id);
-            if others.filter(|id| inner.circle.reach.connected_for(*id).is_some()).count() > 1 {
-                drop(inner.raft.reached_peers());
-                return;
-            }
-        }
-    }
-
     /// Tells the cluster this member's name and client URLs, after which it may serve.
     async fn publish(&self) {
         let inner = &self.0;
@@ -161,121 +98,5 @@ impl Node {
             "published local member to cluster through raft"
         );
         inner.ready.send_replace(true);
-    }
-
-    async fn expire_leases(&self) {
-        let inner = &self.0;
-        let per_interval = limits::LEASE_REVOKES_PER_SECOND / 2;
-        loop {
-            inner.clock.sleep(EXPIRY_INTERVAL).await;
-            let now = inner.clock.now();
-            self.checkpoint_leases().await;
-            let (expired, term) = {
-                let mut lessor = inner.machine.lessor.lock();
-                let expired = lessor.expired(now, now + REVOKE_RETRY, per_interval);
-                (expired, inner.lease_term.load(Relaxed))
-            };
-            let term = if planted::is(Bug::OldLeaderRevokes) { 0 } else { term };
-            // A leader that others have replaced would not know what they renewed. What it does not
-            // revoke comes up again.
-            if expired.is_empty() || !self.still_leads().await {
-                continue;
-            }
-            let revokes = futures_util::stream::iter(expired).map(|id| async move {
-                let revoke = Op::LeaseRevoke(LeaseRevokeRequest { id });
-                match self.propose_as_leader(revoke, term).await {
-                    Ok(_) => metrics::lease_expired().inc(),
-                    // Someone else revoked it first, or is the one to do it.
-                    Err(Error::LeaseNotFound | Error::NotLeader) => {}
-                    Err(error) => {
-                        let id = format!("{:016x}", crate::types::SignedHex(id));
-                        tracing::warn!("lease-id" = id, %error, "failed to revoke lease");
-                    }
-                }
-            });
-            let mut revokes = revokes.buffer_unordered(limits::LEASE_REVOKES_PENDING_MAX);
-            while revokes.next().await.is_some() {}
-        }
-    }
-
-    async fn still_leads(&self) -> bool {
-        self.barrier().await.is_ok()
-            && self.0.machine.lessor.lock().is_leader()
-            && (self.0.raft.status().leader == self.0.member_id
-                || planted::is(Bug::OldLeaderRevokes))
-    }
-
-    /// Notes in the log how long leases have left, so that the next leader does not begin anew.
-    async fn checkpoint_leases(&self) {
-        let leases_max = limits::LEASE_CHECKPOINT_LEASES_MAX;
-        loop {
-            // Until these notes are proposed nobody takes one back.
-            let _notes = self.0.lease_notes.lock().await;
-            let (due, term) = {
-                let mut lessor = self.0.machine.lessor.lock();
-                let due = lessor.due_checkpoints(self.0.clock.now(), leases_max);
-                (due, self.0.lease_term.load(Relaxed))
-            };
-            if due.is_empty() {
-                return;
-            }
-            let is_last = due.len() < leases_max;
-            let note = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
-            let checkpoints = due.into_iter().map(note).collect();
-            let request = LeaseCheckpointRequest { checkpoints };
-            if let Err(error) = self.propose_as_leader(Op::LeaseCheckpoint(request), term).await {
-                tracing::warn!(%error, "failed to checkpoint leases");
-                return;
-            }
-            if is_last {
-                return;
-            }
-        }
-    }
-
-    async fn compact_history(&self) {
-        let Some(retention) = self.0.config.retention else { return };
-        let mut rule = AutoCompact::new(retention, self.0.clock.now());
-        loop {
-            let is_leader = *self.0.leader.borrow() == self.0.member_id;
-            let revision = self.0.machine.mvcc.current().revision;
-            if let Some(revision) = rule.tick(self.0.clock.now(), revision, is_leader) {
-                tracing::info!(revision, "starting auto compaction");
-                let compaction = CompactionRequest { revision, physical: false };
-                match self.propose_own(Op::Compaction(compaction)).await {
-                    Ok(_) | Err(Error::Compacted) => {
-                        tracing::info!(revision, "completed auto compaction");
-                        rule.done(revision);
-                    }
-                    Err(error) => tracing::warn!(revision, %error, "failed auto compaction"),
-                }
-            }
-            self.0.clock.sleep(rule.interval()).await;
-        }
-    }
-
-    /// Raises NOSPACE when apply or the store found no room.
-    async fn watch_space(&self, no_space: &Notify) {
-        loop {
-            no_space.notified().await;
-            let is_raised = self.0.machine.members.read().has_alarm(AlarmType::Nospace);
-            if !is_raised {
-                self.raise_no_space().await;
-            }
-        }
-    }
-
-    /// Brings the gauges up to date that nothing else does.
-    pub fn refresh_metrics(&self) {
-        let status = self.0.raft.status();
-        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        metrics::proposals_committed().set(gauge(status.committed));
-        metrics::proposals_applied().set(gauge(self.0.applied.index()));
-        metrics::auth_revision().set(gauge(self.0.machine.auth.read().revision()));
-        metrics::keys().set(gauge(self.0.machine.mvcc.live_keys()));
-        let counts = self.0.hub.counts();
-        metrics::watchers().set(gauge(counts.watchers as u64));
-        metrics::log_stall_seconds().set(gauge(self.log_stall().as_secs()));
-        metrics::slow_watchers().set(gauge(counts.lagging as u64));
     }
 }

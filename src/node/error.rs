@@ -1,3 +1,7 @@
+use std::path::PathBuf;
+
+use super::load_error::LoadError;
+use crate::auth::TokenError;
 use crate::{apply, auth, mvcc, raft, store};
 
 /// Why a request was not served, by etcd's names.
@@ -81,6 +85,40 @@ pub enum Error {
     /// The disk holds what it should not; the text names it.
     #[error("{0}")]
     Internal(String),
+}
+
+/// Why a member does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Raft(#[from] raft::Error),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("couldn't find local name {0:?} in the initial cluster configuration")]
+    NotInCluster(String),
+    #[error(
+        "{}: the store is missing, but the log in {} is there; \
+         restore the whole data directory from a backup", db.display(), wal.display()
+    )]
+    MissingStore { db: PathBuf, wal: PathBuf },
+    #[error(
+        "{}: the log is missing, but the store in {} has applied entry {applied} of it; \
+         restore the whole data directory from a backup", wal.display(), db.display()
+    )]
+    MissingLog { db: PathBuf, wal: PathBuf, applied: u64 },
+    #[error(
+        "{}: there is no log, and only a store and its log together are the state of a member",
+        wal.display()
+    )]
+    NoLog { wal: PathBuf },
+    #[error("the log of the stopped member cannot be applied: {0}")]
+    Unsettled(String),
+    #[error("a thread could not be started: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 impl From<apply::Error> for Error {

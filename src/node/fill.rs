@@ -266,7 +266,8 @@ fn parse_row_key(key: &[u8]) -> Option<(Revision, bool)> {
 mod tests {
     use super::*;
     use crate::auth::Credentials;
-    use crate::node::tests::{put, start, whole};
+    use crate::node::tests::snapshots::whole;
+    use crate::node::tests::{put, start};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn rows_are_built_8_mib_at_a_time() {

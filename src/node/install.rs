@@ -19,9 +19,11 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::boot::{Loaded, StoredConfState, load};
+use super::conf_state::StoredConfState;
 use super::fill::fill_and_index;
-use super::snapshot::Snapshot;
+use super::load::{Loaded, load};
+use super::load_error::LoadError;
+use super::snapshot::{Snapshot, SnapshotError};
 use crate::bbolt;
 use crate::clock;
 use crate::files;
@@ -43,13 +45,13 @@ pub enum InstallError {
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error(transparent)]
-    Load(#[from] super::StartError),
+    Load(#[from] LoadError),
     #[error(transparent)]
     Mvcc(#[from] mvcc::Error),
     #[error(transparent)]
     Raft(#[from] raft::Error),
     #[error(transparent)]
-    Snapshot(#[from] super::SnapshotError),
+    Snapshot(#[from] SnapshotError),
     #[error("{0}")]
     Io(#[from] io::Error),
 }

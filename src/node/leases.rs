@@ -19,10 +19,6 @@ use crate::peer::Answered;
 use crate::raft::Role;
 
 impl Node {
-    pub fn is_leader(&self) -> bool {
-        *self.0.leader.borrow() == self.0.member_id
-    }
-
     /// Starts a lease's time again; 0 if there is none, after an overdue one was revoked.
     pub async fn lease_renew(&self, who: &Credentials, id: i64) -> Result<i64, Error> {
         let permit = self.authorize(who, &Demand::Somebody).await?;

@@ -16,6 +16,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::sync::Notify;
+
 use super::{Error, Node, Op};
 use crate::apply;
 use crate::limits;
@@ -200,6 +202,17 @@ impl Node {
         };
         if let Err(error) = self.propose_own(Op::Alarm(alarm)).await {
             tracing::warn!(%error, "failed to raise alarm");
+        }
+    }
+
+    /// Raises NOSPACE when apply or the store found no room.
+    pub(super) async fn watch_space(&self, no_space: &Notify) {
+        loop {
+            no_space.notified().await;
+            let is_raised = self.0.machine.members.read().has_alarm(AlarmType::Nospace);
+            if !is_raised {
+                self.raise_no_space().await;
+            }
         }
     }
 }

@@ -2,27 +2,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use prost::Message;
 
-use super::boot::{StartError, StoredConfState, Surroundings, bootstrap, close_store, load};
+use super::checkpointer::close_store;
+use super::conf_change::check_entry;
+use super::conf_state::StoredConfState;
 use super::fill::Source;
 use super::install::{InstallError, refused};
-use super::steps::Steps;
-use super::{Config, Node, membership};
-use crate::apply::{self, Command};
-use crate::clock::{Clock, SystemClock};
-use crate::limits;
+use super::load::load;
 use crate::members::{Founders, Member, member_key};
 use crate::mvcc::{self, Compacted, KeyValueHash};
-use crate::raft::{self, ConfState, log};
+use crate::raft::{self, Bootstrap, ConfState, log};
 use crate::store::{Bucket, Building, Opened, Options, Pair, Row, schema};
 use crate::types::Revision;
-
-/// Between two looks at a member that elects itself.
-const SETTLE_TURN: Duration = Duration::from_millis(1);
 
 /// A new cluster that begins with the state of an old one.
 pub struct Seed<'a> {
@@ -74,6 +68,13 @@ impl Seed<'_> {
     }
 }
 
+/// The log's first entries add the founders.
+pub(super) fn bootstrap(founders: &Founders) -> Bootstrap {
+    let members = founders.members.iter();
+    let members = members.map(|member| (member.id, Bytes::from(member.to_json())));
+    Bootstrap { members: members.collect() }
+}
+
 /// Makes what was filled the store, if a start would take it.
 fn complete(building: Building, db: &Path, options: Options) -> Result<Opened, InstallError> {
     let clock = Arc::clone(&options.clock);
@@ -98,18 +99,6 @@ pub struct Adopted {
     pub last: u64,
     /// Requests of API v2 behind the applied entry, which change nothing here.
     pub ignored: u64,
-}
-
-/// Whether an entry of the log can be applied, by what it says alone. It is true of a request of
-/// API v2, which changes nothing.
-pub fn check_entry(entry: &raft::Entry) -> Result<bool, String> {
-    let data = entry.data.clone();
-    if entry.entry_type == 0 {
-        let command = apply::check(data).map_err(|fatal| fatal.to_string())?;
-        return Ok(matches!(command, Some(Command::V2(_))));
-    }
-    let change = <raft::ConfChange as Message>::decode(data).map_err(|error| error.to_string())?;
-    membership::wanted(&change).map(|_| false).map_err(|fatal| fatal.to_string())
 }
 
 /// Makes a store in `db` that belongs to the log in `wal`, which is there already.
@@ -162,63 +151,6 @@ pub fn adopt(
     Ok(Adopted { metadata, applied, last, ignored })
 }
 
-/// Applies what the log of a stopped member holds and its store does not: what it knows to be
-/// committed, and in a cluster of one everything. Nothing else of the member runs. There must be a
-/// log, since a start makes one if there is none.
-pub fn settle(data_dir: &Path, wal_dir: Option<&Path>) -> Result<(), StartError> {
-    let clock = Arc::new(SystemClock::new());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // Tasks are made there and never run, so that no lease ends and nothing is proposed.
-    let _entered = runtime.enter();
-    let mut surroundings = Surroundings::system(Arc::clone(&clock) as Arc<dyn Clock>);
-    surroundings.transport = Some(Arc::new(raft::NoTransport));
-    surroundings.store.reserve_bytes = 0;
-    let config = Config { wal_dir: wal_dir.map(Path::to_path_buf), ..Config::of(data_dir) };
-    let (node, steps) = Node::start_stepped(config, surroundings)?;
-    // Whoever votes alone elects itself, which commits all of the log. That can change on the way.
-    let votes_alone = || {
-        let members = node.0.machine.members.read();
-        let mut voters = members.voters();
-        voters.next().is_some_and(|one| one.id == node.0.member_id) && voters.next().is_none()
-    };
-    let (mut reached, mut since) = (None, clock.now());
-    loop {
-        let status = turn(&node, &steps)?;
-        let applied = node.0.applied.index();
-        let is_committed = !votes_alone() || status.committed == status.last_index;
-        if is_committed && applied >= status.committed {
-            break;
-        }
-        if reached != Some((applied, status.committed)) {
-            (reached, since) = (Some((applied, status.committed)), clock.now());
-        } else if clock.now().saturating_sub(since) >= limits::SETTLE_STALL {
-            let what = format!(
-                "the log ends with entry {}, but no entry after {applied} was applied for {} s",
-                status.last_index,
-                limits::SETTLE_STALL.as_secs()
-            );
-            return Err(StartError::Unsettled(what));
-        }
-        std::thread::sleep(SETTLE_TURN);
-    }
-    node.stop_now();
-    Ok(())
-}
-
-/// A turn of everybody. Each batch is committed before the next one, since nobody else makes room in
-/// the tail, in which apply waits for it, and a full disk must end this instead of hiding entries.
-fn turn(node: &Node, steps: &Steps) -> Result<raft::Status, StartError> {
-    steps.raft()?;
-    while steps.log()? {}
-    while steps.apply(usize::MAX).is_some() {
-        node.0.machine.store.flush()?;
-    }
-    match node.0.supervisor.why() {
-        Some(why) => Err(StartError::Unsettled(why)),
-        None => Ok(steps.status()),
-    }
-}
-
 /// As etcd does it: an empty record stands for the new revision, and a compaction there is due.
 fn bump_revision(
     source: &Source<'_>,
@@ -232,7 +164,7 @@ fn bump_revision(
     })?;
     let main = last.checked_add(by).ok_or_else(|| refused("the revision would be too large"))?;
     let rev = Revision::new(main, 0);
-    building.rows(&[Row { rev, tombstone: false, kv: bytes::Bytes::new() }])?;
+    building.rows(&[Row { rev, tombstone: false, kv: Bytes::new() }])?;
     let scheduled = schema::revision_bytes(rev).to_vec();
     Ok(building.pairs(Bucket::Meta, &[(schema::SCHEDULED_COMPACT.to_vec(), scheduled)])?)
 }

@@ -21,7 +21,7 @@
 
 use std::time::Duration;
 
-use super::boot::quota_bytes;
+use super::config::quota_bytes;
 use super::usage::Growth;
 use super::{Error, Node, Op};
 use crate::limits::{

@@ -6,6 +6,7 @@ use super::{Error, Node, VERSION};
 use crate::apply;
 use crate::auth::{Credentials, Demand};
 use crate::limits;
+use crate::metrics;
 use crate::mvcc::KeyValueHash;
 use crate::pb::AlarmType;
 use crate::types::Version;
@@ -96,5 +97,19 @@ impl Node {
     pub async fn hash(&self, who: &Credentials) -> Result<u32, Error> {
         self.permits(who, &Demand::Root).await?;
         self.read_all(&self.0.admission.hashes, |mvcc, wanted| mvcc.hash_all(wanted)).await
+    }
+
+    /// Brings the gauges up to date that nothing else does.
+    pub fn refresh_metrics(&self) {
+        let status = self.0.raft.status();
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics::proposals_committed().set(gauge(status.committed));
+        metrics::proposals_applied().set(gauge(self.0.applied.index()));
+        metrics::auth_revision().set(gauge(self.0.machine.auth.read().revision()));
+        metrics::keys().set(gauge(self.0.machine.mvcc.live_keys()));
+        let counts = self.0.hub.counts();
+        metrics::watchers().set(gauge(counts.watchers as u64));
+        metrics::log_stall_seconds().set(gauge(self.log_stall().as_secs()));
+        metrics::slow_watchers().set(gauge(counts.lagging as u64));
     }
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::applier::{Applier, Batch};
-use super::boot::{StartError, Surroundings, start};
+use super::boot::start;
+use super::error::StartError;
+use super::surroundings::Surroundings;
 use super::sweeper::SweepWorker;
 use super::{Config, Node};
 use crate::peer::{PeerEvents, Snapshots};

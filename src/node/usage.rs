@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::boot::quota_bytes;
+use super::config::quota_bytes;
 use super::{Error, Node};
 use crate::auth::{Credentials, Demand};
 use crate::limits::{

@@ -9,7 +9,7 @@ use crate::bbolt;
 use crate::clock::SystemClock;
 use crate::files;
 use crate::mvcc::KeyValueHash;
-use crate::node::{self, InstallError, Snapshot, Source};
+use crate::node::{self, InstallError, LoadError, Snapshot, Source, StartError};
 use crate::raft::{self, AtRest, log::SystemDisk};
 use crate::store::{self, Bucket, Defragmented, DirLock, Frozen, Options, Store, schema};
 
@@ -48,7 +48,7 @@ impl Archive {
         let wal = wal_dir.map_or_else(|| data_dir.join("member/wal"), Path::to_path_buf);
         // A start would make one, for a member that has other flags.
         if !raft::exists(&SystemDisk, &wal) {
-            return Err(node::StartError::NoLog { wal }.into());
+            return Err(StartError::NoLog { wal }.into());
         }
         let lock = store::lock(data_dir)?;
         if !store::is_missing(&db)? && !store::has_other(&db)? {
@@ -139,7 +139,9 @@ pub fn storage_version(data_dir: &Path) -> Result<Option<String>, Error> {
     let archive = match Archive::open(&path, "open") {
         Ok(archive) => archive,
         // This release cannot apply what is in its log, and need not.
-        Err(Error::Start(node::StartError::StorageVersion(version))) => return Ok(Some(version)),
+        Err(Error::Start(StartError::Load(LoadError::StorageVersion(version)))) => {
+            return Ok(Some(version));
+        }
         Err(error) => return Err(error),
     };
     let noted = |key| archive.source().get(Bucket::Meta, key);

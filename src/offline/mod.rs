@@ -72,13 +72,13 @@ pub enum Error {
 impl Error {
     /// Whether another process has the directory, so that it may be free later.
     pub fn is_in_use(&self) -> bool {
-        use node::{InstallError, StartError};
+        use node::{InstallError, LoadError, StartError};
         let found = match self {
             Self::InUse { .. } => return true,
             Self::Store(error)
-            | Self::Start(StartError::Store(error))
+            | Self::Start(StartError::Store(error) | StartError::Load(LoadError::Store(error)))
             | Self::Install(
-                InstallError::Store(error) | InstallError::Load(StartError::Store(error)),
+                InstallError::Store(error) | InstallError::Load(LoadError::Store(error)),
             ) => error,
             _ => return false,
         };

@@ -1,4 +1,6 @@
+use std::path::Path;
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use super::*;
 use crate::clock::SystemClock;

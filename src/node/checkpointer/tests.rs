@@ -8,7 +8,7 @@ use crate::apply::{Command, Entry, Machine, Quota};
 use crate::auth::Tokens;
 use crate::clock::split_mix;
 use crate::members::Members;
-use crate::node::boot::{Loaded, load};
+use crate::node::load::{Loaded, load};
 use crate::node::sweeper::{Sweep, SweepQueue, SweepWorker};
 use crate::node::waits::Waits;
 use crate::pb::request_op::Request;

@@ -14,7 +14,9 @@ use crate::auth::Tokens;
 use crate::clock::Clock;
 use crate::limits::SIMPLE_TOKEN_TTL;
 use crate::mvcc::{Change, Compaction, CompactionStep, KeyValueHash};
-use crate::node::{Op, boot};
+use crate::node::Op;
+use crate::node::checkpointer::close_store;
+use crate::node::load::load;
 use crate::pb::RequestHeader;
 use crate::store::{Options, Store};
 use crate::watch::{Hub, Stream};
@@ -84,7 +86,7 @@ impl Member {
         options.committer = false;
         let (store, opened) = Store::open(&db(&dir), options).unwrap();
         let store = Arc::new(store);
-        let loaded = boot::load(&store, &opened, None).unwrap();
+        let loaded = load(&store, &opened, None).unwrap();
         let mvcc = Arc::new(loaded.restore.mvcc);
         let machine = Machine {
             store,
@@ -122,7 +124,7 @@ impl Member {
     pub(super) fn restart(self) -> Self {
         let Machine { store, mvcc, lessor, .. } = &self.machine;
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        boot::close_store(store, mvcc, lessor, clock).unwrap();
+        close_store(store, mvcc, lessor, clock).unwrap();
         self.reopen()
     }
 

@@ -36,8 +36,9 @@ use crate::clock::Clock;
 use crate::lease::Renewal;
 use crate::limits;
 use crate::mvcc::{self, Wanted};
-use crate::node::duties::REVOKE_RETRY;
-use crate::node::{Op, minimum_ttl_seconds};
+use crate::node::Op;
+use crate::node::config::minimum_ttl_seconds;
+use crate::node::expiry::REVOKE_RETRY;
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{
     AlarmRequest, AlarmType, CompactionRequest, LeaseCheckpoint, LeaseCheckpointRequest,

@@ -4,6 +4,8 @@ use parking_lot::Condvar;
 
 use super::*;
 use crate::mvcc::{Change, ChangeKind};
+use crate::pb::DeleteRangeRequest;
+use crate::store::Faults;
 use crate::types::Revision;
 
 /// Rows of the store, in 20 pieces of the size in which history is read; half as many keys.

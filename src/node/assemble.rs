@@ -1,0 +1,313 @@
+//! Everything that a member is made of, put together.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+
+use super::admission::Admission;
+use super::applier::Applier;
+use super::checkpointer::Checkpointer;
+use super::circle::{self, Circle};
+use super::conf_states::ConfStates;
+use super::config::quota_bytes;
+use super::duties::Duties;
+use super::error::StartError;
+use super::identity::Identity;
+use super::ids::RequestIds;
+use super::install::{Door, Installs};
+use super::load::{Loaded, load};
+use super::passwords::Passwords;
+use super::room::Rooms;
+use super::space::Upkeep;
+use super::steps::Steps;
+use super::surroundings::Surroundings;
+use super::sweeper::{SweepQueue, SweepWorker, Sweeper};
+use super::waits::{AppliedWaits, Waits};
+use super::{Config, Inner, Node, scrub};
+use crate::apply::{Machine, Quota};
+use crate::auth::Tokens;
+use crate::clock::Clock;
+use crate::limits;
+use crate::members::Members;
+use crate::metrics;
+use crate::mvcc::Compaction;
+use crate::peer::{PeerEvents, Peers, Reach, Snapshots};
+use crate::planted::{self, Bug};
+use crate::raft::{self, Bootstrap};
+use crate::store::{self, Opened, Options, Store};
+use crate::supervise::{Supervisor, Thread};
+use crate::watch::Hub;
+
+/// Raft's door and threads, or its turns, and the state.
+type Both = (raft::Handle, raft::Raft, Option<raft::Turns>, Loaded);
+
+/// Reads log and state side by side; what raft commits meanwhile waits for apply.
+fn open_both(
+    store: &Arc<Store>,
+    opened: Opened,
+    raft_config: raft::Config,
+    surroundings: raft::Surroundings,
+    bootstrap: Option<&Bootstrap>,
+    stepped: bool,
+) -> Result<Both, StartError> {
+    if stepped {
+        let (handle, raft, turns) = raft::start_stepped(raft_config, surroundings, bootstrap)?;
+        return Ok((handle, raft, Some(turns), load(store, &opened, None)?));
+    }
+    let supervisor = surroundings.supervisor.clone();
+    let loading = supervisor.thread("load", {
+        let store = Arc::clone(store);
+        move || load(&store, &opened, None)
+    })?;
+    let started = raft::start(raft_config, surroundings, bootstrap);
+    let loaded = loading.join().map_err(std::io::Error::other)?;
+    let (raft, raft_threads) = started?;
+    Ok((raft, raft_threads, None, loaded?))
+}
+
+#[expect(clippy::too_many_arguments, reason = "everything that a member is made of")]
+pub(super) fn assemble(
+    config: Config,
+    surroundings: Surroundings,
+    lock: store::DirLock,
+    store: Arc<Store>,
+    opened: Opened,
+    identity: Identity,
+    raft_config: raft::Config,
+    stepped: bool,
+) -> Result<(Node, Option<Steps>), StartError> {
+    let Surroundings { clock, transport, store: options, reach, supervisor, .. } = &surroundings;
+    let (clock, dials, supervisor) = (Arc::clone(clock), transport.is_none(), supervisor.clone());
+    let (options, reach) = (options.clone(), reach.clone());
+    let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
+    let (waits, log_writing, wal) = (Arc::default(), Arc::default(), raft_config.dir.clone());
+    let (tokens, passwords) = logins(&config, &clock, &supervisor)?;
+    let (committed, batches) = supply();
+    let peers = circle::peers(&config, &raft_config, &surroundings);
+    let surroundings = surroundings.of_raft(&peers, (&waits, &log_writing), committed);
+    let (raft, raft_threads, turns, loaded) =
+        open_both(&store, opened, raft_config, surroundings, identity.bootstrap.as_ref(), stepped)?;
+    let raft::log::Metadata { node_id, cluster_id } = raft_threads.metadata();
+    let (circle, events) = circle(node_id, &config, peers, reach, &loaded.members, &waits);
+    dials.then(|| circle.peers.start(raft.clone(), Arc::clone(&events)));
+    let (no_space, size_bytes) = (Arc::new(Notify::new()), Arc::new(AtomicI64::new(0)));
+    let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
+    let (used, (machine, unfinished)) = (loaded.used, machine(store, loaded, tokens, quota));
+    let (store, hub) = (Arc::clone(&machine.store), Hub::new(Arc::clone(&machine.mvcc)));
+    let applied = Arc::new(AppliedWaits::new(applied_index));
+    let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
+    let (installs, door) = take_snapshots(&circle, &store, options);
+    let (sweeper, sweeps) = sweeps(&machine, &waits, &clock, &config, unfinished, used);
+    let applier = Applier {
+        machine: machine.clone(),
+        clock: Arc::clone(&clock),
+        hub: Arc::clone(&hub),
+        waits: Arc::clone(&waits),
+        applied: Arc::clone(&applied),
+        sweeps,
+        supervisor: supervisor.clone(),
+        no_space: Arc::clone(&no_space),
+        conf_states: Arc::clone(&conf_states),
+        raft: raft.clone(),
+        installs,
+        circle: circle.clone(),
+    };
+    let rooms = watch_store(&store, &raft, conf_states, size_bytes, (&wal, &no_space));
+    let stepped = turns.map(|turns| (turns, door, events));
+    let (sweeper, threads, steps) = work(stepped, applier, batches, sweeper)?;
+    let node = Node(Arc::new(Inner {
+        ids: RequestIds::new(node_id, &*clock),
+        member_id: node_id,
+        cluster_id,
+        config,
+        clock,
+        raft,
+        circle,
+        raft_threads: Mutex::new(Some(raft_threads)),
+        log_writing,
+        machine,
+        hub,
+        lease_term: AtomicU64::new(0),
+        lease_notes: tokio::sync::Mutex::default(),
+        passwords,
+        waits,
+        applied,
+        sweeper,
+        rooms,
+        upkeep: Upkeep::default(),
+        admission: Admission::default(),
+        threads: Mutex::new(threads),
+        is_stepped: steps.is_some(),
+        answers: Arc::default(),
+        ready: watch::Sender::new(false),
+        leader: watch::Sender::new(0),
+        has_leader: Notify::new(),
+        elected: Mutex::default(),
+        supervisor,
+        stopping: watch::Sender::new(false),
+        _lock: lock,
+    }));
+    Duties::start(&node, no_space);
+    Ok((node, steps))
+}
+
+/// What raft hands to apply, of which little waits.
+fn supply<T>() -> (SyncSender<T>, Receiver<T>) {
+    let is_planted = planted::is(Bug::SupplyWithoutBound);
+    sync_channel(if is_planted { 10_000 } else { limits::APPLY_QUEUE_BATCHES_MAX })
+}
+
+/// Who this member is among its peers, and what they tell of it.
+fn circle(
+    node_id: u64,
+    config: &Config,
+    peers: Arc<Peers>,
+    reach: Option<Arc<dyn Reach>>,
+    members: &Members,
+    waits: &Arc<Waits>,
+) -> (Circle, Arc<dyn PeerEvents>) {
+    let circle = Circle::new(node_id, peers, reach);
+    circle.fill(members, config.join.as_ref());
+    let events = circle.events(waits);
+    (circle, events)
+}
+
+/// What tells users' tokens and passwords.
+fn logins(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    supervisor: &Supervisor,
+) -> Result<(Arc<Tokens>, Passwords), StartError> {
+    let auth = &config.auth;
+    let tokens = Tokens::new(&auth.token, auth.token_ttl, Arc::clone(clock))?;
+    let passwords = Passwords::start(auth.bcrypt_cost, Arc::clone(clock), supervisor)?;
+    Ok((Arc::new(tokens), passwords))
+}
+
+/// Lets peers send and ask for snapshots; what they sent waits there for apply.
+fn take_snapshots(
+    circle: &Circle,
+    store: &Arc<Store>,
+    options: Options,
+) -> (Arc<Installs>, Arc<dyn Snapshots>) {
+    let installs = Arc::new(Installs::default());
+    let door = Door { store: Arc::downgrade(store), installs: Arc::clone(&installs), options };
+    let door: Arc<dyn Snapshots> = Arc::new(door);
+    circle.peers.serve_snapshots(Arc::clone(&door));
+    (installs, door)
+}
+
+/// The state as apply changes it, and the compaction whose deletions are not complete.
+fn machine(
+    store: Arc<Store>,
+    loaded: Loaded,
+    tokens: Arc<Tokens>,
+    quota: Arc<Quota>,
+) -> (Machine, Option<Compaction>) {
+    let Loaded { lessor, members, auth, restore, .. } = loaded;
+    let (mvcc, lessor) = (Arc::new(restore.mvcc), Arc::new(Mutex::new(lessor)));
+    let (members, auth) = (Arc::new(RwLock::new(members)), Arc::new(RwLock::new(auth)));
+    (Machine { store, mvcc, lessor, members, auth, tokens, quota }, restore.unfinished)
+}
+
+/// Who sweeps up after compactions and writes the index checkpoint, and where compactions go.
+fn sweeps(
+    machine: &Machine,
+    waits: &Arc<Waits>,
+    clock: &Arc<dyn Clock>,
+    config: &Config,
+    unfinished: Option<Compaction>,
+    used: (i64, u64),
+) -> (SweepWorker, SweepQueue) {
+    let (waits, clock) = (Arc::clone(waits), Arc::clone(clock));
+    let Machine { store, mvcc, lessor, .. } = machine.clone();
+    let (pace, pause) = (config.checkpoint_pace, config.compaction_sleep_interval);
+    let checkpoint =
+        Checkpointer::new(store, Arc::clone(&mvcc), lessor, Arc::clone(&clock), pace, used);
+    SweepWorker::new(mvcc, waits, clock, pause, unfinished, checkpoint)
+}
+
+/// What steps need that threads do not.
+type Stepped = (raft::Turns, Arc<dyn Snapshots>, Arc<dyn PeerEvents>);
+
+type Work = (Sweeper, Vec<Thread<()>>, Option<Steps>);
+
+/// Threads that apply and sweep, or the steps that stand for them.
+fn work(
+    stepped: Option<Stepped>,
+    applier: Applier,
+    committed: Receiver<Vec<raft::Committed>>,
+    sweeper: SweepWorker,
+) -> Result<Work, StartError> {
+    stop_at_failure(&applier);
+    if let Some((turns, snapshots, events)) = stepped {
+        let (raft, store) = (applier.raft.clone(), Arc::clone(&applier.machine.store));
+        let under_way = Mutex::default();
+        let steps =
+            Steps { turns, raft, applier, committed, under_way, store, sweeper, snapshots, events };
+        return Ok((Sweeper::default(), Vec::new(), Some(steps)));
+    }
+    let supervisor = applier.supervisor.clone();
+    let thread = supervisor.thread("apply", move || applier.run(&committed))?;
+    Ok((Sweeper::start(sweeper, &supervisor)?, vec![thread], None))
+}
+
+/// Follows what the store says of its commits and of a full disk.
+fn watch_store(
+    store: &Arc<Store>,
+    raft: &raft::Handle,
+    conf_states: Arc<ConfStates>,
+    size_bytes: Arc<AtomicI64>,
+    (wal, no_space): (&Path, &Arc<Notify>),
+) -> Arc<Rooms> {
+    let rooms = Arc::new(Rooms::new(store, raft, wal));
+    scrub::watch(store);
+    let measure = move |store: &Weak<Store>| {
+        let Some(store) = store.upgrade() else { return };
+        let sizes = store.sizes();
+        let bytes = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
+        size_bytes.store(bytes(sizes.total), Ordering::Relaxed);
+        metrics::db_total_bytes().set(bytes(sizes.total));
+        metrics::db_in_use_bytes().set(bytes(sizes.in_use));
+    };
+    // The rooms hold the store, which holds these callbacks.
+    let (looking, rings) = (Arc::downgrade(&rooms), Arc::clone(no_space));
+    let (raft, weak) = (raft.clone(), Arc::downgrade(store));
+    measure(&weak);
+    let (measure_again, resized) = (measure.clone(), Weak::clone(&weak));
+    store.on_resize(move || measure_again(&resized));
+    store.on_commit(move |index, term| {
+        raft.durable(index, term, conf_states.at(index));
+        measure(&weak);
+        if looking.upgrade().is_some_and(|rooms| rooms.look()) {
+            rings.notify_one();
+        }
+    });
+    let (no_space, looking) = (Arc::clone(no_space), Arc::downgrade(&rooms));
+    store.on_no_space(move |is_full| {
+        if let Some(rooms) = looking.upgrade() {
+            rooms.look();
+        }
+        if is_full {
+            no_space.notify_one();
+        }
+    });
+    rooms
+}
+
+/// A member that cannot go on neither leads nor commits nor keeps anybody waiting, even before its
+/// process ends: the others elect one that answers.
+fn stop_at_failure(applier: &Applier) {
+    let (raft, abort) = (applier.raft.clone(), applier.machine.store.aborts());
+    let (waits, applied) = (Arc::clone(&applier.waits), Arc::clone(&applier.applied));
+    applier.supervisor.on_failure(move |why| {
+        raft.stop();
+        waits.stop();
+        applied.stop();
+        abort(why);
+    });
+}

@@ -1,0 +1,166 @@
+//! Who this member is among its peers: whom it knows, and what they tell of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::conf_change::{conf_change, wanted};
+use super::surroundings::Surroundings;
+use super::waits::Waits;
+use super::{Config, VERSION};
+use crate::apply;
+use crate::limits;
+use crate::members::{Change, Members};
+use crate::peer::{PeerEvents, Peers, PeersConfig, Reach};
+use crate::raft::{self, ConfChange, Entry};
+
+/// What a member that joins a running cluster was told by its members.
+#[derive(Clone, Debug)]
+pub struct Join {
+    pub cluster_id: u64,
+    pub member_id: u64,
+    /// Ids and peer URLs, this member's among them.
+    pub members: Vec<(u64, Vec<String>)>,
+}
+
+/// What goes between this member and its peers.
+pub(super) fn peers(
+    config: &Config,
+    raft: &raft::Config,
+    surroundings: &Surroundings,
+) -> Arc<Peers> {
+    let (dial, supervisor) = (Arc::clone(&surroundings.dial), surroundings.supervisor.clone());
+    let config = PeersConfig {
+        id: raft.id,
+        cluster_id: raft.cluster_id,
+        urls: config.peer_urls.clone(),
+        version: VERSION.to_owned(),
+    };
+    Peers::new(config, dial, tokio::runtime::Handle::current(), supervisor)
+}
+
+/// Who this member is among its peers, for apply to keep up to date.
+#[derive(Clone)]
+pub(super) struct Circle {
+    pub id: u64,
+    pub peers: Arc<Peers>,
+    /// How questions reach them: by `peers`, or as a simulator has it.
+    pub reach: Arc<dyn Reach>,
+    pub removed: watch::Sender<Option<Duration>>,
+    pub is_learner: Arc<AtomicBool>,
+}
+
+impl Circle {
+    pub(super) fn new(id: u64, peers: Arc<Peers>, reach: Option<Arc<dyn Reach>>) -> Self {
+        let reach = reach.unwrap_or_else(|| Arc::clone(&peers) as Arc<dyn Reach>);
+        let removed = watch::Sender::new(None);
+        Self { id, peers, reach, removed, is_learner: Arc::default() }
+    }
+
+    /// Takes in whom the store knows; one that joins has been told of some.
+    pub(super) fn fill(&self, members: &Members, join: Option<&Join>) {
+        let told = join.iter().flat_map(|join| join.members.iter().cloned());
+        let known = members.list().into_iter().map(|member| (member.id, member.peer_ur_ls));
+        for (id, urls) in told.chain(known) {
+            self.peers.update(id, urls);
+        }
+        members.removed().for_each(|id| self.peers.remove(id));
+        self.set_learner(members.get(self.id).is_some_and(|member| member.is_learner));
+        if members.is_removed(self.id) {
+            self.removed.send_replace(Some(Duration::ZERO));
+        }
+    }
+
+    /// What peers tell of the whole member.
+    pub(super) fn events(&self, waits: &Arc<Waits>) -> Arc<dyn PeerEvents> {
+        Arc::new(Events { waits: Arc::clone(waits), removed: self.removed.clone() })
+    }
+
+    /// A snapshot brought another membership.
+    pub(super) fn replaced(&self, members: &Members) {
+        for member in members.list() {
+            self.peers.update(member.id, member.peer_ur_ls);
+        }
+        members.removed().for_each(|id| self.peers.remove(id));
+        self.set_learner(members.get(self.id).is_some_and(|member| member.is_learner));
+    }
+
+    fn set_learner(&self, is_learner: bool) {
+        self.is_learner.store(is_learner, Ordering::Relaxed);
+    }
+
+    /// Apply changed the membership.
+    pub(super) fn changed(&self, change: &Change) {
+        let id = change.id();
+        match change {
+            Change::Add(member) if id == self.id => self.set_learner(member.is_learner),
+            Change::Promote(_) if id == self.id => self.set_learner(false),
+            _ => {}
+        }
+        let shown = format!("{id:x}");
+        match change {
+            Change::Add(member) => {
+                tracing::info!(
+                    "added-peer-id" = shown,
+                    "added-peer-peer-urls" = ?member.peer_urls,
+                    "added-peer-is-learner" = member.is_learner,
+                    "added member"
+                );
+                self.peers.update(id, member.peer_urls.clone());
+            }
+            Change::Update { peer_urls, .. } => {
+                tracing::info!(
+                    "updated-remote-peer-id" = shown,
+                    "updated-remote-peer-urls" = ?peer_urls,
+                    "updated member"
+                );
+                self.peers.update(id, peer_urls.clone());
+            }
+            Change::Promote(_) => tracing::info!("promoted-member-id" = shown, "promote member"),
+            Change::Remove(_) => {
+                tracing::info!("removed-remote-peer-id" = shown, "removed member");
+                if id == self.id {
+                    self.removed.send_replace(Some(limits::REMOVED_GRACE));
+                } else {
+                    self.peers.remove(id);
+                }
+            }
+        }
+    }
+}
+
+struct Events {
+    waits: Arc<Waits>,
+    removed: watch::Sender<Option<Duration>>,
+}
+
+impl PeerEvents for Events {
+    fn unsent(&self, proposal: &Entry) {
+        let data = proposal.data.clone();
+        let id = if proposal.entry_type == 0 {
+            apply::Entry::decode(data).ok().map(|entry| entry.header.id)
+        } else {
+            <ConfChange as prost::Message>::decode(data).ok().map(|change| change.id)
+        };
+        if let Some(id) = id {
+            self.waits.dropped(id);
+        }
+    }
+
+    fn removed(&self) {
+        self.removed.send_replace(Some(Duration::ZERO));
+    }
+
+    fn admits(&self, proposal: &Entry) -> bool {
+        let data = proposal.data.clone();
+        if proposal.entry_type == 0 {
+            return apply::Entry::decode(data).is_ok();
+        }
+        let Ok(change) = <ConfChange as prost::Message>::decode(data) else { return false };
+        // A voter by the one and a learner by the other would have raft and the members disagree.
+        wanted(&change)
+            .is_ok_and(|wanted| conf_change(change.id, &wanted).change_type == change.change_type)
+    }
+}

@@ -1,0 +1,63 @@
+//! Entries of the log that change the members, and whether an entry can be applied at all.
+
+use prost::Message;
+
+use crate::apply::{self, Command, Fatal};
+use crate::members::{Change, Members};
+use crate::raft::{ConfChange, Entry};
+
+/// etcd's numbers; raft's own list lacks the update.
+const ADD_NODE: i32 = 0;
+const REMOVE_NODE: i32 = 1;
+const UPDATE_NODE: i32 = 2;
+const ADD_LEARNER_NODE: i32 = 3;
+
+/// What a configuration change in the log asks for.
+pub(super) fn wanted(change: &ConfChange) -> Result<Change, Fatal> {
+    let wanted = match change.change_type {
+        ADD_NODE | ADD_LEARNER_NODE => Change::addition(&change.context)?,
+        REMOVE_NODE => Change::Remove(change.node_id),
+        UPDATE_NODE => Change::update(&change.context)?,
+        other => return Err(Fatal::ConfChange(format!("its type is {other}"))),
+    };
+    if wanted.id() == change.node_id {
+        Ok(wanted)
+    } else {
+        Err(Fatal::ConfChange("it names two members".into()))
+    }
+}
+
+/// Does a configuration change of the log to a list of members, if the rules allow it: as apply
+/// would, which is not there yet.
+pub(super) fn takes(members: &mut Members, change: &ConfChange) -> Result<bool, String> {
+    let wanted = wanted(change).map_err(|error| error.to_string())?;
+    let is_valid = members.validate(&wanted).is_ok();
+    if is_valid {
+        members.change(&wanted);
+    }
+    Ok(is_valid)
+}
+
+/// The change as the log carries it.
+pub(super) fn conf_change(request: u64, change: &Change) -> ConfChange {
+    let change_type = match change {
+        Change::Add(member) if member.is_learner => ADD_LEARNER_NODE,
+        Change::Add(_) | Change::Promote(_) => ADD_NODE,
+        Change::Remove(_) => REMOVE_NODE,
+        Change::Update { .. } => UPDATE_NODE,
+    };
+    let (node_id, context) = (change.id(), change.context().into());
+    ConfChange { id: request, change_type, node_id, context }
+}
+
+/// Whether an entry of the log can be applied, by what it says alone. It is true of a request of
+/// API v2, which changes nothing.
+pub fn check_entry(entry: &Entry) -> Result<bool, String> {
+    let data = entry.data.clone();
+    if entry.entry_type == 0 {
+        let command = apply::check(data).map_err(|fatal| fatal.to_string())?;
+        return Ok(matches!(command, Some(Command::V2(_))));
+    }
+    let change = <ConfChange as Message>::decode(data).map_err(|error| error.to_string())?;
+    wanted(&change).map(|_| false).map_err(|fatal| fatal.to_string())
+}

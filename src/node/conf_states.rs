@@ -1,0 +1,26 @@
+//! Which configuration holds at which index: a snapshot of the store needs that of its own.
+
+use parking_lot::Mutex;
+
+use crate::raft::ConfState;
+
+/// Configurations by the index from which on they hold, so that a durable index finds its own.
+pub(super) struct ConfStates(Mutex<Vec<(u64, ConfState)>>);
+
+impl ConfStates {
+    pub(super) fn new(index: u64, state: ConfState) -> Self {
+        Self(Mutex::new(vec![(index, state)]))
+    }
+
+    pub(super) fn push(&self, index: u64, state: ConfState) {
+        self.0.lock().push((index, state));
+    }
+
+    /// The configuration at `index`; older ones are forgotten.
+    pub(super) fn at(&self, index: u64) -> ConfState {
+        let mut states = self.0.lock();
+        let newer = states.iter().position(|(from, _)| *from > index).unwrap_or(states.len());
+        states.drain(..newer.saturating_sub(1));
+        states.first().map(|(_, state)| state.clone()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,90 @@
+//! Leases that end: the leader revokes what is overdue, and notes how long the others have left.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+
+use super::{Error, Node, Op};
+use crate::limits;
+use crate::metrics;
+use crate::pb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
+use crate::planted::{self, Bug};
+
+/// How often etcd looks for expired leases.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// When a lease whose revocation failed is looked at again, as in etcd.
+pub(super) const REVOKE_RETRY: Duration = Duration::from_millis(7500);
+
+impl Node {
+    pub(super) async fn expire_leases(&self) {
+        let inner = &self.0;
+        let per_interval = limits::LEASE_REVOKES_PER_SECOND / 2;
+        loop {
+            inner.clock.sleep(EXPIRY_INTERVAL).await;
+            let now = inner.clock.now();
+            self.checkpoint_leases().await;
+            let (expired, term) = {
+                let mut lessor = inner.machine.lessor.lock();
+                let expired = lessor.expired(now, now + REVOKE_RETRY, per_interval);
+                (expired, inner.lease_term.load(Relaxed))
+            };
+            let term = if planted::is(Bug::OldLeaderRevokes) { 0 } else { term };
+            // A leader that others have replaced would not know what they renewed. What it does not
+            // revoke comes up again.
+            if expired.is_empty() || !self.still_leads().await {
+                continue;
+            }
+            let revokes = futures_util::stream::iter(expired).map(|id| async move {
+                let revoke = Op::LeaseRevoke(LeaseRevokeRequest { id });
+                match self.propose_as_leader(revoke, term).await {
+                    Ok(_) => metrics::lease_expired().inc(),
+                    // Someone else revoked it first, or is the one to do it.
+                    Err(Error::LeaseNotFound | Error::NotLeader) => {}
+                    Err(error) => {
+                        let id = format!("{:016x}", crate::types::SignedHex(id));
+                        tracing::warn!("lease-id" = id, %error, "failed to revoke lease");
+                    }
+                }
+            });
+            let mut revokes = revokes.buffer_unordered(limits::LEASE_REVOKES_PENDING_MAX);
+            while revokes.next().await.is_some() {}
+        }
+    }
+
+    async fn still_leads(&self) -> bool {
+        self.barrier().await.is_ok()
+            && self.0.machine.lessor.lock().is_leader()
+            && (self.0.raft.status().leader == self.0.member_id
+                || planted::is(Bug::OldLeaderRevokes))
+    }
+
+    /// Notes in the log how long leases have left, so that the next leader does not begin anew.
+    async fn checkpoint_leases(&self) {
+        let leases_max = limits::LEASE_CHECKPOINT_LEASES_MAX;
+        loop {
+            // Until these notes are proposed nobody takes one back.
+            let _notes = self.0.lease_notes.lock().await;
+            let (due, term) = {
+                let mut lessor = self.0.machine.lessor.lock();
+                let due = lessor.due_checkpoints(self.0.clock.now(), leases_max);
+                (due, self.0.lease_term.load(Relaxed))
+            };
+            if due.is_empty() {
+                return;
+            }
+            let is_last = due.len() < leases_max;
+            let note = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
+            let checkpoints = due.into_iter().map(note).collect();
+            let request = LeaseCheckpointRequest { checkpoints };
+            if let Err(error) = self.propose_as_leader(Op::LeaseCheckpoint(request), term).await {
+                tracing::warn!(%error, "failed to checkpoint leases");
+                return;
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Who a member is, and how its log begins.
+
+use std::path::Path;
+
+use super::Config;
+use super::circle::Join;
+use super::error::StartError;
+use super::seed::bootstrap;
+use crate::members::Founders;
+use crate::raft::log::Disk;
+use crate::raft::{self, Bootstrap};
+
+/// Who this member is and how its log begins.
+pub(super) struct Identity {
+    pub member_id: u64,
+    pub cluster_id: u64,
+    pub bootstrap: Option<Bootstrap>,
+}
+
+impl Identity {
+    /// A log that exists says it, and the flags of the first start count no more.
+    pub(super) fn of_the_log(disk: &dyn Disk, wal: &Path) -> Result<Self, StartError> {
+        let raft::log::Metadata { node_id: member_id, cluster_id } = raft::identity(disk, wal)?;
+        Ok(Self { member_id, cluster_id, bootstrap: None })
+    }
+
+    pub(super) fn new(config: &Config) -> Result<Self, StartError> {
+        if let Some(Join { cluster_id, member_id, .. }) = config.join {
+            let bootstrap = Some(Bootstrap::default());
+            return Ok(Self { member_id, cluster_id, bootstrap });
+        }
+        let founders = Founders::new(&config.initial_cluster, &config.cluster_token);
+        let own = founders.named(&config.name);
+        let own = own.ok_or_else(|| StartError::NotInCluster(config.name.clone()))?;
+        let (member_id, cluster_id) = (own.id, founders.cluster_id);
+        Ok(Self { member_id, cluster_id, bootstrap: Some(bootstrap(&founders)) })
+    }
+}

@@ -1,0 +1,138 @@
+//! Who leads: what a member knows of it, what it does when that changes, and how it hands leadership on.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::sync::watch;
+
+use super::{Error, Node};
+use crate::auth::{Credentials, Demand};
+use crate::clock;
+use crate::limits;
+use crate::metrics;
+use crate::planted::{self, Bug};
+use crate::raft;
+
+impl Node {
+    /// The leader's id; 0 while there is none.
+    pub fn leader(&self) -> watch::Receiver<u64> {
+        self.0.leader.subscribe()
+    }
+
+    pub fn is_leader(&self) -> bool {
+        *self.0.leader.borrow() == self.0.member_id
+    }
+
+    /// Waits until a leader is known, and says who; or until the member stops, which raft tells to
+    /// whoever asks it next.
+    pub(super) async fn some_leader(&self) -> u64 {
+        loop {
+            let changed = self.0.has_leader.notified();
+            let leader = *self.0.leader.borrow();
+            if leader != 0 || *self.0.stopping.borrow() {
+                return leader;
+            }
+            changed.await;
+        }
+    }
+
+    pub(super) async fn follow_leader(&self) {
+        let inner = &self.0;
+        let mut leader = inner.raft.subscribe_leader();
+        loop {
+            let raft::Leader { id, term } = *leader.borrow_and_update();
+            let is_leader = id == inner.member_id;
+            {
+                let mut lessor = inner.machine.lessor.lock();
+                // Between two terms of its own another one may have led, unseen.
+                let is_new = !lessor.is_leader() || inner.lease_term.load(Relaxed) != term;
+                if is_leader && is_new {
+                    // A renewal that the last leader acknowledged may be an election old.
+                    lessor.promote(inner.clock.now(), inner.config.election_timeout);
+                    inner.lease_term.store(term, Relaxed);
+                } else if !is_leader && lessor.is_leader() && !planted::is(Bug::OldLeaderRevokes) {
+                    lessor.demote();
+                }
+            }
+            if inner.leader.send_replace(id) != id && id != 0 {
+                metrics::leader_changes_seen().inc();
+                if is_leader {
+                    *inner.elected.lock() = Some(inner.clock.now());
+                }
+            }
+            if id != 0 {
+                inner.has_leader.notify_waiters();
+            }
+            metrics::has_leader().set(i64::from(id != 0));
+            metrics::is_leader().set(i64::from(is_leader));
+            if leader.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Once more than one peer has been reached, nobody needs to wait any longer to elect.
+    pub(super) async fn hasten_election(&self) {
+        let inner = &self.0;
+        for _ in 0..limits::PEERS_REACHED_LOOKS_MAX {
+            inner.clock.sleep(limits::PEERS_REACHED_INTERVAL).await;
+            let members = self.members();
+            let others = members.iter().map(|member| member.id).filter(|id| *id != inner.member_id);
+            if others.filter(|id| inner.circle.reach.connected_for(*id).is_some()).count() > 1 {
+                drop(inner.raft.reached_peers());
+                return;
+            }
+        }
+    }
+
+    /// Hands leadership to a voter and waits until it leads.
+    pub async fn move_leader(&self, who: &Credentials, to: u64) -> Result<(), Error> {
+        self.permits(who, &Demand::Root).await?;
+        self.transfer_to(to).await
+    }
+
+    async fn transfer_to(&self, to: u64) -> Result<(), Error> {
+        if !self.is_leader() {
+            return Err(Error::NotLeader);
+        }
+        let inner = &self.0;
+        if !inner.machine.members.read().voters().any(|member| member.id == to) {
+            return Err(Error::BadLeaderTransferee);
+        }
+        let (from, shown) = (format!("{:x}", inner.member_id), format!("{to:x}"));
+        tracing::info!(
+            "current-leader-member-id" = from,
+            "transferee-member-id" = shown,
+            "leadership transfer starting"
+        );
+        inner.raft.transfer_leader(to)?;
+        let mut leader = inner.leader.subscribe();
+        let moved = leader.wait_for(|id| *id == to);
+        match clock::timeout(&*inner.clock, self.request_timeout(), moved).await {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => return Err(Error::Stopped),
+            None => return Err(Error::TimeoutLeaderTransfer),
+        }
+        tracing::info!(
+            "old-leader-member-id" = from,
+            "new-leader-member-id" = shown,
+            "leadership transfer finished"
+        );
+        Ok(())
+    }
+
+    /// Hands leadership to the voter that has been connected longest, if this member has it and
+    /// there is another.
+    pub async fn hand_over(&self) -> Result<(), Error> {
+        let inner = &self.0;
+        let own = inner.member_id;
+        if !self.is_leader() || inner.machine.members.read().voters().count() < 2 {
+            return Ok(());
+        }
+        let voters: Vec<u64> =
+            inner.machine.members.read().voters().map(|member| member.id).collect();
+        let connected =
+            voters.into_iter().filter_map(|id| Some((inner.circle.reach.connected_for(id)?, id)));
+        let (_, to) = connected.filter(|(_, id)| *id != own).max().ok_or(Error::Unhealthy)?;
+        self.transfer_to(to).await
+    }
+}

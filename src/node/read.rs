@@ -1,0 +1,279 @@
+//! Reads: up to which index they must be applied, where they are done, and whose turn it is.
+//!
+//! A linearizable read waits until all that was committed when it came is applied here. What turns out
+//! short is answered where it was received; what is long leaves the threads that serve connections, and
+//! takes turns.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::admission::Turns;
+use super::header::complete;
+use super::{Error, Node};
+use crate::auth::{Credentials, demand};
+use crate::clock;
+use crate::limits;
+use crate::mvcc::{self, Mvcc, Waiting, Wanted};
+use crate::pb::raw::{RangeResponse, TxnResponse};
+use crate::pb::{RangeRequest, TxnRequest};
+use crate::planted::{self, Bug};
+use crate::supervise::Gone;
+
+impl Node {
+    /// Waits until all that was committed when it was called is applied here. Without a leader it
+    /// waits here for one, as a proposal does, and not in raft.
+    pub async fn barrier(&self) -> Result<(), Error> {
+        let asked = async {
+            self.some_leader().await;
+            let (done, waiting) = oneshot::channel();
+            let applied = Arc::clone(&self.0.applied);
+            self.0.raft.read_index(move |index| match index {
+                Ok(_) if planted::is(Bug::ReadBeforeApply) => applied.wait(0, done),
+                Ok(index) => applied.wait(index, done),
+                Err(error) => drop(done.send(Err(error.into()))),
+            });
+            waiting.await.unwrap_or(Err(Error::Stopped))
+        };
+        match clock::timeout(&*self.0.clock, self.request_timeout(), asked).await {
+            Some(result) => result,
+            None => {
+                crate::metrics::read_indexes_failed().inc();
+                Err(Error::Timeout)
+            }
+        }
+    }
+
+    /// The same for who asks the leader about leases: once it is known what was committed, apply
+    /// has a second to get there.
+    pub(super) async fn lease_barrier(&self) -> Result<(), Error> {
+        let asked = async {
+            self.some_leader().await;
+            let (told, asked) = oneshot::channel();
+            self.0.raft.read_index(move |index| drop(told.send(index)));
+            Ok(asked.await.map_err(|_| Error::Stopped)??)
+        };
+        let index = clock::timeout(&*self.0.clock, self.request_timeout(), asked).await;
+        let index = index.unwrap_or(Err(Error::Timeout))?;
+        let (done, waiting) = oneshot::channel();
+        self.0.applied.wait(index, done);
+        match clock::timeout(&*self.0.clock, limits::LEASE_APPLY_TIMEOUT, waiting).await {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(Error::Stopped),
+            None => Err(Error::TimeoutWaitAppliedIndex),
+        }
+    }
+
+    pub async fn range(
+        &self,
+        who: &Credentials,
+        request: &RangeRequest,
+    ) -> Result<RangeResponse, Error> {
+        self.range_as(who, request, |response| response).await
+    }
+
+    /// What is made of a long answer is made where that was read, in the same turn.
+    pub async fn range_as<T: Send + 'static>(
+        &self,
+        who: &Credentials,
+        request: &RangeRequest,
+        make: impl FnOnce(RangeResponse) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        if !request.serializable {
+            self.barrier().await?;
+        }
+        let permit = self.authorize(who, &demand::range(request)).await?;
+        let bytes = self.0.answers.short_bytes();
+        let shortly = || self.0.machine.mvcc.view().range_shortly(request, bytes);
+        let answer = match is_small(request).then(shortly) {
+            None | Some(Err(mvcc::Error::TakesLong)) => {
+                let (request, is_count) = (request.clone(), request.count_only);
+                let (header, raft) = (self.header(), self.0.raft.clone());
+                let range = move |mvcc: &Mvcc, wanted: &Wanted| {
+                    let mut response = mvcc.read(wanted, |view| view.range(&request))?;
+                    complete(&mut response.header, header, &raft);
+                    Ok(make(response))
+                };
+                // There is little to a count, but it may look at every key.
+                match is_count {
+                    true => self.count_long(range).await?,
+                    false => self.read_long(range).await?,
+                }
+            }
+            Some(response) => {
+                let mut response = response?;
+                self.fill(&mut response.header);
+                make(response)
+            }
+        };
+        permit.still_holds(self)?;
+        crate::metrics::mvcc_range().inc();
+        Ok(answer)
+    }
+
+    /// Whether a read would be served, for probes, which nobody logs in for. It shows nothing.
+    pub async fn probe(&self, serializable: bool) -> Result<(), Error> {
+        self.fence()?;
+        if !serializable {
+            self.log_goes_on()?;
+            self.barrier().await?;
+        }
+        let request = RangeRequest { keys_only: true, limit: 1, ..Default::default() };
+        self.0.machine.mvcc.view().range(&request)?;
+        Ok(())
+    }
+
+    /// Runs a read-only transaction. What is made of a long answer is made where that was read.
+    pub async fn read_txn_as<T: Send + 'static>(
+        &self,
+        who: &Credentials,
+        request: &TxnRequest,
+        make: impl FnOnce(TxnResponse) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        if !mvcc::is_serializable(request) {
+            self.barrier().await?;
+        }
+        let permit = self.authorize(who, &demand::txn(request)).await?;
+        let shortly = match is_small_txn(request) {
+            true => self.read_txn_shortly(request.clone()).await?,
+            false => None,
+        };
+        let answer = match shortly {
+            Some(mut response) => {
+                self.fill(&mut response.header);
+                make(response)
+            }
+            None => {
+                let (request, header) = (request.clone(), self.header());
+                let raft = self.0.raft.clone();
+                let read = move |mvcc: &Mvcc, wanted: &Wanted| {
+                    let mut response = mvcc.read(wanted, |view| mvcc::read_txn(view, &request))?;
+                    complete(&mut response.header, header, &raft);
+                    Ok(make(response))
+                };
+                self.read_long(read).await?
+            }
+        };
+        permit.still_holds(self)?;
+        crate::metrics::mvcc_txn().inc();
+        Ok(answer)
+    }
+
+    /// None if its answer is long.
+    async fn read_txn_shortly(&self, request: TxnRequest) -> Result<Option<TxnResponse>, Error> {
+        let bytes = self.0.answers.short_bytes();
+        let read = move |mvcc: &Mvcc, wanted: &Wanted| match mvcc
+            .read(wanted, |view| mvcc::read_txn_shortly(view, &request, bytes))
+        {
+            Err(mvcc::Error::TakesLong) => Ok(None),
+            response => response.map(Some),
+        };
+        self.read(read).await
+    }
+
+    /// Reads whose answers may be long take turns.
+    async fn read_long<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let turn = self.0.answers.turn(&*self.0.clock, self.request_timeout()).await?;
+        self.read_in_turn(turn, self.in_slices(f)).await
+    }
+
+    async fn count_long<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.read_after(&self.0.admission.counts, self.in_slices(f)).await
+    }
+
+    /// Reads without an end in sight take turns at the processors, too.
+    fn in_slices<T>(
+        &self,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static {
+        let processors = (!self.0.is_stepped).then(|| Arc::clone(&self.0.admission.processors));
+        move |mvcc, wanted| {
+            processors.map_or(Ok(()), |processors| wanted.take_turns_at(&processors))?;
+            f(mvcc, wanted)
+        }
+    }
+
+    /// Reads once it has a turn of these, for which it waits no longer than a request may take.
+    pub(super) async fn read_after<T: Send + 'static>(
+        &self,
+        turns: &Turns,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let turn = clock::timeout(&*self.0.clock, self.request_timeout(), turns.begin()).await;
+        self.read_in_turn(turn.unwrap_or(Err(Error::TooManyRequests))?, f).await
+    }
+
+    /// The turn goes with the work, which ends some time after the call if that is cancelled.
+    pub(super) async fn read_in_turn<T: Send + 'static>(
+        &self,
+        turn: impl Send + 'static,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let work = move |mvcc: &Mvcc, wanted: &Wanted| {
+            let _turn = turn;
+            f(mvcc, wanted)
+        };
+        self.read(work).await
+    }
+
+    /// Reads that may take long leave the threads that serve connections.
+    async fn read<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.fence()?;
+        let mvcc = Arc::clone(&self.0.machine.mvcc);
+        let waiting = Waiting::default();
+        let wanted = waiting.wanted();
+        let (supervisor, read) = (&self.0.supervisor, move || f(&mvcc, &wanted));
+        let read = match self.0.is_stepped {
+            true => supervisor.inline("read", read).await,
+            false => supervisor.blocking("read", read).await,
+        };
+        Ok(read.map_err(|Gone| Error::Stopped)??)
+    }
+
+    /// Reads of all of the store give way to everybody else.
+    pub(super) async fn read_all<T: Send + 'static>(
+        &self,
+        turns: &Turns,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.fence()?;
+        if self.0.is_stepped {
+            return self.read(f).await;
+        }
+        let turn = turns.begin().await?;
+        let mvcc = Arc::clone(&self.0.machine.mvcc);
+        let waiting = Waiting::default();
+        let wanted = waiting.wanted();
+        let work = move || {
+            let _turn = turn;
+            Ok(f(&mvcc, &wanted)?)
+        };
+        self.nice("read-all", work).await
+    }
+}
+
+/// Whether a transaction that only reads may turn out short; others take a turn.
+fn is_small_txn(request: &TxnRequest) -> bool {
+    use crate::pb::request_op::Request as Op;
+    let is_small = |op: &crate::pb::RequestOp| match &op.request {
+        Some(Op::RequestRange(range)) => is_small(range),
+        _ => false,
+    };
+    // A compare with a range may go through all of it.
+    request.compare.iter().all(|compare| compare.range_end.is_empty())
+        && request.success.iter().chain(&request.failure).all(is_small)
+}
+
+/// Whether a range touches so little that it is answered where it was received.
+fn is_small(request: &RangeRequest) -> bool {
+    mvcc::keys_of_range(request).is_some_and(|keys| keys <= limits::INLINE_RANGE_KEYS_MAX)
+}

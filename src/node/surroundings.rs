@@ -1,0 +1,93 @@
+//! What a member stands on: the system, or a simulator's idea of it.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use super::stall::LogWriting;
+use super::waits::Waits;
+use crate::clock::Clock;
+use crate::metrics;
+use crate::peer::{Dial, Peers, Reach, TcpDial};
+use crate::raft;
+use crate::raft::log::{Disk, SystemDisk};
+use crate::store::Options;
+use crate::supervise::Supervisor;
+
+/// What a member stands on: the system, or a simulator's idea of it.
+pub struct Surroundings {
+    pub clock: Arc<dyn Clock>,
+    pub disk: Arc<dyn Disk>,
+    /// None: the member and its peers dial each other.
+    pub transport: Option<Arc<dyn raft::Transport>>,
+    pub dial: Arc<dyn Dial>,
+    /// Goes with the transport.
+    pub reach: Option<Arc<dyn Reach>>,
+    pub log: raft::log::Options,
+    pub store: Options,
+    /// Starts what the member works with.
+    pub supervisor: Supervisor,
+}
+
+impl Surroundings {
+    pub fn system(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            disk: Arc::new(SystemDisk),
+            transport: None,
+            dial: Arc::new(TcpDial::default()),
+            reach: None,
+            log: raft::log::Options::default(),
+            store: Options::new(Arc::clone(&clock)),
+            supervisor: Supervisor::default(),
+            clock,
+        }
+    }
+}
+
+impl Surroundings {
+    pub(super) fn of_raft(
+        self,
+        peers: &Arc<Peers>,
+        (waits, log_writing): (&Arc<Waits>, &Arc<LogWriting>),
+        applier: SyncSender<Vec<raft::Committed>>,
+    ) -> raft::Surroundings {
+        let Self { clock, disk, transport, supervisor, .. } = self;
+        let transport = transport.unwrap_or_else(|| Arc::clone(peers) as Arc<dyn raft::Transport>);
+        let (waits, log_writing) = (Arc::clone(waits), Arc::clone(log_writing));
+        let observer = Arc::new(Observer { supervisor: supervisor.clone(), waits, log_writing });
+        raft::Surroundings { clock, disk, transport, observer, applier, supervisor }
+    }
+}
+
+/// Tells the rest of the member what raft meets.
+struct Observer {
+    supervisor: Supervisor,
+    waits: Arc<Waits>,
+    log_writing: Arc<LogWriting>,
+}
+
+impl raft::Observer for Observer {
+    fn fatal(&self, error: &raft::Error) {
+        self.supervisor.fail(&error.to_string());
+    }
+
+    fn dropped(&self, tickets: &[u64]) {
+        tickets.iter().for_each(|ticket| self.waits.dropped(*ticket));
+    }
+
+    fn synced(&self, took: Duration) {
+        metrics::wal_fsync_seconds().observe(took.as_secs_f64());
+        if took >= Duration::from_secs(1) {
+            tracing::warn!(took = ?took, "expected-duration" = "1s", "slow fdatasync");
+        }
+    }
+
+    fn writes(&self, since: Option<Duration>) {
+        self.log_writing.note(since);
+    }
+
+    fn written(&self, bytes: usize, took: Duration) {
+        metrics::wal_write_seconds().observe(took.as_secs_f64());
+        metrics::wal_write_bytes().add(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
