@@ -5,10 +5,12 @@
 //!
 //! | layer | room | what it is |
 //! |---|---|---|
-//! | 8 | `server` | configuration, listeners, bootstrap, shutdown |
-//! | 7 | `http` | gateway, health, version, metrics |
-//! | 6 | `rpc`, `offline` | one file per gRPC service, the error table; backups, and members at rest |
-//! | 5 | `node` | raft meets apply: propose, read index, expiry, compactor |
+//! | 10 | `server` | configuration, listeners, bootstrap, shutdown |
+//! | 9 | `http` | gateway, health, version, metrics |
+//! | 8 | `rpc`, `offline` | one file per gRPC service, the error table; backups, and members at rest |
+//! | 7 | `node` | raft meets apply: start, propose, read, watch, membership, auth |
+//! | 6 | `transfer` | states on their way: snapshots in and out, the first state of a cluster |
+//! | 5 | `upkeep` | sweeps after compactions, the index checkpoint |
 //! | 4 | `peer` | raft's messages, snapshots and questions between members, over HTTP |
 //! | 3 | `apply`, `watch`, `raft` | the state machine, the event hub, the log and consensus |
 //! | 2 | `mvcc`, `lease`, `auth`, `members` | the state by subject |
@@ -55,5 +57,7 @@ pub mod server;
 pub mod store;
 pub mod supervise;
 pub mod tls;
+pub mod transfer;
 pub mod types;
+pub mod upkeep;
 pub mod watch;

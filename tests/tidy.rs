@@ -127,7 +127,7 @@ fn layers() -> BTreeMap<String, u32> {
         layers.extend(quoted(rooms).map(|room| (room.to_owned(), layer)));
     }
     // "Beside them" is above layer 0 and below nothing but the command line.
-    layers.extend([("client".to_owned(), 1), ("cert".to_owned(), 1), ("cli".to_owned(), 9)]);
+    layers.extend([("client".to_owned(), 1), ("cert".to_owned(), 1), ("cli".to_owned(), 11)]);
     layers
 }
 

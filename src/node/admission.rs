@@ -3,17 +3,15 @@
 //! Each such request is cheap to ask for and dear to answer. So few run, on threads that give way to
 //! all others; some wait; whoever comes on top of that is refused before it costs anything.
 
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
-use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Error;
 use crate::limits::{
     CATCH_UPS_RUNNING_MAX, COUNTS_RUNNING_MAX, COUNTS_WAITING_MAX, DEFRAGS_WAITING_MAX,
     HASHES_RUNNING_MAX, HASHES_WAITING_MAX, MEASURES_RUNNING_MAX, MEASURES_WAITING_MAX,
-    PEER_HASHES_WAITING_MAX, SNAPSHOT_FAIR_WAIT, SNAPSHOTS_MAX, USAGES_WAITING_MAX,
+    PEER_HASHES_WAITING_MAX, USAGES_WAITING_MAX,
 };
 use crate::mvcc::Processors;
 
@@ -64,7 +62,6 @@ pub(super) struct Admission {
     pub measures: Turns,
     /// Watch streams that read history; as many wait as there are streams.
     pub catch_ups: Arc<Semaphore>,
-    pub snapshots: Seats,
     /// Of reads that take long, whatever they have a turn for.
     pub processors: Arc<Processors>,
 }
@@ -79,59 +76,8 @@ impl Default for Admission {
             counts: Turns::new(COUNTS_RUNNING_MAX, COUNTS_WAITING_MAX),
             measures: Turns::new(MEASURES_RUNNING_MAX, MEASURES_WAITING_MAX),
             catch_ups: Arc::new(Semaphore::new(CATCH_UPS_RUNNING_MAX)),
-            snapshots: Seats::default(),
             processors: Arc::default(),
         }
-    }
-}
-
-/// Snapshots on their way to clients. They last as long as their readers take, so nobody waits for a
-/// seat: one whose reader has taken nothing for a while is given to who comes when all are taken.
-#[derive(Default)]
-pub(super) struct Seats(Mutex<Vec<Weak<Seat>>>);
-
-pub(super) struct Seat {
-    /// Since when its reader is waited for.
-    waits_since: Mutex<Option<Duration>>,
-    /// Rings when somebody else gets the seat.
-    given_away: Notify,
-}
-
-impl Seats {
-    #[cfg(test)]
-    pub(super) fn taken(&self) -> usize {
-        self.0.lock().iter().filter(|seat| seat.strong_count() > 0).count()
-    }
-
-    pub(super) fn take(&self, now: Duration) -> Result<Arc<Seat>, Error> {
-        let mut seats = self.0.lock();
-        seats.retain(|seat| seat.strong_count() > 0);
-        if seats.len() >= SNAPSHOTS_MAX {
-            let waits = |seat: &Weak<Seat>| *seat.upgrade()?.waits_since.lock();
-            let slowest = (0..seats.len()).filter_map(|at| Some((waits(&seats[at])?, at))).min();
-            let Some((_, at)) = slowest.filter(|(since, _)| *since + SNAPSHOT_FAIR_WAIT <= now)
-            else {
-                return Err(Error::TooManyRequests);
-            };
-            if let Some(seat) = seats.swap_remove(at).upgrade() {
-                seat.given_away.notify_one();
-            }
-        }
-        let seat = Arc::new(Seat { waits_since: Mutex::default(), given_away: Notify::new() });
-        seats.push(Arc::downgrade(&seat));
-        Ok(seat)
-    }
-}
-
-impl Seat {
-    /// Ends when the seat is given away.
-    pub(super) async fn given_away(&self) {
-        self.given_away.notified().await;
-    }
-
-    /// Its reader is waited for from now on, or has taken something.
-    pub(super) fn waits_since(&self, since: Option<Duration>) {
-        *self.waits_since.lock() = since;
     }
 }
 
@@ -154,20 +100,6 @@ mod tests {
         assert!(turns.begin().await.is_ok());
     }
 
-    #[tokio::test]
-    async fn the_seat_of_a_reader_that_stands_still_is_given_away() {
-        let (seats, second) = (Seats::default(), Duration::from_secs(1));
-        let taken: Vec<_> = (0..SNAPSHOTS_MAX).map(|_| seats.take(second).unwrap()).collect();
-        assert_eq!(seats.take(100 * second).err(), Some(Error::TooManyRequests));
-        taken[3].waits_since(Some(10 * second));
-        taken[5].waits_since(Some(9 * second));
-        assert_eq!(seats.take(10 * second).err(), Some(Error::TooManyRequests));
-        let _new = seats.take(9 * second + SNAPSHOT_FAIR_WAIT).unwrap();
-        taken[5].given_away().await;
-        drop(taken);
-        assert!(seats.take(second).is_ok());
-    }
-
     /// Running and present at most.
     #[test]
     fn as_many_run_and_wait_as_is_promised() {
@@ -180,8 +112,5 @@ mod tests {
         assert_eq!(bound(&admission.counts), (4, 4 + 4096));
         assert_eq!(bound(&admission.measures), (4, 4 + 4096));
         assert_eq!(admission.catch_ups.available_permits(), 2);
-        let taken: Vec<_> = (0..8).map(|_| admission.snapshots.take(Duration::ZERO)).collect();
-        assert!(taken.iter().all(Result::is_ok));
-        assert!(admission.snapshots.take(Duration::ZERO).is_err());
     }
 }

@@ -6,11 +6,7 @@ use std::time::Duration;
 
 use super::circle::Circle;
 use super::conf_change;
-use super::conf_state::StoredConfState;
 use super::conf_states::ConfStates;
-use super::install::{Installs, Prepared};
-use super::load::Loaded;
-use super::sweeper::{Sweep, SweepQueue};
 use super::waits::{AppliedWaits, Waits};
 use crate::apply::{self, Fatal, Machine, Outcome, Reply};
 use crate::auth::Auth;
@@ -22,6 +18,8 @@ use crate::pb::AlarmType;
 use crate::planted;
 use crate::raft::{self, Committed, ConfChange, ConfState};
 use crate::supervise::Supervisor;
+use crate::transfer::{Installs, Loaded, Prepared, StoredConfState};
+use crate::upkeep::{Sweep, SweepQueue};
 use crate::watch::Hub;
 
 /// An apply that takes so long is counted as slow, as in etcd.

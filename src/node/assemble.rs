@@ -10,7 +10,6 @@ use tokio::sync::{Notify, watch};
 
 use super::admission::Admission;
 use super::applier::Applier;
-use super::checkpointer::Checkpointer;
 use super::circle::{self, Circle};
 use super::conf_states::ConfStates;
 use super::config::quota_bytes;
@@ -18,14 +17,11 @@ use super::duties::Duties;
 use super::error::StartError;
 use super::identity::Identity;
 use super::ids::RequestIds;
-use super::install::{Door, Installs};
-use super::load::{Loaded, load};
 use super::passwords::Passwords;
 use super::room::Rooms;
 use super::space::Upkeep;
 use super::steps::Steps;
 use super::surroundings::Surroundings;
-use super::sweeper::{SweepQueue, SweepWorker, Sweeper};
 use super::waits::{AppliedWaits, Waits};
 use super::{Config, Inner, Node, scrub};
 use crate::apply::{Machine, Quota};
@@ -40,6 +36,8 @@ use crate::planted::{self, Bug};
 use crate::raft::{self, Bootstrap};
 use crate::store::{self, Opened, Options, Store};
 use crate::supervise::{Supervisor, Thread};
+use crate::transfer::{Door, Downloads, Installs, Loaded, load};
+use crate::upkeep::{Callers, Checkpointer, SweepQueue, SweepWorker, Sweeper};
 use crate::watch::Hub;
 
 /// Raft's door and threads, or its turns, and the state.
@@ -119,6 +117,7 @@ pub(super) fn assemble(
     let rooms = watch_store(&store, &raft, conf_states, size_bytes, (&wal, &no_space));
     let stepped = turns.map(|turns| (turns, door, events));
     let (sweeper, threads, steps) = work(stepped, applier, batches, sweeper)?;
+    let downloads = Downloads::new(store, Arc::clone(&clock), raft.clone(), supervisor.clone());
     let node = Node(Arc::new(Inner {
         ids: RequestIds::new(node_id, &*clock),
         member_id: node_id,
@@ -140,6 +139,7 @@ pub(super) fn assemble(
         rooms,
         upkeep: Upkeep::default(),
         admission: Admission::default(),
+        downloads,
         threads: Mutex::new(threads),
         is_stepped: steps.is_some(),
         answers: Arc::default(),
@@ -223,12 +223,12 @@ fn sweeps(
     unfinished: Option<Compaction>,
     used: (i64, u64),
 ) -> (SweepWorker, SweepQueue) {
-    let (waits, clock) = (Arc::clone(waits), Arc::clone(clock));
+    let (callers, clock) = (Arc::clone(waits) as Arc<dyn Callers>, Arc::clone(clock));
     let Machine { store, mvcc, lessor, .. } = machine.clone();
     let (pace, pause) = (config.checkpoint_pace, config.compaction_sleep_interval);
     let checkpoint =
         Checkpointer::new(store, Arc::clone(&mvcc), lessor, Arc::clone(&clock), pace, used);
-    SweepWorker::new(mvcc, waits, clock, pause, unfinished, checkpoint)
+    SweepWorker::new(mvcc, callers, clock, pause, unfinished, checkpoint)
 }
 
 /// What steps need that threads do not.

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use super::assemble::assemble;
-use super::checkpointer::close_store;
-use super::conf_state::StoredConfState;
 use super::error::StartError;
 use super::identity::Identity;
-use super::load::load_members;
 use super::steps::Steps;
 use super::surroundings::Surroundings;
 use super::{Config, Node, conf_change, defrag};
 use crate::clock::Clock;
 use crate::raft;
 use crate::store::{self, Store};
+use crate::transfer::{StoredConfState, load_members};
+use crate::upkeep::close_store;
 
 /// Opens or makes the data directory, and the member's threads or the steps that stand for them.
 pub(super) fn start(

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::auto_compact::Retention;
-use super::checkpointer::CheckpointPace;
 use super::circle::Join;
 use crate::auth::password;
 use crate::limits;
+use crate::upkeep::{CheckpointPace, Retention};
 
 #[derive(Clone)]
 pub struct Config {

@@ -13,8 +13,10 @@ use tokio::sync::Notify;
 use super::{Error, Node, Op};
 use crate::clock::Backoff;
 use crate::limits;
+use crate::pb::CompactionRequest;
 use crate::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use crate::planted;
+use crate::upkeep::AutoCompact;
 
 pub(super) struct Duties;
 
@@ -98,5 +100,26 @@ impl Node {
             "published local member to cluster through raft"
         );
         inner.ready.send_replace(true);
+    }
+
+    async fn compact_history(&self) {
+        let Some(retention) = self.0.config.retention else { return };
+        let mut rule = AutoCompact::new(retention, self.0.clock.now());
+        loop {
+            let is_leader = *self.0.leader.borrow() == self.0.member_id;
+            let revision = self.0.machine.mvcc.current().revision;
+            if let Some(revision) = rule.tick(self.0.clock.now(), revision, is_leader) {
+                tracing::info!(revision, "starting auto compaction");
+                let compaction = CompactionRequest { revision, physical: false };
+                match self.propose_own(Op::Compaction(compaction)).await {
+                    Ok(_) | Err(Error::Compacted) => {
+                        tracing::info!(revision, "completed auto compaction");
+                        rule.done(revision);
+                    }
+                    Err(error) => tracing::warn!(revision, %error, "failed auto compaction"),
+                }
+            }
+            self.0.clock.sleep(rule.interval()).await;
+        }
     }
 }

@@ -1,7 +1,9 @@
+use std::io;
 use std::path::PathBuf;
 
-use super::load_error::LoadError;
 use crate::auth::TokenError;
+use crate::supervise::Gone;
+use crate::transfer::{DownloadError, LoadError};
 use crate::{apply, auth, mvcc, raft, store};
 
 /// Why a request was not served, by etcd's names.
@@ -153,6 +155,24 @@ impl From<mvcc::Error> for Error {
             // As every later answer of a member whose store is damaged.
             mvcc::Error::Store(store::Error::Damage { .. }) => Self::Corrupt,
             other => Self::Internal(other.to_string()),
+        }
+    }
+}
+
+impl Error {
+    /// Of work on a thread of its own that has no outcome.
+    pub(super) fn of_thread(error: &io::Error) -> Self {
+        let is_gone = error.get_ref().is_some_and(|inner| inner.is::<Gone>());
+        if is_gone { Self::Stopped } else { Self::Internal(error.to_string()) }
+    }
+}
+
+impl From<DownloadError> for Error {
+    fn from(error: DownloadError) -> Self {
+        match error {
+            DownloadError::NoSeat => Self::TooManyRequests,
+            DownloadError::Thread(error) => Self::of_thread(&error),
+            DownloadError::Snapshot(error) => Self::Internal(error.to_string()),
         }
     }
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 use super::Config;
 use super::circle::Join;
 use super::error::StartError;
-use super::seed::bootstrap;
 use crate::members::Founders;
 use crate::raft::log::Disk;
 use crate::raft::{self, Bootstrap};
+use crate::transfer::bootstrap;
 
 /// Who this member is and how its log begins.
 pub(super) struct Identity {

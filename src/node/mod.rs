@@ -23,12 +23,9 @@ mod answers;
 mod applier;
 mod assemble;
 mod auth;
-mod auto_compact;
 mod boot;
-mod checkpointer;
 mod circle;
 mod conf_change;
-mod conf_state;
 mod conf_states;
 mod config;
 mod corruption;
@@ -36,15 +33,11 @@ mod defrag;
 mod duties;
 mod error;
 mod expiry;
-mod fill;
 mod header;
 mod identity;
 mod ids;
-mod install;
 mod leader;
 mod leases;
-mod load;
-mod load_error;
 mod membership;
 mod nice;
 mod passwords;
@@ -53,15 +46,12 @@ mod read;
 mod reconfigure;
 mod room;
 mod scrub;
-mod seed;
 mod settle;
-mod snapshot;
 mod space;
 mod stall;
 mod status;
 mod steps;
 mod surroundings;
-mod sweeper;
 mod usage;
 mod versions;
 mod waits;
@@ -88,24 +78,18 @@ use crate::peer::Peers;
 use crate::raft;
 use crate::store;
 use crate::supervise::{Supervisor, Thread};
+use crate::transfer::Downloads;
+use crate::upkeep::Sweeper;
 use crate::watch::Hub;
 
 pub use crate::apply::{Command as Op, Reply};
 pub use answers::Answers;
-pub use auto_compact::Retention;
-pub use checkpointer::CheckpointPace;
 pub use circle::Join;
 pub use conf_change::check_entry;
-pub use conf_state::ids_of_conf_state;
 pub use config::{AuthConfig, Config};
 pub use corruption::CorruptionError;
 pub use error::{Error, StartError};
-pub use fill::{Seen, Source};
-pub use install::InstallError;
-pub use load_error::LoadError;
-pub use seed::{Adopted, Seed, adopt, hash_kv};
 pub use settle::settle;
-pub use snapshot::{Piece, Pieces, Snapshot, SnapshotError};
 pub use status::{HashKv, LeaseInfo, Status};
 pub use steps::{Applied, Steps};
 pub use surroundings::Surroundings;
@@ -120,7 +104,6 @@ use passwords::Passwords;
 use room::Rooms;
 use space::Upkeep;
 use stall::LogWriting;
-use sweeper::Sweeper;
 use waits::{AppliedWaits, Waits};
 
 /// The version that clients are told: the etcd release whose contract this is.
@@ -150,6 +133,7 @@ struct Inner {
     rooms: Arc<Rooms>,
     upkeep: Upkeep,
     admission: Admission,
+    downloads: Downloads,
     threads: Mutex<Vec<Thread<()>>>,
     /// It has no threads: somebody else lets it take its steps.
     is_stepped: bool,

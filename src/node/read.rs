@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::admission::Turns;
 use super::header::complete;
 use super::{Error, Node};
-use crate::auth::{Credentials, demand};
+use crate::auth::{Credentials, Demand, demand};
 use crate::clock;
 use crate::limits;
 use crate::mvcc::{self, Mvcc, Waiting, Wanted};
@@ -19,6 +19,7 @@ use crate::pb::raw::{RangeResponse, TxnResponse};
 use crate::pb::{RangeRequest, TxnRequest};
 use crate::planted::{self, Bug};
 use crate::supervise::Gone;
+use crate::transfer::Pieces;
 
 impl Node {
     /// Waits until all that was committed when it was called is applied here. Without a leader it
@@ -121,6 +122,13 @@ impl Node {
         let request = RangeRequest { keys_only: true, limit: 1, ..Default::default() };
         self.0.machine.mvcc.view().range(&request)?;
         Ok(())
+    }
+
+    /// Begins a snapshot of what is applied here, which is everything.
+    pub async fn snapshot(&self, who: &Credentials) -> Result<Pieces, Error> {
+        self.fence()?;
+        self.permits(who, &Demand::Root).await?;
+        Ok(self.0.downloads.begin().await?)
     }
 
     /// Runs a read-only transaction. What is made of a long answer is made where that was read.

@@ -11,12 +11,12 @@ use super::applier::{Applier, Batch};
 use super::boot::start;
 use super::error::StartError;
 use super::surroundings::Surroundings;
-use super::sweeper::SweepWorker;
 use super::{Config, Node};
 use crate::peer::{PeerEvents, Snapshots};
 use crate::raft::{self, Committed, ConfState, Entry, Message};
 use crate::store::{self, Store};
 use crate::supervise::Supervisor;
+use crate::upkeep::SweepWorker;
 
 /// The work of a member's threads. Tasks are not among it: they run in the async runtime.
 pub struct Steps {

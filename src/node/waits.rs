@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::Error;
 use crate::apply::{self, Reply};
 use crate::planted::{self, Bug};
+use crate::upkeep::Callers;
 
 /// Locks over which waiters are spread, so that proposers and the apply thread seldom meet.
 const SHARDS: usize = 16;
@@ -90,6 +91,16 @@ impl Waits {
         for shard in &self.shards {
             shard.lock().clear();
         }
+    }
+}
+
+impl Callers for Waits {
+    fn are_waiting(&self, id: u64) -> bool {
+        self.is_applied(id)
+    }
+
+    fn answer(&self, id: u64, reply: Result<Reply, apply::Error>) {
+        Self::answer(self, id, reply);
     }
 }
 

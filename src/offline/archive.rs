@@ -9,9 +9,10 @@ use crate::bbolt;
 use crate::clock::SystemClock;
 use crate::files;
 use crate::mvcc::KeyValueHash;
-use crate::node::{self, InstallError, LoadError, Snapshot, Source, StartError};
+use crate::node::{self, StartError};
 use crate::raft::{self, AtRest, log::SystemDisk};
 use crate::store::{self, Bucket, Defragmented, DirLock, Frozen, Options, Store, schema};
+use crate::transfer::{self, InstallError, LoadError, Snapshot, Source};
 
 /// Where etcd keeps its file within a data directory. Scripts name it, so for rusd's directories it
 /// stands for the store that is there instead.
@@ -108,7 +109,7 @@ impl Archive {
     /// HashKV at a revision, or at 0 of everything.
     pub fn hash_kv(&self, revision: i64) -> Result<KeyValueHash, InstallError> {
         self.check()?;
-        node::hash_kv(&self.source(), revision)
+        transfer::hash_kv(&self.source(), revision)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::pb::{AlarmMember, KeyValue, leasepb};
 use crate::raft::log::Error as LogError;
 use crate::raft::{self, AtRest};
 use crate::store::{self, Bucket, DirLock, Examined, Row, Unusable, schema};
+use crate::transfer;
 use crate::types::{Revision, SignedHex, Version};
 
 /// How bad a finding is.
@@ -196,7 +197,7 @@ impl Report {
         }
         let Some(json) = &examined.opened.conf_state else { return };
         let place = "table meta, key confState";
-        match node::ids_of_conf_state(json) {
+        match transfer::ids_of_conf_state(json) {
             Err(error) => self.damage(&examined.file, place, error.to_string()),
             Ok(ids) => {
                 let keys = examined.pairs(Bucket::Members).map(|(key, _)| key);

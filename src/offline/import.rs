@@ -17,9 +17,10 @@ use sha2::{Digest, Sha256};
 use super::{Archive, Error, Place, place};
 use crate::clock::SystemClock;
 use crate::files;
-use crate::node::{self, Source};
+use crate::node;
 use crate::raft::log::SystemDisk;
 use crate::store::Options;
+use crate::transfer::{self, Adopted, InstallError, Snapshot, Source};
 
 /// A data directory of etcd 3.5 or newer, at rest.
 pub struct Import<'a> {
@@ -63,9 +64,10 @@ impl Import<'_> {
             copy_log(&wal, log)?;
             let mut options = Options::new(Arc::new(SystemClock::new()));
             options.reserve_bytes = 0;
-            Ok(node::adopt(&Source::File(file), db, log, Arc::new(SystemDisk), options)?)
+            let (source, disk) = (Source::File(file), Arc::new(SystemDisk));
+            Ok(transfer::adopt(&source, db, log, disk, options, node::check_entry)?)
         })?;
-        let node::Adopted { metadata, applied, last, ignored } = adopted;
+        let Adopted { metadata, applied, last, ignored } = adopted;
         Ok(Imported {
             member_id: metadata.node_id,
             cluster_id: metadata.cluster_id,
@@ -126,12 +128,12 @@ pub fn export(data_dir: &Path, wal_dir: Option<&Path>, to: &Path) -> Result<u64,
 }
 
 fn write_snapshot(store: &crate::store::Store, part: &Path) -> Result<u64, Error> {
-    let mut snapshot = node::Snapshot::new(store).map_err(node::InstallError::from)?;
+    let mut snapshot = Snapshot::new(store).map_err(InstallError::from)?;
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(part).map_err(Error::io("open", part))?;
     let (mut hasher, mut bytes) = (Sha256::new(), 0);
-    while let Some(piece) = snapshot.next_piece().map_err(node::InstallError::from)? {
+    while let Some(piece) = snapshot.next_piece().map_err(InstallError::from)? {
         hasher.update(&piece);
         bytes += piece.len() as u64;
         file.write_all(&piece).map_err(Error::io("write", part))?;

@@ -36,7 +36,9 @@ pub use place::Place;
 pub use rebuild::{Rebuild, owner, put_aside};
 pub use restore::Restore;
 
-use crate::{bbolt, node, store};
+use crate::node::StartError;
+use crate::transfer::{InstallError, LoadError};
+use crate::{bbolt, store};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -64,15 +66,14 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error(transparent)]
-    Install(#[from] node::InstallError),
+    Install(#[from] InstallError),
     #[error(transparent)]
-    Start(#[from] node::StartError),
+    Start(#[from] StartError),
 }
 
 impl Error {
     /// Whether another process has the directory, so that it may be free later.
     pub fn is_in_use(&self) -> bool {
-        use node::{InstallError, LoadError, StartError};
         let found = match self {
             Self::InUse { .. } => return true,
             Self::Store(error)

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{Archive, Error, Place};
 use crate::clock::SystemClock;
 use crate::members::Founders;
-use crate::node::Seed;
 use crate::store::Options;
+use crate::transfer::Seed;
 
 /// One member of a new cluster, from the state of an old one.
 pub struct Restore<'a> {

@@ -13,11 +13,12 @@ use crate::apply::{Command, Entry as Wanted};
 use crate::clock::SystemClock;
 use crate::members::{Change, Member, member_key};
 use crate::mvcc::kv::Pair;
-use crate::node::Snapshot;
+use crate::node;
 use crate::pb::{InternalRaftRequest, PutRequest, Request};
 use crate::raft::log::{Batch, SystemDisk};
 use crate::raft::{self, ConfChange, Entry, log};
 use crate::store::{Bucket, Building, Options, Row, Store, schema};
+use crate::transfer::Snapshot;
 use crate::types::Revision;
 
 struct Case {
@@ -206,7 +207,7 @@ fn a_bump_continues_history_later_and_compacts_what_was_before() {
     drop(archive);
     assert!(matches!(
         Archive::open(&case.path("data"), "stat").unwrap().hash_kv(1003),
-        Err(crate::node::InstallError::Mvcc(crate::mvcc::Error::Compacted))
+        Err(InstallError::Mvcc(crate::mvcc::Error::Compacted))
     ));
 }
 

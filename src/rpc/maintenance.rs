@@ -11,7 +11,7 @@ use super::error::{Error, status};
 use super::kv::propose;
 use crate::auth::Credentials;
 use crate::limits::SNAPSHOT_MESSAGE_BYTES;
-use crate::node::{self, Downgrade, Op, Piece, Pieces, Reply};
+use crate::node::{self, Downgrade, Op, Reply};
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::downgrade_request::DowngradeAction;
 use crate::pb::{
@@ -20,6 +20,7 @@ use crate::pb::{
     MoveLeaderRequest, MoveLeaderResponse, ResponseHeader, SnapshotRequest, SnapshotResponse,
     StatusRequest, StatusResponse,
 };
+use crate::transfer::{Piece, Pieces};
 
 impl Server {
     /// Even a list goes through the log, as in etcd. An unknown action would end etcd's process.

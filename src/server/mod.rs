@@ -57,6 +57,7 @@ use crate::clock::SystemClock;
 use crate::http::{self, Http, Port};
 use crate::node::{self, Node};
 use crate::supervise::Tasks;
+use crate::upkeep::{CheckpointPace, Retention};
 use crate::{limits, metrics, rpc};
 use config::{Compaction, Config, Notice, Source, Stop};
 use listen::{Keepalive, Listener, Services};
@@ -617,11 +618,11 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
         commit_interval: config.batch_interval.unwrap_or(limits::COMMIT_INTERVAL),
         retention: match config.compaction {
             Compaction::Off => None,
-            Compaction::Periodic(period) => Some(node::Retention::Periodic(period)),
-            Compaction::Revision(count) => Some(node::Retention::Revision(count)),
+            Compaction::Periodic(period) => Some(Retention::Periodic(period)),
+            Compaction::Revision(count) => Some(Retention::Revision(count)),
         },
         compaction_sleep_interval: config.compaction_pause.unwrap_or(limits::COMPACTION_PAUSE),
-        checkpoint_pace: node::CheckpointPace::default(),
+        checkpoint_pace: CheckpointPace::default(),
         auth: node::AuthConfig {
             token: config.auth_token.clone(),
             token_ttl: config.auth_token_ttl,

@@ -12,10 +12,11 @@ use hyper_util::rt::TokioIo;
 
 use crate::auth::Credentials;
 use crate::clock::{Clock, SystemClock};
-use crate::node::{Config, Node, Op, Piece, Surroundings};
+use crate::node::{Config, Node, Op, Surroundings};
 use crate::pb::{PutRequest, RangeRequest};
 use crate::raft;
 use crate::store::Faults;
+use crate::transfer::Piece;
 use crate::types::KeyRange;
 use crate::watch::{Item, Next, Spec};
 

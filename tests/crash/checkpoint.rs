@@ -11,11 +11,12 @@ use bytes::Bytes;
 use rusd::auth::Credentials;
 use rusd::clock::SystemClock;
 use rusd::mvcc::{Checkpoint, Compacted, Current, Restore};
-use rusd::node::{CheckpointPace, Config, Node, Op};
+use rusd::node::{Config, Node, Op};
 use rusd::pb::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest,
 };
 use rusd::store::{Options, Store};
+use rusd::upkeep::CheckpointPace;
 
 use super::rounds;
 use super::shim::{self, Chance};

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusd::clock::Clock;
-use rusd::node::{Applied, AuthConfig, CheckpointPace, Config, Join, Node, Steps, Surroundings};
+use rusd::node::{Applied, AuthConfig, Config, Join, Node, Steps, Surroundings};
 use rusd::pb::{AlarmMember, AlarmType};
 use rusd::peer::Answered;
 use rusd::raft::{Committed, Message};
 use rusd::supervise::Supervisor;
+use rusd::upkeep::CheckpointPace;
 use rusd::{raft, store};
 
 use super::admin::{Asked, Errand};

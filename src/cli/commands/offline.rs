@@ -12,9 +12,9 @@ use crate::cli::format::Format;
 use crate::cli::spec::Program;
 use crate::cli::table::table;
 use crate::mvcc::KeyValueHash;
-use crate::node::InstallError;
 use crate::offline::{self, Archive, Error, Import, Imported, Place, Restore};
 use crate::server;
+use crate::transfer::InstallError;
 
 /// How often a lock that another process holds is tried.
 const LOCK_RETRY: Duration = Duration::from_millis(100);

@@ -12,9 +12,9 @@ use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
 use crate::cli::go;
 use crate::cli::table::table;
-use crate::node::{InstallError, Seen};
 use crate::offline::Archive;
 use crate::pb::KeyValue;
+use crate::transfer::{InstallError, Seen};
 
 const HEADER: [&str; 5] = ["hash", "revision", "total keys", "total size", "version"];
 

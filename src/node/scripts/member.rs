@@ -15,10 +15,10 @@ use crate::clock::Clock;
 use crate::limits::SIMPLE_TOKEN_TTL;
 use crate::mvcc::{Change, Compaction, CompactionStep, KeyValueHash};
 use crate::node::Op;
-use crate::node::checkpointer::close_store;
-use crate::node::load::load;
 use crate::pb::RequestHeader;
 use crate::store::{Options, Store};
+use crate::transfer::load;
+use crate::upkeep::close_store;
 use crate::watch::{Hub, Stream};
 
 /// Of the default flags: a new leader extends leases by it.

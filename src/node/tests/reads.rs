@@ -128,7 +128,7 @@ async fn what_nobody_waits_for_ends_soon() {
 
     let (reader, caller) = (node.clone(), who.clone());
     let snapshot = async move { reader.snapshot(&caller).await };
-    cancel("a snapshot", &gate, snapshot, || node.0.admission.snapshots.taken() > 0).await;
+    cancel("a snapshot", &gate, snapshot, || node.0.downloads.seats_taken() > 0).await;
 
     let change = |n: i64| {
         let key = Bytes::from(format!("key {n}"));

@@ -3,6 +3,7 @@
 use super::*;
 use crate::pb::{CompactionRequest, DeleteRangeRequest, LeaseGrantRequest};
 use crate::store::{Building, Store};
+use crate::transfer::{InstallError, Piece, Snapshot, Source};
 
 pub(in crate::node) fn whole(store: &Store) -> Vec<u8> {
     let mut snapshot = Snapshot::new(store).unwrap();
@@ -85,5 +86,31 @@ async fn a_cancelled_snapshot_keeps_its_seat_while_it_is_measured() {
         assert!(crate::clock::instant() < end, "no seat is given back: {error}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_nobody_reads_holds_four_pieces() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    let (nobody, value) = (Credentials::default(), "v".repeat(100_000));
+    for n in 0..60 {
+        node.propose(&nobody, put(&format!("key {n}"), &value)).await.unwrap();
+    }
+    let mut unread = node.snapshot(&nobody).await.unwrap();
+    assert!(unread.file_bytes > 6_000_000);
+    let begun = tokio::time::Instant::now();
+    while unread.read_ahead() < 4 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} pieces", unread.read_ahead());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Nothing more comes, however long nobody reads.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(unread.read_ahead(), 4);
+    for _ in 0..4 {
+        let Some(Ok(Piece::Bytes(piece))) = unread.next().await else { panic!("no piece") };
+        assert!((256 << 10..1 << 20).contains(&piece.len()), "{}", piece.len());
+    }
+    drop(unread);
     node.stop().await;
 }

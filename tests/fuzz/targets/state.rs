@@ -4,9 +4,9 @@ use std::fs::File;
 use std::path::Path;
 
 use rusd::bbolt::{Item, Reader, Writer};
-use rusd::node::{Source, hash_kv};
 use rusd::offline::{Archive, Place, Restore, export};
 use rusd::store::Bucket;
+use rusd::transfer::{Source, hash_kv};
 
 use super::grpc::{Grpc, auth_calls, key_value_calls};
 use super::member::Member;

@@ -6,17 +6,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::checkpointer::close_store;
-use super::conf_change::check_entry;
 use super::conf_state::StoredConfState;
+use super::error::{InstallError, refused};
 use super::fill::Source;
-use super::install::{InstallError, refused};
 use super::load::load;
 use crate::members::{Founders, Member, member_key};
 use crate::mvcc::{self, Compacted, KeyValueHash};
 use crate::raft::{self, Bootstrap, ConfState, log};
 use crate::store::{Bucket, Building, Opened, Options, Pair, Row, schema};
 use crate::types::Revision;
+use crate::upkeep::close_store;
 
 /// A new cluster that begins with the state of an old one.
 pub struct Seed<'a> {
@@ -69,7 +68,7 @@ impl Seed<'_> {
 }
 
 /// The log's first entries add the founders.
-pub(super) fn bootstrap(founders: &Founders) -> Bootstrap {
+pub fn bootstrap(founders: &Founders) -> Bootstrap {
     let members = founders.members.iter();
     let members = members.map(|member| (member.id, Bytes::from(member.to_json())));
     Bootstrap { members: members.collect() }
@@ -101,13 +100,15 @@ pub struct Adopted {
     pub ignored: u64,
 }
 
-/// Makes a store in `db` that belongs to the log in `wal`, which is there already.
+/// Makes a store in `db` that belongs to the log in `wal`, which is there already. `check` says
+/// whether an entry can be applied, and whether it is a request of API v2, which changes nothing.
 pub fn adopt(
     source: &Source<'_>,
     db: &Path,
     wal: &Path,
     disk: Arc<dyn log::Disk>,
     options: Options,
+    check: impl Fn(&raft::Entry) -> Result<bool, String>,
 ) -> Result<Adopted, InstallError> {
     // A first start that was cut short has applied nothing yet, and its log holds all that there is.
     let index = source.get(Bucket::Meta, schema::CONSISTENT_INDEX)?;
@@ -139,7 +140,7 @@ pub fn adopt(
     let applied = opened.consistent_index;
     let mut ignored = 0;
     let (metadata, last) = raft::inspect(&disk, wal, applied, opened.term, |entry| {
-        ignored += u64::from(check_entry(entry)?);
+        ignored += u64::from(check(entry)?);
         Ok(())
     })?;
     if last == 0 {

@@ -20,61 +20,22 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::conf_state::StoredConfState;
+use super::error::{InstallError, refused};
 use super::fill::fill_and_index;
 use super::load::{Loaded, load};
-use super::load_error::LoadError;
-use super::snapshot::{Snapshot, SnapshotError};
-use crate::bbolt;
+use super::snapshot::Snapshot;
 use crate::clock;
 use crate::files;
 use crate::metrics;
-use crate::mvcc;
 use crate::peer::{DIGEST_BYTES, IncomingSnapshot, OutgoingSnapshot, SnapshotDigest, Snapshots};
-use crate::raft::{self, ConfState, SnapshotPlace};
-use crate::store::{self, Bucket, Options, Store, schema};
+use crate::raft::{ConfState, SnapshotPlace};
+use crate::store::{Bucket, Options, Store, schema};
 
 /// Where the file is kept until the generation is built.
 const INCOMING: &str = "incoming.snap.db";
 
-#[derive(Debug, thiserror::Error)]
-pub enum InstallError {
-    #[error("the snapshot is refused: {0}")]
-    Refused(String),
-    #[error("the snapshot is damaged: {0}")]
-    Bbolt(#[from] bbolt::Error),
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error(transparent)]
-    Mvcc(#[from] mvcc::Error),
-    #[error(transparent)]
-    Raft(#[from] raft::Error),
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
-    #[error("{0}")]
-    Io(#[from] io::Error),
-}
-
-impl InstallError {
-    /// Whether the disk has no room for it.
-    fn is_full(&self) -> bool {
-        let kind = match self {
-            Self::Store(store::Error::NoSpace { .. }) => return true,
-            Self::Store(store::Error::Io { source, .. }) => source.kind(),
-            Self::Io(error) => error.kind(),
-            _ => return false,
-        };
-        matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-    }
-}
-
-pub(super) fn refused(what: impl Into<String>) -> InstallError {
-    InstallError::Refused(what.into())
-}
-
 /// A generation that only waits to be put in place, with what stands in memory for it.
-pub(super) struct Prepared {
+pub struct Prepared {
     pub store: Arc<Store>,
     pub place: SnapshotPlace,
     pub loaded: Loaded,
@@ -82,16 +43,16 @@ pub(super) struct Prepared {
 
 /// The generation that is prepared, if any. There is never more than one.
 #[derive(Default)]
-pub(super) struct Installs(Mutex<Option<Prepared>>);
+pub struct Installs(Mutex<Option<Prepared>>);
 
 impl Installs {
     /// The one of exactly this index.
-    pub(super) fn take(&self, index: u64) -> Option<Prepared> {
+    pub fn take(&self, index: u64) -> Option<Prepared> {
         self.0.lock().take_if(|prepared| prepared.place.index == index)
     }
 
     /// Drops what raft had no use for.
-    pub(super) fn applied(&self, index: u64) {
+    pub fn applied(&self, index: u64) {
         if let Some(mut prepared) = self.0.try_lock() {
             let outdated = prepared.take_if(|prepared| prepared.place.index <= index);
             drop(prepared);
@@ -101,7 +62,7 @@ impl Installs {
 }
 
 /// The member's side of snapshots between members.
-pub(super) struct Door {
+pub struct Door {
     /// The store ends with the member, and peers may hold on longer.
     pub store: Weak<Store>,
     pub installs: Arc<Installs>,

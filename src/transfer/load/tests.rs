@@ -1,23 +1,25 @@
+//! States that are loaded with the index checkpoint, whenever it was written, are those that are loaded
+//! without it.
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
-use parking_lot::RwLock;
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
 
 use super::*;
-use crate::apply::{Command, Entry, Machine, Quota};
+use crate::apply::{Command, Entry, Machine, Quota, Reply};
 use crate::auth::Tokens;
-use crate::clock::split_mix;
-use crate::members::Members;
-use crate::node::load::{Loaded, load};
-use crate::node::sweeper::{Sweep, SweepQueue, SweepWorker};
-use crate::node::waits::Waits;
+use crate::clock::{Clock, split_mix};
 use crate::pb::request_op::Request;
 use crate::pb::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
     RangeRequest, RequestHeader, RequestOp, TxnRequest,
 };
-use crate::store::{Faults, Opened, Options, Row};
+use crate::store::{Faults, Options, Row};
 use crate::types::Revision;
+use crate::upkeep::{Callers, CheckpointPace, Checkpointer, Sweep, SweepQueue, SweepWorker};
 
 const KEYS: u64 = 1500;
 
@@ -98,6 +100,17 @@ impl Faults for Unread {
     }
 }
 
+/// Who waits for sweeps.
+struct Nobody;
+
+impl Callers for Nobody {
+    fn are_waiting(&self, _: u64) -> bool {
+        false
+    }
+
+    fn answer(&self, _: u64, _: Result<Reply, apply::Error>) {}
+}
+
 /// A member without raft: it applies entries, commits, sweeps and writes checkpoints when told to.
 struct Member {
     store: Arc<Store>,
@@ -140,9 +153,15 @@ impl Member {
             pace,
             used,
         );
-        let waits = Arc::new(Waits::default());
-        let (worker, sweeps) =
-            SweepWorker::new(mvcc, waits, clock, Duration::ZERO, restore.unfinished, checkpointer);
+        let callers = Arc::new(Nobody);
+        let (worker, sweeps) = SweepWorker::new(
+            mvcc,
+            callers,
+            clock,
+            Duration::ZERO,
+            restore.unfinished,
+            checkpointer,
+        );
         let index = opened.consistent_index;
         Self { store, machine, worker, sweeps, opened, index, used, unread }
     }

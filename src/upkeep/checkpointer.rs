@@ -43,7 +43,7 @@ impl Default for CheckpointPace {
     }
 }
 
-pub(super) struct Checkpointer {
+pub struct Checkpointer {
     store: Arc<Store>,
     mvcc: Arc<Mvcc>,
     lessor: Arc<Mutex<Lessor>>,
@@ -84,7 +84,7 @@ enum Phase {
 impl Checkpointer {
     /// `revision` is that of the checkpoint that this start has used and `rows` what it read beside
     /// it; without one, everything.
-    pub(super) fn new(
+    pub fn new(
         store: Arc<Store>,
         mvcc: Arc<Mvcc>,
         lessor: Arc<Mutex<Lessor>>,
@@ -200,7 +200,7 @@ impl Checkpointer {
 }
 
 /// Makes everything durable, with the index for the next start unless a sweep is under way.
-pub(super) fn close_store(
+pub fn close_store(
     store: &Arc<Store>,
     mvcc: &Arc<Mvcc>,
     lessor: &Arc<Mutex<Lessor>>,
@@ -282,6 +282,3 @@ fn write_attachments(
     }
     true
 }
-
-#[cfg(test)]
-mod tests;

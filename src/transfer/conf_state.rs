@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::load_error::LoadError;
+use super::error::LoadError;
 use crate::raft::ConfState;
 use crate::store::Bucket;
 
 /// raft's configuration in etcd's JSON: empty lists are left out, `auto_leave` never is.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct StoredConfState {
+pub struct StoredConfState {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     voters: Vec<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -34,12 +34,12 @@ impl From<&ConfState> for StoredConfState {
 }
 
 impl StoredConfState {
-    pub(super) fn to_json(&self) -> Vec<u8> {
+    pub fn to_json(&self) -> Vec<u8> {
         // Numbers and lists always have a JSON form.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    pub(super) fn parse(json: &[u8]) -> Result<ConfState, LoadError> {
+    pub fn parse(json: &[u8]) -> Result<ConfState, LoadError> {
         let stored: Self = serde_json::from_slice(json).map_err(|error| LoadError::Malformed {
             table: Bucket::Meta.name(),
             what: format!("confState: {error}"),

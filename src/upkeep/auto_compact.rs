@@ -4,9 +4,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Error, Node, Op};
-use crate::pb::CompactionRequest;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retention {
     /// Keep what is younger.
@@ -21,7 +18,7 @@ const PERIODIC_INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
 const SAMPLES: u32 = 10;
 
 #[derive(Debug)]
-pub(super) struct AutoCompact {
+pub struct AutoCompact {
     retention: Retention,
     /// Revisions seen, oldest first, a sample interval apart.
     samples: VecDeque<i64>,
@@ -32,7 +29,7 @@ pub(super) struct AutoCompact {
 }
 
 impl AutoCompact {
-    pub(super) fn new(retention: Retention, now: Duration) -> Self {
+    pub fn new(retention: Retention, now: Duration) -> Self {
         let first_run = match retention {
             Retention::Periodic(period) => now + period,
             Retention::Revision(_) => now + REVISION_INTERVAL,
@@ -41,7 +38,7 @@ impl AutoCompact {
     }
 
     /// How often `tick` wants to be called.
-    pub(super) fn interval(&self) -> Duration {
+    pub fn interval(&self) -> Duration {
         match self.retention {
             Retention::Periodic(period) => {
                 (period.min(PERIODIC_INTERVAL_MAX) / SAMPLES).max(Duration::from_millis(1))
@@ -51,7 +48,7 @@ impl AutoCompact {
     }
 
     /// The revision to compact now, if any.
-    pub(super) fn tick(&mut self, now: Duration, revision: i64, is_leader: bool) -> Option<i64> {
+    pub fn tick(&mut self, now: Duration, revision: i64, is_leader: bool) -> Option<i64> {
         let target = match self.retention {
             Retention::Periodic(period) => self.periodic(period, now, revision)?,
             Retention::Revision(kept) => {
@@ -69,7 +66,7 @@ impl AutoCompact {
     }
 
     /// Notes that the compaction happened, or that it was done already.
-    pub(super) fn done(&mut self, revision: i64) {
+    pub fn done(&mut self, revision: i64) {
         self.last = revision;
     }
 
@@ -90,29 +87,6 @@ impl AutoCompact {
         }
         self.next_run = now + period.min(PERIODIC_INTERVAL_MAX);
         self.samples.front().copied()
-    }
-}
-
-impl Node {
-    pub(super) async fn compact_history(&self) {
-        let Some(retention) = self.0.config.retention else { return };
-        let mut rule = AutoCompact::new(retention, self.0.clock.now());
-        loop {
-            let is_leader = *self.0.leader.borrow() == self.0.member_id;
-            let revision = self.0.machine.mvcc.current().revision;
-            if let Some(revision) = rule.tick(self.0.clock.now(), revision, is_leader) {
-                tracing::info!(revision, "starting auto compaction");
-                let compaction = CompactionRequest { revision, physical: false };
-                match self.propose_own(Op::Compaction(compaction)).await {
-                    Ok(_) | Err(Error::Compacted) => {
-                        tracing::info!(revision, "completed auto compaction");
-                        rule.done(revision);
-                    }
-                    Err(error) => tracing::warn!(revision, %error, "failed auto compaction"),
-                }
-            }
-            self.0.clock.sleep(rule.interval()).await;
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::load_error::LoadError;
+use super::error::LoadError;
 use crate::apply;
 use crate::auth::Auth;
 use crate::lease::Lessor;
@@ -16,7 +16,7 @@ use crate::store::{Bucket, CheckpointBinding, Opened, Store, schema};
 use crate::types::Version;
 
 /// The state as the store holds it.
-pub(super) struct Loaded {
+pub struct Loaded {
     pub lessor: Lessor,
     pub members: Members,
     pub auth: Auth,
@@ -26,7 +26,7 @@ pub(super) struct Loaded {
 }
 
 /// The state of a store. Its index may have been built with it; else it is read.
-pub(super) fn load(
+pub fn load(
     store: &Arc<Store>,
     opened: &Opened,
     index: Option<Restoring>,
@@ -77,7 +77,7 @@ fn check_storage_version(store: &Store) -> Result<(), LoadError> {
     }
 }
 
-pub(super) fn load_members(store: &Store) -> Result<Members, LoadError> {
+pub fn load_members(store: &Store) -> Result<Members, LoadError> {
     let mut members = Members::default();
     for (_, json) in store.bucket_iter(Bucket::Members)? {
         members.insert(Member::from_json(&json)?);
@@ -134,3 +134,6 @@ fn read_checkpoint(store: &Store, opened: &Opened) -> Option<Checkpoint> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,6 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::checkpointer::Checkpointer;
-use super::waits::Waits;
 use crate::apply::{self, Reply};
 use crate::clock::{self, Clock};
 use crate::limits;
@@ -25,16 +24,24 @@ const WAIT: Duration = Duration::from_millis(2);
 /// How long it waits for work before it looks whether it is to end.
 const IDLE: Duration = Duration::from_millis(50);
 
+/// Who waits for the sweeps of compactions, by the ids of their requests.
+pub trait Callers: Send + Sync {
+    /// Whether somebody still waits for the answer to an applied request.
+    fn are_waiting(&self, id: u64) -> bool;
+
+    fn answer(&self, id: u64, reply: Result<Reply, apply::Error>);
+}
+
 /// The reply of a physical compaction, which waits for the sweep.
 type Answer = (u64, Result<Reply, apply::Error>);
 
-pub(super) struct Sweep {
+pub struct Sweep {
     pub compaction: Compaction,
     pub answers: Vec<Answer>,
 }
 
 impl Sweep {
-    pub(super) fn new(compaction: Compaction, answer: Option<Answer>) -> Self {
+    pub fn new(compaction: Compaction, answer: Option<Answer>) -> Self {
         Self { compaction, answers: answer.into_iter().collect() }
     }
 }
@@ -79,20 +86,20 @@ impl Pending {
 
 /// Where applied compactions go.
 #[derive(Clone)]
-pub(super) struct SweepQueue {
+pub struct SweepQueue {
     pending: Arc<Pending>,
-    waits: Arc<Waits>,
+    callers: Arc<dyn Callers>,
 }
 
 impl SweepQueue {
-    pub(super) fn push(&self, later: Sweep) {
+    pub fn push(&self, later: Sweep) {
         let mut pending = self.pending.state.lock();
         match &mut pending.sweep {
             Some(sweep) => {
                 sweep.compaction.absorb(later.compaction);
                 sweep.answers.extend(later.answers);
                 if sweep.answers.len() > limits::SWEEP_ANSWERS_MAX {
-                    sweep.answers.retain(|(id, _)| self.waits.is_applied(*id));
+                    sweep.answers.retain(|(id, _)| self.callers.are_waiting(*id));
                 }
             }
             None => pending.sweep = Some(later),
@@ -103,15 +110,15 @@ impl SweepQueue {
 
 /// The thread, and how it is told to end.
 #[derive(Default)]
-pub(super) struct Sweeper {
+pub struct Sweeper {
     pending: Arc<Pending>,
     thread: Mutex<Option<Thread<()>>>,
 }
 
 /// What the thread does.
-pub(super) struct SweepWorker {
+pub struct SweepWorker {
     mvcc: Arc<Mvcc>,
-    waits: Arc<Waits>,
+    callers: Arc<dyn Callers>,
     clock: Arc<dyn Clock>,
     pause: Duration,
     pending: Arc<Pending>,
@@ -121,14 +128,14 @@ pub(super) struct SweepWorker {
 }
 
 impl Sweeper {
-    pub(super) fn start(worker: SweepWorker, supervisor: &Supervisor) -> std::io::Result<Self> {
+    pub fn start(worker: SweepWorker, supervisor: &Supervisor) -> std::io::Result<Self> {
         let pending = Arc::clone(&worker.pending);
         let thread = supervisor.thread("sweeper", move || worker.run())?;
         Ok(Self { pending, thread: Mutex::new(Some(thread)) })
     }
 
     /// Ends the sweep under way where it is; a start resumes it.
-    pub(super) fn stop(&self) {
+    pub fn stop(&self) {
         self.pending.stop();
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
@@ -137,17 +144,17 @@ impl Sweeper {
 }
 
 impl SweepWorker {
-    pub(super) fn new(
+    pub fn new(
         mvcc: Arc<Mvcc>,
-        waits: Arc<Waits>,
+        callers: Arc<dyn Callers>,
         clock: Arc<dyn Clock>,
         pause: Duration,
         unfinished: Option<Compaction>,
         checkpointer: Checkpointer,
     ) -> (Self, SweepQueue) {
         let pending = Arc::<Pending>::default();
-        let queue = SweepQueue { pending: Arc::clone(&pending), waits: Arc::clone(&waits) };
-        let mut worker = Self { mvcc, waits, clock, pause, pending, current: None, checkpointer };
+        let queue = SweepQueue { pending: Arc::clone(&pending), callers: Arc::clone(&callers) };
+        let mut worker = Self { mvcc, callers, clock, pause, pending, current: None, checkpointer };
         if let Some(compaction) = unfinished {
             let revision = compaction.revision();
             tracing::info!("scheduled-compact-revision" = revision, "resume scheduled compaction");
@@ -178,7 +185,7 @@ impl SweepWorker {
     /// that.
     fn end(&self, answers: Vec<Answer>) {
         for (id, reply) in answers {
-            self.waits.answer(id, reply);
+            self.callers.answer(id, reply);
         }
     }
 
@@ -190,7 +197,7 @@ impl SweepWorker {
 
     /// A bounded piece of a sweep or of the checkpoint. Says how long to rest after it; nothing if
     /// there is none.
-    pub(super) fn turn(&mut self) -> Option<Duration> {
+    pub fn turn(&mut self) -> Option<Duration> {
         planted::trip("sweeper");
         let rest = self.checkpointer.turn();
         if self.checkpointer.needs_index() {

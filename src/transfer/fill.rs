@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::install::{InstallError, refused};
+use super::error::{InstallError, refused};
 use super::snapshot::{KEY_BUCKET, etcd_buckets, row_key};
 use crate::bbolt::{Item, Reader};
 use crate::limits::{SNAPSHOT_BUILD_BATCHES, SNAPSHOT_BUILD_BYTES};
@@ -263,33 +263,4 @@ fn parse_row_key(key: &[u8]) -> Option<(Revision, bool)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::auth::Credentials;
-    use crate::node::tests::snapshots::whole;
-    use crate::node::tests::{put, start};
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn rows_are_built_8_mib_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let node = start(dir.path()).await;
-        let value = "v".repeat(1_000_000);
-        for n in 0..20 {
-            let op = put(&format!("key {n}"), &value);
-            node.propose(&Credentials::default(), op).await.unwrap();
-        }
-        node.0.machine.store.flush().unwrap();
-        let path = dir.path().join("file");
-        std::fs::write(&path, whole(&node.0.machine.store)).unwrap();
-        let (batches, filled) = sync_channel(16);
-        let (_spent, emptied) = sync_channel(1);
-        read_rows(&File::open(&path).unwrap(), &batches, &emptied).unwrap();
-        drop(batches);
-        let bytes = |rows: Vec<Row>| rows.iter().map(|row| row.kv.len()).sum::<usize>();
-        let bytes: Vec<usize> = filled.iter().map(bytes).collect();
-        // Up to the row that reaches 8 MiB.
-        assert_eq!(bytes.len(), 3, "{bytes:?}");
-        assert!(bytes.iter().all(|bytes| *bytes < 10_000_000), "{bytes:?}");
-        node.stop().await;
-    }
-}
+mod tests;

@@ -1,0 +1,186 @@
+//! Snapshots for clients: as many as there are seats, each read by a thread that gives way to all others
+//! and goes no faster than its reader.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::error::SnapshotError;
+use super::seats::{Seat, Seats};
+use super::snapshot::Snapshot;
+use crate::bbolt;
+use crate::clock::Clock;
+use crate::limits::{SNAPSHOT_PIECES_MAX, SNAPSHOT_READER_RATE_MIN, SNAPSHOT_STALL_MAX};
+use crate::mvcc::Waiting;
+use crate::peer::Pace;
+use crate::raft;
+use crate::store::Store;
+use crate::supervise::Supervisor;
+
+/// Why a snapshot does not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    #[error("too many snapshots are under way")]
+    NoSeat,
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// There is no thread for it, or the member is ending.
+    #[error(transparent)]
+    Thread(#[from] io::Error),
+}
+
+/// What snapshots for clients are made from, and by.
+pub struct Downloads {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    raft: raft::Handle,
+    supervisor: Supervisor,
+    seats: Seats,
+}
+
+impl Downloads {
+    pub fn new(
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+        raft: raft::Handle,
+        supervisor: Supervisor,
+    ) -> Self {
+        Self { store, clock, raft, supervisor, seats: Seats::default() }
+    }
+
+    /// Begins a snapshot of what is applied here, which is everything.
+    pub async fn begin(&self) -> Result<Pieces, DownloadError> {
+        let seat = self.seats.take(self.clock.now()).ok_or(DownloadError::NoSeat)?;
+        let store = Arc::clone(&self.store);
+        let waiting = Waiting::default();
+        let wanted = waiting.wanted();
+        // The seat goes with the thread, which ends some time after the caller if that goes away.
+        let measured = self.supervisor.nice("snapshot-size", move || {
+            let snapshot = store.flush().map_err(SnapshotError::from);
+            snapshot.and_then(|_| Snapshot::while_wanted(&store, &wanted)).map(|it| (it, seat))
+        });
+        let (snapshot, seat) = measured.await??;
+        Ok(self.start(snapshot, seat))
+    }
+
+    /// Starts to read; at most a few pieces ahead of the caller.
+    fn start(&self, snapshot: Snapshot, seat: Arc<Seat>) -> Pieces {
+        let (sender, pieces) = mpsc::channel(SNAPSHOT_PIECES_MAX);
+        let (file_bytes, storage_version) = (snapshot.file_bytes(), snapshot.storage_version());
+        let (clock, raft) = (Arc::clone(&self.clock), self.raft.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let supervisor = self.supervisor.clone();
+        self.supervisor.task("snapshot-read", async move {
+            let pumped = supervisor.nice("snapshot-read", move || {
+                let reader = Reader { seat, pieces: sender, began: clock.now(), clock };
+                pump(snapshot, &reader, &mut Pace::new(raft), &runtime);
+            });
+            if let Err(error) = pumped.await {
+                tracing::warn!(%error, "a snapshot ended early");
+            }
+        });
+        Pieces { file_bytes, storage_version, pieces }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn seats_taken(&self) -> usize {
+        self.seats.taken()
+    }
+}
+
+/// A piece of the file, or the SHA-256 of all of them, which comes last.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    Bytes(Bytes),
+    Digest([u8; bbolt::DIGEST_BYTES]),
+}
+
+/// A snapshot as it comes out of the threads that read it. Without the digest it is not whole.
+pub struct Pieces {
+    pub file_bytes: u64,
+    pub storage_version: String,
+    pieces: mpsc::Receiver<Result<Piece, SnapshotError>>,
+}
+
+impl Pieces {
+    /// The next piece; none after the digest, or if this member stops or the caller was too slow.
+    pub async fn next(&mut self) -> Option<Result<Piece, SnapshotError>> {
+        self.pieces.recv().await
+    }
+
+    #[cfg(test)]
+    pub(crate) fn read_ahead(&self) -> usize {
+        self.pieces.len()
+    }
+}
+
+/// Who takes the pieces.
+struct Reader {
+    seat: Arc<Seat>,
+    pieces: mpsc::Sender<Result<Piece, SnapshotError>>,
+    clock: Arc<dyn Clock>,
+    began: Duration,
+}
+
+impl Reader {
+    /// Waits until there is room for the piece; false if the reader gets no more.
+    async fn take(&self, piece: Result<Piece, SnapshotError>, bytes_so_far: u64) -> bool {
+        let now = self.clock.now();
+        let fair = self.began + SNAPSHOT_STALL_MAX;
+        let seconds = now.saturating_sub(fair).as_secs();
+        if seconds * SNAPSHOT_READER_RATE_MIN > bytes_so_far {
+            tracing::warn!("a snapshot is given up: its reader is too slow");
+            return false;
+        }
+        self.seat.waits_since(Some(now));
+        let taken = tokio::select! {
+            taken = timeout(SNAPSHOT_STALL_MAX, self.pieces.send(piece)) => taken,
+            () = self.seat.given_away() => {
+                tracing::warn!("a snapshot is given up for another: its reader took too long");
+                return false;
+            }
+        };
+        self.seat.waits_since(None);
+        if taken.is_err() {
+            tracing::warn!("a snapshot is given up: its reader took too long");
+        }
+        matches!(taken, Ok(Ok(())))
+    }
+}
+
+/// Reads piece by piece for as long as somebody takes them.
+fn pump(
+    mut snapshot: Snapshot,
+    reader: &Reader,
+    pace: &mut Pace,
+    runtime: &tokio::runtime::Handle,
+) {
+    let mut hasher = Sha256::new();
+    let mut bytes_so_far = 0;
+    loop {
+        let piece = snapshot.next_piece();
+        let is_last = !matches!(piece, Ok(Some(_)));
+        let mut bytes = 0;
+        let piece = piece.map(|piece| match piece {
+            Some(piece) => {
+                hasher.update(&piece);
+                bytes = piece.len() as u64;
+                Piece::Bytes(piece)
+            }
+            None => Piece::Digest(std::mem::take(&mut hasher).finalize().into()),
+        });
+        bytes_so_far += bytes;
+        if !runtime.block_on(reader.take(piece, bytes_so_far)) || is_last {
+            return;
+        }
+        pace.rest(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! Why a state cannot be loaded, sent or taken in.
+
+use std::io;
+
+use crate::apply::NewerCluster;
+use crate::members::Malformed;
+use crate::store::{self, Bucket};
+use crate::{auth, bbolt, mvcc, raft};
+
+/// Why the state of a store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Mvcc(#[from] mvcc::Error),
+    #[error("{table}: malformed {what} in the store")]
+    Malformed { table: &'static str, what: String },
+    #[error(transparent)]
+    Auth(#[from] auth::Malformed),
+    #[error(transparent)]
+    Newer(#[from] NewerCluster),
+    #[error("version {0:?} is not supported")]
+    StorageVersion(String),
+}
+
+impl From<Malformed> for LoadError {
+    fn from(error: Malformed) -> Self {
+        Self::Malformed { table: Bucket::Members.name(), what: error.to_string() }
+    }
+}
+
+/// Why a store does not become etcd's snapshot file.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Bbolt(#[from] bbolt::Error),
+}
+
+/// Why a state cannot be put where another one is, or none.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    #[error("the snapshot is refused: {0}")]
+    Refused(String),
+    #[error("the snapshot is damaged: {0}")]
+    Bbolt(#[from] bbolt::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Mvcc(#[from] mvcc::Error),
+    #[error(transparent)]
+    Raft(#[from] raft::Error),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl InstallError {
+    /// Whether the disk has no room for it.
+    pub(super) fn is_full(&self) -> bool {
+        let kind = match self {
+            Self::Store(store::Error::NoSpace { .. }) => return true,
+            Self::Store(store::Error::Io { source, .. }) => source.kind(),
+            Self::Io(error) => error.kind(),
+            _ => return false,
+        };
+        matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
+pub(super) fn refused(what: impl Into<String>) -> InstallError {
+    InstallError::Refused(what.into())
+}

@@ -1,0 +1,87 @@
+//! How many snapshots go to clients at once.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::limits::{SNAPSHOT_FAIR_WAIT, SNAPSHOTS_MAX};
+
+/// Snapshots on their way to clients. They last as long as their readers take, so nobody waits for a
+/// seat: one whose reader has taken nothing for a while is given to who comes when all are taken.
+#[derive(Default)]
+pub(super) struct Seats(Mutex<Vec<Weak<Seat>>>);
+
+pub(super) struct Seat {
+    /// Since when its reader is waited for.
+    waits_since: Mutex<Option<Duration>>,
+    /// Rings when somebody else gets the seat.
+    given_away: Notify,
+}
+
+impl Seats {
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> usize {
+        self.0.lock().iter().filter(|seat| seat.strong_count() > 0).count()
+    }
+
+    /// None if all are taken and no reader has kept its seat waiting for long enough.
+    pub(super) fn take(&self, now: Duration) -> Option<Arc<Seat>> {
+        let mut seats = self.0.lock();
+        seats.retain(|seat| seat.strong_count() > 0);
+        if seats.len() >= SNAPSHOTS_MAX {
+            let waits = |seat: &Weak<Seat>| *seat.upgrade()?.waits_since.lock();
+            let slowest = (0..seats.len()).filter_map(|at| Some((waits(&seats[at])?, at))).min();
+            let Some((_, at)) = slowest.filter(|(since, _)| *since + SNAPSHOT_FAIR_WAIT <= now)
+            else {
+                return None;
+            };
+            if let Some(seat) = seats.swap_remove(at).upgrade() {
+                seat.given_away.notify_one();
+            }
+        }
+        let seat = Arc::new(Seat { waits_since: Mutex::default(), given_away: Notify::new() });
+        seats.push(Arc::downgrade(&seat));
+        Some(seat)
+    }
+}
+
+impl Seat {
+    /// Ends when the seat is given away.
+    pub(super) async fn given_away(&self) {
+        self.given_away.notified().await;
+    }
+
+    /// Its reader is waited for from now on, or has taken something.
+    pub(super) fn waits_since(&self, since: Option<Duration>) {
+        *self.waits_since.lock() = since;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_seat_of_a_reader_that_stands_still_is_given_away() {
+        let (seats, second) = (Seats::default(), Duration::from_secs(1));
+        let taken: Vec<_> = (0..SNAPSHOTS_MAX).map(|_| seats.take(second).unwrap()).collect();
+        assert_eq!(seats.take(100 * second).map(drop), None);
+        taken[3].waits_since(Some(10 * second));
+        taken[5].waits_since(Some(9 * second));
+        assert_eq!(seats.take(10 * second).map(drop), None);
+        let _new = seats.take(9 * second + SNAPSHOT_FAIR_WAIT).unwrap();
+        taken[5].given_away().await;
+        drop(taken);
+        assert!(seats.take(second).is_some());
+    }
+
+    #[test]
+    fn as_many_seats_are_there_as_is_promised() {
+        let seats = Seats::default();
+        let taken: Vec<_> = (0..8).map(|_| seats.take(Duration::ZERO)).collect();
+        assert!(taken.iter().all(Option::is_some));
+        assert!(seats.take(Duration::ZERO).is_none());
+    }
+}
