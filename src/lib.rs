@@ -10,7 +10,7 @@
 //! | 8 | `rpc`, `offline` | one file per gRPC service, the error table; backups, and members at rest |
 //! | 7 | `node` | raft meets apply: start, propose, read, watch, membership, auth |
 //! | 6 | `transfer` | states on their way: snapshots in and out, the first state of a cluster |
-//! | 5 | `upkeep` | sweeps after compactions, the index checkpoint |
+//! | 5 | `upkeep` | sweeps, the index checkpoint, scrub, defragmentation, space, comparisons of histories |
 //! | 4 | `peer` | raft's messages, snapshots and questions between members, over HTTP |
 //! | 3 | `apply`, `watch`, `raft` | the state machine, the event hub, the log and consensus |
 //! | 2 | `mvcc`, `lease`, `auth`, `members` | the state by subject |

@@ -25,6 +25,7 @@ use crate::watch::Hub;
 /// An apply that takes so long is counted as slow, as in etcd.
 const SLOW_APPLY: Duration = Duration::from_millis(100);
 
+#[derive(Clone)]
 pub(super) struct Applier {
     pub machine: Machine,
     pub clock: Arc<dyn Clock>,

@@ -1,7 +1,7 @@
 //! Everything that a member is made of, put together.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 
@@ -12,18 +12,17 @@ use super::admission::Admission;
 use super::applier::Applier;
 use super::circle::{self, Circle};
 use super::conf_states::ConfStates;
-use super::config::quota_bytes;
 use super::duties::Duties;
 use super::error::StartError;
 use super::identity::Identity;
 use super::ids::RequestIds;
+use super::leader::Leading;
 use super::passwords::Passwords;
-use super::room::Rooms;
-use super::space::Upkeep;
+use super::stall::LogWriting;
 use super::steps::Steps;
 use super::surroundings::Surroundings;
 use super::waits::{AppliedWaits, Waits};
-use super::{Config, Inner, Node, scrub};
+use super::{Config, Inner, Node};
 use crate::apply::{Machine, Quota};
 use crate::auth::Tokens;
 use crate::clock::Clock;
@@ -37,7 +36,10 @@ use crate::raft::{self, Bootstrap};
 use crate::store::{self, Opened, Options, Store};
 use crate::supervise::{Supervisor, Thread};
 use crate::transfer::{Door, Downloads, Installs, Loaded, load};
-use crate::upkeep::{Callers, Checkpointer, SweepQueue, SweepWorker, Sweeper};
+use crate::upkeep::{
+    Callers, Checkpointer, Ground, Rooms, Settings, SweepQueue, SweepWorker, Sweeper, Upkeep,
+    say_damage,
+};
 use crate::watch::Hub;
 
 /// Raft's door and threads, or its turns, and the state.
@@ -93,7 +95,7 @@ pub(super) fn assemble(
     let (circle, events) = circle(node_id, &config, peers, reach, &loaded.members, &waits);
     dials.then(|| circle.peers.start(raft.clone(), Arc::clone(&events)));
     let (no_space, size_bytes) = (Arc::new(Notify::new()), Arc::new(AtomicI64::new(0)));
-    let quota = Arc::new(Quota::new(quota_bytes(&config), Arc::clone(&size_bytes)));
+    let quota = Arc::new(Quota::new(config.quota_bytes(), Arc::clone(&size_bytes)));
     let (used, (machine, unfinished)) = (loaded.used, machine(store, loaded, tokens, quota));
     let (store, hub) = (Arc::clone(&machine.store), Hub::new(Arc::clone(&machine.mvcc)));
     let applied = Arc::new(AppliedWaits::new(applied_index));
@@ -101,26 +103,55 @@ pub(super) fn assemble(
     let (installs, door) = take_snapshots(&circle, &store, options);
     let (sweeper, sweeps) = sweeps(&machine, &waits, &clock, &config, unfinished, used);
     let applier = Applier {
-        machine: machine.clone(),
-        clock: Arc::clone(&clock),
-        hub: Arc::clone(&hub),
-        waits: Arc::clone(&waits),
-        applied: Arc::clone(&applied),
+        machine,
+        clock,
+        hub,
+        waits,
+        applied,
         sweeps,
-        supervisor: supervisor.clone(),
+        supervisor,
         no_space: Arc::clone(&no_space),
         conf_states: Arc::clone(&conf_states),
         raft: raft.clone(),
         installs,
-        circle: circle.clone(),
+        circle,
     };
     let rooms = watch_store(&store, &raft, conf_states, size_bytes, (&wal, &no_space));
     let stepped = turns.map(|turns| (turns, door, events));
+    let (shared, is_stepped) = (applier.clone(), stepped.is_some());
     let (sweeper, threads, steps) = work(stepped, applier, batches, sweeper)?;
-    let downloads = Downloads::new(store, Arc::clone(&clock), raft.clone(), supervisor.clone());
-    let node = Node(Arc::new(Inner {
-        ids: RequestIds::new(node_id, &*clock),
-        member_id: node_id,
+    let frame = Frame { config, cluster_id, lock, passwords, log_writing, raft_threads };
+    let node = member(frame, shared, rooms, sweeper, threads, is_stepped);
+    Duties::start(&node, no_space);
+    Ok((node, steps))
+}
+
+/// What a member has beside what it shares with apply.
+struct Frame {
+    config: Config,
+    cluster_id: u64,
+    lock: store::DirLock,
+    passwords: Passwords,
+    log_writing: Arc<LogWriting>,
+    raft_threads: raft::Raft,
+}
+
+fn member(
+    frame: Frame,
+    shared: Applier,
+    rooms: Arc<Rooms>,
+    sweeper: Sweeper,
+    threads: Vec<Thread<()>>,
+    is_stepped: bool,
+) -> Node {
+    let Frame { config, cluster_id, lock, passwords, log_writing, raft_threads } = frame;
+    let lock = Arc::new(lock);
+    let upkeep = upkeep(&config, cluster_id, &shared, &rooms, &lock, is_stepped);
+    let downloads = downloads(&shared, &lock);
+    let Applier { machine, clock, hub, waits, applied, supervisor, raft, circle, .. } = shared;
+    Node(Arc::new(Inner {
+        ids: RequestIds::new(circle.id, &*clock),
+        member_id: circle.id,
         cluster_id,
         config,
         clock,
@@ -130,29 +161,70 @@ pub(super) fn assemble(
         log_writing,
         machine,
         hub,
-        lease_term: AtomicU64::new(0),
-        lease_notes: tokio::sync::Mutex::default(),
+        leading: Leading::default(),
         passwords,
         waits,
         applied,
         sweeper,
         rooms,
-        upkeep: Upkeep::default(),
+        upkeep: Arc::new(upkeep),
         admission: Admission::default(),
         downloads,
         threads: Mutex::new(threads),
-        is_stepped: steps.is_some(),
+        is_stepped,
         answers: Arc::default(),
         ready: watch::Sender::new(false),
-        leader: watch::Sender::new(0),
-        has_leader: Notify::new(),
-        elected: Mutex::default(),
         supervisor,
         stopping: watch::Sender::new(false),
         _lock: lock,
-    }));
-    Duties::start(&node, no_space);
-    Ok((node, steps))
+    }))
+}
+
+/// What the upkeep works on: the same as apply, and the room on the disks.
+fn upkeep(
+    config: &Config,
+    cluster_id: u64,
+    applier: &Applier,
+    rooms: &Arc<Rooms>,
+    lock: &Arc<store::DirLock>,
+    is_stepped: bool,
+) -> Upkeep {
+    let Machine { store, mvcc, members, .. } = applier.machine.clone();
+    let settings = Settings {
+        retention: config.retention,
+        corrupt_check_interval: config.corrupt_check_interval,
+        compact_hash_check_interval: config.compact_hash_check_interval,
+        quota_flag_bytes: config.quota_backend_bytes,
+        quota_bytes: config.quota_bytes(),
+        log_dir: config.log_dir(),
+        request_timeout: config.request_timeout(),
+    };
+    Upkeep::new(Ground {
+        settings,
+        member_id: applier.circle.id,
+        cluster_id,
+        clock: Arc::clone(&applier.clock),
+        store,
+        mvcc,
+        members,
+        raft: applier.raft.clone(),
+        reach: Arc::clone(&applier.circle.reach),
+        rooms: Arc::clone(rooms),
+        supervisor: applier.supervisor.clone(),
+        is_stepped,
+        lock: Arc::clone(lock),
+    })
+}
+
+/// Snapshots that clients take.
+fn downloads(applier: &Applier, lock: &Arc<store::DirLock>) -> Downloads {
+    Downloads::new(
+        Arc::clone(&applier.machine.store),
+        Arc::clone(&applier.clock),
+        applier.raft.clone(),
+        applier.supervisor.clone(),
+        Arc::clone(lock),
+    )
 }
 
 /// What raft hands to apply, of which little waits.
@@ -265,7 +337,7 @@ fn watch_store(
     (wal, no_space): (&Path, &Arc<Notify>),
 ) -> Arc<Rooms> {
     let rooms = Arc::new(Rooms::new(store, raft, wal));
-    scrub::watch(store);
+    say_damage(store);
     let measure = move |store: &Weak<Store>| {
         let Some(store) = store.upgrade() else { return };
         let sizes = store.sizes();

@@ -7,22 +7,22 @@ use super::error::StartError;
 use super::identity::Identity;
 use super::steps::Steps;
 use super::surroundings::Surroundings;
-use super::{Config, Node, conf_change, defrag};
+use super::{Config, Node, conf_change};
 use crate::clock::Clock;
 use crate::raft;
 use crate::store::{self, Store};
 use crate::transfer::{StoredConfState, load_members};
-use crate::upkeep::close_store;
+use crate::upkeep::{close_store, defragment_at_start};
 
 /// Opens or makes the data directory, and the member's threads or the steps that stand for them.
-pub(super) fn start(
+fn start(
     config: Config,
     mut surroundings: Surroundings,
     stepped: bool,
 ) -> Result<(Node, Option<Steps>), StartError> {
     let lock = store::lock(&config.data_dir)?;
     store::lay_out(&config.data_dir)?;
-    let wal = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
+    let wal = config.log_dir();
     let db = config.data_dir.join("member/db");
     let has_log = raft::exists(&*surroundings.disk, &wal);
     if has_log && store::is_missing(&db)? {
@@ -37,7 +37,7 @@ pub(super) fn start(
     options.committer = !stepped;
     options.supervisor = surroundings.supervisor.clone();
     let (store, mut opened) = Store::open(&db, options.clone())?;
-    opened.generation = defrag::at_start(&store, config.defrag_at_start_bytes);
+    opened.generation = defragment_at_start(&store, config.defrag_at_start_bytes);
     if !has_log && opened.consistent_index > 0 {
         let applied = opened.consistent_index;
         return Err(StartError::MissingLog { db, wal, applied });
@@ -89,6 +89,16 @@ impl Node {
         start(config, surroundings, false).map(|(node, _)| node)
     }
 
+    /// As [`Node::start`], but without threads.
+    pub fn start_stepped(
+        config: Config,
+        surroundings: Surroundings,
+    ) -> Result<(Self, Steps), StartError> {
+        let (node, steps) = start(config, surroundings, true)?;
+        let steps = steps.ok_or_else(|| std::io::Error::other("there are no steps"))?;
+        Ok((node, steps))
+    }
+
     /// Ends the threads, makes everything applied durable, and notes the index for the next start.
     /// Requests under way are answered that the server stopped. The data directory is free once the
     /// caller's own clones are gone.
@@ -104,7 +114,7 @@ impl Node {
     pub fn stop_now(&self) {
         let inner = &self.0;
         inner.stopping.send_replace(true);
-        inner.has_leader.notify_waiters();
+        inner.leading.has_leader.notify_waiters();
         let Some(raft) = inner.raft_threads.lock().take() else { return };
         // On a full disk apply would wait for ever; what is not committed is in the log.
         inner.machine.store.leave();

@@ -89,6 +89,23 @@ impl Config {
             auth: AuthConfig::default(),
         }
     }
+
+    /// The longest time that a request may take: etcd's 5 s and two elections.
+    pub(super) fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * self.election_timeout
+    }
+
+    /// Where the log is.
+    pub(super) fn log_dir(&self) -> PathBuf {
+        self.wal_dir.clone().unwrap_or_else(|| self.data_dir.join("member/wal"))
+    }
+
+    pub(super) fn quota_bytes(&self) -> i64 {
+        match self.quota_backend_bytes {
+            0 => limits::QUOTA_BYTES,
+            quota => quota,
+        }
+    }
 }
 
 /// How logins are answered.
@@ -114,11 +131,4 @@ impl Default for AuthConfig {
 pub(super) fn minimum_ttl_seconds(election_timeout: Duration) -> i64 {
     let millis = election_timeout.as_millis() * 3 / 2;
     i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
-}
-
-pub(super) fn quota_bytes(config: &Config) -> i64 {
-    match config.quota_backend_bytes {
-        0 => limits::QUOTA_BYTES,
-        quota => quota,
-    }
 }

@@ -13,10 +13,8 @@ use tokio::sync::Notify;
 use super::{Error, Node, Op};
 use crate::clock::Backoff;
 use crate::limits;
-use crate::pb::CompactionRequest;
 use crate::pb::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use crate::planted;
-use crate::upkeep::AutoCompact;
 
 pub(super) struct Duties;
 
@@ -30,19 +28,33 @@ impl Duties {
         start(node, "agree-on-version", |node| async move { node.agree_on_version().await });
         start(node, "watch-downgrade", |node| async move { node.watch_downgrade().await });
         start(node, "expire-leases", |node| async move { node.expire_leases().await });
-        start(node, "compact-history", |node| async move { node.compact_history().await });
-        start(node, "compare-histories", |node| async move { node.compare_histories().await });
-        start(node, "compare-compactions", |node| async move { node.compare_compactions().await });
-        start(node, "watch-space", |node| async move { node.watch_space(&no_space).await });
-        start(node, "observe-growth", |node| async move { node.observe_growth().await });
+        start(
+            node,
+            "compact-history",
+            |node| async move { node.0.upkeep.compact_history(&node).await },
+        );
+        start(node, "compare-histories", |node| async move {
+            node.0.upkeep.compare_histories(&node).await
+        });
+        start(node, "compare-compactions", |node| async move {
+            node.0.upkeep.compare_compactions(&node).await
+        });
+        start(node, "watch-space", |node| async move {
+            node.0.upkeep.watch_space(&node, &no_space).await
+        });
+        start(node, "observe-growth", |node| async move { node.0.upkeep.observe_growth().await });
         // It has a thread, which a simulator's member has not.
         if !node.0.is_stepped {
-            start(node, "scrub-store", |node| async move { node.scrub_store().await });
+            start(
+                node,
+                "scrub-store",
+                |node| async move { node.0.upkeep.scrub_store(&node).await },
+            );
             start(node, "watch-log", |node| async move { node.watch_log().await });
-            start(node, "keep-fence", |node| async move { node.keep_fence().await });
+            start(node, "keep-fence", |node| async move { node.0.upkeep.keep_fence(&node).await });
         }
         if node.0.config.keeps_space {
-            start(node, "keep-space", |node| async move { node.keep_space().await });
+            start(node, "keep-space", |node| async move { node.0.upkeep.keep_space(&node).await });
         }
     }
 }
@@ -100,26 +112,5 @@ impl Node {
             "published local member to cluster through raft"
         );
         inner.ready.send_replace(true);
-    }
-
-    async fn compact_history(&self) {
-        let Some(retention) = self.0.config.retention else { return };
-        let mut rule = AutoCompact::new(retention, self.0.clock.now());
-        loop {
-            let is_leader = *self.0.leader.borrow() == self.0.member_id;
-            let revision = self.0.machine.mvcc.current().revision;
-            if let Some(revision) = rule.tick(self.0.clock.now(), revision, is_leader) {
-                tracing::info!(revision, "starting auto compaction");
-                let compaction = CompactionRequest { revision, physical: false };
-                match self.propose_own(Op::Compaction(compaction)).await {
-                    Ok(_) | Err(Error::Compacted) => {
-                        tracing::info!(revision, "completed auto compaction");
-                        rule.done(revision);
-                    }
-                    Err(error) => tracing::warn!(revision, %error, "failed auto compaction"),
-                }
-            }
-            self.0.clock.sleep(rule.interval()).await;
-        }
     }
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use crate::auth::TokenError;
 use crate::supervise::Gone;
 use crate::transfer::{DownloadError, LoadError};
-use crate::{apply, auth, mvcc, raft, store};
+use crate::upkeep::Refusal;
+use crate::{apply, auth, mvcc, raft, store, upkeep};
 
 /// Why a request was not served, by etcd's names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -161,7 +162,7 @@ impl From<mvcc::Error> for Error {
 
 impl Error {
     /// Of work on a thread of its own that has no outcome.
-    pub(super) fn of_thread(error: &io::Error) -> Self {
+    fn of_thread(error: &io::Error) -> Self {
         let is_gone = error.get_ref().is_some_and(|inner| inner.is::<Gone>());
         if is_gone { Self::Stopped } else { Self::Internal(error.to_string()) }
     }
@@ -173,6 +174,34 @@ impl From<DownloadError> for Error {
             DownloadError::NoSeat => Self::TooManyRequests,
             DownloadError::Thread(error) => Self::of_thread(&error),
             DownloadError::Snapshot(error) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<upkeep::Error> for Error {
+    fn from(error: upkeep::Error) -> Self {
+        match error {
+            upkeep::Error::Corrupt => Self::Corrupt,
+            upkeep::Error::TooManyRequests => Self::TooManyRequests,
+            upkeep::Error::Stopped => Self::Stopped,
+            upkeep::Error::Mvcc(error) => error.into(),
+            upkeep::Error::Thread(error) => Self::of_thread(&error),
+            error @ (upkeep::Error::Refused(_) | upkeep::Error::Internal(_)) => {
+                Self::Internal(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Compacted => Self::Compacted,
+            Error::Timeout
+            | Error::TimeoutDueToLeaderFail
+            | Error::TimeoutDueToConnectionLost
+            | Error::DeadlineExceeded => Self::Unanswered(error.to_string()),
+            other => Self::Other(other.to_string()),
         }
     }
 }

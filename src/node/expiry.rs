@@ -28,7 +28,7 @@ impl Node {
             let (expired, term) = {
                 let mut lessor = inner.machine.lessor.lock();
                 let expired = lessor.expired(now, now + REVOKE_RETRY, per_interval);
-                (expired, inner.lease_term.load(Relaxed))
+                (expired, inner.leading.lease_term.load(Relaxed))
             };
             let term = if planted::is(Bug::OldLeaderRevokes) { 0 } else { term };
             // A leader that others have replaced would not know what they renewed. What it does not
@@ -65,11 +65,11 @@ impl Node {
         let leases_max = limits::LEASE_CHECKPOINT_LEASES_MAX;
         loop {
             // Until these notes are proposed nobody takes one back.
-            let _notes = self.0.lease_notes.lock().await;
+            let _notes = self.0.leading.lease_notes.lock().await;
             let (due, term) = {
                 let mut lessor = self.0.machine.lessor.lock();
                 let due = lessor.due_checkpoints(self.0.clock.now(), leases_max);
-                (due, self.0.lease_term.load(Relaxed))
+                (due, self.0.leading.lease_term.load(Relaxed))
             };
             if due.is_empty() {
                 return;

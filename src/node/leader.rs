@@ -1,8 +1,11 @@
 //! Who leads: what a member knows of it, what it does when that changes, and how it hands leadership on.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
 
 use super::{Error, Node};
 use crate::auth::{Credentials, Demand};
@@ -12,22 +15,38 @@ use crate::metrics;
 use crate::planted::{self, Bug};
 use crate::raft;
 
+/// Who leads, as far as this member knows.
+#[derive(Default)]
+pub(super) struct Leading {
+    /// The leader's id; 0 while there is none.
+    pub leader: watch::Sender<u64>,
+    /// Wakes who waits for a leader, in the order in which they came: a watch does it in another
+    /// order in each run.
+    pub has_leader: Notify,
+    /// When this member last became the leader.
+    pub elected: Mutex<Option<Duration>>,
+    /// The term as whose leader the lessor lets leases expire; changed under the lessor's lock.
+    pub lease_term: AtomicU64,
+    /// Held from when notes of remaining times are handed out until they are proposed.
+    pub lease_notes: tokio::sync::Mutex<()>,
+}
+
 impl Node {
     /// The leader's id; 0 while there is none.
     pub fn leader(&self) -> watch::Receiver<u64> {
-        self.0.leader.subscribe()
+        self.0.leading.leader.subscribe()
     }
 
     pub fn is_leader(&self) -> bool {
-        *self.0.leader.borrow() == self.0.member_id
+        *self.0.leading.leader.borrow() == self.0.member_id
     }
 
     /// Waits until a leader is known, and says who; or until the member stops, which raft tells to
     /// whoever asks it next.
     pub(super) async fn some_leader(&self) -> u64 {
         loop {
-            let changed = self.0.has_leader.notified();
-            let leader = *self.0.leader.borrow();
+            let changed = self.0.leading.has_leader.notified();
+            let leader = *self.0.leading.leader.borrow();
             if leader != 0 || *self.0.stopping.borrow() {
                 return leader;
             }
@@ -44,23 +63,23 @@ impl Node {
             {
                 let mut lessor = inner.machine.lessor.lock();
                 // Between two terms of its own another one may have led, unseen.
-                let is_new = !lessor.is_leader() || inner.lease_term.load(Relaxed) != term;
+                let is_new = !lessor.is_leader() || inner.leading.lease_term.load(Relaxed) != term;
                 if is_leader && is_new {
                     // A renewal that the last leader acknowledged may be an election old.
                     lessor.promote(inner.clock.now(), inner.config.election_timeout);
-                    inner.lease_term.store(term, Relaxed);
+                    inner.leading.lease_term.store(term, Relaxed);
                 } else if !is_leader && lessor.is_leader() && !planted::is(Bug::OldLeaderRevokes) {
                     lessor.demote();
                 }
             }
-            if inner.leader.send_replace(id) != id && id != 0 {
+            if inner.leading.leader.send_replace(id) != id && id != 0 {
                 metrics::leader_changes_seen().inc();
                 if is_leader {
-                    *inner.elected.lock() = Some(inner.clock.now());
+                    *inner.leading.elected.lock() = Some(inner.clock.now());
                 }
             }
             if id != 0 {
-                inner.has_leader.notify_waiters();
+                inner.leading.has_leader.notify_waiters();
             }
             metrics::has_leader().set(i64::from(id != 0));
             metrics::is_leader().set(i64::from(is_leader));
@@ -105,7 +124,7 @@ impl Node {
             "leadership transfer starting"
         );
         inner.raft.transfer_leader(to)?;
-        let mut leader = inner.leader.subscribe();
+        let mut leader = inner.leading.leader.subscribe();
         let moved = leader.wait_for(|id| *id == to);
         match clock::timeout(&*inner.clock, self.request_timeout(), moved).await {
             Some(Ok(_)) => {}

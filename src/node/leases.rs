@@ -74,7 +74,7 @@ impl Node {
     /// Whether this member leads in the term that the lessor takes it to lead in.
     fn leads_leases(&self) -> bool {
         let status = self.0.raft.status();
-        status.role == Role::Leader && status.term == self.0.lease_term.load(Relaxed)
+        status.role == Role::Leader && status.term == self.0.leading.lease_term.load(Relaxed)
     }
 
     /// Takes back what the log says of how long a lease has left.
@@ -82,7 +82,7 @@ impl Node {
         let last_note = {
             // Notes that were handed out have been proposed once the lock is free, or never will be:
             // what is proposed from here on stands behind them.
-            let _proposed = self.0.lease_notes.lock().await;
+            let _proposed = self.0.leading.lease_notes.lock().await;
             self.0.machine.lessor.lock().last_note()
         };
         let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
@@ -181,7 +181,7 @@ impl Node {
         let limit = self.request_timeout();
         match crate::clock::timeout(&*inner.clock, limit, asked).await {
             Some(answered) => Ok(answered),
-            None if *inner.leader.borrow() == 0 => Err(Error::NoLeader),
+            None if *inner.leading.leader.borrow() == 0 => Err(Error::NoLeader),
             None => Err(Error::Timeout),
         }
     }

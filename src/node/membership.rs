@@ -136,7 +136,7 @@ impl Node {
 
     /// Nothing if the leader should be asked again.
     async fn ask_to_promote(&self, id: u64) -> Option<Result<Vec<pb::Member>, Error>> {
-        let leader = *self.0.leader.borrow();
+        let leader = *self.0.leading.leader.borrow();
         let path = format!("/members/promote/{id}");
         let (body, limit) = (Some(bytes::Bytes::new()), limits::ASK_LEADER_TIMEOUT);
         let answered = self.0.circle.reach.ask(leader, &path, body, limit).await?;

@@ -13,6 +13,9 @@
 //! Threads: raft's loop and log writer, the apply thread, the store's committer, the sweeper of
 //! compactions. Async code only waits here: for an answer, for an index, for a timer.
 //!
+//! What keeps the store small and whole is `upkeep`'s, and states on their way in and out are
+//! `transfer`'s; this room starts both, decides who may ask for them, and proposes what they need.
+//!
 //! Its doors take [`Credentials`] and decide, through `auth`, before they answer. What has no such
 //! parameter shows no key and changes nothing.
 //!
@@ -28,8 +31,6 @@ mod circle;
 mod conf_change;
 mod conf_states;
 mod config;
-mod corruption;
-mod defrag;
 mod duties;
 mod error;
 mod expiry;
@@ -39,20 +40,17 @@ mod ids;
 mod leader;
 mod leases;
 mod membership;
-mod nice;
 mod passwords;
 mod propose;
+mod quota;
 mod read;
 mod reconfigure;
-mod room;
-mod scrub;
 mod settle;
-mod space;
 mod stall;
 mod status;
 mod steps;
 mod surroundings;
-mod usage;
+mod upkeep;
 mod versions;
 mod waits;
 mod watching;
@@ -63,11 +61,11 @@ mod scripts;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::apply::Machine;
 use crate::clock::Clock;
@@ -79,7 +77,7 @@ use crate::raft;
 use crate::store;
 use crate::supervise::{Supervisor, Thread};
 use crate::transfer::Downloads;
-use crate::upkeep::Sweeper;
+use crate::upkeep::{Rooms, Sweeper, Upkeep};
 use crate::watch::Hub;
 
 pub use crate::apply::{Command as Op, Reply};
@@ -87,22 +85,19 @@ pub use answers::Answers;
 pub use circle::Join;
 pub use conf_change::check_entry;
 pub use config::{AuthConfig, Config};
-pub use corruption::CorruptionError;
 pub use error::{Error, StartError};
 pub use settle::settle;
-pub use status::{HashKv, LeaseInfo, Status};
+pub use status::{LeaseInfo, Status};
 pub use steps::{Applied, Steps};
 pub use surroundings::Surroundings;
-pub use usage::{Tally, Usage};
 pub use versions::Downgrade;
 pub use watching::{PREVIOUS_INLINE_MAX, WatchError, WatchStream};
 
 use admission::Admission;
 use circle::Circle;
 use ids::RequestIds;
+use leader::Leading;
 use passwords::Passwords;
-use room::Rooms;
-use space::Upkeep;
 use stall::LogWriting;
 use waits::{AppliedWaits, Waits};
 
@@ -121,17 +116,13 @@ struct Inner {
     /// The state, which the apply thread changes and everybody else reads.
     machine: Machine,
     hub: Arc<Hub>,
-    /// The term as whose leader the lessor lets leases expire; changed under the lessor's lock.
-    lease_term: AtomicU64,
-    /// Held from when notes of remaining times are handed out until they are proposed.
-    lease_notes: tokio::sync::Mutex<()>,
     passwords: Passwords,
     ids: RequestIds,
     waits: Arc<Waits>,
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
     rooms: Arc<Rooms>,
-    upkeep: Upkeep,
+    upkeep: Arc<Upkeep>,
     admission: Admission,
     downloads: Downloads,
     threads: Mutex<Vec<Thread<()>>>,
@@ -139,15 +130,10 @@ struct Inner {
     is_stepped: bool,
     answers: Arc<Answers>,
     ready: watch::Sender<bool>,
-    leader: watch::Sender<u64>,
-    /// Wakes who waits for a leader, in the order in which they came: a watch does it in another
-    /// order in each run.
-    has_leader: Notify,
-    /// When this member last became the leader.
-    elected: Mutex<Option<Duration>>,
+    leading: Leading,
     supervisor: Supervisor,
     stopping: watch::Sender<bool>,
-    _lock: store::DirLock,
+    _lock: Arc<store::DirLock>,
 }
 
 #[derive(Clone)]
@@ -162,9 +148,9 @@ impl Node {
         self.0.cluster_id
     }
 
-    /// The newest time that a request may take: etcd's 5 s and two elections.
+    /// The longest time that a request may take.
     pub fn request_timeout(&self) -> Duration {
-        Duration::from_secs(5) + 2 * self.0.config.election_timeout
+        self.0.config.request_timeout()
     }
 
     /// 64 random bits.

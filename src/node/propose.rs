@@ -161,13 +161,13 @@ impl Node {
             return Error::DeadlineExceeded;
         }
         let two_elections = 2 * inner.config.election_timeout;
-        let elected = *inner.elected.lock();
+        let elected = *inner.leading.elected.lock();
         if elected.is_some_and(|at| begun < at && begun + two_elections > at) {
             return Error::TimeoutDueToLeaderFail;
         }
         let took = inner.clock.now().saturating_sub(begun);
         let is_connected = |id: u64| inner.circle.reach.connected_for(id) > Some(took);
-        let leader = *inner.leader.borrow();
+        let leader = *inner.leading.leader.borrow();
         let has_whom_it_needs = if leader == inner.member_id {
             let members = self.members();
             let reached = members.iter().filter(|it| it.id == leader || is_connected(it.id));

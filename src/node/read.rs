@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::admission::Turns;
 use super::header::complete;
 use super::{Error, Node};
 use crate::auth::{Credentials, Demand, demand};
@@ -20,6 +19,7 @@ use crate::pb::{RangeRequest, TxnRequest};
 use crate::planted::{self, Bug};
 use crate::supervise::Gone;
 use crate::transfer::Pieces;
+use crate::upkeep::Turns;
 
 impl Node {
     /// Waits until all that was committed when it was called is applied here. Without a leader it
@@ -214,7 +214,7 @@ impl Node {
         f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let turn = clock::timeout(&*self.0.clock, self.request_timeout(), turns.begin()).await;
-        self.read_in_turn(turn.unwrap_or(Err(Error::TooManyRequests))?, f).await
+        self.read_in_turn(turn.ok_or(Error::TooManyRequests)??, f).await
     }
 
     /// The turn goes with the work, which ends some time after the call if that is cancelled.
@@ -245,27 +245,6 @@ impl Node {
             false => supervisor.blocking("read", read).await,
         };
         Ok(read.map_err(|Gone| Error::Stopped)??)
-    }
-
-    /// Reads of all of the store give way to everybody else.
-    pub(super) async fn read_all<T: Send + 'static>(
-        &self,
-        turns: &Turns,
-        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        self.fence()?;
-        if self.0.is_stepped {
-            return self.read(f).await;
-        }
-        let turn = turns.begin().await?;
-        let mvcc = Arc::clone(&self.0.machine.mvcc);
-        let waiting = Waiting::default();
-        let wanted = waiting.wanted();
-        let work = move || {
-            let _turn = turn;
-            Ok(f(&mvcc, &wanted)?)
-        };
-        self.nice("read-all", work).await
     }
 }
 

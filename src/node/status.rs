@@ -2,12 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{Error, Node, VERSION};
+use super::{Node, VERSION};
 use crate::apply;
-use crate::auth::{Credentials, Demand};
 use crate::limits;
 use crate::metrics;
-use crate::mvcc::KeyValueHash;
 use crate::pb::AlarmType;
 use crate::types::Version;
 
@@ -17,21 +15,6 @@ pub struct LeaseInfo {
     /// Whole seconds left; negative if overdue.
     pub ttl: i64,
     pub keys: Vec<Bytes>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HashKv {
-    pub hash: u32,
-    pub compact_revision: i64,
-    pub hash_revision: i64,
-    pub current_revision: i64,
-}
-
-impl HashKv {
-    pub(super) fn new(hash: KeyValueHash, current_revision: i64) -> Self {
-        let KeyValueHash { hash, compact_revision, revision } = hash;
-        Self { hash, compact_revision, hash_revision: revision, current_revision }
-    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -86,17 +69,6 @@ impl Node {
             cluster_version: text(cluster_version),
             downgrade_target: downgrade.enabled.then(|| downgrade.target_version.clone()),
         }
-    }
-
-    pub async fn hash_kv(&self, who: &Credentials, revision: i64) -> Result<HashKv, Error> {
-        self.permits(who, &Demand::Root).await?;
-        self.hash_in_turn(&self.0.admission.hashes, revision).await
-    }
-
-    /// The checksum of the whole backend.
-    pub async fn hash(&self, who: &Credentials) -> Result<u32, Error> {
-        self.permits(who, &Demand::Root).await?;
-        self.read_all(&self.0.admission.hashes, |mvcc, wanted| mvcc.hash_all(wanted)).await
     }
 
     /// Brings the gauges up to date that nothing else does.

@@ -8,10 +8,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::applier::{Applier, Batch};
-use super::boot::start;
-use super::error::StartError;
-use super::surroundings::Surroundings;
-use super::{Config, Node};
 use crate::peer::{PeerEvents, Snapshots};
 use crate::raft::{self, Committed, ConfState, Entry, Message};
 use crate::store::{self, Store};
@@ -37,18 +33,6 @@ pub struct Applied {
     pub entries: Vec<Committed>,
     /// Whether that was the rest of a batch, so that everybody sees it now.
     pub is_published: bool,
-}
-
-impl Node {
-    /// As [`Node::start`], but without threads.
-    pub fn start_stepped(
-        config: Config,
-        surroundings: Surroundings,
-    ) -> Result<(Self, Steps), StartError> {
-        let (node, steps) = start(config, surroundings, true)?;
-        let steps = steps.ok_or_else(|| std::io::Error::other("there are no steps"))?;
-        Ok((node, steps))
-    }
 }
 
 impl Steps {

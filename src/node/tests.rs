@@ -20,8 +20,9 @@ mod full;
 mod logins;
 mod membership;
 mod reads;
-pub(super) mod snapshots;
-pub(super) mod stalls;
+mod snapshots;
+mod space;
+mod stalls;
 mod starts;
 
 fn config(dir: &Path) -> Config {

@@ -7,8 +7,8 @@ use tonic::Status;
 use super::Server;
 use super::error::status;
 use crate::auth::Credentials;
-use crate::node::Tally;
 use crate::pb::rusdpb::{SpacePrefix, SpaceRequest, SpaceResponse};
+use crate::upkeep::Tally;
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)

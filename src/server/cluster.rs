@@ -9,9 +9,10 @@ use super::url::Url;
 use super::{discovery, go, join, resolve};
 use crate::clock::SystemClock;
 use crate::dns::{self, Resolver, Service};
-use crate::node::{CorruptionError, Join};
+use crate::node::Join;
 use crate::offline::Rebuild;
 use crate::types;
+use crate::upkeep::CorruptionError;
 
 /// Names and peer URLs, as `--initial-cluster` gives them.
 pub(super) type Named = Vec<(String, Vec<String>)>;

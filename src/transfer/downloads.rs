@@ -19,7 +19,7 @@ use crate::limits::{SNAPSHOT_PIECES_MAX, SNAPSHOT_READER_RATE_MIN, SNAPSHOT_STAL
 use crate::mvcc::Waiting;
 use crate::peer::Pace;
 use crate::raft;
-use crate::store::Store;
+use crate::store::{DirLock, Store};
 use crate::supervise::Supervisor;
 
 /// Why a snapshot does not begin.
@@ -40,6 +40,8 @@ pub struct Downloads {
     clock: Arc<dyn Clock>,
     raft: raft::Handle,
     supervisor: Supervisor,
+    /// A snapshot that outlasts the member keeps the directory locked.
+    lock: Arc<DirLock>,
     seats: Seats,
 }
 
@@ -49,8 +51,9 @@ impl Downloads {
         clock: Arc<dyn Clock>,
         raft: raft::Handle,
         supervisor: Supervisor,
+        lock: Arc<DirLock>,
     ) -> Self {
-        Self { store, clock, raft, supervisor, seats: Seats::default() }
+        Self { store, clock, raft, supervisor, lock, seats: Seats::default() }
     }
 
     /// Begins a snapshot of what is applied here, which is everything.
@@ -74,8 +77,9 @@ impl Downloads {
         let (file_bytes, storage_version) = (snapshot.file_bytes(), snapshot.storage_version());
         let (clock, raft) = (Arc::clone(&self.clock), self.raft.clone());
         let runtime = tokio::runtime::Handle::current();
-        let supervisor = self.supervisor.clone();
+        let (supervisor, lock) = (self.supervisor.clone(), Arc::clone(&self.lock));
         self.supervisor.task("snapshot-read", async move {
+            let _lock = lock;
             let pumped = supervisor.nice("snapshot-read", move || {
                 let reader = Reader { seat, pieces: sender, began: clock.now(), clock };
                 pump(snapshot, &reader, &mut Pace::new(raft), &runtime);

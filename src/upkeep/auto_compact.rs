@@ -1,8 +1,13 @@
-//! When history is compacted without being asked, by etcd's two rules. Pure: told the time and the
-//! revision, it says what to compact.
+//! History that is compacted without being asked, by etcd's two rules. The rule itself is pure: told
+//! the time and the revision, it says what to compact.
 
 use std::collections::VecDeque;
 use std::time::Duration;
+
+use super::Upkeep;
+use super::door::{Door, Refusal};
+use crate::apply::Command;
+use crate::pb::CompactionRequest;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retention {
@@ -18,7 +23,7 @@ const PERIODIC_INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
 const SAMPLES: u32 = 10;
 
 #[derive(Debug)]
-pub struct AutoCompact {
+struct AutoCompact {
     retention: Retention,
     /// Revisions seen, oldest first, a sample interval apart.
     samples: VecDeque<i64>,
@@ -29,7 +34,7 @@ pub struct AutoCompact {
 }
 
 impl AutoCompact {
-    pub fn new(retention: Retention, now: Duration) -> Self {
+    fn new(retention: Retention, now: Duration) -> Self {
         let first_run = match retention {
             Retention::Periodic(period) => now + period,
             Retention::Revision(_) => now + REVISION_INTERVAL,
@@ -38,7 +43,7 @@ impl AutoCompact {
     }
 
     /// How often `tick` wants to be called.
-    pub fn interval(&self) -> Duration {
+    fn interval(&self) -> Duration {
         match self.retention {
             Retention::Periodic(period) => {
                 (period.min(PERIODIC_INTERVAL_MAX) / SAMPLES).max(Duration::from_millis(1))
@@ -48,7 +53,7 @@ impl AutoCompact {
     }
 
     /// The revision to compact now, if any.
-    pub fn tick(&mut self, now: Duration, revision: i64, is_leader: bool) -> Option<i64> {
+    fn tick(&mut self, now: Duration, revision: i64, is_leader: bool) -> Option<i64> {
         let target = match self.retention {
             Retention::Periodic(period) => self.periodic(period, now, revision)?,
             Retention::Revision(kept) => {
@@ -66,7 +71,7 @@ impl AutoCompact {
     }
 
     /// Notes that the compaction happened, or that it was done already.
-    pub fn done(&mut self, revision: i64) {
+    fn done(&mut self, revision: i64) {
         self.last = revision;
     }
 
@@ -87,6 +92,30 @@ impl AutoCompact {
         }
         self.next_run = now + period.min(PERIODIC_INTERVAL_MAX);
         self.samples.front().copied()
+    }
+}
+
+impl Upkeep {
+    /// Compacts history by the rule that was set, for as long as the member works.
+    pub async fn compact_history(&self, door: &impl Door) {
+        let Some(retention) = self.ground.settings.retention else { return };
+        let mut rule = AutoCompact::new(retention, self.ground.clock.now());
+        loop {
+            let is_leader = door.is_leader();
+            let revision = self.ground.mvcc.current().revision;
+            if let Some(revision) = rule.tick(self.ground.clock.now(), revision, is_leader) {
+                tracing::info!(revision, "starting auto compaction");
+                let compaction = CompactionRequest { revision, physical: false };
+                match door.propose(Command::Compaction(compaction)).await {
+                    Ok(_) | Err(Refusal::Compacted) => {
+                        tracing::info!(revision, "completed auto compaction");
+                        rule.done(revision);
+                    }
+                    Err(error) => tracing::warn!(revision, %error, "failed auto compaction"),
+                }
+            }
+            self.ground.clock.sleep(rule.interval()).await;
+        }
     }
 }
 

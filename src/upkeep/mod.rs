@@ -5,15 +5,129 @@
 //!                            │ between two steps
 //!                            ▼
 //!                          checkpointer ─► the index on disk, for the next start
+//!
+//!   clock ─► compact history ──┐
+//!            compare histories ├─► Door ─► a proposal of the member's own
+//!   NOSPACE ─► keep space ─────┘
+//!                └─► defragment, as an operator does
+//!
+//!   clock ─► scrub ─► damage ─► the member is fenced
 //! ```
 //!
-//! This room works on the state and knows no node. Callers that wait for a sweep are reached by the
-//! trait [`Callers`].
+//! This room works on the state and knows no node: what it proposes, or has to know of the leader, goes
+//! through a [`Door`], and callers that wait for a sweep are reached by [`Callers`]. Whether a caller
+//! may ask for a piece of work is decided above.
 
 mod auto_compact;
 mod checkpointer;
+mod corruption;
+mod defrag;
+mod door;
+mod error;
+mod hash;
+mod room;
+mod scrub;
+mod space;
 mod sweeper;
+mod turns;
+mod usage;
+mod verdict;
 
-pub use auto_compact::{AutoCompact, Retention};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+
+use crate::clock::Clock;
+use crate::members::Members;
+use crate::mvcc::Mvcc;
+use crate::peer::Reach;
+use crate::raft;
+use crate::store::{DirLock, Store};
+use crate::supervise::Supervisor;
+
+pub use auto_compact::Retention;
 pub use checkpointer::{CheckpointPace, Checkpointer, close_store};
+pub use defrag::defragment_at_start;
+pub use door::{Door, Refusal};
+pub use error::{CorruptionError, Error};
+pub use hash::HashKv;
+pub use room::{Rooms, UnderWay};
+pub use scrub::say_damage;
 pub use sweeper::{Callers, Sweep, SweepQueue, SweepWorker, Sweeper};
+pub use turns::{Turn, Turns};
+pub use usage::{Tally, Usage};
+
+use turns::Passes;
+use usage::Growth;
+
+/// What an operator has set for the upkeep.
+pub struct Settings {
+    pub retention: Option<Retention>,
+    /// Time between comparisons of the members' histories by the leader; zero is never.
+    pub corrupt_check_interval: Duration,
+    /// Time between comparisons of what the members' compactions found.
+    pub compact_hash_check_interval: Option<Duration>,
+    /// As the flag has it: 0 is the default.
+    pub quota_flag_bytes: i64,
+    /// 0 or less: none.
+    pub quota_bytes: i64,
+    pub log_dir: PathBuf,
+    /// How long a peer has for its answer.
+    pub request_timeout: Duration,
+}
+
+/// What the upkeep works on, and who it is.
+pub struct Ground {
+    pub settings: Settings,
+    pub member_id: u64,
+    pub cluster_id: u64,
+    pub clock: Arc<dyn Clock>,
+    pub store: Arc<Store>,
+    pub mvcc: Arc<Mvcc>,
+    pub members: Arc<RwLock<Members>>,
+    pub raft: raft::Handle,
+    pub reach: Arc<dyn Reach>,
+    pub rooms: Arc<Rooms>,
+    pub supervisor: Supervisor,
+    /// There are no threads but the callers': a simulator's member.
+    pub is_stepped: bool,
+    /// Work that outlasts the member keeps the directory locked.
+    pub lock: Arc<DirLock>,
+}
+
+/// The upkeep of one member.
+pub struct Upkeep {
+    ground: Ground,
+    passes: Passes,
+    growth: Growth,
+    /// Held while NOSPACE is raised, so that many refused writes propose one alarm.
+    raising: tokio::sync::Mutex<()>,
+}
+
+impl Upkeep {
+    pub fn new(ground: Ground) -> Self {
+        let raising = tokio::sync::Mutex::default();
+        Self { ground, passes: Passes::default(), growth: Growth::default(), raising }
+    }
+
+    /// Works on a thread that gives way to all others, to its end, also if nobody waits for it any
+    /// more.
+    async fn nice<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.ground.supervisor.nice(name, work).await?
+    }
+
+    fn shown_id(&self) -> String {
+        format!("{:x}", self.ground.member_id)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn passes(&self) -> &Passes {
+        &self.passes
+    }
+}

@@ -115,7 +115,7 @@ async fn what_nobody_waits_for_ends_soon() {
     let txn = async move { reader.read_txn_as(&caller, &txn, |response| response).await };
     cancel("a transaction", &gate, txn, reads).await;
 
-    let hashes = || node.0.admission.hashes.free() < limits::HASHES_RUNNING_MAX;
+    let hashes = || node.0.upkeep.passes().hashes.free() < limits::HASHES_RUNNING_MAX;
     let (reader, caller) = (node.clone(), who.clone());
     let hash = async move { reader.hash_kv(&caller, 0).await };
     cancel("HashKV", &gate, hash, hashes).await;
@@ -124,7 +124,8 @@ async fn what_nobody_waits_for_ends_soon() {
     cancel("Hash", &gate, hash, hashes).await;
     let (reader, caller) = (node.clone(), who.clone());
     let usage = async move { reader.usage(&caller, 1, 1).await };
-    cancel("a report of the space", &gate, usage, || node.0.admission.usages.free() == 0).await;
+    cancel("a report of the space", &gate, usage, || node.0.upkeep.passes().usages.free() == 0)
+        .await;
 
     let (reader, caller) = (node.clone(), who.clone());
     let snapshot = async move { reader.snapshot(&caller).await };

@@ -5,7 +5,7 @@ use crate::pb::{CompactionRequest, DeleteRangeRequest, LeaseGrantRequest};
 use crate::store::{Building, Store};
 use crate::transfer::{InstallError, Piece, Snapshot, Source};
 
-pub(in crate::node) fn whole(store: &Store) -> Vec<u8> {
+fn whole(store: &Store) -> Vec<u8> {
     let mut snapshot = Snapshot::new(store).unwrap();
     let mut file = Vec::new();
     while let Some(piece) = snapshot.next_piece().unwrap() {

@@ -2,15 +2,13 @@
 //! whether its key has a newer one.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::config::quota_bytes;
-use super::{Error, Node};
-use crate::auth::{Credentials, Demand};
+use super::{Error, Upkeep};
 use crate::limits::{
     READ_CHUNK_BYTES, READ_CHUNK_ROWS, SPACE_PREFIX_BYTES_MAX, SPACE_PREFIXES_MAX,
     SPACE_SAMPLE_INTERVAL, SPACE_SAMPLES_MAX,
@@ -123,30 +121,24 @@ impl Walk {
     }
 }
 
-impl Node {
+impl Upkeep {
     /// Reads the whole history, at a pace that spares the others.
-    pub async fn usage(
-        &self,
-        who: &Credentials,
-        prefixes: usize,
-        depth: usize,
-    ) -> Result<Usage, Error> {
-        self.permits(who, &Demand::Root).await?;
-        let turn = self.0.admission.usages.begin().await?;
-        let node = self.clone();
+    pub async fn usage(self: &Arc<Self>, prefixes: usize, depth: usize) -> Result<Usage, Error> {
+        let turn = self.passes.usages.begin().await?;
+        let upkeep = Arc::clone(self);
         let waiting = Waiting::default();
         let wanted = waiting.wanted();
         let work = move || {
             let _turn = turn;
-            node.usage_now(prefixes, depth, &wanted)
+            upkeep.usage_now(prefixes, depth, &wanted)
         };
         self.nice("space", work).await
     }
 
     fn usage_now(&self, prefixes: usize, depth: usize, wanted: &Wanted) -> Result<Usage, Error> {
-        let inner = &self.0;
+        let ground = &self.ground;
         let walk = self.walk(depth, wanted)?;
-        let (sizes, current) = (inner.machine.store.sizes(), inner.machine.mvcc.current());
+        let (sizes, current) = (ground.store.sizes(), ground.mvcc.current());
         let all = walk.all;
         let (prefixes, others) = walk.largest(prefixes);
         Ok(Usage {
@@ -155,24 +147,24 @@ impl Node {
             others,
             total_bytes: sizes.total,
             in_use_bytes: sizes.in_use,
-            quota_bytes: u64::try_from(quota_bytes(&inner.config)).unwrap_or(0),
+            quota_bytes: u64::try_from(ground.settings.quota_bytes).unwrap_or(0),
             log_bytes: self.log_bytes(),
-            disk_free_bytes: inner.machine.store.disk_free_bytes(),
+            disk_free_bytes: ground.store.disk_free_bytes(),
             revision: current.revision,
             compact_revision: current.compact_revision,
-            growth: inner.upkeep.growth.until(inner.clock.now(), sizes.in_use),
+            growth: self.growth.until(ground.clock.now(), sizes.in_use),
         })
     }
 
     fn walk(&self, depth: usize, wanted: &Wanted) -> Result<Walk, Error> {
-        let mvcc: &Mvcc = &self.0.machine.mvcc;
+        let mvcc: &Mvcc = &self.ground.mvcc;
         let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());
         let last = Revision::last_of(mvcc.current().revision);
         let (mut walk, mut from) = (Walk::default(), Revision::default());
-        let mut pace = Pace::new(self.0.raft.clone());
+        let mut pace = Pace::new(self.ground.raft.clone());
         loop {
             wanted.check()?;
-            let rows = self.0.machine.store.scan(from, last, READ_CHUNK_ROWS, READ_CHUNK_BYTES);
+            let rows = self.ground.store.scan(from, last, READ_CHUNK_ROWS, READ_CHUNK_BYTES);
             let rows = rows.map_err(|error| internal(&error))?;
             let Some(end) = rows.last() else { return Ok(walk) };
             from = Revision::new(end.rev.main, end.rev.sub + 1);
@@ -188,20 +180,17 @@ impl Node {
     }
 
     fn log_bytes(&self) -> u64 {
-        let config = &self.0.config;
-        let dir = config.wal_dir.clone();
-        let dir: PathBuf = dir.unwrap_or_else(|| config.data_dir.join("member/wal"));
-        let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+        let Ok(entries) = std::fs::read_dir(&self.ground.settings.log_dir) else { return 0 };
         let sizes = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
         sizes.sum()
     }
 
     /// Notes from time to time how much is in use.
-    pub(super) async fn observe_growth(&self) {
-        let inner = &self.0;
+    pub async fn observe_growth(&self) {
+        let ground = &self.ground;
         loop {
-            inner.upkeep.growth.note(inner.clock.now(), inner.machine.store.sizes().in_use);
-            inner.clock.sleep(SPACE_SAMPLE_INTERVAL).await;
+            self.growth.note(ground.clock.now(), ground.store.sizes().in_use);
+            ground.clock.sleep(SPACE_SAMPLE_INTERVAL).await;
         }
     }
 }

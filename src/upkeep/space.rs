@@ -19,11 +19,12 @@
 //! that gets no answer, as without a quorum, may still be applied later: it is waited for, longer each
 //! time, before it is proposed again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::quota_bytes;
-use super::usage::Growth;
-use super::{Error, Node, Op};
+use super::Upkeep;
+use super::door::{Door, Refusal};
+use crate::apply::Command;
 use crate::limits::{
     SPACE_ANSWER_WAIT, SPACE_ANSWER_WAIT_MAX, SPACE_FREE_BYTES_MIN, SPACE_HELPLESS_REST,
     SPACE_LOOK_INTERVAL, SPACE_RECLAIM_INTERVAL, SPACE_REVISIONS_KEPT, SPACE_ROOM_PARTS,
@@ -33,12 +34,6 @@ use crate::metrics;
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{AlarmMember, AlarmRequest, AlarmType, CompactionRequest};
 use crate::store::Sizes;
-
-/// What housekeeping remembers.
-#[derive(Default)]
-pub(super) struct Upkeep {
-    pub growth: Growth,
-}
 
 /// The revision to compact so that the older half of history goes, but never the newest ones.
 fn older_half(revision: i64, compacted: i64) -> Option<i64> {
@@ -65,49 +60,39 @@ impl Default for Unanswered {
     }
 }
 
-/// Whether a proposal may be applied although it failed.
-fn is_open(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Timeout
-            | Error::TimeoutDueToLeaderFail
-            | Error::TimeoutDueToConnectionLost
-            | Error::DeadlineExceeded
-    )
-}
-
 fn is_mostly_free(sizes: Sizes) -> bool {
     let free = sizes.total - sizes.in_use;
     free >= SPACE_FREE_BYTES_MIN && free > sizes.total / 2
 }
 
-impl Node {
-    pub(super) async fn keep_space(&self) {
-        let clock = &self.0.clock;
+impl Upkeep {
+    pub async fn keep_space(self: &Arc<Self>, door: &impl Door) {
+        let clock = &self.ground.clock;
         let mut rest_until = Duration::ZERO;
         loop {
             clock.sleep(SPACE_LOOK_INTERVAL).await;
             if self.has_own_alarm() {
-                if !self.recover_space().await {
+                if !self.recover_space(door).await {
                     clock.sleep(SPACE_HELPLESS_REST).await;
                 }
-            } else if clock.now() >= rest_until && is_mostly_free(self.0.machine.store.sizes()) {
+            } else if clock.now() >= rest_until && is_mostly_free(self.ground.store.sizes()) {
                 self.reclaim("more than half of the file is free").await;
                 rest_until = clock.now() + SPACE_RECLAIM_INTERVAL;
             }
         }
     }
 
-    fn has_own_alarm(&self) -> bool {
-        let alarm = AlarmMember { member_id: self.0.member_id, alarm: AlarmType::Nospace as i32 };
-        self.alarms().contains(&alarm)
+    pub(crate) fn has_own_alarm(&self) -> bool {
+        let alarm =
+            AlarmMember { member_id: self.ground.member_id, alarm: AlarmType::Nospace as i32 };
+        self.ground.members.read().alarms(AlarmType::Nospace as i32).contains(&alarm)
     }
 
     /// False if nothing helps.
-    async fn recover_space(&self) -> bool {
-        let quota = u64::try_from(quota_bytes(&self.0.config)).unwrap_or(0);
+    pub(crate) async fn recover_space(self: &Arc<Self>, door: &impl Door) -> bool {
+        let quota = u64::try_from(self.ground.settings.quota_bytes).unwrap_or(0);
         let quota = if quota == 0 { u64::MAX } else { quota };
-        let sizes = self.0.machine.store.sizes();
+        let sizes = self.ground.store.sizes();
         tracing::warn!(
             "db-size-bytes" = sizes.total,
             "db-size-in-use-bytes" = sizes.in_use,
@@ -117,8 +102,8 @@ impl Node {
         let mut unanswered = Unanswered::default();
         loop {
             let is_swept = self.sweeps_end().await;
-            let sizes = self.0.machine.store.sizes();
-            if has_room(sizes.in_use, quota) && self.0.rooms.fits(0) {
+            let sizes = self.ground.store.sizes();
+            if has_room(sizes.in_use, quota) && self.ground.rooms.fits(0) {
                 break;
             }
             if !is_swept {
@@ -134,7 +119,7 @@ impl Node {
             if unanswered.has_waited && !self.has_own_alarm() {
                 return true;
             }
-            let current = self.0.machine.mvcc.current();
+            let current = self.ground.mvcc.current();
             let Some(revision) = older_half(current.revision, current.compact_revision) else {
                 tracing::warn!(
                     "db-size-in-use-bytes" = sizes.in_use,
@@ -146,38 +131,39 @@ impl Node {
                 return false;
             };
             let kept = current.revision - revision;
-            if !self.compact_for_space(revision, kept, &mut unanswered).await {
+            if !self.compact_for_space(door, revision, kept, &mut unanswered).await {
                 return false;
             }
         }
-        if !has_room(self.0.machine.store.sizes().total, quota) {
+        if !has_room(self.ground.store.sizes().total, quota) {
             self.reclaim("no space is left").await;
         }
-        let sizes = self.0.machine.store.sizes();
-        has_room(sizes.total, quota) && self.disarm_space(sizes).await
+        let sizes = self.ground.store.sizes();
+        has_room(sizes.total, quota) && self.disarm_space(door, sizes).await
     }
 
     /// Waits until no deletion is under way any more; false if that takes too long.
     async fn sweeps_end(&self) -> bool {
-        let end = self.0.clock.now() + SPACE_SWEEP_WAIT;
-        while self.0.machine.mvcc.is_sweeping() {
-            if self.0.clock.now() >= end {
+        let end = self.ground.clock.now() + SPACE_SWEEP_WAIT;
+        while self.ground.mvcc.is_sweeping() {
+            if self.ground.clock.now() >= end {
                 return false;
             }
-            self.0.clock.sleep(SPACE_SWEEP_LOOK).await;
+            self.ground.clock.sleep(SPACE_SWEEP_LOOK).await;
         }
         true
     }
 
     async fn compact_for_space(
         &self,
+        door: &impl Door,
         revision: i64,
         kept: i64,
         unanswered: &mut Unanswered,
     ) -> bool {
         let request = CompactionRequest { revision, physical: true };
-        let term = self.0.raft.status().term;
-        match self.propose_own(Op::Compaction(request)).await {
+        let term = self.ground.raft.status().term;
+        match door.propose(Command::Compaction(request)).await {
             Ok(_) => {
                 metrics::space_compactions().inc();
                 tracing::warn!(
@@ -189,8 +175,8 @@ impl Node {
                 true
             }
             // Somebody else was faster: the sizes will tell.
-            Err(Error::Compacted) => true,
-            Err(error) if is_open(&error) => {
+            Err(Refusal::Compacted) => true,
+            Err(error @ Refusal::Unanswered(_)) => {
                 if !std::mem::replace(&mut unanswered.has_waited, true) {
                     tracing::warn!(
                         "compact-revision" = revision,
@@ -200,7 +186,7 @@ impl Node {
                          proposed again"
                     );
                 }
-                self.wait_for_compaction(revision, term, unanswered.patience).await;
+                self.wait_for_compaction(door, revision, term, unanswered.patience).await;
                 unanswered.patience = (2 * unanswered.patience).min(SPACE_ANSWER_WAIT_MAX);
                 true
             }
@@ -214,25 +200,30 @@ impl Node {
     /// Waits until a compaction that was proposed in `term` and got no answer is applied or the alarm
     /// is gone. Ends earlier once the cluster answers in a later term, when the compaction is either
     /// applied or lost, or after so long, when it may be lost; in both cases another can be proposed.
-    async fn wait_for_compaction(&self, revision: i64, term: u64, patience: Duration) {
-        let clock = &self.0.clock;
+    async fn wait_for_compaction(
+        &self,
+        door: &impl Door,
+        revision: i64,
+        term: u64,
+        patience: Duration,
+    ) {
+        let clock = &self.ground.clock;
         let end = clock.now() + patience;
         loop {
             clock.sleep(SPACE_LOOK_INTERVAL).await;
-            let is_done = self.0.machine.mvcc.current().compact_revision >= revision;
+            let is_done = self.ground.mvcc.current().compact_revision >= revision;
             if is_done || !self.has_own_alarm() {
                 return;
             }
-            let may_be_lost = clock.now() >= end || self.0.raft.status().term != term;
-            let has_leader = *self.0.leader.borrow() != 0;
-            if may_be_lost && has_leader && self.barrier().await.is_ok() {
+            let may_be_lost = clock.now() >= end || self.ground.raft.status().term != term;
+            if may_be_lost && door.has_leader() && door.barrier().await.is_ok() {
                 return;
             }
         }
     }
 
-    async fn reclaim(&self, why: &str) {
-        match self.defragment_own().await {
+    async fn reclaim(self: &Arc<Self>, why: &str) {
+        match self.defragment().await {
             Ok(done) => {
                 let bytes = done.before.total.saturating_sub(done.after.total);
                 metrics::space_reclaims().inc();
@@ -243,13 +234,13 @@ impl Node {
         }
     }
 
-    async fn disarm_space(&self, sizes: Sizes) -> bool {
+    async fn disarm_space(&self, door: &impl Door, sizes: Sizes) -> bool {
         let alarm = AlarmRequest {
             action: AlarmAction::Deactivate as i32,
-            member_id: self.0.member_id,
+            member_id: self.ground.member_id,
             alarm: AlarmType::Nospace as i32,
         };
-        if let Err(error) = self.propose_own(Op::Alarm(alarm)).await {
+        if let Err(error) = door.propose(Command::Alarm(alarm)).await {
             tracing::warn!(%error, "space policy: the alarm could not be cleared");
             return false;
         }
@@ -264,4 +255,33 @@ impl Node {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_is_halved_and_the_newest_of_it_stays() {
+        let (revision, mut compacted) = (1_000_000, -1);
+        let mut steps = Vec::new();
+        while let Some(next) = older_half(revision, compacted) {
+            assert!(next > compacted);
+            compacted = next;
+            steps.push(revision - next);
+        }
+        assert_eq!(&steps[..2], [500_000, 250_000]);
+        assert_eq!(steps.last(), Some(&SPACE_REVISIONS_KEPT));
+        assert_eq!(older_half(SPACE_REVISIONS_KEPT, -1), None);
+        assert_eq!(older_half(5000, 4500), None);
+    }
+
+    #[test]
+    fn room_is_an_eighth_of_the_quota() {
+        assert!(has_room(700, 800) && !has_room(701, 800) && has_room(u64::MAX / 2, u64::MAX));
+    }
+
+    #[test]
+    fn little_space_is_not_worth_a_copy() {
+        let sizes = |total: u64, in_use: u64| Sizes { total: total << 20, in_use: in_use << 20 };
+        assert!(is_mostly_free(sizes(200, 90)));
+        assert!(!is_mostly_free(sizes(200, 110)) && !is_mostly_free(sizes(60, 1)));
+    }
+}

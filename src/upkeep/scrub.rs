@@ -11,9 +11,11 @@
 //! The alarm is not put through the log. There it would stop the whole cluster, as in etcd, where it
 //! means that nobody knows whose data is right. A checksum says that this member's is not.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Error, Node};
+use super::door::Door;
+use super::{Error, Upkeep};
 use crate::limits::{
     FENCE_LOOK_INTERVAL, SCRUB_BYTES_PER_SECOND, SCRUB_DELAY, SCRUB_INTERVAL, SCRUB_PIECE_BYTES,
 };
@@ -22,41 +24,41 @@ use crate::peer::Pace;
 use crate::store;
 use crate::types::Revision;
 
-impl Node {
+impl Upkeep {
     /// Refuses what a member with a damaged store must not answer.
-    pub(super) fn fence(&self) -> Result<(), Error> {
-        if self.0.machine.store.damage().is_some() { Err(Error::Corrupt) } else { Ok(()) }
+    pub fn fence(&self) -> Result<(), Error> {
+        if self.ground.store.damage().is_some() { Err(Error::Corrupt) } else { Ok(()) }
     }
 
     /// Whether the store of this member is damaged, and so nothing is served.
     pub fn is_fenced(&self) -> bool {
-        self.0.machine.store.damage().is_some()
+        self.ground.store.damage().is_some()
     }
 
-    pub(super) async fn scrub_store(&self) {
-        self.0.clock.sleep(SCRUB_DELAY).await;
+    pub async fn scrub_store(self: &Arc<Self>, door: &impl Door) {
+        self.ground.clock.sleep(SCRUB_DELAY).await;
         while !self.is_fenced() {
-            let node = self.clone();
-            let scrubbed = self.nice("scrub", move || node.scrub_now()).await;
+            let (upkeep, door) = (Arc::clone(self), door.clone());
+            let scrubbed = self.nice("scrub", move || upkeep.scrub_now(&door)).await;
             if let Err(error) = scrubbed {
                 tracing::warn!(%error, "the scrub of the store ended early");
             }
-            self.0.clock.sleep(SCRUB_INTERVAL).await;
+            self.ground.clock.sleep(SCRUB_INTERVAL).await;
         }
     }
 
     /// Blocks until all was read, damage was found or the member stops.
-    fn scrub_now(&self) -> Result<(), Error> {
-        let inner = &self.0;
-        let mut pace = Pace::new(inner.raft.clone());
+    fn scrub_now(&self, door: &impl Door) -> Result<(), Error> {
+        let ground = &self.ground;
+        let mut pace = Pace::new(ground.raft.clone());
         let (mut from, mut rows, mut bytes) = (Revision::default(), 0, 0);
         let piece =
             Duration::from_secs_f64(SCRUB_PIECE_BYTES as f64 / SCRUB_BYTES_PER_SECOND as f64);
         loop {
-            if *inner.stopping.borrow() {
+            if door.is_stopping() {
                 return Ok(());
             }
-            let scrubbed = match inner.machine.store.scrub(from) {
+            let scrubbed = match ground.store.scrub(from) {
                 Ok(scrubbed) => scrubbed,
                 // The fence has said it.
                 Err(store::Error::Damage { .. }) => return Ok(()),
@@ -78,11 +80,11 @@ impl Node {
     }
 
     /// Keeps a fenced member from leading.
-    pub(super) async fn keep_fence(&self) {
+    pub async fn keep_fence(&self, door: &impl Door) {
         loop {
-            self.0.clock.sleep(FENCE_LOOK_INTERVAL).await;
+            self.ground.clock.sleep(FENCE_LOOK_INTERVAL).await;
             if self.is_fenced()
-                && let Err(error) = self.hand_over().await
+                && let Err(error) = door.hand_over().await
             {
                 tracing::warn!(%error, "this member's store is damaged, and nobody else can lead");
             }
@@ -91,7 +93,7 @@ impl Node {
 }
 
 /// Says it when the store is found damaged.
-pub(super) fn watch(store: &store::Store) {
+pub fn say_damage(store: &store::Store) {
     metrics::store_damaged().set(0);
     store.on_damage(|damage| {
         metrics::store_damaged().set(1);

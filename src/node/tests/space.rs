@@ -1,16 +1,14 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+//! Space that runs out and comes back, by the policy and without it; defragmentation on demand.
 
-use bytes::Bytes;
-use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use super::stalls::{Stalling, StallingDisk};
 use super::*;
-use crate::auth::Credentials;
-use crate::clock::{Clock, Sleep, SystemClock};
-use crate::node::tests::stalls::{Stalling, StallingDisk};
-use crate::node::{Config, Surroundings};
-use crate::pb::PutRequest;
+use crate::limits::{SPACE_REVISIONS_KEPT, SPACE_SWEEP_LOOK};
+use crate::pb::alarm_request::AlarmAction;
+use crate::pb::{AlarmRequest, CompactionRequest};
 use crate::store::Faults;
+use crate::upkeep;
 
 const QUOTA: i64 = 6 << 20;
 
@@ -140,33 +138,6 @@ async fn cycles_of_filling_and_compacting_keep_the_file_flat() {
     node.stop().await;
 }
 
-#[test]
-fn history_is_halved_and_the_newest_of_it_stays() {
-    let (revision, mut compacted) = (1_000_000, -1);
-    let mut steps = Vec::new();
-    while let Some(next) = older_half(revision, compacted) {
-        assert!(next > compacted);
-        compacted = next;
-        steps.push(revision - next);
-    }
-    assert_eq!(&steps[..2], [500_000, 250_000]);
-    assert_eq!(steps.last(), Some(&SPACE_REVISIONS_KEPT));
-    assert_eq!(older_half(SPACE_REVISIONS_KEPT, -1), None);
-    assert_eq!(older_half(5000, 4500), None);
-}
-
-#[test]
-fn room_is_an_eighth_of_the_quota() {
-    assert!(has_room(700, 800) && !has_room(701, 800) && has_room(u64::MAX / 2, u64::MAX));
-}
-
-#[test]
-fn little_space_is_not_worth_a_copy() {
-    let sizes = |total: u64, in_use: u64| Sizes { total: total << 20, in_use: in_use << 20 };
-    assert!(is_mostly_free(sizes(200, 90)));
-    assert!(!is_mostly_free(sizes(200, 110)) && !is_mostly_free(sizes(60, 1)));
-}
-
 /// Whoever waits for a compaction does so without waiting, and one task waits for nothing.
 #[derive(Default)]
 struct Hasty {
@@ -234,7 +205,8 @@ async fn a_sweep_that_fails_for_ever_holds_up_nobody() {
     // Neither those who compact after it,
     compact(&node, revision / 2 + 1).await;
     // nor the policy, which compacts nothing while it does not know what there is.
-    let recovery = tokio::time::timeout(Duration::from_secs(60), node.recover_space());
+    let recovery =
+        tokio::time::timeout(Duration::from_secs(60), node.0.upkeep.recover_space(&node));
     assert!(!recovery.await.expect("it waits for a sweep that never ends"));
     assert_eq!(node.0.machine.mvcc.current().compact_revision, revision / 2 + 1);
     unswept.0.store(false, Ordering::Relaxed);
@@ -244,7 +216,7 @@ async fn a_sweep_that_fails_for_ever_holds_up_nobody() {
         assert!(looks < 3000, "the disk has healed");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(node.recover_space().await);
+    assert!(node.0.upkeep.recover_space(&node).await);
     assert!(node.alarms().is_empty());
     node.stop().await;
 }
@@ -258,7 +230,7 @@ async fn a_compaction_that_gets_no_answer_is_waited_for_and_seldom_proposed_agai
     let node = Node::start_with(config(dir.path(), QUOTA, false), surroundings).unwrap();
     node.ready().wait_for(|ready| *ready).await.unwrap();
     fill(&node).await;
-    while !node.has_own_alarm() {
+    while !node.0.upkeep.has_own_alarm() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     // What is proposed is in no log, and not lost either; reads go on.
@@ -267,7 +239,7 @@ async fn a_compaction_that_gets_no_answer_is_waited_for_and_seldom_proposed_agai
     let (recovering, own) = (node.clone(), Arc::clone(&clock));
     let recovery = tokio::spawn(async move {
         *own.hasty.lock() = tokio::task::try_id();
-        recovering.recover_space().await
+        recovering.0.upkeep.recover_space(&recovering).await
     });
     while *clock.skipped.lock() < Duration::from_secs(3600) && !recovery.is_finished() {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -279,5 +251,24 @@ async fn a_compaction_that_gets_no_answer_is_waited_for_and_seldom_proposed_agai
     let proposals = node.0.raft.status().last_index - before;
     assert!(proposals < 100, "{proposals}, most of them in an hour");
     assert!(node.alarms().is_empty());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixteen_defragmentations_wait_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = super::start(dir.path()).await;
+    let running = node.0.upkeep.passes().defrags.begin().await.unwrap();
+    let mut asked = tokio::task::JoinSet::new();
+    for _ in 0..17 {
+        let node = node.clone();
+        asked.spawn(async move { node.0.upkeep.defragment().await.map(drop) });
+    }
+    let refused = asked.join_next().await.unwrap().unwrap();
+    assert!(matches!(refused, Err(upkeep::Error::TooManyRequests)), "{refused:?}");
+    drop(running);
+    while let Some(done) = asked.join_next().await {
+        done.unwrap().unwrap();
+    }
     node.stop().await;
 }

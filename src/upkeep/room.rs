@@ -18,16 +18,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-use super::{Error, Node, Op};
-use crate::apply;
-use crate::limits;
+use super::Upkeep;
+use super::door::Door;
+use crate::apply::Command;
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{AlarmMember, AlarmRequest, AlarmType};
 use crate::raft;
 use crate::store::Store;
 
 /// What this member has room for.
-pub(super) struct Rooms {
+pub struct Rooms {
     store: Arc<Store>,
     raft: raft::Handle,
     /// The log is on the store's file system.
@@ -37,12 +37,10 @@ pub(super) struct Rooms {
     /// Bytes of proposals made here and not answered, and what they may take of the log.
     under_way: AtomicU64,
     log_under_way: AtomicU64,
-    /// Held while NOSPACE is raised, so that many refused writes propose one alarm.
-    raising: tokio::sync::Mutex<()>,
 }
 
 /// The bytes of a proposal, while it is under way.
-pub(super) struct UnderWay<'a> {
+pub struct UnderWay<'a> {
     rooms: &'a Rooms,
     bytes: u64,
     log_bytes: u64,
@@ -56,7 +54,7 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Rooms {
-    pub(super) fn new(store: &Arc<Store>, raft: &raft::Handle, log_dir: &Path) -> Self {
+    pub fn new(store: &Arc<Store>, raft: &raft::Handle, log_dir: &Path) -> Self {
         let device = |path: &Path| std::fs::metadata(path).ok().map(|file| file.dev());
         let is_shared = device(log_dir) == device(&store.directory());
         let rooms = Self {
@@ -66,7 +64,6 @@ impl Rooms {
             log_taken_bytes: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
             log_under_way: AtomicU64::new(0),
-            raising: tokio::sync::Mutex::default(),
         };
         rooms.look();
         rooms
@@ -74,7 +71,7 @@ impl Rooms {
 
     /// Measures the room anew, and tells the log what it must leave to the store, and whether to forget
     /// all that it can. True if space is short.
-    pub(super) fn look(&self) -> bool {
+    pub fn look(&self) -> bool {
         // What the log takes meanwhile counts twice until the next look, and not never.
         let taken = self.raft.log_room().taken_bytes();
         self.store.look_for_room();
@@ -88,7 +85,7 @@ impl Rooms {
     }
 
     /// Whether so many bytes fit beside all that is under way.
-    pub(super) fn fits(&self, bytes: u64) -> bool {
+    pub fn fits(&self, bytes: u64) -> bool {
         let log = self.raft.log_room();
         let log_bytes = if bytes > 0 { log.cost(bytes) } else { 0 };
         let log_bytes = log_bytes.saturating_add(self.log_under_way.load(Ordering::Relaxed));
@@ -105,11 +102,12 @@ impl Rooms {
         store.fits(bytes) && log.fits(log_bytes)
     }
 
-    fn is_critical(&self) -> bool {
+    pub fn is_critical(&self) -> bool {
         self.store.room().is_critical() || self.raft.log_room().is_critical()
     }
 
-    fn begin(&self, bytes: u64) -> UnderWay<'_> {
+    /// Counts a proposal as under way until what it answers is dropped.
+    pub fn begin(&self, bytes: u64) -> UnderWay<'_> {
         let log_bytes = self.raft.log_room().cost(bytes);
         self.under_way.fetch_add(bytes, Ordering::Relaxed);
         self.log_under_way.fetch_add(log_bytes, Ordering::Relaxed);
@@ -117,79 +115,23 @@ impl Rooms {
     }
 }
 
-/// Whether the member's housekeeping, or the way out of a full disk, needs it.
-fn is_vital(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Compaction(_)
-            | Op::Alarm(_)
-            | Op::ClusterVersionSet(_)
-            | Op::ClusterMemberAttrSet(_)
-            | Op::DowngradeInfoSet(_)
-    )
-}
-
-impl Node {
-    /// Refuses what would outgrow the quota or the disk, after raising the alarm through the log.
-    /// Comes before a request's other checks.
-    pub async fn quota_gate(&self, op: &Op) -> Result<(), Error> {
-        let Some(cost) = apply::cost(op) else { return Ok(()) };
-        let bytes = u64::try_from(cost).unwrap_or(0);
-        let has_quota = self.0.machine.quota.has_room_for(cost);
-        if has_quota && (self.0.rooms.fits(bytes) || self.finds_room(bytes).await) {
-            return Ok(());
-        }
-        // Rare, so it does not burden the size of each request.
-        Box::pin(self.raise_no_space()).await;
-        Err(Error::NoSpace)
-    }
-
-    /// Whether there is room after all. What is known is as old as the last commit; since then
-    /// somebody may have made room and taken the alarm back, and must not find it raised again. A
-    /// store whose last commit did not fit tries it each second. While the alarm is raised nobody
-    /// waits for that.
-    async fn finds_room(&self, bytes: u64) -> bool {
-        for _ in 0..limits::ROOM_LOOKS_MAX {
-            if self.0.machine.members.read().has_alarm(AlarmType::Nospace) {
-                return false;
-            }
-            self.0.rooms.look();
-            if self.0.rooms.fits(bytes) {
-                return true;
-            }
-            if !self.0.machine.store.room().is_full {
-                return false;
-            }
-            self.0.clock.sleep(limits::ROOM_LOOK_INTERVAL).await;
-        }
-        false
-    }
-
-    /// Counts a proposal as under way, if there is room for it.
-    pub(super) fn admit_bytes(&self, op: &Op, bytes: usize) -> Result<UnderWay<'_>, Error> {
-        let rooms = &self.0.rooms;
-        let under_way = rooms.begin(bytes as u64);
-        let grows = apply::cost(op).is_some();
-        let is_refused = if grows { !rooms.fits(0) } else { !is_vital(op) && rooms.is_critical() };
-        if is_refused { Err(Error::NoSpace) } else { Ok(under_way) }
-    }
-
+impl Upkeep {
     /// Raises this member's NOSPACE, unless it is raised. A caller that finds another one raising it
     /// waits until that is done.
-    pub(super) async fn raise_no_space(&self) {
-        let raising = &self.0.rooms.raising;
-        let Ok(_raising) = raising.try_lock() else {
-            drop(raising.lock().await);
+    pub async fn raise_no_space(&self, door: &impl Door) {
+        let Ok(_raising) = self.raising.try_lock() else {
+            drop(self.raising.lock().await);
             return;
         };
-        let alarm = AlarmMember { member_id: self.0.member_id, alarm: AlarmType::Nospace as i32 };
-        if self.0.machine.members.read().alarms(AlarmType::Nospace as i32).contains(&alarm) {
+        let alarm =
+            AlarmMember { member_id: self.ground.member_id, alarm: AlarmType::Nospace as i32 };
+        if self.ground.members.read().alarms(AlarmType::Nospace as i32).contains(&alarm) {
             return;
         }
-        let store = self.0.machine.store.room();
+        let store = self.ground.store.room();
         tracing::warn!(
-            "quota-size-bytes" = self.0.config.quota_backend_bytes,
-            "db-size-bytes" = self.0.machine.store.sizes().total,
+            "quota-size-bytes" = self.ground.settings.quota_flag_bytes,
+            "db-size-bytes" = self.ground.store.sizes().total,
             "disk-room-bytes" = store.bytes,
             "disk-reserve-bytes" = store.reserve,
             hint = "compact history, delete what is not needed, and clear the alarm",
@@ -197,21 +139,21 @@ impl Node {
         );
         let alarm = AlarmRequest {
             action: AlarmAction::Activate as i32,
-            member_id: self.0.member_id,
+            member_id: self.ground.member_id,
             alarm: AlarmType::Nospace as i32,
         };
-        if let Err(error) = self.propose_own(Op::Alarm(alarm)).await {
+        if let Err(error) = door.propose(Command::Alarm(alarm)).await {
             tracing::warn!(%error, "failed to raise alarm");
         }
     }
 
     /// Raises NOSPACE when apply or the store found no room.
-    pub(super) async fn watch_space(&self, no_space: &Notify) {
+    pub async fn watch_space(&self, door: &impl Door, no_space: &Notify) {
         loop {
             no_space.notified().await;
-            let is_raised = self.0.machine.members.read().has_alarm(AlarmType::Nospace);
+            let is_raised = self.ground.members.read().has_alarm(AlarmType::Nospace);
             if !is_raised {
-                self.raise_no_space().await;
+                self.raise_no_space(door).await;
             }
         }
     }

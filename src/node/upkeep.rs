@@ -1,0 +1,82 @@
+//! Upkeep on demand: who may ask for it, and what the upkeep may ask of the member.
+
+use super::{Error, Node, Op};
+use crate::auth::{Credentials, Demand};
+use crate::upkeep::{CorruptionError, Door, HashKv, Refusal, Usage};
+
+impl Door for Node {
+    async fn propose(&self, op: Op) -> Result<(), Refusal> {
+        Ok(self.propose_own(op).await.map(drop)?)
+    }
+
+    async fn barrier(&self) -> Result<(), Refusal> {
+        Ok(Self::barrier(self).await?)
+    }
+
+    async fn hand_over(&self) -> Result<(), Refusal> {
+        Ok(Self::hand_over(self).await?)
+    }
+
+    fn is_leader(&self) -> bool {
+        Self::is_leader(self)
+    }
+
+    fn has_leader(&self) -> bool {
+        *self.0.leading.leader.borrow() != 0
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.0.stopping.borrow()
+    }
+}
+
+impl Node {
+    /// Refuses what a member with a damaged store must not answer.
+    pub(super) fn fence(&self) -> Result<(), Error> {
+        Ok(self.0.upkeep.fence()?)
+    }
+
+    /// Whether the store of this member is damaged, and so nothing is served.
+    pub fn is_fenced(&self) -> bool {
+        self.0.upkeep.is_fenced()
+    }
+
+    /// Gives back the space that is free within the file.
+    pub async fn defragment(&self, who: &Credentials) -> Result<(), Error> {
+        self.permits(who, &Demand::Root).await?;
+        Ok(self.0.upkeep.defragment().await.map(drop)?)
+    }
+
+    /// What the bytes of the store are, by prefixes of keys that end with the `depth`th slash.
+    pub async fn usage(
+        &self,
+        who: &Credentials,
+        prefixes: usize,
+        depth: usize,
+    ) -> Result<Usage, Error> {
+        self.permits(who, &Demand::Root).await?;
+        Ok(self.0.upkeep.usage(prefixes, depth).await?)
+    }
+
+    /// The hash of history at `revision` (0: the current one).
+    pub async fn hash_kv(&self, who: &Credentials, revision: i64) -> Result<HashKv, Error> {
+        self.permits(who, &Demand::Root).await?;
+        Ok(self.0.upkeep.hash_kv(revision).await?)
+    }
+
+    /// The same for a peer, which asks by another port.
+    pub async fn history_hash(&self, revision: i64) -> Result<HashKv, Error> {
+        Ok(self.0.upkeep.history_hash(revision).await?)
+    }
+
+    /// The checksum of the whole backend.
+    pub async fn hash(&self, who: &Credentials) -> Result<u32, Error> {
+        self.permits(who, &Demand::Root).await?;
+        Ok(self.0.upkeep.hash_all().await?)
+    }
+
+    /// Whether this member's history is its peers', as far as they answer.
+    pub async fn check_at_start(&self) -> Result<(), CorruptionError> {
+        self.0.upkeep.check_at_start().await
+    }
+}

@@ -1,0 +1,76 @@
+//! Hashes of history: of all that a member has, for whoever compares members.
+
+use std::sync::Arc;
+
+use super::turns::Turns;
+use super::{Error, Upkeep};
+use crate::mvcc::{self, KeyValueHash, Mvcc, Waiting, Wanted};
+use crate::supervise::Gone;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashKv {
+    pub hash: u32,
+    pub compact_revision: i64,
+    pub hash_revision: i64,
+    pub current_revision: i64,
+}
+
+impl HashKv {
+    pub(super) fn new(hash: KeyValueHash, current_revision: i64) -> Self {
+        let KeyValueHash { hash, compact_revision, revision } = hash;
+        Self { hash, compact_revision, hash_revision: revision, current_revision }
+    }
+}
+
+impl Upkeep {
+    /// This member's history at `revision` (0: the current one), for its peers.
+    pub async fn history_hash(&self, revision: i64) -> Result<HashKv, Error> {
+        self.hash_in_turn(&self.passes.peer_hashes, revision).await
+    }
+
+    /// The same for clients.
+    pub async fn hash_kv(&self, revision: i64) -> Result<HashKv, Error> {
+        self.hash_in_turn(&self.passes.hashes, revision).await
+    }
+
+    /// The checksum of the whole backend, for clients.
+    pub async fn hash_all(&self) -> Result<u32, Error> {
+        self.read_all(&self.passes.hashes, |mvcc, wanted| mvcc.hash_all(wanted)).await
+    }
+
+    /// What a compaction has found is there at once; anything else is a pass over all of history.
+    async fn hash_in_turn(&self, turns: &Turns, revision: i64) -> Result<HashKv, Error> {
+        self.fence()?;
+        let (hash, current) = match self.ground.mvcc.stored_hash(revision) {
+            Some(stored) => stored,
+            None => {
+                let hash =
+                    move |mvcc: &Mvcc, wanted: &Wanted| mvcc.hash_by_revision(revision, wanted);
+                self.read_all(turns, hash).await?
+            }
+        };
+        Ok(HashKv::new(hash, current))
+    }
+
+    /// Reads of all of the store give way to everybody else.
+    async fn read_all<T: Send + 'static>(
+        &self,
+        turns: &Turns,
+        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.fence()?;
+        let mvcc = Arc::clone(&self.ground.mvcc);
+        let waiting = Waiting::default();
+        let wanted = waiting.wanted();
+        if self.ground.is_stepped {
+            let read = self.ground.supervisor.inline("read", move || f(&mvcc, &wanted)).await;
+            return Ok(read.map_err(|Gone| Error::Stopped)??);
+        }
+        let turn = turns.begin().await?;
+        let work = move || {
+            let _turn = turn;
+            Ok(f(&mvcc, &wanted)?)
+        };
+        self.nice("read-all", work).await
+    }
+}

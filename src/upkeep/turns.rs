@@ -1,0 +1,104 @@
+//! How many may do at once what reads the whole store, or much of it.
+//!
+//! Each such request is cheap to ask for and dear to answer. So few run, on threads that give way to
+//! all others; some wait; whoever comes on top of that is refused before it costs anything.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Error;
+use crate::limits::{
+    DEFRAGS_WAITING_MAX, HASHES_RUNNING_MAX, HASHES_WAITING_MAX, PEER_HASHES_WAITING_MAX,
+    USAGES_WAITING_MAX,
+};
+
+/// Turns at one kind of work.
+pub struct Turns {
+    running: Arc<Semaphore>,
+    /// Running and waiting.
+    present: Arc<Semaphore>,
+}
+
+/// Somebody's turn; the next one's begins when it is dropped.
+pub struct Turn {
+    _running: OwnedSemaphorePermit,
+    _present: OwnedSemaphorePermit,
+}
+
+impl Turns {
+    pub fn new(running: usize, waiting: usize) -> Self {
+        let present = Arc::new(Semaphore::new(running + waiting));
+        Self { running: Arc::new(Semaphore::new(running)), present }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn free(&self) -> usize {
+        self.running.available_permits()
+    }
+
+    /// How many may run, and how many may be there at all.
+    #[cfg(test)]
+    pub(crate) fn bound(&self) -> (usize, usize) {
+        (self.running.available_permits(), self.present.available_permits())
+    }
+
+    /// Waits for a turn, if there is room to wait.
+    pub async fn begin(&self) -> Result<Turn, Error> {
+        let Ok(present) = Arc::clone(&self.present).try_acquire_owned() else {
+            return Err(Error::TooManyRequests);
+        };
+        let running = Arc::clone(&self.running).acquire_owned().await;
+        Ok(Turn { _running: running.map_err(|_| Error::Stopped)?, _present: present })
+    }
+}
+
+/// Turns at passes over the whole store.
+pub(crate) struct Passes {
+    pub(crate) defrags: Turns,
+    /// Hashes of history for clients, and for peers and this member itself: clients must not keep the
+    /// members from comparing theirs.
+    pub(crate) hashes: Turns,
+    pub(crate) peer_hashes: Turns,
+    pub(crate) usages: Turns,
+}
+
+impl Default for Passes {
+    fn default() -> Self {
+        Self {
+            defrags: Turns::new(1, DEFRAGS_WAITING_MAX),
+            hashes: Turns::new(HASHES_RUNNING_MAX, HASHES_WAITING_MAX),
+            peer_hashes: Turns::new(1, PEER_HASHES_WAITING_MAX),
+            usages: Turns::new(1, USAGES_WAITING_MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn turns_are_taken_one_by_one_and_those_on_top_are_refused() {
+        let turns = Arc::new(Turns::new(1, 1));
+        let first = turns.begin().await.ok().unwrap();
+        let waiting = Arc::clone(&turns);
+        let waiting = tokio::spawn(async move { waiting.begin().await.is_ok() });
+        while turns.present.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(turns.begin().await, Err(Error::TooManyRequests)));
+        drop(first);
+        assert!(waiting.await.unwrap());
+        assert!(turns.begin().await.is_ok());
+    }
+
+    /// Running and present at most.
+    #[test]
+    fn as_many_passes_run_and_wait_as_is_promised() {
+        let passes = Passes::default();
+        assert_eq!(passes.defrags.bound(), (1, 1 + 16));
+        assert_eq!(passes.hashes.bound(), (1, 1 + 64));
+        assert_eq!(passes.peer_hashes.bound(), (1, 1 + 16));
+    }
+}
