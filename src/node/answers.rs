@@ -1,4 +1,4 @@
-//! What the answers of this member hold in memory until their clients have taken them.
+//! A bound on the memory that answers hold until their clients have taken them.
 //!
 //! A long range is built whole before its first byte leaves, and a client need not read it. So few are
 //! built at a time, and how many depends on what waits to be sent already:
@@ -134,7 +134,8 @@ impl Answers {
         turn.unwrap_or(Err(Error::TooManyRequests))
     }
 
-    /// Whoever has a turn waits for the narrow permit alone, and its holder for nothing of this.
+    /// A call that has a turn waits for the narrow permit alone, and the holder of that permit waits for
+    /// nothing here: so two calls never wait for each other.
     async fn some_turn(&self, gate: &Gate) -> Result<Turn, Error> {
         loop {
             self.some_room().await;

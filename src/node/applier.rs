@@ -81,7 +81,7 @@ impl Batch {
         self.answer_bytes > limits::APPLY_ANSWER_BYTES_MAX
     }
 
-    /// What is applied, without the rest.
+    /// The part of the batch that is applied; the rest stays.
     fn take_applied(&mut self) -> Self {
         let rest = std::mem::take(&mut self.rest);
         let now = self.now;
@@ -147,7 +147,7 @@ impl Applier {
                 }
                 Committed::Snapshot { index, conf_state, .. } => {
                     self.install(index, conf_state)?;
-                    // What was changed before is part of it.
+                    // The snapshot contains these changes, and the hub is told to begin anew.
                     batch.changes.clear();
                     batch.last = index;
                 }

@@ -1,4 +1,4 @@
-//! Everything that a member is made of, put together.
+//! The parts of a member are made here, in the order in which they need each other, and put together.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -35,7 +35,7 @@ use crate::planted::{self, Bug};
 use crate::raft::{self, Bootstrap};
 use crate::store::{self, Opened, Options, Store};
 use crate::supervise::{Supervisor, Thread};
-use crate::transfer::{Door, Downloads, Installs, Loaded, load};
+use crate::transfer::{Downloads, Installs, Loaded, PeerDoor, load};
 use crate::upkeep::{
     Callers, Checkpointer, Ground, Rooms, Settings, SweepQueue, SweepWorker, Sweeper, Upkeep,
     say_damage,
@@ -126,7 +126,7 @@ pub(super) fn assemble(
     Ok((node, steps))
 }
 
-/// What a member has beside what it shares with apply.
+/// The parts that a member does not share with the apply thread.
 struct Frame {
     config: Config,
     cluster_id: u64,
@@ -180,7 +180,7 @@ fn member(
     }))
 }
 
-/// What the upkeep works on: the same as apply, and the room on the disks.
+/// The upkeep works on the state that apply changes.
 fn upkeep(
     config: &Config,
     cluster_id: u64,
@@ -216,7 +216,7 @@ fn upkeep(
     })
 }
 
-/// Snapshots that clients take.
+/// Snapshots to clients are read from the store that apply changes.
 fn downloads(applier: &Applier, lock: &Arc<store::DirLock>) -> Downloads {
     Downloads::new(
         Arc::clone(&applier.machine.store),
@@ -227,13 +227,13 @@ fn downloads(applier: &Applier, lock: &Arc<store::DirLock>) -> Downloads {
     )
 }
 
-/// What raft hands to apply, of which little waits.
+/// The queue of committed batches between raft and apply. It is short: what does not fit stays in the log.
 fn supply<T>() -> (SyncSender<T>, Receiver<T>) {
     let is_planted = planted::is(Bug::SupplyWithoutBound);
     sync_channel(if is_planted { 10_000 } else { limits::APPLY_QUEUE_BATCHES_MAX })
 }
 
-/// Who this member is among its peers, and what they tell of it.
+/// The member's view of its peers, and the receiver of what they say about this member.
 fn circle(
     node_id: u64,
     config: &Config,
@@ -248,7 +248,7 @@ fn circle(
     (circle, events)
 }
 
-/// What tells users' tokens and passwords.
+/// The makers of tokens, and the threads that compare passwords.
 fn logins(
     config: &Config,
     clock: &Arc<dyn Clock>,
@@ -267,13 +267,13 @@ fn take_snapshots(
     options: Options,
 ) -> (Arc<Installs>, Arc<dyn Snapshots>) {
     let installs = Arc::new(Installs::default());
-    let door = Door { store: Arc::downgrade(store), installs: Arc::clone(&installs), options };
+    let door = PeerDoor { store: Arc::downgrade(store), installs: Arc::clone(&installs), options };
     let door: Arc<dyn Snapshots> = Arc::new(door);
     circle.peers.serve_snapshots(Arc::clone(&door));
     (installs, door)
 }
 
-/// The state as apply changes it, and the compaction whose deletions are not complete.
+/// The state that apply changes, and the compaction whose deletions a stop has cut short.
 fn machine(
     store: Arc<Store>,
     loaded: Loaded,
@@ -286,7 +286,7 @@ fn machine(
     (Machine { store, mvcc, lessor, members, auth, tokens, quota }, restore.unfinished)
 }
 
-/// Who sweeps up after compactions and writes the index checkpoint, and where compactions go.
+/// The sweeper, which also writes the index checkpoint, and the queue by which it gets compactions.
 fn sweeps(
     machine: &Machine,
     waits: &Arc<Waits>,
@@ -303,7 +303,7 @@ fn sweeps(
     SweepWorker::new(mvcc, callers, clock, pause, unfinished, checkpoint)
 }
 
-/// What steps need that threads do not.
+/// The parts that a member without threads hands to its [`Steps`].
 type Stepped = (raft::Turns, Arc<dyn Snapshots>, Arc<dyn PeerEvents>);
 
 type Work = (Sweeper, Vec<Thread<()>>, Option<Steps>);

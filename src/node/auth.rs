@@ -1,4 +1,4 @@
-//! Who a caller is, whether he may, and logins.
+//! Callers: who they are, what they may do, and how they log in.
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -74,7 +74,7 @@ impl Node {
         Ok(Permit { caller })
     }
 
-    /// Who proposes, if he may, as far as that is asked before the log.
+    /// The caller of a proposal, if the checks that come before the log let it pass.
     pub(super) async fn admit(&self, who: &Credentials, op: &Op) -> Result<Caller, Error> {
         self.fence()?;
         // A login proves itself, whatever old token it comes with.
@@ -87,7 +87,7 @@ impl Node {
         Ok(caller)
     }
 
-    /// Who the credentials prove the caller to be. While auth is off nobody is asked.
+    /// The caller whom the credentials prove. While auth is off, every caller is nobody.
     async fn caller(&self, who: &Credentials) -> Result<Caller, Error> {
         if !self.0.machine.auth.read().is_enabled() {
             return Ok(Caller::NOBODY);

@@ -110,7 +110,7 @@ impl Node {
         self.0.stopping.closed().await;
     }
 
-    /// As [`Node::stop`], for who may block.
+    /// As [`Node::stop`], but blocks the calling thread.
     pub fn stop_now(&self) {
         let inner = &self.0;
         inner.stopping.send_replace(true);

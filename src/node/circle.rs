@@ -1,4 +1,4 @@
-//! Who this member is among its peers: whom it knows, and what they tell of it.
+//! This member among its peers: the peers that it knows, and what they say about it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use crate::members::{Change, Members};
 use crate::peer::{PeerEvents, Peers, PeersConfig, Reach};
 use crate::raft::{self, ConfChange, Entry};
 
-/// What a member that joins a running cluster was told by its members.
+/// The membership that the members of a running cluster told a member that joins them.
 #[derive(Clone, Debug)]
 pub struct Join {
     pub cluster_id: u64,
@@ -25,7 +25,7 @@ pub struct Join {
     pub members: Vec<(u64, Vec<String>)>,
 }
 
-/// What goes between this member and its peers.
+/// The transport between this member and its peers.
 pub(super) fn peers(
     config: &Config,
     raft: &raft::Config,
@@ -41,7 +41,7 @@ pub(super) fn peers(
     Peers::new(config, dial, tokio::runtime::Handle::current(), supervisor)
 }
 
-/// Who this member is among its peers, for apply to keep up to date.
+/// This member among its peers, kept up to date by apply.
 #[derive(Clone)]
 pub(super) struct Circle {
     pub id: u64,
@@ -73,7 +73,7 @@ impl Circle {
         }
     }
 
-    /// What peers tell of the whole member.
+    /// The receiver of what peers say about this member.
     pub(super) fn events(&self, waits: &Arc<Waits>) -> Arc<dyn PeerEvents> {
         Arc::new(Events { waits: Arc::clone(waits), removed: self.removed.clone() })
     }

@@ -12,7 +12,8 @@ const REMOVE_NODE: i32 = 1;
 const UPDATE_NODE: i32 = 2;
 const ADD_LEARNER_NODE: i32 = 3;
 
-/// What a configuration change in the log asks for.
+/// The change of the members that a configuration change in the log asks for. `Fatal` if it is
+/// malformed: every member would have to apply it.
 pub(super) fn wanted(change: &ConfChange) -> Result<Change, Fatal> {
     let wanted = match change.change_type {
         ADD_NODE | ADD_LEARNER_NODE => Change::addition(&change.context)?,

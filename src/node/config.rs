@@ -1,4 +1,4 @@
-//! What a member is told when it starts.
+//! The settings with which a member starts.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub struct Config {
     pub initial_cluster: Vec<(String, Vec<String>)>,
     /// Where peers reach this member.
     pub peer_urls: Vec<String>,
-    /// What the members of a running cluster say of it, for one that joins it.
+    /// The membership as the members of a running cluster tell it, if this member joins one.
     pub join: Option<Join>,
     /// Drops all other members at the start.
     pub force_new_cluster: bool,

@@ -1,4 +1,4 @@
-//! Who a member is, and how its log begins.
+//! The ids of a member, from its log or from the flags of its first start.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::raft::log::Disk;
 use crate::raft::{self, Bootstrap};
 use crate::transfer::bootstrap;
 
-/// Who this member is and how its log begins.
+/// The ids of this member and its cluster, and the first entries of a log that does not exist yet.
 pub(super) struct Identity {
     pub member_id: u64,
     pub cluster_id: u64,

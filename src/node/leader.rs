@@ -1,4 +1,5 @@
-//! Who leads: what a member knows of it, what it does when that changes, and how it hands leadership on.
+//! Leadership: what a member knows of the leader, what it does when that changes, and how it hands
+//! leadership on.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,7 +16,7 @@ use crate::metrics;
 use crate::planted::{self, Bug};
 use crate::raft;
 
-/// Who leads, as far as this member knows.
+/// The leader as far as this member knows, and the leases that a leader lets expire.
 #[derive(Default)]
 pub(super) struct Leading {
     /// The leader's id; 0 while there is none.

@@ -182,12 +182,12 @@ impl Node {
         self.0.ready.subscribe()
     }
 
-    /// What answers hold that are not sent yet.
+    /// The account of the bytes of answers that are not sent yet.
     pub fn answers(&self) -> &Arc<Answers> {
         &self.0.answers
     }
 
-    /// What answers peers' requests below `/raft`.
+    /// The handler of peers' requests below `/raft`.
     pub fn peers(&self) -> &Arc<Peers> {
         &self.0.circle.peers
     }
@@ -218,7 +218,7 @@ impl Node {
         self.0.supervisor.failure()
     }
 
-    /// What starts this member's threads and tasks.
+    /// Starts this member's threads and tasks, and learns of their panics.
     pub fn supervisor(&self) -> &Supervisor {
         &self.0.supervisor
     }

@@ -58,14 +58,14 @@ impl Node {
         }
     }
 
-    /// The same for what the member wants itself: it speaks as root.
+    /// Proposes a request of the member itself, which speaks as root.
     pub(super) async fn propose_own(&self, op: Op) -> Result<Reply, Error> {
         let caller = self.own_identity();
         self.submit(&caller, op, 0).await
     }
 
-    /// The same for what only the leader of a term may want: it knows what clients were promised,
-    /// and a later one has promised more.
+    /// Proposes a request that only the leader of this term may make, such as the end of a lease: a later
+    /// leader may have renewed what this one would revoke.
     pub(super) async fn propose_as_leader(&self, op: Op, term: u64) -> Result<Reply, Error> {
         let caller = self.own_identity();
         self.submit(&caller, op, term).await
@@ -153,8 +153,9 @@ impl Node {
         }
     }
 
-    /// What a client is told of a request that took too long, in etcd's distinctions: it found no
-    /// leader; it was made while the leader before this one failed; this member lost who it needs.
+    /// The error for a request that took too long, in etcd's distinctions: there was no leader; the
+    /// leader before this one failed meanwhile; this member lost its connection to the leader, or a
+    /// leader lost its quorum.
     fn timeout_kind(&self, begun: Duration, is_proposed: bool) -> Error {
         let inner = &self.0;
         if !is_proposed {
@@ -178,7 +179,8 @@ impl Node {
         if has_whom_it_needs { Error::Timeout } else { Error::TimeoutDueToConnectionLost }
     }
 
-    /// What depends on flags or chance is settled before the log, so that apply does not ask.
+    /// Settles what depends on flags or chance (a lease's id, the shortest TTL) before the log, since
+    /// apply must do the same on every member.
     fn prepare(&self, op: Op) -> Op {
         match op {
             Op::LeaseGrant(mut grant) => {
@@ -193,8 +195,8 @@ impl Node {
     }
 }
 
-/// What a write reads for its answer, as a transaction; None if it answers with no pairs, or with one
-/// at most.
+/// The part of a write that reads pairs for its answer, as a transaction; None if the answer has one
+/// pair at most.
 fn measurable(op: &Op) -> Option<Cow<'_, TxnRequest>> {
     match op {
         Op::Txn(txn) if mvcc::answers_with_pairs(txn) => Some(Cow::Borrowed(txn)),

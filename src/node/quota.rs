@@ -1,4 +1,4 @@
-//! What is refused because the quota or the disk has no room for it.
+//! Requests that are refused because the quota or a disk has no room for them.
 
 use super::{Error, Node, Op};
 use crate::apply;

@@ -45,7 +45,7 @@ impl Node {
         }
     }
 
-    /// The same for who asks the leader about leases: once it is known what was committed, apply
+    /// As [`Node::barrier`], for questions about leases: once the leader has said what is committed, apply
     /// has a second to get there.
     pub(super) async fn lease_barrier(&self) -> Result<(), Error> {
         let asked = async {
@@ -73,7 +73,8 @@ impl Node {
         self.range_as(who, request, |response| response).await
     }
 
-    /// What is made of a long answer is made where that was read, in the same turn.
+    /// As [`Node::range`]. `make` runs where the answer was read: a long answer is encoded while its reader
+    /// still has a turn, on a thread that serves no connections.
     pub async fn range_as<T: Send + 'static>(
         &self,
         who: &Credentials,

@@ -28,7 +28,7 @@ pub fn settle(data_dir: &Path, wal_dir: Option<&Path>) -> Result<(), StartError>
     surroundings.store.reserve_bytes = 0;
     let config = Config { wal_dir: wal_dir.map(Path::to_path_buf), ..Config::of(data_dir) };
     let (node, steps) = Node::start_stepped(config, surroundings)?;
-    // Whoever votes alone elects itself, which commits all of the log. That can change on the way.
+    // A sole voter elects itself, which commits all of the log. Entries on the way may add voters.
     let votes_alone = || {
         let members = node.0.machine.members.read();
         let mut voters = members.voters();

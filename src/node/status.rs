@@ -1,10 +1,9 @@
-//! What a member says of itself.
+//! The status that a member reports of itself, and its gauges.
 
 use bytes::Bytes;
 
 use super::{Node, VERSION};
 use crate::apply;
-use crate::limits;
 use crate::metrics;
 use crate::pb::AlarmType;
 use crate::types::Version;
@@ -31,7 +30,7 @@ pub struct Status {
     pub is_learner: bool,
     pub storage_version: String,
     pub cluster_version: String,
-    /// What the cluster is to go back to, while it is.
+    /// The release that the cluster is to go back to, while a downgrade is under way.
     pub downgrade_target: Option<String>,
 }
 
@@ -52,12 +51,11 @@ impl Node {
         let cluster_version = members.cluster_version();
         let text = |version: Option<Version>| version.map(|it| it.to_string()).unwrap_or_default();
         let downgrade = members.downgrade();
-        let quota = inner.config.quota_backend_bytes;
         Status {
             version: VERSION.to_owned(),
             db_size: size(sizes.total),
             db_size_in_use: size(sizes.in_use),
-            db_size_quota: if quota == 0 { limits::QUOTA_BYTES } else { quota },
+            db_size_quota: inner.config.quota_bytes(),
             leader: raft.leader,
             raft_index: raft.committed,
             raft_term: raft.term,

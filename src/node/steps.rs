@@ -20,7 +20,7 @@ pub struct Steps {
     pub(super) raft: raft::Handle,
     pub(super) applier: Applier,
     pub(super) committed: Receiver<Vec<Committed>>,
-    /// What is left of a batch.
+    /// A batch of which entries are left to apply.
     pub(super) under_way: Mutex<Option<Batch>>,
     pub(super) store: Arc<Store>,
     pub(super) sweeper: SweepWorker,
@@ -28,7 +28,7 @@ pub struct Steps {
     pub(super) events: Arc<dyn PeerEvents>,
 }
 
-/// What one turn of apply did.
+/// The outcome of one turn of apply.
 pub struct Applied {
     pub entries: Vec<Committed>,
     /// Whether that was the rest of a batch, so that everybody sees it now.
@@ -119,7 +119,7 @@ impl Steps {
         self.events.removed();
     }
 
-    /// What else there is to tell raft and to ask it.
+    /// Raft's own door, for messages and questions that have no method here.
     pub fn handle(&self) -> &raft::Handle {
         &self.raft
     }

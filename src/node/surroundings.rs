@@ -1,4 +1,4 @@
-//! What a member stands on: the system, or a simulator's idea of it.
+//! The clock, disk, network and threads that a member uses: the system's, or a simulator's.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -14,7 +14,7 @@ use crate::raft::log::{Disk, SystemDisk};
 use crate::store::Options;
 use crate::supervise::Supervisor;
 
-/// What a member stands on: the system, or a simulator's idea of it.
+/// The clock, disk, network and threads that a member uses.
 pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     pub disk: Arc<dyn Disk>,

@@ -47,7 +47,8 @@ impl Node {
         Ok(self.0.upkeep.defragment().await.map(drop)?)
     }
 
-    /// What the bytes of the store are, by prefixes of keys that end with the `depth`th slash.
+    /// How many bytes the live keys and their history take, by prefixes that end with the `depth`th
+    /// slash.
     pub async fn usage(
         &self,
         who: &Credentials,
@@ -64,7 +65,7 @@ impl Node {
         Ok(self.0.upkeep.hash_kv(revision).await?)
     }
 
-    /// The same for a peer, which asks by another port.
+    /// As [`Node::hash_kv`], for a peer, which asks by the peer port and shows no credentials.
     pub async fn history_hash(&self, revision: i64) -> Result<HashKv, Error> {
         Ok(self.0.upkeep.history_hash(revision).await?)
     }

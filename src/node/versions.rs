@@ -17,7 +17,7 @@ const VERSION_INTERVAL: Duration = Duration::from_secs(4);
 /// The version of a cluster whose members do not all answer yet, etcd's.
 const UNKNOWN: Version = Version::new(3, 0);
 
-/// What an operator may ask about going back by one release.
+/// The requests that an operator may make to go back by one release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Downgrade {
     Validate(String),
@@ -91,7 +91,7 @@ impl Node {
         decide(current, lowest, target)
     }
 
-    /// What the other members say they run; None of one that does not answer.
+    /// The releases that the other members say they run; None for a member that does not answer.
     async fn members_versions(&self) -> Vec<(u64, Option<Version>)> {
         let inner = &self.0;
         let members = self.members();

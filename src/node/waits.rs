@@ -1,4 +1,4 @@
-//! Who waits for what: proposers for the reply to their entry, readers for an applied index.
+//! Waiters: proposers for the reply to their entry, readers for an applied index.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -34,7 +34,7 @@ pub enum DownloadError {
     Thread(#[from] io::Error),
 }
 
-/// What snapshots for clients are made from, and by.
+/// Reads snapshots for clients.
 pub struct Downloads {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
@@ -123,7 +123,7 @@ impl Pieces {
     }
 }
 
-/// Who takes the pieces.
+/// The client's end of a snapshot.
 struct Reader {
     seat: Arc<Seat>,
     pieces: mpsc::Sender<Result<Piece, SnapshotError>>,

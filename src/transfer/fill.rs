@@ -19,7 +19,7 @@ pub enum Source<'a> {
     Store(&'a Frozen),
 }
 
-/// What is met on a walk.
+/// One find of a walk.
 pub enum Seen<'a> {
     Bucket(&'a [u8]),
     Pair { bucket: &'a [u8], key: &'a [u8], value: &'a [u8] },
@@ -188,7 +188,8 @@ pub(super) fn fill_and_index(
         let writing = scope.spawn(move || {
             for rows in filled {
                 building.rows(&rows)?;
-                // Who made them frees them: it holds up both threads if another one does.
+                // The thread that allocated the rows frees them: malloc would make both threads wait for
+                // each other if the writer did.
                 let _ = spent.try_send(rows);
             }
             Ok::<_, InstallError>(building)

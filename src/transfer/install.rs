@@ -62,20 +62,20 @@ impl Installs {
 }
 
 /// The member's side of snapshots between members.
-pub struct Door {
+pub struct PeerDoor {
     /// The store ends with the member, and peers may hold on longer.
     pub store: Weak<Store>,
     pub installs: Arc<Installs>,
     pub options: Options,
 }
 
-impl Door {
+impl PeerDoor {
     fn store(&self) -> io::Result<Arc<Store>> {
         self.store.upgrade().ok_or_else(|| io::Error::other("the member is stopping"))
     }
 }
 
-impl Snapshots for Door {
+impl Snapshots for PeerDoor {
     fn open(&self) -> io::Result<Box<dyn OutgoingSnapshot>> {
         let snapshot = Snapshot::new(&*self.store()?).map_err(io::Error::other)?;
         let place = place_of(|key| snapshot.get(Bucket::Meta, key).map(<[u8]>::to_vec));

@@ -9,7 +9,7 @@
 //!     └─ load ─► index, leases, members, users: what stands in memory while a member works
 //! ```
 //!
-//! A client takes a snapshot by [`Downloads`], a peer by [`Door`], which also takes in what a peer
+//! A client takes a snapshot by [`Downloads`], a peer by [`PeerDoor`], which also takes in what a peer
 //! sends. A [`Seed`] is the first state of a new cluster, and [`adopt`] takes over another server's
 //! member.
 //!
@@ -30,7 +30,7 @@ pub use conf_state::{StoredConfState, ids_of_conf_state};
 pub use downloads::{DownloadError, Downloads, Piece, Pieces};
 pub use error::{InstallError, LoadError, SnapshotError};
 pub use fill::{Seen, Source};
-pub use install::{Door, Installs, Prepared};
+pub use install::{Installs, PeerDoor, Prepared};
 pub use load::{Loaded, load, load_members};
 pub use seed::{Adopted, Seed, adopt, bootstrap, hash_kv};
 pub use snapshot::Snapshot;

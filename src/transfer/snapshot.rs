@@ -31,7 +31,7 @@ impl Snapshot {
         Self::while_wanted(store, &Wanted::default())
     }
 
-    /// The same for somebody who may go away while it is measured.
+    /// As [`Snapshot::new`], but gives up once nobody wants the snapshot any more.
     pub(super) fn while_wanted(store: &Store, wanted: &Wanted) -> Result<Self, SnapshotError> {
         let frozen = store.freeze()?;
         let buckets = etcd_buckets();
@@ -45,7 +45,7 @@ impl Snapshot {
         self.plan.file_bytes()
     }
 
-    /// What a bucket holds under a key.
+    /// The value under a key of a small bucket.
     pub fn get(&self, bucket: Bucket, key: &[u8]) -> Option<&[u8]> {
         self.frozen.get(bucket, key)
     }

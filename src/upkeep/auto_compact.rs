@@ -29,7 +29,7 @@ struct AutoCompact {
     samples: VecDeque<i64>,
     next_sample: Duration,
     next_run: Duration,
-    /// What was compacted last.
+    /// The revision that was compacted last.
     last: i64,
 }
 

@@ -80,7 +80,7 @@ impl Upkeep {
     async fn compare_history(&self, door: &impl Door) -> Result<(), Error> {
         let before = self.history_hash(0).await?;
         let peers = self.histories(before.hash_revision).await;
-        // Whatever a peer had applied when it answered is applied here after this.
+        // After this, everything is applied here that a peer had applied when it answered.
         door.barrier().await?;
         let after = self.history_hash(0).await?;
         if let Some(damaged) = differing(self.ground.member_id, before, after, &peers) {
@@ -133,7 +133,7 @@ impl Upkeep {
         tracing::info!("number-of-hashes-checked" = compared, "finished compaction hash check");
     }
 
-    /// What all other members say of their histories at a revision.
+    /// The hashes of history that all other members report for a revision.
     async fn histories(&self, revision: i64) -> Vec<Told> {
         let members = self.ground.members.read().list();
         let others = members.iter().filter(|member| member.id != self.ground.member_id);
@@ -184,7 +184,7 @@ impl Upkeep {
 /// No check without a pause: each reads all of history.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
-/// What etcd's members answer: fields that are zero are left out.
+/// Reads an answer in the JSON of etcd's members, which leave out fields that are zero.
 fn parse(body: &[u8]) -> Option<HashKv> {
     let json: Value = serde_json::from_slice(body).ok()?;
     let number = |of: &Value, name: &str| match of.get(name) {

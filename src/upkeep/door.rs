@@ -1,4 +1,4 @@
-//! What the upkeep asks of the member that it belongs to.
+//! The door by which the upkeep asks something of the member that it belongs to.
 
 use crate::apply::Command;
 

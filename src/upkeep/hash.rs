@@ -1,4 +1,4 @@
-//! Hashes of history: of all that a member has, for whoever compares members.
+//! Hashes of a member's history, by which members and clients compare it with others.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl Upkeep {
         self.hash_in_turn(&self.passes.peer_hashes, revision).await
     }
 
-    /// The same for clients.
+    /// As [`Upkeep::history_hash`], but with the turns of clients.
     pub async fn hash_kv(&self, revision: i64) -> Result<HashKv, Error> {
         self.hash_in_turn(&self.passes.hashes, revision).await
     }
@@ -38,7 +38,8 @@ impl Upkeep {
         self.read_all(&self.passes.hashes, |mvcc, wanted| mvcc.hash_all(wanted)).await
     }
 
-    /// What a compaction has found is there at once; anything else is a pass over all of history.
+    /// The hash that a compaction has computed is there at once; any other takes a pass over all of
+    /// history.
     async fn hash_in_turn(&self, turns: &Turns, revision: i64) -> Result<HashKv, Error> {
         self.fence()?;
         let (hash, current) = match self.ground.mvcc.stored_hash(revision) {

@@ -1,4 +1,4 @@
-//! What keeps a member's store small, fresh and whole while the member works.
+//! Upkeep: the work that keeps a member's store small, fresh and whole while the member serves.
 //!
 //! ```text
 //!   applied compactions ─► sweeper ─► rows deleted, a little at a time
@@ -62,7 +62,7 @@ pub use usage::{Tally, Usage};
 use turns::Passes;
 use usage::Growth;
 
-/// What an operator has set for the upkeep.
+/// The settings of an operator that concern the upkeep.
 pub struct Settings {
     pub retention: Option<Retention>,
     /// Time between comparisons of the members' histories by the leader; zero is never.
@@ -78,7 +78,7 @@ pub struct Settings {
     pub request_timeout: Duration,
 }
 
-/// What the upkeep works on, and who it is.
+/// The state that the upkeep works on, and whose state it is.
 pub struct Ground {
     pub settings: Settings,
     pub member_id: u64,

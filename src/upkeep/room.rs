@@ -26,13 +26,13 @@ use crate::pb::{AlarmMember, AlarmRequest, AlarmType};
 use crate::raft;
 use crate::store::Store;
 
-/// What this member has room for.
+/// The free room on the disks of store and log, less what is under way.
 pub struct Rooms {
     store: Arc<Store>,
     raft: raft::Handle,
     /// The log is on the store's file system.
     is_shared: bool,
-    /// What the log had taken of it when it was measured last.
+    /// Bytes that the log had taken when the room was measured last.
     log_taken_bytes: AtomicU64,
     /// Bytes of proposals made here and not answered, and what they may take of the log.
     under_way: AtomicU64,
@@ -72,7 +72,8 @@ impl Rooms {
     /// Measures the room anew, and tells the log what it must leave to the store, and whether to forget
     /// all that it can. True if space is short.
     pub fn look(&self) -> bool {
-        // What the log takes meanwhile counts twice until the next look, and not never.
+        // Read first: what the log takes while the store is measured then counts twice until the next
+        // look. In the other order it would not count at all.
         let taken = self.raft.log_room().taken_bytes();
         self.store.look_for_room();
         self.log_taken_bytes.store(taken, Ordering::SeqCst);

@@ -24,7 +24,7 @@ const WAIT: Duration = Duration::from_millis(2);
 /// How long it waits for work before it looks whether it is to end.
 const IDLE: Duration = Duration::from_millis(50);
 
-/// Who waits for the sweeps of compactions, by the ids of their requests.
+/// The callers that wait for the sweeps of compactions, by the ids of their requests.
 pub trait Callers: Send + Sync {
     /// Whether somebody still waits for the answer to an applied request.
     fn are_waiting(&self, id: u64) -> bool;
@@ -115,7 +115,7 @@ pub struct Sweeper {
     thread: Mutex<Option<Thread<()>>>,
 }
 
-/// What the thread does.
+/// The sweeper's work, for its thread or for the steps that stand for it.
 pub struct SweepWorker {
     mvcc: Arc<Mvcc>,
     callers: Arc<dyn Callers>,

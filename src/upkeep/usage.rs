@@ -1,5 +1,5 @@
-//! What the bytes of the store are: every record is looked at once, in revision order, and asked
-//! whether its key has a newer one.
+//! The report of `rusd space`: which keys the bytes of the store belong to, and how much of them is
+//! history. Every record is read once, in revision order; it is history if its key has a newer one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -1,13 +1,13 @@
-//! What a comparison of histories says: who differs.
+//! The verdict of a comparison of histories: which members differ.
 
 use std::collections::BTreeMap;
 
 use super::hash::HashKv;
 
-/// What a peer said of its history.
+/// A peer's id, and what it said of its history, if it answered.
 pub(super) type Told = (u64, Option<HashKv>);
 
-/// What a comparison of one compaction's hashes says.
+/// The outcome of comparing the hashes of one compaction.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// All members have the same.
@@ -72,7 +72,7 @@ pub(super) fn differing(leader: u64, before: HashKv, after: HashKv, peers: &[Tol
     damaged
 }
 
-/// Who has another hash of one compaction than the majority.
+/// The members whose hash of one compaction is not the majority's.
 pub(super) fn judge(leader: u64, ours: HashKv, peers: &[Told]) -> Verdict {
     let mut by_hash = BTreeMap::from([(ours.hash, vec![leader])]);
     let mut checked = 0;
