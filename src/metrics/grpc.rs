@@ -1,4 +1,5 @@
-//! The grpc_server_* families: four counters for each method, resolved once.
+//! The grpc_server_* families: four counters for each method, resolved once. Which methods there
+//! are, the table in `rpc` says.
 
 use std::sync::{LazyLock, OnceLock};
 
@@ -47,63 +48,6 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 
-/// Every method of the wire: service, method, kind.
-pub const METHODS: [(&str, &str, Kind); 53] = [
-    ("etcdserverpb.KV", "Range", Kind::Unary),
-    ("etcdserverpb.KV", "RangeStream", Kind::ServerStream),
-    ("etcdserverpb.KV", "Put", Kind::Unary),
-    ("etcdserverpb.KV", "DeleteRange", Kind::Unary),
-    ("etcdserverpb.KV", "Txn", Kind::Unary),
-    ("etcdserverpb.KV", "Compact", Kind::Unary),
-    ("etcdserverpb.Watch", "Watch", Kind::BidiStream),
-    ("etcdserverpb.Lease", "LeaseGrant", Kind::Unary),
-    ("etcdserverpb.Lease", "LeaseRevoke", Kind::Unary),
-    ("etcdserverpb.Lease", "LeaseKeepAlive", Kind::BidiStream),
-    ("etcdserverpb.Lease", "LeaseTimeToLive", Kind::Unary),
-    ("etcdserverpb.Lease", "LeaseLeases", Kind::Unary),
-    ("etcdserverpb.Cluster", "MemberAdd", Kind::Unary),
-    ("etcdserverpb.Cluster", "MemberRemove", Kind::Unary),
-    ("etcdserverpb.Cluster", "MemberUpdate", Kind::Unary),
-    ("etcdserverpb.Cluster", "MemberList", Kind::Unary),
-    ("etcdserverpb.Cluster", "MemberPromote", Kind::Unary),
-    ("etcdserverpb.Maintenance", "Alarm", Kind::Unary),
-    ("etcdserverpb.Maintenance", "Status", Kind::Unary),
-    ("etcdserverpb.Maintenance", "Defragment", Kind::Unary),
-    ("etcdserverpb.Maintenance", "Hash", Kind::Unary),
-    ("etcdserverpb.Maintenance", "HashKV", Kind::Unary),
-    ("etcdserverpb.Maintenance", "Snapshot", Kind::ServerStream),
-    ("etcdserverpb.Maintenance", "MoveLeader", Kind::Unary),
-    ("etcdserverpb.Maintenance", "Downgrade", Kind::Unary),
-    ("etcdserverpb.Auth", "AuthEnable", Kind::Unary),
-    ("etcdserverpb.Auth", "AuthDisable", Kind::Unary),
-    ("etcdserverpb.Auth", "AuthStatus", Kind::Unary),
-    ("etcdserverpb.Auth", "Authenticate", Kind::Unary),
-    ("etcdserverpb.Auth", "UserAdd", Kind::Unary),
-    ("etcdserverpb.Auth", "UserGet", Kind::Unary),
-    ("etcdserverpb.Auth", "UserList", Kind::Unary),
-    ("etcdserverpb.Auth", "UserDelete", Kind::Unary),
-    ("etcdserverpb.Auth", "UserChangePassword", Kind::Unary),
-    ("etcdserverpb.Auth", "UserGrantRole", Kind::Unary),
-    ("etcdserverpb.Auth", "UserRevokeRole", Kind::Unary),
-    ("etcdserverpb.Auth", "RoleAdd", Kind::Unary),
-    ("etcdserverpb.Auth", "RoleGet", Kind::Unary),
-    ("etcdserverpb.Auth", "RoleList", Kind::Unary),
-    ("etcdserverpb.Auth", "RoleDelete", Kind::Unary),
-    ("etcdserverpb.Auth", "RoleGrantPermission", Kind::Unary),
-    ("etcdserverpb.Auth", "RoleRevokePermission", Kind::Unary),
-    ("v3lockpb.Lock", "Lock", Kind::Unary),
-    ("v3lockpb.Lock", "Unlock", Kind::Unary),
-    ("v3electionpb.Election", "Campaign", Kind::Unary),
-    ("v3electionpb.Election", "Proclaim", Kind::Unary),
-    ("v3electionpb.Election", "Leader", Kind::Unary),
-    ("v3electionpb.Election", "Observe", Kind::ServerStream),
-    ("v3electionpb.Election", "Resign", Kind::Unary),
-    ("rusdpb.Space", "Report", Kind::Unary),
-    ("grpc.health.v1.Health", "Check", Kind::Unary),
-    ("grpc.health.v1.Health", "List", Kind::Unary),
-    ("grpc.health.v1.Health", "Watch", Kind::ServerStream),
-];
-
 /// The counters of one method.
 pub struct Method {
     pub service: &'static str,
@@ -117,6 +61,23 @@ pub struct Method {
 }
 
 impl Method {
+    /// Shows the series of a method, as zeroes until it is called.
+    pub fn new(service: &'static str, name: &'static str, kind: Kind) -> Self {
+        let labels = [kind.label(), service, name];
+        let handled =
+            |code| FAMILIES.handled.with_label_values(&[labels[0], labels[1], labels[2], code]);
+        Self {
+            service,
+            name,
+            kind,
+            started: FAMILIES.started.with_label_values(&labels),
+            received: FAMILIES.received.with_label_values(&labels),
+            sent: FAMILIES.sent.with_label_values(&labels),
+            handled: CODES.map(handled),
+            seconds: OnceLock::new(),
+        }
+    }
+
     /// Counts the end of a call. `seconds` is kept only with `--metrics=extensive`.
     pub fn handled(&self, code: Code, seconds: f64) {
         self.handled[code.min(CODES.len() - 1)].inc();
@@ -126,14 +87,13 @@ impl Method {
     }
 }
 
-static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
+static FAMILIES: LazyLock<Families> = LazyLock::new(Families::new);
 
-struct Table {
+struct Families {
     started: IntCounterVec,
     handled: IntCounterVec,
     received: IntCounterVec,
     sent: IntCounterVec,
-    methods: Vec<Method>,
 }
 
 const LABELS: [&str; 3] = ["grpc_type", "grpc_service", "grpc_method"];
@@ -143,54 +103,31 @@ fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     IntCounterVec::new(Opts::new(name, help), labels).expect("metric definition")
 }
 
-impl Table {
+impl Families {
     fn new() -> Self {
         let started = counters("grpc_server_started_total", "Calls started.", &LABELS);
         let labels = [LABELS[0], LABELS[1], LABELS[2], "grpc_code"];
         let handled = counters("grpc_server_handled_total", "Calls completed.", &labels);
         let received = counters("grpc_server_msg_received_total", "Messages received.", &LABELS);
         let sent = counters("grpc_server_msg_sent_total", "Messages sent.", &LABELS);
-        let methods = METHODS
-            .iter()
-            .map(|&(service, name, kind)| {
-                let labels = [kind.label(), service, name];
-                Method {
-                    service,
-                    name,
-                    kind,
-                    started: started.with_label_values(&labels),
-                    received: received.with_label_values(&labels),
-                    sent: sent.with_label_values(&labels),
-                    handled: CODES.map(|code| {
-                        handled.with_label_values(&[labels[0], labels[1], labels[2], code])
-                    }),
-                    seconds: OnceLock::new(),
-                }
-            })
-            .collect();
-        Self { started, handled, received, sent, methods }
+        Self { started, handled, received, sent }
     }
 }
 
 pub(super) fn register(registry: &Registry) {
-    for family in [&TABLE.started, &TABLE.handled, &TABLE.received, &TABLE.sent] {
+    for family in [&FAMILIES.started, &FAMILIES.handled, &FAMILIES.received, &FAMILIES.sent] {
         drop(registry.register(Box::new(family.clone())));
     }
 }
 
-/// The counters of the method at this place of `METHODS`.
-pub fn method(index: usize) -> &'static Method {
-    &TABLE.methods[index]
-}
-
 /// Adds the latency histograms of `--metrics=extensive`.
-pub fn enable_handling_seconds() {
+pub fn enable_handling_seconds<'a>(methods: impl Iterator<Item = &'a Method>) {
     let options = HistogramOpts::new("grpc_server_handling_seconds", "Time that calls took.");
     let Ok(family) = HistogramVec::new(options, &LABELS) else { return };
     if super::families::registry().register(Box::new(family.clone())).is_err() {
         return;
     }
-    for method in &TABLE.methods {
+    for method in methods {
         let labels = [method.kind.label(), method.service, method.name];
         method.seconds.get_or_init(|| family.with_label_values(&labels));
     }

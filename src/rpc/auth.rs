@@ -12,7 +12,7 @@ use super::error::status;
 use super::kv::{observe, propose};
 use crate::auth::{Credentials, Demand};
 use crate::clock;
-use crate::metrics::{Method, Operation};
+use crate::metrics::Operation;
 use crate::node::{Op, Reply};
 use crate::pb::{
     AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse,
@@ -58,31 +58,6 @@ fn credentials(parts: &Parts) -> Credentials {
     .with_common_name(name)
 }
 
-/// What a method demands before its request is looked at; none where the node decides on what is
-/// asked for, with the credentials that it gets. A method that stands nowhere is root's.
-fn rule(method: &Method) -> Option<Demand> {
-    match (method.service, method.name) {
-        (
-            "etcdserverpb.KV",
-            "Range" | "RangeStream" | "Put" | "DeleteRange" | "Txn" | "Compact",
-        )
-        | ("etcdserverpb.Watch", "Watch")
-        | (
-            "etcdserverpb.Lease",
-            "LeaseGrant" | "LeaseRevoke" | "LeaseKeepAlive" | "LeaseTimeToLive" | "LeaseLeases",
-        )
-        | ("etcdserverpb.Maintenance", "Alarm")
-        | ("etcdserverpb.Auth", _)
-        | ("v3lockpb.Lock", _)
-        | ("v3electionpb.Election", _)
-        | ("grpc.health.v1.Health", _) => None,
-        ("etcdserverpb.Cluster", "MemberList") | ("etcdserverpb.Maintenance", "Status") => {
-            Some(Demand::Somebody)
-        }
-        _ => Some(Demand::Root),
-    }
-}
-
 macro_rules! handlers {
     ($($handler:ident $kind:ident $operation:ident($request:ty) -> $response:ty;)*) => {
         $(pub(super) async fn $handler(
@@ -99,15 +74,15 @@ macro_rules! handlers {
 }
 
 impl Server {
-    /// Takes a call's credentials, and sees to its method's rule.
+    /// Takes a call's credentials, and sees to what its method demands.
     pub(super) async fn identify(
         &self,
         parts: &Parts,
-        method: &Method,
+        demand: &Demand,
     ) -> Result<Credentials, Status> {
         let who = credentials(parts);
-        if let Some(demand) = rule(method) {
-            self.node.permits(&who, &demand).await.map_err(status)?;
+        if *demand != Demand::Nothing {
+            self.node.permits(&who, demand).await.map_err(status)?;
         }
         Ok(who)
     }
@@ -151,23 +126,6 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::METHODS;
-
-    #[test]
-    fn a_method_without_a_rule_is_roots() {
-        let roots = |service: &str, name: &str| {
-            let at = METHODS.iter().position(|(s, n, _)| *s == service && *n == name);
-            rule(crate::metrics::method(at.unwrap())) == Some(Demand::Root)
-        };
-        for name in ["Defragment", "Hash", "HashKV", "Snapshot", "MoveLeader", "Downgrade"] {
-            assert!(roots("etcdserverpb.Maintenance", name), "{name}");
-        }
-        for name in ["MemberAdd", "MemberRemove", "MemberUpdate", "MemberPromote"] {
-            assert!(roots("etcdserverpb.Cluster", name), "{name}");
-        }
-        assert!(!roots("etcdserverpb.Maintenance", "Status"));
-        assert!(!roots("etcdserverpb.KV", "Put"));
-    }
 
     #[test]
     fn a_token_is_taken_from_either_field() {

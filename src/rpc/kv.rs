@@ -8,8 +8,8 @@ use futures_util::stream::{self, Stream};
 use prost::Message;
 use tonic::Status;
 
+use super::answer::{Encode, Encoded};
 use super::error::{Error, status};
-use super::grpc::{Encode, Encoded};
 use super::{Server, check};
 use crate::auth::Credentials;
 use crate::clock;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use futures_util::stream::{self, Stream};
 use tonic::Status;
 
+use super::Server;
 use super::error::status;
 use super::kv::{propose, within_quota};
-use super::{Requests, Server};
+use super::request::Requests;
 use crate::auth::Credentials;
 use crate::node::{Op, Reply};
 use crate::pb::{

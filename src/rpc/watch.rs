@@ -16,8 +16,9 @@ use prost::Message;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tonic::Status;
 
+use super::Server;
 use super::error::{Error, status};
-use super::{Requests, Server};
+use super::request::Requests;
 use crate::auth::Credentials;
 use crate::metrics;
 use crate::mvcc::{Change, ChangeKind};

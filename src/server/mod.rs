@@ -636,7 +636,7 @@ fn say_gates(config: &Config) {
         metrics::set_feature(name, stage, *on);
     }
     if config.extensive_metrics {
-        metrics::enable_handling_seconds();
+        rpc::enable_handling_seconds();
     }
 }
 

@@ -5,8 +5,8 @@ use http::Request;
 use http_body::Body as _;
 use http_body_util::Full;
 use prost::Message as _;
-use rusd::metrics::METHODS;
 use rusd::pb;
+use rusd::rpc::METHODS;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -197,7 +197,7 @@ impl Grpc {
         part: &Part,
         notes: &mut Notes,
     ) -> Vec<u8> {
-        let (service, name, _) = METHODS[usize::from(part.kind) % METHODS.len()];
+        let (service, name) = METHODS[usize::from(part.kind) % METHODS.len()];
         let body = if part.kind >= RAW { part.bytes.clone() } else { framed(&part.bytes) };
         let mut request = Request::post(format!("/{service}/{name}"))
             .header("content-type", "application/grpc")

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use rusd::http::{Config, Http as Handlers, Port};
-use rusd::metrics::METHODS;
+use rusd::rpc::METHODS;
 use rusd::server::{Served, serve_connection};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ fn connection(input: &[u8]) -> Vec<u8> {
                 frame(4, 0, 0, &bytes[..bytes.len() / 6 * 6], &mut out);
             }
             (CALL, [stream, method, rest @ ..]) => {
-                let (service, name, _) = METHODS[usize::from(*method) % METHODS.len()];
+                let (service, name) = METHODS[usize::from(*method) % METHODS.len()];
                 let mut headers = Vec::new();
                 header(":method", "POST", &mut headers);
                 header(":scheme", "http", &mut headers);

@@ -1,250 +1,32 @@
-//! gRPC framing of unary calls, and the bodies of all answers.
+//! The messages of requests, one or a stream of them: what is wrong with a message is said in
+//! grpc-go's words.
 //!
-//! A unary call is one length-prefixed message in, one out, and trailers. Doing that here rather
-//! than through tonic's server saves three boxed futures, two boxed bodies and two 8 KiB buffers
-//! a request. Request streams are read here as well: what is wrong with a message is said in
-//! grpc-go's words. Answer streams are framed by tonic's codec.
+//! A request is a row of messages, each behind a flag and its length. They are read here rather than
+//! by tonic's server, which has words of its own, and reads a large message before it refuses it.
 
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Response};
-use http_body::{Body as HttpBody, Frame};
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use prost::Message;
 use tonic::{Code, Status};
 
+use super::answer::{BoxError, PREFIX_BYTES};
 use super::metadata;
 use crate::limits::REQUEST_BODY_TIMEOUT;
 use crate::metrics;
 use crate::pb::tolerant::{self, Malformed, Shaped};
 
-const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// Flag and length before each message.
-const PREFIX_BYTES: usize = 5;
 /// Room for a message of which only the beginning has come: a few frames.
 const FIRST_BYTES: usize = 64 << 10;
-/// Largest answer that clients accept: grpc-go's send limit in etcd.
-const SEND_BYTES_MAX: usize = i32::MAX as usize;
-
-/// What a message body yields on its way in.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// The body of an answer.
-pub enum Body {
-    /// Trailers-only: everything is in the headers.
-    Empty,
-    Unary(Option<Bytes>),
-    /// After the message of a unary answer: its trailers.
-    Trailers,
-    Stream(Box<Stream>),
-}
-
-/// A server stream, ended early when the server stops or the leader is gone for long.
-pub struct Stream {
-    pub inner: tonic::body::Body,
-    pub ending: Pin<Box<dyn Future<Output = Status> + Send>>,
-    pub method: &'static metrics::Method,
-    pub start: Instant,
-    /// Where the next message begins in the bytes to come.
-    skip: usize,
-    header: Vec<u8>,
-    done: bool,
-}
-
-impl Stream {
-    pub fn new(
-        inner: tonic::body::Body,
-        ending: Pin<Box<dyn Future<Output = Status> + Send>>,
-        method: &'static metrics::Method,
-        start: Instant,
-    ) -> Self {
-        Self { inner, ending, method, start, skip: 0, header: Vec::new(), done: false }
-    }
-
-    /// Counts the messages that start in these bytes; a prefix may be cut anywhere.
-    fn count(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let skip = self.skip.min(bytes.len());
-            self.skip -= skip;
-            bytes = &bytes[skip..];
-            let take = (PREFIX_BYTES - self.header.len()).min(bytes.len());
-            self.header.extend_from_slice(&bytes[..take]);
-            bytes = &bytes[take..];
-            if let [_, a, b, c, d] = self.header[..] {
-                self.skip = u32::from_be_bytes([a, b, c, d]) as usize;
-                self.header.clear();
-                self.method.sent.inc();
-            }
-        }
-    }
-
-    fn finish(&mut self, code: usize) {
-        if !self.done {
-            self.done = true;
-            self.method.handled(code, self.start.elapsed().as_secs_f64());
-        }
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.done {
-            return Poll::Ready(None);
-        }
-        if let Poll::Ready(status) = self.ending.as_mut().poll(context) {
-            self.finish(status.code() as usize);
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
-        }
-        let frame = match Pin::new(&mut self.inner).poll_frame(context) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(frame) => frame,
-        };
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.count(data);
-                }
-                if let Some(trailers) = frame.trailers_ref() {
-                    let status = trailers.get(GRPC_STATUS);
-                    self.finish(
-                        status.map_or(2, |value| Code::from_bytes(value.as_bytes()) as usize),
-                    );
-                    return Poll::Ready(self.last(frame));
-                }
-            }
-            Some(Err(status)) => self.finish(status.code() as usize),
-            None => self.finish(0),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn last(&self, frame: &Frame<Bytes>) -> Option<Result<Frame<Bytes>, Status>> {
-        frame.trailers_ref().map(|trailers| Ok(Frame::trailers(trailers.clone())))
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.finish(Code::Cancelled as usize);
-    }
-}
-
-fn trailers(status: &Status) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(2);
-    if status.add_header(&mut map).is_err() {
-        // The text cannot be a header; the code alone still can.
-        map.insert(GRPC_STATUS, HeaderValue::from(status.code() as i32));
-    }
-    map
-}
-
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let body = self.get_mut();
-        match body {
-            Self::Empty => Poll::Ready(None),
-            Self::Unary(message) => {
-                let frame = message.take().map(|message| Ok(Frame::data(message)));
-                *body = Self::Trailers;
-                Poll::Ready(frame)
-            }
-            Self::Trailers => {
-                *body = Self::Empty;
-                let mut map = HeaderMap::with_capacity(1);
-                map.insert(GRPC_STATUS, HeaderValue::from_static("0"));
-                Poll::Ready(Some(Ok(Frame::trailers(map))))
-            }
-            Self::Stream(stream) => stream.poll(context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Empty)
-    }
-}
-
-/// The content type of an answer if it is not the plain one: grpc-go repeats what the client added.
-pub(super) fn repeated_type(headers: &HeaderMap) -> Option<HeaderValue> {
-    let stated = headers.get(CONTENT_TYPE)?;
-    match stated.as_bytes().strip_prefix(GRPC.as_bytes())? {
-        [b'+', _, ..] => Some(stated.clone()),
-        [b';', added @ ..] if !added.is_empty() => {
-            HeaderValue::from_bytes(&[GRPC.as_bytes(), b"+", added].concat()).ok()
-        }
-        _ => None,
-    }
-}
-
-/// An answer without a message.
-pub(super) fn failure(status: &Status) -> Response<Body> {
-    let mut response = Response::new(Body::Empty);
-    *response.headers_mut() = trailers(status);
-    response.headers_mut().insert(CONTENT_TYPE, GRPC);
-    response
-}
-
-/// A successful unary answer.
-pub(super) fn success(Encoded(message): Encoded) -> Response<Body> {
-    let mut response = Response::new(Body::Unary(Some(message)));
-    response.headers_mut().insert(CONTENT_TYPE, GRPC);
-    response
-}
-
-/// The start of a stream of answers.
-pub(super) fn stream(stream: Stream) -> Response<Body> {
-    let mut response = Response::new(Body::Stream(Box::new(stream)));
-    response.headers_mut().insert(CONTENT_TYPE, GRPC);
-    response
-}
-
-/// What a unary call is answered with.
-pub(super) trait Encode {
-    /// As it is sent, with its flag and length.
-    fn encoded(self) -> Result<Encoded, Status>;
-}
-
-/// An answer in the bytes that are sent.
-#[derive(Debug)]
-pub(super) struct Encoded(pub(super) Bytes);
-
-impl Encode for Encoded {
-    fn encoded(self) -> Result<Encoded, Status> {
-        Ok(self)
-    }
-}
-
-impl<M: Message> Encode for M {
-    fn encoded(self) -> Result<Encoded, Status> {
-        encode(&self).map(Encoded)
-    }
-}
-
-fn encode<M: Message>(message: &M) -> Result<Bytes, Status> {
-    let length = message.encoded_len();
-    let Some(prefix) = u32::try_from(length).ok().filter(|_| length <= SEND_BYTES_MAX) else {
-        return Err(Status::resource_exhausted(format!(
-            "grpc: trying to send message larger than max ({length} vs. {SEND_BYTES_MAX})"
-        )));
-    };
-    let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
-    bytes.put_u8(0);
-    bytes.put_u32(prefix);
-    message.encode_raw(&mut bytes);
-    Ok(bytes.freeze())
-}
 
 /// How the messages of a call may be compressed. Nothing is decompressed here; a client that names an
 /// encoding and sends its messages as they are is served.
@@ -511,9 +293,14 @@ impl<M: Message + Default + Shaped> Requests<M> {
 mod tests {
     use std::collections::VecDeque;
     use std::convert::Infallible;
+    use std::task::{Context, Poll};
+
+    use http_body::Frame;
 
     use super::*;
     use crate::pb::PutRequest;
+    use crate::rpc::answer::encode;
+    use crate::rpc::routes;
 
     struct Chunks(VecDeque<Bytes>);
 
@@ -526,25 +313,6 @@ mod tests {
         ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
             Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
         }
-    }
-
-    #[test]
-    fn an_answer_repeats_what_the_client_added_to_the_content_type() {
-        for (stated, repeated) in [
-            ("application/grpc", None),
-            ("application/grpc+", None),
-            ("application/grpc;", None),
-            ("application/grpc+proto", Some("application/grpc+proto")),
-            ("application/grpc;x", Some("application/grpc+x")),
-            ("application/grpcx", None),
-            ("text/plain", None),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(stated));
-            let found = repeated_type(&headers);
-            assert_eq!(found.as_ref().map(|value| value.to_str().unwrap()), repeated, "{stated}");
-        }
-        assert_eq!(repeated_type(&HeaderMap::new()), None);
     }
 
     fn chunks(bytes: &[u8], chunk: usize) -> Chunks {
@@ -569,7 +337,7 @@ mod tests {
     }
 
     fn requests(bytes: &[u8], chunk: usize) -> Requests<PutRequest> {
-        let method = metrics::method(0);
+        let method = routes::any();
         Requests::new(method, &HeaderMap::new(), chunks(bytes, chunk), 200).unwrap()
     }
 
@@ -636,7 +404,7 @@ mod tests {
             let decoded = tolerant::message::<PutRequest>;
             let read = decode(Answers::One, &headers, chunks(&bytes, 5), 200, decoded).await;
             let stream =
-                Requests::<PutRequest>::new(metrics::method(0), &headers, chunks(&bytes, 5), 200);
+                Requests::<PutRequest>::new(routes::any(), &headers, chunks(&bytes, 5), 200);
             let streamed = match stream {
                 Ok(mut requests) => requests.message().await.map(drop),
                 Err(status) => Err(status),

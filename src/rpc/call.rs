@@ -1,0 +1,345 @@
+//! The machinery of a call: who may make it, how long it may take, what is counted and logged of it.
+//!
+//! ```text
+//!   refuse ─► message ─► admit (learner, metadata, leader) ─► identify ─► handler ─► answer
+//! ```
+//!
+//! A unary call reads its message, and then takes room for everything else; so a client that begins
+//! many calls and sends no messages costs little. A stream ends before its client wants it when the
+//! server stops, when its deadline is over, or, if the client asked for a leader with the metadata
+//! `hasleader`, when there was none for three election timeouts.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName};
+use http::request::Parts;
+use http::{HeaderMap, Method as Verb, StatusCode};
+use http_body::Body as HttpBody;
+use prost::Message;
+use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
+
+use super::Server;
+use super::answer::{self, BoxError, Encode, Encoded, Ending, Output};
+use super::error::Error;
+use super::metadata::{self, Deadline};
+use super::request::{self, Answers, Requests};
+use super::routes::Route;
+use crate::auth::Credentials;
+use crate::clock;
+use crate::metrics::{self, Method};
+use crate::pb::tolerant::{self, Malformed, Shaped};
+
+const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
+const CLIENT_VERSION: HeaderName = HeaderName::from_static("client-api-version");
+
+impl Server {
+    pub(super) fn unary<M, R, B, F>(
+        self: &Arc<Self>,
+        route: &'static Route,
+        parts: &Parts,
+        body: B,
+        handler: F,
+    ) -> impl Future<Output = Output>
+    where
+        M: Message + Default + Shaped,
+        R: Encode,
+        B: HttpBody<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+        F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
+    {
+        self.unary_of(tolerant::message, route, parts, body, handler)
+    }
+
+    /// Runs a unary call whose message is decoded like this. A message that cannot be read is not
+    /// counted as a call, as in etcd.
+    pub(super) async fn unary_of<M, R, B, F>(
+        self: &Arc<Self>,
+        decoded: fn(Bytes) -> Result<M, Malformed>,
+        route: &'static Route,
+        parts: &Parts,
+        mut body: B,
+        handler: F,
+    ) -> Output
+    where
+        R: Encode,
+        B: HttpBody<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+        F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
+    {
+        let (method, headers) = (&route.method, &parts.headers);
+        let bytes_max = self.config.message_bytes_max();
+        let request = request::decode(Answers::One, headers, &mut body, bytes_max, decoded).await;
+        // What comes after the message is not kept.
+        drop(body);
+        let request = match request {
+            Ok(request) => request,
+            Err(status) => return answer::failure(&status),
+        };
+        let mut call = Call::start(method);
+        method.received.inc();
+        // A place of its own, which a call takes only once its message has come.
+        let answer = Box::pin(async {
+            self.admit(&parts.headers, route)?;
+            let who = self.identify(parts, &route.demand).await?;
+            handler(Arc::clone(self), who, request).await?.encoded()
+        });
+        let answer = match stated_limit(parts) {
+            None => answer.await,
+            Some(limit) => tokio::time::timeout(limit, answer)
+                .await
+                .unwrap_or_else(|_| Err(Error::DeadlineExceeded.into())),
+        };
+        call.finish(&answer, self.config.warning_duration);
+        match answer {
+            Ok(message) => answer::success(message),
+            Err(status) => answer::failure(&status),
+        }
+    }
+
+    pub(super) async fn server_stream<M, R, S, B, F>(
+        self: &Arc<Self>,
+        route: &'static Route,
+        parts: &Parts,
+        body: B,
+        handler: F,
+    ) -> Output
+    where
+        M: Message + Default + Shaped + 'static,
+        R: Message + Default + 'static,
+        S: futures_core::Stream<Item = Result<R, Status>> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+        F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<S, Status>,
+    {
+        let (method, headers) = (&route.method, &parts.headers);
+        let bytes_max = self.config.message_bytes_max();
+        let request =
+            request::decode(Answers::Stream, headers, body, bytes_max, tolerant::message::<M>);
+        let request = match request.await {
+            Ok(request) => request,
+            Err(status) => return answer::failure(&status),
+        };
+        let start = self.start_stream(method);
+        method.received.inc();
+        let stream = Box::pin(async {
+            self.admit(&parts.headers, route)?;
+            let who = self.identify(parts, &route.demand).await?;
+            handler(Arc::clone(self), who, request).await
+        });
+        match stream.await {
+            Ok(stream) => self.stream_body::<R, M, S>(method, parts, start, stream),
+            Err(status) => {
+                method.handled(status.code() as usize, start.elapsed().as_secs_f64());
+                answer::failure(&status)
+            }
+        }
+    }
+
+    pub(super) async fn bidi_stream<M, R, S, B, F>(
+        self: &Arc<Self>,
+        route: &'static Route,
+        parts: &Parts,
+        body: B,
+        handler: F,
+    ) -> Output
+    where
+        M: Message + Default + Shaped + 'static,
+        R: Message + Default + 'static,
+        S: futures_core::Stream<Item = Result<R, Status>> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError> + Send + Sync,
+        F: FnOnce(Arc<Self>, Credentials, Requests<M>) -> S,
+    {
+        let method = &route.method;
+        let bytes_max = self.config.message_bytes_max();
+        let requests = match Requests::new(method, &parts.headers, body, bytes_max) {
+            Ok(requests) => requests,
+            Err(status) => return answer::failure(&status),
+        };
+        let start = self.start_stream(method);
+        let admitted = self.admit(&parts.headers, route).map_err(Status::from);
+        let who = match admitted {
+            Ok(()) => self.identify(parts, &route.demand).await,
+            Err(status) => Err(status),
+        };
+        let who = match who {
+            Ok(who) => who,
+            Err(status) => {
+                method.handled(status.code() as usize, start.elapsed().as_secs_f64());
+                return answer::failure(&status);
+            }
+        };
+        let stream = handler(Arc::clone(self), who, requests);
+        self.stream_body::<R, M, S>(method, parts, start, stream)
+    }
+
+    fn start_stream(&self, method: &'static Method) -> Instant {
+        method.started.inc();
+        clock::instant()
+    }
+
+    fn stream_body<R, M, S>(
+        &self,
+        method: &'static Method,
+        parts: &Parts,
+        start: Instant,
+        stream: S,
+    ) -> Output
+    where
+        R: Message + Default + 'static,
+        M: Message + Default + 'static,
+        S: futures_core::Stream<Item = Result<R, Status>> + Send + 'static,
+    {
+        let codec = ProstCodec::<R, M>::default();
+        let encoder = tonic::codec::Codec::encoder(&mut { codec });
+        let body =
+            tonic::codec::EncodeBody::new_server(encoder, stream, None, Default::default(), None);
+        let ending = self.ending(parts);
+        let stream = answer::Stream::new(tonic::body::Body::new(body), ending, method, start);
+        answer::stream(stream)
+    }
+
+    /// Resolves when a stream with this metadata must end. grpc-go resets one whose deadline is over.
+    fn ending(&self, parts: &Parts) -> Ending {
+        let needs_leader = needs_leader(&parts.headers);
+        let mut ends = self.ends.subscribe();
+        let limit = stated_limit(parts);
+        Box::pin(async move {
+            let mut late = pin!(async {
+                match limit {
+                    Some(limit) => tokio::time::sleep(limit).await,
+                    None => std::future::pending().await,
+                }
+            });
+            loop {
+                let now = *ends.borrow_and_update();
+                if now.stopped {
+                    return Error::Stopped.into();
+                }
+                if needs_leader && now.leaderless {
+                    return Error::NoLeader.into();
+                }
+                let changed = tokio::select! {
+                    changed = ends.changed() => changed,
+                    () = &mut late => return Error::DeadlineExceeded.into(),
+                };
+                if changed.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        })
+    }
+
+    /// What holds for any call: the learner's rule and the client's metadata.
+    fn admit(&self, headers: &HeaderMap, route: &Route) -> Result<(), Error> {
+        if self.node.is_learner() && !route.serves_learners {
+            return Err(Error::NotSupportedForLearner);
+        }
+        let version = match headers.get(CLIENT_VERSION) {
+            None => None,
+            Some(value) => Some(
+                std::str::from_utf8(value.as_bytes())
+                    .map_err(|_| Error::InvalidClientApiVersion)?,
+            ),
+        };
+        metrics::client_requests(route.method.kind, version).inc();
+        if needs_leader(headers) && !self.has_leader() {
+            return Err(Error::NoLeader);
+        }
+        Ok(())
+    }
+}
+
+fn needs_leader(headers: &HeaderMap) -> bool {
+    headers.get(HAS_LEADER).is_some_and(|value| value == "true")
+}
+
+/// Counts a unary call, also when its client goes away first.
+struct Call {
+    method: &'static Method,
+    start: Instant,
+    finished: bool,
+}
+
+impl Call {
+    fn start(method: &'static Method) -> Self {
+        method.started.inc();
+        Self { method, start: clock::instant(), finished: false }
+    }
+
+    fn finish(&mut self, answer: &Result<Encoded, Status>, warning: Duration) {
+        self.finished = true;
+        let took = self.start.elapsed();
+        let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+        if code == Code::Ok {
+            self.method.sent.inc();
+        }
+        self.method.handled(code as usize, took.as_secs_f64());
+        if took > warning {
+            tracing::warn!(
+                "time spent" = %format!("{took:?}"),
+                "response type" = %format!("/{}/{}", self.method.service, self.method.name),
+                "response size" = answer.as_ref().map_or(0, |Encoded(bytes)| bytes.len()),
+                "request stats"
+            );
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.method.handled(Code::Cancelled as usize, self.start.elapsed().as_secs_f64());
+        }
+    }
+}
+/// The time that a call that was not refused states for itself.
+fn stated_limit(parts: &Parts) -> Option<Duration> {
+    parts.extensions.get().and_then(|Deadline(limit)| *limit)
+}
+
+/// What is not gRPC is told so in HTTP's terms. The deadline of what is goes into its extensions.
+pub(super) fn refuse(parts: &mut Parts) -> Option<Output> {
+    let content_type = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let deadline = metadata::read(&parts.headers);
+    if parts.method == Verb::POST
+        && is_grpc(content_type)
+        && let Ok(deadline) = deadline
+    {
+        if deadline == Deadline(Some(Duration::ZERO)) {
+            return Some(answer::failure(&Error::DeadlineExceeded.into()));
+        }
+        if deadline.0.is_some() {
+            parts.extensions.insert(deadline);
+        }
+        return None;
+    }
+    let fault = deadline.err().filter(|_| is_grpc(content_type));
+    let (code, status) = if let Some(text) = fault {
+        (StatusCode::BAD_REQUEST, Status::internal(text))
+    } else if is_grpc(content_type) {
+        let verb = parts.method.as_str();
+        let text = format!("Received a HEADERS frame with :method {verb:?} which should be POST");
+        (StatusCode::METHOD_NOT_ALLOWED, Status::internal(text))
+    } else {
+        let text = String::from_utf8_lossy(content_type);
+        let status =
+            Status::invalid_argument(format!("invalid gRPC request content-type {text:?}"));
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, status)
+    };
+    let mut response = answer::failure(&status);
+    *response.status_mut() = code;
+    Some(response)
+}
+
+fn is_grpc(content_type: &[u8]) -> bool {
+    match content_type.strip_prefix(b"application/grpc") {
+        Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
+        None => false,
+    }
+}

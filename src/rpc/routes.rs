@@ -1,0 +1,288 @@
+//! The one table of methods, and the way from a call's path to its handler.
+//!
+//! ```text
+//!   path ─► row of the table ─► shape of the call (unary, stream) ─► handler
+//! ```
+//!
+//! A new method is a row here, and a handler in the file of its service. From a row come the series of
+//! its metrics, its place in the search for a path, who serves it, and what it demands of its caller.
+//! Other rooms see of the table what [`METHODS`] says.
+
+use std::future::Future;
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use http::Request;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http_body::Body as HttpBody;
+use tonic::Status;
+
+use super::answer::{self, BoxError, Output};
+use super::call::refuse;
+use super::{Server, kv};
+use crate::auth::Demand;
+use crate::metrics::{self, Kind, Method};
+
+/// A row of the table, with the counters of its method.
+pub(super) struct Route {
+    pub(super) method: Method,
+    /// What the method demands of its caller before its request is looked at. `Nothing` where the node
+    /// decides on what is asked for, with the credentials that the handler hands on.
+    pub(super) demand: Demand,
+    /// Whether a learner serves it. Range is among these for its serializable form; its handler
+    /// refuses the other.
+    pub(super) serves_learners: bool,
+}
+
+/// Whether a learner serves what is served by these members.
+macro_rules! serves_learners {
+    (all) => {
+        true
+    };
+    (voters) => {
+        false
+    };
+}
+
+/// The kind of a call of this shape.
+macro_rules! kind {
+    (unary) => {
+        Kind::Unary
+    };
+    (unary_of) => {
+        Kind::Unary
+    };
+    (server_stream) => {
+        Kind::ServerStream
+    };
+    (bidi_stream) => {
+        Kind::BidiStream
+    };
+}
+
+/// Code for methods that are called often, and none for the others.
+macro_rules! if_often {
+    (often, $($code:tt)*) => { $($code)* };
+    (seldom, $($code:tt)*) => {};
+}
+
+/// The place of a method in the table, found at compile time.
+const fn index(service: &str, name: &str) -> usize {
+    let mut at = 0;
+    while at < METHODS.len() {
+        if equal(METHODS[at].0, service) && equal(METHODS[at].1, name) {
+            return at;
+        }
+        at += 1;
+    }
+    panic!("unknown method")
+}
+
+const fn equal(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut at = 0;
+    while at < a.len() && at < b.len() {
+        if a[at] != b[at] {
+            return false;
+        }
+        at += 1;
+    }
+    a.len() == b.len()
+}
+
+/// Makes of the table the list of methods, their rows, and the two searches for a path.
+macro_rules! routes {
+    ($(
+        $service:literal $name:literal $how:ident $by:ident
+        $shape:ident $(($decoded:path))? $handler:ident $demand:ident;
+    )*) => {
+        /// Every method that is served: service and name.
+        pub const METHODS: &[(&str, &str)] = &[$(($service, $name)),*];
+
+        static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
+            vec![$(Route {
+                method: Method::new($service, $name, kind!($shape)),
+                demand: Demand::$demand,
+                serves_learners: serves_learners!($by),
+            }),*]
+        });
+
+        impl Server {
+            /// Answers one request, whatever it is. What a call has before its message has come is
+            /// small: each async function would have room of its own for what it is given, so there are
+            /// few of them here, and what comes after the message has a place of its own.
+            pub fn call<B>(
+                self: Arc<Self>,
+                request: Request<B>,
+            ) -> impl Future<Output = Output> + Send
+            where
+                B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+                B::Error: Into<BoxError> + Send + Sync,
+            {
+                let (mut parts, body) = request.into_parts();
+                async move {
+                    let mut answer = 'answered: {
+                        if let Some(refusal) = refuse(&mut parts) {
+                            break 'answered refusal;
+                        }
+                        $(if_often! { $how,
+                            if path(&parts) == concat!("/", $service, "/", $name) {
+                                let route = &ROUTES[const { index($service, $name) }];
+                                break 'answered self
+                                    .$shape($($decoded,)? route, &parts, body, Self::$handler)
+                                    .await;
+                            }
+                        })*
+                        Box::pin(self.seldom(&parts, body)).await
+                    };
+                    if let Some(content_type) = answer::repeated_type(&parts.headers) {
+                        answer.headers_mut().insert(CONTENT_TYPE, content_type);
+                    }
+                    answer
+                }
+            }
+
+            async fn seldom<B>(self: Arc<Self>, parts: &Parts, body: B) -> Output
+            where
+                B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+                B::Error: Into<BoxError> + Send + Sync,
+            {
+                let path = path(parts);
+                let split = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'));
+                let Some((service, name)) = split else {
+                    let text = format!("malformed method name: {path:?}");
+                    return answer::failure(&Status::unimplemented(text));
+                };
+                match (service, name) {
+                    $(($service, $name) => {
+                        let route = &ROUTES[const { index($service, $name) }];
+                        self.$shape($($decoded,)? route, parts, body, Self::$handler).await
+                    })*
+                    _ => unknown(service, name),
+                }
+            }
+        }
+    };
+}
+
+// `often`: looked for first, and answered without a box around the call. `by`: who serves it, all
+// members or voters alone. The order is that of the first byte of a call in the fuzzer's corpus: new
+// methods come last.
+routes! {
+    // service                 method                 how    by     shape                     handler                demand
+    "etcdserverpb.KV"          "Range"                often  all    unary                     range                  Nothing;
+    "etcdserverpb.KV"          "RangeStream"          seldom voters server_stream             range_stream           Nothing;
+    "etcdserverpb.KV"          "Put"                  often  voters unary                     put                    Nothing;
+    "etcdserverpb.KV"          "DeleteRange"          often  voters unary                     delete_range           Nothing;
+    "etcdserverpb.KV"          "Txn"                  often  voters unary_of(kv::decoded_txn) txn                    Nothing;
+    "etcdserverpb.KV"          "Compact"              seldom voters unary                     compact                Nothing;
+    "etcdserverpb.Watch"       "Watch"                seldom voters bidi_stream               watch                  Nothing;
+    "etcdserverpb.Lease"       "LeaseGrant"           seldom voters unary                     lease_grant            Nothing;
+    "etcdserverpb.Lease"       "LeaseRevoke"          seldom voters unary                     lease_revoke           Nothing;
+    "etcdserverpb.Lease"       "LeaseKeepAlive"       seldom voters bidi_stream               lease_keep_alive       Nothing;
+    "etcdserverpb.Lease"       "LeaseTimeToLive"      seldom voters unary                     lease_time_to_live     Nothing;
+    "etcdserverpb.Lease"       "LeaseLeases"          seldom voters unary                     lease_leases           Nothing;
+    "etcdserverpb.Cluster"     "MemberAdd"            seldom voters unary                     member_add             Root;
+    "etcdserverpb.Cluster"     "MemberRemove"         seldom voters unary                     member_remove          Root;
+    "etcdserverpb.Cluster"     "MemberUpdate"         seldom voters unary                     member_update          Root;
+    "etcdserverpb.Cluster"     "MemberList"           seldom voters unary                     member_list            Somebody;
+    "etcdserverpb.Cluster"     "MemberPromote"        seldom voters unary                     member_promote         Root;
+    "etcdserverpb.Maintenance" "Alarm"                seldom voters unary                     alarm                  Nothing;
+    "etcdserverpb.Maintenance" "Status"               seldom all    unary                     status                 Somebody;
+    "etcdserverpb.Maintenance" "Defragment"           seldom voters unary                     defragment             Root;
+    "etcdserverpb.Maintenance" "Hash"                 seldom voters unary                     hash                   Root;
+    "etcdserverpb.Maintenance" "HashKV"               seldom voters unary                     hash_kv                Root;
+    "etcdserverpb.Maintenance" "Snapshot"             seldom all    server_stream             snapshot               Root;
+    "etcdserverpb.Maintenance" "MoveLeader"           seldom voters unary                     move_leader            Root;
+    "etcdserverpb.Maintenance" "Downgrade"            seldom voters unary                     downgrade              Root;
+    "etcdserverpb.Auth"        "AuthEnable"           seldom voters unary                     auth_enable            Nothing;
+    "etcdserverpb.Auth"        "AuthDisable"          seldom voters unary                     auth_disable           Nothing;
+    "etcdserverpb.Auth"        "AuthStatus"           seldom voters unary                     auth_status            Nothing;
+    "etcdserverpb.Auth"        "Authenticate"         seldom voters unary                     authenticate           Nothing;
+    "etcdserverpb.Auth"        "UserAdd"              seldom voters unary                     user_add               Nothing;
+    "etcdserverpb.Auth"        "UserGet"              seldom voters unary                     user_get               Nothing;
+    "etcdserverpb.Auth"        "UserList"             seldom voters unary                     user_list              Nothing;
+    "etcdserverpb.Auth"        "UserDelete"           seldom voters unary                     user_delete            Nothing;
+    "etcdserverpb.Auth"        "UserChangePassword"   seldom voters unary                     user_change_password   Nothing;
+    "etcdserverpb.Auth"        "UserGrantRole"        seldom voters unary                     user_grant_role        Nothing;
+    "etcdserverpb.Auth"        "UserRevokeRole"       seldom voters unary                     user_revoke_role       Nothing;
+    "etcdserverpb.Auth"        "RoleAdd"              seldom voters unary                     role_add               Nothing;
+    "etcdserverpb.Auth"        "RoleGet"              seldom voters unary                     role_get               Nothing;
+    "etcdserverpb.Auth"        "RoleList"             seldom voters unary                     role_list              Nothing;
+    "etcdserverpb.Auth"        "RoleDelete"           seldom voters unary                     role_delete            Nothing;
+    "etcdserverpb.Auth"        "RoleGrantPermission"  seldom voters unary                     role_grant_permission  Nothing;
+    "etcdserverpb.Auth"        "RoleRevokePermission" seldom voters unary                     role_revoke_permission Nothing;
+    "v3lockpb.Lock"            "Lock"                 seldom voters unary                     lock                   Nothing;
+    "v3lockpb.Lock"            "Unlock"               seldom voters unary                     unlock                 Nothing;
+    "v3electionpb.Election"    "Campaign"             seldom voters unary                     campaign               Nothing;
+    "v3electionpb.Election"    "Proclaim"             seldom voters unary                     proclaim               Nothing;
+    "v3electionpb.Election"    "Leader"               seldom voters unary                     election_leader        Nothing;
+    "v3electionpb.Election"    "Observe"              seldom voters server_stream             observe                Nothing;
+    "v3electionpb.Election"    "Resign"               seldom voters unary                     resign                 Nothing;
+    "rusdpb.Space"             "Report"               seldom voters unary                     space                  Root;
+    "grpc.health.v1.Health"    "Check"                seldom voters unary                     health_check           Nothing;
+    "grpc.health.v1.Health"    "List"                 seldom voters unary                     health_list            Nothing;
+    "grpc.health.v1.Health"    "Watch"                seldom voters server_stream             health_watch           Nothing;
+}
+
+/// Shows the series of all methods, as zeroes until they are called.
+pub(super) fn show() {
+    LazyLock::force(&ROUTES);
+}
+
+/// Adds the latency histograms of `--metrics=extensive`.
+pub fn enable_handling_seconds() {
+    metrics::enable_handling_seconds(ROUTES.iter().map(|route| &route.method));
+}
+
+/// A method's name as the client sent it: a question mark begins no query here, as in grpc-go.
+fn path(parts: &Parts) -> &str {
+    parts.uri.path_and_query().map_or("", PathAndQuery::as_str)
+}
+
+/// What is not in the table is never a pretended success.
+fn unknown(service: &str, name: &str) -> Output {
+    let status = if METHODS.iter().any(|&(known, _)| known == service) {
+        Status::unimplemented(format!("unknown method {name} for service {service}"))
+    } else {
+        Status::unimplemented(format!("unknown service {service}"))
+    };
+    answer::failure(&status)
+}
+
+#[cfg(test)]
+pub(super) fn any() -> &'static Method {
+    &ROUTES[0].method
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_or_copies_the_cluster_is_roots() {
+        let demand = |service: &str, name: &str| &ROUTES[index(service, name)].demand;
+        for name in ["Defragment", "Hash", "HashKV", "Snapshot", "MoveLeader", "Downgrade"] {
+            assert_eq!(*demand("etcdserverpb.Maintenance", name), Demand::Root, "{name}");
+        }
+        for name in ["MemberAdd", "MemberRemove", "MemberUpdate", "MemberPromote"] {
+            assert_eq!(*demand("etcdserverpb.Cluster", name), Demand::Root, "{name}");
+        }
+        assert_eq!(*demand("etcdserverpb.Maintenance", "Status"), Demand::Somebody);
+        assert_eq!(*demand("etcdserverpb.KV", "Put"), Demand::Nothing);
+    }
+
+    #[test]
+    fn a_scrape_shows_methods_that_nobody_called_as_zero() {
+        show();
+        let text = metrics::render();
+        for line in [
+            "grpc_server_started_total{grpc_method=\"LeaseRevoke\",grpc_service=\"etcdserverpb.Lease\",grpc_type=\"unary\"} 0",
+            "grpc_server_handled_total{grpc_code=\"Unavailable\",grpc_method=\"Watch\",grpc_service=\"etcdserverpb.Watch\",grpc_type=\"bidi_stream\"} 0",
+        ] {
+            assert!(text.lines().any(|have| have == line), "missing {line}");
+        }
+    }
+}
