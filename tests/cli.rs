@@ -26,7 +26,7 @@ use serde_json::Value;
 
 #[path = "common/child.rs"]
 mod child;
-#[allow(dead_code, reason = "cases need one member that stays")]
+#[allow(dead_code, reason = "a suite needs a part of it")]
 #[path = "common/member.rs"]
 mod member;
 #[path = "common/ports.rs"]

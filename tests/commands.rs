@@ -18,6 +18,7 @@ use member::Member;
 
 #[path = "common/child.rs"]
 mod child;
+#[allow(dead_code, reason = "a suite needs a part of it")]
 #[path = "common/member.rs"]
 mod member;
 #[path = "common/ports.rs"]

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,6 +12,7 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
+use super::member::{Process, flags, serve};
 use super::ports;
 use super::preload;
 use super::proxy::Network;
@@ -26,7 +26,7 @@ pub struct Member {
     /// Where others reach it.
     pub peer: String,
     listen: String,
-    child: Option<Child>,
+    child: Option<Process>,
 }
 
 pub struct Cluster {
@@ -150,20 +150,16 @@ impl Cluster {
         fs::create_dir_all(&dir).unwrap();
         let log = File::options().create(true).append(true).open(self.log_path(at)).unwrap();
         let member = &mut self.members[at];
-        let mut command = crate::child::command(crate::child::RUSD);
-        command.args(["serve", "--name", &member.name, "--data-dir"]).arg(&dir);
+        let mut command = serve();
+        command.args(flags(&member.name, &dir, &member.client, &member.listen));
         if self.has_bad_disks {
             command.env("LD_PRELOAD", preload::build());
             command.env("SHIM_DIR", &dir).env("SHIM_MARKS", &dir);
         }
-        command.args(["--listen-client-urls", &member.client]);
-        command.args(["--advertise-client-urls", &member.client]);
-        command.args(["--listen-peer-urls", &member.listen]);
         command.args(["--initial-advertise-peer-urls", &member.peer]);
         command.args(arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.stdout(log.try_clone().unwrap()).stderr(log);
-        member.child = Some(command.spawn().unwrap());
+        member.child = Some(Process::start(&mut command, log));
     }
 
     /// A file of the test beside the members' directories.
@@ -193,10 +189,7 @@ impl Cluster {
     }
 
     pub fn kill(&mut self, at: usize) {
-        if let Some(mut child) = self.members[at].child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.members[at].child = None;
     }
 
     pub fn signal(&self, at: usize, signal: i32) {

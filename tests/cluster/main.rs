@@ -14,6 +14,9 @@ mod faults;
 mod fixture;
 mod hostile;
 mod leases;
+#[allow(dead_code, reason = "a suite needs a part of it")]
+#[path = "../common/member.rs"]
+mod member;
 mod membership;
 #[path = "../common/names.rs"]
 mod names;

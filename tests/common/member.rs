@@ -1,9 +1,12 @@
-//! One member for clients to talk to.
+//! Members as processes: where they listen, what they are started with, and that they end with the
+//! test. And one member for clients to talk to.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -11,7 +14,7 @@ use super::{child, ports};
 
 /// `rusd serve` on free ports, killed when dropped.
 pub struct Member {
-    child: Child,
+    child: Process,
     pub endpoint: String,
     peer: String,
     pub dir: tempfile::TempDir,
@@ -20,8 +23,7 @@ pub struct Member {
 impl Member {
     pub fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let [endpoint, peer] =
-            [ports::free(), ports::free()].map(|port| format!("127.0.0.1:{port}"));
+        let [endpoint, peer] = [free_address(), free_address()];
         let child = spawn(&dir, &endpoint, &peer);
         let member = Self { child, endpoint, peer, dir };
         member.wait_until_healthy();
@@ -43,14 +45,8 @@ impl Member {
     fn wait_until_healthy(&self) {
         let patience = Instant::now() + Duration::from_secs(60);
         while Instant::now() < patience {
-            if let Ok(mut stream) = TcpStream::connect(&self.endpoint) {
-                let mut answer = String::new();
-                let request = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-                let _ = stream.write_all(request.as_bytes());
-                let _ = stream.read_to_string(&mut answer);
-                if answer.contains("\"health\":\"true\"") {
-                    return;
-                }
+            if is_healthy(&self.endpoint) {
+                return;
             }
             sleep(Duration::from_millis(50));
         }
@@ -59,26 +55,91 @@ impl Member {
     }
 }
 
-fn spawn(dir: &tempfile::TempDir, client: &str, peer: &str) -> Child {
-    let url = |address: &str| format!("http://{address}");
+fn spawn(dir: &tempfile::TempDir, client: &str, peer: &str) -> Process {
+    let [client, peer] = [client, peer].map(|address| format!("http://{address}"));
     let log = File::options().create(true).append(true).open(dir.path().join("log")).unwrap();
-    child::command(child::RUSD)
-        .arg("serve")
-        .args(["--data-dir", dir.path().join("data").to_str().unwrap()])
-        .args(["--listen-client-urls", &url(client)])
-        .args(["--advertise-client-urls", &url(client)])
-        .args(["--listen-peer-urls", &url(peer)])
-        .args(["--initial-advertise-peer-urls", &url(peer)])
-        .args(["--initial-cluster", &format!("default={}", url(peer))])
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap()
+    let mut command = serve();
+    command.args(flags("default", &dir.path().join("data"), &client, &peer));
+    command.args(alone("default", &peer));
+    Process::start(&mut command, log)
 }
 
-impl Drop for Member {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// The member's program, which wants flags.
+pub fn serve() -> Command {
+    let mut command = child::command(child::RUSD);
+    command.arg("serve");
+    command
+}
+
+/// A host and port that nobody listens on.
+pub fn free_address() -> String {
+    format!("127.0.0.1:{}", ports::free())
+}
+
+/// Flags of a member with this name and directory, and the URLs where it listens to clients and peers,
+/// and is reached by them. Of a flag that is given again, the last counts.
+pub fn flags(name: &str, data: &Path, client: &str, peer: &str) -> [String; 12] {
+    let data = data.to_str().unwrap();
+    let pairs = [
+        ["--name", name],
+        ["--data-dir", data],
+        ["--listen-client-urls", client],
+        ["--advertise-client-urls", client],
+        ["--listen-peer-urls", peer],
+        ["--initial-advertise-peer-urls", peer],
+    ];
+    let mut words = pairs.as_flattened().iter().map(|word| (*word).to_owned());
+    std::array::from_fn(|_| words.next().unwrap())
+}
+
+/// Flags of a first cluster of this member alone.
+pub fn alone(name: &str, peer: &str) -> [String; 2] {
+    ["--initial-cluster".to_owned(), format!("{name}={peer}")]
+}
+
+/// A process; dropped, it is killed.
+pub struct Process(Child);
+
+impl Process {
+    /// Starts it; what it says goes into the file.
+    pub fn start(command: &mut Command, log: File) -> Self {
+        let output = log.try_clone().unwrap();
+        Self(command.stdout(output).stderr(log).spawn().unwrap())
     }
+}
+
+impl Deref for Process {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a plain GET answers; empty if nobody does.
+pub fn get(address: &str, path: &str) -> String {
+    let Ok(mut stream) = TcpStream::connect(address) else { return String::new() };
+    let mut answer = Vec::new();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let _ = stream.write_all(request.as_bytes());
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Whether a member serves there.
+pub fn is_healthy(address: &str) -> bool {
+    get(address, "/health").contains("\"health\":\"true\"")
 }

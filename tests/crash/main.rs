@@ -11,6 +11,9 @@ mod checkpoint;
 mod child;
 mod damage;
 mod housekeeping;
+#[allow(dead_code, reason = "a suite needs a part of it")]
+#[path = "../common/member.rs"]
+mod member;
 mod oracle;
 #[path = "../common/ports.rs"]
 mod ports;

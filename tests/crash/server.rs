@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
+use super::member::{Process, alone, flags, serve};
 use super::oracle::Oracle;
 use super::ports;
 use super::rounds;
@@ -44,15 +45,8 @@ pub(super) struct Fixture {
 
 /// A running member; dropped, it is killed.
 pub(super) struct Member {
-    pub(super) child: Child,
+    pub(super) child: Process,
     log: PathBuf,
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Member {
@@ -92,14 +86,10 @@ impl Fixture {
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
         let log = self.root.path().join("log");
         fs::create_dir_all(self.data()).unwrap();
-        let mut command = crate::child::command(crate::child::RUSD);
-        command.args(["serve", "--name", "one", "--data-dir"]).arg(self.data());
-        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("one={peer}")]);
+        let mut command = serve();
+        command.args(flags("one", &self.data(), &client, &peer)).args(alone("one", &peer));
         prepare(&mut command, &self.data());
-        let output = File::create(&log).unwrap();
-        let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
+        let child = Process::start(&mut command, File::create(&log).unwrap());
         Member { child, log }
     }
 

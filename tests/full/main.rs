@@ -12,6 +12,9 @@
 
 #[path = "../common/child.rs"]
 mod child;
+#[allow(dead_code, reason = "a suite needs a part of it")]
+#[path = "../common/member.rs"]
+mod member;
 #[path = "../common/ports.rs"]
 mod ports;
 
@@ -24,6 +27,7 @@ use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use child::{RUSD, command};
+use member::{Process, flags, serve};
 use rusd::clock::split_mix;
 
 /// Set where mounting is possible.
@@ -115,11 +119,11 @@ fn mount(dir: &Path, plan: &Plan) {
 }
 
 struct Member {
-    command: Vec<String>,
+    flags: Vec<String>,
     endpoint: String,
     disks: Vec<PathBuf>,
     log: PathBuf,
-    child: Option<Child>,
+    child: Option<Process>,
 }
 
 impl Drop for Member {
@@ -134,16 +138,11 @@ impl Drop for Member {
 impl Member {
     fn start(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let mut command = command(RUSD);
-        command.args(&self.command).stdout(log.try_clone().unwrap()).stderr(log);
-        self.child = Some(command.spawn().unwrap());
+        self.child = Some(Process::start(serve().args(&self.flags), log));
     }
 
     fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            child.wait().unwrap();
-        }
+        self.child = None;
     }
 
     /// Stops in order, or is killed.
@@ -183,21 +182,17 @@ impl Cluster {
             let disk = root.path().join(format!("disk{at}"));
             mount(&disk, &plan);
             let mut disks = vec![disk.clone()];
-            let data = disk.join("data").to_str().unwrap().to_owned();
             let (client, peer) = (&clients[at], &peers[at]);
-            let mut command = format!("serve --name m{at} --listen-client-urls {client}")
-                + &format!(" --advertise-client-urls {client} --listen-peer-urls {peer}")
-                + &format!(" --initial-advertise-peer-urls {peer} --initial-cluster {initial}")
-                + &format!(" --data-dir {data}");
+            let mut flags = flags(&format!("m{at}"), &disk.join("data"), client, peer).to_vec();
+            flags.extend(["--initial-cluster".to_owned(), initial.clone()]);
             if plan.log_apart {
                 let disk = root.path().join(format!("log{at}"));
                 mount(&disk, &plan);
-                command += &format!(" --wal-dir {}/wal", disk.display());
+                flags.extend(["--wal-dir".to_owned(), format!("{}/wal", disk.display())]);
                 disks.push(disk);
             }
-            let command = command.split(' ').map(str::to_owned).collect();
             let log = root.path().join(format!("out{at}"));
-            Member { command, endpoint: client.clone(), disks, log, child: None }
+            Member { flags, endpoint: client.clone(), disks, log, child: None }
         });
         let members = members.collect();
         let endpoints = clients.join(",");

@@ -24,6 +24,9 @@
 #[path = "../common/child.rs"]
 mod child;
 mod generate;
+#[allow(dead_code, reason = "a suite needs a part of it")]
+#[path = "../common/member.rs"]
+mod member;
 #[path = "../common/ports.rs"]
 mod ports;
 mod roundtrip;

@@ -19,7 +19,8 @@ use tonic::Request;
 use tonic::transport::Channel;
 
 use super::generate::Generator;
-use super::server::{Server, free_address, rusd};
+use super::member::{free_address, serve};
+use super::server::Server;
 use super::subject::Subject;
 
 /// Operations of one leg of four.
@@ -184,7 +185,7 @@ pub(crate) async fn run(tools: &Path, seed: u64, ops: u64) -> Result<(), String>
     let path = |name: String| dir.path().join(name).to_str().unwrap().to_owned();
     let own = Path::new(crate::child::RUSD);
     let mut peer = free_address();
-    let mut server = Server::run(rusd(), Path::new(&path("data 0".into())), &peer).await;
+    let mut server = Server::run(serve(), Path::new(&path("data 0".into())), &peer).await;
     let mut generator = Generator::new(seed, 0);
     for (leg, by) in MOVES.into_iter().enumerate() {
         grow(&server.endpoint, &mut generator, leg, seed + leg as u64, ops).await;
@@ -228,7 +229,7 @@ pub(crate) async fn run(tools: &Path, seed: u64, ops: u64) -> Result<(), String>
         }
         let next = match by {
             Move::SavedByEtcdctl | Move::Exported => crate::child::command(tools.join("etcd")),
-            Move::SavedByRusd | Move::Imported => rusd(),
+            Move::SavedByRusd | Move::Imported => serve(),
         };
         server = Server::run(next, Path::new(&to), &peer).await;
         let failed = |what: &str| format!("{by:?}, leg {leg}: {what}");

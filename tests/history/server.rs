@@ -1,7 +1,8 @@
 //! The shipped binary as a server that lives as long as the value.
 
+use std::fs::File;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use rusd::pb::RangeRequest;
@@ -9,30 +10,19 @@ use rusd::pb::kv_client::KvClient;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use super::ports;
+use super::member::{Process, alone, flags, free_address, serve};
 
 pub(crate) struct Server {
-    child: Child,
+    child: Process,
     pub(crate) endpoint: String,
     /// Removed with the server, if it is the server's own.
     _dir: Option<tempfile::TempDir>,
 }
 
-pub(crate) fn free_address() -> String {
-    format!("127.0.0.1:{}", ports::free())
-}
-
-/// The binary under test as a server.
-pub(crate) fn rusd() -> Command {
-    let mut command = crate::child::command(crate::child::RUSD);
-    command.arg("serve");
-    command
-}
-
 impl Server {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut server = Self::run(rusd(), &dir.path().join("data"), &free_address()).await;
+        let mut server = Self::run(serve(), &dir.path().join("data"), &free_address()).await;
         server._dir = Some(dir);
         server
     }
@@ -40,18 +30,10 @@ impl Server {
     /// Starts a server of one member on a data directory that may hold something.
     pub(crate) async fn run(mut command: Command, data_dir: &Path, peer: &str) -> Self {
         let client = free_address();
-        let url = |address: &str| format!("http://{address}");
-        let child = command
-            .args(["--data-dir", data_dir.to_str().unwrap()])
-            .args(["--listen-client-urls", &url(&client)])
-            .args(["--advertise-client-urls", &url(&client)])
-            .args(["--listen-peer-urls", &url(peer)])
-            .args(["--initial-advertise-peer-urls", &url(peer)])
-            .args(["--initial-cluster", &format!("default={}", url(peer))])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let urls = [client.as_str(), peer].map(|address| format!("http://{address}"));
+        command.args(flags("default", data_dir, &urls[0], &urls[1]));
+        command.args(alone("default", &urls[1]));
+        let child = Process::start(&mut command, File::create("/dev/null").unwrap());
         let server = Self { child, endpoint: client, _dir: None };
         server.wait_until_ready().await;
         server
@@ -80,12 +62,5 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("the server at {} does not answer", self.endpoint);
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

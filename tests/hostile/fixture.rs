@@ -1,10 +1,7 @@
 //! A member in a process of its own, and how a case runs.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -18,7 +15,7 @@ use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
 use super::bystander::Bystander;
-use super::ports;
+use super::member::{self, Process, alone, flags, free_address, serve};
 
 /// What nothing needs on a busy machine; a test that waits longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -75,7 +72,7 @@ pub fn foreign() -> Option<PathBuf> {
 
 /// A running member; dropped, it is killed.
 pub struct Member {
-    child: Child,
+    child: Process,
     /// Host and port for clients.
     pub address: String,
     /// Host and port for peers.
@@ -84,36 +81,19 @@ pub struct Member {
     _root: TempDir,
 }
 
-impl Drop for Member {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Member {
     /// A new member that answers, with these flags beside the usual ones.
-    pub fn start(flags: &[&str]) -> Self {
+    pub fn start(more: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let (data, log) = (root.path().join("data"), root.path().join("log"));
-        let address = format!("127.0.0.1:{}", ports::free());
-        let peer_address = format!("127.0.0.1:{}", ports::free());
+        let (address, peer_address) = (free_address(), free_address());
         let (client, peer) = (format!("http://{address}"), format!("http://{peer_address}"));
         let mut command = match foreign() {
             Some(binary) => crate::child::command(binary),
-            None => {
-                let mut command = crate::child::command(crate::child::RUSD);
-                command.arg("serve");
-                command
-            }
+            None => serve(),
         };
-        command.args(["--name", "one", "--data-dir"]).arg(data);
-        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("one={peer}")]);
-        command.args(flags);
-        let output = File::create(&log).unwrap();
-        let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
+        command.args(flags("one", &data, &client, &peer)).args(alone("one", &peer)).args(more);
+        let child = Process::start(&mut command, File::create(&log).unwrap());
         let mut member = Self { child, address, peer_address, log, _root: root };
         member.wait_ready();
         member
@@ -123,7 +103,7 @@ impl Member {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             assert!(self.child.try_wait().unwrap().is_none(), "no start:\n{}", self.log());
-            if self.get("/health").contains("\"health\":\"true\"") {
+            if member::is_healthy(&self.address) {
                 return;
             }
             thread::sleep(LOOK);
@@ -133,12 +113,7 @@ impl Member {
 
     /// What a plain GET answers; empty if nobody does.
     pub fn get(&self, path: &str) -> String {
-        let Ok(mut stream) = TcpStream::connect(&self.address) else { return String::new() };
-        let mut answer = Vec::new();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let _ = stream.write_all(request.as_bytes());
-        let _ = stream.read_to_end(&mut answer);
-        String::from_utf8_lossy(&answer).into_owned()
+        member::get(&self.address, path)
     }
 
     /// A gauge or counter without labels, from `/metrics`.

@@ -20,6 +20,9 @@ mod connections;
 mod fixture;
 mod frames;
 mod histories;
+#[allow(dead_code, reason = "a suite needs a part of it")]
+#[path = "../common/member.rs"]
+mod member;
 #[path = "../common/ports.rs"]
 mod ports;
 mod resets;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,29 +13,18 @@ use rusd::pb::{PutRequest, RangeRequest};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-use super::ports;
+use super::member::{self, Process, alone, flags, free_address, serve};
 
 /// What nothing needs on a busy machine; a test that waits longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running member; dropped, it is killed.
 pub struct Member {
-    pub child: Child,
+    pub child: Process,
     pub address: String,
     pub log: PathBuf,
     /// Goes with the member that made it.
     root: Option<TempDir>,
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn free_address() -> String {
-    format!("127.0.0.1:{}", ports::free())
 }
 
 impl Member {
@@ -50,24 +39,21 @@ impl Member {
 
     /// A process on this data directory, which may refuse it.
     pub fn spawn(data: &Path, log: &Path) -> Self {
-        Self::spawn_by(crate::child::command(crate::child::RUSD), data, log).0
+        Self::spawn_by(serve(), data, log).0
     }
 
     /// A process with these limits of open files, and where it listens to peers.
     pub fn spawn_limited(soft: u32, hard: u32, data: &Path, log: &Path) -> (Self, String) {
         let mut shell = crate::child::command("sh");
         let script = format!("ulimit -S -n {soft}; ulimit -H -n {hard}; exec \"$0\" \"$@\"");
-        shell.args(["-c", &script, crate::child::RUSD]);
+        shell.args(["-c", &script, crate::child::RUSD, "serve"]);
         Self::spawn_by(shell, data, log)
     }
 
     fn spawn_by(mut command: Command, data: &Path, log: &Path) -> (Self, String) {
         let (address, for_peers) = (free_address(), free_address());
         let (client, peer) = (format!("http://{address}"), format!("http://{for_peers}"));
-        command.args(["serve", "--name", "one", "--data-dir"]).arg(data);
-        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("one={peer}")]);
+        command.args(flags("one", data, &client, &peer)).args(alone("one", &peer));
         (Self::run(command, address, log), for_peers)
     }
 
@@ -76,11 +62,8 @@ impl Member {
     pub fn spawn_with(more: &[&str], variables: &[(&str, &str)], data: &Path, log: &Path) -> Self {
         let (address, peer) = (free_address(), format!("http://{}", free_address()));
         let client = format!("http://{address}");
-        let mut command = crate::child::command(crate::child::RUSD);
-        command.args(["serve", "--name", "one", "--data-dir"]).arg(data);
-        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("one={peer}")]);
+        let mut command = serve();
+        command.args(flags("one", data, &client, &peer)).args(alone("one", &peer));
         command.args(more.iter().map(|word| word.replace("PEER", &peer)));
         command.envs(variables.iter().copied());
         Self::run(command, address, log)
@@ -88,13 +71,13 @@ impl Member {
 
     /// A process with these flags and its ports alone, which is not to serve, and where it listens to
     /// peers.
-    pub fn spawn_bare(flags: &[&str]) -> (Self, TempDir, String) {
+    pub fn spawn_bare(more: &[&str]) -> (Self, TempDir, String) {
         let root = tempfile::tempdir().unwrap();
         let (address, for_peers) = (free_address(), free_address());
         let (client, peer) = (format!("http://{address}"), format!("http://{for_peers}"));
-        let mut command = crate::child::command(crate::child::RUSD);
-        command.args(["serve", "--listen-peer-urls", &peer, "--listen-client-urls", &client]);
-        command.args(["--advertise-client-urls", &client]).args(flags).current_dir(&root);
+        let mut command = serve();
+        command.args(["--listen-peer-urls", &peer, "--listen-client-urls", &client]);
+        command.args(["--advertise-client-urls", &client]).args(more).current_dir(&root);
         let log = root.path().join("log");
         (Self::run(command, address, &log), root, for_peers)
     }
@@ -110,17 +93,16 @@ impl Member {
             data.display()
         );
         fs::write(file, settings).unwrap();
-        let mut command = crate::child::command(crate::child::RUSD);
+        let mut command = serve();
         // All other flags and variables count no more.
-        command.args(["serve", "--name", "flag", "--config-file"]).arg(file);
+        command.args(["--name", "flag", "--config-file"]).arg(file);
         command.env("ETCD_DATA_DIR", "/nonexistent");
         Self::run(command, address, log)
     }
 
     /// A process that listens there.
     pub fn run(mut command: Command, address: String, log: &Path) -> Self {
-        let output = File::create(log).unwrap();
-        let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
+        let child = Process::start(&mut command, File::create(log).unwrap());
         Self { child, address, log: log.to_path_buf(), root: None }
     }
 
@@ -186,12 +168,7 @@ impl Member {
     }
 
     pub fn is_healthy(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect(&self.address) else { return false };
-        let mut answer = String::new();
-        let request = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        let _ = stream.write_all(request);
-        let _ = stream.read_to_string(&mut answer);
-        answer.contains("\"health\":\"true\"")
+        member::is_healthy(&self.address)
     }
 
     /// A connection of its own.

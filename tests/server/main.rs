@@ -8,6 +8,9 @@ mod fixture;
 mod flags;
 mod input;
 mod logins;
+#[allow(dead_code, reason = "a suite needs a part of it")]
+#[path = "../common/member.rs"]
+mod member;
 mod network;
 mod offline;
 mod panics;

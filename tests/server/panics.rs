@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use rusd::clock::SystemClock;
@@ -16,6 +16,7 @@ use rusd::planted::{self, Bug};
 use tonic::transport::{Channel, Endpoint};
 
 use super::fixture::PATIENCE;
+use super::member::{Process, flags};
 use super::ports;
 
 /// The server's arguments, one a line, for the process that is one.
@@ -50,17 +51,10 @@ fn a_server_to_plant_bugs_in() {
 }
 
 struct Member {
-    child: Child,
+    child: Process,
     client: String,
     log: PathBuf,
     plant: PathBuf,
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Starts so many members of one cluster.
@@ -72,26 +66,13 @@ fn start(root: &Path, count: usize) -> Vec<Member> {
     let start = |(number, peer): (usize, &String)| {
         let (name, client) = (format!("m{number}"), url(number));
         let path = |what: &str| root.join(format!("{name}.{what}"));
-        let data = path("data").display().to_string();
-        let arguments = [
-            ["--name", &name],
-            ["--data-dir", &data],
-            ["--listen-client-urls", &client],
-            ["--advertise-client-urls", &client],
-            ["--listen-peer-urls", peer],
-            ["--initial-advertise-peer-urls", peer],
-            ["--initial-cluster", &cluster],
-        ];
+        let mut arguments = flags(&name, &path("data"), &client, peer).to_vec();
+        arguments.extend(["--initial-cluster".to_owned(), cluster.clone()]);
         let (log, plant) = (path("log"), path("plant"));
-        let output = File::create(&log).unwrap();
-        let child = crate::child::command(std::env::current_exe().unwrap())
-            .args(["--exact", "panics::a_server_to_plant_bugs_in", "--nocapture"])
-            .env(ARGUMENTS, arguments.concat().join("\n"))
-            .env(PLANT, &plant)
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
-            .spawn()
-            .unwrap();
+        let mut command = crate::child::command(std::env::current_exe().unwrap());
+        command.args(["--exact", "panics::a_server_to_plant_bugs_in", "--nocapture"]);
+        command.env(ARGUMENTS, arguments.join("\n")).env(PLANT, &plant);
+        let child = Process::start(&mut command, File::create(&log).unwrap());
         Member { child, client, log, plant }
     };
     peers.iter().enumerate().map(start).collect()

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use rusd::tls::{ClientFiles, Connector};
@@ -11,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use super::member::{Process, alone, flags, serve};
 use super::ports;
 use super::shop::Shop;
 
@@ -27,18 +27,11 @@ pub const BOTH: [Port; 2] = [Port::Client, Port::Peer];
 
 /// A running member; dropped, it is killed.
 pub struct Server {
-    child: Child,
+    child: Process,
     client: u16,
     peer: u16,
     log: PathBuf,
     _root: TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Server {
@@ -48,22 +41,19 @@ impl Server {
     }
 
     /// One that asks the name servers in a file.
-    pub fn spawn_with(scheme: &str, flags: &[String], resolv_conf: &str) -> Self {
+    pub fn spawn_with(scheme: &str, more: &[String], resolv_conf: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
         let log = root.path().join("log");
         let (client, peer) = (ports::free(), ports::free());
         let [client_url, peer_url] =
             [client, peer].map(|port| format!("{scheme}://127.0.0.1:{port}"));
-        let mut command = crate::child::command(crate::child::RUSD);
-        command.args(["serve", "--name", "one", "--data-dir"]).arg(root.path().join("data"));
-        command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
-        command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
-        if !flags.iter().any(|flag| flag.starts_with("--discovery")) {
-            command.args(["--initial-cluster", &format!("one={peer_url}")]);
+        let mut command = serve();
+        command.args(flags("one", &root.path().join("data"), &client_url, &peer_url));
+        if !more.iter().any(|flag| flag.starts_with("--discovery")) {
+            command.args(alone("one", &peer_url));
         }
-        command.args(flags).env("RUSD_RESOLV_CONF", resolv_conf);
-        let child =
-            command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
+        command.args(more).env("RUSD_RESOLV_CONF", resolv_conf);
+        let child = Process::start(&mut command, File::create(&log).unwrap());
         Self { child, client, peer, log, _root: root }
     }
 
