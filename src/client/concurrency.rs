@@ -7,7 +7,8 @@ use bytes::Bytes;
 use tokio::sync::watch as flag;
 use tokio::task::JoinHandle;
 
-use super::connection::{Client, Deadline};
+use super::connection::Client;
+use super::deadline::Deadline;
 use super::error::Error;
 use super::keep_alive::KeepAlive;
 use super::methods::rpc;

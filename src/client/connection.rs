@@ -2,28 +2,26 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_core::Stream;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use http::uri::PathAndQuery;
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::config::{Config, Credentials};
-use super::endpoint::{Dialer, Ends, HANDSHAKE_FAILED, SharedEnds, Target};
+use super::deadline::Deadline;
+use super::endpoint::{Ends, Target};
 use super::error::{Error, rpc_text};
 use super::log::{FailedAttempt, LogSink, Waiting};
 use super::methods::{Method, rpc};
+use super::nodes::{Node, Nodes};
 use crate::clock::Clock;
 use crate::limits;
 use crate::pb::AuthenticateRequest;
@@ -31,30 +29,6 @@ use crate::tls::Connector;
 
 /// The API version that etcd's own client of this release announces.
 const API_VERSION: &str = "3.7";
-
-/// When to give up; never, if it was made from no duration.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Deadline(Option<Instant>);
-
-impl Deadline {
-    pub const NONE: Self = Self(None);
-
-    pub fn after(wait: Duration) -> Self {
-        Self(Instant::now().checked_add(wait))
-    }
-
-    fn passed(self) -> bool {
-        self.0.is_some_and(|at| at <= Instant::now())
-    }
-
-    /// Runs `work` until the deadline.
-    pub async fn bound<F: Future>(self, work: F) -> Option<F::Output> {
-        match self.0 {
-            Some(at) => timeout_at(at, work).await.ok(),
-            None => Some(work.await),
-        }
-    }
-}
 
 /// A client of one cluster. Clones share their connections.
 #[derive(Clone)]
@@ -64,21 +38,12 @@ pub struct Client {
 
 struct Inner {
     config: Config,
-    nodes: Vec<Node>,
-    /// Counts picks, so that calls go round the connected nodes.
-    picks: AtomicUsize,
+    nodes: Nodes,
     token: RwLock<Vec<u8>>,
     log: Arc<dyn LogSink>,
     clock: Arc<dyn Clock>,
     /// What log lines call this client.
     target: String,
-}
-
-struct Node {
-    /// An endpoint that cannot be dialled at all keeps its reason.
-    endpoint: Result<Endpoint, String>,
-    connector: Dialer,
-    channel: Mutex<Option<Channel>>,
 }
 
 /// A call that did not succeed, with what is needed to log it.
@@ -126,8 +91,7 @@ impl Client {
             .collect();
         let client = Self {
             inner: Arc::new(Inner {
-                nodes,
-                picks: AtomicUsize::new(0),
+                nodes: Nodes::new(nodes),
                 token: RwLock::default(),
                 log,
                 clock,
@@ -198,8 +162,8 @@ impl Client {
             if is_elsewhere {
                 // Those at hand have their turns first: an endpoint that is away may be so for long.
                 refusals += 1;
-                if usize::is_multiple_of(refusals, self.connected().len()) {
-                    deadline.bound(self.connect_another()).await;
+                if usize::is_multiple_of(refusals, self.inner.nodes.connected().len()) {
+                    deadline.bound(self.inner.nodes.connect_another()).await;
                 }
             }
         }
@@ -238,7 +202,7 @@ impl Client {
             Error::Status(status) => rpc_text(status),
             other => format!("rpc error: code = DeadlineExceeded desc = {other}"),
         };
-        Err(Failed { error, logged, ends: node.connector.ends.lock().clone() })
+        Err(Failed { error, logged, ends: node.ends() })
     }
 
     /// Opens a stream in both directions. The server must still accept it: its refusal is the
@@ -281,7 +245,7 @@ impl Client {
             Some(Ok(message)) => Ok(message),
             Some(Err(status)) if is_local(&status) => {
                 // Which node it was is unknown here; those that still live reconnect cheaply.
-                self.inner.nodes.iter().for_each(|node| *node.channel.lock() = None);
+                self.inner.nodes.forget();
                 Err(Error::Stream(connection_lost()))
             }
             Some(Err(status)) => Err(Error::Stream(status)),
@@ -293,8 +257,8 @@ impl Client {
     /// error comes with what the log says of it.
     async fn ready(&self, deadline: Deadline) -> Result<(&Node, Grpc<Channel>), (Error, String)> {
         let last = Mutex::new(String::new());
-        let picked = match deadline.0 {
-            Some(_) => deadline.bound(self.pick(&last)).await,
+        let picked = match deadline.at() {
+            Some(_) => deadline.bound(self.inner.nodes.pick(&last)).await,
             None => Some(self.pick_patiently(&last).await),
         };
         match picked {
@@ -313,7 +277,7 @@ impl Client {
     /// Waits without an end, and says so: a command that follows a cluster outlives the cluster's
     /// pauses, and whoever started it should know why it is silent.
     async fn pick_patiently(&self, last: &Mutex<String>) -> (&Node, Channel) {
-        let mut pick = std::pin::pin!(self.pick(last));
+        let mut pick = std::pin::pin!(self.inner.nodes.pick(last));
         tokio::select! {
             picked = &mut pick => return picked,
             () = sleep(limits::CLIENT_SILENCE_MAX) => {}
@@ -326,42 +290,6 @@ impl Client {
         };
         self.inner.log.line(line.line());
         pick.await
-    }
-
-    async fn pick(&self, last: &Mutex<String>) -> (&Node, Channel) {
-        let connected = self.connected();
-        if !connected.is_empty() {
-            let turn = self.inner.picks.fetch_add(1, Ordering::Relaxed) % connected.len();
-            let (node, channel) = &connected[turn];
-            return (*node, channel.clone());
-        }
-        let nodes = self.inner.nodes.iter();
-        let mut dials: FuturesUnordered<_> = nodes
-            .map(|node| async move { (node, node.dial_until_connected(last).await) })
-            .collect();
-        match dials.next().await {
-            Some(connected) => connected,
-            // There are endpoints, and each is dialled until it connects.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn connected(&self) -> Vec<(&Node, Channel)> {
-        let nodes = self.inner.nodes.iter();
-        nodes.filter_map(|node| Some((node, node.channel.lock().clone()?))).collect()
-    }
-
-    /// Connects to one endpoint more, for a call that those at hand do not serve.
-    async fn connect_another(&self) {
-        let away = self.inner.nodes.iter().filter(|node| node.channel.lock().is_none());
-        let mut dials: FuturesUnordered<_> =
-            away.map(|node| async move { (node, node.dial().await) }).collect();
-        while let Some((node, outcome)) = dials.next().await {
-            if let Ok(channel) = outcome {
-                *node.channel.lock() = Some(channel);
-                return;
-            }
-        }
     }
 
     fn grpc(&self, channel: Channel) -> Grpc<Channel> {
@@ -388,7 +316,7 @@ impl Client {
 
     fn dress<T>(&self, message: T, deadline: Deadline, require_leader: bool) -> Request<T> {
         let mut request = Request::new(message);
-        if let Some(at) = deadline.0 {
+        if let Some(at) = deadline.at() {
             request.set_timeout(at.saturating_duration_since(Instant::now()));
         }
         let metadata = request.metadata_mut();
@@ -411,7 +339,7 @@ impl Client {
             return Error::Deadline;
         }
         if is_local(&status) {
-            *node.channel.lock() = None;
+            node.forget();
             return Error::Status(connection_lost());
         }
         if let Some(sizes) =
@@ -483,74 +411,6 @@ impl Client {
         };
         *self.inner.token.write() = token;
         Ok(())
-    }
-}
-
-impl Node {
-    fn new(config: &Config, target: Target, tls: Option<Arc<Connector>>) -> Self {
-        let interval = config.keep_alive_time.max(limits::CLIENT_KEEP_ALIVE_MIN);
-        let timeout = config.keep_alive_timeout;
-        let endpoint = Endpoint::from_shared(format!("http://{}", target.authority))
-            .and_then(|endpoint| endpoint.user_agent(concat!("rusd/", env!("CARGO_PKG_VERSION"))))
-            .map(|endpoint| {
-                endpoint
-                    .http2_keep_alive_interval(interval)
-                    .keep_alive_timeout(timeout)
-                    .initial_stream_window_size(limits::CLIENT_WINDOW_BYTES)
-                    .initial_connection_window_size(limits::CLIENT_WINDOW_BYTES)
-            })
-            .map_err(|_| format!("dial tcp: address {}: invalid", target.authority));
-        let (ends, awaited) = (SharedEnds::default(), Arc::default());
-        let connector = Dialer { address: target.address, tls, ends, awaited };
-        Self { endpoint, connector, channel: Mutex::new(None) }
-    }
-
-    /// Connects, again and again. Each endpoint is dialled in a time of its own, so that one that says
-    /// nothing does not keep another from being found when it is back.
-    async fn dial_until_connected(&self, last: &Mutex<String>) -> Channel {
-        loop {
-            match self.dial().await {
-                Ok(channel) => {
-                    *self.channel.lock() = Some(channel.clone());
-                    return channel;
-                }
-                Err(text) => *last.lock() = text,
-            }
-            sleep(limits::CLIENT_RECONNECT_WAIT).await;
-            // Another call may have connected meanwhile.
-            if let Some(channel) = self.channel.lock().clone() {
-                return channel;
-            }
-        }
-    }
-
-    /// Connects, and waits for the server to begin: one that refuses a certificate of TLS 1.3 does so
-    /// after the handshake, and no call may be lost on it.
-    async fn dial(&self) -> Result<Channel, String> {
-        let endpoint = self.endpoint.as_ref().map_err(Clone::clone)?;
-        let end = Instant::now() + limits::CLIENT_DIAL_TIMEOUT;
-        let (teller, heard) = oneshot::channel();
-        let awaited = Arc::new(Mutex::new(Some(teller)));
-        let connector = Dialer { awaited, ..self.connector.clone() };
-        let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                text = error.to_string();
-                cause = error.source();
-            }
-            match text.starts_with(HANDSHAKE_FAILED) {
-                true => format!("transport: {text}"),
-                false => format!("transport: Error while dialing: {text}"),
-            }
-        })?;
-        let why = match timeout_at(end, heard).await {
-            Ok(Ok(Ok(()))) => return Ok(channel),
-            Ok(Ok(Err(why))) => why,
-            Ok(Err(_)) => "EOF".to_owned(),
-            Err(_) => "i/o timeout".to_owned(),
-        };
-        Err(format!("error reading server preface: {why}"))
     }
 }
 

@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::connection::{Client, Deadline};
+use super::connection::Client;
+use super::deadline::Deadline;
 use super::error::Error;
 use super::methods::rpc;
 use crate::limits;

@@ -21,16 +21,19 @@
 mod concurrency;
 mod config;
 mod connection;
+mod deadline;
 mod endpoint;
 mod error;
 mod keep_alive;
 mod log;
 mod methods;
+mod nodes;
 mod watch;
 
 pub use concurrency::{Election, Mutex, Session};
 pub use config::{Config, Credentials, TlsOptions};
-pub use connection::{Client, Deadline};
+pub use connection::Client;
+pub use deadline::Deadline;
 pub use endpoint::{Address, Target};
 pub use error::{Error, code_name};
 pub use keep_alive::KeepAlive;

@@ -19,7 +19,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::connection::{Client, Deadline};
+use super::connection::Client;
+use super::deadline::Deadline;
 use super::error::{Error, is_known, rpc_text};
 use super::methods::rpc;
 use crate::limits;

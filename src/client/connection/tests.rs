@@ -85,7 +85,7 @@ async fn a_restarting_endpoint_is_found_beside_a_silent_one() {
     };
     let picked = async {
         tokio::select! {
-            (node, _) = client.pick(&last) => node.connector.address.clone(),
+            (node, _) = client.inner.nodes.pick(&last) => node.connector.address.clone(),
             () = restart => unreachable!("it serves on"),
         }
     };
@@ -97,7 +97,7 @@ async fn a_restarting_endpoint_is_found_beside_a_silent_one() {
 async fn dialling_a_silent_endpoint_ends() {
     let (_silent, address) = listener().await;
     let client = client_of(&[plain(address), format!("https://{address}")]).await;
-    let dial = |at: usize| timeout(PATIENCE, client.inner.nodes[at].dial());
+    let dial = |at: usize| timeout(PATIENCE, client.inner.nodes.all[at].dial());
     for outcome in <[_; 2]>::from(tokio::join!(dial(0), dial(1))) {
         let why = outcome.expect("it is waited for without an end").map(drop).unwrap_err();
         assert!(why.contains("timeout"), "{why}");
@@ -111,7 +111,7 @@ async fn a_call_that_a_learner_refuses_does_not_wait_for_a_silent_endpoint() {
     tokio::spawn(serve(learner, Some("etcdserver: rpc not supported for learner")));
     tokio::spawn(serve(voter, None));
     let client = client_of(&[plain(silent), plain(at_learner), plain(at_voter)]).await;
-    for node in &client.inner.nodes[1..] {
+    for node in &client.inner.nodes.all[1..] {
         *node.channel.lock() = Some(node.dial().await.unwrap());
     }
     let request = RangeRequest { key: "a".into(), ..RangeRequest::default() };

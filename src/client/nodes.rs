@@ -1,0 +1,162 @@
+//! The endpoints of a cluster: dialled, connected, and picked in turns.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::transport::{Channel, Endpoint};
+
+use super::config::Config;
+use super::endpoint::{Dialer, Ends, HANDSHAKE_FAILED, SharedEnds, Target};
+use crate::limits;
+use crate::tls::Connector;
+
+/// All endpoints of a client.
+pub(super) struct Nodes {
+    pub(super) all: Vec<Node>,
+    /// Counts picks, so that calls go round the connected nodes.
+    picks: AtomicUsize,
+}
+
+/// One endpoint.
+pub(super) struct Node {
+    /// An endpoint that cannot be dialled at all keeps its reason.
+    endpoint: Result<Endpoint, String>,
+    pub(super) connector: Dialer,
+    pub(super) channel: Mutex<Option<Channel>>,
+}
+
+impl Nodes {
+    pub(super) fn new(nodes: Vec<Node>) -> Self {
+        Self { all: nodes, picks: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Forgets all connections; those that still live are cheap to have again.
+    pub(super) fn forget(&self) {
+        self.all.iter().for_each(Node::forget);
+    }
+
+    /// The next connected node, else the first that connects; `last` is why the last dial failed.
+    pub(super) async fn pick(&self, last: &Mutex<String>) -> (&Node, Channel) {
+        let connected = self.connected();
+        if !connected.is_empty() {
+            let turn = self.picks.fetch_add(1, Ordering::Relaxed) % connected.len();
+            let (node, channel) = &connected[turn];
+            return (*node, channel.clone());
+        }
+        let nodes = self.all.iter();
+        let mut dials: FuturesUnordered<_> = nodes
+            .map(|node| async move { (node, node.dial_until_connected(last).await) })
+            .collect();
+        match dials.next().await {
+            Some(connected) => connected,
+            // There are endpoints, and each is dialled until it connects.
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn connected(&self) -> Vec<(&Node, Channel)> {
+        let nodes = self.all.iter();
+        nodes.filter_map(|node| Some((node, node.channel.lock().clone()?))).collect()
+    }
+
+    /// Connects to one endpoint more, for a call that those at hand do not serve.
+    pub(super) async fn connect_another(&self) {
+        let away = self.all.iter().filter(|node| node.channel.lock().is_none());
+        let mut dials: FuturesUnordered<_> =
+            away.map(|node| async move { (node, node.dial().await) }).collect();
+        while let Some((node, outcome)) = dials.next().await {
+            if let Ok(channel) = outcome {
+                *node.channel.lock() = Some(channel);
+                return;
+            }
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn new(config: &Config, target: Target, tls: Option<Arc<Connector>>) -> Self {
+        let interval = config.keep_alive_time.max(limits::CLIENT_KEEP_ALIVE_MIN);
+        let timeout = config.keep_alive_timeout;
+        let endpoint = Endpoint::from_shared(format!("http://{}", target.authority))
+            .and_then(|endpoint| endpoint.user_agent(concat!("rusd/", env!("CARGO_PKG_VERSION"))))
+            .map(|endpoint| {
+                endpoint
+                    .http2_keep_alive_interval(interval)
+                    .keep_alive_timeout(timeout)
+                    .initial_stream_window_size(limits::CLIENT_WINDOW_BYTES)
+                    .initial_connection_window_size(limits::CLIENT_WINDOW_BYTES)
+            })
+            .map_err(|_| format!("dial tcp: address {}: invalid", target.authority));
+        let (ends, awaited) = (SharedEnds::default(), Arc::default());
+        let connector = Dialer { address: target.address, tls, ends, awaited };
+        Self { endpoint, connector, channel: Mutex::new(None) }
+    }
+
+    /// Forgets the connection, which is broken.
+    pub(super) fn forget(&self) {
+        *self.channel.lock() = None;
+    }
+
+    /// Of the connection that was made last.
+    pub(super) fn ends(&self) -> Option<Ends> {
+        self.connector.ends.lock().clone()
+    }
+
+    /// Connects, again and again. Each endpoint is dialled in a time of its own, so that one that says
+    /// nothing does not keep another from being found when it is back.
+    async fn dial_until_connected(&self, last: &Mutex<String>) -> Channel {
+        loop {
+            match self.dial().await {
+                Ok(channel) => {
+                    *self.channel.lock() = Some(channel.clone());
+                    return channel;
+                }
+                Err(text) => *last.lock() = text,
+            }
+            sleep(limits::CLIENT_RECONNECT_WAIT).await;
+            // Another call may have connected meanwhile.
+            if let Some(channel) = self.channel.lock().clone() {
+                return channel;
+            }
+        }
+    }
+
+    /// Connects, and waits for the server to begin: one that refuses a certificate of TLS 1.3 does so
+    /// after the handshake, and no call may be lost on it.
+    pub(super) async fn dial(&self) -> Result<Channel, String> {
+        let endpoint = self.endpoint.as_ref().map_err(Clone::clone)?;
+        let end = Instant::now() + limits::CLIENT_DIAL_TIMEOUT;
+        let (teller, heard) = oneshot::channel();
+        let awaited = Arc::new(Mutex::new(Some(teller)));
+        let connector = Dialer { awaited, ..self.connector.clone() };
+        let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
+            let mut text = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text = error.to_string();
+                cause = error.source();
+            }
+            match text.starts_with(HANDSHAKE_FAILED) {
+                true => format!("transport: {text}"),
+                false => format!("transport: Error while dialing: {text}"),
+            }
+        })?;
+        let why = match timeout_at(end, heard).await {
+            Ok(Ok(Ok(()))) => return Ok(channel),
+            Ok(Ok(Err(why))) => why,
+            Ok(Err(_)) => "EOF".to_owned(),
+            Err(_) => "i/o timeout".to_owned(),
+        };
+        Err(format!("error reading server preface: {why}"))
+    }
+}
