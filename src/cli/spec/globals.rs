@@ -1,0 +1,92 @@
+//! Flags that every client command takes.
+
+use clap::Arg;
+
+use super::{FORMATS, among, bytes, duration, flag, int, path, string, switch, value};
+
+/// All of them; help hides them, `options` lists them.
+pub(super) fn globals() -> Vec<Arg> {
+    let flags = calls().into_iter().chain(identity());
+    flags.map(|flag| flag.global(true).hide(true)).collect()
+}
+
+/// Whom to call, how long to wait, and how to show what comes.
+fn calls() -> Vec<Arg> {
+    vec![
+        value("endpoints", "strings", "127.0.0.1:2379", "gRPC endpoints"),
+        flag("debug", "enable client-side debug logging"),
+        among(
+            bytes(
+                "write-out",
+                "simple",
+                "set the output format (fields, json, protobuf, simple, table)",
+            )
+            .short('w'),
+            FORMATS,
+        ),
+        flag("hex", "print byte strings as hex encoded strings"),
+        duration("dial-timeout", "2s", "dial timeout for client connections"),
+        duration(
+            "command-timeout",
+            "5s",
+            "timeout for short running command (excluding dial timeout)",
+        ),
+        duration("keepalive-time", "2s", "keepalive time for client connections"),
+        duration("keepalive-timeout", "6s", "keepalive timeout for client connections"),
+        int(
+            "max-request-bytes",
+            "0",
+            "client-side request send limit in bytes (if 0, it defaults to 2.0 MiB (2 * 1024 * \
+             1024).)",
+        ),
+        int(
+            "max-recv-bytes",
+            "0",
+            "client-side response receive limit in bytes (if 0, it defaults to \"math.MaxInt32\")",
+        ),
+    ]
+}
+
+/// How to reach the server, and who the client is.
+fn identity() -> Vec<Arg> {
+    vec![
+        switch("insecure-transport", "disable transport security for client connections"),
+        switch("insecure-discovery", "accept insecure SRV records describing cluster endpoints"),
+        flag(
+            "insecure-skip-tls-verify",
+            "skip server certificate verification (CAUTION: this option should be enabled only for \
+             testing purposes)",
+        ),
+        path("cert", "", "identify secure client using this TLS certificate file"),
+        path("key", "", "identify secure client using this TLS key file"),
+        path(
+            "cacert",
+            "",
+            "verify certificates of TLS-enabled secure servers using this CA bundle",
+        ),
+        bytes(
+            "auth-jwt-token",
+            "",
+            "JWT token used for authentication (if this option is used, --user and --password \
+             should not be set)",
+        ),
+        bytes(
+            "user",
+            "",
+            "username[:password] for authentication (prompt if password is not supplied)",
+        ),
+        bytes(
+            "password",
+            "",
+            "password for authentication (if this option is used, --user option shouldn't include \
+             password)",
+        ),
+        string(
+            "discovery-srv",
+            "",
+            "domain name to query for SRV records describing cluster endpoints",
+        )
+        .short('d'),
+        string("discovery-srv-name", "", "service name to query when using DNS discovery"),
+    ]
+}

@@ -1,0 +1,149 @@
+//! What only rusd has.
+
+use clap::Command;
+
+use super::{Maker, among, duration, flag, int, path, string, uint, value};
+use crate::cert::KeyType;
+
+impl Maker {
+    /// What only rusd has.
+    pub(super) fn rusd(&self) -> [Command; 6] {
+        [
+            self.command(
+                "rebuild",
+                "rebuild --data-dir DIR --endpoints URLS",
+                "Puts a new member in the place of this stopped, damaged one",
+            )
+            .long_about(REBUILD_LONG)
+            .args([
+                path("data-dir", "", "the damaged member's data directory").required(true),
+                path("wal-dir", "", "its log, if it is not in its data directory"),
+                string("member", "", "its id, if its log does not say it any more"),
+                flag("no-wait", "do not wait until the new member has caught up to promote it"),
+            ]),
+            self.command("space", "space", "Shows what the bytes of a member's store are").args([
+                flag("cluster", "use all endpoints from the cluster member list").global(true),
+                int("prefixes", "10", "how many of the largest prefixes are shown"),
+                int("depth", "2", "slashes that a prefix goes on to"),
+            ]),
+            self.command("serve", "serve [etcd's flags]", "Runs the server; takes etcd's flags"),
+            self.bench(),
+            self.cert(),
+            self.command("man", "man", "Prints the manual page"),
+        ]
+    }
+
+    pub(super) fn cert(&self) -> Command {
+        self.group(
+            "cert",
+            "cert <subcommand>",
+            "Makes, shows and checks certificates",
+            vec![
+                self.command(
+                    "gen",
+                    "gen [options]",
+                    "Makes an authority, and server, peer and client certificates",
+                )
+                .args([
+                    path("dir", "certs", "directory for the files"),
+                    value(
+                        "hosts",
+                        "strings",
+                        "localhost,127.0.0.1,::1",
+                        "names and addresses of all members",
+                    ),
+                    value(
+                        "clients",
+                        "strings",
+                        "client",
+                        "common names of clients: with auth, users",
+                    ),
+                    value("only", "strings", "server,peer,client", "which certificates to make"),
+                    path("ca-cert", "", "certificate of an authority that exists"),
+                    path("ca-key", "", "its key"),
+                    uint("days", "365", "how long certificates are valid"),
+                    uint("ca-days", "3650", "how long a new authority is valid"),
+                    among(string("key-type", "ecdsa-p256", CERT_KEYS), KeyType::NAMES),
+                    flag("force", "replace files that exist"),
+                ]),
+                self.command(
+                    "show",
+                    "show <file or host:port>...",
+                    "Says what is in a file, or what a server shows",
+                ),
+                self.command(
+                    "check",
+                    "check [host:port] [options]",
+                    "Says why a handshake would fail: of files, or with a server",
+                )
+                .long_about(CERT_CHECK_LONG)
+                .args([
+                    string("host", "", "whom the certificate must be for"),
+                    path("crl", "", "revocation list, in PEM or DER"),
+                    among(
+                        string("for", "server", "what the certificate is for"),
+                        &["client", "peer", "server"],
+                    ),
+                ]),
+            ],
+        )
+    }
+
+    pub(super) fn bench(&self) -> Command {
+        self.command(
+            "bench",
+            "bench <put|range|txn|watch|lease> [options]",
+            "Measures any etcd endpoint, or compares two",
+        )
+        .long_about(BENCH_LONG)
+        .args([
+            int("clients", "64", "concurrent callers"),
+            int("conns", "8", "connections that the callers share"),
+            int("key-size", "32", "bytes of a key"),
+            int("val-size", "256", "bytes of a value"),
+            int("keys", "10000", "how many different keys are used"),
+            int("range-size", "1", "keys that one range asks for"),
+            int("watchers", "100", "watchers of the watch benchmark"),
+            flag("serializable", "range without asking the leader"),
+            int("total", "0", "requests to send; with 0 the duration decides"),
+            duration("duration", "10s", "how long to send"),
+            int("rate", "0", "requests per second of all callers together; 0 is no limit"),
+            string("compare", "", "endpoints of a second server or cluster, measured in turn"),
+            int("rounds", "5", "rounds of a comparison for each server"),
+            among(string("output", "simple", "simple or json").short('o'), &["simple", "json"]),
+        ])
+    }
+}
+
+const CERT_KEYS: &str = "kind of the keys (ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096)";
+
+const REBUILD_LONG: &str = "Run on the machine of a damaged, stopped member. Checks that the others \
+                            can do without it, removes it from the cluster, adds a learner with the \
+                            same peer URLs, moves the damaged files aside, and waits until the server \
+                            that you start again has caught up, to promote it. Run again, it goes on \
+                            where it was interrupted.";
+
+const CERT_CHECK_LONG: &str = "\
+Says why a handshake would fail, each reason on a line of its own, and ends with 1; or that it would
+not, and ends with 0.
+
+With files, of --cert and --key as --cacert's clients or servers see them:
+
+$ cert check --cert server.crt --key server.key --cacert ca.crt --for server --host m1.example.org
+
+With a server, as a client that has --cert, --key and --cacert:
+
+$ cert check m1.example.org:2379 --cert client.crt --key client.key --cacert ca.crt
+";
+
+const BENCH_LONG: &str = "\
+Measures requests per second, latency and, where the server publishes it, CPU time per request and memory.
+
+  put    writes values to random keys
+  range  reads single keys or ranges
+  txn    compares and writes in one transaction
+  watch  writes under many watchers and times each event's arrival
+  lease  grants leases
+
+The connections are spread over all endpoints, and CPU time and memory are those of all of them together.
+With --compare the two servers or clusters are measured in turn in short rounds, and medians and ratios are printed.";
