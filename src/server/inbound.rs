@@ -230,12 +230,7 @@ impl Inbound {
             let is_whole = whole <= rest.len();
             match last {
                 Some((start, before)) if is_whole && before.takes(head) => {
-                    let length = before.length + head.length;
-                    let merged = Head { length, flags: head.flags, ..before };
-                    match self.reset.contains(&head.stream) {
-                        true => self.came.ignored += head.length,
-                        false => self.came.bytes += head.length,
-                    }
+                    let merged = self.merged(before, head);
                     bytes[start..start + HEAD_BYTES].copy_from_slice(&merged.bytes());
                     (from, to) = shift(bytes, from + HEAD_BYTES, to, head.length);
                     last = Some((start, merged));
@@ -280,6 +275,15 @@ impl Inbound {
                 (from, to) = shift(bytes, from, to, HEAD_BYTES);
             }
         }
+    }
+
+    /// A frame with what the next one of its stream holds; that one's bytes are counted.
+    fn merged(&mut self, before: Head, next: Head) -> Head {
+        match self.reset.contains(&next.stream) {
+            true => self.came.ignored += next.length,
+            false => self.came.bytes += next.length,
+        }
+        Head { length: before.length + next.length, flags: next.flags, ..before }
     }
 }
 
