@@ -15,7 +15,7 @@
 //! | 3 | `apply`, `watch`, `raft` | the state machine, the event hub, the log and consensus |
 //! | 2 | `mvcc`, `lease`, `auth`, `members` | the state by subject |
 //! | 1 | `store`, `bbolt`, `dns` | LMDB, etcd's snapshot file, SRV records |
-//! | 0 | `pb`, `types`, `limits`, `clock`, `metrics`, `supervise`, `tls`, `files`, `planted` | messages, values, bounds, time and chance, gauges, threads and tasks, secured streams, files that are regular, bugs for tests |
+//! | 0 | `pb`, `types`, `limits`, `clock`, `metrics`, `supervise`, `tls`, `files`, `go`, `planted` | messages, values, bounds, time and chance, gauges, threads and tasks, secured streams, files that are regular, Go's text forms, bugs for tests |
 //!
 //! Beside them `client` and `cert` use layer 0 only and serve `server`, and `cli` stands above all.
 
@@ -40,6 +40,7 @@ pub mod client;
 pub mod clock;
 pub mod dns;
 pub mod files;
+pub mod go;
 pub mod http;
 pub mod lease;
 pub mod limits;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::jwt::Jwt;
 use super::{Caller, Error};
 use crate::clock::Clock;
-use crate::limits;
+use crate::{go, limits};
 
 /// Why the server cannot start with what it was told about tokens, in etcd's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -219,32 +219,6 @@ fn jwt(options: &[(&str, &str)]) -> Result<Jwt, TokenError> {
 /// A time in Go's notation, such as `1h30m`. A negative one would make tokens that are over when
 /// they are made, so it is none.
 fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text.strip_prefix('+').unwrap_or(text);
-    if rest == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(digits);
-        let unit = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit);
-        let seconds = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" | "μs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        total += number.parse::<f64>().ok()? * seconds;
-        rest = tail;
-    }
-    if text.is_empty() {
-        return None;
-    }
-    // Go's durations end there; what is added to a point of time must not overflow.
-    let is_possible = |time: &Duration| i64::try_from(time.as_nanos()).is_ok();
-    Duration::try_from_secs_f64(total).ok().filter(is_possible)
+    let nanos = go::parse_duration(text).ok().filter(|_| !text.starts_with('-'))?;
+    u64::try_from(nanos).ok().map(Duration::from_nanos)
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 use clap::{Arg, ArgAction, Command, ValueHint};
 
 use super::exit::{Exit, Failure};
-use super::go;
+use crate::go;
 
 pub(super) type Word = Vec<u8>;
 

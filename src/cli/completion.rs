@@ -7,9 +7,9 @@
 use clap::{Arg, Command};
 
 use super::argv::{Flags, Kind, Word, find};
-use super::go;
 use super::printer::Printer;
 use super::spec::Program;
+use crate::go;
 
 const FILES: u32 = 0;
 const NO_FILES: u32 = 4;

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use super::argv::{Flags, Word, path_of, text_of};
 use super::exit::{Exit, Failure};
 use super::format::{Display, Format};
+use super::json;
 use super::printer::Printer;
 use super::spec::Program;
-use super::{go, json};
 use crate::client::{Client, Config, Credentials, Deadline, Error, LogSink, TlsOptions, timestamp};
 use crate::clock::{Clock, SystemClock};
 use crate::dns::{self, Resolver, Service};
+use crate::go;
 
 /// One run of one command.
 pub(super) struct Context {

@@ -16,11 +16,11 @@ mod completion;
 mod context;
 mod exit;
 mod format;
-mod go;
 mod help;
 mod json;
 mod man;
 mod printer;
+mod size;
 mod spec;
 mod table;
 
@@ -32,6 +32,8 @@ use argv::{FlagError, Flags, Found, Word, find};
 use context::Context;
 use exit::{Exit, Failure};
 use printer::Printer;
+
+use crate::go;
 
 pub use spec::Program;
 
@@ -59,9 +61,7 @@ pub fn main(program: Program, arguments: Vec<OsString>) -> ExitCode {
 /// The exit of a command that succeeded, if its output reached whoever wanted it.
 fn written(printer: &Printer) -> Exit {
     let Some(error) = printer.failure() else { return Exit::Success };
-    let text = error.to_string();
-    let reason = text.split(" (os error").next().unwrap_or_default().to_lowercase();
-    printer.err(format!("Error: write /dev/stdout: {reason}\n"));
+    printer.err(format!("Error: write /dev/stdout: {}\n", go::reason(&error)));
     Exit::Error
 }
 

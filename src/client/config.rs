@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::go;
 use crate::tls::{self, ClientFiles};
 
 /// How to reach and enter a cluster.
@@ -93,11 +94,9 @@ impl TlsOptions {
     }
 }
 
-/// A failed open in Go's words, whose texts are the C library's in lower case.
+/// A failed open in Go's words.
 fn open_error(path: &Path, error: &std::io::Error) -> Vec<u8> {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default().to_lowercase();
-    [b"open ", path.as_os_str().as_bytes(), b": ", text.as_bytes()].concat()
+    [b"open ", path.as_os_str().as_bytes(), b": ", go::reason(error).as_bytes()].concat()
 }
 
 #[cfg(test)]

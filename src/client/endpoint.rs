@@ -15,8 +15,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::limits;
 use crate::tls::{self, Connector};
+use crate::{go, limits};
 
 /// Where an endpoint leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,10 +81,9 @@ impl Address {
             Self::Unix(path) => ("unix", path.display().to_string()),
         };
         let reason = match error.kind() {
-            io::ErrorKind::ConnectionRefused => "connect: connection refused".to_string(),
-            io::ErrorKind::NotFound => "connect: no such file or directory".to_string(),
             io::ErrorKind::TimedOut => "i/o timeout".to_string(),
             io::ErrorKind::InvalidInput => format!("address {address}: missing port in address"),
+            _ if error.raw_os_error().is_some() => format!("connect: {}", go::reason(error)),
             _ => error.to_string(),
         };
         io::Error::new(error.kind(), format!("dial {network} {address}: {reason}"))

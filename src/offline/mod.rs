@@ -38,11 +38,11 @@ pub use restore::Restore;
 
 use crate::node::StartError;
 use crate::transfer::{InstallError, LoadError};
-use crate::{bbolt, store};
+use crate::{bbolt, go, store};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{verb} {}: {}", path.display(), reason(source))]
+    #[error("{verb} {}: {}", path.display(), go::reason(source))]
     Io { verb: &'static str, path: PathBuf, source: io::Error },
     #[error("{}: in use by another process; stop etcd first", path.display())]
     InUse { path: PathBuf },
@@ -90,12 +90,6 @@ impl Error {
         let path = path.to_path_buf();
         move |source| Self::Io { verb, path, source }
     }
-}
-
-/// An error's text without its number, as Go writes it.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 fn quoted(path: &Path) -> String {

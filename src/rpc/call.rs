@@ -28,14 +28,24 @@ use super::answer::{self, BoxError, Encode, Encoded, Ending, Output};
 use super::error::Error;
 use super::metadata::{self, Deadline};
 use super::request::{self, Answers, Requests};
-use super::routes::Route;
-use crate::auth::Credentials;
+use crate::auth::{Credentials, Demand};
 use crate::clock;
 use crate::metrics::{self, Method};
 use crate::pb::tolerant::{self, Malformed, Shaped};
 
 const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 const CLIENT_VERSION: HeaderName = HeaderName::from_static("client-api-version");
+
+/// What a call needs to know of its method: a row of the table of methods, with its counters.
+pub(super) struct Route {
+    pub(super) method: Method,
+    /// What the method demands of its caller before its request is looked at. `Nothing` where the node
+    /// decides on what is asked for, with the credentials that the handler hands on.
+    pub(super) demand: Demand,
+    /// Whether a learner serves it. Range is among these for its serializable form; its handler
+    /// refuses the other.
+    pub(super) serves_learners: bool,
+}
 
 impl Server {
     pub(super) fn unary<M, R, B, F>(

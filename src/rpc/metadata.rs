@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
+use crate::go;
+
 const TIMEOUT: &str = "grpc-timeout";
 /// Names of metadata whose values are bytes end so.
 const BINARY: &str = "-bin";
@@ -29,7 +31,7 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Deadline, String> {
             };
         }
         let at = if name.ends_with(BINARY) { illegal(value)? } else { return None };
-        let (value, name) = (quoted(value), quoted(name.as_bytes()));
+        let (value, name) = (go::quote(value), go::quote(name));
         Some(format!(
             "malformed binary metadata {value} in header {name}: illegal base64 data at input byte \
              {at}"
@@ -44,10 +46,10 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Deadline, String> {
 fn parse(text: &[u8]) -> Result<Duration, String> {
     let (digits, unit) = match text.split_last() {
         Some((unit, digits @ [_, ..])) => (digits, unit),
-        _ => return Err(format!("transport: timeout string is too short: {}", quoted(text))),
+        _ => return Err(format!("transport: timeout string is too short: {}", go::quote(text))),
     };
     if text.len() > TIMEOUT_BYTES_MAX {
-        return Err(format!("transport: timeout string is too long: {}", quoted(text)));
+        return Err(format!("transport: timeout string is too long: {}", go::quote(text)));
     }
     let one: fn(u64) -> Duration = match unit {
         b'H' => |count| Duration::from_secs(count * 3600),
@@ -56,13 +58,9 @@ fn parse(text: &[u8]) -> Result<Duration, String> {
         b'm' => Duration::from_millis,
         b'u' => Duration::from_micros,
         b'n' => Duration::from_nanos,
-        _ => return Err(format!("transport: timeout unit is not recognized: {}", quoted(text))),
+        _ => return Err(format!("transport: timeout unit is not recognized: {}", go::quote(text))),
     };
-    let is_number = digits.iter().all(u8::is_ascii_digit);
-    let number = std::str::from_utf8(digits).ok().filter(|_| is_number);
-    let count = number.and_then(|number| number.parse().ok());
-    let invalid = || format!("strconv.ParseUint: parsing {}: invalid syntax", quoted(digits));
-    count.map(one).ok_or_else(invalid)
+    go::parse_uint(digits, 10).map(one).map_err(String::from)
 }
 
 /// The first byte that Go's base64 does not take: padded if the length is a whole number of groups,
@@ -82,23 +80,6 @@ fn illegal(text: &[u8]) -> Option<usize> {
     });
     // One digit alone, of six bits, is no byte.
     wrong.or_else(|| (!is_padded && text.len() % 4 == 1).then(|| text.len() - 1))
-}
-
-/// Bytes as Go quotes them.
-pub(super) fn quoted(bytes: &[u8]) -> String {
-    let mut text = String::from("\"");
-    for chunk in bytes.utf8_chunks() {
-        for letter in chunk.valid().chars() {
-            match letter {
-                '"' | '\\' => text.extend(['\\', letter]),
-                '\t' => text.push_str("\\t"),
-                _ => text.push(letter),
-            }
-        }
-        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
-    }
-    text.push('"');
-    text
 }
 
 #[cfg(test)]

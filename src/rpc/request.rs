@@ -19,7 +19,7 @@ use prost::Message;
 use tonic::{Code, Status};
 
 use super::answer::{BoxError, PREFIX_BYTES};
-use super::metadata;
+use crate::go;
 use crate::limits::REQUEST_BODY_TIMEOUT;
 use crate::metrics;
 use crate::pb::tolerant::{self, Malformed, Shaped};
@@ -62,7 +62,7 @@ impl Encoding {
 }
 
 fn not_installed(encoding: &[u8]) -> Status {
-    let name = metadata::quoted(encoding);
+    let name = go::quote(encoding);
     Status::unimplemented(format!("grpc: Decompressor is not installed for grpc-encoding {name}"))
 }
 

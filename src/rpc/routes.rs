@@ -20,21 +20,10 @@ use http_body::Body as HttpBody;
 use tonic::Status;
 
 use super::answer::{self, BoxError, Output};
-use super::call::refuse;
+use super::call::{Route, refuse};
 use super::{Server, kv};
 use crate::auth::Demand;
 use crate::metrics::{self, Kind, Method};
-
-/// A row of the table, with the counters of its method.
-pub(super) struct Route {
-    pub(super) method: Method,
-    /// What the method demands of its caller before its request is looked at. `Nothing` where the node
-    /// decides on what is asked for, with the credentials that the handler hands on.
-    pub(super) demand: Demand,
-    /// Whether a learner serves it. Range is among these for its serializable form; its handler
-    /// refuses the other.
-    pub(super) serves_learners: bool,
-}
 
 /// Whether a learner serves what is served by these members.
 macro_rules! serves_learners {

@@ -1,21 +1,19 @@
 //! Who the members of the first cluster are: as the flags list them, as DNS names them, or as a
 //! discovery service collects them.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::config::{Config, Source};
+use super::named::{Named, parse, text_of};
 use super::url::Url;
-use super::{discovery, go, join, resolve};
+use super::{discovery, join, resolve};
 use crate::clock::SystemClock;
 use crate::dns::{self, Resolver, Service};
+use crate::go;
 use crate::node::Join;
 use crate::offline::Rebuild;
 use crate::types;
 use crate::upkeep::CorruptionError;
-
-/// Names and peer URLs, as `--initial-cluster` gives them.
-pub(super) type Named = Vec<(String, Vec<String>)>;
 
 /// What a first start is made of.
 #[derive(Debug)]
@@ -120,29 +118,6 @@ fn member_id(urls: &[String], token: &str) -> u64 {
     let mut urls = urls.to_vec();
     urls.sort();
     types::member_id(&urls, token, None)
-}
-
-/// Reads `name=url,name=url`; a name may stand there more than once.
-pub(super) fn parse(list: &str) -> Result<Named, String> {
-    let mut members: BTreeMap<&str, Vec<Url>> = BTreeMap::new();
-    for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (name, url) = part.split_once('=').unwrap_or((part, ""));
-        members.entry(name).or_default().push(Url::parse(url)?);
-    }
-    let texts = |mut urls: Vec<Url>| {
-        urls.sort();
-        urls.iter().map(Url::to_string).collect()
-    };
-    Ok(members.into_iter().map(|(name, urls)| (name.to_owned(), texts(urls))).collect())
-}
-
-/// A list as etcd prints it, sorted.
-fn text_of(members: &[(String, Vec<String>)]) -> String {
-    let pairs =
-        members.iter().flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}")));
-    let mut pairs: Vec<String> = pairs.collect();
-    pairs.sort();
-    pairs.join(",")
 }
 
 /// The members that a list names, which must agree with what the one of this name advertises.
@@ -295,11 +270,11 @@ async fn named(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::config;
+    use crate::server::load::load;
 
     async fn of(line: &str) -> Result<First, String> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let config = config::load(&words, &[], &mut Vec::new()).unwrap();
+        let config = load(&words, &[], &mut Vec::new()).unwrap();
         let planned = planned(&config).await.map_err(|error| error.to_string())?;
         first(&config, planned).await.map_err(|error| error.to_string())
     }

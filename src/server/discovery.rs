@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::named;
 use crate::client::{
     Client, Config, Credentials, Deadline, LogSink, TlsOptions, WatchSpec, Watcher, prefix_end, rpc,
 };
@@ -103,7 +104,7 @@ impl Found {
     fn cluster(&self, size: usize) -> Result<String, Error> {
         let first: Vec<&str> = self.0.iter().take(size).map(|it| it.urls.as_str()).collect();
         let text = first.join(",");
-        super::cluster::parse(&text).map_err(|_| Error::InvalidUrl)?;
+        named::parse(&text).map_err(|_| Error::InvalidUrl)?;
         Ok(text)
     }
 }

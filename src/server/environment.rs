@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::config::{Notice, Stop, invalid};
 use super::flags::{self, Flag, Given};
-use super::go;
+use crate::go;
 
 /// A variable that has the name of the flag `--version` and is not it.
 const VERSION_VARIABLE: &str = "ETCD_VERSION";

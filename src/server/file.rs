@@ -13,8 +13,7 @@ use yaml_rust2::yaml::Hash;
 use yaml_rust2::{Yaml, YamlLoader};
 
 use super::flags::{self, Flag, Given, Kind};
-use super::go;
-use crate::limits;
+use crate::{go, limits};
 
 /// Flags that have no key of their own, or none at the top.
 const NOT_AT_TOP: &[&str] = &[
@@ -67,14 +66,7 @@ const MAPS: &[Map] = &[
 
 /// Reads a file as if its settings had been given as flags; also the keys that nobody knows.
 pub(super) fn read(path: &Path) -> Result<(Given, Vec<String>), String> {
-    let failed = |error: std::io::Error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-            std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-            _ => error.to_string(),
-        };
-        format!("open {}: {why}", path.display())
-    };
+    let failed = |error: std::io::Error| format!("open {}: {}", path.display(), go::reason(&error));
     let mut text = String::new();
     let limit = limits::CONFIG_FILE_BYTES_MAX;
     let file = File::open(path).map_err(failed)?;

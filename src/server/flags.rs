@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::go;
 use super::url::Url;
+use crate::go;
 
 /// How a flag's text is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -354,7 +354,7 @@ fn one<'a>(
     }
     if matches!(flag.kind, Bool | Nothing) || gate.is_some() {
         let text = value.unwrap_or("true");
-        if flag.kind != Nothing && go::parse_bool(text).is_none() {
+        if flag.kind != Nothing && go::parse_bool(text).is_err() {
             return Err(Stop::Bad(format!(
                 "invalid boolean value {} for -{name}: parse error",
                 go::quote(text)
@@ -383,14 +383,12 @@ fn resolve(name: &str) -> Option<(&'static Flag, Option<&'static str>)> {
 }
 
 fn check(kind: Kind, text: &str) -> Result<(), String> {
+    let of_flag = |error: go::NumberError| error.of_flag().to_owned();
     match kind {
-        Bool => go::parse_bool(text).map(drop).ok_or_else(|| "parse error".to_owned()),
-        Uint => go::parse_uint(text, u64::MAX).map(drop),
-        Uint32 => go::parse_uint(text, u64::from(u32::MAX)).map(drop).map_err(|why| {
-            let why = if why == "parse error" { "invalid syntax".to_owned() } else { why };
-            format!("strconv.ParseUint: parsing {}: {why}", go::quote(text))
-        }),
-        Int => go::parse_int(text).map(drop),
+        Bool => go::parse_bool(text).map(drop).map_err(of_flag),
+        Uint => go::parse_uint(text, 0).map(drop).map_err(of_flag),
+        Uint32 => go::parse_uint32(text, 0).map(drop).map_err(String::from),
+        Int => go::parse_int(text, 0).map(drop).map_err(of_flag),
         Duration => go::parse_duration(text).map(drop).map_err(|_| "parse error".to_owned()),
         Urls if text.is_empty() => Ok(()),
         Urls => Url::parse_list(text).map(drop),
@@ -415,13 +413,8 @@ pub(super) fn gates(text: &str) -> Result<Vec<(&'static str, bool)>, String> {
         let (name, value) =
             part.split_once('=').ok_or_else(|| format!("missing bool value for {part}"))?;
         let (name, value) = (name.trim(), value.trim());
-        let on = go::parse_bool(value).ok_or_else(|| {
-            let quoted = go::quote(value);
-            format!(
-                "invalid value of {name}={value}, err: strconv.ParseBool: parsing {quoted}: invalid \
-                 syntax"
-            )
-        })?;
+        let on = go::parse_bool(value)
+            .map_err(|error| format!("invalid value of {name}={value}, err: {error}"))?;
         let known = GATES
             .iter()
             .find(|(gate, ..)| *gate == name)

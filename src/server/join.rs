@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::cluster::Named;
 use super::config::Config;
+use super::named::Named;
 use super::resolve;
 use super::tls::TlsDial;
 use super::url::Url;
@@ -29,7 +29,7 @@ pub(super) async fn check_new(config: &Config, cluster: &Named, token: &str) -> 
         own.clone_from(urls);
     }
     let id = types::member_id(&own, token, None);
-    let dial = TlsDial::new(config)?;
+    let dial = TlsDial::new(&config.tls, config.local_address())?;
     let asked = others(config, cluster)
         .into_iter()
         .map(|url| members_at(&dial, url, limits::BOOTSTRAP_CHECK_TIMEOUT));
@@ -44,7 +44,7 @@ pub(super) async fn check_new(config: &Config, cluster: &Named, token: &str) -> 
 
 /// A running cluster: its members say which ids belong to which URLs.
 pub(super) async fn existing(config: &Config, cluster: &Named) -> Result<Join, String> {
-    let dial = TlsDial::new(config)?;
+    let dial = TlsDial::new(&config.tls, config.local_address())?;
     let mut told = None;
     for url in others(config, cluster) {
         told = members_at(&dial, url, limits::JOIN_TIMEOUT).await;
@@ -73,7 +73,7 @@ pub(super) async fn existing(config: &Config, cluster: &Named) -> Result<Join, S
 
 /// A member in the place of a damaged one: its directory says which.
 pub(super) async fn rebuilt(config: &Config, rebuild: &Rebuild) -> Result<Join, String> {
-    let dial = TlsDial::new(config)?;
+    let dial = TlsDial::new(&config.tls, config.local_address())?;
     let mut told = None;
     for url in rebuild.others.clone() {
         told = members_at(&dial, url, limits::JOIN_TIMEOUT).await;
@@ -162,8 +162,9 @@ async fn members_at(dial: &TlsDial, url: String, limit: Duration) -> Option<Told
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::cluster;
-    use crate::server::config::{self, Source};
+    use crate::server::config::Source;
+    use crate::server::load::load;
+    use crate::server::named;
 
     fn told(members: &[(u64, &str)]) -> Told {
         let member = |(id, url): &(u64, &str)| Member {
@@ -180,9 +181,9 @@ mod tests {
         let line = "--initial-cluster-state existing --initial-cluster \
                     default=http://localhost:2380,b=http://127.0.0.2:1";
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let config = config::load(&words, &[], &mut Vec::new()).unwrap();
+        let config = load(&words, &[], &mut Vec::new()).unwrap();
         let Source::Flags(list) = &config.source else { panic!("{:?}", config.source) };
-        let cluster = cluster::parse(list).unwrap();
+        let cluster = named::parse(list).unwrap();
         let join = matched(
             &config,
             &cluster,

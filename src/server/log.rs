@@ -19,6 +19,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::config;
 use crate::clock::{Clock, SystemClock};
+use crate::go;
 use crate::limits::{LOG_LINES_PER_SECOND, LOG_SAMPLER_PLACES};
 
 enum Output {
@@ -71,7 +72,7 @@ impl Logger {
                 path => {
                     let file = OpenOptions::new().append(true).create(true).open(path);
                     file.map(Output::File).map_err(|error| {
-                        let why = super::listen::reason(&error);
+                        let why = go::reason(&error);
                         format!("open sink {path:?}: open {path}: {why}")
                     })
                 }

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::go;
 use super::url::Url;
 use crate::clock;
+use crate::go;
 use crate::limits;
 
 /// Names of containers are often known a little later than their containers start.
@@ -35,7 +35,7 @@ async fn resolved(url: &Url) -> Result<Url, String> {
         match address(url).await {
             Ok(address) => return Ok(url.with_host(&address.ip().to_string(), port)),
             Err(error) if clock::instant() >= until => {
-                let url = go::quote(&url.to_string());
+                let url = go::quote(url.to_string());
                 return Err(format!("failed to resolve {url} ({error})"));
             }
             Err(error) => {
@@ -50,7 +50,7 @@ async fn resolved(url: &Url) -> Result<Url, String> {
 /// differ.
 pub(super) async fn equal(mine: &[Url], others: &[Url]) -> Result<(), String> {
     let quoted = |urls: &[Url]| {
-        let quoted: Vec<String> = urls.iter().map(|url| go::quote(&url.to_string())).collect();
+        let quoted: Vec<String> = urls.iter().map(|url| go::quote(url.to_string())).collect();
         format!("[{}]", quoted.join(" "))
     };
     if mine.len() != others.len() {
@@ -72,7 +72,7 @@ pub(super) async fn equal(mine: &[Url], others: &[Url]) -> Result<(), String> {
     match mine.iter().zip(&others).find(|(mine, other)| mine != other) {
         None => Ok(()),
         Some((mine, other)) => {
-            let (mine, other) = (go::quote(&mine.to_string()), go::quote(&other.to_string()));
+            let (mine, other) = (go::quote(mine.to_string()), go::quote(other.to_string()));
             Err(format!("resolved urls: {mine} != {other}"))
         }
     }

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use super::cluster::Planned;
 use super::config::{Compaction, Config, Notice};
 use super::listen::Listener;
-use super::{GIT_SHA, GO_VERSION, VERSION, go, notify, urls};
+use super::notify;
+use super::url::texts;
+use super::version::{GIT_SHA, GO_VERSION, VERSION};
+use crate::go;
 use crate::limits;
 
 pub(super) fn notice(notice: &Notice) {
@@ -115,11 +118,11 @@ fn of_addresses(config: &Config, planned: Option<&Planned>) -> Fields {
     let token = planned.map(|planned| planned.token.as_str()).unwrap_or_default();
     let local = config.local_address().map(|address| address.to_string()).unwrap_or_default();
     vec![
-        ("initial-advertise-peer-urls", json!(urls(&config.advertise_peer_urls))),
-        ("listen-peer-urls", json!(urls(&config.listen_peer_urls))),
-        ("advertise-client-urls", json!(urls(&config.advertise_client_urls))),
-        ("listen-client-urls", json!(urls(&config.listen_client_urls))),
-        ("listen-metrics-urls", json!(urls(&config.listen_metrics_urls))),
+        ("initial-advertise-peer-urls", json!(texts(&config.advertise_peer_urls))),
+        ("listen-peer-urls", json!(texts(&config.listen_peer_urls))),
+        ("advertise-client-urls", json!(texts(&config.advertise_client_urls))),
+        ("listen-client-urls", json!(texts(&config.listen_client_urls))),
+        ("listen-metrics-urls", json!(texts(&config.listen_metrics_urls))),
         ("local-address", json!(local)),
         ("cors", json!(sorted(&config.origins))),
         ("host-whitelist", json!(sorted(&config.hosts))),
@@ -199,7 +202,7 @@ pub(super) fn local_address(config: &Config) {
     match config.local_address() {
         Some(local) => tracing::info!(LocalAddr = %local, "setting member local address"),
         None => tracing::warn!(
-            "advertise-peer-urls" = ?urls(&config.advertise_peer_urls),
+            "advertise-peer-urls" = ?texts(&config.advertise_peer_urls),
             "unable to set a member local address due to lack of suitable local addresses"
         ),
     }
@@ -209,11 +212,11 @@ pub(super) fn local_address(config: &Config) {
 pub(super) fn serving(config: &Config, member_id: u64) {
     tracing::info!(
         "local-member-id" = %format!("{:x}", member_id),
-        "initial-advertise-peer-urls" = ?urls(&config.advertise_peer_urls),
-        "listen-peer-urls" = ?urls(&config.listen_peer_urls),
-        "advertise-client-urls" = ?urls(&config.advertise_client_urls),
-        "listen-client-urls" = ?urls(&config.listen_client_urls),
-        "listen-metrics-urls" = ?urls(&config.listen_metrics_urls),
+        "initial-advertise-peer-urls" = ?texts(&config.advertise_peer_urls),
+        "listen-peer-urls" = ?texts(&config.listen_peer_urls),
+        "advertise-client-urls" = ?texts(&config.advertise_client_urls),
+        "listen-client-urls" = ?texts(&config.listen_client_urls),
+        "listen-metrics-urls" = ?texts(&config.listen_metrics_urls),
         "now serving peer/client/metrics"
     );
 }

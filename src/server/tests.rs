@@ -1,16 +1,25 @@
 //! A whole member in this process, asked over its sockets.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
-use super::*;
+use super::io;
+use super::listen;
+use super::load::load;
+use super::member::open;
+use super::run::services;
+use super::serve::serve;
+use super::services::Services;
+use crate::node::Node;
 use crate::pb::cluster_client::ClusterClient;
 use crate::pb::health::health_client::HealthClient;
 use crate::pb::health::{HealthCheckRequest, ServingStatus};
@@ -51,7 +60,7 @@ impl Member {
             dir.path().join("data").display()
         );
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let config = config::load(&words, &[], &mut Vec::new()).unwrap();
+        let config = load(&words, &[], &mut Vec::new()).unwrap();
         let node = open(&config, false, &[], &tokio::runtime::Handle::current()).await.unwrap();
         node.ready().wait_for(|ready| *ready).await.unwrap();
         let mut services = services(&config, &words, &node, 100);
@@ -60,7 +69,7 @@ impl Member {
             listen::bind(&config.listen_client_urls, None, config.sockets).unwrap().remove(0);
         let address = listener.address.parse().unwrap();
         let (stop, stopped) = watch::channel(false);
-        let serving = tokio::spawn(listen::serve(listener, services.clone(), stopped));
+        let serving = tokio::spawn(serve(listener, services.clone(), stopped));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
         Self { address, channel, node, services, stop, serving, _dir: dir }
     }

@@ -7,13 +7,13 @@ use std::sync::{Arc, OnceLock};
 
 use http::Uri;
 
-use super::config::{Config, Values};
 use super::flags::Given;
-use super::go;
 use super::url::Url;
+use super::values::Values;
 use crate::cert;
 use crate::clock::SystemClock;
 use crate::dns::{self, Resolver};
+use crate::go;
 use crate::peer::{Dial, Dialing, Link, TcpDial};
 use crate::tls::{self, Acceptor, ClientFiles, Connector, ServerFiles, Versions};
 
@@ -197,7 +197,7 @@ pub(super) fn settings(given: &Given) -> Settings {
 
 /// A list as Go's `%q` writes it.
 fn quoted(list: &[String]) -> String {
-    let quoted: Vec<String> = list.iter().map(|word| go::quote(word)).collect();
+    let quoted: Vec<String> = list.iter().map(go::quote).collect();
     format!("[{}]", quoted.join(" "))
 }
 
@@ -247,13 +247,14 @@ pub(super) struct TlsDial {
 }
 
 impl TlsDial {
-    pub(super) fn new(config: &Config) -> Result<Self, String> {
-        let mut files = config.tls.dial.clone();
-        if let Some(domain) = config.tls.domain.get() {
+    /// From this address of the machine, or from the one that the system chooses.
+    pub(super) fn new(settings: &Settings, local: Option<IpAddr>) -> Result<Self, String> {
+        let mut files = settings.dial.clone();
+        if let Some(domain) = settings.domain.get() {
             files.server_name.clone_from(domain);
         }
         let connector = Connector::new(files).map_err(|why| why.to_string())?;
-        Ok(Self { connector, tcp: TcpDial { local: config.local_address() } })
+        Ok(Self { connector, tcp: TcpDial { local } })
     }
 }
 

@@ -163,6 +163,10 @@ pub(super) fn join(urls: &[Url]) -> String {
     urls.iter().map(Url::to_string).collect::<Vec<_>>().join(",")
 }
 
+pub(super) fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(Url::to_string).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,8 +8,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::connection::{Origin, connection};
 use super::io;
-use super::listen::{self, Origin};
 use super::tests::Member;
 use crate::limits;
 use crate::pb::watch_request::RequestUnion;
@@ -378,7 +378,7 @@ async fn secured(member: &Member) -> (tokio::io::DuplexStream, watch::Sender<boo
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let (stop, stopped) = watch::channel(false);
     let origin = Origin { is_secured: true, ..Origin::default() };
-    tokio::spawn(listen::connection(theirs, origin, member.services.clone(), stopped));
+    tokio::spawn(connection(theirs, origin, member.services.clone(), stopped));
     (ours, stop)
 }
 

@@ -38,12 +38,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
+
+use crate::go;
 pub use rustls::pki_types::CertificateDer;
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("open {}: {}", path.display(), reason(source))]
+    #[error("open {}: {}", path.display(), go::reason(source))]
     Open { path: PathBuf, source: io::Error },
     #[error("{}: {what}", path.display())]
     File { path: PathBuf, what: String },
@@ -61,11 +63,6 @@ pub enum Error {
     Tls(#[from] rustls::Error),
     #[error("{0}")]
     Other(String),
-}
-
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 fn provider() -> CryptoProvider {

@@ -27,7 +27,7 @@ fn of_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
 fn plain(error: &(dyn StdError + 'static)) -> String {
     match error.downcast_ref::<io::Error>() {
         Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
-        Some(error) if error.raw_os_error().is_some() => super::reason(error),
+        Some(error) if error.raw_os_error().is_some() => crate::go::reason(error),
         _ => error.to_string(),
     }
 }

@@ -33,10 +33,7 @@ impl Seats {
         if seats.len() >= SNAPSHOTS_MAX {
             let waits = |seat: &Weak<Seat>| *seat.upgrade()?.waits_since.lock();
             let slowest = (0..seats.len()).filter_map(|at| Some((waits(&seats[at])?, at))).min();
-            let Some((_, at)) = slowest.filter(|(since, _)| *since + SNAPSHOT_FAIR_WAIT <= now)
-            else {
-                return None;
-            };
+            let (_, at) = slowest.filter(|(since, _)| *since + SNAPSHOT_FAIR_WAIT <= now)?;
             if let Some(seat) = seats.swap_remove(at).upgrade() {
                 seat.given_away.notify_one();
             }

@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use crate::cert::{self, Certificate, Finding, Item, KeyType, Made, Order, Purpose, Subject};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::go;
 use crate::client::{Address, Config, Target};
 use crate::clock::Clock as _;
+use crate::go;
 use crate::tls::{self, Shown};
 
 /// `cert gen`.

@@ -12,9 +12,9 @@ use super::bench::usage;
 use super::signals::Signals;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::go;
 use crate::client::{Client, Deadline, Error, prefix_end, rpc};
 use crate::clock::{Clock as _, SystemClock};
+use crate::go;
 use crate::pb::{
     CompactionRequest, DefragmentRequest, DeleteRangeRequest, PutRequest, RangeRequest,
 };

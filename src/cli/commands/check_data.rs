@@ -14,7 +14,7 @@ use super::offline::patiently;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
-use crate::cli::go;
+use crate::cli::size;
 use crate::cli::table::table;
 use crate::limits::CHECK_REPORT_BYTES_MAX;
 use crate::offline::{Check, Finding, REBUILD, Report, Severity};
@@ -130,7 +130,7 @@ fn as_text(report: &Report, data_dir: &Path) -> String {
         "{dir}: member {member_id:x} of cluster {cluster_id:x}\n\
          store: {}, {pages} pages, {rows} records, revision {revision}, compacted at {}, applied \
          entry {applied}\n",
-        go::size(report.store_bytes),
+        size::shown(report.store_bytes),
         (*compact_revision).max(0),
     );
     if *log_last > 0 {

@@ -2,8 +2,8 @@
 
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
-use crate::cli::go;
 use crate::client::rpc;
+use crate::go;
 use crate::pb::CompactionRequest;
 
 pub(super) async fn run(mut context: Context) -> Outcome {

@@ -3,9 +3,9 @@
 use super::endpoint::{endpoints, single};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::go;
 use crate::client::rpc;
 use crate::clock::Clock as _;
+use crate::go;
 use crate::pb::DefragmentRequest;
 
 pub(super) async fn run(mut context: Context) -> Outcome {

@@ -6,8 +6,8 @@ use super::get;
 use crate::cli::argv::{Flags, Word};
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
-use crate::cli::go;
 use crate::client::rpc;
+use crate::go;
 use crate::pb::DeleteRangeRequest;
 
 /// How long a range can still be spared.

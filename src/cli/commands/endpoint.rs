@@ -7,9 +7,9 @@ use super::alarm;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Health;
-use crate::cli::go;
 use crate::client::{Config, Error, rpc};
 use crate::clock::Clock as _;
+use crate::go;
 use crate::pb::{AlarmType, HashKvRequest, MemberListRequest, RangeRequest, StatusRequest};
 
 pub(super) async fn health(mut context: Context) -> Outcome {

@@ -6,8 +6,8 @@ use crate::cli::argv::{Flags, Word};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
-use crate::cli::go;
 use crate::client::{Client, Deadline, Error, prefix_end, rpc};
+use crate::go;
 use crate::pb::range_request::{SortOrder, SortTarget};
 use crate::pb::{RangeRequest, RangeResponse};
 

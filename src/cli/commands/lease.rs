@@ -3,8 +3,8 @@
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
-use crate::cli::go;
 use crate::client::{Deadline, KeepAlive, rpc};
+use crate::go;
 use crate::pb::{
     LeaseGrantRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
 };

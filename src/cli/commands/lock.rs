@@ -11,9 +11,9 @@ use super::signals::Signals;
 use crate::cli::argv::Word;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::go;
 use crate::client::{Client, Deadline, Error, LogSink, Mutex, Session, rpc, timestamp};
 use crate::clock::Clock as _;
+use crate::go;
 use crate::pb::RangeRequest;
 
 /// The session's time when `--ttl` makes no sense.
@@ -124,9 +124,7 @@ pub(super) fn spawn_error(program: &[u8], error: &std::io::Error) -> Vec<u8> {
     if missing && !program.contains(&b'/') {
         return format!("exec: {}: executable file not found in $PATH", go::quote(program)).into();
     }
-    let text = error.to_string();
-    let reason = text.split(" (os error").next().unwrap_or_default().to_lowercase();
-    [b"fork/exec ", program, b": ", reason.as_bytes()].concat()
+    [b"fork/exec ", program, b": ", go::reason(error).as_bytes()].concat()
 }
 
 fn warn_about_ttl(context: &Context) {

@@ -5,8 +5,8 @@ use crate::cli::argv::Word;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
-use crate::cli::go;
 use crate::client::rpc;
+use crate::go;
 use crate::pb::{
     MemberAddRequest, MemberAddResponse, MemberListRequest, MemberPromoteRequest,
     MemberRemoveRequest, MemberUpdateRequest,

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::offline::{log_at, patiently};
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
-use crate::cli::go;
+use crate::go;
 use crate::offline;
 
 /// Major and minor.
@@ -45,7 +45,7 @@ fn parse_target(text: &str) -> Result<Minor, Failure> {
         let numbers = text[..end].split('-').next().unwrap_or_default();
         return Err(refused(format!("{numbers} is not in dotted-tri format")));
     }
-    let number = |text| go::parse_int(text, 10).map_err(refused);
+    let number = |text| go::parse_int(text, 10).map_err(|why| refused(why.to_string()));
     let target = (number(major)?, number(minor)?);
     if target < OLDEST {
         let text = format!("target version \"{}\" not supported. Minimal \"3.5\"", short(target));

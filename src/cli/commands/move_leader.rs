@@ -3,8 +3,8 @@
 use super::endpoint::single;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
-use crate::cli::go;
 use crate::client::rpc;
+use crate::go;
 use crate::pb::{MoveLeaderRequest, StatusRequest};
 
 pub(super) async fn run(mut context: Context) -> Outcome {

@@ -5,8 +5,8 @@ use std::io;
 use crate::cli::argv::{Flags, Word};
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
-use crate::cli::go;
 use crate::client::rpc;
+use crate::go;
 use crate::pb::PutRequest;
 
 pub(super) async fn run(mut context: Context) -> Outcome {

@@ -17,8 +17,8 @@ use super::endpoint::single;
 use super::offline::patiently;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
-use crate::cli::go;
 use crate::client::{Client, Config, Deadline, rpc};
+use crate::go;
 use crate::offline::{Rebuild, owner, put_aside};
 use crate::pb::{
     Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,

@@ -12,10 +12,12 @@ use sha2::{Digest, Sha256};
 
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::json;
+use crate::cli::size;
 use crate::cli::spec::Program;
-use crate::cli::{go, json};
 use crate::client::{Client, Deadline, LogSink, rpc, timestamp};
 use crate::clock::Clock as _;
+use crate::go;
 use crate::pb::SnapshotRequest;
 
 /// A snapshot is pages of 512 bytes at least, and a SHA-256 behind them.
@@ -77,12 +79,7 @@ async fn fetch(
     deadline: Deadline,
 ) -> Result<String, Vec<u8>> {
     let start = context.clock.now();
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let file = options
-        .open(part)
-        .map_err(|error| cannot(&[b"open ", bytes(part)], &[b"open ", bytes(part)], &error))?;
-    let mut saving = Saving::new(file);
+    let mut saving = Saving::new(create(part)?);
     let shown = json::string(bytes(part));
     log(
         context,
@@ -113,10 +110,10 @@ async fn fetch(
         }
         saving
             .write(&piece.blob)
-            .map_err(|error| format!("could not write snapshot: {}", go_text(&error)))?;
+            .map_err(|error| format!("could not write snapshot: {}", go::reason(&error)))?;
         if let Some(bar) = &bar {
             bar.set_position(saving.bytes);
-            bar.set_message(format!("{} of {}", go::size(saving.bytes), go::size(total)));
+            bar.set_message(format!("{} of {}", size::shown(saving.bytes), size::shown(total)));
         }
         next = client
             .next(&mut stream, deadline)
@@ -128,7 +125,7 @@ async fn fetch(
     }
     log(context, logger, "v3/maintenance.go:302", "completed snapshot read; closing", "");
     saving.verify()?;
-    let fsync = |error| format!("could not fsync snapshot: {}", go_text(&error));
+    let fsync = |error| format!("could not fsync snapshot: {}", go::reason(&error));
     saving.file.sync_all().map_err(fsync)?;
     fs::rename(part, path).map_err(|error| {
         let (part, path) = (bytes(part), bytes(path));
@@ -140,9 +137,18 @@ async fn fetch(
     Ok(version)
 }
 
+/// An empty file that only its owner may read.
+fn create(part: &Path) -> Result<File, Vec<u8>> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options
+        .open(part)
+        .map_err(|error| cannot(&[b"open ", bytes(part)], &[b"open ", bytes(part)], &error))
+}
+
 /// What could not be done, in etcdctl's words, with the call that failed in Go's.
 fn cannot(what: &[&[u8]], call: &[&[u8]], error: &io::Error) -> Vec<u8> {
-    let (what, call, reason) = (what.concat(), call.concat(), go_text(error));
+    let (what, call, reason) = (what.concat(), call.concat(), go::reason(error));
     [b"could not ", what.as_slice(), b" (", &call, b": ", reason.as_bytes(), b")"].concat()
 }
 
@@ -200,7 +206,7 @@ fn report(
     let tail = format!(
         ",\"endpoint\":{},\"size\":\"{}\",\"took\":\"{}\",\"etcd-version\":{}",
         json::string(endpoint.as_bytes()),
-        go::size(size),
+        size::shown(size),
         go::duration(took),
         json::string(version.as_bytes())
     );
@@ -219,12 +225,6 @@ fn log(context: &Context, logger: Option<&str>, caller: &str, message: &str, tai
              \"msg\":\"{message}\"{tail}}}"
         ),
     );
-}
-
-/// An error's text without Rust's number, as Go writes it.
-fn go_text(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 #[cfg(test)]

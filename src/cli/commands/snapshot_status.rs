@@ -10,8 +10,9 @@ use crate::bbolt;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
-use crate::cli::go;
+use crate::cli::size;
 use crate::cli::table::table;
+use crate::go;
 use crate::offline::Archive;
 use crate::pb::KeyValue;
 use crate::transfer::{InstallError, Seen};
@@ -47,7 +48,7 @@ pub(super) fn run(context: &Context) -> Outcome {
         format!("{hash:x}"),
         revision.to_string(),
         keys.to_string(),
-        go::size(*size),
+        size::shown(*size),
         version.clone(),
     ];
     context.printer.out(match format {

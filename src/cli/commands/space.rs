@@ -8,10 +8,11 @@ use super::endpoint::{endpoints, single};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
-use crate::cli::go;
+use crate::cli::size;
 use crate::cli::table::table;
 use crate::client::Deadline;
 use crate::client::rpc::SPACE;
+use crate::go;
 use crate::pb::rusdpb::{SpacePrefix, SpaceRequest, SpaceResponse};
 
 /// How long a report may take unless `--command-timeout` says otherwise.
@@ -50,7 +51,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
 }
 
 fn size(bytes: i64) -> String {
-    let text = go::size(bytes.unsigned_abs());
+    let text = size::shown(bytes.unsigned_abs());
     if bytes < 0 { format!("-{text}") } else { text }
 }
 

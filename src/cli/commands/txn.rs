@@ -6,9 +6,9 @@ use super::{del, get, put};
 use crate::cli::argv::{FlagError, Flags, Word, find};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::go;
 use crate::cli::spec;
 use crate::client::{Deadline, rpc};
+use crate::go;
 use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::request_op::Request;
 use crate::pb::{Compare, RequestOp, TxnRequest};
@@ -84,7 +84,7 @@ fn compare(line: &[u8]) -> Result<Compare, Failure> {
     let target = &line[..open];
     let (key, op, value) = parts(&line[open + 1..]);
     let Some(value) = value else {
-        let key = format!("({}) ", go::quote(&key.unwrap_or_default()));
+        let key = format!("({}) ", go::quote(key.unwrap_or_default()));
         let op = op.unwrap_or_default();
         let got = [b"; got ", target, key.as_bytes(), &op, b" \"\""].concat();
         return Err(malformed(&got));

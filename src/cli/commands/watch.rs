@@ -13,8 +13,8 @@ use super::txn::split;
 use crate::cli::argv::{FlagError, Flags, Word};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::go;
 use crate::client::{Progress, WatchBatch, WatchSpec, Watcher, prefix_end};
+use crate::go;
 use crate::pb::Event;
 
 const KEY_VARIABLE: &str = "ETCDCTL_WATCH_KEY";
@@ -152,7 +152,7 @@ async fn execute(context: &Context, batch: &WatchBatch, command: &[Word]) -> Out
             Ok(status) => exit_text(status).into(),
             Err(error) => spawn_error(program, &error),
         };
-        let shown: Vec<_> = command.iter().map(|word| go::quote(word)).collect();
+        let shown: Vec<_> = command.iter().map(go::quote).collect();
         let shown = format!("command [{}] error (", shown.join(" "));
         context.printer.err([shown.as_bytes(), &reason, b")\n"].concat());
         return Err(Failure::silent(Exit::Error));

@@ -16,9 +16,9 @@ use super::report::Report;
 use super::scrape::{Usage, usage_of_all};
 use crate::cli::context::Context;
 use crate::cli::exit::Failure;
-use crate::cli::go;
 use crate::client::{Client, Config, Deadline, Error, WatchSpec, Watcher, prefix_end, rpc};
 use crate::clock::{Clock, SystemClock, split_mix};
+use crate::go;
 use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::request_op::Request;
 use crate::pb::{
@@ -125,15 +125,7 @@ pub(super) async fn run(
     plan: &Plan,
     title: &str,
 ) -> Result<Report, Failure> {
-    let mut clients = Vec::new();
-    for connection in 0..plan.connections {
-        let mut config = config.clone();
-        // Each connection has a first choice of its own.
-        let turn = connection % config.endpoints.len();
-        config.endpoints.rotate_left(turn);
-        config.endpoints.truncate(1);
-        clients.push(context.connect(config).await?);
-    }
+    let clients = connect(context, config, plan.connections).await?;
     let value = (0..plan.value_bytes as u64).map(|at| b'a' + (split_mix(at) % 26) as u8).collect();
     let mut run = Run {
         keys: (0..plan.keys).map(|index| plan.key(index)).collect(),
@@ -188,6 +180,19 @@ fn no_answer(config: &Config, run: &Run) -> Failure {
     let (endpoints, time) = (config.endpoints.join(","), go::duration(run.patience));
     let done = run.done.load(Ordering::Relaxed);
     Failure::error(format!("no answer from {endpoints} for {time}, after {done} requests"))
+}
+
+/// So many connections, each of which has an endpoint of its own, in turns.
+async fn connect(context: &Context, config: &Config, count: usize) -> Result<Vec<Client>, Failure> {
+    let mut clients = Vec::new();
+    for connection in 0..count {
+        let mut config = config.clone();
+        let turn = connection % config.endpoints.len();
+        config.endpoints.rotate_left(turn);
+        config.endpoints.truncate(1);
+        clients.push(context.connect(config).await?);
+    }
+    Ok(clients)
 }
 
 fn account(report: &mut Report, before: Usage, after: Usage, sent: u64) {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
-use crate::cli::go;
+use crate::go;
 use load::{Kind, Plan};
 use report::Report;
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::histogram::Histogram;
 use super::load::Plan;
-use crate::cli::go;
+use crate::cli::size;
 
 /// One run's findings. Latencies are in nanoseconds.
 #[derive(Clone, Debug, Default)]
@@ -99,7 +99,7 @@ const ROWS: [Row; 8] = [
     ("p99.9", |report| Some(report.quantiles[3]), latency),
     ("max", |report| Some(report.quantiles[4]), latency),
     ("server CPU/request", |report| report.cpu_micros_per_request, |value| format!("{value:.1}µs")),
-    ("server memory", |report| report.resident_bytes, |value| go::size(value as u64)),
+    ("server memory", |report| report.resident_bytes, |value| size::shown(value as u64)),
 ];
 
 fn latency(nanos: f64) -> String {

@@ -1,0 +1,166 @@
+//! Answers about leases.
+
+use prost::Message;
+
+use super::{Display, Exit, Failure, Format, Forms, Outcome, Text};
+use crate::cli::json::{self, Object};
+use crate::pb::{
+    LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+    LeaseTimeToLiveResponse, ResponseHeader,
+};
+use crate::types::SignedHex;
+
+impl Display {
+    pub(in crate::cli) fn lease_grant(&self, response: &LeaseGrantResponse) -> Outcome {
+        let (id, ttl, shown) = (response.id, response.ttl, SignedHex(response.id));
+        self.show(Forms {
+            simple: Some(&|| format!("lease {shown:016x} granted with TTL({ttl}s)\n").into()),
+            fields: Some(&|| {
+                self.with_header(&response.header, |text| {
+                    text.field("ID", self.lease_id(id)).field("TTL", ttl);
+                })
+            }),
+            json: Some(&|| {
+                flat(&response.header)
+                    .raw("ID", id.to_string())
+                    .raw("TTL", ttl.to_string())
+                    .raw("Error", json::string(response.error.as_bytes()))
+                    .end()
+                    .into()
+            }),
+            protobuf: Some(&|| bare(&response.header)),
+            table: None,
+        })
+    }
+
+    pub(in crate::cli) fn lease_revoke(&self, id: i64, response: &LeaseRevokeResponse) -> Outcome {
+        if self.format == Format::Protobuf {
+            // etcdctl's own slip: the lease is revoked, the answer cannot be shown.
+            let text = "marshal unsupported for type *clientv3.LeaseRevokeResponse";
+            let header = response.header.unwrap_or_default();
+            return Err(Failure::new(
+                Exit::BadFeature,
+                format!(
+                    "{text} (&{{header:<cluster_id:{} member_id:{} revision:{} raft_term:{}>}})",
+                    header.cluster_id, header.member_id, header.revision, header.raft_term
+                ),
+            ));
+        }
+        self.show(Forms {
+            simple: Some(&|| format!("lease {:016x} revoked\n", SignedHex(id)).into()),
+            fields: Some(&|| self.with_header(&response.header, |_| {})),
+            json: Some(&|| json::answer(&response.header).end().into()),
+            ..Forms::default()
+        })
+    }
+
+    pub(in crate::cli) fn lease_keep_alive(&self, response: &LeaseKeepAliveResponse) -> Outcome {
+        let (id, ttl, shown) = (response.id, response.ttl, SignedHex(response.id));
+        self.show(Forms {
+            simple: Some(&|| format!("lease {shown:016x} keepalived with TTL({ttl})\n").into()),
+            fields: Some(&|| {
+                self.with_header(&response.header, |text| {
+                    text.field("ID", self.lease_id(id)).field("TTL", ttl);
+                })
+            }),
+            json: Some(&|| {
+                flat(&response.header)
+                    .raw("ID", id.to_string())
+                    .raw("TTL", ttl.to_string())
+                    .end()
+                    .into()
+            }),
+            protobuf: Some(&|| bare(&response.header)),
+            table: None,
+        })
+    }
+
+    pub(in crate::cli) fn lease_time_to_live(
+        &self,
+        response: &LeaseTimeToLiveResponse,
+        keys: bool,
+    ) -> Outcome {
+        let (id, shown) = (response.id, SignedHex(response.id));
+        let (ttl, granted) = (response.ttl, response.granted_ttl);
+        self.show(Forms {
+            simple: Some(&|| {
+                if granted == 0 && ttl == -1 {
+                    return format!("lease {shown:016x} already expired\n").into();
+                }
+                let mut line =
+                    format!("lease {shown:016x} granted with TTL({granted}s), remaining({ttl}s)")
+                        .into_bytes();
+                if keys {
+                    line.extend_from_slice(b", attached keys([");
+                    line.extend_from_slice(&response.keys.join(&b' '));
+                    line.extend_from_slice(b"])");
+                }
+                line.push(b'\n');
+                line
+            }),
+            fields: Some(&|| {
+                self.with_header(&response.header, |text| {
+                    text.field("ID", self.lease_id(id)).field("TTL", ttl);
+                    text.field("GrantedTTL", granted);
+                    for key in &response.keys {
+                        text.quoted("Key", key);
+                    }
+                })
+            }),
+            json: Some(&|| {
+                let keys = response.keys.iter().map(|key| json::base64(key)).collect();
+                let keys = match response.keys.is_empty() {
+                    true => "null".into(),
+                    false => json::array(keys),
+                };
+                flat(&response.header)
+                    .raw("id", id.to_string())
+                    .raw("ttl", ttl.to_string())
+                    .raw("granted-ttl", granted.to_string())
+                    .raw("keys", keys)
+                    .end()
+                    .into()
+            }),
+            protobuf: Some(&|| bare(&response.header)),
+            table: None,
+        })
+    }
+
+    pub(in crate::cli) fn leases(&self, response: &LeaseLeasesResponse) -> Outcome {
+        self.show(Forms {
+            simple: Some(&|| {
+                let mut text = Text::default();
+                text.line(format!("found {} leases", response.leases.len()));
+                for lease in &response.leases {
+                    text.line(format!("{:016x}", SignedHex(lease.id)));
+                }
+                text.0
+            }),
+            fields: Some(&|| {
+                self.with_header(&response.header, |text| {
+                    for lease in &response.leases {
+                        text.field("ID", self.lease_id(lease.id));
+                    }
+                })
+            }),
+            json: Some(&|| {
+                let leases = response.leases.iter();
+                let leases =
+                    leases.map(|lease| Object::new().raw("id", lease.id.to_string()).end());
+                flat(&response.header).raw("leases", json::array(leases.collect())).end().into()
+            }),
+            protobuf: Some(&|| bare(&response.header)),
+            table: None,
+        })
+    }
+}
+
+/// An object that begins with the header's own fields.
+fn flat(header: &Option<ResponseHeader>) -> Object {
+    json::with_header(Object::new(), header.as_ref())
+}
+
+/// Of a lease's answers etcdctl encodes the header alone.
+fn bare(header: &Option<ResponseHeader>) -> Vec<u8> {
+    header.unwrap_or_default().encode_to_vec()
+}

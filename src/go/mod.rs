@@ -1,0 +1,17 @@
+//! How Go reads and writes numbers, times, quotes, lists and the system's errors.
+//!
+//! etcd's flags, errors, log lines and command output are texts that Go's standard library makes, and
+//! scripts and people match them. So each of its forms is here once, for the server, the commands and
+//! the rooms between; what the caller does with a text that cannot be read is the caller's business.
+
+mod csv;
+mod duration;
+mod number;
+mod quote;
+mod system;
+
+pub use csv::parse_csv;
+pub use duration::{duration, parse_duration};
+pub use number::{NumberError, parse_bool, parse_int, parse_uint, parse_uint32};
+pub use quote::{backquote, quote, unquote};
+pub use system::reason;

@@ -1,0 +1,84 @@
+//! How a start ends that serves nobody: help, version, and flags that are refused, in etcd's way.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use super::config::{Level, Log, Notice, Stop};
+use super::version::{GIT_SHA, GO_VERSION, VERSION};
+use super::{flags, log, said};
+
+/// Tells what was asked for. A reader that has gone away has had enough; anything else that is in the
+/// way is a failure.
+fn told(text: &str) -> ExitCode {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            drop(writeln!(std::io::stderr(), "write /dev/stdout: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Ends a start that the flags do not allow, in etcd's way.
+pub(super) fn stop_early(stop: &Stop, words: &[String], notices: &[Notice]) -> ExitCode {
+    let mut err = std::io::stderr();
+    match stop {
+        Stop::Help => {
+            drop(err.write_all(USAGE.as_bytes()));
+            return told(&help());
+        }
+        Stop::Version => return told(&version()),
+        Stop::Usage(text) => drop(write!(err, "{text}\n{USAGE}")),
+        Stop::Invalid(error) => {
+            default_log();
+            notices.iter().for_each(said::notice);
+            tracing::info!(args = ?words, "Running: ");
+            tracing::warn!(error, "failed to verify flags");
+            if error.starts_with("--advertise-client-urls is required") {
+                tracing::warn!(error, "advertise client URLs are not set");
+            }
+        }
+        Stop::Conflict(variable) => {
+            default_log();
+            notices.iter().for_each(said::notice);
+            tracing::error!(
+                target: log::FATAL,
+                { "environment-variable" = variable },
+                "conflicting environment variable is shadowed by corresponding command-line flag \
+                 (either unset environment variable or disable flag))"
+            );
+        }
+    }
+    ExitCode::from(stop.outcome().0)
+}
+
+fn default_log() {
+    let settings = Log { level: Level::Info, json: true, outputs: vec!["default".into()] };
+    if let Ok(logger) = log::Logger::new(&settings) {
+        logger.install();
+    }
+}
+
+const USAGE: &str = "Usage:\n\n  etcd [flags]\n    Start the server.\n\n  etcd --version\n    \
+                     Show the version.\n\n  etcd -h | --help\n    Show the flags.\n";
+
+fn help() -> String {
+    let mut text = String::from("Flags (a value may follow = or a space):\n\n");
+    for flag in flags::FLAGS.iter().filter(|flag| !flag.help.is_empty()) {
+        let note = match flag.support {
+            flags::Support::Honoured => "",
+            flags::Support::Ignored => " (accepted without effect)",
+            flags::Support::Default => " (only the default is supported yet)",
+        };
+        text.push_str(&format!("  --{} '{}'\n    {}{note}\n", flag.name, flag.default, flag.help));
+    }
+    text
+}
+
+fn version() -> String {
+    let (system, arch) = (std::env::consts::OS, said::arch());
+    format!(
+        "etcd Version: {VERSION}\nGit SHA: {GIT_SHA}\nGo Version: {GO_VERSION}\nGo OS/Arch: {system}/{arch}\n"
+    )
+}

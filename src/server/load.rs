@@ -1,0 +1,316 @@
+//! From flags and environment to a configuration that holds together.
+//!
+//! A flag that this server does not honour is taken at its default only; anything else is refused, so
+//! that nobody believes in a setting that does nothing.
+
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::check::{check, refuse_unsupported};
+use super::config::{Compaction, Config, Level, Log, Notice, Sockets, Source, Stop, invalid};
+use super::discovery::Discovery;
+use super::flags::{self, Given};
+use super::values::Values;
+use super::{environment, file, tls, url};
+use crate::client::TlsOptions;
+use crate::{go, limits};
+
+/// Reads the command line and `environment`, checks them and adds what they imply. The notices are
+/// worth their lines even if nothing comes of the rest.
+pub(super) fn load(
+    arguments: &[String],
+    environment: &[(String, String)],
+    notices: &mut Vec<Notice>,
+) -> Result<Config, Stop> {
+    let mut given = flags::parse(arguments).map_err(|stop| match stop {
+        flags::Stop::Help => Stop::Help,
+        flags::Stop::Bad(text) => Stop::Usage(text),
+    })?;
+    if let Some(word) = &given.rest {
+        return invalid(format!("{} is not a valid flag", go::quote(word)));
+    }
+    if go::parse_bool(given.text("version")) == Ok(true) {
+        return Err(Stop::Version);
+    }
+    let variable = || environment.iter().find(|(name, _)| name == "ETCD_CONFIG_FILE");
+    let file = match given.text("config-file") {
+        "" => variable().map_or("", |(_, path)| path.as_str()),
+        path => path,
+    };
+    if !file.is_empty() {
+        let path = PathBuf::from(file);
+        let (given, unknown) = file::read(&path).map_err(Stop::Invalid)?;
+        notices.push(Notice::FileUsed(path));
+        notices.extend(unknown.into_iter().map(Notice::KeyUnknown));
+        refuse_unsupported(&given)?;
+        return build(&given, notices);
+    }
+    for old in std::mem::take(&mut given.old_names) {
+        notices.push(Notice::OldName(old));
+    }
+    environment::add(&mut given, environment, notices)?;
+    refuse_unsupported(&given)?;
+    build(&given, notices)
+}
+
+/// A configuration from what was given, in whichever way.
+fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
+    let used = flags::DEPRECATED.iter().filter(|(name, _)| given.is_set(name));
+    notices.extend(used.map(|&(_, text)| Notice::Deprecated(text)));
+    if given.text("discovery-fallback") == "proxy" {
+        return invalid(
+            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
+        );
+    }
+    let mut config = settings(given)?;
+    check(&config, given)?;
+    notices.extend(defaults_to_notice(&config, given));
+    config.compaction =
+        compaction(given.text("auto-compaction-mode"), given.text("auto-compaction-retention"))?;
+    follow_defaults(&mut config);
+    Ok(config)
+}
+
+/// The settings one by one, whether they hold together or not.
+fn settings(given: &Given) -> Result<Config, Stop> {
+    let values = Values(given);
+    let log = log_settings(given)?;
+    let name = given.text("name").to_owned();
+    Ok(Config {
+        data_dir: data_dir(given),
+        wal_dir: Some(given.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+        listen_peer_urls: values.urls("listen-peer-urls"),
+        listen_client_urls: values.urls("listen-client-urls"),
+        listen_client_http_urls: values.urls("listen-client-http-urls"),
+        listen_metrics_urls: values.urls("listen-metrics-urls"),
+        advertise_peer_urls: values.urls("initial-advertise-peer-urls"),
+        advertise_client_urls: values.urls("advertise-client-urls"),
+        source: source(given),
+        new_cluster: given.text("initial-cluster-state") == "new",
+        force_new_cluster: values.bool("force-new-cluster"),
+        strict_reconfig_check: values.bool("strict-reconfig-check"),
+        max_learners: usize::try_from(values.int("max-learners")).unwrap_or_default(),
+        token: given.text("initial-cluster-token").to_owned(),
+        heartbeat: Duration::from_millis(values.uint("heartbeat-interval")),
+        election: Duration::from_millis(values.uint("election-timeout")),
+        hasten_election: values.bool("initial-election-tick-advance"),
+        pre_vote: values.bool("pre-vote"),
+        sockets: sockets(given),
+        locks_memory: values.bool("memory-mlock"),
+        max_request_bytes: usize::try_from(values.uint("max-request-bytes")).unwrap_or(usize::MAX),
+        max_txn_ops: usize::try_from(values.uint("max-txn-ops")).unwrap_or(usize::MAX),
+        max_concurrent_streams: u32::try_from(values.uint("max-concurrent-streams"))
+            .unwrap_or(u32::MAX),
+        keepalive_min: values.duration("grpc-keepalive-min-time"),
+        keepalive_interval: values.duration("grpc-keepalive-interval"),
+        keepalive_timeout: values.duration("grpc-keepalive-timeout"),
+        quota_bytes: values.int("quota-backend-bytes"),
+        keeps_space: given.text("space-policy") == "auto",
+        defrag_at_start_bytes: values.uint("bootstrap-defrag-threshold-megabytes") << 20,
+        snapshot_count: snapshot_count(values.uint("snapshot-count")),
+        catch_up_entries: values.uint("snapshot-catchup-entries"),
+        downgrade_check: values.duration("downgrade-check-time"),
+        initial_corrupt_check: values.is_open("InitialCorruptCheck"),
+        corrupt_check: values.duration("corrupt-check-time"),
+        compact_hash_check: values
+            .is_open("CompactHashCheck")
+            .then(|| values.duration("compact-hash-check-time")),
+        hash_check_interval: values.duration("compact-hash-check-time"),
+        batch_interval: values.own_duration("backend-batch-interval"),
+        compaction: Compaction::Off,
+        compaction_mode: given.text("auto-compaction-mode").to_owned(),
+        compaction_pause: values.own_duration("compaction-sleep-interval"),
+        progress_interval: values
+            .own_duration("watch-progress-notify-interval")
+            .unwrap_or(limits::WATCH_PROGRESS_INTERVAL)
+            .max(limits::WATCH_PROGRESS_INTERVAL_MIN),
+        auth_token: given.text("auth-token").to_owned(),
+        auth_token_ttl: token_ttl(values.uint("auth-token-ttl")),
+        bcrypt_cost: u32::try_from(values.uint("bcrypt-cost")).unwrap_or(u32::MAX),
+        warning_request: values.duration("warning-unary-request-duration"),
+        extensive_metrics: given.text("metrics") == "extensive",
+        origins: values.words("cors"),
+        hosts: values.words("host-whitelist"),
+        gates: values.gates(),
+        gates_set: values.gates_set(),
+        wals_max: values.uint("max-wals"),
+        snapshots_max: values.uint("max-snapshots"),
+        discovery: discovery(given),
+        tls: tls::settings(given),
+        log,
+        name,
+    })
+}
+
+/// etcd warns of a member that is not named, and of a directory that depends on where it was started.
+fn defaults_to_notice(config: &Config, given: &Given) -> impl Iterator<Item = Notice> {
+    let dir = given.text("data-dir").is_empty();
+    let dir = dir.then(|| Notice::DefaultDataDir(config.data_dir.clone()));
+    dir.into_iter().chain((config.name == "default").then_some(Notice::DefaultName))
+}
+
+fn data_dir(given: &Given) -> PathBuf {
+    match given.text("data-dir") {
+        "" => PathBuf::from(format!("{}.etcd", given.text("name"))),
+        path => PathBuf::from(path),
+    }
+}
+
+fn sockets(given: &Given) -> Sockets {
+    let values = Values(given);
+    Sockets {
+        reuse_port: values.bool("socket-reuse-port"),
+        reuse_address: values.bool("socket-reuse-address"),
+    }
+}
+
+/// What `--initial-cluster` says, or in its place DNS or a discovery service.
+fn source(given: &Given) -> Source {
+    let text = |name| given.text(name).to_owned();
+    if !Values(given).discovery_endpoints().is_empty() {
+        return Source::Discovery;
+    }
+    let service = Some(text("discovery-srv-name")).filter(|name| !name.is_empty());
+    match (given.text("discovery-srv"), service) {
+        // A service without a domain finds nobody, and takes the place of the default all the same.
+        ("", Some(_)) if !given.is_set("initial-cluster") && !given.is_from_file() => {
+            Source::Flags(String::new())
+        }
+        ("", _) => Source::Flags(text("initial-cluster")),
+        (domain, service) => Source::Domain { domain: domain.to_owned(), service },
+    }
+}
+
+fn discovery(given: &Given) -> Discovery {
+    let values = Values(given);
+    let text = |name| given.text(name).to_owned();
+    let path = |name| Some(given.text(name)).filter(|it| !it.is_empty()).map(PathBuf::from);
+    Discovery {
+        endpoints: Values(given).discovery_endpoints(),
+        token: text("discovery-token"),
+        dial_timeout: values.duration("discovery-dial-timeout"),
+        request_timeout: values.duration("discovery-request-timeout"),
+        keep_alive_time: values.duration("discovery-keepalive-time"),
+        keep_alive_timeout: values.duration("discovery-keepalive-timeout"),
+        tls: TlsOptions {
+            cert: path("discovery-cert"),
+            key: path("discovery-key"),
+            ca: path("discovery-cacert"),
+            insecure_transport: values.bool("discovery-insecure-transport"),
+            skip_verify: values.bool("discovery-insecure-skip-tls-verify"),
+            server_name: String::new(),
+        },
+        user: text("discovery-user"),
+        password: text("discovery-password"),
+    }
+}
+
+fn log_settings(given: &Given) -> Result<Log, Stop> {
+    if given.text("logger") != "zap" {
+        return invalid(format!("unknown logger option {}", go::quote(given.text("logger"))));
+    }
+    let level = match given.text("log-level").to_ascii_lowercase().as_str() {
+        "debug" => Level::Debug,
+        "info" | "" => Level::Info,
+        "warn" => Level::Warn,
+        "error" => Level::Error,
+        "dpanic" | "panic" | "fatal" => Level::Fatal,
+        _ => {
+            return Err(Stop::Usage(format!(
+                "unrecognized level: {}",
+                go::quote(given.text("log-level"))
+            )));
+        }
+    };
+    let json = match given.text("log-format") {
+        "json" | "" => true,
+        "console" => false,
+        other => {
+            return invalid(format!("unknown log format: {other}, supported values json, console"));
+        }
+    };
+    if given.text("log-outputs").is_empty() {
+        return invalid("open sink \"\": open : no such file or directory");
+    }
+    let outputs = Values(given).words("log-outputs");
+    if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
+        return invalid("multi logoutput for \"default\" is not supported yet");
+    }
+    if outputs.iter().any(|output| output == "systemd/journal") {
+        return invalid("log output systemd/journal is not supported by rusd yet");
+    }
+    Ok(Log { level, json, outputs })
+}
+
+/// Zero means the default.
+fn snapshot_count(given: u64) -> u64 {
+    if given == 0 { 10_000 } else { given }
+}
+
+/// Seconds as etcd counts them, in nanoseconds of 64 bits that wrap. What comes out negative is no
+/// time, for which there is a default.
+fn token_ttl(seconds: u64) -> Duration {
+    let nanos = seconds.cast_signed().wrapping_mul(1_000_000_000);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
+}
+
+/// What to keep: hours or a duration for `periodic`, a number of revisions for `revision`.
+fn compaction(mode: &str, retention: &str) -> Result<Compaction, Stop> {
+    let parse = |why: String| Stop::Invalid(format!("error parsing CompactionRetention: {why}"));
+    let retention = if retention.is_empty() { "0" } else { retention };
+    let value = match retention.parse::<i64>() {
+        Ok(count) if mode == "revision" => count,
+        Ok(hours) => hours
+            .checked_mul(3_600_000_000_000)
+            .ok_or_else(|| parse(format!("time: invalid duration {}", go::quote(retention))))?,
+        // A duration counts its nanoseconds as revisions, as in etcd.
+        Err(_) => go::parse_duration(retention).map_err(parse)?,
+    };
+    if value < 0 {
+        return invalid(format!(
+            "--auto-compaction-retention must not be negative (set to {retention})"
+        ));
+    }
+    Ok(match (value, mode) {
+        (0, _) => Compaction::Off,
+        (count, "revision") => Compaction::Revision(count),
+        (nanos, _) => Compaction::Periodic(Duration::from_nanos(nanos.unsigned_abs())),
+    })
+}
+
+/// What follows from other settings when it is not given: the advertised host of a member that
+/// listens everywhere, and a first cluster of this member alone.
+fn follow_defaults(config: &mut Config) {
+    let default_peer = flags::find("initial-advertise-peer-urls").map_or("", |flag| flag.default);
+    let listens_everywhere =
+        config.listen_peer_urls.first().is_some_and(|url| url.host_port().0 == "0.0.0.0");
+    if listens_everywhere
+        && url::join(&config.advertise_peer_urls) == default_peer
+        && let Some(host) = default_host()
+    {
+        let port = config.listen_peer_urls[0].host_port().1.to_owned();
+        let url = config.advertise_peer_urls[0].with_host(&host, &port);
+        config.advertise_peer_urls = vec![url];
+    }
+    let default_cluster = flags::find("initial-cluster").map_or("", |flag| flag.default);
+    if config.name != "default"
+        && let Source::Flags(list) = &mut config.source
+        && list == default_cluster
+    {
+        let members: Vec<String> =
+            config.advertise_peer_urls.iter().map(|url| format!("{}={url}", config.name)).collect();
+        *list = members.join(",");
+    }
+}
+
+/// The address that this machine would use to reach others. Nothing is sent.
+fn default_host() -> Option<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified()).then(|| ip.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! The node of this process: how it is started in its data directory, why it ends, and how it stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::config::{Compaction, Config, Source};
+use super::listen::{self, Listener};
+use super::url::texts;
+use super::{cluster, said, tls};
+use crate::clock::SystemClock;
+use crate::node::{self, Node};
+use crate::upkeep::{CheckpointPace, Retention};
+use crate::{limits, metrics};
+
+/// Why a member that was started ends.
+pub(super) enum End {
+    Signal(i32),
+    Failure(String),
+    /// The cluster goes on without this member.
+    Removed,
+}
+
+/// Opens the data directory and starts the node in it.
+pub(super) async fn open(
+    config: &Config,
+    is_initialized: bool,
+    peers: &[Listener],
+    member: &Handle,
+) -> Result<Node, cluster::Error> {
+    if is_initialized {
+        said::settings(config, None);
+        if matches!(config.source, Source::Discovery) {
+            tracing::warn!(
+                "discovery token is ignored since cluster already initialized; valid logs are found"
+            );
+        }
+        let (members, token) = (Vec::new(), config.token.clone());
+        let first = cluster::First { members, token, join: None };
+        let node = start_node(config, first, member).await?;
+        if config.initial_corrupt_check
+            && let Err(error) = node.check_at_start().await
+        {
+            tracing::error!(%error, "checkInitialHashKV failed");
+            drop(stop_node(&node, End::Removed).await);
+            return Err(error.into());
+        }
+        return Ok(node);
+    }
+    let starting = async {
+        let found = async {
+            let planned = cluster::planned(config).await?;
+            said::settings(config, Some(&planned));
+            cluster::first(config, planned).await
+        };
+        let first = found.await.inspect_err(|error| tracing::error!(%error, "bootstrap failed"))?;
+        start_node(config, first, member).await
+    };
+    if !config.new_cluster {
+        return starting.await;
+    }
+    // The first members ask each other whether they ran before; none should wait for the others.
+    tokio::select! {
+        node = starting => node,
+        never = listen::turn_away(peers) => match never {},
+    }
+}
+
+async fn start_node(
+    config: &Config,
+    first: cluster::First,
+    member: &Handle,
+) -> Result<Node, cluster::Error> {
+    let settings = node_config(config, first);
+    let mut surroundings = node::Surroundings::system(Arc::new(SystemClock::new()));
+    surroundings.dial = Arc::new(tls::TlsDial::new(&config.tls, config.local_address())?);
+    let runtime = member.clone();
+    let supervisor = surroundings.supervisor.clone();
+    let started = supervisor.blocking("start", move || {
+        let _entered = runtime.enter();
+        Node::start_with(settings, surroundings)
+    });
+    match started.await {
+        Ok(Ok(node)) => {
+            metrics::set_server_id(node.member_id());
+            Ok(node)
+        }
+        Ok(Err(error)) => Err(error.to_string().into()),
+        Err(gone) => Err(supervisor.why().unwrap_or_else(|| gone.to_string()).into()),
+    }
+}
+
+fn node_config(config: &Config, first: cluster::First) -> node::Config {
+    node::Config {
+        name: config.name.clone(),
+        data_dir: config.data_dir.clone(),
+        wal_dir: config.wal_dir.clone(),
+        cluster_token: first.token,
+        initial_cluster: first.members,
+        join: first.join,
+        force_new_cluster: config.force_new_cluster,
+        strict_reconfig_check: config.strict_reconfig_check,
+        max_learners: config.max_learners,
+        peer_urls: texts(&config.advertise_peer_urls),
+        client_urls: texts(&config.advertise_client_urls),
+        heartbeat_interval: config.heartbeat,
+        election_timeout: config.election,
+        initial_election_tick_advance: config.hasten_election,
+        pre_vote: config.pre_vote,
+        snapshot_count: config.snapshot_count,
+        snapshot_catchup_entries: config.catch_up_entries,
+        downgrade_check_interval: config.downgrade_check,
+        corrupt_check_interval: config.corrupt_check,
+        compact_hash_check_interval: config.compact_hash_check,
+        max_request_bytes: config.max_request_bytes,
+        quota_backend_bytes: config.quota_bytes,
+        keeps_space: config.keeps_space,
+        defrag_at_start_bytes: config.defrag_at_start_bytes,
+        commit_interval: config.batch_interval.unwrap_or(limits::COMMIT_INTERVAL),
+        retention: match config.compaction {
+            Compaction::Off => None,
+            Compaction::Periodic(period) => Some(Retention::Periodic(period)),
+            Compaction::Revision(count) => Some(Retention::Revision(count)),
+        },
+        compaction_sleep_interval: config.compaction_pause.unwrap_or(limits::COMPACTION_PAUSE),
+        checkpoint_pace: CheckpointPace::default(),
+        auth: node::AuthConfig {
+            token: config.auth_token.clone(),
+            token_ttl: config.auth_token_ttl,
+            bcrypt_cost: config.bcrypt_cost,
+        },
+    }
+}
+
+/// Stops the node, and says how it ended: a failure on the way is one of the whole.
+pub(super) async fn stop_node(node: &Node, ended: End) -> End {
+    let mut fatal = node.fatal();
+    let stopping = tokio::time::timeout(limits::NODE_STOP_TIMEOUT, node.stop());
+    tokio::select! {
+        biased;
+        error = failure(&mut fatal) => return End::Failure(error),
+        stopped = stopping => if stopped.is_err() {
+            tracing::error!("the node did not stop in time; the log will be replayed");
+        },
+    }
+    node.supervisor().why().map_or(ended, End::Failure)
+}
+
+/// Resolves when this member has to end, as the cluster has removed it.
+pub(super) async fn removal(node: &Node, removed: &mut watch::Receiver<Option<Duration>>) {
+    match removed.wait_for(Option::is_some).await.map(|grace| grace.unwrap_or_default()) {
+        Ok(grace) => {
+            tokio::time::sleep(grace).await;
+            node.leave().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Resolves when the node cannot go on.
+pub(super) async fn failure(fatal: &mut watch::Receiver<Option<String>>) -> String {
+    match fatal.wait_for(Option::is_some).await {
+        Ok(error) => error.clone().unwrap_or_default(),
+        Err(_) => std::future::pending().await,
+    }
+}

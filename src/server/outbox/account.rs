@@ -1,0 +1,358 @@
+//! The account of one connection: what of its answers is not sent, and what waits because of that.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
+
+use super::Outbox;
+use crate::limits;
+use crate::server::unfinished::Connection;
+use crate::server::unread::{self, Still};
+
+/// One connection.
+pub(in crate::server) struct Account {
+    outbox: Arc<Outbox>,
+    unfinished: Connection,
+    unread: Arc<unread::Connection>,
+    unsent_bytes: AtomicUsize,
+    /// Those of leases and watches among them.
+    small_bytes: AtomicUsize,
+    /// Costs of the answers that are larger than `CONNECTION_UNSENT_BYTES_MIN`, and the largest.
+    large: Mutex<Vec<usize>>,
+    pub(super) largest_bytes: AtomicUsize,
+    /// Bytes that the socket has taken, and those in DATA frames among them.
+    taken_bytes: AtomicUsize,
+    taken_answer_bytes: AtomicUsize,
+    /// Whether the socket takes so little that reading had to stop.
+    is_blocked: AtomicBool,
+    was_blocked: AtomicBool,
+    calls_waiting: AtomicUsize,
+    /// Requests that no thread has begun with, and who reads once they are few.
+    requests_queued: AtomicUsize,
+    reader: AtomicWaker,
+    room: Arc<Notify>,
+    closing: Arc<Notify>,
+    /// Of the last looks: what was taken then, and how many found no more.
+    seen_bytes: AtomicUsize,
+    idle_looks: AtomicU32,
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.outbox.count.fetch_sub(1, Ordering::Relaxed);
+        if self.was_blocked.load(Ordering::Relaxed) {
+            self.outbox.has_litter.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Account {
+    pub(super) fn new(outbox: Arc<Outbox>) -> Self {
+        let closing = Arc::<Notify>::default();
+        Self {
+            unfinished: outbox.unfinished.connection(Arc::clone(&closing)),
+            unread: outbox.unread.connection(),
+            unsent_bytes: AtomicUsize::new(0),
+            small_bytes: AtomicUsize::new(0),
+            large: Mutex::default(),
+            largest_bytes: AtomicUsize::new(0),
+            taken_bytes: AtomicUsize::new(0),
+            taken_answer_bytes: AtomicUsize::new(0),
+            is_blocked: AtomicBool::new(false),
+            was_blocked: AtomicBool::new(false),
+            calls_waiting: AtomicUsize::new(0),
+            requests_queued: AtomicUsize::new(0),
+            reader: AtomicWaker::new(),
+            room: Arc::default(),
+            closing,
+            outbox,
+            seen_bytes: AtomicUsize::new(0),
+            idle_looks: AtomicU32::new(0),
+        }
+    }
+
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn has_more_than_its_part(&self, bytes: usize) -> bool {
+        bytes > limits::CONNECTION_UNSENT_BYTES_MIN && bytes > self.outbox.part()
+    }
+
+    /// Whether it holds too much beside its largest answer, which may be as large as it is.
+    fn is_over(&self) -> bool {
+        let largest = self.largest_bytes.load(Ordering::SeqCst);
+        self.has_more_than_its_part(self.unsent_bytes().saturating_sub(largest))
+    }
+
+    /// Whether calls and streams of this kind have to wait.
+    fn holds_back(&self, kind: Kind) -> bool {
+        let has_room = || self.small_bytes.load(Ordering::SeqCst) < limits::SMALL_UNSENT_BYTES_MAX;
+        self.is_over() && !(kind == Kind::Small && has_room())
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_blocked.load(Ordering::Relaxed)
+    }
+
+    /// Looks in a row at which its client had taken nothing more.
+    pub(super) fn idle_looks(&self) -> u32 {
+        self.idle_looks.load(Ordering::Relaxed)
+    }
+
+    /// Has the connection end.
+    pub(super) fn close(&self) {
+        self.closing.notify_one();
+    }
+
+    pub(super) fn is_idle_in_a_crowd(&self) -> bool {
+        self.idle_looks() >= limits::UNSENT_LOOKS_CROWDED_MAX
+    }
+
+    /// Notes whether its client has taken anything since the last look, or enough of it if others wait
+    /// for room; false if it has nothing to take.
+    pub(super) fn look(&self, are_awaited: bool) -> bool {
+        // A client that lets nothing of its answers through can still be sent much else.
+        let is_blocked = self.is_blocked();
+        let taken = if is_blocked { &self.taken_bytes } else { &self.taken_answer_bytes };
+        let taken = taken.load(Ordering::Relaxed);
+        let before = self.seen_bytes.swap(taken, Ordering::Relaxed);
+        let waits = self.unsent_bytes() > 0 || is_blocked;
+        let part = self.unsent_bytes() / limits::UNSENT_PROGRESS_PARTS;
+        let least = limits::UNSENT_PROGRESS_BYTES.max(if are_awaited { part } else { 0 });
+        if !waits || taken.wrapping_sub(before) >= least {
+            self.idle_looks.store(0, Ordering::Relaxed);
+        } else {
+            self.idle_looks.fetch_add(1, Ordering::Relaxed);
+        }
+        // Calls may wait for the others' share.
+        self.room.notify_waiters();
+        waits
+    }
+
+    /// The socket has taken so many bytes.
+    pub(in crate::server) fn took(&self, bytes: usize) {
+        self.taken_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The socket has taken so many bytes of messages.
+    pub(in crate::server) fn took_answer(&self, bytes: usize) {
+        self.taken_answer_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(in crate::server) fn set_blocked(&self, is_blocked: bool) {
+        self.is_blocked.store(is_blocked, Ordering::Relaxed);
+        self.was_blocked.fetch_or(is_blocked, Ordering::Relaxed);
+    }
+
+    pub(super) fn look_at_unread(&self) -> Option<Still> {
+        self.unread.look(self.taken_answer_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Where its requests are counted until they are read.
+    pub(in crate::server) fn unread(&self) -> &Arc<unread::Connection> {
+        &self.unread
+    }
+
+    /// Where parts of its requests are counted.
+    pub(in crate::server) fn unfinished(&self) -> Connection {
+        self.unfinished.clone()
+    }
+
+    /// Counts a call as long as what is returned lives.
+    pub(in crate::server) fn begin(self: &Arc<Self>) -> Begun {
+        self.outbox.calls.fetch_add(1, Ordering::Relaxed);
+        Begun(Arc::clone(self))
+    }
+
+    /// Counts a request until what is returned is dropped.
+    pub(in crate::server) fn queue(self: &Arc<Self>) -> Queued {
+        self.requests_queued.fetch_add(1, Ordering::SeqCst);
+        Queued(Arc::clone(self))
+    }
+
+    /// Whether too many requests are queued to read more; then the reader is woken when they are not.
+    pub(in crate::server) fn has_queue(&self, reader: &Waker) -> bool {
+        let is_long = || self.requests_queued.load(Ordering::SeqCst) >= limits::REQUESTS_QUEUED_MAX;
+        is_long() && {
+            self.reader.register(reader);
+            is_long()
+        }
+    }
+
+    /// Resolves when the connection has to end.
+    pub(in crate::server) async fn closing(&self) {
+        self.closing.notified().await;
+    }
+
+    /// Waits until a call may begin; false if too many wait already.
+    pub(in crate::server) async fn enter(&self, kind: Kind) -> bool {
+        if !self.holds_back(kind) {
+            return true;
+        }
+        let Some(_place) = Place::take(&self.calls_waiting) else { return false };
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if !self.holds_back(kind) {
+                return true;
+            }
+            room.await;
+        }
+    }
+
+    /// Ready once a stream may give its next message.
+    pub(in crate::server) fn poll_room(
+        &self,
+        kind: Kind,
+        room: &mut Room,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        while self.holds_back(kind) {
+            let waiting = room.0.get_or_insert_with(|| {
+                let mut waiting = Box::pin(Arc::clone(&self.room).notified_owned());
+                waiting.as_mut().enable();
+                waiting
+            });
+            if !self.holds_back(kind) {
+                break;
+            }
+            ready!(waiting.as_mut().poll(context));
+            room.0 = None;
+        }
+        room.0 = None;
+        Poll::Ready(())
+    }
+
+    /// Counts these bytes until nobody has them any more.
+    pub(in crate::server) fn charge(self: &Arc<Self>, kind: Kind, bytes: Bytes) -> Bytes {
+        let cost = bytes.len() + limits::UNSENT_ANSWER_BYTES;
+        if cost > limits::CONNECTION_UNSENT_BYTES_MIN {
+            let mut large = self.large.lock();
+            large.push(cost);
+            self.note_largest(&large);
+        }
+        self.unsent_bytes.fetch_add(cost, Ordering::SeqCst);
+        if kind == Kind::Small {
+            self.small_bytes.fetch_add(cost, Ordering::SeqCst);
+        }
+        self.outbox.answers.add(cost);
+        Bytes::from_owner(Unsent { bytes, kind, account: Arc::clone(self) })
+    }
+
+    fn discharge(&self, kind: Kind, cost: usize) {
+        let before = [Kind::Any, Kind::Small].map(|kind| self.holds_back(kind));
+        self.unsent_bytes.fetch_sub(cost, Ordering::SeqCst);
+        if kind == Kind::Small {
+            self.small_bytes.fetch_sub(cost, Ordering::SeqCst);
+        }
+        if cost > limits::CONNECTION_UNSENT_BYTES_MIN {
+            let mut large = self.large.lock();
+            if let Some(place) = large.iter().position(|other| *other == cost) {
+                large.swap_remove(place);
+            }
+            self.note_largest(&large);
+        }
+        self.outbox.answers.remove(cost);
+        if before != [Kind::Any, Kind::Small].map(|kind| self.holds_back(kind)) {
+            self.room.notify_waiters();
+        }
+    }
+
+    fn note_largest(&self, large: &[usize]) {
+        self.largest_bytes.store(large.iter().copied().max().unwrap_or(0), Ordering::SeqCst);
+    }
+}
+
+/// What a call may be kept waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) enum Kind {
+    /// Its answer may be large.
+    Any,
+    /// Leases and watches: what waits is lost or late, and their answers are small.
+    Small,
+}
+
+impl Kind {
+    /// A lease's time to live is not among them, since its answer may name all its keys.
+    pub(in crate::server) fn of(path: &str) -> Self {
+        match path {
+            "/etcdserverpb.Watch/Watch"
+            | "/etcdserverpb.Lease/LeaseKeepAlive"
+            | "/etcdserverpb.Lease/LeaseGrant"
+            | "/etcdserverpb.Lease/LeaseRevoke" => Self::Small,
+            _ => Self::Any,
+        }
+    }
+}
+
+/// A request that waits for a thread.
+pub(in crate::server) struct Queued(Arc<Account>);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        let before = self.0.requests_queued.fetch_sub(1, Ordering::SeqCst);
+        if before == limits::REQUESTS_QUEUED_MAX {
+            self.0.reader.wake();
+        }
+    }
+}
+
+/// What a stream waits with.
+#[derive(Default)]
+pub(in crate::server) struct Room(Option<Pin<Box<OwnedNotified>>>);
+
+/// One of the calls that may wait.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(places: &'a AtomicUsize) -> Option<Self> {
+        let place = Self(places);
+        (places.fetch_add(1, Ordering::Relaxed) < limits::CALLS_WAITING_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that are not sent yet.
+struct Unsent {
+    bytes: Bytes,
+    kind: Kind,
+    account: Arc<Account>,
+}
+
+impl AsRef<[u8]> for Unsent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        let cost = self.bytes.len() + limits::UNSENT_ANSWER_BYTES;
+        // Freed before anybody is told of the room.
+        drop(std::mem::take(&mut self.bytes));
+        self.account.discharge(self.kind, cost);
+    }
+}
+
+/// One call over HTTP/2, from its head to the end of its answer.
+pub(in crate::server) struct Begun(Arc<Account>);
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.outbox.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,153 @@
+//! Who waits, who is closed, and when memory is given back.
+
+use std::task::Context;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::task::noop_waker;
+
+use super::*;
+use crate::server::inbound::Came;
+
+const MIB: usize = 1 << 20;
+
+fn outbox() -> Arc<Outbox> {
+    Outbox::new(Arc::default(), 0)
+}
+
+/// Pages of zeros that nobody writes take no memory.
+fn answer(account: &Arc<Account>, bytes: usize) -> Bytes {
+    account.charge(Kind::Any, Bytes::from(vec![0; bytes]))
+}
+
+fn enters(account: &Account, kind: Kind) -> bool {
+    account.enter(kind).now_or_never().is_some()
+}
+
+fn gives(account: &Account, kind: Kind) -> bool {
+    let waker = noop_waker();
+    let mut context = Context::from_waker(&waker);
+    account.poll_room(kind, &mut Room::default(), &mut context).is_ready()
+}
+
+fn is_closed(account: &Account) -> bool {
+    account.closing().now_or_never().is_some()
+}
+
+#[test]
+fn one_large_answer_holds_nothing_up_on_its_connection() {
+    let account = outbox().open();
+    let large = answer(&account, 200 * MIB);
+    assert!(enters(&account, Kind::Any) && gives(&account, Kind::Any));
+    // Whichever of them is the largest.
+    let small = answer(&account, 50 * MIB);
+    drop(large);
+    let larger = answer(&account, 100 * MIB);
+    assert!(enters(&account, Kind::Any) && gives(&account, Kind::Any));
+    let more = answer(&account, 20 * MIB);
+    assert!(!enters(&account, Kind::Any) && !gives(&account, Kind::Any));
+    drop(small);
+    assert!(enters(&account, Kind::Any));
+    drop((larger, more));
+    assert_eq!((account.unsent_bytes(), account.largest_bytes.load(Ordering::SeqCst)), (0, 0));
+}
+
+#[tokio::test]
+async fn leases_and_watches_go_on_within_their_own_part() {
+    let account = outbox().open();
+    let _large = [answer(&account, 100 * MIB), answer(&account, 100 * MIB)];
+    assert!(!enters(&account, Kind::Any) && !gives(&account, Kind::Any));
+    let mut renewals = Vec::new();
+    while gives(&account, Kind::Small) && enters(&account, Kind::Small) {
+        renewals.push(account.charge(Kind::Small, Bytes::from_static(b"renewed")));
+        assert!(renewals.len() <= limits::SMALL_UNSENT_BYTES_MAX, "they have no bound");
+    }
+    assert!(renewals.len() > 500, "{} renewals", renewals.len());
+    let mut waiting = Box::pin(account.enter(Kind::Small));
+    assert!((&mut waiting).now_or_never().is_none());
+    renewals.clear();
+    assert!(waiting.await);
+}
+
+#[test]
+fn memory_is_given_back_after_a_flood_of_calls_that_has_left_some() {
+    let outbox = outbox();
+    let account = outbox.open();
+    let mut floods = Floods::default();
+    let calls: Vec<_> = (0..=limits::CALLS_KEPT).map(|_| account.begin()).collect();
+    assert!(!outbox.is_over(&mut floods, 0));
+    assert!(!outbox.is_over(&mut floods, MIB + limits::FREE_BYTES_KEPT), "they are there");
+    drop(calls);
+    assert!(outbox.is_over(&mut floods, MIB + limits::FREE_BYTES_KEPT));
+    assert!(!outbox.is_over(&mut floods, MIB), "there is nothing to give");
+    let mut few = Floods::default();
+    drop((0..limits::CALLS_KEPT).map(|_| account.begin()).collect::<Vec<_>>());
+    assert!(!outbox.is_over(&mut few, 0) && !outbox.is_over(&mut few, 100 * MIB));
+}
+
+#[test]
+fn many_connections_that_each_hold_a_little_are_closed_in_a_crowd() {
+    let outbox = outbox();
+    let part = limits::CONNECTION_UNSENT_BYTES_MIN - limits::UNSENT_ANSWER_BYTES;
+    let idle: Vec<_> = (0..1100).map(|_| outbox.open()).collect();
+    let _unsent: Vec<_> = idle.iter().map(|account| answer(account, part)).collect();
+    for _ in 0..=limits::UNSENT_LOOKS_CROWDED_MAX {
+        outbox.look();
+    }
+    let closed = idle.iter().filter(|account| is_closed(account)).count();
+    // As many as it takes, and no more.
+    assert_eq!(1100 - closed, limits::UNSENT_BYTES_MAX / limits::CONNECTION_UNSENT_BYTES_MIN);
+}
+
+#[test]
+fn a_little_that_is_not_taken_is_borne_where_its_end_would_not_help() {
+    let outbox = outbox();
+    let (large, small) = (outbox.open(), outbox.open());
+    let _unsent = [answer(&large, 300 * MIB), answer(&small, 5000)];
+    for _ in 0..10 {
+        large.took_answer(limits::UNSENT_PROGRESS_BYTES);
+        outbox.look();
+    }
+    assert!(!is_closed(&small), "it is not what crowds the member");
+    assert!(!is_closed(&large), "it takes its answer, and nobody waits for room");
+}
+
+/// Each of them holds less than any share, and all together too much.
+#[tokio::test]
+async fn of_many_that_stand_still_with_little_as_many_are_closed_as_it_takes() {
+    let outbox = outbox();
+    let each = Came { frames: 1, bytes: 30 << 10, ..Came::default() };
+    let crowd: Vec<_> = (0..5000).map(|_| outbox.open()).collect();
+    crowd.iter().for_each(|account| account.unread().came(each));
+    outbox.look();
+    let healthy = outbox.open();
+    healthy.unread().came(Came { bytes: 60 << 10, ..each });
+    outbox.look();
+    let closed = crowd.iter().filter(|account| is_closed(account)).count();
+    let left = (5000 - closed) * (30 << 10);
+    assert!(
+        left <= limits::UNREAD_BYTES_LEFT && left > limits::UNREAD_BYTES_LEFT / 4 * 3,
+        "{left}"
+    );
+    assert!(!is_closed(&healthy), "it has stood still for less time");
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_closed_once_others_wait_for_room() {
+    let outbox = outbox();
+    let (slow, quick) = (outbox.open(), outbox.open());
+    let _unsent = [answer(&slow, 300 * MIB), answer(&quick, 250 * MIB)];
+    let looks = || {
+        for _ in 0..=limits::UNSENT_LOOKS_CROWDED_MAX {
+            slow.took_answer(MIB);
+            quick.took_answer(5 * MIB);
+            outbox.look();
+        }
+    };
+    looks();
+    assert!(!is_closed(&slow) && !is_closed(&quick));
+    let _waiting = outbox.answers.wait_for_room();
+    looks();
+    assert!(is_closed(&slow));
+    assert!(!is_closed(&quick));
+}

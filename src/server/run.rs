@@ -1,0 +1,246 @@
+//! The life of a server that its flags allow: ports are bound, the node starts, clients are served, and
+//! all of it ends in the opposite order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+
+use super::config::Config;
+use super::listen::{self, Listener};
+use super::member::{End, failure, open, removal, stop_node};
+use super::outbox::Outbox;
+use super::serve::serve;
+use super::services::{Keepalive, Services};
+use super::signals::Signals;
+use super::url::texts;
+use super::{cluster, datadir, said, tls};
+use crate::http::{self, Http, Port};
+use crate::node::Node;
+use crate::supervise::Tasks;
+use crate::{limits, metrics, rpc};
+
+/// Serves until a signal, or until the node cannot go on. An error means that it was never started.
+pub(super) async fn run(
+    config: &Config,
+    arguments: &[String],
+    member: &Handle,
+) -> Result<End, cluster::Error> {
+    let connections = connections_max()?;
+    let is_initialized = datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())?;
+    let Bound { peers, clients, probes } = bind(config, member)?;
+    let node = open(config, is_initialized, &peers, member).await?;
+    if config.locks_memory
+        && let Err(error) = lock_memory()
+    {
+        return Ok(stop_node(&node, End::Failure(error)).await);
+    }
+    // Before anybody can see this member: who then stops it finds all of it in the store.
+    let mut signals = Signals::catch().map_err(|why| format!("catching signals failed: {why}"))?;
+    say_gates(config);
+    said::local_address(config);
+
+    let services = services(config, arguments, &node, connections);
+    let (stop, stopped) = watch::channel(false);
+    let mut ports = node.supervisor().tasks("port");
+    let start = |ports: &mut Tasks, listeners: Vec<Listener>, services: &Services| {
+        for listener in listeners {
+            ports.start(serve(listener, services.clone(), stopped.clone()));
+        }
+    };
+    let checks_names = !config.tls.skip_peer_names;
+    let for_peers = services.of_other(Port::Peer, connections, checks_names);
+    for listener in peers {
+        let serving = serve(listener, for_peers.clone(), stopped.clone());
+        ports.start_on(serving, member);
+    }
+    start(&mut ports, probes, &services.of_other(Port::Metrics, connections, true));
+    said::serving(config, node.header().member_id);
+    let (mut ready, mut fatal, mut removed) = (node.ready(), node.fatal(), node.removed());
+    tokio::select! {
+        ready = ready.wait_for(|ready| *ready) => {
+            if ready.is_err() {
+                return Ok(End::Failure("the member stopped before it was ready".into()));
+            }
+        }
+        error = failure(&mut fatal) => return Ok(End::Failure(error)),
+        () = removal(&node, &mut removed) => return Ok(stop_node(&node, End::Removed).await),
+        signal = signals.next() => return Ok(stop_node(&node, End::Signal(signal)).await),
+    }
+    let rpc = services.rpc.clone();
+    if let Some(rpc) = &rpc {
+        ports.start(Arc::clone(rpc).watch_leader());
+    }
+    let (outbox, mut ending) = (Arc::clone(&services.outbox), stopped.clone());
+    ports.start(async move {
+        tokio::select! {
+            never = outbox.look_after() => match never {},
+            _ = ending.wait_for(|stop| *stop) => {}
+        }
+    });
+    said::ready(&clients);
+    start(&mut ports, clients, &services);
+    let ended = tokio::select! {
+        signal = signals.next() => End::Signal(signal),
+        error = failure(&mut fatal) => End::Failure(error),
+        () = removal(&node, &mut removed) => End::Removed,
+    };
+    Ok(wind_down(&node, rpc.as_deref(), &stop, ports, ended).await)
+}
+
+/// Ends streams, hands the leadership on, closes the ports and stops the node, in this order.
+async fn wind_down(
+    node: &Node,
+    rpc: Option<&rpc::Server>,
+    stop: &watch::Sender<bool>,
+    mut ports: Tasks,
+    ended: End,
+) -> End {
+    if let Some(rpc) = rpc {
+        rpc.stop();
+    }
+    if let End::Failure(_) = ended {
+        // Nothing may be written any more, so there is nothing to wait for but last words.
+        stop.send_replace(true);
+        let _ = tokio::time::timeout(limits::FAILURE_GRACE, ports.all_ended()).await;
+        return ended;
+    }
+    let mut fatal = node.fatal();
+    tokio::select! {
+        handed = node.hand_over() => if let Err(error) = handed {
+            tracing::warn!(%error, "leadership transfer failed");
+        },
+        error = failure(&mut fatal) => return End::Failure(error),
+    }
+    stop.send_replace(true);
+    ports.all_ended().await;
+    let ended = stop_node(node, ended).await;
+    tracing::info!("closed etcd server");
+    ended
+}
+
+/// The ports of a member that does not answer yet.
+struct Bound {
+    peers: Vec<Listener>,
+    clients: Vec<Listener>,
+    probes: Vec<Listener>,
+}
+
+/// Binds all ports; peers' belong to the member's own runtime.
+fn bind(config: &Config, member: &Handle) -> Result<Bound, String> {
+    if config.sockets.reuse_address || config.sockets.reuse_port {
+        tracing::info!(
+            "reuse-address" = config.sockets.reuse_address,
+            "reuse-port" = config.sockets.reuse_port,
+            "configuring socket options"
+        );
+    }
+    tracing::info!("listen-peer-urls" = ?texts(&config.listen_peer_urls), "configuring peer listeners");
+    let failed = |what: &'static str| move |why: String| format!("{what} failed: {why}");
+    let peer_tls = tls::acceptor(&config.listen_peer_urls, &config.tls.peer)
+        .map_err(failed("creating peer listener"))?;
+    let for_http = config.listen_client_http_urls.as_slice();
+    let client_urls = [&config.listen_client_urls, for_http, &config.listen_metrics_urls].concat();
+    let client_tls = tls::acceptor(&client_urls, &config.tls.client).map_err(failed("listener"))?;
+    let peers = {
+        let _there = member.enter();
+        listen::bind(&config.listen_peer_urls, peer_tls.as_ref(), config.sockets)?
+    };
+    tls::say_what_is_plain(true, &config.listen_peer_urls, &config.tls.peer);
+    tracing::info!("listen-client-urls" = ?texts(&config.listen_client_urls), "configuring client listeners");
+    let shared = [&config.listen_client_urls, for_http].concat();
+    tls::say_what_is_plain(false, &shared, &config.tls.client);
+    let clients = listen::bind_clients(
+        &config.listen_client_urls,
+        for_http,
+        client_tls.as_ref(),
+        config.sockets,
+    )?;
+    let probes = listen::bind(&config.listen_metrics_urls, client_tls.as_ref(), config.sockets)?;
+    Ok(Bound { peers, clients, probes })
+}
+
+/// Connections that the process's open files allow.
+fn connections_max() -> Result<usize, String> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.unwrap_or(u64::MAX);
+    if limit <= limits::DESCRIPTORS_RESERVED {
+        return Err(format!(
+            "file descriptor limit[{limit}] of etcd process is too low, and should be set higher \
+             than {} to ensure that the process has enough file descriptors",
+            limits::DESCRIPTORS_RESERVED
+        ));
+    }
+    let free = usize::try_from(limit - limits::DESCRIPTORS_RESERVED).unwrap_or(usize::MAX);
+    Ok(free.min(Semaphore::MAX_PERMITS))
+}
+
+/// Keeps what this process touches in RAM from here on, the mapped store included. The map's address
+/// space counts against the limit of locked memory, though only touched pages are locked.
+fn lock_memory() -> Result<(), String> {
+    use rustix::mm::{MlockAllFlags, mlockall};
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    mlockall(flags).map_err(|error| {
+        format!(
+            "cannot lock memory (--memory-mlock): {error}; give the process CAP_IPC_LOCK, or set its \
+             limit of locked memory (ulimit -l, LimitMEMLOCK) to unlimited"
+        )
+    })
+}
+
+fn say_gates(config: &Config) {
+    for (name, stage, on) in &config.gates {
+        metrics::set_feature(name, stage, *on);
+    }
+    if config.extensive_metrics {
+        rpc::enable_handling_seconds();
+    }
+}
+
+pub(super) fn services(
+    config: &Config,
+    arguments: &[String],
+    node: &Node,
+    connections: usize,
+) -> Services {
+    let request_timeout = Duration::from_secs(5) + 2 * config.election;
+    let rpc = rpc::Server::new(
+        node.clone(),
+        rpc::Config {
+            request_bytes_max: config.max_request_bytes,
+            txn_ops_max: config.max_txn_ops,
+            election_timeout: config.election,
+            warning_duration: config.warning_request,
+            watch_progress_interval: config.progress_interval,
+        },
+    );
+    let http = Http::new(
+        node.clone(),
+        http::Config {
+            origins: config.origins.clone(),
+            hosts: config.hosts.clone(),
+            request_timeout,
+            command_line: arguments.to_vec(),
+        },
+    );
+    Services {
+        outbox: Outbox::new(Arc::clone(node.answers()), rpc.message_bytes_max()),
+        rpc: Some(rpc),
+        serves_http: true,
+        http,
+        peers: Arc::clone(node.peers()),
+        port: Port::Client,
+        names_users: config.tls.client.demands_certificates,
+        checks_addresses: false,
+        keepalive: Keepalive {
+            minimum: config.keepalive_min,
+            interval: config.keepalive_interval,
+            timeout: config.keepalive_timeout,
+            streams_max: config.max_concurrent_streams,
+        },
+        header_timeout: limits::HTTP_HEADER_TIMEOUT,
+        connections: Arc::new(Semaphore::new(connections)),
+        supervisor: node.supervisor().clone(),
+    }
+}

@@ -1,0 +1,171 @@
+//! Connections from where they come in to where it is known what they speak.
+//!
+//! ```text
+//!   accept ─► TLS? ─► first bytes ─┬─ HTTP/2 preface ─► gRPC; over TLS also HTTP
+//!                                  └─ anything else  ─► HTTP/1.1
+//! ```
+//!
+//! The number of connections is bounded by the process's open files; above it they wait in the
+//! kernel's queue.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::connection::{Origin, connection};
+use super::listen::{Arrived, Listener};
+use super::outbox::Connected;
+use super::services::{Services, stopping};
+use super::tls::check_address;
+use crate::http::Port;
+use crate::limits;
+use crate::rpc::CommonName;
+use crate::supervise::Tasks;
+use crate::tls::{self, Accepted, Acceptor, Replay};
+
+/// Accepts until `stop`, then gives the connections a moment to end.
+pub(super) async fn serve(listener: Listener, services: Services, mut stop: watch::Receiver<bool>) {
+    let mut connections = services.supervisor.tasks("connection");
+    let stopped = stop.clone();
+    let services = services.only(listener.traffic);
+    loop {
+        let next = async {
+            let permit = Arc::clone(&services.connections).acquire_owned().await.ok()?;
+            Some((permit, listener.accept().await))
+        };
+        tokio::select! {
+            next = next => match next {
+                Some((permit, Ok(arrived))) => {
+                    let (services, stop) = (services.clone(), stopped.clone());
+                    arrived.start(Entry::new(services, stop, permit), &listener, &mut connections);
+                }
+                Some((_, Err(error))) => {
+                    tracing::warn!(address = listener.address.as_str(), %error, "failed to accept a connection");
+                    tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+                }
+                None => break,
+            },
+            // The memory of a connection that has ended, some kilobytes, is free only after that.
+            true = connections.ended() => {}
+            () = stopping(&mut stop) => break,
+        }
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(limits::SHUTDOWN_GRACE, connections.all_ended()).await;
+}
+
+impl Arrived {
+    fn start(self, entry: Entry, listener: &Listener, connections: &mut Tasks) {
+        match self {
+            Self::Tcp(stream, from) => {
+                Entry { from: Some(from), ..entry }.start(stream, listener, connections);
+            }
+            Self::Unix(stream) => entry.start(stream, listener, connections),
+        }
+    }
+}
+
+/// A connection that has come in.
+struct Entry {
+    /// None through a unix socket.
+    from: Option<SocketAddr>,
+    services: Services,
+    stop: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+    _counted: Connected,
+}
+
+impl Entry {
+    fn new(services: Services, stop: watch::Receiver<bool>, permit: OwnedSemaphorePermit) -> Self {
+        let _counted = services.outbox.connect();
+        Self { from: None, services, stop, _permit: permit, _counted }
+    }
+
+    fn start<S>(self, stream: S, listener: &Listener, connections: &mut Tasks)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match listener.tls.clone() {
+            Some(tls) if listener.is_plain => connections.start(self.either(stream, tls)),
+            Some(tls) => connections.start(self.secured(stream, tls)),
+            None => connections.start(self.plain(stream)),
+        };
+    }
+
+    async fn plain<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        connection(stream, Origin::default(), self.services, self.stop).await;
+    }
+
+    /// One that may shake hands or not: no method of HTTP begins as a record of TLS does.
+    async fn either<S>(self, mut stream: S, tls: Arc<Acceptor>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut first = BytesMut::with_capacity(1024);
+        let read = tokio::time::timeout(limits::PREFACE_TIMEOUT, stream.read_buf(&mut first)).await;
+        let Ok(Ok(1..)) = read else { return };
+        let is_text = first.first().is_some_and(|byte| *byte >= b' ');
+        let stream = Replay::new(first.freeze(), stream);
+        if is_text {
+            self.plain(stream).await;
+        } else {
+            self.secured(stream, tls).await;
+        }
+    }
+
+    /// One that shakes hands first.
+    async fn secured<S>(mut self, stream: S, tls: Arc<Acceptor>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut asked = String::new();
+        let shaken = tokio::select! {
+            shaken = tls.accept(stream, &mut asked) => shaken.map_err(|error| tls::cause(&error)),
+            () = stopping(&mut self.stop) => return,
+        };
+        let services = self.services;
+        let checked = match shaken {
+            Ok(Accepted { stream, common_name, certificate }) => match (certificate, self.from) {
+                (Some(certificate), Some(from)) if services.checks_addresses => {
+                    let checked = tokio::select! {
+                        checked = check_address(&certificate, from) => checked,
+                        () = stopping(&mut self.stop) => return,
+                    };
+                    checked.map(|()| (stream, common_name))
+                }
+                _ => Ok((stream, common_name)),
+            },
+            Err(error) => Err(error),
+        };
+        match checked {
+            Ok((stream, name)) => {
+                let name = name.filter(|_| services.names_users && services.port == Port::Client);
+                let user = name.map(|name| CommonName(name.into()));
+                connection(stream, Origin { is_secured: true, user }, services, self.stop).await;
+            }
+            Err(error) => {
+                let from = self.from.map(|from| from.to_string()).unwrap_or_default();
+                match services.port {
+                    Port::Peer => tracing::warn!(
+                        "remote-addr" = from,
+                        "server-name" = asked,
+                        error,
+                        "rejected connection on peer endpoint"
+                    ),
+                    _ => tracing::warn!(
+                        "remote-addr" = from,
+                        "server-name" = asked,
+                        error,
+                        "rejected connection on client endpoint"
+                    ),
+                }
+            }
+        }
+    }
+}
