@@ -50,7 +50,7 @@ impl Hasher {
         if main == self.compact_revision && row.tombstone {
             return;
         }
-        let (key, len) = etcd_key(row.rev, row.tombstone);
+        let (key, len) = schema::row_key(row.rev, row.tombstone);
         self.crc = crc32c::crc32c_append(self.crc, &key[..len]);
         self.crc = crc32c::crc32c_append(self.crc, &row.kv);
     }
@@ -59,16 +59,6 @@ impl Hasher {
         let Self { crc, compact_revision, revision } = self;
         KeyValueHash { hash: crc, compact_revision, revision }
     }
-}
-
-/// A row's key in etcd's bucket: main, `_`, sub, and `t` for a tombstone.
-fn etcd_key(revision: Revision, tombstone: bool) -> ([u8; 18], usize) {
-    let mut key = [0; 18];
-    key[..8].copy_from_slice(&revision.main.to_be_bytes());
-    key[8] = b'_';
-    key[9..17].copy_from_slice(&revision.sub.to_be_bytes());
-    key[17] = b't';
-    (key, if tombstone { 18 } else { 17 })
 }
 
 impl Mvcc {
@@ -125,7 +115,7 @@ impl Mvcc {
             crc = crc32c::crc32c_append(crc, name);
             let Some(bucket) = *bucket else {
                 view.scan(view.current.revision, |row| {
-                    let (key, len) = etcd_key(row.rev, row.tombstone);
+                    let (key, len) = schema::row_key(row.rev, row.tombstone);
                     crc = crc32c::crc32c_append(crc, &key[..len]);
                     crc = crc32c::crc32c_append(crc, &row.kv);
                 })?;

@@ -187,6 +187,25 @@ pub fn revision_parse(bytes: &[u8]) -> Option<Revision> {
     (bytes[8] == b'_').then_some(Revision::new(main, sub))
 }
 
+/// A row's key in etcd's bucket: main, `_`, sub, and `t` for a tombstone. Its first bytes, of the length
+/// that comes with it, count.
+pub fn row_key(rev: Revision, tombstone: bool) -> ([u8; 18], usize) {
+    let mut key = [b't'; 18];
+    key[..17].copy_from_slice(&revision_bytes(rev));
+    (key, if tombstone { 18 } else { 17 })
+}
+
+/// The revision in a row's key, and whether the row is a tombstone.
+pub fn row_key_parse(key: &[u8]) -> Option<(Revision, bool)> {
+    let tombstone = match key {
+        [_, .., b't'] if key.len() == 18 => true,
+        _ if key.len() == 17 => false,
+        _ => return None,
+    };
+    let rev = revision_parse(&key[..17]).filter(|rev| rev.main > 0 && rev.sub >= 0)?;
+    Some((rev, tombstone))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

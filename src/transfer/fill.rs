@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::error::{InstallError, refused};
-use super::snapshot::{KEY_BUCKET, etcd_buckets, row_key};
+use super::snapshot::{KEY_BUCKET, etcd_buckets};
 use crate::bbolt::{Item, Reader};
 use crate::limits::{SNAPSHOT_BUILD_BATCHES, SNAPSHOT_BUILD_BYTES};
 use crate::mvcc::Restoring;
@@ -93,7 +93,7 @@ impl Source<'_> {
                     each(Seen::Bucket(name.as_bytes()));
                     let Some(bucket) = bucket else {
                         self.rows(|row| {
-                            let (key, len) = row_key(row.rev, row.tombstone);
+                            let (key, len) = schema::row_key(row.rev, row.tombstone);
                             let (bucket, key, value) = (name.as_bytes(), &key[..len], &row.kv);
                             each(Seen::Pair { bucket, key, value });
                             Ok(())
@@ -123,7 +123,7 @@ impl Source<'_> {
                     if !matches!(item, Item::Value(_)) {
                         return Err(refused("a row is a bucket"));
                     }
-                    let Some((rev, tombstone)) = parse_row_key(key) else {
+                    let Some((rev, tombstone)) = schema::row_key_parse(key) else {
                         return Err(refused(format!("{} is no key of a row", key.escape_ascii())));
                     };
                     each(Row { rev, tombstone, kv: cursor.value() })?;
@@ -250,17 +250,6 @@ fn pairs_of(reader: &Reader<&File>, bucket: Bucket) -> Result<Vec<Pair>, Install
         pairs.push((key.to_vec(), value.to_vec()));
     }
     Ok(pairs)
-}
-
-/// The revision in a row's key, and whether the row is a tombstone.
-fn parse_row_key(key: &[u8]) -> Option<(Revision, bool)> {
-    let tombstone = match key {
-        [_, .., b't'] if key.len() == 18 => true,
-        _ if key.len() == 17 => false,
-        _ => return None,
-    };
-    let rev = schema::revision_parse(&key[..17]).filter(|rev| rev.main > 0 && rev.sub >= 0)?;
-    Some((rev, tombstone))
 }
 
 #[cfg(test)]

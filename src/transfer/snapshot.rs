@@ -68,7 +68,7 @@ impl Snapshot {
         if let Some(from) = self.next_row {
             self.next_row = None;
             self.frozen.each_row(from, |rev, tombstone, kv| {
-                let (key, len) = row_key(rev, tombstone);
+                let (key, len) = schema::row_key(rev, tombstone);
                 self.next_row = Some(after(rev));
                 Ok::<_, SnapshotError>(self.writer.put(&key[..len], &kv)?)
             })?;
@@ -125,7 +125,7 @@ fn measure(
                 let Some(last) = rows.last() else { break };
                 from = after(last.rev);
                 for row in rows {
-                    let (key, len) = row_key(row.rev, row.tombstone);
+                    let (key, len) = schema::row_key(row.rev, row.tombstone);
                     measuring.put_size(&key[..len], row.bytes)?;
                 }
             }
@@ -137,11 +137,4 @@ fn measure(
 
 fn after(rev: Revision) -> Revision {
     Revision::new(rev.main, rev.sub + 1)
-}
-
-/// A row's key in etcd's bucket: main, `_`, sub, and `t` for a tombstone.
-pub(super) fn row_key(rev: Revision, tombstone: bool) -> ([u8; 18], usize) {
-    let mut key = [b't'; 18];
-    key[..17].copy_from_slice(&schema::revision_bytes(rev));
-    (key, if tombstone { 18 } else { 17 })
 }
