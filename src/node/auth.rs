@@ -10,6 +10,7 @@ use crate::auth::{self, Caller, Credentials, Demand, LeaseKeys, ROOT};
 use crate::clock;
 use crate::limits;
 use crate::pb::{AuthenticateRequest, AuthenticateResponse, InternalAuthenticateRequest};
+use crate::raft::Via;
 
 /// That a caller may do what he was asked about, as of the auth revision that he came with.
 pub(super) struct Permit {
@@ -173,7 +174,8 @@ impl Node {
                 password: String::new(),
                 simple_token,
             };
-            let reply = self.submit(&Caller::NOBODY, Op::Authenticate(login), 0).await?;
+            let reply =
+                self.submit(&Caller::NOBODY, Op::Authenticate(login), Via::AnyLeader).await?;
             let Reply::Authenticate(mut response) = reply else {
                 return Err(Error::Internal("a login was answered with something else".into()));
             };

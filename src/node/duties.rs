@@ -1,5 +1,6 @@
-//! Duties, the work that nobody asks a member for: follow the leader, say who it is, agree on the cluster version,
-//! let leases expire, compact history, compare it with its peers', raise the alarm of a full disk.
+//! Duties, the work that nobody asks a member for: follow the leader, say who it is, agree on the
+//! cluster version, let leases expire, compact history, compare it with its peers', raise the alarm
+//! of a full disk.
 //!
 //! Each duty is a task that waits and then asks a pure rule what to do; it ends when the member
 //! stops.

@@ -10,6 +10,7 @@ use crate::limits;
 use crate::metrics;
 use crate::pb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use crate::planted::{self, Bug};
+use crate::raft::Via;
 
 /// How often etcd looks for expired leases.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -30,7 +31,10 @@ impl Node {
                 let expired = lessor.expired(now, now + REVOKE_RETRY, per_interval);
                 (expired, inner.leading.lease_term.load(Relaxed))
             };
-            let term = if planted::is(Bug::OldLeaderRevokes) { 0 } else { term };
+            let via = match planted::is(Bug::OldLeaderRevokes) {
+                true => Via::AnyLeader,
+                false => Via::OwnTerm(term),
+            };
             // A leader that others have replaced would not know what they renewed. What it does not
             // revoke comes up again.
             if expired.is_empty() || !self.still_leads().await {
@@ -38,7 +42,7 @@ impl Node {
             }
             let revokes = futures_util::stream::iter(expired).map(|id| async move {
                 let revoke = Op::LeaseRevoke(LeaseRevokeRequest { id });
-                match self.propose_as_leader(revoke, term).await {
+                match self.propose_own_via(revoke, via).await {
                     Ok(_) => metrics::lease_expired().inc(),
                     // Someone else revoked it first, or is the one to do it.
                     Err(Error::LeaseNotFound | Error::NotLeader) => {}
@@ -78,7 +82,9 @@ impl Node {
             let note = |(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl };
             let checkpoints = due.into_iter().map(note).collect();
             let request = LeaseCheckpointRequest { checkpoints };
-            if let Err(error) = self.propose_as_leader(Op::LeaseCheckpoint(request), term).await {
+            let noted =
+                self.propose_own_via(Op::LeaseCheckpoint(request), Via::OwnTerm(term)).await;
+            if let Err(error) = noted {
                 tracing::warn!(%error, "failed to checkpoint leases");
                 return;
             }

@@ -12,7 +12,7 @@ use crate::limits;
 use crate::members::{Change, Member};
 use crate::metrics;
 use crate::pb;
-use crate::raft;
+use crate::raft::{self, Via};
 use crate::types;
 
 /// Looks twice: what is known of the others is as old as the last heartbeat.
@@ -160,7 +160,7 @@ impl Node {
         let id = self.0.ids.next();
         let proposed = conf_change(id, change);
         let propose = |raft: &raft::Handle| raft.propose_conf_change(id, proposed.clone());
-        match self.propose_until_taken(id, propose, 0).await? {
+        match self.propose_until_taken(id, propose, Via::AnyLeader).await? {
             Reply::Members(members) => Ok(members),
             _ => Err(Error::Internal("a configuration change had another answer".into())),
         }

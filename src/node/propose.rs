@@ -18,7 +18,8 @@ use crate::mvcc::{self, Mvcc, Wanted};
 use crate::pb::{
     AuthRoleAddRequest, AuthUserAddRequest, RequestHeader, RequestOp, TxnRequest, request_op,
 };
-use crate::{apply, limits, raft};
+use crate::raft::{self, Via};
+use crate::{apply, limits};
 
 impl Node {
     /// Has a request applied on every member and answers what this member's apply said.
@@ -39,7 +40,7 @@ impl Node {
             }
             _ => None,
         };
-        self.submit(&caller, op, 0).await
+        self.submit(&caller, op, Via::AnyLeader).await
     }
 
     /// A turn for a write, if what apply has to read for its answer is not little. To find that out may
@@ -61,18 +62,17 @@ impl Node {
     /// Proposes a request of the member itself, which speaks as root.
     pub(super) async fn propose_own(&self, op: Op) -> Result<Reply, Error> {
         let caller = self.own_identity();
-        self.submit(&caller, op, 0).await
+        self.submit(&caller, op, Via::AnyLeader).await
     }
 
-    /// Proposes a request that only the leader of this term may make, such as the end of a lease: a later
-    /// leader may have renewed what this one would revoke.
-    pub(super) async fn propose_as_leader(&self, op: Op, term: u64) -> Result<Reply, Error> {
+    /// Proposes a request of the member itself that may be one of its own term as a leader only, such as
+    /// the end of a lease: a later leader may have renewed what this one would revoke.
+    pub(super) async fn propose_own_via(&self, op: Op, via: Via) -> Result<Reply, Error> {
         let caller = self.own_identity();
-        self.submit(&caller, op, term).await
+        self.submit(&caller, op, via).await
     }
 
-    /// A term of 0 is any leader's.
-    pub(super) async fn submit(&self, caller: &Caller, op: Op, term: u64) -> Result<Reply, Error> {
+    pub(super) async fn submit(&self, caller: &Caller, op: Op, via: Via) -> Result<Reply, Error> {
         let inner = &self.0;
         let status = inner.raft.status();
         let backlog = status.committed.saturating_sub(inner.applied.index());
@@ -91,11 +91,11 @@ impl Node {
         }
         let _under_way = self.admit_bytes(&entry.command, data.len())?;
         crate::metrics::proposals_pending().inc();
-        let propose = |raft: &raft::Handle| match term {
-            0 => raft.propose(id, data.clone()),
-            term => raft.propose_as_leader(id, data.clone(), term),
+        let propose = |raft: &raft::Handle| match via {
+            Via::AnyLeader => raft.propose(id, data.clone()),
+            Via::OwnTerm(term) => raft.propose_as_leader(id, data.clone(), term),
         };
-        let reply = self.propose_until_taken(id, propose, term).await;
+        let reply = self.propose_until_taken(id, propose, via).await;
         crate::metrics::proposals_pending().dec();
         let mut reply = reply?;
         self.fill_reply(&mut reply);
@@ -106,11 +106,11 @@ impl Node {
         &self,
         id: u64,
         propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
-        term: u64,
+        via: Via,
     ) -> Result<Reply, Error> {
         let begun = self.0.clock.now();
         let is_proposed = AtomicBool::new(false);
-        let mut attempts = pin!(self.attempt(id, propose, &is_proposed, term));
+        let mut attempts = pin!(self.attempt(id, propose, &is_proposed, via));
         match clock::timeout(&*self.0.clock, self.request_timeout(), attempts.as_mut()).await {
             Some(reply) => {
                 self.0.raft.note_answer(self.0.clock.now().saturating_sub(begun));
@@ -133,7 +133,7 @@ impl Node {
         id: u64,
         propose: impl Fn(&raft::Handle) -> Result<(), raft::Error>,
         is_proposed: &AtomicBool,
-        term: u64,
+        via: Via,
     ) -> Result<Reply, Error> {
         let inner = &self.0;
         let mut backoff = Backoff::new(limits::PROPOSE_RETRY, limits::PROPOSE_RETRY_MAX);
@@ -145,7 +145,7 @@ impl Node {
             let reply = reply.await;
             is_proposed.store(false, Ordering::Relaxed);
             match reply {
-                Ok(Err(Error::Dropped)) if term != 0 => return Err(Error::NotLeader),
+                Ok(Err(Error::Dropped)) if via != Via::AnyLeader => return Err(Error::NotLeader),
                 Ok(Err(Error::Dropped)) => backoff.rest(&*inner.clock).await,
                 Ok(reply) => return reply,
                 Err(_) => return Err(Error::Stopped),
