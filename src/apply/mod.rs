@@ -16,6 +16,7 @@
 mod auth;
 mod cluster;
 pub mod command;
+mod entry;
 mod error;
 mod leases;
 mod quota;
@@ -37,7 +38,8 @@ use crate::pb::{AlarmType, CompactionRequest, CompactionResponse, ResponseHeader
 use crate::store::Store;
 pub use auth::{Stage, demand};
 use cluster::cluster_version;
-pub use command::{Command, Entry, Reply};
+pub use command::{Command, Reply};
+pub use entry::Entry;
 use error::split;
 pub use error::{Error, Fatal};
 use leases::LeaseDoor;
