@@ -19,7 +19,7 @@ pub use checkpoint::{Malformed, read_keys, write_end, write_keys};
 pub use history::Found;
 use history::{Generation, History, Packed};
 
-use super::compact::Doomed;
+use super::doomed::Doomed;
 use crate::types::Revision;
 
 const LEAF_KEYS_MAX: usize = 256;

@@ -16,6 +16,7 @@
 
 mod checkpoint;
 mod compact;
+mod doomed;
 mod hash;
 pub mod index;
 pub mod kv;

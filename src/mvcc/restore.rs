@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::checkpoint::{self, Checkpoint};
-use super::compact::Doomed;
+use super::doomed::Doomed;
 use super::index::{Bulk, Index, Restored, Visit};
 use super::kv::Pair;
 use super::{Compaction, Current, Error, Mvcc};

@@ -14,10 +14,10 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use tokio::sync::oneshot;
 
-use super::defrag::Defrag;
 use super::env::{Env, Writer};
+use super::quiet::Defrag;
+use super::reserve::{self, Reserve};
 use super::schema::{self, Bucket};
-use super::space::{self, Reserve};
 use super::tail::Tail;
 use super::{Error, Options, Row, Sizes};
 use crate::clock::{self, Seldom};
@@ -65,7 +65,7 @@ pub(super) struct Shared {
     /// Sealers and flushers wait here for the committer.
     pub done: Condvar,
     pub sizes: Mutex<Sizes>,
-    pub room: space::Cells,
+    pub room: reserve::Cells,
     pub full_said: Seldom,
     pub hooks: Hooks,
     pub rows_pushed: AtomicU64,
@@ -79,7 +79,7 @@ pub(super) struct Shared {
     /// While somebody copies the store: keys of small buckets that were committed meanwhile.
     pub changed: Mutex<Option<Changed>>,
     pub defrag: Defrag,
-    pub damage: super::scrub::Damage,
+    pub damage: super::damage::Damage,
 }
 
 /// The committer's thread.
@@ -263,7 +263,7 @@ impl Shared {
                     self.publish(taken, job);
                     return Ok(true);
                 }
-                Err(error) if space::is_full(&error, needed) => error,
+                Err(error) if reserve::is_full(&error, needed) => error,
                 Err(_) if planted::is(Bug::ForgivenCommit) => {
                     self.publish(taken, None);
                     return Ok(true);

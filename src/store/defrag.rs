@@ -21,15 +21,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-use parking_lot::{Mutex, MutexGuard};
 
 use super::committer::{Changed, Shared, call};
 use super::env::copy::Copied;
 use super::env::{DATA_FILE, Env};
-use super::{Bucket, Building, Error, Sizes, Store, checkpoint, dir, space};
+use super::{Bucket, Building, Error, Sizes, Store, checkpoint, dir, reserve};
 use crate::files;
 use crate::limits::{
     DEFRAG_CATCH_UP_PIECES_MAX, DEFRAG_CHANGES_MAX, DEFRAG_FREE_BYTES_MIN, DEFRAG_PIECE_BYTES,
@@ -42,32 +40,6 @@ const MARK: &str = "defragmenting";
 /// How often it is looked whether the old generation's readers are gone, and the rest between two
 /// pieces of the file that are given back.
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// Who defragments, and who wants that it ends.
-#[derive(Default)]
-pub(super) struct Defrag {
-    running: Mutex<()>,
-    unwanted: AtomicU64,
-}
-
-/// While it lives, no copy is under way.
-pub(super) struct Quiet<'a> {
-    defrag: &'a Defrag,
-    _running: MutexGuard<'a, ()>,
-}
-
-impl Drop for Quiet<'_> {
-    fn drop(&mut self) {
-        self.defrag.unwanted.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Defrag {
-    pub(super) fn quiet(&self) -> Quiet<'_> {
-        self.unwanted.fetch_add(1, Ordering::AcqRel);
-        Quiet { defrag: self, _running: self.running.lock() }
-    }
-}
 
 /// What a defragmentation did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,13 +126,13 @@ impl Copy {
         let db = store.directory();
         remove_litter(&db, current)?;
         let before = shared.env().read()?.sizes()?;
-        let kept = space::share(&db, DEFRAG_FREE_BYTES_MIN);
+        let kept = reserve::share(&db, DEFRAG_FREE_BYTES_MIN);
         let needed = before.in_use + kept;
-        let mut free = space::available(&db.join(MARK));
+        let mut free = reserve::available(&db.join(MARK));
         // On a full disk the copy may use the reserve. It gives up before it takes what must be left.
         if free < needed && free.saturating_add(shared.room().reserve) >= needed {
             shared.reserve.lend(shared.options.clock.now());
-            free = space::available(&db.join(MARK));
+            free = reserve::available(&db.join(MARK));
         }
         if free < needed {
             return Err(Error::NoRoom { dir: db, needed, free });
@@ -237,7 +209,7 @@ impl Copy {
         let mut pieces_after = 0;
         while pieces_after < DEFRAG_CATCH_UP_PIECES_MAX {
             store.is_unwanted()?;
-            if space::available(&self.db.join(MARK)) < self.kept {
+            if reserve::available(&self.db.join(MARK)) < self.kept {
                 return Err(Error::NoSpace { file: self.new_dir.clone() });
             }
             let changed = store.shared.changed.lock().as_mut().map(|changed| {
@@ -328,7 +300,7 @@ impl Copy {
 
 /// A full disk by its name.
 fn plain(error: Error, new_dir: &Path) -> Error {
-    if space::is_full(&error, DEFRAG_FREE_BYTES_MIN) {
+    if reserve::is_full(&error, DEFRAG_FREE_BYTES_MIN) {
         return Error::NoSpace { file: new_dir.to_path_buf() };
     }
     error

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::check::{self, Damages, Entries, Found, Head, Kind, Walk};
 use super::schema::{self, Bucket};
 use super::{Error, Opened, Pair, Row, Unusable};
-use super::{checkpoint, dir, env, parse_opened, record, scrub};
+use super::{checkpoint, damage, dir, env, parse_opened, record};
 use crate::limits::{RECORD_CHUNK_BYTES, REQUEST_BYTES_MAX};
 use crate::types::Revision;
 
@@ -124,7 +124,7 @@ impl Examined {
             Err(unusable) => Some(unusable),
         };
         let others = dir::generations(db)?.into_iter().filter(|number| *number != generation);
-        self.noted = scrub::noted_damage(db);
+        self.noted = damage::noted_damage(db);
         self.others = others.map(|number| dir::generation_dir(db, number)).collect();
         Ok(())
     }

@@ -31,6 +31,7 @@
 mod check;
 mod checkpoint;
 mod committer;
+mod damage;
 mod defrag;
 mod dir;
 mod env;
@@ -38,7 +39,10 @@ mod error;
 mod examine;
 mod generation;
 mod options;
+mod pin;
+mod quiet;
 mod record;
+mod reserve;
 pub mod schema;
 mod scrub;
 mod snapshot;
@@ -75,7 +79,7 @@ use crate::supervise::Thread;
 use crate::types::Revision;
 use committer::{Hooks, Queue, Shared};
 use env::Env;
-use space::Reserve;
+use reserve::Reserve;
 
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +88,14 @@ pub struct Row {
     pub tombstone: bool,
     /// The `mvccpb.KeyValue` as etcd would store it; a tombstone's holds only the key.
     pub kv: Bytes,
+}
+
+/// A row without its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowSize {
+    pub rev: Revision,
+    pub tombstone: bool,
+    pub bytes: usize,
 }
 
 /// Key and value in a small bucket.
@@ -160,7 +172,7 @@ impl Store {
             work: parking_lot::Condvar::new(),
             done: parking_lot::Condvar::new(),
             sizes: Mutex::new(sizes),
-            room: space::Cells::default(),
+            room: reserve::Cells::default(),
             full_said: Seldom::new(crate::limits::FULL_DISK_SAY_INTERVAL),
             hooks: Hooks::default(),
             rows_pushed: AtomicU64::new(0),
@@ -168,8 +180,8 @@ impl Store {
             held: Mutex::default(),
             committing: Mutex::default(),
             changed: Mutex::default(),
-            defrag: defrag::Defrag::default(),
-            damage: scrub::Damage::default(),
+            defrag: quiet::Defrag::default(),
+            damage: damage::Damage::default(),
         });
         let generation = opened.generation;
         let place = RwLock::new((generation, dir::generation_dir(db, generation)));

@@ -8,21 +8,13 @@ use std::fs;
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::OnceLock;
 
 use super::committer::{Shared, call};
+use super::damage::FILE;
 use super::{Bucket, Error, Store, dir, examine};
 use crate::files;
 use crate::limits::{READ_CHUNK_ROWS, SCRUB_PIECE_BYTES};
 use crate::types::Revision;
-
-const FILE: &str = "DAMAGED";
-
-/// Where the store was found damaged, if it was.
-#[derive(Default)]
-pub(super) struct Damage {
-    found: OnceLock<String>,
-}
 
 /// What one piece of a scrub has read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,10 +112,4 @@ pub(super) fn look_again(db: &Path) -> Result<(), Error> {
     tracing::warn!("the store is sound; what was read then was not what is on the disk");
     fs::remove_file(&path).map_err(Error::io(&path))?;
     dir::sync_dir(db)
-}
-
-/// The note of a damage, if there is one.
-pub(super) fn noted_damage(db: &Path) -> Option<String> {
-    let text = files::read_small(&db.join(FILE)).ok()?;
-    Some(String::from_utf8_lossy(&text).into_owned())
 }

@@ -11,24 +11,17 @@
 use std::borrow::Cow;
 use std::ops::Bound;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use super::committer::Shared;
-use super::env::{Env, Pinned, Reader};
-use super::{Bucket, Error, Pair, Row, Store};
+use super::env::Reader;
+use super::pin::Pin;
+use super::{Bucket, Error, Pair, Row, RowSize, Store};
 use crate::limits::{READ_CHUNK_ROWS, SNAPSHOT_READ_BYTES};
 use crate::types::Revision;
-
-/// A row without its record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RowSize {
-    pub rev: Revision,
-    pub tombstone: bool,
-    pub bytes: usize,
-}
 
 /// Until it is dropped, no row is deleted, even by what was scheduled before.
 pub(super) struct Hold {
@@ -44,40 +37,6 @@ impl Drop for Hold {
             let _queue = shared.queue.lock();
             shared.work.notify_one();
         }
-    }
-}
-
-/// A state that is read while the store goes on; the committer knows of it.
-pub(super) struct Pin {
-    env: Arc<Env>,
-    is_pinned: AtomicBool,
-    txn: Mutex<Option<Pinned>>,
-}
-
-impl Pin {
-    /// Whether deletions in this environment have to wait for it.
-    pub(super) fn is_needed(&self, env: &Arc<Env>) -> bool {
-        !self.is_pinned.load(Ordering::Acquire) && Arc::ptr_eq(env, &self.env)
-    }
-
-    /// Keeps all rows for its reader; `env` is the one in which some are to be deleted.
-    pub(super) fn take(&self, env: &Arc<Env>) -> Result<(), Error> {
-        if self.is_needed(env) {
-            *self.txn.lock() = Some(self.env.pin()?);
-            self.is_pinned.store(true, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    /// Reads what the state holds.
-    fn read<T>(&self, f: impl FnOnce(&Reader<'_>) -> T) -> Result<T, Error> {
-        let txn = self.txn.lock();
-        if let Some(txn) = &*txn {
-            return Ok(f(&self.env.read_pinned(txn)));
-        }
-        let reader = self.env.read()?;
-        drop(txn);
-        Ok(f(&reader))
     }
 }
 

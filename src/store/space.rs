@@ -1,137 +1,13 @@
-//! Full disks: telling them apart from broken ones, the reserve that is given up first, and how much
-//! room is left.
+//! How much room the store still has.
 //!
 //! What grows the state is refused while there is still room for all that may be under way and for
-//! the whole reserve. The reserve is for what makes room again: deletes and compaction write pages
-//! before they free any. The last quarter of it is left to compaction alone.
+//! the whole reserve.
 
-use std::fs::{self, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
-use rustix::io::retry_on_intr;
-
-use super::Error;
 use super::committer::Shared;
-use crate::clock::Seldom;
-use crate::files;
-use crate::limits::{
-    FULL_DISK_SAY_INTERVAL, RESERVE_DISK_PARTS, RESERVE_RETAKE_REST, STORE_BYTES_PER_BYTE,
-};
-
-/// A file of allocated space beside the generations.
-pub(super) struct Reserve {
-    path: PathBuf,
-    /// What it should have.
-    bytes: u64,
-    /// What it has.
-    held: AtomicU64,
-    /// When it was given up last. Held while it is taken or given.
-    given_at: Mutex<Option<Duration>>,
-    given_said: Seldom,
-    /// That it cannot be taken was said in the log.
-    is_said: AtomicBool,
-}
-
-impl Reserve {
-    pub(super) fn new(db: &Path, bytes: u64) -> Self {
-        let path = db.join("reserve");
-        let held = AtomicU64::new(fs::metadata(&path).map_or(0, |file| file.len()));
-        let bytes = share(db, bytes);
-        let given_said = Seldom::new(FULL_DISK_SAY_INTERVAL);
-        let (given_at, is_said) = (Mutex::default(), AtomicBool::default());
-        Self { path, bytes, held, given_at, given_said, is_said }
-    }
-
-    fn held(&self) -> u64 {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    /// Whether it was given up, and not all of it is taken again.
-    pub(super) fn is_given(&self) -> bool {
-        self.given_at.lock().is_some() && self.held() < self.bytes
-    }
-
-    /// Takes what is missing of the space, or most of what the disk has, unless it was given up a
-    /// moment ago; the store works without it too.
-    pub(super) fn take(&self, now: Duration) {
-        let given_at = self.given_at.lock();
-        if given_at.is_some_and(|at| now.saturating_sub(at) < RESERVE_RETAKE_REST) {
-            return;
-        }
-        let free = available(&self.path);
-        let bytes = self.bytes.min((self.held().saturating_add(free) / 4).saturating_mul(3));
-        if bytes <= self.held() {
-            return;
-        }
-        let allocate = || -> io::Result<()> {
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(false).mode(0o600);
-            let file = files::open_with(&options, &self.path)?;
-            // Some file systems give up at a signal that is waiting.
-            Ok(retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, bytes))?)
-        };
-        match allocate() {
-            Ok(()) => {
-                self.held.store(bytes, Ordering::Relaxed);
-                self.is_said.store(false, Ordering::Relaxed);
-            }
-            Err(error) => {
-                if !self.is_said.swap(true, Ordering::Relaxed) {
-                    let file = self.path.display();
-                    tracing::warn!(%file, %error, "no space is held in reserve");
-                }
-                self.remove();
-            }
-        }
-    }
-
-    /// Gives the space back to the disk, for what had no room; false if there was none.
-    pub(super) fn give(&self, now: Duration, error: &Error) -> bool {
-        let had_some = self.lend(now);
-        if had_some && self.given_said.is_due(now) {
-            tracing::warn!(%error, "the disk is full; the reserve is given up");
-        }
-        had_some
-    }
-
-    /// Gives the space back to the disk, to be taken again.
-    pub(super) fn lend(&self, now: Duration) -> bool {
-        let mut given_at = self.given_at.lock();
-        *given_at = Some(now);
-        self.remove()
-    }
-
-    fn remove(&self) -> bool {
-        self.held.store(0, Ordering::Relaxed);
-        fs::remove_file(&self.path).is_ok()
-    }
-}
-
-/// What is known of the room between two commits.
-#[derive(Default)]
-pub(super) struct Cells {
-    free: AtomicU64,
-    waiting: AtomicU64,
-    is_full: AtomicBool,
-    /// A commit found no room, and none has been done since: it is to find what the reserve gave up.
-    is_short: AtomicBool,
-}
-
-impl Cells {
-    pub(super) fn set_waiting(&self, bytes: usize) {
-        self.waiting.store(bytes as u64, Ordering::Relaxed);
-    }
-
-    pub(super) fn set_short(&self, is_short: bool) {
-        self.is_short.store(is_short, Ordering::Relaxed);
-    }
-}
+use super::reserve::available;
+use crate::limits::STORE_BYTES_PER_BYTE;
 
 /// What the store can still take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -198,29 +74,5 @@ impl Shared {
             self.reserve.take(self.options.clock.now());
             look();
         }
-    }
-}
-
-/// So many bytes, or the part of a small disk that may be held back at once.
-pub(super) fn share(dir: &Path, bytes: u64) -> u64 {
-    let disk = statvfs(dir).map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
-    bytes.min(disk / RESERVE_DISK_PARTS)
-}
-
-/// Bytes that the disk of `path` still has for us, as far as it says so.
-pub(super) fn available(path: &Path) -> u64 {
-    let dir = path.parent().unwrap_or(path);
-    statvfs(dir).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-/// Whether a failed commit failed for want of space. LMDB reports a short write as EIO, so then
-/// the disk is asked whether it has room for what was to be written.
-pub(super) fn is_full(error: &Error, needed: u64) -> bool {
-    let Error::Io { file, source } = error else { return false };
-    let errno = rustix::io::Errno::from_io_error(source);
-    match errno {
-        Some(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => true,
-        Some(rustix::io::Errno::IO) => available(file) < needed,
-        _ => false,
     }
 }

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use crate::limits::{COMMIT_BYTES_MAX, COMMIT_OPS_MAX, SNAPSHOT_HOLD_MAX};
 use crate::store::env::Env;
+use crate::store::pin::Pin;
 use crate::store::schema::Bucket;
-use crate::store::snapshot::Pin;
 use crate::types::Revision;
 
 pub(super) type Small = BTreeMap<(Bucket, Vec<u8>), Option<Vec<u8>>>;

@@ -9,8 +9,7 @@ use heed::{RoTxn, WithoutTls};
 use super::{Env, Table, named};
 use crate::limits::{RECORD_CHUNK_BYTES, RECORD_INLINE_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::store::schema::{self, Bucket, RevKey};
-use crate::store::snapshot::RowSize;
-use crate::store::{Error, Pair, Row, Sizes, record};
+use crate::store::{Error, Pair, Row, RowSize, Sizes, record};
 use crate::types::Revision;
 
 /// A read transaction that may last.

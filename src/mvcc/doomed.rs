@@ -1,0 +1,62 @@
+//! What compactions doom: the revisions that die with each of several, in one pass over the keys.
+
+use crate::types::Revision;
+
+/// What each of several compactions does to history.
+pub(super) struct Doomed {
+    pub(super) points: Vec<Fate>,
+}
+
+pub(super) struct Fate {
+    pub(super) revision: i64,
+    /// What dies with this compaction and not with an earlier one.
+    pub(super) dead: Vec<Revision>,
+    /// Whether any key keeps a revision at or below it.
+    pub(super) is_any_kept: bool,
+    /// Position in `dead` of the first revision that the pass over the rows has not reached.
+    pub(super) next: usize,
+}
+
+impl Doomed {
+    pub(super) fn new(revisions: impl Iterator<Item = i64>) -> Self {
+        let fate = |revision| Fate { revision, dead: Vec::new(), is_any_kept: false, next: 0 };
+        Self { points: revisions.map(fate).collect() }
+    }
+
+    /// Lets each compaction in turn forget what it forgets of one key.
+    pub(super) fn compact(&mut self, mut compact: impl FnMut(i64, &mut Vec<Revision>) -> bool) {
+        for point in &mut self.points {
+            point.is_any_kept |= compact(point.revision, &mut point.dead);
+        }
+    }
+
+    /// Whether each of them is known to keep some revision.
+    pub(super) fn keeps_any(&self) -> bool {
+        self.points.iter().all(|point| point.is_any_kept)
+    }
+
+    #[cfg(test)]
+    pub(super) fn dead(&self) -> Vec<Vec<Revision>> {
+        self.points.iter().map(|point| point.dead.clone()).collect()
+    }
+
+    pub(super) fn sort(&mut self) {
+        for point in &mut self.points {
+            point.dead.sort_unstable();
+        }
+    }
+
+    pub(super) fn has(&self, rev: Revision) -> bool {
+        self.points.iter().any(|point| point.dead.binary_search(&rev).is_ok())
+    }
+
+    /// The compaction with which a row dies. Rows are asked for in order.
+    pub(super) fn of(&mut self, rev: Revision) -> Option<usize> {
+        self.points.iter_mut().position(|point| {
+            while point.dead.get(point.next).is_some_and(|dead| *dead < rev) {
+                point.next += 1;
+            }
+            point.dead.get(point.next) == Some(&rev)
+        })
+    }
+}
