@@ -68,7 +68,7 @@ pub fn write_attachments_end(out: &mut Vec<u8>) {
     out.push(0);
 }
 
-/// Nothing if the bytes do not describe a state.
+/// Reads index and leases back; `None` if the bytes do not describe a state.
 pub(super) fn read(checkpoint: &Checkpoint) -> Option<(Index, HashMap<Bytes, i64>)> {
     let mut bytes = checkpoint.bytes.as_slice();
     let index = index::read_keys(&mut bytes, checkpoint.current.revision).ok()?;

@@ -171,7 +171,8 @@ impl Compaction {
         epochs.extend(newer);
         epochs.retain(is_seen);
         self.points.extend(later.points);
-        // One more than are remembered, so that the first of these finds what died before it.
+        // One compaction more than there are hashes to remember: the first hash that is remembered has
+        // to leave out what died before it.
         let excess = self.points.len().saturating_sub(limits::COMPACTION_HASHES_KEPT + 1);
         let last = self.points.drain(..excess).next_back();
         if let Some(last) = last {

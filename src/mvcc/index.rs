@@ -83,7 +83,7 @@ impl Facts {
 #[derive(Default)]
 pub struct Index {
     leaves: Vec<Vec<Entry>>,
-    /// Those of the leaf at the same position.
+    /// What is known of the leaf at the same position.
     facts: Vec<Facts>,
     keys: usize,
     /// Main revision of the newest change.

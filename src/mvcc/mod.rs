@@ -152,7 +152,7 @@ impl Mvcc {
         swap_stores: impl FnOnce() -> Result<(), store::Error>,
     ) -> Result<(), store::Error> {
         let _replacing = Replacing::begin(&self.is_replacing);
-        // No sweep begins to wait for readers meanwhile, since the apply thread would tell it to.
+        // Only the apply thread starts sweeps, and it is in this call: none begins to wait for readers.
         let old = std::mem::take(&mut *self.epoch.lock());
         let is_seen = || {
             let older = self.older_epochs.lock();

@@ -30,7 +30,7 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// Of the bytes alone; the most that there can be is no bound.
+    /// Bounds the bytes alone. `usize::MAX` is no bound.
     pub(super) fn with_bytes(bytes: usize) -> Self {
         Self { index_holds: usize::MAX, bytes }
     }
@@ -80,7 +80,7 @@ fn collect_limit(request: &RangeRequest) -> usize {
     let is_cut_early = is_default_ordering(request.sort_target(), request.sort_order())
         && !has_revision_filters(request);
     match usize::try_from(request.limit) {
-        // One more than asked for tells whether there are more.
+        // One key more than asked for shows whether there are more.
         Ok(limit) if is_cut_early && limit > 0 => limit.saturating_add(1),
         _ => 0,
     }
@@ -96,10 +96,10 @@ impl View<'_> {
         self.answer(request, &mut Patience::with_bytes(usize::MAX))
     }
 
-    /// The same for a thread that serves connections: what takes longer than a little ends with
-    /// `TakesLong`, for the caller to try where it holds nobody up. How long a count or a page takes
-    /// shows on the way only: keys may be deleted by the thousand, or new in a batch that is being
-    /// applied. Nor may the pairs have more bytes than this.
+    /// As [`Self::range`], for a thread that serves connections: a read that takes more than a little,
+    /// or whose pairs have more than `bytes`, ends with `TakesLong`, and the caller tries again where
+    /// it holds nobody up. How long a count or a page takes shows only on the way, since keys may be
+    /// deleted by the thousand, or new in a batch that is being applied.
     pub fn range_shortly(
         &self,
         request: &RangeRequest,

@@ -51,7 +51,7 @@ pub struct Restoring {
     /// First row that the index does not hold yet.
     from: Revision,
     rows: u64,
-    /// It began with a checkpoint.
+    /// Whether the restore began with a checkpoint of the index.
     has_checkpoint: bool,
 }
 

@@ -57,8 +57,8 @@ pub fn read_txn(view: &View<'_>, request: &TxnRequest) -> Result<TxnResponse, Er
     read_patiently(view, request, &mut Patience::with_bytes(usize::MAX))
 }
 
-/// The same if its pairs have no more than so many bytes, and each read takes no longer than it may
-/// on its own; or else `TakesLong`.
+/// As [`read_txn`], for a thread that serves connections: fails with `TakesLong` if the pairs have
+/// more than `bytes`, or if one of the reads alone would take too long there.
 pub fn read_txn_shortly(
     view: &View<'_>,
     request: &TxnRequest,

@@ -51,8 +51,8 @@ impl<'a> Write<'a> {
         Self { mvcc, begin: mvcc.written(), changes: Vec::new(), is_awaited: true }
     }
 
-    /// Nobody on this member waits for the answer, so pairs that only it would hold are not read. What
-    /// is changed, and whether the request is refused, does not depend on them.
+    /// Says whether somebody on this member waits for the answer. If nobody does, pairs that only the
+    /// answer would hold are not read. The changes, and whether the request is refused, are the same.
     #[must_use]
     pub fn awaited(self, is_awaited: bool) -> Self {
         Self { is_awaited, ..self }

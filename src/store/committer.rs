@@ -252,7 +252,8 @@ impl Shared {
         Ok(())
     }
 
-    /// False if there is no space, not even with the reserve, and not even for less of a compaction.
+    /// Returns false if the disk has no space, even with the reserve given up, and even for a smaller
+    /// part of a compaction.
     fn try_commit(&self, taken: &Taken) -> Result<bool, Error> {
         let (mut with_job, mut has_given) = (true, false);
         loop {
@@ -280,7 +281,7 @@ impl Shared {
             } else if job_rows > 0 && taken.position.is_some() {
                 with_job = false;
             } else {
-                // That a compaction has no room says nothing of what is applied.
+                // A compaction that has no room does not show that applied entries have none.
                 if taken.position.is_some() {
                     self.set_no_space(true);
                 }

@@ -16,7 +16,7 @@
 //! attempt. Until its last commit a copy says that it has applied nothing, so it is never taken for
 //! a snapshot that waits to be installed.
 //!
-//! Whoever installs a snapshot goes first: the copy is given up.
+//! A snapshot that is to be installed goes first: the copy is given up.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};

@@ -156,7 +156,7 @@ pub fn settle(db: &Path, index: Option<u64>) -> Result<(), Error> {
         && consistent_index(db, current)? < index
     {
         for generation in dir::generations(db)? {
-            // One that was never completed cannot be read, or has another index.
+            // A generation that was never completed cannot be read, or has another index.
             if generation != current && consistent_index(db, generation).is_ok_and(|at| at == index)
             {
                 chosen = generation;

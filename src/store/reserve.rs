@@ -22,14 +22,14 @@ use crate::limits::{FULL_DISK_SAY_INTERVAL, RESERVE_DISK_PARTS, RESERVE_RETAKE_R
 /// A file of allocated space beside the generations.
 pub(super) struct Reserve {
     pub(super) path: PathBuf,
-    /// What it should have.
+    /// The size that the reserve should have.
     pub(super) bytes: u64,
-    /// What it has.
+    /// The size that it has.
     held: AtomicU64,
-    /// When it was given up last. Held while it is taken or given.
+    /// When the reserve was given up last. The lock is held while it is taken or given.
     given_at: Mutex<Option<Duration>>,
     given_said: Seldom,
-    /// That it cannot be taken was said in the log.
+    /// Whether a log line has said that the reserve cannot be taken.
     is_said: AtomicBool,
 }
 

@@ -53,7 +53,7 @@ impl Drop for Frozen {
     fn drop(&mut self) {
         self.pin = None;
         if let Some(shared) = self.shared.upgrade() {
-            // As a hold.
+            // Under the lock, as for a `Hold`.
             let _queue = shared.queue.lock();
             shared.work.notify_one();
         }
@@ -75,7 +75,8 @@ impl Store {
     /// Keeps the state as the last commit left it.
     pub fn freeze(&self) -> Result<Frozen, Error> {
         self.refuse_damaged()?;
-        // Nothing is deleted between the look at the state and the note that somebody reads it.
+        // Without the hold the committer could delete rows between the look at the state and the note
+        // that somebody reads it.
         let hold = self.hold();
         let env = self.shared.env();
         let reader = env.read()?;

@@ -51,7 +51,7 @@ impl Bulk {
         self.keys.extend_from_slice(key);
     }
 
-    /// It has grown as large as it should.
+    /// Whether the bulk has as many rows or bytes as one pass should take.
     pub fn is_full(&self) -> bool {
         self.rows.len() >= INDEX_BULK_ROWS_MAX || self.keys.len() >= INDEX_BULK_KEY_BYTES
     }

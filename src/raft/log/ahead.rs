@@ -58,7 +58,7 @@ struct State {
     next: Option<Prepared>,
     /// The disk had no room for the next segment; it is looked at again after a while.
     rests: bool,
-    /// That was said in the log.
+    /// Whether a log line has said that the next segment has no room.
     is_said: bool,
     /// Filling is a favour: after an error it ends, and the writer does without.
     ended: bool,

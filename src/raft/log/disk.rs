@@ -49,7 +49,7 @@ pub(super) fn is_full(error: &io::Error) -> bool {
 pub(super) fn allocate(file: &dyn File, len: u64) -> io::Result<()> {
     let before = file.size()?;
     file.allocate(len).inspect_err(|_| {
-        // Nothing counts on what is behind its end.
+        // If this fails too, blocks stay behind the file's old end, where nothing is read.
         let _ = file.set_len(before);
     })
 }

@@ -140,7 +140,7 @@ struct RoomCells {
     is_refused: AtomicBool,
 }
 
-/// Nobody has said yet what the log is to leave.
+/// The value of `Room` before anybody has said how much of the disk the log is to leave free.
 const UNTOLD: u64 = u64::MAX;
 
 impl Room {

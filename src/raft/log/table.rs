@@ -25,7 +25,7 @@ pub struct Place {
 pub type Placed = (u64, u64, Place);
 
 impl Place {
-    /// Of an entry that is not written yet.
+    /// The place of an entry that is not written yet.
     const NONE: Self = Self { segment: u32::MAX, offset: u32::MAX, crc: u32::MAX };
 }
 

@@ -248,7 +248,7 @@ impl Writer {
         Ok(places)
     }
 
-    /// As [`Self::put`], for whoever cannot wait for room.
+    /// As [`Self::put`], but a batch that has no room is an error: the caller cannot wait.
     pub fn append(&mut self, batch: &Batch) -> Result<Vec<Placed>, Error> {
         let mut batch = batch.clone();
         let places = self.put(&mut batch)?;
