@@ -28,6 +28,7 @@ mod digest;
 mod frame;
 mod headers;
 mod one;
+mod owner;
 mod pace;
 mod peers;
 mod probe;

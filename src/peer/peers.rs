@@ -16,6 +16,7 @@ use super::dial::Dial;
 use super::frame::Channel;
 use super::headers::PeersConfig;
 use super::one::Peer;
+use super::owner::Owner;
 use super::snapshot::Snapshots;
 use super::{probe, reader};
 use crate::raft::{Entry, Handle, Message, MessageType, Transport};
@@ -183,12 +184,13 @@ impl Peers {
     }
 
     fn read_from(self: &Arc<Self>, peer: &Arc<Peer>) {
+        let owner: Weak<dyn Owner> = self.me.clone();
         let mut readers = peer.readers.lock();
         for channel in Channel::BOTH {
-            let reader = reader::read(Arc::downgrade(self), peer.id, peer.urls.clone(), channel);
+            let reader = reader::read(owner.clone(), peer.id, peer.urls.clone(), channel);
             readers.push(self.supervisor.task_on(&self.runtime, "peer-stream", reader));
         }
-        let prober = probe::probe(Arc::downgrade(self), peer.id, peer.urls.clone());
+        let prober = probe::probe(owner, peer.id, peer.urls.clone());
         readers.push(self.supervisor.task_on(&self.runtime, "peer-probe", prober));
     }
 
@@ -231,6 +233,38 @@ impl Peers {
     /// The peer of this id, if it is known.
     pub(super) fn peer(&self, id: u64) -> Option<Arc<Peer>> {
         self.known.read().peers.get(&id).cloned()
+    }
+}
+
+impl Owner for Peers {
+    fn config(&self) -> &PeersConfig {
+        &self.config
+    }
+
+    fn dial(&self) -> Arc<dyn Dial> {
+        Arc::clone(&self.dial)
+    }
+
+    fn supervisor(&self) -> Supervisor {
+        self.supervisor.clone()
+    }
+
+    fn peer(&self, id: u64) -> Option<Arc<Peer>> {
+        Self::peer(self, id)
+    }
+
+    fn receive(&self, from: u64, message: Message) {
+        Self::receive(self, from, message);
+    }
+
+    fn forget(&self, id: u64) {
+        Self::forget(self, id);
+    }
+
+    fn removed(&self) {
+        if let Some(events) = self.events.get() {
+            events.removed();
+        }
     }
 }
 

@@ -10,14 +10,14 @@ use tokio::time::{sleep, timeout};
 
 use super::ask::AskError;
 use super::connection::{handshake, host};
-use super::peers::Peers;
+use super::owner::Owner;
 use crate::clock;
 use crate::limits::{PEER_ANSWER_BYTES_MAX, PEER_PROBE_INTERVAL};
 
 type Connection = SendRequest<Empty<Bytes>>;
 
 /// Asks a peer now and then, over one connection for as long as that lasts.
-pub(super) async fn probe(peers: Weak<Peers>, to: u64, urls: Vec<String>) {
+pub(super) async fn probe(owner: Weak<dyn Owner>, to: u64, urls: Vec<String>) {
     let mut connection = None;
     let mut failures = 0_u64;
     // Another URL is asked once one does not answer.
@@ -25,7 +25,7 @@ pub(super) async fn probe(peers: Weak<Peers>, to: u64, urls: Vec<String>) {
     let Some(mut url) = places.next() else { return };
     loop {
         sleep(PEER_PROBE_INTERVAL).await;
-        let asked = timeout(PEER_PROBE_INTERVAL, ask(&peers, &mut connection, to, url)).await;
+        let asked = timeout(PEER_PROBE_INTERVAL, ask(&owner, &mut connection, to, url)).await;
         let error = match asked.unwrap_or_else(|late| Err(late.into())) {
             Ok(true) => {
                 failures = 0;
@@ -47,12 +47,12 @@ pub(super) async fn probe(peers: Weak<Peers>, to: u64, urls: Vec<String>) {
 
 /// Asks once; false if this member is stopping.
 async fn ask(
-    peers: &Weak<Peers>,
+    owner: &Weak<dyn Owner>,
     connection: &mut Option<Connection>,
     to: u64,
     url: &str,
 ) -> Result<bool, AskError> {
-    let both = peers.upgrade().map(|peers| (peers.dial.clone(), peers.supervisor.clone()));
+    let both = owner.upgrade().map(|owner| (owner.dial(), owner.supervisor()));
     let Some((dial, supervisor)) = both else { return Ok(false) };
     let uri: Uri = url.parse()?;
     let mut sender = match connection.take().filter(|sender| !sender.is_closed()) {
@@ -73,7 +73,7 @@ async fn ask(
         return Err(AskError::Status(status));
     }
     *connection = Some(sender);
-    let Some(peer) = peers.upgrade().and_then(|peers| peers.peer(to)) else { return Ok(false) };
+    let Some(peer) = owner.upgrade().and_then(|owner| owner.peer(to)) else { return Ok(false) };
     peer.series.round_trip.observe(began.elapsed().as_secs_f64());
     Ok(true)
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::connection::{handshake, host};
 use super::frame::{Broken, Channel, Decoder, READ_TIMEOUT, Read};
 use super::headers::{headers, is_rusd};
-use super::peers::Peers;
+use super::owner::Owner;
 use crate::{clock, limits, tls};
 
 /// Between attempts, etcd's.
@@ -45,12 +45,12 @@ enum Failure {
 }
 
 /// Reads one stream of a peer's for as long as there is a peer.
-pub(super) async fn read(peers: Weak<Peers>, from: u64, urls: Vec<String>, channel: Channel) {
+pub(super) async fn read(owner: Weak<dyn Owner>, from: u64, urls: Vec<String>, channel: Channel) {
     let mut attempts = 0_u64;
     let began = clock::instant();
     let mut has_answered = false;
     for url in urls.iter().cycle() {
-        let outcome = follow(&peers, from, url, channel, &mut attempts, &mut has_answered).await;
+        let outcome = follow(&owner, from, url, channel, &mut attempts, &mut has_answered).await;
         let Err(failure) = outcome;
         if matches!(failure, Failure::Stopped) {
             return;
@@ -62,11 +62,11 @@ pub(super) async fn read(peers: Weak<Peers>, from: u64, urls: Vec<String>, chann
             tracing::warn!(%peer, url, stream, attempts, "lost a peer's stream: {failure}");
         }
         let is_doubtful = {
-            let Some(peers) = peers.upgrade() else { return };
+            let Some(owner) = owner.upgrade() else { return };
             let is_doubtful =
-                !has_answered && peers.peer(from).is_some_and(|peer| peer.is_remembered);
+                !has_answered && owner.peer(from).is_some_and(|peer| peer.is_remembered);
             if is_doubtful && began.elapsed() > limits::PEER_REMEMBERED_FOR {
-                return peers.forget(from);
+                return owner.forget(from);
             }
             is_doubtful
         };
@@ -75,17 +75,17 @@ pub(super) async fn read(peers: Weak<Peers>, from: u64, urls: Vec<String>, chann
 }
 
 async fn follow(
-    peers: &Weak<Peers>,
+    owner: &Weak<dyn Owner>,
     from: u64,
     url: &str,
     channel: Channel,
     attempts: &mut u64,
     has_answered: &mut bool,
 ) -> Result<std::convert::Infallible, Failure> {
-    let mut body = timeout(DIAL_TIMEOUT, open(peers, from, url, channel)).await??;
+    let mut body = timeout(DIAL_TIMEOUT, open(owner, from, url, channel)).await??;
     let (to, _held) = {
-        let peers = peers.upgrade().ok_or(Failure::Stopped)?;
-        (peers.config.id, peers.peer(from).ok_or(Failure::Stopped)?.read())
+        let owner = owner.upgrade().ok_or(Failure::Stopped)?;
+        (owner.config().id, owner.peer(from).ok_or(Failure::Stopped)?.read())
     };
     let mut decoder = Decoder::new(channel, from, to);
     tracing::info!(peer = %format_args!("{from:x}"), stream = channel.name(), "reading a peer's stream");
@@ -95,10 +95,10 @@ async fn follow(
         let frame = timeout(READ_TIMEOUT, body.frame()).await?.ok_or(Failure::Ended)??;
         let Some(bytes) = frame.data_ref() else { continue };
         decoder.feed(bytes);
-        let peers = peers.upgrade().ok_or(Failure::Stopped)?;
+        let owner = owner.upgrade().ok_or(Failure::Stopped)?;
         loop {
             match decoder.read()? {
-                Read::Message(message) => peers.receive(from, message),
+                Read::Message(message) => owner.receive(from, message),
                 Read::Alive => {}
                 Read::Partial => break,
             }
@@ -108,16 +108,16 @@ async fn follow(
 
 /// Asks for a stream and returns the answer's endless body.
 async fn open(
-    peers: &Weak<Peers>,
+    owner: &Weak<dyn Owner>,
     from: u64,
     url: &str,
     channel: Channel,
 ) -> Result<Incoming, Failure> {
     let uri: Uri = url.parse()?;
     let (dial, supervisor, headers, id) = {
-        let peers = peers.upgrade().ok_or(Failure::Stopped)?;
-        let headers = headers(&peers.config, Some(from));
-        (peers.dial.clone(), peers.supervisor.clone(), headers, peers.config.id)
+        let owner = owner.upgrade().ok_or(Failure::Stopped)?;
+        let headers = headers(owner.config(), Some(from));
+        (owner.dial(), owner.supervisor(), headers, owner.config().id)
     };
     let link = dial.dial(&uri).await?;
     let mut sender = handshake(link, &supervisor).await?;
@@ -128,9 +128,9 @@ async fn open(
     let response = sender.send_request(request).await?;
     let status = response.status();
     if status == StatusCode::GONE
-        && let Some(events) = peers.upgrade().and_then(|peers| peers.events.get().cloned())
+        && let Some(owner) = owner.upgrade()
     {
-        events.removed();
+        owner.removed();
     }
     if status != StatusCode::OK {
         return Err(Failure::Status(status, text(response.into_body()).await));
