@@ -6,6 +6,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::{Answer, Http, TEXT, error, typed};
 use crate::metrics;
+use crate::node::alarm_name;
 use crate::pb::AlarmType;
 use crate::rpc;
 
@@ -46,14 +47,6 @@ fn query<'a>(parts: &'a Parts, name: &'a str) -> impl Iterator<Item = &'a str> {
         Some((key, value)) => (key == name).then_some(value),
         None => (pair == name).then_some(""),
     })
-}
-
-pub(super) fn alarm_name(alarm: i32) -> &'static str {
-    match AlarmType::try_from(alarm) {
-        Ok(AlarmType::Nospace) => "NOSPACE",
-        Ok(AlarmType::Corrupt) => "CORRUPT",
-        _ => "UNKNOWN",
-    }
 }
 
 impl Http {

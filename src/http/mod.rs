@@ -186,20 +186,6 @@ impl Http {
     /// What only the node knows is brought up to date when somebody looks.
     fn metrics(&self) -> Answer {
         self.node.refresh_metrics();
-        let status = self.node.status();
-        metrics::has_leader().set(i64::from(status.leader != 0));
-        metrics::is_leader().set(i64::from(status.leader == self.node.header().member_id));
-        metrics::is_learner().set(i64::from(status.is_learner));
-        metrics::quota_backend_bytes().set(status.db_size_quota);
-        metrics::db_total_bytes().set(status.db_size);
-        metrics::db_in_use_bytes().set(status.db_size_in_use);
-        metrics::current_revision().set(self.node.header().revision);
-        if let Some((version, _patch)) = status.cluster_version.rsplit_once('.') {
-            metrics::set_cluster_version(version);
-        }
-        let alarms = self.node.alarms();
-        let named = alarms.iter().map(|alarm| (alarm.member_id, health::alarm_name(alarm.alarm)));
-        metrics::set_alarms(named);
         typed(StatusCode::OK, METRICS, &metrics::render())
     }
 

@@ -101,11 +101,13 @@ impl Config {
     }
 
     pub(super) fn quota_bytes(&self) -> i64 {
-        match self.quota_backend_bytes {
-            0 => limits::QUOTA_BYTES,
-            quota => quota,
-        }
+        quota_bytes(self.quota_backend_bytes)
     }
+}
+
+/// The quota that `--quota-backend-bytes` asks for.
+pub fn quota_bytes(given: i64) -> i64 {
+    if given == 0 { limits::QUOTA_BYTES } else { given }
 }
 
 /// How logins are answered.

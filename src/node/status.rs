@@ -34,6 +34,11 @@ pub struct Status {
     pub downgrade_target: Option<String>,
 }
 
+/// An alarm's kind as etcd names it.
+pub fn alarm_name(alarm: i32) -> &'static str {
+    AlarmType::try_from(alarm).map_or("UNKNOWN", |kind| kind.as_str_name())
+}
+
 impl Node {
     pub fn status(&self) -> Status {
         let inner = &self.0;
@@ -43,9 +48,7 @@ impl Node {
         let members = inner.machine.members.read();
         let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let alarm_text = |alarm: &crate::pb::AlarmMember| {
-            let name =
-                AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
-            format!("memberID:{} alarm:{name}", alarm.member_id)
+            format!("memberID:{} alarm:{}", alarm.member_id, alarm_name(alarm.alarm))
         };
         let no_leader = (raft.leader == 0).then(|| "etcdserver: no leader".to_owned());
         let cluster_version = members.cluster_version();
@@ -69,8 +72,22 @@ impl Node {
         }
     }
 
-    /// Brings the gauges up to date that nothing else does.
+    /// Brings the gauges up to date, for a scrape. Those that follow a change as it happens, such as
+    /// who leads, may be behind by then.
     pub fn refresh_metrics(&self) {
+        let (status, header) = (self.status(), self.header());
+        metrics::has_leader().set(i64::from(status.leader != 0));
+        metrics::is_leader().set(i64::from(status.leader == header.member_id));
+        metrics::is_learner().set(i64::from(status.is_learner));
+        metrics::quota_backend_bytes().set(status.db_size_quota);
+        metrics::db_total_bytes().set(status.db_size);
+        metrics::db_in_use_bytes().set(status.db_size_in_use);
+        metrics::current_revision().set(header.revision);
+        if let Some((version, _patch)) = status.cluster_version.rsplit_once('.') {
+            metrics::set_cluster_version(version);
+        }
+        let alarms = self.alarms();
+        metrics::set_alarms(alarms.iter().map(|it| (it.member_id, alarm_name(it.alarm))));
         let status = self.0.raft.status();
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         metrics::proposals_committed().set(gauge(status.committed));

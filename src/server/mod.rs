@@ -10,6 +10,14 @@
 //! a second server fails before it touches the data, and answers late, so that no client sees a
 //! member that is not part of its cluster yet. The metrics port answers in between: a probe must
 //! be able to tell a member that waits for its quorum from one that hangs.
+//!
+//! | subject | files |
+//! |---|---|
+//! | settings | `flags`, `file`, `config`, `environment`, `values`, `check`, `load` |
+//! | who the first members are | `url`, `resolve`, `named`, `discovery`, `join`, `cluster` |
+//! | a connection | `unfinished`, `unread`, `outbox`, `huffman`, `hpack`, `inbound`, `io`, `connection` |
+//! | ports | `listen`, `services`, `tls`, `serve` |
+//! | the process | `log`, `said`, `early`, `signals`, `malloc`, `datadir`, `member`, `run` |
 
 mod check;
 mod cluster;

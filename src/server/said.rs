@@ -11,8 +11,7 @@ use super::listen::Listener;
 use super::notify;
 use super::url::texts;
 use super::version::{GIT_SHA, GO_VERSION, VERSION};
-use crate::go;
-use crate::limits;
+use crate::{go, node};
 
 pub(super) fn notice(notice: &Notice) {
     match notice {
@@ -133,7 +132,7 @@ fn of_addresses(config: &Config, planned: Option<&Planned>) -> Fields {
 }
 
 fn of_bounds(config: &Config) -> Fields {
-    let quota = if config.quota_bytes == 0 { limits::QUOTA_BYTES } else { config.quota_bytes };
+    let quota = node::quota_bytes(config.quota_bytes);
     let gates: BTreeMap<&str, bool> = config.gates_set.iter().copied().collect();
     let gates: Vec<String> = gates.iter().map(|(name, on)| format!("{name}={on}")).collect();
     vec![
