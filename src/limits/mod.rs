@@ -64,8 +64,8 @@ pub const INLINE_RANGE_KEYS_MAX: i64 = 128;
 /// Keys visited for such a page or a count, in times that the index lock is held: half a millisecond.
 /// What takes more is tried again elsewhere.
 pub const INLINE_INDEX_HOLDS_MAX: usize = 4;
-/// The same for a transaction, which is read, or measured before it is proposed, on another thread: four
-/// milliseconds if there are so many keys.
+/// As `INLINE_INDEX_HOLDS_MAX`, for all reads of a transaction: 32 holds take four milliseconds. A
+/// transaction is read, or measured before it is proposed, on another thread.
 pub const INLINE_TXN_INDEX_HOLDS_MAX: usize = 32;
 /// Bytes of pairs read for such a page.
 pub const INLINE_RANGE_BYTES_MAX: usize = 1 << 20;
@@ -86,10 +86,10 @@ pub const MAP_BYTES: usize = 1 << 40;
 pub const READERS_MAX: u32 = 2048;
 /// Disk space held back, so that deletes and compaction still commit on a full disk.
 pub const RESERVE_BYTES: u64 = 64 << 20;
-/// It takes at most one part in so many of a small disk.
+/// The reserve takes at most this fraction (1/16) of its file system.
 pub const RESERVE_DISK_PARTS: u64 = 16;
-/// How long a reserve that was given up is not taken again, so that commits which find the disk full
-/// do not each fail first. Longer, and others take it.
+/// Pause before a reserve that was given up is taken again. Without it each commit on a full disk
+/// would fail first; with a longer one other writers take the space.
 pub const RESERVE_RETAKE_REST: Duration = Duration::from_secs(1);
 /// How often the log says that the disk is full, while each second finds it so.
 pub const FULL_DISK_SAY_INTERVAL: Duration = Duration::from_secs(60);
@@ -126,7 +126,8 @@ pub const WATCH_PREVIOUS_BYTES: usize = 8 << 20;
 /// not to, and above half of it they read history in small pieces: nothing is lost, and nobody waits
 /// for a client that does not read.
 pub const WATCH_BYTES_MAX: usize = 128 << 20;
-/// Such a small piece, and what an empty queue takes all the same.
+/// Bytes of history that a stream reads at once while all watch streams hold more than half of
+/// `WATCH_BYTES_MAX`. An event of this size still enters an empty queue.
 pub const WATCH_SMALL_BYTES: usize = 16 << 10;
 /// Watchers of a stream that ended which are removed while the hub's lock is held: apply needs it.
 pub const WATCHERS_REMOVED_AT_ONCE: usize = 1000;
@@ -215,7 +216,8 @@ pub const CONNECTION_UNSENT_BYTES_MIN: usize = 256 << 10;
 /// What all connections together may hold before long ranges are built one at a time, and connections
 /// hold no more than their share.
 pub const UNSENT_BYTES_MAX: usize = 256 << 20;
-/// The same before long ranges wait for room: one answer of 256 MiB for a slow reader stops nobody.
+/// Unsent bytes of all connections from which long ranges wait for room: one answer of 256 MiB to a
+/// slow reader alone stops no other call.
 pub const UNSENT_BYTES_FULL: usize = 512 << 20;
 /// Bytes of a short answer while all hold more than `UNSENT_BYTES_MAX`: such calls take no turn, and a
 /// client may make thousands at once.
@@ -237,69 +239,79 @@ pub const LONG_ANSWERS_MAX: usize = 4;
 /// Calls that wait to build one, for as long as a request may take; more are told "too many requests".
 /// Each is a stream and a task of some kilobytes.
 pub const LONG_ANSWERS_WAITING_MAX: usize = 4096;
-/// Bytes of messages on one connection of which the rest has not come, before those are given up of which
-/// nothing has come for `UNFINISHED_OLD`: two dozen of the largest requests by default. So many more may be given up
-/// and not dropped yet, before the connection is closed.
+/// Bytes of messages of one connection that have arrived in part. Above it, parts that have
+/// received nothing for `UNFINISHED_OLD` are given up; if as many bytes again are given up and not
+/// yet dropped, the connection is closed. Two dozen of the largest requests by default.
 pub const CONNECTION_UNFINISHED_BYTES_MAX: usize = 32 << 20;
-/// The same of all connections together, before any login; the one that holds most is closed.
+/// As `CONNECTION_UNFINISHED_BYTES_MAX`, for all connections together and before any login; above
+/// it the connection that holds most is closed.
 pub const UNFINISHED_BYTES_MAX: usize = 128 << 20;
-/// So many of the largest messages fit into the budget of a connection, and twice as many into that of
-/// all, if a flag makes them larger.
+/// The largest messages that fit into the budget of a connection, and twice as many into the
+/// member's, where a flag makes messages larger.
 pub const UNFINISHED_MESSAGES_MIN: usize = 4;
-/// A part is old once nothing has come of it for so long: a client that sends a hundred large requests at a
-/// time, on a busy machine, comes back to each of them sooner.
+/// A partial message is old once nothing of it has arrived for this long: a client that sends a
+/// hundred large requests at a time on a busy machine returns to each of them sooner.
 pub const UNFINISHED_OLD: Duration = Duration::from_secs(5);
-/// By such a part of it the budget of all may be exceeded before the oldest is given up whatever its age.
-/// What was given up and is not dropped yet stays within twice the budget with them.
+/// Divisor of the member's budget by which its partial messages may exceed it before the oldest is
+/// given up whatever its age. With it, partial messages and those given up but not yet dropped stay
+/// within twice the budget.
 pub const UNFINISHED_EXCESS_PART: usize = 2;
-/// Bytes of requests of all connections that nobody here has read; above it hardly any more is read from
-/// those that hold more than half of an equal share. Eight full connections, or thousands of clients whose requests are
-/// read a moment later.
+/// Bytes of requests of all connections that have arrived and no call has read. Above it, a
+/// connection that holds more than half of an equal share is read only once per look. Eight full
+/// connections, or thousands of clients whose requests are read a moment later.
 pub const UNREAD_BYTES_MAX: usize = 128 << 20;
-/// Such a half at least, however many connections there are: a read of one frame fits twice.
+/// Lower bound of the half share of `UNREAD_BYTES_MAX`, however many connections there are: a read
+/// of one frame fits twice.
 pub const UNREAD_SHARE_BYTES_MIN: usize = 32 << 10;
-/// What an unread frame costs beside its bytes: h2's place for it.
+/// Memory of an unread frame beside its bytes: its slot in h2's queue.
 pub const UNREAD_FRAME_BYTES: usize = 256;
-/// What it may keep from being freed: it is a slice of a buffer into which h2 reads so much.
+/// Memory that an unread frame may keep from being freed: the frame is a slice of a read buffer of
+/// this size.
 pub const UNREAD_BUFFER_BYTES: usize = 8 << 10;
-/// Unread bytes by which a connection may differ from what the sum of all has of it: short requests touch
-/// nothing that connections share.
+/// A connection reports its unread bytes to the member's sum in steps of this size, so that short
+/// requests do not touch a counter that all connections share.
 pub const UNREAD_STEP_BYTES: usize = 4 << 10;
-/// What is to be left of them once connections have to be closed, so that it takes some time to the next.
+/// Unread bytes down to which connections are closed once they exceed `UNREAD_BYTES_MAX`, so that
+/// some time passes before the next must be closed.
 pub const UNREAD_BYTES_LEFT: usize = UNREAD_BYTES_MAX / 4 * 3;
 /// Looks after which a connection may be closed of whose requests no frame's worth was read between two, nor
 /// all that was there, and that took no frame's worth of answers.
 pub const UNREAD_LOOKS_MAX: u32 = 2;
-/// Looks for which taking answers is enough. Requests that are not read meanwhile never will be.
+/// Looks in a row for which a connection whose requests are not read is kept because its client
+/// takes answers. Requests unread for longer are taken to stay unread.
 pub const UNREAD_LOOKS_TAKING_MAX: u32 = 60;
-/// Among connections that have stood still for longer, the one that holds most is closed first.
+/// Looks without progress that are counted at most: among connections that have stood still for at
+/// least as many, the one that holds most is closed first.
 pub const UNREAD_LOOKS_COUNTED_MAX: u32 = 10;
 /// Streams reset from here on which DATA may still come, for each connection: a reset takes one round
 /// trip, in which a client hardly begins as many calls that end early.
 pub const RESETS_REMEMBERED_MAX: usize = 64;
-/// Counts that turn out to take long and run at a time: each visits keys under the index lock, which
-/// apply needs. So many wait for their turn, for as long as a request may take.
+/// Slow counts that run at a time: each visits keys under the index lock, which apply needs.
+/// `COUNTS_WAITING_MAX` more wait for their turn, for as long as a request may take.
 pub const COUNTS_RUNNING_MAX: usize = 4;
 pub const COUNTS_WAITING_MAX: usize = 4096;
-/// Writes whose answers are measured at a time, where that takes more than a page does: each reads up to
-/// a short answer's bytes, in small pieces. So many wait, for as long as a request may take.
+/// Writes whose answers are measured at a time, where that takes more than a page does: each reads
+/// up to a short answer's bytes, in small pieces. `MEASURES_WAITING_MAX` more wait, for as long as
+/// a request may take.
 pub const MEASURES_RUNNING_MAX: usize = 4;
 pub const MEASURES_WAITING_MAX: usize = 4096;
 /// How often connections are looked at that hold too much.
 pub const UNSENT_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Looks after which a connection that holds too much and takes nothing is closed.
 pub const UNSENT_LOOKS_MAX: u32 = 30;
-/// The same while all hold too much together.
+/// As `UNSENT_LOOKS_MAX`, while all connections together hold more than `UNSENT_BYTES_MAX`.
 pub const UNSENT_LOOKS_CROWDED_MAX: u32 = 2;
 /// Bytes that a client must take between two looks, one frame, or it has taken nothing.
 pub const UNSENT_PROGRESS_BYTES: usize = 16 << 10;
-/// While a call waits for room, a client must take one part in so many of what it holds: whoever keeps
-/// others waiting needs a minute for its answer at most.
+/// While a call waits for room, a client must take 1/60 of what its connection holds between two
+/// looks of a second, so that it holds up other clients for at most a minute.
 pub const UNSENT_PROGRESS_PARTS: usize = 60;
-/// Once so much waited and is gone, free memory is given back to the system.
+/// Free memory is given back to the system after more than this many bytes were held and three
+/// quarters of them are gone.
 pub const UNSENT_BYTES_KEPT: usize = 64 << 20;
-/// The same for so many connections, and for so many calls at a time, each of which takes some kilobytes
-/// beside its messages; but only if the process has grown by so much meanwhile, of which most may be free.
+/// As `UNSENT_BYTES_KEPT`, for connections and for calls at a time, each of which takes some
+/// kilobytes beside its messages; but only if the process has grown by `FREE_BYTES_KEPT` meanwhile,
+/// of which most may be free.
 pub const CONNECTIONS_KEPT: usize = 50;
 pub const CALLS_KEPT: usize = 500;
 pub const FREE_BYTES_KEPT: usize = 8 << 20;
@@ -318,13 +330,16 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between TCP keepalive probes, and before the first of them, etcd's.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// A segment takes at most one part in so many of its file system: two segments, the prepared one and
-/// one that is about to be removed are a quarter of a small disk.
+/// A segment takes at most this fraction (1/16) of its file system: two segments, the prepared one
+/// and one about to be removed are a quarter of a small disk.
 pub const LOG_SEGMENT_DISK_PARTS: u64 = 16;
 /// Segments are not made smaller than this, which holds two of the largest requests.
 pub const LOG_SEGMENT_BYTES_MIN: u64 = 4 << 20;
-/// An entry larger than one part in so many of a segment counts twice where it is asked whether the log
-/// has room, since as much may be left unused before it. Smaller ones leave less than such a part.
+/// A segment for which the disk has less room than usual is a multiple of this.
+pub const LOG_SEGMENT_STEP_BYTES: u64 = 64 << 10;
+/// An entry larger than this fraction (1/8) of a segment counts twice when the log is asked for
+/// room, since up to its own size may be left unused at the end of the segment before it. A smaller
+/// entry leaves less than 1/8 unused.
 pub const LOG_LARGE_ENTRY_PARTS: u64 = 8;
 /// Bytes of a segment kept for records without entries: over a thousand votes, and a quarter for the
 /// records that let older segments go.
@@ -357,16 +372,19 @@ pub const LOG_READ_BYTES: u64 = 1 << 20;
 /// Jobs given to the log writer and not yet reported durable. Above it the raft loop takes no new
 /// proposals, so that it never waits for the writer itself.
 pub const LOG_JOBS_MAX: usize = 256;
-/// A sole voter writes up to so many entries and bytes within the raft loop. What comes meanwhile
-/// waits and makes the next batch large, which then goes to the log writer.
+/// A sole voter writes batches of up to this many entries and bytes within the raft loop. Proposals
+/// that arrive meanwhile wait and make the next batch large, which then goes to the log writer.
 pub const LOG_INLINE_ENTRIES_MAX: usize = 16;
 pub const LOG_INLINE_BYTES_MAX: usize = 64 << 10;
-/// A follower on a quick disk writes up to so much within the loop: nothing else of it waits.
+/// A follower on a quick disk writes batches of up to this size within the raft loop: no other work
+/// of a follower waits for the loop.
 pub const LOG_INLINE_FOLLOWER_ENTRIES_MAX: usize = 256;
 pub const LOG_INLINE_FOLLOWER_BYTES_MAX: usize = 256 << 10;
-/// A disk whose syncs take less is quick. What a follower forwards may wait for one of them.
+/// A disk is quick if its syncs take less than this on average. A proposal that a follower forwards
+/// may wait for one of them.
 pub const LOG_INLINE_SYNC_MAX: Duration = Duration::from_millis(2);
-/// So many proposals do not wait for the log to become free: they make a batch of their own.
+/// While the log writer is busy, this many waiting proposals make a batch of their own; fewer wait
+/// for the writer.
 pub const PROPOSALS_PER_BATCH_MIN: usize = 128;
 /// Messages of other members that may wait for the raft loop; raft repeats what is dropped.
 pub const RAFT_MESSAGES_MAX: usize = 4096;
@@ -457,7 +475,8 @@ pub const READ_WAIT: Duration = Duration::from_secs(5);
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
 /// From this depth on a configuration file is refused; its settings stand in the second.
 pub const CONFIG_FILE_DEPTH_MAX: usize = 16;
-/// So many aliases are too many: eight that nest in each other give at most a few dozen copies.
+/// A configuration file with this many YAML aliases is refused: eight that nest in each other give
+/// at most a few dozen copies.
 pub const CONFIG_FILE_ALIASES_MAX: usize = 9;
 /// Branches above one another in a bbolt file: each has two children, so fewer bits than a page
 /// number has are enough for any tree.
@@ -480,7 +499,8 @@ pub const SNAPSHOT_READER_RATE_MIN: u64 = 64 << 10;
 /// Snapshots for clients at once; each has a thread and 2 MiB of pieces. One more gets "too many
 /// requests".
 pub const SNAPSHOTS_MAX: usize = 8;
-/// A snapshot whose reader has taken nothing for so long makes room for another.
+/// A snapshot download whose reader has taken nothing for this long gives its seat to another
+/// client.
 pub const SNAPSHOT_FAIR_WAIT: Duration = Duration::from_secs(5);
 /// Hashes of history computed for clients at once, and such that wait for it; above it the caller gets
 /// "too many requests". Each holds 40 bytes for each key in memory and is on a thread of its own.
@@ -501,15 +521,17 @@ pub const SNAPSHOT_BUILD_BYTES: usize = 8 << 20;
 pub const SNAPSHOT_BUILD_BATCHES: usize = 2;
 /// Rest before a snapshot that did not arrive is sent again: each attempt measures the state anew.
 pub const SNAPSHOT_RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// The same if the member's disk has no room for it: somebody has to make some.
+/// As `SNAPSHOT_RETRY_PAUSE`, if the receiving member's disk has no room: an operator has to free
+/// some.
 pub const SNAPSHOT_NO_ROOM_PAUSE: Duration = Duration::from_secs(10);
 /// Bytes of a peer's reason for refusing a snapshot that go into the log.
 pub const PEER_REASON_BYTES_MAX: usize = 1024;
 /// Bytes of rows read at once for a snapshot; one larger record is admitted.
 pub const SNAPSHOT_READ_BYTES: usize = 512 << 10;
-/// A snapshot for a member looks so often at what it does to puts.
+/// Window in which the sender of a snapshot measures how long puts take, to set its rate.
 pub const SNAPSHOT_PACE_WINDOW: Duration = Duration::from_millis(100);
-/// After so many windows two are silent, to see what puts take without it.
+/// After this many windows the sender is silent for two, to measure how long puts take without the
+/// snapshot.
 pub const SNAPSHOT_PACE_SILENCE: u32 = 16;
 /// Batches of proposals that a window needs to be judged by; with fewer nobody is held up.
 pub const SNAPSHOT_PACE_SAMPLES_MIN: u32 = 5;
@@ -567,7 +589,8 @@ pub const LEASE_EXPIRED_LOOK_MAX: Duration = Duration::from_millis(500);
 /// Pause between two attempts to reach the leader, etcd's, and the longest.
 pub const ASK_LEADER_PAUSE: Duration = Duration::from_millis(50);
 pub const ASK_LEADER_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// How long a new member waits for another's word on whether it was here before, etcd's.
+/// How long a new member waits for another member to answer whether this one has run in the cluster
+/// before; etcd's.
 pub const BOOTSTRAP_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a joining member waits for the list of members, etcd's.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -592,8 +615,8 @@ pub const PASSWORD_THREADS_MAX: usize = 4;
 /// Niceness of these threads: a thirtieth of what a thread that serves gets, where both want to run.
 /// With 10, a tenth, a flood of logins doubled the 99th percentile of puts on two cores.
 pub const PASSWORD_NICENESS: i32 = 15;
-/// Of the time, one in so many parts may be spent on passwords at the usual priority: one login a
-/// second at cost 10.
+/// The fraction (1/10) of the time that may be spent on passwords at the usual priority: one login
+/// a second at cost 10.
 pub const PASSWORD_CREDIT_SHARE: u32 = 10;
 /// How much of it can be saved up: some thirty logins at cost 10.
 pub const PASSWORD_CREDIT_MAX: Duration = Duration::from_secs(2);
@@ -662,7 +685,7 @@ pub const SPACE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Newest revisions that it never compacts away, as many as a Kubernetes cluster makes in a minute or
 /// two: who reads or watches in pages has not gone on to newer ones yet.
 pub const SPACE_REVISIONS_KEPT: i64 = 1000;
-/// A recovery ends with one part in so many of the quota free, and with it the alarm.
+/// A recovery ends, and the alarm with it, once this fraction (1/8) of the quota is free.
 pub const SPACE_ROOM_PARTS: u64 = 8;
 /// How long it rests when nothing helps: what is left is live data.
 pub const SPACE_HELPLESS_REST: Duration = Duration::from_secs(60);

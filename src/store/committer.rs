@@ -72,9 +72,10 @@ pub(super) struct Shared {
     /// Rows of a compaction that go with one commit. They can lie far from each other, and then each
     /// costs a page before one is free, so fewer are tried where so many found the disk full.
     pub job_rows_max: AtomicUsize,
-    /// What found no space, where no thread holds it.
+    /// The batch that a full disk had no space for, in a store that `turn` drives. The committer's
+    /// thread keeps its own batch instead.
     pub held: Mutex<Option<Taken>>,
-    /// Held by each commit; who holds it has the file as the last one left it.
+    /// Held during each commit: a thread that holds it has the file as the last commit left it.
     pub committing: Mutex<()>,
     /// While somebody copies the store: keys of small buckets that were committed meanwhile.
     pub changed: Mutex<Option<Changed>>,

@@ -110,7 +110,8 @@ impl Store {
             let mut queue = self.shared.queue.lock();
             let position = new.shared.queue.lock().position;
             let sealed = queue.sealed;
-            // What was sealed is part of what came, so who waits for it may go on.
+            // All sealed entries are part of the installed state, so callers that wait until one is
+            // committed may go on.
             *queue = Queue {
                 position,
                 durable: position,

@@ -29,7 +29,7 @@ pub trait Faults: Send + Sync {
         Ok(())
     }
 
-    /// Asked before a commit works off so many rows of a compaction.
+    /// Called before a commit deletes `_rows` rows of a compaction.
     fn compaction(&self, _rows: usize) -> std::io::Result<()> {
         Ok(())
     }

@@ -112,10 +112,13 @@ impl Reserve {
 #[derive(Default)]
 pub(super) struct Cells {
     pub(super) free: AtomicU64,
+    pub(super) within: AtomicU64,
     pub(super) waiting: AtomicU64,
     pub(super) is_full: AtomicBool,
     /// A commit found no room, and none has been done since: it is to find what the reserve gave up.
     pub(super) is_short: AtomicBool,
+    /// Somebody else has what would be the reserve.
+    pub(super) is_lent: AtomicBool,
 }
 
 impl Cells {

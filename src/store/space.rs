@@ -14,6 +14,8 @@ use crate::limits::STORE_BYTES_PER_BYTE;
 pub struct Room {
     /// Free on the disk, free within the file, and held in reserve.
     pub bytes: u64,
+    /// Free within the file.
+    pub within: u64,
     /// What is held in reserve, and what should be.
     pub reserve: u64,
     pub reserve_wanted: u64,
@@ -42,11 +44,20 @@ impl Shared {
         let cells = &self.room;
         Room {
             bytes: cells.free.load(Ordering::Relaxed).saturating_add(self.reserve.held()),
+            within: cells.within.load(Ordering::Relaxed),
             reserve: self.reserve.held(),
             reserve_wanted: self.reserve.bytes,
             waiting: cells.waiting.load(Ordering::Relaxed),
             is_full: cells.is_full.load(Ordering::Relaxed),
         }
+    }
+
+    /// Gives the reserve to whoever shares the disk, or lets it be taken again.
+    pub(super) fn lend_reserve(&self, is_lent: bool) {
+        if self.room.is_lent.swap(is_lent, Ordering::Relaxed) != is_lent && is_lent {
+            self.reserve.lend(self.options.clock.now());
+        }
+        self.measure();
     }
 
     pub(super) fn disk_free(&self) -> u64 {
@@ -55,8 +66,8 @@ impl Shared {
         free.unwrap_or_else(|| available(&self.reserve.path))
     }
 
-    /// Looks how much room there is, and takes the reserve again. On a full disk, too: whoever else
-    /// writes there would take what it leaves.
+    /// Measures the free space and takes the reserve again, on a full disk too: other writers there
+    /// would otherwise take the space that is free.
     pub(super) fn measure(&self) {
         let sizes = *self.sizes.lock();
         let within = sizes.total.saturating_sub(sizes.in_use);
@@ -64,12 +75,15 @@ impl Shared {
         let look = || {
             let free = self.disk_free().saturating_add(within);
             self.room.free.store(free, Ordering::Relaxed);
+            self.room.within.store(within, Ordering::Relaxed);
             self.room.is_full.store(is_full, Ordering::Relaxed);
         };
         look();
         // A copy of the store may have been given it, and fails without.
         let is_copied = self.changed.lock().is_some();
-        let is_short = is_full || self.room.is_short.load(Ordering::Relaxed);
+        let is_short = is_full
+            || self.room.is_short.load(Ordering::Relaxed)
+            || self.room.is_lent.load(Ordering::Relaxed);
         if self.reserve.held() < self.reserve.bytes && !is_short && !is_copied {
             self.reserve.take(self.options.clock.now());
             look();

@@ -75,11 +75,14 @@ impl Rooms {
         // Read first: what the log takes while the store is measured then counts twice until the next
         // look. In the other order it would not count at all.
         let taken = self.raft.log_room().taken_bytes();
-        self.store.look_for_room();
+        // A store that is half empty and a log without a next segment: what compaction freed helps the
+        // log only by way of the reserve.
+        let is_wanted = self.is_shared && self.raft.log_room().lacks_segment();
+        let is_lent = self.store.look_and_lend(is_wanted);
         self.log_taken_bytes.store(taken, Ordering::SeqCst);
         let store = self.store.room();
         let missing = store.reserve_wanted.saturating_sub(store.reserve);
-        self.raft.log_room().leave(if self.is_shared { missing } else { 0 });
+        self.raft.log_room().leave(if self.is_shared && !is_lent { missing } else { 0 });
         let is_short = !self.fits(0);
         self.raft.spare_space(is_short);
         is_short

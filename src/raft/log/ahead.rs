@@ -285,13 +285,15 @@ impl Shared {
     }
 
     fn try_make_next(&self, filled: u64) -> io::Result<Prepared> {
-        if !self.room.has_space(self.segment_bytes) {
+        let capacity = self.room.next_bytes();
+        if capacity == 0 {
             return Err(rustix::io::Errno::NOSPC.into());
         }
+        let filled = filled.min(capacity);
         let path = self.dir.join(NEXT_NAME);
         let file = self.disk.create(&path)?;
         let make = || {
-            allocate(&*file, self.segment_bytes)?;
+            allocate(&*file, capacity)?;
             let zeros = vec![0; limits::LOG_FILL_CHUNK_BYTES];
             let mut at = 0;
             while at + zeros.len() as u64 <= filled {
@@ -305,8 +307,8 @@ impl Shared {
         };
         match make() {
             Ok(filled) => {
-                self.room.note_taken(self.segment_bytes);
-                Ok(Prepared { file, filled, capacity: self.segment_bytes })
+                self.room.note_taken(capacity);
+                Ok(Prepared { file, filled, capacity })
             }
             Err(error) => {
                 // A part of it would keep what little is left of the disk.

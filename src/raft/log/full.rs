@@ -102,14 +102,18 @@ struct Fixture {
 impl Fixture {
     /// A log on a disk of so many bytes.
     fn new(total: u64) -> (Self, Writer) {
+        Self::of(total, OPTIONS)
+    }
+
+    fn of(total: u64, options: Options) -> (Self, Writer) {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("wal");
         let total = AtomicU64::new(total);
-        create(&SystemDisk, &dir, METADATA, &Batch::default(), OPTIONS).unwrap();
+        create(&SystemDisk, &dir, METADATA, &Batch::default(), options).unwrap();
         let small = Arc::new(SmallDisk { dir: dir.clone(), total });
         let disk: Arc<dyn Disk> = Arc::new(Handle(Arc::clone(&small)));
         let fixture = Self { _temp: temp, dir, small, disk };
-        let (writer, ..) = fixture.open();
+        let (writer, ..) = open(&fixture.disk, &fixture.dir, options).unwrap();
         (fixture, writer)
     }
 
@@ -405,4 +409,40 @@ fn votes_leave_room_for_a_purge() {
     write(&mut writer, &batch(last + 1..=last + 1, 1000));
     drop(writer);
     assert_eq!(fixture.open().2.table.last_index(), last + 1);
+}
+
+/// What the disk has may be less than a segment, and still brings the log on: the one before goes.
+#[test]
+fn a_small_segment_is_made_where_no_other_has_room() {
+    const MIB: u64 = 1 << 20;
+    let large = Options { segment_bytes: 16 * MIB, fill_ahead: false };
+    let (fixture, mut writer) = Fixture::of(16 * MIB, large);
+    writer.room().leave(0);
+    let fill = |writer: &mut Writer, from: u64| {
+        let mut index = from;
+        while {
+            let mut one = batch(index..=index, 500_000);
+            writer.put(&mut one).unwrap();
+            writer.write().unwrap();
+            writer.sync().unwrap();
+            one.is_empty()
+        } {
+            index += 1;
+        }
+        index
+    };
+    let end = fill(&mut writer, 1);
+    assert!(end > 30, "{end}");
+    assert!(writer.room().lacks_segment());
+    fixture.resize(fixture.small.used() + 3 * MIB);
+    assert_eq!(fill(&mut writer, end), end, "too little is taken from the disk");
+    fixture.resize(fixture.small.used() + 6 * MIB + 1000);
+    let next = fill(&mut writer, end);
+    assert!(next >= end + 11, "{end} to {next}");
+    assert_eq!(*fixture.segments().last().unwrap(), 6 * MIB);
+    let record =
+        SnapshotRecord { index: next - 1, term: 2, conf_state: Some(ConfState::default()) };
+    assert!(writer.purge(next - 1, &record).unwrap());
+    drop(writer);
+    assert_eq!(open(&fixture.disk, &fixture.dir, large).unwrap().2.table.last_index(), next - 1);
 }

@@ -196,21 +196,46 @@ impl Room {
         self.0.is_refused.store(is_refused, Ordering::Relaxed);
     }
 
-    /// Whether the disk has so many bytes beside those that the log leaves to the store. One that
-    /// does not say may be asked for them.
+    /// Whether the disk has `bytes` free beside those that the log leaves to the store. A disk
+    /// whose free space cannot be read counts as having them.
     fn has_space(&self, bytes: u64) -> bool {
         let needed = bytes.saturating_add(self.left());
         self.0.disk.space(&self.0.dir).map_or(true, |space| space.free_bytes >= needed)
     }
 
-    /// What the disk has left for the log, in whole segments: with less it makes none.
+    /// What the disk has left for the log, in whole segments or in one small one: with less it makes
+    /// none.
     fn free_bytes(&self) -> u64 {
         if self.0.is_refused.load(Ordering::Relaxed) {
             return 0;
         }
-        let space = self.0.disk.space(&self.0.dir);
-        let free = space.map_or(0, |space| space.free_bytes.saturating_sub(self.left()));
-        free - free % self.0.segment.max(1)
+        let free = self.disk_bytes().unwrap_or(0);
+        if free < self.0.segment { self.next_bytes() } else { free - free % self.0.segment.max(1) }
+    }
+
+    /// What the disk has beside those bytes that the log leaves to the store, if it says so.
+    fn disk_bytes(&self) -> Option<u64> {
+        let space = self.0.disk.space(&self.0.dir).ok()?;
+        Some(space.free_bytes.saturating_sub(self.left()))
+    }
+
+    /// The size of the next segment: where the disk has no room for one of the usual size, what it has,
+    /// since the one before it can go once the next is in use. 0 if that is too little, too.
+    fn next_bytes(&self) -> u64 {
+        let usual = self.0.segment;
+        match self.disk_bytes() {
+            Some(free) if free < usual => {
+                let whole = free - free % limits::LOG_SEGMENT_STEP_BYTES;
+                if free >= limits::LOG_SEGMENT_BYTES_MIN { whole } else { 0 }
+            }
+            _ => usual,
+        }
+    }
+
+    /// Whether the log waits for a next segment of the usual size that its disk has no room for.
+    pub fn lacks_segment(&self) -> bool {
+        let has_next = self.0.next.load(Ordering::SeqCst) > 0;
+        !has_next && self.disk_bytes().is_some_and(|free| free < self.0.segment)
     }
 
     /// Bytes of records that can be written although the disk is full.

@@ -154,16 +154,26 @@ fn adopt_next(disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<Option<Prepared
     }
     let clean = || {
         let file = disk.open(&path)?;
-        file.set_len(file.size()?.min(bytes))?;
-        allocate(&*file, bytes)?;
+        let kept = file.size()?.min(bytes);
+        file.set_len(kept)?;
+        allocate(&*file, kept)?;
+        let capacity = match allocate(&*file, bytes) {
+            Ok(()) => bytes,
+            // It was made small on a full disk.
+            Err(error) if is_full(&error) && kept >= limits::LOG_SEGMENT_BYTES_MIN => {
+                file.set_len(kept)?;
+                kept
+            }
+            Err(error) => return Err(error),
+        };
         // An interrupted rotation has written the head.
         file.write_at(&[0; 4 * limits::LOG_SEGMENT_HEAD_BYTES as usize], 0)?;
         file.fdatasync()?;
-        io::Result::Ok(file)
+        io::Result::Ok((file, capacity))
     };
     match clean() {
-        Ok(file) => Ok(Some(Prepared { file, filled: 0, capacity: bytes })),
-        // What is wrong with the disk, whoever writes next will say.
+        Ok((file, capacity)) => Ok(Some(Prepared { file, filled: 0, capacity })),
+        // A fault of the disk is reported by the next write to it.
         Err(error) => {
             tracing::warn!(file = %path.display(), %error, "the log's next segment is made anew");
             disk.remove(&path).map_err(io_error("remove", &path))?;

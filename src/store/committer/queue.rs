@@ -20,7 +20,7 @@ pub(in crate::store) type Changed = BTreeSet<(Bucket, Vec<u8>)>;
 /// Changes that belong together: of the entry that apply works on, or of all sealed entries.
 #[derive(Default)]
 pub(in crate::store) struct Batch {
-    /// So many rows, the oldest in the tail that no other batch has.
+    /// The number of rows: the oldest in the tail that no other batch has.
     pub rows: usize,
     pub bytes: usize,
     pub small: Small,
