@@ -30,7 +30,8 @@ pub fn hash(password: &str, cost: u32, salt: [u8; 16]) -> Result<String, Error> 
     Ok(STANDARD.encode(parts.format_for_version(bcrypt::Version::TwoA)))
 }
 
-/// Whether a stored hash is this password's. What is no hash takes as long as one of this cost.
+/// Whether a stored hash is this password's. A stored value that is no bcrypt hash takes as long as
+/// a hash of `cost`, so that the time does not tell them apart.
 pub fn matches(password: &[u8], stored: &[u8], cost: u32) -> bool {
     let stored = std::str::from_utf8(stored).unwrap_or_default();
     bcrypt::verify(password, stored).unwrap_or_else(|_| {

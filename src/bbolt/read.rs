@@ -329,7 +329,8 @@ pub struct Cursor<'a, R> {
     start: Option<(u64, Option<Vec<u8>>)>,
     inline: Option<(u64, Vec<u8>)>,
     leaf: Option<Page>,
-    /// A tree that visits more pages than there are is no tree.
+    /// Pages that the walk may still visit: a tree with more visits than the file has pages is a
+    /// cycle, and so damaged.
     pages_left: u64,
     last_key: Vec<u8>,
     /// For a check of the whole file.

@@ -134,13 +134,14 @@ struct Heard<S> {
 impl<S: AsyncRead + Unpin> Heard<S> {
     fn tell(&mut self, what: Result<(), String>) {
         if let Some(teller) = self.teller.take() {
-            // Whoever gave up waiting does not care.
+            // The receiver may have given up waiting.
             drop(teller.send(what));
         }
     }
 
-    /// Who was refused may learn it from a write that fails, and why only from what there is to read:
-    /// the write fails once that has come, which is soon, as the other side has closed.
+    /// A client that the server refused may see only a failed write, while the reason (a TLS alert)
+    /// has to be read. So a failed write first waits for one read, which ends soon, as the server
+    /// has closed the connection.
     fn wrote<T>(
         &mut self,
         context: &mut Context<'_>,

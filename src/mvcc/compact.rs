@@ -123,8 +123,8 @@ impl Compaction {
         self.points.last().map_or(self.previous, |point| point.revision)
     }
 
-    /// Has what it dooms deleted at once, if that is all that is left to wait for. Somebody waits for
-    /// the sweep, who would else wait for the next commit as well.
+    /// Asks the store to delete the doomed rows at once if only the deletion is left: a caller
+    /// waits for this sweep, and would otherwise wait for the next commit too.
     pub fn hurry(&self, mvcc: &Mvcc) {
         if matches!(self.phase, Phase::Delete { .. }) {
             mvcc.store.delete_now();

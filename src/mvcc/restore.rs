@@ -115,7 +115,7 @@ impl Restoring {
     fn compact(&mut self, main: i64) {
         let mut start = Box::default();
         loop {
-            // What dies is gone from the store already.
+            // The revisions collected here are already deleted from the store, so they are dropped.
             let mut doomed = Doomed::new(std::iter::once(main));
             match self.index.compact(&start, limits::INDEX_HOLD_KEYS_MAX, &mut doomed) {
                 Visit::Next(next) => start = next,

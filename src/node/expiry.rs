@@ -68,7 +68,8 @@ impl Node {
     async fn checkpoint_leases(&self) {
         let leases_max = limits::LEASE_CHECKPOINT_LEASES_MAX;
         loop {
-            // Until these notes are proposed nobody takes one back.
+            // Held until these checkpoints are proposed: a renewal's reset (`forget_remainder`)
+            // then stands behind them in the log.
             let _notes = self.0.leading.lease_notes.lock().await;
             let (due, term) = {
                 let mut lessor = self.0.machine.lessor.lock();

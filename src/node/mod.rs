@@ -126,7 +126,7 @@ struct Inner {
     admission: Admission,
     downloads: Downloads,
     threads: Mutex<Vec<Thread<()>>>,
-    /// It has no threads: somebody else lets it take its steps.
+    /// The member has no threads: a simulator runs its work through `Steps`.
     is_stepped: bool,
     answers: Arc<Answers>,
     ready: watch::Sender<bool>,
@@ -202,7 +202,9 @@ impl Node {
         self.0.circle.removed.subscribe()
     }
 
-    /// Waits until somebody who stays knows that this member was removed, but not for ever.
+    /// Waits, for a bounded number of looks, until a remaining member knows that this member was
+    /// removed. In a cluster of two, the other member could otherwise never elect itself: it would
+    /// still count this one as a voter.
     pub async fn leave(&self) {
         for _ in 0..limits::REMOVED_LOOKS_MAX {
             let is_told = *self.0.circle.removed.borrow() == Some(Duration::ZERO);

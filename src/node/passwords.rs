@@ -145,7 +145,8 @@ struct Lines {
 }
 
 impl Lines {
-    /// The round that the next job of a name goes into. What is no login comes before.
+    /// The round that the next job of a name goes into. A job that is no login (`None`) goes before
+    /// all logins.
     fn round_of(&self, name: Option<u64>) -> u64 {
         if name.is_none() {
             return 0;
@@ -182,7 +183,8 @@ impl Lines {
 
 impl Queue {
     fn push(&self, name: Option<u64>, job: Job) -> Result<Place<'_>, Error> {
-        // What goes is dropped after the lock is free, as that wakes its owner.
+        // The job that makes room is dropped after the lock is free, since the drop wakes its
+        // caller.
         let (turn, _out) = self.lines.lock().push(name, job)?;
         self.changed.notify_all();
         Ok(Place { queue: self, turn })

@@ -131,7 +131,7 @@ pub(super) struct AppliedWaits {
 struct IndexWaiters {
     by_index: BTreeMap<u64, Vec<IndexWaiter>>,
     count: usize,
-    /// From so many on those that have given up are looked for.
+    /// The count of waiters at which those that have given up are searched for and removed.
     looks_at: usize,
 }
 

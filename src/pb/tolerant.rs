@@ -83,7 +83,8 @@ pub fn message<M: Message + Default + Shaped>(bytes: Bytes) -> Result<M, Malform
     M::decode(bytes.clone()).or_else(|_| Ok(M::decode(clean(&bytes, M::SHAPE)?)?))
 }
 
-/// Decodes a transaction that may have so many in it, each in the other.
+/// Decodes a transaction with transactions nested in it up to `depth_max` levels; `below` decides
+/// what becomes of deeper ones.
 pub fn transaction(bytes: Bytes, depth_max: usize, below: Below) -> Result<TxnRequest, Malformed> {
     TxnRequest::decode(bytes.clone()).or_else(|_| {
         let mut txn = TxnRequest::default();

@@ -46,7 +46,7 @@ const KINDS: usize = 2;
 struct Pacer {
     began: Duration,
     before: [Counted; KINDS],
-    /// Windows so far, of which two in so many are silent.
+    /// Windows so far; two are silent after each `SNAPSHOT_PACE_SILENCE` of them.
     windows: u32,
     silence: Silence,
     /// How long proposals take while nothing is sent; `None` until that is known.

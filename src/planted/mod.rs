@@ -10,7 +10,8 @@
 pub enum Bug {
     /// The log's messages, acknowledgements among them, leave before its sync.
     AckBeforeSync,
-    /// Who believes to lead answers reads without asking the others.
+    /// A member that believes to be the leader answers linearizable reads without a round of
+    /// heartbeats.
     StaleRead,
     /// A read does not wait until its index is applied.
     ReadBeforeApply,
@@ -22,11 +23,11 @@ pub enum Bug {
     DoubleApply,
     /// A watch from the newest revision begins after it.
     WatchGap,
-    /// Who led once goes on to revoke leases.
+    /// A member that was the leader goes on to revoke leases after it was replaced.
     OldLeaderRevokes,
     /// The log's commit is believed, though the store has applied more.
     CommitOnly,
-    /// What a learner acknowledges counts as if a voter had.
+    /// A learner's acknowledgement counts towards the quorum as a voter's does.
     LearnerInQuorum,
     /// A row that cannot be read makes a comparison fail.
     ErrorAsFalse,
@@ -39,7 +40,7 @@ pub enum Bug {
     ChangesSnapshot,
     /// A leader goes on to answer reads after its removal.
     RemovedLeaderReads,
-    /// What the log's file shows at a start counts as durable, whatever became of the last sync.
+    /// Entries in the log file at a start count as durable, even if the last sync before it failed.
     BelievedTail,
     /// A panic ends a thread's work, and not the member.
     UnheardPanic,
@@ -47,23 +48,24 @@ pub enum Bug {
     AbandonedWaits,
     /// Records of the log are taken as they are, whatever their checksums say.
     BelievedDamage,
-    /// What the log has no room for is overtaken by what needs less.
+    /// A log job that waits for disk space is overtaken by a later job that needs less.
     OvertakenJob,
     /// A write to the log that failed is taken for done.
     ForgivenWrite,
-    /// What the store had no room for is not committed later.
+    /// A batch that the store had no space for is not committed later.
     ForgottenBatch,
     /// A commit of the store that failed is taken for done.
     ForgivenCommit,
     /// Apply is given all that is committed, however much it holds.
     SupplyWithoutBound,
-    /// Nobody asks who may do what a transaction within a transaction does.
+    /// The operations of a nested transaction are not checked for permission.
     UncheckedNestedTxn,
-    /// Nobody asks who may read the previous value that a write gives back.
+    /// Permission to read is not checked for the previous value that a write returns.
     UncheckedPreviousValue,
-    /// Nobody asks who may write the keys on a lease that a put joins.
+    /// Permission to write the other keys of a lease is not checked when a put attaches a key to
+    /// it.
     UncheckedLease,
-    /// Who may read a key may watch all from there.
+    /// Permission to read one key suffices to watch all keys from that key on.
     UncheckedWatchFromKey,
     /// The thread or duty of this name panics where its next piece of work begins.
     Panic(&'static str),

@@ -107,12 +107,13 @@ impl Handle {
         self.shared.progress.lock().clone()
     }
 
-    /// Whether somebody who stays knows that this member was removed, if it was, within a heartbeat.
+    /// Whether this member may end, as of the last tick: it was not removed, or a remaining member
+    /// knows that the removal is committed.
     pub fn may_leave(&self) -> bool {
         self.shared.may_leave.load(Ordering::Acquire)
     }
 
-    /// A caller has waited so long for what it proposed.
+    /// Records how long a caller waited for the answer to its proposal.
     pub fn note_answer(&self, took: Duration) {
         self.shared.answering.note(took);
     }

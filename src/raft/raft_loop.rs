@@ -51,7 +51,7 @@ pub(super) struct RaftThread {
     pub(super) next_token: u64,
     /// Last entries of batches that this member appended as the leader, and when.
     pub(super) appended: VecDeque<(u64, Duration)>,
-    /// Somebody else takes the turns of this loop and of the log writer.
+    /// A simulator runs the turns of this loop and of the log writer, which then have no threads.
     pub(super) is_stepped: bool,
     pub(super) refusals: RefusalLog,
 }
@@ -128,7 +128,7 @@ impl RaftThread {
         }
     }
 
-    /// Heartbeats leave with ticks. Who waits for one too long calls an election.
+    /// Heartbeats leave with ticks: a follower that waits too long for one calls an election.
     fn note_lateness(&self, late: Duration) {
         if late > self.tick && self.core.leads() && !self.core.is_alone() {
             metrics::heartbeat_send_failures().inc();

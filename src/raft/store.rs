@@ -13,8 +13,8 @@ pub struct Store {
     pub(super) table: Table,
     /// Index, term and configuration of the state on disk, which a snapshot would hold.
     pub(super) durable: Option<(u64, u64, ConfState)>,
-    /// Whether whoever reads wants to know only which entries there are: those on disk come without
-    /// their data, and nothing is read.
+    /// Whether the reader wants only the entries' indices and terms: entries on disk then come
+    /// without their data, and nothing is read from disk.
     pub(super) gives_heads: bool,
     reader: Option<RefCell<Reader>>,
     /// Why the log could not be read when raft asked for entries. The core takes it from here.

@@ -313,7 +313,8 @@ fn stated_limit(parts: &Parts) -> Option<Duration> {
     parts.extensions.get().and_then(|Deadline(limit)| *limit)
 }
 
-/// What is not gRPC is told so in HTTP's terms. The deadline of what is goes into its extensions.
+/// Answers a request that is not gRPC in HTTP's terms. For a gRPC request it stores the deadline in
+/// the extensions and returns None.
 pub(super) fn refuse(parts: &mut Parts) -> Option<Output> {
     let content_type = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     let deadline = metadata::read(&parts.headers);

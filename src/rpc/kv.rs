@@ -51,7 +51,8 @@ macro_rules! propose {
 }
 pub(super) use propose;
 
-/// What is nested deeper than it may be is refused by its depth, after what comes before it.
+/// Transactions nested deeper than `TXN_DEPTH_MAX` are cut, not rejected here: the check refuses
+/// them by their depth, after the faults that come before them in etcd's order.
 pub(super) fn decoded_txn(bytes: Bytes) -> Result<TxnRequest, Malformed> {
     tolerant::transaction(bytes, TXN_DEPTH_MAX, Below::Cut)
 }

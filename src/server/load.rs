@@ -248,8 +248,8 @@ fn snapshot_count(given: u64) -> u64 {
     if given == 0 { 10_000 } else { given }
 }
 
-/// Seconds as etcd counts them, in nanoseconds of 64 bits that wrap. What comes out negative is no
-/// time, for which there is a default.
+/// A token's TTL from seconds, computed in wrapping 64-bit nanoseconds as etcd does. A negative
+/// product becomes zero, for which the default TTL is used.
 fn token_ttl(seconds: u64) -> Duration {
     let nanos = seconds.cast_signed().wrapping_mul(1_000_000_000);
     Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())

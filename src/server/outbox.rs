@@ -55,9 +55,9 @@ pub(super) struct Outbox {
     calls: AtomicUsize,
     /// Whether a connection has ended that was blocked.
     has_litter: AtomicBool,
-    /// What has come of requests, and not all.
+    /// Messages of requests that have arrived in part.
     unfinished: Arc<Unfinished>,
-    /// What has come of requests, and nobody has read.
+    /// Bytes of requests that have arrived and no call has read.
     unread: Arc<Unread>,
 }
 

@@ -36,7 +36,8 @@ pub(super) async fn run(
     {
         return Ok(stop_node(&node, End::Failure(error)).await);
     }
-    // Before anybody can see this member: who then stops it finds all of it in the store.
+    // Installed before this member can be seen from outside: a signal sent once it can be seen ends
+    // it in order, with all of its state in the store.
     let mut signals = Signals::catch().map_err(|why| format!("catching signals failed: {why}"))?;
     say_gates(config);
     said::local_address(config);

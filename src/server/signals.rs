@@ -51,7 +51,7 @@ pub fn take_strays() {
             signal_hook::low_level::exit(2);
         }
     };
-    // Whoever has no threads left ends by the signal's default.
+    // If this thread cannot be started, the signal has its default effect.
     drop(Supervisor::default().thread("signals", answer));
 }
 

@@ -131,7 +131,8 @@ impl Unfinished {
         oldest.filter(|age| *age != state.now)
     }
 
-    /// Gives up parts over a budget that have become old. What comes does the same, but nothing may come.
+    /// Gives up parts over a budget that have become old. Each arriving part does the same, but
+    /// none may arrive.
     pub(super) fn look(&self) {
         let now = clock::instant();
         let mut state = self.state.lock();

@@ -80,7 +80,7 @@ struct State {
     /// All bytes of DATA so far, and all that h2 has permitted beyond its first window.
     came_bytes: u64,
     permitted_bytes: u64,
-    /// What the sum of all has of this connection.
+    /// Bytes of this connection that the member's sum includes.
     told_bytes: usize,
     /// All that was read.
     read_bytes: usize,
@@ -98,7 +98,7 @@ struct Seen {
     taken_bytes: usize,
 }
 
-/// A connection that stands still. Whoever compares greater is closed first.
+/// A connection without progress. The greatest is closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Still {
     looks: u32,
@@ -111,7 +111,7 @@ impl State {
         frames + self.kept_bytes + self.given_bytes
     }
 
-    /// h2 holds at most so many bytes.
+    /// Caps the count: h2 holds at most `bytes`.
     fn cap(&mut self, bytes: usize) {
         self.bytes = self.bytes.min(bytes);
         // A frame that is counted has a byte at least.
@@ -119,7 +119,7 @@ impl State {
         self.keep(0);
     }
 
-    /// So many bytes more may be kept by the frames that are there.
+    /// Adds `bytes` to those that the present frames may keep from being freed.
     fn keep(&mut self, bytes: usize) {
         let most = self.frames * limits::UNREAD_BUFFER_BYTES;
         self.kept_bytes = (self.kept_bytes + bytes).min(most);
@@ -163,7 +163,7 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// What it holds.
+    /// Unread bytes of the connection, with their overhead.
     pub(super) fn bytes(&self) -> usize {
         self.state.lock().cost()
     }
@@ -202,8 +202,8 @@ impl Connection {
         });
     }
 
-    /// h2 has permitted so many bytes more on the connection. It says so for all that it has let go of
-    /// at a time, but not at each.
+    /// h2 has permitted `bytes` more on the connection. h2 sends one such frame for several frames
+    /// that it has freed, not one for each.
     pub(super) fn permitted(&self, bytes: u32) {
         self.change(|state| {
             state.permitted_bytes += u64::from(bytes);
@@ -224,7 +224,8 @@ impl Connection {
         }
         self.reader.register(reader);
         self.is_paused.store(true, Ordering::SeqCst);
-        // Before that, nobody may have seen that it waits.
+        // Checked again once `is_paused` is set: a thread that freed bytes before that saw no
+        // paused reader and woke none.
         let pauses = self.is_over(self.bytes());
         self.is_paused.fetch_and(pauses, Ordering::SeqCst);
         pauses
@@ -252,7 +253,9 @@ impl Connection {
         state.idle_looks = if is_read || takes { 0 } else { state.idle_looks.saturating_add(1) };
         let looks = state.idle_looks.min(limits::UNREAD_LOOKS_COUNTED_MAX);
         drop(state);
-        // Others may have made room. If not, one read passes.
+        // Other connections may have freed bytes since the reader was paused. If this one is still
+        // over its share, `may_read` lets one read pass, so that a paused connection makes progress
+        // at each look.
         self.may_read.store(self.is_over(cost), Ordering::SeqCst);
         self.go_on();
         (looks >= limits::UNREAD_LOOKS_MAX).then_some(Still { looks, bytes: cost })
@@ -263,8 +266,8 @@ impl Connection {
 pub(super) struct Taken<B: Body<Data = Bytes> + Unpin> {
     body: B,
     connection: Arc<Connection>,
-    /// Bytes of the frame that was given out last. Whoever asks for the next one has read them, or holds
-    /// the beginning of a message, which is counted elsewhere.
+    /// Bytes of the last frame given out. A caller that polls for the next frame has read this one,
+    /// or keeps it as the beginning of a message, which `unfinished` counts.
     given: usize,
 }
 

@@ -231,7 +231,7 @@ impl Supervisor {
         self.0.failure.subscribe()
     }
 
-    /// The same as of now.
+    /// The reason for which the member cannot go on, if there is one by now.
     pub fn why(&self) -> Option<String> {
         self.0.failure.borrow().clone()
     }

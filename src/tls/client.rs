@@ -106,7 +106,7 @@ impl Connector {
     }
 }
 
-/// What a server shows to who believes everybody.
+/// The certificates that a server shows to a client that accepts any certificate.
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
     /// Its certificates, the leaf first; none if it did not come to that.

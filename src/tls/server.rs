@@ -117,7 +117,8 @@ impl Acceptor {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the handshake takes too long");
-        // Who says nothing takes no place.
+        // The first bytes are read before a handshake place is taken: a client that connects and
+        // sends nothing takes no place from others.
         let first =
             timeout(TLS_HANDSHAKE_TIMEOUT, first_bytes(&mut stream)).await.map_err(late)??;
         let stream = Replay::new(first, stream);

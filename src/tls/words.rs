@@ -48,7 +48,8 @@ fn words(error: &Error) -> String {
         Error::InvalidCertificate(
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
         ) => verify("certificate specifies an incompatible key usage"),
-        // Who connects is told no host: here it is what the list of allowed names says.
+        // A client has no host name to verify: here this error means that the client's certificate
+        // has none of the allowed names.
         Error::InvalidCertificate(CertificateError::NotValidForName) => {
             "client certificate authentication failed".to_owned()
         }

@@ -46,12 +46,13 @@ pub struct Prepared {
 pub struct Installs(Mutex<Option<Prepared>>);
 
 impl Installs {
-    /// The one of exactly this index.
+    /// Takes the prepared generation if its snapshot has exactly this index.
     pub fn take(&self, index: u64) -> Option<Prepared> {
         self.0.lock().take_if(|prepared| prepared.place.index == index)
     }
 
-    /// Drops what raft had no use for.
+    /// Drops the prepared generation once apply has reached its index: raft did not install that
+    /// snapshot.
     pub fn applied(&self, index: u64) {
         if let Some(mut prepared) = self.0.try_lock() {
             let outdated = prepared.take_if(|prepared| prepared.place.index <= index);

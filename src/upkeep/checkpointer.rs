@@ -19,13 +19,13 @@ use crate::store::{self, CheckpointWriter, Store};
 
 /// How long the checkpoint waits for the committer before it looks again.
 const WAIT: Duration = Duration::from_millis(2);
-/// A checkpoint is written again after this many times what the last one took.
+/// The pause after a checkpoint is at least this many times the duration of writing it.
 const REST_FACTOR: u32 = 10;
 
 /// When the checkpoint is written anew.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckpointPace {
-    /// A start would have to read so many rows.
+    /// A new checkpoint is due once a start would have to read this many rows behind the last one.
     pub rows: u64,
     /// At least this long after the last one.
     pub interval: Duration,

@@ -132,7 +132,7 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// It has not any more.
+    /// The watcher has caught up: it lags no more.
     pub(super) fn lags_no_more(&self, key: u64, next: i64) {
         self.pending.lock().lagging.remove(&(next, key));
     }

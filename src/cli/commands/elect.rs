@@ -70,7 +70,7 @@ async fn campaign(context: &Context, client: &Client) -> Outcome {
     let leader = client.call(&rpc::RANGE, request, Deadline::NONE).await?;
     context.display.get(&leader)?;
     if context.printer.closed() {
-        // Nobody can know who was elected.
+        // Standard output is closed, so the caller cannot learn that it was elected: it resigns.
         return resign(context, &mut election).await;
     }
     tokio::select! {

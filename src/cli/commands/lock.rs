@@ -55,7 +55,8 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     }
     show(&context, &client, &mutex).await?;
     if context.printer.closed() {
-        // Nobody can know that the lock is held.
+        // Standard output is closed, so the caller cannot learn that it holds the lock: it is
+        // released.
         return release(&context, &mut mutex).await;
     }
     tokio::select! {

@@ -79,7 +79,8 @@ impl Peers {
             return refuse(StatusCode::FORBIDDEN, "error sender not found");
         }
         *sender = Some(message.from);
-        // Not before a member's message is here: whoever only connects must not keep it from others.
+        // Taken only once a member's message is here: a client that merely connects must not keep
+        // other snapshots out.
         let Ok(one_at_a_time) = Arc::clone(&self.receives_snapshot).try_lock_owned() else {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "another snapshot is being received");
         };

@@ -79,7 +79,9 @@ impl Core {
         }
     }
 
-    /// Whether somebody who stays knows that this member was removed, if it was.
+    /// Whether this member may end: it was not removed, or a remaining member knows that the
+    /// removal is committed, which holds if another member leads, or if this leader has seen a
+    /// voter acknowledge the commit.
     pub fn may_leave(&self) -> bool {
         let raft = &self.raft.raft;
         let Some(left_at) = self.left_at else { return true };

@@ -25,7 +25,8 @@ pub(super) struct Supply {
     /// Batches that were given and not reported as applied: the last entry and the bytes of each.
     held: VecDeque<(u64, u64)>,
     held_bytes: u64,
-    /// Jobs, and the entries up to which apply may have the log once these jobs are durable.
+    /// Log writer jobs in order, each with the last entry that apply may have once the job is
+    /// durable.
     delayed: VecDeque<(u64, u64)>,
     /// A snapshot that comes before all further entries.
     snapshot: Option<SnapshotRecord>,
