@@ -9,7 +9,9 @@ use rusd::limits;
 use rusd::node::{Error, Join};
 use rusd::raft::Role;
 
-use super::world::{Event, Life, MILLI, Member, SECOND, Worker, World};
+use super::clock::{MILLI, SECOND};
+use super::member::{Life, Member, Worker};
+use super::world::{Event, World};
 
 #[derive(Clone, Debug)]
 enum Deed {

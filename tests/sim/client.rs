@@ -19,9 +19,10 @@ use rusd::pb::{
 };
 use rusd::types::KeyRange;
 
-use super::clock::Chance;
-use super::oracle::Oracle;
-use super::world::{Life, MILLI};
+use super::clock::{Chance, MILLI, SECOND};
+use super::member::{Life, Worker};
+use super::oracle::{Oracle, fold};
+use super::world::{Event, World};
 
 const KEYS: u64 = 8;
 
@@ -400,4 +401,71 @@ fn revision(header: &Option<ResponseHeader>) -> i64 {
 
 pub fn pairs(response: &RangeResponse) -> Vec<KeyValue> {
     response.kvs.iter().map(|pair| KeyValue::decode(pair.clone()).unwrap()).collect()
+}
+
+impl World {
+    pub fn client(&mut self, number: usize) {
+        if let Some(pending) = &self.clients[number].pending {
+            // A client that loses patience hangs up.
+            if self.now >= pending.patience {
+                pending.task.abort();
+                let member = pending.member;
+                self.clients[number].pending = None;
+                self.arm(member, Worker::Tasks, 0);
+            }
+            self.at(50 * MILLI, Event::Client(number));
+            return;
+        }
+        if !self.is_asking {
+            return;
+        }
+        let think = self.clients[number].think(&mut self.chance);
+        self.at(think, Event::Client(number));
+        let alive = |at: &usize| self.members[*at].life.is_some();
+        let alive: Vec<usize> = (0..self.members.len()).filter(alive).collect();
+        if alive.is_empty() {
+            return;
+        }
+        let member = *self.chance.pick(&alive);
+        let known = self.oracle.known;
+        let ask = self.clients[number].choose(&mut self.chance, known);
+        if let Ask::Revoke(revoke) = &ask {
+            self.oracle.gives_up(revoke.id);
+        }
+        let Some(life) = &self.members[member].life else { return };
+        if let Ask::Hash(revision) = ask {
+            if let Ok((hash, _)) = life
+                .node
+                .unguarded()
+                .mvcc()
+                .hash_by_revision(revision, &rusd::mvcc::Wanted::default())
+            {
+                self.oracle.hash(hash.revision, hash.compact_revision, hash.hash);
+            }
+            return;
+        }
+        let patience = match self.chance.below(3) {
+            0 => self.now + self.chance.below(6 * SECOND),
+            _ => self.now + 50 * MILLI + self.chance.below(400 * MILLI),
+        };
+        let times = (self.now, patience);
+        self.clients[number].ask(ask, member, life, times, self.oracle.known);
+        self.arm(member, Worker::Tasks, 0);
+    }
+
+    /// Takes the answers that came.
+    pub fn collect(&mut self) {
+        for number in 0..self.clients.len() {
+            if !self.clients[number].is_answered() {
+                continue;
+            }
+            let text = self.clients[number].take(self.now, &mut self.oracle);
+            if let Some(text) = text {
+                // An error of the disk names a file, whose directory has another name in each run.
+                let text = text.replace(&self.dir.path().display().to_string(), "");
+                self.note(fold(text.as_bytes()));
+                self.tell(|| format!("client {number}: {text}"));
+            }
+        }
+    }
 }

@@ -11,6 +11,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rusd::clock::{Clock, Sleep, split_mix};
 
+pub const MILLI: u64 = 1_000_000;
+pub const SECOND: u64 = 1000 * MILLI;
+
 /// A seeded stream of numbers.
 pub struct Chance(u64);
 

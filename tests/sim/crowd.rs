@@ -9,7 +9,9 @@ use rusd::node::{Node, Op};
 use rusd::pb::{PutRequest, RangeRequest};
 use tokio::task::AbortHandle;
 
-use super::world::{Event, MILLI, SECOND, Worker, World};
+use super::clock::{MILLI, SECOND};
+use super::member::Worker;
+use super::world::{Event, World};
 
 /// How many come at a time.
 const COME: usize = 4;

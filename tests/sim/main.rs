@@ -16,15 +16,20 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
 
 mod admin;
+mod boot;
 mod client;
 mod clock;
 mod crowd;
 mod disk;
 mod faults;
+mod heal;
+mod member;
 mod model;
 mod network;
 mod oracle;
+mod plan;
 mod watcher;
+mod work;
 mod world;
 
 use std::cell::RefCell;

@@ -19,8 +19,9 @@ use rusd::peer::{
 use rusd::raft::{Message, Transport, announce, announced};
 use tokio::sync::oneshot;
 
-use super::clock::{Chance, SimClock};
-use super::world::{Event, Life, MILLI, Member, Worker, World};
+use super::clock::{Chance, MILLI, SimClock};
+use super::member::{Life, Member, Worker};
+use super::world::{Event, World};
 
 const PROPOSE: i32 = 2;
 const SNAPSHOT: i32 = 7;

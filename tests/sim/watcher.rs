@@ -7,8 +7,9 @@ use bytes::Bytes;
 use rusd::types::KeyRange;
 use rusd::watch::{Hub, Item, Next, Spec, Stream};
 
-use super::clock::Chance;
+use super::clock::{Chance, MILLI};
 use super::oracle::Oracle;
+use super::world::{Event, World};
 
 pub struct Watcher {
     range: KeyRange,
@@ -116,5 +117,30 @@ impl Watcher {
     /// At the end it must have everything.
     pub fn finish(&self, oracle: &Oracle, revision: i64) {
         oracle.complete(&self.range, self.cursor, revision);
+    }
+}
+
+impl World {
+    pub fn watch(&mut self, number: usize) {
+        let delay = MILLI + self.chance.below(60 * MILLI);
+        self.at(delay, Event::Watch(number));
+        let alive = |at: &usize| self.members[*at].life.is_some();
+        let up: Vec<usize> = (0..self.members.len()).filter(alive).collect();
+        if up.is_empty() {
+            return;
+        }
+        let member = *self.chance.pick(&up);
+        let watcher = &mut self.watchers[number];
+        let on = watcher.attach(member, &mut self.chance, |at| {
+            self.members[at].life.as_ref().map(|life| life.node.unguarded().hub())
+        });
+        if let Some(on) = on {
+            let took = watcher.take(&mut self.oracle, &mut self.chance);
+            if took > 0 {
+                self.events += 1;
+                self.note(took);
+                self.tell(|| format!("watcher {number} on m{on} took {took}"));
+            }
+        }
     }
 }
