@@ -394,44 +394,8 @@ async fn requests_that_make_no_sense_are_refused_on_every_path() {
         "/%00%ff".to_owned(),
     ];
     for (at, path) in paths.iter().enumerate() {
-        for method in ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "BREW", "\x01\x02"] {
-            for headers in ["host: x\r\nconnection: close\r\n", &headers] {
-                let body = noise(at as u64, 300);
-                let line = format!("{method} {path} HTTP/1.1\r\n{headers}");
-                let end = format!("content-length: {}\r\n\r\n", body.len());
-                let request = [line.as_bytes(), end.as_bytes(), &body].concat();
-                let is_stream = method == "GET" && path.starts_with("/raft/stream/");
-                // A stream that is granted does not end.
-                let answer = if is_stream && headers.contains("raft-to") {
-                    let asked = timeout(Duration::from_millis(300), ask(&address, &request)).await;
-                    asked.unwrap_or_default()
-                } else {
-                    ask(&address, &request).await
-                };
-                let status = status(&answer);
-                let is_answered = (200..600).contains(&status);
-                assert!(is_answered || is_stream, "{method} {path}: {answer:?}");
-                assert!(status != 204, "{method} {path}: {answer:?}");
-            }
-        }
-        // Less than announced, more than a reader wants, and chunks that are none.
-        for tail in [
-            "content-length: 1000\r\n\r\nshort",
-            "content-length: 99999999999999999999\r\n\r\n",
-            "content-length: -1\r\n\r\n",
-            "transfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
-            "transfer-encoding: chunked\r\n\r\n5\r\nab",
-        ] {
-            let request = format!("POST {path} HTTP/1.1\r\n{headers}{tail}");
-            let mut stream = TcpStream::connect(&address).await.unwrap();
-            stream.write_all(request.as_bytes()).await.unwrap();
-            stream.shutdown().await.unwrap();
-            let mut answer = Vec::new();
-            let ended = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
-            assert!(ended.is_ok(), "{path} {tail:?} is not given up");
-            let answer = String::from_utf8_lossy(&answer);
-            assert!(status(&answer) != 204, "{path} {tail:?}: {answer}");
-        }
+        ask_by_every_method(&address, path, &headers, &noise(at as u64, 300)).await;
+        send_bodies_that_are_none(&address, path, &headers).await;
         scene.serves(path).await;
     }
     let noises = (0..50).map(|seed| noise(seed, 1 + (split_mix(seed) % 3000) as usize));
@@ -456,4 +420,49 @@ async fn requests_that_make_no_sense_are_refused_on_every_path() {
     let stranger = format!("GET /raft/stream/message/77 HTTP/1.1\r\n{headers}\r\n");
     assert_eq!(status(&ask(&address, stranger.as_bytes()).await), 404);
     scene.end().await;
+}
+
+/// A path is asked with each method, as a stranger and as a member of this cluster.
+async fn ask_by_every_method(address: &str, path: &str, headers: &str, body: &[u8]) {
+    for method in ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "BREW", "\x01\x02"] {
+        for headers in ["host: x\r\nconnection: close\r\n", headers] {
+            let line = format!("{method} {path} HTTP/1.1\r\n{headers}");
+            let end = format!("content-length: {}\r\n\r\n", body.len());
+            let request = [line.as_bytes(), end.as_bytes(), body].concat();
+            let is_stream = method == "GET" && path.starts_with("/raft/stream/");
+            // A stream that is granted does not end.
+            let answer = if is_stream && headers.contains("raft-to") {
+                let asked = timeout(Duration::from_millis(300), ask(address, &request)).await;
+                asked.unwrap_or_default()
+            } else {
+                ask(address, &request).await
+            };
+            let status = status(&answer);
+            let is_answered = (200..600).contains(&status);
+            assert!(is_answered || is_stream, "{method} {path}: {answer:?}");
+            assert!(status != 204, "{method} {path}: {answer:?}");
+        }
+    }
+}
+
+/// A path gets bodies that are shorter than announced, larger than a reader wants, or in chunks that
+/// are none.
+async fn send_bodies_that_are_none(address: &str, path: &str, headers: &str) {
+    for tail in [
+        "content-length: 1000\r\n\r\nshort",
+        "content-length: 99999999999999999999\r\n\r\n",
+        "content-length: -1\r\n\r\n",
+        "transfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+        "transfer-encoding: chunked\r\n\r\n5\r\nab",
+    ] {
+        let request = format!("POST {path} HTTP/1.1\r\n{headers}{tail}");
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let ended = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "{path} {tail:?} is not given up");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(status(&answer) != 204, "{path} {tail:?}: {answer}");
+    }
 }

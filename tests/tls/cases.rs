@@ -80,7 +80,7 @@ fn stock(shop: &Shop) {
     shop.sell_through("through");
 }
 
-/// Who may come in, and whom a client believes.
+/// Which clients a port lets in, and which servers a client believes.
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_of_both_sides() {
     let shop = Shop::new();
@@ -92,35 +92,7 @@ async fn certificates_of_both_sides() {
     let server = Server::start("https", &flags).await;
     let mut findings = Findings::default();
     for port in BOTH {
-        for (name, is_welcome) in [
-            ("client", true),
-            ("any-use", true),
-            ("only-client", true),
-            ("not-revoked", true),
-            ("nowhere", true),
-            ("sec1", true),
-            ("p384", true),
-            ("rsa-pkcs1", true),
-            ("rsa-pkcs8", true),
-            ("through", true),
-            ("own", true),
-            // Peers have to come from where their certificates say.
-            ("elsewhere", port == Port::Client),
-            ("", false),
-            ("expired", false),
-            ("future", false),
-            ("only-server", false),
-            ("revoked", false),
-            ("stranger", false),
-            ("forged", false),
-            ("own-expired", false),
-            ("own-server", false),
-            ("own-revoked", false),
-            ("through-alone", false),
-        ] {
-            let met = server.meet(port, &client(&shop, name), "localhost").await;
-            findings.expect(is_welcome, format!("{port:?}: a client with {name:?}"), met);
-        }
+        judge_clients(&server, &shop, port, &mut findings).await;
         for (host, is_right) in
             [("127.0.0.1", true), ("[::1]", false), ("example.org", false), ("10.0.0.1", false)]
         {
@@ -155,6 +127,39 @@ async fn certificates_of_both_sides() {
     assert!(log.contains("rejected connection on peer endpoint"), "{log}");
     assert!(!log.contains("panic"), "{log}");
     findings.end(71);
+}
+
+/// A port lets in the clients whose certificates are good for it, and nobody else.
+async fn judge_clients(server: &Server, shop: &Shop, port: Port, findings: &mut Findings) {
+    for (name, is_welcome) in [
+        ("client", true),
+        ("any-use", true),
+        ("only-client", true),
+        ("not-revoked", true),
+        ("nowhere", true),
+        ("sec1", true),
+        ("p384", true),
+        ("rsa-pkcs1", true),
+        ("rsa-pkcs8", true),
+        ("through", true),
+        ("own", true),
+        // Peers have to come from where their certificates say.
+        ("elsewhere", port == Port::Client),
+        ("", false),
+        ("expired", false),
+        ("future", false),
+        ("only-server", false),
+        ("revoked", false),
+        ("stranger", false),
+        ("forged", false),
+        ("own-expired", false),
+        ("own-server", false),
+        ("own-revoked", false),
+        ("through-alone", false),
+    ] {
+        let met = server.meet(port, &client(shop, name), "localhost").await;
+        findings.expect(is_welcome, format!("{port:?}: a client with {name:?}"), met);
+    }
 }
 
 /// A certificate that expires, or is revoked, between two connections may not pass by a session of

@@ -77,6 +77,24 @@ fn replace(shop: &Shop, name: &str, bytes: impl AsRef<[u8]>) {
     fs::rename(new, shop.path(name)).unwrap();
 }
 
+/// Ports get another certificate, then its key: in between they do not fit.
+async fn change_the_pair(server: &Server, shop: &Shop, load: &Load) {
+    let first = shown(server, shop, Port::Client).await;
+    shop.sell("next", |_| {});
+    replace(shop, "server.crt", fs::read(shop.path("next.crt")).unwrap());
+    load.goes_on().await;
+    assert_eq!(shown(server, shop, Port::Client).await, first, "the pair before stays");
+    replace(shop, "server.key", "-----BEGIN PRIVATE KEY-----\ncut");
+    load.goes_on().await;
+    assert_eq!(shown(server, shop, Port::Peer).await, first);
+    assert!(server.log().contains("the ones before stay in use"), "{}", server.log());
+    replace(shop, "server.key", fs::read(shop.path("next.key")).unwrap());
+    load.goes_on().await;
+    for port in BOTH {
+        assert_ne!(shown(server, shop, port).await, first, "the new pair is shown");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_change_and_no_request_fails() {
     let shop = Shop::new();
@@ -92,21 +110,7 @@ async fn files_change_and_no_request_fails() {
     let load = Load::new(&server, &files);
     load.goes_on().await;
 
-    // Another certificate, then its key: in between they do not fit.
-    let first = shown(&server, &shop, Port::Client).await;
-    shop.sell("next", |_| {});
-    replace(&shop, "server.crt", fs::read(shop.path("next.crt")).unwrap());
-    load.goes_on().await;
-    assert_eq!(shown(&server, &shop, Port::Client).await, first, "the pair before stays");
-    replace(&shop, "server.key", "-----BEGIN PRIVATE KEY-----\ncut");
-    load.goes_on().await;
-    assert_eq!(shown(&server, &shop, Port::Peer).await, first);
-    assert!(server.log().contains("the ones before stay in use"), "{}", server.log());
-    replace(&shop, "server.key", fs::read(shop.path("next.key")).unwrap());
-    load.goes_on().await;
-    for port in BOTH {
-        assert_ne!(shown(&server, &shop, port).await, first, "the new pair is shown");
-    }
+    change_the_pair(&server, &shop, &load).await;
 
     // A list, then a broken one, which takes nobody off the one before.
     let guest = client(&shop, "guest");
