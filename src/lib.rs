@@ -1,6 +1,6 @@
 //! rusd: etcd's key-value store in one binary.
 //!
-//! Imports point down only, and rooms of one layer never import each other; `tests/tidy.rs` holds
+//! Imports point down only, and rooms of one layer never import each other; `tests/tidy` holds
 //! both.
 //!
 //! | layer | room | what it is |

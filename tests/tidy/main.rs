@@ -1,0 +1,17 @@
+//! The house rules that a compiler does not check: what stands in `src/lib.rs`, `deny.toml` and the
+//! documents is read from there, so that a rule stands in one place.
+//!
+//! ```text
+//! layers        imports point down
+//! borders       what only some places may do or name
+//! shape         what each file has to be
+//! dependencies  which crates, and under which licences
+//! promises      what the documents promise stands beside the tests that hold it
+//! ```
+
+mod borders;
+mod dependencies;
+mod layers;
+mod promises;
+mod shape;
+mod sources;
