@@ -117,10 +117,6 @@ impl Client {
         self.inner.config.dial_timeout
     }
 
-    pub fn log_line(&self, line: String) {
-        self.inner.log.line(line);
-    }
-
     /// Calls a unary method.
     pub async fn call<Q, R>(
         &self,

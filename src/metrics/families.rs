@@ -123,8 +123,6 @@ families! {
         "Time that a request of each type took.", 0.001, 14, ["type", "success"];
     apply_duration: histograms "etcd_server_apply_duration_seconds"
         "Time that the apply of each operation took.", 0.0001, 20, ["version", "op", "success"];
-    range_duration: histograms "etcd_server_range_duration_seconds"
-        "Time that a range took.", 0.0001, 20, ["success"];
 
     wal_fsync_seconds: seconds "etcd_disk_wal_fsync_duration_seconds"
         "Time that a sync of the log took.", 0.001, 14;
@@ -406,7 +404,6 @@ operations! {
 type Slots = [[OnceLock<Histogram>; 2]; Operation::COUNT];
 static REQUESTS: Slots = [const { [const { OnceLock::new() }; 2] }; Operation::COUNT];
 static APPLIES: Slots = [const { [const { OnceLock::new() }; 2] }; Operation::COUNT];
-static RANGES: [OnceLock<Histogram>; 2] = [const { OnceLock::new() }; 2];
 
 fn truth(success: bool) -> &'static str {
     if success { "true" } else { "false" }
@@ -424,10 +421,4 @@ pub fn apply_seconds(operation: Operation, success: bool) -> &'static Histogram 
     APPLIES[operation as usize][usize::from(success)].get_or_init(|| {
         FAMILIES.apply_duration.with_label_values(&["v3", operation.label(), truth(success)])
     })
-}
-
-/// Time that reading a range took.
-pub fn range_seconds(success: bool) -> &'static Histogram {
-    RANGES[usize::from(success)]
-        .get_or_init(|| FAMILIES.range_duration.with_label_values(&[truth(success)]))
 }

@@ -7,6 +7,7 @@
 //! shape         what each file has to be
 //! dependencies  which crates, and under which licences
 //! promises      what the documents promise stands beside the tests that hold it
+//! unused        what only `pub` keeps the compiler from finding
 //! ```
 
 mod borders;
@@ -15,3 +16,4 @@ mod layers;
 mod promises;
 mod shape;
 mod sources;
+mod unused;
