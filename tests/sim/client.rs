@@ -58,18 +58,18 @@ pub enum Answer {
     Left(Option<(i64, i64)>),
 }
 
-pub type Slot = Arc<Mutex<Option<Result<Answer, Error>>>>;
+type Slot = Arc<Mutex<Option<Result<Answer, Error>>>>;
 
 pub struct Pending {
     pub ask: Ask,
     pub member: usize,
-    pub since: u64,
+    since: u64,
     /// When the client hangs up.
-    pub patience: u64,
+    patience: u64,
     /// What was known to all clients when it was asked.
     least: i64,
     slot: Slot,
-    pub task: tokio::task::JoinHandle<()>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 pub struct Client {
@@ -96,7 +96,7 @@ impl Client {
     }
 
     /// How long until it asks again.
-    pub fn think(&self, chance: &mut Chance) -> u64 {
+    fn think(&self, chance: &mut Chance) -> u64 {
         chance.below(if self.is_keeper { 800 } else { 30 } * MILLI)
     }
 
@@ -124,7 +124,7 @@ impl Client {
         PutRequest { key, value, ..Default::default() }
     }
 
-    pub fn choose(&mut self, chance: &mut Chance, known: i64) -> Ask {
+    fn choose(&mut self, chance: &mut Chance, known: i64) -> Ask {
         if self.is_keeper {
             return self.keep(chance);
         }
@@ -209,7 +209,7 @@ impl Client {
     }
 
     /// Asks a member; the task runs in its runtime.
-    pub fn ask(
+    fn ask(
         &mut self,
         ask: Ask,
         member: usize,
@@ -228,12 +228,12 @@ impl Client {
     }
 
     /// Whether the answer is there.
-    pub fn is_answered(&self) -> bool {
+    fn is_answered(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.slot.lock().is_some())
     }
 
     /// Takes the answer and judges it.
-    pub fn take(&mut self, now: u64, oracle: &mut Oracle) -> Option<String> {
+    fn take(&mut self, now: u64, oracle: &mut Oracle) -> Option<String> {
         let pending = self.pending.take()?;
         let result = pending.slot.lock().take()?;
         let text = format!("{:?} -> {result:?}", pending.ask);

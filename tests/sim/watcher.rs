@@ -37,7 +37,7 @@ impl Watcher {
     }
 
     /// Makes sure that it watches somewhere, and says where.
-    pub fn attach<'a>(
+    fn attach<'a>(
         &mut self,
         member: usize,
         chance: &mut Chance,
@@ -64,7 +64,7 @@ impl Watcher {
     }
 
     /// Takes what is there, or only a part of it, and says how many items that were.
-    pub fn take(&mut self, oracle: &mut Oracle, chance: &mut Chance) -> u64 {
+    fn take(&mut self, oracle: &mut Oracle, chance: &mut Chance) -> u64 {
         let mut took = 0;
         let most = if chance.one_in(4) { chance.below(3) } else { 1000 };
         while took < most {
