@@ -389,10 +389,11 @@ impl Store {
     }
 
     /// The same for somebody who may want the reserve. It is for what writes before it frees, and can be
-    /// lent while there is twice as much free within the file. True if it is.
+    /// lent while there is twice as much free within the file, and nobody else needs it. True if it is.
     pub fn look_and_lend(&self, is_wanted: bool) -> bool {
         let room = self.room();
-        let is_lent = is_wanted && room.within >= 2 * room.reserve_wanted;
+        let is_lent =
+            is_wanted && room.within >= 2 * room.reserve_wanted && self.shared.is_at_ease();
         self.shared.lend_reserve(is_lent);
         is_lent
     }

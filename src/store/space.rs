@@ -52,6 +52,12 @@ impl Shared {
         }
     }
 
+    /// Whether no commit wants room, and no copy of the store has been given the reserve.
+    pub(super) fn is_at_ease(&self) -> bool {
+        let wants_room = self.queue.lock().no_space || self.room.is_short.load(Ordering::Relaxed);
+        !wants_room && self.changed.lock().is_none()
+    }
+
     /// Gives the reserve to whoever shares the disk, or lets it be taken again.
     pub(super) fn lend_reserve(&self, is_lent: bool) {
         if self.room.is_lent.swap(is_lent, Ordering::Relaxed) != is_lent && is_lent {

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Upkeep;
@@ -37,6 +38,8 @@ pub struct Rooms {
     /// Bytes of proposals made here and not answered, and what they may take of the log.
     under_way: AtomicU64,
     log_under_way: AtomicU64,
+    /// One look after the other, or an older one could say last what the log must leave.
+    looking: Mutex<()>,
 }
 
 /// The bytes of a proposal, while it is under way.
@@ -64,6 +67,7 @@ impl Rooms {
             log_taken_bytes: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
             log_under_way: AtomicU64::new(0),
+            looking: Mutex::default(),
         };
         rooms.look();
         rooms
@@ -72,6 +76,7 @@ impl Rooms {
     /// Measures the room anew, and tells the log what it must leave to the store, and whether to forget
     /// all that it can. True if space is short.
     pub fn look(&self) -> bool {
+        let _looking = self.looking.lock();
         // Read first: what the log takes while the store is measured then counts twice until the next
         // look. In the other order it would not count at all.
         let taken = self.raft.log_room().taken_bytes();
@@ -101,7 +106,9 @@ impl Rooms {
             let wanted = log.wanted_bytes(log_bytes);
             let known = self.log_taken_bytes.load(Ordering::SeqCst);
             let taken = log.taken_bytes().saturating_sub(known);
-            store.bytes = store.bytes.saturating_sub(wanted + taken);
+            // That is of the disk: what is free within the store's file helps no log.
+            let of_disk = store.bytes.saturating_sub(store.within);
+            store.bytes = store.bytes.saturating_sub((wanted + taken).min(of_disk));
         }
         store.fits(bytes) && log.fits(log_bytes)
     }

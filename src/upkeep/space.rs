@@ -103,7 +103,7 @@ impl Upkeep {
         loop {
             let is_swept = self.sweeps_end().await;
             let sizes = self.ground.store.sizes();
-            if has_room(sizes.in_use, quota) && self.ground.rooms.fits(0) {
+            if has_room(sizes.in_use, quota) && !self.ground.rooms.look() {
                 break;
             }
             if !is_swept {

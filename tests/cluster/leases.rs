@@ -6,6 +6,7 @@ use rusd::pb::kv_client::KvClient;
 use rusd::pb::lease_client::LeaseClient;
 use rusd::pb::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, PutRequest};
 use tokio::time::{sleep, timeout};
+use tonic::Code;
 
 use super::fixture::{Cluster, PATIENCE, get};
 
@@ -93,7 +94,13 @@ async fn a_lease_of_many_keys_is_shown_by_every_member() {
         let mut key = format!("key {n:02} ").into_bytes();
         key.resize(1 << 20, b'k');
         let put = PutRequest { key: key.into(), lease: 1, ..PutRequest::default() };
-        KvClient::new(cluster.channel(0)).put(put).await.unwrap();
+        // A busy machine may take the leader's heartbeats for gone.
+        let put = async {
+            while let Err(status) = KvClient::new(cluster.channel(0)).put(put.clone()).await {
+                assert_eq!(status.code(), Code::Unavailable, "{status}");
+            }
+        };
+        timeout(PATIENCE, put).await.expect("no put is answered");
     }
     for at in 0..3 {
         let client = LeaseClient::new(cluster.channel(at));

@@ -170,8 +170,8 @@ impl Room {
     /// What the log still has to get from its disk for entries of this cost: the next segment at least,
     /// and more if they are larger than what it has.
     pub fn wanted_bytes(&self, cost: u64) -> u64 {
-        let has_next = self.0.next.load(Ordering::SeqCst) > 0;
-        let next = if has_next { 0 } else { self.0.segment };
+        // A next segment that is smaller than usual is followed by a larger one.
+        let next = self.0.segment.saturating_sub(self.0.next.load(Ordering::SeqCst));
         let missing = cost.saturating_sub(self.bytes());
         next.max(missing.div_ceil(self.0.segment.max(1)).saturating_mul(self.0.segment))
     }
@@ -209,7 +209,7 @@ impl Room {
         if self.0.is_refused.load(Ordering::Relaxed) {
             return 0;
         }
-        let free = self.disk_bytes().unwrap_or(0);
+        let Some(free) = self.disk_bytes() else { return 0 };
         if free < self.0.segment { self.next_bytes() } else { free - free % self.0.segment.max(1) }
     }
 
@@ -232,10 +232,11 @@ impl Room {
         }
     }
 
-    /// Whether the log waits for a next segment of the usual size that its disk has no room for.
+    /// Whether the log waits for a segment of the usual size that its disk has no room for.
     pub fn lacks_segment(&self) -> bool {
         let has_next = self.0.next.load(Ordering::SeqCst) > 0;
-        !has_next && self.disk_bytes().is_some_and(|free| free < self.0.segment)
+        let has_enough = has_next && self.bytes() >= self.0.segment / 2;
+        !has_enough && self.disk_bytes().is_some_and(|free| free < self.0.segment)
     }
 
     /// Bytes of records that can be written although the disk is full.
