@@ -134,6 +134,12 @@ fn among(arg: Arg, values: &'static [&'static str]) -> Arg {
     arg.value_parser(clap::builder::PossibleValuesParser::new(values))
 }
 
+/// In which format a command prints its answer.
+fn write_out() -> Arg {
+    let help = "set the output format (fields, json, protobuf, simple, table)";
+    among(bytes("write-out", "simple", help).short('w'), FORMATS)
+}
+
 const FORMATS: &[&str] = &["fields", "json", "protobuf", "simple", "table"];
 const SHELLS: &[&str] = &["bash", "zsh", "fish", "powershell"];
 

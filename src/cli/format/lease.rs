@@ -15,15 +15,9 @@ impl Display {
         let (id, ttl, shown) = (response.id, response.ttl, SignedHex(response.id));
         self.show(Forms {
             simple: Some(&|| format!("lease {shown:016x} granted with TTL({ttl}s)\n").into()),
-            fields: Some(&|| {
-                self.with_header(&response.header, |text| {
-                    text.field("ID", self.lease_id(id)).field("TTL", ttl);
-                })
-            }),
+            fields: Some(&|| self.life_fields(&response.header, id, ttl)),
             json: Some(&|| {
-                flat(&response.header)
-                    .raw("ID", id.to_string())
-                    .raw("TTL", ttl.to_string())
+                life_json(&response.header, id, ttl)
                     .raw("Error", json::string(response.error.as_bytes()))
                     .end()
                     .into()
@@ -58,20 +52,16 @@ impl Display {
         let (id, ttl, shown) = (response.id, response.ttl, SignedHex(response.id));
         self.show(Forms {
             simple: Some(&|| format!("lease {shown:016x} keepalived with TTL({ttl})\n").into()),
-            fields: Some(&|| {
-                self.with_header(&response.header, |text| {
-                    text.field("ID", self.lease_id(id)).field("TTL", ttl);
-                })
-            }),
-            json: Some(&|| {
-                flat(&response.header)
-                    .raw("ID", id.to_string())
-                    .raw("TTL", ttl.to_string())
-                    .end()
-                    .into()
-            }),
+            fields: Some(&|| self.life_fields(&response.header, id, ttl)),
+            json: Some(&|| life_json(&response.header, id, ttl).end().into()),
             protobuf: Some(&|| bare(&response.header)),
             table: None,
+        })
+    }
+
+    fn life_fields(&self, header: &Option<ResponseHeader>, id: i64, ttl: i64) -> Vec<u8> {
+        self.with_header(header, |text| {
+            text.field("ID", self.lease_id(id)).field("TTL", ttl);
         })
     }
 
@@ -158,6 +148,11 @@ impl Display {
 /// An object that begins with the header's own fields.
 fn flat(header: &Option<ResponseHeader>) -> Object {
     json::with_header(Object::new(), header.as_ref())
+}
+
+/// The object of an answer that says how long a lease lives.
+fn life_json(header: &Option<ResponseHeader>, id: i64, ttl: i64) -> Object {
+    flat(header).raw("ID", id.to_string()).raw("TTL", ttl.to_string())
 }
 
 /// Of a lease's answers etcdctl encodes the header alone.

@@ -2,7 +2,7 @@
 
 use clap::Arg;
 
-use super::{FORMATS, among, bytes, duration, flag, int, path, string, switch, value};
+use super::{bytes, duration, flag, int, path, string, switch, value, write_out};
 
 /// All of them; help hides them, `options` lists them.
 pub(super) fn globals() -> Vec<Arg> {
@@ -15,15 +15,7 @@ fn calls() -> Vec<Arg> {
     vec![
         value("endpoints", "strings", "127.0.0.1:2379", "gRPC endpoints"),
         flag("debug", "enable client-side debug logging"),
-        among(
-            bytes(
-                "write-out",
-                "simple",
-                "set the output format (fields, json, protobuf, simple, table)",
-            )
-            .short('w'),
-            FORMATS,
-        ),
+        write_out(),
         flag("hex", "print byte strings as hex encoded strings"),
         duration("dial-timeout", "2s", "dial timeout for client connections"),
         duration(

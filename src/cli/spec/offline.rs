@@ -2,7 +2,7 @@
 
 use clap::Command;
 
-use super::{FORMATS, Maker, among, bytes, duration, flag, int, path, string, uint};
+use super::{Maker, duration, flag, int, path, string, uint, write_out};
 
 impl Maker {
     pub(super) fn etcdutl(&self) -> Command {
@@ -14,16 +14,7 @@ impl Maker {
                     "time to wait to obtain a file lock on db file, 0 to block indefinitely",
                 )
                 .global(true),
-                among(
-                    bytes(
-                        "write-out",
-                        "simple",
-                        "set the output format (fields, json, protobuf, simple, table)",
-                    )
-                    .short('w'),
-                    FORMATS,
-                )
-                .global(true),
+                write_out().global(true),
             ])
             .subcommands(self.offline())
             .subcommands([

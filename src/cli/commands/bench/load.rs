@@ -229,7 +229,7 @@ impl Drop for Clear {
     }
 }
 
-/// What belongs before the clock starts.
+/// What is done before the time is taken: keys that reads find, and connections that are dialled.
 async fn prepare(clients: &[Client], run: &Run) -> Result<(), Error> {
     if matches!(run.plan.kind, Kind::Range | Kind::Txn) {
         fill(clients, run).await?;
