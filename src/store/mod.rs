@@ -383,17 +383,13 @@ impl Store {
         self.shared.room()
     }
 
-    /// Looks at the disk, which others use, too, without waiting for a commit.
-    pub fn look_for_room(&self) {
-        self.shared.measure();
-    }
-
-    /// The same for somebody who may want the reserve. It is for what writes before it frees, and can be
-    /// lent while there is twice as much free within the file, and nobody else needs it. True if it is.
-    pub fn look_and_lend(&self, is_wanted: bool) -> bool {
+    /// Measures the free space without waiting for a commit, since other programs use the disk as well.
+    /// `wants_reserve` asks for the reserve in favour of the log. It is given, and the answer true, while
+    /// the store's file has twice as much free within, and neither a commit nor a copy needs it.
+    pub fn look_for_room(&self, wants_reserve: bool) -> bool {
         let room = self.room();
-        let is_lent =
-            is_wanted && room.within >= 2 * room.reserve_wanted && self.shared.is_at_ease();
+        let has_enough = room.within >= 2 * room.reserve_wanted;
+        let is_lent = wants_reserve && has_enough && self.shared.is_at_ease();
         self.shared.lend_reserve(is_lent);
         is_lent
     }

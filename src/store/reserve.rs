@@ -117,7 +117,7 @@ pub(super) struct Cells {
     pub(super) is_full: AtomicBool,
     /// A commit found no room, and none has been done since: it is to find what the reserve gave up.
     pub(super) is_short: AtomicBool,
-    /// Somebody else has what would be the reserve.
+    /// The log has the reserve's space.
     pub(super) is_lent: AtomicBool,
 }
 

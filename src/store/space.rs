@@ -52,15 +52,17 @@ impl Shared {
         }
     }
 
-    /// Whether no commit wants room, and no copy of the store has been given the reserve.
+    /// Whether nothing of the store needs the reserve's space: no commit found too little, and no copy
+    /// of the store was given it, which would fail without.
     pub(super) fn is_at_ease(&self) -> bool {
         let wants_room = self.queue.lock().no_space || self.room.is_short.load(Ordering::Relaxed);
         !wants_room && self.changed.lock().is_none()
     }
 
-    /// Gives the reserve to whoever shares the disk, or lets it be taken again.
+    /// Gives the reserve's space back to the disk, for the log, or takes it again where there is room.
     pub(super) fn lend_reserve(&self, is_lent: bool) {
-        if self.room.is_lent.swap(is_lent, Ordering::Relaxed) != is_lent && is_lent {
+        let was_lent = self.room.is_lent.swap(is_lent, Ordering::Relaxed);
+        if is_lent && !was_lent {
             self.reserve.lend(self.options.clock.now());
         }
         self.measure();
@@ -85,12 +87,8 @@ impl Shared {
             self.room.is_full.store(is_full, Ordering::Relaxed);
         };
         look();
-        // A copy of the store may have been given it, and fails without.
-        let is_copied = self.changed.lock().is_some();
-        let is_short = is_full
-            || self.room.is_short.load(Ordering::Relaxed)
-            || self.room.is_lent.load(Ordering::Relaxed);
-        if self.reserve.held() < self.reserve.bytes && !is_short && !is_copied {
+        let is_lent = self.room.is_lent.load(Ordering::Relaxed);
+        if self.reserve.held() < self.reserve.bytes && !is_lent && self.is_at_ease() {
             self.reserve.take(self.options.clock.now());
             look();
         }

@@ -38,7 +38,7 @@ pub struct Rooms {
     /// Bytes of proposals made here and not answered, and what they may take of the log.
     under_way: AtomicU64,
     log_under_way: AtomicU64,
-    /// One look after the other, or an older one could say last what the log must leave.
+    /// Held during a look: of two at once, the older could be the last to tell the log what to leave.
     looking: Mutex<()>,
 }
 
@@ -80,10 +80,10 @@ impl Rooms {
         // Read first: what the log takes while the store is measured then counts twice until the next
         // look. In the other order it would not count at all.
         let taken = self.raft.log_room().taken_bytes();
-        // A store that is half empty and a log without a next segment: what compaction freed helps the
-        // log only by way of the reserve.
-        let is_wanted = self.is_shared && self.raft.log_room().lacks_segment();
-        let is_lent = self.store.look_and_lend(is_wanted);
+        // Pages that compaction freed stay within the store's file. A log without a next segment gets
+        // space only if the store does without its reserve instead.
+        let wants_reserve = self.is_shared && self.raft.log_room().lacks_segment();
+        let is_lent = self.store.look_for_room(wants_reserve);
         self.log_taken_bytes.store(taken, Ordering::SeqCst);
         let store = self.store.room();
         let missing = store.reserve_wanted.saturating_sub(store.reserve);
@@ -106,7 +106,7 @@ impl Rooms {
             let wanted = log.wanted_bytes(log_bytes);
             let known = self.log_taken_bytes.load(Ordering::SeqCst);
             let taken = log.taken_bytes().saturating_sub(known);
-            // That is of the disk: what is free within the store's file helps no log.
+            // It comes out of what is free outside the store's file alone: the log cannot use the rest.
             let of_disk = store.bytes.saturating_sub(store.within);
             store.bytes = store.bytes.saturating_sub((wanted + taken).min(of_disk));
         }

@@ -199,8 +199,7 @@ impl Room {
     /// Whether the disk has `bytes` free beside those that the log leaves to the store. A disk
     /// whose free space cannot be read counts as having them.
     fn has_space(&self, bytes: u64) -> bool {
-        let needed = bytes.saturating_add(self.left());
-        self.0.disk.space(&self.0.dir).map_or(true, |space| space.free_bytes >= needed)
+        self.disk_bytes().is_none_or(|free| free >= bytes)
     }
 
     /// What the disk has left for the log, in whole segments or in one small one: with less it makes
@@ -210,7 +209,7 @@ impl Room {
             return 0;
         }
         let Some(free) = self.disk_bytes() else { return 0 };
-        if free < self.0.segment { self.next_bytes() } else { free - free % self.0.segment.max(1) }
+        if free < self.0.segment { small(free) } else { free - free % self.0.segment.max(1) }
     }
 
     /// What the disk has beside those bytes that the log leaves to the store, if it says so.
@@ -219,17 +218,11 @@ impl Room {
         Some(space.free_bytes.saturating_sub(self.left()))
     }
 
-    /// The size of the next segment: where the disk has no room for one of the usual size, what it has,
-    /// since the one before it can go once the next is in use. 0 if that is too little, too.
+    /// The size of a segment that is made now: the usual one, or a small one where the disk has no room
+    /// for it, since the segment before can go once the next is in use. 0 if even that has no room.
     fn next_bytes(&self) -> u64 {
         let usual = self.0.segment;
-        match self.disk_bytes() {
-            Some(free) if free < usual => {
-                let whole = free - free % limits::LOG_SEGMENT_STEP_BYTES;
-                if free >= limits::LOG_SEGMENT_BYTES_MIN { whole } else { 0 }
-            }
-            _ => usual,
-        }
+        self.disk_bytes().filter(|free| *free < usual).map_or(usual, small)
     }
 
     /// Whether the log waits for a segment of the usual size that its disk has no room for.
@@ -270,6 +263,15 @@ impl Room {
 
     fn set_next(&self, bytes: u64) {
         self.0.next.store(bytes, Ordering::SeqCst);
+    }
+}
+
+/// The size of a segment smaller than usual on a disk with so many bytes free; 0 if they are too few.
+fn small(free: u64) -> u64 {
+    if free < limits::LOG_SEGMENT_BYTES_MIN {
+        0
+    } else {
+        free - free % limits::LOG_SEGMENT_STEP_BYTES
     }
 }
 

@@ -79,9 +79,42 @@ fn a_copy_of_the_store_keeps_the_reserve_that_it_was_given() {
     thread::sleep(crate::limits::RESERVE_RETAKE_REST * 2);
     apply(&store, 1, 100);
     store.flush().unwrap();
-    store.look_for_room();
+    store.look_for_room(false);
     assert_eq!(store.room().reserve, 0);
     *store.shared.changed.lock() = None;
-    store.look_for_room();
+    store.look_for_room(false);
     assert_eq!(store.room().reserve, reserve);
+}
+
+/// What compaction has freed within the file is of no use to the log, but the reserve is.
+#[test]
+fn the_reserve_is_lent_while_the_store_does_without() {
+    let fixture = Fixture::new();
+    let reserve = 1 << 20;
+    let (store, _) = fixture.open(Options { reserve_bytes: reserve, ..options() });
+    let held = || store.room().reserve;
+    assert!(!store.look_for_room(true), "there is nothing free within the file");
+    assert_eq!(held(), reserve);
+    for main in 1..=40 {
+        apply(&store, main, 100_000);
+    }
+    store.flush().unwrap();
+    let done = store.delete_rows((1..=39).map(rev).collect(), vec![rev(40)], 40);
+    store.flush().unwrap();
+    done.blocking_recv().unwrap();
+    store.look_for_room(false);
+    assert!(store.room().within >= 2 * reserve, "{:?}", store.room());
+    *store.shared.changed.lock() = Some(committer::Changed::new());
+    assert!(!store.look_for_room(true), "a copy of the store needs it");
+    *store.shared.changed.lock() = None;
+    store.shared.room.set_short(true);
+    assert!(!store.look_for_room(true), "a commit needs it");
+    store.shared.room.set_short(false);
+    assert!(store.look_for_room(true));
+    assert_eq!(held(), 0);
+    thread::sleep(crate::limits::RESERVE_RETAKE_REST * 2);
+    assert!(store.look_for_room(true));
+    assert_eq!(held(), 0, "it is taken from the log");
+    assert!(!store.look_for_room(false));
+    assert_eq!(held(), reserve);
 }
