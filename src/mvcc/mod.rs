@@ -21,7 +21,6 @@ mod hash;
 pub mod index;
 pub mod kv;
 mod measure;
-mod processors;
 mod range;
 mod restore;
 mod txn;
@@ -42,7 +41,6 @@ pub use checkpoint::{Checkpoint, IndexPass, write_attachment, write_attachments_
 pub use compact::{Compaction, CompactionStep};
 pub use hash::{KeyValueHash, hash_rows};
 pub use measure::{answers_shortly, answers_shortly_at_once, answers_with_pairs, keys_of_range};
-pub use processors::Processors;
 pub use range::{has_revision_filters, is_default_ordering};
 pub use restore::{Compacted, Restore, Restoring};
 pub use txn::{Leases, is_read_only, is_serializable, read_txn, read_txn_shortly};

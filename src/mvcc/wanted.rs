@@ -3,14 +3,14 @@
 //! A read of many keys outlives its call: it runs on a thread of its own, and only the caller can go
 //! away. It also keeps its view, for which a replacement of the state waits. So each such read asks,
 //! every bounded number of keys, whether somebody still waits for it and whether its view still stands.
-//! There it passes its processor on as well.
+//! There a read that takes turns at the processors also lets the next one have its turn.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::processors::{Processor, Processors};
 use super::{Error, Mvcc, VIEWS_WAIT, View};
+use crate::supervise::{Processor, Processors};
 
 /// The work's end of the question. By default somebody always waits.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl Drop for Waiting {
 }
 
 impl Wanted {
-    /// From here on the work takes turns at these.
+    /// Has the work take turns at these processors from here on, and waits for its first turn.
     pub fn take_turns_at(&self, processors: &Arc<Processors>) -> Result<(), Error> {
         self.processor.get_or_init(|| Processor::new(processors));
         self.check()

@@ -8,7 +8,7 @@ use crate::limits::{
     CATCH_UPS_RUNNING_MAX, COUNTS_RUNNING_MAX, COUNTS_WAITING_MAX, MEASURES_RUNNING_MAX,
     MEASURES_WAITING_MAX,
 };
-use crate::mvcc::Processors;
+use crate::supervise::Processors;
 use crate::upkeep::Turns;
 
 pub(super) struct Admission {
@@ -18,7 +18,7 @@ pub(super) struct Admission {
     pub measures: Turns,
     /// Watch streams that read history; as many wait as there are streams.
     pub catch_ups: Arc<Semaphore>,
-    /// Of reads that take long, whatever they have a turn for.
+    /// Shared by long ranges, long transactions and long counts.
     pub processors: Arc<Processors>,
 }
 

@@ -1,6 +1,7 @@
 //! The headers of answers: who answers, in which term, as of which revision.
 
 use super::{Node, Reply};
+use crate::mvcc::Mvcc;
 use crate::pb::ResponseHeader;
 use crate::raft;
 
@@ -14,13 +15,8 @@ impl Node {
     /// Completes a header with what does not depend on the request; a revision of 0 becomes the
     /// current one.
     pub fn fill(&self, header: &mut Option<ResponseHeader>) {
-        let header = header.get_or_insert_default();
-        header.cluster_id = self.0.cluster_id;
-        header.member_id = self.0.member_id;
-        header.raft_term = self.0.raft.status().term;
-        if header.revision == 0 {
-            header.revision = self.0.machine.mvcc.current().revision;
-        }
+        let ids = (self.0.cluster_id, self.0.member_id);
+        fill(header, ids, &self.0.raft, &self.0.machine.mvcc);
     }
 
     pub fn header(&self) -> ResponseHeader {
@@ -30,13 +26,19 @@ impl Node {
     }
 }
 
-/// Adds to an answer's revision who this is, and the term as it is now.
-pub(super) fn complete(
+/// As [`Node::fill`], for work that outlives its call and so does not hold the node. The ids are the
+/// cluster's and the member's.
+pub(super) fn fill(
     header: &mut Option<ResponseHeader>,
-    own: ResponseHeader,
+    (cluster_id, member_id): (u64, u64),
     raft: &raft::Handle,
+    mvcc: &Mvcc,
 ) {
-    let read_at = header.as_ref().map(|header| header.revision).filter(|revision| *revision != 0);
-    let revision = read_at.unwrap_or(own.revision);
-    *header = Some(ResponseHeader { revision, raft_term: raft.status().term, ..own });
+    let header = header.get_or_insert_default();
+    header.cluster_id = cluster_id;
+    header.member_id = member_id;
+    header.raft_term = raft.status().term;
+    if header.revision == 0 {
+        header.revision = mvcc.current().revision;
+    }
 }

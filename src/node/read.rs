@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::header::complete;
+use super::header::fill;
 use super::{Error, Node};
 use crate::auth::{Credentials, Demand, demand};
 use crate::clock;
@@ -17,6 +17,7 @@ use crate::mvcc::{self, Mvcc, Waiting, Wanted};
 use crate::pb::raw::{RangeResponse, TxnResponse};
 use crate::pb::{RangeRequest, TxnRequest};
 use crate::planted::{self, Bug};
+use crate::raft;
 use crate::supervise::Gone;
 use crate::transfer::Pieces;
 use crate::upkeep::Turns;
@@ -90,10 +91,10 @@ impl Node {
         let answer = match is_small(request).then(shortly) {
             None | Some(Err(mvcc::Error::TakesLong)) => {
                 let (request, is_count) = (request.clone(), request.count_only);
-                let (header, raft) = (self.header(), self.0.raft.clone());
+                let (ids, raft) = self.header_parts();
                 let range = move |mvcc: &Mvcc, wanted: &Wanted| {
                     let mut response = mvcc.read(wanted, |view| view.range(&request))?;
-                    complete(&mut response.header, header, &raft);
+                    fill(&mut response.header, ids, &raft, mvcc);
                     Ok(make(response))
                 };
                 // There is little to a count, but it may look at every key.
@@ -132,7 +133,7 @@ impl Node {
         Ok(self.0.downloads.begin().await?)
     }
 
-    /// Runs a read-only transaction. What is made of a long answer is made where that was read.
+    /// Runs a read-only transaction; `make` as in [`Node::range_as`].
     pub async fn read_txn_as<T: Send + 'static>(
         &self,
         who: &Credentials,
@@ -153,11 +154,11 @@ impl Node {
                 make(response)
             }
             None => {
-                let (request, header) = (request.clone(), self.header());
-                let raft = self.0.raft.clone();
+                let request = request.clone();
+                let (ids, raft) = self.header_parts();
                 let read = move |mvcc: &Mvcc, wanted: &Wanted| {
                     let mut response = mvcc.read(wanted, |view| mvcc::read_txn(view, &request))?;
-                    complete(&mut response.header, header, &raft);
+                    fill(&mut response.header, ids, &raft, mvcc);
                     Ok(make(response))
                 };
                 self.read_long(read).await?
@@ -166,6 +167,11 @@ impl Node {
         permit.still_holds(self)?;
         crate::metrics::mvcc_txn().inc();
         Ok(answer)
+    }
+
+    /// What work that outlives its call fills headers with.
+    fn header_parts(&self) -> ((u64, u64), raft::Handle) {
+        ((self.0.cluster_id, self.0.member_id), self.0.raft.clone())
     }
 
     /// None if its answer is long.
@@ -196,7 +202,7 @@ impl Node {
         self.read_after(&self.0.admission.counts, self.in_slices(f)).await
     }
 
-    /// Reads without an end in sight take turns at the processors, too.
+    /// Has a read take turns at the processors, which is for those that may go on for long.
     fn in_slices<T>(
         &self,
         f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,

@@ -176,7 +176,7 @@ async fn a_member_that_comes_late_gets_a_snapshot() {
     assert_equal(&first.node, &late.node).await;
     let current = || std::fs::read_to_string(dir.path().join("m2/member/db/CURRENT")).unwrap();
     assert!(current().starts_with("gen-2 "), "{}", current());
-    // The late one says where its clients find it once it has a leader.
+    // The late member proposes its client URLs once it knows a leader.
     let is_equal = async || late.node.members() == first.node.members();
     until("the same members", is_equal).await;
     let mut seen = 0;

@@ -20,6 +20,8 @@
 //! Bodies give their outcome to whoever joins or awaits them. An outcome is missing only if the
 //! member is ending anyway.
 
+mod processors;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -34,6 +36,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::limits;
 use crate::planted::{self, Bug};
+
+pub use processors::{Processor, Processors};
 
 /// What panicked, and the panic's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -202,7 +206,7 @@ impl Supervisor {
         if self.0.failure.borrow().is_some() {
             return;
         }
-        // Said before anybody is told, since the first who is ends the process with the last line.
+        // Logged first: whoever learns of the failure may end the process, and its line is to be the last.
         tracing::error!(error = why, "the member stops");
         self.0.failure.send_replace(Some(why.to_owned()));
         let hooks_to_call = std::mem::take(&mut *hooks);

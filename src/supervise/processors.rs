@@ -7,13 +7,13 @@
 //! end of another.
 //!
 //! ```text
-//!   enter ─► line ─► holder ── slice over, others wait ─► end of the line
-//!                      │  nothing has moved for READ_STANDSTILL_MAX
-//!                      └────────► the first in line takes its place
+//!   pass_on ─► line ─► holder ── READ_SLICE over, others wait ─► end of the line
+//!                        │  no turn has begun for READ_STANDSTILL_MAX
+//!                        └────────► the first in line takes its turn
 //! ```
 //!
 //! A reader whose disk stands still does not come back, so one that keeps all others waiting loses its
-//! processor to them. It notices when it asks next.
+//! turn to them. If it does come back, its next `pass_on` puts it at the end of the line.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -53,9 +53,9 @@ struct Waiter {
     granted: AtomicU64,
 }
 
-/// A reader's processor, or its wish for one, until this is dropped.
+/// One reader's turns, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Processor {
+pub struct Processor {
     of: Arc<Processors>,
     grant: Cell<u64>,
     since: Cell<Instant>,
@@ -95,7 +95,7 @@ impl Processors {
         Self(Mutex::new(State { free, holders, grants: NONE, waiting, moved: clock::instant() }))
     }
 
-    /// Waits for a grant as long as it is worth while; `NONE` if it is not any more.
+    /// Waits for a grant, or until `is_over` says that the read has to end: then `NONE`.
     fn take(&self, is_over: &dyn Fn() -> bool) -> u64 {
         let waiter = {
             let mut state = self.0.lock();
@@ -149,15 +149,15 @@ impl Processors {
 }
 
 impl Processor {
-    /// It has none yet: the first `pass_on` waits for one.
-    pub(super) fn new(of: &Arc<Processors>) -> Self {
+    /// Without a turn yet: the first `pass_on` waits for it.
+    pub fn new(of: &Arc<Processors>) -> Self {
         let (grant, since) = (Cell::new(NONE), Cell::new(clock::instant()));
         Self { of: Arc::clone(of), grant, since }
     }
 
-    /// To be called now and then: a read that has had its slice goes to the end of the line, and waits
-    /// there as long as that is worth while.
-    pub(super) fn pass_on(&self, is_over: &dyn Fn() -> bool) {
+    /// Called by a read every few milliseconds. Once it has had its slice and others wait, it goes to
+    /// the end of the line, and waits there for its next turn or until `is_over`.
+    pub fn pass_on(&self, is_over: &dyn Fn() -> bool) {
         let grant = self.grant.get();
         if grant != NONE && self.since.get().elapsed() < READ_SLICE {
             return;

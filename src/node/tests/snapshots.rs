@@ -68,7 +68,7 @@ async fn a_cancelled_snapshot_keeps_its_seat_while_it_is_measured() {
     });
     for n in 0..2 {
         node.propose(&Credentials::default(), put("k", &n.to_string())).await.unwrap();
-        // The second comes too late for the first one's commit.
+        // The first commit has begun, so the second put is in none that is under way.
         if n == 0 {
             committing.recv_timeout(Duration::from_secs(60)).expect("nothing is committed");
         }
