@@ -94,10 +94,11 @@ async fn a_lease_of_many_keys_is_shown_by_every_member() {
         let mut key = format!("key {n:02} ").into_bytes();
         key.resize(1 << 20, b'k');
         let put = PutRequest { key: key.into(), lease: 1, ..PutRequest::default() };
-        // A busy machine may take the leader's heartbeats for gone.
+        // On a busy machine the leader may be replaced meanwhile.
         let put = async {
             while let Err(status) = KvClient::new(cluster.channel(0)).put(put.clone()).await {
                 assert_eq!(status.code(), Code::Unavailable, "{status}");
+                sleep(Duration::from_millis(100)).await;
             }
         };
         timeout(PATIENCE, put).await.expect("no put is answered");

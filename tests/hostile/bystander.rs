@@ -153,8 +153,9 @@ async fn within<T>(what: &str, answer: impl Future<Output = Result<T, tonic::Sta
 }
 
 /// What etcd answers to a renewal while the leader is busy for more than a second. Its clients ask
-/// again, as long as the lease lives.
+/// again after such a pause, as long as the lease lives.
 const BUSY: &str = "etcdserver: request timed out, waiting for the applied index took too long";
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 struct Lease {
     client: LeaseClient<Channel>,
@@ -183,18 +184,16 @@ impl Lease {
     }
 
     async fn renew(&mut self) {
+        let answer = within("renewal", self.answer()).await;
+        assert!(answer.expect("the bystander's renewals ended").ttl > 0, "its lease is gone");
+    }
+
+    async fn answer(&mut self) -> Result<Option<LeaseKeepAliveResponse>, tonic::Status> {
         loop {
             self.requests.send(LeaseKeepAliveRequest { id: self.id }).await.unwrap();
-            let answer = async {
-                match self.answers.message().await {
-                    Err(status) if status.message() == BUSY => Ok(None),
-                    answer => answer.map(Some),
-                }
-            };
-            if let Some(answer) = within("renewal", answer).await {
-                let answer = answer.expect("the bystander's renewals ended");
-                assert!(answer.ttl > 0, "its lease is gone");
-                return;
+            match self.answers.message().await {
+                Err(status) if status.message() == BUSY => tokio::time::sleep(BUSY_PAUSE).await,
+                answer => return answer,
             }
             (self.requests, self.answers) = Self::stream(&mut self.client).await;
         }

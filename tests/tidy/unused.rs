@@ -1,4 +1,5 @@
-//! What a compiler takes for used because it is `pub`: whatever is declared and named nowhere else.
+//! Dead code that a compiler does not report because it is `pub`: names that are declared and stand
+//! nowhere else.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,7 @@ fn what_is_declared_is_named_elsewhere() {
             }
         }
     }
-    check("what nothing else names goes", &findings);
+    check("declared as pub and named nowhere else", &findings);
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
