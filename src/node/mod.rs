@@ -16,7 +16,7 @@
 //! What keeps the store small and whole is `upkeep`'s, and states on their way in and out are
 //! `transfer`'s; this room starts both, decides who may ask for them, and proposes what they need.
 //!
-//! Its doors take [`Credentials`] and decide, through `auth`, before they answer. What has no such
+//! Its doors take [`Credentials`](crate::auth::Credentials) and decide, through `auth`, before they answer. What has no such
 //! parameter shows no key and changes nothing.
 //!
 //! This room knows requests as messages, not as RPCs: no codes, no texts of errors, no metadata.

@@ -213,7 +213,7 @@ impl Handle {
         self.shared.leader.subscribe()
     }
 
-    /// Asks the threads to end; [`Raft::stop`] also waits for them.
+    /// Asks the threads to end; [`Raft::stop`](super::Raft::stop) also waits for them.
     pub fn stop(&self) {
         self.shared.inbox.stop();
     }
