@@ -192,9 +192,16 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// `FRAMES_PER_TURN_MAX`. One that resets each of them twice does after as many.
 pub const RESET_STREAMS_MAX: usize = 1024;
 /// Frames of one client after which others have their turn, and h2 hands over the requests that it has.
-/// A read of 8 KiB may hold 900, and 60 turns come between two looks for news of the sockets. A burst of
-/// calls and of their cancellations in one read would also reach the limit above.
+/// A read of 8 KiB may hold 900, and `TURNS_BETWEEN_NEWS` come before the next look at the sockets. A
+/// burst of calls and of their cancellations in one read would also reach the limit above.
 pub const FRAMES_PER_TURN_MAX: u32 = 32;
+/// Messages of one stream after which other tasks have their turn. A client that does not wait for its
+/// answers would otherwise get a hundred of them at once, which takes a thread about a millisecond.
+pub const ANSWERS_PER_TURN_MAX: u32 = 16;
+/// Tasks that a thread runs before it looks whether sockets have news. A look costs less than a
+/// microsecond and a turn up to a hundred, so that with tokio's 61 a short call could wait for six
+/// milliseconds before anybody knew of it.
+pub const TURNS_BETWEEN_NEWS: u32 = 16;
 /// A frame counts once more for each of these in it: some 60 KiB pass in a turn, which takes a
 /// thread some tens of microseconds. With half a megabyte, sixty clients that send as fast as they can
 /// hold up everybody else by tens of milliseconds.

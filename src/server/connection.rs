@@ -112,8 +112,10 @@ async fn http2_connection<S>(
             let may_begin = account.enter(kind).await;
             let unfinished = account.unfinished();
             let open = (open, account.begin());
-            let counted =
-                |body| Counted { body, kind, _open: open, account, room: Room::default() };
+            let counted = |body| {
+                let (room, passed) = (Room::default(), 0);
+                Counted { body, kind, _open: open, account, room, passed }
+            };
             let Some(rpc) = rpc else {
                 let parts = received(request).await;
                 let answer = match may_begin {
@@ -250,6 +252,8 @@ struct Counted {
     _open: (Open, Begun),
     account: Arc<Account>,
     room: Room,
+    /// Messages since the last pause.
+    passed: u32,
 }
 
 impl HttpBody for Counted {
@@ -260,11 +264,18 @@ impl HttpBody for Counted {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Self { body, kind, account, room, .. } = self.get_mut();
+        let Self { body, kind, account, room, passed, .. } = self.get_mut();
         if matches!(body, Either::Left(rpc::Body::Stream(_))) {
+            if *passed == limits::ANSWERS_PER_TURN_MAX {
+                *passed = 0;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             ready!(account.poll_room(*kind, room, context));
         }
-        let frame = ready!(Pin::new(body).poll_frame(context));
+        let polled = Pin::new(body).poll_frame(context);
+        *passed = if polled.is_ready() { *passed + 1 } else { 0 };
+        let frame = ready!(polled);
         Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|data| account.charge(*kind, data)))))
     }
 

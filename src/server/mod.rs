@@ -203,7 +203,10 @@ fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCo
     }
     // The member's own tasks and its peers have one thread for themselves: clients' load does not
     // delay them, and what comes from a peer wakes one thread and not several that share the work.
-    let clients = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let clients = tokio::runtime::Builder::new_multi_thread()
+        .event_interval(limits::TURNS_BETWEEN_NEWS)
+        .enable_all()
+        .build();
     let member = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("rusd-member")

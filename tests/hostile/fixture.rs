@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rusd::pb::PutRequest;
 use rusd::pb::kv_client::KvClient;
-use rustix::process::{Pid, getpriority_process, setpriority_process};
+use rustix::process::{Pid, getpid};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
@@ -32,37 +33,28 @@ pub fn phase() -> Duration {
     Duration::from_secs_f64(seconds().unwrap_or(2.0))
 }
 
-/// The threads of this process, but for one, have a low priority while this lives: what hostile clients
-/// compute on the member's own processors is no part of a figure. Only root may end that.
-struct Yielding {
-    tasks: Vec<Pid>,
-    usual: i32,
-}
+/// The threads of this process, but for one, run only where nobody else computes while this lives: what
+/// hostile clients take of the member's own processors is no part of a figure. Only root may end that.
+struct Yielding;
 
 impl Yielding {
-    const LOWER: i32 = 15;
-
     fn all_but(busy: Pid) -> Self {
-        let tasks = fs::read_dir("/proc/self/task").unwrap();
-        let tasks = tasks.filter_map(|task| task.unwrap().file_name().to_str()?.parse().ok());
-        let tasks = tasks.filter_map(Pid::from_raw).filter(|task| *task != busy).collect();
-        let yielding = Self { tasks, usual: getpriority_process(None).unwrap() };
-        yielding.set(yielding.usual + Self::LOWER);
-        yielding
-    }
-
-    fn set(&self, niceness: i32) {
-        for task in &self.tasks {
-            // A thread may have ended.
-            let _ = setpriority_process(Some(*task), niceness);
-        }
+        schedule(&["--all-tasks", "--idle"], getpid());
+        schedule(&["--other"], busy);
+        Self
     }
 }
 
 impl Drop for Yielding {
     fn drop(&mut self) {
-        self.set(self.usual);
+        schedule(&["--all-tasks", "--other"], getpid());
     }
+}
+
+/// Has the system schedule a task in this way, where it has the tool for it.
+fn schedule(how: &[&str], task: Pid) {
+    let task = task.as_raw_nonzero().to_string();
+    let _ = Command::new("chrt").args(how).args(["--pid", "0", &task]).status();
 }
 
 /// The server under test when it is not rusd.
