@@ -15,21 +15,14 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
 
-mod admin;
-mod boot;
-mod client;
 mod clock;
-mod crowd;
 mod disk;
-mod faults;
-mod heal;
 mod member;
 mod model;
-mod network;
 mod oracle;
 mod plan;
-mod watcher;
-mod work;
+mod store_faults;
+mod wire;
 mod world;
 
 use std::cell::RefCell;

@@ -11,9 +11,9 @@ use rusd::raft::{self, Committed};
 
 use super::clock::{Chance, SECOND, SimClock, Trap};
 use super::disk::SimDisk;
-use super::faults::StoreFaults;
-use super::network::{Out, Reply};
 use super::plan::Plan;
+use super::store_faults::StoreFaults;
+use crate::wire::{Out, Reply};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Worker {

@@ -4,20 +4,30 @@
 //! too: whatever gives one of them work arms it, and it takes its turn a little later, or much
 //! later if the seed says so.
 
+mod admin;
+mod boot;
+mod client;
+mod crowd;
+mod faults;
+mod heal;
+mod network;
+mod watcher;
+mod work;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rusd::raft::Message;
 
-use super::admin::{Asked, Errand};
-use super::client::Client;
-use super::clock::{Chance, MILLI, SECOND};
-use super::crowd::Crowd;
-use super::member::{Member, Worker, peer_urls};
-use super::network::{Given, Links, Question, Transfers, Wires};
-use super::oracle::Oracle;
-use super::plan::Plan;
-use super::watcher::Watcher;
+use self::admin::{Asked, Errand};
+use self::client::Client;
+use self::crowd::Crowd;
+use self::watcher::Watcher;
+use crate::clock::{Chance, MILLI, SECOND};
+use crate::member::{Member, Worker, peer_urls};
+use crate::oracle::Oracle;
+use crate::plan::Plan;
+use crate::wire::{Given, Links, Question, Transfers, Wires};
 
 pub const HEARTBEAT: u64 = 100 * MILLI;
 const CLIENTS: u64 = 10;

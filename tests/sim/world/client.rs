@@ -19,10 +19,10 @@ use rusd::pb::{
 };
 use rusd::types::KeyRange;
 
-use super::clock::{Chance, MILLI, SECOND};
-use super::member::{Life, Worker};
-use super::oracle::{Oracle, fold};
-use super::world::{Event, World};
+use super::{Event, World};
+use crate::clock::{Chance, MILLI, SECOND};
+use crate::member::{Life, Worker};
+use crate::oracle::{Oracle, fold};
 
 const KEYS: u64 = 8;
 

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use rusd::types::KeyRange;
 use rusd::watch::{Hub, Item, Next, Spec, Stream};
 
-use super::clock::{Chance, MILLI};
-use super::oracle::Oracle;
-use super::world::{Event, World};
+use super::{Event, World};
+use crate::clock::{Chance, MILLI};
+use crate::oracle::Oracle;
 
 pub struct Watcher {
     range: KeyRange,

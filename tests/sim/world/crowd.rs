@@ -9,9 +9,9 @@ use rusd::node::{Node, Op};
 use rusd::pb::{PutRequest, RangeRequest};
 use tokio::task::AbortHandle;
 
-use super::clock::{MILLI, SECOND};
-use super::member::Worker;
-use super::world::{Event, World};
+use super::{Event, World};
+use crate::clock::{MILLI, SECOND};
+use crate::member::Worker;
 
 /// How many come at a time.
 const COME: usize = 4;

@@ -9,9 +9,9 @@ use rusd::limits;
 use rusd::node::{Error, Join};
 use rusd::raft::Role;
 
-use super::clock::{MILLI, SECOND};
-use super::member::{Life, Member, Worker};
-use super::world::{Event, World};
+use super::{Event, World};
+use crate::clock::{MILLI, SECOND};
+use crate::member::{Life, Member, Worker};
 
 #[derive(Clone, Debug)]
 enum Deed {

@@ -3,9 +3,9 @@
 
 use rusd::raft::Role;
 
+use super::World;
 use super::client::{all, pairs};
-use super::clock::SECOND;
-use super::world::World;
+use crate::clock::SECOND;
 
 /// What may wait in a member that nobody asks for anything: its duties ask the leader now and then.
 const WAITING_MAX: usize = 10;

@@ -11,11 +11,11 @@ use rusd::supervise::Supervisor;
 use rusd::upkeep::CheckpointPace;
 use rusd::{raft, store};
 
-use super::clock::{MILLI, SECOND, SimClock};
-use super::member::{Life, Member, WORKERS, Worker, peer_urls};
-use super::network::{Links, Out, SimNet};
-use super::plan::Plan;
-use super::world::{Event, HEARTBEAT, World};
+use super::{Event, HEARTBEAT, World};
+use crate::clock::{MILLI, SECOND, SimClock};
+use crate::member::{Life, Member, WORKERS, Worker, peer_urls};
+use crate::plan::Plan;
+use crate::wire::{Links, Out, SimNet};
 
 const ELECTION: u64 = 500 * MILLI;
 

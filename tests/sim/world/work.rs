@@ -5,9 +5,9 @@ use rusd::node::Applied;
 use rusd::pb::{AlarmMember, AlarmType};
 use rusd::raft::Committed;
 
-use super::clock::{MILLI, SECOND};
-use super::member::{Member, Worker, local};
-use super::world::{Event, World};
+use super::{Event, World};
+use crate::clock::{MILLI, SECOND};
+use crate::member::{Member, Worker, local};
 
 /// Entries of a batch after which apply is held up for long: more than the log keeps for others at least.
 const LONG_PART: usize = 4;
