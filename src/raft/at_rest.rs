@@ -39,12 +39,13 @@ impl AtRest {
         })
     }
 
-    /// Whether the log goes with a state that has applied this entry, of this term.
+    /// Checks that the log has the entry that a state has applied last, with the same term.
     pub fn goes_with(&self, applied: u64, term: u64) -> Result<(), Error> {
         check(self.metadata, applied, term, &self.recovered).map(drop)
     }
 
-    /// Shows the entries behind one that is applied. The first that `each` refuses is the error.
+    /// Calls `each` for every entry after `applied`, in log order. The first refusal ends the walk
+    /// with [`Error::Entry`].
     pub fn unapplied(
         self,
         applied: u64,
@@ -54,8 +55,9 @@ impl AtRest {
     }
 }
 
-/// Reads and checks the whole log of a member at rest, which has applied an entry of a term, and
-/// shows the entries behind that. Whose log it is, and its last entry.
+/// Reads and checks the whole log of a member at rest, which has to have the entry `applied` with
+/// the term `applied_term`, and calls `each` for every entry after that one. Returns the owner of
+/// the log and its last index.
 pub fn inspect(
     disk: &Arc<dyn Disk>,
     dir: &Path,

@@ -8,7 +8,7 @@
 //!             advance --> ready      what the raft crate wants done --> Effect
 //! ```
 //!
-//! [`Core`] is one state in several files, as each of them is about another part of it.
+//! [`Core`] is one struct; its methods are spread over these files by subject.
 
 mod changes;
 mod event;
@@ -33,7 +33,7 @@ pub use event::{Committed, Effect, Event, Job, Proposal, Via};
 use ready::Held;
 use supply::Supply;
 
-/// What a core is made with.
+/// How to make a [`Core`]; see [`Config`](super::Config) for the fields that both have.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
     pub id: u64,
@@ -41,7 +41,6 @@ pub struct CoreConfig {
     pub election_timeout: Duration,
     pub pre_vote: bool,
     pub applied: u64,
-    /// Entries that become durable between two looks at what the log may forget.
     pub snapshot_count: u64,
     pub catch_up_entries: u64,
     /// Random bits of this start: they tell its reads from those of earlier starts and choose the
@@ -58,19 +57,23 @@ pub struct Core {
     read_wait_ticks: u64,
     ticks: u64,
     random: u64,
-    /// Jobs not yet durable, and when they were given out.
+    /// The numbers of the jobs that are not durable yet, each with the tick in which the log writer
+    /// got it.
     outstanding: VecDeque<(u64, u64)>,
     /// The last job with a new term or vote, or with the commit of a configuration change, until it
     /// is durable.
     unsynced_state: Option<u64>,
     supply: Supply,
-    /// The configuration that the log gives where apply is, and the entry that made it. Raft's own
-    /// is ahead of it from the arrival of a snapshot until this is applied.
+    /// The configuration as of the last entry that apply has reported, and the index of the entry
+    /// that made it. Raft's own configuration is ahead of this one from the arrival of a snapshot
+    /// until the snapshot is applied.
     apply_conf: (u64, ConfState),
-    /// The last configuration change whose commit this leader has made durable, or is about to.
+    /// Index of the last configuration change whose commit this leader has made durable, or is
+    /// about to.
     change_synced: u64,
-    /// The change that removed this member.
+    /// Index of the configuration change that removed this member.
     left_at: Option<u64>,
+    /// Term and vote of the last hard state that went into a job.
     last_vote: (u64, u64),
     /// A hard state whose commit alone is new; it goes with the next job.
     unwritten: Option<HardState>,
@@ -78,23 +81,24 @@ pub struct Core {
     reads: Reads,
     /// Reads of other members that wait for the leader's first commit.
     forwarded: VecDeque<Message>,
-    /// The last append that was acknowledged since the last heartbeat: to whom, in which term, up to
-    /// where.
+    /// The last acknowledgement of an append since the last heartbeat: receiver, term and index.
     acknowledged: Option<(u64, u64, u64)>,
+    /// Configuration changes that wait for the one before them, each with its proposal's ticket.
     conf_changes: VecDeque<(u64, ConfChange)>,
-    /// Whether this leader hands over, since the first of those would remove it.
+    /// Whether this leader hands over, because the first of `conf_changes` would remove it.
     is_leaving: bool,
     held: Option<Held>,
-    /// Committed before this start; until it is applied again there are no elections.
+    /// The commit index at the start, or the index of a later snapshot. Until apply has reported
+    /// it, this member does not campaign.
     replay_until: u64,
     leader: Leader,
-    /// A snapshot, until the job that writes its record is durable.
+    /// A snapshot, and the number of the job that writes its record, until that job is durable.
     installing: Option<(u64, SnapshotRecord)>,
     /// Index of the last snapshot that replaced the log, from the moment that raft takes it in.
     restored: u64,
-    /// The durable index when the log's beginning was last forgotten.
+    /// The durable index at the last compaction of the log.
     compacted_at: u64,
-    /// The log is to forget all that it can.
+    /// See [`Handle::spare_space`](super::Handle::spare_space).
     is_space_short: bool,
     proposals_dropped: u64,
     messages_refused: u64,
@@ -166,7 +170,8 @@ impl Core {
         Ok(core)
     }
 
-    /// Takes in what happened and says what is to be done.
+    /// Takes in events and returns what is to be done, in that order. After [`Effect::Fatal`] it
+    /// returns nothing.
     pub fn handle(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.has_ended {
@@ -189,14 +194,16 @@ impl Core {
         }
     }
 
-    /// Whether proposals may be handed in now; otherwise they wait for the log writer.
+    /// Whether the log writer's queue has room. Without room, proposals and messages wait in the
+    /// inbox.
     pub fn has_room(&self) -> bool {
         self.outstanding.len() < limits::LOG_JOBS_MAX
     }
 
-    /// How many proposals are worth a turn. While the log is being written, a few of them would
-    /// only make another short batch behind it, for this member and for all others. A writer that
-    /// hangs is not waited for: other members may be able to commit without it.
+    /// How many proposals are worth a turn. While the log writer is busy, a few proposals would
+    /// only make another short batch behind its current one, here and on all other members. A log
+    /// writer that hangs for two ticks is not waited for, since the other members may be able to
+    /// commit without it.
     pub fn proposals_min(&self) -> usize {
         match self.outstanding.front() {
             _ if !self.has_room() => usize::MAX,
@@ -205,8 +212,8 @@ impl Core {
         }
     }
 
-    /// Whether something goes on as soon as apply does: an election, a configuration change,
-    /// messages, its own supply.
+    /// Whether progress of apply is worth a turn, because something waits for it: an election, held
+    /// messages, a configuration change, or entries that apply had no room for.
     pub fn awaits_apply(&self) -> bool {
         self.raft.raft.leader_id == 0
             || self.held.is_some()
@@ -214,17 +221,18 @@ impl Core {
             || self.supply.waits()
     }
 
-    /// Whether one job is outstanding, the one given out last.
+    /// Whether exactly one job is not durable yet, which is then the last one.
     pub fn awaits_one_job(&self) -> bool {
         self.outstanding.len() == 1
     }
 
-    /// Whether a snapshot was taken that is not applied.
+    /// Whether raft has taken in a snapshot that is not applied.
     pub fn awaits_snapshot(&self) -> bool {
         step::awaits_snapshot(&self.raft)
     }
 
-    /// Whether what is committed here is all that is committed anywhere.
+    /// Whether the commit index of this member is that of the cluster: it leads, is the only voter,
+    /// and has committed an entry of its term.
     pub fn answers_reads_alone(&self) -> bool {
         let raft = &self.raft.raft;
         raft.state == StateRole::Leader && self.is_alone() && raft.commit_to_current_term()
@@ -250,13 +258,13 @@ impl Core {
         }
     }
 
-    /// Raft's configuration: the one that the log gives where apply is, or that of a snapshot which
-    /// is not applied.
+    /// Raft's configuration: that of the last applied configuration change, or of a snapshot that
+    /// is not applied yet.
     pub fn conf_state(&self) -> ConfState {
         self.raft.raft.prs().conf().to_conf_state()
     }
 
-    /// The last snapshot that raft has taken in; 0 if there was none.
+    /// Index of the last snapshot that raft has taken in; 0 if there was none.
     pub fn restored(&self) -> u64 {
         self.restored
     }
@@ -265,7 +273,8 @@ impl Core {
         self.is_space_short = is_short;
     }
 
-    /// How far each member's log is known to go; on the leader.
+    /// The id of each member, and the last index up to which its log is known to match this
+    /// leader's; `None` unless this member leads.
     pub fn progress(&self) -> Option<Vec<(u64, u64)>> {
         let raft = &self.raft.raft;
         let leads = raft.state == StateRole::Leader;

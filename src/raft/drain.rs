@@ -22,7 +22,7 @@ impl Drain for TracingDrain {
         let level = record.level();
         if level.is_at_least(slog::Level::Info) {
             let mut pairs = Pairs(record.msg().to_string());
-            // Only formatting could fail, and that into a string cannot.
+            // Only formatting could fail, and formatting into a string does not.
             let _ = record.kv().serialize(record, &mut pairs);
             match level {
                 slog::Level::Critical | slog::Level::Error => tracing::error!("raft: {}", pairs.0),

@@ -16,12 +16,15 @@ const ADD_NODE: i32 = ConfChangeType::AddNode as i32;
 const REMOVE_NODE: i32 = ConfChangeType::RemoveNode as i32;
 const ADD_LEARNER_NODE: i32 = ConfChangeType::AddLearnerNode as i32;
 
-/// Adds the removal of all other members to the log of one that is not running, and declares
-/// everything in it committed. What others had committed last may be known here as received only,
-/// and was perhaps acknowledged, so it stays. Returns the members that will be gone.
+/// Appends the removal of all other members to the log of one that is not running, and declares the
+/// whole log committed. Entries that this member has received, but does not know to be committed,
+/// stay: the others may have committed and acknowledged them. Returns the ids of the members that
+/// are removed.
 ///
-/// `takes` judges the changes in the log that are not applied, in their order: by the rules that
-/// apply goes by. One that they refuse changes nothing.
+/// `takes` says by apply's rules whether a configuration change in the log that is not applied will
+/// take effect. It is called for each of them, in log order.
+///
+/// A learner is refused with [`Error::NoVote`].
 pub fn force_alone(
     config: &Config,
     disk: &Arc<dyn Disk>,
@@ -51,7 +54,7 @@ pub fn force_alone(
             }
         }
     }
-    // Without a voter nothing can ever be committed again, not even its promotion.
+    // A learner alone could never commit anything again, not even its own promotion.
     if !voters.contains(&config.id) {
         return Err(Error::NoVote(config.id));
     }
@@ -77,7 +80,7 @@ pub fn force_alone(
     Ok(others.into_iter().collect())
 }
 
-/// Does what a configuration change does to the membership.
+/// Applies a configuration change to the ids of the voters, and to those of all members.
 fn follow(change: &ConfChange, voters: &mut BTreeSet<u64>, all: &mut BTreeSet<u64>) {
     match change.change_type {
         ADD_NODE if change.node_id != 0 => {

@@ -18,8 +18,8 @@
 //! writer is the only one that writes.
 //!
 //! What the members send each other is checked by `step` before the `raft` crate sees it, as that
-//! crate panics on what it does not expect. If it panics nevertheless, or the log cannot be read or
-//! written, the member is over: [`Observer::fatal`] is called once, and nothing goes on.
+//! crate panics on what it does not expect. If it panics nevertheless, or if the log cannot be read
+//! or written, the member stops: [`Observer::fatal`] is called once, and both threads end.
 //!
 //! Apply gets ranges of the committed log, as much at a time as it may hold; the rest stays in the
 //! log until apply has reported what it has. The log's beginning is forgotten below what the store
@@ -29,13 +29,13 @@
 //! [`Handle::apply_conf_change`] for each, in log order, and stores the configuration that comes
 //! back together with the index.
 //!
-//! A [`Transport`] carries the messages, which is the room `peer` in a cluster; with
-//! [`NoTransport`] there is a cluster of one. A sole voter takes two short cuts: the loop itself
-//! writes a short batch, which spares the way to the log writer and back, and a read index is
-//! answered where it is asked for.
+//! A [`Transport`] carries the messages: the room `peer` in a cluster, [`NoTransport`] in a cluster
+//! of one. A sole voter takes two short cuts. The loop itself writes a short batch, which saves two
+//! thread hops (a follower on a quick disk does so, too), and a read index is answered on the
+//! caller's thread.
 //!
-//! Caveat: entries that have left memory are read from disk within the loop, for apply a batch at a
-//! time.
+//! Caveat: the loop itself reads entries that have left memory from disk, for apply one batch at a
+//! time and for a lagging follower one message at a time.
 
 mod at_rest;
 mod core;
@@ -74,7 +74,7 @@ use crate::supervise::Panicked;
 pub use ::raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, Message, MessageType};
 use bytes::Bytes;
 
-/// What a member is started with.
+/// How to start a member.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub id: u64,
@@ -84,25 +84,29 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     pub pre_vote: bool,
-    /// The entry up to which the state on disk is applied, its term, and the configuration there.
+    /// Index of the last entry that the state on disk includes.
     pub applied: u64,
+    /// The term of that entry.
     pub applied_term: u64,
+    /// The configuration as of that entry.
     pub conf_state: ConfState,
-    /// Entries below the durable state that are kept for slow followers.
+    /// How many entries below the durable index a compaction of the log keeps for slow followers.
     pub catch_up_entries: u64,
-    /// Entries that become durable before the log is cut.
+    /// How many entries become durable between two compactions of the log, unless one frees a whole
+    /// segment earlier.
     pub snapshot_count: u64,
     pub log: log::Options,
 }
 
-/// The first members of a new cluster. Without any, the log starts empty: this member joins.
+/// The first members of a new cluster. Without any, the log starts empty: this member joins a
+/// cluster, and the leader fills the log.
 #[derive(Clone, Debug, Default)]
 pub struct Bootstrap {
-    /// Ids, and what their configuration changes carry.
+    /// The id of each member, and the context of the configuration change that adds it.
     pub members: Vec<(u64, Bytes)>,
 }
 
-/// Why raft does not do what was asked, or does not start.
+/// Why raft refuses a request (`Busy`, `Stopped`, `Late`), does not start, or stops the member.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("too many requests")]
@@ -138,7 +142,7 @@ pub enum Error {
     ApplyGone,
 }
 
-/// This member's role.
+/// This member's role. A pre-candidate counts as a candidate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
     #[default]
@@ -147,7 +151,7 @@ pub enum Role {
     Leader,
 }
 
-/// Where raft stands.
+/// The state of raft on this member. The last three fields count since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     pub id: u64,
@@ -171,19 +175,22 @@ pub struct Leader {
     pub term: u64,
 }
 
-/// Told of what happens; the calls come from raft's threads and must not block.
+/// Hears what happens in raft. Its methods are called by the raft loop and the log writer, and must
+/// not block.
 pub trait Observer: Send + Sync {
     /// The member cannot go on; the process should end.
     fn fatal(&self, error: &Error);
-    /// Proposals that raft dropped: no leader is known, or leadership is being transferred.
+    /// Raft dropped the proposals with these tickets: no leader is known, leadership is being
+    /// transferred, or the leader is not the one that a proposal demands.
     fn dropped(&self, tickets: &[u64]) {
         let _ = tickets;
     }
-    /// The log was synced.
+    /// The log was synced, which took so long.
     fn synced(&self, took: Duration) {
         let _ = took;
     }
-    /// The log has begun to write then, or has done all that it had.
+    /// Called with the clock's time when the log writer begins a batch of jobs, and with `None`
+    /// when it has finished, so that a disk that hangs can be noticed.
     fn writes(&self, since: Option<Duration>) {
         let _ = since;
     }

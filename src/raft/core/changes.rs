@@ -15,7 +15,8 @@ use crate::planted::{self, Bug};
 use crate::raft::Error;
 
 impl Core {
-    /// Raft would empty a change proposed while another is not applied, so they queue here.
+    /// Proposes the configuration changes that wait, one at a time: raft would replace a change
+    /// that is proposed while another one is not applied by an empty entry.
     pub(super) fn propose_conf_changes(&mut self, effects: &mut Vec<Effect>) {
         while !self.raft.raft.has_pending_conf() {
             let Some((ticket, change)) = self.conf_changes.pop_front() else { return };
@@ -42,14 +43,14 @@ impl Core {
         leads && is_removal && change.node_id == raft.id
     }
 
-    /// A leader that removes itself hands over first, and the next leader gets the change. If this
-    /// leader ended before the others know that the change is committed, they might need its vote
-    /// for ever. Also returns false when no voter can take over: the caller then drops the change, and
-    /// its proposer tries again.
+    /// Whether a change has to wait because this leader, which it would remove, hands over first;
+    /// the next leader gets the change. If this leader ended before the others know that the change
+    /// is committed, they might need its vote for ever. Also returns false when no voter can take
+    /// over: the caller then drops the change, and its proposer tries again.
     pub(super) fn hands_over_before(&mut self, change: &ConfChange) -> bool {
         let leaves = std::mem::take(&mut self.is_leaving);
         if !self.removes_leader(change) {
-            // The next leader is not known at once.
+            // After the transfer the change waits until the next leader is known.
             self.is_leaving = leaves && self.raft.raft.leader_id == 0;
             return self.is_leaving;
         }
@@ -61,8 +62,9 @@ impl Core {
         true
     }
 
-    /// Proposals of another member with a configuration change, while one is under way: the change
-    /// waits as this member's own do.
+    /// Takes in proposals of another member whose configuration change has to wait: the change
+    /// queues behind this member's own, and the other entries are proposed at once. A change for
+    /// which the queue has no room is dropped.
     pub(super) fn take_turns(&mut self, message: Message, effects: &mut Vec<Effect>) {
         let mut normal = Vec::new();
         for entry in message.entries {
@@ -98,8 +100,8 @@ impl Core {
     }
 
     /// Whether this turn makes the commit of a configuration change known, so that the hard state
-    /// has to be synced first. A removed member ends once it knows of the commit; if those that stay
-    /// lost that commit in a power cut, they would need the vote of a member that is gone.
+    /// has to be synced first. A removed member ends once it knows of the commit; if those that
+    /// stay lost that commit in a power cut, they would need the vote of a member that is gone.
     pub(super) fn commits_change(
         &mut self,
         state: Option<&HardState>,
@@ -122,15 +124,17 @@ impl Core {
         change: Option<ConfChange>,
         effects: &mut Vec<Effect>,
     ) {
-        // A change that apply rejected still has to pass: as one of node 0, which is none.
+        // As in etcd's `applyConfChange`, a change that apply rejected passes raft as one of node
+        // 0, which raft skips.
         let single = change.map(|ConfChange { change_type, node_id, .. }| ConfChangeSingle {
             change_type,
             node_id,
         });
         let changes = vec![single.unwrap_or_default()];
         let change = ConfChangeV2 { changes, ..ConfChangeV2::default() };
-        // A snapshot that has replaced this part of the log brought its own configuration, in which
-        // the change is included. Apply, which is not there yet, still stores what the log gives here.
+        // A snapshot that has replaced this part of the log brought its own configuration to raft,
+        // in which the change is included. Apply has not reached the snapshot and still needs the
+        // configuration as of this entry, so that one is computed beside raft.
         let is_overtaken = index <= self.restored
             && !(planted::is(Bug::ChangesSnapshot) && self.raft.snap().is_some());
         let outcome = match is_overtaken {
@@ -156,7 +160,7 @@ fn changed(conf_state: &ConfState, change: &ConfChangeV2) -> raft::Result<ConfSt
     };
     let voters = conf_state.voters.iter().map(single(ConfChangeType::AddNode));
     let learners = conf_state.learners.iter().map(single(ConfChangeType::AddLearnerNode));
-    // A change of another kind is not one of the configuration.
+    // A change of an unknown kind leaves the configuration as it is.
     let is_known =
         |single: &&ConfChangeSingle| ConfChangeType::try_from(single.change_type).is_ok();
     let last = change.changes.iter().filter(is_known).copied();

@@ -1,4 +1,4 @@
-//! The words of the core: what happens to it, and what it wants done.
+//! The input and output of the core.
 //!
 //! An [`Event`] comes from the raft loop, which has it from a clock, the log writer, apply, another
 //! member or a proposer. An [`Effect`] goes back to the loop, which carries it out. The order of
@@ -10,7 +10,7 @@ use raft::eraftpb::{ConfChange, ConfState, Message};
 use crate::raft::log::{Batch, Placed, SnapshotRecord};
 use crate::raft::{Error, Leader, Refusal};
 
-/// Data to be put into the log. The ticket comes back if raft drops it.
+/// Data to be put into the log. If raft drops it, the ticket comes back in [`Effect::Dropped`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Proposal {
     pub ticket: u64,
@@ -21,7 +21,7 @@ pub struct Proposal {
 /// Which leader may put a proposal into the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Via {
-    /// Whoever leads: a follower forwards it.
+    /// Any leader: a follower forwards the proposal.
     #[default]
     AnyLeader,
     /// This member alone, as the leader of that term. Any other leader would know less of what
@@ -39,9 +39,10 @@ pub enum Event {
         ticket: u64,
         change: ConfChange,
     },
-    /// A read index is wanted; the token comes back with it.
+    /// A read index is wanted; the token comes back in [`Effect::ReadIndex`] or
+    /// [`Effect::ReadsLate`].
     Read(u64),
-    /// Another member sent this.
+    /// Another member sent this message, which is not checked yet.
     Receive(Message),
     /// All jobs up to this one are durable, and the entries of those that were not reported before
     /// stand at these places.
@@ -51,27 +52,28 @@ pub enum Event {
     },
     /// The state includes this entry and all before it.
     Applied(u64),
-    /// Apply reached a configuration change; nothing if it was rejected.
+    /// Apply reached a configuration change; `change` is `None` if apply rejected it.
     ConfChange {
         index: u64,
         change: Option<ConfChange>,
     },
-    /// The state on disk includes this entry.
+    /// The state on disk includes the entry `index` of `term`, and has this configuration.
     Durable {
         index: u64,
         term: u64,
         conf_state: ConfState,
     },
     TransferLeader(u64),
-    /// The others have been reached: the first election need not wait for its full timeout.
+    /// This member, which has just started, has reached the others: the first election need not
+    /// wait for its full timeout.
     Reached,
     Unreachable(u64),
     /// Another member sent a snapshot, which is on disk and checked.
     ReceiveSnapshot(Message),
-    /// Another member offered a snapshot that is older than the log here, and its data was refused.
-    /// Raft tells the sender what is here.
+    /// Another member offered a snapshot that is not beyond the commit here, and its data was
+    /// refused. Raft answers the sender with the commit index of this member.
     IgnoreSnapshot(Message),
-    /// A snapshot that was sent has arrived, or not.
+    /// Whether a snapshot arrived at the member that it was sent to.
     SnapshotSent {
         to: u64,
         arrived: bool,
@@ -88,8 +90,9 @@ pub enum Effect {
         tokens: Vec<u64>,
         index: u64,
     },
-    /// Reads that no leader settled in time.
+    /// Tokens of reads that no leader answered in time.
     ReadsLate(Vec<u64>),
+    /// Tickets of proposals that did not get into the log.
     Dropped(Vec<u64>),
     /// The answer to [`Event::ConfChange`].
     ConfState {
@@ -97,17 +100,18 @@ pub enum Effect {
         outcome: Result<ConfState, Error>,
     },
     Leader(Leader),
-    /// Segments that hold nothing from `below` on may go.
+    /// Log segments that hold nothing from `below` on may be removed once `record` is durable.
     Purge {
         below: u64,
         record: SnapshotRecord,
     },
     Refused(Refusal),
-    /// The member cannot go on. Nothing else of the turn is to be done, and no turn follows.
+    /// The member has to stop. This is the only effect of its turn, and no turn follows.
     Fatal(Error),
 }
 
-/// One piece of work for the log writer: write the batch, sync if so marked, then send the messages.
+/// One piece of work for the log writer: write the batch, sync if so marked, then send the
+/// messages.
 #[derive(Debug, Default)]
 pub struct Job {
     pub number: u64,
@@ -119,7 +123,7 @@ pub struct Job {
 /// A committed entry.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Committed {
-    /// Data is empty where a leader took office.
+    /// `data` is empty in the entry with which a leader begins its term.
     Normal {
         index: u64,
         term: u64,
@@ -130,7 +134,7 @@ pub enum Committed {
         term: u64,
         change: ConfChange,
     },
-    /// The state up to here is that of a snapshot, whatever was applied before.
+    /// The state of a snapshot replaces the whole state so far.
     Snapshot {
         index: u64,
         term: u64,

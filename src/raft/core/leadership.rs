@@ -22,8 +22,10 @@ impl Core {
         raft.promotable() && raft.prs().is_singleton()
     }
 
-    /// Election timeouts come from our own random bits, so that a simulation repeats. Raft draws
-    /// one whenever it sets the elapsed time to zero, and may tick before it is seen here.
+    /// Sets the election timeout, one to two times the configured one, from this start's own random
+    /// bits, so that a simulation can be repeated. Raft draws a timeout by itself whenever it
+    /// resets `election_elapsed`. A tick within the same event may hide that reset from this
+    /// function, so it overwrites the timeout after every event.
     pub(super) fn choose_timeout(&mut self) {
         if self.raft.raft.election_elapsed == 0 {
             self.random = self.random.wrapping_add(1);
@@ -53,11 +55,12 @@ impl Core {
             self.give_up_leadership(stalled_ticks > 2 * self.election_ticks);
         }
         let replaying = self.raft.raft.raft_log.applied < self.replay_until;
-        // The store finds changes that are not applied in the log's table, where the entries of this
-        // turn are not yet.
+        // Before an election raft asks the store for configuration changes that are not applied.
+        // The store looks them up in the log's table, which lacks the entries of this turn.
         let brings_change = step::brings_change(&self.raft);
         let may_tick = leads || !(stalled || replaying || brings_change || self.is_alone());
-        // Without room in the log nothing leaves, and a leader's heartbeats would only pile up.
+        // While the log writer's queue is full, no message leaves, and a leader's heartbeats would
+        // only pile up in raft.
         if may_tick && self.has_room() {
             self.raft.tick();
         } else {
@@ -68,7 +71,8 @@ impl Core {
         }
     }
 
-    /// Skips all but two ticks of the timeout, as etcd does, unless there is a leader already.
+    /// Skips all but two ticks of the election timeout, as etcd's `adjustTicks` does, unless there
+    /// is a leader already.
     pub(super) fn hasten_election(&mut self) {
         let replaying = self.raft.raft.raft_log.applied < self.replay_until;
         for _ in 2..self.election_ticks {
@@ -85,8 +89,9 @@ impl Core {
         }
     }
 
-    /// A leader whose disk stalls holds up the cluster: it hands over to the member that is
-    /// furthest, and if that takes another election timeout, it steps down.
+    /// A leader whose disk stalls holds up the cluster. It hands over to the voter with the longest
+    /// matching log, and steps down at once if there is none, or if the transfer takes another
+    /// election timeout (`is_overdue`).
     fn give_up_leadership(&mut self, is_overdue: bool) {
         let raft = &mut self.raft.raft;
         if is_overdue {
@@ -106,7 +111,8 @@ impl Core {
         }
     }
 
-    /// The other voter that is there and furthest.
+    /// Of the other voters that were heard from lately, the one whose log matches furthest; of
+    /// equals the one with the highest id.
     pub(super) fn next_leader(&self) -> Option<u64> {
         let raft = &self.raft.raft;
         let progress = raft.prs().iter().filter(|(other, progress)| {
@@ -118,8 +124,8 @@ impl Core {
         furthest.map(|(other, _)| *other)
     }
 
-    /// A sole voter has nobody to wait for. It wins within the call, and raft requires that all of
-    /// its log is durable then.
+    /// Lets a sole voter campaign without an election timeout, since no other member can lead. It
+    /// wins within the call, and raft panics then unless its whole log is durable.
     pub(super) fn campaign_if_alone(&mut self) {
         let raft = &self.raft.raft;
         let log = &raft.raft_log;
@@ -129,7 +135,7 @@ impl Core {
             && log.persisted == log.last_index()
             && log.applied == log.committed;
         if ready {
-            // Raft refuses a campaign only as a message of another member.
+            // Raft returns an error only if the message for it came from another member.
             let _ = self.raft.campaign();
         }
     }
@@ -141,7 +147,7 @@ impl Core {
         }
         if leader.id != self.leader.id {
             self.leader_changes += u64::from(leader.id != 0);
-            // The old leader will not answer any more.
+            // The old leader will not answer the current round: its reads are asked for again.
             self.reads.give_up();
         }
         self.leader = leader;
