@@ -1,4 +1,4 @@
-//! What any thread may ask of raft: a queue to put things in, and cells to read.
+//! The handle by which any thread uses raft: it fills the loop's queue and reads shared cells.
 //!
 //! ```text
 //!   proposers, peers, apply ---> Handle ---> inbox ---> raft loop
@@ -6,7 +6,7 @@
 //!                                  '------- cells <--------'
 //! ```
 //!
-//! The raft loop writes the cells after each turn, so a look at them waits for nobody.
+//! The raft loop writes the cells after each turn, so reading them waits for no other thread.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,23 +37,25 @@ pub(super) struct Shared {
     pub(super) inbox: Inbox,
     pub(super) status: StatusCells,
     pub(super) leader: watch::Sender<Leader>,
-    /// How far each member's log goes, as of the last tick; nothing unless this member leads.
+    /// See [`Handle::progress`].
     pub(super) progress: Mutex<Option<Vec<(u64, u64)>>>,
-    /// Whether this member may end, if it was removed: one that stays knows of the removal.
+    /// See [`Handle::may_leave`].
     pub(super) may_leave: AtomicBool,
     /// Received snapshots that the raft loop has not looked at.
     pub(super) snapshots_waiting: AtomicU64,
-    /// Whether raft has taken a snapshot in that is not applied.
+    /// Whether raft has taken in a snapshot that is not applied.
     pub(super) awaits_snapshot: AtomicBool,
+    /// Where apply waits for the configuration after a change, by the index of the change.
     pub(super) conf_states: Mutex<HashMap<u64, SyncSender<Result<ConfState, Error>>>>,
-    /// How long what the leader appends takes to be committed.
+    /// How long the entries that this leader appends take to be committed.
     pub(super) committing: Latencies,
-    /// How long callers on this member wait for what they proposed.
+    /// How long callers on this member wait for the answers to their proposals.
     pub(super) answering: Latencies,
     pub(super) log_room: log::Room,
-    /// Whether the log is to forget all that it can.
+    /// See [`Handle::spare_space`].
     pub(super) is_space_short: AtomicBool,
-    /// Takes a turn of the raft loop when no thread runs it: a caller that waits would wait for ever.
+    /// Runs a turn of the raft loop in a stepped member, where no thread would answer a caller that
+    /// waits.
     pub(super) while_waiting: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -76,10 +78,11 @@ impl Handle {
     }
 
     /// Asks for an index such that a state which includes it shows every write acknowledged before
-    /// this call. The reply comes within this call or from raft's thread, and must not block.
+    /// this call. `reply` is called within this call or on the raft thread, and must not block.
     ///
-    /// A sole voter that leads has nobody to ask: without it nothing can be committed, and it
-    /// publishes what is committed before apply can acknowledge it.
+    /// A sole voter that leads answers with its own commit index within the call: nothing is
+    /// committed without it, and the loop publishes the commit index before apply can acknowledge
+    /// an entry.
     pub fn read_index(&self, reply: impl FnOnce(Result<u64, Error>) + Send + 'static) {
         if let Some(index) = self.shared.status.committed_alone() {
             return reply(Ok(index));
@@ -101,8 +104,8 @@ impl Handle {
         self.shared.status.get()
     }
 
-    /// How far each member's log is known to go, within a heartbeat; nothing unless this member
-    /// leads.
+    /// The id of each member, and the last index up to which its log is known to match this
+    /// leader's, as of the last tick; `None` unless this member leads.
     pub fn progress(&self) -> Option<Vec<(u64, u64)>> {
         self.shared.progress.lock().clone()
     }
@@ -118,24 +121,26 @@ impl Handle {
         self.shared.answering.note(took);
     }
 
-    /// How long proposals took so far: from the leader's log to their commit, if this member leads,
-    /// and for callers on this member.
+    /// How long proposals have taken since the start: from the leader's log to their commit, while
+    /// this member led, and for callers on this member.
     pub fn latencies(&self) -> [Counted; 2] {
         [self.shared.committing.counted(), self.shared.answering.counted()]
     }
 
-    /// Entries up to this one are part of the state.
+    /// Reports that the state includes the entries up to `index`.
     pub fn applied(&self, index: u64) {
         self.shared.inbox.applied(index);
     }
 
-    /// Entries up to this one are part of the state on disk, with this configuration.
+    /// Reports that the state on disk includes the entries up to `index`, which has this term, and
+    /// the configuration there.
     pub fn durable(&self, index: u64, term: u64, conf_state: ConfState) {
         self.shared.inbox.durable(index, term, conf_state);
     }
 
-    /// Makes a committed configuration change effective, or none if it was rejected, and returns
-    /// the configuration from there on. Apply calls this once for each, in log order, and waits.
+    /// Makes a committed configuration change effective and returns the configuration from there
+    /// on. `change` is `None` if apply rejected it. The apply thread calls this once for each
+    /// change, in log order, and blocks until the raft loop has answered.
     pub fn apply_conf_change(
         &self,
         index: u64,
@@ -156,7 +161,7 @@ impl Handle {
         answer.recv().unwrap_or(Err(Error::Stopped))
     }
 
-    /// What the log can take before it needs more of its disk.
+    /// How many bytes the log can take before it needs more of its disk.
     pub fn log_room(&self) -> &log::Room {
         &self.shared.log_room
     }
@@ -171,7 +176,7 @@ impl Handle {
         self.shared.inbox.event(Event::TransferLeader(to))
     }
 
-    /// Tells a member that starts that it has reached the others.
+    /// Tells raft, at a start, that this member has reached the others.
     pub fn reached_peers(&self) -> Result<(), Error> {
         self.shared.inbox.event(Event::Reached)
     }
@@ -191,14 +196,15 @@ impl Handle {
         queued
     }
 
-    /// Hands in a snapshot's message that is older than the commit here. Raft answers the sender with
-    /// what is here, without which the sender would offer the snapshot again and again.
+    /// Hands in the message of a snapshot that is not beyond the commit here. Raft answers the
+    /// sender with the commit index; without that answer the sender would offer the snapshot again
+    /// and again.
     pub fn ignore_snapshot(&self, message: Message) -> Result<(), Error> {
         self.shared.inbox.event(Event::IgnoreSnapshot(message))
     }
 
-    /// Whether a snapshot that was handed in is, or may be, on its way into the state. Its data must
-    /// stay until then.
+    /// Whether a snapshot that was handed in is, or may be, on its way into the state. Its data
+    /// must stay until then.
     pub fn awaits_snapshot(&self) -> bool {
         let waits = self.shared.snapshots_waiting.load(Ordering::Acquire) > 0;
         waits || self.shared.awaits_snapshot.load(Ordering::Acquire)

@@ -25,7 +25,8 @@ pub(super) struct Inbox {
 struct State {
     proposals: VecDeque<Proposal>,
     messages: VecDeque<Message>,
-    /// Proposals of other members, which wait for what this member's own wait for.
+    /// Proposals that other members forwarded; `proposals_min` holds them back as it does this
+    /// member's own.
     forwarded: VecDeque<Message>,
     forwarded_entries: usize,
     message_bytes: usize,
@@ -37,9 +38,10 @@ struct State {
     applied: u64,
     durable: Option<(u64, u64, ConfState)>,
     sleeping: bool,
-    /// How many proposals are worth a turn of their own; the largest number if the log has no room.
+    /// How many proposals are worth a turn of their own; `usize::MAX` while the log writer's queue
+    /// is full.
     proposals_min: usize,
-    /// Whether the loop cannot go on before apply does.
+    /// Whether a report of apply is worth a turn of its own.
     awaits_apply: bool,
     stopped: bool,
     fatal: Option<Error>,
@@ -55,9 +57,9 @@ pub(super) struct Taken {
 }
 
 impl State {
-    /// Whether something is worth waking the loop for. Progress of the store never is, and progress
-    /// of apply only while the core waits for it: otherwise the next turn, at the latest that of the
-    /// next tick, takes them along.
+    /// Whether something is worth waking the loop for. A report of the store never is, and one of
+    /// apply only while the core waits for it: the next turn, at the latest that of the next tick,
+    /// takes them along.
     fn has_work(&self) -> bool {
         self.stopped
             || self.fatal.is_some()
@@ -69,8 +71,8 @@ impl State {
             || self.has_proposals()
     }
 
-    /// Whether the log takes what comes of messages. While it does not, they wait here, where they
-    /// have a bound: raft would keep the answers to all of them.
+    /// Whether the log writer's queue has room for the jobs that messages cause. Without room, the
+    /// messages wait here, where they are bounded: raft would collect the answers to all of them.
     fn has_room(&self) -> bool {
         self.proposals_min < usize::MAX
     }
@@ -105,7 +107,7 @@ impl Inbox {
         state.has_work()
     }
 
-    /// How much waits, by kind.
+    /// How many proposals, reads and events wait.
     pub(super) fn waiting(&self) -> [(&'static str, usize); 3] {
         let state = self.state.lock();
         let events = ("events", state.events.len());
@@ -189,7 +191,7 @@ impl Inbox {
     }
 
     pub(super) fn applied(&self, index: u64) {
-        // After the stop nobody needs to know.
+        // After a stop the report has no use.
         let _ = self.put(|state| {
             state.applied = state.applied.max(index);
             Ok(())
@@ -217,7 +219,7 @@ impl Inbox {
         });
     }
 
-    /// Ends the inbox and gives back the reads that nobody will answer.
+    /// Ends the inbox and returns the reads in it, which the caller has to answer.
     pub(super) fn close(&self) -> Vec<ReadReply> {
         let mut state = self.state.lock();
         state.stopped = true;
@@ -305,7 +307,8 @@ fn take_proposals(queue: &mut VecDeque<Proposal>) -> Option<Vec<Proposal>> {
     (count > 0).then(|| queue.drain(..count).collect())
 }
 
-/// Counts refusals and logs now and then: a broken peer must not flood the log.
+/// Counts refusals, and logs the first, second, fourth, eighth and so on: a broken peer must not
+/// flood the log.
 #[derive(Default)]
 pub(super) struct RefusalLog {
     count: u64,
@@ -331,7 +334,7 @@ mod tests {
 
     use super::*;
 
-    /// How many of them get in, before they are refused as too many.
+    /// How often `put` succeeds before it is refused as busy.
     fn filled(mut put: impl FnMut() -> Result<(), Error>) -> usize {
         let mut count = 0;
         loop {
@@ -367,7 +370,7 @@ mod tests {
         assert_eq!(filled(|| inbox.event(Event::Tick)), 4096);
         let read = || inbox.read(Box::new(|_| ())).map_err(|(error, _)| error);
         assert_eq!(filled(read), 65_536);
-        // What is full keeps nothing else out.
+        // Full queues do not keep out the reports of the log writer.
         assert!(inbox.persisted(1, []).is_ok());
     }
 

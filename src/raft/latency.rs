@@ -1,9 +1,9 @@
-//! How long the last proposals took, counted by length: the pace of copying goes by it.
+//! Histograms of how long proposals take. Snapshots and defragmentation choose their pace by them.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Number of counters: four for each doubling of the time, from a microsecond on.
+/// Number of counters: four for each doubling of the time, from one microsecond to 268 seconds.
 const PLACES: usize = 112;
 
 /// Counters of proposals by the time that they took. Any thread may add to them.
@@ -17,7 +17,7 @@ impl Default for Latencies {
     }
 }
 
-/// The counts at a time.
+/// A copy of the counters at one moment.
 #[derive(Clone)]
 pub struct Counted([u32; PLACES]);
 
@@ -28,7 +28,7 @@ fn place(took: Duration) -> usize {
     (power * 4 + quarter).min(PLACES - 1)
 }
 
-/// The shortest time that has this place.
+/// The shortest time that this place counts.
 fn length(place: usize) -> Duration {
     let (power, quarter) = (place / 4, place as u64 % 4);
     let micros = if power >= 2 { (4 + quarter) << (power - 2) } else { 1 << power };
@@ -46,7 +46,8 @@ impl Latencies {
 }
 
 impl Counted {
-    /// The proposals since an earlier look: how many, and the time that 95 of 100 did not exceed.
+    /// The proposals since an earlier copy: their number and their 95th percentile, rounded down to
+    /// the shortest time of its counter.
     pub fn since(&self, earlier: &Self) -> (u32, Duration) {
         let added = |at: usize| self.0[at].wrapping_sub(earlier.0[at]);
         let count: u32 = (0..PLACES).map(added).sum();

@@ -1,4 +1,4 @@
-//! The log writer: what it is to do, its thread, and the messages that wait for its syncs.
+//! The log writer: its queue, its thread, and the messages that wait for its syncs.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,13 +16,14 @@ use crate::metrics;
 use crate::planted::{self, Bug};
 use crate::supervise::Supervisor;
 
-/// What the log writer is to do.
+/// One piece of work for the log writer.
 pub(super) enum Work {
     Job(Job),
     Purge { below: u64, record: SnapshotRecord },
 }
 
-/// The queue of the log writer; the core bounds what it puts in.
+/// The queue of the log writer. It has no bound of its own: the core gives out at most
+/// `LOG_JOBS_MAX` jobs that are not durable.
 #[derive(Default)]
 pub(super) struct Jobs {
     state: Mutex<JobsState>,
@@ -60,7 +61,8 @@ impl Jobs {
         !self.state.lock().work.is_empty()
     }
 
-    /// All that queued, or nothing at the end.
+    /// All work that has queued. If there is none, waits for it if `waits`, and returns `None` at
+    /// the queue's end or without waiting.
     pub(super) fn take(&self, waits: bool) -> Option<Vec<Work>> {
         let mut state = self.state.lock();
         while waits && state.work.is_empty() && !state.ended {
@@ -71,7 +73,8 @@ impl Jobs {
         (!state.work.is_empty()).then(|| std::mem::take(&mut state.work))
     }
 
-    /// All that queued before the log has to look for room again; nothing once the queue has ended.
+    /// All work that queues, perhaps none, within `LOG_ROOM_RETRY`, after which the log has to look
+    /// for room again. Returns `None` once the queue has ended: work without room is given up then.
     fn take_soon(&self) -> Option<Vec<Work>> {
         let mut state = self.state.lock();
         if state.work.is_empty() && !state.ended {
@@ -83,7 +86,7 @@ impl Jobs {
     }
 }
 
-/// The raft loop's end of the queue. The log writer ends with it, also if the loop never ran.
+/// The raft loop's end of the queue. Dropping it ends the log writer, also if the loop never ran.
 pub(super) struct JobsEnd(pub(super) Arc<Jobs>);
 
 impl Drop for JobsEnd {
@@ -97,7 +100,7 @@ pub(super) struct LogThread {
     pub(super) writer: Arc<Mutex<LogWriter>>,
     pub(super) jobs: Arc<Jobs>,
     pub(super) shared: Arc<Shared>,
-    /// What waits for room on the log's disk, in order.
+    /// Work that waits for room on the log's disk, in order.
     pub(super) held: Mutex<Vec<Work>>,
 }
 
@@ -125,8 +128,8 @@ impl LogThread {
         }
     }
 
-    /// Carries out what waited and what came. Jobs for which the log has no room wait on, and a
-    /// purge goes before them, since it makes room; but not before the record of a snapshot.
+    /// Carries out the held work and the new. Jobs for which the log has no room stay held. A purge
+    /// overtakes them, since it makes room, unless one of them holds the record of a snapshot.
     pub(super) fn carry_out(&self, work: Vec<Work>) -> Result<(), Error> {
         planted::trip("raft-log");
         let mut waiting = self.held.lock();
@@ -136,7 +139,7 @@ impl LogThread {
             work.into_iter().partition(|work| matches!(work, Work::Job(_)));
         let Written { number, places, mut held } = self.writer.lock().carry_out(jobs)?;
         if number > 0 || !places.is_empty() {
-            // If raft has stopped, what is durable is found at the next start.
+            // This fails once raft has stopped; the next start finds what is durable.
             let _ = self.shared.inbox.persisted(number, places);
         }
         let is_snapshot =
@@ -150,7 +153,7 @@ impl LogThread {
     }
 }
 
-/// How far the writer has come with its work.
+/// Which work the log writer has done.
 pub(super) struct Written {
     /// The last job that is durable; 0 for none.
     pub(super) number: u64,
@@ -160,13 +163,13 @@ pub(super) struct Written {
     pub(super) held: Vec<Work>,
 }
 
-/// The log's end, and where the messages go that wait for it.
+/// Writes and syncs the log, then sends the messages that wait for that.
 pub(super) struct LogWriter {
     writer: Writer,
     transport: Arc<dyn Transport>,
     observer: Arc<dyn Observer>,
     clock: Arc<dyn Clock>,
-    /// How long the last syncs took.
+    /// Moving average of how long a sync takes; the last one counts for an eighth.
     pub(super) sync_average: Duration,
 }
 
@@ -181,8 +184,8 @@ impl LogWriter {
     }
 
     /// Writes and syncs all jobs at once, then sends their messages. Work for which the log has no
-    /// room comes back in [`Written::held`]: a job keeps only the entries that are not written, all
-    /// that stands behind it waits with it, and a purge comes back whose record has no room.
+    /// room comes back in [`Written::held`]: a job with those entries that are not written,
+    /// together with all work behind it, and a purge whose record has no room.
     pub(super) fn carry_out(&mut self, work: Vec<Work>) -> Result<Written, log::Error> {
         let mut places = Vec::new();
         let mut messages = Vec::new();

@@ -19,19 +19,20 @@ use crate::limits;
 use crate::planted::{self, Bug};
 use crate::raft::log::{Batch, Placed, SnapshotRecord};
 
-/// Messages that wait until a configuration change is applied and the log is durable: some of
-/// them say that it is.
+/// Messages that wait until a configuration change is applied, and until the entries that they
+/// acknowledge are durable.
 pub(super) struct Held {
     /// The change's index.
     until: u64,
-    /// The last job that they speak of.
+    /// The number of the last job whose entries the messages acknowledge.
     job: u64,
     messages: Vec<Message>,
 }
 
 impl Core {
-    /// Of the committed entries only index and kind are needed here, as apply gets them from the
-    /// log. A leader counts their bytes.
+    /// A follower takes the committed entries without their data: only index and kind are needed
+    /// here, since the supply of apply reads the log. On a leader raft counts the bytes of
+    /// committed entries, against its bound of uncommitted ones.
     pub(super) fn take_ready(&mut self) -> Ready {
         let leads = self.leads();
         self.raft.mut_store().gives_heads = !leads;
@@ -89,13 +90,15 @@ impl Core {
             effects.push(Effect::Send(now));
         }
         if let Some(last) = committed.last() {
-            // Apply hangs up on a member that is removed, which has to be told before.
+            // Once a removal is applied, the connections to the removed member are closed. So apply
+            // gets a configuration change only when the job has synced the commit, and the messages
+            // that tell it have left.
             self.supply.commit(last.index, commits_change.then_some(number));
         }
     }
 
-    /// A snapshot takes the log's place. Until it is applied there are no elections: raft would look
-    /// for entries that are gone.
+    /// Takes a snapshot, which replaces the log. This member does not campaign until the snapshot
+    /// is applied: raft would look for configuration changes in entries that are gone.
     fn take_snapshot(&mut self, ready: &Ready) -> Option<SnapshotRecord> {
         let metadata = ready.snapshot().metadata.as_ref().filter(|metadata| metadata.index > 0)?;
         let (index, term) = (metadata.index, metadata.term);
@@ -107,7 +110,7 @@ impl Core {
         Some(record)
     }
 
-    /// Messages that may leave at once, and those that wait until the log is durable.
+    /// Returns the messages that may leave at once, and those that wait until the log is durable.
     fn sort_messages(
         &mut self,
         ready: &mut Ready,
@@ -125,7 +128,9 @@ impl Core {
             .collect::<Vec<_>>();
         let immediate = merged(ready.take_messages());
         if self.unsynced_state.is_some() {
-            // A sole voter elects itself and already sends, before its vote is durable.
+            // No message may leave before a new term or vote, or the commit of a configuration
+            // change, is durable. A sole voter elects itself and sends as the leader in one step,
+            // before its vote is synced.
             later.extend(immediate);
         } else {
             now.extend(immediate);
@@ -142,8 +147,9 @@ impl Core {
         (now, later)
     }
 
-    /// The leader tells each commit by an append without entries, and raft acknowledges what it has
-    /// acknowledged before. That says nothing, unless the first one was lost: so it is said again
+    /// False for an acknowledgement that repeats the last one. The leader announces each commit by
+    /// an append without entries, and raft answers it with the index that it has acknowledged
+    /// before. The repetition helps only if the first acknowledgement was lost, so it is sent once
     /// after each heartbeat.
     fn is_worth_sending(&mut self, message: &Message) -> bool {
         if message.msg_type != MessageType::MsgAppendResponse as i32 || message.reject {
@@ -181,8 +187,10 @@ impl Core {
         self.release(effects);
     }
 
-    /// A leader that is no member any more leads on, so that the others learn that this is committed.
-    /// But raft panics when it makes further entries durable.
+    /// Tells raft that everything up to the `Ready` of this number is durable. A leader that has
+    /// applied its own removal leads on, so that the others learn of the commit. It steps down
+    /// before raft hears that further entries are durable: raft would panic, because it has no
+    /// progress of this member any more.
     fn note_persisted(&mut self, number: u64) {
         let raft = &mut self.raft.raft;
         if raft.state == StateRole::Leader && raft.prs().get(raft.id).is_none() {
@@ -192,6 +200,7 @@ impl Core {
         self.raft.on_persist_ready(number);
     }
 
+    /// Sends the held messages once their configuration change is applied and their job durable.
     pub(super) fn release(&mut self, effects: &mut Vec<Effect>) {
         let applied = self.raft.raft.raft_log.applied;
         let unsynced = self.outstanding.front().map_or(u64::MAX, |(job, _)| *job);
@@ -201,8 +210,8 @@ impl Core {
     }
 }
 
-/// Puts entries for the same member together: what a turn appends, and the commit that it brings
-/// about, become one message.
+/// Merges successive appends to the same member: the entries that a turn appends, and the commit
+/// that follows from them, become one message.
 fn merged(messages: Vec<Message>) -> Vec<Message> {
     let mut merged: Vec<Message> = Vec::with_capacity(messages.len());
     for mut message in messages {

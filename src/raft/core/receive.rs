@@ -77,7 +77,8 @@ impl Core {
         if asks_leader && admitted.is_ok() && !self.may_answer_reads() {
             admitted = Err(Refusal::Removed);
         }
-        // Nor does it settle reads that it asked about before.
+        // Without its context the answer does not count for a round of ReadIndex that this leader
+        // began before its removal.
         if message.get_msg_type() == MessageType::MsgHeartbeatResponse
             && self.leads()
             && !self.may_answer_reads()
@@ -96,7 +97,7 @@ impl Core {
         self.step_admitted(admitted, message, effects);
     }
 
-    /// Only a planted bug comes here: a learner's acknowledgement as that of some other voter.
+    /// For a planted bug alone: makes a learner's acknowledgement that of another voter.
     fn as_a_voter(&self, mut message: Message) -> Message {
         let raft = &self.raft.raft;
         let acknowledges =
@@ -128,7 +129,8 @@ impl Core {
         self.restored = snapshot.unwrap_or(self.restored);
     }
 
-    /// Asks the leader, once there is one that can answer.
+    /// Begins a round of ReadIndex for the reads that wait, if a leader is known. A leader can
+    /// answer only after the first commit of its term (Raft section 8).
     pub(super) fn ask_for_reads(&mut self) {
         let leads = self.leads();
         if leads && !self.raft.raft.commit_to_current_term() {
@@ -140,7 +142,7 @@ impl Core {
         }
         if leads {
             for message in std::mem::take(&mut self.forwarded) {
-                // Dropped reads are asked for again.
+                // If raft drops one, the member that sent it asks again.
                 let _ = self.raft.step(message);
             }
         } else {
@@ -152,9 +154,10 @@ impl Core {
         }
     }
 
-    /// A leader that has applied its own removal leads on until others know of it, but it has no
-    /// part in their quorum: they may have elected another and committed more. Raft would answer its
-    /// reads at once if they are down to one voter.
+    /// False for a leader that has applied its own removal. It leads on until others know of the
+    /// removal, but it is not part of their quorum: they may have elected another leader and
+    /// committed more. With a single voter left, raft would answer this leader's reads without
+    /// asking that voter.
     fn may_answer_reads(&self) -> bool {
         let raft = &self.raft.raft;
         raft.prs().conf().voters().contains(raft.id) || planted::is(Bug::RemovedLeaderReads)

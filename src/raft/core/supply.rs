@@ -1,4 +1,4 @@
-//! What apply is given, and what it says of it.
+//! The supply of apply: which committed entries apply gets, and what its reports set free.
 //!
 //! Apply gets ranges of the committed log, as much at a time as it may hold. What is committed
 //! beyond that stays in the log, and is read from there when apply has reported enough of what it
@@ -16,19 +16,19 @@ use crate::planted::{self, Bug};
 use crate::raft::Error;
 use crate::raft::log::SnapshotRecord;
 
-/// Where the supply of apply stands.
+/// Which entries apply may have, was given, and has not reported as applied.
 pub(super) struct Supply {
     /// Apply may have the entries up to this one.
     released: u64,
     /// Apply was given the entries up to this one.
     given: u64,
-    /// Batches that were given and not reported as applied: the last entry and the bytes of each.
+    /// Batches that were given and not reported as applied: last index and bytes of each.
     held: VecDeque<(u64, u64)>,
     held_bytes: u64,
     /// Log writer jobs in order, each with the last entry that apply may have once the job is
     /// durable.
     delayed: VecDeque<(u64, u64)>,
-    /// A snapshot that comes before all further entries.
+    /// A snapshot that apply gets before any further entries.
     snapshot: Option<SnapshotRecord>,
 }
 
@@ -59,7 +59,7 @@ impl Supply {
         }
     }
 
-    /// A snapshot has taken the place of the log: what apply was not given is part of it.
+    /// A snapshot has replaced the log: it includes the entries that apply was not given.
     pub(super) fn overtake(&mut self) {
         self.released = self.given;
         self.delayed.clear();
@@ -70,7 +70,7 @@ impl Supply {
         self.snapshot = Some(record);
     }
 
-    /// Whether there is something for apply that it has no room for.
+    /// Whether a snapshot or entries wait until apply has room.
     pub(super) fn waits(&self) -> bool {
         self.snapshot.is_some() || self.given < self.released
     }
@@ -156,8 +156,9 @@ impl Core {
         self.release(effects);
     }
 
-    /// The first entry that a member which is there still needs, or will need after the snapshot
-    /// that is on its way to it. Only a leader knows.
+    /// The lowest index that some member heard from lately still needs, or will need after a
+    /// snapshot that is being sent to it. Only a leader knows; on any other member it is
+    /// `u64::MAX`.
     fn needed_by_peers(&self) -> u64 {
         let raft = &self.raft.raft;
         if raft.state != StateRole::Leader {
@@ -168,13 +169,14 @@ impl Core {
         needed.min().map_or(u64::MAX, |index| index + 1)
     }
 
-    /// After so many entries, or once a segment holds only what is durable elsewhere, the log's
-    /// beginning is forgotten: entries that followers may still ask for stay, and a member that is
-    /// further behind comes back by a snapshot. Segments go with the last entry in them.
+    /// Notes that the state on disk includes entry `index`, and compacts the log, after
+    /// `snapshot_count` entries or as soon as that frees a whole segment. Entries that followers
+    /// may still ask for stay; a member that is further behind gets a snapshot. A segment is
+    /// removed with the last entry in it.
     ///
-    /// Entries that apply has not reported stay, too, though the store on disk may include them
-    /// already: it commits within a batch, and apply reports after it. Before each election raft looks
-    /// at the entries behind the last reported one.
+    /// Entries that apply has not reported stay, too. The store on disk may include them already,
+    /// since it commits in the middle of a batch and apply reports at its end, but before each
+    /// election raft looks at the entries after the last reported one.
     pub(super) fn durable(
         &mut self,
         index: u64,
@@ -191,7 +193,7 @@ impl Core {
         let table = &mut store.table;
         let mut below =
             if planted::is(Bug::CompactsUnapplied) { index } else { index.min(applied) };
-        // A sole member has nobody to catch up, and reads what it keeps at each start.
+        // A sole member keeps no entries for others: each start would have to read them.
         if has_peers {
             let (entries, segments) = match self.is_space_short {
                 true => (0, 1),
