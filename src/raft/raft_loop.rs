@@ -1,8 +1,8 @@
-//! The raft loop: takes what queued up through the core, and carries out what the core wants done.
+//! The raft loop: takes queued events through the core, and carries out the effects.
 //!
-//! One turn is one call of [`Core::handle`] with all that waited. Its effects are carried out in
-//! their order. A short job is written within the turn, where two thread hops would cost more than
-//! writing beside the loop saves.
+//! One turn is one call of [`Core::handle`] with all events that waited. The effects are carried
+//! out in their order. A short job is written within the turn, where two thread hops would cost
+//! more than writing beside the loop saves; a second call then tells the core that it is durable.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -44,12 +44,13 @@ pub(super) struct RaftThread {
     pub(super) next_tick: Duration,
     /// How long the next turn may wait for work.
     pub(super) patience: Duration,
-    /// Reads by token; all that came in one turn share one.
+    /// Reads that wait for an index, by token; all reads that one turn took share a token.
     pub(super) reads: HashMap<u64, Vec<ReadReply>>,
-    /// How many these are.
+    /// The number of replies in `reads`.
     pub(super) reads_waiting: usize,
     pub(super) next_token: u64,
-    /// Last entries of batches that this member appended as the leader, and when.
+    /// The last index of each batch that this leader has appended and not committed, and the time
+    /// when it was appended.
     pub(super) appended: VecDeque<(u64, Duration)>,
     /// A simulator runs the turns of this loop and of the log writer, which then have no threads.
     pub(super) is_stepped: bool,
@@ -76,7 +77,7 @@ impl RaftThread {
         self.shared.conf_states.lock().clear();
     }
 
-    /// Waits for work, if it may, and takes a turn's worth of it; false if the loop is to end.
+    /// Runs one turn, with `waits` after waiting for work. Returns false if the loop has to end.
     pub(super) fn next_turn(&mut self, waits: bool) -> Result<bool, Error> {
         planted::trip("raft");
         let awaits_apply = self.core.awaits_apply();
@@ -100,7 +101,8 @@ impl RaftThread {
         if now >= self.next_tick {
             taken.events.push(Event::Tick);
             self.note_lateness(now - self.next_tick);
-            // After a pause the missed ticks are not made up for: others had no pause.
+            // Ticks that were missed in a pause are skipped: made up for at once, they would let an
+            // election timeout or a leader's quorum check run out before other members can answer.
             self.next_tick = (self.next_tick + self.tick).max(now);
         }
         self.turn(taken.events)?;
@@ -109,8 +111,8 @@ impl RaftThread {
         Ok(true)
     }
 
-    /// Reads that the loop has taken and that wait for a leader are bounded like those in its inbox:
-    /// the newest beyond the bound are refused as busy.
+    /// Bounds the reads that the loop has taken and that wait for a leader, as those in the inbox
+    /// are bounded: the newest reads beyond the bound are refused as busy.
     fn refuse_reads(&self, reads: &mut Vec<ReadReply>) {
         let room = limits::RAFT_READS_MAX.saturating_sub(self.reads_waiting);
         for reply in reads.drain(room.min(reads.len())..) {
@@ -140,7 +142,8 @@ impl RaftThread {
         }
     }
 
-    /// Takes events through the core, and what a short write makes durable at once as well.
+    /// Takes events through the core and carries out the effects. If one of them is a short job, it
+    /// is written here, and the core hears in the same turn that it is durable.
     fn turn(&mut self, mut events: Vec<Event>) -> Result<(), Error> {
         let shows_progress =
             |event: &Event| matches!(event, Event::Tick | Event::ConfChange { .. });
@@ -159,14 +162,15 @@ impl RaftThread {
             }
             let status = self.core.status();
             self.note_latencies(&status);
-            // Before apply can acknowledge anything: reads rely on it.
+            // The commit index is published before apply gets the entries and can acknowledge them:
+            // the reads of a sole voter rely on that order.
             self.shared.status.set(status, self.core.answers_reads_alone());
             let short = self.take_short_job(&mut effects);
             for effect in effects {
                 self.carry_out(effect)?;
             }
             let Some(job) = short else { return Ok(()) };
-            // Only a purge may hold the writer now: no job is with it.
+            // No job is with the log writer, so at most a purge holds this lock.
             let Written { number, places, held } =
                 self.writer.lock().carry_out(vec![Work::Job(job)])?;
             if !held.is_empty() {
@@ -179,7 +183,7 @@ impl RaftThread {
         }
     }
 
-    /// Sees how long it takes until what the leader appends is committed.
+    /// Measures on a leader how long appended entries take to be committed.
     fn note_latencies(&mut self, status: &Status) {
         if status.role != Role::Leader {
             return self.appended.clear();
@@ -201,10 +205,10 @@ impl RaftThread {
         }
     }
 
-    /// Takes a short job out of the effects, to be written within this turn, because two thread hops
-    /// to the log writer and back cost more than the overlap saves. Only a sole voter does so, and a
-    /// follower while syncs are quick: a leader's messages to others would wait for the disk. Longer
-    /// jobs go to the log writer, whose sync runs beside the loop's work.
+    /// Takes a short job out of the effects, to be written within this turn, because two thread
+    /// hops to the log writer and back cost more than the overlap saves. Only a sole voter does so,
+    /// and a follower while syncs are quick: a leader's messages to others would wait for the disk.
+    /// Longer jobs go to the log writer, whose sync runs beside the loop's work.
     fn take_short_job(&self, effects: &mut Vec<Effect>) -> Option<Job> {
         if !self.core.awaits_one_job() {
             return None;
@@ -254,7 +258,8 @@ impl RaftThread {
             Effect::Dropped(tickets) => self.surroundings.observer.dropped(&tickets),
             Effect::ConfState { index, outcome } => {
                 if let Some(reply) = self.shared.conf_states.lock().remove(&index) {
-                    // There is room for the one answer; if nobody waits, nobody needs it.
+                    // The channel has room for the one answer. The send fails only if apply has
+                    // ended and waits no longer.
                     let _ = reply.try_send(outcome);
                 }
             }

@@ -54,7 +54,7 @@ impl Reads {
         self.round.is_none() && !self.waiting.is_empty()
     }
 
-    /// Begins a round with all that wait, and returns the context to ask with.
+    /// Begins a round with all waiting reads, and returns the context of the request.
     pub(super) fn begin(&mut self) -> Context {
         self.counter += u64::from(!planted::is(Bug::ReusedContext));
         let mut context = [0; CONTEXT_BYTES];
@@ -81,8 +81,8 @@ impl Reads {
         }
     }
 
-    /// Counts time, gives up a round that was not answered for so many ticks, and gives back the
-    /// reads that have waited for longer than a read may.
+    /// Counts a tick, gives up a round that was not answered within `round_ticks_max` ticks, and
+    /// removes and returns the tokens of reads that have waited for more than `read_ticks_max`.
     pub(super) fn tick(&mut self, round_ticks_max: u32, read_ticks_max: u64) -> Vec<u64> {
         self.ticks += 1;
         if let Some(round) = &mut self.round {
@@ -127,7 +127,7 @@ mod tests {
             assert!(reads.tick(2, 5).is_empty());
         }
         reads.push(11);
-        // A round that nobody answers does not make them younger.
+        // Reads keep their age when a round without an answer is given up.
         reads.begin();
         assert!(reads.tick(2, 5).is_empty());
         assert!(reads.tick(2, 5).is_empty());

@@ -1,5 +1,6 @@
 //! Three cores over a network that loses, delays and repeats, on disks that sync when they like,
-//! with members that crash. An observer who sees everything judges them.
+//! with members that crash. An observer who sees everything checks that there is one history, and
+//! that no read is stale.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -32,7 +33,7 @@ impl Chance {
 struct Durable {
     entries: Vec<Entry>,
     state: HardState,
-    /// The state machine's own progress on disk.
+    /// Index and term of the last entry that the state on disk includes.
     applied: (u64, u64),
 }
 
@@ -62,7 +63,7 @@ struct World {
     chance: Chance,
     members: BTreeMap<u64, Member>,
     network: Vec<Message>,
-    /// The one history: what was applied at each index, by whomever first.
+    /// The one history: term and data of each index, as the first member applied it.
     history: BTreeMap<u64, (u64, Bytes)>,
     /// The last index whose write a client knows of.
     acknowledged: u64,
@@ -137,7 +138,8 @@ impl World {
         for job in jobs.iter().take(survived) {
             member.durable.write(job);
         }
-        // The machine may also lose a commit that was never synced by itself.
+        // Committed entries that are not applied are lost from memory. The next start gives them to
+        // apply again, once it knows that they are committed.
         member.to_apply.clear();
         member.core = None;
         self.reads.retain(|token, _| token % 3 + 1 != id);
@@ -235,7 +237,7 @@ impl World {
                 );
             }
             94..98 if self.members[&id].core.is_some() => {
-                // The token says who was asked.
+                // `token % 3 + 1` is the member that was asked.
                 let token = (self.proposals * 1000 + self.reads.len() as u64) * 3 + id - 1;
                 if !self.reads.contains_key(&token) {
                     self.reads.insert(token, self.acknowledged);
@@ -248,7 +250,7 @@ impl World {
         }
     }
 
-    /// Without faults everybody agrees soon, and everything asked is answered.
+    /// Without faults all members soon agree, and every read is answered.
     fn heal(&mut self) {
         self.faults = false;
         for id in MEMBERS {

@@ -1,9 +1,9 @@
 //! Which state goes with a snapshot's message.
 //!
-//! Raft's message says that a member needs a state, and names the one that the sender's log knew
-//! then. The state itself travels beside the message and may be newer. The sender therefore writes
-//! the place of what it sends into the message ([`announce`]), and the receiver looks at that
-//! place before it takes anything in ([`announced`]).
+//! Raft's message says that a member needs a state, and names the one that was on the sender's disk
+//! at that time. The state itself travels beside the message and may be newer. The sender therefore
+//! writes the place of the state that it sends into the message ([`announce`]), and the receiver
+//! looks at that place before it takes anything in ([`announced`]).
 
 use raft::eraftpb::{ConfState, Message, SnapshotMetadata};
 
@@ -17,7 +17,8 @@ pub struct SnapshotPlace {
     pub conf_state: ConfState,
 }
 
-/// Makes raft's message say which state goes with it. It may be newer than the one raft knew.
+/// Writes into raft's message which state goes with it. That state may be newer than the one that
+/// the message names, but not older.
 pub fn announce(message: &mut Message, place: &SnapshotPlace) -> Result<(), &'static str> {
     if place.index < message.get_snapshot().get_metadata().index {
         return Err("the state is older than what was promised");
@@ -28,8 +29,9 @@ pub fn announce(message: &mut Message, place: &SnapshotPlace) -> Result<(), &'st
     Ok(())
 }
 
-/// The state that a message announces, if this member has use for it. Of an older one raft is told,
-/// and it tells the leader what is here: a leader that does not know would send the like for ever.
+/// The state that a message announces, if this member can use it. The message of a snapshot that is
+/// not beyond the commit here goes to raft, which answers the leader with the commit index: without
+/// that answer the leader would send snapshots for ever.
 pub fn announced(message: &Message, raft: &Handle) -> Result<SnapshotPlace, &'static str> {
     let metadata = message.get_snapshot().get_metadata();
     let (index, term) = (metadata.index, metadata.term);
@@ -41,7 +43,7 @@ pub fn announced(message: &Message, raft: &Handle) -> Result<SnapshotPlace, &'st
         let _ = raft.ignore_snapshot(message.clone());
         return Err("the snapshot is older than what is here");
     }
-    // The next one would take the place of its data.
+    // A second snapshot's data would replace that of the first.
     if raft.awaits_snapshot() {
         return Err("another snapshot is being installed");
     }

@@ -30,7 +30,7 @@ use super::{Bootstrap, Config, Error, Leader};
 use crate::planted::{self, Bug};
 use crate::supervise::Thread;
 
-/// The running threads. Dropping it stops them.
+/// The running threads. Dropping it stops them and waits for their end.
 pub struct Raft {
     metadata: Metadata,
     shared: Arc<Shared>,
@@ -42,7 +42,7 @@ pub fn exists(disk: &dyn Disk, dir: &Path) -> bool {
     log::exists(disk, dir)
 }
 
-/// Whose log a directory holds.
+/// The member and the cluster that a directory's log belongs to.
 pub fn identity(disk: &dyn Disk, dir: &Path) -> Result<Metadata, Error> {
     Ok(log::identity(disk, dir)?)
 }
@@ -54,12 +54,13 @@ pub fn last_snapshot(
     options: log::Options,
 ) -> Result<Option<SnapshotRecord>, Error> {
     let (_, _, recovered) = log::open(disk, dir, options)?;
-    // A log may hold the record of an older state after that of a snapshot.
+    // The last record need not be the latest: a purge writes that of the state on disk, which may
+    // be older than a snapshot that has just arrived.
     Ok(recovered.snapshots.into_iter().max_by_key(|record| record.index))
 }
 
-/// Opens the log, or makes it, and starts the threads. A log that exists says whose it is: an id
-/// of 0 takes its word, any other must agree.
+/// Opens the log, or makes it if there is a `bootstrap`, and starts the threads. An existing log
+/// names its member and cluster: with a [`Config::id`] of 0 these are taken, any other must agree.
 pub fn start(
     config: Config,
     surroundings: Surroundings,
@@ -76,7 +77,7 @@ pub fn start(
     Ok((Handle { shared: Arc::clone(&running.shared) }, running))
 }
 
-/// As [`start`], but nothing runs by itself: the caller takes the turns of both threads.
+/// As [`start`], but without threads: the caller runs the turns of both by [`Turns`].
 pub fn start_stepped(
     config: Config,
     surroundings: Surroundings,
@@ -122,7 +123,8 @@ fn open(
     let whose = Metadata { node_id: config.id, cluster_id: config.cluster_id };
     let hard_state = check(whose, config.applied, config.applied_term, &recovered)?;
     if !planted::is(Bug::BelievedTail) {
-        // Apply gets only what is durable.
+        // After a sync that failed, the system shows entries that the disk does not hold. They are
+        // written and synced again, since apply must get only what is durable.
         writer.rewrite(recovered.table.place(config.applied))?;
     }
     let core_config = CoreConfig {
@@ -160,8 +162,9 @@ fn open(
     Ok((raft, log, running))
 }
 
-/// Makes the log of a new member. The changes that add the first members are committed already,
-/// as every one of them starts with the same ones.
+/// Makes the log of a new member. The changes that add the first members are committed from the
+/// start, since each of these members begins with the same ones (as in etcd's
+/// `RawNode.Bootstrap`).
 pub fn create(
     disk: &dyn Disk,
     dir: &Path,
@@ -183,10 +186,10 @@ pub fn create(
     Ok(log::create(disk, dir, metadata, &batch, options)?)
 }
 
-/// Compares the log with what has been applied from it, and returns the state to start with.
+/// Compares the log with what has been applied from it, and returns the hard state to start with.
 ///
-/// A state that only moves the commit is not synced, while the applied state is, so the log may say
-/// less than was committed.
+/// Its commit index is at least the applied one. A hard state whose commit alone is new is not
+/// synced, while the applied state is, so the commit index in the log may be lower.
 pub(super) fn check(
     whose: Metadata,
     applied: u64,
@@ -261,7 +264,7 @@ fn assemble(
 }
 
 impl Raft {
-    /// Whose log it is.
+    /// The member and the cluster that the log belongs to.
     pub fn metadata(&self) -> Metadata {
         self.metadata
     }

@@ -1,10 +1,10 @@
-//! Where raft stands, for every thread to see without waiting for the loop.
+//! The status of raft, which every thread can read without waiting for the loop.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{Role, Status};
 
-/// A status whose parts are read one by one; each is current, but they may be of two turns.
+/// A status whose fields are read one by one: two of them may be of different turns of the loop.
 pub(super) struct StatusCells {
     id: u64,
     leader: AtomicU64,
@@ -75,7 +75,8 @@ impl StatusCells {
         self.answers_reads_alone.store(answers_reads_alone, Ordering::SeqCst);
     }
 
-    /// The loop has ended: reads have nobody to vouch for them.
+    /// Ends the short cut for a sole voter's reads: the loop, which publishes the commit index, has
+    /// ended.
     pub(super) fn retire(&self) {
         self.answers_reads_alone.store(false, Ordering::SeqCst);
     }
@@ -101,8 +102,8 @@ impl StatusCells {
         }
     }
 
-    /// The commit index, if this member alone decides what is committed. The flag is read before the
-    /// index: an index that is read later includes all that was committed when the flag held.
+    /// The commit index, if this member alone decides what is committed. The flag is read before
+    /// the index: an index that is read later includes all that was committed when the flag held.
     pub(super) fn committed_alone(&self) -> Option<u64> {
         self.answers_reads_alone
             .load(Ordering::SeqCst)

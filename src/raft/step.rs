@@ -1,4 +1,5 @@
-//! What is let through to the `raft` crate, which panics on messages it does not expect.
+//! The checks of a message before the `raft` crate sees it, which panics on what it does not
+//! expect.
 
 use prost::Message as _;
 use raft::eraftpb::{ConfChange, ConfState, Entry, Message, MessageType};
@@ -7,7 +8,8 @@ use raft::{RawNode, StateRole};
 use super::store::Store;
 use crate::limits::RAFT_NUMBER_MAX;
 
-/// Why a message was refused. Raft works with any message lost, so nothing else happens.
+/// Why a message was refused. Raft tolerates the loss of any message, so a refused one is counted
+/// and dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("the type is not one that members send")]
@@ -48,7 +50,8 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
         return Err(Refusal::Address);
     }
     let leads = raft.raft.state == StateRole::Leader;
-    // A follower may be behind: a member that it does not know of may lead it. A leader knows all.
+    // A follower may lag, and a member that it does not know of yet may lead. A leader knows all
+    // members.
     if leads && raft.raft.prs().get(message.from).is_none() {
         return Err(Refusal::NotMember);
     }
@@ -56,7 +59,7 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
     if is_forwarded != (message.term == 0) || message.term > RAFT_NUMBER_MAX {
         return Err(Refusal::Term);
     }
-    // Raft does not look further into what belongs to a term that is over.
+    // Raft looks no further into a message of an earlier term, so it needs no further checks.
     let is_late = !is_forwarded && message.term < raft.raft.term;
     match kind {
         MessageType::MsgHup
@@ -73,8 +76,8 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
             }
         }
         _ if is_late => Ok(()),
-        // Raft panics when a leader commits something that has removed itself. What the others know
-        // of the commit comes with their answers to heartbeats.
+        // Raft panics when a leader that has applied its own removal commits an entry. Answers to
+        // heartbeats still tell it which commit the others know.
         MessageType::MsgAppendResponse
             if leads && message.term == raft.raft.term && raft.raft.prs().get(id).is_none() =>
         {
@@ -82,14 +85,15 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
         }
         MessageType::MsgAppend => admit_append(raft, message),
         MessageType::MsgHeartbeat => within_log(raft, message.commit),
-        // A leader that crashed may hear of entries that it lost, and is a follower then.
+        // A leader that has crashed may be told of entries that it has lost; as a follower it
+        // ignores that.
         MessageType::MsgAppendResponse if !leads => Ok(()),
         MessageType::MsgAppendResponse => {
             within_log(raft, message.index)?;
             within_log(raft, message.reject_hint)
         }
         MessageType::MsgSnapshot => Err(Refusal::Snapshot),
-        // A follower would pass it on with its term, at which raft panics.
+        // A follower would forward the message with its term, and raft panics when it sends that.
         MessageType::MsgTransferLeader if !leads => Err(Refusal::Election),
         MessageType::MsgTimeoutNow
             if raft.raft.prs().is_singleton() || awaits_snapshot(raft) || brings_change(raft) =>
@@ -106,17 +110,19 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
     }
 }
 
-/// Whether a change of the configuration came with the messages of this turn.
+/// Whether the entries of this turn, which are not in the log's table yet, include a configuration
+/// change.
 pub(super) fn brings_change(raft: &RawNode<Store>) -> bool {
     raft.raft.raft_log.unstable_entries().iter().any(|entry| entry.entry_type != 0)
 }
 
-/// Whether entries that are not applied are missing, since a snapshot stands for them.
+/// Whether entries that are not applied are missing from the log, because a snapshot that is not
+/// applied yet includes them.
 pub(super) fn awaits_snapshot(raft: &RawNode<Store>) -> bool {
     raft.raft.raft_log.applied + 1 < raft.raft.raft_log.first_index()
 }
 
-/// Checks a snapshot from another member, whose data is there.
+/// Checks the message of another member's snapshot.
 pub(super) fn admit_snapshot(raft: &RawNode<Store>, message: &Message) -> Result<(), Refusal> {
     if message.msg_type != MessageType::MsgSnapshot as i32 {
         return Err(Refusal::Type);
@@ -132,19 +138,20 @@ pub(super) fn admit_snapshot(raft: &RawNode<Store>, message: &Message) -> Result
     if metadata.term == 0 || metadata.term > message.term || message.term > RAFT_NUMBER_MAX {
         return Err(Refusal::Term);
     }
-    // Raft drops what is older than the commit, but would put this in the place of the last of it.
+    // Raft ignores a snapshot that is older than the commit. One at the commit index but of another
+    // term would replace the committed entry.
     let log = &raft.raft.raft_log;
     if metadata.index == log.committed && log.term(log.committed) != Ok(metadata.term) {
         return Err(Refusal::Committed);
     }
-    // A second one has to wait until the first is installed.
+    // A second snapshot has to wait until the first is applied.
     if awaits_snapshot(raft) {
         return Err(Refusal::Snapshot);
     }
     if is_possible(metadata.get_conf_state(), id) { Ok(()) } else { Err(Refusal::ConfState) }
 }
 
-/// Whether a member can be in a configuration, which it is by simple changes only.
+/// Whether a configuration is one that simple changes lead to, and that has this member in it.
 pub(super) fn is_possible(conf_state: &ConfState, id: u64) -> bool {
     let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = conf_state;
     let mut ids: Vec<u64> = voters.iter().chain(learners).copied().collect();
@@ -165,7 +172,8 @@ fn admit_proposals(raft: &RawNode<Store>, message: &Message) -> Result<(), Refus
     }
     for entry in &message.entries {
         known_type(entry)?;
-        // Raft would replace the change by an empty entry and nobody would learn of it.
+        // Raft would replace the change by an empty entry, and its proposer would not learn of
+        // that.
         if entry.entry_type == 1 && raft.raft.has_pending_conf() {
             return Err(Refusal::ConfChangePending);
         }
@@ -175,7 +183,7 @@ fn admit_proposals(raft: &RawNode<Store>, message: &Message) -> Result<(), Refus
 
 fn admit_append(raft: &RawNode<Store>, message: &Message) -> Result<(), Refusal> {
     let log = &raft.raft.raft_log;
-    // Raft takes the term of an entry that it does not have for 0, and would append after a gap.
+    // For raft an entry that it does not have is of term 0, so it would append after a gap.
     if message.index > 0 && message.log_term == 0 {
         return Err(Refusal::EntryOrder);
     }
@@ -197,7 +205,7 @@ fn admit_append(raft: &RawNode<Store>, message: &Message) -> Result<(), Refusal>
     Ok(())
 }
 
-/// Normal entries, and configuration changes that can be read.
+/// Refuses an entry that is neither normal nor a configuration change that can be decoded.
 fn known_type(entry: &Entry) -> Result<(), Refusal> {
     match entry.entry_type {
         0 => Ok(()),

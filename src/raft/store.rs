@@ -1,4 +1,4 @@
-//! What the `raft` crate reads: the log's table, backed by its segments.
+//! The storage that the `raft` crate reads from: the log's table, backed by its segments.
 
 use std::cell::RefCell;
 
@@ -13,11 +13,12 @@ pub struct Store {
     pub(super) table: Table,
     /// Index, term and configuration of the state on disk, which a snapshot would hold.
     pub(super) durable: Option<(u64, u64, ConfState)>,
-    /// Whether the reader wants only the entries' indices and terms: entries on disk then come
-    /// without their data, and nothing is read from disk.
+    /// Whether raft needs only index, term and type of entries: those that have left memory are
+    /// then given without their data, and nothing is read from disk.
     pub(super) gives_heads: bool,
     reader: Option<RefCell<Reader>>,
-    /// Why the log could not be read when raft asked for entries. The core takes it from here.
+    /// Why the log could not be read when raft asked for entries; the core looks here after each
+    /// event.
     failure: RefCell<Option<Error>>,
     initial: RaftState,
 }
@@ -40,7 +41,7 @@ impl Store {
         }
     }
 
-    /// Keeps the first reason why the member cannot go on.
+    /// Keeps the first error for which the member has to stop.
     pub(super) fn fail(&self, error: Error) {
         self.failure.borrow_mut().get_or_insert(error);
     }
@@ -53,7 +54,7 @@ impl Store {
         self.failure.take()
     }
 
-    /// Lets go of entries that are applied here and that no other member will ask for soon.
+    /// Drops the entries up to `index` from memory; they can still be read from disk.
     pub fn evict(&mut self, index: u64) {
         if self.reader.is_some() {
             self.table.evict_to(index);
@@ -70,7 +71,8 @@ impl Store {
         indexes.map(head).collect()
     }
 
-    /// Lets go of segments below this one, which are about to be removed.
+    /// Closes an open segment below this one, which is about to be removed: an open file would keep
+    /// its blocks.
     pub fn release(&self, below: u32) {
         if let Some(reader) = &self.reader {
             reader.borrow_mut().release(below);
@@ -87,8 +89,8 @@ impl Store {
         Ok(())
     }
 
-    /// The entries from `low` on and below `high`, as many as there are within the bytes, but at
-    /// least one.
+    /// Entries from `low` on and below `high`: as many as `bytes_max` allows, but at least one. May
+    /// stop earlier, where the entries in memory begin.
     pub(super) fn read(&self, low: u64, high: u64, bytes_max: u64) -> Result<Vec<Entry>, Error> {
         self.check_range(low, high)?;
         let Some(recent) = self.table.recent(low) else {
@@ -126,13 +128,14 @@ impl Storage for Store {
         Ok(self.initial.clone())
     }
 
-    /// Without a limit raft looks for changes of the configuration that are not applied, before it
-    /// calls an election. It gets these alone, and nothing is read: all that is committed and not
-    /// applied may be more than memory holds.
+    /// Raft asks without a limit only before an election, to find configuration changes that are
+    /// not applied. It gets these alone, without their data and without a read from disk: all
+    /// entries that are committed and not applied may not fit into memory.
     ///
-    /// Raft panics at an error of the disk, so the error is kept for the core, which ends the member
-    /// before anything of this turn is done. Until then raft goes on as if the entries came later:
-    /// nothing is sent to the follower that needs them, and none of them counts as given to apply.
+    /// Raft panics at an error of the disk, so the error is kept for the core, which stops the
+    /// member before any effect of this turn is carried out. Until then raft goes on as if the
+    /// entries came later: none is sent to the follower that needs them, and none counts as given
+    /// to apply.
     fn entries(
         &self,
         low: u64,

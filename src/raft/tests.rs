@@ -1,4 +1,4 @@
-//! What the tests of this room share: a member whose state is a list, and a cluster of cores whose
+//! Shared by the tests of this room: a member whose state is a list, and a cluster of cores whose
 //! messages arrive at once.
 
 mod bounds;
@@ -106,7 +106,7 @@ fn bootstrapped(dir: &Path) -> Member {
 }
 
 impl Member {
-    /// Applies until so many values are there.
+    /// Applies until there are `count` values.
     fn apply_until(&mut self, count: usize) {
         while self.applied.len() < count {
             self.apply_once();
@@ -174,8 +174,8 @@ fn core_config(id: u64, seed: u64) -> CoreConfig {
     }
 }
 
-/// Makes a log of these entries of term 1 on disk and opens it. What it gives keeps those after `evicted`
-/// in memory, too.
+/// Makes a log of these entries of term 1 on disk and opens it. The store keeps the entries after
+/// `evicted` in memory, too.
 fn stored(
     dir: &Path,
     entries: impl Iterator<Item = Entry>,
@@ -202,9 +202,9 @@ struct Cluster {
     reads: Vec<(u64, u64)>,
     dropped: Vec<u64>,
     network: Vec<Message>,
-    /// Its disk does nothing any more.
+    /// The member whose disk hangs.
     stalled: Option<u64>,
-    /// Nobody hears that he is to take over.
+    /// Whether the message that tells a member to take over is lost.
     is_transfer_lost: bool,
 }
 

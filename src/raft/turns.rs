@@ -1,4 +1,4 @@
-//! The turns of the raft loop and of the log writer, for a caller without their threads.
+//! The turns of the raft loop and of the log writer in a stepped member, which has no threads.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use super::Error;
 use super::log_writer::LogThread;
 use super::raft_loop::RaftThread;
 
-/// The turns of threads that were not started.
+/// Runs the raft loop and the log writer, turn by turn.
 pub struct Turns {
     pub(super) raft: Arc<Mutex<RaftThread>>,
     pub(super) log: LogThread,
 }
 
 impl Turns {
-    /// Takes what waits for the raft loop through it.
+    /// Runs one turn of the raft loop with all that waits for it.
     pub fn raft(&self) -> Result<(), Error> {
         self.raft.lock().next_turn(false).map(|_| ())
     }
 
-    /// Writes and syncs what waits for the log writer; false if nothing did, or if there was no room
-    /// for it.
+    /// Writes and syncs what waits for the log writer. Returns false if nothing waited, or if the
+    /// log had no room for it.
     pub fn log(&self) -> Result<bool, Error> {
         let waited = self.log.held.lock().len();
         let came = self.log.jobs.take(false).unwrap_or_default();
@@ -37,7 +37,7 @@ impl Turns {
         raft.surroundings.clock.now() >= raft.next_tick || raft.shared.inbox.has_work(awaits_apply)
     }
 
-    /// How much waits for the loop, the leader, the log writer and apply, by kind.
+    /// How much waits for the loop, a leader, the log writer and apply, by kind.
     pub fn waiting(&self) -> Vec<(&'static str, usize)> {
         let jobs = self.log.held.lock().len() + self.log.jobs.len();
         let raft = self.raft.lock();
@@ -45,8 +45,8 @@ impl Turns {
         raft.shared.inbox.waiting().into_iter().chain(own).chain(raft.core.waiting()).collect()
     }
 
-    /// Raft's configuration, and the last snapshot that raft has taken in, if any: from there on the
-    /// configuration may be ahead of apply.
+    /// Raft's configuration, and the index of the last snapshot that raft has taken in, or 0: until
+    /// apply has reached that index, the configuration is ahead of it.
     pub fn conf_state(&self) -> (ConfState, u64) {
         let raft = self.raft.lock();
         (raft.core.conf_state(), raft.core.restored())

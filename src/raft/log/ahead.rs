@@ -1,10 +1,10 @@
 //! Writes zeros ahead of the writer and prepares the next segment.
 //!
-//! A sync of freshly reserved space has to record that the space is now in use. Where zeros were
-//! written and synced before, it writes nothing but the data.
+//! The first sync of reserved blocks has to record in the file system's metadata that they are in
+//! use. Where zeros were written and synced before, a sync writes nothing but the data.
 //!
-//! The next segment is prepared as soon as the current one is in use: when the disk is full, the log
-//! still has a whole segment, and the one before it may go meanwhile.
+//! The next segment is prepared as soon as the current one is in use: when the disk becomes full,
+//! the log still has a whole segment, and older ones may be removed meanwhile.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,8 +40,9 @@ struct Shared {
 /// The current segment.
 pub(super) struct Current<'a> {
     pub(super) path: &'a Path,
-    /// How far it is written, and up to where it holds data or zeros.
+    /// Where its records end.
     pub(super) written: u64,
+    /// Up to where it holds records or zeros.
     pub(super) filled: u64,
     /// Its allocated length.
     pub(super) capacity: u64,
@@ -53,14 +54,16 @@ struct State {
     written: u64,
     filled: u64,
     capacity: u64,
-    /// Where zeros are being written right now; the writer keeps out.
+    /// From where on zeros are being written, without the lock; the writer must not write there.
+    /// `u64::MAX` while the next segment is being made.
     busy: Option<u64>,
     next: Option<Prepared>,
-    /// The disk had no room for the next segment; it is looked at again after a while.
+    /// The disk had no room for the next segment; the thread tries again after `LOG_ROOM_RETRY`.
     rests: bool,
     /// Whether a log line has said that the next segment has no room.
     is_said: bool,
-    /// Filling is a favour: after an error it ends, and the writer does without.
+    /// The thread has ended or is to end. It does so after an error, too: zeros only make syncs
+    /// faster, and the writer makes the next segment itself.
     ended: bool,
 }
 
@@ -72,7 +75,7 @@ pub(super) struct Prepared {
 }
 
 impl Ahead {
-    /// Nothing is filled before [`Self::run`].
+    /// No zeros are written before [`Self::run`].
     pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, segment_bytes: u64, room: Room) -> Self {
         let state = State { ended: true, ..State::default() };
         let shared = Arc::new(Shared {
@@ -86,13 +89,13 @@ impl Ahead {
         Self { shared, thread: None }
     }
 
-    /// Starts to fill. Without a thread the writer does without.
+    /// Starts the thread. If that fails, the log works without zeros ahead.
     pub(super) fn run(&mut self, supervisor: &Supervisor) {
         self.shared.state.lock().ended = false;
         let (shared, own) = (Arc::clone(&self.shared), supervisor.clone());
         let started = supervisor.thread("raft-log-zeros", move || {
             if own.run("raft-log-zeros", || shared.run()).is_err() {
-                // The writer must not wait for it.
+                // After a panic the writer must not wait for the thread.
                 let mut state = shared.state.lock();
                 (state.busy, state.ended) = (None, true);
                 shared.changed.notify_all();
@@ -104,7 +107,7 @@ impl Ahead {
         }
     }
 
-    /// Names the current segment.
+    /// Tells the thread which segment is the current one.
     pub(super) fn follow(&self, current: &Current<'_>) {
         let mut state = self.shared.state.lock();
         state.path = current.path.to_path_buf();
@@ -115,7 +118,7 @@ impl Ahead {
         self.shared.changed.notify_all();
     }
 
-    /// Lets the writer have the segment up to `end`.
+    /// Called before the writer writes up to `end`; waits while the thread writes zeros there.
     pub(super) fn reserve(&self, end: u64) {
         let mut state = self.shared.state.lock();
         while state.busy.is_some_and(|start| end > start) {
@@ -130,8 +133,8 @@ impl Ahead {
         }
     }
 
-    /// Hands out the next segment, which is made if it is not ready; an error is the disk's. The
-    /// thread rests until [`Self::follow`].
+    /// Hands out the next segment, and makes it if it is not ready; an error is the disk's. The
+    /// thread then does nothing until [`Self::follow`].
     pub(super) fn take_next(&self) -> io::Result<Prepared> {
         let mut state = self.shared.state.lock();
         while state.busy.is_some() {
@@ -152,20 +155,20 @@ impl Ahead {
         Ok(next)
     }
 
-    /// Takes over what an earlier process prepared.
+    /// Takes over a segment that an earlier process prepared.
     pub(super) fn adopt(&self, next: Prepared) {
         self.shared.room.set_next(next.capacity);
         self.shared.state.lock().next = Some(next);
     }
 
-    /// Takes back what is not used after all; the current segment goes on.
+    /// Takes back the next segment, which was not used; `current` stays the current one.
     pub(super) fn give_back(&self, current: &Current<'_>, next: Prepared) {
         self.shared.room.set_next(next.capacity);
         self.shared.state.lock().next = Some(next);
         self.follow(current);
     }
 
-    /// The disk has room again, as far as the log knows.
+    /// Lets the thread try again to prepare the next segment, since the log has freed space.
     pub(super) fn retry(&self) {
         self.shared.state.lock().rests = false;
         self.shared.changed.notify_all();
@@ -205,7 +208,8 @@ impl Shared {
         let mut open: Option<(PathBuf, Arc<dyn File>)> = None;
         let mut state = self.state.lock();
         while !state.ended {
-            // A handle keeps the blocks of a segment that is purged, which a full disk needs.
+            // An open handle would keep the blocks of a segment that is purged, which a full disk
+            // needs.
             open.take_if(|(path, _)| *path != state.path);
             if !self.wants(&state) {
                 if state.next.is_some() {
@@ -255,8 +259,8 @@ impl Shared {
         MutexGuard::unlocked(state, || {
             let file = match open.take() {
                 Some((opened, file)) if opened == path => file,
-                // Its own handle: a failed sync is reported once per handle, and the writer must
-                // not miss it.
+                // A failed sync is reported once for each handle: with its own handle this thread
+                // does not take the report from the writer.
                 _ => self.disk.open(&path)?,
             };
             file.write_at(zeros, start)?;
@@ -276,8 +280,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes the next segment, with zeros written up to `filled`. A disk that has no room for it is
-    /// left as it was, and does not count until it has.
+    /// Makes the next segment, with zeros written up to `filled`. If the disk has no room for it,
+    /// no file stays, and the disk's free bytes do not count as room until a segment could be made.
     fn make_next(&self, filled: u64) -> io::Result<Prepared> {
         let made = self.try_make_next(filled);
         self.room.set_refused(made.as_ref().is_err_and(is_full));
@@ -311,7 +315,7 @@ impl Shared {
                 Ok(Prepared { file, filled, capacity })
             }
             Err(error) => {
-                // A part of it would keep what little is left of the disk.
+                // A partly allocated file would keep the last free blocks.
                 let _ = self.disk.remove(&path);
                 Err(error)
             }

@@ -1,5 +1,5 @@
-//! A disk that only reads, for a log that must stay as it is. What opening a log would repair or
-//! make ready is done to nothing.
+//! A disk that only reads, for a log that must stay as it is. All that opening a log would write,
+//! cut, rename or remove succeeds without effect.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use crate::files;
 
 pub struct ReadOnlyDisk;
 
-/// None: a file that the opening would have made.
+/// `None` stands for a file that opening the log would have made.
 struct Untouched(Option<fs::File>);
 
 impl Disk for ReadOnlyDisk {

@@ -37,32 +37,33 @@ pub struct Space {
     pub free_bytes: u64,
 }
 
-/// Whether the disk has no room, or no inode, for what was wanted: then nothing is broken, and the
-/// same may work later.
+/// Whether the disk has no room or no inode left: then nothing is broken, and the same call may
+/// succeed later.
 pub(super) fn is_full(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
 }
 
-/// Reserves space for a file up to a length, or leaves it as long as it was: a part of the space
-/// would be of use to nobody, and be missing on a disk that is full.
+/// Reserves space for a file up to a length. After an error the file is as long as it was: a part
+/// of the space would be of no use, and it would be missing on a full disk.
 pub(super) fn allocate(file: &dyn File, len: u64) -> io::Result<()> {
     let before = file.size()?;
     file.allocate(len).inspect_err(|_| {
-        // If this fails too, blocks stay behind the file's old end, where nothing is read.
+        // If this fails, too, blocks stay after the file's old end, where nothing is read.
         let _ = file.set_len(before);
     })
 }
 
-/// An open file. Every handle reports a failed sync once, so each thread that syncs has its own.
+/// An open file. The system reports a failed sync once for each handle, so each thread that syncs
+/// has its own handle.
 pub trait File: Send + Sync {
     fn size(&self) -> io::Result<u64>;
     /// Fills the buffer from `offset` on.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Reserves space up to `len`, which reads as zeros, and makes the file at least that long. After
-    /// an error a part of it may be reserved, and the file longer.
+    /// Reserves space up to `len`, which reads as zeros, and makes the file at least that long.
+    /// After an error a part of it may be reserved, and the file longer.
     fn allocate(&self, len: u64) -> io::Result<()>;
     fn fdatasync(&self) -> io::Result<()>;
 }
@@ -141,7 +142,7 @@ impl File for fs::File {
     fn allocate(&self, len: u64) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
         use rustix::io::retry_on_intr;
-        // Some file systems give up at a signal that is waiting.
+        // Some file systems return EINTR while a signal is pending.
         match retry_on_intr(|| fallocate(self, FallocateFlags::empty(), 0, len)) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(self, len),
@@ -154,8 +155,8 @@ impl File for fs::File {
     }
 }
 
-/// Where space cannot be reserved it is written: a hole would have to find its blocks when the disk
-/// may be full.
+/// Writes zeros on a file system that cannot reserve space: a hole would get its blocks only when
+/// it is written, and the disk may be full by that time.
 fn write_zeros(file: &fs::File, len: u64) -> io::Result<()> {
     let zeros = vec![0; limits::LOG_FILL_CHUNK_BYTES];
     let mut at = File::size(file)?;

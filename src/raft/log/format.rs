@@ -30,7 +30,7 @@ impl Kind {
     }
 }
 
-/// Whose log it is; stands at the head of every segment.
+/// The member and the cluster that the log belongs to; stands at the head of every segment.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Metadata {
     #[prost(uint64, required, tag = "1")]
@@ -39,7 +39,7 @@ pub struct Metadata {
     pub cluster_id: u64,
 }
 
-/// Says that the state up to an index is kept elsewhere, and which configuration held there.
+/// Says that a state up to an index is kept outside the log, and which configuration holds there.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SnapshotRecord {
     #[prost(uint64, required, tag = "1")]
@@ -87,8 +87,8 @@ impl Encoder {
         self.record(Kind::Snapshot, &snapshot.encode_to_vec(), &[]);
     }
 
-    /// An entry: the fields before its data are put together apart, so that the data is copied
-    /// once.
+    /// Appends an entry. The fields before its data are encoded apart, so that the data is copied
+    /// only once.
     pub(super) fn entry(&mut self, entry: &Entry) {
         let mut head = [0_u8; 48];
         let mut rest = &mut head[..];
@@ -149,7 +149,7 @@ pub(super) struct Record {
     pub(super) end: u64,
 }
 
-/// What stands at a place of a segment.
+/// The result of decoding at an offset of a segment.
 #[derive(Debug)]
 pub(super) enum Found {
     Record(Record),
@@ -158,16 +158,16 @@ pub(super) enum Found {
     Bad(Bad),
 }
 
-/// A record that cannot be right.
+/// A record that is torn or damaged.
 #[derive(Debug)]
 pub(super) struct Bad {
     pub(super) what: String,
-    /// An interrupted write may leave such a record; damage never looks like it.
+    /// An interrupted write may leave such a record.
     pub(super) torn: bool,
 }
 
-/// Reads the record at `offset`, which is checked against `crc`, the checksum of all records before
-/// it. Without one the record's own is believed.
+/// Reads the record at `offset` and checks it against `crc`, the checksum of all records before it.
+/// Without `crc` the record is not checked. `length_max` bounds the length that a record may claim.
 pub(super) fn decode(segment: &Bytes, offset: u64, crc: Option<u32>, length_max: u64) -> Found {
     let length = segment.len() as u64;
     if offset + FRAME_BYTES as u64 > length {

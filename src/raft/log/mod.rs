@@ -18,24 +18,24 @@
 //! no metadata. The [`Table`] knows the term and place of every entry and keeps the recent ones in
 //! memory; the raft loop owns it.
 //!
-//! A full disk, or one without inodes, does not end the log. Blocks are allocated before anything
-//! counts on them, and the next segment is there before the current one is in use for long; when
-//! there is none after all, that shows before a byte of a record is written: [`Writer::put`] gives
-//! back what has no room, and it waits. [`Room`] says how much the log can still take. A batch goes
-//! on in the next segment where the current one ends; only an entry that is larger than a segment
-//! makes a larger one.
+//! A full disk, or one without inodes, does not stop the member. Blocks are allocated before
+//! anything counts on them, and the next segment is prepared soon after the current one is in use.
+//! If there is none after all, that shows before a byte of a record is written: [`Writer::put`]
+//! leaves what has no room in the batch, and the caller tries again. [`Room`] says how much the log
+//! can still take. A batch continues in the next segment where the current one ends; only an entry
+//! that is larger than a segment makes a larger one.
 //!
-//! What stands in the log decides what this member voted for and acknowledged, so opening it is
-//! strict. Only what an interrupted write can leave behind is repaired: a last segment that ends in
-//! a record with a sector of zeros, or in the middle of one. The original is kept aside as
+//! The log holds the votes and the acknowledged entries of this member, so opening it is strict.
+//! Only what an interrupted write can leave behind is repaired: a last segment that ends in a
+//! record with a sector of zeros, or in the middle of a record. The original is kept aside as
 //! `.broken` and the rest is zeroed. Everything else is damage, named by file and offset, and the
 //! member refuses to start.
 //!
-//! An entry that is read back later is checked as strictly: its place in the table carries the
-//! checksum of all records before it.
+//! An entry that is read back later is checked as strictly: its place in the table has the checksum
+//! of all records before it.
 //!
-//! Caveat: a record whose own data holds an aligned sector of zeros cannot be told from a torn one, so
-//! a flipped bit in such a record at the log's end passes as torn (etcd decides the same way).
+//! Caveat: a record whose own data holds an aligned sector of zeros cannot be told from a torn one,
+//! so a flipped bit in such a record at the log's end passes as torn (etcd decides the same way).
 
 mod ahead;
 mod at_rest;
@@ -83,11 +83,11 @@ pub enum Error {
     NoRoom(PathBuf),
 }
 
-/// What tests and the simulator set differently.
+/// What tests, the simulator and commands on a member at rest set differently.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub segment_bytes: u64,
-    /// Whether a running member has a thread that fills zeros ahead of the writer.
+    /// Whether a running member has a thread that writes zeros ahead of the writer.
     pub fill_ahead: bool,
 }
 
@@ -113,34 +113,34 @@ impl Options {
         limits::LOG_SLACK_BYTES.min(self.segment_bytes / 16)
     }
 
-    /// The part of it that only such a record may use.
+    /// The part of the slack that only a batch without entries may use.
     fn purge_slack_bytes(self) -> u64 {
         self.slack_bytes() / 4
     }
 }
 
-/// What the log can take before it needs more of the disk.
+/// How much the log can take before it needs more of the disk. Any thread may ask.
 #[derive(Clone)]
 pub struct Room(Arc<RoomCells>);
 
 struct RoomCells {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    /// The size of a segment that is made now.
+    /// The usual size of a segment, in bytes.
     segment: u64,
-    /// In the current segment.
+    /// Bytes that are left in the current segment, without its slack.
     rest: AtomicU64,
-    /// In the prepared one.
+    /// Bytes of the prepared segment; 0 if there is none.
     next: AtomicU64,
     /// See [`Room::taken_bytes`].
     taken: AtomicU64,
     /// See [`Room::leave`].
     left: AtomicU64,
-    /// The disk had no room for a segment, or no inode. What it says is free does not help then.
+    /// The disk had no room for a segment, or no inode: then its free bytes do not count.
     is_refused: AtomicBool,
 }
 
-/// The value of `Room` before anybody has said how much of the disk the log is to leave free.
+/// The value of `RoomCells::left` before the first call of [`Room::leave`].
 const UNTOLD: u64 = u64::MAX;
 
 impl Room {
@@ -151,9 +151,10 @@ impl Room {
         Self(Arc::new(RoomCells { disk, dir, segment, rest, next, taken, left, is_refused }))
     }
 
-    /// What an entry with so many bytes of data takes of the log at most. It may not go over the end of
-    /// a segment, and leaves there what is too short for it: as much as itself if it is large, or a part
-    /// of a segment that follows from how many it takes to fill one.
+    /// How many bytes of the log an entry with `bytes` bytes of data takes at most. An entry does
+    /// not cross the end of a segment, so the rest there may stay unused: up to its own size for an
+    /// entry larger than 1/8 of a segment. Smaller entries leave less than 1/8 unused beside 7/8
+    /// that they fill, so each counts a seventh more.
     pub fn cost(&self, bytes: u64) -> u64 {
         let bytes = bytes.saturating_add(ENTRY_BYTES);
         let parts = limits::LOG_LARGE_ENTRY_PARTS;
@@ -161,14 +162,14 @@ impl Room {
         bytes.saturating_add(if is_large { bytes } else { bytes / (parts - 1) })
     }
 
-    /// Whether the log can take entries of this cost more and still has a half of a segment, for what
-    /// must be written while the disk is full.
+    /// Whether the log can take further entries of this cost and then still has half a segment, for
+    /// what must be written while the disk is full.
     pub fn fits(&self, cost: u64) -> bool {
         self.has(cost.saturating_add(self.0.segment / 2))
     }
 
-    /// What the log still has to get from its disk for entries of this cost: the next segment at least,
-    /// and more if they are larger than what it has.
+    /// How many bytes the log still has to take from its disk for entries of this cost: the next
+    /// segment at least, and whole segments if the entries exceed what the log has.
     pub fn wanted_bytes(&self, cost: u64) -> u64 {
         // A next segment that is smaller than usual is followed by a larger one.
         let next = self.0.segment.saturating_sub(self.0.next.load(Ordering::SeqCst));
@@ -176,8 +177,8 @@ impl Room {
         next.max(missing.div_ceil(self.0.segment.max(1)).saturating_mul(self.0.segment))
     }
 
-    /// Bytes of the disk that the log has taken since it was opened. Who measured the same disk knows
-    /// by the difference what is gone since.
+    /// Bytes of the disk that the log has taken since it was opened. A caller that measured the
+    /// free bytes of the same disk earlier subtracts what the log has taken since.
     pub fn taken_bytes(&self) -> u64 {
         self.0.taken.load(Ordering::SeqCst)
     }
@@ -188,7 +189,7 @@ impl Room {
     }
 
     fn has(&self, bytes: u64) -> bool {
-        // The disk is asked only when what it has given does not do.
+        // The free space costs a system call, so it is read only if the segments do not suffice.
         self.bytes() >= bytes || self.bytes().saturating_add(self.free_bytes()) >= bytes
     }
 
@@ -202,8 +203,8 @@ impl Room {
         self.disk_bytes().is_none_or(|free| free >= bytes)
     }
 
-    /// What the disk has left for the log, in whole segments or in one small one: with less it makes
-    /// none.
+    /// Free bytes of the disk that the log can use: whole segments, or one that is smaller than
+    /// usual.
     fn free_bytes(&self) -> u64 {
         if self.0.is_refused.load(Ordering::Relaxed) {
             return 0;
@@ -212,14 +213,16 @@ impl Room {
         if free < self.0.segment { small(free) } else { free - free % self.0.segment.max(1) }
     }
 
-    /// What the disk has beside those bytes that the log leaves to the store, if it says so.
+    /// Free bytes of the disk beside those that the log leaves to the store; `None` if they cannot
+    /// be read.
     fn disk_bytes(&self) -> Option<u64> {
         let space = self.0.disk.space(&self.0.dir).ok()?;
         Some(space.free_bytes.saturating_sub(self.left()))
     }
 
-    /// The size of a segment that is made now: the usual one, or a small one where the disk has no room
-    /// for it, since the segment before can go once the next is in use. 0 if even that has no room.
+    /// The size of a segment that is made now: the usual one, or a smaller one on a disk without
+    /// room for that, since an older segment can be removed once the new one is in use. 0 if the
+    /// disk has no room for the smallest one either.
     fn next_bytes(&self) -> u64 {
         let usual = self.0.segment;
         self.disk_bytes().filter(|free| *free < usual).map_or(usual, small)
@@ -237,8 +240,8 @@ impl Room {
         self.0.rest.load(Ordering::Relaxed) + self.0.next.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the disk that the log leaves to the store when it prepares a segment. Before the
-    /// first call none is prepared earlier than it is needed.
+    /// Sets how many bytes of the disk the log leaves to the store when it prepares a segment.
+    /// Before the first call no segment is prepared until the end of the current one comes near.
     pub fn leave(&self, bytes: u64) {
         self.0.left.store(bytes.min(UNTOLD - 1), Ordering::Relaxed);
     }
@@ -256,7 +259,7 @@ impl Room {
         self.0.rest.store(bytes, Ordering::Relaxed);
     }
 
-    /// See [`Self::taken_bytes`]; to be told before it counts as room of the log.
+    /// See [`Self::taken_bytes`]. Called before the bytes count as room of the log.
     fn note_taken(&self, bytes: u64) {
         self.0.taken.fetch_add(bytes, Ordering::SeqCst);
     }
@@ -266,7 +269,7 @@ impl Room {
     }
 }
 
-/// The size of a segment smaller than usual on a disk with so many bytes free; 0 if they are too few.
+/// The size of a smaller segment on a disk with `free` bytes; 0 if they are too few.
 fn small(free: u64) -> u64 {
     if free < limits::LOG_SEGMENT_BYTES_MIN {
         0
@@ -280,7 +283,7 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error
     move |source| Error::Io { doing, path, source }
 }
 
-/// The segments by number; the writer adds and removes, readers look up.
+/// The segments by number. The writer adds and removes them, the reader looks them up.
 #[derive(Clone, Default)]
 struct Segments(Arc<Mutex<BTreeMap<u64, Segment>>>);
 
@@ -292,7 +295,7 @@ struct Segment {
     path: PathBuf,
 }
 
-/// What a disk of a test does with names: what the system's does. Such disks differ in their files.
+/// Names and directories of a test's disk are those of the system's; only its files differ.
 #[cfg(test)]
 macro_rules! system_names {
     () => {

@@ -18,7 +18,7 @@ pub(super) fn message<M: Message + Default>(data: &Bytes) -> Result<M, String> {
     M::decode(data.clone()).map_err(|error| format!("a record's data cannot be decoded ({error})"))
 }
 
-/// Reads entries that are no longer in memory.
+/// Reads entries that are no longer in memory. It keeps the last segment open.
 pub struct Reader {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) segments: Segments,
@@ -26,13 +26,14 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Lets go of a segment before this one: a full disk needs the blocks of what is purged.
+    /// Closes the open segment if its number is below this one: an open file keeps the blocks of a
+    /// purged segment, which a full disk needs.
     pub fn release(&mut self, below: u32) {
         self.open.take_if(|(segment, ..)| *segment < below);
     }
 
-    /// The entries at `places`, whose index and term are expected to be those given. Stops once the
-    /// data exceeds `bytes_max`, but reads at least one.
+    /// Reads the entries at these places; index and term have to be those that are given. Stops
+    /// before the data exceeds `bytes_max`, but reads at least one entry.
     pub fn read(
         &mut self,
         wanted: impl Iterator<Item = Placed>,
@@ -85,7 +86,7 @@ enum Unread {
     Bad(String),
 }
 
-/// A piece of a segment.
+/// A piece of a segment in memory, so that successive entries take one read.
 #[derive(Default)]
 struct Window {
     segment: Option<u32>,
@@ -121,7 +122,7 @@ impl Window {
         self.load(file, offset, limits::LOG_READ_BYTES)
     }
 
-    /// Reads more from `offset` on; says no if the window reaches the file's end already.
+    /// Reads more from `offset` on; false if the window already reaches the file's end.
     fn grow(&mut self, file: &Arc<dyn File>, offset: u64) -> Result<bool, Unread> {
         let length = file.size().map_err(Unread::Io)?;
         if self.start + self.bytes.len() as u64 >= length {

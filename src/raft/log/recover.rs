@@ -46,7 +46,7 @@ pub fn exists(disk: &dyn Disk, dir: &Path) -> bool {
     disk.list(dir).is_ok_and(|names| names.iter().any(|name| name.ends_with(".wal")))
 }
 
-/// Whose log it is, from the head of its first segment.
+/// The member and the cluster that the log belongs to, from the head of its first segment.
 pub fn identity(disk: &dyn Disk, dir: &Path) -> Result<Metadata, Error> {
     let segments = list_segments(disk, dir)?;
     let segment = segments.first().ok_or_else(|| Error::Missing(dir.to_path_buf()))?;
@@ -95,7 +95,8 @@ pub fn open(
     scan.check(&segment, offset)?;
     let options = options.fitted(disk.as_ref(), dir);
     let capacity = reserve(file.as_ref(), &segment.path, offset, options.segment_bytes)?;
-    // A process that was killed may have left what it never synced. From here on it counts.
+    // A process that was killed may have left records that it never synced. From here on they
+    // count.
     file.fdatasync().map_err(io_error("sync", &segment.path))?;
     disk.fsync_dir(dir).map_err(io_error("sync", dir))?;
     let next = adopt_next(disk.as_ref(), dir, options.segment_bytes)?;
@@ -125,9 +126,10 @@ pub fn open(
     Ok((Writer::new(Arc::clone(disk), dir, tail, options), reader, recovered))
 }
 
-/// Allocates the last segment, which ends at `offset`, and says up to where: a restored backup may
-/// have holes where nothing was written, and a rotation that a crash cut off leaves it short. On a
-/// full disk the log goes on with what there is.
+/// Allocates the last segment, whose records end at `offset`, and returns its allocated length. A
+/// restored backup may have holes where nothing was written, and a rotation that a crash
+/// interrupted leaves the segment short. On a full disk the log continues with the blocks that are
+/// there.
 fn reserve(file: &dyn File, path: &Path, offset: u64, bytes: u64) -> Result<u64, Error> {
     let size = file.size().map_err(io_error("measure", path))?;
     for wanted in [size.max(bytes), size] {
@@ -145,8 +147,8 @@ fn reserve(file: &dyn File, path: &Path, offset: u64, bytes: u64) -> Result<u64,
     Ok(offset)
 }
 
-/// The prepared segment that the last process left. Its blocks are kept: on a disk that is full by
-/// now, others would take them, and the log would have no room for the compaction that makes some.
+/// The prepared segment that the last process left. Its blocks are kept: on a full disk other
+/// processes would take them, and the log would have no room for a compaction, which frees space.
 fn adopt_next(disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<Option<Prepared>, Error> {
     let path = dir.join(NEXT_NAME);
     if !disk.exists(&path) {
@@ -166,7 +168,7 @@ fn adopt_next(disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<Option<Prepared
             }
             Err(error) => return Err(error),
         };
-        // An interrupted rotation has written the head.
+        // An interrupted rotation may have written a head here.
         file.write_at(&[0; 4 * limits::LOG_SEGMENT_HEAD_BYTES as usize], 0)?;
         file.fdatasync()?;
         io::Result::Ok((file, capacity))
@@ -182,8 +184,8 @@ fn adopt_next(disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<Option<Prepared
     }
 }
 
-/// The segments by number, of which none may be missing. Files left by an interrupted write are
-/// removed, others that are not segments are left alone.
+/// The segments by number, of which none may be missing. Files that an interrupted write left
+/// (`.tmp`) are removed; other files that are not segments stay.
 fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Segment>, Error> {
     let mut segments = Vec::new();
     for name in disk.list(dir).map_err(io_error("list", dir))? {
@@ -200,7 +202,7 @@ fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Segment>, Error> {
     }
     segments.sort_by_key(|segment| segment.sequence);
     for pair in segments.windows(2) {
-        // They are in order, so the difference is none below zero.
+        // The segments are sorted, so the difference cannot be negative.
         if pair[1].sequence - pair[0].sequence != 1 {
             let what =
                 format!("segment {} before it is missing", pair[0].sequence.saturating_add(1));
@@ -213,7 +215,7 @@ fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Segment>, Error> {
     Ok(segments)
 }
 
-/// What is known while the segments are read in order.
+/// The log as read so far, while the segments are read in order.
 #[derive(Default)]
 struct Scan {
     crc: u32,
@@ -231,7 +233,7 @@ struct Scan {
 }
 
 impl Scan {
-    /// Reads one segment and says where it ends.
+    /// Reads one segment, and returns its file and where its records end.
     fn segment(
         &mut self,
         disk: &dyn Disk,
@@ -278,7 +280,7 @@ impl Scan {
         Ok((file, offset))
     }
 
-    /// After the end of the last segment nothing but zeros may follow.
+    /// After the last record of the last segment only zeros may follow.
     fn garbage(&self, bytes: &Bytes, offset: u64, is_last: bool) -> Option<String> {
         let rest = bytes.get(offset as usize..).unwrap_or_default();
         let dirty = is_last && rest.iter().any(|byte| *byte != 0);
@@ -318,7 +320,7 @@ impl Scan {
                 self.snapshot(snapshot);
             }
             Kind::Entry => {
-                // Copied, or the entry would keep the whole segment in memory.
+                // Copied, because a slice would keep the whole segment in memory.
                 let entry: Entry = message(&Bytes::copy_from_slice(&record.data))?;
                 believable(entry.index, entry.term)?;
                 let (segment, offset) = (segment.sequence as u32, offset as u32);
@@ -329,8 +331,8 @@ impl Scan {
         Ok(())
     }
 
-    /// A snapshot beyond the entries stands in for all that are missing, and one that contradicts
-    /// what was not committed in place of all.
+    /// Takes in a snapshot's record. It replaces all entries if it is beyond the last one, or if it
+    /// contradicts one that is not committed.
     fn snapshot(&mut self, snapshot: SnapshotRecord) {
         self.last_written = self.last_written.max(snapshot.index);
         let logged = self.table.term(snapshot.index);
@@ -348,8 +350,8 @@ impl Scan {
             return Ok(());
         }
         if is_first && self.is_purged && entry.index > self.table.last_index() + 1 {
-            // The first entry left stands for those before it, as only its own term is known. A
-            // snapshot record before it may be an older one.
+            // The log begins behind the first entry that is left, since the terms of those before
+            // it are not known. A snapshot record that was read before may be of an older state.
             self.table.restart(entry.index, entry.term);
         } else if self.table.accepts(entry.index) {
             let before = self.table.term(entry.index - 1).unwrap_or(0);
@@ -373,8 +375,9 @@ impl Scan {
                 format!("the log ends with entry {last}, but {} was committed", self.state.commit);
             return Err(Error::Damage { file: segment.path.clone(), offset, what });
         }
-        // An interrupted batch may have lost its state after the entries of a newer term. No vote
-        // of that term was ever sent: votes leave after their sync.
+        // The entries of an interrupted batch may be there without the hard state behind them,
+        // which had a newer term. No vote of that term was sent, since votes leave after their
+        // sync.
         if self.table.last_term() > self.state.term {
             self.state.term = self.table.last_term();
             self.state.vote = 0;
@@ -383,7 +386,7 @@ impl Scan {
     }
 }
 
-/// Refuses numbers that no cluster gets to, with which nothing could count on.
+/// Refuses numbers that no cluster reaches: adding to them could overflow.
 fn believable(index: u64, term: u64) -> Result<(), String> {
     if index.max(term) <= limits::RAFT_NUMBER_MAX {
         return Ok(());
@@ -391,7 +394,8 @@ fn believable(index: u64, term: u64) -> Result<(), String> {
     Err(format!("index {index} of term {term} is out of range"))
 }
 
-/// Keeps the segment as it is under another name, then zeroes it from `offset` on.
+/// Copies the segment as it is to a file with the suffix `.broken`, then zeroes it from `offset`
+/// on.
 fn repair(
     disk: &dyn Disk,
     path: &Path,
@@ -410,7 +414,8 @@ fn repair(
     };
     match copy() {
         Ok(()) => {}
-        // What was torn was never acknowledged: a full disk must not keep the member down for it.
+        // The torn record was never acknowledged, so a full disk must not keep the member down for
+        // a copy of it.
         Err(error) if is_full(&error) => {
             tracing::warn!(file = %kept.display(), %error, "the torn segment is not kept aside");
             let _ = disk.remove(&kept);
@@ -419,7 +424,7 @@ fn repair(
     }
     let dir = path.parent().unwrap_or(path);
     disk.fsync_dir(dir).map_err(io_error("sync", dir))?;
-    // The blocks stay: cut off, they could be somebody else's before they are allocated again.
+    // The blocks stay allocated: if the file were cut, another process could take them.
     let rest = bytes.get(offset as usize..).unwrap_or_default();
     let dirty = rest.len() - rest.iter().rev().take_while(|byte| **byte == 0).count();
     file.write_at(&vec![0; dirty], offset)

@@ -9,15 +9,15 @@ use crate::limits;
 
 /// Where an entry stands, and what it is checked against whenever it is read.
 ///
-/// The table holds one for each entry of the log, twelve bytes: 6 MiB for the half of a gigabyte that
-/// is kept for other members, in entries of 1 KiB.
+/// The table holds one for each entry of the log, twelve bytes: 6 MiB for the half of a gigabyte
+/// that is kept for other members, in entries of 1 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The segment's number.
     pub segment: u32,
     /// Offset of the frame.
     pub offset: u32,
-    /// The checksum of all records before this one, from which its own follows.
+    /// The checksum of all records before this one, with which this one's checksum is computed.
     pub crc: u32,
 }
 
@@ -29,17 +29,17 @@ impl Place {
     const NONE: Self = Self { segment: u32::MAX, offset: u32::MAX, crc: u32::MAX };
 }
 
-/// The entries after `before`, without gaps.
+/// All entries of the log, without gaps. The raft loop owns it.
 #[derive(Debug, Default)]
 pub struct Table {
     /// Index and term of the entry before the first; both 0 if the log is whole.
     before: (u64, u64),
     places: VecDeque<Place>,
-    /// The first index of each run of entries with the same term.
+    /// First index and term of each run of entries with one term.
     terms: VecDeque<(u64, u64)>,
-    /// The entries that change the configuration. They are few.
+    /// Indexes of the entries that change the configuration.
     changes: VecDeque<u64>,
-    /// The last entries.
+    /// The last entries, with those that are not on disk yet; see [`Self::evict`].
     recent: VecDeque<Entry>,
     recent_bytes: usize,
 }
@@ -74,7 +74,7 @@ impl Table {
         self.places.get(usize::try_from(at).ok()?).copied().filter(|place| *place != Place::NONE)
     }
 
-    /// The first entry in the last so many segments.
+    /// Index of the first entry in the last `count` segments.
     pub fn first_of_last_segments(&self, count: u32) -> u64 {
         let mut written = self.places.iter().rev().filter(|place| **place != Place::NONE);
         let last = written.next().map_or(0, |place| place.segment);
@@ -82,14 +82,14 @@ impl Table {
         self.first_index() + self.places.partition_point(|place| place.segment < kept) as u64
     }
 
-    /// Whether an entry could be appended without leaving a gap or touching what is purged.
+    /// Whether an entry of this index can be appended without a gap, and without touching entries
+    /// that are compacted.
     pub fn accepts(&self, index: u64) -> bool {
         index >= self.first_index() && index <= self.last_index() + 1
     }
 
-    /// Appends an entry; it and all that followed replace what stood there.
-    ///
-    /// The caller asks [`Self::accepts`] first. Entries elsewhere are ignored.
+    /// Appends an entry in place of all entries from its index on. An entry that [`Self::accepts`]
+    /// refuses is ignored.
     pub fn append(&mut self, entry: Entry, place: Option<Place>) {
         if !self.accepts(entry.index) {
             return;
@@ -122,12 +122,12 @@ impl Table {
         self.places.truncate((index - self.first_index()) as usize);
     }
 
-    /// Starts anew after a snapshot.
+    /// Empties the table after a snapshot, which includes the entries up to `index` of `term`.
     pub fn restart(&mut self, index: u64, term: u64) {
         *self = Self { before: (index, term), ..Self::default() };
     }
 
-    /// Records where entries were written, unless others took their place since.
+    /// Records where entries were written, unless they have been replaced since.
     pub fn placed(&mut self, entries: impl IntoIterator<Item = Placed>) {
         for (index, term, place) in entries {
             let Some(at) = index.checked_sub(self.first_index()) else { continue };
@@ -179,7 +179,8 @@ impl Table {
         self.recent.front().map_or(self.last_index() + 1, |entry| entry.index)
     }
 
-    /// Keeps the recent entries within their bound. An entry that is not on disk yet stays.
+    /// Keeps the recent entries within `LOG_CACHE_BYTES_MAX`. An entry that is not on disk yet
+    /// stays.
     pub fn evict(&mut self) {
         while self.recent_bytes > limits::LOG_CACHE_BYTES_MAX {
             let Some(first) = self.recent.front() else { return };
@@ -190,7 +191,7 @@ impl Table {
         }
     }
 
-    /// Keeps the entries up to `index` on disk only.
+    /// Drops the entries up to `index` from memory. They have to be on disk.
     pub fn evict_to(&mut self, index: u64) {
         while self.recent.front().is_some_and(|first| first.index <= index) {
             self.evict_first();

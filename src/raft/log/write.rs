@@ -1,4 +1,4 @@
-//! Appending to the log, one thread at a time.
+//! Appending to the log. One thread at a time writes.
 
 use std::mem;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::limits;
 use crate::planted::{self, Bug};
 use crate::supervise::Supervisor;
 
-/// What is written together, in this order.
+/// Records that are written together, in the order of these fields.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     pub snapshot: Option<SnapshotRecord>,
@@ -35,7 +35,8 @@ impl Batch {
     }
 }
 
-/// Upper bound of the bytes that a hard state and such a record take: the latter grows with the members.
+/// Upper bound of the bytes that a hard state and this record take. A snapshot record grows with
+/// the number of members.
 fn head_bytes_max(snapshot: Option<&SnapshotRecord>) -> u64 {
     512 + snapshot.map_or(0, |record| record.encoded_len() as u64)
 }
@@ -65,7 +66,7 @@ pub struct Writer {
     ahead: Ahead,
 }
 
-/// Where appending goes on.
+/// Where appending continues in a log that was opened.
 pub(super) struct Tail {
     pub(super) metadata: Metadata,
     pub(super) segments: Segments,
@@ -80,7 +81,8 @@ pub(super) struct Tail {
     pub(super) snapshot_index: u64,
 }
 
-/// Makes a log that holds `batch`; it is there as a whole or not at all.
+/// Makes a log that holds `batch`. It is written under another name and renamed, so a crash leaves
+/// the whole log or none.
 pub fn create(
     disk: &dyn Disk,
     dir: &Path,
@@ -152,12 +154,13 @@ impl Writer {
         writer
     }
 
-    /// What can be written although the disk is full.
+    /// How much can be written although the disk is full.
     pub fn room(&self) -> Room {
         self.room.clone()
     }
 
-    /// Lets zeros be written behind the current segment's end, which has some up to `filled`.
+    /// Tells the filling thread about the current segment, which holds data or zeros up to
+    /// `filled`.
     fn follow(&self, filled: u64) {
         let (path, written, capacity) = (self.path.as_path(), self.offset, self.capacity);
         self.ahead.follow(&Current { path, written, filled, capacity });
@@ -174,8 +177,8 @@ impl Writer {
         self.offset + self.encoder.buffer.len() as u64
     }
 
-    /// How many of a batch's entries have room in the current segment, all else of the batch
-    /// included; nothing if the first one has none.
+    /// How many of a batch's entries fit into the current segment, together with the other records
+    /// of the batch; `None` if the first entry does not.
     fn fitting(&self, batch: &Batch) -> Option<usize> {
         let kept = match batch.entries.is_empty() {
             true => self.options.purge_slack_bytes(),
@@ -192,9 +195,9 @@ impl Writer {
         is_fit.then_some(count)
     }
 
-    /// Makes sure that the beginning of a batch fits into what the disk has given already, and says
-    /// how many entries that are; nothing if the log has no room for the next segment now. Nothing
-    /// is written by then, so it may be tried again.
+    /// Makes sure that the beginning of a batch fits into allocated blocks, and returns how many
+    /// entries that is; `None` if the disk has no room for the next segment. Nothing of the batch
+    /// is written then, so the caller may try again.
     fn make_room(&mut self, batch: &Batch) -> Result<Option<usize>, Error> {
         let fitting = self.fitting(batch);
         if fitting.is_some() {
@@ -204,7 +207,7 @@ impl Writer {
         let needed = batch.head_bytes_max() + first + self.options.slack_bytes();
         let end = self.end();
         let outcome = self.guarded(|writer| {
-            // An entry larger than a segment gets one of its own, and lets it grow.
+            // An entry that is larger than a segment gets a segment of its own, which is extended.
             if end > 4 * limits::LOG_SEGMENT_HEAD_BYTES {
                 writer.try_rotate(needed + 4 * limits::LOG_SEGMENT_HEAD_BYTES)
             } else {
@@ -223,17 +226,17 @@ impl Writer {
         }
     }
 
-    /// Has a thread write zeros ahead of the log's end, so that syncs record no new space.
+    /// Starts a thread that writes zeros ahead of the log's end, so that syncs write no metadata.
     pub fn fill_ahead(&mut self, supervisor: &Supervisor) {
         self.ahead.run(supervisor);
     }
 
     /// Puts a batch into the buffer, over as many segments as it takes; [`Self::write`] and
-    /// [`Self::sync`] make it durable. What is put leaves the batch, and what comes back is index, term
-    /// and place of its entries. The rest has no room now: it may be tried again, and nothing may be
-    /// put before it.
+    /// [`Self::sync`] make it durable. What is put leaves the batch, and index, term and place of
+    /// its entries are returned. For what stays in the batch the log has no room: the caller may
+    /// put it again, and nothing else before it.
     ///
-    /// A crash in between leaves what an interrupted write leaves.
+    /// A crash before the sync leaves what an interrupted write leaves.
     pub fn put(&mut self, batch: &mut Batch) -> Result<Vec<Placed>, Error> {
         let mut places = Vec::with_capacity(batch.entries.len());
         while !batch.is_empty() {
@@ -248,14 +251,15 @@ impl Writer {
         Ok(places)
     }
 
-    /// As [`Self::put`], but a batch that has no room is an error: the caller cannot wait.
+    /// As [`Self::put`], but fails with [`Error::NoRoom`] if a part of the batch has no room, for a
+    /// caller that cannot wait.
     pub fn append(&mut self, batch: &Batch) -> Result<Vec<Placed>, Error> {
         let mut batch = batch.clone();
         let places = self.put(&mut batch)?;
         if batch.is_empty() { Ok(places) } else { Err(Error::NoRoom(self.dir.clone())) }
     }
 
-    /// Hands the buffer to the operating system and says how many bytes that were.
+    /// Hands the buffer to the operating system and returns the number of its bytes.
     pub fn write(&mut self) -> Result<usize, Error> {
         self.guarded(Self::try_write)
     }
@@ -265,19 +269,19 @@ impl Writer {
         self.guarded(|writer| writer.file.fdatasync().map_err(io_error("sync", &writer.path)))
     }
 
-    /// Writes again what the last segment holds from a place on, or all of it, and syncs it.
+    /// Writes the last segment again, from a place on or, without one, all of it, and syncs it.
     ///
-    /// After a sync that failed, the system shows what never reached the disk and takes it for
-    /// written, so that the next sync succeeds without it. What this member sends about the log's
-    /// end must not rest on that.
+    /// After a sync that failed, the system shows data that never reached the disk and takes it for
+    /// written, so the next sync succeeds without it. This member must not acknowledge entries on
+    /// that ground.
     pub fn rewrite(&mut self, from: Option<Place>) -> Result<(), Error> {
         self.guarded(|writer| writer.try_rewrite(from))
     }
 
-    /// Removes the segments that hold nothing from `below` on. The record says what stands in for
-    /// them; it is durable before the first of them goes. Where the log holds a later record, that
-    /// one does: it may be of a snapshot that takes the place of all entries so far. False if the
-    /// record has no room now; then nothing was removed.
+    /// Removes the segments that hold nothing from `below` on. `record` names the state that stands
+    /// in for them, and is durable before the first of them is removed. It is not written if the
+    /// log holds a later one, which may be that of a snapshot that replaced all entries. Returns
+    /// false if the record has no room; then nothing was removed.
     pub fn purge(&mut self, below: u64, record: &SnapshotRecord) -> Result<bool, Error> {
         match self.guarded(|writer| writer.try_purge(below, record)) {
             Ok(()) => Ok(true),
@@ -286,15 +290,15 @@ impl Writer {
         }
     }
 
-    /// After a failure nothing may be written any more: what the disk holds is not known. A panic is
-    /// one, too.
+    /// Lets nothing be written after a failure or a panic, since it is not known what the disk
+    /// holds then.
     fn guarded<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         if self.failed {
             return Err(Error::Failed);
         }
         self.failed = true;
         let outcome = act(self);
-        // For want of room nothing was written.
+        // Without room nothing was written, so the writer stays usable.
         self.failed = outcome.as_ref().is_err_and(|error| !matches!(error, Error::NoRoom(_)));
         outcome
     }
@@ -354,7 +358,7 @@ impl Writer {
         Ok(bytes)
     }
 
-    /// Starts the next segment, if the disk has room for one with so many bytes.
+    /// Starts the next segment, if the disk has room for one of at least `needed` bytes.
     fn try_rotate(&mut self, needed: u64) -> Result<(), Error> {
         let next = self.dir.join(NEXT_NAME);
         let mut prepared = match self.ahead.take_next() {
@@ -368,7 +372,8 @@ impl Writer {
                 Err(error) => {
                     let (path, written, capacity) =
                         (self.path.as_path(), self.offset, self.capacity);
-                    // Zeros are not written any more where they may be already.
+                    // How far zeros have been written is not known here. As `filled` equals the
+                    // capacity, no more are written to this segment.
                     let current = Current { path, written, filled: capacity, capacity };
                     self.ahead.give_back(&current, prepared);
                     return Err(error);
@@ -378,8 +383,8 @@ impl Writer {
         self.rotate(prepared)
     }
 
-    /// Closes the last segment and starts the next. The old one is durable before the new one can
-    /// be seen, or a crash could leave a gap between them.
+    /// Closes the last segment and starts the next. The old one is durable before the new one gets
+    /// its name, or a crash could leave a gap between them.
     fn rotate(&mut self, prepared: Prepared) -> Result<(), Error> {
         self.try_write()?;
         let next = self.dir.join(NEXT_NAME);
@@ -408,8 +413,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Allocates a segment of this capacity up to a length, which is its capacity then. What the log
-    /// is to leave to the store stays, as it does for a segment of the usual size.
+    /// Extends a segment of this capacity to `bytes` bytes and returns those as its new capacity.
+    /// The bytes that the log leaves to the store are not taken, as for any other segment.
     fn grown(&self, file: &dyn File, capacity: u64, bytes: u64, path: &Path) -> Result<u64, Error> {
         let no_room = || Error::NoRoom(self.dir.clone());
         if !self.room.has_space(bytes.saturating_sub(capacity)) {
