@@ -1,4 +1,4 @@
-//! The event hub: who watches what, live delivery, and catch-up from history.
+//! The event hub: registered watchers, live delivery, and catch-up from history.
 //!
 //! ```text
 //!   apply ─publish(revision, changes)─► Hub ──match──► queue of each stream ──► consumer
@@ -11,15 +11,15 @@
 //! the hub's revision, or lagging, which means that it still has to read history from its next
 //! revision on. A watcher starts lagging if it asks for the past, and falls back to it when its
 //! stream's queue is full. Only the consumer of a stream reads history for it, and only when the
-//! queue is empty, so order holds, a consumer that does not read costs nothing, and nobody waits
-//! for it. The step that reaches the hub's revision makes the watcher live under the hub's lock;
-//! nothing falls between.
+//! queue is empty, so order holds, and a consumer that does not read holds up neither apply nor
+//! other streams. The step that reaches the hub's revision makes the watcher live under the hub's
+//! lock, so no event is lost or sent twice between history and queue.
 //!
 //! There is no ring of recent events: a lagging watcher reads the store, whose tail holds recent
 //! rows in memory anyway.
 //!
-//! This room knows changes and key ranges, not the wire: fragments and headers are the business of
-//! `rpc`, and so are the previous pairs of live events. Those of history are read with it.
+//! This room knows changes and key ranges, not the wire: `rpc` makes fragments and headers, and
+//! reads the previous pairs of live events. Previous pairs of history are read here, with it.
 
 mod ranges;
 mod stream;
@@ -38,17 +38,17 @@ use stream::Queue;
 
 pub use stream::{CreateError, Item, Next, Stream};
 
-/// What a watcher asks for.
+/// The request of a watcher.
 #[derive(Clone, Debug)]
 pub struct Spec {
     pub range: KeyRange,
-    /// First revision wanted; 0 is the next one.
+    /// The first revision that is wanted; 0 stands for the next one.
     pub start_revision: i64,
     /// 0 lets the stream choose.
     pub watch_id: i64,
     pub no_put: bool,
     pub no_delete: bool,
-    /// Whether it wants previous pairs, so that they are read with its history.
+    /// Whether previous pairs are wanted, so that they are read with the history.
     pub prev_kv: bool,
 }
 
@@ -63,11 +63,12 @@ impl Spec {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Has everything up to the hub's revision; wants nothing below `start`.
+    /// The queue has got every event up to the hub's revision. Events below `start` are not wanted.
     Live { start: i64 },
-    /// Must read history from `next` on.
+    /// History has to be read from `next` on.
     Lagging { next: i64 },
-    /// Its history was compacted away. It keeps its id until it is canceled, as in etcd.
+    /// The history that it needs was compacted away. The watcher keeps its id until it is canceled,
+    /// as in etcd.
     Dead,
 }
 
@@ -80,7 +81,7 @@ struct Watcher {
 
 #[derive(Default)]
 struct Registry {
-    /// Newest revision that was handed to live watchers.
+    /// The newest revision that was delivered to live watchers.
     revision: i64,
     watchers: HashMap<u64, Watcher>,
     next_key: u64,
@@ -94,7 +95,7 @@ pub struct Hub {
     held: stream::Held,
 }
 
-/// Counts for metrics.
+/// Numbers of watchers, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub watchers: usize,
@@ -107,7 +108,7 @@ impl Hub {
         Arc::new(Self { mvcc, registry: Mutex::new(registry), held: stream::Held::default() })
     }
 
-    /// Newest revision that was handed out. Never ahead of what readers see.
+    /// The newest revision that was delivered. It is never ahead of the one that readers see.
     pub fn revision(&self) -> i64 {
         self.registry.lock().revision
     }
@@ -124,7 +125,8 @@ impl Hub {
         Counts { watchers: registry.watchers.len(), lagging }
     }
 
-    /// Hands out changes in revision order, which readers already see, up to `revision`.
+    /// Delivers changes, which readers already see, in revision order up to `revision`. Called on
+    /// the apply thread; never waits for a consumer.
     pub fn publish(&self, revision: i64, changes: &[Change]) {
         let mut registry = self.registry.lock();
         if registry.watchers.is_empty() {
@@ -137,8 +139,8 @@ impl Hub {
         registry.revision = revision;
     }
 
-    /// The state was replaced by one at `revision`, which readers already see. What happened between
-    /// is in its history, or compacted away.
+    /// Called when a snapshot has replaced the state by one at `revision`, which readers already
+    /// see. The changes in between are in its history or compacted away, so all live watchers lag.
     pub fn replace(&self, revision: i64) {
         let mut registry = self.registry.lock();
         let after = registry.revision + 1;
@@ -152,7 +154,7 @@ impl Hub {
         registry.revision = registry.revision.max(revision);
     }
 
-    /// A stream of watchers with one consumer.
+    /// Makes a stream of watchers with one consumer.
     pub fn stream(self: &Arc<Self>) -> Stream {
         Stream::new(Arc::clone(self))
     }
@@ -188,7 +190,8 @@ impl Registry {
         }
     }
 
-    /// Gives each live watcher its events of one transaction.
+    /// Delivers the changes of one transaction to the live watchers that want them. A watcher whose
+    /// queue is full becomes lagging.
     fn deliver(&mut self, transaction: &[Change]) {
         let Some(main) = transaction.first().map(|change| change.revision.main) else { return };
         let mut matches: Vec<(u64, usize)> = Vec::new();

@@ -1,10 +1,10 @@
-//! Watched intervals, found by a key that lies in them.
+//! Finds the watched intervals that a key lies in.
 //!
-//! Distinct intervals in order of their start, with the furthest end of each block of them beside
-//! it, so that a search skips blocks that end too early. New intervals stand beside the blocks until
-//! they are many, and those that nobody watches any more stay in them until then: the hub is locked
-//! during a search, so a client that adds and removes watchers must not have everything rebuilt each
-//! time.
+//! Distinct intervals are kept in blocks, in the order of their start. Each block knows the
+//! furthest end of its intervals, so that a search skips blocks that end before the key. New
+//! intervals stay beside the blocks until they are many, and intervals without watchers stay in the
+//! blocks until then: the hub is locked during a search, so a client that adds and removes watchers
+//! must not cause a rebuild each time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,22 +12,23 @@ use bytes::Bytes;
 
 use crate::types::KeyRange;
 
-/// Intervals in one block.
+/// Number of intervals in one block.
 const BLOCK: usize = 32;
-/// Intervals beside the blocks, or gone from them, for each that is in one, before the blocks are
-/// rebuilt: one in so many, but a block of them at least.
+/// The blocks are rebuilt once more than 1/16 of their intervals, and more than one block of them,
+/// are new or gone.
 const CHANGED_PART: usize = 16;
 
 type Place = (Bytes, Bound);
 
 #[derive(Default)]
 pub(super) struct Ranges {
-    /// By start and end; the end of an open interval is `Bound::Open`, which is after all others.
+    /// The watchers of each interval, by start and end. The end of an interval without an upper
+    /// bound is `Bound::Open`, which sorts after all others.
     watchers: BTreeMap<Place, BTreeSet<u64>>,
     blocks: Vec<Block>,
     /// Intervals that are in no block.
     new: BTreeSet<Place>,
-    /// Intervals in the blocks that nobody watches.
+    /// Intervals in the blocks that have no watcher.
     gone: BTreeSet<Place>,
 }
 

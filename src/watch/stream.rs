@@ -1,9 +1,9 @@
-//! One client's watchers, and the queue through which they reach it.
+//! The watchers of one stream, and the queue between the hub and its consumer.
 //!
-//! A stream holds little, whatever its watchers ask for: its queue of live events, and one piece of
-//! history with the previous pairs that go with it. The piece is read once for all watchers that lag
-//! together, and each of their answers is made from it when the consumer takes that answer. A client
-//! that does not read therefore costs the piece and no more.
+//! A stream holds its queue of live events, and one piece of history with its previous pairs,
+//! however many watchers it has. The piece is read once for all watchers that lag together, and the
+//! response to each is made from it when the consumer takes that response. A client that does not
+//! read therefore costs the queue and one piece.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::planted::{self, Bug};
 use crate::store::Row;
 use crate::types::Revision;
 
-/// What the consumer of a stream receives, in order.
+/// One item for the consumer of a stream, which gets them in order.
 #[derive(Clone, Debug)]
 pub enum Item {
     Created {
@@ -31,13 +31,14 @@ pub enum Item {
         watch_id: i64,
         revision: i64,
     },
-    /// Changes of whole transactions. `revision` is the header's.
+    /// Changes of whole transactions. `revision` is that of the response's header.
     Events {
         watch_id: i64,
         revision: i64,
         changes: Vec<Change>,
     },
-    /// Everything up to `revision` was sent; -1 speaks for all watchers of the stream.
+    /// All events up to `revision` were sent. A `watch_id` of -1 stands for all watchers of the
+    /// stream.
     Progress {
         watch_id: i64,
         revision: i64,
@@ -50,7 +51,8 @@ pub enum Item {
 }
 
 impl Item {
-    /// What it keeps in memory. Watchers of one change share its pair, and each counts it.
+    /// Bytes that the item keeps in memory. Watchers of one change share its pair, but each item
+    /// counts all of it.
     fn bytes(&self) -> usize {
         match self {
             Self::Events { changes, .. } => changes.iter().map(bytes_of).sum(),
@@ -78,7 +80,7 @@ pub enum CreateError {
 struct Pending {
     items: VecDeque<Item>,
     bytes: usize,
-    /// Watchers that have history to read, by their next revision.
+    /// Next revision and key of each lagging watcher.
     lagging: BTreeSet<(i64, u64)>,
 }
 
@@ -87,7 +89,7 @@ pub(super) type Held = Arc<AtomicUsize>;
 
 pub(super) struct Queue {
     pending: Mutex<Pending>,
-    /// For the consumer: there is something to take or to read.
+    /// Tells the consumer that there is an item to take or history to read.
     filled: Notify,
     held: Held,
 }
@@ -97,8 +99,8 @@ impl Queue {
         Self { pending: Mutex::default(), filled: Notify::new(), held }
     }
 
-    /// Takes events if there is room for them. Where the member has none left, a queue takes small
-    /// ones and only while it is empty, which that of a client that reads mostly is.
+    /// Takes events if the queue has room. Once the streams of the member hold `WATCH_BYTES_MAX`,
+    /// an empty queue still takes a small item: the queue of a client that reads is mostly empty.
     pub(super) fn offer(&self, item: Item) -> bool {
         let mut pending = self.pending.lock();
         let is_tight = self.held.load(Ordering::Relaxed) >= limits::WATCH_BYTES_MAX;
@@ -112,8 +114,8 @@ impl Queue {
         true
     }
 
-    /// Takes an answer to a request of the client. Requests are read only by the consumer, one for
-    /// each item that it takes, so answers exceed the bound by a few at most.
+    /// Takes the answer to a client's request, without a bound. Only the consumer reads requests,
+    /// one for each item that it takes, so answers exceed the bound by a few at most.
     fn push(&self, item: Item) {
         self.add(&mut self.pending.lock(), item);
         self.filled.notify_one();
@@ -126,13 +128,13 @@ impl Queue {
         pending.items.push_back(item);
     }
 
-    /// A watcher has history to read from `next` on.
+    /// Notes that a watcher has history to read from `next` on.
     pub(super) fn lags(&self, key: u64, next: i64) {
         self.pending.lock().lagging.insert((next, key));
         self.filled.notify_one();
     }
 
-    /// The watcher has caught up: it lags no more.
+    /// Takes back [`Self::lags`] with the same arguments.
     pub(super) fn lags_no_more(&self, key: u64, next: i64) {
         self.pending.lock().lagging.remove(&(next, key));
     }
@@ -162,10 +164,10 @@ impl Pending {
     }
 }
 
-/// A piece of history, and the watchers that have yet to see it.
+/// A piece of history, and the watchers that have not got it yet.
 struct Piece {
     changes: Vec<Change>,
-    /// The header's revision.
+    /// The revision of the responses' headers.
     revision: i64,
     watchers: VecDeque<Behind>,
     bytes: usize,
@@ -178,7 +180,7 @@ struct Behind {
     id: i64,
     next: i64,
     spec: Spec,
-    /// Whether the piece holds something for it.
+    /// Whether the piece has changes that the watcher wants.
     is_served: bool,
 }
 
@@ -191,7 +193,7 @@ impl Behind {
 }
 
 impl Piece {
-    /// The answer to the next watcher.
+    /// The events for the next watcher.
     fn next(&mut self) -> Option<Item> {
         let watcher = self.watchers.pop_front()?;
         let changes = self.changes.iter().filter(|change| watcher.wants(change)).cloned();
@@ -209,11 +211,11 @@ impl Drop for Piece {
     }
 }
 
-/// What the consumer should do next.
+/// What the consumer has to do next.
 #[derive(Debug)]
 pub enum Next {
     Item(Item),
-    /// Call `catch_up`, which reads the disk.
+    /// Call [`Stream::catch_up`] on a thread that may block, as it reads from disk.
     CatchUp,
     Wait,
 }
@@ -221,7 +223,7 @@ pub enum Next {
 pub struct Stream {
     hub: Arc<Hub>,
     queue: Arc<Queue>,
-    /// Comes before the queue.
+    /// History that the consumer takes before the queue.
     piece: Mutex<Option<Piece>>,
     ids: Mutex<Ids>,
 }
@@ -256,12 +258,12 @@ impl Stream {
         Self { hub, queue, piece: Mutex::default(), ids: Mutex::default() }
     }
 
-    /// Newest revision that was handed out: the header's revision of answers made elsewhere.
+    /// The hub's revision, for the headers of responses that are made elsewhere.
     pub fn revision(&self) -> i64 {
         self.hub.revision()
     }
 
-    /// Adds a watcher and queues its Created.
+    /// Adds a watcher, queues its [`Item::Created`], and returns its id.
     pub fn create(&self, spec: Spec) -> Result<i64, CreateError> {
         let range = &spec.range;
         if !range.is_single() && !range.is_open() && range.key >= range.end {
@@ -277,7 +279,7 @@ impl Stream {
             start if planted::is(Bug::WatchGap) && start == revision => State::Live { start },
             next => State::Lagging { next },
         };
-        // Under the registry's lock, so that no event can precede it.
+        // Queued under the registry's lock, so that no event of the watcher can precede it.
         self.queue.push(Item::Created { watch_id: id, revision });
         let queue = Arc::clone(&self.queue);
         let key = registry.add(Watcher { id, spec, queue, state });
@@ -288,7 +290,7 @@ impl Stream {
         Ok(id)
     }
 
-    /// Removes a watcher and queues its Canceled; false if there is none of that id.
+    /// Removes a watcher and queues its [`Item::Canceled`]; false if there is none of that id.
     pub fn cancel(&self, watch_id: i64) -> bool {
         let Some(key) = self.ids.lock().watchers.remove(&watch_id) else { return false };
         let mut registry = self.hub.registry.lock();
@@ -298,8 +300,8 @@ impl Stream {
         true
     }
 
-    /// Queues a progress item for all watchers behind all events so far, if they are all live and
-    /// want nothing from the future; else stays silent, as etcd does.
+    /// Queues, behind all events so far, a progress item for all watchers. If one of them lags or
+    /// begins at a future revision, nothing is sent, as in etcd.
     pub fn request_progress(&self) {
         let ids = self.ids.lock();
         let registry = self.hub.registry.lock();
@@ -310,7 +312,7 @@ impl Stream {
         }
     }
 
-    /// Queues a progress item for one watcher, if it is live.
+    /// Queues a progress item for one watcher, if it is live and has begun, and if there is room.
     pub fn notify_progress(&self, watch_id: i64) {
         let Some(key) = self.ids.lock().watchers.get(&watch_id).copied() else { return };
         let registry = self.hub.registry.lock();
@@ -330,14 +332,14 @@ impl Stream {
         self.queue.next()
     }
 
-    /// Waits until `next` has something.
+    /// Waits until [`Self::next`] may have something else than [`Next::Wait`].
     pub async fn wait(&self) {
         self.queue.filled.notified().await;
     }
 
-    /// Reads a bounded piece of history for the watchers that are furthest behind, which `next` then
-    /// hands out. Only when `next` asks for it: the queue is empty then, so what is read follows what
-    /// was sent.
+    /// Reads a bounded piece of history for the watchers that are furthest behind, which
+    /// [`Self::next`] then hands out. To be called only after [`Next::CatchUp`]: the queue is empty
+    /// then, so the piece follows everything that was sent. Blocks while it reads from disk.
     pub fn catch_up(&self) -> Result<(), mvcc::Error> {
         let mut behind = self.behind();
         let Some(from) = behind.first().map(|watcher| watcher.next) else { return Ok(()) };
@@ -397,7 +399,8 @@ impl Stream {
         behind.collect()
     }
 
-    /// Ends the watchers whose next revision is compacted away.
+    /// Marks the watchers dead whose next revision is compacted away, and queues their
+    /// [`Item::Compacted`].
     fn kill(&self, behind: &[Behind], compact_revision: i64) {
         let mut registry = self.hub.registry.lock();
         for Behind { key, next, .. } in behind {
@@ -437,9 +440,9 @@ struct History {
     bytes: usize,
 }
 
-/// What the watchers want of history: at most a bounded number of bytes and revisions, but always one
-/// whole transaction. Previous pairs are read with the changes, but for what is too much of them in
-/// one transaction.
+/// The changes that the watchers want of history, which ends after a bounded number of bytes and
+/// revisions, but not within a transaction. Previous pairs are read with the changes, up to
+/// `WATCH_PREVIOUS_BYTES`: those of a larger transaction are read when its response is made.
 fn history(
     view: &View<'_>,
     behind: &mut [Behind],
@@ -453,7 +456,7 @@ fn history(
         let is_enough = transactions == limits::WATCH_CATCH_UP_REVISIONS_MAX
             || bytes >= bytes_max
             || scanned >= limits::READ_CHUNK_BYTES;
-        // Of the last transaction there may be more.
+        // The last transaction may have further rows, which belong to this piece, too.
         let until = if is_enough { last } else { published };
         let rows = view.rows_within(start, until, limits::WATCH_CATCH_UP_BYTES)?;
         let Some(end) = rows.last().map(|row| row.rev) else {

@@ -1,5 +1,5 @@
-//! Logs on the simulator's disk, which loses power: what was not synced survives sector by sector, or
-//! not.
+//! Logs on the simulator's disk, which loses power: each sector that was not synced survives or
+//! not, at random.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -35,7 +35,8 @@ impl Model {
         self.entries.push((entry.index, entry.term));
     }
 
-    /// Where the log was purged or lost its last state, the reader knows less or concludes more.
+    /// Whether the recovered log is this one. It may lack purged entries; if the last hard state is
+    /// lost, its term is that of the last entry.
     fn explains(&self, recovered: &Recovered) -> bool {
         let table = &recovered.table;
         let last = self.entries.last().copied().unwrap_or_default();
@@ -123,7 +124,7 @@ impl Trial {
             );
         };
         self.model = Model { state: recovered.hard_state.clone(), ..found.clone() };
-        // What was found once may be acknowledged, so it must not be lost any more.
+        // What a start has found may be acknowledged, so it must survive from here on.
         self.possible = vec![self.model.clone()];
         self.term = self.term.max(self.model.state.term);
         for _ in 0..self.chance.below(20) {
@@ -143,7 +144,7 @@ impl Trial {
             }
         }
         drop(writer);
-        // Sometimes only the process dies: the next one finds what was never synced.
+        // If only the process dies, the next one finds what was never synced.
         if self.chance.below(3) > 0 {
             self.disk.cut_power(&mut self.chance);
         }
@@ -180,7 +181,7 @@ fn a_log_is_made_as_a_whole_or_not_at_all() {
     for seed in 0..200 {
         let chance = &mut Chance::new(seed);
         let disk = SimDisk::default();
-        // The power goes after so many operations.
+        // The power fails after this many operations.
         disk.troubles(|troubles| troubles.fuse = Some(seed % 20));
         let outcome = create(&disk, dir, METADATA, &batch, OPTIONS);
         disk.troubles(|troubles| troubles.fuse = None);
@@ -220,7 +221,7 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
         }
         assert!(last > begun, "round {round}: what was allocated can be used");
         assert!(matches!(writer.append(&batch(last + 1)), Err(Error::NoRoom(_))));
-        // Votes are given on a full disk, too.
+        // A hard state still has room, so that the member can vote.
         let vote = HardState { term: 1, vote: 1, commit: last };
         writer.append(&Batch { hard_state: Some(vote), ..Batch::default() }).unwrap();
         writer.write().unwrap();
@@ -230,7 +231,7 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
         writer.append(&batch(last)).unwrap();
         writer.write().unwrap();
         writer.sync().unwrap();
-        // The record that lets older segments go fits as well, and it is what makes room.
+        // So has the record of a purge, which frees segments.
         sim.troubles(|troubles| troubles.is_full = true);
         let record =
             SnapshotRecord { index: last, term: 1, conf_state: Some(ConfState::default()) };
@@ -240,12 +241,12 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     }
     drop(writer);
     sim.cut_power(&mut Chance::new(1));
-    // A start on the full disk goes on with what there is.
+    // A start on the full disk works with the blocks that are there.
     let (_, _, recovered) = open(&disk, dir, OPTIONS).unwrap();
     assert_eq!(recovered.table.last_index(), last);
 }
 
-/// The thread of the log is gone after a panic, and the raft loop may still write by itself.
+/// After a panic of the log writer's thread, the raft loop may still try to write a short job.
 #[test]
 fn nothing_is_written_after_a_panic() {
     let dir = Path::new("/member/wal");

@@ -19,8 +19,8 @@ const METADATA: Metadata = Metadata { node_id: 7, cluster_id: 8 };
 const SEGMENT: u64 = 64 << 10;
 const OPTIONS: Options = Options { segment_bytes: SEGMENT, fill_ahead: false };
 
-/// A directory of the real disk in which files have so many bytes together. A file that grows beyond
-/// them gets what there is left, before the error.
+/// A directory of the real disk whose files may have `total` bytes together. A file that is
+/// extended beyond that gets the rest, and then an error.
 struct SmallDisk {
     dir: PathBuf,
     total: AtomicU64,
@@ -100,7 +100,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// A log on a disk of so many bytes.
+    /// A log on a disk of `total` bytes.
     fn new(total: u64) -> (Self, Writer) {
         Self::of(total, OPTIONS)
     }
@@ -192,8 +192,8 @@ fn what_a_batch_has_no_room_for_waits_and_goes_on_where_it_was() {
     assert_eq!(reader.read(places.into_iter(), u64::MAX).unwrap(), large.entries);
 }
 
-/// The process is killed when the current segment is nearly used up, and until the next start
-/// somebody else fills the disk.
+/// The process is killed when the current segment is nearly full, and the disk is filled before the
+/// next start.
 #[test]
 fn the_next_segment_is_still_there_after_a_restart() {
     let (fixture, mut writer) = Fixture::new(2 * SEGMENT);
@@ -219,7 +219,7 @@ fn the_next_segment_is_still_there_after_a_restart() {
 fn a_large_entry_leaves_to_the_store_what_is_the_stores() {
     let (fixture, mut writer) = Fixture::new(5 * SEGMENT);
     write(&mut writer, &batch(1..=10, 1000));
-    // It takes three segments' room; one is in use, and four are free.
+    // The entry takes three segments' room. Of five segments one is in use.
     let large = batch(11..=11, 5 * SEGMENT / 2);
     writer.room().leave(2 * SEGMENT);
     assert!(matches!(writer.append(&large), Err(Error::NoRoom(_))));
@@ -229,7 +229,7 @@ fn a_large_entry_leaves_to_the_store_what_is_the_stores() {
     assert_eq!(fixture.open().2.table.last_index(), 11);
 }
 
-/// The disk says that it has more than it gives, as with quotas and reserved blocks.
+/// The disk reports more free bytes than it gives, as with quotas and reserved blocks.
 #[test]
 fn what_a_full_disk_gave_in_part_is_given_back() {
     struct Boaster(Handle);
@@ -247,11 +247,11 @@ fn what_a_full_disk_gave_in_part_is_given_back() {
     let disk: Arc<dyn Disk> = Arc::new(Boaster(Handle(Arc::clone(&fixture.small))));
     let (mut writer, ..) = open(&disk, &fixture.dir, OPTIONS).unwrap();
     write(&mut writer, &batch(1..=10, 1000));
-    // The next segment is there, and cannot grow.
+    // The next segment can be made, but not extended.
     let large = batch(11..=11, 4 * SEGMENT);
     assert!(matches!(writer.append(&large), Err(Error::NoRoom(_))));
     assert_eq!(fixture.small.free(), SEGMENT / 2, "{:?}", fixture.segments());
-    // What fits goes on, to the end of both segments.
+    // Smaller entries are written to the end of both segments.
     let mut last = 10;
     while writer.append(&batch(last + 1..=last + 1, 1000)).is_ok() {
         writer.write().unwrap();
@@ -261,15 +261,15 @@ fn what_a_full_disk_gave_in_part_is_given_back() {
     let at_end = used(&fixture);
     assert_eq!(at_end, (fixture.segments().iter().sum(), 2, Some(SEGMENT)));
     drop(writer);
-    // Nor does a start keep a part of what it would like to have.
+    // A start that cannot allocate a larger segment gives back what it got, too.
     let options = Options { segment_bytes: 4 * SEGMENT, ..OPTIONS };
     let (_, _, recovered) = open(&disk, &fixture.dir, options).unwrap();
     assert_eq!(recovered.table.last_index(), last);
     assert_eq!(used(&fixture), at_end);
 }
 
-/// Fills a disk of two segments, then cuts it to what is used, as a backup that was restored on a full
-/// disk: the last segment ends where its last record does. Gives the last entry.
+/// Fills a disk of two segments, then cuts it to what is used, like a backup that was restored on a
+/// full disk: the last segment ends with its last record. Returns the last index.
 fn filled(fixture: &Fixture, mut writer: Writer) -> u64 {
     let mut last = 0;
     while writer.append(&batch(last + 1..=last + 1, 1000)).is_ok() {
@@ -326,7 +326,7 @@ fn the_log_writer_holds_what_has_no_room() {
     let work = vec![Work::Job(job), Work::Purge { below: last, record }];
     let done = log.carry_out(work).unwrap();
     assert_eq!((done.number, done.places.len(), done.held.len()), (0, 0, 2));
-    // Room for one segment more, then for all.
+    // First there is room for one more segment, then for all.
     fixture.resize(3 * SEGMENT);
     let done = log.carry_out(done.held).unwrap();
     let written = done.places.len();
@@ -340,8 +340,8 @@ fn the_log_writer_holds_what_has_no_room() {
     assert!(recovered.table.first_index() > 1, "the first segment is gone");
 }
 
-/// What is asked for room and told that there is some never waits, however large it is and however full
-/// the segments are, and housekeeping still has room after it.
+/// Entries that [`Room::fits`] admits are written at once, whatever their size and however full the
+/// segments are, and housekeeping still has room after them.
 #[test]
 fn what_fits_by_its_cost_is_written() {
     let (mut admitted, mut largest) = (0, 0);
@@ -384,7 +384,7 @@ fn what_fits_by_its_cost_is_written() {
     assert!(admitted > 30 && largest > 3 * SEGMENT, "{admitted} admitted, up to {largest} bytes");
 }
 
-/// Votes may take all but what a purge needs, as a purge is what ends the want of room.
+/// Hard states may use all room but that for a purge's record, since a purge frees segments.
 #[test]
 fn votes_leave_room_for_a_purge() {
     let (fixture, mut writer) = Fixture::new(2 * SEGMENT);
@@ -411,7 +411,8 @@ fn votes_leave_room_for_a_purge() {
     assert_eq!(fixture.open().2.table.last_index(), last + 1);
 }
 
-/// What the disk has may be less than a segment, and still brings the log on: the one before goes.
+/// A segment may be smaller than usual where the disk has no more: a purge can then remove the one
+/// before it.
 #[test]
 fn a_small_segment_is_made_where_no_other_has_room() {
     const MIB: u64 = 1 << 20;

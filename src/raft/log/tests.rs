@@ -1,4 +1,4 @@
-//! What the tests of the log share: a log in a directory of its own, which can be filled and spoilt.
+//! Shared by the tests of the log: a log in a directory of its own, to be filled and damaged.
 
 mod damage;
 mod failures;

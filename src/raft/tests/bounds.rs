@@ -1,4 +1,4 @@
-//! What waits within the core: each kind of it has a number.
+//! Everything that waits within the core is bounded.
 
 use super::*;
 

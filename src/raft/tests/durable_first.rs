@@ -1,4 +1,4 @@
-//! What may be said or applied only after it is on disk.
+//! What may be sent or applied only after it is on disk.
 
 use super::*;
 
@@ -89,8 +89,8 @@ fn nothing_is_committed_or_sent_before_it_is_durable() {
     assert_eq!(indexes(core.handle([persisted(&second[0])])), [4]);
 }
 
-/// Who is removed goes once he hears that this is committed, and his vote would be missed by those
-/// who have forgotten it.
+/// A removed member ends once it hears of the commit. Members that then lost the commit in a power
+/// cut would need its vote.
 #[test]
 fn the_commit_of_a_removal_is_durable_before_it_is_told() {
     let mut cluster = Cluster::new(5);

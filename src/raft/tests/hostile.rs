@@ -1,10 +1,10 @@
-//! Messages by chance, at members in every role: whatever comes, raft does not panic. A seed that
-//! fails is printed.
+//! Random messages to members in every role: whatever arrives, raft does not panic. The seed of a
+//! failure is printed.
 
 use super::*;
 use crate::clock::split_mix;
 
-/// Numbers by chance, the same for the same seed.
+/// Random numbers, which repeat for the same seed.
 struct Dice(u64);
 
 impl Dice {
@@ -30,7 +30,7 @@ impl Dice {
     }
 }
 
-/// A member among hostile ones. Its disk and its state machine do what they should.
+/// A member among hostile ones. Its disk and its state machine work.
 struct Victim {
     core: Core,
     dice: Dice,
@@ -127,7 +127,7 @@ impl Victim {
                 conf_state.voters_outgoing = vec![self.dice.below(4)];
             }
         }
-        // It comes over the wire.
+        // Encoded and decoded, as between members.
         let bytes = prost::Message::encode_to_vec(&message);
         prost::Message::decode(bytes.as_slice()).unwrap()
     }
@@ -232,7 +232,7 @@ fn snapshots_at_which_raft_panics_are_refused() {
         edit(&mut bad);
         assert_eq!(give(bad), Some(expected), "{what}");
     }
-    // It has an entry 1 of term 1, which is committed.
+    // The member has entry 1 of term 1, which is committed.
     let mut bad = snapshot();
     bad.mut_snapshot().mut_metadata().index = 1;
     assert_eq!(give(bad), Some(Refusal::Committed));

@@ -1,5 +1,5 @@
-//! What happens beside each other: apply that is behind the store, a snapshot and a change in one
-//! turn, a purge behind a snapshot.
+//! Concurrent steps: apply behind the store, a snapshot and a configuration change in one turn, a
+//! purge behind a snapshot.
 
 use ::raft::eraftpb::{Snapshot, SnapshotMetadata};
 
@@ -7,7 +7,7 @@ use super::*;
 use crate::limits;
 use crate::raft::log::{self, Batch, Metadata, Place, SnapshotRecord};
 
-/// What a turn of the log writer makes durable.
+/// The reports of a log writer that makes all jobs durable at once.
 fn persisted(effects: &[Effect]) -> Vec<Event> {
     let job = |effect: &Effect| match effect {
         Effect::Persist(job) => {
@@ -21,7 +21,7 @@ fn persisted(effects: &[Effect]) -> Vec<Event> {
     effects.iter().filter_map(job).collect()
 }
 
-/// Gives events to a core with a disk that syncs at once, and says what came of it.
+/// Gives events to a core with a disk that syncs at once, and returns all effects.
 fn give(core: &mut Core, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {
     let mut events: Vec<Event> = events.into_iter().collect();
     let mut all = Vec::new();
@@ -129,7 +129,7 @@ fn a_member_that_applies_its_log_again_votes_for_others() {
     assert_eq!(votes.count(), 1, "the leader has been silent for long");
 }
 
-/// The change stands in memory, behind entries that are on disk alone.
+/// The configuration change is in memory, behind entries that are on disk alone.
 #[test]
 fn a_change_that_is_not_applied_holds_up_an_election_wherever_it_is() {
     let temp = tempfile::tempdir().unwrap();
@@ -152,7 +152,7 @@ fn a_change_that_is_not_applied_holds_up_an_election_wherever_it_is() {
     assert_eq!(member.status().role, Role::Candidate);
 }
 
-/// A snapshot in which member 4 votes; apply comes to the older change that made it a learner.
+/// Member 4 votes in the snapshot, while apply reaches the older change that made it a learner.
 #[test]
 fn a_change_in_the_turn_of_a_snapshot_does_not_touch_its_configuration() {
     for is_snapshot_first in [true, false] {
@@ -207,7 +207,7 @@ fn a_leader_that_has_applied_its_removal_answers_no_reads() {
     let entries = vec![Entry { data: value(1), ..Entry::default() }];
     let mut forwarded = Message { entries, ..message(MessageType::MsgReadIndex, 0) };
     (forwarded.to, forwarded.from) = (leader, stays);
-    // The one that stays may have elected itself and committed more.
+    // The remaining member may have elected itself and committed more.
     let effects = give(core, [Event::Read(7), Event::Receive(forwarded)]);
     let answers = |effect: &Effect| matches!(effect, Effect::ReadIndex { .. });
     assert!(!effects.iter().any(answers), "{effects:?}");
@@ -243,7 +243,7 @@ fn apply_holds_a_bounded_part_of_what_is_committed() {
     assert_eq!(follower.status().applied, ENTRIES + 1);
 }
 
-/// What apply has no room for stays in the log, also if it has left the log's memory.
+/// Entries that apply has no room for are read from the log, also after they have left memory.
 #[test]
 fn a_member_whose_apply_waits_goes_on_where_it_was() {
     const COUNT: u64 = 90;
@@ -264,7 +264,7 @@ fn a_member_whose_apply_waits_goes_on_where_it_was() {
     member.stop();
 }
 
-/// The log writer takes jobs before purges that were queued before them.
+/// The log writer carries out a job before a purge that was queued earlier.
 #[test]
 fn a_purge_behind_a_snapshot_does_not_speak_for_it() {
     let temp = tempfile::tempdir().unwrap();
@@ -290,12 +290,12 @@ fn a_purge_behind_a_snapshot_does_not_speak_for_it() {
     writer.sync().unwrap();
     writer.purge(400, &record(550)).unwrap();
     drop(writer);
-    // A crash comes before the snapshot is installed: the start has to find its generation.
+    // After a crash before the snapshot is installed, the start has to find its generation.
     let latest = || last_snapshot(&disk, &dir, options).unwrap().map(|record| record.index);
     assert_eq!(latest(), Some(1000));
     let (mut writer, _, recovered) = log::open(&disk, &dir, options).unwrap();
     assert!(recovered.table.first_index() > 550, "what is there belongs to the snapshot");
-    // A log that was written in this order.
+    // A log with a later record of an older state.
     let snapshot = Some(record(560));
     writer.append(&Batch { snapshot, entries: Vec::new(), hard_state: None }).unwrap();
     writer.write().unwrap();
@@ -303,7 +303,7 @@ fn a_purge_behind_a_snapshot_does_not_speak_for_it() {
     assert_eq!(latest(), Some(1000));
 }
 
-/// Two voters; the removal of this one stands in its log, and the rules refused or took it.
+/// Two voters. The removal of this one is in its log, and apply's rules refuse it or not.
 #[test]
 fn a_member_whose_removal_was_refused_can_be_made_a_cluster_of_its_own() {
     for is_refused in [true, false] {
@@ -328,8 +328,7 @@ fn a_member_whose_removal_was_refused_can_be_made_a_cluster_of_its_own() {
     }
 }
 
-/// What fills the inbox is refused to those who can come again. Apply cannot: its entry would be
-/// applied by nobody.
+/// A full inbox refuses what its caller can repeat. Apply cannot: its entry would stay unapplied.
 #[test]
 fn a_configuration_change_is_applied_though_the_inbox_is_full() {
     let temp = tempfile::tempdir().unwrap();

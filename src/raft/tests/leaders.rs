@@ -1,8 +1,8 @@
-//! Three cores elect a leader, and what becomes of proposals and reads as leaders come and go.
+//! Three cores elect leaders: the fate of proposals and reads at each change.
 
 use super::*;
 
-/// Reads of a member that finds no leader have a bound and an end.
+/// Reads of a member without a leader are bounded, and end.
 #[test]
 fn reads_without_a_leader_are_bounded_and_end() {
     let dir = tempfile::tempdir().unwrap();
@@ -16,7 +16,7 @@ fn reads_without_a_leader_are_bounded_and_end() {
         let outcomes = Arc::clone(&outcomes);
         member.handle.read_index(move |outcome| outcomes.lock().push(outcome));
         if number % 1000 == 0 {
-            // So that the loop takes them out of its inbox, which has a bound of its own.
+            // Lets the loop take them out of the inbox, which has a bound of its own.
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -141,7 +141,7 @@ fn what_a_leader_alone_may_propose_goes_with_its_term() {
         cluster.tick(None);
     }
     cluster.dropped.clear();
-    // It is not passed on to whoever leads now.
+    // A follower does not forward it to the new leader.
     cluster.give(old, propose(4, term));
     cluster.settle(None);
     assert_eq!(cluster.dropped, [4]);

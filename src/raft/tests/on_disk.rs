@@ -1,4 +1,4 @@
-//! A member by itself, with its threads and its log in a directory.
+//! One member with its threads and its log in a directory.
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn a_sole_voter_commits_and_replays() {
     assert!(matches!(member.read_index(), Err(Error::Stopped)));
     assert!(member.recorder.fatal.lock().is_empty());
 
-    // Apply kept half of it; the rest is replayed, also after the log was closed in between.
+    // The state has half of the entries; the rest is replayed, also after the log was closed.
     for half in [500, 600] {
         let (index, term, conf_state) = (half + 2, 2, member.conf_state.clone());
         let mut again = try_start(config(&dir, (index, term), conf_state), None).unwrap();

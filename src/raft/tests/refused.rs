@@ -74,7 +74,7 @@ fn a_leader_refuses_what_it_cannot_have_caused() {
         Message { index: 1, log_term: 1, entries: vec![entry(2, 1)], ..message(MsgAppend) };
     assert_eq!(refusal(core, committed), Some(Refusal::Committed));
 
-    // Raft would empty a second change without a word, so it waits for the first.
+    // Raft would replace a second change by an empty entry, so it waits for the first.
     let data = prost::Message::encode_to_vec(&ConfChange { node_id: 4, ..ConfChange::default() });
     let change = Entry { entry_type: 1, data: data.into(), ..Entry::default() };
     let propose = || Message { term: 0, entries: vec![change.clone()], ..message(MsgPropose) };

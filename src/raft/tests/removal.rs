@@ -32,7 +32,7 @@ fn a_leader_that_is_no_member_any_more_does_not_panic() {
     cluster.propose(old, 1);
     cluster.give(old, Event::ConfChange { index, change: Some(change) });
     assert_eq!(cluster.cores[&old].status().role, Role::Leader, "the others have to hear of it");
-    // Raft panics if it still leads then.
+    // Raft would panic if the member still led at this report.
     cluster.give(old, Event::Persisted { number: 1000, places: Vec::new() });
     assert_eq!(cluster.cores[&old].status().role, Role::Follower);
 }

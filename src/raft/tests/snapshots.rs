@@ -1,4 +1,4 @@
-//! Snapshots that members send to one that runs.
+//! Snapshots that are sent to a running member.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn a_snapshot_is_awaited_from_its_arrival_until_it_is_applied() {
     assert!(member.handle.awaits_snapshot(), "before raft has seen it");
     let batch = member.committed.recv_timeout(Duration::from_secs(20)).unwrap();
     assert!(matches!(batch[..], [Committed::Snapshot { index: 5, .. }]));
-    // A later one would take the place of the data that is about to be applied.
+    // A later snapshot would replace the data that is about to be applied.
     message.mut_snapshot().mut_metadata().index = 9;
     assert!(announced(&message, &member.handle).is_err());
     member.handle.applied(5);
@@ -37,7 +37,7 @@ impl Transport for Sent {
     }
 }
 
-/// A new leader does not know how far a follower is, and its log may not hold what comes next.
+/// A new leader does not know how far a follower's log goes, and its own may begin behind that.
 #[test]
 fn a_leader_that_sends_an_older_snapshot_is_told_what_is_here() {
     let temp = tempfile::tempdir().unwrap();

@@ -1,12 +1,13 @@
-//! A log that cannot be read while it is in use: the member ends with the name of the file, whoever
-//! wanted the entries, and does nothing more.
+//! A log that cannot be read while it is in use: the member stops with the name of the file,
+//! whatever the entries are for, and does nothing more.
 
 use super::*;
 use crate::raft::log;
 
 const ENTRIES: u64 = 100;
 
-/// A member with a log of 100 entries of term 1, which are on disk alone, and a disk that lost them.
+/// A member with a log of 100 entries of term 1, which are on disk alone, and a disk that has lost
+/// them.
 fn member(dir: &Path, voters: &[u64], commit: u64) -> Core {
     let dir = dir.join("wal");
     let entries = (1..=ENTRIES).map(|index| Entry { data: value(index), ..entry(index, 1) });
@@ -18,7 +19,8 @@ fn member(dir: &Path, voters: &[u64], commit: u64) -> Core {
     Core::new(core_config(1, 6), store).unwrap()
 }
 
-/// Gives an event to a member with a disk that syncs at once, and what comes of it in the last turn.
+/// Gives an event to a member with a disk that syncs at once, and returns the effects of the last
+/// turn.
 fn last_turn(core: &mut Core, event: Event) -> Vec<Effect> {
     let mut events = vec![event];
     loop {
@@ -52,7 +54,7 @@ fn a_leader_that_cannot_read_what_a_follower_needs_ends_by_name() {
     let vote = Message { index: 0, ..message(MessageType::MsgRequestVoteResponse, 2) };
     last_turn(core, Event::Receive(vote));
     assert_eq!(core.status().role, Role::Leader);
-    // It has ten entries.
+    // The follower has ten entries.
     let lacks = Message {
         reject: true,
         index: ENTRIES,

@@ -15,7 +15,7 @@ fn a_flipped_bit_is_damage() {
     assert!(message.contains("at byte "), "{message}");
 }
 
-/// Each entry is read alone, so that no other one vouches for it.
+/// Each entry is read alone: its own checksum has to show the damage.
 #[test]
 fn an_entry_that_is_read_back_is_checked_each_time() {
     const INDEX: u64 = 15;
@@ -38,7 +38,8 @@ fn an_entry_that_is_read_back_is_checked_each_time() {
     let path = &fixture.segments()[0];
     let [from, to] = [INDEX, INDEX + 1].map(|at| table.place(at).unwrap().offset as usize);
     let whole = fs::read(path).unwrap();
-    // The rest of the record is its length, which shows otherwise, and padding, which is nobody's.
+    // Beside its data the record has its length, where damage shows otherwise, and padding, which
+    // is not checked.
     let data = entry(INDEX, 2).data;
     let at = whole[from..to].windows(data.len()).position(|bytes| bytes == data).unwrap();
     for at in [at, at + data.len() / 2, at + data.len() - 1] {

@@ -1,4 +1,4 @@
-//! Segments in turn: written, read back, filled with zeros ahead, and purged.
+//! Successive segments: written, read back, filled with zeros ahead, and purged.
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn what_was_written_is_read_back() {
     let wanted = (3..=25).map(|index| (index, 2, table.place(index).unwrap()));
     assert_eq!(reader.read(wanted, u64::MAX).unwrap(), expected[2..]);
 
-    // Appending goes on where it ended, and later entries win.
+    // Appending continues at the end, and later entries replace earlier ones.
     writer.append(&batch(21..=22, 3)).unwrap();
     writer.write().unwrap();
     drop(writer);
@@ -41,7 +41,7 @@ fn a_new_log_holds_its_first_batch_or_is_not_there() {
     assert!(matches!(again, Err(Error::Exists(_))));
 }
 
-/// Notes how far zeros were written into the files that the filling thread opened or made.
+/// A disk that notes how far zeros were written into files that the filling thread opened or made.
 #[derive(Default)]
 struct Zeros {
     current: AtomicU64,
