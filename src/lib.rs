@@ -7,10 +7,10 @@
 //! |---|---|---|
 //! | 10 | `server` | configuration, listeners, bootstrap, shutdown |
 //! | 9 | `http` | health, version, metrics, and what the gateway answers |
-//! | 8 | `rpc`, `offline` | one file per gRPC service, the error table; backups, and members at rest |
+//! | 8 | `rpc`, `offline` | one file per gRPC service, the error table; backups, members at rest |
 //! | 7 | `node` | raft meets apply: start, propose, read, watch, membership, auth |
 //! | 6 | `transfer` | states on their way: snapshots in and out, the first state of a cluster |
-//! | 5 | `upkeep` | sweeps, the index checkpoint, scrub, defragmentation, space, comparisons of histories |
+//! | 5 | `upkeep` | sweeps, index checkpoint, scrub, defragmentation, space, comparisons |
 //! | 4 | `peer` | raft's messages, snapshots and questions between members, over HTTP |
 //! | 3 | `apply`, `watch`, `raft` | the state machine, the event hub, the log and consensus |
 //! | 2 | `mvcc`, `lease`, `auth`, `members` | the state by subject |
@@ -27,7 +27,7 @@
     clippy::unwrap_used
 )]
 
-// The simulator's disk serves tests in here as well.
+// The simulator's disk, which the library's own tests use as well, names this crate `rusd`.
 #[cfg(test)]
 extern crate self as rusd;
 

@@ -1,4 +1,4 @@
-//! Dispatch: the name the process was started by, then its first word.
+//! Chooses the program by the name that the process was started by, then by its first argument.
 
 #![deny(clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)]
 
@@ -25,8 +25,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Lifts the soft limit of open files to the hard one, as Go's runtime does for etcd's programs:
-/// many systems give processes 1024 unless they ask. A refusal leaves what there was.
+/// Raises the soft limit of open files to the hard one, as Go's runtime does for etcd's programs:
+/// on many systems a process has 1024 unless it asks for more. If the system refuses, the limit
+/// stays.
 fn raise_open_files() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

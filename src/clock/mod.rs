@@ -12,17 +12,17 @@ use parking_lot::Mutex;
 pub trait Clock: Send + Sync {
     /// Monotonic time since this clock was made; it never goes back and ignores wall clock jumps.
     fn now(&self) -> Duration;
-    /// Wall clock, nanoseconds since the Unix epoch.
+    /// The wall clock, in nanoseconds since the Unix epoch.
     fn unix_nanos(&self) -> u64;
     /// 64 random bits.
     fn random(&self) -> u64;
-    /// Ends when so much of this clock's time has passed.
+    /// Ends when `duration` has passed by this clock.
     fn sleep(&self, duration: Duration) -> Sleep {
         Box::pin(tokio::time::sleep(duration))
     }
 
-    /// Bytes that nobody can guess: the system's entropy. A clock that is not the system's, which
-    /// is there to repeat, takes its random bits.
+    /// Fills `out` with bytes that cannot be guessed: the system's entropy. A simulated clock,
+    /// whose runs have to repeat, uses its random bits instead.
     fn secret(&self, out: &mut [u8]) -> std::io::Result<()> {
         for chunk in out.chunks_mut(8) {
             chunk.copy_from_slice(&self.random().to_ne_bytes()[..chunk.len()]);
@@ -33,7 +33,7 @@ pub trait Clock: Send + Sync {
 
 pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What the future gives, or nothing if it takes longer by this clock.
+/// The output of a future, or `None` if it takes longer than `duration` by this clock.
 pub async fn timeout<F: Future>(
     clock: &dyn Clock,
     duration: Duration,
@@ -47,9 +47,9 @@ pub async fn timeout<F: Future>(
     }
 }
 
-/// The rest between attempts: each is twice as long as the one before, up to a bound, and between a
-/// half and all of that, so that those who failed together do not come back together. Whoever
-/// retries ends it, by [`timeout`] or by a number of attempts.
+/// The pauses between attempts. The bound of a pause doubles up to `longest`, and a pause takes
+/// between half of its bound and all of it, so that callers who failed together do not return
+/// together. The caller ends the attempts, by [`timeout`] or by their number.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     next: Duration,
@@ -75,7 +75,7 @@ impl Backoff {
     }
 }
 
-/// What is said again only after a while, however often there is reason to.
+/// Lets a message be logged at most once in each interval, however often its reason occurs.
 #[derive(Debug)]
 pub struct Seldom {
     interval: Duration,
@@ -87,7 +87,8 @@ impl Seldom {
         Self { interval, said_at: Mutex::new(None) }
     }
 
-    /// Whether it is to be said now; then it counts as said.
+    /// Whether the message is to be logged now; if so, it counts as logged. `now` is the clock's
+    /// time.
     pub fn is_due(&self, now: Duration) -> bool {
         let mut said_at = self.said_at.lock();
         let is_due = said_at.is_none_or(|at| now.saturating_sub(at) >= self.interval);
@@ -98,15 +99,14 @@ impl Seldom {
     }
 }
 
-/// Now, for the rim: to measure what is only reported, and to keep connections' deadlines. What the
-/// state depends on takes a [`Clock`].
+/// The time, for the rim: to measure what is only reported, and for the deadlines of connections.
+/// All that the state depends on takes a [`Clock`].
 #[expect(clippy::disallowed_methods, reason = "the door itself")]
 pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// The processor's time that the calling thread has taken: what its work costs others, however long
-/// it waits for its turn. For the rim, too.
+/// The processor time that the calling thread has used, without its waits. For the rim, too.
 pub fn thread_cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(
@@ -127,7 +127,7 @@ impl SystemClock {
         #[expect(clippy::disallowed_methods, reason = "the door itself")]
         let filled = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
         if filled.is_err() {
-            // Ids only have to differ between runs; the time does that where entropy is missing.
+            // Without entropy the time is the seed: ids only have to differ between runs.
             seed = wall_nanos().to_ne_bytes();
         }
         Self { start: instant(), random: AtomicU64::new(u64::from_ne_bytes(seed)) }

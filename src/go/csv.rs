@@ -1,6 +1,6 @@
-//! Lists of words as Go's CSV reader splits them, which is how a flag's list is read.
+//! Lists of words as Go's encoding/csv splits them, by which the flags' library reads lists.
 
-/// The fields of one line.
+/// The fields of one line. The error is in the words of encoding/csv.
 pub fn parse_csv(text: &str) -> Result<Vec<Vec<u8>>, String> {
     if text.is_empty() {
         return Ok(Vec::new());
@@ -36,7 +36,7 @@ pub fn parse_csv(text: &str) -> Result<Vec<Vec<u8>>, String> {
     }
 }
 
-/// The content of a quoted field whose opening quote is gone, and what follows the closing one.
+/// The content of a quoted field from behind its opening quote, and the text after the closing one.
 fn csv_quoted(text: &str) -> Option<(String, &str)> {
     let mut field = String::new();
     let mut rest = text;

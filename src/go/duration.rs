@@ -1,4 +1,4 @@
-//! Times as package time reads and writes them.
+//! Durations as Go's package time reads and writes them.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! How Go reads and writes numbers, times, quotes, lists and the system's errors.
 //!
-//! etcd's flags, errors, log lines and command output are texts that Go's standard library makes, and
-//! scripts and people match them. So each of its forms is here once, for the server, the commands and
-//! the rooms between; what the caller does with a text that cannot be read is the caller's business.
+//! Go's standard library makes the texts of etcd's flags, errors, log lines and command output, and
+//! scripts match them. So each of its forms is here once, for the server, the commands and the
+//! rooms between. What to do about a text that cannot be parsed is the caller's business.
 
 mod csv;
 mod duration;

@@ -7,7 +7,7 @@ use super::quote;
 const SYNTAX: &str = "invalid syntax";
 const RANGE: &str = "value out of range";
 
-/// Why a text is no number, or no boolean. Shown as strconv says it:
+/// Why a text is no number, or no boolean. Its display is that of strconv:
 /// `strconv.ParseInt: parsing "x": invalid syntax`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumberError {
@@ -17,7 +17,7 @@ pub struct NumberError {
 }
 
 impl NumberError {
-    /// As package flag says it, which names neither function nor text.
+    /// The text of package flag, which names neither the function nor the input.
     pub fn of_flag(&self) -> &'static str {
         if self.reason == SYNTAX { "parse error" } else { self.reason }
     }
@@ -39,7 +39,8 @@ fn error(function: &'static str, text: &[u8], reason: &'static str) -> NumberErr
     NumberError { function, text: text.to_vec(), reason }
 }
 
-/// `strconv.ParseInt` of 64 bits in `base`, or with a prefix that names it if that is zero.
+/// `strconv.ParseInt` of 64 bits in `base`; a base of 0 means that a prefix (`0x`, `0o`, `0b`, `0`)
+/// names it.
 pub fn parse_int(text: impl AsRef<[u8]>, base: u32) -> Result<i64, NumberError> {
     let text = text.as_ref();
     let (negative, digits) = sign_of(text);

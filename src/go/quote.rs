@@ -1,6 +1,6 @@
 //! Quotes: `%q` and `%#q` of package fmt, and the way back, `strconv.Unquote`.
 
-/// `%q` of a string: double quotes, escapes, printable characters as they are.
+/// `%q` of a string: in double quotes, with escapes for what is not printable.
 pub fn quote(text: impl AsRef<[u8]>) -> String {
     let mut out = String::from("\"");
     for chunk in text.as_ref().utf8_chunks() {
@@ -15,7 +15,7 @@ pub fn quote(text: impl AsRef<[u8]>) -> String {
     out
 }
 
-/// `%#q` of a string: in backquotes if it can stand there as it is.
+/// `%#q` of a string: in backquotes if it needs no escapes there.
 pub fn backquote(bytes: &[u8]) -> String {
     let is_plain = |c: char| c != '`' && c != '\u{feff}' && (c == '\t' || !c.is_control());
     match std::str::from_utf8(bytes) {
@@ -43,8 +43,8 @@ fn quote_char(c: char, out: &mut String) {
     }
 }
 
-/// Whether a character is printable, by the standard library's table: it shows in the debug form
-/// of a string, whose first character alone is treated with more caution.
+/// Whether a character is printable by Rust's table, which its debug form shows. The `a` before it
+/// is there because a combining character at the start of a string is escaped in any case.
 fn is_printable(c: char) -> bool {
     format!("a{c}").escape_debug().nth(1) == Some(c)
 }

@@ -1,9 +1,9 @@
-//! Errors of the system as Go words them.
+//! Errors of the operating system in Go's words.
 
 use std::io;
 
-/// The text of an error. Go's texts of the system's errors are the C library's in lower case, without
-/// the number that Rust adds; what is not the system's error keeps its own words.
+/// The text of an error. Go's texts of the system's errors are the C library's in lower case,
+/// without the number that Rust adds; any other error keeps its text.
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match error.raw_os_error() {

@@ -1,16 +1,16 @@
 //! Bugs that a test plants to see that it, or the simulator, finds them.
 //!
-//! Each is one question at the place where the code is right: `planted::is(Bug::…)`. In a release
-//! build the answer is a constant no, and nothing of it is left. Elsewhere a thread plants at most
-//! one, for itself alone: a simulated cluster lives on one thread. A test of a member with threads
-//! of its own plants one in all of its process.
+//! Each bug is a question at the place where the code is right: `planted::is(Bug::…)`. In a release
+//! build the answer is a constant no, which the compiler removes. In a debug build a thread plants
+//! at most one bug, for itself alone: a simulated cluster lives on one thread. A test of a member
+//! with threads plants one for its whole process.
 
-/// What the code does wrong if it is planted.
+/// What the code does wrong while the bug is planted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// The log's messages, acknowledgements among them, leave before its sync.
     AckBeforeSync,
-    /// A member that believes to be the leader answers linearizable reads without a round of
+    /// A member that takes itself for the leader answers linearizable reads without a round of
     /// heartbeats.
     StaleRead,
     /// A read does not wait until its index is applied.
@@ -19,44 +19,44 @@ pub enum Bug {
     ReusedContext,
     /// A vote is not written to the log.
     LostVote,
-    /// The store says that it is an entry behind where it is.
+    /// The store notes an applied index that is one too low, so a start applies an entry twice.
     DoubleApply,
     /// A watch from the newest revision begins after it.
     WatchGap,
     /// A member that was the leader goes on to revoke leases after it was replaced.
     OldLeaderRevokes,
-    /// The log's commit is believed, though the store has applied more.
+    /// A start takes the commit index from the log, though the store has applied more.
     CommitOnly,
     /// A learner's acknowledgement counts towards the quorum as a voter's does.
     LearnerInQuorum,
-    /// A row that cannot be read makes a comparison fail.
+    /// A transaction's compare whose row cannot be read counts as false.
     ErrorAsFalse,
     /// The log's reader keeps an entry that was replaced later.
     SkippedTruncation,
-    /// The log is cut where the store is, though apply has not reported so much.
+    /// The log is compacted up to the durable index, though apply has not reported that far.
     CompactsUnapplied,
-    /// A change of the configuration that is applied in the turn in which a snapshot comes changes
-    /// the snapshot's.
+    /// A configuration change that is applied in the turn in which a snapshot arrives changes the
+    /// snapshot's configuration.
     ChangesSnapshot,
     /// A leader goes on to answer reads after its removal.
     RemovedLeaderReads,
     /// Entries in the log file at a start count as durable, even if the last sync before it failed.
     BelievedTail,
-    /// A panic ends a thread's work, and not the member.
+    /// A panic ends a thread's work, but not the member.
     UnheardPanic,
-    /// A proposer that has lost patience is not forgotten.
+    /// The waiter of a caller that has given up is not removed.
     AbandonedWaits,
-    /// Records of the log are taken as they are, whatever their checksums say.
+    /// The checksums of the log's records are not checked.
     BelievedDamage,
     /// A log job that waits for disk space is overtaken by a later job that needs less.
     OvertakenJob,
-    /// A write to the log that failed is taken for done.
+    /// A failed write to the log counts as done.
     ForgivenWrite,
     /// A batch that the store had no space for is not committed later.
     ForgottenBatch,
-    /// A commit of the store that failed is taken for done.
+    /// A failed commit of the store counts as done.
     ForgivenCommit,
-    /// Apply is given all that is committed, however much it holds.
+    /// Apply is given all committed entries, however many bytes it holds already.
     SupplyWithoutBound,
     /// The operations of a nested transaction are not checked for permission.
     UncheckedNestedTxn,
@@ -74,7 +74,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// What the simulator is to find.
+    /// The bugs that the simulator has to find.
     pub const OF_CLUSTERS: [Self; 24] = [
         Self::AckBeforeSync,
         Self::StaleRead,
@@ -102,7 +102,7 @@ impl Bug {
         Self::SupplyWithoutBound,
     ];
 
-    /// The ways around permissions that etcd had.
+    /// Ways around permissions that etcd once had, which `tests/auth` has to find.
     pub const OF_AUTH: [Self; 4] = [
         Self::UncheckedNestedTxn,
         Self::UncheckedPreviousValue,
@@ -128,7 +128,7 @@ mod switch {
         PLANTED.set(bug);
     }
 
-    /// The same for all threads.
+    /// Plants a bug for all threads, or takes it back.
     pub fn plant_everywhere(bug: Option<Bug>) {
         *EVERYWHERE.write() = bug;
     }
@@ -148,7 +148,8 @@ pub(crate) const fn is(_: Bug) -> bool {
     false
 }
 
-/// Where a thread or duty of this name begins a piece of its work.
+/// Called where a thread or duty of this name begins a piece of its work; [`Bug::Panic`] panics
+/// here.
 pub(crate) fn trip(name: &'static str) {
     assert!(!is(Bug::Panic(name)), "a bug was planted");
 }

@@ -8,16 +8,16 @@
 //!                                                  hooks: raft and the store stop at once
 //! ```
 //!
-//! Without the guard a panic is a line in the log and a thread less: a leader without its apply
-//! thread keeps its lease on leadership and answers nothing, and a duty that is gone is missed by
-//! nobody until the disk is full. Each member has a supervisor of its own, so that several of them
-//! can live in one process, as in tests and in the simulator. A simulated member has no threads;
-//! its turns go through [`Supervisor::run`] instead.
+//! Without the guard a panic is a line in the log and one thread less: a leader without its apply
+//! thread stays the leader and answers nothing, and a missing duty goes unnoticed until the disk is
+//! full. Each member has a supervisor of its own, so that several members can live in one process,
+//! as in tests and in the simulator. A simulated member has no threads; its turns go through
+//! [`Supervisor::run`] instead.
 //!
-//! A panic leaves whatever it interrupted half done. The member therefore writes nothing more: the
-//! process ends with an error, and the next start replays the log.
+//! A panic leaves its work half done. The member therefore writes nothing more: the process ends
+//! with an error, and the next start replays the log.
 //!
-//! Bodies give their outcome to whoever joins or awaits them. An outcome is missing only if the
+//! A body's outcome goes to the caller that joins or awaits it. An outcome is missing only if the
 //! member is ending anyway.
 
 mod processors;
@@ -39,7 +39,7 @@ use crate::planted::{self, Bug};
 
 pub use processors::{Processor, Processors};
 
-/// What panicked, and the panic's words.
+/// The name of the work that panicked, and the panic's message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} panicked: {why}")]
 pub struct Panicked {
@@ -47,17 +47,17 @@ pub struct Panicked {
     why: String,
 }
 
-/// There is no outcome: the work panicked, or it was cut off as the member ended.
+/// There is no outcome: the work panicked, or its runtime ended with the member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the member is ending")]
 pub struct Gone;
 
-/// A thread whose panics are the member's.
+/// A thread in which a panic ends the member.
 pub struct Thread<T>(std::thread::JoinHandle<Result<T, Panicked>>);
 
 type Hook = Box<dyn FnOnce(&str) + Send>;
 
-/// Starts what one member works with, and remembers why it cannot go on.
+/// Starts the threads and tasks of one member, and keeps the reason why it has to stop.
 #[derive(Clone)]
 pub struct Supervisor(Arc<Inner>);
 
@@ -80,7 +80,7 @@ impl fmt::Debug for Supervisor {
 }
 
 impl<T> Thread<T> {
-    /// Waits for the thread's end.
+    /// Waits for the thread's end and returns its outcome.
     pub fn join(self) -> Result<T, Gone> {
         self.0.join().map_err(|_| Gone)?.map_err(|_| Gone)
     }
@@ -110,8 +110,8 @@ impl Supervisor {
         Ok(Thread(started.map_err(failed)?))
     }
 
-    /// Does something on a thread that gives way to all others. It runs to its end, also if nobody
-    /// waits for it any more.
+    /// Runs work on a thread of its own with niceness 10. It runs to its end, also if the caller's
+    /// future is dropped.
     pub async fn nice<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -120,10 +120,10 @@ impl Supervisor {
         let (done, outcome) = oneshot::channel();
         let supervisor = self.clone();
         self.thread(name, move || {
-            // Where it is not allowed, the thread competes like any other.
+            // Without permission for that the thread competes like any other.
             let _ = rustix::process::setpriority_process(None, limits::SNAPSHOT_NICENESS);
-            // Guarded apart, so that whoever waits hears of a panic after the member did. Nobody
-            // waits any more if the caller was cut off.
+            // Guarded apart from the thread, so that the member hears of a panic before the caller
+            // does. The send fails if the caller's future was dropped.
             if let Ok(outcome) = supervisor.run(name, work) {
                 let _ = done.send(outcome);
             }
@@ -147,7 +147,7 @@ impl Supervisor {
         runtime.spawn(self.guarded(name, future)).abort_handle()
     }
 
-    /// Does something that may block, off the threads that serve connections.
+    /// Runs work that may block, off the threads that serve connections.
     pub async fn blocking<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -158,8 +158,7 @@ impl Supervisor {
         done.await.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 
-    /// As [`Self::blocking`], but on a thread that serves tasks: for a member that may have no
-    /// other.
+    /// As [`Self::blocking`], but as a task: for a stepped member, which has no threads of its own.
     pub async fn inline<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -169,7 +168,7 @@ impl Supervisor {
         done.await.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 
-    /// Tasks whose end somebody waits for.
+    /// Makes a set of tasks whose end the caller waits for.
     pub fn tasks(&self, name: &'static str) -> Tasks {
         Tasks { supervisor: self.clone(), name, set: JoinSet::new() }
     }
@@ -183,7 +182,7 @@ impl Supervisor {
         F: Future + Send + 'static,
     {
         let supervisor = self.clone();
-        // An async block would have room for the future twice: as it came, and as it is awaited.
+        // An async block would hold the future twice: as its argument, and while it is awaited.
         AssertUnwindSafe(future)
             .catch_unwind()
             .map(move |outcome| outcome.map_err(|panic| supervisor.panicked(name, &*panic)))
@@ -200,13 +199,14 @@ impl Supervisor {
         panicked
     }
 
-    /// Ends the member for a reason that nobody can mend. The first one counts.
+    /// Stops the member: keeps the first reason, logs it, and calls the hooks on this thread.
     pub fn fail(&self, why: &str) {
         let mut hooks = self.0.hooks.lock();
         if self.0.failure.borrow().is_some() {
             return;
         }
-        // Logged first: whoever learns of the failure may end the process, and its line is to be the last.
+        // Logged first: a task that learns of the failure may end the process, and logs the last
+        // line.
         tracing::error!(error = why, "the member stops");
         self.0.failure.send_replace(Some(why.to_owned()));
         let hooks_to_call = std::mem::take(&mut *hooks);
@@ -216,8 +216,8 @@ impl Supervisor {
         }
     }
 
-    /// Calls back once if the member cannot go on, at once if it cannot already. The call must not
-    /// block and comes from the thread that failed.
+    /// Calls `hook` once when the member has to stop, or at once if it has to already. The hook is
+    /// called on the thread that failed, and must not block.
     pub fn on_failure(&self, hook: impl FnOnce(&str) + Send + 'static) {
         let mut hooks = self.0.hooks.lock();
         let failure = self.0.failure.borrow().clone();
@@ -230,19 +230,19 @@ impl Supervisor {
         }
     }
 
-    /// Why the member cannot go on, once it cannot.
+    /// Shows the reason once the member has to stop.
     pub fn failure(&self) -> watch::Receiver<Option<String>> {
         self.0.failure.subscribe()
     }
 
-    /// The reason for which the member cannot go on, if there is one by now.
+    /// Why the member has to stop, if it has to.
     pub fn why(&self) -> Option<String> {
         self.0.failure.borrow().clone()
     }
 }
 
-/// Tasks of one kind. Those that run when it is dropped are cut off. One that has ended keeps its memory
-/// until [`Tasks::ended`] has told of it.
+/// Tasks of one kind. Dropping this aborts those that still run. A task that has ended keeps its
+/// memory until [`Tasks::ended`] has returned for it.
 pub struct Tasks {
     supervisor: Supervisor,
     name: &'static str,
@@ -250,24 +250,24 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Starts one more on the caller's runtime.
+    /// Starts a task on the caller's runtime.
     pub fn start(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         let guarded = self.supervisor.guarded(self.name, task);
         self.set.spawn(guarded);
     }
 
-    /// Starts one more on another runtime.
+    /// Starts a task on another runtime.
     pub fn start_on(&mut self, task: impl Future<Output = ()> + Send + 'static, runtime: &Handle) {
         let guarded = self.supervisor.guarded(self.name, task);
         self.set.spawn_on(guarded, runtime);
     }
 
-    /// Waits until one of them has ended; false if there are none.
+    /// Waits until one of the tasks has ended; false if there are none.
     pub async fn ended(&mut self) -> bool {
         self.set.join_next().await.is_some()
     }
 
-    /// Waits until all of them have ended.
+    /// Waits until all tasks have ended.
     pub async fn all_ended(&mut self) {
         while self.ended().await {}
     }

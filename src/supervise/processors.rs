@@ -1,9 +1,9 @@
-//! On how many processors at once the store is read at length.
+//! Limits on how many processors long reads compute at once.
 //!
-//! A long read computes as long as it is let, and the system gives a thread that wakes beside it its
-//! turn some milliseconds later. A write passes five threads, and would wait at each of them. So long
-//! reads leave one processor to everybody else. Those that are under way pass a processor round in the
-//! order in which they asked for it, a slice at a time: a short one ends early, and none waits for the
+//! A long read computes without a pause, and a thread that wakes on its processor gets to run only
+//! some milliseconds later. A write passes five threads, and would wait at each of them. So long
+//! reads leave one processor to all other work. They take turns on the others, in the order in
+//! which they asked and a slice of 2 ms at a time: a short read ends early, and none waits for the
 //! end of another.
 //!
 //! ```text
@@ -12,8 +12,9 @@
 //!                        └────────► the first in line takes its turn
 //! ```
 //!
-//! A reader whose disk stands still does not come back, so one that keeps all others waiting loses its
-//! turn to them. If it does come back, its next `pass_on` puts it at the end of the line.
+//! A reader whose disk hangs does not return its processor. If no turn has begun for 50 ms, the
+//! oldest holder therefore loses its turn to the first in line. When it returns, its next `pass_on`
+//! puts it at the end of the line.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -27,19 +28,19 @@ use parking_lot::Mutex;
 use crate::clock;
 use crate::limits::{READ_SLICE, READ_STANDSTILL_MAX};
 
-/// How often a reader in line looks whether it is still wanted, and whether anything moves.
+/// How often a reader in line checks whether its read has to end, and whether turns still begin.
 const LOOK: Duration = Duration::from_millis(5);
-/// No grant has this number.
+/// The number of no grant.
 const NONE: u64 = 0;
 
-/// The processors of one member for which long reads take turns.
+/// The processors on which the long reads of one member take turns.
 #[derive(Debug)]
 pub struct Processors(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     free: usize,
-    /// Numbers of the grants that hold, oldest first.
+    /// Numbers of the current grants, oldest first.
     holders: VecDeque<u64>,
     grants: u64,
     waiting: VecDeque<Arc<Waiter>>,
@@ -53,7 +54,7 @@ struct Waiter {
     granted: AtomicU64,
 }
 
-/// One reader's turns, until this is dropped.
+/// The turns of one reader, which end when this is dropped.
 #[derive(Debug)]
 pub struct Processor {
     of: Arc<Processors>,
@@ -62,7 +63,7 @@ pub struct Processor {
 }
 
 impl Default for Processors {
-    /// All of the machine's but one.
+    /// All processors of the machine but one, and at least one.
     fn default() -> Self {
         let all = thread::available_parallelism().map_or(1, usize::from);
         Self::new(all.saturating_sub(1).max(1))
@@ -77,7 +78,8 @@ impl State {
         self.grants
     }
 
-    /// For the first in line, if those before it have kept it waiting for too long since this time.
+    /// Gives the oldest grant to the first in line, if no turn has begun for `READ_STANDSTILL_MAX`
+    /// since it began to wait.
     fn revoke(&mut self, waiter: &Arc<Waiter>, since: Instant) -> Option<u64> {
         let is_first = self.waiting.front().is_some_and(|first| Arc::ptr_eq(first, waiter));
         if !is_first || self.moved.max(since).elapsed() < READ_STANDSTILL_MAX {
@@ -95,7 +97,7 @@ impl Processors {
         Self(Mutex::new(State { free, holders, grants: NONE, waiting, moved: clock::instant() }))
     }
 
-    /// Waits for a grant, or until `is_over` says that the read has to end: then `NONE`.
+    /// Waits for a grant. Returns `NONE` if `is_over` says first that the read has to end.
     fn take(&self, is_over: &dyn Fn() -> bool) -> u64 {
         let waiter = {
             let mut state = self.0.lock();
@@ -118,7 +120,7 @@ impl Processors {
             let mut state = self.0.lock();
             if is_over() {
                 state.waiting.retain(|other| !Arc::ptr_eq(other, &waiter));
-                // It may have been granted just now; under the lock that is certain.
+                // A grant may have come since the check above; under the lock none can follow.
                 return waiter.granted.load(Ordering::Acquire);
             }
             if let Some(grant) = state.revoke(&waiter, since) {
@@ -127,7 +129,8 @@ impl Processors {
         }
     }
 
-    /// Nothing happens to a grant that was revoked.
+    /// Gives a grant back, which goes to the first in line. A revoked grant, or `NONE`, has no
+    /// effect.
     fn give(&self, grant: u64) {
         let mut state = self.0.lock();
         let Some(place) = state.holders.iter().position(|holder| *holder == grant) else { return };
@@ -141,7 +144,7 @@ impl Processors {
         }
     }
 
-    /// Whether nobody else wants what this grant is for.
+    /// Whether no other reader waits, and this grant was not revoked.
     fn keeps(&self, grant: u64) -> bool {
         let state = self.0.lock();
         state.waiting.is_empty() && state.holders.contains(&grant)
@@ -149,14 +152,15 @@ impl Processors {
 }
 
 impl Processor {
-    /// Without a turn yet: the first `pass_on` waits for it.
+    /// Makes a reader without a turn: its first `pass_on` waits for one.
     pub fn new(of: &Arc<Processors>) -> Self {
         let (grant, since) = (Cell::new(NONE), Cell::new(clock::instant()));
         Self { of: Arc::clone(of), grant, since }
     }
 
-    /// Called by a read every few milliseconds. Once it has had its slice and others wait, it goes to
-    /// the end of the line, and waits there for its next turn or until `is_over`.
+    /// Called by a long read every few milliseconds, on its thread. After `READ_SLICE`, and if
+    /// others wait, the read goes to the end of the line and blocks until its next turn or until
+    /// `is_over`. In the latter case it computes without a turn until it ends.
     pub fn pass_on(&self, is_over: &dyn Fn() -> bool) {
         let grant = self.grant.get();
         if grant != NONE && self.since.get().elapsed() < READ_SLICE {
@@ -230,7 +234,7 @@ mod tests {
         });
     }
 
-    /// It costs one standstill, not one for each who comes later.
+    /// A reader that hangs costs one standstill, and not one for each later reader.
     #[test]
     fn a_reader_that_does_not_come_back_loses_its_processor() {
         let processors = Arc::new(Processors::new(1));
@@ -239,7 +243,7 @@ mod tests {
         assert!(!processors.keeps(still.grant.get()));
         drop(second);
         assert_eq!(processors.0.lock().free, 1, "the next one need not wait");
-        // It comes back, and stands in line like everybody.
+        // The reader returns, and waits in line as the others do.
         thread::sleep(READ_SLICE);
         let third = entered(&processors);
         assert_eq!(processors.0.lock().free, 0);

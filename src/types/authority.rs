@@ -1,8 +1,9 @@
-//! The host and port of a URL, as Go's net/url reads and writes them: what etcd takes for a URL, all of
-//! its members and tools must take, and what one of them cannot parse must never be a member's.
+//! Host and port of a URL, as Go's net/url reads and writes them. All members and tools have to
+//! accept the URLs that etcd accepts, and a URL that etcd cannot parse must never become a
+//! member's.
 
-/// The authority between `//` and the path, in the form in which Go writes it again; the error is the
-/// reason that Go gives behind `parse "…": `.
+/// Parses the authority, which stands between `//` and the path, and returns it in the form in
+/// which Go writes it. The error is the text that Go puts after `parse "…": `.
 pub fn authority(text: &str) -> Result<String, String> {
     let (user, host) = match text.rsplit_once('@') {
         Some((user, host)) => (Some(user), host),
@@ -25,7 +26,8 @@ pub fn authority(text: &str) -> Result<String, String> {
     Ok(user.map_or(host.clone(), |user| format!("{user}@{host}")))
 }
 
-/// Only what is no ASCII may be escaped in a host, and the sign before a zone.
+/// Decodes percent escapes. In a host these may stand only for bytes beyond ASCII and for the
+/// percent sign; in the zone of an IPv6 address, for any byte.
 fn unescape(host: &str) -> Result<Vec<u8>, String> {
     let bytes = host.as_bytes();
     let zone = if host.starts_with('[') { host.find("%25") } else { None };
@@ -34,7 +36,7 @@ fn unescape(host: &str) -> Result<Vec<u8>, String> {
     while at < bytes.len() {
         let byte = bytes[at];
         if byte != b'%' {
-            // Go reads the part from the zone on with other rules, which allow more.
+            // From the zone on Go allows more characters.
             if byte.is_ascii() && must_be_escaped(byte) && zone.is_none_or(|zone| at < zone) {
                 let shown = char::from(byte);
                 return Err(format!("invalid character {:?} in host name", shown.to_string()));

@@ -11,8 +11,8 @@ use std::fmt;
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
 
-/// A signed number in hexadecimal as Go writes it, which is a sign and a magnitude: ids of leases are
-/// signed, and stand in keys and texts that other programs read.
+/// A signed number whose hexadecimal form is Go's, a sign and a magnitude. Lease ids are signed,
+/// and other programs read them in keys and texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignedHex(pub i64);
 
@@ -22,9 +22,10 @@ impl fmt::LowerHex for SignedHex {
     }
 }
 
-/// The place of one change in history: the transaction's number and the change's number within it.
+/// The place of one change in history: the number of its transaction (`main`, etcd's revision), and
+/// the number of the change within that (`sub`).
 ///
-/// An empty store is at main 1; the first write is (2, 0).
+/// An empty store is at `main` 1; the first write is (2, 0).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision {
     pub main: i64,
@@ -36,7 +37,7 @@ impl Revision {
         Self { main, sub }
     }
 
-    /// At or after every change of a transaction: the store counts them in 32 bits.
+    /// A revision that is not below any change of a transaction: `sub` has 32 bits in the store.
     pub const fn last_of(main: i64) -> Self {
         Self { main, sub: u32::MAX as i64 }
     }
@@ -48,8 +49,9 @@ impl fmt::Display for Revision {
     }
 }
 
-/// The keys that a request names, in etcd's encoding: an empty end is the one key, an end of one
-/// zero byte is every key from `key` on, anything else is the half-open interval [key, end).
+/// The keys that a request names, in etcd's encoding: an empty `end` stands for the one key, an
+/// `end` of one zero byte for every key from `key` on, any other for the half-open interval [key,
+/// end).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeyRange {
     pub key: Bytes,
@@ -82,7 +84,7 @@ impl KeyRange {
     }
 }
 
-/// First eight bytes of a SHA-1 as a big-endian number: how etcd derives its ids.
+/// The first eight bytes of a SHA-1 as a big-endian number, which is etcd's form of an id.
 fn id_of(hasher: Sha1) -> u64 {
     let digest = hasher.finalize();
     let mut first = [0; 8];
@@ -117,8 +119,8 @@ pub fn cluster_id(member_ids: &[u64]) -> u64 {
     id_of(hasher)
 }
 
-/// Whether members can be reached at these URLs: there are some, each with a scheme and a host
-/// with port, or the path of a socket, and nothing else.
+/// Whether these can be the URLs of a member: at least one, and each of them `http` or `https` with
+/// host and port and without a path, or `unix` or `unixs` with the path of a socket.
 pub fn are_member_urls(urls: &[String]) -> bool {
     let is_one = |url: &String| match url.split_once("://") {
         Some(("http" | "https", rest)) => {
@@ -133,12 +135,12 @@ pub fn are_member_urls(urls: &[String]) -> bool {
     !urls.is_empty() && urls.iter().all(|url| is_printed(url) && is_one(url))
 }
 
-/// The authority at the start of what stands behind `//`.
+/// The authority of a URL, from the text after `//`.
 fn authority_of(rest: &str) -> Result<String, String> {
     authority(rest.split(['/', '?', '#']).next().unwrap_or_default())
 }
 
-/// A member's URL in the form that etcd keeps, which is what Go's net/url writes.
+/// A member's URL in the form that etcd stores, which is the one that Go's net/url writes.
 pub fn written_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let length = rest.find(['/', '?', '#']).unwrap_or(rest.len());

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// The two numbers of a release that decide what it understands.
+/// The two numbers of a release that decide which features it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     pub major: u32,
@@ -12,11 +12,12 @@ impl Version {
         Self { major, minor }
     }
 
-    /// Reads three numbers, after which a pre-release or other words may stand, or the two.
+    /// Parses two numbers alone, or three, after which a pre-release (`-rc.1`) or a build (`+5`)
+    /// may follow.
     pub fn parse(text: &str) -> Option<Self> {
         let numbers = text.split_once('+').map_or(text, |(before, _)| before);
         let numbers = numbers.split_once('-').map_or(numbers, |(before, _)| before);
-        // A sign in front would be the beginning of what may follow the numbers.
+        // `parse::<u32>` accepts a plus sign, but none is left here: text is cut at the first one.
         let mut numbers = numbers.splitn(3, '.').map(str::parse::<u32>);
         let version = Self { major: numbers.next()?.ok()?, minor: numbers.next()?.ok()? };
         match numbers.next() {
@@ -27,18 +28,19 @@ impl Version {
         }
     }
 
-    /// As clients are told it: two numbers.
+    /// The form that clients get: two numbers.
     pub fn short(self) -> String {
         format!("{}.{}", self.major, self.minor)
     }
 
-    /// The only release that a cluster may go back to.
+    /// The release before, which is the only one that a cluster may be downgraded to; `None` below
+    /// the first of a major release.
     pub fn before(self) -> Option<Self> {
         Some(Self { minor: self.minor.checked_sub(1)?, ..self })
     }
 }
 
-/// As it is stored and agreed on: with a third number, 0.
+/// The form that is stored and proposed: with a third number, 0.
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.0", self.major, self.minor)

@@ -223,7 +223,7 @@ fn ids_are_chosen_as_etcd_chooses_them() {
     assert_eq!(stream.create(spec("b", "b", 0)), Err(CreateError::EmptyRange));
 }
 
-/// A stream holds one piece of history, with the previous pairs, for however many watchers.
+/// A stream holds one piece of history with its previous pairs, however many watchers it has.
 #[test]
 fn history_with_previous_pairs_is_read_once_for_all_watchers_of_a_stream() {
     let mut fixture = Fixture::new();
@@ -264,7 +264,7 @@ fn history_with_previous_pairs_is_read_once_for_all_watchers_of_a_stream() {
     assert_eq!(fixture.hub.held_bytes(), 0);
 }
 
-/// However many streams are not read, a member holds so much for them, and a stream that is read gets
+/// What a member holds for streams that are not read is bounded, and a stream that is read gets
 /// everything.
 #[test]
 fn streams_that_nobody_reads_hold_a_bounded_number_of_bytes() {
@@ -277,7 +277,7 @@ fn streams_that_nobody_reads_hold_a_bounded_number_of_bytes() {
     for n in 0..120 {
         let stream = fixture.hub.stream();
         stream.create(spec("k", "l", 0)).unwrap();
-        // Half of them wait in front of history.
+        // In every second stream one of two watchers begins in the past.
         stream.create(spec("k", "l", if n % 2 == 0 { 0 } else { 2 })).unwrap();
         while let Next::Item(_) = stream.next() {}
         let _ = stream.catch_up();
@@ -302,7 +302,7 @@ fn streams_that_nobody_reads_hold_a_bounded_number_of_bytes() {
     assert_eq!(fixture.hub.held_bytes(), 0);
 }
 
-/// Watchers that end do not keep apply waiting, though all of them watch one key.
+/// Apply does not wait long while many watchers end, though all of them watch one key.
 #[test]
 fn a_stream_of_very_many_watchers_ends_quickly() {
     let mut fixture = Fixture::new();
