@@ -23,7 +23,7 @@ pub enum Bug {
     DoubleApply,
     /// A watch from the newest revision begins after it.
     WatchGap,
-    /// A member that was the leader goes on to revoke leases after it was replaced.
+    /// A member still revokes leases after another one has become the leader.
     OldLeaderRevokes,
     /// A start takes the commit index from the log, though the store has applied more.
     CommitOnly,
@@ -38,7 +38,7 @@ pub enum Bug {
     /// A configuration change that is applied in the turn in which a snapshot arrives changes the
     /// snapshot's configuration.
     ChangesSnapshot,
-    /// A leader goes on to answer reads after its removal.
+    /// A leader still answers reads after its removal.
     RemovedLeaderReads,
     /// Entries in the log file at a start count as durable, even if the last sync before it failed.
     BelievedTail,

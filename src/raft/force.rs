@@ -1,4 +1,4 @@
-//! Making a cluster of one out of a member that has lost the others for good.
+//! Makes a cluster of one out of a member whose other members are lost for good.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

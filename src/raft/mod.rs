@@ -13,17 +13,17 @@
 //! ```
 //!
 //! [`Core`] is a pure function of its events around the `raft` crate: no thread, no clock, no I/O
-//! (but for reading old entries), so a simulator can run it. The raft loop feeds it what queued up
-//! and carries out its effects; all proposals of one turn become one message to raft. The log
-//! writer is the only one that writes.
+//! (but for reading old entries), so a simulator can run it. The raft loop gives it the events that
+//! have queued and carries out its effects; all proposals of one turn become one message to raft.
+//! The log has one writer, which the log writer's thread and the loop share.
 //!
-//! What the members send each other is checked by `step` before the `raft` crate sees it, as that
+//! Messages of other members are checked by `step` before the `raft` crate sees them, as that
 //! crate panics on what it does not expect. If it panics nevertheless, or if the log cannot be read
 //! or written, the member stops: [`Observer::fatal`] is called once, and both threads end.
 //!
 //! Apply gets ranges of the committed log, as much at a time as it may hold; the rest stays in the
-//! log until apply has reported what it has. The log's beginning is forgotten below what the store
-//! has on disk, and never above what apply has reported.
+//! log until apply has reported what it holds. The log is compacted up to the durable index of the
+//! store at most, and never beyond the index that apply has reported.
 //!
 //! A log entry's data is opaque here. Configuration changes are the exception: apply calls
 //! [`Handle::apply_conf_change`] for each, in log order, and stores the configuration that comes

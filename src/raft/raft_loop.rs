@@ -247,7 +247,7 @@ impl RaftThread {
         match effect {
             Effect::Persist(job) => self.jobs.0.put(Work::Job(job)),
             Effect::Send(messages) => self.surroundings.transport.send(messages),
-            // There is room: the core counts what apply holds.
+            // The channel has room: the core counts the batches that apply holds.
             Effect::Commit(batch) => {
                 self.surroundings.applier.try_send(batch).map_err(|_| Error::ApplyGone)?;
             }

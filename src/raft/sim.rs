@@ -28,7 +28,7 @@ impl Chance {
     }
 }
 
-/// What a member finds after a crash.
+/// The content of a member's disk, which it finds after a crash.
 #[derive(Default)]
 struct Durable {
     entries: Vec<Entry>,
@@ -67,7 +67,7 @@ struct World {
     history: BTreeMap<u64, (u64, Bytes)>,
     /// The last index whose write a client knows of.
     acknowledged: u64,
-    /// Reads under way: what was acknowledged when they began.
+    /// Reads under way by token, each with the acknowledged index at its beginning.
     reads: BTreeMap<u64, u64>,
     reads_answered: u64,
     proposals: u64,

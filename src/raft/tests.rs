@@ -45,13 +45,13 @@ impl Observer for Recorder {
     }
 }
 
-/// A member whose state is the list of what was applied.
+/// A member whose state is the list of the values that were applied.
 struct Member {
     handle: Handle,
     raft: Option<Raft>,
     committed: Receiver<Vec<Committed>>,
     recorder: Arc<Recorder>,
-    /// What apply would keep on disk.
+    /// The state, which apply would keep on disk.
     applied: Vec<Bytes>,
     position: (u64, u64),
     conf_state: ConfState,

@@ -1,10 +1,10 @@
 //! The one way in which a member starts threads and tasks: a panic in any of them ends the member,
-//! with the name of what panicked.
+//! with the name of the thread or task.
 //!
 //! ```text
 //!   thread, nice, task, blocking, Tasks ─► run: the work, and a guard around it
 //!                                              │ panic
-//!   an error that nobody can mend ─► fail ─────┴─► failure(): the first reason, kept
+//!   an error without a remedy ─────► fail ─────┴─► failure(): the first reason, kept
 //!                                                  hooks: raft and the store stop at once
 //! ```
 //!

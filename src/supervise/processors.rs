@@ -159,8 +159,8 @@ impl Processor {
     }
 
     /// Called by a long read every few milliseconds, on its thread. After `READ_SLICE`, and if
-    /// others wait, the read goes to the end of the line and blocks until its next turn or until
-    /// `is_over`. In the latter case it computes without a turn until it ends.
+    /// other reads wait, this one goes to the end of the line and blocks until its next turn or
+    /// until `is_over`.
     pub fn pass_on(&self, is_over: &dyn Fn() -> bool) {
         let grant = self.grant.get();
         if grant != NONE && self.since.get().elapsed() < READ_SLICE {

@@ -134,7 +134,7 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Takes back [`Self::lags`] with the same arguments.
+    /// Takes back a call of [`Self::lags`] with these arguments.
     pub(super) fn lags_no_more(&self, key: u64, next: i64) {
         self.pending.lock().lagging.remove(&(next, key));
     }

@@ -1,4 +1,4 @@
-//! Who leads: ticks and elections, and when a leader gives up.
+//! Leadership: ticks, elections, and the cases in which a leader steps down.
 //!
 //! The `raft` crate counts ticks; this file decides whether a tick reaches it. A member whose disk
 //! stalls, or that has not applied what it knows to be committed, does not stand for election, and
@@ -65,7 +65,7 @@ impl Core {
             self.raft.tick();
         } else {
             // This member does not stand for election. Its count of silent ticks still grows up to
-            // an election timeout, after which others may have its vote.
+            // an election timeout, after which it may vote for another member (CheckQuorum).
             let elapsed = &mut self.raft.raft.election_elapsed;
             *elapsed = (*elapsed + 1).min(self.election_ticks as usize);
         }

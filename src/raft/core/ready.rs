@@ -8,8 +8,9 @@
 //!           '----- committed entries ------------------> supply of apply
 //! ```
 //!
-//! A message that speaks of what is durable leaves after the job that makes it so. One that answers
-//! under a new configuration is also held until that change is applied.
+//! A message that acknowledges an entry or a vote leaves after the job that makes it durable. A
+//! follower's message after a committed configuration change is also held until the change is
+//! applied.
 
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{Ready, StateRole};

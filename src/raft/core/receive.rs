@@ -1,4 +1,4 @@
-//! What comes in: proposals, messages of other members, and the reads that ask the leader.
+//! Input of the core: proposals, messages of other members, and reads that ask the leader.
 //!
 //! A message is judged by [`step`] before the `raft` crate sees it, since that crate panics on what
 //! it does not expect.

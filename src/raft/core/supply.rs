@@ -1,8 +1,8 @@
 //! The supply of apply: which committed entries apply gets, and what its reports set free.
 //!
-//! Apply gets ranges of the committed log, as much at a time as it may hold. What is committed
-//! beyond that stays in the log, and is read from there when apply has reported enough of what it
-//! holds: a member whose apply is slower than its leader keeps no second copy of the log in memory.
+//! Apply gets ranges of the committed log, as much at a time as it may hold. Further committed
+//! entries stay in the log, and are read from there when apply has reported some of those it holds:
+//! a member whose apply is slower than its leader keeps no second copy of the log in memory.
 
 use std::collections::VecDeque;
 
@@ -99,7 +99,7 @@ impl Supply {
 }
 
 impl Core {
-    /// Gives apply what it has room for.
+    /// Gives apply the entries, or the snapshot, that it has room for.
     pub(super) fn supply_apply(&mut self, effects: &mut Vec<Effect>) {
         if self.supply.has_room()
             && let Some(SnapshotRecord { index, term, conf_state }) = self.supply.snapshot.take()

@@ -22,7 +22,7 @@ mod disk;
 const METADATA: Metadata = Metadata { node_id: 1, cluster_id: 2 };
 const OPTIONS: Options = Options { segment_bytes: 24 << 10, fill_ahead: false };
 
-/// What a log should hold: the entries from `first` on, and the state.
+/// The expected content of a log: its entries and its hard state.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
     entries: Vec<(u64, u64)>,
@@ -58,7 +58,8 @@ struct Trial {
     disk: SimDisk,
     term: u64,
     model: Model,
-    /// What the log may hold after a crash: the state at the last sync and after each record since.
+    /// The possible contents after a crash: that of the last sync, and that after each record
+    /// since.
     possible: Vec<Model>,
     purged: u64,
 }

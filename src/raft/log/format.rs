@@ -5,14 +5,15 @@ use prost::Message as _;
 use prost::encoding::{encode_varint, encoded_len_varint};
 use raft::eraftpb::{ConfState, Entry, HardState};
 
-/// Length of the word before each record.
+/// Length of the little-endian word before each record: 56 bits of length, and in the highest byte
+/// the number of padding bytes, as in etcd's `encodeFrameSize`.
 pub(super) const FRAME_BYTES: usize = 8;
-/// What a disk writes as a whole; a torn write leaves some of these untouched.
+/// The bytes that a disk writes as a whole; a torn write leaves some sectors untouched.
 pub(super) const SECTOR_BYTES: usize = 512;
 const LENGTH_BITS: u64 = 56;
 const LENGTH_MASK: u64 = (1 << LENGTH_BITS) - 1;
 
-/// What a record holds. The numbers are etcd's.
+/// The type of a record. The numbers are those of etcd's WAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Metadata = 1,

@@ -107,8 +107,8 @@ impl Options {
         Self { segment_bytes: self.segment_bytes.min(bytes), ..self }
     }
 
-    /// What a segment keeps free for records without entries, which must be written when the disk
-    /// is full: the hard state, and the record that lets older segments go.
+    /// The bytes that a segment keeps free for records without entries, which have to be written on
+    /// a full disk: the hard state, and the record of a purge, which removes older segments.
     fn slack_bytes(self) -> u64 {
         limits::LOG_SLACK_BYTES.min(self.segment_bytes / 16)
     }
@@ -183,7 +183,7 @@ impl Room {
         self.0.taken.load(Ordering::SeqCst)
     }
 
-    /// Whether the log has no more than what housekeeping needs.
+    /// Whether the log has less room than an eighth of a segment, which housekeeping needs.
     pub fn is_critical(&self) -> bool {
         !self.has(self.0.segment / 8)
     }

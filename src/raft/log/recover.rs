@@ -19,7 +19,7 @@ use super::{Error, Options, Segment, Segments, io_error};
 use crate::limits;
 use crate::planted::{self, Bug};
 
-/// What the log held when it was opened.
+/// The content of the log when it was opened.
 #[derive(Debug)]
 pub struct Recovered {
     pub metadata: Metadata,

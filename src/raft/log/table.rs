@@ -7,7 +7,7 @@ use raft::eraftpb::Entry;
 
 use crate::limits;
 
-/// Where an entry stands, and what it is checked against whenever it is read.
+/// Where an entry is in the log, and the checksum that it is checked against at each read.
 ///
 /// The table holds one for each entry of the log, twelve bytes: 6 MiB for the half of a gigabyte
 /// that is kept for other members, in entries of 1 KiB.
@@ -205,7 +205,7 @@ impl Table {
     }
 }
 
-/// What an entry takes in memory.
+/// The bytes that an entry takes in memory.
 fn entry_bytes(entry: &Entry) -> usize {
     size_of::<Entry>() + entry.data.len()
 }

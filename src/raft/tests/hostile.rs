@@ -4,7 +4,7 @@
 use super::*;
 use crate::clock::split_mix;
 
-/// Random numbers, which repeat for the same seed.
+/// Random numbers that repeat for a seed.
 struct Dice(u64);
 
 impl Dice {

@@ -51,7 +51,7 @@ fn three_members_elect_commit_and_fail_over() {
         let last = cluster.committed[&first].last().unwrap().index();
         assert_eq!((token, index), (77, last));
 
-        // The leader is cut off; the others elect another and go on.
+        // The leader is cut off; the others elect another one and commit further entries.
         let second = cluster.elect(Some(first));
         assert_ne!(first, second);
         cluster.propose(first, 3);
@@ -92,7 +92,7 @@ fn a_leader_whose_disk_stalls_gives_up() {
         assert_ne!(new, old, "a member that cannot write does not stand for election");
         cluster.propose(new, 3);
         cluster.settle(None);
-        // The others had the entry, so it was committed without the old leader's disk.
+        // Two members had the entry, so it was committed without the old leader's disk.
         assert_eq!(cluster.values(new), [value(1), value(2), value(3)]);
     }
 }

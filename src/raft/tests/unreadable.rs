@@ -36,7 +36,7 @@ fn last_turn(core: &mut Core, event: Event) -> Vec<Effect> {
     }
 }
 
-/// The member names what it cannot read, and does nothing else in this turn or later.
+/// The member names the file that it cannot read, and does nothing else in this turn or later.
 fn check_end(core: &mut Core, effects: &[Effect]) {
     let [Effect::Fatal(error)] = effects else { panic!("{effects:?}") };
     assert!(matches!(error, Error::Log(log::Error::Io { .. })), "{error:?}");

@@ -1,4 +1,4 @@
-//! What an interrupted write leaves is undone; all else is damage and named.
+//! An interrupted write is undone; everything else is damage, and is named.
 
 use super::*;
 

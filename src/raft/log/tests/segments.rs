@@ -116,7 +116,7 @@ fn zeros_reach_8_mib_ahead_and_into_the_next_segment() {
         }
         panic!("not within a minute: {what}; {:?}", zeros.current);
     };
-    // A MiB at a time, up to 8 MiB beyond what is written and no further.
+    // Zeros reach a MiB at a time up to 8 MiB beyond the records, and no further.
     let reaches = |written: u64| {
         let reach = zeros.current.load(Ordering::Relaxed);
         assert!(reach <= written + 8 * MIB + 4096, "{reach} of {written}");
