@@ -64,9 +64,9 @@ pub struct Core {
     /// is durable.
     unsynced_state: Option<u64>,
     supply: Supply,
-    /// The configuration as of the last entry that apply has reported, and the index of the entry
-    /// that made it. Raft's own configuration is ahead of this one from the arrival of a snapshot
-    /// until the snapshot is applied.
+    /// The configuration after the last change that apply has reached, and the index of that change
+    /// (or of the snapshot, or of the start). Raft's own configuration is ahead of this one from
+    /// the arrival of a snapshot until the snapshot is applied.
     apply_conf: (u64, ConfState),
     /// Index of the last configuration change whose commit this leader has made durable, or is
     /// about to.

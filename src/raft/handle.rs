@@ -27,7 +27,9 @@ use super::status::StatusCells;
 use super::{Error, Leader, Role, Status};
 use crate::planted::{self, Bug};
 
-/// Asks raft, from any thread; nothing here blocks but [`Handle::apply_conf_change`].
+/// Asks raft, from any thread; nothing here blocks but [`Handle::apply_conf_change`]. What does not
+/// fit into the inbox is refused with [`Error::Busy`], and everything after a stop with
+/// [`Error::Stopped`].
 #[derive(Clone)]
 pub struct Handle {
     pub(super) shared: Arc<Shared>,

@@ -185,7 +185,7 @@ pub trait Observer: Send + Sync {
     fn dropped(&self, tickets: &[u64]) {
         let _ = tickets;
     }
-    /// The log was synced, which took so long.
+    /// The log was synced; `took` is the duration of the sync alone.
     fn synced(&self, took: Duration) {
         let _ = took;
     }
@@ -194,13 +194,14 @@ pub trait Observer: Send + Sync {
     fn writes(&self, since: Option<Duration>) {
         let _ = since;
     }
-    /// Bytes were written to the log.
+    /// Bytes were handed to the operating system, and are not synced yet.
     fn written(&self, bytes: usize, took: Duration) {
         let _ = (bytes, took);
     }
 }
 
-/// Carries messages to other members. It may drop any of them and must not block.
+/// Carries messages to other members, in their order. It may drop any of them and must not block:
+/// the raft loop and the log writer call it.
 pub trait Transport: Send + Sync {
     fn send(&self, messages: Vec<Message>);
 }

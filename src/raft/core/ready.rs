@@ -129,7 +129,7 @@ impl Core {
             .collect::<Vec<_>>();
         let immediate = merged(ready.take_messages());
         if self.unsynced_state.is_some() {
-            // No message may leave before a new term or vote, or the commit of a configuration
+            // Raft's messages wait until a new term or vote, or the commit of a configuration
             // change, is durable. A sole voter elects itself and sends as the leader in one step,
             // before its vote is synced.
             later.extend(immediate);
