@@ -200,8 +200,8 @@ pub trait Observer: Send + Sync {
     }
 }
 
-/// Carries messages to other members, in their order. It may drop any of them and must not block:
-/// the raft loop and the log writer call it.
+/// Carries messages to other members. It may drop any of them and must not block: the raft loop and
+/// the log writer call it.
 pub trait Transport: Send + Sync {
     fn send(&self, messages: Vec<Message>);
 }

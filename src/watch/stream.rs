@@ -300,8 +300,8 @@ impl Stream {
         true
     }
 
-    /// Queues, behind all events so far, a progress item for all watchers. If one of them lags or
-    /// begins at a future revision, nothing is sent, as in etcd.
+    /// Queues, behind all events so far, a progress item for all watchers. If one of them lags, is
+    /// dead or begins at a future revision, nothing is sent, as in etcd.
     pub fn request_progress(&self) {
         let ids = self.ids.lock();
         let registry = self.hub.registry.lock();
