@@ -280,8 +280,8 @@ impl Writer {
 
     /// Removes the segments that hold nothing from `below` on. `record` names the state that stands
     /// in for them, and is durable before the first of them is removed. It is not written if the
-    /// log holds a later one, which may be that of a snapshot that replaced all entries. Returns
-    /// false if the record has no room; then nothing was removed.
+    /// log holds one of this index or a later one, which may be that of a snapshot that replaced
+    /// all entries. Returns false if the record has no room; then nothing was removed.
     pub fn purge(&mut self, below: u64, record: &SnapshotRecord) -> Result<bool, Error> {
         match self.guarded(|writer| writer.try_purge(below, record)) {
             Ok(()) => Ok(true),
