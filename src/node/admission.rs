@@ -1,4 +1,4 @@
-//! How many may do at once what takes long, beside the passes over the whole store.
+//! Bounds on how much long work runs at once, beside the passes over the whole store (`upkeep`).
 
 use std::sync::Arc;
 
@@ -12,13 +12,14 @@ use crate::supervise::Processors;
 use crate::upkeep::Turns;
 
 pub(super) struct Admission {
-    /// Counts that take long.
+    /// Turns for counts that may visit many keys.
     pub counts: Turns,
-    /// Writes of which it takes some time to tell how long their answers would be.
+    /// Turns for measuring how long the answers of writes would be.
     pub measures: Turns,
-    /// Watch streams that read history; as many wait as there are streams.
+    /// Turns for watch streams that read history. Waiting is not bounded here: at most each stream
+    /// waits.
     pub catch_ups: Arc<Semaphore>,
-    /// Shared by long ranges, long transactions and long counts.
+    /// Shared among long ranges, transactions and counts, which compute in slices.
     pub processors: Arc<Processors>,
 }
 
@@ -37,7 +38,7 @@ impl Default for Admission {
 mod tests {
     use super::*;
 
-    /// Running and present at most.
+    /// The bounds as (running, running and waiting).
     #[test]
     fn as_many_run_and_wait_as_is_promised() {
         let admission = Admission::default();

@@ -1,7 +1,7 @@
 //! A bound on the memory that answers hold until their clients have taken them.
 //!
-//! A long range is built whole before its first byte leaves, and a client need not read it. So few are
-//! built at a time, and how many depends on what waits to be sent already:
+//! A long range is built whole before its first byte leaves, and its client may never read it. So
+//! only a few are built at a time, and fewer the more bytes wait to be sent:
 //!
 //! ```text
 //!   up to UNSENT_BYTES_MAX    LONG_ANSWERS_MAX at a time
@@ -9,14 +9,15 @@
 //!   above                     none: a call waits for room, and in the end is told so
 //! ```
 //!
-//! A write whose answer may be long is asked the same before it is proposed. It is found out by the
-//! same read, as of then, and by what the write itself puts: what the answer will be shows when it is
-//! applied, and there is no turning back. What touches few keys is measured where it was received, and
-//! all else on another thread, some at a time.
+//! A write whose answer may be long takes a turn before it is proposed, since apply cannot wait for
+//! one. The length is estimated by doing the reads of the write on the state as it is, plus what
+//! the write itself puts: the exact length shows only when the entry is applied. A write that
+//! touches few keys is measured on the thread that received it, any other on a blocking thread, a
+//! few at a time.
 //!
-//! A call waits no longer for all of this than a request may take.
+//! A call waits for all of this no longer than a request may take.
 //!
-//! The sender of the answers says here what they hold; this room does not know how they are sent.
+//! `server` reports the bytes that answers hold; this room does not know how they are sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,19 +34,21 @@ use crate::metrics;
 pub struct Answers {
     unsent_bytes: AtomicUsize,
     reads: Gate,
-    /// Writes whose answers are long: they have their turns until they are applied, which may take
-    /// until there is a leader, and reads do not wait for that.
+    /// Turns of writes with long answers. They have a gate of their own because a write holds its
+    /// turn until it is applied, which without a leader takes long, and reads must not wait for
+    /// that.
     writes: Gate,
-    /// Calls that wait for room.
+    /// The number of calls that wait until unsent bytes fall to `UNSENT_BYTES_FULL`.
     waiting: AtomicUsize,
     room: Notify,
 }
 
 struct Gate {
     turns: Arc<Semaphore>,
-    /// Of those that have a turn, one at a time builds its answer while there is little room.
+    /// Held by the one call that may build its answer while unsent bytes are above
+    /// `UNSENT_BYTES_MAX`. Taken after a turn.
     narrow: Arc<Semaphore>,
-    /// Of calls that wait for a turn.
+    /// One permit for each call that waits for a turn; a call without one is refused.
     places: Semaphore,
 }
 
@@ -59,21 +62,21 @@ impl Default for Gate {
     }
 }
 
-/// The right to build a long answer. It belongs to the work, not to the call, which may be cancelled
-/// while the work goes on.
+/// The right to build a long answer. The thread that does the work holds it, not the call: a
+/// cancelled call ends before its work does.
 pub(super) struct Turn {
     _turn: OwnedSemaphorePermit,
     _narrow: Option<OwnedSemaphorePermit>,
 }
 
 impl Answers {
-    /// So many bytes more wait to be sent.
+    /// Counts bytes of an answer that wait to be sent.
     pub fn add(&self, bytes: usize) {
         self.unsent_bytes.fetch_add(bytes, Ordering::SeqCst);
         metrics::unsent_bytes().add(bytes as i64);
     }
 
-    /// So many are sent, or will never be.
+    /// Discounts bytes that are sent, or whose connection is gone.
     pub fn remove(&self, bytes: usize) {
         let before = self.unsent_bytes.fetch_sub(bytes, Ordering::SeqCst);
         metrics::unsent_bytes().sub(bytes as i64);
@@ -86,7 +89,7 @@ impl Answers {
         self.unsent_bytes.load(Ordering::SeqCst)
     }
 
-    /// Whether so much waits to be sent that every connection is held to its share.
+    /// Whether so many bytes wait to be sent that each connection is held to its share of them.
     pub fn is_crowded(&self) -> bool {
         self.unsent_bytes() > limits::UNSENT_BYTES_MAX
     }
@@ -95,12 +98,12 @@ impl Answers {
         self.unsent_bytes() > limits::UNSENT_BYTES_FULL
     }
 
-    /// Whether a call waits for room.
+    /// Whether a call waits for unsent bytes to become fewer.
     pub fn has_waiting(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Bytes that an answer may have without a turn.
+    /// The size in bytes up to which an answer needs no turn.
     pub(super) fn short_bytes(&self) -> usize {
         match self.is_crowded() {
             true => limits::CROWDED_RANGE_BYTES_MAX,
@@ -108,13 +111,13 @@ impl Answers {
         }
     }
 
-    /// To be held while a long answer is built. Room and turn have to come within this time, and not
-    /// too many may wait for them.
+    /// A turn, to be held while a long answer is built. Fails with `TooManyRequests` if it does not
+    /// come within `patience`, or at once if `LONG_ANSWERS_WAITING_MAX` calls wait.
     pub(super) async fn turn(&self, clock: &dyn Clock, patience: Duration) -> Result<Turn, Error> {
         self.turn_of(&self.reads, clock, patience).await
     }
 
-    /// The same for a write, from before it is proposed until it is answered.
+    /// As `turn`, for a write, which holds it from before it is proposed until it is answered.
     pub(super) async fn turn_to_write(
         &self,
         clock: &dyn Clock,
@@ -134,8 +137,8 @@ impl Answers {
         turn.unwrap_or(Err(Error::TooManyRequests))
     }
 
-    /// A call that has a turn waits for the narrow permit alone, and the holder of that permit waits for
-    /// nothing here: so two calls never wait for each other.
+    /// Free of deadlocks: a call with a turn waits for the narrow permit only, and the holder of
+    /// that permit waits for nothing.
     async fn some_turn(&self, gate: &Gate) -> Result<Turn, Error> {
         loop {
             self.some_room().await;
@@ -146,8 +149,8 @@ impl Answers {
                 false => None,
             };
             let narrow = narrow.transpose().map_err(|_| Error::Stopped)?;
-            // Others may have taken the room meanwhile. Their clients take time, and a turn is not to
-            // be held for that.
+            // Unsent bytes may have grown over the bound while this call waited. How long they stay
+            // depends on clients, so the turn is given back before the call waits for room again.
             if !self.is_full() {
                 return Ok(Turn { _turn: turn, _narrow: narrow });
             }
@@ -170,7 +173,7 @@ impl Answers {
         }
     }
 
-    /// A call that waits for room, until it is dropped.
+    /// Counts a call as waiting for room until the returned value is dropped.
     #[cfg(test)]
     pub(crate) fn wait_for_room(&self) -> impl Sized {
         Waiting::new(&self.waiting)

@@ -1,4 +1,5 @@
-//! The apply thread: committed entries in, views, events and answers out.
+//! The apply thread: takes committed entries, gives them their effect, publishes views and events,
+//! and answers callers.
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -22,7 +23,7 @@ use crate::transfer::{Installs, Loaded, Prepared, StoredConfState};
 use crate::upkeep::{Sweep, SweepQueue};
 use crate::watch::Hub;
 
-/// An apply that takes so long is counted as slow, as in etcd.
+/// The time from which an apply counts as slow in the metrics, etcd's.
 const SLOW_APPLY: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
@@ -34,7 +35,7 @@ pub(super) struct Applier {
     pub applied: Arc<AppliedWaits>,
     pub sweeps: SweepQueue,
     pub supervisor: Supervisor,
-    /// Rings when apply finds the disk full, so that the alarm is raised.
+    /// Wakes the duty that raises NOSPACE, when apply meets a full disk or quota.
     pub no_space: Arc<tokio::sync::Notify>,
     pub conf_states: Arc<ConfStates>,
     pub raft: raft::Handle,
@@ -44,19 +45,20 @@ pub(super) struct Applier {
 
 type Answer = (u64, Result<Reply, apply::Error>);
 
-/// Committed entries that are being applied. Nobody sees what they did before all of them are, or
-/// before their answers have become large.
+/// Committed entries that are being applied. Their effect is published for all of them at once, or
+/// in parts if their answers become large.
 #[derive(Default)]
 pub(super) struct Batch {
     rest: std::vec::IntoIter<Committed>,
     answers: Vec<Answer>,
-    /// Bytes of pairs in the answers.
+    /// Bytes of key-value pairs in `answers`.
     answer_bytes: usize,
     changes: Vec<Change>,
     sweeps: Vec<Sweep>,
-    /// The last entry that was applied.
+    /// The index of the last entry that was applied; 0 if none was.
     last: u64,
-    /// Where one entry ends the next begins, so the clock is read once for each.
+    /// The leader's clock for the next entry. One entry ends when the next begins, so the clock is
+    /// read once an entry.
     now: Duration,
 }
 
@@ -76,12 +78,12 @@ impl Batch {
         self.rest.as_slice().is_empty()
     }
 
-    /// Whether the answers hold so much that their callers get them before the others are made.
+    /// Whether the answers must be given before more entries are applied, to bound their memory.
     fn is_large(&self) -> bool {
         self.answer_bytes > limits::APPLY_ANSWER_BYTES_MAX
     }
 
-    /// The part of the batch that is applied; the rest stays.
+    /// Splits off the applied part of the batch, to be published; the rest stays.
     fn take_applied(&mut self) -> Self {
         let rest = std::mem::take(&mut self.rest);
         let now = self.now;
@@ -98,14 +100,14 @@ impl Applier {
         }
     }
 
-    /// False if the member cannot go on.
+    /// Applies a whole batch. False if the member cannot go on.
     pub(super) fn turn(&self, batch: Vec<Committed>) -> bool {
         let mut batch = Batch::new(batch, self.clock.now());
         self.advance(&mut batch, usize::MAX)
     }
 
-    /// Applies at most so many entries of a batch, and publishes it once all are applied, or in parts
-    /// if its answers are large. False if the member cannot go on.
+    /// Applies at most `most` entries of a batch. Publishes the batch when all of it is applied,
+    /// and a part whenever the answers are large. False if the member cannot go on.
     pub(super) fn advance(&self, batch: &mut Batch, most: usize) -> bool {
         planted::trip("apply");
         let end = batch.rest().len().saturating_sub(most);
@@ -127,7 +129,7 @@ impl Applier {
         }
     }
 
-    /// Applies until so many are left, or the answers are large.
+    /// Applies entries until `end` of them are left or the answers are large.
     fn apply(&self, batch: &mut Batch, end: usize) -> Result<(), Fatal> {
         while batch.rest().len() > end && !batch.is_large() {
             let Some(entry) = batch.rest.next() else { break };
@@ -147,7 +149,7 @@ impl Applier {
                 }
                 Committed::Snapshot { index, conf_state, .. } => {
                     self.install(index, conf_state)?;
-                    // The snapshot contains these changes, and the hub is told to begin anew.
+                    // The new state contains these changes, and the hub makes all watchers read it.
                     batch.changes.clear();
                     batch.last = index;
                 }
@@ -156,8 +158,8 @@ impl Applier {
         Ok(())
     }
 
-    /// In this order: readers and watchers see what the batch did, raft hears of it, callers get
-    /// their answers.
+    /// Publishes in this order: the view and the events, the applied index, the answers. A caller
+    /// that has its answer then finds its write in views and watch progress.
     fn publish(&self, batch: Batch) {
         let Batch { answers, changes, sweeps, last, .. } = batch;
         let current = self.machine.mvcc.publish();
@@ -170,7 +172,7 @@ impl Applier {
         metrics::current_revision().set(current.revision);
         metrics::compact_revision().set(current.compact_revision);
         for mut sweep in sweeps {
-            // Only the member that proposed it has somebody who waits.
+            // Only the member that proposed a compaction has a caller that waits for its sweep.
             sweep.answers.retain(|(id, _)| self.waits.applied(*id));
             sweep.compaction.arm(&self.machine.mvcc);
             self.sweeps.push(sweep);
@@ -180,8 +182,9 @@ impl Applier {
         }
     }
 
-    /// Takes users and roles from the store. Whoever lost his name or password meanwhile may hold a
-    /// token of before, so none counts any longer; clients log in again.
+    /// Loads users and roles from the new store. If their revision differs, all simple tokens are
+    /// dropped: one may belong to a user who was deleted or got a new password meanwhile. Clients
+    /// log in again.
     fn replace_auth(&self) -> Result<(), Fatal> {
         let loaded = Auth::load(Arc::clone(&self.machine.store))?;
         let mut auth = self.machine.auth.write();
@@ -192,7 +195,7 @@ impl Applier {
         Ok(())
     }
 
-    /// Puts the state of another member in the place of this one's.
+    /// Replaces this member's state by the one that a snapshot of another member brought.
     fn install(&self, index: u64, conf_state: ConfState) -> Result<(), Fatal> {
         let prepared = self.installs.take(index).ok_or(Fatal::MissingSnapshot(index))?;
         let Prepared { store, place, loaded } = prepared;
@@ -219,7 +222,8 @@ impl Applier {
         Ok(())
     }
 
-    /// A change that the members' rules refuse passes raft as one that changes nothing.
+    /// Applies a configuration change. One that the members' rules refuse goes to raft as a change
+    /// of nothing, so that all members keep the same configuration.
     fn apply_conf_change(
         &self,
         index: u64,
@@ -256,8 +260,9 @@ impl Applier {
         batch.answer_bytes += reply.as_ref().map_or(0, Reply::pair_bytes);
         let Batch { answers, changes, sweeps, .. } = batch;
         changes.extend(changed);
-        // Only who found the room wanting says so: an entry that stands behind an alarm is refused
-        // for that one, and may be applied when that one is long gone.
+        // Only an entry that met the lack of room itself asks for NOSPACE. One that was refused
+        // because of the alarm must not: the duty could act on it after an operator had disarmed
+        // the alarm, and raise it again.
         if matches!(reply, Err(apply::Error::NoSpace)) && !self.has_space_alarm() {
             self.no_space.notify_one();
         }

@@ -1,4 +1,4 @@
-//! The parts of a member are made here, in the order in which they need each other, and put together.
+//! Assembles a member: makes its parts in the order in which they need each other.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -42,10 +42,11 @@ use crate::upkeep::{
 };
 use crate::watch::Hub;
 
-/// Raft's door and threads, or its turns, and the state.
+/// Raft's handle and threads, the turns of a stepped member, and the loaded state.
 type Both = (raft::Handle, raft::Raft, Option<raft::Turns>, Loaded);
 
-/// Reads log and state side by side; what raft commits meanwhile waits for apply.
+/// Opens the log and loads the state at the same time. Batches that raft commits before the state
+/// is loaded wait in the queue to apply.
 fn open_both(
     store: &Arc<Store>,
     opened: Opened,
@@ -180,7 +181,7 @@ fn member(
     }))
 }
 
-/// The upkeep works on the state that apply changes.
+/// Made from the applier's parts: upkeep works on the state that apply changes.
 fn upkeep(
     config: &Config,
     cluster_id: u64,
@@ -216,7 +217,7 @@ fn upkeep(
     })
 }
 
-/// Snapshots to clients are read from the store that apply changes.
+/// Snapshots for clients, read from the store that apply changes.
 fn downloads(applier: &Applier, lock: &Arc<store::DirLock>) -> Downloads {
     Downloads::new(
         Arc::clone(&applier.machine.store),
@@ -227,13 +228,14 @@ fn downloads(applier: &Applier, lock: &Arc<store::DirLock>) -> Downloads {
     )
 }
 
-/// The queue of committed batches between raft and apply. It is short: what does not fit stays in the log.
+/// The queue of committed batches between raft and apply. It is short, because raft can read a
+/// batch from the log again when the queue has room.
 fn supply<T>() -> (SyncSender<T>, Receiver<T>) {
     let is_planted = planted::is(Bug::SupplyWithoutBound);
     sync_channel(if is_planted { 10_000 } else { limits::APPLY_QUEUE_BATCHES_MAX })
 }
 
-/// The member's view of its peers, and the receiver of what they say about this member.
+/// This member among its peers, and the receiver of what peers say about this member.
 fn circle(
     node_id: u64,
     config: &Config,
@@ -260,7 +262,8 @@ fn logins(
     Ok((Arc::new(tokens), passwords))
 }
 
-/// Lets peers send and ask for snapshots; what they sent waits there for apply.
+/// Lets peers send snapshots and ask for them. A snapshot that was sent waits in `Installs` until
+/// apply reaches its place in the log.
 fn take_snapshots(
     circle: &Circle,
     store: &Arc<Store>,
@@ -273,7 +276,7 @@ fn take_snapshots(
     (installs, door)
 }
 
-/// The state that apply changes, and the compaction whose deletions a stop has cut short.
+/// The state that apply changes, and the compaction whose sweep did not end before the last stop.
 fn machine(
     store: Arc<Store>,
     loaded: Loaded,
@@ -286,7 +289,7 @@ fn machine(
     (Machine { store, mvcc, lessor, members, auth, tokens, quota }, restore.unfinished)
 }
 
-/// The sweeper, which also writes the index checkpoint, and the queue by which it gets compactions.
+/// The sweeper, which also writes the index checkpoint, and the queue that hands it compactions.
 fn sweeps(
     machine: &Machine,
     waits: &Arc<Waits>,
@@ -303,12 +306,12 @@ fn sweeps(
     SweepWorker::new(mvcc, callers, clock, pause, unfinished, checkpoint)
 }
 
-/// The parts that a member without threads hands to its [`Steps`].
+/// The parts that a stepped member puts into its [`Steps`].
 type Stepped = (raft::Turns, Arc<dyn Snapshots>, Arc<dyn PeerEvents>);
 
 type Work = (Sweeper, Vec<Thread<()>>, Option<Steps>);
 
-/// Threads that apply and sweep, or the steps that stand for them.
+/// Starts the apply thread and the sweeper; a stepped member gets `Steps` instead.
 fn work(
     stepped: Option<Stepped>,
     applier: Applier,
@@ -328,7 +331,8 @@ fn work(
     Ok((Sweeper::start(sweeper, &supervisor)?, vec![thread], None))
 }
 
-/// Follows what the store says of its commits and of a full disk.
+/// Registers callbacks for the store's commits, changes of its size, and a full disk. They run on
+/// the store's threads.
 fn watch_store(
     store: &Arc<Store>,
     raft: &raft::Handle,
@@ -346,7 +350,7 @@ fn watch_store(
         metrics::db_total_bytes().set(bytes(sizes.total));
         metrics::db_in_use_bytes().set(bytes(sizes.in_use));
     };
-    // The rooms hold the store, which holds these callbacks.
+    // Weak references: the rooms hold the store, which holds these callbacks.
     let (looking, rings) = (Arc::downgrade(&rooms), Arc::clone(no_space));
     let (raft, weak) = (raft.clone(), Arc::downgrade(store));
     measure(&weak);
@@ -371,8 +375,8 @@ fn watch_store(
     rooms
 }
 
-/// A member that cannot go on neither leads nor commits nor keeps anybody waiting, even before its
-/// process ends: the others elect one that answers.
+/// When the member fails, stops raft, the waiters and the store before the process ends: the member
+/// then neither leads nor commits, its clients get an answer, and the others elect a leader.
 fn stop_at_failure(applier: &Applier) {
     let (raft, abort) = (applier.raft.clone(), applier.machine.store.aborts());
     let (waits, applied) = (Arc::clone(&applier.waits), Arc::clone(&applier.applied));

@@ -12,13 +12,14 @@ use crate::limits;
 use crate::pb::{AuthenticateRequest, AuthenticateResponse, InternalAuthenticateRequest};
 use crate::raft::Via;
 
-/// That a caller may do what he was asked about, as of the auth revision that he came with.
+/// The proof that a caller had the demanded rights, as of the auth revision of its token.
 pub(super) struct Permit {
     caller: Caller,
 }
 
 impl Permit {
-    /// Fails if users or roles have changed since: what was read meanwhile may not be shown.
+    /// Fails if users or roles have changed since the check: the data was read in between, and the
+    /// caller may have lost the right to it.
     pub(super) fn still_holds(&self, node: &Node) -> Result<(), Error> {
         let (_, revision) = self.caller.header();
         if revision != 0 && revision != node.0.machine.auth.read().revision() {
@@ -39,7 +40,7 @@ impl LeaseKeys for Node {
     }
 }
 
-/// Takes a waiter for an index back when its future ends first.
+/// Removes the waiter for an index if its future is dropped early, as when the client hangs up.
 struct Waiting<'a>(&'a AppliedWaits, u64);
 
 impl Drop for Waiting<'_> {
@@ -49,7 +50,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Node {
-    /// Whether the caller may do something that this room does not do for him.
+    /// Checks a demand for a room above that does the work itself.
     pub async fn permits(&self, who: &Credentials, demand: &Demand) -> Result<(), Error> {
         self.permit(who, demand).await.map(drop)
     }
@@ -66,7 +67,8 @@ impl Node {
     async fn permit(&self, who: &Credentials, demand: &Demand) -> Result<Permit, Error> {
         let caller = self.caller(who).await?;
         let auth = self.0.machine.auth.read();
-        // etcd serves a request without any key to everybody; it still needs somebody here.
+        // etcd serves a request without any key even to a caller without a name. Here such a caller
+        // is refused.
         if matches!(demand, Demand::Keys(accesses) if accesses.is_empty()) {
             auth.check(&caller, &Demand::Somebody, self)?;
         }
@@ -75,10 +77,12 @@ impl Node {
         Ok(Permit { caller })
     }
 
-    /// The caller of a proposal, if the checks that come before the log let it pass.
+    /// The caller of a proposal, after its rights were checked a first time; apply checks them
+    /// again.
     pub(super) async fn admit(&self, who: &Credentials, op: &Op) -> Result<Caller, Error> {
         self.fence()?;
-        // A login proves itself, whatever old token it comes with.
+        // A login is proved by its password, so the token that comes with it is not looked at: it
+        // may have expired.
         if matches!(op, Op::Authenticate(_)) {
             return Ok(Caller::NOBODY);
         }
@@ -88,7 +92,8 @@ impl Node {
         Ok(caller)
     }
 
-    /// The caller whom the credentials prove. While auth is off, every caller is nobody.
+    /// The caller that the credentials prove: a token comes before a certificate's name. While auth
+    /// is off, every caller is `NOBODY`.
     async fn caller(&self, who: &Credentials) -> Result<Caller, Error> {
         if !self.0.machine.auth.read().is_enabled() {
             return Ok(Caller::NOBODY);
@@ -108,14 +113,16 @@ impl Node {
         })
     }
 
-    /// Waits until the entry that made a token is applied here, so that a token is good on every
-    /// member at once. One that was made up may name an entry that never comes.
+    /// Waits until the login entry that made a token is applied here, so that a client can use the
+    /// token on every member at once. The wait is bounded: a forged token may name an index that
+    /// never comes.
     async fn applied_for_token(&self, index: u64) -> Result<(), Error> {
         let applied = &self.0.applied;
         if applied.index() >= index {
             return Ok(());
         }
-        // Declared first, so that it is dropped after the receiver.
+        // Declared before the receiver, so that it is dropped after it: `prune` looks for closed
+        // receivers.
         let _waiting = Waiting(applied, index);
         let (done, waiting) = oneshot::channel();
         applied.wait(index, done);
@@ -126,13 +133,13 @@ impl Node {
         }
     }
 
-    /// A member speaks as root.
+    /// The caller of the member's own proposals: root.
     pub(super) fn own_identity(&self) -> Caller {
         let auth = self.0.machine.auth.read();
         if auth.is_enabled() { Caller::user(ROOT, auth.revision()) } else { Caller::NOBODY }
     }
 
-    /// Replaces a new password by its hash, so that the log never holds one.
+    /// Replaces a new password by its hash, so that the log never holds a password.
     pub(super) async fn hash_password(&self, op: Op) -> Result<Op, Error> {
         let passwords = &self.0.passwords;
         Ok(match op {
@@ -154,8 +161,8 @@ impl Node {
         })
     }
 
-    /// Gives a token for a password. If users or roles change between the look at the password and
-    /// the log entry, it looks again.
+    /// Gives a token for a name and password. If users or roles change after the password was
+    /// compared and before the login's entry is applied, the password is compared again.
     pub async fn authenticate(
         &self,
         request: AuthenticateRequest,
@@ -189,12 +196,12 @@ impl Node {
         Err(auth::Error::OldRevision.into())
     }
 
-    /// The revision as of which the password is right.
+    /// The auth revision at which the password was right.
     async fn check_password(&self, name: &str, password: &str) -> Result<u64, Error> {
         let found = self.0.machine.auth.read().password_hash(name);
         let is_right = match &found {
             Ok((hash, _)) => self.0.passwords.matches(name, password, hash.clone()).await?,
-            // The time may not tell that there is no such user.
+            // Costs as much as a comparison, or the time would tell that there is no such user.
             Err(auth::Error::AuthFailed) => {
                 self.0.passwords.waste(name, password).await?;
                 false

@@ -1,4 +1,5 @@
-//! Start and stop: directories, state, threads, in the order that makes a cut at any point harmless.
+//! Start and stop of a member: directories, state, threads, in an order in which a crash at any
+//! point does no harm.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::store::{self, Store};
 use crate::transfer::{StoredConfState, load_members};
 use crate::upkeep::{close_store, defragment_at_start};
 
-/// Opens or makes the data directory, and the member's threads or the steps that stand for them.
+/// Opens or makes the data directory, then starts the member's threads, or returns its steps.
 fn start(
     config: Config,
     mut surroundings: Surroundings,
@@ -84,7 +85,7 @@ impl Node {
         Self::start_with(config, Surroundings::system(clock))
     }
 
-    /// As [`Node::start`], on something other than the system as it is.
+    /// As [`Node::start`], with a clock, disk, network and store that need not be the system's.
     pub fn start_with(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
         start(config, surroundings, false).map(|(node, _)| node)
     }
@@ -99,14 +100,15 @@ impl Node {
         Ok((node, steps))
     }
 
-    /// Ends the threads, makes everything applied durable, and notes the index for the next start.
-    /// Requests under way are answered that the server stopped. The data directory is free once the
-    /// caller's own clones are gone.
+    /// Ends the threads, makes everything that was applied durable, and writes the index
+    /// checkpoint. Calls under way get `Error::Stopped`. The data directory's lock is released once
+    /// the caller's own clones are gone.
     pub async fn stop(&self) {
         let node = self.clone();
-        // The supervisor knows of a panic.
+        // The result is ignored: the supervisor has noted a panic.
         let _ = self.0.supervisor.blocking("stop", move || node.stop_now()).await;
-        // The duties hold the member, and with it the directory's lock.
+        // Waits until all duties have ended, because each holds the member and with it the
+        // directory's lock.
         self.0.stopping.closed().await;
     }
 
@@ -116,12 +118,13 @@ impl Node {
         inner.stopping.send_replace(true);
         inner.leading.has_leader.notify_waiters();
         let Some(raft) = inner.raft_threads.lock().take() else { return };
-        // On a full disk apply would wait for ever; what is not committed is in the log.
+        // Ends apply's wait for room in the tail: on a full disk it would never end, nor would the
+        // join below. Entries that are not in LMDB are still in the log.
         inner.machine.store.leave();
         raft.stop();
         inner.circle.peers.stop();
         for thread in inner.threads.lock().drain(..) {
-            // The supervisor knows of a panic.
+            // The result is ignored: the supervisor has noted a panic.
             let _ = thread.join();
         }
         inner.waits.stop();

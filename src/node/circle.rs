@@ -1,4 +1,4 @@
-//! This member among its peers: the peers that it knows, and what they say about it.
+//! This member among its peers: the peers that it knows, and what they report about it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,12 +16,12 @@ use crate::members::{Change, Members};
 use crate::peer::{PeerEvents, Peers, PeersConfig, Reach};
 use crate::raft::{self, ConfChange, Entry};
 
-/// The membership that the members of a running cluster told a member that joins them.
+/// The membership as the members of a running cluster reported it to this member, which joins them.
 #[derive(Clone, Debug)]
 pub struct Join {
     pub cluster_id: u64,
     pub member_id: u64,
-    /// Ids and peer URLs, this member's among them.
+    /// Ids and peer URLs of all members, this one included.
     pub members: Vec<(u64, Vec<String>)>,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn peers(
 pub(super) struct Circle {
     pub id: u64,
     pub peers: Arc<Peers>,
-    /// How questions reach them: by `peers`, or as a simulator has it.
+    /// How questions reach peers: by `peers`, or by the simulator's network.
     pub reach: Arc<dyn Reach>,
     pub removed: watch::Sender<Option<Duration>>,
     pub is_learner: Arc<AtomicBool>,
@@ -59,7 +59,7 @@ impl Circle {
         Self { id, peers, reach, removed, is_learner: Arc::default() }
     }
 
-    /// Takes in whom the store knows; one that joins has been told of some.
+    /// Adds the peers that the store knows, and those that a member that joins was told of.
     pub(super) fn fill(&self, members: &Members, join: Option<&Join>) {
         let told = join.iter().flat_map(|join| join.members.iter().cloned());
         let known = members.list().into_iter().map(|member| (member.id, member.peer_ur_ls));
@@ -73,12 +73,12 @@ impl Circle {
         }
     }
 
-    /// The receiver of what peers say about this member.
+    /// The receiver of what peers report about this member.
     pub(super) fn events(&self, waits: &Arc<Waits>) -> Arc<dyn PeerEvents> {
         Arc::new(Events { waits: Arc::clone(waits), removed: self.removed.clone() })
     }
 
-    /// A snapshot brought another membership.
+    /// Takes in the membership that a snapshot brought. Called on the apply thread.
     pub(super) fn replaced(&self, members: &Members) {
         for member in members.list() {
             self.peers.update(member.id, member.peer_ur_ls);
@@ -91,7 +91,7 @@ impl Circle {
         self.is_learner.store(is_learner, Ordering::Relaxed);
     }
 
-    /// Apply changed the membership.
+    /// Takes in a change of the membership. Called on the apply thread.
     pub(super) fn changed(&self, change: &Change) {
         let id = change.id();
         match change {
@@ -159,7 +159,8 @@ impl PeerEvents for Events {
             return apply::Entry::decode(data).is_ok();
         }
         let Ok(change) = <ConfChange as prost::Message>::decode(data) else { return false };
-        // A voter by the one and a learner by the other would have raft and the members disagree.
+        // The entry's type and the member in its context must agree: raft would add a voter by the
+        // type, and the members a learner by the context, or the reverse.
         wanted(&change)
             .is_ok_and(|wanted| conf_change(change.id, &wanted).change_type == change.change_type)
     }

@@ -1,4 +1,4 @@
-//! Entries of the log that change the members, and whether an entry can be applied at all.
+//! Log entries that change the membership, and whether an entry can be applied at all.
 
 use prost::Message;
 
@@ -6,14 +6,14 @@ use crate::apply::{self, Command, Fatal};
 use crate::members::{Change, Members};
 use crate::raft::{ConfChange, Entry};
 
-/// etcd's numbers; raft's own list lacks the update.
+/// The numbers of etcd's ConfChangeType. The raft crate's enum has no UPDATE_NODE.
 const ADD_NODE: i32 = 0;
 const REMOVE_NODE: i32 = 1;
 const UPDATE_NODE: i32 = 2;
 const ADD_LEARNER_NODE: i32 = 3;
 
-/// The change of the members that a configuration change in the log asks for. `Fatal` if it is
-/// malformed: every member would have to apply it.
+/// The change of the members that a configuration change in the log asks for. A malformed one is
+/// `Fatal`: it is committed, so every member would have to apply it.
 pub(super) fn wanted(change: &ConfChange) -> Result<Change, Fatal> {
     let wanted = match change.change_type {
         ADD_NODE | ADD_LEARNER_NODE => Change::addition(&change.context)?,
@@ -28,8 +28,8 @@ pub(super) fn wanted(change: &ConfChange) -> Result<Change, Fatal> {
     }
 }
 
-/// Does a configuration change of the log to a list of members, if the rules allow it: as apply
-/// would, which is not there yet.
+/// Makes a configuration change of the log in a list of members, if the rules allow it. For
+/// `--force-new-cluster`, which needs the result before apply has reached the entry.
 pub(super) fn takes(members: &mut Members, change: &ConfChange) -> Result<bool, String> {
     let wanted = wanted(change).map_err(|error| error.to_string())?;
     let is_valid = members.validate(&wanted).is_ok();
@@ -39,7 +39,7 @@ pub(super) fn takes(members: &mut Members, change: &ConfChange) -> Result<bool, 
     Ok(is_valid)
 }
 
-/// The change as the log carries it.
+/// The change as a log entry carries it.
 pub(super) fn conf_change(request: u64, change: &Change) -> ConfChange {
     let change_type = match change {
         Change::Add(member) if member.is_learner => ADD_LEARNER_NODE,
@@ -51,8 +51,8 @@ pub(super) fn conf_change(request: u64, change: &Change) -> ConfChange {
     ConfChange { id: request, change_type, node_id, context }
 }
 
-/// Whether an entry of the log can be applied, by what it says alone. It is true of a request of
-/// API v2, which changes nothing.
+/// Whether an entry of the log can be applied, judged by its bytes alone. `Ok(true)` for a request
+/// of API v2, which changes nothing.
 pub fn check_entry(entry: &Entry) -> Result<bool, String> {
     let data = entry.data.clone();
     if entry.entry_type == 0 {

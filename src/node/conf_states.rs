@@ -1,10 +1,11 @@
-//! Which configuration holds at which index: a snapshot of the store needs that of its own.
+//! The configuration at each index: a commit of the store at an older index needs the one of that
+//! index.
 
 use parking_lot::Mutex;
 
 use crate::raft::ConfState;
 
-/// Configurations by the index from which on they hold, so that a durable index finds its own.
+/// Configurations with the index from which each holds, oldest first.
 pub(super) struct ConfStates(Mutex<Vec<(u64, ConfState)>>);
 
 impl ConfStates {
@@ -16,7 +17,7 @@ impl ConfStates {
         self.0.lock().push((index, state));
     }
 
-    /// The configuration at `index`; older ones are forgotten.
+    /// The configuration at `index`. Forgets older ones, since durable indexes only rise.
     pub(super) fn at(&self, index: u64) -> ConfState {
         let mut states = self.0.lock();
         let newer = states.iter().position(|(from, _)| *from > index).unwrap_or(states.len());

@@ -13,39 +13,41 @@ pub struct Config {
     pub name: String,
     pub data_dir: PathBuf,
     pub wal_dir: Option<PathBuf>,
-    /// Of the first start; a log that exists says who the member is.
+    /// Read at the first start only: after that, the log says who the member is.
     pub cluster_token: String,
-    /// Name and peer URLs of each first member, this one among them.
+    /// Name and peer URLs of each founding member, this one included.
     pub initial_cluster: Vec<(String, Vec<String>)>,
-    /// Where peers reach this member.
+    /// The URLs at which peers reach this member.
     pub peer_urls: Vec<String>,
-    /// The membership as the members of a running cluster tell it, if this member joins one.
+    /// The membership as a running cluster reported it, if this member joins one.
     pub join: Option<Join>,
-    /// Drops all other members at the start.
+    /// Whether the start removes all other members, so that this one is a cluster of its own.
     pub force_new_cluster: bool,
     pub strict_reconfig_check: bool,
     pub max_learners: usize,
     pub client_urls: Vec<String>,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
-    /// The first election comes as soon as the others are reached.
+    /// Whether the first election starts as soon as two peers are connected.
     pub initial_election_tick_advance: bool,
-    /// Whether a member asks for votes before it starts an election with a new term.
+    /// Whether the member asks for pre-votes before it starts an election (PreVote, Raft thesis
+    /// 9.6).
     pub pre_vote: bool,
     pub snapshot_count: u64,
     pub snapshot_catchup_entries: u64,
-    /// Time between looks at whether a downgrade is complete; zero is never.
+    /// Time between two checks of whether a downgrade is complete; zero for none.
     pub downgrade_check_interval: Duration,
-    /// Time between comparisons of the members' histories by the leader; zero is never.
+    /// Time between two comparisons of the members' histories by the leader; zero for none.
     pub corrupt_check_interval: Duration,
-    /// Time between comparisons of what the members' compactions found.
+    /// Time between two comparisons of the hashes that the members' compactions computed.
     pub compact_hash_check_interval: Option<Duration>,
     pub max_request_bytes: usize,
-    /// 0 is the default, less is no quota.
+    /// 0 for the default, a negative number for no quota.
     pub quota_backend_bytes: i64,
-    /// Compacts, reclaims and takes NOSPACE back without being asked.
+    /// Whether the member compacts, defragments and disarms NOSPACE by itself (`--space-policy
+    /// auto`).
     pub keeps_space: bool,
-    /// Free bytes within the store for which a start defragments it; 0 for none.
+    /// Free bytes within the store from which a start defragments it; 0 for never.
     pub defrag_at_start_bytes: u64,
     pub commit_interval: Duration,
     pub retention: Option<Retention>,
@@ -90,12 +92,12 @@ impl Config {
         }
     }
 
-    /// The longest time that a request may take: etcd's 5 s and two elections.
+    /// The longest time that a request may take: etcd's 5 s and two election timeouts.
     pub(super) fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout
     }
 
-    /// Where the log is.
+    /// The directory of the log.
     pub(super) fn log_dir(&self) -> PathBuf {
         self.wal_dir.clone().unwrap_or_else(|| self.data_dir.join("member/wal"))
     }
@@ -105,15 +107,15 @@ impl Config {
     }
 }
 
-/// The quota that `--quota-backend-bytes` asks for.
+/// The quota in bytes for a value of `--quota-backend-bytes`; negative for none.
 pub fn quota_bytes(given: i64) -> i64 {
     if given == 0 { limits::QUOTA_BYTES } else { given }
 }
 
-/// How logins are answered.
+/// Settings of tokens and passwords.
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
-    /// `--auth-token`, as etcd reads it.
+    /// The value of `--auth-token`, in etcd's syntax.
     pub token: String,
     pub token_ttl: Duration,
     pub bcrypt_cost: u32,
@@ -129,7 +131,8 @@ impl Default for AuthConfig {
     }
 }
 
-/// The shortest lease: one and a half elections, so that a change of leader cannot end it.
+/// The shortest TTL of a lease in seconds: one and a half election timeouts, etcd's, so that a
+/// change of leaders does not end a lease that is renewed.
 pub(super) fn minimum_ttl_seconds(election_timeout: Duration) -> i64 {
     let millis = election_timeout.as_millis() * 3 / 2;
     i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)

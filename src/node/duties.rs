@@ -1,6 +1,6 @@
-//! Duties, the work that nobody asks a member for: follow the leader, say who it is, agree on the
-//! cluster version, let leases expire, compact history, compare it with its peers', raise the alarm
-//! of a full disk.
+//! Duties, the work that a member does without a request: follow the leader, publish its name and
+//! URLs, agree on the cluster version, let leases expire, compact history, compare it with its
+//! peers', raise NOSPACE.
 //!
 //! Each duty is a task that waits and then asks a pure rule what to do; it ends when the member
 //! stops.
@@ -44,7 +44,7 @@ impl Duties {
             node.0.upkeep.watch_space(&node, &no_space).await
         });
         start(node, "observe-growth", |node| async move { node.0.upkeep.observe_growth().await });
-        // It has a thread, which a simulator's member has not.
+        // These need a thread or real time, which a simulated member does not have.
         if !node.0.is_stepped {
             start(
                 node,
@@ -78,13 +78,13 @@ fn start<F: Future<Output = ()> + Send + 'static>(
             () = duty => {}
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
-        // Last: it tells a stop that this task's share of the member is gone.
+        // `Node::stop` waits until every duty has dropped this.
         drop(stopping);
     });
 }
 
 impl Node {
-    /// Tells the cluster this member's name and client URLs, after which it may serve.
+    /// Publishes this member's name and client URLs through the log, then marks it ready to serve.
     async fn publish(&self) {
         let inner = &self.0;
         let mut backoff = Backoff::new(limits::PUBLISH_RETRY, limits::PUBLISH_RETRY_MAX);
@@ -103,8 +103,8 @@ impl Node {
                     tracing::warn!(%error, "failed to publish local member to cluster through raft");
                 }
             }
-            // Some refusals come at once. Without a rest this task would keep the only thread that
-            // serves peers.
+            // Some refusals come at once. Without a pause this loop would occupy the only thread
+            // that serves peers.
             backoff.rest(&*inner.clock).await;
         }
         tracing::info!(

@@ -7,7 +7,7 @@ use crate::transfer::{DownloadError, LoadError};
 use crate::upkeep::Refusal;
 use crate::{apply, auth, mvcc, raft, store, upkeep};
 
-/// Why a request was not served, by etcd's names.
+/// Why a request was not served, named as in etcd.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("mvcc: required revision has been compacted")]
@@ -44,7 +44,7 @@ pub enum Error {
     TimeoutWaitAppliedIndex,
     #[error("server stopped")]
     Stopped,
-    /// The proposal is in no log: there was no leader to take it.
+    /// The proposal is in no log: no leader took it.
     #[error("raft proposal dropped")]
     Dropped,
     #[error("context deadline exceeded")]
@@ -85,7 +85,7 @@ pub enum Error {
     NoInflightDowngrade,
     #[error(transparent)]
     Auth(#[from] auth::Error),
-    /// The disk holds what it should not; the text names it.
+    /// An unexpected state, such as a record on the disk that cannot be decoded; the text names it.
     #[error("{0}")]
     Internal(String),
 }
@@ -153,7 +153,7 @@ impl From<mvcc::Error> for Error {
             mvcc::Error::KeyNotFound => Self::KeyNotFound,
             mvcc::Error::LeaseNotFound => Self::LeaseNotFound,
             mvcc::Error::Stopped => Self::Stopped,
-            // As every later answer of a member whose store is damaged.
+            // Every later answer of a member whose store is damaged is the same.
             mvcc::Error::Store(store::Error::Damage { .. }) => Self::Corrupt,
             other => Self::Internal(other.to_string()),
         }
@@ -161,7 +161,7 @@ impl From<mvcc::Error> for Error {
 }
 
 impl Error {
-    /// Of work on a thread of its own that has no outcome.
+    /// The error of work on a blocking thread that ended without a result.
     fn of_thread(error: &io::Error) -> Self {
         let is_gone = error.get_ref().is_some_and(|inner| inner.is::<Gone>());
         if is_gone { Self::Stopped } else { Self::Internal(error.to_string()) }

@@ -1,4 +1,5 @@
-//! Leases that end: the leader revokes what is overdue, and notes how long the others have left.
+//! The end of leases: the leader revokes overdue leases, and notes in the log how long others have
+//! left.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -12,10 +13,10 @@ use crate::pb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use crate::planted::{self, Bug};
 use crate::raft::Via;
 
-/// How often etcd looks for expired leases.
+/// The interval at which etcd looks for expired leases.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// When a lease whose revocation failed is looked at again, as in etcd.
+/// The time after which a lease is revoked again if it still exists, etcd's.
 pub(super) const REVOKE_RETRY: Duration = Duration::from_millis(7500);
 
 impl Node {
@@ -35,8 +36,9 @@ impl Node {
                 true => Via::AnyLeader,
                 false => Via::OwnTerm(term),
             };
-            // A leader that others have replaced would not know what they renewed. What it does not
-            // revoke comes up again.
+            // The barrier comes first: a member that was replaced as the leader would not know
+            // which leases were renewed. A lease that is not revoked in this round is due again
+            // after `REVOKE_RETRY`.
             if expired.is_empty() || !self.still_leads().await {
                 continue;
             }
@@ -44,7 +46,7 @@ impl Node {
                 let revoke = Op::LeaseRevoke(LeaseRevokeRequest { id });
                 match self.propose_own_via(revoke, via).await {
                     Ok(_) => metrics::lease_expired().inc(),
-                    // Someone else revoked it first, or is the one to do it.
+                    // A client revoked the lease first, or another member leads and will revoke it.
                     Err(Error::LeaseNotFound | Error::NotLeader) => {}
                     Err(error) => {
                         let id = format!("{:016x}", crate::types::SignedHex(id));
@@ -64,7 +66,8 @@ impl Node {
                 || planted::is(Bug::OldLeaderRevokes))
     }
 
-    /// Notes in the log how long leases have left, so that the next leader does not begin anew.
+    /// Notes in the log how long leases have left, so that the next leader does not grant their
+    /// full TTL again.
     async fn checkpoint_leases(&self) {
         let leases_max = limits::LEASE_CHECKPOINT_LEASES_MAX;
         loop {

@@ -1,4 +1,4 @@
-//! The headers of answers: who answers, in which term, as of which revision.
+//! The headers of answers: cluster, member, term, revision.
 
 use super::{Node, Reply};
 use crate::mvcc::Mvcc;
@@ -12,8 +12,7 @@ impl Node {
         }
     }
 
-    /// Completes a header with what does not depend on the request; a revision of 0 becomes the
-    /// current one.
+    /// Completes a header with the ids, the term and, if its revision is 0, the current revision.
     pub fn fill(&self, header: &mut Option<ResponseHeader>) {
         let ids = (self.0.cluster_id, self.0.member_id);
         fill(header, ids, &self.0.raft, &self.0.machine.mvcc);
@@ -26,8 +25,8 @@ impl Node {
     }
 }
 
-/// As [`Node::fill`], for work that outlives its call and so does not hold the node. The ids are the
-/// cluster's and the member's.
+/// As [`Node::fill`], for work that may outlive its call and must not hold the node, which holds
+/// the directory's lock. The ids are the cluster's and the member's.
 pub(super) fn fill(
     header: &mut Option<ResponseHeader>,
     (cluster_id, member_id): (u64, u64),

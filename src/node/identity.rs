@@ -18,7 +18,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// A log that exists says it, and the flags of the first start count no more.
+    /// A log that exists says who the member is; the flags of the first start are ignored then.
     pub(super) fn of_the_log(disk: &dyn Disk, wal: &Path) -> Result<Self, StartError> {
         let raft::log::Metadata { node_id: member_id, cluster_id } = raft::identity(disk, wal)?;
         Ok(Self { member_id, cluster_id, bootstrap: None })

@@ -1,11 +1,12 @@
-//! Ids of requests: unique in the cluster, so that a member finds the waiter of an entry.
+//! Ids of requests, unique in the cluster, by which the proposer finds the answer to its entry.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::Clock;
 
-/// The member's low 16 bits, 40 bits of milliseconds since the epoch at start, and a counter of 8
-/// bits that runs over into the milliseconds, which by then have passed.
+/// An id has the low 16 bits of the member's id, 40 bits of the start time in milliseconds since
+/// the epoch, and a counter of 8 bits. The counter may overflow into the milliseconds: a member
+/// that restarts after that begins at a later time, unless it made more than 256 ids a millisecond.
 pub(super) struct RequestIds {
     prefix: u64,
     next: AtomicU64,

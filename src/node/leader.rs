@@ -16,19 +16,19 @@ use crate::metrics;
 use crate::planted::{self, Bug};
 use crate::raft;
 
-/// The leader as far as this member knows, and the leases that a leader lets expire.
+/// The leader as far as this member knows, and the term in which this member lets leases expire.
 #[derive(Default)]
 pub(super) struct Leading {
     /// The leader's id; 0 while there is none.
     pub leader: watch::Sender<u64>,
-    /// Wakes who waits for a leader, in the order in which they came: a watch does it in another
-    /// order in each run.
+    /// Wakes the calls that wait for a leader in the order in which they came. The watch channel
+    /// wakes its receivers in random order, and a simulated run would not be repeatable.
     pub has_leader: Notify,
     /// When this member last became the leader.
     pub elected: Mutex<Option<Duration>>,
-    /// The term as whose leader the lessor lets leases expire; changed under the lessor's lock.
+    /// The term in which this member leads and lets leases expire. Changed under the lessor's lock.
     pub lease_term: AtomicU64,
-    /// Held from when notes of remaining times are handed out until they are proposed.
+    /// Held from the moment when the lessor hands out remaining times until they are proposed.
     pub lease_notes: tokio::sync::Mutex<()>,
 }
 
@@ -42,8 +42,8 @@ impl Node {
         *self.0.leading.leader.borrow() == self.0.member_id
     }
 
-    /// Waits until a leader is known, and says who; or until the member stops, which raft tells to
-    /// whoever asks it next.
+    /// Waits until a leader is known and returns its id. Returns also when the member stops, with 0
+    /// perhaps: the next call to raft then fails.
     pub(super) async fn some_leader(&self) -> u64 {
         loop {
             let changed = self.0.leading.has_leader.notified();
@@ -63,10 +63,12 @@ impl Node {
             let is_leader = id == inner.member_id;
             {
                 let mut lessor = inner.machine.lessor.lock();
-                // Between two terms of its own another one may have led, unseen.
+                // Another member may have led between two terms of this one without this loop
+                // seeing it.
                 let is_new = !lessor.is_leader() || inner.leading.lease_term.load(Relaxed) != term;
                 if is_leader && is_new {
-                    // A renewal that the last leader acknowledged may be an election old.
+                    // The old leader may have renewed a lease up to an election timeout ago, so
+                    // each gets that much more.
                     lessor.promote(inner.clock.now(), inner.config.election_timeout);
                     inner.leading.lease_term.store(term, Relaxed);
                 } else if !is_leader && lessor.is_leader() && !planted::is(Bug::OldLeaderRevokes) {
@@ -90,7 +92,8 @@ impl Node {
         }
     }
 
-    /// Once more than one peer has been reached, nobody needs to wait any longer to elect.
+    /// Shortens the wait for the first election once two peers are connected, as etcd's
+    /// `--initial-election-tick-advance`. Gives up after `PEERS_REACHED_LOOKS_MAX` looks.
     pub(super) async fn hasten_election(&self) {
         let inner = &self.0;
         for _ in 0..limits::PEERS_REACHED_LOOKS_MAX {
@@ -104,7 +107,7 @@ impl Node {
         }
     }
 
-    /// Hands leadership to a voter and waits until it leads.
+    /// Hands leadership to the voter `to` and waits until it leads.
     pub async fn move_leader(&self, who: &Credentials, to: u64) -> Result<(), Error> {
         self.permits(who, &Demand::Root).await?;
         self.transfer_to(to).await
@@ -140,8 +143,8 @@ impl Node {
         Ok(())
     }
 
-    /// Hands leadership to the voter that has been connected longest, if this member has it and
-    /// there is another.
+    /// Hands leadership to the voter that has been connected longest. Does nothing if this member
+    /// does not lead or is the only voter.
     pub async fn hand_over(&self) -> Result<(), Error> {
         let inner = &self.0;
         let own = inner.member_id;

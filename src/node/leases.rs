@@ -1,4 +1,4 @@
-//! Leases as clients ask for them: the leader alone knows when they end, so others ask it.
+//! Lease requests of clients. Only the leader knows when a lease ends, so other members ask it.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -19,7 +19,8 @@ use crate::peer::Answered;
 use crate::raft::Role;
 
 impl Node {
-    /// Starts a lease's time again; 0 if there is none, after an overdue one was revoked.
+    /// Renews a lease and returns its TTL in seconds; 0 if there is no such lease. An overdue lease
+    /// is waited for until it is revoked, and then gives 0.
     pub async fn lease_renew(&self, who: &Credentials, id: i64) -> Result<i64, Error> {
         let permit = self.authorize(who, &Demand::Somebody).await?;
         permit.check(self, &demand::lease_write(id))?;
@@ -37,8 +38,9 @@ impl Node {
         }
     }
 
-    /// The leader's part, for members that have checked their callers. A leader that others have
-    /// replaced would not know what they revoked, so it asks them first.
+    /// The leader's part of a renewal; members that call it for their clients have checked them.
+    /// The barrier comes first, because a member that was replaced as the leader would not know
+    /// which leases were revoked.
     pub async fn lease_renew_here(&self, id: i64) -> Result<i64, Error> {
         self.lease_barrier().await?;
         let renewed = self.lease_renew_until_done(id);
@@ -52,7 +54,7 @@ impl Node {
         loop {
             let renewal = {
                 let mut lessor = inner.machine.lessor.lock();
-                // The lessor learns late of the end of its term.
+                // Raft is asked as well, because the lessor hears of the end of its term later.
                 match self.leads_leases() {
                     true => lessor.renew(id, inner.clock.now()),
                     false => return Err(Error::NotLeader),
@@ -71,17 +73,18 @@ impl Node {
         }
     }
 
-    /// Whether this member leads in the term that the lessor takes it to lead in.
+    /// Whether this member leads, in the same term as the lessor's.
     fn leads_leases(&self) -> bool {
         let status = self.0.raft.status();
         status.role == Role::Leader && status.term == self.0.leading.lease_term.load(Relaxed)
     }
 
-    /// Takes back what the log says of how long a lease has left.
+    /// Removes from the log's state the remaining time of a lease, so that the next leader grants
+    /// the full TTL again.
     async fn forget_remainder(&self, id: i64) -> Result<(), Error> {
         let last_note = {
-            // Notes that were handed out have been proposed once the lock is free, or never will be:
-            // what is proposed from here on stands behind them.
+            // Once the lock is free, each note that was handed out is proposed or will never be.
+            // The entry that is proposed below therefore stands behind them all in the log.
             let _proposed = self.0.leading.lease_notes.lock().await;
             self.0.machine.lessor.lock().last_note()
         };
@@ -99,7 +102,8 @@ impl Node {
     ) -> Result<Option<LeaseInfo>, Error> {
         let permit = self.authorize(who, &Demand::Somebody).await?;
         let info = self.lease_info(id, keys).await?;
-        // What is shown is checked, not what was there when the caller came.
+        // Rights are checked on the keys that are shown: keys may have been attached since the call
+        // came.
         if let Some(info) = &info
             && keys
         {
@@ -123,7 +127,8 @@ impl Node {
                 info => return info,
             }
         }
-        // Only the leader knows the time. The keys are here as well, however many they are.
+        // Only the leader knows the remaining time. The keys are read here: they are the same on
+        // every member, and may be too many for an answer between members.
         let request = LeaseTimeToLiveRequest { id, keys: false };
         let request = LeaseInternalRequest { lease_time_to_live_request: Some(request) };
         let answered = self.ask_leader("/leases/internal", request.encode_to_vec().into()).await?;
@@ -138,12 +143,12 @@ impl Node {
         }
         self.lease_barrier().await?;
         let lessor = self.0.machine.lessor.lock();
-        // It may have ended since the leader answered.
+        // The lease may have ended since the leader answered.
         let keys = lessor.exists(id).then(|| lessor.keys(id));
         Ok(keys.map(|keys| LeaseInfo { granted_ttl, ttl, keys }))
     }
 
-    /// The leader's part, for members that check their callers.
+    /// The leader's part; members that call it for their clients check them.
     pub async fn lease_time_to_live_here(
         &self,
         id: i64,
@@ -161,7 +166,7 @@ impl Node {
         }))
     }
 
-    /// Asks whoever leads until there is a plain answer: success, or that there is no such thing.
+    /// Asks the leader, again and again, until the answer is success or "not found".
     async fn ask_leader(&self, path: &str, body: Bytes) -> Result<Answered, Error> {
         let inner = &self.0;
         let asked = async {

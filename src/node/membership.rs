@@ -1,4 +1,4 @@
-//! Changes of the membership, with etcd's checks before they are proposed.
+//! Changes of the membership, checked by etcd's rules before they are proposed.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::pb;
 use crate::raft::{self, Via};
 use crate::types;
 
-/// Looks twice: what is known of the others is as old as the last heartbeat.
+/// Looks a second time after `pause` if the first look says no: progress and connections are known
+/// as of the last heartbeat only.
 pub(super) async fn holds_now_or_after(
     pause: Duration,
     clock: &dyn Clock,
@@ -55,7 +56,7 @@ impl Node {
         self.permits(who, &Demand::Root).await?;
         self.may_remove(id)?;
         if id == self.0.member_id && self.is_leader() {
-            // A leader that is no member any more would lead on until it is stopped.
+            // A leader that is removed would lead on, as no member, until it stops.
             if let Err(error) = self.hand_over().await {
                 tracing::warn!(%error, "the leader removes itself without handing over");
             }
@@ -71,7 +72,8 @@ impl Node {
     ) -> Result<Vec<pb::Member>, Error> {
         self.permits(who, &Demand::Root).await?;
         if !types::are_member_urls(&peer_urls) {
-            // Whether there is such a member comes first, as in etcd, which takes any URL.
+            // An unknown member is reported before bad URLs. etcd has no second error here: it
+            // takes any URL.
             self.barrier().await?;
             let is_known = self.0.machine.members.read().get(id).is_some();
             return Err(if is_known { Error::MemberBadUrls } else { Error::MemberNotFound });
@@ -79,7 +81,8 @@ impl Node {
         self.configure(&Change::Update { id, peer_urls }).await
     }
 
-    /// Makes a learner a voter. Only the leader knows whether it has caught up.
+    /// Makes a learner a voter. Asks the leader, because only it knows how far the learner's log
+    /// goes.
     pub async fn promote_member(
         &self,
         who: &Credentials,
@@ -103,7 +106,7 @@ impl Node {
         clock::timeout(&*self.0.clock, limit, asked).await.unwrap_or(Err(Error::Timeout))
     }
 
-    /// The leader's part of a promotion.
+    /// The leader's part of a promotion, also called for peers that ask over the peer port.
     pub async fn promote_member_here(&self, id: u64) -> Result<Vec<pb::Member>, Error> {
         if !self.is_leader() {
             return Err(Error::NotLeader);
@@ -120,13 +123,13 @@ impl Node {
         Ok(members)
     }
 
-    /// Whether a member's log goes far enough by etcd's measure: nine tenths of the leader's.
+    /// Whether a member's log reaches nine tenths of the leader's index, etcd's measure.
     fn is_caught_up(&self, id: u64) -> Result<bool, Error> {
         let (member, leader) = self.progress_of(id)?;
         Ok(member.saturating_mul(10) >= leader.saturating_mul(9))
     }
 
-    /// How far a member's log goes, and the leader's.
+    /// The last log index that the member is known to have, and the leader's own.
     pub(super) fn progress_of(&self, id: u64) -> Result<(u64, u64), Error> {
         let progress = self.0.raft.progress().ok_or(Error::NotLeader)?;
         let matched = |id: u64| progress.iter().find(|(of, _)| *of == id).map(|(_, at)| *at);
@@ -134,7 +137,7 @@ impl Node {
         Ok((member, matched(self.0.member_id).unwrap_or_default()))
     }
 
-    /// Nothing if the leader should be asked again.
+    /// Asks the leader to promote a learner. None if the leader should be asked again.
     async fn ask_to_promote(&self, id: u64) -> Option<Result<Vec<pb::Member>, Error>> {
         let leader = *self.0.leading.leader.borrow();
         let path = format!("/members/promote/{id}");
@@ -155,7 +158,7 @@ impl Node {
         }
     }
 
-    /// Has a change applied. As in etcd, only the client's deadline ends the wait.
+    /// Proposes a configuration change and returns the members after it.
     async fn configure(&self, change: &Change) -> Result<Vec<pb::Member>, Error> {
         let id = self.0.ids.next();
         let proposed = conf_change(id, change);

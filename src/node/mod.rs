@@ -7,17 +7,18 @@
 //!   rpc ─range───► read index ─► applied up to it? ─► view ─► answer
 //! ```
 //!
-//! The order of the last three steps is the promise that the rest relies on: whoever was answered
-//! finds his write in every view and in the watch progress that he asks for next.
+//! The order of the last three steps is a promise that clients rely on: a client whose write was
+//! answered finds that write in every view, and below the progress revision, that it asks for next.
 //!
 //! Threads: raft's loop and log writer, the apply thread, the store's committer, the sweeper of
 //! compactions. Async code only waits here: for an answer, for an index, for a timer.
 //!
-//! What keeps the store small and whole is `upkeep`'s, and states on their way in and out are
-//! `transfer`'s; this room starts both, decides who may ask for them, and proposes what they need.
+//! `upkeep` keeps the store small and whole, and `transfer` moves states in and out; this room
+//! starts both, decides who may ask for their work, and proposes what they need.
 //!
-//! Its doors take [`Credentials`](crate::auth::Credentials) and decide, through `auth`, before they answer. What has no such
-//! parameter shows no key and changes nothing.
+//! The functions that a room above may call take [`Credentials`](crate::auth::Credentials) and
+//! decide, through `auth`, before they answer. A function without that parameter shows no key and
+//! changes nothing.
 //!
 //! This room knows requests as messages, not as RPCs: no codes, no texts of errors, no metadata.
 
@@ -101,7 +102,7 @@ use passwords::Passwords;
 use stall::LogWriting;
 use waits::{AppliedWaits, Waits};
 
-/// The version that clients are told: the etcd release whose contract this is.
+/// The version that the member reports to clients: the etcd release whose contract this is.
 pub const VERSION: &str = "3.7.1";
 
 struct Inner {
@@ -113,7 +114,7 @@ struct Inner {
     circle: Circle,
     raft_threads: Mutex<Option<raft::Raft>>,
     log_writing: Arc<LogWriting>,
-    /// The state, which the apply thread changes and everybody else reads.
+    /// The state: changed by the apply thread only, read by every other thread.
     machine: Machine,
     hub: Arc<Hub>,
     passwords: Passwords,
@@ -126,7 +127,7 @@ struct Inner {
     admission: Admission,
     downloads: Downloads,
     threads: Mutex<Vec<Thread<()>>>,
-    /// The member has no threads: a simulator runs its work through `Steps`.
+    /// Whether the member has no threads: a simulator does their work through `Steps`.
     is_stepped: bool,
     answers: Arc<Answers>,
     ready: watch::Sender<bool>,
@@ -148,7 +149,7 @@ impl Node {
         self.0.cluster_id
     }
 
-    /// The longest time that a request may take.
+    /// The longest time that a request may take: etcd's 5 s and two election timeouts.
     pub fn request_timeout(&self) -> Duration {
         self.0.config.request_timeout()
     }
@@ -158,7 +159,8 @@ impl Node {
         self.0.clock.random()
     }
 
-    /// For what looks at a member from within its process. No RPC and no HTTP may come this way.
+    /// The state without a check of permissions, for the simulator's comparisons. No RPC and no HTTP
+    /// request may come this way: `tests/tidy` keeps `rpc` and `http` away from it.
     pub fn unguarded(&self) -> Unguarded<'_> {
         Unguarded(&self.0)
     }
@@ -167,7 +169,8 @@ impl Node {
         self.0.machine.members.read().list()
     }
 
-    /// Those that the cluster has raised, and CORRUPT of this member while it is fenced.
+    /// The alarms that the cluster has raised through the log, and CORRUPT of this member while it
+    /// is fenced, which is not in the log (`upkeep/scrub.rs`).
     pub fn alarms(&self) -> Vec<AlarmMember> {
         let mut alarms = self.0.machine.members.read().alarms(AlarmType::None as i32);
         let corrupt = AlarmMember { member_id: self.0.member_id, alarm: AlarmType::Corrupt as i32 };
@@ -177,12 +180,13 @@ impl Node {
         alarms
     }
 
-    /// Whether the member has said through the log who it is, and may serve.
+    /// True once the member's name and client URLs are applied from the log: only then may it
+    /// serve.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.0.ready.subscribe()
     }
 
-    /// The account of the bytes of answers that are not sent yet.
+    /// The count of answer bytes that are built and not sent yet; `server` adds and removes them.
     pub fn answers(&self) -> &Arc<Answers> {
         &self.0.answers
     }
@@ -192,19 +196,20 @@ impl Node {
         &self.0.circle.peers
     }
 
-    /// Whether this member only follows, and has no vote.
+    /// Whether this member is a learner: it has no vote.
     pub fn is_learner(&self) -> bool {
         self.0.circle.is_learner.load(Ordering::Relaxed)
     }
 
-    /// Set when this member was removed from the cluster: it has to end, after this time.
+    /// `Some` once this member was removed from the cluster: it has to end after this time, which
+    /// is zero if a peer told it so.
     pub fn removed(&self) -> watch::Receiver<Option<Duration>> {
         self.0.circle.removed.subscribe()
     }
 
-    /// Waits, for a bounded number of looks, until a remaining member knows that this member was
-    /// removed. In a cluster of two, the other member could otherwise never elect itself: it would
-    /// still count this one as a voter.
+    /// Waits until a member that stays knows of this member's removal, for five minutes at most.
+    /// With two voters the other one could otherwise never win an election: it would still count
+    /// this member as a voter.
     pub async fn leave(&self) {
         for _ in 0..limits::REMOVED_LOOKS_MAX {
             let is_told = *self.0.circle.removed.borrow() == Some(Duration::ZERO);
@@ -215,18 +220,18 @@ impl Node {
         }
     }
 
-    /// Why the member cannot go on, once it cannot.
+    /// The error or panic that ends the member, once there is one.
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.0.supervisor.failure()
     }
 
-    /// Starts this member's threads and tasks, and learns of their panics.
+    /// The supervisor that starts this member's threads and tasks and notes their panics.
     pub fn supervisor(&self) -> &Supervisor {
         &self.0.supervisor
     }
 }
 
-/// The state, without the question who looks.
+/// The state, read without asking who reads.
 pub struct Unguarded<'a>(&'a Inner);
 
 impl<'a> Unguarded<'a> {

@@ -1,14 +1,15 @@
-//! Passwords are hashed on threads of their own, at a low priority, behind a short queue: logins
-//! cost as much as they were made to cost, and must cost nobody else anything.
+//! Passwords are hashed on threads with a low priority behind a short queue: bcrypt is slow on
+//! purpose, and must not slow down other requests.
 //!
-//! Names take turns, known or not, so that a flood of logins as one user delays another user's by one
-//! turn; and when the queue is full, what came last of the name that has most of it makes room. A new
-//! password comes before all logins: root alone sets those, and may have to while a flood goes on.
+//! Names take turns, whether such users exist or not, so that a flood of logins as one user delays
+//! another user's login by one turn. When the queue is full, the last login of the name with the
+//! most of them is refused in favour of the new one. A new password goes before all logins: only
+//! root sets those, and may have to during a flood.
 //!
-//! One thread has the usual priority, for a part of the time that it has saved up while nobody logged
-//! in: a login now and then does not wait for ever on a machine whose cores are all busy. Counted is
-//! the processor's time and not the clock's, or a thread that waits for a core would pay for what
-//! others do with it, and logins would fall behind just where they need the priority.
+//! One thread (`bcrypt-prompt`) runs at the usual priority, for a tenth of the time, which it saves
+//! up while nobody logs in: so a single login is answered soon even if all cores are busy. It
+//! counts its processor time and not wall time. By wall time, waiting for a core would use up the
+//! credit, and logins would become slow exactly when they need the priority.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -65,7 +66,8 @@ impl Passwords {
         Ok(passwords)
     }
 
-    /// Refuses at once what would find no place, so that it costs no more than that.
+    /// Fails if a login as `name` would find no place in the queue, so that a refused login costs
+    /// no read index.
     pub(super) fn check_room(&self, name: &str) -> Result<(), Error> {
         let lines = self.queue.lines.lock();
         match lines.has_room(lines.round_of(Some(self.names.hash_one(name)))) {
@@ -74,7 +76,7 @@ impl Passwords {
         }
     }
 
-    /// The hash of a user's new password as the log carries it.
+    /// The bcrypt hash of a new password, in the form that the log carries.
     pub(super) async fn hash(&self, password: String) -> Result<String, Error> {
         let (cost, mut salt) = (self.cost, [0; 16]);
         self.clock
@@ -95,7 +97,7 @@ impl Passwords {
         self.run(Some(name), move || password::matches(&password, &stored, cost)).await
     }
 
-    /// Takes as long as [`Self::matches`].
+    /// Takes as long as [`Self::matches`]; for a user that does not exist.
     pub(super) async fn waste(&self, name: &str, password: &str) -> Result<(), Error> {
         let (cost, password) = (self.cost, password::significant(password).to_vec());
         self.run(Some(name), move || password::waste(&password, cost)).await
@@ -107,10 +109,10 @@ impl Passwords {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (done, waiting) = oneshot::channel();
-        // Whoever went away needs no answer.
+        // Sending fails if the caller is gone; then no answer is needed.
         let job: Job = Box::new(move || drop(done.send(job())));
         let _place = self.queue.push(name.map(|name| self.names.hash_one(name)), job)?;
-        // It is dropped undone when it makes room for another.
+        // A job that makes room for another one is dropped, and its sender with it.
         waiting.await.map_err(|_| Error::TooManyRequests)
     }
 }
@@ -128,25 +130,27 @@ struct Queue {
     changed: Condvar,
 }
 
-/// The round that a job goes into, and the number of its arrival.
+/// The key of a job: its round, then the number of its arrival.
 type Turn = (u64, u64);
 
-/// What waits, in the order in which it is worked off: each name has one job in a round.
+/// The waiting jobs in the order in which they run. Each name has at most one job in a round,
+/// except in round 0, which holds new passwords.
 #[derive(Default)]
 struct Lines {
-    /// The hash of the name that logs in, if one does, and the job.
+    /// The job, and the hash of the name that logs in; None for a new password.
     jobs: BTreeMap<Turn, (Option<u64>, Job)>,
-    /// Of the job that was taken last.
+    /// The round of the job that was taken last; a name without jobs gets the next one.
     round: u64,
     arrivals: u64,
-    /// The thread of usual priority has nothing to do, so the next job is its.
+    /// Whether `bcrypt-prompt` has credit and waits for a job: then the others leave it the next
+    /// one.
     prompt_waits: bool,
     is_closed: bool,
 }
 
 impl Lines {
-    /// The round that the next job of a name goes into. A job that is no login (`None`) goes before
-    /// all logins.
+    /// The round of the next job of `name`: one after that of its last job. `None`, a new password,
+    /// goes before all logins.
     fn round_of(&self, name: Option<u64>) -> u64 {
         if name.is_none() {
             return 0;
@@ -160,7 +164,7 @@ impl Lines {
         self.jobs.len() < PASSWORDS_PENDING_MAX || round < last
     }
 
-    /// Gives back what made room, too, if something had to.
+    /// Inserts a job. Returns its key, and the job that was removed to make room for it, if any.
     fn push(&mut self, name: Option<u64>, job: Job) -> Result<(Turn, Option<Job>), Error> {
         let round = self.round_of(name);
         if !self.has_room(round) {
@@ -183,14 +187,15 @@ impl Lines {
 
 impl Queue {
     fn push(&self, name: Option<u64>, job: Job) -> Result<Place<'_>, Error> {
-        // The job that makes room is dropped after the lock is free, since the drop wakes its
+        // The job that made room is dropped after the lock is released, because the drop wakes its
         // caller.
         let (turn, _out) = self.lines.lock().push(name, job)?;
         self.changed.notify_all();
         Ok(Place { queue: self, turn })
     }
 
-    /// The next job, or none at the end. Threads of low priority leave it to the prompt one.
+    /// Waits for the next job; None once the queue is closed. The low-priority threads take none
+    /// while `bcrypt-prompt` waits for one.
     fn next(&self, is_prompt: bool) -> Option<Job> {
         let mut lines = self.lines.lock();
         loop {
@@ -211,7 +216,7 @@ impl Queue {
         }
     }
 
-    /// Sleeps, but not beyond the end.
+    /// Sleeps for `time`, but not after the queue is closed.
     fn rest(&self, time: Duration) {
         let end = clock::instant() + time;
         let mut lines = self.lines.lock();
@@ -219,7 +224,7 @@ impl Queue {
     }
 }
 
-/// Frees the place of a job whose caller has gone away.
+/// Removes the job from the queue when its caller goes away.
 struct Place<'a> {
     queue: &'a Queue,
     turn: Turn,
@@ -232,14 +237,16 @@ impl Drop for Place<'_> {
 }
 
 fn work(queue: &Queue) {
-    // Without a process this is the calling thread. One that stays as it was still works.
+    // Linux applies PRIO_PROCESS with id 0 to the calling thread only. A failure is ignored: the
+    // thread works at its old priority.
     let _ = rustix::process::setpriority_process(None, PASSWORD_NICENESS);
     while let Some(job) = queue.next(false) {
         job();
     }
 }
 
-/// Works at the usual priority while there is credit for it.
+/// The loop of `bcrypt-prompt`: runs jobs at the usual priority, and rests when its credit of
+/// processor time is used up.
 fn serve(queue: &Queue) {
     let (mut credit, mut counted) = (PASSWORD_CREDIT_MAX, clock::instant());
     while let Some(job) = queue.next(true) {
@@ -263,7 +270,7 @@ fn serve(queue: &Queue) {
 mod tests {
     use super::*;
 
-    /// Jobs that note whose they are.
+    /// Jobs that note the name that they were pushed for.
     struct Bench {
         lines: Lines,
         done: Arc<Mutex<Vec<u64>>>,
@@ -274,7 +281,7 @@ mod tests {
             Self { lines: Lines::default(), done: Arc::default() }
         }
 
-        /// Whether the job got a place, and whether another lost it.
+        /// Pushes a login. True if another job was removed for it, an error if it was refused.
         fn push(&mut self, name: u64) -> Result<bool, Error> {
             let done = Arc::clone(&self.done);
             let job: Job = Box::new(move || done.lock().push(name));
@@ -366,7 +373,7 @@ mod tests {
         };
         let serving = Arc::clone(&queue);
         let prompt = std::thread::spawn(move || serve(&serving));
-        // As on a machine where something else has the cores all the time.
+        // Long in processor time, as on a machine whose cores are all busy.
         push(PASSWORD_CREDIT_MAX + Duration::from_secs(2));
         results.recv().unwrap();
         push(Duration::ZERO);

@@ -1,8 +1,9 @@
 //! Proposals: a request becomes an entry of the log, and its proposer waits for what apply answers.
 //!
-//! What depends on flags or chance is settled before, so that apply need not ask. A proposal that is
-//! known to stand in no log is made again; one whose fate is unknown is not, and its proposer is told
-//! so in etcd's distinctions.
+//! What depends on a flag or on chance is decided here, before the log, because apply must be
+//! deterministic. A proposal that is known to be in no log is made again. One whose fate is unknown
+//! is not: it may be committed yet, and a second one would apply it twice. Its proposer gets a
+//! timeout, told apart as etcd does.
 
 use std::borrow::Cow;
 use std::pin::pin;
@@ -22,7 +23,8 @@ use crate::raft::{self, Via};
 use crate::{apply, limits};
 
 impl Node {
-    /// Has a request applied on every member and answers what this member's apply said.
+    /// Proposes a client's request, waits until this member has applied it, and returns apply's
+    /// reply.
     pub async fn propose(&self, who: &Credentials, op: Op) -> Result<Reply, Error> {
         let caller = self.admit(who, &op).await?;
         if matches!(&op, Op::UserAdd(AuthUserAddRequest { name, .. }) | Op::RoleAdd(AuthRoleAddRequest { name }) if name.len() > limits::AUTH_NAME_BYTES_MAX)
@@ -43,8 +45,9 @@ impl Node {
         self.submit(&caller, op, Via::AnyLeader).await
     }
 
-    /// A turn for a write, if what apply has to read for its answer is not little. To find that out may
-    /// take some time, and nobody's connection waits for it.
+    /// A turn for a write whose answer is long, None if the answer is short. Measured on a blocking
+    /// thread, since the look at the keys may take long and other calls of the connection must not
+    /// wait for it.
     async fn turn_if_long(&self, request: TxnRequest) -> Result<Option<Turn>, Error> {
         let bytes = self.0.answers.short_bytes();
         let is_short = move |mvcc: &Mvcc, wanted: &Wanted| {
@@ -59,14 +62,14 @@ impl Node {
         }
     }
 
-    /// Proposes a request of the member itself, which speaks as root.
+    /// Proposes a request that the member itself makes, as root.
     pub(super) async fn propose_own(&self, op: Op) -> Result<Reply, Error> {
         let caller = self.own_identity();
         self.submit(&caller, op, Via::AnyLeader).await
     }
 
-    /// Proposes a request of the member itself that may be one of its own term as a leader only, such as
-    /// the end of a lease: a later leader may have renewed what this one would revoke.
+    /// As `propose_own`, but the request may be bound to a term in which this member leads
+    /// (`Via::OwnTerm`). The end of a lease must be: a later leader may have renewed the lease.
     pub(super) async fn propose_own_via(&self, op: Op, via: Via) -> Result<Reply, Error> {
         let caller = self.own_identity();
         self.submit(&caller, op, via).await
@@ -76,7 +79,8 @@ impl Node {
         let inner = &self.0;
         let status = inner.raft.status();
         let backlog = status.committed.saturating_sub(inner.applied.index());
-        // A member that is far behind may be so because its disk is full, which others must hear of.
+        // Alarms pass: a full disk may be the cause of the backlog, and the others must get its
+        // NOSPACE.
         if backlog > limits::APPLY_BACKLOG_MAX && !matches!(op, Op::Alarm(_)) {
             return Err(Error::TooManyRequests);
         }
@@ -116,7 +120,8 @@ impl Node {
                 self.0.raft.note_answer(self.0.clock.now().saturating_sub(begun));
                 reply
             }
-            // A physical compaction has no time limit but its caller's, as in etcd.
+            // The entry is applied, and its answer comes later: a physical compaction waits for its
+            // sweep, and only the client's deadline ends that wait, as in etcd.
             None if self.0.waits.is_applied(id) => attempts.await,
             None => {
                 crate::metrics::proposals_failed().inc();
@@ -125,9 +130,9 @@ impl Node {
         }
     }
 
-    /// Proposes under an id and waits for what apply answers. A proposal that is known to stand
-    /// in no log, as there is no leader or none can be reached, is made again, unless it is for one
-    /// term only.
+    /// Proposes under `id` and waits for apply's answer. A proposal that was dropped, because there
+    /// was no leader or none could be reached, is in no log, so it is made again; unless it is
+    /// bound to one term, which is then over.
     async fn attempt(
         &self,
         id: u64,
@@ -153,9 +158,9 @@ impl Node {
         }
     }
 
-    /// The error for a request that took too long, in etcd's distinctions: there was no leader; the
-    /// leader before this one failed meanwhile; this member lost its connection to the leader, or a
-    /// leader lost its quorum.
+    /// The error of a request that took too long, told apart as in etcd: nothing was proposed since
+    /// there was no leader; an election came in between; this member lost its connection to the
+    /// leader, or as the leader to its quorum; or none of these.
     fn timeout_kind(&self, begun: Duration, is_proposed: bool) -> Error {
         let inner = &self.0;
         if !is_proposed {
@@ -179,8 +184,8 @@ impl Node {
         if has_whom_it_needs { Error::Timeout } else { Error::TimeoutDueToConnectionLost }
     }
 
-    /// Settles what depends on flags or chance (a lease's id, the shortest TTL) before the log, since
-    /// apply must do the same on every member.
+    /// Sets what depends on chance or a flag (a lease's id, the shortest TTL) before the log,
+    /// because apply must give the same result on every member.
     fn prepare(&self, op: Op) -> Op {
         match op {
             Op::LeaseGrant(mut grant) => {
@@ -195,8 +200,8 @@ impl Node {
     }
 }
 
-/// The part of a write that reads pairs for its answer, as a transaction; None if the answer has one
-/// pair at most.
+/// The reads of a write that answer with pairs, as a transaction. None if the answer holds at most
+/// one pair, which needs no measuring.
 fn measurable(op: &Op) -> Option<Cow<'_, TxnRequest>> {
     match op {
         Op::Txn(txn) if mvcc::answers_with_pairs(txn) => Some(Cow::Borrowed(txn)),

@@ -6,7 +6,8 @@ use crate::limits;
 use crate::pb::AlarmType;
 use crate::upkeep::UnderWay;
 
-/// Whether the member's housekeeping, or the way out of a full disk, needs it.
+/// Whether the member's own upkeep, or an operator who makes room on a full disk, needs this
+/// request.
 fn is_vital(op: &Op) -> bool {
     matches!(
         op,
@@ -19,8 +20,8 @@ fn is_vital(op: &Op) -> bool {
 }
 
 impl Node {
-    /// Refuses what would outgrow the quota or the disk, after raising the alarm through the log.
-    /// Comes before a request's other checks.
+    /// Refuses a request that would exceed the quota or the disk's room, after raising NOSPACE
+    /// through the log. Called before a request's other checks, as in etcd.
     pub async fn quota_gate(&self, op: &Op) -> Result<(), Error> {
         let Some(cost) = apply::cost(op) else { return Ok(()) };
         let bytes = u64::try_from(cost).unwrap_or(0);
@@ -28,15 +29,15 @@ impl Node {
         if has_quota && (self.0.rooms.fits(bytes) || self.finds_room(bytes).await) {
             return Ok(());
         }
-        // Rare, so it does not burden the size of each request.
+        // Boxed because it seldom runs, and would make the future of each request larger.
         Box::pin(self.0.upkeep.raise_no_space(self)).await;
         Err(Error::NoSpace)
     }
 
-    /// Whether there is room after all. What is known is as old as the last commit; since then
-    /// somebody may have made room and taken the alarm back, and must not find it raised again. A
-    /// store whose last commit did not fit tries it each second. While the alarm is raised nobody
-    /// waits for that.
+    /// Looks again whether there is room, before the alarm is raised. The known sizes are as old as
+    /// the last commit: an operator may have made room and disarmed the alarm since, and must not
+    /// find it raised again. A commit that found no room is tried again each second, so the looks
+    /// go on a little longer than that. While NOSPACE is raised no request waits here.
     async fn finds_room(&self, bytes: u64) -> bool {
         for _ in 0..limits::ROOM_LOOKS_MAX {
             if self.0.machine.members.read().has_alarm(AlarmType::Nospace) {
@@ -54,7 +55,8 @@ impl Node {
         false
     }
 
-    /// Counts a proposal as under way, if there is room for it.
+    /// Counts a proposal as under way, or fails with `NoSpace` if there is no room for it. The
+    /// count ends when the returned value is dropped.
     pub(super) fn admit_bytes(&self, op: &Op, bytes: usize) -> Result<UnderWay<'_>, Error> {
         let rooms = &self.0.rooms;
         let under_way = rooms.begin(bytes as u64);

@@ -1,8 +1,8 @@
-//! Reads: up to which index they must be applied, where they are done, and whose turn it is.
+//! Reads: the index that must be applied before them, the thread that does them, and their turns.
 //!
-//! A linearizable read waits until all that was committed when it came is applied here. What turns out
-//! short is answered where it was received; what is long leaves the threads that serve connections, and
-//! takes turns.
+//! A linearizable read waits until this member has applied everything that was committed when the
+//! read came. A read that turns out short is answered on the thread that received it; a long one
+//! goes to a blocking thread, after it got a turn.
 
 use std::sync::Arc;
 
@@ -23,8 +23,9 @@ use crate::transfer::Pieces;
 use crate::upkeep::Turns;
 
 impl Node {
-    /// Waits until all that was committed when it was called is applied here. Without a leader it
-    /// waits here for one, as a proposal does, and not in raft.
+    /// Waits until this member has applied everything that was committed when the call was made.
+    /// Without a leader the call waits here, as a proposal does, and not in raft: a client that
+    /// hangs up then leaves nothing behind in raft's queue.
     pub async fn barrier(&self) -> Result<(), Error> {
         let asked = async {
             self.some_leader().await;
@@ -46,8 +47,8 @@ impl Node {
         }
     }
 
-    /// As [`Node::barrier`], for questions about leases: once the leader has said what is committed, apply
-    /// has a second to get there.
+    /// As [`Node::barrier`], for requests about leases: after the leader has told the committed
+    /// index, apply has only a second to reach it, as in etcd.
     pub(super) async fn lease_barrier(&self) -> Result<(), Error> {
         let asked = async {
             self.some_leader().await;
@@ -74,8 +75,8 @@ impl Node {
         self.range_as(who, request, |response| response).await
     }
 
-    /// As [`Node::range`]. `make` runs where the answer was read: a long answer is encoded while its reader
-    /// still has a turn, on a thread that serves no connections.
+    /// As [`Node::range`]. `make` runs on the thread that read: a long answer is encoded on a
+    /// blocking thread, while its call still holds the turn.
     pub async fn range_as<T: Send + 'static>(
         &self,
         who: &Credentials,
@@ -97,7 +98,8 @@ impl Node {
                     fill(&mut response.header, ids, &raft, mvcc);
                     Ok(make(response))
                 };
-                // There is little to a count, but it may look at every key.
+                // A count has a short answer, so it takes no turn for memory; but it may visit
+                // every key.
                 match is_count {
                     true => self.count_long(range).await?,
                     false => self.read_long(range).await?,
@@ -114,7 +116,8 @@ impl Node {
         Ok(answer)
     }
 
-    /// Whether a read would be served, for probes, which nobody logs in for. It shows nothing.
+    /// Whether a read would be served; for health probes, which have no credentials. Returns no
+    /// data.
     pub async fn probe(&self, serializable: bool) -> Result<(), Error> {
         self.fence()?;
         if !serializable {
@@ -126,7 +129,7 @@ impl Node {
         Ok(())
     }
 
-    /// Begins a snapshot of what is applied here, which is everything.
+    /// Begins a snapshot of the whole state, as applied on this member. Its caller must be root.
     pub async fn snapshot(&self, who: &Credentials) -> Result<Pieces, Error> {
         self.fence()?;
         self.permits(who, &Demand::Root).await?;
@@ -169,12 +172,13 @@ impl Node {
         Ok(answer)
     }
 
-    /// What work that outlives its call fills headers with.
+    /// The cluster's and the member's id, and raft's handle: what `fill` needs on a blocking
+    /// thread.
     fn header_parts(&self) -> ((u64, u64), raft::Handle) {
         ((self.0.cluster_id, self.0.member_id), self.0.raft.clone())
     }
 
-    /// None if its answer is long.
+    /// None if the answer is long: the transaction is then read again, with a turn.
     async fn read_txn_shortly(&self, request: TxnRequest) -> Result<Option<TxnResponse>, Error> {
         let bytes = self.0.answers.short_bytes();
         let read = move |mvcc: &Mvcc, wanted: &Wanted| match mvcc
@@ -186,7 +190,7 @@ impl Node {
         self.read(read).await
     }
 
-    /// Reads whose answers may be long take turns.
+    /// Reads on a blocking thread with a turn for a long answer.
     async fn read_long<T: Send + 'static>(
         &self,
         f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
@@ -202,7 +206,8 @@ impl Node {
         self.read_after(&self.0.admission.counts, self.in_slices(f)).await
     }
 
-    /// Has a read take turns at the processors, which is for those that may go on for long.
+    /// Makes a read compute in slices, in turn with other long reads, so that they leave a
+    /// processor to everything else.
     fn in_slices<T>(
         &self,
         f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
@@ -214,7 +219,7 @@ impl Node {
         }
     }
 
-    /// Reads once it has a turn of these, for which it waits no longer than a request may take.
+    /// Reads once it has one of `turns`; waits for that no longer than a request may take.
     pub(super) async fn read_after<T: Send + 'static>(
         &self,
         turns: &Turns,
@@ -224,7 +229,7 @@ impl Node {
         self.read_in_turn(turn.ok_or(Error::TooManyRequests)??, f).await
     }
 
-    /// The turn goes with the work, which ends some time after the call if that is cancelled.
+    /// The turn moves into the work, which outlives a cancelled call by up to a thousand keys.
     pub(super) async fn read_in_turn<T: Send + 'static>(
         &self,
         turn: impl Send + 'static,
@@ -237,7 +242,8 @@ impl Node {
         self.read(work).await
     }
 
-    /// Reads that may take long leave the threads that serve connections.
+    /// Runs `f` on a blocking thread, so that the threads that serve connections go on. `Wanted`
+    /// tells it when its caller is gone.
     async fn read<T: Send + 'static>(
         &self,
         f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
@@ -255,7 +261,7 @@ impl Node {
     }
 }
 
-/// Whether a transaction that only reads may turn out short; others take a turn.
+/// Whether a read-only transaction may turn out short; any other takes a turn.
 fn is_small_txn(request: &TxnRequest) -> bool {
     use crate::pb::request_op::Request as Op;
     let is_small = |op: &crate::pb::RequestOp| match &op.request {
@@ -267,7 +273,7 @@ fn is_small_txn(request: &TxnRequest) -> bool {
         && request.success.iter().chain(&request.failure).all(is_small)
 }
 
-/// Whether a range touches so little that it is answered where it was received.
+/// Whether a range touches so few keys that the thread that received it tries to answer it.
 fn is_small(request: &RangeRequest) -> bool {
     mvcc::keys_of_range(request).is_some_and(|keys| keys <= limits::INLINE_RANGE_KEYS_MAX)
 }

@@ -1,21 +1,21 @@
-//! Whether the cluster can bear a change of its members: etcd's rules of `--strict-reconfig-check`, in
-//! etcd's order, and what etcd says in its log of a change that is refused.
+//! etcd's rules of `--strict-reconfig-check` for changes of the membership, in etcd's order, with
+//! etcd's log lines for refused changes.
 
 use super::{Error, Node};
 use crate::limits;
 use crate::members::{Member, Members};
 
-/// A quorum of so many voters.
+/// The size of a quorum of `voters`.
 fn quorum(voters: usize) -> usize {
     voters / 2 + 1
 }
 
-/// A refusal as etcd logs it.
+/// The text of a refusal in etcd's log.
 fn logged(error: &Error) -> String {
     format!("etcdserver: {error}")
 }
 
-/// A member as Go prints it.
+/// A member in the format of Go's `%+v`, as etcd logs it.
 fn printed(member: &Member) -> String {
     format!(
         "{{ID:{:x} RaftAttributes:{{PeerURLs:[{}] IsLearner:{}}} Attributes:{{Name:{} \
@@ -28,7 +28,7 @@ fn printed(member: &Member) -> String {
     )
 }
 
-/// Says that too few of the voters would have started.
+/// Logs that fewer voters than a quorum would have started.
 macro_rules! too_few {
     ($node:expr, $started:expr, $quorum:expr, $text:literal) => {
         tracing::warn!(
@@ -46,9 +46,9 @@ impl Node {
         format!("{:x}", self.0.member_id)
     }
 
-    /// Whether the cluster can bear a change at all comes before what is wrong with this one, and URLs
-    /// that are taken before the number of learners, which is a flag's and therefore not looked at where
-    /// the change is applied.
+    /// Checks in etcd's order: the quorum, the URLs, the number of learners. The number of learners
+    /// is a flag's, so it must not be checked where the change is applied; the check here must not
+    /// hide that the URLs are taken, which apply would report first.
     pub(super) fn may_add(&self, member: &Member) -> Result<(), Error> {
         let members = self.0.machine.members.read();
         if self.0.config.strict_reconfig_check {
@@ -120,7 +120,7 @@ impl Node {
             );
             return Err(error);
         }
-        // A member that is down takes part in no quorum.
+        // A member that is down is in no quorum, so its removal cannot break one.
         if id != self.0.member_id && self.0.circle.reach.connected_for(id).is_none() {
             return Ok(());
         }
@@ -145,7 +145,7 @@ impl Node {
             return Ok(());
         }
         let (voters, started) = self.0.machine.members.read().started_voters(id);
-        // The learner counts as a voter, and as started.
+        // After the promotion the learner counts as a voter that has started.
         let (started, needed) = (started + 1, quorum(voters + 1));
         if started >= needed {
             return Ok(());
@@ -159,7 +159,7 @@ impl Node {
         );
         tracing::warn!(
             "local-member-id" = self.shown_id(),
-            // etcd's own name for the member to be promoted.
+            // etcd uses the key of a removal here, too.
             "requested-member-remove-id" = format!("{id:x}"),
             error = logged(&error),
             "rejecting member promote request; not enough healthy members"
@@ -167,7 +167,7 @@ impl Node {
         Err(error)
     }
 
-    /// Says how far a learner is that is to be promoted.
+    /// Logs how far the log of a learner goes whose promotion is refused.
     pub(super) fn say_not_ready(&self, id: u64) {
         let Ok((member, leader)) = self.progress_of(id) else { return };
         #[expect(clippy::cast_precision_loss, reason = "a share that is only shown")]
@@ -179,7 +179,8 @@ impl Node {
         );
     }
 
-    /// Voters that this member has been connected to for a while, and itself.
+    /// The number of voters that this member has been connected to for `PEER_HEALTHY_AFTER`, itself
+    /// included.
     fn healthy_voters(&self, members: &Members) -> usize {
         let is_healthy = |id: u64| {
             let connected = self.0.circle.reach.connected_for(id);

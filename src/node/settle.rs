@@ -12,23 +12,25 @@ use crate::clock::{Clock, SystemClock};
 use crate::limits;
 use crate::raft;
 
-/// Between two looks at a member that elects itself.
+/// The pause between two turns of a member that elects itself.
 const SETTLE_TURN: Duration = Duration::from_millis(1);
 
-/// Applies what the log of a stopped member holds and its store does not: what it knows to be
-/// committed, and in a cluster of one everything. Nothing else of the member runs. There must be a
-/// log, since a start makes one if there is none.
+/// Applies what is in the log of a stopped member and not in its store: the entries that the log
+/// knows to be committed, and in a cluster of one all of them. The member's other work does not
+/// run. The caller checks that there is a log, since a start without one would make one.
 pub fn settle(data_dir: &Path, wal_dir: Option<&Path>) -> Result<(), StartError> {
     let clock = Arc::new(SystemClock::new());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // Tasks are made there and never run, so that no lease ends and nothing is proposed.
+    // The duties become tasks of this runtime, which never runs them: no lease ends and nothing is
+    // proposed.
     let _entered = runtime.enter();
     let mut surroundings = Surroundings::system(Arc::clone(&clock) as Arc<dyn Clock>);
     surroundings.transport = Some(Arc::new(raft::NoTransport));
     surroundings.store.reserve_bytes = 0;
     let config = Config { wal_dir: wal_dir.map(Path::to_path_buf), ..Config::of(data_dir) };
     let (node, steps) = Node::start_stepped(config, surroundings)?;
-    // A sole voter elects itself, which commits all of the log. Entries on the way may add voters.
+    // A sole voter elects itself, which commits the whole log. Asked in each turn, because an entry
+    // in the log may add a voter.
     let votes_alone = || {
         let members = node.0.machine.members.read();
         let mut voters = members.voters();
@@ -58,8 +60,9 @@ pub fn settle(data_dir: &Path, wal_dir: Option<&Path>) -> Result<(), StartError>
     Ok(())
 }
 
-/// A turn of everybody. Each batch is committed before the next one, since nobody else makes room in
-/// the tail, in which apply waits for it, and a full disk must end this instead of hiding entries.
+/// One turn of raft, the log writer and apply. Each batch is committed to LMDB before the next one:
+/// without a committer thread, apply would wait for ever for room in the tail; and an error of a
+/// full disk must end the command instead of hiding entries.
 fn turn(node: &Node, steps: &Steps) -> Result<raft::Status, StartError> {
     steps.raft()?;
     while steps.log()? {}

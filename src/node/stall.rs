@@ -1,10 +1,10 @@
-//! A disk that does not take what the log writes, seen from outside of the threads that wait for it.
+//! A log disk that stands still, seen from outside of the threads that wait for it.
 //!
-//! A leader of others hands leadership over after an election timeout (`raft/core.rs`). What is left is
-//! a member alone, which would answer reads for as long as it takes, and a follower, whose raft loop
-//! may be within the write. etcd answers no linearizable read then, as its raft loop is within each
-//! write, so its probes of such reads fail when their time is over; so do these. The log says so while
-//! it lasts, and not only when it is over.
+//! A leader with followers hands leadership over after an election timeout (`raft/core.rs`). Two
+//! cases are left: a sole voter, which would go on answering reads, and a follower, whose raft loop
+//! may itself be waiting for the write. etcd's raft loop waits for each write, so it answers no
+//! linearizable read meanwhile, and a health probe fails at its timeout. Probes here fail then,
+//! too. The log warns while the write is still under way, and not only after it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use std::time::Duration;
 use super::{Error, Node};
 use crate::limits::{LOG_STALL_LOOK_INTERVAL, LOG_STALL_SAID_AFTER};
 
-/// Since when the log has been at the write that it is at.
+/// The time at which the write that the log is at was begun.
 #[derive(Default)]
 pub(super) struct LogWriting {
-    /// By the member's clock, and at least one; 0 while nothing is written.
+    /// In nanoseconds of the member's clock, at least 1; 0 while no write is under way.
     since_nanos: AtomicU64,
 }
 
@@ -32,13 +32,14 @@ impl LogWriting {
 }
 
 impl Node {
-    /// How long the log has been at the write that it is at.
+    /// How long the write that the log is at has been under way.
     pub(super) fn log_stall(&self) -> Duration {
         let since = self.0.log_writing.since();
         since.map_or(Duration::ZERO, |since| self.0.clock.now().saturating_sub(since))
     }
 
-    /// Fails once what waits for the log would have failed, too.
+    /// Fails with `Timeout` once a linearizable read of etcd would have timed out because of the
+    /// stalled write.
     pub(super) fn log_goes_on(&self) -> Result<(), Error> {
         if self.log_stall() > self.request_timeout() { Err(Error::Timeout) } else { Ok(()) }
     }

@@ -1,4 +1,4 @@
-//! The status that a member reports of itself, and its gauges.
+//! The status that a member reports, and its gauges.
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::types::Version;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseInfo {
     pub granted_ttl: i64,
-    /// Whole seconds left; negative if overdue.
+    /// Remaining time in whole seconds; negative if the lease is overdue.
     pub ttl: i64,
     pub keys: Vec<Bytes>,
 }
@@ -30,11 +30,11 @@ pub struct Status {
     pub is_learner: bool,
     pub storage_version: String,
     pub cluster_version: String,
-    /// The release that the cluster is to go back to, while a downgrade is under way.
+    /// The release to go back to, while a downgrade is under way.
     pub downgrade_target: Option<String>,
 }
 
-/// An alarm's kind as etcd names it.
+/// The name of an alarm's kind, as in etcd.
 pub fn alarm_name(alarm: i32) -> &'static str {
     AlarmType::try_from(alarm).map_or("UNKNOWN", |kind| kind.as_str_name())
 }
@@ -65,15 +65,15 @@ impl Node {
             raft_applied_index: inner.applied.index(),
             errors: no_leader.into_iter().chain(alarms.iter().map(alarm_text)).collect(),
             is_learner: members.get(inner.member_id).is_some_and(|member| member.is_learner),
-            // Written with the cluster's version, in the same entry.
+            // The same entry sets the cluster's and the store's version, so they are equal.
             storage_version: text(cluster_version.filter(|it| apply::has_storage_version(*it))),
             cluster_version: text(cluster_version),
             downgrade_target: downgrade.enabled.then(|| downgrade.target_version.clone()),
         }
     }
 
-    /// Brings the gauges up to date, for a scrape. Those that follow a change as it happens, such as
-    /// who leads, may be behind by then.
+    /// Updates the gauges for a scrape. Gauges that are also set when their value changes, such as
+    /// the leader, are set here too, because the task that sets them may be behind.
     pub fn refresh_metrics(&self) {
         let (status, header) = (self.status(), self.header());
         metrics::has_leader().set(i64::from(status.leader != 0));

@@ -1,5 +1,5 @@
-//! A member without threads: whoever holds its [`Steps`] does the work of each, a turn at a time, in
-//! whatever order. So a simulator runs the shipped code and decides who comes first.
+//! A member without threads: the owner of its [`Steps`] does the work of each thread, one turn at a
+//! time and in any order. A simulator runs the shipped code so and decides what runs next.
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -14,13 +14,14 @@ use crate::store::{self, Store};
 use crate::supervise::Supervisor;
 use crate::upkeep::SweepWorker;
 
-/// The work of a member's threads. Tasks are not among it: they run in the async runtime.
+/// The work of a member's threads. The member's tasks are not part of it: they run in the async
+/// runtime.
 pub struct Steps {
     pub(super) turns: raft::Turns,
     pub(super) raft: raft::Handle,
     pub(super) applier: Applier,
     pub(super) committed: Receiver<Vec<Committed>>,
-    /// A batch of which entries are left to apply.
+    /// A batch that is partly applied.
     pub(super) under_way: Mutex<Option<Batch>>,
     pub(super) store: Arc<Store>,
     pub(super) sweeper: SweepWorker,
@@ -31,12 +32,12 @@ pub struct Steps {
 /// The outcome of one turn of apply.
 pub struct Applied {
     pub entries: Vec<Committed>,
-    /// Whether that was the rest of a batch, so that everybody sees it now.
+    /// Whether these were the last entries of a batch, so that their effect is published.
     pub is_published: bool,
 }
 
 impl Steps {
-    /// A turn of the raft loop. An error is the end of the member.
+    /// A turn of the raft loop. After an error the member cannot go on.
     pub fn raft(&self) -> Result<(), raft::Error> {
         self.supervisor().run("raft", || self.turns.raft())?
     }
@@ -45,12 +46,12 @@ impl Steps {
         self.turns.raft_has_work()
     }
 
-    /// Raft's configuration, and the last snapshot that raft has taken in.
+    /// Raft's configuration, and the index of the last snapshot that raft has accepted.
     pub fn conf_state(&self) -> (ConfState, u64) {
         self.turns.conf_state()
     }
 
-    /// Writes and syncs the log; false if there is nothing to write.
+    /// Writes and syncs queued log jobs; false if there are none.
     pub fn log(&self) -> Result<bool, raft::Error> {
         self.supervisor().run("raft-log", || self.turns.log())?
     }
@@ -59,8 +60,8 @@ impl Steps {
         self.turns.log_has_work()
     }
 
-    /// Applies at most so many committed entries, which are of one batch; nothing if there are none.
-    /// The store may commit within a batch, and raft go on, as they do beside the apply thread.
+    /// Applies at most `most` committed entries of one batch; None if there are none. A commit of
+    /// the store or a turn of raft may come before the rest of the batch, as it may with threads.
     pub fn apply(&self, most: usize) -> Option<Applied> {
         let mut under_way = self.under_way.lock();
         let mut batch = match under_way.take() {
@@ -74,7 +75,7 @@ impl Steps {
         let rest = batch.rest();
         let entries: Vec<Committed> = rest[..most.min(rest.len())].to_vec();
         let is_published = entries.len() == rest.len();
-        // The supervisor knows of a panic.
+        // The result is dropped: the supervisor has noted a panic.
         let advanced = self.supervisor().run("apply", || self.applier.advance(&mut batch, most));
         if advanced.unwrap_or(false) && !is_published {
             *under_way = Some(batch);
@@ -82,13 +83,13 @@ impl Steps {
         Some(Applied { entries, is_published })
     }
 
-    /// The store's next commit; false if there is nothing to commit, or no space for it.
+    /// The store's next commit to LMDB; false if there is nothing to commit, or no space for it.
     pub fn commit(&self) -> Result<bool, store::Error> {
         let committed = self.supervisor().run("committer", || self.store.commit_turn());
         committed.unwrap_or(Ok(false))
     }
 
-    /// A piece of a sweep, and how long to rest after it; nothing if there is none.
+    /// A piece of a sweep, and the pause after it; None if nothing is to be done.
     pub fn sweep(&mut self) -> Option<Duration> {
         let supervisor = self.applier.supervisor.clone();
         supervisor.run("sweeper", || self.sweeper.turn()).unwrap_or_default()
@@ -98,33 +99,34 @@ impl Steps {
         &self.applier.supervisor
     }
 
-    /// Hands in a message of another member.
+    /// Hands a message of another member to raft.
     pub fn receive(&self, message: Message) {
-        // A full inbox loses it, which raft bears.
+        // A message that the full inbox refuses is lost, as it can be on the network: raft sends it
+        // again.
         let _ = self.raft.step(message);
     }
 
-    /// Where snapshots of this member are read and those of others are put.
+    /// The door for snapshots from and to other members.
     pub fn snapshots(&self) -> &Arc<dyn Snapshots> {
         &self.snapshots
     }
 
-    /// A proposal found no way to the leader.
+    /// Tells the member that the transport could not send this proposal to the leader.
     pub fn unsent(&self, proposal: &Entry) {
         self.events.unsent(proposal);
     }
 
-    /// A peer says that this member was removed.
+    /// Tells the member that a peer says that this member was removed.
     pub fn told_of_removal(&self) {
         self.events.removed();
     }
 
-    /// Raft's own door, for messages and questions that have no method here.
+    /// Raft's handle, for messages and questions that have no method here.
     pub fn handle(&self) -> &raft::Handle {
         &self.raft
     }
 
-    /// How much there is of what waits in this member, by kind.
+    /// The number of waiting items in this member, by kind.
     pub fn waiting(&self) -> Vec<(&'static str, usize)> {
         let mut waiting = self.turns.waiting();
         waiting.push(("proposers", self.applier.waits.count()));

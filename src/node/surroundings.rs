@@ -18,14 +18,14 @@ use crate::supervise::Supervisor;
 pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     pub disk: Arc<dyn Disk>,
-    /// None: the member and its peers dial each other.
+    /// None: the member and its peers dial each other. A simulator gives its own.
     pub transport: Option<Arc<dyn raft::Transport>>,
     pub dial: Arc<dyn Dial>,
-    /// Goes with the transport.
+    /// Given together with `transport`.
     pub reach: Option<Arc<dyn Reach>>,
     pub log: raft::log::Options,
     pub store: Options,
-    /// Starts what the member works with.
+    /// Starts the member's threads and tasks.
     pub supervisor: Supervisor,
 }
 
@@ -59,7 +59,7 @@ impl Surroundings {
     }
 }
 
-/// Tells the rest of the member what raft meets.
+/// Passes what happens in raft on to the supervisor, the waiters and the metrics.
 struct Observer {
     supervisor: Supervisor,
     waits: Arc<Waits>,

@@ -1,4 +1,4 @@
-//! Upkeep on demand: who may ask for it, and what the upkeep may ask of the member.
+//! Upkeep for clients: who may ask for it; and the door by which upkeep asks the member.
 
 use super::{Error, Node, Op};
 use crate::auth::{Credentials, Demand};
@@ -31,24 +31,24 @@ impl Door for Node {
 }
 
 impl Node {
-    /// Refuses what a member with a damaged store must not answer.
+    /// Fails with `Corrupt` if this member is fenced because its store is damaged.
     pub(super) fn fence(&self) -> Result<(), Error> {
         Ok(self.0.upkeep.fence()?)
     }
 
-    /// Whether the store of this member is damaged, and so nothing is served.
+    /// Whether the store of this member is damaged: it then serves no client.
     pub fn is_fenced(&self) -> bool {
         self.0.upkeep.is_fenced()
     }
 
-    /// Gives back the space that is free within the file.
+    /// Gives free space within the store's file back to the file system.
     pub async fn defragment(&self, who: &Credentials) -> Result<(), Error> {
         self.permits(who, &Demand::Root).await?;
         Ok(self.0.upkeep.defragment().await.map(drop)?)
     }
 
-    /// How many bytes the live keys and their history take, by prefixes that end with the `depth`th
-    /// slash.
+    /// Counts the bytes of live keys and of history, by key prefixes that end with the `depth`th
+    /// slash. Returns the largest `prefixes` of them.
     pub async fn usage(
         &self,
         who: &Credentials,
@@ -65,18 +65,18 @@ impl Node {
         Ok(self.0.upkeep.hash_kv(revision).await?)
     }
 
-    /// As [`Node::hash_kv`], for a peer, which asks by the peer port and shows no credentials.
+    /// As [`Node::hash_kv`], for a peer, which asks over the peer port without credentials.
     pub async fn history_hash(&self, revision: i64) -> Result<HashKv, Error> {
         Ok(self.0.upkeep.history_hash(revision).await?)
     }
 
-    /// The checksum of the whole backend.
+    /// The checksum over all buckets of the store, which members at the same index share.
     pub async fn hash(&self, who: &Credentials) -> Result<u32, Error> {
         self.permits(who, &Demand::Root).await?;
         Ok(self.0.upkeep.hash_all().await?)
     }
 
-    /// Whether this member's history is its peers', as far as they answer.
+    /// Compares this member's history with that of the peers that answer; an error if one differs.
     pub async fn check_at_start(&self) -> Result<(), CorruptionError> {
         self.0.upkeep.check_at_start().await
     }

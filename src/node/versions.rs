@@ -1,5 +1,5 @@
-//! Which version the cluster has: the lowest of its members' releases, or the one before that it is
-//! to go back to.
+//! The cluster's version: the lowest release of its members, or during a downgrade the release
+//! before that.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::metrics;
 use crate::pb::membershippb::{ClusterVersionSetRequest, DowngradeInfoSetRequest};
 use crate::types::Version;
 
-/// How often etcd's leader looks at the members' versions.
+/// The interval at which etcd's leader compares the members' versions.
 const VERSION_INTERVAL: Duration = Duration::from_secs(4);
 
-/// The version of a cluster whose members do not all answer yet, etcd's.
+/// etcd's version of a cluster whose members have not all answered yet.
 const UNKNOWN: Version = Version::new(3, 0);
 
-/// The requests that an operator may make to go back by one release.
+/// An operator's request about a downgrade by one release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Downgrade {
     Validate(String),
@@ -25,9 +25,9 @@ pub enum Downgrade {
     Cancel,
 }
 
-/// The version that the cluster should have now, if another: it rises to the lowest of its members',
-/// falls only to a target that is one release away from both, and is the lowest of all while a
-/// member does not answer and none is set.
+/// The version that the cluster should get, None if it has it. It rises to the lowest of its
+/// members' releases. It falls only to a downgrade target one release below both. While no version
+/// is set and a member does not answer, it is `UNKNOWN`.
 fn decide(
     current: Option<Version>,
     lowest: Option<Version>,
@@ -91,7 +91,7 @@ impl Node {
         decide(current, lowest, target)
     }
 
-    /// The releases that the other members say they run; None for a member that does not answer.
+    /// The releases that the other members report; None for a member that does not answer.
     async fn members_versions(&self) -> Vec<(u64, Option<Version>)> {
         let inner = &self.0;
         let members = self.members();
@@ -108,7 +108,7 @@ impl Node {
         futures_util::future::join_all(asked).await
     }
 
-    /// Ends a downgrade once every member runs the release that it was for.
+    /// Ends a downgrade once every member runs the target release.
     pub(super) async fn watch_downgrade(&self) {
         let interval = self.0.config.downgrade_check_interval;
         if interval.is_zero() {
@@ -145,14 +145,14 @@ impl Node {
         other.is_none()
     }
 
-    /// Validates, begins or ends going back by one release; answers the cluster's version.
+    /// Validates, enables or cancels a downgrade; returns the cluster's version.
     pub async fn downgrade(&self, who: &Credentials, asked: Downgrade) -> Result<Version, Error> {
         self.permits(who, &Demand::Root).await?;
         let outcome = match &asked {
             Downgrade::Validate(text) => return self.validate_downgrade(text).await.map(|it| it.0),
             Downgrade::Enable(text) => self.enable_downgrade(text).await,
             Downgrade::Cancel => {
-                // As in etcd, nobody is told that there was nothing to cancel.
+                // As in etcd, a client gets no error if there was nothing to cancel.
                 if let Err(error) = self.cancel_downgrade().await {
                     tracing::warn!(%error, "failed to cancel downgrade");
                 }
@@ -167,7 +167,7 @@ impl Node {
         version.ok_or(Error::ClusterVersionUnavailable)
     }
 
-    /// The version before the check, and the target.
+    /// The cluster's version as read before the barrier, as etcd shows it, and the target.
     async fn validate_downgrade(&self, text: &str) -> Result<(Version, Version), Error> {
         let target = Version::parse(text).ok_or(Error::WrongDowngradeVersionFormat)?;
         let shown = self.0.machine.members.read().cluster_version();

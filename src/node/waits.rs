@@ -11,20 +11,22 @@ use crate::apply::{self, Reply};
 use crate::planted::{self, Bug};
 use crate::upkeep::Callers;
 
-/// Locks over which waiters are spread, so that proposers and the apply thread seldom meet.
+/// The number of locks over which waiters are spread, so that proposers and the apply thread seldom
+/// wait for each other.
 const SHARDS: usize = 16;
-/// Readers below this number are not worth a look for those that have given up.
+/// Below this many readers, those that have given up are not searched for.
 const INDEX_WAITERS_LOOK: usize = 1024;
 
 type Waiter = oneshot::Sender<Result<Reply, Error>>;
 
 struct Wait {
     waiter: Waiter,
-    /// The entry is applied, and what is left takes as long as it takes.
+    /// Whether the entry is applied and only its sweep is awaited, which has no time limit but the
+    /// caller's.
     is_applied: bool,
 }
 
-/// Proposers by request id. Bounded by raft's queue and the requests that it has taken.
+/// Proposers by request id. Bounded by raft's inbox and the proposals under way.
 #[derive(Default)]
 pub(super) struct Waits {
     shards: [Mutex<HashMap<u64, Wait>>; SHARDS],
@@ -36,7 +38,7 @@ impl Waits {
         &self.shards[usize::try_from(id % SHARDS as u64).unwrap_or(0)]
     }
 
-    /// Waits for the answer under an id, until what comes with it is dropped.
+    /// Registers a waiter for the answer to `id`. Dropping `Forget` removes the waiter.
     pub(super) fn register(
         &self,
         id: u64,
@@ -51,14 +53,15 @@ impl Waits {
         self.shard(id).lock().remove(&id).map(|wait| wait.waiter)
     }
 
-    /// The answer follows the apply later; false if nobody waits for it.
+    /// Notes that the entry is applied and its answer comes later. False if nobody waits for it
+    /// here.
     pub(super) fn applied(&self, id: u64) -> bool {
         let mut shard = self.shard(id).lock();
         let wait = shard.get_mut(&id);
         wait.map(|wait| wait.is_applied = true).is_some()
     }
 
-    /// Whether somebody waits for the answer, as far as is known.
+    /// Whether a call on this member still waits for the answer. It may hang up right after.
     pub(super) fn is_awaited(&self, id: u64) -> bool {
         self.shard(id).lock().get(&id).is_some_and(|wait| !wait.waiter.is_closed())
     }
@@ -74,19 +77,19 @@ impl Waits {
         }
     }
 
-    /// Tells a proposer that nothing will come of the request, and that it may try again.
+    /// Tells the proposer that its proposal is in no log, so that it may propose again.
     pub(super) fn dropped(&self, id: u64) {
         if let Some(waiter) = self.take(id) {
             let _ = waiter.send(Err(Error::Dropped));
         }
     }
 
-    /// How many wait.
+    /// The number of waiters.
     pub(super) fn count(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Lets everyone go: the member stops.
+    /// Drops all waiters because the member stops: each gets `Error::Stopped`.
     pub(super) fn stop(&self) {
         for shard in &self.shards {
             shard.lock().clear();
@@ -104,7 +107,7 @@ impl Callers for Waits {
     }
 }
 
-/// Lets go of a waiter that nobody awaits any more.
+/// Removes a waiter when its caller stops waiting.
 pub(super) struct Forget<'a> {
     waits: &'a Waits,
     id: u64,
@@ -136,8 +139,9 @@ struct IndexWaiters {
 }
 
 impl IndexWaiters {
-    /// While apply stands still, callers come and lose patience. Each look costs as much as what came
-    /// since the last one.
+    /// Removes readers that have given up: while apply stands still, callers come and time out. The
+    /// next search is due at twice the readers that are left, so a search costs a constant time for
+    /// each reader that came since the last one.
     fn forget_closed(&mut self) {
         self.by_index.retain(|_, waiters| {
             waiters.retain(|waiter| !waiter.is_closed());
@@ -163,7 +167,8 @@ impl AppliedWaits {
             return;
         }
         let mut waiters = self.waiters.lock();
-        // Apply may have got there meanwhile; it looks at the waiters after it moved the index.
+        // Apply may have reached the index before the lock was taken. It moves the index first and
+        // then looks at the waiters, so a reader that is added under the lock is not missed.
         if self.index() >= index {
             drop(waiters);
             let _ = waiter.send(Ok(()));
@@ -176,12 +181,12 @@ impl AppliedWaits {
         }
     }
 
-    /// How many wait, or have given up and were not forgotten yet.
+    /// The number of readers, those included that have given up and were not removed yet.
     pub(super) fn count(&self) -> usize {
         self.waiters.lock().count
     }
 
-    /// Lets go of those who wait for `index` and have given up.
+    /// Removes the readers for `index` that have given up.
     pub(super) fn prune(&self, index: u64) {
         let mut waiters = self.waiters.lock();
         let Some(waiting) = waiters.by_index.get_mut(&index) else { return };
@@ -194,7 +199,8 @@ impl AppliedWaits {
         waiters.count -= before - left;
     }
 
-    /// Everything up to `index` is applied and visible.
+    /// Answers the readers up to `index`. Called on the apply thread after everything up to `index`
+    /// is published.
     pub(super) fn advance(&self, index: u64) {
         self.index.store(index, Ordering::Release);
         let ready = {

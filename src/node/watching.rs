@@ -1,4 +1,4 @@
-//! Watching: the hub behind a door that asks who is there at each watcher.
+//! Watch streams for clients: the hub, with a check of rights at each new watcher.
 
 use std::sync::Arc;
 
@@ -9,10 +9,11 @@ use crate::auth::{Credentials, demand};
 use crate::mvcc::{self, Change, Mvcc, View, Wanted};
 use crate::watch::{self, Next, Spec};
 
-/// Previous pairs read on the thread that serves the connection; more are read elsewhere.
+/// The most changes whose previous pairs are read on the thread that serves the connection; for
+/// more, a blocking thread reads them.
 pub const PREVIOUS_INLINE_MAX: usize = 16;
 
-/// Why there is no watcher.
+/// Why a watcher was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     #[error(transparent)]
@@ -21,7 +22,7 @@ pub enum WatchError {
     Watch(#[from] watch::CreateError),
 }
 
-/// Watchers of one client.
+/// The watchers of one client's stream.
 #[derive(Clone)]
 pub struct WatchStream {
     node: Node,
@@ -35,8 +36,8 @@ impl Node {
 }
 
 impl WatchStream {
-    /// Adds a watcher for a caller who may read all that it will see. As in etcd, it outlives its
-    /// caller's token and rights.
+    /// Adds a watcher if the caller may read its whole range. Rights are checked here only, as in
+    /// etcd: the watcher goes on after the token expires or rights change.
     pub async fn create(&self, who: &Credentials, spec: Spec) -> Result<i64, WatchError> {
         let permit = self.node.authorize(who, &demand::watch(&spec.range)).await?;
         permit.still_holds(&self.node)?;
@@ -51,7 +52,8 @@ impl WatchStream {
         self.stream.wait().await;
     }
 
-    /// Reads a piece of history for watchers that lag. Streams take turns at it.
+    /// Reads a piece of history for the stream's lagging watchers, after it got one of the turns
+    /// that all streams share.
     pub async fn catch_up(&self) -> Result<(), Error> {
         let turn = self.turn().await?;
         let stream = Arc::clone(&self.stream);
@@ -80,8 +82,8 @@ impl WatchStream {
         self.stream.revision()
     }
 
-    /// Reads the pairs before changes of a watcher, which may read them as it may read the changes;
-    /// none for a creation, or where history is compacted away.
+    /// Adds to changes the pairs before them. A watcher may read these because it may read the
+    /// changes. A change that created its key, or whose history is compacted, has none.
     pub async fn read_previous(&self, mut changes: Vec<Change>) -> Result<Vec<Change>, Error> {
         if changes.len() <= PREVIOUS_INLINE_MAX {
             read_previous(&self.node.0.machine.mvcc.view(), &mut changes)?;
@@ -103,7 +105,8 @@ fn is_previous_known(change: &Change) -> bool {
     change.is_create || change.previous.is_some()
 }
 
-/// Those that a replacement of the state has cut off are read from the new one.
+/// Reads the previous pairs that are not known yet. `Mvcc::read` calls this again with a view of the
+/// new state if a replacement of the state ended it; the pairs read so far are kept.
 fn read_previous(view: &View<'_>, changes: &mut [Change]) -> Result<(), mvcc::Error> {
     for change in changes.iter_mut().filter(|change| !is_previous_known(change)) {
         view.go_on()?;
