@@ -1,5 +1,5 @@
-//! History that is compacted without being asked, by etcd's two rules. The rule itself is pure: told
-//! the time and the revision, it says what to compact.
+//! Automatic compaction of history, by etcd's two rules (`--auto-compaction-mode`). The rule itself
+//! is pure: given the time and the revision, it returns the revision to compact.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use crate::pb::CompactionRequest;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retention {
-    /// Keep what is younger.
+    /// Keep the revisions that are younger than this.
     Periodic(Duration),
-    /// Keep as many revisions.
+    /// Keep this many of the newest revisions.
     Revision(i64),
 }
 
 const REVISION_INTERVAL: Duration = Duration::from_secs(5 * 60);
 const PERIODIC_INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
-/// Samples of the revision in one interval of the periodic rule.
+/// How many times the periodic rule samples the revision in one interval.
 const SAMPLES: u32 = 10;
 
 #[derive(Debug)]
 struct AutoCompact {
     retention: Retention,
-    /// Revisions seen, oldest first, a sample interval apart.
+    /// Revisions at sample times, oldest first.
     samples: VecDeque<i64>,
     next_sample: Duration,
     next_run: Duration,
@@ -42,7 +42,7 @@ impl AutoCompact {
         Self { retention, samples: VecDeque::new(), next_sample: now, next_run: first_run, last: 0 }
     }
 
-    /// How often `tick` wants to be called.
+    /// The time between two calls of `tick`.
     fn interval(&self) -> Duration {
         match self.retention {
             Retention::Periodic(period) => {
@@ -70,7 +70,8 @@ impl AutoCompact {
         Some(target)
     }
 
-    /// Notes that the compaction happened, or that it was done already.
+    /// Notes that the compaction was applied, here or by somebody before, so that it is not
+    /// proposed again.
     fn done(&mut self, revision: i64) {
         self.last = revision;
     }
@@ -96,7 +97,8 @@ impl AutoCompact {
 }
 
 impl Upkeep {
-    /// Compacts history by the rule that was set, for as long as the member works.
+    /// Compacts history by the configured rule until the member stops. Only the leader proposes;
+    /// every member runs the rule, so a new leader has its samples.
     pub async fn compact_history(&self, door: &impl Door) {
         let Some(retention) = self.ground.settings.retention else { return };
         let mut rule = AutoCompact::new(retention, self.ground.clock.now());

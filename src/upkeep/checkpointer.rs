@@ -1,9 +1,9 @@
-//! The index checkpoint, brought up to date a little at a time while the member works.
+//! The index checkpoint, written piece by piece while the member works.
 //!
-//! It runs on the sweeper's thread, between two steps of a sweep: an index that is being thinned
-//! cannot be written. A sweep that waits, or fails for ever, does not keep it from being written.
-//! Apply is held up only as long as a reader of some keys would hold it up, and the file takes the
-//! old one's place when the store has made durable what it says.
+//! It is written on the sweeper's thread, between two steps of a sweep, because a sweep may not
+//! thin the index while it is being written. A sweep that waits, or fails for ever, does not stop
+//! the checkpoint. Apply waits for a piece no longer than for a reader of a few keys. The file
+//! replaces the old one only after the store has made durable everything that it contains.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,19 +17,20 @@ use crate::limits;
 use crate::mvcc::{Current, IndexPass, Mvcc, write_attachment, write_attachments_end};
 use crate::store::{self, CheckpointWriter, Store};
 
-/// How long the checkpoint waits for the committer before it looks again.
+/// How long the checkpointer sleeps between two looks at whether the committer is done.
 const WAIT: Duration = Duration::from_millis(2);
-/// The pause after a checkpoint is at least this many times the duration of writing it.
+/// The pause after a checkpoint is at least this many times the time that writing it took.
 const REST_FACTOR: u32 = 10;
 
-/// When the checkpoint is written anew.
+/// How often the checkpoint is written.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckpointPace {
-    /// A new checkpoint is due once a start would have to read this many rows behind the last one.
+    /// A checkpoint is due once a start would have to read this many rows that came after the last
+    /// one.
     pub rows: u64,
-    /// At least this long after the last one.
+    /// The shortest time between two checkpoints.
     pub interval: Duration,
-    /// Between two pieces of it.
+    /// The pause between two pieces of one checkpoint.
     pub pause: Duration,
 }
 
@@ -49,13 +50,13 @@ pub struct Checkpointer {
     lessor: Arc<Mutex<Lessor>>,
     clock: Arc<dyn Clock>,
     pace: CheckpointPace,
-    /// Rows that came after the checkpoint in force.
+    /// Rows that came after the checkpoint in force, as of `rows_pushed`.
     rows_behind: u64,
-    /// Rows pushed when `rows_behind` was counted.
+    /// The store's count of pushed rows when `rows_behind` was set.
     rows_pushed: u64,
-    /// Revision of the checkpoint in force, if there is one to rely on.
+    /// Revision of the checkpoint in force; less than any other if there is none.
     revision: i64,
-    /// No other one begins before.
+    /// The time before which no other checkpoint begins.
     rest_until: Duration,
     work: Option<Work>,
 }
@@ -72,18 +73,18 @@ enum Phase {
     Index(IndexPass),
     Attachments {
         leases: std::vec::IntoIter<i64>,
-        /// The lease under way and its last key that was written.
+        /// The lease under way, and its key that was written last.
         at: Option<(i64, Option<Bytes>)>,
     },
-    /// Waits until the store has what the checkpoint says.
+    /// Waits until the store has committed everything that the checkpoint contains.
     Durable {
         pushed: u64,
     },
 }
 
 impl Checkpointer {
-    /// `revision` is that of the checkpoint that this start has used and `rows` what it read beside
-    /// it; without one, everything.
+    /// `used` is the revision of the checkpoint that this start has loaded, and the number of rows
+    /// that it read besides; without a checkpoint, all rows.
     pub fn new(
         store: Arc<Store>,
         mvcc: Arc<Mvcc>,
@@ -109,12 +110,13 @@ impl Checkpointer {
         }
     }
 
-    /// Whether the index must stay as it is, but for what is applied.
+    /// Whether the index is being written, so that no sweep may thin it. Apply may add to it.
     pub(super) fn needs_index(&self) -> bool {
         self.work.as_ref().is_some_and(|work| matches!(work.phase, Phase::Index(_)))
     }
 
-    /// Writes it in one go. Nothing may be applied any more.
+    /// Writes a checkpoint and blocks until it is in force or failed. For a stop: nothing may be
+    /// applied any more.
     pub(super) fn write_now(&mut self) {
         self.work = None;
         self.begin();
@@ -125,7 +127,7 @@ impl Checkpointer {
         }
     }
 
-    /// A bounded piece of work. Says how long to rest after it; nothing if there is none.
+    /// Does a bounded piece of work. Returns the pause after it; None if no checkpoint is due.
     pub(super) fn turn(&mut self) -> Option<Duration> {
         if self.work.is_none() && self.is_due() {
             self.begin();
@@ -150,15 +152,16 @@ impl Checkpointer {
             return false;
         }
         let rows_behind = self.rows_behind + self.store.rows_pushed() - self.rows_pushed;
-        // After a compaction beyond it, the checkpoint in force serves no start, which then reads the
-        // rows of all keys as well.
+        // A checkpoint older than the last compaction cannot be loaded, so a start would read all
+        // rows.
         let is_useless = self.mvcc.current().compact_revision > self.revision;
         let other_rows = if is_useless { self.mvcc.keys() as u64 } else { 0 };
         rows_behind.max(other_rows) >= self.pace.rows
     }
 
     fn begin(&mut self) {
-        // A start can do without; what is left of a full disk is needed elsewhere.
+        // A start can do without a checkpoint; the last space of a full disk is needed for the log
+        // and the store.
         if !self.store.room().fits(0) {
             return;
         }
@@ -191,7 +194,7 @@ impl Checkpointer {
         self.rest_until = now + self.pace.interval.max(took * REST_FACTOR);
     }
 
-    /// A start can do without, so nothing else depends on it.
+    /// Abandons the checkpoint under way. Harmless: the next start reads the rows instead.
     fn give_up(&mut self, error: &store::Error) {
         tracing::warn!(%error, "the index checkpoint could not be written");
         self.work = None;
@@ -199,7 +202,8 @@ impl Checkpointer {
     }
 }
 
-/// Makes everything durable, with the index for the next start unless a sweep is under way.
+/// Makes everything that was applied durable, writes the index checkpoint and closes the store.
+/// Blocks.
 pub fn close_store(
     store: &Arc<Store>,
     mvcc: &Arc<Mvcc>,
@@ -215,7 +219,7 @@ pub fn close_store(
 enum Step {
     More,
     Waiting,
-    /// All is written, and the store is durable up to this index.
+    /// Everything is written to the file, and the store is durable up to this index.
     Durable(u64),
 }
 
@@ -250,7 +254,7 @@ impl Work {
     }
 }
 
-/// A bounded number of keys and leases; false at the end.
+/// Writes the next keys of leases, a bounded number of them; false at the end.
 fn write_attachments(
     lessor: &Lessor,
     leases: &mut std::vec::IntoIter<i64>,

@@ -1,16 +1,16 @@
-//! Members compare their histories, as etcd's corruption checks do.
+//! Comparisons of the members' histories, as etcd's corruption checks make them.
 //!
 //! ```text
-//!   at the start     this member's history and each peer's at the same revision; it does not
-//!                    serve if one differs
-//!   now and then     the leader does the same, and raises CORRUPT for the member that differs
-//!   by compaction    the leader compares what all members found when they compacted, newest
-//!                    first, until one was compared on all of them; the minority is corrupt, or
-//!                    the whole cluster (member 0) if there is no majority
+//!   at the start     this member's history and each peer's at the same revision; the member does
+//!                    not serve if one differs
+//!   each interval    the leader does the same, and raises CORRUPT for the member that differs
+//!   by compaction    the leader compares the hashes that all members computed when they compacted,
+//!                    newest first, until one was compared on all of them; the minority is corrupt,
+//!                    or the whole cluster (member 0) if there is no majority
 //! ```
 //!
-//! Hashes are comparable at one revision above one compact revision. A member that does not answer,
-//! or that is behind, is passed over: silence is no sign of damage.
+//! Hashes are comparable if their revision and their compact revision are the same. A member that
+//! does not answer, or that is behind, is skipped: silence is no sign of damage.
 
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ use crate::pb::{AlarmRequest, AlarmType};
 use crate::peer::{CLUSTER_ID, HASH_KV_PATH};
 
 impl Upkeep {
-    /// Whether this member's history is its peers', as far as they answer.
+    /// Compares this member's history with that of the peers that answer, before the member serves.
+    /// An error if the history of one differs, or if this member's could not be hashed.
     pub async fn check_at_start(&self) -> Result<(), CorruptionError> {
         let id = self.shown_id();
         let timeout = format!("{:?}", self.ground.settings.request_timeout);
@@ -80,7 +81,8 @@ impl Upkeep {
     async fn compare_history(&self, door: &impl Door) -> Result<(), Error> {
         let before = self.history_hash(0).await?;
         let peers = self.histories(before.hash_revision).await;
-        // After this, everything is applied here that a peer had applied when it answered.
+        // After the barrier, this member has applied everything that a peer had applied when it
+        // answered, so its revision is not behind theirs.
         door.barrier().await?;
         let after = self.history_hash(0).await?;
         if let Some(damaged) = differing(self.ground.member_id, before, after, &peers) {
@@ -102,7 +104,7 @@ impl Upkeep {
         }
     }
 
-    /// `checked` is the newest revision that was compared on all members.
+    /// `checked` is the newest revision whose hash was compared on all members.
     async fn compare_compaction(&self, door: &impl Door, checked: &mut i64) {
         let id = self.shown_id();
         let timeout = format!("{:?}", self.ground.settings.request_timeout);
@@ -133,7 +135,7 @@ impl Upkeep {
         tracing::info!("number-of-hashes-checked" = compared, "finished compaction hash check");
     }
 
-    /// The hashes of history that all other members report for a revision.
+    /// The hashes of history that the other members report for a revision.
     async fn histories(&self, revision: i64) -> Vec<Told> {
         let members = self.ground.members.read().list();
         let others = members.iter().filter(|member| member.id != self.ground.member_id);
@@ -181,10 +183,10 @@ impl Upkeep {
     }
 }
 
-/// No check without a pause: each reads all of history.
+/// The shortest interval between two checks, because each asks all peers; the flag allows less.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Reads an answer in the JSON of etcd's members, which leave out fields that are zero.
+/// Parses an answer in the JSON of etcd's members, which omit fields that are zero.
 fn parse(body: &[u8]) -> Option<HashKv> {
     let json: Value = serde_json::from_slice(body).ok()?;
     let number = |of: &Value, name: &str| match of.get(name) {

@@ -1,4 +1,4 @@
-//! Defragmentation on demand: one at a time, on a thread that gives way to all others.
+//! Defragmentation on demand: one at a time, on a thread of niceness 10.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::peer::Pace;
 use crate::store::{Defragmented, Store};
 
 impl Upkeep {
-    /// Gives back the space that is free within the file. As in etcd, who comes while another one
-    /// is under way waits and then has it done again; and it goes on if the caller does not wait.
+    /// Gives free space within the store's file back. As in etcd, a caller that comes during a
+    /// defragmentation waits and then has another one done, and one whose caller hangs up goes on.
     pub async fn defragment(self: &Arc<Self>) -> Result<Defragmented, Error> {
         self.fence()?;
         let turn = self.passes.defrags.begin().await?;
@@ -21,7 +21,7 @@ impl Upkeep {
         self.nice("defrag", work).await
     }
 
-    /// Blocks until it is done.
+    /// Defragments and blocks until that is done.
     fn defragment_now(&self) -> Result<Defragmented, Error> {
         let ground = &self.ground;
         let before = ground.store.sizes();
@@ -53,7 +53,8 @@ impl Upkeep {
     }
 }
 
-/// Before anybody is served, if enough would come free. The store's generation after that.
+/// Defragments before the member serves, if at least `threshold_bytes` are free within the file.
+/// Returns the store's generation after that.
 pub fn defragment_at_start(store: &Store, threshold_bytes: u64) -> u64 {
     let before = store.sizes();
     let free_bytes = before.total.saturating_sub(before.in_use);

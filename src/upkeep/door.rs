@@ -1,13 +1,13 @@
-//! The door by which the upkeep asks something of the member that it belongs to.
+//! The trait by which upkeep asks the member for something.
 
 use crate::apply::Command;
 
-/// Why something that was asked of the member came to nothing.
+/// Why the member did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     #[error("mvcc: required revision has been compacted")]
     Compacted,
-    /// The proposal may be applied although it failed.
+    /// The proposal timed out; it may still be applied.
     #[error("{0}")]
     Unanswered(String),
     #[error("{0}")]
@@ -15,13 +15,14 @@ pub enum Refusal {
 }
 
 pub trait Door: Clone + Send + Sync + 'static {
-    /// Has a request applied on every member, in this member's own name.
+    /// Proposes a request as the member itself, and waits until it is applied here.
     fn propose(&self, op: Command) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// Waits until all that was committed when it was called is applied here.
+    /// Waits until this member has applied everything that was committed when the call was made.
     fn barrier(&self) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// Hands leadership to another voter, if this member has it and there is another.
+    /// Hands leadership to another voter; does nothing if this member does not lead or is the only
+    /// voter.
     fn hand_over(&self) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     fn is_leader(&self) -> bool;

@@ -7,7 +7,7 @@ use crate::{mvcc, store};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The store of this member is damaged.
+    /// The store of this member is damaged, so it serves nothing.
     #[error("corrupt cluster")]
     Corrupt,
     #[error("too many requests")]
@@ -16,12 +16,12 @@ pub enum Error {
     Stopped,
     #[error(transparent)]
     Mvcc(mvcc::Error),
-    /// There is no thread for it, or the member is ending.
+    /// No thread could be started for the work, or the member is ending.
     #[error(transparent)]
     Thread(#[from] io::Error),
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The disk holds what it should not; the text names it.
+    /// An unexpected state, such as a record on the disk that cannot be decoded; the text names it.
     #[error("{0}")]
     Internal(String),
 }

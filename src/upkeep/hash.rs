@@ -1,4 +1,4 @@
-//! Hashes of a member's history, by which members and clients compare it with others.
+//! Hashes of a member's history, by which members and clients compare members.
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ impl HashKv {
 }
 
 impl Upkeep {
-    /// This member's history at `revision` (0: the current one), for its peers.
+    /// The hash of this member's history at `revision` (0: the current one), for its peers.
     pub async fn history_hash(&self, revision: i64) -> Result<HashKv, Error> {
         self.hash_in_turn(&self.passes.peer_hashes, revision).await
     }
 
-    /// As [`Upkeep::history_hash`], but with the turns of clients.
+    /// As [`Upkeep::history_hash`], with the turns of clients.
     pub async fn hash_kv(&self, revision: i64) -> Result<HashKv, Error> {
         self.hash_in_turn(&self.passes.hashes, revision).await
     }
@@ -38,8 +38,8 @@ impl Upkeep {
         self.read_all(&self.passes.hashes, |mvcc, wanted| mvcc.hash_all(wanted)).await
     }
 
-    /// The hash that a compaction has computed is there at once; any other takes a pass over all of
-    /// history.
+    /// A hash that a compaction has computed is kept and returned at once; any other takes a pass
+    /// over all of history, and a turn.
     async fn hash_in_turn(&self, turns: &Turns, revision: i64) -> Result<HashKv, Error> {
         self.fence()?;
         let (hash, current) = match self.ground.mvcc.stored_hash(revision) {
@@ -53,7 +53,7 @@ impl Upkeep {
         Ok(HashKv::new(hash, current))
     }
 
-    /// Reads of all of the store give way to everybody else.
+    /// Runs a read of the whole store on a thread of niceness 10, after it got a turn.
     async fn read_all<T: Send + 'static>(
         &self,
         turns: &Turns,

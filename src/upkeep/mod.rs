@@ -14,9 +14,9 @@
 //!   clock ─► scrub ─► damage ─► the member is fenced
 //! ```
 //!
-//! This room works on the state and knows no node: what it proposes, or has to know of the leader, goes
-//! through a [`Door`], and callers that wait for a sweep are reached by [`Callers`]. Whether a caller
-//! may ask for a piece of work is decided above.
+//! This room works on the state and does not know the node. What it proposes, or has to know of the
+//! leader, goes through a [`Door`]; [`Callers`] reaches the callers that wait for a sweep. Whether
+//! a caller may ask for a piece of work is decided by the node.
 
 mod auto_compact;
 mod checkpointer;
@@ -62,23 +62,23 @@ pub use usage::{Tally, Usage};
 use turns::Passes;
 use usage::Growth;
 
-/// The settings of an operator that concern the upkeep.
+/// The operator's settings that concern the upkeep.
 pub struct Settings {
     pub retention: Option<Retention>,
-    /// Time between comparisons of the members' histories by the leader; zero is never.
+    /// Time between two comparisons of the members' histories by the leader; zero for none.
     pub corrupt_check_interval: Duration,
-    /// Time between comparisons of what the members' compactions found.
+    /// Time between two comparisons of the hashes that the members' compactions computed.
     pub compact_hash_check_interval: Option<Duration>,
-    /// As the flag has it: 0 is the default.
+    /// The flag's value, for log lines: 0 stands for the default.
     pub quota_flag_bytes: i64,
-    /// 0 or less: none.
+    /// The quota in force; 0 or less for none.
     pub quota_bytes: i64,
     pub log_dir: PathBuf,
-    /// How long a peer has for its answer.
+    /// The time after which a peer's answer is given up.
     pub request_timeout: Duration,
 }
 
-/// The state that the upkeep works on, and whose state it is.
+/// The state that the upkeep works on, and the member that it belongs to.
 pub struct Ground {
     pub settings: Settings,
     pub member_id: u64,
@@ -91,9 +91,9 @@ pub struct Ground {
     pub reach: Arc<dyn Reach>,
     pub rooms: Arc<Rooms>,
     pub supervisor: Supervisor,
-    /// There are no threads but the callers': a simulator's member.
+    /// Whether work runs on the caller's thread, since a simulated member has no threads.
     pub is_stepped: bool,
-    /// Work that outlasts the member keeps the directory locked.
+    /// Keeps the directory locked while work outlives the member.
     pub lock: Arc<DirLock>,
 }
 
@@ -102,7 +102,7 @@ pub struct Upkeep {
     ground: Ground,
     passes: Passes,
     growth: Growth,
-    /// Held while NOSPACE is raised, so that many refused writes propose one alarm.
+    /// Held by the caller that raises NOSPACE, so that many refused writes propose one alarm.
     raising: tokio::sync::Mutex<()>,
 }
 
@@ -112,8 +112,7 @@ impl Upkeep {
         Self { ground, passes: Passes::default(), growth: Growth::default(), raising }
     }
 
-    /// Works on a thread that gives way to all others, to its end, also if nobody waits for it any
-    /// more.
+    /// Runs `work` on a thread of niceness 10. It runs to its end even if its caller goes away.
     async fn nice<T: Send + 'static>(
         &self,
         name: &'static str,

@@ -1,4 +1,4 @@
-//! Room on the disks: what is refused before it is gone.
+//! Room on the disks: writes are refused before a disk is full.
 //!
 //! ```text
 //!   room of the store and of the log   what grows the state     deletes and the rest   compaction
@@ -7,9 +7,9 @@
 //!   a quarter of it, an eighth         refused; NOSPACE         refused                admitted
 //! ```
 //!
-//! A proposal counts from before it is made until it is answered, so that what was admitted fits
-//! whatever comes of it. Other members admit what they have room for; what they sent before the alarm
-//! is in force goes into the reserve here.
+//! A proposal counts from before it is made until it is answered: until then it may be applied and
+//! take its room. Each member admits by its own room only. What other members propose before
+//! NOSPACE is applied goes into this member's reserve.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -27,22 +27,24 @@ use crate::pb::{AlarmMember, AlarmRequest, AlarmType};
 use crate::raft;
 use crate::store::Store;
 
-/// The free room on the disks of store and log, less what is under way.
+/// The free room on the disks of the store and of the log, less what proposals under way may take.
 pub struct Rooms {
     store: Arc<Store>,
     raft: raft::Handle,
-    /// The log is on the store's file system.
+    /// Whether the log and the store are on one file system.
     is_shared: bool,
-    /// Bytes that the log had taken when the room was measured last.
+    /// The log's bytes when the room was last measured.
     log_taken_bytes: AtomicU64,
-    /// Bytes of proposals made here and not answered, and what they may take of the log.
+    /// Bytes of this member's proposals that are not answered: what they take of the store, and
+    /// below of the log.
     under_way: AtomicU64,
     log_under_way: AtomicU64,
-    /// Held during a look: of two at once, the older could be the last to tell the log what to leave.
+    /// Held during a look: of two looks at once, the older could otherwise be the last to tell the
+    /// log how much to leave.
     looking: Mutex<()>,
 }
 
-/// The bytes of a proposal, while it is under way.
+/// Counts a proposal's bytes as under way until it is dropped.
 pub struct UnderWay<'a> {
     rooms: &'a Rooms,
     bytes: u64,
@@ -73,15 +75,15 @@ impl Rooms {
         rooms
     }
 
-    /// Measures the room anew, and tells the log what it must leave to the store, and whether to forget
-    /// all that it can. True if space is short.
+    /// Measures the room again. Tells the log how much of a shared disk to leave to the store, and
+    /// whether to delete all the segments that it can. True if room is short.
     pub fn look(&self) -> bool {
         let _looking = self.looking.lock();
-        // Read first: what the log takes while the store is measured then counts twice until the next
-        // look. In the other order it would not count at all.
+        // Read before the store is measured: what the log takes in between then counts twice until
+        // the next look. In the other order it would not count at all.
         let taken = self.raft.log_room().taken_bytes();
-        // Pages that compaction freed stay within the store's file. A log without a next segment gets
-        // space only if the store does without its reserve instead.
+        // A log without a next segment asks for the store's reserve: pages that compaction freed
+        // stay within the store's file, so the log can get space from nowhere else.
         let wants_reserve = self.is_shared && self.raft.log_room().lacks_segment();
         let is_lent = self.store.look_for_room(wants_reserve);
         self.log_taken_bytes.store(taken, Ordering::SeqCst);
@@ -93,7 +95,7 @@ impl Rooms {
         is_short
     }
 
-    /// Whether so many bytes fit beside all that is under way.
+    /// Whether `bytes` more fit beside all proposals under way.
     pub fn fits(&self, bytes: u64) -> bool {
         let log = self.raft.log_room();
         let log_bytes = if bytes > 0 { log.cost(bytes) } else { 0 };
@@ -101,12 +103,13 @@ impl Rooms {
         let bytes = bytes.saturating_add(self.under_way.load(Ordering::Relaxed));
         let mut store = self.store.room();
         if self.is_shared {
-            // Else the store would grow into what the log needs next, or has taken since the last
-            // commit.
+            // On a shared disk, leaves what the log needs next and subtracts what it has taken
+            // since the last look. The store would otherwise grow into both.
             let wanted = log.wanted_bytes(log_bytes);
             let known = self.log_taken_bytes.load(Ordering::SeqCst);
             let taken = log.taken_bytes().saturating_sub(known);
-            // It comes out of what is free outside the store's file alone: the log cannot use the rest.
+            // Only the part of the store's room outside its file shrinks by that: the log cannot
+            // use pages within the file.
             let of_disk = store.bytes.saturating_sub(store.within);
             store.bytes = store.bytes.saturating_sub((wanted + taken).min(of_disk));
         }
@@ -117,7 +120,7 @@ impl Rooms {
         self.store.room().is_critical() || self.raft.log_room().is_critical()
     }
 
-    /// Counts a proposal as under way until what it answers is dropped.
+    /// Counts a proposal as under way until the returned value is dropped.
     pub fn begin(&self, bytes: u64) -> UnderWay<'_> {
         let log_bytes = self.raft.log_room().cost(bytes);
         self.under_way.fetch_add(bytes, Ordering::Relaxed);
@@ -127,8 +130,8 @@ impl Rooms {
 }
 
 impl Upkeep {
-    /// Raises this member's NOSPACE, unless it is raised. A caller that finds another one raising it
-    /// waits until that is done.
+    /// Raises NOSPACE for this member, unless it is raised. If another caller is raising it, waits
+    /// until that is done.
     pub async fn raise_no_space(&self, door: &impl Door) {
         let Ok(_raising) = self.raising.try_lock() else {
             drop(self.raising.lock().await);
@@ -158,7 +161,7 @@ impl Upkeep {
         }
     }
 
-    /// Raises NOSPACE when apply or the store found no room.
+    /// Raises NOSPACE each time apply or the store reports that it has no room.
     pub async fn watch_space(&self, door: &impl Door, no_space: &Notify) {
         loop {
             no_space.notified().await;

@@ -1,15 +1,16 @@
-//! The scrub: verifies the checksums of the whole store, slowly, over and over; and the fence around
-//! a member whose store is damaged.
+//! The scrub, which verifies the checksums of the whole store slowly and repeatedly, and the fence
+//! around a member whose store is damaged.
 //!
-//! Damage counts wherever it is met, in a client's read as in the scrub. From there on this member
-//! refuses what clients want to read or write with "corrupt cluster", is not healthy, shows the
-//! alarm CORRUPT for itself, hands leadership to another voter whenever it has it, and lets nobody
-//! copy its store: no snapshot, no defragmentation, no hash. It goes on to vote and to keep the log,
-//! which has checksums of its own: what the log holds is acknowledged, and a vote less would take
-//! the others' tolerance of a further failure.
+//! Damage counts wherever it is found, in a client's read as in the scrub. From then on this member
+//! answers reads and writes of clients with "corrupt cluster", is not healthy, shows the alarm
+//! CORRUPT for itself, hands leadership to another voter whenever it has it, and lets its store be
+//! neither copied nor hashed: no snapshot, no defragmentation, no hash. It still votes and keeps
+//! its log, which has checksums of its own: the log's entries are acknowledged, and without this
+//! vote the cluster would tolerate one failure less.
 //!
-//! The alarm is not put through the log. There it would stop the whole cluster, as in etcd, where it
-//! means that nobody knows whose data is right. A checksum says that this member's is not.
+//! The alarm does not go through the log. There it would stop the whole cluster, as in etcd, where
+//! CORRUPT means that histories differ and nobody knows which is right. A checksum that fails tells
+//! that this member's data is wrong.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,12 +26,12 @@ use crate::store;
 use crate::types::Revision;
 
 impl Upkeep {
-    /// Refuses what a member with a damaged store must not answer.
+    /// Fails with `Corrupt` if this member's store is damaged.
     pub fn fence(&self) -> Result<(), Error> {
         if self.ground.store.damage().is_some() { Err(Error::Corrupt) } else { Ok(()) }
     }
 
-    /// Whether the store of this member is damaged, and so nothing is served.
+    /// Whether the store of this member is damaged: it then serves no client.
     pub fn is_fenced(&self) -> bool {
         self.ground.store.damage().is_some()
     }
@@ -47,7 +48,7 @@ impl Upkeep {
         }
     }
 
-    /// Blocks until all was read, damage was found or the member stops.
+    /// Reads the store once. Blocks until all is read, damage is found or the member stops.
     fn scrub_now(&self, door: &impl Door) -> Result<(), Error> {
         let ground = &self.ground;
         let mut pace = Pace::new(ground.raft.clone());
@@ -60,7 +61,7 @@ impl Upkeep {
             }
             let scrubbed = match ground.store.scrub(from) {
                 Ok(scrubbed) => scrubbed,
-                // The fence has said it.
+                // The store has reported the damage (`say_damage`), and the member is fenced.
                 Err(store::Error::Damage { .. }) => return Ok(()),
                 Err(error) => return Err(Error::Internal(error.to_string())),
             };
@@ -79,7 +80,7 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Keeps a fenced member from leading.
+    /// Hands leadership on whenever a fenced member has it, until the member stops.
     pub async fn keep_fence(&self, door: &impl Door) {
         loop {
             self.ground.clock.sleep(FENCE_LOOK_INTERVAL).await;
@@ -92,7 +93,7 @@ impl Upkeep {
     }
 }
 
-/// Says it when the store is found damaged.
+/// Logs damage of the store, and sets its gauge, when it is found.
 pub fn say_damage(store: &store::Store) {
     metrics::store_damaged().set(0);
     store.on_damage(|damage| {

@@ -7,17 +7,18 @@
 //!                             defragment ─► room below the quota? ─► disarm
 //! ```
 //!
-//! The rule for history: nothing is compacted that need not be. While an eighth of the quota is free
-//! within the file, nothing at all. Else the older half of the revisions that are left goes, and
-//! only when these are swept up it is looked again. The newest thousand revisions always stay; if
-//! they are too much, the alarm stays too, and the log says why. A full disk counts as no room, and
-//! what is free within the file counts as room on it.
+//! As little history as possible is compacted: none while an eighth of the quota is free within the
+//! file; otherwise the older half of the revisions, after which the next look waits until they are
+//! swept. The newest thousand revisions always stay. If these take too much space, the alarm stays
+//! as well, and the log says why. A full disk counts as no room, and free pages within the file as
+//! room on the disk.
 //!
-//! Apart from alarms, space is given back when more than half of the file is free, and not little.
+//! Without an alarm, the store is defragmented when more than half of its file, and at least
+//! `SPACE_FREE_BYTES_MIN`, is free.
 //!
-//! The compaction goes through the log, so it is every member's; each disarms only its own alarm. One
-//! that gets no answer, as without a quorum, may still be applied later: it is waited for, longer each
-//! time, before it is proposed again.
+//! The compaction goes through the log and so happens on every member; each member disarms only its
+//! own alarm. A compaction that gets no answer, as without a quorum, may still be applied later.
+//! The policy waits for it before it proposes another one, for twice as long each time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,8 @@ use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{AlarmMember, AlarmRequest, AlarmType, CompactionRequest};
 use crate::store::Sizes;
 
-/// The revision to compact so that the older half of history goes, but never the newest ones.
+/// The revision to compact so that the older half of history goes. None if only the newest
+/// `SPACE_REVISIONS_KEPT` revisions are left.
 fn older_half(revision: i64, compacted: i64) -> Option<i64> {
     let history = revision - compacted.max(0);
     let kept = (history / 2).max(SPACE_REVISIONS_KEPT);
@@ -46,11 +48,11 @@ fn has_room(bytes: u64, quota_bytes: u64) -> bool {
     bytes <= quota_bytes - quota_bytes / SPACE_ROOM_PARTS
 }
 
-/// Compactions of one recovery that got no answer.
+/// State about compactions of one recovery that got no answer.
 struct Unanswered {
-    /// How long the next one is waited for.
+    /// How long to wait for the next one.
     patience: Duration,
-    /// Whether one was waited for, which is said once.
+    /// Whether one was waited for; that is logged once.
     has_waited: bool,
 }
 
@@ -88,7 +90,8 @@ impl Upkeep {
         self.ground.members.read().alarms(AlarmType::Nospace as i32).contains(&alarm)
     }
 
-    /// False if nothing helps.
+    /// Makes room and disarms the alarm. False if nothing helps, so that the caller rests before it
+    /// tries again.
     pub(crate) async fn recover_space(self: &Arc<Self>, door: &impl Door) -> bool {
         let quota = u64::try_from(self.ground.settings.quota_bytes).unwrap_or(0);
         let quota = if quota == 0 { u64::MAX } else { quota };
@@ -115,7 +118,7 @@ impl Upkeep {
                 );
                 return false;
             }
-            // While it was waited for an answer, an operator may have made room.
+            // An operator may have made room and disarmed the alarm during the wait.
             if unanswered.has_waited && !self.has_own_alarm() {
                 return true;
             }
@@ -142,7 +145,7 @@ impl Upkeep {
         has_room(sizes.total, quota) && self.disarm_space(door, sizes).await
     }
 
-    /// Waits until no deletion is under way any more; false if that takes too long.
+    /// Waits until no sweep is under way; false if one still is after `SPACE_SWEEP_WAIT`.
     async fn sweeps_end(&self) -> bool {
         let end = self.ground.clock.now() + SPACE_SWEEP_WAIT;
         while self.ground.mvcc.is_sweeping() {
@@ -174,7 +177,8 @@ impl Upkeep {
                 *unanswered = Unanswered::default();
                 true
             }
-            // Somebody else was faster: the sizes will tell.
+            // Another member or a client compacted first; the next look at the sizes shows what
+            // that gained.
             Err(Refusal::Compacted) => true,
             Err(error @ Refusal::Unanswered(_)) => {
                 if !std::mem::replace(&mut unanswered.has_waited, true) {
@@ -197,9 +201,10 @@ impl Upkeep {
         }
     }
 
-    /// Waits until a compaction that was proposed in `term` and got no answer is applied or the alarm
-    /// is gone. Ends earlier once the cluster answers in a later term, when the compaction is either
-    /// applied or lost, or after so long, when it may be lost; in both cases another can be proposed.
+    /// Waits for a compaction that was proposed in `term` and got no answer. Returns when it is
+    /// applied or the alarm is gone. Returns also, if a barrier succeeds, once a later term has
+    /// begun (the compaction is then applied or lost) or after `patience` (it may be lost): another
+    /// one may then be proposed.
     async fn wait_for_compaction(
         &self,
         door: &impl Door,

@@ -1,9 +1,10 @@
-//! The thread that sweeps up after compactions, one sweep at a time, a little at a time, and keeps the
-//! index checkpoint fresh. A checkpoint that is due comes before the next step of a sweep: it takes
-//! some seconds each minute at most, while sweeps may follow each other without end.
+//! The thread that sweeps after compactions, one sweep at a time and in small steps, and writes the
+//! index checkpoint. A checkpoint that is due comes before the next step of a sweep: it takes some
+//! seconds each minute at most, while sweeps may follow each other without end.
 //!
-//! Apply never waits for it. Compactions that are applied during a sweep become the next one, so a
-//! client that compacts after each put costs one sweep after the other and no queue.
+//! Apply never waits for this thread. Compactions that are applied during a sweep are merged into
+//! the next one, so a client that compacts after each put causes one sweep after the other, and no
+//! queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +20,20 @@ use crate::mvcc::{self, Compaction, CompactionStep, Mvcc};
 use crate::planted;
 use crate::supervise::{Supervisor, Thread};
 
-/// How long the sweeper waits for readers and for the committer before it looks again.
+/// How long the sweeper sleeps between two looks at whether readers and the committer are done.
 const WAIT: Duration = Duration::from_millis(2);
-/// How long it waits for work before it looks whether it is to end.
+/// How long the sweeper waits for work before it checks whether the member stops.
 const IDLE: Duration = Duration::from_millis(50);
 
-/// The callers that wait for the sweeps of compactions, by the ids of their requests.
+/// The callers that wait for sweeps, by request id.
 pub trait Callers: Send + Sync {
-    /// Whether somebody still waits for the answer to an applied request.
+    /// Whether a call still waits for the answer to the applied request `id`.
     fn are_waiting(&self, id: u64) -> bool;
 
     fn answer(&self, id: u64, reply: Result<Reply, apply::Error>);
 }
 
-/// The reply of a physical compaction, which waits for the sweep.
+/// A request id, and the reply that a physical compaction gets after its sweep.
 type Answer = (u64, Result<Reply, apply::Error>);
 
 pub struct Sweep {
@@ -59,14 +60,14 @@ struct PendingState {
 }
 
 impl Pending {
-    /// Rests, but not beyond a stop: the pause between batches is a flag's and can be hours.
+    /// Sleeps, but not after a stop: the pause between batches is a flag's and can be hours.
     fn rest(&self, time: Duration) {
         let end = clock::instant() + time;
         let mut state = self.state.lock();
         while !state.is_stopping && !self.changed.wait_until(&mut state, end).timed_out() {}
     }
 
-    /// Waits until there is a sweep, or for a while.
+    /// Waits until there is a sweep, for `IDLE` at most.
     fn wait(&self) {
         let mut state = self.state.lock();
         if !state.is_stopping && state.sweep.is_none() {
@@ -84,7 +85,7 @@ impl Pending {
     }
 }
 
-/// Where applied compactions go.
+/// The queue of applied compactions, which holds one merged sweep.
 #[derive(Clone)]
 pub struct SweepQueue {
     pending: Arc<Pending>,
@@ -108,21 +109,21 @@ impl SweepQueue {
     }
 }
 
-/// The thread, and how it is told to end.
+/// The sweeper's thread, and the means to end it.
 #[derive(Default)]
 pub struct Sweeper {
     pending: Arc<Pending>,
     thread: Mutex<Option<Thread<()>>>,
 }
 
-/// The sweeper's work, for its thread or for the steps that stand for it.
+/// The sweeper's work, done by its thread or, in a stepped member, by `Steps`.
 pub struct SweepWorker {
     mvcc: Arc<Mvcc>,
     callers: Arc<dyn Callers>,
     clock: Arc<dyn Clock>,
     pause: Duration,
     pending: Arc<Pending>,
-    /// The sweep under way, and since when.
+    /// The sweep under way, and the time when it began.
     current: Option<(Sweep, Duration)>,
     checkpointer: Checkpointer,
 }
@@ -134,7 +135,7 @@ impl Sweeper {
         Ok(Self { pending, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Ends the sweep under way where it is; a start resumes it.
+    /// Ends the thread. The sweep under way stays unfinished, and the next start resumes it.
     pub fn stop(&self) {
         self.pending.stop();
         if let Some(thread) = self.thread.lock().take() {
@@ -181,8 +182,8 @@ impl SweepWorker {
         self.current = Some((sweep, self.clock.now()));
     }
 
-    /// The callers who waited for a sweep go on, whether it was completed or the next start will do
-    /// that.
+    /// Answers the callers that wait for a sweep, whether it was completed or is left to the next
+    /// start.
     fn end(&self, answers: Vec<Answer>) {
         for (id, reply) in answers {
             self.callers.answer(id, reply);
@@ -195,8 +196,8 @@ impl SweepWorker {
         }
     }
 
-    /// A bounded piece of a sweep or of the checkpoint. Says how long to rest after it; nothing if
-    /// there is none.
+    /// Does a bounded piece of a sweep or of the checkpoint. Returns the pause after it; None if
+    /// there was nothing to do.
     pub fn turn(&mut self) -> Option<Duration> {
         planted::trip("sweeper");
         let rest = self.checkpointer.turn();
@@ -230,11 +231,13 @@ impl SweepWorker {
                     "finished scheduled compaction"
                 );
             }
-            // The member stops, or another state has taken the place of this sweep's.
+            // The member stops, or another member's snapshot has replaced the state that this sweep
+            // belongs to.
             Err(error @ mvcc::Error::Stopped) => tracing::info!(%error, "compaction ended early"),
             Err(error) => {
-                // What is to be deleted is known only here, so the sweep stays. Its callers do not
-                // wait for a disk to heal, nor do those of the next one.
+                // The sweep is kept and tried again, because only it knows the rows to delete.
+                // Callers get their answer at once, those of the next sweep too: the disk may never
+                // recover.
                 tracing::warn!(%error, "Failed compaction");
                 let mut answers = std::mem::take(&mut sweep.answers);
                 if let Some(later) = &mut self.pending.state.lock().sweep {

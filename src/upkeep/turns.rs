@@ -1,7 +1,7 @@
-//! How many may do at once what reads the whole store, or much of it.
+//! Bounds on how many requests read the whole store, or much of it, at a time.
 //!
-//! Each such request is cheap to ask for and dear to answer. So few run, on threads that give way to
-//! all others; some wait; whoever comes on top of that is refused before it costs anything.
+//! Such a request is cheap to make and expensive to answer. A few run, on threads of a low
+//! priority; some wait; more than these are refused before they cost anything.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::limits::{
     USAGES_WAITING_MAX,
 };
 
-/// Turns at one kind of work.
+/// The turns for one kind of work.
 pub struct Turns {
     running: Arc<Semaphore>,
-    /// Running and waiting.
+    /// One permit for each request that runs or waits.
     present: Arc<Semaphore>,
 }
 
-/// Somebody's turn; the next one's begins when it is dropped.
+/// A turn, which ends when it is dropped.
 pub struct Turn {
     _running: OwnedSemaphorePermit,
     _present: OwnedSemaphorePermit,
@@ -37,13 +37,13 @@ impl Turns {
         self.running.available_permits()
     }
 
-    /// How many may run, and how many may be there at all.
+    /// The bounds as (running, running and waiting).
     #[cfg(test)]
     pub(crate) fn bound(&self) -> (usize, usize) {
         (self.running.available_permits(), self.present.available_permits())
     }
 
-    /// Waits for a turn, if there is room to wait.
+    /// Waits for a turn; fails with `TooManyRequests` at once if too many wait.
     pub async fn begin(&self) -> Result<Turn, Error> {
         let Ok(present) = Arc::clone(&self.present).try_acquire_owned() else {
             return Err(Error::TooManyRequests);
@@ -53,11 +53,11 @@ impl Turns {
     }
 }
 
-/// Turns at passes over the whole store.
+/// The turns for passes over the whole store, by kind.
 pub(crate) struct Passes {
     pub(crate) defrags: Turns,
-    /// Hashes of history for clients, and for peers and this member itself: clients must not keep the
-    /// members from comparing theirs.
+    /// Hashes of history: for clients here, for peers and this member itself below. Clients must
+    /// not be able to keep members from comparing their histories.
     pub(crate) hashes: Turns,
     pub(crate) peer_hashes: Turns,
     pub(crate) usages: Turns,
@@ -93,7 +93,7 @@ mod tests {
         assert!(turns.begin().await.is_ok());
     }
 
-    /// Running and present at most.
+    /// The bounds as (running, running and waiting).
     #[test]
     fn as_many_passes_run_and_wait_as_is_promised() {
         let passes = Passes::default();

@@ -1,5 +1,6 @@
-//! The report of `rusd space`: which keys the bytes of the store belong to, and how much of them is
-//! history. Every record is read once, in revision order; it is history if its key has a newer one.
+//! The report of `rusd space`: how many bytes of the store belong to which keys, and how many of
+//! them are history. Each record is read once, in revision order; it is history if its key has a
+//! newer one or is deleted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -45,23 +46,24 @@ impl Tally {
 #[derive(Clone, Debug, Default)]
 pub struct Usage {
     pub all: Tally,
-    /// The largest first.
+    /// The prefixes with the most bytes, largest first.
     pub prefixes: Vec<(Bytes, Tally)>,
-    /// Of prefixes that were too many.
+    /// The sum over keys that found no place among `SPACE_PREFIXES_MAX` prefixes. Prefixes that
+    /// were counted and are not among the largest are in `all` only.
     pub others: Tally,
     pub total_bytes: u64,
     pub in_use_bytes: u64,
-    /// 0 is none.
+    /// 0 for no quota.
     pub quota_bytes: u64,
     pub log_bytes: u64,
     pub disk_free_bytes: u64,
     pub revision: i64,
     pub compact_revision: i64,
-    /// How the bytes in use have changed, and within which time.
+    /// The change of the bytes in use, and the time in which they changed.
     pub growth: Option<(i64, Duration)>,
 }
 
-/// The bytes in use from time to time.
+/// Samples of the bytes in use: (time, bytes), oldest first.
 #[derive(Default)]
 pub(super) struct Growth(Mutex<VecDeque<(Duration, u64)>>);
 
@@ -82,11 +84,12 @@ impl Growth {
     }
 }
 
-/// The key up to and with its `depth`th slash, the first byte not counted.
+/// The key up to and including its `depth`th slash. A slash as the first byte is not counted.
 fn prefix(key: &[u8], depth: usize) -> &[u8] {
     let slashes = key.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/');
     let end = slashes.map(|(at, _)| at + 1).nth(depth.max(1) - 1).unwrap_or_else(|| {
-        // A shorter path is itself grouped by what it stands in.
+        // A key with fewer slashes belongs to its last directory; one without any to the empty
+        // prefix.
         key.iter().skip(1).rposition(|byte| *byte == b'/').map_or(0, |at| at + 2)
     });
     &key[..end.min(SPACE_PREFIX_BYTES_MAX)]
@@ -122,7 +125,7 @@ impl Walk {
 }
 
 impl Upkeep {
-    /// Reads the whole history, at a pace that spares the others.
+    /// Counts the bytes of the whole history, at a pace that does not slow down puts much.
     pub async fn usage(self: &Arc<Self>, prefixes: usize, depth: usize) -> Result<Usage, Error> {
         let turn = self.passes.usages.begin().await?;
         let upkeep = Arc::clone(self);
@@ -185,7 +188,7 @@ impl Upkeep {
         sizes.sum()
     }
 
-    /// Notes from time to time how much is in use.
+    /// Samples the bytes in use each `SPACE_SAMPLE_INTERVAL`, until the member stops.
     pub async fn observe_growth(&self) {
         let ground = &self.ground;
         loop {

@@ -1,24 +1,25 @@
-//! The verdict of a comparison of histories: which members differ.
+//! Verdicts on comparisons of histories: which members differ.
 
 use std::collections::BTreeMap;
 
 use super::hash::HashKv;
 
-/// A peer's id, and what it said of its history, if it answered.
+/// A peer's id, and the hash that it reported, if it answered.
 pub(super) type Told = (u64, Option<HashKv>);
 
 /// The outcome of comparing the hashes of one compaction.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// All members have the same.
+    /// All members have the same hash.
     Same,
-    /// So have those that answered, but not all did.
+    /// The members that answered have the same hash, but not all answered.
     Unclear,
-    /// These members have damaged data; 0 is the cluster.
+    /// The data of these members is corrupt; member 0 stands for the whole cluster.
     Corrupt(Vec<u64>),
 }
 
-/// The member that has something else than this leader, who looked before and after the peers did.
+/// The first member whose history differs from the leader's, the leader included. The leader hashed
+/// its own history before the peers did and again after (etcd's `PeriodicCheck`).
 pub(super) fn differing(leader: u64, before: HashKv, after: HashKv, peers: &[Told]) -> Option<u64> {
     let is_still = (after.hash_revision, after.compact_revision)
         == (before.hash_revision, before.compact_revision);
@@ -72,7 +73,7 @@ pub(super) fn differing(leader: u64, before: HashKv, after: HashKv, peers: &[Tol
     damaged
 }
 
-/// The members whose hash of one compaction is not the majority's.
+/// The members whose hash of one compaction is not the majority's (etcd's `CompactHashCheck`).
 pub(super) fn judge(leader: u64, ours: HashKv, peers: &[Told]) -> Verdict {
     let mut by_hash = BTreeMap::from([(ours.hash, vec![leader])]);
     let mut checked = 0;
@@ -109,7 +110,7 @@ pub(super) fn judge(leader: u64, ours: HashKv, peers: &[Told]) -> Verdict {
         );
         return Verdict::Same;
     }
-    // Members that did not answer count: they could be of any opinion.
+    // The quorum is one of all members: those that did not answer may have either hash.
     let members = peers.len() + 1;
     let quorum = members / 2 + 1;
     let majority = by_hash.iter().find(|(_, members)| members.len() >= quorum);
