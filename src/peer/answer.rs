@@ -1,4 +1,4 @@
-//! The answering side: requests below `/raft`.
+//! Answers to peers' requests below `/raft`.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use super::peers::Peers;
 use crate::limits;
 use crate::raft::Message;
 
-/// An answer's body: short, or a stream of messages without end.
+/// The body of an answer: a text, or an endless stream of messages.
 pub enum PeerBody {
     Text(Option<Bytes>),
     Stream(Box<MessageStream>),
@@ -75,12 +75,12 @@ impl Peers {
         answer
     }
 
-    /// Answers a peer that measures the way here and back.
+    /// Answers a peer that measures the round-trip time.
     fn probe(&self) -> Answer {
         Response::new(PeerBody::Text(Some(Bytes::from_static(b"{\"OK\":true}\n"))))
     }
 
-    /// A peer wants a stream.
+    /// Answers a peer that asks for a stream of messages.
     fn stream(self: &Arc<Self>, path: &str, headers: &HeaderMap) -> Answer {
         if let Err(refusal) = self.check(headers) {
             return *refusal;
@@ -112,8 +112,10 @@ impl Peers {
         Response::new(PeerBody::Stream(Box::new(stream)))
     }
 
-    /// Believes a caller that says it is a member. A member that is behind does not know who was added
-    /// since, and one of those may lead: only from the leader can this member learn more.
+    /// Accepts a caller as a peer although the log here does not name it yet. A member that is
+    /// behind does not know the members added since, and one of them may be the leader, from which
+    /// alone this member can catch up. Bounded: one new caller a second, `PEERS_REMEMBERED_MAX` in
+    /// all.
     fn remember(self: &Arc<Self>, from: u64, headers: &HeaderMap) {
         let urls = headers.get(PEER_URLS).and_then(|urls| urls.to_str().ok()).unwrap_or_default();
         let urls: Vec<String> =
@@ -134,7 +136,7 @@ impl Peers {
         self.insert(from, urls, true);
     }
 
-    /// A peer hands in one message.
+    /// Takes one message that a peer sends in a request of its own.
     async fn take<B>(&self, request: Request<B>) -> Answer
     where
         B: Body<Data = Bytes> + Send,
@@ -178,7 +180,7 @@ impl Peers {
     }
 }
 
-/// Messages on their way to a peer.
+/// The body of a stream: the messages queued for a peer.
 pub struct MessageStream {
     messages: mpsc::Receiver<Message>,
     queued: Arc<AtomicUsize>,
@@ -192,7 +194,8 @@ impl MessageStream {
         self.encoder.message(message, out);
     }
 
-    /// Queued messages up to a bound, or a sign of life; nothing once another stream took over.
+    /// The next queued messages, about `PEER_CHUNK_BYTES` of them, or a sign of life. Ends once the
+    /// peer has opened another stream in place of this one.
     fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut out = BytesMut::new();
         match self.messages.poll_recv(context) {

@@ -1,4 +1,4 @@
-//! Single questions to other members, over a connection of their own.
+//! Single questions to other members, each over a connection of its own.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::connection::host;
 use super::dial::Dial;
 use crate::{limits, tls};
 
-/// The answer of a member.
+/// The answer of a member to a question.
 #[derive(Clone, Debug)]
 pub struct Answered {
     pub status: StatusCode,
@@ -23,7 +23,7 @@ pub struct Answered {
     pub body: Bytes,
 }
 
-/// Why there is no answer.
+/// Why a member gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     #[error("{}", tls::cause(.0))]
@@ -42,10 +42,11 @@ pub enum AskError {
     Late(#[from] tokio::time::error::Elapsed),
 }
 
-/// Where a member tells a hash of its history.
+/// The path below which a member answers with a hash of its history.
 pub const HASH_KV_PATH: &str = "/members/hashkv";
 
-/// A question without a body is a GET and one with a body a POST, but for this one.
+/// The method and the content type of a question. A question with a body is a POST, except for the
+/// hash of history, which etcd asks for by a GET with a body.
 pub fn method_of(path: &str, has_body: bool) -> (Method, &'static str) {
     match has_body {
         true if path == HASH_KV_PATH => (Method::GET, "application/json"),
@@ -54,7 +55,7 @@ pub fn method_of(path: &str, has_body: bool) -> (Method, &'static str) {
     }
 }
 
-/// Asks the member at a peer URL.
+/// Asks the member at one peer URL, for `limit` at most.
 pub async fn ask(
     dial: &dyn Dial,
     url: &str,
@@ -90,8 +91,8 @@ async fn ask_at_leisure(
     });
     match select(answer, pin!(connection)).await {
         Either::Left((answer, _)) => answer,
-        // The connection has ended. Bytes that arrived before can still be read, and an error of the
-        // connection is reported by the request as well.
+        // The connection ended first. Bytes of the answer that arrived before can still be read,
+        // and an error of the connection is also the request's.
         Either::Right((_, answer)) => answer.await,
     }
 }

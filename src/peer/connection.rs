@@ -1,5 +1,4 @@
-//! One connection to a peer, on which requests are sent: HTTP/1.1 with the Host that a server asks
-//! for.
+//! One HTTP/1.1 connection to a peer, with the Host header that servers demand.
 
 use http::{HeaderValue, Uri};
 use hyper::body::Body;
@@ -9,8 +8,8 @@ use hyper_util::rt::TokioIo;
 use super::dial::Link;
 use crate::supervise::Supervisor;
 
-/// Makes a link a connection, which a task of its own drives. The task ends when the sender and the
-/// answers' bodies are dropped, or with an error that the request reports as well.
+/// Starts HTTP on a link and drives it by a task. The task ends when the sender and the bodies of
+/// the answers are dropped, or with an error, which the request returns as well.
 pub(super) async fn handshake<B>(
     link: Box<dyn Link>,
     supervisor: &Supervisor,
@@ -25,7 +24,7 @@ where
     Ok(sender)
 }
 
-/// The Host header of a request to this URL.
+/// The Host header for requests to this URL.
 pub(super) fn host(url: &Uri) -> Result<HeaderValue, http::Error> {
     let host = url.authority().map_or("", |authority| authority.as_str());
     Ok(HeaderValue::from_str(host)?)

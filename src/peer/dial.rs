@@ -1,4 +1,4 @@
-//! Connections to a peer's URL, over TCP or a Unix socket. The room `server` adds TLS.
+//! Connections to a peer's URL, over TCP or a Unix socket. `server` adds TLS.
 
 use std::future::Future;
 use std::io;
@@ -14,7 +14,7 @@ pub trait Link: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Link for T {}
 
-/// The connection that a dial makes, or why there is none.
+/// The future of a dial: a connection, or why there is none.
 pub type Dialing<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Link>>> + Send + 'a>>;
 
 /// Connects to a peer's URL, with TLS or without.
@@ -25,7 +25,7 @@ pub trait Dial: Send + Sync {
 /// Connects without TLS.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TcpDial {
-    /// The address of this machine to connect from; the system's choice without one.
+    /// The local address to connect from; None leaves it to the system.
     pub local: Option<IpAddr>,
 }
 
@@ -55,7 +55,7 @@ impl Dial for TcpDial {
             match url.scheme_str() {
                 Some("http") => {}
                 Some("unix") => {
-                    // The socket's path is everything behind the slashes, host and port or not.
+                    // The path of a Unix socket is everything after `unix://`, as in etcd.
                     let path = format!("{authority}{}", url.path().trim_end_matches('/'));
                     let stream = UnixStream::connect(path).await?;
                     return Ok(Box::new(stream) as Box<dyn Link>);

@@ -1,9 +1,9 @@
-//! Messages as bytes on a stream.
+//! Messages as bytes on a stream, in etcd's framing.
 //!
-//! On `message` each is preceded by its length, a big-endian u64, and the sign of life is a
-//! heartbeat that names nobody. On `msgapp` a message begins with one byte: 0 the sign of life, 1
-//! entries that continue where the last message ended, so that their place is left out, 2 a whole
-//! message.
+//! On `message`, each message is preceded by its length, a big-endian u64; the sign of life is a
+//! heartbeat from 0 to 0. On `msgapp`, each begins with one byte: 0 is the sign of life; 1 are
+//! entries that continue where the last message ended, so that term and index are left out; 2 is a
+//! whole message.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use prost::Message as _;
 use crate::limits;
 use crate::raft::{Entry, Message, MessageType};
 
-/// Which stream a message takes.
+/// The stream that a message takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {
-    /// Entries.
+    /// `msgapp`: entries.
     Append,
-    /// Everything else.
+    /// `message`: everything else.
     Other,
 }
 
@@ -37,14 +37,14 @@ impl Channel {
     }
 }
 
-/// How long a stream may be silent, etcd's.
+/// The longest silence of a stream before its reader hangs up, etcd's.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 const ALIVE: u8 = 0;
 const ENTRIES: u8 = 1;
 const WHOLE: u8 = 2;
 
-/// Where the last message on a `msgapp` stream ended.
+/// The place in the log where the last message on a `msgapp` stream ended.
 #[derive(Default)]
 struct Place {
     term: u64,
@@ -58,7 +58,7 @@ impl Place {
     }
 }
 
-/// Writes a stream.
+/// Encodes the messages of one stream.
 pub struct Encoder {
     channel: Channel,
     place: Place,
@@ -109,7 +109,7 @@ fn put(message: &impl prost::Message, out: &mut BytesMut) {
     message.encode_raw(out);
 }
 
-/// A stream that does not hold to the protocol.
+/// How a stream violates the protocol.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
     #[error("a frame of unknown kind {0}")]
@@ -122,18 +122,19 @@ pub enum Broken {
     Message(#[from] prost::DecodeError),
 }
 
-/// Reads a stream, in whatever pieces it comes.
+/// Decodes one stream, in pieces of any size.
 pub struct Decoder {
     channel: Channel,
     place: Place,
     from: u64,
     to: u64,
     buffer: BytesMut,
-    /// Where the entries of a frame stand that is not here as a whole: the search goes on there.
+    /// Start and end of the entries found in a frame that is not complete yet; the next search goes
+    /// on after them, so a frame that drips in is not searched again from its beginning.
     found: Vec<(usize, usize)>,
 }
 
-/// One thing read from a stream.
+/// An item read from a stream.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "it is taken apart where it is returned")]
 pub enum Read {
@@ -175,7 +176,7 @@ impl Decoder {
         }
     }
 
-    /// A message whose length stands at `at`.
+    /// The message whose length is at `at` in the buffer.
     fn next_message(&mut self, at: usize) -> Result<Read, Broken> {
         let Some(end) = self.end_of(at)? else { return Ok(Read::Partial) };
         let mut bytes = self.buffer.split_to(end).freeze();
@@ -225,7 +226,8 @@ impl Decoder {
         Some(bytes.get_u64())
     }
 
-    /// Where the item ends whose length stands at `at`, if all of it is there.
+    /// The end of the item whose length is at `at`, if it is complete. An error if the frame up to
+    /// there is longer than `PEER_MESSAGE_BYTES_MAX`.
     fn end_of(&self, at: usize) -> Result<Option<usize>, Broken> {
         let Some(length) = self.number(at) else { return Ok(None) };
         if length.saturating_add(at as u64) > limits::PEER_MESSAGE_BYTES_MAX + 8 {

@@ -2,14 +2,14 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Who this member is and where peers reach it.
+/// This member's identity, and its URLs for peers.
 #[derive(Clone, Debug)]
 pub struct PeersConfig {
     pub id: u64,
     pub cluster_id: u64,
-    /// Where peers reach this member.
+    /// The URLs at which peers reach this member.
     pub urls: Vec<String>,
-    /// The version of etcd that this member stands in for.
+    /// The etcd version whose protocol this member speaks.
     pub version: String,
 }
 
@@ -19,9 +19,9 @@ const MIN_CLUSTER_VERSION: HeaderName = HeaderName::from_static("x-min-cluster-v
 pub const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 pub(super) const RAFT_TO: HeaderName = HeaderName::from_static("x-raft-to");
 pub(super) const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
-/// A header that only rusd sends: members of etcd are told apart by it.
+/// Sent by rusd only: members without it are etcd's, and are refused.
 pub const RUSD_VERSION: HeaderName = HeaderName::from_static("x-rusd-version");
-/// The headers of a request to a peer, or of an answer, which names no receiver.
+/// The headers of a request to the peer `to`, or of an answer, which names no receiver.
 pub(super) fn headers(config: &PeersConfig, to: Option<u64>) -> Result<HeaderMap, http::Error> {
     let mut headers = HeaderMap::new();
     let mut put = |name, value: &str| -> Result<(), http::Error> {
@@ -40,7 +40,7 @@ pub(super) fn headers(config: &PeersConfig, to: Option<u64>) -> Result<HeaderMap
     Ok(headers)
 }
 
-/// Whether a member says that it is rusd.
+/// Whether the headers come from a member of rusd.
 pub fn is_rusd(headers: &HeaderMap) -> bool {
     headers.contains_key(RUSD_VERSION)
 }

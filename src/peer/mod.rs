@@ -1,4 +1,4 @@
-//! What goes between members: etcd's peer protocol below `/raft`, on HTTP/1.1.
+//! Communication between members: etcd's peer protocol below `/raft`, on HTTP/1.1.
 //!
 //! ```text
 //!   us                                                      a peer
@@ -8,17 +8,17 @@
 //!   our raft ◄─ our reader ◄─ (we dialed)
 //! ```
 //!
-//! The receiver dials. A peer holds two streams of ours: entries go down `msgapp`, everything else
-//! down `message`, so that a heartbeat does not wait behind a megabyte. Queues are bounded; what
-//! does not fit, or finds no stream, is dropped and the peer reported unreachable: raft repeats
-//! what matters. Both ends of a silent link notice: the sender puts a sign of life into each stream
-//! and the reader hangs up without one.
+//! The receiver dials. A peer reads two streams of this member: entries come on `msgapp`,
+//! everything else on `message`, so that a heartbeat does not wait behind a megabyte. Queues are
+//! bounded. A message that does not fit, or finds no stream, is dropped, and the peer is reported
+//! to raft as unreachable: raft repeats what matters. Both ends notice a silent link: the sender
+//! puts a sign of life into each stream, and the reader hangs up after `READ_TIMEOUT` without one.
 //!
-//! A member that is too far behind for the log gets a snapshot by a request of its own. Another, now
-//! and then, measures the way to each peer and back.
+//! A member for which the log no longer reaches back gets a snapshot by a separate request. Another
+//! request measures the round-trip time to each peer every few seconds.
 //!
-//! Caveats: until it is proven that this member applies every request
-//! just as etcd does, it neither reads from nor answers members that do not say that they are rusd.
+//! Caveat: members that do not identify themselves as rusd are neither read from nor answered,
+//! because it is not proven that this member applies every request just as etcd does.
 
 mod answer;
 mod ask;

@@ -1,5 +1,5 @@
-//! One peer: the streams that it has dialed, with what is queued in them, and those of it that are
-//! read here.
+//! One peer: the streams that it has dialed, with their queues, and the peer's streams that this
+//! member reads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,28 +17,29 @@ use crate::{limits, metrics};
 pub(super) struct Peer {
     pub(super) id: u64,
     pub(super) urls: Vec<String>,
-    /// This peer has called, and the log here does not say that it is a member.
+    /// Whether the peer was accepted because it called, while the log here does not name it as a
+    /// member.
     pub(super) is_remembered: bool,
-    /// The streams that the peer has dialed.
+    /// The streams that the peer has dialed, by `Channel`.
     pub(super) streams: Mutex<[Option<Outgoing>; 2]>,
     pub(super) readers: Mutex<Vec<AbortHandle>>,
-    /// Whether a snapshot is on its way to the peer. A record of the same peer with other URLs shares
-    /// the flag, so that no second snapshot leaves beside the first.
+    /// Whether a snapshot is being sent to the peer. A new record of the same peer, with other
+    /// URLs, shares the flag, so that no second snapshot is sent beside the first.
     pub(super) sends_snapshot: Arc<AtomicBool>,
-    /// Counts the URLs that failed: the next snapshot begins with another.
+    /// The number of URLs that failed; the next snapshot begins with another URL.
     pub(super) snapshot_url: AtomicUsize,
     pub(super) reading: Mutex<Reading>,
     pub(super) series: metrics::PeerSeries,
 }
 
-/// How many streams of the peer are read here, and since when both are.
+/// How many of the peer's streams are read here, and since when both are.
 #[derive(Default)]
 pub(super) struct Reading {
     pub(super) streams: usize,
     pub(super) since: Option<Instant>,
 }
 
-/// The sending end of a stream, and what is queued in it.
+/// The sending end of a stream, and the count of queued bytes.
 #[derive(Clone)]
 pub(super) struct Outgoing {
     queue: mpsc::Sender<Message>,
@@ -58,7 +59,7 @@ impl Peer {
         streams.iter().flatten().filter(|stream| !stream.queue.is_closed()).count() == 2
     }
 
-    /// A stream of the peer's is read until what this gives is dropped.
+    /// Counts a stream of the peer as read until the returned value is dropped.
     pub(super) fn read(self: &Arc<Self>) -> Held {
         let mut reading = self.reading.lock();
         reading.streams += 1;
@@ -69,7 +70,8 @@ impl Peer {
         Held(Arc::clone(self))
     }
 
-    /// Puts a new stream in the place of the one before it.
+    /// Makes a new stream in place of the old one, which then ends: its queue has no sender any
+    /// more.
     pub(super) fn attach(&self, channel: Channel) -> (mpsc::Receiver<Message>, Arc<AtomicUsize>) {
         let (queue, messages) = mpsc::channel(limits::PEER_QUEUE_MAX);
         let bytes = Arc::new(AtomicUsize::new(0));
@@ -78,7 +80,7 @@ impl Peer {
         (messages, bytes)
     }
 
-    /// Queues a message, or gives it back.
+    /// Queues a message; gives it back if there is no stream or no room.
     pub(super) fn send(&self, message: Message) -> Option<Message> {
         let size = message.encoded_len();
         let unsent = self.queue(message, size);

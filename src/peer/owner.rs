@@ -1,5 +1,5 @@
-//! What the tasks that run for a peer need of the member that started them. They hold it weakly, and
-//! end when it is gone.
+//! The functions of `Peers` that the tasks of a peer use. The tasks hold it weakly, and end when it
+//! is gone.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ pub(super) trait Owner: Send + Sync {
     fn supervisor(&self) -> Supervisor;
     /// The peer of this id, if it is known.
     fn peer(&self, id: u64) -> Option<Arc<Peer>>;
-    /// Takes a message from a stream of `from`'s.
+    /// Hands a message from a stream of `from` to raft.
     fn receive(&self, from: u64, message: Message);
-    /// Forgets a caller that was believed and never answered.
+    /// Forgets a caller that was accepted and never answered.
     fn forget(&self, id: u64);
     /// A peer says that this member was removed from the cluster.
     fn removed(&self);

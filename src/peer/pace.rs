@@ -1,8 +1,9 @@
-//! How fast a snapshot leaves, or the store is copied, while clients write.
+//! The rate at which a snapshot is sent, or the store is copied, while clients write.
 //!
-//! Time goes in short windows. Some of them are silent: nothing is sent, and how long proposals
-//! take then is what they take without us. If they take noticeably longer in the others, the rate
-//! sinks, else it grows. Without proposals there is nobody to spare, and no bound.
+//! Time is divided into short windows. In some of them nothing is sent: the time that proposals
+//! take then is their time without the copying. If they take more than half as long again in the
+//! other windows, the rate sinks; otherwise it grows. Without proposals nobody is held up, and the
+//! rate is not bounded.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use crate::limits::{
 };
 use crate::raft::{Counted, Handle};
 
-/// Tells a thread that copies much when to rest, so that requests committed here hardly notice.
+/// Tells a thread that copies much data when to pause, so that proposals committed here take little
+/// longer.
 pub struct Pace {
     raft: Handle,
     began: Instant,
@@ -26,7 +28,7 @@ impl Pace {
         Self { raft, began: clock::instant(), pacer }
     }
 
-    /// Blocks for as long as it is due after so many more bytes.
+    /// Blocks for as long as is due after `bytes` more.
     pub fn rest(&mut self, mut bytes: u64) {
         loop {
             let counted = self.raft.latencies();
@@ -39,24 +41,26 @@ impl Pace {
     }
 }
 
-/// Two times are watched. The leader's commits include what other members forward; what callers on
-/// this member see includes that its threads wait for a processor.
+/// Two times are measured: from the leader's log to the commit, which includes proposals that other
+/// members forward; and for callers on this member, which includes their threads' wait for a
+/// processor.
 const KINDS: usize = 2;
 
 struct Pacer {
     began: Duration,
     before: [Counted; KINDS],
-    /// Windows so far; two are silent after each `SNAPSHOT_PACE_SILENCE` of them.
+    /// The number of windows so far; two silent ones follow each `SNAPSHOT_PACE_SILENCE` of them.
     windows: u32,
     silence: Silence,
-    /// How long proposals take while nothing is sent; `None` until that is known.
+    /// The time that proposals take while nothing is sent; None until it was measured.
     quiet: [Option<Duration>; KINDS],
     rate: u64,
-    /// Bytes sent in this window.
+    /// Bytes sent in the current window.
     sent: u64,
 }
 
-/// The receiver is busy with what was sent for a while, so the first silent window is not judged.
+/// The receiver is still busy with what was sent before, so the first silent window is not
+/// measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Silence {
     None,
@@ -77,7 +81,7 @@ impl Pacer {
         }
     }
 
-    /// How long to rest after so many more bytes, or after a rest.
+    /// The pause that is due after `bytes` more; called again with 0 after each pause.
     fn rest(&mut self, now: Duration, bytes: u64, counted: [Counted; KINDS]) -> Duration {
         self.sent += bytes;
         let took = now.saturating_sub(self.began);
@@ -112,7 +116,8 @@ impl Pacer {
             match (was, &quiet, slow) {
                 (Silence::Second, None, Some(slow)) => *quiet = Some(slow),
                 (Silence::Second, Some(before), Some(slow)) => {
-                    // Bytes that are still written after they were sent must not pass for quiet.
+                    // A rise counts little: the receiver may still be writing bytes that were sent
+                    // before the silence.
                     let weight = if slow < *before { 2 } else { 16 };
                     *quiet = Some((*before * (weight - 1) + slow) / weight);
                 }
@@ -137,8 +142,8 @@ impl Pacer {
         }
     }
 
-    /// After a window in which so many bytes a second were sent. A bound that is not reached does
-    /// not grow, so that less of it is felt.
+    /// Sets the rate after a window in which `sent` bytes a second were sent. A rate that was not
+    /// even half used does not grow, or it would take long to sink when proposals become slow.
     fn change_rate(&mut self, sent: u64, is_too_slow: bool) {
         let rate = if is_too_slow {
             self.rate.min(sent) / 10 * 7
@@ -158,8 +163,8 @@ mod tests {
 
     const PIECE: u64 = 256 << 10;
 
-    /// Sends for so long while proposals take what `latency` says of the rate of a window, and
-    /// returns the bytes of the second half by second.
+    /// Sends for `seconds`, while proposals take `latency(rate of the window)`. Returns the bytes a
+    /// second of the second half.
     fn rate(seconds: u64, puts: u32, mut latency: impl FnMut(u64) -> Duration) -> u64 {
         let latencies = Latencies::default();
         let mut now = Duration::ZERO;
@@ -204,7 +209,7 @@ mod tests {
 
     #[test]
     fn it_settles_where_puts_suffer_little() {
-        // 5 ms, and as much again for each 40 MiB a second.
+        // 5 ms, and 5 ms more for each 40 MB a second.
         let suffers = |rate: u64| Duration::from_secs_f64(0.005 * (1.0 + rate as f64 / 4e7));
         let settled = rate(60, 50, suffers);
         assert!((5 << 20..60 << 20).contains(&settled), "{settled}");

@@ -1,5 +1,4 @@
-//! All peers of this member: who is known, who was removed, and what comes from them and goes to
-//! them.
+//! All peers of this member: who is known, who was removed, and the messages from and to them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,19 +22,21 @@ use crate::raft::{Entry, Handle, Message, MessageType, Transport};
 use crate::supervise::Supervisor;
 use crate::{limits, metrics};
 
-/// Told of what concerns the whole member. The calls must not block.
+/// Events of peers that concern the whole member. Called on the tasks and threads that serve peers,
+/// so they must not block.
 pub trait PeerEvents: Send + Sync {
-    /// A proposal found no way to the leader, and stands nowhere else.
+    /// A proposal could not be sent to the leader, and is in no log.
     fn unsent(&self, proposal: &Entry);
     /// A peer says that this member was removed from the cluster.
     fn removed(&self);
-    /// Whether a peer's proposal can be applied: once it is in the log, every member has to.
+    /// Whether a peer's proposal can be applied. One that cannot must not get into the log: every
+    /// member would have to apply it.
     fn admits(&self, proposal: &Entry) -> bool;
 }
 
 /// Questions to single members, beside raft's messages. A simulator answers them without sockets.
 pub trait Reach: Send + Sync {
-    /// Asks a peer; nothing if it does not answer.
+    /// Asks a peer; None if it does not answer.
     fn ask<'a>(
         &'a self,
         id: u64,
@@ -43,7 +44,7 @@ pub trait Reach: Send + Sync {
         body: Option<Bytes>,
         limit: Duration,
     ) -> BoxFuture<'a, Option<Answered>>;
-    /// For how long both streams of a peer's have been read.
+    /// For how long both streams of a peer have been read; None unless both are.
     fn connected_for(&self, id: u64) -> Option<Duration>;
 }
 
@@ -58,9 +59,9 @@ pub struct Peers {
     pub(super) known: RwLock<Known>,
     pub(super) me: Weak<Self>,
     pub(super) snapshots: OnceLock<Arc<dyn Snapshots>>,
-    /// Held while a snapshot is received and built, by the thread that does it.
+    /// Held by the thread that receives and builds a snapshot: one at a time.
     pub(super) receives_snapshot: Arc<tokio::sync::Mutex<()>>,
-    /// A permit is held for each message that comes in a request of its own.
+    /// One permit for each message that comes in a request of its own.
     pub(super) posts: tokio::sync::Semaphore,
     pub(super) messages_refused: AtomicU64,
     pub(super) snapshots_refused: AtomicU64,
@@ -70,7 +71,7 @@ pub struct Peers {
 pub(super) struct Known {
     pub(super) peers: HashMap<u64, Arc<Peer>>,
     pub(super) removed: HashSet<u64>,
-    /// When a caller was last believed that nobody has told of.
+    /// When a caller was last accepted that the log does not name.
     pub(super) remembered_at: Option<Instant>,
 }
 
@@ -98,7 +99,7 @@ impl Peers {
         })
     }
 
-    /// Gives received messages to raft from now on, and dials the peers known so far.
+    /// Hands received messages to raft from now on, and dials the peers known so far.
     pub fn start(self: &Arc<Self>, raft: Handle, events: Arc<dyn PeerEvents>) {
         let _ = self.events.set(events);
         if self.raft.set(raft).is_ok() {
@@ -108,7 +109,7 @@ impl Peers {
         }
     }
 
-    /// Adds a peer, or gives it other URLs.
+    /// Adds a peer, or sets its URLs.
     pub fn update(self: &Arc<Self>, id: u64, urls: Vec<String>) {
         self.insert(id, urls, false);
     }
@@ -137,7 +138,8 @@ impl Peers {
         });
         peer.series.known.set(1);
         if let Some(old) = known.peers.insert(id, Arc::clone(&peer)) {
-            // The peer goes on with the streams that it has dialed.
+            // The peer keeps the streams that it has dialed; only this member's reading begins
+            // anew.
             std::mem::swap(&mut *peer.streams.lock(), &mut *old.streams.lock());
             old.hang_up();
         }
@@ -146,7 +148,7 @@ impl Peers {
         }
     }
 
-    /// Forgets a member that was removed from the cluster, and tells it so when it calls.
+    /// Forgets a member that was removed from the cluster. It is told so when it calls.
     pub fn remove(&self, id: u64) {
         let mut known = self.known.write();
         known.removed.insert(id);
@@ -156,7 +158,7 @@ impl Peers {
         }
     }
 
-    /// Forgets a caller that was believed and never answered.
+    /// Forgets a caller that was accepted and never answered.
     pub(super) fn forget(&self, id: u64) {
         let mut known = self.known.write();
         if known.peers.get(&id).is_some_and(|peer| peer.is_remembered) {
@@ -165,18 +167,18 @@ impl Peers {
         }
     }
 
-    /// Whether a peer holds both streams of ours.
+    /// Whether a peer reads both streams of this member.
     pub fn is_connected(&self, id: u64) -> bool {
         let peer = self.known.read().peers.get(&id).cloned();
         peer.is_some_and(|peer| peer.holds_both_streams())
     }
 
-    /// Whether this member knows that another was removed.
+    /// Whether the log here says that this member was removed.
     pub fn is_removed(&self, id: u64) -> bool {
         self.known.read().removed.contains(&id)
     }
 
-    /// Hangs up on all peers.
+    /// Hangs up on all peers, and forgets them.
     pub fn stop(&self) {
         for (_, peer) in self.known.write().peers.drain() {
             peer.hang_up();
@@ -194,7 +196,8 @@ impl Peers {
         readers.push(self.supervisor.task_on(&self.runtime, "peer-probe", prober));
     }
 
-    /// Takes a message from a stream of `from`'s.
+    /// Hands a message from a stream of `from` to raft, unless it names another sender or proposes
+    /// an entry that no member could apply.
     pub(super) fn receive(&self, from: u64, message: Message) {
         if message.from != from {
             return self.refuse(from, "it has another sender");
@@ -223,7 +226,7 @@ impl Peers {
     fn refuse(&self, from: u64, why: &str) {
         let refused = self.messages_refused.fetch_add(1, Ordering::Relaxed) + 1;
         metrics::messages_refused().inc();
-        // A broken peer must not flood the log.
+        // Logged at powers of two: a broken peer must not flood the log.
         if refused.is_power_of_two() {
             let peer = format_args!("{from:x}");
             tracing::warn!(%peer, refused, "a message of another member was refused: {why}");
@@ -274,7 +277,7 @@ impl Reach for Peers {
         Some(since.elapsed())
     }
 
-    /// At one of its URLs after the other. Before the start nobody is asked.
+    /// Tries one URL of the peer after the other. None before `start`: nobody is asked then.
     fn ask<'a>(
         &'a self,
         id: u64,
@@ -314,7 +317,7 @@ impl Transport for Peers {
                     unsent.entries.iter().for_each(|entry| events.unsent(entry));
                 }
             } else if let Some(raft) = self.raft.get() {
-                // A report that a full inbox loses only makes raft probe later.
+                // A report that the full inbox refuses only makes raft probe the peer later.
                 let _ = raft.report_unreachable(to);
             }
         }

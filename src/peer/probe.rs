@@ -1,4 +1,4 @@
-//! How long it takes to a peer and back, and whether it answers at all.
+//! Measures the round-trip time to a peer, and whether it answers at all.
 
 use std::sync::Weak;
 
@@ -16,11 +16,11 @@ use crate::limits::{PEER_ANSWER_BYTES_MAX, PEER_PROBE_INTERVAL};
 
 type Connection = SendRequest<Empty<Bytes>>;
 
-/// Asks a peer now and then, over one connection for as long as that lasts.
+/// Asks a peer each `PEER_PROBE_INTERVAL`, over one connection for as long as that lasts.
 pub(super) async fn probe(owner: Weak<dyn Owner>, to: u64, urls: Vec<String>) {
     let mut connection = None;
     let mut failures = 0_u64;
-    // Another URL is asked once one does not answer.
+    // After a URL that did not answer, the next one is asked.
     let mut places = urls.iter().cycle();
     let Some(mut url) = places.next() else { return };
     loop {
@@ -35,7 +35,7 @@ pub(super) async fn probe(owner: Weak<dyn Owner>, to: u64, urls: Vec<String>) {
             Err(error) => error,
         };
         failures += 1;
-        // A peer that is down must not flood the log.
+        // Logged at powers of two: a peer that is down must not flood the log.
         if failures.is_power_of_two() {
             let peer = format_args!("{to:x}");
             tracing::warn!("remote-peer-id" = %peer, url, failures, %error,
@@ -45,7 +45,7 @@ pub(super) async fn probe(owner: Weak<dyn Owner>, to: u64, urls: Vec<String>) {
     }
 }
 
-/// Asks once; false if this member is stopping.
+/// Asks once; false if this member stops or the peer was removed.
 async fn ask(
     owner: &Weak<dyn Owner>,
     connection: &mut Option<Connection>,

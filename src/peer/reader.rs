@@ -1,4 +1,4 @@
-//! The reading side: dials a peer and takes messages from the streams it answers with.
+//! Reads a peer's streams: dials the peer and takes messages from the body of its answer.
 
 use std::io;
 use std::sync::Weak;
@@ -16,7 +16,7 @@ use super::headers::{headers, is_rusd};
 use super::owner::Owner;
 use crate::{clock, limits, tls};
 
-/// Between attempts, etcd's.
+/// The pause between two attempts, etcd's.
 const RETRY: Duration = Duration::from_millis(100);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -44,7 +44,7 @@ enum Failure {
     Stopped,
 }
 
-/// Reads one stream of a peer's for as long as there is a peer.
+/// Reads one stream of a peer, again and again, until this member stops or the peer is forgotten.
 pub(super) async fn read(owner: Weak<dyn Owner>, from: u64, urls: Vec<String>, channel: Channel) {
     let mut attempts = 0_u64;
     let began = clock::instant();
@@ -56,7 +56,7 @@ pub(super) async fn read(owner: Weak<dyn Owner>, from: u64, urls: Vec<String>, c
             return;
         }
         attempts += 1;
-        // A peer that is down must not flood the log.
+        // Logged at powers of two: a peer that is down must not flood the log.
         if attempts.is_power_of_two() {
             let (peer, stream) = (format_args!("{from:x}"), channel.name());
             tracing::warn!(%peer, url, stream, attempts, "lost a peer's stream: {failure}");
@@ -106,7 +106,7 @@ async fn follow(
     }
 }
 
-/// Asks for a stream and returns the answer's endless body.
+/// Asks for a stream and returns the endless body of the answer.
 async fn open(
     owner: &Weak<dyn Owner>,
     from: u64,
@@ -141,7 +141,7 @@ async fn open(
     Ok(response.into_body())
 }
 
-/// The beginning of a short body.
+/// The first bytes of a short body, for the log.
 async fn text(mut body: Incoming) -> String {
     let first = body.frame().await.and_then(Result::ok);
     let bytes = first.and_then(|frame| frame.into_data().ok()).unwrap_or_default();

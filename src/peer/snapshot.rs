@@ -1,9 +1,10 @@
 //! Snapshots between members: `POST /raft/snapshot`, etcd's framing.
 //!
-//! The body is a message's length (u64, big-endian), the message, and the file as it is made. Its
-//! length is announced, so that a receiver without room refuses it at once. A header of ours holds the
-//! message's SHA-256, and says that the file's digest follows it. The receiver answers when the state
-//! is on disk, checked and known to raft, so the answer is also the report that raft waits for.
+//! The body is the message's length (u64, big-endian), the message, and the file, which is made
+//! while it is sent. Content-Length is set, so that a receiver without room can refuse at once. A
+//! header of rusd holds the message's SHA-256, and says that the file's digest follows the file.
+//! The receiver answers when the state is on its disk, checked and known to raft. So the answer is
+//! also the report that raft waits for.
 
 pub(super) mod arriving;
 mod receive;
@@ -17,17 +18,17 @@ use http::HeaderName;
 use super::digest::DIGEST_BYTES;
 use crate::raft::SnapshotPlace;
 
-/// The SHA-256 of the message. The file's digest follows the file.
+/// Holds the SHA-256 of the message; the file's digest follows the file.
 const DIGEST: HeaderName = HeaderName::from_static("x-rusd-snapshot-digest");
 
-/// The state's side. All of it may block.
+/// The source and the target of snapshots, implemented by `transfer`. All functions may block.
 pub trait Snapshots: Send + Sync {
-    /// Begins a snapshot of what is durable here.
+    /// Begins a snapshot of the durable state of this member.
     fn open(&self) -> io::Result<Box<dyn OutgoingSnapshot>>;
-    /// Begins to take one in, in place of any that was not installed.
+    /// Begins to receive a snapshot; discards one that was received before and not installed.
     fn receive(&self, place: SnapshotPlace) -> io::Result<Box<dyn IncomingSnapshot>>;
-    /// Whether the disk has room for a file of so many bytes and the state built from it; an error
-    /// says what is missing.
+    /// Whether the disk has room for a file of `bytes` and for the state built from it; the error
+    /// says how much is missing.
     fn has_room(&self, _bytes: u64) -> io::Result<()> {
         Ok(())
     }
@@ -36,15 +37,15 @@ pub trait Snapshots: Send + Sync {
 /// A snapshot that is made while it is read.
 pub trait OutgoingSnapshot: Send {
     fn place(&self) -> &SnapshotPlace;
-    /// Length of the file.
+    /// Length of the file in bytes.
     fn bytes(&self) -> u64;
-    /// The next piece; none at the end.
+    /// The next piece; None at the end.
     fn next_piece(&mut self) -> io::Result<Option<Bytes>>;
 }
 
-/// A snapshot that is being received. Dropped, it leaves nothing.
+/// A snapshot that is being received. If dropped before `finish`, it leaves nothing behind.
 pub trait IncomingSnapshot: Send {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Checks what came and makes it ready to be installed.
+    /// Compares the digest, checks the file, and makes the state ready to be installed.
     fn finish(self: Box<Self>, digest: [u8; DIGEST_BYTES]) -> io::Result<()>;
 }

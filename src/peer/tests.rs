@@ -39,7 +39,7 @@ impl Observer for Silent {
     }
 }
 
-/// A member on a port of its own, with a state machine that is a list.
+/// A member with a port of its own, whose state machine is a list.
 struct Member {
     id: u64,
     handle: Handle,
@@ -138,7 +138,7 @@ impl Cluster {
         self.members.iter_mut().flatten()
     }
 
-    /// Lets members apply until something holds.
+    /// Lets members apply until `holds`.
     fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
         let clock = SystemClock::new();
         while !holds(self) {

@@ -1,4 +1,4 @@
-//! The body of a snapshot on its way in, which may stall, drip or be cut off.
+//! The body of a snapshot that is being received. It may stall, drip or be cut off.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::limits::{self, SNAPSHOT_STALL_MAX};
 
-/// A body on its way in, what has come of it, and how long that was waited for.
+/// A body, the bytes that have come of it, and the time that was spent waiting for them.
 pub(in crate::peer) struct Arriving<B> {
     body: Pin<Box<B>>,
     bytes: u64,
@@ -22,15 +22,16 @@ impl<B: Body<Data = Bytes>> Arriving<B> {
         Self::waited(body, Duration::ZERO)
     }
 
-    /// A body for which this member has waited so long already.
+    /// A body with time already spent waiting for it.
     pub(in crate::peer) fn waited(body: B, waited: Duration) -> Self {
         Self { body: Box::pin(body), bytes: 0, waited }
     }
 
-    /// The next bytes; nothing at the end.
+    /// The next bytes; None at the end. An error if the body stalls, is cut off or comes too
+    /// slowly.
     pub(in crate::peer) async fn next(&mut self) -> Result<Option<Bytes>, &'static str> {
         loop {
-            // One snapshot is received at a time, so one that never ends would keep out all others.
+            // One snapshot is received at a time, so one that drips would keep out all others.
             let fair = self.waited.saturating_sub(SNAPSHOT_STALL_MAX).as_secs();
             if fair * limits::SNAPSHOT_READER_RATE_MIN > self.bytes {
                 return Err("the snapshot comes too slowly");

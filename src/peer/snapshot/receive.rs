@@ -1,5 +1,5 @@
-//! Receiving a snapshot: what is offered is judged before anything is written, and then saved by a
-//! thread of its own while it arrives.
+//! Receives a snapshot: the offer is checked before anything is written, then a thread writes the
+//! file while it arrives.
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::peer::peers::Peers;
 use crate::raft::{Message, MessageType, announced};
 use crate::{clock, metrics};
 
-/// The status and the text of an answer that refuses.
+/// The status and the text of a refusal.
 type Refusal = (StatusCode, String);
 
 fn refuse<T>(status: StatusCode, why: &str) -> Result<T, Refusal> {
@@ -29,7 +29,7 @@ fn refuse<T>(status: StatusCode, why: &str) -> Result<T, Refusal> {
 }
 
 impl Peers {
-    /// A peer sends its state.
+    /// Receives a snapshot from a peer, until raft knows of it.
     pub(in crate::peer) async fn take_snapshot<B>(
         &self,
         headers: &HeaderMap,
@@ -47,8 +47,8 @@ impl Peers {
             let refused = self.snapshots_refused.fetch_add(1, Ordering::Relaxed) + 1;
             metrics::snapshots_refused().inc();
             series.failures.inc();
-            // A peer that tries again and again must not flood the log; want of room is rare enough,
-            // and only a person can mend it.
+            // A peer that repeats its attempt must not flood the log. Lack of room is logged each
+            // time: attempts are ten seconds apart then, and an operator has to act.
             let is_full = matches!(&taken, Err((StatusCode::INSUFFICIENT_STORAGE, _)));
             if refused.is_power_of_two() || is_full {
                 tracing::warn!(refused, "refused a database snapshot: {why}");
@@ -79,8 +79,8 @@ impl Peers {
             return refuse(StatusCode::FORBIDDEN, "error sender not found");
         }
         *sender = Some(message.from);
-        // Taken only once a member's message is here: a client that merely connects must not keep
-        // other snapshots out.
+        // Taken after the message of a known member has arrived: a client that merely connects must
+        // not keep out snapshots.
         let Ok(one_at_a_time) = Arc::clone(&self.receives_snapshot).try_lock_owned() else {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "another snapshot is being received");
         };
@@ -96,8 +96,9 @@ impl Peers {
         let _inflight = metrics::snapshots_from(*sender).begin();
         let began = clock::instant();
         let (chunks, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
-        // The sender may hang up and come again, which drops this call. What was begun goes on, so it
-        // keeps others from its file, and what came whole is not wasted.
+        // The sender may hang up and come again, which drops this future. The thread goes on: it
+        // holds the lock, so that no second receiver writes to the same file, and a file that had
+        // arrived completely is still used.
         let raft = raft.clone();
         let save = move || {
             let _one_at_a_time = one_at_a_time;
@@ -110,34 +111,34 @@ impl Peers {
         saved.and_then(|saved| saved).map_err(|error| why_not_saved(&error, arrived))
     }
 
-    /// Sends and takes snapshots from now on.
+    /// Sends and receives snapshots from now on.
     pub fn serve_snapshots(&self, snapshots: Arc<dyn Snapshots>) {
-        // The first one stays.
+        // A second call changes nothing.
         let _ = self.snapshots.set(snapshots);
     }
 
-    /// Snapshots of peers that were refused.
+    /// The number of peers' snapshots that were refused.
     pub fn snapshots_refused(&self) -> &AtomicU64 {
         &self.snapshots_refused
     }
 }
 
-/// What a peer offers: the message, what its headers say, and the file behind it.
+/// A peer's offer: the message, the announced length, and the body with the file.
 struct Offered<B> {
     message: Message,
     announced_bytes: u64,
     body: Arriving<B>,
-    /// Bytes of the file that came together with the message's last ones.
+    /// The first bytes of the file, which came with the end of the message.
     rest: BytesMut,
 }
 
 impl<B: Body<Data = Bytes>> Offered<B> {
     async fn read(headers: &HeaderMap, body: B) -> Result<Self, Refusal> {
-        // Without the digest a flipped bit in a value would not be noticed.
+        // Without the digest, a flipped bit in a value would not be noticed.
         let Some(digest) = headers.get(DIGEST) else {
             return refuse(StatusCode::BAD_REQUEST, "the snapshot comes without its digest");
         };
-        // Without the length the disk would have to be filled to find out whether it has room.
+        // Without the length, lack of room would show only when the disk is full.
         let Some(announced_bytes) = body.size_hint().exact() else {
             return refuse(StatusCode::LENGTH_REQUIRED, "the snapshot comes without its length");
         };
@@ -156,9 +157,9 @@ impl<B: Body<Data = Bytes>> Offered<B> {
     }
 }
 
-/// The answer to a snapshot that arrived and is not saved.
+/// The refusal of a snapshot that could not be saved.
 fn why_not_saved(error: &io::Error, arrived: Result<(), &'static str>) -> Refusal {
-    // A file that ends early says less than what cut it off; any other error is the cause.
+    // If the file ended early, what cut it off is the cause; otherwise the error of saving it is.
     let is_cut = error.kind() == io::ErrorKind::UnexpectedEof;
     let why = match arrived {
         Err(why) if is_cut => why.to_owned(),
@@ -173,7 +174,7 @@ fn why_not_saved(error: &io::Error, arrived: Result<(), &'static str>) -> Refusa
     (status, why)
 }
 
-/// A piece on its way to the file. A file without `End` was cut off.
+/// A piece of the file on its way to the thread that writes it. A file without `End` was cut off.
 enum Chunk {
     Bytes(Bytes),
     End,
@@ -222,7 +223,7 @@ where
     chunks.send(Chunk::End).await.map_err(gone)
 }
 
-/// Writes what arrives, but for the digest at the end.
+/// Writes the file as it arrives, holding back the last bytes, which may be the digest. Blocks.
 fn save(
     mut incoming: Box<dyn IncomingSnapshot>,
     mut chunks: mpsc::Receiver<Chunk>,

@@ -1,4 +1,4 @@
-//! Sending a snapshot: one thread makes the file piece by piece while a request carries it.
+//! Sends a snapshot: a thread makes the file piece by piece while a request carries it.
 
 use std::convert::Infallible;
 use std::io;
@@ -45,7 +45,7 @@ enum Failure {
     Slow(#[from] tokio::time::error::Elapsed),
 }
 
-/// The body on its way to the peer.
+/// The body of the request: pieces from the thread, of a known total length.
 struct SnapshotBody {
     pieces: mpsc::Receiver<Bytes>,
     left: u64,
@@ -72,8 +72,8 @@ impl Body for SnapshotBody {
 }
 
 impl Peers {
-    /// Sends the state in place of a message that says so, and tells raft how it went. There is at
-    /// most one on its way to a peer.
+    /// Sends the state to the peer that raft's snapshot message is for, then reports the outcome to
+    /// raft. Does nothing while another snapshot is being sent to that peer.
     pub(in crate::peer) fn send_snapshot(&self, message: Message) {
         let to = message.to;
         let (Some(peers), Some(peer)) = (self.me.upgrade(), self.peer(to)) else { return };
@@ -98,10 +98,11 @@ impl Peers {
                     peer.series.sent_failures.inc();
                     let to = format_args!("{to:x}").to_string();
                     tracing::warn!(peer = to, %error, "failed to send database snapshot");
-                    // A refusal as well may be of somebody else who has that URL now.
+                    // The next attempt uses another URL, after a refusal too: another member may
+                    // have this URL by now.
                     peer.snapshot_url.fetch_add(1, Ordering::Relaxed);
-                    // Raft would try again with the next heartbeat. A disk seldom has room again
-                    // so soon.
+                    // Raft would try again at the next heartbeat. A full disk is unlikely to have
+                    // room so soon, so the pause is longer then.
                     let is_full = matches!(error, Failure::Status(status, _)
                         if *status == StatusCode::INSUFFICIENT_STORAGE);
                     let pause = match is_full {
@@ -113,7 +114,8 @@ impl Peers {
             }
             peer.sends_snapshot.store(false, Ordering::Release);
             if let Some(raft) = peers.raft.get() {
-                // A full inbox loses it; the peer's answers tell raft as well.
+                // The full inbox may refuse the report. Raft then learns of it from the peer's
+                // answers.
                 let _ = raft.report_snapshot(to, outcome.is_ok());
             }
             let peer = format_args!("{to:x}").to_string();
@@ -137,7 +139,7 @@ impl Peers {
         let digest = format!("{:x}", Sha256::digest(&encoded));
         let bytes = head.len() as u64 + outgoing.bytes() + DIGEST_BYTES as u64;
         let (pieces, receiver) = mpsc::channel(limits::SNAPSHOT_PIECES_MAX);
-        // There is room for the first one.
+        // Cannot fail: the queue is empty.
         let _ = pieces.try_send(head.freeze());
         let (url, link) = self.reach(peer).await?;
         let body = SnapshotBody { pieces: receiver, left: bytes };
@@ -150,11 +152,12 @@ impl Peers {
         if status == StatusCode::NO_CONTENT {
             return pumped.map(|()| bytes);
         }
-        // A peer that refuses also ends the connection; its reason is worth more than that.
+        // A peer that refuses also closes the connection. Its reason is reported instead of that
+        // error.
         Err(Failure::Status(status, why))
     }
 
-    /// Connects to a peer at one of its URLs, first at the one that served last.
+    /// Connects to a peer at one of its URLs, beginning with the one that worked last.
     async fn reach(&self, peer: &Peer) -> Result<(Uri, Box<dyn Link>), Failure> {
         let mut failure = Failure::Other("it has no URL");
         for _ in &peer.urls {
@@ -196,8 +199,8 @@ impl Peers {
         Ok((status, String::from_utf8_lossy(&why).trim().to_owned()))
     }
 
-    /// Reads the state piece by piece, on a thread of its own that gives way to all others. While
-    /// requests are committed here, it also leaves them most of the disk and the network.
+    /// Reads the state piece by piece on a thread of niceness 10. While proposals are committed
+    /// here, `Pace` leaves them most of the disk and the network.
     async fn pump(
         &self,
         mut outgoing: Box<dyn OutgoingSnapshot>,
@@ -217,7 +220,7 @@ impl Peers {
                 let bytes = piece.len() as u64;
                 let sending = async { timeout(SNAPSHOT_STALL_MAX, pieces.send(piece)).await };
                 let sent = runtime.block_on(sending)?;
-                // The answer says why nobody takes them any more.
+                // If the receiver of the pieces is gone, the peer's answer says why.
                 if sent.is_err() || is_last {
                     return Ok(());
                 }

@@ -16,12 +16,12 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::super::snapshot::arriving::Arriving;
 use super::*;
 
-/// A state that counts what is asked of it.
+/// A state that counts the calls of its functions.
 #[derive(Default)]
 struct State {
     received: AtomicUsize,
     opened: AtomicUsize,
-    /// Whoever opens it waits for this.
+    /// Held by a test to make `open` wait.
     gate: Mutex<()>,
 }
 
@@ -111,7 +111,7 @@ fn message(from: u64, to: u64) -> Message {
     message
 }
 
-/// What member 2 sends to member 1.
+/// The headers and the body of a snapshot that member 2 offers to member 1.
 fn offer() -> (http::HeaderMap, Bytes) {
     let message = message(2, 1).encode_to_vec();
     let digest = format!("{:x}", Sha256::digest(&message));
@@ -123,7 +123,7 @@ fn offer() -> (http::HeaderMap, Bytes) {
     (headers, body.into())
 }
 
-/// A member of a cluster that takes snapshots.
+/// A member of a cluster that receives snapshots.
 fn receiver() -> (Cluster, Arc<Peers>, Arc<State>) {
     let cluster = Cluster::new();
     let state = Arc::new(State::default());
@@ -132,7 +132,7 @@ fn receiver() -> (Cluster, Arc<Peers>, Arc<State>) {
     (cluster, peers, state)
 }
 
-/// A member without others that sends snapshots to member 2, and where it runs.
+/// A sole member that sends snapshots to member 2, and its runtime.
 fn sender() -> (tokio::runtime::Runtime, Arc<Peers>, Arc<State>) {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build().unwrap();
@@ -183,7 +183,7 @@ fn a_snapshot_that_has_not_begun_keeps_no_other_out() {
 fn a_snapshots_message_has_one_time_limit() {
     let (cluster, peers, _) = receiver();
     let (headers, _) = offer();
-    // A message of 64 KiB, which would take two hours.
+    // A message of 64 KiB, which would take two hours to arrive.
     let mut body = (64_u64 << 10).to_be_bytes().to_vec();
     body.resize(64 << 10, 0);
     cluster.runtime.block_on(async {
@@ -196,7 +196,7 @@ fn a_snapshots_message_has_one_time_limit() {
 #[test]
 fn a_snapshot_takes_the_next_url_after_one_that_fails() {
     let (runtime, peers, _) = sender();
-    // Nobody listens at the first URL, one hangs up at the second, and a stranger has the third.
+    // No socket listens at the first URL, the second hangs up, the third belongs to a stranger.
     let closed = TcpSocket::new_v4().unwrap();
     closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listen = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -238,7 +238,7 @@ fn a_peer_with_other_urls_gets_no_second_snapshot_beside_the_first() {
     send();
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(opened(), 1, "a second is begun");
-    // Once the first has ended there is room for another.
+    // Once the first has ended, another may be sent.
     drop(gate);
     until("another is begun", || {
         send();
@@ -251,14 +251,14 @@ async fn a_snapshot_that_comes_too_slowly_ends() {
     let body = || Dripping::new(vec![0; 1000].into(), Duration::ZERO);
     let mut arriving = Arriving::new(body());
     assert_eq!(arriving.next().await.unwrap().unwrap().len(), 1);
-    // After the first minute each second counts.
+    // After the first minute, the rate counts.
     arriving = Arriving::waited(body(), limits::SNAPSHOT_STALL_MAX);
     arriving.next().await.unwrap();
     arriving = Arriving::waited(body(), limits::SNAPSHOT_STALL_MAX + Duration::from_secs(2));
     arriving.next().await.unwrap_err();
 }
 
-/// A state whose file takes its first bytes only when it is let.
+/// A state whose file waits before it takes its first bytes.
 #[derive(Default)]
 struct SlowFile {
     begun: AtomicUsize,
@@ -297,7 +297,7 @@ impl Drop for Incoming {
     }
 }
 
-/// A body that goes on after its first bytes, but not yet.
+/// A body that stops after its first bytes without an end.
 struct Begun(Option<Bytes>);
 
 impl http_body::Body for Begun {
@@ -358,7 +358,7 @@ fn a_snapshot_whose_sender_went_away_keeps_the_next_from_its_file() {
     let (status, why) = cluster.runtime.block_on(send()).unwrap().unwrap_err();
     assert_eq!((status.as_u16(), &*why), (503, "another snapshot is being received"));
     assert!(begun(1));
-    // Once the first has ended there is room for another.
+    // Once the first has ended, another may be received.
     drop(gate);
     until("the first ends", &|| file.open.load(Ordering::SeqCst) == 0);
     let mut next = send();

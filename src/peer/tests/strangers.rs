@@ -37,7 +37,7 @@ fn strangers_get_no_stream() {
         headers.remove("x-rusd-version");
     };
     assert_eq!(ask("/raft/stream/message/2", &etcd), 412);
-    // Who is behind does not know of everybody; one that says where it is found is believed.
+    // A member that is behind does not know all others: a caller that tells its URLs is accepted.
     assert_eq!(ask("/raft/stream/message/7", &as_is), 404);
     let reachable = set("x-peerurls", "http://127.0.0.1:1");
     assert_eq!(ask("/raft/stream/message/7", &reachable), 404);
@@ -67,14 +67,14 @@ fn strangers_that_call_are_dialled_seldom() {
     let believed = (100..228).filter(|id| peers.peer(*id).is_some()).count();
     let seconds = began.elapsed().as_secs() as usize;
     assert!((1..=seconds + 1).contains(&believed), "{believed} in {seconds} s");
-    // One that the log tells of is not forgotten for its silence.
+    // A peer that the log names is not forgotten for its silence.
     peers.update(100, Vec::new());
     (100..228).for_each(|id| peers.forget(id));
     let left: Vec<u64> = (100..228).filter(|id| peers.peer(*id).is_some()).collect();
     assert_eq!(left, [100]);
 }
 
-/// A body that never comes.
+/// A body that never has a frame.
 struct NeverComes;
 
 impl http_body::Body for NeverComes {

@@ -7,7 +7,8 @@ fn members_replicate_over_sockets_and_survive_the_loss_of_one() {
     let mut cluster = Cluster::new();
     let leader = cluster.elect();
     let mut count = 0;
-    // From the leader, and forwarded by a follower: one after the other, for the order's sake.
+    // From the leader, then forwarded by a follower: one after the other, so that the order is
+    // known.
     for at in [leader, (leader + 1) % 3] {
         for _ in 0..100 {
             cluster.propose(at, count);
@@ -43,7 +44,7 @@ fn a_peer_that_takes_nothing_costs_no_more_than_its_queue() {
     let path = "/raft/stream/msgapp/2";
     let mut request = http::Request::get(path).body(http_body_util::Empty::<Bytes>::new()).unwrap();
     *request.headers_mut() = headers::headers(&of(2), Some(1)).unwrap();
-    // The peer asks for the stream, and then reads nothing of it.
+    // The peer asks for the stream and then reads nothing.
     let hung = runtime.block_on(peers.answer(request));
     assert_eq!(hung.status(), 200);
     let peer = peers.peer(2).unwrap();
