@@ -1,4 +1,4 @@
-//! What a command demands of its caller, and the commands about users and roles.
+//! What a command demands of its caller, and how commands about users and roles are applied.
 
 use bytes::Bytes;
 
@@ -14,16 +14,17 @@ use crate::pb::{
     AuthenticateResponse, InternalAuthenticateRequest,
 };
 
-/// When a demand is made.
+/// The moment at which a demand is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Proposed,
     Applied,
 }
 
-/// Every command stands here: without a line there is no new one. Where it is applied, a command
-/// demands exactly what it does in etcd, since members must decide alike; what etcd asks earlier is
-/// asked before the proposal, when the members' own proposals pass by.
+/// What a command demands of its caller at a stage. The match names every command, so a new one
+/// does not compile without a line here. `Applied` demands exactly what etcd's apply does
+/// (`apply_auth.go`), because all members must decide alike. What etcd checks before a proposal is
+/// demanded at `Proposed`, a stage that the members' own proposals skip.
 pub fn demand(command: &Command, stage: Stage) -> Demand {
     let is_applied = stage == Stage::Applied;
     let before = |proposed| if is_applied { Demand::Nothing } else { proposed };
@@ -41,15 +42,16 @@ pub fn demand(command: &Command, stage: Stage) -> Demand {
             before(Demand::Somebody)
         }
         Command::Compaction(_) | Command::Alarm(_) => before(Demand::Root),
-        // Only members propose these.
+        // Only members propose these, so a client that does must be root.
         Command::LeaseCheckpoint(_)
         | Command::ClusterVersionSet(_)
         | Command::ClusterMemberAttrSet(_)
         | Command::DowngradeInfoSet(_)
         | Command::V2(_) => before(Demand::Root),
-        // The password was the proof, and whether there are users is no secret.
+        // A login was proved by its password, and whether auth is on is no secret.
         Command::Authenticate(_) | Command::AuthStatus(_) => before(Demand::Nothing),
-        // Hashing a password is work, so that it is not done for everybody who asks.
+        // Also demanded before the proposal, because hashing a password is work that not every
+        // caller may cause.
         Command::UserAdd(_) | Command::UserChangePassword(_) => Demand::Root,
         Command::UserGet(get) => at_apply(Demand::RootOrUser(get.name.clone())),
         Command::RoleGet(get) => at_apply(Demand::RootOrHolder(get.role.clone())),
@@ -74,7 +76,8 @@ impl LeaseKeys for LeaseDoor<'_> {
 }
 
 impl Machine {
-    /// Whether the entry's caller may have it applied.
+    /// Fails if the entry's caller may not have the command applied, as of the auth revision of the
+    /// entry.
     pub(super) fn authorize(&self, entry: &Entry) -> Result<(), Error> {
         let auth = self.auth.read();
         if !auth.is_enabled() {
@@ -85,7 +88,8 @@ impl Machine {
         Ok(auth.check(&caller, &demand, &LeaseDoor(&self.lessor))?)
     }
 
-    /// Turning it on and off, and logins. Dispatch sends no other command here.
+    /// Applies the commands that turn auth on and off, logins, and AuthStatus. `dispatch` passes no
+    /// other.
     pub(super) fn apply_auth(&self, command: Command, index: u64) -> Result<Reply, Error> {
         let header = self.header();
         let mut auth = self.auth.write();
@@ -115,7 +119,7 @@ impl Machine {
         })
     }
 
-    /// Commands about users. Dispatch sends no other command here.
+    /// Applies the commands about users. `dispatch` passes no other.
     pub(super) fn apply_user(&self, command: Command) -> Result<Reply, Error> {
         let header = self.header();
         let mut auth = self.auth.write();
@@ -153,7 +157,7 @@ impl Machine {
         })
     }
 
-    /// Commands about roles. Dispatch sends no other command here.
+    /// Applies the commands about roles. `dispatch` passes no other.
     pub(super) fn apply_role(&self, command: Command) -> Result<Reply, Error> {
         let header = self.header();
         let mut auth = self.auth.write();

@@ -1,4 +1,4 @@
-//! What the cluster says of itself: its members, alarms, version, and a downgrade under way.
+//! The cluster's own data: members, alarms, version, and a downgrade under way.
 
 use prost::Message as _;
 
@@ -15,7 +15,8 @@ use crate::pb::{AlarmMember, AlarmRequest, AlarmResponse, AlarmType};
 use crate::store::{Bucket, schema};
 use crate::types::Version;
 
-/// The version that a request sets, if this release may go on with it.
+/// The version that a request sets. `Fatal` if it is newer than this release, which may not
+/// understand the entries that follow.
 pub(super) fn cluster_version(request: &ClusterVersionSetRequest) -> Result<Version, Fatal> {
     let version = Version::parse(&request.ver);
     let version = version.ok_or_else(|| Fatal::ClusterVersion(request.ver.clone()))?;
@@ -24,8 +25,8 @@ pub(super) fn cluster_version(request: &ClusterVersionSetRequest) -> Result<Vers
 }
 
 impl Machine {
-    /// Changes the membership if the change is valid. The caller seals the entry, as the
-    /// configuration goes with it.
+    /// Changes the membership if the rules allow it. The caller seals the entry, because raft's
+    /// configuration has to be part of it.
     pub fn change_members(&self, change: &members::Change) -> Result<Reply, Error> {
         let mut members = self.members.write();
         members.validate(change)?;
@@ -61,7 +62,8 @@ impl Machine {
         AlarmResponse { header: None, alarms }
     }
 
-    /// The storage version follows the cluster's, once that is one that knows of it.
+    /// Sets the cluster's version, and with it the store's, if that release stores one (3.6 and
+    /// later).
     pub(super) fn set_cluster_version(
         &self,
         request: &ClusterVersionSetRequest,
@@ -77,7 +79,7 @@ impl Machine {
         Ok(Reply::Done)
     }
 
-    /// In etcd's words: operators wait for these lines.
+    /// Logs the change in etcd's words, because operators wait for these lines.
     fn say_version(&self, before: Option<Version>, version: Version) {
         let to = version.short();
         match before {

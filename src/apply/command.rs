@@ -41,7 +41,7 @@ pub enum Error {
     Request(#[from] Malformed),
     #[error("malformed log entry: a field reaches beyond its end")]
     Truncated,
-    /// The entry holds a request that this version does not know.
+    /// A newer release added this request: the member cannot apply the entry and has to stop.
     #[error("log entry holds request {0}, which this version does not know")]
     Unknown(u32),
     #[error("log entry holds no request")]
@@ -50,9 +50,9 @@ pub enum Error {
     V2 { path: String, what: String },
 }
 
-/// Transactions may be nested.
+/// The field of a transaction, which is encoded and decoded apart because it may be nested.
 const TXN: u32 = 6;
-/// Field 2 holds a request of API v2.
+/// The field of a request of API v2.
 pub(super) const V2: u32 = 2;
 
 macro_rules! commands {
@@ -60,22 +60,23 @@ macro_rules! commands {
         #[derive(Clone, Debug, PartialEq)]
         pub enum Command {
             $($name($request),)*
-            /// Of an etcd up to 3.5, about keys that nobody serves any more. It changes nothing.
+            /// A request of API v2 from an etcd up to 3.5, about keys of the removed v2 store.
+            /// Applying it changes nothing.
             V2(Request),
         }
 
-        /// Answers, with the revision in their headers.
+        /// Replies, with the revision in their headers.
         #[derive(Clone, Debug)]
         pub enum Reply {
             $($($name($response),)?)*
-            /// The members after a change.
+            /// The members after a configuration change.
             Members(Vec<Member>),
-            /// Of requests that members make themselves.
+            /// The reply to requests that members make themselves.
             Done,
         }
 
         impl Reply {
-            /// The header, in replies that have one.
+            /// The header of the response; None for replies without one.
             pub fn header_mut(&mut self) -> Option<&mut Option<ResponseHeader>> {
                 match self {
                     $($(Self::$name(response) => {
@@ -88,7 +89,7 @@ macro_rules! commands {
         }
 
         impl Command {
-            /// How metrics name it, if they count it.
+            /// The command's label in metrics; None if it is not counted.
             pub fn operation(&self) -> Option<Operation> {
                 match self {
                     $(Self::$name(_) => Some(Operation::$name),)*
@@ -103,7 +104,7 @@ macro_rules! commands {
                 }
             }
 
-            /// Size of the request itself.
+            /// Encoded size of the request in bytes, without the entry's header.
             pub(super) fn request_len(&self) -> usize {
                 match self {
                     $(Self::$name(request) => request.encoded_len(),)*
@@ -147,7 +148,7 @@ commands! {
     11 LeaseCheckpoint(LeaseCheckpointRequest),
     1000 AuthEnable(AuthEnableRequest) -> AuthEnableResponse,
     1011 AuthDisable(AuthDisableRequest) -> AuthDisableResponse,
-    // With a simple token; others are made by the member that answers.
+    // The reply holds a simple token; a JWT is signed by the member that answers.
     1012 Authenticate(InternalAuthenticateRequest) -> AuthenticateResponse,
     1013 AuthStatus(AuthStatusRequest) -> AuthStatusResponse,
     1100 UserAdd(AuthUserAddRequest) -> AuthUserAddResponse,
@@ -169,7 +170,7 @@ commands! {
 }
 
 impl Reply {
-    /// Bytes of the pairs in it, which are all that can be large.
+    /// Bytes of the key-value pairs in the reply, the only part that can be large.
     pub fn pair_bytes(&self) -> usize {
         match self {
             Self::Put(response) => response.prev_kv.as_ref().map_or(0, Bytes::len),

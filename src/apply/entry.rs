@@ -1,7 +1,7 @@
-//! An entry of the log: a command, and the id under which its proposer waits.
+//! An entry of the log: a command, and the request id under which its proposer waits.
 //!
-//! The bytes are those of etcd's `InternalRaftRequest`, fields ascending. An entry of before there
-//! was such a message is read as etcd reads it.
+//! The bytes are etcd's `InternalRaftRequest`, with ascending fields. An entry from before that
+//! message existed (etcd 2) is read as etcd reads it.
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
@@ -12,10 +12,10 @@ use super::v2;
 use crate::pb::{Request, RequestHeader};
 
 const HEADER: u32 = 100;
-/// Field 1 holds the request's id in entries of old versions.
+/// The field that holds the request's id in entries of old versions.
 const ID: u32 = 1;
 
-/// A command with the id under which its proposer waits for it.
+/// A command, and a header with the request id under which its proposer waits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     pub header: RequestHeader,
@@ -23,10 +23,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The entry's bytes in the log, fields ascending as etcd writes them.
+    /// The entry's bytes in the log, with ascending fields as etcd writes them.
     pub fn encode(&self) -> Bytes {
         let (header, request) = (self.header.encoded_len(), self.command.request_len());
-        // Two keys and two lengths of at most five bytes each.
+        // 20 bytes more hold two field keys and two lengths, of at most five bytes each.
         let mut out = BytesMut::with_capacity(header + request + 20);
         let field = self.command.field();
         if field > HEADER {
@@ -34,7 +34,7 @@ impl Entry {
         }
         encode_key(field, WireType::LengthDelimited, &mut out);
         encode_varint(request as u64, &mut out);
-        // BytesMut grows, so encoding cannot fail.
+        // Cannot fail: a BytesMut grows.
         let _ = self.command.encode_request(&mut out);
         if field < HEADER {
             self.put_header(&mut out, header);
@@ -48,7 +48,8 @@ impl Entry {
         let _ = self.header.encode(out);
     }
 
-    /// An entry that is no such message may be one of before there were any, as etcd reads it.
+    /// Decodes an entry. One that is no `InternalRaftRequest` is tried as a request of API v2, as
+    /// in etcd.
     pub fn decode(bytes: Bytes) -> Result<Self, Error> {
         Self::decode_message(bytes.clone()).or_else(|error| {
             let request = v2::whole(bytes).ok_or(error)?;
@@ -127,12 +128,12 @@ mod tests {
         assert_eq!(Entry::decode(entry.encode()).unwrap(), entry);
     }
 
-    /// Both forms in which etcd up to 3.5 has them.
+    /// Both forms in which etcd up to 3.5 writes a request of API v2.
     fn v2_forms(method: &str, path: &str, val: &str) -> [Bytes; 2] {
         let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
         let (method, path, val) = (text(method), text(path), text(val));
         let request = Request { id: 77, method, path, val, ..Request::default() };
-        // etcd writes fields that are not set, too.
+        // etcd also writes fields that are not set.
         let mut whole = request.encode_to_vec();
         whole.extend([0x28, 0, 0x32, 0, 0x38, 0, 0x48, 0, 0x50, 0, 0x58, 0, 0x60, 0, 0x68, 0]);
         let message = InternalRaftRequest { v2: Some(request), ..Default::default() };
@@ -187,7 +188,7 @@ mod tests {
         assert!(Entry::decode(whole).is_err(), "no etcd proposes that");
     }
 
-    /// A transaction with so many in it, each in the other, and a put in the last.
+    /// `depth` transactions, each inside the one before, with a put in the last.
     fn nested(depth: usize) -> Command {
         let op = |request| RequestOp { request: Some(request) };
         let put = PutRequest { key: "k".into(), ..PutRequest::default() };
@@ -208,7 +209,7 @@ mod tests {
             let entry = Entry { header: RequestHeader::default(), command: nested(depth) };
             assert!(Entry::decode(entry.encode()).unwrap() == entry, "{depth}");
         }
-        // A peer or a damaged disk may show any.
+        // A peer or a damaged disk may bring any bytes.
         let deep = Entry { header: RequestHeader::default(), command: nested(TXN_DEPTH_MAX + 1) };
         let error = Entry::decode(deep.encode()).unwrap_err().to_string();
         assert_eq!(error, "malformed log entry: transactions are nested too deep");

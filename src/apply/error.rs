@@ -1,7 +1,7 @@
-//! What goes wrong while an entry is applied, in two kinds.
+//! Errors of apply, of two kinds.
 //!
-//! An [`Error`] is the reply: it follows from the entries and is the same on every member. A
-//! [`Fatal`] says that this member cannot go on, and never becomes a reply.
+//! An [`Error`] is the reply: it follows from the entries and is the same on every member. After a
+//! [`Fatal`] this member cannot go on; it never becomes a reply.
 
 use super::version::NewerCluster;
 use crate::lease;
@@ -63,7 +63,7 @@ impl From<lease::Error> for Error {
     }
 }
 
-/// The member cannot go on.
+/// Why this member cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
     #[error(transparent)]
@@ -74,7 +74,7 @@ pub enum Fatal {
     Member(#[from] crate::members::Malformed),
     #[error(transparent)]
     Auth(#[from] crate::auth::Malformed),
-    /// Raft stops; the next start applies the entry again.
+    /// Raft has stopped; the next start applies the entry again.
     #[error("the member is stopping")]
     Stopping,
     #[error("a configuration change cannot be made: {0}")]
@@ -89,7 +89,7 @@ pub enum Fatal {
     Store(#[from] crate::store::Error),
 }
 
-/// Splits what mvcc says into the reply and the end.
+/// Splits the errors of mvcc into replies and those that stop the member.
 pub(super) fn split<T>(result: Result<T, mvcc::Error>) -> Result<Result<T, Error>, Fatal> {
     Ok(match result {
         Ok(reply) => Ok(reply),

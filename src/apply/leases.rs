@@ -1,4 +1,4 @@
-//! Requests about leases, and how mvcc asks about the leases that keys hang on.
+//! Commands about leases, and the answers to mvcc's questions about the leases of keys.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ impl Machine {
         Ok(Reply::LeaseGrant(LeaseGrantResponse { header, id, ttl, error: String::new() }))
     }
 
-    /// Deletes the keys in order, in one transaction.
+    /// Deletes the lease and then its keys, in key order, in one revision.
     pub(super) fn lease_revoke(
         &self,
         request: LeaseRevokeRequest,
@@ -52,8 +52,8 @@ impl Machine {
         if !self.lessor.lock().exists(request.id) {
             return Err(Error::LeaseNotFound);
         }
-        // The store has a part of this entry before the keys lose their lease: whoever reads the
-        // leases meanwhile can tell from which entry on they hold.
+        // Pushed before the keys lose their lease, so that `Store::pushed` counts this entry. A
+        // checkpoint that reads the leases between the two then waits until the entry is durable.
         self.store.delete(Bucket::Lease, request.id.to_be_bytes().to_vec());
         let keys = self.lessor.lock().revoke(request.id)?;
         let mut write = self.mvcc.begin();
@@ -64,7 +64,7 @@ impl Machine {
         Ok(Reply::LeaseRevoke(LeaseRevokeResponse { header: self.header() }))
     }
 
-    /// A lease that is gone meanwhile is passed over.
+    /// Stores the remaining times of leases. A lease that is gone since the proposal is skipped.
     pub(super) fn lease_checkpoint(
         &self,
         request: &LeaseCheckpointRequest,

@@ -46,8 +46,8 @@ use leases::LeaseDoor;
 pub use quota::{Quota, cost};
 pub use version::{NewerCluster, RELEASE, check_cluster_version, has_storage_version};
 
-/// Whether a normal entry can be applied, asked before it enters the log: every member has to apply
-/// what is in there.
+/// Decodes a normal entry, before it enters the log: one that cannot be applied would stop every
+/// member. None for the empty entry of a new leader.
 pub fn check(data: Bytes) -> Result<Option<Command>, Fatal> {
     if data.is_empty() {
         return Ok(None);
@@ -59,19 +59,19 @@ pub fn check(data: Bytes) -> Result<Option<Command>, Fatal> {
     Ok(Some(command))
 }
 
-/// What became of an entry that was applied.
+/// The outcome of an applied entry.
 pub struct Outcome {
-    /// Under which the proposer waits.
+    /// The id under which the proposer waits; 0 for an empty entry.
     pub request_id: u64,
-    /// None for an entry that asks for nothing.
+    /// The label for metrics; None for an entry without a command.
     pub operation: Option<Operation>,
     pub reply: Result<Reply, Error>,
     pub changes: Vec<Change>,
-    /// A compaction to sweep, and whether the reply waits for that.
+    /// A compaction to sweep, and whether the reply waits for the sweep.
     pub compaction: Option<(Compaction, bool)>,
 }
 
-/// The state that requests change.
+/// The state that entries change, shared with the threads that read it.
 #[derive(Clone)]
 pub struct Machine {
     pub store: Arc<Store>,
@@ -84,9 +84,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Applies a normal entry. `now` is the leader's clock, for deadlines. `is_awaited` says whether
-    /// somebody on this member waits for the answer to a request: what only the answer would show is
-    /// not read otherwise.
+    /// Applies a normal entry and seals it. Called on the apply thread. `now` is this member's
+    /// clock, for the deadlines of leases, which only a leader looks at. `is_awaited` tells whether
+    /// a call on this member waits for the answer; if none does, pairs that only the answer would
+    /// show are not read.
     pub fn apply(
         &self,
         index: u64,
@@ -102,7 +103,7 @@ impl Machine {
             changes: Vec::new(),
             compaction: None,
         };
-        // A new leader's first entry is empty.
+        // The first entry of a new leader is empty.
         if !data.is_empty() {
             let entry = Entry::decode(data)?;
             outcome.request_id = entry.header.id;
@@ -117,7 +118,7 @@ impl Machine {
         Ok(outcome)
     }
 
-    /// Alarms stand in front of everything else.
+    /// Refuses commands because of CORRUPT or NOSPACE, before anything else is checked, as in etcd.
     fn gate(&self, command: &Command) -> Result<(), Error> {
         let members = self.members.read();
         if members.has_alarm(AlarmType::Corrupt) {
@@ -148,7 +149,8 @@ impl Machine {
         is_awaited: &dyn Fn(u64) -> bool,
         outcome: &mut Outcome,
     ) -> Result<Result<Reply, Error>, Fatal> {
-        // Asked before the change, answered after it: the write stands, the reply says no.
+        // Measured before the change and answered after it, as in etcd: the write stands, but its
+        // reply is `NoSpace`.
         let has_room = cost(&command).is_none_or(|cost| self.quota.has_room_for(cost));
         let reply = match command {
             Command::Put(put) => {

@@ -1,6 +1,7 @@
-//! What a request may add to the store, and whether the store's limit has room for that.
+//! The bytes that a request may add to the store, and whether the quota has room for them.
 //!
-//! The estimate of a request's bytes is etcd's, since it decides which request gets NOSPACE.
+//! The estimate of a request's bytes is etcd's (`quota.go`), since it decides which request gets
+//! NOSPACE.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,10 +10,11 @@ use super::command::Command;
 use crate::pb::request_op::Request;
 use crate::pb::{PutRequest, RequestOp, TxnRequest};
 
-/// Size of the backend against its limit, for the local answer to a full disk.
+/// The size of this member's store against its quota. It differs between members, so it decides
+/// about replies only and never about the state.
 #[derive(Debug)]
 pub struct Quota {
-    /// 0 or less: none.
+    /// 0 or less for no quota.
     limit_bytes: i64,
     size_bytes: Arc<AtomicI64>,
 }
@@ -49,11 +51,11 @@ fn txn_cost(txn: &TxnRequest) -> i64 {
     ops_cost(&txn.success).max(ops_cost(&txn.failure))
 }
 
-/// Bytes that a request may add, by etcd's estimate; None if it adds none.
+/// The bytes that a request may add, by etcd's estimate; None if it adds none.
 pub fn cost(command: &Command) -> Option<i64> {
     match command {
         Command::Put(put) => Some(put_cost(put)),
-        // A transaction that only reads or deletes has to pass on a full store as well.
+        // A transaction that only reads or deletes has no cost, so that it passes on a full store.
         Command::Txn(txn) => Some(txn_cost(txn)).filter(|bytes| *bytes > 0),
         Command::LeaseGrant(_) => Some(LEASE_BYTES),
         _ => None,

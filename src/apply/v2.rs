@@ -1,6 +1,6 @@
-//! Requests of API v2 in the log of an etcd up to 3.5: there a member says so who it is, and the
-//! leader which version the cluster has. These two become what etcd 3.6 makes of them; requests about
-//! v2 keys change nothing, since there is no store for them.
+//! Requests of API v2 in the log of an etcd up to 3.5. By them a member publishes its name and
+//! client URLs, and the leader sets the cluster's version. These two become the commands that etcd
+//! 3.6 makes of them. Requests about v2 keys change nothing, since there is no v2 store.
 
 use bytes::Bytes;
 use prost::Message;
@@ -17,7 +17,7 @@ const VERSION_PATH: &str = "/0/version";
 const MEMBERS_PATH: &str = "/0/members/";
 const ATTRIBUTES: &str = "/attributes";
 
-/// What a member says of itself, in etcd's JSON.
+/// A member's name and client URLs, in etcd's JSON.
 #[derive(Default, Deserialize)]
 struct Said {
     name: Option<String>,
@@ -25,9 +25,10 @@ struct Said {
     client_urls: Option<Vec<String>>,
 }
 
-/// A request that is all of an entry, as etcd proposes it.
+/// The request that an entry consists of, if it is one that etcd proposes.
 pub(super) fn whole(entry: Bytes) -> Option<Request> {
-    // Fields of other types, or a method that no etcd proposes, make it something else.
+    // An entry with fields of other types, or with a method that etcd does not propose, is
+    // something else.
     let request = Request::decode(entry).ok()?;
     METHODS.contains(&&request.method[..]).then_some(request)
 }
@@ -55,7 +56,7 @@ pub(super) fn command(request: Request) -> Result<Command, Error> {
     Ok(Command::ClusterMemberAttrSet(ClusterMemberAttrSetRequest { member_id, member_attributes }))
 }
 
-/// The member whose attributes stand at a path.
+/// The id of the member whose attributes are at a path.
 fn member_of(path: &str) -> Option<u64> {
     let id = path.strip_prefix(MEMBERS_PATH)?.strip_suffix(ATTRIBUTES)?;
     let is_hex = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -1,4 +1,4 @@
-//! raft's configuration as the store keeps it, in etcd's JSON.
+//! Raft's configuration as the store keeps it, in etcd's JSON.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::error::LoadError;
 use crate::raft::ConfState;
 use crate::store::Bucket;
 
-/// raft's configuration in etcd's JSON: empty lists are left out, `auto_leave` never is.
+/// A `ConfState` in etcd's JSON: empty lists are left out, `auto_leave` never is.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct StoredConfState {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -35,7 +35,7 @@ impl From<&ConfState> for StoredConfState {
 
 impl StoredConfState {
     pub fn to_json(&self) -> Vec<u8> {
-        // Numbers and lists always have a JSON form.
+        // Cannot fail: numbers and lists always have a JSON form.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
@@ -54,7 +54,7 @@ impl StoredConfState {
     }
 }
 
-/// The ids of voters and learners in a stored configuration.
+/// The ids of all voters and learners in a stored configuration, sorted.
 pub fn ids_of_conf_state(json: &[u8]) -> Result<Vec<u64>, LoadError> {
     let state = StoredConfState::parse(json)?;
     let mut ids = state.voters;

@@ -1,5 +1,5 @@
-//! Snapshots for clients: as many as there are seats, each read by a thread that gives way to all others
-//! and goes no faster than its reader.
+//! Snapshots for clients. Each has a seat, and is read by a thread of niceness 10, no faster than
+//! its reader takes it.
 
 use std::io;
 use std::sync::Arc;
@@ -22,25 +22,25 @@ use crate::raft;
 use crate::store::{DirLock, Store};
 use crate::supervise::Supervisor;
 
-/// Why a snapshot does not begin.
+/// Why a snapshot did not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     #[error("too many snapshots are under way")]
     NoSeat,
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// There is no thread for it, or the member is ending.
+    /// No thread could be started for it, or the member is ending.
     #[error(transparent)]
     Thread(#[from] io::Error),
 }
 
-/// Reads snapshots for clients.
+/// Makes snapshots for clients.
 pub struct Downloads {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     raft: raft::Handle,
     supervisor: Supervisor,
-    /// A snapshot that outlasts the member keeps the directory locked.
+    /// Keeps the directory locked while a snapshot outlives the member.
     lock: Arc<DirLock>,
     seats: Seats,
 }
@@ -56,13 +56,13 @@ impl Downloads {
         Self { store, clock, raft, supervisor, lock, seats: Seats::default() }
     }
 
-    /// Begins a snapshot of what is applied here, which is everything.
+    /// Begins a snapshot of everything that is applied here: it waits for a commit first.
     pub async fn begin(&self) -> Result<Pieces, DownloadError> {
         let seat = self.seats.take(self.clock.now()).ok_or(DownloadError::NoSeat)?;
         let store = Arc::clone(&self.store);
         let waiting = Waiting::default();
         let wanted = waiting.wanted();
-        // The seat goes with the thread, which ends some time after the caller if that goes away.
+        // The seat moves into the thread, which outlives a caller that goes away.
         let measured = self.supervisor.nice("snapshot-size", move || {
             let snapshot = store.flush().map_err(SnapshotError::from);
             snapshot.and_then(|_| Snapshot::while_wanted(&store, &wanted)).map(|it| (it, seat))
@@ -71,7 +71,7 @@ impl Downloads {
         Ok(self.start(snapshot, seat))
     }
 
-    /// Starts to read; at most a few pieces ahead of the caller.
+    /// Starts the thread that reads, at most `SNAPSHOT_PIECES_MAX` pieces ahead of the caller.
     fn start(&self, snapshot: Snapshot, seat: Arc<Seat>) -> Pieces {
         let (sender, pieces) = mpsc::channel(SNAPSHOT_PIECES_MAX);
         let (file_bytes, storage_version) = (snapshot.file_bytes(), snapshot.storage_version());
@@ -97,14 +97,15 @@ impl Downloads {
     }
 }
 
-/// A piece of the file, or the SHA-256 of all of them, which comes last.
+/// A piece of the file, or the SHA-256 of the whole file, which comes last.
 #[derive(Clone, Debug)]
 pub enum Piece {
     Bytes(Bytes),
     Digest([u8; bbolt::DIGEST_BYTES]),
 }
 
-/// A snapshot as it comes out of the threads that read it. Without the digest it is not whole.
+/// The pieces of a snapshot, from the thread that reads it. A file without the digest is
+/// incomplete.
 pub struct Pieces {
     pub file_bytes: u64,
     pub storage_version: String,
@@ -112,7 +113,7 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// The next piece; none after the digest, or if this member stops or the caller was too slow.
+    /// The next piece; None after the digest, if the member stops, or if the caller was too slow.
     pub async fn next(&mut self) -> Option<Result<Piece, SnapshotError>> {
         self.pieces.recv().await
     }
@@ -123,7 +124,7 @@ impl Pieces {
     }
 }
 
-/// The client's end of a snapshot.
+/// The thread's side of a snapshot: its seat, and the queue to the client.
 struct Reader {
     seat: Arc<Seat>,
     pieces: mpsc::Sender<Result<Piece, SnapshotError>>,
@@ -132,7 +133,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Waits until there is room for the piece; false if the reader gets no more.
+    /// Queues a piece, and waits for room; false if the reader gets no more pieces.
     async fn take(&self, piece: Result<Piece, SnapshotError>, bytes_so_far: u64) -> bool {
         let now = self.clock.now();
         let fair = self.began + SNAPSHOT_STALL_MAX;
@@ -157,7 +158,7 @@ impl Reader {
     }
 }
 
-/// Reads piece by piece for as long as somebody takes them.
+/// Reads the snapshot piece by piece until its end, or until the reader takes no more. Blocks.
 fn pump(
     mut snapshot: Snapshot,
     reader: &Reader,

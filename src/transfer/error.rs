@@ -1,4 +1,4 @@
-//! Why a state cannot be loaded, sent or taken in.
+//! Why a state cannot be loaded, sent or installed.
 
 use std::io;
 
@@ -30,7 +30,7 @@ impl From<Malformed> for LoadError {
     }
 }
 
-/// Why a store does not become etcd's snapshot file.
+/// Why etcd's snapshot file cannot be made of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     #[error(transparent)]
@@ -39,7 +39,7 @@ pub enum SnapshotError {
     Bbolt(#[from] bbolt::Error),
 }
 
-/// Why a state cannot be put where another one is, or none.
+/// Why a state cannot be installed, or become the first state of a member.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     #[error("the snapshot is refused: {0}")]
@@ -61,7 +61,7 @@ pub enum InstallError {
 }
 
 impl InstallError {
-    /// Whether the disk has no room for it.
+    /// Whether the cause is a full disk.
     pub(super) fn is_full(&self) -> bool {
         let kind = match self {
             Self::Store(store::Error::NoSpace { .. }) => return true,

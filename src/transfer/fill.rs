@@ -1,4 +1,4 @@
-//! A generation of the store, filled with a state that is somewhere else.
+//! Fills a generation of the store with a state from a file or another store.
 
 use std::fs::File;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,22 +11,22 @@ use crate::mvcc::Restoring;
 use crate::store::{Bucket, Building, Frozen, Pair, Row, schema};
 use crate::types::Revision;
 
-/// Where a state comes from.
+/// The source of a state.
 pub enum Source<'a> {
-    /// etcd's snapshot file, all of whose pages are checked first.
+    /// etcd's snapshot file. `fill` checks all of its pages first.
     File(&'a File),
     /// Another store.
     Store(&'a Frozen),
 }
 
-/// One find of a walk.
+/// An item that `walk` finds.
 pub enum Seen<'a> {
     Bucket(&'a [u8]),
     Pair { bucket: &'a [u8], key: &'a [u8], value: &'a [u8] },
 }
 
 impl Source<'_> {
-    /// Copies everything.
+    /// Copies the whole state.
     pub fn fill(&self, building: &mut Building) -> Result<(), InstallError> {
         match self {
             Self::File(file) => from_file(file, building),
@@ -67,7 +67,7 @@ impl Source<'_> {
         Ok(None)
     }
 
-    /// Shows everything as etcd's file has it, in its order.
+    /// Passes everything to `each`, as etcd's file holds it and in its order.
     pub fn walk(&self, mut each: impl FnMut(Seen<'_>)) -> Result<(), InstallError> {
         match self {
             Self::File(file) => {
@@ -109,7 +109,7 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// Shows all rows in order of their revisions.
+    /// Passes all rows to `each`, in the order of their revisions.
     pub fn rows(
         &self,
         mut each: impl FnMut(Row) -> Result<(), InstallError>,
@@ -143,7 +143,7 @@ impl Source<'_> {
     }
 }
 
-/// Rows on their way into one commit.
+/// Rows that go into one commit.
 #[derive(Default)]
 struct Batch {
     rows: Vec<Row>,
@@ -174,8 +174,8 @@ fn from_file(file: &File, building: &mut Building) -> Result<(), InstallError> {
     batch.end(building)
 }
 
-/// As [`Source::fill`] from a file whose digest vouches for it, and builds the index that stands in
-/// memory for it. One thread reads what another writes.
+/// As [`Source::fill`] for a file that is proved by its digest, so that its pages are not checked.
+/// Builds the index in memory at the same time: this thread reads while another one writes.
 pub(super) fn fill_and_index(
     file: &File,
     mut building: Building,
@@ -188,21 +188,21 @@ pub(super) fn fill_and_index(
         let writing = scope.spawn(move || {
             for rows in filled {
                 building.rows(&rows)?;
-                // The thread that allocated the rows frees them: malloc would make both threads wait for
-                // each other if the writer did.
+                // Batches go back to the thread that allocated them. If the writer freed the rows,
+                // both threads would wait for the lock of one malloc arena.
                 let _ = spent.try_send(rows);
             }
             Ok::<_, InstallError>(building)
         });
         let read = read_rows(file, &batches, &emptied);
         drop(batches);
-        // If the writer ended early, it says why.
+        // If the writer ended early, its error is the cause, so it comes first.
         let ended = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok((ended?, read?))
     })
 }
 
-/// Hands on all rows in batches, and takes those back that are written.
+/// Passes all rows on in batches, and reuses the batches that come back.
 fn read_rows(
     file: &File,
     batches: &SyncSender<Vec<Row>>,

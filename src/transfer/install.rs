@@ -1,13 +1,14 @@
-//! A snapshot on its way in: received, checked, built into a generation of the store, and at last
-//! put in the place of what is there.
+//! A snapshot from another member: received, checked, built into a generation of the store, and
+//! installed in place of the state.
 //!
 //! ```text
 //!   peer ─► incoming file ─► checked ─► gen-N+1, its index and leases in memory ─► raft
 //!   raft: log record durable ─► apply thread: CURRENT, then everything in memory
 //! ```
 //!
-//! Serving goes on until the last step, which takes milliseconds. A crash before the record leaves
-//! litter, one after it is completed by the next start.
+//! The member serves until the last step, which takes milliseconds. After a crash before the log
+//! record, the next start deletes what was built; after a crash behind it, the next start completes
+//! the installation.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -31,17 +32,17 @@ use crate::peer::{DIGEST_BYTES, IncomingSnapshot, OutgoingSnapshot, SnapshotDige
 use crate::raft::{ConfState, SnapshotPlace};
 use crate::store::{Bucket, Options, Store, schema};
 
-/// Where the file is kept until the generation is built.
+/// The name of the received file, which is kept until the generation is built.
 const INCOMING: &str = "incoming.snap.db";
 
-/// A generation that only waits to be put in place, with what stands in memory for it.
+/// A generation that is ready to be installed, with its state in memory.
 pub struct Prepared {
     pub store: Arc<Store>,
     pub place: SnapshotPlace,
     pub loaded: Loaded,
 }
 
-/// The generation that is prepared, if any. There is never more than one.
+/// The prepared generation, if there is one; never more than one.
 #[derive(Default)]
 pub struct Installs(Mutex<Option<Prepared>>);
 
@@ -51,8 +52,8 @@ impl Installs {
         self.0.lock().take_if(|prepared| prepared.place.index == index)
     }
 
-    /// Drops the prepared generation once apply has reached its index: raft did not install that
-    /// snapshot.
+    /// Drops the prepared generation once apply has reached its index without it: raft has dropped
+    /// that snapshot.
     pub fn applied(&self, index: u64) {
         if let Some(mut prepared) = self.0.try_lock() {
             let outdated = prepared.take_if(|prepared| prepared.place.index <= index);
@@ -62,9 +63,10 @@ impl Installs {
     }
 }
 
-/// The member's side of snapshots between members.
+/// The source and target of snapshots between members.
 pub struct PeerDoor {
-    /// The store ends with the member, and peers may hold on longer.
+    /// Weak, because the store must close when the member ends, and peers' requests may last
+    /// longer.
     pub store: Weak<Store>,
     pub installs: Arc<Installs>,
     pub options: Options,
@@ -84,8 +86,8 @@ impl Snapshots for PeerDoor {
         Ok(Box::new(Sending { snapshot, place }))
     }
 
-    /// The file and the generation that is built from it stand side by side for a while, and what the
-    /// store holds in reserve is not for them.
+    /// The file and the generation built from it exist at the same time, so twice the file's size
+    /// is needed. The store's reserve does not count as free.
     fn has_room(&self, bytes: u64) -> io::Result<()> {
         let store = self.store()?;
         let needed = bytes.saturating_mul(2);
@@ -105,7 +107,7 @@ impl Snapshots for PeerDoor {
     }
 
     fn receive(&self, place: SnapshotPlace) -> io::Result<Box<dyn IncomingSnapshot>> {
-        // Only one is received at a time; the one before has been answered.
+        // Discards a snapshot that is prepared and not installed. Only one is received at a time.
         drop(self.installs.0.lock().take());
         let db = self.store()?.directory();
         let path = db.join(INCOMING);
@@ -150,7 +152,7 @@ struct Receiving {
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        // The next one would overwrite it.
+        // A failure is ignored: the next snapshot overwrites the file.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -197,7 +199,7 @@ impl Receiving {
     }
 }
 
-/// Where a state stands in the log, from its bucket `meta`.
+/// The place in the log that a state belongs to, from its bucket `meta`.
 fn place_of(get: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Result<SnapshotPlace, InstallError> {
     let number = |key: &[u8]| {
         let bytes = get(key).and_then(|value| value.try_into().ok()).map(u64::from_be_bytes);

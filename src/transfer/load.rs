@@ -1,4 +1,4 @@
-//! The state of a store, as it stands in memory while a member works.
+//! Loads the state that a member keeps in memory from its store.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -15,17 +15,19 @@ use crate::pb::{AlarmMember, leasepb};
 use crate::store::{Bucket, CheckpointBinding, Opened, Store, schema};
 use crate::types::Version;
 
-/// The state as the store holds it.
+/// The state in memory, as loaded.
 pub struct Loaded {
     pub lessor: Lessor,
     pub members: Members,
     pub auth: Auth,
     pub restore: Restore,
-    /// Revision of the checkpoint, and how many rows came beside it.
+    /// The revision of the checkpoint that was used (-1 without one), and the number of rows read
+    /// besides.
     pub used: (i64, u64),
 }
 
-/// The state of a store. Its index may have been built with it; else it is read.
+/// Loads the state of a store. `index` is the key index if it was built with the store; otherwise
+/// the checkpoint and the rows are read.
 pub fn load(
     store: &Arc<Store>,
     opened: &Opened,
@@ -65,7 +67,7 @@ pub fn load(
     Ok(Loaded { lessor, members, auth, restore, used })
 }
 
-/// A newer release may have written what this one would misread.
+/// Fails if a newer release has written the store: this one could misread it.
 fn check_storage_version(store: &Store) -> Result<(), LoadError> {
     let Some(text) = store.bucket_get(Bucket::Meta, schema::STORAGE_VERSION)? else {
         return Ok(());
@@ -112,7 +114,7 @@ pub fn load_members(store: &Store) -> Result<Members, LoadError> {
     Ok(members)
 }
 
-/// The index checkpoint, if it serves this state. Without one all rows are read.
+/// The index checkpoint, if it belongs to this state; without one all rows are read.
 fn read_checkpoint(store: &Store, opened: &Opened) -> Option<Checkpoint> {
     let mut bytes = Vec::new();
     let read = store

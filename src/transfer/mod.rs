@@ -1,5 +1,5 @@
-//! States on their way: out of a store as etcd's snapshot file, and out of such a file, or of another
-//! store, into a generation of this one's.
+//! States on their way out of a store, as etcd's snapshot file, and on their way into a generation
+//! of a store, from such a file or another store.
 //!
 //! ```text
 //!   store ─► Frozen ─► Snapshot ─► pieces ─► a client, a peer, a file
@@ -9,12 +9,12 @@
 //!     └─ load ─► index, leases, members, users: what stands in memory while a member works
 //! ```
 //!
-//! A client takes a snapshot by [`Downloads`], a peer by [`PeerDoor`], which also takes in what a peer
-//! sends. A [`Seed`] is the first state of a new cluster, and [`adopt`] takes over another server's
-//! member.
+//! A client gets a snapshot from [`Downloads`]; a peer gets and sends one through [`PeerDoor`]. A
+//! [`Seed`] is the first state of a new cluster, and [`adopt`] takes over a member of another
+//! server.
 //!
-//! This room knows stores and files. It does not know who may have a copy, and where a state stands
-//! in the log it reads from the state itself.
+//! This room knows stores and files. It does not know who may have a copy, and it reads the place
+//! in the log that a state belongs to from the state itself.
 
 mod conf_state;
 mod downloads;

@@ -1,4 +1,4 @@
-//! How many snapshots go to clients at once.
+//! The bound on snapshots that go to clients at once.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -8,15 +8,16 @@ use tokio::sync::Notify;
 
 use crate::limits::{SNAPSHOT_FAIR_WAIT, SNAPSHOTS_MAX};
 
-/// Snapshots on their way to clients. They last as long as their readers take, so nobody waits for a
-/// seat: one whose reader has taken nothing for a while is given to who comes when all are taken.
+/// The seats of snapshots on their way to clients. A snapshot lasts as long as its reader takes, so
+/// a client does not wait for a seat: if all are taken, it gets the seat whose reader has taken
+/// nothing for the longest time, `SNAPSHOT_FAIR_WAIT` at least.
 #[derive(Default)]
 pub(super) struct Seats(Mutex<Vec<Weak<Seat>>>);
 
 pub(super) struct Seat {
-    /// Since when its reader is waited for.
+    /// Since when its reader has taken nothing; None while a piece is being made.
     waits_since: Mutex<Option<Duration>>,
-    /// Rings when somebody else gets the seat.
+    /// Notified when the seat is given to another client.
     given_away: Notify,
 }
 
@@ -26,7 +27,8 @@ impl Seats {
         self.0.lock().iter().filter(|seat| seat.strong_count() > 0).count()
     }
 
-    /// None if all are taken and no reader has kept its seat waiting for long enough.
+    /// Takes a seat. None if all are taken and none has waited for its reader for
+    /// `SNAPSHOT_FAIR_WAIT`.
     pub(super) fn take(&self, now: Duration) -> Option<Arc<Seat>> {
         let mut seats = self.0.lock();
         seats.retain(|seat| seat.strong_count() > 0);
@@ -45,12 +47,12 @@ impl Seats {
 }
 
 impl Seat {
-    /// Ends when the seat is given away.
+    /// Completes when the seat is given to another client.
     pub(super) async fn given_away(&self) {
         self.given_away.notified().await;
     }
 
-    /// Its reader is waited for from now on, or has taken something.
+    /// Notes since when the reader is waited for; None if it has taken a piece.
     pub(super) fn waits_since(&self, since: Option<Duration>) {
         *self.waits_since.lock() = since;
     }

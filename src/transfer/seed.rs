@@ -1,4 +1,5 @@
-//! A member's first state, for who restores a backup: the store and the log that belong together.
+//! The first state of a member that is restored from a backup or taken over: a store, and the log
+//! that belongs to it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,20 +20,20 @@ use crate::upkeep::close_store;
 
 /// A new cluster that begins with the state of an old one.
 pub struct Seed<'a> {
-    /// Where the store is made; nothing may be there.
+    /// The directory to make the store in; it must not exist.
     pub db: &'a Path,
-    /// Where the log is made; nothing may be there.
+    /// The directory to make the log in; it must not exist.
     pub wal: &'a Path,
     pub founders: &'a Founders,
     pub member_id: u64,
-    /// Makes history continue so much later, with everything before compacted: clients that saw
-    /// revisions of the lost cluster beyond the backup never see one twice.
+    /// Adds this to the newest revision, and compacts everything before: clients that saw revisions
+    /// of the lost cluster beyond the backup then never see one twice.
     pub bump_revision: Option<i64>,
 }
 
 impl Seed<'_> {
-    /// Makes both. Keys, leases, users and alarms come from the source; the members, and the place
-    /// in the log, are new.
+    /// Makes the store and the log. Keys, leases, users and alarms come from the source; the
+    /// members and the place in the log are new.
     pub fn plant(&self, source: &Source<'_>, options: Options) -> Result<(), InstallError> {
         let mut building = Building::first(self.db)?;
         source.fill(&mut building)?;
@@ -58,7 +59,7 @@ impl Seed<'_> {
         let conf_state = ConfState { voters, ..ConfState::default() };
         let number = |number: u64| number.to_be_bytes().to_vec();
         let place = [
-            // One entry for each founder.
+            // The log begins with one entry for each founder.
             (schema::CONSISTENT_INDEX.to_vec(), number(members.len() as u64)),
             (schema::TERM.to_vec(), number(1)),
             (schema::CONF_STATE.to_vec(), StoredConfState::from(&conf_state).to_json()),
@@ -67,14 +68,15 @@ impl Seed<'_> {
     }
 }
 
-/// The log's first entries add the founders.
+/// The first entries of the log, which add the founders.
 pub fn bootstrap(founders: &Founders) -> Bootstrap {
     let members = founders.members.iter();
     let members = members.map(|member| (member.id, Bytes::from(member.to_json())));
     Bootstrap { members: members.collect() }
 }
 
-/// Makes what was filled the store, if a start would take it.
+/// Completes the store that was filled: loads it as a start would, then names its generation in
+/// CURRENT.
 fn complete(building: Building, db: &Path, options: Options) -> Result<Opened, InstallError> {
     let clock = Arc::clone(&options.clock);
     let (store, opened) = building.finish(options)?;
@@ -82,26 +84,26 @@ fn complete(building: Building, db: &Path, options: Options) -> Result<Opened, I
     let loaded = load(&store, &opened, None)?;
     let (mvcc, lessor) = (Arc::new(loaded.restore.mvcc), Arc::new(Mutex::new(loaded.lessor)));
     if loaded.restore.unfinished.is_none() {
-        // With it the first start need not read all rows again.
+        // Writes the index checkpoint, so that the first start need not read all rows again.
         close_store(&store, &mvcc, &lessor, clock)?;
     }
     Building::name_current(db, opened.generation)?;
     Ok(opened)
 }
 
-/// Another server's member, taken over with its ids.
+/// A member of another server that was taken over with its ids.
 pub struct Adopted {
     pub metadata: log::Metadata,
-    /// Last entry that is part of the state.
+    /// Index of the last entry that is part of the state.
     pub applied: u64,
-    /// Last entry of the log.
+    /// Index of the last entry of the log.
     pub last: u64,
-    /// Requests of API v2 behind the applied entry, which change nothing here.
+    /// The number of API v2 requests after the applied entry, which change nothing here.
     pub ignored: u64,
 }
 
-/// Makes a store in `db` that belongs to the log in `wal`, which is there already. `check` says
-/// whether an entry can be applied, and whether it is a request of API v2, which changes nothing.
+/// Makes a store in `db` for the log that exists in `wal`. `check` fails if an entry cannot be
+/// applied, and returns true for a request of API v2, which changes nothing.
 pub fn adopt(
     source: &Source<'_>,
     db: &Path,
@@ -110,7 +112,7 @@ pub fn adopt(
     options: Options,
     check: impl Fn(&raft::Entry) -> Result<bool, String>,
 ) -> Result<Adopted, InstallError> {
-    // A first start that was cut short has applied nothing yet, and its log holds all that there is.
+    // After a first start that was cut short, nothing is applied and the log holds everything.
     let index = source.get(Bucket::Meta, schema::CONSISTENT_INDEX)?;
     let is_new = index.is_none_or(|index| index.iter().all(|byte| *byte == 0));
     if !is_new && source.get(Bucket::Meta, schema::TERM)?.is_none() {
@@ -121,8 +123,9 @@ pub fn adopt(
     }
     let mut building = Building::first(db)?;
     source.fill(&mut building)?;
-    // etcd starts with the members that its file lists, whatever else the file says: etcdutl's
-    // restore leaves there who voted in the cluster that the snapshot came from.
+    // etcd starts with the members that its file lists, and ignores the stored configuration:
+    // `etcdutl snapshot restore` leaves there the voters of the cluster that the snapshot came
+    // from.
     let mut voters = ConfState::default();
     for (_, json) in source.bucket(Bucket::Members)? {
         let member = Member::from_json(&json).map_err(|error| refused(error.to_string()))?;
@@ -152,7 +155,8 @@ pub fn adopt(
     Ok(Adopted { metadata, applied, last, ignored })
 }
 
-/// As etcd does it: an empty record stands for the new revision, and a compaction there is due.
+/// Raises the revision as `etcdutl` does: by an empty record at the new revision, and a scheduled
+/// compaction there.
 fn bump_revision(
     source: &Source<'_>,
     building: &mut Building,
@@ -170,7 +174,7 @@ fn bump_revision(
     Ok(building.pairs(Bucket::Meta, &[(schema::SCHEDULED_COMPACT.to_vec(), scheduled)])?)
 }
 
-/// HashKV of a state at rest; at 0, of all of its history.
+/// HashKV of a state at rest, at a revision; at 0, of its whole history.
 pub fn hash_kv(source: &Source<'_>, revision: i64) -> Result<KeyValueHash, InstallError> {
     let compaction = |key: &[u8]| -> Result<Option<i64>, InstallError> {
         let Some(bytes) = source.get(Bucket::Meta, key)? else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! The member's state as etcd's snapshot file, made while it is read.
+//! A member's state as etcd's snapshot file, made while it is read.
 
 use bytes::Bytes;
 
@@ -9,29 +9,29 @@ use crate::mvcc::Wanted;
 use crate::store::{self, Bucket, Frozen, Pair, Store, schema};
 use crate::types::Revision;
 
-/// etcd's bucket of the rows.
+/// etcd's bucket for the rows.
 pub(super) const KEY_BUCKET: &str = "key";
 
-/// A snapshot on its way out.
+/// A snapshot file that is being made.
 pub struct Snapshot {
     frozen: Frozen,
     writer: Writer,
     plan: Plan,
     buckets: Vec<(&'static str, Option<Bucket>)>,
-    /// How many of them are written.
+    /// The number of buckets that are written.
     done: usize,
-    /// The next row, while the rows are being written.
+    /// The revision of the next row, while the rows are being written.
     next_row: Option<Revision>,
     is_finished: bool,
 }
 
 impl Snapshot {
-    /// Fixes the state and measures the file. It reads from disk.
+    /// Freezes the state and measures the file. Blocks: it reads all sizes from the disk.
     pub fn new(store: &Store) -> Result<Self, SnapshotError> {
         Self::while_wanted(store, &Wanted::default())
     }
 
-    /// As [`Snapshot::new`], but gives up once nobody wants the snapshot any more.
+    /// As [`Snapshot::new`], but ends early with an error once its caller is gone.
     pub(super) fn while_wanted(store: &Store, wanted: &Wanted) -> Result<Self, SnapshotError> {
         let frozen = store.freeze()?;
         let buckets = etcd_buckets();
@@ -40,7 +40,7 @@ impl Snapshot {
         Ok(Self { frozen, writer, plan, buckets, done: 0, next_row: None, is_finished: false })
     }
 
-    /// Length of the file.
+    /// Length of the file in bytes.
     pub fn file_bytes(&self) -> u64 {
         self.plan.file_bytes()
     }
@@ -55,7 +55,7 @@ impl Snapshot {
         String::from_utf8_lossy(version).into_owned()
     }
 
-    /// The next piece of the file; none at the end. It reads from disk.
+    /// The next piece of the file; None at the end. Blocks: it reads from the disk.
     pub fn next_piece(&mut self) -> Result<Option<Bytes>, SnapshotError> {
         while self.writer.ready_bytes() < SNAPSHOT_PIECE_BYTES && !self.is_finished {
             self.advance()?;
@@ -98,7 +98,7 @@ impl Snapshot {
     }
 }
 
-/// etcd's buckets in the order of their names; nothing stands for the rows.
+/// etcd's buckets in the order of their names; None stands for the rows.
 pub(super) fn etcd_buckets() -> Vec<(&'static str, Option<Bucket>)> {
     let mut buckets = Bucket::ALL.map(|bucket| (bucket.name(), Some(bucket))).to_vec();
     buckets.push((KEY_BUCKET, None));

@@ -1,6 +1,6 @@
 use super::*;
 
-/// A clock that somebody sets.
+/// A clock that the test sets.
 #[derive(Default)]
 struct Set(parking_lot::Mutex<Duration>);
 

@@ -9,7 +9,7 @@ use crate::pb::KeyValue;
 use crate::store::{Options, Store};
 use crate::transfer::Snapshot;
 
-/// The file that etcd would make of a store.
+/// The snapshot file of a store.
 fn file_of(store: &Store) -> Vec<u8> {
     let mut snapshot = Snapshot::new(store).unwrap();
     let mut file = Vec::new();
@@ -39,7 +39,7 @@ fn rows_are_built_8_mib_at_a_time() {
     drop(batches);
     let bytes = |rows: Vec<Row>| rows.iter().map(|row| row.kv.len()).sum::<usize>();
     let bytes: Vec<usize> = filled.iter().map(bytes).collect();
-    // Up to the row that reaches 8 MiB.
+    // Each batch ends with the row that reaches 8 MiB.
     assert_eq!(bytes.len(), 3, "{bytes:?}");
     assert!(bytes.iter().all(|bytes| *bytes < 10_000_000), "{bytes:?}");
 }

@@ -70,7 +70,7 @@ impl Chance {
     }
 }
 
-/// Time stands still, so that nothing ever has to rest.
+/// A clock that stands still, so that the sweeper and the checkpointer never have to rest.
 struct Still(AtomicU64);
 
 impl Clock for Still {
@@ -87,7 +87,7 @@ impl Clock for Still {
     }
 }
 
-/// A disk that reads nothing while it is told so.
+/// A disk whose reads fail while the test says so.
 #[derive(Default)]
 struct Unread(AtomicBool);
 
@@ -100,7 +100,7 @@ impl Faults for Unread {
     }
 }
 
-/// Who waits for sweeps.
+/// No callers that wait for sweeps.
 struct Nobody;
 
 impl Callers for Nobody {
@@ -118,7 +118,7 @@ struct Member {
     worker: SweepWorker,
     sweeps: SweepQueue,
     opened: Opened,
-    /// Index of the last entry applied.
+    /// Index of the last applied entry.
     index: u64,
     used: (i64, u64),
     unread: Arc<Unread>,
@@ -166,7 +166,7 @@ impl Member {
         Self { store, machine, worker, sweeps, opened, index, used, unread }
     }
 
-    /// Applies the next entry: the log's, if it has one, else a new one that the log then has.
+    /// Applies the next entry of the log; makes one first if the log has none.
     fn apply(&mut self, log: &mut Vec<Command>, chance: &mut Chance) {
         self.index += 1;
         let at = usize::try_from(self.index - 1).unwrap();
@@ -183,14 +183,14 @@ impl Member {
         }
     }
 
-    /// A turn of the sweeper in which no row can be read.
+    /// Runs a turn of the sweeper in which no row can be read.
     fn fail_to_sweep(&mut self) {
         self.unread.0.store(true, Ordering::Relaxed);
         let _ = self.worker.turn();
         self.unread.0.store(false, Ordering::Relaxed);
     }
 
-    /// Ends all sweeps.
+    /// Runs all sweeps to their ends.
     fn settle(&mut self) {
         while self.worker.turn().is_some() {
             while self.store.commit_turn().unwrap() {}
@@ -202,7 +202,7 @@ impl Member {
         self.store.scan(Revision::default(), last, usize::MAX, usize::MAX).unwrap()
     }
 
-    /// All that a client could ask for.
+    /// Everything that a client could read, by revision.
     fn history(&self) -> Vec<(i64, Vec<Bytes>)> {
         let view = self.machine.mvcc.view();
         let current = view.current();
@@ -255,7 +255,7 @@ struct Seen {
     thinned: u32,
 }
 
-/// Boots what a crash has left twice, with the checkpoint and without, and has both go on.
+/// Starts twice from what a crash left, with the checkpoint and without, and lets both go on.
 fn compare(db: &Path, log: &mut Vec<Command>, chance: &mut Chance, seen: &mut Seen) {
     let dir = tempfile::tempdir().unwrap();
     let with = copy(db, dir.path().join("with"), true);
@@ -320,7 +320,7 @@ fn a_checkpoint_of_any_age_gives_the_index_that_the_rows_give() {
             if chance.below(2) == 0 {
                 member.store.flush().unwrap();
             }
-            // Without a close, what was not committed is gone.
+            // Dropped without a close, so that uncommitted entries are lost.
             drop(member);
             compare(&db, &mut log, &mut chance, &mut seen);
         }
@@ -333,7 +333,7 @@ fn a_checkpoint_of_any_age_gives_the_index_that_the_rows_give() {
     assert!(all.iter().all(|count| *count >= 1), "a case is missing: {all:?}");
 }
 
-/// A start reads little, however long ago the disk began to fail the sweep.
+/// A start reads little, however long the disk has failed the sweep.
 #[test]
 fn a_sweep_that_fails_for_ever_keeps_no_checkpoint_from_being_written() {
     let dir = tempfile::tempdir().unwrap();
