@@ -1,9 +1,10 @@
-//! What a request demands: the keys that it reads and writes, flattened, or a standing.
+//! The demand of a request: the keys that it reads and writes as a flat list, or what its caller
+//! must be.
 //!
-//! Each function here states the whole demand of its request. What leaves the server is a read
-//! (values, previous values, the outcome of a compare, keys of a lease), what changes is a write.
-//! The keys on a lease are not listed here, where no request would bound them, but walked where
-//! the demand is judged.
+//! Each function here states the whole demand of its request. What the answer shows is a read
+//! (values, previous values, the outcome of a compare, keys of a lease); what the request changes
+//! is a write. The keys on a lease are not listed here, because no request bounds their number:
+//! they are walked where the demand is checked.
 
 use std::collections::HashSet;
 
@@ -14,42 +15,42 @@ use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequ
 use crate::planted::{self, Bug};
 use crate::types::KeyRange;
 
-/// One use of keys.
+/// A read or write of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     Read(KeyRange),
     Write(KeyRange),
-    /// A write of each key that hangs on this lease; of none if there is no such lease.
+    /// A write of each key on this lease; of none if there is no such lease.
     WriteOnLease(i64),
-    /// A read of each key that hangs on any lease.
+    /// A read of each key on any lease.
     ReadOnLeases,
 }
 
-/// What a caller must be for a request to be served.
+/// What a caller must be, or have rights to, for its request to be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Demand {
-    /// Anybody, even without a name.
+    /// Nothing: a caller without a name is served too.
     Nothing,
-    /// Somebody; it does not matter who.
+    /// A name; any user will do.
     Somebody,
     /// A holder of the role root.
     Root,
-    /// Each of these, as of the current auth revision.
+    /// Rights to all of these accesses, as of the current auth revision.
     Keys(Vec<Access>),
-    /// A holder of the role root as of any revision, or each of these.
+    /// The role root, as of any auth revision, or rights to all of these accesses.
     RootOrKeys(Vec<Access>),
-    /// A holder of the role root, or the user himself.
+    /// The role root, or to be this user.
     RootOrUser(String),
-    /// A holder of the role root, or of this one.
+    /// The role root, or this role.
     RootOrHolder(String),
 }
 
-/// The keys that hang on leases: whoever puts a key on one, or ends it, decides about those too.
+/// The keys on leases. A put on a lease, and the end of a lease, need rights to all keys on it.
 ///
-/// Users are locked when it is asked, so leases are locked after users, everywhere.
+/// Called while users are locked: everywhere, users are locked before leases.
 pub trait LeaseKeys {
-    /// Whether a caller has all keys on the lease, or on any if none is given, by `has`. It is
-    /// asked of no further key after one that he has not.
+    /// Whether `has` is true of all keys on the lease, or on all leases if none is given. Stops at
+    /// the first key for which it is false.
     fn has_all(&self, lease: Option<i64>, has: &mut dyn FnMut(&Bytes) -> bool) -> bool;
 }
 
@@ -72,7 +73,7 @@ pub fn delete_range(request: &DeleteRangeRequest) -> Demand {
 pub fn txn(request: &TxnRequest) -> Demand {
     let mut accesses = Vec::new();
     of_txn(request, &mut accesses);
-    // Thousands of puts may name one lease with thousands of keys.
+    // Each lease once: thousands of puts may name one lease that has thousands of keys.
     let mut leases = HashSet::new();
     accesses.retain(|access| match access {
         Access::WriteOnLease(lease) => leases.insert(*lease),
@@ -81,7 +82,8 @@ pub fn txn(request: &TxnRequest) -> Demand {
     Demand::Keys(accesses)
 }
 
-/// Watching is reading whatever comes. The range is the one that is watched, not what was asked.
+/// A watcher reads whatever changes in its range. `range` is the one that is really watched, which
+/// may differ from the request's.
 pub fn watch(range: &KeyRange) -> Demand {
     let mut range = range.clone();
     if range.is_open() && planted::is(Bug::UncheckedWatchFromKey) {
@@ -90,18 +92,18 @@ pub fn watch(range: &KeyRange) -> Demand {
     Demand::Keys(vec![Access::Read(range)])
 }
 
-/// Ending a lease deletes its keys, and keeping it alive keeps them.
+/// The end of a lease deletes its keys, and a renewal keeps them.
 pub fn lease_write(lease: i64) -> Demand {
     Demand::RootOrKeys(vec![Access::WriteOnLease(lease)])
 }
 
-/// Showing these keys of a lease.
+/// The answer shows these keys of a lease.
 pub fn lease_reads(keys: &[Bytes]) -> Demand {
     let single = |key: &Bytes| Access::Read(KeyRange::single(key.clone()));
     Demand::RootOrKeys(keys.iter().map(single).collect())
 }
 
-/// Showing which leases there are.
+/// The answer shows the ids of all leases.
 pub fn lease_list() -> Demand {
     Demand::RootOrKeys(vec![Access::ReadOnLeases])
 }
@@ -131,7 +133,7 @@ fn of_delete_range(request: &DeleteRangeRequest, accesses: &mut Vec<Access>) {
     }
 }
 
-/// Both branches count: which one runs already tells what the compares read.
+/// Both branches count: which of them runs already tells what the compares read.
 fn of_txn(request: &TxnRequest, accesses: &mut Vec<Access>) {
     for compare in &request.compare {
         accesses.push(read(&compare.key, &compare.range_end));

@@ -1,7 +1,7 @@
-//! JSON Web Tokens: signed here, known anywhere by their signature.
+//! JSON Web Tokens: signed by one member, verified by every other with the key alone.
 //!
-//! One key and one algorithm belong to a member. A token that names any other algorithm is refused
-//! before its signature is looked at, so that neither `none` nor a public key taken for a secret
+//! A member has one key and one algorithm. A token that names any other algorithm is refused before
+//! its signature is verified, so that neither `none` nor an HMAC with the public key as its secret
 //! can pass.
 
 use std::time::Duration;
@@ -25,17 +25,17 @@ use super::{Caller, Error};
 enum Family {
     Hmac,
     Rsa,
-    /// On the one curve that the method names.
+    /// With the only curve that the method allows.
     Ecdsa(Kind),
     Ed25519,
 }
 
-/// A signing method by its name in tokens.
+/// A signing method, with its name in tokens.
 #[derive(Clone, Copy, Debug)]
 struct Method {
     name: &'static str,
     family: Family,
-    /// jsonwebtoken has no ES512.
+    /// None for ES512, which jsonwebtoken does not have.
     algorithm: Option<Algorithm>,
 }
 
@@ -62,16 +62,16 @@ const METHODS: [Method; 13] = [
 enum Signer {
     Key(Algorithm, EncodingKey),
     P521(Box<EcdsaKeyPair>),
-    /// The key is on another curve than the method's.
+    /// The key's curve is not the method's: as in etcd, the start succeeds and each login fails.
     Unfit,
-    /// There is only a public key.
+    /// Only a public key was given, so tokens are verified and not signed.
     None,
 }
 
 enum Verifier {
     Key(Algorithm, DecodingKey),
     P521(UnparsedPublicKey<Vec<u8>>),
-    /// The key is on another curve than the method's.
+    /// The key's curve is not the method's: no token is valid.
     Unfit,
 }
 
@@ -83,7 +83,7 @@ pub(super) struct Jwt {
 }
 
 impl Jwt {
-    /// A key pair from the contents of key files; either may be empty.
+    /// Parses the contents of the key files, of which one may be empty.
     pub(super) fn new(
         method: &str,
         private: &[u8],
@@ -131,7 +131,7 @@ impl Jwt {
         Ok(format!("{text}.{signature}"))
     }
 
-    /// In base64, as it stands in a token.
+    /// The signature of `text` in base64, as in a token.
     fn signature(&self, text: &[u8]) -> Result<String, Error> {
         match &self.signer {
             Signer::Key(algorithm, key) => {
@@ -146,7 +146,7 @@ impl Jwt {
         }
     }
 
-    /// Who a token names, if it is genuine and its time has not passed.
+    /// The caller that a token names, if its signature is right and its times admit it.
     pub(super) fn verify(&self, token: &str, unix_nanos: u64) -> Option<Caller> {
         let (text, signature) = token.rsplit_once('.')?;
         let (header, claims) = text.split_once('.')?;
@@ -162,7 +162,7 @@ impl Jwt {
         }
         let claims: Value = serde_json::from_slice(&BASE64.decode(claims).ok()?).ok()?;
         let now = unix_nanos as f64 / 1e9;
-        // As in etcd, a token without times is good forever, and zero is no time.
+        // As in etcd, a token without times is good for ever, and a time of zero counts as none.
         let time = |name| match claims.get(name) {
             None => Some(None),
             Some(value) => value.as_f64().map(|at| (at != 0.0).then_some(at)),
@@ -172,7 +172,8 @@ impl Jwt {
         }
         let name = claims.get("username")?.as_str()?;
         let revision = claims.get("revision")?.as_f64()?;
-        // A revision is no fraction, and one that is out of range is as good as the nearest.
+        // JSON numbers are floats: a fraction is cut off, and a number out of range becomes the
+        // nearest u64.
         Some(Caller::user(name, revision as u64))
     }
 
@@ -232,8 +233,8 @@ fn is_ecdsa(kind: Kind) -> bool {
     matches!(kind, Kind::P256 | Kind::P384 | Kind::P521)
 }
 
-/// Keys are parsed here, so that a bad one is refused at the start. jsonwebtoken wants RSA keys in
-/// PKCS #1 and the others in PKCS #8, and etcd takes either.
+/// Parses a private key, so that a bad one is refused at the start. etcd takes either encoding, but
+/// jsonwebtoken wants RSA keys in PKCS #1 and all others in PKCS #8.
 fn parse_private(method: Method, file: &[u8]) -> Result<(Signer, PublicKey), TokenError> {
     let (_, der) = pem::first_block(file).ok_or(NO_PEM)?;
     let public = |kind, bytes: &[u8]| PublicKey { kind, bytes: bytes.to_vec() };

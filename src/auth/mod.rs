@@ -7,17 +7,17 @@
 //!
 //! A request is first turned into what it demands, in `demand`: a flat list of reads and writes of
 //! key ranges, whatever its kind and however deep its transactions nest. [`Auth::check`] decides on
-//! that list and knows nothing of requests. There is no second path: what goes through the log is
-//! checked where it is applied, by a match that names every command; what is read beside the log is
-//! behind doors of `node` that take [`Credentials`] and check before, or on what, they answer; and
-//! an RPC that nobody gave a rule is root's alone.
+//! that list and knows nothing of requests. There is no second path. What goes through the log is
+//! checked where it is applied, by a match that names every command. What is read beside the log is
+//! behind functions of `node` that take [`Credentials`], and check before they answer, or check
+//! what they answer. An RPC without a rule needs the role root.
 //!
 //! Users and roles are data like any other: changed by the log alone, kept in etcd's buckets with
-//! etcd's bytes, equal on every member. Each change moves the auth revision. Tokens are not: each
-//! member has its own list of simple tokens, and a JWT is known by its signature.
+//! etcd's bytes, equal on every member. Each change raises the auth revision. Tokens are not: each
+//! member has its own list of simple tokens, and a JWT is verified by its signature.
 //!
-//! This room hashes no password by itself: [`password`] is pure and slow, and who calls it chooses
-//! the thread.
+//! This room has no threads for hashing: the functions of [`password`] are pure and slow, and their
+//! caller chooses the thread.
 
 pub mod demand;
 mod jwt;
@@ -36,11 +36,11 @@ pub use demand::{Access, Demand, LeaseKeys};
 pub use state::{Auth, Malformed};
 pub use tokens::{TokenError, Tokens};
 
-/// The name of the user and of the role that may do everything.
+/// The name of the user, and of the role, with all rights.
 pub const ROOT: &str = "root";
 
-/// Why a request of a user, or about users, is refused. What etcd has no code for says here what
-/// etcd says.
+/// Why a request of a user, or about users, is refused. Errors that have no code in etcd carry
+/// etcd's text here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("auth: root user does not exist")]
@@ -87,12 +87,12 @@ pub enum Error {
     PasswordTooLong,
 }
 
-/// What a call brought with it to say who it is from. Nothing is believed yet.
+/// What a call presents to prove its caller. Not verified yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
-    /// The metadata `token`, else `authorization`.
+    /// The metadata `token`, or if there is none `authorization`.
     token: Option<Bytes>,
-    /// Of the certificate that the connection's client proved to own.
+    /// The common name in the client's certificate, which the connection has verified.
     common_name: Option<String>,
 }
 
@@ -101,8 +101,8 @@ impl Credentials {
         Self { token, common_name: None }
     }
 
-    /// The entry point of identities by certificate: the common name of the verified leaf, to be
-    /// given only where clients must show one (`--client-cert-auth`). A token beats it.
+    /// Adds the common name of the verified leaf certificate. To be given only where clients must
+    /// present one (`--client-cert-auth`). A token takes precedence.
     #[must_use]
     pub fn with_common_name(mut self, common_name: Option<String>) -> Self {
         self.common_name = common_name;
@@ -118,7 +118,7 @@ impl Credentials {
     }
 }
 
-/// Who a request is from, as far as that was proved, and as of which auth revision.
+/// The user that a request is from, as far as that was proved, and the auth revision of the proof.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller(Option<Identity>);
 
@@ -135,12 +135,12 @@ impl Caller {
         Self(Some(Identity { name: name.into(), revision }))
     }
 
-    /// As a log entry's header names its proposer; an empty header is nobody.
+    /// The caller in a log entry's header; an empty header is `NOBODY`.
     pub fn of_header(name: &str, revision: u64) -> Self {
         if name.is_empty() && revision == 0 { Self::NOBODY } else { Self::user(name, revision) }
     }
 
-    /// For a log entry's header.
+    /// Name and auth revision for a log entry's header.
     pub fn header(&self) -> (&str, u64) {
         self.0.as_ref().map_or(("", 0), |identity| (&identity.name, identity.revision))
     }

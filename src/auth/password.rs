@@ -1,27 +1,28 @@
-//! Passwords: bcrypt, as etcd stores it. Each call takes as long as it was made to take.
+//! Passwords: bcrypt, as etcd stores them. Each call takes as long as its cost demands, some 60 ms
+//! at cost 10, so callers run it on threads that serve nothing else.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::Error;
 
-/// etcd's default, and what it takes for a cost that bcrypt does not have.
+/// etcd's default cost, which also replaces a cost that bcrypt does not have.
 pub const COST: u32 = 10;
 const COSTS: std::ops::RangeInclusive<u32> = 4..=31;
-/// bcrypt looks no further; etcd refuses to hash more.
+/// bcrypt ignores what follows; etcd refuses to hash a longer password.
 const PASSWORD_BYTES_MAX: usize = 72;
 
-/// What of a password a comparison looks at.
+/// The part of a password that a comparison uses.
 pub fn significant(password: &str) -> &[u8] {
     &password.as_bytes()[..password.len().min(PASSWORD_BYTES_MAX)]
 }
 
-/// The cost to hash with; an impossible one becomes the default.
+/// The cost to hash with: `wanted`, or the default if bcrypt does not have that.
 pub fn cost(wanted: u32) -> u32 {
     if COSTS.contains(&wanted) { wanted } else { COST }
 }
 
-/// The hash of a password as requests carry it: bcrypt's text in base64.
+/// The hash of a password in the form that requests carry: bcrypt's text in base64.
 pub fn hash(password: &str, cost: u32, salt: [u8; 16]) -> Result<String, Error> {
     if password.len() > PASSWORD_BYTES_MAX {
         return Err(Error::PasswordTooLong);
@@ -30,8 +31,8 @@ pub fn hash(password: &str, cost: u32, salt: [u8; 16]) -> Result<String, Error> 
     Ok(STANDARD.encode(parts.format_for_version(bcrypt::Version::TwoA)))
 }
 
-/// Whether a stored hash is this password's. A stored value that is no bcrypt hash takes as long as
-/// a hash of `cost`, so that the time does not tell them apart.
+/// Whether a stored hash is this password's. If the stored value is no bcrypt hash, takes as long
+/// as a hash of `cost`, so that the time does not tell.
 pub fn matches(password: &[u8], stored: &[u8], cost: u32) -> bool {
     let stored = std::str::from_utf8(stored).unwrap_or_default();
     bcrypt::verify(password, stored).unwrap_or_else(|_| {
@@ -40,8 +41,8 @@ pub fn matches(password: &[u8], stored: &[u8], cost: u32) -> bool {
     })
 }
 
-/// Takes as long as a comparison with a hash of this cost, so that the time does not tell whether
-/// there is such a user.
+/// Takes as long as a comparison with a hash of this cost. For a user that does not exist: the time
+/// must not tell that.
 pub fn waste(password: &[u8], cost: u32) {
     let _ = bcrypt::hash_with_salt(password, cost, [0; 16]);
 }
@@ -52,7 +53,7 @@ mod tests {
 
     #[test]
     fn hashes_are_gos_and_gos_are_ours() {
-        // Made by golang.org/x/crypto/bcrypt.
+        // Made by Go's golang.org/x/crypto/bcrypt.
         let gos = b"$2a$10$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga";
         assert!(matches(b"allmine", gos, 4));
         assert!(!matches(b"allmin", gos, 4));

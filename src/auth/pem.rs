@@ -1,15 +1,15 @@
-//! Key files: PEM, and as much DER as it takes to find a public key in what surrounds it.
+//! Key files: PEM, and as much DER as is needed to find a public key in its wrapping.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// What the first block of a file holds.
+/// The label and the decoded data of a file's first PEM block.
 pub(super) fn first_block(text: &[u8]) -> Option<(String, Vec<u8>)> {
     let text = std::str::from_utf8(text).ok()?;
     let (_, rest) = text.split_once("-----BEGIN ")?;
     let (label, rest) = rest.split_once("-----")?;
     let (body, _) = rest.split_once("-----END ")?;
-    // Older tools write headers before the data, each a line with a colon.
+    // Skips headers, which older tools write before the data: each is a line with a colon.
     let lines = body.lines().filter(|line| !line.contains(':'));
     let data: String = lines.flat_map(|line| line.chars().filter(|c| !c.is_whitespace())).collect();
     Some((label.to_owned(), STANDARD.decode(data).ok()?))
@@ -20,10 +20,10 @@ const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
 const OBJECT: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
-/// The explicit version of a certificate.
+/// Tag of a certificate's explicit version.
 const VERSION: u8 = 0xa0;
 
-/// The first value of this type and what follows it.
+/// The first value, if it has this tag, and the bytes after it.
 fn take(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (found, rest) = bytes.split_first()?;
     let (first, rest) = rest.split_first()?;
@@ -52,14 +52,15 @@ pub(super) enum Kind {
     Ed25519,
 }
 
-/// A public key as signatures are verified with: RSA in PKCS #1, a point, or 32 bytes.
+/// A public key in the form that verifiers take: RSA in PKCS #1, a point on the curve, or the 32
+/// bytes of Ed25519.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PublicKey {
     pub kind: Kind,
     pub bytes: Vec<u8>,
 }
 
-/// The public key in SubjectPublicKeyInfo, in a certificate, or bare.
+/// The public key in a SubjectPublicKeyInfo, in a certificate, or a bare RSA key.
 pub(super) fn public_key(der: &[u8]) -> Option<PublicKey> {
     spki(der).or_else(|| certificate(der)).or_else(|| {
         let (inner, _) = take(SEQUENCE, der)?;
@@ -69,7 +70,7 @@ pub(super) fn public_key(der: &[u8]) -> Option<PublicKey> {
     })
 }
 
-/// The key in PKCS #8 as its algorithm has it.
+/// The private key inside PKCS #8, in its algorithm's own encoding.
 pub(super) fn inside_pkcs8(der: &[u8]) -> Option<&[u8]> {
     let (inner, _) = take(SEQUENCE, der)?;
     let (_version, rest) = take(INTEGER, inner)?;
@@ -96,7 +97,7 @@ fn spki(der: &[u8]) -> Option<PublicKey> {
         },
         _ => return None,
     };
-    // The first byte counts unused bits, of which a key has none.
+    // The first byte of a bit string counts the unused bits; keys have none.
     let (0, bytes) = bits.split_first()? else { return None };
     Some(PublicKey { kind, bytes: bytes.to_vec() })
 }
@@ -108,7 +109,7 @@ fn certificate(der: &[u8]) -> Option<PublicKey> {
         rest = after;
     }
     (_, rest) = take(INTEGER, rest)?;
-    // Signature algorithm, issuer, validity, subject.
+    // Skips the signature algorithm, the issuer, the validity and the subject.
     for _ in 0..4 {
         (_, rest) = take(SEQUENCE, rest)?;
     }

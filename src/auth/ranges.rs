@@ -1,18 +1,18 @@
-//! The key ranges that a user's grants add up to.
+//! The union of the key ranges that a user's roles grant.
 
 use bytes::Bytes;
 
 use crate::types::KeyRange;
 
-/// The end of an interval; none is after every key.
+/// The exclusive end of an interval; None is after every key.
 type End = Option<Bytes>;
 
-/// Granted intervals: as they were granted, and as the fewest that say the same.
+/// Granted intervals, as they were granted and merged.
 #[derive(Debug, Default)]
 pub(super) struct Ranges {
-    /// By start.
+    /// Sorted by start.
     granted: Vec<(Bytes, End)>,
-    /// By start, without overlap, not even touching.
+    /// The union of `granted`, sorted by start; no two overlap or touch.
     merged: Vec<(Bytes, End)>,
 }
 
@@ -20,7 +20,7 @@ fn ends_after(end: &End, key: &[u8]) -> bool {
     end.as_ref().is_none_or(|end| end.as_ref() > key)
 }
 
-/// None is the greatest.
+/// Whether `end` is `wanted` or after it.
 fn reaches(end: &End, wanted: &End) -> bool {
     match (end, wanted) {
         (None, _) => true,
@@ -43,7 +43,7 @@ impl Ranges {
         let mut merged: Vec<(Bytes, End)> = Vec::new();
         for (start, end) in &granted {
             match merged.last_mut() {
-                // Ranges that touch are one range, as in etcd.
+                // Ranges that touch are merged, as in etcd.
                 Some((_, last)) if reaches(last, &Some(start.clone())) => {
                     if !reaches(last, end) {
                         last.clone_from(end);
@@ -70,15 +70,15 @@ impl Ranges {
         self.end_over(key).is_some()
     }
 
-    /// The end of the granted interval that holds the key. None holds the empty one.
+    /// The end of the granted interval that contains the key. No interval contains the empty key.
     fn end_over(&self, key: &[u8]) -> Option<&End> {
         let at = self.merged.partition_point(|(start, _)| start.as_ref() <= key);
         let (_, end) = self.merged.get(at.checked_sub(1)?)?;
         (!key.is_empty() && ends_after(end, key)).then_some(end)
     }
 
-    /// A range that is turned around holds no key. Still it must be granted, by the rule of etcd's
-    /// interval tree: members of one cluster may not differ on what a log entry is allowed.
+    /// A range whose end is not after its start contains no key. Whether it is granted follows
+    /// etcd's interval tree (`pkg/adt`), because all members must decide alike on a log entry.
     fn cover_empty(&self, range: &KeyRange) -> bool {
         let (key, end) = (&range.key, &range.end);
         let is_met = |(start, last): &&(Bytes, End)| {

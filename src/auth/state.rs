@@ -1,4 +1,4 @@
-//! Users and roles as the log makes them, and the decision on a demand.
+//! Users and roles as the log makes them, and the decision about demands.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::pb::{
 use crate::store::{self, Bucket, Store, schema};
 use crate::types::KeyRange;
 
-/// Of a store in which no user or role was ever changed.
+/// The auth revision of a store in which users and roles never changed, etcd's.
 const FIRST_REVISION: u64 = 1;
 
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ fn malformed(bucket: Bucket, what: impl ToString) -> Malformed {
     Malformed::Value { table: bucket.name(), what: what.to_string() }
 }
 
-/// What a user's roles add up to.
+/// The union of what a user's roles grant.
 #[derive(Debug, Default)]
 struct Grants {
     is_root: bool,
@@ -49,7 +49,7 @@ pub struct Auth {
     revision: u64,
     users: BTreeMap<String, User>,
     roles: BTreeMap<String, Role>,
-    /// Of each user.
+    /// By user name.
     grants: HashMap<String, Grants>,
 }
 
@@ -92,7 +92,7 @@ impl Auth {
         self.revision
     }
 
-    /// The decision. Nothing else in the server decides about rights.
+    /// Decides whether the caller satisfies the demand. The server's only decision about rights.
     pub fn check(
         &self,
         caller: &Caller,
@@ -135,7 +135,7 @@ impl Auth {
         }
     }
 
-    /// A demand of no key at all is everybody's, as in etcd.
+    /// Checks all accesses. A demand without any key is satisfied by every caller, as in etcd.
     fn check_keys(
         &self,
         caller: &Caller,
@@ -180,7 +180,7 @@ impl Auth {
         self.users.get(name).is_some_and(|user| user.roles.iter().any(|held| held == role))
     }
 
-    /// What to compare a password with, and the revision as of which it is that.
+    /// The stored hash of a user's password, and the current auth revision.
     pub fn password_hash(&self, name: &str) -> Result<(Bytes, u64), Error> {
         if !self.enabled {
             return Err(Error::AuthNotEnabled);
@@ -192,7 +192,7 @@ impl Auth {
         Ok((user.password.clone(), self.revision))
     }
 
-    /// Whether a user may be given a token, his password being checked already.
+    /// Whether a user whose password was compared before may be given a token now.
     pub fn authenticate(&self, name: &str) -> Result<(), Error> {
         if !self.enabled {
             return Err(Error::AuthNotEnabled);
@@ -203,7 +203,7 @@ impl Auth {
         }
     }
 
-    /// Whether it was off.
+    /// Turns auth on. True if it was off; an error if there is no user root with the role root.
     pub fn enable(&mut self) -> Result<bool, Error> {
         if self.enabled {
             return Ok(false);
@@ -216,7 +216,7 @@ impl Auth {
         Ok(true)
     }
 
-    /// Whether it was on.
+    /// Turns auth off. True if it was on.
     pub fn disable(&mut self) -> bool {
         if !self.enabled {
             return false;
@@ -366,8 +366,8 @@ impl Auth {
             return Err(Error::InvalidManagement);
         }
         let mut role = self.roles.get(&request.name).ok_or(Error::RoleNotFound)?.clone();
-        // Only the first permission of this key is looked at, and a new one goes behind all of its
-        // key: the order is part of the stored bytes, and etcd's.
+        // Only the first permission of a key is compared, and a new one is inserted after all of
+        // its key, as in etcd: the order is part of the stored bytes.
         let perms = &mut role.key_permission;
         let at = perms.partition_point(|other| other.key < perm.key);
         match perms.get_mut(at) {
@@ -433,7 +433,7 @@ impl Auth {
         self.users.keys().filter(|name| self.holds(name, role)).cloned().collect()
     }
 
-    /// Adds up a user's roles again.
+    /// Recomputes what a user's roles grant.
     fn refresh(&mut self, name: &str) {
         let Some(user) = self.users.get(name) else { return };
         let is_root = user.roles.iter().any(|role| role == ROOT);
@@ -453,8 +453,9 @@ fn has_no_password(user: &User) -> bool {
     user.options.is_some_and(|options| options.no_password)
 }
 
-/// The hash that a request carries. etcd before 3.5 put passwords into the log and hashed them
-/// here, each member with its own salt; such an entry gives a password that nothing matches.
+/// The hash that a request carries. etcd before 3.5 put the password itself into the log, and each
+/// member hashed it at apply with its own salt. From such an entry comes a hash that no password
+/// matches.
 fn stored_password(hashed: &str) -> Result<Bytes, Error> {
     STANDARD.decode(hashed).map(Bytes::from).map_err(|_| Error::NoPasswordUser)
 }
@@ -467,7 +468,7 @@ mod tests {
     fn a_password_in_the_clear_fits_nobody() {
         let hashed = STANDARD.encode("$2a$04$hash");
         assert_eq!(stored_password(&hashed).unwrap(), "$2a$04$hash");
-        // Not base64, as most passwords; what looks like it is no hash of bcrypt's.
+        // Not base64, as most passwords are not.
         for clear in ["secret!", "pass word", "a"] {
             assert!(stored_password(clear).is_err(), "{clear}");
         }

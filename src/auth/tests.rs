@@ -126,7 +126,7 @@ fn a_permission_is_found_by_its_first_key_and_range_end() {
         perms.into_iter().map(|perm| (perm.perm_type, perm.range_end)).collect()
     };
     assert_eq!(perms(&fixture), [(1, bytes("")), (0, bytes("z"))]);
-    // The second one of a key is not found again, as in etcd, but added.
+    // As in etcd, the second permission of a key is not found again, so another one is added.
     fixture.grant("r", Type::Write, "k", "z").unwrap();
     assert_eq!(perms(&fixture), [(1, bytes("")), (0, bytes("z")), (1, bytes("z"))]);
     let revoke = AuthRoleRevokePermissionRequest {
@@ -240,7 +240,7 @@ fn callers_are_judged_by_name_revision_and_roles() {
     }
 }
 
-/// Lease 5, which one key hangs on.
+/// Only lease 5 has a key.
 struct OneLease;
 
 impl LeaseKeys for OneLease {
@@ -318,7 +318,7 @@ fn a_transaction_demands_what_its_deepest_part_does() {
     );
 }
 
-/// Time that a test moves.
+/// A clock that a test moves.
 #[derive(Default)]
 struct TestClock(AtomicU64);
 

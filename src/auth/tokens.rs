@@ -1,4 +1,4 @@
-//! Tokens: what a login is answered with, and how a later call is known by it.
+//! Tokens: how they are made at a login, and how a later call proves its caller by one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::{Caller, Error};
 use crate::clock::Clock;
 use crate::{go, limits};
 
-/// Why the server cannot start with what it was told about tokens, in etcd's words.
+/// Why `--auth-token` is refused at the start, in etcd's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     #[error("auth: invalid auth options")]
@@ -31,11 +31,11 @@ const JWT_TTL: Duration = Duration::from_secs(300);
 enum Kind {
     Simple,
     Jwt(Box<Jwt>),
-    /// Every login fails.
+    /// `--auth-token ''`: every login fails, as in etcd.
     None,
 }
 
-/// The tokens of one member.
+/// The tokens that one member knows or can verify.
 pub struct Tokens {
     kind: Kind,
     ttl: Duration,
@@ -43,7 +43,7 @@ pub struct Tokens {
     simple: Mutex<Simple>,
 }
 
-/// Simple tokens by name, and by when they end.
+/// Simple tokens, and the order in which they expire.
 #[derive(Default)]
 struct Simple {
     tokens: HashMap<Arc<str>, Login>,
@@ -68,7 +68,7 @@ impl Simple {
         }
     }
 
-    /// Drops what has ended, and more, soonest first, until there is room for one.
+    /// Drops expired tokens, and then those that expire soonest, until there is room for one more.
     fn make_room(&mut self, now: Duration) {
         while let Some((end, token)) = self.ends.first().cloned() {
             if end >= now && self.tokens.len() < limits::SIMPLE_TOKENS_MAX {
@@ -90,7 +90,7 @@ impl Simple {
 }
 
 impl Tokens {
-    /// Of `--auth-token` and `--auth-token-ttl`. Reads the key files that the former names.
+    /// Parses `--auth-token` and `--auth-token-ttl`. Reads the key files that the former names.
     pub fn new(spec: &str, ttl: Duration, clock: Arc<dyn Clock>) -> Result<Self, TokenError> {
         let mut words = spec.split(',');
         let kind = words.next().unwrap_or_default();
@@ -111,12 +111,13 @@ impl Tokens {
             "jwt" => Kind::Jwt(Box::new(jwt(&options)?)),
             _ => return Err(TokenError::InvalidOptions),
         };
-        // etcd takes no time for its default.
+        // As in etcd, a TTL of zero stands for the default.
         let ttl = if ttl.is_zero() { limits::SIMPLE_TOKEN_TTL } else { ttl };
         Ok(Self { kind, ttl, clock, simple: Mutex::default() })
     }
 
-    /// The random part of a simple token, chosen before the log so that each member has the same.
+    /// The random part of a simple token. Chosen before the login is proposed, so that each member
+    /// makes the same token. Empty if tokens are of another kind.
     pub fn prefix(&self) -> std::io::Result<String> {
         let mut prefix = String::new();
         if !matches!(self.kind, Kind::Simple) {
@@ -125,7 +126,8 @@ impl Tokens {
         while prefix.len() < PREFIX_LETTERS {
             let mut bytes = [0; 2 * PREFIX_LETTERS];
             self.clock.secret(&mut bytes)?;
-            // The largest multiple of 52 that a byte holds, so that no letter is more likely.
+            // 208 is the largest multiple of 52 in a byte: without this filter some letters would
+            // be more likely.
             let fair = bytes.iter().filter(|byte| **byte < 208);
             prefix.extend(fair.map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])));
         }
@@ -133,7 +135,8 @@ impl Tokens {
         Ok(prefix)
     }
 
-    /// Gives a user the simple token of a log entry; empty if tokens are of another kind.
+    /// Makes the simple token of a login's log entry, and notes its user. Called on the apply
+    /// thread. Empty if tokens are of another kind.
     pub fn assign(&self, user: &str, prefix: &str, index: u64) -> String {
         if !matches!(self.kind, Kind::Simple) {
             return String::new();
@@ -146,7 +149,7 @@ impl Tokens {
         token
     }
 
-    /// What a login is answered with: its simple token, or one that is signed here and now.
+    /// The token in the answer to a login: the simple token, or a JWT that is signed now.
     pub fn finish(&self, simple: String, user: &str, revision: u64) -> Result<String, Error> {
         match &self.kind {
             Kind::Simple => Ok(simple),
@@ -155,7 +158,8 @@ impl Tokens {
         }
     }
 
-    /// The log entry that must be applied here before this member can know the token.
+    /// The index of the log entry that made a simple token. Before it is applied here, this member
+    /// does not know the token. None for other tokens.
     pub fn index_of(&self, token: &str) -> Option<u64> {
         if !matches!(self.kind, Kind::Simple) {
             return None;
@@ -165,7 +169,8 @@ impl Tokens {
         is_number.then(|| index.parse().ok()).flatten()
     }
 
-    /// Who brings the token. A simple token lives on from now, and counts as of `revision`.
+    /// The caller whose token this is. A use of a simple token restarts its TTL, and proves the
+    /// caller as of `revision`.
     pub fn resolve(&self, token: &str, revision: u64) -> Result<Caller, Error> {
         let caller = match &self.kind {
             Kind::Simple => {
@@ -178,7 +183,8 @@ impl Tokens {
         caller.ok_or(Error::InvalidToken)
     }
 
-    /// Ends a user's simple tokens; a JWT ends with its time, or by the revision in it.
+    /// Ends a user's simple tokens. A JWT is valid until it expires or the auth revision in it is
+    /// old.
     pub fn forget_user(&self, user: &str) {
         let mut simple = self.simple.lock();
         let of_user = simple.tokens.iter().filter(|(_, login)| login.user == user);
@@ -216,8 +222,8 @@ fn jwt(options: &[(&str, &str)]) -> Result<Jwt, TokenError> {
     Ok(jwt)
 }
 
-/// A time in Go's notation, such as `1h30m`. A negative one would make tokens that are over when
-/// they are made, so it is none.
+/// Parses a duration in Go's notation, such as `1h30m`. None for a negative one: tokens would be
+/// expired when they are made.
 fn duration(text: &str) -> Option<Duration> {
     let nanos = go::parse_duration(text).ok().filter(|_| !text.starts_with('-'))?;
     u64::try_from(nanos).ok().map(Duration::from_nanos)

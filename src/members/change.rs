@@ -1,24 +1,25 @@
-//! Changes of the membership, as configuration changes in the log carry them, and their rules.
+//! Changes of the membership, as configuration changes in the log carry them, and etcd's rules for
+//! them.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Malformed, Member, Members};
 
-/// What one configuration change does to the members.
+/// The effect of one configuration change on the members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     Add(Member),
-    /// A learner becomes a voter.
+    /// Makes a learner a voter.
     Promote(u64),
     Remove(u64),
-    /// Where peers reach a member.
+    /// Sets the peer URLs of a member.
     Update {
         id: u64,
         peer_urls: Vec<String>,
     },
 }
 
-/// Why a change is not made; the same on every member.
+/// Why a change is refused; the same on every member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("membership: ID removed")]
@@ -35,7 +36,7 @@ pub enum Refused {
     LastVoter,
 }
 
-/// What a change that adds or promotes a member carries.
+/// The context of a configuration change that adds or promotes a member, in etcd's JSON.
 #[derive(Serialize, Deserialize)]
 struct Context {
     #[serde(flatten)]
@@ -64,7 +65,7 @@ impl Change {
         }
     }
 
-    /// What the log carries beside the id.
+    /// The context bytes of the configuration change; empty for a removal.
     pub fn context(&self) -> Vec<u8> {
         let json = |member, is_promote| {
             serde_json::to_vec(&Context { member, is_promote }).unwrap_or_default()
@@ -82,7 +83,7 @@ impl Change {
 }
 
 impl Members {
-    /// Whether a change may be made now: etcd's rules, but that the last voter stays.
+    /// Whether the rules allow a change now. They are etcd's, and one more: the last voter stays.
     pub fn validate(&self, change: &Change) -> Result<(), Refused> {
         let id = change.id();
         if self.is_removed(id) {
@@ -112,7 +113,7 @@ impl Members {
         }
     }
 
-    /// Makes a valid change; returns the member as it is now, None if it is gone.
+    /// Makes a change that `validate` allows. Returns the member after it; None if it was removed.
     pub fn change(&mut self, change: &Change) -> Option<&Member> {
         let id = change.id();
         match change {
@@ -134,7 +135,7 @@ impl Members {
         self.members.get(&id)
     }
 
-    /// Whether some member is reached at one of these URLs.
+    /// Whether a member has one of these peer URLs.
     pub fn is_any_taken(&self, urls: &[String]) -> bool {
         self.members.values().flat_map(|member| &member.peer_urls).any(|url| urls.contains(url))
     }
@@ -147,7 +148,7 @@ impl Members {
         self.members.values().filter(|member| member.is_learner)
     }
 
-    /// How many voters there are and how many of them have started, without one member.
+    /// The number of voters, and of those that have started, not counting the member `without`.
     pub fn started_voters(&self, without: u64) -> (usize, usize) {
         let voters = self.voters().filter(|member| member.id != without);
         voters.fold((0, 0), |(all, started), member| {
@@ -210,7 +211,7 @@ mod tests {
         members.change(&Change::Remove(2));
         assert_eq!(members.validate(&Change::Add(member(2))), Err(Refused::Removed));
         assert_eq!(members.validate(&Change::Remove(1)), Err(Refused::LastVoter));
-        // With other URLs a learner is still one.
+        // An update of its URLs leaves a learner a learner.
         members.change(&update(3, 4));
         assert!(members.get(3).is_some_and(|member| member.is_learner));
         members.change(&Change::Promote(3));

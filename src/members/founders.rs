@@ -3,17 +3,17 @@
 use super::Member;
 use crate::types;
 
-/// Members that exist before the log says so, with the ids that etcd derives from their peer URLs
-/// and the cluster's token.
+/// Members that exist before the log names them. etcd derives their ids from the peer URLs and the
+/// cluster's token, so each member computes the same ids.
 #[derive(Clone, Debug)]
 pub struct Founders {
     pub cluster_id: u64,
-    /// By id.
+    /// Sorted by id.
     pub members: Vec<Member>,
 }
 
 impl Founders {
-    /// `cluster` has each member's name and peer URLs.
+    /// `cluster` has the name and the peer URLs of each member.
     pub fn new(cluster: &[(String, Vec<String>)], token: &str) -> Self {
         let member = |(name, peer_urls): &(String, Vec<String>)| {
             let mut peer_urls = peer_urls.clone();

@@ -1,7 +1,7 @@
 //! Cluster membership, cluster version and alarms, as the log made them.
 //!
-//! Members are stored as etcd stores them: JSON under the hexadecimal id. The map is small, so it
-//! lives in memory and every change is written through by the caller.
+//! Members are stored as etcd stores them: JSON under the hexadecimal id. There are few, so they
+//! are kept in memory, and the caller writes each change through to the store.
 
 mod change;
 mod founders;
@@ -28,14 +28,14 @@ pub struct Member {
     pub peer_urls: Vec<String>,
     #[serde(rename = "isLearner", default, skip_serializing_if = "std::ops::Not::not")]
     pub is_learner: bool,
-    /// Empty until the member has started and said it.
+    /// Empty until the member has started and published its name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     #[serde(rename = "clientURLs", default, skip_serializing_if = "Vec::is_empty")]
     pub client_urls: Vec<String>,
 }
 
-/// Go writes a list that was never made as null.
+/// An empty list is `null` in Go's JSON.
 fn or_null<S: Serializer>(urls: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     Some(urls).filter(|urls| !urls.is_empty()).serialize(serializer)
 }
@@ -54,7 +54,7 @@ impl Member {
     }
 
     pub fn to_json(&self) -> Vec<u8> {
-        // Strings and numbers always have a JSON form.
+        // Cannot fail: strings and numbers always have a JSON form.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
@@ -84,11 +84,11 @@ impl Downgrade {
     }
 
     pub fn to_json(&self) -> Vec<u8> {
-        // A string and a truth always have a JSON form.
+        // Cannot fail: strings and booleans always have a JSON form.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// What the cluster's version shall become, while a downgrade is under way.
+    /// The version that the cluster is to get, while a downgrade is under way.
     pub fn target(&self) -> Option<Version> {
         Version::parse(&self.target_version).filter(|_| self.enabled)
     }
@@ -127,7 +127,7 @@ impl Members {
         self.removed.contains(&id)
     }
 
-    /// Members of the past, whose ids are never used again.
+    /// The ids of removed members, which are never used again.
     pub fn removed(&self) -> impl Iterator<Item = u64> {
         self.removed.iter().copied()
     }
@@ -136,7 +136,7 @@ impl Members {
         self.members.get(&id)
     }
 
-    /// Sets what a started member says of itself; None if it is not a member.
+    /// Sets the name and client URLs that a member has published; None if it is no member.
     pub fn set_attributes(
         &mut self,
         id: u64,
@@ -149,7 +149,7 @@ impl Members {
         Some(member)
     }
 
-    /// All members by id.
+    /// All members, by id.
     pub fn list(&self) -> Vec<pb::Member> {
         self.members.values().map(Member::to_pb).collect()
     }
@@ -158,7 +158,7 @@ impl Members {
         self.cluster_version
     }
 
-    /// Returns the one before.
+    /// Sets the cluster's version and returns the one before.
     pub fn set_cluster_version(&mut self, version: Version) -> Option<Version> {
         self.cluster_version.replace(version)
     }
@@ -171,7 +171,7 @@ impl Members {
         self.downgrade = downgrade;
     }
 
-    /// Alarms of a type; type 0 is all.
+    /// The raised alarms of a type; of all types if `kind` is 0.
     pub fn alarms(&self, kind: i32) -> Vec<AlarmMember> {
         let is_asked_for = |(alarm, _): &&(i32, u64)| kind == 0 || *alarm == kind;
         let alarms = self.alarms.iter().filter(is_asked_for);
@@ -184,12 +184,12 @@ impl Members {
         self.alarms.iter().any(|(alarm, _)| *alarm == kind as i32)
     }
 
-    /// Raises an alarm; whether it was not up before.
+    /// Raises an alarm; false if it was raised before.
     pub fn raise(&mut self, alarm: AlarmMember) -> bool {
         self.alarms.insert((alarm.alarm, alarm.member_id))
     }
 
-    /// Clears an alarm; whether it was up.
+    /// Clears an alarm; false if it was not raised.
     pub fn clear(&mut self, alarm: AlarmMember) -> bool {
         self.alarms.remove(&(alarm.alarm, alarm.member_id))
     }
