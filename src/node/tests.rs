@@ -60,7 +60,7 @@ async fn get(node: &Node, key: &str) -> Option<String> {
     response.kvs.first().map(value)
 }
 
-/// Puts so many keys at once.
+/// Puts `keys` keys in one transaction.
 async fn put_many(node: &Node, keys: usize) {
     let op = |n: usize| match put(&format!("key {n}"), "value") {
         Op::Put(put) => RequestOp { request: Some(Request::RequestPut(put)) },
@@ -73,8 +73,8 @@ async fn put_many(node: &Node, keys: usize) {
 
 type Hook = Box<dyn Fn() + Send + Sync>;
 
-/// The system's clock, but that its wall clock can be set forward, that one length of sleep passes at
-/// once when it is told so, and that it says when somebody asks for a secret.
+/// The system's clock with three hooks: the wall clock can be set forward, sleeps of one length can
+/// be skipped, and a test can be called when a secret is drawn.
 struct Bent {
     system: SystemClock,
     wall_seconds: AtomicUsize,
@@ -131,7 +131,7 @@ impl Clock for Bent {
     }
 }
 
-/// Waits for what nothing holds up.
+/// Waits until `is_so`; fails after a minute, which no busy machine reaches.
 async fn until(what: &str, is_so: impl Fn() -> bool) {
     let end = crate::clock::instant() + Duration::from_secs(60);
     while !is_so() {

@@ -15,7 +15,7 @@ fn start_in(dir: &Path) -> Result<Node, StartError> {
     Node::start(config, Arc::new(SystemClock::new()))
 }
 
-/// The start ends with the thread's name, and the directory is as free and as sound as before.
+/// The start fails with the name of the thread, and leaves the directory unlocked and sound.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_gets_a_thread_too_few_does_not_start() {
     let dir = tempfile::tempdir().unwrap();

@@ -21,10 +21,10 @@ use crate::transfer::load;
 use crate::upkeep::close_store;
 use crate::watch::{Hub, Stream};
 
-/// Of the default flags: a new leader extends leases by it.
+/// The default of the flag: a new leader extends leases by it.
 pub(super) const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time that goes on only when a script says so.
+/// A clock that a script moves.
 #[derive(Default)]
 pub(super) struct ManualClock(AtomicU64);
 
@@ -48,7 +48,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// A stream with what its watchers want besides events.
+/// A watch stream, and what its watchers want besides events.
 pub(super) struct Watchers {
     pub stream: Stream,
     /// By watch id: whether events come with the pair before them.
@@ -59,15 +59,15 @@ pub(super) struct Member {
     pub machine: Machine,
     pub clock: Arc<ManualClock>,
     pub streams: BTreeMap<String, Watchers>,
-    /// Applied compactions that are not swept.
+    /// Compactions that are applied and not swept.
     pub sweeps: Vec<Compaction>,
     hub: Arc<Hub>,
-    /// Entry `n` of the log is at `n - 1`.
+    /// Entry `n` of the log is at index `n - 1`.
     log: Vec<Bytes>,
     applied: usize,
     /// Changes that are applied and not published.
     unpublished: Vec<Change>,
-    /// Entries are applied in one batch, which is published as a whole.
+    /// Whether entries are applied in a batch, which is published as a whole.
     pub is_batch: bool,
     quota_bytes: i64,
     dir: Arc<tempfile::TempDir>,
@@ -79,7 +79,7 @@ impl Member {
         Self::open(dir, Arc::default(), Vec::new())
     }
 
-    /// Opens the state as it is on disk and applies what the log holds beyond it.
+    /// Opens the state on the disk and applies the entries of the log after it.
     fn open(dir: Arc<tempfile::TempDir>, clock: Arc<ManualClock>, log: Vec<Bytes>) -> Self {
         let mut options = Options::new(Arc::clone(&clock) as Arc<dyn Clock>);
         options.reserve_bytes = 0;
@@ -120,7 +120,7 @@ impl Member {
         member
     }
 
-    /// The clean stop leaves everything on disk, and the index beside it.
+    /// Stops cleanly, with the index checkpoint, and starts again.
     pub(super) fn restart(self) -> Self {
         let Machine { store, mvcc, lessor, .. } = &self.machine;
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
@@ -128,14 +128,14 @@ impl Member {
         self.reopen()
     }
 
-    /// What was not committed is lost with the process; the log is not.
+    /// Starts again without a stop: uncommitted changes are lost, the log is not.
     pub(super) fn crash(self) -> Self {
         self.reopen()
     }
 
     fn reopen(self) -> Self {
         let Self { dir, clock, log, quota_bytes, machine, streams, hub, sweeps, .. } = self;
-        // The store is opened once at a time, and all of these hold it.
+        // A store can be opened once at a time, and each of these holds it.
         drop((machine, streams, hub, sweeps));
         let mut member = Self::open(dir, clock, log);
         member.set_quota(quota_bytes);
@@ -146,12 +146,12 @@ impl Member {
         self.machine.store.flush().unwrap();
     }
 
-    /// Becomes the leader, who lets leases expire.
+    /// Makes this member the leader, which lets leases expire.
     pub(super) fn promote(&self) {
         self.machine.lessor.lock().promote(self.clock.now(), ELECTION_TIMEOUT);
     }
 
-    /// The size of the backend is 0 here, so a request fits if it costs less than the quota.
+    /// The store's size counts as 0 here, so a request fits if it costs less than `bytes`.
     pub(super) fn set_quota(&mut self, bytes: i64) {
         self.quota_bytes = bytes;
         self.machine.quota = Arc::new(Quota::new(bytes, Arc::new(AtomicI64::new(0))));
@@ -179,7 +179,7 @@ impl Member {
         reply
     }
 
-    /// First to readers, then to watchers.
+    /// Publishes to readers first, then to watchers.
     pub(super) fn publish(&mut self) {
         let current = self.machine.mvcc.publish();
         self.hub.publish(current.revision, &std::mem::take(&mut self.unpublished));
@@ -188,7 +188,7 @@ impl Member {
         }
     }
 
-    /// Runs the sweeps to their ends. Each gives the number of rows that it deleted and its hash.
+    /// Runs all sweeps to their ends. For each, the number of rows that it deleted, and its hash.
     pub(super) fn sweep(&mut self) -> Vec<(usize, KeyValueHash)> {
         let mut results = Vec::new();
         for mut sweep in std::mem::take(&mut self.sweeps) {

@@ -51,14 +51,14 @@ use show::Lines;
 use words::Command;
 
 const SEPARATOR: &str = "----";
-/// The stream of watchers that name none.
+/// The stream of `watch` commands that name none.
 const STREAM: &str = "main";
 
-/// A script that misuses the language; answers, errors among them, are lines.
+/// Errors are scripts that misuse the language; errors of the member are answers.
 type Result<T> = std::result::Result<T, String>;
 
 struct Runner {
-    /// Taken out only to be opened again.
+    /// None only while the member is opened again.
     member: Option<Member>,
 }
 
@@ -114,7 +114,7 @@ impl Runner {
         answer(self.member().apply(op))
     }
 
-    /// Entries that are applied together and published together.
+    /// Applies entries together and publishes them together.
     fn batch(&mut self, command: &mut Command) -> Result<Lines> {
         let mut lines = Lines::new();
         self.member().is_batch = true;
@@ -126,7 +126,7 @@ impl Runner {
         Ok(lines)
     }
 
-    /// Read-only transactions are not proposed.
+    /// Runs a transaction; a read-only one is read and not proposed.
     fn txn(&mut self, command: &mut Command) -> Result<Lines> {
         let request = requests::txn(command)?;
         if mvcc::is_read_only(&request) {
@@ -136,7 +136,7 @@ impl Runner {
         Ok(self.propose(Op::Txn(request)))
     }
 
-    /// `compact REVISION [physical]`: with the sweep or without.
+    /// `compact REVISION [physical]`: physical with its sweep, otherwise without.
     fn compact(&mut self, command: &mut Command) -> Result<Lines> {
         let revision = command.number("the revision")?;
         let physical = command.flag("physical");
@@ -168,7 +168,7 @@ impl Runner {
         ))
     }
 
-    /// All rows of history that are there.
+    /// All rows of history.
     fn rows(&mut self) -> Lines {
         let mvcc = &self.member().machine.mvcc;
         let rows = mvcc.view().rows(Revision::default(), mvcc.current().revision).unwrap();
@@ -183,7 +183,7 @@ impl Runner {
         Ok(match what.as_str() {
             "grant" => {
                 let mut grant = requests::lease_grant(command)?;
-                // As every proposer does.
+                // `Node::propose` does the same.
                 grant.ttl = grant.ttl.max(minimum_ttl_seconds(ELECTION_TIMEOUT));
                 self.propose(Op::LeaseGrant(grant))
             }
@@ -237,7 +237,7 @@ impl Runner {
         })
     }
 
-    /// One look at the leases, as the leader has it twice a second.
+    /// One look for expired leases, as the leader does twice a second.
     fn expire(&mut self) -> Lines {
         let member = self.member();
         let now = member.clock.now();
@@ -315,7 +315,7 @@ impl Runner {
                 });
             }
             "cancel" => {
-                // An unknown id is passed over.
+                // An unknown id is ignored.
                 watchers.stream.cancel(command.number("the id")?);
             }
             "progress" => watchers.stream.request_progress(),
@@ -331,7 +331,7 @@ impl Runner {
         Ok(Lines::new())
     }
 
-    /// Everything that a stream has for its client now.
+    /// All items that a stream has for its client now.
     fn events(&mut self, stream: &str, is_brief: bool) -> Lines {
         let mut singles = show::Singles::default();
         self.member().stream(stream);
@@ -398,7 +398,7 @@ fn answer(reply: std::result::Result<Reply, apply::Error>) -> Lines {
     }
 }
 
-/// A block's lines: what comes before `----`, and what is expected after it.
+/// A block of lines: the commands before `----`, and the expected answers after it.
 #[derive(Default)]
 struct Block {
     first_line: usize,
@@ -424,7 +424,8 @@ fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
-/// `repeat N COMMAND` stands for N lines with `{n}` counted from 1, of which the last is answered.
+/// `repeat N COMMAND` stands for N commands, in which `{n}` counts from 1. The last one's answer is
+/// shown.
 fn repeated(line: &str) -> Option<(usize, String)> {
     let (count, line) = line.strip_prefix("repeat ")?.split_once(' ')?;
     Some((count.parse().ok()?, line.to_owned()))
@@ -452,7 +453,8 @@ fn run_block(runner: &mut Runner, block: &Block) -> Result<Lines> {
     Ok(output)
 }
 
-/// Runs a script; gives what it should say and each place where it does not.
+/// Runs a script. Returns the script with the real answers, and each place where the expected ones
+/// differ.
 fn run_script(path: &Path, text: &str) -> (String, Vec<String>) {
     let name = path.file_name().unwrap().to_string_lossy();
     let mut runner = Runner::new();

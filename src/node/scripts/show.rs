@@ -10,7 +10,7 @@ use crate::watch::Item;
 
 pub(super) type Lines = Vec<String>;
 
-/// Bytes as a word of the scripts; what is long is cut.
+/// Bytes as a word of the scripts; long ones are cut.
 pub(super) fn word(bytes: &[u8]) -> String {
     const SHOWN_MAX: usize = 40;
     match bytes.len() {
@@ -93,7 +93,7 @@ pub(super) fn row(row: &Row) -> String {
     format!("  {} {kind} {what}", row.rev)
 }
 
-/// A deletion has a key, and in events the revision.
+/// A deletion: its key, and in events the revision.
 fn tombstone(kv: &[u8]) -> String {
     let pair = Pair::parse(kv).unwrap();
     assert_eq!((pair.create_revision, pair.version, pair.lease), (0, 0, 0));
@@ -141,15 +141,15 @@ pub(super) fn item(
     lines
 }
 
-/// A row of responses of one watcher with one event each, for short.
+/// A short form for successive responses of one watcher with one event each.
 #[derive(Default)]
 pub(super) struct Singles {
-    /// Watch id, first and last revision, and how many responses.
+    /// Watch id, first and last revision, and the number of responses.
     row: Option<(i64, Revision, Revision, usize)>,
 }
 
 impl Singles {
-    /// Whether the item belongs to the row, or begins it.
+    /// Whether the item was added to the row, which may begin with it.
     pub(super) fn take(&mut self, item: &Item) -> bool {
         let Item::Events { watch_id, changes, .. } = item else { return false };
         let [change] = &changes[..] else { return false };

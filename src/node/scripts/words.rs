@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 
-/// Words that say yes to something.
+/// Words that stand alone: options without a value.
 const FLAGS: [&str; 9] =
     ["asc", "brief", "count", "desc", "ignore_lease", "ignore_value", "keys", "physical", "prev"];
 
@@ -87,7 +87,7 @@ impl Command {
         self.options.remove(name).map(|value| String::from_utf8_lossy(&value).into_owned())
     }
 
-    /// A number; 0 if it is not given, as on the wire.
+    /// The number of an option; 0 without it, as on the wire.
     pub(super) fn option_number(&mut self, name: &str) -> Result<i64, String> {
         let Some(text) = self.option(name) else { return Ok(0) };
         text.parse().map_err(|_| format!("{name}: {text:?} is no number"))
@@ -101,7 +101,7 @@ impl Command {
         self.words.len()
     }
 
-    /// Whoever misspells an option should hear of it.
+    /// Fails if words or options are left over, so that a misspelled option is noticed.
     pub(super) fn end(&self) -> Result<(), String> {
         let words = self.words.iter().map(|word| word.escape_ascii().to_string());
         let unknown: Vec<String> =

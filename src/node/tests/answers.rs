@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A page that turns out long is as dear as any long range, and both are built to their ends.
+/// A page that turns out long costs as much as any long range; both are built to their ends.
 #[test]
 fn a_cancelled_long_range_keeps_its_turn_while_it_is_read() {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -23,7 +23,7 @@ fn a_cancelled_long_range_keeps_its_turn_while_it_is_read() {
         let page = RangeRequest { limit: 10, ..range.clone() };
         let free = || node.0.answers.free_turns();
         for request in [range, page] {
-            // Reads wait for the only thread that they may have.
+            // Blocks the only thread on which reads may run.
             let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
             let busy = tokio::task::spawn_blocking(move || released.recv().is_err());
             let reader = node.clone();
@@ -42,7 +42,7 @@ fn a_cancelled_long_range_keeps_its_turn_while_it_is_read() {
     });
 }
 
-/// Each answer of a batch waits for the others, so large ones are given as soon as they are many.
+/// The answers of a batch are given together, unless they become large.
 #[test]
 fn large_answers_are_given_before_their_batch_is_applied() {
     use futures_util::FutureExt;
@@ -93,14 +93,14 @@ fn large_answers_are_given_before_their_batch_is_applied() {
         success: vec![op(Request::RequestPut(small)), op(Request::RequestRange(range))],
         ..Default::default()
     };
-    // As many writes with long answers are under way at a time.
+    // As many writes with long answers as may be under way at a time.
     const CALLS: usize = limits::LONG_ANSWERS_MAX;
     let mut calls: Vec<_> =
         (0..CALLS).map(|_| Box::pin(node.propose(&who, Op::Txn(txn.clone())))).collect();
     let before = steps.status().committed;
     let end = crate::clock::instant() + Duration::from_secs(60);
     while steps.status().committed < before + CALLS as u64 {
-        // They are measured first, and take their turns then.
+        // Each poll lets a call measure its answer, take its turn, and be proposed.
         assert!(calls.iter_mut().all(|call| call.as_mut().now_or_never().is_none()));
         assert!(crate::clock::instant() < end, "they are not committed");
         turn();

@@ -41,7 +41,7 @@ async fn leases_expire_and_compaction_sweeps() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_physical_compaction_may_take_longer_than_other_requests() {
     let dir = tempfile::tempdir().unwrap();
-    // There is a rest after each piece of history, and so many rows are more than one.
+    // The sweep rests after each piece of history, and this many rows are more than one piece.
     let compaction_sleep_interval = Duration::from_secs(9);
     let slow = Config { compaction_sleep_interval, ..config(dir.path()) };
     let node = Node::start(slow, Arc::new(SystemClock::new())).unwrap();
@@ -54,11 +54,11 @@ async fn a_physical_compaction_may_take_longer_than_other_requests() {
     node.stop().await;
 }
 
-/// However many compactions wait, puts do not wait for them, and each physical one is answered.
+/// Puts do not wait, however many compactions wait for a sweep, and each physical one is answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn puts_do_not_wait_for_sweeps() {
     let dir = tempfile::tempdir().unwrap();
-    // A sweep that outlasts the rest of the test, then one for all others.
+    // The first sweep outlasts the test; all later compactions are merged into one sweep.
     let compaction_sleep_interval = Duration::from_secs(5);
     let slow = Config { compaction_sleep_interval, ..config(dir.path()) };
     let node = Node::start(slow, Arc::new(SystemClock::new())).unwrap();
@@ -75,7 +75,7 @@ async fn puts_do_not_wait_for_sweeps() {
         node.propose(&nobody, put("x", &n.to_string())).await.unwrap();
         if n % 100 == 0 {
             physical.push(tokio::spawn(compact(n, true)));
-            // Until it is applied, the next one could come before it.
+            // Waits until it is applied, or the next compaction could be applied first.
             while node.0.machine.mvcc.current().compact_revision < n {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

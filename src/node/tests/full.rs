@@ -3,7 +3,7 @@
 use super::*;
 use crate::pb::DeleteRangeRequest;
 
-/// A disk that has nothing left.
+/// A disk without free space.
 struct NoRoom;
 
 impl store::Faults for NoRoom {

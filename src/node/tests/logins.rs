@@ -21,7 +21,7 @@ async fn log_in(node: &Node, name: &str, password: &str) -> Result<Credentials, 
     node.authenticate(request).await.map(|response| bearer(&response.token))
 }
 
-/// Users root and ann, who may use the key `k`; auth is on.
+/// Adds users root and ann; ann may use the key `k`. Turns auth on.
 async fn with_users(node: &Node) {
     let nobody = Credentials::default();
     let user = |name: &str, password: &str| {
@@ -79,7 +79,7 @@ async fn a_simple_token_is_its_users_until_it_is_taken_back() {
         let error = read(&node, &bearer(token), "k").await;
         assert_eq!(error, refused(auth::Error::InvalidToken), "{token}");
     }
-    // A right that is taken away is gone at once, and the token stays.
+    // A right that is revoked is gone at once, while the token stays valid.
     let revoke = AuthUserRevokeRoleRequest { name: "ann".into(), role: "r".into() };
     node.propose(&root, Op::UserRevokeRole(revoke)).await.unwrap();
     assert_eq!(read(&node, &ann, "k").await, refused(auth::Error::PermissionDenied));
@@ -151,8 +151,8 @@ async fn more_logins_than_can_be_worked_off_are_refused() {
     node.stop().await;
 }
 
-/// Callers that look at leases, callers that renew them, and entries about users take the same two
-/// locks.
+/// Calls that show leases, calls that renew them, and entries about users all take the locks of
+/// leases and of users; in one order, or the test does not end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn leases_and_users_are_asked_about_side_by_side() {
     let dir = tempfile::tempdir().unwrap();
@@ -167,7 +167,7 @@ async fn leases_and_users_are_asked_about_side_by_side() {
     with_users(&node).await;
     let root = log_in(&node, "root", "pw").await.unwrap();
     let ann = log_in(&node, "ann", "secret").await.unwrap();
-    // Threads that wait for each other would keep the test from ending.
+    // Ends the process if a deadlock keeps the test from ending.
     let (done, finished) = std::sync::mpsc::sync_channel::<()>(1);
     std::thread::spawn(move || {
         if finished.recv_timeout(Duration::from_secs(120)) == Err(RecvTimeoutError::Timeout) {
@@ -228,7 +228,7 @@ async fn a_login_looks_ten_times_while_users_change() {
     let (node, clock) = start_bent(dir.path()).await;
     with_users(&node).await;
     let root = log_in(&node, "root", "pw").await.unwrap();
-    // Between the look at the password and the login's entry a role comes.
+    // A role is added after the password was compared and before the login is proposed.
     let looks = Arc::new(AtomicUsize::new(0));
     let changes = |most: usize| {
         let (node, root, looks) = (node.clone(), root.clone(), Arc::clone(&looks));

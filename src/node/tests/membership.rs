@@ -9,7 +9,7 @@ async fn a_member_that_may_not_be_added_is_refused_for_the_first_reason() {
     let (node, clock) = start_bent(dir.path()).await;
     let nobody = Credentials::default();
     let add = async |host: &str, is_learner: bool| {
-        // The same URLs within a second are the same member.
+        // Without this, the same URLs within a second would give the same member id.
         clock.wall_seconds.fetch_add(1, Ordering::Relaxed);
         let urls = vec![format!("http://{host}:2380")];
         node.add_member(&nobody, urls, is_learner).await.map(drop)
@@ -20,7 +20,7 @@ async fn a_member_that_may_not_be_added_is_refused_for_the_first_reason() {
     assert_eq!(add("another", true).await, Err(Error::TooManyLearners));
     assert_eq!(add("learner", false).await, Err(Error::PeerUrlExist));
     assert_eq!(add("voter", false).await, Ok(()));
-    // The new voter has not started: nothing else is looked at.
+    // The new voter has not started: that is reported before anything else.
     assert_eq!(add("voter", false).await, Err(Error::MemberNotEnoughStarted));
     assert_eq!(add("voter", true).await, Err(Error::Unhealthy));
     assert_eq!(add("another", true).await, Err(Error::Unhealthy));

@@ -8,12 +8,13 @@ use crate::pb::DeleteRangeRequest;
 use crate::store::Faults;
 use crate::types::Revision;
 
-/// Rows of the store, in 20 pieces of the size in which history is read; half as many keys.
+/// Rows of the store: 20 of the pieces in which history is read. Half as many keys.
 const ROWS: usize = 20_000;
-/// Reads of the store that a read may still make after its caller went away.
+/// Reads of the store that a read may still do after its caller has gone away.
 const READS_AFTER_MAX: usize = 2;
 
-/// Stands between the store and those who read much, and lets through as many reads as it is told to.
+/// Stands between long reads and the store, and lets through as many reads of LMDB as the test
+/// says.
 #[derive(Default)]
 struct Gate {
     state: Mutex<GateState>,
@@ -22,7 +23,7 @@ struct Gate {
 
 #[derive(Default)]
 struct GateState {
-    /// None: all of them.
+    /// Reads that may still pass; None for all.
     left: Option<usize>,
     passed: usize,
     waiting: usize,
@@ -61,7 +62,7 @@ impl Faults for Gate {
     }
 }
 
-/// A member with many rows, all of them in LMDB.
+/// A member with `ROWS` rows, all of them in LMDB.
 async fn member(dir: &std::path::Path, gate: &Arc<Gate>) -> Node {
     let mut surroundings = Surroundings::system(Arc::new(SystemClock::new()));
     surroundings.store.faults = Some(Arc::clone(gate) as _);
@@ -74,7 +75,7 @@ async fn member(dir: &std::path::Path, gate: &Arc<Gate>) -> Node {
     node
 }
 
-/// The call is cancelled in the middle of its work.
+/// Starts a call, cancels it in the middle of its work, and checks that the work ends soon after.
 async fn cancel<T: Send + 'static>(
     name: &str,
     gate: &Gate,
@@ -146,7 +147,7 @@ async fn what_nobody_waits_for_ends_soon() {
     node.stop().await;
 }
 
-/// A count visits keys and reads no row.
+/// The test occupies the only blocking thread, because a count reads no row that a gate could hold.
 #[test]
 fn counts_that_take_long_take_turns() {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -157,7 +158,7 @@ fn counts_that_take_long_take_turns() {
         for _ in 0..2 {
             put_many(&node, ROWS / 2).await;
         }
-        // Each leaf has changed since, so each key is looked at.
+        // Each leaf has changed after this revision, so the count visits each key.
         let revision = node.header().revision - 1;
         let count = RangeRequest { count_only: true, revision, ..all() };
         let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
@@ -183,13 +184,13 @@ fn counts_that_take_long_take_turns() {
     });
 }
 
-/// A transaction that writes, and answers with all keys from `a` on.
+/// A transaction that writes, and answers with all keys that begin with `a`.
 fn writes_and_reads() -> Op {
     let range = RangeRequest { key: "a".into(), range_end: "b".into(), ..Default::default() };
     let put = PutRequest { key: "k".into(), ..Default::default() };
     let op = |request| RequestOp { request: Some(request) };
     let success = vec![op(Request::RequestPut(put)), op(Request::RequestRange(range))];
-    // The branch is not known before it is applied.
+    // Both branches are the same, because the measuring does not know which one will run.
     Op::Txn(TxnRequest { failure: success.clone(), success, ..Default::default() })
 }
 
@@ -207,7 +208,7 @@ async fn writes_with_long_answers_take_turns() {
     for _ in 0..limits::LONG_ANSWERS_MAX {
         turns.push(answers.turn_to_write(&*clock, Duration::ZERO).await.unwrap());
     }
-    // As long as their answers are short they need none.
+    // Writes with short answers take no turn.
     node.propose(&who, put("a1", "1")).await.unwrap();
     node.propose(&who, writes_and_reads()).await.unwrap();
     node.propose(&who, delete("a", "b")).await.unwrap();
@@ -246,18 +247,19 @@ async fn writes_with_long_answers_take_turns() {
     node.stop().await;
 }
 
-/// A write that may take a branch with a range of many small pairs, or deletes them.
+/// A transaction that might answer with many small pairs, and a deletion that does.
 fn measured() -> [Op; 2] {
     let range = RequestOp { request: Some(Request::RequestRange(all())) };
     let (key, range_end) = (Bytes::from("key "), Bytes::from("key!"));
     [
-        // Without a comparison this is the branch that is not taken.
+        // Without a comparison the success branch runs, so this one does not.
         Op::Txn(TxnRequest { failure: vec![range], ..Default::default() }),
         Op::DeleteRange(DeleteRangeRequest { key, range_end, prev_kv: true }),
     ]
 }
 
-/// All calls are made on one thread, and only others wait for rows.
+/// All calls are made on this one thread: if one of them read rows here, the test would stand
+/// still.
 #[tokio::test]
 async fn how_long_an_answer_will_be_is_found_out_on_another_thread() {
     let (dir, gate) = (tempfile::tempdir().unwrap(), Arc::new(Gate::default()));
@@ -272,7 +274,7 @@ async fn how_long_an_answer_will_be_is_found_out_on_another_thread() {
         }
         until("all turns are taken", || node.0.admission.measures.free() == 0).await;
         until("rows are read", || gate.is_reached()).await;
-        // Small writes go on, and so do reads.
+        // Small writes and reads go on meanwhile.
         node.propose(&Credentials::default(), put("other", "1")).await.unwrap();
         let Op::Put(previous) = put("other", "2") else { panic!() };
         let previous = PutRequest { prev_kv: true, ..previous };
@@ -310,7 +312,7 @@ impl Faults for Counted {
     }
 }
 
-/// What a write would answer is not read once its caller is gone, before it is applied.
+/// The pairs of a write's answer are not read if its caller has gone away before it is applied.
 #[test]
 fn the_answer_to_a_write_that_nobody_awaits_is_not_built() {
     use futures_util::FutureExt;

@@ -58,7 +58,7 @@ async fn a_cancelled_snapshot_keeps_its_seat_while_it_is_measured() {
 
     let dir = tempfile::tempdir().unwrap();
     let node = start(dir.path()).await;
-    // A commit that does not end holds up all who measure.
+    // A commit that does not end makes every snapshot wait that has yet to be measured.
     let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
     let released = Mutex::new(released);
     let (commits, committing) = std::sync::mpsc::sync_channel(1);
@@ -68,7 +68,7 @@ async fn a_cancelled_snapshot_keeps_its_seat_while_it_is_measured() {
     });
     for n in 0..2 {
         node.propose(&Credentials::default(), put("k", &n.to_string())).await.unwrap();
-        // The first commit has begun, so the second put is in none that is under way.
+        // The first commit has begun, so the second put is not part of it.
         if n == 0 {
             committing.recv_timeout(Duration::from_secs(60)).expect("nothing is committed");
         }
@@ -104,7 +104,7 @@ async fn a_snapshot_that_nobody_reads_holds_four_pieces() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{} pieces", unread.read_ahead());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // Nothing more comes, however long nobody reads.
+    // No more pieces are made, however long the reader waits.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(unread.read_ahead(), 4);
     for _ in 0..4 {

@@ -37,7 +37,7 @@ async fn propose(node: &Node, op: Op) -> Result<(), Error> {
     node.propose(&Credentials::default(), op).await.map(drop)
 }
 
-/// Writes over and over to the same keys, some at a time.
+/// Puts to the same 50 keys over and over, several at a time.
 async fn put(node: &Node, from: i64, count: i64) -> Result<(), Error> {
     let puts = (from..from + count).map(|number| {
         let key = Bytes::from(format!("key {}", number % 50));
@@ -132,19 +132,19 @@ async fn cycles_of_filling_and_compacting_keep_the_file_flat() {
         sizes.push(node.status().db_size);
     }
     let early = sizes[..5].iter().max().unwrap();
-    // How much is free when a commit needs it is a matter of time; what is never free would make it
-    // ten times as large.
+    // How many pages are free when a commit needs them depends on timing; if none ever became free,
+    // the file would be ten times as large.
     assert!(sizes[19] < 2 * early, "{sizes:?}");
     node.stop().await;
 }
 
-/// Whoever waits for a compaction does so without waiting, and one task waits for nothing.
+/// A clock that skips the looks for the end of a sweep, and all sleeps of one task.
 #[derive(Default)]
 struct Hasty {
     system: SystemClock,
     ahead_millis: AtomicU64,
     hasty: Mutex<Option<tokio::task::Id>>,
-    /// How long that task has not waited.
+    /// The time that this task has skipped.
     skipped: Mutex<Duration>,
 }
 
@@ -177,7 +177,7 @@ impl Clock for Hasty {
     }
 }
 
-/// A disk on which sweeps can read nothing, for as long as it is told so.
+/// A disk on which the sweeper's reads fail while the test says so.
 struct Unswept(AtomicBool);
 
 impl Faults for Unswept {
@@ -202,9 +202,9 @@ async fn a_sweep_that_fails_for_ever_holds_up_nobody() {
     let revision = node.header().revision;
     let half = CompactionRequest { revision: revision / 2, physical: false };
     propose(&node, Op::Compaction(half)).await.unwrap();
-    // Neither those who compact after it,
+    // A client that compacts after it does not wait for its sweep,
     compact(&node, revision / 2 + 1).await;
-    // nor the policy, which compacts nothing while it does not know what there is.
+    // nor the policy, which compacts no further while deletions are under way.
     let recovery =
         tokio::time::timeout(Duration::from_secs(60), node.0.upkeep.recover_space(&node));
     assert!(!recovery.await.expect("it waits for a sweep that never ends"));
@@ -233,7 +233,7 @@ async fn a_compaction_that_gets_no_answer_is_waited_for_and_seldom_proposed_agai
     while !node.0.upkeep.has_own_alarm() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // What is proposed is in no log, and not lost either; reads go on.
+    // Proposals get into no log while the disk stands still, and are not lost either; reads go on.
     disk.stand_still(true);
     let before = node.0.raft.status().last_index;
     let (recovering, own) = (node.clone(), Arc::clone(&clock));

@@ -8,7 +8,7 @@ use parking_lot::Condvar;
 use super::*;
 use crate::raft::log::{Disk, File, Space, SystemDisk};
 
-/// The system's disk, but that its syncs wait while it is told so.
+/// The system's disk, whose syncs wait while the test says so.
 #[derive(Default)]
 pub(in crate::node) struct Stalling {
     state: Mutex<StallingState>,
@@ -46,7 +46,7 @@ struct StallingFile {
     disk: Arc<Stalling>,
 }
 
-/// The disk as a log takes it.
+/// The disk in the form that the log takes.
 pub(in crate::node) struct StallingDisk(pub Arc<Stalling>);
 
 impl StallingDisk {
@@ -90,7 +90,7 @@ impl Disk for StallingDisk {
     }
 }
 
-/// The system's clock, some seconds ahead.
+/// The system's clock, ahead by some seconds.
 #[derive(Default)]
 struct Ahead {
     system: SystemClock,
@@ -111,8 +111,8 @@ impl Clock for Ahead {
     }
 }
 
-/// A member alone leads on, and may answer reads; but whoever asks whether it is ready, by which
-/// writes are meant, is told that it is not.
+/// A sole voter goes on leading and may answer reads; but the probe for readiness, which stands for
+/// writes, fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_whose_log_stands_still_is_alive_and_not_ready() {
     let dir = tempfile::tempdir().unwrap();

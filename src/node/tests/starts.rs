@@ -42,8 +42,8 @@ async fn what_was_acknowledged_is_there_after_a_restart_with_and_without_checkpo
     node.stop().await;
 }
 
-/// A member that restarts far behind what is committed cannot say who it is yet, and is told so at
-/// once. Its only thread must serve peers meanwhile.
+/// A member that restarts far behind the committed index cannot publish its name yet: its proposal
+/// is refused at once. It must pause then, because its only thread serves peers as well.
 #[test]
 fn a_member_that_is_behind_leaves_its_thread_to_others() {
     let dir = tempfile::tempdir().unwrap();
@@ -61,7 +61,7 @@ fn a_member_that_is_behind_leaves_its_thread_to_others() {
         };
         while steps.status().role != raft::Role::Leader {
             turn();
-            // The first configuration has to be applied before there can be an election.
+            // The first configuration must be applied before there can be an election.
             if steps.status().applied == 0 {
                 steps.apply(usize::MAX);
             }
@@ -76,7 +76,7 @@ fn a_member_that_is_behind_leaves_its_thread_to_others() {
         while steps.status().committed < behind {
             turn();
         }
-        // Apply takes no turn, so the member is as far behind as the log is long.
+        // Apply has no turn here, so the member is behind by the whole log.
         runtime.block_on(async {
             for _ in 0..100 {
                 tokio::task::yield_now().await;
@@ -101,7 +101,7 @@ async fn a_stop_does_not_wait_for_a_paced_compaction() {
     let revision = node.header().revision;
     let compaction = Op::Compaction(CompactionRequest { revision, physical: false });
     node.propose(&Credentials::default(), compaction).await.unwrap();
-    // Long enough for the first batch; if it takes longer, the stop has less to prove.
+    // Long enough for the first piece of the sweep; if it takes longer, this test proves less.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let stopped = tokio::time::timeout(Duration::from_secs(60), node.stop()).await;
     stopped.expect("the stop waits for the pause between two batches");
@@ -112,14 +112,14 @@ async fn a_stop_in_the_middle_of_a_configuration_change_is_no_failure() {
     let dir = tempfile::tempdir().unwrap();
     let surroundings = Surroundings::system(Arc::new(SystemClock::new()));
     let (node, steps) = Node::start_stepped(config(dir.path()), surroundings).unwrap();
-    // The founder's own entry is committed, and apply gets it once raft has stopped.
+    // The founder's own entry is committed; apply gets it after raft has stopped.
     steps.raft().unwrap();
     node.0.raft.stop();
     while steps.apply(usize::MAX).is_some() {}
     assert_eq!(node.0.supervisor.why(), None);
 }
 
-/// A disk that is full while it is told to be. Who holds the lock keeps commits waiting.
+/// A disk that is full while the test says so. Commits wait while the test holds the lock.
 #[derive(Default)]
 struct Full(Mutex<bool>);
 
@@ -132,7 +132,7 @@ impl Faults for Full {
     }
 }
 
-/// Apply waits for room in the tail, and a full disk gives none. What it applied is in the log.
+/// On a full disk, apply waits for room in the tail in vain. What it applied is in the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_does_not_wait_for_room_on_a_full_disk() {
     let dir = tempfile::tempdir().unwrap();
@@ -146,7 +146,7 @@ async fn a_stop_does_not_wait_for_room_on_a_full_disk() {
     };
     let node = start();
     node.ready().wait_for(|ready| *ready).await.unwrap();
-    // One entry with more than the tail takes.
+    // One entry that is larger than the tail.
     let value = "v".repeat(1 << 20);
     let op = |n: usize| match put(&format!("key {n}"), &value) {
         Op::Put(put) => RequestOp { request: Some(Request::RequestPut(put)) },
@@ -159,7 +159,7 @@ async fn a_stop_does_not_wait_for_room_on_a_full_disk() {
         let mut is_full = full.0.lock();
         let proposed =
             tokio::spawn(async move { proposer.propose(&Credentials::default(), txn).await });
-        // A disk that was found full would have refused it.
+        // A disk that was known to be full would have refused the entry.
         let begun = crate::clock::instant();
         while node.0.machine.store.room().waiting <= limits::TAIL_BYTES_MAX as u64 {
             let waits = begun.elapsed() < Duration::from_secs(60) && !proposed.is_finished();
@@ -169,7 +169,7 @@ async fn a_stop_does_not_wait_for_room_on_a_full_disk() {
         *is_full = true;
         proposed
     };
-    // A change of the members meets a raft that has ended.
+    // A change of the members that is applied after raft has ended.
     let committed = node.0.raft.status().committed;
     let changer = node.clone();
     let changed = tokio::spawn(async move {
@@ -182,7 +182,7 @@ async fn a_stop_does_not_wait_for_room_on_a_full_disk() {
     let stopper = node.clone();
     let mut stopping = tokio::spawn(async move { stopper.stop().await });
     let stopped = tokio::time::timeout(Duration::from_secs(60), &mut stopping).await.is_ok();
-    // Else the runtime would wait for the stop as well.
+    // Makes room in any case, or the runtime's end would wait for the stop as well.
     *full.0.lock() = false;
     if !stopped {
         stopping.await.unwrap();
