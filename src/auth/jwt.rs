@@ -121,6 +121,7 @@ impl Jwt {
         Ok(Self { method, signer, verifier: verifier(method, own), ttl })
     }
 
+    /// A token for `name`, which expires `ttl` after `unix_nanos`.
     pub(super) fn sign(&self, name: &str, revision: u64, unix_nanos: u64) -> Result<String, Error> {
         let end = unix_nanos.saturating_add(u64::try_from(self.ttl.as_nanos()).unwrap_or(u64::MAX));
         let header = json!({"alg": self.method.name, "typ": "JWT"});

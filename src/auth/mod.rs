@@ -129,8 +129,10 @@ struct Identity {
 }
 
 impl Caller {
+    /// A caller without a name.
     pub const NOBODY: Self = Self(None);
 
+    /// A user, proved as of this auth revision. A JWT may carry an old one.
     pub fn user(name: impl Into<String>, revision: u64) -> Self {
         Self(Some(Identity { name: name.into(), revision }))
     }

@@ -66,6 +66,7 @@ impl Ranges {
         self.end_over(&range.key).is_some_and(|end| reaches(end, &end_of(range)))
     }
 
+    /// Whether the key is granted.
     pub(super) fn cover_key(&self, key: &[u8]) -> bool {
         self.end_over(key).is_some()
     }

@@ -43,6 +43,7 @@ struct Grants {
     write: Ranges,
 }
 
+/// Users, roles and whether auth is on. Changed on the apply thread, together with the store.
 pub struct Auth {
     store: Arc<Store>,
     enabled: bool,

@@ -27,6 +27,7 @@ impl Founders {
         Self { cluster_id: types::cluster_id(&ids), members }
     }
 
+    /// The founder of this name.
     pub fn named(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.name == name)
     }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   up to UNSENT_BYTES_MAX    LONG_ANSWERS_MAX at a time
-//!   up to UNSENT_BYTES_FULL   one at a time: a slow reader of one large answer stops nobody
+//!   up to UNSENT_BYTES_FULL   one at a time: a slow reader of one large answer stops no other call
 //!   above                     none: a call waits for room, and in the end is told so
 //! ```
 //!
@@ -85,6 +85,7 @@ impl Answers {
         }
     }
 
+    /// Bytes of answers that are built and not sent, over all connections.
     pub fn unsent_bytes(&self) -> usize {
         self.unsent_bytes.load(Ordering::SeqCst)
     }
@@ -302,7 +303,7 @@ mod tests {
         }
     }
 
-    /// Room comes and goes, and each time somebody else has it.
+    /// Each time that there is room, all turns are taken, and the other way round.
     #[tokio::test]
     async fn a_call_has_one_deadline_for_all_that_it_waits_for() {
         let (answers, clock) = (Answers::default(), Hand::default());

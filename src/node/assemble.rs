@@ -70,6 +70,8 @@ fn open_both(
     Ok((raft, raft_threads, None, loaded?))
 }
 
+/// Makes a member and starts its threads and duties, or returns its steps if `stepped`. Must be
+/// called within an async runtime; blocks while the log and the state are read.
 #[expect(clippy::too_many_arguments, reason = "everything that a member is made of")]
 pub(super) fn assemble(
     config: Config,

@@ -55,6 +55,8 @@ impl Node {
         self.permit(who, demand).await.map(drop)
     }
 
+    /// As `permits`, refused while the member is fenced. The permit is checked again after the
+    /// read.
     pub(super) async fn authorize(
         &self,
         who: &Credentials,

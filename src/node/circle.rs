@@ -53,6 +53,7 @@ pub(super) struct Circle {
 }
 
 impl Circle {
+    /// `reach` replaces the peers' answers to questions; a simulator gives one.
     pub(super) fn new(id: u64, peers: Arc<Peers>, reach: Option<Arc<dyn Reach>>) -> Self {
         let reach = reach.unwrap_or_else(|| Arc::clone(&peers) as Arc<dyn Reach>);
         let removed = watch::Sender::new(None);

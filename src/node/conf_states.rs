@@ -13,6 +13,7 @@ impl ConfStates {
         Self(Mutex::new(vec![(index, state)]))
     }
 
+    /// Adds the configuration that holds from `index` on. Called on the apply thread, in log order.
     pub(super) fn push(&self, index: u64, state: ConfState) {
         self.0.lock().push((index, state));
     }

@@ -20,6 +20,8 @@ const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) const REVOKE_RETRY: Duration = Duration::from_millis(7500);
 
 impl Node {
+    /// Revokes overdue leases twice a second while this member leads, `LEASE_REVOKES_PER_SECOND` at
+    /// most.
     pub(super) async fn expire_leases(&self) {
         let inner = &self.0;
         let per_interval = limits::LEASE_REVOKES_PER_SECOND / 2;

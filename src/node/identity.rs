@@ -24,6 +24,8 @@ impl Identity {
         Ok(Self { member_id, cluster_id, bootstrap: None })
     }
 
+    /// The identity at a first start: told by the cluster that the member joins, or derived from
+    /// the founders' URLs and the cluster token, as in etcd.
     pub(super) fn new(config: &Config) -> Result<Self, StartError> {
         if let Some(Join { cluster_id, member_id, .. }) = config.join {
             let bootstrap = Some(Bootstrap::default());

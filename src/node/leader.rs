@@ -55,6 +55,8 @@ impl Node {
         }
     }
 
+    /// Follows raft's leader: lets the lessor expire leases only while this member leads, and wakes
+    /// the calls that wait for a leader.
     pub(super) async fn follow_leader(&self) {
         let inner = &self.0;
         let mut leader = inner.raft.subscribe_leader();

@@ -94,6 +94,7 @@ impl Node {
         Ok(())
     }
 
+    /// TTL and remaining time of a lease, with its keys if `keys`; None if there is no such lease.
     pub async fn lease_time_to_live(
         &self,
         who: &Credentials,

@@ -30,6 +30,8 @@ pub(super) async fn holds_now_or_after(
 }
 
 impl Node {
+    /// Adds a voter or a learner. Its id is derived from the URLs and the time in seconds, as in
+    /// etcd. Returns the new member and all members.
     pub async fn add_member(
         &self,
         who: &Credentials,
@@ -48,6 +50,8 @@ impl Node {
         Ok((added, members))
     }
 
+    /// Removes a member and returns the others. A leader that removes itself hands leadership over
+    /// first.
     pub async fn remove_member(
         &self,
         who: &Credentials,
@@ -64,6 +68,7 @@ impl Node {
         self.configure(&Change::Remove(id)).await
     }
 
+    /// Sets a member's peer URLs and returns all members.
     pub async fn update_member(
         &self,
         who: &Credentials,

@@ -137,6 +137,7 @@ struct Inner {
     _lock: Arc<store::DirLock>,
 }
 
+/// A running member. Clones share it; the last one releases the lock of the data directory.
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
 
@@ -159,12 +160,13 @@ impl Node {
         self.0.clock.random()
     }
 
-    /// The state without a check of permissions, for the simulator's comparisons. No RPC and no HTTP
-    /// request may come this way: `tests/tidy` keeps `rpc` and `http` away from it.
+    /// The state without a check of permissions, for the simulator's comparisons. No RPC and no
+    /// HTTP request may come this way: `tests/tidy` keeps `rpc` and `http` away from it.
     pub fn unguarded(&self) -> Unguarded<'_> {
         Unguarded(&self.0)
     }
 
+    /// All members as this member has applied them, by id.
     pub fn members(&self) -> Vec<Member> {
         self.0.machine.members.read().list()
     }

@@ -75,6 +75,8 @@ impl Node {
         self.submit(&caller, op, via).await
     }
 
+    /// Proposes a request for a caller whose rights were checked. Refuses it before the log if the
+    /// backlog, its size or a full disk demands that; otherwise waits for apply's reply.
     pub(super) async fn submit(&self, caller: &Caller, op: Op, via: Via) -> Result<Reply, Error> {
         let inner = &self.0;
         let status = inner.raft.status();
@@ -106,6 +108,8 @@ impl Node {
         Ok(reply)
     }
 
+    /// Proposes under `id`, as often as `attempt` does, and waits for apply's answer for
+    /// `request_timeout` at most; without a limit once the entry is applied.
     pub(super) async fn propose_until_taken(
         &self,
         id: u64,

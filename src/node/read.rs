@@ -67,6 +67,8 @@ impl Node {
         }
     }
 
+    /// Reads a range. Linearizable unless the request is serializable: it then reads what is
+    /// applied here.
     pub async fn range(
         &self,
         who: &Credentials,

@@ -95,6 +95,7 @@ impl Node {
         Ok(())
     }
 
+    /// Refuses a removal that would leave fewer started or connected voters than a quorum.
     pub(super) fn may_remove(&self, id: u64) -> Result<(), Error> {
         let members = self.0.machine.members.read();
         let is_learner = members.get(id).is_some_and(|member| member.is_learner);
@@ -140,6 +141,7 @@ impl Node {
         Ok(())
     }
 
+    /// Refuses a promotion after which fewer voters than a quorum would have started.
     pub(super) fn may_promote(&self, id: u64) -> Result<(), Error> {
         if !self.0.config.strict_reconfig_check {
             return Ok(());

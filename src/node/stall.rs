@@ -44,6 +44,8 @@ impl Node {
         if self.log_stall() > self.request_timeout() { Err(Error::Timeout) } else { Ok(()) }
     }
 
+    /// Warns when a write of the log takes longer than `LOG_STALL_SAID_AFTER`, and not again before
+    /// a look finds the log faster.
     pub(super) async fn watch_log(&self) {
         let mut is_said = false;
         loop {

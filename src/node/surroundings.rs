@@ -45,6 +45,7 @@ impl Surroundings {
 }
 
 impl Surroundings {
+    /// The part for raft, with an observer that passes raft's events on to this member.
     pub(super) fn of_raft(
         self,
         peers: &Arc<Peers>,

@@ -54,6 +54,8 @@ fn decide(
 }
 
 impl Node {
+    /// While this member leads, proposes the cluster version that `decide` finds, every four
+    /// seconds.
     pub(super) async fn agree_on_version(&self) {
         let mut ready = self.ready();
         if ready.wait_for(|ready| *ready).await.is_err() {

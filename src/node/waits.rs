@@ -161,6 +161,7 @@ impl AppliedWaits {
         self.index.load(Ordering::Acquire)
     }
 
+    /// Answers `waiter` once `index` is applied and published; at once if it is.
     pub(super) fn wait(&self, index: u64, waiter: IndexWaiter) {
         if self.index() >= index {
             let _ = waiter.send(Ok(()));

@@ -105,8 +105,8 @@ fn is_previous_known(change: &Change) -> bool {
     change.is_create || change.previous.is_some()
 }
 
-/// Reads the previous pairs that are not known yet. `Mvcc::read` calls this again with a view of the
-/// new state if a replacement of the state ended it; the pairs read so far are kept.
+/// Reads the previous pairs that are not known yet. `Mvcc::read` calls this again with a view of
+/// the new state if a replacement of the state ended it; the pairs read so far are kept.
 fn read_previous(view: &View<'_>, changes: &mut [Change]) -> Result<(), mvcc::Error> {
     for change in changes.iter_mut().filter(|change| !is_previous_known(change)) {
         view.go_on()?;

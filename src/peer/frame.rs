@@ -69,6 +69,7 @@ impl Encoder {
         Self { channel, place: Place::default() }
     }
 
+    /// Appends a sign of life.
     pub fn alive(&self, out: &mut BytesMut) {
         match self.channel {
             Channel::Append => out.put_u8(ALIVE),
@@ -145,6 +146,7 @@ pub enum Read {
 }
 
 impl Decoder {
+    /// `from` and `to` are the ids that entries of a `msgapp` stream leave out.
     pub fn new(channel: Channel, from: u64, to: u64) -> Self {
         let (place, buffer, found) = (Place::default(), BytesMut::new(), Vec::new());
         Self { channel, place, from, to, buffer, found }
@@ -154,6 +156,7 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// The next item in the bytes fed so far. After an error the stream cannot be read on.
     pub fn read(&mut self) -> Result<Read, Broken> {
         match self.channel {
             Channel::Other => self.next_message(0),

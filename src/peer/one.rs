@@ -47,6 +47,7 @@ pub(super) struct Outgoing {
 }
 
 impl Peer {
+    /// Ends the streams that the peer has dialed, and stops reading the peer's.
     pub(super) fn hang_up(&self) {
         for reader in self.readers.lock().drain(..) {
             reader.abort();
@@ -106,6 +107,7 @@ impl Peer {
     }
 }
 
+/// Counts a stream as read until it is dropped.
 pub(super) struct Held(Arc<Peer>);
 
 impl Drop for Held {

@@ -9,6 +9,7 @@ use super::door::{Door, Refusal};
 use crate::apply::Command;
 use crate::pb::CompactionRequest;
 
+/// How much history automatic compaction keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retention {
     /// Keep the revisions that are younger than this.
@@ -70,8 +71,8 @@ impl AutoCompact {
         Some(target)
     }
 
-    /// Notes that the compaction was applied, here or by somebody before, so that it is not
-    /// proposed again.
+    /// Notes that history is compacted up to `revision`, by this proposal or an earlier one, so
+    /// that it is not proposed again.
     fn done(&mut self, revision: i64) {
         self.last = revision;
     }

@@ -43,6 +43,7 @@ impl Default for CheckpointPace {
         }
     }
 }
+/// Writes the index checkpoint. Owned by the sweeper's thread.
 
 pub struct Checkpointer {
     store: Arc<Store>,

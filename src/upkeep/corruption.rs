@@ -60,6 +60,8 @@ impl Upkeep {
         Ok(())
     }
 
+    /// Compares histories every `corrupt_check_interval` while this member leads. Ends at once if
+    /// that is zero.
     pub async fn compare_histories(&self, door: &impl Door) {
         let interval = self.ground.settings.corrupt_check_interval;
         if interval.is_zero() {
@@ -93,6 +95,8 @@ impl Upkeep {
         Ok(())
     }
 
+    /// Compares the hashes of compactions every `compact_hash_check_interval` while this member
+    /// leads.
     pub async fn compare_compactions(&self, door: &impl Door) {
         let Some(interval) = self.ground.settings.compact_hash_check_interval else { return };
         let mut checked = 0;

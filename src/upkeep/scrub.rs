@@ -36,6 +36,8 @@ impl Upkeep {
         self.ground.store.damage().is_some()
     }
 
+    /// Reads the store once a day, until damage is found. The first pass starts after
+    /// `SCRUB_DELAY`.
     pub async fn scrub_store(self: &Arc<Self>, door: &impl Door) {
         self.ground.clock.sleep(SCRUB_DELAY).await;
         while !self.is_fenced() {

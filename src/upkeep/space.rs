@@ -68,6 +68,8 @@ fn is_mostly_free(sizes: Sizes) -> bool {
 }
 
 impl Upkeep {
+    /// Runs the policy until the member stops: looks each second for this member's NOSPACE, and for
+    /// a file that is mostly free.
     pub async fn keep_space(self: &Arc<Self>, door: &impl Door) {
         let clock = &self.ground.clock;
         let mut rest_until = Duration::ZERO;

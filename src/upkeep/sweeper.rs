@@ -93,6 +93,8 @@ pub struct SweepQueue {
 }
 
 impl SweepQueue {
+    /// Hands a compaction to the sweeper. Called on the apply thread; never waits for a sweep,
+    /// because compactions that wait are merged.
     pub fn push(&self, later: Sweep) {
         let mut pending = self.pending.state.lock();
         match &mut pending.sweep {

@@ -14,7 +14,7 @@ pub(super) enum Verdict {
     Same,
     /// The members that answered have the same hash, but not all answered.
     Unclear,
-    /// The data of these members is corrupt; member 0 stands for the whole cluster.
+    /// The data of these members is corrupt; 0 is the whole cluster.
     Corrupt(Vec<u64>),
 }
 

@@ -1,5 +1,5 @@
-//! States that are loaded with the index checkpoint, whenever it was written, are those that are loaded
-//! without it.
+//! A state that is loaded with the index checkpoint, whenever that was written, equals the one that
+//! is loaded without it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
