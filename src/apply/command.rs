@@ -1,10 +1,11 @@
 //! What a log entry asks for: etcd's `InternalRaftRequest`, one command at a time.
 //!
-//! The generated message has a field for each of some thirty requests; this form holds the one
-//! that is set, and costs what that one costs. The bytes are etcd's.
+//! The generated message has a field for each of some thirty requests; a [`Command`] holds only the
+//! one that is set, so decoding and moving it costs less. The bytes are etcd's.
 //!
 //! One list names each command once: its field in etcd's message, its request, and its response if
-//! a client gets one. [`Command`], [`Reply`] and all that treats each kind alike come from it.
+//! a client gets one. [`Command`], [`Reply`] and everything that treats all commands alike are made
+//! from that list.
 
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;

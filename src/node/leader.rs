@@ -146,7 +146,7 @@ impl Node {
     }
 
     /// Hands leadership to the voter that has been connected longest. Does nothing if this member
-    /// does not lead or is the only voter.
+    /// does not lead or is the only voter; fails with `Unhealthy` if no other voter is connected.
     pub async fn hand_over(&self) -> Result<(), Error> {
         let inner = &self.0;
         let own = inner.member_id;

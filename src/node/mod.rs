@@ -16,9 +16,11 @@
 //! `upkeep` keeps the store small and whole, and `transfer` moves states in and out; this room
 //! starts both, decides who may ask for their work, and proposes what they need.
 //!
-//! The functions that a room above may call take [`Credentials`](crate::auth::Credentials) and
-//! decide, through `auth`, before they answer. A function without that parameter shows no key and
-//! changes nothing.
+//! The functions that a room above may call for a client take
+//! [`Credentials`](crate::auth::Credentials) and decide, through `auth`, before they answer.
+//! Without that parameter are logins, functions that serve peers, which have checked their own
+//! callers (`…_here`, `history_hash`), those that `server` needs to start and stop the member, and
+//! those that show no key and change nothing.
 //!
 //! This room knows requests as messages, not as RPCs: no codes, no texts of errors, no metadata.
 

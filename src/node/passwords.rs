@@ -39,7 +39,7 @@ pub(super) struct Passwords {
 }
 
 impl Passwords {
-    /// Starts the threads. They end when this is dropped.
+    /// Starts the threads, which end when the returned value is dropped.
     pub(super) fn start(
         cost: u32,
         clock: Arc<dyn Clock>,

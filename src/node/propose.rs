@@ -2,8 +2,8 @@
 //!
 //! What depends on a flag or on chance is decided here, before the log, because apply must be
 //! deterministic. A proposal that is known to be in no log is made again. One whose fate is unknown
-//! is not: it may be committed yet, and a second one would apply it twice. Its proposer gets a
-//! timeout, told apart as etcd does.
+//! is not: it may be committed yet, and a second one would apply it twice. Its proposer gets one of
+//! etcd's timeouts, which tell the likely cause.
 
 use std::borrow::Cow;
 use std::pin::pin;

@@ -1,4 +1,4 @@
-//! A whole member as its clients see it, and what its tests share.
+//! A whole member as its clients see it, and the helpers that its tests share.
 
 use std::path::Path;
 use std::sync::Arc;

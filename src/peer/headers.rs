@@ -1,4 +1,4 @@
-//! What a member says of itself in the headers of requests and answers between members.
+//! The headers by which members identify themselves in requests and answers.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 

@@ -1,4 +1,4 @@
-//! What the tests of this room share: a cluster of three members on ports of their own, each with a
+//! Shared by the tests of this room: a cluster of three members on ports of their own, each with a
 //! state machine that is a list.
 
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! What the scripts drive: a member's state, log and watchers, without raft, threads or network.
+//! The member that scripts drive: a state, a log and watchers, without raft, threads or network.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;

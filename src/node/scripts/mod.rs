@@ -15,12 +15,12 @@
 //! ```
 //!
 //! `tests/scripts/ROOM/*.txt` hold them; `tests/scripts/README.md` lists the commands. They drive
-//! what ships: commands become log entries, which [`Machine`](crate::apply::Machine) applies to a
-//! store in a directory, reads use views, watchers the hub, leases the lessor. Not there are raft,
-//! threads, the network and whatever `rpc` refuses before it proposes.
+//! the shipped code: commands become log entries, which [`Machine`](crate::apply::Machine) applies
+//! to a store in a directory; reads use views, watchers the hub, leases the lessor. Raft, threads,
+//! the network and the checks of `rpc` are left out.
 //!
-//! `UPDATE=1 cargo test --lib node::scripts` writes down what is answered now. An expectation is to
-//! be checked against etcd's rule before it is believed.
+//! `UPDATE=1 cargo test --lib node::scripts` writes the real answers into the scripts. Check each
+//! against etcd's rule before you commit it.
 
 mod member;
 mod requests;

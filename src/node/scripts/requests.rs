@@ -1,4 +1,4 @@
-//! From the scripts' words to the messages that a client would send.
+//! Parses commands of scripts into the requests of a client.
 
 use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::range_request::{SortOrder, SortTarget};

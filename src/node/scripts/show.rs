@@ -1,4 +1,4 @@
-//! From answers to lines.
+//! Answers as lines of a script.
 
 use crate::mvcc::ChangeKind;
 use crate::mvcc::kv::Pair;

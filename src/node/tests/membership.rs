@@ -1,4 +1,4 @@
-//! What is asked before a change of the members is proposed.
+//! The checks before a change of the members is proposed.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Starts and stops: what is there afterwards, and what neither of them waits for.
+//! Starts and stops: the state after them, and the things that they must not wait for.
 
 use super::*;
 use crate::pb::CompactionRequest;

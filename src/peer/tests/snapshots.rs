@@ -1,4 +1,4 @@
-//! Snapshots that do not come as they should, and the way to the peer that is to get one.
+//! Snapshots that arrive slowly, damaged or twice, and the choice of the URL to send one to.
 
 use std::convert::Infallible;
 use std::io;

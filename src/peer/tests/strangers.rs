@@ -1,4 +1,4 @@
-//! Requests of those that are no members, or do not behave like one.
+//! Requests from strangers, and from members that violate the protocol.
 
 use super::*;
 

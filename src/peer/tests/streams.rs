@@ -1,4 +1,4 @@
-//! Streams between members that mean well.
+//! Streams between members that follow the protocol.
 
 use super::*;
 
