@@ -28,7 +28,8 @@ pub struct Config {
     pub client_urls: Vec<String>,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
-    /// Whether the first election starts as soon as two peers are connected.
+    /// Whether all but two ticks of the first election timeout are skipped once two peers are
+    /// connected.
     pub initial_election_tick_advance: bool,
     /// Whether the member asks for pre-votes before it starts an election (PreVote, Raft thesis
     /// 9.6).

@@ -46,7 +46,8 @@ impl Steps {
         self.turns.raft_has_work()
     }
 
-    /// Raft's configuration, and the index of the last snapshot that raft has accepted.
+    /// Raft's configuration, and the index of the last snapshot that raft has accepted, 0 for none.
+    /// From that index on, the configuration may be ahead of apply.
     pub fn conf_state(&self) -> (ConfState, u64) {
         self.turns.conf_state()
     }

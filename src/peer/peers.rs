@@ -22,8 +22,8 @@ use crate::raft::{Entry, Handle, Message, MessageType, Transport};
 use crate::supervise::Supervisor;
 use crate::{limits, metrics};
 
-/// Events of peers that concern the whole member. Called on the tasks and threads that serve peers,
-/// so they must not block.
+/// Events of peers that concern the whole member. Called on the raft thread (`unsent`) and on the
+/// tasks that serve peers, so they must not block.
 pub trait PeerEvents: Send + Sync {
     /// A proposal could not be sent to the leader, and is in no log.
     fn unsent(&self, proposal: &Entry);

@@ -187,8 +187,7 @@ impl Upkeep {
     }
 }
 
-/// The shortest interval between two checks, because each asks all peers; the flag may
-/// say 0.
+/// The shortest interval between two checks, because each asks all peers; the flag may say 0.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Parses an answer in the JSON of etcd's members, which omit fields that are zero.

@@ -116,7 +116,8 @@ impl Rooms {
         store.fits(bytes) && log.fits(log_bytes)
     }
 
-    /// Whether so little is left that only the upkeep's own proposals are admitted.
+    /// Whether so little is left that only compactions, alarms and the members' own requests are
+    /// admitted.
     pub fn is_critical(&self) -> bool {
         self.store.room().is_critical() || self.raft.log_room().is_critical()
     }
