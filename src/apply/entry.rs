@@ -1,7 +1,7 @@
 //! An entry of the log: a command, and the request id under which its proposer waits.
 //!
-//! The bytes are etcd's `InternalRaftRequest`, with ascending fields. An entry that is a bare request
-//! of API v2, as etcd up to 3.5 writes some, is read as etcd reads it.
+//! The bytes are etcd's `InternalRaftRequest`, with ascending fields. An entry that is a bare
+//! request of API v2, as etcd up to 3.5 writes some, is read as etcd reads it.
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
