@@ -1,17 +1,17 @@
-//! What an HTTP/2 client sends, on its way to h2: two things are changed that h2 treats more harshly
-//! than grpc-go does, and frames are shown to whoever counts them (see `unread`).
+//! What an HTTP/2 client sends, on its way to h2: two things are changed that h2 treats more
+//! harshly than grpc-go does, and DATA is counted (see `unread`).
 //!
 //! - An authority that h2 would refuse is replaced (see `hpack`).
-//! - DATA frames of one stream that follow each other become one. h2 counts small frames that nobody
-//!   has read yet and ends the connection at some number, but a client that renews thousands of leases
-//!   on one stream, or creates as many watches, sends nothing else. As one frame they cost their
-//!   bytes and no more.
+//! - Consecutive DATA frames of one stream become one. h2 counts small frames that no call has read
+//!   and ends the connection above some number, but a client that renews thousands of leases on one
+//!   stream, or creates as many watches, sends nothing else. Merged, the frames cost their bytes
+//!   and no more.
 //!
-//! After some frames, or fewer long ones, it is others' turn: whoever fills a socket would keep a thread
-//! busy with it for long.
+//! After `limits::FRAMES_PER_TURN_MAX` frames, or fewer long ones, the connection's task yields: a
+//! client that keeps its socket full would otherwise keep a thread busy for long.
 //!
-//! Bytes stay in the buffer that they were read into. Only the beginning of a frame that must be seen
-//! whole is held back, which is at most one HEADERS frame.
+//! Bytes stay in the buffer that they were read into. Only the beginning of a frame that must be
+//! seen whole is held back, which is at most one HEADERS frame.
 
 use std::collections::VecDeque;
 
@@ -27,9 +27,10 @@ const END_STREAM: u8 = 1;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 0x20;
 const HEAD_BYTES: usize = 9;
-/// h2's, and the least that HTTP/2 allows: longer ones are an error, which h2 finds.
+/// h2's largest frame, which is the least that HTTP/2 allows. Longer frames pass unchanged, and h2
+/// rejects them.
 const FRAME_BYTES_MAX: usize = 16 << 10;
-/// Below this, h2 counts a frame against its budget.
+/// A DATA frame shorter than this counts against h2's budget for small frames.
 const SMALL_FRAME_BYTES: usize = 256;
 /// A flag of PING.
 const ACK: u8 = 1;
@@ -55,7 +56,7 @@ impl Head {
         [a, b, c, self.kind, self.flags, d, e, f, g]
     }
 
-    /// Whether a frame with this head may be continued by one with the next.
+    /// Whether the payload of a frame `next` may be appended to a frame with this head.
     fn takes(self, next: Self) -> bool {
         self.kind == DATA
             && self.flags == 0
@@ -67,42 +68,42 @@ impl Head {
     }
 }
 
-/// The state between two reads.
+/// The bytes and counts that are kept between two reads.
 pub(super) struct Inbound {
-    /// Bytes of the preface or of a payload that pass as they are.
+    /// Bytes of the preface or of a payload that have yet to pass unchanged.
     skip: usize,
-    /// Read, and not to go on yet.
+    /// Bytes that were read and may not go on yet.
     held: BytesMut,
-    /// To go on before anything else.
+    /// Bytes that go on before all others.
     ready: BytesMut,
-    /// Whether `held` has not been looked at.
+    /// Whether `pass` has not seen `held` yet.
     is_fresh: bool,
     pings: u32,
     came: Came,
-    /// Whether the bytes that pass as they are were counted when their frame began, and how many of
-    /// them had not passed at the last call.
+    /// Whether the bytes to skip are payload that was counted when its frame began, and how many
+    /// such bytes had not passed at the last `take_came`.
     skips_counted: bool,
     ahead: usize,
-    /// Streams that were reset from here and that their client may not know to be.
+    /// Streams that this server reset and on which the client may still send, oldest first.
     reset: VecDeque<[u8; 4]>,
-    /// Frames that may still pass in this turn. A long one counts for several.
+    /// Frames that may still pass in this turn. A long frame counts for several.
     turn: u32,
 }
 
-/// DATA that has passed.
+/// Counts of DATA that has passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Came {
-    /// Frames that h2 keeps until somebody takes them, and their bytes.
+    /// Frames that h2 keeps until a body gives them out, and their bytes.
     pub frames: usize,
     pub bytes: usize,
-    /// Bytes that h2 throws away, such as padding. They count for its window all the same.
+    /// Bytes that h2 throws away, such as padding. They use up its window all the same.
     pub ignored: usize,
-    /// Bytes of all else that passed with them.
+    /// All other bytes that passed with them, those ignored included.
     pub others: usize,
 }
 
 impl Inbound {
-    /// So many bytes come before the first frame.
+    /// `skip` is the number of bytes before the first frame.
     pub(super) fn new(skip: usize) -> Self {
         Self {
             skip,
@@ -118,9 +119,9 @@ impl Inbound {
         }
     }
 
-    /// DATA that has passed since the last call, where so many bytes have passed in all.
+    /// Counts since the last call, during which `passed` bytes have gone on to h2.
     pub(super) fn take_came(&mut self, passed: usize) -> Came {
-        // Of a frame that has begun, all is counted.
+        // `came.bytes` includes payload of the current frame that has not passed yet.
         let ahead = if self.skips_counted { self.skip } else { 0 };
         let counted = (self.ahead + self.came.bytes).saturating_sub(ahead);
         self.ahead = ahead;
@@ -128,8 +129,8 @@ impl Inbound {
         Came { others, ..std::mem::take(&mut self.came) }
     }
 
-    /// Notes that a stream was reset from here: what still comes on it is thrown away. One that is
-    /// forgotten counts as others do.
+    /// Notes that this server reset a stream: h2 throws away what still arrives on it. The DATA of
+    /// a stream that is forgotten again, the oldest of too many, counts as any other.
     pub(super) fn note_reset(&mut self, stream: [u8; 4]) {
         if self.reset.len() == limits::RESETS_REMEMBERED_MAX {
             self.reset.pop_front();
@@ -137,7 +138,8 @@ impl Inbound {
         self.reset.push_back(stream);
     }
 
-    /// Counts a frame of DATA, whose payload may begin with the length of its padding.
+    /// Counts a frame of DATA. `payload` is what of its payload was read; it begins with the length
+    /// of the padding if the frame is padded.
     fn count(&mut self, head: Head, payload: &[u8]) {
         let padding = match payload.first() {
             Some(padding) if head.flags & PADDED != 0 => 1 + usize::from(*padding),
@@ -153,12 +155,12 @@ impl Inbound {
         self.came.ignored += head.length - bytes;
     }
 
-    /// Pings that want an answer, since the last call.
+    /// The number of pings that want an answer, since the last call.
     pub(super) fn take_pings(&mut self) -> u32 {
         std::mem::take(&mut self.pings)
     }
 
-    /// Whether so many frames have passed that it is others' turn.
+    /// Whether the frames of this turn have passed, so that the connection's task must yield.
     pub(super) fn is_turn_over(&self) -> bool {
         self.turn == 0
     }
@@ -167,17 +169,17 @@ impl Inbound {
         self.turn = limits::FRAMES_PER_TURN_MAX;
     }
 
-    /// Bytes to be put before what is read next.
+    /// Bytes that the caller puts into the buffer before what it reads next.
     pub(super) fn held(&self) -> &[u8] {
         &self.held
     }
 
-    /// Forgets what is held, since it is in the buffer that is given next.
+    /// Forgets the held bytes, which the caller has put into the buffer for `pass`.
     pub(super) fn take_held(&mut self) {
         self.held.clear();
     }
 
-    /// Copies what is ready; None if nothing is.
+    /// Gives at most `most` ready bytes to `to`, and returns their number; None if none are ready.
     pub(super) fn take_ready(&mut self, most: usize, mut to: impl FnMut(&[u8])) -> Option<usize> {
         if self.ready.is_empty() && self.is_fresh && self.turn > 0 {
             let mut bytes = std::mem::take(&mut self.held);
@@ -195,24 +197,25 @@ impl Inbound {
         Some(count)
     }
 
-    /// Adds to what is held, for a buffer that is too small for both.
+    /// Adds to the held bytes, for a buffer that is too small for both.
     pub(super) fn hold(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);
         self.is_fresh = true;
     }
 
-    /// Lets all go that is held, since nothing will follow.
+    /// Makes all held bytes ready: the client has ended the stream, so no frame becomes whole.
     pub(super) fn give_up(&mut self) {
         self.ready = std::mem::take(&mut self.held);
         self.is_fresh = false;
     }
 
-    /// Looks at what was read, with nothing held, and changes it in place. So many bytes may go on;
-    /// the others are held.
+    /// Takes `bytes`, which begin with those that were held, and changes them in place. Returns how
+    /// many may go on; the others are held, or ready.
     pub(super) fn pass(&mut self, bytes: &mut [u8]) -> usize {
         self.is_fresh = false;
         let (mut from, mut to) = (0, 0);
-        // The last frame that is whole, if the next may be added to it.
+        // Place and head of the frame before this one, if it is whole, so that this one may be
+        // appended.
         let mut last: Option<(usize, Head)> = None;
         loop {
             let skip = self.skip.min(bytes.len() - from);
@@ -246,7 +249,7 @@ impl Inbound {
             let parts = 1 + (head.length / limits::TURN_BYTES) as u32;
             self.turn = self.turn.saturating_sub(parts);
             if head.kind == DATA && head.length == 0 && head.flags == 0 {
-                // It says nothing, and h2 allows a hundred of them in the life of a connection.
+                // Dropped, since it says nothing and h2 ends a connection after a hundred of them.
                 from += HEAD_BYTES;
                 last = None;
                 continue;
@@ -277,7 +280,7 @@ impl Inbound {
         }
     }
 
-    /// A frame with what the next one of its stream holds; that one's bytes are counted.
+    /// The head of a frame with the next one appended, whose bytes are counted here.
     fn merged(&mut self, before: Head, next: Head) -> Head {
         match self.reset.contains(&next.stream) {
             true => self.came.ignored += next.length,
@@ -287,7 +290,7 @@ impl Inbound {
     }
 }
 
-/// Moves so many bytes to where the output is.
+/// Moves `count` bytes from `from` down to `to`. Returns both places after them.
 fn shift(bytes: &mut [u8], from: usize, to: usize, count: usize) -> (usize, usize) {
     if from != to {
         bytes.copy_within(from..from + count, to);
@@ -295,7 +298,7 @@ fn shift(bytes: &mut [u8], from: usize, to: usize, count: usize) -> (usize, usiz
     (from + count, to + count)
 }
 
-/// The frame with another header block, if that must change.
+/// The frame with a changed header block; None if it may stay as it is.
 fn changed(head: Head, payload: &[u8]) -> Option<Vec<u8>> {
     let mut block = payload;
     if head.flags & PADDED != 0 {
@@ -319,7 +322,8 @@ mod tests {
         [&Head { length: payload.len(), kind, flags, stream }.bytes(), payload].concat()
     }
 
-    /// What comes out if the bytes come in such pieces, through a buffer of this size.
+    /// What comes out, and the pings seen, if the bytes arrive `cut` at a time, through a buffer of
+    /// `room` bytes.
     fn through(bytes: &[u8], cut: usize, room: usize) -> (Vec<u8>, u32) {
         let mut inbound = Inbound::new(3);
         let (mut out, mut pings) = (Vec::new(), 0);
@@ -442,7 +446,7 @@ mod tests {
         assert_eq!(all(&[&small[..], &small].concat(), Some(3)), two);
         let padded = frame(DATA, PADDED, 1, &[&[3][..], &[1; 20]].concat());
         assert_eq!(all(&padded, None), Came { frames: 1, bytes: 17, ignored: 4, others: 13 });
-        // Of a frame that has begun, all that h2 waits for.
+        // A frame that has begun counts as a whole, since h2 waits for the rest.
         let begun = &frame(DATA, 0, 1, &[1; 20])[..12];
         assert_eq!(all(begun, None), Came { frames: 1, bytes: 20, ignored: 0, others: 9 });
         assert_eq!(all(&frame(DATA, 0, 1, &[]), None), Came::default());

@@ -1,12 +1,12 @@
-//! A client's connection with a look at its frames: bytes are counted, what h2 would take amiss is
-//! changed on its way in (see `inbound`), pings that come too often end it, and nothing is read for
-//! long from a client that takes nothing.
+//! A client's HTTP/2 connection as h2 reads and writes it: bytes are counted, what h2 would treat
+//! more harshly than grpc-go is changed on its way in (see `inbound`), too many pings end the
+//! connection, and reading stops while the client takes nothing.
 //!
-//! h2 answers pings by itself and tells nobody. So the frame headers that pass by are read here,
-//! nine bytes each, which also shows where a frame of ours ends: there, and only there, a GOAWAY
-//! can be put into the stream. The rule is grpc-go's: a ping sooner than the minimum after the one
-//! before it, or within two hours of it while no call is open, is a strike; an answer of ours
-//! forgives all strikes; the third one ends the connection.
+//! h2 answers pings itself and reports them to no caller. So the frame headers that pass are read
+//! here, nine bytes each. They also show where an outgoing frame ends: only there can a GOAWAY be
+//! put into the stream. The rule is grpc-go's: a ping sooner than the minimum after the one before
+//! it, or within two hours of it while no call is open, is a strike; an answer of the server
+//! forgives all strikes; the third strike ends the connection.
 
 use std::future::Future;
 use std::io;
@@ -25,7 +25,7 @@ use crate::clock;
 use crate::limits::{self, PING_STRIKES_MAX};
 use crate::metrics;
 
-/// What an HTTP/2 client sends first.
+/// The connection preface, which an HTTP/2 client sends first (RFC 9113, section 3.4).
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const DATA: u8 = 0;
@@ -35,21 +35,22 @@ const WINDOW_UPDATE: u8 = 8;
 const HEAD_BYTES: usize = 9;
 /// Payload of a WINDOW_UPDATE.
 const UPDATE_BYTES: usize = 4;
-/// Without an open call a client has no reason to ping more often.
+/// Shortest time between pings while no call is open, grpc-go's default: such a client has nothing
+/// to watch over.
 const IDLE_PING: Duration = Duration::from_secs(2 * 3600);
 
-/// GOAWAY, ENHANCE_YOUR_CALM, "too_many_pings".
+/// A GOAWAY frame for all streams: ENHANCE_YOUR_CALM, "too_many_pings".
 const GOAWAY: &[u8] =
     b"\x00\x00\x16\x07\x00\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x0btoo_many_pings";
 
-/// Read at once where h2's buffer has too little room.
+/// Bytes read at a time where h2's buffer has no room behind the held bytes.
 const SPARE_BYTES: usize = 4096;
 
 /// Follows frame headers through a stream of bytes.
 struct Frames {
     header: [u8; HEAD_BYTES + UPDATE_BYTES],
     have: usize,
-    /// Bytes of payload that are still to pass.
+    /// Bytes of the current frame's payload that have not passed.
     skip: usize,
 }
 
@@ -58,8 +59,8 @@ impl Frames {
         Self { header: [0; HEAD_BYTES + UPDATE_BYTES], have: 0, skip: 0 }
     }
 
-    /// Calls `seen` with each frame whose header is complete in these bytes. A WINDOW_UPDATE is seen
-    /// with its payload, and without it if that is not as long as it should be.
+    /// Calls `seen` with each frame whose header is complete in these bytes. A WINDOW_UPDATE is
+    /// seen once its payload is complete; one of the wrong length is seen without it.
     fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Seen)) {
         while !bytes.is_empty() {
             let skip = self.skip.min(bytes.len());
@@ -93,19 +94,19 @@ impl Frames {
     }
 }
 
-/// A frame that passes.
+/// A frame whose header has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     kind: u8,
     length: usize,
     stream: [u8; 4],
-    /// What a WINDOW_UPDATE permits.
+    /// Bytes that a WINDOW_UPDATE permits; 0 for other frames.
     update: u32,
 }
 
-/// Counts strikes against a client.
+/// Counts a client's ping strikes.
 struct Pings {
-    /// None: as often as it likes.
+    /// Shortest time between pings while calls are open; None allows any.
     minimum: Option<Duration>,
     last: Option<Instant>,
     strikes: u32,
@@ -117,7 +118,7 @@ impl Pings {
         Self { minimum, last: None, strikes: 0, forgiven: false }
     }
 
-    /// Whether this ping is one too many.
+    /// Whether this ping is the strike that ends the connection. `idle`: no call is open.
     fn ping(&mut self, now: Instant, idle: bool) -> bool {
         let since = self.last.map(|last| now.duration_since(last));
         self.last = Some(now);
@@ -154,14 +155,15 @@ impl Drop for Open {
     }
 }
 
-/// Turns of a connection among all tasks: a turn begins when its task is polled. h2 polls the socket
-/// again for each request that it hands over, and would go on to the next frames within one turn: of a
-/// burst of calls and their cancellations, most would be cancelled before they are handed over.
+/// Marks the turns of a connection's task; each poll of the task begins one. Within one poll, h2
+/// polls the socket again for each request that it hands over, and would read on to the next
+/// frames: of a burst of calls and their cancellations, most would be cancelled before they are
+/// handed over.
 #[derive(Clone, Default)]
 pub(super) struct Turns(Arc<AtomicBool>);
 
 impl Turns {
-    /// The same future, each poll of which is a turn.
+    /// Wraps the connection's future so that each poll of it begins a turn.
     pub(super) async fn of<F: Future>(self, future: F) -> F::Output {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
@@ -176,7 +178,7 @@ impl Turns {
     }
 }
 
-/// An HTTP/2 connection under these rules. `first` is what was read to know its protocol.
+/// An HTTP/2 connection under these rules. `first` holds the bytes that told its protocol.
 pub(super) struct Guarded<S> {
     inner: S,
     first: Bytes,
@@ -185,13 +187,13 @@ pub(super) struct Guarded<S> {
     pings: Pings,
     calls: Calls,
     turns: Turns,
-    /// Set once the connection must end: what is left of the GOAWAY.
+    /// Set once the connection must end: the bytes of the GOAWAY that are not written yet.
     farewell: Option<&'static [u8]>,
     reader: Option<Waker>,
     account: Arc<Account>,
-    /// Whether the socket took nothing the last time.
+    /// Whether the socket took no bytes at the last write.
     is_blocked: bool,
-    /// Bytes read while it was, less those that it took since.
+    /// Bytes read while the socket was blocked, less the bytes that it has taken since.
     read_blocked: usize,
 }
 
@@ -222,7 +224,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         }
     }
 
-    /// Reads what is there, whatever it is.
+    /// Reads from `first`, then from the socket, without looking at the bytes. Returns their
+    /// number.
     fn fill(
         &mut self,
         context: &mut Context<'_>,
@@ -244,7 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         Poll::Ready(Ok(count))
     }
 
-    /// Reads what may go on to h2.
+    /// Reads bytes, passes them through `inbound`, and leaves in `buffer` what may go on to h2.
     fn receive(
         &mut self,
         context: &mut Context<'_>,
@@ -288,7 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
                 break;
             }
         }
-        // Before h2 has seen it, so that nobody reads what is not counted.
+        // Counted before h2 has the bytes: a body could otherwise give them out uncounted.
         let passed = buffer.filled().len() - start;
         self.account.unread().came(self.inbound.take_came(passed));
         self.count_pings();
@@ -330,7 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         }
     }
 
-    /// Whether nothing may be read now; then the reader is woken when something may.
+    /// Whether nothing may be read at present; the reader is then woken when reading may go on.
     fn pauses(&mut self, context: &Context<'_>) -> bool {
         if self.is_blocked && self.read_blocked >= limits::BLOCKED_READ_BYTES_MAX {
             self.reader = Some(context.waker().clone());
@@ -348,7 +351,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         false
     }
 
-    /// Sends the GOAWAY, where a frame may start.
+    /// Writes the rest of the GOAWAY. Called only where a frame may start.
     fn part(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.farewell.filter(|rest| !rest.is_empty()) {
             let count = ready!(Pin::new(&mut self.inner).poll_write(context, rest))?;

@@ -1,17 +1,18 @@
-//! Messages of requests of which a part has come, and the rest has not: one budget for each connection
-//! and one for the member.
+//! Request messages that have arrived in part: one budget for each connection and one for the
+//! member.
 //!
-//! A part is in memory before anybody has logged in, and its client may send the rest whenever it
-//! likes. So the parts are counted as they come, message by message. Above a budget, those whose last
-//! bytes came longest ago are given up, and their calls end. A client that sends a hundred large requests
-//! at a time sends a piece of each in turn, so a part is given up only once nothing more has come of it for
-//! some seconds; there is a larger bound for all, above which the oldest goes whatever its age. A message
-//! that comes in one frame, as most do, is not seen here.
+//! A part is in memory before any login, and its client may leave it unfinished for ever. So the
+//! bytes of each incomplete message are counted as they arrive. Above a budget, the parts that have
+//! received nothing for longest are given up, and their calls fail. A client that sends a hundred
+//! large requests at a time sends a piece of each in turn, so a part is given up only once it has
+//! received nothing for `limits::UNFINISHED_OLD`. Far above the member's budget, the oldest part is
+//! given up whatever its age. A message that arrives in one frame, as most do, is never counted
+//! here.
 //!
-//! What was given up is in memory until its call reads on and finds the error. A stream does not read
-//! while its answers wait for the client's permission to send. So these parts are counted until they
-//! are dropped, apart from the others and with the same budgets: above one, the connection that holds
-//! most of them is closed.
+//! A part that was given up stays in memory until its call reads on and finds the error. A stream
+//! does not read while its answers wait for the client's flow-control window. So given-up parts are
+//! counted until they are dropped, apart from the others and with the same budgets: above one of
+//! these, the connection that holds most of them is closed.
 //!
 //! ```text
 //!   frames ─► Incomplete (a request's body) ─► rpc reads the message
@@ -34,37 +35,40 @@ use tokio::sync::Notify;
 
 use crate::{clock, limits, metrics, rpc};
 
-/// Flag and length before each message of gRPC.
+/// Length of the prefix of each gRPC message: a flag and the message's length.
 const PREFIX_BYTES: usize = 5;
 
-/// The parts that are there of all connections.
+/// The partial messages of all connections.
 pub(super) struct Unfinished {
     state: Mutex<State>,
-    /// Budgets of a connection and of all together, for what may go on and for what was given up.
+    /// Budgets of one connection and of the member. Parts that may go on and parts that were given
+    /// up are held against them separately.
     connection_bytes_max: usize,
     bytes_max: usize,
-    /// How old a part must be to be given up while all together are not far above their budget.
+    /// How long a part must have received nothing to be given up, unless the sum is far above the
+    /// member's budget.
     old: Duration,
 }
 
 #[derive(Default)]
 struct State {
-    /// Counts changes: what changed last is the youngest.
+    /// Counts the parts added. A part's age is this count when its last bytes arrived, so the
+    /// greatest age is the youngest part.
     now: u64,
-    /// Of parts that may go on.
+    /// Bytes of the parts that may go on.
     bytes: usize,
     by_age: BTreeMap<u64, Part>,
     given_up: BTreeMap<u64, Part>,
-    /// Bytes given up on connections that are not being closed.
+    /// Bytes of the parts that were given up, except on connections that are being closed.
     given_up_bytes: usize,
     connections: BTreeMap<u64, Held>,
     next_connection: u64,
 }
 
-/// What one connection holds.
+/// The parts of one connection.
 #[derive(Default)]
 struct Held {
-    /// Of parts that may go on, and their ages.
+    /// Bytes and ages of the parts that may go on.
     bytes: usize,
     ages: BTreeSet<u64>,
     given_up_bytes: usize,
@@ -75,7 +79,7 @@ struct Held {
 struct Part {
     connection: u64,
     bytes: usize,
-    /// When its last bytes came.
+    /// When its last bytes arrived.
     came: Instant,
     call: Arc<Call>,
 }
@@ -87,17 +91,18 @@ struct Call {
     reader: AtomicWaker,
 }
 
-/// Whose parts are counted together.
+/// A handle to one connection's parts.
 #[derive(Clone)]
 pub(super) struct Connection {
     all: Arc<Unfinished>,
     number: u64,
-    /// Rings when the connection has to end.
+    /// Notified when the connection has to end.
     closing: Arc<Notify>,
 }
 
 impl Unfinished {
-    /// For messages of at most so many bytes: a few of them fit, whatever a flag says.
+    /// `message_bytes_max` is the largest request that a flag allows. The budgets grow with it, so
+    /// that `limits::UNFINISHED_MESSAGES_MIN` such messages fit into a connection's.
     pub(super) fn new(message_bytes_max: usize) -> Arc<Self> {
         let few = message_bytes_max.saturating_mul(limits::UNFINISHED_MESSAGES_MIN);
         Arc::new(Self {
@@ -108,8 +113,10 @@ impl Unfinished {
         })
     }
 
-    /// The oldest part of all if they are far above their budget; else one that is old, of those over a
-    /// budget. But never the youngest of all: one message may be larger than a budget.
+    /// The age of the part to give up next. Far above the member's budget that is the oldest of
+    /// all; else it is the oldest of `connection`, or of all, if its budget is exceeded and the
+    /// part is old. The youngest of all is never given up, since one message may be larger than a
+    /// budget.
     fn oldest_over(&self, state: &State, connection: Option<u64>, now: Instant) -> Option<u64> {
         let is_old = |age: &u64| {
             let part = state.by_age.get(age);
@@ -131,8 +138,8 @@ impl Unfinished {
         oldest.filter(|age| *age != state.now)
     }
 
-    /// Gives up parts over a budget that have become old. Each arriving part does the same, but
-    /// none may arrive.
+    /// Gives up old parts over a budget, and closes connections. An arriving part has the same
+    /// effect, but none may arrive.
     pub(super) fn look(&self) {
         let now = clock::instant();
         let mut state = self.state.lock();
@@ -153,7 +160,8 @@ impl Unfinished {
         tell(&given_up);
     }
 
-    /// Ends connections that hold too much of what was given up.
+    /// Closes `connection` if its given-up parts exceed its budget. While those of all exceed the
+    /// member's, closes the connection that holds most of them.
     fn close(&self, state: &mut State, connection: u64) {
         let is_over = state.connections.get(&connection).is_some_and(|held| {
             !held.is_closing && held.given_up_bytes > self.connection_bytes_max
@@ -169,20 +177,20 @@ impl Unfinished {
         }
     }
 
-    /// For a connection that ends when `closing` rings.
+    /// Registers a connection, which ends when `closing` is notified.
     pub(super) fn connection(self: &Arc<Self>, closing: Arc<Notify>) -> Connection {
         let mut state = self.state.lock();
         state.next_connection += 1;
         Connection { all: Arc::clone(self), number: state.next_connection, closing }
     }
 
-    /// Bytes of all parts that are there.
+    /// Bytes of all parts, those given up included.
     pub(super) fn bytes(&self) -> usize {
         let (may_go_on, given_up) = self.bytes_of_each();
         may_go_on + given_up
     }
 
-    /// Of those that may go on, and of those given up.
+    /// Bytes of the parts that may go on, and of those given up.
     fn bytes_of_each(&self) -> (usize, usize) {
         let state = self.state.lock();
         (state.bytes, state.given_up.values().map(|part| part.bytes).sum())
@@ -232,11 +240,13 @@ impl State {
         age
     }
 
-    /// The part stays where it is until its call hears of it, or ends.
+    /// Gives up a part, which stays counted until its call finds that out or ends. Returns the
+    /// call, to be woken without the lock.
     fn give_up(&mut self, age: u64) -> Option<Arc<Call>> {
         let part = self.by_age.remove(&age)?;
         let call = Arc::clone(&part.call);
-        // Under the lock, so that nobody takes it again for one that may go on.
+        // Set under the lock, which `Counted::set` holds when it adds more of this message: the new
+        // part is then given up, too.
         call.is_given_up.store(true, Ordering::Release);
         self.bytes -= part.bytes;
         if let Some(held) = self.connections.get_mut(&part.connection) {
@@ -261,18 +271,18 @@ impl State {
     }
 }
 
-/// Calls hear that their messages were given up.
+/// Wakes calls whose messages were given up.
 fn tell(given_up: &[Arc<Call>]) {
     metrics::unfinished_ended().inc_by(given_up.len() as u64);
     given_up.iter().for_each(|call| call.reader.wake());
 }
 
-/// A part that is counted until it is dropped.
+/// The part of one call, counted until this is dropped.
 struct Counted {
     connection: Connection,
-    /// Made with the first part: most messages come whole.
+    /// Made with the first part: most messages arrive whole and need none.
     call: Option<Arc<Call>>,
-    /// 0 while nothing is counted.
+    /// The part's age; 0 while nothing is counted.
     age: u64,
 }
 
@@ -281,7 +291,8 @@ impl Counted {
         Self { connection, call: None, age: 0 }
     }
 
-    /// So many bytes are there of a message whose last ones have just come.
+    /// Sets the bytes that are there of the call's unfinished message, the last of which have just
+    /// arrived. 0: no message is unfinished.
     fn set(&mut self, bytes: usize) {
         if self.age == 0 && bytes == 0 {
             return;
@@ -308,7 +319,7 @@ impl Counted {
         tell(&given_up);
     }
 
-    /// Whether the part was given up; if not, the reader is woken when it is.
+    /// Whether the part was given up; if not, `reader` is woken when it is.
     fn is_given_up(&self, reader: &Waker) -> bool {
         self.call.as_ref().is_some_and(|call| {
             call.reader.register(reader);
@@ -323,18 +334,19 @@ impl Drop for Counted {
     }
 }
 
-/// Follows messages of gRPC through a stream of bytes.
+/// Finds the ends of gRPC messages in a stream of bytes.
 #[derive(Default)]
 struct Messages {
     prefix: [u8; PREFIX_BYTES],
     have: usize,
-    /// Bytes of the message that have come, and those that have not.
+    /// Bytes of the current message that have arrived, and those that have not.
     came: usize,
     left: usize,
 }
 
 impl Messages {
-    /// Bytes of the message without an end in these, if there is one.
+    /// Takes the next bytes of the stream. Returns how many bytes of an unfinished message have
+    /// arrived, its prefix included; 0 if no message is unfinished.
     fn feed(&mut self, mut bytes: &[u8]) -> usize {
         while !bytes.is_empty() {
             if self.have < PREFIX_BYTES {
@@ -357,7 +369,7 @@ impl Messages {
     }
 }
 
-/// The body of a request.
+/// A request's body, whose unfinished message is counted.
 pub(super) struct Incomplete<B> {
     body: B,
     messages: Messages,

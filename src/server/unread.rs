@@ -1,9 +1,9 @@
-//! Bytes of requests that have come and that nobody here has read: one budget for the member.
+//! Bytes of requests that have arrived and that no call has read: one budget for the member.
 //!
-//! A stream does not read its next request while its answers wait for the client's permission to send,
-//! and a call that has to wait for its turn reads nothing. What comes meanwhile waits in h2, up to the
-//! connection's window, and all of it may be whole messages. So every DATA frame is counted from when
-//! it passes to h2 until its request's body has given it out and is asked for more.
+//! A stream does not read its next request while its answers wait for the client's flow-control
+//! window, and a call that waits for its turn reads nothing. What arrives meanwhile waits in h2, up
+//! to the connection's window, and may be whole messages. So every DATA frame is counted from when
+//! it passes to h2 until its request's body has given it out and is polled for more.
 //!
 //! ```text
 //!   socket ─► Inbound ─► h2 keeps it ─► Taken (a request's body) ─► rpc reads the message
@@ -12,25 +12,27 @@
 //!                               ▲ permitted: WINDOW_UPDATE of h2
 //! ```
 //!
-//! While the sum is above its budget, nothing more is read from connections that hold more than half of
-//! an equal share, so that all others together cannot take more than half of the budget on top. A client
-//! whose requests are read does not notice, since its share is free again a moment later. A little is read
-//! all the same from time to time: the client's permission to send is among it, which its answers may wait
-//! for.
+//! While the sum is above its budget, a connection that holds more than half of an equal share is
+//! not read, so that all other connections together add at most half of the budget. A client whose
+//! requests are read does not notice: its bytes are free again a moment later. A paused connection
+//! still gets one read at each look, since the WINDOW_UPDATE that its answers wait for may be among
+//! what is not read.
 //!
-//! Then those are closed of whose requests nothing is read for some seconds, and who take no answers either,
-//! however little each of them holds: the sum is what counts. Those that have stood still for long are the
-//! first, since a healthy client may stand still only because of the crowd.
+//! Connections are then closed whose requests nothing was read of for some seconds and whose
+//! clients take no answers either, however little each holds: the sum is what counts. Those that
+//! have made no progress for longest are closed first, since a healthy client may make none only
+//! because of the crowd.
 //!
-//! A frame is a slice of the buffer that it was read into, and keeps all of it, whatever else came with it
-//! and is read or needs no reading. So what passes beside unread frames, and what is read beside them,
-//! counts on, up to one buffer for each of them.
+//! A frame is a slice of the buffer that it was read into, and keeps the whole buffer in memory,
+//! also what else arrived in it and is read or needs no reading. So bytes that pass beside unread
+//! frames, and bytes that are read beside them, still count, up to one buffer for each unread
+//! frame.
 //!
-//! Not all that passes to h2 reaches a body: its stream may have been reset, or its request has just been
-//! dropped. h2 lets go of such frames at once, and tells nobody here. Three things keep them from being
-//! counted for ever. Frames on streams that were reset from here are not counted; a connection without
-//! requests has nothing that is unread; and h2's permission to send more says how much it may still
-//! hold, which is never less than what it does hold.
+//! Not all DATA that passes to h2 reaches a body: its stream may have been reset, or its request
+//! has just been dropped. h2 frees such frames at once without a notice. Three rules keep them from
+//! being counted for ever: frames on streams that this server reset are not counted; a connection
+//! without requests has nothing unread; and the WINDOW_UPDATEs that h2 sends bound what it may
+//! still hold, which is never less than what it does hold.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -45,21 +47,21 @@ use parking_lot::Mutex;
 use super::inbound::Came;
 use crate::{limits, metrics};
 
-/// What HTTP/2 permits before the first WINDOW_UPDATE.
+/// The connection's window before the first WINDOW_UPDATE (RFC 9113, section 6.9.2).
 const FIRST_WINDOW_BYTES: u64 = 65_535;
 
-/// All connections of clients.
+/// The unread bytes of all client connections.
 #[derive(Default)]
 pub(super) struct Unread {
     bytes: AtomicUsize,
     connections: AtomicUsize,
 }
 
-/// One connection.
+/// The unread bytes of one connection.
 pub(super) struct Connection {
     all: Arc<Unread>,
     state: Mutex<State>,
-    /// Whether reading has stopped, and who reads once it may go on.
+    /// Whether reading has stopped; `reader` is woken when it may go on.
     is_paused: AtomicBool,
     reader: AtomicWaker,
     /// Whether one read may pass although reading has stopped.
@@ -68,24 +70,25 @@ pub(super) struct Connection {
 
 #[derive(Default)]
 struct State {
-    /// Frames and bytes that are still with h2.
+    /// DATA frames that h2 holds, and their bytes.
     frames: usize,
     bytes: usize,
-    /// Bytes that have no reader and may be kept by frames that have.
+    /// Other bytes that the frames held may keep in memory, since they share their read buffers.
     kept_bytes: usize,
     /// Bytes that bodies have given out and that are not known to be read.
     given_bytes: usize,
-    /// Bodies that are there.
+    /// Request bodies that are not dropped.
     bodies: usize,
-    /// All bytes of DATA so far, and all that h2 has permitted beyond its first window.
+    /// All bytes of DATA so far, and all that h2 has permitted beyond the first window.
     came_bytes: u64,
     permitted_bytes: u64,
     /// Bytes of this connection that the member's sum includes.
     told_bytes: usize,
-    /// All that was read.
+    /// All bytes that calls have read so far; wraps.
     read_bytes: usize,
     seen: Seen,
-    /// Looks in a row that found that nothing was read, and that no answers were taken either.
+    /// Consecutive looks at which nothing had been read, and at which no answers had been taken
+    /// either.
     unread_looks: u32,
     idle_looks: u32,
 }
@@ -98,7 +101,7 @@ struct Seen {
     taken_bytes: usize,
 }
 
-/// A connection without progress. The greatest is closed first.
+/// A connection without progress, ordered by looks and then by bytes. The greatest is closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Still {
     looks: u32,
@@ -111,7 +114,7 @@ impl State {
         frames + self.kept_bytes + self.given_bytes
     }
 
-    /// Caps the count: h2 holds at most `bytes`.
+    /// Lowers the count to `bytes`, the most that h2 can hold.
     fn cap(&mut self, bytes: usize) {
         self.bytes = self.bytes.min(bytes);
         // A frame that is counted has a byte at least.
@@ -146,7 +149,8 @@ impl Unread {
         self.bytes() > limits::UNREAD_BYTES_MAX
     }
 
-    /// What a connection may hold while all hold too much.
+    /// Bytes above which a connection is not read while the sum is above its budget: half of an
+    /// equal share.
     fn share(&self) -> usize {
         let count = self.connections.load(Ordering::Relaxed).max(1);
         (limits::UNREAD_BYTES_MAX / 2 / count).max(limits::UNREAD_SHARE_BYTES_MIN)
@@ -168,7 +172,7 @@ impl Connection {
         self.state.lock().cost()
     }
 
-    /// Changes what is counted, and tells the sum of it if it matters.
+    /// Applies `change`, and corrects the member's sum if the cost has moved by a step or is 0.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         change(&mut state);
@@ -176,7 +180,8 @@ impl Connection {
         if cost.abs_diff(told) >= limits::UNREAD_STEP_BYTES || cost == 0 && told > 0 {
             state.told_bytes = cost;
             metrics::unread_bytes().add(cost as i64 - told as i64);
-            // Under the lock, so that a smaller number never comes before the larger one it is taken from.
+            // Under the lock, so that the sum gets a connection's changes in order: a decrease
+            // before the increase that it takes back would wrap below 0.
             if cost > told {
                 self.all.bytes.fetch_add(cost - told, Ordering::SeqCst);
             } else {
@@ -189,7 +194,7 @@ impl Connection {
         }
     }
 
-    /// DATA passes to h2.
+    /// Counts DATA before it passes to h2.
     pub(super) fn came(&self, came: Came) {
         if came == Came::default() {
             return;
@@ -202,8 +207,8 @@ impl Connection {
         });
     }
 
-    /// h2 has permitted `bytes` more on the connection. h2 sends one such frame for several frames
-    /// that it has freed, not one for each.
+    /// Lowers the count by a WINDOW_UPDATE of `bytes` that h2 sent for the connection. h2 sends one
+    /// for several frames that it has freed, not one for each.
     pub(super) fn permitted(&self, bytes: u32) {
         self.change(|state| {
             state.permitted_bytes += u64::from(bytes);
@@ -217,7 +222,7 @@ impl Connection {
         self.all.is_crowded() && bytes > self.all.share()
     }
 
-    /// Whether nothing more may be read now; then the reader is woken when something may.
+    /// Whether nothing may be read at present; `reader` is then woken when reading may go on.
     pub(super) fn pauses(&self, reader: &Waker) -> bool {
         if !self.all.is_crowded() || self.may_read.swap(false, Ordering::SeqCst) {
             return false;
@@ -237,15 +242,16 @@ impl Connection {
         }
     }
 
-    /// Notes whether its requests are read, or at least answers of so many bytes so far are taken. Says so
-    /// if neither was the case for long enough to close it, should that be needed.
+    /// Notes whether requests were read since the last look, or at least answers were taken;
+    /// `taken_bytes` are those taken so far. Returns a `Still` if neither was the case for
+    /// `limits::UNREAD_LOOKS_MAX` looks: the connection may then be closed.
     pub(super) fn look(&self, taken_bytes: usize) -> Option<Still> {
         let mut state = self.state.lock();
         let (cost, before) = (state.cost(), state.seen);
         state.seen = Seen { cost, read_bytes: state.read_bytes, taken_bytes };
         let read = state.read_bytes.wrapping_sub(before.read_bytes);
         let taken = taken_bytes.wrapping_sub(before.taken_bytes);
-        // What was there at the last look, if that is little.
+        // All that was there at the last look, if that is less, is progress, too.
         let is_read = cost == 0 || read >= limits::UNSENT_PROGRESS_BYTES.min(before.cost).max(1);
         state.unread_looks = if is_read { 0 } else { state.unread_looks.saturating_add(1) };
         let takes = taken >= limits::UNSENT_PROGRESS_BYTES
@@ -262,7 +268,7 @@ impl Connection {
     }
 }
 
-/// The body of a request, which counts what it gives out.
+/// A request's body, which counts what it gives out.
 pub(super) struct Taken<B: Body<Data = Bytes> + Unpin> {
     body: B,
     connection: Arc<Connection>,
@@ -317,7 +323,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Taken<B> {
 
 impl<B: Body<Data = Bytes> + Unpin> Drop for Taken<B> {
     fn drop(&mut self) {
-        // h2 throws away what is left and does not say how much it is.
+        // h2 frees what is left without saying how much, so it is taken out and counted here.
         let mut context = Context::from_waker(Waker::noop());
         while !self.body.is_end_stream() {
             let polled = Pin::new(&mut *self).poll_frame(&mut context);
@@ -354,7 +360,8 @@ mod tests {
         Taken::new(Frames::default(), Arc::clone(connection))
     }
 
-    /// So many frames come on a stream, as far as its connection is read.
+    /// Sends at most `frames` frames on a stream, until reading its connection pauses; returns how
+    /// many.
     fn send(connection: &Connection, body: &mut Taken<Frames>, frames: usize) -> usize {
         let zeros = Bytes::from(vec![0; FRAME]);
         for sent in 0..frames {
