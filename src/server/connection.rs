@@ -50,7 +50,8 @@ pub(super) async fn connection<S>(
     let sniffed = tokio::time::timeout(limits::PREFACE_TIMEOUT, sniff(&mut stream)).await;
     let Ok(Ok((first, http2))) = sniffed else { return };
     match (http2, &services.rpc) {
-        // Without TLS, a connection of HTTP/2 is one of gRPC; peers never speak it.
+        // Without TLS, HTTP/2 carries gRPC alone, which this port does not serve. Members speak
+        // HTTP/1.1 to each other.
         (true, None) if !origin.is_secured || services.port == Port::Peer => {}
         (false, _) if !services.serves_http => {}
         (true, _) => http2_connection(stream, first, origin, services, stop).await,
@@ -91,7 +92,8 @@ async fn http2_connection<S>(
     let account = outbox.open();
     let calls = Calls::default();
     let serves_both = serves_http && origin.is_secured;
-    // As in etcd, where Go's HTTP server has the connection and not grpc-go.
+    // As in etcd: where one port serves both, Go's HTTP server has the connection and counts no
+    // pings.
     let minimum = Some(keepalive.minimum).filter(|_| !serves_both);
     let (of_calls, turns) = (calls.clone(), Turns::default());
     let stream =
@@ -101,7 +103,7 @@ async fn http2_connection<S>(
         let (http, open) = (Arc::clone(&http), calls.enter());
         let (account, queued) = (Arc::clone(&of_calls), of_calls.queue());
         let mut request = request.map(|body| Taken::new(body, Arc::clone(of_calls.unread())));
-        // Over TLS, where one connection carries both, the content tells them apart.
+        // Over TLS one connection carries both, and the content type tells them apart.
         let rpc = rpc.clone().filter(|_| !serves_both || is_grpc(&request));
         if let Some(user) = &origin.user {
             request.extensions_mut().insert(user.clone());
@@ -137,7 +139,7 @@ async fn http2_connection<S>(
     until_end(connection, |connection| connection.graceful_shutdown(), turns, closing, stop).await;
 }
 
-/// HTTP/2 with our bounds in the place of its defaults.
+/// HTTP/2 with the bounds of `limits` and the flags instead of h2's defaults.
 fn http2(keepalive: Keepalive, supervisor: Supervisor) -> http2::Builder<Requests> {
     let mut builder = http2::Builder::new(Requests(supervisor));
     builder
@@ -194,8 +196,8 @@ async fn http1_connection<S>(
     until_end(connection, |connection| connection.graceful_shutdown(), turns, closing, stop).await;
 }
 
-/// Runs a connection until it ends or has to. When the server stops, it gives the answers that are
-/// begun, and ends then.
+/// Runs a connection until it ends or `closing` resolves. When the server stops, the connection
+/// finishes the answers that have begun, and ends.
 async fn until_end<C, E>(
     mut connection: Pin<&mut C>,
     ends_gracefully: fn(Pin<&mut C>),
@@ -219,8 +221,8 @@ async fn until_end<C, E>(
     drop(turns.of(connection).await);
 }
 
-/// A request of HTTP once its body is there, of which nothing is needed. An answer before the body's
-/// end makes h2 reset the stream, and curl then often loses the answer.
+/// Waits for the end of an HTTP request's body, which is not used, and returns the head. An answer
+/// before the body's end makes h2 reset the stream, and curl then often loses the answer.
 async fn received<B: HttpBody<Data = Bytes> + Unpin>(request: Request<B>) -> Parts {
     let (parts, mut body) = request.into_parts();
     let mut length = 0;
@@ -245,7 +247,8 @@ fn is_raft(path: &str) -> bool {
     path == "/raft" || path.starts_with("/raft/")
 }
 
-/// An answer whose call counts as open, and whose bytes are its connection's, until they are sent.
+/// An answer whose call counts as open, and whose bytes count for its connection, until they are
+/// sent.
 struct Counted {
     body: Either<rpc::Body, Full<Bytes>>,
     kind: Kind,

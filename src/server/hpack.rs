@@ -1,27 +1,31 @@
-//! Header blocks of HTTP/2, made such that h2 treats them as grpc-go does.
+//! HTTP/2 header blocks, changed so that h2 treats them as grpc-go does.
 //!
-//! gRPC clients send what they were dialled with: `unix:` paths with percent signs, lists of addresses,
-//! `#initially=[http://127.0.0.1:2379]`. h2 insists on RFC 3986 and resets each of their calls, while
-//! grpc-go never looks. Nothing here needs the value, so one that h2 would refuse is replaced.
+//! gRPC clients put into `:authority` what they were dialled with: `unix:` paths with percent
+//! signs, lists of addresses, `#initially=[http://127.0.0.1:2379]`. h2 insists on RFC 3986 and
+//! resets each of their calls, while grpc-go never looks. The server does not use the value, so one
+//! that h2 would refuse is replaced.
 //!
-//! h2 takes `#` for the begin of a fragment and drops what follows, so a call of a method that nobody has
-//! would be one of a method that is there. It becomes `?`, with which the name stays as unknown. A path,
-//! method or scheme that h2 would refuse becomes one that it takes and that nobody has.
+//! In a path, h2 takes `#` for the beginning of a fragment and drops what follows, so a call of an
+//! unknown method could become one of a known method. `#` is replaced by `?`, which leaves the
+//! method unknown. A path, method or scheme that h2 would refuse becomes one that it accepts and
+//! that names nothing.
 //!
-//! Fields that h2 resets a call for and grpc-go does not look at, such as `te` with anything but
-//! `trailers`, get another name. For bytes that no field may have, both reset the stream; but h2 ends the
-//! whole connection where its parser finds them. Such a field is made harmless, and another one is put
-//! behind it for which h2 resets the stream.
+//! Fields for which h2 resets a call and at which grpc-go does not look, such as `te` with anything
+//! but `trailers`, get another name. For bytes that no field may have, both reset the stream; but
+//! h2 ends the whole connection if its parser finds them. Such a field is made harmless, and a
+//! field for which h2 resets the stream is put behind it.
 //!
 //! A header block is compressed against a table that both sides keep, so bytes cannot be changed at
-//! will. But what enters the table counts by its length before compression. The replacement has the
-//! same length, so both tables go on holding the same number of entries, and later blocks, which name
-//! an entry by its place, get the replacement without being touched. No table is needed here.
+//! will. But an entry of the table counts by its length before compression. A replacement has the
+//! same length as the value, so both tables go on holding the same number of entries, and later
+//! blocks, which name an entry by its place, get the replacement without being changed. So no table
+//! is kept here.
 //!
-//! Nothing has the length of an empty value. Its replacement has one byte, so our table, with such an
-//! entry, is the longer one, and would drop an entry that the client still names. But a table that keeps
-//! entries for longer than the client's does no harm: places count from the newest. So clients are told
-//! of a smaller table than h2 has, and when they say how small theirs is, h2 does not hear of it.
+//! An empty value has no replacement of its length; it gets one byte. h2's table, with such an
+//! entry, is longer than the client's, and could drop an entry that the client still names. A table
+//! that keeps entries for longer than the client's does no harm, since places count from the newest
+//! entry. So clients are told of a smaller table than h2 has, and a client's choice of a still
+//! smaller one is not passed on to h2.
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, Method};
@@ -29,25 +33,25 @@ use http::{HeaderName, Method};
 use super::huffman::{CODE_BITS_MAX, expand};
 use crate::limits::HEADER_TABLE_BYTES;
 
-/// The place of the authority in the static table.
+/// Place of `:authority` in the static table (RFC 7541, appendix A).
 const AUTHORITY: usize = 1;
-/// A name that is spelled out.
+/// The place that says that a name is spelled out.
 const SPELLED: usize = 0;
 
 const NAME: &[u8] = b":authority";
-/// A longer text is none of the names that matter, whatever its bytes say.
+/// A longer text is none of the names that are looked for, compressed or not.
 const NAME_BYTES_MAX: usize = (NAME.len() * CODE_BITS_MAX).div_ceil(8);
-/// With so many ones the codes begin of all bytes that no field may have, and that of `#`.
+/// Ones with which the Huffman codes begin of all bytes that no field may have, and of `#`.
 const RARE_ONES: u32 = 9;
 /// A field that enters no table and for which h2 resets the stream: `te: -`.
 const REFUSED: &[u8] = b"\x00\x02te\x01-";
 
-/// The header block as h2 should have it; None if it can stay as it is, or cannot be read.
+/// The header block as h2 should get it; None if nothing that can be read in it has to change.
 pub(super) fn tolerated(block: &[u8]) -> Option<Vec<u8>> {
     let mut changed: Option<Vec<u8>> = None;
     let mut copied = 0;
     let mut reader = Reader { block, at: 0, is_begun: false };
-    // Another frame may go on in the middle of a field; what was found before counts.
+    // A field may continue in a CONTINUATION frame; the changes before that field count.
     while let Some(field) = reader.field() {
         let Some((from, replacement)) = field else { continue };
         let changed = changed.get_or_insert_with(|| Vec::with_capacity(block.len() + 16));
@@ -64,27 +68,27 @@ pub(super) fn tolerated(block: &[u8]) -> Option<Vec<u8>> {
 struct Reader<'a> {
     block: &'a [u8],
     at: usize,
-    /// Whether a field has come: the size of the table may only be said before.
+    /// Whether a field has come: a change of the table's size is allowed only before the first one.
     is_begun: bool,
 }
 
-/// What a field is, as far as it matters.
+/// The fields that are treated differently.
 enum Kind {
     Authority,
     Path,
     Method,
     Scheme,
-    /// h2 wants `trailers` for it, or another name, which is this one.
+    /// h2 accepts no value but `trailers`; with another one the field gets this name.
     Te(Vec<u8>),
-    /// h2 must not see it; this name goes.
+    /// h2 resets the stream for this field, so it gets this name.
     Renamed(Vec<u8>),
-    /// No field may have its name; this one may.
+    /// No field may have its name: it gets this one, and the stream is reset.
     Misnamed(Vec<u8>),
     Other,
 }
 
 impl Kind {
-    /// By the place of its name in the tables, or by the name if that is spelled out.
+    /// Tells the kind by the place of the name in the tables, or by the name if it is spelled out.
     fn of(place: usize, name: Option<&[u8]>) -> Self {
         match (place, name) {
             (AUTHORITY, _) | (SPELLED, Some(NAME)) => Self::Authority,
@@ -117,18 +121,19 @@ fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(is_plain) || HeaderName::from_lowercase(name).is_ok()
 }
 
-/// What no value may have, for grpc-go and for h2.
+/// Whether this is a byte that no value may have, for grpc-go and for h2.
 fn is_refused(byte: u8) -> bool {
     byte < b' ' && byte != b'\t' || byte == 0x7f
 }
 
-/// The value with something harmless in the place of each byte that is not taken.
+/// The value with `other` in the place of each byte that `takes` refuses.
 fn with_only(value: &[u8], takes: impl Fn(u8) -> bool, other: u8) -> Vec<u8> {
     value.iter().map(|byte| if takes(*byte) { *byte } else { other }).collect()
 }
 
 impl Kind {
-    /// Another value for a field that h2 looks into; None if it takes this one. What is empty becomes longer.
+    /// Another value of the same length for a field that h2 checks, or of one byte if it is empty;
+    /// None if h2 accepts the value.
     fn tolerated(&self, value: Text<'_>) -> Option<Vec<u8>> {
         let value = match self {
             Self::Authority | Self::Path | Self::Method | Self::Scheme => value.decoded()?,
@@ -163,7 +168,7 @@ fn path(value: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     if !is_rooted {
-        // Without a second slash it names no method.
+        // A path without a second slash names no method.
         let mut other = vec![b'-'; value.len()];
         if let Some(first) = other.first_mut() {
             *first = b'/';
@@ -174,13 +179,13 @@ fn path(value: &[u8]) -> Option<Vec<u8>> {
     if PathAndQuery::try_from(other.as_slice()).is_ok() && std::str::from_utf8(&other).is_ok() {
         return (other != value).then_some(other);
     }
-    // No method has this in its name, wherever it stands.
+    // No method has `-` in its name.
     Some(with_only(&other, |byte| is_plain(&byte), b'-'))
 }
 
 fn method(value: &[u8]) -> Option<Vec<u8>> {
     if value == b"CONNECT" {
-        // For h2 it is no request.
+        // h2 takes CONNECT for no request; in lower case it is an unknown method.
         return Some(value.to_ascii_lowercase());
     }
     let takes = |byte: u8| byte.is_ascii_alphanumeric();
@@ -192,14 +197,15 @@ fn scheme(value: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads one field. If it must change: what from which place to its end is to be replaced, and
-    /// by what.
+    /// Reads one field. None: it ends early or cannot be read. `Some(None)`: it stays. Otherwise
+    /// the place where it begins, and what replaces it up to `self.at`.
     fn field(&mut self) -> Option<Option<(usize, Vec<u8>)>> {
         let start = self.at;
         let first = *self.block.get(start)?;
         if first & 0x80 != 0 {
             self.is_begun = true;
-            // Both name and value; the static table's authority is empty.
+            // Such a field takes name and value from a table. The static table's authority is
+            // empty, and h2 would refuse it, so it is dropped.
             let is_empty = self.integer(7)? == AUTHORITY;
             return Some(is_empty.then(|| (start, Vec::new())));
         }
@@ -221,7 +227,8 @@ impl<'a> Reader<'a> {
         let is_refused = refused.is_some() || matches!(kind, Kind::Misnamed(_));
         let new_value = kind.tolerated(value).or(refused);
         if matches!(kind, Kind::Authority) && !enters_table && value.bytes.is_empty() {
-            // One that enters the table cannot go.
+            // Dropped. A field that enters the table has to stay, since later blocks name entries
+            // by place.
             return Some(Some((start, Vec::new())));
         }
         let new_name = match kind {
@@ -250,7 +257,8 @@ impl<'a> Reader<'a> {
         Some(Some((start, field)))
     }
 
-    /// An integer with so many bits in its first byte.
+    /// Reads an integer that has `bits` bits in its first byte (RFC 7541, section 5.1); None if it
+    /// is cut off or has more than five bytes.
     fn integer(&mut self, bits: u32) -> Option<usize> {
         let most = (1 << bits) - 1;
         let mut value = usize::from(*self.block.get(self.at)?) & most;
@@ -289,9 +297,11 @@ impl Text<'_> {
         if self.bytes.len() <= NAME_BYTES_MAX { self.decoded() } else { None }
     }
 
-    /// A value of the same length without what no value may have; None if this has nothing of it.
+    /// The value, with the same length, without bytes that no value may have; None if it has none
+    /// of them.
     fn refused(self) -> Option<Vec<u8>> {
-        // Hardly any value has that many ones in a row, so hardly any is expanded.
+        // Only codes with so many ones stand for such bytes. Hardly any value has them, so hardly
+        // any is expanded.
         let may_have = if self.is_compressed {
             let is_long =
                 |pair: &[u8]| pair[0].trailing_ones() + pair[1].leading_ones() >= RARE_ONES;
@@ -304,19 +314,19 @@ impl Text<'_> {
         has.then(|| with_only(&value, |byte| !is_refused(byte), b'-'))
     }
 
-    /// None if its compression is wrong.
+    /// The text before compression; None if it is not valid Huffman code.
     fn decoded(self) -> Option<Vec<u8>> {
         if self.is_compressed { expand(self.bytes) } else { Some(self.bytes.to_vec()) }
     }
 }
 
-/// A string that is not compressed.
+/// Appends a string without compression.
 fn put_string(to: &mut Vec<u8>, text: &[u8]) {
     put_length(to, text.len());
     to.extend_from_slice(text);
 }
 
-/// The length of a string that is not compressed.
+/// Appends the length of a string without compression.
 fn put_length(to: &mut Vec<u8>, length: usize) {
     if length < 127 {
         to.push(length as u8);

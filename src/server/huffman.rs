@@ -1,8 +1,8 @@
-//! HPACK's Huffman code, read: the texts of header blocks that are compressed (RFC 7541, appendix B).
+//! Expands HPACK's Huffman code, in which header blocks may be compressed (RFC 7541, appendix B).
 //!
 //! The tables are made at compile time from the lengths of the codes, which are canonical.
 
-/// Bits of each symbol's code; the codes are canonical, so that these say all (RFC 7541, appendix B).
+/// Bits of each symbol's code. The codes are canonical, so their lengths determine them.
 #[rustfmt::skip]
 const CODE_BITS: [u8; 256] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28,
@@ -20,11 +20,11 @@ const CODE_BITS: [u8; 256] = [
 pub(super) const CODE_BITS_MAX: usize = 30;
 /// How many codes have each length.
 const COUNTS: [usize; CODE_BITS_MAX + 1] = counts();
-/// The symbols by the lengths of their codes, and where each length begins.
+/// The symbols ordered by the length of their codes, and where each length begins among them.
 const SYMBOLS: [u8; 256] = symbols();
 const BEGINS: [usize; CODE_BITS_MAX + 1] = begins();
 const FIRSTS: [usize; CODE_BITS_MAX + 1] = firsts();
-/// The code that a byte begins with, if that is a whole one: its symbol and its bits, or none.
+/// Symbol and bits of the code that a byte begins with; 0 bits if that code is longer than a byte.
 const SHORT: [(u8, u8); 256] = short();
 
 const fn counts() -> [usize; CODE_BITS_MAX + 1] {
@@ -90,7 +90,7 @@ const fn short() -> [(u8, u8); 256] {
     short
 }
 
-/// The symbol whose code these bits begin with, and its length; None if there is none.
+/// The symbol whose code these bits begin with, and the bits of that code; None if no code fits.
 fn symbol(bits: u64) -> Option<(u8, usize)> {
     let (symbol, length) = SHORT[(bits >> 56) as usize];
     if length > 0 {
@@ -102,12 +102,12 @@ fn symbol(bits: u64) -> Option<(u8, usize)> {
     })
 }
 
-/// Undoes Huffman's coding.
+/// Expands compressed bytes; None if they are not whole codes followed by the right padding.
 pub(super) fn expand(bytes: &[u8]) -> Option<Vec<u8>> {
     #[cfg(test)]
     tests::EXPANDED.set(tests::EXPANDED.get() + bytes.len());
     let mut text = Vec::with_capacity(bytes.len() * 8 / 5);
-    // Bits that are not used, from the highest on, and how many they are.
+    // The unused bits, from the highest on, and their number.
     let (mut bits, mut have) = (0_u64, 0);
     let mut rest = bytes.iter();
     loop {
@@ -123,7 +123,7 @@ pub(super) fn expand(bytes: &[u8]) -> Option<Vec<u8>> {
                 bits <<= length;
                 have -= length;
             }
-            // The last byte is filled up with ones, fewer than a byte has.
+            // The last byte is padded with ones, fewer than eight (RFC 7541, section 5.2).
             _ => return (have < 8 && bits.leading_ones() as usize == have).then_some(text),
         }
     }

@@ -28,8 +28,8 @@ enum Output {
     File(File),
 }
 
-/// How often each message was logged in the current second. A message is found by a hash, so two
-/// may share a place, which costs a line now and then and no memory.
+/// How often each message was logged in the current second, by the message's hash. Two messages may
+/// share a place, which costs a line now and then; in return, the table never grows.
 struct Sampler {
     places: Vec<(AtomicU64, AtomicU64)>,
 }
@@ -39,7 +39,8 @@ impl Sampler {
         Self { places: (0..LOG_SAMPLER_PLACES).map(|_| Default::default()).collect() }
     }
 
-    /// The first lines of a message in a second pass, then one in a hundred.
+    /// Whether a line is written: the first hundred of a message in each second, then one in a
+    /// hundred, which is etcd's sampling.
     fn passes(&self, level: config::Level, message: &str, second: u64) -> bool {
         let mut hasher = DefaultHasher::new();
         (level as u8, message).hash(&mut hasher);
@@ -94,8 +95,8 @@ impl Logger {
     }
 }
 
-/// A field whose value is a JSON list of names and values, each of which becomes a field of its own:
-/// `tracing` takes 32 fields, and some lines have more.
+/// A field whose value is a JSON list of names and values, each of which becomes a field of its
+/// own: an event of `tracing` has at most 32 fields, and some lines have more.
 pub(super) const FIELDS: &str = "fields";
 
 /// The target of the line that says why the process ends.
@@ -159,7 +160,7 @@ impl Subscriber for Logger {
         }
         let line = line(event.metadata(), &fields, now, self.json);
         for output in self.outputs.lock().iter_mut() {
-            // Nobody is left to tell when the log itself cannot be written.
+            // A log that cannot be written has no place where that could be reported.
             drop(match output {
                 Output::Stderr => io::stderr().write_all(line.as_bytes()),
                 Output::Stdout => io::stdout().write_all(line.as_bytes()),
@@ -199,7 +200,7 @@ fn line(metadata: &Metadata<'_>, fields: &Fields, unix_nanos: u64, json: bool) -
     }
 }
 
-/// Directory, file and line of the call.
+/// Directory, file and line of the place that logs.
 fn caller(metadata: &Metadata<'_>) -> String {
     let file = metadata.file().unwrap_or("unknown");
     let start = file.rmatch_indices('/').nth(1).map_or(0, |(at, _)| at + 1);

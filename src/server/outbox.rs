@@ -1,4 +1,4 @@
-//! What waits to be sent to clients, in one account for each connection.
+//! Answers that wait to be sent to clients, in one account for each connection.
 //!
 //! ```text
 //!   call ─► enter ─► rpc ─► answer ─► charge ─► h2 ─► socket
@@ -6,24 +6,25 @@
 //!             └──── waits while ◄── Account ──► node's Answers: the sum of all
 //! ```
 //!
-//! HTTP/2 lets a client ask for as much as it likes and take nothing. Some rules bound what that
+//! HTTP/2 lets a client ask for as much as it likes and take nothing. These rules bound what that
 //! costs:
 //!
-//! - While a connection's answers hold more than its part, no further call on it is begun: calls wait,
-//!   and of those some number, streams give no further message. Frames are read all the time, since
-//!   the client's permission to send is among them.
-//! - Its largest answer does not count for that: a client with one connection goes on with its work while
-//!   it takes a large range. Leases and watches go on beside several of them, within a small part of
-//!   their own, since a lease whose renewals wait expires.
-//! - Reading stops while requests wait for a thread.
-//! - What permission does not bound, such as HEADERS and answers to PING, waits only while the socket
-//!   takes nothing. Then reading stops (see `io`).
+//! - While a connection's answers hold more than its part, no further call on it begins: a bounded
+//!   number of calls waits, and streams give no further message. Frames are still read, since the
+//!   client's WINDOW_UPDATEs are among them.
+//! - The connection's largest answer does not count for that: a client with one connection goes on
+//!   with its work while it takes a large range. Leases and watches go on beside several large
+//!   answers, within a small part of their own, since a lease whose renewals wait expires.
+//! - Reading stops while too many requests wait for a thread.
+//! - What flow control does not bound, such as HEADERS and answers to PING, waits only while the
+//!   socket takes nothing. Then reading stops (see `io`).
 //! - A connection that is over its part, or blocked, and takes nothing for a while is closed, and
-//!   sooner if the member as a whole holds too much: the one that holds most goes first. Those within
-//!   their parts are closed only if that makes room enough.
-//! - While calls wait for room, a connection has to take the more the more it holds.
+//!   sooner if the member as a whole holds too much: the one that holds most goes first.
+//!   Connections within their parts are closed only if that makes enough room.
+//! - While calls wait for room, a connection has to take more the more it holds.
 //!
-//! An answer's bytes are counted from where they are handed over until nobody has them any more.
+//! An answer's bytes count from when its call hands them over until the last reference to them is
+//! dropped.
 
 mod account;
 mod floods;
@@ -46,14 +47,14 @@ use crate::{clock, limits, metrics};
 
 pub(super) use self::account::{Account, Begun, Kind, Room};
 
-/// All connections of clients.
+/// The unsent answers of all client connections, and what their clients have sent.
 pub(super) struct Outbox {
     answers: Arc<Answers>,
     accounts: Mutex<Vec<Weak<Account>>>,
     count: AtomicUsize,
     connections: AtomicUsize,
     calls: AtomicUsize,
-    /// Whether a connection has ended that was blocked.
+    /// Whether a connection that had been blocked has ended since memory was given back last.
     has_litter: AtomicBool,
     /// Messages of requests that have arrived in part.
     unfinished: Arc<Unfinished>,
@@ -61,7 +62,7 @@ pub(super) struct Outbox {
     unread: Arc<Unread>,
 }
 
-/// One connection of any kind, as long as it is there.
+/// Counts one connection, of any port and protocol, until it is dropped.
 pub(super) struct Connected(Arc<Outbox>);
 
 impl Drop for Connected {
@@ -101,7 +102,8 @@ impl Outbox {
         &self.answers
     }
 
-    /// What one connection may hold.
+    /// Bytes that one connection may hold: an equal share while the member as a whole holds too
+    /// much.
     fn part(&self) -> usize {
         if self.answers.is_crowded() {
             limits::UNSENT_BYTES_MAX / self.count.load(Ordering::Relaxed).max(1)
@@ -110,7 +112,8 @@ impl Outbox {
         }
     }
 
-    /// Looks after the connections for ever.
+    /// Looks at the connections each `limits::UNSENT_LOOK_INTERVAL`, and gives free memory back
+    /// after a flood. Never returns.
     pub(super) async fn look_after(self: Arc<Self>) -> Infallible {
         let mut floods = Floods::default();
         let mut given_back = clock::instant();
@@ -118,7 +121,8 @@ impl Outbox {
             tokio::time::sleep(limits::UNSENT_LOOK_INTERVAL).await;
             self.look();
             let held = malloc::held_bytes();
-            // What is freed piece by piece stays with the allocator otherwise.
+            // glibc's allocator keeps what is freed piece by piece until it is told to give it
+            // back.
             if self.is_over(&mut floods, held) && given_back.elapsed() > limits::GIVE_BACK_INTERVAL
             {
                 self.has_litter.store(false, Ordering::Relaxed);
@@ -129,10 +133,10 @@ impl Outbox {
         }
     }
 
-    /// Whether a flood has gone whose memory, of which the process holds so much, may be free.
+    /// Whether a flood has ended and much of the `held` bytes of the process may be free.
     fn is_over(&self, floods: &mut Floods, held: usize) -> bool {
         let now = Counts {
-            // What comes in is freed piece by piece, too.
+            // Parts of requests are freed piece by piece, too.
             bytes: self.answers.unsent_bytes() + self.unfinished.bytes() + self.unread.bytes(),
             connections: self.connections.load(Ordering::Relaxed),
             calls: self.calls.load(Ordering::Relaxed),
@@ -140,7 +144,7 @@ impl Outbox {
         floods.is_over(held, now) || self.has_litter.load(Ordering::Relaxed)
     }
 
-    /// Closes connections that hold too much and take nothing.
+    /// Closes connections that hold too much and whose clients take nothing.
     fn look(&self) {
         let mut accounts = {
             let mut all = self.accounts.lock();
@@ -153,7 +157,8 @@ impl Outbox {
         accounts.retain(|account| account.look(are_awaited));
         accounts.sort_by_key(|account| std::cmp::Reverse(account.unsent_bytes()));
         let mut unsent = self.answers.unsent_bytes();
-        // A client that is slow to take a little is spared unless its end would help the others.
+        // Clients within their parts are closed only if all idle ones together hold what is too
+        // much.
         let idle = accounts.iter().filter(|account| account.is_idle_in_a_crowd());
         let idle_bytes = idle.map(|account| account.unsent_bytes()).sum();
         let helps = unsent.saturating_sub(idle_bytes) <= limits::UNSENT_BYTES_MAX;
@@ -184,8 +189,9 @@ impl Outbox {
         }
     }
 
-    /// Closes as many connections whose requests are not read as it takes. Some room is to be left, or
-    /// as many would have to be closed at each look.
+    /// While the unread bytes are over their budget, closes connections without progress until
+    /// `limits::UNREAD_BYTES_LEFT` are left. Only down to the budget, some would have to be closed
+    /// at each look.
     fn look_at_unread(&self, accounts: &[Arc<Account>]) {
         let mut still: Vec<_> = accounts
             .iter()
@@ -206,7 +212,7 @@ impl Outbox {
             left = left.saturating_sub(still.bytes);
             account.close();
         }
-        // There may be thousands.
+        // One line for all: there may be thousands.
         if closed > 0 {
             tracing::warn!(
                 connections = closed,

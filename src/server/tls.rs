@@ -1,4 +1,4 @@
-//! What flags say of TLS: a port's acceptor, and how peers are dialled.
+//! TLS as the flags set it: the ports' acceptors, and how peers are dialled.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,28 +17,29 @@ use crate::go;
 use crate::peer::{Dial, Dialing, Link, TcpDial};
 use crate::tls::{self, Acceptor, ClientFiles, Connector, ServerFiles, Versions};
 
-/// The TLS of both kinds of port, and of this member towards its peers.
+/// The TLS of client and peer ports, and of this member when it dials peers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
     pub client: ServerFiles,
     pub peer: ServerFiles,
     pub dial: ClientFiles,
-    /// The files of a certificate for dialling alone.
+    /// Files of a certificate and its key that are used for dialling alone.
     pub own: (String, String),
-    /// The domain whose records name peers over TLS, once that is known and unless there is an
-    /// authority for peers: whom they must be then, since anybody may have a host of some name and a
-    /// certificate for it that a public authority signed.
+    /// The domain whose SRV records named peers with TLS, set once that is known and unless there
+    /// is an authority for peers. Peers must then show a certificate for this domain: anybody may
+    /// have a certificate for a host of their own that a public authority signed.
     pub domain: Arc<OnceLock<String>>,
-    /// Take peers whose certificates are not for the addresses that they come from.
+    /// Accept peers whose certificates are not for the addresses that they connect from.
     pub skip_peer_names: bool,
-    /// Make certificates for ports for which none were given.
+    /// Make certificates for client ports, or peer ports, if none are given.
     pub makes_client: bool,
     pub makes_peer: bool,
     pub validity_years: u64,
 }
 
 impl Settings {
-    /// Checks what can be told without opening a file.
+    /// Checks what can be checked without opening a file. Errors are etcd's texts where it has
+    /// them.
     pub(super) fn check(
         &self,
         clients: &[Url],
@@ -100,7 +101,8 @@ impl Settings {
     }
 
     /// Makes the certificates that `--auto-tls` and `--peer-auto-tls` ask for, or takes those of an
-    /// earlier start. Members with made certificates believe each other without looking.
+    /// earlier start. A member with a made peer certificate verifies none of its peers: no
+    /// authority has signed theirs.
     pub(super) fn make(
         &mut self,
         data_dir: &Path,
@@ -140,12 +142,12 @@ impl Settings {
     }
 }
 
-/// What the flags say of TLS.
+/// Reads the settings from the flags.
 pub(super) fn settings(given: &Given) -> Settings {
     let values = Values(given);
     let text = |name: &str| given.text(name).to_owned();
-    // A certificate of its own for dialling, else the one that is shown to who dials. Without one of
-    // these, nothing is secured and nobody asks for the other.
+    // Peers are dialled with the certificate for dialling, else with that of the peer port. If the
+    // peer port has none, the certificate for dialling is ignored.
     let is_secured = !text("peer-cert-file").is_empty()
         || !text("peer-key-file").is_empty()
         || values.bool("peer-auto-tls");
@@ -201,7 +203,7 @@ fn quoted(list: &[String]) -> String {
     format!("[{}]", quoted.join(" "))
 }
 
-/// An acceptor for the ports of a kind, if one of them needs it.
+/// An acceptor for ports of one kind; None if none of their URLs has TLS.
 pub(super) fn acceptor(urls: &[Url], files: &ServerFiles) -> Result<Option<Arc<Acceptor>>, String> {
     if !urls.iter().any(Url::is_tls) {
         return Ok(None);
@@ -210,7 +212,7 @@ pub(super) fn acceptor(urls: &[Url], files: &ServerFiles) -> Result<Option<Arc<A
     Ok(Some(Arc::new(acceptor)))
 }
 
-/// Warns of ports without TLS beside settings for it.
+/// Warns of URLs without TLS beside TLS settings, which have no effect there.
 pub(super) fn say_what_is_plain(peers: bool, urls: &[Url], files: &ServerFiles) {
     let (schemes, flag) = if peers {
         ("HTTP", "--peer-client-cert-auth")
@@ -240,14 +242,14 @@ pub(super) fn say_what_is_plain(peers: bool, urls: &[Url], files: &ServerFiles) 
     }
 }
 
-/// Dials peers over TLS or without, as their URLs say.
+/// Dials peers with TLS or without, as their URLs say.
 pub(super) struct TlsDial {
     connector: Connector,
     tcp: TcpDial,
 }
 
 impl TlsDial {
-    /// From this address of the machine, or from the one that the system chooses.
+    /// `local` is this machine's address to dial from; None leaves the choice to the system.
     pub(super) fn new(settings: &Settings, local: Option<IpAddr>) -> Result<Self, String> {
         let mut files = settings.dial.clone();
         if let Some(domain) = settings.domain.get() {
@@ -275,9 +277,10 @@ impl Dial for TlsDial {
     }
 }
 
-/// Whether a peer's certificate is for the address that the peer comes from. As in etcd, one
-/// without names is for all; names are looked up, and the names of the address count, which alone
-/// can match a wildcard.
+/// Checks that a peer's certificate is for the address that the peer connects from; the error is
+/// the log's text. As in etcd, a certificate without names and addresses is accepted from anywhere.
+/// Its names are resolved and compared with the address; then the names that DNS has for the
+/// address (PTR) are compared with them, and these alone can match a wildcard.
 pub(super) async fn check_address(
     certificate: &tls::CertificateDer<'_>,
     from: SocketAddr,

@@ -1,4 +1,4 @@
-//! The account of one connection: what of its answers is not sent, and what waits because of that.
+//! The account of one connection: its unsent answers, and the calls that wait because of them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,30 +16,31 @@ use crate::limits;
 use crate::server::unfinished::Connection;
 use crate::server::unread::{self, Still};
 
-/// One connection.
+/// What one connection's client has not taken, and what it has sent.
 pub(in crate::server) struct Account {
     outbox: Arc<Outbox>,
     unfinished: Connection,
     unread: Arc<unread::Connection>,
     unsent_bytes: AtomicUsize,
-    /// Those of leases and watches among them.
+    /// The part of `unsent_bytes` that is of leases and watches.
     small_bytes: AtomicUsize,
-    /// Costs of the answers that are larger than `CONNECTION_UNSENT_BYTES_MIN`, and the largest.
+    /// Costs of the answers that are larger than `CONNECTION_UNSENT_BYTES_MIN`, and the largest of
+    /// them.
     large: Mutex<Vec<usize>>,
     pub(super) largest_bytes: AtomicUsize,
     /// Bytes that the socket has taken, and those in DATA frames among them.
     taken_bytes: AtomicUsize,
     taken_answer_bytes: AtomicUsize,
-    /// Whether the socket takes so little that reading had to stop.
+    /// Whether the socket takes so little that reading has stopped.
     is_blocked: AtomicBool,
     was_blocked: AtomicBool,
     calls_waiting: AtomicUsize,
-    /// Requests that no thread has begun with, and who reads once they are few.
+    /// Requests that no thread has begun with, and the reader to be woken once they are few.
     requests_queued: AtomicUsize,
     reader: AtomicWaker,
     room: Arc<Notify>,
     closing: Arc<Notify>,
-    /// Of the last looks: what was taken then, and how many found no more.
+    /// The bytes taken until the last look, and the consecutive looks that found too few more.
     seen_bytes: AtomicUsize,
     idle_looks: AtomicU32,
 }
@@ -86,7 +87,8 @@ impl Account {
         bytes > limits::CONNECTION_UNSENT_BYTES_MIN && bytes > self.outbox.part()
     }
 
-    /// Whether it holds too much beside its largest answer, which may be as large as it is.
+    /// Whether the connection holds more than its part beside its largest answer, which may have
+    /// any size.
     fn is_over(&self) -> bool {
         let largest = self.largest_bytes.load(Ordering::SeqCst);
         self.has_more_than_its_part(self.unsent_bytes().saturating_sub(largest))
@@ -102,12 +104,12 @@ impl Account {
         self.is_blocked.load(Ordering::Relaxed)
     }
 
-    /// Looks in a row at which its client had taken nothing more.
+    /// Consecutive looks at which the client had taken nothing more, or too little.
     pub(super) fn idle_looks(&self) -> u32 {
         self.idle_looks.load(Ordering::Relaxed)
     }
 
-    /// Has the connection end.
+    /// Makes `closing` resolve, upon which the connection ends.
     pub(super) fn close(&self) {
         self.closing.notify_one();
     }
@@ -116,10 +118,12 @@ impl Account {
         self.idle_looks() >= limits::UNSENT_LOOKS_CROWDED_MAX
     }
 
-    /// Notes whether its client has taken anything since the last look, or enough of it if others wait
-    /// for room; false if it has nothing to take.
+    /// Notes whether the client has taken anything since the last look, or enough of what it holds
+    /// if calls wait for room (`are_awaited`). Returns false if there is nothing to take.
     pub(super) fn look(&self, are_awaited: bool) -> bool {
-        // A client that lets nothing of its answers through can still be sent much else.
+        // Only bytes of answers are progress while the socket takes bytes: a client that never
+        // sends a WINDOW_UPDATE takes none of them, but can still be sent HEADERS and answers to
+        // PING.
         let is_blocked = self.is_blocked();
         let taken = if is_blocked { &self.taken_bytes } else { &self.taken_answer_bytes };
         let taken = taken.load(Ordering::Relaxed);
@@ -132,17 +136,17 @@ impl Account {
         } else {
             self.idle_looks.fetch_add(1, Ordering::Relaxed);
         }
-        // Calls may wait for the others' share.
+        // The connection's part may have grown, since it depends on what the others hold.
         self.room.notify_waiters();
         waits
     }
 
-    /// The socket has taken so many bytes.
+    /// Counts bytes that the socket has taken.
     pub(in crate::server) fn took(&self, bytes: usize) {
         self.taken_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// The socket has taken so many bytes of messages.
+    /// Counts bytes in DATA frames that the socket has taken.
     pub(in crate::server) fn took_answer(&self, bytes: usize) {
         self.taken_answer_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -156,29 +160,30 @@ impl Account {
         self.unread.look(self.taken_answer_bytes.load(Ordering::Relaxed))
     }
 
-    /// Where its requests are counted until they are read.
+    /// The count of request bytes that no call has read.
     pub(in crate::server) fn unread(&self) -> &Arc<unread::Connection> {
         &self.unread
     }
 
-    /// Where parts of its requests are counted.
+    /// The count of this connection's partial messages.
     pub(in crate::server) fn unfinished(&self) -> Connection {
         self.unfinished.clone()
     }
 
-    /// Counts a call as long as what is returned lives.
+    /// Counts a call until the returned value is dropped.
     pub(in crate::server) fn begin(self: &Arc<Self>) -> Begun {
         self.outbox.calls.fetch_add(1, Ordering::Relaxed);
         Begun(Arc::clone(self))
     }
 
-    /// Counts a request until what is returned is dropped.
+    /// Counts a request as queued until the returned value is dropped.
     pub(in crate::server) fn queue(self: &Arc<Self>) -> Queued {
         self.requests_queued.fetch_add(1, Ordering::SeqCst);
         Queued(Arc::clone(self))
     }
 
-    /// Whether too many requests are queued to read more; then the reader is woken when they are not.
+    /// Whether too many requests are queued to read more; if so, `reader` is woken when they are
+    /// few.
     pub(in crate::server) fn has_queue(&self, reader: &Waker) -> bool {
         let is_long = || self.requests_queued.load(Ordering::SeqCst) >= limits::REQUESTS_QUEUED_MAX;
         is_long() && {
@@ -192,7 +197,8 @@ impl Account {
         self.closing.notified().await;
     }
 
-    /// Waits until a call may begin; false if too many wait already.
+    /// Waits until a call of this kind may begin; false if `limits::CALLS_WAITING_MAX` wait
+    /// already.
     pub(in crate::server) async fn enter(&self, kind: Kind) -> bool {
         if !self.holds_back(kind) {
             return true;
@@ -209,7 +215,8 @@ impl Account {
         }
     }
 
-    /// Ready once a stream may give its next message.
+    /// Ready once a stream may give its next message. `room` is the stream's own, for all its
+    /// polls.
     pub(in crate::server) fn poll_room(
         &self,
         kind: Kind,
@@ -232,7 +239,7 @@ impl Account {
         Poll::Ready(())
     }
 
-    /// Counts these bytes until nobody has them any more.
+    /// Counts these bytes as unsent until the last reference to the returned ones is dropped.
     pub(in crate::server) fn charge(self: &Arc<Self>, kind: Kind, bytes: Bytes) -> Bytes {
         let cost = bytes.len() + limits::UNSENT_ANSWER_BYTES;
         if cost > limits::CONNECTION_UNSENT_BYTES_MIN {
@@ -272,17 +279,17 @@ impl Account {
     }
 }
 
-/// What a call may be kept waiting for.
+/// How much room a call's answers need, which decides when the call has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Kind {
-    /// Its answer may be large.
+    /// The answer may be large.
     Any,
-    /// Leases and watches: what waits is lost or late, and their answers are small.
+    /// Leases and watches: their answers are small, and an answer that waits is late or useless.
     Small,
 }
 
 impl Kind {
-    /// A lease's time to live is not among them, since its answer may name all its keys.
+    /// `path` is the request's. `LeaseTimeToLive` is not small: it may name all keys of the lease.
     pub(in crate::server) fn of(path: &str) -> Self {
         match path {
             "/etcdserverpb.Watch/Watch"
@@ -294,7 +301,7 @@ impl Kind {
     }
 }
 
-/// A request that waits for a thread.
+/// A request that no thread has begun with.
 pub(in crate::server) struct Queued(Arc<Account>);
 
 impl Drop for Queued {
@@ -306,11 +313,11 @@ impl Drop for Queued {
     }
 }
 
-/// What a stream waits with.
+/// A stream's wait for room, kept between polls.
 #[derive(Default)]
 pub(in crate::server) struct Room(Option<Pin<Box<OwnedNotified>>>);
 
-/// One of the calls that may wait.
+/// The place of one waiting call, of which a connection has `limits::CALLS_WAITING_MAX`.
 struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Place<'a> {
@@ -326,7 +333,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Bytes that are not sent yet.
+/// Owner of an answer's bytes, which takes them off the account when it is dropped.
 struct Unsent {
     bytes: Bytes,
     kind: Kind,
@@ -342,13 +349,13 @@ impl AsRef<[u8]> for Unsent {
 impl Drop for Unsent {
     fn drop(&mut self) {
         let cost = self.bytes.len() + limits::UNSENT_ANSWER_BYTES;
-        // Freed before anybody is told of the room.
+        // Freed before a waiting call is woken, which takes memory again.
         drop(std::mem::take(&mut self.bytes));
         self.account.discharge(self.kind, cost);
     }
 }
 
-/// One call over HTTP/2, from its head to the end of its answer.
+/// Counts one call over HTTP/2, from its head to the end of its answer.
 pub(in crate::server) struct Begun(Arc<Account>);
 
 impl Drop for Begun {

@@ -1,20 +1,20 @@
-//! Floods that have gone, and may have left free memory behind that the allocator keeps.
+//! Finds out when a flood of clients has ended: the allocator may then keep much free memory.
 
 use crate::limits;
 
-/// What there was most of since memory was given back last.
+/// The greatest count since memory was given back last.
 #[derive(Default)]
 struct Most(usize);
 
 impl Most {
-    /// Whether there were more than `kept`, and most of them are gone.
+    /// Whether the greatest count was above `kept`, and less than a quarter of it is left.
     fn is_over(&mut self, now: usize, kept: usize) -> bool {
         self.0 = self.0.max(now);
         self.0 > kept && now < self.0 / 4
     }
 }
 
-/// What of a flood may have left free memory behind.
+/// The greatest counts since memory was given back last, of all that may leave free memory behind.
 #[derive(Default)]
 pub(super) struct Floods {
     bytes: Most,
@@ -22,11 +22,12 @@ pub(super) struct Floods {
     calls: Most,
     /// The least that the process held since memory was given back last.
     least_held_bytes: Option<usize>,
-    /// More may be free than what was given back, since connections end one by one.
+    /// Whether memory is given back once more because the last time freed much: connections end one
+    /// by one, so more may be free.
     is_to_go_on: bool,
 }
 
-/// What there is now.
+/// The counts at one look.
 pub(super) struct Counts {
     pub(super) bytes: usize,
     pub(super) connections: usize,
@@ -34,7 +35,8 @@ pub(super) struct Counts {
 }
 
 impl Floods {
-    /// Once memory has been given back: what the process held before, and what it holds now.
+    /// The state after memory was given back. `held` are the bytes of the process before, `left`
+    /// those after.
     pub(super) fn after(held: usize, left: usize) -> Self {
         Self {
             least_held_bytes: Some(left),
@@ -43,12 +45,12 @@ impl Floods {
         }
     }
 
-    /// Whether a flood has gone whose memory, of which the process holds so much, may be free.
+    /// Whether a flood has ended and much of the `held` bytes of the process may be free.
     pub(super) fn is_over(&mut self, held: usize, now: Counts) -> bool {
         let least = self.least_held_bytes.map_or(held, |least| least.min(held));
         self.least_held_bytes = Some(least);
         let has_grown = held - least > limits::FREE_BYTES_KEPT;
-        // All three, so that each is noted.
+        // All three are evaluated, since each call notes a greatest count.
         let bytes = self.bytes.is_over(now.bytes, limits::UNSENT_BYTES_KEPT);
         let connections = self.connections.is_over(now.connections, limits::CONNECTIONS_KEPT);
         let calls = self.calls.is_over(now.calls, limits::CALLS_KEPT);
