@@ -157,8 +157,7 @@ impl Outbox {
         accounts.retain(|account| account.look(are_awaited));
         accounts.sort_by_key(|account| std::cmp::Reverse(account.unsent_bytes()));
         let mut unsent = self.answers.unsent_bytes();
-        // Clients within their parts are closed only if all idle ones together hold what is too
-        // much.
+        // Clients within their parts are closed only if closing all idle ones makes enough room.
         let idle = accounts.iter().filter(|account| account.is_idle_in_a_crowd());
         let idle_bytes = idle.map(|account| account.unsent_bytes()).sum();
         let helps = unsent.saturating_sub(idle_bytes) <= limits::UNSENT_BYTES_MAX;
