@@ -1,4 +1,4 @@
-//! What does not hold together in the settings.
+//! Refuses settings that do not hold together.
 //!
 //! The order of the checks and their texts are etcd's, since scripts and people match them.
 
@@ -11,7 +11,8 @@ use crate::go;
 /// Longest election timeout that etcd takes.
 const ELECTION_MS_MAX: u64 = 50_000;
 
-/// A flag that is not honoured may only repeat its default.
+/// Refuses flags and feature gates that are supported at their default alone, if they have another
+/// value.
 pub(super) fn refuse_unsupported(given: &Given) -> Result<(), Stop> {
     let equal = |flag: &Flag, text: &str| match flag.kind {
         Kind::Bool => go::parse_bool(text) == go::parse_bool(flag.default),
@@ -94,7 +95,7 @@ pub(super) fn check(config: &Config, given: &Given) -> Result<(), Stop> {
     config.tls.check(&clients, peers, probes).map_err(Stop::Invalid)
 }
 
-/// One way to name the members, and that one completely.
+/// The members may be named in one way only, and that one must be complete.
 fn check_source(given: &Given) -> Result<(), Stop> {
     let endpoints = Values(given).discovery_endpoints();
     let is_set = |name| given.is_set(name) && !given.text(name).is_empty();
@@ -114,7 +115,7 @@ fn check_source(given: &Given) -> Result<(), Stop> {
     Ok(())
 }
 
-/// The default would tell clients of a place where this member does not listen.
+/// Whether clients would be told the default URL, where this member does not listen.
 fn is_advertise_missing(given: &Given) -> bool {
     let is_set = |name| given.is_set(name);
     is_set("listen-client-urls") && !is_set("advertise-client-urls") && !given.is_from_file()

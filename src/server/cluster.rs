@@ -15,11 +15,11 @@ use crate::offline::Rebuild;
 use crate::types;
 use crate::upkeep::CorruptionError;
 
-/// What a first start is made of.
+/// What a member's first start is given.
 #[derive(Debug)]
 pub(super) struct First {
     pub members: Named,
-    /// Enters the ids.
+    /// Part of what the cluster's and the members' ids are computed from.
     pub token: String,
     pub join: Option<Join>,
 }
@@ -29,7 +29,7 @@ pub(super) struct First {
 pub(super) enum Error {
     #[error("{0}")]
     Bootstrap(String),
-    /// A discovery service that knows another cluster under this token, or none.
+    /// The discovery service refuses this member or cannot be used.
     #[error("failed to join discovery cluster ({0})")]
     Discovery(discovery::Error),
     #[error("{0}")]
@@ -42,7 +42,7 @@ impl From<String> for Error {
     }
 }
 
-/// Whom the settings name as the first members.
+/// The first members as the settings name them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Planned {
     pub members: Named,
@@ -58,7 +58,8 @@ impl Planned {
     }
 }
 
-/// Reads the list of members, or asks DNS for it; with a discovery service, only this one is known.
+/// Reads the list of members, or asks DNS for it. With a discovery service, only this member is
+/// known yet.
 pub(super) async fn planned(config: &Config) -> Result<Planned, Error> {
     let rebuild = Rebuild::read(&config.data_dir).map_err(|error| error.to_string())?;
     let token = config.token.clone();
@@ -120,7 +121,8 @@ fn member_id(urls: &[String], token: &str) -> u64 {
     types::member_id(&urls, token, None)
 }
 
-/// The members that a list names, which must agree with what the one of this name advertises.
+/// The members that a list names. The URLs of the one with this name must be those that it
+/// advertises.
 pub(super) async fn listed(name: &str, list: &str, advertised: &[Url]) -> Result<Named, String> {
     let members = parse(list)?;
     check_advertised(name, advertised, own(name, &members)?).await?;
@@ -144,7 +146,8 @@ fn check_double(members: &Named, which: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What this member says of its URLs must be what the others will be told of it.
+/// Fails if the URLs that this member advertises are not those that the list, which the others go
+/// by, gives it.
 async fn check_advertised(name: &str, advertised: &[Url], mine: &[String]) -> Result<(), String> {
     let parsed = mine.iter().map(|url| Url::parse(url)).collect::<Result<Vec<_>, _>>()?;
     let Err(why) = resolve::equal(advertised, &parsed).await else {
@@ -177,8 +180,8 @@ async fn check_advertised(name: &str, advertised: &[Url], mine: &[String]) -> Re
     Err(format!("failed to resolve {advertised} to match --initial-cluster={own} ({why})"))
 }
 
-/// The members that SRV records name, over TLS and without. This one is known by its address, the
-/// others get numbers for names: names enter no id.
+/// The members that SRV records name, with TLS and without. This one is known by its address; the
+/// others get numbers as names, since no id is computed from a name.
 async fn by_domain(config: &Config, domain: &str, service: Option<&str>) -> Result<Named, String> {
     let resolver = Resolver::new(std::env::var_os(dns::VARIABLE));
     let clock = SystemClock::new();
@@ -228,7 +231,8 @@ async fn by_domain(config: &Config, domain: &str, service: Option<&str>) -> Resu
     Ok(members)
 }
 
-/// `name=url` for each record that leads somewhere.
+/// `name=url` for each record whose host has an address. If there is none, the error is the last
+/// record's.
 async fn named(
     config: &Config,
     scheme: &str,

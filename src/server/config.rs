@@ -4,7 +4,7 @@
 //!   flags, environment, file ─► values ─► load ─► check ─► Config
 //! ```
 //!
-//! What the configuration says holds together: only `load` makes one.
+//! The settings of a `Config` hold together: only `load` makes one.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub(super) enum Level {
     Info,
     Warn,
     Error,
-    /// Panic and fatal: nothing but the end is worth a line.
+    /// Panic and fatal: nothing is logged but the line before the end.
     Fatal,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Config {
     pub wal_dir: Option<PathBuf>,
     pub listen_peer_urls: Vec<Url>,
     pub listen_client_urls: Vec<Url>,
-    /// For HTTP alone; then the others are for gRPC alone.
+    /// For HTTP alone. If there are any, `listen_client_urls` are for gRPC alone.
     pub listen_client_http_urls: Vec<Url>,
     pub listen_metrics_urls: Vec<Url>,
     pub advertise_peer_urls: Vec<Url>,
@@ -61,7 +61,7 @@ pub(super) struct Config {
     pub hasten_election: bool,
     pub pre_vote: bool,
     pub sockets: Sockets,
-    /// Whether memory is kept from being swapped out.
+    /// Whether memory is locked, so that it is never swapped out.
     pub locks_memory: bool,
     pub max_request_bytes: usize,
     pub max_txn_ops: usize,
@@ -70,7 +70,8 @@ pub(super) struct Config {
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
     pub quota_bytes: i64,
-    /// Whether a full store is compacted and the alarm taken back without being asked.
+    /// The space policy `auto`: a full store is compacted, and its alarm disarmed, without a
+    /// request.
     pub keeps_space: bool,
     pub defrag_at_start_bytes: u64,
     pub snapshot_count: u64,
@@ -78,13 +79,13 @@ pub(super) struct Config {
     pub downgrade_check: Duration,
     pub initial_corrupt_check: bool,
     pub corrupt_check: Duration,
-    /// Where its gate is open.
+    /// Time between comparisons of compaction hashes; None if their feature gate is closed.
     pub compact_hash_check: Option<Duration>,
-    /// Whether its gate is open or not.
+    /// The same time whether the gate is open or not, which the log shows.
     pub hash_check_interval: Duration,
     pub batch_interval: Option<Duration>,
     pub compaction: Compaction,
-    /// `periodic` or `revision`, whether anything is compacted or not.
+    /// `periodic` or `revision`, also if nothing is compacted, since the log shows it.
     pub compaction_mode: String,
     pub compaction_pause: Option<Duration>,
     pub progress_interval: Duration,
@@ -96,12 +97,12 @@ pub(super) struct Config {
     pub origins: Vec<String>,
     pub hosts: Vec<String>,
     pub gates: Vec<(&'static str, &'static str, bool)>,
-    /// Those of them that were set.
+    /// The gates among them that were set.
     pub gates_set: Vec<(&'static str, bool)>,
-    /// Counts of files that are kept by other rules here; the log shows them.
+    /// Counts of files to keep, which the log shows. Other rules decide here what is kept.
     pub wals_max: u64,
     pub snapshots_max: u64,
-    /// Whether it is used is said by `source`.
+    /// Used if `source` is `Source::Discovery`.
     pub discovery: Discovery,
     pub tls: tls::Settings,
     pub log: Log,
@@ -110,9 +111,10 @@ pub(super) struct Config {
 /// Options of listening sockets.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sockets {
-    /// Take a port that another process listens on with the same option.
+    /// SO_REUSEPORT: take a port that another process listens on with the same option.
     pub reuse_port: bool,
-    /// Take a port whose old connections are not forgotten yet; every listener does.
+    /// SO_REUSEADDR: take a port with connections in TIME_WAIT. Every listener does, whatever this
+    /// says.
     pub reuse_address: bool,
 }
 
@@ -123,17 +125,17 @@ pub(super) enum Source {
     Flags(String),
     /// In DNS.
     Domain { domain: String, service: Option<String> },
-    /// By each other, through a discovery service.
+    /// By themselves, through a discovery service.
     Discovery,
 }
 
-/// Something worth a log line before there is a log.
+/// Something to be logged that happened before there was a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Notice {
     DefaultName,
     DefaultDataDir(PathBuf),
     OldName(String),
-    /// In the words of the line.
+    /// The text of the line.
     Deprecated(&'static str),
     FileUsed(PathBuf),
     KeyUnknown(String),
@@ -142,7 +144,7 @@ pub(super) enum Notice {
         value: String,
     },
     VariableUnknown(String),
-    /// It has the name of a flag, and is not one.
+    /// A variable that has the name of a flag and does not stand for it.
     VariableSpecial {
         name: String,
         value: String,
@@ -154,11 +156,11 @@ pub(super) enum Notice {
 pub(super) enum Stop {
     Help,
     Version,
-    /// The command line cannot be parsed: text, usage, 2.
+    /// The command line cannot be parsed: prints this text and the usage; exit code 2.
     Usage(String),
-    /// The settings do not hold together: a log line, 1.
+    /// The settings do not hold together: logs this text; exit code 1.
     Invalid(String),
-    /// An environment variable contradicts a flag: a log line, 1.
+    /// This environment variable contradicts a flag: logs its name; exit code 1.
     Conflict(String),
 }
 
@@ -167,7 +169,7 @@ pub(super) fn invalid<T>(text: impl Into<String>) -> Result<T, Stop> {
 }
 
 impl Stop {
-    /// The exit code, and what is said of it.
+    /// The exit code, and the text of the error.
     pub(super) fn outcome(&self) -> (u8, &str) {
         match self {
             Self::Help | Self::Version => (0, ""),
@@ -183,8 +185,9 @@ impl Config {
         self.gates.iter().any(|(name, _, on)| *name == gate && *on)
     }
 
-    /// Where this member connects to peers from, if it is told to: the first address that it tells
-    /// them which is one.
+    /// The address that this member dials peers from, if the feature gate `SetMemberLocalAddr` is
+    /// open: the first of its advertised peer addresses that is not a name, loopback or
+    /// unspecified.
     pub(super) fn local_address(&self) -> Option<IpAddr> {
         let hosts = self.advertise_peer_urls.iter().map(|url| url.host_port().0);
         let mut addresses = hosts.filter_map(|host| host.parse::<IpAddr>().ok());

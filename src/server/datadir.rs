@@ -1,5 +1,6 @@
-//! The data directory before anything in it is opened: whether a member was started here before,
-//! and whether others may look in. Whose directory it is, `store` decides.
+//! The data directory before anything in it is opened: whether a member was started in it before,
+//! and whether its permissions let others read it. Whether it is a directory of rusd's is decided
+//! by `store`.
 
 use std::fs;
 use std::io;

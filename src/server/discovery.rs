@@ -2,8 +2,8 @@
 //!
 //! Under `/_etcd/registry/<token>/` an operator has put the size of the new cluster; each member
 //! adds a key of its own, and the first ones, by the revision that made their keys, are the
-//! cluster. Everybody waits until there are enough. The service may be away for as long as it
-//! likes: a member goes on asking, ever more seldom.
+//! cluster. Each member waits until there are enough. A service that does not answer ends no start:
+//! the member asks again, with growing pauses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(super) enum Error {
     Full,
     #[error("discovery: invalid peer URL")]
     InvalidUrl,
-    /// The service cannot even be asked.
+    /// The client for the service cannot be made.
     #[error("{0}")]
     Client(String),
 }
@@ -73,12 +73,12 @@ struct Found(Vec<Registered>);
 struct Registered {
     created: i64,
     key: String,
-    /// `name=url`, or more of them.
+    /// One `name=url` or more, separated by commas.
     urls: String,
 }
 
 impl Found {
-    /// Takes a registration, unless it is none or is known.
+    /// Adds a registration, unless it is malformed or its key is known.
     fn add(&mut self, kv: &KeyValue) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         let (key, urls) = (text(&kv.key), text(&kv.value));
@@ -95,8 +95,7 @@ impl Found {
         tracing::warn!(memberKey = key, memberInfo = urls, "{refused}");
     }
 
-    /// Whether there is no place for the owner of `key`: it is not among so many first ones, and
-    /// there are as many.
+    /// Whether the cluster has its `size` members without the owner of `key`.
     fn is_full_for(&self, key: &str, size: usize) -> bool {
         self.0.len() >= size && !self.0.iter().take(size).any(|registered| registered.key == key)
     }
@@ -109,16 +108,16 @@ impl Found {
     }
 }
 
-/// What keys one token has.
+/// The keys of one token, through a client of the service.
 struct Registry<'a> {
     config: &'a Discovery,
     client: Client,
     prefix: String,
-    /// Questions in a row that found nobody.
+    /// Pauses since the last answer; each one makes the next longer.
     failures: u32,
 }
 
-/// Lines of the client's own, which only repeat what is said here.
+/// Logs the client's own lines at debug level alone: they repeat what is logged here.
 struct Quiet;
 
 impl LogSink for Quiet {
@@ -169,7 +168,7 @@ impl<'a> Registry<'a> {
         Deadline::after(self.config.request_timeout)
     }
 
-    /// Waits longer each time, up to a bound.
+    /// Waits 2 s at first and twice as long each time, up to a bound.
     async fn pause(&mut self, reason: &str) {
         self.failures = (self.failures + 1).min(limits::DISCOVERY_BACKOFFS_MAX);
         let backoff = Duration::from_secs(1 << self.failures);
@@ -184,8 +183,8 @@ impl<'a> Registry<'a> {
         answered.map_err(|error| error.to_string())
     }
 
-    /// The members so far, how many there shall be, and the revision at which this was so. Fails if
-    /// there is no place for the owner of `key`.
+    /// The members so far, the size of the cluster, and the revision of the answer. Asks until the
+    /// service answers. Fails if the cluster is full without the owner of `key`.
     async fn look(&mut self, key: &str) -> Result<(Found, usize, i64), Error> {
         loop {
             match self.look_once().await {

@@ -1,4 +1,4 @@
-//! How a start ends that serves nobody: help, version, and flags that are refused, in etcd's way.
+//! Starts that end without serving: help, version, and refused flags, as etcd ends them.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -7,8 +7,8 @@ use super::config::{Level, Log, Notice, Stop};
 use super::version::{GIT_SHA, GO_VERSION, VERSION};
 use super::{flags, log, said};
 
-/// Tells what was asked for. A reader that has gone away has had enough; anything else that is in the
-/// way is a failure.
+/// Prints help or the version. A reader that has closed the pipe has seen enough, so that is
+/// success; any other error is a failure.
 fn told(text: &str) -> ExitCode {
     let mut out = std::io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -20,7 +20,7 @@ fn told(text: &str) -> ExitCode {
     }
 }
 
-/// Ends a start that the flags do not allow, in etcd's way.
+/// Prints or logs why the start ends, as etcd does, and returns the exit code.
 pub(super) fn stop_early(stop: &Stop, words: &[String], notices: &[Notice]) -> ExitCode {
     let mut err = std::io::stderr();
     match stop {

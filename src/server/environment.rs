@@ -1,4 +1,4 @@
-//! Variables that stand for flags.
+//! Environment variables that stand for flags.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use super::config::{Notice, Stop, invalid};
 use super::flags::{self, Flag, Given};
 use crate::go;
 
-/// A variable that has the name of the flag `--version` and is not it.
+/// Named like a variable for the flag `--version`, but never read as one.
 const VERSION_VARIABLE: &str = "ETCD_VERSION";
 
-/// Lets variables stand for the flags that were not given. As in etcd the flags are gone through by
-/// name, and then the variables as they stand in the environment.
+/// Sets flags that were not given from their variables. In etcd's order, which decides what is
+/// logged first: the flags by name, then the other variables as the environment lists them.
 pub(super) fn add(
     given: &mut Given,
     environment: &[(String, String)],
@@ -21,7 +21,7 @@ pub(super) fn add(
         found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
     };
     let mut used: Vec<String> = Vec::new();
-    // Images of containers name the release that they hold so; it says nothing to this server.
+    // Container images name their release with it, which says nothing to this server.
     if let Some(value) = value(VERSION_VARIABLE) {
         let name = VERSION_VARIABLE.to_owned();
         used.push(name.clone());

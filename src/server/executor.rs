@@ -6,7 +6,7 @@ use hyper::rt::Executor;
 
 use crate::supervise::Supervisor;
 
-/// Requests of one connection are served side by side, each by a task of its own.
+/// Serves the requests of one connection side by side, each in a task of its own.
 #[derive(Clone)]
 pub(super) struct Requests(pub Supervisor);
 

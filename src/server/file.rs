@@ -15,7 +15,7 @@ use yaml_rust2::{Yaml, YamlLoader};
 use super::flags::{self, Flag, Given, Kind};
 use crate::{go, limits};
 
-/// Flags that have no key of their own, or none at the top.
+/// Flags that are not keys at the top of the file: they have no key, or one in a map.
 const NOT_AT_TOP: &[&str] = &[
     "cert-file",
     "key-file",
@@ -35,7 +35,8 @@ const NOT_AT_TOP: &[&str] = &[
     "socket-reuse-address",
 ];
 
-/// A map, the prefix of the flags that its keys stand for, and the keys for which this is not so.
+/// A map of the file: the prefix of the flags that its keys stand for, and the keys that stand for
+/// others.
 struct Map {
     name: &'static str,
     prefix: &'static str,
@@ -48,7 +49,7 @@ const MAPS: &[Map] = &[
         prefix: "",
         others: &[
             ("allowed-hostname", "client-cert-allowed-hostname"),
-            // Of peers only; a client's name is not compared with a list.
+            // A key of the peers' map alone: a client's names are not compared with its address.
             ("skip-client-san-verification", ""),
         ],
     },
@@ -64,7 +65,7 @@ const MAPS: &[Map] = &[
     Map { name: "discovery-config", prefix: "discovery-", others: &[] },
 ];
 
-/// Reads a file as if its settings had been given as flags; also the keys that nobody knows.
+/// Reads a file as if its settings had been given as flags. Returns the unknown keys as well.
 pub(super) fn read(path: &Path) -> Result<(Given, Vec<String>), String> {
     let failed = |error: std::io::Error| format!("open {}: {}", path.display(), go::reason(&error));
     let mut text = String::new();
@@ -77,8 +78,8 @@ pub(super) fn read(path: &Path) -> Result<(Given, Vec<String>), String> {
     parse(&text).map_err(|why| format!("{}: {why}", path.display()))
 }
 
-/// Refuses what would take memory or stack out of all proportion: the loader goes down by recursion,
-/// and puts a copy in the place of each alias.
+/// Refuses what would take memory or stack out of all proportion: the loader recurses into each
+/// level, and copies the value of each alias.
 fn check_bounds(text: &str) -> Result<(), String> {
     let mut parser = Parser::new_from_str(text);
     let (mut depth, mut aliases) = (0_usize, 0_usize);
@@ -160,7 +161,7 @@ impl Reader {
             return Err(format!("the value of {key} is neither a text, a number nor a list"));
         };
         let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(()) };
-        // In a file any stage is taken, since none has an effect.
+        // In a file any stage is accepted, since none has an effect.
         let text = if flag.kind == Kind::Stages { flag.default.to_owned() } else { text };
         self.given
             .set(flag, &text)
@@ -175,7 +176,7 @@ fn name(key: &Yaml) -> Result<String, String> {
     }
 }
 
-/// A value as a flag would have it; nothing if it is left open.
+/// A value as a flag's text; `Some(None)` for null, None for what is neither scalar nor list.
 fn text(kind: Kind, value: &Yaml) -> Option<Option<String>> {
     let scalar = |value: &Yaml| match value {
         Yaml::String(text) | Yaml::Real(text) => Some(text.clone()),

@@ -28,7 +28,7 @@ pub(super) enum Kind {
     Gates,
     /// Stages of the v2 store's removal, comma separated.
     Stages,
-    /// Anything, and nothing comes of it.
+    /// Any text, without effect.
     Nothing,
 }
 
@@ -69,7 +69,7 @@ const fn flag(
 const PEER: &str = "http://localhost:2380";
 const CLIENT: &str = "http://localhost:2379";
 
-/// Flags whose use etcd warns about, and its words.
+/// Flags that etcd warns about, and the text of the warning.
 pub(super) const DEPRECATED: [(&str, &str); 2] = [
     ("max-snapshots", "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
     (
@@ -79,7 +79,7 @@ pub(super) const DEPRECATED: [(&str, &str); 2] = [
     ),
 ];
 
-/// Every flag of etcd 3.7.1.
+/// Every flag of etcd 3.7.1, and rusd's own.
 #[rustfmt::skip]
 pub(super) const FLAGS: &[Flag] = &[
     flag("name", Text, "default", Honoured, "Name of this member."),
@@ -214,13 +214,13 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("test.outputdir", Nothing, "", Ignored, ""),
 ];
 
-/// Gates of etcd 3.7: name, stage, whether it is on by default, whether it may be turned here.
+/// Feature gates of etcd 3.7.1: name, stage, default, and whether the other value is accepted here.
 pub(super) const GATES: &[(&str, &str, bool, bool)] = &[
     ("AllAlpha", "ALPHA", false, false),
     ("AllBeta", "BETA", false, false),
     ("InitialCorruptCheck", "ALPHA", false, true),
     ("CompactHashCheck", "ALPHA", false, true),
-    // Nothing stops meanwhile, so there is nobody to be sent elsewhere.
+    // Accepted without effect: a defragmentation stops no service here.
     ("StopGRPCServiceOnDefrag", "ALPHA", false, true),
     ("LeaseCheckpoint", "ALPHA", false, false),
     ("LeaseCheckpointPersist", "ALPHA", false, false),
@@ -251,7 +251,8 @@ pub(super) fn environment_name(flag: &str) -> String {
     format!("ETCD_{}", flag.to_uppercase().replace('-', "_"))
 }
 
-/// A flag that could not be parsed; the program ends with 2 after this text and the usage.
+/// Why the command line was not parsed. After `Bad`, the program prints the text and the usage and
+/// ends with exit code 2.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     Help,
@@ -262,7 +263,7 @@ pub(super) enum Stop {
 #[derive(Debug, Default)]
 pub(super) struct Given {
     texts: BTreeMap<&'static str, String>,
-    /// Old names that were understood, to be warned about.
+    /// Names of etcd 3.5 that were given, to be warned about.
     pub old_names: Vec<String>,
     /// First word that is not a flag.
     pub rest: Option<String>,
@@ -296,7 +297,7 @@ impl Given {
         let text = match (flag.kind, self.texts.get(flag.name)) {
             // Gates add up; for any other flag the last one wins.
             (Gates, Some(earlier)) => format!("{earlier},{text}"),
-            // An empty list of URLs counts as given, and leaves what there was.
+            // An empty list of URLs counts as given, but leaves the earlier value or the default.
             (Urls, earlier) if text.is_empty() => {
                 earlier.map_or(flag.default, String::as_str).to_owned()
             }
@@ -371,7 +372,8 @@ fn one<'a>(
     })
 }
 
-/// The flag of this name, or the one that an `--experimental-` name became, with its gate.
+/// The flag of this name. A name with the prefix `experimental-` is that of the flag without it, or
+/// stands for a feature gate, which is then returned as well.
 fn resolve(name: &str) -> Option<(&'static Flag, Option<&'static str>)> {
     if let Some(flag) = find(name) {
         return Some((flag, None));

@@ -1,5 +1,5 @@
-//! What a member without a log asks the others before its first start: whether it was here before,
-//! and who the members of a running cluster are.
+//! What a member without a log asks the others before its first start: whether they know it from
+//! before, and who the members of a running cluster are.
 
 use std::time::Duration;
 
@@ -15,14 +15,15 @@ use crate::offline::Rebuild;
 use crate::peer::{ask, is_rusd};
 use crate::types;
 
-/// What one member says.
+/// What one member says of its cluster.
 struct Told {
     cluster_id: u64,
     is_rusd: bool,
     members: Vec<Member>,
 }
 
-/// A new cluster: none of the others may know this member as one that has run.
+/// For a new cluster: fails if one of the others knows this member as one that has run. It then
+/// knows client URLs of this member, which a member publishes at its first start.
 pub(super) async fn check_new(config: &Config, cluster: &Named, token: &str) -> Result<(), String> {
     let mut own: Vec<String> = Vec::new();
     for (_, urls) in cluster.iter().filter(|(name, _)| *name == config.name) {
@@ -42,7 +43,8 @@ pub(super) async fn check_new(config: &Config, cluster: &Named, token: &str) -> 
     Ok(())
 }
 
-/// A running cluster: its members say which ids belong to which URLs.
+/// For a running cluster: asks the others in turn for its members, and finds this one's id by its
+/// URLs.
 pub(super) async fn existing(config: &Config, cluster: &Named) -> Result<Join, String> {
     let dial = TlsDial::new(&config.tls, config.local_address())?;
     let mut told = None;
@@ -71,7 +73,7 @@ pub(super) async fn existing(config: &Config, cluster: &Named) -> Result<Join, S
     Ok(join)
 }
 
-/// A member in the place of a damaged one: its directory says which.
+/// For a member that replaces a damaged one: `rebuild` says which, and under which id.
 pub(super) async fn rebuilt(config: &Config, rebuild: &Rebuild) -> Result<Join, String> {
     let dial = TlsDial::new(&config.tls, config.local_address())?;
     let mut told = None;

@@ -1,10 +1,10 @@
-//! Listening sockets: bound by URL, before anybody is served.
+//! Listening sockets: bound by URL, before any connection is served.
 //!
-//! URLs of one address share a port, with TLS and without, which the first byte tells apart. If URLs
-//! for HTTP alone are given, the others are for gRPC alone.
+//! URLs of one address share a port. If some are with TLS and some without, the first byte of a
+//! connection tells which it is. If URLs for HTTP alone are given, the others are for gRPC alone.
 //!
 //! A port is bound before the data directory is opened and answers only once the member is ready;
-//! connections made before wait in the kernel's queue.
+//! connections made before that wait in the kernel's queue.
 
 use std::convert::Infallible;
 use std::io;
@@ -50,7 +50,7 @@ pub(super) struct Listener {
     socket: Socket,
     pub address: String,
     pub traffic: Traffic,
-    /// Whether it takes connections without TLS.
+    /// Whether the port takes connections without TLS.
     pub is_plain: bool,
     pub tls: Option<Arc<Acceptor>>,
 }
@@ -64,7 +64,7 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    /// Whether it takes connections with TLS.
+    /// Whether the port takes connections with TLS.
     pub(super) fn is_secured(&self) -> bool {
         self.tls.is_some()
     }
@@ -92,8 +92,8 @@ pub(super) fn bind(
     bound.collect()
 }
 
-/// Binds every address once, for clients of gRPC and HTTP; if some are for HTTP alone, the others are
-/// not for it.
+/// Binds every address once, for gRPC and HTTP. If `for_http` has URLs, those in `urls` are for
+/// gRPC alone; an address in both is an error.
 pub(super) fn bind_clients(
     urls: &[Url],
     for_http: &[Url],
@@ -132,7 +132,7 @@ fn bind_one(url: &Url, sockets: Sockets) -> Result<Listener, String> {
             _ => {}
         }
         let socket = UnixListener::bind(&path).map_err(failed)?;
-        // The standard library asks for 128 that may wait.
+        // Listens again with our backlog: the standard library's is 128.
         rustix::net::listen(&socket, limits::LISTEN_BACKLOG)
             .map_err(io::Error::from)
             .map_err(failed)?;
@@ -156,9 +156,9 @@ fn bind_one(url: &Url, sockets: Sockets) -> Result<Listener, String> {
     Ok(Listener { socket, address, traffic: Traffic::Both, is_plain: false, tls: None })
 }
 
-/// Every listener takes a port whose old connections the system has not forgotten, as in Go; a port
-/// that another process listens on only if both say so. A wildcard stands for all addresses of both
-/// families, `0.0.0.0` as well as `::`, as in Go, too.
+/// As in Go, every listener takes a port whose old connections are in TIME_WAIT (SO_REUSEADDR), and
+/// a port that another process listens on only if both set SO_REUSEPORT. Also as in Go, an
+/// unspecified address stands for all addresses of both families, `0.0.0.0` as well as `::`.
 fn bind_tcp(address: SocketAddr, sockets: Sockets) -> io::Result<std::net::TcpListener> {
     let (socket, address) = match has_both_families(address) {
         true => {
@@ -181,8 +181,8 @@ fn socket_of(family: AddressFamily) -> rustix::io::Result<OwnedFd> {
     rustix::net::socket_with(family, SocketType::STREAM, flags, None)
 }
 
-/// Whether this stands for all addresses, and the system has IPv6 and lets such a socket have IPv4 as
-/// well. IPv6 may be compiled in and have no address.
+/// Whether the address is unspecified and one IPv6 socket can serve IPv4 as well. IPv6 may be
+/// compiled in and have no address, so binding to one is tried.
 fn has_both_families(address: SocketAddr) -> bool {
     let tried = || {
         let socket = socket_of(AddressFamily::INET6)?;
@@ -192,7 +192,7 @@ fn has_both_families(address: SocketAddr) -> bool {
     address.ip().is_unspecified() && tried().is_ok()
 }
 
-/// `localhost` may be several addresses; IPv4 comes first, as in etcd.
+/// The address to bind. `localhost` may have several; IPv4 comes first, as in etcd.
 fn resolve(host: &str, port: &str) -> io::Result<SocketAddr> {
     let port: u16 = port.parse().map_err(|_| io::Error::other("invalid port"))?;
     let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
@@ -200,7 +200,8 @@ fn resolve(host: &str, port: &str) -> io::Result<SocketAddr> {
     first.copied().ok_or_else(|| io::Error::other("no such host"))
 }
 
-/// Ends every connection as it comes, for who would rather know at once that nobody answers yet.
+/// Closes each connection as it is accepted, until dropped: a member that asks this one while it
+/// starts learns at once that it does not answer yet.
 pub(super) async fn turn_away(listeners: &[Listener]) -> Infallible {
     let ports = listeners.iter().map(|listener| async {
         loop {

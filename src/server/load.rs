@@ -1,7 +1,7 @@
 //! From flags and environment to a configuration that holds together.
 //!
-//! A flag that this server does not honour is taken at its default only; anything else is refused, so
-//! that nobody believes in a setting that does nothing.
+//! A flag or feature gate whose other values would break a promise if they were ignored is accepted
+//! at its default only.
 
 use std::net::UdpSocket;
 use std::path::PathBuf;
@@ -16,8 +16,8 @@ use super::{environment, file, tls, url};
 use crate::client::TlsOptions;
 use crate::{go, limits};
 
-/// Reads the command line and `environment`, checks them and adds what they imply. The notices are
-/// worth their lines even if nothing comes of the rest.
+/// Reads the command line and `environment`, or in their place a configuration file, checks the
+/// settings and adds what they imply. The caller logs `notices` also if this fails.
 pub(super) fn load(
     arguments: &[String],
     environment: &[(String, String)],
@@ -54,7 +54,7 @@ pub(super) fn load(
     build(&given, notices)
 }
 
-/// A configuration from what was given, in whichever way.
+/// A configuration from what flags and variables, or a file, have given.
 fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
     let used = flags::DEPRECATED.iter().filter(|(name, _)| given.is_set(name));
     notices.extend(used.map(|&(_, text)| Notice::Deprecated(text)));
@@ -72,7 +72,7 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
     Ok(config)
 }
 
-/// The settings one by one, whether they hold together or not.
+/// The settings one by one, before they are checked against each other.
 fn settings(given: &Given) -> Result<Config, Stop> {
     let values = Values(given);
     let log = log_settings(given)?;
@@ -143,7 +143,7 @@ fn settings(given: &Given) -> Result<Config, Stop> {
     })
 }
 
-/// etcd warns of a member that is not named, and of a directory that depends on where it was started.
+/// etcd warns of the default name, and of a data directory that depends on the working directory.
 fn defaults_to_notice(config: &Config, given: &Given) -> impl Iterator<Item = Notice> {
     let dir = given.text("data-dir").is_empty();
     let dir = dir.then(|| Notice::DefaultDataDir(config.data_dir.clone()));
@@ -173,7 +173,8 @@ fn source(given: &Given) -> Source {
     }
     let service = Some(text("discovery-srv-name")).filter(|name| !name.is_empty());
     match (given.text("discovery-srv"), service) {
-        // A service without a domain finds nobody, and takes the place of the default all the same.
+        // A service without a domain names no members, but still takes the place of the default
+        // list.
         ("", Some(_)) if !given.is_set("initial-cluster") && !given.is_from_file() => {
             Source::Flags(String::new())
         }
@@ -255,7 +256,7 @@ fn token_ttl(seconds: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
 }
 
-/// What to keep: hours or a duration for `periodic`, a number of revisions for `revision`.
+/// What to keep: hours, or a duration, for `periodic`; a number of revisions for `revision`.
 fn compaction(mode: &str, retention: &str) -> Result<Compaction, Stop> {
     let parse = |why: String| Stop::Invalid(format!("error parsing CompactionRetention: {why}"));
     let retention = if retention.is_empty() { "0" } else { retention };
@@ -304,7 +305,7 @@ fn follow_defaults(config: &mut Config) {
     }
 }
 
-/// The address that this machine would use to reach others. Nothing is sent.
+/// The address that this machine would use to reach others. Connecting a UDP socket sends nothing.
 fn default_host() -> Option<String> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;

@@ -6,34 +6,35 @@
 //! puts waited. Without fast bins each block is merged with its neighbours when it is freed. The
 //! per-thread caches stay; neither throughput nor memory in use changes measurably.
 
-/// To be called before there are other threads.
+/// Called before there are other threads.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "mallopt is a C function")]
 pub(super) fn set_up() {
-    // SAFETY: it changes a number of the allocator, and no other thread allocates yet.
-    // A refusal costs only the pause above.
+    // SAFETY: mallopt changes a number of the allocator, and no other thread allocates yet. Its
+    // refusal costs only the pause above.
     let _ = unsafe { libc::mallopt(libc::M_MXFAST, 0) };
 }
 
-/// Gives free memory back to the system, what lies between blocks in use included. Each arena is
-/// locked for as long as its pages are looked at, so this is for after a flood.
+/// Gives free memory back to the system, that between blocks in use included. Each arena is locked
+/// while its pages are looked at, some milliseconds, so this is for after a flood.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "malloc_trim is a C function")]
 pub(super) fn give_back() {
-    // SAFETY: it takes the allocator's locks itself, and touches free memory only.
+    // SAFETY: malloc_trim takes the allocator's locks itself, and touches free memory only.
     let _ = unsafe { libc::malloc_trim(0) };
 }
 
-/// Memory of the process's own, free memory of the allocator included; 0 if the system does not say.
+/// Bytes of the process's own resident memory, free memory of the allocator included; 0 if the
+/// system does not say.
 pub(super) fn held_bytes() -> usize {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = |at| text.split(' ').nth(at).and_then(|pages| pages.parse::<usize>().ok());
-    // The second is all that is resident, the third what belongs to files.
+    // The second field counts all resident pages, the third those that belong to files.
     let own = pages(1).unwrap_or(0).saturating_sub(pages(2).unwrap_or(0));
     own * rustix::param::page_size()
 }
 
-/// Other allocators do so in their own time.
+/// Other allocators give memory back by themselves.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(super) fn give_back() {}
 

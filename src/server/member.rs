@@ -61,7 +61,8 @@ pub(super) async fn open(
     if !config.new_cluster {
         return starting.await;
     }
-    // The first members ask each other whether they ran before; none should wait for the others.
+    // The first members ask each other whether they ran before. Each turns the others away while it
+    // asks, so that none waits for another.
     tokio::select! {
         node = starting => node,
         never = listen::turn_away(peers) => match never {},
@@ -134,7 +135,8 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
     }
 }
 
-/// Stops the node, and says how it ended: a failure on the way is one of the whole.
+/// Stops the node within `limits::NODE_STOP_TIMEOUT`. Returns `ended`, or the failure that the node
+/// met meanwhile.
 pub(super) async fn stop_node(node: &Node, ended: End) -> End {
     let mut fatal = node.fatal();
     let stopping = tokio::time::timeout(limits::NODE_STOP_TIMEOUT, node.stop());
@@ -148,7 +150,7 @@ pub(super) async fn stop_node(node: &Node, ended: End) -> End {
     node.supervisor().why().map_or(ended, End::Failure)
 }
 
-/// Resolves when this member has to end, as the cluster has removed it.
+/// Resolves when this member has to end because the cluster has removed it.
 pub(super) async fn removal(node: &Node, removed: &mut watch::Receiver<Option<Duration>>) {
     match removed.wait_for(Option::is_some).await.map(|grace| grace.unwrap_or_default()) {
         Ok(grace) => {

@@ -94,8 +94,8 @@ pub async fn first_cluster(
     cluster::listed(name, initial_cluster, &advertised).await
 }
 
-/// Runs the server with these words, the program's name first, until a signal. `skipped` of them
-/// come before the flags.
+/// Runs the server until it ends, and returns its exit code. `words` is the command line with the
+/// program's name; the first `skipped` of them come before the flags.
 pub fn main(words: Vec<OsString>, skipped: usize) -> ExitCode {
     malloc::set_up();
     let words: Vec<String> =
@@ -123,8 +123,8 @@ pub fn main(words: Vec<OsString>, skipped: usize) -> ExitCode {
     }
 }
 
-/// What a server would be started with, in no certain form; or its exit code and what it would say,
-/// which for help and version is not worth a word here. For tests that give it anything.
+/// The settings that a server would start with, as a debug text; or its exit code and the text of
+/// its error, which is empty for help and version. For tests that give it arbitrary input.
 pub fn settings(
     arguments: &[String],
     environment: &[(String, String)],
@@ -139,7 +139,7 @@ pub fn settings(
     }
 }
 
-/// A member and what it answers with, for [`serve_connection`].
+/// What [`serve_connection`] serves: a member, its services, and the kind of port.
 pub struct Served {
     pub rpc: Arc<rpc::Server>,
     pub http: Arc<Http>,
@@ -147,7 +147,8 @@ pub struct Served {
     pub port: Port,
 }
 
-/// Serves one connection as a port without TLS does, until it ends: for tests that bring their own.
+/// Serves one connection until it ends, as a port without TLS does. For tests that bring their own
+/// stream.
 pub async fn serve_connection<S>(stream: S, served: Served)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
@@ -176,7 +177,8 @@ where
     connection(stream, Origin::default(), services, stop).await;
 }
 
-/// A panic is a mistake of ours; its line must not be lost among lines of another form.
+/// Logs panics, which are mistakes in rusd, as lines of the log's form: the text of the default
+/// hook would be lost among them.
 fn log_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
@@ -188,7 +190,7 @@ fn log_panics() {
     }));
 }
 
-/// The last line of a server that cannot go on.
+/// Logs the last line of a server that cannot go on.
 fn fatal(message: &str, error: &str) -> ExitCode {
     tracing::error!(target: log::FATAL, error, "{message}");
     ExitCode::FAILURE
@@ -202,7 +204,8 @@ fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCo
         return fatal("discovery failed", &error);
     }
     // The member's own tasks and its peers have one thread for themselves: clients' load does not
-    // delay them, and what comes from a peer wakes one thread and not several that share the work.
+    // delay them, and a message from a peer wakes one thread instead of several that share the
+    // work.
     let clients = tokio::runtime::Builder::new_multi_thread()
         .event_interval(limits::TURNS_BETWEEN_NEWS)
         .enable_all()

@@ -6,7 +6,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Sends READY=1 to NOTIFY_SOCKET; without the variable there is nobody to tell.
+/// Sends READY=1 to NOTIFY_SOCKET; does nothing without that variable.
 pub(super) fn ready() -> io::Result<()> {
     match std::env::var_os("NOTIFY_SOCKET") {
         Some(socket) if !socket.is_empty() => send(&socket),

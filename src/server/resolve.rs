@@ -8,10 +8,10 @@ use crate::clock;
 use crate::go;
 use crate::limits;
 
-/// Names of containers are often known a little later than their containers start.
+/// Pause between two attempts: containers often start a little before their names are known.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The first address behind a URL, as numbers.
+/// The first address behind a URL.
 pub(super) async fn address(url: &Url) -> Result<SocketAddr, String> {
     let (host, port) = url.host_port();
     let host = host.trim_end_matches('.');
@@ -19,12 +19,13 @@ pub(super) async fn address(url: &Url) -> Result<SocketAddr, String> {
     let found = tokio::net::lookup_host((host, port)).await;
     let found: Vec<SocketAddr> =
         found.map_err(|error| format!("lookup {host}: {error}"))?.collect();
-    // Of both kinds, Go takes the older.
+    // If there are both kinds, Go takes IPv4.
     let chosen = found.iter().find(|address| address.is_ipv4()).or(found.first());
     chosen.copied().ok_or_else(|| format!("lookup {host}: no such host"))
 }
 
-/// The URL with its host as an address. What names this machine stays as it is.
+/// The URL with its host as an address; `localhost` and paths of unix sockets stay as they are.
+/// Tries again for `limits::RESOLVE_TIMEOUT`.
 async fn resolved(url: &Url) -> Result<Url, String> {
     let (host, port) = url.host_port();
     if url.is_unix() || host == "localhost" {
@@ -46,8 +47,8 @@ async fn resolved(url: &Url) -> Result<Url, String> {
     }
 }
 
-/// Compares two lists as sets, first as they stand, then with their hosts resolved. Says why they
-/// differ.
+/// Compares two lists as sets, first as they stand, then with their hosts resolved. The error says
+/// how they differ.
 pub(super) async fn equal(mine: &[Url], others: &[Url]) -> Result<(), String> {
     let quoted = |urls: &[Url]| {
         let quoted: Vec<String> = urls.iter().map(|url| go::quote(url.to_string())).collect();

@@ -1,5 +1,5 @@
-//! The life of a server that its flags allow: ports are bound, the node starts, clients are served, and
-//! all of it ends in the opposite order.
+//! The life of a server with valid settings: ports are bound, the node starts, clients are served,
+//! and all of it ends in the opposite order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,8 @@ use crate::node::Node;
 use crate::supervise::Tasks;
 use crate::{limits, metrics, rpc};
 
-/// Serves until a signal, or until the node cannot go on. An error means that it was never started.
+/// Serves until a signal, the member's removal, or a failure of the node. An error means that the
+/// member never served.
 pub(super) async fn run(
     config: &Config,
     arguments: &[String],
@@ -102,7 +103,7 @@ async fn wind_down(
         rpc.stop();
     }
     if let End::Failure(_) = ended {
-        // Nothing may be written any more, so there is nothing to wait for but last words.
+        // After a failure nothing may be written, so only answers that report it are waited for.
         stop.send_replace(true);
         let _ = tokio::time::timeout(limits::FAILURE_GRACE, ports.all_ended()).await;
         return ended;
@@ -121,14 +122,14 @@ async fn wind_down(
     ended
 }
 
-/// The ports of a member that does not answer yet.
+/// The bound ports of a member that does not answer yet.
 struct Bound {
     peers: Vec<Listener>,
     clients: Vec<Listener>,
     probes: Vec<Listener>,
 }
 
-/// Binds all ports; peers' belong to the member's own runtime.
+/// Binds all ports. The listeners for peers belong to `member`, its own runtime.
 fn bind(config: &Config, member: &Handle) -> Result<Bound, String> {
     if config.sockets.reuse_address || config.sockets.reuse_port {
         tracing::info!(
@@ -162,7 +163,7 @@ fn bind(config: &Config, member: &Handle) -> Result<Bound, String> {
     Ok(Bound { peers, clients, probes })
 }
 
-/// Connections that the process's open files allow.
+/// The number of connections that the limit of open files allows; an error if it is too low.
 fn connections_max() -> Result<usize, String> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.unwrap_or(u64::MAX);
@@ -177,8 +178,8 @@ fn connections_max() -> Result<usize, String> {
     Ok(free.min(Semaphore::MAX_PERMITS))
 }
 
-/// Keeps what this process touches in RAM from here on, the mapped store included. The map's address
-/// space counts against the limit of locked memory, though only touched pages are locked.
+/// Keeps in RAM what this process touches from here on, the mapped store included. The map's
+/// address space counts against the limit of locked memory, though only touched pages are locked.
 fn lock_memory() -> Result<(), String> {
     use rustix::mm::{MlockAllFlags, mlockall};
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;

@@ -49,8 +49,8 @@ pub(super) fn notice(notice: &Notice) {
     }
 }
 
-/// What an operator looks for first in the log of a member that behaves oddly: etcd's fields, in
-/// etcd's order. A member that has data looks for no others.
+/// Logs the settings that an operator looks at first when a member behaves oddly: etcd's fields, in
+/// etcd's order. `planned` is None for a member that has data, since it looks for no others.
 pub(super) fn settings(config: &Config, planned: Option<&Planned>) {
     let is_initialized = planned.is_none();
     let fields: Vec<Value> = [
@@ -87,7 +87,7 @@ fn of_the_program(is_initialized: bool) -> Fields {
 
 fn of_the_member(config: &Config) -> Fields {
     let wal_dir = config.wal_dir.clone().unwrap_or_default().display().to_string();
-    // The election timeout counts in whole heartbeats.
+    // The election timeout is counted, and shown, in whole heartbeats.
     let beats = config.election.as_nanos() / config.heartbeat.as_nanos().max(1);
     let election = config.heartbeat * u32::try_from(beats).unwrap_or(u32::MAX);
     vec![
@@ -148,7 +148,7 @@ fn of_checks(config: &Config) -> Fields {
     let retention = match config.compaction {
         Compaction::Off => Duration::ZERO,
         Compaction::Periodic(period) => period,
-        // etcd counts revisions as nanoseconds here.
+        // etcd's log shows a count of revisions as so many nanoseconds.
         Compaction::Revision(count) => Duration::from_nanos(count.unsigned_abs()),
     };
     let retention = go::duration(retention);

@@ -1,11 +1,11 @@
-//! Connections from where they come in to where it is known what they speak.
+//! Connections from their arrival until their protocol is known.
 //!
 //! ```text
 //!   accept ─► TLS? ─► first bytes ─┬─ HTTP/2 preface ─► gRPC; over TLS also HTTP
 //!                                  └─ anything else  ─► HTTP/1.1
 //! ```
 //!
-//! The number of connections is bounded by the process's open files; above it they wait in the
+//! The number of connections is bounded by the process's open files; further ones wait in the
 //! kernel's queue.
 
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use crate::rpc::CommonName;
 use crate::supervise::Tasks;
 use crate::tls::{self, Accepted, Acceptor, Replay};
 
-/// Accepts until `stop`, then gives the connections a moment to end.
+/// Accepts connections until `stop`, then gives them `limits::SHUTDOWN_GRACE` to end.
 pub(super) async fn serve(listener: Listener, services: Services, mut stop: watch::Receiver<bool>) {
     let mut connections = services.supervisor.tasks("connection");
     let stopped = stop.clone();
@@ -48,7 +48,8 @@ pub(super) async fn serve(listener: Listener, services: Services, mut stop: watc
                 }
                 None => break,
             },
-            // The memory of a connection that has ended, some kilobytes, is free only after that.
+            // The task of an ended connection is taken out at once: its memory, some kilobytes, is
+            // free only then.
             true = connections.ended() => {}
             () = stopping(&mut stop) => break,
         }
@@ -68,9 +69,9 @@ impl Arrived {
     }
 }
 
-/// A connection that has come in.
+/// A connection that was accepted.
 struct Entry {
-    /// None through a unix socket.
+    /// None for a unix socket.
     from: Option<SocketAddr>,
     services: Services,
     stop: watch::Receiver<bool>,
@@ -102,7 +103,8 @@ impl Entry {
         connection(stream, Origin::default(), self.services, self.stop).await;
     }
 
-    /// One that may shake hands or not: no method of HTTP begins as a record of TLS does.
+    /// Serves a connection with TLS or without, as its first byte says: the type of a TLS record is
+    /// below the space, and no method of HTTP begins so.
     async fn either<S>(self, mut stream: S, tls: Arc<Acceptor>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -119,7 +121,7 @@ impl Entry {
         }
     }
 
-    /// One that shakes hands first.
+    /// Serves a connection after a TLS handshake. One that is refused is logged with its cause.
     async fn secured<S>(mut self, stream: S, tls: Arc<Acceptor>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -12,19 +12,20 @@ use crate::peer::Peers;
 use crate::rpc;
 use crate::supervise::Supervisor;
 
-/// How HTTP/2 connections are kept.
+/// Bounds of HTTP/2 connections that flags set.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keepalive {
-    /// Shortest time between a client's pings.
+    /// Shortest time between a client's pings while it has open calls.
     pub minimum: Duration,
-    /// Between our pings; zero is never.
+    /// Time between the server's pings; zero sends none.
     pub interval: Duration,
     pub timeout: Duration,
     pub streams_max: u32,
 }
 
 impl Keepalive {
-    /// Between our pings. Without a time for their answers there are none, as in etcd.
+    /// Time between the server's pings; None if there are none. As in etcd, there are none either
+    /// without a time within which they must be answered.
     pub(super) fn pings(self) -> Option<Duration> {
         Some(self.interval).filter(|interval| !interval.is_zero() && !self.timeout.is_zero())
     }
@@ -35,33 +36,34 @@ impl Keepalive {
 pub(super) struct Services {
     /// None on ports that speak HTTP only.
     pub rpc: Option<Arc<rpc::Server>>,
-    /// Whether it speaks HTTP.
+    /// Whether the port speaks HTTP for people and probes.
     pub serves_http: bool,
     pub http: Arc<Http>,
     pub outbox: Arc<Outbox>,
-    /// Answers on the peer port what is below `/raft`.
+    /// Answers requests below `/raft` on the peer port.
     pub peers: Arc<Peers>,
     pub port: Port,
-    /// Whether certificates name users.
+    /// Whether the common name of a client's certificate names its user.
     pub names_users: bool,
-    /// Whether the certificate of who connects must be for the address that it connects from.
+    /// Whether a certificate that is shown to the port must be for the address that it comes from.
     pub checks_addresses: bool,
     pub keepalive: Keepalive,
-    /// How long the next request of HTTP/1.1 may take to come.
+    /// How long the head of the next HTTP/1.1 request may take to arrive.
     pub header_timeout: Duration,
     pub connections: Arc<Semaphore>,
     pub supervisor: Supervisor,
 }
 
 impl Services {
-    /// For a port that is not for clients. However many of those there are, peers and probes get
-    /// through: what is kept back of the open files is theirs.
+    /// The services of a port that is not for clients. It has a bound of connections of its own, so
+    /// that peers and probes get through however many clients there are:
+    /// `limits::DESCRIPTORS_RESERVED` keeps open files for them.
     pub(super) fn of_other(&self, port: Port, connections: usize, checks_addresses: bool) -> Self {
         let connections = Arc::new(Semaphore::new(connections));
         Self { rpc: None, port, connections, checks_addresses, ..self.clone() }
     }
 
-    /// What is left of it for this traffic.
+    /// The services without those that this traffic excludes.
     pub(super) fn only(mut self, traffic: Traffic) -> Self {
         match traffic {
             Traffic::Both => {}

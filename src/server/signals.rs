@@ -1,8 +1,8 @@
-//! Signals: which stop the server in order, which are nothing to it, and which ask what it does.
+//! Signals: some stop the server in order, some have no effect, some print what the threads do.
 //!
-//! Each does to this program what it does to one of Go's, whose runtime takes all signals: those that
-//! nobody asked for pass without effect, HUP, INT and TERM end the process by their default, and QUIT
-//! and the signals of bad code make it say what its threads do and end with 2.
+//! Each has the effect that it has on a program in Go, whose runtime takes all signals: those that
+//! nobody asked for pass without effect; HUP, INT and TERM end the process by their default action;
+//! QUIT and the signals of invalid code print what the threads do and end with exit code 2.
 
 use std::fs;
 use std::io::Write;
@@ -17,15 +17,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::supervise::Supervisor;
 
-/// Signals that end a process unless it takes them, and that mean nothing to this one.
+/// Signals whose default action ends a process and that mean nothing to this one.
 const STRAYS: [i32; 9] =
     [SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGIO, SIGPWR];
-/// The same of the real-time signals. Those before them belong to the C library.
+/// Real-time signals, which end a process by default as well. Those below belong to the C library.
 const REAL_TIME_STRAYS: std::ops::RangeInclusive<i32> = 35..=64;
 
-/// Signals that end the process with what its threads do. ABRT, BUS, FPE, ILL and SEGV are left to the
-/// system, and to the standard library, which looks whether a stack was full: they come of a broken
-/// process, and may leave a core.
+/// Signals that print what the threads do and end the process. ABRT, BUS, FPE, ILL and SEGV are
+/// left to the system and to the standard library, which checks whether a stack was full: they come
+/// from a broken process, which may leave a core.
 const QUESTIONS: [(i32, &str); 4] = [
     (SIGQUIT, "SIGQUIT: quit"),
     (SIGTRAP, "SIGTRAP: trace trap"),
@@ -33,12 +33,13 @@ const QUESTIONS: [(i32, &str); 4] = [
     (SIGSYS, "SIGSYS: bad system call"),
 ];
 
-/// Takes the signals that must not end a program by their default action, for all of its life. They
-/// get handlers and are not ignored, so that the programs that it starts have the defaults.
+/// Installs handlers, for the life of the process, for signals that must not end it by their
+/// default action. The signals are not ignored instead, because programs that the process starts
+/// would inherit that.
 pub fn take_strays() {
     let nothing = Arc::new(AtomicBool::new(false));
     for number in STRAYS.into_iter().chain(REAL_TIME_STRAYS) {
-        // One that the system does not have is sent by nobody.
+        // It fails for a number that the system does not have, which cannot be sent either.
         drop(signal_hook::flag::register(number, Arc::clone(&nothing)));
     }
     let numbers = QUESTIONS.map(|(number, _)| number);
@@ -51,11 +52,11 @@ pub fn take_strays() {
             signal_hook::low_level::exit(2);
         }
     };
-    // If this thread cannot be started, the signal has its default effect.
+    // If this thread cannot be started, the signals are caught and have no effect.
     drop(Supervisor::default().thread("signals", answer));
 }
 
-/// What each thread of this process does, one a line.
+/// The state of each thread of this process, one a line.
 fn thread_states() -> String {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let mut ids: Vec<u32> =
@@ -64,7 +65,7 @@ fn thread_states() -> String {
     ids.into_iter().filter_map(thread_state).collect()
 }
 
-/// None once the thread has ended.
+/// The line of one thread; None once it has ended.
 fn thread_state(id: u32) -> Option<String> {
     let read = |file: &str| fs::read_to_string(format!("/proc/self/task/{id}/{file}"));
     let stat = read("stat").ok()?;
@@ -89,7 +90,7 @@ fn thread_state(id: u32) -> Option<String> {
     Some(format!("thread {id} {name}: {state}{place}, ran {ran:.2}s\n"))
 }
 
-/// The signals that stop the server in order. Until they are caught they end the process.
+/// The signals that stop the server in order. Before `catch`, they end the process at once.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -104,7 +105,7 @@ impl Signals {
         })
     }
 
-    /// The number of the next one.
+    /// Waits for the next one and returns its number.
     pub(super) async fn next(&mut self) -> i32 {
         let (number, name) = tokio::select! {
             _ = self.terminate.recv() => (libc::SIGTERM, "terminated"),

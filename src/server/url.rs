@@ -26,7 +26,7 @@ impl fmt::Display for Url {
 }
 
 impl Url {
-    /// A list as flags give it: comma separated, doubles dropped, sorted.
+    /// A list as flags give it, separated by commas; sorted here, without duplicates.
     pub(super) fn parse_list(list: &str) -> Result<Vec<Self>, String> {
         let mut urls =
             list.split(',').map(|url| Self::parse(url.trim())).collect::<Result<Vec<_>, _>>()?;
@@ -89,7 +89,7 @@ impl Url {
         matches!(self.scheme(), Scheme::Https | Scheme::Unixs)
     }
 
-    /// What stands between `//` and the path.
+    /// What stands between `//` and the path, without a user.
     fn authority(&self) -> &str {
         let rest = self.text.split_once("://").map_or("", |(_, rest)| rest);
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -110,7 +110,7 @@ impl Url {
         split_host_port(self.authority()).unwrap_or((self.authority(), ""))
     }
 
-    /// What it is bound to: URLs with the same one share a port.
+    /// What a listener binds: URLs with the same text share a port.
     pub(super) fn place(&self) -> String {
         self.socket_path()
     }
@@ -137,7 +137,7 @@ fn split_host_port(authority: &str) -> Option<(&str, &str)> {
     (!host.contains(':')).then_some((host, port))
 }
 
-/// A listener binds an address or `localhost`, never a name that could mean several.
+/// Refuses listen URLs whose host is neither an address nor `localhost`: a name could mean several.
 pub(super) fn check_bind(urls: &[Url]) -> Result<(), String> {
     for url in urls.iter().filter(|url| !url.is_unix()) {
         let (host, _) = url.host_port();
@@ -150,7 +150,7 @@ pub(super) fn check_bind(urls: &[Url]) -> Result<(), String> {
     Ok(())
 }
 
-/// An advertised URL must name a host.
+/// Refuses advertised URLs without a host.
 pub(super) fn check_host(urls: &[Url]) -> Result<(), String> {
     match urls.iter().find(|url| !url.is_unix() && url.host_port().0.is_empty()) {
         Some(url) => Err(format!("unexpected empty host ({url})")),

@@ -1,5 +1,5 @@
-//! What flags say as values of their types. The texts were checked when they were given, so a text that
-//! is no value counts as the type's default.
+//! The flags' values in their types. The texts were checked when they were given, so one that is no
+//! value counts as the type's default.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::flags::{self, Given};
 use super::url::Url;
 use crate::go;
 
-/// Typed access to what was given.
+/// Typed access to the flags that were given.
 pub(super) struct Values<'a>(pub &'a Given);
 
 impl Values<'_> {
@@ -25,7 +25,7 @@ impl Values<'_> {
     pub(super) fn bool(&self, name: &str) -> bool {
         go::parse_bool(self.0.text(name)) == Ok(true)
     }
-    /// Zero means that the server chooses.
+    /// A duration; None for zero, with which the server chooses.
     pub(super) fn own_duration(&self, name: &str) -> Option<Duration> {
         Some(self.duration(name)).filter(|value| !value.is_zero())
     }
@@ -42,8 +42,8 @@ impl Values<'_> {
             .collect()
     }
 
-    /// The endpoints of a discovery service, in the order given, each once. An empty list is none,
-    /// unless it was given.
+    /// The endpoints of a discovery service, in the order given, each once. Without the flag there
+    /// are none; an empty list that was given is one empty endpoint, which `check` refuses.
     pub(super) fn discovery_endpoints(&self) -> Vec<String> {
         let mut endpoints: Vec<String> = Vec::new();
         if self.0.is_set("discovery-endpoints") {
