@@ -1,4 +1,4 @@
-//! What `--auto-tls` and `--peer-auto-tls` make, and keep.
+//! Makes and keeps the certificates of `--auto-tls` and `--peer-auto-tls`.
 
 use std::path::{Path, PathBuf};
 
@@ -17,12 +17,12 @@ use super::{Error, facts};
 use crate::clock::Clock;
 use crate::files;
 
-/// The names are etcd's.
+/// File names, which are etcd's.
 const CERTIFICATE: &str = "cert.pem";
 const KEY: &str = "key.pem";
 
-/// A certificate that nobody but its own key has signed, and its key: those in the directory, or
-/// new ones for these hosts and so many years of 365 days.
+/// Paths of a self-signed certificate and its key: those in the directory if both are there, else
+/// new ones for these hosts, valid for `years` of 365 days.
 pub fn self_signed(
     dir: &Path,
     hosts: &[String],
@@ -69,14 +69,14 @@ pub fn self_signed(
         Draft { path: certificate.clone(), text: made.pem(), is_secret: false },
         Draft { path: key.clone(), text: sec1(&pair)?, is_secret: true },
     ];
-    // One of the two without the other is of no use to anybody.
+    // Placed together, since one without the other is of no use.
     place(&drafts, true)?;
     tracing::info!(path = %certificate.display(), "created cert file");
     tracing::info!(path = %key.display(), "created key file");
     Ok((certificate, key))
 }
 
-/// The key as etcd writes it down.
+/// The key in SEC 1, the form that etcd writes.
 fn sec1(pair: &KeyPair) -> Result<String, Error> {
     const LINE: usize = 64;
     let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P521_SHA512_ASN1_SIGNING, pair.serialized_der());
@@ -94,7 +94,7 @@ fn sec1(pair: &KeyPair) -> Result<String, Error> {
     Ok(text)
 }
 
-/// As in etcd, a kept certificate is used whatever its age; at least say so.
+/// As in etcd, a kept certificate is used whatever its age; an expired one is at least logged.
 fn warn_if_over(path: &Path, clock: &dyn Clock) {
     let now = clock.unix_nanos() / 1_000_000_000;
     let found = facts::read(path, now).unwrap_or_default();

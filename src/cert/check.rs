@@ -1,4 +1,4 @@
-//! Why a handshake would fail.
+//! Whether a handshake with given certificates would fail, and why.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,24 +16,24 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::{Purpose, facts};
 use crate::tls;
 
-/// What a side would show, and what the other one knows.
+/// What one side would show, and what the other side knows and expects.
 #[derive(Default)]
 pub struct Subject {
     /// The leaf first.
     pub chain: Vec<CertificateDer<'static>>,
     pub key: Option<PrivateKeyDer<'static>>,
-    /// Whom the other side believes; none if that is not known.
+    /// Authorities of the other side; None if they are not known, and then trust is not checked.
     pub roots: Option<RootCertStore>,
-    /// Serial numbers that are revoked.
+    /// Serial numbers that the other side takes for revoked.
     pub revoked: HashSet<Vec<u8>>,
-    /// Whom the other side dials.
+    /// The host that the other side dials; None if that is not known.
     pub host: Option<String>,
     pub purposes: Vec<Purpose>,
     /// In seconds since 1970.
     pub now: u64,
 }
 
-/// One reason.
+/// One reason why a handshake would fail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// A word for scripts, such as `expired`.
@@ -55,7 +55,8 @@ pub fn check(subject: &Subject) -> Vec<Finding> {
         return vec![finding("malformed", "the certificate cannot be read")];
     };
     let now = i64::try_from(subject.now).unwrap_or(i64::MAX);
-    // Within all validities, as far as there is such a time, so that age hides nothing else.
+    // The time at which trust is verified: within all validities, if there is such a time, so that
+    // an expired certificate hides no other fault.
     let mut moment = now;
     for certificate in &subject.chain {
         let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
@@ -131,7 +132,8 @@ fn key(subject: &Subject, parsed: &X509Certificate<'_>) -> Option<Finding> {
     (!is_own).then(|| finding("key-mismatch", "the key is not that of the certificate"))
 }
 
-/// Whether the authorities lead to the certificate, by the verifiers of a handshake.
+/// Verifies with a handshake's verifiers that the authorities have signed the certificate. `moment`
+/// is in seconds since 1970.
 fn trust(subject: &Subject, leaf: &CertificateDer<'static>, moment: i64) -> Option<Finding> {
     let roots = Arc::new(subject.roots.clone()?);
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -141,7 +143,7 @@ fn trust(subject: &Subject, leaf: &CertificateDer<'static>, moment: i64) -> Opti
     let serves = subject.purposes.iter().any(|it| *it != Purpose::Client);
     let error = if serves {
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build().ok()?;
-        // Any name will do: the host is checked by itself.
+        // Any name of the certificate will do: `host` checks the one that is dialled.
         let (names, addresses) = tls::alternative_names(leaf);
         let name = names.into_iter().find_map(|it| ServerName::try_from(it).ok());
         let name = name.or_else(|| addresses.first().map(|it| ServerName::IpAddress((*it).into())));
@@ -165,7 +167,7 @@ fn trust(subject: &Subject, leaf: &CertificateDer<'static>, moment: i64) -> Opti
         )
     };
     match error? {
-        // A known authority of the same name, with another key, is an unknown one.
+        // A bad signature: an authority of this name is known, but with another key.
         rustls::Error::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
         ) => {
@@ -174,7 +176,7 @@ fn trust(subject: &Subject, leaf: &CertificateDer<'static>, moment: i64) -> Opti
             let text = format!("signed by an unknown authority, {issuer}");
             Some(finding("unknown-authority", text))
         }
-        // Told above, each in its own words.
+        // Found by the other checks, each in its own words.
         rustls::Error::InvalidCertificate(kind) if is_own(&kind) => None,
         error => Some(finding("refused", error.to_string())),
     }

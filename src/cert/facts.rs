@@ -1,4 +1,4 @@
-//! What is in a file.
+//! What is in a file of certificates, keys or revocation lists.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use x509_parser::public_key::PublicKey;
 use super::Error;
 use crate::tls;
 
-/// Something that a file holds.
+/// One thing that a file holds.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Item {
@@ -38,11 +38,11 @@ pub struct Certificate {
     pub key: String,
     pub not_before: String,
     pub not_after: String,
-    /// Whole days until it ends; negative once it has ended.
+    /// Whole days until `not_after`; negative after it.
     pub days_left: i64,
     pub sha256: String,
     pub sha1: String,
-    /// SHA-256 of the public key; that of its private key is the same.
+    /// SHA-256 of the public key in DER, which a certificate and its private key have in common.
     pub key_sha256: String,
 }
 
@@ -57,11 +57,11 @@ pub struct List {
     pub issuer: String,
     pub this_update: String,
     pub next_update: String,
-    /// Serial numbers of what it revokes.
+    /// Serial numbers of the certificates that it revokes.
     pub revoked: Vec<String>,
 }
 
-/// Everything in a PEM file, or the one thing in a DER file, as seen at this second.
+/// Everything in a PEM file, or the one thing in a DER file. `now` is in seconds since 1970.
 pub fn read(path: &Path, now: u64) -> Result<Vec<Item>, Error> {
     let bytes = fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     let malformed = |what: &str| Error::Order(format!("{}: {what}", path.display()));
@@ -87,7 +87,7 @@ pub fn read(path: &Path, now: u64) -> Result<Vec<Item>, Error> {
     Ok(items)
 }
 
-/// What a certificate says of itself, at this second.
+/// What a certificate says of itself; None if it cannot be read. `now` is in seconds since 1970.
 pub fn describe(certificate: &CertificateDer<'_>, now: u64) -> Option<Certificate> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let (dns_names, addresses) = tls::alternative_names(certificate);
@@ -137,7 +137,7 @@ fn usages(parsed: &X509Certificate<'_>) -> Vec<String> {
 fn key_name(parsed: &X509Certificate<'_>) -> String {
     match parsed.public_key().parsed() {
         Ok(PublicKey::RSA(key)) => format!("RSA {}", key.key_size()),
-        // Coordinates are whole bytes, and those of P-521 have bits to spare.
+        // Coordinates are whole bytes, so the size of P-521 is rounded up.
         Ok(PublicKey::EC(point)) => format!("ECDSA P-{}", point.key_size().min(521)),
         _ => parsed.public_key().algorithm.algorithm.to_string(),
     }

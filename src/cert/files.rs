@@ -1,4 +1,4 @@
-//! Files that appear together.
+//! Files that get their names together.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -9,11 +9,11 @@ use rustix::fs::{CWD, RenameFlags};
 
 use super::Error;
 
-/// What a file that is not there yet shall hold.
+/// The path and content of a file that is to be placed.
 pub(super) struct Draft {
     pub path: PathBuf,
     pub text: String,
-    /// A key: for its owner only.
+    /// Whether this is a key, which is for its owner only.
     pub is_secret: bool,
 }
 
@@ -22,20 +22,20 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { path, source }
 }
 
-/// Files under names of their own, removed unless they get their final ones.
+/// Files that are removed when this is dropped, those that were renamed meanwhile excepted.
 struct Pending(Vec<PathBuf>);
 
 impl Drop for Pending {
     fn drop(&mut self) {
         for path in &self.0 {
-            // What cannot be removed is litter beside the error that is told.
+            // The error that led here is the one to report.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Puts files in place once all of them are written and synced. Without leave to replace, an
-/// existing one stops it before anything is written.
+/// Writes and syncs all files under temporary names, then gives them their final ones. Unless
+/// `replaces` is set, an existing file is an error before anything is written.
 pub(super) fn place(drafts: &[Draft], replaces: bool) -> Result<(), Error> {
     if let Some(draft) = drafts.iter().find(|draft| !replaces && draft.path.exists()) {
         return Err(Error::Exists(draft.path.clone()));
@@ -45,7 +45,7 @@ pub(super) fn place(drafts: &[Draft], replaces: bool) -> Result<(), Error> {
         let mut temporary = draft.path.clone().into_os_string();
         temporary.push(format!(".{}.tmp", std::process::id()));
         let temporary = PathBuf::from(temporary);
-        // Of an earlier process with this id.
+        // One that an earlier process with this id has left.
         let _ = fs::remove_file(&temporary);
         let mode = if draft.is_secret { 0o600 } else { 0o644 };
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary);
@@ -79,10 +79,10 @@ pub(super) fn place(drafts: &[Draft], replaces: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Renames, unless the new name is taken meanwhile.
+/// Renames, unless the new name has been taken meanwhile.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // A file system that does not know the flag; the name was free a moment ago.
+        // The file system does not know the flag; the name was free a moment ago.
         Err(rustix::io::Errno::INVAL) => fs::rename(from, to),
         renamed => Ok(renamed?),
     }

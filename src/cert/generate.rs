@@ -1,4 +1,4 @@
-//! An authority and what it signs.
+//! Makes an authority and the certificates that it signs.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl KeyType {
     }
 }
 
-/// What to make.
+/// What to make, and where.
 #[derive(Clone, Debug)]
 pub struct Order {
     pub dir: PathBuf,
@@ -55,7 +55,7 @@ pub struct Order {
     /// Common names of clients; each gets a certificate in a file of its name.
     pub clients: Vec<String>,
     pub purposes: Vec<Purpose>,
-    /// Certificate and key of an authority that exists; none makes one.
+    /// Certificate and key of an existing authority; None makes one.
     pub ca: Option<(PathBuf, PathBuf)>,
     pub days: u64,
     pub ca_days: u64,
@@ -69,14 +69,14 @@ pub struct Made {
     pub ca: PathBuf,
     /// Files in the order they were made in, and what each is.
     pub files: Vec<(PathBuf, String)>,
-    /// Whether certificates end earlier than ordered, because their authority does.
+    /// Whether certificates end earlier than ordered, because the authority's does.
     pub is_cut_short: bool,
 }
 
-/// Clocks may be so late and still believe a new certificate.
+/// How far a clock may be behind and still accept a new certificate.
 const LEEWAY_SECONDS: u64 = 300;
 
-/// Makes what was ordered, or nothing.
+/// Makes and places all that was ordered.
 pub fn make(order: &Order, clock: &dyn Clock) -> Result<Made, Error> {
     check(order)?;
     let now = clock.unix_nanos() / 1_000_000_000;
@@ -229,7 +229,7 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, pair), not_after })
     }
 
-    /// Takes one that exists, if it may sign and the key is its own.
+    /// Reads an existing authority, which must be allowed to sign, be valid, and have this key.
     fn read(certificate: &Path, key: &Path, now: u64) -> Result<Self, Error> {
         let refuse = |what: &str| Err(Error::Order(format!("{}: {what}", certificate.display())));
         let chain = tls::chain(certificate)?;
@@ -259,10 +259,10 @@ impl Authority {
     }
 }
 
-/// The last second that a certificate can name.
+/// The last second that a certificate can name, 9999-12-31T23:59:59Z.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// The second so many days after another one.
+/// The second `days` days after `second`; an error if it is later than a certificate can name.
 pub(super) fn after(second: u64, days: u64) -> Result<u64, Error> {
     let second = days.checked_mul(86_400).and_then(|span| second.checked_add(span));
     second.filter(|second| *second <= LAST_SECOND).ok_or_else(|| {
@@ -270,14 +270,14 @@ pub(super) fn after(second: u64, days: u64) -> Result<u64, Error> {
     })
 }
 
-/// From when until when, in seconds since 1970.
+/// Sets the validity; both ends are in seconds since 1970.
 pub(super) fn set_validity(params: &mut CertificateParams, from: u64, until: u64) {
     let start = date_time_ymd(1970, 1, 1);
     params.not_before = start + Duration::from_secs(from.min(LAST_SECOND));
     params.not_after = start + Duration::from_secs(until.min(LAST_SECOND));
 }
 
-/// Sixteen bytes that nobody can guess, as a positive number.
+/// A serial number of 16 bytes that nobody can guess, positive and never shorter.
 pub(super) fn random_serial(clock: &dyn Clock) -> Result<SerialNumber, Error> {
     let mut bytes = [0; 16];
     let filled = clock.secret(&mut bytes);

@@ -7,15 +7,15 @@
 //!   check(Subject) ─► Finding{problem, text}                 why a handshake would fail
 //! ```
 //!
-//! What a purpose needs is etcd's and kubeadm's: a server's and a peer's certificate serve both
-//! sides of a connection, since members dial each other with them; a client's serves one. Its
-//! common name is the user that it stands for.
+//! Usages are etcd's and kubeadm's: the certificate of a server or a peer is for both sides of a
+//! connection, since members dial each other with it; a client's is for one side. Its common name
+//! is the user that it stands for.
 //!
-//! Files get their final names when all of them are written and synced, so an order that fails
-//! leaves nothing behind. Keys are for their owner only, before they have a name already.
+//! Files get their final names once all of them are written and synced, so an order that fails
+//! before that leaves nothing behind. Files of keys have mode 600 from when they are created.
 //!
-//! This room makes and looks; which certificate a connection is shown and whom it believes is
-//! `tls`'s business. `check` asks the same verifiers that a handshake would.
+//! This room makes and looks. Which certificate a connection shows, and which it accepts, is
+//! decided in `tls`; `check` uses the same verifiers as a handshake.
 
 mod automatic;
 mod check;
@@ -35,7 +35,7 @@ pub use generate::{KeyType, Made, Order, make};
 
 use crate::tls;
 
-/// Why there is no certificate.
+/// Why there is no certificate, or no fact of one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{}: {source}", path.display())]

@@ -1,4 +1,4 @@
-//! `resolv.conf`: whom to ask, how long to wait, which suffixes to try. And `hosts`.
+//! `resolv.conf`: name servers, timeout, attempts and search suffixes. And `hosts`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -10,15 +10,15 @@ const PORT: u16 = 53;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Conf {
     pub servers: Vec<SocketAddr>,
-    /// Suffixes for names that are not complete.
+    /// Suffixes that are tried for names without a final dot.
     search: Vec<String>,
-    /// A name with so many dots is first asked for as it is.
+    /// A name with at least so many dots is asked for without a suffix first.
     dots: usize,
     pub timeout: Duration,
     pub attempts: usize,
 }
 
-/// The names that a file of hosts gives an address.
+/// The names that a `hosts` file gives an address.
 pub(super) fn names_in(hosts: &str, address: IpAddr) -> Vec<String> {
     let mut names = Vec::new();
     for line in hosts.lines() {
@@ -45,7 +45,7 @@ impl Conf {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver") => {
-                    // Beside an address alone, one with a port is taken.
+                    // An address may have a port.
                     let server = words.next().and_then(|word| {
                         let alone = word.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, PORT));
                         alone.ok().or_else(|| word.parse().ok())
@@ -87,7 +87,7 @@ impl Conf {
         }
     }
 
-    /// The complete names to ask for, in turn.
+    /// The complete names to ask for, in order.
     pub(super) fn names(&self, name: &str) -> Vec<String> {
         if name.ends_with('.') {
             return vec![name.to_owned()];

@@ -18,7 +18,7 @@ pub struct Service {
     pub host: String,
 }
 
-/// What is asked for.
+/// The kind of records that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Services,
@@ -26,7 +26,7 @@ pub enum Kind {
     Names,
 }
 
-/// What a name has; none of it, if it has records of other kinds only.
+/// The records of a name; empty if it has records of other kinds only.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Records {
     pub services: Vec<Service>,
@@ -43,13 +43,13 @@ pub enum Answer {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reply {
     Answer(Answer),
-    /// It did not fit.
+    /// The answer did not fit into a datagram.
     Cut,
-    /// With the server's code for why.
+    /// The server's response code.
     Refused(u8),
 }
 
-/// The question for a complete name; none if that is no name.
+/// The question for a name with a final dot; None if it is no valid name.
 pub fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + name.len() + 6);
     bytes.extend(id.to_be_bytes());
@@ -73,7 +73,7 @@ pub fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A message that is read from the front; names may point anywhere before.
+/// Reads a message from the front; names may point to any place before.
 struct Cursor<'a> {
     message: &'a [u8],
     at: usize,
@@ -94,7 +94,7 @@ impl<'a> Cursor<'a> {
         self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
-    /// A name, with a dot at its end. A pointer leads only backwards, so that it ends.
+    /// A name, with a final dot. A pointer must lead backwards, so that following pointers ends.
     fn name(&mut self) -> Option<String> {
         let mut name = String::new();
         let mut jumped = Cursor { message: self.message, at: self.at };
@@ -137,7 +137,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// What a message answers to `question`; none if it is no answer to it.
+/// What a message replies to `question`; None if it is no reply to it.
 pub fn read(question: &[u8], message: &[u8]) -> Option<Reply> {
     let mut cursor = Cursor { message, at: 0 };
     let id = cursor.take(2)?;

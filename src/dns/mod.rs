@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Only these kinds of records are asked for here, since the standard library does not offer them;
-//! hosts are resolved as everywhere else. The name servers are those of `resolv.conf`. What is left out:
+//! hosts are resolved by the system. The name servers are those of `resolv.conf`. What is left out:
 //! EDNS, caching, DNSSEC, and following an alias that the server does not follow itself. Answers
 //! come from the network: every length and pointer in them is checked, and what does not match the
 //! question is passed over until the time is up.
@@ -39,35 +39,36 @@ pub enum Error {
     NoServer(String),
 }
 
-/// Asks name servers.
+/// Asks the name servers of a `resolv.conf`.
 #[derive(Clone, Debug)]
 pub struct Resolver {
     conf: Conf,
 }
 
-/// The variable that names another file than the system's, for tests and for machines whose file is
-/// not meant for servers. A name server in it may have a port.
+/// Environment variable that names another file than the system's `resolv.conf`, for tests and for
+/// machines whose file is not meant for servers. A name server in the file may have a port.
 pub const VARIABLE: &str = "RUSD_RESOLV_CONF";
 const SYSTEM: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
 
-/// What kept one server from answering.
+/// Why one server gave no answer.
 enum Unanswered {
     Io(io::Error),
     Timeout,
-    /// It says that it could not, or will not.
+    /// The server's response code, which says that it could not or would not answer.
     Refused(u8),
 }
 
 impl Resolver {
-    /// As the system's file or another one says; without one there is a server on this machine.
+    /// Reads `other`, or the system's file. Without a name server in it, the one on this machine is
+    /// asked.
     pub fn new(other: Option<OsString>) -> Self {
         let path = other.unwrap_or_else(|| SYSTEM.into());
         let text = std::fs::read_to_string(path).unwrap_or_default();
         Self { conf: Conf::parse(&text) }
     }
 
-    /// The records of `_service._tcp.domain`, by their priority.
+    /// The SRV records of `_service._tcp.domain`, sorted by priority; never empty.
     pub async fn services(
         &self,
         clock: &dyn Clock,
@@ -75,7 +76,7 @@ impl Resolver {
         domain: &str,
     ) -> Result<Vec<Service>, Error> {
         let shown = format!("_{service}._tcp.{domain}");
-        // Nobody owns names below this one, so nobody needs to be asked.
+        // `invalid` has no names below it (RFC 6761), so no server is asked.
         if domain.trim_end_matches('.').rsplit('.').next() == Some("invalid") {
             return Err(Error::NotFound(shown));
         }
@@ -93,8 +94,8 @@ impl Resolver {
         Err(worst)
     }
 
-    /// The names of an address, with or without a dot at their ends: those in the system's file of
-    /// hosts, or else those that name servers know.
+    /// The names of an address, with or without a final dot: those in the system's `hosts`, or else
+    /// those that name servers know.
     pub async fn names_of(&self, clock: &dyn Clock, address: IpAddr) -> Result<Vec<String>, Error> {
         let names = conf::names_in(&std::fs::read_to_string(HOSTS).unwrap_or_default(), address);
         if !names.is_empty() {
@@ -104,7 +105,8 @@ impl Resolver {
         Ok(self.ask(clock, &address.to_string(), &name, Kind::Names).await?.names)
     }
 
-    /// Each server in turn, and all of them again, until one knows.
+    /// Asks each server in turn, `attempts` times, until one has the records or knows that there is
+    /// no such name. `shown` is the name for errors.
     async fn ask(
         &self,
         clock: &dyn Clock,
@@ -156,7 +158,8 @@ fn reverse(address: IpAddr) -> String {
     name
 }
 
-/// One question to one server; by TCP if the answer does not fit a datagram.
+/// Asks one server, over TCP if the answer does not fit into a datagram. The caller limits the
+/// time.
 async fn exchange(server: SocketAddr, question: &[u8]) -> Result<Answer, Unanswered> {
     let from: SocketAddr =
         if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
@@ -170,7 +173,7 @@ async fn exchange(server: SocketAddr, question: &[u8]) -> Result<Answer, Unanswe
             Some(Reply::Answer(answer)) => return Ok(answer),
             Some(Reply::Refused(code)) => return Err(Unanswered::Refused(code)),
             Some(Reply::Cut) => return exchange_by_stream(server, question).await,
-            // Not an answer to this question: somebody guesses, or a late one.
+            // Not an answer to this question, but a late or a forged one.
             None => {}
         }
     }

@@ -1,5 +1,6 @@
-//! Requests of HTTP/1.1 that Go's server refuses by their form, before it looks at the path: which host
-//! they are for is unclear, or where they end; and paths that Go's server has asked for in another form.
+//! HTTP/1.1 requests that Go's server refuses by their form, before it looks at the path: the host
+//! that they are for, or where they end, is unclear. And paths that Go's server redirects to a
+//! cleaner form.
 
 use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
@@ -7,7 +8,8 @@ use hyper::ext::ReasonPhrase;
 
 use super::{Answer, Port, TEXT, typed};
 
-/// The answer to a request that cannot be served as it is, after which the connection ends.
+/// The answer to a request that cannot be served as it is, after which the connection ends; None if
+/// the request can be served.
 pub fn malformed<B>(port: Port, request: &Request<B>) -> Option<Answer> {
     let (headers, version) = (request.headers(), request.version());
     let bad = StatusCode::BAD_REQUEST;
@@ -22,7 +24,8 @@ pub fn malformed<B>(port: Port, request: &Request<B>) -> Option<Answer> {
         let reason = "Bad Request: missing required Host header";
         return Some(refusal(bad, &format!("400 {reason}"), Some(reason)));
     }
-    // Members may name each other by what is no host for Go, such as one with a user before it.
+    // Not on the peer port: members may name each other by what Go does not take for a host, such
+    // as one with a user before it.
     if port != Port::Peer && !headers.get(HOST).is_none_or(is_host) {
         let reason = "Bad Request: malformed Host header";
         return Some(refusal(bad, &format!("400 {reason}"), Some(reason)));
@@ -36,7 +39,7 @@ pub fn malformed<B>(port: Port, request: &Request<B>) -> Option<Answer> {
     None
 }
 
-/// Whether something is expected, and not that the body may come.
+/// Whether `Expect` names something, and not `100-continue`.
 fn expects_more(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|value| {
         let mut words = value.as_bytes().split(|byte| b" \t,".contains(byte));
@@ -44,7 +47,7 @@ fn expects_more(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The path without empty steps and dots, if it has some.
+/// The path without empty steps and dots; None if it has none of them.
 pub(super) fn cleaned(path: &str) -> Option<String> {
     if !path.starts_with('/') {
         return None;
@@ -62,7 +65,7 @@ pub(super) fn cleaned(path: &str) -> Option<String> {
     (clean != path).then_some(clean)
 }
 
-/// Whether the body is encoded in another way than in chunks alone.
+/// Whether `Transfer-Encoding` is anything but `chunked` alone.
 fn is_encoded(headers: &HeaderMap) -> bool {
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
     match (encodings.next(), encodings.next()) {
@@ -72,7 +75,7 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     }
 }
 
-/// What a host may consist of (RFC 3986, `uri-host` and the port), in any order.
+/// Whether the value has only bytes that occur in a host and port (RFC 3986), in any order.
 fn is_host(value: &HeaderValue) -> bool {
     let may_be = |byte: &u8| byte.is_ascii_alphanumeric() || b"!$%&'()*+,-.:;=[]_~".contains(byte);
     value.as_bytes().iter().all(may_be)

@@ -10,7 +10,7 @@ use crate::node::alarm_name;
 use crate::pb::AlarmType;
 use crate::rpc;
 
-/// A probe: the old one, or some of the named checks.
+/// A probe: `/health`, or some of the named checks of `/livez` or `/readyz`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Check {
     Health,
@@ -76,7 +76,7 @@ impl Http {
         error(StatusCode::SERVICE_UNAVAILABLE, &text)
     }
 
-    /// Why this member is not healthy.
+    /// Why this member is not healthy; None if it is.
     async fn reason(&self, excluded: &[&str], serializable: bool) -> Option<String> {
         for alarm in self.node.alarms() {
             let name = alarm_name(alarm.alarm);
@@ -103,7 +103,7 @@ impl Http {
     }
 
     async fn checks(&self, kind: &str, checks: &[&str], parts: &Parts) -> Answer {
-        // A single check cannot be excluded from itself.
+        // A check that is asked for by its own path cannot be excluded.
         let excluded: Vec<&str> =
             if checks.len() > 1 || kind == "livez" && parts.uri.path() == "/livez" {
                 query(parts, "exclude").collect()

@@ -5,8 +5,8 @@
 //!   host allowed? ─► CORS headers ─► OPTIONS? ─► path ─► text or JSON
 //! ```
 //!
-//! Answers are small and whole; of a request's body nothing is needed. The probes ask the node the same way as
-//! a client does, so a member that cannot read is not healthy, and one without a leader is live
+//! Answers are small and whole; a request's body is not used. The probes ask the node the same way
+//! as a client does, so a member that cannot read is not healthy, and one without a leader is live
 //! but not ready. The JSON gateway is not served yet and says so.
 
 mod form;
@@ -33,12 +33,12 @@ pub use form::malformed;
 
 pub type Answer = Response<Full<Bytes>>;
 
-/// What the handlers need to know of the configuration.
+/// The part of the configuration that the handlers use.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Origins that browsers may come from; `*` is any.
     pub origins: Vec<String>,
-    /// Host names that plain requests may be addressed to; `*`, or none, is any.
+    /// Host names that requests without TLS may be addressed to; `*`, or none, is any.
     pub hosts: Vec<String>,
     /// How long a health check waits for a read.
     pub request_timeout: Duration,
@@ -50,13 +50,13 @@ pub struct Http {
     config: Config,
 }
 
-/// Which paths a port answers.
+/// The kinds of ports, which answer different paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
     Client,
     /// Metrics and health only.
     Metrics,
-    /// What members ask each other.
+    /// What members ask each other, except below `/raft`.
     Peer,
 }
 
@@ -71,7 +71,7 @@ impl Http {
         Arc::new(Self { node, config })
     }
 
-    /// `is_secured` says whether the request came over TLS.
+    /// Answers a request by its head. `is_secured` says whether it came over TLS.
     pub async fn answer(&self, port: Port, is_secured: bool, parts: &Parts) -> Answer {
         match port {
             Port::Client => {}
@@ -183,7 +183,7 @@ impl Http {
         typed(StatusCode::OK, JSON, &text)
     }
 
-    /// What only the node knows is brought up to date when somebody looks.
+    /// The metrics as text. Those that only the node knows are brought up to date first.
     fn metrics(&self) -> Answer {
         self.node.refresh_metrics();
         typed(StatusCode::OK, METRICS, &metrics::render())
@@ -209,7 +209,7 @@ impl Http {
     }
 }
 
-/// Soft and hard limit of open files.
+/// The soft limit of open files, and the lower of the soft and the hard one.
 fn descriptor_limit() -> (u64, u64) {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let current = limit.current.unwrap_or(u64::MAX);
@@ -231,19 +231,19 @@ fn typed(status: StatusCode, content_type: HeaderValue, text: &str) -> Answer {
     answer
 }
 
-/// An error as Go's standard library writes it: plain text, a newline, no guessing of types.
+/// An error as Go's `http.Error` writes it: plain text, a newline, no guessing of types.
 fn error(status: StatusCode, text: &str) -> Answer {
     let mut answer = typed(status, TEXT, &format!("{text}\n"));
     answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
 }
 
-/// The answer to a request that finds no room.
+/// The answer to a call on a connection on which too many calls wait.
 pub fn overloaded() -> Answer {
     error(StatusCode::SERVICE_UNAVAILABLE, "too many requests")
 }
 
-/// To where the path leads, as Go's server has it.
+/// Redirects to the cleaned path, as Go's server does.
 fn redirect(parts: &Parts, path: &str) -> Answer {
     let query = parts.uri.query().map_or(String::new(), |query| format!("?{query}"));
     let place = format!("{path}{query}");

@@ -1,4 +1,4 @@
-//! What members ask each other over the peer port, but for what is below `/raft`.
+//! What members ask each other over the peer port, except below `/raft`.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode};
@@ -56,7 +56,7 @@ impl Http {
         answer
     }
 
-    /// Another member compares its history with this one's.
+    /// Answers a member that compares its history with this one's.
     async fn history_hash<B>(&self, request: Request<B>) -> Answer
     where
         B: Body<Data = Bytes> + Send,
@@ -81,7 +81,7 @@ impl Http {
         };
         match self.node.history_hash(revision).await {
             Ok(hash) => {
-                // Zeros are left out, but for the revision, which is never zero.
+                // As in etcd's JSON, zeros are left out. The revision is never zero.
                 let mut json =
                     serde_json::json!({ "header": { "revision": hash.current_revision } });
                 let parts = [
@@ -101,7 +101,7 @@ impl Http {
         }
     }
 
-    /// Another member could not promote a learner, as it does not lead.
+    /// Promotes a learner for a member that was asked to and is not the leader.
     async fn promote(&self, id: &str) -> Answer {
         let not_found =
             || error(StatusCode::NOT_FOUND, &format!("member {id} not found in cluster"));
@@ -116,7 +116,8 @@ impl Http {
         }
     }
 
-    /// Another member's clients ask for what only the leader knows of a lease.
+    /// Renews a lease, or tells its remaining time, for the clients of a member that is not the
+    /// leader.
     async fn lease<B>(&self, path: &str, request: Request<B>) -> Answer
     where
         B: Body<Data = Bytes> + Send,
@@ -178,7 +179,7 @@ fn malformed() -> Error {
     Error::Internal("error unmarshalling request".into())
 }
 
-/// The members as etcd's peers read them.
+/// The members as JSON, in the form that etcd's peers read.
 fn members_json(members: &[Member]) -> String {
     let members: Vec<serde_json::Value> = members
         .iter()

@@ -19,18 +19,18 @@ use super::files::{self, Reloaded};
 use super::{Error, Versions, provider};
 use crate::limits::TLS_HANDSHAKE_TIMEOUT;
 
-/// What a client's TLS is made of; an empty path is none.
+/// Files and settings of a client's TLS; an empty path is none.
 #[derive(Clone, Debug, Default)]
 pub struct ClientFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
-    /// Empty: the system's authorities.
+    /// Authorities; empty for the system's.
     pub ca: PathBuf,
-    /// Believe any server.
+    /// Accept any certificate.
     pub skip_verify: bool,
-    /// Whom the server must be; empty: the host that is dialled.
+    /// The name that the server's certificate must be for; empty for the host that is dialled.
     pub server_name: String,
-    /// `h2` or `http/1.1`.
+    /// The protocol to negotiate: `h2` or `http/1.1`.
     pub protocol: &'static str,
     pub versions: Versions,
 }
@@ -70,14 +70,14 @@ impl ClientFiles {
             }
         };
         config.alpn_protocols = vec![self.protocol.as_bytes().to_vec()];
-        // A resumed session would not look at the server's certificate again. etcd's clients
-        // resume none either.
+        // A resumed session would not verify the server's certificate again. etcd's clients resume
+        // none either.
         config.resumption = Resumption::disabled();
         Ok(config)
     }
 }
 
-/// Makes connections with the files as they are.
+/// Makes TLS connections with the files as they are at that moment.
 pub struct Connector {
     files: ClientFiles,
     config: Reloaded<ClientConfig>,
@@ -89,7 +89,7 @@ impl Connector {
         Ok(Self { files, config })
     }
 
-    /// Shakes hands with the host behind a stream, within a time.
+    /// Shakes hands with `host` over a stream that leads there, within `TLS_HANDSHAKE_TIMEOUT`.
     pub async fn connect<S>(&self, stream: S, host: &str) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -109,16 +109,16 @@ impl Connector {
 /// The certificates that a server shows to a client that accepts any certificate.
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
-    /// Its certificates, the leaf first; none if it did not come to that.
+    /// Its certificates, the leaf first; empty if the handshake did not get so far.
     pub chain: Vec<CertificateDer<'static>>,
     pub version: String,
     pub suite: String,
-    /// Why the server does not go on, if it does not.
+    /// Why the server refuses the connection; None if it answers.
     pub refusal: Option<String>,
 }
 
-/// Shakes hands without believing anything, and asks for `/version`, since a server of TLS 1.3 says
-/// only after the handshake what it thinks of the client.
+/// Shakes hands without verifying the server, and requests `/version`: a server with TLS 1.3
+/// refuses a client only after the handshake.
 pub async fn look<S>(files: &ClientFiles, stream: S, host: &str) -> Result<Shown, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -153,10 +153,10 @@ where
     Ok(shown)
 }
 
-/// Believes every server, for who asks for it in so many words.
+/// Accepts any certificate, for callers that set `skip_verify`.
 #[derive(Debug, Default)]
 struct Anybody {
-    /// Where to note what was shown.
+    /// Where the certificates that the server shows are noted.
     seen: Option<Arc<Mutex<Vec<CertificateDer<'static>>>>>,
 }
 
@@ -201,9 +201,9 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// Believes servers whose certificates the authorities have signed, and those that are listed among
-/// the authorities themselves, as those of `--auto-tls` are: they may sign, and the usual verifier
-/// takes no such certificate for a server's.
+/// Accepts servers whose certificates the authorities have signed, and certificates that are listed
+/// among the authorities themselves, as those of `--auto-tls` are: these may sign others, and
+/// rustls's own verifier accepts no such certificate for a server.
 #[derive(Debug)]
 struct Hosts {
     inner: Arc<WebPkiServerVerifier>,
@@ -211,7 +211,7 @@ struct Hosts {
 }
 
 impl Hosts {
-    /// What the usual verifier asks of a certificate beside its signature.
+    /// Verifies what is left without the signature: the time, the usage and the name.
     fn verify_known(
         leaf: &CertificateDer<'_>,
         name: &ServerName<'_>,

@@ -1,4 +1,4 @@
-//! What stands in the files, and whether they have changed.
+//! Reads certificates, keys and revocation lists, and notices when their files change.
 
 use std::collections::HashSet;
 use std::fs;
@@ -47,7 +47,7 @@ pub fn key(path: impl AsRef<Path>) -> Result<PrivateKeyDer<'static>, Error> {
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| malformed(path, error))
 }
 
-/// The authorities in a file, or those of the system.
+/// The authorities in a file; without a file, those of the system.
 pub fn roots<P: AsRef<Path>>(path: Option<P>) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     let Some(path) = path else {
@@ -61,7 +61,7 @@ pub fn roots<P: AsRef<Path>>(path: Option<P>) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-/// Serial numbers that lists in DER or PEM revoke. As in etcd, only the number counts.
+/// Serial numbers that revocation lists in DER or PEM name. As in etcd, the issuer does not count.
 pub fn revoked(path: impl AsRef<Path>) -> Result<HashSet<Vec<u8>>, Error> {
     let path = path.as_ref();
     let bytes = read(path)?;
@@ -88,19 +88,20 @@ pub fn revoked(path: impl AsRef<Path>) -> Result<HashSet<Vec<u8>>, Error> {
     Ok(serials)
 }
 
-/// A serial number without what DER puts before it.
+/// A serial number without DER's leading zeros.
 fn number(bytes: &[u8]) -> Vec<u8> {
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
     bytes[zeros..].to_vec()
 }
 
-/// The number that a revocation list would name a certificate by.
+/// The serial number by which a revocation list names this certificate.
 pub fn serial(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     Some(number(parsed.raw_serial()))
 }
 
-/// Why a certificate cannot be used so in this second, its signature and names aside.
+/// Why a certificate cannot be used for what `allows` asks at `now`, in seconds since 1970; None if
+/// it can. Its signature and its names are not checked.
 pub(super) fn unfit(
     certificate: &CertificateDer<'_>,
     allows: impl FnOnce(&ExtendedKeyUsage<'_>) -> bool,
@@ -121,14 +122,14 @@ pub(super) fn unfit(
     (!is_fit).then_some(CertificateError::InvalidPurpose)
 }
 
-/// The common name of a certificate's subject.
+/// The last common name of a certificate's subject, which is the one that Go takes.
 pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let name = parsed.subject().iter_common_name().last()?;
     text_of(name.attr_value())
 }
 
-/// A string of a name, in any of the encodings that Go reads, which takes T.61 for Latin-1.
+/// A string of a name, in any of the encodings that Go reads. Like Go, takes T.61 for Latin-1.
 fn text_of(value: &Any<'_>) -> Option<String> {
     const RESERVED: std::ops::RangeInclusive<u32> = 0xfdd0..=0xfdef;
     match value.tag() {
@@ -160,7 +161,7 @@ struct Stamp {
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
-    // Through links, since Kubernetes rotates a mounted secret by one.
+    // Follows links: Kubernetes rotates a mounted secret by changing a link.
     let meta = fs::metadata(path).ok()?;
     Some(Stamp {
         modified: (meta.mtime(), meta.mtime_nsec()),
@@ -171,7 +172,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 type Stamps = Vec<Option<Stamp>>;
 
-/// Something made of files, made anew when they change.
+/// A value made from files, and made again when one of them changes.
 pub(super) struct Reloaded<T> {
     paths: Vec<PathBuf>,
     state: Mutex<(Stamps, Arc<T>)>,
@@ -184,12 +185,12 @@ impl<T> Reloaded<T> {
     ) -> Result<Self, Error> {
         let mut paths = paths;
         paths.retain(|path| !path.as_os_str().is_empty());
-        // Taken before the files are read: a change meanwhile is seen the next time.
+        // Taken before the files are read, so that a change meanwhile is seen the next time.
         let stamps = paths.iter().map(|path| stamp(path)).collect();
         Ok(Self { paths, state: Mutex::new((stamps, Arc::new(make()?))) })
     }
 
-    /// What the files say now, or if that is nothing, what they said before.
+    /// The value made from the files as they are, or the previous one if they cannot be used.
     pub(super) fn get(&self, make: impl FnOnce() -> Result<T, Error>) -> Arc<T> {
         let now: Stamps = self.paths.iter().map(|path| stamp(path)).collect();
         let mut state = self.state.lock();

@@ -5,15 +5,15 @@
 //!   ClientFiles ─► Connector ─► connect(stream, host)
 //! ```
 //!
-//! Files are looked at whenever a connection is made, and read again when one of them has changed:
-//! its time, its length or its inode. So are authorities and lists, not only certificates. If what
-//! is there does not fit together, as in the middle of a rotation, what was read before stays in
-//! use, and the log says so once for each state of the files.
+//! Whenever a connection is made, the time, length and inode of each file are compared with those
+//! of the last reading. If one has changed, all files are read again, authorities and revocation
+//! lists included. If their content does not fit together, as in the middle of a rotation, the
+//! previous one stays in use, and the log says so once for each state of the files.
 //!
-//! A handshake has a time and the number of handshakes under way a bound, so that clients that say
-//! nothing hold neither sockets nor memory for long. Certificates of clients are verified against
-//! the authorities, then against the revocation lists (by serial number, as etcd does) and the
-//! names that are allowed.
+//! A handshake has a time limit, and the number of handshakes under way a bound, so that clients
+//! that send nothing hold neither sockets nor memory for long. Certificates of clients are verified
+//! against the authorities, then against the revocation lists (by serial number, as etcd does) and
+//! the allowed names.
 //!
 //! The cryptography is aws-lc's, as it is for tokens.
 
@@ -42,7 +42,7 @@ use rustls::crypto::CryptoProvider;
 use crate::go;
 pub use rustls::pki_types::CertificateDer;
 
-/// Why there is no TLS.
+/// Why TLS cannot be set up. The texts are Go's or etcd's where these have one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("open {}: {}", path.display(), go::reason(source))]
@@ -69,8 +69,8 @@ fn provider() -> CryptoProvider {
     rustls::crypto::aws_lc_rs::default_provider()
 }
 
-/// TLS 1.2 suites that Go has and this provider does not: without forward secrecy or with CBC.
-/// They may be listed, as long as another one is.
+/// TLS 1.2 suites that Go has and this provider does not: without forward secrecy or with CBC. They
+/// may be listed beside one of `HTTP2_SUITES`, and have no effect.
 const OLD_SUITES: [&str; 13] = [
     "TLS_RSA_WITH_RC4_128_SHA",
     "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
@@ -86,22 +86,22 @@ const OLD_SUITES: [&str; 13] = [
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256",
 ];
-/// HTTP/2 demands one of these of TLS 1.2.
+/// Go's HTTP/2 server demands one of these if TLS 1.2 is allowed.
 const HTTP2_SUITES: [&str; 2] =
     ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"];
 
-/// Versions and suites, as flags name them.
+/// Versions and suites by the names that flags have for them.
 #[derive(Clone, Debug, Default)]
 pub struct Versions {
-    /// `TLS1.2` or `TLS1.3`; empty for the lowest and highest there is.
+    /// `TLS1.2` or `TLS1.3`; empty for the lowest, or highest, that there is.
     pub min: String,
     pub max: String,
-    /// Of TLS 1.2, by their IANA names; none for all.
+    /// TLS 1.2 suites by their IANA names; empty for all.
     pub suites: Vec<String>,
 }
 
 impl Versions {
-    /// Checks the names.
+    /// Checks the names, and that they leave a version and a suite to use.
     pub fn check(&self) -> Result<(), Error> {
         self.allowed()?;
         self.provider().map(|_| ())
@@ -132,11 +132,11 @@ impl Versions {
             return Ok(Arc::new(provider));
         }
         let name_of = |suite: &rustls::SupportedCipherSuite| {
-            // rustls numbers its own names of TLS 1.3's suites.
+            // rustls has its own names for TLS 1.3's suites.
             format!("{:?}", suite.suite()).replace("TLS13_", "TLS_")
         };
         let known: Vec<String> = provider.cipher_suites.iter().map(name_of).collect();
-        // Go's old names of two of them.
+        // Go's old names of two suites.
         let current = |name: &str| match name {
             "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305" | "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305" => {
                 format!("{name}_SHA256")

@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::files;
 
-/// Checks two files, and says what is wrong with them as etcd's client does.
+/// Checks two files. The error is the text that etcd's client prints.
 pub fn check_pair(cert: &Path, key: &Path) -> Result<(), String> {
     let read = |path| files::read(path).map_err(|error| error.to_string());
     let (cert, key) = (read(cert)?, read(key)?);
@@ -67,7 +67,7 @@ pub fn check_pair(cert: &Path, key: &Path) -> Result<(), String> {
     }
 }
 
-/// The kinds of the blocks in a PEM file, in their order.
+/// The labels of the blocks in a PEM file, in their order.
 fn kinds(pem: &[u8]) -> Vec<String> {
     pem.split(|byte| *byte == b'\n')
         .filter_map(|line| {

@@ -1,4 +1,4 @@
-//! A stream whose first bytes somebody has looked at.
+//! A stream whose first bytes were read to tell its protocol.
 
 use std::io;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Gives these bytes first, then what the stream has.
+/// Gives these bytes first, then those of the stream.
 pub struct Replay<S> {
     first: Bytes,
     inner: S,

@@ -24,18 +24,19 @@ use super::replay::Replay;
 use super::{Error, Versions};
 use crate::limits::{TLS_HANDSHAKE_FAIR_TIME, TLS_HANDSHAKE_TIMEOUT, TLS_HANDSHAKES_MAX};
 
-/// What a port's TLS is made of; an empty path is none.
+/// Files and settings of a port's TLS; an empty path is none.
 #[derive(Clone, Debug, Default)]
 pub struct ServerFiles {
     pub cert: String,
     pub key: String,
-    /// Authorities for clients. With it, or if clients must have certificates, they must.
+    /// Authorities for clients. If there are any, or `demands_certificates` is set, clients must
+    /// show a certificate.
     pub ca: String,
     pub crl: String,
     pub demands_certificates: bool,
-    /// Common names of which a client's certificate must have one, if there are any.
+    /// Common names, one of which a client's certificate must have; empty for any.
     pub allowed_names: Vec<String>,
-    /// Hosts for one of which a client's certificate must be valid, if there are any.
+    /// Hosts, for one of which a client's certificate must be valid; empty for any.
     pub allowed_hosts: Vec<String>,
     pub versions: Versions,
 }
@@ -80,7 +81,7 @@ impl ServerFiles {
         let mut config = builder.with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         if !asks_nobody {
-            // A resumed session would go on with a certificate that has expired meanwhile.
+            // A resumed session would go on with a client's certificate that has expired meanwhile.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
@@ -88,16 +89,16 @@ impl ServerFiles {
     }
 }
 
-/// A client that has proved who it is, if it had to.
+/// A connection after its handshake, with the client verified if it had to be.
 pub struct Accepted<S> {
     pub stream: TlsStream<Replay<S>>,
-    /// Of the client's certificate; empty if the certificate has none.
+    /// Common name of the client's certificate: None without a certificate, empty if it has none.
     pub common_name: Option<String>,
     /// The client's certificate.
     pub certificate: Option<CertificateDer<'static>>,
 }
 
-/// Takes connections with the files as they are.
+/// Accepts TLS connections with the files as they are at that moment.
 pub struct Acceptor {
     files: ServerFiles,
     config: Reloaded<ServerConfig>,
@@ -110,8 +111,8 @@ impl Acceptor {
         Ok(Self { files, config, handshakes: Semaphore::new(TLS_HANDSHAKES_MAX) })
     }
 
-    /// Shakes hands, within a time and with a bounded number of others. `asked` becomes the name of
-    /// the server that the client asked for, also if it is refused.
+    /// Shakes hands, within a time and beside a bounded number of others. `asked` becomes the
+    /// server name that the client asked for, also if it is refused.
     pub async fn accept<S>(&self, mut stream: S, asked: &mut String) -> io::Result<Accepted<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -143,8 +144,8 @@ impl Acceptor {
         Ok(Accepted { stream, common_name: name, certificate })
     }
 
-    /// Resolves when a handshake has had its time and no place is free. Otherwise who begins
-    /// handshakes and ends none would keep all others out.
+    /// Resolves when this handshake has had its time and no place is free. Without that, clients
+    /// that begin handshakes and end none would keep all others out.
     async fn wanted_by_others(&self) {
         loop {
             tokio::time::sleep(TLS_HANDSHAKE_FAIR_TIME).await;
@@ -155,10 +156,10 @@ impl Acceptor {
     }
 }
 
-/// What a client says first, if that is TLS. One that speaks plain text is not answered with an alert
-/// that it could not read: etcd does not either.
+/// The client's first bytes; an error if they are not TLS. As in etcd, a client that speaks plain
+/// text gets no alert, which it could not read.
 async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
-    /// Types of records: a handshake, or an alert of who has changed his mind.
+    /// Types of records: a handshake, or an alert of a client that gives up at once.
     const OPENINGS: [u8; 2] = [22, 21];
     let mut first = BytesMut::with_capacity(1024);
     stream.read_buf(&mut first).await?;
@@ -169,11 +170,11 @@ async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes>
     }
 }
 
-/// Says whose certificates are good enough.
+/// Verifies clients' certificates.
 struct Guests {
     inner: Arc<dyn ClientCertVerifier>,
-    /// The authorities. One may be a client itself, as in Go: a certificate that has signed itself
-    /// is often both.
+    /// The authorities' certificates. As in Go, a client may show one of them: a self-signed
+    /// certificate is often both.
     known: Vec<CertificateDer<'static>>,
     revoked: HashSet<Vec<u8>>,
     names: Vec<String>,
@@ -221,7 +222,7 @@ impl ClientCertVerifier for Guests {
                     None => ClientCertVerified::assertion(),
                 }
             }
-            // It has the name of an authority and is not by it.
+            // The issuer has the name of an authority, but another key.
             Err(rustls::Error::InvalidCertificate(CertificateError::BadSignature)) => {
                 return Err(CertificateError::UnknownIssuer.into());
             }
@@ -233,7 +234,7 @@ impl ClientCertVerifier for Guests {
             }
         }
         if !self.is_allowed(leaf) {
-            // With etcd's alert, "bad certificate".
+            // An error for which rustls sends etcd's alert, "bad certificate".
             return Err(CertificateError::NotValidForName.into());
         }
         Ok(verified)

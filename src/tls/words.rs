@@ -1,11 +1,11 @@
-//! Errors of TLS in the words of Go's, which operators know from etcd's logs.
+//! Errors of TLS in Go's words, which operators know from etcd's logs.
 
 use std::error::Error as StdError;
 use std::io;
 
 use rustls::{AlertDescription as Alert, CertificateError, Error, PeerIncompatible};
 
-/// What an error comes from: the innermost one, and for one of TLS what Go would have said.
+/// The text of an error's innermost cause; for an error of TLS, what Go would have said.
 pub fn cause(error: &(dyn StdError + 'static)) -> String {
     let mut at = error;
     loop {
