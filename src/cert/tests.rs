@@ -34,7 +34,7 @@ fn certificate(path: PathBuf) -> Certificate {
     }
 }
 
-/// What a check of a file of the directory finds, in a word each.
+/// The `problem` words of the findings for a certificate of the directory, after a change.
 fn problems(dir: &Path, name: &str, change: impl FnOnce(&mut Subject)) -> Vec<&'static str> {
     let path = |name: String| dir.join(name).to_str().unwrap().to_owned();
     let mut subject = Subject {
@@ -73,7 +73,7 @@ fn an_order_makes_what_etcd_and_kubeadm_need() {
     assert_eq!((client.subject.as_str(), client.usages), ("CN=alice", vec!["client".into()]));
     assert_eq!(problems(dir.path(), "alice", |_| {}), [""; 0]);
     assert!(certificate(dir.path().join("ca.crt")).is_authority);
-    // Nothing but what was told.
+    // There are no other files than those that were reported.
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 8);
 }
 
@@ -158,7 +158,7 @@ fn each_reason_has_its_word() {
     assert_eq!(of("server", &wrong), ["key-mismatch"]);
     let revoked = |it: &mut Subject| it.revoked.extend(crate::tls::serial(&it.chain[0]));
     assert_eq!(of("server", &revoked), ["revoked"]);
-    // One does not hide the others.
+    // One fault does not hide another.
     let all = |it: &mut Subject| {
         strange(it);
         wrong(it);

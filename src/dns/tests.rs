@@ -5,7 +5,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::clock::SystemClock;
 
-/// Writes the answer for the question that it was asked.
+/// Makes the answer to a question; the flag says whether it came over TCP.
 type Behaviour = dyn Fn(&[u8], bool) -> Vec<u8> + Send + Sync;
 
 fn record(host: &[u8], priority: u16, port: u16) -> Vec<u8> {
@@ -35,7 +35,7 @@ async fn serve(behaviour: Arc<Behaviour>) -> SocketAddr {
     tokio::spawn(async move {
         let mut buffer = [0; 1024];
         while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-            // Somebody who guesses comes first.
+            // A forged answer arrives first.
             socket.send_to(&[0; 20], from).await.unwrap();
             socket.send_to(&behaviour(&buffer[..length], false), from).await.unwrap();
         }

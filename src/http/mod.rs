@@ -118,9 +118,9 @@ impl Http {
         error(StatusCode::NOT_FOUND, "404 page not found")
     }
 
-    /// A page that a browser loaded from elsewhere must not reach this server through a name that
-    /// its author points here (DNS rebinding). TLS needs no such list: the browser compares the name
-    /// with the certificate.
+    /// A page that a browser loaded from another site must not reach this server through a name
+    /// that its author points here (DNS rebinding). TLS needs no such list: the browser compares
+    /// the name with the certificate.
     fn refuse_host(&self, parts: &Parts) -> Option<Answer> {
         let hosts = &self.config.hosts;
         if hosts.is_empty() || hosts.iter().any(|host| host == "*") {

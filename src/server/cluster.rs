@@ -1,5 +1,5 @@
-//! Who the members of the first cluster are: as the flags list them, as DNS names them, or as a
-//! discovery service collects them.
+//! The members of the first cluster: as the flags list them, as DNS names them, or as a discovery
+//! service collects them.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,5 @@
-//! A member that is behind, to which others send snapshots that are not what they should be: it
-//! takes none of them, and then the good one, once.
+//! A member that is behind gets bad snapshots from others: it refuses all of them, and then takes
+//! the good one, once.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::raft::{ConfState, Message};
 
 const SNAPSHOT: i32 = 7;
 
-/// A state, and what is said of it.
+/// A snapshot to send: the message, the file and the headers.
 #[derive(Clone)]
 struct Offer {
     message: Message,
@@ -29,7 +29,7 @@ struct Offer {
 }
 
 impl Offer {
-    /// A good one.
+    /// A good snapshot of `from`, for `to`.
     async fn of(from: &Node, to: &Node) -> Self {
         let file = file_of(from).await;
         let mut message = Message { msg_type: SNAPSHOT, ..Message::default() };
@@ -42,7 +42,7 @@ impl Offer {
         Self { message, file, cluster: to.cluster_id(), has_digest: true, is_rusd: true }.signed()
     }
 
-    /// Makes the file's digest fit again.
+    /// Corrects the digest after the file was changed.
     fn signed(mut self) -> Self {
         let end = self.file.len() - DIGEST_BYTES;
         let mut digest = SnapshotDigest::default();
@@ -63,7 +63,7 @@ impl Offer {
         self.post(node, self.body()).await
     }
 
-    /// Sends something else in the place of this.
+    /// Sends `body` in the place of the snapshot's own.
     async fn post(&self, node: &Node, body: Vec<u8>) -> u16 {
         let mut request = hyper::Request::post("/raft/snapshot")
             .header("x-etcd-cluster-id", format!("{:x}", self.cluster))
@@ -80,7 +80,7 @@ impl Offer {
     }
 }
 
-/// Where a file says that it stands.
+/// Applied index, its term and the voters, as the file's meta bucket has them.
 fn place(file: &[u8]) -> (u64, u64, ConfState) {
     let temp = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(temp.path(), &file[..file.len() - DIGEST_BYTES]).unwrap();
@@ -107,7 +107,7 @@ fn place(file: &[u8]) -> (u64, u64, ConfState) {
     (index, term, conf_state)
 }
 
-/// Two members that have purged their log, and one that hears of them but not from them.
+/// Two members that have purged their log, and a third that the others cannot reach.
 async fn scene(dir: &Path, addresses: &[SocketAddr]) -> (Member, Member, Member) {
     let first = start(dir, 0, addresses).await;
     let second = start(dir, 1, addresses).await;
@@ -119,7 +119,7 @@ async fn scene(dir: &Path, addresses: &[SocketAddr]) -> (Member, Member, Member)
     (first, second, late)
 }
 
-/// Offers whose message alone is wrong.
+/// Snapshots of which only the message is wrong, and the status that refuses each.
 fn misplaced(good: &Offer) -> Vec<(&'static str, Offer, u16)> {
     let edited = |edit: &dyn Fn(&mut Message)| {
         let mut offer = good.clone();
@@ -176,8 +176,8 @@ async fn refuses_all(good: &Offer, late: &Node) {
         let mut offer = good.clone();
         offer.file[at] ^= 1 << (at % 8);
         assert_eq!(offer.to(late).await, 500, "a bit of byte {at} is flipped");
-        // Whoever flips bits may also count anew. Then only what contradicts itself can be refused,
-        // as all of these do.
+        // A changed file may come with a digest that fits. Then only contradictions can be refused,
+        // such as this one between the message's index and the file's.
         offer.message.mut_snapshot().mut_metadata().index += 1;
         assert_eq!(offer.signed().to(late).await, 500, "a bit of byte {at}, and its digest");
     }
@@ -210,13 +210,13 @@ async fn bad_snapshots_are_refused_and_a_good_one_is_taken_once() {
     assert_eq!(good.to(&late.node).await, 204);
     until("the state", async || has(&late.node, "key 49").await).await;
     assert_eq!(good.to(&late.node).await, 409, "a replay");
-    // From now on it is where the others look for it.
+    // It starts again where the others look for it.
     late.stop().await;
     let late = start(dir.path(), 2, &addresses).await;
     put(&first.node, "later", 10).await;
     until("what came later", async || has(&late.node, "later").await).await;
     assert_eq!(good.to(&late.node).await, 409, "a replay");
-    // The leader takes none at all.
+    // A leader takes no snapshot at all.
     let offer = Offer::of(&late.node, &first.node).await;
     assert_eq!(offer.to(&first.node).await, 409);
     put(&first.node, "last", 10).await;

@@ -494,7 +494,7 @@ mod tests {
             };
             let bytes: Vec<u8> = (0..length).map(|_| noise()).collect();
             for cut in [1, 7, 1000] {
-                // Frames that claim much, of kinds that nobody knows.
+                // Frames that claim great lengths, of unknown kinds.
                 let (out, _) = through(&bytes, cut, 64);
                 assert!(out.len() <= bytes.len() + 64);
             }

@@ -218,7 +218,7 @@ pub(super) async fn turn_away(listeners: &[Listener]) -> Infallible {
     std::future::pending().await
 }
 
-/// A connection before it is anybody's.
+/// An accepted connection, before its first byte is read.
 pub(super) enum Arrived {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),

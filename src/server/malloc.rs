@@ -1,10 +1,10 @@
 //! How glibc's allocator is set up for a member.
 //!
-//! glibc keeps small freed blocks apart, in "fast bins", and merges all of them at once when a large
-//! block is wanted, under the lock of the arena. Compaction frees a block for nearly every key: with
-//! half a million keys the apply thread, whose arena it is, then merged for 60 to 110 ms, and all
-//! puts waited. Without fast bins each block is merged with its neighbours when it is freed. The
-//! per-thread caches stay; neither throughput nor memory in use changes measurably.
+//! glibc keeps small freed blocks apart, in "fast bins", and merges all of them at once when a
+//! large block is wanted, under the lock of the arena. Compaction frees a block for nearly every
+//! key: with half a million keys the apply thread, whose arena it is, then merged for 60 to 110 ms,
+//! and all puts waited. Without fast bins each block is merged with its neighbours when it is
+//! freed. The per-thread caches stay; neither throughput nor memory in use changes measurably.
 
 /// Called before there are other threads.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -1,4 +1,4 @@
-//! The node of this process: how it is started in its data directory, why it ends, and how it stops.
+//! The node of this process: how it starts in its data directory, why it ends, and how it stops.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -14,10 +14,11 @@
 //! | subject | files |
 //! |---|---|
 //! | settings | `flags`, `file`, `config`, `environment`, `values`, `check`, `load` |
-//! | who the first members are | `url`, `resolve`, `named`, `discovery`, `join`, `cluster` |
-//! | a connection | `unfinished`, `unread`, `outbox`, `huffman`, `hpack`, `inbound`, `io`, `connection` |
+//! | the first members | `url`, `resolve`, `named`, `discovery`, `join`, `cluster` |
+//! | a connection | `connection`, `executor`, `io`, `inbound`, `hpack`, `huffman` |
+//! | bytes that clients make the member hold | `outbox`, `unread`, `unfinished` |
 //! | ports | `listen`, `services`, `tls`, `serve` |
-//! | the process | `log`, `said`, `early`, `signals`, `malloc`, `datadir`, `member`, `run` |
+//! | process | `log`, `said`, `early`, `signals`, `notify`, `malloc`, `datadir`, `member`, `run` |
 
 mod check;
 mod cluster;

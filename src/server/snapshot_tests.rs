@@ -1,4 +1,4 @@
-//! Members of one cluster in this process, one of which comes when the log is purged.
+//! Members of one cluster in this process, one of which starts when the log is purged.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -51,7 +51,7 @@ pub(super) async fn start(dir: &Path, at: usize, addresses: &[SocketAddr]) -> Me
     start_at(dir, at, addresses, addresses[at]).await
 }
 
-/// Listens somewhere else than others believe.
+/// Starts a member that listens on another address than the others know.
 pub(super) async fn start_at(
     dir: &Path,
     at: usize,
@@ -61,7 +61,7 @@ pub(super) async fn start_at(
     start_on(dir, at, addresses, bind, None).await
 }
 
-/// On a disk with faults.
+/// Starts a member on a disk with faults.
 async fn start_on(
     dir: &Path,
     at: usize,
@@ -137,7 +137,7 @@ pub(super) fn addresses() -> Vec<SocketAddr> {
     (0..3).map(|_| SocketAddr::from(([127, 0, 0, 1], ports::free()))).collect()
 }
 
-/// A member's state as others get it, with its digest.
+/// A member's state as other members get it, with its digest.
 pub(super) async fn file_of(node: &Node) -> Vec<u8> {
     let mut pieces = node.snapshot(&Credentials::default()).await.unwrap();
     let mut file = Vec::new();
@@ -202,7 +202,7 @@ async fn a_member_that_comes_late_gets_a_snapshot() {
     }
 }
 
-/// A disk with so many free bytes.
+/// A disk with this many free bytes.
 struct Free(AtomicU64);
 
 impl Faults for Free {

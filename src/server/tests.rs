@@ -319,7 +319,7 @@ async fn a_lock_passes_to_the_next_in_line_and_a_caller_who_leaves_gives_up() {
         let (mut lock, request) = (lock(), request(3));
         async move { lock.lock(request).await }
     });
-    // The one who left takes his key back, so that the third is next.
+    // The second client has hung up: its key goes, so that the third client is next.
     let prefix = RangeRequest { key: "l/".into(), range_end: "l0".into(), ..Default::default() };
     loop {
         let keys = member.kv().range(prefix.clone()).await.unwrap().into_inner().kvs;
@@ -485,7 +485,7 @@ async fn too_many_pings_end_a_connection_with_the_reason() {
     }
     let answer = member.raw(&bytes).await;
     assert!(answer.ends_with(b"too_many_pings"), "{answer:?}");
-    // Others are not touched.
+    // Another client is not affected.
     member.put("a", "b").await;
     member.stop().await;
 }

@@ -1,4 +1,4 @@
-//! What clients send that a library of HTTP/2 would not, as frames.
+//! Frames that clients may send and an HTTP/2 library would not.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ struct Frame {
     payload: Vec<u8>,
 }
 
-/// A client of HTTP/2 that sends what it is told.
+/// An HTTP/2 client that sends any frame.
 struct Client<S> {
     stream: S,
 }
@@ -80,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// What comes on a stream until the server has answered a ping, so nothing comes later.
+    /// All frames of a stream until the server has answered a ping, after which none can follow.
     async fn answer(&mut self, stream: u32) -> Vec<Frame> {
         let mut frames = Vec::new();
         let is_last = |frame: &Frame| {
@@ -144,13 +144,13 @@ async fn any_authority_of_a_grpc_client_is_taken() {
     for authority in authorities {
         let connection = TcpStream::connect(member.address).await.unwrap();
         let mut client = Client::greet(connection).await;
-        // Go names the static table's name and one that is empty with its value, C-core spells names.
+        // Go's client indexes the static table's name, or its empty field; C-core spells the name.
         let field = match authority {
             b"" => vec![0x81],
             _ => [&[0x41][..], &string(authority)].concat(),
         };
         let spelled = [&[0x40][..], &string(b":authority"), &string(authority)].concat();
-        // What the table holds from the first request on.
+        // The field by its place in the table, where the first request has put it.
         let known = if authority.is_empty() { vec![0x81] } else { vec![0xbe] };
         let spelled = if authority.is_empty() { vec![0x81] } else { spelled };
         for (stream, field) in [(1, field), (3, known), (5, spelled)] {
@@ -188,8 +188,8 @@ async fn a_path_with_a_fragment_is_no_method() {
     member.stop().await;
 }
 
-/// An empty authority that enters the table is there for later requests as others are, and takes no
-/// entry from a table that is full to the last byte.
+/// An empty authority that enters the table is there for later requests, and takes no entry from a
+/// table that is full to the last byte.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_authority_may_enter_the_table() {
     let member = Member::start("").await;
@@ -228,7 +228,7 @@ async fn an_empty_authority_may_enter_the_table() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_metadata_is_refused_before_the_method_is_looked_for() {
     let member = Member::start("").await;
-    // 400 and 200 in the static table; nobody could answer before the last one's deadline.
+    // 400 and 200 in the static table. The last deadline is over before an answer is possible.
     let cases: [(&str, &[u8], u8); 4] = [
         ("grpc-timeout", b"abc", 0x8c),
         ("grpc-timeout", b"-5S", 0x8c),
@@ -254,7 +254,7 @@ fn field(name: &[u8], value: &[u8]) -> Vec<u8> {
     [&[0x40][..], &string(name), &string(value)].concat()
 }
 
-/// The kinds of frames that answer a block, and that its connection serves the next call.
+/// The kinds of frames that answer a block; checks that the connection serves the next call.
 async fn answers(member: &Member, block: &[u8]) -> Vec<u8> {
     let mut client = Client::greet(TcpStream::connect(member.address).await.unwrap()).await;
     let kinds = async |client: &mut Client<TcpStream>, stream, block: &[u8]| {
@@ -275,7 +275,7 @@ async fn rubbish_in_a_call_resets_its_stream_alone() {
     let authority = field(b":authority", b"etcd/a");
     let twice = [&[0x01][..], &string(b"etcd/a"), &[0x01], &string(b"b")].concat();
     let mut refused = vec![
-        // A second authority, a pseudo header after another field, one that nobody knows.
+        // A second authority, a pseudo header after another field, an unknown one.
         request(path, &twice, &grpc()),
         request(path, &grpc(), &authority),
         request(path, &field(b":nothing", b"a"), &grpc()),
@@ -320,7 +320,7 @@ async fn what_grpc_go_does_not_look_at_is_no_fault() {
         let block = request("/etcdserverpb.KV/Range", &authority, &more);
         assert_eq!(answers(&member, &block).await, [HEADERS, DATA, HEADERS], "{name}: {value}");
     }
-    // A scheme that is none.
+    // An invalid scheme.
     let mut block = request("/etcdserverpb.KV/Range", &authority, &grpc());
     block.splice(1..2, [&[6][..], &string(b"1$")].concat());
     assert_eq!(answers(&member, &block).await, [HEADERS, DATA, HEADERS]);
@@ -373,7 +373,7 @@ async fn plain_requests_are_answered_as_by_gos_server() {
     member.stop().await;
 }
 
-/// A connection as one that came over TLS, without TLS.
+/// A connection without TLS that is served as if it had come over TLS.
 async fn secured(member: &Member) -> (tokio::io::DuplexStream, watch::Sender<bool>) {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let (stop, stopped) = watch::channel(false);
@@ -430,7 +430,7 @@ async fn the_list_of_hosts_is_for_plain_connections() {
     // `:status: 200` is in the static table.
     assert_eq!(client.answer(1).await[0].payload[0], 0x88);
 
-    // A plain request may name its host in the first line; that counts.
+    // An HTTP/1.1 request may name its host in the first line, which then counts.
     for (target, host, code) in [
         ("http://a.example/version", "b.example", 200),
         ("http://b.example/version", "a.example", 421),
@@ -447,7 +447,7 @@ async fn the_list_of_hosts_is_for_plain_connections() {
     member.stop().await;
 }
 
-/// What a call costs whose message does not come; the rest is made once it has.
+/// The memory of a call whose message has not come; the rest is made once it has.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_takes_little_before_its_message_has_come() {
     let member = Member::start("").await;
@@ -465,8 +465,8 @@ fn framed(message: &impl Message) -> Vec<u8> {
     [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat()
 }
 
-/// One connection is all that a client of Go has. While it takes some large ranges, slowly or not, its
-/// leases live on, and it can watch.
+/// Go's client has one connection. While it takes large ranges, slowly or not, its leases live on
+/// and its watches get events.
 #[tokio::test(flavor = "multi_thread")]
 async fn leases_and_watches_go_on_beside_large_ranges() {
     const VALUE_BYTES: usize = 10_000_000;
@@ -477,7 +477,7 @@ async fn leases_and_watches_go_on_beside_large_ranges() {
         member.put(&format!("a{n}"), vec![b'x'; VALUE_BYTES]).await;
     }
     let mut client = Client::greet(TcpStream::connect(member.address).await.unwrap()).await;
-    // The connection takes all there is, and each stream as much as HTTP/2 begins with.
+    // The connection's window is large, and each stream has the first window of HTTP/2.
     client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes()).await;
     let authority = [&[0x41][..], &string(b"a")].concat();
     let call = |path: &str| request(path, &authority, &grpc());
@@ -505,7 +505,7 @@ async fn leases_and_watches_go_on_beside_large_ranges() {
         client.send(DATA, flags, stream, &message).await;
         client.data_of(stream).await;
     }
-    // A stream that has been there before goes on as well.
+    // A stream that was open before goes on as well.
     client.send(DATA, 0, 11, &framed(&renewal)).await;
     let answer = client.data_of(11).await;
     let answer = LeaseKeepAliveResponse::decode(&answer[5..]).unwrap();

@@ -13,7 +13,7 @@ use super::*;
 
 type Authority = Issuer<'static, KeyPair>;
 
-/// Files of certificates, made on the spot.
+/// A directory of certificates of two authorities, of which the second is not trusted.
 struct Shop {
     dir: TempDir,
     authority: Authority,
@@ -44,7 +44,7 @@ impl Shop {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// A certificate and its key under a name, changed before it is signed.
+    /// Makes a certificate and its key, with a change before it is signed.
     fn sell(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) {
         self.sell_by(name, &self.authority, &KeyPair::generate().unwrap(), change);
     }
@@ -106,7 +106,7 @@ impl Shop {
     }
 }
 
-/// Whether both sides understand each other; the common name that the server saw.
+/// Connects both sides and sends a text. Returns the common name that the server saw.
 async fn talk(acceptor: &Acceptor, connector: &Connector, host: &str) -> Result<String, String> {
     let (near, far) = duplex(64 << 10);
     let server = async {
@@ -141,7 +141,8 @@ async fn a_common_name_counts_in_every_encoding() {
         ("ia5", DnValue::Ia5String("al@ice".try_into().unwrap()), "al@ice"),
         ("teletex", DnValue::TeletexString("alice".try_into().unwrap()), "alice"),
         ("bmp", DnValue::BmpString("häuptling".try_into().unwrap()), "häuptling"),
-        // Go does not read it, and nobody is better than somebody else.
+        // Go does not read this encoding. An empty name is no user, which is safer than a wrong
+        // one.
         ("universal", DnValue::UniversalString("alice".try_into().unwrap()), ""),
     ];
     for (file, name, seen) in ends {
@@ -285,7 +286,7 @@ async fn lists_of_names_and_of_the_revoked_are_kept() {
     for bytes in [
         shop.list(&shop.authority, &[7, 200]).der().to_vec(),
         shop.list(&shop.authority, &[200]).pem().unwrap().into_bytes(),
-        // Only the number counts.
+        // A list of another authority: only the serial number counts.
         shop.list(&shop.foreign, &[200]).der().to_vec(),
     ] {
         fs::write(&crl, bytes).unwrap();
@@ -334,7 +335,7 @@ async fn files_are_read_again_when_they_change() {
     shop.sell("server", |_| {});
     assert!(is_met().await);
     assert_ne!(new, fs::read(&key).unwrap());
-    // So are authorities.
+    // Authorities are read again as well.
     fs::copy(shop.path("other-ca"), shop.path("ca")).unwrap();
     assert!(!is_met().await);
 }
@@ -398,8 +399,8 @@ fn versions_are_a_range() {
     assert_eq!(of("TLS1.1", ""), Err(text.to_owned()));
 }
 
-/// An authority, certificates of it of version 1 and version 3 for one key, and the key. No library
-/// here makes the former.
+/// An authority, its certificates of version 1 and version 3 for one key, and that key. No library
+/// here makes certificates of version 1.
 const VERSIONS: &str = include_str!("../../tests/data/version-1.pem");
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What becomes of header blocks that h2 would refuse.
+//! How header blocks are changed that h2 would refuse.
 
 use super::*;
 use crate::server::huffman::tests::{EXPANDED, compressed};
@@ -114,7 +114,7 @@ fn h2_does_not_hear_how_small_a_table_is() {
     };
     let small = size(HEADER_TABLE_BYTES);
     assert_eq!(tolerated(&[b"\x20", &small[..], b"\x83"].concat()).unwrap(), b"\x83");
-    // One that was not allowed, and one that comes too late, are for h2 to refuse.
+    // h2 refuses a size above the one that it announced, and one that comes too late.
     assert_eq!(tolerated(&[&size(HEADER_TABLE_BYTES + 1)[..], b"\x83"].concat()), None);
     assert_eq!(tolerated(&[b"\x83", &small[..]].concat()), None);
 }
@@ -217,7 +217,7 @@ fn what_is_right_or_cannot_be_read_stays() {
     let right = [&[0x83, 0x41][..], &string(b"127.0.0.1:2379", true)].concat();
     assert_eq!(tolerated(&right), None);
     assert_eq!(tolerated(&[&[0x41][..], &string(b"[::1]:2379", false)].concat()), None);
-    // Another field may say what it likes.
+    // The value of any other field is not looked at.
     assert_eq!(tolerated(&[&[0x7a][..], &string(b"::1", false)].concat()), None);
     let cut = [&[0x83, 0x41][..], &string(b"etcd/a", false)].concat();
     for length in 0..cut.len() {

@@ -1,4 +1,4 @@
-//! What is taken, what is refused, and in which words.
+//! Which settings are accepted and which are refused, with the texts.
 
 use super::*;
 use crate::server::flags::Kind;
@@ -50,7 +50,7 @@ fn a_name_alone_names_the_first_cluster() {
     assert_eq!(config.data_dir, PathBuf::from("m1.etcd"));
 }
 
-/// Lines that are refused, and what is said of them.
+/// Command lines that are refused, and the texts.
 const REFUSED: &[(&str, &str)] = &[
     ("extra", "\"extra\" is not a valid flag"),
     (
@@ -142,7 +142,7 @@ fn numbers_of_any_size_are_times_that_can_be_added() {
     for (text, seconds) in [("300", 300), ("0", 0), ("9223372036", 9_223_372_036)] {
         assert_eq!(ttl(text), Duration::from_secs(seconds), "{text}");
     }
-    // What overflows in etcd is negative there, and so the default is used.
+    // A product that overflows in etcd is negative, so the default is used.
     for text in ["9223372037", "18446744073709551615", "9223372036854775808"] {
         assert_eq!(ttl(text), Duration::ZERO, "{text}");
     }

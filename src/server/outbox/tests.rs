@@ -1,4 +1,4 @@
-//! Who waits, who is closed, and when memory is given back.
+//! Which calls wait, which connections are closed, and when memory is given back.
 
 use std::task::Context;
 
@@ -15,7 +15,7 @@ fn outbox() -> Arc<Outbox> {
     Outbox::new(Arc::default(), 0)
 }
 
-/// Pages of zeros that nobody writes take no memory.
+/// Zeroed pages take no memory until they are written.
 fn answer(account: &Arc<Account>, bytes: usize) -> Bytes {
     account.charge(Kind::Any, Bytes::from(vec![0; bytes]))
 }
@@ -39,7 +39,7 @@ fn one_large_answer_holds_nothing_up_on_its_connection() {
     let account = outbox().open();
     let large = answer(&account, 200 * MIB);
     assert!(enters(&account, Kind::Any) && gives(&account, Kind::Any));
-    // Whichever of them is the largest.
+    // Another answer may become the largest.
     let small = answer(&account, 50 * MIB);
     drop(large);
     let larger = answer(&account, 100 * MIB);
@@ -95,7 +95,7 @@ fn many_connections_that_each_hold_a_little_are_closed_in_a_crowd() {
         outbox.look();
     }
     let closed = idle.iter().filter(|account| is_closed(account)).count();
-    // As many as it takes, and no more.
+    // Enough are closed, and no more.
     assert_eq!(1100 - closed, limits::UNSENT_BYTES_MAX / limits::CONNECTION_UNSENT_BYTES_MIN);
 }
 
@@ -112,7 +112,7 @@ fn a_little_that_is_not_taken_is_borne_where_its_end_would_not_help() {
     assert!(!is_closed(&large), "it takes its answer, and nobody waits for room");
 }
 
-/// Each of them holds less than any share, and all together too much.
+/// Each holds less than any share, and all together hold too much.
 #[tokio::test]
 async fn of_many_that_stand_still_with_little_as_many_are_closed_as_it_takes() {
     let outbox = outbox();

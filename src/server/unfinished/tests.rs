@@ -1,4 +1,4 @@
-//! What is given up, when, and what stays.
+//! Which parts are given up, when, and which stay.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -10,7 +10,7 @@ use super::*;
 
 const MIB: usize = 1 << 20;
 
-/// Frames that are there, and then nothing comes.
+/// A body that gives these frames and then stays pending.
 #[derive(Default)]
 pub(in crate::server) struct Frames(pub(in crate::server) VecDeque<Bytes>);
 
@@ -31,7 +31,7 @@ impl Body for Frames {
 
 type Request = Incomplete<Frames>;
 
-/// Every part is old at once.
+/// A budget for which every part is old at once.
 fn impatient() -> Arc<Unfinished> {
     let mut all = Unfinished::new(0);
     Arc::get_mut(&mut all).unwrap().old = Duration::ZERO;
@@ -46,7 +46,7 @@ fn is_closed(connection: &Connection) -> bool {
     connection.closing.notified().now_or_never().is_some()
 }
 
-/// A request of which so many bytes come, in frames, and the rest does not.
+/// A request of which `bytes` bytes arrive, in frames, and the last byte never does.
 fn request(connection: &Connection, bytes: usize) -> Request {
     let zeros = Bytes::from(vec![0; MIB]);
     let prefix = [&[0][..], &(bytes as u32 + 1).to_be_bytes()].concat();
@@ -56,7 +56,7 @@ fn request(connection: &Connection, bytes: usize) -> Request {
     Incomplete::new(Frames(frames), connection.clone())
 }
 
-/// Reads what there is; the error that comes in the place of more.
+/// Reads the frames that are there; returns the error that ends the body, if one does.
 fn read(request: &mut Request) -> Option<rpc::BoxError> {
     while let Some(frame) = request.frame().now_or_never() {
         if let Err(error) = frame.unwrap() {
@@ -108,7 +108,7 @@ fn the_oldest_parts_of_a_connection_are_given_up() {
     assert!(all.state.lock().connections.is_empty());
 }
 
-/// As of a client that sends a hundred large requests at a time.
+/// As with a client that sends a hundred large requests at a time.
 #[test]
 fn parts_of_which_more_has_just_come_stay() {
     let all = Unfinished::new(0);
@@ -121,7 +121,7 @@ fn parts_of_which_more_has_just_come_stay() {
     all.look();
     assert!(requests.iter_mut().all(|request| read(request).is_none()));
     assert!(!is_closed(&busy));
-    // There is an end.
+    // Above the larger bound, the oldest is given up all the same.
     let mut more = [request(&busy, MIB), request(&busy, MIB)];
     assert!(more.iter_mut().all(|request| read(request).is_none()));
     assert!(read(&mut requests[0]).is_some() && read(&mut requests[count - 1]).is_none());
@@ -158,7 +158,7 @@ fn many_connections_have_one_budget() {
     }
     assert!(all.bytes_of_each().0 > limits::UNFINISHED_BYTES_MAX - 2 * MIB);
     assert!(read(&mut requests[0]).is_some() && read(requests.last_mut().unwrap()).is_none());
-    // What goes on is younger than what waits.
+    // A part that has just received more is younger than one that waits.
     let half = requests.len() / 2 + 2;
     requests[half].body.0.push_back(Bytes::new());
     requests[half].messages.left += 2;
@@ -170,7 +170,7 @@ fn many_connections_have_one_budget() {
     assert!(read(&mut requests[half + 1]).is_some());
 }
 
-/// Nobody reads on, as on streams whose answers wait for permission to send.
+/// The calls do not read on, as on streams whose answers wait for the client's window.
 #[test]
 fn a_connection_on_which_what_was_given_up_stays_is_closed() {
     let all = impatient();
