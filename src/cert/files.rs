@@ -1,4 +1,4 @@
-//! Files that get their names together.
+//! Files that get their final names together, once all of them are written.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};

@@ -58,6 +58,7 @@ pub(super) struct Config {
     pub token: String,
     pub heartbeat: Duration,
     pub election: Duration,
+    /// `--initial-election-tick-advance`.
     pub hasten_election: bool,
     pub pre_vote: bool,
     pub sockets: Sockets,
@@ -92,12 +93,14 @@ pub(super) struct Config {
     pub auth_token: String,
     pub auth_token_ttl: Duration,
     pub bcrypt_cost: u32,
+    /// A request that takes longer is logged.
     pub warning_request: Duration,
     pub extensive_metrics: bool,
     pub origins: Vec<String>,
     pub hosts: Vec<String>,
+    /// All feature gates: name, stage, and whether it is open.
     pub gates: Vec<(&'static str, &'static str, bool)>,
-    /// The gates among them that were set.
+    /// The feature gates that were set.
     pub gates_set: Vec<(&'static str, bool)>,
     /// Counts of files to keep, which the log shows. Other rules decide here what is kept.
     pub wals_max: u64,

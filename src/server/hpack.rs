@@ -41,7 +41,7 @@ const SPELLED: usize = 0;
 const NAME: &[u8] = b":authority";
 /// A longer text is none of the names that are looked for, compressed or not.
 const NAME_BYTES_MAX: usize = (NAME.len() * CODE_BITS_MAX).div_ceil(8);
-/// Ones with which the Huffman codes begin of all bytes that no field may have, and of `#`.
+/// The Huffman codes of all bytes that no field may have begin with at least so many ones.
 const RARE_ONES: u32 = 9;
 /// A field that enters no table and for which h2 resets the stream: `te: -`.
 const REFUSED: &[u8] = b"\x00\x02te\x01-";

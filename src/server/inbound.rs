@@ -197,13 +197,14 @@ impl Inbound {
         Some(count)
     }
 
-    /// Adds to the held bytes, for a buffer that is too small for both.
+    /// Adds to the held bytes, for which h2's buffer has too little room.
     pub(super) fn hold(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);
         self.is_fresh = true;
     }
 
-    /// Makes all held bytes ready: the client has ended the stream, so no frame becomes whole.
+    /// Makes all held bytes ready: the client sends nothing more on the connection, so the frame
+    /// that they begin stays incomplete.
     pub(super) fn give_up(&mut self) {
         self.ready = std::mem::take(&mut self.held);
         self.is_fresh = false;

@@ -35,8 +35,8 @@ const WINDOW_UPDATE: u8 = 8;
 const HEAD_BYTES: usize = 9;
 /// Payload of a WINDOW_UPDATE.
 const UPDATE_BYTES: usize = 4;
-/// Shortest time between pings while no call is open, grpc-go's default: such a client has nothing
-/// to watch over.
+/// Shortest time between pings while no call is open, grpc-go's default: such a client has no
+/// answer to wait for.
 const IDLE_PING: Duration = Duration::from_secs(2 * 3600);
 
 /// A GOAWAY frame for all streams: ENHANCE_YOUR_CALM, "too_many_pings".

@@ -17,7 +17,7 @@ use crate::client::TlsOptions;
 use crate::{go, limits};
 
 /// Reads the command line and `environment`, or in their place a configuration file, checks the
-/// settings and adds what they imply. The caller logs `notices` also if this fails.
+/// settings and adds what they imply. `notices` are to be logged also if the settings are invalid.
 pub(super) fn load(
     arguments: &[String],
     environment: &[(String, String)],

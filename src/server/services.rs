@@ -19,7 +19,9 @@ pub(super) struct Keepalive {
     pub minimum: Duration,
     /// Time between the server's pings; zero sends none.
     pub interval: Duration,
+    /// How long the answer to one of the server's pings may take.
     pub timeout: Duration,
+    /// Calls that may be open on one connection.
     pub streams_max: u32,
 }
 
@@ -36,7 +38,7 @@ impl Keepalive {
 pub(super) struct Services {
     /// None on ports that speak HTTP only.
     pub rpc: Option<Arc<rpc::Server>>,
-    /// Whether the port speaks HTTP for people and probes.
+    /// Whether the port answers HTTP requests that are not gRPC.
     pub serves_http: bool,
     pub http: Arc<Http>,
     pub outbox: Arc<Outbox>,
@@ -50,6 +52,7 @@ pub(super) struct Services {
     pub keepalive: Keepalive,
     /// How long the head of the next HTTP/1.1 request may take to arrive.
     pub header_timeout: Duration,
+    /// Connections that the port may still accept.
     pub connections: Arc<Semaphore>,
     pub supervisor: Supervisor,
 }

@@ -42,7 +42,7 @@ const PREFIX_BYTES: usize = 5;
 pub(super) struct Unfinished {
     state: Mutex<State>,
     /// Budgets of one connection and of the member. Parts that may go on and parts that were given
-    /// up are held against them separately.
+    /// up count against them separately.
     connection_bytes_max: usize,
     bytes_max: usize,
     /// How long a part must have received nothing to be given up, unless the sum is far above the
@@ -101,8 +101,9 @@ pub(super) struct Connection {
 }
 
 impl Unfinished {
-    /// `message_bytes_max` is the largest request that a flag allows. The budgets grow with it, so
-    /// that `limits::UNFINISHED_MESSAGES_MIN` such messages fit into a connection's.
+    /// `message_bytes_max` is the largest message that the server accepts, which a flag sets. The
+    /// budgets grow with it, so that `limits::UNFINISHED_MESSAGES_MIN` such messages fit into a
+    /// connection's.
     pub(super) fn new(message_bytes_max: usize) -> Arc<Self> {
         let few = message_bytes_max.saturating_mul(limits::UNFINISHED_MESSAGES_MIN);
         Arc::new(Self {

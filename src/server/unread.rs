@@ -13,15 +13,16 @@
 //! ```
 //!
 //! While the sum is above its budget, a connection that holds more than half of an equal share is
-//! not read, so that all other connections together add at most half of the budget. A client whose
-//! requests are read does not notice: its bytes are free again a moment later. A paused connection
-//! still gets one read at each look, since the WINDOW_UPDATE that its answers wait for may be among
-//! what is not read.
+//! not read, so that all other connections together add at most half of the budget. (Above 2048
+//! connections that half stays at `limits::UNREAD_SHARE_BYTES_MIN`, and only closing bounds the
+//! sum.) A client whose requests are read does not notice: its bytes are free again a moment later.
+//! A paused connection still gets one read at each look, since the WINDOW_UPDATE that its answers
+//! wait for may be among what is not read.
 //!
-//! Connections are then closed whose requests nothing was read of for some seconds and whose
-//! clients take no answers either, however little each holds: the sum is what counts. Those that
-//! have made no progress for longest are closed first, since a healthy client may make none only
-//! because of the crowd.
+//! A connection is then closed if nothing of its requests was read for some seconds and its client
+//! takes no answers either, however little it holds: the sum is what counts. Those that have made
+//! no progress for longest are closed first, since a healthy client may make none only because of
+//! the crowd.
 //!
 //! A frame is a slice of the buffer that it was read into, and keeps the whole buffer in memory,
 //! also what else arrived in it and is read or needs no reading. So bytes that pass beside unread

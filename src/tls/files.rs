@@ -155,6 +155,7 @@ fn text_of(value: &Any<'_>) -> Option<String> {
 /// What changes when a file is written or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
+    /// Seconds since 1970, and nanoseconds.
     modified: (i64, i64),
     bytes: u64,
     inode: u64,

@@ -16,7 +16,7 @@ use crate::limits;
 use crate::server::unfinished::Connection;
 use crate::server::unread::{self, Still};
 
-/// What one connection's client has not taken, and what it has sent.
+/// One connection's unsent answers, and the calls and requests that wait.
 pub(in crate::server) struct Account {
     outbox: Arc<Outbox>,
     unfinished: Connection,
