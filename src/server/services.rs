@@ -52,7 +52,7 @@ pub(super) struct Services {
     pub keepalive: Keepalive,
     /// How long the head of the next HTTP/1.1 request may take to arrive.
     pub header_timeout: Duration,
-    /// Connections that the port may still accept.
+    /// Connections that all ports with these services may still accept.
     pub connections: Arc<Semaphore>,
     pub supervisor: Supervisor,
 }
