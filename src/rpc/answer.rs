@@ -1,9 +1,9 @@
 //! The bodies of all answers, and the framing of unary ones.
 //!
 //! The answer to a unary call is one length-prefixed message, and trailers. Framing it here rather
-//! than in tonic's server saves three boxed futures, two boxed bodies and two 8 KiB buffers a request.
-//! The messages of an answer stream are framed by tonic's codec; its messages and its end are counted
-//! here.
+//! than in tonic's server saves three boxed futures, two boxed bodies and two 8 KiB buffers a
+//! request. The messages of an answer stream are framed by tonic's codec; its messages and its end
+//! are counted here.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,12 +21,14 @@ use crate::metrics;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// Flag and length before each message.
+/// Bytes before each message: a flag that says whether it is compressed, and its length in four
+/// bytes, big endian.
 pub(super) const PREFIX_BYTES: usize = 5;
-/// Largest answer that clients accept: grpc-go's send limit in etcd.
+/// Largest message that is sent, in bytes: etcd sets grpc-go's send limit to MaxInt32.
 const SEND_BYTES_MAX: usize = i32::MAX as usize;
 
-/// What a message body yields on its way in.
+/// The error type of request bodies: a fault of the transport, or a `Status` that `server` puts in
+/// the place of a message.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of an answer.
@@ -41,16 +43,19 @@ pub enum Body {
 
 pub type Output = Response<Body>;
 
-/// Resolves when a stream must end before its client wants it, with what the client is told.
+/// Resolves, with the status for the client, when a stream must end although its client still
+/// reads.
 pub(super) type Ending = Pin<Box<dyn Future<Output = Status> + Send>>;
 
-/// A server stream, ended early when the server stops or the leader is gone for long.
+/// A server stream. It ends early when the server stops, when its deadline is over, or when its
+/// client asked for a leader and there is none for long.
 pub struct Stream {
     pub inner: tonic::body::Body,
     pub ending: Ending,
     pub method: &'static metrics::Method,
     pub start: Instant,
-    /// Where the next message begins in the bytes to come.
+    /// Bytes of the current message that are still to be sent; the next message begins behind them.
+    /// The prefix of the next message as far as it has been sent.
     skip: usize,
     header: Vec<u8>,
     done: bool,
@@ -66,7 +71,8 @@ impl Stream {
         Self { inner, ending, method, start, skip: 0, header: Vec::new(), done: false }
     }
 
-    /// Counts the messages that start in these bytes; a prefix may be cut anywhere.
+    /// Counts the messages whose prefix ends within `bytes`. A data frame may end anywhere, also
+    /// within a prefix, so the part of a prefix that was sent is kept in `header`.
     fn count(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let skip = self.skip.min(bytes.len());
@@ -135,7 +141,7 @@ impl Drop for Stream {
 fn trailers(status: &Status) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(2);
     if status.add_header(&mut map).is_err() {
-        // The text cannot be a header; the code alone still can.
+        // The status's text or metadata does not fit into headers; its code alone always does.
         map.insert(GRPC_STATUS, HeaderValue::from(status.code() as i32));
     }
     map
@@ -172,7 +178,8 @@ impl HttpBody for Body {
     }
 }
 
-/// The content type of an answer if it is not the plain one: grpc-go repeats what the client added.
+/// The content type of an answer if it is not plain `application/grpc`: like grpc-go, the answer
+/// repeats the subtype that the client added, such as `+proto`.
 pub(super) fn repeated_type(headers: &HeaderMap) -> Option<HeaderValue> {
     let stated = headers.get(CONTENT_TYPE)?;
     match stated.as_bytes().strip_prefix(GRPC.as_bytes())? {
@@ -206,13 +213,13 @@ pub(super) fn stream(stream: Stream) -> Output {
     response
 }
 
-/// What a unary call is answered with.
+/// An answer to a unary call, before or after its encoding.
 pub(super) trait Encode {
-    /// As it is sent, with its flag and length.
+    /// The bytes to send, prefix included. Fails with ResourceExhausted above `SEND_BYTES_MAX`.
     fn encoded(self) -> Result<Encoded, Status>;
 }
 
-/// An answer in the bytes that are sent.
+/// An encoded answer: prefix and message.
 #[derive(Debug)]
 pub(super) struct Encoded(pub(super) Bytes);
 

@@ -1,4 +1,4 @@
-//! Auth: users, roles, logins; and who a call is from.
+//! Auth: users, roles and logins, and the credentials that each call comes with.
 
 use std::sync::Arc;
 
@@ -29,15 +29,18 @@ use crate::pb::{
 
 const TOKEN: HeaderName = HeaderName::from_static("token");
 const BEARER: &[u8] = b"Bearer ";
-/// A gateway sets it. It comes with a certificate of its own, whoever it speaks for.
+/// Header that grpc-gateway adds to what it forwards. The certificate of such a connection is the
+/// proxy's own, so its common name names no user (`AuthInfoFromTLS` in etcd's
+/// server/auth/store.go).
 const GATEWAY: HeaderName = HeaderName::from_static("grpcgateway-accept");
 
-/// Put into a request's extensions: the common name of the certificate that the connection's client
-/// was made to show.
+/// Extension of a request: the common name of the client certificate that was verified in the
+/// connection's handshake. `server` adds it where certificates name users.
 #[derive(Clone, Debug)]
 pub struct CommonName(pub Arc<str>);
 
-/// What a call came with: the metadata `token`, else `authorization`; and a certificate's name.
+/// The credentials of a call: the token in the metadata `token`, or else in `authorization`, and
+/// the common name of the client's certificate. Nothing is verified here.
 fn credentials(parts: &Parts) -> Credentials {
     let token = parts.headers.get(TOKEN).or_else(|| parts.headers.get(AUTHORIZATION));
     let name = parts.extensions.get::<CommonName>().map(|CommonName(name)| name.to_string());
@@ -74,7 +77,7 @@ macro_rules! handlers {
 }
 
 impl Server {
-    /// Takes a call's credentials, and sees to what its method demands.
+    /// Reads a call's credentials, and fails unless the caller meets the demand of its method.
     pub(super) async fn identify(
         &self,
         parts: &Parts,

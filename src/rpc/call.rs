@@ -1,4 +1,5 @@
-//! The machinery of a call: who may make it, how long it may take, what is counted and logged of it.
+//! The machinery of a call: who may make it, how long it may take, what is counted and logged of
+//! it.
 //!
 //! ```text
 //!   refuse ─► message ─► admit (learner, metadata, leader) ─► identify ─► handler ─► answer
@@ -39,11 +40,11 @@ const CLIENT_VERSION: HeaderName = HeaderName::from_static("client-api-version")
 /// What a call needs to know of its method: a row of the table of methods, with its counters.
 pub(super) struct Route {
     pub(super) method: Method,
-    /// What the method demands of its caller before its request is looked at. `Nothing` where the node
-    /// decides on what is asked for, with the credentials that the handler hands on.
+    /// The demand that is checked before the handler runs. `Nothing` where it depends on the
+    /// request: the handler then hands the credentials to the node, which decides.
     pub(super) demand: Demand,
-    /// Whether a learner serves it. Range is among these for its serializable form; its handler
-    /// refuses the other.
+    /// Whether a learner serves it. Range does, since a learner serves serializable ranges; its
+    /// handler refuses linearizable ones.
     pub(super) serves_learners: bool,
 }
 
@@ -65,8 +66,8 @@ impl Server {
         self.unary_of(tolerant::message, route, parts, body, handler)
     }
 
-    /// Runs a unary call whose message is decoded like this. A message that cannot be read is not
-    /// counted as a call, as in etcd.
+    /// Runs a unary call whose message is decoded by `decoded`. Like etcd, whose interceptors run
+    /// after decoding, it does not count a call whose message cannot be read.
     pub(super) async fn unary_of<M, R, B, F>(
         self: &Arc<Self>,
         decoded: fn(Bytes) -> Result<M, Malformed>,
@@ -84,7 +85,8 @@ impl Server {
         let (method, headers) = (&route.method, &parts.headers);
         let bytes_max = self.config.message_bytes_max();
         let request = request::decode(Answers::One, headers, &mut body, bytes_max, decoded).await;
-        // What comes after the message is not kept.
+        // The rest of the body is discarded: bytes behind the message must not hold the
+        // connection's room while the handler runs.
         drop(body);
         let request = match request {
             Ok(request) => request,
@@ -92,7 +94,8 @@ impl Server {
         };
         let mut call = Call::start(method);
         method.received.inc();
-        // A place of its own, which a call takes only once its message has come.
+        // Boxed, so that a call that still waits for its message does not hold the memory of the
+        // handler's future.
         let answer = Box::pin(async {
             self.admit(&parts.headers, route)?;
             let who = self.identify(parts, &route.demand).await?;
@@ -214,7 +217,8 @@ impl Server {
         answer::stream(stream)
     }
 
-    /// Resolves when a stream with this metadata must end. grpc-go resets one whose deadline is over.
+    /// Resolves when a stream with this metadata must end: the server stops, the deadline is over,
+    /// or the stream needs a leader and there is none.
     fn ending(&self, parts: &Parts) -> Ending {
         let needs_leader = needs_leader(&parts.headers);
         let mut ends = self.ends.subscribe();
@@ -245,7 +249,9 @@ impl Server {
         })
     }
 
-    /// What holds for any call: the learner's rule and the client's metadata.
+    /// Checks that are the same for every call: a learner refuses most methods, the client's
+    /// version must be UTF-8, and `hasleader` fails while there is no leader. Counts the call by
+    /// its kind and version.
     fn admit(&self, headers: &HeaderMap, route: &Route) -> Result<(), Error> {
         if self.node.is_learner() && !route.serves_learners {
             return Err(Error::NotSupportedForLearner);
@@ -269,7 +275,8 @@ fn needs_leader(headers: &HeaderMap) -> bool {
     headers.get(HAS_LEADER).is_some_and(|value| value == "true")
 }
 
-/// Counts a unary call, also when its client goes away first.
+/// Counts a unary call. One whose client hangs up before the answer is dropped, and counts as
+/// Canceled.
 struct Call {
     method: &'static Method,
     start: Instant,
@@ -308,13 +315,14 @@ impl Drop for Call {
         }
     }
 }
-/// The time that a call that was not refused states for itself.
+/// The deadline of a call, which `refuse` left in the request's extensions.
 fn stated_limit(parts: &Parts) -> Option<Duration> {
     parts.extensions.get().and_then(|Deadline(limit)| *limit)
 }
 
-/// Answers a request that is not gRPC in HTTP's terms. For a gRPC request it stores the deadline in
-/// the extensions and returns None.
+/// Answers, with an HTTP status of its own, a request that is not gRPC or whose metadata is
+/// malformed, and a call whose deadline is zero. For every other call it stores the deadline in the
+/// extensions and returns None.
 pub(super) fn refuse(parts: &mut Parts) -> Option<Output> {
     let content_type = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     let deadline = metadata::read(&parts.headers);

@@ -1,4 +1,4 @@
-//! What a request must be before anybody looks at the store: pure functions in etcd's order.
+//! The checks that need nothing but the request: pure functions, in etcd's order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -21,7 +21,7 @@ pub(super) fn range(request: &RangeRequest) -> Result<(), Error> {
     if known { Ok(()) } else { Err(Error::InvalidSortOption) }
 }
 
-/// A stream of chunks knows key order only and no filters.
+/// As in etcd, RangeStream supports ascending order by key only, and no revision filters.
 pub(super) fn range_stream(request: &RangeRequest) -> Result<(), Status> {
     range(request)?;
     let by_key = request.sort_target == SortTarget::Key as i32
@@ -58,7 +58,8 @@ pub(super) fn delete_range(request: &DeleteRangeRequest) -> Result<(), Error> {
     if request.key.is_empty() { Err(Error::EmptyKey) } else { Ok(()) }
 }
 
-/// Sizes and shapes first, then what a branch may not do to one key twice.
+/// Sizes and shapes of all operations come first, then the search for keys that one branch changes
+/// twice: etcd's order, which decides the error of a request with several faults.
 pub(super) fn txn(request: &TxnRequest, ops_max: usize) -> Result<(), Error> {
     shape(request, ops_max, TXN_DEPTH_MAX)?;
     intervals(&request.success)?;
@@ -74,7 +75,8 @@ fn shape(request: &TxnRequest, ops_max: usize, depth_max: usize) -> Result<(), E
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
         return Err(Error::EmptyKey);
     }
-    // A nested transaction has what this list leaves of the budget.
+    // etcd counts along a path: a nested transaction may have as many operations as its parent's
+    // longest list leaves of `ops_max`.
     let ops_left = ops_max - ops;
     let mut all = request.success.iter().chain(&request.failure);
     all.try_for_each(|op| shape_op(op, ops_left, depth_max))
@@ -91,8 +93,9 @@ fn shape_op(op: &RequestOp, ops_max: usize, depth_max: usize) -> Result<(), Erro
     }
 }
 
-/// The keys that a list of operations puts, and the intervals that it deletes: start to end,
-/// merged where they touch, so that tens of thousands of them cost a search each.
+/// The keys that a list of operations puts, and the intervals that it deletes, as start and end.
+/// Intervals that touch are merged, so that looking a key up is one search even with tens of
+/// thousands of them.
 #[derive(Default)]
 struct Changes<'a> {
     puts: BTreeSet<&'a [u8]>,
@@ -100,8 +103,9 @@ struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    /// An interval that is empty as bytes compare, such as one that ends with a zero byte to mean
-    /// "and all that follow", deletes nothing here. etcd counts it the same way.
+    /// Adds the interval of a delete. One whose end is not above its start adds nothing. That
+    /// includes an end of one zero byte, which means "all keys from start": etcd's check misses it,
+    /// too.
     fn delete(&mut self, request: &'a DeleteRangeRequest) {
         let end = if request.range_end.is_empty() {
             [&request.key, &b"\0"[..]].concat()
@@ -140,8 +144,10 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
-    /// Adds what a nested transaction changes, whose branches exclude each other. Always the shorter
-    /// list is walked through: what is nested deep would otherwise be so at each level above it.
+    /// Adds the changes of a nested transaction. Its branches exclude each other, so each is
+    /// compared with `self` only. The shorter list is always the one that is walked: otherwise a
+    /// deeply nested list would be walked again at each level above it, which is quadratic in the
+    /// depth.
     fn nest(&mut self, then: Self, otherwise: Self) -> Result<(), Error> {
         let puts = union(then.puts, otherwise.puts);
         let is_deleted = if self.deletes.len() < puts.len() {
@@ -174,9 +180,9 @@ fn union<'a>(mut one: BTreeSet<&'a [u8]>, mut other: BTreeSet<&'a [u8]>) -> BTre
     one
 }
 
-/// Refuses a key that is put twice, or put and deleted, in one run of these operations. Deletes of
-/// this level come first, then nested transactions in turn, then the puts of this level; the two
-/// branches of a nested transaction exclude each other and may put the same key.
+/// Refuses a list of operations that puts a key twice, or puts and deletes it. The deletes of this
+/// level come first, then its nested transactions in their order, then its puts. The two branches
+/// of a nested transaction may put the same key, since only one of them runs.
 fn intervals(ops: &[RequestOp]) -> Result<Changes<'_>, Error> {
     let mut changes = Changes::default();
     for op in ops {
@@ -335,7 +341,7 @@ mod tests {
         let duplicate = Err(Error::DuplicateKey);
         let puts = |keys: &[&'static str]| keys.iter().map(|key| put_op(key)).collect::<Vec<_>>();
         let many = || puts(&["a", "c", "e", "g"]);
-        // Deletes before the nested puts, fewer and more of them than puts.
+        // The deletes are compared with nested puts: once there are fewer deletes, once more.
         for (deletes, expected) in [
             (vec![delete_op("e", b"f")], &duplicate),
             (vec![delete_op("f", b"g"), delete_op("h", b"")], &Ok(())),
@@ -350,7 +356,8 @@ mod tests {
                 assert_eq!(&check(ops), expected, "{deletes:?}");
             }
         }
-        // Later ones see what earlier ones put and deleted, the larger and the smaller.
+        // A later nested transaction is compared with an earlier one, the larger as well as the
+        // smaller.
         let first = || nested(many(), vec![delete_op("x", b"z")]);
         assert_eq!(check(vec![first(), nested(puts(&["b", "g"]), vec![])]), duplicate);
         assert_eq!(check(vec![nested(vec![], puts(&["b", "g"])), first()]), duplicate);

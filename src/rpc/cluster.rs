@@ -49,7 +49,8 @@ impl Server {
         Ok(MemberRemoveResponse { header: self.bare_header(), members })
     }
 
-    /// etcd takes any URL here, and a bad one ends the other members' processes.
+    /// Replaces a member's peer URLs. The node refuses malformed ones; etcd takes them, and the
+    /// other members' processes then end.
     pub(super) async fn member_update(
         self: Arc<Self>,
         who: Credentials,
@@ -69,7 +70,7 @@ impl Server {
         Ok(MemberPromoteResponse { header: self.bare_header(), members })
     }
 
-    /// Headers of this service carry no revision.
+    /// etcd's headers of this service carry no revision.
     #[expect(clippy::unnecessary_wraps, reason = "the form in which responses hold it")]
     fn bare_header(&self) -> Option<ResponseHeader> {
         Some(ResponseHeader { revision: 0, ..self.node.header() })

@@ -62,7 +62,8 @@ impl Server {
         Ok(CampaignResponse { header: Some(header), leader: Some(leader) })
     }
 
-    /// Sets the leader's value while it leads.
+    /// Sets the value of a leader. Fails with "not leader" once its key is gone or was created
+    /// anew.
     async fn announce(
         &self,
         who: &Credentials,
@@ -125,7 +126,7 @@ impl Server {
         Ok(kv.map(|kv| LeaderResponse { header: range.header, kv: Some(kv) }))
     }
 
-    /// The leader and each of its values, then each later leader's.
+    /// A stream of the leader and each of its values, then those of each leader after it.
     pub(super) async fn observe(
         self: Arc<Self>,
         who: Credentials,
@@ -151,9 +152,10 @@ struct Observer {
     who: Credentials,
     name: Bytes,
     events: Events,
-    /// The leader's key; none while it must be looked up.
+    /// The leader's key. None before the first look, and while nobody leads.
     leader: Option<Bytes>,
-    /// Revision of the last look: earlier changes are part of what it found.
+    /// Revision at which the prefix was last read; what the read found includes the changes up to
+    /// it.
     read: i64,
 }
 
@@ -177,7 +179,8 @@ impl Observer {
                 ChangeKind::Put => {
                     let kv = KeyValue::decode(change.kv.clone())
                         .map_err(|error| Status::unknown(error.to_string()))?;
-                    // What arrives with the first leader's key may be later than the key.
+                    // Events may arrive in one batch under a later revision. The answer for a new
+                    // leader carries the revision of its key, not that of the batch.
                     let revision = if is_new { kv.mod_revision } else { revision };
                     self.leader = Some(change.key.clone());
                     let header = ResponseHeader { revision, ..self.server.node.header() };

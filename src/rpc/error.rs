@@ -1,7 +1,7 @@
-//! The one table of wire errors: code and text for everything that a client may be told.
+//! The one table of wire errors: code and text of every error that a client may get.
 //!
-//! Clients compare the texts, so both columns are etcd's to the letter, also where etcd sends
-//! another code than it defines (`TooManyRequests`).
+//! Clients compare the texts, so both columns are etcd's to the letter. Where etcd defines one code
+//! and sends another (`TooManyRequests`), the table has the one that is sent.
 
 use tonic::{Code, Status};
 
@@ -9,7 +9,7 @@ use crate::node;
 
 macro_rules! errors {
     ($($name:ident $code:ident $text:literal;)*) => {
-        /// An answer that is not a success.
+        /// An error on the wire, with its row in the table.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Error { $($name,)* }
 
@@ -99,7 +99,7 @@ impl From<Error> for Status {
     }
 }
 
-/// What the door to the node answers, on the wire.
+/// The status of an error of the node, with etcd's code and text.
 pub fn status(error: node::Error) -> Status {
     use crate::auth::Error as Auth;
     use node::Error as From;
@@ -155,7 +155,7 @@ pub fn status(error: node::Error) -> Status {
         From::Auth(Auth::OldRevision) => Error::AuthOldRevision,
         From::Auth(Auth::InvalidToken) => Error::InvalidAuthToken,
         From::Auth(Auth::InvalidManagement) => Error::InvalidAuthMgmt,
-        // etcd sends what it has no code for as Unknown, with the bare text.
+        // An error without a row in the table has code Unknown and its own text, as in etcd.
         other => return Status::unknown(other.to_string()),
     };
     known.into()

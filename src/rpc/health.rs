@@ -1,4 +1,4 @@
-//! grpc.health.v1: whether this server serves. It does as soon as it answers at all.
+//! grpc.health.v1. The status is SERVING whenever this server answers.
 
 use std::sync::Arc;
 
@@ -38,7 +38,8 @@ impl Server {
         Ok(HealthListResponse { statuses })
     }
 
-    /// The status now; it stays as it is until the stream ends.
+    /// Sends the status once, and then nothing until the client or the server ends the stream,
+    /// since the status never changes.
     pub(super) async fn health_watch(
         self: Arc<Self>,
         _: Credentials,

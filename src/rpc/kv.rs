@@ -22,7 +22,8 @@ use crate::pb::{
     ResponseHeader, TxnRequest, raw,
 };
 
-/// Has a write pass the quota before anything else is looked at, as etcd does.
+/// Passes a write through the node's quota gate and gives the request back. It comes before the
+/// checks of the request, as in etcd: a malformed put is NOSPACE when the quota is exceeded.
 macro_rules! within_quota {
     ($server:expr, $kind:ident, $request:expr) => {{
         let op = Op::$kind($request);
@@ -35,7 +36,7 @@ macro_rules! within_quota {
 }
 pub(super) use within_quota;
 
-/// An answer of another kind than was asked for is a mistake of ours.
+/// A reply of another kind than the proposal's: a bug in the node, reported as Internal.
 pub(super) fn mismatch() -> Status {
     Status::internal("the node answered with another kind of reply")
 }
@@ -51,8 +52,8 @@ macro_rules! propose {
 }
 pub(super) use propose;
 
-/// Transactions nested deeper than `TXN_DEPTH_MAX` are cut, not rejected here: the check refuses
-/// them by their depth, after the faults that come before them in etcd's order.
+/// Decodes a transaction, and cuts what is nested deeper than `TXN_DEPTH_MAX`. `check::txn` refuses
+/// it by its depth, after the faults that come before that in etcd's order.
 pub(super) fn decoded_txn(bytes: Bytes) -> Result<TxnRequest, Malformed> {
     tolerant::transaction(bytes, TXN_DEPTH_MAX, Below::Cut)
 }
@@ -151,7 +152,7 @@ impl Server {
     }
 }
 
-/// A range in pieces, all at the revision of the first.
+/// A RangeStream: one range in chunks, all of them at the revision of the first.
 struct Chunks {
     server: Arc<Server>,
     who: Credentials,
@@ -164,7 +165,8 @@ struct Chunks {
 
 impl Chunks {
     fn new(server: Arc<Server>, who: Credentials, mut request: RangeRequest) -> Self {
-        // A negative limit asks for all rows in one piece, as it does of a range on its own.
+        // A negative limit means no limit and one chunk for all rows, as a negative limit of Range
+        // does.
         let left = if request.limit == 0 { i64::MAX } else { request.limit };
         if !request.count_only {
             request.limit = STREAM_CHUNK_ROWS.min(left);
@@ -172,7 +174,8 @@ impl Chunks {
         Self { server, who, request, left, sent: 0, header: None }
     }
 
-    /// The next piece, and whether it is the last. Only the last has header, more and count.
+    /// The next chunk, and whether it is the last. Only the last one carries header, `more` and
+    /// count.
     async fn next(&mut self) -> Result<(raw::RangeStreamResponse, bool), node::Error> {
         let mut range = self.server.node.range(&self.who, &self.request).await?;
         let header = self.header.get_or_insert_with(|| range.header.unwrap_or_default()).to_owned();
@@ -187,7 +190,8 @@ impl Chunks {
         if self.request.revision <= 0 {
             self.request.revision = header.revision;
         }
-        // The first piece has waited for the leader; its revision is all that the others need.
+        // The read of the first chunk was linearizable. The others read the same revision, so they
+        // need no read index of their own.
         self.request.serializable = true;
         let rows = range.kvs.len() as i64;
         let last = !range.more || rows >= self.left;
@@ -211,8 +215,8 @@ impl Chunks {
     }
 }
 
-/// Keeps a piece near the largest request: twice the rows while it is under half of that, half
-/// while it is over twice.
+/// The limit of the next chunk, in rows. It doubles while a chunk has less than half of `target`
+/// bytes, and halves while a chunk has more than twice as many.
 fn next_limit(limit: i64, bytes: usize, target: usize) -> i64 {
     if bytes < target / 2 {
         limit.saturating_mul(2)

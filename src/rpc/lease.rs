@@ -1,4 +1,4 @@
-//! Lease: grants and what keeps them alive.
+//! Lease: grants, revocations, renewals and remaining times.
 
 use std::sync::Arc;
 
@@ -35,7 +35,8 @@ impl Server {
         propose!(self, &who, LeaseRevoke, request)
     }
 
-    /// A lease that is not there is an answer, not an error: its TTL is -1.
+    /// The remaining time and, if asked for, the keys. An unknown lease is an answer with TTL -1,
+    /// not an error, as in etcd.
     pub(super) async fn lease_time_to_live(
         self: Arc<Self>,
         who: Credentials,
@@ -68,7 +69,8 @@ impl Server {
         Ok(LeaseLeasesResponse { header: Some(self.node.header()), leases })
     }
 
-    /// One answer for each request, in order; a missing lease is answered with TTL 0.
+    /// Answers each request in order; a renewal of an unknown lease is answered with TTL 0, as in
+    /// etcd.
     pub(super) fn lease_keep_alive(
         self: Arc<Self>,
         who: Credentials,
@@ -92,8 +94,9 @@ impl Server {
         who: &Credentials,
         id: i64,
     ) -> Result<LeaseKeepAliveResponse, Status> {
-        // The header is filled before the renewal: its revision must not be later than a revoke
-        // that the renewal did not see.
+        // The header is filled before the renewal, as in etcd. Filled afterwards, it could carry
+        // the revision of a revoke that came between, and a client would see its lease renewed at a
+        // revision at which it does not exist.
         let header = Some(self.node.header());
         let ttl = self.node.lease_renew(who, id).await.map_err(status)?;
         Ok(LeaseKeepAliveResponse { header, id, ttl })

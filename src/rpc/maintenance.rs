@@ -23,7 +23,8 @@ use crate::pb::{
 use crate::transfer::{Piece, Pieces};
 
 impl Server {
-    /// Even a list goes through the log, as in etcd. An unknown action would end etcd's process.
+    /// A list of alarms goes through the log as well, as in etcd. An unknown action is refused: in
+    /// etcd it ends the process.
     pub(super) async fn alarm(
         self: Arc<Self>,
         who: Credentials,
@@ -69,7 +70,7 @@ impl Server {
         request: MoveLeaderRequest,
     ) -> Result<MoveLeaderResponse, Status> {
         self.node.move_leader(&who, request.target_id).await.map_err(status)?;
-        // etcd sends no header with it.
+        // etcd sends no header in this response.
         Ok(MoveLeaderResponse::default())
     }
 
@@ -88,7 +89,7 @@ impl Server {
         Ok(DowngradeResponse { header: Some(self.node.header()), version: version.short() })
     }
 
-    /// Everything else goes on meanwhile.
+    /// Defragments the store of this member. Reads and writes go on meanwhile, unlike in etcd.
     pub(super) async fn defragment(
         self: Arc<Self>,
         who: Credentials,
@@ -98,7 +99,7 @@ impl Server {
         match self.node.defragment(&who).await {
             Ok(()) => {
                 tracing::info!("finished defragment");
-                // etcd sends no header with it.
+                // etcd sends no header in this response.
                 Ok(DefragmentResponse::default())
             }
             Err(error) => {
@@ -132,7 +133,8 @@ impl Server {
         })
     }
 
-    /// The file in small messages, and its digest in the last one.
+    /// A stream of the snapshot file in messages of `SNAPSHOT_MESSAGE_BYTES`, with its SHA-256 in
+    /// the last one.
     pub(super) async fn snapshot(
         self: Arc<Self>,
         who: Credentials,
@@ -160,7 +162,7 @@ impl Server {
 /// A snapshot on its way to a client.
 struct Sending {
     pieces: Pieces,
-    /// What is left of the piece at hand.
+    /// The part of the current piece that is not sent yet.
     rest: Bytes,
     /// Bytes of the file that are not sent yet.
     left: u64,

@@ -1,4 +1,4 @@
-//! Metadata that grpc-go looks at before it looks for a method: a deadline, and values in base64.
+//! The metadata that grpc-go reads before it looks for a method: the deadline, and binary values.
 
 use std::time::Duration;
 
@@ -7,16 +7,17 @@ use http::HeaderMap;
 use crate::go;
 
 const TIMEOUT: &str = "grpc-timeout";
-/// Names of metadata whose values are bytes end so.
+/// Suffix of metadata names whose values are binary, sent as base64.
 const BINARY: &str = "-bin";
-/// Digits and unit.
+/// Longest value of `grpc-timeout`: eight digits and the unit.
 const TIMEOUT_BYTES_MAX: usize = 9;
 
-/// The deadline that a call states, such as `500m`.
+/// The deadline that a call states, such as `500m` for 500 milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Deadline(pub(super) Option<Duration>);
 
-/// The deadline of a call, or what is wrong with its metadata; as in grpc-go the last of several counts.
+/// Reads the deadline of a call. Errors are grpc-go's texts for malformed metadata. As in grpc-go,
+/// the last of several deadlines counts, and the last of several faults is reported.
 pub(super) fn read(headers: &HeaderMap) -> Result<Deadline, String> {
     let mut deadline = Deadline::default();
     let faults = headers.iter().filter_map(|(name, value)| {
@@ -63,22 +64,22 @@ fn parse(text: &[u8]) -> Result<Duration, String> {
     go::parse_uint(digits, 10).map(one).map_err(String::from)
 }
 
-/// The first byte that Go's base64 does not take: padded if the length is a whole number of groups,
-/// else without padding.
+/// The offset of the first byte that grpc-go's decoder of binary metadata refuses. It expects
+/// padding if the length is a multiple of four, and none otherwise.
 fn illegal(text: &[u8]) -> Option<usize> {
     let is_padded = text.len().is_multiple_of(4);
     let padding = text.iter().rev().take_while(|byte| is_padded && **byte == b'=').count().min(2);
     let digits = &text[..text.len() - padding];
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     let wrong = digits.iter().position(|byte| !is_digit(byte)).map(|at| {
-        // Padding where it may be is right, and what comes after it is not.
+        // Go reports the byte behind valid padding, not the padding.
         match (is_padded && digits[at] == b'=', at % 4) {
             (true, 2) if text[at + 1] == b'=' => at + 2,
             (true, 3) => at + 1,
             _ => at,
         }
     });
-    // One digit alone, of six bits, is no byte.
+    // A last group of one digit has six bits, which make no byte.
     wrong.or_else(|| (!is_padded && text.len() % 4 == 1).then(|| text.len() - 1))
 }
 

@@ -4,14 +4,14 @@
 //!   path ─► method ─► decode ─► admit (learner, metadata, leader, rule) ─► check ─► node ─► encode
 //! ```
 //!
-//! One file per service. `routes` is the one table of methods, from which [`Server::call`] finds the
-//! handler of a path; `call` is what all calls have in common. Messages are framed in `request` and
-//! `answer`; only the answers of streams run through tonic's codec. `error` is the one table of codes
-//! and texts, and `check` the shape of requests; both are pure. This room knows no store, no log and
-//! no socket: listeners belong to `server`.
+//! One file per service. `routes` is the one table of methods, from which [`Server::call`] finds
+//! the handler of a path; `call` is what all calls have in common. Messages are framed in `request`
+//! and `answer`; only the answers of streams run through tonic's codec. `error` is the one table of
+//! codes and texts, and `check` the shape of requests; both are pure. This room knows no store, no
+//! log and no socket: listeners belong to `server`.
 //!
-//! Every handler gets the credentials that its call came with and hands them to the node. A method's
-//! row in the table says what it demands of its caller before that.
+//! Every handler gets the credentials that its call came with and hands them to the node. A
+//! method's row in the table says what it demands of its caller before that.
 
 mod answer;
 mod auth;
@@ -45,27 +45,27 @@ pub use auth::CommonName;
 pub use error::{Error, status};
 pub use routes::{METHODS, enable_handling_seconds};
 
-/// What the services need to know of the configuration.
+/// The part of the server's configuration that the services need.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Largest encoded proposal; a message may be larger by gRPC's overhead allowance.
+    /// Largest encoded proposal, in bytes. A received message may be `GRPC_OVERHEAD_BYTES` larger.
     pub request_bytes_max: usize,
     pub txn_ops_max: usize,
     pub election_timeout: Duration,
     /// A unary request that takes longer is logged.
     pub warning_duration: Duration,
-    /// Between two progress notifications of a watcher.
+    /// Time between two progress notifications of a watcher.
     pub watch_progress_interval: Duration,
 }
 
 impl Config {
-    /// Largest message that is received.
+    /// Largest message that is received, in bytes.
     pub fn message_bytes_max(&self) -> usize {
         self.request_bytes_max.saturating_add(crate::limits::GRPC_OVERHEAD_BYTES)
     }
 }
 
-/// Why running streams end.
+/// The reasons for which running streams end before their clients want it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Ends {
     stopped: bool,
@@ -80,7 +80,7 @@ pub struct Server {
     ends: latest::Sender<Ends>,
 }
 
-/// Leaderless election timeouts after which streams that need a leader end.
+/// Election timeouts without a leader after which streams with `hasleader` end.
 const LEADERLESS_TIMEOUTS: u32 = 3;
 
 impl Server {
@@ -91,7 +91,8 @@ impl Server {
         Arc::new(Self { node, config, leader, ends })
     }
 
-    /// Follows the leader until the server stops.
+    /// Looks once per election timeout whether there is a leader, and ends the streams that need
+    /// one when there was none three times in a row. Returns when the server stops.
     pub async fn watch_leader(self: Arc<Self>) {
         let mut ends = self.ends.subscribe();
         let mut leaderless = 0;
@@ -107,12 +108,12 @@ impl Server {
         }
     }
 
-    /// Largest message that is received.
+    /// As [`Config::message_bytes_max`].
     pub fn message_bytes_max(&self) -> usize {
         self.config.message_bytes_max()
     }
 
-    /// Ends all streams now.
+    /// Ends all streams at once with `Error::Stopped`. Unary calls go on.
     pub fn stop(&self) {
         self.ends.send_modify(|ends| ends.stopped = true);
     }
@@ -122,12 +123,13 @@ impl Server {
     }
 }
 
-/// The answer to a call that finds no room.
+/// The answer to a call that `server` does not begin, because too many wait for room already.
 pub fn too_many_requests() -> Output {
     answer::failure(&Error::TooManyRequests.into())
 }
 
-/// In the place of the rest of a request's message, for which there is no room any more.
+/// The error that `server` puts in the place of the rest of a message when unfinished messages have
+/// used up their memory.
 pub fn message_given_up() -> BoxError {
     let text = "the rest of the request's message did not come while others needed the room";
     Status::resource_exhausted(text).into()

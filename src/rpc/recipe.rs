@@ -1,7 +1,8 @@
-//! What Lock and Election share: a key under a prefix, owned by a lease, and its turn.
+//! What Lock and Election share: keys under a prefix, each owned by a lease, that wait for each
+//! other.
 //!
-//! The owner of a prefix is its key with the lowest create revision. A key that waits watches the
-//! newest of the keys before it and looks again when that one is gone.
+//! The key with the lowest create revision owns the prefix. Every other key watches the newest key
+//! before it, and looks again when that one is deleted.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,10 +27,11 @@ use crate::pb::{
 use crate::types::{KeyRange, SignedHex};
 use crate::watch::{self as hub, Item, Next};
 
-/// What a lease of a caller who brought none lives, in seconds.
+/// TTL of the lease that is granted to a caller without one, in seconds; etcd's.
 const SESSION_TTL_SECONDS: i64 = 60;
 
-/// The recipes run inside etcd's own client there, so each of their errors arrives as Unknown.
+/// An error as etcd's Lock and Election send it. They run inside a client in etcd's own process, so
+/// each error arrives with code Unknown and keeps its text.
 pub(super) fn as_unknown(error: Status) -> Status {
     Status::unknown(error.message())
 }
@@ -44,14 +46,14 @@ pub(super) fn get(key: Bytes) -> RequestOp {
     RequestOp { request: Some(Request::RequestRange(request)) }
 }
 
-/// The key of a lease under a prefix. Two servers must name the same one, so a negative id is a sign
-/// and a magnitude, as in Go.
+/// The key of a lease under a prefix. All servers, etcd's included, must name the same key, so a
+/// negative id is a minus sign and a magnitude in hexadecimal, as Go formats it.
 pub(super) fn key_of(prefix: &[u8], lease: i64) -> Bytes {
     let lease = format!("{:x}", SignedHex(lease));
     [prefix, lease.as_bytes()].concat().into()
 }
 
-/// The oldest key under the prefix.
+/// The request for the oldest key under the prefix.
 pub(super) fn first_created(prefix: &[u8]) -> RangeRequest {
     RangeRequest {
         key: Bytes::copy_from_slice(prefix),
@@ -72,7 +74,7 @@ pub(super) fn delete(key: Bytes) -> RequestOp {
     RequestOp { request: Some(Request::RequestDeleteRange(request)) }
 }
 
-/// Holds while the key was created at this revision; 0 means that it does not exist.
+/// The condition that the key was created at `revision`; 0 means that it does not exist.
 pub(super) fn created_at(key: Bytes, revision: i64) -> Compare {
     Compare {
         result: CompareResult::Equal as i32,
@@ -83,7 +85,8 @@ pub(super) fn created_at(key: Bytes, revision: i64) -> Compare {
     }
 }
 
-/// The first key after all keys with this prefix.
+/// The first key behind all keys with this prefix; a zero byte, for "all keys from start", if no
+/// key is.
 pub(super) fn prefix_end(prefix: &[u8]) -> Bytes {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -95,7 +98,7 @@ pub(super) fn prefix_end(prefix: &[u8]) -> Bytes {
     Bytes::from_static(&[0])
 }
 
-/// The row that an answer of a transaction found, if it was a range and found one.
+/// The first row that operation `at` of a transaction found; None if it was no range or found none.
 pub(super) fn found(response: &raw::TxnResponse, at: usize) -> Option<KeyValue> {
     match response.responses.get(at)?.response.as_ref()? {
         raw::Response::Range(range) => first(range),
@@ -108,7 +111,7 @@ pub(super) fn first(range: &raw::RangeResponse) -> Option<KeyValue> {
 }
 
 impl Server {
-    /// The caller's lease, or a new one.
+    /// The caller's lease, or a new one if `lease` is 0.
     pub(super) async fn session(&self, who: &Credentials, lease: i64) -> Result<i64, Status> {
         if lease != 0 {
             return Ok(lease);
@@ -156,9 +159,10 @@ impl Server {
         }
     }
 
-    /// Waits until the key of this create revision is gone.
+    /// Waits until the key that was created at revision `created` is deleted.
     async fn wait_delete(&self, who: &Credentials, key: Bytes, created: i64) -> Result<(), Status> {
-        // The watcher is there before the look, so that no deletion falls between.
+        // The watcher begins before the read: in the other order, a deletion between the two would
+        // never be seen.
         let mut events = Events::new(&self.node, who, KeyRange::single(key.clone())).await?;
         let request = RangeRequest { key, serializable: true, ..Default::default() };
         loop {
@@ -171,10 +175,11 @@ impl Server {
     }
 }
 
-/// Each change of a range from now on, in order.
+/// The changes of a range from the present on, in order.
 pub(super) struct Events {
     stream: WatchStream,
-    /// Changes that were taken from the stream, each with its header's revision.
+    /// Changes that were taken from the stream and not returned yet, each with the revision of its
+    /// batch.
     taken: VecDeque<(i64, Change)>,
 }
 
@@ -195,7 +200,7 @@ impl Events {
         }
     }
 
-    /// The next change, and the revision of the answer that carries it.
+    /// The next change, and the revision of its batch.
     pub(super) async fn next(&mut self) -> Result<(i64, Change), Status> {
         loop {
             if let Some(change) = self.taken.pop_front() {
@@ -221,7 +226,8 @@ impl Events {
     }
 }
 
-/// Takes a waiter's key back when its caller goes away or its wait fails.
+/// Deletes the key of a caller that waits, when the call is dropped or fails, unless `keep` was
+/// called.
 pub(super) struct Waiter {
     server: Arc<Server>,
     who: Credentials,
@@ -248,7 +254,8 @@ impl Drop for Waiter {
         let (server, key, created) = (Arc::clone(&self.server), self.key.clone(), self.created);
         let who = self.who.clone();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        // The call is over, so that nobody is left to hear of a failure; the lease ends the key.
+        // The call has ended, so a failure of this transaction has no reader; the key then lives
+        // until its lease expires.
         let supervisor = server.node.supervisor().clone();
         supervisor.task_on(&runtime, "lock-waiter", async move {
             let request = TxnRequest {

@@ -1,8 +1,9 @@
 //! The messages of requests, one or a stream of them: what is wrong with a message is said in
 //! grpc-go's words.
 //!
-//! A request is a row of messages, each behind a flag and its length. They are read here rather than
-//! by tonic's server, which has words of its own, and reads a large message before it refuses it.
+//! A request is a sequence of messages, each behind a flag and its length. They are read here
+//! rather than by tonic's server, whose error texts differ, and which buffers a large message
+//! before it refuses it.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -25,20 +26,21 @@ use crate::metrics;
 use crate::pb::tolerant::{self, Malformed, Shaped};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// Room for a message of which only the beginning has come: a few frames.
+/// Initial capacity for a message of which only the beginning has arrived, in bytes: a few frames
+/// of HTTP/2.
 const FIRST_BYTES: usize = 64 << 10;
 
-/// How the messages of a call may be compressed. Nothing is decompressed here; a client that names an
-/// encoding and sends its messages as they are is served.
+/// The encoding that the header `grpc-encoding` names. Nothing is decompressed here, but a client
+/// that names an encoding and sends its messages uncompressed is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
     Identity,
-    /// Known to etcd, so its name alone is no error.
+    /// Installed in etcd, so naming it is no error; a message that uses it is.
     Gzip,
 }
 
 impl Encoding {
-    /// As in grpc-go, the last one that is named counts.
+    /// The encoding of a request. As in grpc-go, the last of several headers counts.
     fn of(headers: &HeaderMap) -> Result<Self, Status> {
         let named = headers.get_all(GRPC_ENCODING).iter().next_back();
         match named.map_or(&b""[..], HeaderValue::as_bytes) {
@@ -48,7 +50,7 @@ impl Encoding {
         }
     }
 
-    /// Whether a message with this flag can be read.
+    /// Refuses a message whose flag says that it is compressed, or is unknown.
     fn check(self, flag: u8) -> Result<(), Status> {
         match (flag, self) {
             (0, _) => Ok(()),
@@ -66,7 +68,7 @@ fn not_installed(encoding: &[u8]) -> Status {
     Status::unimplemented(format!("grpc: Decompressor is not installed for grpc-encoding {name}"))
 }
 
-/// What a call answers with, on which grpc-go's words for a message that cannot be read depend.
+/// How many messages the answer has. grpc-go's errors for an unreadable request depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answers {
     One,
@@ -74,7 +76,7 @@ pub(super) enum Answers {
 }
 
 impl Answers {
-    /// The body ends before the message, or within its prefix.
+    /// The error for a body that ends before the message or within its prefix.
     fn no_message(self) -> Status {
         match self {
             Self::One => Status::unknown("EOF"),
@@ -84,6 +86,7 @@ impl Answers {
         }
     }
 
+    /// The error for a body that ends within the message.
     fn cut(self) -> Status {
         match self {
             Self::One => Status::unknown("unexpected EOF"),
@@ -99,7 +102,8 @@ impl Answers {
     }
 }
 
-/// Reads and decodes the one message of a request.
+/// Reads and decodes the one message of a request. Fails with DeadlineExceeded after
+/// `REQUEST_BODY_TIMEOUT`, and with ResourceExhausted above `bytes_max`.
 pub(super) async fn decode<M, B>(
     answers: Answers,
     headers: &HeaderMap,
@@ -112,7 +116,8 @@ where
     B::Error: Into<BoxError>,
 {
     let encoding = Encoding::of(headers)?;
-    // Pinned here, so that there is room for it once.
+    // Pinned here and passed by reference: `within` would otherwise hold a second copy of the
+    // future in its own state.
     let reading = pin!(read(answers, encoding, body, bytes_max));
     let message = within(REQUEST_BODY_TIMEOUT, reading).await?;
     decoded(message).map_err(|error| answers.garbled(&error))
@@ -122,7 +127,7 @@ async fn within(
     patience: Duration,
     mut reading: Pin<&mut impl Future<Output = Result<Bytes, Status>>>,
 ) -> Result<Bytes, Status> {
-    // Mostly the message came with the headers; only one that did not is worth a timer.
+    // The message has mostly arrived with the headers; a timer is set only where it has not.
     match reading.as_mut().now_or_never() {
         Some(message) => message,
         None => tokio::time::timeout(patience, reading)
@@ -162,7 +167,8 @@ where
         have.truncate(length);
         return Ok(have);
     }
-    // It grows with what comes, since a client may announce much and send nothing.
+    // The buffer grows with the bytes that arrive: a client may announce a long message and send
+    // nothing.
     let mut message = BytesMut::with_capacity(length.min(FIRST_BYTES.max(2 * have.len())));
     message.extend_from_slice(&have);
     while message.len() < length {
@@ -174,7 +180,7 @@ where
     Ok(message.freeze())
 }
 
-/// The next bytes of the body, never empty; None at its end.
+/// The next bytes of the body, never empty; None at the end of the body.
 async fn next<B>(body: &mut B) -> Result<Option<Bytes>, Status>
 where
     B: HttpBody<Data = Bytes> + Unpin,
@@ -193,7 +199,7 @@ where
     }
 }
 
-/// Why there is no more of a body: this side may have said so itself.
+/// The status for a body that failed: the one that `server` put into the body, else Canceled.
 fn broken(error: BoxError) -> Status {
     match error.downcast::<Status>() {
         Ok(status) => *status,
@@ -210,9 +216,9 @@ fn too_large(length: usize, bytes_max: usize) -> Status {
 /// The messages of a request stream.
 pub(super) struct Requests<M> {
     body: tonic::body::Body,
-    /// What has come and is not decoded.
+    /// Bytes that have arrived and are not decoded.
     buffer: BytesMut,
-    /// Flag and length of the message that comes next, once they are there.
+    /// Flag and length of the next message, once its prefix has arrived.
     prefix: Option<(u8, usize)>,
     encoding: Encoding,
     bytes_max: usize,
@@ -242,29 +248,30 @@ impl<M: Message + Default + Shaped> Requests<M> {
         })
     }
 
-    /// The next message; None once the client has closed its side. As in grpc-go, a prefix that is cut
-    /// by that is no message. A call that is given up loses nothing: the next one goes on.
+    /// The next message; None once the client has closed its side, also if that cuts a prefix, as
+    /// in grpc-go. Cancel-safe: bytes that were read stay in `buffer` for the next call.
     pub(super) async fn message(&mut self) -> Result<Option<M>, Status> {
         loop {
             if let Some(message) = self.take()? {
                 return Ok(Some(message));
             }
             if self.buffer.is_empty() {
-                // A stream that waits needs no room.
+                // Frees the buffer of a stream that waits: most streams wait most of the time.
                 self.buffer = BytesMut::new();
             }
             match next(&mut self.body).await {
                 Ok(Some(data)) => self.buffer.extend_from_slice(&data),
                 Ok(None) if self.prefix.is_some() => return Err(Answers::Stream.cut()),
                 Ok(None) => return Ok(None),
-                // A client that is gone has nothing more to say.
+                // A body fails with Canceled when the client is gone; that ends the stream like a
+                // half-close.
                 Err(status) if status.code() == Code::Cancelled => return Ok(None),
                 Err(status) => return Err(status),
             }
         }
     }
 
-    /// Takes a message that is there in full.
+    /// Decodes the next message if all of it has arrived.
     fn take(&mut self) -> Result<Option<M>, Status> {
         let (flag, length) = match self.prefix {
             Some(prefix) => prefix,
@@ -430,7 +437,7 @@ mod tests {
         assert_eq!(error.message(), "grpc: received message larger than max (201 vs. 200)");
     }
 
-    /// A body that never comes.
+    /// A body that never yields.
     struct Never;
 
     impl HttpBody for Never {

@@ -4,9 +4,9 @@
 //!   path ─► row of the table ─► shape of the call (unary, stream) ─► handler
 //! ```
 //!
-//! A new method is a row here, and a handler in the file of its service. From a row come the series of
-//! its metrics, its place in the search for a path, who serves it, and what it demands of its caller.
-//! Other rooms see of the table what [`METHODS`] says.
+//! A new method is a row here, and a handler in the file of its service. A row gives the method its
+//! metrics, its place in the search for a path, the members that serve it, and the demand on its
+//! caller. Other rooms see the methods' names in [`METHODS`], and nothing else of the table.
 
 use std::future::Future;
 use std::sync::{Arc, LazyLock};
@@ -25,7 +25,7 @@ use super::{Server, kv};
 use crate::auth::Demand;
 use crate::metrics::{self, Kind, Method};
 
-/// Whether a learner serves what is served by these members.
+/// Whether a learner serves the method: the column `by` as a bool.
 macro_rules! serves_learners {
     (all) => {
         true
@@ -35,7 +35,7 @@ macro_rules! serves_learners {
     };
 }
 
-/// The kind of a call of this shape.
+/// The kind of a call, as gRPC's metrics name it: the column `shape` as a `Kind`.
 macro_rules! kind {
     (unary) => {
         Kind::Unary
@@ -51,7 +51,7 @@ macro_rules! kind {
     };
 }
 
-/// Code for methods that are called often, and none for the others.
+/// Expands to `code` for methods that are called often, and to nothing for the others.
 macro_rules! if_often {
     (often, $($code:tt)*) => { $($code)* };
     (seldom, $($code:tt)*) => {};
@@ -81,7 +81,8 @@ const fn equal(a: &str, b: &str) -> bool {
     a.len() == b.len()
 }
 
-/// Makes of the table the list of methods, their rows, and the two searches for a path.
+/// Makes three things of the table: the list of methods, their `Route`s, and the two searches for a
+/// path (a chain of comparisons for methods that are called often, a match for all).
 macro_rules! routes {
     ($(
         $service:literal $name:literal $how:ident $by:ident
@@ -99,9 +100,9 @@ macro_rules! routes {
         });
 
         impl Server {
-            /// Answers one request, whatever it is. What a call has before its message has come is
-            /// small: each async function would have room of its own for what it is given, so there are
-            /// few of them here, and what comes after the message has a place of its own.
+            /// Answers one request, whatever it is. Calls that wait for their message should hold
+            /// little memory. The state of each async function includes its arguments, so few of
+            /// them are nested here, and what runs after the message has arrived is boxed.
             pub fn call<B>(
                 self: Arc<Self>,
                 request: Request<B>,
@@ -156,11 +157,12 @@ macro_rules! routes {
     };
 }
 
-// `often`: looked for first, and answered without a box around the call. `by`: who serves it, all
-// members or voters alone. The order is that of the first byte of a call in the fuzzer's corpus: new
-// methods come last.
+// Columns: `how`: methods that are `often` called are compared first and run without a box around
+// the call. `by`: whether all members serve the method, or voters alone. New methods come last,
+// since the first byte of a call in the fuzzer's corpus is the number of its row.
 routes! {
-    // service                 method                 how    by     shape                     handler                demand
+    // service                 method                 how    by     shape
+    // handler                demand
     "etcdserverpb.KV"          "Range"                often  all    unary                     range                  Nothing;
     "etcdserverpb.KV"          "RangeStream"          seldom voters server_stream             range_stream           Nothing;
     "etcdserverpb.KV"          "Put"                  often  voters unary                     put                    Nothing;
@@ -216,7 +218,7 @@ routes! {
     "grpc.health.v1.Health"    "Watch"                seldom voters server_stream             health_watch           Nothing;
 }
 
-/// Shows the series of all methods, as zeroes until they are called.
+/// Registers the metrics of all methods, so that they are exported as zeroes before the first call.
 pub(super) fn show() {
     LazyLock::force(&ROUTES);
 }
@@ -226,12 +228,12 @@ pub fn enable_handling_seconds() {
     metrics::enable_handling_seconds(ROUTES.iter().map(|route| &route.method));
 }
 
-/// A method's name as the client sent it: a question mark begins no query here, as in grpc-go.
+/// The path by which the client names a method. Like grpc-go, it includes a query.
 fn path(parts: &Parts) -> &str {
     parts.uri.path_and_query().map_or("", PathAndQuery::as_str)
 }
 
-/// What is not in the table is never a pretended success.
+/// The answer to a path that no row has: Unimplemented, in grpc-go's words.
 fn unknown(service: &str, name: &str) -> Output {
     let status = if METHODS.iter().any(|&(known, _)| known == service) {
         Status::unimplemented(format!("unknown method {name} for service {service}"))

@@ -1,4 +1,4 @@
-//! What the bytes of the store are; not etcd's.
+//! Space: what takes up the bytes of the store. The service is rusd's own.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! Watch: one stream of requests in, one of responses out, for any number of watchers.
 //!
-//! The responses drive everything: a client that does not read gets no more served, and costs the
-//! hub's bounded queue, a piece of history and one response. A response is made when it is taken, each
-//! fragment by itself. Between responses the stream looks for requests, so that a busy watcher cannot
-//! keep a cancel waiting.
+//! The responses drive everything. A client that does not read them is served nothing more, and
+//! costs the bounded queue of its stream, one piece of history and one response. A response is made
+//! when it is taken, and each fragment on its own. The stream looks for requests between responses,
+//! so that a busy watcher cannot delay a cancel.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -30,16 +30,16 @@ use crate::pb::{EventType, ResponseHeader, WatchCreateRequest, WatchRequest};
 use crate::types::KeyRange;
 use crate::watch::{Item, Next, Spec};
 
-/// Watch id of what concerns no single watcher.
+/// Watch id of responses that concern no single watcher; etcd's.
 const NO_WATCH_ID: i64 = -1;
 
-/// What a watcher wants besides its events.
+/// The options of a watcher that shape its responses.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wishes {
     prev_kv: bool,
     fragment: bool,
-    /// Whether to be told of progress, and if so, whether the next tick may tell it: one tick is
-    /// skipped after events.
+    /// None without progress_notify; else whether the next tick may notify. The tick after events
+    /// is skipped, since the events have told the client as much.
     progress: Option<bool>,
 }
 
@@ -50,11 +50,12 @@ struct Session {
     /// None after the client's half-close, which leaves the watchers alive.
     requests: Option<Requests<WatchRequest>>,
     wishes: HashMap<i64, Wishes>,
-    /// Those of watchers whose Canceled is still queued, and events before it perhaps as well. Their
-    /// ids are free, so the next watcher of one may have wishes already, or be canceled as well.
+    /// Wishes of watchers that were cancelled and whose Canceled item is still queued, perhaps
+    /// behind events. Their ids are free already: a new watcher may have one of them, with its own
+    /// entry in `wishes`, and may be cancelled too. So each id has a queue.
     leaving: HashMap<i64, VecDeque<Wishes>>,
     outbox: VecDeque<WatchResponse>,
-    /// The events that are being sent.
+    /// The events that are being sent, in one response or several fragments.
     sending: Option<Sending>,
     ticks: Interval,
 }
@@ -66,7 +67,7 @@ impl Server {
         requests: Requests<WatchRequest>,
     ) -> impl Stream<Item = Result<WatchResponse, Status>> + Send + use<> {
         let interval = self.config.watch_progress_interval;
-        // Up to a tenth more, so that streams that began together do not all report at once.
+        // Up to a tenth is added, so that streams that began together do not all notify at once.
         let jitter = interval.mul_f64(f64::from(rand_percent(&self)) / 1000.0);
         let interval = (interval + jitter).max(Duration::from_millis(1));
         let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
@@ -93,7 +94,7 @@ impl Server {
     }
 }
 
-/// A number below 100 that differs between streams.
+/// A random number below 100.
 fn rand_percent(server: &Server) -> u32 {
     u32::try_from(server.node.random() % 100).unwrap_or(0)
 }
@@ -115,7 +116,8 @@ impl Session {
             }
             self.take_waiting_request().await?;
             if !self.outbox.is_empty() {
-                // A refusal is there at once; nothing else would wake the stream for it.
+                // `create` may have put a refusal into the outbox. Nothing would wake the stream
+                // for it in `wait`.
                 continue;
             }
             match self.stream.next() {
@@ -143,7 +145,7 @@ impl Session {
         }
     }
 
-    /// Serves a request that is here already, without waiting for one.
+    /// Serves a request if one has arrived; does not wait for one.
     async fn take_waiting_request(&mut self) -> Result<(), Status> {
         let Some(requests) = &mut self.requests else { return Ok(()) };
         match requests.message().now_or_never() {
@@ -173,7 +175,7 @@ impl Session {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
             Some(RequestUnion::CancelRequest(cancel)) => {
-                // An unknown id is no news, as in etcd.
+                // An unknown id is ignored, as in etcd.
                 if self.stream.cancel(cancel.watch_id)
                     && let Some(wishes) = self.wishes.remove(&cancel.watch_id)
                 {
@@ -197,7 +199,7 @@ impl Session {
         };
         let (no_put, no_delete) =
             (is_filtered(FilterType::Noput), is_filtered(FilterType::Nodelete));
-        // The smallest key stands for no key.
+        // An empty key stands for the smallest key, a zero byte, as in etcd.
         let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key };
         let spec = Spec {
             range: KeyRange::new(key, request.range_end),
@@ -238,7 +240,8 @@ impl Session {
         }
     }
 
-    /// Turns an item into a response. A watch header may say revision 0, so it is not filled in.
+    /// Turns an item into a response, or into events to send. Headers carry the item's revision as
+    /// it is: etcd sends 0 with a compacted watcher, where `Node::fill` would put the current one.
     fn send(&mut self, item: Item) {
         let response = match item {
             Item::Created { watch_id, revision } => {
@@ -275,8 +278,8 @@ impl Session {
         self.outbox.push_back(response);
     }
 
-    /// Those of the watcher whose events come next under this id: the queue keeps the order of the
-    /// requests.
+    /// The wishes of the watcher whose events are next under this id. Items keep the order of the
+    /// requests, so a cancelled watcher's events come before those of the id's next watcher.
     fn wishes_of(&mut self, watch_id: i64) -> Option<&mut Wishes> {
         match self.leaving.get_mut(&watch_id) {
             Some(leaving) => leaving.front_mut(),
@@ -284,7 +287,8 @@ impl Session {
         }
     }
 
-    /// The Canceled of the earliest watcher of this id is sent.
+    /// Forgets the earliest cancelled watcher of this id: its Canceled item was taken from the
+    /// queue.
     fn has_left(&mut self, watch_id: i64) {
         if let Some(leaving) = self.leaving.get_mut(&watch_id) {
             leaving.pop_front();
@@ -294,7 +298,7 @@ impl Session {
         }
     }
 
-    /// A response with the next events, in fragments those that fit.
+    /// A response with the next events: all of them, or as many as fit into a fragment.
     async fn send_part(&mut self, mut sending: Sending) -> Result<WatchResponse, Status> {
         let header = self.header(sending.revision);
         let (watch_id, fragment) = (sending.watch_id, sending.wishes.fragment);
@@ -312,8 +316,8 @@ impl Session {
         Ok(response)
     }
 
-    /// The next events of those that are being sent: in fragments a few, so that previous pairs are
-    /// not all read before the first of them leaves.
+    /// Makes events of the next changes. With fragments it makes a few at a time, so that the first
+    /// fragment leaves before all previous pairs are read.
     async fn make_events(&mut self, sending: &mut Sending) -> Result<(), Status> {
         let Sending { changes, wishes, ready, .. } = sending;
         let count = if wishes.fragment { PREVIOUS_INLINE_MAX } else { usize::MAX };
@@ -331,18 +335,18 @@ impl Session {
     }
 }
 
-/// Events of a watcher on their way into responses.
+/// The events of one item, on their way into responses.
 struct Sending {
     watch_id: i64,
     revision: i64,
     wishes: Wishes,
     changes: VecDeque<Change>,
-    /// What comes before the changes.
+    /// Events that are made; they come before those of `changes`.
     ready: VecDeque<Event>,
 }
 
-/// Moves events into a response of so many bytes so far; false if the next one belongs into another
-/// fragment.
+/// Moves events into a response that has `bytes` bytes. Returns false if a fragment is full: the
+/// next event belongs into another one.
 fn fill(
     response: &mut WatchResponse,
     bytes: &mut usize,
@@ -362,7 +366,8 @@ fn fill(
     true
 }
 
-/// Another watcher of the same piece of history may have wanted the previous pair.
+/// Makes an event of a change. The change may hold a previous pair that this watcher did not ask
+/// for, since another watcher shares the piece of history.
 fn event(change: Change, wants_previous: bool) -> Event {
     let kind = match change.kind {
         ChangeKind::Put => EventType::Put,
@@ -372,7 +377,7 @@ fn event(change: Change, wants_previous: bool) -> Event {
     Event { kind: kind as i32, kv: Some(change.kv), prev_kv }
 }
 
-/// Why a watcher is refused, which here is said with the code.
+/// The reason that a refused watcher is told. etcd formats it with the code, as Go prints a status.
 fn refusal(error: node::Error) -> String {
     let status = status(error);
     format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
