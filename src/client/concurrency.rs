@@ -1,4 +1,5 @@
-//! etcd's recipes: a lease that lives as long as its process, and on it a lock and an election.
+//! etcd's recipes: a session (a lease that is kept alive while it exists), and a lock and an
+//! election that put their keys on its lease.
 //!
 //! Contenders put keys `name/<lease id>` and order themselves by create revision; each waits until
 //! every key created before its own is gone.
@@ -24,7 +25,7 @@ use crate::pb::{
 };
 use crate::types::SignedHex;
 
-/// A lease and the task that keeps it alive.
+/// A lease and the task that keeps it alive. Dropping it ends the task, and the lease expires.
 pub struct Session {
     client: Client,
     lease: i64,
@@ -40,13 +41,14 @@ impl Session {
         let mut keep_alive = KeepAlive::new(client, lease);
         let task = tokio::spawn(async move {
             while keep_alive.next().await.is_some() {}
-            // Nobody may be left to hear it.
+            // Fails if the session was dropped, and then no caller waits for it.
             let _ = sender.send(true);
         });
         Ok(Self { client: client.clone(), lease, lost, task })
     }
 
-    /// The prefix of all who contend for a name, and this session's key under it.
+    /// The prefix under which all contenders for `name` put their keys, and this session's key
+    /// there.
     fn place(&self, name: &[u8]) -> (Vec<u8>, Bytes) {
         let prefix = [name, b"/"].concat();
         let lease = format!("{:x}", SignedHex(self.lease));
@@ -57,7 +59,8 @@ impl Session {
     /// Returns when the lease is lost.
     pub async fn lost(&self) {
         let mut lost = self.lost.clone();
-        // The sender only goes away after it has told, or with the runtime.
+        // The sender sends before it is dropped, unless the runtime ends; an error means the loss
+        // as well.
         let _ = lost.wait_for(|lost| *lost).await;
     }
 }
@@ -68,15 +71,16 @@ impl Drop for Session {
     }
 }
 
-/// A lock that others take by the same name.
+/// A lock, shared by all sessions that name it alike.
 pub struct Mutex<'a> {
     session: &'a Session,
     prefix: Vec<u8>,
     key: Bytes,
     revision: i64,
-    /// Whether the key may be there, though nobody has told its revision yet.
+    /// Whether the transaction that puts the key was sent. Until it is answered, `revision` is 0
+    /// though the key may exist, and `unlock` must delete it.
     asked: bool,
-    /// The revision at which the lock was ours.
+    /// A revision at which this session held the lock.
     pub held_revision: i64,
 }
 
@@ -90,8 +94,8 @@ impl<'a> Mutex<'a> {
         &self.key
     }
 
-    /// Waits for the lock. Dropping this future leaves a key behind that [`Mutex::unlock`] takes
-    /// away.
+    /// Waits for the lock. If this future is dropped, its key stays in the queue until
+    /// [`Mutex::unlock`] deletes it or the lease ends.
     pub async fn lock(&mut self) -> Result<(), Error> {
         let owner = first_created(&self.prefix);
         let put = put_if_absent(&self.key, Bytes::new(), self.session.lease, Some(owner));
@@ -128,13 +132,14 @@ impl<'a> Mutex<'a> {
     }
 }
 
-/// An election that others stand in by the same name.
+/// An election, shared by all sessions that name it alike.
 pub struct Election<'a> {
     session: &'a Session,
     prefix: Vec<u8>,
     key: Bytes,
     revision: i64,
-    /// Whether the key may be there, though nobody has told its revision yet.
+    /// Whether the transaction that puts the key was sent. Until it is answered, `revision` is 0
+    /// though the key may exist, and `resign` must delete it.
     asked: bool,
 }
 
@@ -148,7 +153,7 @@ impl<'a> Election<'a> {
         &self.key
     }
 
-    /// Waits until `value` leads.
+    /// Waits until this session leads, with `value`.
     pub async fn campaign(&mut self, value: Bytes) -> Result<(), Error> {
         let put = put_if_absent(&self.key, value, self.session.lease, None);
         self.asked = true;
@@ -157,7 +162,7 @@ impl<'a> Election<'a> {
         wait_deletes(&self.session.client, &self.prefix, self.revision - 1).await
     }
 
-    /// Gives up the place, as leader or contender.
+    /// Deletes this session's key, whether it leads or waits.
     pub async fn resign(&mut self) -> Result<(), Error> {
         if self.revision == 0 && !self.asked {
             return Ok(());
@@ -174,7 +179,8 @@ impl<'a> Election<'a> {
         Ok(())
     }
 
-    /// Calls `each` with every leader, and again when a leader changes its value.
+    /// Calls `each` for each leader in turn, and for each new value of a leader. Returns when a
+    /// watch is cancelled or `each` fails.
     pub async fn observe(
         &self,
         mut each: impl FnMut(RangeResponse) -> Result<(), Error>,
@@ -240,7 +246,7 @@ impl<'a> Election<'a> {
     }
 }
 
-/// Waits until no key of `prefix` created up to `revision` is left.
+/// Waits until all keys under `prefix` with a create revision up to `revision` are deleted.
 async fn wait_deletes(client: &Client, prefix: &[u8], revision: i64) -> Result<(), Error> {
     loop {
         let request = RangeRequest {
@@ -289,7 +295,8 @@ fn first_created(prefix: &[u8]) -> RangeRequest {
     }
 }
 
-/// Puts `key` if it is not there, else reads it; `also` is read in both cases.
+/// A transaction that puts `key` if it does not exist, and reads it otherwise. It reads `also` in
+/// both cases.
 fn put_if_absent(key: &Bytes, value: Bytes, lease: i64, also: Option<RangeRequest>) -> TxnRequest {
     let put = PutRequest { key: key.clone(), value, lease, ..PutRequest::default() };
     let get = RangeRequest { key: key.clone(), ..RangeRequest::default() };
@@ -327,7 +334,7 @@ fn revision_of(response: &TxnResponse) -> i64 {
     response.header.as_ref().map_or(0, |header| header.revision)
 }
 
-/// The create revision of the contender's key after [`put_if_absent`].
+/// The create revision of the contender's key, from the answer to [`put_if_absent`].
 fn created_at(response: &TxnResponse) -> i64 {
     if response.succeeded {
         return revision_of(response);

@@ -1,4 +1,4 @@
-//! What a client is built from. Nothing is dialled while a configuration is checked.
+//! The configuration of a client, and its checks. They connect to nothing.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,21 +8,22 @@ use std::time::Duration;
 use crate::go;
 use crate::tls::{self, ClientFiles};
 
-/// How to reach and enter a cluster.
+/// How to reach a cluster and log in to it.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub endpoints: Vec<String>,
-    /// Bounds the login only; zero means no bound.
+    /// How long the login at the start may take; zero means no bound. A new lease's first renewal
+    /// must be answered within this and one second. Single dials have `CLIENT_DIAL_TIMEOUT`.
     pub dial_timeout: Duration,
     pub keep_alive_time: Duration,
     pub keep_alive_timeout: Duration,
-    /// Largest request in bytes; zero means the default.
+    /// Largest request in bytes; zero means `CLIENT_SEND_BYTES_MAX`.
     pub send_bytes_max: usize,
-    /// Largest response in bytes; zero means the default.
+    /// Largest response in bytes; zero means `CLIENT_RECEIVE_BYTES_MAX`.
     pub receive_bytes_max: usize,
     pub tls: TlsOptions,
     pub credentials: Credentials,
-    /// The name in log lines.
+    /// The name of this client's logger in log lines.
     pub logger: &'static str,
 }
 
@@ -34,7 +35,8 @@ pub enum Credentials {
         user: String,
         password: String,
     },
-    /// What goes into the header as it is; it may be any bytes that a header can hold.
+    /// A token, sent as it is in the metadata `token`. It is left out if it holds bytes that no
+    /// header may.
     Token(Vec<u8>),
 }
 
@@ -45,12 +47,12 @@ pub struct TlsOptions {
     pub ca: Option<PathBuf>,
     pub insecure_transport: bool,
     pub skip_verify: bool,
-    /// Whom a server must be; empty: the host that is dialled.
+    /// The name that the server's certificate must have; empty means the host that is dialled.
     pub server_name: String,
 }
 
 impl TlsOptions {
-    /// Whether an endpoint without a scheme is to be spoken to over TLS.
+    /// Whether endpoints without a scheme are reached over TLS.
     pub fn wanted(&self) -> bool {
         self.cert.is_some()
             || self.key.is_some()
@@ -60,7 +62,7 @@ impl TlsOptions {
             || !self.server_name.is_empty()
     }
 
-    /// The files, as TLS reads them.
+    /// The same options in the form that `tls` takes.
     pub fn files(&self) -> ClientFiles {
         ClientFiles {
             cert: self.cert.clone().unwrap_or_default(),
@@ -73,8 +75,8 @@ impl TlsOptions {
         }
     }
 
-    /// Checks what was given, in etcd's words, before anything is dialled and whether or not an
-    /// endpoint will be spoken to over TLS.
+    /// Checks the options before anything is dialled, even if no endpoint uses TLS. Errors are
+    /// etcd's texts; they are bytes, since a path need not be UTF-8.
     pub fn validate(&self) -> Result<(), Vec<u8>> {
         let shown = |path: &Option<PathBuf>| -> Vec<u8> {
             path.as_ref().map(|path| path.as_os_str().as_bytes().to_vec()).unwrap_or_default()
@@ -94,7 +96,7 @@ impl TlsOptions {
     }
 }
 
-/// A failed open in Go's words.
+/// The text of Go's error when a file cannot be opened.
 fn open_error(path: &Path, error: &std::io::Error) -> Vec<u8> {
     [b"open ", path.as_os_str().as_bytes(), b": ", go::reason(error).as_bytes()].concat()
 }

@@ -1,4 +1,4 @@
-//! Connections, single calls and streams: endpoints in turn, waiting, retries, the login.
+//! Single calls and streams: the choice of an endpoint, the wait for one, retries, and the login.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -42,11 +42,11 @@ struct Inner {
     token: RwLock<Vec<u8>>,
     log: Arc<dyn LogSink>,
     clock: Arc<dyn Clock>,
-    /// What log lines call this client.
+    /// The target that log lines name, as etcd's client does: a made-up id and the first endpoint.
     target: String,
 }
 
-/// A call that did not succeed, with what is needed to log it.
+/// A failed attempt, with what its log line says.
 struct Failed {
     error: Error,
     logged: String,
@@ -54,7 +54,8 @@ struct Failed {
 }
 
 impl Client {
-    /// Checks the configuration, logs in if it says so, and connects no earlier than that needs.
+    /// Checks the configuration, and logs in if it has a password. Without one it connects to
+    /// nothing: the first call does.
     pub async fn connect(
         config: Config,
         log: Arc<dyn LogSink>,
@@ -117,7 +118,9 @@ impl Client {
         self.inner.config.dial_timeout
     }
 
-    /// Calls a unary method.
+    /// Calls a unary method. Attempts that fail are logged. The call is repeated, at most
+    /// `CLIENT_ATTEMPTS_MAX` times and with a pause after each quorum of endpoints, where the
+    /// repetition is safe.
     pub async fn call<Q, R>(
         &self,
         method: &Method<Q, R>,
@@ -148,7 +151,8 @@ impl Client {
                 Box::pin(self.log_in(deadline)).await?;
                 continue;
             }
-            // A learner did nothing, and among several endpoints the next may be a voter.
+            // A learner refuses before it does anything, so the call is safe to repeat; the next
+            // endpoint may be a voter.
             let is_learner = failed.error.is("etcdserver: rpc not supported for learner");
             let is_elsewhere = is_learner && self.inner.nodes.len() > 1;
             let is_away = failed.error.code() == Some(Code::Unavailable);
@@ -156,7 +160,8 @@ impl Client {
                 return Err(failed.error);
             }
             if is_elsewhere {
-                // Those at hand have their turns first: an endpoint that is away may be so for long.
+                // Connected endpoints come first. Once all have refused, another is connected; that
+                // comes last, since an endpoint that is down costs a dial until its timeout.
                 refusals += 1;
                 if usize::is_multiple_of(refusals, self.inner.nodes.connected().len()) {
                     deadline.bound(self.inner.nodes.connect_another()).await;
@@ -201,8 +206,8 @@ impl Client {
         Err(Failed { error, logged, ends: node.ends() })
     }
 
-    /// Opens a stream in both directions. The server must still accept it: its refusal is the
-    /// stream's first item.
+    /// Opens a stream in both directions. The server may still refuse it: the refusal is then an
+    /// error here or the stream's first item.
     pub async fn stream<Q, R, S>(
         &self,
         method: &Method<Q, R>,
@@ -215,7 +220,8 @@ impl Client {
         R: Message + Default + 'static,
         S: Stream<Item = Q> + Send + 'static,
     {
-        // A token may have expired since the last stream was opened.
+        // The token may have expired since the last stream was opened. A stream cannot be repeated
+        // as a call can, so it logs in anew.
         self.log_in(deadline).await?;
         let (node, mut grpc) = self.ready(deadline).await.map_err(|(error, _)| error)?;
         let request = self.dress(requests, deadline, require_leader);
@@ -231,7 +237,7 @@ impl Client {
         }
     }
 
-    /// The next message of a stream; `None` at its orderly end.
+    /// The next message of a stream; None when the server ends it with success.
     pub async fn next<R>(
         &self,
         stream: &mut Streaming<R>,
@@ -240,7 +246,8 @@ impl Client {
         match deadline.bound(stream.message()).await {
             Some(Ok(message)) => Ok(message),
             Some(Err(status)) if is_local(&status) => {
-                // Which node it was is unknown here; those that still live reconnect cheaply.
+                // A stream does not know its node, so all connections are forgotten. The next call
+                // connects again to those that work.
                 self.inner.nodes.forget();
                 Err(Error::Stream(connection_lost()))
             }
@@ -249,8 +256,8 @@ impl Client {
         }
     }
 
-    /// A connected channel: of the next connected node, else of the first that connects. The
-    /// error comes with what the log says of it.
+    /// A channel of the next connected node, or of the first that connects. An error comes with the
+    /// text for the log.
     async fn ready(&self, deadline: Deadline) -> Result<(&Node, Grpc<Channel>), (Error, String)> {
         let last = Mutex::new(String::new());
         let picked = match deadline.at() {
@@ -270,8 +277,9 @@ impl Client {
         }
     }
 
-    /// Waits without an end, and says so: a command that follows a cluster outlives the cluster's
-    /// pauses, and whoever started it should know why it is silent.
+    /// Waits for an endpoint without a deadline, and logs one line after `CLIENT_SILENCE_MAX`:
+    /// commands such as `watch` wait out any failure of the cluster, and their users should see why
+    /// they are silent.
     async fn pick_patiently(&self, last: &Mutex<String>) -> (&Node, Channel) {
         let mut pick = std::pin::pin!(self.inner.nodes.pick(last));
         tokio::select! {
@@ -320,7 +328,8 @@ impl Client {
         if require_leader {
             metadata.insert("hasleader", MetadataValue::from_static("true"));
         }
-        // A token that is no header value cannot be a valid one; without it the server says so.
+        // A token that no header can hold cannot be valid. The call goes without it, and the server
+        // refuses the call.
         if let Ok(token) = MetadataValue::<Ascii>::try_from(self.inner.token.read().as_slice())
             && !token.is_empty()
         {
@@ -329,7 +338,8 @@ impl Client {
         request
     }
 
-    /// What a failed call means. A failure of the connection also forgets it.
+    /// Turns the status of a failed call into an error in etcd's words. If the connection failed,
+    /// the node forgets it.
     fn classify(&self, node: &Node, status: Status, deadline: Deadline) -> Error {
         if deadline.passed() || status.message() == "Timeout expired" {
             return Error::Deadline;
@@ -369,9 +379,10 @@ impl Client {
         self.inner.log.line(line.line());
     }
 
-    /// Whether a call is made again because of who calls, after a login where there is one. Who is
-    /// known by a certificate has nothing to renew: users changed meanwhile. As etcd's client, one
-    /// that was handed a token leaves it at that.
+    /// Whether a call is repeated after a refusal of its caller; a client with a password logs in
+    /// again first. A client with a certificate repeats the call as it is, since users and roles
+    /// may have changed between the check of its rights and the apply. A client with a given token
+    /// has no other token and does not repeat, as etcd's client does not.
     fn is_refused_for_now(&self, error: &Error) -> bool {
         let is_old = error.is("etcdserver: invalid auth token")
             || error.is("etcdserver: revision of auth store is old");
@@ -386,8 +397,8 @@ impl Client {
         }
     }
 
-    /// Gets a token if the configuration has a password; a cluster without authentication needs
-    /// none.
+    /// Gets a token if the configuration has a name and a password. While auth is disabled, it
+    /// clears the token.
     async fn log_in(&self, deadline: Deadline) -> Result<(), Error> {
         let (name, password) = match &self.inner.config.credentials {
             Credentials::None => return Ok(()),
@@ -411,7 +422,7 @@ impl Client {
 }
 
 impl Error {
-    /// The same error where streams word it.
+    /// The error as streams word it: etcd's client does not translate the errors of streams.
     fn into_stream(self) -> Self {
         match self {
             Self::Status(status) => Self::Stream(status),
@@ -420,7 +431,7 @@ impl Error {
     }
 }
 
-/// Whether a status was made here, of a broken connection, and not by the server.
+/// Whether a status was made by tonic for a broken connection, and not sent by the server.
 fn is_local(status: &Status) -> bool {
     status.source().is_some()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-/// When to give up; never, if it was made from no duration.
+/// The time at which a call is given up; `NONE` never comes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Deadline(Option<Instant>);
 
@@ -23,7 +23,7 @@ impl Deadline {
         self.0.is_some_and(|at| at <= Instant::now())
     }
 
-    /// Runs `work` until the deadline.
+    /// Runs `work` until the deadline; None if the deadline came first.
     pub async fn bound<F: Future>(self, work: F) -> Option<F::Output> {
         match self.0 {
             Some(at) => timeout_at(at, work).await.ok(),

@@ -1,4 +1,4 @@
-//! Endpoints as they are written, and the sockets behind them.
+//! Endpoints in the forms that users write, and the sockets behind them.
 
 use std::future::Future;
 use std::io;
@@ -18,11 +18,11 @@ use tokio::time::timeout;
 use crate::tls::{self, Connector};
 use crate::{go, limits};
 
-/// Where an endpoint leads.
+/// An endpoint, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub address: Address,
-    /// What TLS names and the `:authority` header carry.
+    /// The `:authority` of requests: host and port, or the last part of a socket's path.
     pub authority: String,
     pub tls: bool,
 }
@@ -34,8 +34,9 @@ pub enum Address {
 }
 
 impl Target {
-    /// Reads `host:port`, `http(s)://host:port`, `unix(s):path` or `unix(s)://path`. A scheme
-    /// decides about TLS; without one, and for `unix`, it is used when it was asked for.
+    /// Reads `host:port`, `http(s)://host:port`, `unix(s):path` or `unix(s)://path`. `http`,
+    /// `https` and `unixs` say whether TLS is used; for `unix` and without a scheme, `tls_wanted`
+    /// says it.
     pub fn parse(endpoint: &str, tls_wanted: bool) -> Self {
         for (scheme, tls) in [("unix:", tls_wanted), ("unixs:", true)] {
             if let Some(rest) = endpoint.strip_prefix(scheme) {
@@ -58,8 +59,8 @@ impl Target {
         }
     }
 
-    /// The name that the server's certificate must have: as in etcd's client, the last part of a
-    /// socket's path without what follows a colon.
+    /// The name that the server's certificate must have: the host, or the last part of a socket's
+    /// path without a colon and what follows it, as in etcd's client.
     pub fn server_name(&self) -> String {
         self.address.server_name()
     }
@@ -74,7 +75,7 @@ impl Target {
 }
 
 impl Address {
-    /// A failed dial in Go's words.
+    /// The text of Go's error for a failed dial.
     fn dial_error(&self, error: &io::Error) -> io::Error {
         let (network, address) = match self {
             Self::Tcp(host) => ("tcp", host.clone()),
@@ -92,7 +93,7 @@ impl Address {
     fn server_name(&self) -> String {
         let whole = match self {
             Self::Tcp(host) => host.clone(),
-            // An endpoint is text, and so is the path in it.
+            // An endpoint is a `String`, so its path is valid UTF-8 and `to_str` succeeds.
             Self::Unix(path) => {
                 path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned()
             }
@@ -102,7 +103,7 @@ impl Address {
     }
 }
 
-/// Both ends of the latest connection, for log lines.
+/// Both addresses of the latest connection, for log lines.
 #[derive(Clone, Debug)]
 pub(super) struct Ends {
     pub peer: String,
@@ -112,20 +113,20 @@ pub(super) struct Ends {
 
 pub(super) type SharedEnds = Arc<Mutex<Option<Ends>>>;
 
-/// Opens sockets for tonic and notes their ends.
+/// Opens sockets for tonic, and notes their addresses.
 #[derive(Clone)]
 pub(super) struct Dialer {
     pub address: Address,
     pub tls: Option<Arc<Connector>>,
     pub ends: SharedEnds,
-    /// Who waits for the first bytes of the next connection.
+    /// Taken by the next connection, which reports through it whether the server sent anything.
     pub awaited: Arc<Mutex<Option<Teller>>>,
 }
 
-/// Tells once whether the other side said anything.
+/// Reports once: Ok when the first byte has been read, else why none came.
 pub(super) type Teller = oneshot::Sender<Result<(), String>>;
 
-/// A connection whose first bytes somebody waits for.
+/// A connection that reports its first read to `teller`.
 struct Heard<S> {
     inner: S,
     teller: Option<Teller>,
@@ -139,9 +140,10 @@ impl<S: AsyncRead + Unpin> Heard<S> {
         }
     }
 
-    /// A client that the server refused may see only a failed write, while the reason (a TLS alert)
-    /// has to be read. So a failed write first waits for one read, which ends soon, as the server
-    /// has closed the connection.
+    /// Reports a failed write, with the reason that the server gave if there is one. A server that
+    /// refuses the client's certificate sends a TLS alert and closes; the client's write may fail
+    /// before the alert is read. So one read comes first. It ends soon, since the server has closed
+    /// the connection.
     fn wrote<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -225,7 +227,8 @@ impl Dialer {
     async fn open(self) -> io::Result<TokioIo<Box<dyn Socket>>> {
         match &self.address {
             Address::Tcp(host) => {
-                // The system may know a complete name only without the dot at its end.
+                // Without the dot that ends an absolute name: a name in the hosts file matches only
+                // so.
                 let stream = TcpStream::connect(host.replace(".:", ":"))
                     .await
                     .map_err(|error| self.address.dial_error(&error))?;
@@ -265,7 +268,8 @@ impl Dialer {
     }
 }
 
-/// How the text of a failed handshake begins.
+/// Beginning of the error text of a failed TLS handshake; `Node::dial` words it differently from
+/// other failed dials.
 pub(super) const HANDSHAKE_FAILED: &str = "authentication handshake failed";
 
 impl tower::Service<Uri> for Dialer {

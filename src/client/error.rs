@@ -1,8 +1,9 @@
-//! What a call can end with, and how etcd's client words it.
+//! The errors of calls, in the words of etcd's client.
 
 use tonic::{Code, Status};
 
-/// Messages that etcd's client knows: they print alone, all others with their gRPC code.
+/// Texts, without "etcdserver: ", of the errors that etcd's client knows. They print as they are;
+/// every other error prints with its gRPC code.
 const KNOWN: &[&str] = &[
     "key is not provided",
     "key not found",
@@ -67,17 +68,19 @@ const KNOWN: &[&str] = &[
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The server's answer, or what stood in its place.
+    /// A status of the server, or one that the client made for a broken connection. Known texts
+    /// print without a code.
     #[error("{}", status_text(.0))]
     Status(Status),
-    /// The same, always worded with its code: streams do not translate.
+    /// A status of a stream. It always prints with its code, since etcd's client does not translate
+    /// the errors of streams.
     #[error("{}", rpc_text(.0))]
     Stream(Status),
     #[error("context deadline exceeded")]
     Deadline,
     #[error("context canceled")]
     Canceled,
-    /// The files for TLS are not what they should be.
+    /// A file for TLS cannot be read or does not hold what it should.
     #[error("{0}")]
     Tls(String),
     #[error("{0}")]
@@ -103,7 +106,7 @@ impl Error {
         self.message() == text
     }
 
-    /// Whether asking again, perhaps elsewhere, could help.
+    /// Whether a repetition, perhaps at another endpoint, could succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self.code(), Some(Code::Unavailable | Code::Internal))
     }
@@ -117,12 +120,12 @@ fn status_text(status: &Status) -> String {
     if is_known(status.message()) { status.message().to_string() } else { rpc_text(status) }
 }
 
-/// A status as Go's gRPC words it.
+/// The text of a status in grpc-go.
 pub(super) fn rpc_text(status: &Status) -> String {
     format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message())
 }
 
-/// Go's name of a gRPC code.
+/// grpc-go's name of a code.
 pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

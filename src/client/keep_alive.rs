@@ -1,5 +1,5 @@
-//! Keeping a lease alive: one stream, renewed after a third of the lease's time, reopened when it
-//! breaks, until the lease is gone.
+//! Keeps a lease alive: on one stream, with a renewal after each third of the TTL. A broken stream
+//! is opened again until the lease is gone.
 
 use std::time::Duration;
 
@@ -16,13 +16,14 @@ use super::methods::rpc;
 use crate::limits;
 use crate::pb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 
-/// Renews one lease for as long as [`KeepAlive::next`] is called.
+/// Renews one lease, as long as the caller keeps calling [`KeepAlive::next`].
 pub struct KeepAlive {
     client: Client,
     id: i64,
     stream: Option<(mpsc::Sender<LeaseKeepAliveRequest>, Streaming<LeaseKeepAliveResponse>)>,
-    /// When the lease counts as lost for want of an answer.
+    /// When the lease counts as lost because no renewal was answered.
     expiry: Instant,
+    /// When the next renewal is sent.
     renewal: Instant,
 }
 
@@ -33,7 +34,7 @@ impl KeepAlive {
         Self { client: client.clone(), id, stream: None, expiry: now + patience, renewal: now }
     }
 
-    /// The next renewal; `None` when the lease is gone.
+    /// The next renewal; None when the lease has expired or was revoked.
     pub async fn next(&mut self) -> Option<LeaseKeepAliveResponse> {
         loop {
             let expiry = self.expiry;
@@ -62,7 +63,7 @@ impl KeepAlive {
         sleep_until(self.renewal).await;
         let request = LeaseKeepAliveRequest { id: self.id };
         if let Some((sender, _)) = &self.stream {
-            // A closed stream shows when it is read.
+            // A send to a closed stream fails; the read below then returns the stream's end.
             let _ = sender.send(request).await;
         } else {
             let (sender, receiver) = mpsc::channel(limits::CLIENT_STREAM_REQUESTS_MAX);
@@ -76,7 +77,8 @@ impl KeepAlive {
         self.client.next(stream, Deadline::NONE).await
     }
 
-    /// Renews a lease once.
+    /// Renews a lease once. Transient errors are retried without an end; an unknown lease is an
+    /// error.
     pub async fn once(client: &Client, id: i64) -> Result<LeaseKeepAliveResponse, Error> {
         loop {
             let requests = tokio_stream::once(LeaseKeepAliveRequest { id });

@@ -17,8 +17,8 @@ pub fn timestamp(unix_nanos: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
-/// The Gregorian date of a day counted from 1970-01-01, by counting days in eras of 400 years
-/// that begin on a first of March.
+/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar. Counts in eras
+/// of 400 years that begin on 1 March, so that a leap day is the last day of its year.
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let era = shifted / 146_097;
@@ -63,7 +63,7 @@ impl FailedAttempt<'_> {
     }
 }
 
-/// A call that waits for an endpoint, for as long as that takes.
+/// The line for a call that waits for an endpoint without a deadline.
 pub(super) struct Waiting<'a> {
     pub unix_nanos: u64,
     pub logger: &'a str,

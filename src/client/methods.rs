@@ -1,12 +1,14 @@
-//! Every method of etcd's API that the client calls: its path, its messages, and whether a failed
-//! call may be repeated.
+//! Every method of etcd's API that the client calls: path, messages, and whether a call that failed
+//! as unavailable may be repeated.
 
 use std::marker::PhantomData;
 
 /// One gRPC method.
 pub struct Method<Request, Response> {
     pub path: &'static str,
-    /// Whether the call changes nothing that a second one would change again.
+    /// Whether a call that may have been executed is sent again. True for reads and, as in etcd's
+    /// client, for lease grants and revocations: a repeated grant without an id may leave a second
+    /// lease behind, which expires by itself.
     pub repeatable: bool,
     types: PhantomData<fn(Request) -> Response>,
 }
@@ -33,7 +35,7 @@ pub mod rpc {
         };
     }
 
-    /// Not etcd's: where the bytes of an rusd member are.
+    /// rusd's own method: what takes up the bytes of a member's store.
     pub const SPACE: Method<rusdpb::SpaceRequest, rusdpb::SpaceResponse> =
         Method::repeatable("/rusdpb.Space/Report");
 
@@ -43,7 +45,7 @@ pub mod rpc {
         PUT = once "KV/Put" (PutRequest) -> PutResponse;
         DELETE_RANGE = once "KV/DeleteRange" (DeleteRangeRequest) -> DeleteRangeResponse;
         TXN = once "KV/Txn" (TxnRequest) -> TxnResponse;
-        // A transaction of reads alone changes nothing.
+        // Only for transactions whose operations are all reads.
         TXN_READ = repeatable "KV/Txn" (TxnRequest) -> TxnResponse;
         COMPACT = once "KV/Compact" (CompactionRequest) -> CompactionResponse;
 
@@ -64,7 +66,7 @@ pub mod rpc {
         MEMBER_PROMOTE = once "Cluster/MemberPromote"
             (MemberPromoteRequest) -> MemberPromoteResponse;
 
-        // The alarm list and its disarming share a method.
+        // One RPC, two rows: listing alarms may be repeated, raising and disarming them may not.
         ALARM_LIST = repeatable "Maintenance/Alarm" (AlarmRequest) -> AlarmResponse;
         ALARM = once "Maintenance/Alarm" (AlarmRequest) -> AlarmResponse;
         STATUS = repeatable "Maintenance/Status" (StatusRequest) -> StatusResponse;

@@ -10,10 +10,13 @@
 //!   └─ node(): a connected endpoint in turn, else race to connect all of them, else wait, again
 //!        └─ one attempt ── ok ──────────────────────────────> response
 //!             └─ error: one log line; retried only when safe
-//!                  reads: unavailable; any: the token expired and we can log in again
+//!                  repeatable methods: unavailable; any: the token expired and we can log in again
 //! ```
 //!
-//! Writes are never retried once they may have reached a server: at most once beats available.
+//! Writes of keys are never repeated once they may have reached a server: a put that ran twice
+//! would overwrite what came between. Lease grants and revocations are repeated, as in etcd's
+//! client.
+//!
 //! Above single calls stand the pieces that need more than one: [`Watcher`] resumes where it was
 //! cut off, [`KeepAlive`] renews a lease, [`Session`] with [`Mutex`] and [`Election`] are etcd's
 //! recipes. Nothing here prints: a [`LogSink`] takes the lines.
@@ -41,7 +44,8 @@ pub use log::{LogSink, timestamp};
 pub use methods::{Method, rpc};
 pub use watch::{Progress, WatchBatch, WatchSpec, Watcher};
 
-/// The end of the range of all keys that begin with `prefix`; one zero byte when there is none.
+/// The first key behind all keys that begin with `prefix`; one zero byte, for "all keys from
+/// start", if no key is.
 pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {

@@ -1,4 +1,4 @@
-//! The endpoints of a cluster: dialled, connected, and picked in turns.
+//! The endpoints of a cluster, their connections, and the choice among them.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -19,13 +19,14 @@ use crate::tls::Connector;
 /// All endpoints of a client.
 pub(super) struct Nodes {
     pub(super) all: Vec<Node>,
-    /// Counts picks, so that calls go round the connected nodes.
+    /// Number of choices so far; calls go round the connected nodes.
     picks: AtomicUsize,
 }
 
 /// One endpoint.
 pub(super) struct Node {
-    /// An endpoint that cannot be dialled at all keeps its reason.
+    /// The error text if the endpoint is malformed: the configuration is accepted, and each dial
+    /// fails with that text.
     endpoint: Result<Endpoint, String>,
     pub(super) connector: Dialer,
     pub(super) channel: Mutex<Option<Channel>>,
@@ -40,12 +41,13 @@ impl Nodes {
         self.all.len()
     }
 
-    /// Forgets all connections; those that still live are cheap to have again.
+    /// Forgets all connections. Those that work are opened again by the next call.
     pub(super) fn forget(&self) {
         self.all.iter().for_each(Node::forget);
     }
 
-    /// The next connected node, else the first that connects; `last` is why the last dial failed.
+    /// The next connected node, or the first that connects. Waits without an end; `last` receives
+    /// the error of the latest failed dial.
     pub(super) async fn pick(&self, last: &Mutex<String>) -> (&Node, Channel) {
         let connected = self.connected();
         if !connected.is_empty() {
@@ -59,7 +61,8 @@ impl Nodes {
             .collect();
         match dials.next().await {
             Some(connected) => connected,
-            // There are endpoints, and each is dialled until it connects.
+            // Unreachable: there is at least one endpoint, and `dial_until_connected` returns with
+            // a channel only.
             None => std::future::pending().await,
         }
     }
@@ -69,7 +72,8 @@ impl Nodes {
         nodes.filter_map(|node| Some((node, node.channel.lock().clone()?))).collect()
     }
 
-    /// Connects to one endpoint more, for a call that those at hand do not serve.
+    /// Connects to one more endpoint, for a call that all connected ones refuse. Returns without
+    /// one if every dial fails.
     pub(super) async fn connect_another(&self) {
         let away = self.all.iter().filter(|node| node.channel.lock().is_none());
         let mut dials: FuturesUnordered<_> =
@@ -102,18 +106,19 @@ impl Node {
         Self { endpoint, connector, channel: Mutex::new(None) }
     }
 
-    /// Forgets the connection, which is broken.
+    /// Forgets the connection; the next call that chooses this node dials again.
     pub(super) fn forget(&self) {
         *self.channel.lock() = None;
     }
 
-    /// Of the connection that was made last.
+    /// Both addresses of the latest connection.
     pub(super) fn ends(&self) -> Option<Ends> {
         self.connector.ends.lock().clone()
     }
 
-    /// Connects, again and again. Each endpoint is dialled in a time of its own, so that one that says
-    /// nothing does not keep another from being found when it is back.
+    /// Dials until it succeeds, with pauses. Each endpoint has a loop of its own, so that the dial
+    /// to a silent server, which takes `CLIENT_DIAL_TIMEOUT`, does not delay the next dial to
+    /// another that restarts.
     async fn dial_until_connected(&self, last: &Mutex<String>) -> Channel {
         loop {
             match self.dial().await {
@@ -131,8 +136,9 @@ impl Node {
         }
     }
 
-    /// Connects, and waits for the server to begin: one that refuses a certificate of TLS 1.3 does so
-    /// after the handshake, and no call may be lost on it.
+    /// Connects, and waits for the server's first bytes. With TLS 1.3 a server refuses a client's
+    /// certificate after the client's handshake has succeeded; a call sent before that shows would
+    /// be lost, and if it is a write, could not be repeated.
     pub(super) async fn dial(&self) -> Result<Channel, String> {
         let endpoint = self.endpoint.as_ref().map_err(Clone::clone)?;
         let end = Instant::now() + limits::CLIENT_DIAL_TIMEOUT;

@@ -4,10 +4,10 @@
 //! reason that may pass, it opens another and continues each watch behind the last revision that
 //! was delivered, so the caller sees no gap and no event twice.
 //!
-//! A caller may stop waiting at any moment, in a `select!` or by a timeout. So whatever is still to
-//! be done stands in the [`Watcher`] and not in a future: requests wait in a list of their own until
-//! the stream takes them, and reading goes on meanwhile, since a server whose answers nobody reads
-//! need not read either.
+//! A caller may stop waiting at any moment, in a `select!` or by a timeout. So the state of all
+//! work is in the [`Watcher`] and not in a future. Requests wait in a list until the stream has
+//! room for them, and responses are read meanwhile: a server need not read requests while its
+//! responses are not read, and both sides would wait for each other.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -34,7 +34,7 @@ use crate::pb::{
 pub struct WatchSpec {
     pub key: Bytes,
     pub range_end: Bytes,
-    /// First revision to deliver; zero for what happens from now on.
+    /// First revision to deliver; zero means the present.
     pub revision: i64,
     pub prev_kv: bool,
     pub progress_notify: bool,
@@ -50,14 +50,14 @@ pub struct WatchBatch {
     pub compact_revision: i64,
     pub canceled: bool,
     pub cancel_reason: String,
-    /// Why the whole stream ended, when it did.
+    /// The error that ended the whole stream and with it this watch.
     pub stream_error: Option<String>,
 }
 
-/// What a batch says when it has neither events nor an end.
+/// Whether a batch is a progress notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Nothing happened up to this revision.
+    /// It is: all events up to this revision have been delivered.
     UpTo(i64),
     No,
 }
@@ -71,7 +71,7 @@ impl WatchBatch {
         }
     }
 
-    /// Why the watch ended, in etcd's words; `None` while it lives.
+    /// Why the watch ended, in etcd's words; None while it goes on.
     pub fn error(&self) -> Option<String> {
         if let Some(text) = &self.stream_error {
             return Some(text.clone());
@@ -92,11 +92,11 @@ impl WatchBatch {
 
 struct Watch {
     spec: WatchSpec,
-    /// Events of a revision that was split over several responses.
+    /// Events of the fragments of a response whose last fragment has not come.
     parts: Vec<Event>,
 }
 
-/// A request that the stream has not taken yet.
+/// A request that was not handed to the stream yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pending {
     Create(usize),
@@ -105,20 +105,22 @@ enum Pending {
 
 type Opening = BoxFuture<'static, Result<Streaming<WatchResponse>, Error>>;
 
-/// A stream of watches.
+/// A set of watches on one stream, numbered from 0.
 pub struct Watcher {
     client: Client,
     require_leader: bool,
     watches: Vec<Option<Watch>>,
-    /// Watches whose creation the server has not confirmed, in the order of the requests.
+    /// Watches whose creation was requested and not confirmed, in the order of the requests; the
+    /// server confirms in the same order.
     creating: Vec<usize>,
-    /// The server's ids.
+    /// Numbers of the watches by the server's ids, which each stream gives anew.
     ids: HashMap<i64, usize>,
     stream: Option<(mpsc::Sender<WatchRequest>, Streaming<WatchResponse>)>,
-    /// A stream that is being opened, and the way to send on it.
+    /// The future that opens a stream, and the sender of its requests. Kept here so that a caller
+    /// that stops waiting does not cancel the opening.
     opening: Option<(mpsc::Sender<WatchRequest>, Opening)>,
     pending: VecDeque<Pending>,
-    /// No stream is opened earlier.
+    /// The earliest time at which the next stream is opened.
     pause: Instant,
     /// Batches that wait for the caller.
     ready: Vec<WatchBatch>,
@@ -140,7 +142,8 @@ impl Watcher {
         }
     }
 
-    /// Adds a watch and returns its number. Whoever calls [`Watcher::next`] sends it to the server.
+    /// Adds a watch and returns its number. The request is sent by the next call of
+    /// [`Watcher::next`].
     pub fn add(&mut self, spec: WatchSpec) -> usize {
         let watch = self.watches.len();
         self.watches.push(Some(Watch { spec, parts: Vec::new() }));
@@ -148,13 +151,13 @@ impl Watcher {
         watch
     }
 
-    /// Asks the server for the revision that all watches have reached, with the next call of
-    /// [`Watcher::next`]. There is no answer without a watch.
+    /// Requests a progress notification for all watches; the next call of [`Watcher::next`] sends
+    /// it. The server does not answer while there is no watch.
     pub fn request_progress(&mut self) {
         self.pending.push_back(Pending::Progress);
     }
 
-    /// The next batch; `None` when no watch is left. Dropping this future loses nothing.
+    /// The next batch; None when every watch has ended. Cancel-safe.
     pub async fn next(&mut self) -> Option<WatchBatch> {
         loop {
             if !self.ready.is_empty() {
@@ -178,8 +181,8 @@ impl Watcher {
         }
     }
 
-    /// Sends what waits to be sent until something arrives. A future that is dropped meanwhile has
-    /// taken no request out of the list and no answer off the stream.
+    /// Sends pending requests until a response arrives. Cancel-safe: a request leaves the list only
+    /// once the stream has room for it, and a response is returned as soon as it is read.
     async fn turn(&mut self) -> Result<Option<WatchResponse>, Error> {
         loop {
             let Some((sender, stream)) = &mut self.stream else { return Ok(None) };
@@ -188,7 +191,8 @@ impl Watcher {
                 response = self.client.next(stream, Deadline::NONE) => return response,
                 permit = sender.clone().reserve_owned(), if is_waiting => permit,
             };
-            // A closed stream is noticed by reading it; the next one begins with every watch.
+            // A closed stream is noticed by reading it. The next stream begins by creating every
+            // watch again, so no request is lost.
             let (Ok(permit), Some(pending)) = (permit, self.pending.pop_front()) else { continue };
             if let Some(request) = self.request(pending) {
                 permit.send(request);
@@ -196,8 +200,8 @@ impl Watcher {
         }
     }
 
-    /// Opens a stream, or goes on opening one: over a slow line that takes longer than some callers
-    /// wait at once.
+    /// Opens a stream, or continues an opening that an earlier call began: over a slow network it
+    /// can take longer than the timeouts of some callers.
     async fn open(&mut self) -> Result<(), Error> {
         if self.opening.is_none() {
             let (sender, requests) = self.begin();
@@ -215,7 +219,8 @@ impl Watcher {
         Ok(())
     }
 
-    /// The requests of a new stream, which begin with those that create every watch again.
+    /// The requests of a new stream. It begins by creating every watch again, each behind the last
+    /// revision that was delivered.
     fn begin(&mut self) -> (mpsc::Sender<WatchRequest>, BoxStream<'static, WatchRequest>) {
         let (sender, receiver) = mpsc::channel(limits::CLIENT_STREAM_REQUESTS_MAX);
         self.creating.clear();
@@ -223,22 +228,24 @@ impl Watcher {
         self.pending.retain(|pending| *pending == Pending::Progress);
         for (watch, state) in self.watches.iter_mut().enumerate().rev() {
             if let Some(state) = state {
-                // The new stream repeats what the old one did not finish.
+                // Drops the fragments of the old stream; the new one sends their response again
+                // from the start.
                 state.parts.clear();
                 self.pending.push_front(Pending::Create(watch));
             }
         }
-        // A server answers a stream's headers only to its first message.
+        // A request goes out with the opening: a server sends the headers of a stream only after
+        // its first message, and the opening waits for the headers.
         if let Some(first) = self.pending.pop_front()
             && let Some(request) = self.request(first)
         {
-            // The channel is empty: this cannot fail.
+            // Cannot fail: the channel is new and empty.
             let _ = sender.try_send(request);
         }
         (sender, ReceiverStream::new(receiver).boxed())
     }
 
-    /// The message of a request that is sent now; none if its watch has ended.
+    /// The message for a pending request; None if its watch has ended.
     fn request(&mut self, pending: Pending) -> Option<WatchRequest> {
         match pending {
             Pending::Progress => {
@@ -273,7 +280,7 @@ impl Watcher {
             return;
         }
         if response.watch_id < 0 {
-            // Progress that was asked for concerns every watch.
+            // A negative id marks the answer to a progress request, which holds for every watch.
             for watch in self.ids.values() {
                 let batch = WatchBatch { watch: *watch, header, ..WatchBatch::default() };
                 self.ready.push(batch);
@@ -283,7 +290,7 @@ impl Watcher {
         let Some(&watch) = self.ids.get(&response.watch_id) else { return };
         let Some(Some(state)) = self.watches.get_mut(watch) else { return };
         if response.canceled && response.compact_revision == 0 {
-            // etcd's client ends such a watch without a word.
+            // The confirmation of a cancel. Like etcd's client, it ends the watch without a batch.
             self.ids.remove(&response.watch_id);
             self.watches[watch] = None;
             return;
@@ -333,7 +340,8 @@ impl Watcher {
             return;
         }
         self.ids.insert(response.watch_id, watch);
-        // A watch from now on must not miss what happens between two streams.
+        // A watch of the present continues from here on the next stream, so that it does not miss
+        // the events between two streams.
         if let Some(Some(state)) = self.watches.get_mut(watch)
             && state.spec.revision == 0
         {
@@ -341,7 +349,8 @@ impl Watcher {
         }
     }
 
-    /// Decides whether a broken stream is opened again; if not, every watch ends.
+    /// After a transient error the stream is opened again; after any other every watch ends with
+    /// it.
     fn broken(&mut self, error: Error) {
         self.stream = None;
         if error.is_transient() && !error.is("etcdserver: no leader") {
@@ -366,7 +375,7 @@ impl Watcher {
 }
 
 impl Error {
-    /// Whether the server refused who we are.
+    /// Whether the server refused the caller: no permission, or no valid token.
     pub fn is_refusal(&self) -> bool {
         matches!(self.code(), Some(Code::PermissionDenied | Code::Unauthenticated))
     }

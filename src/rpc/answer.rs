@@ -55,8 +55,8 @@ pub struct Stream {
     pub method: &'static metrics::Method,
     pub start: Instant,
     /// Bytes of the current message that are still to be sent; the next message begins behind them.
-    /// The prefix of the next message as far as it has been sent.
     skip: usize,
+    /// The prefix of the next message as far as it has been sent.
     header: Vec<u8>,
     done: bool,
 }

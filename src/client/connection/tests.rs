@@ -14,7 +14,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::pb::RangeRequest;
 
-/// What nothing needs on a busy machine; a test that waits longer has failed.
+/// Longest wait of a test. Even a busy machine needs much less, so exceeding it is a failure.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 struct Quiet;
@@ -48,7 +48,7 @@ async fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Answers each call with an empty message, or with this refusal.
+/// Answers each call with an empty message, or with `refusal`.
 async fn serve(listener: TcpListener, refusal: Option<&'static str>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
@@ -70,7 +70,7 @@ async fn serve(listener: TcpListener, refusal: Option<&'static str>) {
 
 #[tokio::test]
 async fn a_restarting_endpoint_is_found_beside_a_silent_one() {
-    // The system takes connections, and nobody ever says anything on them.
+    // The kernel completes connections to this socket, and nothing is ever sent on them.
     let (_silent, silent) = listener().await;
     let restarting = TcpSocket::new_v4().unwrap();
     restarting.bind("127.0.0.1:0".parse().unwrap()).unwrap();
