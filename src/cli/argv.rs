@@ -2,9 +2,9 @@
 //!
 //! Flags may stand anywhere, mixed with arguments and even before the subcommand they belong to;
 //! subcommands may be abbreviated as long as they are unique, flags may not; a value follows its
-//! flag after `=` or as the next word. Arguments and values are bytes: neither keys nor the names of
-//! locks and files need be UTF-8, and a name that was made valid would be another name. What must be
-//! text is refused when it is not.
+//! flag after `=` or as the next word. Arguments and values are bytes: neither keys nor the names
+//! of locks and files need be UTF-8, and a name that was made valid would be another name. What
+//! must be text is refused when it is not.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -18,7 +18,7 @@ use crate::go;
 
 pub(super) type Word = Vec<u8>;
 
-/// What a flag takes.
+/// The type of a flag's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Bool,
@@ -32,16 +32,16 @@ pub(super) enum Kind {
     Duration,
 }
 
-/// One flag as it stands after parsing.
+/// One flag with its value after parsing.
 #[derive(Clone, Debug)]
 pub(super) struct Flag {
     pub name: String,
     pub short: Option<char>,
     pub kind: Kind,
-    /// The values given, or the default; one unless the flag is a list.
+    /// The given values, or else the default; exactly one unless the flag is a list.
     pub values: Vec<Word>,
     pub changed: bool,
-    /// Whether it comes from a parent command.
+    /// Whether a parent command defines it.
     pub inherited: bool,
     pub required: bool,
 }
@@ -67,7 +67,7 @@ impl Flag {
         })
     }
 
-    /// How messages name the flag.
+    /// The flag as error messages name it.
     fn shown(&self) -> String {
         match self.short {
             Some(short) => format!("-{short}, --{}", self.name),
@@ -75,7 +75,7 @@ impl Flag {
         }
     }
 
-    /// Takes a value; the error is the reason alone.
+    /// Sets the value. The error is the reason alone; the caller adds the flag.
     pub(super) fn set(&mut self, given: &[u8]) -> Result<(), String> {
         let values = match self.kind {
             Kind::Bool => vec![go::parse_bool(given)?.to_string().into()],
@@ -134,15 +134,14 @@ pub(super) fn default_of(arg: &Arg) -> String {
     arg.get_default_values().first().and_then(|value| value.to_str()).unwrap_or_default().to_owned()
 }
 
-/// The flags of one command line, by name. Asking for a flag that the command does not have gives
-/// its zero value.
+/// The flags of one command line, by name. A flag that the command does not have reads as zero.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flags {
     flags: BTreeMap<String, Flag>,
 }
 
 impl Flags {
-    /// All flags of the last command of a path, its parents' inherited ones included.
+    /// The flags of the last command of `path`, and the ones that it inherits from its parents.
     pub(super) fn of(path: &[&Command]) -> Self {
         let mut flags = BTreeMap::new();
         for (depth, command) in path.iter().enumerate() {
@@ -174,22 +173,22 @@ impl Flags {
         self.flags.values_mut().find(|flag| flag.short == Some(short as char))
     }
 
-    /// A value as it was given.
+    /// A value as it was given, empty if there is none.
     pub(super) fn bytes(&self, name: &str) -> &[u8] {
         self.get(name).and_then(|flag| flag.values.first()).map_or(b"", Vec::as_slice)
     }
 
-    /// A value that names a file or a directory; none if it is empty.
+    /// The path of a file or directory; None if it is empty.
     pub(super) fn path(&self, name: &str) -> Option<&Path> {
         Some(self.bytes(name)).filter(|path| !path.is_empty()).map(path_of)
     }
 
-    /// A value of bytes that goes into a text of a request.
+    /// A value of any bytes that becomes a string field of a request; fails unless it is UTF-8.
     pub(super) fn text(&self, name: &str) -> Result<String, Failure> {
         text_of(self.bytes(name))
     }
 
-    /// A value of a flag that takes text, and therefore refused anything else.
+    /// The value of a flag of kind `String`; `set` has refused one that is not UTF-8.
     pub(super) fn string(&self, name: &str) -> &str {
         std::str::from_utf8(self.bytes(name)).unwrap_or_default()
     }
@@ -198,7 +197,7 @@ impl Flags {
         self.bytes(name) == b"true"
     }
 
-    /// A list, which takes text.
+    /// The values of a list; `set` has refused values that are not UTF-8.
     pub(super) fn strings(&self, name: &str) -> Vec<String> {
         let values = self.get(name).map(|flag| flag.values.as_slice()).unwrap_or_default();
         values.iter().filter_map(|value| String::from_utf8(value.clone()).ok()).collect()
@@ -217,7 +216,7 @@ impl Flags {
         self.get(name).is_some_and(|flag| flag.changed)
     }
 
-    /// Reads words into flags; what is left are the arguments.
+    /// Parses words into flags, and returns the words that are arguments.
     pub(super) fn parse(&mut self, words: &[Word]) -> Result<Vec<Word>, FlagError> {
         let mut arguments = Vec::new();
         let mut rest = words;
@@ -299,7 +298,7 @@ impl FlagError {
     }
 }
 
-/// `--help` is a bool that every command has.
+/// Handles `--help`, a bool that every command has without defining it.
 fn help<'a>(given: Option<&[u8]>, rest: &'a [Word]) -> Result<&'a [Word], FlagError> {
     match go::parse_bool(given.unwrap_or(b"true")) {
         Ok(true) => Err(FlagError::Help),
@@ -320,8 +319,8 @@ fn set(flag: &mut Flag, value: &[u8]) -> Result<(), FlagError> {
     })
 }
 
-/// A word that goes into a text of a request, which etcd's client refuses to encode unless it is
-/// UTF-8.
+/// A word as a string field of a request. Fails, as the encoding in etcd's client does, unless it
+/// is UTF-8.
 pub(super) fn text_of(word: &[u8]) -> Result<String, Failure> {
     String::from_utf8(word.to_vec()).map_err(|_| Failure::new(Exit::Error, NOT_UTF8))
 }
@@ -333,11 +332,11 @@ pub(super) fn path_of(word: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(word))
 }
 
-/// Where a command line leads.
+/// The command that a command line names.
 pub(super) struct Found<'a> {
-    /// The commands from the root down.
+    /// The commands from the root down to the one that is named.
     pub path: Vec<&'a Command>,
-    /// The words that are left for flags and arguments.
+    /// The flags and arguments: all words but the names of the commands.
     pub words: Vec<Word>,
 }
 
@@ -347,7 +346,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Walks down the subcommands that the words name.
+/// Finds the subcommand that the words name, level by level.
 pub(super) fn find<'a>(root: &'a Command, words: &[Word]) -> Found<'a> {
     let mut found = Found { path: vec![root], words: words.to_vec() };
     loop {
@@ -359,7 +358,8 @@ pub(super) fn find<'a>(root: &'a Command, words: &[Word]) -> Found<'a> {
     }
 }
 
-/// The position of the first word that is neither a flag nor its value; none after `--`.
+/// The position of the first word that is neither a flag nor a flag's value; None if `--` comes
+/// first.
 pub(super) fn first_argument(flags: &Flags, words: &[Word]) -> Option<usize> {
     let mut at = 0;
     while at < words.len() {
@@ -383,7 +383,7 @@ pub(super) fn first_argument(flags: &Flags, words: &[Word]) -> Option<usize> {
     None
 }
 
-/// A subcommand by its name or a unique beginning of it.
+/// The subcommand with this name, or the only one whose name begins with `word`.
 fn subcommand<'a>(command: &'a Command, word: &[u8]) -> Option<&'a Command> {
     let word = std::str::from_utf8(word).ok()?;
     let exact = command.get_subcommands().find(|command| command.get_name() == word);
@@ -396,7 +396,7 @@ fn subcommand<'a>(command: &'a Command, word: &[u8]) -> Option<&'a Command> {
     if matches.next().is_some() { None } else { Some(first) }
 }
 
-/// Names of subcommands near to a mistyped one.
+/// The subcommands that a mistyped word may mean, by cobra's rules.
 pub(super) fn suggestions(command: &Command, word: &[u8]) -> Vec<String> {
     let Ok(word) = std::str::from_utf8(word) else { return Vec::new() };
     let typed = word.to_lowercase();
@@ -433,7 +433,7 @@ mod tests {
         text.split_whitespace().map(|word| word.as_bytes().to_vec()).collect()
     }
 
-    /// The path found, the arguments, and one flag's value.
+    /// Compares the path, the arguments and one flag's value with the expected ones.
     fn check(line: &str, path: &str, arguments: &str, flag: (&str, &str)) {
         let root = root(Program::Etcdctl);
         let found = find(&root, &words(line));
@@ -498,7 +498,7 @@ mod tests {
         assert!(suggestions(&root, b"bogus").is_empty());
     }
 
-    /// Flags, and what must be found of one of them.
+    /// Parses words, and returns the flags or the error.
     fn parsed(program: Program, words: &[&[u8]]) -> Result<Flags, FlagError> {
         let root = root(program);
         let words: Vec<Word> = words.iter().map(|word| word.to_vec()).collect();

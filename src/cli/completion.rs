@@ -14,7 +14,7 @@ use crate::go;
 const FILES: u32 = 0;
 const NO_FILES: u32 = 4;
 
-/// The script for the arguments of `completion`, or the complaint about them.
+/// The script for the arguments of `completion`, or an error text about them.
 pub(super) fn check(program: Program, args: &[Word]) -> Result<String, String> {
     let [shell] = args else {
         return Err(format!("accepts 1 arg(s), received {}", args.len()));
@@ -26,7 +26,7 @@ pub(super) fn check(program: Program, args: &[Word]) -> Result<String, String> {
     })
 }
 
-/// The script of a shell; `None` if it is unknown.
+/// The script for a shell; None if the shell is unknown.
 pub(super) fn script(program: Program, shell: &str) -> Option<String> {
     let template = match shell {
         "bash" => BASH,
@@ -38,7 +38,7 @@ pub(super) fn script(program: Program, shell: &str) -> Option<String> {
     Some(template.replace("PROGRAM", program.name()))
 }
 
-/// Answers for the words typed so far, of which the last is unfinished.
+/// Prints the completions of a command line whose last word is unfinished.
 pub(super) fn complete(root: &Command, words: &[Word], described: bool, printer: &Printer) {
     let (last, before) = match words.split_last() {
         Some((last, before)) => (last.as_slice(), before),
@@ -71,7 +71,7 @@ fn choices(path: &[&Command], before: &[Word], words: &[Word], last: &[u8]) -> (
         })
         .collect();
     let Ok(last) = std::str::from_utf8(last) else {
-        // No name begins with what is no text.
+        // Names are UTF-8, so none begins with other bytes.
         return (Vec::new(), FILES);
     };
     if let Some((name, _)) = last.strip_prefix("--").and_then(|flag| flag.split_once('=')) {
@@ -110,7 +110,7 @@ fn by_short(flags: &Flags, word: &str) -> Option<String> {
     flags.iter().find(|flag| flag.short == Some(letter)).map(|flag| flag.name.clone())
 }
 
-/// All values of a flag; shells pick those that fit.
+/// All values that a flag can have; the shell picks those that match.
 fn values_of(args: &[&Arg], name: &str) -> (Choices, u32) {
     let arg = args.iter().find(|arg| arg.get_long() == Some(name));
     (arg.map(|arg| possible(arg, "")).unwrap_or_default(), FILES)

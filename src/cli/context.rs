@@ -1,4 +1,4 @@
-//! What a command gets: its flags and arguments, the printer, and a client when it asks for one.
+//! The input of a command: flags, arguments, the printer, and a client if the command asks for one.
 
 use std::env;
 use std::ffi::OsString;
@@ -18,16 +18,16 @@ use crate::clock::{Clock, SystemClock};
 use crate::dns::{self, Resolver, Service};
 use crate::go;
 
-/// One run of one command.
+/// One run of a command.
 pub(super) struct Context {
     pub program: Program,
     pub flags: Flags,
     pub args: Vec<Word>,
-    /// The whole command line, which `watch` reads again.
+    /// The whole command line; `watch` finds its command behind `--` in it.
     pub words: Vec<Word>,
     pub printer: Printer,
     pub clock: Arc<SystemClock>,
-    /// Simple until [`Context::config`] has read the flags.
+    /// The output format. Simple until [`Context::config`] has read the flags.
     pub display: Display,
 }
 
@@ -45,27 +45,27 @@ impl Context {
         Self { program, flags, args, words, printer, clock, display }
     }
 
-    /// An argument as it was given; empty when it is missing.
+    /// An argument as it was given; empty if it is missing.
     pub(super) fn arg(&self, index: usize) -> &[u8] {
         self.args.get(index).map_or(b"", Vec::as_slice)
     }
 
-    /// An argument that goes into a text of a request.
+    /// An argument that becomes a string field of a request; fails unless it is UTF-8.
     pub(super) fn text(&self, index: usize) -> Result<String, Failure> {
         text_of(self.arg(index))
     }
 
-    /// An argument that names a file.
+    /// An argument as the path of a file.
     pub(super) fn path(&self, index: usize) -> &Path {
         path_of(self.arg(index))
     }
 
-    /// When `--command-timeout`, as it stands now, is over.
+    /// The end of `--command-timeout`, counted from this call.
     pub(super) fn deadline(&self) -> Deadline {
         Deadline::after(self.flags.duration("command-timeout"))
     }
 
-    /// Reads environment and global flags, in etcdctl's order of complaints.
+    /// Reads the environment and the global flags. Errors come in etcdctl's order.
     pub(super) async fn config(&mut self) -> Result<Config, Failure> {
         self.read_environment()?;
         if self.flags.bool("debug") {
@@ -94,7 +94,8 @@ impl Context {
             ca: path("cacert"),
             insecure_transport: self.flags.bool("insecure-transport"),
             skip_verify: self.flags.bool("insecure-skip-tls-verify"),
-            // Whoever believes secure records alone wants the domain's servers.
+            // As in etcdctl: without --insecure-discovery, the servers must have certificates for
+            // the domain.
             server_name: match self.flags.bool("insecure-discovery") {
                 true => String::new(),
                 false => self.flags.string("discovery-srv").to_owned(),
@@ -114,7 +115,7 @@ impl Context {
         })
     }
 
-    /// A client that is logged in, if the flags say so.
+    /// A client, logged in if the flags name a user.
     pub(super) async fn client(&mut self) -> Result<Client, Failure> {
         let config = self.config().await?;
         self.connect(config).await
@@ -130,7 +131,7 @@ impl Context {
         })
     }
 
-    /// Those that DNS names for the domain, else those that were given.
+    /// The endpoints from the SRV records of --discovery-srv, or else those of --endpoints.
     async fn endpoints(&self) -> Result<Vec<String>, Failure> {
         let domain = self.flags.string("discovery-srv");
         if !domain.is_empty() {
@@ -181,7 +182,8 @@ impl Context {
         self.password_login("user", "password")
     }
 
-    /// A login from flags of these names: user and password, `user:password`, or a prompt.
+    /// The credentials in the flags with these names: user and password, `user:password`, or a user
+    /// whose password is asked for.
     pub(super) fn password_login(
         &self,
         user: &str,
@@ -206,7 +208,7 @@ impl Context {
         Ok(Credentials::Password { user: text(user)?, password: text(password)? })
     }
 
-    /// Asks for a secret on standard output and reads one line, unseen on a terminal.
+    /// Prints a prompt to standard output and reads one line. A terminal does not echo it.
     pub(super) fn ask(&self, prompt: impl AsRef<[u8]>) -> io::Result<Word> {
         self.printer.out(prompt);
         let hidden = Hidden::new();
@@ -217,14 +219,14 @@ impl Context {
         Ok(line.trim_ascii().to_vec())
     }
 
-    /// The rest of standard input.
+    /// Standard input to its end.
     pub(super) fn read_stdin(&self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         io::stdin().lock().read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// Takes `ETCDCTL_*` variables for flags that were not given.
+    /// Sets flags that were not given from variables `ETCDCTL_*`.
     fn read_environment(&mut self) -> Result<(), Failure> {
         if env::var_os("ETCD_CLIENT_DEBUG").is_some_and(|level| {
             ["error", "dpanic", "panic", "fatal"].iter().any(|it| level == *it)
@@ -248,7 +250,7 @@ impl Context {
             let value = env::var_os(&key).map(OsString::into_vec).unwrap_or_default();
             if !value.is_empty() {
                 if let Some(flag) = self.flags.get_mut(&name) {
-                    // A value that does not parse is passed over in silence.
+                    // A malformed value is ignored without a message, as in etcdctl.
                     let _ = flag.set(&value);
                 }
                 used.push(key);
@@ -264,8 +266,8 @@ impl Context {
             }
             if given.iter().any(|name| name.as_bytes() == key) {
                 if self.program == Program::Rusd {
-                    // Here the flag counts: `export ETCDCTL_ENDPOINTS=…` is no reason to refuse
-                    // one command that is for another endpoint.
+                    // Under the name rusd the flag wins: `export ETCDCTL_ENDPOINTS=…` need not be
+                    // unset for one command to another endpoint.
                     continue;
                 }
                 self.log("fatal", 86, CONFLICT, &key, ",\"stacktrace\":\"\"");
@@ -295,12 +297,12 @@ impl Context {
 const CONFLICT: &str = "conflicting environment variable is shadowed by corresponding \
     command-line flag (either unset environment variable or disable flag))";
 
-/// The variable that stands for a flag.
+/// The environment variable of a flag.
 fn variable(flag: &str) -> String {
     format!("ETCDCTL_{}", flag.replace('-', "_").to_uppercase())
 }
 
-/// A terminal that does not echo, until this is dropped.
+/// Switches the terminal's echo off until this is dropped.
 struct Hidden(Option<rustix::termios::Termios>);
 
 impl Hidden {
@@ -324,7 +326,7 @@ impl Drop for Hidden {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
             let action = rustix::termios::OptionalActions::Now;
-            // Nothing can be done about a terminal that went away.
+            // The error is ignored: the terminal may be gone.
             let _ = rustix::termios::tcsetattr(io::stdin(), action, before);
         }
     }

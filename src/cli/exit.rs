@@ -7,13 +7,14 @@ use std::fmt;
 pub(super) enum Exit {
     Success,
     Error,
-    /// No login, no endpoint, or a lease command that failed; also what Go calls a panic.
+    /// No login, no endpoint, or a failed lease command. 2 is also the exit code of a Go panic,
+    /// which rusd keeps where etcdctl panics.
     BadConnection,
     InvalidInput,
     BadFeature,
     Interrupted,
     BadArguments,
-    /// A child's own.
+    /// The exit code of the command that `lock` ran.
     Child(u8),
 }
 
@@ -32,15 +33,15 @@ impl Exit {
     }
 }
 
-/// Why a command ends with another code than success.
+/// The reason for an exit code other than success.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub exit: Exit,
-    /// What follows `Error: `; nothing if the command has said it already.
+    /// Text behind `Error: `; None if the command has printed it itself.
     pub message: Option<Message>,
 }
 
-/// What went wrong, with the names that the user gave as they are: they need not be UTF-8.
+/// An error text. Bytes, since it holds names that the user gave, which need not be UTF-8.
 #[derive(Default, PartialEq, Eq)]
 pub(super) struct Message(Vec<u8>);
 
@@ -50,7 +51,7 @@ impl Message {
     }
 }
 
-/// Within other texts, bytes that are not UTF-8 are escaped.
+/// Bytes that are not UTF-8 are escaped where the text becomes part of another one.
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chunk in self.0.utf8_chunks() {

@@ -1,8 +1,7 @@
-//! Every answer in every output format: simple, fields, json, protobuf, table. Here is what the answers
-//! have in common; the forms of each are in the file of its subject.
+//! Every answer in every output format: simple, fields, json, protobuf, table. This file has what
+//! the answers have in common; the file of each subject has the forms of its answers.
 //!
-//! Whether a format exists for an answer is found out only here, after the call took effect, as in
-//! etcdctl.
+//! As in etcdctl, a format that an answer does not have is refused only after the call took effect.
 
 mod auth;
 mod cluster;
@@ -54,7 +53,7 @@ impl Format {
     }
 }
 
-/// Shows answers in the chosen format.
+/// Prints answers in the chosen format.
 #[derive(Clone)]
 pub(super) struct Display {
     pub format: Format,
@@ -66,7 +65,7 @@ pub(super) struct Display {
 
 type Form<'a> = Option<&'a dyn Fn() -> Vec<u8>>;
 
-/// The forms that an answer has.
+/// The formats of one answer; None where the answer does not have the format.
 #[derive(Default)]
 struct Forms<'a> {
     simple: Form<'a>,
@@ -76,7 +75,7 @@ struct Forms<'a> {
     table: Form<'a>,
 }
 
-/// Text that may hold a user's bytes.
+/// Text under construction. Bytes, since keys and values need not be UTF-8.
 #[derive(Default)]
 struct Text(Vec<u8>);
 
@@ -166,7 +165,7 @@ impl Display {
         text.0
     }
 
-    /// An answer that is its header and one sentence.
+    /// Prints an answer that consists of its header; the simple format is `sentence`.
     pub(super) fn done<R: Message>(
         &self,
         sentence: impl Into<Vec<u8>>,

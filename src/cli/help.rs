@@ -97,7 +97,7 @@ fn commands(program: Program, command: &Command, is_root: bool) -> String {
     GROUPS.iter().map(group).collect()
 }
 
-/// All flags, sorted, one a line; `help` is the text of the flag that every command has.
+/// All flags, sorted, one per line; `help` is the text for `--help`, which commands do not define.
 pub(super) fn flags(args: &[&Arg], help: Option<String>) -> String {
     let mut rows: Vec<_> = args.iter().map(|arg| row(arg)).collect();
     if let Some(text) = help {

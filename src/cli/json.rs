@@ -14,7 +14,7 @@ impl Object {
         Self(String::from("{"))
     }
 
-    /// Adds a field with ready JSON.
+    /// Adds a field whose value is JSON already.
     pub(super) fn raw(mut self, name: &str, json: impl AsRef<str>) -> Self {
         if self.0.len() > 1 {
             self.0.push(',');
@@ -65,7 +65,8 @@ pub(super) fn array(items: Vec<String>) -> String {
     format!("[{}]", items.join(","))
 }
 
-/// A JSON string as Go writes it: safe within HTML, invalid UTF-8 replaced.
+/// A JSON string as Go writes it: characters that HTML treats specially are escaped, and invalid
+/// UTF-8 is replaced.
 pub(super) fn string(bytes: &[u8]) -> String {
     let mut out = String::from("\"");
     for chunk in bytes.utf8_chunks() {
@@ -109,7 +110,7 @@ pub(super) fn base64(bytes: &[u8]) -> String {
     out
 }
 
-/// A header's fields, for the answers that embed it.
+/// Adds the fields of a header, for answers whose Go type embeds the header.
 pub(super) fn with_header(object: Object, header: Option<&ResponseHeader>) -> Object {
     let Some(header) = header else { return object };
     object
@@ -123,7 +124,7 @@ pub(super) fn header(header: &ResponseHeader) -> String {
     with_header(Object::new(), Some(header)).end()
 }
 
-/// An answer begun with its header.
+/// An object that begins with the field `header`.
 pub(super) fn answer(header_of: &Option<ResponseHeader>) -> Object {
     Object::new().some("header", header_of.as_ref().map(header))
 }
@@ -206,7 +207,7 @@ fn member_fields(object: Object, member: &Member) -> String {
         .end()
 }
 
-/// The same with hexadecimal ids, as `--hex` wants them.
+/// A member with its id in hexadecimal, for `--hex`.
 pub(super) fn member_hex(member: &Member) -> String {
     member_fields(Object::new().raw("ID", format!("\"{:x}\"", member.id)), member)
 }

@@ -95,7 +95,7 @@ fn option(out: &mut String, arg: &Arg) {
     ));
 }
 
-/// Text that roff shows as it is.
+/// Text in which roff finds no markup.
 fn escape(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     text.lines()

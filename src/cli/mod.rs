@@ -42,7 +42,7 @@ pub const ETCD_VERSION: &str = "3.7.1";
 /// Its API version.
 pub const API_VERSION: &str = "3.7";
 
-/// Runs a program on its arguments, its own name not among them.
+/// Runs a program with its arguments, argv[0] not included.
 pub fn main(program: Program, arguments: Vec<OsString>) -> ExitCode {
     let words: Vec<Word> = arguments.into_iter().map(OsString::into_vec).collect();
     let printer = Printer::new(program);
@@ -58,15 +58,15 @@ pub fn main(program: Program, arguments: Vec<OsString>) -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-/// The exit of a command that succeeded, if its output reached whoever wanted it.
+/// The exit of a command that succeeded: an error if its output could not be written.
 fn written(printer: &Printer) -> Exit {
     let Some(error) = printer.failure() else { return Exit::Success };
     printer.err(format!("Error: write /dev/stdout: {}\n", go::reason(&error)));
     Exit::Error
 }
 
-/// How many words and lines of what a user may type are understood, with nothing done: for tests
-/// that type anything.
+/// For the fuzzer: parses any words and lines as commands, without running them. Returns how many
+/// were understood.
 pub fn understood(program: Program, words: &[Vec<u8>], lines: &[Vec<u8>]) -> usize {
     let root = spec::root(program);
     let found = find(&root, words);
@@ -172,7 +172,7 @@ fn unknown_command(
     fail(program, text.as_bytes())
 }
 
-/// Complains about flags or arguments, with the usage.
+/// Prints an error about flags or arguments, with the usage.
 fn misused(
     program: Program,
     found: &Found<'_>,
@@ -184,7 +184,7 @@ fn misused(
     fail(program, message)
 }
 
-/// Ends a misuse: etcdutl says its complaint a second time.
+/// The outcome of a misuse. etcdutl prints the error a second time, so rusd does under that name.
 fn fail(program: Program, message: &[u8]) -> exit::Outcome {
     match program {
         Program::Etcdutl => Err(Failure::bytes(Exit::Error, message)),

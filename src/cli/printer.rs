@@ -1,9 +1,9 @@
-//! The one owner of standard output and error.
+//! The only owner of standard output and standard error.
 //!
-//! A reader that goes away (`rusd get … | head`) is no failure: what is left to say is dropped, and
-//! the command ends with success. Under etcd's names it ends as etcd's tools do, by SIGPIPE. Output
-//! that could not be written for any other reason makes a failure of a success: a script must not
-//! take an empty file on a full disk for an answer.
+//! A reader that goes away (`rusd get … | head`) is no failure: the rest of the output is dropped,
+//! and the command ends with success. Under etcd's names it is ended by SIGPIPE, as etcd's tools
+//! are. If output cannot be written for another reason, a success becomes a failure: a script must
+//! not take an empty file on a full disk for an answer.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -26,13 +26,13 @@ pub(super) struct Printer {
 struct Streams {
     out: Mutex<Box<dyn Write + Send>>,
     err: Mutex<Box<dyn Write + Send>>,
-    /// Whether nothing can be written to standard output any more.
+    /// Set after a failed write: further output is dropped.
     closed: AtomicBool,
-    /// Why, unless its reader has gone away.
+    /// The error of that write, unless it was a closed pipe.
     failure: Mutex<Option<io::Error>>,
-    /// Whether a reader that goes away ends the process.
+    /// Whether a closed pipe ends the process.
     dies: bool,
-    /// Log lines below this level are dropped.
+    /// Whether the client's log lines are dropped.
     quiet: AtomicBool,
 }
 
@@ -50,7 +50,7 @@ impl Printer {
         }
     }
 
-    /// Writes to standard output at once.
+    /// Writes to standard output and flushes it.
     pub(super) fn out(&self, text: impl AsRef<[u8]>) {
         if self.closed() {
             return;
@@ -70,7 +70,7 @@ impl Printer {
         self.out(format!("{}\n", text.as_ref()));
     }
 
-    /// Writes to standard error. There is nowhere to report that it failed.
+    /// Writes to standard error. A failure has nowhere to be reported.
     pub(super) fn err(&self, text: impl AsRef<[u8]>) {
         let mut err = self.streams.err.lock();
         if let Err(error) = err.write_all(text.as_ref()).and_then(|()| err.flush())
@@ -81,23 +81,23 @@ impl Printer {
         }
     }
 
-    /// Whether nothing can be written to standard output any more.
+    /// Whether an earlier write to standard output failed, so that nothing more can be shown.
     pub(super) fn closed(&self) -> bool {
         self.streams.closed.load(Ordering::Relaxed)
     }
 
-    /// Why output is missing that somebody waits for.
+    /// Takes the error that made output incomplete.
     pub(super) fn failure(&self) -> Option<io::Error> {
         self.streams.failure.lock().take()
     }
 
-    /// Drops warnings from now on.
+    /// Drops all log lines of the client from this call on.
     pub(super) fn silence_warnings(&self) {
         self.streams.quiet.store(true, Ordering::Relaxed);
     }
 
-    /// A progress bar on standard error, or a hidden one where nobody looks. Without a total it
-    /// only spins.
+    /// A progress bar on standard error, hidden if that is no terminal. Without a total it is a
+    /// spinner.
     pub(super) fn progress(&self, total: u64, title: &str) -> ProgressBar {
         if !io::stderr().is_terminal() {
             return ProgressBar::hidden();
@@ -114,9 +114,9 @@ impl Printer {
     }
 }
 
-/// Ends the process as a write to a closed pipe ends one that knows nothing of it.
+/// Ends the process by SIGPIPE, as if Rust had not set that signal to be ignored.
 fn die() {
-    // A system that has no such signal goes on.
+    // The error is ignored: on a system without the signal the command goes on.
     let _ = emulate_default_handler(SIGPIPE);
 }
 

@@ -1,4 +1,4 @@
-//! Sizes for people.
+//! Sizes in human-readable units.
 
 /// Bytes in decimal units, as etcdctl shows sizes.
 pub(super) fn shown(bytes: u64) -> String {

@@ -2,8 +2,8 @@
 //! all read from these `clap` commands.
 //!
 //! What a flag takes is its value name, in pflag's words: `string`, `strings`, `int`, `uint`,
-//! `duration`; a flag without one is a bool. A string with a value hint takes any bytes, others UTF-8
-//! alone. A flag that subcommands inherit is `global`.
+//! `duration`; a flag without one is a bool. A string with a value hint takes any bytes, others
+//! UTF-8 alone. A flag that subcommands inherit is `global`.
 
 mod auth;
 mod client;
@@ -13,7 +13,7 @@ mod own;
 
 use clap::{Arg, ArgAction, Command, ValueHint};
 
-/// The program whose name the process bears.
+/// The program that argv[0] names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     Etcdctl,
@@ -31,7 +31,7 @@ impl Program {
     }
 }
 
-/// The headings of the root's help, and the commands under each.
+/// Headings of the root's help, and the commands under each.
 pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Server commands", &["serve"]),
     ("Key-value commands", &["compaction", "del", "get", "lease", "put", "txn", "watch"]),
@@ -61,7 +61,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The whole tree of a program.
+/// The commands of a program, as a tree.
 pub(super) fn root(program: Program) -> Command {
     match program {
         Program::Etcdctl => Maker("etcdctl").etcdctl(),
@@ -90,12 +90,12 @@ pub(super) fn root(program: Program) -> Command {
     })
 }
 
-/// A bool that is false unless given.
+/// A bool that defaults to false.
 fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
 }
 
-/// A bool that is true unless given as false.
+/// A bool that defaults to true.
 fn switch(name: &'static str, help: &'static str) -> Arg {
     flag(name, help).action(ArgAction::Set).default_value("true")
 }
@@ -108,12 +108,12 @@ fn string(name: &'static str, default: &'static str, help: &'static str) -> Arg 
     value(name, "string", default, help)
 }
 
-/// A string that need not be UTF-8.
+/// A value of any bytes.
 fn bytes(name: &'static str, default: &'static str, help: &'static str) -> Arg {
     string(name, default, help).value_hint(ValueHint::Other)
 }
 
-/// A file or a directory, whose name need not be UTF-8.
+/// The path of a file or directory, in any bytes.
 fn path(name: &'static str, default: &'static str, help: &'static str) -> Arg {
     string(name, default, help).value_hint(ValueHint::AnyPath)
 }
@@ -134,7 +134,7 @@ fn among(arg: Arg, values: &'static [&'static str]) -> Arg {
     arg.value_parser(clap::builder::PossibleValuesParser::new(values))
 }
 
-/// In which format a command prints its answer.
+/// The flag for the output format.
 fn write_out() -> Arg {
     let help = "set the output format (fields, json, protobuf, simple, table)";
     among(bytes("write-out", "simple", help).short('w'), FORMATS)
@@ -143,7 +143,7 @@ fn write_out() -> Arg {
 const FORMATS: &[&str] = &["fields", "json", "protobuf", "simple", "table"];
 const SHELLS: &[&str] = &["bash", "zsh", "fish", "powershell"];
 
-/// Makes commands whose texts name the program they are called by.
+/// Makes commands whose texts name the program by which they are called.
 struct Maker(&'static str);
 
 impl Maker {
@@ -171,7 +171,7 @@ impl Maker {
     }
 }
 
-/// What may stand in a transaction.
+/// The operations that a line of `txn` may have, as commands.
 pub(super) fn operations() -> Command {
     let maker = Maker("etcdctl");
     let [_, get, put, del] = maker.key_values();

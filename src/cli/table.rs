@@ -1,11 +1,12 @@
-//! The box that `-w table` draws.
+//! The tables of `-w table`.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
-/// Borders, header line and columns of etcdctl's tables; nothing between rows.
+/// comfy-table's preset for etcdctl's tables: borders, a line under the header, none between rows.
 const PRESET: &str = "││──├─┼┤│    ┬┴┌┐└┘";
 
-/// Draws a header (upper case, centred, odd space to the right) and right-aligned rows.
+/// Draws a header (upper case, centred, an odd blank to the right) and right-aligned rows, as
+/// etcdctl does.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let header: Vec<_> = header.iter().map(|cell| cell.replace('_', " ").to_uppercase()).collect();
     let width = |column: usize| {
@@ -15,7 +16,7 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     };
     let mut table = Table::new();
     table.load_preset(PRESET).set_content_arrangement(ContentArrangement::Disabled);
-    // The crate would put the odd space of a centred cell to the left.
+    // Centred here: comfy-table puts an odd blank to the left.
     let centred = header.iter().enumerate().map(|(at, cell)| format!("{cell:^w$}", w = width(at)));
     table.set_header(centred).add_rows(rows);
     for column in table.column_iter_mut() {
@@ -23,7 +24,7 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     }
     let mut out = table.to_string();
     if rows.is_empty() {
-        // The line under the header has nothing to part.
+        // Without rows there is nothing below the header, and no line under it.
         let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with('├')).collect();
         out = lines.join("\n");
     }

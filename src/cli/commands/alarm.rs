@@ -6,7 +6,7 @@ use crate::client::rpc;
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{AlarmRequest, AlarmResponse};
 
-/// What asks for every alarm of every member.
+/// The request for all alarms of all members.
 pub(super) fn list_request() -> AlarmRequest {
     AlarmRequest { action: AlarmAction::Get.into(), member_id: 0, alarm: 0 }
 }

@@ -32,7 +32,7 @@ pub(super) async fn run(mut context: Context, action: &str) -> Outcome {
     Ok(())
 }
 
-/// Enables authentication; root gets its role first if that is all that is missing.
+/// Enables auth. If only root's role is missing, root gets it first, as in etcdctl.
 async fn enable(client: &Client, deadline: Deadline) -> Result<(), Error> {
     let name = || "root".to_string();
     loop {

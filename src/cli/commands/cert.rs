@@ -42,7 +42,7 @@ fn order(context: &Context) -> Result<Order, Failure> {
     }
     let text = |name| context.flags.string(name);
     let words = |name: &str| -> Vec<String> {
-        // A default is one text, whatever it lists.
+        // A default with several words is one value of the list, so words are split again.
         let list = context.flags.strings(name).join(",");
         let words = list.split(',').map(|word| word.trim().to_owned());
         words.filter(|word| !word.is_empty()).collect()
@@ -75,7 +75,7 @@ fn number(context: &Context, name: &str) -> u64 {
     u64::try_from(context.flags.int(name)).unwrap_or_default()
 }
 
-/// How to use what was made.
+/// Instructions for the use of the new certificates.
 fn advice(order: &Order, made: &Made) -> String {
     let (ca, dir) = (made.ca.display(), order.dir.display());
     let has = |purpose| order.purposes.contains(&purpose);
@@ -152,12 +152,12 @@ pub(super) async fn show(mut context: Context) -> Outcome {
     Ok(())
 }
 
-/// A path, rather than an endpoint.
+/// Whether an argument is a path and not an endpoint: it exists, or has no colon.
 fn is_file(source: &Path) -> bool {
     source.exists() || !source.as_os_str().as_bytes().contains(&b':')
 }
 
-/// A name as JSON and lines can hold it.
+/// A file name as text, quoted if it is not UTF-8.
 fn shown_name(name: &[u8]) -> String {
     std::str::from_utf8(name).map_or_else(|_| go::quote(name), str::to_owned)
 }
@@ -223,7 +223,7 @@ fn shown_certificate(certificate: &Certificate) -> String {
     text
 }
 
-/// Shakes hands with an endpoint; its host, and what it showed.
+/// Makes a TLS handshake with an endpoint. Returns its host and the certificates that it sent.
 async fn look(endpoint: &str, config: &Config) -> Result<(String, Shown), Failure> {
     let target = Target::parse(endpoint, true);
     let files = config.tls.files();
@@ -282,11 +282,11 @@ fn of_files(context: &Context, config: &Config) -> Result<Checked, Failure> {
     Ok((shown_name(path.as_os_str().as_bytes()), cert::check(&subject)))
 }
 
-/// The files of the flags, as the other side would see them.
+/// The certificate that the flags name, to be judged as the other side would judge it.
 fn own(context: &Context, config: &Config, purpose: Purpose) -> Result<Subject, Failure> {
     let key = config.tls.key.as_ref().map(tls::key).transpose();
     let crl = context.flags.path("crl").map(tls::revoked).transpose();
-    // Without authorities it cannot be told whom the other side believes.
+    // Without --cacert the authorities of the other side are unknown, so the chain is not verified.
     let roots = config.tls.ca.as_ref().map(|path| tls::roots(Some(path))).transpose();
     let host = context.flags.string("host");
     Ok(Subject {
@@ -325,7 +325,8 @@ async fn with_server(context: &Context, config: &Config) -> Result<Checked, Fail
         findings.push(Finding { problem: "refused-by-server", text: refusal });
     }
     if config.tls.cert.is_some() {
-        // The server may believe others than this client does.
+        // The server's authorities may differ from --cacert, so this chain is not verified against
+        // them.
         let own = Subject { roots: None, host: None, ..own(context, config, Purpose::Client)? };
         let told = cert::check(&own).into_iter();
         findings.extend(told.map(|Finding { problem, text }| Finding {

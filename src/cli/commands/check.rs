@@ -1,4 +1,4 @@
-//! `check`: whether a cluster bears a workload, and what memory a number of keys costs.
+//! `check`: whether a cluster sustains a workload, and how much memory a number of keys takes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,16 +19,16 @@ use crate::pb::{
     CompactionRequest, DefragmentRequest, DeleteRangeRequest, PutRequest, RangeRequest,
 };
 
-/// How long a performance check writes.
+/// How long `check perf` writes, as in etcdctl.
 const PERF_TIME: Duration = Duration::from_secs(60);
-/// Patience for a write that nobody answers, for cleaning up, compaction and defragmentation.
+/// Deadline of one write, and of the deletion, the compaction and the defragmentation at the end.
 const AFTERWARDS: Duration = Duration::from_secs(30);
-/// Bounds of a good result, etcd's.
+/// The bounds of a good result, as in etcdctl.
 const THROUGHPUT_SHARE_MIN: f64 = 0.9;
 const SLOWEST_SECONDS_MAX: f64 = 0.5;
 const DEVIATION_SECONDS_MAX: f64 = 0.1;
 
-/// A workload: a rate or a number of keys, and how many clients write.
+/// The workload that `--load` names: a rate or a number of keys, and the number of clients.
 fn load(context: &Context, limits: [u64; 4]) -> Result<(u64, usize), Failure> {
     let index = match context.flags.bytes("load") {
         b"s" | b"small" => 0,
@@ -43,12 +43,12 @@ fn load(context: &Context, limits: [u64; 4]) -> Result<(u64, usize), Failure> {
     Ok((limits[index], [50, 200, 500, 1000][index]))
 }
 
-/// What the writers share.
+/// State that all writers share.
 struct Writes {
     prefix: Bytes,
     key_bytes: usize,
     value: Bytes,
-    /// Writes to make; the rate decides when.
+    /// Number of writes; with a rate they are spread over the time.
     total: u64,
     rate: Option<u64>,
     clock: Arc<SystemClock>,
@@ -57,7 +57,7 @@ struct Writes {
     done: AtomicU64,
 }
 
-/// Seconds of each write, and the errors.
+/// Duration of each write in seconds, and the texts of errors.
 #[derive(Default)]
 struct Results {
     seconds: Vec<f64>,
@@ -87,7 +87,7 @@ impl Writes {
             if let Err(error) = outcome {
                 results.errors.push(error.to_string());
                 if matches!(error, Error::Deadline) {
-                    // There is nobody any more to write to.
+                    // The server does not answer; further writes would each take as long to fail.
                     return results;
                 }
             }
@@ -214,7 +214,7 @@ fn judge(context: &Context, results: &Results, per_second: f64, wanted: f64) -> 
     if good { Ok(()) } else { Err(Failure::silent(Exit::Error)) }
 }
 
-/// Lists the errors; whether there were none.
+/// Prints the errors. Returns true if there are none.
 fn errors(context: &Context, results: &Results) -> bool {
     if results.errors.is_empty() {
         return true;
@@ -297,7 +297,7 @@ async fn clean_up(context: &Context, client: &Client) {
     }
 }
 
-/// Deletes the check's keys and returns the revision of that.
+/// Deletes the keys of the check, and returns the revision of the deletion.
 async fn delete(client: &Client, prefix: &Bytes, deadline: Deadline) -> Result<i64, Error> {
     let request = DeleteRangeRequest {
         key: prefix.clone(),
@@ -327,7 +327,7 @@ async fn defragment(context: &Context, client: &Client) -> Outcome {
     Ok(())
 }
 
-/// Draws progress on standard error, where etcdctl draws it even when nobody looks.
+/// Draws progress on standard error, also where that is no terminal, as etcdctl does.
 fn bar(
     context: &Context,
     total: u64,

@@ -1,7 +1,7 @@
-//! `check data`: reads a stopped member's files from end to end and says what is wrong.
+//! `check data`: reads a stopped member's files from end to end and reports damage.
 //!
-//! The reading is done by a child process, so that whatever damaged files can do to a reader becomes
-//! a finding that names the file it was reading.
+//! A child process does the reading: a damaged file can crash its reader, and that crash becomes a
+//! finding that names the file.
 
 use std::io::Read as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -19,10 +19,10 @@ use crate::cli::table::table;
 use crate::limits::CHECK_REPORT_BYTES_MAX;
 use crate::offline::{Check, Finding, REBUILD, Report, Severity};
 
-/// What the child writes, a line each.
+/// A line that the child writes to its standard output, as JSON.
 #[derive(Serialize, Deserialize)]
 enum Line {
-    /// Is read from now on.
+    /// The child begins to read this file. The last one before a crash is the finding's file.
     Reads(PathBuf),
     Found(Box<Report>),
 }
@@ -53,10 +53,10 @@ pub(super) fn run(context: &Context) -> Outcome {
     if report.is_sound() { Ok(()) } else { Err(Failure::silent(Exit::Error)) }
 }
 
-/// The child's part.
+/// The work of the child process.
 fn read(context: &Context, check: &Check<'_>) -> Outcome {
     let line = |line: &Line| {
-        // Paths and numbers always have a JSON form.
+        // Cannot fail: paths and numbers always have a JSON form.
         context.printer.line(serde_json::to_string(line).unwrap_or_default());
     };
     let report = check.run(&mut |path| line(&Line::Reads(path.to_path_buf())));
@@ -67,7 +67,8 @@ fn read(context: &Context, check: &Check<'_>) -> Outcome {
 fn in_child(check: &Check<'_>) -> Result<Report, Failure> {
     let program = std::env::current_exe().map_err(Failure::error)?;
     let mut command = Command::new(program);
-    // A program of ours does as it is called.
+    // The binary chooses its program by argv[0]: this process may be called etcdutl, and the child
+    // must be rusd.
     command.arg0("rusd").args(["check", "data", "--in-child", "--data-dir"]).arg(check.data_dir);
     if let Some(wal_dir) = check.wal_dir {
         command.arg("--wal-dir").arg(wal_dir);
@@ -86,7 +87,8 @@ fn in_child(check: &Check<'_>) -> Result<Report, Failure> {
     Ok(report(&output, status, check.data_dir))
 }
 
-/// The child's report; if it did not come to that, what it was reading when it ended.
+/// The child's report. If the child died before it wrote one, a report with one finding: the file
+/// that the child was reading.
 fn report(output: &[u8], status: ExitStatus, data_dir: &Path) -> Report {
     let mut reading = data_dir.to_path_buf();
     for line in output.split(|byte| *byte == b'\n') {

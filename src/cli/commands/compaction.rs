@@ -1,4 +1,4 @@
-//! `compaction`: forgets history before a revision.
+//! `compaction`: discards the history before a revision.
 
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};

@@ -1,4 +1,5 @@
-//! `del`: a key, a prefix, everything from a key; a range only after time to think again.
+//! `del`: deletes a key, a prefix, or everything from a key. Ranges are deleted after a pause in
+//! which the user can interrupt the command.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::client::rpc;
 use crate::go;
 use crate::pb::DeleteRangeRequest;
 
-/// How long a range can still be spared.
+/// Pause before a range is deleted.
 const REGRET: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(mut context: Context) -> Outcome {

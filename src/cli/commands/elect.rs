@@ -6,7 +6,7 @@ use crate::cli::exit::{Failure, Outcome};
 use crate::client::{Client, Deadline, Election, Error, Session, rpc};
 use crate::pb::RangeRequest;
 
-/// etcd's default.
+/// TTL of the session's lease, etcd's default.
 const SESSION_TTL_SECONDS: i64 = 60;
 
 pub(super) async fn run(mut context: Context) -> Outcome {
@@ -30,7 +30,8 @@ async fn observe(context: &Context, client: &Client) -> Outcome {
     let mut signals = Signals::catch()?;
     let election = Election::new(&session, context.arg(0));
     let watching = election.observe(|leader| {
-        // A format without this answer was refused before anything was printed; it ends there.
+        // In a format that this answer does not have, `get` fails before it prints anything, and
+        // that ends the observation.
         context
             .display
             .get(&leader)
@@ -79,7 +80,8 @@ async fn campaign(context: &Context, client: &Client) -> Outcome {
     }
 }
 
-/// Signals are caught, so this must have an end of its own.
+/// Resigns within --command-timeout. The call needs a deadline: signals are caught, so a user could
+/// not end it.
 async fn resign(context: &Context, election: &mut Election<'_>) -> Outcome {
     let resigned = context.deadline().bound(election.resign()).await;
     Ok(resigned.unwrap_or(Err(Error::Deadline))?)

@@ -1,4 +1,4 @@
-//! `endpoint`: health, status and hashkv of each endpoint by itself.
+//! `endpoint`: health, status and hashkv of each endpoint on its own.
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -45,7 +45,7 @@ async fn check(context: &Context, config: &Config, endpoint: String) -> Health {
     let outcome = client.call(&rpc::RANGE, request, deadline).await;
     let took = go::duration(context.clock.now().saturating_sub(start));
     let error = match outcome {
-        // A denied read went through the cluster all the same.
+        // As in etcdctl, a denied read counts as healthy: the cluster has answered.
         Err(error) if !error.is("etcdserver: permission denied") => error.to_string(),
         _ => match client.call(&rpc::ALARM_LIST, alarm::list_request(), deadline).await {
             Ok(response) => active(response.alarms.iter().map(|alarm| alarm.alarm())),
@@ -111,12 +111,12 @@ pub(super) async fn hash_kv(mut context: Context) -> Outcome {
     }
 }
 
-/// A configuration for one endpoint.
+/// The configuration of a client for one endpoint.
 pub(super) fn single(config: &Config, endpoint: &str) -> Config {
     Config { endpoints: vec![endpoint.to_string()], ..config.clone() }
 }
 
-/// The endpoints given, as they were given, or with `--cluster` every member's.
+/// The endpoints of the flag, or with `--cluster` the client URLs of all members.
 pub(super) async fn endpoints(context: &Context, config: &Config) -> Result<Vec<String>, Failure> {
     if !context.flags.bool("cluster") {
         return Ok(context.flags.strings("endpoints"));

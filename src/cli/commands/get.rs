@@ -1,4 +1,4 @@
-//! `get`: one key, a range, a prefix, everything from a key.
+//! `get`: one key, a range, a prefix, or everything from a key.
 
 use futures_util::StreamExt as _;
 
@@ -54,7 +54,8 @@ async fn stream(
     Ok(whole)
 }
 
-/// `l` or `s`; a wrong one is reported as `shown`, which `member list` gets wrong.
+/// Parses a consistency, `l` or `s`. A wrong one is reported as `shown`: `member list` passes
+/// another value there, as etcdctl does by mistake.
 pub(super) fn is_serializable(consistency: &[u8], shown: &[u8]) -> Result<bool, Failure> {
     match consistency {
         b"s" => Ok(true),
@@ -66,7 +67,7 @@ pub(super) fn is_serializable(consistency: &[u8], shown: &[u8]) -> Result<bool, 
     }
 }
 
-/// The request that flags and arguments describe; `txn` uses it too.
+/// The request that flags and arguments describe; `txn` uses it as well.
 pub(super) fn request(flags: &Flags, args: &[Word]) -> Result<RangeRequest, Failure> {
     let [key, rest @ ..] = args else {
         return Err(Failure::arguments(
@@ -108,7 +109,7 @@ pub(super) fn request(flags: &Flags, args: &[Word]) -> Result<RangeRequest, Fail
     })
 }
 
-/// Key and range end of `KEY [END]`, a prefix, or everything from a key.
+/// Key and range end for `KEY [END]`, a prefix, or everything from a key.
 pub(super) fn range(
     key: &[u8],
     rest: &[Word],
@@ -147,7 +148,7 @@ fn sort(flags: &Flags) -> Result<(SortTarget, SortOrder), Failure> {
         b"VERSION" => SortTarget::Version,
         _ => return bad(b"bad sort target ", target),
     };
-    // Ascending keys are the natural order; asking for it would only cost the server a sort.
+    // The server returns keys in ascending order anyway; asked for it, it would sort once more.
     match (sort_target, sort_order) {
         (SortTarget::Key, SortOrder::Ascend) => Ok((SortTarget::Key, SortOrder::None)),
         pair => Ok(pair),

@@ -16,7 +16,7 @@ use crate::clock::Clock as _;
 use crate::go;
 use crate::pb::RangeRequest;
 
-/// The session's time when `--ttl` makes no sense.
+/// TTL of the session's lease if `--ttl` is not positive, in seconds.
 const SESSION_TTL_SECONDS: i64 = 60;
 
 pub(super) async fn run(mut context: Context) -> Outcome {
@@ -41,8 +41,8 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     match locked {
         Some(outcome) => outcome?,
         None => {
-            // A lock that was never asked for needs no release, and one that cannot be released in time
-            // ends with its lease.
+            // Deletes the key that waits for the lock. If that takes too long, the key ends with
+            // its lease.
             let _ = context.deadline().bound(mutex.unlock()).await;
             return Err(Failure::error("context canceled"));
         }
@@ -65,7 +65,8 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     }
 }
 
-/// Signals are caught, so this must have an end of its own.
+/// Releases the lock within --command-timeout. The call needs a deadline: signals are caught, so a
+/// user could not end it.
 async fn release(context: &Context, mutex: &mut Mutex<'_>) -> Outcome {
     let released = context.deadline().bound(mutex.unlock()).await;
     Ok(released.unwrap_or(Err(Error::Deadline))?)
@@ -97,7 +98,7 @@ async fn run_child(mutex: &Mutex<'_>, words: &[Word]) -> Outcome {
     Err(Failure::new(Exit::Child(code), exit_text(status)))
 }
 
-/// How Go words a child's end.
+/// The text of Go's error for a child that failed.
 pub(super) fn exit_text(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
@@ -119,7 +120,7 @@ fn signal_name(signal: i32) -> String {
     }
 }
 
-/// How Go words a command that could not be started.
+/// The text of Go's error for a command that could not be started.
 pub(super) fn spawn_error(program: &[u8], error: &std::io::Error) -> Vec<u8> {
     let missing = error.kind() == std::io::ErrorKind::NotFound;
     if missing && !program.contains(&b'/') {

@@ -16,9 +16,9 @@ use crate::client::{
 use crate::pb::request_op::Request;
 use crate::pb::{DeleteRangeRequest, EventType, PutRequest, RangeRequest, RequestOp, TxnRequest};
 
-/// Keys read at once while copying, etcd's number.
+/// Keys per page of the copy, etcdctl's.
 const PAGE_KEYS: i64 = 1000;
-/// How often the running total is printed.
+/// Interval at which the number of copied keys is printed.
 const TOTAL_INTERVAL: Duration = Duration::from_secs(30);
 
 struct Mirror {
@@ -115,7 +115,7 @@ impl Mirror {
         Ok(())
     }
 
-    /// Copies what is there and returns the revision at which it was.
+    /// Copies the present state, and returns its revision.
     async fn copy(&self) -> Result<i64, Error> {
         let probe = if self.prefix.is_empty() { b"foo".to_vec() } else { self.prefix.clone() };
         let request = RangeRequest { key: probe.into(), ..RangeRequest::default() };
@@ -145,7 +145,7 @@ impl Mirror {
         }
     }
 
-    /// One transaction for each revision.
+    /// Applies a batch of events with one transaction per revision.
     async fn follow(&self, batch: WatchBatch) -> Result<(), Error> {
         let mut ops = Vec::new();
         let mut last = 0;
@@ -179,7 +179,7 @@ impl Mirror {
         self.destination.call(&rpc::TXN, request, Deadline::NONE).await.map(|_| ())
     }
 
-    /// Puts the destination's prefix in the place of the source's.
+    /// Replaces the source's prefix by the destination's.
     fn rename(&self, key: &[u8]) -> Bytes {
         let tail = key.strip_prefix(self.prefix.as_slice()).unwrap_or(key);
         [self.dest_prefix.as_slice(), tail].concat().into()

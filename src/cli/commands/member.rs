@@ -1,4 +1,4 @@
-//! `member`: list and the changes of membership.
+//! `member`: lists members and changes the membership.
 
 use super::get::is_serializable;
 use crate::cli::argv::Word;
@@ -14,7 +14,7 @@ use crate::pb::{
 use crate::types;
 
 pub(super) async fn list(mut context: Context) -> Outcome {
-    // etcdctl reports the consistency of `get`, which nobody set.
+    // etcdctl reports the value of `get`'s flag here, which is always the default.
     let linearizable = !is_serializable(context.flags.bytes("consistency"), b"l")?;
     let deadline = context.deadline();
     let client = context.client().await?;
@@ -51,7 +51,7 @@ pub(super) async fn add(mut context: Context) -> Outcome {
     Ok(())
 }
 
-/// The environment with which the new member starts.
+/// Environment variables with which the new member starts.
 fn settings(name: &[u8], peers: &str, response: &MemberAddResponse) -> String {
     let added = response.member.as_ref().map_or(0, |member| member.id);
     let cluster: Vec<_> = response
@@ -123,7 +123,7 @@ fn split(urls: &str) -> Vec<String> {
     urls.split(',').map(str::to_string).collect()
 }
 
-/// What etcd's client refuses before it asks the server.
+/// Refuses URLs that etcd's client refuses before it calls the server.
 fn check_urls(urls: &str) -> Outcome {
     for url in urls.split(',') {
         let url = url.trim();

@@ -1,4 +1,5 @@
-//! `migrate`: another storage version for a stopped member, so that another release starts on it.
+//! `migrate`: changes the storage version of a stopped member, so that another release can start on
+//! it.
 
 use std::path::PathBuf;
 
@@ -10,26 +11,26 @@ use crate::cli::exit::{Failure, Outcome};
 use crate::go;
 use crate::offline;
 
-/// Major and minor.
+/// A version without its patch number.
 type Minor = (i64, i64);
 
-/// The first release that notes a storage version.
+/// The first release that stores its storage version.
 const NOTED_SINCE: Minor = (3, 6);
 const OLDEST: Minor = (3, 5);
-/// etcd knows what these changed in the storage, and so how to go there and back.
+/// Releases whose changes of the storage etcd can make and undo.
 const KNOWN: std::ops::RangeInclusive<Minor> = NOTED_SINCE..=(3, 7);
 
-/// As a migration's steps and errors name it.
+/// A version as the steps of a migration and its errors show it.
 fn long((major, minor): Minor) -> String {
     format!("{major}.{minor}.0")
 }
 
-/// As the command's own lines name it.
+/// A version as the command's own lines show it.
 fn short((major, minor): Minor) -> String {
     format!("{major}.{minor}")
 }
 
-/// Major and minor of a version that was asked for.
+/// Parses `--target-version`.
 fn parse_target(text: &str) -> Result<Minor, Failure> {
     let Some((major, minor)) = text.split_once('.').filter(|(_, minor)| !minor.contains('.'))
     else {
@@ -40,7 +41,8 @@ fn parse_target(text: &str) -> Result<Minor, Failure> {
     };
     let refused =
         |why: String| Failure::arguments(format!("failed to parse target version: {why}"));
-    // What stands behind them is no number of a version, so too few numbers are left.
+    // etcd appends ".0" and parses a semantic version. Behind `+` or `-` the ".0" belongs to the
+    // suffix, so only two numbers are left.
     if let Some(end) = text.find('+').or_else(|| text.find('-')) {
         let numbers = text[..end].split('-').next().unwrap_or_default();
         return Err(refused(format!("{numbers} is not in dotted-tri format")));
@@ -54,7 +56,7 @@ fn parse_target(text: &str) -> Result<Minor, Failure> {
     Ok(target)
 }
 
-/// Versions on the way to the target, which is the last.
+/// The versions to go through; the last one is the target.
 fn plan(mut at: Minor, target: Minor) -> Result<Vec<Minor>, String> {
     if at.0 != target.0 {
         return Err("changing major storage version is not supported".to_owned());
@@ -72,7 +74,7 @@ fn plan(mut at: Minor, target: Minor) -> Result<Vec<Minor>, String> {
     Ok(steps)
 }
 
-/// The version that a directory has.
+/// Parses the storage version of a directory.
 fn parse_found(text: &str) -> Result<Minor, String> {
     let mut parts = text.split('.').map(|part| go::parse_int(part, 10).ok());
     match (parts.next().flatten(), parts.next().flatten()) {

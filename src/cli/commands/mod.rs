@@ -36,12 +36,12 @@ use super::context::Context;
 use super::exit::{Failure, Outcome};
 use super::spec::Program;
 
-/// Whether anything that reads lines takes this one.
+/// Whether `txn` or an interactive `watch` accepts the line.
 pub(super) fn understands(line: &[u8]) -> bool {
     txn::understands(line) | watch::understands(line)
 }
 
-/// Runs the command that a path names.
+/// Runs the command at `path`.
 pub(super) fn run(path: &[&str], context: Context) -> Outcome {
     if context.program == Program::Etcdutl {
         if path == ["version"] {
@@ -67,7 +67,7 @@ pub(super) fn run(path: &[&str], context: Context) -> Outcome {
         .build()
         .map_err(Failure::error)?;
     let outcome = runtime.block_on(client_command(path, context));
-    // A thread may still wait for standard input.
+    // Not waited for: a blocking thread may still read standard input.
     runtime.shutdown_background();
     outcome
 }

@@ -1,4 +1,4 @@
-//! etcdutl's commands: a stopped member's directory, or a snapshot file.
+//! etcdutl's commands, for a stopped member's directory or a snapshot file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::offline::{self, Archive, Error, Import, Imported, Place, Restore};
 use crate::server;
 use crate::transfer::InstallError;
 
-/// How often a lock that another process holds is tried.
+/// Interval at which a directory's lock is tried again.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 
-/// Runs the command of these words; none if there is no such one.
+/// Runs the offline command at `path`; None if it is none.
 pub(super) fn run(path: &[&str], context: &Context) -> Option<Outcome> {
     Some(match path {
         ["snapshot", "status"] => snapshot_status::run(context),
@@ -34,8 +34,8 @@ pub(super) fn run(path: &[&str], context: &Context) -> Option<Outcome> {
     })
 }
 
-/// Waits for a directory in use, as long as `--timeout` says; 0 is for ever. Under rusd's own name
-/// the flag is `--command-timeout`.
+/// Repeats an attempt while another process has the directory locked, for as long as `--timeout`
+/// says (`--command-timeout` if the program is rusd); 0 means without an end.
 pub(super) fn patiently<T>(
     context: &Context,
     mut attempt: impl FnMut() -> Result<T, Error>,
@@ -58,7 +58,7 @@ fn log(context: &Context, caller: &str, message: &str, fields: &[(&str, serde_js
     log_at(context, "info", caller, message, fields);
 }
 
-/// The console form of zap, in which etcdutl logs.
+/// Logs a line to standard error in zap's console format, as etcdutl does.
 pub(super) fn log_at(
     context: &Context,
     level: &str,
@@ -77,7 +77,7 @@ pub(super) fn log_at(
     context.printer.err(line + "\n");
 }
 
-/// A path as a log shows it.
+/// A path as a JSON string for a log line.
 fn shown(path: &Path) -> serde_json::Value {
     json!(path.display().to_string())
 }
@@ -90,14 +90,14 @@ fn restore(context: &Context) -> Outcome {
     let bump: i64 = context.flags.int("bump-revision");
     let is_marked = context.flags.bool("mark-compacted");
     let bumps = context.flags.string("bump-revision") != "0";
-    // Either without the other.
+    // Each flag requires the other, as in etcdutl.
     if bumps != is_marked {
         return Err(Failure::arguments("--mark-compacted required if --revision-bump > 0"));
     }
     if bumps && bump <= 0 {
         return Err(Failure::error("the revision would be too large"));
     }
-    // Names in the URLs may have to be looked up.
+    // `first_cluster` may resolve the hosts of the URLs, which needs a runtime.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let cluster = runtime
         .map_err(Failure::error)?

@@ -1,4 +1,4 @@
-//! `put`: a value from the command line or from standard input.
+//! `put`: the value comes from the command line or from standard input.
 
 use std::io;
 
@@ -17,8 +17,8 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     context.display.put(&response)
 }
 
-/// The request that flags and arguments describe; a value that is not among them is the rest of
-/// some input. `txn` has read its input already.
+/// The request that flags and arguments describe. Without a value among the arguments, `rest` reads
+/// it. `txn` uses this as well, with a `rest` of its own.
 pub(super) fn request(
     flags: &Flags,
     args: &[Word],

@@ -6,9 +6,9 @@
 //!     ─► move the damaged files aside ─► (the operator starts the server) ─► promote
 //! ```
 //!
-//! Each step looks first whether it was done, so that whatever interrupts the command, it can be
-//! given again. The new member has another id: the old one may have acknowledged and voted what is
-//! not on its disk any more, and nobody must count on it.
+//! Each step first looks whether it was done, so that the command can be given again after any
+//! interruption. The new member has another id: the old one may have acknowledged entries or votes
+//! that its disk has lost, and the others must not count on these.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,10 +26,10 @@ use crate::pb::{
 };
 use crate::store;
 
-/// How often it is tried to promote the new member.
+/// Interval between attempts to promote the new member.
 const PROMOTE_RETRY: Duration = Duration::from_secs(1);
-/// How often it is tried to add it while the cluster is found unhealthy: a member counts once it has
-/// been connected for five seconds, and the others may have restarted as well.
+/// Attempts to add the new member while the cluster is "unhealthy". The leader counts a member as
+/// healthy once it has been connected for five seconds, and the others may have restarted as well.
 const ADD_ATTEMPTS_MAX: u32 = 30;
 const ADD_RETRY: Duration = Duration::from_millis(500);
 
@@ -51,7 +51,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     let (data_dir, wal_dir) =
         (path("data-dir").map(PathBuf::from), path("wal-dir").map(PathBuf::from));
     let data_dir = data_dir.unwrap_or_default();
-    // A disk may be lost with all that was on it.
+    // A missing directory is accepted with --member: the whole disk may be lost.
     if !data_dir.is_dir() && context.flags.string("member").is_empty() {
         let text = format!(
             "{}: no such directory; if it is lost, name the member with --member ID",
@@ -104,8 +104,9 @@ impl Command<'_> {
         Rebuild::remove(&self.data_dir).map_err(Failure::error)
     }
 
-    /// What was noted, if the new member only has to get its vote, and whether it was started. Its
-    /// directory is left to it then: the server may be starting at this moment, and needs its lock.
+    /// The plan of an earlier attempt, if only the start or the promotion of the new member is
+    /// left, and whether the member has been started. In this state the caller must not lock the
+    /// directory: the server may be starting, and needs the lock.
     async fn replaced(&self) -> Result<Option<(Rebuild, bool)>, Failure> {
         let Some(plan) = Rebuild::read(&self.data_dir).map_err(Failure::error)? else {
             return Ok(None);
@@ -131,7 +132,8 @@ impl Command<'_> {
         self.wal_dir.as_deref()
     }
 
-    /// Without a quorum, what one of them knows: enough to say that there is none.
+    /// The id and the members of the cluster. Without a quorum the list is a single member's, which
+    /// is enough for `check_quorum` to refuse.
     async fn members(&self) -> Result<(u64, Vec<Member>), Failure> {
         let ask = async |linearizable| {
             let request = MemberListRequest { linearizable };
@@ -144,7 +146,8 @@ impl Command<'_> {
         Ok((list.header.unwrap_or_default().cluster_id, list.members))
     }
 
-    /// What an earlier attempt began, or who this directory's member is.
+    /// The plan of an earlier attempt, or a new one for the directory's member. An earlier plan is
+    /// over once its new member owns the directory and votes.
     fn plan(&self, cluster_id: u64, members: &[Member]) -> Result<Rebuild, Failure> {
         let owner = owner(&self.data_dir, self.wal_dir());
         if let Some(plan) = Rebuild::read(&self.data_dir).map_err(Failure::error)? {
@@ -193,7 +196,8 @@ impl Command<'_> {
         })
     }
 
-    /// A directory without a log does not say whose it is, and `--member` may name one that is well.
+    /// Fails if the member to be removed answers. A directory without a log does not say whose it
+    /// is, so a wrong `--member` may name a healthy one.
     async fn refuse_running(&self, plan: &Rebuild, member: &Member) -> Outcome {
         let Some(url) = self.answering_url(plan, member).await else { return Ok(()) };
         Err(Failure::error(format!(
@@ -219,7 +223,8 @@ impl Command<'_> {
         None
     }
 
-    /// The others must be able to do without this member: now, and when it is removed.
+    /// Fails unless a quorum of the present voters is healthy without this member. The removal
+    /// needs that quorum, and the rest needs no more than that.
     async fn check_quorum(&self, plan: &Rebuild, members: &[Member]) -> Outcome {
         let voters: Vec<&Member> = members.iter().filter(|member| !member.is_learner).collect();
         let mut healthy = 0;
@@ -266,7 +271,7 @@ impl Command<'_> {
         Ok(())
     }
 
-    /// Adds the new member, unless an earlier attempt did.
+    /// Adds the new member, unless an earlier attempt has added it.
     async fn add(&self, plan: &mut Rebuild) -> Result<u64, Failure> {
         let (_, members) = self.members().await?;
         let is_new = |member: &&Member| {
@@ -322,7 +327,8 @@ impl Command<'_> {
         ));
     }
 
-    /// Waits until the new member has caught up.
+    /// Tries to promote the new member until it has caught up. There is no end: it may have to
+    /// receive the whole state first.
     async fn promote(&self, id: u64) -> Outcome {
         self.say(
             "Waiting until it has caught up, to give it its vote (if interrupted, run this again)",
@@ -334,7 +340,8 @@ impl Command<'_> {
             if promoted.is_ok() {
                 break;
             }
-            // Whatever failed, the list says whether it is done.
+            // The call may have succeeded although its answer was lost, so the list of members
+            // decides.
             if let Ok((_, members)) = self.members().await {
                 match members.iter().find(|member| member.id == id) {
                     Some(member) if !member.is_learner => break,

@@ -112,7 +112,8 @@ async fn revoke(mut context: Context) -> Outcome {
     context.display.done(sentence, &response, &response.header)
 }
 
-/// Key and range end of a permission. An empty key is everything, or the key of one zero byte.
+/// Key and range end of a permission. An empty key becomes one zero byte; with --prefix or
+/// --from-key that means every key.
 fn permission_range(context: &Context, args: &[Word]) -> Result<(Bytes, Bytes), Failure> {
     let (prefix, from_key) = (context.flags.bool("prefix"), context.flags.bool("from-key"));
     if prefix && from_key {

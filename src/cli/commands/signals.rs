@@ -1,10 +1,10 @@
-//! Signals for the commands that have something to undo.
+//! Signals, for commands that have to clean up before they end.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::exit::Failure;
 
-/// SIGINT and SIGTERM, caught from its making on.
+/// Catches SIGINT and SIGTERM from its creation on.
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -17,7 +17,7 @@ impl Signals {
         Ok(Self { interrupt, terminate: make(SignalKind::terminate())? })
     }
 
-    /// Returns at the next one.
+    /// Returns when the next signal arrives.
     pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}

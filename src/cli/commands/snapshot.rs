@@ -1,4 +1,4 @@
-//! `snapshot save`: one member's state into a file.
+//! `snapshot save`: writes one member's state into a file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -20,7 +20,7 @@ use crate::clock::Clock as _;
 use crate::go;
 use crate::pb::SnapshotRequest;
 
-/// A snapshot is pages of 512 bytes at least, and a SHA-256 behind them.
+/// A snapshot is a bbolt file, whose length is a multiple of 512 bytes, followed by a SHA-256.
 const PAGE: u64 = 512;
 const HASH: usize = 32;
 
@@ -51,7 +51,7 @@ pub(super) async fn save(mut context: Context) -> Outcome {
     let part = PathBuf::from(part);
     let outcome = fetch(&context, &client, &endpoint, &path, &part, deadline).await;
     if outcome.is_err() {
-        // It may not have been made.
+        // The error is ignored: the file does not exist if its creation failed.
         let _ = fs::remove_file(&part);
     }
     let version = outcome.map_err(interrupted)?;
@@ -137,7 +137,7 @@ async fn fetch(
     Ok(version)
 }
 
-/// An empty file that only its owner may read.
+/// Creates an empty file that only its owner may read.
 fn create(part: &Path) -> Result<File, Vec<u8>> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
@@ -146,23 +146,23 @@ fn create(part: &Path) -> Result<File, Vec<u8>> {
         .map_err(|error| cannot(&[b"open ", bytes(part)], &[b"open ", bytes(part)], &error))
 }
 
-/// What could not be done, in etcdctl's words, with the call that failed in Go's.
+/// An error in etcdctl's words, which name the failed call as Go does.
 fn cannot(what: &[&[u8]], call: &[&[u8]], error: &io::Error) -> Vec<u8> {
     let (what, call, reason) = (what.concat(), call.concat(), go::reason(error));
     [b"could not ", what.as_slice(), b" (", &call, b": ", reason.as_bytes(), b")"].concat()
 }
 
-/// Makes a file's name durable.
+/// Syncs the directory of `path`, so that the file's name survives a power cut.
 fn sync_dir_of(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// A file on its way.
+/// A snapshot file that is being written.
 struct Saving {
     file: File,
     bytes: u64,
-    /// Of all but the last bytes, which may be the SHA-256 itself.
+    /// Digest of all bytes but the last 32: these may be the SHA-256 itself.
     digest: Sha256,
     last: Vec<u8>,
 }
@@ -182,7 +182,7 @@ impl Saving {
         Ok(())
     }
 
-    /// etcdctl looks at the length alone.
+    /// Checks the SHA-256 at the end. etcdctl checks the length only.
     fn verify(&self) -> Result<(), String> {
         if self.bytes % PAGE != HASH as u64 {
             return Err(format!("sha256 checksum not found [bytes: {}]", self.bytes));

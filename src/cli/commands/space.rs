@@ -1,4 +1,4 @@
-//! `space`: what the bytes of each member's store are, and how long the quota lasts.
+//! `space`: what takes up the bytes of each member's store, and when the quota will be reached.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::client::rpc::SPACE;
 use crate::go;
 use crate::pb::rusdpb::{SpacePrefix, SpaceRequest, SpaceResponse};
 
-/// How long a report may take unless `--command-timeout` says otherwise.
+/// Deadline of a report if `--command-timeout` is not given.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(super) async fn run(mut context: Context) -> Outcome {
@@ -29,7 +29,8 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     let (mut all, mut failed) = (Vec::new(), false);
     for endpoint in endpoints(&context, &config).await? {
         let client = context.connect(single(&config, &endpoint)).await?;
-        // All of history is read, and slowly.
+        // The server reads all of history at a slow pace, so the default timeout would be too
+        // short.
         let deadline = match context.flags.changed("command-timeout") {
             true => context.deadline(),
             false => Deadline::after(PATIENCE),
@@ -55,7 +56,7 @@ fn size(bytes: i64) -> String {
     if bytes < 0 { format!("-{text}") } else { text }
 }
 
-/// Pages that are not full, and what LMDB needs to find them; leases, users and members.
+/// Bytes that are no rows: free room in pages, branch pages, leases, users and members.
 fn rest(space: &SpaceResponse) -> i64 {
     (space.in_use_bytes - space.live_bytes - space.history_bytes).max(0)
 }
@@ -98,7 +99,8 @@ fn growth(space: &SpaceResponse) -> String {
     if space.growth_seconds == 0 { "-".to_owned() } else { size(space.growth_bytes) }
 }
 
-/// When the bytes in use reach the quota if they grow on as they did.
+/// Seconds until the bytes in use reach the quota at their present growth. None if there is no
+/// growth or no quota.
 fn seconds_left(space: &SpaceResponse) -> Option<f64> {
     if space.growth_seconds <= 0 || space.growth_bytes <= 0 || space.quota_bytes == 0 {
         return None;
@@ -128,7 +130,7 @@ fn time(seconds: f64) -> String {
     format!("{number:.0} {unit}")
 }
 
-/// A prefix as it is, or quoted if it is no text.
+/// A prefix as text, quoted if it is not UTF-8.
 fn text(prefix: &[u8]) -> String {
     std::str::from_utf8(prefix).map_or_else(|_| go::quote(prefix), str::to_owned)
 }

@@ -1,4 +1,4 @@
-//! `txn`: compares and operations from standard input, committed at once.
+//! `txn`: compares and operations from standard input, committed as one transaction.
 
 use std::io::{self, BufRead as _};
 
@@ -44,7 +44,8 @@ fn prompt(context: &Context, text: &str) {
     }
 }
 
-/// The next line, trimmed; `None` at an empty one. A missing newline is a missing line.
+/// The next line, trimmed; None for an empty one. A last line without a newline is an error, as in
+/// etcdctl.
 fn next_line() -> Result<Option<Vec<u8>>, Failure> {
     let mut line = Vec::new();
     let read = io::stdin().lock().read_until(b'\n', &mut line);
@@ -56,7 +57,7 @@ fn next_line() -> Result<Option<Vec<u8>>, Failure> {
     Ok(if line.is_empty() { None } else { Some(line.to_vec()) })
 }
 
-/// Whether a line is a comparison, or words of an operation with its flags.
+/// Whether a line is a valid compare, or an operation with valid flags.
 pub(super) fn understands(line: &[u8]) -> bool {
     let is_operation = |words: Vec<Word>| {
         let tree = spec::operations();
@@ -70,7 +71,7 @@ fn invalid(text: &str) -> Failure {
     Failure::new(Exit::InvalidInput, text)
 }
 
-/// A complaint with the line that it is about.
+/// An error text with the line that it is about.
 fn invalid_line(what: &str, line: &[u8], why: &[u8]) -> Failure {
     Failure::bytes(Exit::InvalidInput, [what.as_bytes(), line, why].concat())
 }
@@ -98,7 +99,7 @@ fn compare(line: &[u8]) -> Result<Compare, Failure> {
         b"c" | b"create" => (CompareTarget::Create, TargetUnion::CreateRevision(number(10)?)),
         b"m" | b"mod" => (CompareTarget::Mod, TargetUnion::ModRevision(number(10)?)),
         b"val" | b"value" => (CompareTarget::Value, TargetUnion::Value(value.clone().into())),
-        // etcdctl panics here; a lease's id is hexadecimal wherever else it is read.
+        // etcdctl panics here. Hexadecimal, as lease ids are in every other place.
         b"lease" => (CompareTarget::Lease, TargetUnion::Lease(number(16)?)),
         _ => return Err(malformed(&[b" (unknown target ", target, b")"].concat())),
     };
@@ -118,7 +119,7 @@ fn compare(line: &[u8]) -> Result<Compare, Failure> {
     })
 }
 
-/// As many of key, operator and value as can be read of `"key") op "value"`.
+/// Key, operator and value of `"key") op "value"`, as far as the text can be parsed.
 fn parts(text: &[u8]) -> (Option<Word>, Option<Word>, Option<Word>) {
     let Some((key, rest)) = go::unquote(text.trim_ascii_start()) else { return (None, None, None) };
     let Some(rest) = rest.strip_prefix(b")").filter(|rest| starts_blank(rest)) else {

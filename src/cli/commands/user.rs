@@ -131,7 +131,8 @@ async fn revoke(mut context: Context) -> Outcome {
     context.display.done(sentence, &response, &response.header)
 }
 
-/// A password from the prompts, or the first word of standard input, which may be nothing.
+/// A password from two prompts, or without --interactive the first word of standard input, empty if
+/// there is none.
 fn password(context: &Context, user: &[u8]) -> Result<Word, Failure> {
     if !context.flags.bool("interactive") {
         let mut line = Word::new();

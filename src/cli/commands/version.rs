@@ -1,4 +1,4 @@
-//! `version`: reads no flag and no environment.
+//! `version`: needs no flag and no environment.
 
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;

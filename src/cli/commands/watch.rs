@@ -20,7 +20,7 @@ use crate::pb::Event;
 const KEY_VARIABLE: &str = "ETCDCTL_WATCH_KEY";
 const END_VARIABLE: &str = "ETCDCTL_WATCH_RANGE_END";
 
-/// Key and range end from the environment, which stand in for arguments.
+/// Key and range end from the environment, used in the place of arguments.
 #[derive(Default)]
 struct Defaults {
     key: Vec<u8>,
@@ -55,13 +55,14 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     Err(Failure::new(Exit::Interrupted, "watch is canceled by the server"))
 }
 
-/// The words behind the first `watch` of the command line; all, if it was abbreviated.
+/// The words behind the first `watch` of the command line, with flags and `--` as they were given;
+/// all words if the command was abbreviated.
 fn raw_words(words: &[Word]) -> Vec<Word> {
     let at = words.iter().position(|word| word == b"watch");
     words[at.map_or(0, |at| at + 1)..].to_vec()
 }
 
-/// Splits what was given into watch arguments and the command behind `--`.
+/// Splits the command line into the watch's arguments and the command behind `--`.
 fn arguments(
     raw: &[Word],
     parsed: &[Word],
@@ -87,8 +88,9 @@ const BAD_NUMBER: &str = "bad number of arguments";
 const NO_COMMAND: &str = "bad number of arguments (found separator --, but no commands)";
 const CONFLICT: &str = "bad number of arguments (found conflicting environment key)";
 
-/// Puts the environment's key in front and cuts the command off: at the last word that equals its
-/// first, as etcdctl does.
+/// Puts the key of the environment in front, and removes the words of the command from the parsed
+/// arguments. The command begins at the last argument that equals its first word: etcdctl's rule,
+/// which cuts wrongly if a later argument of the command is the same word.
 fn with_command(
     raw: &[Word],
     parsed: Vec<Word>,
@@ -171,7 +173,7 @@ fn variables(batch: &WatchBatch, event: &Event) -> [(&'static str, String); 4] {
     ]
 }
 
-/// Watches from standard input, all at once on one stream.
+/// Runs watches that are read from standard input, all on one stream.
 async fn interactive(mut context: Context, defaults: &Defaults) -> Outcome {
     let client = context.client().await?;
     let mut watcher = Watcher::new(&client, true);
@@ -209,17 +211,17 @@ async fn interactive(mut context: Context, defaults: &Defaults) -> Outcome {
 }
 
 enum Refusal {
-    /// Told, and the next line is read.
+    /// The text is printed, and the next line is read.
     Said(Word),
     Fatal(Failure),
 }
 
-/// Whether an interactive watch takes this line.
+/// Whether an interactive watch accepts the line.
 pub(super) fn understands(line: &[u8]) -> bool {
     request(line, &Defaults::default()).is_ok()
 }
 
-/// Reads one line: a watch with its command, or nothing for `progress`.
+/// Parses a line: a watch with its command, or None for `progress`.
 fn request(line: &[u8], defaults: &Defaults) -> Result<Option<(WatchSpec, Vec<Word>)>, Refusal> {
     let said = |before: &str, why: &str| {
         let why = format!(" ({why})");

@@ -37,7 +37,7 @@ impl Display {
             fields: Some(&|| {
                 self.with_header(&response.header, |text| {
                     for perm in &response.perm {
-                        // Two blanks, as etcdctl prints them.
+                        // With the blank of the field there are two, as in etcdctl.
                         text.field("PermType", format!(" {}", perm.perm_type().as_str_name()));
                         text.quoted("Key", &perm.key).quoted("RangeEnd", &perm.range_end);
                     }
@@ -121,7 +121,7 @@ fn role_simple(role: &str, response: &AuthRoleGetResponse) -> Vec<u8> {
     text.0
 }
 
-/// A key or range as etcdctl words it in `role`.
+/// A key or range as etcdctl's `role` prints it.
 pub(in crate::cli) fn range_text(key: &[u8], end: &[u8], name_prefix: bool) -> Vec<u8> {
     if end.is_empty() {
         return key.to_vec();

@@ -71,7 +71,7 @@ impl Display {
         })
     }
 
-    /// An answer that etcdctl words as "Member … `done` … cluster …".
+    /// Prints a change of membership: "Member … `done` … cluster …" in the simple format.
     pub(in crate::cli) fn member_changed<R: Message>(
         &self,
         id: u64,

@@ -1,4 +1,4 @@
-//! Answers of each endpoint by itself: health, status, hash.
+//! Answers of single endpoints: health, status, hash.
 
 use super::{Display, Forms, Outcome, Text, lines};
 use crate::cli::json::{self, Object};
@@ -134,7 +134,7 @@ impl Display {
     }
 }
 
-/// One endpoint's health.
+/// The health of one endpoint.
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Health {
     pub endpoint: String,

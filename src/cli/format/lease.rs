@@ -29,7 +29,7 @@ impl Display {
 
     pub(in crate::cli) fn lease_revoke(&self, id: i64, response: &LeaseRevokeResponse) -> Outcome {
         if self.format == Format::Protobuf {
-            // etcdctl's own slip: the lease is revoked, the answer cannot be shown.
+            // etcdctl has no protobuf form of this answer: it fails although the lease is revoked.
             let text = "marshal unsupported for type *clientv3.LeaseRevokeResponse";
             let header = response.header.unwrap_or_default();
             return Err(Failure::new(
@@ -145,17 +145,17 @@ impl Display {
     }
 }
 
-/// An object that begins with the header's own fields.
+/// A JSON object that begins with the fields of the header.
 fn flat(header: &Option<ResponseHeader>) -> Object {
     json::with_header(Object::new(), header.as_ref())
 }
 
-/// The object of an answer that says how long a lease lives.
+/// The JSON object of an answer with a lease's id and TTL.
 fn life_json(header: &Option<ResponseHeader>, id: i64, ttl: i64) -> Object {
     flat(header).raw("ID", id.to_string()).raw("TTL", ttl.to_string())
 }
 
-/// Of a lease's answers etcdctl encodes the header alone.
+/// The protobuf form of a lease's answer: the header alone, as in etcdctl.
 fn bare(header: &Option<ResponseHeader>) -> Vec<u8> {
     header.unwrap_or_default().encode_to_vec()
 }

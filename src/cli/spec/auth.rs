@@ -1,4 +1,4 @@
-//! etcdctl: users, roles and the switch of auth.
+//! etcdctl: users, roles, and enabling auth.
 
 use clap::Command;
 

@@ -1,4 +1,4 @@
-//! etcdctl: the commands of a client.
+//! etcdctl: the commands that call a server.
 
 use clap::{Arg, Command};
 
@@ -6,7 +6,7 @@ use super::globals::globals;
 use super::{Maker, SHELLS, among, bytes, flag, int, path, switch, uint};
 
 impl Maker {
-    /// The order shows where near names are suggested for a mistyped one.
+    /// The order is that in which suggestions for a mistyped command are listed.
     pub(super) fn etcdctl(&self) -> Command {
         let [compaction, get, put, del] = self.key_values();
         let [defrag, move_leader, snapshot] = self.maintenance();

@@ -1,16 +1,16 @@
-//! Flags that every client command takes.
+//! The flags that every client command has.
 
 use clap::Arg;
 
 use super::{bytes, duration, flag, int, path, string, switch, value, write_out};
 
-/// All of them; help hides them, `options` lists them.
+/// All global flags. The help of a command hides them; `options` lists them.
 pub(super) fn globals() -> Vec<Arg> {
     let flags = calls().into_iter().chain(identity());
     flags.map(|flag| flag.global(true).hide(true)).collect()
 }
 
-/// Whom to call, how long to wait, and how to show what comes.
+/// Flags for endpoints, timeouts and output.
 fn calls() -> Vec<Arg> {
     vec![
         value("endpoints", "strings", "127.0.0.1:2379", "gRPC endpoints"),
@@ -39,7 +39,7 @@ fn calls() -> Vec<Arg> {
     ]
 }
 
-/// How to reach the server, and who the client is.
+/// Flags for TLS, discovery and credentials.
 fn identity() -> Vec<Arg> {
     vec![
         switch("insecure-transport", "disable transport security for client connections"),

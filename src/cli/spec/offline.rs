@@ -1,4 +1,4 @@
-//! etcdutl: commands for files and directories at rest, and what rusd adds to them.
+//! etcdutl: commands for files and directories at rest, and rusd's additions to them.
 
 use clap::Command;
 
@@ -88,7 +88,7 @@ impl Maker {
         ])
     }
 
-    /// The ways in and out, which etcd's tools do not have.
+    /// Import and export, which etcd's tools do not have.
     pub(super) fn moving(&self) -> [Command; 2] {
         [
             self.command(

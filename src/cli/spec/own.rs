@@ -1,4 +1,4 @@
-//! What only rusd has.
+//! The commands that etcd does not have.
 
 use clap::Command;
 
@@ -6,7 +6,7 @@ use super::{Maker, among, duration, flag, int, path, string, uint, value};
 use crate::cert::KeyType;
 
 impl Maker {
-    /// What only rusd has.
+    /// rusd's own commands.
     pub(super) fn rusd(&self) -> [Command; 6] {
         [
             self.command(

@@ -4,7 +4,7 @@
 const STEPS: usize = 32;
 const BUCKETS: usize = STEPS * 60;
 
-/// Counts of nanoseconds.
+/// A histogram of nanoseconds.
 #[derive(Clone)]
 pub(super) struct Histogram {
     buckets: Vec<u64>,
@@ -39,7 +39,7 @@ impl Histogram {
         self.max
     }
 
-    /// The latency that this share of all calls did not exceed.
+    /// The latency, in nanoseconds, that the given share of all calls did not exceed.
     pub(super) fn quantile(&self, share: f64) -> u64 {
         let rank = (self.count as f64 * share).ceil().max(1.0) as u64;
         let mut seen = 0;

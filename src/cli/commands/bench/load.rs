@@ -1,4 +1,4 @@
-//! The callers, and what they send.
+//! The load generator: concurrent callers and the requests that they send.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,7 +34,7 @@ pub(super) enum Kind {
     Lease,
 }
 
-/// What to send, how, and for how long.
+/// The kind of requests, their sizes and number, and how long the run lasts.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub kind: Kind,
@@ -46,18 +46,18 @@ pub(super) struct Plan {
     pub range_keys: usize,
     pub watchers: usize,
     pub serializable: bool,
-    /// Requests to send; zero leaves the end to the duration.
+    /// Requests to send; zero means that `duration` ends the run.
     pub total: u64,
     pub duration: Duration,
-    /// Requests a second of all callers together; zero is no limit.
+    /// Requests per second of all callers together; zero means no limit.
     pub rate: u64,
 }
 
-/// Where the benchmark writes.
+/// Prefix of the keys that the benchmark writes.
 const PREFIX: &str = "/rusd-bench/";
-/// Time of a lease that the benchmark grants; it is revoked after the run.
+/// TTL of the leases that the benchmark grants; it revokes them after the run.
 const LEASE_SECONDS: i64 = 600;
-/// How long the last events may take to arrive.
+/// Watchers stop when no event has arrived for this long after the last put.
 const QUIET: Duration = Duration::from_secs(3);
 
 impl Plan {
@@ -94,7 +94,7 @@ impl Plan {
     }
 }
 
-/// What all callers of a run share.
+/// State that all callers of a run share.
 struct Run {
     plan: Plan,
     keys: Vec<Bytes>,
@@ -106,15 +106,15 @@ struct Run {
     errors: AtomicU64,
     first_error: Mutex<Option<String>>,
     leases: Mutex<Vec<i64>>,
-    /// Events that are to arrive, once that is known.
+    /// Number of events that must arrive; `u64::MAX` until all puts are done.
     expected: AtomicU64,
-    /// How long a request may take.
+    /// Deadline of a single request.
     patience: Duration,
-    /// When a caller was last answered, in nanoseconds.
+    /// Time of the latest answer to any caller, in nanoseconds.
     last_answer: AtomicU64,
-    /// Told once nobody was answered for as long as a request may take: the run has no end any more.
+    /// Notified when no caller was answered for `patience`. The run then ends: the server is gone.
     gone: Notify,
-    /// When the last one arrived, in nanoseconds.
+    /// Arrival of the latest event, in nanoseconds.
     last_arrival: AtomicU64,
 }
 
@@ -182,7 +182,8 @@ fn no_answer(config: &Config, run: &Run) -> Failure {
     Failure::error(format!("no answer from {endpoints} for {time}, after {done} requests"))
 }
 
-/// So many connections, each of which has an endpoint of its own, in turns.
+/// Opens `count` connections. Each has a single endpoint, so that they spread over the endpoints
+/// evenly.
 async fn connect(context: &Context, config: &Config, count: usize) -> Result<Vec<Client>, Failure> {
     let mut clients = Vec::new();
     for connection in 0..count {
@@ -204,7 +205,7 @@ fn account(report: &mut Report, before: Usage, after: Usage, sent: u64) {
     report.resident_bytes = after.resident_bytes;
 }
 
-/// Shows a bar on a terminal until it is aborted.
+/// Draws a progress bar on a terminal, until the task is aborted.
 fn progress(context: &Context, run: &Arc<Run>, title: &str) -> tokio::task::AbortHandle {
     let bar = context.printer.progress(run.plan.total, title);
     let run = Arc::clone(run);
@@ -229,7 +230,7 @@ impl Drop for Clear {
     }
 }
 
-/// What is done before the time is taken: keys that reads find, and connections that are dialled.
+/// Work before the clock starts: puts the keys that reads find, and opens the connections.
 async fn prepare(clients: &[Client], run: &Run) -> Result<(), Error> {
     if matches!(run.plan.kind, Kind::Range | Kind::Txn) {
         fill(clients, run).await?;
@@ -242,7 +243,7 @@ async fn prepare(clients: &[Client], run: &Run) -> Result<(), Error> {
     Ok(())
 }
 
-/// Puts every key once, so that reads find something.
+/// Puts every key once, so that reads return rows.
 async fn fill(clients: &[Client], run: &Run) -> Result<(), Error> {
     const OPS: usize = 100;
     for (turn, keys) in run.keys.chunks(OPS).enumerate() {
@@ -254,7 +255,7 @@ async fn fill(clients: &[Client], run: &Run) -> Result<(), Error> {
     Ok(())
 }
 
-/// All callers, to the end of the plan; nothing if the server has gone.
+/// Runs all callers to the end of the plan. None if the server stopped answering.
 async fn call(clients: &[Client], run: &Arc<Run>) -> Option<Histogram> {
     let mut callers = JoinSet::new();
     for caller in 0..run.plan.clients {
@@ -288,7 +289,7 @@ async fn caller_loop(client: Client, run: Arc<Run>, caller: u64) -> Histogram {
 }
 
 impl Run {
-    /// Waits for the next request's turn; false when the plan is fulfilled.
+    /// Waits until the next request is due. Returns false when the plan is fulfilled.
     async fn next_turn(&self) -> bool {
         let turn = self.sent.fetch_add(1, Ordering::Relaxed);
         let now = self.clock.now().saturating_sub(self.start);
@@ -331,7 +332,7 @@ impl Run {
         Deadline::after(self.patience)
     }
 
-    /// What the callers bring, or nothing if the server has gone.
+    /// The results of all tasks. None if the server stopped answering before they ended.
     async fn to_the_end<T: 'static>(&self, mut callers: JoinSet<T>) -> Option<Vec<T>> {
         let mut all = Vec::with_capacity(callers.len());
         loop {
@@ -397,7 +398,7 @@ fn op(put: PutRequest) -> RequestOp {
     RequestOp { request: Some(Request::RequestPut(put)) }
 }
 
-/// Takes back the leases that were granted.
+/// Revokes the leases that the run granted.
 async fn revoke(clients: &[Client], run: &Arc<Run>) {
     let leases = std::mem::take(&mut *run.leases.lock());
     let share = leases.len().div_ceil(run.plan.clients).max(1);
@@ -407,7 +408,7 @@ async fn revoke(clients: &[Client], run: &Arc<Run>) {
         let run = Arc::clone(run);
         tasks.spawn(async move {
             for id in ids {
-                // What stays behind expires.
+                // A lease whose revocation fails expires.
                 let request = LeaseRevokeRequest { id };
                 let revoked = client.call(&rpc::LEASE_REVOKE, request, run.deadline()).await;
                 if matches!(revoked, Err(Error::Deadline)) {
@@ -419,8 +420,8 @@ async fn revoke(clients: &[Client], run: &Arc<Run>) {
     tasks.join_all().await;
 }
 
-/// Callers put values that begin with the time; watchers read it off on arrival. Latencies are
-/// those of events, from the call that caused them.
+/// Callers put values that begin with the time, and watchers read the time from the events. A
+/// latency is the time from the start of a put to the arrival of its event.
 async fn watch(clients: &[Client], run: &Arc<Run>) -> Option<Histogram> {
     let mut watchers = JoinSet::new();
     for (turn, client) in clients.iter().enumerate() {
@@ -437,7 +438,8 @@ async fn watch(clients: &[Client], run: &Arc<Run>) -> Option<Histogram> {
         let run = Arc::clone(run);
         watchers.spawn(async move { arrivals(watcher, &run).await });
     }
-    // Watches from now on must be there before what they are to see.
+    // The watches have no start revision. They must be created before the first put, or they miss
+    // events that the run waits for.
     sleep(Duration::from_millis(200)).await;
     let mut callers = JoinSet::new();
     for caller in 0..run.plan.clients {
@@ -475,7 +477,7 @@ async fn arrivals(mut watcher: Watcher, run: &Run) -> Histogram {
         let batch = match timeout(TICK, watcher.next()).await {
             Ok(Some(batch)) => batch,
             Ok(None) => break,
-            // Between slow callers it is quiet, too.
+            // While puts are still running, silence only means that they are slow.
             Err(_) if run.expected.load(Ordering::Relaxed) == u64::MAX => continue,
             Err(_) => {
                 quiet += TICK;

@@ -1,4 +1,4 @@
-//! What a benchmark found, as text or JSON.
+//! The results of a benchmark, as text or JSON.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::histogram::Histogram;
 use super::load::Plan;
 use crate::cli::size;
 
-/// One run's findings. Latencies are in nanoseconds.
+/// The results of one run. Latencies are in nanoseconds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Report {
     pub requests: f64,
@@ -36,7 +36,7 @@ impl Report {
         Self { requests, seconds, per_second, quantiles, ..Self::default() }
     }
 
-    /// The median of each number; requests, errors and seconds are sums.
+    /// The medians over all rounds; requests, errors and seconds are sums.
     pub(super) fn median(rounds: &[Self]) -> Self {
         let of = |pick: &dyn Fn(&Self) -> Option<f64>| median(rounds.iter().filter_map(pick));
         let sum = |pick: fn(&Self) -> f64| rounds.iter().map(pick).sum();
@@ -88,7 +88,7 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     }
 }
 
-/// The numbers that a comparison puts side by side, with how they are shown.
+/// A number that a comparison puts side by side: its name, its value, and its format.
 type Row = (&'static str, fn(&Report) -> Option<f64>, fn(f64) -> String);
 
 const ROWS: [Row; 8] = [
@@ -106,7 +106,7 @@ fn latency(nanos: f64) -> String {
     format!("{:.3}ms", nanos / 1e6)
 }
 
-/// One server's numbers, or two servers' with their ratio.
+/// The numbers of one server, or of two servers with their ratios.
 pub(super) fn text(plan: &Plan, reports: &[(String, Report)]) -> String {
     let mut out = format!("{}\n", plan.title());
     let mut heads = vec![String::new()];
@@ -152,7 +152,7 @@ fn cell((column, (text, width)): (usize, (&String, &usize))) -> String {
     if column == 0 { format!("{text:width$}") } else { format!("{text:>width$}") }
 }
 
-/// The same as one JSON object.
+/// The content of `text` as one JSON object.
 pub(super) fn json(plan: &Plan, reports: &[(String, Report)]) -> String {
     let servers: Vec<_> = reports.iter().map(|(endpoint, report)| report.json(endpoint)).collect();
     let mut value = json!({ "benchmark": plan.json(), "servers": servers });

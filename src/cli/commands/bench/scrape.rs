@@ -1,4 +1,4 @@
-//! What a server publishes of itself on `/metrics`.
+//! CPU time and memory of a server, from its `/metrics`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// A server's own account.
+/// Resources that a server says it uses; None where it does not say.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     pub cpu_seconds: Option<f64>,
@@ -15,7 +15,7 @@ pub(crate) struct Usage {
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Reads the metrics of an endpoint; what cannot be read is left out.
+/// Reads the usage of an endpoint; values that cannot be read are None.
 pub(crate) async fn usage(endpoint: &str) -> Usage {
     let address = endpoint.trim_start_matches("http://").trim_end_matches('/');
     match timeout(PATIENCE, fetch(address)).await {
@@ -24,7 +24,8 @@ pub(crate) async fn usage(endpoint: &str) -> Usage {
     }
 }
 
-/// The account of all members of a cluster together; without one of them it would mislead.
+/// The sums over all members of a cluster. A value that one member lacks is None, since a sum
+/// without it would mislead.
 pub(super) async fn usage_of_all(endpoints: &[String]) -> Usage {
     let mut all = Usage { cpu_seconds: Some(0.0), resident_bytes: Some(0.0) };
     for endpoint in endpoints {
@@ -36,7 +37,7 @@ pub(super) async fn usage_of_all(endpoints: &[String]) -> Usage {
     all
 }
 
-/// HTTP/1.0 keeps the answer in one piece.
+/// Fetches the metrics over HTTP/1.0, which has no chunked encoding to parse.
 async fn fetch(address: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n");

@@ -1,4 +1,4 @@
-//! Whether a member listens to its peers.
+//! Whether a member answers on its peer port.
 
 use std::future::Future;
 use std::io;
@@ -11,8 +11,9 @@ use crate::limits;
 use crate::peer::{CLUSTER_ID, TcpDial, ask};
 use crate::tls::{self, ClientFiles};
 
-/// Whether a member of the cluster answers at a peer URL. Over TLS whoever shakes hands does: what
-/// peers show each other is seldom what clients have.
+/// Whether a member of the cluster answers at a peer URL. Over plain HTTP the answer must name the
+/// cluster. Over TLS any server that sends a certificate counts: a client seldom has the
+/// certificate that peers demand of each other, so it gets no further than the handshake.
 pub(super) async fn answers(
     url: &str,
     cluster_id: u64,
