@@ -1,5 +1,5 @@
-//! Requests by the API version that a client claims. The label comes from the network, so the
-//! number of different ones is bounded: what comes later is counted as `other`.
+//! Requests by the API version that a client states. A client chooses this label, so the number of
+//! its values is bounded: further ones are counted as `other`.
 
 use std::sync::{LazyLock, OnceLock};
 
@@ -8,7 +8,7 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use super::Kind;
 use crate::limits::CLIENT_VERSIONS_MAX;
 
-/// A version that was seen, with its two counters.
+/// A version that clients stated, with its two counters.
 struct Version {
     name: Box<str>,
     unary: IntCounter,
@@ -44,7 +44,7 @@ pub(super) fn register(registry: &Registry) {
     drop(registry.register(Box::new(CLIENTS.family.clone())));
 }
 
-/// The counter for a request of a client that claims this version.
+/// The counter for a request whose client states this version, or none.
 pub fn client_requests(kind: Kind, claimed: Option<&str>) -> &'static IntCounter {
     let found = claimed.map_or(&CLIENTS.unknown, lookup);
     if kind == Kind::Unary { &found.unary } else { &found.stream }

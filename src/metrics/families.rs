@@ -10,17 +10,18 @@ use prometheus::{
 
 use super::{grpc, process};
 
-/// The version of etcd whose contract this server keeps.
+/// The version of etcd that this server is compatible with.
 const VERSION: &str = "3.7.1";
 
-/// The process-wide registry. It exists once because every room writes to it without a handle.
+/// The process-wide registry. A global, so that every room can write to it without a handle.
 pub(super) fn registry() -> &'static Registry {
     &FAMILIES.registry
 }
 
 fn add<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
-    // A bad or doubled name is a mistake in this file, and the test that renders everything finds
-    // it; the series then merely stays out of the scrape.
+    // A malformed name panics at the first use of any metric. A name that is used twice is not
+    // registered, so its series is missing from the scrape; the test that renders all of them finds
+    // that.
     #[expect(clippy::expect_used, reason = "names and buckets are constants of this file")]
     let collector = made.expect("metric definition");
     drop(registry.register(Box::new(collector.clone())));
@@ -83,7 +84,8 @@ macro_rules! families {
         #[doc = $help]
         pub fn $name() -> &'static Histogram { &FAMILIES.$name }
     };
-    // Labelled families are reached through functions that bound or pre-resolve their labels.
+    // Families with labels have no such function: those that exist resolve known labels once and
+    // bound the others.
     (@function counters $name:ident $help:literal) => {};
     (@function gauges $name:ident $help:literal) => {};
     (@function histograms $name:ident $help:literal) => {};
@@ -242,14 +244,14 @@ families! {
         "Snapshots of peers that were refused.";
 }
 
-/// Names this member in `etcd_server_id` and `etcd_network_known_peers`.
+/// Sets this member's id in `etcd_server_id` and `etcd_network_known_peers`.
 pub fn set_server_id(member_id: u64) {
     let id = format!("{member_id:x}");
     FAMILIES.server_id.with_label_values(&[id.as_str()]).set(1);
     FAMILIES.known_peers.with_label_values(&[id.as_str(), id.as_str()]).set(1);
 }
 
-/// What is counted for each peer as long as there is one.
+/// The series of one peer.
 pub struct PeerSeries {
     pub active: IntGauge,
     pub known: IntGauge,
@@ -261,7 +263,7 @@ pub struct PeerSeries {
     pub round_trip: Histogram,
 }
 
-/// The series of one peer. There are as many as members that this one ever knew.
+/// The series of one peer. Their number is bounded by that of the members that this one ever knew.
 pub fn peer(member_id: u64, peer_id: u64) -> PeerSeries {
     let (local, remote) = (format!("{member_id:x}"), format!("{peer_id:x}"));
     let (both, remote) = ([local.as_str(), remote.as_str()], [remote.as_str()]);
@@ -277,7 +279,7 @@ pub fn peer(member_id: u64, peer_id: u64) -> PeerSeries {
     }
 }
 
-/// Snapshots to or from a peer. As in etcd there is a series once there was one.
+/// The series of snapshots to or from one peer. As in etcd, they appear with the first snapshot.
 pub struct SnapshotSeries {
     inflight: IntGauge,
     pub successes: IntCounter,
@@ -286,14 +288,15 @@ pub struct SnapshotSeries {
 }
 
 impl SnapshotSeries {
-    /// One more is under way.
+    /// Counts a snapshot as in flight until the guard is dropped.
     pub fn begin(&self) -> Inflight {
         self.inflight.inc();
         Inflight(self.inflight.clone())
     }
 }
 
-/// Counts a snapshot until it is dropped: its connection may go at any time.
+/// Guard of a snapshot in flight. A guard, since the task of a transfer is dropped when its
+/// connection ends.
 pub struct Inflight(IntGauge);
 
 impl Drop for Inflight {
@@ -313,7 +316,7 @@ pub fn snapshots_to(peer_id: u64) -> SnapshotSeries {
     }
 }
 
-/// Of a peer that is known, or of `None` for whoever else sends one.
+/// Snapshots from a peer; None stands for a sender that is no known member.
 pub fn snapshots_from(peer_id: Option<u64>) -> SnapshotSeries {
     let peer = peer_id.map_or_else(|| "UNKNOWN_SNAPSHOT_SENDER".into(), |id| format!("{id:x}"));
     let from = [peer.as_str()];
@@ -325,18 +328,18 @@ pub fn snapshots_from(peer_id: Option<u64>) -> SnapshotSeries {
     }
 }
 
-/// Names the cluster version, such as `3.7`; an earlier one goes to zero.
+/// Sets the cluster version, such as `3.7`. The series of an earlier version disappears.
 pub fn set_cluster_version(version: &str) {
     FAMILIES.cluster_version.reset();
     FAMILIES.cluster_version.with_label_values(&[version]).set(1);
 }
 
-/// Says whether a feature gate is on; `stage` is `ALPHA` or `BETA`.
+/// Sets whether a feature gate is on; `stage` is `ALPHA` or `BETA`.
 pub fn set_feature(name: &str, stage: &str, enabled: bool) {
     FAMILIES.feature_enabled.with_label_values(&[name, stage]).set(i64::from(enabled));
 }
 
-/// Shows these alarms as active, by member and etcd's name, and no others.
+/// Shows exactly these alarms, by member id and etcd's name of the kind.
 pub fn set_alarms<'a>(active: impl Iterator<Item = (u64, &'a str)>) {
     FAMILIES.alarms.reset();
     for (member_id, kind) in active {
@@ -354,7 +357,7 @@ pub fn health_checked(kind: &str, name: &str, healthy: bool) {
 
 macro_rules! operations {
     ($($variant:ident $label:literal)*) => {
-        /// What a request does, in the words of etcd's metric labels.
+        /// The kind of a request, in the words of etcd's metric labels.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Operation { $($variant,)* }
 
@@ -400,7 +403,8 @@ operations! {
     DowngradeInfoSet "DowngradeInfoSet"
 }
 
-// A series of these two families appears with its first use, as in etcd; then it is kept here.
+// As in etcd, a series of these two families appears with its first use. It is kept here, so that
+// later uses need no lookup of labels.
 type Slots = [[OnceLock<Histogram>; 2]; Operation::COUNT];
 static REQUESTS: Slots = [const { [const { OnceLock::new() }; 2] }; Operation::COUNT];
 static APPLIES: Slots = [const { [const { OnceLock::new() }; 2] }; Operation::COUNT];
@@ -409,14 +413,14 @@ fn truth(success: bool) -> &'static str {
     if success { "true" } else { "false" }
 }
 
-/// Time from taking a request to answering it.
+/// Time from the receipt of a request to its answer, in seconds.
 pub fn request_seconds(operation: Operation, success: bool) -> &'static Histogram {
     REQUESTS[operation as usize][usize::from(success)].get_or_init(|| {
         FAMILIES.request_duration.with_label_values(&[operation.label(), truth(success)])
     })
 }
 
-/// Time that the state machine took for one operation.
+/// Time that the apply of one operation took, in seconds.
 pub fn apply_seconds(operation: Operation, success: bool) -> &'static Histogram {
     APPLIES[operation as usize][usize::from(success)].get_or_init(|| {
         FAMILIES.apply_duration.with_label_values(&["v3", operation.label(), truth(success)])

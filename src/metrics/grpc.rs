@@ -1,5 +1,5 @@
-//! The grpc_server_* families: four counters for each method, resolved once. Which methods there
-//! are, the table in `rpc` says.
+//! The grpc_server_* families: four counters for each method, whose labels are resolved once. `rpc`
+//! has the table of methods.
 
 use std::sync::{LazyLock, OnceLock};
 
@@ -7,7 +7,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
 };
 
-/// How many messages each side of a call sends.
+/// The shape of a call, as the label `grpc_type` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Unary,
@@ -61,7 +61,7 @@ pub struct Method {
 }
 
 impl Method {
-    /// Shows the series of a method, as zeroes until it is called.
+    /// Registers the series of a method, so that they are exported as zeroes before the first call.
     pub fn new(service: &'static str, name: &'static str, kind: Kind) -> Self {
         let labels = [kind.label(), service, name];
         let handled =
@@ -78,7 +78,7 @@ impl Method {
         }
     }
 
-    /// Counts the end of a call. `seconds` is kept only with `--metrics=extensive`.
+    /// Counts the end of a call. `seconds` is recorded with `--metrics=extensive` only.
     pub fn handled(&self, code: Code, seconds: f64) {
         self.handled[code.min(CODES.len() - 1)].inc();
         if let Some(histogram) = self.seconds.get() {

@@ -19,13 +19,13 @@ pub use grpc::{Code, Kind, Method, enable_handling_seconds};
 
 use prometheus::{Encoder, TextEncoder};
 
-/// The text exposition of every series.
+/// All series in Prometheus's text format.
 pub fn render() -> String {
     let families = families::registry().gather();
     let mut text = Vec::with_capacity(256 << 10);
     if TextEncoder::new().encode(&families, &mut text).is_err() {
-        // Only a family with inconsistent metrics fails, and ours are fixed at compile time; what
-        // was written so far is still valid.
+        // Fails only for a family whose metrics are inconsistent. Ours are fixed at compile time,
+        // and the text up to the failure is valid.
         return String::from_utf8_lossy(&text).into_owned();
     }
     String::from_utf8(text).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What the operating system says about this process, read at each scrape.
+//! Metrics of this process that the operating system knows, read at each scrape.
 
 use std::fs;
 

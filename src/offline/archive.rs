@@ -1,4 +1,4 @@
-//! A state at rest: etcd's file, or a stopped member's directory.
+//! A state at rest: a snapshot file, etcd's own store, or a stopped rusd member's directory.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use crate::raft::{self, AtRest, log::SystemDisk};
 use crate::store::{self, Bucket, Defragmented, DirLock, Frozen, Options, Store, schema};
 use crate::transfer::{self, InstallError, LoadError, Snapshot, Source};
 
-/// Where etcd keeps its file within a data directory. Scripts name it, so for rusd's directories it
-/// stands for the store that is there instead.
+/// etcd's store within a data directory. Scripts name this path, so in a rusd directory, which has
+/// no such file, it stands for rusd's store.
 const ETCD_FILE: &str = "member/snap/db";
 
 /// rusd's store within a data directory.
@@ -27,8 +27,9 @@ pub enum Archive {
 }
 
 impl Archive {
-    /// Opens a snapshot file, etcd's `member/snap/db`, or rusd's data directory under that name or
-    /// its own. `verb` begins the error about a file that cannot be opened.
+    /// Opens a snapshot file, etcd's `member/snap/db`, or a rusd data directory, named by its path
+    /// or by that of the `member/snap/db` that it would have in etcd. `verb` begins the error text
+    /// for a file that cannot be opened.
     pub fn open(path: &Path, verb: &'static str) -> Result<Self, Error> {
         if let Some(data_dir) = member_of(path) {
             return Self::open_member(&data_dir, None);
@@ -40,28 +41,31 @@ impl Archive {
         files::open(path).map(Self::File).map_err(Error::io(verb, path))
     }
 
-    /// Opens a data directory, whose log may be elsewhere.
+    /// Opens a rusd data directory, and applies what its log holds beyond the store. `wal_dir` is
+    /// needed if the member has its log elsewhere.
     pub fn open_member(data_dir: &Path, wal_dir: Option<&Path>) -> Result<Self, Error> {
         let db = data_dir.join(DB);
         if !db.is_dir() {
             return Err(Error::Missing { path: db });
         }
         let wal = wal_dir.map_or_else(|| data_dir.join("member/wal"), Path::to_path_buf);
-        // A start would make one, for a member that has other flags.
+        // `node::settle` would start a member without a log with a new one. A missing log rather
+        // means that the member has a --wal-dir that this command was not given.
         if !raft::exists(&SystemDisk, &wal) {
             return Err(StartError::NoLog { wal }.into());
         }
         let lock = store::lock(data_dir)?;
         if !store::is_missing(&db)? && !store::has_other(&db)? {
             let (store, opened) = Store::open(&db, options())?;
-            // A log that cannot be read is the business of whoever applies it.
+            // An unreadable log is reported by `node::settle` below, which reads it again.
             if AtRest::read(&wal).is_ok_and(|log| log.last == opened.consistent_index) {
                 return Self::member(store, lock);
             }
         }
         drop(lock);
-        // Not all that was acknowledged is in the store. A sole voter adds an entry for that, so that
-        // a directory of which everything is applied is left as it is.
+        // The log holds entries beyond the store, perhaps acknowledged ones. To commit them, a sole
+        // voter appends an entry of its own term. That changes the directory, so it is not done
+        // above, where everything is applied.
         node::settle(data_dir, wal_dir)?;
         let lock = store::lock(data_dir)?;
         let (store, _) = Store::open(&db, options())?;
@@ -80,7 +84,7 @@ impl Archive {
         }
     }
 
-    /// Compares the SHA-256 behind a file. Directories have none, as etcd's have none.
+    /// Compares the SHA-256 at the end of a snapshot file. A directory has none, in etcd as well.
     pub fn check_hash(&self) -> Result<(), Error> {
         let Self::File(file) = self else { return Err(Error::NoHash) };
         match bbolt::trailer(file)? {
@@ -90,7 +94,7 @@ impl Archive {
         }
     }
 
-    /// Length of the snapshot file without the hash behind it.
+    /// Length of the snapshot file in bytes, without its SHA-256.
     pub fn file_bytes(&self) -> Result<u64, InstallError> {
         match self {
             Self::File(file) => Ok(bbolt::Reader::open(file)?.used_bytes()),
@@ -98,7 +102,8 @@ impl Archive {
         }
     }
 
-    /// Walks a file, of which nothing is believed before.
+    /// Checks all pages of a file; nothing in it can be trusted before. A store was checked when it
+    /// was opened.
     pub fn check(&self) -> Result<(), bbolt::Error> {
         match self {
             Self::File(file) => bbolt::Reader::open(file)?.check(),
@@ -106,21 +111,21 @@ impl Archive {
         }
     }
 
-    /// HashKV at a revision, or at 0 of everything.
+    /// HashKV up to a revision; 0 stands for the latest.
     pub fn hash_kv(&self, revision: i64) -> Result<KeyValueHash, InstallError> {
         self.check()?;
         transfer::hash_kv(&self.source(), revision)
     }
 }
 
-/// Of a store that nobody writes to.
+/// Options for a store that is only read: no committer, no reserve.
 fn options() -> Options {
     let mut options = Options::new(Arc::new(SystemClock::new()));
     (options.committer, options.reserve_bytes) = (false, 0);
     options
 }
 
-/// rusd's data directory that a path means.
+/// The rusd data directory that `path` stands for, if it does.
 fn member_of(path: &Path) -> Option<PathBuf> {
     let data_dir = match path.ends_with(ETCD_FILE) {
         true if !path.exists() => path.ancestors().nth(3)?,
@@ -130,8 +135,8 @@ fn member_of(path: &Path) -> Option<PathBuf> {
     data_dir.join(DB).is_dir().then(|| data_dir.to_path_buf())
 }
 
-/// The storage version of a stopped member: before 3.6, which noted none, 3.5.0. None if nothing says
-/// that it is so old.
+/// The storage version of a stopped member. etcd 3.5 stored none: a store with a term and without a
+/// version is "3.5.0". None if it has neither.
 pub fn storage_version(data_dir: &Path) -> Result<Option<String>, Error> {
     let path = data_dir.join(ETCD_FILE);
     if member_of(&path).is_none() {
@@ -139,7 +144,8 @@ pub fn storage_version(data_dir: &Path) -> Result<Option<String>, Error> {
     }
     let archive = match Archive::open(&path, "open") {
         Ok(archive) => archive,
-        // This release cannot apply what is in its log, and need not.
+        // The version is not this release's, so the log cannot be applied; the error names the
+        // version.
         Err(Error::Start(StartError::Load(LoadError::StorageVersion(version)))) => {
             return Ok(Some(version));
         }
@@ -153,7 +159,7 @@ pub fn storage_version(data_dir: &Path) -> Result<Option<String>, Error> {
     Ok(has_term.then(|| "3.5.0".to_owned()))
 }
 
-/// Gives back the space that is free within a stopped member's store. Its log is left as it is.
+/// Gives free pages of a stopped member's store back to the disk. Its log is not touched.
 pub fn defragment(data_dir: &Path) -> Result<Defragmented, Error> {
     let path = data_dir.join(ETCD_FILE);
     if member_of(&path).is_none() && !path.exists() {
@@ -168,7 +174,7 @@ pub fn defragment(data_dir: &Path) -> Result<Defragmented, Error> {
     Ok(store.defragment(&mut |_| {})?)
 }
 
-/// Sets a stopped member's storage version, or with none removes it.
+/// Sets a stopped member's storage version, or removes it if `version` is None.
 pub fn migrate(data_dir: &Path, version: Option<&str>) -> Result<(), Error> {
     let _lock = store::lock(data_dir)?;
     let (db, version) = (data_dir.join(DB), version.map(str::as_bytes));

@@ -1,7 +1,8 @@
-//! A data directory read from end to end: is each byte what rusd wrote, and do store and log agree?
+//! Reads a data directory from end to end: does every byte fit its checksum, and do store and log
+//! agree?
 //!
-//! Nothing is changed, repaired or mapped into memory. Files are read in order, and damage to one
-//! does not keep the others from being read.
+//! Nothing is changed, repaired or mapped into memory. Files are read one after the other, and
+//! damage to one does not keep the next from being read.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -22,15 +23,15 @@ use crate::store::{self, Bucket, DirLock, Examined, Row, Unusable, schema};
 use crate::transfer;
 use crate::types::{Revision, SignedHex, Version};
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The member must not be started on it.
+    /// The member must not be started with this file.
     Damage,
-    /// A file that can be done without is not what was written.
+    /// Damage to a file that a start can do without.
     Spare,
-    /// Sound, and worth knowing.
+    /// No damage, but worth knowing.
     Note,
 }
 
@@ -38,17 +39,17 @@ pub enum Severity {
 pub struct Finding {
     pub severity: Severity,
     pub file: PathBuf,
-    /// Offset, page, key or revision.
+    /// The offset, page, key or revision.
     pub place: String,
     pub what: String,
     pub advice: String,
 }
 
-/// What was read, and what is wrong.
+/// What was read, and all findings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     pub findings: Vec<Finding>,
-    /// Damaged places beyond those that are named.
+    /// Number of damaged places that are not in `findings`.
     pub unnamed: u64,
     pub member_id: u64,
     pub cluster_id: u64,
@@ -63,7 +64,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether all files are what was written.
+    /// Whether nothing is damaged.
     pub fn is_sound(&self) -> bool {
         self.findings.iter().all(|finding| finding.severity == Severity::Note)
     }
@@ -73,14 +74,14 @@ pub const REBUILD: &str = "do not start it; rebuild this member from its peers w
                            restore a backup if it has none";
 const SPARE: &str = "nothing is lost: the next start reads all rows instead and writes it anew";
 
-/// Where a member's files are.
+/// The member to check.
 pub struct Check<'a> {
     pub data_dir: &'a Path,
     pub wal_dir: Option<&'a Path>,
 }
 
 impl Check<'_> {
-    /// Keeps a member from starting meanwhile.
+    /// Locks the directory, so that the member cannot start during the check.
     pub fn lock(&self) -> Result<Option<DirLock>, Error> {
         let db = self.data_dir.join("member/db");
         let path = self.data_dir.join("member");
@@ -90,7 +91,7 @@ impl Check<'_> {
         Ok(store::lock_at_rest(self.data_dir)?)
     }
 
-    /// Reads everything. `begin` hears of each part before it is read.
+    /// Reads all files. `begin` is called with each part before it is read.
     pub fn run(&self, begin: &mut dyn FnMut(&Path)) -> Report {
         let mut report = Report::default();
         let (db, wal) = (self.data_dir.join("member/db"), self.wal());
@@ -185,7 +186,7 @@ impl Report {
         }
     }
 
-    /// What the small tables say can be understood.
+    /// Checks that the values of the small tables can be decoded.
     fn buckets(&mut self, examined: &Examined) {
         for bucket in Bucket::ALL {
             for (key, value) in examined.pairs(bucket) {
@@ -308,7 +309,7 @@ fn decode(bucket: Bucket, key: &[u8], value: &[u8]) -> Result<(), String> {
     }
 }
 
-/// The newest version of a key.
+/// The latest row of a key.
 #[derive(Clone, Copy)]
 struct Newest {
     rev: Revision,
@@ -316,20 +317,22 @@ struct Newest {
     created: i64,
 }
 
-/// The rows as they follow one another.
+/// Follows the rows in the order of their revisions, to find missing ones.
 #[derive(Default)]
 struct History {
-    /// By two hashes of the key, which takes less than the keys.
+    /// The latest row of each key, by two hashes of the key: whole keys would take more memory.
     keys: HashMap<(u64, u64), Newest>,
     hashers: (RandomState, RandomState),
     last: Option<Revision>,
-    /// Steps that no compaction explains if they lie behind it.
+    /// Neighbouring rows between which revisions are missing. A compaction explains those up to its
+    /// revision; above it, rows were lost.
     steps: Vec<(Revision, Revision)>,
-    /// As above, for a key's versions.
+    /// Neighbouring rows of a key whose versions do not follow each other, with the revision of the
+    /// earlier one. The same holds for these.
     versions: Vec<(Revision, String)>,
 }
 
-/// Gaps that are remembered: one is enough for a verdict.
+/// Number of gaps that are remembered. One is enough for a verdict.
 const GAPS_MAX: usize = 100;
 
 impl History {
@@ -343,7 +346,7 @@ impl History {
             row.rev.main == last.main + 1 && row.rev.sub == 0
         };
         if !follows && self.steps.len() < GAPS_MAX {
-            // Only the newest ones can lie behind a compaction.
+            // The newest gaps are kept, since only those above the compact revision count.
             self.steps.push((last, row.rev));
         } else if !follows {
             self.steps.rotate_left(1);
@@ -383,7 +386,7 @@ impl History {
         }
     }
 
-    /// What is missing behind the compaction.
+    /// The gaps above the compact revision, as place and text.
     fn gaps(self, compacted: i64) -> Vec<(String, String)> {
         let first = Revision::new(compacted + 1, 0);
         let steps = self.steps.into_iter().filter(|(before, after)| {

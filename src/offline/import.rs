@@ -1,9 +1,8 @@
-//! A stopped etcd member made into a rusd member with the same ids, and the way back.
+//! Makes a stopped etcd member a rusd member with the same ids, and a rusd member an etcd snapshot.
 //!
-//! The store is filled from etcd's file. The log is taken over as it is, since its format is the
-//! same: what etcd had logged and not yet applied to its file, this member applies when it starts.
-//! Each of those entries is read before anything appears, so that the start meets none that it does
-//! not know.
+//! The store is filled from etcd's file. The log is copied, since its format is the same: entries
+//! that etcd had logged and not applied to its file are applied when this member starts. Each of
+//! them is decoded before the directory appears, so that the start meets no unknown request.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -22,31 +21,32 @@ use crate::raft::log::SystemDisk;
 use crate::store::Options;
 use crate::transfer::{self, Adopted, InstallError, Snapshot, Source};
 
-/// A data directory of etcd 3.5 or newer, at rest.
+/// An import from a stopped member's data directory of etcd 3.5 or newer.
 pub struct Import<'a> {
     pub from: &'a Path,
-    /// None: within the data directory.
+    /// None if the log is within the data directory.
     pub from_wal: Option<&'a Path>,
     pub place: Place<'a>,
 }
 
-/// What was found and checked.
+/// Facts about an import, for its report.
 #[derive(Clone, Copy, Debug)]
 pub struct Imported {
     pub member_id: u64,
     pub cluster_id: u64,
-    /// Last entry that was part of etcd's file.
+    /// Index of the last entry that etcd had applied to its file.
     pub applied: u64,
-    /// Last entry of the log.
+    /// Index of the last entry of the log.
     pub last: u64,
-    /// Requests of API v2 among those between: keys of that API are not taken over.
+    /// Number of requests of API v2 behind `applied`. Keys of that API are not imported.
     pub ignored: u64,
     pub revision: i64,
     pub hash: u32,
 }
 
 impl Import<'_> {
-    /// All of it or nothing. etcd's directory is only read.
+    /// Imports everything or nothing. etcd's directory is only read, under a shared lock of its
+    /// file.
     pub fn run(&self) -> Result<Imported, Error> {
         self.place.check()?;
         let path = self.from.join("member/snap/db");
@@ -80,7 +80,7 @@ impl Import<'_> {
     }
 }
 
-/// Copies the segments, durably.
+/// Copies the log's segments and syncs them.
 fn copy_log(from: &Path, to: &Path) -> Result<(), Error> {
     fs::create_dir(to).map_err(Error::io("mkdir", to))?;
     let private = fs::Permissions::from_mode(0o700);
@@ -102,8 +102,9 @@ fn copy_log(from: &Path, to: &Path) -> Result<(), Error> {
     place::sync(to)
 }
 
-/// Writes a stopped member's state as etcd's snapshot file, of which etcdutl makes a member of
-/// etcd. The file appears when it is complete and synced; its length is returned.
+/// Writes a stopped member's state as an etcd snapshot, from which `etcdutl snapshot restore` makes
+/// an etcd member. The file appears once it is complete and synced. Returns its length in bytes,
+/// without the SHA-256.
 pub fn export(data_dir: &Path, wal_dir: Option<&Path>, to: &Path) -> Result<u64, Error> {
     if to.exists() {
         let source = io::ErrorKind::AlreadyExists.into();
@@ -121,7 +122,7 @@ pub fn export(data_dir: &Path, wal_dir: Option<&Path>, to: &Path) -> Result<u64,
         Ok(bytes)
     });
     if written.is_err() {
-        // It may not have been made.
+        // The error is ignored: the file does not exist if its creation failed.
         let _ = fs::remove_file(&part);
     }
     written

@@ -1,4 +1,4 @@
-//! What is done to a state that no member is serving: restored, brought in, taken out, hashed.
+//! Work on a state that no member serves: restore, import, export, check, hash.
 //!
 //! ```text
 //!   snapshot file ──┐                       ┌─► data directory of a new member
@@ -8,13 +8,13 @@
 //!   etcd's data directory ──► data directory of the same member
 //! ```
 //!
-//! An [`Archive`] is either etcd's bbolt file or the directory of a stopped rusd member, under its
-//! lock, with everything that its log says is committed applied first. A file is read and never
-//! written: etcd's own tools open it for writing and so spoil its checksum.
+//! An [`Archive`] is etcd's bbolt file, or the directory of a stopped rusd member under its lock,
+//! to which everything that its log commits has been applied. A file is read and never written:
+//! etcd's own tools open snapshots for writing, which breaks their checksum.
 //!
-//! What is made appears under its final name by one rename, when it is complete and synced. An
-//! attempt that fails leaves nothing behind, and one that was killed leaves a directory `restoring`
-//! that the next attempt removes.
+//! A result appears under its final name by one rename, when it is complete and synced. An attempt
+//! that fails leaves nothing behind. One that is killed leaves a directory `restoring`, which the
+//! next attempt removes.
 
 mod archive;
 mod check;
@@ -46,7 +46,7 @@ pub enum Error {
     Io { verb: &'static str, path: PathBuf, source: io::Error },
     #[error("{}: in use by another process; stop etcd first", path.display())]
     InUse { path: PathBuf },
-    /// Nothing is there that could be an archive.
+    /// The path holds nothing that could be an archive.
     #[error("stat {}: no such file or directory", path.display())]
     Missing { path: PathBuf },
     #[error("data-dir {} not empty or could not be read", quoted(path))]
@@ -72,7 +72,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether another process has the directory, so that it may be free later.
+    /// Whether another process has locked the directory, so that a later attempt may succeed.
     pub fn is_in_use(&self) -> bool {
         let found = match self {
             Self::InUse { .. } => return true,

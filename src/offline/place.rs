@@ -1,4 +1,4 @@
-//! A data directory in the making.
+//! A data directory under construction.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -9,32 +9,32 @@ use super::Error;
 use crate::files;
 use crate::store;
 
-/// What is being made, beside the place where it will be.
+/// Directory in which `member` is built, within the data directory.
 const WORK: &str = "restoring";
-/// Says within `WORK` which log directory elsewhere belongs to it.
+/// File within `WORK` that names the log directory, if that lies elsewhere.
 const WAL_NOTE: &str = "wal-dir";
-/// What may stand in a directory that counts as empty.
+/// Names that a data directory may hold and count as empty.
 const OWN: [&str; 3] = [WORK, "proxy", "rusd.lock"];
 
-/// Where a member's store and log go.
+/// The directories of a new member's store and log.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
     pub data_dir: &'a Path,
-    /// None: within the data directory.
+    /// None if the log is within the data directory.
     pub wal_dir: Option<&'a Path>,
 }
 
-/// Where the log is made.
+/// The directory in which the log is built.
 enum Log {
-    /// Within the directory that is being made, under this name.
+    /// Within `WORK`, under this relative path.
     Within(PathBuf),
-    /// Elsewhere: it is noted which directory that is.
+    /// At this absolute path, which `WAL_NOTE` names.
     Apart(PathBuf),
 }
 
 impl Place<'_> {
-    /// Refuses to overwrite anything. A log directory may be there only if an attempt that was
-    /// killed has made it.
+    /// Fails if anything would be overwritten. A log directory elsewhere may exist only if an
+    /// attempt that was killed has made it.
     pub fn check(&self) -> Result<(), Error> {
         let log = self.log()?;
         let apart = if let Log::Apart(wal) = &log { Some(wal.as_path()) } else { None };
@@ -50,7 +50,8 @@ impl Place<'_> {
         }
     }
 
-    /// A log directory below `member` appears with it. It may neither hold the store nor lie in it.
+    /// The place of the log. A log directory below `member` is part of the rename; one that would
+    /// contain the store, or lie within it, is an error.
     fn log(&self) -> Result<Log, Error> {
         let Some(wal_dir) = self.wal_dir else { return Ok(Log::Within("wal".into())) };
         let (wal, data) = (resolved(wal_dir)?, resolved(self.data_dir)?);
@@ -65,16 +66,16 @@ impl Place<'_> {
         })
     }
 
-    /// Whether an attempt that did not end has made this log directory.
+    /// Whether an attempt that was killed has made this log directory.
     fn has_made(&self, wal: &Path) -> bool {
         let note = files::read_small(&self.data_dir.join(WORK).join(WAL_NOTE)).unwrap_or_default();
         note == wal.as_os_str().as_encoded_bytes()
     }
 
-    /// Whether nothing is there but what an attempt that did not end has made.
+    /// Whether the data directory holds nothing but remains of an attempt that was killed.
     fn is_empty(&self, made: Option<&Path>) -> bool {
         let Ok(mut entries) = fs::read_dir(self.data_dir) else { return false };
-        // The log may lie in it, at any depth.
+        // The log directory may lie within the data directory, at any depth.
         let made = made.and_then(|wal| {
             let data = resolved(self.data_dir).ok()?;
             Some(wal.strip_prefix(data).ok()?.components().next()?.as_os_str().to_os_string())
@@ -85,8 +86,8 @@ impl Place<'_> {
         })
     }
 
-    /// Lets `fill` make the store and the log in directories that it is given, and puts them in
-    /// place when both are complete. If it fails, nothing is left.
+    /// Builds a member: `fill` makes store and log in the two directories that it is given. Both
+    /// get their final names when they are complete. A failure removes what was made.
     pub(super) fn make<T>(
         &self,
         fill: impl FnOnce(&Path, &Path) -> Result<T, Error>,
@@ -94,7 +95,7 @@ impl Place<'_> {
         let log = self.log()?;
         let (existed, work) = (self.data_dir.exists(), self.data_dir.join(WORK));
         let lock = store::lock(self.data_dir)?;
-        // Another attempt may have been at work until now.
+        // Checks again under the lock: another attempt may have finished before this one got it.
         self.check()?;
         let made = self.try_make(&work, &log, fill);
         if made.is_err() {
@@ -137,12 +138,12 @@ impl Place<'_> {
         sync(work)?;
         fs::rename(work, &member).map_err(Error::io("rename", work))?;
         sync(self.data_dir)?;
-        // It says nothing any more once `member` is there.
+        // Without a meaning once `member` exists, so an error is ignored.
         let _ = fs::remove_file(member.join(WAL_NOTE));
         Ok(made)
     }
 
-    /// Takes back what a failed attempt made. What cannot be removed, the next one removes.
+    /// Removes what a failed attempt made. The next attempt removes what could not be removed here.
     fn clean(&self, work: &Path, log: &Log, existed: bool) {
         if let (Log::Apart(wal), Ok(data)) = (log, resolved(self.data_dir))
             && self.has_made(wal)
@@ -161,8 +162,8 @@ impl Place<'_> {
     }
 }
 
-/// The same path for the same directory, wherever the next attempt is started and whether it is there
-/// or not.
+/// An absolute path without links, equal for equal directories, so that the note of one attempt
+/// matches the path of the next. Works for directories that do not exist yet.
 fn resolved(dir: &Path) -> Result<PathBuf, Error> {
     let mut path = PathBuf::new();
     for part in std::path::absolute(dir).map_err(Error::io("open", dir))?.components() {
@@ -172,7 +173,7 @@ fn resolved(dir: &Path) -> Result<PathBuf, Error> {
             }
             part => path.push(part),
         }
-        // What is not there has no links in it.
+        // Fails for a path that does not exist, which has no links to resolve.
         path = path.canonicalize().unwrap_or(path);
     }
     Ok(path)

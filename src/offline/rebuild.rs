@@ -1,9 +1,9 @@
-//! A damaged member's directory made ready for a new member in its place.
+//! Prepares a damaged member's directory for a new member in its place.
 //!
-//! What was decided and done stands in `rebuild.json` in the data directory, so that an attempt that
-//! was interrupted is taken up again; and a server that finds no log, but this file, joins the
-//! cluster as the member that it names, whatever its flags say about a first start. The damaged
-//! files are moved aside and kept.
+//! The plan and its progress are in `rebuild.json` in the data directory, so that an interrupted
+//! attempt can go on. A server that finds this file and no log joins the cluster as the member that
+//! it names, whatever its flags say about a first start. The damaged files are moved aside and
+//! kept.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -18,23 +18,23 @@ use crate::raft::{self, log::SystemDisk};
 
 const FILE: &str = "rebuild.json";
 
-/// How far a rebuilding has come.
+/// The plan of a rebuild and its progress.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebuild {
     pub cluster_id: u64,
     /// The member whose data is damaged.
     pub old_id: u64,
     pub name: String,
-    /// Where peers reach it, before and after.
+    /// Peer URLs of the old member and of the new one.
     pub peer_urls: Vec<String>,
-    /// Where the others are reached.
+    /// Peer URLs of the other members.
     pub others: Vec<String>,
-    /// The member in its place, once it is added.
+    /// Id of the new member, once the cluster has added it.
     pub new_id: Option<u64>,
 }
 
 impl Rebuild {
-    /// What an earlier attempt noted.
+    /// The plan of an earlier attempt; None if there is none.
     pub fn read(data_dir: &Path) -> Result<Option<Self>, Error> {
         let path = data_dir.join(FILE);
         let json = match files::read_small(&path) {
@@ -45,7 +45,7 @@ impl Rebuild {
         parsed.map(Some).map_err(|error| Error::io("read", &path)(error.into()))
     }
 
-    /// Notes it, durably.
+    /// Writes the plan and syncs it.
     pub fn write(&self, data_dir: &Path) -> Result<(), Error> {
         let path = data_dir.join(FILE);
         let part = path.with_extension("part");
@@ -61,7 +61,7 @@ impl Rebuild {
         place::sync(data_dir)
     }
 
-    /// Forgets it: the member is whole again.
+    /// Removes the plan, once the new member votes.
     pub fn remove(data_dir: &Path) -> Result<(), Error> {
         let path = data_dir.join(FILE);
         match fs::remove_file(&path) {
@@ -73,21 +73,24 @@ impl Rebuild {
     }
 }
 
-/// Whose log a directory holds: member and cluster; none without a log whose head can be read.
+/// Ids of the member and the cluster whose log a directory holds. None if there is no log or its
+/// head cannot be read.
 pub fn owner(data_dir: &Path, wal_dir: Option<&Path>) -> Option<(u64, u64)> {
     let wal = wal_dir.map_or_else(|| data_dir.join("member/wal"), Path::to_path_buf);
     let metadata = raft::identity(&SystemDisk, &wal).ok()?;
     Some((metadata.node_id, metadata.cluster_id))
 }
 
-/// Moves a member's files to names that say whose they were. What was moved, from and to.
+/// Renames a member's directories so that their names tell the member's id. Returns the old and new
+/// paths.
 pub fn put_aside(
     data_dir: &Path,
     wal_dir: Option<&Path>,
     id: u64,
 ) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
     let mut moved = Vec::new();
-    // The log first: a store without a log does not start.
+    // The log comes first: after a crash in between, the store has no log, and a store without a
+    // log does not start.
     for dir in wal_dir.map(Path::to_path_buf).into_iter().chain([data_dir.join("member")]) {
         if !dir.exists() {
             continue;

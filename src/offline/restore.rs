@@ -1,4 +1,4 @@
-//! A snapshot made into a data directory.
+//! Makes a data directory from a snapshot.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use crate::members::Founders;
 use crate::store::Options;
 use crate::transfer::Seed;
 
-/// One member of a new cluster, from the state of an old one.
+/// One member of a new cluster that has the state of an old one.
 pub struct Restore<'a> {
     pub snapshot: &'a Path,
     pub place: Place<'a>,
-    /// This member's name in `cluster`.
+    /// Name of this member; `cluster` must have it.
     pub name: &'a str,
-    /// Names and peer URLs of the cluster's first members.
+    /// Names and peer URLs of the new cluster's members.
     pub cluster: &'a [(String, Vec<String>)],
     pub token: &'a str,
     pub skip_hash_check: bool,
@@ -23,8 +23,8 @@ pub struct Restore<'a> {
 }
 
 impl Restore<'_> {
-    /// All of it or nothing: the directory is complete when it appears. The members that it names
-    /// are returned.
+    /// Restores everything or nothing: the directory appears when it is complete. Returns the
+    /// members of the new cluster.
     pub fn run(&self) -> Result<Founders, Error> {
         self.place.check()?;
         let founders = Founders::new(self.cluster, self.token);

@@ -81,7 +81,7 @@ impl Case {
         restore.run().map(drop)
     }
 
-    /// HashKV of what was restored.
+    /// HashKV of the restored directory.
     fn hash(&self) -> u32 {
         let (data_dir, wal) = (self.path("data"), self.path("wal"));
         let archive = match wal.exists() {
@@ -148,7 +148,7 @@ fn a_log_may_be_named_within_the_data_directory() {
     let names = ["member/wal", "../data/member/wal", "member/log/of/it", "wal", "log/wal"];
     for name in names {
         let wal = data.join(name);
-        // An attempt that fails is in nobody's way.
+        // A failed attempt leaves nothing that would stop the next one.
         fs::write(case.path("bad.db"), [0; 9000]).unwrap();
         assert!(case.restore(&case.path("bad.db"), Some(&wal)).is_err());
         assert!(!data.exists(), "{name}");
@@ -158,7 +158,7 @@ fn a_log_may_be_named_within_the_data_directory() {
         drop(archive);
         fs::remove_dir_all(&data).unwrap();
     }
-    // The same after an attempt that was killed in between.
+    // The same after an attempt that was killed.
     for made in ["log", "log/wal"] {
         fs::create_dir_all(data.join("restoring")).unwrap();
         fs::create_dir_all(data.join(made)).unwrap();
@@ -221,7 +221,7 @@ fn a_storage_version_is_changed_and_taken_away() {
     assert_eq!(storage_version(&data).unwrap().as_deref(), Some("3.6.0"));
     migrate(&data, None).unwrap();
     assert_eq!(storage_version(&data).unwrap().as_deref(), Some("3.5.0"));
-    // A release that is not there yet does not lock the directory up.
+    // A storage version of a future release can be changed back.
     migrate(&data, Some("3.8.0")).unwrap();
     assert_eq!(storage_version(&data).unwrap().as_deref(), Some("3.8.0"));
     migrate(&data, Some("3.7.0")).unwrap();
@@ -239,7 +239,7 @@ fn what_only_the_log_holds_is_exported() {
     let copy = case.path("copy");
     runtime.block_on(async {
         let clock = Arc::new(SystemClock::new());
-        // The store's commits come later than this test ends.
+        // No commit of the store happens before the test ends.
         let mut config = node::Config::of(&data);
         config.commit_interval = std::time::Duration::from_secs(3600);
         let node = node::Node::start(config, clock).unwrap();
@@ -278,7 +278,7 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-/// A directory of etcd's, as etcdutl's restore leaves it with a file that comes from another cluster.
+/// An etcd directory as `etcdutl snapshot restore` leaves it, from a snapshot of another cluster.
 fn etcd_directory(case: &Case) -> PathBuf {
     case.restore(&case.path("s.db"), None).unwrap();
     let data = case.path("data");
@@ -349,7 +349,7 @@ fn a_directory_of_before_35_is_refused_with_the_way_out() {
     assert!(!imported.exists());
 }
 
-/// Writes entries of the last term behind a log's end, and how far they are committed.
+/// Appends entries of the last term to a log, and commits the first `committed` of them.
 fn append(wal: &Path, contents: &[(i32, Vec<u8>)], committed: usize) -> u64 {
     let disk: Arc<dyn log::Disk> = Arc::new(SystemDisk);
     let (mut writer, _reader, recovered) = log::open(&disk, wal, log::Options::default()).unwrap();
@@ -408,7 +408,7 @@ fn an_import_reads_what_it_leaves_to_the_first_start() {
     assert_eq!(set.as_deref(), Some(&b"3.5.0"[..]));
     drop(archive);
 
-    // One that this release cannot apply is named before anything is made.
+    // An entry that this release cannot apply is reported before anything is made.
     let unknown = vec![0xe2, 0x3f, 0];
     let newer = InternalRaftRequest { v2: Some(v2("/0/version", "3.9.0")), ..Default::default() };
     for (data, says) in [(unknown, "request 1020"), (newer.encode_to_vec(), "3.9.0")] {
@@ -424,7 +424,7 @@ fn an_import_reads_what_it_leaves_to_the_first_start() {
     }
 }
 
-/// etcd makes its file before it applies anything, and then may be killed.
+/// etcd creates its file before it applies anything, and may be killed in between.
 #[test]
 fn a_first_start_that_was_cut_short_is_imported() {
     let case = Case::new();
@@ -456,7 +456,7 @@ fn other() -> Member {
     Member { id: 77, peer_urls: vec!["http://127.0.0.1:2".to_owned()], ..Member::default() }
 }
 
-/// Which keys a directory's history ends with.
+/// The key of the last row of a directory.
 fn last_key(data_dir: &Path) -> Bytes {
     let archive = Archive::open(data_dir, "stat").unwrap();
     let mut last = Bytes::new();

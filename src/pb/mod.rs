@@ -1,8 +1,8 @@
-//! Generated messages and clients of the wire, the log and the store.
+//! Generated messages and clients: those of the wire, the log and the store.
 //!
-//! `raw` holds the server's answers whose key-value pairs are already encoded: a stored
-//! `mvccpb.KeyValue` is copied into the response as it is. A `raw` message and its generated twin
-//! have the same bytes on the wire.
+//! `raw` has the server's answers that contain key-value pairs. Their pairs are bytes, so that a
+//! stored `mvccpb.KeyValue` is copied into an answer as it is. A `raw` message has the same bytes
+//! on the wire as its generated twin.
 
 #![allow(clippy::doc_markdown, clippy::enum_variant_names, reason = "generated code")]
 

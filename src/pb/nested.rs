@@ -1,9 +1,9 @@
-//! Encodes transactions that are nested deep, and their answers.
+//! Encodes deeply nested transactions, and the answers to them.
 //!
-//! prost writes a message's length before the message, and counts it anew for each message that is
-//! within another one: the time grows with the number of operations times their depth, and a request of
-//! 1.6 MB whose operations are 95 levels deep takes some ten seconds. Here each transaction is counted
-//! once, before any is written.
+//! prost writes a message's length before the message, and computes it anew at each level. Its time
+//! grows with the number of operations times their depth: a request of 1.6 MB with operations at 95
+//! levels takes some ten seconds. Here the length of each transaction is computed once, before
+//! anything is written.
 
 use bytes::{Buf, BufMut};
 use prost::encoding::{
@@ -17,14 +17,14 @@ use super::request_op::Request;
 use super::tolerant::NESTED;
 use super::{RequestOp, TxnRequest};
 
-/// A message with lists of operations, of which some hold such a message.
+/// A message with lists of operations, some of which contain such a message again.
 pub trait Nest: Sized {
     type Op: Message;
 
-    /// Size of the fields before the lists.
+    /// Encoded length of the fields before the lists.
     fn head_len(&self) -> usize;
     fn encode_head(&self, out: &mut impl BufMut);
-    /// Each with the number of its field, ascending.
+    /// The lists with their field numbers, in ascending order.
     fn lists(&self) -> [(u32, &[Self::Op]); 2];
     fn nested(op: &Self::Op) -> Option<&Self>;
 }
@@ -81,7 +81,7 @@ impl Nest for TxnResponse {
     }
 }
 
-/// Encodes a transaction as prost does, in time that grows with its size alone.
+/// Encodes a transaction to the same bytes as prost, in time that is linear in their number.
 pub fn encode<T: Nest>(txn: &T, out: &mut impl BufMut) {
     let mut lengths = Vec::new();
     for (_, ops) in txn.lists() {
@@ -92,13 +92,13 @@ pub fn encode<T: Nest>(txn: &T, out: &mut impl BufMut) {
     write(txn, &mut lengths.into_iter(), out);
 }
 
-/// Size of a field of this number with so many bytes.
+/// Encoded length of a field with this number and a value of `length` bytes.
 fn field_len(number: u32, length: usize) -> usize {
     key_len(number) + encoded_len_varint(length as u64) + length
 }
 
-/// Counts a transaction. Its length and those of the ones in it are added in the order in which they
-/// are written.
+/// Computes the length of a transaction. Appends it and those of its nested transactions to
+/// `lengths`, in the order in which they are written.
 fn measure<T: Nest>(txn: &T, lengths: &mut Vec<usize>) -> usize {
     let place = lengths.len();
     lengths.push(0);
@@ -116,7 +116,7 @@ fn measure<T: Nest>(txn: &T, lengths: &mut Vec<usize>) -> usize {
     length
 }
 
-/// `lengths` are those of the transactions in this one.
+/// Writes a transaction; `lengths` has the lengths of its nested transactions.
 fn write<T: Nest>(txn: &T, lengths: &mut impl Iterator<Item = usize>, out: &mut impl BufMut) {
     txn.encode_head(out);
     for (number, ops) in txn.lists() {
@@ -135,7 +135,7 @@ fn write<T: Nest>(txn: &T, lengths: &mut impl Iterator<Item = usize>, out: &mut 
     }
 }
 
-/// What prost derives for a message, but for `encode_raw`.
+/// As prost derives it, except for `encode_raw`.
 impl Message for TxnResponse {
     fn encode_raw(&self, out: &mut impl BufMut) {
         encode(self, out);
@@ -198,7 +198,7 @@ mod tests {
         txn
     }
 
-    /// The answer that such a request may have.
+    /// An answer that the request may have.
     fn response(txn: &TxnRequest) -> TxnResponse {
         let pair = || {
             let pair = KeyValue { value: vec![8; 150].into(), ..Default::default() };
@@ -243,7 +243,7 @@ mod tests {
         static COUNTED: Cell<usize> = const { Cell::new(0) };
     }
 
-    /// An operation that notes each time that its size is asked for.
+    /// An operation that counts how often its length is computed.
     #[derive(Clone, Debug, Default, PartialEq)]
     struct Op(Option<Box<Txn>>);
 
@@ -298,7 +298,8 @@ mod tests {
                 (0..depth).fold(wide, |txn, _| Txn([vec![Op(Some(Box::new(txn)))], Vec::new()]));
             COUNTED.set(0);
             encode(&deep, &mut Vec::new());
-            // Each operation when its transaction is counted and when it is written.
+            // Each operation is counted once for its transaction's length and once when it is
+            // written.
             assert_eq!(COUNTED.get(), 2 * 2000 + depth);
         }
     }

@@ -1,7 +1,7 @@
-//! Server answers that carry encoded `mvccpb.KeyValue` bytes.
+//! Answers that contain encoded `mvccpb.KeyValue`s.
 //!
-//! Tags and types follow `proto/rpc.proto`; a sub-message field and a bytes field of the same tag
-//! are the same bytes on the wire, which is all that these messages rely on.
+//! Tags and types follow `proto/rpc.proto`. On the wire, a field of bytes is the same as a field of
+//! a message with the same tag; these messages rely on that.
 
 use bytes::Bytes;
 
@@ -61,7 +61,7 @@ pub enum Response {
     Txn(TxnResponse),
 }
 
-/// A message by hand, in `nested`: its time to encode grows with its size alone.
+/// Implements `Message` by hand in `nested`, since prost's time would grow with the depth.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TxnResponse {
     pub header: Option<ResponseHeader>,
@@ -69,7 +69,7 @@ pub struct TxnResponse {
     pub responses: Vec<ResponseOp>,
 }
 
-/// One change. `kind` is `mvccpb.Event.EventType`: 0 PUT, 1 DELETE.
+/// One event. `kind` is `mvccpb.Event.EventType`: 0 is PUT, 1 is DELETE.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Event {
     #[prost(int32, tag = "1")]

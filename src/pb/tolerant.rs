@@ -1,13 +1,14 @@
-//! Decodes requests that Go's protobuf takes and prost does not.
+//! Decodes requests that Go's protobuf accepts and prost does not.
 //!
-//! - A field whose number is known and whose wire type is another one is an error for prost and an
-//!   unknown field for Go, which is ignored.
-//! - prost stops at a hundred messages or groups in each other, and Go at ten thousand. A transaction
-//!   with fifty more in it, each in the other, is one that etcd runs.
+//! - A known field with an unexpected wire type is an error in prost. In Go it is an unknown field,
+//!   which is ignored.
+//! - prost accepts a hundred messages or groups within each other, Go ten thousand. etcd therefore
+//!   runs transactions that are nested deeper than prost can decode.
 //!
-//! prost decodes first, so that what it takes costs nothing more. Of what it refuses, a copy is made
-//! without the fields that Go would ignore, by a table that the build makes of the .proto files, and
-//! without recursion: nothing here takes more stack than `transaction`, whose depth has a bound.
+//! prost decodes first, so that what it accepts costs nothing more. Of a request that it refuses, a
+//! copy is made without the fields that Go would ignore, by a table that the build makes from the
+//! .proto files. The copy is made without recursion: only `transaction` recurses, and its depth is
+//! bounded.
 
 use bytes::Bytes;
 use prost::encoding::{WireType, decode_key, decode_varint};
@@ -16,7 +17,7 @@ use prost::{DecodeError, Message};
 use super::request_op::Request;
 use super::{Compare, RequestOp, TxnRequest};
 
-/// Messages in each other that Go's protobuf takes, and groups within a group.
+/// Levels of messages that Go's protobuf accepts, and levels of groups within a group.
 const DEPTH_MAX: usize = 10_000;
 
 const VARINT: u8 = 0;
@@ -26,13 +27,13 @@ const GROUP: u8 = 3;
 const GROUP_END: u8 = 4;
 const FIXED_32: u8 = 5;
 
-/// A field as its message's description has it.
+/// A field, as the description of its message has it.
 struct Field {
     number: u32,
     wire: u8,
-    /// Whether several values may come in one field.
+    /// Whether one field may hold several values (a packed repeated field).
     is_packable: bool,
-    /// Which message it holds.
+    /// Index in the table of the message that it holds.
     inner: Option<usize>,
 }
 
@@ -42,14 +43,14 @@ impl Field {
     }
 }
 
-/// A message with a place in the table.
+/// A message that is in the table.
 pub trait Shaped {
     const SHAPE: usize;
 }
 
 include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
 
-/// Why bytes are no message, in Go's words.
+/// The reason why bytes are no message, in Go's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     #[error("proto: cannot parse invalid wire-format data")]
@@ -58,33 +59,34 @@ pub enum Malformed {
     Recursion,
     #[error("string field contains invalid UTF-8")]
     Text,
-    /// Deeper than a caller of `transaction` allows.
+    /// Nested deeper than the caller of `transaction` allows.
     #[error("transactions are nested too deep")]
     Nesting,
 }
 
 impl From<DecodeError> for Malformed {
-    /// For bytes that are well-formed: prost finds nothing else in them.
+    /// For bytes that `clean` made: prost can object to nothing in them but strings that are not
+    /// UTF-8.
     fn from(_: DecodeError) -> Self {
         Self::Text
     }
 }
 
-/// What becomes of transactions below the depth that is allowed.
+/// What happens to transactions that are nested deeper than is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Below {
-    /// Those of the first level below are empty.
+    /// Those at the first level below it become empty.
     Cut,
     Refused,
 }
 
-/// Decodes a message that does not hold itself.
+/// Decodes a message of a type that does not contain itself.
 pub fn message<M: Message + Default + Shaped>(bytes: Bytes) -> Result<M, Malformed> {
     M::decode(bytes.clone()).or_else(|_| Ok(M::decode(clean(&bytes, M::SHAPE)?)?))
 }
 
-/// Decodes a transaction with transactions nested in it up to `depth_max` levels; `below` decides
-/// what becomes of deeper ones.
+/// Decodes a transaction with up to `depth_max` levels of nested ones; `below` says what happens to
+/// deeper ones. What prost accepts, a hundred levels of messages, is neither cut nor refused.
 pub fn transaction(bytes: Bytes, depth_max: usize, below: Below) -> Result<TxnRequest, Malformed> {
     TxnRequest::decode(bytes.clone()).or_else(|_| {
         let mut txn = TxnRequest::default();
@@ -99,8 +101,8 @@ struct Depth {
     below: Below,
 }
 
-/// The number of the next field, and its value, which is a part of `rest`. For what `clean` made of a
-/// message that holds nothing but messages and bytes.
+/// Takes the next field off `rest`: its number and its value, which shares the buffer. Expects the
+/// output of `clean` and a message whose fields are all messages or bytes.
 fn next_field(rest: &mut Bytes) -> Result<Option<(u32, Bytes)>, Malformed> {
     if rest.is_empty() {
         return Ok(None);
@@ -113,9 +115,8 @@ fn next_field(rest: &mut Bytes) -> Result<Option<(u32, Bytes)>, Malformed> {
     Ok(Some((number, rest.split_to(length))))
 }
 
-/// Adds what these bytes say to a transaction. Each level reads the bytes of its own fields and none of
-/// those that are in them, and neither copies nor collects any, so that no depth costs more memory or
-/// time than the bytes.
+/// Adds the encoded fields to a transaction. Each level skips over its fields without reading or
+/// copying what is in them, so time and memory are linear in the request at any depth.
 fn level(mut rest: Bytes, depth: Depth, txn: &mut TxnRequest) -> Result<(), Malformed> {
     while let Some((number, value)) = next_field(&mut rest)? {
         match number {
@@ -135,11 +136,12 @@ const FAILURE: u32 = 3;
 /// The field of `RequestOp` and `ResponseOp` that holds a transaction.
 pub(super) const NESTED: u32 = 4;
 
-/// The last request counts, and parts of one that follow each other are one, as always in protobuf.
+/// Decodes an operation. By protobuf's rules for a oneof the last request counts, and consecutive
+/// parts of a transaction are merged.
 fn operation(bytes: Bytes, depth: Depth) -> Result<RequestOp, Malformed> {
     let mut rest = bytes.clone();
-    // Where the parts of the last transaction begin, if nothing comes after them, and the requests
-    // behind the last transaction.
+    // `parts`: where the parts of a final transaction begin; None if another request comes last.
+    // `others`: where the requests behind the last transaction begin.
     let (mut parts, mut others) = (None, 0);
     loop {
         let start = bytes.len() - rest.len();
@@ -158,7 +160,7 @@ fn operation(bytes: Bytes, depth: Depth) -> Result<RequestOp, Malformed> {
         Depth { left: 0, below: Below::Cut } => {}
         Depth { left, below } => {
             let mut rest = bytes.slice(parts..);
-            // All that a transaction holds are lists: of several parts, each adds to them.
+            // A transaction has only lists, so merging its parts means appending each one.
             while let Some((_, part)) = next_field(&mut rest)? {
                 level(part, Depth { left: left - 1, below }, &mut txn)?;
             }
@@ -167,20 +169,20 @@ fn operation(bytes: Bytes, depth: Depth) -> Result<RequestOp, Malformed> {
     Ok(RequestOp { request: Some(Request::RequestTxn(Box::new(txn))) })
 }
 
-/// A message that has begun and not ended.
+/// A message that `clean` is in the middle of.
 struct Open {
     shape: usize,
-    /// Where it ends in the input.
+    /// Its end in the input.
     end: usize,
-    /// Where its length stands in the output, and in how many bytes.
+    /// Position of its length in the output, and the number of bytes that it takes.
     length_at: usize,
     length_bytes: usize,
 }
 
-/// A copy of a message of this shape without the fields that Go's protobuf would not know.
+/// A copy of a message of this shape without the fields that Go's protobuf takes for unknown ones.
 ///
-/// A message from which something is gone has its new length in as many bytes as the old one: encoded
-/// numbers may be longer than they need.
+/// The length of a message that becomes shorter is written in as many bytes as before, since a
+/// varint may have needless bytes: the copy then needs one pass and nothing is moved.
 fn clean(bytes: &[u8], shape: usize) -> Result<Bytes, Malformed> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut reader = Reader { bytes, at: 0, end: bytes.len() };
@@ -224,7 +226,7 @@ fn clean(bytes: &[u8], shape: usize) -> Result<Bytes, Malformed> {
     Ok(out.into())
 }
 
-/// Reads fields up to `end`.
+/// Reads the fields of a message that ends at `end`.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -243,20 +245,20 @@ impl Reader<'_> {
     /// A field's number and wire type.
     fn key(&mut self) -> Result<(u32, u8), Malformed> {
         let key = self.varint()?;
-        // Numbers have 29 bits.
+        // Field numbers have 29 bits, and 0 is none.
         match u32::try_from(key).map(|key| key >> 3) {
             Ok(number @ 1..) => Ok((number, (key & 7) as u8)),
             _ => Err(Malformed::Wire),
         }
     }
 
-    /// The length of what comes next, which is there.
+    /// The length of the next value; an error if the message ends before the value does.
     fn length(&mut self) -> Result<usize, Malformed> {
         let length = usize::try_from(self.varint()?).ok();
         length.filter(|length| *length <= self.end - self.at).ok_or(Malformed::Wire)
     }
 
-    /// Goes over the value of a field; over a group's with all that is in it.
+    /// Skips the value of a field; in the case of a group, everything up to its end.
     fn skip(&mut self, number: u32, wire: u8) -> Result<(), Malformed> {
         let mut groups: Vec<u32> = Vec::new();
         let (mut number, mut wire) = (number, wire);
@@ -316,7 +318,7 @@ mod tests {
             assert_eq!(range(&[&right, wrong].concat()), Ok(key.clone()), "{wrong:?}");
         }
         assert_eq!(range(b"\x08\x01"), Ok(RangeRequest::default()));
-        // Groups that nobody knows, deeper than prost goes.
+        // Unknown groups, nested deeper than prost accepts.
         let deep = |count| [[0xa3, 0x06].repeat(count), [0xa4, 0x06].repeat(count)].concat();
         for count in [2000, DEPTH_MAX + 1] {
             assert_eq!(range(&[&right[..], &deep(count)].concat()), Ok(key.clone()));
@@ -335,7 +337,7 @@ mod tests {
         let op = vec![RequestOp { request: Some(Request::RequestPut(put)) }];
         let expected = TxnRequest { compare: vec![], success: op.clone(), failure: op };
         assert_eq!(txn(&bytes.concat()), Ok(expected));
-        // Filters of a watch come one by one or together.
+        // Filters of a watch, unpacked and packed.
         for filters in [&b"\x28\x00\x28\x01"[..], &field(5, &[0, 1])] {
             let create = [&field(1, b"k")[..], filters, b"\x08\x01"].concat();
             let request: WatchRequest = message(field(1, &create).into()).unwrap();
@@ -363,7 +365,7 @@ mod tests {
         }
         let user = message::<super::super::AuthUserAddRequest>(field(1, b"\xc3\x28").into());
         assert_eq!(user, Err(Malformed::Text));
-        // A length beyond the end of the message that it is in.
+        // A length beyond the end of its message.
         assert_eq!(txn(&[field(2, b"\x12\x05"), vec![0; 20]].concat()), Err(Malformed::Wire));
     }
 
@@ -417,7 +419,7 @@ mod tests {
         }
     }
 
-    /// Each level's transaction is in three parts: nothing, the next level, and a put.
+    /// The transaction of each level comes in three parts: an empty one, the next level, and a put.
     #[test]
     fn no_level_of_a_transaction_is_copied_by_itself() {
         let value = [b'v'; 100];
@@ -438,7 +440,8 @@ mod tests {
         }
         values.sort_unstable();
         assert_eq!(values.len(), 81);
-        // Values refer to the buffer that they were decoded from: there is one, as long as the request.
+        // Decoded values share the buffer that they were decoded from. All are within the length of
+        // the request, so there was one buffer.
         assert!(values[80] - values[0] < length, "{values:?}");
     }
 }
