@@ -1,8 +1,8 @@
-//! Programs that tests start, with the signals that they expect.
+//! Programs that tests start, with the default action for every signal.
 //!
-//! What a process ignores, its children ignore: started under `nohup`, or in the background of a
-//! script, the tests would have members and clients that no SIGINT ends. A signal with a handler
-//! instead has its default action in a child, so signals that are ignored get a handler, which does
+//! A child ignores the signals that its parent ignores: under `nohup`, or in the background of a
+//! script, no SIGINT would end the members and clients that tests start. A signal with a handler
+//! has its default action in a child. So each ignored signal gets a handler here, which does
 //! nothing.
 
 use std::ffi::OsStr;
@@ -29,7 +29,7 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     Command::new(program)
 }
 
-/// The signals that this process ignores, one bit each; none where the system does not say.
+/// The signals that this process ignores, one bit each; 0 where /proc does not tell.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,5 +1,5 @@
-//! Members as processes: where they listen, what they are started with, and that they end with the
-//! test. And one member for clients to talk to.
+//! Members as processes: their addresses, their flags, and their end with the test; and a single
+//! member for tests of clients.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -30,13 +30,13 @@ impl Member {
         member
     }
 
-    /// Ends it as a power cut would.
+    /// Kills the process with SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Starts it again, at the same place.
+    /// Starts the process again, with the same directory and addresses.
     pub fn restart(&mut self) {
         self.child = spawn(&self.dir, &self.endpoint, &self.peer);
         self.wait_until_healthy();
@@ -64,20 +64,20 @@ fn spawn(dir: &tempfile::TempDir, client: &str, peer: &str) -> Process {
     Process::start(&mut command, log)
 }
 
-/// The member's program, which wants flags.
+/// The command `rusd serve`, to which flags must be added.
 pub fn serve() -> Command {
     let mut command = child::command(child::RUSD);
     command.arg("serve");
     command
 }
 
-/// A host and port that nobody listens on.
+/// A host and port without a listener.
 pub fn free_address() -> String {
     format!("127.0.0.1:{}", ports::free())
 }
 
-/// Flags of a member with this name and directory, and the URLs where it listens to clients and peers,
-/// and is reached by them. Of a flag that is given again, the last counts.
+/// Flags of a member with this name and directory, which listens at these URLs and advertises them.
+/// A caller can override a flag: the last one counts.
 pub fn flags(name: &str, data: &Path, client: &str, peer: &str) -> [String; 12] {
     let data = data.to_str().unwrap();
     let pairs = [
@@ -92,16 +92,16 @@ pub fn flags(name: &str, data: &Path, client: &str, peer: &str) -> [String; 12] 
     std::array::from_fn(|_| words.next().unwrap())
 }
 
-/// Flags of a first cluster of this member alone.
+/// Flags of a new cluster with this member alone.
 pub fn alone(name: &str, peer: &str) -> [String; 2] {
     ["--initial-cluster".to_owned(), format!("{name}={peer}")]
 }
 
-/// A process; dropped, it is killed.
+/// A process that is killed when this is dropped.
 pub struct Process(Child);
 
 impl Process {
-    /// Starts it; what it says goes into the file.
+    /// Starts the process; its output goes to `log`.
     pub fn start(command: &mut Command, log: File) -> Self {
         let output = log.try_clone().unwrap();
         Self(command.stdout(output).stderr(log).spawn().unwrap())
@@ -129,7 +129,7 @@ impl Drop for Process {
     }
 }
 
-/// What a plain GET answers; empty if nobody does.
+/// The answer to a plain GET; empty if there is none.
 pub fn get(address: &str, path: &str) -> String {
     let Ok(mut stream) = TcpStream::connect(address) else { return String::new() };
     let mut answer = Vec::new();
@@ -139,7 +139,7 @@ pub fn get(address: &str, path: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Whether a member serves there.
+/// Whether a healthy member answers at the address.
 pub fn is_healthy(address: &str) -> bool {
     get(address, "/health").contains("\"health\":\"true\"")
 }

@@ -5,15 +5,15 @@ use std::process;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 const FIRST: u16 = 10_000;
-/// Systems take the ports of outgoing connections from above. A port from there could be taken by
-/// one of them before the member binds it, or while the member is down.
+/// The ports of outgoing connections lie above. A port from there could be taken by a connection
+/// before the member binds it, or while the member is down.
 const COUNT: u16 = 20_000;
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
-/// A port that nobody listens on, and that no other call of this process returns.
+/// A port without a listener, which no other call in this process returns.
 pub fn free() -> u16 {
-    // Processes that run side by side begin at different places.
+    // Test processes that run at the same time begin at different ports.
     let offset = (process::id().wrapping_mul(97) % u32::from(COUNT)) as u16;
     loop {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);

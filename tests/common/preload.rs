@@ -1,10 +1,10 @@
-//! The library that stands between a member and its disk.
+//! The preloaded library that stands between a member and its disk.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Compiles `shim.c`, once for each test process.
+/// Compiles `shim.c`, once per test process, and returns the library.
 pub fn build() -> PathBuf {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let compile = || {

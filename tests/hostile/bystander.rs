@@ -1,5 +1,5 @@
-//! A client that does nothing wrong, on a thread of its own: it puts and reads, watches what it puts,
-//! and keeps a lease alive, all on one connection. Any error ends the test.
+//! A well-behaved client on a thread of its own: it puts and reads, watches what it puts, and keeps
+//! a lease alive, all on one connection. Any error ends the test.
 
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,12 +27,12 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::fixture::PATIENCE;
 
-/// Between two rounds, so that it is a client and not a load.
+/// Pause between two rounds. Without one the bystander would be a load itself.
 const PAUSE: Duration = Duration::from_millis(2);
 const LEASE_SECONDS: i64 = 60;
 const KEY: Bytes = Bytes::from_static(b"bystander");
 
-/// Times of one kind of call.
+/// Durations of one kind of call.
 #[derive(Default)]
 struct Times(Vec<Duration>);
 
@@ -50,7 +50,7 @@ impl fmt::Display for Times {
     }
 }
 
-/// What one phase was like.
+/// The durations of one phase.
 #[derive(Default)]
 pub struct Report {
     puts: Times,
@@ -74,7 +74,7 @@ pub struct Bystander {
 }
 
 impl Bystander {
-    /// Returns once it is at work.
+    /// Starts the thread, and returns once it is served.
     pub fn start(address: String) -> Self {
         let report = Arc::new(Mutex::new(Report::default()));
         let ended = Arc::new(AtomicBool::new(false));
@@ -93,12 +93,12 @@ impl Bystander {
         bystander
     }
 
-    /// Its thread.
+    /// Thread id, for the scheduler.
     pub fn task(&self) -> Pid {
         self.task
     }
 
-    /// The times since the last call.
+    /// The durations since the last call.
     pub fn take(&self) -> Report {
         assert!(!self.thread.is_finished(), "the bystander was not served");
         sorted(&self.report)
@@ -111,7 +111,7 @@ impl Bystander {
     }
 }
 
-/// The calling thread.
+/// Id of the calling thread.
 fn this_task() -> Pid {
     let link = fs::read_link("/proc/thread-self").unwrap();
     let number = link.file_name().and_then(OsStr::to_str).and_then(|number| number.parse().ok());
@@ -127,7 +127,7 @@ fn sorted(report: &Mutex<Report>) -> Report {
     report
 }
 
-/// One connection, and how often it had to be made.
+/// A channel, and the number of connections that it has opened so far.
 async fn connect(address: String) -> (Channel, Arc<AtomicUsize>) {
     let made = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&made);
@@ -152,8 +152,8 @@ async fn within<T>(what: &str, answer: impl Future<Output = Result<T, tonic::Sta
     }
 }
 
-/// What etcd answers to a renewal while the leader is busy for more than a second. Its clients ask
-/// again after such a pause, as long as the lease lives.
+/// etcd's answer to a renewal while the leader is busy for more than a second. etcd's client
+/// repeats the renewal after this pause, as long as the lease lives.
 const BUSY: &str = "etcdserver: request timed out, waiting for the applied index took too long";
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
 

@@ -1,4 +1,4 @@
-//! Connections, pings, settings and resets in masses.
+//! Large numbers of connections, pings, settings and resets.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use super::fixture::{Case, Member, PATIENCE, foreign};
 use super::frames::{END_HEADERS, HEADERS, PING, call, frame, hello};
 
-/// Sends `piece` again and again on new connections, reads what `reads` allows, and goes on with the
-/// next when one is ended, until `end`. Returns the last connections.
+/// Opens a connection, sends `first` and then `piece` over and over, and reads nothing. When the
+/// server ends the connection or stops reading it, opens the next, until `end`. Returns the last
+/// connection.
 fn flood(address: &str, first: &[u8], piece: &[u8], end: Instant) -> Option<TcpStream> {
     let mut last = None;
     while Instant::now() < end {
@@ -25,7 +26,7 @@ fn flood(address: &str, first: &[u8], piece: &[u8], end: Instant) -> Option<TcpS
     last
 }
 
-/// Floods from so many threads.
+/// Floods from `count` threads.
 async fn floods(
     count: usize,
     member: &Member,
@@ -54,12 +55,12 @@ async fn pings_that_want_answers() {
     case.run(&member, async |member, end| floods(4, member, end, &hello(&[]), &pings).await).await;
 }
 
-/// Few connections, so that their number is nothing to go by.
+/// A few connections only, so that a bound on connections does not help the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_are_begun_and_left() {
     let member = Member::start(&[]);
     let name = "10 connections with 3000 begun calls each";
-    // Four kilobytes each, and a busy debug build.
+    // 120 MiB: four kilobytes for each call. 64 MiB: a busy debug build.
     let case = Case { name, growth_kib_max: (120 + 64) << 10, left_kib_max: 16 << 10 };
     case.run(&member, async |member, end| {
         let address = member.address.clone();
@@ -83,7 +84,7 @@ async fn calls_that_are_begun_and_left() {
     .await;
 }
 
-/// One wave after the other: what they leave does not add up.
+/// Three waves in sequence: the memory that they leave behind must not add up.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_say_nothing() {
     let member = Member::start(&[]);
@@ -92,7 +93,7 @@ async fn connections_that_say_nothing() {
         let case = Case { name, growth_kib_max: 64 << 10, left_kib_max: 16 << 10 };
         case.run(&member, silent).await;
     }
-    // It is given back some time after they are gone.
+    // The allocator returns memory some time after the connections have ended.
     let late = Instant::now() + PATIENCE / 2;
     loop {
         let left = member.usage().anonymous_kib.saturating_sub(before);

@@ -1,4 +1,4 @@
-//! A member in a process of its own, and how a case runs.
+//! A member in a process of its own, and the phases of a case.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -18,23 +18,24 @@ use tonic::transport::{Channel, Endpoint};
 use super::bystander::Bystander;
 use super::member::{self, Process, alone, flags, free_address, serve};
 
-/// What nothing needs on a busy machine; a test that waits longer has failed.
+/// Longest wait of a test. Even a busy machine needs much less, so exceeding it is a failure.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-/// How often the member's memory and threads are looked at.
+/// Interval at which the member's memory and threads are sampled.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long each phase takes when somebody wants figures.
+/// Length of each phase, if figures are wanted.
 fn seconds() -> Option<f64> {
     Some(std::env::var("HOSTILE_SECONDS").ok()?.parse().unwrap())
 }
 
-/// How long each phase takes.
+/// Length of each phase.
 pub fn phase() -> Duration {
     Duration::from_secs_f64(seconds().unwrap_or(2.0))
 }
 
-/// The threads of this process, but for one, run only where nobody else computes while this lives: what
-/// hostile clients take of the member's own processors is no part of a figure. Only root may end that.
+/// While this lives, all threads of this process but the bystander's have the scheduling policy
+/// "idle", so that the processor time of the hostile clients does not distort the figures. Only
+/// root may restore the policy.
 struct Yielding;
 
 impl Yielding {
@@ -51,18 +52,18 @@ impl Drop for Yielding {
     }
 }
 
-/// Has the system schedule a task in this way, where it has the tool for it.
+/// Sets the scheduling policy of a task by `chrt`. Without that tool nothing happens.
 fn schedule(how: &[&str], task: Pid) {
     let task = task.as_raw_nonzero().to_string();
     let _ = Command::new("chrt").args(how).args(["--pid", "0", &task]).status();
 }
 
-/// The server under test when it is not rusd.
+/// The binary under test if it is not rusd.
 pub fn foreign() -> Option<PathBuf> {
     std::env::var_os("HOSTILE_BINARY").map(PathBuf::from)
 }
 
-/// A running member; dropped, it is killed.
+/// A running member, killed when this is dropped.
 pub struct Member {
     child: Process,
     /// Host and port for clients.
@@ -74,7 +75,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// A new member that answers, with these flags beside the usual ones.
+    /// Starts a new member with these additional flags, and waits until it answers.
     pub fn start(more: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let (data, log) = (root.path().join("data"), root.path().join("log"));
@@ -103,12 +104,12 @@ impl Member {
         panic!("no start:\n{}", self.log());
     }
 
-    /// What a plain GET answers; empty if nobody does.
+    /// The answer to a plain GET; empty if there is none.
     pub fn get(&self, path: &str) -> String {
         member::get(&self.address, path)
     }
 
-    /// A gauge or counter without labels, from `/metrics`.
+    /// The value of a gauge or counter without labels, from `/metrics`.
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics");
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -123,12 +124,12 @@ impl Member {
         Endpoint::from_shared(format!("http://{}", self.address)).unwrap()
     }
 
-    /// A gRPC connection of its own.
+    /// A new gRPC connection.
     pub async fn channel(&self) -> Channel {
         self.endpoint().connect().await.unwrap()
     }
 
-    /// Waits until a gauge or counter is as it should be.
+    /// Waits until `is_right` holds for a gauge or counter; fails with `what` after `PATIENCE`.
     pub async fn until(&self, what: &str, name: &str, is_right: impl Fn(f64) -> bool) {
         let late = Instant::now() + PATIENCE;
         while !is_right(self.metric(name)) {
@@ -137,7 +138,8 @@ impl Member {
         }
     }
 
-    /// Whoever sends all of a large message and takes its answer is served.
+    /// Checks that a client which sends large messages completely, and reads the answers, is
+    /// served.
     pub async fn takes_large_puts(&self) {
         let mut kv = KvClient::new(self.channel().await);
         for _ in 0..4 {
@@ -146,16 +148,16 @@ impl Member {
         }
     }
 
-    /// Reads are small and block little, so this thread may do them.
+    /// Reads /proc, which blocks so briefly that a thread of the runtime may do it.
     pub fn usage(&self) -> Usage {
         usage(self.child.id())
     }
 }
 
-/// What the process takes of the system.
+/// Memory and threads of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
-    /// Memory of its own; the mapped file does not count.
+    /// Anonymous memory, without the pages of the mapped store.
     pub anonymous_kib: u64,
     pub resident_kib: u64,
     pub threads: u64,
@@ -174,7 +176,7 @@ fn usage(pid: u32) -> Usage {
     }
 }
 
-/// The highest values since it was made.
+/// The highest values since `watch` was called.
 struct Peak {
     anonymous_kib: Arc<AtomicU64>,
     threads: Arc<AtomicU64>,
@@ -205,18 +207,18 @@ impl Drop for Peak {
     }
 }
 
-/// A case: what hostile clients do to a member, and what that may cost.
+/// Hostile clients, and the memory that they may cost a member.
 pub struct Case {
     pub name: &'static str,
-    /// How much the member's own memory may grow while they are there.
+    /// Largest growth of the member's anonymous memory while the hostile clients are there.
     pub growth_kib_max: u64,
-    /// How much of that may be left some time after they went.
+    /// Largest part of that growth that may be left some time after they have gone.
     pub left_kib_max: u64,
 }
 
 impl Case {
-    /// Runs `hostile` between quiet phases. It gets the time at which it should end, and may hold its
-    /// connections until it is dropped: what it returns lives until memory has been looked at.
+    /// Runs `hostile` between quiet phases. It gets the time at which it should end. Its result,
+    /// which may hold connections, lives until the peak of memory has been read.
     pub async fn run<H, F>(self, member: &Member, hostile: H)
     where
         H: AsyncFnOnce(&Member, Instant) -> F,
@@ -255,7 +257,8 @@ impl Case {
         }
     }
 
-    /// What is left of the growth once it no longer falls.
+    /// Waits until no more of the growth is left than may be, or for a quarter of `PATIENCE`.
+    /// Returns what is left, in KiB.
     async fn settle(&self, member: &Member, before: Usage) -> u64 {
         let end = Instant::now() + if foreign().is_some() { phase() } else { PATIENCE / 4 };
         loop {

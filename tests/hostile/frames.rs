@@ -1,4 +1,4 @@
-//! Frames of HTTP/2 that no library would send.
+//! HTTP/2 frames that no library would send.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -28,7 +28,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The preface and a client's first frame, with these settings.
+/// The client's preface and its first SETTINGS frame.
 pub fn hello(settings: &[(u16, u32)]) -> Vec<u8> {
     let mut payload = Vec::new();
     for (name, value) in settings {
@@ -38,7 +38,7 @@ pub fn hello(settings: &[(u16, u32)]) -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, &payload)].concat()
 }
 
-/// A header field as a literal that no table remembers, without compression.
+/// A header field as a literal without indexing and without Huffman coding.
 pub fn field(name: &str, value: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0];
     bytes.extend(string(name.as_bytes()));
@@ -77,12 +77,12 @@ pub fn call(path: &str) -> Vec<u8> {
     .concat()
 }
 
-/// A message of gRPC in its frame.
+/// A gRPC message behind its prefix.
 pub fn message(payload: &[u8]) -> Vec<u8> {
     [&[0][..], &(payload.len() as u32).to_be_bytes(), payload].concat()
 }
 
-/// A client that sends one frame for each message, as Go's does, and reads all answers.
+/// A client that sends each message in a frame of its own, as grpc-go does, and reads all answers.
 pub struct Client {
     stream: TcpStream,
     shared: Arc<Shared>,
@@ -92,7 +92,7 @@ pub struct Client {
 struct Shared {
     windows: Mutex<Windows>,
     changed: Condvar,
-    /// Bytes of DATA that came.
+    /// Number of bytes of DATA that were received.
     received: AtomicUsize,
 }
 
@@ -100,11 +100,11 @@ struct Shared {
 struct Windows {
     connection: i64,
     stream: i64,
-    /// Why no more can be sent.
+    /// Why the connection ended.
     ended: Option<String>,
 }
 
-/// What HTTP/2 begins with.
+/// Initial window of streams and connections in HTTP/2.
 const WINDOW_BYTES: i64 = 65_535;
 
 impl Client {
@@ -128,7 +128,7 @@ impl Client {
         Self { stream, shared }
     }
 
-    /// Sends messages, each in a frame of its own, as far as the server permits.
+    /// Sends messages, each in a frame of its own, as the windows permit.
     pub fn send(&mut self, messages: impl Iterator<Item = Vec<u8>>) {
         let mut batch = Vec::new();
         for payload in messages {
@@ -152,7 +152,7 @@ impl Client {
         self.stream.write_all(&batch).unwrap();
     }
 
-    /// Bytes of answers so far; fails if the connection has ended.
+    /// Number of bytes of answers so far; fails if the connection has ended.
     pub fn received(&self) -> usize {
         let windows = self.shared.windows.lock().unwrap();
         assert_eq!(windows.ended, None, "the server has ended the connection");
@@ -166,7 +166,7 @@ impl Drop for Client {
     }
 }
 
-/// Reads frames, gives permission for more, and says why it ended.
+/// Reads frames and updates the windows, until the connection ends. Returns why.
 fn read_all(mut stream: TcpStream, shared: &Shared) -> String {
     loop {
         let mut head = [0; 9];

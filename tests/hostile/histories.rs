@@ -1,5 +1,5 @@
-//! Loads on history: compactions without end, watches and snapshots that nobody reads, hashes and
-//! counts of everything.
+//! Loads on history: compactions in quick succession, watches and snapshots that are not read,
+//! hashes and counts of all keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use tonic::{Code, Streaming};
 
 use super::fixture::{Case, Member, PATIENCE};
 
-/// Operations in one transaction, less than etcd's default limit.
+/// Operations per transaction, below etcd's default limit.
 const OPS: usize = 100;
 
 fn key(n: usize) -> Bytes {
@@ -32,7 +32,7 @@ fn all() -> (Bytes, Bytes) {
     (Bytes::from("load/"), Bytes::from("load0"))
 }
 
-/// Puts keys, some at once as far as the size of a request allows, and returns the revision.
+/// Puts keys, in transactions as large as the limits allow, and returns the revision.
 async fn fill(member: &Member, keys: usize, value_bytes: usize) -> i64 {
     let mut client = KvClient::new(member.channel().await);
     let value = Bytes::from(vec![b'v'; value_bytes]);
@@ -67,7 +67,7 @@ async fn snapshot(channel: Channel) -> Result<Streaming<SnapshotResponse>, tonic
     Ok(client.snapshot(SnapshotRequest {}).await?.into_inner())
 }
 
-/// A stream with so many watchers, of which nothing is read; the requests' end keeps it open.
+/// A stream with `watchers` watchers, not read. It stays open as long as the returned sender lives.
 async fn watch(
     channel: Channel,
     watchers: usize,
@@ -87,7 +87,7 @@ async fn watch(
     (stream, sender)
 }
 
-/// Each client compacts after each put, while somebody reads nothing of a snapshot.
+/// Each client compacts after each of its puts, while a snapshot is open and not read.
 #[tokio::test(flavor = "multi_thread")]
 async fn compactions_after_each_put() {
     let member = Member::start(&[]);
@@ -105,7 +105,7 @@ async fn compactions_after_each_put() {
                     let put = PutRequest { key: key.clone(), ..Default::default() };
                     let revision =
                         client.put(put).await.unwrap().into_inner().header.unwrap().revision;
-                    // Another client may have compacted later history.
+                    // Fails if another client has compacted at a later revision.
                     let _ = client.compact(CompactionRequest { revision, physical: false }).await;
                     rounds.fetch_add(1, Ordering::Relaxed);
                 }
@@ -125,7 +125,7 @@ async fn compactions_after_each_put() {
     eprintln!("  a physical compaction took {:?}", started.elapsed());
 }
 
-/// One physical compaction after the other, with a key each.
+/// Physical compactions in sequence, each with one new key.
 #[tokio::test(flavor = "multi_thread")]
 async fn physical_compactions_one_after_the_other() {
     let member = Member::start(&[]);
@@ -188,7 +188,7 @@ async fn watch_streams_from_the_past_that_nobody_reads() {
     .await;
 }
 
-/// Streams that read all of history, again and again.
+/// Streams that read all of history, over and over.
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_streams_that_read_the_past() {
     let member = Member::start(&[]);
@@ -238,7 +238,7 @@ async fn snapshots_that_nobody_reads() {
         let answers = asked.join_all().await;
         let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
         for status in &refused {
-            // As etcd sends it; its client knows it by the text.
+            // etcd sends this error with code Unknown; its client recognizes the text.
             assert_eq!(status.code(), Code::Unknown, "{status}");
             assert_eq!(status.message(), "etcdserver: too many requests");
         }
@@ -252,7 +252,7 @@ async fn snapshots_that_nobody_reads() {
         answers
     })
     .await;
-    // One that is read gets through, also while others hold all the places.
+    // A snapshot that is read completes, also while unread ones hold all places.
     let held: Vec<_> = [member.channel().await; 1].into_iter().collect();
     let mut unread = Vec::new();
     for _ in 0..8 {
@@ -298,7 +298,8 @@ async fn hashes_of_history() {
                     match client.hash_kv(HashKvRequest { revision: 0 }).await {
                         Ok(_) => drop(answered.fetch_add(1, Ordering::Relaxed)),
                         Err(status) => {
-                            // As etcd sends it; its client knows it by the text.
+                            // etcd sends this error with code Unknown; its client recognizes the
+                            // text.
                             assert_eq!(status.code(), Code::Unknown, "{status}");
                             assert_eq!(status.message(), "etcdserver: too many requests");
                             refused += 1;
@@ -321,7 +322,7 @@ async fn hashes_of_history() {
     eprintln!("  {} hashes", answered.load(Ordering::Relaxed));
 }
 
-/// Counts and small pages of everything while writers keep apply busy.
+/// Counts and small pages of all keys, while writers keep apply busy.
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_of_everything_beside_writers() {
     let member = Member::start(&[]);
@@ -366,12 +367,12 @@ async fn counts_of_everything_beside_writers() {
     eprintln!("  {} counts", counts.load(Ordering::Relaxed));
 }
 
-/// What is under way for calls that are gone, and what the bystander and the writer need.
+/// Work under way for calls that were cancelled, the bystander, and the writer's rows.
 const CANCELLED_KIB_MAX: u64 = 256 << 10;
-/// The writer's rows, in memory until they are committed, and their index.
+/// The writer's rows, which are in memory until they are committed, and their place in the index.
 const WRITTEN_KIB_MAX: u64 = 160 << 10;
 
-/// Clients that ask for everything, and take it back before the answer can be there.
+/// Clients that ask for all keys, and cancel before the answer can be complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_ranges_and_counts_that_are_cancelled() {
     let member = Member::start(&[]);
@@ -393,7 +394,7 @@ async fn long_ranges_and_counts_that_are_cancelled() {
         clients.spawn(async move {
             let mut at = 0;
             while Instant::now() < end {
-                // Spread over the index, so that a count has to look at its keys.
+                // Puts all over the index, so that a count must look at many leaves again.
                 let put = |n: usize| {
                     let put = PutRequest { key: self::key(n % keys), ..Default::default() };
                     RequestOp { request: Some(Request::RequestPut(put)) }
@@ -416,7 +417,8 @@ async fn long_ranges_and_counts_that_are_cancelled() {
                             let call = client.range(request);
                             match tokio::time::timeout(patience, call).await {
                                 Ok(Err(status)) => {
-                                    // As etcd sends it; its client knows it by the text.
+                                    // etcd sends this error with code Unknown; its client
+                                    // recognizes the text.
                                     assert_eq!(status.message(), "etcdserver: too many requests");
                                     0
                                 }
@@ -435,7 +437,7 @@ async fn long_ranges_and_counts_that_are_cancelled() {
     .await;
     eprintln!("  {} calls were cancelled", cancelled.load(Ordering::Relaxed));
     assert!(cancelled.load(Ordering::Relaxed) > 0, "nothing was cancelled");
-    // Nothing that was cancelled keeps a turn.
+    // Cancelled calls have given back their turns.
     let client = KvClient::new(member.channel().await);
     let mut client = client.max_decoding_message_size(usize::MAX);
     let answer = tokio::time::timeout(PATIENCE, client.range(range)).await.unwrap().unwrap();

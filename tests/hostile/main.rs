@@ -1,16 +1,16 @@
-//! Clients that want too much, with a well-behaved client beside them.
+//! Clients that demand too much, with a well-behaved client beside them.
 //!
 //! ```text
 //!   member (a process) ◄── bystander: puts, gets, a watch, a lease ── quiet phase │ hostile phase
 //!                      ◄── the hostile clients of the case           ─────────────┘
 //! ```
 //!
-//! A case fails when the bystander meets an error, an ended stream or a lost connection, or when the
-//! member's memory leaves the bound that the case names, while the hostile clients are there or after
-//! they are gone. Latencies are printed and not asserted, since machines differ.
+//! A case fails when the bystander sees an error, an ended stream or a lost connection. It also
+//! fails when the member's memory exceeds the bounds of the case, while the hostile clients are
+//! there or after they have gone. Latencies are printed and not asserted, since machines differ.
 //!
-//! `HOSTILE_SECONDS` makes each phase longer (2 by default), `HOSTILE_BINARY` takes another server,
-//! such as etcd, for figures to compare with; its memory is printed and not judged.
+//! `HOSTILE_SECONDS` sets the length of each phase (2 by default). `HOSTILE_BINARY` names another
+//! server, such as etcd, for figures to compare with; its memory is printed and not asserted.
 
 mod bystander;
 #[path = "../common/child.rs"]

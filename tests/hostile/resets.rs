@@ -1,4 +1,5 @@
-//! Calls that their clients cancel: in sequence by one that does nothing wrong, and in masses.
+//! Calls that their clients cancel: in sequence on one well-behaved connection, and in large
+//! numbers.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -30,13 +31,14 @@ fn watch() -> Vec<u8> {
     message(&WatchRequest { request_union }.encode_to_vec())
 }
 
-/// A call on this stream that is cancelled at once.
+/// The frames of a call on this stream, and its cancellation right behind them.
 fn cancelled(path: &str, payload: &[u8], end: u8, stream: u32) -> Vec<u8> {
     let head = frame(HEADERS, END_HEADERS, stream, &call(path));
     [head, frame(DATA, end, stream, payload), frame(RESET, 0, stream, &CANCEL)].concat()
 }
 
-/// Connects; what the server says of pings, and why it ends, comes through the channel.
+/// Connects. The receiver gets an item for each answered ping, and an error when the server ends
+/// the connection.
 fn connect(address: &str) -> (TcpStream, Receiver<Result<(), String>>) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -68,7 +70,8 @@ fn connect(address: &str) -> (TcpStream, Receiver<Result<(), String>>) {
     (stream, heard)
 }
 
-/// Cancels so many calls, so many in one write, and sees now and then that the connection lives.
+/// Cancels `calls` calls, `at_once` of them in each write. Checks every 5000 calls that the
+/// connection still works.
 fn cancel_in_sequence(address: &str, calls: u32, at_once: u32, path: &str, payload: &[u8]) {
     let (mut stream, heard) = connect(address);
     let numbers: Vec<u32> = (0..calls).collect();
@@ -81,7 +84,7 @@ fn cancel_in_sequence(address: &str, calls: u32, at_once: u32, path: &str, paylo
             bytes.extend(cancelled(path, payload, end, 2 * number + 1));
         }
         for number in &numbers[cancels..] {
-            // Pings are few enough for the server if a call was answered between them.
+            // Servers limit pings, but allow one after each answered call.
             bytes.extend(frame(HEADERS, END_HEADERS, 2 * number + 1, &call(RANGE)));
             bytes.extend(frame(DATA, END_STREAM, 2 * number + 1, &range()));
             bytes.extend(frame(PING, 0, 0, &[7; 8]));
@@ -93,7 +96,7 @@ fn cancel_in_sequence(address: &str, calls: u32, at_once: u32, path: &str, paylo
             });
         }
     }
-    // What comes last is answered.
+    // The last call is answered.
     let last = 2 * calls + 1;
     let head = frame(HEADERS, END_HEADERS, last, &call(RANGE));
     let ask = [head, frame(DATA, END_STREAM, last, &range()), frame(PING, 0, 0, &[7; 8])];
@@ -137,7 +140,8 @@ async fn rapid_resets_on_many_connections() {
                                     frame(HEADERS, END_HEADERS, 2 * number + 1, &call(RANGE));
                                 bytes.extend(head);
                                 let reset = frame(RESET, 0, 2 * number + 1, &CANCEL);
-                                // Some twice, which no honest client does.
+                                // Every other call is reset twice, which no well-behaved client
+                                // does.
                                 bytes.extend(reset.repeat(1 + number as usize % 2));
                             }
                             if stream.write_all(&bytes).is_err() || Instant::now() > end {

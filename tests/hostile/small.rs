@@ -1,5 +1,5 @@
-//! Busy clients that do nothing wrong: very many small messages on one stream, each in a frame of its
-//! own. Their connections must not end.
+//! Busy, well-behaved clients: very many small messages on one stream, each in a frame of its own.
+//! The server must not end their connections.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ fn renewal(id: i64) -> Vec<u8> {
     LeaseKeepAliveRequest { id }.encode_to_vec()
 }
 
-/// Waits until so many bytes of answers have come.
+/// Waits until `bytes` bytes of answers have been received.
 fn await_answers(client: &Client, bytes: usize) {
     let end = Instant::now() + PATIENCE;
     while client.received() < bytes {
@@ -45,7 +45,7 @@ async fn grant(channel: Channel, count: i64) {
 async fn thousands_of_leases_kept_alive_on_one_stream() {
     const LEASES: i64 = 8000;
     let member = Member::start(&[]);
-    // Those that exist cost more than those that do not; a few of them will do.
+    // Renewals of leases that exist cost more than others; 200 leases are enough.
     grant(member.channel().await, 200).await;
     let name = "8000 renewals every half second on one stream";
     let case = Case { name, growth_kib_max: 64 << 10, left_kib_max: 32 << 10 };
@@ -59,7 +59,7 @@ async fn thousands_of_leases_kept_alive_on_one_stream() {
                 rounds += 1;
                 thread::sleep(Duration::from_millis(500));
             }
-            // An answer has a header, so it is longer than this.
+            // 15 bytes: less than an answer has, since it has a header.
             await_answers(&client, rounds * LEASES as usize * 15);
             client
         })
@@ -120,7 +120,7 @@ async fn renewals_one_by_one_that_nobody_awaits() {
             let mut clients: Vec<Client> =
                 (0..8).map(|_| Client::call(&address, KEEP_ALIVE)).collect();
             for id in (1..).take_while(|_| Instant::now() < end) {
-                // A frame in a packet of its own cannot be merged with the next.
+                // One write per frame, so that frames are not merged in one packet.
                 clients.iter_mut().for_each(|client| client.send([renewal(id)].into_iter()));
             }
             clients.iter().for_each(|client| assert!(client.received() > 0));

@@ -1,4 +1,4 @@
-//! Messages of which only a part comes, on many streams of many connections, before any login.
+//! Messages that are sent in part only, on many streams of many connections, without a login.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,14 +12,15 @@ use rusd::pb::kv_client::KvClient;
 use super::fixture::{Case, Member, PATIENCE};
 use super::frames::{DATA, END_HEADERS, HEADERS, WINDOW_UPDATE, call, frame, hello, message};
 
-/// What the member holds of such messages, twice for how a message grows, and a busy debug build.
+/// 128 MiB: the server's bound on unfinished messages. Twice, since a message grows by copying. 256
+/// MiB: a busy debug build.
 const UNFINISHED_KIB_MAX: u64 = (2 * 128 + 256) << 10;
 const CONNECTIONS: usize = 60;
 const STREAMS: u32 = 200;
-/// Less than a stream's first window, and all of them less than their connection's.
+/// Less than a stream's initial window; all parts of a connection fit into its window.
 const PART_BYTES: usize = 60_000;
 
-/// The beginning of a message of 2 MiB.
+/// The beginning of a call whose message states 2 MiB.
 fn part(stream: u32, path: &str) -> Vec<u8> {
     [frame(HEADERS, END_HEADERS, stream, &call(path)), rest_missing(stream)].concat()
 }
@@ -33,7 +34,7 @@ fn rest_missing(stream: u32) -> Vec<u8> {
     bytes
 }
 
-/// Waits until the server has told the connection's window.
+/// Waits until the server has announced the connection's window.
 pub fn await_window(stream: &mut TcpStream) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     loop {
@@ -74,7 +75,7 @@ async fn parts_of(path: &'static str, name: &'static str) {
         let ended = "rusd_network_client_unfinished_ended_total";
         member.until("no call has ended", ended, |count| count > 0.0).await;
         let bytes = member.metric("rusd_network_client_unfinished_bytes");
-        // Those given up count until they are gone.
+        // Messages that were given up count until their buffers are freed.
         let most = f64::from(2 * (128 << 20));
         assert!(bytes > 0.0 && bytes <= most, "{bytes} bytes are said to be there");
         member.takes_large_puts().await;
@@ -95,7 +96,7 @@ async fn requests_of_streams_without_their_ends() {
     parts_of("/etcdserverpb.Watch/Watch", "12,000 requests of watches without their ends").await;
 }
 
-/// A connection whose frames are read, and whose window for sending is known.
+/// A connection that is read, and the bytes that the server's window still permits it to send.
 #[derive(Default)]
 struct Windowed {
     left: AtomicI64,
@@ -123,7 +124,7 @@ impl Windowed {
         self.is_ended.load(Ordering::SeqCst)
     }
 
-    /// Sends so many bytes of DATA, among others, once the server permits it.
+    /// Sends `bytes`, of which `data_bytes` are DATA, once the window permits it.
     fn send(&self, stream: &mut TcpStream, bytes: &[u8], data_bytes: usize) {
         let late = Instant::now() + PATIENCE;
         let data_bytes = i64::try_from(data_bytes).unwrap();
@@ -132,13 +133,14 @@ impl Windowed {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.left.fetch_sub(data_bytes, Ordering::SeqCst);
-        // It may have ended.
+        // Fails if the server has ended the connection.
         let _ = stream.write_all(bytes);
     }
 }
 
-/// A stream does not read while an event waits for its client's window, so it does not hear that the
-/// part of its next request was given up.
+/// A watch stream reads no requests while an event waits for its client's window. So it does not
+/// notice that the part of its next request was given up, and the server must free that part
+/// without it.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_without_their_ends_on_streams_that_take_no_event() {
     const INITIAL_WINDOW_SIZE: u16 = 4;
@@ -156,7 +158,7 @@ async fn requests_without_their_ends_on_streams_that_take_no_event() {
         shared.left.store(65_535, Ordering::SeqCst);
         let (reads, reader) = (Arc::clone(&shared), stream.try_clone().unwrap());
         let reader = tokio::task::spawn_blocking(move || reads.read(reader));
-        // Creates a watch of the key `k`.
+        // Creates a watch on the key `k`.
         let create = message(&[0x0a, 3, 0x0a, 1, b'k']);
         for round in 0..ROUNDS_MAX {
             let (shared, mut sender, create) =
@@ -174,7 +176,8 @@ async fn requests_without_their_ends_on_streams_that_take_no_event() {
                 }
             });
             sent.await.unwrap();
-            // What is not read in this time ends as it does elsewhere, and another round is needed.
+            // Parts that the streams read within this time end in the usual way, and another round
+            // is needed.
             tokio::time::sleep(Duration::from_millis(200)).await;
             kv.put(PutRequest { key: "k".into(), ..Default::default() }).await.unwrap();
             tokio::time::sleep(Duration::from_millis(200)).await;

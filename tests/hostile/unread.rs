@@ -1,4 +1,4 @@
-//! Clients that ask and do not read: what waits for them is bounded, before any login.
+//! Clients that ask and do not read. The answers that wait for them are bounded, without a login.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -16,11 +16,11 @@ use super::frames::{
     DATA, END_HEADERS, END_STREAM, HEADERS, PING, RESET, SETTINGS, call, frame, hello, message,
 };
 
-/// What one connection that is not read may cost, ten of them, and a busy debug build around it.
+/// The cost of ten connections that are not read, and of a busy debug build.
 const SMALL_KIB_MAX: u64 = 128 << 10;
 
-/// Writes what `next` gives on so many connections and reads nothing, until `end`. A connection that
-/// takes no more is kept; one that is ended is opened again.
+/// Writes what `next` returns on `count` connections and reads nothing, until `end`. A connection
+/// whose server stops reading is kept; one that the server ends is opened again.
 async fn flood(
     member: &Member,
     count: usize,
@@ -101,7 +101,7 @@ async fn requests_that_h2_itself_refuses() {
     let name = "malformed calls, unread";
     let case = Case { name, growth_kib_max: SMALL_KIB_MAX, left_kib_max: SMALL_KIB_MAX };
     case.run(&member, async |member, end| {
-        // No scheme and no path: each is answered with RST_STREAM.
+        // No scheme and no path: the server answers each with RST_STREAM.
         flood(member, 4, end, |number| {
             frame(HEADERS, END_HEADERS | END_STREAM, stream_of(number), b"\x83")
         })
@@ -125,10 +125,10 @@ async fn settings_and_pings_that_want_an_answer() {
     .await;
 }
 
-/// What may wait to be sent before long ranges are built one at a time, and what the four hold that
-/// may be under way at that moment.
+/// 256 MiB: unsent answers up to which long ranges run in parallel. Beyond that, four that are
+/// under way, with four times their answer each.
 const LARGE_KIB_MAX: u64 = (256 + 4 * 4 * ROWS as u64) << 10;
-/// Rows of a megabyte.
+/// Number of rows, of one megabyte each.
 const ROWS: usize = 40;
 
 async fn fill(member: &Member) {
@@ -167,14 +167,14 @@ async fn ranges_of_everything_on_one_connection() {
         let mut stream = TcpStream::connect(&member.address).unwrap();
         let asks: Vec<u8> = (0..40).flat_map(|number| ask_for_all(stream_of(number))).collect();
         stream.write_all(&[hello(&[]), asks].concat()).unwrap();
-        // A connection that takes nothing is closed after a while.
+        // The server closes a connection that takes nothing after some time.
         let waits = |bytes| bytes > 0.0;
         member.until("nothing is said to wait", "rusd_network_client_unsent_bytes", waits).await;
         tokio::time::sleep_until(end.into()).await;
         stream
     })
     .await;
-    // What is being built for a connection that is gone counts until it is thrown away.
+    // An answer that is being built for a closed connection counts until it is dropped.
     let name = "rusd_network_client_unsent_bytes";
     member.until("what nobody will read still counts", name, |bytes| bytes == 0.0).await;
 }
@@ -198,12 +198,12 @@ async fn ranges_of_everything_on_many_connections() {
     .await;
 }
 
-/// What may wait before writes wait for room, what the four hold that may be under way at that moment,
-/// and a busy debug build.
+/// 512 MiB: unsent answers up to which writes do not wait. Four answers of ten megabytes under way,
+/// four times each. 96 MiB: a busy debug build.
 const WRITES_KIB_MAX: u64 = (512 + 4 * 4 * 10 + 96) << 10;
 
-/// A question for ten megabytes in a transaction that changes something. It is answered on the thread
-/// that applies, which others wait for.
+/// A transaction that puts a key and reads ten megabytes. The apply thread makes its answer, and
+/// all other writes wait for that thread.
 fn change_and_ask_for_ten(stream: u32) -> Vec<u8> {
     let (key, range_end) = (Bytes::from_static(b"large/"), Bytes::from_static(b"large/010"));
     let range = RangeRequest { key, range_end, ..Default::default() };
