@@ -42,7 +42,7 @@ pub const ETCD_VERSION: &str = "3.7.1";
 /// Its API version.
 pub const API_VERSION: &str = "3.7";
 
-/// Runs a program with its arguments, argv[0] not included.
+/// Runs a program with its arguments, `argv[0]` not included.
 pub fn main(program: Program, arguments: Vec<OsString>) -> ExitCode {
     let words: Vec<Word> = arguments.into_iter().map(OsString::into_vec).collect();
     let printer = Printer::new(program);

@@ -1,9 +1,9 @@
 //! The one definition of every command and flag: parsing, help, completions and the man page are
 //! all read from these `clap` commands.
 //!
-//! What a flag takes is its value name, in pflag's words: `string`, `strings`, `int`, `uint`,
-//! `duration`; a flag without one is a bool. A string with a value hint takes any bytes, others
-//! UTF-8 alone. A flag that subcommands inherit is `global`.
+//! The value name of a flag is its type, in pflag's words: `string`, `strings`, `int`, `uint`,
+//! `duration`; a flag without one is a bool. A string with a value hint takes any bytes, one
+//! without a hint UTF-8 alone. A flag that subcommands inherit is `global`.
 
 mod auth;
 mod client;
@@ -13,7 +13,7 @@ mod own;
 
 use clap::{Arg, ArgAction, Command, ValueHint};
 
-/// The program that argv[0] names.
+/// The program that `argv[0]` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     Etcdctl,

@@ -227,8 +227,8 @@ impl Dialer {
     async fn open(self) -> io::Result<TokioIo<Box<dyn Socket>>> {
         match &self.address {
             Address::Tcp(host) => {
-                // Without the dot that ends an absolute name: a name in the hosts file matches only
-                // so.
+                // Without the dot that ends an absolute name: the system may know the name only
+                // without it, from its hosts file for instance.
                 let stream = TcpStream::connect(host.replace(".:", ":"))
                     .await
                     .map_err(|error| self.address.dial_error(&error))?;

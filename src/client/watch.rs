@@ -29,7 +29,7 @@ use crate::pb::{
     Event, ResponseHeader, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
 
-/// What to watch.
+/// The keys of a watch, and its options.
 #[derive(Clone, Debug, Default)]
 pub struct WatchSpec {
     pub key: Bytes,

@@ -84,8 +84,8 @@ macro_rules! families {
         #[doc = $help]
         pub fn $name() -> &'static Histogram { &FAMILIES.$name }
     };
-    // Families with labels have no such function: those that exist resolve known labels once and
-    // bound the others.
+    // A family with labels gets no function here. The functions below resolve its known labels
+    // once, and bound the number of labels that clients choose.
     (@function counters $name:ident $help:literal) => {};
     (@function gauges $name:ident $help:literal) => {};
     (@function histograms $name:ident $help:literal) => {};

@@ -1,12 +1,13 @@
 //! Every gauge, counter and histogram of the server, under etcd's names.
 //!
-//! All series are registered when the first of them is used, so that a scrape shows zeroes from the
-//! start. A room writes through the plain functions of this module (`metrics::wal_fsync_seconds()
-//! .observe(s)`); each returns a handle that was resolved once. Nothing here looks up a label while
-//! a request is served: labelled families hand out a handle per known label (`grpc`, `requests`),
-//! and the labels a client chooses are bounded (`clients`).
+//! All families are registered at the first use of any of them, so that a scrape shows series
+//! without labels as zeroes from the start. A room writes through the plain functions of this
+//! module (`metrics::wal_fsync_seconds() .observe(s)`); each returns a handle that was resolved
+//! once. Nothing here looks up a label while a request is served: labelled families hand out a
+//! handle per known label (`grpc`, `requests`), and the labels a client chooses are bounded
+//! (`clients`).
 //!
-//! What the process itself uses (memory, descriptors, time) is read from /proc at each scrape.
+//! Memory, descriptors and CPU time of the process are read from /proc at each scrape.
 
 mod clients;
 mod families;

@@ -141,7 +141,7 @@ impl Drop for Stream {
 fn trailers(status: &Status) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(2);
     if status.add_header(&mut map).is_err() {
-        // The status's text or metadata does not fit into headers; its code alone always does.
+        // The status's text or metadata is no valid header; its code alone always is.
         map.insert(GRPC_STATUS, HeaderValue::from(status.code() as i32));
     }
     map

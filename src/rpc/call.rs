@@ -37,7 +37,7 @@ use crate::pb::tolerant::{self, Malformed, Shaped};
 const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 const CLIENT_VERSION: HeaderName = HeaderName::from_static("client-api-version");
 
-/// What a call needs to know of its method: a row of the table of methods, with its counters.
+/// A row of the table of methods, with the counters of its method.
 pub(super) struct Route {
     pub(super) method: Method,
     /// The demand that is checked before the handler runs. `Nothing` where it depends on the

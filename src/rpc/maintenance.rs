@@ -159,7 +159,7 @@ impl Server {
     }
 }
 
-/// A snapshot on its way to a client.
+/// A snapshot that is being sent to a client.
 struct Sending {
     pieces: Pieces,
     /// The part of the current piece that is not sent yet.

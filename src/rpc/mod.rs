@@ -1,7 +1,7 @@
 //! The gRPC services: what comes over the wire, checked, and handed to the node.
 //!
 //! ```text
-//!   path ─► method ─► decode ─► admit (learner, metadata, leader, rule) ─► check ─► node ─► encode
+//!   path ─► method ─► decode ─► admit (learner, metadata, leader, demand) ─► check ─► node ─► encode
 //! ```
 //!
 //! One file per service. `routes` is the one table of methods, from which [`Server::call`] finds
@@ -92,7 +92,7 @@ impl Server {
     }
 
     /// Looks once per election timeout whether there is a leader, and ends the streams that need
-    /// one when there was none three times in a row. Returns when the server stops.
+    /// one when there was none `LEADERLESS_TIMEOUTS` times in a row. Returns when the server stops.
     pub async fn watch_leader(self: Arc<Self>) {
         let mut ends = self.ends.subscribe();
         let mut leaderless = 0;

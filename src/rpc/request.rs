@@ -1,5 +1,5 @@
-//! The messages of requests, one or a stream of them: what is wrong with a message is said in
-//! grpc-go's words.
+//! Reads the messages of requests, one or a stream of them. Errors about messages have grpc-go's
+//! texts.
 //!
 //! A request is a sequence of messages, each behind a flag and its length. They are read here
 //! rather than by tonic's server, whose error texts differ, and which buffers a large message

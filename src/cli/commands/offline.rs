@@ -125,7 +125,7 @@ fn restore(context: &Context) -> Outcome {
         [("path", shown(snapshot)), ("wal-dir", shown(&shown_wal)), ("data-dir", shown(&data_dir))];
     restore.place.check().map_err(Failure::error)?;
     log(context, "snapshot/v3_snapshot.go:306", "restoring snapshot", &fields);
-    // The source may be the directory of a member that is about to stop.
+    // Waits for the lock: the source may be the directory of a member that is about to stop.
     let founders = patiently(context, || restore.run())?;
     for member in founders.members {
         let fields = [

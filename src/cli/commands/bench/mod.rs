@@ -1,12 +1,13 @@
 //! `bench`: measures any etcd endpoint, or compares two.
 //!
-//! A run is a [`Plan`]: so many callers, sharing so many connections, send one kind of request for
-//! a time or a number. Keys and the value are made before the clock starts, each caller keeps its
-//! own histogram, so the load generator costs little more than its gRPC calls. Around a run the
-//! server's own metrics are read, for its CPU time per request and its memory.
+//! A run is a [`Plan`]: a number of callers on a number of connections send one kind of request,
+//! for a time or until a number of requests. Keys and the value are made before the clock starts,
+//! and each caller has its own histogram, so that the load generator costs little more than its
+//! gRPC calls. The server's metrics are read before and after a run, for its CPU time per request
+//! and its memory.
 //!
-//! A comparison runs short rounds on the two servers in turn, the first of a round being the second
-//! of the next, and shows medians: what disturbs the machine then disturbs both.
+//! A comparison runs short rounds on two servers by turns. The server that is first in one round is
+//! second in the next, and medians are shown, so that load from elsewhere affects both alike.
 
 mod histogram;
 mod load;
