@@ -34,6 +34,7 @@ pub struct Session {
 }
 
 impl Session {
+    /// Grants a lease of `ttl` seconds and starts the task that renews it.
     pub async fn new(client: &Client, ttl: i64) -> Result<Self, Error> {
         let request = LeaseGrantRequest { ttl, id: 0 };
         let lease = client.call(&rpc::LEASE_GRANT, request, Deadline::NONE).await?.id;
@@ -121,6 +122,8 @@ impl<'a> Mutex<'a> {
         Ok(())
     }
 
+    /// Deletes this session's key, whether it holds the lock or waits for it. Fails if `lock` was
+    /// not called before.
     pub async fn unlock(&mut self) -> Result<(), Error> {
         if self.revision <= 0 && !self.asked {
             return Err(Error::Other("mutex: lock has already been released".into()));

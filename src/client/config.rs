@@ -15,7 +15,9 @@ pub struct Config {
     /// How long the login at the start may take; zero means no bound. A new lease's first renewal
     /// must be answered within this and one second. Single dials have `CLIENT_DIAL_TIMEOUT`.
     pub dial_timeout: Duration,
+    /// Interval of HTTP/2 pings, raised to `CLIENT_KEEP_ALIVE_MIN` if it is shorter.
     pub keep_alive_time: Duration,
+    /// A connection that does not answer a ping within this time is closed.
     pub keep_alive_timeout: Duration,
     /// Largest request in bytes; zero means `CLIENT_SEND_BYTES_MAX`.
     pub send_bytes_max: usize,

@@ -118,8 +118,8 @@ impl Client {
         self.inner.config.dial_timeout
     }
 
-    /// Calls a unary method. Each failed attempt is logged. The call is repeated where that is safe,
-    /// with a pause after each quorum of endpoints, for up to `CLIENT_ATTEMPTS_MAX` attempts.
+    /// Calls a unary method. Each failed attempt is logged. The call is repeated where that is
+    /// safe, with a pause after each quorum of endpoints, for up to `CLIENT_ATTEMPTS_MAX` attempts.
     pub async fn call<Q, R>(
         &self,
         method: &Method<Q, R>,

@@ -11,6 +11,7 @@ pub struct Deadline(Option<Instant>);
 impl Deadline {
     pub const NONE: Self = Self(None);
 
+    /// `wait` from now; `NONE` if that is too far off to be a time.
     pub fn after(wait: Duration) -> Self {
         Self(Instant::now().checked_add(wait))
     }

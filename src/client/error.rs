@@ -102,6 +102,7 @@ impl Error {
         }
     }
 
+    /// Whether this is a status with exactly this text.
     pub fn is(&self, text: &str) -> bool {
         self.message() == text
     }

@@ -127,6 +127,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
+    /// `require_leader`: the server ends the stream when it has no leader, and every watch ends.
     pub fn new(client: &Client, require_leader: bool) -> Self {
         Self {
             client: client.clone(),

@@ -2,9 +2,9 @@
 //!
 //! All families are registered at the first use of any of them, so that a scrape shows series
 //! without labels as zeroes from the start. A room writes through the plain functions of this
-//! module (`metrics::wal_fsync_seconds() .observe(s)`); each returns a handle that was resolved
-//! once. Nothing here looks up a label while a request is served: labelled families hand out a
-//! handle per known label (`grpc`, `requests`), and the labels a client chooses are bounded
+//! module, such as `metrics::wal_fsync_seconds().observe(s)`; each returns a handle that was
+//! resolved once. Nothing here looks up a label while a request is served: labelled families hand
+//! out a handle per known label (`grpc`, `requests`), and the labels a client chooses are bounded
 //! (`clients`).
 //!
 //! Memory, descriptors and CPU time of the process are read from /proc at each scrape.

@@ -21,6 +21,7 @@ const ETCD_FILE: &str = "member/snap/db";
 /// rusd's store within a data directory.
 const DB: &str = "member/db";
 
+/// A state that can be read: `File` is a bbolt file, `Member` a member's store under its lock.
 pub enum Archive {
     File(File),
     Member { frozen: Box<Frozen>, store: Box<Store>, lock: DirLock },

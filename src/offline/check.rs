@@ -58,7 +58,9 @@ pub struct Report {
     pub rows: u64,
     pub revision: i64,
     pub compact_revision: i64,
+    /// Index of the last entry that the store has applied.
     pub applied: u64,
+    /// Index of the first entry of the log; `log_last` is that of the last one.
     pub log_first: u64,
     pub log_last: u64,
 }

@@ -1,7 +1,7 @@
 //! The gRPC services: what comes over the wire, checked, and handed to the node.
 //!
 //! ```text
-//!   path ─► method ─► decode ─► admit (learner, metadata, leader, demand) ─► check ─► node ─► encode
+//! path ─► method ─► decode ─► admit (learner, metadata, leader, demand) ─► check ─► node ─► encode
 //! ```
 //!
 //! One file per service. `routes` is the one table of methods, from which [`Server::call`] finds
@@ -50,6 +50,7 @@ pub use routes::{METHODS, enable_handling_seconds};
 pub struct Config {
     /// Largest encoded proposal, in bytes. A received message may be `GRPC_OVERHEAD_BYTES` larger.
     pub request_bytes_max: usize,
+    /// Largest number of operations in a transaction, as `check::txn` counts them.
     pub txn_ops_max: usize,
     pub election_timeout: Duration,
     /// A unary request that takes longer is logged.

@@ -42,7 +42,9 @@ pub(super) struct Plan {
     pub connections: usize,
     pub key_bytes: usize,
     pub value_bytes: usize,
+    /// Number of different keys.
     pub keys: usize,
+    /// Rows that a range asks for.
     pub range_keys: usize,
     pub watchers: usize,
     pub serializable: bool,
