@@ -190,8 +190,8 @@ impl Chunks {
         if self.request.revision <= 0 {
             self.request.revision = header.revision;
         }
-        // The read of the first chunk was linearizable. The others read the same revision, so they
-        // need no read index of their own.
+        // If the range is linearizable, the first chunk was read at a read index. The others read
+        // the same revision, so they need no read index.
         self.request.serializable = true;
         let rows = range.kvs.len() as i64;
         let last = !range.more || rows >= self.left;
