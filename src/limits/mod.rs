@@ -3,258 +3,300 @@
 
 use std::time::Duration;
 
-/// Largest encoded proposal, etcd's default of `--max-request-bytes`.
+/// Largest encoded proposal: etcd's default of `--max-request-bytes`.
 pub const REQUEST_BYTES_MAX: usize = 1_572_864;
-/// What gRPC may receive beyond the largest request: etcd's overhead allowance.
+/// Bytes by which a gRPC message may exceed the largest request: etcd's `grpcOverheadBytes`.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
-/// Transactions in each other, below the outermost. With the default of `--max-txn-ops` that bounds it
-/// to 128; with a larger one this does. Decoding, checking, applying, encoding and dropping one takes
-/// stack for each level, some kilobytes in a debug build, on threads that have 2 MiB. The log holds such
-/// requests, so it may only grow.
+/// Depth of nested transactions below the outermost. `--max-txn-ops` bounds the depth, too, to 128
+/// by default; this bound holds where the flag is larger. Decoding, checking, applying, encoding
+/// and dropping a transaction take some kilobytes of stack for each level in a debug build, on
+/// threads with 2 MiB. The number may be raised but not lowered: logs may hold transactions of this
+/// depth, which a member must be able to apply.
 pub const TXN_DEPTH_MAX: usize = 256;
-/// Entries that may be committed and not yet applied before requests are refused.
+/// Entries that may be committed and not yet applied; above it proposals are refused with "too many
+/// requests". etcd's `maxGapBetweenApplyAndCommitIndex`.
 pub const APPLY_BACKLOG_MAX: u64 = 5000;
 /// Proposals that may wait for the raft loop; above it the caller gets "too many requests".
 pub const PROPOSE_QUEUE_MAX: usize = 16_384;
 
-/// Records applied and not yet in LMDB. When full, apply waits; one oversize entry is admitted.
+/// Bytes of records that are applied and not yet in LMDB. While the tail is full, apply waits for
+/// the committer; one entry that is larger by itself is admitted.
 pub const TAIL_BYTES_MAX: usize = 64 << 20;
 /// Operations after which the committer commits without waiting for its interval.
 pub const COMMIT_OPS_MAX: usize = 10_000;
 /// Bytes after which the committer commits without waiting for its interval.
 pub const COMMIT_BYTES_MAX: usize = 16 << 20;
-/// How long applied entries may wait for LMDB, etcd's; the log holds them meanwhile. A commit costs
-/// two syncs and the pages on the way to its rows, however few these are.
+/// How long applied entries may wait for their commit to LMDB: etcd's backend batch interval. The
+/// log holds them meanwhile. A commit costs two syncs and rewrites the pages on the path to each
+/// row it changes, so entries that share one commit are much cheaper than entries with one each.
 pub const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
-/// Rows that one commit deletes for compaction. Most of their pages become free and are not written,
-/// so that few large commits leave the log more of the disk than many small ones.
+/// Rows that one commit deletes for compaction. Most pages of the deleted rows become free and need
+/// not be written, so a few large commits take less of the disk from the log than many small ones.
 pub const COMPACTION_ROWS_MAX: usize = 10_000;
-/// And where more found the disk full: each may cost a page, a quarter of a megabyte in all.
+/// As `COMPACTION_ROWS_MAX`, after such a commit has found the disk full. Each deleted row may cost
+/// one page of 4 KiB, so a commit needs at most a quarter of a megabyte.
 pub const COMPACTION_ROWS_FULL_DISK: usize = 64;
-/// Rows that a start may have to read beside the index checkpoint before it is written anew: a tenth
-/// of a second of reading.
+/// Rows newer than the index checkpoint from which on it is written anew. A start reads these rows
+/// beside the checkpoint: a tenth of a second.
 pub const CHECKPOINT_ROWS: u64 = 50_000;
-/// Time between two index checkpoints at least. With a busy writer, a start reads the rows of so
-/// long; 1M keys make a file of 30 MB.
+/// Shortest time between two index checkpoints: 1M keys make a file of 30 MB. With a busy writer, a
+/// start also reads the rows of up to this long.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
-/// Rest after each piece of an index checkpoint, so that it takes a tenth of a processor.
+/// Rest after each piece of an index checkpoint, which keeps it to a tenth of one processor.
 pub const CHECKPOINT_PAUSE: Duration = Duration::from_millis(1);
-/// Bytes of an index checkpoint written while the index lock is held; one larger key is admitted.
+/// Bytes of an index checkpoint that are written while the index lock is held; one larger key is
+/// admitted.
 pub const CHECKPOINT_STEP_BYTES: usize = 256 << 10;
-/// Bytes of an index checkpoint between two syncs, so that those of the log wait little.
+/// Bytes of an index checkpoint between two syncs of its file: a sync of the whole file would delay
+/// those of the log.
 pub const CHECKPOINT_SYNC_BYTES: usize = 4 << 20;
-/// Keys visited while the index lock is held.
+/// Keys that a read visits each time that it holds the index lock, so that apply, which needs the
+/// lock for each entry, waits only briefly.
 pub const INDEX_HOLD_KEYS_MAX: usize = 1000;
-/// Keys that compaction looks at while it holds the index lock, a third of a millisecond, and its rest
-/// after them. Apply takes the lock for each entry, so it must find it free for most of the time: with
-/// 1000 keys and no rest the 99th percentile of puts was 50 ms.
+/// Keys that compaction visits while it holds the index lock (a third of a millisecond), and its
+/// rest after each such piece. Apply needs the lock for each entry, so it must be free most of the
+/// time: with 1000 keys and no rest, the 99th percentile of puts was 50 ms.
 pub const INDEX_COMPACT_KEYS_MAX: usize = 250;
 pub const INDEX_COMPACT_REST: Duration = Duration::from_millis(1);
-/// Rows that are sorted by key before they go into the index, at a start and with a snapshot: enough
-/// that each leaf of a large index gets several of them at once, in 40 MiB.
+/// Rows that are sorted by key before they go into the index, at a start and when a snapshot is
+/// installed. With so many, each leaf of a large index gets several rows at once; they take 40 MiB.
 pub const INDEX_BULK_ROWS_MAX: usize = 512 << 10;
-/// Bytes of their keys, but for the last one's.
+/// Bytes of the keys of these rows. The bulk is full once they are reached, so its last key may
+/// exceed them.
 pub const INDEX_BULK_KEY_BYTES: usize = 32 << 20;
-/// Rows read from LMDB within one read transaction: it pins pages that the writer could reuse.
+/// Rows that are read from LMDB within one read transaction: while it lasts, the writer cannot
+/// reuse the pages that were freed since it began.
 pub const READ_CHUNK_ROWS: usize = 1000;
 /// Bytes read from LMDB within one read transaction; one larger record is admitted.
 pub const READ_CHUNK_BYTES: usize = 4 << 20;
-/// Longest page that is read on a thread that serves connections; longer ranges go elsewhere.
+/// Longest page of keys (`limit` of a range) that is read on a thread that serves connections;
+/// longer ranges are read on a blocking thread.
 pub const INLINE_RANGE_KEYS_MAX: i64 = 128;
-/// Keys visited for such a page or a count, in times that the index lock is held: half a millisecond.
-/// What takes more is tried again elsewhere.
+/// Times that the index lock is held (`INDEX_HOLD_KEYS_MAX` keys each) for a short page or a count
+/// on a thread that serves connections: half a millisecond in all. A read that needs more is begun
+/// again on a blocking thread.
 pub const INLINE_INDEX_HOLDS_MAX: usize = 4;
-/// As `INLINE_INDEX_HOLDS_MAX`, for all reads of a transaction: 32 holds take four milliseconds. A
-/// transaction is read, or measured before it is proposed, on another thread.
+/// As `INLINE_INDEX_HOLDS_MAX`, for all reads of a transaction together: 32 holds take four
+/// milliseconds. A transaction that needs more is read on another thread, and one that writes is
+/// measured there before it is proposed.
 pub const INLINE_TXN_INDEX_HOLDS_MAX: usize = 32;
-/// Bytes of pairs read for such a page.
+/// Bytes of pairs that are read on a thread that serves connections; a page with more is read on a
+/// blocking thread.
 pub const INLINE_RANGE_BYTES_MAX: usize = 1 << 20;
-/// Replies of compactions that may wait for their sweep before those are dropped for which nobody
-/// waits any more.
+/// Replies of compactions that may wait for their sweep. Above it, the replies whose callers have
+/// gone away are dropped.
 pub const SWEEP_ANSWERS_MAX: usize = 1024;
-/// Rest after a sweep failed, before the same step is tried again.
+/// Rest after a step of a sweep failed, before it is tried again.
 pub const SWEEP_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Batches of committed entries that apply holds and has not reported as applied.
 pub const APPLY_QUEUE_BATCHES_MAX: usize = 64;
-/// Records larger than this are stored in chunks: LMDB would need contiguous pages.
+/// Records larger than this are stored in chunks: as one value, LMDB would need that many
+/// contiguous free pages.
 pub const RECORD_INLINE_BYTES_MAX: usize = 8 << 10;
-/// Size of such a chunk; it fits one LMDB page with its header.
+/// Bytes of a record in one chunk: with its key and headers, a chunk fits one page of LMDB.
 pub const RECORD_CHUNK_BYTES: usize = 4000;
-/// Address space reserved for LMDB's map; never resized, costs no memory.
+/// Address space that LMDB's map reserves. It is never resized, since that would need all
+/// transactions to end first, and costs no memory.
 pub const MAP_BYTES: usize = 1 << 40;
-/// LMDB reader slots: one for each thread that may read at a time.
+/// Slots for LMDB's read transactions: as many may be open at a time, on any threads.
 pub const READERS_MAX: u32 = 2048;
-/// Disk space held back, so that deletes and compaction still commit on a full disk.
+/// Disk space held back in a file, which is given up when the disk is full so that deletes and
+/// compaction can still commit.
 pub const RESERVE_BYTES: u64 = 64 << 20;
 /// The reserve takes at most this fraction (1/16) of its file system.
 pub const RESERVE_DISK_PARTS: u64 = 16;
-/// Pause before a reserve that was given up is taken again. Without it each commit on a full disk
-/// would fail first; with a longer one other writers take the space.
+/// Time from giving up the reserve to taking it again. Without it, each commit on a full disk would
+/// fail once before it gets the space; with a longer time, other programs use the space up.
 pub const RESERVE_RETAKE_REST: Duration = Duration::from_secs(1);
-/// How often the log says that the disk is full, while each second finds it so.
+/// Shortest time between two log lines that say that the disk is full: the commit is tried each
+/// second.
 pub const FULL_DISK_SAY_INTERVAL: Duration = Duration::from_secs(60);
-/// Bytes that a byte of a record takes at most: one slightly larger than a page has two for itself, and
-/// each commit writes the pages on the way to its rows anew.
+/// Bytes of disk that are reckoned for each byte of a record: a record slightly larger than a page
+/// has two pages for itself, and each commit writes the pages on the path to its rows anew.
 pub const STORE_BYTES_PER_BYTE: u64 = 2;
-/// LMDB files up to this size are checked to the last leaf page when opened; it takes about 0.1 s.
+/// LMDB files up to this size are checked down to their leaf pages when they are opened, which
+/// takes about 0.1 s. In larger files, the leaf pages of the two tables of rows are left out.
 pub const OPEN_CHECK_BYTES_MAX: u64 = 256 << 20;
-/// Backend size at which NOSPACE is raised, etcd's default of `--quota-backend-bytes`.
+/// Size of the store at which NOSPACE is raised: etcd's default of `--quota-backend-bytes`.
 pub const QUOTA_BYTES: i64 = 2 << 30;
 
-/// Log segment size, etcd's.
+/// Size of a segment of the log: etcd's.
 pub const SEGMENT_BYTES: u64 = 64_000_000;
-/// Events drained by the raft loop in one turn.
+/// Events that the raft loop takes from its inbox in one turn.
 pub const RAFT_EVENTS_MAX: usize = 4096;
-/// Bytes of proposals merged into one turn of the raft loop.
+/// Bytes of proposals that the raft loop takes in one turn.
 pub const RAFT_BATCH_BYTES_MAX: usize = 1 << 20;
-/// Recent log entries kept in memory for apply and for followers.
+/// Bytes of recent log entries that stay in memory for apply and for followers; older ones are read
+/// from their segments.
 pub const LOG_CACHE_BYTES_MAX: usize = 64 << 20;
 
-/// Revisions in one catch-up response; a revision is never split.
+/// Revisions in one response to a lagging watcher, etcd's `watchBatchMaxRevs`; one revision is
+/// never split.
 pub const WATCH_CATCH_UP_REVISIONS_MAX: usize = 1000;
-/// Responses buffered for one watch stream before its watchers fall back to catch-up.
+/// Responses that are queued for one watch stream; when there are more, its watchers become
+/// lagging.
 pub const WATCH_STREAM_RESPONSES_MAX: usize = 128;
-/// Bytes of events buffered for one watch stream; one larger response is admitted.
+/// Bytes of events that are queued for one watch stream; one larger response is admitted.
 pub const WATCH_STREAM_BYTES_MAX: usize = 2 << 20;
-/// Bytes of history read at once for the lagging watchers of one stream, with previous pairs; one
-/// larger transaction is admitted. As much is what a stream costs whose client does not read.
+/// Bytes of history that are read at once for the lagging watchers of one stream, previous pairs
+/// included; one larger transaction is admitted. A stream whose client does not read costs as much.
 pub const WATCH_CATCH_UP_BYTES: usize = 256 << 10;
-/// Bytes from which on the previous pairs of one large transaction are read when its response is made
-/// and not with its history.
+/// Bytes of one large transaction after which the previous pairs of its further events are not read
+/// with the history, but when the response is made: the events together with all previous pairs
+/// could take twice as much.
 pub const WATCH_PREVIOUS_BYTES: usize = 8 << 20;
-/// Bytes that wait in all watch streams of a member. Above it, streams buffer no events that they have
-/// not to, and above half of it they read history in small pieces: nothing is lost, and nobody waits
-/// for a client that does not read.
+/// Bytes of events that wait in all watch streams of a member. Above it, a stream takes only small
+/// events, and only into an empty queue; its watchers become lagging and read the events from the
+/// store later. Above half of it, streams read history in pieces of `WATCH_SMALL_BYTES`.
 pub const WATCH_BYTES_MAX: usize = 128 << 20;
 /// Bytes of history that a stream reads at once while all watch streams hold more than half of
-/// `WATCH_BYTES_MAX`. An event of this size still enters an empty queue.
+/// `WATCH_BYTES_MAX`, and the largest events that enter an empty queue while they hold all of it.
 pub const WATCH_SMALL_BYTES: usize = 16 << 10;
-/// Watchers of a stream that ended which are removed while the hub's lock is held: apply needs it.
+/// Watchers of a stream that has ended which are removed while the hub's lock is held once: apply
+/// needs the lock to publish.
 pub const WATCHERS_REMOVED_AT_ONCE: usize = 1000;
-/// Watch streams that read history at the same time, each on a thread.
+/// Watch streams that read history at the same time, each on a blocking thread.
 pub const CATCH_UPS_RUNNING_MAX: usize = 2;
-/// Watchers of one stream that share one read of history.
+/// Lagging watchers of one stream that share one read of history.
 pub const CATCH_UP_WATCHERS_MAX: usize = 512;
-/// Time between two progress notifications of a watcher, etcd's default.
+/// Time between two progress notifications of a watcher: etcd's default.
 pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
-/// The shortest time that a flag can ask for, etcd's.
+/// Shortest progress interval that the flag may ask for: etcd's.
 pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
-/// Watchers on one stream.
+/// Watchers on one stream; above it, a create request is refused.
 pub const WATCHERS_PER_STREAM_MAX: usize = 1 << 20;
 
-/// Longest lease, etcd's.
+/// Longest TTL of a lease: etcd's `MaxLeaseTTL`.
 pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
-/// Expired leases revoked each second, etcd's pace.
+/// Expired leases that the leader revokes in a second: etcd's `leaseRevokeRate`.
 pub const LEASE_REVOKES_PER_SECOND: usize = 1000;
-/// How often the rest of a long lease is noted in the log, etcd's.
+/// Time between two notes in the log of how long a lease has left, so that a new leader need not
+/// begin its whole TTL anew: etcd's.
 pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
-/// Remainders noted with one entry, etcd's.
+/// Leases whose remaining time is noted with one entry: etcd's.
 pub const LEASE_CHECKPOINT_LEASES_MAX: usize = 1000;
-/// Revokes in flight at once.
+/// Revokes of expired leases that are proposed at the same time: etcd's `maxPendingRevokes`.
 pub const LEASE_REVOKES_PENDING_MAX: usize = 16;
-/// Hashes of past compactions kept to answer HashKV, etcd's.
+/// Hashes of past compactions that are kept to answer HashKV: etcd's.
 pub const COMPACTION_HASHES_KEPT: usize = 10;
 
-/// Different client API versions counted apart; a client chooses the label, so the rest is `other`.
+/// Client API versions that a metric counts apart. A client chooses this label, so all further ones
+/// are counted as `other`.
 pub const CLIENT_VERSIONS_MAX: usize = 32;
-/// Rows in the first piece of a range stream, etcd's.
+/// Rows in the first piece of a range stream: etcd's.
 pub const STREAM_CHUNK_ROWS: i64 = 10;
-/// Pause between two batches of a compaction, etcd's.
+/// Pause between two batches of a compaction: etcd's default.
 pub const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
 
-/// Open files kept back from client connections for the store, the log and peers, etcd's.
+/// Open files that client connections leave to the store, the log and peers: etcd's
+/// `reservedInternalFDNum`.
 pub const DESCRIPTORS_RESERVED: u64 = 150;
-/// How long a new connection may take to show its protocol, so that silent ones end.
+/// How long a new connection may take to send enough to tell its protocol. Without it, silent
+/// connections would hold descriptors for ever.
 pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an HTTP/1.1 connection may take for, or wait between, requests.
+/// How long an HTTP/1.1 connection may take for the header of a request, and may be idle between
+/// two requests.
 pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(120);
-/// Connections that may wait to be accepted, etcd's with the defaults of Linux; the kernel takes less
-/// if `net.core.somaxconn` says so. Above it a client tries again after a second.
+/// Connections that may wait to be accepted. Go, and so etcd, asks for `net.core.somaxconn`, whose
+/// default is this number; the kernel grants at most that. Above it a client's SYN is dropped and
+/// repeated after a second.
 pub const LISTEN_BACKLOG: i32 = 4096;
-/// Bytes of a body that nobody needs, read before the answer as Go reads them after it.
+/// Bytes of a request body that no handler reads, which are read before the answer is sent. Go
+/// reads as much after its handler.
 pub const HTTP_BODY_BYTES_MAX: usize = 256 << 10;
-/// How long such a body may take; then the answer comes without it.
+/// How long reading such a body may take; after that the answer is sent without it.
 pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of request headers in one HTTP/2 request; tokens are the largest of them.
+/// Bytes of the headers of one HTTP/2 request. Auth tokens are the largest of them.
 pub const HEADER_BYTES_MAX: u32 = 64 << 10;
-/// Table of header fields that a client may keep: a little less than what h2 keeps, 4096, since some of
-/// its entries are longer here than there (see `server/hpack.rs`).
+/// Size of the HPACK table that a client may use: a little less than h2's, 4096 bytes.
+/// `server/hpack.rs` replaces some empty values by one byte, which makes the entry longer in h2's
+/// table; h2 must not drop an entry that the client still refers to.
 pub const HEADER_TABLE_BYTES: u32 = 3968;
-/// Bytes of requests that one client connection may have unread, for each of its streams.
+/// HTTP/2 flow control window of a client's stream: request bytes that may be sent and not read
+/// yet.
 pub const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-/// The same for the whole connection: what a connection that nobody here reads costs at most. h2
-/// derives its budget for small unread DATA frames from it, half as much at 256 bytes a frame less
-/// what is in it, and ends the connection above that. A stream full of renewals, which are of 15
-/// bytes, needs 4 MiB of it if they come one by one.
+/// HTTP/2 flow control window of a client's connection: request bytes that it costs at most while
+/// nothing of it is read. h2 derives a budget for small unread DATA frames from it, counting half
+/// of the window at 256 bytes a frame, less the frame's payload, and closes the connection above
+/// that. A stream full of lease renewals, 15 bytes each, needs a window of 4 MiB if each has a
+/// frame of its own.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// Streams that their client reset before h2 handed them over; above it h2 ends the connection. A
-/// client that cancels its calls at once does not get there: all are handed over after each
-/// `FRAMES_PER_TURN_MAX`. One that resets each of them twice does after as many.
+/// Streams that the client reset before h2 handed them over; above it h2 closes the connection. A
+/// client that cancels each call at once stays below it, since h2 hands all streams over after each
+/// `FRAMES_PER_TURN_MAX`. A client that sends more resets than calls may exceed it.
 pub const RESET_STREAMS_MAX: usize = 1024;
-/// Frames of one client after which others have their turn, and h2 hands over the requests that it has.
-/// A read of 8 KiB may hold 900, and `TURNS_BETWEEN_NEWS` come before the next look at the sockets. A
-/// burst of calls and of their cancellations in one read would also reach the limit above.
+/// Frames of one connection that are read before its task yields and h2 hands over the requests
+/// that it has. One read of 8 KiB can hold 900 frames, and a thread runs `TURNS_BETWEEN_NEWS` tasks
+/// between two looks at its sockets. Without this bound, a burst of calls and cancellations in one
+/// read would also exceed `RESET_STREAMS_MAX`.
 pub const FRAMES_PER_TURN_MAX: u32 = 32;
-/// Messages of one stream after which other tasks have their turn. A client that does not wait for its
-/// answers would otherwise get a hundred of them at once, which takes a thread about a millisecond.
+/// Messages of one response stream that are sent before its task yields. A client that sends
+/// without waiting for answers would otherwise get a hundred at once, which takes the thread about
+/// a millisecond.
 pub const ANSWERS_PER_TURN_MAX: u32 = 16;
-/// Tasks that a thread runs before it looks whether sockets have news. A look costs less than a
-/// microsecond and a turn up to a hundred, so that with tokio's 61 a short call could wait for six
-/// milliseconds before anybody knew of it.
+/// Tasks that a thread runs before it polls its sockets (tokio's `event_interval`). A poll takes
+/// less than a microsecond and a task up to a hundred. With tokio's default of 61, a short call
+/// could wait for six milliseconds before its arrival was noticed.
 pub const TURNS_BETWEEN_NEWS: u32 = 16;
-/// A frame counts once more for each of these in it: some 60 KiB pass in a turn, which takes a
-/// thread some tens of microseconds. With half a megabyte, sixty clients that send as fast as they can
-/// hold up everybody else by tens of milliseconds.
+/// A frame uses up one more of `FRAMES_PER_TURN_MAX` for each of these bytes in it. A connection so
+/// reads some 60 KiB before it yields, which takes some tens of microseconds. With half a megabyte,
+/// sixty clients that send as fast as they can delayed all others by tens of milliseconds.
 pub const TURN_BYTES: usize = 2 << 10;
-/// Streams that h2 may reset over a client's mistakes in the life of a connection, such as DATA that
-/// crosses an early answer. h2's default of 1024 ends a connection of weeks that did nothing wrong.
+/// Streams that h2 may reset over a client's protocol errors in the life of a connection; None is
+/// no bound. DATA that crosses an early answer counts as such an error, so h2's default of 1024
+/// closes a connection that has lived for weeks and did nothing wrong.
 pub const ERROR_RESETS_MAX: Option<usize> = None;
-/// Requests of one connection that h2 has handed over and no thread has begun with; above it nothing
-/// more is read. A connection is woken before its requests otherwise, and they pile up.
+/// Requests of one connection that h2 has handed over and whose tasks have not run yet; above it
+/// the connection is not read. Without it, requests pile up: the connection's task may be woken
+/// again before those of its requests.
 pub const REQUESTS_QUEUED_MAX: usize = 64;
-/// Bytes read from a client whose socket takes nothing. A call may be 12 bytes, and its answer, with
-/// stream and headers, some kilobytes.
+/// Bytes that are read from a client while its socket takes no answers. A call may have 12 bytes,
+/// and its answer, with stream and headers, some kilobytes.
 pub const BLOCKED_READ_BYTES_MAX: usize = 16 << 10;
-/// Bytes of answers that one connection may hold; above it no further call on it is begun. A page of
-/// keys of the default size is smaller.
+/// Bytes of answers, beside the largest, that one connection may hold; above it no further call on
+/// it is begun. A page of keys of the default size is smaller.
 pub const CONNECTION_UNSENT_BYTES_MAX: usize = 64 << 20;
-/// What a connection may hold however crowded it is: the answers of one turn.
+/// Bytes of answers that a connection may always hold, however small its equal share of
+/// `UNSENT_BYTES_MAX` is: the answers of one turn of its task.
 pub const CONNECTION_UNSENT_BYTES_MIN: usize = 256 << 10;
-/// What all connections together may hold before long ranges are built one at a time, and connections
-/// hold no more than their share.
+/// Bytes of answers that all connections together may hold. Above it, long ranges are built one at
+/// a time, and each connection may hold no more than an equal share.
 pub const UNSENT_BYTES_MAX: usize = 256 << 20;
-/// Unsent bytes of all connections from which long ranges wait for room: one answer of 256 MiB to a
-/// slow reader alone stops no other call.
+/// Bytes of unsent answers of all connections above which no long range is begun. It is twice
+/// `UNSENT_BYTES_MAX`, so that a slow reader of one answer of 256 MiB does not stop all other long
+/// ranges.
 pub const UNSENT_BYTES_FULL: usize = 512 << 20;
-/// Bytes of a short answer while all hold more than `UNSENT_BYTES_MAX`: such calls take no turn, and a
-/// client may make thousands at once.
+/// Largest answer that counts as short while unsent answers exceed `UNSENT_BYTES_MAX`. Calls with
+/// short answers need no turn, and a client may make thousands of them at once.
 pub const CROWDED_RANGE_BYTES_MAX: usize = 64 << 10;
-/// Bytes that streams of leases and watches, and calls about leases, may hold on a connection that is
-/// over its part: renewals must not wait behind a range, and an answer of theirs has some 50 bytes.
+/// Bytes that answers about leases and watches may hold on a connection that has reached its bound
+/// for other answers. A renewal must not wait behind a range; its answer has some 50 bytes.
 pub const SMALL_UNSENT_BYTES_MAX: usize = 1 << 20;
-/// What an answer costs beside its message: its frames, headers and stream.
+/// Memory that is reckoned for an answer beside its message: its frames, headers and stream.
 pub const UNSENT_ANSWER_BYTES: usize = 1 << 10;
-/// Calls that may wait on one connection that is over its part; more are told "too many requests".
+/// Calls that may wait on one connection until it holds fewer answers; more get "too many
+/// requests".
 pub const CALLS_WAITING_MAX: usize = 1024;
 /// How long a long read keeps its processor while others wait for one.
 pub const READ_SLICE: Duration = Duration::from_millis(2);
-/// How long nothing may move before the first that waits takes the place of one that has a processor.
+/// How long no turn may begin before the first long read in line takes the place of the one that
+/// has held a processor longest: the disk of that one may stand still.
 pub const READ_STANDSTILL_MAX: Duration = Duration::from_millis(50);
-/// Long ranges that are built at a time, and as many writes with long answers: each holds its rows and
-/// its message.
+/// Long ranges that are built at the same time, and as many writes with long answers: each holds
+/// its rows and its encoded message.
 pub const LONG_ANSWERS_MAX: usize = 4;
-/// Calls that wait to build one, for as long as a request may take; more are told "too many requests".
-/// Each is a stream and a task of some kilobytes.
+/// Calls that wait for one of these turns, each for as long as a request may take; more get "too
+/// many requests". Each is a stream and a task of some kilobytes.
 pub const LONG_ANSWERS_WAITING_MAX: usize = 4096;
-/// Bytes of messages of one connection that have arrived in part. Above it, parts that have
-/// received nothing for `UNFINISHED_OLD` are given up; if as many bytes again are given up and not
-/// yet dropped, the connection is closed. Two dozen of the largest requests by default.
+/// Bytes of messages of one connection that have arrived in part: two dozen of the largest requests
+/// by default. Above it, partial messages that have received nothing for `UNFINISHED_OLD` are given
+/// up; if as many bytes again are given up and not yet dropped, the connection is closed.
 pub const CONNECTION_UNFINISHED_BYTES_MAX: usize = 32 << 20;
-/// As `CONNECTION_UNFINISHED_BYTES_MAX`, for all connections together and before any login; above
-/// it the connection that holds most is closed.
+/// As `CONNECTION_UNFINISHED_BYTES_MAX`, for all connections together, whether logged in or not;
+/// above it the connection that holds most is closed.
 pub const UNFINISHED_BYTES_MAX: usize = 128 << 20;
-/// The largest messages that fit into the budget of a connection, and twice as many into the
-/// member's, where a flag makes messages larger.
+/// Messages of the largest size that fit into a connection's budget of unfinished bytes, even if
+/// `--max-request-bytes` makes them larger than usual; twice as many fit into the member's budget.
 pub const UNFINISHED_MESSAGES_MIN: usize = 4;
 /// A partial message is old once nothing of it has arrived for this long: a client that sends a
 /// hundred large requests at a time on a busy machine returns to each of them sooner.
@@ -263,12 +305,12 @@ pub const UNFINISHED_OLD: Duration = Duration::from_secs(5);
 /// given up whatever its age. With it, partial messages and those given up but not yet dropped stay
 /// within twice the budget.
 pub const UNFINISHED_EXCESS_PART: usize = 2;
-/// Bytes of requests of all connections that have arrived and no call has read. Above it, a
-/// connection that holds more than half of an equal share is read only once per look. Eight full
-/// connections, or thousands of clients whose requests are read a moment later.
+/// Bytes of requests of all connections that have arrived and that no call has read: as many as
+/// eight full connections hold, or thousands of clients whose requests are read a moment later.
+/// Above it, a connection that holds more than half of an equal share is read only once per look.
 pub const UNREAD_BYTES_MAX: usize = 128 << 20;
-/// Lower bound of the half share of `UNREAD_BYTES_MAX`, however many connections there are: a read
-/// of one frame fits twice.
+/// Lower bound of the half share of `UNREAD_BYTES_MAX`, however many connections there are: twice
+/// the largest frame.
 pub const UNREAD_SHARE_BYTES_MIN: usize = 32 << 10;
 /// Memory of an unread frame beside its bytes: its slot in h2's queue.
 pub const UNREAD_FRAME_BYTES: usize = 256;
@@ -281,461 +323,520 @@ pub const UNREAD_STEP_BYTES: usize = 4 << 10;
 /// Unread bytes down to which connections are closed once they exceed `UNREAD_BYTES_MAX`, so that
 /// some time passes before the next must be closed.
 pub const UNREAD_BYTES_LEFT: usize = UNREAD_BYTES_MAX / 4 * 3;
-/// Looks after which a connection may be closed of whose requests no frame's worth was read between two, nor
-/// all that was there, and that took no frame's worth of answers.
+/// Looks without progress after which a connection may be closed. It has made no progress if, since
+/// the look before, less than a frame was read of its requests, and not all that was there, and if
+/// its client took less than a frame of answers.
 pub const UNREAD_LOOKS_MAX: u32 = 2;
 /// Looks in a row for which a connection whose requests are not read is kept because its client
 /// takes answers. Requests unread for longer are taken to stay unread.
 pub const UNREAD_LOOKS_TAKING_MAX: u32 = 60;
-/// Looks without progress that are counted at most: among connections that have stood still for at
-/// least as many, the one that holds most is closed first.
+/// Looks without progress are counted up to this number: of the connections that have reached it,
+/// the one that holds most is closed first.
 pub const UNREAD_LOOKS_COUNTED_MAX: u32 = 10;
-/// Streams reset from here on which DATA may still come, for each connection: a reset takes one round
-/// trip, in which a client hardly begins as many calls that end early.
+/// Streams of a connection that the server has reset and on which DATA may still arrive, which must
+/// not count as unread. A reset reaches the client after half a round trip, in which it hardly
+/// begins as many calls that end early.
 pub const RESETS_REMEMBERED_MAX: usize = 64;
-/// Slow counts that run at a time: each visits keys under the index lock, which apply needs.
-/// `COUNTS_WAITING_MAX` more wait for their turn, for as long as a request may take.
+/// Slow counts that run at the same time: each visits keys under the index lock, which apply needs.
+/// Up to `COUNTS_WAITING_MAX` more wait, each for as long as a request may take.
 pub const COUNTS_RUNNING_MAX: usize = 4;
 pub const COUNTS_WAITING_MAX: usize = 4096;
-/// Writes whose answers are measured at a time, where that takes more than a page does: each reads
-/// up to a short answer's bytes, in small pieces. `MEASURES_WAITING_MAX` more wait, for as long as
-/// a request may take.
+/// Writes whose answers are measured at the same time, if that takes more than a page does. Each
+/// reads up to a short answer's bytes, in small pieces. Up to `MEASURES_WAITING_MAX` more wait,
+/// each for as long as a request may take.
 pub const MEASURES_RUNNING_MAX: usize = 4;
 pub const MEASURES_WAITING_MAX: usize = 4096;
-/// How often connections are looked at that hold too much.
+/// Time between two looks at the connections for those that hold too much.
 pub const UNSENT_LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Looks after which a connection that holds too much and takes nothing is closed.
+/// Looks after which a connection is closed that holds too much and whose client takes nothing.
 pub const UNSENT_LOOKS_MAX: u32 = 30;
 /// As `UNSENT_LOOKS_MAX`, while all connections together hold more than `UNSENT_BYTES_MAX`.
 pub const UNSENT_LOOKS_CROWDED_MAX: u32 = 2;
-/// Bytes that a client must take between two looks, one frame, or it has taken nothing.
+/// Bytes that a client must take between two looks, or it counts as taking nothing: the size of one
+/// frame.
 pub const UNSENT_PROGRESS_BYTES: usize = 16 << 10;
 /// While a call waits for room, a client must take 1/60 of what its connection holds between two
 /// looks of a second, so that it holds up other clients for at most a minute.
 pub const UNSENT_PROGRESS_PARTS: usize = 60;
-/// Free memory is given back to the system after more than this many bytes were held and three
-/// quarters of them are gone.
+/// Free memory is given back to the system once more bytes than this were held and three quarters
+/// of them are gone.
 pub const UNSENT_BYTES_KEPT: usize = 64 << 20;
-/// As `UNSENT_BYTES_KEPT`, for connections and for calls at a time, each of which takes some
-/// kilobytes beside its messages; but only if the process has grown by `FREE_BYTES_KEPT` meanwhile,
-/// of which most may be free.
+/// As `UNSENT_BYTES_KEPT`, for the number of connections and of calls at a time, each of which
+/// takes some kilobytes beside its messages. Memory is then given back only if the process has also
+/// grown by more than `FREE_BYTES_KEPT`, since otherwise little can be free.
 pub const CONNECTIONS_KEPT: usize = 50;
 pub const CALLS_KEPT: usize = 500;
 pub const FREE_BYTES_KEPT: usize = 8 << 20;
-/// Time between two times of giving back at least: each locks the allocator for some milliseconds.
+/// Shortest time between two times that memory is given back: each locks the allocator for some
+/// milliseconds.
 pub const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(5);
-/// Pings too many before a client is told to calm down, grpc-go's.
+/// HTTP/2 pings that may come too early before a connection ends with GOAWAY "too_many_pings":
+/// grpc-go's.
 pub const PING_STRIKES_MAX: u32 = 2;
-/// How long a stop waits for answers under way.
+/// How long a stop waits for answers that are under way.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
-/// How long a member that cannot go on lets its ports tell their clients.
+/// How long a member that cannot go on waits for its connections to tell their clients.
 pub const FAILURE_GRACE: Duration = Duration::from_millis(200);
-/// How long a stop waits for the node; then the log replays what is missing.
+/// How long a stop waits for the node to commit what is sealed and to write its checkpoint; what is
+/// missing after that is replayed from the log at the next start.
 pub const NODE_STOP_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pause after a failed accept, which mostly means that descriptors ran out.
+/// Pause after a failed accept, which mostly means that the process has no descriptor left.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Between TCP keepalive probes, and before the first of them, etcd's.
+/// Time before the first TCP keepalive probe and between two probes: etcd's.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// A segment takes at most this fraction (1/16) of its file system: two segments, the prepared one
-/// and one about to be removed are a quarter of a small disk.
+/// A segment takes at most this fraction (1/16) of its file system: with two segments in use, the
+/// prepared one and one about to be removed, the log takes a quarter of a small disk.
 pub const LOG_SEGMENT_DISK_PARTS: u64 = 16;
-/// Segments are not made smaller than this, which holds two of the largest requests.
+/// Smallest segment: it holds two of the largest requests.
 pub const LOG_SEGMENT_BYTES_MIN: u64 = 4 << 20;
-/// A segment for which the disk has less room than usual is a multiple of this.
+/// The size of a segment that is smaller than usual, for want of room, is a multiple of this.
 pub const LOG_SEGMENT_STEP_BYTES: u64 = 64 << 10;
 /// An entry larger than this fraction (1/8) of a segment counts twice when the log is asked for
 /// room, since up to its own size may be left unused at the end of the segment before it. A smaller
 /// entry leaves less than 1/8 unused.
 pub const LOG_LARGE_ENTRY_PARTS: u64 = 8;
-/// Bytes of a segment kept for records without entries: over a thousand votes, and a quarter for the
-/// records that let older segments go.
+/// Bytes of a segment that are kept for records without entries, which must be written on a full
+/// disk, too. They hold over a thousand hard states (votes); a quarter of them is for the records
+/// that let older segments be removed.
 pub const LOG_SLACK_BYTES: u64 = 64 << 10;
-/// A write of the log that takes longer is said to be slow while it lasts, etcd's for one that is over.
+/// A write of the log that takes longer is logged as slow while it lasts. etcd uses the same time
+/// for writes that have ended.
 pub const LOG_STALL_SAID_AFTER: Duration = Duration::from_secs(1);
-/// How often it is looked at.
+/// Time between two looks whether a write of the log is slow.
 pub const LOG_STALL_LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often room for the next segment is looked for while the disk has none.
+/// Pause between two attempts to create the next segment while the disk has no room for it.
 pub const LOG_ROOM_RETRY: Duration = Duration::from_millis(200);
-/// Zeros written ahead of the log's end: some seconds of writing, so that syncs write no metadata.
+/// Zeros that are written ahead of the log's end: some seconds of writing. A sync of the log then
+/// writes no file metadata.
 pub const LOG_FILL_AHEAD_BYTES: u64 = 8 << 20;
-/// Zeros written and synced at once; larger pieces would delay the syncs of the log itself.
+/// Zeros that are written and synced at once: larger pieces would delay the log's own syncs.
 pub const LOG_FILL_CHUNK_BYTES: usize = 1 << 20;
-/// Longest record that is believed; a longer one is damage. The default limit of a request is 85
-/// times smaller.
+/// Longest record of the log that is accepted as such; a longer one is damage. The default of
+/// `--max-request-bytes` is 85 times smaller.
 pub const LOG_RECORD_BYTES_MAX: u64 = 128 << 20;
-/// Checksum, metadata and state at the head of a segment take less than this.
+/// Upper bound of the checksum, metadata and hard state at the head of a segment.
 pub const LOG_SEGMENT_HEAD_BYTES: u64 = 128;
-/// Segments kept for members that were away, half a gigabyte: the log is cheaper than a snapshot.
+/// Segments that are kept for members that were away, half a gigabyte: sending entries is cheaper
+/// than a snapshot.
 pub const LOG_SEGMENTS_FOR_PEERS: u32 = 8;
-/// Capacity that the log writer's buffer keeps after an unusually large batch.
+/// Capacity to which the log writer's buffer shrinks after a larger batch.
 pub const LOG_BUFFER_BYTES_KEPT: usize = 4 << 20;
-/// How long an offline command waits for a stopped member's log without seeing one more entry applied.
-/// A sole voter needs an election for that, some seconds on a disk that is slow to sync.
+/// How long an offline command waits while its node applies no further entry of the log. A sole
+/// voter needs an election before the first, which takes some seconds on a disk that is slow to
+/// sync.
 pub const SETTLE_STALL: Duration = Duration::from_secs(60);
-/// Bytes read at once when old entries are fetched from a segment.
+/// Bytes that are read at once when old entries are fetched from a segment.
 pub const LOG_READ_BYTES: u64 = 1 << 20;
 
-/// Jobs given to the log writer and not yet reported durable. Above it the raft loop takes no new
-/// proposals, so that it never waits for the writer itself.
+/// Jobs that the log writer has and has not yet reported durable. Above it the raft loop takes no
+/// new proposals, so that it never has to wait for the writer.
 pub const LOG_JOBS_MAX: usize = 256;
 /// A sole voter writes batches of up to this many entries and bytes within the raft loop. Proposals
-/// that arrive meanwhile wait and make the next batch large, which then goes to the log writer.
+/// that arrive during such a write make the next batch larger, and a large batch goes to the log
+/// writer.
 pub const LOG_INLINE_ENTRIES_MAX: usize = 16;
 pub const LOG_INLINE_BYTES_MAX: usize = 64 << 10;
-/// A follower on a quick disk writes batches of up to this size within the raft loop: no other work
-/// of a follower waits for the loop.
+/// A follower with a quick disk writes batches of up to this size within the raft loop: it has
+/// little else to do there.
 pub const LOG_INLINE_FOLLOWER_ENTRIES_MAX: usize = 256;
 pub const LOG_INLINE_FOLLOWER_BYTES_MAX: usize = 256 << 10;
-/// A disk is quick if its syncs take less than this on average. A proposal that a follower forwards
-/// may wait for one of them.
+/// A disk is quick if its syncs take less than this on average. A proposal that the follower
+/// forwards may wait for one of them.
 pub const LOG_INLINE_SYNC_MAX: Duration = Duration::from_millis(2);
-/// While the log writer is busy, this many waiting proposals make a batch of their own; fewer wait
-/// for the writer.
+/// Proposals that must wait in the inbox before the raft loop takes them while the log writer is
+/// busy. A smaller batch would only queue behind the running write; its proposals rather join those
+/// that come meanwhile.
 pub const PROPOSALS_PER_BATCH_MIN: usize = 128;
-/// Messages of other members that may wait for the raft loop; raft repeats what is dropped.
+/// Messages of other members that may wait for the raft loop. Above it they are dropped; raft
+/// repeats those that matter.
 pub const RAFT_MESSAGES_MAX: usize = 4096;
 /// Reads that may wait for the raft loop; above it the caller gets "too many requests".
 pub const RAFT_READS_MAX: usize = 65_536;
-/// Configuration changes that may wait for the one before them. etcd admits one at a time.
+/// Configuration changes that may wait for the one before them; more are dropped. etcd admits one
+/// at a time.
 pub const CONF_CHANGES_WAITING_MAX: usize = 16;
-/// Reads of other members held until the leader has committed in its term; they ask again.
+/// Read index requests of other members that a new leader holds until it has committed an entry of
+/// its term (Raft, section 6.4 of the dissertation). More are dropped; the members ask again.
 pub const FORWARDED_READS_MAX: usize = 1024;
-/// After this a read index is asked for again, with a new context; etcd's.
+/// How long a read index may take before it is requested again with a new context: etcd's.
 pub const READ_INDEX_RETRY: Duration = Duration::from_millis(500);
-/// Bytes and entries of one batch for apply, which answers and reports once a batch is applied.
+/// Bytes and entries of one batch for apply, which publishes, answers and reports once for each
+/// batch.
 pub const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
 pub const APPLY_BATCH_ENTRIES_MAX: u64 = 1024;
-/// Bytes of pairs in the answers to a batch; with more, those so far are given before the batch goes on.
-/// A transaction of a few bytes may answer with all keys.
+/// Bytes of pairs in the answers to the entries of one batch. Once they are reached, the answers so
+/// far are given before the batch goes on: a transaction of a few bytes may answer with all keys.
 pub const APPLY_ANSWER_BYTES_MAX: usize = 8 << 20;
-/// Bytes of the batches that apply holds; one batch more is admitted. What is committed beyond them
-/// stays in the log until apply has reported some of them.
+/// Bytes of the batches that apply holds; the batch that exceeds them is admitted. Further
+/// committed entries stay in the log until apply has reported some batches as applied.
 pub const APPLY_HELD_BYTES_MAX: u64 = 16 << 20;
-/// Entries that a leader holds uncommitted before it drops proposals.
+/// Bytes of uncommitted entries that a leader holds; above it, it drops proposals.
 pub const RAFT_UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
-/// Bytes of entries in one message to a member, etcd's.
+/// Bytes of entries in one message to a member: etcd's `maxSizePerMsg`.
 pub const RAFT_MESSAGE_BYTES_MAX: u64 = 512 << 10;
-/// Highest term or index that is believed: no cluster gets there, and from there it can still count.
+/// Highest term or index that is accepted from a peer or the log. No cluster reaches it, and adding
+/// to it does not overflow.
 pub const RAFT_NUMBER_MAX: u64 = i64::MAX as u64;
-/// Messages with entries in flight to one member. Together they fit its queue; once they are
-/// acknowledged slowly, they become larger instead of more.
+/// Messages with entries that are sent to one member and not yet acknowledged. All of them fit the
+/// member's queue (`PEER_QUEUE_BYTES_MAX`); while acknowledgements are slow, the messages become
+/// larger instead of more.
 pub const RAFT_INFLIGHT_MAX: usize = 32;
 
-/// Attempts of one call, etcd's client's.
+/// Attempts of one call: as etcd's client.
 pub const CLIENT_ATTEMPTS_MAX: u32 = 100;
-/// Pause before a call or a watch is tried again, etcd's client's.
+/// Pause before a call or a watch is tried again: as etcd's client.
 pub const CLIENT_RETRY_WAIT: Duration = Duration::from_millis(25);
-/// How long connecting to an endpoint may take until the server has begun to speak, gRPC's.
+/// How long a connection may take until the server has sent its HTTP/2 preface: gRPC's minimum
+/// connect timeout.
 pub const CLIENT_DIAL_TIMEOUT: Duration = Duration::from_secs(20);
-/// Pause after an endpoint could not be dialled: short enough that a restarted server is found at once.
+/// Pause after an endpoint could not be dialled: short, so that a restarted server is found
+/// quickly.
 pub const CLIENT_RECONNECT_WAIT: Duration = Duration::from_millis(250);
-/// How long a client that waits without an end is silent about it: what a call of etcdctl's that has
-/// an end takes at most.
+/// How long a client whose call has no timeout waits for an endpoint before it logs why. It is
+/// etcdctl's default timeout of a command.
 pub const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(5);
-/// Pause before a lost keep-alive stream is opened again, etcd's client's.
+/// Pause before a lost keep-alive stream is opened again: as etcd's client.
 pub const CLIENT_KEEP_ALIVE_RETRY_WAIT: Duration = Duration::from_millis(500);
 /// Shortest interval of HTTP/2 pings: servers close connections that ping more often.
 pub const CLIENT_KEEP_ALIVE_MIN: Duration = Duration::from_secs(10);
-/// Largest request of a client, etcd's client's: below what a server accepts.
+/// Largest request that a client sends: as etcd's client. A server may refuse a smaller one.
 pub const CLIENT_SEND_BYTES_MAX: usize = 2 << 20;
-/// Largest response that a client takes, etcd's client's: the largest that gRPC can frame for Go.
+/// Largest response that a client takes: as etcd's client, `math.MaxInt32`.
 pub const CLIENT_RECEIVE_BYTES_MAX: usize = i32::MAX as usize;
-/// Flow control windows of a client: a page of keys arrives without a round trip in between.
+/// HTTP/2 flow control windows of a client: a page of keys fits, so that it arrives without a round
+/// trip in between.
 pub const CLIENT_WINDOW_BYTES: u32 = 4 << 20;
-/// Requests queued on one stream of a client; the caller waits beyond it.
+/// Requests that are queued on one stream of a client; above it the caller waits.
 pub const CLIENT_STREAM_REQUESTS_MAX: usize = 64;
 
-/// Messages queued for one stream of a peer, etcd's.
+/// Messages that are queued for one stream of a peer: etcd's `streamBufSize`.
 pub const PEER_QUEUE_MAX: usize = 4096;
-/// Bytes queued for one stream of a peer: what raft may have in flight would be four times that.
+/// Bytes that are queued for one stream of a peer: four times what raft may have in flight to it.
 pub const PEER_QUEUE_BYTES_MAX: usize = 64 << 20;
-/// Largest message from a peer, etcd's.
+/// Largest message from a peer: etcd's.
 pub const PEER_MESSAGE_BYTES_MAX: u64 = 512 << 20;
-/// Entries in one message from a peer: what a member sends at once has half as many at most. Decoding
-/// them holds up the other peers.
+/// Entries in one message from a peer. Decoding a message delays those of all other peers. A member
+/// puts no more than this into the messages that it sends.
 pub const PEER_MESSAGE_ENTRIES_MAX: u64 = 1 << 16;
-/// Messages are put together up to this size before they go to a peer's socket.
+/// Messages are collected up to this size before they are written to a peer's socket.
 pub const PEER_CHUNK_BYTES: usize = 256 << 10;
-/// Bytes of entries from peers that may wait for the raft loop; raft repeats what is dropped.
+/// Bytes of entries in the messages of peers that may wait for the raft loop. Above it messages are
+/// dropped; raft repeats those that matter.
 pub const RAFT_MESSAGES_BYTES_MAX: usize = 64 << 20;
-/// How long a unary request's message may take to arrive once it is awaited.
+/// How long the message of a unary request may take to arrive once its handler waits for it.
 pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Lines of one log message in a second; of the rest one in as many is written. etcd's.
+/// Lines of one log message that are written in a second. Of further ones, one in this many is
+/// written: etcd's sampling.
 pub const LOG_LINES_PER_SECOND: u64 = 100;
-/// Log messages that are counted apart; more share places.
+/// Counters of the sampler. A message is assigned one by its hash, so two may share one.
 pub const LOG_SAMPLER_PLACES: usize = 4096;
 
 /// First and longest pause before a proposal that found no leader is made again: fractions of an
 /// election.
 pub const PROPOSE_RETRY: Duration = Duration::from_millis(20);
 pub const PROPOSE_RETRY_MAX: Duration = Duration::from_millis(200);
-/// First and longest pause before a member that starts tells again who it is. It cannot before it has
-/// applied most of what was committed.
+/// First and longest pause before a starting member proposes its name and client URLs again. That
+/// succeeds only after it has applied most of what was committed.
 pub const PUBLISH_RETRY: Duration = Duration::from_millis(20);
 pub const PUBLISH_RETRY_MAX: Duration = Duration::from_secs(1);
-/// How long a read may wait for a leader's word, beyond two elections: what its caller waits, as in
-/// etcd.
+/// How long a read index may wait for an answer of a leader, beyond two election timeouts. etcd
+/// bounds a request by the same sum.
 pub const READ_WAIT: Duration = Duration::from_secs(5);
 
-/// A configuration file; etcd's longest is a few kilobytes.
+/// Largest configuration file; etcd's longest has a few kilobytes.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
-/// From this depth on a configuration file is refused; its settings stand in the second.
+/// A configuration file nested as deeply is refused; its settings stand at the second level.
 pub const CONFIG_FILE_DEPTH_MAX: usize = 16;
-/// A configuration file with this many YAML aliases is refused: eight that nest in each other give
-/// at most a few dozen copies.
+/// A configuration file with this many YAML aliases is refused: eight that are nested in each other
+/// make at most a few dozen copies.
 pub const CONFIG_FILE_ALIASES_MAX: usize = 9;
-/// Branches above one another in a bbolt file: each has two children, so fewer bits than a page
-/// number has are enough for any tree.
+/// Height of a tree in a bbolt file that is accepted. A branch has at least two children, so a tree
+/// is no higher than a page number has bits.
 pub const BBOLT_DEPTH_MAX: usize = 64;
-/// Largest page, with what overflows, that is believed; the default limit of a request is 300 times
-/// smaller.
+/// Largest page of a bbolt file, with its overflow pages, that is accepted; the default of
+/// `--max-request-bytes` is 300 times smaller.
 pub const BBOLT_PAGE_BYTES_MAX: u64 = 512 << 20;
-/// Bytes of a snapshot put together at a time; about as many again are read for them.
+/// Bytes of a snapshot that are encoded at a time; the rows for them are read beforehand and take
+/// about as much again.
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
-/// Bytes of a snapshot in one message to a client, etcd's.
+/// Bytes of a snapshot in one message to a client: etcd's.
 pub const SNAPSHOT_MESSAGE_BYTES: usize = 32 << 10;
-/// Pieces of a snapshot ready for a client that reads slowly.
+/// Pieces of a snapshot that are ready before their receiver takes them.
 pub const SNAPSHOT_PIECES_MAX: usize = 4;
-/// How long a reader of a snapshot may take for a piece: it keeps a thread and a place.
+/// How long the receiver of a snapshot may take for one piece. It occupies a thread and one of
+/// `SNAPSHOTS_MAX` places.
 pub const SNAPSHOT_STALL_MAX: Duration = Duration::from_secs(60);
-/// Bytes a second that such a reader must take on average after that time. A slower one would keep
-/// pages of the store for days: at this pace 2 GiB take nine hours. A member's snapshot that comes
-/// more slowly is refused, since it keeps out all others.
+/// Bytes a second that a receiver must take on average, from `SNAPSHOT_STALL_MAX` after its begin.
+/// At this rate 2 GiB take nine hours; a slower client would pin pages of the store for days. A
+/// snapshot from another member that arrives more slowly is refused, since only one is received at
+/// a time.
 pub const SNAPSHOT_READER_RATE_MIN: u64 = 64 << 10;
-/// Snapshots for clients at once; each has a thread and 2 MiB of pieces. One more gets "too many
-/// requests".
+/// Snapshots for clients at the same time; each has a thread and 2 MiB of pieces. One more gets
+/// "too many requests".
 pub const SNAPSHOTS_MAX: usize = 8;
-/// A snapshot download whose reader has taken nothing for this long gives its seat to another
-/// client.
+/// A download whose receiver has taken nothing for this long loses its place to a waiting client.
 pub const SNAPSHOT_FAIR_WAIT: Duration = Duration::from_secs(5);
-/// Hashes of history computed for clients at once, and such that wait for it; above it the caller gets
-/// "too many requests". Each holds 40 bytes for each key in memory and is on a thread of its own.
+/// Hashes of history that are computed for clients at the same time, and those that wait; above it
+/// the caller gets "too many requests". Each takes 40 bytes of memory for each key and a thread of
+/// its own.
 pub const HASHES_RUNNING_MAX: usize = 1;
 pub const HASHES_WAITING_MAX: usize = 64;
-/// Hashes of history that wait to be computed for other members, one at a time: each asks now and then.
+/// Hashes of history for other members that wait: one is computed at a time, and each member asks
+/// only now and then.
 pub const PEER_HASHES_WAITING_MAX: usize = 16;
-/// Reports of the store's space that wait for the one under way.
+/// Reports of the store's space that wait for the one that is being made.
 pub const USAGES_WAITING_MAX: usize = 16;
-/// How long deletions by compaction wait for snapshots that are being read. Most are read by then, and
-/// the file need not grow for them.
+/// How long deletions by compaction wait for a snapshot that is being read. Most are read by then.
+/// After it the snapshot reads from one LMDB transaction, and the file grows meanwhile, since freed
+/// pages cannot be reused.
 pub const SNAPSHOT_HOLD_MAX: Duration = Duration::from_secs(5);
 
-/// Bytes of rows that one commit brings into a generation that is being built. Larger ones would hold
-/// up the log's syncs on the same disk.
+/// Bytes of rows that one commit adds to a generation that is built from a snapshot. Larger commits
+/// would delay the log's syncs on the same disk.
 pub const SNAPSHOT_BUILD_BYTES: usize = 8 << 20;
-/// Such commits that are read ahead, so that reading and writing go on side by side.
+/// Such commits whose rows are read ahead, so that reading and writing overlap.
 pub const SNAPSHOT_BUILD_BATCHES: usize = 2;
-/// Rest before a snapshot that did not arrive is sent again: each attempt measures the state anew.
+/// Pause before a snapshot that did not arrive is sent again: each attempt reads the state once
+/// more to measure it.
 pub const SNAPSHOT_RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// As `SNAPSHOT_RETRY_PAUSE`, if the receiving member's disk has no room: an operator has to free
-/// some.
+/// As `SNAPSHOT_RETRY_PAUSE`, if the disk of the receiving member has no room: an operator has to
+/// free some.
 pub const SNAPSHOT_NO_ROOM_PAUSE: Duration = Duration::from_secs(10);
-/// Bytes of a peer's reason for refusing a snapshot that go into the log.
+/// Bytes of the reason with which a peer refuses a snapshot that are logged.
 pub const PEER_REASON_BYTES_MAX: usize = 1024;
-/// Bytes of rows read at once for a snapshot; one larger record is admitted.
+/// Bytes of rows that are read at once for a snapshot; one larger record is admitted.
 pub const SNAPSHOT_READ_BYTES: usize = 512 << 10;
 /// Window in which the sender of a snapshot measures how long puts take, to set its rate.
 pub const SNAPSHOT_PACE_WINDOW: Duration = Duration::from_millis(100);
 /// After this many windows the sender is silent for two, to measure how long puts take without the
 /// snapshot.
 pub const SNAPSHOT_PACE_SILENCE: u32 = 16;
-/// Batches of proposals that a window needs to be judged by; with fewer nobody is held up.
+/// Proposals that a window needs to be judged by. With fewer, hardly any client is delayed, and the
+/// rate is not limited.
 pub const SNAPSHOT_PACE_SAMPLES_MIN: u32 = 5;
-/// Puts that take less are not held up by anything.
+/// Puts that take less than this count as not delayed.
 pub const SNAPSHOT_PACE_LATENCY_MIN: Duration = Duration::from_micros(500);
-/// Bytes a second of a snapshot while puts suffer: at least, so that it arrives, at first, and at
-/// most, which is more than any disk takes.
+/// Bytes a second at which a snapshot is sent while puts are slow: the lowest rate, so that it
+/// arrives; the first one; and the highest, which is more than any disk reads.
 pub const SNAPSHOT_RATE_MIN: u64 = 4 << 20;
 pub const SNAPSHOT_RATE_FIRST: u64 = 32 << 20;
 pub const SNAPSHOT_RATE_MAX: u64 = 4 << 30;
-/// Niceness of the threads that read and build snapshots: with puts to serve they get a tenth.
+/// Niceness of the threads that read and build snapshots and do other long work: beside a thread at
+/// the usual priority they get a tenth of a processor.
 pub const SNAPSHOT_NICENESS: i32 = 10;
-/// Largest message in front of a snapshot: it holds numbers only. Each connection may send one, so it
-/// costs no more than a request's headers.
+/// Largest raft message in front of a snapshot: it holds only numbers. Each connection may send
+/// one, so it may cost no more than the headers of a request.
 pub const SNAPSHOT_HEAD_BYTES_MAX: u64 = 64 << 10;
-/// How long a peer may take for a snapshot and for building its state from it.
+/// How long a peer may take to receive a snapshot and to build its state from it.
 pub const SNAPSHOT_ANSWER_MAX: Duration = Duration::from_secs(3600);
-/// How often a peer is asked how far it is, etcd's; that is also how long the answer may take.
+/// Time between two round-trip probes of a peer, etcd's; also how long the answer may take.
 pub const PEER_PROBE_INTERVAL: Duration = Duration::from_secs(4);
 /// How long connecting to a peer may take.
 pub const PEER_DIAL_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes of a member's answer to a single question: members, versions, leases with their keys.
+/// Bytes of a member's answer to a question of another: members, versions, or leases with their
+/// keys.
 pub const PEER_ANSWER_BYTES_MAX: usize = 16 << 20;
-/// Bytes of a question of a member's to the leader, etcd's.
+/// Bytes of a question of a member to the leader: etcd's `ConnReadLimitByte`.
 pub const PEER_QUESTION_BYTES_MAX: usize = 64 << 10;
-/// Peers that a member believes in before the log has told it of them. Anybody may call, so there is
-/// at most one more in a time, it is dialled seldom until it has answered, and forgotten if it never
-/// does: no more than fit come meanwhile.
+/// Peers that a member dials although its log does not name them yet: they have called it with
+/// their id and URLs. Anybody may call, so at most one is added in each `PEER_REMEMBER_INTERVAL`,
+/// it is dialled only every `PEER_REMEMBERED_RETRY` until it has answered, and forgotten if it has
+/// not after `PEER_REMEMBERED_FOR`. At one a second, 15 are remembered at a time.
 pub const PEERS_REMEMBERED_MAX: usize = 16;
 pub const PEER_REMEMBER_INTERVAL: Duration = Duration::from_secs(1);
 pub const PEER_REMEMBERED_RETRY: Duration = Duration::from_secs(5);
 pub const PEER_REMEMBERED_FOR: Duration = Duration::from_secs(15);
-/// URLs of it that are believed; a member has one or two.
+/// URLs of such a peer that are kept; a member has one or two.
 pub const PEER_REMEMBERED_URLS_MAX: usize = 4;
-/// Largest message that is taken in a request of its own. Members of this release send none so, and
-/// what others would send fits.
+/// Largest raft message that is taken as a POST request of its own. Members of this release send
+/// none; what other releases would send so fits.
 pub const PEER_POST_BYTES_MAX: usize = 4 << 20;
-/// Such requests that are read at a time, and how long one may take, or the message in front of a
-/// snapshot.
+/// Such requests that are read at the same time, and how long one of them, or the message in front
+/// of a snapshot, may take to arrive.
 pub const PEER_POSTS_MAX: usize = 4;
 pub const PEER_POST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a member goes on after it has applied its removal, so that others learn of it, etcd's.
+/// How long a member goes on after it has applied its own removal, so that others learn of the
+/// commit: etcd's.
 pub const REMOVED_GRACE: Duration = Duration::from_secs(1);
-/// How often, and for how long, a removed member then looks whether one that stays knows of it: with
-/// two voters, the other could not go on without its vote. Five minutes outlive a restart.
+/// How often, and how many times, a removed member then looks whether a remaining member knows of
+/// the removal. In a cluster of two, the other cannot commit without this member's vote until it
+/// does. Five minutes in all are longer than a restart takes.
 pub const REMOVED_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub const REMOVED_LOOKS_MAX: u32 = 3000;
-/// How long a peer must have been connected to count when the membership changes, etcd's.
+/// How long a peer must have been connected to count as healthy when the membership changes: etcd's
+/// `HealthInterval`.
 pub const PEER_HEALTHY_AFTER: Duration = Duration::from_secs(5);
-/// How long one attempt to reach the leader may take before the next.
+/// How long one question to the leader may take before it is asked again.
 pub const ASK_LEADER_TIMEOUT: Duration = Duration::from_secs(2);
-/// First and longest pause before it is looked again whether an overdue lease has been revoked.
+/// First and longest pause between two looks whether a lease that is renewed after its deadline has
+/// been revoked.
 pub const LEASE_EXPIRED_LOOK: Duration = Duration::from_millis(50);
 pub const LEASE_EXPIRED_LOOK_MAX: Duration = Duration::from_millis(500);
-/// Pause between two attempts to reach the leader, etcd's, and the longest.
+/// First and longest pause between two questions to the leader. etcd's is always the first.
 pub const ASK_LEADER_PAUSE: Duration = Duration::from_millis(50);
 pub const ASK_LEADER_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// How long a new member waits for another member to answer whether this one has run in the cluster
-/// before; etcd's.
+/// How long a new member waits for another to answer whether a member with this one's id has run in
+/// the cluster before: etcd's.
 pub const BOOTSTRAP_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a joining member waits for the list of members, etcd's.
+/// How long a joining member waits for the list of members: etcd's.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Simple tokens that a member remembers; the one that ends first makes room for a new one. A token
-/// costs about 200 bytes.
+/// Simple tokens that a member holds, about 200 bytes each. Above it, the token that expires first
+/// is dropped for a new one.
 pub const SIMPLE_TOKENS_MAX: usize = 100_000;
-/// How long a simple token lives unused, etcd's default of `--auth-token-ttl`.
+/// How long an unused simple token is valid: etcd's default of `--auth-token-ttl`.
 pub const SIMPLE_TOKEN_TTL: Duration = Duration::from_secs(300);
-/// Passwords that wait to be hashed or compared; above it the caller gets "too many requests", or who
-/// waits longest for the name that most wait for. At cost 10 a thread works off sixteen a second, so
-/// the last one waits about as long as a request may.
+/// Passwords that wait to be hashed or compared. Above it, the newest login of the user name with
+/// the most of them gets "too many requests", or the one that arrives, if no other name has more.
+/// At bcrypt cost 10 a thread does sixteen a second, so the last waits about as long as a request
+/// may.
 pub const PASSWORDS_PENDING_MAX: usize = 64;
-/// Longest name of a user or role: the longest key of a bbolt file, so that a snapshot can hold it.
+/// Longest name of a user or role: the longest key of a bbolt file, so that a snapshot can hold the
+/// name.
 pub const AUTH_NAME_BYTES_MAX: usize = 32_768;
-/// Letters of a name that a refused login leaves in the log; the request may bring a megabyte.
+/// Characters of a user name that a refused login leaves in the log; the request may hold a
+/// megabyte.
 pub const LOGGED_NAME_LETTERS_MAX: usize = 256;
-/// Looks at a password that one login may take while users and roles keep changing.
+/// Times that one login compares its password. It does so again if users or roles changed between
+/// the comparison and the apply of its entry.
 pub const LOGIN_ATTEMPTS_MAX: usize = 10;
-/// Threads that hash: logins may not take more than half of a small machine.
+/// Threads that hash passwords, at most; half of the processors if those are fewer, so that logins
+/// leave the other half to requests.
 pub const PASSWORD_THREADS_MAX: usize = 4;
-/// Niceness of these threads: a thirtieth of what a thread that serves gets, where both want to run.
-/// With 10, a tenth, a flood of logins doubled the 99th percentile of puts on two cores.
+/// Niceness of these threads: they get a thirtieth of a thread at the usual priority where both
+/// want to run. With 10, which gives a tenth, a flood of logins doubled the 99th percentile of puts
+/// on two processors.
 pub const PASSWORD_NICENESS: i32 = 15;
-/// The fraction (1/10) of the time that may be spent on passwords at the usual priority: one login
-/// a second at cost 10.
+/// Fraction (1/10) of one processor's time in which passwords are hashed at the usual priority: at
+/// bcrypt cost 10, about one login a second.
 pub const PASSWORD_CREDIT_SHARE: u32 = 10;
-/// How much of it can be saved up: some thirty logins at cost 10.
+/// Processor time at the usual priority that can be saved up for passwords: some thirty logins at
+/// bcrypt cost 10.
 pub const PASSWORD_CREDIT_MAX: Duration = Duration::from_secs(2);
 
-/// Time that one name server has for an answer, unless `resolv.conf` says another, as in C.
+/// How long a name server may take to answer, unless `resolv.conf` says otherwise: as in C's
+/// resolver.
 pub const DNS_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest that `resolv.conf` may say, as in C.
+/// Longest timeout that is taken from `resolv.conf`: as in C's resolver.
 pub const DNS_TIMEOUT_MAX: Duration = Duration::from_secs(30);
-/// Rounds through the name servers, unless `resolv.conf` says another number, as in C.
+/// Rounds through the name servers, unless `resolv.conf` says otherwise: as in C's resolver.
 pub const DNS_ATTEMPTS: usize = 2;
-/// The most that `resolv.conf` may say, as in C.
+/// Most rounds that are taken from `resolv.conf`: as in C's resolver.
 pub const DNS_ATTEMPTS_MAX: usize = 5;
-/// Name servers that are asked, and suffixes that are tried: what C's library takes.
+/// Name servers that are asked, and search suffixes that are tried: as in C's resolver.
 pub const DNS_SERVERS_MAX: usize = 3;
 pub const DNS_SEARCH_MAX: usize = 6;
-/// A datagram without extensions has 512 bytes; some servers do not keep to that.
+/// Longest answer that is received. A datagram without EDNS has at most 512 bytes, but some servers
+/// send longer ones.
 pub const DNS_DATAGRAM_BYTES_MAX: usize = 4096;
-/// Longest name in its own encoding.
+/// Longest name in wire format (RFC 1035, section 2.3.4).
 pub const DNS_NAME_BYTES_MAX: usize = 255;
-/// How long a name in a peer URL may stay unknown, as in etcd.
+/// How long a start waits for the host names in peer URLs to resolve: as etcd.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Times that the pause doubles between questions to a discovery service that is away, as in etcd.
+/// Times that the pause doubles between two questions to a discovery service that does not answer:
+/// as etcd.
 pub const DISCOVERY_BACKOFFS_MAX: u32 = 8;
-/// Time that the leader's apply has to get to what was committed when a lease was asked about, as
-/// in etcd.
+/// How long the leader waits, before it answers a member about a lease, until it has applied all
+/// that was committed: as etcd.
 pub const LEASE_APPLY_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often, and for how long, a member that starts looks whether it has reached the others before
-/// it lets its first election come by itself: etcd's 50 ms and 5 s.
+/// How often, and how many times, a starting member looks whether it is connected to more than one
+/// peer, to campaign earlier then: etcd's 50 ms and 5 s. After that it waits for its election
+/// timeout.
 pub const PEERS_REACHED_INTERVAL: Duration = Duration::from_millis(50);
 pub const PEERS_REACHED_LOOKS_MAX: u32 = 100;
 
-/// A TLS handshake must be done by then, etcd's.
+/// How long a TLS handshake may take: etcd's.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes under way at once on one kind of port: each costs some 30 KiB and a millisecond of
-/// arithmetic. The others wait for their turn, as long as a handshake may take.
+/// TLS handshakes at the same time on one kind of port: each costs some 30 KiB and a millisecond of
+/// processor time. Others wait for their turn, no longer than a handshake may take.
 pub const TLS_HANDSHAKES_MAX: usize = 1024;
-/// A handshake that has taken longer ends when others wait for its place. An honest one has done its
-/// part in a few round trips.
+/// A handshake that has taken longer ends when others wait for its place. An honest client finishes
+/// in a few round trips.
 pub const TLS_HANDSHAKE_FAIR_TIME: Duration = Duration::from_secs(1);
 
-/// Bytes copied into one commit by a defragmentation; one larger record is admitted. Its syncs hold
-/// up those of the log for a few milliseconds.
+/// Bytes that a defragmentation copies with one commit; one larger record is admitted. The syncs of
+/// such a commit delay those of the log by a few milliseconds.
 pub const DEFRAG_PIECE_BYTES: usize = 1 << 20;
-/// Keys of small buckets that may change before a defragmentation copies them again.
+/// Changed keys of small buckets that are collected before a defragmentation copies them again.
 pub const DEFRAG_CHANGES_MAX: usize = 10_000;
-/// Pieces with which a defragmentation goes after rows that came while it copied. If writers outrun
-/// it by then, the store's commits wait for the rest.
+/// Pieces that a defragmentation copies after it has reached the row that was newest when it began.
+/// If writers still outrun it, the rest is copied while the committer pauses.
 pub const DEFRAG_CATCH_UP_PIECES_MAX: u32 = 256;
-/// Free disk space that a defragmentation leaves to the log and the store; on a small disk as much as
-/// the reserve is there.
+/// Free disk space that a defragmentation leaves to the log and the store; on a small disk at most
+/// the fraction that the reserve takes there (`RESERVE_DISK_PARTS`).
 pub const DEFRAG_FREE_BYTES_MIN: u64 = 32 << 20;
-/// How long readers of the old file are waited for. Then it is removed under them, and its space
-/// comes free when they end.
+/// How long a defragmentation waits for readers of the old file to end. After that the file is
+/// unlinked while they read, and the system frees its space when they end.
 pub const DEFRAG_READERS_WAIT: Duration = Duration::from_secs(5);
-/// Bytes of the old file given back at once.
+/// Bytes by which the old file is truncated at once: freeing gigabytes at once delays the log's
+/// syncs on some file systems.
 pub const DEFRAG_TRUNCATE_BYTES: u64 = 64 << 20;
-/// Requests to defragment that may wait for the one under way; above it the caller gets "too many
+/// Requests to defragment that may wait for the running one; above it the caller gets "too many
 /// requests".
 pub const DEFRAGS_WAITING_MAX: usize = 16;
-/// How often, and how many times, a request looks for room while a commit that found none is tried
-/// again: for a little longer than the second that the store rests in between.
+/// How often, and how many times, a request looks for room while the store's last commit found the
+/// disk full. In all it is a little longer than the second after which that commit is tried again.
 pub const ROOM_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 pub const ROOM_LOOKS_MAX: u32 = 24;
-/// How often the space policy `auto` looks whether there is something to do.
+/// Time between two looks of the space policy `auto`.
 pub const SPACE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Newest revisions that it never compacts away, as many as a Kubernetes cluster makes in a minute or
-/// two: who reads or watches in pages has not gone on to newer ones yet.
+/// Newest revisions that the space policy `auto` never compacts: a Kubernetes cluster makes as many
+/// in a minute or two. Clients that read page by page, or watch, may still need them.
 pub const SPACE_REVISIONS_KEPT: i64 = 1000;
-/// A recovery ends, and the alarm with it, once this fraction (1/8) of the quota is free.
+/// Fraction (1/8) of the quota that must be free for the policy to end a recovery and disarm
+/// NOSPACE.
 pub const SPACE_ROOM_PARTS: u64 = 8;
-/// How long it rests when nothing helps: what is left is live data.
+/// How long the policy rests when neither compaction nor defragmentation makes room: what is left
+/// is live data.
 pub const SPACE_HELPLESS_REST: Duration = Duration::from_secs(60);
-/// How often it looks whether a compaction has been swept up.
+/// Time between two looks whether the sweep of the policy's compaction has ended.
 pub const SPACE_SWEEP_LOOK: Duration = Duration::from_millis(20);
-/// How long it looks before it says so and rests: some sweeps are slow, and one that the disk fails
-/// never ends.
+/// How long the policy waits for that sweep before it logs so and rests: some sweeps are slow, and
+/// one on a failing disk never ends.
 pub const SPACE_SWEEP_WAIT: Duration = Duration::from_secs(60);
-/// How long a compaction that got no answer is waited for, the first time and at most, before it is
-/// proposed again: until then it may be in the log, and without a quorum another would wait there, too.
+/// How long, the first time and at most, the policy waits for a compaction that got no answer
+/// before it proposes one again. The first may still be in the log, and without a quorum a second
+/// would only wait beside it.
 pub const SPACE_ANSWER_WAIT: Duration = Duration::from_secs(10);
 pub const SPACE_ANSWER_WAIT_MAX: Duration = Duration::from_secs(600);
-/// Free bytes within the file, beside a half of it, that are given back without being asked.
+/// Free bytes within the file from which on the policy defragments unasked, if they are also more
+/// than half of the file.
 pub const SPACE_FREE_BYTES_MIN: u64 = 64 << 20;
-/// Time between two such times at least, since each copies what is in use.
+/// Shortest time between two such defragmentations: each copies everything that is in use.
 pub const SPACE_RECLAIM_INTERVAL: Duration = Duration::from_secs(600);
-/// Looks at the store's size that are remembered, and the time between two: the last hour.
+/// Samples of the store's size that are kept, and the time between two: the last hour.
 pub const SPACE_SAMPLES_MAX: usize = 60;
 pub const SPACE_SAMPLE_INTERVAL: Duration = Duration::from_secs(60);
-/// Prefixes that a report of the store's space counts apart: some megabytes while it is made.
+/// Key prefixes that a report of the store's space counts apart: some megabytes while it is made.
 pub const SPACE_PREFIXES_MAX: usize = 10_000;
 /// Longest such prefix.
 pub const SPACE_PREFIX_BYTES_MAX: usize = 256;
 
-/// Bytes of records that the scrub reads within one read transaction; one larger record is admitted.
+/// Bytes of records that the scrub reads within one read transaction; one larger record is
+/// admitted.
 pub const SCRUB_PIECE_BYTES: usize = 1 << 20;
-/// How fast the scrub reads: 2 GiB take nine minutes, and a disk hardly notices.
+/// Rate at which the scrub reads: 2 GiB take nine minutes and little of a disk's bandwidth.
 pub const SCRUB_BYTES_PER_SECOND: u64 = 4 << 20;
 /// Rest between two scrubs.
 pub const SCRUB_INTERVAL: Duration = Duration::from_secs(24 * 3600);
-/// Time from the start to the first scrub, for the rush of a start.
+/// Time from the start of a member to its first scrub, which keeps it out of the work of a start.
 pub const SCRUB_DELAY: Duration = Duration::from_secs(5);
-/// How often a member with a damaged store looks whether it leads.
+/// Time between two looks of a fenced member whether it is the leader, which it hands over.
 pub const FENCE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Damaged places that a check of a data directory names; the rest is counted.
+/// Damaged places that a check of a data directory lists; further ones are only counted.
 pub const DAMAGES_NAMED_MAX: usize = 200;
-/// Longest segment that is read: an entry may go over its end, but places within it have 32 bits.
+/// Longest segment that is read. An entry may go beyond a segment's usual end, but offsets within a
+/// segment have 32 bits.
 pub const LOG_SEGMENT_BYTES_MAX: u64 = u32::MAX as u64;
-/// Keys whose versions a check of a data directory follows, some 400 MB; later ones are not compared.
+/// Keys whose versions a check of a data directory compares: some 400 MB. Keys that come after so
+/// many are not compared.
 pub const CHECK_KEYS_MAX: usize = 4 << 20;
-/// Bytes of a check's report that its parent reads: so many findings with long names.
+/// Bytes that the parent reads of a check's report: enough for `DAMAGES_NAMED_MAX` findings with
+/// long names.
 pub const CHECK_REPORT_BYTES_MAX: u64 = 16 << 20;
 
-/// Bytes of a file of a few lines, such as CURRENT, that are read: a longer one is none of rusd's.
+/// Largest file that is read as one of a few lines, such as CURRENT: rusd writes none that is
+/// longer.
 pub const SMALL_FILE_BYTES_MAX: u64 = 1 << 20;
