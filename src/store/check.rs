@@ -1,13 +1,13 @@
 //! Walks an LMDB file before LMDB maps it.
 //!
-//! LMDB follows what its pages say: a page number beyond the file is a SIGBUS, a flipped bit in a
-//! node an access anywhere. So the file is first read here with every bound checked: both meta
+//! LMDB believes its pages: a page number beyond the file is a SIGBUS, a flipped bit in a node can
+//! be an access to any address. So the file is first read here with every bound checked: both meta
 //! pages, the tree of tables, each table's branch pages, and the leaf pages with their order of
-//! keys and their overflow pages. The page counts that LMDB keeps must come out.
+//! keys and their overflow pages. The page counts must be those that LMDB has recorded.
 //!
-//! The leaf pages of the two large tables are left out in a file above `OPEN_CHECK_BYTES_MAX`,
-//! which must open fast: what is wrong inside them is found by the checksum of each record, and
-//! LMDB itself checks a page number against the last page it uses.
+//! In a file above `OPEN_CHECK_BYTES_MAX`, the leaf pages of the two large tables are left out, so
+//! that it opens quickly. Damage within them is found by the checksum of each record, and LMDB
+//! itself checks a page number against the last page in use.
 //!
 //! `layout` knows the bytes, `file` reads pages, `walk` goes through the trees.
 

@@ -7,9 +7,9 @@
 //! | 48-51 | CRC-32C of bytes 0-47, little-endian |
 //! | 52- | blocks: length u32, CRC-32C u32 over block number (u64) and payload, payload |
 //!
-//! A block of length 0 ends the file. The checkpoint is only a copy of what the rows say, and the
-//! rows after it complete it. If it does not fit the state at hand, or is not whole, the rows are
-//! scanned from the first one.
+//! A block of length 0 ends the file. The checkpoint only repeats what the rows say, and a start
+//! adds the rows that are newer. If it does not fit the store, or is damaged or incomplete, the
+//! index is built from all rows.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
@@ -24,7 +24,7 @@ use crate::types::Revision;
 
 const MAGIC: &[u8; 8] = b"RUSDIDX1";
 const HEAD_BYTES: usize = 52;
-/// Payload in one block: what a reader takes in before it has verified it.
+/// Payload of one block: as much is read before its checksum is verified.
 const BLOCK_BYTES_MAX: usize = 1 << 20;
 pub(super) const FILE: &str = "index";
 
@@ -33,13 +33,13 @@ pub(super) const FILE: &str = "index";
 pub struct CheckpointBinding {
     pub store_id: u64,
     pub generation: u64,
-    /// Everything that the checkpoint has seen was applied by this entry or before it.
+    /// Everything in the checkpoint was applied by this entry or by an earlier one.
     pub consistent_index: u64,
     pub revision: i64,
     pub compact_revision: i64,
 }
 
-/// Why there is no checkpoint to use; for the log.
+/// Why the checkpoint is not used; its text is logged.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
     #[error("there is none")]
@@ -85,10 +85,11 @@ impl CheckpointBinding {
 }
 
 impl CheckpointBinding {
-    /// Whether the index as of this state and the rows after it give the index of the store as it
-    /// was opened. The store must hold all that the checkpoint has seen. And no compaction since
-    /// then may have gone beyond its revision: that would have deleted rows which the checkpoint
-    /// has not, and with them the word that older ones, which it has, are dead.
+    /// Whether the checkpoint together with the rows after its revision gives the index of the
+    /// store as it was opened. The store must hold every entry that the checkpoint has seen. And no
+    /// later compaction may go beyond the checkpoint's revision: it would have deleted tombstones
+    /// that the checkpoint does not have, and without them a key that the checkpoint shows as live
+    /// would stay so.
     pub(super) fn serves(&self, opened: &Opened) -> bool {
         let main = |revision: &Option<Revision>| revision.map_or(-1, |revision| revision.main);
         let finished = main(&opened.finished_compact);
@@ -102,8 +103,8 @@ impl CheckpointBinding {
 }
 
 impl Store {
-    /// Begins a checkpoint. It replaces the one before when it is published, not earlier; there must
-    /// be one at a time.
+    /// Begins a checkpoint in a temporary file. It replaces the one before when it is published.
+    /// There must be only one writer at a time.
     pub fn begin_checkpoint(&self) -> Result<CheckpointWriter, Error> {
         let path = self.place.read().1.join(FILE);
         let temporary = path.with_extension("tmp");
@@ -119,13 +120,13 @@ impl Store {
             generation: self.generation(),
             is_published: false,
         };
-        // The place of the head, which is known at the end.
+        // Room for the header, which is known only at the end.
         writer.blocks.file.write_all(&[0; HEAD_BYTES]).map_err(Error::io(&writer.temporary))?;
         Ok(writer)
     }
 
-    /// The checkpoint, if it serves the store as it was opened. Damage in its payload shows as an
-    /// error while it is read: what was read until then must be thrown away.
+    /// The checkpoint, if it serves the store as it was opened. Damage in its payload is an error
+    /// while it is read; what was read before must be discarded then.
     pub fn read_checkpoint(&self, opened: &Opened) -> Result<CheckpointReader, Unusable> {
         let reader = open(&self.place.read().1.join(FILE))?;
         match reader.binding.serves(opened) {
@@ -135,8 +136,9 @@ impl Store {
     }
 }
 
-/// Copies a generation's checkpoint to another one that holds the same, which it then serves.
-/// `rest` hears of the bytes as they are written. Without a checkpoint nothing is done.
+/// Copies the checkpoint of the generation in `from` to its defragmented copy in `to`, with the
+/// number of that generation in the header. `rest` is called with the bytes of each piece. Does
+/// nothing if there is no readable checkpoint.
 pub(super) fn carry_over(
     from: &Path,
     to: &Path,
@@ -168,7 +170,7 @@ pub(super) fn carry_over(
     copy().map_err(Error::io(&temporary))
 }
 
-/// A checkpoint being written beside the one in force.
+/// A checkpoint that is being written beside the one in use.
 pub struct CheckpointWriter {
     path: PathBuf,
     temporary: PathBuf,
@@ -183,9 +185,9 @@ impl CheckpointWriter {
         self.blocks.write_all(bytes).map_err(Error::io(&self.temporary))
     }
 
-    /// Puts the checkpoint in force: the index as of `revision` and `compact_revision`. The store
-    /// must have made everything durable up to `consistent_index`, and nothing that was written
-    /// may come from a later entry.
+    /// Makes the checkpoint the one that the next start reads: the index as of `revision` and
+    /// `compact_revision`. The store must be durable up to `consistent_index`, and nothing in the
+    /// checkpoint may come from a later entry.
     pub fn publish(
         mut self,
         consistent_index: u64,
@@ -215,13 +217,13 @@ impl CheckpointWriter {
 impl Drop for CheckpointWriter {
     fn drop(&mut self) {
         if !self.is_published {
-            // What stays is overwritten by the next one.
+            // A file that cannot be removed is overwritten by the next checkpoint.
             let _ = fs::remove_file(&self.temporary);
         }
     }
 }
 
-/// Reads a generation's checkpoint to its end.
+/// Reads a generation's checkpoint to its end and verifies it.
 pub(super) fn verify(generation_dir: &Path) -> Result<CheckpointBinding, Unusable> {
     let mut reader = open(&generation_dir.join(FILE))?;
     match io::copy(&mut reader, &mut io::sink()) {
@@ -249,11 +251,12 @@ fn open(path: &Path) -> Result<CheckpointReader, Unusable> {
     Ok(CheckpointReader { binding, file, number: 0, payload: Vec::new(), taken: 0, ended: false })
 }
 
-/// Cuts what is written into blocks.
+/// Cuts the bytes written into blocks with checksums.
 struct BlockWriter {
     file: File,
     number: u64,
-    /// A sync of everything at once would hold up those of the log.
+    /// Bytes since the last sync of the file: one sync of the whole file would delay the log's
+    /// syncs.
     unsynced_bytes: usize,
     payload: Vec<u8>,
 }
@@ -302,7 +305,7 @@ fn block_crc(number: u64, payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), payload)
 }
 
-/// Hands the payload out block by block, each verified first.
+/// Reads the payload. Each block is verified before any of its bytes are returned.
 #[derive(Debug)]
 pub struct CheckpointReader {
     pub binding: CheckpointBinding,

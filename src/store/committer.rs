@@ -1,8 +1,9 @@
 //! The one thread that writes LMDB.
 //!
 //! Apply fills the open entry; `seal` moves it, whole, into the waiting batch; the committer takes
-//! the whole batch into one transaction, so no entry is ever split over two. A batch leaves memory
-//! only when its commit is durable: a full disk aborts the transaction and the batch stays.
+//! the whole batch into one transaction, so no entry is split between two. A batch leaves memory
+//! only when its commit is durable: a full disk aborts the transaction, and the batch is tried
+//! again.
 
 mod queue;
 
@@ -30,9 +31,9 @@ use crate::planted::{self, Bug};
 use crate::types::Revision;
 pub(super) use queue::{Batch, Changed, Job, Position, Queue};
 
-/// How long a batch that found no space waits until it is tried again.
+/// Pause before a batch for which the disk had no space is tried again.
 const NO_SPACE_RETRY: Duration = Duration::from_secs(1);
-/// Rows copied out of the tail at a time, so that its lock is held shortly.
+/// Rows that are cloned from the tail while its lock is held once: apply needs the lock to push.
 const TAIL_SLICE_ROWS: usize = 256;
 
 type Hook<T> = Mutex<Vec<Box<dyn Fn(T) + Send + Sync>>>;
@@ -41,7 +42,7 @@ type Hook<T> = Mutex<Vec<Box<dyn Fn(T) + Send + Sync>>>;
 pub(super) struct Hooks {
     pub commit: Hook<Position>,
     pub no_space: Hook<bool>,
-    /// Sizes changed otherwise than by a commit.
+    /// Sizes changed other than by a commit.
     pub resized: Hook<()>,
     pub damaged: Hook<String>,
 }
@@ -69,21 +70,24 @@ pub(super) struct Shared {
     pub full_said: Seldom,
     pub hooks: Hooks,
     pub rows_pushed: AtomicU64,
-    /// Rows of a compaction that go with one commit. They can lie far from each other, and then each
-    /// costs a page before one is free, so fewer are tried where so many found the disk full.
+    /// Rows of a compaction that one commit deletes. Rows that lie far apart each cost a page
+    /// before one becomes free, so the number falls to `COMPACTION_ROWS_FULL_DISK` after a commit
+    /// has found the disk full, and doubles with each commit that fits.
     pub job_rows_max: AtomicUsize,
     /// The batch that a full disk had no space for, in a store that `turn` drives. The committer's
     /// thread keeps its own batch instead.
     pub held: Mutex<Option<Taken>>,
-    /// Held during each commit: a thread that holds it has the file as the last commit left it.
+    /// Held during each commit. Another thread that holds it sees the file as the last commit left
+    /// it, and keeps further commits out.
     pub committing: Mutex<()>,
-    /// While somebody copies the store: keys of small buckets that were committed meanwhile.
+    /// Some while a defragmentation copies the store: the keys of small buckets that were committed
+    /// since it copied them last.
     pub changed: Mutex<Option<Changed>>,
     pub defrag: Defrag,
     pub damage: super::damage::Damage,
 }
 
-/// The committer's thread.
+/// Body of the committer's thread. An error or a panic stops the store and fails the member.
 pub(super) fn run(shared: &Shared) {
     let supervisor = &shared.options.supervisor;
     let why = match supervisor.run("committer", || shared.work_off()) {
@@ -91,7 +95,7 @@ pub(super) fn run(shared: &Shared) {
         Ok(Err(error)) => format!("the store cannot commit: {error}"),
         Err(panicked) => panicked.to_string(),
     };
-    // Apply must not wait for a thread that is gone.
+    // Wakes apply, which would otherwise wait for ever for room in the tail.
     shared.stop(&why);
     supervisor.fail(&why);
 }
@@ -101,7 +105,7 @@ impl Shared {
         Arc::clone(&self.env.read())
     }
 
-    /// Commits until it is told to stop.
+    /// Commits batch after batch until the store is stopped.
     fn work_off(&self) -> Result<(), Error> {
         while let Some(batch) = self.next_batch() {
             planted::trip("committer");
@@ -111,8 +115,9 @@ impl Shared {
     }
 
     pub(super) fn seal(&self, position: Position) {
-        // Under both locks: a reader of `pushed` between the two steps would find the entry in
-        // neither place, and would label a state that includes it with an index before it.
+        // Both locks are held while the entry moves from one to the other: in between, `pushed`
+        // would count it in neither, and an index checkpoint that includes the entry could be bound
+        // to an index before it.
         let mut open = self.open.lock();
         let mut queue = self.queue.lock();
         let entry = std::mem::take(&mut *open);
@@ -155,11 +160,13 @@ impl Shared {
         compaction: i64,
     ) -> oneshot::Receiver<()> {
         let (finished, receiver) = oneshot::channel();
-        // A million rows take a tenth of a second to sort: nobody waits for that.
+        // Sorting a million rows takes a tenth of a second, so it is done before the locks are
+        // taken.
         let mut job = Job::new(rows, compaction, self.options.clock.now(), finished);
         let open = self.open.lock();
         let mut queue = self.queue.lock();
-        // The entry being applied may be the compaction itself: its rows go with it, not before.
+        // The entry being applied may be the compaction itself. Its rows must not be deleted by a
+        // commit before the one that holds the entry.
         job.after_seal = queue.sealed + u64::from(!open.is_empty());
         queue.jobs.push_back(job);
         self.work.notify_one();
@@ -187,7 +194,7 @@ impl Shared {
         self.done.notify_all();
     }
 
-    /// Waits for work and until it is due. None: stop.
+    /// Blocks until there is work that is due. None once the store is stopped.
     fn next_batch(&self) -> Option<Taken> {
         let mut queue = self.queue.lock();
         loop {
@@ -219,7 +226,8 @@ impl Shared {
         Some(Taken::from(&mut *queue))
     }
 
-    /// Commits what there is without waiting; false if there is nothing, or no space for it.
+    /// Does one commit without waiting for its time. Returns false if there is nothing to commit,
+    /// or no disk space for it; entries are then kept in `held` for the next turn.
     pub(super) fn turn(&self) -> Result<bool, Error> {
         planted::trip("committer");
         let held = self.held.lock().take();
@@ -238,14 +246,17 @@ impl Shared {
         Ok(is_done)
     }
 
-    /// Commits; on a full disk gives up the reserve at once and then tries again each second.
+    /// Commits. On a full disk it gives up the reserve at once, and then tries again each second
+    /// until the commit fits or the store is stopped.
     fn commit_until_done(&self, taken: Taken) -> Result<(), Error> {
         while !self.try_commit(&taken)? {
             let end = clock::instant() + NO_SPACE_RETRY;
             let mut queue = self.queue.lock();
-            // More work is no reason to write so much in vain more often.
+            // A wake-up for new work does not shorten the pause: each attempt writes up to a whole
+            // batch.
             while queue.stop.is_none() && !self.work.wait_until(&mut queue, end).timed_out() {}
-            // A compaction alone does not go before what is applied meanwhile.
+            // A batch of nothing but a compaction is given up: entries sealed meanwhile must be
+            // committed first, and the compaction's job stays in the queue.
             if queue.stop.is_some() || taken.position.is_none() {
                 return Ok(());
             }
@@ -253,8 +264,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Returns false if the disk has no space, even with the reserve given up, and even for a smaller
-    /// part of a compaction.
+    /// Returns false if the disk has no space, even after the reserve was given up and the
+    /// compaction was made smaller or left out.
     fn try_commit(&self, taken: &Taken) -> Result<bool, Error> {
         let (mut with_job, mut has_given) = (true, false);
         loop {
@@ -282,7 +293,8 @@ impl Shared {
             } else if job_rows > 0 && taken.position.is_some() {
                 with_job = false;
             } else {
-                // A compaction that has no room does not show that applied entries have none.
+                // That a compaction finds no room does not mean that applied entries find none, so
+                // it does not raise NOSPACE.
                 if taken.position.is_some() {
                     self.set_no_space(true);
                 }
@@ -301,8 +313,8 @@ impl Shared {
         call(&self.hooks.no_space, &no_space);
     }
 
-    /// One transaction: the batch, its log position, and the next part of a compaction, if it is to
-    /// have one; then `job_rows` are the rows of that.
+    /// Commits one transaction: the batch, its log position and, with `with_job`, the next part of
+    /// a compaction. `job_rows` is set to the number of rows of that part.
     fn commit(
         &self,
         taken: &Taken,
@@ -355,7 +367,9 @@ impl Shared {
         Ok(())
     }
 
-    /// The next rows of the first job, if nothing holds it back. Slow readers keep theirs.
+    /// The next part of the first job, if no hold and no snapshot keeps it back. Snapshots that
+    /// have been waited for long enough get a transaction that pins the rows for them; if that
+    /// fails, nothing is deleted.
     fn next_step(&self, sealed: u64, env: &Arc<Env>) -> Option<JobStep> {
         let rows_max = self.job_rows_max.load(Ordering::Relaxed);
         let now = self.options.clock.now();
@@ -377,7 +391,8 @@ impl Shared {
         Some(JobStep { rows, finishes, rewrites: rows_max == COMPACTION_ROWS_MAX })
     }
 
-    /// After a durable commit: the tail gives the rows up, then everybody is told.
+    /// After a durable commit: trims the rows from the tail, moves the durable position, wakes
+    /// waiting threads and calls the hooks.
     fn publish(&self, taken: &Taken, step: Option<JobStep>) {
         if let Ok(sizes) = self.env().read().and_then(|reader| reader.sizes()) {
             *self.sizes.lock() = sizes;
@@ -411,7 +426,8 @@ impl Shared {
     }
 }
 
-/// What the committer has in hand.
+/// A batch that the committer has taken from the queue, with the position and the seal that its
+/// commit makes durable.
 pub(super) struct Taken {
     batch: Batch,
     position: Option<Position>,
@@ -427,16 +443,17 @@ impl From<&mut Queue> for Taken {
     }
 }
 
-/// A part of a job, small enough for one commit. The last part finishes the compaction.
+/// The rows of a job that one commit works off. The last part also finishes the compaction.
 struct JobStep {
     rows: Vec<(Revision, bool)>,
     finishes: Option<i64>,
-    /// Whether the rows that survive are written anew, for which a full disk has no room.
+    /// Whether surviving rows are written anew. On a full disk they stay where they are, since
+    /// writing them takes pages before it frees any.
     rewrites: bool,
 }
 
-/// Deletes all of the step's rows first and then puts the survivors back in order: the pages
-/// between them are empty by then, and the survivors fill them to the end.
+/// Takes all rows of the step out first and then puts the survivors back in order. The pages
+/// between them are empty by then, so LMDB fills the remaining ones to the end.
 fn write_step(writer: &mut Writer<'_>, step: &JobStep) -> Result<(), Error> {
     let mut survivors = Vec::new();
     for (rev, survives) in &step.rows {
@@ -459,7 +476,8 @@ fn finish_step(queue: &mut Queue, step: &JobStep) {
         job.done += step.rows.len();
     }
     if step.finishes.is_some() {
-        // The receiver may be gone: nobody has to wait for a compaction.
+        // The receiver may have been dropped: a sweep that ends early does not wait for its
+        // deletion.
         let _ = queue.jobs.pop_front().map(|job| job.finished.send(()));
     }
 }

@@ -1,22 +1,23 @@
-//! Defragmentation: the store copied into a new generation, in order, while it goes on.
+//! Defragmentation: the store is copied into a new generation, in order, while it goes on.
 //!
 //! ```text
 //!   small buckets ─► rows, oldest first ─► what came meanwhile ─► the last bit ─► CURRENT
 //!   reads, writes and commits go on ─────────────────────────────► no commit ────► go on
 //! ```
 //!
-//! The copy is made in small durable commits, with a rest after each that the caller chooses. Rows
-//! only come at the end, so the copy follows them; keys of the small buckets that change meanwhile
-//! are noted by the committer and copied again; deletions by compaction wait. For the last bit the
-//! committer pauses, while apply and all readers go on: what is applied waits in the tail. Then
-//! CURRENT names the new generation, and everybody reads from it.
+//! The copy is made in small durable commits, with a rest after each that the caller chooses. New
+//! rows only come at the end of the table, so the copy reaches them in order; keys of small buckets
+//! that change meanwhile are noted by the committer and copied again; deletions by compaction wait.
+//! For the last rows the committer pauses, while apply and all readers go on: what is applied stays
+//! in the tail. Then CURRENT names the new generation, and all threads use it.
 //!
-//! A crash before CURRENT is renamed leaves the old generation and litter, a later one the new
-//! generation and litter. The litter is marked by a file and removed by the next start or the next
-//! attempt. Until its last commit a copy says that it has applied nothing, so it is never taken for
-//! a snapshot that waits to be installed.
+//! A crash before CURRENT is renamed leaves the old generation and an unfinished copy; a later one
+//! leaves the new generation and the old one. A copy is marked by a file until it is complete, and
+//! the next start or the next defragmentation removes what CURRENT does not name. Until its last
+//! commit a copy has the consistent index 0, so a start never takes it for a snapshot that waits to
+//! be installed.
 //!
-//! A snapshot that is to be installed goes first: the copy is given up.
+//! A snapshot of another member that is to be installed goes first: the copy is given up.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -35,28 +36,29 @@ use crate::limits::{
 };
 use crate::types::Revision;
 
-/// Stands in a generation that is a copy under way.
+/// File that marks a generation as an unfinished copy.
 const MARK: &str = "defragmenting";
-/// How often it is looked whether the old generation's readers are gone, and the rest between two
-/// pieces of the file that are given back.
+/// Time between two looks whether the old generation's readers have ended, and the rest between two
+/// truncations of the old file.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What a defragmentation did.
+/// The result of a defragmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defragmented {
     pub before: Sizes,
     pub after: Sizes,
     pub copied_bytes: u64,
-    /// How long no commit could begin. Reads and writes went on.
+    /// How long the committer paused. Reads and writes went on.
     pub pause: Duration,
 }
 
-/// Called with the bytes of each piece; it rests as long as it likes.
+/// Called after each piece with its length in bytes. It blocks for as long as the copy is to rest.
 type Rest<'a> = &'a mut dyn FnMut(u64);
 
 impl Store {
-    /// Copies everything into a new file and goes on with that one. One at a time: the next one
-    /// waits. It blocks for as long as the copying takes.
+    /// Copies the whole store into a new file and goes on with that one. Blocks for as long as the
+    /// copying takes; a second call waits for the first. Fails, without an effect, for want of disk
+    /// space, on damage, and when a snapshot is to be installed.
     pub fn defragment(&self, rest: Rest<'_>) -> Result<Defragmented, Error> {
         self.refuse_damaged()?;
         let running = self.shared.defrag.running.lock();
@@ -80,8 +82,8 @@ impl Store {
         Ok(swapped)
     }
 
-    /// Begins the generation after the current one, for a snapshot. What earlier attempts left is
-    /// removed, and a defragmentation under way is given up.
+    /// Begins the generation after the current one, for a snapshot. Removes what earlier attempts
+    /// left, and ends a running defragmentation.
     pub fn begin_building(&self) -> Result<Building, Error> {
         let _quiet = self.shared.defrag.quiet();
         Building::begin(&self.directory())
@@ -98,7 +100,7 @@ impl Store {
     }
 }
 
-/// The copy in the making.
+/// A running copy.
 struct Copy {
     old: Arc<Env>,
     old_dir: PathBuf,
@@ -107,16 +109,16 @@ struct Copy {
     db: PathBuf,
     generation: u64,
     before: Sizes,
-    /// Bytes of the disk that are left to the log and the store.
+    /// Free bytes of the disk that the copy leaves to the log and the store.
     kept: u64,
-    /// The first row that is not copied.
+    /// Revision of the first row that is not copied yet.
     next: Revision,
     copied_bytes: u64,
-    /// CURRENT may name the copy.
+    /// Set before CURRENT is written: from then on CURRENT may name the copy.
     is_named: bool,
 }
 
-/// The generation that was replaced, and its directory.
+/// The environment that was replaced, and its directory.
 type Replaced = (Arc<Env>, PathBuf);
 
 impl Copy {
@@ -129,7 +131,8 @@ impl Copy {
         let kept = reserve::share(&db, DEFRAG_FREE_BYTES_MIN);
         let needed = before.in_use + kept;
         let mut free = reserve::available(&db.join(MARK));
-        // On a full disk the copy may use the reserve. It gives up before it takes what must be left.
+        // On a full disk the copy may use the reserve's space; `copy_rows` gives up before it takes
+        // `kept` bytes.
         if free < needed && free.saturating_add(shared.room().reserve) >= needed {
             shared.reserve.lend(shared.options.clock.now());
             free = reserve::available(&db.join(MARK));
@@ -202,8 +205,9 @@ impl Copy {
         Ok(())
     }
 
-    /// Copies until hardly anything is left. Once it has reached what was new when it began, it does
-    /// not rest any more, so that it gets nearer.
+    /// Copies rows until none is left, or until `DEFRAG_CATCH_UP_PIECES_MAX` pieces were copied
+    /// after the row that was newest at the start. Those pieces are copied without rests, to catch
+    /// up with the writers.
     fn copy_rows(&mut self, store: &Store, new: &Env, rest: Rest<'_>) -> Result<(), Error> {
         let newest = self.old.read()?.last_rev()?.unwrap_or_default();
         let mut pieces_after = 0;
@@ -231,7 +235,8 @@ impl Copy {
         Ok(())
     }
 
-    /// A piece of the rows, and what changed of the small buckets; false if that was all.
+    /// Copies one piece of the rows, and the `changed` keys of small buckets. Returns false once
+    /// the last row is copied.
     fn copy_piece(
         &mut self,
         writer: &mut super::env::Writer<'_>,
@@ -250,7 +255,7 @@ impl Copy {
         Ok(has_more)
     }
 
-    /// Copies the last bit while nothing is committed, and puts the copy in the store's place.
+    /// Copies what is left while no commit can begin, and puts the copy in the store's place.
     fn swap(&mut self, store: &Store, new: &Arc<Env>) -> Result<(Defragmented, Replaced), Error> {
         let shared: &Shared = &store.shared;
         let _committing = shared.committing.lock();
@@ -280,8 +285,9 @@ impl Copy {
         Ok((done, (Arc::clone(&self.old), self.old_dir.clone())))
     }
 
-    /// Removes what was copied and says why it ended. If CURRENT may have been changed, nobody knows
-    /// which generation the next start finds: both stay, and this store must not go on.
+    /// Removes the copy and returns the error. If CURRENT may have been changed and does not
+    /// verifiably name the old generation, it is unknown which one the next start opens. Both stay
+    /// then, and the member stops: entries committed to one of them would be missing in the other.
     fn abandon(self, store: &Store, error: Error) -> Error {
         let current = if self.is_named { dir::read_current(&self.db).ok() } else { None };
         if self.is_named && current != Some(store.generation()) {
@@ -298,7 +304,7 @@ impl Copy {
     }
 }
 
-/// A full disk by its name.
+/// Turns an I/O error into `NoSpace` if the disk is full.
 fn plain(error: Error, new_dir: &Path) -> Error {
     if reserve::is_full(&error, DEFRAG_FREE_BYTES_MIN) {
         return Error::NoSpace { file: new_dir.to_path_buf() };
@@ -306,7 +312,7 @@ fn plain(error: Error, new_dir: &Path) -> Error {
     error
 }
 
-/// Copies that a crash cut off.
+/// Removes copies that a crash left unfinished.
 fn remove_litter(db: &Path, current: u64) -> Result<(), Error> {
     for generation in dir::generations(db)? {
         let path = dir::generation_dir(db, generation);
@@ -317,8 +323,8 @@ fn remove_litter(db: &Path, current: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Gives the old file's space back, a piece at a time if nobody reads it any more: a file system
-/// that frees gigabytes at once holds up the log's syncs.
+/// Removes the old generation. Once no thread reads it, its file is truncated step by step first: a
+/// file system that frees gigabytes at once delays the log's syncs.
 fn discard(old: Arc<Env>, old_dir: &Path) {
     let mut waited = Duration::ZERO;
     while Arc::strong_count(&old) > 1 && waited < DEFRAG_READERS_WAIT {

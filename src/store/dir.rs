@@ -30,13 +30,14 @@ const NETWORK: [(u32, &str); 5] = [
     (0x00c3_6400, "Ceph"),
 ];
 
-/// Held as long as the data directory is in use. The system frees it when the process ends.
+/// The lock on a data directory. The system releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct DirLock {
     _file: File,
 }
 
-/// Locks the data directory, which is created if missing. Offline tools take the same lock.
+/// Locks the data directory, which is created if missing. Offline commands take the same lock.
+/// Fails if another process holds it, and on directories that `refuse_foreign` refuses.
 pub fn lock(data_dir: &Path) -> Result<DirLock, Error> {
     create_dir(data_dir)?;
     refuse_foreign(data_dir)?;
@@ -45,14 +46,15 @@ pub fn lock(data_dir: &Path) -> Result<DirLock, Error> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = files::open_with(&options, &path).map_err(Error::io(&path))?;
     take(&file, &path)?;
-    // The number only helps whoever reads the refusal; the lock holds without it.
+    // The process id only makes the error of a second process more helpful, so failing to write it
+    // is no error.
     let written = file.set_len(0).and_then(|()| file.rewind());
     let _ = written.and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(DirLock { _file: file })
 }
 
-/// Locks a data directory that is only read: nothing in it changes. One that was never in use has
-/// no lock and needs none.
+/// Locks a data directory that is only read, without changing anything in it. Returns None if it
+/// has no lock file: it was never in use.
 pub fn lock_at_rest(data_dir: &Path) -> Result<Option<DirLock>, Error> {
     refuse_foreign(data_dir)?;
     let path = data_dir.join(LOCK_FILE);
@@ -79,8 +81,8 @@ fn take(file: &File, path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Creates what is missing of the data directory's layout. `member/db` itself appears whole, when
-/// the store is opened.
+/// Creates what is missing of the data directory's layout. `member/db` is not created here: opening
+/// the store renames a complete one into place.
 pub fn lay_out(data_dir: &Path) -> Result<(), Error> {
     create_dir(data_dir)?;
     refuse_foreign(data_dir)?;
@@ -89,7 +91,8 @@ pub fn lay_out(data_dir: &Path) -> Result<(), Error> {
     sync_dir(data_dir)
 }
 
-/// Refuses etcd's data directory and network file systems.
+/// Refuses etcd's data directory, known by `member/snap`, and network file systems, which lose the
+/// locks and the order of writes that the store relies on.
 pub fn refuse_foreign(data_dir: &Path) -> Result<(), Error> {
     let found = data_dir.join("member").join("snap");
     if found.try_exists().map_err(Error::io(&found))? {
@@ -111,12 +114,13 @@ pub(super) fn create_dir(dir: &Path) -> Result<(), Error> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io(dir))
 }
 
-/// Makes names that were created, renamed or removed in `dir` durable.
+/// Makes durable which names were created, renamed or removed in `dir`.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), Error> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io(dir))
 }
 
-/// Writes a small file so that it is there whole or not at all.
+/// Replaces a small file durably and atomically: after a crash it has the old contents or the new
+/// ones.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let temporary = path.with_extension("tmp");
     put_aside(&temporary, bytes).map_err(Error::io(&temporary))?;
@@ -124,7 +128,8 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
-/// Writes what is to be renamed, unless it is there already.
+/// Writes the temporary file that is to be renamed, and syncs it. If it has the right contents
+/// already, it is only synced: on a full disk, `prepare_current` has written it.
 fn put_aside(temporary: &Path, bytes: &[u8]) -> io::Result<()> {
     if files::read_small(temporary).is_ok_and(|found| found == bytes) {
         return files::open(temporary)?.sync_all();
@@ -140,7 +145,7 @@ pub(super) fn generation_dir(db: &Path, generation: u64) -> PathBuf {
     db.join(format!("gen-{generation}"))
 }
 
-/// The generations that have a directory.
+/// The generations that have a directory, in ascending order.
 pub(super) fn generations(db: &Path) -> Result<Vec<u64>, Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir(db).map_err(Error::io(db))? {
@@ -152,7 +157,7 @@ pub(super) fn generations(db: &Path) -> Result<Vec<u64>, Error> {
     Ok(found)
 }
 
-/// Whether `db` holds nothing, so that a store may be made there.
+/// Whether `db` is missing or empty, so that a store may be made there.
 pub fn is_missing(db: &Path) -> Result<bool, Error> {
     match fs::read_dir(db) {
         Ok(mut entries) => Ok(entries.next().is_none()),
@@ -161,7 +166,7 @@ pub fn is_missing(db: &Path) -> Result<bool, Error> {
     }
 }
 
-/// The line in CURRENT: the generation and a checksum of its name.
+/// The contents of CURRENT: the generation's directory name and its CRC-32C.
 fn current_line(generation: u64) -> String {
     let name = format!("gen-{generation}");
     format!("{name} {:08x}\n", crc32c::crc32c(name.as_bytes()))
@@ -171,14 +176,14 @@ pub(super) fn write_current(db: &Path, generation: u64) -> Result<(), Error> {
     write_whole(&db.join(CURRENT_FILE), current_line(generation).as_bytes())
 }
 
-/// Writes beside CURRENT what it will say: the change itself needs no space then, and a full disk
-/// cannot stop an installation half-way.
+/// Writes the future contents of CURRENT into its temporary file. Naming the generation then needs
+/// only a rename, which no full disk can refuse half-way through an installation.
 pub(super) fn prepare_current(db: &Path, generation: u64) -> Result<(), Error> {
     let temporary = db.join(CURRENT_FILE).with_extension("tmp");
     put_aside(&temporary, current_line(generation).as_bytes()).map_err(Error::io(&temporary))
 }
 
-/// The generation that CURRENT names.
+/// The generation that CURRENT names. A missing file is damage, since the directory is not empty.
 pub(super) fn read_current(db: &Path) -> Result<u64, Error> {
     let path = db.join(CURRENT_FILE);
     let text = match files::read_small(&path) {

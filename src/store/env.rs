@@ -1,6 +1,6 @@
 //! The LMDB environment and its tables.
 //!
-//! The room's unsafe code is here and in `readers`. LMDB trusts its file; `check` has walked the file
+//! The room's unsafe code is here and in `readers`. LMDB trusts its file, so `check` has walked it
 //! before it is opened here.
 
 #![expect(unsafe_code, reason = "opening an LMDB environment maps a file into memory")]
@@ -29,11 +29,12 @@ use crate::limits::{MAP_BYTES, READERS_MAX};
 
 type Table = heed::Database<'static, Raw, Raw>;
 
-/// `rev`, `blob`, `rusd` and the small buckets.
+/// Number of tables: `rev`, `blob`, `rusd` and the small buckets.
 pub(super) const TABLES: usize = 3 + Bucket::ALL.len();
 pub(super) const DATA_FILE: &str = "data.mdb";
 const LOCK_FILE: &str = "lock.mdb";
-/// A cache line for each reader, and what is in front of them.
+/// Upper bound of the size of LMDB's lock file: a cache line for each reader, and the header before
+/// them.
 const LOCK_BYTES: u64 = READERS_MAX as u64 * 64 + 8192;
 
 pub(super) struct Env {
@@ -47,10 +48,11 @@ pub(super) struct Env {
 }
 
 impl Env {
-    /// Opens or creates the environment in `dir`, which exists and is ours alone.
+    /// Opens or creates the environment in `dir`. The directory exists, and this process holds the
+    /// data directory's lock.
     pub(super) fn open(dir: &Path) -> Result<Self, Error> {
         let (file, lock) = (dir.join(DATA_FILE), dir.join(LOCK_FILE));
-        // LMDB opens both as they are, and an error of its names neither.
+        // LMDB would open a FIFO or a device, too, and its errors name no file.
         for path in [&file, &lock] {
             files::check(path).map_err(Error::io(path))?;
         }
@@ -84,9 +86,9 @@ impl Env {
     }
 }
 
-/// Allocates the file of LMDB's readers, which is mapped for writing: on a full disk the first use of
-/// a page that has no block yet would be a SIGBUS. It comes before LMDB opens the file, whose lock the
-/// closing of any other descriptor would end.
+/// Allocates the blocks of LMDB's lock file, which LMDB maps for writing: on a full disk, the first
+/// access to a page without a block would be a SIGBUS. Must come before LMDB opens the file:
+/// closing any other descriptor of it later would release LMDB's POSIX lock.
 fn allocate(file: &Path) {
     let allocate = || -> std::io::Result<()> {
         let mut options = OpenOptions::new();
@@ -99,7 +101,7 @@ fn allocate(file: &Path) {
     }
 }
 
-/// One transaction for all of them: an environment has every table or none.
+/// Opens or creates all tables in one transaction, so that an environment has all of them or none.
 fn open_tables(
     env: &heed::Env<WithoutTls>,
     names: [&str; TABLES],
@@ -117,7 +119,8 @@ fn open_tables(
     opened.commit().ok_or(heed::Error::Mdb(MdbError::DbsFull))
 }
 
-/// LMDB's error with the file's name; what only a damaged file can cause is called damage.
+/// Adds the file to an error of LMDB. Errors that only a damaged file can cause become
+/// `Error::Damage`.
 fn named(file: &Path, error: heed::Error) -> Error {
     let file = file.to_path_buf();
     match error {

@@ -3,17 +3,18 @@ use std::path::{Path, PathBuf};
 
 use crate::types::Revision;
 
-/// What can go wrong on the disk. Every variant is local: it is never a reply, the member stops or
-/// tries again.
+/// What can go wrong on the disk. Every variant is local: it depends on this member's disk and is
+/// never the result of applying an entry. The member stops, or the caller is refused or tries
+/// again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The bytes are not what rusd wrote. They are named and never served.
+    /// The bytes are not what rusd wrote. The place is reported, and the bytes are never served.
     #[error("{file}: damaged at {at}: {what}")]
     Damage { file: PathBuf, at: String, what: String },
     /// The index knows a row that neither the tail nor the file has.
     #[error("revision {0} is not in the store")]
     Missing(Revision),
-    /// Found earlier; what is damaged is not copied.
+    /// Damage was found earlier, so the store is not copied, to keep the damage from spreading.
     #[error("the store is damaged: {0}")]
     Damaged(String),
     #[error("{file}: {source}")]
@@ -43,7 +44,7 @@ pub enum Error {
          writes that the store relies on; choose a directory on a local disk"
     )]
     NetworkFileSystem { dir: PathBuf, kind: &'static str },
-    /// The committer has ended, by `close` or by an earlier fatal error.
+    /// The committer has ended: the store was closed, or an earlier error was fatal.
     #[error("the store has stopped: {0}")]
     Stopped(String),
 }

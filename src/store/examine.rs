@@ -1,7 +1,7 @@
 //! A store at rest, read from its first page to its last without LMDB and without changing a byte.
 //!
-//! The walk of `check` shows each entry; here its checksum is verified and the chunks of a large
-//! record are put together. Damage is noted with its place, and the walk goes on behind it.
+//! The walk of `check` passes each entry on; here its checksum is verified, and large records are
+//! put together from their chunks. Damage is noted with its place, and the walk continues after it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,24 +14,24 @@ use super::{checkpoint, damage, dir, env, parse_opened, record};
 use crate::limits::{RECORD_CHUNK_BYTES, REQUEST_BYTES_MAX};
 use crate::types::Revision;
 
-/// What was found.
+/// The result of an examination.
 #[derive(Default)]
 pub struct Examined {
     pub file: PathBuf,
     pub file_bytes: u64,
-    /// Up to the last one that LMDB has used.
+    /// Pages up to the last one that LMDB has used.
     pub pages: u64,
     pub rows: u64,
     pub row_bytes: u64,
     pub opened: Opened,
-    /// The index checkpoint: none, or what is wrong with it.
+    /// Why the index checkpoint cannot be used; None if it can.
     pub checkpoint: Option<Unusable>,
     pub checkpoint_file: PathBuf,
-    /// Damage that a running member has noted.
+    /// The text of `DAMAGED`, in which a running member has noted damage.
     pub noted: Option<String>,
-    /// Generations that CURRENT does not name.
+    /// Directories of generations that CURRENT does not name.
     pub others: Vec<PathBuf>,
-    /// Damage to the store: the first places, and how many more there are.
+    /// Damage to the store: the first places, and the number of further ones.
     pub damages: Vec<Error>,
     pub damages_unnamed: u64,
     pairs: Vec<(Bucket, Pair)>,
@@ -48,8 +48,9 @@ impl Examined {
     }
 }
 
-/// Reads the store in `db` and shows each row that is whole, in order. What `see` says is wrong with
-/// a row is damage at that revision. An error is what keeps the store from being read at all.
+/// Reads the store in `db` and passes each undamaged row to `see`, in revision order. An error of
+/// `see` counts as damage at that revision. The function's own error is one that keeps the store
+/// from being read at all.
 pub fn examine(
     db: &Path,
     see: &mut dyn FnMut(&Row) -> Result<(), String>,
@@ -97,7 +98,7 @@ pub fn examine(
 }
 
 impl Examined {
-    /// What the small tables say of the store, as far as they are whole.
+    /// Fills in the description of the store from its small tables, as far as they are undamaged.
     fn position(&mut self, own: &[Pair], generation: u64) {
         let own = |name: &[u8]| {
             let found = own.iter().find(|(key, _)| key == name);
@@ -107,13 +108,13 @@ impl Examined {
         let last = self.opened.last;
         match parse_opened(&self.file, own, meta) {
             Ok(opened) => self.opened = Opened { generation, last, ..opened },
-            // The damage that took the table is named already.
+            // The damage that caused this is reported already.
             Err(_) if !self.damages.is_empty() => {}
             Err(error) => self.damages.push(error),
         }
     }
 
-    /// The files beside the one with the data.
+    /// Examines the files beside the data file: checkpoint, `DAMAGED`, other generations.
     fn beside(&mut self, db: &Path, generation_dir: &Path, generation: u64) -> Result<(), Error> {
         self.checkpoint_file = generation_dir.join(checkpoint::FILE);
         self.checkpoint = match checkpoint::verify(generation_dir) {
@@ -130,7 +131,7 @@ impl Examined {
     }
 }
 
-/// An entry of a small table.
+/// The name and value of an entry of a small table.
 fn pair(path: &Path, table: &[u8], found: Found<'_>) -> Result<Option<Pair>, Error> {
     let Found::Entry { page, key, value } = found else { return Ok(None) };
     let title = String::from_utf8_lossy(table);
@@ -141,11 +142,11 @@ fn pair(path: &Path, table: &[u8], found: Found<'_>) -> Result<Option<Pair>, Err
     Ok(Some((name.to_vec(), value.to_vec())))
 }
 
-/// The rows of a store as the walk shows them.
+/// Puts rows together from the entries that the walk passes on.
 struct Rows<'a> {
     path: &'a Path,
     chunks: Option<Entries<'a>>,
-    /// A chunk that belongs to a later row.
+    /// A chunk that was read and belongs to a later row.
     ahead: Option<(Vec<u8>, Vec<u8>)>,
     see: &'a mut dyn FnMut(&Row) -> Result<(), String>,
     examined: &'a mut Examined,
@@ -181,9 +182,9 @@ impl Rows<'_> {
         Ok(Row { rev, tombstone: header.tombstone, kv })
     }
 
-    /// A record's chunks. Chunks of records before it are passed over.
+    /// Puts a record together from its chunks. Chunks of earlier records are skipped.
     fn chunked(&mut self, key: &schema::RevKey, record_bytes: usize) -> Result<Bytes, String> {
-        // A damaged header can claim any length.
+        // A damaged header can claim any length, and that much would be allocated.
         let mut record = BytesMut::with_capacity(record_bytes.min(REQUEST_BYTES_MAX));
         let (first, last) = (schema::blob_key(key, 0), schema::blob_key(key, u32::MAX));
         let mut number = 0;

@@ -1,7 +1,7 @@
-//! Another generation beside the one in use: built from a snapshot, then put in its place.
+//! Building a generation from a snapshot beside the one in use, and putting it in its place.
 //!
-//! What is being built stands in a directory that nothing names, so an interrupted build is only
-//! litter. CURRENT is what makes a generation count, and it changes by one rename.
+//! A generation is built in a directory that CURRENT does not name, so what an interrupted build
+//! leaves is removed later. CURRENT decides which generation counts, and changes by one rename.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::committer::{Batch, Queue, call};
 use super::env::{self, Env};
 use super::{Bucket, Error, Opened, Options, Pair, Row, Store, check, dir, read_opened, schema};
 
-/// A generation that is being filled.
+/// A generation that is being filled. Each call commits durably.
 pub struct Building {
     db: PathBuf,
     generation: u64,
@@ -19,7 +19,8 @@ pub struct Building {
 }
 
 impl Building {
-    /// Begins the generation after the current one. What earlier attempts left is removed.
+    /// Begins the generation after the current one, and removes all others, which earlier attempts
+    /// left.
     pub fn begin(db: &Path) -> Result<Self, Error> {
         let current = dir::read_current(db)?;
         remove_others(db, current)?;
@@ -41,7 +42,7 @@ impl Building {
         Ok(Self { db: db.to_path_buf(), generation, env })
     }
 
-    /// Adds rows in the order of history, in one durable commit.
+    /// Adds rows in revision order, in one durable commit.
     pub fn rows<'a>(&mut self, rows: impl IntoIterator<Item = &'a Row>) -> Result<(), Error> {
         let mut writer = self.env.write()?;
         for row in rows {
@@ -59,7 +60,7 @@ impl Building {
         writer.commit()
     }
 
-    /// Takes all pairs of a small bucket away.
+    /// Removes all pairs of a small bucket.
     pub fn clear(&mut self, bucket: Bucket) -> Result<(), Error> {
         let names = self.env.read()?.small_iter(bucket)?;
         let mut writer = self.env.write()?;
@@ -69,7 +70,8 @@ impl Building {
         writer.commit()
     }
 
-    /// Makes the names durable, and gives the generation as a store that can be read.
+    /// Makes the generation durable, writes CURRENT's next contents beside it, and returns the
+    /// generation as a store without a committer and without a reserve.
     pub fn finish(self, mut options: Options) -> Result<(Store, Opened), Error> {
         let generation_dir = dir::generation_dir(&self.db, self.generation);
         dir::prepare_current(&self.db, self.generation)?;
@@ -84,15 +86,16 @@ impl Building {
         Ok((store, opened))
     }
 
-    /// Makes this the store's generation, durably.
+    /// Makes CURRENT name the generation, durably: for an offline command, which has no open store.
     pub fn name_current(db: &Path, generation: u64) -> Result<(), Error> {
         dir::write_current(db, generation)
     }
 }
 
 impl Store {
-    /// Takes the place of what was there: CURRENT first, then everything in memory. Only the thread
-    /// that applies may ask, and nobody may be reading rows.
+    /// Replaces the state by that of `new`: CURRENT first, then everything in memory. Called on the
+    /// apply thread alone, while no thread reads rows. Ends a defragmentation, stops the committer
+    /// and starts it again.
     pub fn install(&self, new: &Self) -> Result<(), Error> {
         let db = new.db().to_path_buf();
         let _quiet = self.shared.defrag.quiet();
@@ -110,8 +113,8 @@ impl Store {
             let mut queue = self.shared.queue.lock();
             let position = new.shared.queue.lock().position;
             let sealed = queue.sealed;
-            // All sealed entries are part of the installed state, so callers that wait until one is
-            // committed may go on.
+            // All sealed entries are part of the installed state, so callers that wait for the
+            // commit of one may go on.
             *queue = Queue {
                 position,
                 durable: position,
@@ -124,7 +127,8 @@ impl Store {
         self.shared.measure();
         call(&self.shared.hooks.resized, &());
         if let Some(why) = self.shared.options.supervisor.why() {
-            // The member failed meanwhile, and nothing may be written any more.
+            // The member failed meanwhile. The new queue has no `stop`, so it is set again: nothing
+            // may be written any more.
             self.shared.stop(&why);
         }
         self.start_committer(&db)?;
@@ -136,20 +140,22 @@ impl Store {
         place.1.parent().map_or_else(|| place.1.clone(), Path::to_path_buf)
     }
 
-    /// Where generations are built.
+    /// The directory that holds CURRENT and the generations (`member/db`).
     pub fn directory(&self) -> PathBuf {
         self.db()
     }
 }
 
-/// Whether a generation stands beside the current one, as a crash during an installation leaves it.
+/// Whether there is a generation that CURRENT does not name, as a crash during an installation
+/// leaves it.
 pub fn has_other(db: &Path) -> Result<bool, Error> {
     let current = dir::read_current(db)?;
     Ok(dir::generations(db)?.iter().any(|generation| *generation != current))
 }
 
-/// After a crash: if the log says that a snapshot at `index` is part of the state, and the current
-/// generation is older, the one with exactly that index takes its place. All others are removed.
+/// Completes or undoes the installation of a snapshot that a crash interrupted. `index` is that of
+/// the last snapshot in the log. If the current generation is older, the generation with exactly
+/// that index becomes the current one. All others are removed.
 pub fn settle(db: &Path, index: Option<u64>) -> Result<(), Error> {
     let current = dir::read_current(db)?;
     let mut chosen = current;
@@ -157,7 +163,7 @@ pub fn settle(db: &Path, index: Option<u64>) -> Result<(), Error> {
         && consistent_index(db, current)? < index
     {
         for generation in dir::generations(db)? {
-            // A generation that was never completed cannot be read, or has another index.
+            // A generation that was not completed cannot be read, or has another index.
             if generation != current && consistent_index(db, generation).is_ok_and(|at| at == index)
             {
                 chosen = generation;
@@ -171,7 +177,8 @@ pub fn settle(db: &Path, index: Option<u64>) -> Result<(), Error> {
     remove_others(db, chosen)
 }
 
-/// Changes a pair of a small bucket in a store that nobody has open, outside of any log.
+/// Sets or removes a key of a small bucket in a store that no process has open, without a log
+/// entry.
 pub fn amend(db: &Path, bucket: Bucket, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
     let generation_dir = dir::generation_dir(db, dir::read_current(db)?);
     check::check(&generation_dir.join(env::DATA_FILE))?;
@@ -268,12 +275,12 @@ mod tests {
         let db = dir.path().join("db");
         drop(store(&db));
         assert!(!has_other(&db).unwrap());
-        // Built, and no record in the log: litter.
+        // A complete generation without a record in the log is removed.
         drop(build(&db));
         assert!(has_other(&db).unwrap());
         settle(&db, None).unwrap();
         assert_eq!(opened(&db), (1, 5));
-        // A record of a snapshot that the state includes already means nothing.
+        // A record of a snapshot that the state already includes changes nothing.
         drop(build(&db));
         settle(&db, Some(4)).unwrap();
         assert_eq!(opened(&db), (1, 5));
@@ -281,7 +288,7 @@ mod tests {
         drop(Building::begin(&db).unwrap());
         settle(&db, Some(9)).unwrap();
         assert_eq!(opened(&db), (1, 5));
-        // Built, and the record is durable: completed.
+        // With a durable record, the installation is completed.
         drop(build(&db));
         settle(&db, Some(9)).unwrap();
         assert!(!has_other(&db).unwrap());
@@ -310,7 +317,7 @@ mod tests {
         store.push_row(row(5));
         store.seal(10, 2);
         assert_eq!(store.flush().unwrap(), 10);
-        // Who was reading the old state can finish.
+        // A reader of the old state can finish.
         assert_eq!(frozen.rows(Revision::default()).unwrap(), [row(2), row(3)]);
         drop((frozen, store));
         assert_eq!(opened(&db), (2, 10));
@@ -371,7 +378,7 @@ mod tests {
         deleted.try_recv().unwrap();
         assert_eq!(store.get(Revision::new(2, 0)).unwrap(), None);
         assert_eq!(frozen.rows(Revision::default()).unwrap(), [row(2), row(3)]);
-        // One that comes later sees what is left, and is waited for in its turn.
+        // A later snapshot sees the rows that are left, and deletions wait for it, too.
         let later = store.freeze().unwrap();
         assert_eq!(later.rows(Revision::default()).unwrap(), [row(3)]);
         let _deleted = store.delete_rows(vec![Revision::new(3, 0)], Vec::new(), 3);

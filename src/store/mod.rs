@@ -13,19 +13,20 @@
 //!
 //! The raft log makes a write durable before it is acknowledged. The store follows some
 //! milliseconds later, in commits of whole log entries, each with the index and term of its last
-//! entry in the same transaction and with a full sync. After a crash the log is replayed from
-//! there, so a commit may come late but never out of order, and never in halves.
+//! entry in the same transaction and with a full sync. After a crash the log is replayed from that
+//! index. So a commit may be late, but commits are in log order and no entry is split between two.
 //!
-//! A row is readable from the moment it is pushed: it stands in the tail until the commit that
-//! holds it is durable, and only then is it trimmed. A reader asks the tail first and begins its
-//! read transaction after that, so there is no moment at which a row is in neither.
+//! A row is readable from the moment it is pushed: it is in the tail until the commit that holds it
+//! is durable, and is trimmed only then. A reader looks into the tail first and begins its read
+//! transaction after that, so there is no moment at which it finds a row in neither.
 //!
 //! Caveats:
 //! - One thread applies. Rows come in revision order, entries in index order; anything else is a
 //!   bug and stops the process.
-//! - A small bucket shows what is committed. Who needs more keeps it in memory.
-//! - LMDB trusts its file. Before it is mapped, its pages are walked here with every bound checked;
-//!   after that each record has its own checksum.
+//! - Reads of a small bucket see what is committed, not what is sealed. The rooms that need the
+//!   applied state of a bucket (leases, auth, members) keep it in memory.
+//! - LMDB trusts its file. Before the file is mapped, `check` walks its pages with every bound
+//!   checked; after that, each record is read under its own checksum.
 //! - This is the only room that names heed.
 
 mod check;
@@ -86,11 +87,12 @@ use reserve::Reserve;
 pub struct Row {
     pub rev: Revision,
     pub tombstone: bool,
-    /// The `mvccpb.KeyValue` as etcd would store it; a tombstone's holds only the key.
+    /// The encoded `mvccpb.KeyValue`, byte for byte what etcd stores; a tombstone's holds only the
+    /// key.
     pub kv: Bytes,
 }
 
-/// A row without its record.
+/// The revision, kind and record length of a row, without the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowSize {
     pub rev: Revision,
@@ -98,7 +100,7 @@ pub struct RowSize {
     pub bytes: usize,
 }
 
-/// Key and value in a small bucket.
+/// Key and value of a small bucket.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
 /// What the store held when it was opened.
@@ -106,10 +108,11 @@ pub type Pair = (Vec<u8>, Vec<u8>);
 pub struct Opened {
     /// The store was made by this call.
     pub created: bool,
-    /// Drawn when the store was made; 0 if it has none.
+    /// Random number drawn when the store was made, which binds its index checkpoint to it; 0 if it
+    /// has none.
     pub id: u64,
     pub generation: u64,
-    /// Index and term of the last entry that is in the store; 0 for none.
+    /// Index and term of the last log entry that is committed to LMDB; 0 for none.
     pub consistent_index: u64,
     pub term: u64,
     pub conf_state: Option<Vec<u8>>,
@@ -121,9 +124,9 @@ pub struct Opened {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// Bytes up to the last page that was ever used.
+    /// Bytes of the file up to the last page that LMDB has used: etcd's `dbSize`.
     pub total: u64,
-    /// Bytes of the pages that hold something.
+    /// Bytes of the pages that are not free: etcd's `dbSizeInUse`.
     pub in_use: u64,
 }
 
@@ -136,7 +139,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in `db` (`member/db`), which is made if it is missing or empty.
+    /// Opens the store in `db` (`member/db`) and starts its committer. A missing or empty directory
+    /// becomes a new store. Damage that the walk of the pages finds, or a `DAMAGED` note that still
+    /// holds, is an error.
     pub fn open(db: &Path, options: Options) -> Result<(Self, Opened), Error> {
         let created = dir::is_missing(db)?;
         if created {
@@ -155,7 +160,7 @@ impl Store {
         Ok((store, opened))
     }
 
-    /// A store over a generation, without its committer.
+    /// A store over the opened environment of one generation. Its committer is not started.
     fn over(db: &Path, mut env: Env, opened: &Opened, options: Options) -> Result<Self, Error> {
         env.faults = options.faults.clone();
         let sizes = env.read()?.sizes()?;
@@ -189,7 +194,8 @@ impl Store {
         Ok(Self { shared, committer: Mutex::default(), place, id })
     }
 
-    /// Adds a row to the entry being applied. It is readable at once.
+    /// Adds a row to the entry being applied; readers of the tail see it at once. Panics if the row
+    /// is not newer than the last one.
     pub fn push_row(&self, row: Row) {
         let mut open = self.shared.open.lock();
         self.shared.rows_pushed.fetch_add(1, Ordering::Relaxed);
@@ -213,7 +219,9 @@ impl Store {
         self.put(Bucket::Meta, schema::CONF_STATE.to_vec(), bytes);
     }
 
-    /// Ends the entry being applied: all its changes are in. Waits while the tail is full.
+    /// Ends the entry being applied: all of its changes may be committed, as a whole. Blocks apply
+    /// while the tail holds more than `TAIL_BYTES_MAX`, until the committer has made room or has
+    /// stopped.
     pub fn seal(&self, index: u64, term: u64) {
         self.shared.seal((index, term));
     }
@@ -225,7 +233,8 @@ impl Store {
         self.noted(self.shared.env().read().and_then(|reader| reader.row(rev)))
     }
 
-    /// The rows in the order asked for; one that is missing is an error.
+    /// The rows in the order of `revs`. A missing row is an error, since the index knows only rows
+    /// that exist.
     pub fn get_many(&self, revs: &[Revision]) -> Result<Vec<Row>, Error> {
         self.noted(self.read_many(revs))
     }
@@ -251,8 +260,8 @@ impl Store {
         Ok(rows)
     }
 
-    /// The rows of [from, to] in order: at most `rows_max` of them, and no further row once
-    /// `bytes_max` is reached. An empty answer is the end.
+    /// The rows of [from, to] in revision order: at most `rows_max`, and none after the one that
+    /// reaches `bytes_max`. An empty answer means that there are no more.
     pub fn scan(
         &self,
         from: Revision,
@@ -261,7 +270,8 @@ impl Store {
         bytes_max: usize,
     ) -> Result<Vec<Row>, Error> {
         let newest = self.shared.tail.read().range(from, to, rows_max);
-        // All that is older than the tail's first row was committed before it was trimmed.
+        // Every row older than the first one found in the tail is in LMDB: rows are trimmed after
+        // their commit, and the read transactions begin after this look at the tail.
         let end = newest.first().map_or(Bound::Included(to), |row| Bound::Excluded(row.rev));
         let mut bytes = bytes_max.max(1);
         let mut rows: Vec<Row> = Vec::new();
@@ -295,10 +305,11 @@ impl Store {
         self.noted(self.shared.env().read().and_then(|reader| reader.small_iter(bucket)))
     }
 
-    /// Schedules the deletion of `dead` rows. `survivors` are the rows between them that stay: they
-    /// are written anew, so that half-empty pages do not remain. The committer works it off in
-    /// parts, in the order of scheduling; with the last part the compaction at `revision` is noted
-    /// as finished. The receiver learns that it is durable, or is closed if the store stops first.
+    /// Schedules the deletion of the rows `dead` for the committer. `survivors` are rows between
+    /// them that stay: they are deleted and written anew, so that no half-empty pages remain. Jobs
+    /// are done in the order of scheduling, a part with each commit; the last part records
+    /// `revision` as the finished compaction. The receiver resolves once that commit is durable,
+    /// and is closed if the store stops before.
     pub fn delete_rows(
         &self,
         dead: Vec<Revision>,
@@ -310,18 +321,19 @@ impl Store {
         self.shared.schedule(rows, revision)
     }
 
-    /// Lets deletions that nothing holds back not wait for the next commit's time.
+    /// Makes the next commit due at once if it can delete scheduled rows: a caller waits for them.
     pub fn delete_now(&self) {
         self.shared.delete_now();
     }
 
-    /// The committer's next commit, for who runs the store without its thread; false if there is
-    /// nothing to commit, or no space for it.
+    /// Does the committer's next commit, in a store that was opened without the committer's thread.
+    /// Returns false if there is nothing to commit, or no disk space for it.
     pub fn commit_turn(&self) -> Result<bool, Error> {
         self.shared.turn()
     }
 
-    /// Commits everything sealed and answers the durable consistent index.
+    /// Waits until everything sealed is durable, and returns the durable index. Fails if the disk
+    /// is full or the committer has stopped.
     pub fn flush(&self) -> Result<u64, Error> {
         if !self.shared.options.committer {
             while self.commit_turn()? {}
@@ -329,7 +341,7 @@ impl Store {
         self.shared.flush()
     }
 
-    /// Index and term of the last durable entry: the raft log is needed only above it.
+    /// Index and term of the last durable entry: the store needs only the log's entries after it.
     pub fn durable(&self) -> (u64, u64) {
         self.shared.queue.lock().durable
     }
@@ -340,20 +352,20 @@ impl Store {
         self.shared.hooks.commit.lock().push(Box::new(callback));
     }
 
-    /// Calls back with true whenever a commit finds the disk full, each second as long as that
-    /// lasts, and with false when a commit fits again.
+    /// Calls back on the committer's thread: with true whenever a commit finds the disk full, which
+    /// is tried each second, and with false once a commit fits again.
     pub fn on_no_space(&self, callback: impl Fn(bool) + Send + Sync + 'static) {
         self.shared.hooks.no_space.lock().push(Box::new(callback));
     }
 
-    /// From here on no seal waits for room in the tail, which a full disk would never give: apply
-    /// is about to end, and has few entries left.
+    /// Lets all further seals exceed the tail's bound. The member is stopping and apply has few
+    /// entries left; on a full disk, a seal that waits for room would keep it from ending.
     pub fn leave(&self) {
         self.shared.leave();
     }
 
-    /// A call that ends all commits and lets go of who waits for one, without holding the store or
-    /// waiting for anything.
+    /// A function that stops the committer and wakes all threads that wait for a commit. It does
+    /// not keep the store alive and does not block.
     pub fn aborts(&self) -> impl FnOnce(&str) + Send + use<> {
         let shared = Arc::downgrade(&self.shared);
         move |why| {
@@ -363,7 +375,8 @@ impl Store {
         }
     }
 
-    /// Calls back when the sizes have changed otherwise than by a commit.
+    /// Calls back when the sizes have changed other than by a commit: by an installed snapshot or a
+    /// defragmentation.
     pub fn on_resize(&self, callback: impl Fn() + Send + Sync + 'static) {
         self.shared.hooks.resized.lock().push(Box::new(move |()| callback()));
     }
@@ -373,19 +386,20 @@ impl Store {
         *self.shared.sizes.lock()
     }
 
-    /// What the file system of the store has left.
+    /// Bytes that the store's file system has free for this process.
     pub fn disk_free_bytes(&self) -> u64 {
         self.shared.disk_free()
     }
 
-    /// What the store can still take, as of the last commit.
+    /// The room that the store has left, as measured last.
     pub fn room(&self) -> Room {
         self.shared.room()
     }
 
-    /// Measures the free space without waiting for a commit, since other programs use the disk as well.
-    /// `wants_reserve` asks for the reserve in favour of the log. It is given, and the answer true, while
-    /// the store's file has twice as much free within, and neither a commit nor a copy needs it.
+    /// Measures the free space; other programs use the disk as well, so it changes without a
+    /// commit. With `wants_reserve`, the log asks for the reserve's space. It is lent, and the
+    /// answer is true, while the store's file has twice the reserve free within it, and neither a
+    /// commit nor a copy of the store needs the space.
     pub fn look_for_room(&self, wants_reserve: bool) -> bool {
         let room = self.room();
         let has_enough = room.within >= 2 * room.reserve_wanted;
@@ -398,19 +412,21 @@ impl Store {
         self.place.read().0
     }
 
-    /// Stands for all that was pushed until now, the entry being applied included.
+    /// A ticket for everything that was pushed up to this call, the entry being applied included;
+    /// see `durable_after`.
     pub fn pushed(&self) -> u64 {
         let open = self.shared.open.lock();
         self.shared.queue.lock().sealed + u64::from(!open.is_empty())
     }
 
-    /// Whether what `pushed` stood for is durable; then the index up to which the store is.
+    /// The durable index, once everything that the ticket of `pushed` stands for is durable; None
+    /// before.
     pub fn durable_after(&self, pushed: u64) -> Option<u64> {
         let queue = self.shared.queue.lock();
         (queue.committed >= pushed).then_some(queue.durable.0)
     }
 
-    /// Rows pushed since the store was opened.
+    /// Number of rows pushed since the store was opened.
     pub fn rows_pushed(&self) -> u64 {
         self.shared.rows_pushed.load(Ordering::Relaxed)
     }
@@ -431,14 +447,15 @@ impl Store {
     }
 }
 
-/// Without `close`, what is not committed is left to the raft log.
+/// Dropping does not commit: what is sealed and not committed is replayed from the raft log.
 impl Drop for Store {
     fn drop(&mut self) {
         self.end("it was dropped");
     }
 }
 
-/// Makes a store beside `db` and renames it, so that `db` is there whole or not at all.
+/// Makes a new store beside `db` and renames it: after a crash `db` is either a whole store or
+/// missing.
 fn create(db: &Path, id: u64) -> Result<(), Error> {
     let new = db.with_extension("new");
     if new.try_exists().map_err(Error::io(&new))? {
@@ -466,7 +483,8 @@ fn read_opened(env: &Env, created: bool, generation: u64) -> Result<Opened, Erro
     Ok(Opened { created, generation, last: reader.last_rev()?, ..opened })
 }
 
-/// What the small tables say of the store.
+/// Reads the description of a store from its tables `rusd` and `meta`, given functions that look up
+/// a key.
 fn parse_opened(
     file: &Path,
     own: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, Error>,

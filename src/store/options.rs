@@ -1,4 +1,4 @@
-//! What a store is opened with, and what stands between it and its disk.
+//! Settings of a store, and the hook for injected disk faults.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,36 +10,38 @@ use crate::supervise::Supervisor;
 #[derive(Clone)]
 pub struct Options {
     pub clock: Arc<dyn Clock>,
-    /// How long sealed entries wait for others to share their commit.
+    /// How long sealed entries wait for others to share their commit, at most.
     pub commit_interval: Duration,
-    /// Disk space held back for the day the disk is full; 0 for none.
+    /// Bytes of disk space held in reserve for a full disk; 0 for none.
     pub reserve_bytes: u64,
-    /// Without a committer's thread, its turns are [`commit_turn`](super::Store::commit_turn).
+    /// Whether to start the committer's thread. Without it, each call of
+    /// [`commit_turn`](super::Store::commit_turn) does one commit.
     pub committer: bool,
-    /// What a simulator lets happen to the store's files.
+    /// Faults that a simulator injects; None outside of tests.
     pub faults: Option<Arc<dyn Faults>>,
-    /// Starts the committer, and learns if the store cannot go on.
+    /// Starts the committer's thread, and ends the member if the store cannot go on.
     pub supervisor: Supervisor,
 }
 
-/// Stands between the store and its disk. An error takes the place of what was to be done.
+/// Asked before operations on the store's file. An error that it returns takes the place of the
+/// operation.
 pub trait Faults: Send + Sync {
     /// Asked before each commit.
     fn commit(&self) -> std::io::Result<()> {
         Ok(())
     }
 
-    /// Called before a commit deletes `_rows` rows of a compaction.
+    /// Asked before a commit deletes `_rows` rows for a compaction.
     fn compaction(&self, _rows: usize) -> std::io::Result<()> {
         Ok(())
     }
 
-    /// Asked before each transaction that reads.
+    /// Asked before each read transaction.
     fn read(&self) -> std::io::Result<()> {
         Ok(())
     }
 
-    /// What the disk has left; None asks the system.
+    /// Free bytes of the disk; None asks the system.
     fn free_bytes(&self) -> Option<u64> {
         None
     }

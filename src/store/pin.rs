@@ -1,5 +1,5 @@
-//! A state that one slow reader needs, and that the committer keeps for it when rows of it are to be
-//! deleted.
+//! Keeps the rows that the reader of a snapshot needs: the committer opens a transaction for the
+//! reader before it deletes any of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use super::Error;
 use super::env::{Env, Pinned, Reader};
 
-/// A state that is read while the store goes on; the committer knows of it.
+/// A state that is read while the store goes on. `Queue::frozen` has a weak reference, by which the
+/// committer finds it.
 pub(super) struct Pin {
     pub(super) env: Arc<Env>,
     pub(super) is_pinned: AtomicBool,
@@ -17,12 +18,14 @@ pub(super) struct Pin {
 }
 
 impl Pin {
-    /// Whether deletions in this environment have to wait for it.
+    /// Whether deletions in `env` would take rows from this reader: it reads this environment and
+    /// has no transaction of its own yet.
     pub(super) fn is_needed(&self, env: &Arc<Env>) -> bool {
         !self.is_pinned.load(Ordering::Acquire) && Arc::ptr_eq(env, &self.env)
     }
 
-    /// Keeps all rows for its reader; `env` is the one in which some are to be deleted.
+    /// Called by the committer before it deletes rows in `env`: opens the transaction that keeps
+    /// them visible to the reader.
     pub(super) fn take(&self, env: &Arc<Env>) -> Result<(), Error> {
         if self.is_needed(env) {
             *self.txn.lock() = Some(self.env.pin()?);
@@ -31,7 +34,8 @@ impl Pin {
         Ok(())
     }
 
-    /// Reads what the state holds.
+    /// Calls `f` with a reader: over the pinned transaction if there is one, else over a short one
+    /// of its own.
     pub(super) fn read<T>(&self, f: impl FnOnce(&Reader<'_>) -> T) -> Result<T, Error> {
         let txn = self.txn.lock();
         if let Some(txn) = &*txn {

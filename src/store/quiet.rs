@@ -1,17 +1,18 @@
-//! Whether a copy of the store is under way, and how others make it end.
+//! Mutual exclusion of defragmentation and the installation of a snapshot, which ends a running
+//! one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// Held by the thread that defragments; counts those that want it to end.
+/// `running` is held during a defragmentation; `unwanted` counts the threads that want it to end.
 #[derive(Default)]
 pub(super) struct Defrag {
     pub(super) running: Mutex<()>,
     pub(super) unwanted: AtomicU64,
 }
 
-/// While it lives, no copy is under way.
+/// While it exists, no defragmentation runs.
 pub(super) struct Quiet<'a> {
     defrag: &'a Defrag,
     _running: MutexGuard<'a, ()>,

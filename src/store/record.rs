@@ -44,7 +44,8 @@ pub(super) fn encode(
     header
 }
 
-/// Splits a stored value into its header and what follows.
+/// Splits a stored value into its header and the bytes after it; the error says what is wrong. The
+/// checksum is not verified: `Header::verify` does that, once the chunks are read.
 pub(super) fn decode(value: &[u8]) -> Result<(Header, &[u8]), String> {
     let (head, rest) = value.split_first_chunk::<HEADER_BYTES>().ok_or("the header is cut off")?;
     let [format, flags, key_low, key_high, c0, c1, c2, c3, s0, s1, s2, s3] = *head;

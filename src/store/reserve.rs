@@ -1,7 +1,8 @@
-//! Full disks: telling them apart from broken ones, and the reserve that is given up first.
+//! Full disks: telling them apart from broken ones, and the reserve, a file whose space is given up
+//! on a full disk.
 //!
-//! The reserve is for what makes room again: deletes and compaction write pages before they free any.
-//! The last quarter of it is left to compaction alone.
+//! The reserve is for requests that make room again: deletes and compactions write pages before
+//! they free any. Its last quarter is left to compactions alone (`Room::is_critical`).
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -22,14 +23,15 @@ use crate::limits::{FULL_DISK_SAY_INTERVAL, RESERVE_DISK_PARTS, RESERVE_RETAKE_R
 /// A file of allocated space beside the generations.
 pub(super) struct Reserve {
     pub(super) path: PathBuf,
-    /// The size that the reserve should have.
+    /// Bytes that the reserve should have.
     pub(super) bytes: u64,
-    /// The size that it has.
+    /// Bytes that the reserve has; 0 while it is given up.
     held: AtomicU64,
-    /// When the reserve was given up last. The lock is held while it is taken or given.
+    /// When the reserve was given up last, by the store's clock. The lock is held while the file is
+    /// created or removed.
     given_at: Mutex<Option<Duration>>,
     given_said: Seldom,
-    /// Whether a log line has said that the reserve cannot be taken.
+    /// Whether it was logged that the reserve cannot be taken; reset once it can.
     is_said: AtomicBool,
 }
 
@@ -47,13 +49,15 @@ impl Reserve {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether it was given up, and not all of it is taken again.
+    /// Whether the reserve was given up and is not whole again.
     pub(super) fn is_given(&self) -> bool {
         self.given_at.lock().is_some() && self.held() < self.bytes
     }
 
-    /// Takes what is missing of the space, or most of what the disk has, unless it was given up a
-    /// moment ago; the store works without it too.
+    /// Takes what is missing of the reserve, up to three quarters of what it holds and the disk has
+    /// free together. Does nothing for `RESERVE_RETAKE_REST` after the reserve was given up, so
+    /// that the space goes to the commit that lacked it. A failure is only logged: the store works
+    /// without a reserve.
     pub(super) fn take(&self, now: Duration) {
         let given_at = self.given_at.lock();
         if given_at.is_some_and(|at| now.saturating_sub(at) < RESERVE_RETAKE_REST) {
@@ -68,7 +72,7 @@ impl Reserve {
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(false).mode(0o600);
             let file = files::open_with(&options, &self.path)?;
-            // Some file systems give up at a signal that is waiting.
+            // Some file systems end with EINTR when a signal is pending.
             Ok(retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, bytes))?)
         };
         match allocate() {
@@ -86,7 +90,8 @@ impl Reserve {
         }
     }
 
-    /// Gives the space back to the disk, for what had no room; false if there was none.
+    /// Gives the reserve up for a commit that failed with `error`. Returns false if there was no
+    /// reserve.
     pub(super) fn give(&self, now: Duration, error: &Error) -> bool {
         let had_some = self.lend(now);
         if had_some && self.given_said.is_due(now) {
@@ -95,7 +100,8 @@ impl Reserve {
         had_some
     }
 
-    /// Gives the space back to the disk, to be taken again.
+    /// Removes the reserve's file and notes the time, so that `take` creates it again after
+    /// `RESERVE_RETAKE_REST`. Returns false if there was no file.
     pub(super) fn lend(&self, now: Duration) -> bool {
         let mut given_at = self.given_at.lock();
         *given_at = Some(now);
@@ -108,16 +114,17 @@ impl Reserve {
     }
 }
 
-/// What is known of the room between two commits.
+/// What `Shared::measure` found last, and who has the reserve's space.
 #[derive(Default)]
 pub(super) struct Cells {
     pub(super) free: AtomicU64,
     pub(super) within: AtomicU64,
     pub(super) waiting: AtomicU64,
     pub(super) is_full: AtomicBool,
-    /// A commit found no room, and none has been done since: it is to find what the reserve gave up.
+    /// A commit found no room, and none has succeeded since. The reserve is not taken meanwhile:
+    /// its space is for that commit.
     pub(super) is_short: AtomicBool,
-    /// The log has the reserve's space.
+    /// The reserve is lent to the log, and not taken meanwhile.
     pub(super) is_lent: AtomicBool,
 }
 
@@ -131,20 +138,21 @@ impl Cells {
     }
 }
 
-/// So many bytes, or the part of a small disk that may be held back at once.
+/// `bytes`, but at most the fraction 1/`RESERVE_DISK_PARTS` of the file system of `dir`.
 pub(super) fn share(dir: &Path, bytes: u64) -> u64 {
     let disk = statvfs(dir).map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
     bytes.min(disk / RESERVE_DISK_PARTS)
 }
 
-/// Bytes that the disk of `path` still has for us, as far as it says so.
+/// Free bytes for this process on the file system of the directory that holds `path`; the largest
+/// number if the system does not tell.
 pub(super) fn available(path: &Path) -> u64 {
     let dir = path.parent().unwrap_or(path);
     statvfs(dir).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Whether a failed commit failed for want of space. LMDB reports a short write as EIO, so then
-/// the disk is asked whether it has room for what was to be written.
+/// Whether a commit failed for want of disk space. LMDB reports a short write as EIO; then the disk
+/// counts as full if it has fewer than `needed` bytes free.
 pub(super) fn is_full(error: &Error, needed: u64) -> bool {
     let Error::Io { file, source } = error else { return false };
     let errno = rustix::io::Errno::from_io_error(source);

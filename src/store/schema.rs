@@ -1,13 +1,13 @@
 //! Every table and key name, and how small buckets are keyed and checked.
 //!
-//! Buckets and their keys are named as etcd names them, so that a snapshot is a copy. What only
-//! rusd needs stands in a table of its own, `rusd`, which no snapshot carries.
+//! Buckets and their keys have etcd's names, so that a snapshot copies them as they are. What only
+//! rusd needs is in a table of its own, `rusd`, which is not part of a snapshot.
 
 use sha2::{Digest, Sha256};
 
 use crate::types::Revision;
 
-/// The small buckets. etcd's bucket `key` is the table `rev`, with `blob` beside it.
+/// The small buckets. etcd's bucket `key` is not among them: it is the tables `rev` and `blob`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bucket {
     Meta,
@@ -50,11 +50,11 @@ impl Bucket {
     }
 }
 
-/// Records by revision.
+/// Table of records by revision.
 pub(super) const REV: &str = "rev";
-/// Chunks of the records that are too large for one value.
+/// Table of the chunks of records that are too large for one value.
 pub(super) const BLOB: &str = "blob";
-/// What only rusd keeps.
+/// Table of what only rusd keeps.
 pub(super) const OWN: &str = "rusd";
 
 /// Keys of `meta`.
@@ -75,13 +75,14 @@ pub const AUTH_REVISION: &[u8] = b"authRevision";
 pub(super) const FORMAT: &[u8] = b"format";
 pub(super) const ID: &[u8] = b"id";
 
-/// The format that this build writes, and the only one so far that it reads.
+/// The format that this build writes, and the only one that it reads.
 pub(super) const FORMAT_VERSION: u32 = 1;
 
-/// Longest name that is an LMDB key as it is; LMDB ends at 511 bytes.
+/// Longest name that is used as an LMDB key unchanged. LMDB's limit is 511 bytes.
 const NAME_BYTES_MAX: usize = 480;
-/// What stands for a longer name, or for the empty one, which LMDB has no key for: its SHA-256 and
-/// as much of it as fits. One byte longer than any name stored as it is, so the two never meet.
+/// Length of the key that replaces a longer name, or the empty one, which LMDB does not accept: the
+/// name's SHA-256 and as much of the name as fits. It is one byte longer than any name that is used
+/// unchanged, so the two never collide.
 const HASHED_NAME_BYTES: usize = NAME_BYTES_MAX + 1;
 const HASH_BYTES: usize = 32;
 
@@ -100,8 +101,8 @@ pub(super) fn name_key(name: &[u8]) -> Vec<u8> {
     key
 }
 
-/// The stored value of a small bucket: CRC-32C over table name, name and value; the name's length
-/// and the name itself where the key is only its hash; the value.
+/// The stored value of a small bucket: CRC-32C over table name, name and value; if the key is only
+/// the name's hash, the name's length and the name; the value.
 pub(super) fn small_value(table: &str, name: &[u8], value: &[u8]) -> Vec<u8> {
     let mut stored = small_crc(table, name, value).to_le_bytes().to_vec();
     if is_hashed(name) {
@@ -112,7 +113,8 @@ pub(super) fn small_value(table: &str, name: &[u8], value: &[u8]) -> Vec<u8> {
     stored
 }
 
-/// The name and the value behind a stored pair, or what is wrong with it.
+/// The name and the value of a stored pair, whose checksum is verified; the error says what is
+/// wrong.
 pub(super) fn small_parse<'a>(
     table: &str,
     key: &'a [u8],
@@ -141,7 +143,7 @@ fn small_crc(table: &str, name: &[u8], value: &[u8]) -> u32 {
 /// Key of `rev`: main and sub, big-endian, so that byte order is revision order.
 pub(super) type RevKey = [u8; 12];
 
-/// None for a revision that no store can hold.
+/// The key of a revision; None for numbers that no store can hold.
 pub(super) fn rev_key(rev: Revision) -> Option<RevKey> {
     let mut key = [0; 12];
     key[..8].copy_from_slice(&u64::try_from(rev.main).ok()?.to_be_bytes());
@@ -149,7 +151,8 @@ pub(super) fn rev_key(rev: Revision) -> Option<RevKey> {
     Some(key)
 }
 
-/// The key of the bound of a range: the nearest one, for a revision that no store can hold.
+/// The key for the bound of a range. A revision that no store can hold becomes the nearest one that
+/// it can.
 pub(super) fn bound_key(rev: Revision) -> RevKey {
     if rev.main < 0 {
         return [0; 12];
@@ -187,8 +190,8 @@ pub fn revision_parse(bytes: &[u8]) -> Option<Revision> {
     (bytes[8] == b'_').then_some(Revision::new(main, sub))
 }
 
-/// A row's key in etcd's bucket: main, `_`, sub, and `t` for a tombstone. Its first bytes, of the length
-/// that comes with it, count.
+/// A row's key in etcd's bucket `key`: main, `_`, sub, and `t` for a tombstone; and the number of
+/// bytes of the array that belong to it.
 pub fn row_key(rev: Revision, tombstone: bool) -> ([u8; 18], usize) {
     let mut key = [b't'; 18];
     key[..17].copy_from_slice(&revision_bytes(rev));

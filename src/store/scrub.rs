@@ -1,8 +1,9 @@
-//! Damage that a running store meets, in a read or because the scrub looks for it.
+//! Damage that is found in a running store, by a read or by the scrub.
 //!
-//! The first damage is remembered as long as the process lives, and noted in `DAMAGED` beside
-//! CURRENT: from there on the store is not copied or snapshotted any more, so that damage does not
-//! spread, and a later start reads all of it first. If everything is sound by then, the note goes.
+//! The first damage is remembered until the process ends, and noted in the file `DAMAGED` beside
+//! CURRENT. From then on the store is neither defragmented nor sent as a snapshot, so that damage
+//! does not spread, and a later start reads all of it first. If that finds no damage, the note is
+//! removed.
 
 use std::fs;
 use std::io;
@@ -16,17 +17,18 @@ use crate::files;
 use crate::limits::{READ_CHUNK_ROWS, SCRUB_PIECE_BYTES};
 use crate::types::Revision;
 
-/// What one piece of a scrub has read.
+/// What one call of `scrub` has read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scrubbed {
-    /// None: this was the last piece.
+    /// Where the next piece begins; None after the last one.
     pub next: Option<Revision>,
     pub rows: u64,
     pub bytes: u64,
 }
 
 impl Shared {
-    /// Remembers damage and tells of it, the first time.
+    /// If `outcome` is the first damage of this process: remembers it, writes `DAMAGED` and calls
+    /// the hooks. Returns `outcome`.
     pub(super) fn note<T>(&self, db: &Path, outcome: Result<T, Error>) -> Result<T, Error> {
         if let Err(error @ Error::Damage { .. }) = &outcome {
             let text = error.to_string();
@@ -42,18 +44,18 @@ impl Shared {
 }
 
 impl Store {
-    /// Where the store was found damaged since it was opened.
+    /// The first damage that was found since the store was opened.
     pub fn damage(&self) -> Option<&str> {
         self.shared.damage.found.get().map(String::as_str)
     }
 
-    /// Calls back, once, with the first damage.
+    /// Calls back once, with the first damage, on the thread that found it.
     pub fn on_damage(&self, callback: impl Fn(&str) + Send + Sync + 'static) {
         let callback = move |text: String| callback(&text);
         self.shared.hooks.damaged.lock().push(Box::new(callback));
     }
 
-    /// What is damaged is not copied.
+    /// An error if damage was found: a damaged store must not be copied.
     pub(super) fn refuse_damaged(&self) -> Result<(), Error> {
         match self.damage() {
             None => Ok(()),
@@ -68,8 +70,8 @@ impl Store {
         }
     }
 
-    /// Verifies the checksums of the next committed rows, and with the first ones those of the small
-    /// tables. Each piece is a short read transaction.
+    /// Verifies the checksums of the next committed rows from `from` on; with the first rows, those
+    /// of the small buckets, too. Each call is one short read transaction.
     pub fn scrub(&self, from: Revision) -> Result<Scrubbed, Error> {
         self.noted(self.scrub_piece(from))
     }
@@ -94,13 +96,14 @@ impl Store {
     }
 }
 
-/// A store that was found damaged is read from end to end before it is used again.
+/// If `DAMAGED` is there, reads the whole store before it is used again. Damage is an error;
+/// without any, the file is removed.
 pub(super) fn look_again(db: &Path) -> Result<(), Error> {
     let path = db.join(FILE);
     let text = match files::read_small(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        // The store may be damaged, whatever the note says.
+        // The note cannot be read, so the store may be damaged.
         Err(source) => return Err(Error::Io { file: path, source }),
     };
     let text = String::from_utf8_lossy(&text).into_owned();

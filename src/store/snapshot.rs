@@ -1,12 +1,13 @@
-//! One state of the store, to be copied while the store goes on.
+//! A consistent state of the store, to be copied while the store goes on.
 //!
-//! The small buckets and the place in the log come from one short transaction. Rows never change,
-//! so those up to the newest one of that transaction can be read afterwards, a few at a time, as
-//! long as none is deleted. Nothing pins LMDB's pages meanwhile, so commits use freed pages again.
+//! The small buckets and the log position are read in one short transaction. Rows never change, so
+//! those up to the newest one of that transaction can be read afterwards, a few at a time, as long
+//! as none is deleted. No transaction is open in between, so commits can reuse freed pages.
 //!
-//! A reader may be slow, so deletions wait for it only for a while. Then the committer opens a
-//! transaction for it that sees all rows as they are, and deletes. From there on the file grows by
-//! what is written, as etcd's does, until the reader is done.
+//! A reader may be slow, so deletions wait for it for at most `SNAPSHOT_HOLD_MAX`. Then the
+//! committer opens a transaction for the reader, which sees all rows as they are, and deletes. From
+//! then on no freed page can be reused, so the file grows by what is written until the reader ends,
+//! as etcd's file does during a snapshot.
 
 use std::borrow::Cow;
 use std::ops::Bound;
@@ -23,7 +24,7 @@ use super::{Bucket, Error, Pair, Row, RowSize, Store};
 use crate::limits::{READ_CHUNK_ROWS, SNAPSHOT_READ_BYTES};
 use crate::types::Revision;
 
-/// Until it is dropped, no row is deleted, even by what was scheduled before.
+/// While it exists, no row is deleted, not even by deletions that were scheduled before.
 pub(super) struct Hold {
     taken: Option<Arc<()>>,
     shared: Weak<Shared>,
@@ -33,14 +34,15 @@ impl Drop for Hold {
     fn drop(&mut self) {
         self.taken = None;
         if let Some(shared) = self.shared.upgrade() {
-            // Under the lock, so that the committer is either waiting or yet to look.
+            // The lock is held, so that the committer either waits already or has yet to look at
+            // the holds: a notification between its look and its wait would be lost.
             let _queue = shared.queue.lock();
             shared.work.notify_one();
         }
     }
 }
 
-/// The state as of one log entry.
+/// The state of the store as of one log entry.
 pub struct Frozen {
     pin: Option<Arc<Pin>>,
     buckets: Vec<(Bucket, Vec<Pair>)>,
@@ -61,7 +63,8 @@ impl Drop for Frozen {
 }
 
 impl Store {
-    /// Waits for the deletions under way; no others begin as long as the answer lives.
+    /// Waits until a running commit that deletes rows has ended. No other begins while the hold
+    /// exists.
     pub(super) fn hold(&self) -> Hold {
         let shared = &self.shared;
         let mut queue = shared.queue.lock();
@@ -72,11 +75,11 @@ impl Store {
         Hold { taken, shared: Arc::downgrade(shared) }
     }
 
-    /// Keeps the state as the last commit left it.
+    /// The state as the last commit left it. Fails if the store is damaged.
     pub fn freeze(&self) -> Result<Frozen, Error> {
         self.refuse_damaged()?;
-        // Without the hold the committer could delete rows between the look at the state and the note
-        // that somebody reads it.
+        // Without the hold, the committer could delete rows after the state is read and before the
+        // pin that protects them is in the queue.
         let hold = self.hold();
         let env = self.shared.env();
         let reader = env.read()?;
@@ -109,7 +112,7 @@ impl Frozen {
         pairs.find(|(found, _)| found == key).map(|(_, value)| value.as_slice())
     }
 
-    /// The next rows from `from` on: a bounded number, none at the end.
+    /// The next rows from `from` on, at most `READ_CHUNK_ROWS` of them; an empty answer is the end.
     pub fn rows(&self, from: Revision) -> Result<Vec<Row>, Error> {
         let Some(last) = self.last else { return Ok(Vec::new()) };
         let mut bytes = SNAPSHOT_READ_BYTES;
@@ -120,7 +123,8 @@ impl Frozen {
         )
     }
 
-    /// As `rows`, each shown to `f` where it lies: revision, whether it is a tombstone, record.
+    /// As `rows`, but each row is passed to `f` without a copy: revision, whether it is a
+    /// tombstone, record.
     pub fn each_row<E: From<Error>>(
         &self,
         from: Revision,

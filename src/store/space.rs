@@ -1,7 +1,7 @@
 //! How much room the store still has.
 //!
-//! What grows the state is refused while there is still room for all that may be under way and for
-//! the whole reserve.
+//! Requests that grow the state are refused as long as there is still room for every request under
+//! way and for the whole reserve.
 
 use std::sync::atomic::Ordering;
 
@@ -9,31 +9,32 @@ use super::committer::Shared;
 use super::reserve::available;
 use crate::limits::STORE_BYTES_PER_BYTE;
 
-/// What the store can still take.
+/// The room of the store, as measured last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
-    /// Free on the disk, free within the file, and held in reserve.
+    /// Bytes free on the disk, free within the file, and held in reserve, together.
     pub bytes: u64,
-    /// Free within the file.
+    /// Bytes free within the file.
     pub within: u64,
-    /// What is held in reserve, and what should be.
+    /// Bytes that are held in reserve, and that should be.
     pub reserve: u64,
     pub reserve_wanted: u64,
-    /// Bytes that are applied and not in the file yet.
+    /// Bytes that are sealed and not committed yet.
     pub waiting: u64,
-    /// The last commit found no room.
+    /// The last commit of entries found the disk full.
     pub is_full: bool,
 }
 
 impl Room {
-    /// Whether so many bytes can be stored, after all that waits, and the reserve stays whole.
+    /// Whether records of so many bytes can be stored after all that wait, with the reserve and a
+    /// quarter of it to spare.
     pub fn fits(&self, bytes: u64) -> bool {
         let coming = self.waiting.saturating_add(bytes).saturating_mul(STORE_BYTES_PER_BYTE);
         let kept = self.reserve_wanted + self.reserve_wanted / 4;
         !self.is_full && self.bytes >= kept.saturating_add(coming)
     }
 
-    /// Whether only compaction can still be expected to fit.
+    /// Whether so little is left that only compactions can be expected to fit.
     pub fn is_critical(&self) -> bool {
         self.is_full || self.bytes < self.reserve_wanted / 4
     }
@@ -52,14 +53,14 @@ impl Shared {
         }
     }
 
-    /// Whether nothing of the store needs the reserve's space: no commit found too little, and no copy
-    /// of the store was given it, which would fail without.
+    /// Whether the store itself does not need the reserve's space: no commit lacks room, and no
+    /// running defragmentation has been lent it and would fail without it.
     pub(super) fn is_at_ease(&self) -> bool {
         let wants_room = self.queue.lock().no_space || self.room.is_short.load(Ordering::Relaxed);
         !wants_room && self.changed.lock().is_none()
     }
 
-    /// Gives the reserve's space back to the disk, for the log, or takes it again where there is room.
+    /// Lends the reserve's space to the log, or takes it back where there is room.
     pub(super) fn lend_reserve(&self, is_lent: bool) {
         let was_lent = self.room.is_lent.swap(is_lent, Ordering::Relaxed);
         if is_lent && !was_lent {
@@ -74,8 +75,8 @@ impl Shared {
         free.unwrap_or_else(|| available(&self.reserve.path))
     }
 
-    /// Measures the free space and takes the reserve again, on a full disk too: other writers there
-    /// would otherwise take the space that is free.
+    /// Measures the free space and takes the reserve again, on a nearly full disk, too: other
+    /// programs would otherwise use the space up.
     pub(super) fn measure(&self) {
         let sizes = *self.sizes.lock();
         let within = sizes.total.saturating_sub(sizes.in_use);

@@ -11,8 +11,8 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// Rows come in the order of history; a row out of order is a bug of apply, and storing it
-    /// would hide a revision from the binary search below.
+    /// Adds the newest row. Panics on a row that is not newer than the last: it is a bug of apply,
+    /// and the binary search below would not find all rows any more.
     pub(super) fn push(&mut self, row: Row) {
         let last = self.rows.back().map(|row| row.rev);
         assert!(last < Some(row.rev), "row {} pushed after {last:?}", row.rev);
@@ -24,19 +24,21 @@ impl Tail {
         self.rows.get(at).cloned()
     }
 
-    /// At most `rows_max` rows of [from, to].
+    /// The first rows of [from, to], at most `rows_max`.
     pub(super) fn range(&self, from: Revision, to: Revision, rows_max: usize) -> Vec<Row> {
         let start = self.rows.partition_point(|row| row.rev < from);
         let rows = self.rows.range(start..);
         rows.take_while(|row| row.rev <= to).take(rows_max).cloned().collect()
     }
 
-    /// `count` rows from the `start`th on: the committer's way through its batch. `start` is at most the number of rows.
+    /// At most `count` rows from position `start` on, which is at most the number of rows. The
+    /// committer reads its batch in such slices.
     pub(super) fn slice(&self, start: usize, count: usize) -> Vec<Row> {
         self.rows.range(start..).take(count).cloned().collect()
     }
 
-    /// Takes the oldest rows off. They are returned, so that the caller frees them without a lock.
+    /// Removes the oldest `count` rows. They are returned, so that the caller frees their memory
+    /// after it has released the lock.
     pub(super) fn trim(&mut self, count: usize) -> VecDeque<Row> {
         let kept = self.rows.split_off(count.min(self.rows.len()));
         std::mem::replace(&mut self.rows, kept)

@@ -27,7 +27,7 @@ fn options() -> Options {
     options
 }
 
-/// Commits only when told to.
+/// Options of a store that commits only on a flush.
 fn lazy() -> Options {
     Options { commit_interval: Duration::from_secs(3600), ..options() }
 }

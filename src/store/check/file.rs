@@ -1,4 +1,4 @@
-//! A file of LMDB's as this program reads it: its head, single pages, and the entries of a table.
+//! Reading an LMDB file without LMDB: its meta pages, single pages, and the entries of a table.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -64,7 +64,8 @@ impl Head<'_> {
         if meta.last_page < 1 {
             return Err(wrong("a meta page that names no pages"));
         }
-        // It may lie behind the file's end, as pages that a commit freed again are not written.
+        // The last page may lie beyond the end of the file: pages that a commit allocates and frees
+        // again are not written.
         if meta.last_page >= MAP_BYTES as u64 / meta.page_bytes as u64 {
             return Err(wrong("a meta page that names more pages than there can be"));
         }
@@ -110,11 +111,11 @@ impl Pages<'_> {
     }
 }
 
-/// The entries of a table in order, of which none is much larger than a page. What is not a page of
-/// the tree is passed over: the walk of the table has named it.
+/// The entries of a table in key order; values larger than a page are left out. Pages that are
+/// damaged are skipped: the walk of the table reports them.
 pub(in crate::store) struct Entries<'a> {
     pages: Pages<'a>,
-    /// Pages to come, each with its distance from the leaves, last one first.
+    /// Pages still to visit, as a stack, each with its height above the leaves.
     ahead: Vec<(u64, u16)>,
     leaf: std::vec::IntoIter<(Vec<u8>, Vec<u8>)>,
 }

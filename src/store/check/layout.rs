@@ -1,5 +1,5 @@
-//! The bytes of LMDB's data format 1 on a little-endian machine with 64 bits: meta pages, records of
-//! trees, and the nodes of a page. Nothing here believes a length or a place before it has looked.
+//! LMDB's data format 1 on a little-endian machine with 64 bits: meta pages, records of trees, and
+//! the nodes of a page. Every length and offset is checked before it is used.
 
 const MAGIC: u32 = 0xbeef_c0de;
 const DATA_VERSION: u32 = 1;

@@ -9,7 +9,7 @@ use crate::limits::{DAMAGES_NAMED_MAX, LOG_RECORD_BYTES_MAX, OPEN_CHECK_BYTES_MA
 use crate::store::Error;
 use crate::store::schema::{self, Bucket};
 
-/// What the walk of a table meets.
+/// What a walk passes to its visitor.
 pub(in crate::store) enum Found<'a> {
     Table(&'a [u8], Table),
     /// An entry of another table, if the walk reads values.
@@ -22,7 +22,8 @@ pub(in crate::store) enum Found<'a> {
 
 pub(in crate::store) type Visit<'v> = dyn FnMut(Found<'_>) -> Result<(), Error> + 'v;
 
-/// The damage that a walk has met and gone past.
+/// The damage that a walk has found and continued after: the first `DAMAGES_NAMED_MAX` places, and
+/// the number of the others.
 #[derive(Default)]
 pub(in crate::store) struct Damages {
     pub named: Vec<Error>,
@@ -43,14 +44,14 @@ impl Damages {
     }
 }
 
-/// What a table holds, as far as it matters here.
+/// The kinds of tables that the walk tells apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Kind {
-    /// Page numbers that may be used again.
+    /// The free list: page numbers that may be reused.
     Free,
-    /// The tables by name.
+    /// The table of tables.
     Main,
-    /// Keys of this length, in a table that may be large.
+    /// `rev` or `blob`: keys of this length, in a table that may be large.
     Large(usize),
     Small,
 }
@@ -84,15 +85,16 @@ impl Bounds {
 pub(in crate::store) struct Walk<'a> {
     pub pages: Pages<'a>,
     last_page: u64,
-    /// Whole pages in the file. It may be shorter than LMDB's last page if the end is free.
+    /// Whole pages in the file. The file may end before LMDB's last page, if the pages at the end
+    /// are free.
     file_pages: u64,
-    /// Also the leaf pages of the large tables.
+    /// Whether the leaf pages of the large tables are read, too.
     full: bool,
-    /// One bit for each page that something refers to.
+    /// A bit for each page, set once a reference to it was seen.
     seen: Vec<u64>,
-    /// Entries are shown with their values.
+    /// Whether the visitor gets each entry with its value.
     reads_values: bool,
-    /// None: the first damage ends the walk.
+    /// Damage found so far; None if the first damage is to end the walk.
     damages: Option<Damages>,
 }
 
@@ -121,7 +123,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A walk that reads everything and goes past damage, as far as it can.
+    /// A walk that reads everything and continues after damage, as far as it can.
     pub(in crate::store) fn thorough(head: &Head<'a>, meta: &Meta) -> Self {
         let walk = Self::new(head, meta);
         Self { full: true, reads_values: true, damages: Some(Damages::default()), ..walk }
@@ -131,7 +133,7 @@ impl<'a> Walk<'a> {
         self.damages.unwrap_or_default()
     }
 
-    /// The tables by name, which must be those of a store.
+    /// The tables by name. They must be exactly those of a store.
     pub(in crate::store) fn tables(&mut self, meta: &Meta) -> Result<Vec<(Vec<u8>, Table)>, Error> {
         let mut tables = Vec::new();
         self.table(&meta.main, Kind::Main, &mut |found| {
@@ -144,7 +146,8 @@ impl<'a> Walk<'a> {
         Ok(tables)
     }
 
-    /// Ends the walk, or notes the damage and goes past it.
+    /// In a thorough walk, notes damage and continues; otherwise passes the error on, which ends
+    /// the walk.
     pub(in crate::store) fn bear(&mut self, outcome: Result<(), Error>) -> Result<(), Error> {
         match (&mut self.damages, outcome) {
             (Some(damages), Err(error @ Error::Damage { .. })) => {
@@ -159,7 +162,8 @@ impl<'a> Walk<'a> {
         self.damages.as_ref().map_or(0, Damages::count)
     }
 
-    /// A missing table would be made anew, empty; an unknown one is not ours.
+    /// Opening the environment would create a missing table, empty, and hide its loss; an unknown
+    /// table means that another program has written the file.
     fn expect_tables(&self, tables: &[(Vec<u8>, Table)]) -> Result<(), Error> {
         let known = Bucket::ALL.map(Bucket::name);
         let known = known.into_iter().chain([schema::REV, schema::BLOB, schema::OWN]);
@@ -191,7 +195,7 @@ impl<'a> Walk<'a> {
         let walked = self.tree(table.root, table.depth, kind, &bounds, &mut counts, found);
         self.bear(walked)?;
         if self.damages() > damages {
-            // What lies behind the damage was not counted.
+            // Pages below the damage were not counted.
             return Ok(());
         }
         let skipped = self.skips(kind);
@@ -251,7 +255,7 @@ impl<'a> Walk<'a> {
         let mut children: Vec<(u64, Bounds)> = Vec::with_capacity(nodes.len());
         for (place, node) in nodes.iter().enumerate() {
             let child = u64::from(node.size) | u64::from(node.flags) << 32;
-            // The first key of a branch page is not written out.
+            // LMDB leaves the first key of a branch page empty.
             if place == 0 {
                 children.push((child, bounds.clone()));
                 continue;
@@ -341,8 +345,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Pages that hold one large value. The value itself is read for the free list, and by a walk
-    /// that shows values.
+    /// Checks the pages of one large value. The value itself is read for the free list, and in a
+    /// walk that passes values on.
     fn overflow(
         &mut self,
         first: u64,
@@ -354,7 +358,7 @@ impl<'a> Walk<'a> {
         self.mark(first, pages as u64)?;
         counts.overflow_pages += pages as u64;
         let is_read = kind == Kind::Free || self.reads_values;
-        // A damaged entry can claim any length.
+        // A damaged entry can claim any length, and that much would be allocated.
         if self.reads_values && size as u64 > LOG_RECORD_BYTES_MAX && kind != Kind::Free {
             return Err(self.damage(first, format!("a value of {size} bytes")));
         }
@@ -369,7 +373,8 @@ impl<'a> Walk<'a> {
         Ok(bytes[PAGE_HEADER..].to_vec())
     }
 
-    /// A free page that something still refers to would be written over.
+    /// Checks a value of the free list. LMDB would overwrite a page that is listed as free while
+    /// something refers to it.
     fn free_list(&mut self, number: u64, value: &[u8]) -> Result<(), Error> {
         let mut ids = value.chunks_exact(8).filter_map(|id| u64_at(id, 0));
         let count = ids.next().unwrap_or(0);
@@ -389,7 +394,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Notes that `count` pages from `first` on are in use.
+    /// Marks `count` pages from `first` on as referred to. A second reference to a page is damage.
     fn mark(&mut self, first: u64, count: u64) -> Result<(), Error> {
         let end = first.saturating_add(count);
         if first < 2 || end > self.last_page.saturating_add(1) {
@@ -414,7 +419,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A key whose byte order is the table's order.
+/// The key in a form whose byte order is the table's order: keys of the free list are little-endian
+/// integers.
 fn sortable(key: &[u8], kind: Kind) -> Vec<u8> {
     let mut key = key.to_vec();
     if kind == Kind::Free {

@@ -17,10 +17,12 @@ pub(super) type Small = BTreeMap<(Bucket, Vec<u8>), Option<Vec<u8>>>;
 /// Keys of small buckets.
 pub(in crate::store) type Changed = BTreeSet<(Bucket, Vec<u8>)>;
 
-/// Changes that belong together: of the entry that apply works on, or of all sealed entries.
+/// Changes that are committed together: those of the open entry, or of all sealed entries that
+/// wait.
 #[derive(Default)]
 pub(in crate::store) struct Batch {
-    /// The number of rows: the oldest in the tail that no other batch has.
+    /// Number of rows. They are not stored here: they are the oldest rows of the tail that no
+    /// earlier batch counts.
     pub rows: usize,
     pub bytes: usize,
     pub small: Small,
@@ -51,14 +53,14 @@ impl Batch {
 pub(in crate::store) type Position = (u64, u64);
 
 pub(in crate::store) struct Job {
-    /// Rows in revision order, and whether each is put back.
+    /// Rows in revision order, and whether each survives and is written anew.
     pub(super) rows: Vec<(Revision, bool)>,
     pub(super) done: usize,
-    /// The compaction that ends with the job.
+    /// Revision of the compaction that is finished with the last row.
     pub(super) compaction: i64,
-    /// The seal that must be committed with the job or before it.
+    /// Number of the seal that must be committed before the job's first row is deleted, or with it.
     pub(super) after_seal: u64,
-    /// When it was scheduled.
+    /// When it was scheduled, by the store's clock.
     pub(super) since: Duration,
     pub(super) finished: oneshot::Sender<()>,
 }
@@ -85,29 +87,33 @@ pub(in crate::store) struct Queue {
     pub sealed: u64,
     pub committed: u64,
     pub durable: Position,
-    /// Bytes in the batch and in the transaction under way.
+    /// Bytes of the waiting batch and of the batch that is being committed.
     pub bytes: usize,
-    /// A flush waits for this seal.
+    /// Number of the seal for which a flush waits: it is committed without waiting for `due`.
     pub flush_to: u64,
     pub jobs: VecDeque<Job>,
-    /// Cloned by everybody who needs all rows as they are.
+    /// Cloned by each `Hold`: while there is a second reference, no row is deleted.
     pub holds: Arc<()>,
-    /// States that are read slowly: deletions wait for them a while and then pin them.
+    /// Snapshots that are being read. Deletions wait for them up to `SNAPSHOT_HOLD_MAX`; then the
+    /// committer pins a transaction for each.
     pub frozen: Vec<Weak<Pin>>,
-    /// A commit under way deletes rows.
+    /// Whether the running commit deletes rows.
     pub is_deleting: bool,
     pub no_space: bool,
-    /// Apply is to end: the few entries that it still has may go over the tail's bound.
+    /// The member is stopping: the entries that apply still has may exceed the tail's bound.
     pub is_leaving: bool,
     /// Why the committer ended, or is to end.
     pub stop: Option<String>,
-    /// When the waiting work is committed at the latest, by the store's clock.
+    /// When the waiting batch is committed at the latest, by the store's clock. None until the
+    /// committer has seen it.
     pub due: Option<Duration>,
 }
 
 impl Queue {
-    /// How long the first job has to wait, if it is not for something of which the committer is told.
-    /// Nobody deletes in an environment that was replaced, so its readers are not waited for.
+    /// How long the first job has to wait for snapshots that are read; zero if it can begin. None
+    /// if there is no job, or if it waits for a hold or a seal: the committer is woken when those
+    /// end. Snapshots that read an environment that was replaced are not waited for, since nothing
+    /// is deleted there.
     pub(in crate::store) fn job_wait(&self, now: Duration, env: &Arc<Env>) -> Option<Duration> {
         let is_held = Arc::strong_count(&self.holds) > 1;
         let job = self.jobs.front().filter(|job| !is_held && job.after_seal <= self.sealed)?;

@@ -65,7 +65,7 @@ fn nothing_is_lost_and_the_file_shrinks_while_reads_and_writes_go_on() {
     let done = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut last = 4000;
-            // On a busy machine more would outweigh what is given back.
+            // More rows than these could, on a busy machine, take more space than is given back.
             while !is_done.load(Ordering::Acquire) && last < 5000 {
                 last += 1;
                 store.push_row(row(last));
@@ -118,7 +118,7 @@ fn nothing_is_lost_and_the_file_shrinks_while_reads_and_writes_go_on() {
     judge(&store);
 }
 
-/// Time stands still, so whoever waits for a while waits for ever.
+/// A clock that stands still, so that a bounded wait never ends.
 struct Stopped;
 
 impl crate::clock::Clock for Stopped {
@@ -181,7 +181,7 @@ fn what_cannot_be_finished_leaves_the_store_as_it_was() {
     let root = tempfile::tempdir().unwrap();
     let db = root.path().join("db");
     let store = thinned(&db, 2000);
-    // Somebody installs a snapshot meanwhile.
+    // Another thread begins to install a snapshot.
     let mut building = None;
     let error = std::thread::scope(|scope| {
         let mut waiting = None;

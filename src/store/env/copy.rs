@@ -1,5 +1,5 @@
-//! Records carried into another environment as they are, a bounded number at a time. Each one's
-//! checksum is verified on the way, so that damage is named here and does not spread.
+//! Copying records into another environment as they are stored, a bounded number at a time. The
+//! checksum of each is verified, so that damage is reported here and not copied.
 
 use std::ops::Bound;
 
@@ -10,14 +10,15 @@ use crate::limits::READ_CHUNK_ROWS;
 use crate::store::{Bucket, Error, Row, record, schema};
 use crate::types::Revision;
 
-/// How far a copy has come, and whether there is more.
+/// How far a copy has come: up to this key, or to the end.
 pub(in crate::store) enum Copied<T> {
     Up(T),
     All,
 }
 
 impl Reader<'_> {
-    /// Copies rows from `next` on, which moves on, until `bytes` are used up; false at the end.
+    /// Copies rows from `next` on until `bytes` or `READ_CHUNK_ROWS` are used up, and advances
+    /// both. Returns false once the last row is copied.
     pub(in crate::store) fn copy_rows(
         &self,
         next: &mut Revision,
@@ -50,7 +51,8 @@ impl Reader<'_> {
         Ok(false)
     }
 
-    /// Copies pairs of a small bucket, or of the table that only rusd has, after a stored key.
+    /// Copies pairs of a small bucket, or of the table `rusd` for None, from after the stored key
+    /// `after` on. An empty `after` begins at the first one.
     pub(in crate::store) fn copy_pairs(
         &self,
         bucket: Option<Bucket>,
@@ -62,7 +64,7 @@ impl Reader<'_> {
             Some(bucket) => (bucket.name(), self.env.small(bucket), to.env.small(bucket)),
             None => (schema::OWN, self.env.own, to.env.own),
         };
-        // LMDB knows no empty key.
+        // An empty key would be an error of LMDB.
         let first = if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after) };
         let range = (first, Bound::Unbounded);
         let found = from.range(&self.txn, &range);

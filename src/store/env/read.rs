@@ -12,7 +12,7 @@ use crate::store::schema::{self, Bucket, RevKey};
 use crate::store::{Error, Pair, Row, RowSize, Sizes, record};
 use crate::types::Revision;
 
-/// A read transaction that may last.
+/// A read transaction that may last for minutes: it owns its environment.
 pub(in crate::store) type Pinned = RoTxn<'static, WithoutTls>;
 
 pub(super) enum Txn<'e> {
@@ -31,7 +31,8 @@ impl<'e> Deref for Txn<'e> {
     }
 }
 
-/// A read transaction. It pins pages that the writer could use again: keep it short.
+/// A read transaction. While it lasts, LMDB cannot reuse pages that are freed, and the file grows:
+/// it must be short, unless it reads from a `Pinned` one.
 pub(in crate::store) struct Reader<'e> {
     pub(super) env: &'e Env,
     pub(super) txn: Txn<'e>,
@@ -46,12 +47,12 @@ impl Env {
         Ok(Reader { env: self, txn: Txn::Own(txn) })
     }
 
-    /// Keeps all pages as they are until it is dropped, whatever is committed.
+    /// A read transaction that sees the state of the last commit until it is dropped.
     pub(in crate::store) fn pin(&self) -> Result<Pinned, Error> {
         self.env.clone().static_read_txn().map_err(|error| named(&self.file, error))
     }
 
-    /// The pinned transaction is of this environment.
+    /// A reader over the pinned transaction `txn`, which must be one of this environment.
     pub(in crate::store) fn read_pinned<'e>(&'e self, txn: &'e Pinned) -> Reader<'e> {
         Reader { env: self, txn: Txn::Pinned(txn) }
     }
@@ -66,7 +67,8 @@ impl Reader<'_> {
         Ok(Some(Row { rev, tombstone, kv: kv.into_owned().into() }))
     }
 
-    /// Rows of [from, to] in order, up to `rows_max` of them or until `bytes` are used up.
+    /// Rows from `from` up to the bound `to` in revision order: at most `rows_max`, and none after
+    /// the one that uses up `bytes`.
     pub(in crate::store) fn rows(
         &self,
         from: Revision,
@@ -86,7 +88,8 @@ impl Reader<'_> {
         Ok(rows)
     }
 
-    /// As `rows`, each shown to `f` where it lies.
+    /// As `rows`, but each row is passed to `f` as revision, whether it is a tombstone, and record.
+    /// Records that are not in chunks are not copied.
     pub(in crate::store) fn each_row<E: From<Error>>(
         &self,
         from: Revision,
@@ -120,7 +123,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// What `rows` would return, as revision, whether a tombstone, and length of the record.
+    /// The sizes of up to `rows_max` rows of [from, to], from their headers alone: checksums are
+    /// not verified.
     pub(in crate::store) fn row_sizes(
         &self,
         from: Revision,
@@ -178,7 +182,7 @@ impl Reader<'_> {
             let (name, value) = self.parse_small(bucket.name(), key, stored)?;
             pairs.push((name.to_vec(), value.to_vec()));
         }
-        // Hashed names stand out of order in the table.
+        // The table has names that are hashed in the order of their hashes.
         pairs.sort_unstable();
         Ok(pairs)
     }
@@ -224,7 +228,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Whether the row is a tombstone, and its record.
+    /// Whether the row is a tombstone, and its record, whose checksum is verified.
     pub(super) fn decode<'v>(
         &self,
         rev: Revision,
@@ -232,7 +236,7 @@ impl Reader<'_> {
         value: &'v [u8],
     ) -> Result<(bool, Cow<'v, [u8]>), Error> {
         let damage = |what: String| self.env.damage(format!("revision {rev}"), what);
-        // A damaged page can claim any length; only so many bytes are ever looked at.
+        // A damaged page can claim any length of a value, beyond the end of the map, too.
         if value.len() > record::HEADER_BYTES + RECORD_INLINE_BYTES_MAX {
             return Err(damage(format!("a value of {} bytes", value.len())));
         }

@@ -1,9 +1,10 @@
-//! LMDB's table of readers, taken out of its file.
+//! Moves LMDB's table of readers from its file into memory.
 //!
-//! A read transaction writes into that table. In a mapped file such a write can wait for the file
-//! system: on a disk that stands still all threads that read would stand, and whoever they serve. The
-//! data directory is locked, so nobody else needs the table, and memory takes the place of the mapping
-//! that LMDB has made. The file stays where it is: without it a start would need a free inode.
+//! Each read transaction writes into that table. In a mapped file such a write can wait for the
+//! file system: while a disk does not respond, all threads that read would block, and with them all
+//! connections that they serve. No other process needs the table, since the data directory is
+//! locked, so anonymous memory replaces the mapping that LMDB has made. The file stays: creating it
+//! at a start would need a free inode.
 
 use std::io;
 use std::ops::Range;
@@ -15,8 +16,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use crate::store::Error;
 
-/// Takes the table out of the file of an environment that was opened just now and is used by nobody
-/// yet. Where the mapping is not to be found, LMDB goes on with the file.
+/// Replaces the mapping of the lock file `lock`. The environment was just opened, and no thread
+/// uses it yet. If the mapping is not found, that is logged, and LMDB goes on with the file.
 pub(super) fn take(lock: &Path) -> Result<(), Error> {
     let mapping = match find(lock) {
         Ok(mapping) => mapping,
@@ -34,18 +35,18 @@ pub(super) fn take(lock: &Path) -> Result<(), Error> {
     // no thread uses it yet. No reference to it exists.
     unsafe { ptr::copy_nonoverlapping(at, table.as_mut_ptr(), bytes) };
     let access = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: the range is LMDB's alone, which refers to it by its address and unmaps it so. Its
-    // mutexes are not locked. If this fails the range may be gone, and the environment is closed without
-    // another look at it.
+    // SAFETY: the range belongs to LMDB, which refers to it by its address and unmaps it by that.
+    // Its mutexes are not locked. If the call fails, the range may be unmapped; then the
+    // environment is closed without another access to it.
     unsafe { mmap_anonymous(at.cast(), bytes, access, MapFlags::PRIVATE | MapFlags::FIXED) }
         .map_err(|errno| Error::Io { file: lock.to_path_buf(), source: errno.into() })?;
-    // SAFETY: the range is mapped for writing as above, and what it held fits there.
+    // SAFETY: the range is mapped for writing, and the copy is as long as the range.
     unsafe { ptr::copy_nonoverlapping(table.as_ptr(), at, bytes) };
     Ok(())
 }
 
-/// Where this process has mapped the file for writing. No file has two such mappings: heed opens no
-/// environment twice.
+/// The address range at which this process has mapped the file for writing. There is only one: heed
+/// opens no environment twice.
 fn find(lock: &Path) -> io::Result<Range<usize>> {
     let path = lock.canonicalize()?;
     let maps = std::fs::read("/proc/self/maps")?;
@@ -53,7 +54,7 @@ fn find(lock: &Path) -> io::Result<Range<usize>> {
     found.ok_or_else(|| io::Error::other("/proc/self/maps does not show its mapping"))
 }
 
-/// A line is `7f00-7f01 rw-s 00000000 08:01 1234     /a/path`.
+/// Parses a line such as `7f00-7f01 rw-s 00000000 08:01 1234 /a/path`.
 fn parse(line: &[u8], path: &Path) -> Option<Range<usize>> {
     let rest = line.strip_suffix(path.as_os_str().as_bytes())?;
     let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
@@ -61,7 +62,8 @@ fn parse(line: &[u8], path: &Path) -> Option<Range<usize>> {
     let address = |text| usize::from_str_radix(text, 16).ok();
     let (start, end) = (address(start)?, address(end)?);
     let is_whole = fields.next()? == "rw-s" && address(fields.next()?)? == 0;
-    // After the device and the inode nothing is left, or the path is only the end of a longer one.
+    // The two fields left are device and inode. A third would mean that `path` is only the end of a
+    // longer path with spaces.
     (is_whole && fields.count() == 2).then_some(start..end)
 }
 

@@ -1,4 +1,4 @@
-//! The one write transaction, in which a whole commit goes into the file.
+//! The write transaction of a commit. LMDB has at most one at a time.
 
 use std::path::Path;
 
@@ -10,18 +10,19 @@ use crate::store::schema::{self, Bucket, RevKey};
 use crate::store::{Error, Row, record};
 use crate::types::Revision;
 
-/// The write transaction of one commit. Dropped, it leaves nothing behind.
+/// The write transaction of one commit. Dropping it without `commit` aborts it.
 pub(in crate::store) struct Writer<'e> {
     pub(super) env: &'e Env,
     pub(super) txn: RwTxn<'e>,
-    /// Where a row's value is put together.
+    /// Buffer in which the value of a row is put together.
     pub(super) value: Vec<u8>,
-    /// Key of the newest row in the table, if that is known.
+    /// Key of the newest row in the table; None until it is looked up.
     pub(super) newest: Option<RevKey>,
 }
 
 impl Env {
-    /// The transaction must end on the thread that began it.
+    /// Begins the transaction. It must end on the thread that began it: LMDB's writer mutex belongs
+    /// to that thread.
     pub(in crate::store) fn write(&self) -> Result<Writer<'_>, Error> {
         let txn = self.env.write_txn().map_err(|error| named(&self.file, error))?;
         Ok(Writer { env: self, txn, value: Vec::new(), newest: None })
@@ -34,7 +35,8 @@ impl Writer<'_> {
         self.txn.commit().map_err(|error| named(file, error))
     }
 
-    /// Adds a row. Nearly always it is the newest one, and then pages are filled to the end.
+    /// Adds a row. If it is the newest one, as nearly always, it is appended: LMDB then fills pages
+    /// to the end instead of splitting them in halves.
     pub(in crate::store) fn put_row(&mut self, row: &Row) -> Result<(), Error> {
         let file = &self.env.file;
         let key = schema::rev_key(row.rev).ok_or(Error::Missing(row.rev))?;
@@ -62,8 +64,8 @@ impl Writer<'_> {
         put(&mut self.txn, self.env.rev, &key, &self.value, append, &self.env.file)
     }
 
-    /// Removes a row and its chunks; a row that is gone already is fine. The value is returned if
-    /// it is to be put back.
+    /// Removes a row and its chunks. Returns false if there was no such row: a sweep that starts
+    /// over after a crash finds some rows deleted already.
     pub(in crate::store) fn delete_row(&mut self, rev: Revision) -> Result<bool, Error> {
         self.newest = None;
         let Some(key) = schema::rev_key(rev) else { return Ok(false) };
@@ -84,7 +86,8 @@ impl Writer<'_> {
         self.env.rev.delete(&mut self.txn, &key).map_err(|error| named(file, error))
     }
 
-    /// Takes the stored value of a row out, leaving its chunks, to put it back by `restore_row`.
+    /// Removes the stored value of a row but not its chunks, and returns key and value for
+    /// `restore_row`.
     pub(in crate::store) fn take_row(
         &mut self,
         rev: Revision,

@@ -57,7 +57,8 @@ fn a_commit_holds_whole_entries_only() {
 fn a_full_tail_makes_apply_wait_until_it_is_committed() {
     let fixture = Fixture::new();
     let (store, _) = fixture.open(Options { commit_interval: Duration::ZERO, ..options() });
-    // One oversize entry is admitted, and its seal returns only when it is durable.
+    // One entry larger than the tail's bound is admitted, and its seal returns only when it is
+    // durable.
     for main in 2..52 {
         store.push_row(row(main, 1_500_000));
     }
@@ -65,7 +66,7 @@ fn a_full_tail_makes_apply_wait_until_it_is_committed() {
     assert_eq!(store.durable(), (51, 1));
     assert_eq!(store.shared.queue.lock().bytes, 0);
     assert_eq!(store.get_many(&[rev(2), rev(51)]).unwrap().len(), 2);
-    // Once the store stops, nobody is left waiting.
+    // Once the store stops, no seal is left waiting.
     store.close().unwrap();
     for main in 52..102 {
         store.push_row(row(main, 1_500_000));
@@ -78,7 +79,7 @@ fn a_full_tail_makes_apply_wait_until_it_is_committed() {
 fn an_entry_is_counted_as_pushed_from_its_first_change_on() {
     let fixture = Fixture::new();
     let (store, _) = fixture.open(lazy());
-    // What the entries so far have made visible, as the index shows it before they are sealed.
+    // A ticket covers entries whose rows are visible in the index and which are not sealed yet.
     let (visible, done) = (AtomicI64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -100,7 +101,7 @@ fn an_entry_is_counted_as_pushed_from_its_first_change_on() {
     });
 }
 
-/// The interval of these stores is an hour: what is committed earlier was so much.
+/// The commit interval of these stores is an hour, so an earlier commit is one that became large.
 #[test]
 fn a_commit_comes_at_so_many_operations_or_bytes() {
     for (rows, bytes) in [(10_001, 10), (17, 1 << 20)] {

@@ -82,7 +82,8 @@ fn flipped_bits_are_never_served() {
     for round in 0..400 {
         let mut damaged = whole.clone();
         let pages = damaged.len() / 4096;
-        // Headers and entries of pages draw more than their share: values alone would be dull.
+        // Headers and entries of pages are hit more often than their share of the file: most bits
+        // belong to values, whose damage only their checksum can show.
         let at = match round % 3 {
             0 => (clock.random() as usize % pages) * 4096 + clock.random() as usize % 64,
             1 => clock.random() as usize % (2 * 4096),
@@ -94,7 +95,8 @@ fn flipped_bits_are_never_served() {
             refused += 1;
             continue;
         };
-        // A flipped transaction number can bring back the commit before: the log replays it.
+        // A flipped transaction number can bring back the state before the last commit, which the
+        // log replays.
         assert!(opened.consistent_index <= 602, "byte {at}");
         for row in &expected {
             match store.get_many(&[row.rev]) {

@@ -1,4 +1,4 @@
-//! Whose a data directory is.
+//! The lock of a data directory, and what is refused there.
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A disk that takes few pages in one commit, or none, while it is told to.
+/// A disk that, while it is told to, takes only few pages in one commit, or none.
 #[derive(Default)]
 struct Tight {
     rows_max: AtomicI64,
@@ -36,7 +36,7 @@ fn a_compaction_that_finds_the_disk_full_does_less_at_a_time_and_holds_up_nothin
     store.flush().unwrap();
     let dead = (1..=300).filter(|main| main % 3 != 0).map(rev).collect();
     let survivors = (1..=300).filter(|main| main % 3 == 0).map(rev).collect();
-    // Not even a little of it fits: what is applied is stored all the same.
+    // Not even a small part of the compaction fits; applied entries are stored all the same.
     let done = store.delete_rows(dead, survivors, 300);
     apply(&store, 301, 100);
     assert_eq!(store.flush().unwrap(), 301);
@@ -86,7 +86,8 @@ fn a_copy_of_the_store_keeps_the_reserve_that_it_was_given() {
     assert_eq!(store.room().reserve, reserve);
 }
 
-/// What compaction has freed within the file is of no use to the log, but the reserve is.
+/// The log cannot use what compaction has freed within the store's file, but it can use the
+/// reserve.
 #[test]
 fn the_reserve_is_lent_while_the_store_does_without() {
     let fixture = Fixture::new();

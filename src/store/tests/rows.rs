@@ -126,7 +126,7 @@ fn compaction_deletes_in_parts_and_keeps_the_survivors() {
     drop(store);
     let (store, opened) = fixture.open(options());
     assert_eq!(opened.finished_compact, Some(rev(5000)));
-    // What was deleted already is no error when the work is resumed.
+    // Rows that are deleted already are no error when a sweep starts over.
     wait(store.delete_rows(vec![rev(2), rev(5001)], Vec::new(), 5500));
     drop(store);
     let (store, opened) = fixture.open(options());
