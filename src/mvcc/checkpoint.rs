@@ -1,9 +1,11 @@
-//! The index and the keys' leases as bytes, written a little at a time while history goes on.
+//! The index and the leases of keys as bytes, written in small steps while further entries are
+//! applied.
 //!
-//! The bytes say what was at one revision. The index leaves out what is newer. Of the leases only
-//! those of keys that did not change since are certain; a key that did change meanwhile has a newer
-//! row, and a start reads newer rows after the checkpoint. So a checkpoint serves a store that holds
-//! every entry that was applied when its last byte was taken, and no other.
+//! The bytes describe the index as of one revision: newer changes are left out. A key's lease is
+//! that at the time of the step that writes it, which is right only for keys that have not changed
+//! since that revision; a key that has changed has a newer row, and a start reads newer rows after
+//! the checkpoint. So a checkpoint may be used only with a store that holds every entry that was
+//! applied before its last byte was written.
 
 use std::collections::HashMap;
 
@@ -14,23 +16,25 @@ use super::index::{self, Index, Visit};
 use super::{Current, Mvcc};
 use crate::limits;
 
-/// A checkpoint as a start finds it.
+/// A checkpoint that a start has read from its file.
 pub struct Checkpoint {
-    /// The state that the index was written for.
+    /// The revisions that the index was written for.
     pub current: Current,
     pub bytes: Vec<u8>,
 }
 
-/// A walk over the index. No sweep may take a step before it ends.
+/// A walk over the index for a checkpoint. No sweep may take a step until the walk ends; the
+/// sweeper's thread does both.
 pub struct IndexPass {
     current: Current,
     start: Box<[u8]>,
 }
 
 impl IndexPass {
-    /// The walk may begin in the middle of a sweep, since a sweep that the disk fails never ends. The
-    /// index then lacks some of what that sweep dooms, so the checkpoint counts as compacted by the
-    /// last sweep that ended. A start repeats the later ones, and finds the rows that the index lacks.
+    /// Begins the walk. That may be in the middle of a sweep, since a sweep on a failing disk never
+    /// ends. The index then lacks some of the revisions that the sweep dooms, so the checkpoint
+    /// counts as compacted by the last sweep that has ended. A start repeats the later ones, and
+    /// finds the rows that the index lacks (`Compaction::expect_orphans`).
     pub fn new(mvcc: &Mvcc) -> Self {
         let current = Current { compact_revision: mvcc.swept(), ..mvcc.current() };
         Self { current, start: Box::default() }
@@ -40,7 +44,8 @@ impl IndexPass {
         self.current
     }
 
-    /// Appends a bounded number of keys; false at the end.
+    /// Appends up to `INDEX_HOLD_KEYS_MAX` keys or `CHECKPOINT_STEP_BYTES` to `out`. Returns false
+    /// once the last key is written.
     pub fn step(&mut self, mvcc: &Mvcc, out: &mut Vec<u8>) -> bool {
         let main = self.current.revision;
         let (keys_max, bytes_max) = (limits::INDEX_HOLD_KEYS_MAX, limits::CHECKPOINT_STEP_BYTES);
@@ -56,7 +61,7 @@ impl IndexPass {
     }
 }
 
-/// Appends a key's lease; they follow the index.
+/// Appends one key and its lease. These pairs follow the index.
 pub fn write_attachment(key: &Bytes, lease: i64, out: &mut Vec<u8>) {
     encode_varint(lease.cast_unsigned(), out);
     encode_varint(key.len() as u64, out);
@@ -68,7 +73,7 @@ pub fn write_attachments_end(out: &mut Vec<u8>) {
     out.push(0);
 }
 
-/// Reads index and leases back; `None` if the bytes do not describe a state.
+/// Reads index and leases; None if the bytes are malformed.
 pub(super) fn read(checkpoint: &Checkpoint) -> Option<(Index, HashMap<Bytes, i64>)> {
     let mut bytes = checkpoint.bytes.as_slice();
     let index = index::read_keys(&mut bytes, checkpoint.current.revision).ok()?;

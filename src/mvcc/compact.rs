@@ -1,16 +1,17 @@
-//! Compaction: forget history below a revision, a little at a time.
+//! Compaction: removing history below a revision, in small steps.
 //!
 //! Applying a compaction only moves the compact revision, so every member does it at the same
-//! entry. The sweep that follows is each member's own affair: wait for the reads that may still
-//! look below, thin the index, hash the rows that were there, delete the dead ones. Each step
-//! touches a bounded number of keys or rows. After a crash the sweep starts over from the rows
-//! that are left. If the index came from a checkpoint that was written during the sweep, it lacks
-//! rows that are still there: such orphans are found row by row, and deleted with the others.
+//! entry. The sweep that follows is local to each member: it waits for the reads that may still
+//! look below the revision, removes doomed revisions from the index, hashes the rows that were
+//! there, and deletes the doomed ones. Each step touches a bounded number of keys or rows. After a
+//! crash the sweep starts over from the rows that are left. If the index came from a checkpoint
+//! that was written during the sweep, it lacks rows that are still in the store: such orphans are
+//! found row by row, and deleted with the others.
 //!
-//! Compactions that wait for the sweep of an earlier one become one sweep: a later compaction
-//! forgets all that an earlier one does. Each has a hash of its own all the same, which HashKV
-//! answers and members compare, so one pass notes which compaction dooms a row and computes the
-//! hashes of the newest ones side by side. They are what sweeps one after the other would give.
+//! Compactions that wait while an earlier one is swept become one sweep: a later compaction removes
+//! all that an earlier one does. But each has its own hash, which HashKV answers and members
+//! compare. So the one pass notes for each row which compaction dooms it, and computes the hashes
+//! of the newest compactions side by side. They equal those that separate sweeps would give.
 
 use std::mem::take;
 use std::sync::Arc;
@@ -27,20 +28,22 @@ use crate::limits;
 use crate::store::{Bucket, Row, schema};
 use crate::types::Revision;
 
-/// Rows that are looked at together to decide whether their survivors move closer.
+/// Rows in one group, for which it is decided together whether the survivors are written anew.
 const GROUP_ROWS: usize = 64;
-/// Survivors of a group are written anew if this many of it die: below it, the pages stay full
-/// enough, and writing all of history again at each compaction would cost more than it frees.
+/// The survivors of a group are written anew if at least this many of its rows die. With fewer, the
+/// pages stay full enough, and writing all of history again at each compaction would cost more than
+/// it frees.
 const GROUP_DEAD_MIN: usize = GROUP_ROWS / 4;
 
-/// The sweep of one compaction, or of several that waited.
+/// The sweep of one compaction, or of several that waited together.
 pub struct Compaction {
-    /// What was compacted before.
+    /// Compact revision before the first of `points`, below which rows are already deleted.
     previous: i64,
-    /// In order, and the last one covers the others.
+    /// In ascending order; the last one dooms everything that the others do.
     points: Vec<Point>,
     phase: Phase,
-    /// Which of the states that replaced one another it belongs to.
+    /// Value of `Mvcc::replaced` that it belongs to: after a replacement of the state, the sweep is
+    /// void.
     state: u64,
     /// See [`Compaction::expect_orphans`].
     expects_orphans: bool,
@@ -48,12 +51,12 @@ pub struct Compaction {
 
 struct Point {
     revision: i64,
-    /// Whether its hash is remembered: all rows are there that it covers.
+    /// Whether its hash is remembered: only if no row that it covers may be missing.
     is_hash_whole: bool,
 }
 
 enum Phase {
-    /// Readers from before the compactions may still look at what they doom.
+    /// Waits until no view holds one of these epochs: such views may still read doomed rows.
     Wait(Vec<Arc<()>>),
     Index {
         start: Box<[u8]>,
@@ -71,21 +74,21 @@ enum Phase {
 struct Scan {
     doomed: Doomed,
     from: Revision,
-    /// Rows that are in the index no more, of those looked at so far.
+    /// Rows without a revision in the index, of those read so far.
     orphans: Vec<Revision>,
     hashers: Vec<Hasher>,
-    /// The rows of the current group and whether each dies.
+    /// The rows of the current group, and whether each dies.
     group: Vec<(Revision, bool)>,
     survivors: Vec<Revision>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum CompactionStep {
-    /// Nothing could be done yet; ask again soon.
+    /// Nothing could be done: readers, or the committer, are waited for.
     Waiting,
-    /// A piece of the index was thinned, or something as short was done; go on.
+    /// Some keys of the index were compacted, or other work as short was done.
     Thinned,
-    /// A piece of history was read; go on after the pause between batches.
+    /// A batch of rows was read; the caller rests for the pause between batches.
     More,
     Done {
         deleted: usize,
@@ -94,7 +97,8 @@ pub enum CompactionStep {
 }
 
 impl Mvcc {
-    /// Applies a compaction. The caller then runs the sweep.
+    /// Applies a compaction: moves the compact revision and returns the sweep, which the caller
+    /// runs. Called on the apply thread.
     pub fn compact(&self, revision: i64) -> Result<Compaction, Error> {
         let written = self.written();
         if revision <= written.compact_revision {
@@ -118,25 +122,26 @@ impl Mvcc {
 }
 
 impl Compaction {
-    /// The newest compaction that it sweeps up after.
+    /// Revision of the newest compaction of the sweep.
     pub fn revision(&self) -> i64 {
         self.points.last().map_or(self.previous, |point| point.revision)
     }
 
-    /// Asks the store to delete the doomed rows at once if only the deletion is left: a caller
-    /// waits for this sweep, and would otherwise wait for the next commit too.
+    /// If only the deletion is left, makes the store commit it at once: a caller waits for this
+    /// sweep, and would otherwise also wait for the commit interval.
     pub fn hurry(&self, mvcc: &Mvcc) {
         if matches!(self.phase, Phase::Delete { .. }) {
             mvcc.store.delete_now();
         }
     }
 
-    /// Hands the sweep over to the state that takes this one's.
+    /// Makes the sweep valid for the state that has just replaced another.
     pub fn belong_to(&mut self, mvcc: &Mvcc) {
         self.state = *mvcc.replaced.read();
     }
 
-    /// An earlier attempt at this sweep may have taken out of the index what it did not delete.
+    /// Makes the sweep look for orphans: an earlier attempt may have removed revisions from the
+    /// index, and a checkpoint was written before their rows were deleted.
     pub(super) fn expect_orphans(&mut self) {
         self.expects_orphans = true;
     }
@@ -147,7 +152,8 @@ impl Compaction {
         }
     }
 
-    /// Starts to wait for readers. Must come after the compact revision was published.
+    /// Takes the epoch of the current views, to wait for them. Must be called after the compact
+    /// revision was published, so that later views cannot read doomed rows.
     pub fn arm(&mut self, mvcc: &Mvcc) {
         if let Phase::Wait(epochs) = &mut self.phase {
             let epoch = take(&mut *mvcc.epoch.lock());
@@ -158,21 +164,21 @@ impl Compaction {
         }
     }
 
-    /// Takes in a later compaction, before any step. Of very many the oldest lose their hashes, which
-    /// nobody could ask for once the newest ones are remembered.
+    /// Adds a later compaction, before the first step is taken. If there are very many, the oldest
+    /// lose their hashes: they would be pushed out by the newer ones anyway.
     pub fn absorb(&mut self, later: Self) {
         let Phase::Wait(epochs) = &mut self.phase else { return };
         let Phase::Wait(newer) = later.phase else { return };
         if self.state != later.state {
-            // What this one would sweep was replaced.
+            // The state that this sweep belongs to was replaced.
             *self = Self { phase: Phase::Wait(newer), ..later };
             return;
         }
         epochs.extend(newer);
         epochs.retain(is_seen);
         self.points.extend(later.points);
-        // One compaction more than there are hashes to remember: the first hash that is remembered has
-        // to leave out what died before it.
+        // One compaction more than hashes are kept: the hash of the first that is kept must leave
+        // out the rows that died with the one before it.
         let excess = self.points.len().saturating_sub(limits::COMPACTION_HASHES_KEPT + 1);
         let last = self.points.drain(..excess).next_back();
         if let Some(last) = last {
@@ -181,7 +187,8 @@ impl Compaction {
         }
     }
 
-    /// Does a bounded piece of work. After a local error the same step can be tried again.
+    /// Does a bounded piece of work. After a local error, other than `Error::Stopped`, the same
+    /// step can be tried again.
     pub fn step(&mut self, mvcc: &Mvcc) -> Result<CompactionStep, Error> {
         let state = mvcc.replaced.read();
         if *state != self.state {
@@ -263,13 +270,13 @@ impl Compaction {
     }
 }
 
-/// Whether a reader still holds an epoch that is held here.
+/// Whether a view still holds this epoch, of which the sweep holds one reference.
 fn is_seen(epoch: &Arc<()>) -> bool {
     Arc::strong_count(epoch) > 1
 }
 
 impl Scan {
-    /// Hands the dead rows to the committer, which deletes them a few in each of its commits.
+    /// Hands the dead rows to the committer, which deletes a part of them with each commit.
     fn delete(&mut self, mvcc: &Mvcc, revision: i64) -> Phase {
         self.close_group();
         let dead = self.doomed.points.iter_mut().map(|point| take(&mut point.dead));
@@ -285,8 +292,8 @@ impl Scan {
         Phase::Delete { done, deleted, hashes }
     }
 
-    /// Notes those of the next rows that nothing knows any more: no key has them, and they are not
-    /// doomed by what this sweep has thinned itself.
+    /// Notes the orphans among the next rows: those that no key of the index has and that this
+    /// sweep has not doomed itself.
     fn find_orphans(&mut self, index: &Index, rows: &[Row]) -> Result<(), Error> {
         let mut found = Vec::new();
         for row in rows {
@@ -303,7 +310,8 @@ impl Scan {
         for row in rows {
             let is_orphan = self.orphans.binary_search(&row.rev).is_ok();
             let fate = self.doomed.of(row.rev).or(is_orphan.then_some(0));
-            // The sweep of a later compaction would not find the row any more.
+            // Separate sweeps of later compactions would not find the row any more, so their hashes
+            // leave it out.
             let sees_it = fate.map_or(self.hashers.len(), |fate| fate + 1);
             for (at, hasher) in self.hashers[..sees_it].iter_mut().enumerate() {
                 let is_any_kept = self.doomed.points[at].is_any_kept;

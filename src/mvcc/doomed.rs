@@ -1,19 +1,19 @@
-//! What compactions doom: the revisions that die with each of several, in one pass over the keys.
+//! The revisions that die with each of several compactions, collected in one pass over the keys.
 
 use crate::types::Revision;
 
-/// What each of several compactions does to history.
+/// The fate of revisions under several compactions, in ascending order.
 pub(super) struct Doomed {
     pub(super) points: Vec<Fate>,
 }
 
 pub(super) struct Fate {
     pub(super) revision: i64,
-    /// What dies with this compaction and not with an earlier one.
+    /// Revisions that die with this compaction and not with an earlier one.
     pub(super) dead: Vec<Revision>,
     /// Whether any key keeps a revision at or below it.
     pub(super) is_any_kept: bool,
-    /// Position in `dead` of the first revision that the pass over the rows has not reached.
+    /// Position in `dead` of the first revision that the pass over the rows (`of`) has not reached.
     pub(super) next: usize,
 }
 
@@ -23,14 +23,15 @@ impl Doomed {
         Self { points: revisions.map(fate).collect() }
     }
 
-    /// Lets each compaction in turn forget what it forgets of one key.
+    /// Applies each compaction in turn to one key: `compact` gets its revision and the list of dead
+    /// revisions, and returns whether it keeps a revision at or below it.
     pub(super) fn compact(&mut self, mut compact: impl FnMut(i64, &mut Vec<Revision>) -> bool) {
         for point in &mut self.points {
             point.is_any_kept |= compact(point.revision, &mut point.dead);
         }
     }
 
-    /// Whether each of them is known to keep some revision.
+    /// Whether each compaction is known to keep some revision of some key.
     pub(super) fn keeps_any(&self) -> bool {
         self.points.iter().all(|point| point.is_any_kept)
     }
@@ -50,7 +51,7 @@ impl Doomed {
         self.points.iter().any(|point| point.dead.binary_search(&rev).is_ok())
     }
 
-    /// The compaction with which a row dies. Rows are asked for in order.
+    /// Position of the compaction with which a row dies. Must be called with ascending revisions.
     pub(super) fn of(&mut self, rev: Revision) -> Option<usize> {
         self.points.iter_mut().position(|point| {
             while point.dead.get(point.next).is_some_and(|dead| *dead < rev) {

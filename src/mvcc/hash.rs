@@ -16,7 +16,7 @@ use crate::types::Revision;
 /// Name of etcd's bucket that holds the rows.
 const BUCKET: &[u8] = b"key";
 
-/// Keys of the meta bucket that differ between members for a moment.
+/// Keys of the meta bucket that can differ between members that have applied the same entries.
 const HASH_IGNORES: [&[u8]; 3] = [schema::CONSISTENT_INDEX, schema::TERM, schema::STORAGE_VERSION];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct KeyValueHash {
     pub revision: i64,
 }
 
-/// Adds rows in revision order.
+/// Computes the hash from rows that are added in revision order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hasher {
     crc: u32,
@@ -39,14 +39,14 @@ impl Hasher {
         Self { crc: crc32c::crc32c(BUCKET), compact_revision, revision }
     }
 
-    /// `is_kept` is asked for rows at or below the compact revision only.
+    /// Adds a row. `is_kept` is called only for rows at or below the compact revision.
     pub(super) fn add(&mut self, row: &Row, is_kept: impl FnOnce(Revision) -> bool) {
         let main = row.rev.main;
         if main > self.revision || (main <= self.compact_revision && !is_kept(row.rev)) {
             return;
         }
-        // Old versions of etcd delete a tombstone exactly at the compact revision, new ones do
-        // not; neither hashes it.
+        // Older releases of etcd delete a tombstone exactly at the compact revision, newer ones
+        // keep it, and neither hashes it.
         if main == self.compact_revision && row.tombstone {
             return;
         }
@@ -62,7 +62,8 @@ impl Hasher {
 }
 
 impl Mvcc {
-    /// The hash at `revision` (0: the current one), and the current revision.
+    /// The hash of history up to `revision` (0: the current one), and the current revision. Reads
+    /// all of history unless a compaction has found the hash; called on a thread that may block.
     pub fn hash_by_revision(
         &self,
         revision: i64,
@@ -84,17 +85,20 @@ impl Mvcc {
         })
     }
 
-    /// The hash that a compaction at `revision` has found, and the current revision.
+    /// The hash that the compaction at `revision` has found, if it is kept, and the current
+    /// revision.
     pub fn stored_hash(&self, revision: i64) -> Option<(KeyValueHash, i64)> {
-        // 0 asks for the current revision. etcd takes it for that of a compaction at 0, if there was
-        // one, and its members then disagree once one of them has restarted.
+        // 0 asks for the current revision. etcd looks it up among the hashes of compactions, finds
+        // that of one at revision 0 if there was any, and its members then disagree once one of
+        // them has restarted and lost it.
         let hashes = self.hashes.lock();
         let stored = hashes.iter().find(|hash| revision != 0 && hash.revision == revision)?;
         Some((*stored, self.current().revision))
     }
 
-    /// The checksum of the whole backend, bucket by bucket in the order of their names. Members at
-    /// the same index agree on it.
+    /// The checksum of the whole backend, bucket by bucket in the order of their names, after
+    /// everything sealed is committed. Members that have applied the same entries get the same
+    /// value.
     pub fn hash_all(&self, wanted: &Wanted) -> Result<u32, Error> {
         self.store.flush()?;
         let mut buckets =
@@ -131,7 +135,7 @@ impl Mvcc {
         Ok(crc)
     }
 
-    /// What the last compactions found, in the order of their revisions.
+    /// The hashes that the last compactions found, in ascending order of their revisions.
     pub fn compaction_hashes(&self) -> Vec<KeyValueHash> {
         self.hashes.lock().clone()
     }
@@ -146,8 +150,9 @@ impl Mvcc {
     }
 }
 
-/// The revisions up to `compact_revision` that a compaction at `revision` keeps. If something is
-/// deleted exactly there, it would keep that, and say so in its own hash.
+/// The revisions up to `compact_revision` that a compaction at `revision` would keep, which is how
+/// etcd decides what the hash at `revision` covers. `deletes` says whether a key was deleted
+/// exactly at `revision`: that compaction would keep the tombstone, and so keep something.
 fn kept(
     revision: i64,
     compact_revision: i64,
@@ -170,14 +175,15 @@ fn kept(
     };
     Ok(match walk(revision)? {
         (kept, is_any_kept) if is_any_kept || deletes => kept,
-        // etcd counts all rows then, so that its answer changes when the compaction's sweep comes
-        // through. This is the answer after the sweep, on every member at any time.
+        // The compaction would keep nothing. etcd then hashes all rows up to the compact revision,
+        // so its answer changes when the sweep of that compaction deletes rows. This is its answer
+        // after the sweep, and every member gives it at any time.
         _ => walk(compact_revision)?.0,
     })
 }
 
-/// The hash of rows that no member serves; at revision 0, of all of them. `scan` shows them in the
-/// order of their revisions, and is asked three times.
+/// The hash of rows at rest, such as those of a snapshot file; at revision 0, of all of them.
+/// `scan` passes them on in revision order, and is called three times.
 pub fn hash_rows<E: From<Error>>(
     compacted: Compacted,
     revision: i64,
@@ -226,13 +232,13 @@ impl View<'_> {
         Ok(hasher.finish())
     }
 
-    /// The next rows in revision order, up to and with those of `main`: a bounded number, none at
-    /// the end.
+    /// The next rows in revision order from `from` on, up to and including those of `main`: a
+    /// bounded number, and none at the end.
     pub fn rows(&self, from: Revision, main: i64) -> Result<Vec<Row>, Error> {
         self.mvcc.rows(from, main)
     }
 
-    /// The same, and no further row once `bytes_max` are reached.
+    /// As `rows`, but no row after the one that reaches `bytes_max`.
     pub fn rows_within(
         &self,
         from: Revision,
@@ -243,7 +249,7 @@ impl View<'_> {
         Ok(self.mvcc.store.scan(from, to, limits::READ_CHUNK_ROWS, bytes_max)?)
     }
 
-    /// All rows up to and with `main`, in revision order.
+    /// Calls `f` with all rows up to and including those of `main`, in revision order.
     fn scan(&self, main: i64, mut f: impl FnMut(&Row)) -> Result<(), Error> {
         let mut from = Revision::default();
         loop {

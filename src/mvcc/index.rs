@@ -1,14 +1,15 @@
 //! The key index: every key with the revisions at which it changed, ordered by key, in memory.
 //!
-//! Keys lie in leaves of at most `LEAF_KEYS_MAX` entries, kept in order in one list, with each
-//! leaf's number of live keys beside it. A lookup is two binary searches; a count adds up one number
-//! for each leaf that did not change since the revision that is asked for, which takes microseconds
-//! where visiting the keys would take milliseconds, and a compaction passes over the leaves in which
-//! no key has a history. A full tree would save moving the list of leaves at a split, which with
-//! 10 million keys is still less than a microsecond an insert.
+//! Keys are in leaves of at most `LEAF_KEYS_MAX` entries, which are kept in order in one list, with
+//! each leaf's number of live keys beside it. A lookup is two binary searches. A count adds one
+//! number for each leaf that has not changed since the revision that is asked for, which takes
+//! microseconds where visiting the keys would take milliseconds. A compaction skips leaves in which
+//! no key has a history. A full tree would save moving the list of leaves at a split, which with 10
+//! million keys is still less than a microsecond an insert.
 //!
-//! A key's life is a list of generations: each begins with a put and, but for the last, ends with
-//! a tombstone. The rules for reading, compacting and keeping are etcd's, to the revision.
+//! A key's history is a list of generations: each begins with a put and, except for the last, ends
+//! with a tombstone. The rules for reading, compacting and keeping are those of etcd's
+//! `server/storage/mvcc/key_index.go`, to the revision.
 
 mod bulk;
 mod checkpoint;
@@ -35,7 +36,7 @@ pub struct Visited<'a> {
     pub found: Found,
 }
 
-/// What a visit has still to see.
+/// How far a visit got.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Visit {
     Done,
@@ -43,7 +44,7 @@ pub enum Visit {
     Next(Box<[u8]>),
 }
 
-/// Where ranges end. `Index` knows keys, not request encodings.
+/// The end of a range. `Index` does not know how requests encode it.
 #[derive(Clone, Copy, Debug)]
 pub enum End<'a> {
     Open,
@@ -59,13 +60,13 @@ impl End<'_> {
     }
 }
 
-/// What is known of a leaf without a look at its keys.
+/// Summary of a leaf, so that its keys need not be visited.
 #[derive(Clone, Copy, Debug, Default)]
 struct Facts {
     live: u32,
-    /// Whether some key may have a past. False is certain.
+    /// False only if no key has a history that a compaction could shorten (`History::has_past`).
     has_past: bool,
-    /// Main revision of the newest change to one of the keys, or a later one.
+    /// Upper bound of the main revisions of all changes to keys of the leaf.
     newest: i64,
 }
 
@@ -83,7 +84,7 @@ impl Facts {
 #[derive(Default)]
 pub struct Index {
     leaves: Vec<Vec<Entry>>,
-    /// What is known of the leaf at the same position.
+    /// Summary of the leaf at the same position.
     facts: Vec<Facts>,
     keys: usize,
     /// Main revision of the newest change.
@@ -91,7 +92,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// All keys, deleted ones that are not yet compacted included.
+    /// Number of keys, including deleted ones that are not compacted yet.
     pub fn len(&self) -> usize {
         self.keys
     }
@@ -108,7 +109,8 @@ impl Index {
         self.newest
     }
 
-    /// Adds a change to the key and returns the key's state after it.
+    /// Adds a put of the key and returns the key's state after it. Revisions ascend from call to
+    /// call.
     pub fn put(&mut self, key: &[u8], revision: Revision) -> Found {
         self.newest = self.newest.max(revision.main);
         let (leaf, position) = self.entry(key);
@@ -127,7 +129,7 @@ impl Index {
         }
     }
 
-    /// Marks the key deleted; false if it is not there.
+    /// Ends the key's generation with a tombstone; false if the key does not exist.
     pub fn tombstone(&mut self, key: &[u8], revision: Revision) -> bool {
         let Some((leaf, position)) = self.position(key) else {
             return false;
@@ -148,7 +150,7 @@ impl Index {
         self.leaves[leaf][position].history.get(main)
     }
 
-    /// Whether the key changed at this revision and that is not forgotten.
+    /// Whether the key has a change at exactly this revision that is not compacted away.
     pub fn holds(&self, key: &[u8], revision: Revision) -> bool {
         let Some((leaf, position)) = self.position(key) else { return false };
         let history = &self.leaves[leaf][position].history;
@@ -158,8 +160,8 @@ impl Index {
         })
     }
 
-    /// Calls `f` for the keys from `start` on that exist at `main`, until it says no or
-    /// `keys_max` keys, deleted ones included, were looked at.
+    /// Calls `f` for the keys from `start` on that exist at `main`, in order, until it returns
+    /// false or `keys_max` keys, including those that do not exist then, were visited.
     pub fn visit(
         &self,
         start: &[u8],
@@ -191,8 +193,8 @@ impl Index {
         Visit::Done
     }
 
-    /// Counts the keys from `start` on that exist at `main`, until `keys_max` keys were looked at, but
-    /// at least a leaf. Whole leaves that did not change since are not looked at.
+    /// Counts the keys from `start` on that exist at `main`, until `keys_max` keys were visited,
+    /// but at least one leaf. A whole leaf without a change after `main` is counted by its summary.
     pub fn count(&self, start: &[u8], end: End<'_>, main: i64, keys_max: usize) -> (u64, Visit) {
         let (mut leaf, mut position) = self.lower_bound(start);
         let last_leaf = match end {
@@ -224,8 +226,8 @@ impl Index {
         (count, Visit::Done)
     }
 
-    /// Lets compactions forget what they do of the keys from `start` on, until `keys_max` keys were
-    /// looked at, but of a leaf at least.
+    /// Applies compactions to the keys from `start` on, until `keys_max` keys were visited, but to
+    /// at least one leaf. Leaves that cannot change count as one key.
     pub(super) fn compact(&mut self, start: &[u8], keys_max: usize, doomed: &mut Doomed) -> Visit {
         let (mut leaf, mut position) = self.lower_bound(start);
         let mut looked_at = 0;
@@ -257,7 +259,8 @@ impl Index {
         Visit::Done
     }
 
-    /// Calls `f` with the revision that HashKV keeps at `main` for each key, in chunks as `visit`.
+    /// Calls `f` with the revision that HashKV keeps at `main` for each key that has one, for up to
+    /// `keys_max` keys.
     pub fn visit_kept(
         &self,
         start: &[u8],
@@ -293,7 +296,7 @@ impl Index {
         if position == entries.len() { (leaf + 1, 0) } else { (leaf, position) }
     }
 
-    /// The leaf whose interval holds `key`.
+    /// Position of the leaf that holds `key` or would hold it.
     fn leaf_of(&self, key: &[u8]) -> usize {
         self.leaves.partition_point(|entries| entries[0].key.as_ref() <= key).saturating_sub(1)
     }
@@ -305,7 +308,7 @@ impl Index {
         Some((leaf, position))
     }
 
-    /// Position of the key's entry, which is made if it is not there.
+    /// Position of the key's entry, which is created if it is missing.
     fn entry(&mut self, key: &[u8]) -> (usize, usize) {
         if self.leaves.is_empty() {
             self.leaves.push(Vec::new());
@@ -327,7 +330,9 @@ impl Index {
         (leaf, position)
     }
 
-    /// Splits a full leaf. Keys that arrive in ascending order leave full leaves behind.
+    /// Splits a leaf that is full and returns the position for the new entry. A key after all
+    /// others gets a leaf of its own, so that keys in ascending order leave full leaves and not
+    /// half-full ones.
     fn make_room(&mut self, leaf: usize, position: usize) -> (usize, usize) {
         let len = self.leaves[leaf].len();
         if len < LEAF_KEYS_MAX {

@@ -1,4 +1,4 @@
-//! The stored form of a key-value pair: `mvccpb.KeyValue`, canonical.
+//! The stored form of a key-value pair: `mvccpb.KeyValue` in canonical encoding.
 //!
 //! Fields ascend and zero values are left out, as etcd's marshaller writes them. HashKV covers
 //! these bytes, so they must be the same on every member and the same as etcd's.
@@ -38,8 +38,8 @@ impl<'a> Pair<'a> {
         out.freeze()
     }
 
-    /// Reads a pair back. Stored bytes carry a checksum, so a failure here means that a foreign
-    /// writer made them.
+    /// Parses a pair. Stored bytes were verified by their checksum before, so an error means that
+    /// another program has written them.
     pub fn parse(mut bytes: &'a [u8]) -> Result<Self, Error> {
         let malformed = || Error::Malformed("mvccpb.KeyValue");
         let mut pair = Self::default();
@@ -92,7 +92,7 @@ fn put_int(out: &mut BytesMut, field: u32, value: i64) {
     }
 }
 
-/// What a deletion stores, and what its event carries in the log: the key alone.
+/// The record of a tombstone: the key alone, as etcd stores it.
 pub fn encode_tombstone(key: &[u8]) -> Bytes {
     Pair { key, ..Pair::default() }.encode()
 }

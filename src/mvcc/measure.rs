@@ -1,8 +1,9 @@
-//! How long the answer to a write would be, found out before it is proposed.
+//! Measures how long the answer to a write would be, before the write is proposed.
 //!
-//! The reads that the write asks for are made as of now. Those of both branches count, since which one
-//! is taken shows when the write is applied. Its own puts are not there yet: each of its ranges may
-//! answer with all of them. What cannot be read is not known to be short.
+//! The reads of the transaction are made at the current revision. Those of both branches count,
+//! since which one is taken is known only when the write is applied. Its own puts are not in the
+//! store yet, so each of its ranges is assumed to answer with all of them. If a read fails, the
+//! answer counts as long.
 
 use super::range::Patience;
 use super::txn::ops;
@@ -11,7 +12,7 @@ use crate::limits;
 use crate::pb::request_op::Request;
 use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
 
-/// What a pair holds beside key and value, at most: the tags, two revisions, version and lease.
+/// Upper bound of the bytes of a pair beside key and value: tags, two revisions, version and lease.
 const PAIR_BYTES: usize = 64;
 
 /// Whether the answer to a transaction may hold pairs.
@@ -25,26 +26,27 @@ pub fn answers_with_pairs(request: &TxnRequest) -> bool {
     })
 }
 
-/// Whether the answer would have no more than so many bytes of pairs, and be read quickly.
+/// Whether the answer would have at most `bytes` of pairs, and take few holds of the index lock
+/// (`INLINE_TXN_INDEX_HOLDS_MAX`). Called on a thread that may block.
 pub fn answers_shortly(view: &View<'_>, request: &TxnRequest, bytes: usize) -> Result<bool, Error> {
     match read(view, request, &mut Patience::of_txn(bytes)) {
         Ok(()) => Ok(true),
-        // The measuring ended, and said nothing of the answer.
+        // The measuring was cut short, which says nothing about the answer.
         Err(error @ (Error::Replaced | Error::Unwanted)) => Err(error),
         Err(_) => Ok(false),
     }
 }
 
-/// The same for a thread that serves connections, where no more is read than for a page: also false
-/// if that does not suffice to tell.
+/// As `answers_shortly`, for a thread that serves connections: it reads no more than a page takes.
+/// Also returns false if that does not suffice to tell.
 pub fn answers_shortly_at_once(mvcc: &Mvcc, request: &TxnRequest, bytes: usize) -> bool {
     let keys = keys_at_most(request);
     let is_little = keys.is_some_and(|keys| keys <= limits::INLINE_RANGE_KEYS_MAX);
     is_little && read(&mvcc.view(), request, &mut Patience::at_once(bytes)).is_ok()
 }
 
-/// How many keys a range answers with, or counts as, if it says so itself. A count has no bound but the
-/// times that it may hold the index.
+/// Upper bound of the keys in a range's answer, if the request itself sets one. A count counts as
+/// one key: it is bounded only by how often it may hold the index lock.
 pub fn keys_of_range(request: &RangeRequest) -> Option<i64> {
     if request.range_end.is_empty() || request.count_only {
         return Some(1);
@@ -77,7 +79,8 @@ fn read(view: &View<'_>, request: &TxnRequest, patience: &mut Patience) -> Resul
     read_both(view, request, patience)
 }
 
-/// What a list of operations puts, with all that is nested in it, and how often it may be answered.
+/// Bytes that a list of operations puts, nested ones included, and the number of ranges that may
+/// answer with them.
 #[derive(Default)]
 struct Own {
     put_bytes: usize,
@@ -102,7 +105,8 @@ impl Own {
                     self.add(&nested.success);
                     self.add(&nested.failure);
                 }
-                // No transaction deletes what it puts.
+                // A transaction cannot delete a key that it puts (etcd refuses it), so deletions
+                // never answer with its puts.
                 Some(Request::RequestDeleteRange(_)) | None => {}
             }
         }
@@ -193,14 +197,14 @@ mod tests {
         assert!(!is_short(&txn(with(vec![put("n", 30_000)], ranges(4)), vec![])));
         assert!(!is_short(&txn(vec![], with(vec![put("n", 30_000)], ranges(4)))));
         assert!(!is_short(&txn(with(vec![put("n", 20_000), put("m", 20_000)], ranges(3)), vec![])));
-        // No branch answers with what the other one puts.
+        // A branch does not answer with what the other one puts.
         assert!(is_short(&txn(vec![put("n", 90_000)], ranges(100))));
-        // What is nested is applied with the rest, before or after it.
+        // Nested operations are applied with the others, before or after them.
         let inner = nested(vec![put("n", 30_000)], vec![]);
         assert!(!is_short(&txn(with(vec![inner], ranges(4)), vec![])));
         let outer = txn(vec![put("n", 30_000), nested(vec![], ranges(4))], vec![]);
         assert!(!is_short(&outer));
-        // A count answers with no pair, and nobody asks for any of these.
+        // A count answers without pairs, and this transaction asks for none.
         let count = RangeRequest { key: "n".into(), count_only: true, ..Default::default() };
         let count = op(Request::RequestRange(count));
         assert!(is_short(&txn(with(vec![put("n", 90_000)], vec![count; 100]), vec![])));

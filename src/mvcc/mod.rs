@@ -49,8 +49,8 @@ pub use write::{Change, ChangeKind, Write, deletion_event};
 
 use index::Index;
 
-/// Why a change or a read is refused. A variant that is not local follows from the entries, is the
-/// same on every member that applies them, and becomes the reply.
+/// Why a change or a read is refused. A variant that is not marked as local follows from the log's
+/// entries alone, so it is the same on every member that applies them, and it becomes the reply.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("mvcc: required revision has been compacted")]
@@ -61,22 +61,23 @@ pub enum Error {
     KeyNotFound,
     #[error("requested lease not found")]
     LeaseNotFound,
-    /// Local: the disk holds what it should not.
+    /// Local: a stored pair is not what this room has written.
     #[error("malformed {0} in the store")]
     Malformed(&'static str),
     /// Local: the index names a row that the store does not hold.
     #[error("revision {0} is in the index and not in the store")]
     MissingRow(Revision),
-    /// Local: the read does not end as soon as its thread needs it to.
+    /// Local: the read would hold up the connections that its thread serves; the caller repeats it
+    /// on another thread.
     #[error("the read takes too long for the thread that serves it")]
     TakesLong,
-    /// Local: nobody waits for the read any more.
+    /// Local: the caller has gone away.
     #[error("nobody waits for the read")]
     Unwanted,
-    /// Local: another state takes the place of the one that is read.
+    /// Local: a snapshot of another member is replacing the state; the read begins again.
     #[error("the state is being replaced")]
     Replaced,
-    /// Local: the store closed while work was under way.
+    /// Local: the store was closed, or the state replaced, while work was under way.
     #[error("the store has stopped")]
     Stopped,
     /// Local.
@@ -84,14 +85,14 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
-/// How long the replacement of the state waits before it looks for views again.
+/// Pause between two looks of `install` whether views have ended.
 const VIEWS_WAIT: Duration = Duration::from_millis(1);
 
-/// What readers may see.
+/// The revisions that bound what a reader sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Current {
     pub revision: i64,
-    /// -1 while nothing was ever compacted.
+    /// -1 if nothing was ever compacted.
     pub compact_revision: i64,
 }
 
@@ -104,15 +105,16 @@ pub struct Mvcc {
     /// Compact revision of the last applied compaction, published or not.
     compacted: AtomicI64,
     hashes: Mutex<Vec<KeyValueHash>>,
-    /// Compact revision of the last sweep that ended.
+    /// Revision of the last compaction whose sweep has ended.
     swept: AtomicI64,
-    /// Held by every view; a sweep replaces it and waits until the old one is held by none.
+    /// Each view holds a clone. A sweep replaces it and waits until no view holds the old one.
     epoch: Mutex<Arc<()>>,
-    /// Epochs that sweeps have replaced.
+    /// Epochs that sweeps have replaced, and that views may still hold.
     older_epochs: Mutex<Vec<Weak<()>>>,
-    /// Counts replacements of the whole state; held for reading by each step of a sweep.
+    /// Number of replacements of the whole state. Each step of a sweep holds the lock for reading,
+    /// so no replacement falls into a step.
     replaced: RwLock<u64>,
-    /// Whether such a replacement waits for views to end.
+    /// Whether a replacement waits for views to end; long reads look at it and end.
     is_replacing: AtomicBool,
 }
 
@@ -138,23 +140,26 @@ impl Mvcc {
         }
     }
 
-    /// Takes the state of another store in the place of this one's, which `swap_stores` replaces by
-    /// it meanwhile, once no view is left. Only the apply thread may ask.
+    /// Replaces this state by `new`, once no view of the old one is left; `swap_stores` replaces
+    /// the store's contents meanwhile. Called on the apply thread alone.
     ///
-    /// Long reads end and begin anew afterwards. Those that are under way are waited for while others
-    /// go on: one on a thread that gives way to all others may take a while to its next look. New views
-    /// wait only for those that came meanwhile, which are short or have looked.
+    /// Long reads end at their next look and begin again afterwards. A read on a thread of low
+    /// priority may take a while to get there, so the views that exist at the beginning are waited
+    /// for first, while new views may still begin. Only then are new ones held up, until those that
+    /// began meanwhile have ended, which are short or have looked.
     pub fn install(
         &self,
         new: &Self,
         swap_stores: impl FnOnce() -> Result<(), store::Error>,
     ) -> Result<(), store::Error> {
         let _replacing = Replacing::begin(&self.is_replacing);
-        // Only the apply thread starts sweeps, and it is in this call: none begins to wait for readers.
+        // Sweeps are started by the apply thread alone, which is in this call, so no sweep takes
+        // the epoch meanwhile.
         let old = std::mem::take(&mut *self.epoch.lock());
         let is_seen = || {
             let older = self.older_epochs.lock();
-            // A sweep that waits holds each of the older ones once.
+            // A waiting sweep holds one reference to each older epoch, so more than one means a
+            // view.
             Arc::strong_count(&old) > 1 || older.iter().any(|epoch| epoch.strong_count() > 1)
         };
         while is_seen() {
@@ -168,7 +173,7 @@ impl Mvcc {
         }
         swap_stores()?;
         let index = std::mem::take(&mut *new.index.write());
-        // Millions of keys take a while to free: not under the lock.
+        // Freeing millions of keys takes long, so it is done after the locks are released.
         let old_index = std::mem::replace(&mut *self.index.write(), index);
         let current = new.written();
         self.written.store(current.revision, Ordering::Release);
@@ -190,14 +195,16 @@ impl Mvcc {
         *self.published.read()
     }
 
-    /// Lets readers see what was written so far.
+    /// Publishes everything that was written so far: new views see it. Called on the apply thread,
+    /// before the events and the replies of the batch are given.
     pub fn publish(&self) -> Current {
         let current = self.written();
         *self.published.write() = current;
         current
     }
 
-    /// The state after all that was applied, published or not. Only the apply thread may ask.
+    /// The revisions after everything that was applied, published or not. Called on the apply
+    /// thread alone.
     pub fn written(&self) -> Current {
         Current {
             revision: self.written.load(Ordering::Acquire),
@@ -207,28 +214,30 @@ impl Mvcc {
 
     /// A view of the published state, for readers.
     pub fn view(&self) -> View<'_> {
-        // The epoch comes first: what a later compaction dooms must outlive this view.
+        // The epoch is taken before the revision is read: a compaction that is published in between
+        // then waits for this view with its deletions. In the other order, the view could read at a
+        // revision whose rows are already being deleted.
         let epoch = Arc::clone(&self.epoch.lock());
         View { mvcc: self, current: self.current(), wanted: None, _epoch: Some(epoch) }
     }
 
-    /// Opens the next transaction. Only the apply thread may call it.
+    /// Begins the next transaction. Called on the apply thread alone.
     pub fn begin(&self) -> Write<'_> {
         Write::new(self)
     }
 
-    /// Whether a row is the newest of its key.
+    /// Whether the row at `rev` is the newest of its key, and not a tombstone.
     pub fn is_newest(&self, key: &[u8], rev: Revision) -> bool {
         let found = self.index.read().get(key, i64::MAX);
         found.is_some_and(|found| found.modified == rev)
     }
 
-    /// Keys, deleted ones that are not yet compacted included.
+    /// Number of keys in the index, including deleted ones that are not compacted yet.
     pub fn keys(&self) -> usize {
         self.index.read().len()
     }
 
-    /// Keys that exist now.
+    /// Number of keys that exist.
     pub fn live_keys(&self) -> u64 {
         self.index.read().live()
     }
@@ -242,8 +251,8 @@ impl Mvcc {
         self.swept.load(Ordering::Acquire)
     }
 
-    /// The next rows in revision order, up to and with those of `main`: a bounded number, none at
-    /// the end.
+    /// The next rows in revision order from `from` on, up to and including those of `main`: at most
+    /// `READ_CHUNK_ROWS` and `READ_CHUNK_BYTES` of them; an empty answer is the end.
     fn rows(&self, from: Revision, main: i64) -> Result<Vec<Row>, Error> {
         let to = Revision::last_of(main);
         let (rows_max, bytes_max) = (limits::READ_CHUNK_ROWS, limits::READ_CHUNK_BYTES);
@@ -251,7 +260,7 @@ impl Mvcc {
     }
 }
 
-/// Tells long reads that another state is about to come, until it is dropped.
+/// Until it is dropped, long reads end with `Error::Replaced`.
 struct Replacing<'a>(&'a AtomicBool);
 
 impl<'a> Replacing<'a> {
@@ -267,14 +276,14 @@ impl Drop for Replacing<'_> {
     }
 }
 
-/// All keys as of one revision.
+/// All keys as of one revision. While it exists, no sweep deletes rows that it may read.
 pub struct View<'a> {
     mvcc: &'a Mvcc,
     current: Current,
-    /// For a read that ends when nobody waits for it.
+    /// Set for a read that ends early when its caller goes away or the state is replaced.
     wanted: Option<&'a Wanted>,
-    /// Holds sweeps back. A transaction's own view needs none: it reads at the current revision,
-    /// and the thread that writes is the one that applies compactions.
+    /// Keeps sweeps from deleting rows. A transaction's own view has None: it reads at the current
+    /// revision, and compactions are applied by the same thread.
     _epoch: Option<Arc<()>>,
 }
 

@@ -1,4 +1,5 @@
-//! Reads at a revision: collect in key order, filter, sort, cut to the limit, in etcd's order.
+//! Reads at a revision: collect in key order, filter, sort, cut to the limit; the steps are in
+//! etcd's order.
 
 use bytes::Bytes;
 
@@ -12,10 +13,11 @@ use crate::pb::{
 };
 use crate::types::{KeyRange, Revision};
 
-/// Rows that a short read fetches at most before it looks at how many bytes they are; it begins with
-/// one, which may be large.
+/// Rows that a short read fetches at once before it counts their bytes. It begins with one row,
+/// since each may be large, and doubles.
 const INLINE_FETCH_ROWS: usize = 8;
-/// Rows that a long read fetches before it looks whether it is still wanted; each may be large.
+/// Rows that a long read fetches before it looks whether its caller is still there; each may be
+/// large.
 const FETCH_ROWS: usize = 128;
 
 struct Item {
@@ -23,24 +25,24 @@ struct Item {
     kv: Bytes,
 }
 
-/// What a read may do before it gives up.
+/// The work that a read may do before it fails with `TakesLong`.
 pub(super) struct Patience {
     index_holds: usize,
     bytes: usize,
 }
 
 impl Patience {
-    /// Bounds the bytes alone. `usize::MAX` is no bound.
+    /// Bounds only the bytes of pairs; `usize::MAX` is no bound.
     pub(super) fn with_bytes(bytes: usize) -> Self {
         Self { index_holds: usize::MAX, bytes }
     }
 
-    /// For all reads of a transaction.
+    /// For all reads of a transaction together.
     pub(super) fn of_txn(bytes: usize) -> Self {
         Self { index_holds: limits::INLINE_TXN_INDEX_HOLDS_MAX, bytes }
     }
 
-    /// For what a thread that serves connections reads.
+    /// For a read on a thread that serves connections.
     pub(super) fn at_once(bytes: usize) -> Self {
         Self { index_holds: limits::INLINE_INDEX_HOLDS_MAX, bytes }
     }
@@ -62,12 +64,12 @@ impl Patience {
     }
 }
 
-/// Whether key order, which a collection has anyway, is what the request asks for.
+/// Whether the request asks for ascending key order, in which pairs are collected anyway.
 pub fn is_default_ordering(target: SortTarget, order: SortOrder) -> bool {
     order == SortOrder::None || (target == SortTarget::Key && order == SortOrder::Ascend)
 }
 
-/// Whether pairs are dropped by revision, so that no limit can cut the collection short.
+/// Whether pairs are filtered by revision: then all must be collected before the limit applies.
 pub fn has_revision_filters(request: &RangeRequest) -> bool {
     request.min_mod_revision != 0
         || request.max_mod_revision != 0
@@ -75,7 +77,7 @@ pub fn has_revision_filters(request: &RangeRequest) -> bool {
         || request.max_create_revision != 0
 }
 
-/// How many pairs must be collected; 0 is all.
+/// The number of pairs that must be collected; 0 for all.
 fn collect_limit(request: &RangeRequest) -> usize {
     let is_cut_early = is_default_ordering(request.sort_target(), request.sort_order())
         && !has_revision_filters(request);
@@ -96,10 +98,11 @@ impl View<'_> {
         self.answer(request, &mut Patience::with_bytes(usize::MAX))
     }
 
-    /// As [`Self::range`], for a thread that serves connections: a read that takes more than a little,
-    /// or whose pairs have more than `bytes`, ends with `TakesLong`, and the caller tries again where
-    /// it holds nobody up. How long a count or a page takes shows only on the way, since keys may be
-    /// deleted by the thousand, or new in a batch that is being applied.
+    /// As [`Self::range`], for a thread that serves connections. A read that holds the index lock
+    /// more than `INLINE_INDEX_HOLDS_MAX` times, or whose pairs have more than `bytes`, fails with
+    /// `TakesLong`, and the caller repeats it on a blocking thread. How long a count or a page
+    /// takes is known only on the way: the index may have thousands of deleted keys in between, or
+    /// keys that the batch being applied has just added.
     pub fn range_shortly(
         &self,
         request: &RangeRequest,
@@ -142,7 +145,7 @@ impl View<'_> {
         Ok(RangeResponse { header, kvs, more, count })
     }
 
-    /// The revision to read at for the one asked for.
+    /// The revision at which a request for `revision` reads; 0 and less mean the current one.
     pub fn readable(&self, revision: i64) -> Result<i64, Error> {
         if revision > self.current.revision {
             return Err(Error::FutureRev);
@@ -160,7 +163,7 @@ impl View<'_> {
         found.map(|found| self.fetch(found.modified)).transpose()
     }
 
-    /// The pair before a change; none for a creation, or where history is compacted away.
+    /// The pair before a change; None for a creation, or if history there is compacted.
     pub fn previous(&self, change: &Change) -> Result<Option<Bytes>, Error> {
         let before = change.revision.main - 1;
         if change.is_create || before < self.current.compact_revision {
@@ -169,7 +172,7 @@ impl View<'_> {
         self.get(&change.key, before)
     }
 
-    /// Number of keys of the range at `main`.
+    /// Number of keys in the range that exist at `main`.
     fn count(&self, range: &KeyRange, main: i64, patience: &mut Patience) -> Result<i64, Error> {
         if range.is_single() {
             return Ok(i64::from(self.mvcc.index.read().get(&range.key, main).is_some()));
@@ -201,7 +204,8 @@ impl View<'_> {
         Ok(i64::try_from(count).unwrap_or(i64::MAX))
     }
 
-    /// The first `limit` pairs of the range (0: all) and the number of all its keys.
+    /// The first `limit` pairs of the range (0: all), and the number of all keys in it. With
+    /// `by_index`, pairs are built from the index alone, without value and lease.
     fn collect(
         &self,
         range: &KeyRange,
@@ -250,9 +254,9 @@ impl View<'_> {
         Ok((items, collected + rest.transpose()?.unwrap_or(0)))
     }
 
-    /// Whether `f` holds for the newest pairs of all keys of the range; None if there are none. It is
-    /// asked in their order, and no further key is visited once it says no. By index alone, pairs have
-    /// no value and no lease.
+    /// Whether `f` holds for the newest pairs of all keys in the range; None if there are no keys.
+    /// `f` is called in key order, and no key is visited after it has returned false. With
+    /// `by_index`, pairs have no value and no lease.
     pub(super) fn all(
         &self,
         range: &KeyRange,
@@ -270,7 +274,7 @@ impl View<'_> {
         }
         let (mut start, end): (Box<[u8]>, _) = (range.key.as_ref().into(), end_of(range));
         let (mut holds, mut found) = (None, Vec::new());
-        // The first keys decide most often.
+        // The first keys mostly decide, so few are read at first.
         let mut keys_max = INLINE_FETCH_ROWS;
         loop {
             self.go_on()?;
@@ -363,7 +367,7 @@ fn sort(items: &mut [Item], request: &RangeRequest) -> Result<(), Error> {
     }
     match target {
         SortTarget::Key => {
-            // Collected in key order, each key once.
+            // Pairs were collected in ascending key order, each key once.
             if order == SortOrder::Descend {
                 items.reverse();
             }

@@ -1,4 +1,5 @@
-//! Start: the index from its checkpoint where one fits the store, the rest from the rows.
+//! Restoring the index at a start: from its checkpoint if one fits the store, and from the rows
+//! after it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,21 +24,22 @@ pub struct Compacted {
 }
 
 impl Compacted {
-    /// Rows up to a compaction may all be gone, so history can be longer than its last row.
+    /// The current revision. A compaction may have deleted every row, so it is at least the compact
+    /// revision.
     pub(super) fn current(&self, index: &Index) -> Current {
         let compact_revision = self.finished.unwrap_or(-1).max(self.scheduled.unwrap_or(-1));
         Current { revision: index.newest().max(1).max(compact_revision), compact_revision }
     }
 }
 
-/// The state as it was.
+/// The restored state.
 pub struct Restore {
     pub mvcc: Mvcc,
-    /// Which key is attached to which lease.
+    /// The lease of each key that has one.
     pub attachments: HashMap<Bytes, i64>,
-    /// The sweep that did not end.
+    /// The sweep that had not ended, to be run again.
     pub unfinished: Option<Compaction>,
-    /// Rows that were read, because no checkpoint had them.
+    /// Number of rows that were read, because they were not in a checkpoint.
     pub rows: u64,
 }
 
@@ -48,7 +50,7 @@ pub struct Restoring {
     /// Rows that are not in the index yet.
     bulk: Bulk,
     attachments: HashMap<Bytes, i64>,
-    /// First row that the index does not hold yet.
+    /// Revision of the first row that is still to be read.
     from: Revision,
     rows: u64,
     /// Whether the restore began with a checkpoint of the index.
@@ -56,8 +58,9 @@ pub struct Restoring {
 }
 
 impl Restore {
-    /// The store vouches for the checkpoint: it was written for an earlier state of this store, and
-    /// no compaction since then went beyond its revision, so no row is missing that it lacks.
+    /// Restores from a checkpoint that `Store::read_checkpoint` has accepted: it was written for an
+    /// earlier state of this store, and no later compaction went beyond its revision, so every row
+    /// that it lacks is still in the store.
     pub fn read(
         store: Arc<Store>,
         compacted: Compacted,
@@ -66,7 +69,7 @@ impl Restore {
         let finished = compacted.finished.unwrap_or(-1);
         let mut building: Restoring = checkpoint.and_then(Restoring::after).unwrap_or_default();
         building.read_rows(&store)?;
-        // The index of the checkpoint may name rows that a later compaction has deleted.
+        // The checkpoint may hold revisions whose rows a later compaction has deleted.
         if checkpoint.is_some_and(|checkpoint| checkpoint.current.compact_revision < finished) {
             building.compact(finished);
         }
@@ -75,7 +78,8 @@ impl Restore {
 }
 
 impl Restoring {
-    /// The state of a store that holds the rows that were added, and no others.
+    /// The state of `store`, which must hold exactly the rows that were added and those of the
+    /// checkpoint.
     pub fn finish(mut self, store: Arc<Store>, compacted: Compacted) -> Restore {
         let attachments = std::mem::take(&mut self.attachments);
         let has_checkpoint = self.has_checkpoint;
@@ -85,7 +89,7 @@ impl Restoring {
         let current = compacted.current(&index);
         let mvcc = Mvcc::with_index(store, index, current);
         let unfinished = (scheduled > finished).then(|| {
-            // Rows may be gone that the sweep's hash would have to cover.
+            // The interrupted sweep may have deleted rows that its hash would have to cover.
             let mut sweep = mvcc.sweep(scheduled, finished);
             sweep.forget_hash();
             if has_checkpoint {
@@ -115,7 +119,7 @@ impl Restoring {
     fn compact(&mut self, main: i64) {
         let mut start = Box::default();
         loop {
-            // The revisions collected here are already deleted from the store, so they are dropped.
+            // The rows of the revisions collected here are already deleted, so the list is dropped.
             let mut doomed = Doomed::new(std::iter::once(main));
             match self.index.compact(&start, limits::INDEX_HOLD_KEYS_MAX, &mut doomed) {
                 Visit::Next(next) => start = next,
@@ -140,7 +144,7 @@ impl Restoring {
         }
     }
 
-    /// Adds the next row in the order of history.
+    /// Adds the next row, in revision order.
     pub fn add(&mut self, row: &Row) -> Result<(), Error> {
         self.rows += 1;
         let pair = Pair::parse(&row.kv)?;

@@ -1,8 +1,8 @@
-//! Transactions: compare everything first, check the chosen path, then run it.
+//! Transactions: evaluate all compares, check the chosen path, then run it.
 //!
-//! Nothing is changed before the whole path was found to be possible, so a refused transaction
-//! leaves no trace. The path and the checks see the state before the transaction; the operations
-//! see each other.
+//! Nothing is changed before the whole path is checked, so a refused transaction changes nothing.
+//! Compares and checks, those of nested transactions included, see the state before the
+//! transaction; the operations see each other's changes.
 
 use bytes::Bytes;
 
@@ -16,14 +16,14 @@ use crate::pb::{Compare, PutRequest, RangeRequest, RequestOp, ResponseHeader, Tx
 use crate::planted::{self, Bug};
 use crate::types::KeyRange;
 
-/// What writing needs to know of leases.
+/// What this room needs of the leases.
 pub trait Leases {
     fn exists(&self, id: i64) -> bool;
     /// Attaches the key to the lease, and to no other; 0 detaches it.
     fn set(&mut self, key: &Bytes, lease: i64);
 }
 
-/// For reads, which never ask.
+/// For reads, which do not use leases.
 pub(super) struct NoLeases;
 
 impl Leases for NoLeases {
@@ -38,12 +38,12 @@ pub(super) fn ops(request: &TxnRequest) -> impl Iterator<Item = &RequestOp> {
     request.success.iter().chain(&request.failure)
 }
 
-/// Whether both branches hold ranges only. A nested transaction makes it a write, as in etcd.
+/// Whether both branches consist of ranges. A nested transaction makes it a write, as in etcd.
 pub fn is_read_only(request: &TxnRequest) -> bool {
     ops(request).all(|op| matches!(op.request, Some(Request::RequestRange(_))))
 }
 
-/// Whether both branches hold serializable ranges only, so that no read barrier is needed.
+/// Whether both branches consist of serializable ranges, so that no read index is needed.
 pub fn is_serializable(request: &TxnRequest) -> bool {
     let is_serializable = |op: &RequestOp| match &op.request {
         Some(Request::RequestRange(range)) => range.serializable,
@@ -58,7 +58,8 @@ pub fn read_txn(view: &View<'_>, request: &TxnRequest) -> Result<TxnResponse, Er
 }
 
 /// As [`read_txn`], for a thread that serves connections: fails with `TakesLong` if the pairs have
-/// more than `bytes`, or if one of the reads alone would take too long there.
+/// more than `bytes`, or if the reads hold the index lock more than `INLINE_TXN_INDEX_HOLDS_MAX`
+/// times.
 pub fn read_txn_shortly(
     view: &View<'_>,
     request: &TxnRequest,
@@ -103,7 +104,7 @@ impl Write<'_> {
         Ok(response)
     }
 
-    /// A put on its own, with the checks that a transaction makes.
+    /// A put outside a transaction, with the checks that a transaction makes.
     pub fn checked_put(
         &mut self,
         request: &PutRequest,
@@ -131,13 +132,13 @@ impl Write<'_> {
             };
             responses.push(ResponseOp { response });
         }
-        // A nested response has a header with nothing in it.
+        // The response of a nested transaction has an empty header, as etcd's has.
         let header = Some(ResponseHeader::default());
         Ok(TxnResponse { header, succeeded: path.succeeded, responses })
     }
 }
 
-/// The branch that a transaction takes, with those of its nested transactions, in order.
+/// The branch that a transaction takes, with the paths of its nested transactions, in order.
 struct Path<'a> {
     succeeded: bool,
     ops: &'a [RequestOp],
@@ -145,8 +146,8 @@ struct Path<'a> {
 }
 
 impl<'a> Path<'a> {
-    /// An error while a compared row is read is the transaction's: taken for "does not hold", it
-    /// would lead this member alone into the other branch.
+    /// Evaluates the compares. An error while a row is read fails the transaction: taken as "does
+    /// not hold", it would lead this member, and no other, into the other branch.
     fn choose(view: &View<'_>, request: &'a TxnRequest) -> Result<Self, Error> {
         let mut succeeded = true;
         for compare in &request.compare {
@@ -184,8 +185,8 @@ impl<'a> Path<'a> {
     }
 }
 
-/// Unlike a range on its own, one in a transaction does not take a negative revision for the
-/// current one.
+/// Unlike a range outside a transaction, one inside does not take a negative revision as the
+/// current one, as in etcd.
 fn check_range(view: &View<'_>, request: &RangeRequest) -> Result<(), Error> {
     match request.revision {
         0 => Ok(()),
@@ -213,7 +214,8 @@ fn holds(view: &View<'_>, compare: &Compare) -> Result<bool, Error> {
     match view.all(&range, is_by_index, |pair| pair_holds(compare, pair))? {
         Some(holds) => Ok(holds),
         None => {
-            // Empty and missing look the same on the wire, so a missing value compares to nothing.
+            // A missing key has no value, and the wire does not tell an empty value from none, so a
+            // compare of the value of a missing key never holds, as in etcd.
             let is_value = compare.target == CompareTarget::Value as i32;
             Ok(!is_value && pair_holds(compare, &Pair::default()))
         }

@@ -1,9 +1,9 @@
-//! Whether a read is to go on.
+//! Ends reads whose caller has gone away or whose state is being replaced.
 //!
-//! A read of many keys outlives its call: it runs on a thread of its own, and only the caller can go
-//! away. It also keeps its view, for which a replacement of the state waits. So each such read asks,
-//! every bounded number of keys, whether somebody still waits for it and whether its view still stands.
-//! There a read that takes turns at the processors also lets the next one have its turn.
+//! A read of many keys runs on a thread of its own, so it goes on when its call is cancelled. It
+//! also keeps its view, for which a replacement of the state waits. So each such read asks, every
+//! bounded number of keys, whether its caller still waits and whether its view is still wanted. At
+//! the same points, a read that takes turns at the processors lets the next one have its turn.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Error, Mvcc, VIEWS_WAIT, View};
 use crate::supervise::{Processor, Processors};
 
-/// The work's end of the question. By default somebody always waits.
+/// The read's side: tells whether the caller still waits. The default says so always.
 #[derive(Debug, Default)]
 pub struct Wanted {
     is_over: Arc<AtomicBool>,
     processor: OnceCell<Processor>,
 }
 
-/// The caller's end: dropped, it tells the work that nobody waits any more.
+/// The caller's side. Dropping it tells the read that its caller has gone away.
 #[derive(Debug, Default)]
 pub struct Waiting(Arc<AtomicBool>);
 
 impl Waiting {
-    /// For the work.
+    /// The side for the read.
     pub fn wanted(&self) -> Wanted {
         Wanted { is_over: Arc::clone(&self.0), processor: OnceCell::new() }
     }
@@ -37,13 +37,14 @@ impl Drop for Waiting {
 }
 
 impl Wanted {
-    /// Has the work take turns at these processors from here on, and waits for its first turn.
+    /// Makes the read take turns at these processors from here on. Blocks until its first turn.
     pub fn take_turns_at(&self, processors: &Arc<Processors>) -> Result<(), Error> {
         self.processor.get_or_init(|| Processor::new(processors));
         self.check()
     }
 
-    /// To be asked between two pieces of work: an error once nobody waits.
+    /// Called between two pieces of work: passes the turn on if it is over, and fails with
+    /// `Unwanted` once the caller has gone away.
     pub fn check(&self) -> Result<(), Error> {
         self.pass_on(|| false);
         self.or_unwanted()
@@ -65,7 +66,9 @@ impl Wanted {
 }
 
 impl Mvcc {
-    /// Reads for somebody who may go away. If the state is replaced meanwhile, the read begins anew.
+    /// Calls `f` with a view, for a caller that may go away. If the state is replaced meanwhile,
+    /// `f` is called again with a view of the new one. Blocks; not for threads that serve
+    /// connections.
     pub fn read<T>(
         &self,
         wanted: &Wanted,
@@ -86,10 +89,12 @@ impl Mvcc {
 }
 
 impl View<'_> {
-    /// To be asked between two pieces of a read. Only reads through `Mvcc::read` end early.
+    /// Called between two pieces of a read. Fails, for reads through `Mvcc::read` only, if the
+    /// caller has gone away or the state is being replaced.
     pub fn go_on(&self) -> Result<(), Error> {
         let Some(wanted) = self.wanted else { return Ok(()) };
-        // A replacement waits for this view, and others for the replacement: it must not stand in line.
+        // A read whose state is being replaced must not wait in line for a processor: the
+        // replacement waits for its view, and all others wait for the replacement.
         wanted.pass_on(|| self.mvcc.is_replacing());
         wanted.or_unwanted()?;
         if self.mvcc.is_replacing() { Err(Error::Replaced) } else { Ok(()) }
@@ -112,7 +117,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// Holds up the store's reads on the thread of this name.
+    /// Blocks reads of the store on the thread `slow`.
     #[derive(Default)]
     struct Slow {
         is_shut: Mutex<bool>,
@@ -142,7 +147,7 @@ mod tests {
         }
     }
 
-    /// A pass over history gives way to all others, so it may stand still for long.
+    /// A pass over history runs at low priority, so it may stand still for long.
     #[test]
     fn nobody_waits_for_a_slow_pass_while_the_state_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
@@ -161,7 +166,7 @@ mod tests {
         }
         mvcc.publish();
         mvcc.store.flush().unwrap();
-        // The same rows, of which the new state knows none.
+        // The new state is over the same rows, and its index has none of them.
         let new = Mvcc::new(Arc::clone(&mvcc.store));
         let expected = new.hash_by_revision(0, &Wanted::default()).unwrap();
         assert_ne!(mvcc.hash_by_revision(0, &Wanted::default()).unwrap(), expected);

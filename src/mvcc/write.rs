@@ -1,4 +1,4 @@
-//! One transaction: its changes share the main revision after the current one.
+//! One write transaction: its changes share the main revision after the current one.
 
 use std::sync::atomic::Ordering;
 
@@ -28,13 +28,14 @@ pub struct Change {
     /// The encoded pair of the event: the stored pair, or a deletion's key and mod_revision.
     pub kv: Bytes,
     pub revision: Revision,
-    /// Whether the key did not exist before, so that there is no previous pair.
+    /// Whether the key did not exist before.
     pub is_create: bool,
-    /// The pair before the change, if somebody has read it for watchers.
+    /// The pair before the change, if it was read for watchers in advance.
     pub previous: Option<Bytes>,
 }
 
-/// The event's pair of a deletion. Stored is the key alone; its revision is the row's.
+/// The pair in the event of a deletion: key and mod_revision. The stored record has the key alone,
+/// since the revision is that of its row.
 pub fn deletion_event(key: &[u8], main: i64) -> Bytes {
     Pair { key, mod_revision: main, ..Pair::default() }.encode()
 }
@@ -51,25 +52,26 @@ impl<'a> Write<'a> {
         Self { mvcc, begin: mvcc.written(), changes: Vec::new(), is_awaited: true }
     }
 
-    /// Says whether somebody on this member waits for the answer. If nobody does, pairs that only the
-    /// answer would hold are not read. The changes, and whether the request is refused, are the same.
+    /// Sets whether a call on this member waits for the answer (by default it does). If none does,
+    /// pairs that only the answer would hold are not read. The changes, and whether the request is
+    /// refused, are the same either way.
     #[must_use]
     pub fn awaited(self, is_awaited: bool) -> Self {
         Self { is_awaited, ..self }
     }
 
-    /// The state with this transaction's changes so far.
+    /// A view of the state with this transaction's changes so far.
     pub fn view(&self) -> View<'a> {
         let current = Current { revision: self.revision(), ..self.begin };
         View { mvcc: self.mvcc, current, wanted: None, _epoch: None }
     }
 
-    /// The revision of a response: the transaction's own once it changed something.
+    /// The revision for the response's header: the transaction's own once it has changed something.
     pub fn revision(&self) -> i64 {
         self.begin.revision + i64::from(!self.changes.is_empty())
     }
 
-    /// Ends the transaction and gives its changes. Readers see them after `Mvcc::publish`.
+    /// Ends the transaction and returns its changes. Views see them after `Mvcc::publish`.
     pub fn finish(self) -> Vec<Change> {
         self.mvcc.written.store(self.revision(), Ordering::Release);
         self.changes
@@ -173,7 +175,7 @@ impl<'a> Write<'a> {
         self.changes.push(Change { kind, key, kv, revision, is_create: false, previous });
     }
 
-    /// Keys of the range that exist now, in order.
+    /// The keys of the range that exist, in order.
     fn keys_of(&self, range: &KeyRange) -> Vec<Bytes> {
         let index = self.mvcc.index.read();
         let main = self.revision();

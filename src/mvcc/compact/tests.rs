@@ -30,7 +30,7 @@ impl State {
         self.mvcc.publish();
     }
 
-    /// A transaction that the seed chooses.
+    /// Applies a transaction that the seed determines.
     fn change(&mut self, seed: u64) {
         let mut write: Write<'_> = self.mvcc.begin();
         for n in 0..1 + seed % 3 {
@@ -80,7 +80,7 @@ impl State {
     }
 }
 
-/// The same history with the same compactions: swept one by one, and together at the end.
+/// Compares the same history and compactions, swept one by one and together at the end.
 #[test]
 fn sweeps_together_leave_the_rows_and_the_hashes_that_they_leave_one_by_one() {
     for seed in 0..24_u64 {
@@ -150,7 +150,8 @@ fn keys(keys: std::ops::Range<usize>) -> impl Iterator<Item = Bytes> {
     keys.map(|n| Bytes::from(format!("k{n:05}")))
 }
 
-/// A thread that serves connections gives up what turns out long; elsewhere it is answered.
+/// Reads that turn out long fail with `TakesLong` on a thread that serves connections, and are
+/// answered elsewhere.
 #[test]
 fn a_read_that_turns_out_long_is_not_for_every_thread() {
     let mut state = State::new();

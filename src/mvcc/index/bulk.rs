@@ -1,8 +1,8 @@
-//! Many rows at once, as a start and a snapshot bring them.
+//! Adding many rows to the index at once, at a start and when a snapshot is installed.
 //!
-//! One by one, each row of a large store would search through leaves that no cache holds. Sorted by
-//! key, some hundred thousand of them go through the leaves from the first to the last, and each
-//! leaf that gets some is written anew.
+//! One by one, each row of a large store would be a search in leaves that are in no processor
+//! cache. Sorted by key, some hundred thousand rows go through the leaves in order, and each leaf
+//! that gets some is written once.
 
 use smallvec::SmallVec;
 
@@ -10,18 +10,18 @@ use super::{Entry, Generation, History, Index, LEAF_KEYS_MAX, Packed};
 use crate::limits::{INDEX_BULK_KEY_BYTES, INDEX_BULK_ROWS_MAX};
 use crate::types::Revision;
 
-/// A row of the store, as the index needs it.
+/// What the index needs of a row beside key and revision.
 #[derive(Clone, Copy)]
 pub enum Restored {
     Put { created: i64, version: i64 },
     Tombstone,
 }
 
-/// Rows in the order of history that the index does not hold yet.
+/// Rows in revision order that are not in the index yet.
 #[derive(Default)]
 pub struct Bulk {
     rows: Vec<Waiting>,
-    /// Their keys, one behind the other.
+    /// The keys of the rows, one after the other.
     keys: Vec<u8>,
 }
 
@@ -32,8 +32,8 @@ struct Waiting {
     row: Restored,
 }
 
-/// A row's place in the order of keys: most are told apart by the first eight bytes that not all of
-/// the keys share.
+/// A row and the beginning of its key, by which it is sorted. `head` is the first eight bytes after
+/// the prefix that all keys share, which tell most keys apart.
 #[derive(Clone, Copy)]
 struct Place {
     head: u64,
@@ -83,7 +83,7 @@ impl Bulk {
         places
     }
 
-    /// Adds all to the index, and is empty again.
+    /// Adds all rows to the index and empties the bulk.
     pub fn move_into(&mut self, index: &mut Index) {
         let places = self.sorted();
         let newest = self.rows.last().map_or(0, |row| row.revision.main);
@@ -107,7 +107,7 @@ impl Bulk {
                 self.merge(leaf, its, index);
             }
         }
-        // The index was empty.
+        // Rows are left only if the index had no leaf.
         if !left.is_empty() {
             self.merge(Vec::new(), left, index);
         }
@@ -115,7 +115,8 @@ impl Bulk {
         self.keys.clear();
     }
 
-    /// Appends the leaf with its new rows to the index.
+    /// Appends `leaf`, with the new rows at `places` merged into it, to the index, split into
+    /// leaves of the right size.
     fn merge(&self, leaf: Vec<Entry>, places: &[Place], index: &mut Index) {
         let mut merged = Vec::with_capacity(leaf.len() + places.len());
         let mut leaf = leaf.into_iter();
@@ -146,7 +147,7 @@ impl Bulk {
 }
 
 impl History {
-    /// Takes over a row of the store; rows come in the order of history.
+    /// Adds a stored row. Rows come in revision order.
     fn restore(&mut self, revision: Packed, row: Restored) {
         let was_live = self.is_live();
         let is_known = was_live || !self.closed().is_empty();
@@ -154,7 +155,8 @@ impl History {
             Restored::Put { created, version } => {
                 self.put(revision);
                 if !is_known {
-                    // Earlier revisions of this generation may be compacted away.
+                    // The row is the first known one of its generation. Earlier ones may be
+                    // compacted away, so creation and version come from the pair.
                     self.open.created = Packed { main: created, sub: 0 };
                     self.open.version = version;
                 }
@@ -163,12 +165,13 @@ impl History {
                 self.tombstone(revision);
             }
             Restored::Tombstone if !is_known => {
-                // The generation's puts are compacted away; its creation is not known.
+                // The puts of this generation are compacted away, and its creation is unknown; only
+                // the tombstone is left.
                 let revisions = SmallVec::from_elem(revision, 1);
                 let generation = Generation { version: 1, revisions, ..Default::default() };
                 self.closed.get_or_insert_default().push(generation);
             }
-            // A deletion of what is deleted does not happen.
+            // A second tombstone in a row cannot be: a deletion of a missing key writes no row.
             Restored::Tombstone => {}
         }
     }

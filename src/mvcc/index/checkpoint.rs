@@ -5,8 +5,9 @@
 //! revisions, and the revisions as main's distance from the one before and sub. A zero ends the
 //! keys. The store binds the bytes to the state that they describe and checks them as a whole.
 //!
-//! The bytes show the index as of one revision, though it changes while they are written: what is
-//! newer is left out, and what is older changes only by compaction, which the caller keeps away.
+//! The bytes show the index as of one revision, although it changes while they are written: newer
+//! changes are left out, and older revisions change only by compaction, whose sweep the caller does
+//! not run meanwhile.
 
 use prost::encoding::{decode_varint, encode_varint};
 use smallvec::SmallVec;
@@ -17,8 +18,8 @@ use super::{Entry, Facts, Generation, History, Index, LEAF_KEYS_MAX, Packed, Vis
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// Appends the keys from `start` on as they were at `main`, until `keys_max` were looked at or
-/// there are `bytes_max` bytes.
+/// Appends the keys from `start` on as they were at `main`, until `keys_max` were visited or `out`
+/// has `bytes_max` bytes.
 pub fn write_keys(
     index: &Index,
     start: &[u8],
@@ -57,7 +58,7 @@ fn write_entry(entry: &Entry, main: i64, out: &mut Vec<u8>) {
     if generations == 0 {
         return;
     }
-    // The last one was open then if it is open now or was closed later.
+    // At `main`, the last generation was open if it is open now or was closed after `main`.
     let last = all.clone().take(generations).last();
     let is_last_closed = generations <= entry.history.closed().len()
         && last.is_some_and(|generation| generation.last_main() <= main);
@@ -89,7 +90,8 @@ fn write_generation(generation: &Generation, main: i64, out: &mut Vec<u8>) {
     }
 }
 
-/// Reads keys as they were at `main` to their end, and leaves what follows in `bytes`.
+/// Reads the keys of an index as of `main` up to their end, and leaves the bytes after them in
+/// `bytes`.
 pub fn read_keys(bytes: &mut &[u8], main: i64) -> Result<Index, Malformed> {
     let mut index = Index { newest: main, ..Index::default() };
     let mut leaf: Vec<Entry> = Vec::with_capacity(LEAF_KEYS_MAX);
@@ -154,7 +156,8 @@ fn sub(bytes: &mut &[u8]) -> Result<u32, Malformed> {
     u32::try_from(number(bytes)?).map_err(|_| Malformed)
 }
 
-/// A number of things that follow: each takes at least a byte, so more than that is damage.
+/// Reads how many elements follow. Each takes at least one byte, so a number larger than the bytes
+/// left is damage, for which no memory may be allocated.
 fn length(bytes: &mut &[u8]) -> Result<usize, Malformed> {
     let len = usize::try_from(number(bytes)?).map_err(|_| Malformed)?;
     if len <= bytes.len() { Ok(len) } else { Err(Malformed) }

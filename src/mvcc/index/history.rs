@@ -1,10 +1,11 @@
-//! The life of one key: generations of revisions, and what compaction keeps of them.
+//! The history of one key: generations of revisions, and what compaction keeps of them.
 
 use smallvec::SmallVec;
 
 use crate::types::Revision;
 
-/// A revision in 12 bytes: the sub number of a change is bounded by the changes of one request.
+/// A revision in 12 bytes. The sub number has 32 bits: it is smaller than the number of changes of
+/// one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, packed(4))]
 pub(super) struct Packed {
@@ -128,7 +129,9 @@ impl History {
         (at, generation.position_at(main))
     }
 
-    /// Forgets what compaction at `main` forgets, and reports it.
+    /// Removes the revisions that a compaction at `main` dooms and appends them to `dead`. Returns
+    /// the revision at or below `main` that is kept, if any: the newest one, which may be a
+    /// tombstone only at `main` itself.
     pub(super) fn compact(&mut self, main: i64, dead: &mut Vec<Revision>) -> Option<Revision> {
         let (at, position) = self.survivor(main);
         if let Some(closed) = &mut self.closed {
@@ -152,7 +155,8 @@ impl History {
         survivor
     }
 
-    /// The revision that HashKV keeps for compaction at `main`: unlike `compact`, not a tombstone.
+    /// The revision at or below `main` that etcd's HashKV covers: as `compact` keeps it, but never
+    /// a tombstone (etcd's `keyIndex.keep`).
     pub(super) fn kept(&self, main: i64) -> Option<Revision> {
         let (at, position) = self.survivor(main);
         let closed = self.closed();
@@ -166,8 +170,8 @@ impl History {
         self.open.is_empty() && self.closed().is_empty()
     }
 
-    /// Whether there is more than one revision, or a tombstone, so that a compaction may find
-    /// something to forget.
+    /// Whether there is more than one revision, or a tombstone: otherwise no compaction removes
+    /// anything.
     pub(super) fn has_past(&self) -> bool {
         self.closed.is_some() || self.open.revisions.len() > 1
     }

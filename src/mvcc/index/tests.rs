@@ -15,7 +15,7 @@ fn keys(index: &Index, start: &str, end: End<'_>, main: i64) -> Vec<String> {
     keys
 }
 
-/// What dies with each of the compactions.
+/// The revisions that die with each of the compactions.
 fn compact_all(index: &mut Index, mains: &[i64]) -> Vec<Vec<Revision>> {
     let mut doomed = Doomed::new(mains.iter().copied());
     let mut start: Box<[u8]> = Box::default();
@@ -161,7 +161,7 @@ fn visits_and_counts_agree_with_a_plain_model() {
     }
 }
 
-/// Leaves that nothing touched since are not looked at, however many there are.
+/// Leaves without a change after the revision are not visited, however many there are.
 #[test]
 fn a_count_at_an_older_revision_looks_at_what_changed_since() {
     let mut index = Index::default();
@@ -229,7 +229,8 @@ fn keys_as_bytes(index: &Index, main: i64) -> Vec<u8> {
 #[test]
 fn keys_read_back_as_they_were_at_a_revision() {
     for (newest, compacted) in [(4000, 1000), (4000, 4000), (1500, 1000), (1000, 1000)] {
-        // The history is the same as far as it goes, so the shorter one is what the longer one was.
+        // Both histories begin alike, so the shorter one is what the longer one was at that
+        // revision.
         let (mut longer, _) = random_history(5, 4000, 600);
         let (mut expected, _) = random_history(5, newest - 1, 600);
         compact(&mut longer, compacted);
@@ -245,7 +246,7 @@ fn keys_read_back_as_they_were_at_a_revision() {
     }
 }
 
-/// The rows in the order of history, `rows_max` at once.
+/// Adds the rows in revision order, `rows_max` at once.
 fn restored<'a>(rows: impl Iterator<Item = (&'a [u8], i64, Restored)>, rows_max: usize) -> Index {
     let (mut index, mut bulk) = (Index::default(), Bulk::default());
     for (at, (key, main, row)) in (1..).zip(rows) {
