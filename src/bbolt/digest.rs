@@ -1,15 +1,16 @@
-//! The SHA-256 behind a snapshot file.
+//! The SHA-256 at the end of a snapshot file.
 
 use sha2::{Digest, Sha256};
 
 use super::{Error, ReadAt};
 
 pub const DIGEST_BYTES: usize = 32;
-/// A bbolt file is a whole number of these, so that a digest behind it shows in the length.
+/// The length of a bbolt file is a multiple of this, so a digest after it shows in the length.
 const SECTOR_BYTES: u64 = 512;
 const READ_BYTES: usize = 1 << 20;
 
-/// What stands behind the file, and what should stand there.
+/// The digest at the end of a file (`expected`), and the one computed from the bytes before it
+/// (`found`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailer {
     pub expected: [u8; DIGEST_BYTES],
@@ -27,7 +28,7 @@ pub fn has_trailer(file_bytes: u64) -> bool {
     file_bytes % SECTOR_BYTES == DIGEST_BYTES as u64
 }
 
-/// Reads the whole file and compares. None: there is no digest behind it.
+/// Reads the whole file and computes its digest. None if the file does not end in one.
 pub fn trailer(file: &impl ReadAt) -> Result<Option<Trailer>, Error> {
     let file_bytes = file.bytes()?;
     if !has_trailer(file_bytes) {

@@ -1,4 +1,4 @@
-//! The bytes of pages, shared by writer and reader.
+//! The layout of pages, shared by writer and reader.
 
 pub(super) const MAGIC: u32 = 0xED0C_DAED;
 pub(super) const VERSION: u32 = 2;
@@ -9,13 +9,13 @@ pub(super) const ELEMENT_BYTES: usize = 16;
 /// A bucket's value: root u64, sequence u64.
 pub(super) const BUCKET_BYTES: usize = 16;
 pub(super) const META_BYTES: usize = 64;
-/// What the checksum covers.
+/// Bytes of a meta page that its checksum covers.
 pub(super) const META_SUMMED_BYTES: usize = 56;
 
 pub(super) const BRANCH: u16 = 0x01;
 pub(super) const LEAF: u16 = 0x02;
 pub(super) const META: u16 = 0x04;
-/// Flag of a leaf's element.
+/// Flag of a leaf's element whose value is a bucket.
 pub(super) const IS_BUCKET: u32 = 0x01;
 /// Stands for the freelist page id in a meta page when no freelist is stored (bbolt's
 /// `pgidNoFreelist`).
@@ -38,7 +38,7 @@ pub(super) fn checksum(bytes: &[u8]) -> u64 {
     })
 }
 
-/// A number at `at`; 0 beyond the end, which the caller has excluded.
+/// The number at offset `at`; 0 beyond the end, which callers have excluded.
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }

@@ -1,4 +1,4 @@
-//! The reader: nothing in a file is believed before it is checked.
+//! The reader: nothing in a file is used before it is checked.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,11 +14,11 @@ use super::page::{
 };
 use crate::limits::{BBOLT_DEPTH_MAX, BBOLT_PAGE_BYTES_MAX};
 
-/// Page sizes that systems have.
+/// Smallest and largest page size of operating systems, which is what bbolt uses.
 const PAGE_BYTES_MIN: u32 = 512;
 const PAGE_BYTES_MAX: u32 = 64 << 10;
 
-/// Bytes that can be read at any place.
+/// Bytes that can be read at any offset.
 pub trait ReadAt {
     fn bytes(&self) -> io::Result<u64>;
     /// Fills the buffer or fails.
@@ -58,7 +58,7 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
     }
 }
 
-/// What a meta page says.
+/// The contents of a meta page.
 #[derive(Clone, Copy, Debug)]
 struct Meta {
     page_bytes: u32,
@@ -68,7 +68,7 @@ struct Meta {
 }
 
 impl Meta {
-    /// Reads the meta page at an offset.
+    /// Reads and verifies the meta page at an offset.
     fn read(file: &impl ReadAt, at: u64) -> Result<Self, Error> {
         let mut bytes = [0; HEADER_BYTES + META_BYTES];
         match file.read_at(&mut bytes, at) {
@@ -105,12 +105,12 @@ impl Meta {
 #[derive(Clone, Debug)]
 pub struct Bucket {
     root: u64,
-    /// The page of a bucket that lives in its parent, and where that stands.
+    /// For an inlined bucket: the number of the page that holds it, and its own page.
     inline: Option<(u64, Vec<u8>)>,
     pub sequence: u64,
 }
 
-/// What stands under a key.
+/// What a key of a bucket holds.
 #[derive(Debug)]
 pub enum Item<'a> {
     Value(&'a [u8]),
@@ -126,7 +126,8 @@ impl<R: ReadAt> Reader<R> {
     pub fn open(file: R) -> Result<Self, Error> {
         let file_bytes = file.bytes()?;
         let first = Meta::read(&file, 0);
-        // If the first meta is bad, its page size is unknown, and the second may be anywhere.
+        // If the first meta page is damaged, the page size is unknown, and so is the offset of the
+        // second.
         let second = match &first {
             Ok(meta) => Meta::read(&file, u64::from(meta.page_bytes)),
             Err(_) => find_second(&file),
@@ -136,24 +137,25 @@ impl<R: ReadAt> Reader<R> {
             (Ok(meta), _) | (Err(_), Ok(meta)) => meta,
             (Err(error), Err(_)) => return Err(error),
         };
-        // A digest behind it is not a page.
+        // A digest at the end is shorter than a page, so it is rounded off.
         if meta.pages > file_bytes / u64::from(meta.page_bytes) {
             return Err(Error::NotBbolt("the file is shorter than it says"));
         }
         Ok(Self { file, meta })
     }
 
-    /// Length of the part that is in use, which a snapshot's file does not exceed.
+    /// Bytes of the pages that the meta page counts. A snapshot file has no more, except for the
+    /// digest.
     pub fn used_bytes(&self) -> u64 {
         self.meta.pages * u64::from(self.meta.page_bytes)
     }
 
-    /// The bucket of buckets.
+    /// The root bucket, which holds the others.
     pub fn root(&self) -> Bucket {
         Bucket { root: self.meta.root, inline: None, sequence: 0 }
     }
 
-    /// The top-level bucket of this name.
+    /// The bucket of this name in the root bucket.
     pub fn bucket(&self, name: &[u8]) -> Result<Option<Bucket>, Error> {
         let mut cursor = self.cursor(&self.root());
         while let Some((key, item)) = cursor.next()? {
@@ -165,7 +167,7 @@ impl<R: ReadAt> Reader<R> {
         Ok(None)
     }
 
-    /// All pairs of a bucket in order of their keys.
+    /// A cursor over all pairs of a bucket, in ascending order of their keys.
     pub fn cursor(&self, bucket: &Bucket) -> Cursor<'_, R> {
         let inline = bucket.inline.clone();
         let pending = if inline.is_some() { None } else { Some(bucket.root) };
@@ -181,7 +183,7 @@ impl<R: ReadAt> Reader<R> {
         }
     }
 
-    /// Walks all of the file: every page is sound and belongs to one place.
+    /// Walks the whole file. An error if a page is damaged, or is reachable in two ways.
     pub fn check(&self) -> Result<(), Error> {
         let mut seen = Visited::new();
         let mut pending = vec![self.root()];
@@ -205,7 +207,7 @@ impl<R: ReadAt> Reader<R> {
         }
         let page_bytes = u64::from(self.meta.page_bytes);
         let at = id * page_bytes;
-        // Mostly that is all of it.
+        // Most pages have no overflow pages, so the first one is read alone.
         let mut bytes = vec![0; self.meta.page_bytes as usize];
         self.file.read_at(&mut bytes, at)?;
         if u64_at(&bytes, 0) != id {
@@ -230,7 +232,7 @@ impl<R: ReadAt> Reader<R> {
     }
 }
 
-/// The second meta stands at the page size, which is a power of two.
+/// Finds the second meta page without the first. Its offset is the page size, a power of two.
 fn find_second(file: &impl ReadAt) -> Result<Meta, Error> {
     let mut found = Err(Error::NotBbolt("it does not begin as a bbolt file"));
     let mut at = u64::from(PAGE_BYTES_MIN);
@@ -244,12 +246,12 @@ fn find_second(file: &impl ReadAt) -> Result<Meta, Error> {
     found
 }
 
-/// A page whose elements all lie within it, one behind the other.
+/// A page, with its overflow pages, whose elements all lie within it and do not overlap.
 struct Page {
     id: u64,
     bytes: Bytes,
     is_leaf: bool,
-    /// Stands in another page, whose number it has here.
+    /// Whether it is the page of an inlined bucket; `id` is then the page that holds it.
     is_inline: bool,
     count: usize,
     next: usize,
@@ -278,7 +280,8 @@ impl Page {
             let Some(end) = end.filter(|end| *end <= page.bytes.len()) else {
                 return Err(damaged("an element reaches beyond its page"));
             };
-            // Else a small file could hold more than its size, and buckets without end.
+            // If elements could share bytes, a small file could hold far more than its size, and
+            // inlined buckets nested without an end.
             if key_at < free {
                 return Err(damaged("two elements share their bytes"));
             }
@@ -290,7 +293,7 @@ impl Page {
         Ok(page)
     }
 
-    /// Where an element's key begins, and the sizes of key and value.
+    /// Offset of an element's key, and the sizes of key and value.
     fn extent(&self, number: usize) -> (usize, usize, usize) {
         let at = HEADER_BYTES + number * ELEMENT_BYTES;
         let field = |field: usize| u32_at(&self.bytes, at + 4 * field) as usize;
@@ -320,29 +323,29 @@ impl Page {
     }
 }
 
-/// Walks one bucket.
+/// A walk over one bucket.
 pub struct Cursor<'a, R> {
     reader: &'a Reader<R>,
-    /// The branches above the leaf at hand.
+    /// The branches above the current leaf.
     path: Vec<Page>,
-    /// A page to go to next, and the key under which its parent has it.
+    /// The page to read next, and its key in its parent; the root has none.
     start: Option<(u64, Option<Vec<u8>>)>,
     inline: Option<(u64, Vec<u8>)>,
     leaf: Option<Page>,
-    /// Pages that the walk may still visit: a tree with more visits than the file has pages is a
-    /// cycle, and so damaged.
+    /// Pages that the walk may still visit. A tree with more visits than the file has pages has a
+    /// cycle.
     pages_left: u64,
     last_key: Vec<u8>,
-    /// For a check of the whole file.
+    /// Set in `Reader::check`: the pages that were reached in the whole file.
     seen: Option<Visited>,
 }
 
-/// One bit a page, by words. A file may say that it has more pages than memory has bits, so that
-/// only those words are kept that are not 0.
+/// A bit for each page, in words of 64. Only words other than 0 are kept: a sparse file may have
+/// more pages than memory has bits.
 type Visited = HashMap<u64, u64>;
 
 impl<R: ReadAt> Cursor<'_, R> {
-    /// The next pair; none at the end.
+    /// The next key and what it holds; None at the end, and after an error.
     #[expect(clippy::should_implement_trait, reason = "what it returns borrows the cursor's page")]
     pub fn next(&mut self) -> Result<Option<(&[u8], Item<'_>)>, Error> {
         let found = self.advance();
@@ -367,13 +370,13 @@ impl<R: ReadAt> Cursor<'_, R> {
         Ok(Some((key, item)))
     }
 
-    /// The value that the last `next` showed, which shares the memory of its page.
+    /// The value of the pair that `next` returned last. It shares the memory of its page.
     pub fn value(&self) -> Bytes {
         let found = self.leaf.as_ref().filter(|leaf| leaf.next > 0);
         found.map(|leaf| leaf.bytes.slice_ref(leaf.value(leaf.next - 1))).unwrap_or_default()
     }
 
-    /// Moves to the next element; whether there is one.
+    /// Moves to the next element; false if there is none.
     fn advance(&mut self) -> Result<bool, Error> {
         if let Some((page, bytes)) = self.inline.take() {
             self.leaf = Some(Page::check(page, bytes, true)?);
@@ -406,7 +409,7 @@ impl<R: ReadAt> Cursor<'_, R> {
         }
     }
 
-    /// Reads a page: a leaf becomes the one at hand, a branch the last of the path.
+    /// Reads a page. A leaf becomes the current one; a branch is added to the path.
     fn descend(&mut self, id: u64, key: Option<Vec<u8>>) -> Result<(), Error> {
         let page = self.reader.page(id, &mut self.pages_left)?;
         let damaged = |what| Error::Damaged { page: id, what };

@@ -6,7 +6,7 @@ use super::*;
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 type Buckets = Vec<(Vec<u8>, Pairs)>;
 
-/// A small generator of repeatable numbers.
+/// A small generator of reproducible numbers.
 struct Random(u64);
 
 impl Random {
@@ -128,8 +128,8 @@ fn a_second_run_over_other_pairs_is_refused() {
     assert!(matches!(writer.finish(), Err(Error::Misuse(_))));
 }
 
-/// Truncated or with a bit flipped, a file is refused, or its structure and the bytes that were
-/// not touched are read as they were; there is no third outcome, and above all no panic.
+/// A file that is truncated or has a flipped bit is refused, or its structure and the bytes that
+/// were not changed are read as they were; it never causes a panic.
 #[test]
 fn damage_is_an_error_and_never_a_panic() {
     let mut random = Random(7);
@@ -148,7 +148,7 @@ fn damage_is_an_error_and_never_a_panic() {
     }
     let count = |buckets: &Buckets| buckets.iter().map(|(_, pairs)| pairs.len()).sum::<usize>();
     let mut refused = 0;
-    // Of pages all heads and elements, and some of the data.
+    // All page headers and elements are hit, and some of the data.
     for at in (0..file.len()).filter(|at| at % 4096 < 700 || at % 19 == 0) {
         let mut damaged = file.clone();
         damaged[at] ^= 1 << random.below(8);
@@ -175,7 +175,7 @@ fn every_flipped_bit_is_seen_by_the_digest() {
     }
 }
 
-/// A branch that names its own parent must not be followed forever.
+/// A branch that names its own parent must not be followed for ever.
 #[test]
 fn cycles_end() {
     let pairs: Pairs = (0..9_000_u32).map(|n| (n.to_be_bytes().to_vec(), vec![1; 180])).collect();
@@ -202,7 +202,7 @@ fn leaf(id: u64, overflow: u32, flags: u32, keys: &[u8], value: &[u8], is_shared
     let mut page = page::header(id, page::LEAF, keys.len() as u16, overflow).to_vec();
     let (heads, each) = (HEADER_BYTES + keys.len() * ELEMENT_BYTES, 1 + value.len());
     for number in 0..keys.len() {
-        // Keys stand in front of the value that they share, or each has its own.
+        // All keys are in front of one value that they share, or each has its own.
         let at = heads + if is_shared { number } else { number * each };
         let position = at - HEADER_BYTES - number * ELEMENT_BYTES;
         let (key_bytes, value_bytes) =
@@ -274,7 +274,7 @@ fn a_bucket_within_an_inlined_one_is_damage() {
     assert!(refusal(&file_of(&two)).starts_with("a bucket within"));
 }
 
-/// Sixty levels of ten buckets, all of which are the same bytes: a walk would never end.
+/// Sixty levels of ten buckets that all share the same bytes: a walk of them would never end.
 #[test]
 fn a_small_file_of_many_buckets_is_refused_at_once() {
     let mut page = leaf(0, 0, 0, b"k", b"v", false);
@@ -290,7 +290,7 @@ fn a_small_file_of_many_buckets_is_refused_at_once() {
     assert_eq!(refusal(&file_of(&shared)), "two elements share their bytes");
 }
 
-/// Says that it is larger than any disk.
+/// A file that claims to be larger than any disk.
 struct Sparse(Vec<u8>);
 
 impl ReadAt for Sparse {

@@ -3,18 +3,20 @@
 use super::Error;
 use super::page::{self, BUCKET_BYTES, ELEMENT_BYTES, HEADER_BYTES, KEY_BYTES_MAX};
 
-/// Any system reads files of any page size; this is the one of nearly all files.
+/// Page size of the files. bbolt reads any size; this is that of nearly all systems, and so of
+/// their files.
 const PAGE_BYTES: usize = 4096;
-/// A bucket whose only leaf is no larger than this lives in its parent, as bbolt has it.
+/// A bucket whose only leaf is no larger than this is inlined into its parent, as by bbolt
+/// (`maxInlineBucketSize`).
 const INLINE_BYTES_MAX: usize = PAGE_BYTES / 4;
-/// Pages before the first one that holds pairs: the metas.
+/// Number of the first page after the two meta pages.
 const FIRST_PAGE: u64 = 2;
-/// Fewer children would make a branch that bbolt itself never makes.
+/// Fewest children of a branch: bbolt never writes one with fewer (`minKeysPerPage`).
 const CHILDREN_MIN: usize = 2;
-/// Transaction numbers of the two metas; both name the same tree.
+/// Transaction numbers of the two meta pages, which both name the same tree. The higher one counts.
 const TXIDS: [u64; 2] = [0, 1];
 
-/// What the measuring run found out.
+/// The result of the measuring run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     root: u64,
@@ -22,16 +24,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Length of the file, without a digest behind it.
+    /// Length of the file in bytes, without a digest after it.
     pub fn file_bytes(&self) -> u64 {
         self.pages * PAGE_BYTES as u64
     }
 }
 
-/// A leaf that is being filled. When only measured, it holds no bytes but its first key.
+/// A leaf that is being filled. In the measuring run it holds the sizes of its elements and its
+/// first key only.
 #[derive(Default)]
 struct Leaf {
-    /// flags, key size, value size.
+    /// Flags, key size and value size of each element.
     elements: Vec<(u32, u32, u32)>,
     data: Vec<u8>,
     data_bytes: usize,
@@ -65,36 +68,36 @@ impl Leaf {
     }
 }
 
-/// Pages below a branch that is not written yet: first key and number of each.
+/// The children of a branch that is not written yet: first key and page number of each.
 type Children = Vec<(Vec<u8>, u64)>;
 
-/// The tree of one bucket on its way.
+/// The unfinished pages of one bucket's tree.
 #[derive(Default)]
 struct Tree {
     leaf: Leaf,
     last_key: Vec<u8>,
-    /// By height above the leaves.
+    /// Children without a branch so far, by the height of that branch above the leaves.
     levels: Vec<Children>,
 }
 
-/// Takes buckets in order of their names and their pairs in order of their keys.
+/// Writes buckets, in ascending order of their names, with pairs in ascending order of their keys.
 pub struct Writer {
     plan: Option<Plan>,
     next_page: u64,
     out: Vec<u8>,
     tree: Tree,
     bucket: Option<Vec<u8>>,
-    /// Names and values of the buckets that are written.
+    /// Names and values of the buckets that are complete, for the root bucket.
     root: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Writer {
-    /// For the first run: nothing comes out but the plan.
+    /// A writer for the first run, which produces no bytes, only the plan.
     pub fn measure() -> Self {
         Self::new(None)
     }
 
-    /// For the second run, over the very same pairs.
+    /// A writer for the second run, which must get the same pairs as the first.
     pub fn write(plan: Plan) -> Self {
         let mut writer = Self::new(Some(plan));
         for (id, txid) in (0..).zip(TXIDS) {
@@ -129,7 +132,7 @@ impl Writer {
         self.out.resize(start + PAGE_BYTES, 0);
     }
 
-    /// Begins a bucket, after the one before was ended.
+    /// Begins a bucket. The one before must have been ended.
     pub fn begin(&mut self, name: &[u8]) -> Result<(), Error> {
         let is_in_order = self.root.last().is_none_or(|(last, _)| last.as_slice() < name);
         if self.bucket.is_some() || !is_in_order {
@@ -144,7 +147,7 @@ impl Writer {
         self.element(0, key, value.len(), Some(value))
     }
 
-    /// As `put`, for the measuring run.
+    /// As `put`, for the measuring run, which needs only the size of the value.
     pub fn put_size(&mut self, key: &[u8], value_bytes: usize) -> Result<(), Error> {
         self.element(0, key, value_bytes, None)
     }
@@ -167,7 +170,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends the file. The writing run fails if it did not see what the measuring run saw.
+    /// Ends the file and returns the plan. The writing run fails if its pairs led to another plan
+    /// than those of the measuring run.
     pub fn finish(&mut self) -> Result<Plan, Error> {
         if self.bucket.is_some() {
             return Err(Error::Misuse("the last bucket was not ended"));
@@ -185,12 +189,12 @@ impl Writer {
         }
     }
 
-    /// The bytes that are ready; the file is all of them in order.
+    /// Takes the bytes that are ready. The file is all of them in order.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }
 
-    /// How many bytes are ready.
+    /// Number of bytes that are ready.
     pub fn ready_bytes(&self) -> usize {
         self.out.len()
     }
@@ -230,7 +234,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes page numbers for so many bytes: the first of them, and how many more.
+    /// Allocates consecutive pages for `bytes`: returns the first page's number and the number of
+    /// further pages.
     fn allocate(&mut self, bytes: usize) -> (u64, u32) {
         let id = self.next_page;
         let pages = bytes.div_ceil(PAGE_BYTES);
@@ -253,8 +258,8 @@ impl Writer {
         self.add_child(0, first_key, id);
     }
 
-    /// Adds a page below a branch of the given level, and writes a branch once it is sure that
-    /// enough children remain for the one after it.
+    /// Adds a child to the branch that is being collected at `level`. Writes that branch once it is
+    /// full and enough children remain for the one after it.
     fn add_child(&mut self, level: usize, key: Vec<u8>, id: u64) {
         if self.tree.levels.len() == level {
             self.tree.levels.push(Vec::new());
@@ -267,7 +272,7 @@ impl Writer {
         }
     }
 
-    /// Writes a branch over the first `count` children of a level.
+    /// Writes a branch of the first `count` children of a level.
     fn branch(&mut self, level: usize, count: usize) {
         let children: Children = self.tree.levels[level].drain(..count).collect();
         let key_bytes: usize = children.iter().map(|(key, _)| key.len()).sum();
@@ -292,7 +297,8 @@ impl Writer {
         self.add_child(level + 1, first_key, id);
     }
 
-    /// Writes what is left of a tree and returns its root. An empty tree is one empty leaf.
+    /// Writes the unfinished pages of a tree and returns its root's number. An empty tree is one
+    /// empty leaf.
     fn end_tree(&mut self) -> u64 {
         if !self.tree.leaf.elements.is_empty() || self.tree.levels.is_empty() {
             self.end_leaf();
@@ -320,8 +326,8 @@ impl Writer {
     }
 }
 
-/// How many of the first children fit into one page; never fewer than a branch must have, if there
-/// are as many.
+/// Number of the first children that fit into one page, but at least `CHILDREN_MIN` if there are as
+/// many.
 fn fitting(children: &Children) -> usize {
     let mut bytes = HEADER_BYTES;
     let fit = children.iter().take_while(|(key, _)| {

@@ -1,9 +1,10 @@
-//! Files of a data directory, opened so that what stands in a file's place can hold nobody up.
+//! Opening files of a data directory so that a FIFO or a device in a file's place cannot block the
+//! process.
 //!
-//! Opening a FIFO waits for its other end, and a device such as `/dev/zero` is read without an end.
-//! So whatever is not a regular file is refused by name before it is opened, and once more when it is
-//! open, in case that it has changed meanwhile. A symbolic link counts as what it leads to. Small
-//! files are read up to a bound.
+//! Opening a FIFO waits for its other end, and reading a device such as `/dev/zero` never ends. So
+//! anything but a regular file is refused, with an error that names its kind: once before it is
+//! opened, and once more when it is open, since it may have been replaced in between. A symbolic
+//! link counts as its target. Small files are read up to `SMALL_FILE_BYTES_MAX`.
 
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, Read};
@@ -17,17 +18,18 @@ pub fn open(path: &Path) -> io::Result<File> {
     open_with(OpenOptions::new().read(true), path)
 }
 
-/// Opens a regular file as `options` say, which may create it.
+/// Opens a regular file with `options`, which may create it.
 pub fn open_with(options: &OpenOptions, path: &Path) -> io::Result<File> {
     check(path)?;
-    // Has no effect on a regular file, and opening a FIFO does not wait.
+    // O_NONBLOCK has no effect on a regular file, and keeps the opening of a FIFO from waiting.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = options.clone().custom_flags(nonblocking).open(path)?;
     regular(file.metadata()?.file_type())?;
     Ok(file)
 }
 
-/// Refuses what is there and no regular file, for files that a library opens.
+/// An error if `path` exists and is not a regular file: for files that a library opens. A missing
+/// file is fine.
 pub fn check(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(found) => regular(found.file_type()),
@@ -36,7 +38,7 @@ pub fn check(path: &Path) -> io::Result<()> {
     }
 }
 
-/// All of a file that rusd writes with a few lines; a longer one is refused.
+/// Reads a whole file of a few lines. One with more than `SMALL_FILE_BYTES_MAX` bytes is refused.
 pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.take(SMALL_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;

@@ -1,16 +1,19 @@
-//! Leases: how long they were granted for, which keys hang on them, when they are due.
+//! Leases: their TTLs, the keys that are attached to them, and when they expire.
 //!
-//! Grants, revocations, attachments and checkpointed remainders come from the log and are the same
-//! on every member. Deadlines are not: only the leader has them, they are points of its monotonic
-//! clock, which a jump of the wall clock does not move, and a new leader starts them afresh, which
-//! can only lengthen a lease. This room reads no clock; the caller passes the time.
+//! Grants, revocations, attachments and checkpointed remaining times come from the log and are the
+//! same on every member. Deadlines are not: only the leader has them. They are points of its
+//! monotonic clock, which a jump of the wall clock does not move. A new leader starts them afresh,
+//! which can only lengthen a lease. This room reads no clock; the caller passes the time. It also
+//! never revokes a lease: the caller asks which are due (`Lessor::expired`) and proposes their
+//! revocation.
 //!
-//! So that a change of leader does not give a long lease all of its time again, the leader notes in
-//! the log now and then how much is left. A renewal makes such a note wrong: the next leader would
-//! end the lease too early. So a lease with a note, or with one on its way, is renewed only once the
-//! log has taken the note back: by an entry that stands behind the note. That the entry has come back
-//! does not show that, as a note that was handed out before it can still be on its way. Notes are
-//! numbered, and whoever takes one back says up to which number all have gone before.
+//! So that a change of leader does not give a long lease its whole TTL again, the leader notes in
+//! the log now and then how much is left (etcd's LeaseCheckpoint). A renewal makes such a note
+//! wrong: the next leader would end the lease too early. So a lease with a note, in the log or on
+//! its way there, is renewed only after an entry that takes the note back: a checkpoint of 0. That
+//! entry must come after the note in the log, and its coming back alone does not show that: a note
+//! that was handed out before it can still be on its way. So notes are numbered, and the entry says
+//! up to which number all notes precede it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
@@ -34,22 +37,25 @@ pub enum Error {
 #[derive(Debug, Default)]
 struct Lease {
     ttl_seconds: i64,
-    /// Time left when the leader last noted it in the log; 0 if it never did.
+    /// Time left according to the last note in the log; 0 if there is none, or if it was taken
+    /// back.
     remaining_seconds: i64,
     keys: BTreeSet<Bytes>,
-    /// On the leader.
+    /// On the leader: when the lease expires.
     deadline: Option<Duration>,
-    /// On the leader, for long leases: when the rest is to be noted in the log.
+    /// On the leader, for long leases: when the time left is to be noted in the log.
     checkpoint_at: Option<Duration>,
-    /// On the leader: the number of the last note that was handed out and not taken back.
+    /// On the leader: number of the last note that was handed out by `due_checkpoints` and not
+    /// taken back.
     note: Option<u64>,
 }
 
-/// A lease as LeaseTimeToLive reports it.
+/// A lease as LeaseTimeToLive reports it. On a member that is not the leader, the whole TTL counts
+/// as left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
     pub granted_seconds: i64,
-    /// Negative if the lease is overdue and could not be revoked.
+    /// Negative once the deadline has passed and the lease is not revoked yet.
     pub remaining_seconds: i64,
     pub keys: Vec<Bytes>,
 }
@@ -59,10 +65,11 @@ pub enum Renewal {
     Renewed {
         ttl_seconds: i64,
     },
-    /// Due, and its revocation is on the way.
+    /// The deadline has passed, so the lease is about to be revoked.
     Expired,
     NotFound,
-    /// The log holds a remainder, which must be taken back first: by a checkpoint of 0.
+    /// The log holds a note of the time left, or will hold one. A checkpoint of 0 must take it back
+    /// before the renewal.
     Remainder,
     /// Only the leader knows deadlines.
     NotLeader,
@@ -72,17 +79,19 @@ pub enum Renewal {
 pub struct Lessor {
     leases: HashMap<i64, Lease>,
     keys: HashMap<Bytes, i64>,
-    /// Deadlines to look at, soonest first. An entry is stale if the lease has another deadline.
+    /// Deadlines, soonest first; one entry for each lease. An entry is stale if the lease has
+    /// another deadline since.
     due: BinaryHeap<Reverse<(Duration, i64)>>,
-    /// When to note remainders, soonest first. An entry is stale if the lease says another time.
+    /// When to note the time left, soonest first. An entry is stale if the lease has another
+    /// `checkpoint_at` since.
     checkpoints: BinaryHeap<Reverse<(Duration, i64)>>,
     is_leader: bool,
-    /// Of the last note that was handed out.
+    /// Number of the last note that was handed out.
     notes: u64,
 }
 
 impl Lease {
-    /// What the log says is left.
+    /// The time left as far as the log says: the last note, or the whole TTL.
     fn left_seconds(&self) -> i64 {
         if self.remaining_seconds > 0 { self.remaining_seconds } else { self.ttl_seconds }
     }
@@ -93,7 +102,7 @@ fn seconds(seconds: i64) -> Duration {
 }
 
 impl Lessor {
-    /// Takes over a stored lease at start.
+    /// Adds a lease that was read from the store.
     pub fn restore(&mut self, id: i64, ttl_seconds: i64, remaining_seconds: i64) {
         let lease = Lease { ttl_seconds, remaining_seconds, ..Lease::default() };
         self.leases.insert(id, lease);
@@ -129,7 +138,8 @@ impl Lessor {
         Ok(())
     }
 
-    /// Forgets the lease and returns its keys, in order; they are attached to nothing any more.
+    /// Removes the lease and returns its keys in order. They are not attached to any lease
+    /// afterwards; the caller deletes them.
     pub fn revoke(&mut self, id: i64) -> Result<Vec<Bytes>, Error> {
         let lease = self.leases.remove(&id).ok_or(Error::NotFound)?;
         for key in &lease.keys {
@@ -138,7 +148,8 @@ impl Lessor {
         Ok(lease.keys.into_iter().collect())
     }
 
-    /// Attaches the key to the lease and to no other; 0, and a lease that is gone, detach it.
+    /// Attaches the key to the lease `id` and to no other. 0, or a lease that does not exist,
+    /// detaches it.
     pub fn set(&mut self, key: &Bytes, id: i64) {
         if id == 0 && self.keys.is_empty() {
             return;
@@ -152,31 +163,33 @@ impl Lessor {
         }
         self.keys.remove(key);
         if let Some(lease) = self.leases.get_mut(&id) {
-            // The key may be a part of a whole request; the lease should not keep that alive.
+            // The key is a slice of the request's buffer, which would stay in memory as long as the
+            // lease.
             let key = Bytes::copy_from_slice(key);
             lease.keys.insert(key.clone());
             self.keys.insert(key, id);
         }
     }
 
-    /// The keys that hang on a lease, in order; none if it does not exist.
+    /// The keys that are attached to the lease, in order; none if it does not exist.
     pub fn keys(&self, id: i64) -> Vec<Bytes> {
         self.keys_after(id, None).cloned().collect()
     }
 
-    /// The keys on a lease, or on any if none is given.
+    /// The keys that are attached to the lease `id`, or to any lease for None.
     pub fn keys_of(&self, id: Option<i64>) -> impl Iterator<Item = &Bytes> {
         let of_one = id.into_iter().flat_map(|id| self.keys_after(id, None));
         let of_all = id.is_none().then(|| self.keys.keys()).into_iter().flatten();
         of_one.chain(of_all)
     }
 
-    /// The keys that hang on leases.
+    /// All keys with a lease, and its id.
     pub fn attachments(&self) -> impl ExactSizeIterator<Item = (&Bytes, i64)> {
         self.keys.iter().map(|(key, id)| (key, *id))
     }
 
-    /// The lease's keys in order, those after `after` if it is given; none if it is gone.
+    /// The keys of the lease in order, from after `after` on if it is given; none if the lease does
+    /// not exist.
     pub fn keys_after(&self, id: i64, after: Option<&Bytes>) -> impl Iterator<Item = &Bytes> {
         let lower = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.clone()));
         let lease = self.leases.get(&id);
@@ -187,7 +200,8 @@ impl Lessor {
         self.leases.keys().copied()
     }
 
-    /// Notes from the log how long a lease had left, and answers its whole time; none if it is gone.
+    /// Applies a note of the time left, in seconds; 0 takes earlier ones back. Returns the TTL of
+    /// the lease, in seconds; None if it does not exist.
     pub fn checkpoint(&mut self, id: i64, remaining_seconds: i64, now: Duration) -> Option<i64> {
         let lease = self.leases.get_mut(&id)?;
         lease.remaining_seconds = remaining_seconds;
@@ -198,7 +212,8 @@ impl Lessor {
         Some(ttl_seconds)
     }
 
-    /// Remainders to note in the log, at most `leases_max`, with the seconds left.
+    /// Notes that are due: at most `leases_max` lease ids with the seconds left, rounded up. Each
+    /// gets a number and blocks renewals of its lease until it is taken back.
     pub fn due_checkpoints(&mut self, now: Duration, leases_max: usize) -> Vec<(i64, i64)> {
         let mut due = Vec::new();
         while due.len() < leases_max {
@@ -222,7 +237,8 @@ impl Lessor {
                 lease.note = Some(self.notes);
                 due.push((id, remaining_seconds));
             }
-            // In case the note gets lost; with the note itself this is planned anew.
+            // The note may be lost on its way to the log, so the next one is planned at once; when
+            // the note is applied, it is planned again.
             self.plan_checkpoint(id, now);
         }
         due
@@ -233,8 +249,8 @@ impl Lessor {
         self.notes
     }
 
-    /// The log has taken back what it says of a lease, with an entry that stands behind all notes up
-    /// to this number.
+    /// Records that an applied entry has taken back the notes of the lease up to number
+    /// `last_note`: all of these precede the entry in the log.
     pub fn taken_back(&mut self, id: i64, last_note: u64) {
         if let Some(lease) = self.leases.get_mut(&id) {
             lease.note.take_if(|note| *note <= last_note);
@@ -251,8 +267,9 @@ impl Lessor {
         }
     }
 
-    /// Becomes the one that lets leases expire. Each gets its whole time again (or what the log
-    /// says was left) and `extend` on top, since nobody knows what the last leader renewed.
+    /// Called when this member becomes the leader: from then on leases have deadlines. Each gets
+    /// its TTL, or the time left that the log says, and `extend` more, since the renewals of the
+    /// last leader are unknown.
     pub fn promote(&mut self, now: Duration, extend: Duration) {
         self.demote();
         self.is_leader = true;
@@ -265,7 +282,7 @@ impl Lessor {
         self.spread(now);
     }
 
-    /// Stops expiring leases.
+    /// Called when this member stops being the leader: leases have no deadlines any more.
     pub fn demote(&mut self) {
         self.is_leader = false;
         self.due.clear();
@@ -280,7 +297,8 @@ impl Lessor {
         self.is_leader
     }
 
-    /// Starts the lease's time again.
+    /// Starts the TTL of the lease again, if this member is the leader and no note stands against
+    /// it.
     pub fn renew(&mut self, id: i64, now: Duration) -> Renewal {
         if !self.is_leader {
             return Renewal::NotLeader;
@@ -308,7 +326,7 @@ impl Lessor {
         Some(Info { granted_seconds: lease.ttl_seconds, remaining_seconds, keys })
     }
 
-    /// All leases, the one due first in front.
+    /// The ids of all leases, ordered by deadline on the leader and by id elsewhere.
     pub fn list(&self) -> Vec<i64> {
         let mut ids: Vec<(Option<Duration>, i64)> =
             self.leases.iter().map(|(id, lease)| (lease.deadline, *id)).collect();
@@ -316,8 +334,8 @@ impl Lessor {
         ids.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Leases that are due, at most `leases_max`, soonest first. They stay due: each is looked at
-    /// again at `retry_at`, in case its revocation fails.
+    /// Ids of leases whose deadlines have passed, at most `leases_max`, soonest first. Each is
+    /// returned again at `retry_at` if it still exists then: its revocation may fail.
     pub fn expired(&mut self, now: Duration, retry_at: Duration, leases_max: usize) -> Vec<i64> {
         let mut expired = Vec::new();
         while expired.len() < leases_max {
@@ -333,7 +351,8 @@ impl Lessor {
                 expired.push(id);
                 self.due.push(Reverse((retry_at, id)));
             } else if at < deadline {
-                // Renewed since: the heap holds one entry for each lease, so it moves on.
+                // The lease was renewed since. The heap has one entry for each lease, so it is
+                // entered again with its new deadline.
                 self.due.push(Reverse((deadline, id)));
             }
         }
@@ -349,9 +368,10 @@ impl Lessor {
         }
     }
 
-    /// After a change of leader many leases may be due at once; etcd spreads them so that their
-    /// revocations do not crowd out requests. A second's window takes three quarters of what may be
-    /// revoked in it, and stretches with what is put off.
+    /// Spreads deadlines after a change of leader, as etcd's `lessor.Promote` does: many leases may
+    /// expire at once, and their revocations would delay requests. A window of one second takes
+    /// three quarters of the leases that may be revoked in a second, and is lengthened by the
+    /// delays that it causes.
     fn spread(&mut self, now: Duration) {
         const TARGET: u32 = 3 * limits::LEASE_REVOKES_PER_SECOND as u32 / 4;
         const SECOND: Duration = Duration::from_secs(1);
@@ -486,7 +506,7 @@ mod tests {
         assert_eq!(lessor.checkpoint(9, 700, at(301)), None);
         assert_eq!(lessor.due_checkpoints(at(620), 1), [(3, 390)]);
         assert_eq!(lessor.due_checkpoints(at(620), 1), [(1, 380)]);
-        // A note that never came back is repeated.
+        // A note that was lost on its way is repeated.
         assert_eq!(lessor.due_checkpoints(at(920), 10), [(1, 80), (3, 90)]);
         lessor.demote();
         assert_eq!(lessor.due_checkpoints(at(9999), 10), []);
@@ -500,7 +520,8 @@ mod tests {
         let mut lessor = leader();
         lessor.grant(1, 1000, at(0)).unwrap();
         assert_eq!(lessor.due_checkpoints(at(300), 10), [(1, 700)]);
-        // The note is on its way: a renewal before it arrives would be forgotten by the next leader.
+        // The note is on its way: a renewal before it arrives would be forgotten by the next
+        // leader.
         assert_eq!(lessor.renew(1, at(300)), Renewal::Remainder);
         lessor.checkpoint(1, 700, at(301));
         assert_eq!(lessor.renew(1, at(301)), Renewal::Remainder);
@@ -542,7 +563,7 @@ mod tests {
         let mut expired = 0;
         for second in 0..=80 {
             let due = lessor.expired(at(second), at(second + 1000), usize::MAX).len();
-            // etcd's target, and what is due within the second that is being looked at.
+            // etcd's target for a second, and leases within the window that is being filled.
             assert!(
                 second < 61 || due <= 2 * limits::LEASE_REVOKES_PER_SECOND,
                 "{due} at {second}"
