@@ -17,7 +17,7 @@ pub(super) const LEAF: u16 = 0x02;
 pub(super) const META: u16 = 0x04;
 /// Flag of a leaf's element whose value is a bucket.
 pub(super) const IS_BUCKET: u32 = 0x01;
-/// Stands for the freelist page id in a meta page when no freelist is stored (bbolt's
+/// Replaces the page number of the freelist in a meta page of a file without one (bbolt's
 /// `pgidNoFreelist`).
 pub(super) const NO_FREELIST: u64 = u64::MAX;
 pub(super) const KEY_BYTES_MAX: usize = 32_768;

@@ -110,7 +110,7 @@ pub struct Bucket {
     pub sequence: u64,
 }
 
-/// What a key of a bucket holds.
+/// The content of a key.
 #[derive(Debug)]
 pub enum Item<'a> {
     Value(&'a [u8]),

@@ -279,7 +279,7 @@ fn a_bucket_within_an_inlined_one_is_damage() {
 fn a_small_file_of_many_buckets_is_refused_at_once() {
     let mut page = leaf(0, 0, 0, b"k", b"v", false);
     while page.len() < 11_000 {
-        // Whatever stands before it in the value that its elements share, its head is at the end.
+        // The page's header is at the end of the value, after whatever its elements share.
         let bucket = inline_bucket(&page);
         page = leaf(0, 0, page::IS_BUCKET, b"0", &bucket, false);
     }

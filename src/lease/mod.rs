@@ -539,7 +539,7 @@ mod tests {
         lessor.grant(1, 1000, at(0)).unwrap();
         let before = lessor.last_note();
         assert_eq!(lessor.due_checkpoints(at(300), 10), [(1, 700)]);
-        // A renewal takes back what the log says, and its entry overtakes the note.
+        // A renewal takes back earlier notes, and its entry gets into the log before the note.
         lessor.checkpoint(1, 0, at(300));
         lessor.taken_back(1, before);
         assert_eq!(lessor.renew(1, at(301)), Renewal::Remainder, "the note is still on its way");

@@ -223,7 +223,7 @@ pub const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Streams that the client reset before h2 handed them over; above it h2 closes the connection. A
 /// client that cancels each call at once stays below it, since h2 hands all streams over after each
-/// `FRAMES_PER_TURN_MAX`. A client that sends more resets than calls may exceed it.
+/// `FRAMES_PER_TURN_MAX`. One that resets each call twice exceeds it after as many calls.
 pub const RESET_STREAMS_MAX: usize = 1024;
 /// Frames of one connection that are read before its task yields and h2 hands over the requests
 /// that it has. One read of 8 KiB can hold 900 frames, and a thread runs `TURNS_BETWEEN_NEWS` tasks

@@ -16,7 +16,7 @@ use crate::limits;
 use crate::store::{Row, Store};
 use crate::types::Revision;
 
-/// What a start needs to know of compactions: the last one applied and the last one swept.
+/// The compactions as a start finds them in the store: the last one applied and the last one swept.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Compacted {
     pub scheduled: Option<i64>,

@@ -16,7 +16,7 @@ use crate::pb::{Compare, PutRequest, RangeRequest, RequestOp, ResponseHeader, Tx
 use crate::planted::{self, Bug};
 use crate::types::KeyRange;
 
-/// What this room needs of the leases.
+/// The leases, as far as this room needs them.
 pub trait Leases {
     fn exists(&self, id: i64) -> bool;
     /// Attaches the key to the lease, and to no other; 0 detaches it.
@@ -485,7 +485,7 @@ mod tests {
         assert_eq!(write.finish().len(), 1 + 2998);
         assert_eq!(answer.responses.len(), 3);
         assert_eq!(reads.0.load(Ordering::Relaxed), before, "rows are read for nobody");
-        // What a put keeps of the pair before is no answer.
+        // The value that a put keeps is read although no call waits: it is stored and not answered.
         let keeps = PutRequest { ignore_value: true, ..put("k0001", "") };
         let txn =
             TxnRequest { success: vec![op(Request::RequestPut(keeps))], ..Default::default() };

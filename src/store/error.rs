@@ -3,9 +3,8 @@ use std::path::{Path, PathBuf};
 
 use crate::types::Revision;
 
-/// What can go wrong on the disk. Every variant is local: it depends on this member's disk and is
-/// never the result of applying an entry. The member stops, or the caller is refused or tries
-/// again.
+/// Errors of the store. Every variant is local: it depends on this member's disk and is never the
+/// result of applying an entry. The member stops, or the caller is refused or tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The bytes are not what rusd wrote. The place is reported, and the bytes are never served.

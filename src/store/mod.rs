@@ -103,7 +103,7 @@ pub struct RowSize {
 /// Key and value of a small bucket.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
-/// What the store held when it was opened.
+/// The contents of a store when it was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opened {
     /// The store was made by this call.

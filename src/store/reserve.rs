@@ -114,7 +114,7 @@ impl Reserve {
     }
 }
 
-/// What `Shared::measure` found last, and who has the reserve's space.
+/// The free space as `Shared::measure` found it last, in bytes, and who has the reserve's space.
 #[derive(Default)]
 pub(super) struct Cells {
     pub(super) free: AtomicU64,

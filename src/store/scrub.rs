@@ -17,7 +17,7 @@ use crate::files;
 use crate::limits::{READ_CHUNK_ROWS, SCRUB_PIECE_BYTES};
 use crate::types::Revision;
 
-/// What one call of `scrub` has read.
+/// The result of one call of `scrub`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scrubbed {
     /// Where the next piece begins; None after the last one.

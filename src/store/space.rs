@@ -26,8 +26,8 @@ pub struct Room {
 }
 
 impl Room {
-    /// Whether records of so many bytes can be stored after all that wait, with the reserve and a
-    /// quarter of it to spare.
+    /// Whether records of `bytes` can be stored after everything that waits, with the reserve and a
+    /// quarter of it to spare. Each byte is reckoned as `STORE_BYTES_PER_BYTE`.
     pub fn fits(&self, bytes: u64) -> bool {
         let coming = self.waiting.saturating_add(bytes).saturating_mul(STORE_BYTES_PER_BYTE);
         let kept = self.reserve_wanted + self.reserve_wanted / 4;

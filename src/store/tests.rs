@@ -1,4 +1,4 @@
-//! What the tests of this room share: a store in a directory of its own, and rows to put in.
+//! Helpers of this room's tests: a store in a directory of its own, and rows to put in.
 
 mod checkpoints;
 mod commits;

@@ -10,7 +10,7 @@ use super::{Entry, Generation, History, Index, LEAF_KEYS_MAX, Packed};
 use crate::limits::{INDEX_BULK_KEY_BYTES, INDEX_BULK_ROWS_MAX};
 use crate::types::Revision;
 
-/// What the index needs of a row beside key and revision.
+/// The part of a row that the index needs beside key and revision.
 #[derive(Clone, Copy)]
 pub enum Restored {
     Put { created: i64, version: i64 },

@@ -9,7 +9,7 @@ use crate::limits::{DAMAGES_NAMED_MAX, LOG_RECORD_BYTES_MAX, OPEN_CHECK_BYTES_MA
 use crate::store::Error;
 use crate::store::schema::{self, Bucket};
 
-/// What a walk passes to its visitor.
+/// An item that a walk passes to its visitor.
 pub(in crate::store) enum Found<'a> {
     Table(&'a [u8], Table),
     /// An entry of another table, if the walk reads values.
@@ -98,7 +98,7 @@ pub(in crate::store) struct Walk<'a> {
     damages: Option<Damages>,
 }
 
-/// What the walk of one table counts.
+/// Counts of one table's walk, to be compared with LMDB's record of the table.
 #[derive(Default)]
 struct Counts {
     branch_pages: u64,

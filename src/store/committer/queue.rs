@@ -1,4 +1,4 @@
-//! What waits for the committer: the batch of sealed entries, and deletions in steps.
+//! The committer's queue: the batch of sealed entries, and deletions in parts.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
@@ -78,7 +78,7 @@ impl Job {
     }
 }
 
-/// What apply, the waiting callers and the committer share.
+/// State that apply, waiting callers and the committer share under one lock.
 #[derive(Default)]
 pub(in crate::store) struct Queue {
     pub batch: Batch,
