@@ -18,6 +18,7 @@ pub struct Trailer {
 }
 
 impl Trailer {
+    /// Whether the file is as it was written.
     pub fn is_right(&self) -> bool {
         self.expected == self.found
     }

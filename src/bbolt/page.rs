@@ -22,6 +22,7 @@ pub(super) const IS_BUCKET: u32 = 0x01;
 pub(super) const NO_FREELIST: u64 = u64::MAX;
 pub(super) const KEY_BYTES_MAX: usize = 32_768;
 
+/// The header of a page.
 pub(super) fn header(id: u64, flags: u16, count: u16, overflow: u32) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
     bytes[..8].copy_from_slice(&id.to_le_bytes());

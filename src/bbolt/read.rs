@@ -117,12 +117,15 @@ pub enum Item<'a> {
     Bucket(Bucket),
 }
 
+/// A bbolt file, opened for reading.
 pub struct Reader<R> {
     file: R,
     meta: Meta,
 }
 
 impl<R: ReadAt> Reader<R> {
+    /// Reads the meta pages and chooses the newer valid one. Fails if neither is valid, or if the
+    /// file is shorter than it says.
     pub fn open(file: R) -> Result<Self, Error> {
         let file_bytes = file.bytes()?;
         let first = Meta::read(&file, 0);

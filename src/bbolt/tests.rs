@@ -274,12 +274,13 @@ fn a_bucket_within_an_inlined_one_is_damage() {
     assert!(refusal(&file_of(&two)).starts_with("a bucket within"));
 }
 
-/// Sixty levels of ten buckets that all share the same bytes: a walk of them would never end.
+/// Some two hundred inlined buckets, each within the next, and 250 elements that share one value of
+/// that kind: a walk of all of them would hardly end.
 #[test]
 fn a_small_file_of_many_buckets_is_refused_at_once() {
     let mut page = leaf(0, 0, 0, b"k", b"v", false);
     while page.len() < 11_000 {
-        // The page's header is at the end of the value, after whatever its elements share.
+        // Each page becomes the only page of a bucket that is inlined into the next one.
         let bucket = inline_bucket(&page);
         page = leaf(0, 0, page::IS_BUCKET, b"0", &bucket, false);
     }

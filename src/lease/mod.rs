@@ -24,6 +24,7 @@ use bytes::Bytes;
 
 use crate::limits;
 
+/// Why a request about a lease is refused; the same on every member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("requested lease not found")]
@@ -60,6 +61,7 @@ pub struct Info {
     pub keys: Vec<Bytes>,
 }
 
+/// The outcome of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
     Renewed {
@@ -75,6 +77,7 @@ pub enum Renewal {
     NotLeader,
 }
 
+/// All leases of a member. The time is passed in as a point of the member's monotonic clock.
 #[derive(Debug, Default)]
 pub struct Lessor {
     leases: HashMap<i64, Lease>,
@@ -120,6 +123,8 @@ impl Lessor {
         self.leases.is_empty()
     }
 
+    /// Applies a grant with a TTL in seconds. The id 0 stands for no lease and is refused as
+    /// `NotFound`, as in etcd.
     pub fn grant(&mut self, id: i64, ttl_seconds: i64, now: Duration) -> Result<(), Error> {
         if id == 0 {
             return Err(Error::NotFound);
@@ -315,6 +320,7 @@ impl Lessor {
         Renewal::Renewed { ttl_seconds }
     }
 
+    /// A lease as of `now`; None if it does not exist.
     pub fn info(&self, id: i64, with_keys: bool, now: Duration) -> Option<Info> {
         let lease = self.leases.get(&id)?;
         let remaining_seconds = match lease.deadline {

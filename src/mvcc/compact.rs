@@ -82,6 +82,7 @@ struct Scan {
     survivors: Vec<Revision>,
 }
 
+/// The result of one step of a sweep.
 #[derive(Debug, PartialEq, Eq)]
 pub enum CompactionStep {
     /// Nothing could be done: readers, or the committer, are waited for.
@@ -113,6 +114,7 @@ impl Mvcc {
         Ok(self.sweep(revision, written.compact_revision))
     }
 
+    /// A sweep of the compaction at `revision`, after one at `previous`.
     pub(super) fn sweep(&self, revision: i64, previous: i64) -> Compaction {
         let points = vec![Point { revision, is_hash_whole: true }];
         let state = *self.replaced.read();
@@ -146,6 +148,7 @@ impl Compaction {
         self.expects_orphans = true;
     }
 
+    /// Keeps the hashes of this sweep from being remembered.
     pub(super) fn forget_hash(&mut self) {
         for point in &mut self.points {
             point.is_hash_whole = false;

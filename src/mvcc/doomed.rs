@@ -7,6 +7,7 @@ pub(super) struct Doomed {
     pub(super) points: Vec<Fate>,
 }
 
+/// The effect of one compaction.
 pub(super) struct Fate {
     pub(super) revision: i64,
     /// Revisions that die with this compaction and not with an earlier one.

@@ -19,6 +19,7 @@ const BUCKET: &[u8] = b"key";
 /// Keys of the meta bucket that can differ between members that have applied the same entries.
 const HASH_IGNORES: [&[u8]; 3] = [schema::CONSISTENT_INDEX, schema::TERM, schema::STORAGE_VERSION];
 
+/// A hash of history, with the revisions that it covers: etcd's `KeyValueHash`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyValueHash {
     pub hash: u32,

@@ -81,6 +81,7 @@ impl Facts {
     }
 }
 
+/// The key index. It has no lock of its own: `Mvcc` holds one around it.
 #[derive(Default)]
 pub struct Index {
     leaves: Vec<Vec<Entry>>,
@@ -101,10 +102,12 @@ impl Index {
         self.keys == 0
     }
 
+    /// Number of keys that exist at the newest revision.
     pub fn live(&self) -> u64 {
         self.facts.iter().map(|facts| u64::from(facts.live)).sum()
     }
 
+    /// Main revision of the newest change.
     pub fn newest(&self) -> i64 {
         self.newest
     }
@@ -145,6 +148,7 @@ impl Index {
         done
     }
 
+    /// The key's state at `main`; None if it does not exist then.
     pub fn get(&self, key: &[u8], main: i64) -> Option<Found> {
         let (leaf, position) = self.position(key)?;
         self.leaves[leaf][position].history.get(main)

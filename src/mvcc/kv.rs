@@ -27,6 +27,7 @@ const VALUE: u32 = 5;
 const LEASE: u32 = 6;
 
 impl<'a> Pair<'a> {
+    /// The canonical encoding, which is what is stored.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.encoded_len());
         put_bytes(&mut out, KEY, self.key);

@@ -96,6 +96,8 @@ pub struct Current {
     pub compact_revision: i64,
 }
 
+/// The versioned key space of one member. Changed by the apply thread and the sweeper; read by any
+/// thread.
 pub struct Mvcc {
     store: Arc<Store>,
     index: RwLock<Index>,

@@ -56,6 +56,7 @@ impl Patience {
         self.bytes != usize::MAX
     }
 
+    /// Counts `bytes` of pairs as read.
     pub(super) fn read(&mut self, bytes: usize) -> Result<(), Error> {
         if self.is_short() {
             self.bytes = self.bytes.checked_sub(bytes).ok_or(Error::TakesLong)?;
@@ -111,6 +112,7 @@ impl View<'_> {
         self.answer(request, &mut Patience::at_once(bytes))
     }
 
+    /// Answers a range request within `patience`.
     pub(super) fn answer(
         &self,
         request: &RangeRequest,

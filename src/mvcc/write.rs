@@ -40,6 +40,8 @@ pub fn deletion_event(key: &[u8], main: i64) -> Bytes {
     Pair { key, mod_revision: main, ..Pair::default() }.encode()
 }
 
+/// An open transaction. The index and the tail get its changes at once; views see them only after
+/// `Mvcc::publish`.
 pub struct Write<'a> {
     mvcc: &'a Mvcc,
     begin: Current,
@@ -77,6 +79,8 @@ impl<'a> Write<'a> {
         self.changes
     }
 
+    /// Puts a key. The caller has checked the request (`checked_put`, `txn`); an error here is
+    /// local.
     pub fn put(
         &mut self,
         request: &PutRequest,
@@ -97,6 +101,7 @@ impl<'a> Write<'a> {
         Ok(PutResponse { header: self.header(), prev_kv })
     }
 
+    /// Deletes all keys of a range.
     pub fn delete_range(
         &mut self,
         request: &DeleteRangeRequest,

@@ -21,6 +21,7 @@ use super::Error;
 pub(super) use file::{Entries, Head, open};
 pub(super) use walk::{Damages, Found, Kind, Walk};
 
+/// Checks an LMDB file. An error is damage, or a file that cannot be read.
 pub(super) fn check(path: &Path) -> Result<(), Error> {
     let (file, file_bytes) = open(path)?;
     let head = Head { file: &file, path, file_bytes };

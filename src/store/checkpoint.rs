@@ -26,6 +26,7 @@ const MAGIC: &[u8; 8] = b"RUSDIDX1";
 const HEAD_BYTES: usize = 52;
 /// Payload of one block: as much is read before its checksum is verified.
 const BLOCK_BYTES_MAX: usize = 1 << 20;
+/// File name of the checkpoint, in the generation's directory.
 pub(super) const FILE: &str = "index";
 
 /// The state that a checkpoint was written for.
@@ -181,6 +182,7 @@ pub struct CheckpointWriter {
 }
 
 impl CheckpointWriter {
+    /// Appends bytes of the payload.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.blocks.write_all(bytes).map_err(Error::io(&self.temporary))
     }

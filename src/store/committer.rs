@@ -38,6 +38,8 @@ const TAIL_SLICE_ROWS: usize = 256;
 
 type Hook<T> = Mutex<Vec<Box<dyn Fn(T) + Send + Sync>>>;
 
+/// Functions that are called after commits and on events of the store, on the thread where these
+/// happen.
 #[derive(Default)]
 pub(super) struct Hooks {
     pub commit: Hook<Position>,
@@ -53,6 +55,8 @@ pub(super) fn call<T: Clone>(hook: &Hook<T>, value: &T) {
     }
 }
 
+/// State that the store's handle, the committer's thread and readers share. Locks are taken in the
+/// order `committing`, `open`, `queue`.
 pub(super) struct Shared {
     /// Replaced when another generation is installed.
     pub env: RwLock<Arc<Env>>,
@@ -114,6 +118,8 @@ impl Shared {
         Ok(())
     }
 
+    /// Moves the open entry into the waiting batch, and then blocks while the tail is over its
+    /// bound.
     pub(super) fn seal(&self, position: Position) {
         // Both locks are held while the entry moves from one to the other: in between, `pushed`
         // would count it in neither, and an index checkpoint that includes the entry could be bound
@@ -187,6 +193,7 @@ impl Shared {
         self.done.notify_all();
     }
 
+    /// Ends all commits, with the first reason given, and wakes all threads that wait.
     pub(super) fn stop(&self, why: &str) {
         let mut queue = self.queue.lock();
         queue.stop.get_or_insert_with(|| why.to_owned());

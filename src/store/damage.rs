@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use crate::files;
 
+/// File name of the note, beside CURRENT.
 pub(super) const FILE: &str = "DAMAGED";
 
 /// The first damage that was found, if any.

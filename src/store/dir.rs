@@ -172,6 +172,7 @@ fn current_line(generation: u64) -> String {
     format!("{name} {:08x}\n", crc32c::crc32c(name.as_bytes()))
 }
 
+/// Makes CURRENT name the generation, durably and atomically.
 pub(super) fn write_current(db: &Path, generation: u64) -> Result<(), Error> {
     write_whole(&db.join(CURRENT_FILE), current_line(generation).as_bytes())
 }

@@ -37,6 +37,7 @@ const LOCK_FILE: &str = "lock.mdb";
 /// them.
 const LOCK_BYTES: u64 = READERS_MAX as u64 * 64 + 8192;
 
+/// An open LMDB environment with its tables.
 pub(super) struct Env {
     env: heed::Env<WithoutTls>,
     file: PathBuf,

@@ -38,10 +38,12 @@ pub struct Examined {
 }
 
 impl Examined {
+    /// The undamaged pairs of a small bucket.
     pub fn pairs(&self, bucket: Bucket) -> impl Iterator<Item = &Pair> {
         self.pairs.iter().filter(move |(of, _)| *of == bucket).map(|(_, pair)| pair)
     }
 
+    /// The value of a key of a small bucket, if it is undamaged.
     pub fn get(&self, bucket: Bucket, key: &[u8]) -> Option<&[u8]> {
         let mut pairs = self.pairs(bucket);
         pairs.find(|(found, _)| found == key).map(|(_, value)| value.as_slice())

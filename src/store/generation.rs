@@ -206,6 +206,7 @@ fn remove_others(db: &Path, current: u64) -> Result<(), Error> {
 }
 
 impl Store {
+    /// Starts the committer's thread, unless the store is driven by `commit_turn`.
     pub(super) fn start_committer(&self, db: &Path) -> Result<(), Error> {
         if !self.shared.options.committer {
             return Ok(());

@@ -122,6 +122,7 @@ pub struct Opened {
     pub finished_compact: Option<Revision>,
 }
 
+/// Sizes of the LMDB file as of a commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
     /// Bytes of the file up to the last page that LMDB has used: etcd's `dbSize`.
@@ -130,6 +131,8 @@ pub struct Sizes {
     pub in_use: u64,
 }
 
+/// The durable state of one member. Changes come from the apply thread alone; reads may come from
+/// any thread.
 pub struct Store {
     shared: Arc<Shared>,
     committer: Mutex<Option<Thread<()>>>,
@@ -226,6 +229,8 @@ impl Store {
         self.shared.seal((index, term));
     }
 
+    /// The row at `rev`, from the tail or from LMDB; None if there is none. Its checksum is
+    /// verified.
     pub fn get(&self, rev: Revision) -> Result<Option<Row>, Error> {
         if let Some(row) = self.shared.tail.read().get(rev) {
             return Ok(Some(row));
@@ -408,6 +413,7 @@ impl Store {
         is_lent
     }
 
+    /// Number of the generation in use.
     pub fn generation(&self) -> u64 {
         self.place.read().0
     }

@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::limits::{COMMIT_INTERVAL, RESERVE_BYTES};
 use crate::supervise::Supervisor;
 
+/// The settings with which a store is opened.
 #[derive(Clone)]
 pub struct Options {
     pub clock: Arc<dyn Clock>,
@@ -48,6 +49,7 @@ pub trait Faults: Send + Sync {
 }
 
 impl Options {
+    /// The defaults: with a reserve and a committer's thread, without faults.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,

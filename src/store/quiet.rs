@@ -25,6 +25,8 @@ impl Drop for Quiet<'_> {
 }
 
 impl Defrag {
+    /// Ends a running defragmentation, waits until it has ended, and keeps others from beginning
+    /// while the guard exists.
     pub(super) fn quiet(&self) -> Quiet<'_> {
         self.unwanted.fetch_add(1, Ordering::AcqRel);
         Quiet { defrag: self, _running: self.running.lock() }

@@ -18,6 +18,7 @@ const FORMAT: u8 = 1;
 const TOMBSTONE: u8 = 1;
 const CHUNKED: u8 = 2;
 
+/// The fields of a header, which are verified only by `verify`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub tombstone: bool,
@@ -27,6 +28,7 @@ pub(super) struct Header {
     fields: [u8; 8],
 }
 
+/// The header of `record` under the revision key `key`.
 pub(super) fn encode(
     key: &RevKey,
     tombstone: bool,
@@ -72,6 +74,7 @@ pub(super) fn decode(value: &[u8]) -> Result<(Header, &[u8]), String> {
 }
 
 impl Header {
+    /// Verifies the checksum over revision key, header and the whole record.
     pub(super) fn verify(&self, key: &RevKey, record: &[u8]) -> Result<(), String> {
         if crc_of(key, &self.fields, record) == self.crc {
             Ok(())

@@ -36,6 +36,8 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
+    /// The reserve of the store in `db`: `bytes`, or less on a small disk. A file that is there
+    /// counts as held.
     pub(super) fn new(db: &Path, bytes: u64) -> Self {
         let path = db.join("reserve");
         let held = AtomicU64::new(fs::metadata(&path).map_or(0, |file| file.len()));
@@ -45,6 +47,7 @@ impl Reserve {
         Self { path, bytes, held, given_at, given_said, is_said }
     }
 
+    /// Bytes that the reserve has.
     pub(super) fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }

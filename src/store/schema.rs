@@ -22,6 +22,7 @@ pub enum Bucket {
 }
 
 impl Bucket {
+    /// All buckets, at the positions of their discriminants.
     pub const ALL: [Self; 9] = [
         Self::Meta,
         Self::Lease,
@@ -161,6 +162,7 @@ pub(super) fn bound_key(rev: Revision) -> RevKey {
     rev_key(Revision::new(rev.main, sub)).unwrap_or([0xff; 12])
 }
 
+/// The revision of a key of `rev`; None if the bytes are not such a key.
 pub(super) fn rev_of(key: &[u8]) -> Option<Revision> {
     let (main, sub) = key.split_first_chunk::<8>()?;
     let main = i64::try_from(u64::from_be_bytes(*main)).ok()?;
@@ -183,6 +185,7 @@ pub fn revision_bytes(rev: Revision) -> [u8; 17] {
     bytes
 }
 
+/// Decodes a revision from etcd's encoding; None if the bytes are not one.
 pub fn revision_parse(bytes: &[u8]) -> Option<Revision> {
     let bytes: &[u8; 17] = bytes.try_into().ok()?;
     let main = i64::from_be_bytes(bytes[..8].try_into().ok()?);

@@ -63,6 +63,8 @@ impl Store {
         }
     }
 
+    /// Passes the outcome of a read on, and remembers damage in it: every read of the store goes
+    /// through here.
     pub(super) fn noted<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
         match outcome {
             Err(Error::Damage { .. }) => self.shared.note(&self.directory(), outcome),

@@ -107,6 +107,7 @@ impl Frozen {
         found.map_or(&[], |(_, pairs)| pairs)
     }
 
+    /// The value of a key of a small bucket.
     pub fn get(&self, bucket: Bucket, key: &[u8]) -> Option<&[u8]> {
         let mut pairs = self.bucket(bucket).iter();
         pairs.find(|(found, _)| found == key).map(|(_, value)| value.as_slice())

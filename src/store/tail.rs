@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::Row;
 use crate::types::Revision;
 
+/// The tail: rows from when they are pushed until they are committed.
 #[derive(Default)]
 pub(super) struct Tail {
     rows: VecDeque<Row>,

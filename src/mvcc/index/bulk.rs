@@ -41,6 +41,7 @@ struct Place {
 }
 
 impl Bulk {
+    /// Adds a row. Rows come in revision order.
     pub fn push(&mut self, key: &[u8], revision: Revision, row: Restored) {
         self.rows.push(Waiting {
             at: self.keys.len(),

@@ -23,6 +23,7 @@ impl Packed {
     }
 }
 
+/// The life of a key from a put to the next tombstone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Generation {
     pub(super) created: Packed,
@@ -36,6 +37,7 @@ impl Generation {
         self.revisions.is_empty()
     }
 
+    /// Main revision of the last change; 0 for an empty generation.
     pub(super) fn last_main(&self) -> i64 {
         self.revisions.last().map_or(0, |last| last.main)
     }
@@ -54,6 +56,7 @@ pub struct Found {
     pub version: i64,
 }
 
+/// All revisions of one key that are not compacted away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct History {
     /// Closed generations, oldest first.
@@ -72,6 +75,7 @@ impl History {
         self.closed.as_deref().map_or(&[], Vec::as_slice)
     }
 
+    /// Adds a put, or the tombstone that ends the generation.
     pub(super) fn put(&mut self, revision: Packed) {
         if self.open.is_empty() {
             self.open.created = revision;
@@ -92,6 +96,7 @@ impl History {
         true
     }
 
+    /// The key's state at `main`; None if it does not exist then.
     pub(super) fn get(&self, main: i64) -> Option<Found> {
         let generation = self.generation_at(main)?;
         let at = generation.position_at(main)?;
@@ -166,6 +171,7 @@ impl History {
         (!is_tombstone).then(|| generation.revisions[position].revision())
     }
 
+    /// Whether no revision is left, so that the key's entry goes.
     pub(super) fn is_forgotten(&self) -> bool {
         self.open.is_empty() && self.closed().is_empty()
     }
@@ -176,6 +182,7 @@ impl History {
         self.closed.is_some() || self.open.revisions.len() > 1
     }
 
+    /// Main revision of the newest change that is not compacted away; 0 if there is none.
     pub(super) fn newest(&self) -> i64 {
         let closed = self.closed().last().map_or(0, Generation::last_main);
         self.open.last_main().max(closed)

@@ -24,6 +24,7 @@ pub(in crate::store) fn open(path: &Path) -> Result<(File, u64), Error> {
     Ok((file, file_bytes))
 }
 
+/// A file whose meta pages are read.
 pub(in crate::store) struct Head<'a> {
     pub file: &'a File,
     pub path: &'a Path,
@@ -90,6 +91,7 @@ impl Pages<'_> {
         parse_nodes(page).ok_or_else(|| self.damage(number, "the entries reach beyond their page"))
     }
 
+    /// Reads a page and checks that it has this number and these flags.
     pub(super) fn page(&self, number: u64, flags: u16) -> Result<Vec<u8>, Error> {
         let page = self.read(number, self.bytes)?;
         if u64_at(&page, 0) != Some(number) || u16_at(&page, 10) != Some(flags) {

@@ -46,6 +46,7 @@ impl Table {
     }
 }
 
+/// The fields of a meta page.
 pub(in crate::store) struct Meta {
     pub(super) page_bytes: usize,
     pub free: Table,
@@ -79,6 +80,7 @@ pub(super) fn parse_meta(page: &[u8; 152], number: u64) -> Result<Meta, String> 
     })
 }
 
+/// One entry of a branch or leaf page.
 pub(super) struct Node<'p> {
     /// The value's size, or the low half of a child's page number.
     pub(super) size: u32,
@@ -88,6 +90,7 @@ pub(super) struct Node<'p> {
     pub(super) rest: &'p [u8],
 }
 
+/// The nodes of a page; None if one of them, or the list of their offsets, reaches beyond the page.
 pub(super) fn parse_nodes(page: &[u8]) -> Option<Vec<Node<'_>>> {
     let lower = usize::from(u16_at(page, 12)?);
     let upper = usize::from(u16_at(page, 14)?);

@@ -82,6 +82,7 @@ impl Bounds {
     }
 }
 
+/// A walk through the trees of one file.
 pub(in crate::store) struct Walk<'a> {
     pub pages: Pages<'a>,
     last_page: u64,
@@ -175,6 +176,7 @@ impl<'a> Walk<'a> {
         Err(Error::damage(self.pages.path, "the list of tables", "not the tables of a rusd store"))
     }
 
+    /// Walks one table, passes what it finds to `found`, and compares the page counts.
     pub(in crate::store) fn table(
         &mut self,
         table: &Table,

@@ -12,6 +12,7 @@ use crate::store::pin::Pin;
 use crate::store::schema::Bucket;
 use crate::types::Revision;
 
+/// Changes to small buckets; None removes the key. The last change of a key counts.
 pub(super) type Small = BTreeMap<(Bucket, Vec<u8>), Option<Vec<u8>>>;
 
 /// Keys of small buckets.
@@ -33,6 +34,7 @@ impl Batch {
         self.rows == 0 && self.small.is_empty()
     }
 
+    /// Whether the batch is committed without waiting for the commit interval.
     pub(in crate::store) fn is_large(&self) -> bool {
         self.rows + self.small.len() >= COMMIT_OPS_MAX || self.bytes >= COMMIT_BYTES_MAX
     }
@@ -52,6 +54,7 @@ impl Batch {
 /// A log position: the index and term of a sealed or committed entry.
 pub(in crate::store) type Position = (u64, u64);
 
+/// The deletion of the rows that a sweep has doomed, done in parts.
 pub(in crate::store) struct Job {
     /// Rows in revision order, and whether each survives and is written anew.
     pub(super) rows: Vec<(Revision, bool)>,
@@ -129,6 +132,7 @@ impl Queue {
         self.job_wait(now, env) == Some(Duration::ZERO)
     }
 
+    /// Whether sealed entries are not committed yet.
     pub(in crate::store) fn has_entries(&self) -> bool {
         self.sealed > self.committed
     }

@@ -15,6 +15,7 @@ use crate::types::Revision;
 /// A read transaction that may last for minutes: it owns its environment.
 pub(in crate::store) type Pinned = RoTxn<'static, WithoutTls>;
 
+/// A transaction of the reader's own, or one that a snapshot has pinned.
 pub(super) enum Txn<'e> {
     Own(RoTxn<'e, WithoutTls>),
     Pinned(&'e Pinned),
@@ -39,6 +40,7 @@ pub(in crate::store) struct Reader<'e> {
 }
 
 impl Env {
+    /// Begins a short read transaction.
     pub(in crate::store) fn read(&self) -> Result<Reader<'_>, Error> {
         if let Some(faults) = &self.faults {
             faults.read().map_err(Error::io(&self.file))?;
@@ -59,6 +61,7 @@ impl Env {
 }
 
 impl Reader<'_> {
+    /// The row at `rev`, whose checksum is verified; None if there is none.
     pub(in crate::store) fn row(&self, rev: Revision) -> Result<Option<Row>, Error> {
         let Some(key) = schema::rev_key(rev) else { return Ok(None) };
         let found = self.env.rev.get(&self.txn, &key).map_err(|e| named(&self.env.file, e))?;
@@ -162,6 +165,7 @@ impl Reader<'_> {
         self.small_in(self.env.small(bucket), bucket.name(), name)
     }
 
+    /// A value of the table `rusd`.
     pub(in crate::store) fn own(&self, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         self.small_in(self.env.own, schema::OWN, name)
     }
@@ -174,6 +178,7 @@ impl Reader<'_> {
         Ok(Some(value.to_vec()))
     }
 
+    /// All pairs of a small bucket, in ascending order of their names.
     pub(in crate::store) fn small_iter(&self, bucket: Bucket) -> Result<Vec<Pair>, Error> {
         let mut pairs = Vec::new();
         let found = self.env.small(bucket).iter(&self.txn);

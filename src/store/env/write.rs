@@ -30,6 +30,7 @@ impl Env {
 }
 
 impl Writer<'_> {
+    /// Commits, with a sync: afterwards the changes are durable.
     pub(in crate::store) fn commit(self) -> Result<(), Error> {
         let file = &self.env.file;
         self.txn.commit().map_err(|error| named(file, error))
@@ -106,6 +107,7 @@ impl Writer<'_> {
         Ok(Some((key, value)))
     }
 
+    /// Puts a row back that `take_row` has removed.
     pub(in crate::store) fn restore_row(
         &mut self,
         key: &RevKey,
@@ -115,6 +117,7 @@ impl Writer<'_> {
         put(&mut self.txn, self.env.rev, key, value, false, &self.env.file)
     }
 
+    /// Sets a key of a small bucket, or removes it if `value` is None.
     pub(in crate::store) fn put_small(
         &mut self,
         bucket: Bucket,
@@ -124,6 +127,7 @@ impl Writer<'_> {
         self.put_in(self.env.small(bucket), bucket.name(), name, value)
     }
 
+    /// Sets a key of the table `rusd`, or removes it if `value` is None.
     pub(in crate::store) fn put_own(
         &mut self,
         name: &[u8],
