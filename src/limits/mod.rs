@@ -333,9 +333,9 @@ pub const UNREAD_LOOKS_TAKING_MAX: u32 = 60;
 /// Looks without progress are counted up to this number: of the connections that have reached it,
 /// the one that holds most is closed first.
 pub const UNREAD_LOOKS_COUNTED_MAX: u32 = 10;
-/// Streams of a connection that the server has reset and on which DATA may still arrive, which must
-/// not count as unread. A reset reaches the client after half a round trip, in which it hardly
-/// begins as many calls that end early.
+/// Streams of a connection that the server has reset and whose DATA must not count as unread. DATA
+/// may arrive for one round trip after the reset, in which a client hardly begins as many calls
+/// that end early.
 pub const RESETS_REMEMBERED_MAX: usize = 64;
 /// Slow counts that run at the same time: each visits keys under the index lock, which apply needs.
 /// Up to `COUNTS_WAITING_MAX` more wait, each for as long as a request may take.
@@ -512,7 +512,9 @@ pub const CLIENT_STREAM_REQUESTS_MAX: usize = 64;
 
 /// Messages that are queued for one stream of a peer: etcd's `streamBufSize`.
 pub const PEER_QUEUE_MAX: usize = 4096;
-/// Bytes that are queued for one stream of a peer: four times what raft may have in flight to it.
+/// Bytes that are queued for one stream of a peer: four times what raft may have in flight to it
+/// (`RAFT_INFLIGHT_MAX` messages of `RAFT_MESSAGE_BYTES_MAX`), since a message with one larger
+/// entry exceeds its size.
 pub const PEER_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Largest message from a peer: etcd's.
 pub const PEER_MESSAGE_BYTES_MAX: u64 = 512 << 20;
@@ -612,7 +614,7 @@ pub const SNAPSHOT_PACE_WINDOW: Duration = Duration::from_millis(100);
 /// After this many windows the sender is silent for two, to measure how long puts take without the
 /// snapshot.
 pub const SNAPSHOT_PACE_SILENCE: u32 = 16;
-/// Proposals that a window needs to be judged by. With fewer, hardly any client is delayed, and the
+/// Samples that a window needs to be judged by. With fewer, hardly any client is delayed, and the
 /// rate is not limited.
 pub const SNAPSHOT_PACE_SAMPLES_MIN: u32 = 5;
 /// Puts that take less than this count as not delayed.
@@ -632,7 +634,8 @@ pub const SNAPSHOT_HEAD_BYTES_MAX: u64 = 64 << 10;
 pub const SNAPSHOT_ANSWER_MAX: Duration = Duration::from_secs(3600);
 /// Time between two round-trip probes of a peer, etcd's; also how long the answer may take.
 pub const PEER_PROBE_INTERVAL: Duration = Duration::from_secs(4);
-/// How long connecting to a peer may take.
+/// How long connecting to a peer may take before a snapshot is sent, and reading its reason for a
+/// refusal afterwards.
 pub const PEER_DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of a member's answer to a question of another: members, versions, or leases with their
 /// keys.

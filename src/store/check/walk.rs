@@ -257,7 +257,7 @@ impl<'a> Walk<'a> {
         let mut children: Vec<(u64, Bounds)> = Vec::with_capacity(nodes.len());
         for (place, node) in nodes.iter().enumerate() {
             let child = u64::from(node.size) | u64::from(node.flags) << 32;
-            // LMDB leaves the first key of a branch page empty.
+            // LMDB does not use the first key of a branch page.
             if place == 0 {
                 children.push((child, bounds.clone()));
                 continue;
