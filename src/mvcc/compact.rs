@@ -37,7 +37,7 @@ const GROUP_DEAD_MIN: usize = GROUP_ROWS / 4;
 
 /// The sweep of one compaction, or of several that waited together.
 pub struct Compaction {
-    /// Compact revision before the first of `points`, below which rows are already deleted.
+    /// Compact revision before the first of `points`, as that point's hash takes it.
     previous: i64,
     /// In ascending order; the last one dooms everything that the others do.
     points: Vec<Point>,

@@ -418,15 +418,14 @@ impl Store {
         self.place.read().0
     }
 
-    /// A ticket for everything that was pushed up to this call, the entry being applied included;
-    /// see `durable_after`.
+    /// Number of the seal with which everything pushed up to this call, the entry being applied
+    /// included, may be committed; see `durable_after`.
     pub fn pushed(&self) -> u64 {
         let open = self.shared.open.lock();
         self.shared.queue.lock().sealed + u64::from(!open.is_empty())
     }
 
-    /// The durable index, once everything that the ticket of `pushed` stands for is durable; None
-    /// before.
+    /// The durable index once the seal with the number `pushed` is committed; None before.
     pub fn durable_after(&self, pushed: u64) -> Option<u64> {
         let queue = self.shared.queue.lock();
         (queue.committed >= pushed).then_some(queue.durable.0)

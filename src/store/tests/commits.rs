@@ -79,7 +79,7 @@ fn a_full_tail_makes_apply_wait_until_it_is_committed() {
 fn an_entry_is_counted_as_pushed_from_its_first_change_on() {
     let fixture = Fixture::new();
     let (store, _) = fixture.open(lazy());
-    // A ticket covers entries whose rows are visible in the index and which are not sealed yet.
+    // Entries whose changes are visible in the index and which are not sealed yet count, too.
     let (visible, done) = (AtomicI64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
