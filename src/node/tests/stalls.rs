@@ -11,32 +11,20 @@ use crate::raft::log::{Disk, File, Space, SystemDisk};
 /// The system's disk, whose syncs wait while the test says so.
 #[derive(Default)]
 pub(in crate::node) struct Stalling {
-    state: Mutex<StallingState>,
+    stands: Mutex<bool>,
     changed: Condvar,
-}
-
-#[derive(Default)]
-struct StallingState {
-    stands: bool,
-    waiting: usize,
 }
 
 impl Stalling {
     pub(in crate::node) fn stand_still(&self, stands: bool) {
-        self.state.lock().stands = stands;
+        *self.stands.lock() = stands;
         self.changed.notify_all();
     }
 
-    pub(in crate::node) fn is_waited_for(&self) -> bool {
-        self.state.lock().waiting > 0
-    }
-
     fn pass(&self) {
-        let mut state = self.state.lock();
-        while state.stands {
-            state.waiting += 1;
-            self.changed.wait(&mut state);
-            state.waiting -= 1;
+        let mut stands = self.stands.lock();
+        while *stands {
+            self.changed.wait(&mut stands);
         }
     }
 }
@@ -127,7 +115,8 @@ async fn a_member_whose_log_stands_still_is_alive_and_not_ready() {
     let writer = node.clone();
     let write = async move { writer.propose(&Credentials::default(), put("k", "v")).await };
     let write = tokio::spawn(write);
-    until("the log writes", || disk.is_waited_for()).await;
+    // The thread that prepares the next segment may wait for the disk first.
+    until("the log writes", || !node.log_stall().is_zero()).await;
     assert_eq!(probes().await, (Ok(()), Ok(())), "a slow disk is no reason");
     let seconds = node.request_timeout().as_secs() + 1;
     clock.seconds.store(seconds, Ordering::Relaxed);
