@@ -18,8 +18,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, crypto};
 use serde_json::{Value, json};
 
 use super::pem::{self, Kind, PublicKey};
-use super::tokens::TokenError;
-use super::{Caller, Error};
+use super::{Caller, Error, TokenError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {

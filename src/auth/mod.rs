@@ -34,7 +34,7 @@ use bytes::Bytes;
 
 pub use demand::{Access, Demand, LeaseKeys};
 pub use state::{Auth, Malformed};
-pub use tokens::{TokenError, Tokens};
+pub use tokens::Tokens;
 
 /// The name of the user, and of the role, with all rights.
 pub const ROOT: &str = "root";
@@ -85,6 +85,19 @@ pub enum Error {
     InvalidKey,
     #[error("bcrypt: password length exceeds 72 bytes")]
     PasswordTooLong,
+}
+
+/// Why `--auth-token` is refused at the start, in etcd's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    #[error("auth: invalid auth options")]
+    InvalidOptions,
+    #[error("auth: missing key data")]
+    MissingKey,
+    #[error("auth: public and private keys don't match")]
+    KeyMismatch,
+    #[error("{0}")]
+    Key(&'static str),
 }
 
 /// What a call presents to prove its caller. Not verified yet.

@@ -7,22 +7,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::jwt::Jwt;
-use super::{Caller, Error};
+use super::{Caller, Error, TokenError};
 use crate::clock::Clock;
 use crate::{go, limits};
-
-/// Why `--auth-token` is refused at the start, in etcd's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
-    #[error("auth: invalid auth options")]
-    InvalidOptions,
-    #[error("auth: missing key data")]
-    MissingKey,
-    #[error("auth: public and private keys don't match")]
-    KeyMismatch,
-    #[error("{0}")]
-    Key(&'static str),
-}
 
 const PREFIX_LETTERS: usize = 16;
 const LETTERS: &[u8; 52] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";

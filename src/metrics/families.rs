@@ -8,15 +8,10 @@ use prometheus::{
     Registry, exponential_buckets,
 };
 
-use super::{grpc, process};
+use super::REGISTRY;
 
 /// The version of etcd that this server is compatible with.
 const VERSION: &str = "3.7.1";
-
-/// The process-wide registry. A global, so that every room can write to it without a handle.
-pub(super) fn registry() -> &'static Registry {
-    &FAMILIES.registry
-}
 
 fn add<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
     // A malformed name panics at the first use of any metric. A name that is used twice is not
@@ -28,20 +23,20 @@ fn add<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Re
     collector
 }
 
+/// Registers the families of this file, if nobody has used one yet.
+pub(super) fn register() {
+    LazyLock::force(&FAMILIES);
+}
+
 macro_rules! families {
     ($( $name:ident: $kind:ident $series:literal $help:literal $(, $argument:expr)*; )*) => {
         struct Families {
-            registry: Registry,
             $($name: families!(@type $kind),)*
         }
 
         static FAMILIES: LazyLock<Families> = LazyLock::new(|| {
-            let registry = Registry::new();
-            $(let $name = add(&registry, families!(@new $kind $series $help $(, $argument)*));)*
-            grpc::register(&registry);
-            super::clients::register(&registry);
-            drop(registry.register(Box::new(process::ProcessCollector::new())));
-            let families = Families { registry, $($name,)* };
+            $(let $name = add(&REGISTRY, families!(@new $kind $series $help $(, $argument)*));)*
+            let families = Families { $($name,)* };
             families.server_version.with_label_values(&[VERSION]).set(1);
             families
         });

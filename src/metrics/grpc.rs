@@ -124,7 +124,7 @@ pub(super) fn register(registry: &Registry) {
 pub fn enable_handling_seconds<'a>(methods: impl Iterator<Item = &'a Method>) {
     let options = HistogramOpts::new("grpc_server_handling_seconds", "Time that calls took.");
     let Ok(family) = HistogramVec::new(options, &LABELS) else { return };
-    if super::families::registry().register(Box::new(family.clone())).is_err() {
+    if super::REGISTRY.register(Box::new(family.clone())).is_err() {
         return;
     }
     for method in methods {

@@ -18,11 +18,23 @@ pub use clients::client_requests;
 pub use families::*;
 pub use grpc::{Code, Kind, Method, enable_handling_seconds};
 
-use prometheus::{Encoder, TextEncoder};
+use std::sync::LazyLock;
+
+use prometheus::{Encoder, Registry, TextEncoder};
+
+/// The process-wide registry. A global, so that every room can write to it without a handle.
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+    let registry = Registry::new();
+    grpc::register(&registry);
+    clients::register(&registry);
+    drop(registry.register(Box::new(process::ProcessCollector::new())));
+    registry
+});
 
 /// All series in Prometheus's text format.
 pub fn render() -> String {
-    let families = families::registry().gather();
+    families::register();
+    let families = REGISTRY.gather();
     let mut text = Vec::with_capacity(256 << 10);
     if TextEncoder::new().encode(&families, &mut text).is_err() {
         // Fails only for a family whose metrics are inconsistent. Ours are fixed at compile time,

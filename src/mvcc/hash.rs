@@ -7,8 +7,7 @@
 use std::collections::HashSet;
 
 use super::index::Visit;
-use super::restore::Restoring;
-use super::{Compacted, Error, Mvcc, View, Wanted};
+use super::{Error, Mvcc, View, Wanted};
 use crate::limits;
 use crate::store::{Bucket, Row, schema};
 use crate::types::Revision;
@@ -154,7 +153,7 @@ impl Mvcc {
 /// The revisions up to `compact_revision` that a compaction at `revision` would keep, which is how
 /// etcd decides what the hash at `revision` covers. `deletes` says whether a key was deleted
 /// exactly at `revision`: that compaction would keep the tombstone, and so keep something.
-fn kept(
+pub(super) fn kept(
     revision: i64,
     compact_revision: i64,
     deletes: bool,
@@ -181,41 +180,6 @@ fn kept(
         // after the sweep, and every member gives it at any time.
         _ => walk(compact_revision)?.0,
     })
-}
-
-/// The hash of rows at rest, such as those of a snapshot file; at revision 0, of all of them.
-/// `scan` passes them on in revision order, and is called three times.
-pub fn hash_rows<E: From<Error>>(
-    compacted: Compacted,
-    revision: i64,
-    scan: impl Fn(&mut dyn FnMut(&Row) -> Result<(), Error>) -> Result<(), E>,
-) -> Result<KeyValueHash, E> {
-    let mut building = Restoring::default();
-    scan(&mut |row| building.add(row))?;
-    let index = building.into_index();
-    let current = compacted.current(&index);
-    if revision > 0 && revision < current.compact_revision {
-        return Err(Error::Compacted.into());
-    }
-    if revision > current.revision {
-        return Err(Error::FutureRev.into());
-    }
-    let revision = if revision == 0 { current.revision } else { revision };
-    let keys_max = limits::INDEX_HOLD_KEYS_MAX;
-    let mut deletes = false;
-    scan(&mut |row| {
-        deletes |= row.tombstone && row.rev.main == revision;
-        Ok(())
-    })?;
-    let kept = kept(revision, current.compact_revision, deletes, |start, at, keep| {
-        Ok(index.visit_kept(start, at, keys_max, keep))
-    })?;
-    let mut hasher = Hasher::new(current.compact_revision, revision);
-    scan(&mut |row| {
-        hasher.add(row, |at| kept.contains(&at));
-        Ok(())
-    })?;
-    Ok(hasher.finish())
 }
 
 impl View<'_> {

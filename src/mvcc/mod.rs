@@ -14,10 +14,12 @@
 //! This room knows keys, values and revisions. It does not know leases (it asks a [`Leases`]),
 //! the log, watchers or the network, and it reads no clock.
 
+mod change;
 mod checkpoint;
 mod compact;
 mod doomed;
 mod hash;
+mod hash_at_rest;
 pub mod index;
 pub mod kv;
 mod measure;
@@ -37,15 +39,17 @@ use crate::limits;
 use crate::store::{self, Row, Store};
 use crate::types::Revision;
 
+pub use change::{Change, ChangeKind, deletion_event};
 pub use checkpoint::{Checkpoint, IndexPass, write_attachment, write_attachments_end};
 pub use compact::{Compaction, CompactionStep};
-pub use hash::{KeyValueHash, hash_rows};
+pub use hash::KeyValueHash;
+pub use hash_at_rest::hash_rows;
 pub use measure::{answers_shortly, answers_shortly_at_once, answers_with_pairs, keys_of_range};
 pub use range::{has_revision_filters, is_default_ordering};
 pub use restore::{Compacted, Restore, Restoring};
-pub use txn::{Leases, is_read_only, is_serializable, read_txn, read_txn_shortly};
+pub use txn::{is_read_only, is_serializable, read_txn, read_txn_shortly};
 pub use wanted::{Waiting, Wanted};
-pub use write::{Change, ChangeKind, Write, deletion_event};
+pub use write::{Leases, Write};
 
 use index::Index;
 

@@ -8,20 +8,13 @@ use bytes::Bytes;
 
 use super::kv::Pair;
 use super::range::Patience;
-use super::{Error, View, Write};
+use super::{Error, Leases, View, Write};
 use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::raw::{Response, ResponseOp, TxnResponse};
 use crate::pb::request_op::Request;
 use crate::pb::{Compare, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest};
 use crate::planted::{self, Bug};
 use crate::types::KeyRange;
-
-/// The leases, as far as this room needs them.
-pub trait Leases {
-    fn exists(&self, id: i64) -> bool;
-    /// Attaches the key to the lease, and to no other; 0 detaches it.
-    fn set(&mut self, key: &Bytes, lease: i64);
-}
 
 /// For reads, which do not use leases.
 pub(super) struct NoLeases;

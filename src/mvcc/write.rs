@@ -7,37 +7,18 @@ use bytes::Bytes;
 use super::index::Visit;
 use super::kv::{self, Pair};
 use super::range::end_of;
-use super::{Current, Error, Leases, Mvcc, View};
+use super::{Change, ChangeKind, Current, Error, Mvcc, View, deletion_event};
 use crate::limits;
 use crate::pb::raw::{DeleteRangeResponse, PutResponse, RangeResponse};
 use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest, ResponseHeader};
 use crate::store::Row;
 use crate::types::{KeyRange, Revision};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChangeKind {
-    Put,
-    Delete,
-}
-
-/// One change as watchers see it.
-#[derive(Clone, Debug)]
-pub struct Change {
-    pub kind: ChangeKind,
-    pub key: Bytes,
-    /// The encoded pair of the event: the stored pair, or a deletion's key and mod_revision.
-    pub kv: Bytes,
-    pub revision: Revision,
-    /// Whether the key did not exist before.
-    pub is_create: bool,
-    /// The pair before the change, if it was read for watchers in advance.
-    pub previous: Option<Bytes>,
-}
-
-/// The pair in the event of a deletion: key and mod_revision. The stored record has the key alone,
-/// since the revision is that of its row.
-pub fn deletion_event(key: &[u8], main: i64) -> Bytes {
-    Pair { key, mod_revision: main, ..Pair::default() }.encode()
+/// The leases, as far as this room needs them.
+pub trait Leases {
+    fn exists(&self, id: i64) -> bool;
+    /// Attaches the key to the lease, and to no other; 0 detaches it.
+    fn set(&mut self, key: &Bytes, lease: i64);
 }
 
 /// An open transaction. The index and the tail get its changes at once; views see them only after

@@ -9,21 +9,12 @@ use tokio::sync::watch;
 use super::conf_change::{conf_change, wanted};
 use super::surroundings::Surroundings;
 use super::waits::Waits;
-use super::{Config, VERSION};
+use super::{Config, Join, VERSION};
 use crate::apply;
 use crate::limits;
 use crate::members::{Change, Members};
 use crate::peer::{PeerEvents, Peers, PeersConfig, Reach};
 use crate::raft::{self, ConfChange, Entry};
-
-/// The membership as the members of a running cluster reported it to this member, which joins them.
-#[derive(Clone, Debug)]
-pub struct Join {
-    pub cluster_id: u64,
-    pub member_id: u64,
-    /// Ids and peer URLs of all members, this one included.
-    pub members: Vec<(u64, Vec<String>)>,
-}
 
 /// The transport between this member and its peers.
 pub(super) fn peers(

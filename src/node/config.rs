@@ -3,10 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::circle::Join;
 use crate::auth::password;
 use crate::limits;
 use crate::upkeep::{CheckpointPace, Retention};
+
+/// The membership as the members of a running cluster reported it to this member, which joins them.
+#[derive(Clone, Debug)]
+pub struct Join {
+    pub cluster_id: u64,
+    pub member_id: u64,
+    /// Ids and peer URLs of all members, this one included.
+    pub members: Vec<(u64, Vec<String>)>,
+}
 
 #[derive(Clone)]
 pub struct Config {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Config;
-use super::circle::Join;
+use super::config::Join;
 use super::error::StartError;
 use crate::members::Founders;
 use crate::raft::log::Disk;

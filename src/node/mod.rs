@@ -85,9 +85,8 @@ use crate::watch::Hub;
 
 pub use crate::apply::{Command as Op, Reply};
 pub use answers::Answers;
-pub use circle::Join;
 pub use conf_change::check_entry;
-pub use config::{AuthConfig, Config, quota_bytes};
+pub use config::{AuthConfig, Config, Join, quota_bytes};
 pub use error::{Error, StartError};
 pub use settle::settle;
 pub use status::{LeaseInfo, Status, alarm_name};

@@ -43,8 +43,8 @@ impl Default for CheckpointPace {
         }
     }
 }
-/// Writes the index checkpoint. Owned by the sweeper's thread.
 
+/// Writes the index checkpoint. Owned by the sweeper's thread.
 pub struct Checkpointer {
     store: Arc<Store>,
     mvcc: Arc<Mvcc>,

@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::fixture::{Case, Member, PATIENCE, foreign};
+use super::case::Case;
+use super::fixture::{Member, PATIENCE, foreign};
 use super::frames::{END_HEADERS, HEADERS, PING, call, frame, hello};
 
 /// Opens a connection, sends `first` and then `piece` over and over, and reads nothing. When the

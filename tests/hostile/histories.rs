@@ -19,7 +19,8 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
-use super::fixture::{Case, Member, PATIENCE};
+use super::case::Case;
+use super::fixture::{Member, PATIENCE};
 
 /// Operations per transaction, below etcd's default limit.
 const OPS: usize = 100;

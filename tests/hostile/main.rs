@@ -13,6 +13,7 @@
 //! server, such as etcd, for figures to compare with; its memory is printed and not asserted.
 
 mod bystander;
+mod case;
 #[path = "../common/child.rs"]
 mod child;
 mod connections;

@@ -11,7 +11,8 @@ use prost::Message;
 use rusd::pb::watch_request::RequestUnion;
 use rusd::pb::{RangeRequest, WatchCreateRequest, WatchRequest};
 
-use super::fixture::{Case, Member, PATIENCE};
+use super::case::Case;
+use super::fixture::{Member, PATIENCE};
 use super::frames::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RESET, SETTINGS, call, frame, hello,
     message,

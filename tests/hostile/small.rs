@@ -11,7 +11,8 @@ use rusd::pb::watch_request::RequestUnion;
 use rusd::pb::{LeaseGrantRequest, LeaseKeepAliveRequest, WatchCreateRequest, WatchRequest};
 use tonic::transport::Channel;
 
-use super::fixture::{Case, Member, PATIENCE};
+use super::case::Case;
+use super::fixture::{Member, PATIENCE};
 use super::frames::Client;
 
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use rusd::pb::PutRequest;
 use rusd::pb::kv_client::KvClient;
 
-use super::fixture::{Case, Member, PATIENCE};
+use super::case::Case;
+use super::fixture::{Member, PATIENCE};
 use super::frames::{DATA, END_HEADERS, HEADERS, WINDOW_UPDATE, call, frame, hello, message};
 
 /// 128 MiB: the server's bound on unfinished messages. Twice, since a message grows by copying. 256

@@ -11,7 +11,8 @@ use rusd::pb::kv_client::KvClient;
 use rusd::pb::request_op::Request;
 use rusd::pb::{PutRequest, RangeRequest, RequestOp, TxnRequest};
 
-use super::fixture::{Case, Member};
+use super::case::Case;
+use super::fixture::Member;
 use super::frames::{
     DATA, END_HEADERS, END_STREAM, HEADERS, PING, RESET, SETTINGS, call, frame, hello, message,
 };

@@ -5,7 +5,8 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::fixture::{Case, Member, PATIENCE};
+use super::case::Case;
+use super::fixture::{Member, PATIENCE};
 use super::frames::{DATA, END_HEADERS, HEADERS, SETTINGS, call, frame, hello, message};
 use super::unfinished::await_window;
 

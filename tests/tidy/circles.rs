@@ -185,8 +185,8 @@ fn path(text: &str) -> (Vec<Vec<&str>>, usize) {
     let (name, after) = text.split_at(length);
     let Some(rest) = after.strip_prefix("::") else { return (vec![vec![name]], length) };
     let mut end = length + 2;
-    let inner = if rest.starts_with('{') {
-        let (inner, length) = group(&rest[1..]);
+    let inner = if let Some(rest) = rest.strip_prefix('{') {
+        let (inner, length) = group(rest);
         end += 1 + length;
         inner
     } else {

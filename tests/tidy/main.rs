@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! layers        imports point down
+//! circles       files use each other in one direction
 //! borders       what only some places may do or name
 //! shape         what each file has to be
 //! dependencies  which crates, and under which licences
@@ -11,6 +12,7 @@
 //! ```
 
 mod borders;
+mod circles;
 mod dependencies;
 mod layers;
 mod promises;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+#[derive(Clone)]
 pub struct Source {
     /// Relative to the package, such as `src/store/env.rs`.
     pub path: String,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::offline::{log_at, patiently};
+use super::at_rest::{log_at, patiently};
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::go;

@@ -1,6 +1,7 @@
 //! One file a command, or a family of them; every command is `async fn(Context) -> Outcome`.
 
 mod alarm;
+mod at_rest;
 mod auth;
 mod bench;
 mod cert;

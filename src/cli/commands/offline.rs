@@ -1,23 +1,19 @@
 //! etcdutl's commands, for a stopped member's directory or a snapshot file.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde_json::json;
 
+use super::at_rest::{log_at, patiently};
 use super::{check_data, migrate, snapshot_status};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
-use crate::cli::spec::Program;
 use crate::cli::table::table;
 use crate::mvcc::KeyValueHash;
-use crate::offline::{self, Archive, Error, Import, Imported, Place, Restore};
+use crate::offline::{self, Archive, Import, Imported, Place, Restore};
 use crate::server;
 use crate::transfer::InstallError;
-
-/// Interval at which a directory's lock is tried again.
-const LOCK_RETRY: Duration = Duration::from_millis(100);
 
 /// Runs the offline command at `path`; None if it is none.
 pub(super) fn run(path: &[&str], context: &Context) -> Option<Outcome> {
@@ -34,47 +30,8 @@ pub(super) fn run(path: &[&str], context: &Context) -> Option<Outcome> {
     })
 }
 
-/// Repeats an attempt while another process has the directory locked, for as long as `--timeout`
-/// says (`--command-timeout` if the program is rusd); 0 means without an end.
-pub(super) fn patiently<T>(
-    context: &Context,
-    mut attempt: impl FnMut() -> Result<T, Error>,
-) -> Result<T, Failure> {
-    let flag = if context.program == Program::Etcdutl { "timeout" } else { "command-timeout" };
-    let patience = context.flags.duration(flag);
-    let mut waited = Duration::ZERO;
-    loop {
-        match attempt() {
-            Err(error) if error.is_in_use() && (patience.is_zero() || waited < patience) => {
-                std::thread::sleep(LOCK_RETRY);
-                waited += LOCK_RETRY;
-            }
-            outcome => return outcome.map_err(Failure::error),
-        }
-    }
-}
-
 fn log(context: &Context, caller: &str, message: &str, fields: &[(&str, serde_json::Value)]) {
     log_at(context, "info", caller, message, fields);
-}
-
-/// Logs a line to standard error in zap's console format, as etcdutl does.
-pub(super) fn log_at(
-    context: &Context,
-    level: &str,
-    caller: &str,
-    message: &str,
-    fields: &[(&str, serde_json::Value)],
-) {
-    let time = crate::client::timestamp(crate::clock::Clock::unix_nanos(&*context.clock));
-    let seconds = time.split('.').next().unwrap_or_default();
-    let fields: Vec<String> =
-        fields.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
-    let mut line = format!("{seconds}Z\t{level}\t{caller}\t{message}");
-    if !fields.is_empty() {
-        line += &format!("\t{{{}}}", fields.join(", "));
-    }
-    context.printer.err(line + "\n");
 }
 
 /// A path as a JSON string for a log line.

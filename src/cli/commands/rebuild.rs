@@ -13,8 +13,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::at_rest::patiently;
 use super::endpoint::single;
-use super::offline::patiently;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::client::{Client, Config, Deadline, rpc};

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use prost::Message as _;
 use serde_json::json;
 
-use super::offline::patiently;
+use super::at_rest::patiently;
 use crate::bbolt;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};

@@ -50,7 +50,7 @@ pub use at_rest::ReadOnlyDisk;
 pub use disk::{Disk, File, Space, SystemDisk};
 pub use format::{Metadata, SnapshotRecord};
 pub use read::Reader;
-pub use recover::{Recovered, Repair, exists, identity, open};
+pub use recover::{Recovered, Repair, identity, open};
 pub use table::{Place, Placed, Table};
 pub use write::{Batch, Writer, create};
 
@@ -293,6 +293,11 @@ struct Segment {
     /// The index after the last entry written before this segment.
     index: u64,
     path: PathBuf,
+}
+
+/// Whether there is a log in a directory.
+pub fn exists(disk: &dyn Disk, dir: &Path) -> bool {
+    disk.list(dir).is_ok_and(|names| names.iter().any(|name| name.ends_with(".wal")))
 }
 
 /// Names and directories of a test's disk are those of the system's; only its files differ.

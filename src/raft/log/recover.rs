@@ -41,11 +41,6 @@ pub struct Repair {
     pub kept: PathBuf,
 }
 
-/// Whether there is a log in a directory.
-pub fn exists(disk: &dyn Disk, dir: &Path) -> bool {
-    disk.list(dir).is_ok_and(|names| names.iter().any(|name| name.ends_with(".wal")))
-}
-
 /// The member and the cluster that the log belongs to, from the head of its first segment.
 pub fn identity(disk: &dyn Disk, dir: &Path) -> Result<Metadata, Error> {
     let segments = list_segments(disk, dir)?;

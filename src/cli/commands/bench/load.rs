@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::histogram::Histogram;
+use super::plan::{Kind, PREFIX, Plan};
 use super::report::Report;
 use super::scrape::{Usage, usage_of_all};
 use crate::cli::context::Context;
@@ -25,76 +25,10 @@ use crate::pb::{
     Compare, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Put,
-    Range,
-    Txn,
-    Watch,
-    Lease,
-}
-
-/// The kind of requests, their sizes and number, and how long the run lasts.
-#[derive(Clone, Debug)]
-pub(super) struct Plan {
-    pub kind: Kind,
-    pub clients: usize,
-    pub connections: usize,
-    pub key_bytes: usize,
-    pub value_bytes: usize,
-    /// Number of different keys.
-    pub keys: usize,
-    /// Rows that a range asks for.
-    pub range_keys: usize,
-    pub watchers: usize,
-    pub serializable: bool,
-    /// Requests to send; zero means that `duration` ends the run.
-    pub total: u64,
-    pub duration: Duration,
-    /// Requests per second of all callers together; zero means no limit.
-    pub rate: u64,
-}
-
-/// Prefix of the keys that the benchmark writes.
-const PREFIX: &str = "/rusd-bench/";
 /// TTL of the leases that the benchmark grants; it revokes them after the run.
 const LEASE_SECONDS: i64 = 600;
 /// Watchers stop when no event has arrived for this long after the last put.
 const QUIET: Duration = Duration::from_secs(3);
-
-impl Plan {
-    pub(super) fn title(&self) -> String {
-        let name = format!("{:?}", self.kind).to_lowercase();
-        let watchers = match self.kind {
-            Kind::Watch => format!(", {} watchers", self.watchers),
-            _ => String::new(),
-        };
-        format!(
-            "{name}: {} clients, {} connections, {} B keys, {} B values{watchers}",
-            self.clients, self.connections, self.key_bytes, self.value_bytes
-        )
-    }
-
-    pub(super) fn json(&self) -> Value {
-        json!({
-            "kind": format!("{:?}", self.kind).to_lowercase(),
-            "clients": self.clients,
-            "connections": self.connections,
-            "keyBytes": self.key_bytes,
-            "valueBytes": self.value_bytes,
-            "keys": self.keys,
-            "rangeKeys": self.range_keys,
-            "watchers": self.watchers,
-            "serializable": self.serializable,
-            "ratePerSecond": self.rate,
-        })
-    }
-
-    fn key(&self, index: usize) -> Bytes {
-        let width = self.key_bytes.saturating_sub(PREFIX.len());
-        format!("{PREFIX}{index:0width$}").into()
-    }
-}
 
 /// State that all callers of a run share.
 struct Run {

@@ -11,6 +11,7 @@
 
 mod histogram;
 mod load;
+mod plan;
 mod report;
 mod scrape;
 
@@ -19,7 +20,7 @@ use std::time::Duration;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::go;
-use load::{Kind, Plan};
+use plan::{Kind, Plan};
 use report::Report;
 
 pub(super) use scrape::usage;

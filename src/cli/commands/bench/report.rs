@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::histogram::Histogram;
-use super::load::Plan;
+use super::plan::Plan;
 use crate::cli::size;
 
 /// The results of one run. Latencies are in nanoseconds.
