@@ -2,6 +2,8 @@
 
 use tonic::{Code, Status};
 
+use crate::go;
+
 /// Texts, without "etcdserver: ", of the errors that etcd's client knows. They print as they are;
 /// every other error prints with its gRPC code.
 const KNOWN: &[&str] = &[
@@ -123,30 +125,11 @@ fn status_text(status: &Status) -> String {
 
 /// The text of a status in grpc-go.
 pub(super) fn rpc_text(status: &Status) -> String {
-    format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message())
-}
-
-/// grpc-go's name of a code.
-pub fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
-    }
+    format!(
+        "rpc error: code = {} desc = {}",
+        go::GRPC_CODES[status.code() as usize],
+        status.message()
+    )
 }
 
 #[cfg(test)]

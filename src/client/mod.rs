@@ -38,7 +38,7 @@ pub use config::{Config, Credentials, TlsOptions};
 pub use connection::Client;
 pub use deadline::Deadline;
 pub use endpoint::{Address, Target};
-pub use error::{Error, code_name};
+pub use error::Error;
 pub use keep_alive::KeepAlive;
 pub use log::{LogSink, timestamp};
 pub use methods::{Method, rpc};

@@ -1,4 +1,4 @@
-//! How Go reads and writes numbers, times, quotes, lists and the system's errors.
+//! How Go reads and writes numbers, times, quotes, lists, the system's errors and the codes of gRPC.
 //!
 //! Go's standard library makes the texts of etcd's flags, errors, log lines and command output, and
 //! scripts match them. So each of its forms is here once, for the server, the commands and the
@@ -6,12 +6,14 @@
 
 mod csv;
 mod duration;
+mod grpc;
 mod number;
 mod quote;
 mod system;
 
 pub use csv::parse_csv;
 pub use duration::{duration, parse_duration};
+pub use grpc::GRPC_CODES;
 pub use number::{NumberError, parse_bool, parse_int, parse_uint, parse_uint32};
 pub use quote::{backquote, quote, unquote};
 pub use system::reason;

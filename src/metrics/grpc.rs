@@ -7,6 +7,8 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
 };
 
+use crate::go::GRPC_CODES;
+
 /// The shape of a call, as the label `grpc_type` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -28,26 +30,6 @@ impl Kind {
 /// A gRPC status code as a number from 0 to 16.
 pub type Code = usize;
 
-const CODES: [&str; 17] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
-
 /// The counters of one method.
 pub struct Method {
     pub service: &'static str,
@@ -56,7 +38,7 @@ pub struct Method {
     pub started: IntCounter,
     pub received: IntCounter,
     pub sent: IntCounter,
-    handled: [IntCounter; CODES.len()],
+    handled: [IntCounter; GRPC_CODES.len()],
     seconds: OnceLock<Histogram>,
 }
 
@@ -73,14 +55,14 @@ impl Method {
             started: FAMILIES.started.with_label_values(&labels),
             received: FAMILIES.received.with_label_values(&labels),
             sent: FAMILIES.sent.with_label_values(&labels),
-            handled: CODES.map(handled),
+            handled: GRPC_CODES.map(handled),
             seconds: OnceLock::new(),
         }
     }
 
     /// Counts the end of a call. `seconds` is recorded with `--metrics=extensive` only.
     pub fn handled(&self, code: Code, seconds: f64) {
-        self.handled[code.min(CODES.len() - 1)].inc();
+        self.handled[code.min(GRPC_CODES.len() - 1)].inc();
         if let Some(histogram) = self.seconds.get() {
             histogram.observe(seconds);
         }
