@@ -238,7 +238,11 @@ impl Cluster {
     }
 
     fn bench(&self, seconds: u64) {
-        let Plan { clients, value_bytes, megabytes, .. } = self.plan;
+        self.bench_with(self.plan.clients, seconds);
+    }
+
+    fn bench_with(&self, clients: u64, seconds: u64) {
+        let Plan { value_bytes, megabytes, .. } = self.plan;
         // Twice as much as fits, so that neither overwriting nor history alone fills the disk.
         let keys = (megabytes << 20) / value_bytes / 2;
         let command = format!(
@@ -253,10 +257,21 @@ impl Cluster {
         self.ctl(&["alarm", "list"]).is_ok_and(|alarms| alarms.contains("NOSPACE"))
     }
 
-    /// Writes until there is no space.
+    /// Whether each disk has much of its space left.
+    fn has_much_room(&self) -> bool {
+        self.members.iter().flat_map(|member| &member.disks).all(|disk| {
+            let space = rustix::fs::statvfs(disk).unwrap();
+            space.f_bavail > space.f_blocks / 3
+        })
+    }
+
+    /// Writes until there is no space. One client would take long for the first part.
     fn fill(&mut self) {
         self.until("the alarm", FILL, |cluster| {
-            cluster.bench(3);
+            match cluster.has_much_room() {
+                true => cluster.bench_with(16, 1),
+                false => cluster.bench(3),
+            }
             cluster.has_alarm()
         });
         // Whoever does not listen goes on.
