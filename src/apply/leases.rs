@@ -52,8 +52,9 @@ impl Machine {
         if !self.lessor.lock().exists(request.id) {
             return Err(Error::LeaseNotFound);
         }
-        // Pushed before the keys lose their lease, so that `Store::pushed` counts this entry. A
-        // checkpoint that reads the leases between the two then waits until the entry is durable.
+        // Pushed before the keys lose their lease, so that `Store::seal_of_pushed` counts this
+        // entry. A checkpoint that reads the leases between the two then waits until the entry is
+        // durable.
         self.store.delete(Bucket::Lease, request.id.to_be_bytes().to_vec());
         let keys = self.lessor.lock().revoke(request.id)?;
         let mut write = self.mvcc.begin();

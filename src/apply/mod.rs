@@ -33,7 +33,7 @@ use crate::auth::{Auth, Tokens};
 use crate::lease::Lessor;
 use crate::members::Members;
 use crate::metrics::Operation;
-use crate::mvcc::{Change, Compaction, Mvcc};
+use crate::mvcc::{Change, Mvcc, Sweep};
 use crate::pb::{AlarmType, CompactionRequest, CompactionResponse, ResponseHeader};
 use crate::store::Store;
 pub use auth::{Stage, demand};
@@ -68,7 +68,7 @@ pub struct Outcome {
     pub reply: Result<Reply, Error>,
     pub changes: Vec<Change>,
     /// A compaction to sweep, and whether the reply waits for the sweep.
-    pub compaction: Option<(Compaction, bool)>,
+    pub compaction: Option<(Sweep, bool)>,
 }
 
 /// The state that entries change, shared with the threads that read it.
@@ -160,13 +160,13 @@ impl Machine {
                 reply.map(Reply::Put)
             }
             Command::DeleteRange(delete) => {
-                let mut write = self.mvcc.begin().awaited(is_awaited(outcome.request_id));
+                let mut write = self.mvcc.begin().with_caller(is_awaited(outcome.request_id));
                 let reply = split(write.delete_range(&delete, &mut LeaseDoor(&self.lessor)))?;
                 outcome.changes = write.finish();
                 reply.map(Reply::DeleteRange)
             }
             Command::Txn(txn) => {
-                let mut write = self.mvcc.begin().awaited(is_awaited(outcome.request_id));
+                let mut write = self.mvcc.begin().with_caller(is_awaited(outcome.request_id));
                 let reply = split(write.txn(&txn, &mut LeaseDoor(&self.lessor)))?;
                 outcome.changes = write.finish();
                 reply.map(Reply::Txn)

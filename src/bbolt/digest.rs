@@ -9,18 +9,18 @@ pub const DIGEST_BYTES: usize = 32;
 const SECTOR_BYTES: u64 = 512;
 const READ_BYTES: usize = 1 << 20;
 
-/// The digest at the end of a file (`expected`), and the one computed from the bytes before it
-/// (`found`).
+/// The digest at the end of a file (`stored`), and the one computed from the bytes before it
+/// (`computed`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailer {
-    pub expected: [u8; DIGEST_BYTES],
-    pub found: [u8; DIGEST_BYTES],
+    pub stored: [u8; DIGEST_BYTES],
+    pub computed: [u8; DIGEST_BYTES],
 }
 
 impl Trailer {
     /// Whether the file is as it was written.
     pub fn is_right(&self) -> bool {
-        self.expected == self.found
+        self.stored == self.computed
     }
 }
 
@@ -45,7 +45,7 @@ pub fn trailer(file: &impl ReadAt) -> Result<Option<Trailer>, Error> {
         hasher.update(&buffer[..wanted]);
         at += wanted as u64;
     }
-    let mut expected = [0; DIGEST_BYTES];
-    file.read_at(&mut expected, end)?;
-    Ok(Some(Trailer { expected, found: hasher.finalize().into() }))
+    let mut stored = [0; DIGEST_BYTES];
+    file.read_at(&mut stored, end)?;
+    Ok(Some(Trailer { stored, computed: hasher.finalize().into() }))
 }

@@ -180,7 +180,7 @@ impl<R: ReadAt> Reader<R> {
             start: pending.map(|page| (page, None)),
             inline,
             leaf: None,
-            pages_left: self.meta.pages,
+            visits_left: self.meta.pages,
             last_key: Vec::new(),
             seen: None,
         }
@@ -203,7 +203,7 @@ impl<R: ReadAt> Reader<R> {
         Ok(())
     }
 
-    fn page(&self, id: u64, pages_left: &mut u64) -> Result<Page, Error> {
+    fn page(&self, id: u64, visits_left: &mut u64) -> Result<Page, Error> {
         let damaged = |what| Error::Damaged { page: id, what };
         if id < 2 || id >= self.meta.pages {
             return Err(damaged("the file has no such page"));
@@ -220,8 +220,8 @@ impl<R: ReadAt> Reader<R> {
         if pages > self.meta.pages - id {
             return Err(damaged("it reaches beyond the end of the file"));
         }
-        *pages_left =
-            pages_left.checked_sub(pages).ok_or_else(|| damaged("it is reached twice"))?;
+        *visits_left =
+            visits_left.checked_sub(pages).ok_or_else(|| damaged("it is reached twice"))?;
         if pages > 1 {
             let all = pages * page_bytes;
             if all > BBOLT_PAGE_BYTES_MAX {
@@ -337,7 +337,7 @@ pub struct Cursor<'a, R> {
     leaf: Option<Page>,
     /// Pages that the walk may still visit. A tree with more visits than the file has pages has a
     /// cycle.
-    pages_left: u64,
+    visits_left: u64,
     last_key: Vec<u8>,
     /// Set in `Reader::check`: the pages that were reached in the whole file.
     seen: Option<Visited>,
@@ -414,7 +414,7 @@ impl<R: ReadAt> Cursor<'_, R> {
 
     /// Reads a page. A leaf becomes the current one; a branch is added to the path.
     fn descend(&mut self, id: u64, key: Option<Vec<u8>>) -> Result<(), Error> {
-        let page = self.reader.page(id, &mut self.pages_left)?;
+        let page = self.reader.page(id, &mut self.visits_left)?;
         let damaged = |what| Error::Damaged { page: id, what };
         if let Some(seen) = &mut self.seen {
             let page_bytes = u64::from(self.reader.meta.page_bytes);

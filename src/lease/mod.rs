@@ -72,7 +72,7 @@ pub enum Renewal {
     NotFound,
     /// The log holds a note of the time left, or will hold one. A checkpoint of 0 must take it back
     /// before the renewal.
-    Remainder,
+    NoteInTheWay,
     /// Only the leader knows deadlines.
     NotLeader,
 }
@@ -256,7 +256,7 @@ impl Lessor {
 
     /// Records that an applied entry has taken back the notes of the lease up to number
     /// `last_note`: all of these precede the entry in the log.
-    pub fn taken_back(&mut self, id: i64, last_note: u64) {
+    pub fn confirm_taken_back(&mut self, id: i64, last_note: u64) {
         if let Some(lease) = self.leases.get_mut(&id) {
             lease.note.take_if(|note| *note <= last_note);
         }
@@ -284,7 +284,7 @@ impl Lessor {
             self.set_deadline(id, now + seconds(left) + extend);
             self.plan_checkpoint(id, now);
         }
-        self.spread(now);
+        self.spread_deadlines(now);
     }
 
     /// Called when this member stops being the leader: leases have no deadlines any more.
@@ -313,7 +313,7 @@ impl Lessor {
             return Renewal::Expired;
         }
         if lease.remaining_seconds > 0 || lease.note.is_some() {
-            return Renewal::Remainder;
+            return Renewal::NoteInTheWay;
         }
         let ttl_seconds = lease.ttl_seconds;
         self.set_deadline(id, now + seconds(ttl_seconds));
@@ -378,7 +378,7 @@ impl Lessor {
     /// expire at once, and their revocations would delay requests. A window of one second takes
     /// three quarters of the leases that may be revoked in a second, and is lengthened by the
     /// delays that it causes.
-    fn spread(&mut self, now: Duration) {
+    fn spread_deadlines(&mut self, now: Duration) {
         const TARGET: u32 = 3 * limits::LEASE_REVOKES_PER_SECOND as u32 / 4;
         const SECOND: Duration = Duration::from_secs(1);
         if self.leases.len() < limits::LEASE_REVOKES_PER_SECOND {
@@ -528,12 +528,12 @@ mod tests {
         assert_eq!(lessor.due_checkpoints(at(300), 10), [(1, 700)]);
         // The note is on its way: a renewal before it arrives would be forgotten by the next
         // leader.
-        assert_eq!(lessor.renew(1, at(300)), Renewal::Remainder);
+        assert_eq!(lessor.renew(1, at(300)), Renewal::NoteInTheWay);
         lessor.checkpoint(1, 700, at(301));
-        assert_eq!(lessor.renew(1, at(301)), Renewal::Remainder);
+        assert_eq!(lessor.renew(1, at(301)), Renewal::NoteInTheWay);
         let last_note = lessor.last_note();
         lessor.checkpoint(1, 0, at(302));
-        lessor.taken_back(1, last_note);
+        lessor.confirm_taken_back(1, last_note);
         assert_eq!(lessor.renew(1, at(302)), Renewal::Renewed { ttl_seconds: 1000 });
         lessor.promote(at(303), at(0));
         assert_eq!(lessor.info(1, false, at(303)).unwrap().remaining_seconds, 1000);
@@ -547,13 +547,13 @@ mod tests {
         assert_eq!(lessor.due_checkpoints(at(300), 10), [(1, 700)]);
         // A renewal takes back earlier notes, and its entry gets into the log before the note.
         lessor.checkpoint(1, 0, at(300));
-        lessor.taken_back(1, before);
-        assert_eq!(lessor.renew(1, at(301)), Renewal::Remainder, "the note is still on its way");
+        lessor.confirm_taken_back(1, before);
+        assert_eq!(lessor.renew(1, at(301)), Renewal::NoteInTheWay, "the note is still on its way");
         lessor.checkpoint(1, 700, at(301));
-        assert_eq!(lessor.renew(1, at(301)), Renewal::Remainder);
+        assert_eq!(lessor.renew(1, at(301)), Renewal::NoteInTheWay);
         let last_note = lessor.last_note();
         lessor.checkpoint(1, 0, at(302));
-        lessor.taken_back(1, last_note);
+        lessor.confirm_taken_back(1, last_note);
         assert_eq!(lessor.renew(1, at(302)), Renewal::Renewed { ttl_seconds: 1000 });
         lessor.promote(at(303), at(0));
         assert_eq!(lessor.info(1, false, at(303)).unwrap().remaining_seconds, 1000);

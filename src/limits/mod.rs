@@ -110,7 +110,7 @@ pub const RESERVE_DISK_PARTS: u64 = 16;
 pub const RESERVE_RETAKE_REST: Duration = Duration::from_secs(1);
 /// Shortest time between two log lines that say that the disk is full: the commit is tried each
 /// second.
-pub const FULL_DISK_SAY_INTERVAL: Duration = Duration::from_secs(60);
+pub const FULL_DISK_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Bytes of disk that are reckoned for each byte of a record: a record slightly larger than a page
 /// has two pages for itself, and each commit writes the pages on the path to its rows anew.
 pub const STORE_BYTES_PER_BYTE: u64 = 2;
@@ -226,9 +226,9 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// `FRAMES_PER_TURN_MAX`. One that resets each call twice exceeds it after as many calls.
 pub const RESET_STREAMS_MAX: usize = 1024;
 /// Frames of one connection that are read before its task yields and h2 hands over the requests
-/// that it has. One read of 8 KiB can hold 900 frames, and a thread runs `TURNS_BETWEEN_NEWS` tasks
-/// between two looks at its sockets. Without this bound, a burst of calls and cancellations in one
-/// read would also exceed `RESET_STREAMS_MAX`.
+/// that it has. One read of 8 KiB can hold 900 frames, and a thread runs `TASKS_BETWEEN_POLLS`
+/// tasks between two looks at its sockets. Without this bound, a burst of calls and cancellations
+/// in one read would also exceed `RESET_STREAMS_MAX`.
 pub const FRAMES_PER_TURN_MAX: u32 = 32;
 /// Messages of one response stream that are sent before its task yields. A client that sends
 /// without waiting for answers would otherwise get a hundred at once, which takes the thread about
@@ -237,11 +237,11 @@ pub const ANSWERS_PER_TURN_MAX: u32 = 16;
 /// Tasks that a thread runs before it polls its sockets (tokio's `event_interval`). A poll takes
 /// less than a microsecond and a task up to a hundred. With tokio's default of 61, a short call
 /// could wait for six milliseconds before its arrival was noticed.
-pub const TURNS_BETWEEN_NEWS: u32 = 16;
+pub const TASKS_BETWEEN_POLLS: u32 = 16;
 /// A frame uses up one more of `FRAMES_PER_TURN_MAX` for each of these bytes in it. A connection so
 /// reads some 60 KiB before it yields, which takes some tens of microseconds. With half a megabyte,
 /// sixty clients that send as fast as they can delayed all others by tens of milliseconds.
-pub const TURN_BYTES: usize = 2 << 10;
+pub const BYTES_PER_EXTRA_FRAME: usize = 2 << 10;
 /// Streams that h2 may reset over a client's protocol errors in the life of a connection; None is
 /// no bound. DATA that crosses an early answer counts as such an error, so h2's default of 1024
 /// closes a connection that has lived for weeks and did nothing wrong.
@@ -360,13 +360,13 @@ pub const UNSENT_PROGRESS_BYTES: usize = 16 << 10;
 pub const UNSENT_PROGRESS_PARTS: usize = 60;
 /// Free memory is given back to the system once more bytes than this were held and three quarters
 /// of them are gone.
-pub const UNSENT_BYTES_KEPT: usize = 64 << 20;
-/// As `UNSENT_BYTES_KEPT`, for the number of connections and of calls at a time, each of which
-/// takes some kilobytes beside its messages. Memory is then given back only if the process has also
-/// grown by more than `FREE_BYTES_KEPT`, since otherwise little can be free.
-pub const CONNECTIONS_KEPT: usize = 50;
-pub const CALLS_KEPT: usize = 500;
-pub const FREE_BYTES_KEPT: usize = 8 << 20;
+pub const GIVE_BACK_UNSENT_BYTES_MIN: usize = 64 << 20;
+/// As `GIVE_BACK_UNSENT_BYTES_MIN`, for the number of connections and of calls at a time, each of
+/// which takes some kilobytes beside its messages. Memory is then given back only if the process
+/// has also grown by more than `GIVE_BACK_FREE_BYTES_MIN`, since otherwise little can be free.
+pub const GIVE_BACK_CONNECTIONS_MIN: usize = 50;
+pub const GIVE_BACK_CALLS_MIN: usize = 500;
+pub const GIVE_BACK_FREE_BYTES_MIN: usize = 8 << 20;
 /// Shortest time between two times that memory is given back: each locks the allocator for some
 /// milliseconds.
 pub const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(5);
@@ -402,7 +402,7 @@ pub const LOG_LARGE_ENTRY_PARTS: u64 = 8;
 pub const LOG_SLACK_BYTES: u64 = 64 << 10;
 /// A write of the log that takes longer is logged as slow while it lasts. etcd uses the same time
 /// for writes that have ended.
-pub const LOG_STALL_SAID_AFTER: Duration = Duration::from_secs(1);
+pub const LOG_STALL_WARN_AFTER: Duration = Duration::from_secs(1);
 /// Time between two looks whether a write of the log is slow.
 pub const LOG_STALL_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause between two attempts to create the next segment while the disk has no room for it.
@@ -768,7 +768,7 @@ pub const DEFRAG_CHANGES_MAX: usize = 10_000;
 pub const DEFRAG_CATCH_UP_PIECES_MAX: u32 = 256;
 /// Free disk space that a defragmentation leaves to the log and the store; on a small disk at most
 /// the fraction that the reserve takes there (`RESERVE_DISK_PARTS`).
-pub const DEFRAG_FREE_BYTES_MIN: u64 = 32 << 20;
+pub const DEFRAG_FREE_BYTES_KEPT: u64 = 32 << 20;
 /// How long a defragmentation waits for readers of the old file to end. After that the file is
 /// unlinked while they read, and the system frees its space when they end.
 pub const DEFRAG_READERS_WAIT: Duration = Duration::from_secs(5);
@@ -792,7 +792,7 @@ pub const SPACE_REVISIONS_KEPT: i64 = 1000;
 pub const SPACE_ROOM_PARTS: u64 = 8;
 /// How long the policy rests when neither compaction nor defragmentation makes room: what is left
 /// is live data.
-pub const SPACE_HELPLESS_REST: Duration = Duration::from_secs(60);
+pub const SPACE_NO_GAIN_REST: Duration = Duration::from_secs(60);
 /// Time between two looks whether the sweep of the policy's compaction has ended.
 pub const SPACE_SWEEP_LOOK: Duration = Duration::from_millis(20);
 /// How long the policy waits for that sweep before it logs so and rests: some sweeps are slow, and

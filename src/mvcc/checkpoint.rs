@@ -34,7 +34,7 @@ impl IndexPass {
     /// Begins the walk. That may be in the middle of a sweep, since a sweep on a failing disk never
     /// ends. The index then lacks some of the revisions that the sweep dooms, so the checkpoint
     /// counts as compacted by the last sweep that has ended. A start repeats the later ones, and
-    /// finds the rows that the index lacks (`Compaction::expect_orphans`).
+    /// finds the rows that the index lacks (`Sweep::expect_orphans`).
     pub fn new(mvcc: &Mvcc) -> Self {
         let current = Current { compact_revision: mvcc.swept(), ..mvcc.current() };
         Self { current, start: Box::default() }

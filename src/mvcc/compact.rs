@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
-use super::doomed::Doomed;
+use super::doomed::DoomedRevisions;
 use super::hash::{Hasher, KeyValueHash};
 use super::index::{Index, Visit};
 use super::kv::Pair;
@@ -36,7 +36,7 @@ const GROUP_ROWS: usize = 64;
 const GROUP_DEAD_MIN: usize = GROUP_ROWS / 4;
 
 /// The sweep of one compaction, or of several that waited together.
-pub struct Compaction {
+pub struct Sweep {
     /// Compact revision before the first of `points`, as that point's hash takes it.
     previous: i64,
     /// In ascending order; the last one dooms everything that the others do.
@@ -45,7 +45,7 @@ pub struct Compaction {
     /// Value of `Mvcc::replaced` that it belongs to: after a replacement of the state, the sweep is
     /// void.
     state: u64,
-    /// See [`Compaction::expect_orphans`].
+    /// See [`Sweep::expect_orphans`].
     expects_orphans: bool,
 }
 
@@ -60,7 +60,7 @@ enum Phase {
     Wait(Vec<Arc<()>>),
     Index {
         start: Box<[u8]>,
-        doomed: Doomed,
+        doomed: DoomedRevisions,
     },
     Hash(Box<Scan>),
     Delete {
@@ -72,7 +72,7 @@ enum Phase {
 
 /// One pass over the rows up to the last compaction, in revision order.
 struct Scan {
-    doomed: Doomed,
+    doomed: DoomedRevisions,
     from: Revision,
     /// Rows without a revision in the index, of those read so far.
     orphans: Vec<Revision>,
@@ -84,7 +84,7 @@ struct Scan {
 
 /// The result of one step of a sweep.
 #[derive(Debug, PartialEq, Eq)]
-pub enum CompactionStep {
+pub enum SweepStep {
     /// Nothing could be done: readers, or the committer, are waited for.
     Waiting,
     /// Some keys of the index were compacted, or other work as short was done.
@@ -100,7 +100,7 @@ pub enum CompactionStep {
 impl Mvcc {
     /// Applies a compaction: moves the compact revision and returns the sweep, which the caller
     /// runs. Called on the apply thread.
-    pub fn compact(&self, revision: i64) -> Result<Compaction, Error> {
+    pub fn compact(&self, revision: i64) -> Result<Sweep, Error> {
         let written = self.written();
         if revision <= written.compact_revision {
             return Err(Error::Compacted);
@@ -115,15 +115,15 @@ impl Mvcc {
     }
 
     /// A sweep of the compaction at `revision`, after one at `previous`.
-    pub(super) fn sweep(&self, revision: i64, previous: i64) -> Compaction {
+    pub(super) fn sweep(&self, revision: i64, previous: i64) -> Sweep {
         let points = vec![Point { revision, is_hash_whole: true }];
         let state = *self.replaced.read();
         let phase = Phase::Wait(Vec::new());
-        Compaction { previous, points, phase, state, expects_orphans: false }
+        Sweep { previous, points, phase, state, expects_orphans: false }
     }
 }
 
-impl Compaction {
+impl Sweep {
     /// Revision of the newest compaction of the sweep.
     pub fn revision(&self) -> i64 {
         self.points.last().map_or(self.previous, |point| point.revision)
@@ -138,7 +138,7 @@ impl Compaction {
     }
 
     /// Makes the sweep valid for the state that has just replaced another.
-    pub fn belong_to(&mut self, mvcc: &Mvcc) {
+    pub fn rebind(&mut self, mvcc: &Mvcc) {
         self.state = *mvcc.replaced.read();
     }
 
@@ -157,7 +157,7 @@ impl Compaction {
 
     /// Takes the epoch of the current views, to wait for them. Must be called after the compact
     /// revision was published, so that later views cannot read doomed rows.
-    pub fn arm(&mut self, mvcc: &Mvcc) {
+    pub fn wait_for_views(&mut self, mvcc: &Mvcc) {
         if let Phase::Wait(epochs) = &mut self.phase {
             let epoch = take(&mut *mvcc.epoch.lock());
             let mut older = mvcc.older_epochs.lock();
@@ -192,7 +192,7 @@ impl Compaction {
 
     /// Does a bounded piece of work. After a local error, other than `Error::Stopped`, the same
     /// step can be tried again.
-    pub fn step(&mut self, mvcc: &Mvcc) -> Result<CompactionStep, Error> {
+    pub fn step(&mut self, mvcc: &Mvcc) -> Result<SweepStep, Error> {
         let state = mvcc.replaced.read();
         if *state != self.state {
             return Err(Error::Stopped);
@@ -202,11 +202,11 @@ impl Compaction {
             Phase::Wait(epochs) => {
                 epochs.retain(is_seen);
                 if !epochs.is_empty() {
-                    return Ok(CompactionStep::Waiting);
+                    return Ok(SweepStep::Waiting);
                 }
-                let doomed = Doomed::new(self.points.iter().map(|point| point.revision));
+                let doomed = DoomedRevisions::new(self.points.iter().map(|point| point.revision));
                 self.phase = Phase::Index { start: Box::default(), doomed };
-                Ok(CompactionStep::Thinned)
+                Ok(SweepStep::Thinned)
             }
             Phase::Index { start, doomed } => {
                 let keys_max = limits::INDEX_COMPACT_KEYS_MAX;
@@ -216,11 +216,12 @@ impl Compaction {
                 match visit {
                     Visit::Next(next) => *start = next,
                     Visit::Done => {
-                        let doomed = std::mem::replace(doomed, Doomed::new(std::iter::empty()));
+                        let doomed =
+                            std::mem::replace(doomed, DoomedRevisions::new(std::iter::empty()));
                         self.phase = Phase::Hash(Box::new(self.scan(doomed)));
                     }
                 }
-                Ok(CompactionStep::Thinned)
+                Ok(SweepStep::Thinned)
             }
             Phase::Hash(scan) => {
                 let rows = mvcc.rows(scan.from, revision)?;
@@ -232,13 +233,13 @@ impl Compaction {
                 let has_more =
                     rows.len() >= limits::READ_CHUNK_ROWS || bytes >= limits::READ_CHUNK_BYTES;
                 if has_more {
-                    return Ok(CompactionStep::More);
+                    return Ok(SweepStep::More);
                 }
                 self.phase = scan.delete(mvcc, revision);
-                Ok(CompactionStep::Thinned)
+                Ok(SweepStep::Thinned)
             }
             Phase::Delete { done, deleted, hashes } => match done.try_recv() {
-                Err(oneshot::error::TryRecvError::Empty) => Ok(CompactionStep::Waiting),
+                Err(oneshot::error::TryRecvError::Empty) => Ok(SweepStep::Waiting),
                 Err(oneshot::error::TryRecvError::Closed) => Err(Error::Stopped),
                 Ok(()) => {
                     for (point, hash) in self.points.iter().zip(&*hashes) {
@@ -248,13 +249,13 @@ impl Compaction {
                     }
                     mvcc.swept.store(revision, Ordering::Release);
                     let hash = hashes.last().copied().ok_or(Error::Stopped)?;
-                    Ok(CompactionStep::Done { deleted: *deleted, hash })
+                    Ok(SweepStep::Done { deleted: *deleted, hash })
                 }
             },
         }
     }
 
-    fn scan(&self, mut doomed: Doomed) -> Scan {
+    fn scan(&self, mut doomed: DoomedRevisions) -> Scan {
         doomed.sort();
         let mut previous = self.previous;
         let hasher = |point: &Point| {

@@ -3,12 +3,12 @@
 use crate::types::Revision;
 
 /// The fate of revisions under several compactions, in ascending order.
-pub(super) struct Doomed {
-    pub(super) points: Vec<Fate>,
+pub(super) struct DoomedRevisions {
+    pub(super) points: Vec<CompactionEffect>,
 }
 
 /// The effect of one compaction.
-pub(super) struct Fate {
+pub(super) struct CompactionEffect {
     pub(super) revision: i64,
     /// Revisions that die with this compaction and not with an earlier one.
     pub(super) dead: Vec<Revision>,
@@ -18,9 +18,10 @@ pub(super) struct Fate {
     pub(super) next: usize,
 }
 
-impl Doomed {
+impl DoomedRevisions {
     pub(super) fn new(revisions: impl Iterator<Item = i64>) -> Self {
-        let fate = |revision| Fate { revision, dead: Vec::new(), is_any_kept: false, next: 0 };
+        let fate =
+            |revision| CompactionEffect { revision, dead: Vec::new(), is_any_kept: false, next: 0 };
         Self { points: revisions.map(fate).collect() }
     }
 

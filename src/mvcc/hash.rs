@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::index::Visit;
-use super::{Error, Mvcc, View, Wanted};
+use super::{Error, Mvcc, View, ReadCheck};
 use crate::limits;
 use crate::store::{Bucket, Row, schema};
 use crate::types::Revision;
@@ -67,7 +67,7 @@ impl Mvcc {
     pub fn hash_by_revision(
         &self,
         revision: i64,
-        wanted: &Wanted,
+        wanted: &ReadCheck,
     ) -> Result<(KeyValueHash, i64), Error> {
         self.read(wanted, |view| {
             if let Some(stored) = self.stored_hash(revision) {
@@ -99,7 +99,7 @@ impl Mvcc {
     /// The checksum of the whole backend, bucket by bucket in the order of their names, after
     /// everything sealed is committed. Members that have applied the same entries get the same
     /// value.
-    pub fn hash_all(&self, wanted: &Wanted) -> Result<u32, Error> {
+    pub fn hash_all(&self, wanted: &ReadCheck) -> Result<u32, Error> {
         self.store.flush()?;
         let mut buckets =
             Bucket::ALL.map(|bucket| (bucket.name().as_bytes(), Some(bucket))).to_vec();

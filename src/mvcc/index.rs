@@ -17,10 +17,10 @@ mod history;
 
 pub use bulk::{Bulk, Restored};
 pub use checkpoint::{Malformed, read_keys, write_end, write_keys};
-pub use history::Found;
+pub use history::KeyState;
 use history::{Generation, History, Packed};
 
-use super::doomed::Doomed;
+use super::doomed::DoomedRevisions;
 use crate::types::Revision;
 
 const LEAF_KEYS_MAX: usize = 256;
@@ -33,7 +33,7 @@ struct Entry {
 /// One key of a visit.
 pub struct Visited<'a> {
     pub key: &'a [u8],
-    pub found: Found,
+    pub found: KeyState,
 }
 
 /// How far a visit got.
@@ -62,7 +62,7 @@ impl End<'_> {
 
 /// Summary of a leaf, so that its keys need not be visited.
 #[derive(Clone, Copy, Debug, Default)]
-struct Facts {
+struct LeafSummary {
     live: u32,
     /// False only if no key has a history that a compaction could shorten (`History::has_past`).
     has_past: bool,
@@ -70,7 +70,7 @@ struct Facts {
     newest: i64,
 }
 
-impl Facts {
+impl LeafSummary {
     fn of(leaf: &[Entry]) -> Self {
         let live = leaf.iter().filter(|entry| entry.history.is_live()).count();
         Self {
@@ -86,7 +86,7 @@ impl Facts {
 pub struct Index {
     leaves: Vec<Vec<Entry>>,
     /// Summary of the leaf at the same position.
-    facts: Vec<Facts>,
+    facts: Vec<LeafSummary>,
     keys: usize,
     /// Main revision of the newest change.
     newest: i64,
@@ -114,7 +114,7 @@ impl Index {
 
     /// Adds a put of the key and returns the key's state after it. Revisions ascend from call to
     /// call.
-    pub fn put(&mut self, key: &[u8], revision: Revision) -> Found {
+    pub fn put(&mut self, key: &[u8], revision: Revision) -> KeyState {
         self.newest = self.newest.max(revision.main);
         let (leaf, position) = self.entry(key);
         let history = &mut self.leaves[leaf][position].history;
@@ -125,7 +125,7 @@ impl Index {
         facts.has_past |= history.has_past();
         facts.newest = facts.newest.max(revision.main);
         let generation = &history.open;
-        Found {
+        KeyState {
             modified: revision,
             created: generation.created.revision(),
             version: generation.version,
@@ -149,7 +149,7 @@ impl Index {
     }
 
     /// The key's state at `main`; None if it does not exist then.
-    pub fn get(&self, key: &[u8], main: i64) -> Option<Found> {
+    pub fn get(&self, key: &[u8], main: i64) -> Option<KeyState> {
         let (leaf, position) = self.position(key)?;
         self.leaves[leaf][position].history.get(main)
     }
@@ -232,7 +232,12 @@ impl Index {
 
     /// Applies compactions to the keys from `start` on, until `keys_max` keys were visited, but to
     /// at least one leaf. Leaves that cannot change count as one key.
-    pub(super) fn compact(&mut self, start: &[u8], keys_max: usize, doomed: &mut Doomed) -> Visit {
+    pub(super) fn compact(
+        &mut self,
+        start: &[u8],
+        keys_max: usize,
+        doomed: &mut DoomedRevisions,
+    ) -> Visit {
         let (mut leaf, mut position) = self.lower_bound(start);
         let mut looked_at = 0;
         while leaf < self.leaves.len() {
@@ -248,7 +253,7 @@ impl Index {
                     doomed.compact(|main, dead| entry.history.compact(main, dead).is_some());
                 }
                 let before = entries.len();
-                entries.retain(|entry| !entry.history.is_forgotten());
+                entries.retain(|entry| !entry.history.is_empty());
                 self.keys -= before - entries.len();
                 self.facts[leaf].has_past = entries.iter().any(|entry| entry.history.has_past());
             }
@@ -316,7 +321,7 @@ impl Index {
     fn entry(&mut self, key: &[u8]) -> (usize, usize) {
         if self.leaves.is_empty() {
             self.leaves.push(Vec::new());
-            self.facts.push(Facts::default());
+            self.facts.push(LeafSummary::default());
             self.leaves[0].push(Entry { key: key.into(), history: History::default() });
             self.keys += 1;
             return (0, 0);
@@ -345,7 +350,7 @@ impl Index {
         let is_append = position == len && leaf + 1 == self.leaves.len();
         let at = if is_append { len } else { len / 2 };
         let tail = self.leaves[leaf].split_off(at);
-        let facts = Facts::of(&tail);
+        let facts = LeafSummary::of(&tail);
         self.facts[leaf].live -= facts.live;
         self.leaves.insert(leaf + 1, tail);
         self.facts.insert(leaf + 1, facts);

@@ -5,7 +5,7 @@
 //! store yet, so each of its ranges is assumed to answer with all of them. If a read fails, the
 //! answer counts as long.
 
-use super::range::Patience;
+use super::range::ReadBudget;
 use super::txn::ops;
 use super::{Error, Mvcc, View, has_revision_filters, is_default_ordering};
 use crate::limits;
@@ -29,7 +29,7 @@ pub fn answers_with_pairs(request: &TxnRequest) -> bool {
 /// Whether the answer would have at most `bytes` of pairs, and take few holds of the index lock
 /// (`INLINE_TXN_INDEX_HOLDS_MAX`). Called on a thread that may block.
 pub fn answers_shortly(view: &View<'_>, request: &TxnRequest, bytes: usize) -> Result<bool, Error> {
-    match read(view, request, &mut Patience::of_txn(bytes)) {
+    match read(view, request, &mut ReadBudget::of_txn(bytes)) {
         Ok(()) => Ok(true),
         // The measuring was cut short, which says nothing about the answer.
         Err(error @ (Error::Replaced | Error::Unwanted)) => Err(error),
@@ -42,7 +42,7 @@ pub fn answers_shortly(view: &View<'_>, request: &TxnRequest, bytes: usize) -> R
 pub fn answers_shortly_at_once(mvcc: &Mvcc, request: &TxnRequest, bytes: usize) -> bool {
     let keys = keys_at_most(request);
     let is_little = keys.is_some_and(|keys| keys <= limits::INLINE_RANGE_KEYS_MAX);
-    is_little && read(&mvcc.view(), request, &mut Patience::at_once(bytes)).is_ok()
+    is_little && read(&mvcc.view(), request, &mut ReadBudget::at_once(bytes)).is_ok()
 }
 
 /// Upper bound of the keys in a range's answer, if the request itself sets one. A count counts as
@@ -73,21 +73,21 @@ fn keys_at_most(request: &TxnRequest) -> Option<i64> {
     })
 }
 
-fn read(view: &View<'_>, request: &TxnRequest, patience: &mut Patience) -> Result<(), Error> {
-    let own = Own::of(&request.success).bytes().max(Own::of(&request.failure).bytes());
-    patience.read(own)?;
-    read_both(view, request, patience)
+fn read(view: &View<'_>, request: &TxnRequest, budget: &mut ReadBudget) -> Result<(), Error> {
+    let own = OwnPuts::of(&request.success).bytes().max(OwnPuts::of(&request.failure).bytes());
+    budget.read(own)?;
+    read_both(view, request, budget)
 }
 
 /// Bytes that a list of operations puts, nested ones included, and the number of ranges that may
 /// answer with them.
 #[derive(Default)]
-struct Own {
+struct OwnPuts {
     put_bytes: usize,
     ranges: usize,
 }
 
-impl Own {
+impl OwnPuts {
     fn of(ops: &[RequestOp]) -> Self {
         let mut own = Self::default();
         own.add(ops);
@@ -117,19 +117,19 @@ impl Own {
     }
 }
 
-fn read_both(view: &View<'_>, request: &TxnRequest, patience: &mut Patience) -> Result<(), Error> {
+fn read_both(view: &View<'_>, request: &TxnRequest, budget: &mut ReadBudget) -> Result<(), Error> {
     for op in ops(request) {
         match &op.request {
-            Some(Request::RequestRange(range)) => drop(view.answer(range, patience)?),
+            Some(Request::RequestRange(range)) => drop(view.answer(range, budget)?),
             Some(Request::RequestPut(put)) if put.prev_kv => {
                 let previous = RangeRequest { key: put.key.clone(), ..Default::default() };
-                view.answer(&previous, patience)?;
+                view.answer(&previous, budget)?;
             }
             Some(Request::RequestDeleteRange(delete)) if delete.prev_kv => {
                 let DeleteRangeRequest { key, range_end, .. } = delete.clone();
-                view.answer(&RangeRequest { key, range_end, ..Default::default() }, patience)?;
+                view.answer(&RangeRequest { key, range_end, ..Default::default() }, budget)?;
             }
-            Some(Request::RequestTxn(nested)) => read_both(view, nested, patience)?,
+            Some(Request::RequestTxn(nested)) => read_both(view, nested, budget)?,
             _ => {}
         }
     }

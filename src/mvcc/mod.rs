@@ -26,7 +26,7 @@ mod measure;
 mod range;
 mod restore;
 mod txn;
-mod wanted;
+mod read_check;
 mod write;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -41,14 +41,14 @@ use crate::types::Revision;
 
 pub use change::{Change, ChangeKind, deletion_event};
 pub use checkpoint::{Checkpoint, IndexPass, write_attachment, write_attachments_end};
-pub use compact::{Compaction, CompactionStep};
+pub use compact::{Sweep, SweepStep};
 pub use hash::KeyValueHash;
 pub use hash_at_rest::hash_rows;
 pub use measure::{answers_shortly, answers_shortly_at_once, answers_with_pairs, keys_of_range};
 pub use range::{has_revision_filters, is_default_ordering};
 pub use restore::{Compacted, Restore, Restoring};
 pub use txn::{is_read_only, is_serializable, read_txn, read_txn_shortly};
-pub use wanted::{Waiting, Wanted};
+pub use read_check::{CallerGuard, ReadCheck};
 pub use write::{Leases, Write};
 
 use index::Index;
@@ -287,7 +287,7 @@ pub struct View<'a> {
     mvcc: &'a Mvcc,
     current: Current,
     /// Set for a read that ends early when its caller goes away or the state is replaced.
-    wanted: Option<&'a Wanted>,
+    wanted: Option<&'a ReadCheck>,
     /// Keeps sweeps from deleting rows. A transaction's own view has None: it reads at the current
     /// revision, and compactions are applied by the same thread.
     _epoch: Option<Arc<()>>,

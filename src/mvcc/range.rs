@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::index::{End, Found, Visit};
+use super::index::{End, KeyState, Visit};
 use super::kv::Pair;
 use super::{Change, Error, View};
 use crate::limits;
@@ -21,17 +21,17 @@ const INLINE_FETCH_ROWS: usize = 8;
 const FETCH_ROWS: usize = 128;
 
 struct Item {
-    found: Found,
+    found: KeyState,
     kv: Bytes,
 }
 
 /// The work that a read may do before it fails with `TakesLong`.
-pub(super) struct Patience {
+pub(super) struct ReadBudget {
     index_holds: usize,
     bytes: usize,
 }
 
-impl Patience {
+impl ReadBudget {
     /// Bounds only the bytes of pairs; `usize::MAX` is no bound.
     pub(super) fn with_bytes(bytes: usize) -> Self {
         Self { index_holds: usize::MAX, bytes }
@@ -96,7 +96,7 @@ pub(super) fn end_of(range: &KeyRange) -> End<'_> {
 impl View<'_> {
     /// Answers a range request. Sort order and target must be known values.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
-        self.answer(request, &mut Patience::with_bytes(usize::MAX))
+        self.answer(request, &mut ReadBudget::with_bytes(usize::MAX))
     }
 
     /// As [`Self::range`], for a thread that serves connections. A read that holds the index lock
@@ -109,25 +109,25 @@ impl View<'_> {
         request: &RangeRequest,
         bytes: usize,
     ) -> Result<RangeResponse, Error> {
-        self.answer(request, &mut Patience::at_once(bytes))
+        self.answer(request, &mut ReadBudget::at_once(bytes))
     }
 
-    /// Answers a range request within `patience`.
+    /// Answers a range request within `budget`.
     pub(super) fn answer(
         &self,
         request: &RangeRequest,
-        patience: &mut Patience,
+        budget: &mut ReadBudget,
     ) -> Result<RangeResponse, Error> {
         let main = self.readable(request.revision)?;
         let range = KeyRange::new(request.key.clone(), request.range_end.clone());
         let header = Some(ResponseHeader { revision: self.current.revision, ..Default::default() });
         if request.count_only {
-            let count = self.count(&range, main, patience)?;
+            let count = self.count(&range, main, budget)?;
             return Ok(RangeResponse { header, count, ..Default::default() });
         }
         let limit = collect_limit(request);
         let by_index = request.keys_only && request.sort_target() != SortTarget::Value;
-        let (mut items, count) = self.collect(&range, main, (limit, by_index), patience)?;
+        let (mut items, count) = self.collect(&range, main, (limit, by_index), budget)?;
         filter(&mut items, request);
         sort(&mut items, request)?;
         let mut more = false;
@@ -175,11 +175,11 @@ impl View<'_> {
     }
 
     /// Number of keys in the range that exist at `main`.
-    fn count(&self, range: &KeyRange, main: i64, patience: &mut Patience) -> Result<i64, Error> {
+    fn count(&self, range: &KeyRange, main: i64, budget: &mut ReadBudget) -> Result<i64, Error> {
         if range.is_single() {
             return Ok(i64::from(self.mvcc.index.read().get(&range.key, main).is_some()));
         }
-        self.count_from(&range.key, end_of(range), main, patience)
+        self.count_from(&range.key, end_of(range), main, budget)
     }
 
     fn count_from(
@@ -187,13 +187,13 @@ impl View<'_> {
         start: &[u8],
         end: End<'_>,
         main: i64,
-        patience: &mut Patience,
+        budget: &mut ReadBudget,
     ) -> Result<i64, Error> {
         let mut count: u64 = 0;
         let mut start: Box<[u8]> = start.into();
         loop {
             self.go_on()?;
-            patience.hold_index()?;
+            budget.hold_index()?;
             let index = self.mvcc.index.read();
             let (counted, visit) = index.count(&start, end, main, limits::INDEX_HOLD_KEYS_MAX);
             drop(index);
@@ -213,14 +213,14 @@ impl View<'_> {
         range: &KeyRange,
         main: i64,
         (limit, by_index): (usize, bool),
-        patience: &mut Patience,
+        budget: &mut ReadBudget,
     ) -> Result<(Vec<Item>, i64), Error> {
         if range.is_single() {
             let found = self.mvcc.index.read().get(&range.key, main);
             let Some(found) = found else { return Ok((Vec::new(), 0)) };
             let kv =
                 if by_index { key_only(&range.key, found) } else { self.fetch(found.modified)? };
-            patience.read(kv.len())?;
+            budget.read(kv.len())?;
             return Ok((vec![Item { found, kv }], 1));
         }
         let end = end_of(range);
@@ -230,7 +230,7 @@ impl View<'_> {
         loop {
             let first = items.len();
             self.go_on()?;
-            patience.hold_index()?;
+            budget.hold_index()?;
             let index = self.mvcc.index.read();
             let visit = index.visit(&start, end, main, limits::INDEX_HOLD_KEYS_MAX, |visited| {
                 if limit > 0 && items.len() == limit {
@@ -244,7 +244,7 @@ impl View<'_> {
             });
             drop(index);
             if !by_index {
-                self.fetch_into(&mut items[first..], patience)?;
+                self.fetch_into(&mut items[first..], budget)?;
             }
             match visit {
                 Visit::Next(next) => start = next,
@@ -252,7 +252,7 @@ impl View<'_> {
             }
         }
         let collected = i64::try_from(items.len()).unwrap_or(i64::MAX);
-        let rest = next_uncollected.map(|next| self.count_from(&next, end, main, patience));
+        let rest = next_uncollected.map(|next| self.count_from(&next, end, main, budget));
         Ok((items, collected + rest.transpose()?.unwrap_or(0)))
     }
 
@@ -311,9 +311,9 @@ impl View<'_> {
         row.map(|row| row.kv).ok_or(Error::MissingRow(revision))
     }
 
-    fn fetch_into(&self, items: &mut [Item], patience: &mut Patience) -> Result<(), Error> {
+    fn fetch_into(&self, items: &mut [Item], budget: &mut ReadBudget) -> Result<(), Error> {
         let (mut at_once, most) =
-            if patience.is_short() { (1, INLINE_FETCH_ROWS) } else { (FETCH_ROWS, FETCH_ROWS) };
+            if budget.is_short() { (1, INLINE_FETCH_ROWS) } else { (FETCH_ROWS, FETCH_ROWS) };
         let mut left = items;
         while !left.is_empty() {
             self.go_on()?;
@@ -323,7 +323,7 @@ impl View<'_> {
             for (item, row) in items.iter_mut().zip(rows) {
                 item.kv = row.kv;
             }
-            patience.read(items.iter().map(|item| item.kv.len()).sum())?;
+            budget.read(items.iter().map(|item| item.kv.len()).sum())?;
             left = rest;
             at_once = (2 * at_once).min(most);
         }
@@ -331,13 +331,13 @@ impl View<'_> {
     }
 }
 
-fn by_index_pair(key: &[u8], found: Found) -> Pair<'_> {
-    let Found { modified, created, version } = found;
+fn by_index_pair(key: &[u8], found: KeyState) -> Pair<'_> {
+    let KeyState { modified, created, version } = found;
     let (create_revision, mod_revision) = (created.main, modified.main);
     Pair { key, create_revision, mod_revision, version, ..Pair::default() }
 }
 
-fn key_only(key: &[u8], found: Found) -> Bytes {
+fn key_only(key: &[u8], found: KeyState) -> Bytes {
     by_index_pair(key, found).encode()
 }
 

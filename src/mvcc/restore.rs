@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::checkpoint::{self, Checkpoint};
-use super::doomed::Doomed;
+use super::doomed::DoomedRevisions;
 use super::index::{Bulk, Index, Restored, Visit};
 use super::kv::Pair;
-use super::{Compaction, Current, Error, Mvcc};
+use super::{Current, Error, Mvcc, Sweep};
 use crate::limits;
 use crate::store::{Row, Store};
 use crate::types::Revision;
@@ -38,7 +38,7 @@ pub struct Restore {
     /// The lease of each key that has one.
     pub attachments: HashMap<Bytes, i64>,
     /// The sweep that had not ended, to be run again.
-    pub unfinished: Option<Compaction>,
+    pub unfinished: Option<Sweep>,
     /// Number of rows that were read, because they were not in a checkpoint.
     pub rows: u64,
 }
@@ -120,7 +120,7 @@ impl Restoring {
         let mut start = Box::default();
         loop {
             // The rows of the revisions collected here are already deleted, so the list is dropped.
-            let mut doomed = Doomed::new(std::iter::once(main));
+            let mut doomed = DoomedRevisions::new(std::iter::once(main));
             match self.index.compact(&start, limits::INDEX_HOLD_KEYS_MAX, &mut doomed) {
                 Visit::Next(next) => start = next,
                 Visit::Done => return,

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::kv::Pair;
-use super::range::Patience;
+use super::range::ReadBudget;
 use super::{Error, Leases, View, Write};
 use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::raw::{Response, ResponseOp, TxnResponse};
@@ -47,7 +47,7 @@ pub fn is_serializable(request: &TxnRequest) -> bool {
 
 /// Runs a read-only transaction.
 pub fn read_txn(view: &View<'_>, request: &TxnRequest) -> Result<TxnResponse, Error> {
-    read_patiently(view, request, &mut Patience::with_bytes(usize::MAX))
+    read_within(view, request, &mut ReadBudget::with_bytes(usize::MAX))
 }
 
 /// As [`read_txn`], for a thread that serves connections: fails with `TakesLong` if the pairs have
@@ -58,13 +58,13 @@ pub fn read_txn_shortly(
     request: &TxnRequest,
     bytes: usize,
 ) -> Result<TxnResponse, Error> {
-    read_patiently(view, request, &mut Patience::of_txn(bytes))
+    read_within(view, request, &mut ReadBudget::of_txn(bytes))
 }
 
-fn read_patiently(
+fn read_within(
     view: &View<'_>,
     request: &TxnRequest,
-    patience: &mut Patience,
+    budget: &mut ReadBudget,
 ) -> Result<TxnResponse, Error> {
     let path = Path::choose(view, request)?;
     path.check(view, &NoLeases)?;
@@ -72,7 +72,7 @@ fn read_patiently(
     for op in path.ops {
         let response = match &op.request {
             Some(Request::RequestRange(range)) => {
-                Some(Response::Range(view.answer(range, patience)?))
+                Some(Response::Range(view.answer(range, budget)?))
             }
             _ => None,
         };
@@ -473,7 +473,7 @@ mod tests {
             ..Default::default()
         };
         let before = reads.0.load(Ordering::Relaxed);
-        let mut write = mvcc.begin().awaited(false);
+        let mut write = mvcc.begin().with_caller(false);
         let answer = write.txn(&txn, &mut NoLeases).unwrap();
         assert_eq!(write.finish().len(), 1 + 2998);
         assert_eq!(answer.responses.len(), 3);
@@ -482,7 +482,7 @@ mod tests {
         let keeps = PutRequest { ignore_value: true, ..put("k0001", "") };
         let txn =
             TxnRequest { success: vec![op(Request::RequestPut(keeps))], ..Default::default() };
-        let mut write = mvcc.begin().awaited(false);
+        let mut write = mvcc.begin().with_caller(false);
         write.txn(&txn, &mut NoLeases).unwrap();
         let changes = write.finish();
         assert_eq!(Pair::parse(&changes[0].kv).unwrap().value, b"2");

@@ -39,7 +39,7 @@ impl<'a> Write<'a> {
     /// pairs that only the answer would hold are not read. The changes, and whether the request is
     /// refused, are the same either way.
     #[must_use]
-    pub fn awaited(self, is_awaited: bool) -> Self {
+    pub fn with_caller(self, is_awaited: bool) -> Self {
         Self { is_awaited, ..self }
     }
 

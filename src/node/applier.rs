@@ -20,7 +20,7 @@ use crate::planted;
 use crate::raft::{self, Committed, ConfChange, ConfState};
 use crate::supervise::Supervisor;
 use crate::transfer::{Installs, Loaded, Prepared, StoredConfState};
-use crate::upkeep::{Sweep, SweepQueue};
+use crate::upkeep::{SweepJob, SweepQueue};
 use crate::watch::Hub;
 
 /// The time from which an apply counts as slow in the metrics, etcd's.
@@ -54,7 +54,7 @@ pub(super) struct Batch {
     /// Bytes of key-value pairs in `answers`.
     answer_bytes: usize,
     changes: Vec<Change>,
-    sweeps: Vec<Sweep>,
+    sweeps: Vec<SweepJob>,
     /// The index of the last entry that was applied; 0 if none was.
     last: u64,
     /// The leader's clock for the next entry. One entry ends when the next begins, so the clock is
@@ -174,7 +174,7 @@ impl Applier {
         for mut sweep in sweeps {
             // Only the member that proposed a compaction has a caller that waits for its sweep.
             sweep.answers.retain(|(id, _)| self.waits.applied(*id));
-            sweep.compaction.arm(&self.machine.mvcc);
+            sweep.compaction.wait_for_views(&self.machine.mvcc);
             self.sweeps.push(sweep);
         }
         for (id, reply) in answers {
@@ -212,8 +212,8 @@ impl Applier {
         self.hub.replace(self.machine.mvcc.current().revision);
         self.raft.durable(index, place.term, conf_state);
         if let Some(mut compaction) = unfinished {
-            compaction.belong_to(&self.machine.mvcc);
-            self.sweeps.push(Sweep::new(compaction, None));
+            compaction.rebind(&self.machine.mvcc);
+            self.sweeps.push(SweepJob::new(compaction, None));
         }
         metrics::snapshot_apply_in_progress().set(0);
         let took = self.clock.now().saturating_sub(started);
@@ -268,10 +268,10 @@ impl Applier {
         }
         match compaction {
             Some((compaction, true)) => {
-                sweeps.push(Sweep::new(compaction, Some((request_id, reply))));
+                sweeps.push(SweepJob::new(compaction, Some((request_id, reply))));
             }
             Some((compaction, false)) => {
-                sweeps.push(Sweep::new(compaction, None));
+                sweeps.push(SweepJob::new(compaction, None));
                 answers.push((request_id, reply));
             }
             None => answers.push((request_id, reply)),

@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::limits;
 use crate::members::Members;
 use crate::metrics;
-use crate::mvcc::Compaction;
+use crate::mvcc::Sweep;
 use crate::peer::{PeerEvents, Peers, Reach, Snapshots};
 use crate::planted::{self, Bug};
 use crate::raft::{self, Bootstrap};
@@ -284,7 +284,7 @@ fn machine(
     loaded: Loaded,
     tokens: Arc<Tokens>,
     quota: Arc<Quota>,
-) -> (Machine, Option<Compaction>) {
+) -> (Machine, Option<Sweep>) {
     let Loaded { lessor, members, auth, restore, .. } = loaded;
     let (mvcc, lessor) = (Arc::new(restore.mvcc), Arc::new(Mutex::new(lessor)));
     let (members, auth) = (Arc::new(RwLock::new(members)), Arc::new(RwLock::new(auth)));
@@ -297,7 +297,7 @@ fn sweeps(
     waits: &Arc<Waits>,
     clock: &Arc<dyn Clock>,
     config: &Config,
-    unfinished: Option<Compaction>,
+    unfinished: Option<Sweep>,
     used: (i64, u64),
 ) -> (SweepWorker, SweepQueue) {
     let (callers, clock) = (Arc::clone(waits) as Arc<dyn Callers>, Arc::clone(clock));
@@ -380,7 +380,7 @@ fn watch_store(
 /// When the member fails, stops raft, the waiters and the store before the process ends: the member
 /// then neither leads nor commits, its clients get an answer, and the others elect a leader.
 fn stop_at_failure(applier: &Applier) {
-    let (raft, abort) = (applier.raft.clone(), applier.machine.store.aborts());
+    let (raft, abort) = (applier.raft.clone(), applier.machine.store.abort_handle());
     let (waits, applied) = (Arc::clone(&applier.waits), Arc::clone(&applier.applied));
     applier.supervisor.on_failure(move |why| {
         raft.stop();

@@ -26,7 +26,7 @@ fn start(
     let wal = config.log_dir();
     let db = config.data_dir.join("member/db");
     let has_log = raft::exists(&*surroundings.disk, &wal);
-    if has_log && store::is_missing(&db)? {
+    if has_log && store::is_vacant(&db)? {
         return Err(StartError::MissingStore { db, wal });
     }
     if has_log && store::has_other(&db)? {
@@ -120,7 +120,7 @@ impl Node {
         let Some(raft) = inner.raft_threads.lock().take() else { return };
         // Ends apply's wait for room in the tail: on a full disk it would never end, nor would the
         // join below. Entries that are not in LMDB are still in the log.
-        inner.machine.store.leave();
+        inner.machine.store.stop_waiting_for_room();
         raft.stop();
         inner.circle.peers.stop();
         for thread in inner.threads.lock().drain(..) {

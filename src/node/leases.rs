@@ -66,7 +66,7 @@ impl Node {
                     return Ok(ttl_seconds);
                 }
                 Renewal::NotLeader => return Err(Error::NotLeader),
-                Renewal::Remainder => self.forget_remainder(id).await?,
+                Renewal::NoteInTheWay => self.forget_remainder(id).await?,
                 Renewal::NotFound => return Ok(0),
                 Renewal::Expired => backoff.rest(&*inner.clock).await,
             }
@@ -90,7 +90,7 @@ impl Node {
         };
         let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
         self.propose_own(Op::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints })).await?;
-        self.0.machine.lessor.lock().taken_back(id, last_note);
+        self.0.machine.lessor.lock().confirm_taken_back(id, last_note);
         Ok(())
     }
 

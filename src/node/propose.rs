@@ -15,7 +15,7 @@ use super::config::minimum_ttl_seconds;
 use super::{Error, Node, Op, Reply};
 use crate::auth::{Caller, Credentials};
 use crate::clock::{self, Backoff};
-use crate::mvcc::{self, Mvcc, Wanted};
+use crate::mvcc::{self, Mvcc, ReadCheck};
 use crate::pb::{
     AuthRoleAddRequest, AuthUserAddRequest, RequestHeader, RequestOp, TxnRequest, request_op,
 };
@@ -50,7 +50,7 @@ impl Node {
     /// wait for it.
     async fn turn_if_long(&self, request: TxnRequest) -> Result<Option<Turn>, Error> {
         let bytes = self.0.answers.short_bytes();
-        let is_short = move |mvcc: &Mvcc, wanted: &Wanted| {
+        let is_short = move |mvcc: &Mvcc, wanted: &ReadCheck| {
             mvcc.read(wanted, |view| mvcc::answers_shortly(view, &request, bytes))
         };
         match self.read_after(&self.0.admission.measures, is_short).await? {

@@ -13,7 +13,7 @@ use super::{Error, Node};
 use crate::auth::{Credentials, Demand, demand};
 use crate::clock;
 use crate::limits;
-use crate::mvcc::{self, Mvcc, Waiting, Wanted};
+use crate::mvcc::{self, CallerGuard, Mvcc, ReadCheck};
 use crate::pb::raw::{RangeResponse, TxnResponse};
 use crate::pb::{RangeRequest, TxnRequest};
 use crate::planted::{self, Bug};
@@ -95,7 +95,7 @@ impl Node {
             None | Some(Err(mvcc::Error::TakesLong)) => {
                 let (request, is_count) = (request.clone(), request.count_only);
                 let (ids, raft) = self.header_parts();
-                let range = move |mvcc: &Mvcc, wanted: &Wanted| {
+                let range = move |mvcc: &Mvcc, wanted: &ReadCheck| {
                     let mut response = mvcc.read(wanted, |view| view.range(&request))?;
                     fill(&mut response.header, ids, &raft, mvcc);
                     Ok(make(response))
@@ -161,7 +161,7 @@ impl Node {
             None => {
                 let request = request.clone();
                 let (ids, raft) = self.header_parts();
-                let read = move |mvcc: &Mvcc, wanted: &Wanted| {
+                let read = move |mvcc: &Mvcc, wanted: &ReadCheck| {
                     let mut response = mvcc.read(wanted, |view| mvcc::read_txn(view, &request))?;
                     fill(&mut response.header, ids, &raft, mvcc);
                     Ok(make(response))
@@ -183,7 +183,7 @@ impl Node {
     /// None if the answer is long: the transaction is then read again, with a turn.
     async fn read_txn_shortly(&self, request: TxnRequest) -> Result<Option<TxnResponse>, Error> {
         let bytes = self.0.answers.short_bytes();
-        let read = move |mvcc: &Mvcc, wanted: &Wanted| match mvcc
+        let read = move |mvcc: &Mvcc, wanted: &ReadCheck| match mvcc
             .read(wanted, |view| mvcc::read_txn_shortly(view, &request, bytes))
         {
             Err(mvcc::Error::TakesLong) => Ok(None),
@@ -195,7 +195,7 @@ impl Node {
     /// Reads on a blocking thread with a turn for a long answer.
     async fn read_long<T: Send + 'static>(
         &self,
-        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+        f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let turn = self.0.answers.turn(&*self.0.clock, self.request_timeout()).await?;
         self.read_in_turn(turn, self.in_slices(f)).await
@@ -203,7 +203,7 @@ impl Node {
 
     async fn count_long<T: Send + 'static>(
         &self,
-        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+        f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         self.read_after(&self.0.admission.counts, self.in_slices(f)).await
     }
@@ -212,8 +212,8 @@ impl Node {
     /// processor to everything else.
     fn in_slices<T>(
         &self,
-        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
-    ) -> impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static {
+        f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static {
         let processors = (!self.0.is_stepped).then(|| Arc::clone(&self.0.admission.processors));
         move |mvcc, wanted| {
             processors.map_or(Ok(()), |processors| wanted.take_turns_at(&processors))?;
@@ -225,7 +225,7 @@ impl Node {
     pub(super) async fn read_after<T: Send + 'static>(
         &self,
         turns: &Turns,
-        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+        f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let turn = clock::timeout(&*self.0.clock, self.request_timeout(), turns.begin()).await;
         self.read_in_turn(turn.ok_or(Error::TooManyRequests)??, f).await
@@ -235,24 +235,24 @@ impl Node {
     pub(super) async fn read_in_turn<T: Send + 'static>(
         &self,
         turn: impl Send + 'static,
-        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+        f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let work = move |mvcc: &Mvcc, wanted: &Wanted| {
+        let work = move |mvcc: &Mvcc, wanted: &ReadCheck| {
             let _turn = turn;
             f(mvcc, wanted)
         };
         self.read(work).await
     }
 
-    /// Runs `f` on a blocking thread, so that the threads that serve connections go on. `Wanted`
+    /// Runs `f` on a blocking thread, so that the threads that serve connections go on. `ReadCheck`
     /// tells it when its caller is gone.
     async fn read<T: Send + 'static>(
         &self,
-        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+        f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         self.fence()?;
         let mvcc = Arc::clone(&self.0.machine.mvcc);
-        let waiting = Waiting::default();
+        let waiting = CallerGuard::default();
         let wanted = waiting.wanted();
         let (supervisor, read) = (&self.0.supervisor, move || f(&mvcc, &wanted));
         let read = match self.0.is_stepped {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Error, Node};
-use crate::limits::{LOG_STALL_LOOK_INTERVAL, LOG_STALL_SAID_AFTER};
+use crate::limits::{LOG_STALL_LOOK_INTERVAL, LOG_STALL_WARN_AFTER};
 
 /// The time at which the write that the log is at was begun.
 #[derive(Default)]
@@ -44,18 +44,18 @@ impl Node {
         if self.log_stall() > self.request_timeout() { Err(Error::Timeout) } else { Ok(()) }
     }
 
-    /// Warns when a write of the log takes longer than `LOG_STALL_SAID_AFTER`, and not again before
+    /// Warns when a write of the log takes longer than `LOG_STALL_WARN_AFTER`, and not again before
     /// a look finds the log faster.
     pub(super) async fn watch_log(&self) {
         let mut is_said = false;
         loop {
             self.0.clock.sleep(LOG_STALL_LOOK_INTERVAL).await;
             let stall = self.log_stall();
-            let stalls = stall > LOG_STALL_SAID_AFTER;
+            let stalls = stall > LOG_STALL_WARN_AFTER;
             if stalls && !is_said {
                 tracing::warn!(
                     "took-so-far" = ?stall,
-                    "expected-duration" = ?LOG_STALL_SAID_AFTER,
+                    "expected-duration" = ?LOG_STALL_WARN_AFTER,
                     hint = "see whether the disk of the log still answers",
                     "slow fdatasync, still under way"
                 );

@@ -6,7 +6,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Error, Node};
 use crate::auth::{Credentials, demand};
-use crate::mvcc::{self, Change, Mvcc, View, Wanted};
+use crate::mvcc::{self, Change, Mvcc, ReadCheck, View};
 use crate::watch::{self, Next, Spec};
 
 /// The most changes whose previous pairs are read on the thread that serves the connection; for
@@ -93,7 +93,7 @@ impl WatchStream {
             return Ok(changes);
         }
         let turn = self.turn().await?;
-        let read = move |mvcc: &Mvcc, wanted: &Wanted| {
+        let read = move |mvcc: &Mvcc, wanted: &ReadCheck| {
             mvcc.read(wanted, |view| read_previous(view, &mut changes))?;
             Ok(changes)
         };

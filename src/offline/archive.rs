@@ -56,7 +56,7 @@ impl Archive {
             return Err(StartError::NoLog { wal }.into());
         }
         let lock = store::lock(data_dir)?;
-        if !store::is_missing(&db)? && !store::has_other(&db)? {
+        if !store::is_vacant(&db)? && !store::has_other(&db)? {
             let (store, opened) = Store::open(&db, options())?;
             // An unreadable log is reported by `node::settle` below, which reads it again.
             if AtRest::read(&wal).is_ok_and(|log| log.last == opened.consistent_index) {
@@ -91,7 +91,9 @@ impl Archive {
         match bbolt::trailer(file)? {
             None => Err(Error::NoHash),
             Some(trailer) if trailer.is_right() => Ok(()),
-            Some(bbolt::Trailer { expected, found }) => Err(Error::Hash { expected, found }),
+            Some(bbolt::Trailer { stored, computed }) => {
+                Err(Error::Hash { expected: stored, found: computed })
+            }
         }
     }
 
@@ -167,7 +169,7 @@ pub fn defragment(data_dir: &Path) -> Result<Defragmented, Error> {
         return Err(Error::Missing { path });
     }
     let db = data_dir.join(DB);
-    if db.is_dir() && store::is_missing(&db)? {
+    if db.is_dir() && store::is_vacant(&db)? {
         return Err(Error::Missing { path: db.join("CURRENT") });
     }
     let _lock = store::lock(data_dir)?;

@@ -247,7 +247,7 @@ impl Inbound {
                 self.is_fresh = true;
                 return to;
             }
-            let parts = 1 + (head.length / limits::TURN_BYTES) as u32;
+            let parts = 1 + (head.length / limits::BYTES_PER_EXTRA_FRAME) as u32;
             self.turn = self.turn.saturating_sub(parts);
             if head.kind == DATA && head.length == 0 && head.flags == 0 {
                 // Dropped, since it says nothing and h2 ends a connection after a hundred of them.

@@ -208,7 +208,7 @@ fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCo
     // delay them, and a message from a peer wakes one thread instead of several that share the
     // work.
     let clients = tokio::runtime::Builder::new_multi_thread()
-        .event_interval(limits::TURNS_BETWEEN_NEWS)
+        .event_interval(limits::TASKS_BETWEEN_POLLS)
         .enable_all()
         .build();
     let member = tokio::runtime::Builder::new_multi_thread()

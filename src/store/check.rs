@@ -19,7 +19,7 @@ use std::path::Path;
 
 use super::Error;
 pub(super) use file::{Entries, Head, open};
-pub(super) use walk::{Damages, Found, Kind, Walk};
+pub(super) use walk::{Damages, TableKind, Walk, WalkItem};
 
 /// Checks an LMDB file. An error is damage, or a file that cannot be read.
 pub(super) fn check(path: &Path) -> Result<(), Error> {
@@ -29,7 +29,7 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
     let mut walk = Walk::new(&head, &meta);
     let tables = walk.tables(&meta)?;
     for (name, table) in &tables {
-        walk.table(table, Kind::of(name), &mut |_| Ok(()))?;
+        walk.table(table, TableKind::of(name), &mut |_| Ok(()))?;
     }
-    walk.table(&meta.free, Kind::Free, &mut |_| Ok(()))
+    walk.table(&meta.free, TableKind::Free, &mut |_| Ok(()))
 }

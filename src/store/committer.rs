@@ -70,7 +70,7 @@ pub(super) struct Shared {
     /// Sealers and flushers wait here for the committer.
     pub done: Condvar,
     pub sizes: Mutex<Sizes>,
-    pub room: reserve::Cells,
+    pub room: reserve::MeasuredRoom,
     pub full_said: Seldom,
     pub hooks: Hooks,
     pub rows_pushed: AtomicU64,
@@ -188,7 +188,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn leave(&self) {
+    pub(super) fn stop_waiting_for_room(&self) {
         self.queue.lock().is_leaving = true;
         self.done.notify_all();
     }
@@ -293,7 +293,7 @@ impl Shared {
             self.queue.lock().is_deleting = false;
             self.room.set_short(true);
             let now = self.options.clock.now();
-            if !has_given && self.reserve.give(now, &error) {
+            if !has_given && self.reserve.give_up(now, &error) {
                 has_given = true;
             } else if job_rows > COMPACTION_ROWS_FULL_DISK {
                 self.job_rows_max.store(COMPACTION_ROWS_FULL_DISK, Ordering::Relaxed);

@@ -31,7 +31,7 @@ use super::env::{DATA_FILE, Env};
 use super::{Bucket, Building, Error, Sizes, Store, checkpoint, dir, reserve};
 use crate::files;
 use crate::limits::{
-    DEFRAG_CATCH_UP_PIECES_MAX, DEFRAG_CHANGES_MAX, DEFRAG_FREE_BYTES_MIN, DEFRAG_PIECE_BYTES,
+    DEFRAG_CATCH_UP_PIECES_MAX, DEFRAG_CHANGES_MAX, DEFRAG_FREE_BYTES_KEPT, DEFRAG_PIECE_BYTES,
     DEFRAG_READERS_WAIT, DEFRAG_TRUNCATE_BYTES,
 };
 use crate::types::Revision;
@@ -89,7 +89,7 @@ impl Store {
         Building::begin(&self.directory())
     }
 
-    fn is_unwanted(&self) -> Result<(), Error> {
+    fn check_wanted(&self) -> Result<(), Error> {
         if self.shared.defrag.unwanted.load(Ordering::Acquire) > 0 {
             return Err(Error::GivenUp("a snapshot of another member takes the store's place"));
         }
@@ -128,13 +128,13 @@ impl Copy {
         let db = store.directory();
         remove_litter(&db, current)?;
         let before = shared.env().read()?.sizes()?;
-        let kept = reserve::share(&db, DEFRAG_FREE_BYTES_MIN);
+        let kept = reserve::capped_by_disk(&db, DEFRAG_FREE_BYTES_KEPT);
         let needed = before.in_use + kept;
         let mut free = reserve::available(&db.join(MARK));
         // On a full disk the copy may use the reserve's space; `copy_rows` gives up before it takes
         // `kept` bytes.
         if free < needed && free.saturating_add(shared.room().reserve) >= needed {
-            shared.reserve.lend(shared.options.clock.now());
+            shared.reserve.release(shared.options.clock.now());
             free = reserve::available(&db.join(MARK));
         }
         if free < needed {
@@ -152,7 +152,7 @@ impl Copy {
             }
             Err(error) => {
                 let _ = fs::remove_dir_all(&new_dir);
-                return Err(plain(error, &new_dir));
+                return Err(name_full_disk(error, &new_dir));
             }
         };
         *shared.changed.lock() = Some(Changed::new());
@@ -189,7 +189,7 @@ impl Copy {
         for bucket in std::iter::once(None).chain(small.map(Some)) {
             let mut after = Vec::new();
             loop {
-                store.is_unwanted()?;
+                store.check_wanted()?;
                 let mut bytes = DEFRAG_PIECE_BYTES;
                 let mut writer = new.write()?;
                 let copied =
@@ -197,8 +197,8 @@ impl Copy {
                 writer.commit()?;
                 rest((DEFRAG_PIECE_BYTES - bytes) as u64);
                 match copied {
-                    Copied::Up(last) => after = last,
-                    Copied::All => break,
+                    Copied::UpTo(last) => after = last,
+                    Copied::End => break,
                 }
             }
         }
@@ -212,7 +212,7 @@ impl Copy {
         let newest = self.old.read()?.last_rev()?.unwrap_or_default();
         let mut pieces_after = 0;
         while pieces_after < DEFRAG_CATCH_UP_PIECES_MAX {
-            store.is_unwanted()?;
+            store.check_wanted()?;
             if reserve::available(&self.db.join(MARK)) < self.kept {
                 return Err(Error::NoSpace { file: self.new_dir.clone() });
             }
@@ -260,7 +260,7 @@ impl Copy {
         let shared: &Shared = &store.shared;
         let _committing = shared.committing.lock();
         let began = shared.options.clock.now();
-        store.is_unwanted()?;
+        store.check_wanted()?;
         let changed = shared.changed.lock().take().unwrap_or_default();
         let mut writer = new.write()?;
         while self.copy_piece(&mut writer, &Changed::new())? {}
@@ -300,13 +300,13 @@ impl Copy {
             let dir = self.new_dir.display();
             tracing::warn!(%dir, %error, "what a defragmentation left could not be removed");
         }
-        plain(error, &self.new_dir)
+        name_full_disk(error, &self.new_dir)
     }
 }
 
 /// Turns an I/O error into `NoSpace` if the disk is full.
-fn plain(error: Error, new_dir: &Path) -> Error {
-    if reserve::is_full(&error, DEFRAG_FREE_BYTES_MIN) {
+fn name_full_disk(error: Error, new_dir: &Path) -> Error {
+    if reserve::is_full(&error, DEFRAG_FREE_BYTES_KEPT) {
         return Error::NoSpace { file: new_dir.to_path_buf() };
     }
     error

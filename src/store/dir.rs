@@ -158,7 +158,7 @@ pub(super) fn generations(db: &Path) -> Result<Vec<u64>, Error> {
 }
 
 /// Whether `db` is missing or empty, so that a store may be made there.
-pub fn is_missing(db: &Path) -> Result<bool, Error> {
+pub fn is_vacant(db: &Path) -> Result<bool, Error> {
     match fs::read_dir(db) {
         Ok(mut entries) => Ok(entries.next().is_none()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
 
-use super::check::{self, Damages, Entries, Found, Head, Kind, Walk};
+use super::check::{self, Damages, Entries, Head, TableKind, Walk, WalkItem};
 use super::schema::{self, Bucket};
 use super::{Error, Opened, Pair, Row, Unusable};
 use super::{checkpoint, damage, dir, env, parse_opened, record};
@@ -69,14 +69,14 @@ pub fn examine(
     examined.pages = meta.last_page + 1;
     let mut own: Vec<Pair> = Vec::new();
     for (name, table) in &tables {
-        let kind = Kind::of(name);
+        let kind = TableKind::of(name);
         if name == schema::REV.as_bytes() {
             let blobs = tables.iter().find(|(name, _)| name == schema::BLOB.as_bytes());
             let chunks = blobs.map(|(_, table)| Entries::new(walk.pages, table));
             let mut rows = Rows { path: &path, chunks, ahead: None, see, examined: &mut examined };
             walk.table(table, kind, &mut |found| rows.entry(found))?;
             let rest = rows.end();
-            walk.bear(rest)?;
+            walk.note_or_fail(rest)?;
         } else if name == schema::BLOB.as_bytes() {
             walk.table(table, kind, &mut |_| Ok(()))?;
         } else {
@@ -91,11 +91,11 @@ pub fn examine(
             })?;
         }
     }
-    walk.table(&meta.free, Kind::Free, &mut |_| Ok(()))?;
+    walk.table(&meta.free, TableKind::Free, &mut |_| Ok(()))?;
     let Damages { named, unnamed } = walk.into_damages();
     (examined.damages, examined.damages_unnamed) = (named, unnamed);
     examined.position(&own, generation);
-    examined.beside(db, &generation_dir, generation)?;
+    examined.examine_other_files(db, &generation_dir, generation)?;
     Ok(examined)
 }
 
@@ -117,7 +117,12 @@ impl Examined {
     }
 
     /// Examines the files beside the data file: checkpoint, `DAMAGED`, other generations.
-    fn beside(&mut self, db: &Path, generation_dir: &Path, generation: u64) -> Result<(), Error> {
+    fn examine_other_files(
+        &mut self,
+        db: &Path,
+        generation_dir: &Path,
+        generation: u64,
+    ) -> Result<(), Error> {
         self.checkpoint_file = generation_dir.join(checkpoint::FILE);
         self.checkpoint = match checkpoint::verify(generation_dir) {
             Ok(binding) if self.damages.is_empty() && !binding.serves(&self.opened) => {
@@ -134,8 +139,8 @@ impl Examined {
 }
 
 /// The name and value of an entry of a small table.
-fn pair(path: &Path, table: &[u8], found: Found<'_>) -> Result<Option<Pair>, Error> {
-    let Found::Entry { page, key, value } = found else { return Ok(None) };
+fn pair(path: &Path, table: &[u8], found: WalkItem<'_>) -> Result<Option<Pair>, Error> {
+    let WalkItem::Entry { page, key, value } = found else { return Ok(None) };
     let title = String::from_utf8_lossy(table);
     let (name, value) = schema::small_parse(&title, key, value).map_err(|what| {
         let at = format!("table {title}, key {} (page {page})", key.escape_ascii());
@@ -155,8 +160,8 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    fn entry(&mut self, found: Found<'_>) -> Result<(), Error> {
-        let Found::Entry { page, key, value } = found else { return Ok(()) };
+    fn entry(&mut self, found: WalkItem<'_>) -> Result<(), Error> {
+        let WalkItem::Entry { page, key, value } = found else { return Ok(()) };
         let parsed = schema::rev_of(key).zip(schema::RevKey::try_from(key).ok());
         let Some((rev, key)) = parsed else {
             let at = format!("page {page}, key {}", key.escape_ascii());

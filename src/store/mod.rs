@@ -64,7 +64,7 @@ use tokio::sync::oneshot;
 
 pub use checkpoint::{CheckpointBinding, CheckpointReader, CheckpointWriter, Unusable};
 pub use defrag::Defragmented;
-pub use dir::{DirLock, is_missing, lay_out, lock, lock_at_rest, refuse_foreign};
+pub use dir::{DirLock, is_vacant, lay_out, lock, lock_at_rest, refuse_foreign};
 pub use error::Error;
 pub use examine::{Examined, examine};
 pub use generation::{Building, amend, has_other, settle};
@@ -146,14 +146,14 @@ impl Store {
     /// becomes a new store. Damage that the walk of the pages finds, or a `DAMAGED` note that still
     /// holds, is an error.
     pub fn open(db: &Path, options: Options) -> Result<(Self, Opened), Error> {
-        let created = dir::is_missing(db)?;
+        let created = dir::is_vacant(db)?;
         if created {
             create(db, options.clock.random())?;
         }
         let generation = dir::read_current(db)?;
         let generation_dir = dir::generation_dir(db, generation);
         check::check(&generation_dir.join(env::DATA_FILE))?;
-        scrub::look_again(db)?;
+        scrub::recheck_if_damaged(db)?;
         let env = Env::open(&generation_dir)?;
         let opened = read_opened(&env, created, generation)?;
         let store = Self::over(db, env, &opened, options)?;
@@ -180,8 +180,8 @@ impl Store {
             work: parking_lot::Condvar::new(),
             done: parking_lot::Condvar::new(),
             sizes: Mutex::new(sizes),
-            room: reserve::Cells::default(),
-            full_said: Seldom::new(crate::limits::FULL_DISK_SAY_INTERVAL),
+            room: reserve::MeasuredRoom::default(),
+            full_said: Seldom::new(crate::limits::FULL_DISK_LOG_INTERVAL),
             hooks: Hooks::default(),
             rows_pushed: AtomicU64::new(0),
             job_rows_max: AtomicUsize::new(crate::limits::COMPACTION_ROWS_MAX),
@@ -365,13 +365,13 @@ impl Store {
 
     /// Lets all further seals exceed the tail's bound. The member is stopping and apply has few
     /// entries left; on a full disk, a seal that waits for room would keep it from ending.
-    pub fn leave(&self) {
-        self.shared.leave();
+    pub fn stop_waiting_for_room(&self) {
+        self.shared.stop_waiting_for_room();
     }
 
     /// A function that stops the committer and wakes all threads that wait for a commit. It does
     /// not keep the store alive and does not block.
-    pub fn aborts(&self) -> impl FnOnce(&str) + Send + use<> {
+    pub fn abort_handle(&self) -> impl FnOnce(&str) + Send + use<> {
         let shared = Arc::downgrade(&self.shared);
         move |why| {
             if let Some(shared) = shared.upgrade() {
@@ -408,7 +408,7 @@ impl Store {
     pub fn look_for_room(&self, wants_reserve: bool) -> bool {
         let room = self.room();
         let has_enough = room.within >= 2 * room.reserve_wanted;
-        let is_lent = wants_reserve && has_enough && self.shared.is_at_ease();
+        let is_lent = wants_reserve && has_enough && self.shared.can_spare_reserve();
         self.shared.lend_reserve(is_lent);
         is_lent
     }
@@ -420,7 +420,7 @@ impl Store {
 
     /// Number of the seal with which everything pushed up to this call, the entry being applied
     /// included, may be committed; see `durable_after`.
-    pub fn pushed(&self) -> u64 {
+    pub fn seal_of_pushed(&self) -> u64 {
         let open = self.shared.open.lock();
         self.shared.queue.lock().sealed + u64::from(!open.is_empty())
     }

@@ -18,7 +18,7 @@ use rustix::io::retry_on_intr;
 use super::Error;
 use crate::clock::Seldom;
 use crate::files;
-use crate::limits::{FULL_DISK_SAY_INTERVAL, RESERVE_DISK_PARTS, RESERVE_RETAKE_REST};
+use crate::limits::{FULL_DISK_LOG_INTERVAL, RESERVE_DISK_PARTS, RESERVE_RETAKE_REST};
 
 /// A file of allocated space beside the generations.
 pub(super) struct Reserve {
@@ -41,8 +41,8 @@ impl Reserve {
     pub(super) fn new(db: &Path, bytes: u64) -> Self {
         let path = db.join("reserve");
         let held = AtomicU64::new(fs::metadata(&path).map_or(0, |file| file.len()));
-        let bytes = share(db, bytes);
-        let given_said = Seldom::new(FULL_DISK_SAY_INTERVAL);
+        let bytes = capped_by_disk(db, bytes);
+        let given_said = Seldom::new(FULL_DISK_LOG_INTERVAL);
         let (given_at, is_said) = (Mutex::default(), AtomicBool::default());
         Self { path, bytes, held, given_at, given_said, is_said }
     }
@@ -95,8 +95,8 @@ impl Reserve {
 
     /// Gives the reserve up for a commit that failed with `error`. Returns false if there was no
     /// reserve.
-    pub(super) fn give(&self, now: Duration, error: &Error) -> bool {
-        let had_some = self.lend(now);
+    pub(super) fn give_up(&self, now: Duration, error: &Error) -> bool {
+        let had_some = self.release(now);
         if had_some && self.given_said.is_due(now) {
             tracing::warn!(%error, "the disk is full; the reserve is given up");
         }
@@ -105,7 +105,7 @@ impl Reserve {
 
     /// Removes the reserve's file and notes the time, so that `take` creates it again after
     /// `RESERVE_RETAKE_REST`. Returns false if there was no file.
-    pub(super) fn lend(&self, now: Duration) -> bool {
+    pub(super) fn release(&self, now: Duration) -> bool {
         let mut given_at = self.given_at.lock();
         *given_at = Some(now);
         self.remove()
@@ -119,7 +119,7 @@ impl Reserve {
 
 /// The free space as `Shared::measure` found it last, in bytes, and who has the reserve's space.
 #[derive(Default)]
-pub(super) struct Cells {
+pub(super) struct MeasuredRoom {
     pub(super) free: AtomicU64,
     pub(super) within: AtomicU64,
     pub(super) waiting: AtomicU64,
@@ -131,7 +131,7 @@ pub(super) struct Cells {
     pub(super) is_lent: AtomicBool,
 }
 
-impl Cells {
+impl MeasuredRoom {
     pub(super) fn set_waiting(&self, bytes: usize) {
         self.waiting.store(bytes as u64, Ordering::Relaxed);
     }
@@ -142,7 +142,7 @@ impl Cells {
 }
 
 /// `bytes`, but at most the fraction 1/`RESERVE_DISK_PARTS` of the file system of `dir`.
-pub(super) fn share(dir: &Path, bytes: u64) -> u64 {
+pub(super) fn capped_by_disk(dir: &Path, bytes: u64) -> u64 {
     let disk = statvfs(dir).map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
     bytes.min(disk / RESERVE_DISK_PARTS)
 }

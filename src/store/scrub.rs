@@ -100,7 +100,7 @@ impl Store {
 
 /// If `DAMAGED` is there, reads the whole store before it is used again. Damage is an error;
 /// without any, the file is removed.
-pub(super) fn look_again(db: &Path) -> Result<(), Error> {
+pub(super) fn recheck_if_damaged(db: &Path) -> Result<(), Error> {
     let path = db.join(FILE);
     let text = match files::read_small(&path) {
         Ok(text) => text,

@@ -55,7 +55,7 @@ impl Shared {
 
     /// Whether the store itself does not need the reserve's space: no commit lacks room, and no
     /// running defragmentation has been lent it and would fail without it.
-    pub(super) fn is_at_ease(&self) -> bool {
+    pub(super) fn can_spare_reserve(&self) -> bool {
         let wants_room = self.queue.lock().no_space || self.room.is_short.load(Ordering::Relaxed);
         !wants_room && self.changed.lock().is_none()
     }
@@ -64,7 +64,7 @@ impl Shared {
     pub(super) fn lend_reserve(&self, is_lent: bool) {
         let was_lent = self.room.is_lent.swap(is_lent, Ordering::Relaxed);
         if is_lent && !was_lent {
-            self.reserve.lend(self.options.clock.now());
+            self.reserve.release(self.options.clock.now());
         }
         self.measure();
     }
@@ -89,7 +89,7 @@ impl Shared {
         };
         look();
         let is_lent = self.room.is_lent.load(Ordering::Relaxed);
-        if self.reserve.held() < self.reserve.bytes && !is_lent && self.is_at_ease() {
+        if self.reserve.held() < self.reserve.bytes && !is_lent && self.can_spare_reserve() {
             self.reserve.take(self.options.clock.now());
             look();
         }

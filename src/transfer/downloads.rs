@@ -16,7 +16,7 @@ use super::snapshot::Snapshot;
 use crate::bbolt;
 use crate::clock::Clock;
 use crate::limits::{SNAPSHOT_PIECES_MAX, SNAPSHOT_READER_RATE_MIN, SNAPSHOT_STALL_MAX};
-use crate::mvcc::Waiting;
+use crate::mvcc::CallerGuard;
 use crate::peer::Pace;
 use crate::raft;
 use crate::store::{DirLock, Store};
@@ -60,7 +60,7 @@ impl Downloads {
     pub async fn begin(&self) -> Result<Pieces, DownloadError> {
         let seat = self.seats.take(self.clock.now()).ok_or(DownloadError::NoSeat)?;
         let store = Arc::clone(&self.store);
-        let waiting = Waiting::default();
+        let waiting = CallerGuard::default();
         let wanted = waiting.wanted();
         // The seat moves into the thread, which outlives a caller that goes away.
         let measured = self.supervisor.nice("snapshot-size", move || {

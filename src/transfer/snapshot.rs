@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::error::SnapshotError;
 use crate::bbolt::{Plan, Writer};
 use crate::limits::SNAPSHOT_PIECE_BYTES;
-use crate::mvcc::Wanted;
+use crate::mvcc::ReadCheck;
 use crate::store::{self, Bucket, Frozen, Pair, Store, schema};
 use crate::types::Revision;
 
@@ -28,11 +28,11 @@ pub struct Snapshot {
 impl Snapshot {
     /// Freezes the state and measures the file. Blocks: it reads all sizes from the disk.
     pub fn new(store: &Store) -> Result<Self, SnapshotError> {
-        Self::while_wanted(store, &Wanted::default())
+        Self::while_wanted(store, &ReadCheck::default())
     }
 
     /// As [`Snapshot::new`], but ends early with an error once its caller is gone.
-    pub(super) fn while_wanted(store: &Store, wanted: &Wanted) -> Result<Self, SnapshotError> {
+    pub(super) fn while_wanted(store: &Store, wanted: &ReadCheck) -> Result<Self, SnapshotError> {
         let frozen = store.freeze()?;
         let buckets = etcd_buckets();
         let plan = measure(&frozen, &buckets, wanted)?;
@@ -109,7 +109,7 @@ pub(super) fn etcd_buckets() -> Vec<(&'static str, Option<Bucket>)> {
 fn measure(
     frozen: &Frozen,
     buckets: &[(&'static str, Option<Bucket>)],
-    wanted: &Wanted,
+    wanted: &ReadCheck,
 ) -> Result<Plan, SnapshotError> {
     let mut measuring = Writer::measure();
     for (name, bucket) in buckets {

@@ -242,7 +242,7 @@ impl Work {
             Phase::Attachments { leases, at } => {
                 if !write_attachments(&lessor.lock(), leases, at, &mut bytes) {
                     write_attachments_end(&mut bytes);
-                    self.phase = Phase::Durable { pushed: store.pushed() };
+                    self.phase = Phase::Durable { pushed: store.seal_of_pushed() };
                 }
             }
             Phase::Durable { pushed } => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::turns::Turns;
 use super::{Error, Upkeep};
-use crate::mvcc::{self, KeyValueHash, Mvcc, Waiting, Wanted};
+use crate::mvcc::{self, CallerGuard, KeyValueHash, Mvcc, ReadCheck};
 use crate::supervise::Gone;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Upkeep {
             Some(stored) => stored,
             None => {
                 let hash =
-                    move |mvcc: &Mvcc, wanted: &Wanted| mvcc.hash_by_revision(revision, wanted);
+                    move |mvcc: &Mvcc, wanted: &ReadCheck| mvcc.hash_by_revision(revision, wanted);
                 self.read_all(turns, hash).await?
             }
         };
@@ -57,11 +57,11 @@ impl Upkeep {
     async fn read_all<T: Send + 'static>(
         &self,
         turns: &Turns,
-        f: impl FnOnce(&Mvcc, &Wanted) -> Result<T, mvcc::Error> + Send + 'static,
+        f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         self.fence()?;
         let mvcc = Arc::clone(&self.ground.mvcc);
-        let waiting = Waiting::default();
+        let waiting = CallerGuard::default();
         let wanted = waiting.wanted();
         if self.ground.is_stepped {
             let read = self.ground.supervisor.inline("read", move || f(&mvcc, &wanted)).await;

@@ -55,7 +55,7 @@ pub use error::{CorruptionError, Error};
 pub use hash::HashKv;
 pub use room::{Rooms, UnderWay};
 pub use scrub::say_damage;
-pub use sweeper::{Callers, Sweep, SweepQueue, SweepWorker, Sweeper};
+pub use sweeper::{Callers, SweepJob, SweepQueue, SweepWorker, Sweeper};
 pub use turns::{Turn, Turns};
 pub use usage::{Tally, Usage};
 

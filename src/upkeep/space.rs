@@ -27,8 +27,8 @@ use super::Upkeep;
 use super::door::{Door, Refusal};
 use crate::apply::Command;
 use crate::limits::{
-    SPACE_ANSWER_WAIT, SPACE_ANSWER_WAIT_MAX, SPACE_FREE_BYTES_MIN, SPACE_HELPLESS_REST,
-    SPACE_LOOK_INTERVAL, SPACE_RECLAIM_INTERVAL, SPACE_REVISIONS_KEPT, SPACE_ROOM_PARTS,
+    SPACE_ANSWER_WAIT, SPACE_ANSWER_WAIT_MAX, SPACE_FREE_BYTES_MIN, SPACE_LOOK_INTERVAL,
+    SPACE_NO_GAIN_REST, SPACE_RECLAIM_INTERVAL, SPACE_REVISIONS_KEPT, SPACE_ROOM_PARTS,
     SPACE_SWEEP_LOOK, SPACE_SWEEP_WAIT,
 };
 use crate::metrics;
@@ -77,7 +77,7 @@ impl Upkeep {
             clock.sleep(SPACE_LOOK_INTERVAL).await;
             if self.has_own_alarm() {
                 if !self.recover_space(door).await {
-                    clock.sleep(SPACE_HELPLESS_REST).await;
+                    clock.sleep(SPACE_NO_GAIN_REST).await;
                 }
             } else if clock.now() >= rest_until && is_mostly_free(self.ground.store.sizes()) {
                 self.reclaim("more than half of the file is free").await;

@@ -16,7 +16,7 @@ use crate::apply::{self, Reply};
 use crate::clock::{self, Clock};
 use crate::limits;
 use crate::metrics;
-use crate::mvcc::{self, Compaction, CompactionStep, Mvcc};
+use crate::mvcc::{self, Mvcc, Sweep, SweepStep};
 use crate::planted;
 use crate::supervise::{Supervisor, Thread};
 
@@ -36,13 +36,13 @@ pub trait Callers: Send + Sync {
 /// A request id, and the reply that a physical compaction gets after its sweep.
 type Answer = (u64, Result<Reply, apply::Error>);
 
-pub struct Sweep {
-    pub compaction: Compaction,
+pub struct SweepJob {
+    pub compaction: Sweep,
     pub answers: Vec<Answer>,
 }
 
-impl Sweep {
-    pub fn new(compaction: Compaction, answer: Option<Answer>) -> Self {
+impl SweepJob {
+    pub fn new(compaction: Sweep, answer: Option<Answer>) -> Self {
         Self { compaction, answers: answer.into_iter().collect() }
     }
 }
@@ -55,7 +55,7 @@ struct Pending {
 
 #[derive(Default)]
 struct PendingState {
-    sweep: Option<Sweep>,
+    sweep: Option<SweepJob>,
     is_stopping: bool,
 }
 
@@ -95,7 +95,7 @@ pub struct SweepQueue {
 impl SweepQueue {
     /// Hands a compaction to the sweeper. Called on the apply thread; never waits for a sweep,
     /// because compactions that wait are merged.
-    pub fn push(&self, later: Sweep) {
+    pub fn push(&self, later: SweepJob) {
         let mut pending = self.pending.state.lock();
         match &mut pending.sweep {
             Some(sweep) => {
@@ -126,7 +126,7 @@ pub struct SweepWorker {
     pause: Duration,
     pending: Arc<Pending>,
     /// The sweep under way, and the time when it began.
-    current: Option<(Sweep, Duration)>,
+    current: Option<(SweepJob, Duration)>,
     checkpointer: Checkpointer,
 }
 
@@ -152,7 +152,7 @@ impl SweepWorker {
         callers: Arc<dyn Callers>,
         clock: Arc<dyn Clock>,
         pause: Duration,
-        unfinished: Option<Compaction>,
+        unfinished: Option<Sweep>,
         checkpointer: Checkpointer,
     ) -> (Self, SweepQueue) {
         let pending = Arc::<Pending>::default();
@@ -161,7 +161,7 @@ impl SweepWorker {
         if let Some(compaction) = unfinished {
             let revision = compaction.revision();
             tracing::info!("scheduled-compact-revision" = revision, "resume scheduled compaction");
-            worker.begin(Sweep::new(compaction, None));
+            worker.begin(SweepJob::new(compaction, None));
         }
         (worker, queue)
     }
@@ -179,7 +179,7 @@ impl SweepWorker {
         self.end_current();
     }
 
-    fn begin(&mut self, sweep: Sweep) {
+    fn begin(&mut self, sweep: SweepJob) {
         tracing::info!(revision = sweep.compaction.revision(), "compact tree index");
         self.current = Some((sweep, self.clock.now()));
     }
@@ -214,15 +214,15 @@ impl SweepWorker {
         let (sweep, started) = self.current.as_mut()?;
         let revision = sweep.compaction.revision();
         match sweep.compaction.step(&self.mvcc) {
-            Ok(CompactionStep::Waiting) => {
+            Ok(SweepStep::Waiting) => {
                 if !sweep.answers.is_empty() {
                     sweep.compaction.hurry(&self.mvcc);
                 }
                 return Some(WAIT);
             }
-            Ok(CompactionStep::Thinned) => return Some(limits::INDEX_COMPACT_REST),
-            Ok(CompactionStep::More) => return Some(self.pause),
-            Ok(CompactionStep::Done { deleted, hash }) => {
+            Ok(SweepStep::Thinned) => return Some(limits::INDEX_COMPACT_REST),
+            Ok(SweepStep::More) => return Some(self.pause),
+            Ok(SweepStep::Done { deleted, hash }) => {
                 metrics::compacted_keys().inc_by(deleted as u64);
                 let took = self.clock.now().saturating_sub(*started);
                 tracing::info!(

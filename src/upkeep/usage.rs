@@ -15,7 +15,7 @@ use crate::limits::{
     SPACE_SAMPLE_INTERVAL, SPACE_SAMPLES_MAX,
 };
 use crate::mvcc::kv::Pair;
-use crate::mvcc::{Mvcc, Waiting, Wanted};
+use crate::mvcc::{CallerGuard, Mvcc, ReadCheck};
 use crate::peer::Pace;
 use crate::types::Revision;
 
@@ -129,7 +129,7 @@ impl Upkeep {
     pub async fn usage(self: &Arc<Self>, prefixes: usize, depth: usize) -> Result<Usage, Error> {
         let turn = self.passes.usages.begin().await?;
         let upkeep = Arc::clone(self);
-        let waiting = Waiting::default();
+        let waiting = CallerGuard::default();
         let wanted = waiting.wanted();
         let work = move || {
             let _turn = turn;
@@ -138,7 +138,7 @@ impl Upkeep {
         self.nice("space", work).await
     }
 
-    fn usage_now(&self, prefixes: usize, depth: usize, wanted: &Wanted) -> Result<Usage, Error> {
+    fn usage_now(&self, prefixes: usize, depth: usize, wanted: &ReadCheck) -> Result<Usage, Error> {
         let ground = &self.ground;
         let walk = self.walk(depth, wanted)?;
         let (sizes, current) = (ground.store.sizes(), ground.mvcc.current());
@@ -159,7 +159,7 @@ impl Upkeep {
         })
     }
 
-    fn walk(&self, depth: usize, wanted: &Wanted) -> Result<Walk, Error> {
+    fn walk(&self, depth: usize, wanted: &ReadCheck) -> Result<Walk, Error> {
         let mvcc: &Mvcc = &self.ground.mvcc;
         let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());
         let last = Revision::last_of(mvcc.current().revision);

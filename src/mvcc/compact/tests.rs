@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::{SystemClock, split_mix};
 use crate::limits;
 use crate::mvcc::txn::NoLeases;
-use crate::mvcc::{Wanted, Write};
+use crate::mvcc::{ReadCheck, Write};
 use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest};
 use crate::store::{Options, Store};
 
@@ -57,19 +57,19 @@ impl State {
         self.seal();
     }
 
-    fn compact(&mut self, revision: i64) -> Compaction {
+    fn compact(&mut self, revision: i64) -> Sweep {
         let mut compaction = self.mvcc.compact(revision).unwrap();
         self.seal();
-        compaction.arm(&self.mvcc);
+        compaction.wait_for_views(&self.mvcc);
         compaction
     }
 
-    fn sweep(&self, mut compaction: Compaction) -> usize {
+    fn sweep(&self, mut compaction: Sweep) -> usize {
         loop {
             match compaction.step(&self.mvcc).unwrap() {
-                CompactionStep::Waiting => std::thread::yield_now(),
-                CompactionStep::Thinned | CompactionStep::More => {}
-                CompactionStep::Done { deleted, .. } => return deleted,
+                SweepStep::Waiting => std::thread::yield_now(),
+                SweepStep::Thinned | SweepStep::More => {}
+                SweepStep::Done { deleted, .. } => return deleted,
             }
         }
     }
@@ -85,7 +85,7 @@ impl State {
 fn sweeps_together_leave_the_rows_and_the_hashes_that_they_leave_one_by_one() {
     for seed in 0..24_u64 {
         let (mut apart, mut together) = (State::new(), State::new());
-        let mut pending: Option<Compaction> = None;
+        let mut pending: Option<Sweep> = None;
         let mut deleted = (0, 0);
         let compactions = 2 + seed % 16;
         for round in 0..compactions {
@@ -122,7 +122,7 @@ fn sweeps_together_leave_the_rows_and_the_hashes_that_they_leave_one_by_one() {
         let current = apart.mvcc.current().revision;
         for revision in 0..=current {
             let hash =
-                |state: &State| state.mvcc.hash_by_revision(revision, &Wanted::default()).ok();
+                |state: &State| state.mvcc.hash_by_revision(revision, &ReadCheck::default()).ok();
             assert_eq!(hash(&apart), hash(&together), "seed {seed} at {revision}");
         }
     }
@@ -141,9 +141,9 @@ fn a_sweep_together_waits_for_the_readers_of_each() {
     pending.absorb(state.compact(4));
     pending.absorb(state.compact(5));
     drop(first);
-    assert_eq!(pending.step(&state.mvcc).unwrap(), CompactionStep::Waiting);
+    assert_eq!(pending.step(&state.mvcc).unwrap(), SweepStep::Waiting);
     drop(second);
-    assert_eq!(pending.step(&state.mvcc).unwrap(), CompactionStep::Thinned);
+    assert_eq!(pending.step(&state.mvcc).unwrap(), SweepStep::Thinned);
 }
 
 fn keys(keys: std::ops::Range<usize>) -> impl Iterator<Item = Bytes> {

@@ -20,12 +20,12 @@ pub enum Restored {
 /// Rows in revision order that are not in the index yet.
 #[derive(Default)]
 pub struct Bulk {
-    rows: Vec<Waiting>,
+    rows: Vec<PendingRow>,
     /// The keys of the rows, one after the other.
     keys: Vec<u8>,
 }
 
-struct Waiting {
+struct PendingRow {
     at: usize,
     len: usize,
     revision: Packed,
@@ -35,7 +35,7 @@ struct Waiting {
 /// A row and the beginning of its key, by which it is sorted. `head` is the first eight bytes after
 /// the prefix that all keys share, which tell most keys apart.
 #[derive(Clone, Copy)]
-struct Place {
+struct SortKey {
     head: u64,
     row: usize,
 }
@@ -43,7 +43,7 @@ struct Place {
 impl Bulk {
     /// Adds a row. Rows come in revision order.
     pub fn push(&mut self, key: &[u8], revision: Revision, row: Restored) {
-        self.rows.push(Waiting {
+        self.rows.push(PendingRow {
             at: self.keys.len(),
             len: key.len(),
             revision: Packed::new(revision),
@@ -57,14 +57,14 @@ impl Bulk {
         self.rows.len() >= INDEX_BULK_ROWS_MAX || self.keys.len() >= INDEX_BULK_KEY_BYTES
     }
 
-    fn key(&self, place: Place) -> &[u8] {
+    fn key(&self, place: SortKey) -> &[u8] {
         let row = &self.rows[place.row];
         &self.keys[row.at..row.at + row.len]
     }
 
-    fn sorted(&self) -> Vec<Place> {
-        let places = (0..self.rows.len()).map(|row| Place { head: 0, row });
-        let mut places: Vec<Place> = places.collect();
+    fn sorted(&self) -> Vec<SortKey> {
+        let places = (0..self.rows.len()).map(|row| SortKey { head: 0, row });
+        let mut places: Vec<SortKey> = places.collect();
         let Some(first) = places.first().map(|place| self.key(*place)) else { return places };
         let shared = places.iter().fold(first.len(), |shared, place| {
             let pairs = first[..shared].iter().zip(self.key(*place));
@@ -118,7 +118,7 @@ impl Bulk {
 
     /// Appends `leaf`, with the new rows at `places` merged into it, to the index, split into
     /// leaves of the right size.
-    fn merge(&self, leaf: Vec<Entry>, places: &[Place], index: &mut Index) {
+    fn merge(&self, leaf: Vec<Entry>, places: &[SortKey], index: &mut Index) {
         let mut merged = Vec::with_capacity(leaf.len() + places.len());
         let mut leaf = leaf.into_iter();
         for run in places.chunk_by(|a, b| self.key(*a) == self.key(*b)) {

@@ -12,7 +12,7 @@
 use prost::encoding::{decode_varint, encode_varint};
 use smallvec::SmallVec;
 
-use super::{Entry, Facts, Generation, History, Index, LEAF_KEYS_MAX, Packed, Visit};
+use super::{Entry, Generation, History, Index, LEAF_KEYS_MAX, LeafSummary, Packed, Visit};
 
 /// Bytes that do not describe an index.
 #[derive(Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ pub fn read_keys(bytes: &mut &[u8], main: i64) -> Result<Index, Malformed> {
 impl Index {
     pub(super) fn push_leaf(&mut self, leaf: Vec<Entry>) {
         self.keys += leaf.len();
-        self.facts.push(Facts::of(&leaf));
+        self.facts.push(LeafSummary::of(&leaf));
         self.leaves.push(leaf);
     }
 }

@@ -50,7 +50,7 @@ impl Generation {
 
 /// The state of one key at some revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct KeyState {
     pub modified: Revision,
     pub created: Revision,
     pub version: i64,
@@ -97,11 +97,11 @@ impl History {
     }
 
     /// The key's state at `main`; None if it does not exist then.
-    pub(super) fn get(&self, main: i64) -> Option<Found> {
+    pub(super) fn get(&self, main: i64) -> Option<KeyState> {
         let generation = self.generation_at(main)?;
         let at = generation.position_at(main)?;
         let newer = generation.revisions.len() - at - 1;
-        Some(Found {
+        Some(KeyState {
             modified: generation.revisions[at].revision(),
             created: generation.created.revision(),
             version: generation.version - i64::try_from(newer).unwrap_or(i64::MAX),
@@ -172,7 +172,7 @@ impl History {
     }
 
     /// Whether no revision is left, so that the key's entry goes.
-    pub(super) fn is_forgotten(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty() && self.closed().is_empty()
     }
 

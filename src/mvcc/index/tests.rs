@@ -17,7 +17,7 @@ fn keys(index: &Index, start: &str, end: End<'_>, main: i64) -> Vec<String> {
 
 /// The revisions that die with each of the compactions.
 fn compact_all(index: &mut Index, mains: &[i64]) -> Vec<Vec<Revision>> {
-    let mut doomed = Doomed::new(mains.iter().copied());
+    let mut doomed = DoomedRevisions::new(mains.iter().copied());
     let mut start: Box<[u8]> = Box::default();
     while let Visit::Next(next) = index.compact(&start, 3, &mut doomed) {
         start = next;
@@ -183,7 +183,7 @@ fn a_compaction_passes_over_keys_without_a_past() {
         index.put(format!("k{main:06}").as_bytes(), rev(main));
     }
     index.put(b"k000077", rev(200_000));
-    let mut doomed = Doomed::new([150_000, 200_000].into_iter());
+    let mut doomed = DoomedRevisions::new([150_000, 200_000].into_iter());
     let visit = index.compact(b"", 4 * LEAF_KEYS_MAX, &mut doomed);
     assert_eq!((visit, doomed.dead()), (Visit::Done, vec![vec![], vec![rev(77)]]));
 }

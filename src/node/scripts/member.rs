@@ -13,7 +13,7 @@ use crate::apply::{self, Entry, Machine, Outcome, Quota, Reply};
 use crate::auth::Tokens;
 use crate::clock::Clock;
 use crate::limits::SIMPLE_TOKEN_TTL;
-use crate::mvcc::{Change, Compaction, CompactionStep, KeyValueHash};
+use crate::mvcc::{Change, KeyValueHash, Sweep, SweepStep};
 use crate::node::Op;
 use crate::pb::RequestHeader;
 use crate::store::{Options, Store};
@@ -60,7 +60,7 @@ pub(super) struct Member {
     pub clock: Arc<ManualClock>,
     pub streams: BTreeMap<String, Watchers>,
     /// Compactions that are applied and not swept.
-    pub sweeps: Vec<Compaction>,
+    pub sweeps: Vec<Sweep>,
     hub: Arc<Hub>,
     /// Entry `n` of the log is at index `n - 1`.
     log: Vec<Bytes>,
@@ -184,7 +184,7 @@ impl Member {
         let current = self.machine.mvcc.publish();
         self.hub.publish(current.revision, &std::mem::take(&mut self.unpublished));
         for sweep in &mut self.sweeps {
-            sweep.arm(&self.machine.mvcc);
+            sweep.wait_for_views(&self.machine.mvcc);
         }
     }
 
@@ -194,9 +194,9 @@ impl Member {
         for mut sweep in std::mem::take(&mut self.sweeps) {
             loop {
                 match sweep.step(&self.machine.mvcc).unwrap() {
-                    CompactionStep::Waiting => self.flush(),
-                    CompactionStep::Thinned | CompactionStep::More => {}
-                    CompactionStep::Done { deleted, hash } => {
+                    SweepStep::Waiting => self.flush(),
+                    SweepStep::Thinned | SweepStep::More => {}
+                    SweepStep::Done { deleted, hash } => {
                         results.push((deleted, hash));
                         break;
                     }

@@ -35,7 +35,7 @@ use crate::apply::{self, Reply};
 use crate::clock::Clock;
 use crate::lease::Renewal;
 use crate::limits;
-use crate::mvcc::{self, Wanted};
+use crate::mvcc::{self, ReadCheck};
 use crate::node::Op;
 use crate::node::config::minimum_ttl_seconds;
 use crate::node::expiry::REVOKE_RETRY;
@@ -160,7 +160,7 @@ impl Runner {
     }
 
     fn hash(&mut self, revision: i64) -> Lines {
-        read(self.member().machine.mvcc.hash_by_revision(revision, &Wanted::default()).map(
+        read(self.member().machine.mvcc.hash_by_revision(revision, &ReadCheck::default()).map(
             |(hash, current)| {
                 let mvcc::KeyValueHash { hash, compact_revision, revision } = hash;
                 vec![format!("hash @{current} {hash:08x} of {compact_revision} to {revision}")]
@@ -203,7 +203,7 @@ impl Runner {
             "keepalive" => {
                 let id = command.number("the id")?;
                 let mut renewal = self.member().machine.lessor.lock().renew(id, now);
-                if renewal == Renewal::Remainder {
+                if renewal == Renewal::NoteInTheWay {
                     let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
                     self.propose(Op::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints }));
                     renewal = self.member().machine.lessor.lock().renew(id, now);
@@ -213,7 +213,7 @@ impl Runner {
                     Renewal::Expired => format!("lease {id} is due and waits for its revocation"),
                     Renewal::NotFound => format!("lease {id} ttl 0"),
                     Renewal::NotLeader => "not leader".to_owned(),
-                    Renewal::Remainder => format!("lease {id} keeps its remainder"),
+                    Renewal::NoteInTheWay => format!("lease {id} keeps its remainder"),
                 }]
             }
             "ttl" => {

@@ -40,7 +40,7 @@ impl Floods {
     pub(super) fn after(held: usize, left: usize) -> Self {
         Self {
             least_held_bytes: Some(left),
-            is_to_go_on: held.saturating_sub(left) > limits::FREE_BYTES_KEPT,
+            is_to_go_on: held.saturating_sub(left) > limits::GIVE_BACK_FREE_BYTES_MIN,
             ..Self::default()
         }
     }
@@ -49,11 +49,12 @@ impl Floods {
     pub(super) fn is_over(&mut self, held: usize, now: Counts) -> bool {
         let least = self.least_held_bytes.map_or(held, |least| least.min(held));
         self.least_held_bytes = Some(least);
-        let has_grown = held - least > limits::FREE_BYTES_KEPT;
+        let has_grown = held - least > limits::GIVE_BACK_FREE_BYTES_MIN;
         // All three are evaluated, since each call notes a greatest count.
-        let bytes = self.bytes.is_over(now.bytes, limits::UNSENT_BYTES_KEPT);
-        let connections = self.connections.is_over(now.connections, limits::CONNECTIONS_KEPT);
-        let calls = self.calls.is_over(now.calls, limits::CALLS_KEPT);
+        let bytes = self.bytes.is_over(now.bytes, limits::GIVE_BACK_UNSENT_BYTES_MIN);
+        let connections =
+            self.connections.is_over(now.connections, limits::GIVE_BACK_CONNECTIONS_MIN);
+        let calls = self.calls.is_over(now.calls, limits::GIVE_BACK_CALLS_MIN);
         bytes || self.is_to_go_on || has_grown && (connections || calls)
     }
 }

@@ -74,14 +74,14 @@ fn memory_is_given_back_after_a_flood_of_calls_that_has_left_some() {
     let outbox = outbox();
     let account = outbox.open();
     let mut floods = Floods::default();
-    let calls: Vec<_> = (0..=limits::CALLS_KEPT).map(|_| account.begin()).collect();
+    let calls: Vec<_> = (0..=limits::GIVE_BACK_CALLS_MIN).map(|_| account.begin()).collect();
     assert!(!outbox.is_over(&mut floods, 0));
-    assert!(!outbox.is_over(&mut floods, MIB + limits::FREE_BYTES_KEPT), "they are there");
+    assert!(!outbox.is_over(&mut floods, MIB + limits::GIVE_BACK_FREE_BYTES_MIN), "they are there");
     drop(calls);
-    assert!(outbox.is_over(&mut floods, MIB + limits::FREE_BYTES_KEPT));
+    assert!(outbox.is_over(&mut floods, MIB + limits::GIVE_BACK_FREE_BYTES_MIN));
     assert!(!outbox.is_over(&mut floods, MIB), "there is nothing to give");
     let mut few = Floods::default();
-    drop((0..limits::CALLS_KEPT).map(|_| account.begin()).collect::<Vec<_>>());
+    drop((0..limits::GIVE_BACK_CALLS_MIN).map(|_| account.begin()).collect::<Vec<_>>());
     assert!(!outbox.is_over(&mut few, 0) && !outbox.is_over(&mut few, 100 * MIB));
 }
 

@@ -10,7 +10,7 @@ use crate::store::Error;
 use crate::store::schema::{self, Bucket};
 
 /// An item that a walk passes to its visitor.
-pub(in crate::store) enum Found<'a> {
+pub(in crate::store) enum WalkItem<'a> {
     Table(&'a [u8], Table),
     /// An entry of another table, if the walk reads values.
     Entry {
@@ -20,7 +20,7 @@ pub(in crate::store) enum Found<'a> {
     },
 }
 
-pub(in crate::store) type Visit<'v> = dyn FnMut(Found<'_>) -> Result<(), Error> + 'v;
+pub(in crate::store) type Visit<'v> = dyn FnMut(WalkItem<'_>) -> Result<(), Error> + 'v;
 
 /// The damage that a walk has found and continued after: the first `DAMAGES_NAMED_MAX` places, and
 /// the number of the others.
@@ -46,7 +46,7 @@ impl Damages {
 
 /// The kinds of tables that the walk tells apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Kind {
+pub(in crate::store) enum TableKind {
     /// The free list: page numbers that may be reused.
     Free,
     /// The table of tables.
@@ -56,7 +56,7 @@ pub(in crate::store) enum Kind {
     Small,
 }
 
-impl Kind {
+impl TableKind {
     pub(in crate::store) fn of(name: &[u8]) -> Self {
         if name == schema::REV.as_bytes() {
             Self::Large(12)
@@ -137,8 +137,8 @@ impl<'a> Walk<'a> {
     /// The tables by name. They must be exactly those of a store.
     pub(in crate::store) fn tables(&mut self, meta: &Meta) -> Result<Vec<(Vec<u8>, Table)>, Error> {
         let mut tables = Vec::new();
-        self.table(&meta.main, Kind::Main, &mut |found| {
-            if let Found::Table(name, table) = found {
+        self.table(&meta.main, TableKind::Main, &mut |found| {
+            if let WalkItem::Table(name, table) = found {
                 tables.push((name.to_vec(), table));
             }
             Ok(())
@@ -149,7 +149,10 @@ impl<'a> Walk<'a> {
 
     /// In a thorough walk, notes damage and continues; otherwise passes the error on, which ends
     /// the walk.
-    pub(in crate::store) fn bear(&mut self, outcome: Result<(), Error>) -> Result<(), Error> {
+    pub(in crate::store) fn note_or_fail(
+        &mut self,
+        outcome: Result<(), Error>,
+    ) -> Result<(), Error> {
         match (&mut self.damages, outcome) {
             (Some(damages), Err(error @ Error::Damage { .. })) => {
                 damages.add(error);
@@ -180,7 +183,7 @@ impl<'a> Walk<'a> {
     pub(in crate::store) fn table(
         &mut self,
         table: &Table,
-        kind: Kind,
+        kind: TableKind,
         found: &mut Visit<'_>,
     ) -> Result<(), Error> {
         let (mut counts, damages) = (Counts::default(), self.damages());
@@ -195,7 +198,7 @@ impl<'a> Walk<'a> {
         }
         let bounds = Bounds::default();
         let walked = self.tree(table.root, table.depth, kind, &bounds, &mut counts, found);
-        self.bear(walked)?;
+        self.note_or_fail(walked)?;
         if self.damages() > damages {
             // Pages below the damage were not counted.
             return Ok(());
@@ -211,15 +214,15 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn skips(&self, kind: Kind) -> bool {
-        !self.full && matches!(kind, Kind::Large(_))
+    fn skips(&self, kind: TableKind) -> bool {
+        !self.full && matches!(kind, TableKind::Large(_))
     }
 
     fn tree(
         &mut self,
         number: u64,
         levels: u16,
-        kind: Kind,
+        kind: TableKind,
         bounds: &Bounds,
         counts: &mut Counts,
         found: &mut Visit<'_>,
@@ -230,7 +233,7 @@ impl<'a> Walk<'a> {
             let page = self.pages.page(number, PAGE_BRANCH)?;
             for (child, bounds) in self.children(number, &page, kind, bounds)? {
                 let walked = self.tree(child, levels - 1, kind, &bounds, counts, found);
-                self.bear(walked)?;
+                self.note_or_fail(walked)?;
             }
             return Ok(());
         }
@@ -247,7 +250,7 @@ impl<'a> Walk<'a> {
         &self,
         number: u64,
         page: &[u8],
-        kind: Kind,
+        kind: TableKind,
         bounds: &Bounds,
     ) -> Result<Vec<(u64, Bounds)>, Error> {
         let nodes = self.pages.nodes(number, page)?;
@@ -280,7 +283,7 @@ impl<'a> Walk<'a> {
         &mut self,
         number: u64,
         page: &[u8],
-        kind: Kind,
+        kind: TableKind,
         bounds: &Bounds,
         counts: &mut Counts,
         found: &mut Visit<'_>,
@@ -296,16 +299,16 @@ impl<'a> Walk<'a> {
                 return Err(self.damage(number, "keys of a leaf page are out of order"));
             }
             let fits = match kind {
-                Kind::Free => node.key.len() == 8,
-                Kind::Large(size) => node.key.len() == size,
-                Kind::Main | Kind::Small => (1..=KEY_BYTES_MAX).contains(&node.key.len()),
+                TableKind::Free => node.key.len() == 8,
+                TableKind::Large(size) => node.key.len() == size,
+                TableKind::Main | TableKind::Small => (1..=KEY_BYTES_MAX).contains(&node.key.len()),
             };
             if !fits {
                 return Err(self.damage(number, "a key of a wrong size"));
             }
             counts.entries += 1;
             let seen = self.value(number, &node, kind, counts, found);
-            self.bear(seen)?;
+            self.note_or_fail(seen)?;
             last = Some(key);
         }
         Ok(())
@@ -315,16 +318,16 @@ impl<'a> Walk<'a> {
         &mut self,
         number: u64,
         node: &Node<'_>,
-        kind: Kind,
+        kind: TableKind,
         counts: &mut Counts,
         found: &mut Visit<'_>,
     ) -> Result<(), Error> {
         let size = node.size as usize;
-        if kind == Kind::Main {
+        if kind == TableKind::Main {
             let table = node.rest.get(..size).filter(|_| size == TABLE_BYTES);
             let table = table.and_then(Table::parse).filter(|table| table.flags == 0);
             return match table {
-                Some(table) if node.flags == NODE_TABLE => found(Found::Table(node.key, table)),
+                Some(table) if node.flags == NODE_TABLE => found(WalkItem::Table(node.key, table)),
                 _ => Err(self.damage(number, "an entry that is not a table")),
             };
         }
@@ -341,8 +344,8 @@ impl<'a> Walk<'a> {
         };
         let value = value.ok_or_else(|| self.damage(number, "a value reaches beyond its page"))?;
         match kind {
-            Kind::Free => self.free_list(number, value),
-            _ if self.reads_values => found(Found::Entry { page: number, key: node.key, value }),
+            TableKind::Free => self.free_list(number, value),
+            _ if self.reads_values => found(WalkItem::Entry { page: number, key: node.key, value }),
             _ => Ok(()),
         }
     }
@@ -353,15 +356,15 @@ impl<'a> Walk<'a> {
         &mut self,
         first: u64,
         size: usize,
-        kind: Kind,
+        kind: TableKind,
         counts: &mut Counts,
     ) -> Result<Vec<u8>, Error> {
         let pages = (PAGE_HEADER - 1 + size) / self.pages.bytes + 1;
         self.mark(first, pages as u64)?;
         counts.overflow_pages += pages as u64;
-        let is_read = kind == Kind::Free || self.reads_values;
+        let is_read = kind == TableKind::Free || self.reads_values;
         // A damaged entry can claim any length, and that much would be allocated.
-        if self.reads_values && size as u64 > LOG_RECORD_BYTES_MAX && kind != Kind::Free {
+        if self.reads_values && size as u64 > LOG_RECORD_BYTES_MAX && kind != TableKind::Free {
             return Err(self.damage(first, format!("a value of {size} bytes")));
         }
         let bytes =
@@ -423,9 +426,9 @@ impl<'a> Walk<'a> {
 
 /// The key in a form whose byte order is the table's order: keys of the free list are little-endian
 /// integers.
-fn sortable(key: &[u8], kind: Kind) -> Vec<u8> {
+fn sortable(key: &[u8], kind: TableKind) -> Vec<u8> {
     let mut key = key.to_vec();
-    if kind == Kind::Free {
+    if kind == TableKind::Free {
         key.reverse();
     }
     key

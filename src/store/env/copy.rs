@@ -12,8 +12,8 @@ use crate::types::Revision;
 
 /// How far a copy has come: up to this key, or to the end.
 pub(in crate::store) enum Copied<T> {
-    Up(T),
-    All,
+    UpTo(T),
+    End,
 }
 
 impl Reader<'_> {
@@ -71,7 +71,7 @@ impl Reader<'_> {
         let mut last = after.to_vec();
         for (count, item) in found.map_err(|error| named(&self.env.file, error))?.enumerate() {
             if count == READ_CHUNK_ROWS || *bytes == 0 {
-                return Ok(Copied::Up(last));
+                return Ok(Copied::UpTo(last));
             }
             let (key, stored) = item.map_err(|error| named(&self.env.file, error))?;
             self.parse_small(title, key, stored)?;
@@ -79,6 +79,6 @@ impl Reader<'_> {
             *bytes = bytes.saturating_sub(key.len() + stored.len());
             last = key.to_vec();
         }
-        Ok(Copied::All)
+        Ok(Copied::End)
     }
 }

@@ -92,10 +92,10 @@ fn an_entry_is_counted_as_pushed_from_its_first_change_on() {
         });
         while !done.load(Ordering::Acquire) {
             let seen = visible.load(Ordering::Acquire);
-            let pushed = store.pushed();
+            let counted = store.seal_of_pushed();
             assert!(
-                seen.cast_unsigned() <= pushed,
-                "entry {seen} is visible, {pushed} are counted"
+                seen.cast_unsigned() <= counted,
+                "entry {seen} is visible, {counted} are counted"
             );
         }
     });

@@ -75,7 +75,7 @@ fn a_copy_of_the_store_keeps_the_reserve_that_it_was_given() {
     let (store, _) = fixture.open(Options { reserve_bytes: reserve, ..options() });
     assert_eq!(store.room().reserve, reserve);
     *store.shared.changed.lock() = Some(committer::Changed::new());
-    store.shared.reserve.lend(store.shared.options.clock.now());
+    store.shared.reserve.release(store.shared.options.clock.now());
     thread::sleep(crate::limits::RESERVE_RETAKE_REST * 2);
     apply(&store, 1, 100);
     store.flush().unwrap();

@@ -19,7 +19,7 @@ use crate::pb::{
 };
 use crate::store::{Faults, Options, Row};
 use crate::types::Revision;
-use crate::upkeep::{Callers, CheckpointPace, Checkpointer, Sweep, SweepQueue, SweepWorker};
+use crate::upkeep::{Callers, CheckpointPace, Checkpointer, SweepJob, SweepQueue, SweepWorker};
 
 const KEYS: u64 = 1500;
 
@@ -178,8 +178,8 @@ impl Member {
         let outcome = self.machine.apply(self.index, 1, data, Duration::ZERO, &|_| true).unwrap();
         self.machine.mvcc.publish();
         if let Some((mut compaction, _)) = outcome.compaction {
-            compaction.arm(&self.machine.mvcc);
-            self.sweeps.push(Sweep::new(compaction, None));
+            compaction.wait_for_views(&self.machine.mvcc);
+            self.sweeps.push(SweepJob::new(compaction, None));
         }
     }
 
@@ -293,7 +293,7 @@ fn compare(db: &Path, log: &mut Vec<Command>, chance: &mut Chance, seen: &mut Se
     assert_eq!(with.machine.mvcc.keys(), without.machine.mvcc.keys());
     assert!(with.rows() == without.rows(), "a later sweep removed other rows");
     let hash = |member: &Member| {
-        member.machine.mvcc.hash_by_revision(0, &crate::mvcc::Wanted::default()).unwrap().0
+        member.machine.mvcc.hash_by_revision(0, &crate::mvcc::ReadCheck::default()).unwrap().0
     };
     assert_eq!(hash(&with), hash(&without));
 }

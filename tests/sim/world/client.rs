@@ -438,7 +438,7 @@ impl World {
                 .node
                 .unguarded()
                 .mvcc()
-                .hash_by_revision(revision, &rusd::mvcc::Wanted::default())
+                .hash_by_revision(revision, &rusd::mvcc::ReadCheck::default())
             {
                 self.oracle.hash(hash.revision, hash.compact_revision, hash.hash);
             }

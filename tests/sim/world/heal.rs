@@ -1,5 +1,5 @@
-//! Everything is well again when nothing goes wrong any more: everybody agrees soon, everything that
-//! was asked is answered, and all members hold the same.
+//! Everything is well again when nothing goes wrong any more: everybody agrees soon, everything
+//! that was asked is answered, and all members hold the same.
 
 use rusd::raft::Role;
 
@@ -110,7 +110,7 @@ impl World {
                 .node
                 .unguarded()
                 .mvcc()
-                .hash_by_revision(0, &rusd::mvcc::Wanted::default())
+                .hash_by_revision(0, &rusd::mvcc::ReadCheck::default())
                 .unwrap();
             self.oracle.hash(hash.revision, hash.compact_revision, hash.hash);
             for (kind, count) in life.steps.waiting() {

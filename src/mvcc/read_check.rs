@@ -14,29 +14,29 @@ use crate::supervise::{Processor, Processors};
 
 /// The read's side: tells whether the caller still waits. The default says so always.
 #[derive(Debug, Default)]
-pub struct Wanted {
+pub struct ReadCheck {
     is_over: Arc<AtomicBool>,
     processor: OnceCell<Processor>,
 }
 
 /// The caller's side. Dropping it tells the read that its caller has gone away.
 #[derive(Debug, Default)]
-pub struct Waiting(Arc<AtomicBool>);
+pub struct CallerGuard(Arc<AtomicBool>);
 
-impl Waiting {
+impl CallerGuard {
     /// The side for the read.
-    pub fn wanted(&self) -> Wanted {
-        Wanted { is_over: Arc::clone(&self.0), processor: OnceCell::new() }
+    pub fn wanted(&self) -> ReadCheck {
+        ReadCheck { is_over: Arc::clone(&self.0), processor: OnceCell::new() }
     }
 }
 
-impl Drop for Waiting {
+impl Drop for CallerGuard {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-impl Wanted {
+impl ReadCheck {
     /// Makes the read take turns at these processors from here on. Blocks until its first turn.
     pub fn take_turns_at(&self, processors: &Arc<Processors>) -> Result<(), Error> {
         self.processor.get_or_init(|| Processor::new(processors));
@@ -71,7 +71,7 @@ impl Mvcc {
     /// connections.
     pub fn read<T>(
         &self,
-        wanted: &Wanted,
+        wanted: &ReadCheck,
         mut f: impl FnMut(&View<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         loop {
@@ -168,8 +168,8 @@ mod tests {
         mvcc.store.flush().unwrap();
         // The new state is over the same rows, and its index has none of them.
         let new = Mvcc::new(Arc::clone(&mvcc.store));
-        let expected = new.hash_by_revision(0, &Wanted::default()).unwrap();
-        assert_ne!(mvcc.hash_by_revision(0, &Wanted::default()).unwrap(), expected);
+        let expected = new.hash_by_revision(0, &ReadCheck::default()).unwrap();
+        assert_ne!(mvcc.hash_by_revision(0, &ReadCheck::default()).unwrap(), expected);
         let keys = |mvcc: &Mvcc| {
             let range = RangeRequest { key: key.clone(), ..Default::default() };
             mvcc.view().range(&range).unwrap().kvs.len()
@@ -178,7 +178,7 @@ mod tests {
         *slow.is_shut.lock() = true;
         std::thread::scope(|scope| {
             let pass = std::thread::Builder::new().name("slow".into());
-            let pass = pass.spawn_scoped(scope, || mvcc.hash_by_revision(0, &Wanted::default()));
+            let pass = pass.spawn_scoped(scope, || mvcc.hash_by_revision(0, &ReadCheck::default()));
             let pass = pass.unwrap();
             until("the pass is under way", || *slow.is_reached.lock());
             let install = scope.spawn(|| mvcc.install(&new, || Ok(())));
