@@ -77,25 +77,25 @@ impl Backoff {
 
 /// Lets a message be logged at most once in each interval, however often its reason occurs.
 #[derive(Debug)]
-pub struct Seldom {
+pub struct LogLimit {
     interval: Duration,
     said_at: Mutex<Option<Duration>>,
 }
 
-impl Seldom {
+impl LogLimit {
     pub const fn new(interval: Duration) -> Self {
         Self { interval, said_at: Mutex::new(None) }
     }
 
     /// Whether the message is to be logged now; if so, it counts as logged. `now` is the clock's
     /// time.
-    pub fn is_due(&self, now: Duration) -> bool {
+    pub fn may_log(&self, now: Duration) -> bool {
         let mut said_at = self.said_at.lock();
-        let is_due = said_at.is_none_or(|at| now.saturating_sub(at) >= self.interval);
-        if is_due {
+        let may_log = said_at.is_none_or(|at| now.saturating_sub(at) >= self.interval);
+        if may_log {
             *said_at = Some(now);
         }
-        is_due
+        may_log
     }
 }
 

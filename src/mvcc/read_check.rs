@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Error, Mvcc, VIEWS_WAIT, View};
-use crate::supervise::{Processor, Processors};
+use crate::supervise::{ReadTurn, ReadTurns};
 
 /// The read's side: tells whether the caller still waits. The default says so always.
 #[derive(Debug, Default)]
 pub struct ReadCheck {
     is_over: Arc<AtomicBool>,
-    processor: OnceCell<Processor>,
+    turn: OnceCell<ReadTurn>,
 }
 
 /// The caller's side. Dropping it tells the read that its caller has gone away.
@@ -26,7 +26,7 @@ pub struct CallerGuard(Arc<AtomicBool>);
 impl CallerGuard {
     /// The side for the read.
     pub fn wanted(&self) -> ReadCheck {
-        ReadCheck { is_over: Arc::clone(&self.0), processor: OnceCell::new() }
+        ReadCheck { is_over: Arc::clone(&self.0), turn: OnceCell::new() }
     }
 }
 
@@ -38,15 +38,15 @@ impl Drop for CallerGuard {
 
 impl ReadCheck {
     /// Makes the read take turns at these processors from here on. Blocks until its first turn.
-    pub fn take_turns_at(&self, processors: &Arc<Processors>) -> Result<(), Error> {
-        self.processor.get_or_init(|| Processor::new(processors));
+    pub fn take_turns(&self, turns: &Arc<ReadTurns>) -> Result<(), Error> {
+        self.turn.get_or_init(|| ReadTurn::new(turns));
         self.check()
     }
 
     /// Called between two pieces of work: passes the turn on if it is over, and fails with
     /// `Unwanted` once the caller has gone away.
     pub fn check(&self) -> Result<(), Error> {
-        self.pass_on(|| false);
+        self.yield_turn(|| false);
         self.or_unwanted()
     }
 
@@ -58,9 +58,9 @@ impl ReadCheck {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    fn pass_on(&self, is_to_end: impl Fn() -> bool) {
-        if let Some(processor) = self.processor.get() {
-            processor.pass_on(&|| self.is_over() || is_to_end());
+    fn yield_turn(&self, is_to_end: impl Fn() -> bool) {
+        if let Some(turn) = self.turn.get() {
+            turn.yield_turn(&|| self.is_over() || is_to_end());
         }
     }
 }
@@ -95,7 +95,7 @@ impl View<'_> {
         let Some(wanted) = self.wanted else { return Ok(()) };
         // A read whose state is being replaced must not wait in line for a processor: the
         // replacement waits for its view, and all others wait for the replacement.
-        wanted.pass_on(|| self.mvcc.is_replacing());
+        wanted.yield_turn(|| self.mvcc.is_replacing());
         wanted.or_unwanted()?;
         if self.mvcc.is_replacing() { Err(Error::Replaced) } else { Ok(()) }
     }

@@ -8,7 +8,7 @@ use crate::limits::{
     CATCH_UPS_RUNNING_MAX, COUNTS_RUNNING_MAX, COUNTS_WAITING_MAX, MEASURES_RUNNING_MAX,
     MEASURES_WAITING_MAX,
 };
-use crate::supervise::Processors;
+use crate::supervise::ReadTurns;
 use crate::upkeep::Turns;
 
 pub(super) struct Admission {
@@ -20,7 +20,7 @@ pub(super) struct Admission {
     /// waits.
     pub catch_ups: Arc<Semaphore>,
     /// Shared among long ranges, transactions and counts, which compute in slices.
-    pub processors: Arc<Processors>,
+    pub read_turns: Arc<ReadTurns>,
 }
 
 impl Default for Admission {
@@ -29,7 +29,7 @@ impl Default for Admission {
             counts: Turns::new(COUNTS_RUNNING_MAX, COUNTS_WAITING_MAX),
             measures: Turns::new(MEASURES_RUNNING_MAX, MEASURES_WAITING_MAX),
             catch_ups: Arc::new(Semaphore::new(CATCH_UPS_RUNNING_MAX)),
-            processors: Arc::default(),
+            read_turns: Arc::default(),
         }
     }
 }

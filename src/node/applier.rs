@@ -109,7 +109,7 @@ impl Applier {
     /// Applies at most `most` entries of a batch. Publishes the batch when all of it is applied,
     /// and a part whenever the answers are large. False if the member cannot go on.
     pub(super) fn advance(&self, batch: &mut Batch, most: usize) -> bool {
-        planted::trip("apply");
+        planted::panic_if_planted("apply");
         let end = batch.rest().len().saturating_sub(most);
         loop {
             match self.apply(batch, end) {

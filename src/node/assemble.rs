@@ -43,7 +43,7 @@ use crate::upkeep::{
 use crate::watch::Hub;
 
 /// Raft's handle and threads, the turns of a stepped member, and the loaded state.
-type Both = (raft::Handle, raft::Raft, Option<raft::Turns>, Loaded);
+type Both = (raft::Handle, raft::Raft, Option<raft::RaftSteps>, Loaded);
 
 /// Opens the log and loads the state at the same time. Batches that raft commits before the state
 /// is loaded wait in the queue to apply.
@@ -309,7 +309,7 @@ fn sweeps(
 }
 
 /// The parts that a stepped member puts into its [`Steps`].
-type Stepped = (raft::Turns, Arc<dyn Snapshots>, Arc<dyn PeerEvents>);
+type Stepped = (raft::RaftSteps, Arc<dyn Snapshots>, Arc<dyn PeerEvents>);
 
 type Work = (Sweeper, Vec<Thread<()>>, Option<Steps>);
 

@@ -130,7 +130,7 @@ impl Node {
         inner.waits.stop();
         inner.applied.stop();
         inner.sweeper.stop();
-        if inner.supervisor.why().is_some() {
+        if inner.supervisor.failure_reason().is_some() {
             return;
         }
         let clock = Arc::clone(&inner.clock);

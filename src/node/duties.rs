@@ -70,7 +70,7 @@ fn start<F: Future<Output = ()> + Send + 'static>(
     node.0.supervisor.task(name, async move {
         let mut duty = pin!(duty);
         let duty = poll_fn(|context| {
-            planted::trip(name);
+            planted::panic_if_planted(name);
             duty.as_mut().poll(context)
         });
         tokio::select! {

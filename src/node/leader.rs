@@ -103,7 +103,7 @@ impl Node {
             let members = self.members();
             let others = members.iter().map(|member| member.id).filter(|id| *id != inner.member_id);
             if others.filter(|id| inner.circle.reach.connected_for(*id).is_some()).count() > 1 {
-                drop(inner.raft.reached_peers());
+                drop(inner.raft.report_peers_reached());
                 return;
             }
         }

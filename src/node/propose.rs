@@ -53,7 +53,7 @@ impl Node {
         let is_short = move |mvcc: &Mvcc, wanted: &ReadCheck| {
             mvcc.read(wanted, |view| mvcc::answers_shortly(view, &request, bytes))
         };
-        match self.read_after(&self.0.admission.measures, is_short).await? {
+        match self.read_with_turn(&self.0.admission.measures, is_short).await? {
             true => Ok(None),
             false => {
                 let patience = self.request_timeout();

@@ -198,31 +198,31 @@ impl Node {
         f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let turn = self.0.answers.turn(&*self.0.clock, self.request_timeout()).await?;
-        self.read_in_turn(turn, self.in_slices(f)).await
+        self.read_in_turn(turn, self.sliced(f)).await
     }
 
     async fn count_long<T: Send + 'static>(
         &self,
         f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.read_after(&self.0.admission.counts, self.in_slices(f)).await
+        self.read_with_turn(&self.0.admission.counts, self.sliced(f)).await
     }
 
     /// Makes a read compute in slices, in turn with other long reads, so that they leave a
     /// processor to everything else.
-    fn in_slices<T>(
+    fn sliced<T>(
         &self,
         f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static {
-        let processors = (!self.0.is_stepped).then(|| Arc::clone(&self.0.admission.processors));
+        let turns = (!self.0.is_stepped).then(|| Arc::clone(&self.0.admission.read_turns));
         move |mvcc, wanted| {
-            processors.map_or(Ok(()), |processors| wanted.take_turns_at(&processors))?;
+            turns.map_or(Ok(()), |turns| wanted.take_turns(&turns))?;
             f(mvcc, wanted)
         }
     }
 
     /// Reads once it has one of `turns`; waits for that no longer than a request may take.
-    pub(super) async fn read_after<T: Send + 'static>(
+    pub(super) async fn read_with_turn<T: Send + 'static>(
         &self,
         turns: &Turns,
         f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,

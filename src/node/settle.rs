@@ -69,7 +69,7 @@ fn turn(node: &Node, steps: &Steps) -> Result<raft::Status, StartError> {
     while steps.apply(usize::MAX).is_some() {
         node.0.machine.store.flush()?;
     }
-    match node.0.supervisor.why() {
+    match node.0.supervisor.failure_reason() {
         Some(why) => Err(StartError::Unsettled(why)),
         None => Ok(steps.status()),
     }

@@ -17,7 +17,7 @@ use crate::upkeep::SweepWorker;
 /// The work of a member's threads. The member's tasks are not part of it: they run in the async
 /// runtime.
 pub struct Steps {
-    pub(super) turns: raft::Turns,
+    pub(super) turns: raft::RaftSteps,
     pub(super) raft: raft::Handle,
     pub(super) applier: Applier,
     pub(super) committed: Receiver<Vec<Committed>>,

@@ -83,7 +83,7 @@ impl raft::Observer for Observer {
         }
     }
 
-    fn writes(&self, since: Option<Duration>) {
+    fn log_busy_since(&self, since: Option<Duration>) {
         self.log_writing.note(since);
     }
 

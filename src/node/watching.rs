@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Error, Node};
 use crate::auth::{Credentials, demand};
 use crate::mvcc::{self, Change, Mvcc, ReadCheck, View};
-use crate::watch::{self, Next, Spec};
+use crate::watch::{self, Next, WatchSpec};
 
 /// The most changes whose previous pairs are read on the thread that serves the connection; for
 /// more, a blocking thread reads them.
@@ -38,7 +38,7 @@ impl Node {
 impl WatchStream {
     /// Adds a watcher if the caller may read its whole range. Rights are checked here only, as in
     /// etcd: the watcher goes on after the token expires or rights change.
-    pub async fn create(&self, who: &Credentials, spec: Spec) -> Result<i64, WatchError> {
+    pub async fn create(&self, who: &Credentials, spec: WatchSpec) -> Result<i64, WatchError> {
         let permit = self.node.authorize(who, &demand::watch(&spec.range)).await?;
         permit.still_holds(&self.node)?;
         Ok(self.stream.create(spec)?)

@@ -246,7 +246,7 @@ impl Report {
             return;
         };
         let opened = &examined.opened;
-        if let Err(error) = log.goes_with(opened.consistent_index, opened.term) {
+        if let Err(error) = log.check_applied(opened.consistent_index, opened.term) {
             let what =
                 format!("the store in {} and the log do not go together: {error}", db.display());
             self.damage(wal, format!("entry {}", opened.consistent_index), what);

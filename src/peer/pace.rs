@@ -12,7 +12,7 @@ use crate::limits::{
     SNAPSHOT_PACE_LATENCY_MIN, SNAPSHOT_PACE_SAMPLES_MIN, SNAPSHOT_PACE_SILENCE,
     SNAPSHOT_PACE_WINDOW, SNAPSHOT_RATE_FIRST, SNAPSHOT_RATE_MAX, SNAPSHOT_RATE_MIN,
 };
-use crate::raft::{Counted, Handle};
+use crate::raft::{Handle, LatencyCounts};
 
 /// Tells a thread that copies much data when to pause, so that proposals committed here take little
 /// longer.
@@ -48,7 +48,7 @@ const KINDS: usize = 2;
 
 struct Pacer {
     began: Duration,
-    before: [Counted; KINDS],
+    before: [LatencyCounts; KINDS],
     /// The number of windows so far; two silent ones follow each `SNAPSHOT_PACE_SILENCE` of them.
     windows: u32,
     silence: Silence,
@@ -69,7 +69,7 @@ enum Silence {
 }
 
 impl Pacer {
-    fn new(now: Duration, counted: [Counted; KINDS]) -> Self {
+    fn new(now: Duration, counted: [LatencyCounts; KINDS]) -> Self {
         Self {
             began: now,
             before: counted,
@@ -82,7 +82,7 @@ impl Pacer {
     }
 
     /// The pause that is due after `bytes` more; called again with 0 after each pause.
-    fn rest(&mut self, now: Duration, bytes: u64, counted: [Counted; KINDS]) -> Duration {
+    fn rest(&mut self, now: Duration, bytes: u64, counted: [LatencyCounts; KINDS]) -> Duration {
         self.sent += bytes;
         let took = now.saturating_sub(self.began);
         if took < SNAPSHOT_PACE_WINDOW {
@@ -99,7 +99,7 @@ impl Pacer {
         if self.silence == Silence::None { Duration::ZERO } else { SNAPSHOT_PACE_WINDOW }
     }
 
-    fn judge(&mut self, took: Duration, counted: &[Counted; KINDS]) {
+    fn judge(&mut self, took: Duration, counted: &[LatencyCounts; KINDS]) {
         let was = std::mem::replace(&mut self.silence, Silence::None);
         self.windows += 1;
         let slow: [Option<Duration>; KINDS] = std::array::from_fn(|kind| {

@@ -150,6 +150,6 @@ pub(crate) const fn is(_: Bug) -> bool {
 
 /// Called where a thread or duty of this name begins a piece of its work; [`Bug::Panic`] panics
 /// here.
-pub(crate) fn trip(name: &'static str) {
+pub(crate) fn panic_if_planted(name: &'static str) {
     assert!(!is(Bug::Panic(name)), "a bug was planted");
 }

@@ -7,7 +7,7 @@ use raft::eraftpb::{ConfState, Entry, HardState};
 
 use super::Error;
 use super::log::{self, Disk, Metadata, ReadOnlyDisk, Reader, Recovered, Repair, Table};
-use super::start::check;
+use super::start::reconcile_with_applied;
 use super::store::Store;
 use crate::limits;
 
@@ -40,8 +40,8 @@ impl AtRest {
     }
 
     /// Checks that the log has the entry that a state has applied last, with the same term.
-    pub fn goes_with(&self, applied: u64, term: u64) -> Result<(), Error> {
-        check(self.metadata, applied, term, &self.recovered).map(drop)
+    pub fn check_applied(&self, applied: u64, term: u64) -> Result<(), Error> {
+        reconcile_with_applied(self.metadata, applied, term, &self.recovered).map(drop)
     }
 
     /// Calls `each` for every entry after `applied`, in log order. The first refusal ends the walk
@@ -66,7 +66,7 @@ pub fn inspect(
     each: impl FnMut(&Entry) -> Result<(), String>,
 ) -> Result<(Metadata, u64), Error> {
     let (_, reader, recovered) = log::open(disk, dir, log::Options::default())?;
-    check(recovered.metadata, applied, applied_term, &recovered)?;
+    reconcile_with_applied(recovered.metadata, applied, applied_term, &recovered)?;
     let (metadata, last) = (recovered.metadata, recovered.table.last_index());
     walk(recovered.table, reader, applied, each)?;
     Ok((metadata, last))

@@ -30,7 +30,7 @@ use super::store::Store;
 use super::{Error, Leader, Role, Status, step};
 use crate::limits;
 pub use event::{Committed, Effect, Event, Job, Proposal, Via};
-use ready::Held;
+use ready::DelayedMessages;
 use supply::Supply;
 
 /// How to make a [`Core`]; see [`Config`](super::Config) for the fields that both have.
@@ -67,7 +67,7 @@ pub struct Core {
     /// The configuration after the last change that apply has reached, and the index of that change
     /// (or of the snapshot, or of the start). Raft's own configuration is ahead of this one from
     /// the arrival of a snapshot until the snapshot is applied.
-    apply_conf: (u64, ConfState),
+    applied_conf: (u64, ConfState),
     /// Index of the last configuration change whose commit this leader has made durable, or is
     /// about to.
     change_synced: u64,
@@ -82,12 +82,12 @@ pub struct Core {
     /// Reads of other members that wait for the leader's first commit.
     forwarded: VecDeque<Message>,
     /// The last acknowledgement of an append since the last heartbeat: receiver, term and index.
-    acknowledged: Option<(u64, u64, u64)>,
+    last_acknowledgement: Option<(u64, u64, u64)>,
     /// Configuration changes that wait for the one before them, each with its proposal's ticket.
     conf_changes: VecDeque<(u64, ConfChange)>,
     /// Whether this leader hands over, because the first of `conf_changes` would remove it.
     is_leaving: bool,
-    held: Option<Held>,
+    delayed: Option<DelayedMessages>,
     /// The commit index at the start, or the index of a later snapshot. Until apply has reported
     /// it, this member does not campaign.
     replay_until: u64,
@@ -98,7 +98,7 @@ pub struct Core {
     restored: u64,
     /// The durable index at the last compaction of the log.
     compacted_at: u64,
-    /// See [`Handle::spare_space`](super::Handle::spare_space).
+    /// See [`Handle::set_space_short`](super::Handle::set_space_short).
     is_space_short: bool,
     proposals_dropped: u64,
     messages_refused: u64,
@@ -131,7 +131,7 @@ impl Core {
         let replay_until = raft.raft.raft_log.committed;
         let last_vote = (raft.raft.term, raft.raft.vote);
         let compacted_at = config.applied;
-        let apply_conf = (config.applied, raft.raft.prs().conf().to_conf_state());
+        let applied_conf = (config.applied, raft.raft.prs().conf().to_conf_state());
         let mut core = Self {
             raft,
             election_ticks: election_ticks as u64,
@@ -143,7 +143,7 @@ impl Core {
             config,
             outstanding: VecDeque::new(),
             unsynced_state: None,
-            apply_conf,
+            applied_conf,
             change_synced: 0,
             left_at: None,
             last_vote,
@@ -151,10 +151,10 @@ impl Core {
             last_number: 0,
             reads,
             forwarded: VecDeque::new(),
-            acknowledged: None,
+            last_acknowledgement: None,
             conf_changes: VecDeque::new(),
             is_leaving: false,
-            held: None,
+            delayed: None,
             replay_until,
             leader: Leader::default(),
             installing: None,
@@ -214,9 +214,9 @@ impl Core {
 
     /// Whether progress of apply is worth a turn, because something waits for it: an election, held
     /// messages, a configuration change, or entries that apply had no room for.
-    pub fn awaits_apply(&self) -> bool {
+    pub fn wants_apply_reports(&self) -> bool {
         self.raft.raft.leader_id == 0
-            || self.held.is_some()
+            || self.delayed.is_some()
             || !self.conf_changes.is_empty()
             || self.supply.waits()
     }
@@ -269,7 +269,7 @@ impl Core {
         self.restored
     }
 
-    pub fn spare_space(&mut self, is_short: bool) {
+    pub fn set_space_short(&mut self, is_short: bool) {
         self.is_space_short = is_short;
     }
 
@@ -303,7 +303,7 @@ impl Core {
                 self.durable(index, term, conf_state, effects);
             }
             Event::TransferLeader(to) => self.raft.transfer_leader(to),
-            Event::Reached => self.hasten_election(),
+            Event::PeersReached => self.hasten_election(),
             Event::Unreachable(id) => self.raft.report_unreachable(id),
             Event::ReceiveSnapshot(message) => {
                 let admitted = step::admit_snapshot(&self.raft, &message);

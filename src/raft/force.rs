@@ -49,7 +49,7 @@ pub fn force_alone(
                 let change = ConfChange::decode(entry.data.clone());
                 let change = change.map_err(|error| failed(error.to_string()))?;
                 if takes(&change).map_err(failed)? {
-                    follow(&change, &mut voters, &mut others);
+                    apply_change(&change, &mut voters, &mut others);
                 }
             }
         }
@@ -81,7 +81,7 @@ pub fn force_alone(
 }
 
 /// Applies a configuration change to the ids of the voters, and to those of all members.
-fn follow(change: &ConfChange, voters: &mut BTreeSet<u64>, all: &mut BTreeSet<u64>) {
+fn apply_change(change: &ConfChange, voters: &mut BTreeSet<u64>, all: &mut BTreeSet<u64>) {
     match change.change_type {
         ADD_NODE if change.node_id != 0 => {
             voters.insert(change.node_id);

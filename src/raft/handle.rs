@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use super::core::{Event, Proposal, Via};
 use super::inbox::Inbox;
-use super::latency::{Counted, Latencies};
+use super::latency::{Latencies, LatencyCounts};
 use super::log;
 use super::status::StatusCells;
 use super::{Error, Leader, Role, Status};
@@ -54,11 +54,11 @@ pub(super) struct Shared {
     /// How long callers on this member wait for the answers to their proposals.
     pub(super) answering: Latencies,
     pub(super) log_room: log::Room,
-    /// See [`Handle::spare_space`].
+    /// See [`Handle::set_space_short`].
     pub(super) is_space_short: AtomicBool,
     /// Runs a turn of the raft loop in a stepped member, where no thread would answer a caller that
     /// waits.
-    pub(super) while_waiting: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    pub(super) run_loop_turn: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Handle {
@@ -125,7 +125,7 @@ impl Handle {
 
     /// How long proposals have taken since the start: from the leader's log to their commit, while
     /// this member led, and for callers on this member.
-    pub fn latencies(&self) -> [Counted; 2] {
+    pub fn latencies(&self) -> [LatencyCounts; 2] {
         [self.shared.committing.counted(), self.shared.answering.counted()]
     }
 
@@ -155,8 +155,8 @@ impl Handle {
             self.shared.conf_states.lock().remove(&index);
             return Err(error);
         }
-        if let Some(take_turn) = self.shared.while_waiting.get() {
-            take_turn();
+        if let Some(run_turn) = self.shared.run_loop_turn.get() {
+            run_turn();
             // The turn has answered already, or there is no answer: no thread runs the loop.
             return answer.try_recv().unwrap_or(Err(Error::Stopped));
         }
@@ -170,7 +170,7 @@ impl Handle {
 
     /// While space is short, the log keeps only what is not in the state on disk, and what members
     /// that are reached need of its last segment.
-    pub fn spare_space(&self, is_short: bool) {
+    pub fn set_space_short(&self, is_short: bool) {
         self.shared.is_space_short.store(is_short, Ordering::Relaxed);
     }
 
@@ -179,8 +179,8 @@ impl Handle {
     }
 
     /// Tells raft, at a start, that this member has reached the others.
-    pub fn reached_peers(&self) -> Result<(), Error> {
-        self.shared.inbox.event(Event::Reached)
+    pub fn report_peers_reached(&self) -> Result<(), Error> {
+        self.shared.inbox.event(Event::PeersReached)
     }
 
     pub fn report_unreachable(&self, id: u64) -> Result<(), Error> {

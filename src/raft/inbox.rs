@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex};
 use raft::eraftpb::{ConfState, Message, MessageType};
 
 use super::core::{Event, Proposal};
-use super::log::Placed;
+use super::log::EntryPosition;
 use super::{Error, Refusal};
 use crate::limits;
 use crate::metrics;
@@ -34,7 +34,7 @@ struct State {
     /// Rare events, such as configuration changes, in the order of their arrival.
     events: Vec<Event>,
     persisted: u64,
-    places: Vec<Placed>,
+    places: Vec<EntryPosition>,
     applied: u64,
     durable: Option<(u64, u64, ConfState)>,
     sleeping: bool,
@@ -42,14 +42,14 @@ struct State {
     /// is full.
     proposals_min: usize,
     /// Whether a report of apply is worth a turn of its own.
-    awaits_apply: bool,
+    wants_apply_reports: bool,
     stopped: bool,
     fatal: Option<Error>,
 }
 
 /// All that one turn of the loop takes out of the inbox.
 #[derive(Default)]
-pub(super) struct Taken {
+pub(super) struct InboxContents {
     pub(super) events: Vec<Event>,
     pub(super) reads: Vec<ReadReply>,
     pub(super) stopped: bool,
@@ -64,7 +64,7 @@ impl State {
         self.stopped
             || self.fatal.is_some()
             || self.persisted > 0
-            || (self.awaits_apply && self.applied > 0)
+            || (self.wants_apply_reports && self.applied > 0)
             || !self.events.is_empty()
             || !self.reads.is_empty()
             || (self.has_room() && !self.messages.is_empty())
@@ -101,9 +101,9 @@ impl Inbox {
         Ok(outcome)
     }
 
-    pub(super) fn has_work(&self, awaits_apply: bool) -> bool {
+    pub(super) fn has_work(&self, wants_apply_reports: bool) -> bool {
         let mut state = self.state.lock();
-        state.awaits_apply = awaits_apply;
+        state.wants_apply_reports = wants_apply_reports;
         state.has_work()
     }
 
@@ -181,7 +181,7 @@ impl Inbox {
     pub(super) fn persisted(
         &self,
         number: u64,
-        places: impl IntoIterator<Item = Placed>,
+        places: impl IntoIterator<Item = EntryPosition>,
     ) -> Result<(), Error> {
         self.put(|state| {
             state.persisted = state.persisted.max(number);
@@ -237,21 +237,21 @@ impl Inbox {
         &self,
         patience: Duration,
         proposals_min: usize,
-        awaits_apply: bool,
-    ) -> Taken {
+        wants_apply_reports: bool,
+    ) -> InboxContents {
         let mut state = self.state.lock();
         state.proposals_min = proposals_min;
-        state.awaits_apply = awaits_apply;
+        state.wants_apply_reports = wants_apply_reports;
         if !state.has_work() && !patience.is_zero() {
             state.sleeping = true;
             self.filled.wait_for(&mut state, patience);
             state.sleeping = false;
         }
-        let mut taken = Taken {
+        let mut taken = InboxContents {
             reads: std::mem::take(&mut state.reads),
             stopped: state.stopped,
             fatal: state.fatal.take(),
-            ..Taken::default()
+            ..InboxContents::default()
         };
         let is_free = state.persisted > 0 && proposals_min < usize::MAX;
         let proposals = is_free || state.has_proposals();
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn a_turn_takes_4096_messages_and_a_mebibyte_of_proposals() {
         let inbox = Inbox::default();
-        let count = |taken: &Taken| {
+        let count = |taken: &InboxContents| {
             let proposed = |event: &Event| match event {
                 Event::Propose(proposals) => proposals.len(),
                 _ => 0,

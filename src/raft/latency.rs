@@ -19,7 +19,7 @@ impl Default for Latencies {
 
 /// A copy of the counters at one moment.
 #[derive(Clone)]
-pub struct Counted([u32; PLACES]);
+pub struct LatencyCounts([u32; PLACES]);
 
 fn place(took: Duration) -> usize {
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
@@ -40,12 +40,12 @@ impl Latencies {
         self.counts[place(took)].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn counted(&self) -> Counted {
-        Counted(std::array::from_fn(|at| self.counts[at].load(Ordering::Relaxed)))
+    pub fn counted(&self) -> LatencyCounts {
+        LatencyCounts(std::array::from_fn(|at| self.counts[at].load(Ordering::Relaxed)))
     }
 }
 
-impl Counted {
+impl LatencyCounts {
     /// The proposals since an earlier copy: their number and their 95th percentile, rounded down to
     /// the shortest time of its counter.
     pub fn since(&self, earlier: &Self) -> (u32, Duration) {

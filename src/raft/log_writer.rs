@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::core::Job;
 use super::handle::Shared;
-use super::log::{self, Placed, SnapshotRecord, Writer};
+use super::log::{self, EntryPosition, SnapshotRecord, Writer};
 use super::{Error, Observer, Transport};
 use crate::clock::Clock;
 use crate::limits;
@@ -101,7 +101,7 @@ pub(super) struct LogThread {
     pub(super) jobs: Arc<Jobs>,
     pub(super) shared: Arc<Shared>,
     /// Work that waits for room on the log's disk, in order.
-    pub(super) held: Mutex<Vec<Work>>,
+    pub(super) without_room: Mutex<Vec<Work>>,
 }
 
 impl LogThread {
@@ -109,11 +109,11 @@ impl LogThread {
         let outcome = self.supervisor.run("raft-log", || {
             let mut is_said = false;
             loop {
-                let waits = !self.held.lock().is_empty();
+                let waits = !self.without_room.lock().is_empty();
                 let taken = if waits { self.jobs.take_soon() } else { self.jobs.take(true) };
                 let Some(taken) = taken else { return Ok(()) };
                 self.carry_out(taken)?;
-                let is_full = !self.held.lock().is_empty();
+                let is_full = !self.without_room.lock().is_empty();
                 if is_full && !is_said {
                     tracing::error!(
                         hint = "make room on the disk of the log, or raise its limits",
@@ -131,24 +131,24 @@ impl LogThread {
     /// Carries out the held work and the new. Jobs for which the log has no room stay held. A purge
     /// overtakes them, since it makes room, unless one of them holds the record of a snapshot.
     pub(super) fn carry_out(&self, work: Vec<Work>) -> Result<(), Error> {
-        planted::trip("raft-log");
-        let mut waiting = self.held.lock();
+        planted::panic_if_planted("raft-log");
+        let mut waiting = self.without_room.lock();
         waiting.extend(work);
         let work = std::mem::take(&mut *waiting);
         let (jobs, mut purges): (Vec<Work>, Vec<Work>) =
             work.into_iter().partition(|work| matches!(work, Work::Job(_)));
-        let Written { number, places, mut held } = self.writer.lock().carry_out(jobs)?;
+        let Written { number, places, mut without_room } = self.writer.lock().carry_out(jobs)?;
         if number > 0 || !places.is_empty() {
             // This fails once raft has stopped; the next start finds what is durable.
             let _ = self.shared.inbox.persisted(number, places);
         }
         let is_snapshot =
             |work: &Work| matches!(work, Work::Job(job) if job.batch.snapshot.is_some());
-        if held.iter().any(is_snapshot) {
-            held.append(&mut purges);
+        if without_room.iter().any(is_snapshot) {
+            without_room.append(&mut purges);
         }
-        held.extend(self.writer.lock().carry_out(purges)?.held);
-        *waiting = held;
+        without_room.extend(self.writer.lock().carry_out(purges)?.without_room);
+        *waiting = without_room;
         Ok(())
     }
 }
@@ -158,9 +158,9 @@ pub(super) struct Written {
     /// The last job that is durable; 0 for none.
     pub(super) number: u64,
     /// Where the written entries stand.
-    pub(super) places: Vec<Placed>,
+    pub(super) places: Vec<EntryPosition>,
     /// Work for which the log has no room, in order.
-    pub(super) held: Vec<Work>,
+    pub(super) without_room: Vec<Work>,
 }
 
 /// Writes and syncs the log, then sends the messages that wait for that.
@@ -184,27 +184,27 @@ impl LogWriter {
     }
 
     /// Writes and syncs all jobs at once, then sends their messages. Work for which the log has no
-    /// room comes back in [`Written::held`]: a job with those entries that are not written,
+    /// room comes back in [`Written::without_room`]: a job with those entries that are not written,
     /// together with all work behind it, and a purge whose record has no room.
     pub(super) fn carry_out(&mut self, work: Vec<Work>) -> Result<Written, log::Error> {
         let mut places = Vec::new();
         let mut messages = Vec::new();
         let mut purge = None;
         let (mut number, mut sync) = (0, false);
-        let (mut work, mut held) = (VecDeque::from(work), Vec::new());
+        let (mut work, mut without_room) = (VecDeque::from(work), Vec::new());
         if !work.is_empty() {
-            self.observer.writes(Some(self.clock.now()));
+            self.observer.log_busy_since(Some(self.clock.now()));
         }
         while let Some(next) = work.pop_front() {
             match next {
                 Work::Job(mut job) => {
                     places.extend(self.writer.put(&mut job.batch)?);
                     if !job.batch.is_empty() {
-                        held.push(Work::Job(job));
+                        without_room.push(Work::Job(job));
                         if planted::is(Bug::OvertakenJob) {
                             continue;
                         }
-                        held.extend(work);
+                        without_room.extend(work);
                         break;
                     }
                     messages.append(&mut job.messages);
@@ -238,10 +238,10 @@ impl LogWriter {
                 let took = self.clock.now().saturating_sub(begun);
                 metrics::snap_fsync_seconds().observe(took.as_secs_f64());
             } else {
-                held.push(Work::Purge { below, record });
+                without_room.push(Work::Purge { below, record });
             }
         }
-        self.observer.writes(None);
-        Ok(Written { number, places, held })
+        self.observer.log_busy_since(None);
+        Ok(Written { number, places, without_room })
     }
 }

@@ -52,19 +52,19 @@ mod snapshot;
 mod start;
 mod status;
 mod step;
+mod stepped;
 mod store;
-mod turns;
 
 pub use self::at_rest::{AtRest, inspect};
 pub use self::core::{Committed, Core, CoreConfig, Effect, Event, Job, Proposal, Via};
 pub use self::force::force_alone;
 pub use self::handle::Handle;
-pub use self::latency::{Counted, Latencies};
+pub use self::latency::{Latencies, LatencyCounts};
 pub use self::raft_loop::Surroundings;
 pub use self::snapshot::{SnapshotPlace, announce, announced};
 pub use self::start::{Raft, create, exists, identity, last_snapshot, start, start_stepped};
 pub use self::step::Refusal;
-pub use self::turns::Turns;
+pub use self::stepped::RaftSteps;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -191,7 +191,7 @@ pub trait Observer: Send + Sync {
     }
     /// Called with the clock's time when the log writer begins a batch of jobs, and with `None`
     /// when it has finished, so that a disk that hangs can be noticed.
-    fn writes(&self, since: Option<Duration>) {
+    fn log_busy_since(&self, since: Option<Duration>) {
         let _ = since;
     }
     /// Bytes were handed to the operating system, and are not synced yet.

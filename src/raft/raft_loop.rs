@@ -61,7 +61,7 @@ impl RaftThread {
     pub(super) fn run(mut self) {
         let supervisor = self.surroundings.supervisor.clone();
         let outcome = supervisor.run("raft", || {
-            while self.next_turn(true)? {}
+            while self.run_once(true)? {}
             Ok(())
         });
         if let Err(error) = outcome.unwrap_or_else(|panicked| Err(panicked.into())) {
@@ -78,12 +78,12 @@ impl RaftThread {
     }
 
     /// Runs one turn, with `waits` after waiting for work. Returns false if the loop has to end.
-    pub(super) fn next_turn(&mut self, waits: bool) -> Result<bool, Error> {
-        planted::trip("raft");
-        let awaits_apply = self.core.awaits_apply();
+    pub(super) fn run_once(&mut self, waits: bool) -> Result<bool, Error> {
+        planted::panic_if_planted("raft");
+        let wants_apply_reports = self.core.wants_apply_reports();
         let proposals_min = self.core.proposals_min();
         let patience = if waits { self.patience } else { Duration::ZERO };
-        let mut taken = self.shared.inbox.take(patience, proposals_min, awaits_apply);
+        let mut taken = self.shared.inbox.take(patience, proposals_min, wants_apply_reports);
         if let Some(error) = taken.fatal {
             return Err(error);
         }
@@ -151,7 +151,7 @@ impl RaftThread {
         let is_snapshot = |event: &&Event| matches!(event, Event::ReceiveSnapshot(_));
         let mut snapshots = events.iter().filter(is_snapshot).count() as u64;
         loop {
-            self.core.spare_space(self.shared.is_space_short.load(Ordering::Relaxed));
+            self.core.set_space_short(self.shared.is_space_short.load(Ordering::Relaxed));
             let mut effects = self.core.handle(events);
             self.shared.awaits_snapshot.store(self.core.awaits_snapshot(), Ordering::Release);
             let looked_at = std::mem::take(&mut snapshots);
@@ -171,12 +171,12 @@ impl RaftThread {
             }
             let Some(job) = short else { return Ok(()) };
             // No job is with the log writer, so at most a purge holds this lock.
-            let Written { number, places, held } =
+            let Written { number, places, without_room } =
                 self.writer.lock().carry_out(vec![Work::Job(job)])?;
-            if !held.is_empty() {
+            if !without_room.is_empty() {
                 // The log writer can wait for room, and the loop cannot.
                 let _ = self.shared.inbox.persisted(number, places);
-                held.into_iter().for_each(|work| self.jobs.0.put(work));
+                without_room.into_iter().for_each(|work| self.jobs.0.put(work));
                 return Ok(());
             }
             events = vec![Event::Persisted { number, places }];

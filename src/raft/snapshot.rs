@@ -36,7 +36,7 @@ pub fn announced(message: &Message, raft: &Handle) -> Result<SnapshotPlace, &'st
     let metadata = message.get_snapshot().get_metadata();
     let (index, term) = (metadata.index, metadata.term);
     let status = raft.status();
-    if !step::is_possible(metadata.get_conf_state(), status.id) {
+    if !step::is_valid_for(metadata.get_conf_state(), status.id) {
         return Err("the snapshot's configuration is not one that this member can be in");
     }
     if index <= status.committed || message.term < status.term {

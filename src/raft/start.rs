@@ -24,8 +24,8 @@ use super::log::{self, Batch, Disk, Metadata, Recovered, SnapshotRecord, Writer}
 use super::log_writer::{Jobs, JobsEnd, LogThread, LogWriter};
 use super::raft_loop::{RaftThread, Surroundings};
 use super::status::StatusCells;
+use super::stepped::RaftSteps;
 use super::store::Store;
-use super::turns::Turns;
 use super::{Bootstrap, Config, Error, Leader};
 use crate::planted::{self, Bug};
 use crate::supervise::Thread;
@@ -77,24 +77,24 @@ pub fn start(
     Ok((Handle { shared: Arc::clone(&running.shared) }, running))
 }
 
-/// As [`start`], but without threads: the caller runs the turns of both by [`Turns`].
+/// As [`start`], but without threads: the caller runs the turns of both by [`RaftSteps`].
 pub fn start_stepped(
     config: Config,
     surroundings: Surroundings,
     bootstrap: Option<&Bootstrap>,
-) -> Result<(Handle, Raft, Turns), Error> {
+) -> Result<(Handle, Raft, RaftSteps), Error> {
     let (raft, log, running) = open(config, surroundings, bootstrap)?;
     let shared = Arc::clone(&running.shared);
     let raft = Arc::new(Mutex::new(RaftThread { is_stepped: true, ..raft }));
     let waited_for = Arc::downgrade(&raft);
-    let _ = shared.while_waiting.set(Box::new(move || {
+    let _ = shared.run_loop_turn.set(Box::new(move || {
         let Some(raft) = waited_for.upgrade() else { return };
         let mut raft = raft.lock();
-        if let Err(error) = raft.next_turn(false) {
+        if let Err(error) = raft.run_once(false) {
             raft.surroundings.observer.fatal(&error);
         }
     }));
-    Ok((Handle { shared }, running, Turns { raft, log }))
+    Ok((Handle { shared }, running, RaftSteps { raft, log }))
 }
 
 fn open(
@@ -121,7 +121,8 @@ fn open(
         config.cluster_id = recovered.metadata.cluster_id;
     }
     let whose = Metadata { node_id: config.id, cluster_id: config.cluster_id };
-    let hard_state = check(whose, config.applied, config.applied_term, &recovered)?;
+    let hard_state =
+        reconcile_with_applied(whose, config.applied, config.applied_term, &recovered)?;
     if !planted::is(Bug::BelievedTail) {
         // After a sync that failed, the system shows entries that the disk does not hold. They are
         // written and synced again, since apply must get only what is durable.
@@ -154,7 +155,7 @@ fn open(
         answering: Latencies::default(),
         log_room: writer.room(),
         is_space_short: AtomicBool::new(false),
-        while_waiting: OnceLock::new(),
+        run_loop_turn: OnceLock::new(),
     });
     let running =
         Raft { metadata: recovered.metadata, shared: Arc::clone(&shared), threads: Vec::new() };
@@ -190,7 +191,7 @@ pub fn create(
 ///
 /// Its commit index is at least the applied one. A hard state whose commit alone is new is not
 /// synced, while the applied state is, so the commit index in the log may be lower.
-pub(super) fn check(
+pub(super) fn reconcile_with_applied(
     whose: Metadata,
     applied: u64,
     applied_term: u64,
@@ -242,7 +243,7 @@ fn assemble(
         writer: Arc::clone(&writer),
         jobs: Arc::clone(&jobs),
         shared: Arc::clone(&shared),
-        held: Mutex::default(),
+        without_room: Mutex::default(),
     };
     let raft = RaftThread {
         core,

@@ -148,11 +148,11 @@ pub(super) fn admit_snapshot(raft: &RawNode<Store>, message: &Message) -> Result
     if awaits_snapshot(raft) {
         return Err(Refusal::Snapshot);
     }
-    if is_possible(metadata.get_conf_state(), id) { Ok(()) } else { Err(Refusal::ConfState) }
+    if is_valid_for(metadata.get_conf_state(), id) { Ok(()) } else { Err(Refusal::ConfState) }
 }
 
 /// Whether a configuration is one that simple changes lead to, and that has this member in it.
-pub(super) fn is_possible(conf_state: &ConfState, id: u64) -> bool {
+pub(super) fn is_valid_for(conf_state: &ConfState, id: u64) -> bool {
     let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = conf_state;
     let mut ids: Vec<u64> = voters.iter().chain(learners).copied().collect();
     let is_joint = !voters_outgoing.is_empty() || !learners_next.is_empty() || *auto_leave;

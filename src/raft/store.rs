@@ -15,7 +15,7 @@ pub struct Store {
     pub(super) durable: Option<(u64, u64, ConfState)>,
     /// Whether raft needs only index, term and type of entries: those that have left memory are
     /// then given without their data, and nothing is read from disk.
-    pub(super) gives_heads: bool,
+    pub(super) omits_data: bool,
     reader: Option<RefCell<Reader>>,
     /// Why the log could not be read when raft asked for entries; the core looks here after each
     /// event.
@@ -34,7 +34,7 @@ impl Store {
         Self {
             table,
             durable: None,
-            gives_heads: false,
+            omits_data: false,
             reader: reader.map(RefCell::new),
             failure: RefCell::default(),
             initial: RaftState::new(hard_state, conf_state),
@@ -62,7 +62,7 @@ impl Store {
     }
 
     /// Entries without their data.
-    fn heads(&self, indexes: impl Iterator<Item = u64>) -> Vec<Entry> {
+    fn without_data(&self, indexes: impl Iterator<Item = u64>) -> Vec<Entry> {
         let head = |index| {
             let entry_type = i32::from(self.table.changes(index, index + 1).next().is_some());
             let term = self.table.term(index).unwrap_or_default();
@@ -95,11 +95,11 @@ impl Store {
         self.check_range(low, high)?;
         let Some(recent) = self.table.recent(low) else {
             let high = high.min(self.table.recent_first());
-            if !self.gives_heads {
+            if !self.omits_data {
                 return self.fetch(low, high, bytes_max);
             }
             let count = (bytes_max as usize / size_of::<Entry>()).max(1);
-            return Ok(self.heads((low..high).take(count)));
+            return Ok(self.without_data((low..high).take(count)));
         };
         let mut entries = Vec::with_capacity((high - low).min(1024) as usize);
         let mut size = 0_u64;
@@ -145,7 +145,7 @@ impl Storage for Store {
     ) -> raft::Result<Vec<Entry>> {
         let Some(bytes_max) = max_size.into() else {
             self.check_range(low, high)?;
-            return Ok(self.heads(self.table.changes(low, high)));
+            return Ok(self.without_data(self.table.changes(low, high)));
         };
         match self.read(low, high, bytes_max) {
             Ok(entries) => Ok(entries),

@@ -34,7 +34,7 @@ impl Server {
         if !types::are_member_urls(&request.peer_ur_ls) {
             return Err(Error::MemberBadUrls.into());
         }
-        let urls = request.peer_ur_ls.iter().map(|url| types::written_url(url)).collect();
+        let urls = request.peer_ur_ls.iter().map(|url| types::normalized_url(url)).collect();
         let added = self.node.add_member(&who, urls, request.is_learner).await;
         let (member, members) = added.map_err(status)?;
         Ok(MemberAddResponse { header: self.bare_header(), member: Some(member), members })

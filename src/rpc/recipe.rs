@@ -192,7 +192,7 @@ impl Events {
         let stream = node.watch_stream();
         let (start_revision, watch_id) = (0, 0);
         let (no_put, no_delete, prev_kv) = (false, false, false);
-        let spec = hub::Spec { range, start_revision, watch_id, no_put, no_delete, prev_kv };
+        let spec = hub::WatchSpec { range, start_revision, watch_id, no_put, no_delete, prev_kv };
         match stream.create(who, spec).await {
             Ok(_) => Ok(Self { stream, taken: VecDeque::new() }),
             Err(WatchError::Refused(error)) => Err(status(error)),

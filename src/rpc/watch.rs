@@ -28,7 +28,7 @@ use crate::pb::watch_create_request::FilterType;
 use crate::pb::watch_request::RequestUnion;
 use crate::pb::{EventType, ResponseHeader, WatchCreateRequest, WatchRequest};
 use crate::types::KeyRange;
-use crate::watch::{Item, Next, Spec};
+use crate::watch::{Item, Next, WatchSpec};
 
 /// Watch id of responses that concern no single watcher; etcd's.
 const NO_WATCH_ID: i64 = -1;
@@ -201,7 +201,7 @@ impl Session {
             (is_filtered(FilterType::Noput), is_filtered(FilterType::Nodelete));
         // An empty key stands for the smallest key, a zero byte, as in etcd.
         let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key };
-        let spec = Spec {
+        let spec = WatchSpec {
             range: KeyRange::new(key, request.range_end),
             start_revision: request.start_revision,
             watch_id: request.watch_id,

@@ -89,7 +89,7 @@ async fn start_node(
             Ok(node)
         }
         Ok(Err(error)) => Err(error.to_string().into()),
-        Err(gone) => Err(supervisor.why().unwrap_or_else(|| gone.to_string()).into()),
+        Err(gone) => Err(supervisor.failure_reason().unwrap_or_else(|| gone.to_string()).into()),
     }
 }
 
@@ -147,7 +147,7 @@ pub(super) async fn stop_node(node: &Node, ended: End) -> End {
             tracing::error!("the node did not stop in time; the log will be replayed");
         },
     }
-    node.supervisor().why().map_or(ended, End::Failure)
+    node.supervisor().failure_reason().map_or(ended, End::Failure)
 }
 
 /// Resolves when this member has to end because the cluster has removed it.

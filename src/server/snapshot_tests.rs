@@ -18,7 +18,7 @@ use crate::raft;
 use crate::store::Faults;
 use crate::transfer::Piece;
 use crate::types::KeyRange;
-use crate::watch::{Item, Next, Spec};
+use crate::watch::{Item, Next, WatchSpec};
 
 #[expect(unreachable_pub, reason = "the tests outside of the library use it as well")]
 #[path = "../../tests/common/ports.rs"]
@@ -170,7 +170,7 @@ async fn a_member_that_comes_late_gets_a_snapshot() {
     let stream = late.node.watch_stream();
     let range = KeyRange { key: Bytes::from_static(b"key 7"), end: Bytes::new() };
     let (start_revision, watch_id, no_put, no_delete, prev_kv) = (0, 0, false, false, false);
-    let spec = Spec { range, start_revision, watch_id, no_put, no_delete, prev_kv };
+    let spec = WatchSpec { range, start_revision, watch_id, no_put, no_delete, prev_kv };
     stream.create(&Credentials::default(), spec).await.unwrap();
     until("the newest key", async || has(&late.node, "key 49").await).await;
     assert_equal(&first.node, &late.node).await;

@@ -52,9 +52,9 @@ impl Url {
         let scheme = scheme.to_ascii_lowercase();
         if let Some(rest) = rest.strip_prefix("//") {
             let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            types::authority(host).map_err(|why| format!("parse {text:?}: {why}"))?;
+            types::parse_authority(host).map_err(|why| format!("parse {text:?}: {why}"))?;
         }
-        let url = Self { text: types::written_url(&format!("{scheme}:{rest}")) };
+        let url = Self { text: types::normalized_url(&format!("{scheme}:{rest}")) };
         match scheme.as_str() {
             "unix" | "unixs" => Ok(url),
             "http" | "https" => {

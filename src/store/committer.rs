@@ -21,7 +21,7 @@ use super::reserve::{self, Reserve};
 use super::schema::{self, Bucket};
 use super::tail::Tail;
 use super::{Error, Options, Row, Sizes};
-use crate::clock::{self, Seldom};
+use crate::clock::{self, LogLimit};
 use crate::limits::{
     COMMIT_BYTES_MAX, COMPACTION_ROWS_FULL_DISK, COMPACTION_ROWS_MAX, RESERVE_RETAKE_REST,
     TAIL_BYTES_MAX,
@@ -71,7 +71,7 @@ pub(super) struct Shared {
     pub done: Condvar,
     pub sizes: Mutex<Sizes>,
     pub room: reserve::MeasuredRoom,
-    pub full_said: Seldom,
+    pub full_said: LogLimit,
     pub hooks: Hooks,
     pub rows_pushed: AtomicU64,
     /// Rows of a compaction that one commit deletes. Rows that lie far apart each cost a page
@@ -112,7 +112,7 @@ impl Shared {
     /// Commits batch after batch until the store is stopped.
     fn work_off(&self) -> Result<(), Error> {
         while let Some(batch) = self.next_batch() {
-            planted::trip("committer");
+            planted::panic_if_planted("committer");
             self.commit_until_done(batch)?;
         }
         Ok(())
@@ -236,7 +236,7 @@ impl Shared {
     /// Does one commit without waiting for its time. Returns false if there is nothing to commit,
     /// or no disk space for it; entries are then kept in `held` for the next turn.
     pub(super) fn turn(&self) -> Result<bool, Error> {
-        planted::trip("committer");
+        planted::panic_if_planted("committer");
         let held = self.held.lock().take();
         let taken = held.or_else(|| {
             let mut queue = self.queue.lock();
@@ -312,7 +312,7 @@ impl Shared {
 
     fn set_no_space(&self, no_space: bool) {
         self.queue.lock().no_space = no_space;
-        if no_space && self.full_said.is_due(self.options.clock.now()) {
+        if no_space && self.full_said.may_log(self.options.clock.now()) {
             tracing::error!("no space left on the device that holds the data directory");
         }
         self.measure();

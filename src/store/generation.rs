@@ -126,7 +126,7 @@ impl Store {
         self.shared.done.notify_all();
         self.shared.measure();
         call(&self.shared.hooks.resized, &());
-        if let Some(why) = self.shared.options.supervisor.why() {
+        if let Some(why) = self.shared.options.supervisor.failure_reason() {
             // The member failed meanwhile. The new queue has no `stop`, so it is set again: nothing
             // may be written any more.
             self.shared.stop(&why);

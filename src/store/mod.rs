@@ -74,7 +74,7 @@ pub use scrub::Scrubbed;
 pub use snapshot::Frozen;
 pub use space::Room;
 
-use crate::clock::Seldom;
+use crate::clock::LogLimit;
 use crate::limits::READ_CHUNK_ROWS;
 use crate::supervise::Thread;
 use crate::types::Revision;
@@ -181,7 +181,7 @@ impl Store {
             done: parking_lot::Condvar::new(),
             sizes: Mutex::new(sizes),
             room: reserve::MeasuredRoom::default(),
-            full_said: Seldom::new(crate::limits::FULL_DISK_LOG_INTERVAL),
+            full_said: LogLimit::new(crate::limits::FULL_DISK_LOG_INTERVAL),
             hooks: Hooks::default(),
             rows_pushed: AtomicU64::new(0),
             job_rows_max: AtomicUsize::new(crate::limits::COMPACTION_ROWS_MAX),

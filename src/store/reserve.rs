@@ -16,7 +16,7 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::retry_on_intr;
 
 use super::Error;
-use crate::clock::Seldom;
+use crate::clock::LogLimit;
 use crate::files;
 use crate::limits::{FULL_DISK_LOG_INTERVAL, RESERVE_DISK_PARTS, RESERVE_RETAKE_REST};
 
@@ -30,7 +30,7 @@ pub(super) struct Reserve {
     /// When the reserve was given up last, by the store's clock. The lock is held while the file is
     /// created or removed.
     given_at: Mutex<Option<Duration>>,
-    given_said: Seldom,
+    given_said: LogLimit,
     /// Whether it was logged that the reserve cannot be taken; reset once it can.
     is_said: AtomicBool,
 }
@@ -42,7 +42,7 @@ impl Reserve {
         let path = db.join("reserve");
         let held = AtomicU64::new(fs::metadata(&path).map_or(0, |file| file.len()));
         let bytes = capped_by_disk(db, bytes);
-        let given_said = Seldom::new(FULL_DISK_LOG_INTERVAL);
+        let given_said = LogLimit::new(FULL_DISK_LOG_INTERVAL);
         let (given_at, is_said) = (Mutex::default(), AtomicBool::default());
         Self { path, bytes, held, given_at, given_said, is_said }
     }
@@ -97,7 +97,7 @@ impl Reserve {
     /// reserve.
     pub(super) fn give_up(&self, now: Duration, error: &Error) -> bool {
         let had_some = self.release(now);
-        if had_some && self.given_said.is_due(now) {
+        if had_some && self.given_said.may_log(now) {
             tracing::warn!(%error, "the disk is full; the reserve is given up");
         }
         had_some

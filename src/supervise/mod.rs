@@ -20,7 +20,7 @@
 //! A body's outcome goes to the caller that joins or awaits it. An outcome is missing only if the
 //! member is ending anyway.
 
-mod processors;
+mod read_turns;
 
 use std::fmt;
 use std::future::Future;
@@ -37,7 +37,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::limits;
 use crate::planted::{self, Bug};
 
-pub use processors::{Processor, Processors};
+pub use read_turns::{ReadTurn, ReadTurns};
 
 /// The name of the work that panicked, and the panic's message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -236,7 +236,7 @@ impl Supervisor {
     }
 
     /// Why the member has to stop, if it has to.
-    pub fn why(&self) -> Option<String> {
+    pub fn failure_reason(&self) -> Option<String> {
         self.0.failure.borrow().clone()
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 
 fn why(supervisor: &Supervisor) -> String {
-    supervisor.why().unwrap_or_default()
+    supervisor.failure_reason().unwrap_or_default()
 }
 
 #[test]
@@ -55,7 +55,7 @@ async fn a_task_that_is_cut_off_is_no_panic() {
     let mut tasks = supervisor.tasks("connection");
     tasks.start(async {});
     tasks.all_ended().await;
-    assert_eq!(supervisor.why(), None);
+    assert_eq!(supervisor.failure_reason(), None);
     tasks.start(async { panic!("a frame too many") });
     tasks.all_ended().await;
     assert_eq!(why(&supervisor), "connection panicked: a frame too many");
@@ -76,5 +76,5 @@ async fn what_leaves_the_tasks_threads_is_guarded_as_well() {
     let supervisor = Supervisor::default();
     assert_eq!(supervisor.nice("read", || 3).await.unwrap(), 3);
     assert_eq!(supervisor.blocking("read", || 3).await, Ok(3));
-    assert_eq!(supervisor.why(), None);
+    assert_eq!(supervisor.failure_reason(), None);
 }

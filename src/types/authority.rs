@@ -4,7 +4,7 @@
 
 /// Parses the authority, which stands between `//` and the path, and returns it in the form in
 /// which Go writes it. The error is the text that Go puts after `parse "…": `.
-pub fn authority(text: &str) -> Result<String, String> {
+pub fn parse_authority(text: &str) -> Result<String, String> {
     let (user, host) = match text.rsplit_once('@') {
         Some((user, host)) => (Some(user), host),
         None => (None, text),
@@ -94,7 +94,7 @@ mod tests {
             ("a", "a"),
             ("a:", "a:"),
         ] {
-            assert_eq!(authority(text).as_deref(), Ok(written), "{text}");
+            assert_eq!(parse_authority(text).as_deref(), Ok(written), "{text}");
         }
         for (text, reason) in [
             ("127.0.0.1:http", "invalid port \":http\" after host"),
@@ -107,7 +107,7 @@ mod tests {
             ("%:1", "invalid URL escape \"%:1\""),
             ("a%", "invalid URL escape \"%\""),
         ] {
-            assert_eq!(authority(text).unwrap_err(), reason, "{text}");
+            assert_eq!(parse_authority(text).unwrap_err(), reason, "{text}");
         }
     }
 }

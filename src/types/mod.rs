@@ -3,7 +3,7 @@
 mod authority;
 mod version;
 
-pub use authority::authority;
+pub use authority::parse_authority;
 pub use version::Version;
 
 use std::fmt;
@@ -124,11 +124,12 @@ pub fn cluster_id(member_ids: &[u64]) -> u64 {
 pub fn are_member_urls(urls: &[String]) -> bool {
     let is_one = |url: &String| match url.split_once("://") {
         Some(("http" | "https", rest)) => {
-            let is_plain = !rest.contains(['/', '?', '#', '@', ' ']) && authority(rest).is_ok();
+            let is_plain =
+                !rest.contains(['/', '?', '#', '@', ' ']) && parse_authority(rest).is_ok();
             let port = rest.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
             is_plain && port.is_some_and(|port| port.is_ok())
         }
-        Some(("unix" | "unixs", rest)) => !rest.is_empty() && authority_of(rest).is_ok(),
+        Some(("unix" | "unixs", rest)) => !rest.is_empty() && authority_after_scheme(rest).is_ok(),
         _ => false,
     };
     let is_printed = |url: &String| !url.bytes().any(|byte| byte.is_ascii_control());
@@ -136,15 +137,15 @@ pub fn are_member_urls(urls: &[String]) -> bool {
 }
 
 /// The authority of a URL, from the text after `//`.
-fn authority_of(rest: &str) -> Result<String, String> {
-    authority(rest.split(['/', '?', '#']).next().unwrap_or_default())
+fn authority_after_scheme(rest: &str) -> Result<String, String> {
+    parse_authority(rest.split(['/', '?', '#']).next().unwrap_or_default())
 }
 
 /// A member's URL in the form that etcd stores, which is the one that Go's net/url writes.
-pub fn written_url(url: &str) -> String {
+pub fn normalized_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let length = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let host = authority(&rest[..length]).unwrap_or_else(|_| rest[..length].to_owned());
+    let host = parse_authority(&rest[..length]).unwrap_or_else(|_| rest[..length].to_owned());
     format!("{scheme}://{host}{}", &rest[length..])
 }
 

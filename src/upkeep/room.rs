@@ -89,9 +89,13 @@ impl Rooms {
         self.log_taken_bytes.store(taken, Ordering::SeqCst);
         let store = self.store.room();
         let missing = store.reserve_wanted.saturating_sub(store.reserve);
-        self.raft.log_room().leave(if self.is_shared && !is_lent { missing } else { 0 });
+        self.raft.log_room().reserve_for_store(if self.is_shared && !is_lent {
+            missing
+        } else {
+            0
+        });
         let is_short = !self.fits(0);
-        self.raft.spare_space(is_short);
+        self.raft.set_space_short(is_short);
         is_short
     }
 

@@ -201,7 +201,7 @@ impl SweepWorker {
     /// Does a bounded piece of a sweep or of the checkpoint. Returns the pause after it; None if
     /// there was nothing to do.
     pub fn turn(&mut self) -> Option<Duration> {
-        planted::trip("sweeper");
+        planted::panic_if_planted("sweeper");
         let rest = self.checkpointer.turn();
         if self.checkpointer.needs_index() {
             return rest;

@@ -40,7 +40,7 @@ pub use stream::{CreateError, Item, Next, Stream};
 
 /// The request of a watcher.
 #[derive(Clone, Debug)]
-pub struct Spec {
+pub struct WatchSpec {
     pub range: KeyRange,
     /// The first revision that is wanted; 0 stands for the next one.
     pub start_revision: i64,
@@ -52,7 +52,7 @@ pub struct Spec {
     pub prev_kv: bool,
 }
 
-impl Spec {
+impl WatchSpec {
     fn admits(&self, change: &Change) -> bool {
         match change.kind {
             ChangeKind::Put => !self.no_put,
@@ -74,7 +74,7 @@ enum State {
 
 struct Watcher {
     id: i64,
-    spec: Spec,
+    spec: WatchSpec,
     queue: Arc<Queue>,
     state: State,
 }
@@ -92,7 +92,7 @@ struct Registry {
 pub struct Hub {
     mvcc: Arc<Mvcc>,
     registry: Mutex<Registry>,
-    held: stream::Held,
+    held: stream::BufferedBytes,
 }
 
 /// Numbers of watchers, for metrics.
@@ -105,7 +105,11 @@ pub struct Counts {
 impl Hub {
     pub fn new(mvcc: Arc<Mvcc>) -> Arc<Self> {
         let registry = Registry { revision: mvcc.current().revision, ..Registry::default() };
-        Arc::new(Self { mvcc, registry: Mutex::new(registry), held: stream::Held::default() })
+        Arc::new(Self {
+            mvcc,
+            registry: Mutex::new(registry),
+            held: stream::BufferedBytes::default(),
+        })
     }
 
     /// The newest revision that was delivered. It is never ahead of the one that readers see.
@@ -177,7 +181,7 @@ impl Registry {
     fn remove(&mut self, key: u64) {
         let Some(watcher) = self.watchers.remove(&key) else { return };
         if let State::Lagging { next } = watcher.state {
-            watcher.queue.lags_no_more(key, next);
+            watcher.queue.remove_lagging(key, next);
         }
         let range = &watcher.spec.range;
         if !range.is_single() {

@@ -18,18 +18,18 @@ const BLOCK: usize = 32;
 /// are new or gone.
 const CHANGED_PART: usize = 16;
 
-type Place = (Bytes, Bound);
+type Interval = (Bytes, Bound);
 
 #[derive(Default)]
 pub(super) struct Ranges {
     /// The watchers of each interval, by start and end. The end of an interval without an upper
     /// bound is `Bound::Open`, which sorts after all others.
-    watchers: BTreeMap<Place, BTreeSet<u64>>,
+    watchers: BTreeMap<Interval, BTreeSet<u64>>,
     blocks: Vec<Block>,
     /// Intervals that are in no block.
-    new: BTreeSet<Place>,
+    new: BTreeSet<Interval>,
     /// Intervals in the blocks that have no watcher.
-    gone: BTreeSet<Place>,
+    gone: BTreeSet<Interval>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,14 +50,14 @@ impl Bound {
 struct Block {
     first: Bytes,
     furthest: Bound,
-    ranges: Vec<Place>,
+    ranges: Vec<Interval>,
 }
 
-fn holds((start, end): &Place, key: &[u8]) -> bool {
+fn holds((start, end): &Interval, key: &[u8]) -> bool {
     start.as_ref() <= key && end.admits(key)
 }
 
-fn place(range: &KeyRange) -> Place {
+fn place(range: &KeyRange) -> Interval {
     let end = if range.is_open() { Bound::Open } else { Bound::Before(range.end.clone()) };
     (range.key.clone(), end)
 }
@@ -101,8 +101,8 @@ impl Ranges {
     }
 
     fn rebuild(&mut self) {
-        let places: Vec<&Place> = self.watchers.keys().collect();
-        let block = |places: &[&Place]| {
+        let places: Vec<&Interval> = self.watchers.keys().collect();
+        let block = |places: &[&Interval]| {
             let furthest = places.iter().map(|(_, end)| end).max()?.clone();
             let ranges = places.iter().map(|place| (*place).clone()).collect();
             Some(Block { first: places.first()?.0.clone(), furthest, ranges })

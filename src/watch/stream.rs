@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Hub, Spec, State, Watcher};
+use super::{Hub, State, WatchSpec, Watcher};
 use crate::limits;
 use crate::mvcc::{self, Change, ChangeKind, View, deletion_event, kv::Pair};
 use crate::planted::{self, Bug};
@@ -85,17 +85,17 @@ struct Pending {
 }
 
 /// Bytes that the streams of a member hold, in queues and in pieces of history.
-pub(super) type Held = Arc<AtomicUsize>;
+pub(super) type BufferedBytes = Arc<AtomicUsize>;
 
 pub(super) struct Queue {
     pending: Mutex<Pending>,
     /// Tells the consumer that there is an item to take or history to read.
     filled: Notify,
-    held: Held,
+    held: BufferedBytes,
 }
 
 impl Queue {
-    fn new(held: Held) -> Self {
+    fn new(held: BufferedBytes) -> Self {
         Self { pending: Mutex::default(), filled: Notify::new(), held }
     }
 
@@ -135,7 +135,7 @@ impl Queue {
     }
 
     /// Takes back a call of [`Self::lags`] with these arguments.
-    pub(super) fn lags_no_more(&self, key: u64, next: i64) {
+    pub(super) fn remove_lagging(&self, key: u64, next: i64) {
         self.pending.lock().lagging.remove(&(next, key));
     }
 
@@ -165,26 +165,26 @@ impl Pending {
 }
 
 /// A piece of history, and the watchers that have not got it yet.
-struct Piece {
+struct HistoryPiece {
     changes: Vec<Change>,
     /// The revision of the responses' headers.
     revision: i64,
-    watchers: VecDeque<Behind>,
+    watchers: VecDeque<LaggingWatcher>,
     bytes: usize,
-    held: Held,
+    held: BufferedBytes,
 }
 
 /// A watcher that lags.
-struct Behind {
+struct LaggingWatcher {
     key: u64,
     id: i64,
     next: i64,
-    spec: Spec,
+    spec: WatchSpec,
     /// Whether the piece has changes that the watcher wants.
     is_served: bool,
 }
 
-impl Behind {
+impl LaggingWatcher {
     fn wants(&self, change: &Change) -> bool {
         change.revision.main >= self.next
             && self.spec.range.contains(&change.key)
@@ -192,7 +192,7 @@ impl Behind {
     }
 }
 
-impl Piece {
+impl HistoryPiece {
     /// The events for the next watcher.
     fn next(&mut self) -> Option<Item> {
         let watcher = self.watchers.pop_front()?;
@@ -205,7 +205,7 @@ impl Piece {
     }
 }
 
-impl Drop for Piece {
+impl Drop for HistoryPiece {
     fn drop(&mut self) {
         self.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -224,7 +224,7 @@ pub struct Stream {
     hub: Arc<Hub>,
     queue: Arc<Queue>,
     /// History that the consumer takes before the queue.
-    piece: Mutex<Option<Piece>>,
+    piece: Mutex<Option<HistoryPiece>>,
     ids: Mutex<Ids>,
 }
 
@@ -264,7 +264,7 @@ impl Stream {
     }
 
     /// Adds a watcher, queues its [`Item::Created`], and returns its id.
-    pub fn create(&self, spec: Spec) -> Result<i64, CreateError> {
+    pub fn create(&self, spec: WatchSpec) -> Result<i64, CreateError> {
         let range = &spec.range;
         if !range.is_single() && !range.is_open() && range.key >= range.end {
             return Err(CreateError::EmptyRange);
@@ -324,7 +324,7 @@ impl Stream {
 
     pub fn next(&self) -> Next {
         let mut piece = self.piece.lock();
-        if let Some(item) = piece.as_mut().and_then(Piece::next) {
+        if let Some(item) = piece.as_mut().and_then(HistoryPiece::next) {
             return Next::Item(item);
         }
         *piece = None;
@@ -357,14 +357,14 @@ impl Stream {
         drop(view);
         let mut registry = self.hub.registry.lock();
         let is_caught_up = to >= registry.revision;
-        let mut is_there = |watcher: &mut Behind| {
+        let mut is_there = |watcher: &mut LaggingWatcher| {
             let key = watcher.key;
             let Some(found) = registry.watchers.get_mut(&key) else { return false };
             if found.state != (State::Lagging { next: watcher.next }) {
                 return false;
             }
             let next = watcher.next.max(to + 1);
-            self.queue.lags_no_more(key, watcher.next);
+            self.queue.remove_lagging(key, watcher.next);
             found.state = match is_caught_up {
                 true => State::Live { start: next },
                 false => {
@@ -380,13 +380,13 @@ impl Stream {
             let held = Arc::clone(&self.hub.held);
             held.fetch_add(bytes, Ordering::Relaxed);
             let watchers = behind.into();
-            *self.piece.lock() = Some(Piece { changes, revision, watchers, bytes, held });
+            *self.piece.lock() = Some(HistoryPiece { changes, revision, watchers, bytes, held });
         }
         Ok(())
     }
 
     /// The lagging watchers that are served together, furthest behind first.
-    fn behind(&self) -> Vec<Behind> {
+    fn behind(&self) -> Vec<LaggingWatcher> {
         let lagging: Vec<(i64, u64)> = {
             let pending = self.queue.pending.lock();
             pending.lagging.iter().take(limits::CATCH_UP_WATCHERS_MAX).copied().collect()
@@ -394,20 +394,20 @@ impl Stream {
         let registry = self.hub.registry.lock();
         let behind = lagging.into_iter().filter_map(|(next, key)| {
             let Watcher { id, spec, .. } = registry.watchers.get(&key)?;
-            Some(Behind { key, id: *id, next, spec: spec.clone(), is_served: false })
+            Some(LaggingWatcher { key, id: *id, next, spec: spec.clone(), is_served: false })
         });
         behind.collect()
     }
 
     /// Marks the watchers dead whose next revision is compacted away, and queues their
     /// [`Item::Compacted`].
-    fn kill(&self, behind: &[Behind], compact_revision: i64) {
+    fn kill(&self, behind: &[LaggingWatcher], compact_revision: i64) {
         let mut registry = self.hub.registry.lock();
-        for Behind { key, next, .. } in behind {
+        for LaggingWatcher { key, next, .. } in behind {
             let Some(watcher) = registry.watchers.get_mut(key) else { continue };
             if watcher.state == (State::Lagging { next: *next }) && *next < compact_revision {
                 watcher.state = State::Dead;
-                self.queue.lags_no_more(*key, *next);
+                self.queue.remove_lagging(*key, *next);
                 self.queue.push(Item::Compacted { watch_id: watcher.id, compact_revision });
             }
         }
@@ -445,7 +445,7 @@ struct History {
 /// `WATCH_PREVIOUS_BYTES`: those of a larger transaction are read when its response is made.
 fn history(
     view: &View<'_>,
-    behind: &mut [Behind],
+    behind: &mut [LaggingWatcher],
     published: i64,
     bytes_max: usize,
 ) -> Result<History, mvcc::Error> {

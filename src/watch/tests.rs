@@ -66,10 +66,10 @@ impl Fixture {
     }
 }
 
-fn spec(key: &'static str, end: &'static str, start_revision: i64) -> Spec {
+fn spec(key: &'static str, end: &'static str, start_revision: i64) -> WatchSpec {
     let range = KeyRange::new(Bytes::from(key), Bytes::from(end));
     let (no_put, no_delete, prev_kv) = (false, false, false);
-    Spec { range, start_revision, watch_id: 0, no_put, no_delete, prev_kv }
+    WatchSpec { range, start_revision, watch_id: 0, no_put, no_delete, prev_kv }
 }
 
 /// Everything that the stream has for its consumer now, as text.
@@ -213,7 +213,7 @@ fn a_compacted_watcher_is_told_once_and_mutes_progress() {
 fn ids_are_chosen_as_etcd_chooses_them() {
     let fixture = Fixture::new();
     let stream = fixture.hub.stream();
-    let create = |watch_id| stream.create(Spec { watch_id, ..spec("a", "", 0) });
+    let create = |watch_id| stream.create(WatchSpec { watch_id, ..spec("a", "", 0) });
     assert_eq!(create(1), Ok(1));
     assert_eq!(create(0), Ok(0));
     assert_eq!(create(0), Ok(2));
@@ -238,7 +238,7 @@ fn history_with_previous_pairs_is_read_once_for_all_watchers_of_a_stream() {
     }
     let stream = fixture.hub.stream();
     for _ in 0..watchers {
-        stream.create(Spec { prev_kv: true, ..spec("k", "l", first) }).unwrap();
+        stream.create(WatchSpec { prev_kv: true, ..spec("k", "l", first) }).unwrap();
     }
     let (mut events, mut most, mut pieces) = (vec![0; watchers], 0, 0);
     loop {

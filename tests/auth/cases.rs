@@ -16,7 +16,7 @@ use rusd::pb::{
     raw,
 };
 use rusd::types::KeyRange;
-use rusd::watch::{Item, Next, Spec};
+use rusd::watch::{Item, Next, WatchSpec};
 
 use super::model::{Keys, Uses, named, universe};
 use super::world::{LEASES, SECRET, USERS, World, user};
@@ -164,7 +164,7 @@ impl World {
         let what = format!("watch {range:?}");
         let start_revision = if self.random.one_in(2) { 1 } else { 0 };
         let (no_put, no_delete, prev_kv) = (false, false, self.random.one_in(2));
-        let spec = Spec { range, start_revision, watch_id: 0, no_put, no_delete, prev_kv };
+        let spec = WatchSpec { range, start_revision, watch_id: 0, no_put, no_delete, prev_kv };
         let stream = self.node.watch_stream();
         match stream.create(who, spec).await {
             Ok(_) => {}

@@ -130,7 +130,7 @@ fn check_urls(urls: &str) -> Outcome {
         if let Some((_, rest)) = url.split_once("://") {
             let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
             let refused = |why| format!("parse {}: {why}", go::quote(url.as_bytes()));
-            types::authority(host).map_err(refused).map_err(Failure::error)?;
+            types::parse_authority(host).map_err(refused).map_err(Failure::error)?;
         }
         let Some((scheme, rest)) = url.split_once("://") else {
             let quoted = go::quote(url.as_bytes());

@@ -7,7 +7,7 @@ use crate::pb::{
     Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 use crate::types::KeyRange;
-use crate::watch::Spec;
+use crate::watch::WatchSpec;
 
 use super::words::Command;
 
@@ -132,10 +132,10 @@ pub(super) fn lease_grant(command: &mut Command) -> Result<LeaseGrantRequest> {
 }
 
 /// `watch KEY [END] [id=N] [from=REVISION] [filter=noput|nodelete|noput,nodelete]`
-pub(super) fn watch(command: &mut Command) -> Result<Spec> {
+pub(super) fn watch(command: &mut Command) -> Result<WatchSpec> {
     let filter = command.option("filter").unwrap_or_default();
     let is_filtered = |name: &str| filter.split(',').any(|filter| filter == name);
-    Ok(Spec {
+    Ok(WatchSpec {
         range: KeyRange::new(command.word("the key")?, command.word_or_empty()),
         start_revision: command.option_number("from")?,
         watch_id: command.option_number("id")?,

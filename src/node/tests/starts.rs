@@ -116,7 +116,7 @@ async fn a_stop_in_the_middle_of_a_configuration_change_is_no_failure() {
     steps.raft().unwrap();
     node.0.raft.stop();
     while steps.apply(usize::MAX).is_some() {}
-    assert_eq!(node.0.supervisor.why(), None);
+    assert_eq!(node.0.supervisor.failure_reason(), None);
 }
 
 /// A disk that is full while the test says so. Commits wait while the test holds the lock.
@@ -188,7 +188,7 @@ async fn a_stop_does_not_wait_for_room_on_a_full_disk() {
         stopping.await.unwrap();
     }
     assert!(stopped, "the stop waits for room");
-    assert_eq!(node.supervisor().why(), None, "a stop is no failure");
+    assert_eq!(node.supervisor().failure_reason(), None, "a stop is no failure");
     let _ = (proposed.await.unwrap(), changed.await.unwrap());
     drop(node);
 

@@ -65,7 +65,7 @@ impl Core {
     /// Takes in proposals of another member whose configuration change has to wait: the change
     /// queues behind this member's own, and the other entries are proposed at once. A change for
     /// which the queue has no room is dropped.
-    pub(super) fn take_turns(&mut self, message: Message, effects: &mut Vec<Effect>) {
+    pub(super) fn queue_forwarded_changes(&mut self, message: Message, effects: &mut Vec<Effect>) {
         let mut normal = Vec::new();
         for entry in message.entries {
             if entry.entry_type == 0 {
@@ -138,11 +138,11 @@ impl Core {
         let is_overtaken = index <= self.restored
             && !(planted::is(Bug::ChangesSnapshot) && self.raft.snap().is_some());
         let outcome = match is_overtaken {
-            true => changed(&self.apply_conf.1, &change),
+            true => changed(&self.applied_conf.1, &change),
             false => self.raft.apply_conf_change(&change),
         };
         if let Ok(conf_state) = &outcome {
-            self.apply_conf = (index, conf_state.clone());
+            self.applied_conf = (index, conf_state.clone());
         }
         let id = self.raft.raft.id;
         let conf = self.raft.raft.prs().conf();

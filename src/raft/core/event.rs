@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use raft::eraftpb::{ConfChange, ConfState, Message};
 
-use crate::raft::log::{Batch, Placed, SnapshotRecord};
+use crate::raft::log::{Batch, EntryPosition, SnapshotRecord};
 use crate::raft::{Error, Leader, Refusal};
 
 /// Data to be put into the log. If raft drops it, the ticket comes back in [`Effect::Dropped`].
@@ -48,7 +48,7 @@ pub enum Event {
     /// stand at these places.
     Persisted {
         number: u64,
-        places: Vec<Placed>,
+        places: Vec<EntryPosition>,
     },
     /// The state includes this entry and all before it.
     Applied(u64),
@@ -66,7 +66,7 @@ pub enum Event {
     TransferLeader(u64),
     /// This member, which has just started, has reached the others: the first election need not
     /// wait for its full timeout.
-    Reached,
+    PeersReached,
     Unreachable(u64),
     /// Another member sent a snapshot, which is on disk and checked.
     ReceiveSnapshot(Message),

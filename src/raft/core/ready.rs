@@ -18,11 +18,11 @@ use raft::{Ready, StateRole};
 use super::{Core, Effect, Job};
 use crate::limits;
 use crate::planted::{self, Bug};
-use crate::raft::log::{Batch, Placed, SnapshotRecord};
+use crate::raft::log::{Batch, EntryPosition, SnapshotRecord};
 
 /// Messages that wait until a configuration change is applied, and until the entries that they
 /// acknowledge are durable.
-pub(super) struct Held {
+pub(super) struct DelayedMessages {
     /// The change's index.
     until: u64,
     /// The number of the last job whose entries the messages acknowledge.
@@ -36,9 +36,9 @@ impl Core {
     /// committed entries, against its bound of uncommitted ones.
     pub(super) fn take_ready(&mut self) -> Ready {
         let leads = self.leads();
-        self.raft.mut_store().gives_heads = !leads;
+        self.raft.mut_store().omits_data = !leads;
         let ready = self.raft.ready();
-        self.raft.mut_store().gives_heads = false;
+        self.raft.mut_store().omits_data = false;
         ready
     }
 
@@ -140,10 +140,13 @@ impl Core {
         let leads = self.raft.raft.state == StateRole::Leader;
         let changes = committed.iter().rev().find(|entry| entry.entry_type != 0);
         if let (false, Some(change)) = (leads, changes) {
-            let held =
-                self.held.get_or_insert_with(|| Held { until: 0, job: 0, messages: Vec::new() });
-            (held.until, held.job) = (change.index, ready.number());
-            held.messages.append(&mut later);
+            let delayed = self.delayed.get_or_insert_with(|| DelayedMessages {
+                until: 0,
+                job: 0,
+                messages: Vec::new(),
+            });
+            (delayed.until, delayed.job) = (change.index, ready.number());
+            delayed.messages.append(&mut later);
         }
         (now, later)
     }
@@ -157,7 +160,7 @@ impl Core {
             return true;
         }
         let this = Some((message.to, message.term, message.index));
-        std::mem::replace(&mut self.acknowledged, this) != this
+        std::mem::replace(&mut self.last_acknowledgement, this) != this
     }
 
     pub(super) fn persist(&mut self, job: Job, effects: &mut Vec<Effect>) {
@@ -168,7 +171,7 @@ impl Core {
     pub(super) fn persisted(
         &mut self,
         number: u64,
-        places: Vec<Placed>,
+        places: Vec<EntryPosition>,
         effects: &mut Vec<Effect>,
     ) {
         while self.outstanding.front().is_some_and(|(job, _)| *job <= number) {
@@ -205,8 +208,10 @@ impl Core {
     pub(super) fn release(&mut self, effects: &mut Vec<Effect>) {
         let applied = self.raft.raft.raft_log.applied;
         let unsynced = self.outstanding.front().map_or(u64::MAX, |(job, _)| *job);
-        if let Some(held) = self.held.take_if(|held| held.until <= applied && held.job < unsynced) {
-            effects.push(Effect::Send(held.messages));
+        if let Some(delayed) =
+            self.delayed.take_if(|delayed| delayed.until <= applied && delayed.job < unsynced)
+        {
+            effects.push(Effect::Send(delayed.messages));
         }
     }
 }

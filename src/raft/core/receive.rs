@@ -61,7 +61,7 @@ impl Core {
     pub(super) fn receive(&mut self, mut message: Message, effects: &mut Vec<Effect>) {
         let mut admitted = step::admit(&self.raft, &message);
         if message.msg_type == MessageType::MsgHeartbeat as i32 {
-            self.acknowledged = None;
+            self.last_acknowledgement = None;
         }
         if admitted.is_ok() && message.get_msg_type() == MessageType::MsgPropose {
             let change = |entry: &Entry| ConfChange::decode(entry.data.clone()).ok();
@@ -71,7 +71,7 @@ impl Core {
             }
         }
         if admitted == Err(Refusal::ConfChangePending) {
-            return self.take_turns(message, effects);
+            return self.queue_forwarded_changes(message, effects);
         }
         let asks_leader = message.get_msg_type() == MessageType::MsgReadIndex && self.leads();
         if asks_leader && admitted.is_ok() && !self.may_answer_reads() {

@@ -23,7 +23,7 @@ pub(super) struct Supply {
     /// Apply was given the entries up to this one.
     given: u64,
     /// Batches that were given and not reported as applied: last index and bytes of each.
-    held: VecDeque<(u64, u64)>,
+    unapplied_batches: VecDeque<(u64, u64)>,
     held_bytes: u64,
     /// Log writer jobs in order, each with the last entry that apply may have once the job is
     /// durable.
@@ -37,7 +37,7 @@ impl Supply {
         Self {
             released: applied,
             given: applied,
-            held: VecDeque::new(),
+            unapplied_batches: VecDeque::new(),
             held_bytes: 0,
             delayed: VecDeque::new(),
             snapshot: None,
@@ -76,7 +76,7 @@ impl Supply {
     }
 
     fn has_room(&self) -> bool {
-        let has_room = self.held.len() < limits::APPLY_QUEUE_BATCHES_MAX
+        let has_room = self.unapplied_batches.len() < limits::APPLY_QUEUE_BATCHES_MAX
             && self.held_bytes < limits::APPLY_HELD_BYTES_MAX;
         has_room || planted::is(Bug::SupplyWithoutBound)
     }
@@ -84,16 +84,16 @@ impl Supply {
     fn give(&mut self, last: u64, bytes: u64) {
         self.given = last;
         self.released = self.released.max(last);
-        self.held.push_back((last, bytes));
+        self.unapplied_batches.push_back((last, bytes));
         self.held_bytes += bytes;
     }
 
     fn applied(&mut self, index: u64) {
-        while let Some((last, bytes)) = self.held.front()
+        while let Some((last, bytes)) = self.unapplied_batches.front()
             && *last <= index
         {
             self.held_bytes -= bytes;
-            self.held.pop_front();
+            self.unapplied_batches.pop_front();
         }
     }
 }
@@ -135,7 +135,7 @@ impl Core {
     pub fn waiting(&self) -> [(&'static str, usize); 4] {
         [
             ("jobs that are not durable", self.outstanding.len()),
-            ("batches of apply", self.supply.held.len()),
+            ("batches of apply", self.supply.unapplied_batches.len()),
             ("changes of the configuration", self.conf_changes.len()),
             ("reads of other members", self.forwarded.len()),
         ]
@@ -143,8 +143,8 @@ impl Core {
 
     pub(super) fn applied(&mut self, index: u64, effects: &mut Vec<Effect>) {
         self.supply.applied(index);
-        if index >= self.restored && self.apply_conf.0 < self.restored {
-            self.apply_conf = (self.restored, self.conf_state());
+        if index >= self.restored && self.applied_conf.0 < self.restored {
+            self.applied_conf = (self.restored, self.conf_state());
         }
         let log = &self.raft.raft.raft_log;
         if index > log.applied && index <= log.committed.min(log.persisted) {

@@ -15,7 +15,7 @@ const LENGTH_MASK: u64 = (1 << LENGTH_BITS) - 1;
 
 /// The type of a record. The numbers are those of etcd's WAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RecordKind {
     Metadata = 1,
     Entry = 2,
     State = 3,
@@ -23,7 +23,7 @@ pub(super) enum Kind {
     Snapshot = 5,
 }
 
-impl Kind {
+impl RecordKind {
     fn of(number: i64) -> Option<Self> {
         [Self::Metadata, Self::Entry, Self::State, Self::Crc, Self::Snapshot]
             .into_iter()
@@ -73,19 +73,19 @@ impl Encoder {
     }
 
     pub(super) fn crc_record(&mut self) {
-        self.record(Kind::Crc, &[], &[]);
+        self.record(RecordKind::Crc, &[], &[]);
     }
 
     pub(super) fn metadata(&mut self, metadata: &Metadata) {
-        self.record(Kind::Metadata, &metadata.encode_to_vec(), &[]);
+        self.record(RecordKind::Metadata, &metadata.encode_to_vec(), &[]);
     }
 
     pub(super) fn state(&mut self, state: &HardState) {
-        self.record(Kind::State, &state.encode_to_vec(), &[]);
+        self.record(RecordKind::State, &state.encode_to_vec(), &[]);
     }
 
     pub(super) fn snapshot(&mut self, snapshot: &SnapshotRecord) {
-        self.record(Kind::Snapshot, &snapshot.encode_to_vec(), &[]);
+        self.record(RecordKind::Snapshot, &snapshot.encode_to_vec(), &[]);
     }
 
     /// Appends an entry. The fields before its data are encoded apart, so that the data is copied
@@ -102,10 +102,10 @@ impl Encoder {
         }
         let unused = rest.len();
         let used = head.len() - unused;
-        self.record(Kind::Entry, &head[..used], &entry.data);
+        self.record(RecordKind::Entry, &head[..used], &entry.data);
     }
 
-    fn record(&mut self, kind: Kind, head: &[u8], body: &[u8]) {
+    fn record(&mut self, kind: RecordKind, head: &[u8], body: &[u8]) {
         self.crc = crc32c::crc32c_append(crc32c::crc32c_append(self.crc, head), body);
         let data = head.len() + body.len();
         let mut record = 2 + 1 + encoded_len_varint(u64::from(self.crc));
@@ -143,7 +143,7 @@ pub(super) fn entry_bytes_max(entry: &Entry) -> u64 {
 /// A record as read.
 #[derive(Debug)]
 pub(super) struct Record {
-    pub(super) kind: Kind,
+    pub(super) kind: RecordKind,
     pub(super) crc: u32,
     pub(super) data: Bytes,
     /// Where the next frame starts.
@@ -152,7 +152,7 @@ pub(super) struct Record {
 
 /// The result of decoding at an offset of a segment.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum Decoded {
     Record(Record),
     /// The file ends here, or a zero length says that nothing was written from here on.
     End,
@@ -169,50 +169,50 @@ pub(super) struct Bad {
 
 /// Reads the record at `offset` and checks it against `crc`, the checksum of all records before it.
 /// Without `crc` the record is not checked. `length_max` bounds the length that a record may claim.
-pub(super) fn decode(segment: &Bytes, offset: u64, crc: Option<u32>, length_max: u64) -> Found {
+pub(super) fn decode(segment: &Bytes, offset: u64, crc: Option<u32>, length_max: u64) -> Decoded {
     let length = segment.len() as u64;
     if offset + FRAME_BYTES as u64 > length {
         let rest = segment.get(offset as usize..).unwrap_or_default();
         if rest.iter().all(|byte| *byte == 0) {
-            return Found::End;
+            return Decoded::End;
         }
-        return Found::Bad(Bad { what: "the file ends in a record's length".into(), torn: true });
+        return Decoded::Bad(Bad { what: "the file ends in a record's length".into(), torn: true });
     }
     let start = offset as usize + FRAME_BYTES;
     let mut word = [0; FRAME_BYTES];
     word.copy_from_slice(&segment[offset as usize..start]);
     let word = u64::from_le_bytes(word);
     if word == 0 {
-        return Found::End;
+        return Decoded::End;
     }
     let record_bytes = word & LENGTH_MASK;
     let padding = if word >> 63 == 1 { (word >> LENGTH_BITS) & 7 } else { 0 };
     if record_bytes > length_max {
         let what = format!("a record claims {record_bytes} bytes");
-        return Found::Bad(Bad { what, torn: false });
+        return Decoded::Bad(Bad { what, torn: false });
     }
     let end = start as u64 + record_bytes + padding;
     if end > length {
-        return Found::Bad(Bad { what: "the file ends in a record".into(), torn: true });
+        return Decoded::Bad(Bad { what: "the file ends in a record".into(), torn: true });
     }
     let framed = segment.slice(start..end as usize);
     let bad = |what: String| {
-        Found::Bad(Bad { what, torn: has_zero_sector(&framed, start % SECTOR_BYTES) })
+        Decoded::Bad(Bad { what, torn: has_zero_sector(&framed, start % SECTOR_BYTES) })
     };
     let record = match WireRecord::decode(framed.slice(..record_bytes as usize)) {
         Ok(record) => record,
         Err(error) => return bad(format!("a record cannot be decoded ({error})")),
     };
-    let Some(kind) = Kind::of(record.kind) else {
+    let Some(kind) = RecordKind::of(record.kind) else {
         return bad(format!("a record of unknown type {}", record.kind));
     };
-    if kind != Kind::Crc {
+    if kind != RecordKind::Crc {
         let expected = crc.map(|crc| crc32c::crc32c_append(crc, &record.data));
         if expected.is_some_and(|expected| expected != record.crc) {
             return bad("a record's checksum does not fit".into());
         }
     }
-    Found::Record(Record { kind, crc: record.crc, data: record.data, end })
+    Decoded::Record(Record { kind, crc: record.crc, data: record.data, end })
 }
 
 /// Whether one of the sectors that the bytes cover, the first of which begins `within` bytes into
@@ -253,7 +253,7 @@ mod tests {
         encoder.entry(&entry);
         let segment = Bytes::from(encoder.buffer.clone());
         assert_eq!(segment.len() % 8, 0);
-        let Found::Record(record) = decode(&segment, 0, Some(0), 1 << 20) else {
+        let Decoded::Record(record) = decode(&segment, 0, Some(0), 1 << 20) else {
             panic!("not a record")
         };
         assert_eq!(record.data, entry.encode_to_vec());

@@ -148,7 +148,7 @@ fn batch(indexes: std::ops::RangeInclusive<u64>, bytes: u64) -> Batch {
     }
 }
 
-fn write(writer: &mut Writer, batch: &Batch) -> Vec<Placed> {
+fn write(writer: &mut Writer, batch: &Batch) -> Vec<EntryPosition> {
     let places = writer.append(batch).unwrap();
     writer.write().unwrap();
     writer.sync().unwrap();
@@ -198,7 +198,7 @@ fn what_a_batch_has_no_room_for_waits_and_goes_on_where_it_was() {
 fn the_next_segment_is_still_there_after_a_restart() {
     let (fixture, mut writer) = Fixture::new(2 * SEGMENT);
     writer.fill_ahead(&Supervisor::default());
-    writer.room().leave(0);
+    writer.room().reserve_for_store(0);
     let begun = crate::clock::instant();
     while writer.room().bytes() < SEGMENT {
         assert!(begun.elapsed() < Duration::from_secs(60), "the next segment does not come");
@@ -221,9 +221,9 @@ fn a_large_entry_leaves_to_the_store_what_is_the_stores() {
     write(&mut writer, &batch(1..=10, 1000));
     // The entry takes three segments' room. Of five segments one is in use.
     let large = batch(11..=11, 5 * SEGMENT / 2);
-    writer.room().leave(2 * SEGMENT);
+    writer.room().reserve_for_store(2 * SEGMENT);
     assert!(matches!(writer.append(&large), Err(Error::NoRoom(_))));
-    writer.room().leave(0);
+    writer.room().reserve_for_store(0);
     write(&mut writer, &large);
     assert_eq!(fixture.segments().len(), 2);
     assert_eq!(fixture.open().2.table.last_index(), 11);
@@ -325,15 +325,15 @@ fn the_log_writer_holds_what_has_no_room() {
     let record = SnapshotRecord { index: last, term: 2, conf_state: Some(ConfState::default()) };
     let work = vec![Work::Job(job), Work::Purge { below: last, record }];
     let done = log.carry_out(work).unwrap();
-    assert_eq!((done.number, done.places.len(), done.held.len()), (0, 0, 2));
+    assert_eq!((done.number, done.places.len(), done.without_room.len()), (0, 0, 2));
     // First there is room for one more segment, then for all.
     fixture.resize(3 * SEGMENT);
-    let done = log.carry_out(done.held).unwrap();
+    let done = log.carry_out(done.without_room).unwrap();
     let written = done.places.len();
     assert!(written > 40 && done.number == 0, "a part of it: {written}");
     fixture.resize(1 << 20);
-    let done = log.carry_out(done.held).unwrap();
-    assert_eq!((done.number, done.places.len(), done.held.len()), (5, 200 - written, 0));
+    let done = log.carry_out(done.without_room).unwrap();
+    assert_eq!((done.number, done.places.len(), done.without_room.len()), (5, 200 - written, 0));
     drop(log);
     let (_, _, recovered) = fixture.open();
     assert_eq!(recovered.table.last_index(), last + 200);
@@ -357,7 +357,7 @@ fn what_fits_by_its_cost_is_written() {
                 &[SEGMENT * 7 / 2, 1000],
             ] {
                 let (fixture, mut writer) = Fixture::new(1 << 30);
-                writer.room().leave(0);
+                writer.room().reserve_for_store(0);
                 let mut last = 0;
                 while last * 1000 < filled {
                     last += 1;
@@ -418,7 +418,7 @@ fn a_small_segment_is_made_where_no_other_has_room() {
     const MIB: u64 = 1 << 20;
     let large = Options { segment_bytes: 16 * MIB, fill_ahead: false };
     let (fixture, mut writer) = Fixture::of(16 * MIB, large);
-    writer.room().leave(0);
+    writer.room().reserve_for_store(0);
     let fill = |writer: &mut Writer, from: u64| {
         let mut index = from;
         while {

@@ -14,7 +14,7 @@
 //! opens with the checksum its predecessor ended with, whose log it is, and the hard state.
 //!
 //! One thread owns the [`Writer`]. It puts batches into a buffer, writes it at once, and syncs.
-//! Records go where a background thread has written zeros before (`ahead`), so that a sync writes
+//! Records go where a background thread has written zeros before (`zero_filler`), so that a sync writes
 //! no metadata. The [`Table`] knows the term and place of every entry and keeps the recent ones in
 //! memory; the raft loop owns it.
 //!
@@ -37,7 +37,6 @@
 //! Caveat: a record whose own data holds an aligned sector of zeros cannot be told from a torn one,
 //! so a flipped bit in such a record at the log's end passes as torn (etcd decides the same way).
 
-mod ahead;
 mod at_rest;
 mod disk;
 mod format;
@@ -45,13 +44,14 @@ mod read;
 mod recover;
 mod table;
 mod write;
+mod zero_filler;
 
 pub use at_rest::ReadOnlyDisk;
 pub use disk::{Disk, File, Space, SystemDisk};
 pub use format::{Metadata, SnapshotRecord};
 pub use read::Reader;
 pub use recover::{Recovered, Repair, identity, open};
-pub use table::{Place, Placed, Table};
+pub use table::{EntryPosition, LogPosition, Table};
 pub use write::{Batch, Writer, create};
 
 use std::collections::BTreeMap;
@@ -129,26 +129,35 @@ struct RoomCells {
     /// The usual size of a segment, in bytes.
     segment: u64,
     /// Bytes that are left in the current segment, without its slack.
-    rest: AtomicU64,
+    segment_free: AtomicU64,
     /// Bytes of the prepared segment; 0 if there is none.
-    next: AtomicU64,
+    prepared_bytes: AtomicU64,
     /// See [`Room::taken_bytes`].
-    taken: AtomicU64,
-    /// See [`Room::leave`].
-    left: AtomicU64,
+    allocated_total: AtomicU64,
+    /// See [`Room::reserve_for_store`].
+    reserved_bytes: AtomicU64,
     /// The disk had no room for a segment, or no inode: then its free bytes do not count.
     is_refused: AtomicBool,
 }
 
-/// The value of `RoomCells::left` before the first call of [`Room::leave`].
-const UNTOLD: u64 = u64::MAX;
+/// The value of `RoomCells::reserved_bytes` before the first call of [`Room::reserve_for_store`].
+const UNKNOWN: u64 = u64::MAX;
 
 impl Room {
     fn new(disk: Arc<dyn Disk>, dir: &Path, segment: u64) -> Self {
-        let [rest, next, taken] = [(); 3].map(|()| AtomicU64::new(0));
-        let (dir, left) = (dir.to_path_buf(), AtomicU64::new(UNTOLD));
+        let [segment_free, prepared_bytes, allocated_total] = [(); 3].map(|()| AtomicU64::new(0));
+        let (dir, reserved_bytes) = (dir.to_path_buf(), AtomicU64::new(UNKNOWN));
         let is_refused = AtomicBool::new(false);
-        Self(Arc::new(RoomCells { disk, dir, segment, rest, next, taken, left, is_refused }))
+        Self(Arc::new(RoomCells {
+            disk,
+            dir,
+            segment,
+            segment_free,
+            prepared_bytes,
+            allocated_total,
+            reserved_bytes,
+            is_refused,
+        }))
     }
 
     /// How many bytes of the log an entry with `bytes` bytes of data takes at most. An entry does
@@ -172,7 +181,7 @@ impl Room {
     /// segment at least, and whole segments if the entries exceed what the log has.
     pub fn wanted_bytes(&self, cost: u64) -> u64 {
         // A next segment that is smaller than usual is followed by a larger one.
-        let next = self.0.segment.saturating_sub(self.0.next.load(Ordering::SeqCst));
+        let next = self.0.segment.saturating_sub(self.0.prepared_bytes.load(Ordering::SeqCst));
         let missing = cost.saturating_sub(self.bytes());
         next.max(missing.div_ceil(self.0.segment.max(1)).saturating_mul(self.0.segment))
     }
@@ -180,7 +189,7 @@ impl Room {
     /// Bytes of the disk that the log has taken since it was opened. A caller that measured the
     /// free bytes of the same disk earlier subtracts what the log has taken since.
     pub fn taken_bytes(&self) -> u64 {
-        self.0.taken.load(Ordering::SeqCst)
+        self.0.allocated_total.load(Ordering::SeqCst)
     }
 
     /// Whether the log has less room than an eighth of a segment, which housekeeping needs.
@@ -217,7 +226,7 @@ impl Room {
     /// be read.
     fn disk_bytes(&self) -> Option<u64> {
         let space = self.0.disk.space(&self.0.dir).ok()?;
-        Some(space.free_bytes.saturating_sub(self.left()))
+        Some(space.free_bytes.saturating_sub(self.reserved_bytes()))
     }
 
     /// The size of a segment that is made now: the usual one, or a smaller one on a disk without
@@ -230,42 +239,42 @@ impl Room {
 
     /// Whether the log waits for a segment of the usual size that its disk has no room for.
     pub fn lacks_segment(&self) -> bool {
-        let has_next = self.0.next.load(Ordering::SeqCst) > 0;
+        let has_next = self.0.prepared_bytes.load(Ordering::SeqCst) > 0;
         let has_enough = has_next && self.bytes() >= self.0.segment / 2;
         !has_enough && self.disk_bytes().is_some_and(|free| free < self.0.segment)
     }
 
     /// Bytes of records that can be written although the disk is full.
     fn bytes(&self) -> u64 {
-        self.0.rest.load(Ordering::Relaxed) + self.0.next.load(Ordering::Relaxed)
+        self.0.segment_free.load(Ordering::Relaxed) + self.0.prepared_bytes.load(Ordering::Relaxed)
     }
 
     /// Sets how many bytes of the disk the log leaves to the store when it prepares a segment.
     /// Before the first call no segment is prepared until the end of the current one comes near.
-    pub fn leave(&self, bytes: u64) {
-        self.0.left.store(bytes.min(UNTOLD - 1), Ordering::Relaxed);
+    pub fn reserve_for_store(&self, bytes: u64) {
+        self.0.reserved_bytes.store(bytes.min(UNKNOWN - 1), Ordering::Relaxed);
     }
 
-    fn is_told(&self) -> bool {
-        self.0.left.load(Ordering::Relaxed) != UNTOLD
+    fn is_reserve_known(&self) -> bool {
+        self.0.reserved_bytes.load(Ordering::Relaxed) != UNKNOWN
     }
 
-    fn left(&self) -> u64 {
-        let left = self.0.left.load(Ordering::Relaxed);
-        if left == UNTOLD { 0 } else { left }
+    fn reserved_bytes(&self) -> u64 {
+        let reserved_bytes = self.0.reserved_bytes.load(Ordering::Relaxed);
+        if reserved_bytes == UNKNOWN { 0 } else { reserved_bytes }
     }
 
-    fn set_rest(&self, bytes: u64) {
-        self.0.rest.store(bytes, Ordering::Relaxed);
+    fn set_segment_free(&self, bytes: u64) {
+        self.0.segment_free.store(bytes, Ordering::Relaxed);
     }
 
     /// See [`Self::taken_bytes`]. Called before the bytes count as room of the log.
     fn note_taken(&self, bytes: u64) {
-        self.0.taken.fetch_add(bytes, Ordering::SeqCst);
+        self.0.allocated_total.fetch_add(bytes, Ordering::SeqCst);
     }
 
-    fn set_next(&self, bytes: u64) {
-        self.0.next.store(bytes, Ordering::SeqCst);
+    fn set_prepared_bytes(&self, bytes: u64) {
+        self.0.prepared_bytes.store(bytes, Ordering::SeqCst);
     }
 }
 

@@ -8,8 +8,8 @@ use prost::Message;
 use raft::eraftpb::Entry;
 
 use super::disk::{Disk, File};
-use super::format::{Bad, FRAME_BYTES, Found, Kind, Record, decode};
-use super::table::{Place, Placed};
+use super::format::{Bad, Decoded, FRAME_BYTES, Record, RecordKind, decode};
+use super::table::{EntryPosition, LogPosition};
 use super::{Error, Segments, io_error};
 use crate::limits;
 use crate::planted::{self, Bug};
@@ -36,7 +36,7 @@ impl Reader {
     /// before the data exceeds `bytes_max`, but reads at least one entry.
     pub fn read(
         &mut self,
-        wanted: impl Iterator<Item = Placed>,
+        wanted: impl Iterator<Item = EntryPosition>,
         bytes_max: u64,
     ) -> Result<Vec<Entry>, Error> {
         let mut entries = Vec::new();
@@ -54,7 +54,7 @@ impl Reader {
                 Unread::Bad(what) => damage(what),
             })?;
             let entry: Entry = message(&Bytes::copy_from_slice(&record.data)).map_err(damage)?;
-            if record.kind != Kind::Entry || (entry.index, entry.term) != (index, term) {
+            if record.kind != RecordKind::Entry || (entry.index, entry.term) != (index, term) {
                 return Err(damage(format!("entry {index} of term {term} is not here")));
             }
             size += entry.data.len() as u64;
@@ -95,7 +95,7 @@ struct Window {
 }
 
 impl Window {
-    fn record(&mut self, file: &Arc<dyn File>, place: Place) -> Result<Record, Unread> {
+    fn record(&mut self, file: &Arc<dyn File>, place: LogPosition) -> Result<Record, Unread> {
         let offset = u64::from(place.offset);
         if self.segment != Some(place.segment) {
             *self = Self { segment: Some(place.segment), ..Self::default() };
@@ -105,10 +105,10 @@ impl Window {
         loop {
             let at = offset - self.start;
             match decode(&self.bytes, at, crc, limits::LOG_RECORD_BYTES_MAX) {
-                Found::Record(record) => return Ok(record),
-                Found::Bad(Bad { torn: true, .. }) if self.grow(file, offset)? => {}
-                Found::Bad(Bad { what, .. }) => return Err(Unread::Bad(what)),
-                Found::End => return Err(Unread::Bad("there is no record here".into())),
+                Decoded::Record(record) => return Ok(record),
+                Decoded::Bad(Bad { torn: true, .. }) if self.grow(file, offset)? => {}
+                Decoded::Bad(Bad { what, .. }) => return Err(Unread::Bad(what)),
+                Decoded::End => return Err(Unread::Bad("there is no record here".into())),
             }
         }
     }

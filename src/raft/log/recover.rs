@@ -7,14 +7,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use raft::eraftpb::{Entry, HardState};
 
-use super::ahead::{NEXT_NAME, Prepared};
 use super::disk::{Disk, File, allocate, is_full};
 use super::format::{
-    Bad, Found, Kind, Metadata, Record, SnapshotRecord, decode, parse_segment_name,
+    Bad, Decoded, Metadata, Record, RecordKind, SnapshotRecord, decode, parse_segment_name,
 };
 use super::read::{Reader, message};
-use super::table::{Place, Table};
+use super::table::{LogPosition, Table};
 use super::write::{Tail, Writer};
+use super::zero_filler::{NEXT_NAME, Prepared};
 use super::{Error, Options, Segment, Segments, io_error};
 use crate::limits;
 use crate::planted::{self, Bug};
@@ -52,8 +52,8 @@ pub fn identity(disk: &dyn Disk, dir: &Path) -> Result<Metadata, Error> {
     file.read_at(&mut head, 0).map_err(io_error("read", path))?;
     let head = Bytes::from(head);
     let (mut offset, mut crc) = (0, 0);
-    while let Found::Record(record) = decode(&head, offset, Some(crc), head.len() as u64) {
-        if record.kind == Kind::Metadata {
+    while let Decoded::Record(record) = decode(&head, offset, Some(crc), head.len() as u64) {
+        if record.kind == RecordKind::Metadata {
             return message(&record.data).map_err(|what| Error::Damage {
                 file: path.clone(),
                 offset,
@@ -89,7 +89,7 @@ pub fn open(
     };
     scan.check(&segment, offset)?;
     let options = options.fitted(disk.as_ref(), dir);
-    let capacity = reserve(file.as_ref(), &segment.path, offset, options.segment_bytes)?;
+    let capacity = allocate_last(file.as_ref(), &segment.path, offset, options.segment_bytes)?;
     // A process that was killed may have left records that it never synced. From here on they
     // count.
     file.fdatasync().map_err(io_error("sync", &segment.path))?;
@@ -125,7 +125,7 @@ pub fn open(
 /// restored backup may have holes where nothing was written, and a rotation that a crash
 /// interrupted leaves the segment short. On a full disk the log continues with the blocks that are
 /// there.
-fn reserve(file: &dyn File, path: &Path, offset: u64, bytes: u64) -> Result<u64, Error> {
+fn allocate_last(file: &dyn File, path: &Path, offset: u64, bytes: u64) -> Result<u64, Error> {
     let size = file.size().map_err(io_error("measure", path))?;
     for wanted in [size.max(bytes), size] {
         match allocate(file, wanted) {
@@ -249,7 +249,7 @@ impl Scan {
         let torn = loop {
             let crc = (!planted::is(Bug::BelievedDamage)).then_some(self.crc);
             match decode(&bytes, offset, crc, limits::LOG_RECORD_BYTES_MAX) {
-                Found::Record(record) => {
+                Decoded::Record(record) => {
                     let end = record.end;
                     self.record(segment, offset, record).map_err(|what| Error::Damage {
                         file: path.clone(),
@@ -258,9 +258,9 @@ impl Scan {
                     })?;
                     offset = end;
                 }
-                Found::End => break self.garbage(&bytes, offset, is_last),
-                Found::Bad(Bad { what, torn: true }) if is_last => break Some(what),
-                Found::Bad(Bad { what, .. }) => {
+                Decoded::End => break self.garbage(&bytes, offset, is_last),
+                Decoded::Bad(Bad { what, torn: true }) if is_last => break Some(what),
+                Decoded::Bad(Bad { what, .. }) => {
                     return Err(Error::Damage { file: path.clone(), offset, what });
                 }
             }
@@ -283,10 +283,10 @@ impl Scan {
     }
 
     fn record(&mut self, segment: &Segment, offset: u64, record: Record) -> Result<(), String> {
-        if offset == 0 && record.kind != Kind::Crc {
+        if offset == 0 && record.kind != RecordKind::Crc {
             return Err("the segment does not begin with a checksum".into());
         }
-        if record.kind == Kind::Crc {
+        if record.kind == RecordKind::Crc {
             if self.begun && record.crc != self.crc {
                 return Err("the segment does not continue the one before it".into());
             }
@@ -296,30 +296,30 @@ impl Scan {
         }
         let before = std::mem::replace(&mut self.crc, record.crc);
         match record.kind {
-            Kind::Crc => {}
-            Kind::Metadata => {
+            RecordKind::Crc => {}
+            RecordKind::Metadata => {
                 let metadata: Metadata = message(&record.data)?;
                 if self.metadata.is_some_and(|known| known != metadata) {
                     return Err("the segment belongs to another member or cluster".into());
                 }
                 self.metadata = Some(metadata);
             }
-            Kind::State => {
+            RecordKind::State => {
                 let state: HardState = message(&record.data)?;
                 believable(state.commit, state.term)?;
                 self.state = state;
             }
-            Kind::Snapshot => {
+            RecordKind::Snapshot => {
                 let snapshot: SnapshotRecord = message(&record.data)?;
                 believable(snapshot.index, snapshot.term)?;
                 self.snapshot(snapshot);
             }
-            Kind::Entry => {
+            RecordKind::Entry => {
                 // Copied, because a slice would keep the whole segment in memory.
                 let entry: Entry = message(&Bytes::copy_from_slice(&record.data))?;
                 believable(entry.index, entry.term)?;
                 let (segment, offset) = (segment.sequence as u32, offset as u32);
-                let place = Place { segment, offset, crc: before };
+                let place = LogPosition { segment, offset, crc: before };
                 self.entry(entry, place)?;
             }
         }
@@ -339,7 +339,7 @@ impl Scan {
         self.snapshots.push(snapshot);
     }
 
-    fn entry(&mut self, entry: Entry, place: Place) -> Result<(), String> {
+    fn entry(&mut self, entry: Entry, place: LogPosition) -> Result<(), String> {
         let is_first = !std::mem::replace(&mut self.has_entries, true);
         if planted::is(Bug::SkippedTruncation) && entry.index <= self.table.last_index() {
             return Ok(());

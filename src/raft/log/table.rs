@@ -12,7 +12,7 @@ use crate::limits;
 /// The table holds one for each entry of the log, twelve bytes: 6 MiB for the half of a gigabyte
 /// that is kept for other members, in entries of 1 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct LogPosition {
     /// The segment's number.
     pub segment: u32,
     /// Offset of the frame.
@@ -22,9 +22,9 @@ pub struct Place {
 }
 
 /// Index, term and place of an entry.
-pub type Placed = (u64, u64, Place);
+pub type EntryPosition = (u64, u64, LogPosition);
 
-impl Place {
+impl LogPosition {
     /// The place of an entry that is not written yet.
     const NONE: Self = Self { segment: u32::MAX, offset: u32::MAX, crc: u32::MAX };
 }
@@ -34,7 +34,7 @@ impl Place {
 pub struct Table {
     /// Index and term of the entry before the first; both 0 if the log is whole.
     before: (u64, u64),
-    places: VecDeque<Place>,
+    places: VecDeque<LogPosition>,
     /// First index and term of each run of entries with one term.
     terms: VecDeque<(u64, u64)>,
     /// Indexes of the entries that change the configuration.
@@ -69,14 +69,17 @@ impl Table {
         Some(self.terms.get(run.checked_sub(1)?)?.1)
     }
 
-    pub fn place(&self, index: u64) -> Option<Place> {
+    pub fn place(&self, index: u64) -> Option<LogPosition> {
         let at = index.checked_sub(self.first_index())?;
-        self.places.get(usize::try_from(at).ok()?).copied().filter(|place| *place != Place::NONE)
+        self.places
+            .get(usize::try_from(at).ok()?)
+            .copied()
+            .filter(|place| *place != LogPosition::NONE)
     }
 
     /// Index of the first entry in the last `count` segments.
     pub fn first_of_last_segments(&self, count: u32) -> u64 {
-        let mut written = self.places.iter().rev().filter(|place| **place != Place::NONE);
+        let mut written = self.places.iter().rev().filter(|place| **place != LogPosition::NONE);
         let last = written.next().map_or(0, |place| place.segment);
         let kept = (last + 1).saturating_sub(count);
         self.first_index() + self.places.partition_point(|place| place.segment < kept) as u64
@@ -90,7 +93,7 @@ impl Table {
 
     /// Appends an entry in place of all entries from its index on. An entry that [`Self::accepts`]
     /// refuses is ignored.
-    pub fn append(&mut self, entry: Entry, place: Option<Place>) {
+    pub fn append(&mut self, entry: Entry, place: Option<LogPosition>) {
         if !self.accepts(entry.index) {
             return;
         }
@@ -98,7 +101,7 @@ impl Table {
         if self.terms.back().is_none_or(|(_, term)| *term != entry.term) {
             self.terms.push_back((entry.index, entry.term));
         }
-        self.places.push_back(place.unwrap_or(Place::NONE));
+        self.places.push_back(place.unwrap_or(LogPosition::NONE));
         if entry.entry_type != 0 {
             self.changes.push_back(entry.index);
         }
@@ -128,7 +131,7 @@ impl Table {
     }
 
     /// Records where entries were written, unless they have been replaced since.
-    pub fn placed(&mut self, entries: impl IntoIterator<Item = Placed>) {
+    pub fn placed(&mut self, entries: impl IntoIterator<Item = EntryPosition>) {
         for (index, term, place) in entries {
             let Some(at) = index.checked_sub(self.first_index()) else { continue };
             if self.term(index) == Some(term)
@@ -232,7 +235,7 @@ mod tests {
         table.append(entry(3, 3), None);
         assert_eq!(terms(&table), [1, 1, 3]);
         assert_eq!(table.term(4), None);
-        table.placed([(3, 2, Place { segment: 0, offset: 8, crc: 0 })]);
+        table.placed([(3, 2, LogPosition { segment: 0, offset: 8, crc: 0 })]);
         assert_eq!(table.place(3), None, "the place of the entry that was replaced");
         assert!(!table.accepts(5));
     }
@@ -258,7 +261,7 @@ mod tests {
     fn the_last_segments_are_found() {
         let mut table = Table::default();
         for index in 1..=10 {
-            let place = Place { segment: (index / 3) as u32, offset: 0, crc: 0 };
+            let place = LogPosition { segment: (index / 3) as u32, offset: 0, crc: 0 };
             table.append(entry(index, 1), (index < 10).then_some(place));
         }
         // Entries 1 and 2 are in segment 0, 3 to 5 in 1, 6 to 8 in 2, 9 in 3, 10 nowhere yet.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use prost::Message as _;
 use raft::eraftpb::{Entry, HardState};
 
-use super::ahead::{Ahead, Current, NEXT_NAME, Prepared};
 use super::disk::{Disk, File, allocate, is_full};
 use super::format::{Encoder, Metadata, SnapshotRecord, entry_bytes_max, segment_name};
-use super::table::{Place, Placed};
+use super::table::{EntryPosition, LogPosition};
+use super::zero_filler::{Current, NEXT_NAME, Prepared, ZeroFiller};
 use super::{Error, Options, Room, Segment, Segments, io_error};
 use crate::limits;
 use crate::planted::{self, Bug};
@@ -63,7 +63,7 @@ pub struct Writer {
     /// The highest entry for which the log holds a snapshot's record.
     snapshot_index: u64,
     failed: bool,
-    ahead: Ahead,
+    zero_filler: ZeroFiller,
 }
 
 /// Where appending continues in a log that was opened.
@@ -127,7 +127,8 @@ pub fn create(
 impl Writer {
     pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, tail: Tail, options: Options) -> Self {
         let room = Room::new(Arc::clone(&disk), dir, options.segment_bytes);
-        let ahead = Ahead::new(Arc::clone(&disk), dir, options.segment_bytes, room.clone());
+        let zero_filler =
+            ZeroFiller::new(Arc::clone(&disk), dir, options.segment_bytes, room.clone());
         let writer = Self {
             disk,
             dir: dir.to_path_buf(),
@@ -145,12 +146,12 @@ impl Writer {
             last_index: tail.last_index,
             snapshot_index: tail.snapshot_index,
             failed: false,
-            ahead,
+            zero_filler,
         };
         if let Some(next) = tail.next {
-            writer.ahead.adopt(next);
+            writer.zero_filler.adopt(next);
         }
-        writer.follow(tail.offset);
+        writer.announce_segment(tail.offset);
         writer
     }
 
@@ -161,15 +162,15 @@ impl Writer {
 
     /// Tells the filling thread about the current segment, which holds data or zeros up to
     /// `filled`.
-    fn follow(&self, filled: u64) {
+    fn announce_segment(&self, filled: u64) {
         let (path, written, capacity) = (self.path.as_path(), self.offset, self.capacity);
-        self.ahead.follow(&Current { path, written, filled, capacity });
+        self.zero_filler.set_current(&Current { path, written, filled, capacity });
         self.note_room();
     }
 
     fn note_room(&self) {
         let end = self.offset + self.options.slack_bytes();
-        self.room.set_rest(self.capacity.saturating_sub(end));
+        self.room.set_segment_free(self.capacity.saturating_sub(end));
     }
 
     /// Where the next record goes.
@@ -228,7 +229,7 @@ impl Writer {
 
     /// Starts a thread that writes zeros ahead of the log's end, so that syncs write no metadata.
     pub fn fill_ahead(&mut self, supervisor: &Supervisor) {
-        self.ahead.run(supervisor);
+        self.zero_filler.run(supervisor);
     }
 
     /// Puts a batch into the buffer, over as many segments as it takes; [`Self::write`] and
@@ -237,7 +238,7 @@ impl Writer {
     /// put it again, and nothing else before it.
     ///
     /// A crash before the sync leaves what an interrupted write leaves.
-    pub fn put(&mut self, batch: &mut Batch) -> Result<Vec<Placed>, Error> {
+    pub fn put(&mut self, batch: &mut Batch) -> Result<Vec<EntryPosition>, Error> {
         let mut places = Vec::with_capacity(batch.entries.len());
         while !batch.is_empty() {
             let Some(count) = self.make_room(batch)? else { break };
@@ -253,7 +254,7 @@ impl Writer {
 
     /// As [`Self::put`], but fails with [`Error::NoRoom`] if a part of the batch has no room, for a
     /// caller that cannot wait.
-    pub fn append(&mut self, batch: &Batch) -> Result<Vec<Placed>, Error> {
+    pub fn append(&mut self, batch: &Batch) -> Result<Vec<EntryPosition>, Error> {
         let mut batch = batch.clone();
         let places = self.put(&mut batch)?;
         if batch.is_empty() { Ok(places) } else { Err(Error::NoRoom(self.dir.clone())) }
@@ -274,7 +275,7 @@ impl Writer {
     /// After a sync that failed, the system shows data that never reached the disk and takes it for
     /// written, so the next sync succeeds without it. This member must not acknowledge entries on
     /// that ground.
-    pub fn rewrite(&mut self, from: Option<Place>) -> Result<(), Error> {
+    pub fn rewrite(&mut self, from: Option<LogPosition>) -> Result<(), Error> {
         self.guarded(|writer| writer.try_rewrite(from))
     }
 
@@ -303,14 +304,14 @@ impl Writer {
         outcome
     }
 
-    fn encode(&mut self, batch: &Batch) -> Vec<Placed> {
+    fn encode(&mut self, batch: &Batch) -> Vec<EntryPosition> {
         if let Some(snapshot) = &batch.snapshot {
             self.snapshot(snapshot);
         }
         let mut places = Vec::with_capacity(batch.entries.len());
         for entry in &batch.entries {
             let (segment, offset) = (self.sequence as u32, self.end() as u32);
-            let place = Place { segment, offset, crc: self.encoder.crc };
+            let place = LogPosition { segment, offset, crc: self.encoder.crc };
             places.push((entry.index, entry.term, place));
             self.encoder.entry(entry);
             self.last_index = entry.index;
@@ -328,7 +329,7 @@ impl Writer {
         self.snapshot_index = self.snapshot_index.max(record.index);
     }
 
-    fn try_rewrite(&mut self, from: Option<Place>) -> Result<(), Error> {
+    fn try_rewrite(&mut self, from: Option<LogPosition>) -> Result<(), Error> {
         let from = from.filter(|place| u64::from(place.segment) == self.sequence);
         let mut at = from.map_or(0, |place| u64::from(place.offset));
         while at < self.offset {
@@ -346,7 +347,7 @@ impl Writer {
             return Ok(0);
         }
         let end = self.offset + bytes as u64;
-        self.ahead.reserve(end);
+        self.zero_filler.await_range(end);
         let written = self.file.write_at(&self.encoder.buffer, self.offset);
         if !planted::is(Bug::ForgivenWrite) {
             written.map_err(io_error("write", &self.path))?;
@@ -361,7 +362,7 @@ impl Writer {
     /// Starts the next segment, if the disk has room for one of at least `needed` bytes.
     fn try_rotate(&mut self, needed: u64) -> Result<(), Error> {
         let next = self.dir.join(NEXT_NAME);
-        let mut prepared = match self.ahead.take_next() {
+        let mut prepared = match self.zero_filler.take_next() {
             Ok(prepared) => prepared,
             Err(error) if is_full(&error) => return Err(Error::NoRoom(self.dir.clone())),
             Err(error) => return Err(io_error("make", &next)(error)),
@@ -375,7 +376,7 @@ impl Writer {
                     // How far zeros have been written is not known here. As `filled` equals the
                     // capacity, no more are written to this segment.
                     let current = Current { path, written, filled: capacity, capacity };
-                    self.ahead.give_back(&current, prepared);
+                    self.zero_filler.give_back(&current, prepared);
                     return Err(error);
                 }
             }
@@ -408,7 +409,7 @@ impl Writer {
         self.offset = self.encoder.buffer.len() as u64;
         self.capacity = capacity;
         self.encoder.buffer.clear();
-        self.follow(filled);
+        self.announce_segment(filled);
         self.segments.0.lock().insert(sequence, Segment { sequence, index, path });
         Ok(())
     }
@@ -459,7 +460,7 @@ impl Writer {
             self.disk.remove(&segment.path).map_err(io_error("remove", &segment.path))?;
         }
         self.disk.fsync_dir(&self.dir).map_err(io_error("sync", &self.dir))?;
-        self.ahead.retry();
+        self.zero_filler.retry();
         Ok(())
     }
 }

@@ -5,14 +5,15 @@ use ::raft::eraftpb::{Snapshot, SnapshotMetadata};
 
 use super::*;
 use crate::limits;
-use crate::raft::log::{self, Batch, Metadata, Place, SnapshotRecord};
+use crate::raft::log::{self, Batch, LogPosition, Metadata, SnapshotRecord};
 
 /// The reports of a log writer that makes all jobs durable at once.
 fn persisted(effects: &[Effect]) -> Vec<Event> {
     let job = |effect: &Effect| match effect {
         Effect::Persist(job) => {
             let entries = job.batch.entries.iter();
-            let place = |entry: &Entry| Place { segment: 0, offset: entry.index as u32, crc: 0 };
+            let place =
+                |entry: &Entry| LogPosition { segment: 0, offset: entry.index as u32, crc: 0 };
             let places = entries.map(|entry| (entry.index, entry.term, place(entry))).collect();
             Some(Event::Persisted { number: job.number, places })
         }

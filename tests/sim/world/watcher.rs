@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rusd::types::KeyRange;
-use rusd::watch::{Hub, Item, Next, Spec, Stream};
+use rusd::watch::{Hub, Item, Next, Stream, WatchSpec};
 
 use super::{Event, World};
 use crate::clock::{Chance, MILLI};
@@ -50,7 +50,7 @@ impl Watcher {
             return Some(*at);
         }
         let stream = hub(member)?.stream();
-        let spec = Spec {
+        let spec = WatchSpec {
             range: self.range.clone(),
             start_revision: self.next,
             watch_id: 0,

@@ -59,7 +59,7 @@ struct ZerosFile {
 impl Disk for ZerosDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let (file, zeros) = (SystemDisk.create(path)?, Arc::clone(&self.0));
-        let is_next = path.ends_with(ahead::NEXT_NAME);
+        let is_next = path.ends_with(zero_filler::NEXT_NAME);
         Ok(Arc::new(ZerosFile { file, zeros, is_next }))
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -136,8 +136,8 @@ fn zeros_reach_8_mib_ahead_and_into_the_next_segment() {
         zeros.current.load(Ordering::Relaxed) > written + 7 * MIB
     });
     assert!(zeros.current.load(Ordering::Relaxed) <= written + 8 * MIB + 8192);
-    let next = dir.join(ahead::NEXT_NAME);
-    writer.room().leave(0);
+    let next = dir.join(zero_filler::NEXT_NAME);
+    writer.room().reserve_for_store(0);
     until("the next segment", &|| zeros.next.load(Ordering::Relaxed) == 8 * MIB);
     assert_eq!(fs::metadata(next).unwrap().len(), 20 * MIB);
 }

@@ -7,13 +7,13 @@
 //! end of another.
 //!
 //! ```text
-//!   pass_on ─► line ─► holder ── READ_SLICE over, others wait ─► end of the line
+//!   yield_turn ─► line ─► holder ── READ_SLICE over, others wait ─► end of the line
 //!                        │  no turn has begun for READ_STANDSTILL_MAX
 //!                        └────────► the first in line takes its turn
 //! ```
 //!
 //! A reader whose disk hangs does not return its processor. If no turn has begun for 50 ms, the
-//! oldest holder therefore loses its turn to the first in line. When it returns, its next `pass_on`
+//! oldest holder therefore loses its turn to the first in line. When it returns, its next `yield_turn`
 //! puts it at the end of the line.
 
 use std::cell::Cell;
@@ -35,7 +35,7 @@ const NONE: u64 = 0;
 
 /// The processors on which the long reads of one member take turns.
 #[derive(Debug)]
-pub struct Processors(Mutex<State>);
+pub struct ReadTurns(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -56,13 +56,13 @@ struct Waiter {
 
 /// The turns of one reader, which end when this is dropped.
 #[derive(Debug)]
-pub struct Processor {
-    of: Arc<Processors>,
+pub struct ReadTurn {
+    of: Arc<ReadTurns>,
     grant: Cell<u64>,
     since: Cell<Instant>,
 }
 
-impl Default for Processors {
+impl Default for ReadTurns {
     /// All processors of the machine but one, and at least one.
     fn default() -> Self {
         let all = thread::available_parallelism().map_or(1, usize::from);
@@ -91,7 +91,7 @@ impl State {
     }
 }
 
-impl Processors {
+impl ReadTurns {
     fn new(free: usize) -> Self {
         let (holders, waiting) = Default::default();
         Self(Mutex::new(State { free, holders, grants: NONE, waiting, moved: clock::instant() }))
@@ -145,15 +145,15 @@ impl Processors {
     }
 
     /// Whether no other reader waits, and this grant was not revoked.
-    fn keeps(&self, grant: u64) -> bool {
+    fn may_keep(&self, grant: u64) -> bool {
         let state = self.0.lock();
         state.waiting.is_empty() && state.holders.contains(&grant)
     }
 }
 
-impl Processor {
-    /// Makes a reader without a turn: its first `pass_on` waits for one.
-    pub fn new(of: &Arc<Processors>) -> Self {
+impl ReadTurn {
+    /// Makes a reader without a turn: its first `yield_turn` waits for one.
+    pub fn new(of: &Arc<ReadTurns>) -> Self {
         let (grant, since) = (Cell::new(NONE), Cell::new(clock::instant()));
         Self { of: Arc::clone(of), grant, since }
     }
@@ -161,12 +161,12 @@ impl Processor {
     /// Called by a long read every few milliseconds, on its thread. After `READ_SLICE`, and if
     /// other reads wait, this one goes to the end of the line and blocks until its next turn or
     /// until `is_over`.
-    pub fn pass_on(&self, is_over: &dyn Fn() -> bool) {
+    pub fn yield_turn(&self, is_over: &dyn Fn() -> bool) {
         let grant = self.grant.get();
         if grant != NONE && self.since.get().elapsed() < READ_SLICE {
             return;
         }
-        if grant == NONE || !self.of.keeps(grant) {
+        if grant == NONE || !self.of.may_keep(grant) {
             self.of.give(grant);
             self.grant.set(self.of.take(is_over));
         }
@@ -174,7 +174,7 @@ impl Processor {
     }
 }
 
-impl Drop for Processor {
+impl Drop for ReadTurn {
     fn drop(&mut self) {
         self.of.give(self.grant.get());
     }
@@ -186,50 +186,50 @@ mod tests {
 
     use super::*;
 
-    fn entered(processors: &Arc<Processors>) -> Processor {
-        let processor = Processor::new(processors);
-        processor.pass_on(&|| false);
-        assert_ne!(processor.grant.get(), NONE);
-        processor
+    fn entered(turns: &Arc<ReadTurns>) -> ReadTurn {
+        let turn = ReadTurn::new(turns);
+        turn.yield_turn(&|| false);
+        assert_ne!(turn.grant.get(), NONE);
+        turn
     }
 
     #[test]
     fn no_more_read_at_once_than_there_are_processors_for_it() {
-        let processors = Arc::new(Processors::new(2));
+        let turns = Arc::new(ReadTurns::new(2));
         let (most, ended) = <(AtomicUsize, AtomicUsize)>::default();
         thread::scope(|scope| {
             for _ in 0..6 {
                 scope.spawn(|| {
-                    let processor = entered(&processors);
+                    let turn = entered(&turns);
                     for _ in 0..20 {
-                        most.fetch_max(processors.0.lock().holders.len(), Ordering::SeqCst);
+                        most.fetch_max(turns.0.lock().holders.len(), Ordering::SeqCst);
                         thread::sleep(READ_SLICE / 2);
-                        processor.pass_on(&|| false);
+                        turn.yield_turn(&|| false);
                     }
                     ended.fetch_add(1, Ordering::SeqCst);
                 });
             }
         });
         assert_eq!((most.into_inner(), ended.into_inner()), (2, 6));
-        let state = processors.0.lock();
+        let state = turns.0.lock();
         assert_eq!((state.free, state.holders.len(), state.waiting.len()), (2, 0, 0));
     }
 
     #[test]
     fn a_short_read_does_not_wait_for_the_end_of_a_long_one() {
-        let processors = Arc::new(Processors::new(1));
+        let turns = Arc::new(ReadTurns::new(1));
         let is_served = AtomicBool::new(false);
         thread::scope(|scope| {
-            let long = entered(&processors);
+            let long = entered(&turns);
             scope.spawn(|| {
-                drop(entered(&processors));
+                drop(entered(&turns));
                 is_served.store(true, Ordering::SeqCst);
             });
             let late = clock::instant() + Duration::from_secs(60);
             while !is_served.load(Ordering::SeqCst) {
                 assert!(clock::instant() < late, "it waits for the long read");
                 thread::sleep(Duration::from_millis(1));
-                long.pass_on(&|| false);
+                long.yield_turn(&|| false);
             }
         });
     }
@@ -237,30 +237,30 @@ mod tests {
     /// A reader that hangs costs one standstill, and not one for each later reader.
     #[test]
     fn a_reader_that_does_not_come_back_loses_its_processor() {
-        let processors = Arc::new(Processors::new(1));
-        let still = entered(&processors);
-        let second = entered(&processors);
-        assert!(!processors.keeps(still.grant.get()));
+        let turns = Arc::new(ReadTurns::new(1));
+        let still = entered(&turns);
+        let second = entered(&turns);
+        assert!(!turns.may_keep(still.grant.get()));
         drop(second);
-        assert_eq!(processors.0.lock().free, 1, "the next one need not wait");
+        assert_eq!(turns.0.lock().free, 1, "the next one need not wait");
         // The reader returns, and waits in line as the others do.
         thread::sleep(READ_SLICE);
-        let third = entered(&processors);
-        assert_eq!(processors.0.lock().free, 0);
-        still.pass_on(&|| true);
+        let third = entered(&turns);
+        assert_eq!(turns.0.lock().free, 0);
+        still.yield_turn(&|| true);
         assert_eq!(still.grant.get(), NONE);
         drop((still, third));
-        let state = processors.0.lock();
+        let state = turns.0.lock();
         assert_eq!((state.free, state.holders.len(), state.waiting.len()), (1, 0, 0));
     }
 
     #[test]
     fn who_is_not_wanted_any_more_leaves_the_line() {
-        let processors = Arc::new(Processors::new(1));
-        let holder = entered(&processors);
-        let unwanted = Processor::new(&processors);
-        unwanted.pass_on(&|| true);
+        let turns = Arc::new(ReadTurns::new(1));
+        let holder = entered(&turns);
+        let unwanted = ReadTurn::new(&turns);
+        unwanted.yield_turn(&|| true);
         assert_eq!(unwanted.grant.get(), NONE);
-        assert!(processors.keeps(holder.grant.get()), "nobody waits");
+        assert!(turns.may_keep(holder.grant.get()), "nobody waits");
     }
 }

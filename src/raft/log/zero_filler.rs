@@ -23,7 +23,7 @@ pub(super) const NEXT_NAME: &str = "next.tmp";
 const BLOCK_BYTES: u64 = 4096;
 
 /// The writer's hold on the filling thread. Dropping it ends the thread.
-pub(super) struct Ahead {
+pub(super) struct ZeroFiller {
     shared: Arc<Shared>,
     thread: Option<Thread<()>>,
 }
@@ -74,7 +74,7 @@ pub(super) struct Prepared {
     pub(super) capacity: u64,
 }
 
-impl Ahead {
+impl ZeroFiller {
     /// No zeros are written before [`Self::run`].
     pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, segment_bytes: u64, room: Room) -> Self {
         let state = State { ended: true, ..State::default() };
@@ -108,7 +108,7 @@ impl Ahead {
     }
 
     /// Tells the thread which segment is the current one.
-    pub(super) fn follow(&self, current: &Current<'_>) {
+    pub(super) fn set_current(&self, current: &Current<'_>) {
         let mut state = self.shared.state.lock();
         state.path = current.path.to_path_buf();
         state.written = current.written;
@@ -119,7 +119,7 @@ impl Ahead {
     }
 
     /// Called before the writer writes up to `end`; waits while the thread writes zeros there.
-    pub(super) fn reserve(&self, end: u64) {
+    pub(super) fn await_range(&self, end: u64) {
         let mut state = self.shared.state.lock();
         while state.busy.is_some_and(|start| end > start) {
             self.shared.changed.wait(&mut state);
@@ -134,7 +134,7 @@ impl Ahead {
     }
 
     /// Hands out the next segment, and makes it if it is not ready; an error is the disk's. The
-    /// thread then does nothing until [`Self::follow`].
+    /// thread then does nothing until [`Self::set_current`].
     pub(super) fn take_next(&self) -> io::Result<Prepared> {
         let mut state = self.shared.state.lock();
         while state.busy.is_some() {
@@ -151,21 +151,21 @@ impl Ahead {
             }
         };
         state.path = PathBuf::new();
-        self.shared.room.set_next(0);
+        self.shared.room.set_prepared_bytes(0);
         Ok(next)
     }
 
     /// Takes over a segment that an earlier process prepared.
     pub(super) fn adopt(&self, next: Prepared) {
-        self.shared.room.set_next(next.capacity);
+        self.shared.room.set_prepared_bytes(next.capacity);
         self.shared.state.lock().next = Some(next);
     }
 
     /// Takes back the next segment, which was not used; `current` stays the current one.
     pub(super) fn give_back(&self, current: &Current<'_>, next: Prepared) {
-        self.shared.room.set_next(next.capacity);
+        self.shared.room.set_prepared_bytes(next.capacity);
         self.shared.state.lock().next = Some(next);
-        self.follow(current);
+        self.set_current(current);
     }
 
     /// Lets the thread try again to prepare the next segment, since the log has freed space.
@@ -175,7 +175,7 @@ impl Ahead {
     }
 }
 
-impl Drop for Ahead {
+impl Drop for ZeroFiller {
     fn drop(&mut self) {
         self.shared.state.lock().ended = true;
         self.shared.changed.notify_all();
@@ -197,7 +197,7 @@ impl Shared {
     }
 
     fn wants(&self, state: &State) -> bool {
-        let is_time = self.room.is_told() || self.goal(state) == state.capacity;
+        let is_time = self.room.is_reserve_known() || self.goal(state) == state.capacity;
         let wants_next = state.next.is_none() && !state.rests && is_time;
         let is_free = state.busy.is_none() && !state.path.as_os_str().is_empty();
         is_free && (self.wants_zeros(state) || wants_next)
@@ -219,7 +219,7 @@ impl Shared {
                 }
                 continue;
             }
-            planted::trip("raft-log-zeros");
+            planted::panic_if_planted("raft-log-zeros");
             let outcome = if self.wants_zeros(&state) {
                 self.fill(&mut state, &zeros, &mut open)
             } else {
@@ -274,7 +274,7 @@ impl Shared {
         state.busy = Some(u64::MAX);
         let filled = limits::LOG_FILL_AHEAD_BYTES.min(self.segment_bytes);
         let prepared = MutexGuard::unlocked(state, || self.make_next(filled))?;
-        self.room.set_next(prepared.capacity);
+        self.room.set_prepared_bytes(prepared.capacity);
         state.next = Some(prepared);
         state.is_said = false;
         Ok(())
