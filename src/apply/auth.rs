@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Command, Entry, Error, LeaseDoor, Machine, Reply};
+use super::{Command, Entry, Error, LeaseAccess, Machine, Reply};
 use crate::auth::{Caller, Demand, LeaseKeys, demand};
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{
@@ -37,10 +37,8 @@ pub fn demand(command: &Command, stage: Stage) -> Demand {
         Command::DeleteRange(delete) => demand::delete_range(delete),
         Command::Txn(txn) => demand::txn(txn),
         Command::LeaseRevoke(revoke) if is_applied => demand::lease_write(revoke.id),
-        Command::LeaseRevoke(_) | Command::LeaseGrant(_) => before(Demand::Somebody),
-        Command::Alarm(alarm) if alarm.action == AlarmAction::Get as i32 => {
-            before(Demand::Somebody)
-        }
+        Command::LeaseRevoke(_) | Command::LeaseGrant(_) => before(Demand::AnyUser),
+        Command::Alarm(alarm) if alarm.action == AlarmAction::Get as i32 => before(Demand::AnyUser),
         Command::Compaction(_) | Command::Alarm(_) => before(Demand::Root),
         // Only members propose these, so a client that does must be root.
         Command::LeaseCheckpoint(_)
@@ -69,7 +67,7 @@ pub fn demand(command: &Command, stage: Stage) -> Demand {
     }
 }
 
-impl LeaseKeys for LeaseDoor<'_> {
+impl LeaseKeys for LeaseAccess<'_> {
     fn has_all(&self, lease: Option<i64>, has: &mut dyn FnMut(&Bytes) -> bool) -> bool {
         self.0.lock().keys_of(lease).all(has)
     }
@@ -85,7 +83,7 @@ impl Machine {
         }
         let caller = Caller::of_header(&entry.header.username, entry.header.auth_revision);
         let demand = demand(&entry.command, Stage::Applied);
-        Ok(auth.check(&caller, &demand, &LeaseDoor(&self.lessor))?)
+        Ok(auth.check(&caller, &demand, &LeaseAccess(&self.lessor))?)
     }
 
     /// Applies the commands that turn auth on and off, logins, and AuthStatus. `dispatch` passes no

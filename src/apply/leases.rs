@@ -18,9 +18,9 @@ use crate::pb::{
 use crate::store::Bucket;
 
 /// Lets mvcc ask about leases and attach keys to them.
-pub(super) struct LeaseDoor<'a>(pub(super) &'a Mutex<Lessor>);
+pub(super) struct LeaseAccess<'a>(pub(super) &'a Mutex<Lessor>);
 
-impl Leases for LeaseDoor<'_> {
+impl Leases for LeaseAccess<'_> {
     fn exists(&self, id: i64) -> bool {
         self.0.lock().exists(id)
     }
@@ -59,7 +59,7 @@ impl Machine {
         let keys = self.lessor.lock().revoke(request.id)?;
         let mut write = self.mvcc.begin();
         for key in &keys {
-            write.delete(key, &mut LeaseDoor(&self.lessor));
+            write.delete(key, &mut LeaseAccess(&self.lessor));
         }
         outcome.changes = write.finish();
         Ok(Reply::LeaseRevoke(LeaseRevokeResponse { header: self.header() }))

@@ -42,7 +42,7 @@ pub use command::{Command, Reply};
 pub use entry::Entry;
 use error::split;
 pub use error::{Error, Fatal};
-use leases::LeaseDoor;
+use leases::LeaseAccess;
 pub use quota::{Quota, cost};
 pub use version::{NewerCluster, RELEASE, check_cluster_version, has_storage_version};
 
@@ -155,19 +155,19 @@ impl Machine {
         let reply = match command {
             Command::Put(put) => {
                 let mut write = self.mvcc.begin();
-                let reply = split(write.checked_put(&put, &mut LeaseDoor(&self.lessor)))?;
+                let reply = split(write.checked_put(&put, &mut LeaseAccess(&self.lessor)))?;
                 outcome.changes = write.finish();
                 reply.map(Reply::Put)
             }
             Command::DeleteRange(delete) => {
                 let mut write = self.mvcc.begin().with_caller(is_awaited(outcome.request_id));
-                let reply = split(write.delete_range(&delete, &mut LeaseDoor(&self.lessor)))?;
+                let reply = split(write.delete_range(&delete, &mut LeaseAccess(&self.lessor)))?;
                 outcome.changes = write.finish();
                 reply.map(Reply::DeleteRange)
             }
             Command::Txn(txn) => {
                 let mut write = self.mvcc.begin().with_caller(is_awaited(outcome.request_id));
-                let reply = split(write.txn(&txn, &mut LeaseDoor(&self.lessor)))?;
+                let reply = split(write.txn(&txn, &mut LeaseAccess(&self.lessor)))?;
                 outcome.changes = write.finish();
                 reply.map(Reply::Txn)
             }

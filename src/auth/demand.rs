@@ -32,7 +32,7 @@ pub enum Demand {
     /// Nothing: a caller without a name is served too.
     Nothing,
     /// A name; any user will do.
-    Somebody,
+    AnyUser,
     /// A holder of the role root.
     Root,
     /// Rights to all of these accesses, as of the current auth revision.

@@ -17,7 +17,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, crypto};
 use serde_json::{Value, json};
 
-use super::pem::{self, Kind, PublicKey};
+use super::pem::{self, KeyKind, PublicKey};
 use super::{Caller, Error, TokenError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ enum Family {
     Hmac,
     Rsa,
     /// With the only curve that the method allows.
-    Ecdsa(Kind),
+    Ecdsa(KeyKind),
     Ed25519,
 }
 
@@ -52,9 +52,9 @@ const METHODS: [Method; 13] = [
     method("PS256", Family::Rsa, Algorithm::PS256),
     method("PS384", Family::Rsa, Algorithm::PS384),
     method("PS512", Family::Rsa, Algorithm::PS512),
-    method("ES256", Family::Ecdsa(Kind::P256), Algorithm::ES256),
-    method("ES384", Family::Ecdsa(Kind::P384), Algorithm::ES384),
-    Method { name: "ES512", family: Family::Ecdsa(Kind::P521), algorithm: None },
+    method("ES256", Family::Ecdsa(KeyKind::P256), Algorithm::ES256),
+    method("ES384", Family::Ecdsa(KeyKind::P384), Algorithm::ES384),
+    Method { name: "ES512", family: Family::Ecdsa(KeyKind::P521), algorithm: None },
     method("EdDSA", Family::Ed25519, Algorithm::EdDSA),
 ];
 
@@ -62,7 +62,7 @@ enum Signer {
     Key(Algorithm, EncodingKey),
     P521(Box<EcdsaKeyPair>),
     /// The key's curve is not the method's: as in etcd, the start succeeds and each login fails.
-    Unfit,
+    WrongCurve,
     /// Only a public key was given, so tokens are verified and not signed.
     None,
 }
@@ -71,7 +71,7 @@ enum Verifier {
     Key(Algorithm, DecodingKey),
     P521(UnparsedPublicKey<Vec<u8>>),
     /// The key's curve is not the method's: no token is valid.
-    Unfit,
+    WrongCurve,
 }
 
 pub(super) struct Jwt {
@@ -141,7 +141,7 @@ impl Jwt {
                 let signature = key.sign(&SystemRandom::new(), text);
                 Ok(BASE64.encode(signature.map_err(|_| Error::InvalidKey)?))
             }
-            Signer::Unfit => Err(Error::InvalidKey),
+            Signer::WrongCurve => Err(Error::InvalidKey),
             Signer::None => Err(Error::VerifyOnly),
         }
     }
@@ -185,32 +185,32 @@ impl Jwt {
             Verifier::P521(key) => {
                 BASE64.decode(signature).is_ok_and(|signature| key.verify(text, &signature).is_ok())
             }
-            Verifier::Unfit => false,
+            Verifier::WrongCurve => false,
         }
     }
 }
 
 /// Whether a method signs with keys of this kind.
-fn fits(method: Method, kind: Kind) -> bool {
+fn fits(method: Method, kind: KeyKind) -> bool {
     match method.family {
         Family::Hmac => false,
-        Family::Rsa => kind == Kind::Rsa,
+        Family::Rsa => kind == KeyKind::Rsa,
         Family::Ecdsa(curve) => kind == curve,
-        Family::Ed25519 => kind == Kind::Ed25519,
+        Family::Ed25519 => kind == KeyKind::Ed25519,
     }
 }
 
 fn verifier(method: Method, key: PublicKey) -> Verifier {
     if !fits(method, key.kind) {
-        return Verifier::Unfit;
+        return Verifier::WrongCurve;
     }
     let Some(algorithm) = method.algorithm else {
         return Verifier::P521(UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, key.bytes));
     };
     let key = match key.kind {
-        Kind::Rsa => DecodingKey::from_rsa_der(&key.bytes),
-        Kind::Ed25519 => DecodingKey::from_ed_der(&key.bytes),
-        Kind::P256 | Kind::P384 | Kind::P521 => DecodingKey::from_ec_der(&key.bytes),
+        KeyKind::Rsa => DecodingKey::from_rsa_der(&key.bytes),
+        KeyKind::Ed25519 => DecodingKey::from_ed_der(&key.bytes),
+        KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => DecodingKey::from_ec_der(&key.bytes),
     };
     Verifier::Key(algorithm, key)
 }
@@ -221,16 +221,18 @@ const NO_PEM: TokenError =
 fn parse_public(method: Method, file: &[u8]) -> Result<PublicKey, TokenError> {
     let (_, der) = pem::first_block(file).ok_or(NO_PEM)?;
     let key = pem::public_key(&der);
-    let (is_wanted, text): (fn(Kind) -> bool, _) = match method.family {
+    let (is_wanted, text): (fn(KeyKind) -> bool, _) = match method.family {
         Family::Ecdsa(_) => (is_ecdsa, "key is not a valid ECDSA public key"),
-        Family::Ed25519 => (|kind| kind == Kind::Ed25519, "key is not a valid Ed25519 public key"),
-        _ => (|kind| kind == Kind::Rsa, "key is not a valid RSA public key"),
+        Family::Ed25519 => {
+            (|kind| kind == KeyKind::Ed25519, "key is not a valid Ed25519 public key")
+        }
+        _ => (|kind| kind == KeyKind::Rsa, "key is not a valid RSA public key"),
     };
     key.filter(|key| is_wanted(key.kind)).ok_or(TokenError::Key(text))
 }
 
-fn is_ecdsa(kind: Kind) -> bool {
-    matches!(kind, Kind::P256 | Kind::P384 | Kind::P521)
+fn is_ecdsa(kind: KeyKind) -> bool {
+    matches!(kind, KeyKind::P256 | KeyKind::P384 | KeyKind::P521)
 }
 
 /// Parses a private key, so that a bad one is refused at the start. etcd takes either encoding, but
@@ -242,7 +244,7 @@ fn parse_private(method: Method, file: &[u8]) -> Result<(Signer, PublicKey), Tok
         (Family::Ed25519, Some(algorithm)) => {
             let bad = TokenError::Key("key is not a valid Ed25519 private key");
             let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(|_| bad)?;
-            let own = public(Kind::Ed25519, key.public_key().as_ref());
+            let own = public(KeyKind::Ed25519, key.public_key().as_ref());
             let der = key.to_pkcs8().map_err(|_| bad)?;
             Ok((Signer::Key(algorithm, EncodingKey::from_ed_der(der.as_ref())), own))
         }
@@ -250,7 +252,7 @@ fn parse_private(method: Method, file: &[u8]) -> Result<(Signer, PublicKey), Tok
             let bare = pem::inside_pkcs8(&der).unwrap_or(&der);
             let key = RsaKeyPair::from_der(bare)
                 .map_err(|_| TokenError::Key("key is not a valid RSA private key"))?;
-            let own = public(Kind::Rsa, key.public_key().as_ref());
+            let own = public(KeyKind::Rsa, key.public_key().as_ref());
             Ok((Signer::Key(algorithm, EncodingKey::from_rsa_der(bare)), own))
         }
         (_, algorithm) => {
@@ -258,7 +260,7 @@ fn parse_private(method: Method, file: &[u8]) -> Result<(Signer, PublicKey), Tok
             let (kind, key) = ecdsa_key(&der).ok_or(bad)?;
             let own = public(kind, key.public_key().as_ref());
             let signer = match algorithm {
-                _ if !fits(method, kind) => Signer::Unfit,
+                _ if !fits(method, kind) => Signer::WrongCurve,
                 None => Signer::P521(Box::new(key)),
                 Some(algorithm) => {
                     let der = key.to_pkcs8v1().map_err(|_| bad)?;
@@ -270,11 +272,11 @@ fn parse_private(method: Method, file: &[u8]) -> Result<(Signer, PublicKey), Tok
     }
 }
 
-fn ecdsa_key(der: &[u8]) -> Option<(Kind, EcdsaKeyPair)> {
-    let curves: [(Kind, &'static EcdsaSigningAlgorithm); 3] = [
-        (Kind::P256, &ECDSA_P256_SHA256_FIXED_SIGNING),
-        (Kind::P384, &ECDSA_P384_SHA384_FIXED_SIGNING),
-        (Kind::P521, &ECDSA_P521_SHA512_FIXED_SIGNING),
+fn ecdsa_key(der: &[u8]) -> Option<(KeyKind, EcdsaKeyPair)> {
+    let curves: [(KeyKind, &'static EcdsaSigningAlgorithm); 3] = [
+        (KeyKind::P256, &ECDSA_P256_SHA256_FIXED_SIGNING),
+        (KeyKind::P384, &ECDSA_P384_SHA384_FIXED_SIGNING),
+        (KeyKind::P521, &ECDSA_P521_SHA512_FIXED_SIGNING),
     ];
     curves.into_iter().find_map(|(kind, algorithm)| {
         let key = EcdsaKeyPair::from_pkcs8(algorithm, der)
@@ -314,8 +316,8 @@ mod tests {
     fn keys(method: Method) -> Vec<u8> {
         match method.family {
             Family::Hmac => b"secret".to_vec(),
-            Family::Ecdsa(Kind::P256) => ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING),
-            Family::Ecdsa(Kind::P384) => ecdsa(&ECDSA_P384_SHA384_FIXED_SIGNING),
+            Family::Ecdsa(KeyKind::P256) => ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING),
+            Family::Ecdsa(KeyKind::P384) => ecdsa(&ECDSA_P384_SHA384_FIXED_SIGNING),
             Family::Ecdsa(_) => ecdsa(&ECDSA_P521_SHA512_FIXED_SIGNING),
             Family::Ed25519 => {
                 let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();

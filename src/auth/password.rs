@@ -36,14 +36,14 @@ pub fn hash(password: &str, cost: u32, salt: [u8; 16]) -> Result<String, Error> 
 pub fn matches(password: &[u8], stored: &[u8], cost: u32) -> bool {
     let stored = std::str::from_utf8(stored).unwrap_or_default();
     bcrypt::verify(password, stored).unwrap_or_else(|_| {
-        waste(password, cost);
+        match_nothing(password, cost);
         false
     })
 }
 
 /// Takes as long as a comparison with a hash of this cost. For a user that does not exist: the time
 /// must not tell that.
-pub fn waste(password: &[u8], cost: u32) {
+pub fn match_nothing(password: &[u8], cost: u32) {
     let _ = bcrypt::hash_with_salt(password, cost, [0; 16]);
 }
 

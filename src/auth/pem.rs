@@ -45,7 +45,7 @@ fn take(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// The algorithm, or the curve, of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum KeyKind {
     Rsa,
     P256,
     P384,
@@ -57,7 +57,7 @@ pub(super) enum Kind {
 /// bytes of Ed25519.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PublicKey {
-    pub kind: Kind,
+    pub kind: KeyKind,
     pub bytes: Vec<u8>,
 }
 
@@ -67,7 +67,7 @@ pub(super) fn public_key(der: &[u8]) -> Option<PublicKey> {
         let (inner, _) = take(SEQUENCE, der)?;
         let (_modulus, rest) = take(INTEGER, inner)?;
         take(INTEGER, rest)?;
-        Some(PublicKey { kind: Kind::Rsa, bytes: der.to_vec() })
+        Some(PublicKey { kind: KeyKind::Rsa, bytes: der.to_vec() })
     })
 }
 
@@ -86,14 +86,14 @@ fn spki(der: &[u8]) -> Option<PublicKey> {
     let (object, parameters) = take(OBJECT, algorithm)?;
     let kind = match object {
         // rsaEncryption
-        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01] => Kind::Rsa,
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01] => KeyKind::Rsa,
         // id-Ed25519
-        [0x2b, 0x65, 0x70] => Kind::Ed25519,
+        [0x2b, 0x65, 0x70] => KeyKind::Ed25519,
         // id-ecPublicKey
         [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01] => match take(OBJECT, parameters)?.0 {
-            [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07] => Kind::P256,
-            [0x2b, 0x81, 0x04, 0x00, 0x22] => Kind::P384,
-            [0x2b, 0x81, 0x04, 0x00, 0x23] => Kind::P521,
+            [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07] => KeyKind::P256,
+            [0x2b, 0x81, 0x04, 0x00, 0x22] => KeyKind::P384,
+            [0x2b, 0x81, 0x04, 0x00, 0x23] => KeyKind::P521,
             _ => return None,
         },
         _ => return None,

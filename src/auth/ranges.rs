@@ -63,16 +63,16 @@ impl Ranges {
         if !range.key.is_empty() && !range.is_open() && range.end <= range.key {
             return self.cover_empty(range);
         }
-        self.end_over(&range.key).is_some_and(|end| reaches(end, &end_of(range)))
+        self.end_of_interval_with(&range.key).is_some_and(|end| reaches(end, &end_of(range)))
     }
 
     /// Whether the key is granted.
     pub(super) fn cover_key(&self, key: &[u8]) -> bool {
-        self.end_over(key).is_some()
+        self.end_of_interval_with(key).is_some()
     }
 
     /// The end of the granted interval that contains the key. No interval contains the empty key.
-    fn end_over(&self, key: &[u8]) -> Option<&End> {
+    fn end_of_interval_with(&self, key: &[u8]) -> Option<&End> {
         let at = self.merged.partition_point(|(start, _)| start.as_ref() <= key);
         let (_, end) = self.merged.get(at.checked_sub(1)?)?;
         (!key.is_empty() && ends_after(end, key)).then_some(end)

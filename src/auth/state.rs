@@ -105,8 +105,8 @@ impl Auth {
         }
         match demand {
             Demand::Nothing => Ok(()),
-            Demand::Somebody if caller.0.is_none() => Err(Error::UserEmpty),
-            Demand::Somebody => Ok(()),
+            Demand::AnyUser if caller.0.is_none() => Err(Error::UserEmpty),
+            Demand::AnyUser => Ok(()),
             Demand::Root => self.check_root(caller),
             Demand::Keys(accesses) => self.check_keys(caller, accesses, leases),
             Demand::RootOrKeys(accesses) => match self.check_root(caller) {

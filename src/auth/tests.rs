@@ -214,15 +214,15 @@ fn callers_are_judged_by_name_revision_and_roles() {
     let root = Caller::user("root", now);
     for (caller, demand, expected) in [
         (&Caller::NOBODY, Demand::Nothing, Ok(())),
-        (&Caller::NOBODY, Demand::Somebody, Err(Error::UserEmpty)),
+        (&Caller::NOBODY, Demand::AnyUser, Err(Error::UserEmpty)),
         (&Caller::NOBODY, Demand::Root, Err(Error::UserEmpty)),
         (&Caller::NOBODY, keys(vec![read("k", "")]), Err(Error::UserEmpty)),
-        (&ghost, Demand::Somebody, Ok(())),
+        (&ghost, Demand::AnyUser, Ok(())),
         (&ghost, Demand::Root, Err(Error::UserNotFound)),
         (&ghost, keys(vec![read("k", "")]), Err(Error::PermissionDenied)),
         (&unnamed, Demand::Root, Err(Error::UserEmpty)),
         (&unnamed, keys(vec![read("k", "")]), Err(Error::PermissionDenied)),
-        (&old, Demand::Somebody, Ok(())),
+        (&old, Demand::AnyUser, Ok(())),
         (&old, keys(vec![read("k", "")]), Err(Error::OldRevision)),
         (&user, Demand::Root, Err(Error::PermissionDenied)),
         (&user, keys(vec![read("k", ""), write("ka", "l")]), Ok(())),

@@ -15,7 +15,7 @@ const PREFIX_LETTERS: usize = 16;
 const LETTERS: &[u8; 52] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const JWT_TTL: Duration = Duration::from_secs(300);
 
-enum Kind {
+enum TokenKind {
     Simple,
     Jwt(Box<Jwt>),
     /// `--auth-token ''`: every login fails, as in etcd.
@@ -24,7 +24,7 @@ enum Kind {
 
 /// The tokens that one member knows or can verify.
 pub struct Tokens {
-    kind: Kind,
+    kind: TokenKind,
     ttl: Duration,
     clock: Arc<dyn Clock>,
     simple: Mutex<Simple>,
@@ -90,12 +90,12 @@ impl Tokens {
             options.push((name, value));
         }
         let kind = match kind {
-            "" => Kind::None,
+            "" => TokenKind::None,
             "simple" => {
                 tracing::warn!("simple token is not cryptographically signed");
-                Kind::Simple
+                TokenKind::Simple
             }
-            "jwt" => Kind::Jwt(Box::new(jwt(&options)?)),
+            "jwt" => TokenKind::Jwt(Box::new(jwt(&options)?)),
             _ => return Err(TokenError::InvalidOptions),
         };
         // As in etcd, a TTL of zero stands for the default.
@@ -107,7 +107,7 @@ impl Tokens {
     /// makes the same token. Empty if tokens are of another kind.
     pub fn prefix(&self) -> std::io::Result<String> {
         let mut prefix = String::new();
-        if !matches!(self.kind, Kind::Simple) {
+        if !matches!(self.kind, TokenKind::Simple) {
             return Ok(prefix);
         }
         while prefix.len() < PREFIX_LETTERS {
@@ -125,7 +125,7 @@ impl Tokens {
     /// Makes the simple token of a login's log entry, and notes its user. Called on the apply
     /// thread. Empty if tokens are of another kind.
     pub fn assign(&self, user: &str, prefix: &str, index: u64) -> String {
-        if !matches!(self.kind, Kind::Simple) {
+        if !matches!(self.kind, TokenKind::Simple) {
             return String::new();
         }
         let token = format!("{prefix}.{index}");
@@ -139,16 +139,16 @@ impl Tokens {
     /// The token in the answer to a login: the simple token, or a JWT that is signed now.
     pub fn finish(&self, simple: String, user: &str, revision: u64) -> Result<String, Error> {
         match &self.kind {
-            Kind::Simple => Ok(simple),
-            Kind::Jwt(jwt) => jwt.sign(user, revision, self.clock.unix_nanos()),
-            Kind::None => Err(Error::AuthFailed),
+            TokenKind::Simple => Ok(simple),
+            TokenKind::Jwt(jwt) => jwt.sign(user, revision, self.clock.unix_nanos()),
+            TokenKind::None => Err(Error::AuthFailed),
         }
     }
 
     /// The index of the log entry that made a simple token. Before it is applied here, this member
     /// does not know the token. None for other tokens.
     pub fn index_of(&self, token: &str) -> Option<u64> {
-        if !matches!(self.kind, Kind::Simple) {
+        if !matches!(self.kind, TokenKind::Simple) {
             return None;
         }
         let (_, index) = token.split_once('.')?;
@@ -160,12 +160,12 @@ impl Tokens {
     /// caller as of `revision`.
     pub fn resolve(&self, token: &str, revision: u64) -> Result<Caller, Error> {
         let caller = match &self.kind {
-            Kind::Simple => {
+            TokenKind::Simple => {
                 let user = self.simple.lock().renew(token, self.clock.now(), self.ttl);
                 user.map(|user| Caller::user(user, revision))
             }
-            Kind::Jwt(jwt) => jwt.verify(token, self.clock.unix_nanos()),
-            Kind::None => None,
+            TokenKind::Jwt(jwt) => jwt.verify(token, self.clock.unix_nanos()),
+            TokenKind::None => None,
         };
         caller.ok_or(Error::InvalidToken)
     }

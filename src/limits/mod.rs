@@ -643,15 +643,16 @@ pub const PEER_ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a question of a member to the leader: etcd's `ConnReadLimitByte`.
 pub const PEER_QUESTION_BYTES_MAX: usize = 64 << 10;
 /// Peers that a member dials although its log does not name them yet: they have called it with
-/// their id and URLs. Anybody may call, so at most one is added in each `PEER_REMEMBER_INTERVAL`,
-/// it is dialled only every `PEER_REMEMBERED_RETRY` until it has answered, and forgotten if it has
-/// not after `PEER_REMEMBERED_FOR`. At one a second, 15 are remembered at a time.
-pub const PEERS_REMEMBERED_MAX: usize = 16;
-pub const PEER_REMEMBER_INTERVAL: Duration = Duration::from_secs(1);
+/// their id and URLs. Anybody may call, so at most one is added in each
+/// `PEER_UNCONFIRMED_INTERVAL`, it is dialled only every `PEER_REMEMBERED_RETRY` until it has
+/// answered, and forgotten if it has not after `PEER_REMEMBERED_FOR`. At one a second, 15 are
+/// remembered at a time.
+pub const PEERS_UNCONFIRMED_MAX: usize = 16;
+pub const PEER_UNCONFIRMED_INTERVAL: Duration = Duration::from_secs(1);
 pub const PEER_REMEMBERED_RETRY: Duration = Duration::from_secs(5);
 pub const PEER_REMEMBERED_FOR: Duration = Duration::from_secs(15);
 /// URLs of such a peer that are kept; a member has one or two.
-pub const PEER_REMEMBERED_URLS_MAX: usize = 4;
+pub const PEER_UNCONFIRMED_URLS_MAX: usize = 4;
 /// Largest raft message that is taken as a POST request of its own. Members of this release send
 /// none; what other releases would send so fits.
 pub const PEER_POST_BYTES_MAX: usize = 4 << 20;

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::index::Visit;
-use super::{Error, Mvcc, View, ReadCheck};
+use super::{Error, Mvcc, ReadCheck, View};
 use crate::limits;
 use crate::store::{Bucket, Row, schema};
 use crate::types::Revision;

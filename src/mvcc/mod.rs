@@ -24,9 +24,9 @@ pub mod index;
 pub mod kv;
 mod measure;
 mod range;
+mod read_check;
 mod restore;
 mod txn;
-mod read_check;
 mod write;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -46,9 +46,9 @@ pub use hash::KeyValueHash;
 pub use hash_at_rest::hash_rows;
 pub use measure::{answers_shortly, answers_shortly_at_once, answers_with_pairs, keys_of_range};
 pub use range::{has_revision_filters, is_default_ordering};
+pub use read_check::{CallerGuard, ReadCheck};
 pub use restore::{Compacted, Restore, Restoring};
 pub use txn::{is_read_only, is_serializable, read_txn, read_txn_shortly};
-pub use read_check::{CallerGuard, ReadCheck};
 pub use write::{Leases, Write};
 
 use index::Index;

@@ -47,7 +47,7 @@ struct Gate {
     turns: Arc<Semaphore>,
     /// Held by the one call that may build its answer while unsent bytes are above
     /// `UNSENT_BYTES_MAX`. Taken after a turn.
-    narrow: Arc<Semaphore>,
+    sole_builder: Arc<Semaphore>,
     /// One permit for each call that waits for a turn; a call without one is refused.
     places: Semaphore,
 }
@@ -56,7 +56,7 @@ impl Default for Gate {
     fn default() -> Self {
         Self {
             turns: Arc::new(Semaphore::new(limits::LONG_ANSWERS_MAX)),
-            narrow: Arc::new(Semaphore::new(1)),
+            sole_builder: Arc::new(Semaphore::new(1)),
             places: Semaphore::new(limits::LONG_ANSWERS_WAITING_MAX),
         }
     }
@@ -64,9 +64,9 @@ impl Default for Gate {
 
 /// The right to build a long answer. The thread that does the work holds it, not the call: a
 /// cancelled call ends before its work does.
-pub(super) struct Turn {
+pub(super) struct AnswerTurn {
     _turn: OwnedSemaphorePermit,
-    _narrow: Option<OwnedSemaphorePermit>,
+    _sole_builder: Option<OwnedSemaphorePermit>,
 }
 
 impl Answers {
@@ -114,7 +114,11 @@ impl Answers {
 
     /// A turn, to be held while a long answer is built. Fails with `TooManyRequests` if it does not
     /// come within `patience`, or at once if `LONG_ANSWERS_WAITING_MAX` calls wait.
-    pub(super) async fn turn(&self, clock: &dyn Clock, patience: Duration) -> Result<Turn, Error> {
+    pub(super) async fn turn(
+        &self,
+        clock: &dyn Clock,
+        patience: Duration,
+    ) -> Result<AnswerTurn, Error> {
         self.turn_of(&self.reads, clock, patience).await
     }
 
@@ -123,7 +127,7 @@ impl Answers {
         &self,
         clock: &dyn Clock,
         patience: Duration,
-    ) -> Result<Turn, Error> {
+    ) -> Result<AnswerTurn, Error> {
         self.turn_of(&self.writes, clock, patience).await
     }
 
@@ -132,28 +136,28 @@ impl Answers {
         gate: &Gate,
         clock: &dyn Clock,
         patience: Duration,
-    ) -> Result<Turn, Error> {
+    ) -> Result<AnswerTurn, Error> {
         let Ok(_place) = gate.places.try_acquire() else { return Err(Error::TooManyRequests) };
         let turn = clock::timeout(clock, patience, self.some_turn(gate)).await;
         turn.unwrap_or(Err(Error::TooManyRequests))
     }
 
-    /// Free of deadlocks: a call with a turn waits for the narrow permit only, and the holder of
+    /// Free of deadlocks: a call with a turn waits for `sole_builder` only, and the holder of
     /// that permit waits for nothing.
-    async fn some_turn(&self, gate: &Gate) -> Result<Turn, Error> {
+    async fn some_turn(&self, gate: &Gate) -> Result<AnswerTurn, Error> {
         loop {
             self.some_room().await;
             let turn = Arc::clone(&gate.turns).acquire_owned().await;
             let turn = turn.map_err(|_| Error::Stopped)?;
-            let narrow = match self.is_crowded() {
-                true => Some(Arc::clone(&gate.narrow).acquire_owned().await),
+            let sole_builder = match self.is_crowded() {
+                true => Some(Arc::clone(&gate.sole_builder).acquire_owned().await),
                 false => None,
             };
-            let narrow = narrow.transpose().map_err(|_| Error::Stopped)?;
+            let sole_builder = sole_builder.transpose().map_err(|_| Error::Stopped)?;
             // Unsent bytes may have grown over the bound while this call waited. How long they stay
             // depends on clients, so the turn is given back before the call waits for room again.
             if !self.is_full() {
-                return Ok(Turn { _turn: turn, _narrow: narrow });
+                return Ok(AnswerTurn { _turn: turn, _sole_builder: sole_builder });
             }
         }
     }
@@ -162,7 +166,7 @@ impl Answers {
         if !self.is_full() {
             return;
         }
-        let _waiting = Waiting::new(&self.waiting);
+        let _waiting = WaitCount::new(&self.waiting);
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
@@ -177,7 +181,7 @@ impl Answers {
     /// Counts a call as waiting for room until the returned value is dropped.
     #[cfg(test)]
     pub(crate) fn wait_for_room(&self) -> impl Sized {
-        Waiting::new(&self.waiting)
+        WaitCount::new(&self.waiting)
     }
 
     #[cfg(test)]
@@ -192,16 +196,16 @@ impl Answers {
 }
 
 /// Counts a call until it is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
+struct WaitCount<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitCount<'a> {
     fn new(waiting: &'a AtomicUsize) -> Self {
         waiting.fetch_add(1, Ordering::SeqCst);
         Self(waiting)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitCount<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -260,7 +264,7 @@ mod tests {
         assert_eq!(short().await, Some(Error::TooManyRequests));
         drop(taken);
         answers.add(limits::UNSENT_BYTES_MAX + 1);
-        let _narrow = turn().expect("one answer at a time is built").ok().unwrap();
+        let _sole_builder = turn().expect("one answer at a time is built").ok().unwrap();
         assert_eq!(short().await, Some(Error::TooManyRequests));
         assert_eq!(answers.free_turns(), limits::LONG_ANSWERS_MAX - 1, "it has kept its turn");
     }

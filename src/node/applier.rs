@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::circle::Circle;
 use super::conf_change;
 use super::conf_states::ConfStates;
+use super::known_peers::KnownPeers;
 use super::waits::{AppliedWaits, Waits};
 use crate::apply::{self, Fatal, Machine, Outcome, Reply};
 use crate::auth::Auth;
@@ -19,7 +19,7 @@ use crate::pb::AlarmType;
 use crate::planted;
 use crate::raft::{self, Committed, ConfChange, ConfState};
 use crate::supervise::Supervisor;
-use crate::transfer::{Installs, Loaded, Prepared, StoredConfState};
+use crate::transfer::{Loaded, Prepared, PreparedSlot, StoredConfState};
 use crate::upkeep::{SweepJob, SweepQueue};
 use crate::watch::Hub;
 
@@ -39,8 +39,8 @@ pub(super) struct Applier {
     pub no_space: Arc<tokio::sync::Notify>,
     pub conf_states: Arc<ConfStates>,
     pub raft: raft::Handle,
-    pub installs: Arc<Installs>,
-    pub circle: Circle,
+    pub prepared_slot: Arc<PreparedSlot>,
+    pub known_peers: KnownPeers,
 }
 
 type Answer = (u64, Result<Reply, apply::Error>);
@@ -167,7 +167,7 @@ impl Applier {
         if last > 0 {
             self.applied.advance(last);
             self.raft.applied(last);
-            self.installs.applied(last);
+            self.prepared_slot.applied(last);
         }
         metrics::current_revision().set(current.revision);
         metrics::compact_revision().set(current.compact_revision);
@@ -197,7 +197,7 @@ impl Applier {
 
     /// Replaces this member's state by the one that a snapshot of another member brought.
     fn install(&self, index: u64, conf_state: ConfState) -> Result<(), Fatal> {
-        let prepared = self.installs.take(index).ok_or(Fatal::MissingSnapshot(index))?;
+        let prepared = self.prepared_slot.take(index).ok_or(Fatal::MissingSnapshot(index))?;
         let Prepared { store, place, loaded } = prepared;
         let Loaded { lessor, members, restore, .. } = loaded;
         let Restore { mvcc, unfinished, .. } = restore;
@@ -205,7 +205,7 @@ impl Applier {
         metrics::snapshot_apply_in_progress().set(1);
         self.machine.mvcc.install(&mvcc, || self.machine.store.install(&store))?;
         *self.machine.lessor.lock() = lessor;
-        self.circle.replaced(&members);
+        self.known_peers.take_snapshot(&members);
         *self.machine.members.write() = members;
         self.replace_auth()?;
         self.conf_states.push(index, conf_state.clone());
@@ -231,7 +231,7 @@ impl Applier {
         change: ConfChange,
     ) -> Result<Answer, Fatal> {
         let id = change.id;
-        let wanted = conf_change::wanted(&change)?;
+        let wanted = conf_change::parse_change(&change)?;
         let reply = self.machine.change_members(&wanted);
         let effective = reply.is_ok().then_some(change);
         let conf_state = match self.raft.apply_conf_change(index, effective) {
@@ -244,7 +244,7 @@ impl Applier {
         self.machine.store.set_conf_state(json);
         self.machine.store.seal(index, term);
         match &reply {
-            Ok(_) => self.circle.changed(&wanted),
+            Ok(_) => self.known_peers.take_change(&wanted),
             Err(error) => tracing::warn!(%error, "a configuration change was refused"),
         }
         Ok((id, reply))

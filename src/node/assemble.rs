@@ -8,15 +8,15 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
-use super::admission::Admission;
 use super::applier::Applier;
-use super::circle::{self, Circle};
 use super::conf_states::ConfStates;
 use super::duties::Duties;
 use super::error::StartError;
 use super::identity::Identity;
 use super::ids::RequestIds;
+use super::known_peers::{self, KnownPeers};
 use super::leader::Leading;
+use super::long_work::LongWork;
 use super::passwords::Passwords;
 use super::stall::LogWriting;
 use super::steps::Steps;
@@ -35,26 +35,26 @@ use crate::planted::{self, Bug};
 use crate::raft::{self, Bootstrap};
 use crate::store::{self, Opened, Options, Store};
 use crate::supervise::{Supervisor, Thread};
-use crate::transfer::{Downloads, Installs, Loaded, PeerDoor, load};
+use crate::transfer::{Downloads, Loaded, PeerSnapshots, PreparedSlot, load};
 use crate::upkeep::{
-    Callers, Checkpointer, Ground, Rooms, Settings, SweepQueue, SweepWorker, Sweeper, Upkeep,
-    say_damage,
+    Checkpointer, DiskRoom, Settings, SweepQueue, SweepWaiters, SweepWorker, Sweeper, Upkeep,
+    UpkeepContext, say_damage,
 };
 use crate::watch::Hub;
 
 /// Raft's handle and threads, the turns of a stepped member, and the loaded state.
-type Both = (raft::Handle, raft::Raft, Option<raft::RaftSteps>, Loaded);
+type LogAndState = (raft::Handle, raft::Raft, Option<raft::RaftSteps>, Loaded);
 
 /// Opens the log and loads the state at the same time. Batches that raft commits before the state
 /// is loaded wait in the queue to apply.
-fn open_both(
+fn open_log_and_state(
     store: &Arc<Store>,
     opened: Opened,
     raft_config: raft::Config,
     surroundings: raft::Surroundings,
     bootstrap: Option<&Bootstrap>,
     stepped: bool,
-) -> Result<Both, StartError> {
+) -> Result<LogAndState, StartError> {
     if stepped {
         let (handle, raft, turns) = raft::start_stepped(raft_config, surroundings, bootstrap)?;
         return Ok((handle, raft, Some(turns), load(store, &opened, None)?));
@@ -89,21 +89,28 @@ pub(super) fn assemble(
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let (waits, log_writing, wal) = (Arc::default(), Arc::default(), raft_config.dir.clone());
     let (tokens, passwords) = logins(&config, &clock, &supervisor)?;
-    let (committed, batches) = supply();
-    let peers = circle::peers(&config, &raft_config, &surroundings);
+    let (committed, batches) = committed_queue();
+    let peers = known_peers::peers(&config, &raft_config, &surroundings);
     let surroundings = surroundings.of_raft(&peers, (&waits, &log_writing), committed);
-    let (raft, raft_threads, turns, loaded) =
-        open_both(&store, opened, raft_config, surroundings, identity.bootstrap.as_ref(), stepped)?;
+    let (raft, raft_threads, turns, loaded) = open_log_and_state(
+        &store,
+        opened,
+        raft_config,
+        surroundings,
+        identity.bootstrap.as_ref(),
+        stepped,
+    )?;
     let raft::log::Metadata { node_id, cluster_id } = raft_threads.metadata();
-    let (circle, events) = circle(node_id, &config, peers, reach, &loaded.members, &waits);
-    dials.then(|| circle.peers.start(raft.clone(), Arc::clone(&events)));
+    let (known_peers, events) =
+        known_peers(node_id, &config, peers, reach, &loaded.members, &waits);
+    dials.then(|| known_peers.peers.start(raft.clone(), Arc::clone(&events)));
     let (no_space, size_bytes) = (Arc::new(Notify::new()), Arc::new(AtomicI64::new(0)));
     let quota = Arc::new(Quota::new(config.quota_bytes(), Arc::clone(&size_bytes)));
     let (used, (machine, unfinished)) = (loaded.used, machine(store, loaded, tokens, quota));
     let (store, hub) = (Arc::clone(&machine.store), Hub::new(Arc::clone(&machine.mvcc)));
     let applied = Arc::new(AppliedWaits::new(applied_index));
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
-    let (installs, door) = take_snapshots(&circle, &store, options);
+    let (prepared_slot, door) = take_snapshots(&known_peers, &store, options);
     let (sweeper, sweeps) = sweeps(&machine, &waits, &clock, &config, unfinished, used);
     let applier = Applier {
         machine,
@@ -116,21 +123,21 @@ pub(super) fn assemble(
         no_space: Arc::clone(&no_space),
         conf_states: Arc::clone(&conf_states),
         raft: raft.clone(),
-        installs,
-        circle,
+        prepared_slot,
+        known_peers,
     };
-    let rooms = watch_store(&store, &raft, conf_states, size_bytes, (&wal, &no_space));
+    let disk_room = watch_store(&store, &raft, conf_states, size_bytes, (&wal, &no_space));
     let stepped = turns.map(|turns| (turns, door, events));
     let (shared, is_stepped) = (applier.clone(), stepped.is_some());
     let (sweeper, threads, steps) = work(stepped, applier, batches, sweeper)?;
-    let frame = Frame { config, cluster_id, lock, passwords, log_writing, raft_threads };
-    let node = member(frame, shared, rooms, sweeper, threads, is_stepped);
+    let unshared = UnsharedParts { config, cluster_id, lock, passwords, log_writing, raft_threads };
+    let node = member(unshared, shared, disk_room, sweeper, threads, is_stepped);
     Duties::start(&node, no_space);
     Ok((node, steps))
 }
 
 /// The parts that a member does not share with the apply thread.
-struct Frame {
+struct UnsharedParts {
     config: Config,
     cluster_id: u64,
     lock: store::DirLock,
@@ -140,26 +147,26 @@ struct Frame {
 }
 
 fn member(
-    frame: Frame,
+    unshared: UnsharedParts,
     shared: Applier,
-    rooms: Arc<Rooms>,
+    disk_room: Arc<DiskRoom>,
     sweeper: Sweeper,
     threads: Vec<Thread<()>>,
     is_stepped: bool,
 ) -> Node {
-    let Frame { config, cluster_id, lock, passwords, log_writing, raft_threads } = frame;
+    let UnsharedParts { config, cluster_id, lock, passwords, log_writing, raft_threads } = unshared;
     let lock = Arc::new(lock);
-    let upkeep = upkeep(&config, cluster_id, &shared, &rooms, &lock, is_stepped);
+    let upkeep = upkeep(&config, cluster_id, &shared, &disk_room, &lock, is_stepped);
     let downloads = downloads(&shared, &lock);
-    let Applier { machine, clock, hub, waits, applied, supervisor, raft, circle, .. } = shared;
+    let Applier { machine, clock, hub, waits, applied, supervisor, raft, known_peers, .. } = shared;
     Node(Arc::new(Inner {
-        ids: RequestIds::new(circle.id, &*clock),
-        member_id: circle.id,
+        ids: RequestIds::new(known_peers.id, &*clock),
+        member_id: known_peers.id,
         cluster_id,
         config,
         clock,
         raft,
-        circle,
+        known_peers,
         raft_threads: Mutex::new(Some(raft_threads)),
         log_writing,
         machine,
@@ -169,9 +176,9 @@ fn member(
         waits,
         applied,
         sweeper,
-        rooms,
+        disk_room,
         upkeep: Arc::new(upkeep),
-        admission: Admission::default(),
+        long_work: LongWork::default(),
         downloads,
         threads: Mutex::new(threads),
         is_stepped,
@@ -188,7 +195,7 @@ fn upkeep(
     config: &Config,
     cluster_id: u64,
     applier: &Applier,
-    rooms: &Arc<Rooms>,
+    disk_room: &Arc<DiskRoom>,
     lock: &Arc<store::DirLock>,
     is_stepped: bool,
 ) -> Upkeep {
@@ -202,17 +209,17 @@ fn upkeep(
         log_dir: config.log_dir(),
         request_timeout: config.request_timeout(),
     };
-    Upkeep::new(Ground {
+    Upkeep::new(UpkeepContext {
         settings,
-        member_id: applier.circle.id,
+        member_id: applier.known_peers.id,
         cluster_id,
         clock: Arc::clone(&applier.clock),
         store,
         mvcc,
         members,
         raft: applier.raft.clone(),
-        reach: Arc::clone(&applier.circle.reach),
-        rooms: Arc::clone(rooms),
+        reach: Arc::clone(&applier.known_peers.reach),
+        disk_room: Arc::clone(disk_room),
         supervisor: applier.supervisor.clone(),
         is_stepped,
         lock: Arc::clone(lock),
@@ -232,24 +239,24 @@ fn downloads(applier: &Applier, lock: &Arc<store::DirLock>) -> Downloads {
 
 /// The queue of committed batches between raft and apply. It is short, because raft can read a
 /// batch from the log again when the queue has room.
-fn supply<T>() -> (SyncSender<T>, Receiver<T>) {
+fn committed_queue<T>() -> (SyncSender<T>, Receiver<T>) {
     let is_planted = planted::is(Bug::SupplyWithoutBound);
     sync_channel(if is_planted { 10_000 } else { limits::APPLY_QUEUE_BATCHES_MAX })
 }
 
 /// This member among its peers, and the receiver of what peers say about this member.
-fn circle(
+fn known_peers(
     node_id: u64,
     config: &Config,
     peers: Arc<Peers>,
     reach: Option<Arc<dyn Reach>>,
     members: &Members,
     waits: &Arc<Waits>,
-) -> (Circle, Arc<dyn PeerEvents>) {
-    let circle = Circle::new(node_id, peers, reach);
-    circle.fill(members, config.join.as_ref());
-    let events = circle.events(waits);
-    (circle, events)
+) -> (KnownPeers, Arc<dyn PeerEvents>) {
+    let known_peers = KnownPeers::new(node_id, peers, reach);
+    known_peers.load(members, config.join.as_ref());
+    let events = known_peers.events(waits);
+    (known_peers, events)
 }
 
 /// The makers of tokens, and the threads that compare passwords.
@@ -264,18 +271,22 @@ fn logins(
     Ok((Arc::new(tokens), passwords))
 }
 
-/// Lets peers send snapshots and ask for them. A snapshot that was sent waits in `Installs` until
-/// apply reaches its place in the log.
+/// Lets peers send snapshots and ask for them. A snapshot that was sent waits in `PreparedSlot`
+/// until apply reaches its place in the log.
 fn take_snapshots(
-    circle: &Circle,
+    known_peers: &KnownPeers,
     store: &Arc<Store>,
     options: Options,
-) -> (Arc<Installs>, Arc<dyn Snapshots>) {
-    let installs = Arc::new(Installs::default());
-    let door = PeerDoor { store: Arc::downgrade(store), installs: Arc::clone(&installs), options };
+) -> (Arc<PreparedSlot>, Arc<dyn Snapshots>) {
+    let prepared_slot = Arc::new(PreparedSlot::default());
+    let door = PeerSnapshots {
+        store: Arc::downgrade(store),
+        prepared_slot: Arc::clone(&prepared_slot),
+        options,
+    };
     let door: Arc<dyn Snapshots> = Arc::new(door);
-    circle.peers.serve_snapshots(Arc::clone(&door));
-    (installs, door)
+    known_peers.peers.serve_snapshots(Arc::clone(&door));
+    (prepared_slot, door)
 }
 
 /// The state that apply changes, and the compaction whose sweep did not end before the last stop.
@@ -300,12 +311,12 @@ fn sweeps(
     unfinished: Option<Sweep>,
     used: (i64, u64),
 ) -> (SweepWorker, SweepQueue) {
-    let (callers, clock) = (Arc::clone(waits) as Arc<dyn Callers>, Arc::clone(clock));
+    let (waiters, clock) = (Arc::clone(waits) as Arc<dyn SweepWaiters>, Arc::clone(clock));
     let Machine { store, mvcc, lessor, .. } = machine.clone();
     let (pace, pause) = (config.checkpoint_pace, config.compaction_sleep_interval);
     let checkpoint =
         Checkpointer::new(store, Arc::clone(&mvcc), lessor, Arc::clone(&clock), pace, used);
-    SweepWorker::new(mvcc, callers, clock, pause, unfinished, checkpoint)
+    SweepWorker::new(mvcc, waiters, clock, pause, unfinished, checkpoint)
 }
 
 /// The parts that a stepped member puts into its [`Steps`].
@@ -341,8 +352,8 @@ fn watch_store(
     conf_states: Arc<ConfStates>,
     size_bytes: Arc<AtomicI64>,
     (wal, no_space): (&Path, &Arc<Notify>),
-) -> Arc<Rooms> {
-    let rooms = Arc::new(Rooms::new(store, raft, wal));
+) -> Arc<DiskRoom> {
+    let disk_room = Arc::new(DiskRoom::new(store, raft, wal));
     say_damage(store);
     let measure = move |store: &Weak<Store>| {
         let Some(store) = store.upgrade() else { return };
@@ -353,7 +364,7 @@ fn watch_store(
         metrics::db_in_use_bytes().set(bytes(sizes.in_use));
     };
     // Weak references: the rooms hold the store, which holds these callbacks.
-    let (looking, rings) = (Arc::downgrade(&rooms), Arc::clone(no_space));
+    let (looking, rings) = (Arc::downgrade(&disk_room), Arc::clone(no_space));
     let (raft, weak) = (raft.clone(), Arc::downgrade(store));
     measure(&weak);
     let (measure_again, resized) = (measure.clone(), Weak::clone(&weak));
@@ -361,20 +372,20 @@ fn watch_store(
     store.on_commit(move |index, term| {
         raft.durable(index, term, conf_states.at(index));
         measure(&weak);
-        if looking.upgrade().is_some_and(|rooms| rooms.look()) {
+        if looking.upgrade().is_some_and(|disk_room| disk_room.measure()) {
             rings.notify_one();
         }
     });
-    let (no_space, looking) = (Arc::clone(no_space), Arc::downgrade(&rooms));
+    let (no_space, looking) = (Arc::clone(no_space), Arc::downgrade(&disk_room));
     store.on_no_space(move |is_full| {
-        if let Some(rooms) = looking.upgrade() {
-            rooms.look();
+        if let Some(disk_room) = looking.upgrade() {
+            disk_room.measure();
         }
         if is_full {
             no_space.notify_one();
         }
     });
-    rooms
+    disk_room
 }
 
 /// When the member fails, stops raft, the waiters and the store before the process ends: the member

@@ -41,9 +41,9 @@ impl LeaseKeys for Node {
 }
 
 /// Removes the waiter for an index if its future is dropped early, as when the client hangs up.
-struct Waiting<'a>(&'a AppliedWaits, u64);
+struct AppliedWait<'a>(&'a AppliedWaits, u64);
 
-impl Drop for Waiting<'_> {
+impl Drop for AppliedWait<'_> {
     fn drop(&mut self) {
         self.0.prune(self.1);
     }
@@ -72,7 +72,7 @@ impl Node {
         // etcd serves a request without any key even to a caller without a name. Here such a caller
         // is refused.
         if matches!(demand, Demand::Keys(accesses) if accesses.is_empty()) {
-            auth.check(&caller, &Demand::Somebody, self)?;
+            auth.check(&caller, &Demand::AnyUser, self)?;
         }
         auth.check(&caller, demand, self)?;
         drop(auth);
@@ -125,7 +125,7 @@ impl Node {
         }
         // Declared before the receiver, so that it is dropped after it: `prune` looks for closed
         // receivers.
-        let _waiting = Waiting(applied, index);
+        let _waiting = AppliedWait(applied, index);
         let (done, waiting) = oneshot::channel();
         applied.wait(index, done);
         match clock::timeout(&*self.0.clock, self.request_timeout(), waiting).await {
@@ -205,7 +205,7 @@ impl Node {
             Ok((hash, _)) => self.0.passwords.matches(name, password, hash.clone()).await?,
             // Costs as much as a comparison, or the time would tell that there is no such user.
             Err(auth::Error::AuthFailed) => {
-                self.0.passwords.waste(name, password).await?;
+                self.0.passwords.match_nothing(name, password).await?;
                 false
             }
             Err(_) => false,

@@ -65,7 +65,7 @@ fn start(
     };
     if config.force_new_cluster && has_log {
         let mut members = load_members(&store)?;
-        let takes = |change: &raft::ConfChange| conf_change::takes(&mut members, change);
+        let takes = |change: &raft::ConfChange| conf_change::apply_to(&mut members, change);
         let removed = raft::force_alone(&raft_config, &surroundings.disk, takes)?;
         let removed: Vec<String> = removed.iter().map(|id| format!("{id:x}")).collect();
         tracing::warn!(
@@ -122,7 +122,7 @@ impl Node {
         // join below. Entries that are not in LMDB are still in the log.
         inner.machine.store.stop_waiting_for_room();
         raft.stop();
-        inner.circle.peers.stop();
+        inner.known_peers.peers.stop();
         for thread in inner.threads.lock().drain(..) {
             // The result is ignored: the supervisor has noted a panic.
             let _ = thread.join();

@@ -14,7 +14,7 @@ const ADD_LEARNER_NODE: i32 = 3;
 
 /// The change of the members that a configuration change in the log asks for. A malformed one is
 /// `Fatal`: it is committed, so every member would have to apply it.
-pub(super) fn wanted(change: &ConfChange) -> Result<Change, Fatal> {
+pub(super) fn parse_change(change: &ConfChange) -> Result<Change, Fatal> {
     let wanted = match change.change_type {
         ADD_NODE | ADD_LEARNER_NODE => Change::addition(&change.context)?,
         REMOVE_NODE => Change::Remove(change.node_id),
@@ -30,8 +30,8 @@ pub(super) fn wanted(change: &ConfChange) -> Result<Change, Fatal> {
 
 /// Makes a configuration change of the log in a list of members, if the rules allow it. For
 /// `--force-new-cluster`, which needs the result before apply has reached the entry.
-pub(super) fn takes(members: &mut Members, change: &ConfChange) -> Result<bool, String> {
-    let wanted = wanted(change).map_err(|error| error.to_string())?;
+pub(super) fn apply_to(members: &mut Members, change: &ConfChange) -> Result<bool, String> {
+    let wanted = parse_change(change).map_err(|error| error.to_string())?;
     let is_valid = members.validate(&wanted).is_ok();
     if is_valid {
         members.change(&wanted);
@@ -60,5 +60,5 @@ pub fn check_entry(entry: &Entry) -> Result<bool, String> {
         return Ok(matches!(command, Some(Command::V2(_))));
     }
     let change = <ConfChange as Message>::decode(data).map_err(|error| error.to_string())?;
-    wanted(&change).map(|_| false).map_err(|fatal| fatal.to_string())
+    parse_change(&change).map(|_| false).map_err(|fatal| fatal.to_string())
 }

@@ -102,7 +102,8 @@ impl Node {
             inner.clock.sleep(limits::PEERS_REACHED_INTERVAL).await;
             let members = self.members();
             let others = members.iter().map(|member| member.id).filter(|id| *id != inner.member_id);
-            if others.filter(|id| inner.circle.reach.connected_for(*id).is_some()).count() > 1 {
+            if others.filter(|id| inner.known_peers.reach.connected_for(*id).is_some()).count() > 1
+            {
                 drop(inner.raft.report_peers_reached());
                 return;
             }
@@ -155,8 +156,9 @@ impl Node {
         }
         let voters: Vec<u64> =
             inner.machine.members.read().voters().map(|member| member.id).collect();
-        let connected =
-            voters.into_iter().filter_map(|id| Some((inner.circle.reach.connected_for(id)?, id)));
+        let connected = voters
+            .into_iter()
+            .filter_map(|id| Some((inner.known_peers.reach.connected_for(id)?, id)));
         let (_, to) = connected.filter(|(_, id)| *id != own).max().ok_or(Error::Unhealthy)?;
         self.transfer_to(to).await
     }

@@ -22,7 +22,7 @@ impl Node {
     /// Renews a lease and returns its TTL in seconds; 0 if there is no such lease. An overdue lease
     /// is waited for until it is revoked, and then gives 0.
     pub async fn lease_renew(&self, who: &Credentials, id: i64) -> Result<i64, Error> {
-        let permit = self.authorize(who, &Demand::Somebody).await?;
+        let permit = self.authorize(who, &Demand::AnyUser).await?;
         permit.check(self, &demand::lease_write(id))?;
         if self.is_leader() {
             match self.lease_renew_here(id).await {
@@ -101,7 +101,7 @@ impl Node {
         id: i64,
         keys: bool,
     ) -> Result<Option<LeaseInfo>, Error> {
-        let permit = self.authorize(who, &Demand::Somebody).await?;
+        let permit = self.authorize(who, &Demand::AnyUser).await?;
         let info = self.lease_info(id, keys).await?;
         // Rights are checked on the keys that are shown: keys may have been attached since the call
         // came.
@@ -115,7 +115,7 @@ impl Node {
 
     /// All leases, for a caller who may read all keys on them.
     pub async fn lease_list(&self, who: &Credentials) -> Result<Vec<i64>, Error> {
-        let permit = self.authorize(who, &Demand::Somebody).await?;
+        let permit = self.authorize(who, &Demand::AnyUser).await?;
         let leases = self.0.machine.lessor.lock().list();
         permit.check(self, &demand::lease_list())?;
         Ok(leases)
@@ -175,7 +175,8 @@ impl Node {
             loop {
                 let id = self.some_leader().await;
                 let limit = limits::ASK_LEADER_TIMEOUT;
-                let answered = inner.circle.reach.ask(id, path, Some(body.clone()), limit).await;
+                let answered =
+                    inner.known_peers.reach.ask(id, path, Some(body.clone()), limit).await;
                 if let Some(answered) = answered
                     && matches!(answered.status, StatusCode::OK | StatusCode::NOT_FOUND)
                 {

@@ -45,7 +45,7 @@ impl Node {
         let id = types::member_id(&peer_urls, "", Some(seconds));
         let member = Member { id, peer_urls: peer_urls.clone(), is_learner, ..Member::default() };
         self.may_add(&member)?;
-        let members = self.configure(&Change::Add(member)).await?;
+        let members = self.propose_change(&Change::Add(member)).await?;
         let added = pb::Member { id, peer_ur_ls: peer_urls, is_learner, ..Default::default() };
         Ok((added, members))
     }
@@ -65,7 +65,7 @@ impl Node {
                 tracing::warn!(%error, "the leader removes itself without handing over");
             }
         }
-        self.configure(&Change::Remove(id)).await
+        self.propose_change(&Change::Remove(id)).await
     }
 
     /// Sets a member's peer URLs and returns all members.
@@ -83,7 +83,7 @@ impl Node {
             let is_known = self.0.machine.members.read().get(id).is_some();
             return Err(if is_known { Error::MemberBadUrls } else { Error::MemberNotFound });
         }
-        self.configure(&Change::Update { id, peer_urls }).await
+        self.propose_change(&Change::Update { id, peer_urls }).await
     }
 
     /// Makes a learner a voter. Asks the leader, because only it knows how far the learner's log
@@ -123,7 +123,7 @@ impl Node {
             return Err(Error::LearnerNotReady);
         }
         self.may_promote(id)?;
-        let members = self.configure(&Change::Promote(id)).await?;
+        let members = self.propose_change(&Change::Promote(id)).await?;
         metrics::learner_promote_successes().inc();
         Ok(members)
     }
@@ -147,7 +147,7 @@ impl Node {
         let leader = *self.0.leading.leader.borrow();
         let path = format!("/members/promote/{id}");
         let (body, limit) = (Some(bytes::Bytes::new()), limits::ASK_LEADER_TIMEOUT);
-        let answered = self.0.circle.reach.ask(leader, &path, body, limit).await?;
+        let answered = self.0.known_peers.reach.ask(leader, &path, body, limit).await?;
         let text = String::from_utf8_lossy(&answered.body);
         match answered.status {
             StatusCode::OK => {
@@ -164,7 +164,7 @@ impl Node {
     }
 
     /// Proposes a configuration change and returns the members after it.
-    async fn configure(&self, change: &Change) -> Result<Vec<pb::Member>, Error> {
+    async fn propose_change(&self, change: &Change) -> Result<Vec<pb::Member>, Error> {
         let id = self.0.ids.next();
         let proposed = conf_change(id, change);
         let propose = |raft: &raft::Handle| raft.propose_conf_change(id, proposed.clone());

@@ -24,13 +24,11 @@
 //!
 //! This room knows requests as messages, not as RPCs: no codes, no texts of errors, no metadata.
 
-mod admission;
 mod answers;
 mod applier;
 mod assemble;
 mod auth;
 mod boot;
-mod circle;
 mod conf_change;
 mod conf_states;
 mod config;
@@ -40,8 +38,10 @@ mod expiry;
 mod header;
 mod identity;
 mod ids;
+mod known_peers;
 mod leader;
 mod leases;
+mod long_work;
 mod membership;
 mod passwords;
 mod propose;
@@ -80,7 +80,7 @@ use crate::raft;
 use crate::store;
 use crate::supervise::{Supervisor, Thread};
 use crate::transfer::Downloads;
-use crate::upkeep::{Rooms, Sweeper, Upkeep};
+use crate::upkeep::{DiskRoom, Sweeper, Upkeep};
 use crate::watch::Hub;
 
 pub use crate::apply::{Command as Op, Reply};
@@ -95,10 +95,10 @@ pub use surroundings::Surroundings;
 pub use versions::Downgrade;
 pub use watching::{PREVIOUS_INLINE_MAX, WatchError, WatchStream};
 
-use admission::Admission;
-use circle::Circle;
 use ids::RequestIds;
+use known_peers::KnownPeers;
 use leader::Leading;
+use long_work::LongWork;
 use passwords::Passwords;
 use stall::LogWriting;
 use waits::{AppliedWaits, Waits};
@@ -112,7 +112,7 @@ struct Inner {
     member_id: u64,
     cluster_id: u64,
     raft: raft::Handle,
-    circle: Circle,
+    known_peers: KnownPeers,
     raft_threads: Mutex<Option<raft::Raft>>,
     log_writing: Arc<LogWriting>,
     /// The state: changed by the apply thread only, read by every other thread.
@@ -123,9 +123,9 @@ struct Inner {
     waits: Arc<Waits>,
     applied: Arc<AppliedWaits>,
     sweeper: Sweeper,
-    rooms: Arc<Rooms>,
+    disk_room: Arc<DiskRoom>,
     upkeep: Arc<Upkeep>,
-    admission: Admission,
+    long_work: LongWork,
     downloads: Downloads,
     threads: Mutex<Vec<Thread<()>>>,
     /// Whether the member has no threads: a simulator does their work through `Steps`.
@@ -196,18 +196,18 @@ impl Node {
 
     /// The handler of peers' requests below `/raft`.
     pub fn peers(&self) -> &Arc<Peers> {
-        &self.0.circle.peers
+        &self.0.known_peers.peers
     }
 
     /// Whether this member is a learner: it has no vote.
     pub fn is_learner(&self) -> bool {
-        self.0.circle.is_learner.load(Ordering::Relaxed)
+        self.0.known_peers.is_learner.load(Ordering::Relaxed)
     }
 
     /// `Some` once this member was removed from the cluster: it has to end after this time, which
     /// is zero if a peer told it so.
     pub fn removed(&self) -> watch::Receiver<Option<Duration>> {
-        self.0.circle.removed.subscribe()
+        self.0.known_peers.removed.subscribe()
     }
 
     /// Waits until a member that stays knows of this member's removal, for five minutes at most.
@@ -215,7 +215,7 @@ impl Node {
     /// this member as a voter.
     pub async fn leave(&self) {
         for _ in 0..limits::REMOVED_LOOKS_MAX {
-            let is_told = *self.0.circle.removed.borrow() == Some(Duration::ZERO);
+            let is_told = *self.0.known_peers.removed.borrow() == Some(Duration::ZERO);
             if is_told || self.0.raft.may_leave() {
                 return;
             }

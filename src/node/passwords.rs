@@ -50,11 +50,11 @@ impl Passwords {
         let passwords =
             Self { queue: Arc::clone(&queue), names: RandomState::new(), cost: used, clock };
         let prompt = Arc::clone(&queue);
-        supervisor.thread("bcrypt-prompt", move || serve(&prompt))?;
+        supervisor.thread("bcrypt-prompt", move || run_prompt(&prompt))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..(cores / 2).clamp(1, PASSWORD_THREADS_MAX) {
             let queue = Arc::clone(&queue);
-            supervisor.thread("bcrypt", move || work(&queue))?;
+            supervisor.thread("bcrypt", move || run_nice(&queue))?;
         }
         if used != cost {
             tracing::warn!(
@@ -69,8 +69,8 @@ impl Passwords {
     /// Fails if a login as `name` would find no place in the queue, so that a refused login costs
     /// no read index.
     pub(super) fn check_room(&self, name: &str) -> Result<(), Error> {
-        let lines = self.queue.lines.lock();
-        match lines.has_room(lines.round_of(Some(self.names.hash_one(name)))) {
+        let state = self.queue.state.lock();
+        match state.has_room(state.round_of(Some(self.names.hash_one(name)))) {
             true => Ok(()),
             false => Err(Error::TooManyRequests),
         }
@@ -98,9 +98,9 @@ impl Passwords {
     }
 
     /// Takes as long as [`Self::matches`]; for a user that does not exist.
-    pub(super) async fn waste(&self, name: &str, password: &str) -> Result<(), Error> {
+    pub(super) async fn match_nothing(&self, name: &str, password: &str) -> Result<(), Error> {
         let (cost, password) = (self.cost, password::significant(password).to_vec());
-        self.run(Some(name), move || password::waste(&password, cost)).await
+        self.run(Some(name), move || password::match_nothing(&password, cost)).await
     }
 
     async fn run<T: Send + 'static>(
@@ -111,7 +111,7 @@ impl Passwords {
         let (done, waiting) = oneshot::channel();
         // Sending fails if the caller is gone; then no answer is needed.
         let job: Job = Box::new(move || drop(done.send(job())));
-        let _place = self.queue.push(name.map(|name| self.names.hash_one(name)), job)?;
+        let _queued = self.queue.push(name.map(|name| self.names.hash_one(name)), job)?;
         // A job that makes room for another one is dropped, and its sender with it.
         waiting.await.map_err(|_| Error::TooManyRequests)
     }
@@ -119,26 +119,26 @@ impl Passwords {
 
 impl Drop for Passwords {
     fn drop(&mut self) {
-        self.queue.lines.lock().is_closed = true;
+        self.queue.state.lock().is_closed = true;
         self.queue.changed.notify_all();
     }
 }
 
 #[derive(Default)]
 struct Queue {
-    lines: Mutex<Lines>,
+    state: Mutex<QueueState>,
     changed: Condvar,
 }
 
 /// The key of a job: its round, then the number of its arrival.
-type Turn = (u64, u64);
+type JobKey = (u64, u64);
 
 /// The waiting jobs in the order in which they run. Each name has at most one job in a round,
 /// except in round 0, which holds new passwords.
 #[derive(Default)]
-struct Lines {
+struct QueueState {
     /// The job, and the hash of the name that logs in; None for a new password.
-    jobs: BTreeMap<Turn, (Option<u64>, Job)>,
+    jobs: BTreeMap<JobKey, (Option<u64>, Job)>,
     /// The round of the job that was taken last; a name without jobs gets the next one.
     round: u64,
     arrivals: u64,
@@ -148,7 +148,7 @@ struct Lines {
     is_closed: bool,
 }
 
-impl Lines {
+impl QueueState {
     /// The round of the next job of `name`: one after that of its last job. `None`, a new password,
     /// goes before all logins.
     fn round_of(&self, name: Option<u64>) -> u64 {
@@ -165,7 +165,7 @@ impl Lines {
     }
 
     /// Inserts a job. Returns its key, and the job that was removed to make room for it, if any.
-    fn push(&mut self, name: Option<u64>, job: Job) -> Result<(Turn, Option<Job>), Error> {
+    fn push(&mut self, name: Option<u64>, job: Job) -> Result<(JobKey, Option<Job>), Error> {
         let round = self.round_of(name);
         if !self.has_room(round) {
             return Err(Error::TooManyRequests);
@@ -173,9 +173,9 @@ impl Lines {
         let is_full = self.jobs.len() >= PASSWORDS_PENDING_MAX;
         let out = if is_full { self.jobs.pop_last() } else { None };
         self.arrivals += 1;
-        let turn = (round, self.arrivals);
-        self.jobs.insert(turn, (name, job));
-        Ok((turn, out.map(|(_, (_, job))| job)))
+        let key = (round, self.arrivals);
+        self.jobs.insert(key, (name, job));
+        Ok((key, out.map(|(_, (_, job))| job)))
     }
 
     fn pop(&mut self) -> Option<Job> {
@@ -186,57 +186,57 @@ impl Lines {
 }
 
 impl Queue {
-    fn push(&self, name: Option<u64>, job: Job) -> Result<Place<'_>, Error> {
+    fn push(&self, name: Option<u64>, job: Job) -> Result<QueuedJob<'_>, Error> {
         // The job that made room is dropped after the lock is released, because the drop wakes its
         // caller.
-        let (turn, _out) = self.lines.lock().push(name, job)?;
+        let (key, _out) = self.state.lock().push(name, job)?;
         self.changed.notify_all();
-        Ok(Place { queue: self, turn })
+        Ok(QueuedJob { queue: self, key })
     }
 
     /// Waits for the next job; None once the queue is closed. The low-priority threads take none
     /// while `bcrypt-prompt` waits for one.
     fn next(&self, is_prompt: bool) -> Option<Job> {
-        let mut lines = self.lines.lock();
+        let mut state = self.state.lock();
         loop {
-            if lines.is_closed {
+            if state.is_closed {
                 return None;
             }
-            lines.prompt_waits |= is_prompt;
-            if (is_prompt || !lines.prompt_waits)
-                && let Some(job) = lines.pop()
+            state.prompt_waits |= is_prompt;
+            if (is_prompt || !state.prompt_waits)
+                && let Some(job) = state.pop()
             {
                 if is_prompt {
-                    lines.prompt_waits = false;
+                    state.prompt_waits = false;
                     self.changed.notify_all();
                 }
                 return Some(job);
             }
-            self.changed.wait(&mut lines);
+            self.changed.wait(&mut state);
         }
     }
 
     /// Sleeps for `time`, but not after the queue is closed.
     fn rest(&self, time: Duration) {
         let end = clock::instant() + time;
-        let mut lines = self.lines.lock();
-        while !lines.is_closed && !self.changed.wait_until(&mut lines, end).timed_out() {}
+        let mut state = self.state.lock();
+        while !state.is_closed && !self.changed.wait_until(&mut state, end).timed_out() {}
     }
 }
 
 /// Removes the job from the queue when its caller goes away.
-struct Place<'a> {
+struct QueuedJob<'a> {
     queue: &'a Queue,
-    turn: Turn,
+    key: JobKey,
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuedJob<'_> {
     fn drop(&mut self) {
-        let _out = self.queue.lines.lock().jobs.remove(&self.turn);
+        let _out = self.queue.state.lock().jobs.remove(&self.key);
     }
 }
 
-fn work(queue: &Queue) {
+fn run_nice(queue: &Queue) {
     // Linux applies PRIO_PROCESS with id 0 to the calling thread only. A failure is ignored: the
     // thread works at its old priority.
     let _ = rustix::process::setpriority_process(None, PASSWORD_NICENESS);
@@ -247,7 +247,7 @@ fn work(queue: &Queue) {
 
 /// The loop of `bcrypt-prompt`: runs jobs at the usual priority, and rests when its credit of
 /// processor time is used up.
-fn serve(queue: &Queue) {
+fn run_prompt(queue: &Queue) {
     let (mut credit, mut counted) = (PASSWORD_CREDIT_MAX, clock::instant());
     while let Some(job) = queue.next(true) {
         credit += (clock::instant() - counted) / PASSWORD_CREDIT_SHARE;
@@ -272,32 +272,32 @@ mod tests {
 
     /// Jobs that note the name that they were pushed for.
     struct Bench {
-        lines: Lines,
+        state: QueueState,
         done: Arc<Mutex<Vec<u64>>>,
     }
 
     impl Bench {
         fn new() -> Self {
-            Self { lines: Lines::default(), done: Arc::default() }
+            Self { state: QueueState::default(), done: Arc::default() }
         }
 
         /// Pushes a login. True if another job was removed for it, an error if it was refused.
         fn push(&mut self, name: u64) -> Result<bool, Error> {
             let done = Arc::clone(&self.done);
             let job: Job = Box::new(move || done.lock().push(name));
-            self.lines.push(Some(name), job).map(|(_, out)| out.is_some())
+            self.state.push(Some(name), job).map(|(_, out)| out.is_some())
         }
 
         /// A new password.
         fn push_first(&mut self, note: u64) -> Result<bool, Error> {
             let done = Arc::clone(&self.done);
             let job: Job = Box::new(move || done.lock().push(note));
-            self.lines.push(None, job).map(|(_, out)| out.is_some())
+            self.state.push(None, job).map(|(_, out)| out.is_some())
         }
 
         fn work(&mut self, count: usize) -> Vec<u64> {
             for _ in 0..count {
-                self.lines.pop().unwrap()();
+                self.state.pop().unwrap()();
             }
             std::mem::take(&mut *self.done.lock())
         }
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(bench.work(5), [1, 2, 3, 1, 2]);
         let rest = bench.work(PASSWORDS_PENDING_MAX - 5);
         assert!(rest.iter().all(|name| *name == 1));
-        assert!(bench.lines.pop().is_none());
+        assert!(bench.state.pop().is_none());
     }
 
     #[test]
@@ -372,14 +372,14 @@ mod tests {
             std::mem::forget(queue.push(Some(1), Box::new(job)).unwrap());
         };
         let serving = Arc::clone(&queue);
-        let prompt = std::thread::spawn(move || serve(&serving));
+        let prompt = std::thread::spawn(move || run_prompt(&serving));
         // Long in processor time, as on a machine whose cores are all busy.
         push(PASSWORD_CREDIT_MAX + Duration::from_secs(2));
         results.recv().unwrap();
         push(Duration::ZERO);
         let soon = Duration::from_secs(2) * PASSWORD_CREDIT_SHARE / 2;
         assert!(results.recv_timeout(soon).is_ok(), "the next login waits for credit");
-        queue.lines.lock().is_closed = true;
+        queue.state.lock().is_closed = true;
         queue.changed.notify_all();
         prompt.join().unwrap();
     }
@@ -405,8 +405,8 @@ mod tests {
             let queue = Arc::clone(&queue);
             std::thread::Builder::new().name(name.into()).spawn(move || run(&queue)).unwrap()
         };
-        let prompt = spawn("prompt", serve);
-        while !queue.lines.lock().prompt_waits {
+        let prompt = spawn("prompt", run_prompt);
+        while !queue.state.lock().prompt_waits {
             std::thread::yield_now();
         }
         let other = spawn("other", |queue| {
@@ -418,7 +418,7 @@ mod tests {
         for _ in 0..5 {
             push(1, Duration::ZERO);
             assert_eq!(results.recv().unwrap(), "prompt");
-            while !queue.lines.lock().prompt_waits {
+            while !queue.state.lock().prompt_waits {
                 std::thread::yield_now();
             }
         }
@@ -426,7 +426,7 @@ mod tests {
         let mut both = [results.recv().unwrap(), results.recv().unwrap()];
         both.sort_unstable();
         assert_eq!(both, ["other", "prompt"]);
-        queue.lines.lock().is_closed = true;
+        queue.state.lock().is_closed = true;
         queue.changed.notify_all();
         prompt.join().unwrap();
         other.join().unwrap();

@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::answers::Turn;
+use super::answers::AnswerTurn;
 use super::config::minimum_ttl_seconds;
 use super::{Error, Node, Op, Reply};
 use crate::auth::{Caller, Credentials};
@@ -48,12 +48,12 @@ impl Node {
     /// A turn for a write whose answer is long, None if the answer is short. Measured on a blocking
     /// thread, since the look at the keys may take long and other calls of the connection must not
     /// wait for it.
-    async fn turn_if_long(&self, request: TxnRequest) -> Result<Option<Turn>, Error> {
+    async fn turn_if_long(&self, request: TxnRequest) -> Result<Option<AnswerTurn>, Error> {
         let bytes = self.0.answers.short_bytes();
         let is_short = move |mvcc: &Mvcc, wanted: &ReadCheck| {
             mvcc.read(wanted, |view| mvcc::answers_shortly(view, &request, bytes))
         };
-        match self.read_with_turn(&self.0.admission.measures, is_short).await? {
+        match self.read_with_turn(&self.0.long_work.measures, is_short).await? {
             true => Ok(None),
             false => {
                 let patience = self.request_timeout();
@@ -176,7 +176,7 @@ impl Node {
             return Error::TimeoutDueToLeaderFail;
         }
         let took = inner.clock.now().saturating_sub(begun);
-        let is_connected = |id: u64| inner.circle.reach.connected_for(id) > Some(took);
+        let is_connected = |id: u64| inner.known_peers.reach.connected_for(id) > Some(took);
         let leader = *inner.leading.leader.borrow();
         let has_whom_it_needs = if leader == inner.member_id {
             let members = self.members();

@@ -26,7 +26,7 @@ impl Node {
         let Some(cost) = apply::cost(op) else { return Ok(()) };
         let bytes = u64::try_from(cost).unwrap_or(0);
         let has_quota = self.0.machine.quota.has_room_for(cost);
-        if has_quota && (self.0.rooms.fits(bytes) || self.finds_room(bytes).await) {
+        if has_quota && (self.0.disk_room.fits(bytes) || self.finds_room(bytes).await) {
             return Ok(());
         }
         // Boxed because it seldom runs, and would make the future of each request larger.
@@ -43,8 +43,8 @@ impl Node {
             if self.0.machine.members.read().has_alarm(AlarmType::Nospace) {
                 return false;
             }
-            self.0.rooms.look();
-            if self.0.rooms.fits(bytes) {
+            self.0.disk_room.measure();
+            if self.0.disk_room.fits(bytes) {
                 return true;
             }
             if !self.0.machine.store.room().is_full {
@@ -58,10 +58,11 @@ impl Node {
     /// Counts a proposal as under way, or fails with `NoSpace` if there is no room for it. The
     /// count ends when the returned value is dropped.
     pub(super) fn admit_bytes(&self, op: &Op, bytes: usize) -> Result<UnderWay<'_>, Error> {
-        let rooms = &self.0.rooms;
-        let under_way = rooms.begin(bytes as u64);
+        let disk_room = &self.0.disk_room;
+        let under_way = disk_room.begin(bytes as u64);
         let grows = apply::cost(op).is_some();
-        let is_refused = if grows { !rooms.fits(0) } else { !is_vital(op) && rooms.is_critical() };
+        let is_refused =
+            if grows { !disk_room.fits(0) } else { !is_vital(op) && disk_room.is_critical() };
         if is_refused { Err(Error::NoSpace) } else { Ok(under_way) }
     }
 }

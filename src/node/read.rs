@@ -205,7 +205,7 @@ impl Node {
         &self,
         f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.read_with_turn(&self.0.admission.counts, self.sliced(f)).await
+        self.read_with_turn(&self.0.long_work.counts, self.sliced(f)).await
     }
 
     /// Makes a read compute in slices, in turn with other long reads, so that they leave a
@@ -214,7 +214,7 @@ impl Node {
         &self,
         f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static {
-        let turns = (!self.0.is_stepped).then(|| Arc::clone(&self.0.admission.read_turns));
+        let turns = (!self.0.is_stepped).then(|| Arc::clone(&self.0.long_work.read_turns));
         move |mvcc, wanted| {
             turns.map_or(Ok(()), |turns| wanted.take_turns(&turns))?;
             f(mvcc, wanted)

@@ -122,7 +122,7 @@ impl Node {
             return Err(error);
         }
         // A member that is down is in no quorum, so its removal cannot break one.
-        if id != self.0.member_id && self.0.circle.reach.connected_for(id).is_none() {
+        if id != self.0.member_id && self.0.known_peers.reach.connected_for(id).is_none() {
             return Ok(());
         }
         let all = members.voters().count();
@@ -185,7 +185,7 @@ impl Node {
     /// included.
     fn healthy_voters(&self, members: &Members) -> usize {
         let is_healthy = |id: u64| {
-            let connected = self.0.circle.reach.connected_for(id);
+            let connected = self.0.known_peers.reach.connected_for(id);
             id == self.0.member_id || connected > Some(limits::PEER_HEALTHY_AFTER)
         };
         members.voters().filter(|member| is_healthy(member.id)).count()

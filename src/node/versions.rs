@@ -101,7 +101,8 @@ impl Node {
         let asked = others.map(|member| async {
             let limit = limits::ASK_LEADER_TIMEOUT;
             let version = async {
-                let answered = inner.circle.reach.ask(member.id, "/version", None, limit).await?;
+                let answered =
+                    inner.known_peers.reach.ask(member.id, "/version", None, limit).await?;
                 let versions: serde_json::Value = serde_json::from_slice(&answered.body).ok()?;
                 Version::parse(versions.get("etcdserver")?.as_str()?)
             };

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::Error;
 use crate::apply::{self, Reply};
 use crate::planted::{self, Bug};
-use crate::upkeep::Callers;
+use crate::upkeep::SweepWaiters;
 
 /// The number of locks over which waiters are spread, so that proposers and the apply thread seldom
 /// wait for each other.
@@ -97,7 +97,7 @@ impl Waits {
     }
 }
 
-impl Callers for Waits {
+impl SweepWaiters for Waits {
     fn are_waiting(&self, id: u64) -> bool {
         self.is_applied(id)
     }

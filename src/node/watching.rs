@@ -61,7 +61,7 @@ impl WatchStream {
     }
 
     async fn turn(&self) -> Result<OwnedSemaphorePermit, Error> {
-        let turns = Arc::clone(&self.node.0.admission.catch_ups);
+        let turns = Arc::clone(&self.node.0.long_work.catch_ups);
         turns.acquire_owned().await.map_err(|_| Error::Stopped)
     }
 

@@ -39,7 +39,7 @@ impl Restore<'_> {
                 Seed { db, wal, founders: &founders, member_id, bump_revision: self.bump_revision };
             let mut options = Options::new(Arc::new(SystemClock::new()));
             options.reserve_bytes = 0;
-            Ok(seed.plant(&archive.source(), options)?)
+            Ok(seed.create(&archive.source(), options)?)
         })?;
         Ok(founders)
     }

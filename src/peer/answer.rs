@@ -50,7 +50,7 @@ impl Peers {
         let path = request.uri().path().trim_start_matches("/raft").to_owned();
         let mut answer = match (request.method(), path.as_str()) {
             (&Method::GET, "/probing") => self.probe(),
-            (&Method::POST, "") => self.take(request).await,
+            (&Method::POST, "") => self.receive_posted(request).await,
             (&Method::POST, "/snapshot") => {
                 let (parts, body) = request.into_parts();
                 match self.check(&parts.headers) {
@@ -97,7 +97,7 @@ impl Peers {
             return refuse(StatusCode::GONE, "the member has been permanently removed");
         }
         let Some(peer) = self.peer(from) else {
-            self.remember(from, headers);
+            self.accept_unconfirmed(from, headers);
             return refuse(StatusCode::NOT_FOUND, "error sender not found");
         };
         let to = headers.get(RAFT_TO).and_then(|to| to.to_str().ok());
@@ -114,30 +114,31 @@ impl Peers {
 
     /// Accepts a caller as a peer although the log here does not name it yet. A member that is
     /// behind does not know the members added since, and one of them may be the leader, from which
-    /// alone this member can catch up. Bounded: one new caller a second, `PEERS_REMEMBERED_MAX` in
+    /// alone this member can catch up. Bounded: one new caller a second, `PEERS_UNCONFIRMED_MAX` in
     /// all.
-    fn remember(self: &Arc<Self>, from: u64, headers: &HeaderMap) {
+    fn accept_unconfirmed(self: &Arc<Self>, from: u64, headers: &HeaderMap) {
         let urls = headers.get(PEER_URLS).and_then(|urls| urls.to_str().ok()).unwrap_or_default();
         let urls: Vec<String> =
             urls.split(',').filter(|url| !url.is_empty()).map(str::to_owned).collect();
-        if urls.is_empty() || urls.len() > limits::PEER_REMEMBERED_URLS_MAX {
+        if urls.is_empty() || urls.len() > limits::PEER_UNCONFIRMED_URLS_MAX {
             return;
         }
         {
             let mut known = self.known.write();
-            let remembered = known.peers.values().filter(|peer| peer.is_remembered).count();
-            let is_early =
-                known.remembered_at.is_some_and(|at| at.elapsed() < limits::PEER_REMEMBER_INTERVAL);
-            if is_early || remembered >= limits::PEERS_REMEMBERED_MAX {
+            let unconfirmed = known.peers.values().filter(|peer| peer.is_unconfirmed).count();
+            let is_early = known
+                .unconfirmed_at
+                .is_some_and(|at| at.elapsed() < limits::PEER_UNCONFIRMED_INTERVAL);
+            if is_early || unconfirmed >= limits::PEERS_UNCONFIRMED_MAX {
                 return;
             }
-            known.remembered_at = Some(crate::clock::instant());
+            known.unconfirmed_at = Some(crate::clock::instant());
         }
         self.insert(from, urls, true);
     }
 
     /// Takes one message that a peer sends in a request of its own.
-    async fn take<B>(&self, request: Request<B>) -> Answer
+    async fn receive_posted<B>(&self, request: Request<B>) -> Answer
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

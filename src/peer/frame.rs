@@ -46,12 +46,12 @@ const WHOLE: u8 = 2;
 
 /// The place in the log where the last message on a `msgapp` stream ended.
 #[derive(Default)]
-struct Place {
+struct StreamPosition {
     term: u64,
     index: u64,
 }
 
-impl Place {
+impl StreamPosition {
     fn after(message: &Message) -> Self {
         let index = message.entries.last().map_or(message.index, |entry| entry.index);
         Self { term: message.term, index }
@@ -61,12 +61,12 @@ impl Place {
 /// Encodes the messages of one stream.
 pub struct Encoder {
     channel: Channel,
-    place: Place,
+    place: StreamPosition,
 }
 
 impl Encoder {
     pub fn new(channel: Channel) -> Self {
-        Self { channel, place: Place::default() }
+        Self { channel, place: StreamPosition::default() }
     }
 
     /// Appends a sign of life.
@@ -99,7 +99,7 @@ impl Encoder {
             out.put_u8(WHOLE);
             put(message, out);
         }
-        self.place = Place::after(message);
+        self.place = StreamPosition::after(message);
     }
 }
 
@@ -126,7 +126,7 @@ pub enum Broken {
 /// Decodes one stream, in pieces of any size.
 pub struct Decoder {
     channel: Channel,
-    place: Place,
+    place: StreamPosition,
     from: u64,
     to: u64,
     buffer: BytesMut,
@@ -148,7 +148,7 @@ pub enum Read {
 impl Decoder {
     /// `from` and `to` are the ids that entries of a `msgapp` stream leave out.
     pub fn new(channel: Channel, from: u64, to: u64) -> Self {
-        let (place, buffer, found) = (Place::default(), BytesMut::new(), Vec::new());
+        let (place, buffer, found) = (StreamPosition::default(), BytesMut::new(), Vec::new());
         Self { channel, place, from, to, buffer, found }
     }
 
@@ -170,7 +170,7 @@ impl Decoder {
                 Some(&WHOLE) => {
                     let read = self.next_message(1)?;
                     if let Read::Message(message) = &read {
-                        self.place = Place::after(message);
+                        self.place = StreamPosition::after(message);
                     }
                     Ok(read)
                 }
@@ -208,7 +208,7 @@ impl Decoder {
             .into_iter()
             .map(|(start, end)| Entry::decode(bytes.slice(start..end)))
             .collect::<Result<Vec<_>, _>>()?;
-        let Place { term, index } = self.place;
+        let StreamPosition { term, index } = self.place;
         let mut message = Message {
             from: self.from,
             to: self.to,
@@ -220,7 +220,7 @@ impl Decoder {
             ..Message::default()
         };
         message.set_msg_type(MessageType::MsgAppend);
-        self.place = Place::after(&message);
+        self.place = StreamPosition::after(&message);
         Ok(Read::Message(message))
     }
 

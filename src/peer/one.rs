@@ -19,7 +19,7 @@ pub(super) struct Peer {
     pub(super) urls: Vec<String>,
     /// Whether the peer was accepted because it called, while the log here does not name it as a
     /// member.
-    pub(super) is_remembered: bool,
+    pub(super) is_unconfirmed: bool,
     /// The streams that the peer has dialed, by `Channel`.
     pub(super) streams: Mutex<[Option<Outgoing>; 2]>,
     pub(super) readers: Mutex<Vec<AbortHandle>>,
@@ -61,14 +61,14 @@ impl Peer {
     }
 
     /// Counts a stream of the peer as read until the returned value is dropped.
-    pub(super) fn read(self: &Arc<Self>) -> Held {
+    pub(super) fn count_reader(self: &Arc<Self>) -> ReadingGuard {
         let mut reading = self.reading.lock();
         reading.streams += 1;
         if reading.streams == Channel::BOTH.len() {
             reading.since = Some(crate::clock::instant());
             self.series.active.set(1);
         }
-        Held(Arc::clone(self))
+        ReadingGuard(Arc::clone(self))
     }
 
     /// Makes a new stream in place of the old one, which then ends: its queue has no sender any
@@ -108,9 +108,9 @@ impl Peer {
 }
 
 /// Counts a stream as read until it is dropped.
-pub(super) struct Held(Arc<Peer>);
+pub(super) struct ReadingGuard(Arc<Peer>);
 
-impl Drop for Held {
+impl Drop for ReadingGuard {
     fn drop(&mut self) {
         let mut reading = self.0.reading.lock();
         if reading.streams == Channel::BOTH.len() {

@@ -9,7 +9,7 @@ use super::one::Peer;
 use crate::raft::Message;
 use crate::supervise::Supervisor;
 
-pub(super) trait Owner: Send + Sync {
+pub(super) trait PeerOwner: Send + Sync {
     fn config(&self) -> &PeersConfig;
     fn dial(&self) -> Arc<dyn Dial>;
     fn supervisor(&self) -> Supervisor;

@@ -64,8 +64,8 @@ struct Pacer {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Silence {
     None,
-    First,
-    Second,
+    Settling,
+    Measured,
 }
 
 impl Pacer {
@@ -114,8 +114,8 @@ impl Pacer {
         let mut is_too_slow = false;
         for (quiet, slow) in self.quiet.iter_mut().zip(slow) {
             match (was, &quiet, slow) {
-                (Silence::Second, None, Some(slow)) => *quiet = Some(slow),
-                (Silence::Second, Some(before), Some(slow)) => {
+                (Silence::Measured, None, Some(slow)) => *quiet = Some(slow),
+                (Silence::Measured, Some(before), Some(slow)) => {
                     // A rise counts little: the receiver may still be writing bytes that were sent
                     // before the silence.
                     let weight = if slow < *before { 2 } else { 16 };
@@ -127,16 +127,16 @@ impl Pacer {
             is_known &= quiet.is_some() || slow.is_none();
         }
         match was {
-            Silence::First => self.silence = Silence::Second,
-            Silence::Second => {}
+            Silence::Settling => self.silence = Silence::Measured,
+            Silence::Measured => {}
             Silence::None if !is_known => {
                 self.rate = SNAPSHOT_RATE_FIRST;
-                self.silence = Silence::First;
+                self.silence = Silence::Settling;
             }
             Silence::None => {
                 self.change_rate((self.sent as f64 / took.as_secs_f64()) as u64, is_too_slow);
                 if self.windows.is_multiple_of(SNAPSHOT_PACE_SILENCE) {
-                    self.silence = Silence::First;
+                    self.silence = Silence::Settling;
                 }
             }
         }

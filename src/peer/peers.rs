@@ -15,7 +15,7 @@ use super::dial::Dial;
 use super::frame::Channel;
 use super::headers::PeersConfig;
 use super::one::Peer;
-use super::owner::Owner;
+use super::owner::PeerOwner;
 use super::snapshot::Snapshots;
 use super::{probe, reader};
 use crate::raft::{Entry, Handle, Message, MessageType, Transport};
@@ -72,7 +72,7 @@ pub(super) struct Known {
     pub(super) peers: HashMap<u64, Arc<Peer>>,
     pub(super) removed: HashSet<u64>,
     /// When a caller was last accepted that the log does not name.
-    pub(super) remembered_at: Option<Instant>,
+    pub(super) unconfirmed_at: Option<Instant>,
 }
 
 impl Peers {
@@ -114,12 +114,13 @@ impl Peers {
         self.insert(id, urls, false);
     }
 
-    pub(super) fn insert(self: &Arc<Self>, id: u64, urls: Vec<String>, is_remembered: bool) {
+    pub(super) fn insert(self: &Arc<Self>, id: u64, urls: Vec<String>, is_unconfirmed: bool) {
         if id == self.config.id {
             return;
         }
         let mut known = self.known.write();
-        let is_known = |peer: &Arc<Peer>| peer.urls == urls && peer.is_remembered == is_remembered;
+        let is_known =
+            |peer: &Arc<Peer>| peer.urls == urls && peer.is_unconfirmed == is_unconfirmed;
         if known.peers.get(&id).is_some_and(is_known) {
             return;
         }
@@ -128,7 +129,7 @@ impl Peers {
         let peer = Arc::new(Peer {
             id,
             urls,
-            is_remembered,
+            is_unconfirmed,
             streams: Mutex::default(),
             readers: Mutex::default(),
             reading: Mutex::default(),
@@ -161,7 +162,7 @@ impl Peers {
     /// Forgets a caller that was accepted and never answered.
     pub(super) fn forget(&self, id: u64) {
         let mut known = self.known.write();
-        if known.peers.get(&id).is_some_and(|peer| peer.is_remembered) {
+        if known.peers.get(&id).is_some_and(|peer| peer.is_unconfirmed) {
             let peer = known.peers.remove(&id);
             peer.inspect(|peer| peer.series.known.set(0)).inspect(|peer| peer.hang_up());
         }
@@ -186,7 +187,7 @@ impl Peers {
     }
 
     fn read_from(self: &Arc<Self>, peer: &Arc<Peer>) {
-        let owner: Weak<dyn Owner> = self.me.clone();
+        let owner: Weak<dyn PeerOwner> = self.me.clone();
         let mut readers = peer.readers.lock();
         for channel in Channel::BOTH {
             let reader = reader::read(owner.clone(), peer.id, peer.urls.clone(), channel);
@@ -239,7 +240,7 @@ impl Peers {
     }
 }
 
-impl Owner for Peers {
+impl PeerOwner for Peers {
     fn config(&self) -> &PeersConfig {
         &self.config
     }

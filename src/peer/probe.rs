@@ -10,14 +10,14 @@ use tokio::time::{sleep, timeout};
 
 use super::ask::AskError;
 use super::connection::{handshake, host};
-use super::owner::Owner;
+use super::owner::PeerOwner;
 use crate::clock;
 use crate::limits::{PEER_ANSWER_BYTES_MAX, PEER_PROBE_INTERVAL};
 
 type Connection = SendRequest<Empty<Bytes>>;
 
 /// Asks a peer each `PEER_PROBE_INTERVAL`, over one connection for as long as that lasts.
-pub(super) async fn probe(owner: Weak<dyn Owner>, to: u64, urls: Vec<String>) {
+pub(super) async fn probe(owner: Weak<dyn PeerOwner>, to: u64, urls: Vec<String>) {
     let mut connection = None;
     let mut failures = 0_u64;
     // After a URL that did not answer, the next one is asked.
@@ -47,7 +47,7 @@ pub(super) async fn probe(owner: Weak<dyn Owner>, to: u64, urls: Vec<String>) {
 
 /// Asks once; false if this member stops or the peer was removed.
 async fn ask(
-    owner: &Weak<dyn Owner>,
+    owner: &Weak<dyn PeerOwner>,
     connection: &mut Option<Connection>,
     to: u64,
     url: &str,

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::connection::{handshake, host};
 use super::frame::{Broken, Channel, Decoder, READ_TIMEOUT, Read};
 use super::headers::{headers, is_rusd};
-use super::owner::Owner;
+use super::owner::PeerOwner;
 use crate::{clock, limits, tls};
 
 /// The pause between two attempts, etcd's.
@@ -45,7 +45,12 @@ enum Failure {
 }
 
 /// Reads one stream of a peer, again and again, until this member stops or the peer is forgotten.
-pub(super) async fn read(owner: Weak<dyn Owner>, from: u64, urls: Vec<String>, channel: Channel) {
+pub(super) async fn read(
+    owner: Weak<dyn PeerOwner>,
+    from: u64,
+    urls: Vec<String>,
+    channel: Channel,
+) {
     let mut attempts = 0_u64;
     let began = clock::instant();
     let mut has_answered = false;
@@ -64,7 +69,7 @@ pub(super) async fn read(owner: Weak<dyn Owner>, from: u64, urls: Vec<String>, c
         let is_doubtful = {
             let Some(owner) = owner.upgrade() else { return };
             let is_doubtful =
-                !has_answered && owner.peer(from).is_some_and(|peer| peer.is_remembered);
+                !has_answered && owner.peer(from).is_some_and(|peer| peer.is_unconfirmed);
             if is_doubtful && began.elapsed() > limits::PEER_REMEMBERED_FOR {
                 return owner.forget(from);
             }
@@ -75,7 +80,7 @@ pub(super) async fn read(owner: Weak<dyn Owner>, from: u64, urls: Vec<String>, c
 }
 
 async fn follow(
-    owner: &Weak<dyn Owner>,
+    owner: &Weak<dyn PeerOwner>,
     from: u64,
     url: &str,
     channel: Channel,
@@ -85,7 +90,7 @@ async fn follow(
     let mut body = timeout(DIAL_TIMEOUT, open(owner, from, url, channel)).await??;
     let (to, _held) = {
         let owner = owner.upgrade().ok_or(Failure::Stopped)?;
-        (owner.config().id, owner.peer(from).ok_or(Failure::Stopped)?.read())
+        (owner.config().id, owner.peer(from).ok_or(Failure::Stopped)?.count_reader())
     };
     let mut decoder = Decoder::new(channel, from, to);
     tracing::info!(peer = %format_args!("{from:x}"), stream = channel.name(), "reading a peer's stream");
@@ -108,7 +113,7 @@ async fn follow(
 
 /// Asks for a stream and returns the endless body of the answer.
 async fn open(
-    owner: &Weak<dyn Owner>,
+    owner: &Weak<dyn PeerOwner>,
     from: u64,
     url: &str,
     channel: Channel,

@@ -178,10 +178,10 @@ routes! {
     "etcdserverpb.Cluster"     "MemberAdd"            seldom voters unary                     member_add             Root;
     "etcdserverpb.Cluster"     "MemberRemove"         seldom voters unary                     member_remove          Root;
     "etcdserverpb.Cluster"     "MemberUpdate"         seldom voters unary                     member_update          Root;
-    "etcdserverpb.Cluster"     "MemberList"           seldom voters unary                     member_list            Somebody;
+    "etcdserverpb.Cluster"     "MemberList"           seldom voters unary                     member_list            AnyUser;
     "etcdserverpb.Cluster"     "MemberPromote"        seldom voters unary                     member_promote         Root;
     "etcdserverpb.Maintenance" "Alarm"                seldom voters unary                     alarm                  Nothing;
-    "etcdserverpb.Maintenance" "Status"               seldom all    unary                     status                 Somebody;
+    "etcdserverpb.Maintenance" "Status"               seldom all    unary                     status                 AnyUser;
     "etcdserverpb.Maintenance" "Defragment"           seldom voters unary                     defragment             Root;
     "etcdserverpb.Maintenance" "Hash"                 seldom voters unary                     hash                   Root;
     "etcdserverpb.Maintenance" "HashKV"               seldom voters unary                     hash_kv                Root;
@@ -261,7 +261,7 @@ mod tests {
         for name in ["MemberAdd", "MemberRemove", "MemberUpdate", "MemberPromote"] {
             assert_eq!(*demand("etcdserverpb.Cluster", name), Demand::Root, "{name}");
         }
-        assert_eq!(*demand("etcdserverpb.Maintenance", "Status"), Demand::Somebody);
+        assert_eq!(*demand("etcdserverpb.Maintenance", "Status"), Demand::AnyUser);
         assert_eq!(*demand("etcdserverpb.KV", "Put"), Demand::Nothing);
     }
 

@@ -13,8 +13,8 @@
 //! ```
 //!
 //! A reader whose disk hangs does not return its processor. If no turn has begun for 50 ms, the
-//! oldest holder therefore loses its turn to the first in line. When it returns, its next `yield_turn`
-//! puts it at the end of the line.
+//! oldest holder therefore loses its turn to the first in line. When it returns, its next
+//! `yield_turn` puts it at the end of the line.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

@@ -20,7 +20,7 @@ pub enum Source<'a> {
 }
 
 /// An item that `walk` finds.
-pub enum Seen<'a> {
+pub enum WalkItem<'a> {
     Bucket(&'a [u8]),
     Pair { bucket: &'a [u8], key: &'a [u8], value: &'a [u8] },
 }
@@ -68,7 +68,7 @@ impl Source<'_> {
     }
 
     /// Passes everything to `each`, as etcd's file holds it and in its order.
-    pub fn walk(&self, mut each: impl FnMut(Seen<'_>)) -> Result<(), InstallError> {
+    pub fn walk(&self, mut each: impl FnMut(WalkItem<'_>)) -> Result<(), InstallError> {
         match self {
             Self::File(file) => {
                 let reader = Reader::open(file)?;
@@ -80,28 +80,28 @@ impl Source<'_> {
                     found.push((name.to_vec(), bucket));
                 }
                 for (name, bucket) in found {
-                    each(Seen::Bucket(&name));
+                    each(WalkItem::Bucket(&name));
                     let mut cursor = reader.cursor(&bucket);
                     while let Some((key, item)) = cursor.next()? {
                         let value = if let Item::Value(value) = item { value } else { &[] };
-                        each(Seen::Pair { bucket: &name, key, value });
+                        each(WalkItem::Pair { bucket: &name, key, value });
                     }
                 }
             }
             Self::Store(frozen) => {
                 for (name, bucket) in etcd_buckets() {
-                    each(Seen::Bucket(name.as_bytes()));
+                    each(WalkItem::Bucket(name.as_bytes()));
                     let Some(bucket) = bucket else {
                         self.rows(|row| {
                             let (key, len) = schema::row_key(row.rev, row.tombstone);
                             let (bucket, key, value) = (name.as_bytes(), &key[..len], &row.kv);
-                            each(Seen::Pair { bucket, key, value });
+                            each(WalkItem::Pair { bucket, key, value });
                             Ok(())
                         })?;
                         continue;
                     };
                     for (key, value) in frozen.bucket(bucket) {
-                        each(Seen::Pair { bucket: name.as_bytes(), key, value });
+                        each(WalkItem::Pair { bucket: name.as_bytes(), key, value });
                     }
                 }
             }

@@ -44,9 +44,9 @@ pub struct Prepared {
 
 /// The prepared generation, if there is one; never more than one.
 #[derive(Default)]
-pub struct Installs(Mutex<Option<Prepared>>);
+pub struct PreparedSlot(Mutex<Option<Prepared>>);
 
-impl Installs {
+impl PreparedSlot {
     /// Takes the prepared generation if its snapshot has exactly this index.
     pub fn take(&self, index: u64) -> Option<Prepared> {
         self.0.lock().take_if(|prepared| prepared.place.index == index)
@@ -64,21 +64,21 @@ impl Installs {
 }
 
 /// The source and target of snapshots between members.
-pub struct PeerDoor {
+pub struct PeerSnapshots {
     /// Weak, because the store must close when the member ends, and peers' requests may last
     /// longer.
     pub store: Weak<Store>,
-    pub installs: Arc<Installs>,
+    pub prepared_slot: Arc<PreparedSlot>,
     pub options: Options,
 }
 
-impl PeerDoor {
+impl PeerSnapshots {
     fn store(&self) -> io::Result<Arc<Store>> {
         self.store.upgrade().ok_or_else(|| io::Error::other("the member is stopping"))
     }
 }
 
-impl Snapshots for PeerDoor {
+impl Snapshots for PeerSnapshots {
     fn open(&self) -> io::Result<Box<dyn OutgoingSnapshot>> {
         let snapshot = Snapshot::new(&*self.store()?).map_err(io::Error::other)?;
         let place = place_of(|key| snapshot.get(Bucket::Meta, key).map(<[u8]>::to_vec));
@@ -108,16 +108,16 @@ impl Snapshots for PeerDoor {
 
     fn receive(&self, place: SnapshotPlace) -> io::Result<Box<dyn IncomingSnapshot>> {
         // Discards a snapshot that is prepared and not installed. Only one is received at a time.
-        drop(self.installs.0.lock().take());
+        drop(self.prepared_slot.0.lock().take());
         let db = self.store()?.directory();
         let path = db.join(INCOMING);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
         let file = files::open_with(&options, &path)?;
-        let (installs, options) = (Arc::clone(&self.installs), self.options.clone());
+        let (prepared_slot, options) = (Arc::clone(&self.prepared_slot), self.options.clone());
         let digest = SnapshotDigest::default();
         let store = Weak::clone(&self.store);
-        Ok(Box::new(Receiving { file, path, store, place, digest, installs, options }))
+        Ok(Box::new(Receiving { file, path, store, place, digest, prepared_slot, options }))
     }
 }
 
@@ -146,7 +146,7 @@ struct Receiving {
     store: Weak<Store>,
     place: SnapshotPlace,
     digest: SnapshotDigest,
-    installs: Arc<Installs>,
+    prepared_slot: Arc<PreparedSlot>,
     options: Options,
 }
 
@@ -194,7 +194,7 @@ impl Receiving {
         }
         let store = Arc::new(store);
         let loaded = load(&store, &opened, Some(index))?;
-        *self.installs.0.lock() = Some(Prepared { store, place, loaded });
+        *self.prepared_slot.0.lock() = Some(Prepared { store, place, loaded });
         Ok(())
     }
 }

@@ -9,9 +9,9 @@
 //!     └─ load ─► index, leases, members, users: what stands in memory while a member works
 //! ```
 //!
-//! A client gets a snapshot from [`Downloads`]; a peer gets and sends one through [`PeerDoor`]. A
-//! [`Seed`] is the first state of a new cluster, and [`adopt`] takes over a member of another
-//! server.
+//! A client gets a snapshot from [`Downloads`]; a peer gets and sends one through
+//! [`PeerSnapshots`]. A [`Seed`] is the first state of a new cluster, and [`adopt`] takes over a
+//! member of another server.
 //!
 //! This room knows stores and files. It does not know who may have a copy, and it reads the place
 //! in the log that a state belongs to from the state itself.
@@ -29,8 +29,8 @@ mod snapshot;
 pub use conf_state::{StoredConfState, ids_of_conf_state};
 pub use downloads::{DownloadError, Downloads, Piece, Pieces};
 pub use error::{InstallError, LoadError, SnapshotError};
-pub use fill::{Seen, Source};
-pub use install::{Installs, PeerDoor, Prepared};
+pub use fill::{Source, WalkItem};
+pub use install::{PeerSnapshots, Prepared, PreparedSlot};
 pub use load::{Loaded, load, load_members};
 pub use seed::{Adopted, Seed, adopt, bootstrap, hash_kv};
 pub use snapshot::Snapshot;

@@ -34,7 +34,7 @@ pub struct Seed<'a> {
 impl Seed<'_> {
     /// Makes the store and the log. Keys, leases, users and alarms come from the source; the
     /// members and the place in the log are new.
-    pub fn plant(&self, source: &Source<'_>, options: Options) -> Result<(), InstallError> {
+    pub fn create(&self, source: &Source<'_>, options: Options) -> Result<(), InstallError> {
         let mut building = Building::first(self.db)?;
         source.fill(&mut building)?;
         self.replace_members(&mut building)?;

@@ -101,12 +101,12 @@ impl Upkeep {
     /// Compacts history by the configured rule until the member stops. Only the leader proposes;
     /// every member runs the rule, so a new leader has its samples.
     pub async fn compact_history(&self, door: &impl Door) {
-        let Some(retention) = self.ground.settings.retention else { return };
-        let mut rule = AutoCompact::new(retention, self.ground.clock.now());
+        let Some(retention) = self.context.settings.retention else { return };
+        let mut rule = AutoCompact::new(retention, self.context.clock.now());
         loop {
             let is_leader = door.is_leader();
-            let revision = self.ground.mvcc.current().revision;
-            if let Some(revision) = rule.tick(self.ground.clock.now(), revision, is_leader) {
+            let revision = self.context.mvcc.current().revision;
+            if let Some(revision) = rule.tick(self.context.clock.now(), revision, is_leader) {
                 tracing::info!(revision, "starting auto compaction");
                 let compaction = CompactionRequest { revision, physical: false };
                 match door.propose(Command::Compaction(compaction)).await {
@@ -117,7 +117,7 @@ impl Upkeep {
                     Err(error) => tracing::warn!(revision, %error, "failed auto compaction"),
                 }
             }
-            self.ground.clock.sleep(rule.interval()).await;
+            self.context.clock.sleep(rule.interval()).await;
         }
     }
 }

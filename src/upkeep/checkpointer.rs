@@ -92,9 +92,9 @@ impl Checkpointer {
         lessor: Arc<Mutex<Lessor>>,
         clock: Arc<dyn Clock>,
         pace: CheckpointPace,
-        used: (i64, u64),
+        checkpoint_used: (i64, u64),
     ) -> Self {
-        let (revision, rows_behind) = used;
+        let (revision, rows_behind) = checkpoint_used;
         let rest_until = clock.now() + pace.interval;
         let rows_pushed = store.rows_pushed();
         Self {

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::door::Door;
 use super::hash::HashKv;
-use super::verdict::{Told, Verdict, differing, judge};
+use super::verdict::{Reported, Verdict, differing, judge};
 use super::{CorruptionError, Error, Upkeep};
 use crate::apply::Command;
 use crate::pb::alarm_request::AlarmAction;
@@ -31,7 +31,7 @@ impl Upkeep {
     /// An error if the history of one differs, or if this member's could not be hashed.
     pub async fn check_at_start(&self) -> Result<(), CorruptionError> {
         let id = self.shown_id();
-        let timeout = format!("{:?}", self.ground.settings.request_timeout);
+        let timeout = format!("{:?}", self.context.settings.request_timeout);
         tracing::info!("local-member-id" = id, timeout, "starting initial corruption check");
         let ours = self.history_hash(0).await;
         let ours = ours.map_err(|error| CorruptionError::Hash(id.clone(), error))?;
@@ -63,7 +63,7 @@ impl Upkeep {
     /// Compares histories every `corrupt_check_interval` while this member leads. Ends at once if
     /// that is zero.
     pub async fn compare_histories(&self, door: &impl Door) {
-        let interval = self.ground.settings.corrupt_check_interval;
+        let interval = self.context.settings.corrupt_check_interval;
         if interval.is_zero() {
             return;
         }
@@ -71,7 +71,7 @@ impl Upkeep {
         let each = format!("{interval:?}");
         tracing::info!("local-member-id" = id, interval = each, "enabled corruption checking");
         loop {
-            self.ground.clock.sleep(interval).await;
+            self.context.clock.sleep(interval).await;
             if door.is_leader()
                 && let Err(error) = self.compare_history(door).await
             {
@@ -87,7 +87,7 @@ impl Upkeep {
         // answered, so its revision is not behind theirs.
         door.barrier().await?;
         let after = self.history_hash(0).await?;
-        if let Some(damaged) = differing(self.ground.member_id, before, after, &peers) {
+        if let Some(damaged) = differing(self.context.member_id, before, after, &peers) {
             self.raise_corrupt(door, damaged).await;
         }
         let checked = peers.iter().filter(|(_, told)| told.is_some()).count();
@@ -98,10 +98,10 @@ impl Upkeep {
     /// Compares the hashes of compactions every `compact_hash_check_interval` while this member
     /// leads.
     pub async fn compare_compactions(&self, door: &impl Door) {
-        let Some(interval) = self.ground.settings.compact_hash_check_interval else { return };
+        let Some(interval) = self.context.settings.compact_hash_check_interval else { return };
         let mut checked = 0;
         loop {
-            self.ground.clock.sleep(interval.max(SHORTEST_INTERVAL)).await;
+            self.context.clock.sleep(interval.max(SHORTEST_INTERVAL)).await;
             if door.is_leader() {
                 self.compare_compaction(door, &mut checked).await;
             }
@@ -111,11 +111,11 @@ impl Upkeep {
     /// `checked` is the newest revision whose hash was compared on all members.
     async fn compare_compaction(&self, door: &impl Door, checked: &mut i64) {
         let id = self.shown_id();
-        let timeout = format!("{:?}", self.ground.settings.request_timeout);
+        let timeout = format!("{:?}", self.context.settings.request_timeout);
         tracing::info!("local-member-id" = id, timeout, "starting compact hash check");
-        let current = self.ground.mvcc.current().revision;
+        let current = self.context.mvcc.current().revision;
         let mut compared = 0;
-        for hash in self.ground.mvcc.compaction_hashes().into_iter().rev() {
+        for hash in self.context.mvcc.compaction_hashes().into_iter().rev() {
             let ours = HashKv::new(hash, current);
             if ours.hash_revision <= *checked {
                 break;
@@ -125,7 +125,7 @@ impl Upkeep {
                 continue;
             }
             compared += 1;
-            match judge(self.ground.member_id, ours, &peers) {
+            match judge(self.context.member_id, ours, &peers) {
                 Verdict::Unclear => continue,
                 Verdict::Same => *checked = ours.hash_revision,
                 Verdict::Corrupt(members) => {
@@ -140,9 +140,9 @@ impl Upkeep {
     }
 
     /// The hashes of history that the other members report for a revision.
-    async fn histories(&self, revision: i64) -> Vec<Told> {
-        let members = self.ground.members.read().list();
-        let others = members.iter().filter(|member| member.id != self.ground.member_id);
+    async fn histories(&self, revision: i64) -> Vec<Reported> {
+        let members = self.context.members.read().list();
+        let others = members.iter().filter(|member| member.id != self.context.member_id);
         let asked =
             others.map(|member| async { (member.id, self.history(member.id, revision).await) });
         futures_util::future::join_all(asked).await
@@ -150,9 +150,9 @@ impl Upkeep {
 
     async fn history(&self, id: u64, revision: i64) -> Option<HashKv> {
         let body = serde_json::json!({ "revision": revision }).to_string();
-        let (reach, limit) = (&self.ground.reach, self.ground.settings.request_timeout);
+        let (reach, limit) = (&self.context.reach, self.context.settings.request_timeout);
         let answered = reach.ask(id, HASH_KV_PATH, Some(body.into()), limit).await;
-        let ours = format!("{:x}", self.ground.cluster_id);
+        let ours = format!("{:x}", self.context.cluster_id);
         let told = answered.as_ref().ok_or_else(|| "no response".to_owned()).and_then(|answered| {
             let of = answered.headers.get(CLUSTER_ID).and_then(|id| id.to_str().ok());
             match answered.status {
@@ -175,7 +175,7 @@ impl Upkeep {
 
     async fn raise_corrupt(&self, door: &impl Door, member_id: u64) {
         let corrupt = AlarmType::Corrupt as i32;
-        let raised = self.ground.members.read().alarms(corrupt);
+        let raised = self.context.members.read().alarms(corrupt);
         if raised.iter().any(|alarm| alarm.member_id == member_id) {
             return;
         }

@@ -18,24 +18,24 @@ impl Upkeep {
             let _turn = turn;
             upkeep.defragment_now()
         };
-        self.nice("defrag", work).await
+        self.on_nice_thread("defrag", work).await
     }
 
     /// Defragments and blocks until that is done.
     fn defragment_now(&self) -> Result<Defragmented, Error> {
-        let ground = &self.ground;
-        let before = ground.store.sizes();
+        let context = &self.context;
+        let before = context.store.sizes();
         tracing::info!(
-            path = %ground.store.directory().display(),
+            path = %context.store.directory().display(),
             "current-db-size-bytes" = before.total,
             "current-db-size-in-use-bytes" = before.in_use,
             "defragmenting"
         );
         metrics::defrag_inflight().set(1);
-        let began = ground.clock.now();
-        let mut pace = Pace::new(ground.raft.clone());
-        let done = ground.store.defragment(&mut |bytes| pace.rest(bytes));
-        let took = ground.clock.now().saturating_sub(began);
+        let began = context.clock.now();
+        let mut pace = Pace::new(context.raft.clone());
+        let done = context.store.defragment(&mut |bytes| pace.rest(bytes));
+        let took = context.clock.now().saturating_sub(began);
         metrics::defrag_inflight().set(0);
         let done = done.map_err(|error| Error::Internal(error.to_string()))?;
         metrics::backend_defrag_seconds().observe(took.as_secs_f64());

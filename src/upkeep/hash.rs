@@ -42,7 +42,7 @@ impl Upkeep {
     /// over all of history, and a turn.
     async fn hash_in_turn(&self, turns: &Turns, revision: i64) -> Result<HashKv, Error> {
         self.fence()?;
-        let (hash, current) = match self.ground.mvcc.stored_hash(revision) {
+        let (hash, current) = match self.context.mvcc.stored_hash(revision) {
             Some(stored) => stored,
             None => {
                 let hash =
@@ -60,11 +60,11 @@ impl Upkeep {
         f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
         self.fence()?;
-        let mvcc = Arc::clone(&self.ground.mvcc);
+        let mvcc = Arc::clone(&self.context.mvcc);
         let waiting = CallerGuard::default();
         let wanted = waiting.wanted();
-        if self.ground.is_stepped {
-            let read = self.ground.supervisor.inline("read", move || f(&mvcc, &wanted)).await;
+        if self.context.is_stepped {
+            let read = self.context.supervisor.inline("read", move || f(&mvcc, &wanted)).await;
             return Ok(read.map_err(|Gone| Error::Stopped)??);
         }
         let turn = turns.begin().await?;
@@ -72,6 +72,6 @@ impl Upkeep {
             let _turn = turn;
             Ok(f(&mvcc, &wanted)?)
         };
-        self.nice("read-all", work).await
+        self.on_nice_thread("read-all", work).await
     }
 }

@@ -15,8 +15,8 @@
 //! ```
 //!
 //! This room works on the state and does not know the node. What it proposes, or has to know of the
-//! leader, goes through a [`Door`]; [`Callers`] reaches the callers that wait for a sweep. Whether
-//! a caller may ask for a piece of work is decided by the node.
+//! leader, goes through a [`Door`]; [`SweepWaiters`] reaches the callers that wait for a sweep.
+//! Whether a caller may ask for a piece of work is decided by the node.
 
 mod auto_compact;
 mod checkpointer;
@@ -53,13 +53,13 @@ pub use defrag::defragment_at_start;
 pub use door::{Door, Refusal};
 pub use error::{CorruptionError, Error};
 pub use hash::HashKv;
-pub use room::{Rooms, UnderWay};
+pub use room::{DiskRoom, UnderWay};
 pub use scrub::say_damage;
-pub use sweeper::{Callers, SweepJob, SweepQueue, SweepWorker, Sweeper};
+pub use sweeper::{SweepJob, SweepQueue, SweepWaiters, SweepWorker, Sweeper};
 pub use turns::{Turn, Turns};
 pub use usage::{Tally, Usage};
 
-use turns::Passes;
+use turns::PassTurns;
 use usage::Growth;
 
 /// The operator's settings that concern the upkeep.
@@ -79,7 +79,7 @@ pub struct Settings {
 }
 
 /// The state that the upkeep works on, and the member that it belongs to.
-pub struct Ground {
+pub struct UpkeepContext {
     pub settings: Settings,
     pub member_id: u64,
     pub cluster_id: u64,
@@ -89,7 +89,7 @@ pub struct Ground {
     pub members: Arc<RwLock<Members>>,
     pub raft: raft::Handle,
     pub reach: Arc<dyn Reach>,
-    pub rooms: Arc<Rooms>,
+    pub disk_room: Arc<DiskRoom>,
     pub supervisor: Supervisor,
     /// Whether work runs on the caller's thread, since a simulated member has no threads.
     pub is_stepped: bool,
@@ -99,34 +99,34 @@ pub struct Ground {
 
 /// The upkeep of one member.
 pub struct Upkeep {
-    ground: Ground,
-    passes: Passes,
+    context: UpkeepContext,
+    passes: PassTurns,
     growth: Growth,
     /// Held by the caller that raises NOSPACE, so that many refused writes propose one alarm.
     raising: tokio::sync::Mutex<()>,
 }
 
 impl Upkeep {
-    pub fn new(ground: Ground) -> Self {
+    pub fn new(context: UpkeepContext) -> Self {
         let raising = tokio::sync::Mutex::default();
-        Self { ground, passes: Passes::default(), growth: Growth::default(), raising }
+        Self { context, passes: PassTurns::default(), growth: Growth::default(), raising }
     }
 
     /// Runs `work` on a thread of niceness 10. It runs to its end even if its caller goes away.
-    async fn nice<T: Send + 'static>(
+    async fn on_nice_thread<T: Send + 'static>(
         &self,
         name: &'static str,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.ground.supervisor.nice(name, work).await?
+        self.context.supervisor.nice(name, work).await?
     }
 
     fn shown_id(&self) -> String {
-        format!("{:x}", self.ground.member_id)
+        format!("{:x}", self.context.member_id)
     }
 
     #[cfg(test)]
-    pub(crate) fn passes(&self) -> &Passes {
+    pub(crate) fn passes(&self) -> &PassTurns {
         &self.passes
     }
 }

@@ -28,7 +28,7 @@ use crate::raft;
 use crate::store::Store;
 
 /// The free room on the disks of the store and of the log, less what proposals under way may take.
-pub struct Rooms {
+pub struct DiskRoom {
     store: Arc<Store>,
     raft: raft::Handle,
     /// Whether the log and the store are on one file system.
@@ -46,23 +46,23 @@ pub struct Rooms {
 
 /// Counts a proposal's bytes as under way until it is dropped.
 pub struct UnderWay<'a> {
-    rooms: &'a Rooms,
+    disk_room: &'a DiskRoom,
     bytes: u64,
     log_bytes: u64,
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.rooms.under_way.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.rooms.log_under_way.fetch_sub(self.log_bytes, Ordering::Relaxed);
+        self.disk_room.under_way.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.disk_room.log_under_way.fetch_sub(self.log_bytes, Ordering::Relaxed);
     }
 }
 
-impl Rooms {
+impl DiskRoom {
     pub fn new(store: &Arc<Store>, raft: &raft::Handle, log_dir: &Path) -> Self {
         let device = |path: &Path| std::fs::metadata(path).ok().map(|file| file.dev());
         let is_shared = device(log_dir) == device(&store.directory());
-        let rooms = Self {
+        let disk_room = Self {
             store: Arc::clone(store),
             raft: raft.clone(),
             is_shared,
@@ -71,13 +71,13 @@ impl Rooms {
             log_under_way: AtomicU64::new(0),
             looking: Mutex::default(),
         };
-        rooms.look();
-        rooms
+        disk_room.measure();
+        disk_room
     }
 
     /// Measures the room again. Tells the log how much of a shared disk to leave to the store, and
     /// whether to delete all the segments that it can. True if room is short.
-    pub fn look(&self) -> bool {
+    pub fn measure(&self) -> bool {
         let _looking = self.looking.lock();
         // Read before the store is measured: what the log takes in between then counts twice until
         // the next look. In the other order it would not count at all.
@@ -131,7 +131,7 @@ impl Rooms {
         let log_bytes = self.raft.log_room().cost(bytes);
         self.under_way.fetch_add(bytes, Ordering::Relaxed);
         self.log_under_way.fetch_add(log_bytes, Ordering::Relaxed);
-        UnderWay { rooms: self, bytes, log_bytes }
+        UnderWay { disk_room: self, bytes, log_bytes }
     }
 }
 
@@ -144,14 +144,14 @@ impl Upkeep {
             return;
         };
         let alarm =
-            AlarmMember { member_id: self.ground.member_id, alarm: AlarmType::Nospace as i32 };
-        if self.ground.members.read().alarms(AlarmType::Nospace as i32).contains(&alarm) {
+            AlarmMember { member_id: self.context.member_id, alarm: AlarmType::Nospace as i32 };
+        if self.context.members.read().alarms(AlarmType::Nospace as i32).contains(&alarm) {
             return;
         }
-        let store = self.ground.store.room();
+        let store = self.context.store.room();
         tracing::warn!(
-            "quota-size-bytes" = self.ground.settings.quota_flag_bytes,
-            "db-size-bytes" = self.ground.store.sizes().total,
+            "quota-size-bytes" = self.context.settings.quota_flag_bytes,
+            "db-size-bytes" = self.context.store.sizes().total,
             "disk-room-bytes" = store.bytes,
             "disk-reserve-bytes" = store.reserve,
             hint = "compact history, delete what is not needed, and clear the alarm",
@@ -159,7 +159,7 @@ impl Upkeep {
         );
         let alarm = AlarmRequest {
             action: AlarmAction::Activate as i32,
-            member_id: self.ground.member_id,
+            member_id: self.context.member_id,
             alarm: AlarmType::Nospace as i32,
         };
         if let Err(error) = door.propose(Command::Alarm(alarm)).await {
@@ -171,7 +171,7 @@ impl Upkeep {
     pub async fn watch_space(&self, door: &impl Door, no_space: &Notify) {
         loop {
             no_space.notified().await;
-            let is_raised = self.ground.members.read().has_alarm(AlarmType::Nospace);
+            let is_raised = self.context.members.read().has_alarm(AlarmType::Nospace);
             if !is_raised {
                 self.raise_no_space(door).await;
             }

@@ -28,32 +28,32 @@ use crate::types::Revision;
 impl Upkeep {
     /// Fails with `Corrupt` if this member's store is damaged.
     pub fn fence(&self) -> Result<(), Error> {
-        if self.ground.store.damage().is_some() { Err(Error::Corrupt) } else { Ok(()) }
+        if self.context.store.damage().is_some() { Err(Error::Corrupt) } else { Ok(()) }
     }
 
     /// Whether the store of this member is damaged: it then serves no client.
     pub fn is_fenced(&self) -> bool {
-        self.ground.store.damage().is_some()
+        self.context.store.damage().is_some()
     }
 
     /// Reads the store once a day, until damage is found. The first pass starts after
     /// `SCRUB_DELAY`.
     pub async fn scrub_store(self: &Arc<Self>, door: &impl Door) {
-        self.ground.clock.sleep(SCRUB_DELAY).await;
+        self.context.clock.sleep(SCRUB_DELAY).await;
         while !self.is_fenced() {
             let (upkeep, door) = (Arc::clone(self), door.clone());
-            let scrubbed = self.nice("scrub", move || upkeep.scrub_now(&door)).await;
+            let scrubbed = self.on_nice_thread("scrub", move || upkeep.scrub_now(&door)).await;
             if let Err(error) = scrubbed {
                 tracing::warn!(%error, "the scrub of the store ended early");
             }
-            self.ground.clock.sleep(SCRUB_INTERVAL).await;
+            self.context.clock.sleep(SCRUB_INTERVAL).await;
         }
     }
 
     /// Reads the store once. Blocks until all is read, damage is found or the member stops.
     fn scrub_now(&self, door: &impl Door) -> Result<(), Error> {
-        let ground = &self.ground;
-        let mut pace = Pace::new(ground.raft.clone());
+        let context = &self.context;
+        let mut pace = Pace::new(context.raft.clone());
         let (mut from, mut rows, mut bytes) = (Revision::default(), 0, 0);
         let piece =
             Duration::from_secs_f64(SCRUB_PIECE_BYTES as f64 / SCRUB_BYTES_PER_SECOND as f64);
@@ -61,7 +61,7 @@ impl Upkeep {
             if door.is_stopping() {
                 return Ok(());
             }
-            let scrubbed = match ground.store.scrub(from) {
+            let scrubbed = match context.store.scrub(from) {
                 Ok(scrubbed) => scrubbed,
                 // The store has reported the damage (`say_damage`), and the member is fenced.
                 Err(store::Error::Damage { .. }) => return Ok(()),
@@ -85,7 +85,7 @@ impl Upkeep {
     /// Hands leadership on whenever a fenced member has it, until the member stops.
     pub async fn keep_fence(&self, door: &impl Door) {
         loop {
-            self.ground.clock.sleep(FENCE_LOOK_INTERVAL).await;
+            self.context.clock.sleep(FENCE_LOOK_INTERVAL).await;
             if self.is_fenced()
                 && let Err(error) = door.hand_over().await
             {

@@ -71,7 +71,7 @@ impl Upkeep {
     /// Runs the policy until the member stops: looks each second for this member's NOSPACE, and for
     /// a file that is mostly free.
     pub async fn keep_space(self: &Arc<Self>, door: &impl Door) {
-        let clock = &self.ground.clock;
+        let clock = &self.context.clock;
         let mut rest_until = Duration::ZERO;
         loop {
             clock.sleep(SPACE_LOOK_INTERVAL).await;
@@ -79,7 +79,7 @@ impl Upkeep {
                 if !self.recover_space(door).await {
                     clock.sleep(SPACE_NO_GAIN_REST).await;
                 }
-            } else if clock.now() >= rest_until && is_mostly_free(self.ground.store.sizes()) {
+            } else if clock.now() >= rest_until && is_mostly_free(self.context.store.sizes()) {
                 self.reclaim("more than half of the file is free").await;
                 rest_until = clock.now() + SPACE_RECLAIM_INTERVAL;
             }
@@ -88,16 +88,16 @@ impl Upkeep {
 
     pub(crate) fn has_own_alarm(&self) -> bool {
         let alarm =
-            AlarmMember { member_id: self.ground.member_id, alarm: AlarmType::Nospace as i32 };
-        self.ground.members.read().alarms(AlarmType::Nospace as i32).contains(&alarm)
+            AlarmMember { member_id: self.context.member_id, alarm: AlarmType::Nospace as i32 };
+        self.context.members.read().alarms(AlarmType::Nospace as i32).contains(&alarm)
     }
 
     /// Makes room and disarms the alarm. False if nothing helps, so that the caller rests before it
     /// tries again.
     pub(crate) async fn recover_space(self: &Arc<Self>, door: &impl Door) -> bool {
-        let quota = u64::try_from(self.ground.settings.quota_bytes).unwrap_or(0);
+        let quota = u64::try_from(self.context.settings.quota_bytes).unwrap_or(0);
         let quota = if quota == 0 { u64::MAX } else { quota };
-        let sizes = self.ground.store.sizes();
+        let sizes = self.context.store.sizes();
         tracing::warn!(
             "db-size-bytes" = sizes.total,
             "db-size-in-use-bytes" = sizes.in_use,
@@ -107,8 +107,8 @@ impl Upkeep {
         let mut unanswered = Unanswered::default();
         loop {
             let is_swept = self.sweeps_end().await;
-            let sizes = self.ground.store.sizes();
-            if has_room(sizes.in_use, quota) && !self.ground.rooms.look() {
+            let sizes = self.context.store.sizes();
+            if has_room(sizes.in_use, quota) && !self.context.disk_room.measure() {
                 break;
             }
             if !is_swept {
@@ -124,7 +124,7 @@ impl Upkeep {
             if unanswered.has_waited && !self.has_own_alarm() {
                 return true;
             }
-            let current = self.ground.mvcc.current();
+            let current = self.context.mvcc.current();
             let Some(revision) = older_half(current.revision, current.compact_revision) else {
                 tracing::warn!(
                     "db-size-in-use-bytes" = sizes.in_use,
@@ -140,21 +140,21 @@ impl Upkeep {
                 return false;
             }
         }
-        if !has_room(self.ground.store.sizes().total, quota) {
+        if !has_room(self.context.store.sizes().total, quota) {
             self.reclaim("no space is left").await;
         }
-        let sizes = self.ground.store.sizes();
+        let sizes = self.context.store.sizes();
         has_room(sizes.total, quota) && self.disarm_space(door, sizes).await
     }
 
     /// Waits until no sweep is under way; false if one still is after `SPACE_SWEEP_WAIT`.
     async fn sweeps_end(&self) -> bool {
-        let end = self.ground.clock.now() + SPACE_SWEEP_WAIT;
-        while self.ground.mvcc.is_sweeping() {
-            if self.ground.clock.now() >= end {
+        let end = self.context.clock.now() + SPACE_SWEEP_WAIT;
+        while self.context.mvcc.is_sweeping() {
+            if self.context.clock.now() >= end {
                 return false;
             }
-            self.ground.clock.sleep(SPACE_SWEEP_LOOK).await;
+            self.context.clock.sleep(SPACE_SWEEP_LOOK).await;
         }
         true
     }
@@ -167,7 +167,7 @@ impl Upkeep {
         unanswered: &mut Unanswered,
     ) -> bool {
         let request = CompactionRequest { revision, physical: true };
-        let term = self.ground.raft.status().term;
+        let term = self.context.raft.status().term;
         match door.propose(Command::Compaction(request)).await {
             Ok(_) => {
                 metrics::space_compactions().inc();
@@ -214,15 +214,15 @@ impl Upkeep {
         term: u64,
         patience: Duration,
     ) {
-        let clock = &self.ground.clock;
+        let clock = &self.context.clock;
         let end = clock.now() + patience;
         loop {
             clock.sleep(SPACE_LOOK_INTERVAL).await;
-            let is_done = self.ground.mvcc.current().compact_revision >= revision;
+            let is_done = self.context.mvcc.current().compact_revision >= revision;
             if is_done || !self.has_own_alarm() {
                 return;
             }
-            let may_be_lost = clock.now() >= end || self.ground.raft.status().term != term;
+            let may_be_lost = clock.now() >= end || self.context.raft.status().term != term;
             if may_be_lost && door.has_leader() && door.barrier().await.is_ok() {
                 return;
             }
@@ -244,7 +244,7 @@ impl Upkeep {
     async fn disarm_space(&self, door: &impl Door, sizes: Sizes) -> bool {
         let alarm = AlarmRequest {
             action: AlarmAction::Deactivate as i32,
-            member_id: self.ground.member_id,
+            member_id: self.context.member_id,
             alarm: AlarmType::Nospace as i32,
         };
         if let Err(error) = door.propose(Command::Alarm(alarm)).await {

@@ -26,7 +26,7 @@ const WAIT: Duration = Duration::from_millis(2);
 const IDLE: Duration = Duration::from_millis(50);
 
 /// The callers that wait for sweeps, by request id.
-pub trait Callers: Send + Sync {
+pub trait SweepWaiters: Send + Sync {
     /// Whether a call still waits for the answer to the applied request `id`.
     fn are_waiting(&self, id: u64) -> bool;
 
@@ -89,7 +89,7 @@ impl Pending {
 #[derive(Clone)]
 pub struct SweepQueue {
     pending: Arc<Pending>,
-    callers: Arc<dyn Callers>,
+    waiters: Arc<dyn SweepWaiters>,
 }
 
 impl SweepQueue {
@@ -102,7 +102,7 @@ impl SweepQueue {
                 sweep.compaction.absorb(later.compaction);
                 sweep.answers.extend(later.answers);
                 if sweep.answers.len() > limits::SWEEP_ANSWERS_MAX {
-                    sweep.answers.retain(|(id, _)| self.callers.are_waiting(*id));
+                    sweep.answers.retain(|(id, _)| self.waiters.are_waiting(*id));
                 }
             }
             None => pending.sweep = Some(later),
@@ -121,7 +121,7 @@ pub struct Sweeper {
 /// The sweeper's work, done by its thread or, in a stepped member, by `Steps`.
 pub struct SweepWorker {
     mvcc: Arc<Mvcc>,
-    callers: Arc<dyn Callers>,
+    waiters: Arc<dyn SweepWaiters>,
     clock: Arc<dyn Clock>,
     pause: Duration,
     pending: Arc<Pending>,
@@ -149,15 +149,15 @@ impl Sweeper {
 impl SweepWorker {
     pub fn new(
         mvcc: Arc<Mvcc>,
-        callers: Arc<dyn Callers>,
+        waiters: Arc<dyn SweepWaiters>,
         clock: Arc<dyn Clock>,
         pause: Duration,
         unfinished: Option<Sweep>,
         checkpointer: Checkpointer,
     ) -> (Self, SweepQueue) {
         let pending = Arc::<Pending>::default();
-        let queue = SweepQueue { pending: Arc::clone(&pending), callers: Arc::clone(&callers) };
-        let mut worker = Self { mvcc, callers, clock, pause, pending, current: None, checkpointer };
+        let queue = SweepQueue { pending: Arc::clone(&pending), waiters: Arc::clone(&waiters) };
+        let mut worker = Self { mvcc, waiters, clock, pause, pending, current: None, checkpointer };
         if let Some(compaction) = unfinished {
             let revision = compaction.revision();
             tracing::info!("scheduled-compact-revision" = revision, "resume scheduled compaction");
@@ -188,7 +188,7 @@ impl SweepWorker {
     /// start.
     fn end(&self, answers: Vec<Answer>) {
         for (id, reply) in answers {
-            self.callers.answer(id, reply);
+            self.waiters.answer(id, reply);
         }
     }
 

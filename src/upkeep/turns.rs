@@ -54,7 +54,7 @@ impl Turns {
 }
 
 /// The turns for passes over the whole store, by kind.
-pub(crate) struct Passes {
+pub(crate) struct PassTurns {
     pub(crate) defrags: Turns,
     /// Hashes of history: for clients here, for peers and this member itself below. Clients must
     /// not be able to keep members from comparing their histories.
@@ -63,7 +63,7 @@ pub(crate) struct Passes {
     pub(crate) usages: Turns,
 }
 
-impl Default for Passes {
+impl Default for PassTurns {
     fn default() -> Self {
         Self {
             defrags: Turns::new(1, DEFRAGS_WAITING_MAX),
@@ -96,7 +96,7 @@ mod tests {
     /// The bounds as (running, running and waiting).
     #[test]
     fn as_many_passes_run_and_wait_as_is_promised() {
-        let passes = Passes::default();
+        let passes = PassTurns::default();
         assert_eq!(passes.defrags.bound(), (1, 1 + 16));
         assert_eq!(passes.hashes.bound(), (1, 1 + 64));
         assert_eq!(passes.peer_hashes.bound(), (1, 1 + 16));

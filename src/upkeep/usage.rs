@@ -135,13 +135,13 @@ impl Upkeep {
             let _turn = turn;
             upkeep.usage_now(prefixes, depth, &wanted)
         };
-        self.nice("space", work).await
+        self.on_nice_thread("space", work).await
     }
 
     fn usage_now(&self, prefixes: usize, depth: usize, wanted: &ReadCheck) -> Result<Usage, Error> {
-        let ground = &self.ground;
+        let context = &self.context;
         let walk = self.walk(depth, wanted)?;
-        let (sizes, current) = (ground.store.sizes(), ground.mvcc.current());
+        let (sizes, current) = (context.store.sizes(), context.mvcc.current());
         let all = walk.all;
         let (prefixes, others) = walk.largest(prefixes);
         Ok(Usage {
@@ -150,24 +150,24 @@ impl Upkeep {
             others,
             total_bytes: sizes.total,
             in_use_bytes: sizes.in_use,
-            quota_bytes: u64::try_from(ground.settings.quota_bytes).unwrap_or(0),
+            quota_bytes: u64::try_from(context.settings.quota_bytes).unwrap_or(0),
             log_bytes: self.log_bytes(),
-            disk_free_bytes: ground.store.disk_free_bytes(),
+            disk_free_bytes: context.store.disk_free_bytes(),
             revision: current.revision,
             compact_revision: current.compact_revision,
-            growth: self.growth.until(ground.clock.now(), sizes.in_use),
+            growth: self.growth.until(context.clock.now(), sizes.in_use),
         })
     }
 
     fn walk(&self, depth: usize, wanted: &ReadCheck) -> Result<Walk, Error> {
-        let mvcc: &Mvcc = &self.ground.mvcc;
+        let mvcc: &Mvcc = &self.context.mvcc;
         let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());
         let last = Revision::last_of(mvcc.current().revision);
         let (mut walk, mut from) = (Walk::default(), Revision::default());
-        let mut pace = Pace::new(self.ground.raft.clone());
+        let mut pace = Pace::new(self.context.raft.clone());
         loop {
             wanted.check()?;
-            let rows = self.ground.store.scan(from, last, READ_CHUNK_ROWS, READ_CHUNK_BYTES);
+            let rows = self.context.store.scan(from, last, READ_CHUNK_ROWS, READ_CHUNK_BYTES);
             let rows = rows.map_err(|error| internal(&error))?;
             let Some(end) = rows.last() else { return Ok(walk) };
             from = Revision::new(end.rev.main, end.rev.sub + 1);
@@ -183,17 +183,17 @@ impl Upkeep {
     }
 
     fn log_bytes(&self) -> u64 {
-        let Ok(entries) = std::fs::read_dir(&self.ground.settings.log_dir) else { return 0 };
+        let Ok(entries) = std::fs::read_dir(&self.context.settings.log_dir) else { return 0 };
         let sizes = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
         sizes.sum()
     }
 
     /// Samples the bytes in use each `SPACE_SAMPLE_INTERVAL`, until the member stops.
     pub async fn observe_growth(&self) {
-        let ground = &self.ground;
+        let context = &self.context;
         loop {
-            self.growth.note(ground.clock.now(), ground.store.sizes().in_use);
-            ground.clock.sleep(SPACE_SAMPLE_INTERVAL).await;
+            self.growth.note(context.clock.now(), context.store.sizes().in_use);
+            context.clock.sleep(SPACE_SAMPLE_INTERVAL).await;
         }
     }
 }

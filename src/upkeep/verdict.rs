@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::hash::HashKv;
 
 /// A peer's id, and the hash that it reported, if it answered.
-pub(super) type Told = (u64, Option<HashKv>);
+pub(super) type Reported = (u64, Option<HashKv>);
 
 /// The outcome of comparing the hashes of one compaction.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,7 +20,12 @@ pub(super) enum Verdict {
 
 /// The first member whose history differs from the leader's, the leader included. The leader hashed
 /// its own history before the peers did and again after (etcd's `PeriodicCheck`).
-pub(super) fn differing(leader: u64, before: HashKv, after: HashKv, peers: &[Told]) -> Option<u64> {
+pub(super) fn differing(
+    leader: u64,
+    before: HashKv,
+    after: HashKv,
+    peers: &[Reported],
+) -> Option<u64> {
     let is_still = (after.hash_revision, after.compact_revision)
         == (before.hash_revision, before.compact_revision);
     let mut damaged = None;
@@ -74,7 +79,7 @@ pub(super) fn differing(leader: u64, before: HashKv, after: HashKv, peers: &[Tol
 }
 
 /// The members whose hash of one compaction is not the majority's (etcd's `CompactHashCheck`).
-pub(super) fn judge(leader: u64, ours: HashKv, peers: &[Told]) -> Verdict {
+pub(super) fn judge(leader: u64, ours: HashKv, peers: &[Reported]) -> Verdict {
     let mut by_hash = BTreeMap::from([(ours.hash, vec![leader])]);
     let mut checked = 0;
     for (id, told) in peers {
@@ -143,7 +148,7 @@ mod tests {
         HashKv { hash, compact_revision, hash_revision: 10, current_revision }
     }
 
-    fn told(id: u64, told: HashKv) -> Told {
+    fn told(id: u64, told: HashKv) -> Reported {
         (id, Some(told))
     }
 
@@ -170,7 +175,7 @@ mod tests {
     #[test]
     fn the_leader_finds_who_differs_and_lets_who_is_behind_alone() {
         let ours = hash(1, 3, 10);
-        let differs = |after, peers: &[Told]| differing(1, ours, after, peers);
+        let differs = |after, peers: &[Reported]| differing(1, ours, after, peers);
         assert_eq!(differs(ours, &[told(2, ours), (3, None)]), None);
         assert_eq!(differs(ours, &[told(2, ours), told(3, hash(2, 3, 10))]), Some(3));
         assert_eq!(differs(ours, &[told(2, hash(2, 2, 9))]), None, "it has compacted less");

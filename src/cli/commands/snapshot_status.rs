@@ -15,7 +15,7 @@ use crate::cli::table::table;
 use crate::go;
 use crate::offline::Archive;
 use crate::pb::KeyValue;
-use crate::transfer::{InstallError, Seen};
+use crate::transfer::{InstallError, WalkItem};
 
 const HEADER: [&str; 5] = ["hash", "revision", "total keys", "total size", "version"];
 
@@ -76,11 +76,11 @@ fn read(archive: &Archive) -> Result<Status, InstallError> {
     let mut alive = HashSet::new();
     archive.source().walk(|seen| {
         let (bucket, key, value) = match seen {
-            Seen::Bucket(name) => {
+            WalkItem::Bucket(name) => {
                 status.hash = crc32c::crc32c_append(status.hash, name);
                 return;
             }
-            Seen::Pair { bucket, key, value } => (bucket, key, value),
+            WalkItem::Pair { bucket, key, value } => (bucket, key, value),
         };
         status.hash = crc32c::crc32c_append(crc32c::crc32c_append(status.hash, key), value);
         match bucket {

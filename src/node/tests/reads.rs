@@ -141,7 +141,7 @@ async fn what_nobody_waits_for_ends_soon() {
     let changes: Vec<Change> = (0..2000).map(change).collect();
     let stream = node.watch_stream();
     let previous = async move { stream.read_previous(changes).await };
-    let catch_ups = &node.0.admission.catch_ups;
+    let catch_ups = &node.0.long_work.catch_ups;
     let catches_up = || catch_ups.available_permits() < limits::CATCH_UPS_RUNNING_MAX;
     cancel("previous pairs", &gate, previous, catches_up).await;
     node.stop().await;
@@ -169,7 +169,7 @@ fn counts_that_take_long_take_turns() {
             let call = async move { node.range(&Credentials::default(), &count).await };
             calls.push(tokio::spawn(call));
         }
-        until("all turns are taken", || node.0.admission.counts.free() == 0).await;
+        until("all turns are taken", || node.0.long_work.counts.free() == 0).await;
         let last = calls.pop().unwrap();
         for call in calls {
             call.abort();
@@ -178,7 +178,7 @@ fn counts_that_take_long_take_turns() {
         drop(release);
         assert!(busy.await.unwrap());
         assert_eq!(last.await.unwrap().unwrap().count, ROWS as i64 / 2);
-        let free = || node.0.admission.counts.free() == limits::COUNTS_RUNNING_MAX;
+        let free = || node.0.long_work.counts.free() == limits::COUNTS_RUNNING_MAX;
         until("the turns are given back", free).await;
         node.stop().await;
     });
@@ -272,7 +272,7 @@ async fn how_long_an_answer_will_be_is_found_out_on_another_thread() {
             calls
                 .push(tokio::spawn(async move { node.propose(&Credentials::default(), op).await }));
         }
-        until("all turns are taken", || node.0.admission.measures.free() == 0).await;
+        until("all turns are taken", || node.0.long_work.measures.free() == 0).await;
         until("rows are read", || gate.is_reached()).await;
         // Small writes and reads go on meanwhile.
         node.propose(&Credentials::default(), put("other", "1")).await.unwrap();
@@ -295,7 +295,7 @@ async fn how_long_an_answer_will_be_is_found_out_on_another_thread() {
         }
         gate.admit(None);
         last.await.unwrap().unwrap();
-        let free = || node.0.admission.measures.free() == limits::MEASURES_RUNNING_MAX;
+        let free = || node.0.long_work.measures.free() == limits::MEASURES_RUNNING_MAX;
         until("the turns are given back", free).await;
     }
     node.stop().await;

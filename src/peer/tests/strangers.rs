@@ -61,7 +61,7 @@ fn strangers_that_call_are_dialled_seldom() {
         request.headers_mut().insert("x-peerurls", http::HeaderValue::from_str(urls).unwrap());
         assert_eq!(runtime.block_on(peers.answer(request)).status(), 404);
     };
-    call(99, &"http://127.0.0.1:1,".repeat(limits::PEER_REMEMBERED_URLS_MAX + 1));
+    call(99, &"http://127.0.0.1:1,".repeat(limits::PEER_UNCONFIRMED_URLS_MAX + 1));
     assert!(peers.peer(99).is_none(), "nobody has so many URLs");
     (100..228).for_each(|id| call(id, "http://127.0.0.1:1"));
     let believed = (100..228).filter(|id| peers.peer(*id).is_some()).count();

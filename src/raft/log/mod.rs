@@ -14,9 +14,9 @@
 //! opens with the checksum its predecessor ended with, whose log it is, and the hard state.
 //!
 //! One thread owns the [`Writer`]. It puts batches into a buffer, writes it at once, and syncs.
-//! Records go where a background thread has written zeros before (`zero_filler`), so that a sync writes
-//! no metadata. The [`Table`] knows the term and place of every entry and keeps the recent ones in
-//! memory; the raft loop owns it.
+//! Records go where a background thread has written zeros before (`zero_filler`), so that a sync
+//! writes no metadata. The [`Table`] knows the term and place of every entry and keeps the recent
+//! ones in memory; the raft loop owns it.
 //!
 //! A full disk, or one without inodes, does not stop the member. Blocks are allocated before
 //! anything counts on them, and the next segment is prepared soon after the current one is in use.

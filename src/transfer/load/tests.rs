@@ -19,7 +19,9 @@ use crate::pb::{
 };
 use crate::store::{Faults, Options, Row};
 use crate::types::Revision;
-use crate::upkeep::{Callers, CheckpointPace, Checkpointer, SweepJob, SweepQueue, SweepWorker};
+use crate::upkeep::{
+    CheckpointPace, Checkpointer, SweepJob, SweepQueue, SweepWaiters, SweepWorker,
+};
 
 const KEYS: u64 = 1500;
 
@@ -103,7 +105,7 @@ impl Faults for Unread {
 /// No callers that wait for sweeps.
 struct Nobody;
 
-impl Callers for Nobody {
+impl SweepWaiters for Nobody {
     fn are_waiting(&self, _: u64) -> bool {
         false
     }

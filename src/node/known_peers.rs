@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::conf_change::{conf_change, wanted};
+use super::conf_change::{conf_change, parse_change};
 use super::surroundings::Surroundings;
 use super::waits::Waits;
 use super::{Config, Join, VERSION};
@@ -34,7 +34,7 @@ pub(super) fn peers(
 
 /// This member among its peers, kept up to date by apply.
 #[derive(Clone)]
-pub(super) struct Circle {
+pub(super) struct KnownPeers {
     pub id: u64,
     pub peers: Arc<Peers>,
     /// How questions reach peers: by `peers`, or by the simulator's network.
@@ -43,7 +43,7 @@ pub(super) struct Circle {
     pub is_learner: Arc<AtomicBool>,
 }
 
-impl Circle {
+impl KnownPeers {
     /// `reach` replaces the peers' answers to questions; a simulator gives one.
     pub(super) fn new(id: u64, peers: Arc<Peers>, reach: Option<Arc<dyn Reach>>) -> Self {
         let reach = reach.unwrap_or_else(|| Arc::clone(&peers) as Arc<dyn Reach>);
@@ -52,7 +52,7 @@ impl Circle {
     }
 
     /// Adds the peers that the store knows, and those that a member that joins was told of.
-    pub(super) fn fill(&self, members: &Members, join: Option<&Join>) {
+    pub(super) fn load(&self, members: &Members, join: Option<&Join>) {
         let told = join.iter().flat_map(|join| join.members.iter().cloned());
         let known = members.list().into_iter().map(|member| (member.id, member.peer_ur_ls));
         for (id, urls) in told.chain(known) {
@@ -71,7 +71,7 @@ impl Circle {
     }
 
     /// Takes in the membership that a snapshot brought. Called on the apply thread.
-    pub(super) fn replaced(&self, members: &Members) {
+    pub(super) fn take_snapshot(&self, members: &Members) {
         for member in members.list() {
             self.peers.update(member.id, member.peer_ur_ls);
         }
@@ -84,7 +84,7 @@ impl Circle {
     }
 
     /// Takes in a change of the membership. Called on the apply thread.
-    pub(super) fn changed(&self, change: &Change) {
+    pub(super) fn take_change(&self, change: &Change) {
         let id = change.id();
         match change {
             Change::Add(member) if id == self.id => self.set_learner(member.is_learner),
@@ -153,7 +153,7 @@ impl PeerEvents for Events {
         let Ok(change) = <ConfChange as prost::Message>::decode(data) else { return false };
         // The entry's type and the member in its context must agree: raft would add a voter by the
         // type, and the members a learner by the context, or the reverse.
-        wanted(&change)
+        parse_change(&change)
             .is_ok_and(|wanted| conf_change(change.id, &wanted).change_type == change.change_type)
     }
 }

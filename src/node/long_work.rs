@@ -11,7 +11,7 @@ use crate::limits::{
 use crate::supervise::ReadTurns;
 use crate::upkeep::Turns;
 
-pub(super) struct Admission {
+pub(super) struct LongWork {
     /// Turns for counts that may visit many keys.
     pub counts: Turns,
     /// Turns for measuring how long the answers of writes would be.
@@ -23,7 +23,7 @@ pub(super) struct Admission {
     pub read_turns: Arc<ReadTurns>,
 }
 
-impl Default for Admission {
+impl Default for LongWork {
     fn default() -> Self {
         Self {
             counts: Turns::new(COUNTS_RUNNING_MAX, COUNTS_WAITING_MAX),
@@ -41,9 +41,9 @@ mod tests {
     /// The bounds as (running, running and waiting).
     #[test]
     fn as_many_run_and_wait_as_is_promised() {
-        let admission = Admission::default();
-        assert_eq!(admission.counts.bound(), (4, 4 + 4096));
-        assert_eq!(admission.measures.bound(), (4, 4 + 4096));
-        assert_eq!(admission.catch_ups.available_permits(), 2);
+        let long_work = LongWork::default();
+        assert_eq!(long_work.counts.bound(), (4, 4 + 4096));
+        assert_eq!(long_work.measures.bound(), (4, 4 + 4096));
+        assert_eq!(long_work.catch_ups.available_permits(), 2);
     }
 }
