@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use prost::Message;
 
 use super::{Answer, Http, JSON, TEXT, error, not_allowed, typed};
+use crate::apply;
 use crate::limits;
 use crate::node::Error;
 use crate::pb::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
@@ -108,8 +109,8 @@ impl Http {
         let Ok(number) = id.parse() else { return not_found() };
         match self.node.promote_member_here(number).await {
             Ok(members) => typed(StatusCode::OK, JSON, &members_json(&members)),
-            Err(Error::MemberNotFound) => not_found(),
-            Err(why @ (Error::MemberNotLearner | Error::LearnerNotReady)) => {
+            Err(Error::Apply(apply::Error::MemberNotFound)) => not_found(),
+            Err(why @ (Error::Apply(apply::Error::MemberNotLearner) | Error::LearnerNotReady)) => {
                 error(StatusCode::PRECONDITION_FAILED, &format!("etcdserver: {why}"))
             }
             Err(why) => error(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string()),

@@ -10,22 +10,9 @@ use crate::{apply, auth, mvcc, raft, store, upkeep};
 /// Why a request was not served, named as in etcd.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("mvcc: required revision has been compacted")]
-    Compacted,
-    #[error("mvcc: required revision is a future revision")]
-    FutureRev,
-    #[error("key not found")]
-    KeyNotFound,
-    #[error("requested lease not found")]
-    LeaseNotFound,
-    #[error("lease already exists")]
-    LeaseExist,
-    #[error("too large lease TTL")]
-    LeaseTtlTooLarge,
-    #[error("mvcc: database space exceeded")]
-    NoSpace,
-    #[error("corrupt cluster")]
-    Corrupt,
+    /// The reply of apply, or what apply would reply.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
     #[error("too many requests")]
     TooManyRequests,
     #[error("request is too large")]
@@ -49,20 +36,10 @@ pub enum Error {
     Dropped,
     #[error("context deadline exceeded")]
     DeadlineExceeded,
-    #[error("member not found")]
-    MemberNotFound,
     #[error("given member URLs are invalid")]
     MemberBadUrls,
-    #[error("member ID already exist")]
-    MemberExist,
-    #[error("Peer URLs already exists")]
-    PeerUrlExist,
-    #[error("can only promote a learner member")]
-    MemberNotLearner,
     #[error("can only promote a learner member which is in sync with leader")]
     LearnerNotReady,
-    #[error("re-configuration failed due to not enough started members")]
-    MemberNotEnoughStarted,
     #[error("too many learner members in cluster")]
     TooManyLearners,
     #[error("unhealthy cluster")]
@@ -83,8 +60,6 @@ pub enum Error {
     DowngradeInProcess,
     #[error("no inflight downgrade job")]
     NoInflightDowngrade,
-    #[error(transparent)]
-    Auth(#[from] auth::Error),
     /// An unexpected state, such as a record on the disk that cannot be decoded; the text names it.
     #[error("{0}")]
     Internal(String),
@@ -124,37 +99,22 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
-impl From<apply::Error> for Error {
-    fn from(error: apply::Error) -> Self {
-        match error {
-            apply::Error::Compacted => Self::Compacted,
-            apply::Error::FutureRev => Self::FutureRev,
-            apply::Error::KeyNotFound => Self::KeyNotFound,
-            apply::Error::LeaseNotFound => Self::LeaseNotFound,
-            apply::Error::LeaseExist => Self::LeaseExist,
-            apply::Error::LeaseTtlTooLarge => Self::LeaseTtlTooLarge,
-            apply::Error::NoSpace => Self::NoSpace,
-            apply::Error::Corrupt => Self::Corrupt,
-            apply::Error::MemberNotFound => Self::MemberNotFound,
-            apply::Error::MemberExist => Self::MemberExist,
-            apply::Error::PeerUrlExist => Self::PeerUrlExist,
-            apply::Error::MemberNotLearner => Self::MemberNotLearner,
-            apply::Error::MemberNotEnoughStarted => Self::MemberNotEnoughStarted,
-            apply::Error::Auth(error) => Self::Auth(error),
-        }
+impl From<auth::Error> for Error {
+    fn from(error: auth::Error) -> Self {
+        Self::Apply(error.into())
     }
 }
 
 impl From<mvcc::Error> for Error {
     fn from(error: mvcc::Error) -> Self {
         match error {
-            mvcc::Error::Compacted => Self::Compacted,
-            mvcc::Error::FutureRev => Self::FutureRev,
-            mvcc::Error::KeyNotFound => Self::KeyNotFound,
-            mvcc::Error::LeaseNotFound => Self::LeaseNotFound,
+            mvcc::Error::Compacted => apply::Error::Compacted.into(),
+            mvcc::Error::FutureRev => apply::Error::FutureRev.into(),
+            mvcc::Error::KeyNotFound => apply::Error::KeyNotFound.into(),
+            mvcc::Error::LeaseNotFound => apply::Error::LeaseNotFound.into(),
             mvcc::Error::Stopped => Self::Stopped,
             // Every later answer of a member whose store is damaged is the same.
-            mvcc::Error::Store(store::Error::Damage { .. }) => Self::Corrupt,
+            mvcc::Error::Store(store::Error::Damage { .. }) => apply::Error::Corrupt.into(),
             other => Self::Internal(other.to_string()),
         }
     }
@@ -181,7 +141,7 @@ impl From<DownloadError> for Error {
 impl From<upkeep::Error> for Error {
     fn from(error: upkeep::Error) -> Self {
         match error {
-            upkeep::Error::Corrupt => Self::Corrupt,
+            upkeep::Error::Corrupt => apply::Error::Corrupt.into(),
             upkeep::Error::TooManyRequests => Self::TooManyRequests,
             upkeep::Error::Stopped => Self::Stopped,
             upkeep::Error::Mvcc(error) => error.into(),
@@ -196,7 +156,7 @@ impl From<upkeep::Error> for Error {
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         match error {
-            Error::Compacted => Self::Compacted,
+            Error::Apply(apply::Error::Compacted) => Self::Compacted,
             Error::Timeout
             | Error::TimeoutDueToLeaderFail
             | Error::TimeoutDueToConnectionLost

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 
 use super::{Error, Node, Op};
+use crate::apply;
 use crate::limits;
 use crate::metrics;
 use crate::pb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
@@ -49,7 +50,7 @@ impl Node {
                 match self.propose_own_via(revoke, via).await {
                     Ok(_) => metrics::lease_expired().inc(),
                     // A client revoked the lease first, or another member leads and will revoke it.
-                    Err(Error::LeaseNotFound | Error::NotLeader) => {}
+                    Err(Error::Apply(apply::Error::LeaseNotFound) | Error::NotLeader) => {}
                     Err(error) => {
                         let id = format!("{:016x}", crate::types::SignedHex(id));
                         tracing::warn!("lease-id" = id, %error, "failed to revoke lease");

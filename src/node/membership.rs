@@ -6,6 +6,7 @@ use http::StatusCode;
 
 use super::conf_change::conf_change;
 use super::{Error, Node, Reply};
+use crate::apply;
 use crate::auth::{Credentials, Demand};
 use crate::clock::{self, Backoff, Clock};
 use crate::limits;
@@ -81,7 +82,11 @@ impl Node {
             // takes any URL.
             self.barrier().await?;
             let is_known = self.0.machine.members.read().get(id).is_some();
-            return Err(if is_known { Error::MemberBadUrls } else { Error::MemberNotFound });
+            return Err(if is_known {
+                Error::MemberBadUrls
+            } else {
+                apply::Error::MemberNotFound.into()
+            });
         }
         self.propose_change(&Change::Update { id, peer_urls }).await
     }
@@ -138,7 +143,7 @@ impl Node {
     pub(super) fn progress_of(&self, id: u64) -> Result<(u64, u64), Error> {
         let progress = self.0.raft.progress().ok_or(Error::NotLeader)?;
         let matched = |id: u64| progress.iter().find(|(of, _)| *of == id).map(|(_, at)| *at);
-        let member = matched(id).ok_or(Error::MemberNotFound)?;
+        let member = matched(id).ok_or(apply::Error::MemberNotFound)?;
         Ok((member, matched(self.0.member_id).unwrap_or_default()))
     }
 
@@ -154,11 +159,11 @@ impl Node {
                 let members: Vec<Member> = serde_json::from_slice(&answered.body).ok()?;
                 Some(Ok(members.iter().map(Member::to_pb).collect()))
             }
-            StatusCode::NOT_FOUND => Some(Err(Error::MemberNotFound)),
+            StatusCode::NOT_FOUND => Some(Err(apply::Error::MemberNotFound.into())),
             StatusCode::PRECONDITION_FAILED if text.contains("in sync with leader") => {
                 Some(Err(Error::LearnerNotReady))
             }
-            StatusCode::PRECONDITION_FAILED => Some(Err(Error::MemberNotLearner)),
+            StatusCode::PRECONDITION_FAILED => Some(Err(apply::Error::MemberNotLearner.into())),
             _ => None,
         }
     }

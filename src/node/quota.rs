@@ -31,7 +31,7 @@ impl Node {
         }
         // Boxed because it seldom runs, and would make the future of each request larger.
         Box::pin(self.0.upkeep.raise_no_space(self)).await;
-        Err(Error::NoSpace)
+        Err(apply::Error::NoSpace.into())
     }
 
     /// Looks again whether there is room, before the alarm is raised. The known sizes are as old as
@@ -63,6 +63,6 @@ impl Node {
         let grows = apply::cost(op).is_some();
         let is_refused =
             if grows { !disk_room.fits(0) } else { !is_vital(op) && disk_room.is_critical() };
-        if is_refused { Err(Error::NoSpace) } else { Ok(under_way) }
+        if is_refused { Err(apply::Error::NoSpace.into()) } else { Ok(under_way) }
     }
 }

@@ -2,6 +2,7 @@
 //! etcd's log lines for refused changes.
 
 use super::{Error, Node};
+use crate::apply;
 use crate::limits;
 use crate::members::{Member, Members};
 
@@ -56,7 +57,9 @@ impl Node {
         }
         let has_room = members.learners().count() < self.0.config.max_learners;
         match member.is_learner && !has_room {
-            true if members.is_any_taken(&member.peer_urls) => Err(Error::PeerUrlExist),
+            true if members.is_any_taken(&member.peer_urls) => {
+                Err(apply::Error::PeerUrlExist.into())
+            }
             true => Err(Error::TooManyLearners),
             false => Ok(()),
         }
@@ -67,7 +70,7 @@ impl Node {
         let is_first = voters == 1 && started == 1;
         let needed = quorum(voters + 1);
         if !member.is_learner && !is_first && started < needed {
-            let error = Error::MemberNotEnoughStarted;
+            let error = apply::Error::MemberNotEnoughStarted.into();
             too_few!(
                 self,
                 started,
@@ -106,7 +109,7 @@ impl Node {
         let needed = quorum(voters);
         let requested = format!("{id:x}");
         if started < needed {
-            let error = Error::MemberNotEnoughStarted;
+            let error = apply::Error::MemberNotEnoughStarted.into();
             too_few!(
                 self,
                 started,
@@ -152,7 +155,7 @@ impl Node {
         if started >= needed {
             return Ok(());
         }
-        let error = Error::MemberNotEnoughStarted;
+        let error = apply::Error::MemberNotEnoughStarted.into();
         too_few!(
             self,
             started,

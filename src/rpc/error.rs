@@ -5,7 +5,7 @@
 
 use tonic::{Code, Status};
 
-use crate::node;
+use crate::{apply, node};
 
 macro_rules! errors {
     ($($name:ident $code:ident $text:literal;)*) => {
@@ -101,17 +101,9 @@ impl From<Error> for Status {
 
 /// The status of an error of the node, with etcd's code and text.
 pub fn status(error: node::Error) -> Status {
-    use crate::auth::Error as Auth;
     use node::Error as From;
     let known = match error {
-        From::Compacted => Error::Compacted,
-        From::FutureRev => Error::FutureRev,
-        From::KeyNotFound => Error::KeyNotFound,
-        From::LeaseNotFound => Error::LeaseNotFound,
-        From::LeaseExist => Error::LeaseExist,
-        From::LeaseTtlTooLarge => Error::LeaseTtlTooLarge,
-        From::NoSpace => Error::NoSpace,
-        From::Corrupt => Error::Corrupt,
+        From::Apply(error) => return refusal(error),
         From::TooManyRequests => Error::TooManyRequests,
         From::RequestTooLarge => Error::RequestTooLarge,
         From::NoLeader => Error::NoLeader,
@@ -122,13 +114,8 @@ pub fn status(error: node::Error) -> Status {
         From::TimeoutWaitAppliedIndex => Error::TimeoutWaitAppliedIndex,
         From::Stopped => Error::Stopped,
         From::DeadlineExceeded => Error::DeadlineExceeded,
-        From::MemberNotFound => Error::MemberNotFound,
         From::MemberBadUrls => Error::MemberBadUrls,
-        From::MemberExist => Error::MemberExist,
-        From::PeerUrlExist => Error::PeerUrlExist,
-        From::MemberNotLearner => Error::MemberNotLearner,
         From::LearnerNotReady => Error::LearnerNotReady,
-        From::MemberNotEnoughStarted => Error::MemberNotEnoughStarted,
         From::TooManyLearners => Error::TooManyLearners,
         From::Unhealthy => Error::Unhealthy,
         From::NotLeader => Error::NotLeader,
@@ -138,23 +125,46 @@ pub fn status(error: node::Error) -> Status {
         From::ClusterVersionUnavailable => Error::ClusterVersionUnavailable,
         From::DowngradeInProcess => Error::DowngradeInProcess,
         From::NoInflightDowngrade => Error::NoInflightDowngrade,
-        From::Auth(Auth::RootUserNotExist) => Error::RootUserNotExist,
-        From::Auth(Auth::RootRoleNotExist) => Error::RootRoleNotExist,
-        From::Auth(Auth::UserAlreadyExist) => Error::UserAlreadyExist,
-        From::Auth(Auth::UserEmpty) => Error::UserEmpty,
-        From::Auth(Auth::UserNotFound) => Error::UserNotFound,
-        From::Auth(Auth::RoleAlreadyExist) => Error::RoleAlreadyExist,
-        From::Auth(Auth::RoleNotFound) => Error::RoleNotFound,
-        From::Auth(Auth::RoleEmpty) => Error::RoleEmpty,
-        From::Auth(Auth::PermissionNotGiven) => Error::PermissionNotGiven,
-        From::Auth(Auth::AuthFailed) => Error::AuthFailed,
-        From::Auth(Auth::PermissionDenied) => Error::PermissionDenied,
-        From::Auth(Auth::RoleNotGranted) => Error::RoleNotGranted,
-        From::Auth(Auth::PermissionNotGranted) => Error::PermissionNotGranted,
-        From::Auth(Auth::AuthNotEnabled) => Error::AuthNotEnabled,
-        From::Auth(Auth::OldRevision) => Error::AuthOldRevision,
-        From::Auth(Auth::InvalidToken) => Error::InvalidAuthToken,
-        From::Auth(Auth::InvalidManagement) => Error::InvalidAuthMgmt,
+        // An error without a row in the table has code Unknown and its own text, as in etcd.
+        other => return Status::unknown(other.to_string()),
+    };
+    known.into()
+}
+
+/// The status of a request that apply refused.
+fn refusal(error: apply::Error) -> Status {
+    use crate::auth::Error as Auth;
+    let known = match error {
+        apply::Error::Compacted => Error::Compacted,
+        apply::Error::FutureRev => Error::FutureRev,
+        apply::Error::KeyNotFound => Error::KeyNotFound,
+        apply::Error::LeaseNotFound => Error::LeaseNotFound,
+        apply::Error::LeaseExist => Error::LeaseExist,
+        apply::Error::LeaseTtlTooLarge => Error::LeaseTtlTooLarge,
+        apply::Error::NoSpace => Error::NoSpace,
+        apply::Error::Corrupt => Error::Corrupt,
+        apply::Error::MemberNotFound => Error::MemberNotFound,
+        apply::Error::MemberExist => Error::MemberExist,
+        apply::Error::PeerUrlExist => Error::PeerUrlExist,
+        apply::Error::MemberNotLearner => Error::MemberNotLearner,
+        apply::Error::MemberNotEnoughStarted => Error::MemberNotEnoughStarted,
+        apply::Error::Auth(Auth::RootUserNotExist) => Error::RootUserNotExist,
+        apply::Error::Auth(Auth::RootRoleNotExist) => Error::RootRoleNotExist,
+        apply::Error::Auth(Auth::UserAlreadyExist) => Error::UserAlreadyExist,
+        apply::Error::Auth(Auth::UserEmpty) => Error::UserEmpty,
+        apply::Error::Auth(Auth::UserNotFound) => Error::UserNotFound,
+        apply::Error::Auth(Auth::RoleAlreadyExist) => Error::RoleAlreadyExist,
+        apply::Error::Auth(Auth::RoleNotFound) => Error::RoleNotFound,
+        apply::Error::Auth(Auth::RoleEmpty) => Error::RoleEmpty,
+        apply::Error::Auth(Auth::PermissionNotGiven) => Error::PermissionNotGiven,
+        apply::Error::Auth(Auth::AuthFailed) => Error::AuthFailed,
+        apply::Error::Auth(Auth::PermissionDenied) => Error::PermissionDenied,
+        apply::Error::Auth(Auth::RoleNotGranted) => Error::RoleNotGranted,
+        apply::Error::Auth(Auth::PermissionNotGranted) => Error::PermissionNotGranted,
+        apply::Error::Auth(Auth::AuthNotEnabled) => Error::AuthNotEnabled,
+        apply::Error::Auth(Auth::OldRevision) => Error::AuthOldRevision,
+        apply::Error::Auth(Auth::InvalidToken) => Error::InvalidAuthToken,
+        apply::Error::Auth(Auth::InvalidManagement) => Error::InvalidAuthMgmt,
         // An error without a row in the table has code Unknown and its own text, as in etcd.
         other => return Status::unknown(other.to_string()),
     };

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use prost::Message;
 
+use rusd::apply;
 use rusd::auth::{Credentials, Error as Refusal};
 use rusd::node::{Error, Op, Reply, WatchError};
 use rusd::pb::authpb::Permission;
@@ -215,14 +216,21 @@ impl World {
         };
         let what = format!("{op:?}");
         let result = self.node.propose(who, op).await;
-        assert_eq!(result.unwrap_err(), Error::Auth(Refusal::PermissionDenied), "{what}");
+        assert_eq!(
+            result.unwrap_err(),
+            Error::Apply(apply::Error::Auth(Refusal::PermissionDenied)),
+            "{what}"
+        );
         // Refused as it should be: nothing further to judge.
         (what, Ok(()))
     }
 }
 
 fn is_refusal(error: &Error) -> bool {
-    matches!(error, Error::Auth(Refusal::PermissionDenied | Refusal::UserEmpty))
+    matches!(
+        error,
+        Error::Apply(apply::Error::Auth(Refusal::PermissionDenied | Refusal::UserEmpty))
+    )
 }
 
 fn see<'a>(rows: impl Iterator<Item = &'a Bytes>, seen: &mut Keys) {

@@ -1,6 +1,7 @@
 //! Compactions and their sweeps.
 
 use super::*;
+use crate::apply;
 use crate::pb::{CompactionRequest, LeaseGrantRequest};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,12 +23,15 @@ async fn leases_expire_and_compaction_sweeps() {
     node.propose(&Credentials::default(), compaction.clone()).await.unwrap();
     assert_eq!(
         node.propose(&Credentials::default(), compaction).await.unwrap_err(),
-        Error::Compacted
+        Error::Apply(apply::Error::Compacted)
     );
     let after = node.hash_kv(&Credentials::default(), 40).await.unwrap();
     assert_eq!((after.compact_revision, after.hash), (-1, before.hash), "the stored hash");
     let old = RangeRequest { key: "x".into(), revision: 39, ..Default::default() };
-    assert_eq!(node.range(&Credentials::default(), &old).await.unwrap_err(), Error::Compacted);
+    assert_eq!(
+        node.range(&Credentials::default(), &old).await.unwrap_err(),
+        Error::Apply(apply::Error::Compacted)
+    );
     assert_eq!(node.lease_list(&Credentials::default()).await.unwrap(), [7]);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     while get(&node, "k").await.is_some() {

@@ -1,6 +1,7 @@
 //! A full disk.
 
 use super::*;
+use crate::apply;
 use crate::pb::DeleteRangeRequest;
 
 /// A disk without free space.
@@ -27,7 +28,7 @@ async fn on_a_full_disk_transactions_delete_and_read_and_raise_no_alarm() {
         node.quota_gate(&op).await.unwrap();
     }
     assert_eq!(node.alarms(), [], "what adds nothing raised the alarm");
-    assert_eq!(node.quota_gate(&put("a", "1")).await, Err(Error::NoSpace));
+    assert_eq!(node.quota_gate(&put("a", "1")).await, Err(Error::Apply(apply::Error::NoSpace)));
     assert_eq!(node.alarms().len(), 1);
     node.stop().await;
 }

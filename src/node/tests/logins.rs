@@ -3,6 +3,7 @@
 use std::sync::mpsc::RecvTimeoutError;
 
 use super::*;
+use crate::apply;
 use crate::auth;
 use crate::pb::authpb::Permission;
 use crate::pb::authpb::permission::Type;
@@ -54,7 +55,7 @@ async fn read(node: &Node, who: &Credentials, key: &'static str) -> Result<(), E
 }
 
 fn refused(error: auth::Error) -> Result<(), Error> {
-    Err(Error::Auth(error))
+    Err(Error::Apply(apply::Error::Auth(error)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,11 +63,11 @@ async fn a_simple_token_is_its_users_until_it_is_taken_back() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(dir.path()).await;
     let early = log_in(&node, "root", "pw").await.unwrap_err();
-    assert_eq!(early, Error::Auth(auth::Error::AuthNotEnabled));
+    assert_eq!(early, Error::Apply(apply::Error::Auth(auth::Error::AuthNotEnabled)));
     with_users(&node).await;
     for (name, password) in [("ann", "wrong"), ("ghost", "secret"), ("", "")] {
         let error = log_in(&node, name, password).await.unwrap_err();
-        assert_eq!(error, Error::Auth(auth::Error::AuthFailed), "{name}");
+        assert_eq!(error, Error::Apply(apply::Error::Auth(auth::Error::AuthFailed)), "{name}");
     }
     let ann = log_in(&node, "ann", "secret").await.unwrap();
     let root = log_in(&node, "root", "pw").await.unwrap();
@@ -252,7 +253,7 @@ async fn a_login_looks_ten_times_while_users_change() {
     assert_eq!(looks.load(Ordering::Relaxed), 10);
     changes(1000);
     let refusal = log_in(&node, "ann", "secret").await.unwrap_err();
-    assert_eq!(refusal, Error::Auth(auth::Error::OldRevision));
+    assert_eq!(refusal, Error::Apply(apply::Error::Auth(auth::Error::OldRevision)));
     assert_eq!(looks.load(Ordering::Relaxed), 10);
     *clock.secret.lock() = None;
     log_in(&node, "ann", "secret").await.unwrap();

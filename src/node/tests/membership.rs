@@ -1,6 +1,7 @@
 //! The checks before a change of the members is proposed.
 
 use super::*;
+use crate::apply;
 
 /// In etcd's order: the quorum, the URLs, the number of learners.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -15,13 +16,13 @@ async fn a_member_that_may_not_be_added_is_refused_for_the_first_reason() {
         node.add_member(&nobody, urls, is_learner).await.map(drop)
     };
     assert_eq!(add("learner", true).await, Ok(()));
-    assert_eq!(add("learner", true).await, Err(Error::PeerUrlExist));
-    assert_eq!(add("localhost", true).await, Err(Error::PeerUrlExist));
+    assert_eq!(add("learner", true).await, Err(Error::Apply(apply::Error::PeerUrlExist)));
+    assert_eq!(add("localhost", true).await, Err(Error::Apply(apply::Error::PeerUrlExist)));
     assert_eq!(add("another", true).await, Err(Error::TooManyLearners));
-    assert_eq!(add("learner", false).await, Err(Error::PeerUrlExist));
+    assert_eq!(add("learner", false).await, Err(Error::Apply(apply::Error::PeerUrlExist)));
     assert_eq!(add("voter", false).await, Ok(()));
     // The new voter has not started: that is reported before anything else.
-    assert_eq!(add("voter", false).await, Err(Error::MemberNotEnoughStarted));
+    assert_eq!(add("voter", false).await, Err(Error::Apply(apply::Error::MemberNotEnoughStarted)));
     assert_eq!(add("voter", true).await, Err(Error::Unhealthy));
     assert_eq!(add("another", true).await, Err(Error::Unhealthy));
     node.stop().await;

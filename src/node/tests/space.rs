@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::stalls::{Stalling, StallingDisk};
 use super::*;
+use crate::apply;
 use crate::limits::{SPACE_REVISIONS_KEPT, SPACE_SWEEP_LOOK};
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{AlarmRequest, CompactionRequest};
@@ -60,7 +61,7 @@ async fn fill(node: &Node) {
         assert!(batch < 1000, "it does not fill up");
         match put(node, batch * 50, 50).await {
             Ok(()) => {}
-            Err(Error::NoSpace) => return,
+            Err(Error::Apply(apply::Error::NoSpace)) => return,
             Err(error) => panic!("{error}"),
         }
     }
@@ -110,7 +111,11 @@ async fn without_the_policy_compaction_defragmentation_and_disarm_recover_it() {
     assert!(after.db_size < before.db_size / 2, "{before:?} {after:?}");
     assert!(after.db_size_in_use <= after.db_size);
     assert_eq!(hash(node.clone()).await, compacted);
-    assert_eq!(put(&node, 0, 1).await, Err(Error::NoSpace), "until it is disarmed");
+    assert_eq!(
+        put(&node, 0, 1).await,
+        Err(Error::Apply(apply::Error::NoSpace)),
+        "until it is disarmed"
+    );
     let disarm = AlarmRequest {
         action: AlarmAction::Deactivate as i32,
         member_id: node.member_id(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message as _;
+use rusd::apply;
 use rusd::auth::Credentials;
 use rusd::node::{Error, Node, Op, Reply};
 use rusd::pb::alarm_request::AlarmAction;
@@ -249,11 +250,11 @@ impl Client {
             // A read of the store that the seed lets fail.
             (Error::Internal(text), _) if text.contains("(os error 5)") => {}
             (Error::Internal(text), _) => panic!("{:?} failed: {text}", pending.ask),
-            (Error::Compacted, Ask::Range(range)) => {
+            (Error::Apply(apply::Error::Compacted), Ask::Range(range)) => {
                 assert!(range.revision < oracle.model.compacted, "nothing was compacted");
             }
-            (Error::NoSpace, _) => self.lacks_space = true,
-            (Error::LeaseNotFound, Ask::Put(put)) => {
+            (Error::Apply(apply::Error::NoSpace), _) => self.lacks_space = true,
+            (Error::Apply(apply::Error::LeaseNotFound), Ask::Put(put)) => {
                 assert!(!oracle.model.leases.contains_key(&put.lease), "the lease is there");
                 self.leases.retain(|id| *id != put.lease);
             }
