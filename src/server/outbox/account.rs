@@ -40,8 +40,10 @@ pub(in crate::server) struct Account {
     reader: AtomicWaker,
     room: Arc<Notify>,
     closing: Arc<Notify>,
-    /// The bytes taken until the last look, and the consecutive looks that found too few more.
+    /// The two counts of bytes taken as they were at the last look.
     seen_bytes: AtomicUsize,
+    seen_answer_bytes: AtomicUsize,
+    /// Consecutive looks at which too few bytes more had been taken.
     idle_looks: AtomicU32,
 }
 
@@ -75,6 +77,7 @@ impl Account {
             closing,
             outbox,
             seen_bytes: AtomicUsize::new(0),
+            seen_answer_bytes: AtomicUsize::new(0),
             idle_looks: AtomicU32::new(0),
         }
     }
@@ -125,13 +128,17 @@ impl Account {
         // sends a WINDOW_UPDATE takes none of them, but can still be sent HEADERS and answers to
         // PING.
         let is_blocked = self.is_blocked();
-        let taken = if is_blocked { &self.taken_bytes } else { &self.taken_answer_bytes };
-        let taken = taken.load(Ordering::Relaxed);
-        let before = self.seen_bytes.swap(taken, Ordering::Relaxed);
+        let more = |taken: &AtomicUsize, seen: &AtomicUsize| {
+            let taken = taken.load(Ordering::Relaxed);
+            taken.wrapping_sub(seen.swap(taken, Ordering::Relaxed))
+        };
+        let bytes = more(&self.taken_bytes, &self.seen_bytes);
+        let answer_bytes = more(&self.taken_answer_bytes, &self.seen_answer_bytes);
+        let taken = if is_blocked { bytes } else { answer_bytes };
         let waits = self.unsent_bytes() > 0 || is_blocked;
         let part = self.unsent_bytes() / limits::UNSENT_PROGRESS_PARTS;
         let least = limits::UNSENT_PROGRESS_BYTES.max(if are_awaited { part } else { 0 });
-        if !waits || taken.wrapping_sub(before) >= least {
+        if !waits || taken >= least {
             self.idle_looks.store(0, Ordering::Relaxed);
         } else {
             self.idle_looks.fetch_add(1, Ordering::Relaxed);

@@ -151,3 +151,19 @@ async fn a_slow_reader_is_closed_once_others_wait_for_room() {
     assert!(is_closed(&slow));
     assert!(!is_closed(&quick));
 }
+
+#[test]
+fn a_connection_that_is_blocked_now_and_then_is_idle_all_the_same() {
+    let outbox = outbox();
+    let account = outbox.open();
+    let _unsent = [answer(&account, 100 * MIB), answer(&account, 100 * MIB)];
+    account.took(10 * MIB);
+    account.took_answer(5 * MIB);
+    outbox.look();
+    for look in 0..limits::UNSENT_LOOKS_MAX {
+        assert!(!is_closed(&account), "after {look} looks");
+        account.set_blocked(look % 2 == 0);
+        outbox.look();
+    }
+    assert!(is_closed(&account));
+}
