@@ -68,15 +68,18 @@ fn start<F: Future<Output = ()> + Send + 'static>(
     let mut stopping = node.0.stopping.subscribe();
     let duty = duty(node.clone());
     node.0.supervisor.task(name, async move {
-        let mut duty = pin!(duty);
-        let duty = poll_fn(|context| {
-            planted::panic_if_planted(name);
-            duty.as_mut().poll(context)
-        });
-        tokio::select! {
-            biased;
-            () = duty => {}
-            _ = stopping.wait_for(|stopping| *stopping) => {}
+        // The duty, which holds the node, is dropped with this block.
+        {
+            let mut duty = pin!(duty);
+            let duty = poll_fn(|context| {
+                planted::panic_if_planted(name);
+                duty.as_mut().poll(context)
+            });
+            tokio::select! {
+                biased;
+                () = duty => {}
+                _ = stopping.wait_for(|stopping| *stopping) => {}
+            }
         }
         // `Node::stop` waits until every duty has dropped this.
         drop(stopping);
@@ -113,5 +116,39 @@ impl Node {
             "published local member to cluster through raft"
         );
         inner.ready.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::node::tests;
+
+    /// Notes, when it is dropped, how many duties `Node::stop` waits for.
+    struct Held(Node, Arc<AtomicUsize>);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.1.store(self.0.0.stopping.receiver_count(), Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stopped_duty_counts_until_it_has_let_go_of_the_member() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = tests::start(dir.path()).await;
+        node.stop().await;
+        let waited_for = Arc::new(AtomicUsize::new(usize::MAX));
+        let held = Held(node.clone(), Arc::clone(&waited_for));
+        start(&node, "test", |_| async move {
+            let _held = held;
+            pending().await
+        });
+        node.0.stopping.closed().await;
+        tests::until("it ends", || waited_for.load(Ordering::SeqCst) != usize::MAX).await;
+        assert_eq!(waited_for.load(Ordering::SeqCst), 1);
     }
 }

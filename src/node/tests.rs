@@ -132,7 +132,7 @@ impl Clock for Bent {
 }
 
 /// Waits until `is_so`; fails after a minute, which no busy machine reaches.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, is_so: impl Fn() -> bool) {
     let end = crate::clock::instant() + Duration::from_secs(60);
     while !is_so() {
         assert!(crate::clock::instant() < end, "not within a minute: {what}");
