@@ -38,6 +38,13 @@ impl Tally {
         }
     }
 
+    fn add_all(&mut self, other: &Self) {
+        self.keys += other.keys;
+        self.live_bytes += other.live_bytes;
+        self.history_records += other.history_records;
+        self.history_bytes += other.history_bytes;
+    }
+
     fn bytes(&self) -> u64 {
         self.live_bytes + self.history_bytes
     }
@@ -48,8 +55,7 @@ pub struct Usage {
     pub all: Tally,
     /// The prefixes with the most bytes, largest first.
     pub prefixes: Vec<(Bytes, Tally)>,
-    /// The sum over keys that found no place among `SPACE_PREFIXES_MAX` prefixes. Prefixes that
-    /// were counted and are not among the largest are in `all` only.
+    /// The sum over all keys that are in none of `prefixes`.
     pub others: Tally,
     pub total_bytes: u64,
     pub in_use_bytes: u64,
@@ -118,9 +124,10 @@ impl Walk {
     fn largest(self, count: usize) -> (Vec<(Bytes, Tally)>, Tally) {
         let mut prefixes: Vec<_> = self.prefixes.into_iter().collect();
         prefixes.sort_by_key(|(_, tally)| std::cmp::Reverse(tally.bytes()));
-        prefixes.truncate(count.min(SPACE_PREFIXES_MAX));
+        let (count, mut others) = (count.min(prefixes.len()), self.others);
+        prefixes.drain(count..).for_each(|(_, tally)| others.add_all(&tally));
         let named = prefixes.into_iter().map(|(name, tally)| (Bytes::from(name), tally));
-        (named.collect(), self.others)
+        (named.collect(), others)
     }
 }
 
@@ -221,9 +228,13 @@ mod tests {
         }
         walk.add(b"/0/k", 1, 5, false);
         assert_eq!((walk.others.keys, walk.all.keys), (5, SPACE_PREFIXES_MAX as u64 + 5));
-        let (largest, _) = walk.largest(1);
-        assert_eq!(largest[0].0, &b"/0/"[..]);
+        let all = walk.all;
+        let (largest, others) = walk.largest(1);
+        assert_eq!((largest.len(), &largest[0].0[..]), (1, &b"/0/"[..]));
         assert_eq!((largest[0].1.live_bytes, largest[0].1.history_bytes), (10, 5));
+        let mut sum = largest[0].1;
+        sum.add_all(&others);
+        assert_eq!(sum, all, "the table adds up");
     }
 
     #[test]

@@ -145,7 +145,8 @@ fn prefixes(space: &SpaceResponse) -> String {
     };
     let mut rows: Vec<_> = space.prefixes.iter().map(|one| row(name(one), one)).collect();
     let others = space.others.as_ref();
-    rows.extend(others.filter(|one| one.keys > 0).map(|one| row("(others)".to_owned(), one)));
+    let has_some = |one: &&SpacePrefix| one.keys > 0 || one.live_bytes + one.history_bytes > 0;
+    rows.extend(others.filter(has_some).map(|one| row("(others)".to_owned(), one)));
     table(&["prefix", "keys", "live", "history"], &rows)
 }
 
@@ -198,6 +199,7 @@ mod tests {
             growth_bytes: 1_000_000,
             growth_seconds: 3600,
             prefixes: vec![prefix],
+            others: Some(SpacePrefix { history_bytes: 999_500, ..SpacePrefix::default() }),
             ..SpaceResponse::default()
         };
         let text = as_text("e", &space);
@@ -209,6 +211,7 @@ mod tests {
             "growth       1.0 MB  in the last 60 minutes; at this pace the quota is reached in 14 \
              hours",
             "/a/",
+            "(others)",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
