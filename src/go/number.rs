@@ -67,30 +67,42 @@ pub fn parse_uint(text: impl AsRef<[u8]>, base: u32) -> Result<u64, NumberError>
 /// `strconv.ParseUint` of 32 bits.
 pub fn parse_uint32(text: impl AsRef<[u8]>, base: u32) -> Result<u32, NumberError> {
     let text = text.as_ref();
-    let value = parse_uint(text, base)?;
-    u32::try_from(value).map_err(|_| error("ParseUint", text, RANGE))
+    let value = digits_of(text, base, u64::from(u32::MAX));
+    let value = value.and_then(|value| u32::try_from(value).map_err(|_| RANGE));
+    value.map_err(|reason| error("ParseUint", text, reason))
 }
 
 fn magnitude(text: &[u8], base: u32) -> Result<u64, &'static str> {
-    let lower = std::str::from_utf8(text).map_err(|_| SYNTAX)?.to_ascii_lowercase();
-    let (digits, base, underscores) = match base {
-        0 => {
-            let (digits, base) = match lower.as_bytes() {
-                [b'0', b'x', ..] => (&lower[2..], 16),
-                [b'0', b'b', ..] => (&lower[2..], 2),
-                [b'0', b'o', ..] => (&lower[2..], 8),
-                [b'0', _, ..] => (&lower[1..], 8),
-                _ => (lower.as_str(), 10),
-            };
-            (digits.to_string(), base, true)
-        }
-        base => (lower, base, false),
+    digits_of(text, base, u64::MAX)
+}
+
+/// The number up to `max`. Of two faults the first one counts, as in Go, where underscores are
+/// judged last.
+fn digits_of(text: &[u8], base: u32, max: u64) -> Result<u64, &'static str> {
+    let (digits, base, may_group) = match (base, text) {
+        (0, [b'0', b'x' | b'X', digits @ ..]) if !digits.is_empty() => (digits, 16, true),
+        (0, [b'0', b'b' | b'B', digits @ ..]) if !digits.is_empty() => (digits, 2, true),
+        (0, [b'0', b'o' | b'O', digits @ ..]) if !digits.is_empty() => (digits, 8, true),
+        (0, [b'0', ..]) => (text, 8, true),
+        (0, _) => (text, 10, true),
+        (base, _) => (text, base, false),
     };
-    let digits = if underscores { digits.replace('_', "") } else { digits };
-    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(base)) {
+    if digits.is_empty() {
         return Err(SYNTAX);
     }
-    u64::from_str_radix(&digits, base).map_err(|_| RANGE)
+    let mut value = 0_u64;
+    for byte in digits.iter().filter(|byte| !(may_group && **byte == b'_')) {
+        let digit = char::from(*byte).to_digit(base).ok_or(SYNTAX)?;
+        let next = value.checked_mul(u64::from(base)).and_then(|it| it.checked_add(digit.into()));
+        value = next.filter(|next| *next <= max).ok_or(RANGE)?;
+    }
+    // An underscore stands between two digits, or between a base's prefix and the first digit.
+    let begins = digits.first() == Some(&b'_') && digits.len() == text.len();
+    let doubled = digits.windows(2).any(|pair| pair == b"__");
+    if may_group && (begins || doubled || digits.last() == Some(&b'_')) {
+        return Err(SYNTAX);
+    }
+    Ok(value)
 }
 
 /// `strconv.ParseBool`.
@@ -117,6 +129,31 @@ mod tests {
         for text in ["", "x", "1.5", "-", "0x", "1 ", "_"] {
             assert!(parse_int(text, 0).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn underscores_stand_where_go_allows_them() {
+        for (text, value) in
+            [("0x_1", 1), ("0_1", 1), ("0b_1", 1), ("0o_17", 15), ("-0_7", -7), ("0X_Ab", 171)]
+        {
+            assert_eq!(parse_int(text, 0), Ok(value), "{text}");
+        }
+        for text in [
+            "1__000", "_1", "1_", "-_1", "0_", "0x_", "0x1_", "0x__1", "0__1", "_0x1", "0_x1",
+            "0_8",
+        ] {
+            assert_eq!(parse_int(text, 0).map_err(|it| it.reason), Err(SYNTAX), "{text}");
+        }
+        assert_eq!(parse_int("1_0", 10).map_err(|it| it.reason), Err(SYNTAX));
+    }
+
+    #[test]
+    fn of_two_faults_the_first_is_named() {
+        let reason = |text: &str| parse_int(text, 0).map_err(|it| it.reason);
+        assert_eq!(reason("99999999999999999999x"), Err(RANGE));
+        assert_eq!(reason("x99999999999999999999"), Err(SYNTAX));
+        assert_eq!(reason("9999__9999999999999999"), Err(RANGE));
+        assert_eq!(parse_uint32("4294967296x", 0).map_err(|it| it.reason), Err(RANGE));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub fn quote(text: impl AsRef<[u8]>) -> String {
 
 /// `%#q` of a string: in backquotes if it needs no escapes there.
 pub fn backquote(bytes: &[u8]) -> String {
-    let is_plain = |c: char| c != '`' && c != '\u{feff}' && (c == '\t' || !c.is_control());
+    let is_plain = |c: char| c != '`' && c != '\u{feff}' && (c == '\t' || !c.is_ascii_control());
     match std::str::from_utf8(bytes) {
         Ok(text) if text.chars().all(is_plain) => format!("`{text}`"),
         _ => quote(bytes),
@@ -125,6 +125,19 @@ mod tests {
         assert_eq!(quote("q\"\\k é".as_bytes()), "\"q\\\"\\\\k é\"");
         assert_eq!(quote("\u{2028}\u{301}\u{1f600}".as_bytes()), "\"\\u2028\u{301}😀\"");
         assert_eq!(quote(b"\x00\x7f\xff\n"), "\"\\x00\\x7f\\xff\\n\"");
+    }
+
+    #[test]
+    fn backquotes_hold_what_needs_no_escape_there() {
+        for text in ["a\u{80}b", "\u{9f}", "\u{2028}", "\u{fffd}", "\t", "\\n"] {
+            assert_eq!(backquote(text.as_bytes()), format!("`{text}`"));
+        }
+        for (text, quoted) in
+            [("\u{feff}", "\"\\ufeff\""), ("\x7f", "\"\\x7f\""), ("\n", "\"\\n\""), ("`", "\"`\"")]
+        {
+            assert_eq!(backquote(text.as_bytes()), quoted);
+        }
+        assert_eq!(backquote(b"\xff"), "\"\\xff\"");
     }
 
     #[test]
