@@ -2,6 +2,7 @@
 
 use std::sync::{LazyLock, OnceLock};
 
+use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -323,10 +324,19 @@ pub fn snapshots_from(peer_id: Option<u64>) -> SnapshotSeries {
     }
 }
 
-/// Sets the cluster version, such as `3.7`. The series of an earlier version disappears.
+/// Sets the cluster version, such as `3.7`. As in etcd, the series of an earlier version becomes 0
+/// and stays.
 pub fn set_cluster_version(version: &str) {
-    FAMILIES.cluster_version.reset();
+    static SHOWN: Mutex<String> = Mutex::new(String::new());
+    let mut shown = SHOWN.lock();
+    if *shown == version {
+        return;
+    }
+    if !shown.is_empty() {
+        FAMILIES.cluster_version.with_label_values(&[shown.as_str()]).set(0);
+    }
     FAMILIES.cluster_version.with_label_values(&[version]).set(1);
+    version.clone_into(&mut shown);
 }
 
 /// Sets whether a feature gate is on; `stage` is `ALPHA` or `BETA`.

@@ -65,6 +65,14 @@ mod tests {
     }
 
     #[test]
+    fn an_earlier_cluster_version_is_shown_as_zero() {
+        set_cluster_version("9.8");
+        set_cluster_version("9.9");
+        let line = "etcd_cluster_version{cluster_version=\"9.8\"} 0";
+        assert!(render().lines().any(|have| have == line));
+    }
+
+    #[test]
     fn the_labels_a_client_chooses_are_bounded() {
         for n in 0..1000 {
             client_requests(Kind::Unary, Some(&format!("made-up-{n}"))).inc();
