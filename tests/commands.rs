@@ -169,6 +169,23 @@ fn what_is_no_text_is_refused_where_text_is_needed() {
 }
 
 #[test]
+fn a_quiet_client_does_not_hide_what_is_said_of_variables() {
+    for level in ["error", "FATAL"] {
+        let mut get = command("etcdctl", "http://127.0.0.1:1", &[b"get", b"a"]);
+        get.env("ETCD_CLIENT_DEBUG", level).env("ETCDCTL_NO_SUCH", "1");
+        get.arg("--command-timeout=10ms");
+        let said = get.output().unwrap().stderr;
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("\"environment-variable\":\"ETCDCTL_NO_SUCH=1\""), "{said}");
+        assert!(!said.contains("\"logger\":\"etcd-client\""), "{said}");
+        let refused = get.env("ETCDCTL_ENDPOINTS", "http://127.0.0.1:2").output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(said.contains("conflicting environment variable"), "{said}");
+        assert_eq!(refused.status.code(), Some(1));
+    }
+}
+
+#[test]
 fn output_that_cannot_be_written_is_a_failure() {
     let member = Member::start();
     said(&member, &[b"put", b"k", b"v"]);

@@ -13,7 +13,7 @@ use super::format::{Display, Format};
 use super::json;
 use super::printer::Printer;
 use super::spec::Program;
-use crate::client::{Client, Config, Credentials, Deadline, Error, LogSink, TlsOptions, timestamp};
+use crate::client::{Client, Config, Credentials, Deadline, Error, TlsOptions, timestamp};
 use crate::clock::{Clock, SystemClock};
 use crate::dns::{self, Resolver, Service};
 use crate::go;
@@ -229,7 +229,7 @@ impl Context {
     /// Sets flags that were not given from variables `ETCDCTL_*`.
     fn read_environment(&mut self) -> Result<(), Failure> {
         if env::var_os("ETCD_CLIENT_DEBUG").is_some_and(|level| {
-            ["error", "dpanic", "panic", "fatal"].iter().any(|it| level == *it)
+            ["error", "dpanic", "panic", "fatal"].iter().any(|it| level.eq_ignore_ascii_case(it))
         }) {
             self.printer.silence_warnings();
         }
@@ -284,13 +284,11 @@ impl Context {
     fn log(&self, level: &str, line: u32, message: &str, variable: &[u8], tail: &str) {
         let (message, variable) = (json::string(message.as_bytes()), json::string(variable));
         let time = timestamp(self.clock.unix_nanos());
-        LogSink::line(
-            &self.printer,
-            format!(
-                "{{\"level\":\"{level}\",\"ts\":\"{time}\",\"caller\":\"flags/flag.go:{line}\",\
-                 \"msg\":{message},\"environment-variable\":{variable}{tail}}}"
-            ),
-        );
+        // Not by the client's logger, which alone `ETCD_CLIENT_DEBUG` makes quiet.
+        self.printer.err(format!(
+            "{{\"level\":\"{level}\",\"ts\":\"{time}\",\"caller\":\"flags/flag.go:{line}\",\
+             \"msg\":{message},\"environment-variable\":{variable}{tail}}}\n"
+        ));
     }
 }
 
