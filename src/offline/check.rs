@@ -4,7 +4,7 @@
 //! Nothing is changed, repaired or mapped into memory. Files are read one after the other, and
 //! damage to one does not keep the next from being read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 
@@ -329,9 +329,9 @@ struct History {
     /// Neighbouring rows between which revisions are missing. A compaction explains those up to its
     /// revision; above it, rows were lost.
     steps: Vec<(Revision, Revision)>,
-    /// Neighbouring rows of a key whose versions do not follow each other, with the revision of the
-    /// earlier one. The same holds for these.
-    versions: Vec<(Revision, String)>,
+    /// What is wrong with neighbouring rows of a key whose versions do not follow each other, by the
+    /// revision of the earlier one. The same holds for these.
+    versions: BTreeMap<Revision, String>,
 }
 
 /// Number of gaps that are remembered. One is enough for a verdict.
@@ -379,12 +379,16 @@ impl History {
         }
         let Some(before) = self.keys.insert(key, newest) else { return };
         let is_next = newest.version == before.version + 1 && newest.created == before.created;
-        if !is_next && self.versions.len() < GAPS_MAX {
+        if !is_next {
             let what = format!(
                 "version {} created at {}, where version {} created at {} stands at revision {}",
                 newest.version, newest.created, before.version, before.created, before.rev
             );
-            self.versions.push((before.rev, what));
+            self.versions.insert(before.rev, what);
+            if self.versions.len() > GAPS_MAX {
+                // The newest gaps are kept here, too.
+                self.versions.pop_first();
+            }
         }
     }
 
@@ -403,5 +407,33 @@ impl History {
         missing
             .chain(versions.map(|(before, what)| (format!("after revision {before}"), what)))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_that_a_compaction_explains_do_not_crowd_out_a_real_one() {
+        let mut history = History::default();
+        let mut row = |key: &'static str, main: i64, version: i64| {
+            let kv = KeyValue { key: key.into(), version, ..KeyValue::default() };
+            history.follow(&kv, Newest { rev: Revision::new(main, 0), version, created: 1 });
+        };
+        let explained = 2 * GAPS_MAX as i64;
+        (1..=explained).for_each(|main| row("a", main, 2 * main));
+        row("b", explained + 1, 1);
+        row("b", explained + 2, 3);
+        // Those that come later and are explained count less, too.
+        let last = 1000;
+        for main in 1..=GAPS_MAX as i64 {
+            let key: &'static str = Box::leak(format!("c{main}").into_boxed_str());
+            row(key, main, 1);
+            row(key, last + main, 3);
+        }
+        let found = history.gaps(explained);
+        let place = format!("after revision {}", Revision::new(explained + 1, 0));
+        assert_eq!(found.iter().map(|(place, _)| place).collect::<Vec<_>>(), [&place]);
     }
 }
