@@ -14,7 +14,8 @@ const WORK: &str = "restoring";
 /// File within `WORK` that names the log directory, if that lies elsewhere.
 const WAL_NOTE: &str = "wal-dir";
 /// Names that a data directory may hold and count as empty.
-const OWN: [&str; 3] = [WORK, "proxy", "rusd.lock"];
+const OWN: [&str; 3] = [WORK, "proxy", LOCK_FILE];
+const LOCK_FILE: &str = "rusd.lock";
 
 /// The directories of a new member's store and log.
 #[derive(Clone, Copy)]
@@ -94,9 +95,16 @@ impl Place<'_> {
     ) -> Result<T, Error> {
         let log = self.log()?;
         let (existed, work) = (self.data_dir.exists(), self.data_dir.join(WORK));
-        let lock = store::lock(self.data_dir)?;
+        let had_lock = self.data_dir.join(LOCK_FILE).exists();
+        let lock = store::lock(self.data_dir).inspect_err(|_| self.clean_up(existed))?;
         // Checks again under the lock: another attempt may have finished before this one got it.
-        self.check()?;
+        if let Err(error) = self.check() {
+            if !had_lock && !self.data_dir.join("member").exists() {
+                let _ = fs::remove_file(self.data_dir.join(LOCK_FILE));
+            }
+            self.clean_up(existed);
+            return Err(error);
+        }
         let made = self.try_make(&work, &log, fill);
         if made.is_err() {
             self.clean(&work, &log, existed);
@@ -155,7 +163,12 @@ impl Place<'_> {
         }
         let _ = remove(work);
         let _ = fs::remove_dir(self.data_dir.join("proxy"));
-        let _ = fs::remove_file(self.data_dir.join("rusd.lock"));
+        let _ = fs::remove_file(self.data_dir.join(LOCK_FILE));
+        self.clean_up(existed);
+    }
+
+    /// Removes the data directory if this attempt made it and nothing is in it.
+    fn clean_up(&self, existed: bool) {
         if !existed {
             let _ = fs::remove_dir(self.data_dir);
         }

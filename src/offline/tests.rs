@@ -117,6 +117,21 @@ fn a_damaged_snapshot_leaves_nothing_behind() {
 }
 
 #[test]
+fn what_is_found_in_the_way_under_the_lock_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data_dir, wal_dir) = (dir.path().join("data"), dir.path().join("wal"));
+    fs::create_dir(&wal_dir).unwrap();
+    let place = Place { data_dir: &data_dir, wal_dir: Some(&wal_dir) };
+    let make = || place.make(|_, _| -> Result<(), Error> { unreachable!() });
+    assert!(matches!(make(), Err(Error::WalExists { .. })));
+    assert!(!data_dir.exists() && wal_dir.exists());
+    // What another attempt has made meanwhile stays.
+    fs::create_dir_all(data_dir.join("member")).unwrap();
+    assert!(matches!(make(), Err(Error::NotEmpty { .. })));
+    assert!(data_dir.join("rusd.lock").exists());
+}
+
+#[test]
 fn what_a_killed_restore_left_is_in_nobodys_way() {
     let case = Case::new();
     let wal = case.path("wal");
