@@ -63,10 +63,10 @@ impl Core {
     }
 
     /// Takes in proposals of another member whose configuration change has to wait: the change
-    /// queues behind this member's own, and the other entries are proposed at once. A change for
-    /// which the queue has no room is dropped.
+    /// queues behind this member's own, and the other entries are proposed at once. A change that
+    /// cannot be read, or for which the queue has no room, is dropped: its proposer tries again.
     pub(super) fn queue_forwarded_changes(&mut self, message: Message, effects: &mut Vec<Effect>) {
-        let mut normal = Vec::new();
+        let (mut normal, mut dropped) = (Vec::new(), 0);
         for entry in message.entries {
             if entry.entry_type == 0 {
                 normal.push(entry);
@@ -74,7 +74,18 @@ impl Core {
                 && let Ok(change) = ConfChange::decode(entry.data)
             {
                 self.conf_changes.push_back((0, change));
+            } else {
+                dropped += 1;
             }
+        }
+        if dropped > 0 {
+            tracing::warn!(
+                from = format!("{:x}", message.from),
+                changes = dropped,
+                waiting = self.conf_changes.len(),
+                "dropping configuration changes that another member forwarded"
+            );
+            self.drop_proposals(vec![0; dropped], effects);
         }
         if !normal.is_empty() {
             self.step_proposal(normal, Vec::new(), effects);

@@ -147,3 +147,21 @@ fn what_a_leader_alone_may_propose_goes_with_its_term() {
     assert_eq!(cluster.dropped, [4]);
     assert_eq!(cluster.values(new), [value(1)]);
 }
+
+#[test]
+fn a_forwarded_change_that_finds_no_room_is_counted() {
+    let mut cluster = Cluster::new(5);
+    let leader = cluster.elect(None);
+    let change = |node_id| ConfChange { node_id, change_type: 2, ..ConfChange::default() };
+    // It is not committed, so all others wait.
+    cluster.give(leader, Event::ProposeConfChange { ticket: 1, change: change(4) });
+    let entries = (0..=crate::limits::CONF_CHANGES_WAITING_MAX as u64).map(|number| {
+        let data = prost::Message::encode_to_vec(&change(10 + number)).into();
+        Entry { entry_type: 1, data, ..Entry::default() }
+    });
+    let (to, from) = (leader, leader % 3 + 1);
+    let mut message = Message { to, from, entries: entries.collect(), ..Message::default() };
+    message.set_msg_type(MessageType::MsgPropose);
+    cluster.give(leader, Event::Receive(message));
+    assert_eq!(cluster.cores[&leader].status().proposals_dropped, 1);
+}
