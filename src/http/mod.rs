@@ -193,7 +193,7 @@ impl Http {
         let status = self.node.status();
         let header = self.node.header();
         let state = if status.leader == header.member_id { "StateLeader" } else { "StateFollower" };
-        let (_, limit) = descriptor_limit();
+        let limit = descriptor_limit();
         let text = format!(
             "{{\n\"cmdline\": {},\n\"file_descriptor_limit\": {limit},\n\"raft.status\": \
              {{\"id\":\"{:x}\",\"term\":{},\"commit\":{},\"applied\":{},\"lead\":\"{:x}\",\
@@ -209,11 +209,10 @@ impl Http {
     }
 }
 
-/// The soft limit of open files, and the lower of the soft and the hard one.
-fn descriptor_limit() -> (u64, u64) {
+/// The soft limit of open files, which is never above the hard one.
+fn descriptor_limit() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let current = limit.current.unwrap_or(u64::MAX);
-    (current, limit.maximum.unwrap_or(u64::MAX).min(current))
+    limit.current.unwrap_or(u64::MAX)
 }
 
 /// The name in a Host header, without the port.

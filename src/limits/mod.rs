@@ -626,7 +626,7 @@ pub const SNAPSHOT_RATE_FIRST: u64 = 32 << 20;
 pub const SNAPSHOT_RATE_MAX: u64 = 4 << 30;
 /// Niceness of the threads that read and build snapshots and do other long work: beside a thread at
 /// the usual priority they get a tenth of a processor.
-pub const SNAPSHOT_NICENESS: i32 = 10;
+pub const LONG_WORK_NICENESS: i32 = 10;
 /// Largest raft message in front of a snapshot: it holds only numbers. Each connection may send
 /// one, so it may cost no more than the headers of a request.
 pub const SNAPSHOT_HEAD_BYTES_MAX: u64 = 64 << 10;

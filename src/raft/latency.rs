@@ -87,11 +87,15 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_within_a_fifth_of_what_it_stands_for() {
-        for micros in [1, 2, 3, 4, 5, 99, 1000, 12_345, 9_999_999] {
+    fn from_four_microseconds_on_a_place_is_within_a_fifth_of_what_it_stands_for() {
+        for micros in [4, 5, 7, 99, 1023, 12_345, 9_999_999] {
             let took = Duration::from_micros(micros);
             let shown = length(place(took));
-            assert!(shown <= took && shown.mul_f64(1.51) >= took, "{took:?} {shown:?}");
+            assert!(shown <= took && took - shown < took / 5, "{took:?} {shown:?}");
+        }
+        for (micros, shown) in [(0, 1), (1, 1), (2, 2), (3, 2)] {
+            let place = place(Duration::from_micros(micros));
+            assert_eq!(length(place), Duration::from_micros(shown));
         }
     }
 }

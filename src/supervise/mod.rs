@@ -121,7 +121,7 @@ impl Supervisor {
         let supervisor = self.clone();
         self.thread(name, move || {
             // Without permission for that the thread competes like any other.
-            let _ = rustix::process::setpriority_process(None, limits::SNAPSHOT_NICENESS);
+            let _ = rustix::process::setpriority_process(None, limits::LONG_WORK_NICENESS);
             // Guarded apart from the thread, so that the member hears of a panic before the caller
             // does. The send fails if the caller's future was dropped.
             if let Ok(outcome) = supervisor.run(name, work) {
