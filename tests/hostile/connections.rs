@@ -15,7 +15,10 @@ use super::frames::{END_HEADERS, HEADERS, PING, call, frame, hello};
 fn flood(address: &str, first: &[u8], piece: &[u8], end: Instant) -> Option<TcpStream> {
     let mut last = None;
     while Instant::now() < end {
-        let Ok(mut stream) = TcpStream::connect(address) else { continue };
+        let Ok(mut stream) = TcpStream::connect(address) else {
+            thread::sleep(Duration::from_millis(10));
+            continue;
+        };
         stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let mut sent = stream.write_all(first);

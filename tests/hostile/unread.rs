@@ -34,7 +34,10 @@ async fn flood(
             thread::spawn(move || {
                 let mut last = None;
                 while Instant::now() < end {
-                    let Ok(mut stream) = TcpStream::connect(&address) else { continue };
+                    let Ok(mut stream) = TcpStream::connect(&address) else {
+                        thread::sleep(Duration::from_millis(10));
+                        continue;
+                    };
                     stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
                     let mut number = 0;
                     let mut sent = stream.write_all(&hello(&[]));
