@@ -30,7 +30,7 @@
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, Method};
 
-use super::huffman::{CODE_BITS_MAX, expand};
+use super::huffman::expand;
 use crate::limits::HEADER_TABLE_BYTES;
 
 /// Place of `:authority` in the static table (RFC 7541, appendix A).
@@ -39,8 +39,6 @@ const AUTHORITY: usize = 1;
 const SPELLED: usize = 0;
 
 const NAME: &[u8] = b":authority";
-/// A longer text is none of the names that are looked for, compressed or not.
-const NAME_BYTES_MAX: usize = (NAME.len() * CODE_BITS_MAX).div_ceil(8);
 /// The Huffman codes of all bytes that no field may have begin with at least so many ones.
 const RARE_ONES: u32 = 9;
 /// A field that enters no table and for which h2 resets the stream: `te: -`.
@@ -217,7 +215,7 @@ impl<'a> Reader<'a> {
         let enters_table = first & 0x40 != 0;
         let place = self.integer(if enters_table { 6 } else { 4 })?;
         let name = match place {
-            SPELLED => self.string()?.name(),
+            SPELLED => self.string()?.decoded(),
             _ => None,
         };
         let kind = Kind::of(place, name.as_deref());
@@ -293,10 +291,6 @@ struct Text<'a> {
 }
 
 impl Text<'_> {
-    fn name(self) -> Option<Vec<u8>> {
-        if self.bytes.len() <= NAME_BYTES_MAX { self.decoded() } else { None }
-    }
-
     /// The value, with the same length, without bytes that no value may have; None if it has none
     /// of them.
     fn refused(self) -> Option<Vec<u8>> {

@@ -17,7 +17,7 @@ const CODE_BITS: [u8; 256] = [
     21, 21, 26, 26, 28, 27, 27, 27, 20, 24, 20, 21, 22, 21, 21, 23, 22, 22, 25, 25, 24, 24, 26, 23,
     26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27, 26,
 ];
-pub(super) const CODE_BITS_MAX: usize = 30;
+const CODE_BITS_MAX: usize = 30;
 /// How many codes have each length.
 const COUNTS: [usize; CODE_BITS_MAX + 1] = counts();
 /// The symbols ordered by the length of their codes, and where each length begins among them.

@@ -281,7 +281,9 @@ async fn rubbish_in_a_call_resets_its_stream_alone() {
         request(path, &field(b":nothing", b"a"), &grpc()),
         [&authority[..], &grpc()].concat(),
     ];
-    let fields: [(&[u8], &[u8]); 9] = [
+    let long = [&b"a".repeat(90)[..], b"B"].concat();
+    let fields: [(&[u8], &[u8]); 10] = [
+        (&long, b"x"),
         (b"x", b"a\0b"),
         (b"x", b"a\r\nb: c"),
         (b"token", b"a\x7f"),
