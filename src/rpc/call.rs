@@ -5,6 +5,8 @@
 //!   refuse ─► message ─► admit (learner, metadata, leader) ─► identify ─► handler ─► answer
 //! ```
 //!
+//! This is the way of a unary call; a stream is admitted, and counted, before its first message.
+//!
 //! A unary call reads its message, and then takes room for everything else; so a client that begins
 //! many calls and sends no messages costs little. A stream ends before its client wants it when the
 //! server stops, when its deadline is over, or, if the client asked for a leader with the metadata
@@ -31,7 +33,7 @@ use super::metadata::{self, Deadline};
 use super::request::{self, Answers, Requests};
 use crate::auth::{Credentials, Demand};
 use crate::clock;
-use crate::metrics::{self, Method};
+use crate::metrics::{self, Kind, Method};
 use crate::pb::tolerant::{self, Malformed, Shaped};
 
 const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
@@ -130,26 +132,30 @@ impl Server {
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<S, Status>,
     {
         let (method, headers) = (&route.method, &parts.headers);
+        if let Err(status) = request::check_encoding(headers) {
+            return answer::failure(&status);
+        }
+        // As in etcd, whose interceptors see a stream before its message is read.
+        let call = Call::start(method);
+        if let Err(error) = self.admit(headers, route) {
+            return call.fail(&error.into());
+        }
         let bytes_max = self.config.message_bytes_max();
         let request =
             request::decode(Answers::Stream, headers, body, bytes_max, tolerant::message::<M>);
-        let request = match request.await {
-            Ok(request) => request,
-            Err(status) => return answer::failure(&status),
-        };
-        let start = self.start_stream(method);
+        let request = request.await;
         method.received.inc();
+        let request = match request {
+            Ok(request) => request,
+            Err(status) => return call.fail(&status),
+        };
         let stream = Box::pin(async {
-            self.admit(&parts.headers, route)?;
             let who = self.identify(parts, &route.demand).await?;
             handler(Arc::clone(self), who, request).await
         });
         match stream.await {
-            Ok(stream) => self.stream_body::<R, M, S>(method, parts, start, stream),
-            Err(status) => {
-                method.handled(status.code() as usize, start.elapsed().as_secs_f64());
-                answer::failure(&status)
-            }
+            Ok(stream) => self.stream_body::<R, M, S>(parts, call, stream),
+            Err(status) => call.fail(&status),
         }
     }
 
@@ -174,7 +180,7 @@ impl Server {
             Ok(requests) => requests,
             Err(status) => return answer::failure(&status),
         };
-        let start = self.start_stream(method);
+        let call = Call::start(method);
         let admitted = self.admit(&parts.headers, route).map_err(Status::from);
         let who = match admitted {
             Ok(()) => self.identify(parts, &route.demand).await,
@@ -182,27 +188,13 @@ impl Server {
         };
         let who = match who {
             Ok(who) => who,
-            Err(status) => {
-                method.handled(status.code() as usize, start.elapsed().as_secs_f64());
-                return answer::failure(&status);
-            }
+            Err(status) => return call.fail(&status),
         };
         let stream = handler(Arc::clone(self), who, requests);
-        self.stream_body::<R, M, S>(method, parts, start, stream)
+        self.stream_body::<R, M, S>(parts, call, stream)
     }
 
-    fn start_stream(&self, method: &'static Method) -> Instant {
-        method.started.inc();
-        clock::instant()
-    }
-
-    fn stream_body<R, M, S>(
-        &self,
-        method: &'static Method,
-        parts: &Parts,
-        start: Instant,
-        stream: S,
-    ) -> Output
+    fn stream_body<R, M, S>(&self, parts: &Parts, call: Call, stream: S) -> Output
     where
         R: Message + Default + 'static,
         M: Message + Default + 'static,
@@ -213,6 +205,7 @@ impl Server {
         let body =
             tonic::codec::EncodeBody::new_server(encoder, stream, None, Default::default(), None);
         let ending = self.ending(parts);
+        let (method, start) = call.hand_over();
         let stream = answer::Stream::new(tonic::body::Body::new(body), ending, method, start);
         answer::stream(stream)
     }
@@ -275,8 +268,8 @@ fn needs_leader(headers: &HeaderMap) -> bool {
     headers.get(HAS_LEADER).is_some_and(|value| value == "true")
 }
 
-/// Counts a unary call. One whose client hangs up before the answer is dropped, and counts as
-/// Canceled.
+/// Counts a unary call, or a stream until its answers begin. One whose client hangs up before that
+/// is dropped, and counts as Canceled.
 struct Call {
     method: &'static Method,
     start: Instant,
@@ -289,13 +282,25 @@ impl Call {
         Self { method, start: clock::instant(), finished: false }
     }
 
+    /// Ends a stream without an answer.
+    fn fail(mut self, status: &Status) -> Output {
+        self.finished = true;
+        self.method.handled(status.code() as usize, self.start.elapsed().as_secs_f64());
+        answer::failure(status)
+    }
+
+    /// Leaves it to the stream of answers to count the call's end.
+    fn hand_over(mut self) -> (&'static Method, Instant) {
+        self.finished = true;
+        (self.method, self.start)
+    }
+
     fn finish(&mut self, answer: &Result<Encoded, Status>, warning: Duration) {
         self.finished = true;
         let took = self.start.elapsed();
         let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
-        if code == Code::Ok {
-            self.method.sent.inc();
-        }
+        // As in etcd, an error counts as a message, too.
+        self.method.sent.inc();
         self.method.handled(code as usize, took.as_secs_f64());
         if took > warning {
             tracing::warn!(
@@ -311,6 +316,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.finished {
+            self.method.sent.inc_by(u64::from(self.method.kind == Kind::Unary));
             self.method.handled(Code::Cancelled as usize, self.start.elapsed().as_secs_f64());
         }
     }

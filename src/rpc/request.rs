@@ -63,6 +63,11 @@ impl Encoding {
     }
 }
 
+/// Fails if the request names an encoding that etcd does not have.
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
+    Encoding::of(headers).map(drop)
+}
+
 fn not_installed(encoding: &[u8]) -> Status {
     let name = go::quote(encoding);
     Status::unimplemented(format!("grpc: Decompressor is not installed for grpc-encoding {name}"))
@@ -249,8 +254,15 @@ impl<M: Message + Default + Shaped> Requests<M> {
     }
 
     /// The next message; None once the client has closed its side, also if that cuts a prefix, as
-    /// in grpc-go. Cancel-safe: bytes that were read stay in `buffer` for the next call.
+    /// in grpc-go. Cancel-safe: bytes that were read stay in `buffer` for the next call. Counts as
+    /// a message in any case, as in etcd.
     pub(super) async fn message(&mut self) -> Result<Option<M>, Status> {
+        let message = self.next().await;
+        self.method.received.inc();
+        message
+    }
+
+    async fn next(&mut self) -> Result<Option<M>, Status> {
         loop {
             if let Some(message) = self.take()? {
                 return Ok(Some(message));
@@ -291,7 +303,6 @@ impl<M: Message + Default + Shaped> Requests<M> {
         self.encoding.check(flag)?;
         let message = tolerant::message(self.buffer.split_to(length).freeze())
             .map_err(|error| Answers::Stream.garbled(&error))?;
-        self.method.received.inc();
         Ok(Some(message))
     }
 }
@@ -358,6 +369,21 @@ mod tests {
                 assert_eq!(requests.message().await.unwrap().unwrap(), expected, "{chunk}");
             }
             assert_eq!(requests.message().await.unwrap(), None, "{chunk}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_stream_counts_as_a_message_as_in_etcd() {
+        let kind = metrics::Kind::BidiStream;
+        let method: &'static _ = Box::leak(Box::new(metrics::Method::new("test", "Test", kind)));
+        let bytes = encode(&put()).unwrap();
+        for (bytes, count) in [(&bytes[..], 2), (&bytes[..50], 1), (&b"\x05\0\0\0\0"[..], 1)] {
+            let before = method.received.get();
+            let headers = HeaderMap::new();
+            let mut requests =
+                Requests::<PutRequest>::new(method, &headers, chunks(bytes, 50), 200).unwrap();
+            while let Ok(Some(_)) = requests.message().await {}
+            assert_eq!(method.received.get() - before, count);
         }
     }
 

@@ -303,6 +303,60 @@ async fn rubbish_in_a_call_resets_its_stream_alone() {
     member.stop().await;
 }
 
+/// As in etcd, whose interceptors see a stream before its message, and count the attempt to read
+/// or to send one.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_count_though_their_messages_cannot_be_read_or_sent() {
+    let member = Member::start("").await;
+    // A method that no other test calls, what it is sent, and what is added to its counts of calls
+    // started, messages received, messages sent, and calls ended with the code.
+    let cases: [(&str, &str, &str, &[u8], [u64; 4]); 3] = [
+        ("v3electionpb.Election", "Observe", "Internal", b"\xff\xff\xff", [1, 1, 0, 1]),
+        ("etcdserverpb.Auth", "UserGet", "FailedPrecondition", b"\x0a\x01a", [1, 1, 1, 1]),
+        ("etcdserverpb.Auth", "RoleGet", "Internal", b"\xff\xff\xff", [0, 0, 0, 0]),
+    ];
+    for (service, method, code, message, added) in cases {
+        let count = |name: &str| {
+            let labels = [
+                format!("grpc_method=\"{method}\""),
+                format!("grpc_service=\"{service}\""),
+                if name.contains("handled") {
+                    format!("grpc_code=\"{code}\"")
+                } else {
+                    String::new()
+                },
+            ];
+            let text = crate::metrics::render();
+            let is_it = |line: &&str| {
+                line.starts_with(name) && labels.iter().all(|it| line.contains(it.as_str()))
+            };
+            text.lines().find(is_it).unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        let counts = || {
+            ["started", "msg_received", "msg_sent", "handled"]
+                .map(|name| count(&format!("grpc_server_{name}_total{{")))
+        };
+        let before = counts();
+        let path = format!("/{service}/{method}");
+        let mut client = Client::greet(TcpStream::connect(member.address).await.unwrap()).await;
+        let block = request(&path, &field(b":authority", b"a"), &grpc());
+        let message = [&[0, 0, 0, 0, message.len() as u8][..], message].concat();
+        client.send(HEADERS, END_HEADERS, 1, &block).await;
+        client.send(DATA, END_STREAM, 1, &message).await;
+        client.answer(1).await;
+        let now = counts();
+        assert_eq!(std::array::from_fn(|at| now[at] - before[at]), added, "{method}");
+        // An encoding that etcd does not have is refused before anything counts.
+        let more = [grpc(), field(b"grpc-encoding", b"x")].concat();
+        let block = request(&path, &field(b":authority", b"a"), &more);
+        client.send(HEADERS, END_HEADERS, 3, &block).await;
+        client.send(DATA, END_STREAM, 3, &message).await;
+        client.answer(3).await;
+        assert_eq!(counts(), now, "{method}");
+    }
+    member.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_grpc_go_does_not_look_at_is_no_fault() {
     let member = Member::start("").await;
