@@ -1,7 +1,7 @@
 //! rusd: etcd's key-value store in one binary.
 //!
-//! Imports point down only, and rooms of one layer never import each other; `tests/tidy` holds
-//! both.
+//! Imports point down only, and rooms of one layer never import each other, except in layer 0;
+//! `tests/tidy` holds both.
 //!
 //! | layer | room | what it is |
 //! |---|---|---|

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! The same entries give the same state: nothing here asks the time, chance, the disk's size or a
-//! flag. What depends on those is decided before a request is proposed. Two things are local and
-//! change no state: whether the disk is full only turns the reply into an error (the write stands,
-//! as in etcd), and a lease's deadline, which only the leader looks at.
+//! flag. What depends on those is decided before a request is proposed. Three things are local and
+//! change no state: a store at its quota only turns the reply into an error (the write stands, as
+//! in etcd); a lease's deadline, which only the leader looks at; and whether a call waits for the
+//! answer, without which pairs that only the answer would show are not read.
 //!
 //! Apply knows nothing of raft, watchers or the network. Its errors are of two kinds: those that
 //! are the reply, and those after which the member must stop.

@@ -1,6 +1,7 @@
 //! The one door for time and chance, so that a simulator can run the shipped code.
 //!
-//! No other room asks the operating system for the time or for randomness.
+//! No other room asks the operating system for the time or for randomness. Libraries do: tokio for
+//! the timers of connections and of clients, aws-lc for keys and signatures.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
