@@ -1,13 +1,14 @@
-//! What the client port answers over HTTP/1.1, and the metrics port over both: health, version,
-//! metrics, variables.
+//! What the client port answers over HTTP/1.1 and the metrics port over both versions (health,
+//! version, metrics, variables), and what members ask each other over the peer port, except below
+//! `/raft`.
 //!
 //! ```text
 //!   host allowed? ─► CORS headers ─► OPTIONS? ─► path ─► text or JSON
 //! ```
 //!
-//! Answers are small and whole; a request's body is not used. The probes ask the node the same way
-//! as a client does, so a member that cannot read is not healthy, and one without a leader is live
-//! but not ready. The JSON gateway is not served yet and says so.
+//! Answers are small and whole; only the peer port reads a request's body. The probes ask the node
+//! the same way as a client does, so a member that cannot read is not healthy, and one without a
+//! leader is live but not ready. The JSON gateway is not served yet and says so.
 
 mod form;
 mod health;

@@ -11,7 +11,8 @@
 //! answered finds that write in every view, and below the progress revision, that it asks for next.
 //!
 //! Threads: raft's loop and log writer, the apply thread, the store's committer, the sweeper of
-//! compactions. Async code only waits here: for an answer, for an index, for a timer.
+//! compactions, and those that hash passwords. Async code only waits here: for an answer, for an
+//! index, for a timer.
 //!
 //! `upkeep` keeps the store small and whole, and `transfer` moves states in and out; this room
 //! starts both, decides who may ask for their work, and proposes what they need.
@@ -22,7 +23,7 @@
 //! callers (`…_here`, `history_hash`), those that `server` needs to start and stop the member, and
 //! those that show no key and change nothing.
 //!
-//! This room knows requests as messages, not as RPCs: no codes, no texts of errors, no metadata.
+//! This room knows requests as messages, not as RPCs: no gRPC codes, no metadata.
 
 mod answers;
 mod applier;

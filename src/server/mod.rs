@@ -3,7 +3,8 @@
 //! ```text
 //!   flags ─► log ─► bind peer and client ports ─► data directory ─► node ─► metrics port
 //!         ─► ready (published through the log) ─► client ports ─► READY=1
-//!   signal ─► streams end, ports close ─► node stops, all is durable ─► die by the signal
+//!   signal ─► streams end ─► leadership handed on ─► ports close ─► node stops, all is durable
+//!          ─► die by the signal
 //! ```
 //!
 //! Nothing below this room reads flags, the environment or signals. A port is bound early, so that

@@ -18,8 +18,9 @@
 //! There is no ring of recent events: a lagging watcher reads the store, whose tail holds recent
 //! rows in memory anyway.
 //!
-//! This room knows changes and key ranges, not the wire: `rpc` makes fragments and headers, and
-//! reads the previous pairs of live events. Previous pairs of history are read here, with it.
+//! This room knows changes and key ranges, not the wire: `rpc` makes fragments and headers. The
+//! previous pairs of live events are read by `node`, which `rpc` asks for them; those of history are
+//! read here, with it.
 
 mod ranges;
 mod stream;
