@@ -9,7 +9,7 @@
 //! flag. What depends on those is decided before a request is proposed. Three things are local and
 //! change no state: a store at its quota only turns the reply into an error (the write stands, as
 //! in etcd); a lease's deadline, which only the leader looks at; and whether a call waits for the
-//! answer, without which pairs that only the answer would show are not read.
+//! answer, since pairs that only an answer would show are not read when nobody waits for it.
 //!
 //! Apply knows nothing of raft, watchers or the network. Its errors are of two kinds: those that
 //! are the reply, and those after which the member must stop.
