@@ -400,6 +400,9 @@ pub const LOG_LARGE_ENTRY_PARTS: u64 = 8;
 /// disk, too. They hold over a thousand hard states (votes); a quarter of them is for the records
 /// that let older segments be removed.
 pub const LOG_SLACK_BYTES: u64 = 64 << 10;
+/// How long a member that has to stop waits for the line with the reason to be written. Its raft
+/// goes on for that long, as long as an election takes by default.
+pub const LAST_LINE_MAX: Duration = Duration::from_secs(1);
 /// A write of the log that takes longer is logged as slow while it lasts. etcd uses the same time
 /// for writes that have ended.
 pub const LOG_STALL_WARN_AFTER: Duration = Duration::from_secs(1);

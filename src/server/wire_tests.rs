@@ -310,7 +310,8 @@ async fn calls_count_though_their_messages_cannot_be_read_or_sent() {
     let member = Member::start("").await;
     // A method that no other test calls, what it is sent, and what is added to its counts of calls
     // started, messages received, messages sent, and calls ended with the code.
-    let cases: [(&str, &str, &str, &[u8], [u64; 4]); 3] = [
+    type Case = (&'static str, &'static str, &'static str, &'static [u8], [u64; 4]);
+    let cases: [Case; 3] = [
         ("v3electionpb.Election", "Observe", "Internal", b"\xff\xff\xff", [1, 1, 0, 1]),
         ("etcdserverpb.Auth", "UserGet", "FailedPrecondition", b"\x0a\x01a", [1, 1, 1, 1]),
         ("etcdserverpb.Auth", "RoleGet", "Internal", b"\xff\xff\xff", [0, 0, 0, 0]),

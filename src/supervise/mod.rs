@@ -26,7 +26,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -62,20 +62,26 @@ type Hook = Box<dyn FnOnce(&str) + Send>;
 pub struct Supervisor(Arc<Inner>);
 
 struct Inner {
+    state: Mutex<State>,
+    /// The reason in `state`, shown once it has been logged.
     failure: watch::Sender<Option<String>>,
-    hooks: Mutex<Vec<Hook>>,
+}
+
+#[derive(Default)]
+struct State {
+    reason: Option<String>,
+    hooks: Vec<Hook>,
 }
 
 impl Default for Supervisor {
     fn default() -> Self {
-        let (failure, hooks) = (watch::Sender::new(None), Mutex::default());
-        Self(Arc::new(Inner { failure, hooks }))
+        Self(Arc::new(Inner { state: Mutex::default(), failure: watch::Sender::new(None) }))
     }
 }
 
 impl fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Supervisor").field(&*self.0.failure.borrow()).finish()
+        f.debug_tuple("Supervisor").field(&self.failure_reason()).finish()
     }
 }
 
@@ -199,19 +205,22 @@ impl Supervisor {
         panicked
     }
 
-    /// Stops the member: keeps the first reason, logs it, and calls the hooks on this thread.
+    /// Stops the member: keeps the first reason, logs it, shows it, and calls the hooks on this
+    /// thread.
     pub fn fail(&self, why: &str) {
-        let mut hooks = self.0.hooks.lock();
-        if self.0.failure.borrow().is_some() {
-            return;
-        }
+        let hooks = {
+            let mut state = self.0.state.lock();
+            if state.reason.is_some() {
+                return;
+            }
+            state.reason = Some(why.to_owned());
+            std::mem::take(&mut state.hooks)
+        };
         // Logged first: a task that learns of the failure may end the process, and logs the last
         // line.
-        tracing::error!(error = why, "the member stops");
+        log_end(why);
         self.0.failure.send_replace(Some(why.to_owned()));
-        let hooks_to_call = std::mem::take(&mut *hooks);
-        drop(hooks);
-        for hook in hooks_to_call {
+        for hook in hooks {
             hook(why);
         }
     }
@@ -219,25 +228,39 @@ impl Supervisor {
     /// Calls `hook` once when the member has to stop, or at once if it has to already. The hook is
     /// called on the thread that failed, and must not block.
     pub fn on_failure(&self, hook: impl FnOnce(&str) + Send + 'static) {
-        let mut hooks = self.0.hooks.lock();
-        let failure = self.0.failure.borrow().clone();
-        match failure {
-            None => hooks.push(Box::new(hook)),
+        let mut state = self.0.state.lock();
+        match state.reason.clone() {
+            None => state.hooks.push(Box::new(hook)),
             Some(why) => {
-                drop(hooks);
+                drop(state);
                 hook(&why);
             }
         }
     }
 
-    /// Shows the reason once the member has to stop.
+    /// Shows the reason once the member has to stop and has logged why.
     pub fn failure(&self) -> watch::Receiver<Option<String>> {
         self.0.failure.subscribe()
     }
 
     /// Why the member has to stop, if it has to.
     pub fn failure_reason(&self) -> Option<String> {
-        self.0.failure.borrow().clone()
+        self.0.state.lock().reason.clone()
+    }
+}
+
+/// Logs why the member stops. Waits no longer than `LAST_LINE_MAX`: a log that nobody reads must not
+/// keep a leader that applies nothing in office.
+fn log_end(why: &str) {
+    let (logged, is_logged) = mpsc::sync_channel(1);
+    let line = why.to_owned();
+    let thread = std::thread::Builder::new().name("last-line".to_owned()).spawn(move || {
+        tracing::error!(error = line, "the member stops");
+        let _ = logged.send(());
+    });
+    match thread {
+        Ok(_) => drop(is_logged.recv_timeout(limits::LAST_LINE_MAX)),
+        Err(_) => tracing::error!(error = why, "the member stops"),
     }
 }
 

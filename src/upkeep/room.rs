@@ -39,9 +39,9 @@ pub struct DiskRoom {
     /// below of the log.
     under_way: AtomicU64,
     log_under_way: AtomicU64,
-    /// Held during a look: of two looks at once, the older could otherwise be the last to tell the
-    /// log how much to leave.
-    looking: Mutex<()>,
+    /// Whether the store's reserve is lent to the log. Held during a look: of two looks at once, the
+    /// older could otherwise be the last to tell the log how much to leave.
+    is_lent: Mutex<bool>,
 }
 
 /// Counts a proposal's bytes as under way until it is dropped.
@@ -69,7 +69,7 @@ impl DiskRoom {
             log_taken_bytes: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
             log_under_way: AtomicU64::new(0),
-            looking: Mutex::default(),
+            is_lent: Mutex::default(),
         };
         disk_room.measure();
         disk_room
@@ -78,18 +78,18 @@ impl DiskRoom {
     /// Measures the room again. Tells the log how much of a shared disk to leave to the store, and
     /// whether to delete all the segments that it can. True if room is short.
     pub fn measure(&self) -> bool {
-        let _looking = self.looking.lock();
+        let mut is_lent = self.is_lent.lock();
         // Read before the store is measured: what the log takes in between then counts twice until
         // the next look. In the other order it would not count at all.
         let taken = self.raft.log_room().taken_bytes();
         // A log without a next segment asks for the store's reserve: pages that compaction freed
         // stay within the store's file, so the log can get space from nowhere else.
-        let wants_reserve = self.is_shared && self.raft.log_room().lacks_segment();
-        let is_lent = self.store.look_for_room(wants_reserve);
+        let wants_reserve = self.is_shared && self.raft.log_room().wants_reserve(*is_lent);
+        *is_lent = self.store.look_for_room(wants_reserve);
         self.log_taken_bytes.store(taken, Ordering::SeqCst);
         let store = self.store.room();
         let missing = store.reserve_wanted.saturating_sub(store.reserve);
-        self.raft.log_room().reserve_for_store(if self.is_shared && !is_lent {
+        self.raft.log_room().reserve_for_store(if self.is_shared && !*is_lent {
             missing
         } else {
             0

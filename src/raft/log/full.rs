@@ -434,13 +434,16 @@ fn a_small_segment_is_made_where_no_other_has_room() {
     };
     let end = fill(&mut writer, 1);
     assert!(end > 30, "{end}");
-    assert!(writer.room().lacks_segment());
+    assert!(writer.room().wants_reserve(false));
     fixture.resize(fixture.small.used() + 3 * MIB);
     assert_eq!(fill(&mut writer, end), end, "too little is taken from the disk");
     fixture.resize(fixture.small.used() + 6 * MIB + 1000);
     let next = fill(&mut writer, end);
     assert!(next >= end + 11, "{end} to {next}");
     assert_eq!(*fixture.segments().last().unwrap(), 6 * MIB);
+    fixture.resize(fixture.small.used() + 40 * MIB);
+    assert!(!writer.room().wants_reserve(false), "the disk has room");
+    assert!(writer.room().wants_reserve(true), "that is what was lent");
     let record =
         SnapshotRecord { index: next - 1, term: 2, conf_state: Some(ConfState::default()) };
     assert!(writer.purge(next - 1, &record).unwrap());

@@ -237,11 +237,14 @@ impl Room {
         self.disk_bytes().filter(|free| *free < usual).map_or(usual, small)
     }
 
-    /// Whether the log waits for a segment of the usual size that its disk has no room for.
-    pub fn lacks_segment(&self) -> bool {
+    /// Whether the log waits for a segment for which its disk has room with the store's reserve
+    /// only. What is lent counts as free, so a loan is kept until the log has the segment: at every
+    /// other look it would otherwise seem not to be needed.
+    pub fn wants_reserve(&self, is_lent: bool) -> bool {
         let has_next = self.0.prepared_bytes.load(Ordering::SeqCst) > 0;
         let has_enough = has_next && self.bytes() >= self.0.segment / 2;
-        !has_enough && self.disk_bytes().is_some_and(|free| free < self.0.segment)
+        let has_room = || self.disk_bytes().is_none_or(|free| free >= self.0.segment);
+        !has_enough && (is_lent || !has_room())
     }
 
     /// Bytes of records that can be written although the disk is full.
