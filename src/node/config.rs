@@ -55,7 +55,7 @@ pub struct Config {
     pub quota_backend_bytes: i64,
     /// Whether the member compacts, defragments and disarms NOSPACE by itself (`--space-policy
     /// auto`).
-    pub keeps_space: bool,
+    pub space_policy_is_auto: bool,
     /// Free bytes within the store from which a start defragments it; 0 for never.
     pub defrag_at_start_bytes: u64,
     pub commit_interval: Duration,
@@ -91,7 +91,7 @@ impl Config {
             compact_hash_check_interval: None,
             max_request_bytes: limits::REQUEST_BYTES_MAX,
             quota_backend_bytes: 0,
-            keeps_space: false,
+            space_policy_is_auto: false,
             defrag_at_start_bytes: 0,
             commit_interval: limits::COMMIT_INTERVAL,
             retention: None,

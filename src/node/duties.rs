@@ -54,7 +54,7 @@ impl Duties {
             start(node, "watch-log", |node| async move { node.watch_log().await });
             start(node, "keep-fence", |node| async move { node.0.upkeep.keep_fence(&node).await });
         }
-        if node.0.config.keeps_space {
+        if node.0.config.space_policy_is_auto {
             start(node, "keep-space", |node| async move { node.0.upkeep.keep_space(&node).await });
         }
     }

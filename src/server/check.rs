@@ -3,7 +3,7 @@
 //! The order of the checks and their texts are etcd's, since scripts and people match them.
 
 use super::config::{Config, Stop, invalid};
-use super::flags::{self, Flag, Given, Kind, Support};
+use super::flags::{self, Flag, FlagKind, Given, Support};
 use super::url::{self, Url};
 use super::values::Values;
 use crate::go;
@@ -15,8 +15,8 @@ const ELECTION_MS_MAX: u64 = 50_000;
 /// value.
 pub(super) fn refuse_unsupported(given: &Given) -> Result<(), Stop> {
     let equal = |flag: &Flag, text: &str| match flag.kind {
-        Kind::Bool => go::parse_bool(text) == go::parse_bool(flag.default),
-        Kind::Uint | Kind::Int => go::parse_int(text, 0) == go::parse_int(flag.default, 0),
+        FlagKind::Bool => go::parse_bool(text) == go::parse_bool(flag.default),
+        FlagKind::Uint | FlagKind::Int => go::parse_int(text, 0) == go::parse_int(flag.default, 0),
         _ => text == flag.default,
     };
     for (flag, text) in given.given().filter(|(flag, _)| flag.support == Support::Default) {

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::config::{Config, Source};
-use super::named::{Named, parse, text_of};
+use super::member_list::{MemberUrls, parse, text_of};
 use super::url::Url;
 use super::{discovery, join, resolve};
 use crate::clock::SystemClock;
@@ -17,8 +17,8 @@ use crate::upkeep::CorruptionError;
 
 /// What a member's first start is given.
 #[derive(Debug)]
-pub(super) struct First {
-    pub members: Named,
+pub(super) struct FirstStart {
+    pub members: MemberUrls,
     /// Part of what the cluster's and the members' ids are computed from.
     pub token: String,
     pub join: Option<Join>,
@@ -44,14 +44,14 @@ impl From<String> for Error {
 
 /// The first members as the settings name them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Planned {
-    pub members: Named,
+pub(super) struct PlannedMembers {
+    pub members: MemberUrls,
     pub token: String,
     /// Set if this member replaces one that has lost its data.
     rebuild: Option<Rebuild>,
 }
 
-impl Planned {
+impl PlannedMembers {
     /// The members as etcd prints them.
     pub(super) fn text(&self) -> String {
         text_of(&self.members)
@@ -60,12 +60,12 @@ impl Planned {
 
 /// Reads the list of members, or asks DNS for it. With a discovery service, only this member is
 /// known yet.
-pub(super) async fn planned(config: &Config) -> Result<Planned, Error> {
+pub(super) async fn planned(config: &Config) -> Result<PlannedMembers, Error> {
     let rebuild = Rebuild::read(&config.data_dir).map_err(|error| error.to_string())?;
     let token = config.token.clone();
     if let Some(rebuild) = rebuild.filter(|rebuild| rebuild.new_id.is_some()) {
         let members = vec![(config.name.clone(), rebuild.peer_urls.clone())];
-        return Ok(Planned { members, token, rebuild: Some(rebuild) });
+        return Ok(PlannedMembers { members, token, rebuild: Some(rebuild) });
     }
     let members = match &config.source {
         Source::Flags(list) => parse(list),
@@ -73,19 +73,23 @@ pub(super) async fn planned(config: &Config) -> Result<Planned, Error> {
         Source::Discovery => {
             let urls = config.advertise_peer_urls.iter().map(Url::to_string).collect();
             let members = vec![(config.name.clone(), urls)];
-            return Ok(Planned { members, token: config.discovery.token.clone(), rebuild: None });
+            return Ok(PlannedMembers {
+                members,
+                token: config.discovery.token.clone(),
+                rebuild: None,
+            });
         }
     };
     let members = members.map_err(|why| format!("error setting up initial cluster: {why}"))?;
-    Ok(Planned { members, token, rebuild: None })
+    Ok(PlannedMembers { members, token, rebuild: None })
 }
 
 /// Finds the members and checks that this one may start among them.
-pub(super) async fn first(config: &Config, planned: Planned) -> Result<First, Error> {
-    let Planned { members, token, rebuild } = planned;
+pub(super) async fn first(config: &Config, planned: PlannedMembers) -> Result<FirstStart, Error> {
+    let PlannedMembers { members, token, rebuild } = planned;
     if let Some(rebuild) = rebuild {
         let join = Some(join::rebuilt(config, &rebuild).await?);
-        return Ok(First { members, token, join });
+        return Ok(FirstStart { members, token, join });
     }
     let mine = own(&config.name, &members)?.to_vec();
     if !config.new_cluster {
@@ -95,13 +99,13 @@ pub(super) async fn first(config: &Config, planned: Planned) -> Result<First, Er
             return Err(text.to_owned().into());
         }
         let join = Some(join::existing(config, &members).await?);
-        return Ok(First { members, token, join });
+        return Ok(FirstStart { members, token, join });
     }
     check_advertised(&config.name, &config.advertise_peer_urls, &mine).await?;
     check_double(&members, "initial")?;
     join::check_new(config, &members, &token).await?;
     if !matches!(config.source, Source::Discovery) {
-        return Ok(First { members, token, join: None });
+        return Ok(FirstStart { members, token, join: None });
     }
     tracing::info!("Bootstrapping cluster using v3 discovery.");
     let id = member_id(&mine, &token);
@@ -112,7 +116,7 @@ pub(super) async fn first(config: &Config, planned: Planned) -> Result<First, Er
         let text = text_of(&members);
         return Err(format!("discovery cluster {text} has two members of one name").into());
     }
-    Ok(First { members, token, join: None })
+    Ok(FirstStart { members, token, join: None })
 }
 
 fn member_id(urls: &[String], token: &str) -> u64 {
@@ -123,21 +127,25 @@ fn member_id(urls: &[String], token: &str) -> u64 {
 
 /// The members that a list names. The URLs of the one with this name must be those that it
 /// advertises.
-pub(super) async fn listed(name: &str, list: &str, advertised: &[Url]) -> Result<Named, String> {
+pub(super) async fn listed(
+    name: &str,
+    list: &str,
+    advertised: &[Url],
+) -> Result<MemberUrls, String> {
     let members = parse(list)?;
     check_advertised(name, advertised, own(name, &members)?).await?;
     check_double(&members, "initial")?;
     Ok(members)
 }
 
-fn own<'a>(name: &str, members: &'a Named) -> Result<&'a [String], String> {
+fn own<'a>(name: &str, members: &'a MemberUrls) -> Result<&'a [String], String> {
     let mine = members.iter().find(|(found, _)| found == name);
     mine.map(|(_, urls)| urls.as_slice()).ok_or_else(|| {
         format!("couldn't find local name {} in the initial cluster configuration", go::quote(name))
     })
 }
 
-fn check_double(members: &Named, which: &str) -> Result<(), String> {
+fn check_double(members: &MemberUrls, which: &str) -> Result<(), String> {
     let mut urls: Vec<&String> = members.iter().flat_map(|(_, urls)| urls).collect();
     urls.sort();
     if urls.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -182,7 +190,11 @@ async fn check_advertised(name: &str, advertised: &[Url], mine: &[String]) -> Re
 
 /// The members that SRV records name, with TLS and without. This one is known by its address; the
 /// others get numbers as names, since no id is computed from a name.
-async fn by_domain(config: &Config, domain: &str, service: Option<&str>) -> Result<Named, String> {
+async fn by_domain(
+    config: &Config,
+    domain: &str,
+    service: Option<&str>,
+) -> Result<MemberUrls, String> {
     let resolver = Resolver::new(std::env::var_os(dns::VARIABLE));
     let clock = SystemClock::new();
     let suffix = service.map(|name| format!("-{name}")).unwrap_or_default();
@@ -276,7 +288,7 @@ mod tests {
     use super::*;
     use crate::server::load::load;
 
-    async fn of(line: &str) -> Result<First, String> {
+    async fn of(line: &str) -> Result<FirstStart, String> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let config = load(&words, &[], &mut Vec::new()).unwrap();
         let planned = planned(&config).await.map_err(|error| error.to_string())?;

@@ -59,7 +59,7 @@ pub(super) struct Config {
     pub heartbeat: Duration,
     pub election: Duration,
     /// `--initial-election-tick-advance`.
-    pub hasten_election: bool,
+    pub election_tick_advance: bool,
     pub pre_vote: bool,
     pub sockets: Sockets,
     /// Whether memory is locked, so that it is never swapped out.
@@ -73,7 +73,7 @@ pub(super) struct Config {
     pub quota_bytes: i64,
     /// The space policy `auto`: a full store is compacted, and its alarm disarmed, without a
     /// request.
-    pub keeps_space: bool,
+    pub space_policy_is_auto: bool,
     pub defrag_at_start_bytes: u64,
     pub snapshot_count: u64,
     pub catch_up_entries: u64,

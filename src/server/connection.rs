@@ -20,11 +20,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
 
 use super::executor::Requests;
-use super::io::{Calls, Guarded, Open, PREFACE, Turns};
-use super::outbox::{Account, Begun, Kind, Room};
+use super::io::{Calls, ClientStream, OpenCall, PREFACE, PollTurns};
+use super::outbox::{Account, AnswerSize, Begun, Room};
 use super::services::{Keepalive, Services, stopping};
-use super::unfinished::Incomplete;
-use super::unread::Taken;
+use super::unfinished::CountedRequestBody;
+use super::unread::UnreadRequestBody;
 use crate::http::{Port, malformed, overloaded};
 use crate::rpc::CommonName;
 use crate::supervise::Supervisor;
@@ -95,14 +95,15 @@ async fn http2_connection<S>(
     // As in etcd: where one port serves both, Go's HTTP server has the connection and counts no
     // pings.
     let minimum = Some(keepalive.minimum).filter(|_| !serves_both);
-    let (of_calls, turns) = (calls.clone(), Turns::default());
+    let (of_calls, turns) = (calls.clone(), PollTurns::default());
     let stream =
-        Guarded::new(stream, first, minimum, of_calls, turns.clone(), Arc::clone(&account));
+        ClientStream::new(stream, first, minimum, of_calls, turns.clone(), Arc::clone(&account));
     let of_calls = Arc::clone(&account);
     let service = service_fn(move |request: Request<Incoming>| {
         let (http, open) = (Arc::clone(&http), calls.enter());
         let (account, queued) = (Arc::clone(&of_calls), of_calls.queue());
-        let mut request = request.map(|body| Taken::new(body, Arc::clone(of_calls.unread())));
+        let mut request =
+            request.map(|body| UnreadRequestBody::new(body, Arc::clone(of_calls.unread())));
         // Over TLS one connection carries both, and the content type tells them apart.
         let rpc = rpc.clone().filter(|_| !serves_both || is_grpc(&request));
         if let Some(user) = &origin.user {
@@ -110,13 +111,13 @@ async fn http2_connection<S>(
         }
         async move {
             drop(queued);
-            let kind = Kind::of(request.uri().path());
+            let kind = AnswerSize::of(request.uri().path());
             let may_begin = account.enter(kind).await;
             let unfinished = account.unfinished();
             let open = (open, account.begin());
             let counted = |body| {
                 let (room, passed) = (Room::default(), 0);
-                Counted { body, kind, _open: open, account, room, passed }
+                ChargedBody { body, kind, _open: open, account, room, passed }
             };
             let Some(rpc) = rpc else {
                 let parts = received(request).await;
@@ -127,7 +128,9 @@ async fn http2_connection<S>(
                 return Ok::<_, Infallible>(answer.map(|body| counted(Either::Right(body))));
             };
             let response = match may_begin {
-                true => rpc.call(request.map(|body| Incomplete::new(body, unfinished))).await,
+                true => {
+                    rpc.call(request.map(|body| CountedRequestBody::new(body, unfinished))).await
+                }
                 false => rpc::too_many_requests(),
             };
             Ok(response.map(|body| counted(Either::Left(body))))
@@ -192,7 +195,7 @@ async fn http1_connection<S>(
         .half_close(true)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service);
-    let (connection, turns, closing) = (pin!(connection), Turns::default(), pending());
+    let (connection, turns, closing) = (pin!(connection), PollTurns::default(), pending());
     until_end(connection, |connection| connection.graceful_shutdown(), turns, closing, stop).await;
 }
 
@@ -201,7 +204,7 @@ async fn http1_connection<S>(
 async fn until_end<C, E>(
     mut connection: Pin<&mut C>,
     ends_gracefully: fn(Pin<&mut C>),
-    turns: Turns,
+    turns: PollTurns,
     closing: impl Future<Output = ()>,
     mut stop: watch::Receiver<bool>,
 ) where
@@ -249,17 +252,17 @@ fn is_raft(path: &str) -> bool {
 
 /// An answer whose call counts as open, and whose bytes count for its connection, until they are
 /// sent.
-struct Counted {
+struct ChargedBody {
     body: Either<rpc::Body, Full<Bytes>>,
-    kind: Kind,
-    _open: (Open, Begun),
+    kind: AnswerSize,
+    _open: (OpenCall, Begun),
     account: Arc<Account>,
     room: Room,
     /// Messages since the last pause.
     passed: u32,
 }
 
-impl HttpBody for Counted {
+impl HttpBody for ChargedBody {
     type Data = Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
 

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::named;
+use super::member_list;
 use crate::client::{
     Client, Config, Credentials, Deadline, LogSink, TlsOptions, WatchSpec, Watcher, prefix_end, rpc,
 };
@@ -67,7 +67,7 @@ pub(super) async fn join(config: &Discovery, id: u64, own: &str) -> Result<Strin
 
 /// The members of one token, oldest first.
 #[derive(Debug, Default)]
-struct Found(Vec<Registered>);
+struct RegisteredMembers(Vec<Registered>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Registered {
@@ -77,7 +77,7 @@ struct Registered {
     urls: String,
 }
 
-impl Found {
+impl RegisteredMembers {
     /// Adds a registration, unless it is malformed or its key is known.
     fn add(&mut self, kv: &KeyValue) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -103,7 +103,7 @@ impl Found {
     fn cluster(&self, size: usize) -> Result<String, Error> {
         let first: Vec<&str> = self.0.iter().take(size).map(|it| it.urls.as_str()).collect();
         let text = first.join(",");
-        named::parse(&text).map_err(|_| Error::InvalidUrl)?;
+        member_list::parse(&text).map_err(|_| Error::InvalidUrl)?;
         Ok(text)
     }
 }
@@ -185,7 +185,7 @@ impl<'a> Registry<'a> {
 
     /// The members so far, the size of the cluster, and the revision of the answer. Asks until the
     /// service answers. Fails if the cluster is full without the owner of `key`.
-    async fn look(&mut self, key: &str) -> Result<(Found, usize, i64), Error> {
+    async fn look(&mut self, key: &str) -> Result<(RegisteredMembers, usize, i64), Error> {
         loop {
             match self.look_once().await {
                 Ok(looked) => {
@@ -204,7 +204,7 @@ impl<'a> Registry<'a> {
         }
     }
 
-    async fn look_once(&self) -> Result<Result<(Found, usize, i64), Error>, String> {
+    async fn look_once(&self) -> Result<Result<(RegisteredMembers, usize, i64), Error>, String> {
         let sizes = self.get(format!("{}/_config/size", self.prefix), Vec::new()).await?;
         let Some(kv) = sizes.kvs.first() else { return Ok(Err(Error::SizeNotFound)) };
         let size = std::str::from_utf8(&kv.value).ok().and_then(|text| text.parse::<i64>().ok());
@@ -213,7 +213,7 @@ impl<'a> Registry<'a> {
         let members = self.members();
         let end = prefix_end(members.as_bytes());
         let listed = self.get(members, end).await?;
-        let mut found = Found::default();
+        let mut found = RegisteredMembers::default();
         listed.kvs.iter().for_each(|kv| found.add(kv));
         Ok(Ok((found, size, listed.header.unwrap_or_default().revision)))
     }
@@ -242,7 +242,7 @@ impl<'a> Registry<'a> {
     }
 
     /// Follows registrations until there are enough, or until the watch breaks.
-    async fn wait(&self, found: &mut Found, size: usize, revision: i64) {
+    async fn wait(&self, found: &mut RegisteredMembers, size: usize, revision: i64) {
         let before = found.0.len();
         tracing::info!(
             clusterSize = size,
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn the_oldest_registrations_are_the_cluster() {
-        let mut found = Found::default();
+        let mut found = RegisteredMembers::default();
         for kv in [
             kv("c", "c=http://c:1", 9),
             kv("a", " a=http://a:1,a=http://a:2 ", 7),
@@ -305,7 +305,7 @@ mod tests {
         assert!(!found.is_full_for("b", 2));
         assert!(found.is_full_for("c", 2));
         assert!(!found.is_full_for("new", 4));
-        let mut found = Found::default();
+        let mut found = RegisteredMembers::default();
         found.add(&kv("a", "a=a:1", 1));
         assert_eq!(found.cluster(1), Err(Error::InvalidUrl));
     }

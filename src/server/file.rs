@@ -12,7 +12,7 @@ use yaml_rust2::parser::{Event, Parser};
 use yaml_rust2::yaml::Hash;
 use yaml_rust2::{Yaml, YamlLoader};
 
-use super::flags::{self, Flag, Given, Kind};
+use super::flags::{self, Flag, FlagKind, Given};
 use crate::{go, limits};
 
 /// Flags that are not keys at the top of the file: they have no key, or one in a map.
@@ -162,7 +162,7 @@ impl Reader {
         };
         let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(()) };
         // In a file any stage is accepted, since none has an effect.
-        let text = if flag.kind == Kind::Stages { flag.default.to_owned() } else { text };
+        let text = if flag.kind == FlagKind::Stages { flag.default.to_owned() } else { text };
         self.given
             .set(flag, &text)
             .map_err(|why| format!("invalid value {} for {key}: {why}", go::quote(&text)))
@@ -177,7 +177,7 @@ fn name(key: &Yaml) -> Result<String, String> {
 }
 
 /// A value as a flag's text; `Some(None)` for null, None for what is neither scalar nor list.
-fn text(kind: Kind, value: &Yaml) -> Option<Option<String>> {
+fn text(kind: FlagKind, value: &Yaml) -> Option<Option<String>> {
     let scalar = |value: &Yaml| match value {
         Yaml::String(text) | Yaml::Real(text) => Some(text.clone()),
         Yaml::Integer(number) => Some(number.to_string()),
@@ -186,7 +186,7 @@ fn text(kind: Kind, value: &Yaml) -> Option<Option<String>> {
     };
     match value {
         Yaml::Null => Some(None),
-        Yaml::Integer(nanos) if kind == Kind::Duration => Some(Some(format!("{nanos}ns"))),
+        Yaml::Integer(nanos) if kind == FlagKind::Duration => Some(Some(format!("{nanos}ns"))),
         Yaml::Array(items) => {
             let items: Option<Vec<String>> = items.iter().map(scalar).collect();
             Some(Some(items?.join(",")))

@@ -11,7 +11,7 @@ use crate::go;
 
 /// How a flag's text is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FlagKind {
     Bool,
     Uint,
     Uint32,
@@ -42,7 +42,7 @@ pub(super) enum Support {
     Default,
 }
 
-use Kind::{
+use FlagKind::{
     Bool, Duration, Fallback, Gates, Int, Nothing, Origins, Stages, State, Text, Uint, Uint32,
     Urls, Words,
 };
@@ -50,7 +50,7 @@ use Support::{Default, Honoured, Ignored};
 
 pub(super) struct Flag {
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: FlagKind,
     pub default: &'static str,
     pub support: Support,
     pub help: &'static str,
@@ -58,7 +58,7 @@ pub(super) struct Flag {
 
 const fn flag(
     name: &'static str,
-    kind: Kind,
+    kind: FlagKind,
     default: &'static str,
     support: Support,
     help: &'static str,
@@ -384,7 +384,7 @@ fn resolve(name: &str) -> Option<(&'static Flag, Option<&'static str>)> {
     find(name.strip_prefix("experimental-")?).map(|flag| (flag, None))
 }
 
-fn check(kind: Kind, text: &str) -> Result<(), String> {
+fn check(kind: FlagKind, text: &str) -> Result<(), String> {
     let of_flag = |error: go::NumberError| error.of_flag().to_owned();
     match kind {
         Bool => go::parse_bool(text).map(drop).map_err(of_flag),

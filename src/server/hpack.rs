@@ -45,7 +45,7 @@ const RARE_ONES: u32 = 9;
 const REFUSED: &[u8] = b"\x00\x02te\x01-";
 
 /// The header block as h2 should get it; None if nothing that can be read in it has to change.
-pub(super) fn tolerated(block: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn adapted(block: &[u8]) -> Option<Vec<u8>> {
     let mut changed: Option<Vec<u8>> = None;
     let mut copied = 0;
     let mut reader = Reader { block, at: 0, is_begun: false };
@@ -71,7 +71,7 @@ struct Reader<'a> {
 }
 
 /// The fields that are treated differently.
-enum Kind {
+enum FieldKind {
     Authority,
     Path,
     Method,
@@ -79,13 +79,13 @@ enum Kind {
     /// h2 accepts no value but `trailers`; with another one the field gets this name.
     Te(Vec<u8>),
     /// h2 resets the stream for this field, so it gets this name.
-    Renamed(Vec<u8>),
+    HiddenName(Vec<u8>),
     /// No field may have its name: it gets this one, and the stream is reset.
-    Misnamed(Vec<u8>),
+    InvalidName(Vec<u8>),
     Other,
 }
 
-impl Kind {
+impl FieldKind {
     /// Tells the kind by the place of the name in the tables, or by the name if it is spelled out.
     fn of(place: usize, name: Option<&[u8]>) -> Self {
         match (place, name) {
@@ -93,9 +93,9 @@ impl Kind {
             (2 | 3, _) | (SPELLED, Some(b":method")) => Self::Method,
             (4 | 5, _) | (SPELLED, Some(b":path")) => Self::Path,
             (6 | 7, _) | (SPELLED, Some(b":scheme")) => Self::Scheme,
-            (8..=14, _) => Self::Misnamed(b"xstatus".to_vec()),
-            (28, _) => Self::Renamed(b"xontent-length".to_vec()),
-            (57, _) => Self::Renamed(b"xransfer-encoding".to_vec()),
+            (8..=14, _) => Self::InvalidName(b"xstatus".to_vec()),
+            (28, _) => Self::HiddenName(b"xontent-length".to_vec()),
+            (57, _) => Self::HiddenName(b"xransfer-encoding".to_vec()),
             (SPELLED, Some(name)) => Self::of_name(name),
             _ => Self::Other,
         }
@@ -106,10 +106,10 @@ impl Kind {
         match name {
             b"te" => Self::Te(other()),
             b"content-length" | b"transfer-encoding" | b"upgrade" | b"keep-alive"
-            | b"proxy-connection" => Self::Renamed(other()),
+            | b"proxy-connection" => Self::HiddenName(other()),
             b":protocol" => Self::Other,
             _ if is_name(name) => Self::Other,
-            _ => Self::Misnamed(vec![b'x'; name.len().max(1)]),
+            _ => Self::InvalidName(vec![b'x'; name.len().max(1)]),
         }
     }
 }
@@ -129,21 +129,21 @@ fn with_only(value: &[u8], takes: impl Fn(u8) -> bool, other: u8) -> Vec<u8> {
     value.iter().map(|byte| if takes(*byte) { *byte } else { other }).collect()
 }
 
-impl Kind {
+impl FieldKind {
     /// Another value of the same length for a field that h2 checks, or of one byte if it is empty;
     /// None if h2 accepts the value.
-    fn tolerated(&self, value: Text<'_>) -> Option<Vec<u8>> {
+    fn adapted(&self, value: Text<'_>) -> Option<Vec<u8>> {
         let value = match self {
             Self::Authority | Self::Path | Self::Method | Self::Scheme => value.decoded()?,
             _ => return None,
         };
-        let tolerated = match self {
+        let adapted = match self {
             Self::Authority => authority(&value),
             Self::Path => path(&value),
             Self::Method => method(&value),
             _ => scheme(&value),
         }?;
-        Some(if tolerated.is_empty() { self.shortest().to_vec() } else { tolerated })
+        Some(if adapted.is_empty() { self.shortest().to_vec() } else { adapted })
     }
 
     fn shortest(&self) -> &'static [u8] {
@@ -218,20 +218,22 @@ impl<'a> Reader<'a> {
             SPELLED => self.string()?.decoded(),
             _ => None,
         };
-        let kind = Kind::of(place, name.as_deref());
+        let kind = FieldKind::of(place, name.as_deref());
         let from = self.at;
         let value = self.string()?;
         let refused = value.refused();
-        let is_refused = refused.is_some() || matches!(kind, Kind::Misnamed(_));
-        let new_value = kind.tolerated(value).or(refused);
-        if matches!(kind, Kind::Authority) && !enters_table && value.bytes.is_empty() {
+        let is_refused = refused.is_some() || matches!(kind, FieldKind::InvalidName(_));
+        let new_value = kind.adapted(value).or(refused);
+        if matches!(kind, FieldKind::Authority) && !enters_table && value.bytes.is_empty() {
             // Dropped. A field that enters the table has to stay, since later blocks name entries
             // by place.
             return Some(Some((start, Vec::new())));
         }
         let new_name = match kind {
-            Kind::Renamed(name) | Kind::Misnamed(name) => Some(name),
-            Kind::Te(name) => value.decoded().is_none_or(|it| it != b"trailers").then_some(name),
+            FieldKind::HiddenName(name) | FieldKind::InvalidName(name) => Some(name),
+            FieldKind::Te(name) => {
+                value.decoded().is_none_or(|it| it != b"trailers").then_some(name)
+            }
             _ => None,
         };
         if new_name.is_none() && new_value.is_none() {

@@ -22,8 +22,8 @@ const CODE_BITS_MAX: usize = 30;
 const COUNTS: [usize; CODE_BITS_MAX + 1] = counts();
 /// The symbols ordered by the length of their codes, and where each length begins among them.
 const SYMBOLS: [u8; 256] = symbols();
-const BEGINS: [usize; CODE_BITS_MAX + 1] = begins();
-const FIRSTS: [usize; CODE_BITS_MAX + 1] = firsts();
+const FIRST_SYMBOLS: [usize; CODE_BITS_MAX + 1] = begins();
+const FIRST_CODES: [usize; CODE_BITS_MAX + 1] = firsts();
 /// Symbol and bits of the code that a byte begins with; 0 bits if that code is longer than a byte.
 const SHORT: [(u8, u8); 256] = short();
 
@@ -78,8 +78,8 @@ const fn short() -> [(u8, u8); 256] {
         let mut length = 1;
         while length <= 8 {
             let code = byte >> (8 - length);
-            if code >= FIRSTS[length] && code < FIRSTS[length] + COUNTS[length] {
-                let symbol = SYMBOLS[BEGINS[length] + code - FIRSTS[length]];
+            if code >= FIRST_CODES[length] && code < FIRST_CODES[length] + COUNTS[length] {
+                let symbol = SYMBOLS[FIRST_SYMBOLS[length] + code - FIRST_CODES[length]];
                 short[byte] = (symbol, length as u8);
                 break;
             }
@@ -97,8 +97,8 @@ fn symbol(bits: u64) -> Option<(u8, usize)> {
         return Some((symbol, usize::from(length)));
     }
     (9..=CODE_BITS_MAX).find_map(|length| {
-        let place = ((bits >> (64 - length)) as usize).checked_sub(FIRSTS[length])?;
-        (place < COUNTS[length]).then(|| (SYMBOLS[BEGINS[length] + place], length))
+        let place = ((bits >> (64 - length)) as usize).checked_sub(FIRST_CODES[length])?;
+        (place < COUNTS[length]).then(|| (SYMBOLS[FIRST_SYMBOLS[length] + place], length))
     })
 }
 

@@ -77,13 +77,13 @@ pub(super) struct Inbound {
     /// Bytes that go on before all others.
     ready: BytesMut,
     /// Whether `pass` has not seen `held` yet.
-    is_fresh: bool,
+    held_is_unseen: bool,
     pings: u32,
-    came: Came,
+    arrived: Arrived,
     /// Whether the bytes to skip are payload that was counted when its frame began, and how many
-    /// such bytes had not passed at the last `take_came`.
+    /// such bytes had not passed at the last `take_arrived`.
     skips_counted: bool,
-    ahead: usize,
+    counted_ahead_bytes: usize,
     /// Streams that this server reset and on which the client may still send, oldest first.
     reset: VecDeque<[u8; 4]>,
     /// Frames that may still pass in this turn. A long frame counts for several.
@@ -92,7 +92,7 @@ pub(super) struct Inbound {
 
 /// Counts of DATA that has passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Came {
+pub(super) struct Arrived {
     /// Frames that h2 keeps until a body gives them out, and their bytes.
     pub frames: usize,
     pub bytes: usize,
@@ -109,24 +109,24 @@ impl Inbound {
             skip,
             held: BytesMut::new(),
             ready: BytesMut::new(),
-            is_fresh: false,
+            held_is_unseen: false,
             pings: 0,
-            came: Came::default(),
+            arrived: Arrived::default(),
             skips_counted: false,
-            ahead: 0,
+            counted_ahead_bytes: 0,
             reset: VecDeque::new(),
             turn: limits::FRAMES_PER_TURN_MAX,
         }
     }
 
     /// Counts since the last call, during which `passed` bytes have gone on to h2.
-    pub(super) fn take_came(&mut self, passed: usize) -> Came {
-        // `came.bytes` includes payload of the current frame that has not passed yet.
+    pub(super) fn take_arrived(&mut self, passed: usize) -> Arrived {
+        // `arrived.bytes` includes payload of the current frame that has not passed yet.
         let ahead = if self.skips_counted { self.skip } else { 0 };
-        let counted = (self.ahead + self.came.bytes).saturating_sub(ahead);
-        self.ahead = ahead;
+        let counted = (self.counted_ahead_bytes + self.arrived.bytes).saturating_sub(ahead);
+        self.counted_ahead_bytes = ahead;
         let others = passed.saturating_sub(counted);
-        Came { others, ..std::mem::take(&mut self.came) }
+        Arrived { others, ..std::mem::take(&mut self.arrived) }
     }
 
     /// Notes that this server reset a stream: h2 throws away what still arrives on it. The DATA of
@@ -146,13 +146,13 @@ impl Inbound {
             _ => 0,
         };
         if self.reset.contains(&head.stream) {
-            self.came.ignored += head.length;
+            self.arrived.ignored += head.length;
             return;
         }
         let bytes = head.length.saturating_sub(padding);
-        self.came.frames += usize::from(bytes > 0);
-        self.came.bytes += bytes;
-        self.came.ignored += head.length - bytes;
+        self.arrived.frames += usize::from(bytes > 0);
+        self.arrived.bytes += bytes;
+        self.arrived.ignored += head.length - bytes;
     }
 
     /// The number of pings that want an answer, since the last call.
@@ -181,7 +181,7 @@ impl Inbound {
 
     /// Gives at most `most` ready bytes to `to`, and returns their number; None if none are ready.
     pub(super) fn take_ready(&mut self, most: usize, mut to: impl FnMut(&[u8])) -> Option<usize> {
-        if self.ready.is_empty() && self.is_fresh && self.turn > 0 {
+        if self.ready.is_empty() && self.held_is_unseen && self.turn > 0 {
             let mut bytes = std::mem::take(&mut self.held);
             let count = self.pass(&mut bytes);
             bytes.truncate(count);
@@ -200,20 +200,20 @@ impl Inbound {
     /// Adds to the held bytes, for which h2's buffer has too little room.
     pub(super) fn hold(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);
-        self.is_fresh = true;
+        self.held_is_unseen = true;
     }
 
     /// Makes all held bytes ready: the client sends nothing more on the connection, so the frame
     /// that they begin stays incomplete.
     pub(super) fn give_up(&mut self) {
         self.ready = std::mem::take(&mut self.held);
-        self.is_fresh = false;
+        self.held_is_unseen = false;
     }
 
     /// Takes `bytes`, which begin with those that were held, and changes them in place. Returns how
     /// many may go on; the others are held, or ready.
     pub(super) fn pass(&mut self, bytes: &mut [u8]) -> usize {
-        self.is_fresh = false;
+        self.held_is_unseen = false;
         let (mut from, mut to) = (0, 0);
         // Place and head of the frame before this one, if it is whole, so that this one may be
         // appended.
@@ -244,7 +244,7 @@ impl Inbound {
             }
             if self.turn == 0 {
                 self.held.extend_from_slice(rest);
-                self.is_fresh = true;
+                self.held_is_unseen = true;
                 return to;
             }
             let parts = 1 + (head.length / limits::BYTES_PER_EXTRA_FRAME) as u32;
@@ -263,7 +263,7 @@ impl Inbound {
                 if let Some(frame) = changed(head, &rest[HEAD_BYTES..whole]) {
                     self.ready.extend_from_slice(&frame);
                     self.held.extend_from_slice(&rest[whole..]);
-                    self.is_fresh = true;
+                    self.held_is_unseen = true;
                     return to;
                 }
             }
@@ -284,8 +284,8 @@ impl Inbound {
     /// The head of a frame with the next one appended, whose bytes are counted here.
     fn merged(&mut self, before: Head, next: Head) -> Head {
         match self.reset.contains(&next.stream) {
-            true => self.came.ignored += next.length,
-            false => self.came.bytes += next.length,
+            true => self.arrived.ignored += next.length,
+            false => self.arrived.bytes += next.length,
         }
         Head { length: before.length + next.length, flags: next.flags, ..before }
     }
@@ -308,7 +308,7 @@ fn changed(head: Head, payload: &[u8]) -> Option<Vec<u8>> {
     }
     let (priority, block) =
         block.split_at_checked(if head.flags & PRIORITY != 0 { 5 } else { 0 })?;
-    let block = hpack::tolerated(block)?;
+    let block = hpack::adapted(block)?;
     let length = priority.len() + block.len();
     let head = Head { length, flags: head.flags & !PADDED, ..head };
     (length <= FRAME_BYTES_MAX).then(|| [&head.bytes(), priority, &block].concat())
@@ -437,21 +437,21 @@ mod tests {
             reset.into_iter().for_each(|stream| inbound.note_reset([0, 0, 0, stream]));
             let mut bytes = bytes.to_vec();
             let passed = inbound.pass(&mut bytes);
-            inbound.take_came(passed)
+            inbound.take_arrived(passed)
         };
         let small = frame(DATA, 0, 1, &[1; 20]);
-        let two = Came { frames: 1, bytes: 40, ignored: 0, others: 9 };
+        let two = Arrived { frames: 1, bytes: 40, ignored: 0, others: 9 };
         assert_eq!(all(&[&small[..], &small].concat(), None), two, "as one frame");
-        let ignored = Came { frames: 0, bytes: 0, ignored: 40, others: 49 };
+        let ignored = Arrived { frames: 0, bytes: 0, ignored: 40, others: 49 };
         assert_eq!(all(&[&small[..], &small].concat(), Some(1)), ignored);
         assert_eq!(all(&[&small[..], &small].concat(), Some(3)), two);
         let padded = frame(DATA, PADDED, 1, &[&[3][..], &[1; 20]].concat());
-        assert_eq!(all(&padded, None), Came { frames: 1, bytes: 17, ignored: 4, others: 13 });
+        assert_eq!(all(&padded, None), Arrived { frames: 1, bytes: 17, ignored: 4, others: 13 });
         // A frame that has begun counts as a whole, since h2 waits for the rest.
         let begun = &frame(DATA, 0, 1, &[1; 20])[..12];
-        assert_eq!(all(begun, None), Came { frames: 1, bytes: 20, ignored: 0, others: 9 });
-        assert_eq!(all(&frame(DATA, 0, 1, &[]), None), Came::default());
-        let ping = Came { others: 17, ..Came::default() };
+        assert_eq!(all(begun, None), Arrived { frames: 1, bytes: 20, ignored: 0, others: 9 });
+        assert_eq!(all(&frame(DATA, 0, 1, &[]), None), Arrived::default());
+        let ping = Arrived { others: 17, ..Arrived::default() };
         assert_eq!(all(&frame(PING, 0, 0, &[7; 8]), None), ping);
     }
 
@@ -460,17 +460,17 @@ mod tests {
         let bytes = frame(DATA, 0, 1, &[1; 7000]).repeat(4);
         for cut in [1, 100, 6999, 7009, 8000, bytes.len()] {
             let mut inbound = Inbound::new(0);
-            let mut sum = Came::default();
+            let mut sum = Arrived::default();
             for piece in bytes.chunks(cut) {
                 let mut buffer = [inbound.held(), piece].concat();
                 inbound.take_held();
                 let passed = inbound.pass(&mut buffer);
-                let came = inbound.take_came(passed);
-                sum.frames += came.frames;
-                sum.bytes += came.bytes;
-                sum.others += came.others;
+                let arrived = inbound.take_arrived(passed);
+                sum.frames += arrived.frames;
+                sum.bytes += arrived.bytes;
+                sum.others += arrived.others;
             }
-            let all = Came { frames: 4, bytes: 4 * 7000, ignored: 0, others: 4 * HEAD_BYTES };
+            let all = Arrived { frames: 4, bytes: 4 * 7000, ignored: 0, others: 4 * HEAD_BYTES };
             assert_eq!(sum, all, "cut {cut}");
         }
     }

@@ -61,7 +61,7 @@ impl Frames {
 
     /// Calls `seen` with each frame whose header is complete in these bytes. A WINDOW_UPDATE is
     /// seen once its payload is complete; one of the wrong length is seen without it.
-    fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Seen)) {
+    fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(FrameHead)) {
         while !bytes.is_empty() {
             let skip = self.skip.min(bytes.len());
             self.skip -= skip;
@@ -85,7 +85,7 @@ impl Frames {
             }
             let update = if is_update { u32::from_be_bytes(update) } else { 0 };
             (self.skip, self.have) = (if is_update { 0 } else { length }, 0);
-            seen(Seen { kind, length, stream: [d, e, f, g], update });
+            seen(FrameHead { kind, length, stream: [d, e, f, g], update });
         }
     }
 
@@ -96,7 +96,7 @@ impl Frames {
 
 /// A frame whose header has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
+struct FrameHead {
     kind: u8,
     length: usize,
     stream: [u8; 4],
@@ -140,16 +140,16 @@ impl Pings {
 pub(super) struct Calls(Arc<AtomicUsize>);
 
 impl Calls {
-    pub(super) fn enter(&self) -> Open {
+    pub(super) fn enter(&self) -> OpenCall {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Open(Arc::clone(&self.0))
+        OpenCall(Arc::clone(&self.0))
     }
 }
 
 /// One open call; it ends when this is dropped.
-pub(super) struct Open(Arc<AtomicUsize>);
+pub(super) struct OpenCall(Arc<AtomicUsize>);
 
-impl Drop for Open {
+impl Drop for OpenCall {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -160,9 +160,9 @@ impl Drop for Open {
 /// frames: of a burst of calls and their cancellations, most would be cancelled before they are
 /// handed over.
 #[derive(Clone, Default)]
-pub(super) struct Turns(Arc<AtomicBool>);
+pub(super) struct PollTurns(Arc<AtomicBool>);
 
-impl Turns {
+impl PollTurns {
     /// Wraps the connection's future so that each poll of it begins a turn.
     pub(super) async fn of<F: Future>(self, future: F) -> F::Output {
         let mut future = pin!(future);
@@ -179,16 +179,16 @@ impl Turns {
 }
 
 /// An HTTP/2 connection under these rules. `first` holds the bytes that told its protocol.
-pub(super) struct Guarded<S> {
+pub(super) struct ClientStream<S> {
     inner: S,
     first: Bytes,
     inbound: Inbound,
     outbound: Frames,
     pings: Pings,
     calls: Calls,
-    turns: Turns,
+    turns: PollTurns,
     /// Set once the connection must end: the bytes of the GOAWAY that are not written yet.
-    farewell: Option<&'static [u8]>,
+    goaway_rest: Option<&'static [u8]>,
     reader: Option<Waker>,
     account: Arc<Account>,
     /// Whether the socket took no bytes at the last write.
@@ -197,13 +197,13 @@ pub(super) struct Guarded<S> {
     read_blocked: usize,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
     pub(super) fn new(
         inner: S,
         first: Bytes,
         minimum: Option<Duration>,
         calls: Calls,
-        turns: Turns,
+        turns: PollTurns,
         account: Arc<Account>,
     ) -> Self {
         let (inbound, outbound) = (Inbound::new(PREFACE.len()), Frames::new());
@@ -216,7 +216,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             pings,
             calls,
             turns,
-            farewell: None,
+            goaway_rest: None,
             reader: None,
             account,
             is_blocked: false,
@@ -293,7 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         }
         // Counted before h2 has the bytes: a body could otherwise give them out uncounted.
         let passed = buffer.filled().len() - start;
-        self.account.unread().came(self.inbound.take_came(passed));
+        self.account.unread().arrived(self.inbound.take_arrived(passed));
         self.count_pings();
         Poll::Ready(Ok(()))
     }
@@ -301,8 +301,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
     fn count_pings(&mut self) {
         for _ in 0..self.inbound.take_pings() {
             let idle = self.calls.0.load(Ordering::Relaxed) == 0;
-            if self.pings.ping(clock::instant(), idle) && self.farewell.is_none() {
-                self.farewell = Some(GOAWAY);
+            if self.pings.ping(clock::instant(), idle) && self.goaway_rest.is_none() {
+                self.goaway_rest = Some(GOAWAY);
             }
         }
     }
@@ -352,10 +352,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
     }
 
     /// Writes the rest of the GOAWAY. Called only where a frame may start.
-    fn part(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.farewell.filter(|rest| !rest.is_empty()) {
+    fn write_goaway(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.goaway_rest.filter(|rest| !rest.is_empty()) {
             let count = ready!(Pin::new(&mut self.inner).poll_write(context, rest))?;
-            self.farewell = Some(&rest[count..]);
+            self.goaway_rest = Some(&rest[count..]);
         }
         Pin::new(&mut self.inner).poll_flush(context)
     }
@@ -365,34 +365,34 @@ fn calm_down() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "too many pings from the client")
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.farewell.is_some() {
+        if this.goaway_rest.is_some() {
             if !this.outbound.at_boundary() {
                 this.reader = Some(context.waker().clone());
                 return Poll::Pending;
             }
-            ready!(this.part(context))?;
+            ready!(this.write_goaway(context))?;
             return Poll::Ready(Err(calm_down()));
         }
         this.receive(context, buffer)
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.farewell.is_some() && this.outbound.at_boundary() {
-            ready!(this.part(context))?;
+        if this.goaway_rest.is_some() && this.outbound.at_boundary() {
+            ready!(this.write_goaway(context))?;
             return Poll::Ready(Err(calm_down()));
         }
         let written = Pin::new(&mut this.inner).poll_write(context, bytes);
@@ -408,8 +408,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.farewell.is_some() && this.outbound.at_boundary() {
-            ready!(this.part(context))?;
+        if this.goaway_rest.is_some() && this.outbound.at_boundary() {
+            ready!(this.write_goaway(context))?;
             return Poll::Ready(Err(calm_down()));
         }
         let written = Pin::new(&mut this.inner).poll_write_vectored(context, slices);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::config::Config;
-use super::named::Named;
+use super::member_list::MemberUrls;
 use super::resolve;
 use super::tls::TlsDial;
 use super::url::Url;
@@ -16,7 +16,7 @@ use crate::peer::{ask, is_rusd};
 use crate::types;
 
 /// What one member says of its cluster.
-struct Told {
+struct ClusterAnswer {
     cluster_id: u64,
     is_rusd: bool,
     members: Vec<Member>,
@@ -24,14 +24,18 @@ struct Told {
 
 /// For a new cluster: fails if one of the others knows this member as one that has run. It then
 /// knows client URLs of this member, which a member publishes at its first start.
-pub(super) async fn check_new(config: &Config, cluster: &Named, token: &str) -> Result<(), String> {
+pub(super) async fn check_new(
+    config: &Config,
+    cluster: &MemberUrls,
+    token: &str,
+) -> Result<(), String> {
     let mut own: Vec<String> = Vec::new();
     for (_, urls) in cluster.iter().filter(|(name, _)| *name == config.name) {
         own.clone_from(urls);
     }
     let id = types::member_id(&own, token, None);
     let dial = TlsDial::new(&config.tls, config.local_address())?;
-    let asked = others(config, cluster)
+    let asked = other_urls(config, cluster)
         .into_iter()
         .map(|url| members_at(&dial, url, limits::BOOTSTRAP_CHECK_TIMEOUT));
     for told in futures_util::future::join_all(asked).await.into_iter().flatten() {
@@ -45,10 +49,10 @@ pub(super) async fn check_new(config: &Config, cluster: &Named, token: &str) -> 
 
 /// For a running cluster: asks the others in turn for its members, and finds this one's id by its
 /// URLs.
-pub(super) async fn existing(config: &Config, cluster: &Named) -> Result<Join, String> {
+pub(super) async fn existing(config: &Config, cluster: &MemberUrls) -> Result<Join, String> {
     let dial = TlsDial::new(&config.tls, config.local_address())?;
     let mut told = None;
-    for url in others(config, cluster) {
+    for url in other_urls(config, cluster) {
         told = members_at(&dial, url, limits::JOIN_TIMEOUT).await;
         if told.is_some() {
             break;
@@ -106,7 +110,11 @@ pub(super) async fn rebuilt(config: &Config, rebuild: &Rebuild) -> Result<Join, 
     Ok(Join { cluster_id: told.cluster_id, member_id, members })
 }
 
-async fn matched(config: &Config, cluster: &Named, told: Told) -> Result<Join, String> {
+async fn matched(
+    config: &Config,
+    cluster: &MemberUrls,
+    told: ClusterAnswer,
+) -> Result<Join, String> {
     let failed = |why: String| format!("error validating peerURLs: {why}");
     if told.members.len() != cluster.len() {
         return Err(failed("member count is unequal".into()));
@@ -140,12 +148,12 @@ async fn matched(config: &Config, cluster: &Named, told: Told) -> Result<Join, S
     Ok(Join { cluster_id: told.cluster_id, member_id, members })
 }
 
-fn others(config: &Config, cluster: &Named) -> Vec<String> {
+fn other_urls(config: &Config, cluster: &MemberUrls) -> Vec<String> {
     let others = cluster.iter().filter(|(name, _)| *name != config.name);
     others.flat_map(|(_, urls)| urls.clone()).collect()
 }
 
-async fn members_at(dial: &TlsDial, url: String, limit: Duration) -> Option<Told> {
+async fn members_at(dial: &TlsDial, url: String, limit: Duration) -> Option<ClusterAnswer> {
     let answered = match ask(dial, &url, "/members", None, limit).await {
         Ok(answered) => answered,
         Err(error) => {
@@ -154,7 +162,7 @@ async fn members_at(dial: &TlsDial, url: String, limit: Duration) -> Option<Told
         }
     };
     let cluster_id = answered.headers.get("x-etcd-cluster-id")?.to_str().ok()?;
-    Some(Told {
+    Some(ClusterAnswer {
         cluster_id: u64::from_str_radix(cluster_id, 16).ok()?,
         is_rusd: is_rusd(&answered.headers),
         members: serde_json::from_slice(&answered.body).ok()?,
@@ -166,16 +174,16 @@ mod tests {
     use super::*;
     use crate::server::config::Source;
     use crate::server::load::load;
-    use crate::server::named;
+    use crate::server::member_list;
 
-    fn told(members: &[(u64, &str)]) -> Told {
+    fn told(members: &[(u64, &str)]) -> ClusterAnswer {
         let member = |(id, url): &(u64, &str)| Member {
             id: *id,
             peer_urls: vec![(*url).to_owned()],
             ..Member::default()
         };
         let members = members.iter().map(member).collect();
-        Told { cluster_id: 7, is_rusd: true, members }
+        ClusterAnswer { cluster_id: 7, is_rusd: true, members }
     }
 
     #[tokio::test]
@@ -185,7 +193,7 @@ mod tests {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let config = load(&words, &[], &mut Vec::new()).unwrap();
         let Source::Flags(list) = &config.source else { panic!("{:?}", config.source) };
-        let cluster = named::parse(list).unwrap();
+        let cluster = member_list::parse(list).unwrap();
         let join = matched(
             &config,
             &cluster,

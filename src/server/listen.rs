@@ -219,23 +219,23 @@ pub(super) async fn turn_away(listeners: &[Listener]) -> Infallible {
 }
 
 /// An accepted connection, before its first byte is read.
-pub(super) enum Arrived {
+pub(super) enum AcceptedSocket {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
 
 impl Listener {
     /// The next connection.
-    pub(super) async fn accept(&self) -> io::Result<Arrived> {
+    pub(super) async fn accept(&self) -> io::Result<AcceptedSocket> {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, from) = socket.accept().await?;
                 // A socket that refuses an option is still a connection.
                 drop(stream.set_nodelay(true));
                 let _ = keep_alive(&stream);
-                Ok(Arrived::Tcp(stream, from))
+                Ok(AcceptedSocket::Tcp(stream, from))
             }
-            Socket::Unix(socket, _) => Ok(Arrived::Unix(socket.accept().await?.0)),
+            Socket::Unix(socket, _) => Ok(AcceptedSocket::Unix(socket.accept().await?.0)),
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::config::{Compaction, Config, Source};
 use super::listen::{self, Listener};
 use super::url::texts;
-use super::{cluster, said, tls};
+use super::{cluster, startup_log, tls};
 use crate::clock::SystemClock;
 use crate::node::{self, Node};
 use crate::upkeep::{CheckpointPace, Retention};
@@ -31,14 +31,14 @@ pub(super) async fn open(
     member: &Handle,
 ) -> Result<Node, cluster::Error> {
     if is_initialized {
-        said::settings(config, None);
+        startup_log::settings(config, None);
         if matches!(config.source, Source::Discovery) {
             tracing::warn!(
                 "discovery token is ignored since cluster already initialized; valid logs are found"
             );
         }
         let (members, token) = (Vec::new(), config.token.clone());
-        let first = cluster::First { members, token, join: None };
+        let first = cluster::FirstStart { members, token, join: None };
         let node = start_node(config, first, member).await?;
         if config.initial_corrupt_check
             && let Err(error) = node.check_at_start().await
@@ -52,7 +52,7 @@ pub(super) async fn open(
     let starting = async {
         let found = async {
             let planned = cluster::planned(config).await?;
-            said::settings(config, Some(&planned));
+            startup_log::settings(config, Some(&planned));
             cluster::first(config, planned).await
         };
         let first = found.await.inspect_err(|error| tracing::error!(%error, "bootstrap failed"))?;
@@ -71,7 +71,7 @@ pub(super) async fn open(
 
 async fn start_node(
     config: &Config,
-    first: cluster::First,
+    first: cluster::FirstStart,
     member: &Handle,
 ) -> Result<Node, cluster::Error> {
     let settings = node_config(config, first);
@@ -93,7 +93,7 @@ async fn start_node(
     }
 }
 
-fn node_config(config: &Config, first: cluster::First) -> node::Config {
+fn node_config(config: &Config, first: cluster::FirstStart) -> node::Config {
     node::Config {
         name: config.name.clone(),
         data_dir: config.data_dir.clone(),
@@ -108,7 +108,7 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
         client_urls: texts(&config.advertise_client_urls),
         heartbeat_interval: config.heartbeat,
         election_timeout: config.election,
-        initial_election_tick_advance: config.hasten_election,
+        initial_election_tick_advance: config.election_tick_advance,
         pre_vote: config.pre_vote,
         snapshot_count: config.snapshot_count,
         snapshot_catchup_entries: config.catch_up_entries,
@@ -117,7 +117,7 @@ fn node_config(config: &Config, first: cluster::First) -> node::Config {
         compact_hash_check_interval: config.compact_hash_check,
         max_request_bytes: config.max_request_bytes,
         quota_backend_bytes: config.quota_bytes,
-        keeps_space: config.keeps_space,
+        space_policy_is_auto: config.space_policy_is_auto,
         defrag_at_start_bytes: config.defrag_at_start_bytes,
         commit_interval: config.batch_interval.unwrap_or(limits::COMMIT_INTERVAL),
         retention: match config.compaction {

@@ -19,7 +19,7 @@
 //! | a connection | `connection`, `executor`, `io`, `inbound`, `hpack`, `huffman` |
 //! | bytes that clients make the member hold | `outbox`, `unread`, `unfinished` |
 //! | ports | `listen`, `services`, `tls`, `serve` |
-//! | process | `log`, `said`, `early`, `signals`, `notify`, `malloc`, `datadir`, `member`, `run` |
+//! | process | `log`, `startup_log`, `early`, `signals`, `notify`, `malloc`, `datadir`, `member`, `run` |
 
 mod check;
 mod cluster;
@@ -27,7 +27,7 @@ mod config;
 mod connection;
 mod datadir;
 mod discovery;
-mod early;
+mod early_exit;
 mod environment;
 mod executor;
 mod file;
@@ -44,17 +44,17 @@ mod load;
 mod log;
 mod malloc;
 mod member;
-mod named;
+mod member_list;
 mod notify;
 mod outbox;
 mod resolve;
 mod run;
-mod said;
 mod serve;
 mod services;
 mod signals;
 #[cfg(test)]
 mod snapshot_tests;
+mod startup_log;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -78,7 +78,7 @@ use crate::node::Node;
 use crate::{limits, rpc};
 use config::{Config, Notice, Stop};
 use connection::{Origin, connection};
-use early::stop_early;
+use early_exit::stop_early;
 use member::End;
 use outbox::Outbox;
 use services::{Keepalive, Services};
@@ -199,7 +199,7 @@ fn fatal(message: &str, error: &str) -> ExitCode {
 }
 
 fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
-    notices.iter().for_each(said::notice);
+    notices.iter().for_each(startup_log::notice);
     tracing::info!(args = ?arguments, "Running: ");
     let clients = [config.listen_client_urls.as_slice(), &config.listen_client_http_urls].concat();
     if let Err(error) = config.tls.make(&config.data_dir, &clients, &config.listen_peer_urls) {

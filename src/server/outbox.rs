@@ -40,12 +40,12 @@ use parking_lot::Mutex;
 
 use self::floods::{Counts, Floods};
 use super::malloc;
-use super::unfinished::Unfinished;
+use super::unfinished::PartialMessages;
 use super::unread::Unread;
 use crate::node::Answers;
 use crate::{clock, limits, metrics};
 
-pub(super) use self::account::{Account, Begun, Kind, Room};
+pub(super) use self::account::{Account, AnswerSize, Begun, Room};
 
 /// The unsent answers of all client connections, and what their clients have sent.
 pub(super) struct Outbox {
@@ -55,9 +55,9 @@ pub(super) struct Outbox {
     connections: AtomicUsize,
     calls: AtomicUsize,
     /// Whether a connection that had been blocked has ended since memory was given back last.
-    has_litter: AtomicBool,
+    blocked_connection_ended: AtomicBool,
     /// Messages of requests that have arrived in part.
-    unfinished: Arc<Unfinished>,
+    unfinished: Arc<PartialMessages>,
     /// Bytes of requests that have arrived and no call has read.
     unread: Arc<Unread>,
 }
@@ -79,8 +79,8 @@ impl Outbox {
             count: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
-            has_litter: AtomicBool::new(false),
-            unfinished: Unfinished::new(message_bytes_max),
+            blocked_connection_ended: AtomicBool::new(false),
+            unfinished: PartialMessages::new(message_bytes_max),
             unread: Arc::default(),
         })
     }
@@ -104,7 +104,7 @@ impl Outbox {
 
     /// Bytes that one connection may hold: an equal share while the member as a whole holds too
     /// much.
-    fn part(&self) -> usize {
+    fn connection_bytes_max(&self) -> usize {
         if self.answers.is_crowded() {
             limits::UNSENT_BYTES_MAX / self.count.load(Ordering::Relaxed).max(1)
         } else {
@@ -123,9 +123,10 @@ impl Outbox {
             let held = malloc::held_bytes();
             // glibc's allocator keeps what is freed piece by piece until it is told to give it
             // back.
-            if self.is_over(&mut floods, held) && given_back.elapsed() > limits::GIVE_BACK_INTERVAL
+            if self.has_flood_ended(&mut floods, held)
+                && given_back.elapsed() > limits::GIVE_BACK_INTERVAL
             {
-                self.has_litter.store(false, Ordering::Relaxed);
+                self.blocked_connection_ended.store(false, Ordering::Relaxed);
                 malloc::give_back();
                 floods = Floods::after(held, malloc::held_bytes());
                 given_back = clock::instant();
@@ -134,14 +135,14 @@ impl Outbox {
     }
 
     /// Whether a flood has ended and much of the `held` bytes of the process may be free.
-    fn is_over(&self, floods: &mut Floods, held: usize) -> bool {
+    fn has_flood_ended(&self, floods: &mut Floods, held: usize) -> bool {
         let now = Counts {
             // Parts of requests are freed piece by piece, too.
             bytes: self.answers.unsent_bytes() + self.unfinished.bytes() + self.unread.bytes(),
             connections: self.connections.load(Ordering::Relaxed),
             calls: self.calls.load(Ordering::Relaxed),
         };
-        floods.is_over(held, now) || self.has_litter.load(Ordering::Relaxed)
+        floods.has_ended(held, now) || self.blocked_connection_ended.load(Ordering::Relaxed)
     }
 
     /// Closes connections that hold too much and whose clients take nothing.

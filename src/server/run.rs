@@ -15,7 +15,7 @@ use super::serve::serve;
 use super::services::{Keepalive, Services};
 use super::signals::Signals;
 use super::url::texts;
-use super::{cluster, datadir, said, tls};
+use super::{cluster, datadir, startup_log, tls};
 use crate::http::{self, Http, Port};
 use crate::node::Node;
 use crate::supervise::Tasks;
@@ -41,7 +41,7 @@ pub(super) async fn run(
     // it in order, with all of its state in the store.
     let mut signals = Signals::catch().map_err(|why| format!("catching signals failed: {why}"))?;
     say_gates(config);
-    said::local_address(config);
+    startup_log::local_address(config);
 
     let services = services(config, arguments, &node, connections);
     let (stop, stopped) = watch::channel(false);
@@ -51,14 +51,14 @@ pub(super) async fn run(
             ports.start(serve(listener, services.clone(), stopped.clone()));
         }
     };
-    let checks_names = !config.tls.skip_peer_names;
+    let checks_names = !config.tls.skip_peer_addresses;
     let for_peers = services.of_other(Port::Peer, connections, checks_names);
     for listener in peers {
         let serving = serve(listener, for_peers.clone(), stopped.clone());
         ports.start_on(serving, member);
     }
     start(&mut ports, probes, &services.of_other(Port::Metrics, connections, true));
-    said::serving(config, node.header().member_id);
+    startup_log::serving(config, node.header().member_id);
     let (mut ready, mut fatal, mut removed) = (node.ready(), node.fatal(), node.removed());
     tokio::select! {
         ready = ready.wait_for(|ready| *ready) => {
@@ -81,7 +81,7 @@ pub(super) async fn run(
             _ = ending.wait_for(|stop| *stop) => {}
         }
     });
-    said::ready(&clients);
+    startup_log::ready(&clients);
     start(&mut ports, clients, &services);
     let ended = tokio::select! {
         signal = signals.next() => End::Signal(signal),

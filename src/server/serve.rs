@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::connection::{Origin, connection};
-use super::listen::{Arrived, Listener};
+use super::listen::{AcceptedSocket, Listener};
 use super::outbox::Connected;
 use super::services::{Services, stopping};
 use super::tls::check_address;
@@ -58,7 +58,7 @@ pub(super) async fn serve(listener: Listener, services: Services, mut stop: watc
     let _ = tokio::time::timeout(limits::SHUTDOWN_GRACE, connections.all_ended()).await;
 }
 
-impl Arrived {
+impl AcceptedSocket {
     fn start(self, entry: Entry, listener: &Listener, connections: &mut Tasks) {
         match self {
             Self::Tcp(stream, from) => {

@@ -24,13 +24,13 @@ pub(super) struct Settings {
     pub peer: ServerFiles,
     pub dial: ClientFiles,
     /// Files of a certificate and its key that are used for dialling alone.
-    pub own: (String, String),
+    pub dial_pair: (String, String),
     /// The domain whose SRV records named peers with TLS, set once that is known and unless there
     /// is an authority for peers. Peers must then show a certificate for this domain: anybody may
     /// have a certificate for a host of their own that a public authority signed.
     pub domain: Arc<OnceLock<String>>,
     /// Accept peers whose certificates are not for the addresses that they connect from.
-    pub skip_peer_names: bool,
+    pub skip_peer_addresses: bool,
     /// Make certificates for client ports, or peer ports, if none are given.
     pub makes_client: bool,
     pub makes_peer: bool,
@@ -82,7 +82,7 @@ impl Settings {
                     .into(),
             );
         }
-        let (cert, key) = &self.own;
+        let (cert, key) = &self.dial_pair;
         if !self.peer.is_empty() && cert.is_empty() != key.is_empty() {
             return Err(format!(
                 "ClientKeyFile and ClientCertFile must both be present or both absent: key: {key}, \
@@ -188,9 +188,9 @@ pub(super) fn settings(given: &Given) -> Settings {
             versions,
             ..ClientFiles::default()
         },
-        own: (text("peer-client-cert-file"), text("peer-client-key-file")),
+        dial_pair: (text("peer-client-cert-file"), text("peer-client-key-file")),
         domain: Arc::default(),
-        skip_peer_names: values.bool("peer-skip-client-san-verification"),
+        skip_peer_addresses: values.bool("peer-skip-client-san-verification"),
         makes_client: values.bool("auto-tls"),
         makes_peer: values.bool("peer-auto-tls"),
         validity_years: values.uint("self-signed-cert-validity"),

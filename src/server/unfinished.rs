@@ -15,9 +15,9 @@
 //! these, the connection that holds most of them is closed.
 //!
 //! ```text
-//!   frames ─► Incomplete (a request's body) ─► rpc reads the message
+//!   frames ─► CountedRequestBody ────────────► rpc reads the message
 //!                │ bytes of a message without its end        ▲ an error in the place of more
-//!                └──► Unfinished: by connection, by age ─────┘
+//!                └──► PartialMessages: by connection, by age ┘
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +39,7 @@ use crate::{clock, limits, metrics, rpc};
 const PREFIX_BYTES: usize = 5;
 
 /// The partial messages of all connections.
-pub(super) struct Unfinished {
+pub(super) struct PartialMessages {
     state: Mutex<State>,
     /// Budgets of one connection and of the member. Parts that may go on and parts that were given
     /// up count against them separately.
@@ -54,20 +54,20 @@ pub(super) struct Unfinished {
 struct State {
     /// Counts the parts added. A part's age is this count when its last bytes arrived, so the
     /// greatest age is the youngest part.
-    now: u64,
+    parts_added: u64,
     /// Bytes of the parts that may go on.
     bytes: usize,
     by_age: BTreeMap<u64, Part>,
     given_up: BTreeMap<u64, Part>,
     /// Bytes of the parts that were given up, except on connections that are being closed.
     given_up_bytes: usize,
-    connections: BTreeMap<u64, Held>,
+    connections: BTreeMap<u64, ConnectionParts>,
     next_connection: u64,
 }
 
 /// The parts of one connection.
 #[derive(Default)]
-struct Held {
+struct ConnectionParts {
     /// Bytes and ages of the parts that may go on.
     bytes: usize,
     ages: BTreeSet<u64>,
@@ -93,14 +93,14 @@ struct Call {
 
 /// A handle to one connection's parts.
 #[derive(Clone)]
-pub(super) struct Connection {
-    all: Arc<Unfinished>,
+pub(super) struct PartialAccount {
+    all: Arc<PartialMessages>,
     number: u64,
     /// Notified when the connection has to end.
     closing: Arc<Notify>,
 }
 
-impl Unfinished {
+impl PartialMessages {
     /// `message_bytes_max` is the largest message that the server accepts, which a flag sets. The
     /// budgets grow with it, so that `limits::UNFINISHED_MESSAGES_MIN` such messages fit into a
     /// connection's.
@@ -118,7 +118,7 @@ impl Unfinished {
     /// all; else it is the oldest of `connection`, or of all, if its budget is exceeded and the
     /// part is old. The youngest of all is never given up, since one message may be larger than a
     /// budget.
-    fn oldest_over(&self, state: &State, connection: Option<u64>, now: Instant) -> Option<u64> {
+    fn next_to_give_up(&self, state: &State, connection: Option<u64>, now: Instant) -> Option<u64> {
         let is_old = |age: &u64| {
             let part = state.by_age.get(age);
             part.is_some_and(|part| now.saturating_duration_since(part.came) >= self.old)
@@ -136,7 +136,7 @@ impl Unfinished {
         } else {
             None
         };
-        oldest.filter(|age| *age != state.now)
+        oldest.filter(|age| *age != state.parts_added)
     }
 
     /// Gives up old parts over a budget, and closes connections. An arriving part has the same
@@ -144,13 +144,13 @@ impl Unfinished {
     pub(super) fn look(&self) {
         let now = clock::instant();
         let mut state = self.state.lock();
-        let over = |(number, held): (&u64, &Held)| {
+        let over = |(number, held): (&u64, &ConnectionParts)| {
             (held.bytes > self.connection_bytes_max).then_some(*number)
         };
         let connections: Vec<_> = state.connections.iter().filter_map(over).collect();
         let mut given_up = Vec::new();
         for connection in connections.into_iter().map(Some).chain([None]) {
-            while let Some(oldest) = self.oldest_over(&state, connection, now) {
+            while let Some(oldest) = self.next_to_give_up(&state, connection, now) {
                 given_up.extend(state.give_up(oldest));
             }
             if let Some(connection) = connection {
@@ -179,10 +179,10 @@ impl Unfinished {
     }
 
     /// Registers a connection, which ends when `closing` is notified.
-    pub(super) fn connection(self: &Arc<Self>, closing: Arc<Notify>) -> Connection {
+    pub(super) fn connection(self: &Arc<Self>, closing: Arc<Notify>) -> PartialAccount {
         let mut state = self.state.lock();
         state.next_connection += 1;
-        Connection { all: Arc::clone(self), number: state.next_connection, closing }
+        PartialAccount { all: Arc::clone(self), number: state.next_connection, closing }
     }
 
     /// Bytes of all parts, those given up included.
@@ -221,18 +221,18 @@ impl State {
 
     fn add(
         &mut self,
-        connection: &Connection,
+        connection: &PartialAccount,
         bytes: usize,
         call: &Arc<Call>,
         came: Instant,
     ) -> u64 {
-        self.now += 1;
-        let age = self.now;
+        self.parts_added += 1;
+        let age = self.parts_added;
         self.bytes += bytes;
         metrics::unfinished_bytes().add(bytes as i64);
-        let held = self.connections.entry(connection.number).or_insert_with(|| Held {
+        let held = self.connections.entry(connection.number).or_insert_with(|| ConnectionParts {
             closing: Arc::clone(&connection.closing),
-            ..Held::default()
+            ..ConnectionParts::default()
         });
         held.bytes += bytes;
         held.ages.insert(age);
@@ -246,8 +246,8 @@ impl State {
     fn give_up(&mut self, age: u64) -> Option<Arc<Call>> {
         let part = self.by_age.remove(&age)?;
         let call = Arc::clone(&part.call);
-        // Set under the lock, which `Counted::set` holds when it adds more of this message: the new
-        // part is then given up, too.
+        // Set under the lock, which `CountedPart::set` holds when it adds more of this message: the
+        // new part is then given up, too.
         call.is_given_up.store(true, Ordering::Release);
         self.bytes -= part.bytes;
         if let Some(held) = self.connections.get_mut(&part.connection) {
@@ -279,16 +279,16 @@ fn tell(given_up: &[Arc<Call>]) {
 }
 
 /// The part of one call, counted until this is dropped.
-struct Counted {
-    connection: Connection,
+struct CountedPart {
+    connection: PartialAccount,
     /// Made with the first part: most messages arrive whole and need none.
     call: Option<Arc<Call>>,
     /// The part's age; 0 while nothing is counted.
     age: u64,
 }
 
-impl Counted {
-    fn new(connection: Connection) -> Self {
+impl CountedPart {
+    fn new(connection: PartialAccount) -> Self {
         Self { connection, call: None, age: 0 }
     }
 
@@ -311,7 +311,7 @@ impl Counted {
                 state.give_up(self.age);
             }
             let number = self.connection.number;
-            while let Some(oldest) = all.oldest_over(&state, Some(number), now) {
+            while let Some(oldest) = all.next_to_give_up(&state, Some(number), now) {
                 given_up.extend(state.give_up(oldest));
             }
             all.close(&mut state, number);
@@ -329,7 +329,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedPart {
     fn drop(&mut self) {
         self.set(0);
     }
@@ -371,19 +371,19 @@ impl Messages {
 }
 
 /// A request's body, whose unfinished message is counted.
-pub(super) struct Incomplete<B> {
+pub(super) struct CountedRequestBody<B> {
     body: B,
     messages: Messages,
-    counted: Counted,
+    counted: CountedPart,
 }
 
-impl<B> Incomplete<B> {
-    pub(super) fn new(body: B, connection: Connection) -> Self {
-        Self { body, messages: Messages::default(), counted: Counted::new(connection) }
+impl<B> CountedRequestBody<B> {
+    pub(super) fn new(body: B, connection: PartialAccount) -> Self {
+        Self { body, messages: Messages::default(), counted: CountedPart::new(connection) }
     }
 }
 
-impl<B> Body for Incomplete<B>
+impl<B> Body for CountedRequestBody<B>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<rpc::BoxError>,

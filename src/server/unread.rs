@@ -6,9 +6,9 @@
 //! it passes to h2 until its request's body has given it out and is polled for more.
 //!
 //! ```text
-//!   socket ─► Inbound ─► h2 keeps it ─► Taken (a request's body) ─► rpc reads the message
-//!                │ came                    │ took, dropped
-//!                └────────► Connection ◄───┘        Unread: the sum of all connections
+//!   socket ─► Inbound ─► h2 keeps it ─► UnreadRequestBody ──────► rpc reads the message
+//!                │ arrived                 │ took, dropped
+//!                └──────► UnreadAccount ◄──┘        Unread: the sum of all connections
 //!                               ▲ permitted: WINDOW_UPDATE of h2
 //! ```
 //!
@@ -45,7 +45,7 @@ use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use super::inbound::Came;
+use super::inbound::Arrived;
 use crate::{limits, metrics};
 
 /// The connection's window before the first WINDOW_UPDATE (RFC 9113, section 6.9.2).
@@ -59,7 +59,7 @@ pub(super) struct Unread {
 }
 
 /// The unread bytes of one connection.
-pub(super) struct Connection {
+pub(super) struct UnreadAccount {
     all: Arc<Unread>,
     state: Mutex<State>,
     /// Whether reading has stopped; `reader` is woken when it may go on.
@@ -75,19 +75,19 @@ struct State {
     frames: usize,
     bytes: usize,
     /// Other bytes that the frames held may keep in memory, since they share their read buffers.
-    kept_bytes: usize,
+    buffer_bytes: usize,
     /// Bytes that bodies have given out and that are not known to be read.
-    given_bytes: usize,
+    handed_out_bytes: usize,
     /// Request bodies that are not dropped.
     bodies: usize,
     /// All bytes of DATA so far, and all that h2 has permitted beyond the first window.
-    came_bytes: u64,
+    arrived_bytes: u64,
     permitted_bytes: u64,
     /// Bytes of this connection that the member's sum includes.
-    told_bytes: usize,
+    reported_bytes: usize,
     /// All bytes that calls have read so far; wraps.
     read_bytes: usize,
-    seen: Seen,
+    seen: LastLook,
     /// Consecutive looks at which nothing had been read, and at which no answers had been taken
     /// either.
     unread_looks: u32,
@@ -96,7 +96,7 @@ struct State {
 
 /// The state at the last look.
 #[derive(Clone, Copy, Default)]
-struct Seen {
+struct LastLook {
     cost: usize,
     read_bytes: usize,
     taken_bytes: usize,
@@ -104,7 +104,7 @@ struct Seen {
 
 /// A connection without progress, ordered by looks and then by bytes. The greatest is closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Still {
+pub(super) struct Stalled {
     looks: u32,
     pub bytes: usize,
 }
@@ -112,7 +112,7 @@ pub(super) struct Still {
 impl State {
     fn cost(&self) -> usize {
         let frames = self.bytes + self.frames * limits::UNREAD_FRAME_BYTES;
-        frames + self.kept_bytes + self.given_bytes
+        frames + self.buffer_bytes + self.handed_out_bytes
     }
 
     /// Lowers the count to `bytes`, the most that h2 can hold.
@@ -126,14 +126,14 @@ impl State {
     /// Adds `bytes` to those that the present frames may keep from being freed.
     fn keep(&mut self, bytes: usize) {
         let most = self.frames * limits::UNREAD_BUFFER_BYTES;
-        self.kept_bytes = (self.kept_bytes + bytes).min(most);
+        self.buffer_bytes = (self.buffer_bytes + bytes).min(most);
     }
 }
 
 impl Unread {
-    pub(super) fn connection(self: &Arc<Self>) -> Arc<Connection> {
+    pub(super) fn connection(self: &Arc<Self>) -> Arc<UnreadAccount> {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Connection {
+        Arc::new(UnreadAccount {
             all: Arc::clone(self),
             state: Mutex::default(),
             is_paused: AtomicBool::new(false),
@@ -158,16 +158,16 @@ impl Unread {
     }
 }
 
-impl Drop for Connection {
+impl Drop for UnreadAccount {
     fn drop(&mut self) {
         self.all.connections.fetch_sub(1, Ordering::Relaxed);
         let state = self.state.get_mut();
-        self.all.bytes.fetch_sub(state.told_bytes, Ordering::SeqCst);
-        metrics::unread_bytes().sub(state.told_bytes as i64);
+        self.all.bytes.fetch_sub(state.reported_bytes, Ordering::SeqCst);
+        metrics::unread_bytes().sub(state.reported_bytes as i64);
     }
 }
 
-impl Connection {
+impl UnreadAccount {
     /// Unread bytes of the connection, with their overhead.
     pub(super) fn bytes(&self) -> usize {
         self.state.lock().cost()
@@ -177,9 +177,9 @@ impl Connection {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         change(&mut state);
-        let (cost, told) = (state.cost(), state.told_bytes);
+        let (cost, told) = (state.cost(), state.reported_bytes);
         if cost.abs_diff(told) >= limits::UNREAD_STEP_BYTES || cost == 0 && told > 0 {
-            state.told_bytes = cost;
+            state.reported_bytes = cost;
             metrics::unread_bytes().add(cost as i64 - told as i64);
             // Under the lock, so that the sum gets a connection's changes in order: a decrease
             // before the increase that it takes back would wrap below 0.
@@ -196,15 +196,15 @@ impl Connection {
     }
 
     /// Counts DATA before it passes to h2.
-    pub(super) fn came(&self, came: Came) {
-        if came == Came::default() {
+    pub(super) fn arrived(&self, arrived: Arrived) {
+        if arrived == Arrived::default() {
             return;
         }
         self.change(|state| {
-            state.frames += came.frames;
-            state.bytes += came.bytes;
-            state.came_bytes += (came.bytes + came.ignored) as u64;
-            state.keep(came.others);
+            state.frames += arrived.frames;
+            state.bytes += arrived.bytes;
+            state.arrived_bytes += (arrived.bytes + arrived.ignored) as u64;
+            state.keep(arrived.others);
         });
     }
 
@@ -214,7 +214,7 @@ impl Connection {
         self.change(|state| {
             state.permitted_bytes += u64::from(bytes);
             let window = u64::from(limits::CONNECTION_WINDOW_BYTES) - FIRST_WINDOW_BYTES;
-            let held = (state.came_bytes + window).saturating_sub(state.permitted_bytes);
+            let held = (state.arrived_bytes + window).saturating_sub(state.permitted_bytes);
             state.cap(usize::try_from(held).unwrap_or(usize::MAX));
         });
     }
@@ -244,12 +244,12 @@ impl Connection {
     }
 
     /// Notes whether requests were read since the last look, or at least answers were taken;
-    /// `taken_bytes` are those taken so far. Returns a `Still` if neither was the case for
+    /// `taken_bytes` are those taken so far. Returns a `Stalled` if neither was the case for
     /// `limits::UNREAD_LOOKS_MAX` looks: the connection may then be closed.
-    pub(super) fn look(&self, taken_bytes: usize) -> Option<Still> {
+    pub(super) fn look(&self, taken_bytes: usize) -> Option<Stalled> {
         let mut state = self.state.lock();
         let (cost, before) = (state.cost(), state.seen);
-        state.seen = Seen { cost, read_bytes: state.read_bytes, taken_bytes };
+        state.seen = LastLook { cost, read_bytes: state.read_bytes, taken_bytes };
         let read = state.read_bytes.wrapping_sub(before.read_bytes);
         let taken = taken_bytes.wrapping_sub(before.taken_bytes);
         // All that was there at the last look, if that is less, is progress, too.
@@ -265,27 +265,27 @@ impl Connection {
         // at each look.
         self.may_read.store(self.is_over(cost), Ordering::SeqCst);
         self.go_on();
-        (looks >= limits::UNREAD_LOOKS_MAX).then_some(Still { looks, bytes: cost })
+        (looks >= limits::UNREAD_LOOKS_MAX).then_some(Stalled { looks, bytes: cost })
     }
 }
 
 /// A request's body, which counts what it gives out.
-pub(super) struct Taken<B: Body<Data = Bytes> + Unpin> {
+pub(super) struct UnreadRequestBody<B: Body<Data = Bytes> + Unpin> {
     body: B,
-    connection: Arc<Connection>,
+    connection: Arc<UnreadAccount>,
     /// Bytes of the last frame given out. A caller that polls for the next frame has read this one,
     /// or keeps it as the beginning of a message, which `unfinished` counts.
     given: usize,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Taken<B> {
-    pub(super) fn new(body: B, connection: Arc<Connection>) -> Self {
+impl<B: Body<Data = Bytes> + Unpin> UnreadRequestBody<B> {
+    pub(super) fn new(body: B, connection: Arc<UnreadAccount>) -> Self {
         connection.state.lock().bodies += 1;
         Self { body, connection, given: 0 }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Taken<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for UnreadRequestBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -306,7 +306,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Taken<B> {
                 let left = state.bytes.saturating_sub(bytes);
                 state.cap(left);
                 state.keep(before);
-                state.given_bytes = state.given_bytes.saturating_sub(before) + bytes;
+                state.handed_out_bytes = state.handed_out_bytes.saturating_sub(before) + bytes;
                 state.read_bytes = state.read_bytes.wrapping_add(before);
             });
         }
@@ -322,7 +322,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Taken<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Drop for Taken<B> {
+impl<B: Body<Data = Bytes> + Unpin> Drop for UnreadRequestBody<B> {
     fn drop(&mut self) {
         // h2 frees what is left without saying how much, so it is taken out and counted here.
         let mut context = Context::from_waker(Waker::noop());
@@ -336,11 +336,11 @@ impl<B: Body<Data = Bytes> + Unpin> Drop for Taken<B> {
         self.connection.change(|state| {
             state.bodies -= 1;
             state.keep(given);
-            state.given_bytes = state.given_bytes.saturating_sub(given);
+            state.handed_out_bytes = state.handed_out_bytes.saturating_sub(given);
             state.read_bytes = state.read_bytes.wrapping_add(given);
             if state.bodies == 0 {
                 state.cap(0);
-                state.given_bytes = 0;
+                state.handed_out_bytes = 0;
             }
         });
     }
@@ -357,25 +357,29 @@ mod tests {
     const MIB: usize = 1 << 20;
     const FRAME: usize = 16 << 10;
 
-    fn body(connection: &Arc<Connection>) -> Taken<Frames> {
-        Taken::new(Frames::default(), Arc::clone(connection))
+    fn body(connection: &Arc<UnreadAccount>) -> UnreadRequestBody<Frames> {
+        UnreadRequestBody::new(Frames::default(), Arc::clone(connection))
     }
 
     /// Sends at most `frames` frames on a stream, until reading its connection pauses; returns how
     /// many.
-    fn send(connection: &Connection, body: &mut Taken<Frames>, frames: usize) -> usize {
+    fn send(
+        connection: &UnreadAccount,
+        body: &mut UnreadRequestBody<Frames>,
+        frames: usize,
+    ) -> usize {
         let zeros = Bytes::from(vec![0; FRAME]);
         for sent in 0..frames {
             if connection.pauses(Waker::noop()) {
                 return sent;
             }
-            connection.came(Came { frames: 1, bytes: FRAME, ..Came::default() });
+            connection.arrived(Arrived { frames: 1, bytes: FRAME, ..Arrived::default() });
             body.body.0.push_back(zeros.clone());
         }
         frames
     }
 
-    fn read(body: &mut Taken<Frames>) {
+    fn read(body: &mut UnreadRequestBody<Frames>) {
         while body.frame().now_or_never().is_some() {}
     }
 
@@ -407,7 +411,7 @@ mod tests {
         let connection = all.connection();
         let (mut unread, mut busy) = (body(&connection), body(&connection));
         for _ in 0..1000 {
-            connection.came(Came { frames: 1, bytes: 1, ignored: 0, others: 9 + 9 + 8000 });
+            connection.arrived(Arrived { frames: 1, bytes: 1, ignored: 0, others: 9 + 9 + 8000 });
             unread.body.0.push_back(Bytes::from_static(b"x"));
         }
         let each = 1 + limits::UNREAD_FRAME_BYTES;
@@ -417,7 +421,7 @@ mod tests {
         assert_eq!(connection.bytes(), 1000 * (each + limits::UNREAD_BUFFER_BYTES));
         read(&mut unread);
         assert_eq!((connection.bytes(), all.bytes()), (0, 0));
-        connection.came(Came { others: 8000, ..Came::default() });
+        connection.arrived(Arrived { others: 8000, ..Arrived::default() });
         assert_eq!(connection.bytes(), 0, "nothing keeps it");
     }
 
@@ -429,10 +433,10 @@ mod tests {
         connection.permitted(limits::CONNECTION_WINDOW_BYTES - FIRST_WINDOW_BYTES as u32);
         let mut there = body(&connection);
         send(&connection, &mut there, 2);
-        let lost = Came { frames: 64, bytes: MIB, ignored: 500, others: 0 };
+        let lost = Arrived { frames: 64, bytes: MIB, ignored: 500, others: 0 };
         let held = connection.bytes();
         for _ in 0..4 {
-            connection.came(lost);
+            connection.arrived(lost);
         }
         assert!(connection.bytes() > held + 4 * MIB);
         connection.permitted(4 * (MIB as u32 + 500));
@@ -440,7 +444,7 @@ mod tests {
         assert_eq!(connection.bytes(), held + 4 * 64 * limits::UNREAD_FRAME_BYTES);
         read(&mut there);
         assert_eq!(connection.bytes(), 0);
-        connection.came(lost);
+        connection.arrived(lost);
         drop(there);
         assert_eq!((connection.bytes(), all.bytes()), (0, 0), "no request is there");
     }

@@ -1,11 +1,11 @@
-//! Members on disks that run full, and out of inodes: none ends, reads and deletes go on, and the way
-//! back that README gives works. And a member on a disk that stands still: it answers what needs no
-//! write.
+//! Members on disks that run full, and out of inodes: none ends, reads and deletes go on, and the
+//! way back that README gives works. And a member on a disk that stands still: it answers what
+//! needs no write.
 //!
 //! The disks are file systems of a hundred megabytes or more, mounted in a mount namespace of this
-//! test's own, so that nothing is left of them. Where the system lets nobody mount, the test says so
-//! and passes. `RUSD_FULL_ROUNDS` sets the number of rounds, `RUSD_FULL_SEED` where they begin; as root,
-//! some of them use ext4 in a file.
+//! test's own, so that nothing is left of them. Where the system lets nobody mount, the test says
+//! so and passes. `RUSD_FULL_ROUNDS` sets the number of rounds, `RUSD_FULL_SEED` where they begin;
+//! as root, some of them use ext4 in a file.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 #![expect(clippy::print_stderr, reason = "a failure shows its round")]
@@ -365,8 +365,8 @@ fn rounds() {
     }
 }
 
-/// A file system that takes no write until this is dropped, or until the test ends in any other way:
-/// the pipe is closed then.
+/// A file system that takes no write until this is dropped, or until the test ends in any other
+/// way: the pipe is closed then.
 struct Frozen(Child);
 
 impl Frozen {

@@ -13,7 +13,7 @@ use crate::upkeep;
 
 const QUOTA: i64 = 6 << 20;
 
-fn config(dir: &std::path::Path, quota: i64, keeps_space: bool) -> Config {
+fn config(dir: &std::path::Path, quota: i64, space_policy_is_auto: bool) -> Config {
     Config {
         initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
         peer_urls: vec!["http://localhost:2380".into()],
@@ -21,13 +21,13 @@ fn config(dir: &std::path::Path, quota: i64, keeps_space: bool) -> Config {
         commit_interval: Duration::from_millis(5),
         compaction_sleep_interval: Duration::ZERO,
         quota_backend_bytes: quota,
-        keeps_space,
+        space_policy_is_auto,
         ..Config::of(dir)
     }
 }
 
-async fn start(dir: &std::path::Path, quota: i64, keeps_space: bool) -> Node {
-    let config = config(dir, quota, keeps_space);
+async fn start(dir: &std::path::Path, quota: i64, space_policy_is_auto: bool) -> Node {
+    let config = config(dir, quota, space_policy_is_auto);
     let node = Node::start(config, Arc::new(SystemClock::new())).unwrap();
     node.ready().wait_for(|ready| *ready).await.unwrap();
     node

@@ -12,7 +12,7 @@ fn what_does_not_matter_is_not_expanded() {
         [&[0x40][..], &string(long.as_bytes(), false), &value].concat(),
     ];
     EXPANDED.set(0);
-    assert_eq!(tolerated(&fields.concat()), None);
+    assert_eq!(adapted(&fields.concat()), None);
     assert_eq!(EXPANDED.get(), 0);
 }
 
@@ -43,7 +43,7 @@ fn what_h2_would_refuse_is_replaced_by_as_many_bytes() {
                 let head = [&[0x83, 0x86, first][..], &name].concat();
                 let tail = [&[0x44][..], &string(b"/a/b", compress)].concat();
                 let block = [&head[..], &string(value, compress), &tail].concat();
-                let changed = tolerated(&block).unwrap();
+                let changed = adapted(&block).unwrap();
                 let middle = &changed[head.len()..changed.len() - tail.len()];
                 let mut reader = Reader { block: middle, at: 0, is_begun: true };
                 let new = reader.string().unwrap().decoded().unwrap();
@@ -65,7 +65,7 @@ fn a_path_has_no_fragment() {
                 let block = [&head[..], &string(value.as_bytes(), compress)].concat();
                 let expected =
                     expected.map(|value| [&head[..], &string(value.as_bytes(), false)].concat());
-                assert_eq!(tolerated(&block), expected, "{value} {first}");
+                assert_eq!(adapted(&block), expected, "{value} {first}");
             }
         }
     }
@@ -75,24 +75,24 @@ fn a_path_has_no_fragment() {
             let value = format!("/{before}{between}#{between}");
             let block = [&[0x44][..], &string(value.as_bytes(), true)].concat();
             let expected = string(value.replace('#', "?").as_bytes(), false);
-            assert_eq!(tolerated(&block).unwrap()[1..], expected, "{value}");
+            assert_eq!(adapted(&block).unwrap()[1..], expected, "{value}");
         }
     }
 }
 
 #[test]
 fn an_empty_one_goes() {
-    assert_eq!(tolerated(b"\x83\x81\x86").unwrap(), b"\x83\x86");
-    assert_eq!(tolerated(b"\x83\x01\x00\x86").unwrap(), b"\x83\x86");
+    assert_eq!(adapted(b"\x83\x81\x86").unwrap(), b"\x83\x86");
+    assert_eq!(adapted(b"\x83\x01\x00\x86").unwrap(), b"\x83\x86");
 }
 
 #[test]
 fn an_empty_one_that_enters_the_table_leaves_it_as_long() {
-    assert_eq!(tolerated(b"\x83\x41\x00\x86").unwrap(), b"\x83\x41\x01-\x86");
-    assert_eq!(tolerated(b"\x41\x80\x86").unwrap(), b"\x41\x01-\x86");
+    assert_eq!(adapted(b"\x83\x41\x00\x86").unwrap(), b"\x83\x41\x01-\x86");
+    assert_eq!(adapted(b"\x41\x80\x86").unwrap(), b"\x41\x01-\x86");
     let spelled = [&[0x40][..], &string(NAME, false), &[0x00]].concat();
     let expected = [&[0x40][..], &string(NAME, false), b"\x01-"].concat();
-    assert_eq!(tolerated(&spelled).unwrap(), expected);
+    assert_eq!(adapted(&spelled).unwrap(), expected);
     // As many as fit into the client's table fit into h2's, with a byte more each.
     let each = 32 + NAME.len();
     assert!(HEADER_TABLE_BYTES as usize / each * (each + 1) + each <= 4096);
@@ -111,10 +111,10 @@ fn h2_does_not_hear_how_small_a_table_is() {
         update
     };
     let small = size(HEADER_TABLE_BYTES);
-    assert_eq!(tolerated(&[b"\x20", &small[..], b"\x83"].concat()).unwrap(), b"\x83");
+    assert_eq!(adapted(&[b"\x20", &small[..], b"\x83"].concat()).unwrap(), b"\x83");
     // h2 refuses a size above the one that it announced, and one that comes too late.
-    assert_eq!(tolerated(&[&size(HEADER_TABLE_BYTES + 1)[..], b"\x83"].concat()), None);
-    assert_eq!(tolerated(&[b"\x83", &small[..]].concat()), None);
+    assert_eq!(adapted(&[&size(HEADER_TABLE_BYTES + 1)[..], b"\x83"].concat()), None);
+    assert_eq!(adapted(&[b"\x83", &small[..]].concat()), None);
 }
 
 /// Name and value of each field that a block spells out.
@@ -148,7 +148,7 @@ fn what_no_field_may_have_resets_the_stream_alone() {
     for (name, value, new_name, new_value) in cases {
         for (first, compress) in [(0x40, true), (0x40, false), (0, true), (0, false)] {
             let field = [&[first][..], &string(name, compress), &string(value, compress)];
-            let changed = tolerated(&field.concat()).unwrap();
+            let changed = adapted(&field.concat()).unwrap();
             let expected =
                 [(new_name.to_vec(), new_value.to_vec()), (b"te".to_vec(), b"-".to_vec())];
             assert_eq!(fields(&changed), expected, "{name:?}: {value:?}");
@@ -159,17 +159,17 @@ fn what_no_field_may_have_resets_the_stream_alone() {
     for compress in [true, false] {
         let (name, value) = ([&b"a".repeat(90)[..], b"B"].concat(), string(b"x", false));
         let field = [&[0x40][..], &string(&name, compress), &value].concat();
-        let changed = fields(&tolerated(&field).unwrap());
+        let changed = fields(&adapted(&field).unwrap());
         assert_eq!(changed, [(b"x".repeat(91), b"x".to_vec()), (b"te".to_vec(), b"-".to_vec())]);
         let right = [&[0x40][..], &string(&name[..90], compress), &value].concat();
-        assert_eq!(tolerated(&right), None);
+        assert_eq!(adapted(&right), None);
     }
     // A name that is known, and bytes that are rare and allowed.
     let known = [&[0x7a][..], &string(b"a\nb", true)].concat();
     let expected = [&[0x7a][..], &string(b"a-b", false), REFUSED].concat();
-    assert_eq!(tolerated(&known).unwrap(), expected);
+    assert_eq!(adapted(&known).unwrap(), expected);
     for value in [&b"a\tb"[..], b"\xff\xfe", b"~~~"] {
-        assert_eq!(tolerated(&[&[0x7a][..], &string(value, true)].concat()), None);
+        assert_eq!(adapted(&[&[0x7a][..], &string(value, true)].concat()), None);
     }
 }
 
@@ -177,17 +177,17 @@ fn what_no_field_may_have_resets_the_stream_alone() {
 fn what_grpc_go_does_not_look_at_gets_another_name() {
     for name in ["te", "transfer-encoding", "upgrade", "keep-alive", "proxy-connection"] {
         let spelled = [&[0x40][..], &string(name.as_bytes(), true), &string(b"x", true)];
-        let changed = tolerated(&spelled.concat()).unwrap();
+        let changed = adapted(&spelled.concat()).unwrap();
         let new_name = format!("x{}", &name[1..]).into_bytes();
         assert_eq!(fields(&changed), [(new_name, b"x".to_vec())]);
     }
     for (first, name) in [(28, "xontent-length"), (57, "xransfer-encoding")] {
         let known = [&[0x40 | first][..], &string(b"3", false)].concat();
         let expected = [(name.into(), b"3".to_vec())];
-        assert_eq!(fields(&tolerated(&known).unwrap()), expected);
+        assert_eq!(fields(&adapted(&known).unwrap()), expected);
     }
     let trailers = [&[0][..], &string(b"te", true), &string(b"trailers", true)].concat();
-    assert_eq!(tolerated(&trailers), None);
+    assert_eq!(adapted(&trailers), None);
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn what_h2_takes_for_no_request_is_one_that_nobody_serves() {
     ];
     for (place, value, expected) in cases {
         for first in [place, 0x40 | place] {
-            let changed = tolerated(&[&[first][..], &string(value, true)].concat());
+            let changed = adapted(&[&[first][..], &string(value, true)].concat());
             let expected = expected.map(|value| [&[first][..], &string(value, false)].concat());
             assert_eq!(changed, expected, "{place}: {value:?}");
         }
@@ -222,20 +222,20 @@ fn what_h2_takes_for_no_request_is_one_that_nobody_serves() {
 #[test]
 fn what_is_right_or_cannot_be_read_stays() {
     let right = [&[0x83, 0x41][..], &string(b"127.0.0.1:2379", true)].concat();
-    assert_eq!(tolerated(&right), None);
-    assert_eq!(tolerated(&[&[0x41][..], &string(b"[::1]:2379", false)].concat()), None);
+    assert_eq!(adapted(&right), None);
+    assert_eq!(adapted(&[&[0x41][..], &string(b"[::1]:2379", false)].concat()), None);
     // The value of any other field is not looked at.
-    assert_eq!(tolerated(&[&[0x7a][..], &string(b"::1", false)].concat()), None);
+    assert_eq!(adapted(&[&[0x7a][..], &string(b"::1", false)].concat()), None);
     let cut = [&[0x83, 0x41][..], &string(b"etcd/a", false)].concat();
     for length in 0..cut.len() {
-        assert_eq!(tolerated(&cut[..length]), None, "{length}");
+        assert_eq!(adapted(&cut[..length]), None, "{length}");
     }
     for block in
         [&b"\x41\xff"[..], b"\x41\x7f\xff\xff\xff\xff\xff\xff", b"\xff\xff\xff\xff\xff\xff"]
     {
-        assert_eq!(tolerated(block), None);
+        assert_eq!(adapted(block), None);
     }
     // A change before the cut counts.
     let block = [&cut[..], b"\x44\x05/a"].concat();
-    assert_eq!(tolerated(&block).unwrap(), b"\x83\x41\x06etcd-a\x44\x05/a");
+    assert_eq!(adapted(&block).unwrap(), b"\x83\x41\x06etcd-a\x44\x05/a");
 }

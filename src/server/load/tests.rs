@@ -1,7 +1,7 @@
 //! Which settings are accepted and which are refused, with the texts.
 
 use super::*;
-use crate::server::flags::Kind;
+use crate::server::flags::FlagKind;
 
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
@@ -146,7 +146,7 @@ fn numbers_of_any_size_are_times_that_can_be_added() {
     for text in ["9223372037", "18446744073709551615", "9223372036854775808"] {
         assert_eq!(ttl(text), Duration::ZERO, "{text}");
     }
-    let durations = flags::FLAGS.iter().filter(|flag| flag.kind == Kind::Duration);
+    let durations = flags::FLAGS.iter().filter(|flag| flag.kind == FlagKind::Duration);
     for name in durations.map(|flag| flag.name) {
         let longest = of(&format!("--{name} 2562047h47m16.854775807s"));
         assert!(longest.is_ok(), "--{name}: {longest:?}");
@@ -205,11 +205,11 @@ fn deprecated_flags_are_warned_about_wherever_they_are_given() {
     let warned = |line: &str, environment: &[(String, String)]| -> Vec<&str> {
         let mut notices = Vec::new();
         load(&words(line), environment, &mut notices).unwrap();
-        let said = notices.iter().filter_map(|notice| match notice {
+        let startup_log = notices.iter().filter_map(|notice| match notice {
             Notice::Deprecated(text) => text.split(' ').next(),
             _ => None,
         });
-        said.collect()
+        startup_log.collect()
     };
     assert_eq!(warned("--max-wals 5", &[]), [""; 0]);
     assert_eq!(

@@ -13,14 +13,14 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::Outbox;
 use crate::limits;
-use crate::server::unfinished::Connection;
-use crate::server::unread::{self, Still};
+use crate::server::unfinished::PartialAccount;
+use crate::server::unread::{self, Stalled};
 
 /// One connection's unsent answers, and the calls and requests that wait.
 pub(in crate::server) struct Account {
     outbox: Arc<Outbox>,
-    unfinished: Connection,
-    unread: Arc<unread::Connection>,
+    unfinished: PartialAccount,
+    unread: Arc<unread::UnreadAccount>,
     unsent_bytes: AtomicUsize,
     /// The part of `unsent_bytes` that is of leases and watches.
     small_bytes: AtomicUsize,
@@ -51,7 +51,7 @@ impl Drop for Account {
     fn drop(&mut self) {
         self.outbox.count.fetch_sub(1, Ordering::Relaxed);
         if self.was_blocked.load(Ordering::Relaxed) {
-            self.outbox.has_litter.store(true, Ordering::Relaxed);
+            self.outbox.blocked_connection_ended.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -87,20 +87,20 @@ impl Account {
     }
 
     pub(super) fn has_more_than_its_part(&self, bytes: usize) -> bool {
-        bytes > limits::CONNECTION_UNSENT_BYTES_MIN && bytes > self.outbox.part()
+        bytes > limits::CONNECTION_UNSENT_BYTES_MIN && bytes > self.outbox.connection_bytes_max()
     }
 
     /// Whether the connection holds more than its part beside its largest answer, which may have
     /// any size.
-    fn is_over(&self) -> bool {
+    fn exceeds_beside_largest(&self) -> bool {
         let largest = self.largest_bytes.load(Ordering::SeqCst);
         self.has_more_than_its_part(self.unsent_bytes().saturating_sub(largest))
     }
 
     /// Whether calls and streams of this kind have to wait.
-    fn holds_back(&self, kind: Kind) -> bool {
+    fn holds_back(&self, kind: AnswerSize) -> bool {
         let has_room = || self.small_bytes.load(Ordering::SeqCst) < limits::SMALL_UNSENT_BYTES_MAX;
-        self.is_over() && !(kind == Kind::Small && has_room())
+        self.exceeds_beside_largest() && !(kind == AnswerSize::Small && has_room())
     }
 
     pub(super) fn is_blocked(&self) -> bool {
@@ -163,17 +163,17 @@ impl Account {
         self.was_blocked.fetch_or(is_blocked, Ordering::Relaxed);
     }
 
-    pub(super) fn look_at_unread(&self) -> Option<Still> {
+    pub(super) fn look_at_unread(&self) -> Option<Stalled> {
         self.unread.look(self.taken_answer_bytes.load(Ordering::Relaxed))
     }
 
     /// The count of request bytes that no call has read.
-    pub(in crate::server) fn unread(&self) -> &Arc<unread::Connection> {
+    pub(in crate::server) fn unread(&self) -> &Arc<unread::UnreadAccount> {
         &self.unread
     }
 
     /// The count of this connection's partial messages.
-    pub(in crate::server) fn unfinished(&self) -> Connection {
+    pub(in crate::server) fn unfinished(&self) -> PartialAccount {
         self.unfinished.clone()
     }
 
@@ -206,11 +206,11 @@ impl Account {
 
     /// Waits until a call of this kind may begin; false if `limits::CALLS_WAITING_MAX` wait
     /// already.
-    pub(in crate::server) async fn enter(&self, kind: Kind) -> bool {
+    pub(in crate::server) async fn enter(&self, kind: AnswerSize) -> bool {
         if !self.holds_back(kind) {
             return true;
         }
-        let Some(_place) = Place::take(&self.calls_waiting) else { return false };
+        let Some(_place) = WaitingCall::take(&self.calls_waiting) else { return false };
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
@@ -226,7 +226,7 @@ impl Account {
     /// polls.
     pub(in crate::server) fn poll_room(
         &self,
-        kind: Kind,
+        kind: AnswerSize,
         room: &mut Room,
         context: &mut Context<'_>,
     ) -> Poll<()> {
@@ -247,7 +247,7 @@ impl Account {
     }
 
     /// Counts these bytes as unsent until the last reference to the returned ones is dropped.
-    pub(in crate::server) fn charge(self: &Arc<Self>, kind: Kind, bytes: Bytes) -> Bytes {
+    pub(in crate::server) fn charge(self: &Arc<Self>, kind: AnswerSize, bytes: Bytes) -> Bytes {
         let cost = bytes.len() + limits::UNSENT_ANSWER_BYTES;
         if cost > limits::CONNECTION_UNSENT_BYTES_MIN {
             let mut large = self.large.lock();
@@ -255,17 +255,17 @@ impl Account {
             self.note_largest(&large);
         }
         self.unsent_bytes.fetch_add(cost, Ordering::SeqCst);
-        if kind == Kind::Small {
+        if kind == AnswerSize::Small {
             self.small_bytes.fetch_add(cost, Ordering::SeqCst);
         }
         self.outbox.answers.add(cost);
         Bytes::from_owner(Unsent { bytes, kind, account: Arc::clone(self) })
     }
 
-    fn discharge(&self, kind: Kind, cost: usize) {
-        let before = [Kind::Any, Kind::Small].map(|kind| self.holds_back(kind));
+    fn discharge(&self, kind: AnswerSize, cost: usize) {
+        let before = [AnswerSize::Any, AnswerSize::Small].map(|kind| self.holds_back(kind));
         self.unsent_bytes.fetch_sub(cost, Ordering::SeqCst);
-        if kind == Kind::Small {
+        if kind == AnswerSize::Small {
             self.small_bytes.fetch_sub(cost, Ordering::SeqCst);
         }
         if cost > limits::CONNECTION_UNSENT_BYTES_MIN {
@@ -276,7 +276,7 @@ impl Account {
             self.note_largest(&large);
         }
         self.outbox.answers.remove(cost);
-        if before != [Kind::Any, Kind::Small].map(|kind| self.holds_back(kind)) {
+        if before != [AnswerSize::Any, AnswerSize::Small].map(|kind| self.holds_back(kind)) {
             self.room.notify_waiters();
         }
     }
@@ -288,14 +288,14 @@ impl Account {
 
 /// How much room a call's answers need, which decides when the call has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Kind {
+pub(in crate::server) enum AnswerSize {
     /// The answer may be large.
     Any,
     /// Leases and watches: their answers are small, and an answer that waits is late or useless.
     Small,
 }
 
-impl Kind {
+impl AnswerSize {
     /// `path` is the request's. `LeaseTimeToLive` is not small: it may name all keys of the lease.
     pub(in crate::server) fn of(path: &str) -> Self {
         match path {
@@ -325,16 +325,16 @@ impl Drop for Queued {
 pub(in crate::server) struct Room(Option<Pin<Box<OwnedNotified>>>);
 
 /// The place of one waiting call, of which a connection has `limits::CALLS_WAITING_MAX`.
-struct Place<'a>(&'a AtomicUsize);
+struct WaitingCall<'a>(&'a AtomicUsize);
 
-impl<'a> Place<'a> {
+impl<'a> WaitingCall<'a> {
     fn take(places: &'a AtomicUsize) -> Option<Self> {
         let place = Self(places);
         (places.fetch_add(1, Ordering::Relaxed) < limits::CALLS_WAITING_MAX).then_some(place)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaitingCall<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -343,7 +343,7 @@ impl Drop for Place<'_> {
 /// Owner of an answer's bytes, which takes them off the account when it is dropped.
 struct Unsent {
     bytes: Bytes,
-    kind: Kind,
+    kind: AnswerSize,
     account: Arc<Account>,
 }
 

@@ -4,11 +4,11 @@ use crate::limits;
 
 /// The greatest count since memory was given back last.
 #[derive(Default)]
-struct Most(usize);
+struct Peak(usize);
 
-impl Most {
+impl Peak {
     /// Whether the greatest count was above `kept`, and less than a quarter of it is left.
-    fn is_over(&mut self, now: usize, kept: usize) -> bool {
+    fn has_ended(&mut self, now: usize, kept: usize) -> bool {
         self.0 = self.0.max(now);
         self.0 > kept && now < self.0 / 4
     }
@@ -17,9 +17,9 @@ impl Most {
 /// The greatest counts since memory was given back last, of all that may leave free memory behind.
 #[derive(Default)]
 pub(super) struct Floods {
-    bytes: Most,
-    connections: Most,
-    calls: Most,
+    bytes: Peak,
+    connections: Peak,
+    calls: Peak,
     /// The least that the process held since memory was given back last.
     least_held_bytes: Option<usize>,
     /// Whether memory is given back once more because the last time freed much: connections end one
@@ -46,15 +46,15 @@ impl Floods {
     }
 
     /// Whether a flood has ended and much of the `held` bytes of the process may be free.
-    pub(super) fn is_over(&mut self, held: usize, now: Counts) -> bool {
+    pub(super) fn has_ended(&mut self, held: usize, now: Counts) -> bool {
         let least = self.least_held_bytes.map_or(held, |least| least.min(held));
         self.least_held_bytes = Some(least);
         let has_grown = held - least > limits::GIVE_BACK_FREE_BYTES_MIN;
         // All three are evaluated, since each call notes a greatest count.
-        let bytes = self.bytes.is_over(now.bytes, limits::GIVE_BACK_UNSENT_BYTES_MIN);
+        let bytes = self.bytes.has_ended(now.bytes, limits::GIVE_BACK_UNSENT_BYTES_MIN);
         let connections =
-            self.connections.is_over(now.connections, limits::GIVE_BACK_CONNECTIONS_MIN);
-        let calls = self.calls.is_over(now.calls, limits::GIVE_BACK_CALLS_MIN);
+            self.connections.has_ended(now.connections, limits::GIVE_BACK_CONNECTIONS_MIN);
+        let calls = self.calls.has_ended(now.calls, limits::GIVE_BACK_CALLS_MIN);
         bytes || self.is_to_go_on || has_grown && (connections || calls)
     }
 }

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::task::noop_waker;
 
 use super::*;
-use crate::server::inbound::Came;
+use crate::server::inbound::Arrived;
 
 const MIB: usize = 1 << 20;
 
@@ -17,14 +17,14 @@ fn outbox() -> Arc<Outbox> {
 
 /// Zeroed pages take no memory until they are written.
 fn answer(account: &Arc<Account>, bytes: usize) -> Bytes {
-    account.charge(Kind::Any, Bytes::from(vec![0; bytes]))
+    account.charge(AnswerSize::Any, Bytes::from(vec![0; bytes]))
 }
 
-fn enters(account: &Account, kind: Kind) -> bool {
+fn enters(account: &Account, kind: AnswerSize) -> bool {
     account.enter(kind).now_or_never().is_some()
 }
 
-fn gives(account: &Account, kind: Kind) -> bool {
+fn gives(account: &Account, kind: AnswerSize) -> bool {
     let waker = noop_waker();
     let mut context = Context::from_waker(&waker);
     account.poll_room(kind, &mut Room::default(), &mut context).is_ready()
@@ -38,16 +38,16 @@ fn is_closed(account: &Account) -> bool {
 fn one_large_answer_holds_nothing_up_on_its_connection() {
     let account = outbox().open();
     let large = answer(&account, 200 * MIB);
-    assert!(enters(&account, Kind::Any) && gives(&account, Kind::Any));
+    assert!(enters(&account, AnswerSize::Any) && gives(&account, AnswerSize::Any));
     // Another answer may become the largest.
     let small = answer(&account, 50 * MIB);
     drop(large);
     let larger = answer(&account, 100 * MIB);
-    assert!(enters(&account, Kind::Any) && gives(&account, Kind::Any));
+    assert!(enters(&account, AnswerSize::Any) && gives(&account, AnswerSize::Any));
     let more = answer(&account, 20 * MIB);
-    assert!(!enters(&account, Kind::Any) && !gives(&account, Kind::Any));
+    assert!(!enters(&account, AnswerSize::Any) && !gives(&account, AnswerSize::Any));
     drop(small);
-    assert!(enters(&account, Kind::Any));
+    assert!(enters(&account, AnswerSize::Any));
     drop((larger, more));
     assert_eq!((account.unsent_bytes(), account.largest_bytes.load(Ordering::SeqCst)), (0, 0));
 }
@@ -56,14 +56,14 @@ fn one_large_answer_holds_nothing_up_on_its_connection() {
 async fn leases_and_watches_go_on_within_their_own_part() {
     let account = outbox().open();
     let _large = [answer(&account, 100 * MIB), answer(&account, 100 * MIB)];
-    assert!(!enters(&account, Kind::Any) && !gives(&account, Kind::Any));
+    assert!(!enters(&account, AnswerSize::Any) && !gives(&account, AnswerSize::Any));
     let mut renewals = Vec::new();
-    while gives(&account, Kind::Small) && enters(&account, Kind::Small) {
-        renewals.push(account.charge(Kind::Small, Bytes::from_static(b"renewed")));
+    while gives(&account, AnswerSize::Small) && enters(&account, AnswerSize::Small) {
+        renewals.push(account.charge(AnswerSize::Small, Bytes::from_static(b"renewed")));
         assert!(renewals.len() <= limits::SMALL_UNSENT_BYTES_MAX, "they have no bound");
     }
     assert!(renewals.len() > 500, "{} renewals", renewals.len());
-    let mut waiting = Box::pin(account.enter(Kind::Small));
+    let mut waiting = Box::pin(account.enter(AnswerSize::Small));
     assert!((&mut waiting).now_or_never().is_none());
     renewals.clear();
     assert!(waiting.await);
@@ -75,14 +75,17 @@ fn memory_is_given_back_after_a_flood_of_calls_that_has_left_some() {
     let account = outbox.open();
     let mut floods = Floods::default();
     let calls: Vec<_> = (0..=limits::GIVE_BACK_CALLS_MIN).map(|_| account.begin()).collect();
-    assert!(!outbox.is_over(&mut floods, 0));
-    assert!(!outbox.is_over(&mut floods, MIB + limits::GIVE_BACK_FREE_BYTES_MIN), "they are there");
+    assert!(!outbox.has_flood_ended(&mut floods, 0));
+    assert!(
+        !outbox.has_flood_ended(&mut floods, MIB + limits::GIVE_BACK_FREE_BYTES_MIN),
+        "they are there"
+    );
     drop(calls);
-    assert!(outbox.is_over(&mut floods, MIB + limits::GIVE_BACK_FREE_BYTES_MIN));
-    assert!(!outbox.is_over(&mut floods, MIB), "there is nothing to give");
+    assert!(outbox.has_flood_ended(&mut floods, MIB + limits::GIVE_BACK_FREE_BYTES_MIN));
+    assert!(!outbox.has_flood_ended(&mut floods, MIB), "there is nothing to give");
     let mut few = Floods::default();
     drop((0..limits::GIVE_BACK_CALLS_MIN).map(|_| account.begin()).collect::<Vec<_>>());
-    assert!(!outbox.is_over(&mut few, 0) && !outbox.is_over(&mut few, 100 * MIB));
+    assert!(!outbox.has_flood_ended(&mut few, 0) && !outbox.has_flood_ended(&mut few, 100 * MIB));
 }
 
 #[test]
@@ -116,12 +119,12 @@ fn a_little_that_is_not_taken_is_borne_where_its_end_would_not_help() {
 #[tokio::test]
 async fn of_many_that_stand_still_with_little_as_many_are_closed_as_it_takes() {
     let outbox = outbox();
-    let each = Came { frames: 1, bytes: 30 << 10, ..Came::default() };
+    let each = Arrived { frames: 1, bytes: 30 << 10, ..Arrived::default() };
     let crowd: Vec<_> = (0..5000).map(|_| outbox.open()).collect();
-    crowd.iter().for_each(|account| account.unread().came(each));
+    crowd.iter().for_each(|account| account.unread().arrived(each));
     outbox.look();
     let healthy = outbox.open();
-    healthy.unread().came(Came { bytes: 60 << 10, ..each });
+    healthy.unread().arrived(Arrived { bytes: 60 << 10, ..each });
     outbox.look();
     let closed = crowd.iter().filter(|account| is_closed(account)).count();
     let left = (5000 - closed) * (30 << 10);

@@ -29,31 +29,31 @@ impl Body for Frames {
     }
 }
 
-type Request = Incomplete<Frames>;
+type Request = CountedRequestBody<Frames>;
 
 /// A budget for which every part is old at once.
-fn impatient() -> Arc<Unfinished> {
-    let mut all = Unfinished::new(0);
+fn impatient() -> Arc<PartialMessages> {
+    let mut all = PartialMessages::new(0);
     Arc::get_mut(&mut all).unwrap().old = Duration::ZERO;
     all
 }
 
-fn connection(all: &Arc<Unfinished>) -> Connection {
+fn connection(all: &Arc<PartialMessages>) -> PartialAccount {
     all.connection(Arc::default())
 }
 
-fn is_closed(connection: &Connection) -> bool {
+fn is_closed(connection: &PartialAccount) -> bool {
     connection.closing.notified().now_or_never().is_some()
 }
 
 /// A request of which `bytes` bytes arrive, in frames, and the last byte never does.
-fn request(connection: &Connection, bytes: usize) -> Request {
+fn request(connection: &PartialAccount, bytes: usize) -> Request {
     let zeros = Bytes::from(vec![0; MIB]);
     let prefix = [&[0][..], &(bytes as u32 + 1).to_be_bytes()].concat();
     let mut frames = VecDeque::from([Bytes::from(prefix)]);
     frames.extend((0..bytes / MIB).map(|_| zeros.clone()));
     frames.push_back(zeros.slice(..bytes % MIB));
-    Incomplete::new(Frames(frames), connection.clone())
+    CountedRequestBody::new(Frames(frames), connection.clone())
 }
 
 /// Reads the frames that are there; returns the error that ends the body, if one does.
@@ -111,7 +111,7 @@ fn the_oldest_parts_of_a_connection_are_given_up() {
 /// As with a client that sends a hundred large requests at a time.
 #[test]
 fn parts_of_which_more_has_just_come_stay() {
-    let all = Unfinished::new(0);
+    let all = PartialMessages::new(0);
     let busy = connection(&all);
     let budget = limits::UNFINISHED_BYTES_MAX;
     let most = budget + budget / limits::UNFINISHED_EXCESS_PART;
@@ -131,7 +131,7 @@ fn parts_of_which_more_has_just_come_stay() {
 
 #[test]
 fn what_has_become_old_is_given_up_although_nothing_comes() {
-    let mut all = Unfinished::new(0);
+    let mut all = PartialMessages::new(0);
     Arc::get_mut(&mut all).unwrap().old = Duration::from_millis(1);
     let greedy = connection(&all);
     let mut requests: Vec<_> = (0..40).map(|_| request(&greedy, MIB)).collect();
@@ -209,7 +209,7 @@ fn what_was_given_up_has_one_budget_for_many_connections() {
             let (bytes, given_up) = all.bytes_of_each();
             let most = 2 * (limits::UNFINISHED_BYTES_MAX + 16 * (MIB + PREFIX_BYTES));
             assert!(bytes + given_up <= most, "{bytes} and {given_up} bytes, round {round}");
-            let closing = |held: &&Held| held.is_closing;
+            let closing = |held: &&ConnectionParts| held.is_closing;
             let closed = all.state.lock().connections.values().filter(closing).count();
             assert!(closed <= 2, "{closed} connections are closed");
             return;

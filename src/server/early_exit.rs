@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::config::{Level, Log, Notice, Stop};
 use super::version::{GIT_SHA, GO_VERSION, VERSION};
-use super::{flags, log, said};
+use super::{flags, log, startup_log};
 
 /// Prints help or the version. A reader that has closed the pipe has seen enough, so that is
 /// success; any other error is a failure.
@@ -32,7 +32,7 @@ pub(super) fn stop_early(stop: &Stop, words: &[String], notices: &[Notice]) -> E
         Stop::Usage(text) => drop(write!(err, "{text}\n{USAGE}")),
         Stop::Invalid(error) => {
             default_log();
-            notices.iter().for_each(said::notice);
+            notices.iter().for_each(startup_log::notice);
             tracing::info!(args = ?words, "Running: ");
             tracing::warn!(error, "failed to verify flags");
             if error.starts_with("--advertise-client-urls is required") {
@@ -41,7 +41,7 @@ pub(super) fn stop_early(stop: &Stop, words: &[String], notices: &[Notice]) -> E
         }
         Stop::Conflict(variable) => {
             default_log();
-            notices.iter().for_each(said::notice);
+            notices.iter().for_each(startup_log::notice);
             tracing::error!(
                 target: log::FATAL,
                 { "environment-variable" = variable },
@@ -77,7 +77,7 @@ fn help() -> String {
 }
 
 fn version() -> String {
-    let (system, arch) = (std::env::consts::OS, said::arch());
+    let (system, arch) = (std::env::consts::OS, startup_log::arch());
     format!(
         "etcd Version: {VERSION}\nGit SHA: {GIT_SHA}\nGo Version: {GO_VERSION}\nGo OS/Arch: {system}/{arch}\n"
     )

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::url::Url;
 
 /// Names and peer URLs.
-pub(super) type Named = Vec<(String, Vec<String>)>;
+pub(super) type MemberUrls = Vec<(String, Vec<String>)>;
 
 /// Reads `name=url,name=url`; a name may stand there more than once.
-pub(super) fn parse(list: &str) -> Result<Named, String> {
+pub(super) fn parse(list: &str) -> Result<MemberUrls, String> {
     let mut members: BTreeMap<&str, Vec<Url>> = BTreeMap::new();
     for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (name, url) = part.split_once('=').unwrap_or((part, ""));

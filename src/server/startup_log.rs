@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::cluster::Planned;
+use super::cluster::PlannedMembers;
 use super::config::{Compaction, Config, Notice};
 use super::listen::Listener;
 use super::notify;
@@ -51,7 +51,7 @@ pub(super) fn notice(notice: &Notice) {
 
 /// Logs the settings that an operator looks at first when a member behaves oddly: etcd's fields, in
 /// etcd's order. `planned` is None for a member that has data, since it looks for no others.
-pub(super) fn settings(config: &Config, planned: Option<&Planned>) {
+pub(super) fn settings(config: &Config, planned: Option<&PlannedMembers>) {
     let is_initialized = planned.is_none();
     let fields: Vec<Value> = [
         of_the_program(is_initialized),
@@ -99,7 +99,7 @@ fn of_the_member(config: &Config) -> Fields {
         ("force-new-cluster", json!(config.force_new_cluster)),
         ("heartbeat-interval", json!(go::duration(config.heartbeat))),
         ("election-timeout", json!(go::duration(election))),
-        ("initial-election-tick-advance", json!(config.hasten_election)),
+        ("initial-election-tick-advance", json!(config.election_tick_advance)),
         ("snapshot-count", json!(config.snapshot_count)),
         ("max-wals", json!(config.wals_max)),
         ("max-snapshots", json!(config.snapshots_max)),
@@ -107,13 +107,13 @@ fn of_the_member(config: &Config) -> Fields {
     ]
 }
 
-fn of_addresses(config: &Config, planned: Option<&Planned>) -> Fields {
+fn of_addresses(config: &Config, planned: Option<&PlannedMembers>) -> Fields {
     let sorted = |list: &[String]| {
         let mut list = list.to_vec();
         list.sort();
         list
     };
-    let members = planned.map(Planned::text).unwrap_or_default();
+    let members = planned.map(PlannedMembers::text).unwrap_or_default();
     let token = planned.map(|planned| planned.token.as_str()).unwrap_or_default();
     let local = config.local_address().map(|address| address.to_string()).unwrap_or_default();
     vec![
