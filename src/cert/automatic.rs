@@ -31,7 +31,7 @@ pub fn self_signed(
 ) -> Result<(PathBuf, PathBuf), Error> {
     if years == 0 {
         let text = "selfSignedCertValidity is invalid,it should be greater than 0";
-        return Err(Error::Order(text.into()));
+        return Err(Error::Request(text.into()));
     }
     let dir =
         std::path::absolute(dir).map_err(|source| Error::Io { path: dir.to_path_buf(), source })?;

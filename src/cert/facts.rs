@@ -64,7 +64,7 @@ pub struct List {
 /// Everything in a PEM file, or the one thing in a DER file. `now` is in seconds since 1970.
 pub fn read(path: &Path, now: u64) -> Result<Vec<Item>, Error> {
     let bytes = fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    let malformed = |what: &str| Error::Order(format!("{}: {what}", path.display()));
+    let malformed = |what: &str| Error::Request(format!("{}: {what}", path.display()));
     let mut items = Vec::new();
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(&bytes) {
         let (kind, der) = section.map_err(|error| malformed(&error.to_string()))?;

@@ -48,7 +48,7 @@ impl KeyType {
 
 /// What to make, and where.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct CertRequest {
     pub dir: PathBuf,
     /// DNS names and addresses of the members.
     pub hosts: Vec<String>,
@@ -65,7 +65,7 @@ pub struct Order {
 
 /// What was made.
 #[derive(Clone, Debug)]
-pub struct Made {
+pub struct Generated {
     pub ca: PathBuf,
     /// Files in the order they were made in, and what each is.
     pub files: Vec<(PathBuf, String)>,
@@ -77,7 +77,7 @@ pub struct Made {
 const LEEWAY_SECONDS: u64 = 300;
 
 /// Makes and places all that was ordered.
-pub fn make(order: &Order, clock: &dyn Clock) -> Result<Made, Error> {
+pub fn make(order: &CertRequest, clock: &dyn Clock) -> Result<Generated, Error> {
     check(order)?;
     let now = clock.unix_nanos() / 1_000_000_000;
     let mut drafts = Vec::new();
@@ -126,11 +126,11 @@ pub fn make(order: &Order, clock: &dyn Clock) -> Result<Made, Error> {
     }
     make_dir(&order.dir, false)?;
     place(&drafts, order.replaces)?;
-    Ok(Made { ca, files, is_cut_short })
+    Ok(Generated { ca, files, is_cut_short })
 }
 
-fn check(order: &Order) -> Result<(), Error> {
-    let refuse = |text: String| Err(Error::Order(text));
+fn check(order: &CertRequest) -> Result<(), Error> {
+    let refuse = |text: String| Err(Error::Request(text));
     let has = |purpose| order.purposes.contains(&purpose);
     if order.purposes.is_empty()
         || (order.purposes == [Purpose::Client] && order.clients.is_empty())
@@ -173,7 +173,7 @@ fn check(order: &Order) -> Result<(), Error> {
 const CLIENT_NAME_BYTES_MAX: usize = 64;
 
 fn leaf(
-    order: &Order,
+    order: &CertRequest,
     purpose: Purpose,
     common_name: &str,
     clock: &dyn Clock,
@@ -203,7 +203,7 @@ struct Authority {
 
 impl Authority {
     fn make(
-        order: &Order,
+        order: &CertRequest,
         now: u64,
         path: &Path,
         drafts: &mut Vec<Draft>,
@@ -231,7 +231,7 @@ impl Authority {
 
     /// Reads an existing authority, which must be allowed to sign, be valid, and have this key.
     fn read(certificate: &Path, key: &Path, now: u64) -> Result<Self, Error> {
-        let refuse = |what: &str| Err(Error::Order(format!("{}: {what}", certificate.display())));
+        let refuse = |what: &str| Err(Error::Request(format!("{}: {what}", certificate.display())));
         let chain = tls::chain(certificate)?;
         let pair = KeyPair::try_from(&tls::key(key)?)?;
         let Some(Ok((_, parsed))) = chain.first().map(|first| X509Certificate::from_der(first))
@@ -266,7 +266,7 @@ const LAST_SECOND: u64 = 253_402_300_799;
 pub(super) fn after(second: u64, days: u64) -> Result<u64, Error> {
     let second = days.checked_mul(86_400).and_then(|span| second.checked_add(span));
     second.filter(|second| *second <= LAST_SECOND).ok_or_else(|| {
-        Error::Order(format!("{days} days from now are more than a certificate can name"))
+        Error::Request(format!("{days} days from now are more than a certificate can name"))
     })
 }
 
@@ -281,7 +281,7 @@ pub(super) fn set_validity(params: &mut CertificateParams, from: u64, until: u64
 pub(super) fn random_serial(clock: &dyn Clock) -> Result<SerialNumber, Error> {
     let mut bytes = [0; 16];
     let filled = clock.secret(&mut bytes);
-    filled.map_err(|error| Error::Order(format!("no random bytes: {error}")))?;
+    filled.map_err(|error| Error::Request(format!("no random bytes: {error}")))?;
     bytes[0] = (bytes[0] & 0x7f) | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
 }

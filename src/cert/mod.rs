@@ -1,7 +1,7 @@
 //! Certificates: made, shown and checked.
 //!
 //! ```text
-//!   Order ─► make() ─► CA ─► server, peer and client certificates ─► files, all or none
+//!   CertRequest ─► make() ─► CA ─► server, peer and client certificates ─► files, all or none
 //!   self_signed() ─► fixtures/client, fixtures/peer          for --auto-tls and --peer-auto-tls
 //!   read(file) ─► Item{certificate, key, list}               what is in a file
 //!   check(Subject) ─► Finding{problem, text}                 why a handshake would fail
@@ -31,7 +31,7 @@ use std::path::PathBuf;
 pub use automatic::self_signed;
 pub use check::{Finding, Subject, check};
 pub use facts::{Certificate, Item, Key, List, describe, read};
-pub use generate::{KeyType, Made, Order, make};
+pub use generate::{CertRequest, Generated, KeyType, make};
 
 use crate::tls;
 
@@ -47,7 +47,7 @@ pub enum Error {
     #[error("{0}")]
     Tls(#[from] tls::Error),
     #[error("{0}")]
-    Order(String),
+    Request(String),
 }
 
 /// What a certificate is for.

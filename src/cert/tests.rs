@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::clock::{Clock as _, SystemClock};
 
-fn order(dir: &Path) -> Order {
-    Order {
+fn order(dir: &Path) -> CertRequest {
+    CertRequest {
         dir: dir.to_path_buf(),
         hosts: vec!["m1.example".into(), "127.0.0.1".into()],
         clients: vec!["alice".into()],
@@ -23,7 +23,7 @@ fn now() -> u64 {
     SystemClock::new().unix_nanos() / 1_000_000_000
 }
 
-fn made(order: &Order) -> Result<Made, String> {
+fn made(order: &CertRequest) -> Result<Generated, String> {
     make(order, &SystemClock::new()).map_err(|error| error.to_string())
 }
 
@@ -85,7 +85,7 @@ fn what_exists_stays_unless_told_otherwise() {
     let text = made(&order).unwrap_err();
     assert!(text.ends_with("peer.key exists already; --force replaces it"), "{text}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is half made");
-    made(&Order { replaces: true, ..order.clone() }).unwrap();
+    made(&CertRequest { replaces: true, ..order.clone() }).unwrap();
     assert_ne!(fs::read(dir.path().join("peer.key")).unwrap(), b"mine");
 }
 
@@ -95,11 +95,12 @@ fn an_authority_that_exists_signs_more() {
     let path = |name: &str| dir.path().join(name);
     for (kind, name) in KeyType::NAMES.iter().filter_map(|name| Some((KeyType::parse(name)?, name)))
     {
-        let first = Order { key_type: kind, ca_days: 10, dir: path(name), ..order(dir.path()) };
-        made(&Order { purposes: vec![Purpose::Client], ..first.clone() }).unwrap();
+        let first =
+            CertRequest { key_type: kind, ca_days: 10, dir: path(name), ..order(dir.path()) };
+        made(&CertRequest { purposes: vec![Purpose::Client], ..first.clone() }).unwrap();
         let ca = Some((path(name).join("ca.crt"), path(name).join("ca.key")));
-        let more = Order { ca: ca.clone(), clients: vec!["bob".into()], ..first.clone() };
-        let more = made(&Order { purposes: vec![Purpose::Client], ..more }).unwrap();
+        let more = CertRequest { ca: ca.clone(), clients: vec!["bob".into()], ..first.clone() };
+        let more = made(&CertRequest { purposes: vec![Purpose::Client], ..more }).unwrap();
         assert_eq!((more.files.len(), more.is_cut_short), (2, true));
         assert!([9, 10].contains(&certificate(path(name).join("bob.crt")).days_left));
         let mut found = problems(&path(name), "alice", |_| {});
@@ -108,7 +109,7 @@ fn an_authority_that_exists_signs_more() {
     }
     let ca = |certificate: &str, key: &str| {
         let ca = Some((path("ecdsa-p256").join(certificate), path("ecdsa-p256").join(key)));
-        made(&Order { ca, dir: path("new"), ..order(dir.path()) }).unwrap_err()
+        made(&CertRequest { ca, dir: path("new"), ..order(dir.path()) }).unwrap_err()
     };
     assert!(ca("ca.crt", "alice.key").ends_with("alice.key is not its own"));
     assert!(ca("alice.crt", "alice.key").ends_with("not the certificate of an authority"));
@@ -118,17 +119,17 @@ fn an_authority_that_exists_signs_more() {
 #[test]
 fn orders_that_make_no_sense_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let new = || Order { dir: dir.path().join("new"), ..order(dir.path()) };
+    let new = || CertRequest { dir: dir.path().join("new"), ..order(dir.path()) };
     for (order, why) in [
-        (Order { hosts: Vec::new(), ..new() }, "needs a name"),
-        (Order { hosts: vec!["a b".into()], ..new() }, "neither an address nor"),
-        (Order { clients: vec!["../x".into()], ..new() }, "cannot name a client"),
-        (Order { clients: vec!["server".into()], ..new() }, "cannot name a client"),
-        (Order { clients: vec!["a".into(), "a".into()], ..new() }, "twice"),
-        (Order { days: 0, ..new() }, "a day at least"),
-        (Order { days: u64::MAX, ..new() }, "more than a certificate can name"),
-        (Order { days: 9_000_000, ..new() }, "more than a certificate can name"),
-        (Order { purposes: Vec::new(), ..new() }, "nothing to make"),
+        (CertRequest { hosts: Vec::new(), ..new() }, "needs a name"),
+        (CertRequest { hosts: vec!["a b".into()], ..new() }, "neither an address nor"),
+        (CertRequest { clients: vec!["../x".into()], ..new() }, "cannot name a client"),
+        (CertRequest { clients: vec!["server".into()], ..new() }, "cannot name a client"),
+        (CertRequest { clients: vec!["a".into(), "a".into()], ..new() }, "twice"),
+        (CertRequest { days: 0, ..new() }, "a day at least"),
+        (CertRequest { days: u64::MAX, ..new() }, "more than a certificate can name"),
+        (CertRequest { days: 9_000_000, ..new() }, "more than a certificate can name"),
+        (CertRequest { purposes: Vec::new(), ..new() }, "nothing to make"),
     ] {
         let text = made(&order).unwrap_err();
         assert!(text.contains(why), "{text}");

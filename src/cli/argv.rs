@@ -20,7 +20,7 @@ pub(super) type Word = Vec<u8>;
 
 /// The type of a flag's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FlagKind {
     Bool,
     /// Any bytes.
     Bytes,
@@ -37,7 +37,7 @@ pub(super) enum Kind {
 pub(super) struct Flag {
     pub name: String,
     pub short: Option<char>,
-    pub kind: Kind,
+    pub kind: FlagKind,
     /// The given values, or else the default; exactly one unless the flag is a list.
     pub values: Vec<Word>,
     pub changed: bool,
@@ -52,7 +52,7 @@ impl Flag {
         let kind = kind_of(arg);
         let default = default_of(arg);
         let values = match kind {
-            Kind::Bool if default.is_empty() => vec!["false".into()],
+            FlagKind::Bool if default.is_empty() => vec!["false".into()],
             _ => vec![default.into()],
         };
         let required = arg.is_required_set();
@@ -78,16 +78,16 @@ impl Flag {
     /// Sets the value. The error is the reason alone; the caller adds the flag.
     pub(super) fn set(&mut self, given: &[u8]) -> Result<(), String> {
         let values = match self.kind {
-            Kind::Bool => vec![go::parse_bool(given)?.to_string().into()],
-            Kind::Bytes => vec![given.to_vec()],
-            Kind::String => vec![utf8(given)?.into()],
-            Kind::Strings if self.changed => {
+            FlagKind::Bool => vec![go::parse_bool(given)?.to_string().into()],
+            FlagKind::Bytes => vec![given.to_vec()],
+            FlagKind::String => vec![utf8(given)?.into()],
+            FlagKind::Strings if self.changed => {
                 [self.values.clone(), go::parse_csv(utf8(given)?)?].concat()
             }
-            Kind::Strings => go::parse_csv(utf8(given)?)?,
-            Kind::Int => vec![go::parse_int(given, 0)?.to_string().into()],
-            Kind::Uint => vec![go::parse_uint(given, 0)?.to_string().into()],
-            Kind::Duration => {
+            FlagKind::Strings => go::parse_csv(utf8(given)?)?,
+            FlagKind::Int => vec![go::parse_int(given, 0)?.to_string().into()],
+            FlagKind::Uint => vec![go::parse_uint(given, 0)?.to_string().into()],
+            FlagKind::Duration => {
                 go::parse_duration(given)?;
                 vec![given.to_vec()]
             }
@@ -100,8 +100,8 @@ impl Flag {
     /// The value as Go prints it.
     pub(super) fn display(&self) -> Word {
         match self.kind {
-            Kind::Strings => [b"[".as_slice(), &self.values.join(&b' '), b"]"].concat(),
-            Kind::Duration => {
+            FlagKind::Strings => [b"[".as_slice(), &self.values.join(&b' '), b"]"].concat(),
+            FlagKind::Duration => {
                 let nanos = go::parse_duration(&self.values[0]).unwrap_or_default();
                 go::duration(std::time::Duration::from_nanos(nanos.unsigned_abs())).into()
             }
@@ -114,16 +114,16 @@ fn utf8(given: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(given).map_err(|_| "not valid UTF-8".to_owned())
 }
 
-pub(super) fn kind_of(arg: &Arg) -> Kind {
+pub(super) fn kind_of(arg: &Arg) -> FlagKind {
     let name = arg.get_value_names().and_then(|names| names.first()).map(|name| name.as_str());
     match name {
-        Some("strings") => Kind::Strings,
-        Some("int") => Kind::Int,
-        Some("uint") => Kind::Uint,
-        Some("duration") => Kind::Duration,
-        Some("string") if arg.get_value_hint() == ValueHint::Unknown => Kind::String,
-        Some("string") => Kind::Bytes,
-        _ => Kind::Bool,
+        Some("strings") => FlagKind::Strings,
+        Some("int") => FlagKind::Int,
+        Some("uint") => FlagKind::Uint,
+        Some("duration") => FlagKind::Duration,
+        Some("string") if arg.get_value_hint() == ValueHint::Unknown => FlagKind::String,
+        Some("string") => FlagKind::Bytes,
+        _ => FlagKind::Bool,
     }
 }
 
@@ -252,7 +252,7 @@ impl Flags {
         };
         match (given, flag.kind, rest.split_first()) {
             (Some(value), ..) => set(flag, value).map(|()| rest),
-            (None, Kind::Bool, _) => set(flag, b"true").map(|()| rest),
+            (None, FlagKind::Bool, _) => set(flag, b"true").map(|()| rest),
             (None, _, Some((value, rest))) => set(flag, value).map(|()| rest),
             (None, _, None) => Err(FlagError::message("flag needs an argument: --", name)),
         }
@@ -275,7 +275,7 @@ impl Flags {
                 ([b'=', value @ ..], ..) if !value.is_empty() => {
                     return set(flag, value).map(|()| rest);
                 }
-                (_, Kind::Bool, _) => set(flag, b"true")?,
+                (_, FlagKind::Bool, _) => set(flag, b"true")?,
                 ([], _, Some((value, rest))) => return set(flag, value).map(|()| rest),
                 ([], _, None) => return Err(complaint("flag needs an argument")),
                 (value, ..) => return set(flag, value).map(|()| rest),
@@ -333,22 +333,22 @@ pub(super) fn path_of(word: &[u8]) -> &Path {
 }
 
 /// The command that a command line names.
-pub(super) struct Found<'a> {
+pub(super) struct FoundCommand<'a> {
     /// The commands from the root down to the one that is named.
     pub path: Vec<&'a Command>,
     /// The flags and arguments: all words but the names of the commands.
     pub words: Vec<Word>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> FoundCommand<'a> {
     pub(super) fn command(&self) -> &'a Command {
         self.path[self.path.len() - 1]
     }
 }
 
 /// Finds the subcommand that the words name, level by level.
-pub(super) fn find<'a>(root: &'a Command, words: &[Word]) -> Found<'a> {
-    let mut found = Found { path: vec![root], words: words.to_vec() };
+pub(super) fn find<'a>(root: &'a Command, words: &[Word]) -> FoundCommand<'a> {
+    let mut found = FoundCommand { path: vec![root], words: words.to_vec() };
     loop {
         let flags = Flags::of(&found.path);
         let Some(at) = first_argument(&flags, &found.words) else { return found };
@@ -367,13 +367,13 @@ pub(super) fn first_argument(flags: &Flags, words: &[Word]) -> Option<usize> {
             b"--" => return None,
             [b'-', b'-', name @ ..] if !name.contains(&b'=') => {
                 let flag = std::str::from_utf8(name).ok().and_then(|name| flags.get(name));
-                let alone = name == b"help" || flag.is_some_and(|flag| flag.kind == Kind::Bool);
+                let alone = name == b"help" || flag.is_some_and(|flag| flag.kind == FlagKind::Bool);
                 at += if alone { 1 } else { 2 };
             }
             [b'-', letter] if *letter != b'=' => {
                 let mut all = flags.iter();
                 let flag = all.find(|flag| flag.short == Some(*letter as char));
-                let alone = *letter == b'h' || flag.is_some_and(|flag| flag.kind == Kind::Bool);
+                let alone = *letter == b'h' || flag.is_some_and(|flag| flag.kind == FlagKind::Bool);
                 at += if alone { 1 } else { 2 };
             }
             [b'-', ..] | [] => at += 1,

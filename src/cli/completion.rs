@@ -6,7 +6,7 @@
 
 use clap::{Arg, Command};
 
-use super::argv::{Flags, Kind, Word, find};
+use super::argv::{FlagKind, Flags, Word, find};
 use super::printer::Printer;
 use super::spec::Program;
 use crate::go;
@@ -79,7 +79,7 @@ fn choices(path: &[&Command], before: &[Word], words: &[Word], last: &[u8]) -> (
     }
     if let Some(flag) = before.last().and_then(|word| std::str::from_utf8(word).ok())
         && let Some(name) = flag.strip_prefix("--").or(by_short(&flags, flag).as_deref())
-        && flags.get(name).is_some_and(|flag| flag.kind != Kind::Bool)
+        && flags.get(name).is_some_and(|flag| flag.kind != FlagKind::Bool)
     {
         return values_of(&args, name);
     }

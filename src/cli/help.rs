@@ -2,7 +2,7 @@
 
 use clap::{Arg, Command};
 
-use super::argv::{Kind, default_of, kind_of};
+use super::argv::{FlagKind, default_of, kind_of};
 use super::spec::{GROUPS, Program};
 
 /// The help of the last command of a path.
@@ -116,20 +116,20 @@ fn row(arg: &Arg) -> (String, String, String) {
     };
     let kind = kind_of(arg);
     let value = match kind {
-        Kind::Bool => "",
-        Kind::Bytes | Kind::String => " string",
-        Kind::Strings => " strings",
-        Kind::Int => " int",
-        Kind::Uint => " uint",
-        Kind::Duration => " duration",
+        FlagKind::Bool => "",
+        FlagKind::Bytes | FlagKind::String => " string",
+        FlagKind::Strings => " strings",
+        FlagKind::Int => " int",
+        FlagKind::Uint => " uint",
+        FlagKind::Duration => " duration",
     };
-    let is_text = matches!(kind, Kind::Bytes | Kind::String);
+    let is_text = matches!(kind, FlagKind::Bytes | FlagKind::String);
     let default = default_of(arg);
     let default = match (kind, default.as_str()) {
         (_, "" | "0" | "0s") if !is_text => String::new(),
         (_, "") => String::new(),
         (_, text) if is_text => format!(" (default \"{text}\")"),
-        (Kind::Strings, text) => format!(" (default [{text}])"),
+        (FlagKind::Strings, text) => format!(" (default [{text}])"),
         (_, text) => format!(" (default {text})"),
     };
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();

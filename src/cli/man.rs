@@ -2,7 +2,7 @@
 
 use clap::{Arg, Command};
 
-use super::argv::{Kind, default_of, kind_of};
+use super::argv::{FlagKind, default_of, kind_of};
 use super::spec::{GROUPS, Program, root};
 
 /// `rusd(1)` in roff.
@@ -79,8 +79,8 @@ fn option(out: &mut String, arg: &Arg) {
     let short = arg.get_short().map(|short| format!("\\-{short}, ")).unwrap_or_default();
     let kind = kind_of(arg);
     let value = match kind {
-        Kind::Bool => String::new(),
-        Kind::Bytes => " \\fIstring\\fR".into(),
+        FlagKind::Bool => String::new(),
+        FlagKind::Bytes => " \\fIstring\\fR".into(),
         _ => format!(" \\fI{}\\fR", format!("{kind:?}").to_lowercase()),
     };
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();

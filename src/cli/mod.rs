@@ -28,7 +28,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
-use argv::{FlagError, Flags, Found, Word, find};
+use argv::{FlagError, Flags, FoundCommand, Word, find};
 use context::Context;
 use exit::{Exit, Failure};
 use printer::Printer;
@@ -67,7 +67,7 @@ fn written(printer: &Printer) -> Exit {
 
 /// For the fuzzer: parses any words and lines as commands, without running them. Returns how many
 /// were understood.
-pub fn understood(program: Program, words: &[Vec<u8>], lines: &[Vec<u8>]) -> usize {
+pub fn count_understood(program: Program, words: &[Vec<u8>], lines: &[Vec<u8>]) -> usize {
     let root = spec::root(program);
     let found = find(&root, words);
     let mut flags = Flags::of(&found.path);
@@ -133,7 +133,7 @@ fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcom
     commands::run(&path, context)
 }
 
-fn show_help(program: Program, found: &Found<'_>, printer: &Printer) -> exit::Outcome {
+fn show_help(program: Program, found: &FoundCommand<'_>, printer: &Printer) -> exit::Outcome {
     printer.out(help::help(program, &found.path));
     Ok(())
 }
@@ -157,7 +157,7 @@ fn help_of(
 
 fn unknown_command(
     program: Program,
-    found: &Found<'_>,
+    found: &FoundCommand<'_>,
     at: usize,
     printer: &Printer,
 ) -> exit::Outcome {
@@ -175,7 +175,7 @@ fn unknown_command(
 /// Prints an error about flags or arguments, with the usage.
 fn misused(
     program: Program,
-    found: &Found<'_>,
+    found: &FoundCommand<'_>,
     message: &[u8],
     printer: &Printer,
 ) -> exit::Outcome {

@@ -31,9 +31,9 @@ struct Streams {
     /// The error of that write, unless it was a closed pipe.
     failure: Mutex<Option<io::Error>>,
     /// Whether a closed pipe ends the process.
-    dies: bool,
+    dies_on_sigpipe: bool,
     /// Whether the client's log lines are dropped.
-    quiet: AtomicBool,
+    drops_log: AtomicBool,
 }
 
 impl Printer {
@@ -44,8 +44,8 @@ impl Printer {
                 err: Mutex::new(Box::new(io::stderr())),
                 closed: AtomicBool::new(false),
                 failure: Mutex::default(),
-                dies: program != Program::Rusd,
-                quiet: AtomicBool::new(false),
+                dies_on_sigpipe: program != Program::Rusd,
+                drops_log: AtomicBool::new(false),
             }),
         }
     }
@@ -60,7 +60,7 @@ impl Printer {
             self.streams.closed.store(true, Ordering::Relaxed);
             if error.kind() != io::ErrorKind::BrokenPipe {
                 *self.streams.failure.lock() = Some(error);
-            } else if self.streams.dies {
+            } else if self.streams.dies_on_sigpipe {
                 die();
             }
         }
@@ -75,7 +75,7 @@ impl Printer {
         let mut err = self.streams.err.lock();
         if let Err(error) = err.write_all(text.as_ref()).and_then(|()| err.flush())
             && error.kind() == io::ErrorKind::BrokenPipe
-            && self.streams.dies
+            && self.streams.dies_on_sigpipe
         {
             die();
         }
@@ -93,7 +93,7 @@ impl Printer {
 
     /// Drops all log lines of the client from this call on.
     pub(super) fn silence_warnings(&self) {
-        self.streams.quiet.store(true, Ordering::Relaxed);
+        self.streams.drops_log.store(true, Ordering::Relaxed);
     }
 
     /// A progress bar on standard error, hidden if that is no terminal. Without a total it is a
@@ -122,7 +122,7 @@ fn die() {
 
 impl LogSink for Printer {
     fn line(&self, line: String) {
-        if !self.streams.quiet.load(Ordering::Relaxed) {
+        if !self.streams.drops_log.load(Ordering::Relaxed) {
             self.err(format!("{line}\n"));
         }
     }

@@ -80,7 +80,7 @@ pub struct Mutex<'a> {
     revision: i64,
     /// Whether the transaction that puts the key was sent. Until it is answered, `revision` is 0
     /// though the key may exist, and `unlock` must delete it.
-    asked: bool,
+    put_sent: bool,
     /// A revision at which this session held the lock.
     pub held_revision: i64,
 }
@@ -88,7 +88,7 @@ pub struct Mutex<'a> {
 impl<'a> Mutex<'a> {
     pub fn new(session: &'a Session, name: &[u8]) -> Self {
         let (prefix, key) = session.place(name);
-        Self { session, prefix, key, revision: 0, asked: false, held_revision: 0 }
+        Self { session, prefix, key, revision: 0, put_sent: false, held_revision: 0 }
     }
 
     pub fn key(&self) -> &Bytes {
@@ -100,7 +100,7 @@ impl<'a> Mutex<'a> {
     pub async fn lock(&mut self) -> Result<(), Error> {
         let owner = first_created(&self.prefix);
         let put = put_if_absent(&self.key, Bytes::new(), self.session.lease, Some(owner));
-        self.asked = true;
+        self.put_sent = true;
         let response = self.session.client.call(&rpc::TXN, put, Deadline::NONE).await?;
         self.revision = created_at(&response);
         let owner = response.responses.get(1).and_then(|op| range_of(op.response.as_ref()?));
@@ -125,12 +125,12 @@ impl<'a> Mutex<'a> {
     /// Deletes this session's key, whether it holds the lock or waits for it. Fails if `lock` was
     /// not called before.
     pub async fn unlock(&mut self) -> Result<(), Error> {
-        if self.revision <= 0 && !self.asked {
+        if self.revision <= 0 && !self.put_sent {
             return Err(Error::Other("mutex: lock has already been released".into()));
         }
         let request = DeleteRangeRequest { key: self.key.clone(), ..DeleteRangeRequest::default() };
         self.session.client.call(&rpc::DELETE_RANGE, request, Deadline::NONE).await?;
-        (self.revision, self.asked) = (0, false);
+        (self.revision, self.put_sent) = (0, false);
         Ok(())
     }
 }
@@ -143,13 +143,13 @@ pub struct Election<'a> {
     revision: i64,
     /// Whether the transaction that puts the key was sent. Until it is answered, `revision` is 0
     /// though the key may exist, and `resign` must delete it.
-    asked: bool,
+    put_sent: bool,
 }
 
 impl<'a> Election<'a> {
     pub fn new(session: &'a Session, name: &[u8]) -> Self {
         let (prefix, key) = session.place(name);
-        Self { session, prefix, key, revision: 0, asked: false }
+        Self { session, prefix, key, revision: 0, put_sent: false }
     }
 
     pub fn key(&self) -> &Bytes {
@@ -159,7 +159,7 @@ impl<'a> Election<'a> {
     /// Waits until this session leads, with `value`.
     pub async fn campaign(&mut self, value: Bytes) -> Result<(), Error> {
         let put = put_if_absent(&self.key, value, self.session.lease, None);
-        self.asked = true;
+        self.put_sent = true;
         let response = self.session.client.call(&rpc::TXN, put, Deadline::NONE).await?;
         self.revision = created_at(&response);
         wait_deletes(&self.session.client, &self.prefix, self.revision - 1).await
@@ -167,7 +167,7 @@ impl<'a> Election<'a> {
 
     /// Deletes this session's key, whether it leads or waits.
     pub async fn resign(&mut self) -> Result<(), Error> {
-        if self.revision == 0 && !self.asked {
+        if self.revision == 0 && !self.put_sent {
             return Ok(());
         }
         let delete = DeleteRangeRequest { key: self.key.clone(), ..DeleteRangeRequest::default() };
@@ -178,7 +178,7 @@ impl<'a> Election<'a> {
             failure: Vec::new(),
         };
         self.session.client.call(&rpc::TXN, request, Deadline::NONE).await?;
-        (self.revision, self.asked) = (0, false);
+        (self.revision, self.put_sent) = (0, false);
         Ok(())
     }
 

@@ -17,9 +17,9 @@ use tonic_prost::ProstCodec;
 
 use super::config::{Config, Credentials};
 use super::deadline::Deadline;
-use super::endpoint::{Ends, Target};
+use super::endpoint::{Addresses, Target};
 use super::error::{Error, rpc_text};
-use super::log::{FailedAttempt, LogSink, Waiting};
+use super::log::{FailedAttempt, LogSink, WaitingLine};
 use super::methods::{Method, rpc};
 use super::nodes::{Node, Nodes};
 use crate::clock::Clock;
@@ -50,7 +50,7 @@ struct Inner {
 struct Failed {
     error: Error,
     logged: String,
-    ends: Option<Ends>,
+    addresses: Option<Addresses>,
 }
 
 impl Client {
@@ -146,7 +146,7 @@ impl Client {
             if attempt >= limits::CLIENT_ATTEMPTS_MAX {
                 return Err(failed.error);
             }
-            if method.path != rpc::AUTHENTICATE.path && self.is_refused_for_now(&failed.error) {
+            if method.path != rpc::AUTHENTICATE.path && self.may_log_in_and_repeat(&failed.error) {
                 Box::pin(self.log_in(deadline)).await?;
                 continue;
             }
@@ -179,11 +179,11 @@ impl Client {
         Q: Message + Default + 'static,
         R: Message + Default + 'static,
     {
-        let unconnected = |(error, logged)| Failed { error, logged, ends: None };
+        let unconnected = |(error, logged)| Failed { error, logged, addresses: None };
         let (node, mut grpc) = self.ready(deadline).await.map_err(unconnected)?;
         let outcome = match self.check_size(&message) {
             Ok(()) => {
-                let request = self.dress(message, deadline, false);
+                let request = self.with_metadata(message, deadline, false);
                 let path = PathAndQuery::from_static(method.path);
                 let work = async {
                     grpc.ready().await.map_err(not_ready)?;
@@ -202,7 +202,7 @@ impl Client {
             Error::Status(status) => rpc_text(status),
             other => format!("rpc error: code = DeadlineExceeded desc = {other}"),
         };
-        Err(Failed { error, logged, ends: node.ends() })
+        Err(Failed { error, logged, addresses: node.addresses() })
     }
 
     /// Opens a stream in both directions. The server may still refuse it: the refusal is then an
@@ -223,7 +223,7 @@ impl Client {
         // as a call can, so it logs in anew.
         self.log_in(deadline).await?;
         let (node, mut grpc) = self.ready(deadline).await.map_err(|(error, _)| error)?;
-        let request = self.dress(requests, deadline, require_leader);
+        let request = self.with_metadata(requests, deadline, require_leader);
         let path = PathAndQuery::from_static(method.path);
         let opened = async {
             grpc.ready().await.map_err(not_ready)?;
@@ -261,7 +261,7 @@ impl Client {
         let last = Mutex::new(String::new());
         let picked = match deadline.at() {
             Some(_) => deadline.bound(self.inner.nodes.pick(&last)).await,
-            None => Some(self.pick_patiently(&last).await),
+            None => Some(self.pick_without_deadline(&last).await),
         };
         match picked {
             Some((node, channel)) => Ok((node, self.grpc(channel))),
@@ -279,13 +279,13 @@ impl Client {
     /// Waits for an endpoint without a deadline, and logs one line after `CLIENT_SILENCE_MAX`:
     /// commands such as `watch` wait out any failure of the cluster, and their users should see why
     /// they are silent.
-    async fn pick_patiently(&self, last: &Mutex<String>) -> (&Node, Channel) {
+    async fn pick_without_deadline(&self, last: &Mutex<String>) -> (&Node, Channel) {
         let mut pick = std::pin::pin!(self.inner.nodes.pick(last));
         tokio::select! {
             picked = &mut pick => return picked,
             () = sleep(limits::CLIENT_SILENCE_MAX) => {}
         }
-        let line = Waiting {
+        let line = WaitingLine {
             unix_nanos: self.inner.clock.unix_nanos(),
             logger: self.inner.config.logger,
             target: &self.inner.target,
@@ -317,7 +317,7 @@ impl Client {
         Ok(())
     }
 
-    fn dress<T>(&self, message: T, deadline: Deadline, require_leader: bool) -> Request<T> {
+    fn with_metadata<T>(&self, message: T, deadline: Deadline, require_leader: bool) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(at) = deadline.at() {
             request.set_timeout(at.saturating_duration_since(Instant::now()));
@@ -359,10 +359,10 @@ impl Client {
     }
 
     fn log_failure(&self, method: &str, attempt: u32, failed: &Failed) {
-        let peer = match &failed.ends {
-            Some(ends) => format!(
+        let peer = match &failed.addresses {
+            Some(addresses) => format!(
                 "Peer{{Addr: '{}', LocalAddr: '{}', AuthInfo: '{}'}}",
-                ends.peer, ends.local, ends.security
+                addresses.peer, addresses.local, addresses.security
             ),
             None => "Peer{Addr: <nil>, LocalAddr: <nil>, AuthInfo: <nil>}".into(),
         };
@@ -382,7 +382,7 @@ impl Client {
     /// again first. A client with a certificate repeats the call as it is, since users and roles
     /// may have changed between the check of its rights and the apply. A client with a given token
     /// has no other token and does not repeat, as etcd's client does not.
-    fn is_refused_for_now(&self, error: &Error) -> bool {
+    fn may_log_in_and_repeat(&self, error: &Error) -> bool {
         let is_old = error.is("etcdserver: invalid auth token")
             || error.is("etcdserver: revision of auth store is old");
         match &self.inner.config.credentials {

@@ -105,38 +105,38 @@ impl Address {
 
 /// Both addresses of the latest connection, for log lines.
 #[derive(Clone, Debug)]
-pub(super) struct Ends {
+pub(super) struct Addresses {
     pub peer: String,
     pub local: String,
     pub security: &'static str,
 }
 
-pub(super) type SharedEnds = Arc<Mutex<Option<Ends>>>;
+pub(super) type SharedAddresses = Arc<Mutex<Option<Addresses>>>;
 
 /// Opens sockets for tonic, and notes their addresses.
 #[derive(Clone)]
 pub(super) struct Dialer {
     pub address: Address,
     pub tls: Option<Arc<Connector>>,
-    pub ends: SharedEnds,
+    pub addresses: SharedAddresses,
     /// Taken by the next connection, which reports through it whether the server sent anything.
-    pub awaited: Arc<Mutex<Option<Teller>>>,
+    pub first_read: Arc<Mutex<Option<FirstReadSender>>>,
 }
 
 /// Reports once: Ok when the first byte has been read, else why none came.
-pub(super) type Teller = oneshot::Sender<Result<(), String>>;
+pub(super) type FirstReadSender = oneshot::Sender<Result<(), String>>;
 
-/// A connection that reports its first read to `teller`.
-struct Heard<S> {
+/// A connection that reports its first read to `sender`.
+struct FirstReadStream<S> {
     inner: S,
-    teller: Option<Teller>,
+    sender: Option<FirstReadSender>,
 }
 
-impl<S: AsyncRead + Unpin> Heard<S> {
+impl<S: AsyncRead + Unpin> FirstReadStream<S> {
     fn tell(&mut self, what: Result<(), String>) {
-        if let Some(teller) = self.teller.take() {
+        if let Some(sender) = self.sender.take() {
             // The receiver may have given up waiting.
-            drop(teller.send(what));
+            drop(sender.send(what));
         }
     }
 
@@ -150,7 +150,7 @@ impl<S: AsyncRead + Unpin> Heard<S> {
         outcome: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if let Poll::Ready(Err(error)) = &outcome
-            && self.teller.is_some()
+            && self.sender.is_some()
         {
             let mut byte = [0];
             let read = Pin::new(&mut self.inner).poll_read(context, &mut ReadBuf::new(&mut byte));
@@ -164,7 +164,7 @@ impl<S: AsyncRead + Unpin> Heard<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FirstReadStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -173,7 +173,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut this.inner).poll_read(context, buffer));
-        if this.teller.is_some() {
+        if this.sender.is_some() {
             this.tell(match &read {
                 Ok(()) if buffer.filled().len() > before => Ok(()),
                 Ok(()) => Err("EOF".to_owned()),
@@ -184,7 +184,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for FirstReadStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -233,7 +233,7 @@ impl Dialer {
                     .await
                     .map_err(|error| self.address.dial_error(&error))?;
                 stream.set_nodelay(true)?;
-                *self.ends.lock() = Some(Ends {
+                *self.addresses.lock() = Some(Addresses {
                     peer: stream.peer_addr()?.to_string(),
                     local: stream.local_addr()?.to_string(),
                     security: self.security(),
@@ -246,7 +246,8 @@ impl Dialer {
                     .await
                     .map_err(|error| self.address.dial_error(&error))?;
                 let security = self.security();
-                *self.ends.lock() = Some(Ends { peer: shown, local: "@".into(), security });
+                *self.addresses.lock() =
+                    Some(Addresses { peer: shown, local: "@".into(), security });
                 self.secure(stream).await
             }
         }
@@ -257,14 +258,14 @@ impl Dialer {
     }
 
     async fn secure(&self, stream: impl Socket + 'static) -> io::Result<TokioIo<Box<dyn Socket>>> {
-        let teller = self.awaited.lock().take();
+        let sender = self.first_read.lock().take();
         let Some(tls) = &self.tls else {
-            return Ok(TokioIo::new(Box::new(Heard { inner: stream, teller })));
+            return Ok(TokioIo::new(Box::new(FirstReadStream { inner: stream, sender })));
         };
         let secured = tls.connect(stream, &self.address.server_name()).await.map_err(|error| {
             io::Error::new(error.kind(), format!("{HANDSHAKE_FAILED}: {}", tls::cause(&error)))
         })?;
-        Ok(TokioIo::new(Box::new(Heard { inner: secured, teller })))
+        Ok(TokioIo::new(Box::new(FirstReadStream { inner: secured, sender })))
     }
 }
 

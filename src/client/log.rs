@@ -64,14 +64,14 @@ impl FailedAttempt<'_> {
 }
 
 /// The line for a call that waits for an endpoint without a deadline.
-pub(super) struct Waiting<'a> {
+pub(super) struct WaitingLine<'a> {
     pub unix_nanos: u64,
     pub logger: &'a str,
     pub target: &'a str,
     pub error: &'a str,
 }
 
-impl Waiting<'_> {
+impl WaitingLine<'_> {
     pub(super) fn line(&self) -> String {
         let text = |value: &str| json!(value).to_string();
         format!(

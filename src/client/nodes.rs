@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::{Channel, Endpoint};
 
 use super::config::Config;
-use super::endpoint::{Dialer, Ends, HANDSHAKE_FAILED, SharedEnds, Target};
+use super::endpoint::{Addresses, Dialer, HANDSHAKE_FAILED, SharedAddresses, Target};
 use crate::limits;
 use crate::tls::Connector;
 
@@ -101,8 +101,8 @@ impl Node {
                     .initial_connection_window_size(limits::CLIENT_WINDOW_BYTES)
             })
             .map_err(|_| format!("dial tcp: address {}: invalid", target.authority));
-        let (ends, awaited) = (SharedEnds::default(), Arc::default());
-        let connector = Dialer { address: target.address, tls, ends, awaited };
+        let (addresses, first_read) = (SharedAddresses::default(), Arc::default());
+        let connector = Dialer { address: target.address, tls, addresses, first_read };
         Self { endpoint, connector, channel: Mutex::new(None) }
     }
 
@@ -112,8 +112,8 @@ impl Node {
     }
 
     /// Both addresses of the latest connection.
-    pub(super) fn ends(&self) -> Option<Ends> {
-        self.connector.ends.lock().clone()
+    pub(super) fn addresses(&self) -> Option<Addresses> {
+        self.connector.addresses.lock().clone()
     }
 
     /// Dials until it succeeds, with pauses. Each endpoint has a loop of its own, so that the dial
@@ -142,9 +142,9 @@ impl Node {
     pub(super) async fn dial(&self) -> Result<Channel, String> {
         let endpoint = self.endpoint.as_ref().map_err(Clone::clone)?;
         let end = Instant::now() + limits::CLIENT_DIAL_TIMEOUT;
-        let (teller, heard) = oneshot::channel();
-        let awaited = Arc::new(Mutex::new(Some(teller)));
-        let connector = Dialer { awaited, ..self.connector.clone() };
+        let (sender, heard) = oneshot::channel();
+        let first_read = Arc::new(Mutex::new(Some(sender)));
+        let connector = Dialer { first_read, ..self.connector.clone() };
         let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
             let mut text = error.to_string();
             let mut cause = error.source();

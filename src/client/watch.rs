@@ -93,7 +93,7 @@ impl WatchBatch {
 struct Watch {
     spec: WatchSpec,
     /// Events of the fragments of a response whose last fragment has not come.
-    parts: Vec<Event>,
+    fragments: Vec<Event>,
 }
 
 /// A request that was not handed to the stream yet.
@@ -121,7 +121,7 @@ pub struct Watcher {
     opening: Option<(mpsc::Sender<WatchRequest>, Opening)>,
     pending: VecDeque<Pending>,
     /// The earliest time at which the next stream is opened.
-    pause: Instant,
+    reopen_at: Instant,
     /// Batches that wait for the caller.
     ready: Vec<WatchBatch>,
 }
@@ -138,7 +138,7 @@ impl Watcher {
             stream: None,
             opening: None,
             pending: VecDeque::new(),
-            pause: Instant::now(),
+            reopen_at: Instant::now(),
             ready: Vec::new(),
         }
     }
@@ -147,7 +147,7 @@ impl Watcher {
     /// [`Watcher::next`].
     pub fn add(&mut self, spec: WatchSpec) -> usize {
         let watch = self.watches.len();
-        self.watches.push(Some(Watch { spec, parts: Vec::new() }));
+        self.watches.push(Some(Watch { spec, fragments: Vec::new() }));
         self.pending.push_back(Pending::Create(watch));
         watch
     }
@@ -168,13 +168,13 @@ impl Watcher {
                 return None;
             }
             if self.stream.is_none() {
-                sleep_until(self.pause).await;
+                sleep_until(self.reopen_at).await;
                 if let Err(error) = self.open().await {
                     self.broken(error);
                     continue;
                 }
             }
-            match self.turn().await {
+            match self.exchange().await {
                 Ok(Some(response)) => self.take(response),
                 Ok(None) => self.broken(Error::Stream(Status::unavailable("stream closed"))),
                 Err(error) => self.broken(error),
@@ -184,7 +184,7 @@ impl Watcher {
 
     /// Sends pending requests until a response arrives. Cancel-safe: a request leaves the list only
     /// once the stream has room for it, and a response is returned as soon as it is read.
-    async fn turn(&mut self) -> Result<Option<WatchResponse>, Error> {
+    async fn exchange(&mut self) -> Result<Option<WatchResponse>, Error> {
         loop {
             let Some((sender, stream)) = &mut self.stream else { return Ok(None) };
             let is_waiting = !self.pending.is_empty() && !sender.is_closed();
@@ -231,7 +231,7 @@ impl Watcher {
             if let Some(state) = state {
                 // Drops the fragments of the old stream; the new one sends their response again
                 // from the start.
-                state.parts.clear();
+                state.fragments.clear();
                 self.pending.push_front(Pending::Create(watch));
             }
         }
@@ -297,10 +297,10 @@ impl Watcher {
             return;
         }
         if response.fragment {
-            state.parts.extend(response.events);
+            state.fragments.extend(response.events);
             return;
         }
-        let mut events = std::mem::take(&mut state.parts);
+        let mut events = std::mem::take(&mut state.fragments);
         events.extend(response.events);
         if let Some(kv) = events.last().and_then(|event| event.kv.as_ref()) {
             state.spec.revision = kv.mod_revision + 1;
@@ -355,7 +355,7 @@ impl Watcher {
     fn broken(&mut self, error: Error) {
         self.stream = None;
         if error.is_transient() && !error.is("etcdserver: no leader") {
-            self.pause = Instant::now() + limits::CLIENT_RETRY_WAIT;
+            self.reopen_at = Instant::now() + limits::CLIENT_RETRY_WAIT;
             return;
         }
         let text = match &error {

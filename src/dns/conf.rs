@@ -13,7 +13,7 @@ pub(super) struct Conf {
     /// Suffixes that are tried for names without a final dot.
     search: Vec<String>,
     /// A name with at least so many dots is asked for without a suffix first.
-    dots: usize,
+    ndots: usize,
     pub timeout: Duration,
     pub attempts: usize,
 }
@@ -36,7 +36,7 @@ impl Conf {
         let mut conf = Self {
             servers: Vec::new(),
             search: Vec::new(),
-            dots: 1,
+            ndots: 1,
             timeout: limits::DNS_TIMEOUT,
             attempts: limits::DNS_ATTEMPTS,
         };
@@ -74,7 +74,7 @@ impl Conf {
             return;
         };
         match name {
-            "ndots" => self.dots = usize::try_from(value).unwrap_or(self.dots).min(15),
+            "ndots" => self.ndots = usize::try_from(value).unwrap_or(self.ndots).min(15),
             "timeout" => {
                 let timeout = Duration::from_secs(u64::from(value.max(1)));
                 self.timeout = timeout.min(limits::DNS_TIMEOUT_MAX);
@@ -94,7 +94,7 @@ impl Conf {
         }
         let mut names: Vec<String> =
             self.search.iter().map(|suffix| format!("{name}.{suffix}.")).collect();
-        let is_complete = name.matches('.').count() >= self.dots;
+        let is_complete = name.matches('.').count() >= self.ndots;
         names.insert(if is_complete { 0 } else { names.len() }, format!("{name}."));
         names
     }

@@ -20,7 +20,7 @@ pub struct Service {
 
 /// The kind of records that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum QuestionKind {
     Services,
     /// The names of an address.
     Names,
@@ -50,7 +50,7 @@ pub enum Reply {
 }
 
 /// The question for a name with a final dot; None if it is no valid name.
-pub fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
+pub fn question(id: u16, name: &str, kind: QuestionKind) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + name.len() + 6);
     bytes.extend(id.to_be_bytes());
     // Recursion is desired; one question.
@@ -65,8 +65,8 @@ pub fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
         return None;
     }
     let kind = match kind {
-        Kind::Services => TYPE_SRV,
-        Kind::Names => TYPE_PTR,
+        QuestionKind::Services => TYPE_SRV,
+        QuestionKind::Names => TYPE_PTR,
     };
     bytes.extend(kind.to_be_bytes());
     bytes.extend(CLASS_INTERNET.to_be_bytes());
@@ -188,7 +188,7 @@ mod tests {
 
     /// An answer with one record, whose owner is a pointer to the question.
     fn answer() -> (Vec<u8>, Vec<u8>) {
-        let question = question(7, "_etcd-server._tcp.a.test.", Kind::Services).unwrap();
+        let question = question(7, "_etcd-server._tcp.a.test.", QuestionKind::Services).unwrap();
         let mut message = question.clone();
         message[2] = 0x81;
         message[7] = 1;
@@ -233,8 +233,8 @@ mod tests {
     fn answers_to_other_questions_are_none() {
         let (asked, message) = answer();
         for other in [
-            question(8, "_etcd-server._tcp.a.test.", Kind::Services),
-            question(7, "_etcd-server._tcp.b.test.", Kind::Services),
+            question(8, "_etcd-server._tcp.a.test.", QuestionKind::Services),
+            question(7, "_etcd-server._tcp.b.test.", QuestionKind::Services),
         ] {
             assert_eq!(read(&other.unwrap(), &message), None);
         }
@@ -253,7 +253,7 @@ mod tests {
         let long = format!("{}.", "a".repeat(64));
         let longer = "abcdefg.".repeat(40);
         for name in ["a", "a..b.", ".", &long, &longer] {
-            assert_eq!(question(1, name, Kind::Services), None, "{name}");
+            assert_eq!(question(1, name, QuestionKind::Services), None, "{name}");
         }
     }
 }

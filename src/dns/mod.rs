@@ -26,7 +26,7 @@ use crate::clock::{self, Clock};
 use crate::limits;
 use conf::Conf;
 pub use message::Service;
-use message::{Answer, Kind, Records, Reply};
+use message::{Answer, QuestionKind, Records, Reply};
 
 /// Why there are no records; its text is Go's, which operators know from etcd.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,7 +82,7 @@ impl Resolver {
         }
         let mut worst = Error::NotFound(shown.clone());
         for name in self.conf.names(&shown) {
-            match self.ask(clock, &shown, &name, Kind::Services).await {
+            match self.ask(clock, &shown, &name, QuestionKind::Services).await {
                 Ok(Records { mut services, .. }) if !services.is_empty() => {
                     services.sort_by_key(|service| service.priority);
                     return Ok(services);
@@ -102,7 +102,7 @@ impl Resolver {
             return Ok(names);
         }
         let name = reverse(address);
-        Ok(self.ask(clock, &address.to_string(), &name, Kind::Names).await?.names)
+        Ok(self.ask(clock, &address.to_string(), &name, QuestionKind::Names).await?.names)
     }
 
     /// Asks each server in turn, `attempts` times, until one has the records or knows that there is
@@ -112,7 +112,7 @@ impl Resolver {
         clock: &dyn Clock,
         shown: &str,
         name: &str,
-        kind: Kind,
+        kind: QuestionKind,
     ) -> Result<Records, Error> {
         let mut worst = Error::NoServer(shown.to_owned());
         for _ in 0..self.conf.attempts {

@@ -5,7 +5,7 @@ use std::sync::{LazyLock, OnceLock};
 
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
-use super::Kind;
+use super::CallKind;
 use crate::limits::CLIENT_VERSIONS_MAX;
 
 /// A version that clients stated, with its two counters.
@@ -15,21 +15,21 @@ struct Version {
     stream: IntCounter,
 }
 
-struct Clients {
+struct ClientSeries {
     family: IntCounterVec,
     unknown: Version,
     other: Version,
     seen: [OnceLock<Version>; CLIENT_VERSIONS_MAX],
 }
 
-static CLIENTS: LazyLock<Clients> = LazyLock::new(|| {
+static CLIENTS: LazyLock<ClientSeries> = LazyLock::new(|| {
     let options = Opts::new("etcd_server_client_requests_total", "Requests by client version.");
     #[expect(clippy::expect_used, reason = "name and labels are constants")]
     let family =
         IntCounterVec::new(options, &["type", "client_api_version"]).expect("metric definition");
     let unknown = version(&family, "unknown");
     let other = version(&family, "other");
-    Clients { family, unknown, other, seen: [const { OnceLock::new() }; CLIENT_VERSIONS_MAX] }
+    ClientSeries { family, unknown, other, seen: [const { OnceLock::new() }; CLIENT_VERSIONS_MAX] }
 });
 
 fn version(family: &IntCounterVec, name: &str) -> Version {
@@ -45,9 +45,9 @@ pub(super) fn register(registry: &Registry) {
 }
 
 /// The counter for a request whose client states this version, or none.
-pub fn client_requests(kind: Kind, claimed: Option<&str>) -> &'static IntCounter {
+pub fn client_requests(kind: CallKind, claimed: Option<&str>) -> &'static IntCounter {
     let found = claimed.map_or(&CLIENTS.unknown, lookup);
-    if kind == Kind::Unary { &found.unary } else { &found.stream }
+    if kind == CallKind::Unary { &found.unary } else { &found.stream }
 }
 
 fn lookup(claimed: &str) -> &'static Version {

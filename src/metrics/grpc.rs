@@ -11,13 +11,13 @@ use crate::go::GRPC_CODES;
 
 /// The shape of a call, as the label `grpc_type` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum CallKind {
     Unary,
     ServerStream,
     BidiStream,
 }
 
-impl Kind {
+impl CallKind {
     fn label(self) -> &'static str {
         match self {
             Self::Unary => "unary",
@@ -34,7 +34,7 @@ pub type Code = usize;
 pub struct Method {
     pub service: &'static str,
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: CallKind,
     pub started: IntCounter,
     pub received: IntCounter,
     pub sent: IntCounter,
@@ -44,7 +44,7 @@ pub struct Method {
 
 impl Method {
     /// Registers the series of a method, so that they are exported as zeroes before the first call.
-    pub fn new(service: &'static str, name: &'static str, kind: Kind) -> Self {
+    pub fn new(service: &'static str, name: &'static str, kind: CallKind) -> Self {
         let labels = [kind.label(), service, name];
         let handled =
             |code| FAMILIES.handled.with_label_values(&[labels[0], labels[1], labels[2], code]);

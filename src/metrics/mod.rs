@@ -16,7 +16,7 @@ mod process;
 
 pub use clients::client_requests;
 pub use families::*;
-pub use grpc::{Code, Kind, Method, enable_handling_seconds};
+pub use grpc::{CallKind, Code, Method, enable_handling_seconds};
 
 use std::sync::LazyLock;
 
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn the_labels_a_client_chooses_are_bounded() {
         for n in 0..1000 {
-            client_requests(Kind::Unary, Some(&format!("made-up-{n}"))).inc();
+            client_requests(CallKind::Unary, Some(&format!("made-up-{n}"))).inc();
         }
         let text = render();
         let is_ours = |line: &&str| line.contains("made-up-") && line.contains("\"unary\"");

@@ -25,7 +25,7 @@ pub struct CallerGuard(Arc<AtomicBool>);
 
 impl CallerGuard {
     /// The side for the read.
-    pub fn wanted(&self) -> ReadCheck {
+    pub fn read_check(&self) -> ReadCheck {
         ReadCheck { is_over: Arc::clone(&self.0), turn: OnceCell::new() }
     }
 }

@@ -110,7 +110,7 @@ pub(super) fn assemble(
     let (store, hub) = (Arc::clone(&machine.store), Hub::new(Arc::clone(&machine.mvcc)));
     let applied = Arc::new(AppliedWaits::new(applied_index));
     let conf_states = Arc::new(ConfStates::new(applied_index, conf_state));
-    let (prepared_slot, door) = take_snapshots(&known_peers, &store, options);
+    let (prepared_slot, snapshots) = take_snapshots(&known_peers, &store, options);
     let (sweeper, sweeps) = sweeps(&machine, &waits, &clock, &config, unfinished, used);
     let applier = Applier {
         machine,
@@ -127,7 +127,7 @@ pub(super) fn assemble(
         known_peers,
     };
     let disk_room = watch_store(&store, &raft, conf_states, size_bytes, (&wal, &no_space));
-    let stepped = turns.map(|turns| (turns, door, events));
+    let stepped = turns.map(|turns| (turns, snapshots, events));
     let (shared, is_stepped) = (applier.clone(), stepped.is_some());
     let (sweeper, threads, steps) = work(stepped, applier, batches, sweeper)?;
     let unshared = UnsharedParts { config, cluster_id, lock, passwords, log_writing, raft_threads };
@@ -279,14 +279,14 @@ fn take_snapshots(
     options: Options,
 ) -> (Arc<PreparedSlot>, Arc<dyn Snapshots>) {
     let prepared_slot = Arc::new(PreparedSlot::default());
-    let door = PeerSnapshots {
+    let snapshots = PeerSnapshots {
         store: Arc::downgrade(store),
         prepared_slot: Arc::clone(&prepared_slot),
         options,
     };
-    let door: Arc<dyn Snapshots> = Arc::new(door);
-    known_peers.peers.serve_snapshots(Arc::clone(&door));
-    (prepared_slot, door)
+    let snapshots: Arc<dyn Snapshots> = Arc::new(snapshots);
+    known_peers.peers.serve_snapshots(Arc::clone(&snapshots));
+    (prepared_slot, snapshots)
 }
 
 /// The state that apply changes, and the compaction whose sweep did not end before the last stop.

@@ -19,7 +19,7 @@ use crate::pb::{RangeRequest, TxnRequest};
 use crate::planted::{self, Bug};
 use crate::raft;
 use crate::supervise::Gone;
-use crate::transfer::Pieces;
+use crate::transfer::SnapshotPieces;
 use crate::upkeep::Turns;
 
 impl Node {
@@ -132,7 +132,7 @@ impl Node {
     }
 
     /// Begins a snapshot of the whole state, as applied on this member. Its caller must be root.
-    pub async fn snapshot(&self, who: &Credentials) -> Result<Pieces, Error> {
+    pub async fn snapshot(&self, who: &Credentials) -> Result<SnapshotPieces, Error> {
         self.fence()?;
         self.permits(who, &Demand::Root).await?;
         Ok(self.0.downloads.begin().await?)
@@ -253,7 +253,7 @@ impl Node {
         self.fence()?;
         let mvcc = Arc::clone(&self.0.machine.mvcc);
         let waiting = CallerGuard::default();
-        let wanted = waiting.wanted();
+        let wanted = waiting.read_check();
         let (supervisor, read) = (&self.0.supervisor, move || f(&mvcc, &wanted));
         let read = match self.0.is_stepped {
             true => supervisor.inline("read", read).await,

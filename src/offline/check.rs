@@ -160,11 +160,11 @@ impl Report {
             });
             self.buckets(&examined);
         }
-        self.beside(&examined);
+        self.note_other_files(&examined);
         Some(examined)
     }
 
-    fn beside(&mut self, examined: &Examined) {
+    fn note_other_files(&mut self, examined: &Examined) {
         let file = &examined.checkpoint_file;
         match &examined.checkpoint {
             None => {}
@@ -328,7 +328,7 @@ struct History {
     last: Option<Revision>,
     /// Neighbouring rows between which revisions are missing. A compaction explains those up to its
     /// revision; above it, rows were lost.
-    steps: Vec<(Revision, Revision)>,
+    revision_gaps: Vec<(Revision, Revision)>,
     /// What is wrong with neighbouring rows of a key whose versions do not follow each other, by the
     /// revision of the earlier one. The same holds for these.
     versions: BTreeMap<Revision, String>,
@@ -347,12 +347,12 @@ impl History {
         } else {
             row.rev.main == last.main + 1 && row.rev.sub == 0
         };
-        if !follows && self.steps.len() < GAPS_MAX {
+        if !follows && self.revision_gaps.len() < GAPS_MAX {
             // The newest gaps are kept, since only those above the compact revision count.
-            self.steps.push((last, row.rev));
+            self.revision_gaps.push((last, row.rev));
         } else if !follows {
-            self.steps.rotate_left(1);
-            self.steps[GAPS_MAX - 1] = (last, row.rev);
+            self.revision_gaps.rotate_left(1);
+            self.revision_gaps[GAPS_MAX - 1] = (last, row.rev);
         }
         if row.tombstone {
             self.keys.remove(&self.key(&kv.key));
@@ -395,10 +395,10 @@ impl History {
     /// The gaps above the compact revision, as place and text.
     fn gaps(self, compacted: i64) -> Vec<(String, String)> {
         let first = Revision::new(compacted + 1, 0);
-        let steps = self.steps.into_iter().filter(|(before, after)| {
+        let revision_gaps = self.revision_gaps.into_iter().filter(|(before, after)| {
             after.main > compacted && (before.main > compacted || *after != first)
         });
-        let missing = steps.map(|(before, after)| {
+        let missing = revision_gaps.map(|(before, after)| {
             let from =
                 if before.main < compacted { format!("{compacted}") } else { before.to_string() };
             (format!("revision {after}"), format!("it follows revision {from}: rows are missing"))

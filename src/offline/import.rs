@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 
-use super::{Archive, Error, Place, place};
+use super::{Archive, Error, TargetDirs, place};
 use crate::clock::SystemClock;
 use crate::files;
 use crate::node;
@@ -26,7 +26,7 @@ pub struct Import<'a> {
     pub from: &'a Path,
     /// None if the log is within the data directory.
     pub from_wal: Option<&'a Path>,
-    pub place: Place<'a>,
+    pub place: TargetDirs<'a>,
 }
 
 /// Facts about an import, for its report.

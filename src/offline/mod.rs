@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 pub use archive::{Archive, defragment, migrate, storage_version};
 pub use check::{Check, Finding, REBUILD, Report, Severity};
 pub use import::{Import, Imported, export};
-pub use place::Place;
+pub use place::TargetDirs;
 pub use rebuild::{Rebuild, owner, put_aside};
 pub use restore::Restore;
 

@@ -14,12 +14,12 @@ const WORK: &str = "restoring";
 /// File within `WORK` that names the log directory, if that lies elsewhere.
 const WAL_NOTE: &str = "wal-dir";
 /// Names that a data directory may hold and count as empty.
-const OWN: [&str; 3] = [WORK, "proxy", LOCK_FILE];
+const NAMES_IGNORED: [&str; 3] = [WORK, "proxy", LOCK_FILE];
 const LOCK_FILE: &str = "rusd.lock";
 
 /// The directories of a new member's store and log.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct TargetDirs<'a> {
     pub data_dir: &'a Path,
     /// None if the log is within the data directory.
     pub wal_dir: Option<&'a Path>,
@@ -30,21 +30,22 @@ enum Log {
     /// Within `WORK`, under this relative path.
     Within(PathBuf),
     /// At this absolute path, which `WAL_NOTE` names.
-    Apart(PathBuf),
+    Elsewhere(PathBuf),
 }
 
-impl Place<'_> {
+impl TargetDirs<'_> {
     /// Fails if anything would be overwritten. A log directory elsewhere may exist only if an
     /// attempt that was killed has made it.
     pub fn check(&self) -> Result<(), Error> {
         let log = self.log()?;
-        let apart = if let Log::Apart(wal) = &log { Some(wal.as_path()) } else { None };
-        let has_made = apart.is_some_and(|wal| self.has_made(wal));
-        if self.data_dir.exists() && !self.is_empty(apart.filter(|_| has_made)) {
+        let apart = if let Log::Elsewhere(wal) = &log { Some(wal.as_path()) } else { None };
+        let was_made_by_killed_attempt =
+            apart.is_some_and(|wal| self.was_made_by_killed_attempt(wal));
+        if self.data_dir.exists() && !self.is_empty(apart.filter(|_| was_made_by_killed_attempt)) {
             return Err(Error::NotEmpty { path: self.data_dir.to_path_buf() });
         }
         match apart {
-            Some(wal) if wal.exists() && !has_made => {
+            Some(wal) if wal.exists() && !was_made_by_killed_attempt => {
                 Err(Error::WalExists { path: self.wal_dir.unwrap_or(wal).to_path_buf() })
             }
             _ => Ok(()),
@@ -63,12 +64,12 @@ impl Place<'_> {
         }
         Ok(match wal.strip_prefix(&member) {
             Ok(name) => Log::Within(name.to_path_buf()),
-            Err(_) => Log::Apart(wal),
+            Err(_) => Log::Elsewhere(wal),
         })
     }
 
     /// Whether an attempt that was killed has made this log directory.
-    fn has_made(&self, wal: &Path) -> bool {
+    fn was_made_by_killed_attempt(&self, wal: &Path) -> bool {
         let note = files::read_small(&self.data_dir.join(WORK).join(WAL_NOTE)).unwrap_or_default();
         note == wal.as_os_str().as_encoded_bytes()
     }
@@ -83,7 +84,7 @@ impl Place<'_> {
         });
         entries.all(|entry| {
             let Ok(name) = entry.map(|entry| entry.file_name()) else { return false };
-            made.as_ref() == Some(&name) || OWN.iter().any(|own| name == *own)
+            made.as_ref() == Some(&name) || NAMES_IGNORED.iter().any(|own| name == *own)
         })
     }
 
@@ -119,7 +120,7 @@ impl Place<'_> {
         log: &Log,
         fill: impl FnOnce(&Path, &Path) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        if let Log::Apart(wal) = log {
+        if let Log::Elsewhere(wal) = log {
             remove(wal).map_err(Error::io("remove", wal))?;
         }
         remove(work).map_err(Error::io("remove", work))?;
@@ -129,7 +130,7 @@ impl Place<'_> {
         }
         let wal = match log {
             Log::Within(name) => work.join(name),
-            Log::Apart(wal) => {
+            Log::Elsewhere(wal) => {
                 let write = || {
                     fs::write(&note, wal.as_os_str().as_encoded_bytes())?;
                     File::open(&note)?.sync_all()
@@ -153,8 +154,8 @@ impl Place<'_> {
 
     /// Removes what a failed attempt made. The next attempt removes what could not be removed here.
     fn clean(&self, work: &Path, log: &Log, existed: bool) {
-        if let (Log::Apart(wal), Ok(data)) = (log, resolved(self.data_dir))
-            && self.has_made(wal)
+        if let (Log::Elsewhere(wal), Ok(data)) = (log, resolved(self.data_dir))
+            && self.was_made_by_killed_attempt(wal)
         {
             let _ = remove(wal);
             let within =

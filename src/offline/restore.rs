@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Archive, Error, Place};
+use super::{Archive, Error, TargetDirs};
 use crate::clock::SystemClock;
 use crate::members::Founders;
 use crate::store::Options;
@@ -12,7 +12,7 @@ use crate::transfer::Seed;
 /// One member of a new cluster that has the state of an old one.
 pub struct Restore<'a> {
     pub snapshot: &'a Path,
-    pub place: Place<'a>,
+    pub place: TargetDirs<'a>,
     /// Name of this member; `cluster` must have it.
     pub name: &'a str,
     /// Names and peer URLs of the new cluster's members.

@@ -71,7 +71,7 @@ impl Case {
     fn restore(&self, file: &Path, wal_dir: Option<&Path>) -> Result<(), Error> {
         let restore = Restore {
             snapshot: file,
-            place: Place { data_dir: &self.path("data"), wal_dir },
+            place: TargetDirs { data_dir: &self.path("data"), wal_dir },
             name: "m1",
             cluster: &self.cluster,
             token: "t",
@@ -121,7 +121,7 @@ fn what_is_found_in_the_way_under_the_lock_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let (data_dir, wal_dir) = (dir.path().join("data"), dir.path().join("wal"));
     fs::create_dir(&wal_dir).unwrap();
-    let place = Place { data_dir: &data_dir, wal_dir: Some(&wal_dir) };
+    let place = TargetDirs { data_dir: &data_dir, wal_dir: Some(&wal_dir) };
     let make = || place.make(|_, _| -> Result<(), Error> { unreachable!() });
     assert!(matches!(make(), Err(Error::WalExists { .. })));
     assert!(!data_dir.exists() && wal_dir.exists());
@@ -201,7 +201,7 @@ fn a_bump_continues_history_later_and_compacts_what_was_before() {
     let case = Case::new();
     let restore = Restore {
         snapshot: &case.path("s.db"),
-        place: Place { data_dir: &case.path("data"), wal_dir: None },
+        place: TargetDirs { data_dir: &case.path("data"), wal_dir: None },
         name: "m1",
         cluster: &case.cluster,
         token: "t",
@@ -323,7 +323,7 @@ fn an_imported_member_votes_although_the_file_names_other_voters() {
     let case = Case::new();
     let etcd = etcd_directory(&case);
     let imported = case.path("imported");
-    let place = Place { data_dir: &imported, wal_dir: None };
+    let place = TargetDirs { data_dir: &imported, wal_dir: None };
     let found = Import { from: &etcd, from_wal: None, place }.run().unwrap();
     assert_eq!(found.revision, 4);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -358,7 +358,7 @@ fn a_directory_of_before_35_is_refused_with_the_way_out() {
     }
     fs::write(&path, file).unwrap();
     let imported = case.path("imported");
-    let place = Place { data_dir: &imported, wal_dir: None };
+    let place = TargetDirs { data_dir: &imported, wal_dir: None };
     let error = Import { from: &etcd, from_wal: None, place }.run().unwrap_err().to_string();
     assert!(error.contains("before 3.5; save a snapshot and restore it"), "{error}");
     assert!(!imported.exists());
@@ -409,7 +409,7 @@ fn an_import_reads_what_it_leaves_to_the_first_start() {
     let contents = [said.encode_to_vec(), version.encode_to_vec(), v2("/1/k", "v").encode_to_vec()];
     append(&wal, &contents.map(|data| (0, data)), 3);
     let imported = case.path("imported");
-    let place = Place { data_dir: &imported, wal_dir: None };
+    let place = TargetDirs { data_dir: &imported, wal_dir: None };
     let found = Import { from: &etcd, from_wal: None, place }.run().unwrap();
     assert_eq!((found.last - found.applied, found.ignored), (3, 1));
     let archive = Archive::open(&imported, "stat").unwrap();
@@ -430,7 +430,7 @@ fn an_import_reads_what_it_leaves_to_the_first_start() {
         let (etcd, into) = (case.path("etcd-of-another"), case.path("not-imported"));
         copy_dir(&case.path("etcd"), &etcd);
         let last = append(&etcd.join("member/wal"), &[put("before"), (0, data)], 0);
-        let place = Place { data_dir: &into, wal_dir: None };
+        let place = TargetDirs { data_dir: &into, wal_dir: None };
         let error = Import { from: &etcd, from_wal: None, place }.run().unwrap_err().to_string();
         assert!(error.contains(&format!("entry {}", last + 2)), "{error}");
         assert!(error.contains(says), "{error}");
@@ -454,7 +454,7 @@ fn a_first_start_that_was_cut_short_is_imported() {
     fs::write(etcd.join("member/snap/db"), file).unwrap();
     append(&etcd.join("member/wal"), &[put("k")], 1);
     let imported = case.path("imported");
-    let place = Place { data_dir: &imported, wal_dir: None };
+    let place = TargetDirs { data_dir: &imported, wal_dir: None };
     let found = Import { from: &etcd, from_wal: None, place }.run().unwrap();
     assert_eq!(found.applied, 0);
     let archive = Archive::open(&imported, "stat").unwrap();
@@ -545,7 +545,7 @@ fn a_directory_in_use_is_told_from_a_damaged_one_by_every_reader() {
     let lock = store::lock(&data).unwrap();
     let restore = |to: &Path| {
         let cluster = &case.cluster;
-        let place = Place { data_dir: to, wal_dir: None };
+        let place = TargetDirs { data_dir: to, wal_dir: None };
         let (name, token) = ("m1", "t");
         let skip = (true, None);
         let restore = Restore {

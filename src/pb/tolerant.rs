@@ -170,7 +170,7 @@ fn operation(bytes: Bytes, depth: Depth) -> Result<RequestOp, Malformed> {
 }
 
 /// A message that `clean` is in the middle of.
-struct Open {
+struct OpenMessage {
     shape: usize,
     /// Its end in the input.
     end: usize,
@@ -186,7 +186,7 @@ struct Open {
 fn clean(bytes: &[u8], shape: usize) -> Result<Bytes, Malformed> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut reader = Reader { bytes, at: 0, end: bytes.len() };
-    let root = Open { shape, end: bytes.len(), length_at: 0, length_bytes: 0 };
+    let root = OpenMessage { shape, end: bytes.len(), length_at: 0, length_bytes: 0 };
     let mut open = vec![root];
     while let Some(message) = open.last() {
         if reader.at == message.end {
@@ -213,7 +213,7 @@ fn clean(bytes: &[u8], shape: usize) -> Result<Bytes, Malformed> {
                 }
                 let length_bytes = reader.at - start - key_bytes;
                 let length_at = out.len() + key_bytes;
-                open.push(Open { shape, end: reader.at + length, length_at, length_bytes });
+                open.push(OpenMessage { shape, end: reader.at + length, length_at, length_bytes });
                 out.extend_from_slice(&bytes[start..reader.at]);
             }
             Some(_) => {

@@ -14,7 +14,7 @@ use super::owner::PeerOwner;
 use crate::clock;
 use crate::limits::{PEER_ANSWER_BYTES_MAX, PEER_PROBE_INTERVAL};
 
-type Connection = SendRequest<Empty<Bytes>>;
+type ProbeSender = SendRequest<Empty<Bytes>>;
 
 /// Asks a peer each `PEER_PROBE_INTERVAL`, over one connection for as long as that lasts.
 pub(super) async fn probe(owner: Weak<dyn PeerOwner>, to: u64, urls: Vec<String>) {
@@ -48,7 +48,7 @@ pub(super) async fn probe(owner: Weak<dyn PeerOwner>, to: u64, urls: Vec<String>
 /// Asks once; false if this member stops or the peer was removed.
 async fn ask(
     owner: &Weak<dyn PeerOwner>,
-    connection: &mut Option<Connection>,
+    connection: &mut Option<ProbeSender>,
     to: u64,
     url: &str,
 ) -> Result<bool, AskError> {

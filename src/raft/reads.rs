@@ -21,21 +21,21 @@ pub(super) struct Reads {
     id: u64,
     nonce: u64,
     counter: u64,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingRead>,
     ticks: u64,
     round: Option<Round>,
 }
 
 /// A read, and the tick since which it waits.
 #[derive(Clone, Copy)]
-struct Waiting {
+struct WaitingRead {
     token: u64,
     since: u64,
 }
 
 struct Round {
     context: Context,
-    reads: Vec<Waiting>,
+    reads: Vec<WaitingRead>,
     /// Ticks since the leader was asked.
     age: u32,
 }
@@ -46,7 +46,7 @@ impl Reads {
     }
 
     pub(super) fn push(&mut self, token: u64) {
-        self.waiting.push_back(Waiting { token, since: self.ticks });
+        self.waiting.push_back(WaitingRead { token, since: self.ticks });
     }
 
     /// Whether a round should begin.
@@ -91,7 +91,7 @@ impl Reads {
                 self.give_up();
             }
         }
-        let is_late = |read: &&Waiting| self.ticks - read.since > read_ticks_max;
+        let is_late = |read: &&WaitingRead| self.ticks - read.since > read_ticks_max;
         let late = self.waiting.iter().take_while(is_late).count();
         self.waiting.drain(..late).map(|read| read.token).collect()
     }

@@ -180,7 +180,7 @@ impl HttpBody for Body {
 
 /// The content type of an answer if it is not plain `application/grpc`: like grpc-go, the answer
 /// repeats the subtype that the client added, such as `+proto`.
-pub(super) fn repeated_type(headers: &HeaderMap) -> Option<HeaderValue> {
+pub(super) fn echoed_content_type(headers: &HeaderMap) -> Option<HeaderValue> {
     let stated = headers.get(CONTENT_TYPE)?;
     match stated.as_bytes().strip_prefix(GRPC.as_bytes())? {
         [b'+', _, ..] => Some(stated.clone()),
@@ -266,9 +266,9 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(stated));
-            let found = repeated_type(&headers);
+            let found = echoed_content_type(&headers);
             assert_eq!(found.as_ref().map(|value| value.to_str().unwrap()), repeated, "{stated}");
         }
-        assert_eq!(repeated_type(&HeaderMap::new()), None);
+        assert_eq!(echoed_content_type(&HeaderMap::new()), None);
     }
 }

@@ -30,10 +30,10 @@ use super::Server;
 use super::answer::{self, BoxError, Encode, Encoded, Ending, Output};
 use super::error::Error;
 use super::metadata::{self, Deadline};
-use super::request::{self, Answers, Requests};
+use super::request::{self, Cardinality, Requests};
 use crate::auth::{Credentials, Demand};
 use crate::clock;
-use crate::metrics::{self, Kind, Method};
+use crate::metrics::{self, CallKind, Method};
 use crate::pb::tolerant::{self, Malformed, Shaped};
 
 const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
@@ -86,7 +86,8 @@ impl Server {
     {
         let (method, headers) = (&route.method, &parts.headers);
         let bytes_max = self.config.message_bytes_max();
-        let request = request::decode(Answers::One, headers, &mut body, bytes_max, decoded).await;
+        let request =
+            request::decode(Cardinality::One, headers, &mut body, bytes_max, decoded).await;
         // The rest of the body is discarded: bytes behind the message must not hold the
         // connection's room while the handler runs.
         drop(body);
@@ -142,7 +143,7 @@ impl Server {
         }
         let bytes_max = self.config.message_bytes_max();
         let request =
-            request::decode(Answers::Stream, headers, body, bytes_max, tolerant::message::<M>);
+            request::decode(Cardinality::Stream, headers, body, bytes_max, tolerant::message::<M>);
         let request = request.await;
         method.received.inc();
         let request = match request {
@@ -316,7 +317,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.finished {
-            self.method.sent.inc_by(u64::from(self.method.kind == Kind::Unary));
+            self.method.sent.inc_by(u64::from(self.method.kind == CallKind::Unary));
             self.method.handled(Code::Cancelled as usize, self.start.elapsed().as_secs_f64());
         }
     }

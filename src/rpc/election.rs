@@ -8,7 +8,7 @@ use prost::Message;
 use tonic::Status;
 
 use super::Server;
-use super::recipe::{self, Events, Waiter, as_unknown};
+use super::recipe::{self, ContenderKey, Events, as_unknown};
 use crate::auth::Credentials;
 use crate::mvcc::ChangeKind;
 use crate::pb::v3electionpb::{
@@ -52,11 +52,11 @@ impl Server {
         let header = response.header.unwrap_or_default();
         let mine = recipe::found(&response, 0);
         let rev = mine.as_ref().map_or(header.revision, |row| row.create_revision);
-        let waiter = Waiter::new(Arc::clone(&self), who.clone(), key.clone(), rev);
+        let waiter = ContenderKey::new(Arc::clone(&self), who.clone(), key.clone(), rev);
         if mine.is_some_and(|row| row.value != request.value) {
             self.announce(who, &key, rev, lease, request.value).await?;
         }
-        self.wait_turn(who, &prefix, rev).await?;
+        self.wait_for_older_keys(who, &prefix, rev).await?;
         waiter.keep();
         let leader = LeaderKey { name: request.name, key, rev, lease };
         Ok(CampaignResponse { header: Some(header), leader: Some(leader) })

@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::Server;
 use super::kv::propose;
-use super::recipe::{self, Waiter, as_unknown};
+use super::recipe::{self, ContenderKey, as_unknown};
 use crate::auth::Credentials;
 use crate::node::{Op, Reply};
 use crate::pb::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
@@ -46,8 +46,8 @@ impl Server {
         if recipe::found(&response, 1).is_none_or(|owner| owner.create_revision == mine) {
             return Ok(LockResponse { header: Some(header), key });
         }
-        let waiter = Waiter::new(Arc::clone(&self), who.clone(), key.clone(), mine);
-        self.wait_turn(who, &prefix, mine).await?;
+        let waiter = ContenderKey::new(Arc::clone(&self), who.clone(), key.clone(), mine);
+        self.wait_for_older_keys(who, &prefix, mine).await?;
         let still = self.get(who, &RangeRequest { key: key.clone(), ..Default::default() }).await?;
         waiter.keep();
         if still.kvs.is_empty() {

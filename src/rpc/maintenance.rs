@@ -20,7 +20,7 @@ use crate::pb::{
     MoveLeaderRequest, MoveLeaderResponse, ResponseHeader, SnapshotRequest, SnapshotResponse,
     StatusRequest, StatusResponse,
 };
-use crate::transfer::{Piece, Pieces};
+use crate::transfer::{SnapshotPiece, SnapshotPieces};
 
 impl Server {
     /// A list of alarms goes through the log as well, as in etcd. An unknown action is refused: in
@@ -147,7 +147,7 @@ impl Server {
             "sending database snapshot to client"
         );
         let left = pieces.file_bytes;
-        let sending = Sending { pieces, rest: Bytes::new(), left };
+        let sending = SendingSnapshot { pieces, rest: Bytes::new(), left };
         Ok(stream::unfold(Some(sending), |sending| async {
             let mut sending = sending?;
             match sending.next().await {
@@ -160,21 +160,21 @@ impl Server {
 }
 
 /// A snapshot that is being sent to a client.
-struct Sending {
-    pieces: Pieces,
+struct SendingSnapshot {
+    pieces: SnapshotPieces,
     /// The part of the current piece that is not sent yet.
     rest: Bytes,
     /// Bytes of the file that are not sent yet.
     left: u64,
 }
 
-impl Sending {
+impl SendingSnapshot {
     /// The next message, and whether it is the last.
     async fn next(&mut self) -> Result<(SnapshotResponse, bool), node::Error> {
         while self.rest.is_empty() {
             match self.pieces.next().await {
-                Some(Ok(Piece::Bytes(bytes))) => self.rest = bytes,
-                Some(Ok(Piece::Digest(digest))) => {
+                Some(Ok(SnapshotPiece::Bytes(bytes))) => self.rest = bytes,
+                Some(Ok(SnapshotPiece::Digest(digest))) => {
                     tracing::info!("successfully sent database snapshot to client");
                     return Ok((self.response(Bytes::copy_from_slice(&digest)), true));
                 }

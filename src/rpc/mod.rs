@@ -68,7 +68,7 @@ impl Config {
 
 /// The reasons for which running streams end before their clients want it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Ends {
+struct StreamEnds {
     stopped: bool,
     leaderless: bool,
 }
@@ -78,7 +78,7 @@ pub struct Server {
     node: Node,
     config: Config,
     leader: latest::Receiver<u64>,
-    ends: latest::Sender<Ends>,
+    ends: latest::Sender<StreamEnds>,
 }
 
 /// Election timeouts without a leader after which streams with `hasleader` end.
@@ -86,9 +86,9 @@ const LEADERLESS_TIMEOUTS: u32 = 3;
 
 impl Server {
     pub fn new(node: Node, config: Config) -> Arc<Self> {
-        routes::show();
+        routes::register_metrics();
         let leader = node.leader();
-        let ends = latest::channel(Ends::default()).0;
+        let ends = latest::channel(StreamEnds::default()).0;
         Arc::new(Self { node, config, leader, ends })
     }
 

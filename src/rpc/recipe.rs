@@ -137,7 +137,7 @@ impl Server {
     }
 
     /// Waits until no key under the prefix is older than the one created at `revision`.
-    pub(super) async fn wait_turn(
+    pub(super) async fn wait_for_older_keys(
         &self,
         who: &Credentials,
         prefix: &[u8],
@@ -228,7 +228,7 @@ impl Events {
 
 /// Deletes the key of a caller that waits, when the call is dropped or fails, unless `keep` was
 /// called.
-pub(super) struct Waiter {
+pub(super) struct ContenderKey {
     server: Arc<Server>,
     who: Credentials,
     key: Bytes,
@@ -236,7 +236,7 @@ pub(super) struct Waiter {
     armed: bool,
 }
 
-impl Waiter {
+impl ContenderKey {
     pub(super) fn new(server: Arc<Server>, who: Credentials, key: Bytes, created: i64) -> Self {
         Self { server, who, key, created, armed: true }
     }
@@ -246,7 +246,7 @@ impl Waiter {
     }
 }
 
-impl Drop for Waiter {
+impl Drop for ContenderKey {
     fn drop(&mut self) {
         if !self.armed {
             return;

@@ -75,12 +75,12 @@ fn not_installed(encoding: &[u8]) -> Status {
 
 /// How many messages the answer has. grpc-go's errors for an unreadable request depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answers {
+pub(super) enum Cardinality {
     One,
     Stream,
 }
 
-impl Answers {
+impl Cardinality {
     /// The error for a body that ends before the message or within its prefix.
     fn no_message(self) -> Status {
         match self {
@@ -110,7 +110,7 @@ impl Answers {
 /// Reads and decodes the one message of a request. Fails with DeadlineExceeded after
 /// `REQUEST_BODY_TIMEOUT`, and with ResourceExhausted above `bytes_max`.
 pub(super) async fn decode<M, B>(
-    answers: Answers,
+    cardinality: Cardinality,
     headers: &HeaderMap,
     body: B,
     bytes_max: usize,
@@ -123,9 +123,9 @@ where
     let encoding = Encoding::of(headers)?;
     // Pinned here and passed by reference: `within` would otherwise hold a second copy of the
     // future in its own state.
-    let reading = pin!(read(answers, encoding, body, bytes_max));
+    let reading = pin!(read(cardinality, encoding, body, bytes_max));
     let message = within(REQUEST_BODY_TIMEOUT, reading).await?;
-    decoded(message).map_err(|error| answers.garbled(&error))
+    decoded(message).map_err(|error| cardinality.garbled(&error))
 }
 
 async fn within(
@@ -142,7 +142,7 @@ async fn within(
 }
 
 async fn read<B>(
-    answers: Answers,
+    cardinality: Cardinality,
     encoding: Encoding,
     mut body: B,
     bytes_max: usize,
@@ -153,7 +153,7 @@ where
 {
     let mut have = Bytes::new();
     while have.len() < PREFIX_BYTES {
-        let more = next(&mut body).await?.ok_or_else(|| answers.no_message())?;
+        let more = next(&mut body).await?.ok_or_else(|| cardinality.no_message())?;
         if have.is_empty() {
             have = more;
             continue;
@@ -177,7 +177,7 @@ where
     let mut message = BytesMut::with_capacity(length.min(FIRST_BYTES.max(2 * have.len())));
     message.extend_from_slice(&have);
     while message.len() < length {
-        let more = next(&mut body).await?.ok_or_else(|| answers.cut())?;
+        let more = next(&mut body).await?.ok_or_else(|| cardinality.cut())?;
         let want = (length - message.len()).min(more.len());
         message.extend_from_slice(&more[..want]);
     }
@@ -273,7 +273,7 @@ impl<M: Message + Default + Shaped> Requests<M> {
             }
             match next(&mut self.body).await {
                 Ok(Some(data)) => self.buffer.extend_from_slice(&data),
-                Ok(None) if self.prefix.is_some() => return Err(Answers::Stream.cut()),
+                Ok(None) if self.prefix.is_some() => return Err(Cardinality::Stream.cut()),
                 Ok(None) => return Ok(None),
                 // A body fails with Canceled when the client is gone; that ends the stream like a
                 // half-close.
@@ -302,7 +302,7 @@ impl<M: Message + Default + Shaped> Requests<M> {
         self.prefix = None;
         self.encoding.check(flag)?;
         let message = tolerant::message(self.buffer.split_to(length).freeze())
-            .map_err(|error| Answers::Stream.garbled(&error))?;
+            .map_err(|error| Cardinality::Stream.garbled(&error))?;
         Ok(Some(message))
     }
 }
@@ -339,7 +339,7 @@ mod tests {
 
     async fn decoded(bytes: &[u8], chunk: usize, max: usize) -> Result<PutRequest, Status> {
         let (headers, body) = (HeaderMap::new(), chunks(bytes, chunk));
-        decode(Answers::One, &headers, body, max, tolerant::message).await
+        decode(Cardinality::One, &headers, body, max, tolerant::message).await
     }
 
     fn put() -> PutRequest {
@@ -374,7 +374,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_stream_counts_as_a_message_as_in_etcd() {
-        let kind = metrics::Kind::BidiStream;
+        let kind = metrics::CallKind::BidiStream;
         let method: &'static _ = Box::leak(Box::new(metrics::Method::new("test", "Test", kind)));
         let bytes = encode(&put()).unwrap();
         for (bytes, count) in [(&bytes[..], 2), (&bytes[..50], 1), (&b"\x05\0\0\0\0"[..], 1)] {
@@ -398,9 +398,12 @@ mod tests {
             (5, (Code::Unknown, "unexpected EOF"), (Code::Internal, "unexpected EOF")),
             (50, (Code::Unknown, "unexpected EOF"), (Code::Internal, "unexpected EOF")),
         ] {
-            for (answers, expected) in [(Answers::One, unary), (Answers::Stream, stream)] {
+            for (cardinality, expected) in
+                [(Cardinality::One, unary), (Cardinality::Stream, stream)]
+            {
                 let (headers, body) = (HeaderMap::new(), chunks(&bytes[..length], 2));
-                let read = decode::<PutRequest, _>(answers, &headers, body, 200, tolerant::message);
+                let read =
+                    decode::<PutRequest, _>(cardinality, &headers, body, 200, tolerant::message);
                 let status = read.await.unwrap_err();
                 assert_eq!((status.code(), status.message()), expected, "{length}");
             }
@@ -435,7 +438,7 @@ mod tests {
             headers.insert(GRPC_ENCODING, HeaderValue::from_static(named));
             let bytes = [flag, 0, 0, 0, 0];
             let decoded = tolerant::message::<PutRequest>;
-            let read = decode(Answers::One, &headers, chunks(&bytes, 5), 200, decoded).await;
+            let read = decode(Cardinality::One, &headers, chunks(&bytes, 5), 200, decoded).await;
             let stream =
                 Requests::<PutRequest>::new(routes::any(), &headers, chunks(&bytes, 5), 200);
             let streamed = match stream {
@@ -480,7 +483,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_that_does_not_come_ends_the_call() {
         assert_eq!(REQUEST_BODY_TIMEOUT, Duration::from_secs(60));
-        let read = read(Answers::One, Encoding::Identity, Never, 100);
+        let read = read(Cardinality::One, Encoding::Identity, Never, 100);
         let mut read = pin!(read);
         let read = within(Duration::from_millis(10), read.as_mut());
         let ended = tokio::time::timeout(Duration::from_secs(60), read).await;

@@ -23,7 +23,7 @@ use super::answer::{self, BoxError, Output};
 use super::call::{Route, refuse};
 use super::{Server, kv};
 use crate::auth::Demand;
-use crate::metrics::{self, Kind, Method};
+use crate::metrics::{self, CallKind, Method};
 
 /// Whether a learner serves the method: the column `by` as a bool.
 macro_rules! serves_learners {
@@ -35,19 +35,19 @@ macro_rules! serves_learners {
     };
 }
 
-/// The kind of a call, as gRPC's metrics name it: the column `shape` as a `Kind`.
+/// The kind of a call, as gRPC's metrics name it: the column `shape` as a `CallKind`.
 macro_rules! kind {
     (unary) => {
-        Kind::Unary
+        CallKind::Unary
     };
     (unary_of) => {
-        Kind::Unary
+        CallKind::Unary
     };
     (server_stream) => {
-        Kind::ServerStream
+        CallKind::ServerStream
     };
     (bidi_stream) => {
-        Kind::BidiStream
+        CallKind::BidiStream
     };
 }
 
@@ -127,7 +127,7 @@ macro_rules! routes {
                         })*
                         Box::pin(self.seldom(&parts, body)).await
                     };
-                    if let Some(content_type) = answer::repeated_type(&parts.headers) {
+                    if let Some(content_type) = answer::echoed_content_type(&parts.headers) {
                         answer.headers_mut().insert(CONTENT_TYPE, content_type);
                     }
                     answer
@@ -219,7 +219,7 @@ routes! {
 }
 
 /// Registers the metrics of all methods, so that they are exported as zeroes before the first call.
-pub(super) fn show() {
+pub(super) fn register_metrics() {
     LazyLock::force(&ROUTES);
 }
 
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_scrape_shows_methods_that_nobody_called_as_zero() {
-        show();
+        register_metrics();
         let text = metrics::render();
         for line in [
             "grpc_server_started_total{grpc_method=\"LeaseRevoke\",grpc_service=\"etcdserverpb.Lease\",grpc_type=\"unary\"} 0",

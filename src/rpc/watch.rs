@@ -35,7 +35,7 @@ const NO_WATCH_ID: i64 = -1;
 
 /// The options of a watcher that shape its responses.
 #[derive(Clone, Copy, Debug, Default)]
-struct Wishes {
+struct WatchOptions {
     prev_kv: bool,
     fragment: bool,
     /// None without progress_notify; else whether the next tick may notify. The tick after events
@@ -43,20 +43,20 @@ struct Wishes {
     progress: Option<bool>,
 }
 
-struct Session {
+struct WatchResponses {
     server: Arc<Server>,
     who: Credentials,
     stream: WatchStream,
     /// None after the client's half-close, which leaves the watchers alive.
     requests: Option<Requests<WatchRequest>>,
-    wishes: HashMap<i64, Wishes>,
-    /// Wishes of watchers that were cancelled and whose Canceled item is still queued, perhaps
+    options: HashMap<i64, WatchOptions>,
+    /// Options of watchers that were cancelled and whose Canceled item is still queued, perhaps
     /// behind events. Their ids are free already: a new watcher may have one of them, with its own
-    /// entry in `wishes`, and may be cancelled too. So each id has a queue.
-    leaving: HashMap<i64, VecDeque<Wishes>>,
-    outbox: VecDeque<WatchResponse>,
+    /// entry in `options`, and may be cancelled too. So each id has a queue.
+    canceling: HashMap<i64, VecDeque<WatchOptions>>,
+    queued: VecDeque<WatchResponse>,
     /// The events that are being sent, in one response or several fragments.
-    sending: Option<Sending>,
+    sending: Option<SendingEvents>,
     ticks: Interval,
 }
 
@@ -73,14 +73,14 @@ impl Server {
         let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         metrics::watch_streams().inc();
-        let session = Session {
+        let session = WatchResponses {
             stream: self.node.watch_stream(),
             server: self,
             who,
             requests: Some(requests),
-            wishes: HashMap::new(),
-            leaving: HashMap::new(),
-            outbox: VecDeque::new(),
+            options: HashMap::new(),
+            canceling: HashMap::new(),
+            queued: VecDeque::new(),
             sending: None,
             ticks,
         };
@@ -99,24 +99,24 @@ fn rand_percent(server: &Server) -> u32 {
     u32::try_from(server.node.random() % 100).unwrap_or(0)
 }
 
-impl Drop for Session {
+impl Drop for WatchResponses {
     fn drop(&mut self) {
         metrics::watch_streams().dec();
     }
 }
 
-impl Session {
+impl WatchResponses {
     async fn next(&mut self) -> Result<WatchResponse, Status> {
         loop {
-            if let Some(response) = self.outbox.pop_front() {
+            if let Some(response) = self.queued.pop_front() {
                 return Ok(response);
             }
             if let Some(sending) = self.sending.take() {
                 return self.send_part(sending).await;
             }
             self.take_waiting_request().await?;
-            if !self.outbox.is_empty() {
-                // `create` may have put a refusal into the outbox. Nothing would wake the stream
+            if !self.queued.is_empty() {
+                // `create` may have put a refusal into the queue. Nothing would wake the stream
                 // for it in `wait`.
                 continue;
             }
@@ -177,9 +177,9 @@ impl Session {
             Some(RequestUnion::CancelRequest(cancel)) => {
                 // An unknown id is ignored, as in etcd.
                 if self.stream.cancel(cancel.watch_id)
-                    && let Some(wishes) = self.wishes.remove(&cancel.watch_id)
+                    && let Some(options) = self.options.remove(&cancel.watch_id)
                 {
-                    self.leaving.entry(cancel.watch_id).or_default().push_back(wishes);
+                    self.canceling.entry(cancel.watch_id).or_default().push_back(options);
                 }
             }
             Some(RequestUnion::ProgressRequest(_)) => self.stream.request_progress(),
@@ -192,7 +192,7 @@ impl Session {
             return self.refuse(Error::Compacted.wire().1.to_owned());
         }
         let is_filtered = |filter: FilterType| request.filters.contains(&(filter as i32));
-        let wishes = Wishes {
+        let options = WatchOptions {
             prev_kv: request.prev_kv,
             fragment: request.fragment,
             progress: request.progress_notify.then_some(true),
@@ -211,7 +211,7 @@ impl Session {
         };
         match self.stream.create(&self.who, spec).await {
             Ok(watch_id) => {
-                self.wishes.insert(watch_id, wishes);
+                self.options.insert(watch_id, options);
             }
             Err(WatchError::Refused(error)) => self.refuse(refusal(error)),
             Err(WatchError::Watch(error)) => self.refuse(error.to_string()),
@@ -220,7 +220,7 @@ impl Session {
 
     fn refuse(&mut self, cancel_reason: String) {
         let header = self.header(self.stream.revision());
-        self.outbox.push_back(WatchResponse {
+        self.queued.push_back(WatchResponse {
             header,
             watch_id: NO_WATCH_ID,
             created: true,
@@ -231,8 +231,8 @@ impl Session {
     }
 
     fn tell_progress(&mut self) {
-        for (watch_id, wishes) in &mut self.wishes {
-            if let Some(may_tell) = &mut wishes.progress
+        for (watch_id, options) in &mut self.options {
+            if let Some(may_tell) = &mut options.progress
                 && std::mem::replace(may_tell, true)
             {
                 self.stream.notify_progress(*watch_id);
@@ -249,7 +249,7 @@ impl Session {
                 WatchResponse { header, watch_id, created: true, ..Default::default() }
             }
             Item::Canceled { watch_id, revision } => {
-                self.has_left(watch_id);
+                self.forget_canceled(watch_id);
                 let header = self.header(revision);
                 WatchResponse { header, watch_id, canceled: true, ..Default::default() }
             }
@@ -264,44 +264,44 @@ impl Session {
                 ..Default::default()
             },
             Item::Events { watch_id, revision, changes } => {
-                let Some(wishes) = self.wishes_of(watch_id) else { return };
-                if let Some(may_tell) = &mut wishes.progress {
+                let Some(options) = self.options_of(watch_id) else { return };
+                if let Some(may_tell) = &mut options.progress {
                     *may_tell = false;
                 }
                 metrics::events().inc_by(changes.len() as u64);
-                let (wishes, changes) = (*wishes, changes.into());
+                let (options, changes) = (*options, changes.into());
                 let ready = VecDeque::new();
-                self.sending = Some(Sending { watch_id, revision, wishes, changes, ready });
+                self.sending = Some(SendingEvents { watch_id, revision, options, changes, ready });
                 return;
             }
         };
-        self.outbox.push_back(response);
+        self.queued.push_back(response);
     }
 
-    /// The wishes of the watcher whose events are next under this id. Items keep the order of the
+    /// The options of the watcher whose events are next under this id. Items keep the order of the
     /// requests, so a cancelled watcher's events come before those of the id's next watcher.
-    fn wishes_of(&mut self, watch_id: i64) -> Option<&mut Wishes> {
-        match self.leaving.get_mut(&watch_id) {
-            Some(leaving) => leaving.front_mut(),
-            None => self.wishes.get_mut(&watch_id),
+    fn options_of(&mut self, watch_id: i64) -> Option<&mut WatchOptions> {
+        match self.canceling.get_mut(&watch_id) {
+            Some(canceling) => canceling.front_mut(),
+            None => self.options.get_mut(&watch_id),
         }
     }
 
     /// Forgets the earliest cancelled watcher of this id: its Canceled item was taken from the
     /// queue.
-    fn has_left(&mut self, watch_id: i64) {
-        if let Some(leaving) = self.leaving.get_mut(&watch_id) {
-            leaving.pop_front();
-            if leaving.is_empty() {
-                self.leaving.remove(&watch_id);
+    fn forget_canceled(&mut self, watch_id: i64) {
+        if let Some(canceling) = self.canceling.get_mut(&watch_id) {
+            canceling.pop_front();
+            if canceling.is_empty() {
+                self.canceling.remove(&watch_id);
             }
         }
     }
 
     /// A response with the next events: all of them, or as many as fit into a fragment.
-    async fn send_part(&mut self, mut sending: Sending) -> Result<WatchResponse, Status> {
+    async fn send_part(&mut self, mut sending: SendingEvents) -> Result<WatchResponse, Status> {
         let header = self.header(sending.revision);
-        let (watch_id, fragment) = (sending.watch_id, sending.wishes.fragment);
+        let (watch_id, fragment) = (sending.watch_id, sending.options.fragment);
         let mut response = WatchResponse { header, watch_id, fragment, ..Default::default() };
         let bytes_max = self.server.config.message_bytes_max();
         let mut bytes = response.encoded_len();
@@ -318,14 +318,14 @@ impl Session {
 
     /// Makes events of the next changes. With fragments it makes a few at a time, so that the first
     /// fragment leaves before all previous pairs are read.
-    async fn make_events(&mut self, sending: &mut Sending) -> Result<(), Status> {
-        let Sending { changes, wishes, ready, .. } = sending;
-        let count = if wishes.fragment { PREVIOUS_INLINE_MAX } else { usize::MAX };
+    async fn make_events(&mut self, sending: &mut SendingEvents) -> Result<(), Status> {
+        let SendingEvents { changes, options, ready, .. } = sending;
+        let count = if options.fragment { PREVIOUS_INLINE_MAX } else { usize::MAX };
         let mut changes: Vec<Change> = changes.drain(..count.min(changes.len())).collect();
-        if wishes.prev_kv {
+        if options.prev_kv {
             changes = self.stream.read_previous(changes).await.map_err(status)?;
         }
-        ready.extend(changes.into_iter().map(|change| event(change, wishes.prev_kv)));
+        ready.extend(changes.into_iter().map(|change| event(change, options.prev_kv)));
         Ok(())
     }
 
@@ -336,10 +336,10 @@ impl Session {
 }
 
 /// The events of one item, on their way into responses.
-struct Sending {
+struct SendingEvents {
     watch_id: i64,
     revision: i64,
-    wishes: Wishes,
+    options: WatchOptions,
     changes: VecDeque<Change>,
     /// Events that are made; they come before those of `changes`.
     ready: VecDeque<Event>,

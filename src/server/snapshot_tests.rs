@@ -16,7 +16,7 @@ use crate::node::{Config, Node, Op, Surroundings};
 use crate::pb::{PutRequest, RangeRequest};
 use crate::raft;
 use crate::store::Faults;
-use crate::transfer::Piece;
+use crate::transfer::SnapshotPiece;
 use crate::types::KeyRange;
 use crate::watch::{Item, Next, WatchSpec};
 
@@ -143,8 +143,8 @@ pub(super) async fn file_of(node: &Node) -> Vec<u8> {
     let mut file = Vec::new();
     while let Some(piece) = pieces.next().await {
         match piece.unwrap() {
-            Piece::Bytes(bytes) => file.extend_from_slice(&bytes),
-            Piece::Digest(digest) => file.extend_from_slice(&digest),
+            SnapshotPiece::Bytes(bytes) => file.extend_from_slice(&bytes),
+            SnapshotPiece::Digest(digest) => file.extend_from_slice(&digest),
         }
     }
     file

@@ -80,7 +80,7 @@ pub(super) struct Shared {
     pub job_rows_max: AtomicUsize,
     /// The batch that a full disk had no space for, in a store that `turn` drives. The committer's
     /// thread keeps its own batch instead.
-    pub held: Mutex<Option<Taken>>,
+    pub held: Mutex<Option<TakenBatch>>,
     /// Held during each commit. Another thread that holds it sees the file as the last commit left
     /// it, and keeps further commits out.
     pub committing: Mutex<()>,
@@ -202,7 +202,7 @@ impl Shared {
     }
 
     /// Blocks until there is work that is due. None once the store is stopped.
-    fn next_batch(&self) -> Option<Taken> {
+    fn next_batch(&self) -> Option<TakenBatch> {
         let mut queue = self.queue.lock();
         loop {
             if queue.stop.is_some() {
@@ -230,7 +230,7 @@ impl Shared {
             }
             self.work.wait_for(&mut queue, due - now);
         }
-        Some(Taken::from(&mut *queue))
+        Some(TakenBatch::from(&mut *queue))
     }
 
     /// Does one commit without waiting for its time. Returns false if there is nothing to commit,
@@ -242,7 +242,7 @@ impl Shared {
             let mut queue = self.queue.lock();
             let now = self.options.clock.now();
             let has_work = queue.has_entries() || queue.job_is_ready(now, &self.env());
-            (has_work && queue.stop.is_none()).then(|| Taken::from(&mut *queue))
+            (has_work && queue.stop.is_none()).then(|| TakenBatch::from(&mut *queue))
         });
         let Some(taken) = taken else { return Ok(false) };
         let is_done = self.try_commit(&taken)?;
@@ -255,7 +255,7 @@ impl Shared {
 
     /// Commits. On a full disk it gives up the reserve at once, and then tries again each second
     /// until the commit fits or the store is stopped.
-    fn commit_until_done(&self, taken: Taken) -> Result<(), Error> {
+    fn commit_until_done(&self, taken: TakenBatch) -> Result<(), Error> {
         while !self.try_commit(&taken)? {
             let end = clock::instant() + NO_SPACE_RETRY;
             let mut queue = self.queue.lock();
@@ -273,7 +273,7 @@ impl Shared {
 
     /// Returns false if the disk has no space, even after the reserve was given up and the
     /// compaction was made smaller or left out.
-    fn try_commit(&self, taken: &Taken) -> Result<bool, Error> {
+    fn try_commit(&self, taken: &TakenBatch) -> Result<bool, Error> {
         let (mut with_job, mut has_given) = (true, false);
         loop {
             let needed = taken.batch.bytes.max(COMMIT_BYTES_MAX) as u64;
@@ -324,7 +324,7 @@ impl Shared {
     /// a compaction. `job_rows` is set to the number of rows of that part.
     fn commit(
         &self,
-        taken: &Taken,
+        taken: &TakenBatch,
         with_job: bool,
         job_rows: &mut usize,
     ) -> Result<Option<JobStep>, Error> {
@@ -400,7 +400,7 @@ impl Shared {
 
     /// After a durable commit: trims the rows from the tail, moves the durable position, wakes
     /// waiting threads and calls the hooks.
-    fn publish(&self, taken: &Taken, step: Option<JobStep>) {
+    fn publish(&self, taken: &TakenBatch, step: Option<JobStep>) {
         if let Ok(sizes) = self.env().read().and_then(|reader| reader.sizes()) {
             *self.sizes.lock() = sizes;
         }
@@ -435,13 +435,13 @@ impl Shared {
 
 /// A batch that the committer has taken from the queue, with the position and the seal that its
 /// commit makes durable.
-pub(super) struct Taken {
+pub(super) struct TakenBatch {
     batch: Batch,
     position: Option<Position>,
     sealed: u64,
 }
 
-impl From<&mut Queue> for Taken {
+impl From<&mut Queue> for TakenBatch {
     fn from(queue: &mut Queue) -> Self {
         queue.due = None;
         let position = queue.has_entries().then_some(queue.position);

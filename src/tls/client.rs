@@ -53,14 +53,14 @@ impl ClientFiles {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)?;
         let builder = if self.skip_verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody::default()))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny::default()))
         } else {
             let path = Some(&self.ca).filter(|path| !path.as_os_str().is_empty());
             let roots = Arc::new(files::roots(path)?);
             let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
             let inner = verifier.map_err(|error| Error::Other(error.to_string()))?;
             let known = path.map(files::chain).transpose()?.unwrap_or_default();
-            let verifier = Arc::new(Hosts { inner, known });
+            let verifier = Arc::new(ServerVerifier { inner, known });
             builder.dangerous().with_custom_certificate_verifier(verifier)
         };
         let mut config = match self.has_cert() {
@@ -119,14 +119,18 @@ pub struct Shown {
 
 /// Shakes hands without verifying the server, and requests `/version`: a server with TLS 1.3
 /// refuses a client only after the handshake.
-pub async fn look<S>(files: &ClientFiles, stream: S, host: &str) -> Result<Shown, Error>
+pub async fn show_certificates<S>(
+    files: &ClientFiles,
+    stream: S,
+    host: &str,
+) -> Result<Shown, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let files = ClientFiles { skip_verify: true, protocol: "http/1.1", ..files.clone() };
     let mut config = files.config()?;
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let anybody = Anybody { seen: Some(Arc::clone(&seen)) };
+    let anybody = AcceptAny { seen: Some(Arc::clone(&seen)) };
     config.dangerous().set_certificate_verifier(Arc::new(anybody));
     let mut shown = Shown::default();
     let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -155,12 +159,12 @@ where
 
 /// Accepts any certificate, for callers that set `skip_verify`.
 #[derive(Debug, Default)]
-struct Anybody {
+struct AcceptAny {
     /// Where the certificates that the server shows are noted.
     seen: Option<Arc<Mutex<Vec<CertificateDer<'static>>>>>,
 }
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -205,12 +209,12 @@ impl ServerCertVerifier for Anybody {
 /// among the authorities themselves, as those of `--auto-tls` are: these may sign others, and
 /// rustls's own verifier accepts no such certificate for a server.
 #[derive(Debug)]
-struct Hosts {
+struct ServerVerifier {
     inner: Arc<WebPkiServerVerifier>,
     known: Vec<CertificateDer<'static>>,
 }
 
-impl Hosts {
+impl ServerVerifier {
     /// Verifies what is left without the signature: the time, the usage and the name.
     fn verify_known(
         leaf: &CertificateDer<'_>,
@@ -226,7 +230,7 @@ impl Hosts {
     }
 }
 
-impl ServerCertVerifier for Hosts {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,

@@ -26,7 +26,7 @@ mod server;
 mod tests;
 mod words;
 
-pub use client::{ClientFiles, Connector, Shown, look};
+pub use client::{ClientFiles, Connector, Shown, show_certificates};
 pub use files::{alternative_names, chain, common_name, key, revoked, roots, serial};
 pub use pair::check_pair;
 pub use replay::Replay;

@@ -73,8 +73,8 @@ impl ServerFiles {
                 };
                 let known = path.map(files::chain).transpose()?.unwrap_or_default();
                 let (names, hosts) = (self.allowed_names.clone(), self.allowed_hosts.clone());
-                let guests = Guests { inner, known, revoked, names, hosts };
-                builder.with_client_cert_verifier(Arc::new(guests))
+                let verifier = ClientVerifier { inner, known, revoked, names, hosts };
+                builder.with_client_cert_verifier(Arc::new(verifier))
             }
         };
         let (chain, key) = (files::chain(&self.cert)?, files::key(&self.key)?);
@@ -171,7 +171,7 @@ async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes>
 }
 
 /// Verifies clients' certificates.
-struct Guests {
+struct ClientVerifier {
     inner: Arc<dyn ClientCertVerifier>,
     /// The authorities' certificates. As in Go, a client may show one of them: a self-signed
     /// certificate is often both.
@@ -181,13 +181,15 @@ struct Guests {
     hosts: Vec<String>,
 }
 
-impl fmt::Debug for Guests {
+impl fmt::Debug for ClientVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guests").field("revoked", &self.revoked.len()).finish_non_exhaustive()
+        f.debug_struct("ClientVerifier")
+            .field("revoked", &self.revoked.len())
+            .finish_non_exhaustive()
     }
 }
 
-impl Guests {
+impl ClientVerifier {
     fn is_allowed(&self, leaf: &CertificateDer<'_>) -> bool {
         let name = || files::common_name(leaf);
         if !self.names.is_empty() {
@@ -204,7 +206,7 @@ impl Guests {
     }
 }
 
-impl ClientCertVerifier for Guests {
+impl ClientCertVerifier for ClientVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.inner.root_hint_subjects()
     }

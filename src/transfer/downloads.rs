@@ -57,11 +57,11 @@ impl Downloads {
     }
 
     /// Begins a snapshot of everything that is applied here: it waits for a commit first.
-    pub async fn begin(&self) -> Result<Pieces, DownloadError> {
+    pub async fn begin(&self) -> Result<SnapshotPieces, DownloadError> {
         let seat = self.seats.take(self.clock.now()).ok_or(DownloadError::NoSeat)?;
         let store = Arc::clone(&self.store);
         let waiting = CallerGuard::default();
-        let wanted = waiting.wanted();
+        let wanted = waiting.read_check();
         // The seat moves into the thread, which outlives a caller that goes away.
         let measured = self.supervisor.nice("snapshot-size", move || {
             let snapshot = store.flush().map_err(SnapshotError::from);
@@ -72,7 +72,7 @@ impl Downloads {
     }
 
     /// Starts the thread that reads, at most `SNAPSHOT_PIECES_MAX` pieces ahead of the caller.
-    fn start(&self, snapshot: Snapshot, seat: Arc<Seat>) -> Pieces {
+    fn start(&self, snapshot: Snapshot, seat: Arc<Seat>) -> SnapshotPieces {
         let (sender, pieces) = mpsc::channel(SNAPSHOT_PIECES_MAX);
         let (file_bytes, storage_version) = (snapshot.file_bytes(), snapshot.storage_version());
         let (clock, raft) = (Arc::clone(&self.clock), self.raft.clone());
@@ -88,7 +88,7 @@ impl Downloads {
                 tracing::warn!(%error, "a snapshot ended early");
             }
         });
-        Pieces { file_bytes, storage_version, pieces }
+        SnapshotPieces { file_bytes, storage_version, pieces }
     }
 
     #[cfg(test)]
@@ -99,22 +99,22 @@ impl Downloads {
 
 /// A piece of the file, or the SHA-256 of the whole file, which comes last.
 #[derive(Clone, Debug)]
-pub enum Piece {
+pub enum SnapshotPiece {
     Bytes(Bytes),
     Digest([u8; bbolt::DIGEST_BYTES]),
 }
 
 /// The pieces of a snapshot, from the thread that reads it. A file without the digest is
 /// incomplete.
-pub struct Pieces {
+pub struct SnapshotPieces {
     pub file_bytes: u64,
     pub storage_version: String,
-    pieces: mpsc::Receiver<Result<Piece, SnapshotError>>,
+    pieces: mpsc::Receiver<Result<SnapshotPiece, SnapshotError>>,
 }
 
-impl Pieces {
+impl SnapshotPieces {
     /// The next piece; None after the digest, if the member stops, or if the caller was too slow.
-    pub async fn next(&mut self) -> Option<Result<Piece, SnapshotError>> {
+    pub async fn next(&mut self) -> Option<Result<SnapshotPiece, SnapshotError>> {
         self.pieces.recv().await
     }
 
@@ -127,14 +127,14 @@ impl Pieces {
 /// The thread's side of a snapshot: its seat, and the queue to the client.
 struct Reader {
     seat: Arc<Seat>,
-    pieces: mpsc::Sender<Result<Piece, SnapshotError>>,
+    pieces: mpsc::Sender<Result<SnapshotPiece, SnapshotError>>,
     clock: Arc<dyn Clock>,
     began: Duration,
 }
 
 impl Reader {
     /// Queues a piece, and waits for room; false if the reader gets no more pieces.
-    async fn take(&self, piece: Result<Piece, SnapshotError>, bytes_so_far: u64) -> bool {
+    async fn take(&self, piece: Result<SnapshotPiece, SnapshotError>, bytes_so_far: u64) -> bool {
         let now = self.clock.now();
         let fair = self.began + SNAPSHOT_STALL_MAX;
         let seconds = now.saturating_sub(fair).as_secs();
@@ -175,9 +175,9 @@ fn pump(
             Some(piece) => {
                 hasher.update(&piece);
                 bytes = piece.len() as u64;
-                Piece::Bytes(piece)
+                SnapshotPiece::Bytes(piece)
             }
-            None => Piece::Digest(std::mem::take(&mut hasher).finalize().into()),
+            None => SnapshotPiece::Digest(std::mem::take(&mut hasher).finalize().into()),
         });
         bytes_so_far += bytes;
         if !runtime.block_on(reader.take(piece, bytes_so_far)) || is_last {

@@ -27,7 +27,7 @@ mod seed;
 mod snapshot;
 
 pub use conf_state::{StoredConfState, ids_of_conf_state};
-pub use downloads::{DownloadError, Downloads, Piece, Pieces};
+pub use downloads::{DownloadError, Downloads, SnapshotPiece, SnapshotPieces};
 pub use error::{InstallError, LoadError, SnapshotError};
 pub use fill::{Source, WalkItem};
 pub use install::{PeerSnapshots, Prepared, PreparedSlot};

@@ -62,7 +62,7 @@ impl Upkeep {
         self.fence()?;
         let mvcc = Arc::clone(&self.context.mvcc);
         let waiting = CallerGuard::default();
-        let wanted = waiting.wanted();
+        let wanted = waiting.read_check();
         if self.context.is_stepped {
             let read = self.context.supervisor.inline("read", move || f(&mvcc, &wanted)).await;
             return Ok(read.map_err(|Gone| Error::Stopped)??);

@@ -137,7 +137,7 @@ impl Upkeep {
         let turn = self.passes.usages.begin().await?;
         let upkeep = Arc::clone(self);
         let waiting = CallerGuard::default();
-        let wanted = waiting.wanted();
+        let wanted = waiting.read_check();
         let work = move || {
             let _turn = turn;
             upkeep.usage_now(prefixes, depth, &wanted)

@@ -93,7 +93,7 @@ struct Registry {
 pub struct Hub {
     mvcc: Arc<Mvcc>,
     registry: Mutex<Registry>,
-    held: stream::BufferedBytes,
+    buffered: stream::BufferedBytes,
 }
 
 /// Numbers of watchers, for metrics.
@@ -109,7 +109,7 @@ impl Hub {
         Arc::new(Self {
             mvcc,
             registry: Mutex::new(registry),
-            held: stream::BufferedBytes::default(),
+            buffered: stream::BufferedBytes::default(),
         })
     }
 
@@ -120,7 +120,7 @@ impl Hub {
 
     /// Bytes that wait in the streams for their consumers: queued events and history that was read.
     pub fn held_bytes(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+        self.buffered.load(Ordering::Relaxed)
     }
 
     pub fn counts(&self) -> Counts {

@@ -91,19 +91,19 @@ pub(super) struct Queue {
     pending: Mutex<Pending>,
     /// Tells the consumer that there is an item to take or history to read.
     filled: Notify,
-    held: BufferedBytes,
+    buffered: BufferedBytes,
 }
 
 impl Queue {
-    fn new(held: BufferedBytes) -> Self {
-        Self { pending: Mutex::default(), filled: Notify::new(), held }
+    fn new(buffered: BufferedBytes) -> Self {
+        Self { pending: Mutex::default(), filled: Notify::new(), buffered }
     }
 
     /// Takes events if the queue has room. Once the streams of the member hold `WATCH_BYTES_MAX`,
     /// an empty queue still takes a small item: the queue of a client that reads is mostly empty.
     pub(super) fn offer(&self, item: Item) -> bool {
         let mut pending = self.pending.lock();
-        let is_tight = self.held.load(Ordering::Relaxed) >= limits::WATCH_BYTES_MAX;
+        let is_tight = self.buffered.load(Ordering::Relaxed) >= limits::WATCH_BYTES_MAX;
         let is_small = || pending.items.is_empty() && item.bytes() <= limits::WATCH_SMALL_BYTES;
         if pending.is_full() || (is_tight && !is_small()) {
             return false;
@@ -124,7 +124,7 @@ impl Queue {
     fn add(&self, pending: &mut Pending, item: Item) {
         let bytes = item.bytes();
         pending.bytes += bytes;
-        self.held.fetch_add(bytes, Ordering::Relaxed);
+        self.buffered.fetch_add(bytes, Ordering::Relaxed);
         pending.items.push_back(item);
     }
 
@@ -144,7 +144,7 @@ impl Queue {
         if let Some(item) = pending.items.pop_front() {
             let bytes = item.bytes();
             pending.bytes -= bytes;
-            self.held.fetch_sub(bytes, Ordering::Relaxed);
+            self.buffered.fetch_sub(bytes, Ordering::Relaxed);
             return Next::Item(item);
         }
         if pending.lagging.is_empty() { Next::Wait } else { Next::CatchUp }
@@ -153,7 +153,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.held.fetch_sub(self.pending.get_mut().bytes, Ordering::Relaxed);
+        self.buffered.fetch_sub(self.pending.get_mut().bytes, Ordering::Relaxed);
     }
 }
 
@@ -171,7 +171,7 @@ struct HistoryPiece {
     revision: i64,
     watchers: VecDeque<LaggingWatcher>,
     bytes: usize,
-    held: BufferedBytes,
+    buffered: BufferedBytes,
 }
 
 /// A watcher that lags.
@@ -207,7 +207,7 @@ impl HistoryPiece {
 
 impl Drop for HistoryPiece {
     fn drop(&mut self) {
-        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.buffered.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -254,7 +254,7 @@ impl Ids {
 
 impl Stream {
     pub(super) fn new(hub: Arc<Hub>) -> Self {
-        let queue = Arc::new(Queue::new(Arc::clone(&hub.held)));
+        let queue = Arc::new(Queue::new(Arc::clone(&hub.buffered)));
         Self { hub, queue, piece: Mutex::default(), ids: Mutex::default() }
     }
 
@@ -350,7 +350,7 @@ impl Stream {
             return Ok(());
         }
         let revision = view.current().revision;
-        let is_tight = self.hub.held.load(Ordering::Relaxed) >= limits::WATCH_BYTES_MAX / 2;
+        let is_tight = self.hub.buffered.load(Ordering::Relaxed) >= limits::WATCH_BYTES_MAX / 2;
         let bytes_max =
             if is_tight { limits::WATCH_SMALL_BYTES } else { limits::WATCH_CATCH_UP_BYTES };
         let History { changes, to, bytes } = history(&view, &mut behind, revision, bytes_max)?;
@@ -377,10 +377,11 @@ impl Stream {
         behind.retain_mut(|watcher| is_there(watcher));
         drop(registry);
         if !behind.is_empty() {
-            let held = Arc::clone(&self.hub.held);
-            held.fetch_add(bytes, Ordering::Relaxed);
+            let buffered = Arc::clone(&self.hub.buffered);
+            buffered.fetch_add(bytes, Ordering::Relaxed);
             let watchers = behind.into();
-            *self.piece.lock() = Some(HistoryPiece { changes, revision, watchers, bytes, held });
+            *self.piece.lock() =
+                Some(HistoryPiece { changes, revision, watchers, bytes, buffered });
         }
         Ok(())
     }

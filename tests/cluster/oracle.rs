@@ -33,14 +33,14 @@ struct Oracle {
 }
 
 /// What one watcher saw: by revision the key, its version and its count.
-type Seen = BTreeMap<i64, (String, i64, u64)>;
+type SeenChanges = BTreeMap<i64, (String, i64, u64)>;
 
 /// Writers and watchers that run until they are told to end.
 pub struct Load {
     oracle: Arc<Oracle>,
     writers: Vec<tokio::task::JoinHandle<()>>,
     watchers: Vec<tokio::task::JoinHandle<()>>,
-    seen: Vec<Arc<Mutex<Seen>>>,
+    seen: Vec<Arc<Mutex<SeenChanges>>>,
 }
 
 impl Load {
@@ -129,7 +129,7 @@ async fn count_up(oracle: Arc<Oracle>, channels: Vec<Channel>, writer: usize) {
 }
 
 /// Watches from the first revision on, at one member after the other.
-async fn watch(seen: Arc<Mutex<Seen>>, channels: Vec<Channel>, first: usize) {
+async fn watch(seen: Arc<Mutex<SeenChanges>>, channels: Vec<Channel>, first: usize) {
     for at in first.. {
         let next = seen.lock().unwrap().last_key_value().map_or(1, |(revision, _)| revision + 1);
         let create = WatchCreateRequest {
@@ -166,7 +166,7 @@ async fn watch(seen: Arc<Mutex<Seen>>, channels: Vec<Channel>, first: usize) {
 }
 
 /// Everything acknowledged is there, and no version of any key is missing.
-fn assert_complete(seen: &Seen, writes: &BTreeMap<i64, (String, u64)>) {
+fn assert_complete(seen: &SeenChanges, writes: &BTreeMap<i64, (String, u64)>) {
     for (revision, (key, count)) in writes {
         let found = seen.get(revision).map(|(key, _, count)| (key, count));
         assert_eq!(found, Some((key, count)), "a watcher at revision {revision}");

@@ -53,9 +53,9 @@ fn class(count: u8) -> u8 {
 }
 
 /// Everything that was seen so far, a byte of classes for each edge.
-pub struct Seen(Vec<u8>);
+pub struct SeenEdges(Vec<u8>);
 
-impl Seen {
+impl SeenEdges {
     pub fn new() -> Self {
         Self(vec![0; edges()])
     }

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::coverage::{self, Seen};
+use super::coverage::{self, SeenEdges};
 use super::memory;
 use super::mutate::{self, Chance};
 use super::targets::{Entry, Shape, Target};
@@ -172,7 +172,7 @@ pub struct Search {
     entry: &'static Entry,
     target: Box<dyn Target>,
     chance: Chance,
-    seen: Seen,
+    seen: SeenEdges,
     notes: HashSet<u64>,
     pool: Vec<Kept>,
     pub executions: u64,
@@ -192,7 +192,7 @@ impl Search {
             entry,
             target,
             chance: Chance::new(seed),
-            seen: Seen::new(),
+            seen: SeenEdges::new(),
             notes: HashSet::new(),
             pool: Vec::new(),
             executions: 0,
@@ -209,7 +209,7 @@ impl Search {
         SINCE_CPU.store(0, Ordering::Relaxed);
         SINCE_WALL.store(wall_millis(), Ordering::Relaxed);
         let mut notes = Notes::default();
-        Seen::reset();
+        SeenEdges::reset();
         let mark = memory::mark();
         let begin = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| self.target.run(input, &mut notes)));
@@ -398,7 +398,7 @@ impl Search {
         all.sort_by_key(|(_, input)| input.len());
         let (mut left, mut candidates) = (HashSet::new(), Vec::new());
         for (_, input) in all {
-            (self.seen, self.notes) = (Seen::new(), HashSet::new());
+            (self.seen, self.notes) = (SeenEdges::new(), HashSet::new());
             let Ok((_, took)) = self.run(&input) else { continue };
             let reached: Vec<u64> = self.seen.passed().chain(self.notes.drain()).collect();
             let before = left.len();

@@ -17,7 +17,7 @@ use super::shop::{Form, Shop};
 /// The certificate that a port shows.
 async fn shown(server: &Server, shop: &Shop, port: Port) -> CertificateDer<'static> {
     let stream = server.dial(port).await;
-    let shown = tls::look(&client(shop, "client"), stream, "localhost").await.unwrap();
+    let shown = tls::show_certificates(&client(shop, "client"), stream, "localhost").await.unwrap();
     assert_eq!(shown.refusal, None);
     shown.chain[0].clone()
 }

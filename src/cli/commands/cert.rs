@@ -7,7 +7,9 @@ use serde_json::json;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use crate::cert::{self, Certificate, Finding, Item, KeyType, Made, Order, Purpose, Subject};
+use crate::cert::{
+    self, CertRequest, Certificate, Finding, Generated, Item, KeyType, Purpose, Subject,
+};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::client::{Address, Config, Target};
@@ -36,7 +38,7 @@ pub(super) fn make(context: Context) -> Outcome {
     Ok(())
 }
 
-fn order(context: &Context) -> Result<Order, Failure> {
+fn order(context: &Context) -> Result<CertRequest, Failure> {
     if !context.args.is_empty() {
         return Err(Failure::arguments("cert gen takes no arguments; names go with --hosts"));
     }
@@ -58,7 +60,7 @@ fn order(context: &Context) -> Result<Order, Failure> {
         _ => return Err(Failure::arguments("--ca-cert and --ca-key go together")),
     };
     let key_type = KeyType::parse(text("key-type"));
-    Ok(Order {
+    Ok(CertRequest {
         dir: path("dir").unwrap_or_default(),
         hosts: words("hosts"),
         clients: words("clients"),
@@ -76,7 +78,7 @@ fn number(context: &Context, name: &str) -> u64 {
 }
 
 /// Instructions for the use of the new certificates.
-fn advice(order: &Order, made: &Made) -> String {
+fn advice(order: &CertRequest, made: &Generated) -> String {
     let (ca, dir) = (made.ca.display(), order.dir.display());
     let has = |purpose| order.purposes.contains(&purpose);
     let mut text = String::new();
@@ -234,12 +236,12 @@ async fn look(endpoint: &str, config: &Config) -> Result<(String, Shown), Failur
         Address::Tcp(address) => {
             let dialled = timeout(config.dial_timeout, TcpStream::connect(address)).await;
             let stream = dialled.map_err(|_| late())?.map_err(|error| failed(&error))?;
-            tls::look(&files, stream, &host).await
+            tls::show_certificates(&files, stream, &host).await
         }
         Address::Unix(path) => {
             let dialled = timeout(config.dial_timeout, UnixStream::connect(path)).await;
             let stream = dialled.map_err(|_| late())?.map_err(|error| failed(&error))?;
-            tls::look(&files, stream, &host).await
+            tls::show_certificates(&files, stream, &host).await
         }
     };
     Ok((host, shown.map_err(|error| failed(&error))?))

@@ -22,7 +22,7 @@ use crate::pb::{
 /// How long `check perf` writes, as in etcdctl.
 const PERF_TIME: Duration = Duration::from_secs(60);
 /// Deadline of one write, and of the deletion, the compaction and the defragmentation at the end.
-const AFTERWARDS: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The bounds of a good result, as in etcdctl.
 const THROUGHPUT_SHARE_MIN: f64 = 0.9;
 const SLOWEST_SECONDS_MAX: f64 = 0.5;
@@ -81,7 +81,7 @@ impl Writes {
                 sleep(due.saturating_sub(now)).await;
             }
             let begin = self.clock.now();
-            let outcome = client.call(&rpc::PUT, self.put(), Deadline::after(AFTERWARDS)).await;
+            let outcome = client.call(&rpc::PUT, self.put(), Deadline::after(CALL_TIMEOUT)).await;
             self.done.fetch_add(1, Ordering::Relaxed);
             results.seconds.push(self.clock.now().saturating_sub(begin).as_secs_f64());
             if let Err(error) = outcome {
@@ -283,7 +283,7 @@ async fn memory(context: &Context, endpoint: &str, when: &str) -> Result<f64, Fa
 }
 
 async fn clean_up(context: &Context, client: &Client) {
-    match delete(client, &prefix(context), Deadline::after(AFTERWARDS)).await {
+    match delete(client, &prefix(context), Deadline::after(CALL_TIMEOUT)).await {
         Ok(revision) if context.flags.bool("auto-compact") => {
             if let Err(failure) = compact(context, client, revision).await {
                 let text = failure.message.unwrap_or_default();
@@ -311,7 +311,7 @@ async fn delete(client: &Client, prefix: &Bytes, deadline: Deadline) -> Result<i
 async fn compact(context: &Context, client: &Client, revision: i64) -> Outcome {
     context.printer.line(format!("Compacting with revision {revision}"));
     let request = CompactionRequest { revision, physical: true };
-    client.call(&rpc::COMPACT, request, Deadline::after(AFTERWARDS)).await?;
+    client.call(&rpc::COMPACT, request, Deadline::after(CALL_TIMEOUT)).await?;
     context.printer.line(format!("Compacted with revision {revision}"));
     Ok(())
 }
@@ -320,7 +320,7 @@ async fn defragment(context: &Context, client: &Client) -> Outcome {
     for endpoint in client.endpoints() {
         let quoted = go::quote(endpoint.as_bytes());
         context.printer.line(format!("Defragmenting {quoted}"));
-        let deadline = Deadline::after(AFTERWARDS);
+        let deadline = Deadline::after(CALL_TIMEOUT);
         client.call(&rpc::DEFRAGMENT, DefragmentRequest {}, deadline).await?;
         context.printer.line(format!("Defragmented {quoted}"));
     }

@@ -12,7 +12,7 @@ use crate::go;
 use crate::pb::DeleteRangeRequest;
 
 /// Pause before a range is deleted.
-const REGRET: Duration = Duration::from_secs(2);
+const RANGE_DELETE_PAUSE: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(mut context: Context) -> Outcome {
     let request = request(&context.flags, &context.args, &context).await?;
@@ -52,7 +52,7 @@ pub(super) async fn request(
             go::quote(key),
             go::quote(end)
         ));
-        tokio::time::sleep(REGRET).await;
+        tokio::time::sleep(RANGE_DELETE_PAUSE).await;
     }
     Ok(DeleteRangeRequest {
         key: first.into(),

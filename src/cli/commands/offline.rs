@@ -11,7 +11,7 @@ use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
 use crate::cli::table::table;
 use crate::mvcc::KeyValueHash;
-use crate::offline::{self, Archive, Import, Imported, Place, Restore};
+use crate::offline::{self, Archive, Import, Imported, Restore, TargetDirs};
 use crate::server;
 use crate::transfer::InstallError;
 
@@ -70,7 +70,7 @@ fn restore(context: &Context) -> Outcome {
     let snapshot = context.path(0);
     let restore = Restore {
         snapshot,
-        place: Place { data_dir: &data_dir, wal_dir: wal_dir.as_deref() },
+        place: TargetDirs { data_dir: &data_dir, wal_dir: wal_dir.as_deref() },
         name: text("name"),
         cluster: &cluster,
         token: text("initial-cluster-token"),
@@ -103,7 +103,7 @@ fn import(context: &Context) -> Outcome {
     let (Some(from), Some(data_dir)) = (path("from-data-dir"), path("data-dir")) else {
         return Err(Failure::arguments("import requires --from-data-dir and --data-dir"));
     };
-    let place = Place { data_dir, wal_dir: path("wal-dir") };
+    let place = TargetDirs { data_dir, wal_dir: path("wal-dir") };
     let import = Import { from, from_wal: path("from-wal-dir"), place };
     let Imported { member_id, cluster_id, applied, last, ignored, revision, hash } =
         patiently(context, || import.run())?;

@@ -303,9 +303,9 @@ async fn how_long_an_answer_will_be_is_found_out_on_another_thread() {
 
 /// Counts reads of LMDB.
 #[derive(Default)]
-struct Counted(AtomicUsize);
+struct ReadCounter(AtomicUsize);
 
-impl Faults for Counted {
+impl Faults for ReadCounter {
     fn read(&self) -> std::io::Result<()> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -320,7 +320,7 @@ fn the_answer_to_a_write_that_nobody_awaits_is_not_built() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _entered = runtime.enter();
-    let reads = Arc::new(Counted::default());
+    let reads = Arc::new(ReadCounter::default());
     let mut surroundings = Surroundings::system(Arc::new(SystemClock::new()));
     surroundings.transport = Some(Arc::new(raft::NoTransport));
     surroundings.store.faults = Some(Arc::clone(&reads) as _);

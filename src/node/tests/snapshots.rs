@@ -3,7 +3,7 @@
 use super::*;
 use crate::pb::{CompactionRequest, DeleteRangeRequest, LeaseGrantRequest};
 use crate::store::{Building, Store};
-use crate::transfer::{InstallError, Piece, Snapshot, Source};
+use crate::transfer::{InstallError, Snapshot, SnapshotPiece, Source};
 
 fn whole(store: &Store) -> Vec<u8> {
     let mut snapshot = Snapshot::new(store).unwrap();
@@ -108,7 +108,7 @@ async fn a_snapshot_that_nobody_reads_holds_four_pieces() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(unread.read_ahead(), 4);
     for _ in 0..4 {
-        let Some(Ok(Piece::Bytes(piece))) = unread.next().await else { panic!("no piece") };
+        let Some(Ok(SnapshotPiece::Bytes(piece))) = unread.next().await else { panic!("no piece") };
         assert!((256 << 10..1 << 20).contains(&piece.len()), "{}", piece.len());
     }
     drop(unread);

@@ -27,7 +27,7 @@ async fn a_reader_that_takes_less_than_64_kib_a_second_gets_no_more() {
     let reader = Reader { seat, pieces, began, clock: of };
     let mut takes = async |seconds: u64, kib: u64| {
         *clock.0.lock() = Duration::from_secs(seconds);
-        let is_taken = reader.take(Ok(Piece::Bytes(Bytes::new())), kib << 10).await;
+        let is_taken = reader.take(Ok(SnapshotPiece::Bytes(Bytes::new())), kib << 10).await;
         assert_eq!(taken.try_recv().is_ok(), is_taken);
         is_taken
     };

@@ -248,7 +248,7 @@ fn copy(from: &Path, to: PathBuf, with_index: bool) -> PathBuf {
 }
 
 #[derive(Default)]
-struct Seen {
+struct CasesSeen {
     checkpoints: u32,
     behind: u32,
     compacted_since: u32,
@@ -258,7 +258,7 @@ struct Seen {
 }
 
 /// Starts twice from what a crash left, with the checkpoint and without, and lets both go on.
-fn compare(db: &Path, log: &mut Vec<Command>, chance: &mut Chance, seen: &mut Seen) {
+fn compare(db: &Path, log: &mut Vec<Command>, chance: &mut Chance, seen: &mut CasesSeen) {
     let dir = tempfile::tempdir().unwrap();
     let with = copy(db, dir.path().join("with"), true);
     let without = copy(db, dir.path().join("without"), false);
@@ -302,7 +302,7 @@ fn compare(db: &Path, log: &mut Vec<Command>, chance: &mut Chance, seen: &mut Se
 
 #[test]
 fn a_checkpoint_of_any_age_gives_the_index_that_the_rows_give() {
-    let mut seen = Seen::default();
+    let mut seen = CasesSeen::default();
     for seed in 0..8 {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("db");
@@ -327,7 +327,7 @@ fn a_checkpoint_of_any_age_gives_the_index_that_the_rows_give() {
             compare(&db, &mut log, &mut chance, &mut seen);
         }
     }
-    let Seen { checkpoints, behind, compacted_since, unfinished, refused, thinned } = seen;
+    let CasesSeen { checkpoints, behind, compacted_since, unfinished, refused, thinned } = seen;
     eprintln!(
         "{checkpoints} used, {behind} behind, {compacted_since} compacted since, {unfinished} with a sweep, {refused} refused, {thinned} in the middle of one"
     );
@@ -360,7 +360,7 @@ fn a_sweep_that_fails_for_ever_keeps_no_checkpoint_from_being_written() {
     assert!(member.machine.mvcc.is_sweeping());
     let rows = member.rows().len();
     drop(member);
-    let mut seen = Seen::default();
+    let mut seen = CasesSeen::default();
     compare(&db, &mut log, &mut chance, &mut seen);
     assert_eq!((seen.checkpoints, seen.unfinished, seen.thinned), (1, 1, 1));
     let mut member = Member::boot(&db, 1, u64::MAX);

@@ -18,7 +18,8 @@ pub struct Dns {
 impl Dns {
     pub fn new() -> Self {
         let question =
-            message::question(7, "_etcd-server._tcp.a.test.", message::Kind::Services).unwrap();
+            message::question(7, "_etcd-server._tcp.a.test.", message::QuestionKind::Services)
+                .unwrap();
         Self { question, dir: scratch() }
     }
 

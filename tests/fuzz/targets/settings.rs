@@ -167,7 +167,7 @@ impl Target for Settings {
         }
         if !words.is_empty() || !lines.is_empty() {
             for program in [Program::Rusd, Program::Etcdctl, Program::Etcdutl] {
-                let understood = cli::understood(program, &words, &lines);
+                let understood = cli::count_understood(program, &words, &lines);
                 notes.number("understood", understood as u64);
             }
         }

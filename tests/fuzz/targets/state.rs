@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use rusd::bbolt::{Item, Reader, Writer};
-use rusd::offline::{Archive, Place, Restore, export};
+use rusd::offline::{Archive, Restore, TargetDirs, export};
 use rusd::store::Bucket;
 use rusd::transfer::{Source, hash_kv};
 
@@ -95,7 +95,7 @@ impl State {
         let url = "http://127.0.0.1:2380".to_owned();
         let restore = Restore {
             snapshot: path,
-            place: Place { data_dir: to, wal_dir: None },
+            place: TargetDirs { data_dir: to, wal_dir: None },
             name: "default",
             cluster: &[("default".to_owned(), vec![url])],
             token: "t",

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::histogram::Histogram;
-use super::plan::{Kind, PREFIX, Plan};
+use super::plan::{LoadKind, PREFIX, Plan};
 use super::report::Report;
 use super::scrape::{Usage, usage_of_all};
 use crate::cli::context::Context;
@@ -28,7 +28,7 @@ use crate::pb::{
 /// TTL of the leases that the benchmark grants; it revokes them after the run.
 const LEASE_SECONDS: i64 = 600;
 /// Watchers stop when no event has arrived for this long after the last put.
-const QUIET: Duration = Duration::from_secs(3);
+const EVENTS_IDLE_MAX: Duration = Duration::from_secs(3);
 
 /// State that all callers of a run share.
 struct Run {
@@ -49,7 +49,7 @@ struct Run {
     /// Time of the latest answer to any caller, in nanoseconds.
     last_answer: AtomicU64,
     /// Notified when no caller was answered for `patience`. The run then ends: the server is gone.
-    gone: Notify,
+    server_gone: Notify,
     /// Arrival of the latest event, in nanoseconds.
     last_arrival: AtomicU64,
 }
@@ -76,7 +76,7 @@ pub(super) async fn run(
         expected: AtomicU64::new(u64::MAX),
         patience: context.flags.duration("command-timeout"),
         last_answer: AtomicU64::new(0),
-        gone: Notify::new(),
+        server_gone: Notify::new(),
         last_arrival: AtomicU64::new(0),
         plan: plan.clone(),
     };
@@ -90,7 +90,7 @@ pub(super) async fn run(
     let progress = progress(context, &run, title);
     run.answered();
     let latencies = match plan.kind {
-        Kind::Watch => watch(&clients, &run).await,
+        LoadKind::Watch => watch(&clients, &run).await,
         _ => call(&clients, &run).await,
     };
     let Some(latencies) = latencies else {
@@ -168,7 +168,7 @@ impl Drop for Clear {
 
 /// Work before the clock starts: puts the keys that reads find, and opens the connections.
 async fn prepare(clients: &[Client], run: &Run) -> Result<(), Error> {
-    if matches!(run.plan.kind, Kind::Range | Kind::Txn) {
+    if matches!(run.plan.kind, LoadKind::Range | LoadKind::Txn) {
         fill(clients, run).await?;
     }
     // The first call of a connection pays for dialling.
@@ -199,7 +199,7 @@ async fn call(clients: &[Client], run: &Arc<Run>) -> Option<Histogram> {
         callers.spawn(caller_loop(client, Arc::clone(run), caller as u64));
     }
     let mut all = Histogram::new();
-    for one in run.to_the_end(callers).await? {
+    for one in run.join_all_or_gone(callers).await? {
         all.merge(&one);
     }
     Some(all)
@@ -255,7 +255,7 @@ impl Run {
         }
         let answered = Duration::from_nanos(self.last_answer.load(Ordering::Relaxed));
         if self.clock.now().saturating_sub(answered) >= self.patience {
-            self.gone.notify_one();
+            self.server_gone.notify_one();
         }
     }
 
@@ -269,7 +269,7 @@ impl Run {
     }
 
     /// The results of all tasks. None if the server stopped answering before they ended.
-    async fn to_the_end<T: 'static>(&self, mut callers: JoinSet<T>) -> Option<Vec<T>> {
+    async fn join_all_or_gone<T: 'static>(&self, mut callers: JoinSet<T>) -> Option<Vec<T>> {
         let mut all = Vec::with_capacity(callers.len());
         loop {
             tokio::select! {
@@ -278,7 +278,7 @@ impl Run {
                     Some(Err(_)) => {}
                     None => return Some(all),
                 },
-                () = self.gone.notified() => return None,
+                () = self.server_gone.notified() => return None,
             }
         }
     }
@@ -291,10 +291,10 @@ impl Run {
         let index = (random % self.keys.len() as u64) as usize;
         let key = self.keys[index].clone();
         match self.plan.kind {
-            Kind::Put | Kind::Watch => {
+            LoadKind::Put | LoadKind::Watch => {
                 client.call(&rpc::PUT, self.put(key), self.deadline()).await?;
             }
-            Kind::Range => {
+            LoadKind::Range => {
                 let range_end = match self.plan.range_keys {
                     1 => Bytes::new(),
                     _ => prefix_end(PREFIX.as_bytes()).into(),
@@ -308,7 +308,7 @@ impl Run {
                 };
                 client.call(&rpc::RANGE, request, self.deadline()).await?;
             }
-            Kind::Txn => {
+            LoadKind::Txn => {
                 let compare = Compare {
                     result: CompareResult::Greater.into(),
                     target: CompareTarget::Mod.into(),
@@ -320,7 +320,7 @@ impl Run {
                 let request = TxnRequest { compare, success, failure: Vec::new() };
                 client.call(&rpc::TXN, request, self.deadline()).await?;
             }
-            Kind::Lease => {
+            LoadKind::Lease => {
                 let request = LeaseGrantRequest { ttl: LEASE_SECONDS, id: 0 };
                 let lease = client.call(&rpc::LEASE_GRANT, request, self.deadline()).await?;
                 self.leases.lock().push(lease.id);
@@ -395,7 +395,7 @@ async fn watch(clients: &[Client], run: &Arc<Run>) -> Option<Histogram> {
             }
         });
     }
-    run.to_the_end(callers).await?;
+    run.join_all_or_gone(callers).await?;
     let puts = run.sent.load(Ordering::Relaxed) - run.errors.load(Ordering::Relaxed);
     run.expected.store(puts * run.plan.watchers as u64, Ordering::Relaxed);
     let mut all = Histogram::new();
@@ -409,7 +409,9 @@ async fn arrivals(mut watcher: Watcher, run: &Run) -> Histogram {
     const TICK: Duration = Duration::from_millis(20);
     let mut latencies = Histogram::new();
     let mut quiet = Duration::ZERO;
-    while quiet < QUIET && run.done.load(Ordering::Relaxed) < run.expected.load(Ordering::Relaxed) {
+    while quiet < EVENTS_IDLE_MAX
+        && run.done.load(Ordering::Relaxed) < run.expected.load(Ordering::Relaxed)
+    {
         let batch = match timeout(TICK, watcher.next()).await {
             Ok(Some(batch)) => batch,
             Ok(None) => break,

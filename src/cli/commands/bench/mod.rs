@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::go;
-use plan::{Kind, Plan};
+use plan::{LoadKind, Plan};
 use report::Report;
 
 pub(super) use scrape::usage;
@@ -37,11 +37,11 @@ pub(super) fn run(mut context: Context) -> Outcome {
 fn plan(context: &Context) -> Result<Plan, Failure> {
     let flags = &context.flags;
     let kind = match context.arg(0) {
-        b"put" => Kind::Put,
-        b"range" => Kind::Range,
-        b"txn" => Kind::Txn,
-        b"watch" => Kind::Watch,
-        b"lease" => Kind::Lease,
+        b"put" => LoadKind::Put,
+        b"range" => LoadKind::Range,
+        b"txn" => LoadKind::Txn,
+        b"watch" => LoadKind::Watch,
+        b"lease" => LoadKind::Lease,
         b"" => return Err(Failure::arguments("bench needs put, range, txn, watch or lease")),
         other => {
             let text = format!("unknown benchmark {}", go::quote(other));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub(super) const PREFIX: &str = "/rusd-bench/";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum LoadKind {
     Put,
     Range,
     Txn,
@@ -20,7 +20,7 @@ pub(super) enum Kind {
 /// The kind of requests, their sizes and number, and how long the run lasts.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    pub kind: Kind,
+    pub kind: LoadKind,
     pub clients: usize,
     pub connections: usize,
     pub key_bytes: usize,
@@ -42,7 +42,7 @@ impl Plan {
     pub(super) fn title(&self) -> String {
         let name = format!("{:?}", self.kind).to_lowercase();
         let watchers = match self.kind {
-            Kind::Watch => format!(", {} watchers", self.watchers),
+            LoadKind::Watch => format!(", {} watchers", self.watchers),
             _ => String::new(),
         };
         format!(

@@ -50,7 +50,7 @@ async fn shakes_hands<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let shown = tls::look(files, connecting.await.ok()?, &target.server_name()).await;
+    let shown = tls::show_certificates(files, connecting.await.ok()?, &target.server_name()).await;
     Some(shown.is_ok_and(|shown| !shown.chain.is_empty()))
 }
 
