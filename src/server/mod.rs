@@ -15,11 +15,12 @@
 //! | subject | files |
 //! |---|---|
 //! | settings | `flags`, `file`, `config`, `environment`, `values`, `check`, `load` |
-//! | the first members | `url`, `resolve`, `named`, `discovery`, `join`, `cluster` |
+//! | the first members | `url`, `resolve`, `member_list`, `discovery`, `join`, `cluster` |
 //! | a connection | `connection`, `executor`, `io`, `inbound`, `hpack`, `huffman` |
 //! | bytes that clients make the member hold | `outbox`, `unread`, `unfinished` |
 //! | ports | `listen`, `services`, `tls`, `serve` |
-//! | process | `log`, `startup_log`, `early`, `signals`, `notify`, `malloc`, `datadir`, `member`, `run` |
+//! | start and end | `early_exit`, `datadir`, `member`, `run`, `startup_log`, `signals` |
+//! | process | `log`, `notify`, `malloc`, `version` |
 
 mod check;
 mod cluster;
