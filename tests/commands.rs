@@ -186,6 +186,14 @@ fn a_quiet_client_does_not_hide_what_is_said_of_variables() {
 }
 
 #[test]
+fn a_flag_before_serve_is_refused_with_the_way_out() {
+    let output = child::command(child::RUSD).args(["--debug", "serve"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(128));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("serve must be the first argument"), "{said}");
+}
+
+#[test]
 fn output_that_cannot_be_written_is_a_failure() {
     let member = Member::start();
     said(&member, &[b"put", b"k", b"v"]);

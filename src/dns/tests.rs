@@ -26,11 +26,21 @@ fn answer(question: &[u8], flags: [u8; 2], records: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
+/// A port that is free for datagrams may be somebody's for streams; then another one is tried.
+async fn both_on_a_port() -> (UdpSocket, SocketAddr, TcpListener) {
+    for _ in 0..100 {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        if let Ok(listener) = TcpListener::bind(address).await {
+            return (socket, address, listener);
+        }
+    }
+    panic!("no port is free for both");
+}
+
 /// A name server on a free port, for datagrams and streams.
 async fn serve(behaviour: Arc<Behaviour>) -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = socket.local_addr().unwrap();
-    let listener = TcpListener::bind(address).await.unwrap();
+    let (socket, address, listener) = both_on_a_port().await;
     let by_stream = Arc::clone(&behaviour);
     tokio::spawn(async move {
         let mut buffer = [0; 1024];

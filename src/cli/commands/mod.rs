@@ -37,6 +37,9 @@ use super::context::Context;
 use super::exit::{Failure, Outcome};
 use super::spec::Program;
 
+/// The server parses its flags itself, as etcd does, so it takes none before its name.
+const SERVE_FIRST: &str = "serve must be the first argument, before all flags: rusd serve [flags]";
+
 /// Whether `txn` or an interactive `watch` accepts the line.
 pub(super) fn understands(line: &[u8]) -> bool {
     txn::understands(line) | watch::understands(line)
@@ -58,7 +61,7 @@ pub(super) fn run(path: &[&str], context: Context) -> Outcome {
     }
     match path {
         ["version"] => return version::run(&context),
-        ["serve"] => return Err(Failure::error("serve is not built in yet")),
+        ["serve"] => return Err(Failure::arguments(SERVE_FIRST)),
         ["bench"] => return bench::run(context),
         ["cert", "gen"] => return cert::make(context),
         _ => {}
