@@ -55,7 +55,7 @@ pub struct TlsOptions {
 
 impl TlsOptions {
     /// Whether endpoints without a scheme are reached over TLS.
-    pub fn wanted(&self) -> bool {
+    pub fn is_default(&self) -> bool {
         self.cert.is_some()
             || self.key.is_some()
             || self.ca.is_some()

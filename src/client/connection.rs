@@ -71,7 +71,7 @@ impl Client {
                  ({send} bytes)"
             )));
         }
-        let wanted = config.tls.wanted();
+        let wanted = config.tls.is_default();
         let targets: Vec<_> =
             config.endpoints.iter().map(|endpoint| Target::parse(endpoint, wanted)).collect();
         let tls = match targets.iter().any(|target| target.tls) {

@@ -35,10 +35,10 @@ pub enum Address {
 
 impl Target {
     /// Reads `host:port`, `http(s)://host:port`, `unix(s):path` or `unix(s)://path`. `http`,
-    /// `https` and `unixs` say whether TLS is used; for `unix` and without a scheme, `tls_wanted`
-    /// says it.
-    pub fn parse(endpoint: &str, tls_wanted: bool) -> Self {
-        for (scheme, tls) in [("unix:", tls_wanted), ("unixs:", true)] {
+    /// `https` and `unixs` say whether TLS is used. For `unix`, and without a scheme,
+    /// `tls_by_default` says it.
+    pub fn parse(endpoint: &str, tls_by_default: bool) -> Self {
+        for (scheme, tls) in [("unix:", tls_by_default), ("unixs:", true)] {
             if let Some(rest) = endpoint.strip_prefix(scheme) {
                 let path = PathBuf::from(rest.strip_prefix("//").unwrap_or(rest));
                 let name = path.file_name().and_then(|name| name.to_str());
@@ -55,7 +55,7 @@ impl Target {
         Self {
             address: Address::Tcp(endpoint.to_string()),
             authority: endpoint.to_string(),
-            tls: tls_wanted,
+            tls: tls_by_default,
         }
     }
 

@@ -10,7 +10,7 @@ use super::{Answer, Port, TEXT, typed};
 
 /// The answer to a request that cannot be served as it is, after which the connection ends; None if
 /// the request can be served.
-pub fn malformed<B>(port: Port, request: &Request<B>) -> Option<Answer> {
+pub fn refused_by_form<B>(port: Port, request: &Request<B>) -> Option<Answer> {
     let (headers, version) = (request.headers(), request.version());
     let bad = StatusCode::BAD_REQUEST;
     let hosts = headers.get_all(HOST).iter().count();

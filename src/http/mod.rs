@@ -30,7 +30,7 @@ use http_body_util::Full;
 use crate::metrics;
 use crate::node::Node;
 
-pub use form::malformed;
+pub use form::refused_by_form;
 
 pub type Answer = Response<Full<Bytes>>;
 

@@ -83,8 +83,8 @@ pub const INLINE_TXN_INDEX_HOLDS_MAX: usize = 32;
 /// Bytes of pairs that are read on a thread that serves connections; a page with more is read on a
 /// blocking thread.
 pub const INLINE_RANGE_BYTES_MAX: usize = 1 << 20;
-/// Replies of compactions that may wait for their sweep. Above it, the replies whose callers have
-/// gone away are dropped.
+/// Replies of physical compactions, which wait for their sweep. Above this number, those whose
+/// callers have gone away are dropped; the others stay, since each has a caller.
 pub const SWEEP_ANSWERS_MAX: usize = 1024;
 /// Rest after a step of a sweep failed, before it is tried again.
 pub const SWEEP_RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -348,7 +348,8 @@ pub const MEASURES_RUNNING_MAX: usize = 4;
 pub const MEASURES_WAITING_MAX: usize = 4096;
 /// Time between two looks at the connections for those that hold too much.
 pub const UNSENT_LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Looks after which a connection is closed that holds too much and whose client takes nothing.
+/// Looks in a row that find that a client took nothing. Then its connection is closed if it holds
+/// more than its part of the unsent answers, or is so blocked that nothing more is read from it.
 pub const UNSENT_LOOKS_MAX: u32 = 30;
 /// As `UNSENT_LOOKS_MAX`, while all connections together hold more than `UNSENT_BYTES_MAX`.
 pub const UNSENT_LOOKS_CROWDED_MAX: u32 = 2;
@@ -582,9 +583,9 @@ pub const SNAPSHOT_READER_RATE_MIN: u64 = 64 << 10;
 pub const SNAPSHOTS_MAX: usize = 8;
 /// A download whose receiver has taken nothing for this long loses its place to a waiting client.
 pub const SNAPSHOT_FAIR_WAIT: Duration = Duration::from_secs(5);
-/// Hashes of history that are computed for clients at the same time, and those that wait; above it
-/// the caller gets "too many requests". Each takes 40 bytes of memory for each key and a thread of
-/// its own.
+/// Calls of HashKV and Hash that read the store for clients at the same time, and those that wait;
+/// above it the caller gets "too many requests". One that runs has a thread of its own, and a
+/// HashKV takes 40 bytes of memory for each key.
 pub const HASHES_RUNNING_MAX: usize = 1;
 pub const HASHES_WAITING_MAX: usize = 64;
 /// Hashes of history for other members that wait: one is computed at a time, and each member asks

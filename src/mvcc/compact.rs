@@ -157,7 +157,7 @@ impl Sweep {
 
     /// Takes the epoch of the current views, to wait for them. Must be called after the compact
     /// revision was published, so that later views cannot read doomed rows.
-    pub fn wait_for_views(&mut self, mvcc: &Mvcc) {
+    pub fn take_epoch(&mut self, mvcc: &Mvcc) {
         if let Phase::Wait(epochs) = &mut self.phase {
             let epoch = take(&mut *mvcc.epoch.lock());
             let mut older = mvcc.older_epochs.lock();

@@ -100,7 +100,7 @@ impl Answers {
     }
 
     /// Whether a call waits for unsent bytes to become fewer.
-    pub fn has_waiting(&self) -> bool {
+    pub fn has_waiting_calls(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
@@ -242,10 +242,10 @@ mod tests {
         let short = Duration::from_millis(10);
         let refused = answers.turn(&clock, short).await.err();
         assert_eq!(refused, Some(Error::TooManyRequests));
-        assert!(!answers.has_waiting());
+        assert!(!answers.has_waiting_calls());
         let mut waiting = Box::pin(answers.turn(&clock, LONG));
         assert!((&mut waiting).now_or_never().is_none());
-        assert!(answers.has_waiting());
+        assert!(answers.has_waiting_calls());
         assert_eq!(answers.free_turns(), limits::LONG_ANSWERS_MAX);
         answers.remove(1);
         assert!(waiting.await.is_ok(), "there is room");

@@ -174,7 +174,7 @@ impl Applier {
         for mut sweep in sweeps {
             // Only the member that proposed a compaction has a caller that waits for its sweep.
             sweep.answers.retain(|(id, _)| self.waits.applied(*id));
-            sweep.compaction.wait_for_views(&self.machine.mvcc);
+            sweep.compaction.take_epoch(&self.machine.mvcc);
             self.sweeps.push(sweep);
         }
         for (id, reply) in answers {

@@ -28,8 +28,8 @@ pub(super) fn parse_change(change: &ConfChange) -> Result<Change, Fatal> {
     }
 }
 
-/// Makes a configuration change of the log in a list of members, if the rules allow it. For
-/// `--force-new-cluster`, which needs the result before apply has reached the entry.
+/// Applies a configuration change of the log to `members` and returns true, if the rules allow it.
+/// For `--force-new-cluster`, which needs the result before apply has reached the entry.
 pub(super) fn apply_to(members: &mut Members, change: &ConfChange) -> Result<bool, String> {
     let wanted = parse_change(change).map_err(|error| error.to_string())?;
     let is_valid = members.validate(&wanted).is_ok();

@@ -373,7 +373,7 @@ mod tests {
         };
         let serving = Arc::clone(&queue);
         let prompt = std::thread::spawn(move || run_prompt(&serving));
-        // Long in processor time, as on a machine whose cores are all busy.
+        // Takes long, but next to no processor time, as on a machine whose cores are all busy.
         push(PASSWORD_CREDIT_MAX + Duration::from_secs(2));
         results.recv().unwrap();
         push(Duration::ZERO);

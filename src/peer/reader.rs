@@ -55,7 +55,8 @@ pub(super) async fn read(
     let began = clock::instant();
     let mut has_answered = false;
     for url in urls.iter().cycle() {
-        let outcome = follow(&owner, from, url, channel, &mut attempts, &mut has_answered).await;
+        let outcome =
+            read_until_lost(&owner, from, url, channel, &mut attempts, &mut has_answered).await;
         let Err(failure) = outcome;
         if matches!(failure, Failure::Stopped) {
             return;
@@ -79,7 +80,8 @@ pub(super) async fn read(
     }
 }
 
-async fn follow(
+/// Dials a peer at one URL and hands on the messages of its stream, until that ends or fails.
+async fn read_until_lost(
     owner: &Weak<dyn PeerOwner>,
     from: u64,
     url: &str,

@@ -168,8 +168,8 @@ impl Handle {
         &self.shared.log_room
     }
 
-    /// While space is short, the log keeps only what is not in the state on disk, and what members
-    /// that are reached need of its last segment.
+    /// Says whether space is short. While it is, the log drops all entries that the state on disk
+    /// holds, but for those of its last segment that a member heard from lately still needs.
     pub fn set_space_short(&self, is_short: bool) {
         self.shared.is_space_short.store(is_short, Ordering::Relaxed);
     }

@@ -62,8 +62,8 @@ pub(super) fn delete_range(request: &DeleteRangeRequest) -> Result<(), Error> {
 /// twice: etcd's order, which decides the error of a request with several faults.
 pub(super) fn txn(request: &TxnRequest, ops_max: usize) -> Result<(), Error> {
     shape(request, ops_max, TXN_DEPTH_MAX)?;
-    intervals(&request.success)?;
-    intervals(&request.failure)?;
+    changes_of(&request.success)?;
+    changes_of(&request.failure)?;
     Ok(())
 }
 
@@ -180,10 +180,12 @@ fn union<'a>(mut one: BTreeSet<&'a [u8]>, mut other: BTreeSet<&'a [u8]>) -> BTre
     one
 }
 
-/// Refuses a list of operations that puts a key twice, or puts and deletes it. The deletes of this
-/// level come first, then its nested transactions in their order, then its puts. The two branches
-/// of a nested transaction may put the same key, since only one of them runs.
-fn intervals(ops: &[RequestOp]) -> Result<Changes<'_>, Error> {
+/// The changes of a list of operations. Fails if it puts a key twice, or puts and deletes it, as
+/// far as etcd notices: each put is compared with what came before it, which is first the deletes
+/// of this level, then its nested transactions in their order, then its puts. So a nested
+/// transaction may delete what an earlier one has put. The two branches of a nested transaction
+/// may put the same key, since only one of them runs.
+fn changes_of(ops: &[RequestOp]) -> Result<Changes<'_>, Error> {
     let mut changes = Changes::default();
     for op in ops {
         if let Some(Request::RequestDeleteRange(request)) = &op.request {
@@ -192,7 +194,7 @@ fn intervals(ops: &[RequestOp]) -> Result<Changes<'_>, Error> {
     }
     for op in ops {
         if let Some(Request::RequestTxn(request)) = &op.request {
-            changes.nest(intervals(&request.success)?, intervals(&request.failure)?)?;
+            changes.nest(changes_of(&request.success)?, changes_of(&request.failure)?)?;
         }
     }
     for op in ops {

@@ -23,7 +23,10 @@ impl Server {
         if request.linearizable {
             self.node.barrier().await.map_err(status)?;
         }
-        Ok(MemberListResponse { header: self.bare_header(), members: self.node.members() })
+        Ok(MemberListResponse {
+            header: self.header_without_revision(),
+            members: self.node.members(),
+        })
     }
 
     pub(super) async fn member_add(
@@ -37,7 +40,11 @@ impl Server {
         let urls = request.peer_ur_ls.iter().map(|url| types::normalized_url(url)).collect();
         let added = self.node.add_member(&who, urls, request.is_learner).await;
         let (member, members) = added.map_err(status)?;
-        Ok(MemberAddResponse { header: self.bare_header(), member: Some(member), members })
+        Ok(MemberAddResponse {
+            header: self.header_without_revision(),
+            member: Some(member),
+            members,
+        })
     }
 
     pub(super) async fn member_remove(
@@ -46,7 +53,7 @@ impl Server {
         request: MemberRemoveRequest,
     ) -> Result<MemberRemoveResponse, Status> {
         let members = self.node.remove_member(&who, request.id).await.map_err(status)?;
-        Ok(MemberRemoveResponse { header: self.bare_header(), members })
+        Ok(MemberRemoveResponse { header: self.header_without_revision(), members })
     }
 
     /// Replaces a member's peer URLs. The node refuses malformed ones; etcd takes them, and the
@@ -58,7 +65,7 @@ impl Server {
     ) -> Result<MemberUpdateResponse, Status> {
         let updated = self.node.update_member(&who, request.id, request.peer_ur_ls).await;
         let members = updated.map_err(status)?;
-        Ok(MemberUpdateResponse { header: self.bare_header(), members })
+        Ok(MemberUpdateResponse { header: self.header_without_revision(), members })
     }
 
     pub(super) async fn member_promote(
@@ -67,12 +74,12 @@ impl Server {
         request: MemberPromoteRequest,
     ) -> Result<MemberPromoteResponse, Status> {
         let members = self.node.promote_member(&who, request.id).await.map_err(status)?;
-        Ok(MemberPromoteResponse { header: self.bare_header(), members })
+        Ok(MemberPromoteResponse { header: self.header_without_revision(), members })
     }
 
     /// etcd's headers of this service carry no revision.
     #[expect(clippy::unnecessary_wraps, reason = "the form in which responses hold it")]
-    fn bare_header(&self) -> Option<ResponseHeader> {
+    fn header_without_revision(&self) -> Option<ResponseHeader> {
         Some(ResponseHeader { revision: 0, ..self.node.header() })
     }
 }

@@ -25,7 +25,7 @@ use super::outbox::{Account, AnswerSize, Begun, Room};
 use super::services::{Keepalive, Services, stopping};
 use super::unfinished::CountedRequestBody;
 use super::unread::UnreadRequestBody;
-use crate::http::{Port, malformed, overloaded};
+use crate::http::{Port, overloaded, refused_by_form};
 use crate::rpc::CommonName;
 use crate::supervise::Supervisor;
 use crate::tls::Replay;
@@ -172,7 +172,7 @@ async fn http1_connection<S>(
     let service = service_fn(move |request: Request<Incoming>| {
         let (http, peers) = (Arc::clone(&http), Arc::clone(&peers));
         async move {
-            if let Some(refusal) = malformed(port, &request) {
+            if let Some(refusal) = refused_by_form(port, &request) {
                 return Ok(refusal.map(Either::Right));
             }
             let answer: Response<_> = match port {

@@ -76,7 +76,8 @@ pub(super) struct Inbound {
     held: BytesMut,
     /// Bytes that go on before all others.
     ready: BytesMut,
-    /// Whether `pass` has not seen `held` yet.
+    /// Whether `held` has bytes that `pass` has not looked at. If not, `held` is the beginning of a
+    /// frame, and only more bytes from the client lead on.
     held_is_unseen: bool,
     pings: u32,
     arrived: Arrived,

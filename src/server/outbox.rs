@@ -154,8 +154,8 @@ impl Outbox {
         };
         self.unfinished.look();
         self.look_at_unread(&accounts);
-        let are_awaited = self.answers.has_waiting();
-        accounts.retain(|account| account.look(are_awaited));
+        let calls_wait = self.answers.has_waiting_calls();
+        accounts.retain(|account| account.look(calls_wait));
         accounts.sort_by_key(|account| std::cmp::Reverse(account.unsent_bytes()));
         let mut unsent = self.answers.unsent_bytes();
         // Clients within their parts are closed only if closing all idle ones makes enough room.

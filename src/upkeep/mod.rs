@@ -97,7 +97,8 @@ pub struct UpkeepContext {
     pub lock: Arc<DirLock>,
 }
 
-/// The upkeep of one member.
+/// What keeps one member's store small and whole: it defragments, hashes and scrubs the store, and
+/// raises NOSPACE. The sweeper and the checkpointer have a thread of their own.
 pub struct Upkeep {
     context: UpkeepContext,
     passes: PassTurns,

@@ -198,8 +198,8 @@ impl SweepWorker {
         }
     }
 
-    /// Does a bounded piece of a sweep or of the checkpoint. Returns the pause after it; None if
-    /// there was nothing to do.
+    /// Does a bounded piece of the checkpoint, and one of a sweep unless the checkpoint is writing
+    /// the index. Returns the pause after it; None if there was nothing to do.
     pub fn turn(&mut self) -> Option<Duration> {
         planted::panic_if_planted("sweeper");
         let rest = self.checkpointer.turn();

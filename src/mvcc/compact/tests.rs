@@ -60,7 +60,7 @@ impl State {
     fn compact(&mut self, revision: i64) -> Sweep {
         let mut compaction = self.mvcc.compact(revision).unwrap();
         self.seal();
-        compaction.wait_for_views(&self.mvcc);
+        compaction.take_epoch(&self.mvcc);
         compaction
     }
 

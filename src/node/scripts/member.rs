@@ -184,7 +184,7 @@ impl Member {
         let current = self.machine.mvcc.publish();
         self.hub.publish(current.revision, &std::mem::take(&mut self.unpublished));
         for sweep in &mut self.sweeps {
-            sweep.wait_for_views(&self.machine.mvcc);
+            sweep.take_epoch(&self.machine.mvcc);
         }
     }
 

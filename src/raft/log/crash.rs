@@ -200,7 +200,7 @@ fn a_log_is_made_as_a_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_full_disk_is_waited_for_and_nothing_is_lost() {
+fn a_full_disk_leaves_room_for_votes_and_purges_and_nothing_is_lost() {
     let dir = Path::new("/member/wal");
     let sim = SimDisk::default();
     create(&sim, dir, METADATA, &Batch::default(), OPTIONS).unwrap();

@@ -122,8 +122,8 @@ impl Account {
     }
 
     /// Notes whether the client has taken anything since the last look, or enough of what it holds
-    /// if calls wait for room (`are_awaited`). Returns false if there is nothing to take.
-    pub(super) fn look(&self, are_awaited: bool) -> bool {
+    /// if calls wait for room (`calls_wait`). Returns false if there is nothing to take.
+    pub(super) fn look(&self, calls_wait: bool) -> bool {
         // Only bytes of answers are progress while the socket takes bytes: a client that never
         // sends a WINDOW_UPDATE takes none of them, but can still be sent HEADERS and answers to
         // PING.
@@ -137,7 +137,7 @@ impl Account {
         let taken = if is_blocked { bytes } else { answer_bytes };
         let waits = self.unsent_bytes() > 0 || is_blocked;
         let part = self.unsent_bytes() / limits::UNSENT_PROGRESS_PARTS;
-        let least = limits::UNSENT_PROGRESS_BYTES.max(if are_awaited { part } else { 0 });
+        let least = limits::UNSENT_PROGRESS_BYTES.max(if calls_wait { part } else { 0 });
         if !waits || taken >= least {
             self.idle_looks.store(0, Ordering::Relaxed);
         } else {

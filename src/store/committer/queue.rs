@@ -59,7 +59,7 @@ pub(in crate::store) struct Job {
     /// Rows in revision order, and whether each survives and is written anew.
     pub(super) rows: Vec<(Revision, bool)>,
     pub(super) done: usize,
-    /// Revision of the compaction that is finished with the last row.
+    /// Revision of the compaction that is complete once the last row is deleted.
     pub(super) compaction: i64,
     /// Number of the seal that must be committed before the job's first row is deleted, or with it.
     pub(super) after_seal: u64,

@@ -17,8 +17,9 @@ pub(in crate::store) enum Copied<T> {
 }
 
 impl Reader<'_> {
-    /// Copies rows from `next` on until `bytes` or `READ_CHUNK_ROWS` are used up, and advances
-    /// both. Returns false once the last row is copied.
+    /// Copies rows from `next` on, until `bytes` is used up or `READ_CHUNK_ROWS` rows are copied.
+    /// Moves `next` behind them and takes their size off `bytes`. Returns false once the last row
+    /// is copied.
     pub(in crate::store) fn copy_rows(
         &self,
         next: &mut Revision,

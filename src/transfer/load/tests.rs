@@ -180,7 +180,7 @@ impl Member {
         let outcome = self.machine.apply(self.index, 1, data, Duration::ZERO, &|_| true).unwrap();
         self.machine.mvcc.publish();
         if let Some((mut compaction, _)) = outcome.compaction {
-            compaction.wait_for_views(&self.machine.mvcc);
+            compaction.take_epoch(&self.machine.mvcc);
             self.sweeps.push(SweepJob::new(compaction, None));
         }
     }
