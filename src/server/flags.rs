@@ -125,8 +125,9 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("backend-batch-interval", Duration, "0s", Honoured, "Longest time between commits of the store."),
     flag("backend-batch-limit", Int, "0", Ignored, "Most operations between commits of the store."),
     flag("backend-bbolt-freelist-type", Text, "map", Ignored, "Kind of bbolt free list."),
-    // rusd's own: the next flag alone.
+    // rusd's own:
     flag("space-policy", Text, "alarm", Honoured, "alarm: NOSPACE stays until it is disarmed; auto: compact, reclaim and disarm."),
+    // etcd's again:
     flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Honoured, "Defragment at start if that much is free."),
     flag("max-txn-ops", Uint, "128", Honoured, "Most operations in a transaction."),
     flag("max-request-bytes", Uint, "1572864", Honoured, "Largest request."),

@@ -170,6 +170,10 @@ fn main() -> ExitCode {
     let events = value("--events").map_or(EVENTS, |events| events.parse().unwrap());
     let wanted = value("--bug");
     let is_wanted = |bug: &Bug| wanted.as_ref().is_none_or(|name| format!("{bug:?}") == *name);
+    if let Some(name) = wanted.as_ref().filter(|_| !Bug::OF_CLUSTERS.iter().any(is_wanted)) {
+        println!("{name} is not in Bug::OF_CLUSTERS");
+        return ExitCode::FAILURE;
+    }
     if has("--planted") {
         let bugs: Vec<Bug> = Bug::OF_CLUSTERS.into_iter().filter(is_wanted).collect();
         let failures = plant_bugs(&bugs, SEEDS_PER_BUG, events);
