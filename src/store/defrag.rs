@@ -137,9 +137,9 @@ impl Copy {
             shared.reserve.release(shared.options.clock.now());
             free = reserve::available(&db.join(MARK));
         }
-        if free < needed {
+        let Some(kept) = kept_beside(before.in_use, kept, free) else {
             return Err(Error::NoRoom { dir: db, needed, free });
-        }
+        };
         let generation = dir::generations(&db)?.last().map_or(1, |last| last + 1);
         let new_dir = dir::generation_dir(&db, generation);
         let made = dir::create_dir(&new_dir)
@@ -349,6 +349,17 @@ fn discard(old: Arc<Env>, old_dir: &Path) {
         let dir = old_dir.display();
         tracing::warn!(%dir, %error, "the file from before the defragmentation was not removed");
     }
+}
+
+/// How many of the disk's `free` bytes a copy of `in_use` bytes leaves to everybody else: `kept`, or
+/// less if the copy takes no more than half of what is free. A small copy gives back more than it
+/// takes, and on a disk so full that the log has no next segment nothing else does. None if the
+/// copy has no room.
+fn kept_beside(in_use: u64, kept: u64, free: u64) -> Option<u64> {
+    if free >= in_use.saturating_add(kept) {
+        return Some(kept);
+    }
+    (free / 2 >= in_use).then(|| (free - in_use) / 2)
 }
 
 #[cfg(test)]

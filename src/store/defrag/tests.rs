@@ -223,3 +223,13 @@ fn what_cannot_be_finished_leaves_the_store_as_it_was() {
     assert!(error.to_string().contains("damaged at revision 44"), "{error}");
     assert_eq!(store.get(rev(48)).unwrap(), Some(row(48)));
 }
+
+/// On a disk without room for the log's next segment, only a small copy gives space back.
+#[test]
+fn a_small_copy_is_made_on_a_disk_that_is_nearly_full() {
+    const MIB: u64 = 1 << 20;
+    assert_eq!(kept_beside(10 * MIB, 6 * MIB, 16 * MIB), Some(6 * MIB));
+    assert_eq!(kept_beside(10 * MIB, 6 * MIB, 15 * MIB), None, "too much would be taken");
+    assert_eq!(kept_beside(MIB / 2, 6 * MIB, 2 * MIB), Some(MIB / 4 * 3));
+    assert_eq!(kept_beside(2 * MIB, 6 * MIB, MIB), None);
+}
