@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use super::paths::paths;
 use super::sources::{check, package, sources};
 
 #[test]
@@ -63,31 +64,6 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 
 /// The first names after each `crate::`, those of a group included.
 fn imported(code: &str) -> BTreeSet<String> {
-    let word = |text: &str| -> String {
-        text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
-    };
-    let mut names = BTreeSet::new();
-    for (at, found) in code.match_indices("crate::") {
-        let rest = &code[at + found.len()..];
-        if !rest.starts_with('{') {
-            names.insert(word(rest));
-            continue;
-        }
-        let mut depth = 0;
-        let mut is_start = true;
-        for (at, c) in rest.char_indices() {
-            match c {
-                '{' => depth += 1,
-                '}' if depth == 1 => break,
-                '}' => depth -= 1,
-                ',' => is_start = depth == 1,
-                c if is_start && depth == 1 && c.is_ascii_alphabetic() => {
-                    names.insert(word(&rest[at..]));
-                    is_start = false;
-                }
-                _ => {}
-            }
-        }
-    }
-    names
+    let own = paths(code).into_iter().filter(|path| path[0] == "crate");
+    own.filter_map(|path| path.into_iter().nth(1)).collect()
 }

@@ -15,6 +15,7 @@ mod borders;
 mod circles;
 mod dependencies;
 mod layers;
+mod paths;
 mod promises;
 mod shape;
 mod sources;
