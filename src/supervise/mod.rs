@@ -252,15 +252,16 @@ impl Supervisor {
 /// Logs why the member stops. Waits no longer than `LAST_LINE_MAX`: a log that nobody reads must not
 /// keep a leader that applies nothing in office.
 fn log_end(why: &str) {
+    let log = |why: &str| tracing::error!(error = why, "the member stops");
     let (logged, is_logged) = mpsc::sync_channel(1);
     let line = why.to_owned();
     let thread = std::thread::Builder::new().name("last-line".to_owned()).spawn(move || {
-        tracing::error!(error = line, "the member stops");
+        log(&line);
         let _ = logged.send(());
     });
     match thread {
         Ok(_) => drop(is_logged.recv_timeout(limits::LAST_LINE_MAX)),
-        Err(_) => tracing::error!(error = why, "the member stops"),
+        Err(_) => log(why),
     }
 }
 

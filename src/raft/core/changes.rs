@@ -79,13 +79,18 @@ impl Core {
             }
         }
         if dropped > 0 {
-            tracing::warn!(
-                from = format!("{:x}", message.from),
-                changes = dropped,
-                waiting = self.conf_changes.len(),
-                "dropping configuration changes that another member forwarded"
-            );
+            let before = self.proposals_dropped;
             self.drop_proposals(vec![0; dropped], effects);
+            // Logged each time the count has doubled, as refused messages are: a broken peer must
+            // not flood the log.
+            if before.checked_ilog2() != self.proposals_dropped.checked_ilog2() {
+                tracing::warn!(
+                    from = format!("{:x}", message.from),
+                    changes = dropped,
+                    waiting = self.conf_changes.len(),
+                    "dropping configuration changes that another member forwarded"
+                );
+            }
         }
         if !normal.is_empty() {
             self.step_proposal(normal, Vec::new(), effects);
