@@ -93,6 +93,9 @@ pub const APPLY_QUEUE_BATCHES_MAX: usize = 64;
 /// Records larger than this are stored in chunks: as one value, LMDB would need that many
 /// contiguous free pages.
 pub const RECORD_INLINE_BYTES_MAX: usize = 8 << 10;
+/// Values up to this size certainly share a page with others; somewhat larger ones have pages of
+/// their own in LMDB.
+pub const LMDB_SHARED_PAGE_BYTES_MAX: usize = 1900;
 /// Bytes of a record in one chunk: with its key and headers, a chunk fits one page of LMDB.
 pub const RECORD_CHUNK_BYTES: usize = 4000;
 /// Address space that LMDB's map reserves. It is never resized, since that would need all
@@ -401,9 +404,9 @@ pub const LOG_LARGE_ENTRY_PARTS: u64 = 8;
 /// disk, too. They hold over a thousand hard states (votes); a quarter of them is for the records
 /// that let older segments be removed.
 pub const LOG_SLACK_BYTES: u64 = 64 << 10;
-/// How long a member that has to stop waits for the line with the reason to be written. Its raft
-/// goes on for that long, as long as an election takes by default.
-pub const LAST_LINE_MAX: Duration = Duration::from_secs(1);
+/// How long a line of the server's log waits for a pipe or a terminal to take it: as long as an
+/// election takes by default. All threads that log wait for it.
+pub const LOG_WRITE_MAX: Duration = Duration::from_secs(1);
 /// A write of the log that takes longer is logged as slow while it lasts. etcd uses the same time
 /// for writes that have ended.
 pub const LOG_STALL_WARN_AFTER: Duration = Duration::from_secs(1);

@@ -2,30 +2,111 @@
 //!
 //! This is a whole `tracing` subscriber and not a layer: the server opens no spans, and events of
 //! other crates are turned off at their call sites, so that what is not logged costs nothing. A
-//! line is formatted first and written with one call under the lock. The target `fatal` marks the
-//! last line before the process ends.
+//! line is formatted first and written under the lock. A pipe or a terminal that takes nothing for
+//! `LOG_WRITE_MAX` costs lines, and not the member: every thread that logs would wait for it. The
+//! target `fatal` marks the last line before the process ends.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Write as _};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::config;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{self, Clock, SystemClock};
 use crate::go;
-use crate::limits::{LOG_LINES_PER_SECOND, LOG_SAMPLER_PLACES};
+use crate::limits::{LOG_LINES_PER_SECOND, LOG_SAMPLER_PLACES, LOG_WRITE_MAX};
 
-enum Output {
-    Stderr,
-    Stdout,
+/// Bytes that a pipe which is ready certainly takes at once: Linux's `PIPE_BUF`.
+const PIECE_BYTES: usize = 4096;
+
+enum Sink {
+    Stderr(io::Stderr),
+    Stdout(io::Stdout),
     File(File),
+}
+
+impl AsFd for Sink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Stderr(stderr) => stderr.as_fd(),
+            Self::Stdout(stdout) => stdout.as_fd(),
+            Self::File(file) => file.as_fd(),
+        }
+    }
+}
+
+/// A place that lines are written to.
+struct Output {
+    sink: Sink,
+    /// Lines that were not written since one was.
+    lost: u64,
+    /// Whether the last line ends in the middle.
+    is_cut: bool,
+}
+
+impl Output {
+    fn new(sink: Sink) -> Self {
+        Self { sink, lost: 0, is_cut: false }
+    }
+
+    /// Writes a line. Lines are lost while nobody takes them: the first after `LOG_WRITE_MAX`, those
+    /// after it at once. `report` makes the line that comes before the next one that is written,
+    /// from the number of lines that were lost.
+    fn write(&mut self, line: &str, report: impl FnOnce(u64) -> String) {
+        let mut text = String::new();
+        if self.is_cut {
+            text.push('\n');
+        }
+        if self.lost > 0 {
+            text.push_str(&report(self.lost));
+        }
+        text.push_str(line);
+        let mut rest = text.as_bytes();
+        while !rest.is_empty() {
+            let piece = &rest[..rest.len().min(PIECE_BYTES)];
+            let written = match self.is_ready() {
+                true => retry_on_intr(|| rustix::io::write(&self.sink, piece)),
+                false => Err(Errno::AGAIN),
+            };
+            match written {
+                Ok(bytes) if bytes > 0 => rest = &rest[bytes..],
+                // A log that cannot be written has no place where that could be reported.
+                _ => {
+                    self.is_cut |= rest.len() < text.len();
+                    self.lost += 1;
+                    return;
+                }
+            }
+        }
+        (self.lost, self.is_cut) = (0, false);
+    }
+
+    /// Waits until the sink takes something; false if it does not in time.
+    fn is_ready(&self) -> bool {
+        let wait = if self.lost == 0 { LOG_WRITE_MAX } else { Duration::ZERO };
+        let end = clock::instant() + wait;
+        loop {
+            let left = end.saturating_duration_since(clock::instant());
+            let Ok(left) = Timespec::try_from(left) else { return true };
+            match poll(&mut [PollFd::new(&self.sink, PollFlags::OUT)], Some(&left)) {
+                Ok(ready) => return ready > 0,
+                Err(Errno::INTR) => {}
+                // What cannot be waited for is written to.
+                Err(_) => return true,
+            }
+        }
+    }
 }
 
 /// How often each message was logged in the current second, by the message's hash. Two messages may
@@ -68,16 +149,17 @@ impl Logger {
             .outputs
             .iter()
             .map(|output| match output.as_str() {
-                "default" | "stderr" => Ok(Output::Stderr),
-                "stdout" => Ok(Output::Stdout),
+                "default" | "stderr" => Ok(Sink::Stderr(io::stderr())),
+                "stdout" => Ok(Sink::Stdout(io::stdout())),
                 path => {
                     let file = OpenOptions::new().append(true).create(true).open(path);
-                    file.map(Output::File).map_err(|error| {
+                    file.map(Sink::File).map_err(|error| {
                         let why = go::reason(&error);
                         format!("open sink {path:?}: open {path}: {why}")
                     })
                 }
             })
+            .map(|sink| sink.map(Output::new))
             .collect::<Result<Vec<_>, String>>()?;
         let (level, json) = (settings.level, settings.json);
         let (sampler, clock) = (Sampler::new(), SystemClock::new());
@@ -158,15 +240,10 @@ impl Subscriber for Logger {
         if !self.sampler.passes(level, &fields.message, now / 1_000_000_000) {
             return;
         }
-        let line = line(event.metadata(), &fields, now, self.json);
-        for output in self.outputs.lock().iter_mut() {
-            // A log that cannot be written has no place where that could be reported.
-            drop(match output {
-                Output::Stderr => io::stderr().write_all(line.as_bytes()),
-                Output::Stdout => io::stdout().write_all(line.as_bytes()),
-                Output::File(file) => file.write_all(line.as_bytes()),
-            });
-        }
+        let caller = caller(event.metadata());
+        let line = line(level, &caller, &fields, now, self.json);
+        let report = |lines| lost(lines, now, self.json);
+        self.outputs.lock().iter_mut().for_each(|output| output.write(&line, report));
     }
 
     fn enter(&self, _: &Id) {}
@@ -174,12 +251,25 @@ impl Subscriber for Logger {
     fn exit(&self, _: &Id) {}
 }
 
-fn line(metadata: &Metadata<'_>, fields: &Fields, unix_nanos: u64, json: bool) -> String {
-    let level = level_name(level_of(metadata));
-    let (time, caller) = (timestamp(unix_nanos), caller(metadata));
+/// The line that says that others were lost.
+fn lost(lines: u64, unix_nanos: u64, json: bool) -> String {
+    let message = "lines of this log were lost, since nobody took them".to_owned();
+    let mut fields = Fields { message, text: String::new(), spaced: !json };
+    fields.raw("lines", &lines.to_string());
+    line(config::Level::Warn, "server/log.rs", &fields, unix_nanos, json)
+}
+
+fn line(
+    level: config::Level,
+    caller: &str,
+    fields: &Fields,
+    unix_nanos: u64,
+    json: bool,
+) -> String {
+    let (level, time) = (level_name(level), timestamp(unix_nanos));
     if json {
         let mut line = format!("{{\"level\":\"{level}\",\"ts\":\"{time}\",\"caller\":");
-        quote(&mut line, &caller);
+        quote(&mut line, caller);
         line.push_str(",\"msg\":");
         quote(&mut line, &fields.message);
         if !fields.text.is_empty() {
@@ -320,7 +410,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
+    use std::io::{BufRead as _, Read as _};
 
     use super::*;
 
@@ -374,6 +464,35 @@ mod tests {
         let text = logged("console", || tracing::warn!(a = 1, b = "x", "hello"));
         let parts: Vec<&str> = text.trim_end().split('\t').collect();
         assert_eq!((parts[1], parts[3], parts[4]), ("warn", "hello", "{\"a\": 1, \"b\": \"x\"}"));
+    }
+
+    #[test]
+    fn a_log_that_nobody_takes_loses_lines_and_stops_nobody() {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut output = Output::new(Sink::File(File::from(std::os::fd::OwnedFd::from(writer))));
+        let long = format!("{}\n", "x".repeat(3 * PIECE_BYTES));
+        for _ in 0..100 {
+            output.write(&long, |_| String::new());
+        }
+        assert!(output.lost > 0);
+        let mut reader = io::BufReader::new(reader);
+        let mut line = String::new();
+        let mut whole = 0;
+        // What fits in the pipe ends in the middle of a line.
+        while whole + output.lost < 100 {
+            line.clear();
+            reader.read_line(&mut line).unwrap();
+            assert_eq!(line, long);
+            whole += 1;
+        }
+        output.write("again\n", |lines| lost(lines, 0, true));
+        drop(output);
+        let rest: Vec<String> = reader.lines().map(Result::unwrap).collect();
+        let [cut @ .., said, again] = &rest[..] else { panic!("{rest:?}") };
+        assert!(cut.len() <= 1 && cut.iter().all(|line| line.len() < long.len()));
+        let said: serde_json::Value = serde_json::from_str(said).unwrap();
+        assert_eq!(said["lines"], 100 - whole);
+        assert_eq!(again, "again");
     }
 
     #[test]

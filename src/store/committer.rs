@@ -292,6 +292,7 @@ impl Shared {
             };
             self.queue.lock().is_deleting = false;
             self.room.set_short(true);
+            self.cut_file();
             let now = self.options.clock.now();
             if !has_given && self.reserve.give_up(now, &error) {
                 has_given = true;
@@ -307,6 +308,14 @@ impl Shared {
                 }
                 return Ok(false);
             }
+        }
+    }
+
+    /// Gives back what a failed commit has added to the store's file.
+    fn cut_file(&self) {
+        let _committing = self.committing.lock();
+        if let Err(error) = self.env().cut() {
+            tracing::warn!(%error, "what a failed commit took of the disk is not given back");
         }
     }
 
@@ -395,7 +404,7 @@ impl Shared {
             }
         }
         queue.is_deleting = true;
-        Some(JobStep { rows, finishes, rewrites: rows_max == COMPACTION_ROWS_MAX })
+        Some(JobStep { rows, finishes, rewrites_bytes_max: self.spare_bytes() })
     }
 
     /// After a durable commit: trims the rows from the tail, moves the durable position, wakes
@@ -454,20 +463,23 @@ impl From<&mut Queue> for TakenBatch {
 struct JobStep {
     rows: Vec<(Revision, bool)>,
     finishes: Option<i64>,
-    /// Whether surviving rows are written anew. On a full disk they stay where they are, since
-    /// writing them takes pages before it frees any.
-    rewrites: bool,
+    /// How many bytes of surviving rows are written anew. On a full disk they stay where they are,
+    /// since writing them takes pages before it frees any.
+    rewrites_bytes_max: u64,
 }
 
 /// Takes all rows of the step out first and then puts the survivors back in order. The pages
 /// between them are empty by then, so LMDB fills the remaining ones to the end.
 fn write_step(writer: &mut Writer<'_>, step: &JobStep) -> Result<(), Error> {
-    let mut survivors = Vec::new();
+    let (mut survivors, mut bytes) = (Vec::new(), 0);
     for (rev, survives) in &step.rows {
         if !*survives {
             writer.delete_row(*rev)?;
-        } else if step.rewrites {
-            survivors.extend(writer.take_row(*rev)?);
+        } else if bytes < step.rewrites_bytes_max
+            && let Some((key, value)) = writer.take_row(*rev)?
+        {
+            bytes += (key.len() + value.len()) as u64;
+            survivors.push((key, value));
         }
     }
     for (key, value) in &survivors {

@@ -60,6 +60,12 @@ impl Shared {
         !wants_room && self.changed.lock().is_none()
     }
 
+    /// Bytes of records for which the disk has room beside the reserve.
+    pub(super) fn spare_bytes(&self) -> u64 {
+        let is_whole = self.reserve.held() >= self.reserve.bytes;
+        if is_whole { self.disk_free() / STORE_BYTES_PER_BYTE } else { 0 }
+    }
+
     /// Lends the reserve's space to the log, or takes it back where there is room.
     pub(super) fn lend_reserve(&self, is_lent: bool) {
         let was_lent = self.room.is_lent.swap(is_lent, Ordering::Relaxed);

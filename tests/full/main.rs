@@ -49,10 +49,12 @@ struct Plan {
     is_killed: bool,
     /// Else the compaction leaves rows everywhere, and the newest of each key.
     deletes: bool,
+    /// Few keys are written again and again, so that history fills the disk.
+    overwrites: bool,
 }
 
 impl Plan {
-    /// Two rounds for everybody, and all of what can be said otherwise.
+    /// Three rounds for everybody, and all of what can be said otherwise.
     fn of_seed(seed: u64, is_root: bool) -> Self {
         let pick = |number: u64, of: u64| split_mix(seed << 8 | number) % of;
         let small = Self {
@@ -65,6 +67,7 @@ impl Plan {
             is_ext4: false,
             is_killed: true,
             deletes: true,
+            overwrites: false,
         };
         match seed {
             1 => small,
@@ -74,6 +77,14 @@ impl Plan {
                 clients: 16,
                 log_apart: true,
                 deletes: false,
+                ..small
+            },
+            3 => Self {
+                megabytes: 96,
+                clients: 20,
+                value_bytes: 4096,
+                deletes: false,
+                overwrites: true,
                 ..small
             },
             _ => Self {
@@ -86,6 +97,7 @@ impl Plan {
                 is_ext4: is_root && pick(8, 4) == 0,
                 is_killed: pick(9, 2) == 0,
                 deletes: pick(10, 2) == 0,
+                overwrites: pick(11, 3) == 0,
             },
         }
     }
@@ -242,9 +254,9 @@ impl Cluster {
     }
 
     fn bench_with(&self, clients: u64, seconds: u64) {
-        let Plan { value_bytes, megabytes, .. } = self.plan;
-        // Twice as much as fits, so that neither overwriting nor history alone fills the disk.
-        let keys = (megabytes << 20) / value_bytes / 2;
+        let Plan { value_bytes, megabytes, overwrites, .. } = self.plan;
+        // Half of what fits, so that neither new keys nor history alone fills the disk.
+        let keys = (megabytes << 20) / value_bytes / if overwrites { 12 } else { 2 };
         let command = format!(
             "bench put --endpoints {} --clients {clients} --val-size {value_bytes} --keys {keys} \
              --duration {seconds}s",
@@ -323,6 +335,11 @@ impl Cluster {
             self.done(&["del", &format!("none {number}")]);
         }
         self.recover();
+        // The file stays as large as it was, and what is free within it is used again.
+        for _ in 0..if self.plan.overwrites { 4 } else { 0 } {
+            self.fill();
+            self.recover();
+        }
         self.fill();
         // A start on a disk of which somebody else has taken the rest.
         let is_killed = self.plan.is_killed;
@@ -358,7 +375,7 @@ fn number(name: &str, default: u64) -> u64 {
 fn rounds() {
     let first = number("RUSD_FULL_SEED", 1);
     let is_root = env::var(INNER).is_ok_and(|how| how == "root");
-    for seed in first..first + number("RUSD_FULL_ROUNDS", 2) {
+    for seed in first..first + number("RUSD_FULL_ROUNDS", 3) {
         let plan = Plan::of_seed(seed, is_root);
         eprintln!("RUSD_FULL_SEED={seed} {plan:?}");
         Cluster::start(plan).round();

@@ -1,11 +1,13 @@
 //! The write transaction of a commit. LMDB has at most one at a time.
 
+use std::fs::OpenOptions;
 use std::path::Path;
 
 use heed::{PutFlags, RwTxn};
 
 use super::{Env, Table, named};
-use crate::limits::{RECORD_CHUNK_BYTES, RECORD_INLINE_BYTES_MAX};
+use crate::files;
+use crate::limits::{LMDB_SHARED_PAGE_BYTES_MAX, RECORD_CHUNK_BYTES, RECORD_INLINE_BYTES_MAX};
 use crate::store::schema::{self, Bucket, RevKey};
 use crate::store::{Error, Row, record};
 use crate::types::Revision;
@@ -26,6 +28,25 @@ impl Env {
     pub(in crate::store) fn write(&self) -> Result<Writer<'_>, Error> {
         let txn = self.env.write_txn().map_err(|error| named(&self.file, error))?;
         Ok(Writer { env: self, txn, value: Vec::new(), newest: None })
+    }
+
+    /// Cuts off what a commit that found the disk full has added to the file. LMDB leaves it there:
+    /// the next pages would get it, but until then nobody else has it, and no measure of free space
+    /// counts it.
+    pub(in crate::store) fn cut(&self) -> Result<(), Error> {
+        // No other transaction writes meanwhile.
+        let txn = self.env.write_txn().map_err(|error| named(&self.file, error))?;
+        let page_bytes = u64::from(self.env.unnamed_database_stat().page_size);
+        let pages = (self.env.info().last_page_number as u64).saturating_add(1);
+        let used = pages.saturating_mul(page_bytes);
+        let cut = || {
+            let file = files::open_with(OpenOptions::new().write(true), &self.file)?;
+            // The last pages may never have been written, so the file may be shorter.
+            if file.metadata()?.len() > used { file.set_len(used) } else { Ok(()) }
+        };
+        cut().map_err(Error::io(&self.file))?;
+        txn.abort();
+        Ok(())
     }
 }
 
@@ -88,7 +109,7 @@ impl Writer<'_> {
     }
 
     /// Removes the stored value of a row but not its chunks, and returns key and value for
-    /// `restore_row`.
+    /// `restore_row`. A value that has pages of its own stays: it would not fill others.
     pub(in crate::store) fn take_row(
         &mut self,
         rev: Revision,
@@ -101,6 +122,9 @@ impl Writer<'_> {
         if value.len() > record::HEADER_BYTES + RECORD_INLINE_BYTES_MAX {
             let what = format!("a value of {} bytes", value.len());
             return Err(self.env.damage(format!("revision {rev}"), what));
+        }
+        if value.len() > LMDB_SHARED_PAGE_BYTES_MAX {
+            return Ok(None);
         }
         let value = value.to_vec();
         self.env.rev.delete(&mut self.txn, &key).map_err(|error| named(file, error))?;

@@ -69,6 +69,30 @@ fn a_reserve_that_was_given_up_is_taken_again_though_nothing_is_written() {
 }
 
 #[test]
+fn what_a_failed_commit_has_added_to_the_file_is_given_back() {
+    let fixture = Fixture::new();
+    let tight = Arc::new(Tight::default());
+    let (store, _) = fixture.open(Options { faults: Some(tight.clone()), ..options() });
+    apply(&store, 1, 100);
+    store.flush().unwrap();
+    let file = store.shared.env().file().to_owned();
+    let before = std::fs::metadata(&file).unwrap().len();
+    // LMDB writes pages behind the last one in use until it finds no room.
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(1 << 22).unwrap();
+    tight.is_full.store(true, Ordering::SeqCst);
+    apply(&store, 2, 100);
+    assert!(matches!(store.flush(), Err(Error::NoSpace { .. })));
+    assert!(std::fs::metadata(&file).unwrap().len() <= before.max(store.sizes().total));
+    tight.is_full.store(false, Ordering::SeqCst);
+    let begun = crate::clock::instant();
+    while store.flush().is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the commit is tried again");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(all(&store).len(), 2);
+}
+
+#[test]
 fn a_copy_of_the_store_keeps_the_reserve_that_it_was_given() {
     let fixture = Fixture::new();
     let reserve = 1 << 20;
