@@ -249,11 +249,12 @@ impl Cluster {
         self.ctl(args).unwrap_or_else(|error| panic!("{args:?}: {error}\n{}", log()))
     }
 
-    fn bench(&self, seconds: u64) {
-        self.bench_with(self.plan.clients, seconds);
+    fn bench(&self, seconds: u64) -> u64 {
+        self.bench_with(self.plan.clients, seconds)
     }
 
-    fn bench_with(&self, clients: u64, seconds: u64) {
+    /// Returns the number of writes that were accepted.
+    fn bench_with(&self, clients: u64, seconds: u64) -> u64 {
         let Plan { value_bytes, megabytes, overwrites, .. } = self.plan;
         // Half of what fits, so that neither new keys nor history alone fills the disk.
         let keys = (megabytes << 20) / value_bytes / if overwrites { 12 } else { 2 };
@@ -262,7 +263,10 @@ impl Cluster {
              --duration {seconds}s",
             self.endpoints
         );
-        run(RUSD, &command.split_whitespace().collect::<Vec<_>>());
+        let output = run(RUSD, &command.split_whitespace().collect::<Vec<_>>());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let requests = text.split(" requests in ").next().and_then(|text| text.rsplit(' ').next());
+        requests.and_then(|requests| requests.parse().ok()).unwrap_or(0)
     }
 
     fn has_alarm(&self) -> bool {
@@ -283,7 +287,7 @@ impl Cluster {
             match cluster.has_much_room() {
                 true => cluster.bench_with(16, 1),
                 false => cluster.bench(3),
-            }
+            };
             cluster.has_alarm()
         });
         // Whoever does not listen goes on.
@@ -337,6 +341,8 @@ impl Cluster {
         self.recover();
         // The file stays as large as it was, and what is free within it is used again.
         for _ in 0..if self.plan.overwrites { 4 } else { 0 } {
+            let accepted = self.bench(1);
+            assert!(accepted > 100, "{accepted} writes after recovery\n{}", self.members[0].log());
             self.fill();
             self.recover();
         }
