@@ -6,7 +6,7 @@
 //! | layer | room | what it is |
 //! |---|---|---|
 //! | 10 | `server` | configuration, listeners, bootstrap, shutdown |
-//! | 9 | `http` | health, version, metrics, and what the gateway answers |
+//! | 9 | `http`, `gateway` | health, version and metrics; etcd's API as JSON |
 //! | 8 | `rpc`, `offline` | one file per gRPC service, the error table; backups, members at rest |
 //! | 7 | `node` | raft meets apply: start, propose, read, watch, membership, auth |
 //! | 6 | `transfer` | states on their way: snapshots in and out, the first state of a cluster |
@@ -40,6 +40,7 @@ pub mod client;
 pub mod clock;
 pub mod dns;
 pub mod files;
+pub mod gateway;
 pub mod go;
 pub mod http;
 pub mod lease;

@@ -47,6 +47,11 @@ fn expects_more(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Whether a request for the path is redirected to a cleaner form.
+pub fn is_unclean(path: &str) -> bool {
+    cleaned(path).is_some()
+}
+
 /// The path without empty steps and dots; None if it has none of them.
 pub(super) fn cleaned(path: &str) -> Option<String> {
     if !path.starts_with('/') {

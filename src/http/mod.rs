@@ -8,7 +8,7 @@
 //!
 //! Answers are small and whole; only the peer port reads a request's body. The probes ask the node
 //! the same way as a client does, so a member that cannot read is not healthy, and one without a
-//! leader is live but not ready. The JSON gateway is not served yet and says so.
+//! leader is live but not ready.
 
 mod form;
 mod health;
@@ -24,13 +24,13 @@ use http::header::{
 };
 use http::request::Parts;
 use http::uri::Authority;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::metrics;
 use crate::node::Node;
 
-pub use form::refused_by_form;
+pub use form::{is_unclean, refused_by_form};
 
 pub type Answer = Response<Full<Bytes>>;
 
@@ -78,7 +78,7 @@ impl Http {
             Port::Client => {}
             Port::Metrics | Port::Peer => return self.route(port, parts).await,
         }
-        if !is_secured && let Some(refusal) = self.refuse_host(parts) {
+        if let Some(refusal) = self.refuse(is_secured, parts) {
             return refusal;
         }
         let mut answer = if parts.method == Method::OPTIONS {
@@ -86,7 +86,7 @@ impl Http {
         } else {
             self.route(port, parts).await
         };
-        self.allow_origin(parts, &mut answer);
+        answer.headers_mut().extend(self.origins(&parts.headers));
         answer
     }
 
@@ -112,19 +112,15 @@ impl Http {
         if let Some(check) = health::Check::of(path) {
             return if get { self.health(check, parts).await } else { not_allowed() };
         }
-        if port == Port::Client && (path.starts_with("/v3/") || path.starts_with("/v3beta/")) {
-            let text = r#"{"code":12,"message":"rusd does not serve the JSON gateway yet"}"#;
-            return typed(StatusCode::NOT_IMPLEMENTED, JSON, text);
-        }
         error(StatusCode::NOT_FOUND, "404 page not found")
     }
 
-    /// A page that a browser loaded from another site must not reach this server through a name
-    /// that its author points here (DNS rebinding). TLS needs no such list: the browser compares
-    /// the name with the certificate.
-    fn refuse_host(&self, parts: &Parts) -> Option<Answer> {
+    /// Refuses a request for a host that is not this one. A page that a browser loaded from another
+    /// site must not reach this server through a name that its author points here (DNS rebinding).
+    /// TLS needs no such list: the browser compares the name with the certificate.
+    pub fn refuse(&self, is_secured: bool, parts: &Parts) -> Option<Answer> {
         let hosts = &self.config.hosts;
-        if hosts.is_empty() || hosts.iter().any(|host| host == "*") {
+        if is_secured || hosts.is_empty() || hosts.iter().any(|host| host == "*") {
             return None;
         }
         let of_uri = parts.uri.authority().map(Authority::as_str);
@@ -148,26 +144,30 @@ impl Http {
         ))
     }
 
-    fn allow_origin(&self, parts: &Parts, answer: &mut Answer) {
+    /// The headers that let pages of other sites read the answer, if they may.
+    pub fn origins(&self, headers: &HeaderMap) -> HeaderMap {
         let origins = &self.config.origins;
         let origin = if origins.is_empty() || origins.iter().any(|origin| origin == "*") {
             HeaderValue::from_static("*")
         } else {
-            match parts.headers.get(ORIGIN) {
+            match headers.get(ORIGIN) {
                 Some(origin)
                     if origins.iter().any(|known| known.as_bytes() == origin.as_bytes()) =>
                 {
                     origin.clone()
                 }
-                _ => return,
+                _ => return HeaderMap::new(),
             }
         };
-        let headers = answer.headers_mut();
         let methods = HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE");
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         let allowed = HeaderValue::from_static("accept, content-type, authorization");
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        [
+            (ACCESS_CONTROL_ALLOW_METHODS, methods),
+            (ACCESS_CONTROL_ALLOW_ORIGIN, origin),
+            (ACCESS_CONTROL_ALLOW_HEADERS, allowed),
+        ]
+        .into_iter()
+        .collect()
     }
 
     fn version(&self) -> Answer {

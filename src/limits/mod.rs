@@ -204,6 +204,11 @@ pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 /// default is this number; the kernel grants at most that. Above it a client's SYN is dropped and
 /// repeated after a second.
 pub const LISTEN_BACKLOG: i32 = 4096;
+/// Bytes that are read ahead from an HTTP/1.1 client while a stream is answered, to see whether it
+/// hangs up.
+pub const LINE_AHEAD_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a large JSON answer that are written at a time.
+pub const GATEWAY_PIECE_BYTES: usize = 64 << 10;
 /// Bytes of a request body that no handler reads, which are read before the answer is sent. Go
 /// reads as much after its handler.
 pub const HTTP_BODY_BYTES_MAX: usize = 256 << 10;

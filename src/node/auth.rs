@@ -163,6 +163,11 @@ impl Node {
         })
     }
 
+    /// Whether this member has applied that authentication is on.
+    pub fn is_auth_enabled(&self) -> bool {
+        self.0.machine.auth.read().is_enabled()
+    }
+
     /// Gives a token for a name and password. If users or roles change after the password was
     /// compared and before the login's entry is applied, the password is compared again.
     pub async fn authenticate(

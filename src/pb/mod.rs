@@ -8,6 +8,7 @@
 
 pub mod nested;
 pub mod raw;
+pub mod shapes;
 pub mod tolerant;
 
 pub mod mvccpb {

@@ -15,6 +15,7 @@ use prost::encoding::{WireType, decode_key, decode_varint};
 use prost::{DecodeError, Message};
 
 use super::request_op::Request;
+use super::shapes::{self, Field, Shaped};
 use super::{Compare, RequestOp, TxnRequest};
 
 /// Levels of messages that Go's protobuf accepts, and levels of groups within a group.
@@ -26,29 +27,6 @@ const LENGTH_DELIMITED: u8 = 2;
 const GROUP: u8 = 3;
 const GROUP_END: u8 = 4;
 const FIXED_32: u8 = 5;
-
-/// A field, as the description of its message has it.
-struct Field {
-    number: u32,
-    wire: u8,
-    /// Whether one field may hold several values (a packed repeated field).
-    is_packable: bool,
-    /// Index in the table of the message that it holds.
-    inner: Option<usize>,
-}
-
-impl Field {
-    fn takes(&self, wire: u8) -> bool {
-        wire == self.wire || self.is_packable && wire == LENGTH_DELIMITED
-    }
-}
-
-/// A message that is in the table.
-pub trait Shaped {
-    const SHAPE: usize;
-}
-
-include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
 
 /// The reason why bytes are no message, in Go's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -203,7 +181,7 @@ fn clean(bytes: &[u8], shape: usize) -> Result<Bytes, Malformed> {
         reader.end = message.end;
         let start = reader.at;
         let (number, wire) = reader.key()?;
-        let known = SHAPES[message.shape].iter().find(|field| field.number == number);
+        let known = shapes::fields(message.shape).iter().find(|field| field.number == number);
         match known.filter(|field| field.takes(wire)) {
             Some(&Field { inner: Some(shape), .. }) => {
                 let key_bytes = reader.at - start;

@@ -23,7 +23,7 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Bytes before each message: a flag that says whether it is compressed, and its length in four
 /// bytes, big endian.
-pub(super) const PREFIX_BYTES: usize = 5;
+pub const PREFIX_BYTES: usize = 5;
 /// Largest message that is sent, in bytes: etcd sets grpc-go's send limit to MaxInt32.
 const SEND_BYTES_MAX: usize = i32::MAX as usize;
 

@@ -34,7 +34,8 @@ use super::request::{self, Cardinality, Requests};
 use crate::auth::{Credentials, Demand};
 use crate::clock;
 use crate::metrics::{self, CallKind, Method};
-use crate::pb::tolerant::{self, Malformed, Shaped};
+use crate::pb::shapes::Shaped;
+use crate::pb::tolerant::{self, Malformed};
 
 const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 const CLIENT_VERSION: HeaderName = HeaderName::from_static("client-api-version");

@@ -40,7 +40,7 @@ use tonic::Status;
 
 use crate::node::Node;
 
-pub use answer::{Body, BoxError, Output};
+pub use answer::{Body, BoxError, Output, PREFIX_BYTES};
 pub use auth::CommonName;
 pub use error::{Error, status};
 pub use routes::{METHODS, enable_handling_seconds};
@@ -112,6 +112,11 @@ impl Server {
     /// As [`Config::message_bytes_max`].
     pub fn message_bytes_max(&self) -> usize {
         self.config.message_bytes_max()
+    }
+
+    /// Whether this member has applied that authentication is on.
+    pub fn is_auth_enabled(&self) -> bool {
+        self.node.is_auth_enabled()
     }
 
     /// Ends all streams at once with `Error::Stopped`. Unary calls go on.

@@ -23,7 +23,8 @@ use super::answer::{BoxError, PREFIX_BYTES};
 use crate::go;
 use crate::limits::REQUEST_BODY_TIMEOUT;
 use crate::metrics;
-use crate::pb::tolerant::{self, Malformed, Shaped};
+use crate::pb::shapes::Shaped;
+use crate::pb::tolerant::{self, Malformed};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 /// Initial capacity for a message of which only the beginning has arrived, in bytes: a few frames

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::discovery::Discovery;
 use super::tls;
 use super::url::Url;
+use crate::gateway;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compaction {
@@ -97,6 +98,8 @@ pub(super) struct Config {
     pub warning_request: Duration,
     pub extensive_metrics: bool,
     pub origins: Vec<String>,
+    /// None if JSON is not served.
+    pub gateway: Option<gateway::Config>,
     pub hosts: Vec<String>,
     /// All feature gates: name, stage, and whether it is open.
     pub gates: Vec<(&'static str, &'static str, bool)>,

@@ -5,27 +5,33 @@ use std::future::pending;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http_body::{Body as HttpBody, Frame};
+use http::{Method, StatusCode};
+use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
 
+use super::charged::{AnswerBody, ChargedBody};
 use super::executor::Requests;
-use super::io::{Calls, ClientStream, OpenCall, PREFACE, PollTurns};
-use super::outbox::{Account, AnswerSize, Begun, Room};
+use super::io::{Calls, ClientStream, PREFACE, PollTurns};
+use super::line::ClientLine;
+use super::outbox::{Account, AnswerSize};
 use super::services::{Keepalive, Services, stopping};
 use super::unfinished::CountedRequestBody;
 use super::unread::UnreadRequestBody;
-use crate::http::{Port, overloaded, refused_by_form};
+use super::websocket;
+use crate::gateway::{self, Gateway, Line};
+use crate::http::{Http, Port, is_unclean, overloaded, refused_by_form};
 use crate::rpc::CommonName;
 use crate::supervise::Supervisor;
 use crate::tls::Replay;
@@ -57,7 +63,10 @@ pub(super) async fn connection<S>(
         (true, _) => http2_connection(stream, first, origin, services, stop).await,
         (false, _) => {
             let stream = Replay::new(first, stream);
-            http1_connection(stream, origin.is_secured, services, stop).await;
+            match services.port {
+                Port::Peer => peer_connection(stream, services, stop).await,
+                _ => http1_connection(stream, origin, services, stop).await,
+            }
         }
     }
 }
@@ -88,7 +97,8 @@ async fn http2_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Services { rpc, http, port, keepalive, serves_http, supervisor, outbox, .. } = services;
+    let front = Front::new(&services, origin.clone());
+    let Services { rpc, keepalive, serves_http, supervisor, outbox, .. } = services;
     let account = outbox.open();
     let calls = Calls::default();
     let serves_both = serves_http && origin.is_secured;
@@ -100,40 +110,35 @@ async fn http2_connection<S>(
         ClientStream::new(stream, first, minimum, of_calls, turns.clone(), Arc::clone(&account));
     let of_calls = Arc::clone(&account);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (http, open) = (Arc::clone(&http), calls.enter());
+        let (front, open) = (front.clone(), calls.enter());
         let (account, queued) = (Arc::clone(&of_calls), of_calls.queue());
         let mut request =
             request.map(|body| UnreadRequestBody::new(body, Arc::clone(of_calls.unread())));
         // Over TLS one connection carries both, and the content type tells them apart.
         let rpc = rpc.clone().filter(|_| !serves_both || is_grpc(&request));
-        if let Some(user) = &origin.user {
+        if let (Some(user), Some(_)) = (&origin.user, &rpc) {
             request.extensions_mut().insert(user.clone());
         }
         async move {
             drop(queued);
-            let kind = AnswerSize::of(request.uri().path());
+            let kind = AnswerSize::of(Gateway::call_of(request.uri().path()));
             let may_begin = account.enter(kind).await;
-            let unfinished = account.unfinished();
-            let open = (open, account.begin());
-            let counted = |body| {
-                let (room, passed) = (Room::default(), 0);
-                ChargedBody { body, kind, _open: open, account, room, passed }
-            };
-            let Some(rpc) = rpc else {
-                let parts = received(request).await;
-                let answer = match may_begin {
-                    true => http.answer(port, origin.is_secured, &parts).await,
-                    false => overloaded(),
-                };
-                return Ok::<_, Infallible>(answer.map(|body| counted(Either::Right(body))));
-            };
-            let response = match may_begin {
-                true => {
-                    rpc.call(request.map(|body| CountedRequestBody::new(body, unfinished))).await
+            let begun = account.begin();
+            let answer = match (rpc, may_begin) {
+                (Some(rpc), true) => {
+                    let unfinished = account.unfinished();
+                    let request = request.map(|body| CountedRequestBody::new(body, unfinished));
+                    rpc.call(request).await.map(AnswerBody::Grpc)
                 }
-                false => rpc::too_many_requests(),
+                (Some(_), false) => rpc::too_many_requests().map(AnswerBody::Grpc),
+                (None, true) => front.answer(request, &account, None).await,
+                (None, false) => {
+                    drop(received(request).await);
+                    overloaded().map(AnswerBody::Http)
+                }
             };
-            Ok(response.map(|body| counted(Either::Left(body))))
+            let counted = |body| ChargedBody::new(body, kind, Some(open), begun, account);
+            Ok::<_, Infallible>(answer.map(counted))
         }
     });
     let builder = http2(keepalive, supervisor);
@@ -160,43 +165,180 @@ fn http2(keepalive: Keepalive, supervisor: Supervisor) -> http2::Builder<Request
     builder
 }
 
+/// HTTP/1.1 on a port for clients.
 async fn http1_connection<S>(
     stream: S,
-    is_secured: bool,
+    origin: Origin,
     services: Services,
     stop: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Services { http, peers, port, header_timeout, .. } = services;
+    let (front, line) = (Front::new(&services, origin), ClientLine::new(stream));
+    let account = services.outbox.open();
+    let (of_calls, of_answers) = (Arc::clone(&account), line.clone());
+    let upgraded: Arc<Mutex<Option<websocket::Job>>> = Arc::default();
+    let upgrade = Arc::clone(&upgraded);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (front, account, line) = (front.clone(), Arc::clone(&of_calls), of_answers.clone());
+        let upgrade = Arc::clone(&upgrade);
+        async move {
+            let kind = AnswerSize::of(Gateway::call_of(request.uri().path()));
+            let begun = account.begin();
+            let answer = match refused_by_form(front.port, &request) {
+                Some(refusal) => refusal.map(AnswerBody::Http),
+                None if websocket::is_asked(&request) => {
+                    front.upgrade(request, &account, &upgrade).await
+                }
+                None => front.answer(request, &account, Some(Arc::new(line))).await,
+            };
+            let counted = |body| ChargedBody::new(body, kind, None, begun, account);
+            Ok::<_, Infallible>(answer.map(counted))
+        }
+    });
+    let connection = http1(services.header_timeout)
+        .serve_connection(TokioIo::new(line), service)
+        .with_upgrades();
+    let (connection, closing) = (pin!(connection), account.closing());
+    let (turns, stopped) = (PollTurns::default(), stop.clone());
+    until_end(connection, |connection| connection.graceful_shutdown(), turns, closing, stop).await;
+    // Here, so that a WebSocket counts as the connection that it is.
+    let upgraded = upgraded.lock().take();
+    if let Some(call) = upgraded {
+        let mut stop = stopped;
+        tokio::select! {
+            () = call => {}
+            () = stopping(&mut stop) => {}
+            () = account.closing() => {}
+        }
+    }
+}
+
+/// HTTP/1.1 between members.
+async fn peer_connection<S>(stream: S, services: Services, stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Services { http, peers, header_timeout, .. } = services;
     let service = service_fn(move |request: Request<Incoming>| {
         let (http, peers) = (Arc::clone(&http), Arc::clone(&peers));
         async move {
-            if let Some(refusal) = refused_by_form(port, &request) {
+            if let Some(refusal) = refused_by_form(Port::Peer, &request) {
                 return Ok(refusal.map(Either::Right));
             }
-            let answer: Response<_> = match port {
-                Port::Peer if is_raft(request.uri().path()) => {
-                    peers.answer(request).await.map(Either::Left)
-                }
-                Port::Peer => http.answer_peer(request).await.map(Either::Right),
-                _ => {
-                    let parts = received(request).await;
-                    http.answer(port, is_secured, &parts).await.map(Either::Right)
-                }
+            let answer: Response<_> = match is_raft(request.uri().path()) {
+                true => peers.answer(request).await.map(Either::Left),
+                false => http.answer_peer(request).await.map(Either::Right),
             };
             Ok::<_, Infallible>(answer)
         }
     });
-    let connection = http1::Builder::new()
+    let connection = http1(header_timeout).serve_connection(TokioIo::new(stream), service);
+    let (connection, turns, closing) = (pin!(connection), PollTurns::default(), pending());
+    until_end(connection, |connection| connection.graceful_shutdown(), turns, closing, stop).await;
+}
+
+fn http1(header_timeout: Duration) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         // A client that closes its side after its request still waits for the answer.
         .half_close(true)
-        .title_case_headers(true)
-        .serve_connection(TokioIo::new(stream), service);
-    let (connection, turns, closing) = (pin!(connection), PollTurns::default(), pending());
-    until_end(connection, |connection| connection.graceful_shutdown(), turns, closing, stop).await;
+        .title_case_headers(true);
+    builder
+}
+
+/// What answers the requests of a connection that are not gRPC.
+#[derive(Clone)]
+struct Front {
+    http: Arc<Http>,
+    gateway: Option<Arc<Gateway>>,
+    port: Port,
+    origin: Origin,
+}
+
+impl Front {
+    fn new(services: &Services, origin: Origin) -> Self {
+        let Services { http, gateway, port, .. } = services;
+        let gateway = gateway.clone().filter(|_| *port == Port::Client);
+        Self { http: Arc::clone(http), gateway, port: *port, origin }
+    }
+
+    /// Answers a request for a WebSocket, and leaves what follows in `upgrade`.
+    async fn upgrade(
+        &self,
+        request: Request<Incoming>,
+        account: &Account,
+        upgrade: &Mutex<Option<websocket::Job>>,
+    ) -> Response<AnswerBody> {
+        let origins = self.http.origins(request.headers());
+        let path = request.uri().path();
+        let Some(gateway) = self.gateway_of(path) else {
+            return self.answer(request, account, None).await;
+        };
+        let (parts, body) = request.into_parts();
+        if let Some(refusal) = self.refuse(gateway, &parts) {
+            return refusal.map(AnswerBody::Http);
+        }
+        let request = Request::from_parts(parts, body);
+        let origin = gateway::Origin { incomplete: account.unfinished().incomplete(), line: None };
+        let Some((answer, call)) = websocket::accept(gateway, request, origin) else {
+            let mut answer = Response::new(AnswerBody::Http(Full::from("Bad Request\n")));
+            *answer.status_mut() = StatusCode::BAD_REQUEST;
+            return answer;
+        };
+        *upgrade.lock() = Some(call);
+        let mut answer = answer.map(|()| AnswerBody::Http(Full::default()));
+        answer.headers_mut().extend(origins);
+        answer
+    }
+
+    /// The gateway, if the path is its.
+    fn gateway_of(&self, path: &str) -> Option<&Arc<Gateway>> {
+        self.gateway.as_ref().filter(|_| Gateway::serves(path) && !is_unclean(path))
+    }
+
+    fn refuse(&self, gateway: &Gateway, parts: &Parts) -> Option<Response<Full<Bytes>>> {
+        let refusal = self.http.refuse(self.origin.is_secured, parts);
+        refusal.or_else(|| gateway.refuse(self.origin.user.is_some(), parts))
+    }
+
+    async fn answer<B>(
+        &self,
+        request: Request<B>,
+        account: &Account,
+        line: Option<Arc<dyn Line>>,
+    ) -> Response<AnswerBody>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<rpc::BoxError> + Send + Sync,
+    {
+        let Some(gateway) = self.gateway_of(request.uri().path()) else {
+            let parts = received(request).await;
+            let answer = self.http.answer(self.port, self.origin.is_secured, &parts).await;
+            return answer.map(AnswerBody::Http);
+        };
+        let (parts, body) = request.into_parts();
+        let origins = self.http.origins(&parts.headers);
+        let mut answer = match self.refuse(gateway, &parts) {
+            Some(refusal) => {
+                drop(received(Request::from_parts(parts, body)).await);
+                return refusal.map(AnswerBody::Http);
+            }
+            None if parts.method == Method::OPTIONS => {
+                drop(received(Request::from_parts(parts, body)).await);
+                Response::new(AnswerBody::Http(Full::default()))
+            }
+            None => {
+                let incomplete = account.unfinished().incomplete();
+                let origin = gateway::Origin { incomplete, line };
+                Arc::clone(gateway).answer(parts, body, origin).await.map(AnswerBody::Json)
+            }
+        };
+        answer.headers_mut().extend(origins);
+        answer
+    }
 }
 
 /// Runs a connection until it ends or `closing` resolves. When the server stops, the connection
@@ -248,44 +390,4 @@ fn is_grpc<B>(request: &Request<B>) -> bool {
 
 fn is_raft(path: &str) -> bool {
     path == "/raft" || path.starts_with("/raft/")
-}
-
-/// An answer whose call counts as open, and whose bytes count for its connection, until they are
-/// sent.
-struct ChargedBody {
-    body: Either<rpc::Body, Full<Bytes>>,
-    kind: AnswerSize,
-    _open: (OpenCall, Begun),
-    account: Arc<Account>,
-    room: Room,
-    /// Messages since the last pause.
-    passed: u32,
-}
-
-impl HttpBody for ChargedBody {
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Self { body, kind, account, room, passed, .. } = self.get_mut();
-        if matches!(body, Either::Left(rpc::Body::Stream(_))) {
-            if *passed == limits::ANSWERS_PER_TURN_MAX {
-                *passed = 0;
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            ready!(account.poll_room(*kind, room, context));
-        }
-        let polled = Pin::new(body).poll_frame(context);
-        *passed = if polled.is_ready() { *passed + 1 } else { 0 };
-        let frame = ready!(polled);
-        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|data| account.charge(*kind, data)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
 }

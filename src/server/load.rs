@@ -14,7 +14,7 @@ use super::flags::{self, Given};
 use super::values::Values;
 use super::{environment, file, tls, url};
 use crate::client::TlsOptions;
-use crate::{go, limits};
+use crate::{gateway, go, limits};
 
 /// Reads the command line and `environment`, or in their place a configuration file, checks the
 /// settings and adds what they imply. `notices` are to be logged also if the settings are invalid.
@@ -131,6 +131,7 @@ fn settings(given: &Given) -> Result<Config, Stop> {
         warning_request: values.duration("warning-unary-request-duration"),
         extensive_metrics: given.text("metrics") == "extensive",
         origins: values.words("cors"),
+        gateway: gateway(&values),
         hosts: values.words("host-whitelist"),
         gates: values.gates(),
         gates_set: values.gates_set(),
@@ -141,6 +142,11 @@ fn settings(given: &Given) -> Result<Config, Stop> {
         log,
         name,
     })
+}
+
+fn gateway(values: &Values<'_>) -> Option<gateway::Config> {
+    let exact_errors = values.bool("gateway-exact-errors");
+    values.bool("enable-grpc-gateway").then_some(gateway::Config { exact_errors })
 }
 
 /// etcd warns of the default name, and of a data directory that depends on the working directory.

@@ -22,6 +22,7 @@
 //! | start and end | `early_exit`, `datadir`, `member`, `run`, `startup_log`, `signals` |
 //! | process | `log`, `notify`, `malloc`, `version` |
 
+mod charged;
 mod check;
 mod cluster;
 mod config;
@@ -34,12 +35,15 @@ mod executor;
 mod file;
 mod flags;
 #[cfg(test)]
+mod gateway_tests;
+#[cfg(test)]
 mod hostile_snapshot_tests;
 mod hpack;
 mod huffman;
 mod inbound;
 mod io;
 mod join;
+mod line;
 mod listen;
 mod load;
 mod log;
@@ -64,6 +68,7 @@ mod unread;
 mod url;
 mod values;
 mod version;
+mod websocket;
 #[cfg(test)]
 mod wire_tests;
 
@@ -160,6 +165,7 @@ where
     let services = Services {
         outbox: Outbox::new(Arc::clone(served.node.answers()), served.rpc.message_bytes_max()),
         rpc: Some(served.rpc).filter(|_| is_client),
+        gateway: None,
         serves_http: true,
         http: served.http,
         peers: Arc::clone(served.node.peers()),

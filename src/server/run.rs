@@ -16,6 +16,7 @@ use super::services::{Keepalive, Services};
 use super::signals::Signals;
 use super::url::texts;
 use super::{cluster, datadir, startup_log, tls};
+use crate::gateway::Gateway;
 use crate::http::{self, Http, Port};
 use crate::node::Node;
 use crate::supervise::Tasks;
@@ -226,8 +227,10 @@ pub(super) fn services(
             command_line: arguments.to_vec(),
         },
     );
+    let gateway = config.gateway.map(|gateway| Gateway::new(Arc::clone(&rpc), gateway));
     Services {
         outbox: Outbox::new(Arc::clone(node.answers()), rpc.message_bytes_max()),
+        gateway,
         rpc: Some(rpc),
         serves_http: true,
         http,

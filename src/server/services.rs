@@ -7,6 +7,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::listen::Traffic;
 use super::outbox::Outbox;
+use crate::gateway::Gateway;
 use crate::http::{Http, Port};
 use crate::peer::Peers;
 use crate::rpc;
@@ -38,6 +39,8 @@ impl Keepalive {
 pub(super) struct Services {
     /// None on ports that speak HTTP only.
     pub rpc: Option<Arc<rpc::Server>>,
+    /// None if JSON is not served.
+    pub gateway: Option<Arc<Gateway>>,
     /// Whether the port answers HTTP requests that are not gRPC.
     pub serves_http: bool,
     pub http: Arc<Http>,

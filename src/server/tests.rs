@@ -412,11 +412,6 @@ async fn http_answers_on_the_same_port() {
         ("GET /readyz/non_learner", "200 OK", "ok\n"),
         ("GET /readyz/nope", "404 Not Found", "404 page not found\n"),
         ("POST /health", "405 Method Not Allowed", "Method Not Allowed\n"),
-        (
-            "GET /v3/kv/range",
-            "501 Not Implemented",
-            "{\"code\":12,\"message\":\"rusd does not serve the JSON gateway yet\"}",
-        ),
         ("OPTIONS /health", "200 OK", ""),
     ] {
         let answer = member.http(request).await;

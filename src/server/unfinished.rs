@@ -33,6 +33,7 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::gateway::Incomplete;
 use crate::{clock, limits, metrics, rpc};
 
 /// Length of the prefix of each gRPC message: a flag and the message's length.
@@ -276,6 +277,23 @@ impl State {
 fn tell(given_up: &[Arc<Call>]) {
     metrics::unfinished_ended().inc_by(given_up.len() as u64);
     given_up.iter().for_each(|call| call.reader.wake());
+}
+
+impl PartialAccount {
+    /// Counts a request that is no message of gRPC.
+    pub(super) fn incomplete(self) -> Box<dyn Incomplete> {
+        Box::new(CountedPart::new(self))
+    }
+}
+
+impl Incomplete for CountedPart {
+    fn set(&mut self, bytes: usize) {
+        Self::set(self, bytes);
+    }
+
+    fn is_given_up(&self, reader: &Waker) -> bool {
+        Self::is_given_up(self, reader)
+    }
 }
 
 /// The part of one call, counted until this is dropped.

@@ -109,19 +109,6 @@ fn a_client_that_has_said_all_is_answered_all_the_same() {
     }
 }
 
-#[test]
-fn the_gateways_paths_say_that_there_is_none() {
-    let member = Member::start();
-    for path in ["/v3/kv/put", "/v3beta/kv/put", "/v3/"] {
-        let ask = format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        );
-        let answer = String::from_utf8(member.raw(ask.as_bytes())).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 501 "), "{path}: {answer}");
-        assert!(answer.contains("{\"code\":12,"), "{path}: {answer}");
-    }
-}
-
 fn ask(address: &str, request: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -14,7 +14,7 @@ const SECRETS: [(&str, &[&str]); 13] = [
     // In tls for its tests.
     ("rcgen", &["cert", "tls"]),
     ("raft", &["raft"]),
-    ("tonic", &["client", "pb", "rpc", "server", "cli"]),
+    ("tonic", &["client", "pb", "rpc", "gateway", "server", "cli"]),
     ("hyper", &["peer", "client", "rpc", "http", "server", "cli"]),
     ("clap", &["cli"]),
     ("prometheus", &["metrics"]),

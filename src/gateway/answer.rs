@@ -1,0 +1,258 @@
+//! Answers of the gateway: the messages of a gRPC call become JSON.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tonic::{Code, Status};
+
+use super::Line;
+use super::error::{Errors, JSON, http_status};
+use super::write::Writer;
+use crate::limits::GATEWAY_PIECE_BYTES;
+use crate::pb::shapes::Route;
+use crate::rpc::{self, PREFIX_BYTES};
+
+const GRPC_CONTENT_TYPE: HeaderName = HeaderName::from_static("grpc-metadata-content-type");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// The body of an answer.
+pub enum Body {
+    Whole(Option<Bytes>),
+    /// The rest of a large document, with its length.
+    Pieces(Box<Writer>, u64),
+    Lines(Box<Lines>),
+}
+
+impl Body {
+    pub(super) fn whole(text: String) -> Self {
+        Self::Whole(Some(text.into()))
+    }
+}
+
+/// The lines of a stream.
+pub struct Lines {
+    route: &'static Route,
+    messages: Messages,
+    /// The message that was read before the head of the answer was sent.
+    first: Option<Bytes>,
+    /// Why the stream has ended, until its last line is written.
+    end: Option<Status>,
+    line: Option<Arc<dyn Line>>,
+    errors: Errors,
+    has_ended: bool,
+}
+
+/// The messages of a call's answer.
+struct Messages {
+    /// The status of an answer without messages.
+    failed: Option<Status>,
+    body: rpc::Body,
+    buffer: BytesMut,
+}
+
+impl Messages {
+    fn new(answer: rpc::Output) -> Self {
+        let (head, body) = answer.into_parts();
+        let failed = Status::from_header_map(&head.headers);
+        Self { failed, body, buffer: BytesMut::new() }
+    }
+
+    /// The next message, or the status that the call ends with.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
+        loop {
+            if let Some(status) = self.failed.take() {
+                return Poll::Ready(Err(status));
+            }
+            if let [_, a, b, c, d, ..] = self.buffer[..] {
+                let length = u32::from_be_bytes([a, b, c, d]) as usize;
+                if self.buffer.len() >= PREFIX_BYTES + length {
+                    self.buffer.advance(PREFIX_BYTES);
+                    return Poll::Ready(Ok(self.buffer.split_to(length).freeze()));
+                }
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(mut data) => {
+                        // Most messages come whole, and need no copy.
+                        if self.buffer.is_empty()
+                            && let Some(&[_, a, b, c, d]) = data.first_chunk()
+                            && data.len()
+                                == PREFIX_BYTES + u32::from_be_bytes([a, b, c, d]) as usize
+                        {
+                            data.advance(PREFIX_BYTES);
+                            return Poll::Ready(Ok(data));
+                        }
+                        self.buffer.extend_from_slice(&data);
+                    }
+                    Err(frame) => {
+                        let trailers = frame.into_trailers().unwrap_or_default();
+                        return Poll::Ready(Err(status(&trailers)));
+                    }
+                },
+                Some(Err(status)) => return Poll::Ready(Err(status)),
+                None => return Poll::Ready(Err(Status::ok(""))),
+            }
+        }
+    }
+}
+
+fn status(trailers: &HeaderMap) -> Status {
+    Status::from_header_map(trailers).unwrap_or_else(|| Status::ok(""))
+}
+
+/// The answer to a call that gives one message.
+pub(super) async fn unary(
+    route: &'static Route,
+    answer: rpc::Output,
+) -> Result<Response<Body>, Status> {
+    let mut messages = Messages::new(answer);
+    let message = poll_fn(|context| messages.poll_next(context)).await?;
+    let mut writer = Writer::new(route.output, message.clone());
+    let mut text = String::new();
+    let (body, length) = if writer.write(&mut text, GATEWAY_PIECE_BYTES) {
+        // The head says how long the document is, so a large one is written twice.
+        let mut length = 0;
+        let mut again = Writer::new(route.output, message);
+        let mut piece = text;
+        loop {
+            piece.clear();
+            let has_more = again.write(&mut piece, GATEWAY_PIECE_BYTES);
+            length += piece.len() as u64;
+            if !has_more {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        (Body::Pieces(Box::new(Writer::new(route.output, again.into_message())), length), length)
+    } else {
+        let length = text.len() as u64;
+        (Body::whole(text), length)
+    };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(GRPC_CONTENT_TYPE, GRPC);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    Ok(response)
+}
+
+/// The answer to a call that gives any number of messages. Its head waits for the first one, or for
+/// the end.
+pub(super) async fn stream(
+    route: &'static Route,
+    answer: rpc::Output,
+    line: Option<Arc<dyn Line>>,
+    errors: Errors,
+) -> Response<Body> {
+    let mut messages = Messages::new(answer);
+    let first = poll_fn(|context| {
+        if is_hung_up(&line, context) {
+            return Poll::Ready(Err(Status::cancelled("context canceled")));
+        }
+        messages.poll_next(context)
+    });
+    let first = first.await;
+    let code = first.as_ref().err().map_or(Code::Ok, Status::code);
+    let (first, end) = match first {
+        Ok(message) => (Some(message), None),
+        Err(status) => (None, Some(status)),
+    };
+    // As in grpc-gateway, an answer of no lines has no type.
+    let (has_first, has_line) = (first.is_some(), first.is_some() || code != Code::Ok);
+    let lines = Lines { route, messages, first, end, line, errors, has_ended: false };
+    let mut response = Response::new(Body::Lines(Box::new(lines)));
+    *response.status_mut() = http_status(code);
+    if has_line {
+        response.headers_mut().insert(CONTENT_TYPE, JSON);
+    }
+    if has_first {
+        response.headers_mut().insert(GRPC_CONTENT_TYPE, GRPC);
+    }
+    response
+}
+
+fn is_hung_up(line: &Option<Arc<dyn Line>>, context: &mut Context<'_>) -> bool {
+    line.as_ref().is_some_and(|line| line.poll_hung_up(context).is_ready())
+}
+
+impl Lines {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        let mut next = self.first.take().map(Ok);
+        if next.is_none() && self.end.is_none() {
+            if is_hung_up(&self.line, context) {
+                self.has_ended = true;
+                return Poll::Ready(None);
+            }
+            next = Some(ready!(self.messages.poll_next(context)));
+        }
+        match next {
+            Some(Ok(message)) => {
+                let mut text = String::new();
+                let mut writer = Writer::of_stream(self.route.output, message);
+                // One piece, so that it is one chunk: some clients take a chunk for a document.
+                while writer.write(&mut text, usize::MAX) {}
+                Poll::Ready(Some(text.into()))
+            }
+            Some(Err(status)) => self.poll_end(&status),
+            None => {
+                let status = self.end.take();
+                self.poll_end(&status.unwrap_or_else(|| Status::ok("")))
+            }
+        }
+    }
+
+    fn poll_end(&mut self, status: &Status) -> Poll<Option<Bytes>> {
+        self.has_ended = true;
+        let is_ok = status.code() == Code::Ok;
+        Poll::Ready((!is_ok).then(|| self.errors.line(status)))
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let data = match self.get_mut() {
+            Self::Whole(text) => text.take(),
+            Self::Pieces(writer, left) => {
+                let mut text = String::with_capacity(GATEWAY_PIECE_BYTES);
+                writer.write(&mut text, GATEWAY_PIECE_BYTES);
+                *left = left.saturating_sub(text.len() as u64);
+                (!text.is_empty()).then(|| text.into())
+            }
+            Self::Lines(lines) => ready!(lines.poll(context)),
+        };
+        Poll::Ready(data.map(|data| Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(text) => text.is_none(),
+            Self::Pieces(_, left) => *left == 0,
+            Self::Lines(lines) => lines.has_ended,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(text) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
+            Self::Pieces(_, left) => SizeHint::with_exact(*left),
+            Self::Lines(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The JSON gateway: etcd's API as JSON over HTTP, on the ports of clients.
+//!
+//! ```text
+//!   POST /v3/… ─► Route ─► read: JSON to a message ─► rpc, as a gRPC call ─┐
+//!        lines, or one document ◄─ write: a message to JSON ◄──────────────┘
+//! ```
+//!
+//! It calls the same services as gRPC does and in the same form, so who may do what, limits,
+//! deadlines, counters and log lines are the same. Paths and fields come from the .proto files, by
+//! way of `pb::shapes`; nothing here knows a method or a message.
+//!
+//! Rules and texts are those of etcd 3.7's grpc-gateway. Its error bodies have a second name for
+//! the text, which clients of etcd up to 3.5 read, unless `Config::exact_errors` is set.
+//!
+//! What a client sends is counted while it is incomplete (see [`Incomplete`]). A large answer is
+//! written piece by piece as the client takes it, and a stream makes a line only when the one
+//! before was taken.
+
+mod answer;
+mod error;
+mod number;
+mod read;
+mod request;
+mod scan;
+mod write;
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use http_body::Body as HttpBody;
+use http_body_util::Full;
+use tonic::Status;
+
+use crate::pb::shapes::{ROUTES, Route};
+use crate::rpc::{self, BoxError};
+
+pub use answer::Body;
+
+use error::Errors;
+
+/// The part of the configuration that the gateway needs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Config {
+    /// Whether error bodies are exactly etcd 3.7's.
+    pub exact_errors: bool,
+}
+
+pub struct Gateway {
+    rpc: Arc<rpc::Server>,
+    errors: Errors,
+}
+
+/// Counts the bytes of one request that has arrived in part.
+pub trait Incomplete: Send + Sync {
+    /// So many bytes are kept now; 0 once none are.
+    fn set(&mut self, bytes: usize);
+    /// Whether the request was given up since others needed the room; if not, `reader` is woken
+    /// when it is.
+    fn is_given_up(&self, reader: &Waker) -> bool;
+}
+
+/// Tells whether a client has hung up, while nobody reads from its connection.
+pub trait Line: Send + Sync {
+    /// Ready once nothing more can come from the client.
+    fn poll_hung_up(&self, context: &mut Context<'_>) -> Poll<()>;
+}
+
+/// What the gateway is told of a request's connection.
+pub struct Origin {
+    pub incomplete: Box<dyn Incomplete>,
+    /// None where the transport tells by itself, as HTTP/2 does.
+    pub line: Option<Arc<dyn Line>>,
+}
+
+impl Gateway {
+    pub fn new(rpc: Arc<rpc::Server>, config: Config) -> Arc<Self> {
+        Arc::new(Self { rpc, errors: Errors { are_exact: config.exact_errors } })
+    }
+
+    /// Bytes of the largest document that is read.
+    pub fn document_bytes_max(&self) -> usize {
+        request::document_bytes_max(self.rpc.message_bytes_max())
+    }
+
+    /// Whether the path is the gateway's.
+    pub fn serves(path: &str) -> bool {
+        path.starts_with("/v3/") || path.starts_with("/v3beta/")
+    }
+
+    /// The path of the gRPC call that a path stands for: itself if it is not the gateway's.
+    pub fn call_of(path: &str) -> &str {
+        route(path).map_or(path, |route| route.call)
+    }
+
+    /// Refuses a client whose certificate has a common name while authentication is on: the name
+    /// would not count, and the client may think that it does.
+    pub fn refuse(&self, names_user: bool, parts: &Parts) -> Option<Response<Full<Bytes>>> {
+        if !names_user || !self.rpc.is_auth_enabled() || !Self::serves(parts.uri.path()) {
+            return None;
+        }
+        let text = "CommonName of client sending a request against gateway will be ignored and not \
+                    used as expected\n";
+        let mut answer = Response::new(Full::from(text));
+        *answer.status_mut() = StatusCode::BAD_REQUEST;
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        Some(answer)
+    }
+
+    /// Answers a request for one of the gateway's paths.
+    pub async fn answer<B>(self: Arc<Self>, parts: Parts, body: B, origin: Origin) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError> + Send + Sync,
+    {
+        match self.call(parts, body, origin).await {
+            Ok(answer) => answer,
+            Err(status) => self.errors.unary(&status).map(|text| Body::Whole(Some(text))),
+        }
+    }
+
+    async fn call<B>(&self, parts: Parts, body: B, origin: Origin) -> Result<Response<Body>, Status>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError> + Send + Sync,
+    {
+        let Some(route) = route(parts.uri.path()) else {
+            return Err(Status::not_found("Not Found"));
+        };
+        if parts.method != Method::POST {
+            return Err(Status::unimplemented("Method Not Allowed"));
+        }
+        let mut call = request::call(route, &parts.headers)?;
+        let bytes_max = self.rpc.message_bytes_max();
+        *call.body_mut() = if route.takes_many {
+            request::Body::Many(request::Documents::new(route, body, origin.incomplete, bytes_max))
+        } else {
+            let document = request::whole(body, origin.incomplete, bytes_max).await?;
+            request::Body::One(Some(request::framed(route, &document)?))
+        };
+        let answered = Arc::clone(&self.rpc).call(call).await;
+        if route.gives_many {
+            return Ok(answer::stream(route, answered, origin.line, self.errors).await);
+        }
+        answer::unary(route, answered).await
+    }
+}
+
+/// The route of a path. `/v3beta/` is another name of `/v3/`.
+fn route(path: &str) -> Option<&'static Route> {
+    static BY_PATH: LazyLock<HashMap<&str, &Route>> = LazyLock::new(|| {
+        let rest = |route: &'static Route| route.post.strip_prefix("/v3/").unwrap_or(route.post);
+        ROUTES.iter().map(|route| (rest(route), route)).collect()
+    });
+    let rest = path.strip_prefix("/v3/").or_else(|| path.strip_prefix("/v3beta/"))?;
+    BY_PATH.get(rest).copied()
+}

@@ -1,0 +1,290 @@
+//! Requests of the gateway: JSON documents become the messages of a gRPC call, and headers its
+//! metadata.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request};
+use http_body::{Body as HttpBody, Frame};
+use http_body_util::BodyExt;
+use tonic::Status;
+
+use super::scan::Scanner;
+use super::{Incomplete, read};
+use crate::limits;
+use crate::pb::shapes::Route;
+use crate::rpc::{self, BoxError};
+
+/// Prefix of headers whose rest is the name of a metadata value.
+const METADATA: &str = "grpc-metadata-";
+const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// What gRPC itself uses of HTTP's headers; the client's own are no metadata.
+const RESERVED: [&str; 4] = ["content-type", "te", "user-agent", "host"];
+
+/// The call that a request to the route makes, without its messages.
+pub(super) fn call<B>(route: &Route, headers: &HeaderMap) -> Result<Request<Body<B>>, Status> {
+    let mut call = Request::new(Body::One(None));
+    *call.method_mut() = Method::POST;
+    *call.uri_mut() = http::Uri::from_static(route.call);
+    let metadata = call.headers_mut();
+    metadata.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    for (name, value) in headers {
+        if *name == AUTHORIZATION {
+            metadata.append(AUTHORIZATION, value.clone());
+        } else if let Some(name) = name.as_str().strip_prefix(METADATA)
+            && !name.starts_with("grpc-")
+            && !RESERVED.contains(&name)
+            && let Ok(name) = HeaderName::try_from(name)
+        {
+            metadata.append(name, value.clone());
+        }
+    }
+    if let Some(stated) = headers.get(TIMEOUT).filter(|stated| !stated.is_empty()) {
+        let limit = timeout(stated.as_bytes()).ok_or_else(|| {
+            let stated = String::from_utf8_lossy(stated.as_bytes());
+            Status::invalid_argument(format!("invalid grpc-timeout: {stated}"))
+        })?;
+        // Less than a microsecond is over by the time that the call begins.
+        let micros = limit.as_micros();
+        let stated = if micros < 100_000_000 {
+            format!("{micros}u")
+        } else {
+            format!("{}S", limit.as_secs().min(99_999_999))
+        };
+        if let Ok(stated) = HeaderValue::try_from(stated) {
+            metadata.insert(TIMEOUT, stated);
+        }
+    }
+    Ok(call)
+}
+
+/// The time that a header `Grpc-Timeout` states: a number and a unit. A negative one is over.
+fn timeout(stated: &[u8]) -> Option<Duration> {
+    let (unit, number) = stated.split_last()?;
+    let number: i64 = std::str::from_utf8(number).ok()?.parse().ok()?;
+    let number = u64::try_from(number).unwrap_or(0);
+    Some(match unit {
+        b'H' => Duration::from_secs(number.saturating_mul(3600)),
+        b'M' => Duration::from_secs(number.saturating_mul(60)),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// Bytes of JSON that a message of at most so many bytes takes: base64 makes a third more, and
+/// names, numbers and spaces have as much again.
+pub(super) fn document_bytes_max(message_bytes_max: usize) -> usize {
+    message_bytes_max.saturating_mul(2)
+}
+
+fn too_large(bytes: usize, bytes_max: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "grpc: received message larger than max ({bytes} vs. {bytes_max})"
+    ))
+}
+
+/// Reads all of a body. Fails above twice `bytes_max`, the size of a message, and after
+/// `REQUEST_BODY_TIMEOUT`.
+pub(super) async fn whole<B>(
+    mut body: B,
+    mut incomplete: Box<dyn Incomplete>,
+    bytes_max: usize,
+) -> Result<Bytes, Status>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let most = document_bytes_max(bytes_max);
+    let reading = async {
+        let mut first = Bytes::new();
+        let mut all = BytesMut::new();
+        while let Some(frame) = next(&mut body, &*incomplete).await? {
+            let Ok(data) = frame.into_data() else { continue };
+            if all.is_empty() && first.is_empty() {
+                first = data;
+            } else {
+                if all.is_empty() {
+                    all.extend_from_slice(&std::mem::take(&mut first));
+                }
+                all.extend_from_slice(&data);
+            }
+            let bytes = first.len() + all.len();
+            if bytes > most {
+                return Err(too_large(bytes, bytes_max));
+            }
+            incomplete.set(if body.is_end_stream() { 0 } else { bytes });
+        }
+        Ok(if all.is_empty() { first } else { all.freeze() })
+    };
+    let read = tokio::time::timeout(limits::REQUEST_BODY_TIMEOUT, reading).await;
+    let read = read.map_err(|_| Status::deadline_exceeded("the request's body did not arrive"))?;
+    if read.is_err() {
+        // An answer before the body's end can be lost with the connection.
+        let mut left = limits::HTTP_BODY_BYTES_MAX;
+        let rest = async {
+            while let Some(Ok(frame)) = body.frame().await {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                if bytes >= left {
+                    break;
+                }
+                left -= bytes;
+            }
+        };
+        drop(tokio::time::timeout(limits::HTTP_BODY_TIMEOUT, rest).await);
+    }
+    read
+}
+
+async fn next<B>(body: &mut B, incomplete: &dyn Incomplete) -> Result<Option<Frame<Bytes>>, Status>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    poll_fn(|context| {
+        if incomplete.is_given_up(context.waker()) {
+            let text = "the rest of the request's body did not come while others needed the room";
+            return Poll::Ready(Err(Status::resource_exhausted(text)));
+        }
+        let frame = ready!(Pin::new(&mut *body).poll_frame(context)).transpose();
+        Poll::Ready(frame.map_err(|error| Status::cancelled(error.into().to_string())))
+    })
+    .await
+}
+
+/// The frame of gRPC for the message that a body is. No document is the empty message, and what is
+/// behind it is ignored.
+pub(super) fn framed(route: &Route, body: &[u8]) -> Result<Bytes, Status> {
+    let mut scanner = Scanner::default();
+    let end = match scanner.feed(body) {
+        Ok(Some(end)) => Ok(Some(end)),
+        Ok(None) => scanner.finish().map(|ended| ended.map(|()| body.len())),
+        Err(why) => Err(why),
+    };
+    let message = match end.map_err(Status::invalid_argument)? {
+        Some(end) => encoded(route, &body[..end]).map_err(Status::invalid_argument)?,
+        None => Vec::new(),
+    };
+    Ok(frame(&message))
+}
+
+/// Encodes a document, around which there may be space.
+fn encoded(route: &Route, document: &[u8]) -> Result<Vec<u8>, String> {
+    read::message(route.input, document.trim_ascii())
+}
+
+fn frame(message: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(message.len() + rpc::PREFIX_BYTES);
+    out.put_u8(0);
+    // A message is not larger than its document, whose size is bounded.
+    out.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    out.put_slice(message);
+    out.freeze()
+}
+
+/// The messages of a call.
+pub(super) enum Body<B> {
+    One(Option<Bytes>),
+    Many(Documents<B>),
+}
+
+/// The documents of a body, each of which becomes a message. One that cannot be read ends the
+/// messages and not the call, as in etcd.
+pub(super) struct Documents<B> {
+    route: &'static Route,
+    body: Option<B>,
+    /// What has arrived and is not passed on.
+    buffer: BytesMut,
+    /// How much of it `scanner` has seen.
+    seen: usize,
+    scanner: Scanner,
+    incomplete: Box<dyn Incomplete>,
+    bytes_max: usize,
+}
+
+impl<B> Documents<B> {
+    pub(super) fn new(
+        route: &'static Route,
+        body: B,
+        incomplete: Box<dyn Incomplete>,
+        bytes_max: usize,
+    ) -> Self {
+        let (buffer, scanner) = (BytesMut::new(), Scanner::default());
+        let bytes_max = document_bytes_max(bytes_max);
+        Self { route, body: Some(body), buffer, seen: 0, scanner, incomplete, bytes_max }
+    }
+
+    /// The next message of those that have arrived; an error ends the messages.
+    fn take(&mut self) -> Result<Option<Bytes>, String> {
+        let is_last = self.body.is_none();
+        let end = match self.scanner.feed(&self.buffer[self.seen..])? {
+            Some(bytes) => Some(self.seen + bytes),
+            None if is_last => self.scanner.finish()?.map(|()| self.buffer.len()),
+            None => None,
+        };
+        let Some(end) = end else {
+            self.seen = self.buffer.len();
+            return Ok(None);
+        };
+        let message = encoded(self.route, &self.buffer[..end])?;
+        self.buffer.advance(end);
+        self.seen = 0;
+        Ok(Some(frame(&message)))
+    }
+}
+
+impl<B> HttpBody for Body<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let documents = match self.get_mut() {
+            Self::One(message) => return Poll::Ready(message.take().map(|m| Ok(Frame::data(m)))),
+            Self::Many(documents) => documents,
+        };
+        loop {
+            match documents.take() {
+                Ok(Some(message)) => {
+                    documents.incomplete.set(documents.buffer.len());
+                    return Poll::Ready(Some(Ok(Frame::data(message))));
+                }
+                Ok(None) => {}
+                Err(why) => {
+                    tracing::debug!(why, "a document of a stream cannot be read");
+                    documents.body = None;
+                    documents.buffer = BytesMut::new();
+                    documents.incomplete.set(0);
+                    return Poll::Ready(None);
+                }
+            }
+            let Some(body) = &mut documents.body else { return Poll::Ready(None) };
+            let is_full = documents.buffer.len() > documents.bytes_max;
+            if is_full || documents.incomplete.is_given_up(context.waker()) {
+                documents.body = None;
+                continue;
+            }
+            match ready!(Pin::new(body).poll_frame(context)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        documents.buffer.extend_from_slice(&data);
+                        documents.incomplete.set(documents.buffer.len());
+                    }
+                }
+                Some(Err(_)) | None => documents.body = None,
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Finds the end of each JSON document in a stream of bytes, by the rules and with the error texts
+//! of Go's encoding/json. What is in a document is read afterwards, by `read`.
+
+use crate::go;
+
+/// Arrays and objects that may be open within each other.
+const DEPTH_MAX: usize = 10_000;
+
+/// What the next byte may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Value,
+    /// A value, or the end of the array.
+    FirstElement,
+    Name,
+    /// A name, or the end of the object.
+    FirstName,
+    AfterValue,
+    Text,
+    Escape,
+    /// Hexadecimal digits of an escape that are still to come.
+    Hex(u8),
+    Minus,
+    /// After a zero, which no digit follows.
+    Zero,
+    Digits,
+    Point,
+    Fraction,
+    Exponent,
+    ExponentSign,
+    ExponentDigits,
+    /// Within `true`, `false` or `null`, after so many letters.
+    Word(&'static str, usize),
+}
+
+/// What an open array or object expects behind a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    Array,
+    /// The value was a name.
+    Name,
+    /// The value was that of a name.
+    Pair,
+}
+
+/// The state of a document that has arrived in part.
+#[derive(Debug)]
+pub(super) struct Scanner {
+    state: State,
+    open: Vec<Open>,
+    has_begun: bool,
+}
+
+enum Step {
+    More,
+    /// The document ended with this byte.
+    Ended,
+    /// The document ended before this byte.
+    EndedBefore,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self { state: State::Value, open: Vec::new(), has_begun: false }
+    }
+}
+
+impl Scanner {
+    /// Looks at the next bytes. Returns how many of them belong to the document once it has ended,
+    /// and expects the next one then.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Option<usize>, String> {
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            if self.state == State::Text {
+                // Most bytes of a large document are within strings.
+                let plain = |byte: &u8| *byte >= b' ' && !matches!(byte, b'"' | b'\\');
+                let run = bytes[at..].iter().take_while(|byte| plain(byte)).count();
+                if run > 0 {
+                    at += run;
+                    continue;
+                }
+            }
+            match self.step(byte)? {
+                Step::More => at += 1,
+                Step::Ended => {
+                    *self = Self::default();
+                    return Ok(Some(at + 1));
+                }
+                Step::EndedBefore => {
+                    *self = Self::default();
+                    return Ok(Some(at));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a document has ended with the last byte, once no more come; `None` if there is none.
+    pub(super) fn finish(&mut self) -> Result<Option<()>, String> {
+        if !self.has_begun {
+            return Ok(None);
+        }
+        match self.step(b' ') {
+            Ok(Step::EndedBefore) => {
+                *self = Self::default();
+                Ok(Some(()))
+            }
+            _ => Err("unexpected EOF".to_owned()),
+        }
+    }
+
+    fn step(&mut self, byte: u8) -> Result<Step, String> {
+        let is_space = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+        self.has_begun |= !is_space;
+        self.state = match self.state {
+            State::Value
+            | State::FirstElement
+            | State::Name
+            | State::FirstName
+            | State::AfterValue
+                if is_space =>
+            {
+                if self.state == State::AfterValue && self.open.is_empty() {
+                    return Ok(Step::EndedBefore);
+                }
+                self.state
+            }
+            State::FirstElement if byte == b']' => return Ok(self.close()),
+            State::Value | State::FirstElement => match byte {
+                b'{' => self.push(byte, Open::Name, State::FirstName)?,
+                b'[' => self.push(byte, Open::Array, State::FirstElement)?,
+                b'"' => State::Text,
+                b'-' => State::Minus,
+                b'0' => State::Zero,
+                b'1'..=b'9' => State::Digits,
+                b't' => State::Word("true", 1),
+                b'f' => State::Word("false", 1),
+                b'n' => State::Word("null", 1),
+                _ => return invalid(byte, "looking for beginning of value"),
+            },
+            State::FirstName if byte == b'}' => return Ok(self.close()),
+            State::FirstName | State::Name => match byte {
+                b'"' => State::Text,
+                _ => return invalid(byte, "looking for beginning of object key string"),
+            },
+            State::AfterValue => return self.after_value(byte),
+            State::Text | State::Escape | State::Hex(_) => text(self.state, byte)?,
+            State::Word(word, at) => match word.as_bytes()[at] {
+                expected if expected != byte => {
+                    let expected = char::from(expected);
+                    return invalid(byte, &format!("in literal {word} (expecting '{expected}')"));
+                }
+                _ if at + 1 == word.len() => State::AfterValue,
+                _ => State::Word(word, at + 1),
+            },
+            _ => match number(self.state, byte)? {
+                Some(state) => state,
+                None => return self.after_value(byte),
+            },
+        };
+        Ok(Step::More)
+    }
+
+    fn push(&mut self, byte: u8, open: Open, state: State) -> Result<State, String> {
+        if self.open.len() == DEPTH_MAX {
+            return invalid(byte, "exceeded max depth");
+        }
+        self.open.push(open);
+        Ok(state)
+    }
+
+    /// Ends the innermost array or object.
+    fn close(&mut self) -> Step {
+        self.open.pop();
+        self.state = State::AfterValue;
+        if self.open.is_empty() { Step::Ended } else { Step::More }
+    }
+
+    fn after_value(&mut self, byte: u8) -> Result<Step, String> {
+        if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') && !self.open.is_empty() {
+            self.state = State::AfterValue;
+            return Ok(Step::More);
+        }
+        let (open, state) = match (self.open.last(), byte) {
+            (None, _) => return Ok(Step::EndedBefore),
+            (Some(Open::Array), b']') | (Some(Open::Pair), b'}') => return Ok(self.close()),
+            (Some(Open::Array), b',') => (Open::Array, State::Value),
+            (Some(Open::Array), _) => return invalid(byte, "after array element"),
+            (Some(Open::Name), b':') => (Open::Pair, State::Value),
+            (Some(Open::Name), _) => return invalid(byte, "after object key"),
+            (Some(Open::Pair), b',') => (Open::Name, State::Name),
+            (Some(Open::Pair), _) => return invalid(byte, "after object key:value pair"),
+        };
+        if let Some(last) = self.open.last_mut() {
+            *last = open;
+        }
+        self.state = state;
+        Ok(Step::More)
+    }
+}
+
+/// What follows a byte within a string.
+fn text(state: State, byte: u8) -> Result<State, String> {
+    Ok(match state {
+        State::Text => match byte {
+            b'"' => State::AfterValue,
+            b'\\' => State::Escape,
+            0..b' ' => return invalid(byte, "in string literal"),
+            _ => State::Text,
+        },
+        State::Escape => match byte {
+            b'b' | b'f' | b'n' | b'r' | b't' | b'\\' | b'/' | b'"' => State::Text,
+            b'u' => State::Hex(4),
+            _ => return invalid(byte, "in string escape code"),
+        },
+        State::Hex(left) => match (byte.is_ascii_hexdigit(), left) {
+            (true, 1) => State::Text,
+            (true, _) => State::Hex(left - 1),
+            (false, _) => return invalid(byte, "in \\u hexadecimal character escape"),
+        },
+        other => other,
+    })
+}
+
+/// What follows a byte of a number; None if the number has ended before it.
+fn number(state: State, byte: u8) -> Result<Option<State>, String> {
+    let is_digit = byte.is_ascii_digit();
+    Ok(Some(match state {
+        State::Minus => match byte {
+            b'0' => State::Zero,
+            b'1'..=b'9' => State::Digits,
+            _ => return invalid(byte, "in numeric literal"),
+        },
+        State::Digits if is_digit => State::Digits,
+        State::Zero | State::Digits => match byte {
+            b'.' => State::Point,
+            b'e' | b'E' => State::Exponent,
+            _ => return Ok(None),
+        },
+        State::Point if is_digit => State::Fraction,
+        State::Point => return invalid(byte, "after decimal point in numeric literal"),
+        State::Fraction => match byte {
+            b'0'..=b'9' => State::Fraction,
+            b'e' | b'E' => State::Exponent,
+            _ => return Ok(None),
+        },
+        State::Exponent if matches!(byte, b'+' | b'-') => State::ExponentSign,
+        State::Exponent | State::ExponentSign if is_digit => State::ExponentDigits,
+        State::Exponent | State::ExponentSign => {
+            return invalid(byte, "in exponent of numeric literal");
+        }
+        State::ExponentDigits if is_digit => State::ExponentDigits,
+        State::ExponentDigits => return Ok(None),
+        other => other,
+    }))
+}
+
+fn invalid<T>(byte: u8, context: &str) -> Result<T, String> {
+    let shown = match byte {
+        b'\'' => r"'\''".to_owned(),
+        b'"' => "'\"'".to_owned(),
+        _ => {
+            let quoted = go::quote(char::from(byte).to_string());
+            format!("'{}'", &quoted[1..quoted.len() - 1])
+        }
+    };
+    Err(format!("invalid character {shown} {context}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(text: &str) -> Result<Option<usize>, String> {
+        // Byte by byte, and at once.
+        let whole = Scanner::default().feed(text.as_bytes());
+        let mut scanner = Scanner::default();
+        let mut parts = Ok(None);
+        for (at, byte) in text.bytes().enumerate() {
+            parts = scanner.feed(&[byte]).map(|end| end.map(|end| at + end));
+            if parts != Ok(None) {
+                break;
+            }
+        }
+        assert_eq!(whole, parts, "{text}");
+        whole
+    }
+
+    #[test]
+    fn a_document_ends_where_go_ends_it() {
+        for (text, end) in [
+            ("{}x", Some(2)),
+            (r#" {"a": [1, {"b": "\"}\\"}]}{"#, Some(27)),
+            ("5 ", Some(1)),
+            ("-0.5e+1}", Some(7)),
+            ("true", None),
+            ("\"x\"5", Some(3)),
+            ("[", None),
+            ("", None),
+        ] {
+            assert_eq!(one(text), Ok(end), "{text}");
+        }
+        for (text, end) in [("true", Ok(Some(()))), ("  ", Ok(None)), ("12", Ok(Some(())))] {
+            let mut scanner = Scanner::default();
+            scanner.feed(text.as_bytes()).unwrap();
+            assert_eq!(scanner.finish(), end, "{text}");
+        }
+        let mut scanner = Scanner::default();
+        scanner.feed(b"{\"key\":").unwrap();
+        assert_eq!(scanner.finish(), Err("unexpected EOF".to_owned()));
+    }
+
+    #[test]
+    fn faults_have_gos_texts() {
+        for (text, why) in [
+            ("x", "'x' looking for beginning of value"),
+            ("\u{ef}", "'Ã' looking for beginning of value"),
+            ("{,", "',' looking for beginning of object key string"),
+            ("{\"a\",", "',' after object key"),
+            ("{\"a\":1]", "']' after object key:value pair"),
+            ("[1}", "'}' after array element"),
+            ("\"\n", r"'\n' in string literal"),
+            (r#""\x"#, "'x' in string escape code"),
+            (r#""\u12g"#, r"'g' in \u hexadecimal character escape"),
+            ("-x", "'x' in numeric literal"),
+            ("1.x", "'x' after decimal point in numeric literal"),
+            ("1e+x", "'x' in exponent of numeric literal"),
+            ("nul'", r"'\'' in literal null (expecting 'l')"),
+            ("[01", "'1' after array element"),
+        ] {
+            assert_eq!(one(text), Err(format!("invalid character {why}")));
+        }
+        let deep = "[".repeat(DEPTH_MAX + 1);
+        assert_eq!(one(&deep), Err("invalid character '[' exceeded max depth".to_owned()));
+    }
+}
