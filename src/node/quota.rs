@@ -26,7 +26,7 @@ impl Node {
         let Some(cost) = apply::cost(op) else { return Ok(()) };
         let bytes = u64::try_from(cost).unwrap_or(0);
         let has_quota = self.0.machine.quota.has_room_for(cost);
-        if has_quota && (self.0.disk_room.fits(bytes) || self.finds_room(bytes).await) {
+        if has_quota && (self.0.disk_room.admits(bytes) || self.finds_room(bytes).await) {
             return Ok(());
         }
         // Boxed because it seldom runs, and would make the future of each request larger.

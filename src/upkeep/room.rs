@@ -39,6 +39,8 @@ pub struct DiskRoom {
     /// below of the log.
     under_way: AtomicU64,
     log_under_way: AtomicU64,
+    /// The largest proposal that was refused since one of its size had room, in bytes; 0 for none.
+    refused: AtomicU64,
     /// Whether the store's reserve is lent to the log. Held during a look: of two looks at once, the
     /// older could otherwise be the last to tell the log how much to leave.
     is_lent: Mutex<bool>,
@@ -69,6 +71,7 @@ impl DiskRoom {
             log_taken_bytes: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
             log_under_way: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             is_lent: Mutex::default(),
         };
         disk_room.measure();
@@ -94,9 +97,30 @@ impl DiskRoom {
         } else {
             0
         });
+        // The log keeps entries for others for as long as they cost nothing that is wanted. That
+        // nothing under way lacks room is not enough: a segment of which half is left takes no
+        // large proposal.
+        let has_refused = match self.refused.load(Ordering::Relaxed) {
+            0 => false,
+            bytes if self.fits(bytes) => {
+                self.refused.store(0, Ordering::Relaxed);
+                false
+            }
+            _ => true,
+        };
         let is_short = !self.fits(0);
-        self.raft.set_space_short(is_short);
+        self.raft.set_space_short(is_short || has_refused || self.raft.log_room().lacks_next());
         is_short
+    }
+
+    /// Whether a proposal of so many bytes fits beside all that are under way. If not, the log is
+    /// asked to make room for one of its size.
+    pub fn admits(&self, bytes: u64) -> bool {
+        let fits = self.fits(bytes);
+        if !fits {
+            self.refused.fetch_max(bytes.max(1), Ordering::Relaxed);
+        }
+        fits
     }
 
     /// Whether `bytes` more fit beside all proposals under way.

@@ -435,6 +435,7 @@ fn a_small_segment_is_made_where_no_other_has_room() {
     let end = fill(&mut writer, 1);
     assert!(end > 30, "{end}");
     assert!(writer.room().wants_reserve(false));
+    assert!(writer.room().lacks_next(), "what is kept for others has to go");
     fixture.resize(fixture.small.used() + 3 * MIB);
     assert_eq!(fill(&mut writer, end), end, "too little is taken from the disk");
     fixture.resize(fixture.small.used() + 6 * MIB + 1000);
@@ -443,6 +444,7 @@ fn a_small_segment_is_made_where_no_other_has_room() {
     assert_eq!(*fixture.segments().last().unwrap(), 6 * MIB);
     fixture.resize(fixture.small.used() + 40 * MIB);
     assert!(!writer.room().wants_reserve(false), "the disk has room");
+    assert!(!writer.room().lacks_next());
     assert!(writer.room().wants_reserve(true), "that is what was lent");
     let record =
         SnapshotRecord { index: next - 1, term: 2, conf_state: Some(ConfState::default()) };

@@ -247,6 +247,13 @@ impl Room {
         !has_enough && (is_lent || !has_room())
     }
 
+    /// Whether there is no next segment, and no room for one of the usual size: what the log keeps
+    /// for others takes the room then.
+    pub fn lacks_next(&self) -> bool {
+        let has_next = self.0.prepared_bytes.load(Ordering::SeqCst) > 0;
+        !has_next && !self.has_space(self.0.segment)
+    }
+
     /// Bytes of records that can be written although the disk is full.
     fn bytes(&self) -> u64 {
         self.0.segment_free.load(Ordering::Relaxed) + self.0.prepared_bytes.load(Ordering::Relaxed)
