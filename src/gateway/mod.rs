@@ -42,6 +42,8 @@ use crate::rpc::{self, BoxError};
 pub use answer::Body;
 
 use error::Errors;
+use scan::Scanner;
+use write::Writer;
 
 /// The part of the configuration that the gateway needs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -150,6 +152,28 @@ impl Gateway {
         }
         answer::unary(route, answered).await
     }
+}
+
+/// Encodes the message of this shape that a text in JSON is. Returns where the text's first document
+/// ends as well; there may be none, which is the empty message.
+pub fn from_json(shape: usize, text: &[u8]) -> Result<(Vec<u8>, usize), String> {
+    let mut scanner = Scanner::default();
+    let end = match scanner.feed(text)? {
+        Some(end) => Some(end),
+        None => scanner.finish()?.map(|()| text.len()),
+    };
+    match end {
+        Some(end) => Ok((read::message(shape, text[..end].trim_ascii())?, end)),
+        None => Ok((Vec::new(), text.len())),
+    }
+}
+
+/// The JSON of a message of this shape.
+pub fn to_json(shape: usize, message: Bytes) -> String {
+    let mut text = String::new();
+    let mut writer = Writer::new(shape, message);
+    while writer.write(&mut text, usize::MAX) {}
+    text
 }
 
 /// The route of a path. `/v3beta/` is another name of `/v3/`.

@@ -161,16 +161,7 @@ where
 /// The frame of gRPC for the message that a body is. No document is the empty message, and what is
 /// behind it is ignored.
 pub(super) fn framed(route: &Route, body: &[u8]) -> Result<Bytes, Status> {
-    let mut scanner = Scanner::default();
-    let end = match scanner.feed(body) {
-        Ok(Some(end)) => Ok(Some(end)),
-        Ok(None) => scanner.finish().map(|ended| ended.map(|()| body.len())),
-        Err(why) => Err(why),
-    };
-    let message = match end.map_err(Status::invalid_argument)? {
-        Some(end) => encoded(route, &body[..end]).map_err(Status::invalid_argument)?,
-        None => Vec::new(),
-    };
+    let (message, _) = super::from_json(route.input, body).map_err(Status::invalid_argument)?;
     Ok(frame(&message))
 }
 

@@ -79,6 +79,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
+use crate::gateway::{self, Gateway};
 use crate::http::{Http, Port};
 use crate::node::Node;
 use crate::{limits, rpc};
@@ -162,10 +163,11 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let is_client = served.port == Port::Client;
+    let gateway = Gateway::new(Arc::clone(&served.rpc), gateway::Config::default());
     let services = Services {
         outbox: Outbox::new(Arc::clone(served.node.answers()), served.rpc.message_bytes_max()),
         rpc: Some(served.rpc).filter(|_| is_client),
-        gateway: None,
+        gateway: is_client.then_some(gateway),
         serves_http: true,
         http: served.http,
         peers: Arc::clone(served.node.peers()),

@@ -118,6 +118,35 @@ impl Target for Http {
                 Part::new(FRAME, [3, 0, 1, 0, 0, 0, 8]),
             ]),
         ];
+        let json = |path: &str, more: &str, body: &str| {
+            let length = body.len();
+            let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\n{more}Content-Length: {length}");
+            join(&[Part::new(RAW, format!("{head}\r\n\r\n{body}"))])
+        };
+        seeds.push(json("/v3/kv/put", "Grpc-Timeout: 1S\r\n", r#"{"key":"YQ==","value":"Yg=="}"#));
+        seeds.push(json("/v3beta/kv/range", "Authorization: Bearer x.1\r\n", r#"{"key":"YQ=="}"#));
+        seeds.push(json(
+            "/v3/watch",
+            "",
+            r#"{"create_request":{"key":"YQ=="}}{"cancel_request":{}}"#,
+        ));
+        seeds.push(json(
+            "/v3/lease/keepalive",
+            "Connection: close\r\n",
+            "{\"ID\":1}\n{\"ID\":\"2\"}",
+        ));
+        seeds.push(join(&[
+            Part::new(
+                RAW,
+                "GET /v3/watch HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            ),
+            // A masked text frame, with a mask of zeros, and a close frame.
+            Part::new(
+                RAW,
+                b"\x81\xa1\0\0\0\0{\"create_request\":{\"key\":\"YQ==\"}}\x88\x80\0\0\0\0".to_vec(),
+            ),
+        ]));
         for path in
             ["/version", "/members", "/downgrade/enabled", "/raft/probing", "/raft/stream/msgapp/1"]
         {
@@ -163,6 +192,11 @@ impl Target for Http {
             b"/livez/serializable_read",
             b"/metrics",
             b"/v3/kv/range",
+            b"/v3/watch",
+            b"{\"create_request\":{}}",
+            b"Grpc-Metadata-Token: ",
+            b"Upgrade: websocket\r\n",
+            b"\x81\x80\0\0\0\0",
             b"?exclude=",
             b"&",
             b"%00",

@@ -5,6 +5,7 @@ mod disk;
 mod dns;
 mod grpc;
 mod http;
+mod json;
 mod log;
 mod member;
 mod peer;
@@ -105,6 +106,11 @@ pub const TARGETS: &[Entry] = &[
         name: "http",
         what: "connections to the client and the peer port",
         make: || Box::new(http::Http::new()),
+    },
+    Entry {
+        name: "json",
+        what: "documents of the JSON gateway, read, written and read again",
+        make: || Box::new(json::Json),
     },
     Entry {
         name: "peer",
