@@ -301,7 +301,9 @@ impl Front {
 
     fn refuse(&self, gateway: &Gateway, parts: &Parts) -> Option<Response<Full<Bytes>>> {
         let refusal = self.http.refuse(self.origin.is_secured, parts);
-        refusal.or_else(|| gateway.refuse(self.origin.user.is_some(), parts))
+        let names_user = |CommonName(name): &CommonName| !name.is_empty();
+        let names_user = self.origin.user.as_ref().is_some_and(names_user);
+        refusal.or_else(|| gateway.refuse(names_user, parts))
     }
 
     async fn answer<B>(
