@@ -150,6 +150,8 @@ families! {
         "Whole seconds for which the log has been at the write that it is at.";
     store_damaged: gauge "rusd_store_damaged"
         "1 once damage was found in the store; the member serves nobody then.";
+    unsynced: gauge "rusd_unsafe_no_fsync"
+        "1 while neither log nor store is synced: a power cut loses data then.";
     defrag_inflight: gauge "etcd_disk_defrag_inflight" "1 while the store is defragmented.";
 
     snap_fsync_seconds: seconds "etcd_snap_fsync_duration_seconds"

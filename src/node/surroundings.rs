@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::metrics;
 use crate::peer::{Dial, Peers, Reach, TcpDial};
 use crate::raft;
-use crate::raft::log::{Disk, SystemDisk};
+use crate::raft::log::{Disk, SystemDisk, Unsynced};
 use crate::store::Options;
 use crate::supervise::Supervisor;
 
@@ -42,6 +42,16 @@ impl Surroundings {
             clock,
         }
     }
+
+    /// As `system`, but log and store are not synced: a power cut can lose what was acknowledged,
+    /// and can leave a directory that no member starts from.
+    pub fn unsynced(clock: Arc<dyn Clock>) -> Self {
+        let mut surroundings = Self::system(clock);
+        surroundings.disk = Arc::new(Unsynced(SystemDisk));
+        surroundings.store.syncs = false;
+        metrics::unsynced().set(1);
+        surroundings
+    }
 }
 
 impl Surroundings {
@@ -52,10 +62,12 @@ impl Surroundings {
         (waits, log_writing): (&Arc<Waits>, &Arc<LogWriting>),
         applier: SyncSender<Vec<raft::Committed>>,
     ) -> raft::Surroundings {
+        let syncs = self.store.syncs;
         let Self { clock, disk, transport, supervisor, .. } = self;
         let transport = transport.unwrap_or_else(|| Arc::clone(peers) as Arc<dyn raft::Transport>);
         let (waits, log_writing) = (Arc::clone(waits), Arc::clone(log_writing));
-        let observer = Arc::new(Observer { supervisor: supervisor.clone(), waits, log_writing });
+        let observer =
+            Arc::new(Observer { supervisor: supervisor.clone(), waits, log_writing, syncs });
         raft::Surroundings { clock, disk, transport, observer, applier, supervisor }
     }
 }
@@ -65,6 +77,7 @@ struct Observer {
     supervisor: Supervisor,
     waits: Arc<Waits>,
     log_writing: Arc<LogWriting>,
+    syncs: bool,
 }
 
 impl raft::Observer for Observer {
@@ -77,6 +90,10 @@ impl raft::Observer for Observer {
     }
 
     fn synced(&self, took: Duration) {
+        // As in etcd, a sync that was left out is not counted.
+        if !self.syncs {
+            return;
+        }
         metrics::wal_fsync_seconds().observe(took.as_secs_f64());
         if took >= Duration::from_secs(1) {
             tracing::warn!(took = ?took, "expected-duration" = "1s", "slow fdatasync");

@@ -86,6 +86,8 @@ pub(super) struct Config {
     /// The same time whether the gate is open or not, which the log shows.
     pub hash_check_interval: Duration,
     pub batch_interval: Option<Duration>,
+    /// Whether log and store are synced; false with `--unsafe-no-fsync`.
+    pub syncs: bool,
     pub compaction: Compaction,
     /// `periodic` or `revision`, also if nothing is compacted, since the log shows it.
     pub compaction_mode: String,

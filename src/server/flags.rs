@@ -194,7 +194,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("warning-apply-duration", Duration, "100ms", Ignored, "Apply time that is logged."),
     flag("warning-unary-request-duration", Duration, "300ms", Honoured, "Request time that is logged."),
     flag("memory-mlock", Bool, "false", Honoured, "Keep all memory in RAM, the mapped store included."),
-    flag("unsafe-no-fsync", Bool, "false", Default, "Never sync; loses data."),
+    flag("unsafe-no-fsync", Bool, "false", Honoured, "Sync neither log nor store: a power cut loses data."),
     flag("v2-deprecation", Stages, "write-only", Ignored, "Stage of the v2 store's removal."),
     flag("feature-gates", Gates, "", Honoured, "Feature gates, such as A=true,B=false."),
     flag("config-file", Text, "", Honoured, "File that stands for all other flags and variables."),

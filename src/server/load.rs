@@ -118,6 +118,7 @@ fn settings(given: &Given) -> Result<Config, Stop> {
             .then(|| values.duration("compact-hash-check-time")),
         hash_check_interval: values.duration("compact-hash-check-time"),
         batch_interval: values.own_duration("backend-batch-interval"),
+        syncs: !values.bool("unsafe-no-fsync"),
         compaction: Compaction::Off,
         compaction_mode: given.text("auto-compaction-mode").to_owned(),
         compaction_pause: values.own_duration("compaction-sleep-interval"),

@@ -75,7 +75,11 @@ async fn start_node(
     member: &Handle,
 ) -> Result<Node, cluster::Error> {
     let settings = node_config(config, first);
-    let mut surroundings = node::Surroundings::system(Arc::new(SystemClock::new()));
+    let clock = Arc::new(SystemClock::new());
+    let mut surroundings = match config.syncs {
+        true => node::Surroundings::system(clock),
+        false => node::Surroundings::unsynced(clock),
+    };
     surroundings.dial = Arc::new(tls::TlsDial::new(&config.tls, config.local_address())?);
     let runtime = member.clone();
     let supervisor = surroundings.supervisor.clone();

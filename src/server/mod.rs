@@ -210,6 +210,7 @@ fn fatal(message: &str, error: &str) -> ExitCode {
 fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
     notices.iter().for_each(startup_log::notice);
     tracing::info!(args = ?arguments, "Running: ");
+    startup_log::unsynced(&config);
     let clients = [config.listen_client_urls.as_slice(), &config.listen_client_http_urls].concat();
     if let Err(error) = config.tls.make(&config.data_dir, &clients, &config.listen_peer_urls) {
         return fatal("discovery failed", &error);

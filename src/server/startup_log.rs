@@ -49,6 +49,18 @@ pub(super) fn notice(notice: &Notice) {
     }
 }
 
+/// Warns of a member whose acknowledged writes a power cut can lose.
+pub(super) fn unsynced(config: &Config) {
+    if !config.syncs {
+        tracing::warn!(
+            hint = "start without --unsafe-no-fsync unless losing all data is fine",
+            "UNSAFE: --unsafe-no-fsync is set; log and store are never synced, so a power cut or a \
+             crash of the system loses acknowledged writes and can leave a data directory that no \
+             member starts from"
+        );
+    }
+}
+
 /// Logs the settings that an operator looks at first when a member behaves oddly: etcd's fields, in
 /// etcd's order. `planned` is None for a member that has data, since it looks for no others.
 pub(super) fn settings(config: &Config, planned: Option<&PlannedMembers>) {

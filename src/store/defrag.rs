@@ -144,7 +144,11 @@ impl Copy {
         let new_dir = dir::generation_dir(&db, generation);
         let made = dir::create_dir(&new_dir)
             .and_then(|()| File::create(new_dir.join(MARK)).map_err(Error::io(&new_dir)))
-            .and_then(|_| Env::open(&new_dir));
+            .and_then(|_| Env::open(&new_dir))
+            .and_then(|mut new| match shared.options.syncs {
+                true => Ok(new),
+                false => new.leave_unsynced().map(|()| new),
+            });
         let new = match made {
             Ok(mut new) => {
                 new.faults = shared.options.faults.clone();

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use heed::types::Bytes as Raw;
-use heed::{CommitOrAbort, EnvOpenOptions, MdbError, WithoutTls};
+use heed::{CommitOrAbort, EnvFlags, EnvOpenOptions, FlagSetMode, MdbError, WithoutTls};
 use rustix::fs::FallocateFlags;
 
 pub(super) use read::{Pinned, Reader};
@@ -72,6 +72,20 @@ impl Env {
         let tables = open_tables(&env, names).map_err(|error| named(&file, error))?;
         let [rev, blob, own, small @ ..] = tables;
         Ok(Self { env, file, rev, blob, own, small, faults: None })
+    }
+
+    /// Ends syncs: from here on, commits reach the system and not the disk. Called before other
+    /// threads have the environment.
+    pub(super) fn leave_unsynced(&mut self) -> Result<(), Error> {
+        // SAFETY: no other thread has the environment, so none sets flags or commits meanwhile. A
+        // power cut can damage the file; the next start walks its pages before it is mapped.
+        unsafe { self.env.set_flags(EnvFlags::NO_SYNC, FlagSetMode::Enable) }
+            .map_err(|error| named(&self.file, error))
+    }
+
+    #[cfg(test)]
+    pub(super) fn syncs(&self) -> bool {
+        self.env.get_flags().unwrap() & EnvFlags::NO_SYNC.bits() == 0
     }
 
     pub(super) fn file(&self) -> &Path {

@@ -297,6 +297,25 @@ mod tests {
     }
 
     #[test]
+    fn an_unsynced_store_stays_unsynced_in_each_generation() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("db");
+        drop(store(&db));
+        let unsynced = || Options { syncs: false, ..options() };
+        let (store, _) = Store::open(&db, unsynced()).unwrap();
+        assert!(!store.shared.env().syncs());
+        store.defragment(&mut |_| {}).unwrap();
+        assert!(!store.shared.env().syncs());
+        let mut building = Building::begin(&db).unwrap();
+        building.rows(&[row(2)]).unwrap();
+        store.install(&building.finish(unsynced()).unwrap().0).unwrap();
+        assert!(!store.shared.env().syncs());
+        drop(store);
+        let (store, _) = Store::open(&db, options()).unwrap();
+        assert!(store.shared.env().syncs());
+    }
+
+    #[test]
     fn a_running_store_goes_on_with_what_was_installed() {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("db");

@@ -166,6 +166,9 @@ impl Store {
     /// A store over the opened environment of one generation. Its committer is not started.
     fn over(db: &Path, mut env: Env, opened: &Opened, options: Options) -> Result<Self, Error> {
         env.faults = options.faults.clone();
+        if !options.syncs {
+            env.leave_unsynced()?;
+        }
         let sizes = env.read()?.sizes()?;
         let reserve = Reserve::new(db, options.reserve_bytes);
         let position = (opened.consistent_index, opened.term);

@@ -15,6 +15,9 @@ pub struct Options {
     pub commit_interval: Duration,
     /// Bytes of disk space held in reserve for a full disk; 0 for none.
     pub reserve_bytes: u64,
+    /// Whether a commit is durable when it ends. Without that, a power cut may leave a store that
+    /// cannot be opened.
+    pub syncs: bool,
     /// Whether to start the committer's thread. Without it, each call of
     /// [`commit_turn`](super::Store::commit_turn) does one commit.
     pub committer: bool,
@@ -55,6 +58,7 @@ impl Options {
             clock,
             commit_interval: COMMIT_INTERVAL,
             reserve_bytes: RESERVE_BYTES,
+            syncs: true,
             committer: true,
             faults: None,
             supervisor: Supervisor::default(),

@@ -81,6 +81,10 @@ impl Fixture {
         self.root.path().join("data")
     }
 
+    fn whole_log(&self) -> String {
+        fs::read_to_string(self.root.path().join("log")).unwrap()
+    }
+
     pub(super) fn start(&self, prepare: impl FnOnce(&mut Command, &Path)) -> Member {
         let client = format!("http://127.0.0.1:{}", self.client_port);
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
@@ -330,6 +334,40 @@ async fn put_until(channel: Channel, oracle: &Oracle, seed: u64, refused: bool) 
             }
         }
         sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn without_syncs_nothing_is_synced_and_that_is_said() {
+    let library = shim::build();
+    let fixture = Fixture::new();
+    for flag in ["--unsafe-no-fsync=false", "--unsafe-no-fsync"] {
+        let mut member = fixture.start(|command, dir| {
+            shim::preload(command, &library, dir, None);
+            command.arg(flag);
+        });
+        let ready = fixture.wait_ready(&mut member);
+        let found = ready.unwrap_or_else(|| panic!("no start:\n{}", member.log()));
+        let is_second = flag == "--unsafe-no-fsync";
+        assert_eq!(found.kvs.len(), if is_second { 100 } else { 0 }, "a kill loses nothing");
+        let before = shim::syncs(&fixture.data());
+        fixture.runtime.block_on(async {
+            let mut kv = KvClient::new(fixture.channel());
+            for number in 0..100 {
+                let key = Bytes::from(format!("{flag}{number}"));
+                let put = PutRequest { key, value: "v".into(), ..Default::default() };
+                kv.put(put).await.unwrap();
+            }
+            // Long enough for commits of the store.
+            sleep(Duration::from_secs(1)).await;
+        });
+        let synced = shim::syncs(&fixture.data()) - before;
+        assert_eq!(synced == 0, is_second, "{synced} syncs with {flag}");
+        let address = format!("127.0.0.1:{}", fixture.client_port);
+        let metrics = super::member::get(&address, "/metrics");
+        let shown = format!("\nrusd_unsafe_no_fsync {}\n", i32::from(is_second));
+        assert!(metrics.contains(&shown), "{metrics}");
+        assert_eq!(fixture.whole_log().contains("UNSAFE: --unsafe-no-fsync"), is_second);
     }
 }
 

@@ -47,6 +47,19 @@ pub(super) fn preload(command: &mut Command, library: &Path, dir: &Path, kill_at
     }
 }
 
+/// Number of syncs, and of writes that are durable at once, since the process began.
+pub(super) fn syncs(dir: &Path) -> usize {
+    let bytes = fs::read(journal_of(dir)).unwrap();
+    let (mut rest, mut count) = (bytes.as_slice(), 0);
+    while let Some((entry, after)) = rest.split_at_checked(ENTRY_BYTES) {
+        let length = u64::from_ne_bytes(entry[32..40].try_into().unwrap());
+        let Some((_, after)) = after.split_at_checked(length as usize) else { break };
+        count += usize::from(matches!(entry[0], b's' | b'd' | b'D'));
+        rest = after;
+    }
+    count
+}
+
 /// While this file exists, the disk is full for the process under the shim.
 pub(super) fn full_mark(dir: &Path) -> PathBuf {
     dir.with_extension("full")

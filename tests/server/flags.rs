@@ -15,7 +15,7 @@ const LAST: [&str; 2] = ["--tls-min-version=TLS1.3", "--cipher-suites=TLS_AES_12
 const TAKEN: &str = "cipher suites cannot be configured when only TLS1.3 is enabled";
 
 /// Where docs/compat.md says that this server differs: words, code, text.
-const DIFFERENCES: [(&str, u8, &str); 13] = [
+const DIFFERENCES: [(&str, u8, &str); 9] = [
     ("--enable-distributed-tracing", 1, NOT_YET[0]),
     ("--enable-distributed-tracing=1", 1, NOT_YET[0]),
     ("--enable-distributed-tracing=true", 1, NOT_YET[0]),
@@ -24,20 +24,15 @@ const DIFFERENCES: [(&str, u8, &str); 13] = [
     ("--enable-log-rotation=1", 1, NOT_YET[1]),
     ("--enable-log-rotation=true", 1, NOT_YET[1]),
     ("ETCD_ENABLE_LOG_ROTATION=1", 1, NOT_YET[1]),
-    ("--unsafe-no-fsync", 1, NOT_YET[2]),
-    ("--unsafe-no-fsync=1", 1, NOT_YET[2]),
-    ("--unsafe-no-fsync=true", 1, NOT_YET[2]),
-    ("ETCD_UNSAFE_NO_FSYNC=1", 1, NOT_YET[2]),
     (
         "--feature-gates=LeaseCheckpointPersist=true",
         1,
         "feature gate LeaseCheckpointPersist=true is not supported by rusd yet",
     ),
 ];
-const NOT_YET: [&str; 3] = [
+const NOT_YET: [&str; 2] = [
     "flag --enable-distributed-tracing is not supported by rusd yet",
     "flag --enable-log-rotation is not supported by rusd yet",
-    "flag --unsafe-no-fsync is not supported by rusd yet",
 ];
 
 #[test]
@@ -91,7 +86,7 @@ fn help_says_what_has_no_effect_and_version_is_etcds() {
         let line = after(flag).lines().nth(1).unwrap();
         assert!(line.ends_with("(accepted without effect)"), "{flag}: {line}");
     }
-    let line = after("unsafe-no-fsync").lines().nth(1).unwrap();
+    let line = after("enable-log-rotation").lines().nth(1).unwrap();
     assert!(line.ends_with("(only the default is supported yet)"), "{line}");
     let version = run("--version");
     let lines: Vec<&str> = version.lines().collect();

@@ -155,6 +155,80 @@ impl File for fs::File {
     }
 }
 
+/// A disk that is never told to make anything survive a power cut, for `--unsafe-no-fsync`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unsynced<D>(pub D);
+
+struct UnsyncedFile(Arc<dyn File>);
+
+impl<D: Disk> Disk for Unsynced<D> {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(UnsyncedFile(self.0.create(path)?)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(UnsyncedFile(self.0.open(path)?)))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.0.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.create_dir(dir)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.0.exists(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.0.remove_dir_all(dir)
+    }
+
+    fn fsync_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        self.0.space(dir)
+    }
+}
+
+impl File for UnsyncedFile {
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_at(bytes, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.0.allocate(len)
+    }
+
+    fn fdatasync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes zeros on a file system that cannot reserve space: a hole would get its blocks only when
 /// it is written, and the disk may be full by that time.
 fn write_zeros(file: &fs::File, len: u64) -> io::Result<()> {

@@ -47,7 +47,7 @@ mod write;
 mod zero_filler;
 
 pub use at_rest::ReadOnlyDisk;
-pub use disk::{Disk, File, Space, SystemDisk};
+pub use disk::{Disk, File, Space, SystemDisk, Unsynced};
 pub use format::{Metadata, SnapshotRecord};
 pub use read::Reader;
 pub use recover::{Recovered, Repair, identity, open};

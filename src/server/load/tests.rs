@@ -87,7 +87,6 @@ const REFUSED: &[(&str, &str)] = &[
         "--auto-compaction-retention 0.5",
         "error parsing CompactionRetention: time: missing unit in duration \"0.5\"",
     ),
-    ("--unsafe-no-fsync", "flag --unsafe-no-fsync is not supported by rusd yet"),
     (
         "--listen-peer-urls https://127.0.0.1:1",
         "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",

@@ -50,6 +50,24 @@ impl Disk for FailingDisk {
 }
 
 #[test]
+fn an_unsynced_disk_gets_all_writes_and_no_sync() {
+    let fixture = Fixture::new();
+    let switch = Arc::new(Failing { write: AtomicBool::new(false), sync: AtomicBool::new(true) });
+    let disk: Arc<dyn Disk> = Arc::new(Unsynced(FailingDisk(Arc::clone(&switch))));
+    let (mut writer, ..) = open(&disk, &fixture.dir, SMALL).unwrap();
+    for first in (1..=600).step_by(10) {
+        writer.append(&batch(first..=first + 9, 1)).unwrap();
+        writer.write().unwrap();
+        writer.sync().unwrap();
+    }
+    assert!(fixture.segments().len() > 1, "no segment was begun");
+    assert!(switch.sync.load(Ordering::SeqCst), "a sync reached the disk");
+    drop(writer);
+    let (.., recovered) = fixture.open().unwrap();
+    assert_eq!(recovered.table.last_index(), 600);
+}
+
+#[test]
 fn nothing_is_written_after_a_failure() {
     for sync in [false, true] {
         let fixture = Fixture::new();
