@@ -40,6 +40,7 @@ use crate::pb::shapes::{ROUTES, Route};
 use crate::rpc::{self, BoxError};
 
 pub use answer::Body;
+pub use scan::members as json_members;
 
 use error::Errors;
 use scan::Scanner;

@@ -267,6 +267,37 @@ fn invalid<T>(byte: u8, context: &str) -> Result<T, String> {
     Err(format!("invalid character {shown} {context}"))
 }
 
+/// Names and values of a document that is an object, the values as they stand there; None for any
+/// other document. Errors are those of Go's `json.Unmarshal`, which wants one document alone.
+pub fn members(document: &str) -> Result<Option<Vec<(String, &str)>>, String> {
+    // The space ends a number or a word, as the end of the text does.
+    let spaced = format!("{document} ");
+    let end = Scanner::default().feed(spaced.as_bytes())?;
+    let end = end.ok_or("unexpected end of JSON input")?.min(document.len());
+    if let Some(byte) = document[end..].trim_start_matches(SPACE).bytes().next() {
+        invalid(byte, "after top-level value")?;
+    }
+    let Some(mut rest) = document.trim_matches(SPACE).strip_prefix('{') else { return Ok(None) };
+    let mut members = Vec::new();
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', '\r', '\n', ',', ':']);
+        if rest.starts_with('}') {
+            return Ok(Some(members));
+        }
+        let mut next = || -> Result<&str, String> {
+            rest = rest.trim_start_matches([' ', '\t', '\r', '\n', ',', ':']);
+            let end = Scanner::default().feed(rest.as_bytes())?;
+            let (value, after) = rest.split_at(end.unwrap_or(rest.len()));
+            rest = after;
+            Ok(value)
+        };
+        let name = serde_json::from_str(next()?).map_err(|error| error.to_string())?;
+        members.push((name, next()?));
+    }
+}
+
+const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
+
 #[cfg(test)]
 mod tests {
     use super::*;

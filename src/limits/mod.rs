@@ -543,6 +543,9 @@ pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Lines of one log message that are written in a second. Of further ones, one in this many is
 /// written: etcd's sampling.
 pub const LOG_LINES_PER_SECOND: u64 = 100;
+/// Times that the thread which looks after old log files may have been woken and not have looked:
+/// one look serves all.
+pub const LOG_KEEPER_WAKES_MAX: usize = 1;
 /// Counters of the sampler. A message is assigned one by its hash, so two may share one.
 pub const LOG_SAMPLER_PLACES: usize = 4096;
 

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::discovery::Discovery;
+use super::rotate::Rotation;
 use super::tls;
 use super::url::Url;
 use crate::gateway;
@@ -37,6 +38,8 @@ pub(super) struct Log {
     pub level: Level,
     pub json: bool,
     pub outputs: Vec<String>,
+    /// How files among the outputs are rotated; None if they are not.
+    pub rotation: Option<Rotation>,
 }
 
 #[derive(Clone, Debug)]

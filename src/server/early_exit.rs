@@ -54,7 +54,8 @@ pub(super) fn stop_early(stop: &Stop, words: &[String], notices: &[Notice]) -> E
 }
 
 fn default_log() {
-    let settings = Log { level: Level::Info, json: true, outputs: vec!["default".into()] };
+    let outputs = vec!["default".into()];
+    let settings = Log { level: Level::Info, json: true, outputs, rotation: None };
     if let Ok(logger) = log::Logger::new(&settings) {
         logger.install();
     }

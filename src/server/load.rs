@@ -11,8 +11,9 @@ use super::check::{check, refuse_unsupported};
 use super::config::{Compaction, Config, Level, Log, Notice, Sockets, Source, Stop, invalid};
 use super::discovery::Discovery;
 use super::flags::{self, Given};
+use super::rotate::Rotation;
 use super::values::Values;
-use super::{environment, file, tls, url};
+use super::{environment, file, rotate, tls, url};
 use crate::client::TlsOptions;
 use crate::{gateway, go, limits};
 
@@ -248,7 +249,16 @@ fn log_settings(given: &Given) -> Result<Log, Stop> {
     if outputs.iter().any(|output| output == "systemd/journal") {
         return invalid("log output systemd/journal is not supported by rusd yet");
     }
-    Ok(Log { level, json, outputs })
+    let rotation = match Values(given).bool("enable-log-rotation") {
+        true => Some(rotation(given, &outputs).map_err(Stop::Invalid)?),
+        false => None,
+    };
+    Ok(Log { level, json, outputs, rotation })
+}
+
+fn rotation(given: &Given, outputs: &[String]) -> Result<Rotation, String> {
+    rotate::check_outputs(outputs)?;
+    Rotation::parse(given.text("log-rotation-config-json"))
 }
 
 /// Zero means the default.

@@ -23,6 +23,7 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::config;
+use super::rotate::{self, Rotated};
 use crate::clock::{self, Clock, SystemClock};
 use crate::go;
 use crate::limits::{LOG_LINES_PER_SECOND, LOG_SAMPLER_PLACES, LOG_WRITE_MAX};
@@ -34,6 +35,7 @@ enum Sink {
     Stderr(io::Stderr),
     Stdout(io::Stdout),
     File(File),
+    Rotated(Rotated),
 }
 
 impl AsFd for Sink {
@@ -42,6 +44,7 @@ impl AsFd for Sink {
             Self::Stderr(stderr) => stderr.as_fd(),
             Self::Stdout(stdout) => stdout.as_fd(),
             Self::File(file) => file.as_fd(),
+            Self::Rotated(file) => file.as_fd(),
         }
     }
 }
@@ -72,6 +75,12 @@ impl Output {
             text.push_str(&report(self.lost));
         }
         text.push_str(line);
+        if let Sink::Rotated(file) = &mut self.sink
+            && !file.make_room(text.len())
+        {
+            self.lost += 1;
+            return;
+        }
         let mut rest = text.as_bytes();
         while !rest.is_empty() {
             let piece = &rest[..rest.len().min(PIECE_BYTES)];
@@ -152,6 +161,9 @@ impl Logger {
                 "default" | "stderr" => Ok(Sink::Stderr(io::stderr())),
                 "stdout" => Ok(Sink::Stdout(io::stdout())),
                 path => {
+                    if let Some(rotation) = &settings.rotation {
+                        return rotate::open(path, rotation).map(Sink::Rotated);
+                    }
                     let file = OpenOptions::new().append(true).create(true).open(path);
                     file.map(Sink::File).map_err(|error| {
                         let why = go::reason(&error);
@@ -421,6 +433,7 @@ mod tests {
             level: config::Level::Info,
             json: format == "json",
             outputs: vec![path.clone()],
+            rotation: None,
         };
         tracing::subscriber::with_default(Logger::new(&settings).unwrap(), log);
         let mut text = String::new();

@@ -20,7 +20,7 @@
 //! | bytes that clients make the member hold | `outbox`, `unread`, `unfinished` |
 //! | ports | `listen`, `services`, `tls`, `serve` |
 //! | start and end | `early_exit`, `datadir`, `member`, `run`, `startup_log`, `signals` |
-//! | process | `log`, `notify`, `malloc`, `version` |
+//! | process | `log`, `rotate`, `notify`, `malloc`, `version` |
 
 mod charged;
 mod check;
@@ -53,6 +53,7 @@ mod member_list;
 mod notify;
 mod outbox;
 mod resolve;
+mod rotate;
 mod run;
 mod serve;
 mod services;

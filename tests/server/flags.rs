@@ -15,25 +15,18 @@ const LAST: [&str; 2] = ["--tls-min-version=TLS1.3", "--cipher-suites=TLS_AES_12
 const TAKEN: &str = "cipher suites cannot be configured when only TLS1.3 is enabled";
 
 /// Where docs/compat.md says that this server differs: words, code, text.
-const DIFFERENCES: [(&str, u8, &str); 9] = [
-    ("--enable-distributed-tracing", 1, NOT_YET[0]),
-    ("--enable-distributed-tracing=1", 1, NOT_YET[0]),
-    ("--enable-distributed-tracing=true", 1, NOT_YET[0]),
-    ("ETCD_ENABLE_DISTRIBUTED_TRACING=1", 1, NOT_YET[0]),
-    ("--enable-log-rotation", 1, NOT_YET[1]),
-    ("--enable-log-rotation=1", 1, NOT_YET[1]),
-    ("--enable-log-rotation=true", 1, NOT_YET[1]),
-    ("ETCD_ENABLE_LOG_ROTATION=1", 1, NOT_YET[1]),
+const DIFFERENCES: [(&str, u8, &str); 5] = [
+    ("--enable-distributed-tracing", 1, NOT_YET),
+    ("--enable-distributed-tracing=1", 1, NOT_YET),
+    ("--enable-distributed-tracing=true", 1, NOT_YET),
+    ("ETCD_ENABLE_DISTRIBUTED_TRACING=1", 1, NOT_YET),
     (
         "--feature-gates=LeaseCheckpointPersist=true",
         1,
         "feature gate LeaseCheckpointPersist=true is not supported by rusd yet",
     ),
 ];
-const NOT_YET: [&str; 2] = [
-    "flag --enable-distributed-tracing is not supported by rusd yet",
-    "flag --enable-log-rotation is not supported by rusd yet",
-];
+const NOT_YET: &str = "flag --enable-distributed-tracing is not supported by rusd yet";
 
 #[test]
 fn every_flag_and_variable_is_taken_or_refused_as_by_etcd() {
@@ -86,7 +79,7 @@ fn help_says_what_has_no_effect_and_version_is_etcds() {
         let line = after(flag).lines().nth(1).unwrap();
         assert!(line.ends_with("(accepted without effect)"), "{flag}: {line}");
     }
-    let line = after("enable-log-rotation").lines().nth(1).unwrap();
+    let line = after("enable-distributed-tracing").lines().nth(1).unwrap();
     assert!(line.ends_with("(only the default is supported yet)"), "{line}");
     let version = run("--version");
     let lines: Vec<&str> = version.lines().collect();
@@ -131,6 +124,45 @@ fn a_log_that_cannot_be_opened_is_named() {
     let (mut member, _root) = spawn(&["--log-outputs=/nonexistent/x"], &[]);
     let why = r#"open sink \"/nonexistent/x\": open /nonexistent/x: no such file or directory"#;
     assert!(member.wait_refused().contains(why), "{}", member.log());
+}
+
+#[test]
+fn a_log_is_rotated() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("logs/etcd.log");
+    let output = format!("--log-outputs={}", path.display());
+    let more = ["--enable-log-rotation", &output, "--log-rotation-config-json"];
+    let (mut refused, _root) = spawn(&[&more[..], &["{\"maxsize\": \"1\"}"]].concat(), &[]);
+    let why = "cannot unmarshal string into Go struct field logRotationConfig.Logger.maxsize of \
+               type int";
+    assert!(refused.wait_refused().contains(why), "{}", refused.log());
+
+    // Full from an earlier run, which set others aside.
+    fs::create_dir(path.parent().unwrap()).unwrap();
+    fs::write(&path, "full\n".repeat(1 << 20)).unwrap();
+    let aside = |day: u8| path.with_file_name(format!("etcd-2020-01-0{day}T00-00-00.000.log"));
+    for day in 1..=3 {
+        fs::write(aside(day), "old").unwrap();
+    }
+    let json = "{\"maxsize\": 1, \"maxbackups\": 2, \"compress\": true}";
+    let (mut member, _root) = spawn(&[&more[..], &[json]].concat(), &[]);
+    member.wait_ready();
+    assert!(fs::read_to_string(&path).unwrap().starts_with("{\"level\":"));
+    let names = || -> Vec<String> {
+        let found = fs::read_dir(path.parent().unwrap()).unwrap();
+        found.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    // The file, what was set aside, and the newest of the others.
+    let is_done = |names: &[String]| {
+        let compressed = names.iter().filter(|name| name.ends_with(".log.gz")).count();
+        names.len() == 3 && compressed == 2
+    };
+    let waited = (0..PATIENCE.as_millis() / 20).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        is_done(&names())
+    });
+    assert!(waited, "{:?}", names());
+    assert!(names().contains(&"etcd-2020-01-03T00-00-00.000.log.gz".to_owned()), "{:?}", names());
 }
 
 /// etcd's fields, in its order.
