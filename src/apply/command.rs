@@ -12,6 +12,7 @@ use prost::Message as _;
 
 use crate::limits::TXN_DEPTH_MAX;
 use crate::metrics::Operation;
+use crate::pb::logged::logged;
 use crate::pb::membershippb::{
     ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
 };
@@ -89,12 +90,33 @@ macro_rules! commands {
             }
         }
 
+        impl Reply {
+            /// Encoded size of the response in bytes; None for replies without one.
+            pub fn response_len(&self) -> Option<usize> {
+                match self {
+                    $($(Self::$name(response) => {
+                        let response: &$response = response;
+                        Some(response.encoded_len())
+                    })?)*
+                    Self::Members(_) | Self::Done => None,
+                }
+            }
+        }
+
         impl Command {
             /// The command's label in metrics; None if it is not counted.
             pub fn operation(&self) -> Option<Operation> {
                 match self {
                     $(Self::$name(_) => Some(Operation::$name),)*
                     Self::V2(_) => None,
+                }
+            }
+
+            /// The request as a log line shows it.
+            pub(super) fn logged(&self) -> String {
+                match self {
+                    $(Self::$name(request) => logged(request),)*
+                    Self::V2(request) => logged(request),
                 }
             }
 

@@ -9,7 +9,9 @@ use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_va
 
 use super::command::{Command, Error, V2};
 use super::v2;
-use crate::pb::{Request, RequestHeader};
+use crate::pb::logged::logged;
+use crate::pb::shapes::{self, Shaped as _};
+use crate::pb::{InternalRaftRequest, Request, RequestHeader};
 
 const HEADER: u32 = 100;
 /// The field that holds the request's id in entries of old versions.
@@ -40,6 +42,15 @@ impl Entry {
             self.put_header(&mut out, header);
         }
         out.freeze()
+    }
+
+    /// The entry as a log line shows it: header, name of the request, and its fields.
+    pub fn logged(&self) -> String {
+        let number = self.command.field();
+        let fields = shapes::fields(InternalRaftRequest::SHAPE);
+        let name =
+            fields.iter().find(|field| field.number == number).map_or("", |field| field.name);
+        format!("header:{{{}}} {name}:{{{}}}", logged(&self.header), self.command.logged())
     }
 
     fn put_header(&self, out: &mut BytesMut, len: usize) {
@@ -99,9 +110,7 @@ mod tests {
     use crate::limits::TXN_DEPTH_MAX;
     use crate::pb::membershippb::ClusterVersionSetRequest;
     use crate::pb::request_op::Request as Op;
-    use crate::pb::{
-        Compare, InternalRaftRequest, LeaseRevokeRequest, PutRequest, RequestOp, TxnRequest,
-    };
+    use crate::pb::{Compare, LeaseRevokeRequest, PutRequest, RequestOp, TxnRequest};
 
     #[test]
     fn bytes_are_those_of_the_generated_message() {
@@ -115,6 +124,9 @@ mod tests {
         };
         assert_eq!(entry.encode(), message.encode_to_vec());
         assert_eq!(Entry::decode(entry.encode()).unwrap(), entry);
+        let shown =
+            r#"header:{ID:9 username:"root" auth_revision:3} put:{key:"k" value_size:1 lease:7}"#;
+        assert_eq!(entry.logged(), shown);
 
         let set = ClusterVersionSetRequest { ver: "3.7.0".into() };
         let command = Command::ClusterVersionSet(set.clone());

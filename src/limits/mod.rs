@@ -543,6 +543,10 @@ pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Lines of one log message that are written in a second. Of further ones, one in this many is
 /// written: etcd's sampling.
 pub const LOG_LINES_PER_SECOND: u64 = 100;
+/// Bytes of a request that a log line shows, and levels of messages within it: what a client sends
+/// must not fill the log.
+pub const LOGGED_REQUEST_BYTES_MAX: usize = 2048;
+pub const LOGGED_DEPTH_MAX: usize = 16;
 /// Times that the thread which looks after old log files may have been woken and not have looked:
 /// one look serves all.
 pub const LOG_KEEPER_WAKES_MAX: usize = 1;

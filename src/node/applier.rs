@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::conf_change;
 use super::conf_states::ConfStates;
 use super::known_peers::KnownPeers;
 use super::waits::{AppliedWaits, Waits};
-use crate::apply::{self, Fatal, Machine, Outcome, Reply};
+use crate::apply::{self, Entry, Fatal, Machine, Outcome, Reply};
 use crate::auth::Auth;
 use crate::clock::Clock;
+use crate::go;
 use crate::limits;
 use crate::metrics;
 use crate::mvcc::{Change, Restore};
@@ -22,9 +25,6 @@ use crate::supervise::Supervisor;
 use crate::transfer::{Loaded, Prepared, PreparedSlot, StoredConfState};
 use crate::upkeep::{SweepJob, SweepQueue};
 use crate::watch::Hub;
-
-/// The time from which an apply counts as slow in the metrics, etcd's.
-const SLOW_APPLY: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 pub(super) struct Applier {
@@ -41,6 +41,8 @@ pub(super) struct Applier {
     pub raft: raft::Handle,
     pub prepared_slot: Arc<PreparedSlot>,
     pub known_peers: KnownPeers,
+    /// An apply that takes longer is logged.
+    pub slow: Duration,
 }
 
 type Answer = (u64, Result<Reply, apply::Error>);
@@ -136,10 +138,11 @@ impl Applier {
             match entry {
                 Committed::Normal { index, term, data } => {
                     let is_awaited = |id| self.waits.is_awaited(id);
+                    let entry = data.clone();
                     let outcome = self.machine.apply(index, term, data, batch.now, &is_awaited)?;
                     batch.last = index;
                     let begun = std::mem::replace(&mut batch.now, self.clock.now());
-                    observe(&outcome, batch.now.saturating_sub(begun));
+                    self.observe(&outcome, batch.now.saturating_sub(begun), entry);
                     self.take(outcome, batch);
                 }
                 Committed::ConfChange { index, term, change } => {
@@ -250,6 +253,29 @@ impl Applier {
         Ok((id, reply))
     }
 
+    /// Counts an apply, and logs one that took too long.
+    fn observe(&self, outcome: &Outcome, took: Duration, entry: Bytes) {
+        let Some(operation) = outcome.operation else { return };
+        let seconds = metrics::apply_seconds(operation, outcome.reply.is_ok());
+        seconds.observe(took.as_secs_f64());
+        if took <= self.slow {
+            return;
+        }
+        metrics::slow_apply().inc();
+        let request = Entry::decode(entry).map(|entry| entry.logged()).unwrap_or_default();
+        let size = outcome.reply.as_ref().ok().and_then(Reply::response_len);
+        let response = size.map(|size| format!("size:{size}")).unwrap_or_default();
+        tracing::warn!(
+            took = go::duration(took),
+            "expected-duration" = go::duration(self.slow),
+            prefix = "",
+            request,
+            response,
+            error = outcome.reply.as_ref().err().map(tracing::field::display),
+            "apply request took too long"
+        );
+    }
+
     fn has_space_alarm(&self) -> bool {
         self.machine.members.read().has_alarm(AlarmType::Nospace)
     }
@@ -275,16 +301,6 @@ impl Applier {
                 answers.push((request_id, reply));
             }
             None => answers.push((request_id, reply)),
-        }
-    }
-}
-
-fn observe(outcome: &Outcome, took: Duration) {
-    if let Some(operation) = outcome.operation {
-        let seconds = metrics::apply_seconds(operation, outcome.reply.is_ok());
-        seconds.observe(took.as_secs_f64());
-        if took >= SLOW_APPLY {
-            metrics::slow_apply().inc();
         }
     }
 }

@@ -125,6 +125,7 @@ pub(super) fn assemble(
         raft: raft.clone(),
         prepared_slot,
         known_peers,
+        slow: config.warning_apply_duration,
     };
     let disk_room = watch_store(&store, &raft, conf_states, size_bytes, (&wal, &no_space));
     let stepped = turns.map(|turns| (turns, snapshots, events));

@@ -35,6 +35,8 @@ fn start(
     }
     let options = &mut surroundings.store;
     options.commit_interval = config.commit_interval;
+    options.commit_ops_max = config.commit_ops_max;
+    options.compaction_rows_max = config.compaction_rows_max;
     options.committer = !stepped;
     options.supervisor = surroundings.supervisor.clone();
     let (store, mut opened) = Store::open(&db, options.clone())?;

@@ -59,6 +59,12 @@ pub struct Config {
     /// Free bytes within the store from which a start defragments it; 0 for never.
     pub defrag_at_start_bytes: u64,
     pub commit_interval: Duration,
+    /// Operations after which the store commits without waiting for that interval.
+    pub commit_ops_max: usize,
+    /// Rows that one commit deletes for a compaction, at most.
+    pub compaction_rows_max: usize,
+    /// An apply that takes longer is logged.
+    pub warning_apply_duration: Duration,
     pub retention: Option<Retention>,
     pub compaction_sleep_interval: Duration,
     pub checkpoint_pace: CheckpointPace,
@@ -94,6 +100,9 @@ impl Config {
             space_policy_is_auto: false,
             defrag_at_start_bytes: 0,
             commit_interval: limits::COMMIT_INTERVAL,
+            commit_ops_max: limits::COMMIT_OPS_MAX,
+            compaction_rows_max: limits::COMPACTION_ROWS_MAX,
+            warning_apply_duration: Duration::from_millis(100),
             retention: None,
             compaction_sleep_interval: limits::COMPACTION_PAUSE,
             checkpoint_pace: CheckpointPace::default(),

@@ -13,9 +13,11 @@ use super::error::{Error, status};
 use super::{Server, check};
 use crate::auth::Credentials;
 use crate::clock;
+use crate::go;
 use crate::limits::{STREAM_CHUNK_ROWS, TXN_DEPTH_MAX};
 use crate::metrics::{self, Operation};
 use crate::node::{self, Op, Reply};
+use crate::pb::logged::logged;
 use crate::pb::tolerant::{self, Below, Malformed};
 use crate::pb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest,
@@ -63,6 +65,31 @@ pub(super) fn observe<T>(operation: Operation, start: Instant, result: &Result<T
 }
 
 impl Server {
+    /// Logs a read that took too long, as etcd does.
+    fn warn_if_slow(
+        &self,
+        prefix: &str,
+        start: Instant,
+        request: impl FnOnce() -> String,
+        result: &Result<Encoded, Status>,
+    ) {
+        let (took, expected) = (start.elapsed(), self.config.warning_apply_duration);
+        if took <= expected {
+            return;
+        }
+        metrics::slow_apply().inc();
+        let size = result.as_ref().map(|Encoded(bytes)| format!("size:{}", bytes.len()));
+        tracing::warn!(
+            took = go::duration(took),
+            "expected-duration" = go::duration(expected),
+            prefix,
+            request = request(),
+            response = size.unwrap_or_default(),
+            error = result.as_ref().err().map(Status::message),
+            "apply request took too long"
+        );
+    }
+
     pub(super) async fn range(
         self: Arc<Self>,
         who: Credentials,
@@ -76,6 +103,7 @@ impl Server {
         let result = self.node.range_as(&who, &request, Encode::encoded).await;
         let result = result.map_err(status).and_then(|encoded| encoded);
         observe(Operation::Range, start, &result);
+        self.warn_if_slow("read-only range ", start, || logged(&request), &result);
         result
     }
 
@@ -116,6 +144,7 @@ impl Server {
             let result = self.node.read_txn_as(&who, &request, Encode::encoded).await;
             let result = result.map_err(status).and_then(|encoded| encoded);
             observe(Operation::ReadonlyTxn, start, &result);
+            self.warn_if_slow("read-only txn ", start, || logged(&request), &result);
             return result;
         }
         let result = propose!(self, &who, Txn, request);

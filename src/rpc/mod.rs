@@ -55,6 +55,8 @@ pub struct Config {
     pub election_timeout: Duration,
     /// A unary request that takes longer is logged.
     pub warning_duration: Duration,
+    /// A range or a read-only transaction that takes longer is logged with its request.
+    pub warning_apply_duration: Duration,
     /// Time between two progress notifications of a watcher.
     pub watch_progress_interval: Duration,
 }

@@ -14,13 +14,8 @@ const ELECTION_MS_MAX: u64 = 50_000;
 /// Refuses flags and feature gates that are supported at their default alone, if they have another
 /// value.
 pub(super) fn refuse_unsupported(given: &Given) -> Result<(), Stop> {
-    let equal = |flag: &Flag, text: &str| match flag.kind {
-        FlagKind::Bool => go::parse_bool(text) == go::parse_bool(flag.default),
-        FlagKind::Uint | FlagKind::Int => go::parse_int(text, 0) == go::parse_int(flag.default, 0),
-        _ => text == flag.default,
-    };
     for (flag, text) in given.given().filter(|(flag, _)| flag.support == Support::Default) {
-        if !equal(flag, text) {
+        if !is_default(flag, text) {
             return invalid(format!("flag --{} is not supported by rusd yet", flag.name));
         }
     }
@@ -32,6 +27,24 @@ pub(super) fn refuse_unsupported(given: &Given) -> Result<(), Stop> {
         }
     }
     Ok(())
+}
+
+fn is_default(flag: &Flag, text: &str) -> bool {
+    match flag.kind {
+        FlagKind::Bool => go::parse_bool(text) == go::parse_bool(flag.default),
+        FlagKind::Uint | FlagKind::Int => go::parse_int(text, 0) == go::parse_int(flag.default, 0),
+        FlagKind::Duration => go::parse_duration(text) == go::parse_duration(flag.default),
+        _ => text == flag.default,
+    }
+}
+
+/// Flags that were given another value than their default, and change nothing here. Those that
+/// etcd takes without effect as well are not among them.
+pub(super) fn without_effect(given: &Given) -> Vec<&'static str> {
+    let ignored = given.given().filter(|(flag, text)| {
+        flag.support == Support::Ignored && !flag.help.is_empty() && !is_default(flag, text)
+    });
+    ignored.map(|(flag, _)| flag.name).collect()
 }
 
 /// etcd's checks in etcd's order.

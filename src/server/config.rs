@@ -88,19 +88,18 @@ pub(super) struct Config {
     pub compact_hash_check: Option<Duration>,
     /// The same time whether the gate is open or not, which the log shows.
     pub hash_check_interval: Duration,
-    pub batch_interval: Option<Duration>,
-    /// Whether log and store are synced; false with `--unsafe-no-fsync`.
-    pub syncs: bool,
+    pub writing: Writing,
     pub compaction: Compaction,
     /// `periodic` or `revision`, also if nothing is compacted, since the log shows it.
     pub compaction_mode: String,
-    pub compaction_pause: Option<Duration>,
     pub progress_interval: Duration,
     pub auth_token: String,
     pub auth_token_ttl: Duration,
     pub bcrypt_cost: u32,
     /// A request that takes longer is logged.
     pub warning_request: Duration,
+    /// An apply, or a read, that takes longer is logged with its request.
+    pub warning_apply: Duration,
     pub extensive_metrics: bool,
     pub origins: Vec<String>,
     /// None if JSON is not served.
@@ -117,6 +116,19 @@ pub(super) struct Config {
     pub discovery: Discovery,
     pub tls: tls::Settings,
     pub log: Log,
+}
+
+/// How the store is written. None leaves the choice to the server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Writing {
+    pub batch_interval: Option<Duration>,
+    /// Operations after which the store commits without waiting for that interval.
+    pub batch_limit: Option<usize>,
+    /// Rows that one commit deletes for a compaction.
+    pub compaction_batch_limit: Option<usize>,
+    pub compaction_pause: Option<Duration>,
+    /// Whether log and store are synced; false with `--unsafe-no-fsync`.
+    pub syncs: bool,
 }
 
 /// Options of listening sockets.
@@ -148,6 +160,8 @@ pub(super) enum Notice {
     OldName(String),
     /// The text of the line.
     Deprecated(&'static str),
+    /// Flags with other values than their defaults that change nothing here.
+    NoEffect(Vec<&'static str>),
     FileUsed(PathBuf),
     KeyUnknown(String),
     VariableUsed {

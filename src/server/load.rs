@@ -7,8 +7,10 @@ use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::check::{check, refuse_unsupported};
-use super::config::{Compaction, Config, Level, Log, Notice, Sockets, Source, Stop, invalid};
+use super::check::{self, check, refuse_unsupported};
+use super::config::{
+    Compaction, Config, Level, Log, Notice, Sockets, Source, Stop, Writing, invalid,
+};
 use super::discovery::Discovery;
 use super::flags::{self, Given};
 use super::rotate::Rotation;
@@ -59,6 +61,8 @@ pub(super) fn load(
 fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
     let used = flags::DEPRECATED.iter().filter(|(name, _)| given.is_set(name));
     notices.extend(used.map(|&(_, text)| Notice::Deprecated(text)));
+    let without_effect = check::without_effect(given);
+    notices.extend((!without_effect.is_empty()).then_some(Notice::NoEffect(without_effect)));
     if given.text("discovery-fallback") == "proxy" {
         return invalid(
             "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
@@ -118,11 +122,9 @@ fn settings(given: &Given) -> Result<Config, Stop> {
             .is_open("CompactHashCheck")
             .then(|| values.duration("compact-hash-check-time")),
         hash_check_interval: values.duration("compact-hash-check-time"),
-        batch_interval: values.own_duration("backend-batch-interval"),
-        syncs: !values.bool("unsafe-no-fsync"),
+        writing: writing(&values),
         compaction: Compaction::Off,
         compaction_mode: given.text("auto-compaction-mode").to_owned(),
-        compaction_pause: values.own_duration("compaction-sleep-interval"),
         progress_interval: values
             .own_duration("watch-progress-notify-interval")
             .unwrap_or(limits::WATCH_PROGRESS_INTERVAL)
@@ -131,6 +133,7 @@ fn settings(given: &Given) -> Result<Config, Stop> {
         auth_token_ttl: token_ttl(values.uint("auth-token-ttl")),
         bcrypt_cost: u32::try_from(values.uint("bcrypt-cost")).unwrap_or(u32::MAX),
         warning_request: values.duration("warning-unary-request-duration"),
+        warning_apply: values.duration("warning-apply-duration"),
         extensive_metrics: given.text("metrics") == "extensive",
         origins: values.words("cors"),
         gateway: gateway(&values),
@@ -144,6 +147,16 @@ fn settings(given: &Given) -> Result<Config, Stop> {
         log,
         name,
     })
+}
+
+fn writing(values: &Values<'_>) -> Writing {
+    Writing {
+        batch_interval: values.own_duration("backend-batch-interval"),
+        batch_limit: values.own_count("backend-batch-limit"),
+        compaction_batch_limit: values.own_count("compaction-batch-limit"),
+        compaction_pause: values.own_duration("compaction-sleep-interval"),
+        syncs: !values.bool("unsafe-no-fsync"),
+    }
 }
 
 fn gateway(values: &Values<'_>) -> Option<gateway::Config> {

@@ -76,7 +76,7 @@ async fn start_node(
 ) -> Result<Node, cluster::Error> {
     let settings = node_config(config, first);
     let clock = Arc::new(SystemClock::new());
-    let mut surroundings = match config.syncs {
+    let mut surroundings = match config.writing.syncs {
         true => node::Surroundings::system(clock),
         false => node::Surroundings::unsynced(clock),
     };
@@ -123,13 +123,22 @@ fn node_config(config: &Config, first: cluster::FirstStart) -> node::Config {
         quota_backend_bytes: config.quota_bytes,
         space_policy_is_auto: config.space_policy_is_auto,
         defrag_at_start_bytes: config.defrag_at_start_bytes,
-        commit_interval: config.batch_interval.unwrap_or(limits::COMMIT_INTERVAL),
+        commit_interval: config.writing.batch_interval.unwrap_or(limits::COMMIT_INTERVAL),
+        commit_ops_max: config.writing.batch_limit.unwrap_or(limits::COMMIT_OPS_MAX),
+        compaction_rows_max: config
+            .writing
+            .compaction_batch_limit
+            .map_or(limits::COMPACTION_ROWS_MAX, |rows| rows.min(limits::COMPACTION_ROWS_MAX)),
+        warning_apply_duration: config.warning_apply,
         retention: match config.compaction {
             Compaction::Off => None,
             Compaction::Periodic(period) => Some(Retention::Periodic(period)),
             Compaction::Revision(count) => Some(Retention::Revision(count)),
         },
-        compaction_sleep_interval: config.compaction_pause.unwrap_or(limits::COMPACTION_PAUSE),
+        compaction_sleep_interval: config
+            .writing
+            .compaction_pause
+            .unwrap_or(limits::COMPACTION_PAUSE),
         checkpoint_pace: CheckpointPace::default(),
         auth: node::AuthConfig {
             token: config.auth_token.clone(),

@@ -215,6 +215,7 @@ pub(super) fn services(
             txn_ops_max: config.max_txn_ops,
             election_timeout: config.election,
             warning_duration: config.warning_request,
+            warning_apply_duration: config.warning_apply,
             watch_progress_interval: config.progress_interval,
         },
     );

@@ -27,6 +27,11 @@ pub(super) fn notice(notice: &Notice) {
             tracing::warn!(flag, "this flag has lost its prefix experimental- in etcd 3.6");
         }
         Notice::Deprecated(text) => tracing::warn!("{text}"),
+        Notice::NoEffect(flags) => tracing::warn!(
+            ?flags,
+            hint = "docs/compat.md says why; they may be left out",
+            "flags that have no effect in rusd were given"
+        ),
         Notice::FileUsed(path) => tracing::info!(
             path = %path.display(),
             "loaded server configuration, other configuration command line flags and environment \
@@ -51,7 +56,7 @@ pub(super) fn notice(notice: &Notice) {
 
 /// Warns of a member whose acknowledged writes a power cut can lose.
 pub(super) fn unsynced(config: &Config) {
-    if !config.syncs {
+    if !config.writing.syncs {
         tracing::warn!(
             hint = "start without --unsafe-no-fsync unless losing all data is fine",
             "UNSAFE: --unsafe-no-fsync is set; log and store are never synced, so a power cut or a \

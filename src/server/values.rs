@@ -29,6 +29,10 @@ impl Values<'_> {
     pub(super) fn own_duration(&self, name: &str) -> Option<Duration> {
         Some(self.duration(name)).filter(|value| !value.is_zero())
     }
+    /// A count; None for zero, and for what is no count, with which the server chooses.
+    pub(super) fn own_count(&self, name: &str) -> Option<usize> {
+        usize::try_from(self.int(name)).ok().filter(|count| *count > 0)
+    }
     pub(super) fn urls(&self, name: &str) -> Vec<Url> {
         Url::parse_list(self.0.text(name)).unwrap_or_default()
     }

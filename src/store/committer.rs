@@ -23,8 +23,7 @@ use super::tail::Tail;
 use super::{Error, Options, Row, Sizes};
 use crate::clock::{self, LogLimit};
 use crate::limits::{
-    COMMIT_BYTES_MAX, COMPACTION_ROWS_FULL_DISK, COMPACTION_ROWS_MAX, RESERVE_RETAKE_REST,
-    TAIL_BYTES_MAX,
+    COMMIT_BYTES_MAX, COMPACTION_ROWS_FULL_DISK, RESERVE_RETAKE_REST, TAIL_BYTES_MAX,
 };
 use crate::metrics;
 use crate::planted::{self, Bug};
@@ -135,7 +134,7 @@ impl Shared {
         queue.bytes += entry.bytes;
         self.room.set_waiting(queue.bytes);
         queue.batch.absorb(entry);
-        if idle || queue.batch.is_large() {
+        if idle || queue.batch.is_large(self.options.commit_ops_max) {
             self.work.notify_one();
         }
         while queue.bytes > TAIL_BYTES_MAX && queue.stop.is_none() && !queue.is_leaving {
@@ -225,7 +224,7 @@ impl Shared {
             }
             let due = *queue.due.get_or_insert(now + self.options.commit_interval);
             let flush = queue.flush_to > queue.committed;
-            if flush || queue.batch.is_large() || now >= due {
+            if flush || queue.batch.is_large(self.options.commit_ops_max) || now >= due {
                 break;
             }
             self.work.wait_for(&mut queue, due - now);
@@ -426,7 +425,8 @@ impl Shared {
         if let Some(step) = step {
             finish_step(&mut queue, &step);
             let rows = self.job_rows_max.load(Ordering::Relaxed);
-            self.job_rows_max.store((rows * 2).min(COMPACTION_ROWS_MAX), Ordering::Relaxed);
+            self.job_rows_max
+                .store((rows * 2).min(self.options.compaction_rows_max), Ordering::Relaxed);
         }
         self.room.set_short(false);
         let was_full = queue.no_space;

@@ -171,6 +171,7 @@ impl Store {
         }
         let sizes = env.read()?.sizes()?;
         let reserve = Reserve::new(db, options.reserve_bytes);
+        let job_rows_max = options.compaction_rows_max;
         let position = (opened.consistent_index, opened.term);
         let queue = Queue { position, durable: position, ..Queue::default() };
         let shared = Arc::new(Shared {
@@ -187,7 +188,7 @@ impl Store {
             full_said: LogLimit::new(crate::limits::FULL_DISK_LOG_INTERVAL),
             hooks: Hooks::default(),
             rows_pushed: AtomicU64::new(0),
-            job_rows_max: AtomicUsize::new(crate::limits::COMPACTION_ROWS_MAX),
+            job_rows_max: AtomicUsize::new(job_rows_max),
             held: Mutex::default(),
             committing: Mutex::default(),
             changed: Mutex::default(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::limits::{COMMIT_INTERVAL, RESERVE_BYTES};
+use crate::limits::{COMMIT_INTERVAL, COMMIT_OPS_MAX, COMPACTION_ROWS_MAX, RESERVE_BYTES};
 use crate::supervise::Supervisor;
 
 /// The settings with which a store is opened.
@@ -13,6 +13,10 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// How long sealed entries wait for others to share their commit, at most.
     pub commit_interval: Duration,
+    /// Operations after which a commit does not wait for others.
+    pub commit_ops_max: usize,
+    /// Rows that one commit deletes for a compaction, at most.
+    pub compaction_rows_max: usize,
     /// Bytes of disk space held in reserve for a full disk; 0 for none.
     pub reserve_bytes: u64,
     /// Whether a commit is durable when it ends. Without that, a power cut may leave a store that
@@ -57,6 +61,8 @@ impl Options {
         Self {
             clock,
             commit_interval: COMMIT_INTERVAL,
+            commit_ops_max: COMMIT_OPS_MAX,
+            compaction_rows_max: COMPACTION_ROWS_MAX,
             reserve_bytes: RESERVE_BYTES,
             syncs: true,
             committer: true,

@@ -66,16 +66,7 @@ fn help_says_what_has_no_effect_and_version_is_etcds() {
     };
     let help = run("-h");
     let after = |flag: &str| help.split_once(&format!("--{flag} '")).unwrap().1;
-    for flag in [
-        "backend-batch-limit",
-        "compaction-batch-limit",
-        "warning-apply-duration",
-        "max-wals",
-        "max-snapshots",
-        "backend-bbolt-freelist-type",
-        "enable-grpc-gateway",
-        "enable-pprof",
-    ] {
+    for flag in ["max-wals", "max-snapshots", "backend-bbolt-freelist-type", "enable-pprof"] {
         let line = after(flag).lines().nth(1).unwrap();
         assert!(line.ends_with("(accepted without effect)"), "{flag}: {line}");
     }
@@ -163,6 +154,31 @@ fn a_log_is_rotated() {
     });
     assert!(waited, "{:?}", names());
     assert!(names().contains(&"etcd-2020-01-03T00-00-00.000.log.gz".to_owned()), "{:?}", names());
+}
+
+#[tokio::test]
+async fn slow_requests_and_flags_without_effect_are_said() {
+    let more = ["--warning-apply-duration=1ns", "--max-wals=3", "--backend-batch-limit=1"];
+    let (mut member, _root) = spawn(&more, &[("ETCD_MAX_SNAPSHOTS", "2")]);
+    member.wait_ready();
+    member.serves().await;
+    let log = member.log();
+    let without = r#""msg":"flags that have no effect in rusd were given","flags":["max-snapshots","max-wals"]"#;
+    assert!(log.contains(without), "{log}");
+    let slow = |prefix: &str, name: &str| {
+        let lines = log.lines().filter(|line| line.contains("apply request took too long"));
+        let lines = lines.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.into_iter().find(|line| {
+            line["prefix"] == prefix && line["request"].as_str().unwrap().contains(name)
+        })
+    };
+    let put = slow("", " put:{key:").unwrap_or_else(|| panic!("no put in {log}"));
+    assert_eq!((&put["level"], &put["expected-duration"]), (&"warn".into(), &"1ns".into()));
+    assert!(put["took"].as_str().unwrap().ends_with('s'));
+    assert!(put["request"].as_str().unwrap().starts_with("header:{ID:"), "{put}");
+    assert!(put["response"].as_str().unwrap().starts_with("size:"), "{put}");
+    let range = slow("read-only range ", "key:").unwrap_or_else(|| panic!("no range in {log}"));
+    assert!(range["response"].as_str().unwrap().starts_with("size:"), "{range}");
 }
 
 /// etcd's fields, in its order.

@@ -155,6 +155,33 @@ fn numbers_of_any_size_are_times_that_can_be_added() {
 }
 
 #[test]
+fn batch_limits_are_counts() {
+    let read = |text: &str| {
+        let line = format!("--backend-batch-limit={text} --compaction-batch-limit={text}");
+        let writing = of(&line).unwrap().writing;
+        (writing.batch_limit, writing.compaction_batch_limit)
+    };
+    assert_eq!(read("7"), (Some(7), Some(7)));
+    assert_eq!(read("0"), (None, None));
+    assert_eq!(read("-1"), (None, None));
+}
+
+#[test]
+fn flags_without_effect_are_named_unless_they_have_their_default() {
+    let named = |line: &str| {
+        let mut notices = Vec::new();
+        load(&words(line), &[], &mut notices).unwrap();
+        let found = notices.into_iter().find_map(|notice| match notice {
+            Notice::NoEffect(flags) => Some(flags),
+            _ => None,
+        });
+        found.unwrap_or_default()
+    };
+    assert_eq!(named("--max-wals 0x5 --raft-read-timeout 5000ms --force=x"), [""; 0]);
+    assert_eq!(named("--max-wals 3 --enable-pprof --name n"), ["enable-pprof", "max-wals"]);
+}
+
+#[test]
 fn compaction_retention_reads_hours_durations_and_revisions() {
     let kept = |line: &str| of(line).unwrap().compaction;
     assert_eq!(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::limits::{COMMIT_BYTES_MAX, COMMIT_OPS_MAX, SNAPSHOT_HOLD_MAX};
+use crate::limits::{COMMIT_BYTES_MAX, SNAPSHOT_HOLD_MAX};
 use crate::store::env::Env;
 use crate::store::pin::Pin;
 use crate::store::schema::Bucket;
@@ -35,8 +35,8 @@ impl Batch {
     }
 
     /// Whether the batch is committed without waiting for the commit interval.
-    pub(in crate::store) fn is_large(&self) -> bool {
-        self.rows + self.small.len() >= COMMIT_OPS_MAX || self.bytes >= COMMIT_BYTES_MAX
+    pub(in crate::store) fn is_large(&self, ops_max: usize) -> bool {
+        self.rows + self.small.len() >= ops_max || self.bytes >= COMMIT_BYTES_MAX
     }
 
     pub(in crate::store) fn absorb(&mut self, entry: Self) {

@@ -54,6 +54,32 @@ fn a_commit_holds_whole_entries_only() {
 }
 
 #[test]
+fn batches_are_as_large_as_they_may_be() {
+    let fixture = Fixture::new();
+    // No commit comes by its time.
+    let (store, _) = fixture.open(Options { commit_ops_max: 3, ..lazy() });
+    let (committed, commits) = std::sync::mpsc::sync_channel(10);
+    store.on_commit(move |index, _| committed.send(index).unwrap());
+    (1..=3).for_each(|main| apply(&store, main, 10));
+    assert_eq!(commits.recv_timeout(Duration::from_secs(60)), Ok(3));
+    apply(&store, 4, 10);
+    store.flush().unwrap();
+    drop(store);
+
+    let options = Options { compaction_rows_max: 3, committer: false, ..options() };
+    let (store, _) = fixture.open(options);
+    (5..=10).for_each(|main| apply(&store, main, 10));
+    store.flush().unwrap();
+    let done = store.delete_rows((1..=7).map(rev).collect(), Vec::new(), 10);
+    for left in [7, 4, 3] {
+        assert!(store.commit_turn().unwrap());
+        assert_eq!(all(&store).len(), left);
+    }
+    assert!(!store.commit_turn().unwrap());
+    wait(done);
+}
+
+#[test]
 fn a_full_tail_makes_apply_wait_until_it_is_committed() {
     let fixture = Fixture::new();
     let (store, _) = fixture.open(Options { commit_interval: Duration::ZERO, ..options() });

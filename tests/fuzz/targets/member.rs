@@ -105,6 +105,7 @@ impl Member {
         let rpc = rpc::Server::new(
             node.clone(),
             rpc::Config {
+                warning_apply_duration: std::time::Duration::from_millis(100),
                 request_bytes_max: 1 << 20,
                 txn_ops_max: 128,
                 election_timeout: Duration::from_secs(1),
