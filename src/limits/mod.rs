@@ -120,6 +120,10 @@ pub const STORE_BYTES_PER_BYTE: u64 = 2;
 /// LMDB files up to this size are checked down to their leaf pages when they are opened, which
 /// takes about 0.1 s. In larger files, the leaf pages of the two tables of rows are left out.
 pub const OPEN_CHECK_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of the store's file that the quota does not count: what a store without keys takes beyond
+/// an etcd's, for its tables and for the pages between two commits. A quota that is just enough for
+/// etcd would be exceeded for good without that.
+pub const QUOTA_FREE_BYTES: u64 = 60 << 10;
 /// Size of the store at which NOSPACE is raised: etcd's default of `--quota-backend-bytes`.
 pub const QUOTA_BYTES: i64 = 2 << 30;
 

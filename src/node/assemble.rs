@@ -360,7 +360,8 @@ fn watch_store(
         let Some(store) = store.upgrade() else { return };
         let sizes = store.sizes();
         let bytes = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
-        size_bytes.store(bytes(sizes.total), Ordering::Relaxed);
+        size_bytes
+            .store(bytes(sizes.total.saturating_sub(limits::QUOTA_FREE_BYTES)), Ordering::Relaxed);
         metrics::db_total_bytes().set(bytes(sizes.total));
         metrics::db_in_use_bytes().set(bytes(sizes.in_use));
     };

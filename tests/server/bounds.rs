@@ -5,12 +5,16 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
+use rusd::pb::alarm_request::AlarmAction;
 use rusd::pb::lease_client::LeaseClient;
 use rusd::pb::maintenance_client::MaintenanceClient;
 use rusd::pb::v3lockpb::LockRequest;
 use rusd::pb::v3lockpb::lock_client::LockClient;
 use rusd::pb::watch_request::RequestUnion;
-use rusd::pb::{LeaseGrantRequest, StatusRequest, WatchCreateRequest, WatchRequest};
+use rusd::pb::{
+    AlarmMember, AlarmRequest, CompactionRequest, DefragmentRequest, LeaseGrantRequest, PutRequest,
+    StatusRequest, WatchCreateRequest, WatchRequest,
+};
 
 use super::fixture::{Member, PATIENCE};
 
@@ -94,6 +98,44 @@ async fn an_empty_store_takes_45_kib_and_at_most_80_after_its_first_writes() {
     }
     let found = size().await;
     assert!((45 << 10..=80 << 10).contains(&found), "{found}");
+}
+
+/// etcd's TestAlarm: an empty store must be below this quota, and so must one that was compacted and
+/// defragmented.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_of_13_pages_fills_and_recovers_as_etcds() {
+    let root = tempfile::tempdir().unwrap();
+    let quota = format!("--quota-backend-bytes={}", 13 * 4096);
+    let (data, log) = (root.path().join("data"), root.path().join("log"));
+    let mut member = Member::spawn_with(&[&quota], &[], &data, &log);
+    member.wait_ready();
+    for round in 0..3 {
+        let mut kv = member.kv().await;
+        let mut put = async |key: String, bytes: usize| {
+            let value = vec![b'a'; bytes].into();
+            kv.put(PutRequest { key: key.into(), value, ..Default::default() }).await
+        };
+        put(format!("first {round}"), 64).await.unwrap();
+        let refused = loop {
+            if let Err(status) = put("second".to_owned(), 4096).await {
+                break status;
+            }
+        };
+        assert_eq!(refused.message(), "etcdserver: mvcc: database space exceeded");
+        assert!(put("third".to_owned(), 64).await.is_err(), "the alarm is raised");
+        let mut maintenance = MaintenanceClient::new(member.channel().await);
+        let status = maintenance.status(StatusRequest {}).await.unwrap().into_inner();
+        let revision = status.header.unwrap().revision;
+        member.kv().await.compact(CompactionRequest { revision, physical: true }).await.unwrap();
+        maintenance.defragment(DefragmentRequest {}).await.unwrap();
+        let list = AlarmRequest { action: AlarmAction::Get.into(), ..Default::default() };
+        for alarm in maintenance.alarm(list).await.unwrap().into_inner().alarms {
+            let (action, AlarmMember { member_id, alarm }) =
+                (AlarmAction::Deactivate.into(), alarm);
+            maintenance.alarm(AlarmRequest { action, member_id, alarm }).await.unwrap();
+        }
+        put(format!("fourth {round}"), 64).await.unwrap();
+    }
 }
 
 /// As `printf … | nc -N` does; etcd answers.
