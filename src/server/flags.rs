@@ -169,7 +169,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("auth-token-ttl", Uint, "300", Honoured, "Seconds that a simple token lives."),
     flag("bcrypt-cost", Uint, "10", Honoured, "Cost of hashing a password."),
     flag("logger", Text, "zap", Honoured, "zap."),
-    flag("log-outputs", Words, "default", Honoured, "default, stderr, stdout or files."),
+    flag("log-outputs", Words, "default", Honoured, "default, stderr, stdout, systemd/journal or files."),
     flag("log-level", Text, "info", Honoured, "debug, info, warn, error, panic or fatal."),
     flag("log-format", Text, "json", Honoured, "json or console."),
     flag("enable-log-rotation", Bool, "false", Honoured, "Rotate the one file among the log outputs."),

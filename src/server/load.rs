@@ -15,7 +15,7 @@ use super::discovery::Discovery;
 use super::flags::{self, Given};
 use super::rotate::Rotation;
 use super::values::Values;
-use super::{environment, file, rotate, tls, url};
+use super::{environment, file, journal, rotate, tls, url};
 use crate::client::TlsOptions;
 use crate::{gateway, go, limits};
 
@@ -259,13 +259,20 @@ fn log_settings(given: &Given) -> Result<Log, Stop> {
     if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
         return invalid("multi logoutput for \"default\" is not supported yet");
     }
-    if outputs.iter().any(|output| output == "systemd/journal") {
-        return invalid("log output systemd/journal is not supported by rusd yet");
-    }
     let rotation = match Values(given).bool("enable-log-rotation") {
         true => Some(rotation(given, &outputs).map_err(Stop::Invalid)?),
         false => None,
     };
+    if outputs.len() > 1 && outputs.iter().any(|output| output == journal::OUTPUT) {
+        let mut sorted: Vec<String> = outputs.iter().map(go::quote).collect();
+        sorted.sort();
+        sorted.dedup();
+        return invalid(format!(
+            "running with systemd/journal but other '--log-outputs' values ([{}]) are configured \
+             with 'default'; override 'default' value with something else",
+            sorted.join(" ")
+        ));
+    }
     Ok(Log { level, json, outputs, rotation })
 }
 

@@ -23,6 +23,7 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::config;
+use super::journal::{self, Journal};
 use super::rotate::{self, Rotated};
 use crate::clock::{self, Clock, SystemClock};
 use crate::go;
@@ -51,6 +52,8 @@ impl AsFd for Sink {
 
 /// A place that lines are written to.
 struct Output {
+    /// Gets each line first; the sink gets what it does not take.
+    journal: Option<Journal>,
     sink: Sink,
     /// Lines that were not written since one was.
     lost: u64,
@@ -58,15 +61,32 @@ struct Output {
     is_cut: bool,
 }
 
+/// A line, and what it says of itself.
+struct Line<'a> {
+    level: config::Level,
+    caller: &'a str,
+    text: &'a str,
+}
+
 impl Output {
     fn new(sink: Sink) -> Self {
-        Self { sink, lost: 0, is_cut: false }
+        Self { journal: None, sink, lost: 0, is_cut: false }
+    }
+
+    fn journal() -> Result<Self, String> {
+        let journal = Some(Journal::of_the_system()?);
+        Ok(Self { journal, ..Self::new(Sink::Stderr(io::stderr())) })
     }
 
     /// Writes a line. Lines are lost while nobody takes them: the first after `LOG_WRITE_MAX`, those
     /// after it at once. `report` makes the line that comes before the next one that is written,
     /// from the number of lines that were lost.
-    fn write(&mut self, line: &str, report: impl FnOnce(u64) -> String) {
+    fn write(&mut self, line: &Line<'_>, report: impl FnOnce(u64) -> String) {
+        if let Some(journal) = &self.journal
+            && journal.send(line.level, line.caller, line.text).is_ok()
+        {
+            return;
+        }
         let mut text = String::new();
         if self.is_cut {
             text.push('\n');
@@ -74,7 +94,7 @@ impl Output {
         if self.lost > 0 {
             text.push_str(&report(self.lost));
         }
-        text.push_str(line);
+        text.push_str(line.text);
         if let Sink::Rotated(file) = &mut self.sink
             && !file.make_room(text.len())
         {
@@ -144,6 +164,11 @@ impl Sampler {
     }
 }
 
+fn open(path: &str) -> Result<File, String> {
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    file.map_err(|error| format!("open sink {path:?}: open {path}: {}", go::reason(&error)))
+}
+
 pub(super) struct Logger {
     sampler: Sampler,
     level: config::Level,
@@ -158,20 +183,15 @@ impl Logger {
             .outputs
             .iter()
             .map(|output| match output.as_str() {
-                "default" | "stderr" => Ok(Sink::Stderr(io::stderr())),
-                "stdout" => Ok(Sink::Stdout(io::stdout())),
-                path => {
-                    if let Some(rotation) = &settings.rotation {
-                        return rotate::open(path, rotation).map(Sink::Rotated);
-                    }
-                    let file = OpenOptions::new().append(true).create(true).open(path);
-                    file.map(Sink::File).map_err(|error| {
-                        let why = go::reason(&error);
-                        format!("open sink {path:?}: open {path}: {why}")
-                    })
+                "default" | "stderr" => Ok(Output::new(Sink::Stderr(io::stderr()))),
+                "stdout" => Ok(Output::new(Sink::Stdout(io::stdout()))),
+                journal::OUTPUT => Output::journal(),
+                path => match &settings.rotation {
+                    Some(rotation) => rotate::open(path, rotation).map(Sink::Rotated),
+                    None => open(path).map(Sink::File),
                 }
+                .map(Output::new),
             })
-            .map(|sink| sink.map(Output::new))
             .collect::<Result<Vec<_>, String>>()?;
         let (level, json) = (settings.level, settings.json);
         let (sampler, clock) = (Sampler::new(), SystemClock::new());
@@ -253,7 +273,8 @@ impl Subscriber for Logger {
             return;
         }
         let caller = caller(event.metadata());
-        let line = line(level, &caller, &fields, now, self.json);
+        let text = line(level, &caller, &fields, now, self.json);
+        let line = Line { level, caller: &caller, text: &text };
         let report = |lines| lost(lines, now, self.json);
         self.outputs.lock().iter_mut().for_each(|output| output.write(&line, report));
     }
@@ -479,13 +500,32 @@ mod tests {
         assert_eq!((parts[1], parts[3], parts[4]), ("warn", "hello", "{\"a\": 1, \"b\": \"x\"}"));
     }
 
+    fn plain(text: &str) -> Line<'_> {
+        Line { level: config::Level::Info, caller: "x", text }
+    }
+
+    #[test]
+    fn what_the_journal_does_not_take_goes_elsewhere() {
+        let root = tempfile::tempdir().unwrap();
+        let (socket, path) = (root.path().join("socket"), root.path().join("log"));
+        let listener = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+        let mut output = Output::new(Sink::File(open(path.to_str().unwrap()).unwrap()));
+        output.journal = Some(Journal::open(&socket, "etcd").unwrap());
+        output.write(&plain("one\n"), |_| String::new());
+        let mut bytes = [0; 100];
+        assert!(listener.recv(&mut bytes).unwrap() > 0);
+        drop(listener);
+        output.write(&plain("two\n"), |_| String::new());
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "two\n");
+    }
+
     #[test]
     fn a_log_that_nobody_takes_loses_lines_and_stops_nobody() {
         let (reader, writer) = io::pipe().unwrap();
         let mut output = Output::new(Sink::File(File::from(std::os::fd::OwnedFd::from(writer))));
         let long = format!("{}\n", "x".repeat(3 * PIECE_BYTES));
         for _ in 0..100 {
-            output.write(&long, |_| String::new());
+            output.write(&plain(&long), |_| String::new());
         }
         assert!(output.lost > 0);
         let mut reader = io::BufReader::new(reader);
@@ -498,7 +538,7 @@ mod tests {
             assert_eq!(line, long);
             whole += 1;
         }
-        output.write("again\n", |lines| lost(lines, 0, true));
+        output.write(&plain("again\n"), |lines| lost(lines, 0, true));
         drop(output);
         let rest: Vec<String> = reader.lines().map(Result::unwrap).collect();
         let [cut @ .., said, again] = &rest[..] else { panic!("{rest:?}") };

@@ -20,7 +20,7 @@
 //! | bytes that clients make the member hold | `outbox`, `unread`, `unfinished` |
 //! | ports | `listen`, `services`, `tls`, `serve` |
 //! | start and end | `early_exit`, `datadir`, `member`, `run`, `startup_log`, `signals` |
-//! | process | `log`, `rotate`, `notify`, `malloc`, `version` |
+//! | process | `log`, `rotate`, `journal`, `notify`, `malloc`, `version` |
 
 mod charged;
 mod check;
@@ -43,6 +43,7 @@ mod huffman;
 mod inbound;
 mod io;
 mod join;
+mod journal;
 mod line;
 mod listen;
 mod load;

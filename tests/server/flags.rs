@@ -118,6 +118,20 @@ fn a_log_that_cannot_be_opened_is_named() {
 }
 
 #[test]
+fn a_journal_that_is_not_there_ends_the_start() {
+    let socket = std::path::Path::new("/run/systemd/journal/socket");
+    let (mut member, _root) = spawn(&["--log-outputs=systemd/journal"], &[]);
+    if socket.exists() {
+        member.wait_ready();
+        return;
+    }
+    let said = member.wait_refused();
+    let why = "can't find journal (dial unixgram /run/systemd/journal/socket: connect: no such file \
+               or directory)";
+    assert!(said.contains("failed to verify flags") && said.contains(why), "{said}");
+}
+
+#[test]
 fn a_log_is_rotated() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("logs/etcd.log");

@@ -105,7 +105,12 @@ const REFUSED: &[(&str, &str)] = &[
         "cipher suites cannot be configured when only TLS1.3 is enabled",
     ),
     ("--cipher-suites NONE", "unexpected TLS cipher suite \"NONE\""),
-    ("--log-outputs systemd/journal", "log output systemd/journal is not supported by rusd yet"),
+    (
+        "--log-outputs systemd/journal,stderr",
+        "running with systemd/journal but other '--log-outputs' values ([\"stderr\" \
+         \"systemd/journal\"]) are configured with 'default'; override 'default' value with \
+         something else",
+    ),
     (
         "--peer-auto-tls --peer-client-cert-auth",
         "--peer-auto-tls makes certificates that no authority has signed, so that peers \
