@@ -17,12 +17,19 @@ fn main() -> ExitCode {
     let name = words.first().cloned().unwrap_or_default();
     let arguments: Vec<OsString> = words.iter().skip(1).cloned().collect();
     match Path::new(&name).file_name().and_then(|name| name.to_str()) {
+        Some("etcd") if arguments.first().is_some_and(is_relay) => server::relay(words),
         Some("etcd") => server::main(words, 1),
         Some("etcdctl") => cli::main(Program::Etcdctl, arguments),
         Some("etcdutl") => cli::main(Program::Etcdutl, arguments),
         _ if arguments.first().is_some_and(|word| word == "serve") => server::main(words, 2),
+        _ if arguments.first().is_some_and(is_relay) => server::relay(words),
         _ => cli::main(Program::Rusd, arguments),
     }
+}
+
+/// Whether the first argument makes etcd another program than the server.
+fn is_relay(word: &OsString) -> bool {
+    word == "gateway" || word == "grpc-proxy"
 }
 
 /// Raises the soft limit of open files to the hard one, as Go's runtime does for etcd's programs:

@@ -33,7 +33,7 @@ impl Program {
 
 /// Headings of the root's help, and the commands under each.
 pub(super) const GROUPS: &[(&str, &[&str])] = &[
-    ("Server commands", &["serve"]),
+    ("Server commands", &["gateway", "serve"]),
     ("Key-value commands", &["compaction", "del", "get", "lease", "put", "txn", "watch"]),
     (
         "Cluster maintenance commands",

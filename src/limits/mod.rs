@@ -551,6 +551,19 @@ pub const LOG_LINES_PER_SECOND: u64 = 100;
 /// must not fill the log.
 pub const LOGGED_REQUEST_BYTES_MAX: usize = 2048;
 pub const LOGGED_DEPTH_MAX: usize = 16;
+/// Bytes of a connection that `etcd gateway` holds in each direction.
+pub const RELAY_BUFFER_BYTES: usize = 16 << 10;
+/// How long a connection of `etcd gateway` stays after one direction has ended, or while one side
+/// has closed and the other takes nothing.
+pub const RELAY_LINGER: Duration = Duration::from_secs(30);
+/// Time to connect to a remote; after it the next one is tried.
+pub const RELAY_DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Shortest time between two attempts at a remote that refused.
+pub const RELAY_RETRY_MIN: Duration = Duration::from_millis(100);
+/// Idle time after which a side is asked whether it is there, as Go's programs do.
+pub const RELAY_KEEPALIVE: Duration = Duration::from_secs(15);
+/// How long sent bytes may be unacknowledged before a side counts as gone.
+pub const RELAY_UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
 /// Times that the thread which looks after old log files may have been woken and not have looked:
 /// one look serves all.
 pub const LOG_KEEPER_WAKES_MAX: usize = 1;

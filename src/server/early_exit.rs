@@ -9,7 +9,7 @@ use super::{flags, log, startup_log};
 
 /// Prints help or the version. A reader that has closed the pipe has seen enough, so that is
 /// success; any other error is a failure.
-fn told(text: &str) -> ExitCode {
+pub(super) fn told(text: &str) -> ExitCode {
     let mut out = std::io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

@@ -19,6 +19,7 @@
 //! | a connection | `connection`, `executor`, `io`, `inbound`, `hpack`, `huffman` |
 //! | bytes that clients make the member hold | `outbox`, `unread`, `unfinished` |
 //! | ports | `listen`, `services`, `tls`, `serve` |
+//! | the TCP gateway | `relay` |
 //! | start and end | `early_exit`, `datadir`, `member`, `run`, `startup_log`, `signals` |
 //! | process | `log`, `rotate`, `journal`, `notify`, `malloc`, `version` |
 
@@ -53,6 +54,7 @@ mod member;
 mod member_list;
 mod notify;
 mod outbox;
+mod relay;
 mod resolve;
 mod rotate;
 mod run;
@@ -91,7 +93,9 @@ use early_exit::stop_early;
 use member::End;
 use outbox::Outbox;
 use services::{Keepalive, Services};
+use signals::die_by;
 
+pub use relay::relay;
 pub use signals::take_strays;
 
 /// Names and peer URLs of a cluster's first members, as `--initial-cluster` gives them, checked
@@ -262,14 +266,4 @@ fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCo
         }
         Err(error) => fatal("discovery failed", &error.to_string()),
     }
-}
-
-/// Ends the process the way its signal would have. The first process of a container cannot be
-/// killed by a default action, so it ends with success.
-fn die_by(signal: i32) -> ExitCode {
-    if std::process::id() == 1 {
-        return ExitCode::SUCCESS;
-    }
-    drop(signal_hook::low_level::emulate_default_handler(signal));
-    ExitCode::from(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0)))
 }

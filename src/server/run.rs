@@ -165,7 +165,7 @@ fn bind(config: &Config, member: &Handle) -> Result<Bound, String> {
 }
 
 /// The number of connections that the limit of open files allows; an error if it is too low.
-fn connections_max() -> Result<usize, String> {
+pub(super) fn connections_max() -> Result<usize, String> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.unwrap_or(u64::MAX);
     if limit <= limits::DESCRIPTORS_RESERVED {

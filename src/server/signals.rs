@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -91,6 +92,16 @@ fn thread_state(id: u32) -> Option<String> {
 }
 
 /// The signals that stop the server in order. Before `catch`, they end the process at once.
+/// Ends the process the way its signal would have. The first process of a container cannot be
+/// killed by a default action, so it ends with success.
+pub(super) fn die_by(signal: i32) -> ExitCode {
+    if std::process::id() == 1 {
+        return ExitCode::SUCCESS;
+    }
+    drop(signal_hook::low_level::emulate_default_handler(signal));
+    ExitCode::from(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0)))
+}
+
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -253,6 +253,11 @@ pub(super) fn ready(listeners: &[Listener]) {
             tracing::info!(traffic, address, "serving client traffic securely");
         }
     }
+    notify();
+}
+
+/// Tells systemd that clients are served, if it asked to be told.
+pub(super) fn notify() {
     tracing::info!("notifying init daemon");
     match notify::ready() {
         Ok(()) => tracing::info!("successfully notified init daemon"),

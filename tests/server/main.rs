@@ -11,11 +11,14 @@ mod logins;
 #[allow(dead_code, reason = "a suite needs a part of it")]
 #[path = "../common/member.rs"]
 mod member;
+#[path = "../common/names.rs"]
+mod names;
 mod network;
 mod offline;
 mod panics;
 #[path = "../common/ports.rs"]
 mod ports;
 mod process;
+mod relay;
 mod slow;
 mod special;

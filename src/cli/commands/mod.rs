@@ -40,6 +40,9 @@ use super::spec::Program;
 /// The server parses its flags itself, as etcd does, so it takes none before its name.
 const SERVE_FIRST: &str = "serve must be the first argument, before all flags: rusd serve [flags]";
 
+const GATEWAY_FIRST: &str =
+    "gateway must be the first argument, before all flags: rusd gateway start [flags]";
+
 /// Whether `txn` or an interactive `watch` accepts the line.
 pub(super) fn understands(line: &[u8]) -> bool {
     txn::understands(line) | watch::understands(line)
@@ -62,6 +65,7 @@ pub(super) fn run(path: &[&str], context: Context) -> Outcome {
     match path {
         ["version"] => return version::run(&context),
         ["serve"] => return Err(Failure::arguments(SERVE_FIRST)),
+        ["gateway"] => return Err(Failure::arguments(GATEWAY_FIRST)),
         ["bench"] => return bench::run(context),
         ["cert", "gen"] => return cert::make(context),
         _ => {}

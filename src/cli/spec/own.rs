@@ -7,7 +7,7 @@ use crate::cert::KeyType;
 
 impl Maker {
     /// rusd's own commands.
-    pub(super) fn rusd(&self) -> [Command; 6] {
+    pub(super) fn rusd(&self) -> [Command; 7] {
         [
             self.command(
                 "rebuild",
@@ -26,6 +26,11 @@ impl Maker {
                 int("prefixes", "10", "how many of the largest prefixes are shown"),
                 int("depth", "2", "slashes that a prefix goes on to"),
             ]),
+            self.command(
+                "gateway",
+                "gateway start [etcd gateway's flags]",
+                "Passes TCP connections on to a cluster; takes the flags of etcd gateway",
+            ),
             self.command("serve", "serve [etcd's flags]", "Runs the server; takes etcd's flags"),
             self.bench(),
             self.cert(),
