@@ -15,4 +15,5 @@ mod ports;
 mod rotation;
 mod server;
 mod shared;
+#[path = "../common/shop.rs"]
 mod shop;

@@ -150,11 +150,17 @@ fn authority_params(name: &str) -> CertificateParams {
 
 /// A root authority and its certificate.
 pub fn root(name: &str) -> (String, Authority) {
-    let (params, pair) = (authority_params(name), KeyPair::generate().unwrap());
+    root_of(name, KeyPair::generate().unwrap())
+}
+
+/// A root authority with this key, and its certificate.
+pub fn root_of(name: &str, pair: KeyPair) -> (String, Authority) {
+    let params = authority_params(name);
     (params.self_signed(&pair).unwrap().pem(), Issuer::new(params, pair))
 }
 
-fn key(pair: &KeyPair, form: Form) -> String {
+/// A private key as its file has it.
+pub fn key(pair: &KeyPair, form: Form) -> String {
     let der = pair.serialize_der();
     // PKCS #8 is a version, an algorithm and, as bytes, the older form.
     let (_, fields, _) = field(&der);
