@@ -10,7 +10,8 @@ use crate::go;
 const VERSION_VARIABLE: &str = "ETCD_VERSION";
 
 /// Sets flags that were not given from their variables. In etcd's order, which decides what is
-/// logged first: the flags by name, then the other variables as the environment lists them.
+/// logged first: the flags by name, then the other variables as the environment lists them. Among
+/// the latter are those of flags that etcd 3.6 has renamed.
 pub(super) fn add(
     given: &mut Given,
     environment: &[(String, String)],
@@ -50,9 +51,27 @@ pub(super) fn add(
         if by_flag.contains(name) {
             return Err(Stop::Conflict(name.clone()));
         }
+        match old_flag(name).filter(|_| !value.is_empty()).map(|old| given.set_old(&old, value)) {
+            Some(Ok(true)) => {
+                let (name, value) = (name.clone(), value.clone());
+                notices.push(Notice::VariableUsed { name, value });
+                continue;
+            }
+            Some(Err(why)) => {
+                bad = Some(format!("invalid value {} for {name}: {why}", go::quote(value)));
+                continue;
+            }
+            Some(Ok(false)) | None => {}
+        }
         if name.starts_with("ETCD_") {
             notices.push(Notice::VariableUnknown(format!("{name}={value}")));
         }
     }
     bad.map_or(Ok(()), invalid)
+}
+
+/// The flag of etcd 3.5 that a variable stands for.
+fn old_flag(variable: &str) -> Option<String> {
+    let name = variable.strip_prefix("ETCD_")?;
+    name.starts_with("EXPERIMENTAL_").then(|| name.to_lowercase().replace('_', "-"))
 }

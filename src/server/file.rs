@@ -2,7 +2,8 @@
 //!
 //! A key is a flag's name. What concerns TLS and sockets stands in maps of its own, as in etcd.
 //! etcd takes each value in one type only; here a duration may also be written as a flag's (`5s`
-//! beside nanoseconds), a list as a comma separated text, a number where etcd wants a text.
+//! beside nanoseconds), a list as a comma separated text, a number where etcd wants a text. Keys that
+//! etcd 3.5 had with the prefix `experimental-` are understood as well.
 
 use std::fs::File;
 use std::io::Read;
@@ -122,6 +123,7 @@ struct Reader {
 
 impl Reader {
     fn top(&mut self, map: &Hash) -> Result<(), String> {
+        let mut old = Vec::new();
         for (key, value) in map {
             let key = name(key)?;
             if let Some(map) = MAPS.iter().find(|map| map.name == key) {
@@ -135,8 +137,16 @@ impl Reader {
             let is_at_top = !NOT_AT_TOP.contains(&key.as_str()) && !key.starts_with("peer-");
             match flags::find(&key).filter(|_| is_at_top) {
                 Some(flag) => self.set(flag, &key, value)?,
-                None => self.unknown.push(key),
+                None => match flags::old_kind(&key) {
+                    Some(kind) => old.push((key, kind, value)),
+                    None => self.unknown.push(key),
+                },
             }
+        }
+        // Last, since a key of this release counts more wherever it stands.
+        for (key, kind, value) in old {
+            let Some(text) = scalar_or_list(kind, &key, value)? else { continue };
+            self.given.set_old(&key, &text).map_err(|why| refusal(&key, &text, &why))?;
         }
         Ok(())
     }
@@ -157,15 +167,22 @@ impl Reader {
     }
 
     fn set(&mut self, flag: &'static Flag, key: &str, value: &Yaml) -> Result<(), String> {
-        let Some(text) = text(flag.kind, value) else {
-            return Err(format!("the value of {key} is neither a text, a number nor a list"));
-        };
-        let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(()) };
+        let Some(text) = scalar_or_list(flag.kind, key, value)? else { return Ok(()) };
         // In a file any stage is accepted, since none has an effect.
         let text = if flag.kind == FlagKind::Stages { flag.default.to_owned() } else { text };
-        self.given
-            .set(flag, &text)
-            .map_err(|why| format!("invalid value {} for {key}: {why}", go::quote(&text)))
+        self.given.set(flag, &text).map_err(|why| refusal(key, &text, &why))
+    }
+}
+
+fn refusal(key: &str, text: &str, why: &str) -> String {
+    format!("invalid value {} for {key}: {why}", go::quote(text))
+}
+
+/// The value of a key as a flag's text; None if there is none.
+fn scalar_or_list(kind: FlagKind, key: &str, value: &Yaml) -> Result<Option<String>, String> {
+    match text(kind, value) {
+        Some(text) => Ok(text.filter(|text| !text.is_empty())),
+        None => Err(format!("the value of {key} is neither a text, a number nor a list")),
     }
 }
 
@@ -242,6 +259,26 @@ mod tests {
         assert!(!given.is_set("peer-cert-file"));
         let expected = ["cert-file", "peer-cert-file", "proxy", "client-transport-security.nope"];
         assert_eq!(unknown, expected);
+    }
+
+    #[test]
+    fn keys_of_etcd_35_count_unless_those_of_this_release_are_there() {
+        let (mut given, unknown) = parse(
+            "experimental-initial-corrupt-check: true\n\
+             experimental-watch-progress-notify-interval: 5000000000\n\
+             experimental-corrupt-check-time: 2m\ncorrupt-check-time: 1m\nexperimental-x: 1\n",
+        )
+        .unwrap();
+        assert_eq!(given.text("feature-gates"), "InitialCorruptCheck=true");
+        assert_eq!(given.text("watch-progress-notify-interval"), "5000000000ns");
+        assert_eq!(given.text("corrupt-check-time"), "1m");
+        assert_eq!(std::mem::take(&mut given.old_names).len(), 3);
+        assert_eq!(unknown, ["experimental-x"]);
+        let refused = parse("experimental-initial-corrupt-check: 5s").err().unwrap();
+        assert_eq!(
+            refused,
+            "invalid value \"5s\" for experimental-initial-corrupt-check: parse error"
+        );
     }
 
     #[test]

@@ -309,6 +309,28 @@ impl Given {
         Ok(())
     }
 
+    /// Sets what a name of etcd 3.5 stands for; what is given under its own name counts more. Returns
+    /// false if there is no such name.
+    pub(super) fn set_old(&mut self, name: &str, text: &str) -> Result<bool, String> {
+        let Some((flag, gate)) = resolve(name).filter(|(flag, _)| flag.name != name) else {
+            return Ok(false);
+        };
+        self.old_names.push(name.to_owned());
+        let Some(gate) = gate else {
+            return if self.is_set(flag.name) {
+                Ok(true)
+            } else {
+                self.set(flag, text).map(|()| true)
+            };
+        };
+        check(Bool, text)?;
+        let is_given = gates(self.text(flag.name))?.iter().any(|(given, _)| *given == gate);
+        if !is_given {
+            self.set(flag, &format!("{gate}={text}"))?;
+        }
+        Ok(true)
+    }
+
     pub(super) fn given(&self) -> impl Iterator<Item = (&'static Flag, &str)> {
         self.texts.iter().filter_map(|(name, text)| Some((find(name)?, text.as_str())))
     }
@@ -384,6 +406,12 @@ fn resolve(name: &str) -> Option<(&'static Flag, Option<&'static str>)> {
         return Some((find("feature-gates")?, Some(gate)));
     }
     find(name.strip_prefix("experimental-")?).map(|flag| (flag, None))
+}
+
+/// How the text of a name of etcd 3.5 is read; None if there is no such name.
+pub(super) fn old_kind(name: &str) -> Option<FlagKind> {
+    let (flag, gate) = resolve(name).filter(|(flag, _)| flag.name != name)?;
+    Some(if gate.is_some() { Bool } else { flag.kind })
 }
 
 fn check(kind: FlagKind, text: &str) -> Result<(), String> {
@@ -495,6 +523,29 @@ mod tests {
         assert_eq!(given.text("watch-progress-notify-interval"), "5s");
         assert_eq!(given.old_names.len(), 2);
         assert_eq!(bad("--experimental-x"), "flag provided but not defined: -experimental-x");
+    }
+
+    #[test]
+    fn what_is_given_under_its_own_name_counts_more() {
+        let line = "--feature-gates=InitialCorruptCheck=false --corrupt-check-time=1m";
+        let mut given = parse(&words(line)).unwrap();
+        for (name, text) in [
+            ("experimental-initial-corrupt-check", "true"),
+            ("experimental-corrupt-check-time", "2m"),
+            ("experimental-compact-hash-check-enabled", "true"),
+            ("experimental-compact-hash-check-time", "3m"),
+        ] {
+            assert_eq!(given.set_old(name, text), Ok(true), "{name}");
+        }
+        assert_eq!(given.text("feature-gates"), "InitialCorruptCheck=false,CompactHashCheck=true");
+        assert_eq!(given.text("corrupt-check-time"), "1m");
+        assert_eq!(given.text("compact-hash-check-time"), "3m");
+        assert_eq!(given.old_names.len(), 4);
+        for name in ["corrupt-check-time", "experimental-x"] {
+            assert_eq!(given.set_old(name, "x"), Ok(false), "{name}");
+        }
+        let wrong = given.set_old("experimental-stop-grpc-service-on-defrag", "x");
+        assert_eq!(wrong, Err("parse error".to_owned()));
     }
 
     #[test]

@@ -43,18 +43,22 @@ pub(super) fn load(
     };
     if !file.is_empty() {
         let path = PathBuf::from(file);
-        let (given, unknown) = file::read(&path).map_err(Stop::Invalid)?;
+        let (mut given, unknown) = file::read(&path).map_err(Stop::Invalid)?;
         notices.push(Notice::FileUsed(path));
+        notices.extend(old_names(&mut given));
         notices.extend(unknown.into_iter().map(Notice::KeyUnknown));
         refuse_unsupported(&given)?;
         return build(&given, notices);
     }
-    for old in std::mem::take(&mut given.old_names) {
-        notices.push(Notice::OldName(old));
-    }
+    notices.extend(old_names(&mut given));
     environment::add(&mut given, environment, notices)?;
+    notices.extend(old_names(&mut given));
     refuse_unsupported(&given)?;
     build(&given, notices)
+}
+
+fn old_names(given: &mut Given) -> impl Iterator<Item = Notice> + use<> {
+    std::mem::take(&mut given.old_names).into_iter().map(Notice::OldName)
 }
 
 /// A configuration from what flags and variables, or a file, have given.

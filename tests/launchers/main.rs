@@ -6,6 +6,7 @@
 
 #[path = "../common/child.rs"]
 mod child;
+mod config_file;
 mod fixture;
 mod kubeadm;
 #[allow(dead_code, reason = "a suite needs a part of it")]

@@ -232,6 +232,30 @@ fn the_environment_fills_in_and_conflicts_stop() {
 }
 
 #[test]
+fn variables_of_etcd_35_stand_for_what_their_flags_do() {
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let environment = [
+        variable("ETCD_EXPERIMENTAL_INITIAL_CORRUPT_CHECK", "true"),
+        variable("ETCD_EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL", "5s"),
+        variable("ETCD_EXPERIMENTAL_NONE", "1"),
+    ];
+    let mut notices = Vec::new();
+    let config = load(&[], &environment, &mut notices).unwrap();
+    assert!(config.initial_corrupt_check);
+    assert_eq!(config.progress_interval, Duration::from_secs(5));
+    assert!(notices.contains(&Notice::OldName("experimental-initial-corrupt-check".into())));
+    assert!(notices.contains(&Notice::VariableUnknown("ETCD_EXPERIMENTAL_NONE=1".into())));
+    let line = "--watch-progress-notify-interval=1s --feature-gates=InitialCorruptCheck=false";
+    let config = load(&words(line), &environment, &mut notices).unwrap();
+    assert!(!config.initial_corrupt_check);
+    assert_eq!(config.progress_interval, Duration::from_secs(1));
+    let wrong = [variable("ETCD_EXPERIMENTAL_CORRUPT_CHECK_TIME", "x")];
+    let stop = load(&[], &wrong, &mut Vec::new()).unwrap_err();
+    assert!(matches!(stop, Stop::Invalid(text)
+        if text == "invalid value \"x\" for ETCD_EXPERIMENTAL_CORRUPT_CHECK_TIME: parse error"));
+}
+
+#[test]
 fn deprecated_flags_are_warned_about_wherever_they_are_given() {
     let warned = |line: &str, environment: &[(String, String)]| -> Vec<&str> {
         let mut notices = Vec::new();
