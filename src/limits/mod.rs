@@ -393,6 +393,14 @@ pub const FAILURE_GRACE: Duration = Duration::from_millis(200);
 /// How long a stop waits for the node to commit what is sealed and to write its checkpoint; what is
 /// missing after that is replayed from the log at the next start.
 pub const NODE_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a message to the service manager waits for room in its socket.
+pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much longer a start may take with each message that asks for it, and the pause between them:
+/// two of three may be late.
+pub const START_EXTENSION: Duration = Duration::from_secs(30);
+pub const START_EXTENSION_PAUSE: Duration = Duration::from_secs(10);
+/// Shortest pause between signs of life, for a unit whose watchdog waits for microseconds.
+pub const WATCHDOG_INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// Pause after a failed accept, which mostly means that the process has no descriptor left.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time before the first TCP keepalive probe and between two probes: etcd's.

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::config::{Compaction, Config, Source};
 use super::listen::{self, Listener};
+use super::notify::Manager;
 use super::url::texts;
 use super::{cluster, startup_log, tls};
 use crate::clock::SystemClock;
@@ -29,6 +30,7 @@ pub(super) async fn open(
     is_initialized: bool,
     peers: &[Listener],
     member: &Handle,
+    manager: &Manager,
 ) -> Result<Node, cluster::Error> {
     if is_initialized {
         startup_log::settings(config, None);
@@ -39,9 +41,9 @@ pub(super) async fn open(
         }
         let (members, token) = (Vec::new(), config.token.clone());
         let first = cluster::FirstStart { members, token, join: None };
-        let node = start_node(config, first, member).await?;
+        let node = manager.while_loading(start_node(config, first, member)).await?;
         if config.initial_corrupt_check
-            && let Err(error) = node.check_at_start().await
+            && let Err(error) = manager.while_loading(node.check_at_start()).await
         {
             tracing::error!(%error, "checkInitialHashKV failed");
             drop(stop_node(&node, End::Removed).await);
@@ -56,7 +58,7 @@ pub(super) async fn open(
             cluster::first(config, planned).await
         };
         let first = found.await.inspect_err(|error| tracing::error!(%error, "bootstrap failed"))?;
-        start_node(config, first, member).await
+        manager.while_loading(start_node(config, first, member)).await
     };
     if !config.new_cluster {
         return starting.await;

@@ -31,7 +31,7 @@ use super::log::Logger;
 use super::run;
 use super::signals::Signals;
 use super::signals::die_by;
-use super::startup_log;
+use super::notify::Manager;
 use crate::clock::SystemClock;
 use crate::dns::{self, Resolver};
 use crate::supervise::Supervisor;
@@ -128,7 +128,7 @@ async fn run(flags: &Flags) -> Result<i32, Failure> {
     let listener = bind(listen, host, port).await.map_err(Failure::Error)?;
     let mut signals = Signals::catch()
         .map_err(|why| Failure::Error(format!("catching signals failed: {why}")))?;
-    startup_log::notify();
+    Manager::of_environment().ready().await;
     let remotes = Arc::new(Remotes::new(found, flags.retry_delay, Arc::new(SystemClock::new())));
     tracing::info!(endpoints = ?remotes.addresses(), "ready to proxy client requests");
     let supervisor = Supervisor::default();

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use super::config::Config;
 use super::listen::{self, Listener};
 use super::member::{End, failure, open, removal, stop_node};
+use super::notify::Manager;
 use super::outbox::Outbox;
 use super::serve::serve;
 use super::services::{Keepalive, Services};
@@ -32,7 +33,8 @@ pub(super) async fn run(
     let connections = connections_max()?;
     let is_initialized = datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())?;
     let Bound { peers, clients, probes } = bind(config, member)?;
-    let node = open(config, is_initialized, &peers, member).await?;
+    let manager = Manager::of_environment();
+    let node = open(config, is_initialized, &peers, member, &manager).await?;
     if config.locks_memory
         && let Err(error) = lock_memory()
     {
@@ -40,7 +42,8 @@ pub(super) async fn run(
     }
     // Installed before this member can be seen from outside: a signal sent once it can be seen ends
     // it in order, with all of its state in the store.
-    let mut signals = Signals::catch().map_err(|why| format!("catching signals failed: {why}"))?;
+    let mut signals =
+        Signals::catch().map_err(|why| format!("catching signals failed: {why}"))?;
     say_gates(config);
     startup_log::local_address(config);
 
@@ -60,16 +63,8 @@ pub(super) async fn run(
     }
     start(&mut ports, probes, &services.of_other(Port::Metrics, connections, true));
     startup_log::serving(config, node.header().member_id);
-    let (mut ready, mut fatal, mut removed) = (node.ready(), node.fatal(), node.removed());
-    tokio::select! {
-        ready = ready.wait_for(|ready| *ready) => {
-            if ready.is_err() {
-                return Ok(End::Failure("the member stopped before it was ready".into()));
-            }
-        }
-        error = failure(&mut fatal) => return Ok(End::Failure(error)),
-        () = removal(&node, &mut removed) => return Ok(stop_node(&node, End::Removed).await),
-        signal = signals.next() => return Ok(stop_node(&node, End::Signal(signal)).await),
+    if let Some(ended) = until_ready(&node, &manager, &mut signals).await {
+        return Ok(ended);
     }
     let rpc = services.rpc.clone();
     if let Some(rpc) = &rpc {
@@ -84,12 +79,32 @@ pub(super) async fn run(
     });
     startup_log::ready(&clients);
     start(&mut ports, clients, &services);
+    ports.start(manager.clone().serving(node.clone(), stopped.clone()));
+    let (mut fatal, mut removed) = (node.fatal(), node.removed());
     let ended = tokio::select! {
         signal = signals.next() => End::Signal(signal),
         error = failure(&mut fatal) => End::Failure(error),
         () = removal(&node, &mut removed) => End::Removed,
     };
+    manager.stopping().await;
     Ok(wind_down(&node, rpc.as_deref(), &stop, ports, ended).await)
+}
+
+/// Waits until the member may serve its clients. Returns why it ends if it ends before.
+async fn until_ready(node: &Node, manager: &Manager, signals: &mut Signals) -> Option<End> {
+    let (mut ready, mut fatal, mut removed) = (node.ready(), node.fatal(), node.removed());
+    let ended = tokio::select! {
+        ready = ready.wait_for(|ready| *ready) => {
+            let failure = || End::Failure("the member stopped before it was ready".into());
+            return ready.is_err().then(failure);
+        }
+        error = failure(&mut fatal) => return Some(End::Failure(error)),
+        () = removal(node, &mut removed) => End::Removed,
+        signal = signals.next() => End::Signal(signal),
+        never = manager.while_applying(|| node.status().raft_applied_index) => match never {},
+    };
+    manager.stopping().await;
+    Some(stop_node(node, ended).await)
 }
 
 /// Ends streams, hands the leadership on, closes the ports and stops the node, in this order.

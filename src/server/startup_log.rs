@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::cluster::PlannedMembers;
 use super::config::{Compaction, Config, Notice};
 use super::listen::Listener;
-use super::notify;
 use super::url::texts;
 use super::version::{GIT_SHA, GO_VERSION, VERSION};
 use crate::{go, node};
@@ -252,15 +251,5 @@ pub(super) fn ready(listeners: &[Listener]) {
         if listener.is_secured() {
             tracing::info!(traffic, address, "serving client traffic securely");
         }
-    }
-    notify();
-}
-
-/// Tells systemd that clients are served, if it asked to be told.
-pub(super) fn notify() {
-    tracing::info!("notifying init daemon");
-    match notify::ready() {
-        Ok(()) => tracing::info!("successfully notified init daemon"),
-        Err(error) => tracing::error!(%error, "failed to notify systemd for readiness"),
     }
 }

@@ -16,6 +16,7 @@ use super::io;
 use super::listen;
 use super::load::load;
 use super::member::open;
+use super::notify::Manager;
 use super::run::services;
 use super::serve::serve;
 use super::services::Services;
@@ -61,7 +62,10 @@ impl Member {
         );
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let config = load(&words, &[], &mut Vec::new()).unwrap();
-        let node = open(&config, false, &[], &tokio::runtime::Handle::current()).await.unwrap();
+        let node =
+            open(&config, false, &[], &tokio::runtime::Handle::current(), &Manager::default())
+                .await
+                .unwrap();
         node.ready().wait_for(|ready| *ready).await.unwrap();
         let mut services = services(&config, &words, &node, 100);
         change(&mut services);

@@ -17,3 +17,4 @@ mod ports;
 #[allow(dead_code, reason = "a suite needs a part of it")]
 #[path = "../common/shop.rs"]
 mod shop;
+mod systemd;
