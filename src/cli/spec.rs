@@ -64,7 +64,11 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
 /// The commands of a program, as a tree.
 pub(super) fn root(program: Program) -> Command {
     match program {
-        Program::Etcdctl => Maker("etcdctl").etcdctl(),
+        Program::Etcdctl => {
+            let maker = Maker("etcdctl");
+            let restore = maker.restore();
+            maker.etcdctl().mut_subcommand("snapshot", |snapshot| snapshot.subcommand(restore))
+        }
         Program::Etcdutl => Maker("etcdutl").etcdutl(),
         Program::Rusd => {
             let maker = Maker("rusd");

@@ -8,6 +8,7 @@
 mod child;
 mod config_file;
 mod fixture;
+mod kops;
 mod kubeadm;
 #[allow(dead_code, reason = "a suite needs a part of it")]
 #[path = "../common/member.rs"]

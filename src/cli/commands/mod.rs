@@ -57,7 +57,8 @@ pub(super) fn run(path: &[&str], context: Context) -> Outcome {
         let unknown = || Err(Failure::error(format!("{} is not supported yet", path.join(" "))));
         return offline::run(path, &context).unwrap_or_else(unknown);
     }
-    if context.program == Program::Rusd
+    // etcdctl had `snapshot restore` up to 3.5, and scripts still call it there.
+    if (context.program == Program::Rusd || path == ["snapshot", "restore"])
         && let Some(outcome) = offline::run(path, &context)
     {
         return outcome;

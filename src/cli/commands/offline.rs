@@ -9,6 +9,7 @@ use super::{check_data, migrate, snapshot_status};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
+use crate::cli::spec::Program;
 use crate::cli::table::table;
 use crate::mvcc::KeyValueHash;
 use crate::offline::{self, Archive, Import, Imported, Restore, TargetDirs};
@@ -40,6 +41,9 @@ fn shown(path: &Path) -> serde_json::Value {
 }
 
 fn restore(context: &Context) -> Outcome {
+    if context.program == Program::Etcdctl {
+        context.printer.err("Deprecated: Use `etcdutl snapshot restore` instead.\n\n");
+    }
     if context.args.len() != 1 {
         return Err(Failure::arguments("snapshot restore requires exactly one argument"));
     }
