@@ -14,7 +14,7 @@ use super::notify::Manager;
 use super::outbox::Outbox;
 use super::serve::serve;
 use super::services::{Keepalive, Services};
-use super::signals::Signals;
+use super::signals::{self, Signals};
 use super::url::texts;
 use super::{cluster, datadir, startup_log, tls};
 use crate::gateway::Gateway;
@@ -30,6 +30,7 @@ pub(super) async fn run(
     arguments: &[String],
     member: &Handle,
 ) -> Result<End, cluster::Error> {
+    let is_early = signals::end_early_if_first();
     let connections = connections_max()?;
     let is_initialized = datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())?;
     let Bound { peers, clients, probes } = bind(config, member)?;
@@ -43,7 +44,7 @@ pub(super) async fn run(
     // Installed before this member can be seen from outside: a signal sent once it can be seen ends
     // it in order, with all of its state in the store.
     let mut signals =
-        Signals::catch().map_err(|why| format!("catching signals failed: {why}"))?;
+        Signals::catch(&is_early).map_err(|why| format!("catching signals failed: {why}"))?;
     say_gates(config);
     startup_log::local_address(config);
 

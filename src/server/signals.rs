@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{
     SIGALRM, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGSYS, SIGTRAP, SIGUSR1, SIGUSR2,
@@ -91,6 +91,29 @@ fn thread_state(id: u32) -> Option<String> {
     Some(format!("thread {id} {name}: {state}{place}, ran {ran:.2}s\n"))
 }
 
+/// Exit code of the first process of a container that is told to end before it serves, as Go's.
+const EARLY_END: i32 = 2;
+
+/// Lets the first process of a container end by a signal that comes before `Signals::catch`. Other
+/// processes end by the default action, which the system does not take for this one: a member that
+/// loads for long would be killed only after the container's time to stop. `catch` needs what is
+/// returned.
+pub(super) fn end_early_if_first() -> Arc<AtomicBool> {
+    let is_early = Arc::new(AtomicBool::new(true));
+    if std::process::id() == 1 {
+        for number in [libc::SIGTERM, libc::SIGINT] {
+            // It never fails for these signals.
+            let ends = signal_hook::flag::register_conditional_shutdown(
+                number,
+                EARLY_END,
+                Arc::clone(&is_early),
+            );
+            drop(ends);
+        }
+    }
+    is_early
+}
+
 /// The signals that stop the server in order. Before `catch`, they end the process at once.
 /// Ends the process the way its signal would have. The first process of a container cannot be
 /// killed by a default action, so it ends with success.
@@ -108,12 +131,12 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    pub(super) fn catch() -> Result<Self, String> {
+    pub(super) fn catch(is_early: &AtomicBool) -> Result<Self, String> {
         let catch = |kind| signal(kind).map_err(|error| error.to_string());
-        Ok(Self {
-            terminate: catch(SignalKind::terminate())?,
-            interrupt: catch(SignalKind::interrupt())?,
-        })
+        let (terminate, interrupt) =
+            (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+        is_early.store(false, Ordering::Relaxed);
+        Ok(Self { terminate, interrupt })
     }
 
     /// Waits for the next one and returns its number.

@@ -7,6 +7,7 @@
 #[path = "../common/child.rs"]
 mod child;
 mod config_file;
+mod container;
 mod fixture;
 mod kops;
 mod kubeadm;
