@@ -16,6 +16,7 @@ mod kubeadm;
 mod member;
 #[path = "../common/ports.rs"]
 mod ports;
+mod scripts;
 #[allow(dead_code, reason = "a suite needs a part of it")]
 #[path = "../common/shop.rs"]
 mod shop;
