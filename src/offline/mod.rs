@@ -5,7 +5,7 @@
 //!                   ├─► Archive (checked) ──┼─► snapshot file
 //!   data directory ─┘                       └─► HashKV, storage version
 //!
-//!   etcd's data directory ──► data directory of the same member
+//!   etcd's data directory ──► data directory of the same member, elsewhere or in its place
 //! ```
 //!
 //! An [`Archive`] is etcd's bbolt file, or the directory of a stopped rusd member under its lock,
@@ -13,8 +13,8 @@
 //! etcd's own tools open snapshots for writing, which breaks their checksum.
 //!
 //! A result appears under its final name by one rename, when it is complete and synced. An attempt
-//! that fails leaves nothing behind. One that is killed leaves a directory `restoring`, which the
-//! next attempt removes.
+//! that fails leaves nothing behind. One that is killed leaves a directory `restoring`, or
+//! `importing` where etcd's directory is taken in, which the next attempt removes.
 
 mod archive;
 mod check;
@@ -22,6 +22,7 @@ mod import;
 mod place;
 mod rebuild;
 mod restore;
+mod take_in;
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub use import::{Import, Imported, export};
 pub use place::TargetDirs;
 pub use rebuild::{Rebuild, owner, put_aside};
 pub use restore::Restore;
+pub use take_in::{TakenIn, take_in};
 
 use crate::node::StartError;
 use crate::transfer::{InstallError, LoadError};

@@ -199,7 +199,8 @@ fn make_dir(dir: &Path) -> Result<(), Error> {
     builder.create(dir).map_err(Error::io("mkdir", dir))
 }
 
-fn remove(dir: &Path) -> io::Result<()> {
+/// Removes a directory with all that is in it, if it is there.
+pub(super) fn remove(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,

@@ -95,7 +95,7 @@ pub fn put_aside(
         if !dir.exists() {
             continue;
         }
-        let to = free_name(&dir, id);
+        let to = free_name(&dir, &format!("damaged-{id:x}"));
         fs::rename(&dir, &to).map_err(Error::io("rename", &dir))?;
         if let Some(parent) = dir.parent() {
             File::open(parent).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", parent))?;
@@ -105,12 +105,13 @@ pub fn put_aside(
     Ok(moved)
 }
 
-fn free_name(dir: &Path, id: u64) -> PathBuf {
+/// A name beside `dir` that nobody has: its own with a mark.
+pub(super) fn free_name(dir: &Path, mark: &str) -> PathBuf {
     let mut number = 1;
     loop {
         let end = if number == 1 { String::new() } else { format!("-{number}") };
         let mut name = dir.file_name().unwrap_or_default().to_os_string();
-        name.push(format!(".damaged-{id:x}{end}"));
+        name.push(format!(".{mark}{end}"));
         let to = dir.with_file_name(name);
         if !to.exists() {
             return to;

@@ -21,6 +21,8 @@ use crate::store::{Bucket, Building, Options, Row, Store, schema};
 use crate::transfer::Snapshot;
 use crate::types::Revision;
 
+mod take_in;
+
 struct Case {
     dir: TempDir,
     cluster: Vec<(String, Vec<String>)>,

@@ -102,6 +102,12 @@ pub(super) fn check(config: &Config, given: &Given) -> Result<(), Stop> {
         let policy = go::quote(given.text("space-policy"));
         return invalid(format!("unknown space-policy {policy}; it is alarm or auto"));
     }
+    if config.takes_in_etcds && config.wal_dir.is_some() {
+        return invalid(
+            "--import-etcd-dir takes in a log that is in the data directory; where --wal-dir is \
+             used, make a new directory with rusd import",
+        );
+    }
     check_time(given, "compact-hash-check-time")?;
     let clients = [config.listen_client_urls.as_slice(), &config.listen_client_http_urls].concat();
     let (peers, probes) = (&config.listen_peer_urls, &config.listen_metrics_urls);

@@ -47,6 +47,8 @@ pub(super) struct Config {
     pub name: String,
     pub data_dir: PathBuf,
     pub wal_dir: Option<PathBuf>,
+    /// Whether a data directory of etcd is made one of rusd's.
+    pub takes_in_etcds: bool,
     pub listen_peer_urls: Vec<Url>,
     pub listen_client_urls: Vec<Url>,
     /// For HTTP alone. If there are any, `listen_client_urls` are for gRPC alone.

@@ -127,6 +127,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("backend-bbolt-freelist-type", Text, "map", Ignored, "Kind of bbolt free list."),
     // rusd's own:
     flag("space-policy", Text, "alarm", Honoured, "alarm: NOSPACE stays until it is disarmed; auto: compact, reclaim and disarm."),
+    flag("import-etcd-dir", Bool, "false", Honoured, "Make a data directory of etcd one of rusd's; etcd's files stay in member.etcd."),
     // etcd's again:
     flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Honoured, "Defragment at start if that much is free."),
     flag("max-txn-ops", Uint, "128", Honoured, "Most operations in a transaction."),

@@ -89,6 +89,7 @@ fn settings(given: &Given) -> Result<Config, Stop> {
     Ok(Config {
         data_dir: data_dir(given),
         wal_dir: Some(given.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+        takes_in_etcds: values.bool("import-etcd-dir"),
         listen_peer_urls: values.urls("listen-peer-urls"),
         listen_client_urls: values.urls("listen-client-urls"),
         listen_client_http_urls: values.urls("listen-client-http-urls"),
@@ -129,10 +130,7 @@ fn settings(given: &Given) -> Result<Config, Stop> {
         writing: writing(&values),
         compaction: Compaction::Off,
         compaction_mode: given.text("auto-compaction-mode").to_owned(),
-        progress_interval: values
-            .own_duration("watch-progress-notify-interval")
-            .unwrap_or(limits::WATCH_PROGRESS_INTERVAL)
-            .max(limits::WATCH_PROGRESS_INTERVAL_MIN),
+        progress_interval: progress_interval(&values),
         auth_token: given.text("auth-token").to_owned(),
         auth_token_ttl: token_ttl(values.uint("auth-token-ttl")),
         bcrypt_cost: u32::try_from(values.uint("bcrypt-cost")).unwrap_or(u32::MAX),
@@ -283,6 +281,11 @@ fn log_settings(given: &Given) -> Result<Log, Stop> {
 fn rotation(given: &Given, outputs: &[String]) -> Result<Rotation, String> {
     rotate::check_outputs(outputs)?;
     Rotation::parse(given.text("log-rotation-config-json"))
+}
+
+fn progress_interval(values: &Values<'_>) -> Duration {
+    let given = values.own_duration("watch-progress-notify-interval");
+    given.unwrap_or(limits::WATCH_PROGRESS_INTERVAL).max(limits::WATCH_PROGRESS_INTERVAL_MIN)
 }
 
 /// Zero means the default.

@@ -13,6 +13,8 @@ use super::url::texts;
 use super::{cluster, startup_log, tls};
 use crate::clock::SystemClock;
 use crate::node::{self, Node};
+use crate::offline::{self, TakenIn};
+use crate::supervise::Supervisor;
 use crate::upkeep::{CheckpointPace, Retention};
 use crate::{limits, metrics};
 
@@ -32,6 +34,9 @@ pub(super) async fn open(
     member: &Handle,
     manager: &Manager,
 ) -> Result<Node, cluster::Error> {
+    if config.takes_in_etcds {
+        manager.while_loading(take_in(config)).await?;
+    }
     if is_initialized {
         startup_log::settings(config, None);
         if matches!(config.source, Source::Discovery) {
@@ -69,6 +74,33 @@ pub(super) async fn open(
         node = starting => node,
         never = listen::turn_away(peers) => match never {},
     }
+}
+
+/// Makes the data directory one of rusd's if it is etcd's.
+async fn take_in(config: &Config) -> Result<(), cluster::Error> {
+    let (data_dir, supervisor) = (config.data_dir.clone(), Supervisor::default());
+    let taken = supervisor.blocking("import", move || offline::take_in(&data_dir)).await;
+    match taken {
+        Ok(Ok(Some(TakenIn { imported, kept }))) => tracing::info!(
+            "local-member-id" = format!("{:x}", imported.member_id),
+            "cluster-id" = format!("{:x}", imported.cluster_id),
+            revision = imported.revision,
+            hash = imported.hash,
+            "applied-index" = imported.applied,
+            "last-index" = imported.last,
+            "requests-of-v2" = imported.ignored,
+            kept = %kept.display(),
+            "took in etcd's data directory"
+        ),
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => {
+            return Err(format!("taking in etcd's data directory failed: {error}").into());
+        }
+        Err(gone) => {
+            return Err(supervisor.failure_reason().unwrap_or_else(|| gone.to_string()).into());
+        }
+    }
+    Ok(())
 }
 
 async fn start_node(

@@ -41,6 +41,16 @@ pub struct DirLock {
 pub fn lock(data_dir: &Path) -> Result<DirLock, Error> {
     create_dir(data_dir)?;
     refuse_foreign(data_dir)?;
+    lock_any(data_dir)
+}
+
+/// As [`lock`], but also on a directory of etcd's, which must exist.
+pub fn lock_to_import(data_dir: &Path) -> Result<DirLock, Error> {
+    refuse_network(data_dir)?;
+    lock_any(data_dir)
+}
+
+fn lock_any(data_dir: &Path) -> Result<DirLock, Error> {
     let path = data_dir.join(LOCK_FILE);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -98,6 +108,10 @@ pub fn refuse_foreign(data_dir: &Path) -> Result<(), Error> {
     if found.try_exists().map_err(Error::io(&found))? {
         return Err(Error::Etcd { found });
     }
+    refuse_network(data_dir)
+}
+
+fn refuse_network(data_dir: &Path) -> Result<(), Error> {
     let stat = rustix::fs::statfs(data_dir)
         .map_err(|errno| Error::Io { file: data_dir.to_path_buf(), source: errno.into() })?;
     // The kernel's numbers have 32 bits; the field's width and sign differ by architecture.

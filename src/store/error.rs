@@ -34,8 +34,8 @@ pub enum Error {
     #[error("{file}: locked by another process{holder}; only one may use a data directory")]
     Locked { file: PathBuf, holder: String },
     #[error(
-        "{found}: rusd will not start on etcd's data directory; bring it in with `rusd import`, \
-         or choose another --data-dir"
+        "{found}: rusd will not start on etcd's data directory; bring it in with `rusd import` \
+         or --import-etcd-dir, or choose another --data-dir"
     )]
     Etcd { found: PathBuf },
     #[error(

@@ -64,7 +64,7 @@ use tokio::sync::oneshot;
 
 pub use checkpoint::{CheckpointBinding, CheckpointReader, CheckpointWriter, Unusable};
 pub use defrag::Defragmented;
-pub use dir::{DirLock, is_vacant, lay_out, lock, lock_at_rest, refuse_foreign};
+pub use dir::{DirLock, is_vacant, lay_out, lock, lock_at_rest, lock_to_import, refuse_foreign};
 pub use error::Error;
 pub use examine::{Examined, examine};
 pub use generation::{Building, amend, has_other, settle};

@@ -21,3 +21,4 @@ mod scripts;
 #[path = "../common/shop.rs"]
 mod shop;
 mod systemd;
+mod talos;
