@@ -11,9 +11,9 @@ use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status};
 
-use super::Line;
 use super::error::{Errors, JSON, http_status};
 use super::write::Writer;
+use super::{Line, Unsent};
 use crate::limits::GATEWAY_PIECE_BYTES;
 use crate::pb::shapes::Route;
 use crate::rpc::{self, PREFIX_BYTES};
@@ -49,7 +49,8 @@ pub struct Lines {
 }
 
 /// The messages of a call's answer.
-struct Messages {
+pub(super) struct Messages {
+    unsent: Arc<dyn Unsent>,
     /// The status of an answer without messages.
     failed: Option<Status>,
     body: rpc::Body,
@@ -57,10 +58,10 @@ struct Messages {
 }
 
 impl Messages {
-    fn new(answer: rpc::Output) -> Self {
+    pub(super) fn new(answer: rpc::Output, unsent: Arc<dyn Unsent>) -> Self {
         let (head, body) = answer.into_parts();
         let failed = Status::from_header_map(&head.headers);
-        Self { failed, body, buffer: BytesMut::new() }
+        Self { unsent, failed, body, buffer: BytesMut::new() }
     }
 
     /// The next message, or the status that the call ends with.
@@ -73,7 +74,8 @@ impl Messages {
                 let length = u32::from_be_bytes([a, b, c, d]) as usize;
                 if self.buffer.len() >= PREFIX_BYTES + length {
                     self.buffer.advance(PREFIX_BYTES);
-                    return Poll::Ready(Ok(self.buffer.split_to(length).freeze()));
+                    let message = self.buffer.split_to(length).freeze();
+                    return Poll::Ready(Ok(self.unsent.charge(message)));
                 }
             }
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
@@ -86,7 +88,7 @@ impl Messages {
                                 == PREFIX_BYTES + u32::from_be_bytes([a, b, c, d]) as usize
                         {
                             data.advance(PREFIX_BYTES);
-                            return Poll::Ready(Ok(data));
+                            return Poll::Ready(Ok(self.unsent.charge(data)));
                         }
                         self.buffer.extend_from_slice(&data);
                     }
@@ -109,16 +111,15 @@ fn status(trailers: &HeaderMap) -> Status {
 /// The answer to a call that gives one message.
 pub(super) async fn unary(
     route: &'static Route,
-    answer: rpc::Output,
+    mut messages: Messages,
 ) -> Result<Response<Body>, Status> {
-    let mut messages = Messages::new(answer);
     let message = poll_fn(|context| messages.poll_next(context)).await?;
-    let mut writer = Writer::new(route.output, message.clone());
+    let mut writer = Writer::new(route.output, message);
     let mut text = String::new();
     let (body, length) = if writer.write(&mut text, GATEWAY_PIECE_BYTES) {
         // The head says how long the document is, so a large one is written twice.
         let mut length = 0;
-        let mut again = Writer::new(route.output, message);
+        let mut again = Writer::new(route.output, writer.into_message());
         let mut piece = text;
         loop {
             piece.clear();
@@ -146,16 +147,17 @@ pub(super) async fn unary(
 /// the end.
 pub(super) async fn stream(
     route: &'static Route,
-    answer: rpc::Output,
+    mut messages: Messages,
     line: Option<Arc<dyn Line>>,
     errors: Errors,
 ) -> Response<Body> {
-    let mut messages = Messages::new(answer);
     let first = poll_fn(|context| {
-        if is_hung_up(&line, context) {
+        // Messages first: a client that has closed its side takes what is ready.
+        let first = messages.poll_next(context);
+        if first.is_pending() && is_hung_up(&line, context) {
             return Poll::Ready(Err(Status::cancelled("context canceled")));
         }
-        messages.poll_next(context)
+        first
     });
     let first = first.await;
     let code = first.as_ref().err().map_or(Code::Ok, Status::code);
@@ -188,11 +190,12 @@ impl Lines {
         }
         let mut next = self.first.take().map(Ok);
         if next.is_none() && self.end.is_none() {
-            if is_hung_up(&self.line, context) {
+            let message = self.messages.poll_next(context);
+            if message.is_pending() && is_hung_up(&self.line, context) {
                 self.has_ended = true;
                 return Poll::Ready(None);
             }
-            next = Some(ready!(self.messages.poll_next(context)));
+            next = Some(ready!(message));
         }
         match next {
             Some(Ok(message)) => {

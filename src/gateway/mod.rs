@@ -25,6 +25,7 @@ mod scan;
 mod write;
 
 use std::collections::HashMap;
+use std::future::{pending, poll_fn};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
@@ -36,12 +37,14 @@ use http_body::Body as HttpBody;
 use http_body_util::Full;
 use tonic::Status;
 
+use crate::limits;
 use crate::pb::shapes::{ROUTES, Route};
 use crate::rpc::{self, BoxError};
 
 pub use answer::Body;
 pub use scan::members as json_members;
 
+use answer::Messages;
 use error::Errors;
 use scan::Scanner;
 use write::Writer;
@@ -73,8 +76,15 @@ pub trait Line: Send + Sync {
     fn poll_hung_up(&self, context: &mut Context<'_>) -> Poll<()>;
 }
 
+/// Counts the bytes that an answer keeps in memory for its client.
+pub trait Unsent: Send + Sync {
+    /// The same bytes, which count until they are dropped.
+    fn charge(&self, message: Bytes) -> Bytes;
+}
+
 /// What the gateway is told of a request's connection.
 pub struct Origin {
+    pub unsent: Arc<dyn Unsent>,
     pub incomplete: Box<dyn Incomplete>,
     /// None where the transport tells by itself, as HTTP/2 does.
     pub line: Option<Arc<dyn Line>>,
@@ -147,12 +157,29 @@ impl Gateway {
             let document = request::whole(body, origin.incomplete, bytes_max).await?;
             request::Body::One(Some(request::framed(route, &document)?))
         };
-        let answered = Arc::clone(&self.rpc).call(call).await;
+        let answered = Arc::clone(&self.rpc).call(call);
         if route.gives_many {
-            return Ok(answer::stream(route, answered, origin.line, self.errors).await);
+            let messages = Messages::new(answered.await, origin.unsent);
+            return Ok(answer::stream(route, messages, origin.line, self.errors).await);
         }
-        answer::unary(route, answered).await
+        // A lock or an election may be waited for as long as its client likes, and no longer: the
+        // client's place in the queue goes with the call.
+        let answered = tokio::select! {
+            answered = answered => answered,
+            () = gone(origin.line) => {
+                return Err(Status::cancelled("context canceled"));
+            }
+        };
+        answer::unary(route, Messages::new(answered, origin.unsent)).await
     }
+}
+
+/// Resolves when the client hung up so long ago that a short call had its time: a client that closes
+/// its side after its request may still wait for the answer.
+async fn gone(line: Option<Arc<dyn Line>>) {
+    let Some(line) = line else { return pending().await };
+    poll_fn(|context| line.poll_hung_up(context)).await;
+    tokio::time::sleep(limits::GATEWAY_GONE_PATIENCE).await;
 }
 
 /// Encodes the message of this shape that a text in JSON is. Returns where the text's first document

@@ -106,6 +106,7 @@ fn write_length(out: &mut [u8], at: usize, length_bytes: usize) {
         *byte = (length & 0x7f) as u8 | more;
         length >>= 7;
     }
+    debug_assert_eq!(length, 0, "a length does not fit into its place");
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +140,8 @@ struct Reader<'d> {
 
 impl<'d> Reader<'d> {
     fn new(document: &'d [u8]) -> Self {
-        let length_bytes = encoded_len_varint(document.len() as u64);
+        // An element of three bytes, such as `-1`, may take eleven in a message.
+        let length_bytes = encoded_len_varint(4 * document.len() as u64);
         Self { document, at: 0, unescaped: None, length_bytes }
     }
 
@@ -457,7 +459,7 @@ mod tests {
 
     use super::*;
     use crate::pb::shapes::Shaped;
-    use crate::pb::{Compare, RangeRequest, TxnRequest, compare};
+    use crate::pb::{Compare, RangeRequest, TxnRequest, WatchRequest, compare, watch_request};
 
     fn range(document: &str) -> Result<RangeRequest, String> {
         let bytes = message(RangeRequest::SHAPE, document.as_bytes())?;
@@ -536,6 +538,17 @@ mod tests {
             ..Compare::default()
         };
         assert_eq!(one.compare, [compare]);
+    }
+
+    #[test]
+    fn a_message_may_be_longer_than_its_document() {
+        let document = format!(r#"{{"create_request":{{"filters":[{}]}}}}"#, ["-1"; 12].join(","));
+        let encoded = message(WatchRequest::SHAPE, document.as_bytes()).unwrap();
+        let watch = WatchRequest::decode(&encoded[..]).unwrap();
+        let Some(watch_request::RequestUnion::CreateRequest(create)) = watch.request_union else {
+            panic!("{watch:?}");
+        };
+        assert_eq!(create.filters, [-1; 12]);
     }
 
     #[test]

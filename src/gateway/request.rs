@@ -173,7 +173,7 @@ fn encoded(route: &Route, document: &[u8]) -> Result<Vec<u8>, String> {
 fn frame(message: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(message.len() + rpc::PREFIX_BYTES);
     out.put_u8(0);
-    // A message is not larger than its document, whose size is bounded.
+    // A message is at most four times as large as its document, whose size is bounded.
     out.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     out.put_slice(message);
     out.freeze()
@@ -225,6 +225,8 @@ impl<B> Documents<B> {
         };
         let message = encoded(self.route, &self.buffer[..end])?;
         self.buffer.advance(end);
+        // Most streams wait most of the time: the memory of a large document is not kept.
+        self.buffer = BytesMut::from(&self.buffer[..]);
         self.seen = 0;
         Ok(Some(frame(&message)))
     }

@@ -211,6 +211,14 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 /// Bytes that are read ahead from an HTTP/1.1 client while a stream is answered, to see whether it
 /// hangs up.
 pub const LINE_AHEAD_BYTES_MAX: usize = 16 << 10;
+/// For how many looks at the disk, one with each commit, a proposal that found no room counts as
+/// wanted, so that the log makes room for it: a minute of writing.
+pub const REFUSED_LOOKS: u32 = 600;
+/// Bytes that are read from a WebSocket at once: an idle one keeps as many.
+pub const WEBSOCKET_READ_BYTES: usize = 4 << 10;
+/// How long a call of the JSON gateway goes on after its client hung up: longer than any call takes
+/// that does not wait for other clients.
+pub const GATEWAY_GONE_PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a large JSON answer that are written at a time.
 pub const GATEWAY_PIECE_BYTES: usize = 64 << 10;
 /// Bytes of a request body that no handler reads, which are read before the answer is sent. Go
@@ -421,9 +429,15 @@ pub const LOG_LARGE_ENTRY_PARTS: u64 = 8;
 /// disk, too. They hold over a thousand hard states (votes); a quarter of them is for the records
 /// that let older segments be removed.
 pub const LOG_SLACK_BYTES: u64 = 64 << 10;
-/// How long a line of the server's log waits for a pipe or a terminal to take it: as long as an
-/// election takes by default. All threads that log wait for it.
-pub const LOG_WRITE_MAX: Duration = Duration::from_secs(1);
+/// How long a line of the server's log waits for a pipe, a socket or a terminal to take it: half of
+/// an election timeout, since all threads that log wait for it.
+pub const LOG_WRITE_MAX: Duration = Duration::from_millis(500);
+/// A line that waited longer was late, and for this time the next ones wait for nothing.
+pub const LOG_WRITE_LATE: Duration = Duration::from_millis(100);
+pub const LOG_WRITE_REST: Duration = Duration::from_secs(1);
+/// How long a member that has to stop waits for the line with the reason to be written: the log may
+/// be a file on the disk that has failed. Its raft goes on for that long.
+pub const LAST_LINE_MAX: Duration = Duration::from_secs(1);
 /// A write of the log that takes longer is logged as slow while it lasts. etcd uses the same time
 /// for writes that have ended.
 pub const LOG_STALL_WARN_AFTER: Duration = Duration::from_secs(1);

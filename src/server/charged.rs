@@ -33,6 +33,15 @@ pub(super) struct ChargedBody {
     passed: u32,
 }
 
+/// Counts what the gateway keeps of an answer beside what it has given out.
+pub(super) struct OfAccount(pub(super) Arc<Account>, pub(super) AnswerSize);
+
+impl gateway::Unsent for OfAccount {
+    fn charge(&self, message: Bytes) -> Bytes {
+        self.0.charge(self.1, message)
+    }
+}
+
 impl ChargedBody {
     pub(super) fn new(
         body: AnswerBody,

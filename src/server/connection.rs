@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
 
-use super::charged::{AnswerBody, ChargedBody};
+use super::charged::{AnswerBody, ChargedBody, OfAccount};
 use super::executor::Requests;
 use super::io::{Calls, ClientStream, PREFACE, PollTurns};
 use super::line::ClientLine;
@@ -174,8 +174,9 @@ async fn http1_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (front, line) = (Front::new(&services, origin), ClientLine::new(stream));
     let account = services.outbox.open();
+    let line = ClientLine::new(stream, Arc::clone(&account));
+    let front = Front::new(&services, origin);
     let (of_calls, of_answers) = (Arc::clone(&account), line.clone());
     let upgraded: Arc<Mutex<Option<websocket::Job>>> = Arc::default();
     let upgrade = Arc::clone(&upgraded);
@@ -201,10 +202,12 @@ async fn http1_connection<S>(
         .with_upgrades();
     let (connection, closing) = (pin!(connection), account.closing());
     let (turns, stopped) = (PollTurns::default(), stop.clone());
-    until_end(connection, |connection| connection.graceful_shutdown(), turns, closing, stop).await;
+    let has_ended =
+        until_end(connection, |connection| connection.graceful_shutdown(), turns, closing, stop);
+    let has_ended = has_ended.await;
     // Here, so that a WebSocket counts as the connection that it is.
     let upgraded = upgraded.lock().take();
-    if let Some(call) = upgraded {
+    if let Some(call) = upgraded.filter(|_| has_ended) {
         let mut stop = stopped;
         tokio::select! {
             () = call => {}
@@ -269,7 +272,7 @@ impl Front {
     async fn upgrade(
         &self,
         request: Request<Incoming>,
-        account: &Account,
+        account: &Arc<Account>,
         upgrade: &Mutex<Option<websocket::Job>>,
     ) -> Response<AnswerBody> {
         let origins = self.http.origins(request.headers());
@@ -282,7 +285,7 @@ impl Front {
             return refusal.map(AnswerBody::Http);
         }
         let request = Request::from_parts(parts, body);
-        let origin = gateway::Origin { incomplete: account.unfinished().incomplete(), line: None };
+        let origin = self.origin_of(request.uri().path(), account, None);
         let Some((answer, call)) = websocket::accept(gateway, request, origin) else {
             let mut answer = Response::new(AnswerBody::Http(Full::from("Bad Request\n")));
             *answer.status_mut() = StatusCode::BAD_REQUEST;
@@ -292,6 +295,17 @@ impl Front {
         let mut answer = answer.map(|()| AnswerBody::Http(Full::default()));
         answer.headers_mut().extend(origins);
         answer
+    }
+
+    fn origin_of(
+        &self,
+        path: &str,
+        account: &Arc<Account>,
+        line: Option<Arc<dyn Line>>,
+    ) -> gateway::Origin {
+        let kind = AnswerSize::of(Gateway::call_of(path));
+        let unsent = Arc::new(OfAccount(Arc::clone(account), kind));
+        gateway::Origin { unsent, incomplete: account.unfinished().incomplete(), line }
     }
 
     /// The gateway, if the path is its.
@@ -309,7 +323,7 @@ impl Front {
     async fn answer<B>(
         &self,
         request: Request<B>,
-        account: &Account,
+        account: &Arc<Account>,
         line: Option<Arc<dyn Line>>,
     ) -> Response<AnswerBody>
     where
@@ -333,8 +347,7 @@ impl Front {
                 Response::new(AnswerBody::Http(Full::default()))
             }
             None => {
-                let incomplete = account.unfinished().incomplete();
-                let origin = gateway::Origin { incomplete, line };
+                let origin = self.origin_of(parts.uri.path(), account, line);
                 Arc::clone(gateway).answer(parts, body, origin).await.map(AnswerBody::Json)
             }
         };
@@ -344,28 +357,29 @@ impl Front {
 }
 
 /// Runs a connection until it ends or `closing` resolves. When the server stops, the connection
-/// finishes the answers that have begun, and ends.
+/// finishes the answers that have begun, and ends. True if it ended in order.
 async fn until_end<C, E>(
     mut connection: Pin<&mut C>,
     ends_gracefully: fn(Pin<&mut C>),
     turns: PollTurns,
     closing: impl Future<Output = ()>,
     mut stop: watch::Receiver<bool>,
-) where
+) -> bool
+where
     C: Future<Output = Result<(), E>>,
     E: std::fmt::Display,
 {
     tokio::select! {
         result = turns.clone().of(connection.as_mut()) => {
-            if let Err(error) = result {
+            if let Err(error) = &result {
                 tracing::debug!(%error, "client connection ended");
             }
-            return;
+            return result.is_ok();
         }
-        () = closing => return,
+        () = closing => return false,
         () = stopping(&mut stop) => ends_gracefully(connection.as_mut()),
     }
-    drop(turns.of(connection).await);
+    turns.of(connection).await.is_ok()
 }
 
 /// Waits for the end of an HTTP request's body, which is not used, and returns the head. An answer

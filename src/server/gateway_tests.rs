@@ -376,6 +376,63 @@ async fn a_websocket_carries_documents_and_lines() {
     member.stop().await;
 }
 
+/// The place in a lock's queue goes with the client that waits there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_is_not_given_to_a_client_that_has_gone() {
+    let member = Member::start("").await;
+    for id in [7, 8] {
+        let lease = format!(r#"{{"TTL":600,"ID":{id}}}"#);
+        assert_eq!(post(&member, "/v3/lease/grant", &lease).await.status, 200);
+    }
+    let held = post(&member, "/v3/lock/lock", r#"{"name":"bQ==","lease":7}"#).await;
+    assert_eq!(held.status, 200, "{}", held.body);
+    let body = r#"{"name":"bQ==","lease":8}"#;
+    let length = body.len();
+    let wait =
+        format!("POST /v3/lock/lock HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}");
+    let waiting = connect(&member, &wait).await;
+    let until = async |count: &str| {
+        let count = format!("\"count\":\"{count}\"");
+        let keys = r#"{"key":"bQ==","range_end":"bg==","count_only":true}"#;
+        while !post(&member, "/v3/kv/range", keys).await.body.contains(&count) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, until("2")).await.expect("the second waits");
+    drop(waiting);
+    tokio::time::timeout(PATIENCE, until("1")).await.expect("its place goes");
+    member.stop().await;
+}
+
+/// All of an answer counts while its client takes nothing, and not only what is on its way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_nobody_takes_counts_whole() {
+    let member = Member::start("").await;
+    for number in 0..20 {
+        member.put(&format!("k{number}"), vec![7; 1_000_000]).await;
+    }
+    let body = r#"{"key":"AA==","range_end":"AA=="}"#;
+    let length = body.len();
+    let range =
+        format!("POST /v3/kv/range HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}");
+    let idle = connect(&member, &range).await;
+    let unsent = || member.services.outbox.answers().unsent_bytes();
+    let counted = async {
+        while unsent() < 20_000_000 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, counted).await.expect("it counts");
+    drop(idle);
+    let gone = async {
+        while unsent() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("it counts no more");
+    member.stop().await;
+}
+
 /// A client that goes is gone at once, whether its answer has begun or not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_ends_when_its_client_hangs_up() {

@@ -14,6 +14,7 @@ use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::outbox::Account;
 use crate::gateway::Line;
 use crate::limits::LINE_AHEAD_BYTES_MAX;
 
@@ -22,6 +23,8 @@ pub(super) struct ClientLine<S>(Arc<Mutex<Inner<S>>>);
 
 struct Inner<S> {
     stream: S,
+    /// Hears what the client takes.
+    account: Arc<Account>,
     /// What was read and hyper has not seen.
     ahead: BytesMut,
     has_ended: bool,
@@ -34,19 +37,33 @@ impl<S> Clone for ClientLine<S> {
 }
 
 impl<S> ClientLine<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self(Arc::new(Mutex::new(Inner { stream, ahead: BytesMut::new(), has_ended: false })))
+    pub(super) fn new(stream: S, account: Arc<Account>) -> Self {
+        let ahead = BytesMut::new();
+        Self(Arc::new(Mutex::new(Inner { stream, account, ahead, has_ended: false })))
+    }
+}
+
+impl<S> Inner<S> {
+    /// Counts what was written: nearly all of it is answers.
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.account.took(bytes);
+            self.account.took_answer(bytes);
+        }
+        written
     }
 }
 
 impl<S: AsyncRead + Unpin + Send> Line for ClientLine<S> {
     fn poll_hung_up(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.0.lock();
-        let Inner { stream, ahead, has_ended } = &mut *inner;
+        let Inner { stream, ahead, has_ended, .. } = &mut *inner;
         while !*has_ended {
             if ahead.len() >= LINE_AHEAD_BYTES_MAX {
-                // A client that sends that much more is there.
-                return Poll::Pending;
+                // Whether a client that sends that much behind an endless request is there cannot be
+                // seen, so it counts as gone.
+                *has_ended = true;
+                break;
             }
             let mut space = [0; 1024];
             let mut read = ReadBuf::new(&mut space);
@@ -84,7 +101,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientLine<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0.lock().stream).poll_write(context, bytes)
+        let mut inner = self.0.lock();
+        let written = Pin::new(&mut inner.stream).poll_write(context, bytes);
+        inner.count(written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -104,6 +123,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientLine<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0.lock().stream).poll_write_vectored(context, slices)
+        let mut inner = self.0.lock();
+        let written = Pin::new(&mut inner.stream).poll_write_vectored(context, slices);
+        inner.count(written)
     }
 }

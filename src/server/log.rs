@@ -2,141 +2,32 @@
 //!
 //! This is a whole `tracing` subscriber and not a layer: the server opens no spans, and events of
 //! other crates are turned off at their call sites, so that what is not logged costs nothing. A
-//! line is formatted first and written under the lock. A pipe or a terminal that takes nothing for
-//! `LOG_WRITE_MAX` costs lines, and not the member: every thread that logs would wait for it. The
-//! target `fatal` marks the last line before the process ends.
+//! line is formatted first and written under the lock. A pipe, a socket or a terminal that takes
+//! nothing for `LOG_WRITE_MAX` costs lines, and not the member: every thread that logs would wait
+//! for it. The target `fatal` marks the last line before the process ends.
+
+mod output;
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, retry_on_intr};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::config;
-use super::journal::{self, Journal};
-use super::rotate::{self, Rotated};
-use crate::clock::{self, Clock, SystemClock};
+use super::journal;
+use super::rotate;
+use crate::clock::{Clock, SystemClock};
 use crate::go;
-use crate::limits::{LOG_LINES_PER_SECOND, LOG_SAMPLER_PLACES, LOG_WRITE_MAX};
+use crate::limits::{LOG_LINES_PER_SECOND, LOG_SAMPLER_PLACES};
 
-/// Bytes that a pipe which is ready certainly takes at once: Linux's `PIPE_BUF`.
-const PIECE_BYTES: usize = 4096;
-
-enum Sink {
-    Stderr(io::Stderr),
-    Stdout(io::Stdout),
-    File(File),
-    Rotated(Rotated),
-}
-
-impl AsFd for Sink {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Stderr(stderr) => stderr.as_fd(),
-            Self::Stdout(stdout) => stdout.as_fd(),
-            Self::File(file) => file.as_fd(),
-            Self::Rotated(file) => file.as_fd(),
-        }
-    }
-}
-
-/// A place that lines are written to.
-struct Output {
-    /// Gets each line first; the sink gets what it does not take.
-    journal: Option<Journal>,
-    sink: Sink,
-    /// Lines that were not written since one was.
-    lost: u64,
-    /// Whether the last line ends in the middle.
-    is_cut: bool,
-}
-
-/// A line, and what it says of itself.
-struct Line<'a> {
-    level: config::Level,
-    caller: &'a str,
-    text: &'a str,
-}
-
-impl Output {
-    fn new(sink: Sink) -> Self {
-        Self { journal: None, sink, lost: 0, is_cut: false }
-    }
-
-    fn journal() -> Result<Self, String> {
-        let journal = Some(Journal::of_the_system()?);
-        Ok(Self { journal, ..Self::new(Sink::Stderr(io::stderr())) })
-    }
-
-    /// Writes a line. Lines are lost while nobody takes them: the first after `LOG_WRITE_MAX`, those
-    /// after it at once. `report` makes the line that comes before the next one that is written,
-    /// from the number of lines that were lost.
-    fn write(&mut self, line: &Line<'_>, report: impl FnOnce(u64) -> String) {
-        if let Some(journal) = &self.journal
-            && journal.send(line.level, line.caller, line.text).is_ok()
-        {
-            return;
-        }
-        let mut text = String::new();
-        if self.is_cut {
-            text.push('\n');
-        }
-        if self.lost > 0 {
-            text.push_str(&report(self.lost));
-        }
-        text.push_str(line.text);
-        if let Sink::Rotated(file) = &mut self.sink
-            && !file.make_room(text.len())
-        {
-            self.lost += 1;
-            return;
-        }
-        let mut rest = text.as_bytes();
-        while !rest.is_empty() {
-            let piece = &rest[..rest.len().min(PIECE_BYTES)];
-            let written = match self.is_ready() {
-                true => retry_on_intr(|| rustix::io::write(&self.sink, piece)),
-                false => Err(Errno::AGAIN),
-            };
-            match written {
-                Ok(bytes) if bytes > 0 => rest = &rest[bytes..],
-                // A log that cannot be written has no place where that could be reported.
-                _ => {
-                    self.is_cut |= rest.len() < text.len();
-                    self.lost += 1;
-                    return;
-                }
-            }
-        }
-        (self.lost, self.is_cut) = (0, false);
-    }
-
-    /// Waits until the sink takes something; false if it does not in time.
-    fn is_ready(&self) -> bool {
-        let wait = if self.lost == 0 { LOG_WRITE_MAX } else { Duration::ZERO };
-        let end = clock::instant() + wait;
-        loop {
-            let left = end.saturating_duration_since(clock::instant());
-            let Ok(left) = Timespec::try_from(left) else { return true };
-            match poll(&mut [PollFd::new(&self.sink, PollFlags::OUT)], Some(&left)) {
-                Ok(ready) => return ready > 0,
-                Err(Errno::INTR) => {}
-                // What cannot be waited for is written to.
-                Err(_) => return true,
-            }
-        }
-    }
-}
+use output::{Line, Output, Sink};
 
 /// How often each message was logged in the current second, by the message's hash. Two messages may
 /// share a place, which costs a line now and then; in return, the table never grows.
@@ -445,7 +336,9 @@ fn civil(days: u64) -> (u64, u64, u64) {
 mod tests {
     use std::io::{BufRead as _, Read as _};
 
+    use super::output::PIECE_BYTES;
     use super::*;
+    use crate::server::journal::Journal;
 
     fn logged(format: &str, log: impl FnOnce()) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();

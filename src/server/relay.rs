@@ -20,6 +20,7 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
@@ -126,7 +127,7 @@ async fn run(flags: &Flags) -> Result<i32, Failure> {
     }
     let connections = connections_max().map_err(Failure::Error)?;
     let listener = bind(listen, host, port).await.map_err(Failure::Error)?;
-    let mut signals = Signals::catch()
+    let mut signals = Signals::catch(&AtomicBool::new(false))
         .map_err(|why| Failure::Error(format!("catching signals failed: {why}")))?;
     Manager::of_environment().ready().await;
     let remotes = Arc::new(Remotes::new(found, flags.retry_delay, Arc::new(SystemClock::new())));

@@ -28,6 +28,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::gateway::{self, Gateway};
+use crate::limits;
 use crate::rpc::BoxError;
 
 /// What is done on the connection once its last HTTP answer is sent.
@@ -88,6 +89,7 @@ pub(super) fn accept<B>(
         let bytes_max = Some(gateway.document_bytes_max());
         let config =
             WebSocketConfig::default().max_message_size(bytes_max).max_frame_size(bytes_max);
+        let config = config.read_buffer_size(limits::WEBSOCKET_READ_BYTES);
         let stream = TokioIo::new(upgraded);
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
         call(gateway, parts, socket, origin).await;

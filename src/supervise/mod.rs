@@ -26,7 +26,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -218,7 +218,7 @@ impl Supervisor {
         };
         // Logged first: a task that learns of the failure may end the process, and logs the last
         // line.
-        tracing::error!(error = why, "the member stops");
+        log_end(why);
         self.0.failure.send_replace(Some(why.to_owned()));
         for hook in hooks {
             hook(why);
@@ -246,6 +246,22 @@ impl Supervisor {
     /// Why the member has to stop, if it has to.
     pub fn failure_reason(&self) -> Option<String> {
         self.0.state.lock().reason.clone()
+    }
+}
+
+/// Logs why the member stops. Waits no longer than `LAST_LINE_MAX`: a log that takes nothing must not
+/// keep a leader that applies nothing in office.
+fn log_end(why: &str) {
+    let log = |why: &str| tracing::error!(error = why, "the member stops");
+    let (logged, is_logged) = mpsc::sync_channel(1);
+    let line = why.to_owned();
+    let thread = std::thread::Builder::new().name("last-line".to_owned()).spawn(move || {
+        log(&line);
+        let _ = logged.send(());
+    });
+    match thread {
+        Ok(_) => drop(is_logged.recv_timeout(limits::LAST_LINE_MAX)),
+        Err(_) => log(why),
     }
 }
 

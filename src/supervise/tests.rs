@@ -78,3 +78,40 @@ async fn what_leaves_the_tasks_threads_is_guarded_as_well() {
     assert_eq!(supervisor.blocking("read", || 3).await, Ok(3));
     assert_eq!(supervisor.failure_reason(), None);
 }
+
+/// Writes nothing until it is told to, as a full pipe does.
+struct Stuck(Arc<Mutex<()>>);
+
+impl tracing::Subscriber for Stuck {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        drop(self.0.lock());
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_log_that_stands_still_keeps_no_member_from_its_end() {
+    let log = Arc::new(Mutex::new(()));
+    let full = log.lock();
+    let supervisor = Supervisor::default();
+    let (told, is_told) = std::sync::mpsc::sync_channel(1);
+    supervisor.on_failure(move |_| told.send(()).unwrap());
+    let failing = supervisor.clone();
+    let stuck = tracing::Dispatch::new(Stuck(Arc::clone(&log)));
+    let thread = std::thread::spawn(move || {
+        tracing::dispatcher::with_default(&stuck, || failing.fail("the disk is gone"));
+    });
+    is_told.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+    assert_eq!(supervisor.failure().borrow().as_deref(), Some("the disk is gone"));
+    drop(full);
+    thread.join().unwrap();
+}

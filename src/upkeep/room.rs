@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use super::Upkeep;
 use super::door::Door;
 use crate::apply::Command;
+use crate::limits;
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{AlarmMember, AlarmRequest, AlarmType};
 use crate::raft;
@@ -39,8 +40,8 @@ pub struct DiskRoom {
     /// below of the log.
     under_way: AtomicU64,
     log_under_way: AtomicU64,
-    /// The largest proposal that was refused since one of its size had room, in bytes; 0 for none.
-    refused: AtomicU64,
+    /// The largest proposal that was refused lately, in bytes, and for how many looks it counts.
+    refused: Mutex<Option<(u64, u32)>>,
     /// Whether the store's reserve is lent to the log. Held during a look: of two looks at once, the
     /// older could otherwise be the last to tell the log how much to leave.
     is_lent: Mutex<bool>,
@@ -71,7 +72,7 @@ impl DiskRoom {
             log_taken_bytes: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
             log_under_way: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            refused: Mutex::default(),
             is_lent: Mutex::default(),
         };
         disk_room.measure();
@@ -100,13 +101,14 @@ impl DiskRoom {
         // The log keeps entries for others for as long as they cost nothing that is wanted. That
         // nothing under way lacks room is not enough: a segment of which half is left takes no
         // large proposal.
-        let has_refused = match self.refused.load(Ordering::Relaxed) {
-            0 => false,
-            bytes if self.fits(bytes) => {
-                self.refused.store(0, Ordering::Relaxed);
-                false
-            }
-            _ => true,
+        let has_refused = {
+            let mut refused = self.refused.lock();
+            // After a while nobody wants it any more.
+            refused.take_if(|(bytes, looks)| {
+                *looks -= 1;
+                *looks == 0 || self.fits(*bytes)
+            });
+            refused.is_some()
         };
         let is_short = !self.fits(0);
         self.raft.set_space_short(is_short || has_refused || self.raft.log_room().lacks_next());
@@ -118,7 +120,9 @@ impl DiskRoom {
     pub fn admits(&self, bytes: u64) -> bool {
         let fits = self.fits(bytes);
         if !fits {
-            self.refused.fetch_max(bytes.max(1), Ordering::Relaxed);
+            let mut refused = self.refused.lock();
+            let largest = refused.map_or(bytes, |(largest, _)| largest.max(bytes));
+            *refused = Some((largest, limits::REFUSED_LOOKS));
         }
         fits
     }
