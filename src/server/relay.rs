@@ -20,7 +20,6 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
@@ -31,8 +30,7 @@ use super::early_exit::told;
 use super::log::Logger;
 use super::notify::Manager;
 use super::run;
-use super::signals::Signals;
-use super::signals::die_by;
+use super::signals::{Signals, die_by, end_early_if_first};
 use crate::clock::SystemClock;
 use crate::dns::{self, Resolver};
 use crate::supervise::Supervisor;
@@ -98,6 +96,7 @@ fn start(flags: &Flags, words: &[String]) -> ExitCode {
 
 /// Passes connections on until a signal, which it returns.
 async fn run(flags: &Flags) -> Result<i32, Failure> {
+    let is_early = end_early_if_first();
     let mut found = discover(flags).await?;
     if found.is_empty() {
         found = flags.endpoints.iter().map(|endpoint| named(endpoint)).collect::<Result<_, _>>()?;
@@ -127,7 +126,7 @@ async fn run(flags: &Flags) -> Result<i32, Failure> {
     }
     let connections = connections_max().map_err(Failure::Error)?;
     let listener = bind(listen, host, port).await.map_err(Failure::Error)?;
-    let mut signals = Signals::catch(&AtomicBool::new(false))
+    let mut signals = Signals::catch(&is_early)
         .map_err(|why| Failure::Error(format!("catching signals failed: {why}")))?;
     Manager::of_environment().ready().await;
     let remotes = Arc::new(Remotes::new(found, flags.retry_delay, Arc::new(SystemClock::new())));

@@ -114,7 +114,6 @@ pub(super) fn end_early_if_first() -> Arc<AtomicBool> {
     is_early
 }
 
-/// The signals that stop the server in order. Before `catch`, they end the process at once.
 /// Ends the process the way its signal would have. The first process of a container cannot be
 /// killed by a default action, so it ends with success.
 pub(super) fn die_by(signal: i32) -> ExitCode {
@@ -125,6 +124,7 @@ pub(super) fn die_by(signal: i32) -> ExitCode {
     ExitCode::from(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0)))
 }
 
+/// The signals that stop the server in order. Before `catch`, they end the process at once.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
