@@ -27,6 +27,7 @@ use crate::{files, gateway, go, limits};
 const MEGABYTE: i64 = 1 << 20;
 /// For `maxsize` 0.
 const MAX_SIZE: i64 = 100;
+const MILLISECOND: time::Duration = time::Duration::milliseconds(1);
 const DAY_SECONDS: i64 = 86_400;
 const COMPRESSED: &str = ".gz";
 
@@ -180,6 +181,7 @@ impl Rotated {
         Ok(())
     }
 
+    /// A name that no file has: of files set aside in one millisecond, each has a name of its own.
     fn name_aside(&self) -> PathBuf {
         let nanos = i128::from(self.clock.unix_nanos());
         let now = OffsetDateTime::from_unix_timestamp_nanos(nanos);
@@ -190,7 +192,15 @@ impl Rotated {
             now = now.to_offset(offset);
         }
         let (prefix, extension) = parts(&self.path);
-        self.path.with_file_name(format!("{prefix}{}{extension}", stamp(now)))
+        loop {
+            let name = format!("{prefix}{}{extension}", stamp(now));
+            let compressed = self.path.with_file_name(format!("{name}{COMPRESSED}"));
+            let path = self.path.with_file_name(name);
+            if !path.exists() && !compressed.exists() {
+                return path;
+            }
+            now += MILLISECOND;
+        }
     }
 
     fn wake(&self) {
@@ -418,11 +428,17 @@ mod tests {
         assert!(parse_stamp(time.unwrap().strip_suffix(".log").unwrap()).is_some(), "{found:?}");
         let metadata = fs::metadata(&path).unwrap();
         assert_eq!((metadata.len(), metadata.mode() & 0o777), (line.len() as u64, 0o640));
-        // The next start goes on with the file, and sets it aside when it is full.
+        // The next start goes on with the file, and sets it aside when it is full; nothing is lost
+        // if all that happens within a millisecond.
         drop(rotated);
         let mut rotated = Rotated::open(&path, Rotation { max_size: 1, ..Default::default() });
         assert!(rotated.as_mut().unwrap().make_room(line.len() + 1));
         assert_eq!(names(root.path().join("logs").as_path()).len(), 3);
+        let mut rotated = rotated.unwrap();
+        for _ in 0..50 {
+            assert!(rotated.make_room(MEGABYTE as usize));
+        }
+        assert_eq!(names(root.path().join("logs").as_path()).len(), 53);
     }
 
     #[test]
