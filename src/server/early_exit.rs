@@ -61,7 +61,8 @@ fn default_log() {
     }
 }
 
-const USAGE: &str = "Usage:\n\n  etcd [flags]\n    Start the server.\n\n  etcd --version\n    \
+const USAGE: &str = "Usage:\n\n  etcd [flags]\n    Start the server.\n\n  etcd gateway start \
+                     [flags]\n    Pass TCP connections on to a cluster.\n\n  etcd --version\n    \
                      Show the version.\n\n  etcd -h | --help\n    Show the flags.\n";
 
 fn help() -> String {
