@@ -4,20 +4,25 @@
 //
 //	go test . -count=1 -endpoint HOST:PORT
 //	go test . -count=1 -endpoint HOST:PORT -restart COMMAND    also restarts the server under writes
+//	go test . -count=1 -endpoint HOST:PORT -pki DIR            over TLS, with kubeadm's certificates
 //
 // The server must be empty. Everything is deleted again between checks, and revisions are compacted.
 // COMMAND, run by sh, must stop the server at the endpoint and start it again on the same data.
+// DIR is as kubeadm's /etc/kubernetes/pki; kubeadm.sh makes one.
 package kube
 
 import (
 	"context"
+	"crypto/tls"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
 	"google.golang.org/grpc"
@@ -43,6 +48,7 @@ import (
 var (
 	endpoint = flag.String("endpoint", "", "HOST:PORT of an empty server")
 	restart  = flag.String("restart", "", "command that restarts that server")
+	pki      = flag.String("pki", "", "directory of kubeadm's certificates; without it, no TLS")
 )
 
 // Long enough for a slow machine, short enough to end a check that hangs.
@@ -55,7 +61,7 @@ var codecs serializer.CodecFactory
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if *endpoint == "" {
-		fmt.Fprintln(os.Stderr, "usage: go test . -count=1 -endpoint HOST:PORT [-restart COMMAND]")
+		fmt.Fprintln(os.Stderr, "usage: go test . -count=1 -endpoint HOST:PORT [-restart COMMAND] [-pki DIR]")
 		os.Exit(2)
 	}
 	scheme := runtime.NewScheme()
@@ -86,6 +92,7 @@ type subject struct {
 func connect(t *testing.T) *kubernetes.Client {
 	client, err := kubernetes.New(clientv3.Config{
 		Endpoints:            []string{*endpoint},
+		TLS:                  secured(t),
 		DialTimeout:          patience,
 		DialKeepAliveTime:    30 * time.Second,
 		DialKeepAliveTimeout: 10 * time.Second,
@@ -111,6 +118,24 @@ func connect(t *testing.T) *kubernetes.Client {
 	client.KV = storagetesting.NewKVRecorder(client.KV)
 	client.Kubernetes = storagetesting.NewKubernetesRecorder(client.Kubernetes)
 	return client
+}
+
+// secured is TLS as kube-apiserver has it; nil without a directory of certificates.
+func secured(t *testing.T) *tls.Config {
+	if *pki == "" {
+		return nil
+	}
+	client := filepath.Join(*pki, "apiserver-etcd-client")
+	info := transport.TLSInfo{
+		CertFile:      client + ".crt",
+		KeyFile:       client + ".key",
+		TrustedCAFile: filepath.Join(*pki, "etcd", "ca.crt"),
+	}
+	config, err := info.ClientConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
 }
 
 // The cache's checks expect kube-apiserver's prefix in requests, the storage's none.
