@@ -146,7 +146,10 @@ impl Reader {
         // Last, since a key of this release counts more wherever it stands.
         for (key, kind, value) in old {
             let Some(text) = scalar_or_list(kind, &key, value)? else { continue };
-            self.given.set_old(&key, &text).map_err(|why| refusal(&key, &text, &why))?;
+            let is_known = self.given.set_old(&key, &text);
+            if !is_known.map_err(|why| refusal(&key, &text, &why))? {
+                self.unknown.push(key);
+            }
         }
         Ok(())
     }

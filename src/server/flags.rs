@@ -311,13 +311,17 @@ impl Given {
     }
 
     /// Sets what a name of etcd 3.5 stands for; what is given under its own name counts more. Returns
-    /// false if there is no such name.
+    /// false if there is no such name, or if what it stands for is supported at its default alone:
+    /// etcd 3.7 passes over the name, so it is no reason to refuse the start.
     pub(super) fn set_old(&mut self, name: &str, text: &str) -> Result<bool, String> {
         let Some((flag, gate)) = resolve(name).filter(|(flag, _)| flag.name != name) else {
             return Ok(false);
         };
-        self.old_names.push(name.to_owned());
         let Some(gate) = gate else {
+            if flag.support == Default {
+                return Ok(false);
+            }
+            self.old_names.push(name.to_owned());
             return if self.is_set(flag.name) {
                 Ok(true)
             } else {
@@ -325,6 +329,14 @@ impl Given {
             };
         };
         check(Bool, text)?;
+        let on = go::parse_bool(text) == Ok(true);
+        let takes = |(name, _, default, free): &(&str, &str, bool, bool)| {
+            *name == gate && (*free || *default == on)
+        };
+        if !GATES.iter().any(takes) {
+            return Ok(false);
+        }
+        self.old_names.push(name.to_owned());
         let is_given = gates(self.text(flag.name))?.iter().any(|(given, _)| *given == gate);
         if !is_given {
             self.set(flag, &format!("{gate}={text}"))?;
@@ -544,6 +556,12 @@ mod tests {
         assert_eq!(given.old_names.len(), 4);
         for name in ["corrupt-check-time", "experimental-x"] {
             assert_eq!(given.set_old(name, "x"), Ok(false), "{name}");
+        }
+        // Each old name is taken or passed over, and none is a reason to refuse the start.
+        for (name, gate) in OLD_GATES {
+            let is_taken = given.set_old(name, "true").unwrap();
+            let known = GATES.iter().find(|(known, ..)| known == gate).unwrap();
+            assert_eq!(is_taken, known.2 || known.3, "{name}");
         }
         let wrong = given.set_old("experimental-stop-grpc-service-on-defrag", "x");
         assert_eq!(wrong, Err("parse error".to_owned()));

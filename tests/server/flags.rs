@@ -15,11 +15,16 @@ const LAST: [&str; 2] = ["--tls-min-version=TLS1.3", "--cipher-suites=TLS_AES_12
 const TAKEN: &str = "cipher suites cannot be configured when only TLS1.3 is enabled";
 
 /// Where docs/compat.md says that this server differs: words, code, text.
-const DIFFERENCES: [(&str, u8, &str); 5] = [
+const DIFFERENCES: [(&str, u8, &str); 6] = [
     ("--enable-distributed-tracing", 1, NOT_YET),
     ("--enable-distributed-tracing=1", 1, NOT_YET),
     ("--enable-distributed-tracing=true", 1, NOT_YET),
     ("ETCD_ENABLE_DISTRIBUTED_TRACING=1", 1, NOT_YET),
+    (
+        "ETCD_EXPERIMENTAL_INITIAL_CORRUPT_CHECK=x",
+        1,
+        "invalid value \"x\" for ETCD_EXPERIMENTAL_INITIAL_CORRUPT_CHECK: parse error",
+    ),
     (
         "--feature-gates=LeaseCheckpointPersist=true",
         1,
