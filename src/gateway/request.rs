@@ -43,11 +43,14 @@ pub(super) fn call<B>(route: &Route, headers: &HeaderMap) -> Result<Request<Body
             metadata.append(name, value.clone());
         }
     }
-    if let Some(stated) = headers.get(TIMEOUT).filter(|stated| !stated.is_empty()) {
-        let limit = timeout(stated.as_bytes()).ok_or_else(|| {
+    let stated = headers.get(TIMEOUT).filter(|stated| !stated.is_empty());
+    let limit = stated.map(|stated| {
+        timeout(stated.as_bytes()).ok_or_else(|| {
             let stated = String::from_utf8_lossy(stated.as_bytes());
             Status::invalid_argument(format!("invalid grpc-timeout: {stated}"))
-        })?;
+        })
+    });
+    if let Some(limit) = limit.transpose()?.flatten() {
         // Less than a microsecond is over by the time that the call begins.
         let micros = limit.as_micros();
         let stated = if micros < 100_000_000 {
@@ -62,12 +65,14 @@ pub(super) fn call<B>(route: &Route, headers: &HeaderMap) -> Result<Request<Body
     Ok(call)
 }
 
-/// The time that a header `Grpc-Timeout` states: a number and a unit. A negative one is over.
-fn timeout(stated: &[u8]) -> Option<Duration> {
+/// The time that a header `Grpc-Timeout` states: a number and a unit. Zero is none, a negative one is
+/// over. None if it cannot be read.
+fn timeout(stated: &[u8]) -> Option<Option<Duration>> {
     let (unit, number) = stated.split_last()?;
     let number: i64 = std::str::from_utf8(number).ok()?.parse().ok()?;
+    let is_none = number == 0;
     let number = u64::try_from(number).unwrap_or(0);
-    Some(match unit {
+    let limit = match unit {
         b'H' => Duration::from_secs(number.saturating_mul(3600)),
         b'M' => Duration::from_secs(number.saturating_mul(60)),
         b'S' => Duration::from_secs(number),
@@ -75,7 +80,8 @@ fn timeout(stated: &[u8]) -> Option<Duration> {
         b'u' => Duration::from_micros(number),
         b'n' => Duration::from_nanos(number),
         _ => return None,
-    })
+    };
+    Some((!is_none).then_some(limit))
 }
 
 /// Bytes of JSON that a message of at most so many bytes takes: base64 makes a third more, and
@@ -153,7 +159,7 @@ where
             return Poll::Ready(Err(Status::resource_exhausted(text)));
         }
         let frame = ready!(Pin::new(&mut *body).poll_frame(context)).transpose();
-        Poll::Ready(frame.map_err(|error| Status::cancelled(error.into().to_string())))
+        Poll::Ready(frame.map_err(|error| Status::invalid_argument(error.into().to_string())))
     })
     .await
 }

@@ -214,6 +214,8 @@ pub const LINE_AHEAD_BYTES_MAX: usize = 16 << 10;
 /// For how many looks at the disk, one with each commit, a proposal that found no room counts as
 /// wanted, so that the log makes room for it: a minute of writing.
 pub const REFUSED_LOOKS: u32 = 600;
+/// How long a WebSocket's close frame may take to be sent.
+pub const WEBSOCKET_CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that are read from a WebSocket at once: an idle one keeps as many.
 pub const WEBSOCKET_READ_BYTES: usize = 4 << 10;
 /// How long a call of the JSON gateway goes on after its client hung up: longer than any call takes

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use prost::Message;
 use tonic::Status;
 
-use super::Server;
 use super::error::{Error, status};
 use super::kv::propose;
+use super::{Server, check};
 use crate::auth::Credentials;
 use crate::mvcc::Change;
 use crate::node::{Node, Op, Reply, WatchError, WatchStream};
@@ -125,6 +125,8 @@ impl Server {
         who: &Credentials,
         request: TxnRequest,
     ) -> Result<raw::TxnResponse, Status> {
+        // As a client's transaction would be: its keys come from a request, too.
+        check::txn(&request, self.config.txn_ops_max)?;
         propose!(self, who, Txn, request)
     }
 

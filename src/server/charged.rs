@@ -55,6 +55,14 @@ impl ChargedBody {
 }
 
 impl AnswerBody {
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Grpc(body) => body.size_hint(),
+            Self::Json(body) => body.size_hint(),
+            Self::Http(body) => body.size_hint(),
+        }
+    }
+
     fn is_stream(&self) -> bool {
         matches!(self, Self::Grpc(rpc::Body::Stream(_)) | Self::Json(gateway::Body::Lines(_)))
     }
@@ -104,10 +112,6 @@ impl HttpBody for ChargedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            AnswerBody::Grpc(body) => body.size_hint(),
-            AnswerBody::Json(body) => body.size_hint(),
-            AnswerBody::Http(body) => body.size_hint(),
-        }
+        self.body.size_hint()
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body::Body as HttpBody;
@@ -131,7 +132,12 @@ async fn http2_connection<S>(
                     rpc.call(request).await.map(AnswerBody::Grpc)
                 }
                 (Some(_), false) => rpc::too_many_requests().map(AnswerBody::Grpc),
-                (None, true) => front.answer(request, &account, None).await,
+                (None, true) => {
+                    let is_head = request.method() == Method::HEAD;
+                    let answer = front.answer(request, &account, None).await;
+                    // Over HTTP/1.1 hyper leaves the body out by itself.
+                    if is_head { without_body(answer) } else { answer }
+                }
                 (None, false) => {
                     drop(received(request).await);
                     overloaded().map(AnswerBody::Http)
@@ -286,7 +292,8 @@ impl Front {
         }
         let request = Request::from_parts(parts, body);
         let origin = self.origin_of(request.uri().path(), account, None);
-        let Some((answer, call)) = websocket::accept(gateway, request, origin) else {
+        let part = account.unfinished().incomplete();
+        let Some((answer, call)) = websocket::accept(gateway, request, origin, part) else {
             let mut answer = Response::new(AnswerBody::Http(Full::from("Bad Request\n")));
             *answer.status_mut() = StatusCode::BAD_REQUEST;
             return answer;
@@ -380,6 +387,15 @@ where
         () = stopping(&mut stop) => ends_gracefully(connection.as_mut()),
     }
     turns.of(connection).await.is_ok()
+}
+
+/// The answer to a HEAD request: the head alone, with the length that the body would have.
+fn without_body(answer: Response<AnswerBody>) -> Response<AnswerBody> {
+    let (mut head, body) = answer.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    Response::from_parts(head, AnswerBody::Http(Full::default()))
 }
 
 /// Waits for the end of an HTTP request's body, which is not used, and returns the head. An answer

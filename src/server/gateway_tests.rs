@@ -160,9 +160,11 @@ async fn a_deadline_counts() {
         ("soon", 400, "invalid grpc-timeout: soon"),
         ("1n", 504, "context deadline exceeded"),
         ("-1H", 504, "context deadline exceeded"),
+        ("-0S", 400, "etcdserver: key is not provided"),
     ] {
         let header = format!("Grpc-Timeout: {stated}\r\n");
-        let answer = ask(&member, "POST", "/v3/kv/range", &header, r#"{"key":"YQ=="}"#).await;
+        let body = if stated == "-0S" { "{}" } else { r#"{"key":"YQ=="}"# };
+        let answer = ask(&member, "POST", "/v3/kv/range", &header, body).await;
         assert_eq!((answer.status, &answer.json()["message"]), (status, &text.into()), "{stated}");
     }
     let header = "Grpc-Timeout: 9999999999999S\r\n";
@@ -340,14 +342,15 @@ async fn metadata_comes_from_headers() {
     member.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_websocket_carries_documents_and_lines() {
-    let member = Member::start("").await;
-    let open = "GET /v3/watch HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\n\
+const OPEN: &str = "GET /v3/watch HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\n\
                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                 Sec-WebSocket-Protocol: Bearer, nonsense\r\n\r\n";
-    let mut stream = connect(&member, open).await;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_carries_documents_and_lines() {
+    let member = Member::start("").await;
+    let mut stream = connect(&member, OPEN).await;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
@@ -367,12 +370,56 @@ async fn a_websocket_carries_documents_and_lines() {
     assert_eq!(line().await["result"]["created"], true);
     member.put("a", "1").await;
     assert_eq!(line().await["result"]["events"][0]["kv"]["value"], "MQ==");
-    let refused = open.replace("Version: 13", "Version: 8");
+    socket.send(Message::Ping("x".into())).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::Pong("x".into()));
+    socket.close(None).await.unwrap();
+    let closed = tokio::time::timeout(PATIENCE, socket.next()).await.expect("it is closed");
+    assert!(matches!(closed, Some(Ok(Message::Close(_)))), "{closed:?}");
+    let refused = OPEN.replace("Version: 13", "Version: 8");
     let mut refused = connect(&member, &refused).await;
     let mut status = [0; 12];
     refused.read_exact(&mut status).await.unwrap();
     assert_eq!(&status, b"HTTP/1.1 400");
     drop(socket);
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_that_is_too_long_or_faulty_ends_its_socket_with_a_reason() {
+    let member = Member::start("").await;
+    for (frame, code) in [
+        // A text of a terabyte, and one without a mask.
+        (&b"\x81\xff\0\0\x01\0\0\0\0\0\0\0\0\0{"[..], 1009_u16),
+        (b"\x81\x02{}", 1002),
+    ] {
+        let mut stream = connect(&member, OPEN).await;
+        stream.write_all(frame).await.unwrap();
+        let mut answer = Vec::new();
+        let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer));
+        // The end may be a reset, since the rest of the frame was not read.
+        let _ = end.await.expect("the socket ends");
+        let close = [&[0x88, 2][..], &code.to_be_bytes()].concat();
+        assert!(answer.ends_with(&close), "{code}: {answer:?}");
+    }
+    member.put("a", "1").await;
+    member.stop().await;
+}
+
+/// A leader's key comes from the request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_key_writes_nothing() {
+    let member = Member::start("").await;
+    for (path, body) in [
+        ("/v3/election/proclaim", r#"{"leader":{},"value":"eA=="}"#),
+        ("/v3/election/resign", r#"{"leader":{}}"#),
+        ("/v3/lock/unlock", "{}"),
+    ] {
+        let refused = post(&member, path, body).await;
+        let why = "etcdserver: key is not provided";
+        assert_eq!((refused.status, &refused.json()["message"]), (500, &why.into()), "{path}");
+    }
+    let range = post(&member, "/v3/kv/range", r#"{"key":"YQ=="}"#).await;
+    assert_eq!(range.json()["header"]["revision"], "1");
     member.stop().await;
 }
 

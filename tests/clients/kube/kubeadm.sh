@@ -3,8 +3,7 @@
 #
 #   tests/clients/kube/kubeadm.sh PATH_TO_RUSD
 #
-# Kubernetes' own checks of its storage and its cache run against the server, over TLS and while it is
-# restarted (needs Go). Then a kube-apiserver from PATH serves on top of it and kubectl works with it.
+# Kubernetes' own checks of its storage and its cache run against the server over TLS (needs Go). Then a kube-apiserver from PATH serves on top of it and kubectl works with it.
 # Without a kube-apiserver the second part is left out, and the script says so.
 set -euo pipefail
 
