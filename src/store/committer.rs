@@ -387,6 +387,8 @@ impl Shared {
     /// fails, nothing is deleted.
     fn next_step(&self, sealed: u64, env: &Arc<Env>) -> Option<JobStep> {
         let rows_max = self.job_rows_max.load(Ordering::Relaxed);
+        // Measured without the lock, for which every applied entry waits.
+        let rewrites_bytes_max = self.spare_bytes();
         let now = self.options.clock.now();
         let mut queue = self.queue.lock();
         if !queue.job_is_ready(now, env) {
@@ -403,7 +405,7 @@ impl Shared {
             }
         }
         queue.is_deleting = true;
-        Some(JobStep { rows, finishes, rewrites_bytes_max: self.spare_bytes() })
+        Some(JobStep { rows, finishes, rewrites_bytes_max })
     }
 
     /// After a durable commit: trims the rows from the tail, moves the durable position, wakes
@@ -468,8 +470,9 @@ struct JobStep {
     rewrites_bytes_max: u64,
 }
 
-/// Takes all rows of the step out first and then puts the survivors back in order. The pages
-/// between them are empty by then, so LMDB fills the remaining ones to the end.
+/// Takes the rows of the step out first, as far as the disk has room for them twice, and then puts
+/// the survivors back in order. The pages between them are empty by then, so LMDB fills the
+/// remaining ones to the end.
 fn write_step(writer: &mut Writer<'_>, step: &JobStep) -> Result<(), Error> {
     let (mut survivors, mut bytes) = (Vec::new(), 0);
     for (rev, survives) in &step.rows {

@@ -60,10 +60,11 @@ impl Shared {
         !wants_room && self.changed.lock().is_none()
     }
 
-    /// Bytes of records for which the disk has room beside the reserve.
+    /// Bytes of records for which the disk has room beside the reserve, and as much again for what is
+    /// committed with them and for the log.
     pub(super) fn spare_bytes(&self) -> u64 {
         let is_whole = self.reserve.held() >= self.reserve.bytes;
-        if is_whole { self.disk_free() / STORE_BYTES_PER_BYTE } else { 0 }
+        if is_whole { self.disk_free() / STORE_BYTES_PER_BYTE / 2 } else { 0 }
     }
 
     /// Lends the reserve's space to the log, or takes it back where there is room.

@@ -101,18 +101,20 @@ impl DiskRoom {
         // The log keeps entries for others for as long as they cost nothing that is wanted. That
         // nothing under way lacks room is not enough: a segment of which half is left takes no
         // large proposal.
-        let has_refused = {
-            let mut refused = self.refused.lock();
+        self.refused.lock().take_if(|(bytes, looks)| {
             // After a while nobody wants it any more.
-            refused.take_if(|(bytes, looks)| {
-                *looks -= 1;
-                *looks == 0 || self.fits(*bytes)
-            });
-            refused.is_some()
-        };
+            *looks -= 1;
+            *looks == 0 || self.fits(*bytes)
+        });
         let is_short = !self.fits(0);
-        self.raft.set_space_short(is_short || has_refused || self.raft.log_room().lacks_next());
+        let wants_more = self.has_refused() || self.raft.log_room().lacks_next();
+        self.raft.set_space_short(is_short || wants_more);
         is_short
+    }
+
+    /// Whether a proposal that was refused lately still has no room, as of the last look.
+    pub fn has_refused(&self) -> bool {
+        self.refused.lock().is_some()
     }
 
     /// Whether a proposal of so many bytes fits beside all that are under way. If not, the log is

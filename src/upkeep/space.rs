@@ -108,7 +108,10 @@ impl Upkeep {
         loop {
             let is_swept = self.sweeps_end().await;
             let sizes = self.context.store.sizes();
-            if has_room(sizes.in_use, quota) && !self.context.disk_room.measure() {
+            let disk_room = &self.context.disk_room;
+            // What was refused has to fit, too: the alarm would be raised again at once otherwise.
+            let has_disk = !disk_room.measure() && !disk_room.has_refused();
+            if has_room(sizes.in_use, quota) && has_disk {
                 break;
             }
             if !is_swept {
