@@ -66,12 +66,29 @@ Flags:
       --trusted-ca-file string      path to the client server TLS CA file for verifying the discovered endpoints when discovery-srv is provided.
 ";
 
+/// The first word that is neither a flag nor a flag's value, as cobra finds it: of the flags before it
+/// only that for help is known to take none.
+fn command_at(words: &[String]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(word) = words.get(at) {
+        let takes_value = match word.as_str() {
+            "--" => return None,
+            "-h" | "--help" => false,
+            flag if flag.starts_with("--") => !flag.contains('='),
+            flag if flag.starts_with('-') => flag.len() == 2,
+            _ => return Some(at),
+        };
+        at += 1 + usize::from(takes_value);
+    }
+    None
+}
+
 /// Reads the words behind `gateway`.
 pub(super) fn parse(words: &[String]) -> Result<Flags, Stop> {
-    let Some((command, words)) = words.split_first() else {
-        return Err(Stop::Help(ABOUT.to_owned()));
-    };
-    if command != "start" {
+    let Some(command) = words.first() else { return Err(Stop::Help(ABOUT.to_owned())) };
+    let at = command_at(words).filter(|at| words[*at] == "start");
+    let words = at.map(|at| [&words[..at], &words[at + 1..]].concat());
+    let Some(words) = words else {
         return Err(match command.strip_prefix('-') {
             Some(flag) if !matches!(flag, "h" | "-help") => {
                 let unknown = unknown(command);
@@ -79,7 +96,7 @@ pub(super) fn parse(words: &[String]) -> Result<Flags, Stop> {
             }
             _ => Stop::Help(ABOUT.to_owned()),
         });
-    }
+    };
     let mut flags = Flags::default();
     let bad = |why: String| Stop::Bad(format!("Error: {why}\n{USAGE}\n{why}"));
     let (mut words, mut has_endpoints) = (words.iter(), false);
@@ -203,6 +220,10 @@ mod tests {
     #[test]
     fn flags_are_read_as_etcd_reads_them() {
         assert_eq!(read("start"), Ok(Flags::default()));
+        let before = read("--endpoints=a:1 --retry-delay 5s start --listen-addr :3").unwrap();
+        assert_eq!(before.endpoints, ["a:1"]);
+        assert_eq!((before.listen.as_str(), before.retry_delay), (":3", Duration::from_secs(5)));
+        assert!(matches!(read("-h start"), Err(Stop::Help(_))));
         let flags = read(
             "start x --endpoints a:1,b:2 --listen-addr=:3 --insecure-discovery --retry-delay 5s \
              --endpoints=c:4 --discovery-srv d --discovery-srv-name n --trusted-ca-file f -- --no",
