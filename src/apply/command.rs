@@ -12,7 +12,6 @@ use prost::Message as _;
 
 use crate::limits::TXN_DEPTH_MAX;
 use crate::metrics::Operation;
-use crate::pb::logged::logged;
 use crate::pb::membershippb::{
     ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
 };
@@ -109,14 +108,6 @@ macro_rules! commands {
                 match self {
                     $(Self::$name(_) => Some(Operation::$name),)*
                     Self::V2(_) => None,
-                }
-            }
-
-            /// The request as a log line shows it.
-            pub(super) fn logged(&self) -> String {
-                match self {
-                    $(Self::$name(request) => logged(request),)*
-                    Self::V2(request) => logged(request),
                 }
             }
 

@@ -46,11 +46,14 @@ impl Entry {
 
     /// The entry as a log line shows it: header, name of the request, and its fields.
     pub fn logged(&self) -> String {
-        let number = self.command.field();
-        let fields = shapes::fields(InternalRaftRequest::SHAPE);
-        let name =
-            fields.iter().find(|field| field.number == number).map_or("", |field| field.name);
-        format!("header:{{{}}} {name}:{{{}}}", logged(&self.header), self.command.logged())
+        let header = logged(RequestHeader::SHAPE, &self.header.encode_to_vec());
+        let mut bytes = BytesMut::new();
+        // Cannot fail: a BytesMut grows.
+        let _ = self.command.encode_request(&mut bytes);
+        let field = shapes::field(InternalRaftRequest::SHAPE, self.command.field());
+        let (name, shape) = field.map_or(("", None), |field| (field.name, field.inner));
+        let request = shape.map(|shape| logged(shape, &bytes)).unwrap_or_default();
+        format!("header:{{{header}}} {name}:{{{request}}}")
     }
 
     fn put_header(&self, out: &mut BytesMut, len: usize) {

@@ -70,23 +70,18 @@ impl Messages {
             if let Some(status) = self.failed.take() {
                 return Poll::Ready(Err(status));
             }
-            if let [_, a, b, c, d, ..] = self.buffer[..] {
-                let length = u32::from_be_bytes([a, b, c, d]) as usize;
-                if self.buffer.len() >= PREFIX_BYTES + length {
-                    self.buffer.advance(PREFIX_BYTES);
-                    let message = self.buffer.split_to(length).freeze();
-                    return Poll::Ready(Ok(self.unsent.charge(message)));
-                }
+            if let Some(end) = message_end(&self.buffer)
+                && self.buffer.len() >= end
+            {
+                let mut message = self.buffer.split_to(end).freeze();
+                message.advance(PREFIX_BYTES);
+                return Poll::Ready(Ok(self.unsent.charge(message)));
             }
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(mut data) => {
                         // Most messages come whole, and need no copy.
-                        if self.buffer.is_empty()
-                            && let Some(&[_, a, b, c, d]) = data.first_chunk()
-                            && data.len()
-                                == PREFIX_BYTES + u32::from_be_bytes([a, b, c, d]) as usize
-                        {
+                        if self.buffer.is_empty() && message_end(&data) == Some(data.len()) {
                             data.advance(PREFIX_BYTES);
                             return Poll::Ready(Ok(self.unsent.charge(data)));
                         }
@@ -104,6 +99,12 @@ impl Messages {
     }
 }
 
+/// Where the message ends whose prefix is there: a flag and a length.
+fn message_end(bytes: &[u8]) -> Option<usize> {
+    let &[_, a, b, c, d] = bytes.first_chunk()?;
+    Some(PREFIX_BYTES + u32::from_be_bytes([a, b, c, d]) as usize)
+}
+
 fn status(trailers: &HeaderMap) -> Status {
     Status::from_header_map(trailers).unwrap_or_else(|| Status::ok(""))
 }
@@ -116,24 +117,21 @@ pub(super) async fn unary(
     let message = poll_fn(|context| messages.poll_next(context)).await?;
     let mut writer = Writer::new(route.output, message);
     let mut text = String::new();
-    let (body, length) = if writer.write(&mut text, GATEWAY_PIECE_BYTES) {
-        // The head says how long the document is, so a large one is written twice.
-        let mut length = 0;
-        let mut again = Writer::new(route.output, writer.into_message());
-        let mut piece = text;
-        loop {
-            piece.clear();
-            let has_more = again.write(&mut piece, GATEWAY_PIECE_BYTES);
-            length += piece.len() as u64;
-            if !has_more {
-                break;
-            }
+    let is_large = writer.write(&mut text, GATEWAY_PIECE_BYTES);
+    let mut length = text.len() as u64;
+    let body = if is_large {
+        // The head says how long the document is, so a large one is written twice: here to count
+        // it, and from the beginning as the client takes it.
+        let mut has_more = true;
+        while has_more {
             tokio::task::yield_now().await;
+            text.clear();
+            has_more = writer.write(&mut text, GATEWAY_PIECE_BYTES);
+            length += text.len() as u64;
         }
-        (Body::Pieces(Box::new(Writer::new(route.output, again.into_message())), length), length)
+        Body::Pieces(Box::new(Writer::new(route.output, writer.into_message())), length)
     } else {
-        let length = text.len() as u64;
-        (Body::whole(text), length)
+        Body::whole(text)
     };
     let mut response = Response::new(body);
     let headers = response.headers_mut();

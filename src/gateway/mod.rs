@@ -30,11 +30,9 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Method, Response};
 use http_body::Body as HttpBody;
-use http_body_util::Full;
 use tonic::Status;
 
 use crate::limits;
@@ -110,20 +108,13 @@ impl Gateway {
         route(path).map_or(path, |route| route.call)
     }
 
-    /// Refuses a client whose certificate has a common name while authentication is on: the name
-    /// would not count, and the client may think that it does.
-    pub fn refuse(&self, names_user: bool, parts: &Parts) -> Option<Response<Full<Bytes>>> {
-        if !names_user || !self.rpc.is_auth_enabled() || !Self::serves(parts.uri.path()) {
-            return None;
-        }
-        let text = "CommonName of client sending a request against gateway will be ignored and not \
-                    used as expected\n";
-        let mut answer = Response::new(Full::from(text));
-        *answer.status_mut() = StatusCode::BAD_REQUEST;
-        let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        Some(answer)
+    /// Why a client is refused whose certificate has a common name; None if it is not. While
+    /// authentication is on, the name would not count, and the client may think that it does.
+    pub fn refuses_names(&self) -> Option<&'static str> {
+        self.rpc.is_auth_enabled().then_some(
+            "CommonName of client sending a request against gateway will be ignored and not used as \
+             expected",
+        )
     }
 
     /// Answers a request for one of the gateway's paths.

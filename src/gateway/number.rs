@@ -2,11 +2,16 @@
 
 use super::scan::Scanner;
 
-/// The number that a text begins with, as JSON has it, if nothing but a separator follows.
-pub(super) fn first_number(text: &[u8]) -> Option<&[u8]> {
+/// What a text begins with that protojson takes together: a number, `true`, `false` or `null`.
+pub(super) fn word(text: &[u8]) -> &[u8] {
     let is_part =
         |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.' | b'_');
-    let number = &text[..text.iter().take_while(is_part).count()];
+    &text[..text.iter().take_while(is_part).count()]
+}
+
+/// The number that a text begins with, as JSON has it, if nothing but a separator follows.
+pub(super) fn first_number(text: &[u8]) -> Option<&[u8]> {
+    let number = word(text);
     let mut scanner = Scanner::default();
     let is_number = matches!(number.first(), Some(b'-' | b'0'..=b'9'))
         && scanner.feed(number) == Ok(None)

@@ -10,7 +10,7 @@ use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use prost::encoding::{encode_varint, encoded_len_varint};
 
-use super::number::{first_number, integer};
+use super::number::{first_number, integer, word};
 use crate::go;
 use crate::pb::shapes::{self, Field, Kind};
 
@@ -28,31 +28,31 @@ pub(super) fn message(shape: usize, document: &[u8]) -> Result<Vec<u8>, String> 
     let mut depth = 1;
     let mut out = Vec::with_capacity(document.len());
     while let Some(last) = open.last_mut() {
-        let token = reader.token()?;
         let field = match last {
-            Open::Message { shape, seen, length_at } => match token.kind {
-                Token::Close => {
-                    if let Some(at) = *length_at {
-                        write_length(&mut out, at, reader.length_bytes);
+            Open::Message { shape, seen, length_at } => {
+                let token = reader.token()?;
+                match token.kind {
+                    Token::Close => {
+                        if let Some(at) = *length_at {
+                            write_length(&mut out, at, reader.length_bytes);
+                        }
+                        depth -= 1;
+                        open.pop();
+                        continue;
                     }
-                    depth -= 1;
-                    open.pop();
-                    continue;
+                    Token::Text => match reader.field(*shape, token, seen)? {
+                        Some(field) => field,
+                        None => continue,
+                    },
+                    _ => return Err(reader.unexpected(token)),
                 }
-                Token::Text => match reader.field(*shape, token, seen)? {
-                    Some(field) => field,
-                    None => continue,
-                },
-                _ => return Err(reader.unexpected(token)),
-            },
-            Open::List(_) if token.kind == Token::Close => {
+            }
+            Open::List(_) if reader.next_begins_with(b']') => {
+                reader.token()?;
                 open.pop();
                 continue;
             }
-            Open::List(field) => {
-                reader.back(token);
-                *field
-            }
+            Open::List(field) => *field,
         };
         let is_element = matches!(last, Open::List(_));
         if field.is_list && !is_element {
@@ -147,9 +147,7 @@ impl<'d> Reader<'d> {
 
     /// Reads the next token; commas and colons are none.
     fn token(&mut self) -> Result<Placed, String> {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\r' | b'\n' | b',' | b':')) {
-            self.at += 1;
-        }
+        self.skip_separators();
         let start = self.at;
         let kind = match self.peek() {
             None => Token::End,
@@ -166,10 +164,7 @@ impl<'d> Reader<'d> {
                 Token::Text
             }
             Some(first) => {
-                let is_part = |byte: &&u8| {
-                    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.' | b'_')
-                };
-                self.at += self.document[start..].iter().take_while(is_part).count();
+                self.at += word(&self.document[start..]).len();
                 match first {
                     b't' => Token::Bool(true),
                     b'f' => Token::Bool(false),
@@ -181,9 +176,16 @@ impl<'d> Reader<'d> {
         Ok(Placed { kind, start, end: self.at })
     }
 
-    /// The token will be read again.
-    fn back(&mut self, token: Placed) {
-        self.at = token.start;
+    fn skip_separators(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\r' | b'\n' | b',' | b':')) {
+            self.at += 1;
+        }
+    }
+
+    /// Whether the next token does, which is not read yet.
+    fn next_begins_with(&mut self, byte: u8) -> bool {
+        self.skip_separators();
+        self.peek() == Some(byte)
     }
 
     fn peek(&self) -> Option<u8> {
@@ -271,8 +273,7 @@ impl<'d> Reader<'d> {
         if seen.iter().any(|(had, _)| had.number == field.number) {
             return Err(self.error(token.start, &format!("duplicate field {}", self.raw(token))));
         }
-        let value = self.token()?;
-        let is_set = value.kind != Token::Null;
+        let is_set = !self.next_begins_with(b'n');
         if is_set
             && let Some(oneof) = field.oneof
             && seen.iter().any(|(had, is_set)| *is_set && had.oneof == Some(oneof))
@@ -282,10 +283,7 @@ impl<'d> Reader<'d> {
             return Err(self.error(token.start, &what));
         }
         seen.push((field, is_set));
-        if is_set {
-            self.back(value);
-        }
-        Ok(is_set.then_some(field))
+        if is_set { Ok(Some(field)) } else { self.pass().map(|()| None) }
     }
 
     /// Passes the next value, whatever it is.

@@ -10,7 +10,6 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request};
 use http_body::{Body as HttpBody, Frame};
-use http_body_util::BodyExt;
 use tonic::Status;
 
 use super::scan::Scanner;
@@ -90,12 +89,6 @@ pub(super) fn document_bytes_max(message_bytes_max: usize) -> usize {
     message_bytes_max.saturating_mul(2)
 }
 
-fn too_large(bytes: usize, bytes_max: usize) -> Status {
-    Status::resource_exhausted(format!(
-        "grpc: received message larger than max ({bytes} vs. {bytes_max})"
-    ))
-}
-
 /// Reads all of a body. Fails above twice `bytes_max`, the size of a message, and after
 /// `REQUEST_BODY_TIMEOUT`.
 pub(super) async fn whole<B>(
@@ -123,7 +116,7 @@ where
             }
             let bytes = first.len() + all.len();
             if bytes > most {
-                return Err(too_large(bytes, bytes_max));
+                return Err(rpc::too_large(bytes, bytes_max));
             }
             incomplete.set(if body.is_end_stream() { 0 } else { bytes });
         }
@@ -132,18 +125,7 @@ where
     let read = tokio::time::timeout(limits::REQUEST_BODY_TIMEOUT, reading).await;
     let read = read.map_err(|_| Status::deadline_exceeded("the request's body did not arrive"))?;
     if read.is_err() {
-        // An answer before the body's end can be lost with the connection.
-        let mut left = limits::HTTP_BODY_BYTES_MAX;
-        let rest = async {
-            while let Some(Ok(frame)) = body.frame().await {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                if bytes >= left {
-                    break;
-                }
-                left -= bytes;
-            }
-        };
-        drop(tokio::time::timeout(limits::HTTP_BODY_TIMEOUT, rest).await);
+        rpc::discard(body).await;
     }
     read
 }
@@ -226,13 +208,16 @@ impl<B> Documents<B> {
             None => None,
         };
         let Some(end) = end else {
+            if self.seen == 0 {
+                // Most streams wait most of the time: the memory of the documents before is not
+                // kept. Once for all that came together, or each would copy what is behind it.
+                self.buffer = BytesMut::from(&self.buffer[..]);
+            }
             self.seen = self.buffer.len();
             return Ok(None);
         };
         let message = encoded(self.route, &self.buffer[..end])?;
         self.buffer.advance(end);
-        // Most streams wait most of the time: the memory of a large document is not kept.
-        self.buffer = BytesMut::from(&self.buffer[..]);
         self.seen = 0;
         Ok(Some(frame(&message)))
     }

@@ -280,12 +280,12 @@ pub fn members(document: &str) -> Result<Option<Vec<(String, &str)>>, String> {
     let Some(mut rest) = document.trim_matches(SPACE).strip_prefix('{') else { return Ok(None) };
     let mut members = Vec::new();
     loop {
-        rest = rest.trim_start_matches([' ', '\t', '\r', '\n', ',', ':']);
+        rest = rest.trim_start_matches(SEPARATORS);
         if rest.starts_with('}') {
             return Ok(Some(members));
         }
         let mut next = || -> Result<&str, String> {
-            rest = rest.trim_start_matches([' ', '\t', '\r', '\n', ',', ':']);
+            rest = rest.trim_start_matches(SEPARATORS);
             let end = Scanner::default().feed(rest.as_bytes())?;
             let (value, after) = rest.split_at(end.unwrap_or(rest.len()));
             rest = after;
@@ -297,6 +297,8 @@ pub fn members(document: &str) -> Result<Option<Vec<(String, &str)>>, String> {
 }
 
 const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
+/// What stands between the values of a document that is known to be JSON.
+const SEPARATORS: [char; 6] = [' ', '\t', '\r', '\n', ',', ':'];
 
 #[cfg(test)]
 mod tests {

@@ -114,13 +114,9 @@ impl Writer {
                 quote(&text, self.is_html_safe, out);
             }
             (kind, Value::Number(number)) => {
-                let name = match kind {
-                    Kind::Enum(names) => names.iter().find(|(of, _)| *of == number as i32),
-                    _ => None,
-                };
                 // Writing into a string cannot fail.
-                let _ = match (kind, name) {
-                    (_, Some((_, name))) => write!(out, "\"{name}\""),
+                let _ = match (kind, kind.name_of(number as i32)) {
+                    (_, Some(name)) => write!(out, "\"{name}\""),
                     (Kind::Bool, _) => write!(out, "{}", number != 0),
                     (Kind::Int64, _) => write!(out, "\"{}\"", number as i64),
                     (Kind::Uint64, _) => write!(out, "\"{number}\""),

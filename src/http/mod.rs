@@ -232,7 +232,7 @@ fn typed(status: StatusCode, content_type: HeaderValue, text: &str) -> Answer {
 }
 
 /// An error as Go's `http.Error` writes it: plain text, a newline, no guessing of types.
-fn error(status: StatusCode, text: &str) -> Answer {
+pub fn error(status: StatusCode, text: &str) -> Answer {
     let mut answer = typed(status, TEXT, &format!("{text}\n"));
     answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer

@@ -111,6 +111,9 @@ pub const RESERVE_DISK_PARTS: u64 = 16;
 /// Time from giving up the reserve to taking it again. Without it, each commit on a full disk would
 /// fail once before it gets the space; with a longer time, other programs use the space up.
 pub const RESERVE_RETAKE_REST: Duration = Duration::from_secs(1);
+/// For how many looks at the room, one with each commit, a proposal that found none counts as wanted,
+/// so that the log makes room for it: a minute of writing.
+pub const REFUSED_LOOKS: u32 = 600;
 /// Shortest time between two log lines that say that the disk is full: the commit is tried each
 /// second.
 pub const FULL_DISK_LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -211,9 +214,6 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 /// Bytes that are read ahead from an HTTP/1.1 client while a stream is answered, to see whether it
 /// hangs up.
 pub const LINE_AHEAD_BYTES_MAX: usize = 16 << 10;
-/// For how many looks at the disk, one with each commit, a proposal that found no room counts as
-/// wanted, so that the log makes room for it: a minute of writing.
-pub const REFUSED_LOOKS: u32 = 600;
 /// How long a WebSocket's close frame may take to be sent.
 pub const WEBSOCKET_CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that are read from a WebSocket at once: an idle one keeps as many.
@@ -434,9 +434,12 @@ pub const LOG_SLACK_BYTES: u64 = 64 << 10;
 /// How long a line of the server's log waits for a pipe, a socket or a terminal to take it: half of
 /// an election timeout, since all threads that log wait for it.
 pub const LOG_WRITE_MAX: Duration = Duration::from_millis(500);
-/// A line that waited longer was late, and for this time the next ones wait for nothing.
+/// A line that waited longer than this was taken late: whoever reads the log is slow.
 pub const LOG_WRITE_LATE: Duration = Duration::from_millis(100);
+/// For how long after a late line no line waits. What is not taken at once is lost meanwhile.
 pub const LOG_WRITE_REST: Duration = Duration::from_secs(1);
+/// The pause before a line is offered again to a terminal that says it is ready and takes nothing.
+pub const LOG_WRITE_RETRY: Duration = Duration::from_millis(10);
 /// How long a member that has to stop waits for the line with the reason to be written: the log may
 /// be a file on the disk that has failed. Its raft goes on for that long.
 pub const LAST_LINE_MAX: Duration = Duration::from_secs(1);
@@ -588,8 +591,8 @@ pub const RELAY_RETRY_MIN: Duration = Duration::from_millis(100);
 pub const RELAY_KEEPALIVE: Duration = Duration::from_secs(15);
 /// How long sent bytes may be unacknowledged before a side counts as gone.
 pub const RELAY_UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
-/// Times that the thread which looks after old log files may have been woken and not have looked:
-/// one look serves all.
+/// Wake-ups that may wait for the thread which compresses and removes old log files. It looks at all
+/// of them each time, so a second wake-up before it has looked would add nothing.
 pub const LOG_KEEPER_WAKES_MAX: usize = 1;
 /// Counters of the sampler. A message is assigned one by its hash, so two may share one.
 pub const LOG_SAMPLER_PLACES: usize = 4096;

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use super::conf_change;
 use super::conf_states::ConfStates;
 use super::known_peers::KnownPeers;
+use super::slow::warn_if_slow;
 use super::waits::{AppliedWaits, Waits};
 use crate::apply::{self, Entry, Fatal, Machine, Outcome, Reply};
 use crate::auth::Auth;
 use crate::clock::Clock;
-use crate::go;
 use crate::limits;
 use crate::metrics;
 use crate::mvcc::{Change, Restore};
@@ -258,22 +258,11 @@ impl Applier {
         let Some(operation) = outcome.operation else { return };
         let seconds = metrics::apply_seconds(operation, outcome.reply.is_ok());
         seconds.observe(took.as_secs_f64());
-        if took <= self.slow {
-            return;
+        if took > self.slow {
+            let request = || Entry::decode(entry).map(|entry| entry.logged()).unwrap_or_default();
+            let answer = outcome.reply.as_ref().map(Reply::response_len);
+            warn_if_slow("", took, self.slow, request, answer);
         }
-        metrics::slow_apply().inc();
-        let request = Entry::decode(entry).map(|entry| entry.logged()).unwrap_or_default();
-        let size = outcome.reply.as_ref().ok().and_then(Reply::response_len);
-        let response = size.map(|size| format!("size:{size}")).unwrap_or_default();
-        tracing::warn!(
-            took = go::duration(took),
-            "expected-duration" = go::duration(self.slow),
-            prefix = "",
-            request,
-            response,
-            error = outcome.reply.as_ref().err().map(tracing::field::display),
-            "apply request took too long"
-        );
     }
 
     fn has_space_alarm(&self) -> bool {

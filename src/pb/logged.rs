@@ -7,18 +7,17 @@
 use std::fmt::Write as _;
 
 use bytes::Buf as _;
-use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint, skip_field};
 
-use super::shapes::{self, Field, Kind, Shaped};
+use super::shapes::{self, Field, Kind};
 use crate::go;
 use crate::limits::{LOGGED_DEPTH_MAX, LOGGED_REQUEST_BYTES_MAX};
 
-/// The message's fields, such as `key:"foo" range_end:"fop"`. A text that would be longer than
-/// `LOGGED_REQUEST_BYTES_MAX` ends in three dots.
-pub fn logged<M: Message + Shaped>(message: &M) -> String {
+/// The fields of an encoded message of this shape, such as `key:"foo" range_end:"fop"`. A text that
+/// would be longer than `LOGGED_REQUEST_BYTES_MAX` ends in three dots.
+pub fn logged(shape: usize, message: &[u8]) -> String {
     let mut out = String::new();
-    fields(&mut out, M::SHAPE, &message.encode_to_vec(), 0);
+    fields(&mut out, shape, message, 0);
     out
 }
 
@@ -28,7 +27,7 @@ fn fields(out: &mut String, shape: usize, mut bytes: &[u8], depth: usize) -> boo
     while bytes.has_remaining() {
         // The bytes come from an encoder, so what cannot be read is not there.
         let Ok((number, wire)) = decode_key(&mut bytes) else { return true };
-        let field = shapes::fields(shape).iter().find(|field| field.number == number);
+        let field = shapes::field(shape, number);
         let Some(field) = field.filter(|field| field.takes(wire as u8)) else {
             if skip_field(wire, number, &mut bytes, Default::default()).is_err() {
                 return true;
@@ -65,14 +64,11 @@ fn fields(out: &mut String, shape: usize, mut bytes: &[u8], depth: usize) -> boo
 fn scalar(out: &mut String, kind: Kind, number: u64) {
     let signed = number.cast_signed();
     // Writing into a string cannot fail.
-    let _ = match kind {
-        Kind::Bool => write!(out, "{}", number != 0),
-        Kind::Uint32 | Kind::Uint64 => write!(out, "{number}"),
-        Kind::Enum(names) => match names.iter().find(|(value, _)| i64::from(*value) == signed) {
-            Some((_, name)) => write!(out, "{name}"),
-            None => write!(out, "{signed}"),
-        },
-        _ => write!(out, "{signed}"),
+    let _ = match (kind.name_of(signed as i32), kind) {
+        (Some(name), _) => write!(out, "{name}"),
+        (None, Kind::Bool) => write!(out, "{}", number != 0),
+        (None, Kind::Uint32 | Kind::Uint64) => write!(out, "{number}"),
+        (None, _) => write!(out, "{signed}"),
     };
 }
 
@@ -117,9 +113,16 @@ fn sized(out: &mut String, field: &Field, value: &[u8], depth: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use prost::Message;
+
+    use crate::limits::LOGGED_REQUEST_BYTES_MAX;
     use crate::pb::request_op::Request;
+    use crate::pb::shapes::Shaped;
     use crate::pb::{AuthUserAddRequest, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
+
+    fn logged<M: Message + Shaped>(message: &M) -> String {
+        super::logged(M::SHAPE, &message.encode_to_vec())
+    }
 
     #[test]
     fn values_have_sizes_and_passwords_are_not_shown() {

@@ -58,6 +58,19 @@ pub fn fields(shape: usize) -> &'static [Field] {
     SHAPES[shape]
 }
 
+/// The field with this number.
+pub fn field(shape: usize, number: u32) -> Option<&'static Field> {
+    fields(shape).iter().find(|field| field.number == number)
+}
+
+impl Kind {
+    /// The name that an enum has for the value.
+    pub fn name_of(self, value: i32) -> Option<&'static str> {
+        let Self::Enum(names) = self else { return None };
+        names.iter().find(|(of, _)| *of == value).map(|(_, name)| *name)
+    }
+}
+
 impl Field {
     /// Whether a value of this wire type belongs to the field.
     pub fn takes(&self, wire: u8) -> bool {

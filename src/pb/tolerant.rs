@@ -181,7 +181,7 @@ fn clean(bytes: &[u8], shape: usize) -> Result<Bytes, Malformed> {
         reader.end = message.end;
         let start = reader.at;
         let (number, wire) = reader.key()?;
-        let known = shapes::fields(message.shape).iter().find(|field| field.number == number);
+        let known = shapes::field(message.shape, number);
         match known.filter(|field| field.takes(wire)) {
             Some(&Field { inner: Some(shape), .. }) => {
                 let key_bytes = reader.at - start;

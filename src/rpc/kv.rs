@@ -13,11 +13,12 @@ use super::error::{Error, status};
 use super::{Server, check};
 use crate::auth::Credentials;
 use crate::clock;
-use crate::go;
 use crate::limits::{STREAM_CHUNK_ROWS, TXN_DEPTH_MAX};
 use crate::metrics::{self, Operation};
 use crate::node::{self, Op, Reply};
 use crate::pb::logged::logged;
+use crate::pb::nested;
+use crate::pb::shapes::Shaped as _;
 use crate::pb::tolerant::{self, Below, Malformed};
 use crate::pb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest,
@@ -73,20 +74,14 @@ impl Server {
         request: impl FnOnce() -> String,
         result: &Result<Encoded, Status>,
     ) {
-        let (took, expected) = (start.elapsed(), self.config.warning_apply_duration);
-        if took <= expected {
-            return;
-        }
-        metrics::slow_apply().inc();
-        let size = result.as_ref().map(|Encoded(bytes)| format!("size:{}", bytes.len()));
-        tracing::warn!(
-            took = go::duration(took),
-            "expected-duration" = go::duration(expected),
+        let expected = self.config.warning_apply_duration;
+        let answer = result.as_ref().map(|Encoded(bytes)| Some(bytes.len()));
+        node::warn_if_slow(
             prefix,
-            request = request(),
-            response = size.unwrap_or_default(),
-            error = result.as_ref().err().map(Status::message),
-            "apply request took too long"
+            start.elapsed(),
+            expected,
+            request,
+            answer.map_err(Status::message),
         );
     }
 
@@ -103,7 +98,8 @@ impl Server {
         let result = self.node.range_as(&who, &request, Encode::encoded).await;
         let result = result.map_err(status).and_then(|encoded| encoded);
         observe(Operation::Range, start, &result);
-        self.warn_if_slow("read-only range ", start, || logged(&request), &result);
+        let request = || logged(RangeRequest::SHAPE, &request.encode_to_vec());
+        self.warn_if_slow("read-only range ", start, request, &result);
         result
     }
 
@@ -144,7 +140,12 @@ impl Server {
             let result = self.node.read_txn_as(&who, &request, Encode::encoded).await;
             let result = result.map_err(status).and_then(|encoded| encoded);
             observe(Operation::ReadonlyTxn, start, &result);
-            self.warn_if_slow("read-only txn ", start, || logged(&request), &result);
+            let request = || {
+                let mut bytes = Vec::new();
+                nested::encode(&request, &mut bytes);
+                logged(TxnRequest::SHAPE, &bytes)
+            };
+            self.warn_if_slow("read-only txn ", start, request, &result);
             return result;
         }
         let result = propose!(self, &who, Txn, request);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tonic::Status;
 
+use super::Server;
 use super::kv::propose;
 use super::recipe::{self, ContenderKey, as_unknown};
-use super::{Server, check};
 use crate::auth::Credentials;
 use crate::node::{Op, Reply};
 use crate::pb::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
@@ -65,7 +65,6 @@ impl Server {
             return Err(as_unknown(super::Error::EmptyKey.into()));
         }
         let request = DeleteRangeRequest { key: request.key, ..Default::default() };
-        check::delete_range(&request).map_err(|error| as_unknown(error.into()))?;
         let deleted = propose!(self, &who, DeleteRange, request).map_err(as_unknown)?;
         Ok(UnlockResponse { header: deleted.header })
     }

@@ -43,6 +43,7 @@ use crate::node::Node;
 pub use answer::{Body, BoxError, Output, PREFIX_BYTES};
 pub use auth::CommonName;
 pub use error::{Error, status};
+pub use request::{discard, too_large};
 pub use routes::{METHODS, enable_handling_seconds};
 
 /// The part of the server's configuration that the services need.

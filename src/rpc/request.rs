@@ -21,7 +21,7 @@ use tonic::{Code, Status};
 
 use super::answer::{BoxError, PREFIX_BYTES};
 use crate::go;
-use crate::limits::REQUEST_BODY_TIMEOUT;
+use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_TIMEOUT, REQUEST_BODY_TIMEOUT};
 use crate::metrics;
 use crate::pb::shapes::Shaped;
 use crate::pb::tolerant::{self, Malformed};
@@ -213,7 +213,23 @@ fn broken(error: BoxError) -> Status {
     }
 }
 
-fn too_large(length: usize, bytes_max: usize) -> Status {
+/// Waits for the end of a body that is not used, within the bounds for HTTP. An answer before its
+/// end can be lost with the connection: h2 resets the stream, and curl then often drops the answer.
+pub async fn discard<B: HttpBody<Data = Bytes> + Unpin>(mut body: B) {
+    let mut bytes = 0;
+    let end = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > HTTP_BODY_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    drop(tokio::time::timeout(HTTP_BODY_TIMEOUT, end).await);
+}
+
+/// The error for a message of `length` bytes.
+pub fn too_large(length: usize, bytes_max: usize) -> Status {
     Status::resource_exhausted(format!(
         "grpc: received message larger than max ({length} vs. {bytes_max})"
     ))

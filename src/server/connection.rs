@@ -12,7 +12,7 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body::Body as HttpBody;
-use http_body_util::{BodyExt, Either, Full};
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -32,7 +32,7 @@ use super::unfinished::CountedRequestBody;
 use super::unread::UnreadRequestBody;
 use super::websocket;
 use crate::gateway::{self, Gateway, Line};
-use crate::http::{Http, Port, is_unclean, overloaded, refused_by_form};
+use crate::http::{Http, Port, error, is_unclean, overloaded, refused_by_form};
 use crate::rpc::CommonName;
 use crate::supervise::Supervisor;
 use crate::tls::Replay;
@@ -134,12 +134,12 @@ async fn http2_connection<S>(
                 (Some(_), false) => rpc::too_many_requests().map(AnswerBody::Grpc),
                 (None, true) => {
                     let is_head = request.method() == Method::HEAD;
-                    let answer = front.answer(request, &account, None).await;
+                    let answer = front.answer(request, kind, &account, None).await;
                     // Over HTTP/1.1 hyper leaves the body out by itself.
                     if is_head { without_body(answer) } else { answer }
                 }
                 (None, false) => {
-                    drop(received(request).await);
+                    rpc::discard(request.into_body()).await;
                     overloaded().map(AnswerBody::Http)
                 }
             };
@@ -195,9 +195,9 @@ async fn http1_connection<S>(
             let answer = match refused_by_form(front.port, &request) {
                 Some(refusal) => refusal.map(AnswerBody::Http),
                 None if websocket::is_asked(&request) => {
-                    front.upgrade(request, &account, &upgrade).await
+                    front.upgrade(request, kind, &account, &upgrade).await
                 }
-                None => front.answer(request, &account, Some(Arc::new(line))).await,
+                None => front.answer(request, kind, &account, Some(Arc::new(line))).await,
             };
             let counted = |body| ChargedBody::new(body, kind, None, begun, account);
             Ok::<_, Infallible>(answer.map(counted))
@@ -278,20 +278,20 @@ impl Front {
     async fn upgrade(
         &self,
         request: Request<Incoming>,
+        kind: AnswerSize,
         account: &Arc<Account>,
         upgrade: &Mutex<Option<websocket::Job>>,
     ) -> Response<AnswerBody> {
         let origins = self.http.origins(request.headers());
-        let path = request.uri().path();
-        let Some(gateway) = self.gateway_of(path) else {
-            return self.answer(request, account, None).await;
+        let Some(gateway) = self.gateway_of(request.uri().path()) else {
+            return self.answer(request, kind, account, None).await;
         };
         let (parts, body) = request.into_parts();
         if let Some(refusal) = self.refuse(gateway, &parts) {
             return refusal.map(AnswerBody::Http);
         }
         let request = Request::from_parts(parts, body);
-        let origin = self.origin_of(request.uri().path(), account, None);
+        let origin = origin(kind, account, None);
         let part = account.unfinished().incomplete();
         let Some((answer, call)) = websocket::accept(gateway, request, origin, part) else {
             let mut answer = Response::new(AnswerBody::Http(Full::from("Bad Request\n")));
@@ -304,17 +304,6 @@ impl Front {
         answer
     }
 
-    fn origin_of(
-        &self,
-        path: &str,
-        account: &Arc<Account>,
-        line: Option<Arc<dyn Line>>,
-    ) -> gateway::Origin {
-        let kind = AnswerSize::of(Gateway::call_of(path));
-        let unsent = Arc::new(OfAccount(Arc::clone(account), kind));
-        gateway::Origin { unsent, incomplete: account.unfinished().incomplete(), line }
-    }
-
     /// The gateway, if the path is its.
     fn gateway_of(&self, path: &str) -> Option<&Arc<Gateway>> {
         self.gateway.as_ref().filter(|_| Gateway::serves(path) && !is_unclean(path))
@@ -324,12 +313,16 @@ impl Front {
         let refusal = self.http.refuse(self.origin.is_secured, parts);
         let names_user = |CommonName(name): &CommonName| !name.is_empty();
         let names_user = self.origin.user.as_ref().is_some_and(names_user);
-        refusal.or_else(|| gateway.refuse(names_user, parts))
+        refusal.or_else(|| {
+            let why = gateway.refuses_names().filter(|_| names_user)?;
+            Some(error(StatusCode::BAD_REQUEST, why))
+        })
     }
 
     async fn answer<B>(
         &self,
         request: Request<B>,
+        kind: AnswerSize,
         account: &Arc<Account>,
         line: Option<Arc<dyn Line>>,
     ) -> Response<AnswerBody>
@@ -338,7 +331,8 @@ impl Front {
         B::Error: Into<rpc::BoxError> + Send + Sync,
     {
         let Some(gateway) = self.gateway_of(request.uri().path()) else {
-            let parts = received(request).await;
+            let (parts, body) = request.into_parts();
+            rpc::discard(body).await;
             let answer = self.http.answer(self.port, self.origin.is_secured, &parts).await;
             return answer.map(AnswerBody::Http);
         };
@@ -346,21 +340,31 @@ impl Front {
         let origins = self.http.origins(&parts.headers);
         let mut answer = match self.refuse(gateway, &parts) {
             Some(refusal) => {
-                drop(received(Request::from_parts(parts, body)).await);
+                rpc::discard(body).await;
                 return refusal.map(AnswerBody::Http);
             }
             None if parts.method == Method::OPTIONS => {
-                drop(received(Request::from_parts(parts, body)).await);
+                rpc::discard(body).await;
                 Response::new(AnswerBody::Http(Full::default()))
             }
             None => {
-                let origin = self.origin_of(parts.uri.path(), account, line);
+                let origin = origin(kind, account, line);
                 Arc::clone(gateway).answer(parts, body, origin).await.map(AnswerBody::Json)
             }
         };
         answer.headers_mut().extend(origins);
         answer
     }
+}
+
+/// What the gateway is told of a request on a connection with this account.
+fn origin(
+    kind: AnswerSize,
+    account: &Arc<Account>,
+    line: Option<Arc<dyn Line>>,
+) -> gateway::Origin {
+    let unsent = Arc::new(OfAccount(Arc::clone(account), kind));
+    gateway::Origin { unsent, incomplete: account.unfinished().incomplete(), line }
 }
 
 /// Runs a connection until it ends or `closing` resolves. When the server stops, the connection
@@ -396,23 +400,6 @@ fn without_body(answer: Response<AnswerBody>) -> Response<AnswerBody> {
         head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
     }
     Response::from_parts(head, AnswerBody::Http(Full::default()))
-}
-
-/// Waits for the end of an HTTP request's body, which is not used, and returns the head. An answer
-/// before the body's end makes h2 reset the stream, and curl then often loses the answer.
-async fn received<B: HttpBody<Data = Bytes> + Unpin>(request: Request<B>) -> Parts {
-    let (parts, mut body) = request.into_parts();
-    let mut length = 0;
-    let end = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            length += frame.data_ref().map_or(0, Bytes::len);
-            if length > limits::HTTP_BODY_BYTES_MAX {
-                break;
-            }
-        }
-    };
-    drop(tokio::time::timeout(limits::HTTP_BODY_TIMEOUT, end).await);
-    parts
 }
 
 fn is_grpc<B>(request: &Request<B>) -> bool {

@@ -9,9 +9,10 @@
 mod output;
 
 use std::fmt::{self, Write as _};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -22,7 +23,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::config;
 use super::journal;
-use super::rotate;
+use super::rotate::{Rotated, Rotation};
 use crate::clock::{Clock, SystemClock};
 use crate::go;
 use crate::limits::{LOG_LINES_PER_SECOND, LOG_SAMPLER_PLACES};
@@ -55,9 +56,12 @@ impl Sampler {
     }
 }
 
-fn open(path: &str) -> Result<File, String> {
-    let file = OpenOptions::new().append(true).create(true).open(path);
-    file.map_err(|error| format!("open sink {path:?}: open {path}: {}", go::reason(&error)))
+fn open(path: &str, rotation: Option<&Rotation>) -> Result<Sink, String> {
+    let opened = match rotation {
+        Some(rotation) => Rotated::open(Path::new(path), rotation.clone()).map(Sink::Rotated),
+        None => OpenOptions::new().append(true).create(true).open(path).map(Sink::File),
+    };
+    opened.map_err(|error| format!("open sink {path:?}: open {path}: {}", go::reason(&error)))
 }
 
 pub(super) struct Logger {
@@ -77,11 +81,7 @@ impl Logger {
                 "default" | "stderr" => Ok(Output::new(Sink::Stderr(io::stderr()))),
                 "stdout" => Ok(Output::new(Sink::Stdout(io::stdout()))),
                 journal::OUTPUT => Output::journal(),
-                path => match &settings.rotation {
-                    Some(rotation) => rotate::open(path, rotation).map(Sink::Rotated),
-                    None => open(path).map(Sink::File),
-                }
-                .map(Output::new),
+                path => open(path, settings.rotation.as_ref()).map(Output::new),
             })
             .collect::<Result<Vec<_>, String>>()?;
         let (level, json) = (settings.level, settings.json);
@@ -334,6 +334,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{BufRead as _, Read as _};
 
     use super::output::PIECE_BYTES;
@@ -402,7 +403,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (socket, path) = (root.path().join("socket"), root.path().join("log"));
         let listener = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
-        let mut output = Output::new(Sink::File(open(path.to_str().unwrap()).unwrap()));
+        let mut output = Output::new(open(path.to_str().unwrap(), None).unwrap());
         output.journal = Some(Journal::open(&socket, "etcd").unwrap());
         output.write(&plain("one\n"), |_| String::new());
         let mut bytes = [0; 100];

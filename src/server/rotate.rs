@@ -22,7 +22,7 @@ use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::supervise::Supervisor;
-use crate::{files, gateway, go, limits};
+use crate::{files, gateway, limits};
 
 const MEGABYTE: i64 = 1 << 20;
 /// For `maxsize` 0.
@@ -339,12 +339,6 @@ pub(super) fn check_outputs(outputs: &[String]) -> Result<(), String> {
             .to_owned());
     }
     Ok(())
-}
-
-/// Opens a log file that is rotated, with an error in the form of others.
-pub(super) fn open(path: &str, rotation: &Rotation) -> Result<Rotated, String> {
-    Rotated::open(Path::new(path), rotation.clone())
-        .map_err(|error| format!("open sink {path:?}: open {path}: {}", go::reason(&error)))
 }
 
 #[cfg(test)]

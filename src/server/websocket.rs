@@ -138,11 +138,8 @@ async fn call<S>(
             };
             unfinished.begin_anew();
             document.extend_from_slice(b"\n");
-            if documents.send(document.freeze()).await.is_err() {
-                // The call reads no more, and its answer goes on.
-                while from_client.next().await.is_some_and(|message| message.is_ok()) {}
-                return CloseCode::Normal;
-            }
+            // If the call reads no more, the document is dropped, and the answer goes on.
+            let _ = documents.send(document.freeze()).await;
         }
     };
     let answered = async {

@@ -386,6 +386,9 @@ impl Shared {
     /// have been waited for long enough get a transaction that pins the rows for them; if that
     /// fails, nothing is deleted.
     fn next_step(&self, sealed: u64, env: &Arc<Env>) -> Option<JobStep> {
+        if self.queue.lock().jobs.is_empty() {
+            return None;
+        }
         let rows_max = self.job_rows_max.load(Ordering::Relaxed);
         // Measured without the lock, for which every applied entry waits.
         let rewrites_bytes_max = self.spare_bytes();

@@ -145,10 +145,7 @@ impl Copy {
         let made = dir::create_dir(&new_dir)
             .and_then(|()| File::create(new_dir.join(MARK)).map_err(Error::io(&new_dir)))
             .and_then(|_| Env::open(&new_dir))
-            .and_then(|mut new| match shared.options.syncs {
-                true => Ok(new),
-                false => new.leave_unsynced().map(|()| new),
-            });
+            .and_then(|mut new| new.set_syncs(shared.options.syncs).map(|()| new));
         let new = match made {
             Ok(mut new) => {
                 new.faults = shared.options.faults.clone();

@@ -74,9 +74,12 @@ impl Env {
         Ok(Self { env, file, rev, blob, own, small, faults: None })
     }
 
-    /// Ends syncs: from here on, commits reach the system and not the disk. Called before other
-    /// threads have the environment.
-    pub(super) fn leave_unsynced(&mut self) -> Result<(), Error> {
+    /// With `syncs` false, commits reach the system and not the disk from here on. Called before
+    /// other threads have the environment.
+    pub(super) fn set_syncs(&mut self, syncs: bool) -> Result<(), Error> {
+        if syncs {
+            return Ok(());
+        }
         // SAFETY: no other thread has the environment, so none sets flags or commits meanwhile. A
         // power cut can damage the file; the next start walks its pages before it is mapped.
         unsafe { self.env.set_flags(EnvFlags::NO_SYNC, FlagSetMode::Enable) }

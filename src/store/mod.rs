@@ -166,9 +166,7 @@ impl Store {
     /// A store over the opened environment of one generation. Its committer is not started.
     fn over(db: &Path, mut env: Env, opened: &Opened, options: Options) -> Result<Self, Error> {
         env.faults = options.faults.clone();
-        if !options.syncs {
-            env.leave_unsynced()?;
-        }
+        env.set_syncs(options.syncs)?;
         let sizes = env.read()?.sizes()?;
         let reserve = Reserve::new(db, options.reserve_bytes);
         let job_rows_max = options.compaction_rows_max;

@@ -98,9 +98,9 @@ impl DiskRoom {
         } else {
             0
         });
-        // The log keeps entries for others for as long as they cost nothing that is wanted. That
-        // nothing under way lacks room is not enough: a segment of which half is left takes no
-        // large proposal.
+        // Short of space, the log deletes the entries that it keeps for members which lag. A proposal
+        // that was refused counts until there is room for it: that all which is under way fits is not
+        // enough, since half a segment may be left for that and take no large proposal.
         self.refused.lock().take_if(|(bytes, looks)| {
             // After a while nobody wants it any more.
             *looks -= 1;

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Stdio;
 
 use super::child::command;
-use super::fixture::{Etcd, Host, ended, probe};
+use super::fixture::{Etcd, Host, ended, flags_over_tls, probe};
 use super::ports;
 use super::shop::Shop;
 
@@ -69,25 +69,16 @@ impl Server {
         etcd
     }
 
-    fn flags(&self) -> [String; 5] {
-        let file = |name: &str| self.shop.path(name);
-        [
-            format!("--endpoints=https://127.0.0.1:{}", self.client),
-            format!("--cacert={}", file("ca.crt")),
-            format!("--cert={}", file("client.crt")),
-            format!("--key={}", file("client.key")),
-            "--command-timeout=30s".to_owned(),
-        ]
-    }
-
     fn good(&self, words: &[&str]) -> String {
-        self.host.good(&[words, &self.flags().each_ref().map(String::as_str)].concat())
+        self.host.good_over_tls(&self.shop, self.client, words)
     }
 
     /// Waits for a watch to be told of progress, which comes every ten minutes by default.
     fn wait_progress(&self) {
         let mut watch = self.host.program("etcdctl");
-        watch.args(["watch", "--progress-notify", "k"]).args(self.flags());
+        watch
+            .args(["watch", "--progress-notify", "k"])
+            .args(flags_over_tls(&self.shop, self.client));
         let watch = watch.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut watch = watch.spawn().unwrap();
         let mut lines = command("timeout");

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::child::{RUSD, command};
 use super::member::{Process, get};
+use super::shop::Shop;
 
 /// What nothing needs on a busy machine; a test that waits longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -82,6 +83,12 @@ impl Host {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// The same at the server on this port, with the certificates of the shop's client.
+    pub fn good_over_tls(&self, shop: &Shop, port: u16, words: &[&str]) -> String {
+        let flags = flags_over_tls(shop, port);
+        self.good(&[words, &flags.each_ref().map(String::as_str)].concat())
+    }
+
     /// Repeats an `etcdctl` until it ends with success, or says that an attempt before has succeeded.
     pub fn until_good(&self, words: &[&str]) {
         let begun = Instant::now();
@@ -99,6 +106,18 @@ impl Host {
             sleep(Duration::from_millis(200));
         }
     }
+}
+
+/// What tells `etcdctl` the server on this port and the certificates of the shop's client.
+pub fn flags_over_tls(shop: &Shop, port: u16) -> [String; 5] {
+    let file = |flag: &str, name: &str| format!("--{flag}={}", shop.path(name));
+    [
+        format!("--endpoints=https://127.0.0.1:{port}"),
+        file("cacert", "ca.crt"),
+        file("cert", "client.crt"),
+        file("key", "client.key"),
+        "--command-timeout=30s".to_owned(),
+    ]
 }
 
 /// Exit code and all text of a program that has ended.

@@ -64,16 +64,7 @@ impl Manager {
     }
 
     fn good(&self, words: &[&str]) -> String {
-        let endpoint = format!("--endpoints=https://127.0.0.1:{}", self.client);
-        let file = |flag: &str, name: &str| format!("--{flag}={}", self.shop.path(name));
-        let own = [
-            endpoint,
-            file("cacert", "ca.crt"),
-            file("cert", "client.crt"),
-            file("key", "client.key"),
-            "--command-timeout=30s".to_owned(),
-        ];
-        self.host.good(&[words, &own.each_ref().map(String::as_str)].concat())
+        self.host.good_over_tls(&self.shop, self.client, words)
     }
 
     fn value(&self) -> String {

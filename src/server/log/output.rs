@@ -12,7 +12,7 @@ use rustix::net::{SendFlags, send};
 use rustix::termios::isatty;
 
 use crate::clock;
-use crate::limits::{LOG_WRITE_LATE, LOG_WRITE_MAX, LOG_WRITE_REST};
+use crate::limits::{LOG_WRITE_LATE, LOG_WRITE_MAX, LOG_WRITE_REST, LOG_WRITE_RETRY};
 use crate::server::config;
 use crate::server::journal::Journal;
 use crate::server::rotate::Rotated;
@@ -55,9 +55,8 @@ pub(super) struct Output {
 /// Another handle of a pipe or a terminal, by which a write never waits: `poll` says that a terminal
 /// takes something, and it then takes less than a line. The first handle may be other processes', so
 /// that its flags are not ours to change.
-fn reopened(fd: BorrowedFd<'_>) -> Option<File> {
-    let kind = FileType::from_raw_mode(fstat(fd).ok()?.st_mode);
-    if kind != FileType::Fifo && !isatty(fd) {
+fn reopened(fd: BorrowedFd<'_>, kind: Option<FileType>) -> Option<File> {
+    if kind != Some(FileType::Fifo) && !isatty(fd) {
         return None;
     }
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -74,9 +73,9 @@ pub(super) struct Line<'a> {
 
 impl Output {
     pub(super) fn new(sink: Sink) -> Self {
-        let sink = reopened(sink.as_fd()).map_or(sink, Sink::File);
-        let kind = fstat(&sink).map(|stat| FileType::from_raw_mode(stat.st_mode));
-        let is_socket = kind == Ok(FileType::Socket);
+        let kind = fstat(&sink).ok().map(|stat| FileType::from_raw_mode(stat.st_mode));
+        let is_socket = kind == Some(FileType::Socket);
+        let sink = reopened(sink.as_fd(), kind).map_or(sink, Sink::File);
         Self { journal: None, sink, lost: 0, is_cut: false, is_socket, rests_until: None }
     }
 
@@ -86,9 +85,9 @@ impl Output {
     }
 
     /// Writes a line. Lines are lost while nobody takes them: the first after `LOG_WRITE_MAX`, those
-    /// after it at once. After a line that was taken late, the next ones wait for nothing for a while:
-    /// a reader that is only slow would otherwise slow everybody. `report` makes the line that comes before the next one that is written,
-    /// from the number of lines that were lost.
+    /// after it at once. After a line that was taken late, the next ones wait for nothing for a
+    /// while: a reader that is only slow would otherwise slow everybody. `report` makes a line from
+    /// the number of lines that were lost, which comes before the next one that is written.
     pub(super) fn write(&mut self, line: &Line<'_>, report: impl FnOnce(u64) -> String) {
         if let Some(journal) = &self.journal
             && journal.send(line.level, line.caller, line.text).is_ok()
@@ -127,7 +126,7 @@ impl Output {
                 Ok(bytes) if bytes > 0 => rest = &rest[bytes..],
                 Err(Errno::AGAIN) if now < end => {
                     // A terminal says that it is ready and takes nothing.
-                    let _ = poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 10_000_000 }));
+                    std::thread::sleep(LOG_WRITE_RETRY);
                 }
                 // A log that cannot be written has no place where that could be reported.
                 _ => {
