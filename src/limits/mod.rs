@@ -716,12 +716,12 @@ pub const PEER_REMEMBERED_RETRY: Duration = Duration::from_secs(5);
 pub const PEER_REMEMBERED_FOR: Duration = Duration::from_secs(15);
 /// URLs of such a peer that are kept; a member has one or two.
 pub const PEER_UNCONFIRMED_URLS_MAX: usize = 4;
-/// Largest raft message that is taken as a POST request of its own. Members of this release send
-/// none; what other releases would send so fits.
-pub const PEER_POST_BYTES_MAX: usize = 4 << 20;
-/// Such requests that are read at the same time, and how long one of them, or the message in front
-/// of a snapshot, may take to arrive.
-pub const PEER_POSTS_MAX: usize = 4;
+/// Messages that wait to be posted to a peer that reads no stream: etcd's `pipelineBufSize`.
+pub const PEER_POSTS_QUEUE_MAX: usize = 64;
+/// Bytes of raft messages that are taken from POST requests at the same time, and so the largest of
+/// them.
+pub const PEER_POSTS_BYTES_MAX: usize = 32 << 20;
+/// How long one of them, or the message in front of a snapshot, may take to arrive.
 pub const PEER_POST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a member goes on after it has applied its own removal, so that others learn of the
 /// commit: etcd's.

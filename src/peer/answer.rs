@@ -3,19 +3,19 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::frame::{Channel, Encoder, READ_TIMEOUT};
 use super::headers::{CLUSTER_ID, PEER_URLS, RAFT_TO, headers, is_rusd};
+use super::one::Queued;
 use super::peers::Peers;
 use crate::limits;
 use crate::raft::Message;
@@ -104,11 +104,11 @@ impl Peers {
         if to != Some(format!("{:x}", self.config.id).as_str()) {
             return refuse(StatusCode::PRECONDITION_FAILED, "to field mismatch");
         }
-        let (messages, queued) = peer.attach(channel);
+        let messages = peer.attach(channel);
         let mut alive = tokio::time::interval(READ_TIMEOUT / 3);
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let encoder = Encoder::new(channel);
-        let stream = MessageStream { messages, queued, alive, encoder };
+        let stream = MessageStream { messages, alive, encoder };
         Response::new(PeerBody::Stream(Box::new(stream)))
     }
 
@@ -146,15 +146,13 @@ impl Peers {
         if let Err(refusal) = self.check(request.headers()) {
             return *refusal;
         }
-        let Ok(_turn) = self.posts.try_acquire() else {
-            return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many messages at once");
+        let body = self.read_posted(request.into_body());
+        let (body, _permit) = match tokio::time::timeout(limits::PEER_POST_TIMEOUT, body).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(refusal)) => return *refusal,
+            Err(_) => return refuse(StatusCode::BAD_REQUEST, "error reading raft message"),
         };
-        let body = Limited::new(request.into_body(), limits::PEER_POST_BYTES_MAX);
-        let body = tokio::time::timeout(limits::PEER_POST_TIMEOUT, Box::pin(body).collect());
-        let Ok(Ok(body)) = body.await else {
-            return refuse(StatusCode::BAD_REQUEST, "error reading raft message");
-        };
-        let Ok(message) = Message::decode(body.to_bytes()) else {
+        let Ok(message) = Message::decode(body) else {
             return refuse(StatusCode::BAD_REQUEST, "error unmarshalling raft message");
         };
         let from = message.from;
@@ -166,6 +164,38 @@ impl Peers {
         }
         self.receive(from, message);
         no_content()
+    }
+
+    /// The body of a request with a message, and the permit for its bytes. What has come counts, and
+    /// not what is announced: a caller that sends nothing takes nothing from the others.
+    async fn read_posted<B>(
+        &self,
+        body: B,
+    ) -> Result<(Bytes, Option<SemaphorePermit<'_>>), Box<Answer>>
+    where
+        B: Body<Data = Bytes> + Send,
+    {
+        let mut body = std::pin::pin!(body);
+        let mut bytes = BytesMut::new();
+        let mut permit: Option<SemaphorePermit<'_>> = None;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                let text = "error reading raft message";
+                return Err(Box::new(refuse(StatusCode::BAD_REQUEST, text)));
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            let count = u32::try_from(data.len()).unwrap_or(u32::MAX);
+            let Ok(more) = self.posts.try_acquire_many(count) else {
+                let text = "too many messages at once";
+                return Err(Box::new(refuse(StatusCode::SERVICE_UNAVAILABLE, text)));
+            };
+            match &mut permit {
+                Some(permit) => permit.merge(more),
+                None => permit = Some(more),
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok((bytes.freeze(), permit))
     }
 
     fn check(&self, headers: &HeaderMap) -> Result<(), Box<Answer>> {
@@ -183,28 +213,22 @@ impl Peers {
 
 /// The body of a stream: the messages queued for a peer.
 pub struct MessageStream {
-    messages: mpsc::Receiver<Message>,
-    queued: Arc<AtomicUsize>,
+    messages: Queued,
     alive: Interval,
     encoder: Encoder,
 }
 
 impl MessageStream {
-    fn encode(&mut self, message: &Message, out: &mut BytesMut) {
-        self.queued.fetch_sub(message.encoded_len(), Ordering::Relaxed);
-        self.encoder.message(message, out);
-    }
-
     /// The next queued messages, about `PEER_CHUNK_BYTES` of them, or a sign of life. Ends once the
     /// peer has opened another stream in place of this one.
     fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut out = BytesMut::new();
-        match self.messages.poll_recv(context) {
+        match self.messages.poll_next(context) {
             Poll::Ready(Some(message)) => {
-                self.encode(&message, &mut out);
+                self.encoder.message(&message, &mut out);
                 while out.len() < limits::PEER_CHUNK_BYTES {
-                    let Ok(message) = self.messages.try_recv() else { break };
-                    self.encode(&message, &mut out);
+                    let Some(message) = self.messages.try_next() else { break };
+                    self.encoder.message(&message, &mut out);
                 }
             }
             Poll::Ready(None) => return Poll::Ready(None),

@@ -9,10 +9,12 @@
 //! ```
 //!
 //! The receiver dials. A peer reads two streams of this member: entries come on `msgapp`,
-//! everything else on `message`, so that a heartbeat does not wait behind a megabyte. Queues are
-//! bounded. A message that does not fit, or finds no stream, is dropped, and the peer is reported
-//! to raft as unreachable: raft repeats what matters. Both ends notice a silent link: the sender
-//! puts a sign of life into each stream, and the reader hangs up after `READ_TIMEOUT` without one.
+//! everything else on `message`, so that a heartbeat does not wait behind a megabyte. To a peer that
+//! has not dialed, messages are posted, one in a request: it may be one that cannot dial this member.
+//! Queues are bounded. A message that does not fit, or cannot be posted, is dropped, and the peer is
+//! reported to raft as unreachable: raft repeats what matters. Both ends notice a silent link: the
+//! sender puts a sign of life into each stream, and the reader hangs up after `READ_TIMEOUT` without
+//! one.
 //!
 //! A member for which the log no longer reaches back gets a snapshot by a separate request. Another
 //! request measures the round-trip time to each peer every few seconds.
@@ -27,10 +29,12 @@ mod dial;
 mod digest;
 mod frame;
 mod headers;
+mod kept;
 mod one;
 mod owner;
 mod pace;
 mod peers;
+mod post;
 mod probe;
 mod reader;
 mod snapshot;

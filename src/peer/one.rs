@@ -1,8 +1,10 @@
-//! One peer: the streams that it has dialed, with their queues, and the peer's streams that this
-//! member reads.
+//! One peer: the streams that it has dialed, with their queues, the queues of what is posted to it,
+//! and the peer's streams that this member reads.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -22,7 +24,10 @@ pub(super) struct Peer {
     pub(super) is_unconfirmed: bool,
     /// The streams that the peer has dialed, by `Channel`.
     pub(super) streams: Mutex<[Option<Outgoing>; 2]>,
-    pub(super) readers: Mutex<Vec<AbortHandle>>,
+    /// What goes to the peer in requests of its own while it has not dialed, by `Channel`.
+    pub(super) posts: Mutex<[Option<Outgoing>; 2]>,
+    /// The tasks that read the peer's streams, post and probe.
+    pub(super) tasks: Mutex<Vec<AbortHandle>>,
     /// Whether a snapshot is being sent to the peer. A new record of the same peer, with other
     /// URLs, shares the flag, so that no second snapshot is sent beside the first.
     pub(super) sends_snapshot: Arc<AtomicBool>,
@@ -39,25 +44,82 @@ pub(super) struct Reading {
     pub(super) since: Option<Instant>,
 }
 
-/// The sending end of a stream, and the count of queued bytes.
+/// The sending end of a queue of messages, and the count of queued bytes.
 #[derive(Clone)]
 pub(super) struct Outgoing {
     queue: mpsc::Sender<Message>,
     bytes: Arc<AtomicUsize>,
 }
 
+/// The receiving end.
+pub(super) struct Queued {
+    messages: mpsc::Receiver<Message>,
+    bytes: Arc<AtomicUsize>,
+}
+
+/// A queue for so many messages, and for `PEER_QUEUE_BYTES_MAX`.
+pub(super) fn queue(messages_max: usize) -> (Outgoing, Queued) {
+    let (queue, messages) = mpsc::channel(messages_max);
+    let bytes = Arc::new(AtomicUsize::new(0));
+    (Outgoing { queue, bytes: Arc::clone(&bytes) }, Queued { messages, bytes })
+}
+
+impl Outgoing {
+    fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+
+    /// Queues a message and returns its size; gives it back if there is no room, or nobody to take
+    /// it.
+    pub(super) fn push(&self, message: Message) -> Result<usize, Message> {
+        let size = message.encoded_len();
+        if self.bytes.fetch_add(size, Ordering::Relaxed) + size > limits::PEER_QUEUE_BYTES_MAX {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+            return Err(message);
+        }
+        self.queue.try_send(message).map(|()| size).map_err(|error| {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+            error.into_inner()
+        })
+    }
+}
+
+impl Queued {
+    /// The next message; None once the sending end is gone.
+    pub(super) async fn next(&mut self) -> Option<Message> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        let message = ready!(self.messages.poll_recv(context));
+        Poll::Ready(message.inspect(|message| self.count_out(message)))
+    }
+
+    /// The next message if one is queued.
+    pub(super) fn try_next(&mut self) -> Option<Message> {
+        let message = self.messages.try_recv().ok()?;
+        self.count_out(&message);
+        Some(message)
+    }
+
+    fn count_out(&self, message: &Message) {
+        self.bytes.fetch_sub(message.encoded_len(), Ordering::Relaxed);
+    }
+}
+
 impl Peer {
-    /// Ends the streams that the peer has dialed, and stops reading the peer's.
+    /// Ends the streams that the peer has dialed, and stops posting to the peer and reading its
+    /// streams.
     pub(super) fn hang_up(&self) {
-        for reader in self.readers.lock().drain(..) {
-            reader.abort();
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
         }
         *self.streams.lock() = [None, None];
     }
 
     pub(super) fn holds_both_streams(&self) -> bool {
         let streams = self.streams.lock();
-        streams.iter().flatten().filter(|stream| !stream.queue.is_closed()).count() == 2
+        streams.iter().flatten().filter(|stream| !stream.is_closed()).count() == 2
     }
 
     /// Counts a stream of the peer as read until the returned value is dropped.
@@ -73,37 +135,37 @@ impl Peer {
 
     /// Makes a new stream in place of the old one, which then ends: its queue has no sender any
     /// more.
-    pub(super) fn attach(&self, channel: Channel) -> (mpsc::Receiver<Message>, Arc<AtomicUsize>) {
-        let (queue, messages) = mpsc::channel(limits::PEER_QUEUE_MAX);
-        let bytes = Arc::new(AtomicUsize::new(0));
-        let outgoing = Outgoing { queue, bytes: Arc::clone(&bytes) };
+    pub(super) fn attach(&self, channel: Channel) -> Queued {
+        let (outgoing, queued) = queue(limits::PEER_QUEUE_MAX);
         self.streams.lock()[channel as usize] = Some(outgoing);
-        (messages, bytes)
+        queued
     }
 
-    /// Queues a message; gives it back if there is no stream or no room.
+    /// Makes the queue of what is posted.
+    pub(super) fn open_posts(&self, channel: Channel) -> Queued {
+        let (outgoing, queued) = queue(limits::PEER_POSTS_QUEUE_MAX);
+        self.posts.lock()[channel as usize] = Some(outgoing);
+        queued
+    }
+
+    /// Queues a message for the peer's stream, or to be posted if it has none; gives it back if
+    /// there is no room.
     pub(super) fn send(&self, message: Message) -> Option<Message> {
-        let size = message.encoded_len();
-        let unsent = self.queue(message, size);
-        match unsent {
-            None => self.series.sent_bytes.inc_by(size as u64),
-            Some(_) => self.series.sent_failures.inc(),
-        }
-        unsent
-    }
-
-    fn queue(&self, message: Message, size: usize) -> Option<Message> {
-        let channel = Channel::of(&message);
-        let Some(stream) = self.streams.lock()[channel as usize].clone() else {
-            return Some(message);
+        let channel = Channel::of(&message) as usize;
+        let stream = self.streams.lock()[channel].clone().filter(|stream| !stream.is_closed());
+        let Some(stream) = stream else {
+            return match &self.posts.lock()[channel] {
+                Some(posts) => posts.push(message).err(),
+                None => Some(message),
+            };
         };
-        if stream.bytes.fetch_add(size, Ordering::Relaxed) + size > limits::PEER_QUEUE_BYTES_MAX {
-            stream.bytes.fetch_sub(size, Ordering::Relaxed);
-            return Some(message);
+        match stream.push(message) {
+            Ok(bytes) => {
+                self.series.sent_bytes.inc_by(bytes as u64);
+                None
+            }
+            Err(message) => Some(message),
         }
-        let error = stream.queue.try_send(message).err()?;
-        stream.bytes.fetch_sub(size, Ordering::Relaxed);
-        Some(error.into_inner())
     }
 }
 

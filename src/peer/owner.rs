@@ -17,6 +17,8 @@ pub(super) trait PeerOwner: Send + Sync {
     fn peer(&self, id: u64) -> Option<Arc<Peer>>;
     /// Hands a message from a stream of `from` to raft.
     fn receive(&self, from: u64, message: Message);
+    /// Tells raft of a message that a peer did not get, or may not have got.
+    fn unsent(&self, message: Message, may_have_come: bool);
     /// Forgets a caller that was accepted and never answered.
     fn forget(&self, id: u64);
     /// A peer says that this member was removed from the cluster.

@@ -17,7 +17,7 @@ use super::headers::PeersConfig;
 use super::one::Peer;
 use super::owner::PeerOwner;
 use super::snapshot::Snapshots;
-use super::{probe, reader};
+use super::{post, probe, reader};
 use crate::raft::{Entry, Handle, Message, MessageType, Transport};
 use crate::supervise::Supervisor;
 use crate::{limits, metrics};
@@ -61,7 +61,7 @@ pub struct Peers {
     pub(super) snapshots: OnceLock<Arc<dyn Snapshots>>,
     /// Held by the thread that receives and builds a snapshot: one at a time.
     pub(super) receives_snapshot: Arc<tokio::sync::Mutex<()>>,
-    /// One permit for each message that comes in a request of its own.
+    /// One permit for each byte of messages that come in requests of their own.
     pub(super) posts: tokio::sync::Semaphore,
     pub(super) messages_refused: AtomicU64,
     pub(super) snapshots_refused: AtomicU64,
@@ -93,7 +93,7 @@ impl Peers {
             me: me.clone(),
             snapshots: OnceLock::new(),
             receives_snapshot: Arc::default(),
-            posts: tokio::sync::Semaphore::new(limits::PEER_POSTS_MAX),
+            posts: tokio::sync::Semaphore::new(limits::PEER_POSTS_BYTES_MAX),
             messages_refused: AtomicU64::new(0),
             snapshots_refused: AtomicU64::new(0),
         })
@@ -104,7 +104,7 @@ impl Peers {
         let _ = self.events.set(events);
         if self.raft.set(raft).is_ok() {
             for peer in self.known.read().peers.values() {
-                self.read_from(peer);
+                self.talk_to(peer);
             }
         }
     }
@@ -131,7 +131,8 @@ impl Peers {
             urls,
             is_unconfirmed,
             streams: Mutex::default(),
-            readers: Mutex::default(),
+            tasks: Mutex::default(),
+            posts: Mutex::default(),
             reading: Mutex::default(),
             sends_snapshot,
             snapshot_url: AtomicUsize::new(0),
@@ -145,7 +146,7 @@ impl Peers {
             old.hang_up();
         }
         if self.raft.get().is_some() {
-            self.read_from(&peer);
+            self.talk_to(&peer);
         }
     }
 
@@ -186,15 +187,19 @@ impl Peers {
         }
     }
 
-    fn read_from(self: &Arc<Self>, peer: &Arc<Peer>) {
+    /// Starts the tasks that read the peer's streams, post to it and probe it.
+    fn talk_to(self: &Arc<Self>, peer: &Arc<Peer>) {
         let owner: Weak<dyn PeerOwner> = self.me.clone();
-        let mut readers = peer.readers.lock();
+        let mut tasks = peer.tasks.lock();
         for channel in Channel::BOTH {
             let reader = reader::read(owner.clone(), peer.id, peer.urls.clone(), channel);
-            readers.push(self.supervisor.task_on(&self.runtime, "peer-stream", reader));
+            tasks.push(self.supervisor.task_on(&self.runtime, "peer-stream", reader));
+            let poster =
+                post::post(owner.clone(), peer.id, peer.urls.clone(), peer.open_posts(channel));
+            tasks.push(self.supervisor.task_on(&self.runtime, "peer-post", poster));
         }
         let prober = probe::probe(owner, peer.id, peer.urls.clone());
-        readers.push(self.supervisor.task_on(&self.runtime, "peer-probe", prober));
+        tasks.push(self.supervisor.task_on(&self.runtime, "peer-probe", prober));
     }
 
     /// Hands a message from a stream of `from` to raft, unless it names another sender or proposes
@@ -221,6 +226,24 @@ impl Peers {
             if let Some(peer) = peer {
                 peer.series.received_failures.inc();
             }
+        }
+    }
+
+    /// Tells raft that the receiver of a message is out of reach. Who proposed is told only if the
+    /// proposal surely is in no log: it may be proposed again.
+    fn unsent(&self, message: Message, may_have_come: bool) {
+        if let Some(peer) = self.peer(message.to) {
+            peer.series.sent_failures.inc();
+        }
+        if message.msg_type == MessageType::MsgPropose as i32 {
+            if let Some(events) = self.events.get()
+                && !may_have_come
+            {
+                message.entries.iter().for_each(|entry| events.unsent(entry));
+            }
+        } else if let Some(raft) = self.raft.get() {
+            // A report that the full inbox refuses only makes raft probe the peer later.
+            let _ = raft.report_unreachable(message.to);
         }
     }
 
@@ -259,6 +282,10 @@ impl PeerOwner for Peers {
 
     fn receive(&self, from: u64, message: Message) {
         Self::receive(self, from, message);
+    }
+
+    fn unsent(&self, message: Message, may_have_come: bool) {
+        Self::unsent(self, message, may_have_come);
     }
 
     fn forget(&self, id: u64) {
@@ -312,14 +339,8 @@ impl Transport for Peers {
                 Some(peer) => peer.send(message),
                 None => Some(message),
             };
-            let Some(unsent) = unsent else { continue };
-            if unsent.msg_type == MessageType::MsgPropose as i32 {
-                if let Some(events) = self.events.get() {
-                    unsent.entries.iter().for_each(|entry| events.unsent(entry));
-                }
-            } else if let Some(raft) = self.raft.get() {
-                // A report that the full inbox refuses only makes raft probe the peer later.
-                let _ = raft.report_unreachable(to);
+            if let Some(unsent) = unsent {
+                self.unsent(unsent, false);
             }
         }
     }

@@ -2,30 +2,26 @@
 
 use std::sync::Weak;
 
-use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1::SendRequest;
+use http_body_util::Full;
 use tokio::time::{sleep, timeout};
 
 use super::ask::AskError;
-use super::connection::{handshake, host};
+use super::kept::Kept;
 use super::owner::PeerOwner;
 use crate::clock;
-use crate::limits::{PEER_ANSWER_BYTES_MAX, PEER_PROBE_INTERVAL};
-
-type ProbeSender = SendRequest<Empty<Bytes>>;
+use crate::limits::PEER_PROBE_INTERVAL;
 
 /// Asks a peer each `PEER_PROBE_INTERVAL`, over one connection for as long as that lasts.
 pub(super) async fn probe(owner: Weak<dyn PeerOwner>, to: u64, urls: Vec<String>) {
-    let mut connection = None;
+    let mut kept = Kept::default();
     let mut failures = 0_u64;
     // After a URL that did not answer, the next one is asked.
     let mut places = urls.iter().cycle();
     let Some(mut url) = places.next() else { return };
     loop {
         sleep(PEER_PROBE_INTERVAL).await;
-        let asked = timeout(PEER_PROBE_INTERVAL, ask(&owner, &mut connection, to, url)).await;
+        let asked = timeout(PEER_PROBE_INTERVAL, ask(&owner, &mut kept, to, url)).await;
         let error = match asked.unwrap_or_else(|late| Err(late.into())) {
             Ok(true) => {
                 failures = 0;
@@ -48,31 +44,21 @@ pub(super) async fn probe(owner: Weak<dyn PeerOwner>, to: u64, urls: Vec<String>
 /// Asks once; false if this member stops or the peer was removed.
 async fn ask(
     owner: &Weak<dyn PeerOwner>,
-    connection: &mut Option<ProbeSender>,
+    kept: &mut Kept,
     to: u64,
     url: &str,
 ) -> Result<bool, AskError> {
     let both = owner.upgrade().map(|owner| (owner.dial(), owner.supervisor()));
     let Some((dial, supervisor)) = both else { return Ok(false) };
     let uri: Uri = url.parse()?;
-    let mut sender = match connection.take().filter(|sender| !sender.is_closed()) {
-        Some(sender) => sender,
-        None => {
-            let link = dial.dial(&uri).await?;
-            handshake(link, &supervisor).await?
-        }
-    };
-    let mut request = Request::get("/raft/probing").body(Empty::new())?;
-    request.headers_mut().insert(http::header::HOST, host(&uri)?);
+    kept.connect(&*dial, &supervisor, &uri).await?;
+    let request = Request::get("/raft/probing").body(Full::default())?;
     let began = clock::instant();
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), PEER_ANSWER_BYTES_MAX).collect().await;
-    body.map_err(AskError::Body)?;
+    let (status, _) = kept.send(&uri, request).await?;
     if status != StatusCode::OK {
+        *kept = Kept::default();
         return Err(AskError::Status(status));
     }
-    *connection = Some(sender);
     let Some(peer) = owner.upgrade().and_then(|owner| owner.peer(to)) else { return Ok(false) };
     peer.series.round_trip.observe(began.elapsed().as_secs_f64());
     Ok(true)

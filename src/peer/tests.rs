@@ -27,6 +27,7 @@ use crate::raft::{
 };
 use crate::supervise::Supervisor;
 
+mod posts;
 mod snapshots;
 mod strangers;
 mod streams;
@@ -61,16 +62,31 @@ impl PeerEvents for NoEvents {
     }
 }
 
+/// Reaches nobody.
+struct NoDial;
+
+impl Dial for NoDial {
+    fn dial<'a>(&'a self, _: &'a http::Uri) -> Dialing<'a> {
+        Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) })
+    }
+}
+
 struct Cluster {
     _temp: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
     root: PathBuf,
     addresses: Vec<SocketAddr>,
     members: Vec<Option<Member>>,
+    /// The place of the member that reaches nobody, though everybody reaches it.
+    mute: Option<usize>,
 }
 
 impl Cluster {
     fn new() -> Self {
+        Self::with_mute(None)
+    }
+
+    fn with_mute(mute: Option<usize>) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -80,7 +96,7 @@ impl Cluster {
         let bind = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let root = temp.path().to_path_buf();
         let addresses = vec![bind(), bind(), bind()];
-        let mut cluster = Self { _temp: temp, runtime, root, addresses, members: Vec::new() };
+        let mut cluster = Self { _temp: temp, runtime, root, addresses, members: Vec::new(), mute };
         cluster.members = (0..3).map(|at| Some(cluster.start(at))).collect();
         cluster
     }
@@ -94,7 +110,12 @@ impl Cluster {
             urls: vec![format!("http://{}", self.addresses[at])],
             version: "3.7.1".into(),
         };
-        let peers = peers_of(config, &self.runtime);
+        let dial: Arc<dyn Dial> = match self.mute == Some(at) {
+            true => Arc::new(NoDial),
+            false => Arc::new(TcpDial::default()),
+        };
+        let handle = self.runtime.handle().clone();
+        let peers = Peers::new(config, dial, handle, Supervisor::default());
         for (other, address) in self.addresses.iter().enumerate() {
             peers.update(other as u64 + 1, vec![format!("http://{address}")]);
         }
