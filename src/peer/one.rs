@@ -71,6 +71,7 @@ impl Outgoing {
 
     /// Queues a message and returns its size; gives it back if there is no room, or nobody to take
     /// it.
+    #[expect(clippy::result_large_err, reason = "a message that found no place goes back as it is")]
     pub(super) fn push(&self, message: Message) -> Result<usize, Message> {
         let size = message.encoded_len();
         if self.bytes.fetch_add(size, Ordering::Relaxed) + size > limits::PEER_QUEUE_BYTES_MAX {
