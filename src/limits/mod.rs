@@ -382,7 +382,8 @@ pub const UNSENT_PROGRESS_BYTES: usize = 16 << 10;
 /// looks of a second, so that it holds up other clients for at most a minute.
 pub const UNSENT_PROGRESS_PARTS: usize = 60;
 /// Free memory is given back to the system once more bytes than this were held and three quarters
-/// of them are gone.
+/// of them are gone. `GIVE_BACK_FREE_BYTES_MIN` are enough if the process has grown by more than
+/// this.
 pub const GIVE_BACK_UNSENT_BYTES_MIN: usize = 64 << 20;
 /// As `GIVE_BACK_UNSENT_BYTES_MIN`, for the number of connections and of calls at a time, each of
 /// which takes some kilobytes beside its messages. Memory is then given back only if the process

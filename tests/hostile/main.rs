@@ -21,6 +21,7 @@ mod connections;
 mod fixture;
 mod frames;
 mod histories;
+mod json;
 #[allow(dead_code, reason = "a suite needs a part of it")]
 #[path = "../common/member.rs"]
 mod member;

@@ -49,9 +49,15 @@ impl Floods {
     pub(super) fn has_ended(&mut self, held: usize, now: Counts) -> bool {
         let least = self.least_held_bytes.map_or(held, |least| least.min(held));
         self.least_held_bytes = Some(least);
-        let has_grown = held - least > limits::GIVE_BACK_FREE_BYTES_MIN;
+        let growth = held - least;
+        let has_grown = growth > limits::GIVE_BACK_FREE_BYTES_MIN;
+        // While answers are made they take several times what is counted in the end.
+        let counted_min = match growth > limits::GIVE_BACK_UNSENT_BYTES_MIN {
+            true => limits::GIVE_BACK_FREE_BYTES_MIN,
+            false => limits::GIVE_BACK_UNSENT_BYTES_MIN,
+        };
         // All three are evaluated, since each call notes a greatest count.
-        let bytes = self.bytes.has_ended(now.bytes, limits::GIVE_BACK_UNSENT_BYTES_MIN);
+        let bytes = self.bytes.has_ended(now.bytes, counted_min);
         let connections =
             self.connections.has_ended(now.connections, limits::GIVE_BACK_CONNECTIONS_MIN);
         let calls = self.calls.has_ended(now.calls, limits::GIVE_BACK_CALLS_MIN);

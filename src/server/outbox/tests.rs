@@ -86,6 +86,14 @@ fn memory_is_given_back_after_a_flood_of_calls_that_has_left_some() {
     let mut few = Floods::default();
     drop((0..limits::GIVE_BACK_CALLS_MIN).map(|_| account.begin()).collect::<Vec<_>>());
     assert!(!outbox.has_flood_ended(&mut few, 0) && !outbox.has_flood_ended(&mut few, 100 * MIB));
+    // Answers that were larger while they were made.
+    let mut answers = Floods::default();
+    let unsent = answer(&account, 20 * MIB);
+    assert!(!outbox.has_flood_ended(&mut answers, 0));
+    assert!(!outbox.has_flood_ended(&mut answers, 100 * MIB), "they are there");
+    drop(unsent);
+    assert!(!outbox.has_flood_ended(&mut answers, 50 * MIB), "little can be free");
+    assert!(outbox.has_flood_ended(&mut answers, 100 * MIB));
 }
 
 #[test]
