@@ -5,7 +5,7 @@ use prost::Message as _;
 use super::Machine;
 use super::command::Reply;
 use super::error::{Error, Fatal};
-use super::version::{RELEASE, check_cluster_version, has_storage_version};
+use super::version::{RELEASE, adopted_version, has_storage_version};
 use crate::members::{self, Downgrade, member_key};
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::membershippb::{
@@ -15,13 +15,12 @@ use crate::pb::{AlarmMember, AlarmRequest, AlarmResponse, AlarmType};
 use crate::store::{Bucket, schema};
 use crate::types::Version;
 
-/// The version that a request sets. `Fatal` if it is newer than this release, which may not
-/// understand the entries that follow.
+/// The version that a request sets. `Fatal` if this release may not understand the entries that
+/// follow. A log that was taken over from etcd 3.8 sets 3.8, which counts as this release.
 pub(super) fn cluster_version(request: &ClusterVersionSetRequest) -> Result<Version, Fatal> {
     let version = Version::parse(&request.ver);
     let version = version.ok_or_else(|| Fatal::ClusterVersion(request.ver.clone()))?;
-    check_cluster_version(version)?;
-    Ok(version)
+    Ok(adopted_version(version)?)
 }
 
 impl Machine {

@@ -45,7 +45,9 @@ use error::split;
 pub use error::{Error, Fatal};
 use leases::LeaseAccess;
 pub use quota::{Quota, cost};
-pub use version::{NewerCluster, RELEASE, check_cluster_version, has_storage_version};
+pub use version::{
+    NewerCluster, RELEASE, adopted_version, check_cluster_version, has_storage_version,
+};
 
 /// Decodes a normal entry, before it enters the log: one that cannot be applied would stop every
 /// member. None for the empty entry of a new leader.

@@ -1,6 +1,7 @@
 //! Start and stop of a member: directories, state, threads, in an order in which a crash at any
 //! point does no harm.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::assemble::assemble;
@@ -11,8 +12,8 @@ use super::surroundings::Surroundings;
 use super::{Config, Node, conf_change};
 use crate::clock::Clock;
 use crate::raft;
-use crate::store::{self, Store};
-use crate::transfer::{StoredConfState, load_members};
+use crate::store::{self, Bucket, Opened, Options, Store, schema};
+use crate::transfer::{StoredConfState, due_storage_version, load_members};
 use crate::upkeep::{close_store, defragment_at_start};
 
 /// Opens or makes the data directory, then starts the member's threads, or returns its steps.
@@ -39,7 +40,7 @@ fn start(
     options.compaction_rows_max = config.compaction_rows_max;
     options.committer = !stepped;
     options.supervisor = surroundings.supervisor.clone();
-    let (store, mut opened) = Store::open(&db, options.clone())?;
+    let (store, mut opened) = open_store(&db, options)?;
     opened.generation = defragment_at_start(&store, config.defrag_at_start_bytes);
     if !has_log && opened.consistent_index > 0 {
         let applied = opened.consistent_index;
@@ -78,6 +79,23 @@ fn start(
         );
     }
     assemble(config, surroundings, lock, store, opened, identity, raft_config, stepped)
+}
+
+/// Opens the store. Before anything is applied to it, it gets the storage version that it ought to
+/// have, if it has another. That is no entry's change, so it is made while the store is closed.
+fn open_store(db: &Path, options: &Options) -> Result<(Store, Opened), StartError> {
+    let (store, opened) = Store::open(db, options.clone())?;
+    let cluster = store.bucket_get(Bucket::Cluster, schema::CLUSTER_VERSION)?;
+    let stored = store.bucket_get(Bucket::Meta, schema::STORAGE_VERSION)?;
+    let Some(due) = due_storage_version(cluster.as_deref(), stored.as_deref()) else {
+        return Ok((store, opened));
+    };
+    store.close()?;
+    drop(store);
+    let version = due.to_string();
+    store::amend(db, Bucket::Meta, schema::STORAGE_VERSION, Some(version.as_bytes()))?;
+    tracing::info!("new-storage-version" = version, "updated storage version");
+    Ok(Store::open(db, options.clone())?)
 }
 
 impl Node {

@@ -21,6 +21,7 @@ use crate::store::{Bucket, Building, Options, Row, Store, schema};
 use crate::transfer::Snapshot;
 use crate::types::Revision;
 
+mod later;
 mod take_in;
 
 struct Case {
@@ -239,8 +240,10 @@ fn a_storage_version_is_changed_and_taken_away() {
     migrate(&data, None).unwrap();
     assert_eq!(storage_version(&data).unwrap().as_deref(), Some("3.5.0"));
     // A storage version of a future release can be changed back.
-    migrate(&data, Some("3.8.0")).unwrap();
-    assert_eq!(storage_version(&data).unwrap().as_deref(), Some("3.8.0"));
+    for version in ["3.8.0", "3.9.0"] {
+        migrate(&data, Some(version)).unwrap();
+        assert_eq!(storage_version(&data).unwrap().as_deref(), Some(version));
+    }
     migrate(&data, Some("3.7.0")).unwrap();
     assert_eq!(storage_version(&data).unwrap().as_deref(), Some("3.7.0"));
     assert_eq!(case.hash(), case.file_hash());
@@ -297,6 +300,11 @@ fn copy_dir(from: &Path, to: &Path) {
 
 /// An etcd directory as `etcdutl snapshot restore` leaves it, from a snapshot of another cluster.
 fn etcd_directory(case: &Case) -> PathBuf {
+    etcd_directory_with(case, &[])
+}
+
+/// The same with further pairs in its file.
+fn etcd_directory_with(case: &Case, noted: &[(Bucket, &[u8], &str)]) -> PathBuf {
     case.restore(&case.path("s.db"), None).unwrap();
     let data = case.path("data");
     let mut options = Options::new(Arc::new(SystemClock::new()));
@@ -307,6 +315,9 @@ fn etcd_directory(case: &Case) -> PathBuf {
     drop(archive);
     let foreign = br#"{"voters":[99],"auto_leave":false}"#.to_vec();
     building.pairs(Bucket::Meta, &[(schema::CONF_STATE.to_vec(), foreign)]).unwrap();
+    for (bucket, key, value) in noted {
+        building.pairs(*bucket, &[(key.to_vec(), value.as_bytes().to_vec())]).unwrap();
+    }
     let (store, _) = building.finish(options).unwrap();
     let etcd = case.path("etcd");
     fs::create_dir_all(etcd.join("member/snap")).unwrap();

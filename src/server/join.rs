@@ -8,12 +8,13 @@ use super::member_list::MemberUrls;
 use super::resolve;
 use super::tls::TlsDial;
 use super::url::Url;
+use crate::apply;
 use crate::limits;
 use crate::members::Member;
 use crate::node::Join;
 use crate::offline::Rebuild;
 use crate::peer::{ask, is_rusd};
-use crate::types;
+use crate::types::{self, Version};
 
 /// What one member says of its cluster.
 struct ClusterAnswer {
@@ -51,14 +52,7 @@ pub(super) async fn check_new(
 /// URLs.
 pub(super) async fn existing(config: &Config, cluster: &MemberUrls) -> Result<Join, String> {
     let dial = TlsDial::new(&config.tls, config.local_address())?;
-    let mut told = None;
-    for url in other_urls(config, cluster) {
-        told = members_at(&dial, url, limits::JOIN_TIMEOUT).await;
-        if told.is_some() {
-            break;
-        }
-    }
-    let told = told.ok_or(
+    let told = first_answer(&dial, other_urls(config, cluster)).await?.ok_or(
         "cannot fetch cluster info from peer urls: could not retrieve cluster information from the \
          given URLs",
     )?;
@@ -80,13 +74,7 @@ pub(super) async fn existing(config: &Config, cluster: &MemberUrls) -> Result<Jo
 /// For a member that replaces a damaged one: `rebuild` says which, and under which id.
 pub(super) async fn rebuilt(config: &Config, rebuild: &Rebuild) -> Result<Join, String> {
     let dial = TlsDial::new(&config.tls, config.local_address())?;
-    let mut told = None;
-    for url in rebuild.others.clone() {
-        told = members_at(&dial, url, limits::JOIN_TIMEOUT).await;
-        if told.is_some() {
-            break;
-        }
-    }
+    let told = first_answer(&dial, rebuild.others.clone()).await?;
     let told = told.ok_or("none of the members that this one was rebuilt from answers")?;
     let member_id = rebuild.new_id.unwrap_or_default();
     if told.cluster_id != rebuild.cluster_id {
@@ -153,6 +141,36 @@ fn other_urls(config: &Config, cluster: &MemberUrls) -> Vec<String> {
     others.flat_map(|(_, urls)| urls.clone()).collect()
 }
 
+/// What the first member says that answers; None if none does. Fails if the version of its cluster is
+/// newer than this release: the members may log what this one does not understand.
+async fn first_answer(dial: &TlsDial, urls: Vec<String>) -> Result<Option<ClusterAnswer>, String> {
+    for url in urls {
+        let Some(told) = members_at(dial, url.clone(), limits::JOIN_TIMEOUT).await else {
+            continue;
+        };
+        // Every member answers this question. One that answers only the other is no reason to refuse.
+        if let Ok(answered) = ask(dial, &url, "/version", None, limits::JOIN_TIMEOUT).await
+            && let Some(version) = cluster_version(&answered.body)
+            && let Err(error) = apply::check_cluster_version(version)
+        {
+            tracing::warn!(
+                address = url,
+                "remote-member-cluster-version" = version.to_string(),
+                "cluster version of remote member is not compatible; too high"
+            );
+            return Err(format!("incompatible with current running cluster: {error}"));
+        }
+        return Ok(Some(told));
+    }
+    Ok(None)
+}
+
+/// The cluster's version in an answer to `/version`; None while the cluster has none.
+fn cluster_version(answer: &[u8]) -> Option<Version> {
+    let versions: serde_json::Value = serde_json::from_slice(answer).ok()?;
+    Version::parse(versions.get("etcdcluster")?.as_str()?)
+}
+
 async fn members_at(dial: &TlsDial, url: String, limit: Duration) -> Option<ClusterAnswer> {
     let answered = match ask(dial, &url, "/members", None, limit).await {
         Ok(answered) => answered,
@@ -171,6 +189,8 @@ async fn members_at(dial: &TlsDial, url: String, limit: Duration) -> Option<Clus
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
     use crate::server::config::Source;
     use crate::server::load::load;
@@ -210,5 +230,50 @@ mod tests {
                 .await
                 .contains("no match found for existing member (1, ")
         );
+    }
+
+    /// Answers as a member of a cluster of this version does.
+    async fn member_of(version: &str) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let version = format!(r#"{{"etcdserver":"v3.9.0-rc.1","etcdcluster":"{version}"}}"#);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut bytes = [0; 4096];
+                let count = stream.read(&mut bytes).await.unwrap();
+                let body = match bytes[..count].starts_with(b"GET /version ") {
+                    true => version.as_str(),
+                    false => r#"[{"id":1,"peerURLs":["http://localhost:2380"]}]"#,
+                };
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nX-Etcd-Cluster-ID: 7\r\n\r\n{body}",
+                    body.len()
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_cluster_of_a_later_version_is_not_joined() {
+        let config = load(&[], &[], &mut Vec::new()).unwrap();
+        let dial = TlsDial::new(&config.tls, None).unwrap();
+        for (version, refusal) in [
+            ("3.7.0", None),
+            ("v3.6", None),
+            ("not_decided", None),
+            ("3.8.0", Some("cluster version 3.8.0")),
+            ("v4.0", Some("cluster version 4.0.0")),
+        ] {
+            let told = first_answer(&dial, vec![member_of(version).await]).await;
+            let refused = told.err();
+            assert_eq!(refused.is_some(), refusal.is_some(), "{version}: {refused:?}");
+            if let (Some(refused), Some(text)) = (refused, refusal) {
+                assert!(refused.starts_with("incompatible with current running cluster"));
+                assert!(refused.contains(text), "{refused}");
+            }
+        }
     }
 }

@@ -67,16 +67,35 @@ pub fn load(
     Ok(Loaded { lessor, members, auth, restore, used })
 }
 
-/// Fails if a newer release has written the store: this one could misread it.
+/// Fails if a release has written the store whose state this one could misread.
 fn check_storage_version(store: &Store) -> Result<(), LoadError> {
     let Some(text) = store.bucket_get(Bucket::Meta, schema::STORAGE_VERSION)? else {
         return Ok(());
     };
     let text = String::from_utf8_lossy(&text);
-    match Version::parse(&text) {
-        Some(version) if version <= apply::RELEASE => Ok(()),
+    match Version::parse(&text).map(apply::adopted_version) {
+        Some(Ok(_)) => Ok(()),
         _ => Err(LoadError::StorageVersion(text.into_owned())),
     }
+}
+
+/// The storage version that a store is to get: that of its cluster, as etcd sets it within seconds
+/// of a start, and no later one than this release writes. None if it has it, or if `load` refuses
+/// the one that it has. An offline command may have set another one, and a store that was taken over
+/// has the one of the release that wrote it.
+pub fn due_storage_version(cluster: Option<&[u8]>, stored: Option<&[u8]>) -> Option<Version> {
+    let read = |bytes: &[u8]| {
+        let version = Version::parse(std::str::from_utf8(bytes).ok()?)?;
+        apply::adopted_version(version).ok().map(|adopted| (version, adopted))
+    };
+    let stored = match stored {
+        Some(bytes) => Some(read(bytes)?),
+        None => None,
+    };
+    let cluster = cluster.and_then(read).map(|(_, adopted)| adopted);
+    let of_cluster = cluster.filter(|version| apply::has_storage_version(*version));
+    let due = of_cluster.or(stored.map(|(_, adopted)| adopted))?;
+    (stored.map(|(version, _)| version) != Some(due)).then_some(due)
 }
 
 pub fn load_members(store: &Store) -> Result<Members, LoadError> {

@@ -31,6 +31,6 @@ pub use downloads::{DownloadError, Downloads, SnapshotPiece, SnapshotPieces};
 pub use error::{InstallError, LoadError, SnapshotError};
 pub use fill::{Source, WalkItem};
 pub use install::{PeerSnapshots, Prepared, PreparedSlot};
-pub use load::{Loaded, load, load_members};
+pub use load::{Loaded, due_storage_version, load, load_members};
 pub use seed::{Adopted, Seed, adopt, bootstrap, hash_kv};
 pub use snapshot::Snapshot;

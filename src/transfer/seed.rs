@@ -10,12 +10,13 @@ use parking_lot::Mutex;
 use super::conf_state::StoredConfState;
 use super::error::{InstallError, refused};
 use super::fill::Source;
-use super::load::load;
+use super::load::{due_storage_version, load};
+use crate::apply;
 use crate::members::{Founders, Member, member_key};
 use crate::mvcc::{self, Compacted, KeyValueHash};
 use crate::raft::{self, Bootstrap, ConfState, log};
 use crate::store::{Bucket, Building, Opened, Options, Pair, Row, schema};
-use crate::types::Revision;
+use crate::types::{Revision, Version};
 use crate::upkeep::close_store;
 
 /// A new cluster that begins with the state of an old one.
@@ -37,6 +38,7 @@ impl Seed<'_> {
     pub fn create(&self, source: &Source<'_>, options: Options) -> Result<(), InstallError> {
         let mut building = Building::first(self.db)?;
         source.fill(&mut building)?;
+        adopt_versions(source, &mut building)?;
         self.replace_members(&mut building)?;
         if let Some(bump) = self.bump_revision {
             bump_revision(source, &mut building, bump)?;
@@ -123,6 +125,7 @@ pub fn adopt(
     }
     let mut building = Building::first(db)?;
     source.fill(&mut building)?;
+    adopt_versions(source, &mut building)?;
     // etcd starts with the members that its file lists, and ignores the stored configuration:
     // `etcdutl snapshot restore` leaves there the voters of the cluster that the snapshot came
     // from.
@@ -153,6 +156,27 @@ pub fn adopt(
         ));
     }
     Ok(Adopted { metadata, applied, last, ignored })
+}
+
+/// Writes the versions of the cluster and of the store as this release has them, where a later one
+/// has written its own. A version that this release does not understand stays, and `load` refuses it.
+fn adopt_versions(source: &Source<'_>, building: &mut Building) -> Result<(), InstallError> {
+    let cluster = source.get(Bucket::Cluster, schema::CLUSTER_VERSION)?;
+    let stored = source.get(Bucket::Meta, schema::STORAGE_VERSION)?;
+    let mut set = |bucket, key: &[u8], version: Version| {
+        building.pairs(bucket, &[(key.to_vec(), version.to_string().into_bytes())])
+    };
+    let written = cluster.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());
+    if let Some(written) = written.and_then(Version::parse)
+        && let Ok(adopted) = apply::adopted_version(written)
+        && adopted != written
+    {
+        set(Bucket::Cluster, schema::CLUSTER_VERSION, adopted)?;
+    }
+    if let Some(due) = due_storage_version(cluster.as_deref(), stored.as_deref()) {
+        set(Bucket::Meta, schema::STORAGE_VERSION, due)?;
+    }
+    Ok(())
 }
 
 /// Raises the revision as `etcdutl` does: by an empty record at the new revision, and a scheduled

@@ -12,20 +12,21 @@ impl Version {
         Self { major, minor }
     }
 
-    /// Parses two numbers alone, or three, after which a pre-release (`-rc.1`) or a build (`+5`)
-    /// may follow.
+    /// Parses one to three numbers, before which a `v` may stand, and after which a pre-release
+    /// (`-rc.1`) and a build (`+5`) may follow. This is the grammar of etcd 3.8, which takes more
+    /// than that of 3.7: `v3.6`, `3` and `3.6-rc.1`. A number that is left out is 0.
     pub fn parse(text: &str) -> Option<Self> {
-        let numbers = text.split_once('+').map_or(text, |(before, _)| before);
-        let numbers = numbers.split_once('-').map_or(numbers, |(before, _)| before);
-        // `parse::<u32>` accepts a plus sign, but none is left here: text is cut at the first one.
-        let mut numbers = numbers.splitn(3, '.').map(str::parse::<u32>);
-        let version = Self { major: numbers.next()?.ok()?, minor: numbers.next()?.ok()? };
-        match numbers.next() {
-            Some(patch) => patch.ok().map(|_| version),
-            None => {
-                text.bytes().all(|byte| byte == b'.' || byte.is_ascii_digit()).then_some(version)
-            }
+        let text = text.strip_prefix('v').unwrap_or(text);
+        let (text, build) = split_suffix(text, '+');
+        let (numbers, pre_release) = split_suffix(text, '-');
+        if !build.is_none_or(is_suffix) || !pre_release.is_none_or(is_suffix) {
+            return None;
         }
+        let mut numbers = numbers.splitn(3, '.').map(number);
+        let major = numbers.next()??;
+        let minor = numbers.next().unwrap_or(Some(0))?;
+        let _patch = numbers.next().unwrap_or(Some(0))?;
+        Some(Self { major, minor })
     }
 
     /// The form that clients get: two numbers.
@@ -38,6 +39,21 @@ impl Version {
     pub fn before(self) -> Option<Self> {
         Some(Self { minor: self.minor.checked_sub(1)?, ..self })
     }
+}
+
+fn split_suffix(text: &str, sign: char) -> (&str, Option<&str>) {
+    text.split_once(sign).map_or((text, None), |(before, after)| (before, Some(after)))
+}
+
+/// Whether a text is a pre-release or a build: identifiers, separated by dots.
+fn is_suffix(text: &str) -> bool {
+    let is_part = |byte: u8| byte == b'-' || byte.is_ascii_alphanumeric();
+    text.split('.').all(|part| !part.is_empty() && part.bytes().all(is_part))
+}
+
+fn number(text: &str) -> Option<u32> {
+    // `parse::<u32>` alone would accept a plus sign.
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// The form that is stored and proposed: with a third number, 0.
@@ -53,11 +69,39 @@ mod tests {
 
     #[test]
     fn versions_are_read_as_etcd_reads_them() {
-        for text in ["3.6", "3.6.0", "3.6.5", "3.6.0-rc.1", "3.6.1+build.5"] {
+        for text in [
+            "3.6",
+            "v3.6",
+            "3.6.0",
+            "v3.6.5",
+            "3.6.0-rc.1",
+            "3.6-rc.1",
+            "3.6.1+build.5",
+            "3.6.0-alpha.0-1+b",
+        ] {
             assert_eq!(Version::parse(text), Some(Version::new(3, 6)), "{text}");
         }
-        for text in ["", "3", "v3.6", "3.x", "3.6.x", "3.6.1.2", "-3.6", "3.6-rc.1", "3..6", "3.6 "]
-        {
+        assert_eq!(Version::parse("3"), Some(Version::new(3, 0)));
+        for text in [
+            "",
+            "v",
+            "vv3.6",
+            "V3.6",
+            "3.x",
+            "3.6.x",
+            "3.6.1.2",
+            "-3.6",
+            "3..6",
+            "3.6.",
+            "3.6 ",
+            " 3.6",
+            "3.6-",
+            "3.6.1+",
+            "3.6.0-a..b",
+            "3.6.0-a_b",
+            "3.+6",
+            "3.99999999999",
+        ] {
             assert_eq!(Version::parse(text), None, "{text}");
         }
     }

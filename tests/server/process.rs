@@ -79,11 +79,24 @@ fn a_store_of_a_later_release_is_refused() {
     let mut member = Member::start();
     kill_process(Pid::from_child(&member.child), Signal::TERM).unwrap();
     member.wait();
-    let mut migrate = crate::child::command(crate::child::RUSD);
-    migrate.args(["migrate", "--force", "--target-version", "3.8", "--data-dir"]);
-    assert!(migrate.arg(member.data()).output().unwrap().status.success());
+    let migrate = |target: &str| {
+        let mut migrate = crate::child::command(crate::child::RUSD);
+        migrate.args(["migrate", "--force", "--target-version", target, "--data-dir"]);
+        let output = migrate.arg(member.data()).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    migrate("3.9");
     let said = Member::spawn(&member.data(), &member.log.with_extension("again")).wait_refused();
-    assert!(said.contains(r#"version \"3.8.0\" is not supported"#), "{said}");
+    assert!(said.contains(r#"version \"3.9.0\" is not supported"#), "{said}");
+    // 3.8 has changed nothing in the store. The member takes it, and writes what it writes itself.
+    migrate("3.8");
+    let mut taken = Member::spawn(&member.data(), &member.log.with_extension("taken"));
+    taken.wait_ready();
+    kill_process(Pid::from_child(&taken.child), Signal::TERM).unwrap();
+    taken.wait();
+    let said = migrate("3.7");
+    assert!(said.contains("storage version up-to-date"), "{said}");
 }
 
 /// Clients take what the limit allows, and no more: peers still get through.

@@ -17,8 +17,8 @@ type Minor = (i64, i64);
 /// The first release that stores its storage version.
 const NOTED_SINCE: Minor = (3, 6);
 const OLDEST: Minor = (3, 5);
-/// Releases whose changes of the storage etcd can make and undo.
-const KNOWN: std::ops::RangeInclusive<Minor> = NOTED_SINCE..=(3, 7);
+/// Releases whose changes of the storage can be made and undone. 3.8 has changed nothing.
+const KNOWN: std::ops::RangeInclusive<Minor> = NOTED_SINCE..=(3, 8);
 
 /// A version as the steps of a migration and its errors show it.
 fn long((major, minor): Minor) -> String {
@@ -41,6 +41,9 @@ fn parse_target(text: &str) -> Result<Minor, Failure> {
     };
     let refused =
         |why: String| Failure::arguments(format!("failed to parse target version: {why}"));
+    // etcd 3.8 takes a `v` before the numbers.
+    let (text, major) =
+        (text.strip_prefix('v').unwrap_or(text), major.strip_prefix('v').unwrap_or(major));
     // etcd appends ".0" and parses a semantic version. Behind `+` or `-` the ".0" belongs to the
     // suffix, so only two numbers are left.
     if let Some(end) = text.find('+').or_else(|| text.find('-')) {
@@ -76,7 +79,8 @@ fn plan(mut at: Minor, target: Minor) -> Result<Vec<Minor>, String> {
 
 /// Parses the storage version of a directory.
 fn parse_found(text: &str) -> Result<Minor, String> {
-    let mut parts = text.split('.').map(|part| go::parse_int(part, 10).ok());
+    let numbers = text.strip_prefix('v').unwrap_or(text);
+    let mut parts = numbers.split('.').map(|part| go::parse_int(part, 10).ok());
     match (parts.next().flatten(), parts.next().flatten()) {
         (Some(major), Some(minor)) => Ok((major, minor)),
         _ => Err(format!("the storage version {text:?} is none; --force sets another one")),
@@ -168,6 +172,7 @@ mod tests {
             assert_eq!((message, exit.code()), (expected, 128), "{text}");
         }
         assert_eq!(parse_target("3.8").unwrap(), (3, 8));
+        assert_eq!(parse_target("v3.8").unwrap(), (3, 8));
         assert_eq!(parse_target("4.0").unwrap(), (4, 0));
     }
 
@@ -175,8 +180,10 @@ mod tests {
     fn a_plan_leads_from_release_to_release() {
         assert_eq!(plan((3, 5), (3, 7)).unwrap(), [(3, 6), (3, 7)]);
         assert_eq!(plan((3, 7), (3, 5)).unwrap(), [(3, 6), (3, 5)]);
-        assert_eq!(plan((3, 7), (3, 8)).unwrap_err(), "version \"3.8.0\" is not supported");
-        assert_eq!(plan((3, 8), (3, 7)).unwrap_err(), "version \"3.8.0\" is not supported");
+        assert_eq!(plan((3, 7), (3, 8)).unwrap(), [(3, 8)]);
+        assert_eq!(plan((3, 8), (3, 6)).unwrap(), [(3, 7), (3, 6)]);
+        assert_eq!(plan((3, 8), (3, 9)).unwrap_err(), "version \"3.9.0\" is not supported");
+        assert_eq!(plan((3, 9), (3, 8)).unwrap_err(), "version \"3.9.0\" is not supported");
         assert!(plan((3, 7), (4, 0)).unwrap_err().starts_with("changing major"));
         assert_eq!(parse_found("3.8.0"), Ok((3, 8)));
         assert!(parse_found("x").is_err() && parse_found("3").is_err());
