@@ -698,6 +698,11 @@ pub const SNAPSHOT_HEAD_BYTES_MAX: u64 = 64 << 10;
 pub const SNAPSHOT_ANSWER_MAX: Duration = Duration::from_secs(3600);
 /// Time between two round-trip probes of a peer, etcd's; also how long the answer may take.
 pub const PEER_PROBE_INTERVAL: Duration = Duration::from_secs(4);
+/// The longest silence of a peer's stream, and the longest time in which a peer takes nothing of what
+/// is written to it, before the connection is closed: etcd's defaults, and the least that its flags
+/// take.
+pub const PEER_READ_TIMEOUT: Duration = Duration::from_secs(5);
+pub const PEER_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connecting to a peer may take before a snapshot is sent, and reading its reason for a
 /// refusal afterwards.
 pub const PEER_DIAL_TIMEOUT: Duration = Duration::from_secs(2);

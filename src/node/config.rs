@@ -36,6 +36,8 @@ pub struct Config {
     pub client_urls: Vec<String>,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
+    /// The longest silence of a peer's stream before this member hangs up.
+    pub peer_read_timeout: Duration,
     /// Whether all but two ticks of the first election timeout are skipped once two peers are
     /// connected.
     pub initial_election_tick_advance: bool,
@@ -88,6 +90,7 @@ impl Config {
             client_urls: Vec::new(),
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1000),
+            peer_read_timeout: limits::PEER_READ_TIMEOUT,
             initial_election_tick_advance: true,
             pre_vote: true,
             snapshot_count: 10_000,

@@ -28,6 +28,7 @@ pub(super) fn peers(
         cluster_id: raft.cluster_id,
         urls: config.peer_urls.clone(),
         version: VERSION.to_owned(),
+        read_timeout: config.peer_read_timeout,
     };
     Peers::new(config, dial, tokio::runtime::Handle::current(), supervisor)
 }

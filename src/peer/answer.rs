@@ -13,7 +13,7 @@ use prost::Message as _;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::frame::{Channel, Encoder, READ_TIMEOUT};
+use super::frame::{Channel, Encoder};
 use super::headers::{CLUSTER_ID, PEER_URLS, RAFT_TO, headers, is_rusd};
 use super::one::Queued;
 use super::peers::Peers;
@@ -105,7 +105,9 @@ impl Peers {
             return refuse(StatusCode::PRECONDITION_FAILED, "to field mismatch");
         }
         let messages = peer.attach(channel);
-        let mut alive = tokio::time::interval(READ_TIMEOUT / 3);
+        // By the least timeout, whatever this member's own is: the peer's may be another one while
+        // the flag is changed on one member after the other.
+        let mut alive = tokio::time::interval(limits::PEER_READ_TIMEOUT / 3);
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let encoder = Encoder::new(channel);
         let stream = MessageStream { messages, alive, encoder };

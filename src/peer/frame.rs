@@ -5,8 +5,6 @@
 //! entries that continue where the last message ended, so that term and index are left out; 2 is a
 //! whole message.
 
-use std::time::Duration;
-
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message as _;
 
@@ -36,9 +34,6 @@ impl Channel {
         if message.msg_type == MessageType::MsgAppend as i32 { Self::Append } else { Self::Other }
     }
 }
-
-/// The longest silence of a stream before its reader hangs up, etcd's.
-pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 const ALIVE: u8 = 0;
 const ENTRIES: u8 = 1;

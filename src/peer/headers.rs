@@ -1,5 +1,7 @@
 //! The headers by which members identify themselves in requests and answers.
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// This member's identity, and its URLs for peers.
@@ -11,6 +13,8 @@ pub struct PeersConfig {
     pub urls: Vec<String>,
     /// The etcd version whose protocol this member speaks.
     pub version: String,
+    /// The longest silence of a peer's stream before this member hangs up.
+    pub read_timeout: Duration,
 }
 
 const SERVER_FROM: HeaderName = HeaderName::from_static("x-server-from");

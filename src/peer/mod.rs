@@ -13,8 +13,8 @@
 //! has not dialed, messages are posted, one in a request: it may be one that cannot dial this member.
 //! Queues are bounded. A message that does not fit, or cannot be posted, is dropped, and the peer is
 //! reported to raft as unreachable: raft repeats what matters. Both ends notice a silent link: the
-//! sender puts a sign of life into each stream, and the reader hangs up after `READ_TIMEOUT` without
-//! one.
+//! sender puts a sign of life into each stream, and the reader hangs up after
+//! `PeersConfig::read_timeout` without one.
 //!
 //! A member for which the log no longer reaches back gets a snapshot by a separate request. Another
 //! request measures the round-trip time to each peer every few seconds.

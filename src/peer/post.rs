@@ -14,7 +14,6 @@ use prost::Message as _;
 use tokio::time::timeout;
 
 use super::ask::AskError;
-use super::frame::READ_TIMEOUT;
 use super::headers::headers;
 use super::kept::Kept;
 use super::one::Queued;
@@ -84,9 +83,10 @@ async fn post_one(
     url: &str,
     message: &Message,
 ) -> Outcome {
-    let (dial, supervisor, headers) = {
+    let (dial, supervisor, headers, patience) = {
         let Some(owner) = owner.upgrade() else { return Outcome::Stopped };
-        (owner.dial(), owner.supervisor(), headers(owner.config(), Some(message.to)))
+        let headers = headers(owner.config(), Some(message.to));
+        (owner.dial(), owner.supervisor(), headers, owner.config().read_timeout)
     };
     let body = message.encode_to_vec();
     let bytes = body.len();
@@ -108,7 +108,7 @@ async fn post_one(
     if let Err(error) = kept.connect(&*dial, &supervisor, &uri).await {
         return Outcome::Refused(error);
     }
-    let sent = timeout(READ_TIMEOUT, kept.send(&uri, request)).await;
+    let sent = timeout(patience, kept.send(&uri, request)).await;
     let status = match sent.unwrap_or_else(|late| Err(late.into())) {
         Ok((status, _)) => status,
         Err(error) => return Outcome::Unknown(error),

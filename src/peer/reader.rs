@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::connection::{handshake, host};
-use super::frame::{Broken, Channel, Decoder, READ_TIMEOUT, Read};
+use super::frame::{Broken, Channel, Decoder, Read};
 use super::headers::{headers, is_rusd};
 use super::owner::PeerOwner;
 use crate::{clock, limits, tls};
@@ -90,16 +90,17 @@ async fn read_until_lost(
     has_answered: &mut bool,
 ) -> Result<std::convert::Infallible, Failure> {
     let mut body = timeout(DIAL_TIMEOUT, open(owner, from, url, channel)).await??;
-    let (to, _held) = {
+    let (to, patience, _held) = {
         let owner = owner.upgrade().ok_or(Failure::Stopped)?;
-        (owner.config().id, owner.peer(from).ok_or(Failure::Stopped)?.count_reader())
+        let held = owner.peer(from).ok_or(Failure::Stopped)?.count_reader();
+        (owner.config().id, owner.config().read_timeout, held)
     };
     let mut decoder = Decoder::new(channel, from, to);
     tracing::info!(peer = %format_args!("{from:x}"), stream = channel.name(), "reading a peer's stream");
     *attempts = 0;
     *has_answered = true;
     loop {
-        let frame = timeout(READ_TIMEOUT, body.frame()).await?.ok_or(Failure::Ended)??;
+        let frame = timeout(patience, body.frame()).await?.ok_or(Failure::Ended)??;
         let Some(bytes) = frame.data_ref() else { continue };
         decoder.feed(bytes);
         let owner = owner.upgrade().ok_or(Failure::Stopped)?;

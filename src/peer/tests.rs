@@ -40,6 +40,17 @@ impl Observer for Silent {
     }
 }
 
+/// A member of the tests' cluster without a URL.
+fn member_config(id: u64) -> PeersConfig {
+    PeersConfig {
+        id,
+        cluster_id: 9,
+        urls: Vec::new(),
+        version: "3.7.1".into(),
+        read_timeout: limits::PEER_READ_TIMEOUT,
+    }
+}
+
 /// A member with a port of its own, whose state machine is a list.
 struct Member {
     id: u64,
@@ -104,12 +115,8 @@ impl Cluster {
     fn start(&self, at: usize) -> Member {
         let id = at as u64 + 1;
         let dir = self.root.join(format!("{id}"));
-        let config = PeersConfig {
-            id,
-            cluster_id: 9,
-            urls: vec![format!("http://{}", self.addresses[at])],
-            version: "3.7.1".into(),
-        };
+        let urls = vec![format!("http://{}", self.addresses[at])];
+        let config = PeersConfig { urls, ..member_config(id) };
         let dial: Arc<dyn Dial> = match self.mute == Some(at) {
             true => Arc::new(NoDial),
             false => Arc::new(TcpDial::default()),

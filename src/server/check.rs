@@ -22,7 +22,8 @@ pub(super) fn refuse_unsupported(given: &Given) -> Result<(), Stop> {
     let gates = flags::gates(given.text("feature-gates")).map_err(Stop::Invalid)?;
     for (name, on) in gates {
         let known = flags::GATES.iter().find(|(gate, ..)| *gate == name);
-        if known.is_some_and(|&(_, _, default, free)| on != default && !free) {
+        if known.is_some_and(|&(.., default, support)| on != default && support == Support::Default)
+        {
             return invalid(format!("feature gate {name}={on} is not supported by rusd yet"));
         }
     }
@@ -38,13 +39,18 @@ fn is_default(flag: &Flag, text: &str) -> bool {
     }
 }
 
-/// Flags that were given another value than their default, and change nothing here. Those that
-/// etcd takes without effect as well are not among them.
+/// Flags and feature gates that were given another value than their default, and change nothing
+/// here. Flags that etcd takes without effect as well are not among them.
 pub(super) fn without_effect(given: &Given) -> Vec<&'static str> {
     let ignored = given.given().filter(|(flag, text)| {
         flag.support == Support::Ignored && !flag.help.is_empty() && !is_default(flag, text)
     });
-    ignored.map(|(flag, _)| flag.name).collect()
+    let gates = Values(given).gates().into_iter().filter_map(|(name, _, on)| {
+        let ignored = (name, !on, Support::Ignored);
+        let is_ignored = |&(gate, _, default, support)| (gate, default, support) == ignored;
+        flags::GATES.iter().any(is_ignored).then_some(name)
+    });
+    ignored.map(|(flag, _)| flag.name).chain(gates).collect()
 }
 
 /// etcd's checks in etcd's order.

@@ -68,6 +68,7 @@ pub(super) struct Config {
     pub election_tick_advance: bool,
     pub pre_vote: bool,
     pub sockets: Sockets,
+    pub peer_timeouts: PeerTimeouts,
     /// Whether memory is locked, so that it is never swapped out.
     pub locks_memory: bool,
     pub max_request_bytes: usize,
@@ -120,6 +121,15 @@ pub(super) struct Config {
     pub log: Log,
 }
 
+/// How long a connection between members may stand still.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PeerTimeouts {
+    /// Without a byte of a peer's stream.
+    pub read: Duration,
+    /// Without a byte that a peer takes of what is written to it.
+    pub write: Duration,
+}
+
 /// How the store is written. None leaves the choice to the server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writing {
@@ -162,6 +172,8 @@ pub(super) enum Notice {
     OldName(String),
     /// The text of the line.
     Deprecated(&'static str),
+    /// A timeout between members that was raised to the least, and what that is.
+    Raised(&'static str, Duration),
     /// Flags with other values than their defaults that change nothing here.
     NoEffect(Vec<&'static str>),
     FileUsed(PathBuf),

@@ -31,6 +31,7 @@ use super::services::{Keepalive, Services, stopping};
 use super::unfinished::CountedRequestBody;
 use super::unread::UnreadRequestBody;
 use super::websocket;
+use super::write_limit::WriteLimit;
 use crate::gateway::{self, Gateway, Line};
 use crate::http::{Http, Port, error, is_unclean, overloaded, refused_by_form};
 use crate::rpc::CommonName;
@@ -228,7 +229,8 @@ async fn peer_connection<S>(stream: S, services: Services, stop: watch::Receiver
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Services { http, peers, header_timeout, .. } = services;
+    let Services { http, peers, header_timeout, peer_write_timeout, .. } = services;
+    let stream = WriteLimit::new(stream, peer_write_timeout);
     let service = service_fn(move |request: Request<Incoming>| {
         let (http, peers) = (Arc::clone(&http), Arc::clone(&peers));
         async move {

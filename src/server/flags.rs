@@ -138,8 +138,8 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("grpc-keepalive-timeout", Duration, "20s", Honoured, "Time to wait for the answer to a ping."),
     flag("socket-reuse-port", Bool, "false", Honoured, "Listen with SO_REUSEPORT."),
     flag("socket-reuse-address", Bool, "false", Honoured, "Listen with SO_REUSEADDR, which is always done."),
-    flag("raft-read-timeout", Duration, "5s", Ignored, "Timeout of a read from a peer."),
-    flag("raft-write-timeout", Duration, "5s", Ignored, "Timeout of a write to a peer."),
+    flag("raft-read-timeout", Duration, "5s", Honoured, "Silence of a peer's stream that ends it; 5s at least."),
+    flag("raft-write-timeout", Duration, "5s", Honoured, "Time in which a peer must take what is written to it; 5s at least."),
     flag("cert-file", Text, "", Honoured, "Server certificate."),
     flag("key-file", Text, "", Honoured, "Server key."),
     flag("client-cert-file", Text, "", Ignored, "Client certificate of this server."),
@@ -217,20 +217,20 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("test.outputdir", Nothing, "", Ignored, ""),
 ];
 
-/// Feature gates of etcd 3.7.1: name, stage, default, and whether the other value is accepted here.
-pub(super) const GATES: &[(&str, &str, bool, bool)] = &[
-    ("AllAlpha", "ALPHA", false, false),
-    ("AllBeta", "BETA", false, false),
-    ("InitialCorruptCheck", "ALPHA", false, true),
-    ("CompactHashCheck", "ALPHA", false, true),
-    // Accepted without effect: a defragmentation stops no service here.
-    ("StopGRPCServiceOnDefrag", "ALPHA", false, true),
-    ("LeaseCheckpoint", "ALPHA", false, false),
-    ("LeaseCheckpointPersist", "ALPHA", false, false),
-    ("SetMemberLocalAddr", "ALPHA", false, true),
-    ("PriorityRequest", "ALPHA", false, false),
-    ("FastLeaseKeepAlive", "BETA", true, true),
-    ("TxnModeWriteWithSharedBuffer", "BETA", true, true),
+/// Feature gates of etcd 3.7.1: name, stage, default, and what this server does with the other value.
+pub(super) const GATES: &[(&str, &str, bool, Support)] = &[
+    ("AllAlpha", "ALPHA", false, Default),
+    ("AllBeta", "BETA", false, Default),
+    ("InitialCorruptCheck", "ALPHA", false, Honoured),
+    ("CompactHashCheck", "ALPHA", false, Honoured),
+    // A defragmentation stops no service here.
+    ("StopGRPCServiceOnDefrag", "ALPHA", false, Ignored),
+    ("LeaseCheckpoint", "ALPHA", false, Default),
+    ("LeaseCheckpointPersist", "ALPHA", false, Default),
+    ("SetMemberLocalAddr", "ALPHA", false, Honoured),
+    ("PriorityRequest", "ALPHA", false, Default),
+    ("FastLeaseKeepAlive", "BETA", true, Ignored),
+    ("TxnModeWriteWithSharedBuffer", "BETA", true, Ignored),
 ];
 
 /// Flags that etcd 3.5 had as `--experimental-` booleans and 3.7 has as gates.
@@ -330,8 +330,8 @@ impl Given {
         };
         check(Bool, text)?;
         let on = go::parse_bool(text) == Ok(true);
-        let takes = |(name, _, default, free): &(&str, &str, bool, bool)| {
-            *name == gate && (*free || *default == on)
+        let takes = |(name, _, default, support): &(&str, &str, bool, Support)| {
+            *name == gate && (*support != Default || *default == on)
         };
         if !GATES.iter().any(takes) {
             return Ok(false);
@@ -561,7 +561,7 @@ mod tests {
         for (name, gate) in OLD_GATES {
             let is_taken = given.set_old(name, "true").unwrap();
             let known = GATES.iter().find(|(known, ..)| known == gate).unwrap();
-            assert_eq!(is_taken, known.2 || known.3, "{name}");
+            assert_eq!(is_taken, known.2 || known.3 != Default, "{name}");
         }
         let wrong = given.set_old("experimental-stop-grpc-service-on-defrag", "x");
         assert_eq!(wrong, Err("parse error".to_owned()));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::check::{self, check, refuse_unsupported};
 use super::config::{
-    Compaction, Config, Level, Log, Notice, Sockets, Source, Stop, Writing, invalid,
+    Compaction, Config, Level, Log, Notice, PeerTimeouts, Sockets, Source, Stop, Writing, invalid,
 };
 use super::discovery::Discovery;
 use super::flags::{self, Given};
@@ -65,6 +65,7 @@ fn old_names(given: &mut Given) -> impl Iterator<Item = Notice> + use<> {
 fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
     let used = flags::DEPRECATED.iter().filter(|(name, _)| given.is_set(name));
     notices.extend(used.map(|&(_, text)| Notice::Deprecated(text)));
+    notices.extend(raised(given));
     let without_effect = check::without_effect(given);
     notices.extend((!without_effect.is_empty()).then_some(Notice::NoEffect(without_effect)));
     if given.text("discovery-fallback") == "proxy" {
@@ -107,6 +108,7 @@ fn settings(given: &Given) -> Result<Config, Stop> {
         election_tick_advance: values.bool("initial-election-tick-advance"),
         pre_vote: values.bool("pre-vote"),
         sockets: sockets(given),
+        peer_timeouts: peer_timeouts(given),
         locks_memory: values.bool("memory-mlock"),
         max_request_bytes: usize::try_from(values.uint("max-request-bytes")).unwrap_or(usize::MAX),
         max_txn_ops: usize::try_from(values.uint("max-txn-ops")).unwrap_or(usize::MAX),
@@ -178,6 +180,25 @@ fn data_dir(given: &Given) -> PathBuf {
         "" => PathBuf::from(format!("{}.etcd", given.text("name"))),
         path => PathBuf::from(path),
     }
+}
+
+/// As in etcd, 5 s at least: the sender of a stream gives a sign of life three times in that time.
+fn peer_timeouts(given: &Given) -> PeerTimeouts {
+    let at_least = |name, least: Duration| Values(given).duration(name).max(least);
+    PeerTimeouts {
+        read: at_least("raft-read-timeout", limits::PEER_READ_TIMEOUT),
+        write: at_least("raft-write-timeout", limits::PEER_WRITE_TIMEOUT),
+    }
+}
+
+/// The timeouts between members that are below the least.
+fn raised(given: &Given) -> impl Iterator<Item = Notice> {
+    let least = [
+        ("raft-read-timeout", limits::PEER_READ_TIMEOUT),
+        ("raft-write-timeout", limits::PEER_WRITE_TIMEOUT),
+    ];
+    let below = least.into_iter().filter(|&(name, least)| Values(given).duration(name) < least);
+    below.map(|(name, least)| Notice::Raised(name, least))
 }
 
 fn sockets(given: &Given) -> Sockets {

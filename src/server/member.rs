@@ -146,6 +146,7 @@ fn node_config(config: &Config, first: cluster::FirstStart) -> node::Config {
         client_urls: texts(&config.advertise_client_urls),
         heartbeat_interval: config.heartbeat,
         election_timeout: config.election,
+        peer_read_timeout: config.peer_timeouts.read,
         initial_election_tick_advance: config.election_tick_advance,
         pre_vote: config.pre_vote,
         snapshot_count: config.snapshot_count,

@@ -75,6 +75,7 @@ mod version;
 mod websocket;
 #[cfg(test)]
 mod wire_tests;
+mod write_limit;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -187,6 +188,7 @@ where
             streams_max: 16,
         },
         header_timeout: limits::HTTP_HEADER_TIMEOUT,
+        peer_write_timeout: limits::PEER_WRITE_TIMEOUT,
         connections: Arc::new(Semaphore::new(1)),
         supervisor: served.node.supervisor().clone(),
     };

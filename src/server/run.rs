@@ -262,6 +262,7 @@ pub(super) fn services(
             streams_max: config.max_concurrent_streams,
         },
         header_timeout: limits::HTTP_HEADER_TIMEOUT,
+        peer_write_timeout: config.peer_timeouts.write,
         connections: Arc::new(Semaphore::new(connections)),
         supervisor: node.supervisor().clone(),
     }

@@ -55,6 +55,8 @@ pub(super) struct Services {
     pub keepalive: Keepalive,
     /// How long the head of the next HTTP/1.1 request may take to arrive.
     pub header_timeout: Duration,
+    /// How long a peer may take nothing of what is written to it.
+    pub peer_write_timeout: Duration,
     /// Connections that all ports with these services may still accept.
     pub connections: Arc<Semaphore>,
     pub supervisor: Supervisor,

@@ -26,6 +26,10 @@ pub(super) fn notice(notice: &Notice) {
             tracing::warn!(flag, "this flag has lost its prefix experimental- in etcd 3.6");
         }
         Notice::Deprecated(text) => tracing::warn!("{text}"),
+        Notice::Raised(flag, least) => {
+            let least = go::duration(*least);
+            tracing::info!("{flag} increased to minimum value: {least}");
+        }
         Notice::NoEffect(flags) => tracing::warn!(
             ?flags,
             hint = "docs/compat.md says why; they may be left out",

@@ -116,7 +116,7 @@ impl PeerOwner for Shared {
 /// those that arrived, those that are reported unsent (and whether they may have come), and how
 /// often the peer has said that this member was removed.
 async fn post_to(peer: Other) -> (Vec<u64>, Vec<(u64, bool)>, usize) {
-    let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let config = member_config(1);
     let shared = Arc::new(Owner {
         config,
         peer,

@@ -136,7 +136,7 @@ fn receiver() -> (Cluster, Arc<Peers>, Arc<State>) {
 fn sender() -> (tokio::runtime::Runtime, Arc<Peers>, Arc<State>) {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build().unwrap();
-    let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let config = member_config(1);
     let peers = peers_of(config, &runtime);
     let state = Arc::new(State::default());
     peers.serve_snapshots(Arc::clone(&state) as Arc<dyn Snapshots>);

@@ -5,11 +5,11 @@ use super::*;
 #[test]
 fn strangers_get_no_stream() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let config = member_config(1);
     let peers = peers_of(config, &runtime);
     peers.update(2, Vec::new());
     peers.remove(3);
-    let asking = PeersConfig { id: 2, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let asking = member_config(2);
     let ask = |path: &str, change: &dyn Fn(&mut http::HeaderMap)| {
         let mut request =
             http::Request::get(path).body(http_body_util::Empty::<Bytes>::new()).unwrap();
@@ -49,9 +49,9 @@ fn strangers_get_no_stream() {
 #[test]
 fn strangers_that_call_are_dialled_seldom() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let config = member_config(1);
     let peers = peers_of(config, &runtime);
-    let asking = PeersConfig { id: 2, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let asking = member_config(2);
     let began = crate::clock::instant();
     let call = |id: u64, urls: &str| {
         let path = format!("/raft/stream/message/{id:x}");
@@ -96,9 +96,9 @@ impl http_body::Body for NeverEnds {
 fn posted_messages_hold_a_bounded_number_of_bytes() {
     use futures_util::FutureExt as _;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let config = PeersConfig { id: 1, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let config = member_config(1);
     let peers = peers_of(config, &runtime);
-    let asking = PeersConfig { id: 2, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let asking = member_config(2);
     let headers = headers::headers(&asking, Some(1)).unwrap();
     let post = |bytes: usize| {
         let body = http_body_util::Full::new(Bytes::from(vec![0; bytes]));

@@ -1,5 +1,7 @@
 //! Streams between members that follow the protocol.
 
+use tokio::io::AsyncWriteExt as _;
+
 use super::*;
 
 #[test]
@@ -38,7 +40,7 @@ fn members_replicate_over_sockets_and_survive_the_loss_of_one() {
 fn a_peer_that_takes_nothing_costs_no_more_than_its_queue() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _context = runtime.enter();
-    let of = |id| PeersConfig { id, cluster_id: 9, urls: Vec::new(), version: "3.7.1".into() };
+    let of = member_config;
     let peers = peers_of(of(1), &runtime);
     peers.update(2, Vec::new());
     let path = "/raft/stream/msgapp/2";
@@ -73,4 +75,28 @@ async fn a_peer_is_dialled_from_the_address_that_was_chosen() {
         let expected = local.unwrap_or([127, 0, 0, 1].into());
         assert_eq!(accepted.unwrap().1.ip(), expected);
     }
+}
+
+#[tokio::test]
+async fn a_stream_is_dialled_anew_once_it_is_silent_for_the_time_that_is_set() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let config = PeersConfig { read_timeout: Duration::from_millis(1), ..member_config(1) };
+    let dial = Arc::new(TcpDial::default());
+    let runtime = tokio::runtime::Handle::current();
+    let peers = Peers::new(config, dial, runtime, Supervisor::default());
+    peers.update(2, vec![url.clone()]);
+    let owner: std::sync::Weak<dyn super::super::owner::PeerOwner> = Arc::downgrade(&peers) as _;
+    tokio::spawn(super::super::reader::read(owner, 2, vec![url], Channel::Other));
+    let head = b"HTTP/1.1 200 OK\r\nX-Rusd-Version: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    // With the least timeout of the flag, a minute would be enough for a dozen.
+    let dialled = async {
+        let mut streams = Vec::new();
+        while streams.len() < 30 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(head).await.unwrap();
+            streams.push(stream);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), dialled).await.expect("it waits on");
 }

@@ -182,8 +182,33 @@ fn flags_without_effect_are_named_unless_they_have_their_default() {
         });
         found.unwrap_or_default()
     };
-    assert_eq!(named("--max-wals 0x5 --raft-read-timeout 5000ms --force=x"), [""; 0]);
+    assert_eq!(named("--max-wals 0x5 --raft-read-timeout 6s --force=x"), [""; 0]);
     assert_eq!(named("--max-wals 3 --enable-pprof --name n"), ["enable-pprof", "max-wals"]);
+    let gates = "StopGRPCServiceOnDefrag=true,FastLeaseKeepAlive=false,CompactHashCheck=true";
+    assert_eq!(
+        named(&format!("--feature-gates {gates}")),
+        ["StopGRPCServiceOnDefrag", "FastLeaseKeepAlive"]
+    );
+    let defaults = "StopGRPCServiceOnDefrag=false,FastLeaseKeepAlive=true";
+    assert_eq!(named(&format!("--feature-gates {defaults}")), [""; 0]);
+}
+
+#[test]
+fn timeouts_between_members_are_raised_to_the_least() {
+    let read = |line: &str| {
+        let mut notices = Vec::new();
+        let timeouts = load(&words(line), &[], &mut notices).unwrap().peer_timeouts;
+        notices.retain(|notice| matches!(notice, Notice::Raised(..)));
+        ((timeouts.read.as_secs(), timeouts.write.as_secs()), notices)
+    };
+    assert_eq!(read(""), ((5, 5), vec![]));
+    assert_eq!(read("--raft-read-timeout 7s --raft-write-timeout 1m"), ((7, 60), vec![]));
+    let least = Duration::from_secs(5);
+    let raised = ["raft-read-timeout", "raft-write-timeout"];
+    assert_eq!(
+        read("--raft-read-timeout 4999ms --raft-write-timeout=-1h"),
+        ((5, 5), raised.map(|name| Notice::Raised(name, least)).into())
+    );
 }
 
 #[test]
