@@ -1,5 +1,5 @@
-//! What the service manager is told, systemd's way: that the member serves, that it stops, that it is
-//! alive, and that a start takes longer.
+//! What the service manager is told, systemd's way: that a member or a gateway serves, that it stops,
+//! that it is alive, and that a start takes longer.
 //!
 //! Messages go to the datagram socket that NOTIFY_SOCKET names. Without that variable nobody
 //! listens, and nothing is sent.
@@ -39,17 +39,16 @@ impl Manager {
         Self { socket, watchdog }
     }
 
-    /// Says that the member serves, and from then on that it is alive, until `stop`.
+    /// Says that the member serves, and from then on that it is alive, until `stop`. Any answer to a
+    /// serializable read as of `/livez` shows that: a restart mends a member that hangs, and not one
+    /// whose store is damaged.
     pub(super) async fn serving(self, node: Node, mut stop: watch::Receiver<bool>) {
         if self.socket.is_none() {
             return;
         }
         let telling = async {
             self.ready().await;
-            match self.watchdog {
-                Some(patience) => self.live(&node, patience).await,
-                None => std::future::pending().await,
-            }
+            self.alive(|| async { drop(node.probe(true).await) }).await
         };
         tokio::select! {
             never = telling => match never {},
@@ -69,30 +68,32 @@ impl Manager {
         }
     }
 
-    /// Sends a sign of life twice in the time that the manager waits, each after a serializable read
-    /// as of `/livez`. Any answer to it counts: a restart mends a member that hangs, and not one whose
-    /// store is damaged.
-    async fn live(&self, node: &Node, patience: Duration) -> Infallible {
+    /// Sends a sign of life twice in the time that the manager waits, if it waits for any. Each is
+    /// sent once `look` has ended, which a process that hangs keeps from ending.
+    pub(super) async fn alive<F: Future<Output = ()>>(&self, look: impl Fn() -> F) -> Infallible {
+        let Some(patience) = self.watchdog.filter(|_| self.socket.is_some()) else {
+            return std::future::pending().await;
+        };
         let mut ticks = interval((patience / 2).max(limits::WATCHDOG_INTERVAL_MIN));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_heard = true;
         loop {
             ticks.tick().await;
-            drop(node.probe(true).await);
+            look().await;
             let said = self.say("WATCHDOG=1").await;
             if let (Err(error), true) = (&said, is_heard) {
-                tracing::warn!(%error, "failed to tell systemd that the member is alive");
+                tracing::warn!(%error, "failed to tell systemd that the process is alive");
             }
             is_heard = said.is_ok();
         }
     }
 
-    /// Says that the member stops by itself or was told to.
+    /// Says that the process stops by itself or was told to.
     pub(super) async fn stopping(&self) {
         if self.socket.is_some()
             && let Err(error) = self.say("STOPPING=1").await
         {
-            tracing::warn!(%error, "failed to tell systemd that the member stops");
+            tracing::warn!(%error, "failed to tell systemd that the process stops");
         }
     }
 

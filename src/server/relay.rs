@@ -128,14 +128,24 @@ async fn run(flags: &Flags) -> Result<i32, Failure> {
     let listener = bind(listen, host, port).await.map_err(Failure::Error)?;
     let mut signals = Signals::catch(&is_early)
         .map_err(|why| Failure::Error(format!("catching signals failed: {why}")))?;
-    Manager::of_environment().ready().await;
+    let manager = Manager::of_environment();
+    manager.ready().await;
     let remotes = Arc::new(Remotes::new(found, flags.retry_delay, Arc::new(SystemClock::new())));
     tracing::info!(endpoints = ?remotes.addresses(), "ready to proxy client requests");
     let supervisor = Supervisor::default();
     supervisor.task("relay-monitor", Arc::clone(&remotes).monitor());
+    // A task that gets its turn shows that connections do. Remotes that are gone are no reason for a
+    // restart.
+    let look = || async {
+        let _ = supervisor.inline("relay-alive", || ()).await;
+    };
     tokio::select! {
         never = accept(&listener, remotes, connections, &supervisor) => match never {},
-        signal = signals.next() => Ok(signal),
+        never = manager.alive(look) => match never {},
+        signal = signals.next() => {
+            manager.stopping().await;
+            Ok(signal)
+        }
     }
 }
 

@@ -99,6 +99,26 @@ fn ready_is_said_by_a_member_that_serves_and_stopping_by_one_that_stops() {
 }
 
 #[test]
+fn a_gateway_says_that_it_is_ready_alive_and_stopping() {
+    let host = Host::new();
+    let manager = Manager::new(&host);
+    let mut unit = host.program("etcd");
+    unit.args(["gateway", "start", "--listen-addr", &free_address()]);
+    // Nobody listens there, which a restart would not mend.
+    unit.args(["--endpoints", &free_address(), "--retry-delay", "100ms"]);
+    unit.env("NOTIFY_SOCKET", host.path("notify")).env("WATCHDOG_USEC", "200000");
+    let mut gateway = host.start("gateway", &mut unit);
+    assert_eq!(manager.wait("READY=1"), [""; 0]);
+    for _ in 0..3 {
+        assert_eq!(manager.wait("WATCHDOG=1"), [""; 0]);
+    }
+    gateway.signal(Signal::TERM);
+    let before = manager.wait("STOPPING=1");
+    assert!(before.iter().all(|message| message == "WATCHDOG=1"), "{before:?}");
+    assert_eq!(gateway.wait_end().signal(), Some(Signal::TERM.as_raw()));
+}
+
+#[test]
 fn a_watchdog_for_another_process_hears_nothing() {
     let (host, addresses) = (Host::new(), addresses(1));
     let manager = Manager::new(&host);
@@ -128,5 +148,5 @@ fn nothing_is_said_to_be_notified_where_nobody_listens() {
     etcd.stop();
     let log = etcd.log();
     assert!(!log.contains("successfully notified"), "{log}");
-    assert_eq!(log.matches("failed to tell systemd that the member is alive").count(), 1, "{log}");
+    assert_eq!(log.matches("failed to tell systemd that the process is alive").count(), 1, "{log}");
 }
