@@ -13,12 +13,23 @@ work=$(mktemp -d)
 client=${CLIENT_PORT:-23790} peer=${PEER_PORT:-23800} metrics=${METRICS_PORT:-23810}
 api=${API_PORT:-26443}
 pki=$work/pki
-etcd_pid='' api_pid=''
+etcd_pid='' api_pid='' watch_pid=''
+
+# Ends a process: by force if it does not end within some seconds.
+end() {
+    kill "$1" 2>/dev/null || return 0
+    for _ in $(seq 100); do
+        kill -0 "$1" 2>/dev/null || break
+        sleep 0.2
+    done
+    kill -9 "$1" 2>/dev/null || true
+    wait "$1" 2>/dev/null || true
+}
 
 finish() {
     local code=$?
-    for pid in $api_pid $etcd_pid; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
+    # The API server first: without its etcd it waits for a minute before it ends.
+    for pid in $watch_pid $api_pid $etcd_pid; do end "$pid"; done
     if [ $code -ne 0 ]; then
         tail -n 30 "$work"/*.log >&2 || true
     fi
@@ -27,10 +38,13 @@ finish() {
 }
 trap finish EXIT
 
-# Waits until a command succeeds.
+# Waits until a command succeeds, and no longer once one of the servers is gone.
 until_true() {
-    for _ in $(seq 300); do
+    for _ in $(seq 900); do
         if "$@" >/dev/null 2>&1; then return 0; fi
+        for pid in $api_pid $etcd_pid; do
+            kill -0 "$pid" 2>/dev/null || { echo "a server has ended; waited for: $*" >&2; return 1; }
+        done
         sleep 0.2
     done
     echo "never succeeded: $*" >&2
@@ -113,14 +127,15 @@ done
 # etcd is killed and started again: what was acknowledged is there, and writes go on.
 kill -9 $etcd_pid
 wait $etcd_pid 2>/dev/null || true
+etcd_pid=''
 start_etcd
 until_true kube get --raw /readyz
 [ "$(kube -n round get configmaps --no-headers | grep -c '^c[0-9]')" -eq 50 ]
-kube -n round get configmaps --watch-only --request-timeout=60s >"$work/watch.log" 2>&1 &
-watch=$!
-sleep 2
+kube -n round get configmaps --watch >"$work/watch.txt" 2>&1 &
+watch_pid=$!
+shows() { [ "$(grep -c "$1" "$work/watch.txt")" -eq "$2" ]; }
+until_true shows '^c[0-9]' 50
 kube -n round delete configmap c1 >/dev/null
-until_true grep -q '^c1 ' "$work/watch.log"
-kill $watch
+until_true shows '^c1 ' 2
 kube delete namespace round --wait=false >/dev/null
 echo "kube-apiserver: all well"
