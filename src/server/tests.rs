@@ -173,6 +173,12 @@ async fn refusals_have_etcds_codes_and_texts() {
     odd.metadata_mut().insert("client-api-version", version);
     let status = kv.range(odd).await.unwrap_err();
     assert_eq!(status.message(), "etcdserver: invalid client api version");
+    // Clients of other releases.
+    for version in ["3.8", "v3.8.0-alpha.0"] {
+        let mut later = Request::new(key("a"));
+        later.metadata_mut().insert("client-api-version", version.parse().unwrap());
+        assert!(kv.range(later).await.is_ok(), "{version}");
+    }
     member.stop().await;
 }
 
