@@ -80,6 +80,8 @@ struct Scan {
     /// The rows of the current group, and whether each dies.
     group: Vec<(Revision, bool)>,
     survivors: Vec<Revision>,
+    /// Rows read since the caller rested last.
+    batch: usize,
 }
 
 /// The result of one step of a sweep.
@@ -89,7 +91,8 @@ pub enum SweepStep {
     Waiting,
     /// Some keys of the index were compacted, or other work as short was done.
     Thinned,
-    /// A batch of rows was read; the caller rests for the pause between batches.
+    /// A batch of rows was read, or as many bytes as are read at once; the caller rests for the
+    /// pause between batches.
     More,
     Done {
         deleted: usize,
@@ -127,6 +130,11 @@ impl Sweep {
     /// Revision of the newest compaction of the sweep.
     pub fn revision(&self) -> i64 {
         self.points.last().map_or(self.previous, |point| point.revision)
+    }
+
+    /// Whether its hash is remembered once it is done.
+    pub fn keeps_hash(&self) -> bool {
+        self.points.last().is_some_and(|point| point.is_hash_whole)
     }
 
     /// If only the deletion is left, makes the store commit it at once: a caller waits for this
@@ -190,9 +198,9 @@ impl Sweep {
         }
     }
 
-    /// Does a bounded piece of work. After a local error, other than `Error::Stopped`, the same
-    /// step can be tried again.
-    pub fn step(&mut self, mvcc: &Mvcc) -> Result<SweepStep, Error> {
+    /// Does a bounded piece of work. A batch has `batch_rows`. After a local error, other than
+    /// `Error::Stopped`, the same step can be tried again.
+    pub fn step(&mut self, mvcc: &Mvcc, batch_rows: usize) -> Result<SweepStep, Error> {
         let state = mvcc.replaced.read();
         if *state != self.state {
             return Err(Error::Stopped);
@@ -224,16 +232,20 @@ impl Sweep {
                 Ok(SweepStep::Thinned)
             }
             Phase::Hash(scan) => {
-                let rows = mvcc.rows(scan.from, revision)?;
+                let rows_max = limits::READ_CHUNK_ROWS.min(batch_rows - scan.batch);
+                let rows = mvcc.rows(scan.from, revision, rows_max)?;
                 if self.expects_orphans {
                     scan.find_orphans(&mvcc.index.read(), &rows)?;
                 }
                 scan.add(&rows);
                 let bytes: usize = rows.iter().map(|row| row.kv.len()).sum();
-                let has_more =
-                    rows.len() >= limits::READ_CHUNK_ROWS || bytes >= limits::READ_CHUNK_BYTES;
-                if has_more {
+                scan.batch += rows.len();
+                if scan.batch >= batch_rows || bytes >= limits::READ_CHUNK_BYTES {
+                    scan.batch = 0;
                     return Ok(SweepStep::More);
+                }
+                if rows.len() >= rows_max {
+                    return Ok(SweepStep::Thinned);
                 }
                 self.phase = scan.delete(mvcc, revision);
                 Ok(SweepStep::Thinned)
@@ -270,6 +282,7 @@ impl Sweep {
             hashers: self.points.iter().map(hasher).collect(),
             group: Vec::with_capacity(GROUP_ROWS),
             survivors: Vec::new(),
+            batch: 0,
         }
     }
 }

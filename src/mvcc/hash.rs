@@ -200,7 +200,7 @@ impl View<'_> {
     /// The next rows in revision order from `from` on, up to and including those of `main`: a
     /// bounded number, and none at the end.
     pub fn rows(&self, from: Revision, main: i64) -> Result<Vec<Row>, Error> {
-        self.mvcc.rows(from, main)
+        self.mvcc.rows(from, main, limits::READ_CHUNK_ROWS)
     }
 
     /// As `rows`, but no row after the one that reaches `bytes_max`.

@@ -36,7 +36,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 
 use crate::limits;
-use crate::store::{self, Row, Store};
+use crate::store::{self, Row, Sizes, Store};
 use crate::types::Revision;
 
 pub use change::{Change, ChangeKind, deletion_event};
@@ -257,12 +257,16 @@ impl Mvcc {
         self.swept.load(Ordering::Acquire)
     }
 
+    /// Sizes of the store's file.
+    pub fn store_sizes(&self) -> Sizes {
+        self.store.sizes()
+    }
+
     /// The next rows in revision order from `from` on, up to and including those of `main`: at most
-    /// `READ_CHUNK_ROWS` and `READ_CHUNK_BYTES` of them; an empty answer is the end.
-    fn rows(&self, from: Revision, main: i64) -> Result<Vec<Row>, Error> {
+    /// `rows_max` and `READ_CHUNK_BYTES` of them; an empty answer is the end.
+    fn rows(&self, from: Revision, main: i64, rows_max: usize) -> Result<Vec<Row>, Error> {
         let to = Revision::last_of(main);
-        let (rows_max, bytes_max) = (limits::READ_CHUNK_ROWS, limits::READ_CHUNK_BYTES);
-        Ok(self.store.scan(from, to, rows_max, bytes_max)?)
+        Ok(self.store.scan(from, to, rows_max, limits::READ_CHUNK_BYTES)?)
     }
 }
 

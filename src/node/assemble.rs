@@ -37,8 +37,8 @@ use crate::store::{self, Opened, Options, Store};
 use crate::supervise::{Supervisor, Thread};
 use crate::transfer::{Downloads, Loaded, PeerSnapshots, PreparedSlot, load};
 use crate::upkeep::{
-    Checkpointer, DiskRoom, Settings, SweepQueue, SweepWaiters, SweepWorker, Sweeper, Upkeep,
-    UpkeepContext, say_damage,
+    Checkpointer, DiskRoom, Settings, SweepBatches, SweepQueue, SweepWaiters, SweepWorker, Sweeper,
+    Upkeep, UpkeepContext, say_damage,
 };
 use crate::watch::Hub;
 
@@ -314,10 +314,14 @@ fn sweeps(
 ) -> (SweepWorker, SweepQueue) {
     let (waiters, clock) = (Arc::clone(waits) as Arc<dyn SweepWaiters>, Arc::clone(clock));
     let Machine { store, mvcc, lessor, .. } = machine.clone();
-    let (pace, pause) = (config.checkpoint_pace, config.compaction_sleep_interval);
+    let pace = config.checkpoint_pace;
     let checkpoint =
         Checkpointer::new(store, Arc::clone(&mvcc), lessor, Arc::clone(&clock), pace, used);
-    SweepWorker::new(mvcc, waiters, clock, pause, unfinished, checkpoint)
+    let batches = SweepBatches {
+        rows: config.compaction_batch_rows,
+        pause: config.compaction_sleep_interval,
+    };
+    SweepWorker::new(mvcc, waiters, clock, batches, unfinished, checkpoint)
 }
 
 /// The parts that a stepped member puts into its [`Steps`].

@@ -69,6 +69,8 @@ pub struct Config {
     pub warning_apply_duration: Duration,
     pub retention: Option<Retention>,
     pub compaction_sleep_interval: Duration,
+    /// Rows that a compaction reads between two such pauses; not 0.
+    pub compaction_batch_rows: usize,
     pub checkpoint_pace: CheckpointPace,
     pub auth: AuthConfig,
 }
@@ -108,6 +110,7 @@ impl Config {
             warning_apply_duration: Duration::from_millis(100),
             retention: None,
             compaction_sleep_interval: limits::COMPACTION_PAUSE,
+            compaction_batch_rows: limits::READ_CHUNK_ROWS,
             checkpoint_pace: CheckpointPace::default(),
             auth: AuthConfig::default(),
         }

@@ -170,6 +170,10 @@ fn node_config(config: &Config, first: cluster::FirstStart) -> node::Config {
             Compaction::Periodic(period) => Some(Retention::Periodic(period)),
             Compaction::Revision(count) => Some(Retention::Revision(count)),
         },
+        compaction_batch_rows: config
+            .writing
+            .compaction_batch_limit
+            .unwrap_or(limits::READ_CHUNK_ROWS),
         compaction_sleep_interval: config
             .writing
             .compaction_pause

@@ -55,7 +55,7 @@ pub use error::{CorruptionError, Error};
 pub use hash::HashKv;
 pub use room::{DiskRoom, UnderWay};
 pub use scrub::say_damage;
-pub use sweeper::{SweepJob, SweepQueue, SweepWaiters, SweepWorker, Sweeper};
+pub use sweeper::{SweepBatches, SweepJob, SweepQueue, SweepWaiters, SweepWorker, Sweeper};
 pub use turns::{Turn, Turns};
 pub use usage::{Tally, Usage};
 

@@ -118,12 +118,20 @@ pub struct Sweeper {
     thread: Mutex<Option<Thread<()>>>,
 }
 
+/// How a sweep goes through history.
+#[derive(Clone, Copy, Debug)]
+pub struct SweepBatches {
+    /// Rows between two pauses; not 0.
+    pub rows: usize,
+    pub pause: Duration,
+}
+
 /// The sweeper's work, done by its thread or, in a stepped member, by `Steps`.
 pub struct SweepWorker {
     mvcc: Arc<Mvcc>,
     waiters: Arc<dyn SweepWaiters>,
     clock: Arc<dyn Clock>,
-    pause: Duration,
+    batches: SweepBatches,
     pending: Arc<Pending>,
     /// The sweep under way, and the time when it began.
     current: Option<(SweepJob, Duration)>,
@@ -151,13 +159,14 @@ impl SweepWorker {
         mvcc: Arc<Mvcc>,
         waiters: Arc<dyn SweepWaiters>,
         clock: Arc<dyn Clock>,
-        pause: Duration,
+        batches: SweepBatches,
         unfinished: Option<Sweep>,
         checkpointer: Checkpointer,
     ) -> (Self, SweepQueue) {
         let pending = Arc::<Pending>::default();
         let queue = SweepQueue { pending: Arc::clone(&pending), waiters: Arc::clone(&waiters) };
-        let mut worker = Self { mvcc, waiters, clock, pause, pending, current: None, checkpointer };
+        let mut worker =
+            Self { mvcc, waiters, clock, batches, pending, current: None, checkpointer };
         if let Some(compaction) = unfinished {
             let revision = compaction.revision();
             tracing::info!("scheduled-compact-revision" = revision, "resume scheduled compaction");
@@ -176,6 +185,9 @@ impl SweepWorker {
         }
         let pending = self.pending.state.lock().sweep.take();
         self.end(pending.map(|sweep| sweep.answers).unwrap_or_default());
+        if self.current.is_some() {
+            tracing::warn!(error = "interrupted due to stop signal", "Failed compaction");
+        }
         self.end_current();
     }
 
@@ -213,7 +225,7 @@ impl SweepWorker {
         }
         let (sweep, started) = self.current.as_mut()?;
         let revision = sweep.compaction.revision();
-        match sweep.compaction.step(&self.mvcc) {
+        match sweep.compaction.step(&self.mvcc, self.batches.rows) {
             Ok(SweepStep::Waiting) => {
                 if !sweep.answers.is_empty() {
                     sweep.compaction.hurry(&self.mvcc);
@@ -221,17 +233,25 @@ impl SweepWorker {
                 return Some(WAIT);
             }
             Ok(SweepStep::Thinned) => return Some(limits::INDEX_COMPACT_REST),
-            Ok(SweepStep::More) => return Some(self.pause),
+            Ok(SweepStep::More) => return Some(self.batches.pause),
             Ok(SweepStep::Done { deleted, hash }) => {
                 metrics::compacted_keys().inc_by(deleted as u64);
                 let took = self.clock.now().saturating_sub(*started);
+                let sizes = self.mvcc.store_sizes();
                 tracing::info!(
                     "compact-revision" = revision,
                     took = ?took,
                     "number-of-keys-compacted" = deleted,
                     hash = hash.hash,
+                    "current-db-size-bytes" = sizes.total,
+                    "current-db-size-in-use-bytes" = sizes.in_use,
                     "finished scheduled compaction"
                 );
+                if !sweep.compaction.keeps_hash() {
+                    tracing::info!(
+                        "previous compaction was interrupted, skip storing compaction hash value"
+                    );
+                }
             }
             // The member stops, or another member's snapshot has replaced the state that this sweep
             // belongs to.

@@ -66,7 +66,7 @@ impl State {
 
     fn sweep(&self, mut compaction: Sweep) -> usize {
         loop {
-            match compaction.step(&self.mvcc).unwrap() {
+            match compaction.step(&self.mvcc, limits::READ_CHUNK_ROWS).unwrap() {
                 SweepStep::Waiting => std::thread::yield_now(),
                 SweepStep::Thinned | SweepStep::More => {}
                 SweepStep::Done { deleted, .. } => return deleted,
@@ -76,7 +76,7 @@ impl State {
 
     fn rows(&self) -> Vec<Row> {
         self.mvcc.store.flush().unwrap();
-        self.mvcc.rows(Revision::default(), i64::MAX).unwrap()
+        self.mvcc.rows(Revision::default(), i64::MAX, limits::READ_CHUNK_ROWS).unwrap()
     }
 }
 
@@ -141,9 +141,9 @@ fn a_sweep_together_waits_for_the_readers_of_each() {
     pending.absorb(state.compact(4));
     pending.absorb(state.compact(5));
     drop(first);
-    assert_eq!(pending.step(&state.mvcc).unwrap(), SweepStep::Waiting);
+    assert_eq!(pending.step(&state.mvcc, limits::READ_CHUNK_ROWS).unwrap(), SweepStep::Waiting);
     drop(second);
-    assert_eq!(pending.step(&state.mvcc).unwrap(), SweepStep::Thinned);
+    assert_eq!(pending.step(&state.mvcc, limits::READ_CHUNK_ROWS).unwrap(), SweepStep::Thinned);
 }
 
 fn keys(keys: std::ops::Range<usize>) -> impl Iterator<Item = Bytes> {

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::apply::{self, Entry, Machine, Outcome, Quota, Reply};
 use crate::auth::Tokens;
 use crate::clock::Clock;
-use crate::limits::SIMPLE_TOKEN_TTL;
+use crate::limits::{READ_CHUNK_ROWS, SIMPLE_TOKEN_TTL};
 use crate::mvcc::{Change, KeyValueHash, Sweep, SweepStep};
 use crate::node::Op;
 use crate::pb::RequestHeader;
@@ -193,7 +193,7 @@ impl Member {
         let mut results = Vec::new();
         for mut sweep in std::mem::take(&mut self.sweeps) {
             loop {
-                match sweep.step(&self.machine.mvcc).unwrap() {
+                match sweep.step(&self.machine.mvcc, READ_CHUNK_ROWS).unwrap() {
                     SweepStep::Waiting => self.flush(),
                     SweepStep::Thinned | SweepStep::More => {}
                     SweepStep::Done { deleted, hash } => {

@@ -97,3 +97,29 @@ async fn puts_do_not_wait_for_sweeps() {
     assert_eq!(node.0.machine.mvcc.compaction_hashes().len(), limits::COMPACTION_HASHES_KEPT);
     node.stop().await;
 }
+
+/// With a pause that no test waits for, a sweep that rests after each row does not end. The next
+/// start completes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_rests_after_each_batch_and_is_interrupted_by_a_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let compaction_sleep_interval = Duration::from_secs(3600);
+    let slow = Config { compaction_sleep_interval, compaction_batch_rows: 1, ..config(dir.path()) };
+    let node = Node::start(slow, Arc::new(SystemClock::new())).unwrap();
+    node.ready().wait_for(|ready| *ready).await.unwrap();
+    put_many(&node, 10).await;
+    let compaction = Op::Compaction(CompactionRequest { revision: 5, physical: false });
+    node.propose(&Credentials::default(), compaction).await.unwrap();
+    // Without a rest it takes some tenths of a second.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(node.0.machine.mvcc.is_sweeping());
+    node.stop().await;
+
+    let node = Node::start(config(dir.path()), Arc::new(SystemClock::new())).unwrap();
+    let late = tokio::time::Instant::now() + Duration::from_secs(60);
+    while node.0.machine.mvcc.is_sweeping() {
+        assert!(tokio::time::Instant::now() < late, "the sweep is not resumed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    node.stop().await;
+}

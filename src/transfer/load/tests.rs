@@ -12,6 +12,7 @@ use super::*;
 use crate::apply::{Command, Entry, Machine, Quota, Reply};
 use crate::auth::Tokens;
 use crate::clock::{Clock, split_mix};
+use crate::limits;
 use crate::pb::request_op::Request;
 use crate::pb::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
@@ -20,7 +21,7 @@ use crate::pb::{
 use crate::store::{Faults, Options, Row};
 use crate::types::Revision;
 use crate::upkeep::{
-    CheckpointPace, Checkpointer, SweepJob, SweepQueue, SweepWaiters, SweepWorker,
+    CheckpointPace, Checkpointer, SweepBatches, SweepJob, SweepQueue, SweepWaiters, SweepWorker,
 };
 
 const KEYS: u64 = 1500;
@@ -160,7 +161,7 @@ impl Member {
             mvcc,
             callers,
             clock,
-            Duration::ZERO,
+            SweepBatches { rows: limits::READ_CHUNK_ROWS, pause: Duration::ZERO },
             restore.unfinished,
             checkpointer,
         );
